@@ -1,0 +1,41 @@
+"""Run stages in parallel on pools that size themselves, and export them to Prometheus.
+
+Names are loaded when they are first used (PEP 562): a worker process imports `paropt_exporter.pool.worker` and must
+not pay for, or depend on, anything else.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from paropt_exporter._version import __version__
+
+_HOMES = {
+    "ThreadPool": "paropt_exporter.pool",
+    "ProcessPool": "paropt_exporter.pool",
+    "WorkerDied": "paropt_exporter.errors",
+    "ParoptError": "paropt_exporter.errors",
+    "AdaptiveWorkerPool": "paropt_exporter.guide",
+    "LaneType": "paropt_exporter.guide",
+    "ParallelizationDashboard": "paropt_exporter.guide",
+    "ParallelizationProfiler": "paropt_exporter.guide",
+    "ParallelizationSLAManager": "paropt_exporter.guide",
+    "ParallelizationStrategy": "paropt_exporter.guide",
+    "SLATarget": "paropt_exporter.guide",
+    "StageMetrics": "paropt_exporter.guide",
+    "WorkerPoolMetrics": "paropt_exporter.guide",
+    "WorkerPoolOptimizer": "paropt_exporter.guide",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604 -- the names are those of the table above
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

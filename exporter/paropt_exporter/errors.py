@@ -1,0 +1,58 @@
+"""Every error that paropt_exporter raises on purpose; each message says what, where and how to mend it."""
+
+from __future__ import annotations
+
+from concurrent.futures import BrokenExecutor
+
+
+class ParoptError(Exception):
+    """Base of all errors of this package.
+
+    `exit_code` is what the command ends with when nothing catches the error.
+    """
+
+    exit_code = 3
+
+
+class UsageError(ParoptError):
+    """The command was called wrongly: an unknown lane, an address that can't be had, flags that exclude each other."""
+
+    exit_code = 2
+
+
+class ConfigError(ParoptError):
+    """The config can't be used. `faults` holds one line for each fault: `file:line:column: path: message`."""
+
+    exit_code = 2
+
+    def __init__(self, faults: tuple[str, ...]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class HistoryError(ParoptError):
+    """The run history can't be read or written."""
+
+    exit_code = 3
+
+
+class WorkerDied(ParoptError, BrokenExecutor):
+    """A worker process ended in the middle of a task: only that task fails, the pool goes on.
+
+    `exit_code_or_signal`: as `subprocess` gives it, the exit code, or minus the signal's number.
+    """
+
+    def __init__(self, message: str, exit_code_or_signal: int | None = None) -> None:
+        super().__init__(message)
+        self.exit_code_or_signal = exit_code_or_signal
+
+    def __reduce__(self) -> tuple[type[WorkerDied], tuple[str, int | None]]:
+        return type(self), (str(self), self.exit_code_or_signal)
+
+
+class TaskStopped(ParoptError):
+    """A running task was ended from outside: its time limit, a fail-fast lane or the user."""
+
+
+class UnpicklableError(ParoptError):
+    """A task, its result or its exception can't travel to or from a worker process."""

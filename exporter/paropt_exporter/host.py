@@ -1,0 +1,106 @@
+"""What this process may use of the machine: cores and memory, with cgroup limits and CPU affinity heeded."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+_UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes "no limit" as the highest page-aligned number
+
+
+def cpus(root: Path = Path("/")) -> float:
+    """Return how many cores this process may keep busy, a fraction where a cgroup's quota is one; at least 0.01."""
+    allowed = float(_affinity())
+    quotas = [quota for folder in _cgroups("cpu", root) if (quota := _cpu_quota(folder)) is not None]
+    return max(0.01, min([allowed, *quotas]))
+
+
+def workers(root: Path = Path("/")) -> int:
+    """Return how many CPU-bound workers fit: the cores allowed, rounded up, at least 1."""
+    return max(1, math.ceil(cpus(root)))
+
+
+def memory_available_bytes(root: Path = Path("/")) -> int:
+    """Return the memory that this process may still take before the machine or a cgroup says no; 0 if unknown."""
+    free = [free for folder in _cgroups("memory", root) if (free := _memory_left(folder)) is not None]
+    machine = _meminfo_available(root)
+    return max(0, min([*free, *([machine] if machine is not None else [])], default=0))
+
+
+def _affinity() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        return os.cpu_count() or 1
+
+
+def _cgroups(controller: str, root: Path) -> Iterator[Path]:
+    """Yield the folders whose limits hold for this process, its own and each ancestor's, of cgroup v2 and v1."""
+    mount = root / _CGROUP_ROOT.relative_to("/")
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        hierarchy, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if hierarchy == "0" and not controllers:
+            yield from _up(mount, path)
+        elif controller in controllers.split(","):
+            yield from _up(mount / controller, path)
+
+
+def _up(mount: Path, path: str) -> Iterator[Path]:
+    folder = mount / path.lstrip("/")
+    while True:
+        yield folder
+        if folder == mount or mount not in folder.parents:
+            return
+        folder = folder.parent
+
+
+def _cpu_quota(folder: Path) -> float | None:
+    quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
+    if not quota:
+        quota, period = _read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()
+    try:
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (ValueError, ZeroDivisionError):
+        return None  # "max", or no such file: no limit here
+
+
+def _memory_left(folder: Path) -> int | None:
+    for limit_name, used_name, cache_name in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            limit, used = int(_read(folder / limit_name)), int(_read(folder / used_name))
+        except ValueError:
+            continue
+        if limit >= _UNLIMITED_BYTES:
+            return None
+        # Cache that the kernel gives back under pressure is not in the way.
+        return limit - max(0, used - _field(folder / "memory.stat", cache_name))
+    return None
+
+
+def _field(path: Path, name: str) -> int:
+    for line in _read(path).splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return 0
+
+
+def _meminfo_available(root: Path) -> int | None:
+    for line in _read(root / "proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

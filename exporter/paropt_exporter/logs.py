@@ -1,0 +1,51 @@
+"""Logging on stderr, as logfmt or JSON, with `extra` fields as keys."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+LEVELS = ("debug", "info", "warn", "error")  # exporter-toolkit's names
+
+
+def configure(level: str, style: str) -> None:
+    """Send this package's logs to stderr; `level` is one of LEVELS, `style` is "logfmt" or "json"."""
+    root = logging.getLogger("paropt_exporter")
+    stream = logging.StreamHandler(sys.stderr)
+    stream.setFormatter(_JsonFormatter() if style == "json" else _LogfmtFormatter())
+    root.handlers[:] = [stream]
+    root.setLevel({"warn": "WARNING"}.get(level, level.upper()))
+    root.propagate = False
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": {"WARNING": "warn", "CRITICAL": "error"}.get(record.levelname, record.levelname.lower()),
+        "msg": record.getMessage(),
+    }
+    fields.update((key, value) for key, value in vars(record).items() if key not in _STANDARD)
+    if record.exc_info and record.exc_info[0] is not None:
+        if logging.getLogger("paropt_exporter").isEnabledFor(logging.DEBUG):
+            fields["traceback"] = "".join(traceback.format_exception(*record.exc_info))
+        fields["err"] = f"{record.exc_info[0].__name__}: {record.exc_info[1]}"
+    return fields
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(_fields(record), default=str)
+
+
+class _LogfmtFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return " ".join(f"{key}={_quoted(str(value))}" for key, value in _fields(record).items())
+
+
+def _quoted(text: str) -> str:
+    plain = text and text.isprintable() and not any(character in text for character in ' "=')
+    return text if plain else json.dumps(text, ensure_ascii=False)

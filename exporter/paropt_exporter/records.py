@@ -1,0 +1,296 @@
+"""Frozen facts that the parts hand to each other: what was run, what came of it, what it used.
+
+Times named `*_seconds` that mark a moment are of the monotonic clock (the same in every process of the machine);
+`*_timestamp_seconds` are wall time since 1970.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Strategy(StrEnum):
+    """Where the tasks of a lane run."""
+
+    THREAD = "thread"
+    PROCESS = "process"
+    HYBRID = "hybrid"
+    ADAPTIVE = "adaptive"
+    SEQUENTIAL = "sequential"
+
+
+class Result(StrEnum):
+    """What came of a task, a stage or a run; the values are those of OpenTelemetry's CI/CD conventions."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"  # non-zero exit or exception
+    ERROR = "error"  # could not start, killed by a signal, worker died
+    TIMEOUT = "timeout"
+    CANCELLATION = "cancellation"  # we stopped it
+    SKIP = "skip"  # never started
+
+    @property
+    def bad(self) -> bool:
+        """Whether a stage with this result makes its run a failure."""
+        return self in (Result.FAILURE, Result.ERROR, Result.TIMEOUT)
+
+
+class Severity(StrEnum):
+    """Of an SLA limit: a broken critical one stops the lane."""
+
+    CRITICAL = "critical"
+    NORMAL = "normal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlaLimit:
+    """A limit on a duration: warned at `warn_seconds`, broken at `max_seconds`."""
+
+    max_seconds: float
+    warn_seconds: float
+    critical: bool = False
+
+    @property
+    def severity(self) -> Severity:
+        return Severity.CRITICAL if self.critical else Severity.NORMAL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What one task used, taken in the worker that ran it.
+
+    `cpu_seconds` counts the task's descendants too; `memory_peak_bytes` is the highest of the whole worker process
+    (for a thread: of the process that the thread lives in); `run_delay_seconds` is time spent runnable without a core.
+    """
+
+    worker: str
+    pid: int
+    started_seconds: float
+    ended_seconds: float
+    cpu_seconds: float = 0.0
+    run_delay_seconds: float = 0.0
+    memory_peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningTask:
+    """A task that a pool is running now, as measured up to this moment."""
+
+    label: str
+    worker: str
+    started_seconds: float
+    cpu_seconds: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolStatistics:
+    """One pool at one moment; the numbers add up exactly when the pool is at rest.
+
+    `live == busy + idle + draining` and `submitted == queued + busy + sum(finished.values())` at rest. `*_total` style
+    numbers (`submitted`, `finished`, `busy_seconds`, `slot_seconds`, `cpu_seconds`, `run_delay_seconds`, `resizes`,
+    `deaths`) only grow, and count running tasks up to this moment. `finished` maps a Result's value to a count,
+    `resizes` maps (direction, reason) to a count, `deaths` maps a cause to a count.
+    """
+
+    name: str
+    target: int
+    live: int
+    busy: int
+    idle: int
+    starting: int
+    draining: int
+    queued: int
+    oldest_queued_age_seconds: float
+    submitted: int
+    busy_seconds: float
+    slot_seconds: float
+    cpu_seconds: float
+    run_delay_seconds: float
+    epoch_timestamp_seconds: float
+    finished: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    resizes: Mapping[tuple[str, str], int] = field(default_factory=lambda: MappingProxyType({}))
+    deaths: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """A lane began."""
+
+    run_id: str
+    lane: str
+    strategy: Strategy
+    started_seconds: float
+    started_timestamp_seconds: float
+    stages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStarted:
+    """A stage's first task began."""
+
+    run_id: str
+    lane: str
+    stage: str
+    number: int
+    pool: str
+    tasks: int
+    started_seconds: float
+    started_timestamp_seconds: float
+    sla: SlaLimit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRecord:
+    """One attempt of one task ended. `final`: no retry follows. `output` is the tail that was kept, escapes removed."""
+
+    run_id: str
+    lane: str
+    stage: str
+    task: int
+    item: str | None
+    attempt: int
+    final: bool
+    result: Result
+    message: str
+    pool: str
+    worker: str
+    ready_seconds: float
+    started_seconds: float
+    ended_seconds: float
+    started_timestamp_seconds: float
+    cpu_seconds: float = 0.0
+    run_delay_seconds: float = 0.0
+    memory_peak_bytes: int = 0
+    exit_code: int | None = None
+    signal: int | None = None
+    output: str = ""
+    output_path: str | None = None
+
+    @property
+    def duration_seconds(self) -> float:
+        return max(0.0, self.ended_seconds - self.started_seconds)
+
+    @property
+    def queue_wait_seconds(self) -> float:
+        return max(0.0, self.started_seconds - self.ready_seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlaRecord:
+    """A limit was reached while the clock ran. `stage` None: the lane's total. `broken` False: the warning."""
+
+    run_id: str
+    lane: str
+    stage: str | None
+    limit: SlaLimit
+    broken: bool
+    elapsed_seconds: float
+    at_timestamp_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRecord:
+    """A stage ended, or was skipped (then `started_timestamp_seconds` is None and it took 0 s)."""
+
+    run_id: str
+    lane: str
+    stage: str
+    number: int
+    result: Result
+    message: str
+    pool: str
+    tasks: int
+    tasks_failed: int
+    duration_seconds: float
+    started_timestamp_seconds: float | None
+    cpu_seconds: float = 0.0
+    memory_peak_bytes: int = 0
+    attempts: int = 0
+    fastest_task_seconds: float = 0.0
+    slowest_task_seconds: float = 0.0
+    gil_bound: bool = False
+    sla: SlaLimit | None = None
+    warned: bool = False
+    broken: bool = False
+
+    @property
+    def checked(self) -> bool:
+        """Whether this stage counts as one SLA check: it has a limit and ended by itself, or broke it."""
+        ended = self.result not in (Result.SKIP, Result.CANCELLATION)
+        return self.sla is not None and (ended or self.broken)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bottleneck:
+    """Something that held a run up. `stage` None: the whole lane. `kind` is of the catalogue's closed sets."""
+
+    kind: str
+    stage: str | None
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A run ended. `reason` says in words why it is not a success; `critical_sla`: a critical limit stopped it.
+
+    `sequential_seconds` is what its tasks would have taken one after another; `busy_ratio` is busy over slot seconds.
+    """
+
+    run_id: str
+    lane: str
+    strategy: Strategy
+    result: Result
+    reason: str
+    duration_seconds: float
+    started_timestamp_seconds: float
+    ended_timestamp_seconds: float
+    stages: tuple[StageRecord, ...]
+    sequential_seconds: float
+    busy_ratio: float
+    total: SlaLimit | None = None
+    warned: bool = False
+    broken: bool = False
+    critical_sla: bool = False
+    interrupted: bool = False
+    bottlenecks: tuple[Bottleneck, ...] = ()
+    abandoned: tuple[str, ...] = ()
+
+    @property
+    def checked(self) -> bool:
+        """Whether the lane's total counts as one SLA check."""
+        return self.total is not None and (self.result is not Result.CANCELLATION or self.broken)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What the controller chose for a pool, with its reason and the numbers that led there."""
+
+    pool: str
+    action: str  # up, down, hold
+    reason: str
+    old_size: int
+    new_size: int
+    at_timestamp_seconds: float
+    terms: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveStage:
+    """A stage that runs now, measured up to this moment. `cpu_seconds` is of attempts that have not ended yet."""
+
+    lane: str
+    stage: str
+    tasks: int
+    tasks_ended: int
+    started_timestamp_seconds: float
+    cpu_seconds: float
+    memory_bytes: int
+    sla: SlaLimit | None = None
+
+
+Event = RunStarted | StageStarted | TaskRecord | SlaRecord | StageRecord | RunRecord | Decision
