@@ -26,8 +26,15 @@ def workers(root: Path = Path("/")) -> int:
 def memory_available_bytes(root: Path = Path("/")) -> int:
     """Return the memory that this process may still take before the machine or a cgroup says no; 0 if unknown."""
     free = [free for folder in _cgroups("memory", root) if (free := _memory_left(folder)) is not None]
-    machine = _meminfo_available(root)
+    machine = _meminfo(root, "MemAvailable")
     return max(0, min([*free, *([machine] if machine is not None else [])], default=0))
+
+
+def memory_total_bytes(root: Path = Path("/")) -> int:
+    """Return the memory that this process could have with nothing else running: machine or cgroup; 0 if unknown."""
+    limits = [limit for folder in _cgroups("memory", root) if (limit := _memory_limit(folder)) is not None]
+    machine = _meminfo(root, "MemTotal")
+    return min([*limits, *([machine] if machine is not None else [])], default=0)
 
 
 def _affinity() -> int:
@@ -92,9 +99,19 @@ def _field(path: Path, name: str) -> int:
     return 0
 
 
-def _meminfo_available(root: Path) -> int | None:
+def _memory_limit(folder: Path) -> int | None:
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        try:
+            limit = int(_read(folder / name))
+        except ValueError:
+            continue  # "max", or no such file: no limit here
+        return limit if limit < _UNLIMITED_BYTES else None
+    return None
+
+
+def _meminfo(root: Path, name: str) -> int | None:
     for line in _read(root / "proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     return None
 

@@ -1,4 +1,4 @@
-"""What a run will do, decided before it starts: stages with their tasks, limits and order, free of any YAML."""
+"""The facts of a plan: stages, their tasks and limits, and the bounds of the pools."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ class PlannedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedStage:
-    """One stage, ready to run. `skip` says why it will not run ("" when it will).
+    """One stage, ready to run. `skip` says why it will not run, `fault` why it can't ("" where it will).
+
+    A stage with a fault has no tasks and ends as an error with that message; the others run on.
 
     Each of its tasks holds `slots` slots and `memory_bytes` while it runs; the stage holds `locks` (and everything,
     if `exclusive`) from its first task's start to its last attempt's end. `expected_seconds` is its duration as the
@@ -69,6 +71,7 @@ class PlannedStage:
     expected_seconds: float | None = None
     remaining_seconds: float = 0.0
     skip: str = ""
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

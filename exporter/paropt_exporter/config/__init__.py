@@ -1,0 +1,35 @@
+"""The workflow as the user wrote it: found, read, checked, or detected where nothing is written.
+
+Names are loaded when they are first used: only a command that reads a config pays for pydantic and PyYAML.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from paropt_exporter.config.locate import discover
+
+if TYPE_CHECKING:
+    from paropt_exporter.config.model import Feedback, History, Lane, Sla, Stage, Web, Workers
+    from paropt_exporter.config.reading import Config, read
+
+_HOMES = {
+    "Config": "reading",
+    "Feedback": "model",
+    "History": "model",
+    "Lane": "model",
+    "Sla": "model",
+    "Stage": "model",
+    "Web": "model",
+    "Workers": "model",
+    "read": "reading",
+}
+
+__all__ = ["Config", "Feedback", "History", "Lane", "Sla", "Stage", "Web", "Workers", "discover", "read"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,261 @@
+"""Turn YAML text into plain values whose places in the file stay known, and refuse what no config needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NoReturn
+
+import yaml
+
+from paropt_exporter.config.faults import Fault, Location, PlacedFault, path_text
+from paropt_exporter.config.units import shown
+
+LARGEST_FILE_BYTES = 4_000_000  # 10,000 stages of 400 bytes; what libyaml composes in seconds
+MOST_VALUES = 1_000_000  # after aliases are followed: 10,000 stages of 100 values
+DEEPEST = 50  # levels; the deepest value of a config stands in level 6
+LONGEST_NUMBER = 300  # characters: no number of a config needs more, and int() refuses 4,300 digits
+
+_PREFIX = "tag:yaml.org,2002:"
+_STRING, _INT, _FLOAT, _BOOL, _NULL, _MERGE = (
+    _PREFIX + name for name in ("str", "int", "float", "bool", "null", "merge")
+)
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TRUE = frozenset({"yes", "true", "on"})
+
+
+class Whole(int):
+    """A whole number that remembers how it was written (`text`): `{list: [010]}` means the word `010`."""
+
+    text: str
+
+
+class Real(float):
+    """A number with a fraction that remembers how it was written (`text`): `1.10` is not the word `1.1`."""
+
+    text: str
+
+
+class Unreadable(Exception):
+    """The text is no YAML that a config may be made of; `faults` says why, at which places."""
+
+    def __init__(self, faults: list[PlacedFault]) -> None:
+        super().__init__(faults)
+        self.faults = faults
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # a build without libyaml has no C
+    """Resolves plain scalars as YAML 1.1 does, but for dates, `1:30` (90 there) and `010` (8 there)."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 -- PyYAML's own protocol
+
+
+for _tag, _pattern, _first in (
+    (_BOOL, r"(?:yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$", [*"yYnNtTfFoO"]),
+    (_FLOAT, r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+)$", [*"-+.0123456789"]),
+    (_FLOAT, r"[-+]?\.(?:inf|Inf|INF|nan|NaN|NAN)$", [*"-+."]),
+    (_INT, r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$", [*"-+0123456789"]),
+    (_NULL, r"(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    (_MERGE, r"<<$", ["<"]),
+):
+    _Loader.add_implicit_resolver(_tag, re.compile(_pattern), _first)
+
+
+def decode(content: bytes) -> str:
+    """Return the text of a config file; raises Unreadable for what is no UTF-8 text."""
+    if len(content) > LARGEST_FILE_BYTES:
+        _refuse(1, 1, f"the file is larger than {LARGEST_FILE_BYTES // 1_000_000} MB, the most that is read")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        _refuse(1, 1, "the file is UTF-16: save it as UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line, column = _position(content[: error.start].decode("utf-8-sig"))
+        _refuse(line, column, f"byte 0x{content[error.start]:02x} is no UTF-8 (Latin-1?): save the file as UTF-8")
+    match = _UNPRINTABLE.search(text)
+    if match is not None:
+        line, column = _position(text[: match.start()])
+        _refuse(line, column, f"control character U+{ord(match[0]):04X} is not allowed: remove it")
+    return text
+
+
+class Document:
+    """One YAML document: its plain `value`, and the place of every part of it.
+
+    Aliases share one value; they are counted as if written out before anything follows them, so that a file whose
+    aliases multiply is refused instead of expanded.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._faults: list[PlacedFault] = []
+        self._pairs: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
+        self._values: dict[int, tuple[object, int]] = {}
+        self._open: set[int] = set()
+        self._root = _compose(text)
+        self.value, size = self._convert(self._root, (), 0) if self._root is not None else (None, 0)
+        if size > MOST_VALUES:
+            _refuse(
+                1, 1, f"with its aliases written out the file has more than {MOST_VALUES:,} values, the most allowed"
+            )
+        if self._faults:
+            raise Unreadable(self._faults)
+
+    def place(self, fault: Fault) -> PlacedFault:
+        """Find a fault's line and column; parts of its location that the file does not have are left out."""
+        node, mark, location = self._root, None, []
+        for part in fault.location:
+            key, child = self._child(node, part)
+            if child is None:
+                continue
+            node, mark = child, key if fault.on_key else child
+            location.append(part)
+        line, column = _mark(mark or node)
+        return PlacedFault(line=line, column=column, path=path_text(tuple(location)), message=fault.message)
+
+    def written(self, location: Location) -> str | None:
+        """Return how a plain scalar was written (`on` for the value True); None where there is none."""
+        node = self._root
+        for part in location:
+            child = self._child(node, part)[1]
+            node = child if child is not None else node
+        return node.value if isinstance(node, yaml.ScalarNode) else None
+
+    def _child(self, node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, yaml.Node | None]:
+        if isinstance(node, yaml.MappingNode) and isinstance(part, str):
+            return self._pairs_of(node, ()).get(part, (None, None))
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            return node.value[part], node.value[part]
+        return None, None
+
+    def _convert(self, node: yaml.Node, location: Location, depth: int) -> tuple[object, int]:
+        """Return a node's value and how many values it has when aliases are written out."""
+        known = self._values.get(id(node))
+        if known is not None:
+            return known
+        if id(node) in self._open:
+            return self._fault(node, location, "it contains itself through an alias"), 1
+        if depth > DEEPEST:
+            return self._fault(node, location, f"nested deeper than {DEEPEST} levels"), 1
+        self._open.add(id(node))
+        known = self._values[id(node)] = self._convert_new(node, location, depth)
+        self._open.discard(id(node))
+        return known
+
+    def _convert_new(self, node: yaml.Node, location: Location, depth: int) -> tuple[object, int]:
+        if isinstance(node, yaml.MappingNode) and node.tag == _PREFIX + "map":
+            pairs = self._pairs_of(node, location)
+            children = {key: self._convert(child, (*location, key), depth + 1) for key, (_, child) in pairs.items()}
+            return {key: value for key, (value, _) in children.items()}, 1 + sum(size for _, size in children.values())
+        if isinstance(node, yaml.SequenceNode) and node.tag == _PREFIX + "seq":
+            items = [self._convert(child, (*location, index), depth + 1) for index, child in enumerate(node.value)]
+            return [value for value, _ in items], 1 + sum(size for _, size in items)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, location), 1
+        return self._fault(node, location, f"the tag {_tag_text(node)} is not allowed: remove it"), 1
+
+    def _scalar(self, node: yaml.ScalarNode, location: Location) -> object:
+        text: str = node.value
+        try:
+            match node.tag:
+                case "tag:yaml.org,2002:str" | "tag:yaml.org,2002:merge":
+                    return text
+                case "tag:yaml.org,2002:null":
+                    return None
+                case "tag:yaml.org,2002:bool":
+                    return text.lower() in _TRUE
+                case "tag:yaml.org,2002:int" | "tag:yaml.org,2002:float" if len(text) <= LONGEST_NUMBER:
+                    return _number(node.tag, text)
+                case "tag:yaml.org,2002:int" | "tag:yaml.org,2002:float":
+                    return self._fault(node, location, f"a number of {len(text)} characters is too long")
+        except ValueError:
+            return self._fault(node, location, f"{shown(text)} does not fit its tag {_tag_text(node)}")
+        return self._fault(node, location, f"the tag {_tag_text(node)} is not allowed: remove it")
+
+    def _pairs_of(self, node: yaml.MappingNode, location: Location) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """Return a mapping's keys with their nodes; its own keys win over merged ones (`<<`)."""
+        known = self._pairs.get(id(node))
+        if known is not None:
+            return known
+        own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        self._pairs[id(node)] = own  # a mapping merged into itself finds this, not an endless way down
+        merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                for source in self._merge_sources(value, (*location, "<<")):
+                    merged = {**self._pairs_of(source, location), **merged}
+            elif not isinstance(key, yaml.ScalarNode):
+                self._fault(
+                    key, location, "a key must be a word, found " + ("a list" if key.id == "sequence" else "a mapping")
+                )
+            elif key.value in own:
+                first, _ = _mark(own[key.value][0])
+                self._fault(
+                    key, (*location, key.value), f"the key {shown(key.value)} stands here twice (first in line {first})"
+                )
+            else:
+                own[key.value] = key, value
+        own.update({key: pair for key, pair in merged.items() if key not in own})
+        return own
+
+    def _merge_sources(self, node: yaml.Node, location: Location) -> Iterator[yaml.MappingNode]:
+        for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            if isinstance(source, yaml.MappingNode):
+                yield source
+            else:
+                self._fault(source, location, "only mappings can be merged with <<")
+
+    def _fault(self, node: yaml.Node, location: Location, message: str) -> object:
+        """Note a fault and return the value that stands for the wrong one."""
+        line, column = _mark(node)
+        self._faults.append(PlacedFault(line=line, column=column, path=path_text(location), message=message))
+        return None
+
+
+def _number(tag: str, text: str) -> Whole | Real:
+    plain = text.replace("_", "")
+    number: Whole | Real
+    if tag == _INT:
+        number = Whole(plain, 16 if "0x" in plain else 10)
+    else:
+        number = Real(plain.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    number.text = text
+    return number
+
+
+def _compose(text: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        _refuse(line, column, _problem(error, text, line))
+    except yaml.YAMLError as error:
+        _refuse(1, 1, f"no valid YAML: {shown(str(error))}")
+    except RecursionError:  # the pure-Python parser has no limit of its own
+        _refuse(1, 1, "no valid YAML: nested too deeply")
+
+
+def _problem(error: yaml.MarkedYAMLError, text: str, line: int) -> str:
+    lines = text.splitlines()
+    indentation = re.match(r"\s*", lines[line - 1])[0] if line <= len(lines) else ""  # type: ignore[index] # \s* matches
+    if "\t" in indentation:
+        return "a tab stands in the indentation: YAML allows only spaces there"
+    if error.context and "single document" in error.context:
+        return "a second document (---) begins here: a config is one document"
+    return f"no valid YAML: {error.problem}" + (f", {error.context}" if error.context else "")
+
+
+def _tag_text(node: yaml.Node) -> str:
+    return shown(str(node.tag).replace(_PREFIX, "!!"))
+
+
+def _mark(node: yaml.Node | None) -> tuple[int, int]:
+    return (node.start_mark.line + 1, node.start_mark.column + 1) if node is not None else (1, 1)
+
+
+def _position(before: str) -> tuple[int, int]:
+    return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+
+
+def _refuse(line: int, column: int, message: str) -> NoReturn:
+    raise Unreadable([PlacedFault(line=line, column=column, path="file", message=message)])

@@ -1,0 +1,61 @@
+"""One fault of a config, its place in the file, and the words that help to mend it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+Location = tuple[str | int, ...]
+_PLAIN_KEY = re.compile(r"[\w-]+")
+_LONGEST_KEY = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What is wrong, and where: `location` leads from the root to the value, `on_key`: it is the key that is wrong."""
+
+    location: Location
+    message: str
+    on_key: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class PlacedFault:
+    """A fault with its place: line and column count from 1, `path` reads `stages[2].sla.max`."""
+
+    line: int
+    column: int
+    path: str
+    message: str
+
+    def text(self, file: str) -> str:
+        return f"{file}:{self.line}:{self.column}: {self.path}: {self.message}"
+
+
+def path_text(location: Location) -> str:
+    """Write a location as `stages[2].sla.max`; the whole file is `file`."""
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{_key_text(part)}" if text else _key_text(part)
+    return text or "file"
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """Return `: did you mean 'x'?`, or the names there are when none is near."""
+    names = [*dict.fromkeys(known)]
+    near = difflib.get_close_matches(str(word)[:_LONGEST_KEY].lower(), names, n=1, cutoff=0.6)
+    if near:
+        return f": did you mean {near[0]!r}?"
+    listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return f": there is {listed}" if names else ""
+
+
+def _key_text(key: str) -> str:
+    if _PLAIN_KEY.fullmatch(key) and len(key) <= _LONGEST_KEY:
+        return key
+    return repr(key if len(key) <= _LONGEST_KEY else key[: _LONGEST_KEY - 3] + "...")

@@ -1,0 +1,145 @@
+"""The kinds of values that a config's keys take: how each is read from YAML and described in the JSON Schema."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Discriminator, Tag, WithJsonSchema
+
+from paropt_exporter.config import units
+from paropt_exporter.config.units import shown
+
+LONGEST_NAME = 100
+# What is safe as a metric label, a file name's part and a word of a command line: no quote, backslash or line break.
+NAME_PATTERN = r"^[^\s\"'`\\/-]([^\t\r\n\"'`\\]{0,98}[^\s\"'`\\])?$"
+CALL_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+ADDRESS_PATTERN = r"^([^\s:/\[\]]*|\[[0-9a-fA-F:.%\w]+\]):[0-9]{1,5}$"
+URL_PATTERN = r"^https?://[^\s/]+\S*$"
+
+_NAME = re.compile(NAME_PATTERN)
+_CALL = re.compile(CALL_PATTERN)
+_ADDRESS = re.compile(ADDRESS_PATTERN)
+_URL = re.compile(URL_PATTERN)
+# Locations of errors carry the tag of a union's branch; this mark tells it from any key.
+_TEXT, _LIST = "<text>", "<list>"
+
+
+def _name(value: object) -> str:
+    text = _word(value)
+    if len(text) > LONGEST_NAME:
+        raise ValueError(f"a name has at most {LONGEST_NAME} characters, this one has {len(text)}")
+    if not _NAME.match(text) or not text.isprintable():
+        raise ValueError(
+            f"{shown(text)} is no name: printable characters without quotes, backslashes and line breaks, "
+            "not beginning with a dash or slash"
+        )
+    return text
+
+
+def _word(value: object) -> str:
+    """Return a word as it was written: `[sleep, 5]` means "5", but `yes` could mean two things and is refused."""
+    written = getattr(value, "text", value)
+    if isinstance(value, bool) or not isinstance(written, str):
+        raise ValueError(f"expected a string, found {shown(value)}")
+    if "\0" in written:
+        raise ValueError("a NUL character is not allowed here")
+    return written
+
+
+def _text(value: object) -> str:
+    text = _word(value)
+    if not text.strip():
+        raise ValueError("expected some text, found an empty string")
+    return text
+
+
+def _duration(value: object) -> float:
+    return units.duration_seconds(value)
+
+
+def _duration_or_zero(value: object) -> float:
+    return units.duration_seconds(value, zero=True)
+
+
+def _call(value: object) -> str:
+    text = _word(value)
+    if not _CALL.match(text):
+        raise ValueError(f"expected module:function, found {shown(text)}")
+    return text
+
+
+def _address(value: object) -> str:
+    text = _word(value)
+    if not _ADDRESS.match(text) or int(text.rpartition(":")[2]) > 65535:
+        raise ValueError(f"expected host:port, :port or [ipv6]:port, found {shown(text)}")
+    return text
+
+
+def _url(value: object) -> str:
+    text = _word(value)
+    if not _URL.match(text):
+        raise ValueError(f"expected a URL like http://127.0.0.1:9090, found {shown(text)}")
+    return text
+
+
+def _url_path(value: object) -> str:
+    text = _word(value)
+    if not re.match(r"^/[\w./~-]*$", text, re.ASCII):
+        raise ValueError(f"expected a path like /metrics, found {shown(text)}")
+    return text
+
+
+def _several(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _variable(value: object) -> str:
+    text = _word(value)
+    if not text or "=" in text:
+        raise ValueError(f"{shown(text)} is no name of an environment variable")
+    return text
+
+
+def _branch(value: object) -> str:
+    return _LIST if isinstance(value, list | tuple) else _TEXT
+
+
+def _schema(**keys: Any) -> WithJsonSchema:
+    return WithJsonSchema(keys)
+
+
+_DURATION_SCHEMA: dict[str, Any] = {
+    "anyOf": [{"type": "string", "pattern": units.DURATION_PATTERN}, {"type": "number", "minimum": 0}],
+}
+
+Name = Annotated[str, BeforeValidator(_name), _schema(type="string", pattern=NAME_PATTERN)]
+Word = Annotated[str, BeforeValidator(_word), _schema(type=["string", "number"])]
+Text = Annotated[str, BeforeValidator(_text), _schema(type="string", minLength=1)]
+Variable = Annotated[str, BeforeValidator(_variable), _schema(type="string", pattern="^[^=]+$")]
+Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
+DurationOrZero = Annotated[float, BeforeValidator(_duration_or_zero), WithJsonSchema(_DURATION_SCHEMA)]
+Size = Annotated[
+    int,
+    BeforeValidator(units.size_bytes),
+    _schema(anyOf=[{"type": "string", "pattern": units.SIZE_PATTERN}, {"type": "integer", "minimum": 1}]),
+]
+CallTarget = Annotated[str, BeforeValidator(_call), _schema(type="string", pattern=CALL_PATTERN)]
+Address = Annotated[str, BeforeValidator(_address), _schema(type="string", pattern=ADDRESS_PATTERN)]
+Url = Annotated[str, BeforeValidator(_url), _schema(type="string", pattern=URL_PATTERN)]
+UrlPath = Annotated[str, BeforeValidator(_url_path), _schema(type="string", pattern=r"^/[\w./~-]*$")]
+Addresses = Annotated[
+    tuple[Address, ...],
+    BeforeValidator(_several),
+    _schema(
+        anyOf=[
+            {"type": "string", "pattern": ADDRESS_PATTERN},
+            {"type": "array", "items": {"type": "string", "pattern": ADDRESS_PATTERN}},
+        ]
+    ),
+]
+# A command line, or a list of words.
+Command = Annotated[
+    Annotated[Text, Tag(_TEXT)] | Annotated[tuple[Word, ...], Tag(_LIST)],
+    Discriminator(_branch),
+]

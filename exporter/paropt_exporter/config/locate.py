@@ -1,0 +1,26 @@
+"""Find the config file: the flag, then the environment, then `paropt.yml` in the current folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from paropt_exporter.errors import UsageError
+
+VARIABLE = "PAROPT_CONFIG_FILE"
+NAMES = ("paropt.yml", "paropt.yaml")
+
+
+def discover(flag: str | None, environ: Mapping[str, str], *, folder: Path = Path()) -> Path | None:
+    """Return the config file to read, None where there is none; UsageError if one is named that is not there."""
+    for source, named in (("--config.file", flag), (VARIABLE, environ.get(VARIABLE) or None)):
+        if named is None:
+            continue
+        path = Path(named)
+        if not named or not (path.exists() or path.is_symlink()):
+            raise UsageError(f"{source}: there is no file {named!r}: correct the path, or leave it out")
+        return path
+    found = [folder / name for name in NAMES if (folder / name).exists() or (folder / name).is_symlink()]
+    if len(found) > 1:
+        raise UsageError("there are paropt.yml and paropt.yaml: remove one, or name one with --config.file")
+    return found[0] if found else None

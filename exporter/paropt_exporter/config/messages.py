@@ -1,0 +1,111 @@
+"""Say a validation error of pydantic in the words of this project."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from paropt_exporter.config.document import Document
+from paropt_exporter.config.faults import Fault, Location, did_you_mean
+from paropt_exporter.config.units import shown
+
+_KINDS = {
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+_BOUNDS = {
+    "greater_than": ("above", "gt"),
+    "greater_than_equal": ("of at least", "ge"),
+    "less_than": ("below", "lt"),
+    "less_than_equal": ("of at most", "le"),
+}
+
+
+def faults(error: ValidationError, document: Document, model: type[BaseModel]) -> Iterator[Fault]:
+    """Yield one fault for each error, at the place in the file that it is about."""
+    for detail in error.errors(include_url=False):
+        location: Location = tuple(part for part in detail["loc"] if not str(part).startswith("<"))
+        kind = detail["type"]
+        if kind == "missing":
+            yield Fault(location=location[:-1], message=f"the key {location[-1]!r} is missing")
+        elif kind == "extra_forbidden":
+            known = _keys(model, location[:-1])
+            message = f"unknown key {shown(location[-1])}{did_you_mean(location[-1], known)}"
+            yield Fault(location=location, message=message, on_key=True)
+        else:
+            on_key = location[-1:] == ("[key]",)
+            location = location[:-1] if on_key else location
+            yield Fault(location=location, message=_message(detail, document, location), on_key=on_key)
+
+
+def _message(detail: ErrorDetails, document: Document, location: Location) -> str:
+    kind, found, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind == "value_error":
+        message = str(context["error"])
+    elif kind in ("enum", "literal_error"):
+        known = re.findall(r"'([^']*)'", str(context["expected"]))
+        message = (
+            f"expected {' or '.join(known) if len(known) < 3 else 'one of ' + ', '.join(known)}, found {shown(found)}"
+        )
+        near = did_you_mean(found, known) if isinstance(found, str) else ""
+        message += near if "did you mean" in near else ""
+    elif kind in _KINDS:
+        message = f"expected {_KINDS[kind]}, found {shown(found)}"
+    elif kind in _BOUNDS:
+        words, key = _BOUNDS[kind]
+        message = f"expected a number {words} {context[key]}, found {shown(found)}"
+    elif kind in ("too_short", "too_long"):
+        message = "the list is empty" if kind == "too_short" else f"more than {context['max_length']} entries"
+    else:
+        message = str(detail["msg"])
+    return message + _boolean_hint(found, document.written(location))
+
+
+def _boolean_hint(found: object, written: str | None) -> str:
+    """Explain `yes`, which YAML 1.1 reads as a boolean."""
+    if not isinstance(found, bool) or written is None:
+        return ""
+    return f" (YAML reads {written} as a boolean: put it in quotes if you mean the word)"
+
+
+def _keys(model: type[BaseModel], location: Location) -> list[str]:
+    """Return the keys that a mapping at this place may have."""
+    found: object = model
+    for part in location:
+        found = _inside(found, part)
+    models = [choice for choice in _choices(found) if isinstance(choice, type) and issubclass(choice, BaseModel)]
+    return [key for choice in models for key in choice.model_fields]
+
+
+def _inside(annotation: object, part: str | int) -> object:
+    for choice in _choices(annotation):
+        if isinstance(choice, type) and issubclass(choice, BaseModel) and part in choice.model_fields:
+            return choice.model_fields[str(part)].annotation
+        arguments = get_args(choice)
+        origin = getattr(choice, "__origin__", None)
+        if origin is tuple and isinstance(part, int):
+            return arguments[0]
+        if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(part, str):
+            return arguments[1]
+    return None
+
+
+def _choices(annotation: object) -> list[object]:
+    """Return the alternatives of a union; anything else is its own only one."""
+    if getattr(annotation, "__origin__", None) in (tuple, dict) or isinstance(annotation, type):
+        return [annotation]
+    return list(get_args(annotation)) or [annotation]

@@ -1,0 +1,276 @@
+"""The keys of `paropt.yml`: what each means, which values it takes, and its default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StrictBool, StrictInt, model_validator
+from pydantic_core import CoreSchema
+
+from paropt_exporter.config.fields import (
+    Addresses,
+    CallTarget,
+    Command,
+    Duration,
+    DurationOrZero,
+    Name,
+    Size,
+    Text,
+    Url,
+    UrlPath,
+    Variable,
+    Word,
+)
+from paropt_exporter.config.units import DURATION_PATTERN
+from paropt_exporter.records import SlaLimit, Strategy
+
+MOST_WORKERS = 1000
+MOST_STAGES = 10_000  # what one scrape still renders in under a second
+
+_DURATION_TEXT = {"type": "string", "pattern": DURATION_PATTERN}
+_SECONDS = {"type": "number", "exclusiveMinimum": 0}
+
+Count = Annotated[StrictInt, Field(ge=1, le=MOST_WORKERS)]
+Ratio = Annotated[float, Field(gt=0, le=1, strict=True)]
+
+
+class Section(BaseModel):
+    """A part of the file: unknown keys are faults, nothing changes after it was read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=False)
+
+
+class Shorthand(Section):
+    """A section that may also be written as one value, which then stands for one of its keys."""
+
+    @classmethod
+    def short_forms(cls) -> list[dict[str, Any]]:
+        """Return the JSON Schemas of the values that may stand in place of the mapping."""
+        raise NotImplementedError
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [*cls.short_forms(), handler(core_schema)]}
+
+
+class Workers(Shorthand):
+    """How many tasks of a lane run at once: `auto`, a number, or bounds between which the size is steered."""
+
+    min: Count | None = Field(default=None, description="Never fewer workers than this. Default: 1.")
+    max: Count | None = Field(default=None, description="Never more workers than this. Default: as `auto` chooses.")
+    start: Count | None = Field(
+        default=None, description="Workers at the start. Default: the cores allowed, within min and max."
+    )
+
+    @classmethod
+    def short_forms(cls) -> list[dict[str, Any]]:
+        return [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MOST_WORKERS}]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_value(cls, value: object) -> object:
+        if value == "auto":
+            return {}
+        if isinstance(value, int) and not isinstance(value, bool):
+            return {"min": value, "max": value, "start": value}
+        return value
+
+
+class Sla(Shorthand):
+    """A limit on a duration, checked while the work runs: a duration, or a mapping."""
+
+    max: Duration = Field(description="The limit: longer than this breaks the agreement.")
+    warn_at: Ratio = Field(default=0.8, description="The share of `max` at which a warning is given, above 0 up to 1.")
+    critical: StrictBool = Field(default=False, description="Whether breaking the limit stops the lane (exit code 4).")
+
+    @classmethod
+    def short_forms(cls) -> list[dict[str, Any]]:
+        return [_DURATION_TEXT, _SECONDS]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_value(cls, value: object) -> object:
+        return {"max": value} if isinstance(value, str | int | float) else value
+
+    def limit(self) -> SlaLimit:
+        return SlaLimit(max_seconds=self.max, warn_seconds=self.max * self.warn_at, critical=self.critical)
+
+
+class Retries(Shorthand):
+    """How often a failed task is tried again: a number, or a mapping."""
+
+    count: Annotated[StrictInt, Field(ge=0, le=100)] = Field(default=0, description="Attempts after the first one.")
+    backoff: DurationOrZero = Field(
+        default=1.0, description="The wait before the first retry; it doubles with each further one."
+    )
+
+    @classmethod
+    def short_forms(cls) -> list[dict[str, Any]]:
+        return [{"type": "integer", "minimum": 0, "maximum": 100}]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_value(cls, value: object) -> object:
+        return {"count": value} if isinstance(value, int | float) else value
+
+
+class Items(Section):
+    """What a stage's tasks are made for, one task for each item; exactly one of the keys."""
+
+    list: tuple[Word, ...] | None = Field(default=None, description="The items themselves.")
+    glob: Text | None = Field(
+        default=None, description="Files that match, relative to the config's folder, sorted by name."
+    )
+    command: Command | None = Field(
+        default=None, description="A command; each line that it prints is an item. Ends within 60 s."
+    )
+
+
+class Stage(Section):
+    """One step of the workflow; exactly one of `run`, `call` and `steps` says what it does."""
+
+    number: Annotated[StrictInt, Field(ge=0, le=1_000_000)] = Field(description="Its number; breaks ties in the order.")
+    name: Name = Field(description="Its name, the label `stage` of its metrics.")
+    run: Command | None = Field(
+        default=None,
+        description="A command: a line, split as a shell splits words but run without one, or a list of words.",
+    )
+    call: CallTarget | None = Field(default=None, description="A Python function, `module:function`.")
+    steps: tuple[Command, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Commands that run one after another in one task; the first failure ends it.",
+    )
+    items: Items | None = Field(
+        default=None, description="Split the stage into tasks: `{item}` in its words is each item."
+    )
+    needs: tuple[Word, ...] = Field(
+        default=(), description="Names of the stages that must have succeeded before this one starts."
+    )
+    retries: Retries = Field(default=Retries(), description="How often a failed task is tried again. Default: 0.")
+    timeout: Duration | None = Field(
+        default=None, description="A task that runs longer is ended, with all its processes."
+    )
+    env: dict[Variable, Word] = Field(default={}, description="Environment variables, added to those of the exporter.")
+    cwd: Text | None = Field(default=None, description="Where the commands run, relative to the config's folder.")
+    shell: StrictBool = Field(
+        default=False, description="Whether /bin/sh reads the line of `run`: pipes, &&, $VARIABLES."
+    )
+    file: Text | None = Field(default=None, description="A file for the whole output, relative to the config's folder.")
+    sla: Sla | None = Field(default=None, description="The limit on the stage's duration; it wins over its lane's.")
+    locks: tuple[Name, ...] = Field(default=(), description="Stages that share a name here never overlap.")
+    exclusive: StrictBool = Field(default=False, description="Whether nothing else may run while this stage runs.")
+    memory: Size | None = Field(
+        default=None, description="What each of its tasks needs; it starts when as much is free."
+    )
+    slots: Count = Field(default=1, description="How many workers' places each of its tasks takes.")
+
+
+class Lane(Section):
+    """One way of running the workflow."""
+
+    strategy: Strategy = Field(default=Strategy.ADAPTIVE, description="Where its tasks run.")
+    workers: Workers = Field(default=Workers(), description="How many tasks run at once. Default: auto.")
+    sla: Sla | None = Field(default=None, description="The limit on the duration of each of its stages.")
+    total: Sla | None = Field(default=None, description="The limit on the duration of the whole lane.")
+    fail_fast: StrictBool = Field(default=False, description="Whether the first failed stage ends the lane.")
+    stages: tuple[Word, ...] | None = Field(default=None, min_length=1, description="Only these stages. Default: all.")
+
+
+class Prometheus(Section):
+    """The Prometheus, Thanos, Mimir or VictoriaMetrics that is asked."""
+
+    url: Url = Field(description="Its base URL; a path is kept.")
+    timeout: Duration = Field(default=5.0, description="The longest time that one query may take.")
+    bearer_token_file: Text | None = Field(
+        default=None, description="A file with the token; read again for each query."
+    )
+    headers: dict[Text, Word] = Field(default={}, description="Headers sent with each query, such as X-Scope-OrgID.")
+
+
+class Signal(Section):
+    """A query of your own that steers the size of the pools."""
+
+    query: Text = Field(description="PromQL; its answer must be one number.")
+    use: Literal["load", "limit"] = Field(
+        description="`load`: value / target workers are the floor. `limit`: above its target the ceiling comes down."
+    )
+    target: Annotated[float, Field(gt=0)] = Field(
+        description="The value that one worker stands for, or that must hold."
+    )
+
+
+class Feedback(Section):
+    """How the pools are steered while they run."""
+
+    prometheus: Prometheus | None = Field(
+        default=None, description="Where the answers come from. Default: own counters only."
+    )
+    interval: Duration = Field(default=15.0, description="How often it is asked.")
+    mode: Literal["act", "advise"] = Field(
+        default="act", description="`advise` computes and exports decisions, and resizes nothing."
+    )
+    source: Literal["both", "local", "prometheus"] | None = Field(
+        default=None, description="Which readings count. Default: both where a URL is set, else local."
+    )
+    signals: dict[Name, Signal] = Field(default={}, description="Queries of your own, by name.")
+
+
+class Web(Section):
+    """The endpoint that Prometheus scrapes; flags win over it."""
+
+    listen_address: Addresses = Field(
+        default=(), description="Where to listen, one address or a list. Default: 127.0.0.1:10178."
+    )
+    telemetry_path: UrlPath = Field(default="/metrics", description="The path of the metrics.")
+    max_requests: Annotated[StrictInt, Field(ge=0, le=100_000)] = Field(
+        default=40, description="Requests served at once; more are refused with 503. 0: no limit."
+    )
+    disable_exporter_metrics: StrictBool = Field(default=False, description="Leave out process_* and python_* metrics.")
+
+
+class Keep(Shorthand):
+    """How long runs stay in the history: a number of runs, a duration, or a mapping of both."""
+
+    runs: Annotated[StrictInt, Field(ge=1)] | None = Field(
+        default=None, description="The latest so many runs. Default: 1000."
+    )
+    age: Duration | None = Field(default=None, description="Runs not older than this. Default: any age.")
+
+    @classmethod
+    def short_forms(cls) -> list[dict[str, Any]]:
+        return [{"type": "integer", "minimum": 1}, _DURATION_TEXT]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_value(cls, value: object) -> object:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return {"runs": value}
+        return {"age": value} if isinstance(value, str) else value
+
+
+class History(Section):
+    """The record of earlier runs."""
+
+    path: Text = Field(default=".paropt/history.db", description="The SQLite file, relative to the config's folder.")
+    keep: Keep = Field(default=Keep(runs=1000), description="How much of it stays. Totals stay for ever.")
+
+
+class File(Section):
+    """A workflow: stages, and the lanes that run them."""
+
+    project: Name | None = Field(
+        default=None, description="The label `project` of every metric. Default: the folder's name."
+    )
+    lanes: dict[Name, Lane] = Field(
+        default={}, description="By name; docs, standard and heavy are there unless replaced."
+    )
+    stages: tuple[Stage, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MOST_STAGES,
+        description="Default: the built-in five for the tools found.",
+    )
+    feedback: Feedback = Field(default=Feedback(), description="How the pools are steered while they run.")
+    web: Web = Field(default=Web(), description="The endpoint that Prometheus scrapes.")
+    history: History = Field(default=History(), description="The record of earlier runs.")

@@ -1,0 +1,148 @@
+"""Look at a project's files: which tools it shows, where its sources and tests stand, which programs it has."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from functools import cached_property
+from pathlib import Path
+
+_LARGEST_BYTES = 1_000_000  # a file of a project's own configuration; anything larger is something else
+_MENTIONS = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "noxfile.py", "Pipfile", ".pre-commit-config.yaml")
+_MARKERS = {
+    "ruff": ("ruff.toml", ".ruff.toml"),
+    "flake8": (".flake8",),
+    "mypy": ("mypy.ini", ".mypy.ini"),
+    "pyright": ("pyrightconfig.json",),
+    "bandit": (".bandit", "bandit.yaml", "bandit.yml"),
+}
+_NO_SOURCES = frozenset({"tests", "test", "docs", "doc", "build", "dist", "node_modules", "venv", "site-packages"})
+_INTEGRATION = ("tests/integration", "tests/integration_tests", "tests/e2e", "integration_tests", "test/integration")
+_LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"))
+
+
+class Project:
+    """The files of one project, read when they are asked for; what can't be read is not there."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def shows(self, tool: str) -> bool:
+        """Whether the project has this tool's own file, or names it where it names its tools."""
+        if any((self._root / marker).is_file() for marker in _MARKERS.get(tool, ())):
+            return True
+        return re.search(rf"(?<![\w.-]){re.escape(tool)}(?![\w.-]*/)\b", self._mentions) is not None
+
+    def program(self, name: str) -> str | None:
+        """Return how to call a program: by name, or by its path in the project's virtual environment."""
+        for folder in (".venv/bin", "venv/bin"):
+            path = self._root / folder / name
+            if path.is_file() and os.access(path, os.X_OK):
+                on_path = shutil.which(name)
+                same = on_path is not None and Path(on_path).absolute() == path.absolute()
+                return name if same else f"{folder}/{name}"
+        return name if shutil.which(name) else None
+
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """Where the Python sources stand: `src`, or the packages at the top (one level down too), or everything."""
+        if (self._root / "src").is_dir():
+            return ("src",)
+        packages = [folder.name for folder in self._folders(self._root) if (folder / "__init__.py").is_file()]
+        holders = [
+            folder.name for folder in self._folders(self._root)
+            if any((inner / "__init__.py").is_file() for inner in self._folders(folder))
+        ]  # fmt: skip
+        return tuple(packages or holders or (".",))
+
+    @cached_property
+    def unit_tests(self) -> str | None:
+        """The folder of the unit tests, None without any test file."""
+        for folder in ("tests/unit", "tests", "test"):
+            if self._has_tests(self._root / folder):
+                return folder
+        return "." if any(self._root.glob("test_*.py")) else None
+
+    @cached_property
+    def integration_tests(self) -> str | None:
+        """The folder of the integration tests."""
+        return next((folder for folder in _INTEGRATION if self._has_tests(self._root / folder)), None)
+
+    @cached_property
+    def mypy_has_targets(self) -> bool:
+        """Whether mypy's configuration says what to check."""
+        return re.search(r"^\s*(files|packages|modules)\s*=", self._mypy_section, re.MULTILINE) is not None
+
+    @cached_property
+    def scripts(self) -> frozenset[str]:
+        """The npm scripts of package.json."""
+        try:
+            scripts = json.loads(self._text("package.json") or "{}").get("scripts", {})
+        except (ValueError, AttributeError, RecursionError):
+            return frozenset()
+        placeholder = "no test specified"  # what `npm init` writes: it only fails
+        return frozenset(
+            name for name, line in scripts.items() if isinstance(line, str) and placeholder not in line
+        ) if isinstance(scripts, dict) else frozenset()  # fmt: skip
+
+    @cached_property
+    def script_runner(self) -> str:
+        """npm, or the one whose lock file is there."""
+        return next((runner for lock, runner in _LOCKS if (self._root / lock).is_file()), "npm")
+
+    @cached_property
+    def targets(self) -> frozenset[str]:
+        """The targets of the Makefile; none where it runs paropt-exporter itself, which would go in a circle."""
+        text = self._text("Makefile") or self._text("GNUmakefile") or self._text("makefile")
+        if "paropt-exporter" in text or "paropt_exporter" in text:
+            return frozenset()
+        return frozenset(
+            name for line in re.findall(r"^([A-Za-z0-9_][\w. -]*):(?!=)", text, re.MULTILINE) for name in line.split()
+        )
+
+    @cached_property
+    def _mentions(self) -> str:
+        requirements = sorted(path.name for path in self._glob("*requirements*.txt"))
+        requirements += sorted(f"requirements/{path.name}" for path in self._glob("requirements/*.txt"))
+        return "\n".join(self._text(name) for name in (*_MENTIONS, *requirements[:20]))
+
+    @cached_property
+    def _mypy_section(self) -> str:
+        own = self._text("mypy.ini") or self._text(".mypy.ini")
+        if own:
+            return own
+        for name, header in (("pyproject.toml", r"^\[tool\.mypy\]"), ("setup.cfg", r"^\[mypy\]")):
+            match = re.search(header + r"(.*?)(?=^\[|\Z)", self._text(name), re.MULTILINE | re.DOTALL)
+            if match:
+                return match[1]
+        return ""
+
+    def _has_tests(self, folder: Path) -> bool:
+        try:
+            return any(next(folder.rglob(pattern), None) is not None for pattern in ("test_*.py", "*_test.py"))
+        except OSError:
+            return False
+
+    def _folders(self, folder: Path) -> list[Path]:
+        try:
+            inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
+        except OSError:
+            return []
+        return [path for path in inside if path.name not in _NO_SOURCES and not (path / "pyvenv.cfg").exists()]
+
+    def _glob(self, pattern: str) -> list[Path]:
+        try:
+            return [*self._root.glob(pattern)]
+        except OSError:
+            return []
+
+    def _text(self, name: str) -> str:
+        path = self._root / name
+        try:
+            if not path.is_file() or path.stat().st_size > _LARGEST_BYTES:
+                return ""
+            return path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""

@@ -1,0 +1,111 @@
+"""Read durations and sizes as people write them: `1h30m`, `500ms`, `2GiB`, or plain numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+
+LONGEST_SECONDS = 10 * 365 * 86400.0  # ten years: anything above is a slip, and overflows timers
+LARGEST_BYTES = 1 << 50  # a pebibyte, above any one machine
+DURATION_PATTERN = r"^(?=[0-9])([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$"
+SIZE_PATTERN = r"^([0-9]+(?:\.[0-9]+)?) ?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
+
+_UNITS_SECONDS = (
+    365 * 86400.0,
+    7 * 86400.0,
+    86400.0,
+    3600.0,
+    60.0,
+    1.0,
+    0.001,
+)  # in the pattern's order, as Prometheus
+_UNITS_BYTES = {
+    "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
+}  # fmt: skip
+_DURATION = re.compile(DURATION_PATTERN, re.ASCII)
+_SIZE = re.compile(SIZE_PATTERN, re.ASCII)
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?", re.ASCII)
+_EXPECTED_DURATION = "expected a duration like 30s, 5m, 1h30m or 500ms, or a number of seconds"
+_EXPECTED_SIZE = "expected a size like 2GiB or 500MB, or a number of bytes"
+
+
+def duration_seconds(value: object, *, zero: bool = False) -> float:
+    """Return the seconds of a Prometheus duration or of a number; `zero`: whether 0 is one.
+
+    Raises ValueError with a message for the user.
+    """
+    seconds = _seconds(value)
+    if not math.isfinite(seconds):
+        raise ValueError(f"{_EXPECTED_DURATION}, found {seconds}")
+    if seconds < 0 or (seconds == 0 and not zero):
+        raise ValueError(f"expected a duration {'of 0 or more' if zero else 'above 0'}, found {shown(value)}")
+    if seconds > LONGEST_SECONDS:
+        raise ValueError(f"{shown(value)} is too long: the longest duration is ten years")
+    return seconds
+
+
+def size_bytes(value: object) -> int:
+    """Return the bytes of a size like `2GiB`, `500MB` or a number; ValueError with a message for the user."""
+    match = _SIZE.match(value) if isinstance(value, str) and len(value) <= 40 else None
+    if match is not None:
+        size = float(match[1]) * _UNITS_BYTES[match[2]]
+    elif isinstance(value, int) and not isinstance(value, bool):
+        size = min(value, LARGEST_BYTES + 1)
+    else:
+        raise ValueError(f"{_EXPECTED_SIZE}, found {shown(value)}")
+    if size < 1:
+        raise ValueError(f"expected a size above 0, found {shown(value)}")
+    if size > LARGEST_BYTES:
+        raise ValueError(f"{shown(value)} is too large: the largest size is 1024TiB")
+    return round(size)
+
+
+def shown(value: object) -> str:
+    """Show a value of the config in a message: quoted, without control characters, not longer than a line."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return f"the boolean {str(value).lower()}"
+        case dict():
+            return "a mapping"
+        case list() | tuple():
+            return "a list"
+    text = repr(str(value)) if isinstance(value, str) else str(getattr(value, "text", value))
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def duration_text(seconds: float) -> str:
+    """Write seconds as a short Prometheus duration: 90 -> `1m30s`, 0.25 -> `250ms`."""
+    rest = round(seconds * 1000)
+    parts = []
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, str):
+        return _seconds_of_text(value.strip())
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{_EXPECTED_DURATION}, found {shown(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        return LONGEST_SECONDS * 2
+
+
+def _seconds_of_text(text: str) -> float:
+    match = _DURATION.match(text) if len(text) <= 100 else None
+    if match is not None:
+        return sum(
+            float(part.rstrip("ywdhms")) * unit
+            for part, unit in zip(match.groups(), _UNITS_SECONDS, strict=True)
+            if part
+        )
+    if len(text) <= 100 and _NUMBER.fullmatch(text):
+        return float(text)
+    raise ValueError(f"{_EXPECTED_DURATION}, found {shown(text)}")

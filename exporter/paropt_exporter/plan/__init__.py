@@ -1,0 +1,30 @@
+"""What a run will do, decided before it starts: stages with their tasks, limits and order, free of any YAML."""
+
+from paropt_exporter.plan.building import bounds, build
+from paropt_exporter.plan.model import (
+    COMMANDS,
+    PROCESSES,
+    THREADS,
+    Bounds,
+    Call,
+    Commands,
+    Plan,
+    PlannedStage,
+    PlannedTask,
+    Work,
+)
+
+__all__ = [
+    "COMMANDS",
+    "PROCESSES",
+    "THREADS",
+    "Bounds",
+    "Call",
+    "Commands",
+    "Plan",
+    "PlannedStage",
+    "PlannedTask",
+    "Work",
+    "bounds",
+    "build",
+]

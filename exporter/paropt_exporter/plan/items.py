@@ -1,0 +1,76 @@
+"""Find the items that a stage is split by: a list, files that match, or the lines that a command prints."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from paropt_exporter.config.model import Items
+
+ITEM = "{item}"
+COMMAND_SECONDS = 60.0  # a command that lists work; one that works for a minute belongs in a stage of its own
+MOST_ITEMS = 100_000
+
+
+class NoItems(Exception):
+    """The items can't be told; the message says why and what to do."""
+
+
+def find_items(items: Items, *, root: Path, cwd: Path, env: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the items in order; raises NoItems. Blocks for at most a minute, if they come from a command."""
+    if items.list is not None:
+        found = items.list
+    elif items.glob is not None:
+        found = _files(items.glob, root)
+    else:
+        command = items.command or ()
+        words = tuple(shlex.split(command)) if isinstance(command, str) else command
+        found = _lines(words, cwd=cwd, env=env)
+    if len(found) > MOST_ITEMS:
+        raise NoItems(f"items: {len(found):,} are more than {MOST_ITEMS:,}, the most that one stage may have")
+    return found
+
+
+def _files(pattern: str, root: Path) -> tuple[str, ...]:
+    found = sorted(glob.glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207 -- takes absolute patterns too
+    # A file named like an option must not become one.
+    return tuple(f"./{name}" if name.startswith("-") else name for name in found)
+
+
+def _lines(words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str]) -> tuple[str, ...]:
+    shown = shlex.join(words)[:100]
+    try:
+        process = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env={**os.environ, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # so that its children end with it at the limit
+        )
+    except OSError as error:
+        raise NoItems(f"items: the command `{shown}` can't be run: {error.strerror}") from None
+    with process:
+        try:
+            output, errors = process.communicate(timeout=COMMAND_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise NoItems(f"items: the command `{shown}` did not end within {COMMAND_SECONDS:.0f} s") from None
+        finally:
+            _end(process)
+    if process.returncode != 0:
+        last = errors.decode(errors="replace").strip().splitlines()[-1:] or ["it printed no error"]
+        raise NoItems(f"items: the command `{shown}` failed (exit {process.returncode}): {last[0][:200]}")
+    return tuple(line for line in output.decode(errors="replace").splitlines() if line.strip())
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
