@@ -37,7 +37,7 @@ class Kind(StrEnum):
     HISTOGRAM = "histogram"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # each is one object: identity is a cheap dict key
 class Family:
     """One metric family. `labels` without `project`. `resumes`: its totals go on from history after a restart."""
 

@@ -1,0 +1,9 @@
+"""Keep what ran, and the totals that metrics resume from, in one SQLite file that several processes may share."""
+
+from __future__ import annotations
+
+from paropt_exporter.history.queries import RunSummary, StageSummary, Trend
+from paropt_exporter.history.recovery import Interrupted
+from paropt_exporter.history.store import History
+
+__all__ = ["History", "Interrupted", "RunSummary", "StageSummary", "Trend"]

@@ -1,0 +1,68 @@
+"""Tell runs whose process lives from those whose process is gone, by a lock that the kernel drops with its owner."""
+
+from __future__ import annotations
+
+import fcntl
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+
+class Owners:
+    """The locks that this process holds on its own runs, one file for each under `folder`.
+
+    A pid can be given to another process; an flock can't outlive its owner. The files are not inherited by programs
+    that are started (Python opens them close-on-exec), so an orphan command doesn't keep a dead run alive.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held: dict[str, IO[str]] = {}
+
+    def take(self, run_id: str) -> None:
+        """Lock a run of ours. Raises OSError if the folder can't be written or another process has the run."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._path(run_id).open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise
+        self._held[run_id] = file
+
+    def release(self, run_id: str) -> None:
+        """Let a run of ours go and remove its file; nothing if we don't hold it."""
+        file = self._held.pop(run_id, None)
+        if file is not None:
+            self._remove(run_id)
+            file.close()
+
+    def release_all(self) -> None:
+        """Let every run of ours go."""
+        for run_id in tuple(self._held):
+            self.release(run_id)
+
+    def alive(self, run_id: str) -> bool:
+        """Say whether the run's owner lives: this process, or another one that holds the lock."""
+        if run_id in self._held:
+            return True
+        try:
+            with self._path(run_id).open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def forget(self, run_id: str) -> None:
+        """Remove what a dead owner left."""
+        self._remove(run_id)
+
+    def _remove(self, run_id: str) -> None:
+        with suppress(OSError):  # a file too many does no harm: nobody holds its lock
+            self._path(run_id).unlink()
+
+    def _path(self, run_id: str) -> Path:
+        return self._folder / f"{quote(run_id, safe='')}.lock"

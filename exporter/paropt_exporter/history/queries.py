@@ -1,0 +1,238 @@
+"""Read the history: totals to resume from, expected durations, what failed last, summaries and the trend."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from paropt_exporter import catalogue
+from paropt_exporter.history import rows
+from paropt_exporter.records import Bottleneck, Result
+from paropt_exporter.tally import HistogramTotal, LastValues, SeriesKey, Totals, bucket_index
+
+EXPECTED_RUNS = 10  # a median of ten follows a change within a day's work and shrugs off four outliers
+DEGRADED_RATIO = 0.8  # the guide's figure: latest throughput under 80 % of the average
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSummary:
+    """One stage of a run. `result` None: it runs still."""
+
+    stage: str
+    number: int
+    pool: str
+    result: Result | None
+    message: str
+    tasks: int
+    tasks_failed: int
+    duration_seconds: float
+    cpu_seconds: float
+    memory_peak_bytes: int
+    attempts: int
+    warned: bool
+    broken: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """One run. `result` None: it runs still. Tasks count once, by their last attempt."""
+
+    run_id: str
+    lane: str
+    strategy: str
+    result: Result | None
+    reason: str
+    started_timestamp_seconds: float
+    duration_seconds: float
+    sequential_seconds: float
+    busy_ratio: float
+    total_tasks: int
+    completed_tasks: int
+    failed_tasks: int
+    warned: bool
+    broken: bool
+    interrupted: bool
+    bottlenecks: tuple[Bottleneck, ...]
+    stages: tuple[StageSummary, ...]
+
+    @property
+    def throughput_tasks_per_second(self) -> float:
+        return self.completed_tasks / self.duration_seconds if self.duration_seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trend:
+    """The latest run's throughput beside the average of the earlier ones, in tasks per second."""
+
+    latest: float
+    average: float
+    earlier_runs: int
+
+    @property
+    def degraded(self) -> bool:
+        return self.latest < self.average * DEGRADED_RATIO
+
+
+def totals(connection: sqlite3.Connection, project: str) -> Totals:
+    """Return the project's counters and histograms. Buckets of an older layout count in the next higher bound."""
+    counters: dict[SeriesKey, float] = {}
+    buckets: dict[SeriesKey, list[float]] = {}
+    sums: dict[SeriesKey, float] = defaultdict(float)
+    query = "SELECT family, labels, part, value FROM totals WHERE project = ?"
+    for family, labels, part, value in connection.execute(query, (project,)):
+        key = (family, tuple(json.loads(labels)))
+        if part == rows.COUNTER:
+            counters[key] = value
+        elif part == rows.SUM:
+            sums[key] += value
+        else:
+            places = buckets.setdefault(key, [0.0] * (len(catalogue.BUCKETS_SECONDS) + 1))
+            places[bucket_index(float(part))] += value
+    histograms = {key: HistogramTotal(buckets=tuple(places), sum=sums[key]) for key, places in buckets.items()}
+    return Totals(counters=counters, histograms=histograms)
+
+
+def last_values(connection: sqlite3.Connection, project: str) -> LastValues:
+    """Return the gauges that the project's last runs left."""
+    query = "SELECT family, labels, value FROM latest WHERE project = ?"
+    found = connection.execute(query, (project,))
+    return LastValues(gauges={(family, tuple(json.loads(labels))): value for family, labels, value in found})
+
+
+def expected(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
+    """Return for each stage the median duration in seconds of its last successful runs."""
+    query = """
+    SELECT stage, duration FROM (
+      SELECT stage, stages.duration AS duration, row_number() OVER (PARTITION BY stage ORDER BY stages.started_ts DESC) AS age
+      FROM stages JOIN runs USING (run_id) WHERE project = ? AND lane = ? AND stages.result = ?
+    ) WHERE age <= ?
+    """
+    durations: dict[str, list[float]] = defaultdict(list)
+    found = connection.execute(query, (project, lane, Result.SUCCESS.value, EXPECTED_RUNS))
+    for stage, duration in found:
+        durations[stage].append(duration)
+    return {stage: median(values) for stage, values in durations.items()}
+
+
+def failed_stages(connection: sqlite3.Connection, project: str, lane: str) -> frozenset[str] | None:
+    """Return the stages that the lane's last run left undone; None if no run of it has ended.
+
+    In a run that was no success, a skipped stage and one without any record count as left undone too.
+    """
+    query = """
+    SELECT run_id, result, planned FROM runs
+    WHERE project = ? AND lane = ? AND ended_ts IS NOT NULL ORDER BY started_ts DESC LIMIT 1
+    """
+    row = connection.execute(query, (project, lane)).fetchone()
+    if row is None:
+        return None
+    run_id, result, planned = row
+    if result == Result.SUCCESS:
+        return frozenset()
+    done = connection.execute(
+        "SELECT stage FROM stages WHERE run_id = ? AND result = ?", (run_id, Result.SUCCESS.value)
+    )
+    return frozenset(json.loads(planned)) - {stage for (stage,) in done}
+
+
+def runs(connection: sqlite3.Connection, project: str, *, lane: str | None, limit: int) -> tuple[RunSummary, ...]:
+    """Return the last `limit` runs, oldest first."""
+    query = """
+    SELECT run_id, lane, strategy, result, reason, started_ts, coalesce(duration, seen_ts - started_ts),
+           coalesce(sequential, 0), coalesce(busy_ratio, 0), warned, broken, interrupted, bottlenecks
+    FROM runs WHERE project = ?1 AND (?2 IS NULL OR lane = ?2) ORDER BY started_ts DESC LIMIT ?3
+    """
+    found = connection.execute(query, (project, lane, limit)).fetchall()
+    return tuple(_summary(connection, row) for row in reversed(found))
+
+
+def run(connection: sqlite3.Connection, project: str, run_id: str) -> RunSummary | None:
+    """Return one run by its id, or by the first characters of it if only one run has them."""
+    query = "SELECT run_id, started_ts FROM runs WHERE project = ? AND substr(run_id, 1, ?) = ?"
+    found = connection.execute(query, (project, len(run_id), run_id)).fetchall()
+    if len(found) != 1:
+        return None
+    everything = runs(connection, project, lane=None, limit=-1)
+    return next(summary for summary in everything if summary.run_id == found[0][0])
+
+
+def trend(connection: sqlite3.Connection, project: str, lane: str, *, limit: int) -> Trend | None:
+    """Compare the lane's latest throughput with the average of up to `limit` earlier runs; None with fewer than two.
+
+    Runs that were cancelled or still run say nothing of the lane's speed and are left out.
+    """
+    ended = [
+        summary.throughput_tasks_per_second
+        for summary in runs(connection, project, lane=lane, limit=limit + 1)
+        if summary.result in (Result.SUCCESS, Result.FAILURE)
+    ]
+    if len(ended) < 2:
+        return None
+    return Trend(latest=ended[-1], average=fmean(ended[:-1]), earlier_runs=len(ended) - 1)
+
+
+def _summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> RunSummary:
+    (run_id, lane, strategy, result, reason, started, duration, sequential, busy, warned, broken, interrupted, held) = (
+        row
+    )
+    stages = _stages(connection, str(run_id))
+    counts: dict[str, int] = dict(
+        connection.execute("SELECT result, count(*) FROM tasks WHERE run_id = ? AND final GROUP BY result", (run_id,))
+    )
+    return RunSummary(
+        run_id=str(run_id),
+        lane=str(lane),
+        strategy=str(strategy),
+        result=Result(str(result)) if result is not None else None,
+        reason=str(reason),
+        started_timestamp_seconds=_number(started),
+        duration_seconds=_number(duration),
+        sequential_seconds=_number(sequential),
+        busy_ratio=_number(busy),
+        total_tasks=sum(stage.tasks for stage in stages),
+        completed_tasks=counts.get(Result.SUCCESS, 0),
+        failed_tasks=sum(count for name, count in counts.items() if Result(name).bad),
+        warned=bool(warned),
+        broken=bool(broken),
+        interrupted=bool(interrupted),
+        bottlenecks=tuple(
+            Bottleneck(kind=kind, stage=stage, sentence=sentence) for kind, stage, sentence in json.loads(str(held))
+        ),
+        stages=stages,
+    )
+
+
+def _stages(connection: sqlite3.Connection, run_id: str) -> tuple[StageSummary, ...]:
+    query = """
+    SELECT stage, number, pool, result, message, tasks, coalesce(tasks_failed, 0), coalesce(duration, 0),
+           coalesce(cpu, 0), coalesce(memory_peak, 0), coalesce(attempts, 0), coalesce(warned, 0), coalesce(broken, 0)
+    FROM stages WHERE run_id = ? ORDER BY number, stage
+    """
+    return tuple(
+        StageSummary(
+            stage=stage,
+            number=number,
+            pool=pool,
+            result=Result(result) if result is not None else None,
+            message=message,
+            tasks=tasks,
+            tasks_failed=failed,
+            duration_seconds=duration,
+            cpu_seconds=cpu,
+            memory_peak_bytes=memory,
+            attempts=attempts,
+            warned=bool(warned),
+            broken=bool(broken),
+        )
+        for (
+            stage, number, pool, result, message, tasks, failed, duration, cpu, memory, attempts, warned, broken,
+        ) in connection.execute(query, (run_id,))
+    )  # fmt: skip
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0

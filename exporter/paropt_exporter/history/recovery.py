@@ -1,0 +1,113 @@
+"""Mark runs whose process died in the middle, with the same totals as if they had been cancelled."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from paropt_exporter.history import rows
+from paropt_exporter.records import Result, RunRecord, SlaLimit, StageRecord, Strategy
+
+MESSAGE = "interrupted: the exporter ended in the middle of the run"
+NOT_STARTED = "not started: the exporter ended before"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted:
+    """A run that its process didn't live to end: which of its stages were running, and which had not begun."""
+
+    run_id: str
+    lane: str
+    started_timestamp_seconds: float
+    running: tuple[str, ...]
+    not_started: tuple[str, ...]
+
+
+def unended(connection: sqlite3.Connection, project: str) -> list[str]:
+    """Return the ids of the project's runs that have no end yet."""
+    found = connection.execute("SELECT run_id FROM runs WHERE project = ? AND ended_ts IS NULL", (project,))
+    return [run_id for (run_id,) in found]
+
+
+def mark(connection: sqlite3.Connection, project: str, run_id: str) -> Interrupted | None:
+    """End one run as cancelled; the caller holds the transaction. None if another process has ended it meanwhile.
+
+    How long it really ran is not known: its last sign of life, the last event in the history, is taken for its end.
+    Its tasks leave no record: which of them had started died with the exporter.
+    """
+    row = connection.execute(
+        "SELECT lane, strategy, started_ts, seen_ts, planned FROM runs WHERE run_id = ? AND ended_ts IS NULL", (run_id,)
+    ).fetchone()
+    if row is None:
+        return None
+    lane, strategy, started, seen, planned = row
+    stages = tuple(_stages(connection, run_id, lane, planned=json.loads(planned), seen_seconds=seen))
+    for stage in stages:
+        rows.write(connection, project, stage, seen)
+    total, warned, broken = _limit(connection, run_id, None)
+    run = RunRecord(
+        run_id=run_id,
+        lane=lane,
+        strategy=Strategy(strategy),
+        result=Result.CANCELLATION,
+        reason=MESSAGE,
+        duration_seconds=max(0.0, seen - started),
+        started_timestamp_seconds=started,
+        ended_timestamp_seconds=seen,
+        stages=stages,
+        sequential_seconds=0.0,
+        busy_ratio=0.0,
+        total=total,
+        warned=warned,
+        broken=broken,
+        interrupted=True,
+    )
+    rows.write(connection, project, run, seen)
+    return Interrupted(
+        run_id=run_id,
+        lane=lane,
+        started_timestamp_seconds=started,
+        running=tuple(stage.stage for stage in stages if stage.result is Result.CANCELLATION),
+        not_started=tuple(stage.stage for stage in stages if stage.result is Result.SKIP),
+    )
+
+
+def _stages(
+    connection: sqlite3.Connection, run_id: str, lane: str, *, planned: list[str], seen_seconds: float
+) -> Iterator[StageRecord]:
+    """Yield a record for each planned stage that has no result."""
+    query = "SELECT stage, number, pool, tasks, started_ts, result FROM stages WHERE run_id = ?"
+    known = {row[0]: row for row in connection.execute(query, (run_id,))}
+    for stage in planned:
+        _, number, pool, tasks, started, result = known.get(stage, (stage, 0, "", 0, None, None))
+        if result is not None:
+            continue
+        sla, warned, broken = _limit(connection, run_id, stage)
+        yield StageRecord(
+            run_id=run_id,
+            lane=lane,
+            stage=stage,
+            number=number,
+            result=Result.CANCELLATION if started is not None else Result.SKIP,
+            message=MESSAGE if started is not None else NOT_STARTED,
+            pool=pool,
+            tasks=tasks,
+            tasks_failed=0,
+            duration_seconds=max(0.0, seen_seconds - started) if started is not None else 0.0,
+            started_timestamp_seconds=started,
+            sla=sla,
+            warned=warned,
+            broken=broken,
+        )
+
+
+def _limit(connection: sqlite3.Connection, run_id: str, stage: str | None) -> tuple[SlaLimit | None, bool, bool]:
+    """Return the limit that was reached in the run, and whether it was warned of and broken."""
+    query = "SELECT max, warn, critical, broken FROM sla WHERE run_id = ? AND stage IS ? ORDER BY broken"
+    reached = connection.execute(query, (run_id, stage)).fetchall()
+    if not reached:
+        return None, False, False
+    max_seconds, warn_seconds, critical, broken = reached[-1]
+    return SlaLimit(max_seconds=max_seconds, warn_seconds=warn_seconds, critical=bool(critical)), True, bool(broken)

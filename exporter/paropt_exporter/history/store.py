@@ -1,0 +1,185 @@
+"""Take events as they happen and keep them, one transaction each with the totals that it changes."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import RLock
+
+from paropt_exporter.clock import Clock
+from paropt_exporter.history import queries, recovery, rows
+from paropt_exporter.history.owner import Owners
+from paropt_exporter.history.schema import open_history
+from paropt_exporter.records import Event, RunRecord, RunStarted
+from paropt_exporter.tally import LastValues, Totals
+
+log = logging.getLogger(__name__)
+
+KEEP_RUNS = 1000
+KEEP_SECONDS = 90 * 24 * 3600.0
+DECISIONS_PER_RUN = 10  # kept decisions are bounded too: they outnumber runs where the controller is busy
+
+
+class History:
+    """The run history of one project, in a file that several processes may share.
+
+        observe(event) -> BEGIN IMMEDIATE -> rows + totals + last values -> COMMIT
+                          RunStarted: first flock runs/RUN_ID.lock      RunRecord: release it, prune
+
+    Guarantees:
+    * An event's rows and the totals that it changes are committed together, before `observe` returns.
+    * The end of this process (kill -9 too) loses no event that `observe` returned from: the file is in WAL mode with
+      `synchronous=NORMAL`. A power cut may lose the last transactions, never the file.
+    * A run whose owner is gone is marked once, however many processes start together: its end is written in the
+      transaction that found it without one.
+    * `observe` never raises for the file's or the disk's sake: it says so once in the log and in `broken`. It may
+      block for `schema.BUSY_SECONDS` if another process holds the file. After a failure only the start and the end
+      of a run are tried again, so that a broken disk can't slow down each task.
+    * Totals and last values are never pruned; runs are kept while they are among the last `keep_runs` and younger
+      than `keep_seconds`.
+
+    May be used from any thread. Reading methods raise `sqlite3.Error` if the file is damaged while in use.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        project: str,
+        clock: Clock,
+        keep_runs: int = KEEP_RUNS,
+        keep_seconds: float = KEEP_SECONDS,
+    ) -> None:
+        self.path = path
+        self.broken: str | None = None
+        self._project = project
+        self._clock = clock
+        self._keep_runs = keep_runs
+        self._keep_seconds = keep_seconds
+        self._owners = Owners(path.parent / "runs")
+        self._lock = RLock()  # guards: the connection (one transaction at a time), _owners, _gave_up, broken
+        self._gave_up = False
+        self._connection, why = open_history(path)
+        self._in_memory = why is not None
+        if why is not None:
+            self._break(why)
+
+    def observe(self, event: Event) -> None:
+        """Keep an event; returns when it is committed, or when it is clear that it can't be."""
+        with self._lock:
+            if self._gave_up and not isinstance(event, RunStarted | RunRecord):
+                return
+            try:
+                self._keep(event)
+                self._gave_up = False
+            except (sqlite3.Error, OSError) as error:
+                self._gave_up = True
+                self._break(str(error))
+            if isinstance(event, RunRecord):
+                self._owners.release(event.run_id)
+
+    def recover(self) -> tuple[recovery.Interrupted, ...]:
+        """Mark the runs whose process is gone as interrupted and return them, oldest first; call it at start."""
+        with self._lock:
+            try:
+                return tuple(self._recovered())
+            except (sqlite3.Error, OSError) as error:
+                self._break(str(error))
+                return ()
+
+    def totals(self) -> Totals:
+        """Return the counters and histograms of all runs so far, of every process."""
+        with self._lock:
+            return queries.totals(self._connection, self._project)
+
+    def last(self) -> LastValues:
+        """Return the gauges that the last runs left."""
+        with self._lock:
+            return queries.last_values(self._connection, self._project)
+
+    def expected(self, lane: str) -> Mapping[str, float]:
+        """Return for each stage of the lane the median duration in seconds of its last ten successful runs."""
+        with self._lock:
+            return queries.expected(self._connection, self._project, lane)
+
+    def failed_stages(self, lane: str) -> frozenset[str] | None:
+        """Return the stages that the lane's last run left undone, or None if no run of it is known."""
+        with self._lock:
+            return queries.failed_stages(self._connection, self._project, lane)
+
+    def runs(self, lane: str | None = None, *, limit: int = 20) -> tuple[queries.RunSummary, ...]:
+        """Return the last runs (of one lane or of all), oldest first."""
+        with self._lock:
+            return queries.runs(self._connection, self._project, lane=lane, limit=limit)
+
+    def run(self, run_id: str) -> queries.RunSummary | None:
+        """Return one run by its id or an unambiguous beginning of it."""
+        with self._lock:
+            return queries.run(self._connection, self._project, run_id)
+
+    def trend(self, lane: str, *, limit: int = 20) -> queries.Trend | None:
+        """Compare the lane's latest throughput with the average of up to `limit` earlier runs."""
+        with self._lock:
+            return queries.trend(self._connection, self._project, lane, limit=limit)
+
+    def close(self) -> None:
+        """Let go of the file and of this process's runs; a run without an end is then marked at the next start."""
+        with self._lock:
+            self._owners.release_all()
+            self._connection.close()
+
+    def _keep(self, event: Event) -> None:
+        if isinstance(event, RunStarted) and not self._in_memory:
+            # Before its row: whoever sees the row finds the lock held for as long as we live.
+            self._owners.take(event.run_id)
+        with self._transaction():
+            rows.write(self._connection, self._project, event, self._clock.wall())
+        if isinstance(event, RunRecord):
+            with self._transaction():
+                self._prune()
+
+    def _recovered(self) -> Iterator[recovery.Interrupted]:
+        for run_id in recovery.unended(self._connection, self._project):
+            if self._owners.alive(run_id):
+                continue
+            with self._transaction():
+                marked = recovery.mark(self._connection, self._project, run_id)
+            self._owners.forget(run_id)
+            if marked is not None:
+                yield marked
+
+    def _prune(self) -> None:
+        oldest = self._clock.wall() - self._keep_seconds
+        execute = self._connection.execute
+        doomed = """
+        SELECT run_id FROM runs WHERE project = ?1 AND ended_ts IS NOT NULL AND (started_ts < ?2 OR run_id NOT IN
+          (SELECT run_id FROM runs WHERE project = ?1 ORDER BY started_ts DESC LIMIT ?3))
+        """
+        gone = execute(doomed, (self._project, oldest, self._keep_runs)).fetchall()
+        for table in ("tasks", "stages", "sla", "runs"):
+            self._connection.executemany(f"DELETE FROM {table} WHERE run_id = ?", gone)  # nosec B608: literals above
+        kept = "SELECT max(id) - ? FROM decisions"
+        execute(f"DELETE FROM decisions WHERE id <= ({kept})", (self._keep_runs * DECISIONS_PER_RUN,))  # nosec B608
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        # IMMEDIATE: a transaction that read first and then finds another writer can't wait, it must fail.
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # a full disk rolls back by itself; the first error is the one to tell
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _break(self, why: str) -> None:
+        if self.broken is None:
+            log.error(
+                "history can't be written: the work goes on, this run will be missing from it",
+                extra={"path": str(self.path), "err": why},
+            )
+        self.broken = self.broken or f"history {self.path}: {why}; free disk space or mend the folder's permissions"

@@ -1,0 +1,112 @@
+"""The label sets that a config makes known, so that their series stand at 0 from the start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from paropt_exporter import catalogue
+from paropt_exporter.catalogue import Family
+from paropt_exporter.records import SlaLimit
+
+# The values that the catalogue closes; all other labels are the config's.
+CLOSED_VALUES: dict[Family, tuple[str, ...]] = {
+    catalogue.RUNS: catalogue.RUN_RESULTS,
+    catalogue.STAGE_RUNS: catalogue.RESULTS,
+    catalogue.STAGE_LAST_RESULT: catalogue.RESULTS,
+    catalogue.TASK_ATTEMPTS: catalogue.TASK_RESULTS,
+    catalogue.SLA_VIOLATIONS: catalogue.SEVERITIES,
+    catalogue.SLA_BREACHED: catalogue.SEVERITIES,
+    catalogue.LANE_SLA_VIOLATIONS: catalogue.SEVERITIES,
+    catalogue.LANE_SLA_BREACHED: catalogue.SEVERITIES,
+    catalogue.BOTTLENECK: catalogue.STAGE_BOTTLENECKS,
+    catalogue.LANE_BOTTLENECK: catalogue.LANE_BOTTLENECKS,
+}
+
+_LANE = (
+    catalogue.RUNS,
+    catalogue.RUN_DURATION,
+    catalogue.RUN_IN_PROGRESS,
+    catalogue.LANE_BOTTLENECK,
+)
+_LANE_WITH_LIMIT = (
+    catalogue.LANE_SLA_CHECKS,
+    catalogue.LANE_SLA_WARNINGS,
+    catalogue.LANE_SLA_VIOLATIONS,
+    catalogue.LANE_SLA_BREACHED,
+)
+_STAGE = (
+    catalogue.STAGE_DURATION,
+    catalogue.STAGE_LAST_RESULT,
+    catalogue.STAGE_RUNS,
+    catalogue.STAGE_RUNNING,
+    catalogue.STAGE_PROGRESS,
+    catalogue.STAGE_CPU,
+    catalogue.TASK_DURATION,
+    catalogue.TASK_QUEUE_WAIT,
+    catalogue.TASK_ATTEMPTS,
+    catalogue.BOTTLENECK,
+)
+_STAGE_WITH_LIMIT = (
+    catalogue.SLA_CHECKS,
+    catalogue.SLA_WARNINGS,
+    catalogue.SLA_VIOLATIONS,
+    catalogue.SLA_BREACHED,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageLabels:
+    """A stage as the config has it; `pool` is where its tasks run."""
+
+    name: str
+    number: int
+    pool: str
+    sla: SlaLimit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneLabels:
+    """A lane with its stages. `total`: the limit on the whole run; `interval_seconds`: of `--every`."""
+
+    lane: str
+    stages: tuple[StageLabels, ...]
+    total: SlaLimit | None = None
+    interval_seconds: float | None = None
+
+
+def zeros(lanes: Iterable[LaneLabels]) -> Iterator[tuple[Family, tuple[str, ...]]]:
+    """Yield every counter, histogram and 0/1 gauge that the lanes make known.
+
+    SLA families are there for stages and lanes that have a limit: without one nothing is ever checked.
+    """
+    for lane in lanes:
+        yield from _product(_LANE, (lane.lane,))
+        if lane.total is not None:
+            yield from _product(_LANE_WITH_LIMIT, (lane.lane,))
+        for stage in lane.stages:
+            yield from _product(_STAGE, (lane.lane, stage.name))
+            if stage.sla is not None:
+                yield from _product(_STAGE_WITH_LIMIT, (lane.lane, stage.name))
+
+
+def constants(lanes: Iterable[LaneLabels]) -> Iterator[tuple[Family, tuple[str, ...], float]]:
+    """Yield the gauges that only the config decides."""
+    for lane in lanes:
+        if lane.interval_seconds is not None:
+            yield catalogue.RUN_INTERVAL, (lane.lane,), lane.interval_seconds
+        if lane.total is not None:
+            yield catalogue.LANE_SLA_LIMIT, (lane.lane,), lane.total.max_seconds
+            yield catalogue.LANE_SLA_WARNING, (lane.lane,), lane.total.warn_seconds
+        for stage in lane.stages:
+            place = (lane.lane, stage.name)
+            yield catalogue.STAGE_INFO, (*place, str(stage.number), stage.pool), 1.0
+            if stage.sla is not None:
+                yield catalogue.SLA_LIMIT, place, stage.sla.max_seconds
+                yield catalogue.SLA_WARNING, place, stage.sla.warn_seconds
+
+
+def _product(families: Sequence[Family], place: tuple[str, ...]) -> Iterator[tuple[Family, tuple[str, ...]]]:
+    for family in families:
+        for value in CLOSED_VALUES.get(family, ("",)):
+            yield family, (*place, value) if value else place

@@ -1,0 +1,163 @@
+"""Merge totals, live stages, pools and host into one page at each scrape."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from threading import Lock
+
+from paropt_exporter import catalogue
+from paropt_exporter._version import __version__
+from paropt_exporter.catalogue import Family
+from paropt_exporter.metrics import build, client, pools
+from paropt_exporter.metrics.client import Collector, CollectorRegistry, Metric
+from paropt_exporter.metrics.formats import Format, choose
+from paropt_exporter.metrics.labels import LaneLabels
+from paropt_exporter.metrics.page import Page
+from paropt_exporter.metrics.pools import Sample
+from paropt_exporter.metrics.state import State
+from paropt_exporter.records import Event, LiveStage, PoolStatistics
+from paropt_exporter.tally import HistogramTotal, LastValues, Totals
+
+log = logging.getLogger(__name__)
+
+Series = tuple[Family, tuple[str, ...]]
+
+# Set anew from their source at each scrape; what the source does not name any more is gone from the page.
+_READ_AT_SCRAPE = (*pools.FAMILIES, catalogue.HOST_CPUS, catalogue.HOST_MEMORY, catalogue.OBSERVATIONS_DROPPED)
+
+
+class Metrics(Collector):
+    """Everything that is exported, for one project.
+
+        observe(event) -> State (numbers, own short lock) --changes--.
+        live(), pools(), backlog(), dropped(), host ----read now-----+--> Page --> render(accept)
+                                                                          process and GC, by prometheus_client --^
+
+    Guarantees:
+    * `observe` costs a few µs and waits for no scrape; all formatting is the scrape's.
+    * A counter never goes down while this process lives, `paropt_stage_cpu_seconds_total` with its live part too.
+    * Every counter, histogram and 0/1 gauge of the config's label sets is there from the first scrape.
+
+    `pools`, `live`, `backlog` and `dropped` are called at each scrape, in the scraping thread: `backlog` gives for a
+    pool how many ready tasks wait outside of it and the oldest one's age, `dropped` how many records each observer
+    failed to take. `bounds` is each pool's (min, max) of the config. It is a prometheus_client Collector too: register
+    it where there is a registry already, or use `registry`, which also has process and GC metrics.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str,
+        lanes: Sequence[LaneLabels],
+        pools: Callable[[], Iterable[PoolStatistics]] = tuple,
+        live: Callable[[], Iterable[LiveStage]] = tuple,
+        backlog: Callable[[], Mapping[str, tuple[int, float]]] = dict,
+        dropped: Callable[[], Mapping[str, int]] = dict,
+        bounds: Mapping[str, tuple[int, int]] | None = None,
+        totals: Totals | None = None,
+        last: LastValues | None = None,
+        process_metrics: bool = True,
+        revision: str | None = None,
+    ) -> None:
+        self._pools, self._live, self._backlog, self._dropped = pools, live, backlog, dropped
+        self._state = State(lanes, totals or Totals(), last or LastValues())
+        self._lock = Lock()  # guards: _page, _overlaid; held for a whole scrape, never while an event is observed
+        self._page = Page(project)
+        self._overlaid: set[Series] = set()
+        self._process = CollectorRegistry(auto_describe=False)
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(self)
+        if process_metrics:
+            for registry in (self._process, self.registry):
+                client.ProcessCollector(registry=registry)
+                client.GCCollector(registry=registry)
+        self._put_constants(bounds or {}, revision or build.revision())
+        self._take_changes()  # with 10,000 stages a second's work, here and not in the first scrape
+        if client.DROPPED:
+            log.warning(
+                "ignored: it would move all of prometheus_client's values into shared files; tasks report without it",
+                extra={"variable": client.DROPPED[0]},
+            )
+
+    def observe(self, event: Event) -> None:
+        """Take an event into the totals and last values; after the history has committed it."""
+        self._state.observe(event)
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """Return the page in the format that an Accept header asks for, and its Content-Type."""
+        choice = choose(accept)
+        openmetrics = choice.format is Format.OPENMETRICS
+        with self._lock:
+            self._refresh()
+            own = [part.encode() for part in self._page.text(catalogue.FAMILIES, openmetrics=openmetrics)]
+        write = client.openmetrics_page if openmetrics else client.text_page
+        return b"".join([*own, write(self._process)]), choice.content_type
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family as prometheus_client's registries want them."""
+        with self._lock:
+            self._refresh()
+            metrics = tuple(self._page.metrics(catalogue.FAMILIES))
+        yield from metrics
+
+    def describe(self) -> Iterable[Metric]:
+        """Name nothing in advance: a registry would otherwise collect everything once, at registration."""
+        return ()
+
+    def _put_constants(self, bounds: Mapping[str, tuple[int, int]], revision: str) -> None:
+        self._page.put(catalogue.BUILD_INFO, (__version__, platform.python_version(), revision), 1.0)
+        for pool, (minimum, maximum) in bounds.items():
+            self._page.put(catalogue.POOL_SIZE_MIN, (pool,), minimum)
+            self._page.put(catalogue.POOL_SIZE_MAX, (pool,), maximum)
+
+    def _refresh(self) -> None:
+        # Totals first, live stages after: a task that ends in between is missing from this scrape, and is not counted
+        # twice; `_put` holds the counter where it was until the next one.
+        self._take_changes()
+        self._overlay()
+        self._page.replace(_READ_AT_SCRAPE, self._read())
+
+    def _take_changes(self) -> None:
+        for family, labels, value in self._state.changes():
+            if value is None:
+                self._page.drop(family, labels)
+            elif isinstance(value, HistogramTotal):
+                self._page.put(family, labels, value)
+            else:
+                self._put(family, labels, value)
+
+    def _put(self, family: Family, labels: tuple[str, ...], value: float) -> None:
+        if family is catalogue.STAGE_CPU:
+            value = max(value, self._page.number(family, labels))
+        self._page.put(family, labels, value)
+
+    def _overlay(self) -> None:
+        """Add what running tasks have used so far; give back what was added for stages that run no more."""
+        fresh: dict[Series, float] = {}
+        for stage in self._live():
+            place = (stage.lane, stage.stage)
+            cpu_seconds = (self._state.number(catalogue.STAGE_CPU, place) or 0.0) + stage.cpu_seconds
+            fresh[catalogue.STAGE_CPU, place] = cpu_seconds
+            # The last run's peak stands until this run is higher: it does not fall to nothing at each start.
+            peak_bytes = max(self._state.number(catalogue.STAGE_MEMORY_PEAK, place) or 0.0, stage.memory_bytes)
+            if peak_bytes:
+                fresh[catalogue.STAGE_MEMORY_PEAK, place] = peak_bytes
+        for series in self._overlaid - fresh.keys():
+            value = self._state.number(*series)
+            if value is None:
+                self._page.drop(*series)
+            else:
+                self._put(*series, value)
+        for series, value in fresh.items():
+            self._put(*series, value)
+        self._overlaid = set(fresh)
+
+    def _read(self) -> Iterator[Sample]:
+        backlog = self._backlog()
+        for statistics in self._pools():
+            yield from pools.samples(statistics, backlog=backlog.get(statistics.name, (0, 0.0)))
+        for observer, count in self._dropped().items():
+            yield catalogue.OBSERVATIONS_DROPPED, (observer,), count
+        yield from pools.host_samples()

@@ -1,0 +1,172 @@
+"""Hold the current value of every series that events decide, under one lock, as plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from threading import Lock
+
+from paropt_exporter import catalogue, tally
+from paropt_exporter.catalogue import Family, Kind
+from paropt_exporter.metrics import labels
+from paropt_exporter.metrics.labels import LaneLabels
+from paropt_exporter.metrics.page import Value
+from paropt_exporter.records import Event, Result, RunRecord, RunStarted, StageRecord, StageStarted, TaskRecord
+from paropt_exporter.tally import HistogramTotal, LastValues, Totals
+
+Series = tuple[Family, tuple[str, ...]]
+
+_BATCH = 1000  # series copied under the lock at once: under a millisecond
+_PLACES = ("lane", "stage")
+_BY_NAME = {family.name: family for family in catalogue.FAMILIES}
+
+
+class _Buckets:
+    """A histogram that is being filled."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self, total: HistogramTotal) -> None:
+        self.counts = list(total.buckets)
+        self.sum = total.sum
+
+    def observe(self, seconds: float) -> None:
+        self.counts[tally.bucket_index(seconds)] += 1
+        self.sum += seconds
+
+    def total(self) -> HistogramTotal:
+        return HistogramTotal(buckets=tuple(self.counts), sum=self.sum)
+
+
+class _Progress:
+    """How far a running stage is."""
+
+    __slots__ = ("ended", "tasks")
+
+    def __init__(self, tasks: int) -> None:
+        self.tasks = tasks
+        self.ended = 0
+
+
+class State:
+    """What is exported of lanes and stages.
+
+        observe(event): numbers change, their series is marked      changes(): the marked ones, for the page
+
+    Guarantees: an event is one short critical section of dict updates (a few µs), nothing is formatted in it; each
+    change is handed out once; None says that the series is gone.
+    """
+
+    def __init__(self, lanes: Iterable[LaneLabels], totals: Totals, last: LastValues) -> None:
+        lanes = tuple(lanes)
+        self._lock = Lock()  # guards: all below
+        self._numbers: dict[Series, float | None] = {}
+        self._histograms: dict[Series, _Buckets] = {}
+        self._progress: dict[tuple[str, str], _Progress] = {}
+        self._seed(lanes)
+        self._resume(lanes, totals, last)
+        self._changed: dict[Series, None] = dict.fromkeys((*self._numbers, *self._histograms))  # in this order
+
+    def observe(self, event: Event) -> None:
+        """Take one event in; called from whichever thread it happened in."""
+        with self._lock:
+            for increment in tally.increments(event):
+                self._add((increment.family, increment.labels), increment.amount)
+            for setting in tally.settings(event):
+                self._set((setting.family, setting.labels), setting.value)
+            self._follow(event)
+
+    def changes(self) -> Iterator[tuple[Family, tuple[str, ...], Value | None]]:
+        """Yield each series that changed since the last call, with its value now."""
+        with self._lock:
+            changed, self._changed = self._changed, {}
+        remaining = iter(changed)
+        # In slices: the first scrape of a large config takes in everything, and the work must not wait for that.
+        while batch := tuple(islice(remaining, _BATCH)):
+            with self._lock:
+                values = [(*series, self._value(series)) for series in batch]
+            yield from values
+
+    def number(self, family: Family, place: tuple[str, ...]) -> float | None:
+        """Return a counter or gauge; None if it is not there."""
+        with self._lock:
+            return self._numbers.get((family, place))
+
+    def _seed(self, lanes: tuple[LaneLabels, ...]) -> None:
+        for family, place in labels.zeros(lanes):
+            if family.kind is Kind.HISTOGRAM:
+                self._histograms[family, place] = _Buckets(HistogramTotal())
+            else:
+                self._numbers[family, place] = 0.0
+        for family, place, value in labels.constants(lanes):
+            self._numbers[family, place] = value
+
+    def _resume(self, lanes: tuple[LaneLabels, ...], totals: Totals, last: LastValues) -> None:
+        """Go on from history, but only for label sets of the config: a stage that was removed does not come back."""
+        known = {(lane.lane,) for lane in lanes} | {(lane.lane, stage.name) for lane in lanes for stage in lane.stages}
+
+        def place(name: str, values: tuple[str, ...]) -> Series | None:
+            family = _BY_NAME.get(name)
+            if family is None or len(values) != len(family.labels):
+                return None
+            where = tuple(value for label, value in zip(family.labels, values, strict=True) if label in _PLACES)
+            return (family, values) if where in known else None
+
+        for (name, values), number in (*totals.counters.items(), *last.gauges.items()):
+            if (series := place(name, values)) is not None:
+                self._numbers[series] = number
+        for (name, values), total in totals.histograms.items():
+            if (series := place(name, values)) is not None:
+                self._histograms[series] = _Buckets(total)
+
+    def _add(self, series: Series, amount: float) -> None:
+        if series[0].kind is Kind.HISTOGRAM:
+            self._histograms.setdefault(series, _Buckets(HistogramTotal())).observe(amount)
+        else:
+            self._numbers[series] = (self._numbers.get(series) or 0.0) + amount
+        self._changed[series] = None
+
+    def _set(self, series: Series, value: float | None) -> None:
+        self._numbers[series] = value
+        self._changed[series] = None
+
+    def _value(self, series: Series) -> Value | None:
+        buckets = self._histograms.get(series)
+        return buckets.total() if buckets is not None else self._numbers[series]
+
+    def _follow(self, event: Event) -> None:
+        """Keep the series that are true only while something runs."""
+        match event:
+            case RunStarted():
+                self._set((catalogue.RUN_IN_PROGRESS, (event.lane,)), 1.0)
+                for stage in event.stages:
+                    self._set((catalogue.STAGE_PROGRESS, (event.lane, stage)), 0.0)
+            case StageStarted():
+                self._start(event)
+            case TaskRecord(final=True) if event.result is not Result.SKIP:
+                self._advance((event.lane, event.stage))
+            case StageRecord():
+                self._end((event.lane, event.stage))
+            case RunRecord():
+                self._set((catalogue.RUN_IN_PROGRESS, (event.lane,)), 0.0)
+            case _:
+                return
+
+    def _start(self, stage: StageStarted) -> None:
+        place = (stage.lane, stage.stage)
+        self._progress[place] = _Progress(stage.tasks)
+        self._set((catalogue.STAGE_RUNNING, place), 1.0)
+        if stage.sla is not None:
+            deadline = stage.started_timestamp_seconds + stage.sla.max_seconds
+            self._set((catalogue.SLA_DEADLINE, place), deadline)
+
+    def _advance(self, place: tuple[str, str]) -> None:
+        progress = self._progress.get(place)
+        if progress is not None:
+            progress.ended += 1
+            self._set((catalogue.STAGE_PROGRESS, place), min(1.0, progress.ended / max(1, progress.tasks)))
+
+    def _end(self, place: tuple[str, str]) -> None:
+        self._progress.pop(place, None)
+        self._set((catalogue.STAGE_RUNNING, place), 0.0)
+        self._set((catalogue.SLA_DEADLINE, place), None)
