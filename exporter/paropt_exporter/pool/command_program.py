@@ -1,0 +1,89 @@
+"""Find the program that a command names, or say in one line why it can't run and what mends it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class CannotRun(Exception):
+    """A command can't be started; the message is one line: what, where, how to mend."""
+
+
+def find_program(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> str:
+    """Return the path of the program that `argv` names, searched as a shell would in `cwd` with `env`'s PATH.
+
+    Raises CannotRun when it is missing, no file, not executable, or when `argv`, `cwd` or `env` can't be passed on.
+    """
+    _check(argv, cwd, env)
+    name = argv[0]
+    if "/" in name:
+        problem = _problem(cwd / name)
+        if problem:
+            raise CannotRun(f"cannot run {name!r}: {problem}")
+        return name
+    refused = ""
+    for folder in (env.get("PATH") or os.defpath).split(os.pathsep):
+        candidate = cwd / folder / name
+        problem = _problem(candidate)
+        if not problem:
+            return str(candidate)
+        if candidate.is_file():
+            refused = problem
+    missing = "not found on PATH: install it or correct the stage's run"
+    raise CannotRun(f"cannot run {name!r}: {refused or missing}")
+
+
+def explain(argv: Sequence[str], code: int, *, where: str, program: str) -> CannotRun:
+    """Say what the system's refusal to start `program` means; `where` is the file that it names."""
+    name = argv[0]
+    if where and where != program:
+        return CannotRun(
+            f"cannot run {name!r}: cannot enter its folder {where!r}: {os.strerror(code)}: correct its cwd"
+        )
+    meaning = {
+        errno.ENOENT: f"its first line names an interpreter that is missing{_interpreter(program)}: install it",
+        errno.EACCES: f"permission denied: chmod +x {program}, and see that its folder allows running programs",
+        errno.ENOEXEC: "no program of this machine, and no script with a first line such as '#!/bin/sh': add one",
+        errno.E2BIG: "its arguments and environment are too long for the system: pass fewer at once",
+        errno.EAGAIN: "the system allows no more processes: use fewer workers or raise the limit (ulimit -u)",
+        errno.ENOMEM: "the system is out of memory: use fewer workers",
+    }.get(code, os.strerror(code))
+    return CannotRun(f"cannot run {name!r}: {meaning}")
+
+
+def _check(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
+    if not argv or not argv[0]:
+        raise CannotRun("cannot run '': the command is empty: correct the stage's run")
+    if any("\0" in text for text in (*argv, *env.keys(), *env.values())):
+        raise CannotRun(
+            f"cannot run {argv[0]!r}: an argument or a variable holds a NUL character: no program can get one"
+        )
+    if any(not key or "=" in key for key in env):
+        raise CannotRun(f"cannot run {argv[0]!r}: a variable's name is empty or holds '=': correct the stage's env")
+    if not cwd.is_dir():
+        found = "is no folder" if cwd.exists() else "does not exist"
+        raise CannotRun(f"cannot run {argv[0]!r}: its folder {str(cwd)!r} {found}: correct its cwd")
+
+
+def _problem(path: Path) -> str:
+    """Say what is wrong with a program's file; "" if nothing is."""
+    try:
+        if path.is_dir():
+            return f"{path} is a directory: name a program in it"
+        if not path.exists():
+            return f"no such file {path}: correct the stage's run"
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return "" if os.access(path, os.X_OK) else f"permission denied: chmod +x {path}"
+
+
+def _interpreter(program: str) -> str:
+    try:
+        with Path(program).open("rb") as file:
+            line = file.readline(256)
+    except OSError:
+        return ""
+    return f" ({line[2:].decode('utf-8', 'replace').strip()})" if line.startswith(b"#!") else ""

@@ -1,0 +1,259 @@
+"""Run one task's commands in a slot: start each, take its output, know what it uses, stop it when told."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paropt_exporter.pool.command_guardian import SharedGuardian, kill_left
+from paropt_exporter.pool.command_program import CannotRun, explain, find_program
+from paropt_exporter.pool.output import Capture
+
+log = logging.getLogger(__name__)
+
+_READ_BYTES = 1 << 16  # a pipe's own size
+_LAST_READS = 64  # after a command ended: more than any pipe holds, and a bound on what an unkillable writer can add
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a command's processes have used up to a moment; `memory_bytes` is now, `memory_peak_bytes` the highest."""
+
+    cpu_seconds: float = 0.0
+    run_delay_seconds: float = 0.0
+    memory_bytes: int = 0
+    memory_peak_bytes: int = 0
+
+    def after(self, earlier: Usage) -> Usage:
+        """Return the sum of this and of the steps before."""
+        return Usage(
+            cpu_seconds=earlier.cpu_seconds + self.cpu_seconds,
+            run_delay_seconds=earlier.run_delay_seconds + self.run_delay_seconds,
+            memory_bytes=self.memory_bytes,
+            memory_peak_bytes=max(earlier.memory_peak_bytes, self.memory_peak_bytes),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a step ended: its code as `subprocess` gives it (minus the signal), or a problem that left it without one."""
+
+    code: int | None = None
+    problem: str = ""
+
+
+class CommandTask:
+    """One task: its steps in order, ended by the first failure.
+
+        waiting -> step 1 -> step 2 -> ... -> ended
+                     ^ stop goes to the running step, and no step follows
+
+    Guarantee: no stop is lost. `stop` notes it under the lock, then sends it if a channel is known; a step makes its
+    channel known, then looks for a stop, under the same lock. A slot's thread calls `run`, once; any the rest.
+    """
+
+    def __init__(
+        self,
+        guardian: SharedGuardian,
+        label: str,
+        steps: Sequence[Sequence[str]],
+        *,
+        mark: str,
+        cwd: Path,
+        env: Mapping[str, str],
+    ) -> None:
+        self.label = label
+        self.pid = 0  # of the step that runs or ran last
+        self.worker = ""  # these two are its slot's to set
+        self.started_seconds = 0.0
+        self._guardian = guardian
+        self._steps = tuple(tuple(step) for step in steps)
+        self._mark = mark
+        self._cwd = cwd
+        self._env = env
+        self._lock = threading.Lock()  # guards: _stopped, _grace, _channel, _ended, _earlier, _latest
+        self._stopped = False
+        self._grace = 0.0
+        self._channel: socket.socket | None = None
+        self._ended = False
+        self._earlier = Usage()
+        self._latest = Usage()
+
+    def run(self, capture: Capture) -> Ending:
+        """Run the steps and return how the last one ended. Blocks until then; output goes to `capture`."""
+        ending = Ending(code=0)
+        for step in self._steps:
+            if self.stopped:
+                break
+            try:
+                ending = self._run_step(step, capture)
+            except CannotRun as problem:
+                ending = Ending(problem=str(problem))
+            except OSError as error:
+                ending = Ending(problem=f"cannot run {step[0]!r}: {error.strerror or error}: see what the system lacks")
+            if ending.code != 0:
+                break
+        with self._lock:
+            self._ended = True
+        return ending
+
+    def stop(self, grace_seconds: float) -> bool:
+        """TERM to the running step now, KILL after the grace; False if the task has ended."""
+        with self._lock:
+            if self._ended:
+                return False
+            self._grace = min(self._grace, grace_seconds) if self._stopped else grace_seconds
+            self._stopped = True
+            if self._channel is not None:
+                self._send_stop(self._channel)
+        return True
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was stopped before it ended."""
+        with self._lock:
+            return self._stopped
+
+    def usage(self) -> Usage:
+        """Return what the task has used up to now, as last told by the guardian."""
+        with self._lock:
+            return self._latest.after(self._earlier)
+
+    def _run_step(self, step: Sequence[str], capture: Capture) -> Ending:
+        program = find_program(step, cwd=self._cwd, env=self._env)
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                output, write_end = os.pipe()
+                try:
+                    self._guardian.hand_over(theirs, write_end)
+                finally:
+                    os.close(write_end)
+            try:
+                return self._converse(ours, output, step, program, capture)
+            finally:
+                self._step_ended()
+                os.close(output)
+
+    def _converse(
+        self, channel: socket.socket, output: int, step: Sequence[str], program: str, capture: Capture
+    ) -> Ending:
+        try:
+            channel.sendall(self._request(step, program))
+            self._announce(channel)
+            frame = self._listen(channel, output, capture)
+        except ConnectionError:
+            return self._guardian_died(step)
+        finally:
+            _drain(output, capture)
+        if "failed" in frame:
+            raise explain(step, frame["failed"], where=frame["where"], program=program)
+        status = frame["ended"]
+        if frame["left"]:
+            log.warning(
+                "a command left processes behind: ended", extra={"command": step[0], "processes": frame["left"]}
+            )
+        if status is None:
+            return Ending(problem=f"{step[0]!r} (pid {self.pid}) does not end on KILL: it waits in the kernel")
+        return Ending(code=os.waitstatus_to_exitcode(status))
+
+    def _listen(self, channel: socket.socket, output: int, capture: Capture) -> dict[str, Any]:  # Any: what JSON gives
+        """Take output and frames until the last frame; raise ConnectionError when there is none."""
+        poll = select.poll()
+        poll.register(channel, select.POLLIN)
+        poll.register(output, select.POLLIN)
+        unread = b""
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor == output:
+                    if not _take(output, capture):
+                        poll.unregister(output)  # it closed its output and goes on
+                    continue
+                *lines, unread = (unread + _received(channel)).split(b"\n")
+                for frame in map(json.loads, lines):
+                    self._note(frame)
+                    if "ended" in frame or "failed" in frame:
+                        return frame  # type: ignore[no-any-return]  # what JSON gives
+
+    def _note(self, frame: dict[str, Any]) -> None:  # Any: what JSON gives
+        if "pid" in frame:
+            self.pid = frame["pid"]
+        if "usage" in frame:
+            cpu, delay, memory, peak = frame["usage"]
+            usage = Usage(cpu_seconds=cpu, run_delay_seconds=delay, memory_bytes=memory, memory_peak_bytes=peak)
+            with self._lock:
+                self._latest = usage
+
+    def _request(self, step: Sequence[str], program: str) -> bytes:
+        frame = {
+            "program": _bytes_as_text(program),
+            "argv": [_bytes_as_text(argument) for argument in step],
+            "env": {_bytes_as_text(key): _bytes_as_text(value) for key, value in self._env.items()},
+            "cwd": _bytes_as_text(str(self._cwd)),
+            "mark": self._mark,
+        }
+        return json.dumps(frame).encode() + b"\n"
+
+    def _announce(self, channel: socket.socket) -> None:
+        with self._lock:
+            self._channel = channel
+            if self._stopped:
+                self._send_stop(channel)
+
+    def _send_stop(self, channel: socket.socket) -> None:
+        try:
+            channel.sendall(json.dumps({"stop": self._grace}).encode() + b"\n")
+        except OSError:
+            return  # the guardian died: the slot's thread sees it too, and kills
+
+    def _step_ended(self) -> None:
+        with self._lock:
+            self._channel = None
+            self._earlier = self._latest.after(self._earlier)
+            self._latest = Usage()
+
+    def _guardian_died(self, step: Sequence[str]) -> Ending:
+        cause = self._guardian.died_of()
+        killed = kill_left(self.pid, self._mark)
+        log.error("the guardian of commands died", extra={"cause": cause, "command": step[0], "killed": killed})
+        return Ending(
+            problem=f"the guardian of commands died ({cause}) while {step[0]!r} ran, which was killed: run it again"
+        )
+
+
+def _received(channel: socket.socket) -> bytes:
+    chunk = channel.recv(_READ_BYTES)
+    if not chunk:
+        raise ConnectionResetError
+    return chunk
+
+
+def _take(output: int, capture: Capture) -> bool:
+    chunk = os.read(output, _READ_BYTES)
+    if chunk:
+        capture.write(chunk)
+    return bool(chunk)
+
+
+def _drain(output: int, capture: Capture) -> None:
+    """Take what is still in the pipe, without waiting for its end: someone may hold it who could not be killed."""
+    os.set_blocking(output, False)
+    try:
+        for _ in range(_LAST_READS):
+            if not _take(output, capture):
+                return
+    except BlockingIOError:
+        return
+
+
+def _bytes_as_text(text: str) -> str:
+    """Carry the very bytes that the system would get through JSON, whatever the locale on either side."""
+    return os.fsencode(text).decode("latin-1")

@@ -1,0 +1,206 @@
+"""Start, watch and end commands: the program of the one small process beside an exporter.
+
+    exporter                                      guardian (subreaper, one thread, a session of its own)
+    control socket --(channel, output pipe)-----> a Command for each channel
+    channel        --{"program", "argv", ...}---> posix_spawn, again in a session of its own
+                   --{"stop": grace}------------> TERM to all its groups, KILL after the grace
+                   <--{"pid"} or {"failed"}-----
+                   <--{"usage"}------------------ its processes are looked at every 20 ms or less often
+                   <--{"ended": status, ...}----- when the last of its processes has ended
+
+Guarantees: a command has ended only when no process of it lives; at the control socket's end (the exporter ended, in
+whatever way) all that was started here is killed; a channel's end kills its command; while no command runs, nothing is
+done at all. Frames are lines of JSON; output never passes through here. Only the standard library and two modules
+beside this one are imported: this process's memory is the floor of what `ru_maxrss` of its children can tell.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import os
+import select
+import signal
+import socket
+import time
+
+from paropt_exporter.pool.guarded_command import DEFAULT_SIGNALS, Command
+from paropt_exporter.pool.process_tree import ProcessTable, Tree, descendants, own_peak_bytes
+
+TYPE_CHECKING = False  # typing's own would cost the guardian 0.7 MB, and type checkers know the name
+if TYPE_CHECKING:
+    from typing import Any
+
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_LOOK_SECONDS = 0.02  # shortest time between two looks at /proc
+_LONGEST_LOOK_SECONDS = 1.0
+_LOOK_SHARE = 0.02  # of a core, at most, is spent on looking
+_USAGE_SECONDS = 0.25  # how often a command's numbers are told: more often than any scrape or controller asks
+_END_SECONDS = 5.0  # at the exporter's end: how long to go on killing before leaving
+
+
+class Guardian:
+    """The loop over the control socket, the channels and the ends of children."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._table = ProcessTable()
+        self._commands: dict[int, Command] = {}  # by the channel's descriptor
+        self._child_ended, wake = os.pipe()
+        for descriptor in (self._child_ended, wake):
+            os.set_blocking(descriptor, False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+        self._poll.register(self._child_ended, select.POLLIN)
+        self._open = True
+        self._next_look = self._next_usage = 0.0
+
+    def run(self) -> None:
+        """Serve until the control socket's other end is gone, then kill everything that was started."""
+        while self._open:
+            for descriptor, _ in self._poll.poll(self._wait_milliseconds()):
+                if descriptor == self._control.fileno():
+                    self._accept()
+                elif descriptor == self._child_ended:
+                    os.read(self._child_ended, 4096)
+                    self._reap()
+                elif descriptor in self._commands:
+                    self._converse(self._commands[descriptor])
+            if self._table.trees:
+                self._watch(time.monotonic())
+        self._end_everything()
+
+    def _wait_milliseconds(self) -> float | None:
+        if not self._table.trees:
+            return None
+        due = [min(command.term_at, command.kill_at) for command in self._commands.values()]
+        # A KILL that is due already has been sent: what it did is seen at the next look.
+        now = time.monotonic()
+        return max(0.0, min([self._next_look, *(at for at in due if at > now)]) - now) * 1000
+
+    def _accept(self) -> None:
+        """Take a channel and an output pipe from the control socket."""
+        try:
+            data, ancillary, _, _ = self._control.recvmsg(1, socket.CMSG_SPACE(8), socket.MSG_CMSG_CLOEXEC)
+        except ConnectionError:
+            data, ancillary = b"", []
+        passed = array.array("i")
+        for _, _, content in ancillary:
+            passed.frombytes(content[: len(content) // passed.itemsize * passed.itemsize])
+        if not data:
+            self._open = False
+        elif len(passed) < 2:  # out of descriptors: the exporter sees its channel closed
+            for descriptor in passed:
+                os.close(descriptor)
+        else:
+            self._welcome(socket.socket(fileno=passed[0]), passed[1])
+
+    def _welcome(self, channel: socket.socket, output: int) -> None:
+        channel.setblocking(False)
+        command = self._commands[channel.fileno()] = Command(channel, output)
+        self._poll.register(channel, select.POLLIN)
+        self._converse(command)  # the request was sent before the channel was
+
+    def _converse(self, command: Command) -> None:
+        try:
+            for frame in command.read():
+                self._obey(command, frame)
+        except ConnectionError:  # the exporter gave it up: nobody waits for this command any more
+            self._poll.unregister(command.channel)
+            command.stop(0.0, time.monotonic())
+            if command.tree is None:
+                self._forget(command)
+
+    def _obey(self, command: Command, frame: dict[str, Any]) -> None:  # Any: what JSON gives
+        if "stop" in frame:
+            self._table.look()  # groups made since the last look get the signal too
+            command.stop(frame["stop"], time.monotonic())
+            return
+        if not self._table.trees:
+            self._next_look = time.monotonic() + _LOOK_SECONDS
+        tree = command.start(frame)
+        if tree is not None:
+            self._table.add(tree)
+
+    def _reap(self) -> None:
+        """Wait for all children that have ended, main processes and orphans, and count what they used."""
+        while (pid := _ended_child()) is not None:
+            tree = self._table.owner(pid)
+            _, status, usage = os.wait4(pid, 0)
+            self._table.settle(pid, usage.ru_utime + usage.ru_stime)
+            if tree is None:
+                continue
+            peak = usage.ru_maxrss * 1024
+            # One that was too short to be looked at gets the kernel's number, at most this process's few MB too high.
+            if peak > tree.memory_peak and (not tree.memory_peak or peak > own_peak_bytes()):
+                tree.memory_peak = peak
+            if tree.root == str(pid):
+                self._main_ended(tree, status)
+
+    def _main_ended(self, tree: Tree, status: int) -> None:
+        self._next_look = 0.0  # only a look tells what it left behind
+        for command in self._commands.values():
+            if command.tree is tree:
+                command.status = status
+
+    def _watch(self, now: float) -> None:
+        """Look at the processes when it is time, tell about them, and carry out what is due."""
+        if now >= self._next_look:
+            self._table.look()
+            cost = time.monotonic() - now
+            self._next_look = now + min(_LONGEST_LOOK_SECONDS, max(_LOOK_SECONDS, cost / _LOOK_SHARE))
+        for command in [command for command in self._commands.values() if command.advance(now)]:
+            self._ended(command)
+        if now >= self._next_usage:
+            self._next_usage = now + _USAGE_SECONDS
+            for command in self._commands.values():
+                command.tell_usage()
+
+    def _ended(self, command: Command) -> None:
+        if command.tree is not None:
+            self._table.remove(command.tree)
+        if not self._table.trees:
+            _kill(descendants())  # whoever is left could not be told to belong to any command
+        command.tell_ended()
+        self._forget(command)
+
+    def _forget(self, command: Command) -> None:
+        del self._commands[command.channel.fileno()]
+        command.close()
+
+    def _end_everything(self) -> None:
+        deadline = time.monotonic() + _END_SECONDS
+        while (left := descendants()) and time.monotonic() < deadline:
+            _kill(left)
+            self._poll.poll(_LOOK_SECONDS * 1000)
+            self._reap()
+
+
+def main(descriptor: int) -> None:
+    """Become the guardian of the exporter at the other end of this socket."""
+    for number in DEFAULT_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    os.chdir("/")
+    os.set_inheritable(descriptor, False)
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    Guardian(socket.socket(fileno=descriptor)).run()
+
+
+def _ended_child() -> int | None:
+    """Return a child that has ended, without waiting for it yet: its /proc entry tells whose it is."""
+    try:
+        info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return None if info is None else info.si_pid
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue  # ended meanwhile, or a set-user-id program: not ours to end

@@ -1,0 +1,128 @@
+"""Keep the end of what a command prints, in bounded memory and safe to show."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+TEXT_CHARACTERS = 64 * 1024  # about 800 lines: more than anyone scrolls through, small enough for every record to carry
+RAW_BYTES = 4 * TEXT_CHARACTERS  # colours and progress bars vanish from the text: keep enough to still fill it
+
+_ESCAPE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # CSI: colours, cursor; also cut off before its last byte
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"  # OSC, DCS: titles, links
+    r"|\x1b[ -/]*[0-~]?"  # two bytes, or a lone ESC
+)
+# All controls but tab, newline and return; and the marks that reverse the direction of the text after them.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+class Capture:
+    """The tail of one task's output, and on request the whole of it in a file.
+
+        write(chunk) --> [ oldest ... newest ] --> text(): decoded, cleaned, cut
+                    \\-> file, byte for byte
+
+    Guarantees: at most RAW_BYTES and one chunk in memory; a write costs what its chunk costs; `write` never raises: a
+    file that can't be written is given up, its first error stays in `file_error`. One thread uses it at a time.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.file_error = ""
+        self._chunks: deque[bytes] = deque()
+        self._held_bytes = 0
+        self._dropped_bytes = 0
+        self._file = self._opened(path)
+
+    def __enter__(self) -> Capture:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def write(self, chunk: bytes) -> None:
+        """Take what was just read."""
+        self._write_file(chunk)
+        self._chunks.append(chunk)
+        self._held_bytes += len(chunk)
+        while self._held_bytes - len(self._chunks[0]) >= RAW_BYTES:
+            gone = len(self._chunks.popleft())
+            self._held_bytes -= gone
+            self._dropped_bytes += gone
+
+    def text(self) -> str:
+        """Return the end of the output, at most TEXT_CHARACTERS, after a line that tells when something is missing."""
+        raw = b"".join(self._chunks)
+        whole = clean(raw)
+        kept = whole[-TEXT_CHARACTERS:]
+        missing = self._dropped_bytes + len(whole) - len(kept)
+        if not missing:
+            return kept
+        return f"[the first {missing} bytes are not kept]\n{_from_line_start(kept)}"
+
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except OSError as error:
+                self._give_up(error)
+
+    def _opened(self, path: Path | None) -> BinaryIO | None:
+        if path is None:
+            return None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("wb", buffering=0)
+        except OSError as error:
+            self._give_up(error)
+            return None
+
+    def _write_file(self, chunk: bytes) -> None:
+        if self._file is None:
+            return
+        rest = memoryview(chunk)
+        try:
+            while rest:  # an unbuffered file may take less than it was given
+                rest = rest[self._file.write(rest) or 0 :]
+        except OSError as error:
+            self._give_up(error)
+            self.close()
+
+    def _give_up(self, error: OSError) -> None:
+        if not self.file_error:
+            self.file_error = f"cannot write the output to {self.path}: {error.strerror or error}"
+
+
+def clean(raw: bytes) -> str:
+    """Return `raw` as text without terminal escapes and control characters, each line as it looked at last."""
+    text = raw.decode("utf-8", "replace")
+    text = _CONTROL.sub("", _ESCAPE.sub("", text)).replace("\r\n", "\n")
+    if "\r" not in text:
+        return text
+    return "\n".join(_shown_last(line) for line in text.split("\n"))
+
+
+def last_line(text: str) -> str:
+    """Return the last line of `text` that is not blank, without blanks around it; "" if there is none."""
+    stripped = text.rstrip()
+    return stripped[stripped.rfind("\n") + 1 :].strip()
+
+
+def _shown_last(line: str) -> str:
+    """A progress bar returns to the line's start and writes over it: keep what was written last."""
+    kept = line.rstrip("\r")
+    return kept[kept.rfind("\r") + 1 :]
+
+
+def _from_line_start(text: str) -> str:
+    """Drop the line that was cut in two, unless it is all there is."""
+    _, newline, rest = text.partition("\n")
+    return rest if newline and rest else text

@@ -1,0 +1,259 @@
+"""Find which processes belong to which command, and what they use, from /proc."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+MARK = "PAROPT_COMMAND"  # in each command's environment: tells whose a process is that left its session and parent
+_PROC = "/proc/"
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_LOST_TICKS = 3  # a vanished process and its parent's sum are each rounded: below this nothing is missing
+_ENDED = "ZX"
+_READ_BYTES = 65536
+
+
+class Process:
+    """One process as /proc/PID/stat tells. Times in clock ticks; `waited` is of children that it waited for."""
+
+    __slots__ = ("delay", "group", "own", "parent", "pid", "rss", "samples", "session", "start", "state", "waited")
+
+    def __init__(self, pid: str, fields: list[str]) -> None:
+        self.pid = pid
+        self.samples = 1
+        self.delay = 0
+        self.update(fields)
+
+    def update(self, fields: list[str]) -> None:
+        """Take newer numbers; `fields` are those after the command's name."""
+        self.state, self.parent, self.group, self.session = fields[0], fields[1], fields[2], fields[3]
+        self.own = int(fields[11]) + int(fields[12])
+        self.waited = int(fields[13]) + int(fields[14])
+        self.start = fields[19]
+        self.rss = int(fields[21]) * _PAGE
+
+
+class Tree:
+    """The processes of one command, from its root down, and what they have used so far.
+
+    `settled_seconds` is the CPU of those that were waited for here, `memory_peak` the highest sum of resident memory.
+    """
+
+    def __init__(self, root: int, mark: str) -> None:
+        self.root = str(root)
+        self.mark = mark
+        self.members: dict[str, Process] = {}
+        self.settled_seconds = 0.0
+        self.lost_ticks = 0
+        self.gone_delay = 0
+        self.memory = 0
+        self.memory_peak = 0
+
+    def alive(self) -> list[Process]:
+        """Return the members that have not ended."""
+        return [member for member in self.members.values() if member.state not in _ENDED]
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU up to the last look, all that ended included."""
+        ticks = sum(member.own + member.waited for member in self.members.values())
+        return self.settled_seconds + (ticks + self.lost_ticks) / _TICKS
+
+    def delay_seconds(self) -> float:
+        """Return how long the members' main threads have waited for a core."""
+        return (self.gone_delay + sum(member.delay for member in self.members.values())) / 1e9
+
+    def send(self, number: int) -> None:
+        """Send a signal to each process group that has a living member: it reaches those forked since the last look."""
+        for group in {member.group for member in self.alive()}:
+            try:
+                os.killpg(int(group), number)
+                if number == signal.SIGTERM:
+                    os.killpg(int(group), signal.SIGCONT)  # a stopped process takes no other signal but KILL
+            except (ProcessLookupError, PermissionError):
+                continue  # ended meanwhile, or a set-user-id program: not ours to end
+
+    def refresh(self, names: set[str]) -> list[Process]:
+        """Read all members again and return those that have vanished."""
+        vanished = []
+        credit: dict[str, int] = {}
+        for pid, member in list(self.members.items()):
+            fields = read_stat(pid) if pid in names else None
+            if fields is None or fields[19] != member.start:
+                vanished.append(self.members.pop(pid))
+                self.gone_delay += member.delay
+                continue
+            credit[pid] = -member.waited
+            member.update(fields)
+            member.samples += 1
+            member.delay = read_delay(pid)
+            credit[pid] += member.waited
+        self._count_lost(vanished, credit)
+        self._weigh()
+        return vanished
+
+    def _count_lost(self, vanished: list[Process], credit: dict[str, int]) -> None:
+        """A parent that ignores SIGCHLD is never told of its children's CPU: count what it did not get."""
+        for child in vanished:
+            if child.parent in credit:
+                credit[child.parent] -= child.own + child.waited
+        self.lost_ticks += sum(-rest for rest in credit.values() if rest < -_LOST_TICKS)
+
+    def _weigh(self) -> None:
+        # Between fork and exec a child shows its parent's memory as its own: it counts from the second look on.
+        self.memory = sum(m.rss for m in self.members.values() if m.samples > 1 or m.pid == self.root)
+        self.memory_peak = max(self.memory_peak, self.memory)
+
+
+class ProcessTable:
+    """All commands' trees, and what is known of every other process, so that a look reads only what may be ours.
+
+    A pid once found foreign stays so until it vanishes: only descendants of ours are ever handed to us by the kernel.
+    """
+
+    def __init__(self) -> None:
+        self.trees: list[Tree] = []
+        self._owners: dict[str, Tree] = {}
+        self._sessions: dict[str, Tree] = {}
+        self._foreign: set[str] = set()
+        self._me = str(os.getpid())
+
+    def add(self, tree: Tree) -> None:
+        """Take a tree whose root was just started; its first numbers are read at once."""
+        self.trees.append(tree)
+        self._sessions[tree.root] = tree
+        fields = read_stat(tree.root)
+        if fields is not None:
+            self._own(tree, Process(tree.root, fields))
+            tree._weigh()
+
+    def remove(self, tree: Tree) -> None:
+        """Forget a tree that has ended."""
+        self.trees.remove(tree)
+        self._owners = {pid: owner for pid, owner in self._owners.items() if owner is not tree}
+        self._sessions = {session: owner for session, owner in self._sessions.items() if owner is not tree}
+
+    def look(self) -> None:
+        """Read /proc once: refresh all members, find new ones."""
+        names = set(_names())
+        self._foreign &= names
+        for tree in self.trees:
+            for member in tree.refresh(names):
+                self._owners.pop(member.pid, None)
+            for member in tree.members.values():
+                self._sessions[member.session] = tree  # it may have made a session of its own since
+        fresh = names - self._foreign - self._owners.keys()
+        self._foreign |= fresh - self._adopt([pid for pid in fresh if pid.isdigit()])
+
+    def owner(self, pid: int) -> Tree | None:
+        """Return whose process this is, which has ended and was not yet waited for; never looked at, if need be."""
+        name = str(pid)
+        if name not in self._owners:
+            self._adopt([name])
+        return self._owners.get(name)
+
+    def settle(self, pid: int, seconds: float) -> None:
+        """Count an ended process's exact CPU in place of what was read of it; it was waited for."""
+        tree = self._owners.pop(str(pid), None)
+        if tree is not None:
+            tree.settled_seconds += seconds
+            member = tree.members.pop(str(pid), None)
+            tree.gone_delay += member.delay if member is not None else 0
+
+    def _adopt(self, pids: list[str]) -> set[str]:
+        """Give new processes to the trees that they belong to and return those that were given."""
+        found = [Process(pid, fields) for pid in pids if (fields := read_stat(pid)) is not None]
+        given: set[str] = set()
+        left = len(found) + 1
+        while len(found) < left:  # a parent may stand after its child
+            left = len(found)
+            rest = []
+            for process in found:
+                tree = self._owner_of(process)
+                if tree is None:
+                    rest.append(process)
+                    continue
+                self._own(tree, process)
+                given.add(process.pid)
+            found = rest
+        return given
+
+    def _owner_of(self, process: Process) -> Tree | None:
+        tree = self._owners.get(process.parent) or self._sessions.get(process.session)
+        if tree is not None or process.parent != self._me:
+            return tree
+        # It left its session before anyone looked, and its parent has ended: its environment still tells.
+        marks = read_environment(process.pid)
+        for candidate in self.trees:
+            if candidate.mark in marks:
+                return candidate
+        return self.trees[0] if len(self.trees) == 1 else None
+
+    def _own(self, tree: Tree, process: Process) -> None:
+        tree.members[process.pid] = process
+        self._owners[process.pid] = tree
+        self._sessions[process.session] = tree
+
+
+def read_stat(pid: str) -> list[str] | None:
+    """Return the fields of /proc/PID/stat after the command's name (which may hold anything), None if it is gone."""
+    text = _read(pid + "/stat")
+    return text[text.rindex(")") + 2 :].split() if ")" in text else None
+
+
+def read_delay(pid: str) -> int:
+    """Return for how many nanoseconds the process's main thread has waited for a core; 0 if the kernel doesn't tell."""
+    fields = _read(pid + "/schedstat").split()
+    return int(fields[1]) if len(fields) > 1 else 0
+
+
+def read_environment(pid: str) -> list[str]:
+    """Return the process's environment as it was at its start; empty if it ended or belongs to someone else."""
+    return _read(pid + "/environ").split("\0")
+
+
+def living() -> list[tuple[str, list[str]]]:
+    """Return the pid and the stat fields of every process of this machine that has not ended."""
+    read = ((pid, read_stat(pid)) for pid in _names() if pid.isdigit())
+    return [(pid, fields) for pid, fields in read if fields is not None and fields[0] not in _ENDED]
+
+
+def descendants() -> list[int]:
+    """Return all living processes below this one."""
+    parents = {pid: fields[1] for pid, fields in living()}
+    me = str(os.getpid())
+    below = {me}
+    count = 0
+    while count < len(below):
+        count = len(below)
+        below |= {pid for pid, parent in parents.items() if parent in below}
+    return [int(pid) for pid in below - {me}]
+
+
+def own_peak_bytes() -> int:
+    """Return the highest resident memory of this process; what a child's `ru_maxrss` starts from."""
+    for line in _read("self/status").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _names() -> list[str]:
+    return os.listdir(_PROC)  # noqa: PTH208 -- a path object for each process would cost more than the look itself
+
+
+def _read(name: str) -> str:
+    try:
+        handle = os.open(_PROC + name, os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        text = part = os.read(handle, _READ_BYTES)
+        while len(part) == _READ_BYTES:  # an environment may be longer
+            part = os.read(handle, _READ_BYTES)
+            text += part
+        return text.decode("latin-1")
+    except OSError:
+        return ""
+    finally:
+        os.close(handle)
