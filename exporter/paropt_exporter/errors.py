@@ -50,6 +50,16 @@ class WorkerDied(ParoptError, BrokenExecutor):
         return type(self), (str(self), self.exit_code_or_signal)
 
 
+class InitializerFailed(ParoptError, BrokenExecutor):
+    """A pool's initializer failed again and again: the pool has no worker and takes no tasks."""
+
+
+class CallNotFound(ParoptError):
+    """A `module:function` could not be found."""
+
+    exit_code = 2
+
+
 class TaskStopped(ParoptError):
     """A running task was ended from outside: its time limit, a fail-fast lane or the user."""
 

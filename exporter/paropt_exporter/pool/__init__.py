@@ -1,0 +1,30 @@
+"""Executors that can be resized while they run, measure their tasks and survive their workers.
+
+Names are loaded when they are first used (PEP 562): a worker process imports `paropt_exporter.pool.worker` only.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paropt_exporter.pool.future import TaskFuture as TaskFuture
+    from paropt_exporter.pool.threads import ThreadPool as ThreadPool
+
+_HOMES = {
+    "TaskFuture": "paropt_exporter.pool.future",
+    "ThreadPool": "paropt_exporter.pool.threads",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 -- the names are those of the table above
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,47 @@
+"""Ends pools with the interpreter, and marks them as gone in a forked child."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from typing import Protocol
+
+
+class Crew(Protocol):
+    """The part of a pool that outlives the object in the user's hands: its workers and their queue."""
+
+    def close(self, *, cancel_futures: bool = False, refusal: str = ...) -> None: ...
+
+    def join(self) -> None: ...
+
+    def forget(self) -> None: ...
+
+
+# The interpreter has one exit and one fork hook, so the pools that they concern are known to the module.
+_crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+
+AFTER_EXIT = "cannot schedule new futures after interpreter shutdown"
+AFTER_FORK = "this pool belongs to the process that made it: make a new one after fork()"
+
+
+def register(crew: Crew) -> None:
+    """Have `crew` closed and its tasks ended before the interpreter goes, as the standard library does."""
+    _crews.add(crew)
+
+
+def _at_exit() -> None:
+    crews = tuple(_crews)
+    for crew in crews:
+        crew.close(refusal=AFTER_EXIT)
+    for crew in crews:
+        crew.join()
+
+
+def _in_forked_child() -> None:
+    for crew in tuple(_crews):
+        crew.forget()
+
+
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_in_forked_child)
