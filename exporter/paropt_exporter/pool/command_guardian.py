@@ -18,6 +18,7 @@ from paropt_exporter.pool.process_tree import MARK, living, read_environment
 log = logging.getLogger(__name__)
 
 _END_SECONDS = 10.0  # the guardian gives up killing after 5 s
+_HUNG_UP_SECONDS = 1.0  # a process that dies closes its sockets, then ends
 # The packages' own __init__ modules would add to the guardian's memory: stand-ins let it import three modules alone.
 _PROGRAM = """
 import sys
@@ -65,30 +66,29 @@ class SharedGuardian:
             ended = self._taken() if not self._leases else None
         _wait_for(ended)
 
-    def hand_over(self, channel: socket.socket, output: int) -> None:
+    def hand_over(self, channel: socket.socket, output: int) -> subprocess.Popen[bytes]:
         """Give the guardian its end of a command's channel and of its output pipe; starts it if none runs.
 
-        Raises OSError when the guardian can't be started.
+        Returns its process, for `died_of`. Raises OSError when it can't be started.
         """
         passed = array.array("i", [channel.fileno(), output])
         with self._lock:
             if self._process is not None and self._process.poll() is not None:
                 self._taken()
-            if self._control is None:
-                self._start()
-            if self._control is not None:
-                self._control.sendmsg([b"c"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
+            try:
+                return self._send(passed)
+            except ConnectionError:  # it died this moment, and gets one successor
+                _wait_for(self._taken())
+                return self._send(passed)
 
-    def died_of(self) -> str:
-        """Tell what ended the guardian, to be called once it is known not to answer."""
-        with self._lock:
-            process = self._process
-        code = process.wait(_END_SECONDS) if process is not None else None
-        if code is None:
-            return "closed"
-        return f"killed by signal {-code}" if code < 0 else f"exit {code}"
+    def _send(self, passed: array.array[int]) -> subprocess.Popen[bytes]:
+        process, control = self._started()
+        control.sendmsg([b"c"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
+        return process
 
-    def _start(self) -> None:
+    def _started(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        if self._process is not None and self._control is not None:
+            return self._process, self._control
         if not self._registered:
             self._registered = True
             os.register_at_fork(after_in_child=self._forget)
@@ -107,6 +107,7 @@ class SharedGuardian:
                 ours.close()
                 raise
         self._control = ours
+        return self._process, ours
 
     def _taken(self) -> subprocess.Popen[bytes] | None:
         """Close the control socket, which ends the guardian, and return its process; the lock is held."""
@@ -130,14 +131,23 @@ class SharedGuardian:
             process.returncode = 0  # not our child: nothing to wait for, and no warning that nobody did
 
 
+def died_of(process: subprocess.Popen[bytes]) -> str:
+    """Tell what ended a guardian that hung up on a command."""
+    try:
+        code = process.wait(_HUNG_UP_SECONDS)
+    except subprocess.TimeoutExpired:
+        return "it lives, but has no file descriptors left"
+    return f"killed by signal {-code}" if code < 0 else f"exit {code}"
+
+
 def kill_left(session: int, mark: str) -> int:
     """Kill what a command left when its guardian died, and return how many processes that was.
 
-    They are known by their session, or by the mark in their environment.
+    They are known by their session (0: unknown), or by the mark in their environment.
     """
     count = 0
     for pid, fields in living():
-        if fields[3] == str(session) or f"{MARK}={mark}" in read_environment(pid):
+        if (session and fields[3] == str(session)) or f"{MARK}={mark}" in read_environment(pid):
             try:
                 os.kill(int(pid), signal.SIGKILL)
                 count += 1

@@ -11,9 +11,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
-from paropt_exporter.pool.command_guardian import SharedGuardian, kill_left
+from paropt_exporter.pool.command_guardian import SharedGuardian, died_of, kill_left
 from paropt_exporter.pool.command_program import CannotRun, explain, find_program
 from paropt_exporter.pool.output import Capture
 
@@ -89,7 +90,7 @@ class CommandTask:
 
     def run(self, capture: Capture) -> Ending:
         """Run the steps and return how the last one ended. Blocks until then; output goes to `capture`."""
-        ending = Ending(code=0)
+        ending = Ending(problem="stopped before its first step")
         for step in self._steps:
             if self.stopped:
                 break
@@ -128,17 +129,20 @@ class CommandTask:
             return self._latest.after(self._earlier)
 
     def _run_step(self, step: Sequence[str], capture: Capture) -> Ending:
+        self.pid = 0
         program = find_program(step, cwd=self._cwd, env=self._env)
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
                 output, write_end = os.pipe()
                 try:
-                    self._guardian.hand_over(theirs, write_end)
+                    guardian = self._guardian.hand_over(theirs, write_end)
                 finally:
                     os.close(write_end)
             try:
                 return self._converse(ours, output, step, program, capture)
+            except ConnectionError:
+                return self._guardian_died(guardian, step)
             finally:
                 self._step_ended()
                 os.close(output)
@@ -150,8 +154,6 @@ class CommandTask:
             channel.sendall(self._request(step, program))
             self._announce(channel)
             frame = self._listen(channel, output, capture)
-        except ConnectionError:
-            return self._guardian_died(step)
         finally:
             _drain(output, capture)
         if "failed" in frame:
@@ -162,7 +164,9 @@ class CommandTask:
                 "a command left processes behind: ended", extra={"command": step[0], "processes": frame["left"]}
             )
         if status is None:
-            return Ending(problem=f"{step[0]!r} (pid {self.pid}) does not end on KILL: it waits in the kernel")
+            return Ending(
+                problem=f"{step[0]!r} (pid {self.pid}) does not end on KILL: it waits in the kernel, or is not ours"
+            )
         return Ending(code=os.waitstatus_to_exitcode(status))
 
     def _listen(self, channel: socket.socket, output: int, capture: Capture) -> dict[str, Any]:  # Any: what JSON gives
@@ -184,10 +188,8 @@ class CommandTask:
                         return frame  # type: ignore[no-any-return]  # what JSON gives
 
     def _note(self, frame: dict[str, Any]) -> None:  # Any: what JSON gives
-        if "pid" in frame:
-            self.pid = frame["pid"]
         if "usage" in frame:
-            cpu, delay, memory, peak = frame["usage"]
+            self.pid, cpu, delay, memory, peak = frame["usage"]
             usage = Usage(cpu_seconds=cpu, run_delay_seconds=delay, memory_bytes=memory, memory_peak_bytes=peak)
             with self._lock:
                 self._latest = usage
@@ -220,8 +222,8 @@ class CommandTask:
             self._earlier = self._latest.after(self._earlier)
             self._latest = Usage()
 
-    def _guardian_died(self, step: Sequence[str]) -> Ending:
-        cause = self._guardian.died_of()
+    def _guardian_died(self, guardian: Popen[bytes], step: Sequence[str]) -> Ending:
+        cause = died_of(guardian)
         killed = kill_left(self.pid, self._mark)
         log.error("the guardian of commands died", extra={"cause": cause, "command": step[0], "killed": killed})
         return Ending(

@@ -93,6 +93,8 @@ class CommandPool:
         """
         if isinstance(steps, str) or any(isinstance(step, str) for step in steps):
             raise TypeError("steps must be a sequence of argument vectors, such as [['ruff', 'check', '.']]")
+        if not steps:
+            raise ValueError("a task without steps: give it at least one")
         task = CommandTask(
             _guardian,
             label,

@@ -49,6 +49,8 @@ class Command:
         self.status: int | None = None
         self.term_at = math.inf
         self.kill_at = math.inf
+        self.hung_up = False
+        self.told = False
         self._output = output
         self._left = 0
         self._unread = b""
@@ -75,7 +77,6 @@ class Command:
             os.close(self._output)
             self._output = -1
         self.tree = Tree(pid, f"{MARK}={frame['mark']}")
-        self._tell(pid=pid)
         return self.tree
 
     def stop(self, grace: float, now: float) -> None:
@@ -106,6 +107,7 @@ class Command:
     def tell_usage(self) -> None:
         """Send the numbers of the last look, unless the exporter has not read the ones before."""
         if self.tree is not None and not _unread_bytes(self.channel):
+            self.told = True
             self._tell(usage=_numbers(self.tree))
 
     def tell_ended(self) -> None:
@@ -127,8 +129,8 @@ class Command:
             return  # the exporter closed its end: the poll says so too, and ends the command
 
 
-def _numbers(tree: Tree) -> tuple[float, float, int, int]:
-    return tree.cpu_seconds(), tree.delay_seconds(), tree.memory, tree.memory_peak
+def _numbers(tree: Tree) -> tuple[int, float, float, int, int]:
+    return int(tree.root), tree.cpu_seconds(), tree.delay_seconds(), tree.memory, tree.memory_peak
 
 
 def _unread_bytes(channel: socket.socket) -> int:

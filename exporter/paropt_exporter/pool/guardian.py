@@ -4,8 +4,8 @@
     control socket --(channel, output pipe)-----> a Command for each channel
     channel        --{"program", "argv", ...}---> posix_spawn, again in a session of its own
                    --{"stop": grace}------------> TERM to all its groups, KILL after the grace
-                   <--{"pid"} or {"failed"}-----
-                   <--{"usage"}------------------ its processes are looked at every 20 ms or less often
+                   <--{"failed": errno}---------- or:
+                   <--{"usage": ...}------------- its processes are looked at every 20 ms or less often
                    <--{"ended": status, ...}----- when the last of its processes has ended
 
 Guarantees: a command has ended only when no process of it lives; at the control socket's end (the exporter ended, in
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _LOOK_SECONDS = 0.02  # shortest time between two looks at /proc
 _LONGEST_LOOK_SECONDS = 1.0
-_LOOK_SHARE = 0.02  # of a core, at most, is spent on looking
+_LOOK_SHARE = 0.015  # of a core is spent on looking, at most, and a little more on telling about it
 _USAGE_SECONDS = 0.25  # how often a command's numbers are told: more often than any scrape or controller asks
 _END_SECONDS = 5.0  # at the exporter's end: how long to go on killing before leaving
 
@@ -55,7 +55,7 @@ class Guardian:
         self._poll.register(control, select.POLLIN)
         self._poll.register(self._child_ended, select.POLLIN)
         self._open = True
-        self._next_look = self._next_usage = 0.0
+        self._looked = self._next_look = self._next_usage = 0.0
 
     def run(self) -> None:
         """Serve until the control socket's other end is gone, then kill everything that was started."""
@@ -73,12 +73,12 @@ class Guardian:
         self._end_everything()
 
     def _wait_milliseconds(self) -> float | None:
-        if not self._table.trees:
-            return None
-        due = [min(command.term_at, command.kill_at) for command in self._commands.values()]
-        # A KILL that is due already has been sent: what it did is seen at the next look.
-        now = time.monotonic()
-        return max(0.0, min([self._next_look, *(at for at in due if at > now)]) - now) * 1000
+        return max(0.0, self._due() - time.monotonic()) * 1000 if self._table.trees else None
+
+    def _due(self) -> float:
+        """Return when to look next: in time, or when a signal is due that the last look came too early for."""
+        signals = [at for command in self._commands.values() for at in (command.term_at, command.kill_at)]
+        return min([self._next_look, *(at for at in signals if at > self._looked)])
 
     def _accept(self) -> None:
         """Take a channel and an output pipe from the control socket."""
@@ -109,6 +109,8 @@ class Guardian:
                 self._obey(command, frame)
         except ConnectionError:  # the exporter gave it up: nobody waits for this command any more
             self._poll.unregister(command.channel)
+            command.hung_up = True
+            self._next_look = 0.0
             command.stop(0.0, time.monotonic())
             if command.tree is None:
                 self._forget(command)
@@ -116,6 +118,7 @@ class Guardian:
     def _obey(self, command: Command, frame: dict[str, Any]) -> None:  # Any: what JSON gives
         if "stop" in frame:
             self._table.look()  # groups made since the last look get the signal too
+            self._next_look = 0.0
             command.stop(frame["stop"], time.monotonic())
             return
         if not self._table.trees:
@@ -146,28 +149,40 @@ class Guardian:
                 command.status = status
 
     def _watch(self, now: float) -> None:
-        """Look at the processes when it is time, tell about them, and carry out what is due."""
-        if now >= self._next_look:
+        """Look at the processes when it is time; only then tell about them and send signals: to who is there now."""
+        if now < self._due():
+            return
+        self._looked = now
+        if _has_children():
             self._table.look()
-            cost = time.monotonic() - now
-            self._next_look = now + min(_LONGEST_LOOK_SECONDS, max(_LOOK_SECONDS, cost / _LOOK_SHARE))
+        else:
+            self._table.clear()
+        cost = time.monotonic() - now
+        self._next_look = now + min(_LONGEST_LOOK_SECONDS, max(_LOOK_SECONDS, cost / _LOOK_SHARE))
+        self._tell(now)
         for command in [command for command in self._commands.values() if command.advance(now)]:
             self._ended(command)
-        if now >= self._next_usage:
+
+    def _tell(self, now: float) -> None:
+        due = now >= self._next_usage
+        if due:
             self._next_usage = now + _USAGE_SECONDS
-            for command in self._commands.values():
+        for command in self._commands.values():
+            if due or not command.told:
                 command.tell_usage()
 
     def _ended(self, command: Command) -> None:
         if command.tree is not None:
             self._table.remove(command.tree)
-        if not self._table.trees:
+        if not self._table.trees and _has_children():
             _kill(descendants())  # whoever is left could not be told to belong to any command
         command.tell_ended()
         self._forget(command)
 
     def _forget(self, command: Command) -> None:
         del self._commands[command.channel.fileno()]
+        if not command.hung_up:
+            self._poll.unregister(command.channel)
         command.close()
 
     def _end_everything(self) -> None:
@@ -196,6 +211,14 @@ def _ended_child() -> int | None:
     except ChildProcessError:
         return None
     return None if info is None else info.si_pid
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _kill(pids: list[int]) -> None:

@@ -11,7 +11,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _LOST_TICKS = 3  # a vanished process and its parent's sum are each rounded: below this nothing is missing
 _ENDED = "ZX"
-_READ_BYTES = 65536
+_READ_BYTES = 4096  # more than a stat ever has
 
 
 class Process:
@@ -46,6 +46,7 @@ class Tree:
         self.members: dict[str, Process] = {}
         self.settled_seconds = 0.0
         self.lost_ticks = 0
+        self.root_ended = False
         self.gone_delay = 0
         self.memory = 0
         self.memory_peak = 0
@@ -65,7 +66,10 @@ class Tree:
 
     def send(self, number: int) -> None:
         """Send a signal to each process group that has a living member: it reaches those forked since the last look."""
-        for group in {member.group for member in self.alive()}:
+        groups = {member.group for member in self.alive()}
+        if not self.root_ended:
+            groups.add(self.root)  # it has one until it is waited for, and without /proc there are no members
+        for group in groups:
             try:
                 os.killpg(int(group), number)
                 if number == signal.SIGTERM:
@@ -145,6 +149,12 @@ class ProcessTable:
         fresh = names - self._foreign - self._owners.keys()
         self._foreign |= fresh - self._adopt([pid for pid in fresh if pid.isdigit()])
 
+    def clear(self) -> None:
+        """Forget all processes: there is none any more."""
+        self._owners.clear()
+        for tree in self.trees:
+            tree.members.clear()
+
     def owner(self, pid: int) -> Tree | None:
         """Return whose process this is, which has ended and was not yet waited for; never looked at, if need be."""
         name = str(pid)
@@ -157,6 +167,7 @@ class ProcessTable:
         tree = self._owners.pop(str(pid), None)
         if tree is not None:
             tree.settled_seconds += seconds
+            tree.root_ended = tree.root_ended or tree.root == str(pid)
             member = tree.members.pop(str(pid), None)
             tree.gone_delay += member.delay if member is not None else 0
 
@@ -239,7 +250,10 @@ def own_peak_bytes() -> int:
 
 
 def _names() -> list[str]:
-    return os.listdir(_PROC)  # noqa: PTH208 -- a path object for each process would cost more than the look itself
+    try:
+        return os.listdir(_PROC)  # noqa: PTH208 -- a path object for each process would cost more than the look itself
+    except OSError:
+        return []  # no /proc: commands still run, are waited for and killed by their group
 
 
 def _read(name: str) -> str:
