@@ -1,0 +1,1 @@
+"""Hand the metrics page to whoever asks for it."""

@@ -1,0 +1,281 @@
+"""Serve the metrics page over HTTP from two threads of its own, whatever its clients do."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import selectors
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
+from threading import Thread
+
+from paropt_exporter.clock import Clock, SystemClock
+from paropt_exporter.exposition import address, http
+from paropt_exporter.exposition.connection import Connection, Phase
+from paropt_exporter.exposition.http import Answer, BadRequest
+from paropt_exporter.exposition.render import PageSource, Renderer
+from paropt_exporter.exposition.site import Site
+
+log = logging.getLogger(__name__)
+
+MAX_REQUESTS = 40  # exporter-toolkit's default
+CONNECTION_SECONDS = 30.0  # from accept to close; Prometheus' own default time-out is 10 s
+MAX_CONNECTIONS = 256  # a quarter of the usual limit of 1,024 descriptors: the work needs the rest
+_CLOSE_SECONDS = 2.0  # an answer on its way gets this long when the server closes
+_REST_SECONDS = 1.0  # before accepting again when the process is out of descriptors
+_ACCEPT_AT_ONCE = 64
+_LOCAL = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # nosec B104: where a person opens what listens everywhere
+_BUSY = Answer.text(HTTPStatus.SERVICE_UNAVAILABLE, "too many scrapes at once", ("Retry-After", "1"))
+_OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def serve(
+    addresses: Sequence[str],
+    page: PageSource,
+    *,
+    telemetry_path: str = "/metrics",
+    max_requests: int = MAX_REQUESTS,
+    max_connections: int = MAX_CONNECTIONS,
+    connection_seconds: float = CONNECTION_SECONDS,
+    ready: Callable[[], bool] = lambda: True,
+    say: Callable[[str], None] = lambda _: None,
+    clock: Clock | None = None,
+) -> Server:
+    """Listen and serve until `close()`.
+
+    No `addresses`: 127.0.0.1:10178, or the next free port of ten, and `say` is told so. Raises UsageError, one line,
+    if an address is malformed or can't be had.
+    """
+    site = Site(telemetry_path=telemetry_path, ready=ready)
+    return Server(
+        address.listen(addresses, say=say),
+        page,
+        site,
+        max_requests=max_requests,
+        max_connections=max_connections,
+        connection_seconds=connection_seconds,
+        clock=clock or SystemClock(),
+    )
+
+
+class Server:
+    """The endpoint.
+
+        listener -> accept -> READING -> Site --small page, 4xx, 503--> WRITING -> DRAINING -> closed
+                                          `--scrape--> WAITING -> Renderer --^
+
+    Guarantees:
+    * One thread does all reading and writing and never blocks on a client; a second one renders.
+    * A connection lives for `connection_seconds` at most, however it spends them. Beyond `max_connections` the one
+      that has idled longest is dropped for the new one, so a real scrape always finds a place.
+    * At most `max_requests` scrapes wait for their page; the next ones get 503 at once.
+    * No client can cause a 500, a traceback, or an answer that is not its own.
+    """
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        page: PageSource,
+        site: Site,
+        *,
+        max_requests: int,
+        max_connections: int,
+        connection_seconds: float,
+        clock: Clock,
+    ) -> None:
+        self.addresses = tuple(address.text(listener) for listener in listeners)
+        self._listeners, self._site, self._clock = tuple(listeners), site, clock
+        self._max_requests, self._max_connections = max_requests, max_connections
+        self._connection_seconds = connection_seconds
+        # Of the serving thread alone; oldest connection first:
+        self._connections: dict[Connection, None] = {}
+        self._waiting = 0
+        self._selector = selectors.DefaultSelector()
+        self._accept_after_seconds: float | None = None
+        # Appended to by the renderer and `close`, which then write to _waker; deque needs no lock for that.
+        self._rendered: deque[tuple[Connection, Answer]] = deque()
+        self._closing = False
+        self._wakeup, self._waker = socket.socketpair()
+        for end in (self._wakeup, self._waker):
+            end.setblocking(False)
+        self._selector.register(self._wakeup, selectors.EVENT_READ, self._take_rendered)
+        self._listen()
+        self._renderer = Renderer(page, self._deliver)
+        self._thread = Thread(target=self._run, name="paropt-web", daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """Where the first address serves metrics, as a person can open it."""
+        host, _, port = self.addresses[0].rpartition(":")
+        return f"http://{_LOCAL.get(host, host)}:{port}{self._site.telemetry_path}"
+
+    def close(self) -> None:
+        """Stop serving; answers on their way get two seconds. Blocks that long at most, and may be called again."""
+        self._closing = True
+        self._wake()
+        self._renderer.close(timeout_seconds=_CLOSE_SECONDS)
+        self._thread.join(2 * _CLOSE_SECONDS)
+
+    def _deliver(self, token: object, answer: Answer) -> None:
+        """Take a page from the renderer's thread over to ours."""
+        if isinstance(token, Connection):
+            self._rendered.append((token, answer))
+            self._wake()
+
+    def _wake(self) -> None:
+        with suppress(OSError):  # full: the thread is awake already; closed: it has ended
+            self._waker.send(b"\0")
+
+    def _run(self) -> None:
+        closing_at_seconds = None
+        while closing_at_seconds is None or (self._answering() and self._clock.monotonic() < closing_at_seconds):
+            for key, _ in self._selector.select(self._timeout_seconds(closing_at_seconds)):
+                key.data()
+            now_seconds = self._clock.monotonic()
+            self._expire(now_seconds)
+            if self._closing and closing_at_seconds is None:
+                closing_at_seconds = now_seconds + _CLOSE_SECONDS
+                self._stop_listening()
+        self._end()
+
+    def _answering(self) -> bool:
+        return any(connection.phase in (Phase.WAITING, Phase.WRITING) for connection in self._connections)
+
+    def _timeout_seconds(self, closing_at_seconds: float | None) -> float | None:
+        moments = [connection.deadline_seconds for connection in self._connections]
+        moments += [moment for moment in (closing_at_seconds, self._accept_after_seconds) if moment is not None]
+        return max(0.0, min(moments) - self._clock.monotonic()) if moments else None
+
+    def _expire(self, now_seconds: float) -> None:
+        for connection in [each for each in self._connections if each.deadline_seconds <= now_seconds]:
+            self._drop(connection)
+        if self._accept_after_seconds is not None and self._accept_after_seconds <= now_seconds and not self._closing:
+            self._accept_after_seconds = None
+            self._listen()
+
+    def _end(self) -> None:
+        for connection in tuple(self._connections):
+            self._drop(connection)
+        for listener in self._listeners:
+            listener.close()
+        self._selector.close()
+        self._wakeup.close()
+        self._waker.close()
+
+    def _listen(self) -> None:
+        for listener in self._listeners:
+            self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
+
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            if listener in self._selector.get_map():
+                self._selector.unregister(listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        # A few at a time: those accepted before get their turn to speak before newer ones can push them out.
+        for _ in range(_ACCEPT_AT_ONCE):
+            try:
+                accepted, _ = listener.accept()
+            except OSError as error:
+                if error.errno in _OUT_OF:
+                    self._rest(error)
+                return  # nobody is waiting any more, or the client has left again
+            if not self._make_room():
+                accepted.close()
+                continue
+            deadline_seconds = self._clock.monotonic() + self._connection_seconds
+            connection = Connection(accepted, deadline_seconds=deadline_seconds)
+            self._connections[connection] = None
+            self._selector.register(connection, selectors.EVENT_READ, partial(self._serve, connection))
+            self._serve(connection)
+
+    def _rest(self, error: OSError) -> None:
+        """Stop accepting for a moment: a waiting client would otherwise wake this thread in a busy loop."""
+        log.warning("no descriptor left for a scrape", extra={"err": error.strerror, "retry_seconds": _REST_SECONDS})
+        self._stop_listening()
+        self._accept_after_seconds = self._clock.monotonic() + _REST_SECONDS
+
+    def _make_room(self) -> bool:
+        if len(self._connections) < self._max_connections:
+            return True
+        for phases in ((Phase.READING, Phase.DRAINING), (Phase.WRITING,)):
+            oldest = next((each for each in self._connections if each.phase in phases), None)
+            if oldest is not None:
+                self._drop(oldest)
+                return True
+        return False
+
+    def _serve(self, connection: Connection) -> None:
+        """Do what a connection is ready for; its faults end it and nothing else."""
+        try:
+            match connection.phase:
+                case Phase.READING:
+                    self._read(connection)
+                case Phase.WRITING:
+                    self._send(connection)
+                case Phase.DRAINING:
+                    connection.drain()
+                case Phase.WAITING:
+                    return
+        except (OSError, EOFError):
+            self._drop(connection)
+        except Exception:  # the boundary of one connection: the others must not end with it
+            log.exception("a connection failed")
+            self._drop(connection)
+
+    def _read(self, connection: Connection) -> None:
+        received = connection.receive()
+        if received is None:
+            return
+        try:
+            request = http.read(received)
+        except BadRequest as error:
+            self._reply(connection, Answer.text(error.status, str(error)))
+            return
+        if request is None:
+            return
+        connection.head_only = request.head_only
+        answer = self._site.answer(request)
+        if isinstance(answer, Answer):
+            self._reply(connection, answer)
+        elif self._waiting >= self._max_requests:
+            self._reply(connection, _BUSY)
+        else:
+            self._waiting += 1
+            connection.wait()
+            self._selector.unregister(connection)
+            self._renderer.want(answer, connection)
+
+    def _take_rendered(self) -> None:
+        with suppress(BlockingIOError):
+            self._wakeup.recv(4096)
+        while self._rendered:
+            connection, answer = self._rendered.popleft()
+            self._waiting -= 1
+            if connection in self._connections:
+                connection.reply(self._written(connection, answer))
+                self._selector.register(connection, selectors.EVENT_WRITE, partial(self._serve, connection))
+                self._serve(connection)
+
+    def _reply(self, connection: Connection, answer: Answer) -> None:
+        connection.reply(self._written(connection, answer))
+        self._send(connection)
+
+    def _written(self, connection: Connection, answer: Answer) -> bytes:
+        return http.written(answer, head_only=connection.head_only, now_seconds=self._clock.wall())
+
+    def _send(self, connection: Connection) -> None:
+        connection.send(now_seconds=self._clock.monotonic())
+        wanted = selectors.EVENT_WRITE if connection.phase is Phase.WRITING else selectors.EVENT_READ
+        self._selector.modify(connection, wanted, partial(self._serve, connection))
+
+    def _drop(self, connection: Connection) -> None:
+        if self._connections.pop(connection, self) is None:
+            if connection.phase is not Phase.WAITING:
+                self._selector.unregister(connection)
+            connection.close()
