@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import islice
 
 Location = tuple[str | int, ...]
 _PLAIN_KEY = re.compile(r"[\w-]+")
 _LONGEST_KEY = 60
+_MOST_COMPARED = 500  # names; 10,000 wrong ones against 10,000 known took 35 s
+_MOST_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +48,15 @@ def path_text(location: Location) -> str:
     return text or "file"
 
 
-def did_you_mean(word: object, known: Iterable[str]) -> str:
+def did_you_mean(word: object, known: Collection[str]) -> str:
     """Return `: did you mean 'x'?`, or the names there are when none is near."""
-    names = [*dict.fromkeys(known)]
-    near = difflib.get_close_matches(str(word)[:_LONGEST_KEY].lower(), names, n=1, cutoff=0.6)
-    if near:
-        return f": did you mean {near[0]!r}?"
-    listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return f": there is {listed}" if names else ""
+    if len(known) <= _MOST_COMPARED:
+        near = difflib.get_close_matches(str(word)[:_LONGEST_KEY].lower(), known, n=1, cutoff=0.6)
+        if near:
+            return f": did you mean {near[0]!r}?"
+    listed = [name for name in islice(known, _MOST_LISTED) if name.isprintable()]
+    more = ", ..." if len(known) > _MOST_LISTED else ""
+    return f": there is {', '.join(listed)}{more}" if listed else ""
 
 
 def _key_text(key: str) -> str:

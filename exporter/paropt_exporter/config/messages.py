@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from paropt_exporter.config.document import Document
 from paropt_exporter.config.faults import Fault, Location, did_you_mean
+from paropt_exporter.config.model import Shorthand
 from paropt_exporter.config.units import shown
 
 _KINDS = {
@@ -35,6 +36,9 @@ _BOUNDS = {
 }
 
 
+_SHORTHANDS = {model.__name__: model.expected() for model in Shorthand.__subclasses__()}
+
+
 def faults(error: ValidationError, document: Document, model: type[BaseModel]) -> Iterator[Fault]:
     """Yield one fault for each error, at the place in the file that it is about."""
     for detail in error.errors(include_url=False):
@@ -54,7 +58,9 @@ def faults(error: ValidationError, document: Document, model: type[BaseModel]) -
 
 def _message(detail: ErrorDetails, document: Document, location: Location) -> str:
     kind, found, context = detail["type"], detail["input"], detail.get("ctx", {})
-    if kind == "value_error":
+    if kind == "model_type" and context["class_name"] in _SHORTHANDS:
+        message = f"expected {_SHORTHANDS[context['class_name']]}, found {shown(found)}"
+    elif kind == "value_error":
         message = str(context["error"])
     elif kind in ("enum", "literal_error"):
         known = re.findall(r"'([^']*)'", str(context["expected"]))
@@ -67,9 +73,7 @@ def _message(detail: ErrorDetails, document: Document, location: Location) -> st
         message = f"expected {_KINDS[kind]}, found {shown(found)}"
     elif kind in _BOUNDS:
         words, key = _BOUNDS[kind]
-        message = f"expected a number {words} {context[key]}, found {shown(found)}"
-    elif kind in ("too_short", "too_long"):
-        message = "the list is empty" if kind == "too_short" else f"more than {context['max_length']} entries"
+        message = f"expected a number {words} {context[key]:g}, found {shown(found)}"
     else:
         message = str(detail["msg"])
     return message + _boolean_hint(found, document.written(location))
@@ -77,7 +81,7 @@ def _message(detail: ErrorDetails, document: Document, location: Location) -> st
 
 def _boolean_hint(found: object, written: str | None) -> str:
     """Explain `yes`, which YAML 1.1 reads as a boolean."""
-    if not isinstance(found, bool) or written is None:
+    if not isinstance(found, bool) or written is None or written.lower() in ("true", "false"):
         return ""
     return f" (YAML reads {written} as a boolean: put it in quotes if you mean the word)"
 

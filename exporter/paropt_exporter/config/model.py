@@ -49,6 +49,11 @@ class Shorthand(Section):
         raise NotImplementedError
 
     @classmethod
+    def expected(cls) -> str:
+        """Say which values are taken, for the message about another one."""
+        raise NotImplementedError
+
+    @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {"anyOf": [*cls.short_forms(), handler(core_schema)]}
 
@@ -65,6 +70,10 @@ class Workers(Shorthand):
     @classmethod
     def short_forms(cls) -> list[dict[str, Any]]:
         return [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MOST_WORKERS}]
+
+    @classmethod
+    def expected(cls) -> str:
+        return "auto, a number of workers, or a mapping of min, max and start"
 
     @model_validator(mode="before")
     @classmethod
@@ -87,6 +96,10 @@ class Sla(Shorthand):
     def short_forms(cls) -> list[dict[str, Any]]:
         return [_DURATION_TEXT, _SECONDS]
 
+    @classmethod
+    def expected(cls) -> str:
+        return "a duration, or a mapping of max, warn_at and critical"
+
     @model_validator(mode="before")
     @classmethod
     def _from_value(cls, value: object) -> object:
@@ -107,6 +120,10 @@ class Retries(Shorthand):
     @classmethod
     def short_forms(cls) -> list[dict[str, Any]]:
         return [{"type": "integer", "minimum": 0, "maximum": 100}]
+
+    @classmethod
+    def expected(cls) -> str:
+        return "a number of retries, or a mapping of count and backoff"
 
     @model_validator(mode="before")
     @classmethod
@@ -138,7 +155,7 @@ class Stage(Section):
     call: CallTarget | None = Field(default=None, description="A Python function, `module:function`.")
     steps: tuple[Command, ...] | None = Field(
         default=None,
-        min_length=1,
+        json_schema_extra={"minItems": 1},
         description="Commands that run one after another in one task; the first failure ends it.",
     )
     items: Items | None = Field(
@@ -174,7 +191,9 @@ class Lane(Section):
     sla: Sla | None = Field(default=None, description="The limit on the duration of each of its stages.")
     total: Sla | None = Field(default=None, description="The limit on the duration of the whole lane.")
     fail_fast: StrictBool = Field(default=False, description="Whether the first failed stage ends the lane.")
-    stages: tuple[Word, ...] | None = Field(default=None, min_length=1, description="Only these stages. Default: all.")
+    stages: tuple[Word, ...] | None = Field(
+        default=None, json_schema_extra={"minItems": 1}, description="Only these stages. Default: all."
+    )
 
 
 class Prometheus(Section):
@@ -241,6 +260,10 @@ class Keep(Shorthand):
     def short_forms(cls) -> list[dict[str, Any]]:
         return [{"type": "integer", "minimum": 1}, _DURATION_TEXT]
 
+    @classmethod
+    def expected(cls) -> str:
+        return "a number of runs, a duration, or a mapping of runs and age"
+
     @model_validator(mode="before")
     @classmethod
     def _from_value(cls, value: object) -> object:
@@ -267,8 +290,7 @@ class File(Section):
     )
     stages: tuple[Stage, ...] | None = Field(
         default=None,
-        min_length=1,
-        max_length=MOST_STAGES,
+        json_schema_extra={"minItems": 1, "maxItems": MOST_STAGES},
         description="Default: the built-in five for the tools found.",
     )
     feedback: Feedback = Field(default=Feedback(), description="How the pools are steered while they run.")

@@ -33,7 +33,7 @@ class Project:
         """Whether the project has this tool's own file, or names it where it names its tools."""
         if any((self._root / marker).is_file() for marker in _MARKERS.get(tool, ())):
             return True
-        return re.search(rf"(?<![\w.-]){re.escape(tool)}(?![\w.-]*/)\b", self._mentions) is not None
+        return re.search(rf"(?<!\w){re.escape(tool)}(?![\w-])", self._mentions) is not None
 
     def program(self, name: str) -> str | None:
         """Return how to call a program: by name, or by its path in the project's virtual environment."""

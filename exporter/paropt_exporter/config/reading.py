@@ -96,7 +96,7 @@ def _validated(document: Document) -> File:
         file = File.model_validate(value)
     except ValidationError as error:
         found += messages.faults(error, document, File)
-    found += cross_check(value, defaults=defaults.lanes(), machine=machine)
+    found += cross_check(value, machine)
     if found or file is None:
         raise Unreadable([*dict.fromkeys(document.place(fault) for fault in found)])
     return file

@@ -56,13 +56,16 @@ def build(
     if only is not None:
         stages = _narrowed(stages, only)
     names = {stage.name for stage in stages}
-    planned = [_stage(config, chosen, stage, strategy, names, expected.get(stage.name)) for stage in stages]
+    size = _bounds(chosen, strategy, workers)
+    planned = [
+        _fitted(_stage(config, chosen, stage, strategy, names, expected.get(stage.name)), size) for stage in stages
+    ]
     notes += [f"{stage.name} skipped: {stage.skip}" for stage in planned if stage.skip]
     return Plan(
         project=config.project,
         lane=lane,
         strategy=strategy,
-        workers=_bounds(chosen, strategy, workers),
+        workers=size,
         stages=_ordered(planned),
         total=chosen.total.limit() if chosen.total else None,
         fail_fast=chosen.fail_fast if fail_fast is None else fail_fast,
@@ -72,7 +75,9 @@ def build(
 
 
 def bounds(text: str) -> Bounds:
-    """Read the value of --workers: a number, or bounds like `1-16`; UsageError for anything else."""
+    """Read the value of --workers: auto, a number, or bounds like `1-16`; UsageError for anything else."""
+    if text.strip() == "auto":
+        return _automatic()
     first, dash, last = text.strip().partition("-")
     numbers = [
         int(part) for part in (first, last if dash else first) if part.isascii() and part.isdigit() and len(part) < 5
@@ -80,6 +85,14 @@ def bounds(text: str) -> Bounds:
     if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1] <= 1000:
         raise UsageError(f"--workers: expected auto, a number from 1 to 1000, or bounds like 1-16, found {text!r}")
     return Bounds(minimum=numbers[0], maximum=numbers[1], start=min(max(host.workers(), numbers[0]), numbers[1]))
+
+
+def _automatic() -> Bounds:
+    from paropt_exporter.config.bounds import bounds as configured
+    from paropt_exporter.config.model import Workers
+
+    minimum, maximum, start = configured(Workers(), Strategy.ADAPTIVE, host.workers())
+    return Bounds(minimum=minimum, maximum=maximum, start=start)
 
 
 def _lane(config: Config, lane: str) -> Lane:
@@ -146,6 +159,16 @@ def _stage(
         skip=skip,
         fault=fault,
     )
+
+
+def _fitted(stage: PlannedStage, size: Bounds) -> PlannedStage:
+    """Hold a stage's slots against the lane's size: one worker runs anything alone, else too many are a fault."""
+    if stage.slots <= size.maximum:
+        return stage
+    if size.maximum == 1:
+        return replace(stage, slots=1)
+    fault = f"it needs {stage.slots} slots, and the lane has at most {size.maximum} workers: raise its workers"
+    return replace(stage, tasks=(), fault=fault)
 
 
 def _tasks(config: Config, stage: Stage) -> tuple[tuple[PlannedTask, ...], str, str]:

@@ -1,0 +1,158 @@
+"""`check`: find every fault of the config and of what it needs here, before anything runs."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from paropt_exporter.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from paropt_exporter.config import Config, Lane, Stage
+
+
+def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextIO, stderr: TextIO) -> int:
+    """Print all faults to stderr and return 2, or say on stdout that there are none; `lane`: only its stages."""
+    from paropt_exporter import config as configs
+
+    try:
+        config = configs.read(config_path, root=root)
+    except ConfigError as error:
+        print(error, file=stderr)
+        return _ended(len(error.faults), stderr)
+    if lane is not None and lane not in config.lanes:
+        raise UsageError(f"unknown lane {lane!r}; there are {', '.join(config.lanes)}")
+    lanes = {name: chosen for name, chosen in config.lanes.items() if lane in (None, name)}
+    stages = [stage for stage in config.stages if any(_in_lane(stage, chosen) for chosen in lanes.values())]
+    for warning in _warnings(lanes, stages):
+        print(f"warning: {warning}", file=stderr)
+    faults = [f"{_place(config, stage)}: {fault}" for stage in stages for fault in _faults(config, stage)]
+    if faults:
+        print("\n".join(faults), file=stderr)
+        return _ended(len(faults), stderr)
+    for note in config.notes:
+        print(note, file=stdout)
+    name = config.path or "no paropt.yml, built-in stages"
+    print(f"{name}: {_counted(len(lanes), 'lane')}, {_counted(len(stages), 'stage')}: no faults", file=stdout)
+    return 0
+
+
+def _ended(count: int, stderr: TextIO) -> int:
+    print(f"{_counted(count, 'fault')}", file=stderr)
+    return 2
+
+
+def _faults(config: Config, stage: Stage) -> Iterator[str]:
+    """Yield what would keep a stage from starting, looked up as its run would look it up."""
+    if stage.call is not None:
+        yield from _call_fault(stage.call, config.root)
+    folder = config.root / stage.cwd if stage.cwd else config.root
+    if not folder.is_dir():
+        yield f"cwd: there is no folder {stage.cwd}: create it, or correct the path"
+        return
+    path = stage.env.get("PATH", os.environ.get("PATH", os.defpath))
+    for program in dict.fromkeys(_programs(stage)):
+        yield from _program_fault(program, folder, path)
+
+
+def _programs(stage: Stage) -> Iterator[str]:
+    if stage.shell:
+        yield "/bin/sh"  # what the shell finds, only the shell knows
+    commands = [] if stage.shell else [stage.run, *(stage.steps or ())]
+    if stage.items is not None:
+        commands.append(stage.items.command)
+    for command in commands:
+        words = shlex.split(command) if isinstance(command, str) else command or ()
+        if words and "{item}" not in words[0]:
+            yield words[0]
+
+
+def _program_fault(program: str, folder: Path, path: str) -> Iterator[str]:
+    if "/" not in program:
+        if _found_on(program, folder, path) is None:
+            yield f"{program!r} is not on PATH: install it, or correct the command"
+        return
+    file = folder / program
+    if file.is_dir():
+        yield f"{program!r} is a directory: name a program"
+    elif not file.exists():
+        yield f"there is no program {program!r}: install it, or correct the path"
+    elif not os.access(file, os.X_OK):
+        yield f"{program!r} may not be executed: chmod +x it"
+
+
+def _found_on(program: str, folder: Path, path: str) -> str | None:
+    """Look through a PATH as the stage will: its relative entries start from the stage's folder."""
+    entries = os.pathsep.join(os.path.join(folder, entry) for entry in path.split(os.pathsep))  # noqa: PTH118 -- a PATH is text
+    return shutil.which(program, path=entries)
+
+
+def _call_fault(target: str, root: Path) -> Iterator[str]:
+    module = target.partition(":")[0]
+    with _first_on_path(root):
+        try:
+            found = importlib.util.find_spec(module)
+        except ModuleNotFoundError as error:
+            yield f"there is no module {error.name!r} for {target}: correct the name, or install it"
+            return
+        except Exception as error:  # noqa: BLE001 -- finding a module runs its parents, and those may raise anything
+            yield f"the parents of module {module!r} can't be imported: {type(error).__name__}: {error}"
+            return
+    if found is None:
+        yield f"there is no module {module!r} for {target}: correct the name, or install it"
+
+
+@contextmanager
+def _first_on_path(root: Path) -> Iterator[None]:
+    """Look where a run looks for modules: the config's folder first."""
+    before = [*sys.path]
+    sys.path.insert(0, str(root))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _warnings(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
+    """Yield what is allowed and seldom meant: a Python function in a thread can't be stopped."""
+    from paropt_exporter.records import Strategy
+
+    for stage in stages:
+        threaded = [
+            name for name, lane in lanes.items() if lane.strategy is not Strategy.PROCESS and _in_lane(stage, lane)
+        ]
+        if stage.call is None or not threaded:
+            continue
+        critical = [name for name in threaded if (limit := stage.sla or lanes[name].sla) and limit.critical]
+        if stage.timeout is not None:
+            yield _unstoppable(stage.name, "at its timeout", threaded)
+        elif critical:
+            yield _unstoppable(stage.name, "at its critical SLA", critical)
+
+
+def _unstoppable(stage: str, when: str, lanes: list[str]) -> str:
+    return (
+        f"stage {stage!r} in lane {', '.join(lanes)}: a Python function in a thread can't be stopped {when}, it is "
+        "abandoned and runs on: use strategy process, or run it as a command"
+    )
+
+
+def _in_lane(stage: Stage, lane: Lane) -> bool:
+    return lane.stages is None or stage.name in lane.stages
+
+
+def _place(config: Config, stage: Stage) -> str:
+    return config.places.get(stage.name) or f"stage {stage.name}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,117 @@
+"""`init`: write a commented paropt.yml for the project at hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from paropt_exporter.config.detect import Detected
+    from paropt_exporter.config.model import Stage
+
+_FILE = "paropt.yml"
+_SCHEMA = ".paropt/paropt.schema.json"  # beside the history: editors find it without a network
+_PLAIN_WORD = re.compile(r"[A-Za-z./_-][\w./=-]*", re.ASCII)
+_BOOLEANS = frozenset({"yes", "no", "on", "off", "true", "false", "null", "y", "n"})
+_HEAD = """\
+# yaml-language-server: $schema={schema}
+# What `paropt-exporter --lane standard` runs here. `paropt-exporter check` finds faults, `plan` shows what would run.
+
+# project: NAME                  # the label of every metric; default: this folder's name
+
+# Ways of running the stages. These three are there even where nothing is written; these are their values.
+lanes:
+  # strategy: thread, process, hybrid, adaptive or sequential.
+  # workers: auto, a number, or {{min: 1, max: 16, start: 4}}.
+  # sla: the limit of each stage; total: of the whole lane. Either may be {{max: 45s, warn_at: 0.8, critical: true}};
+  # a critical one stops the lane when it is broken.
+  docs: {{strategy: thread, workers: 2, sla: 10s, total: 5m, fail_fast: true}}
+  standard: {{strategy: adaptive, workers: auto, sla: 30s, total: 15m}}
+  heavy: {{strategy: process, workers: 8, sla: 60s, total: 20m}}
+
+# Stages start at once, or after those that they name under `needs: [NAME]`. Each has one of run (a command), steps
+# (commands, one after another) and call (module:function). More keys: items (many tasks from a list, a glob or a
+# command), retries, timeout, env, cwd, shell, file, sla, locks, exclusive, memory, slots.
+stages:
+"""
+_EXAMPLE = """\
+  - number: 1
+    name: hello                  # nothing was found in this folder; put your own commands here
+    run: echo "edit paropt.yml"
+"""
+_TAIL = """
+# feedback: {prometheus: {url: "http://127.0.0.1:9090"}, interval: 15s, mode: act}   # steer the pools by its answers
+# web: {listen_address: "127.0.0.1:10178"}      # where Prometheus scrapes
+# history: {path: .paropt/history.db, keep: 1000}
+"""
+
+
+def run(root: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
+    """Write paropt.yml in `root`, and the schema that editors check it with.
+
+    Returns the exit code: 2 where a config is there already and `force` is not given.
+    """
+    from paropt_exporter.config.detect import tools
+    from paropt_exporter.generate import schema
+
+    path = root / _FILE
+    there = next((name for name in (_FILE, "paropt.yaml") if os.path.lexists(root / name)), None)
+    if there is not None and not (force and there == _FILE):
+        remedy = "--force overwrites it" if there == _FILE else "remove it first"
+        print(f"{there} is there already: {remedy}", file=stderr)
+        return 2
+    detected = tools(root)
+    try:
+        (root / _SCHEMA).parent.mkdir(exist_ok=True)
+        _write(root / _SCHEMA, schema.render())
+        _write(path, render(detected))
+    except OSError as error:
+        print(f"{_FILE} can't be written: {error.strerror}", file=stderr)
+        return 2
+    print(f"wrote {_FILE}: {_counted(detected)}; next: paropt-exporter check", file=stdout)
+    for note in detected.notes:
+        print(f"  {note}", file=stdout)
+    return 0
+
+
+def render(detected: Detected) -> str:
+    """Return the text of paropt.yml for what was detected."""
+    stages = "".join(_stage_text(stage) for stage in detected.stages) or _EXAMPLE
+    left_out = "".join(f"  # {note}\n" for note in detected.notes)
+    return _HEAD.format(schema=_SCHEMA) + stages + left_out + _TAIL
+
+
+def _stage_text(stage: Stage) -> str:
+    lines = [f"  - number: {stage.number}", f"    name: {stage.name}"]
+    if stage.steps is not None:
+        lines += ["    steps:", *(f"      - {_command_text(step)}" for step in stage.steps)]
+    elif stage.run is not None:
+        lines.append(f"    run: {_command_text(stage.run)}")
+    return "\n".join(lines) + "\n"
+
+
+def _command_text(command: str | tuple[str, ...]) -> str:
+    """Write words as a plain line where YAML reads that back as the same words, else as a list."""
+    words = command if isinstance(command, tuple) else (command,)
+    if all(_PLAIN_WORD.fullmatch(word) for word in words) and (len(words) > 1 or words[0].lower() not in _BOOLEANS):
+        return " ".join(words)
+    return json.dumps(list(words), ensure_ascii=False)  # JSON is YAML
+
+
+def _write(path: Path, text: str) -> None:
+    """Write by renaming, so that a full disk leaves no half file; a link there is replaced, not followed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _counted(detected: Detected) -> str:
+    count = len(detected.stages)
+    names = ", ".join(stage.name for stage in detected.stages)
+    return f"{count} stage{'s' if count != 1 else ''} ({names})" if count else "one example stage, no tool was found"

@@ -1,0 +1,222 @@
+"""`plan`: show what a lane would run, in which order, on which pool, and how long it should take."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import shlex
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TextIO
+
+from paropt_exporter.plan import Call
+from paropt_exporter.records import SlaLimit
+
+if TYPE_CHECKING:
+    from paropt_exporter.plan import Bounds, Plan, PlannedStage, Work
+
+_HEADERS = ("order", "number", "stage", "tasks", "pool", "expected", "limit", "needs", "work")
+_LONGEST_WORK = 60
+
+
+def run(plan: Plan, *, output: str, stdout: TextIO) -> int:
+    """Print a plan as "text" or "json"; returns 0, or 2 where a stage can't run."""
+    if output == "json":
+        json.dump(as_json(plan), stdout, indent=2)
+        stdout.write("\n")
+    elif stdout.isatty():
+        _print_table(plan, stdout)
+    else:
+        stdout.write(as_text(plan))
+    return 2 if any(stage.fault for stage in plan.stages) else 0
+
+
+def as_text(plan: Plan) -> str:
+    """Return the plan as lines with aligned columns."""
+    rows = [_HEADERS, *(_row(place, stage) for place, stage in enumerate(_running(plan), start=1))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADERS))]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([_heading(plan), "", *table, "", *_closing(plan)]) + "\n"
+
+
+def as_json(plan: Plan) -> dict[str, object]:
+    """Return all of a plan as plain values; what is not known is null."""
+    return {
+        "project": plan.project,
+        "lane": plan.lane,
+        "strategy": plan.strategy.value,
+        "workers": {"min": plan.workers.minimum, "max": plan.workers.maximum, "start": plan.workers.start},
+        "fail_fast": plan.fail_fast,
+        "total": _limit_json(plan.total),
+        "root": str(plan.root),
+        "estimated_seconds": estimated_seconds(plan),
+        "sequential_seconds": sum(_known(stage) for stage in _running(plan)),
+        "unknown_durations": [stage.name for stage in _running(plan) if stage.expected_seconds is None],
+        "notes": [*plan.notes],
+        "stages": [_stage_json(place, stage) for place, stage in enumerate(plan.stages, start=1)],
+    }
+
+
+def estimated_seconds(plan: Plan) -> float | None:
+    """Estimate the lane's duration with as many workers as at its start; None where no stage's duration is known.
+
+    Each stage is one block of its expected duration that holds its slots: the order and the needs are heeded, locks,
+    memory and exclusive stages are not. Stages of unknown duration count as 0.
+    """
+    if all(stage.expected_seconds is None for stage in _running(plan)):
+        return None
+    dependents: dict[str, list[PlannedStage]] = {}
+    for stage in plan.stages:
+        for need in stage.needs:
+            dependents.setdefault(need, []).append(stage)
+    waiting = {stage.name: len(stage.needs) for stage in plan.stages}
+    ready = [_turn(stage) for stage in plan.stages if not stage.needs]
+    heapq.heapify(ready)
+    ends: list[tuple[float, int, PlannedStage]] = []
+    now, free = 0.0, max([plan.workers.start, *(stage.slots for stage in plan.stages)])
+    while ready or ends:
+        while ready and ready[0][2].slots <= free:
+            stage = heapq.heappop(ready)[2]
+            free -= stage.slots
+            heapq.heappush(ends, (now + _known(stage), stage.number, stage))
+        now, _, ended = heapq.heappop(ends)
+        free += ended.slots
+        for stage in dependents.get(ended.name, ()):
+            waiting[stage.name] -= 1
+            if waiting[stage.name] == 0:
+                heapq.heappush(ready, _turn(stage))
+    return now
+
+
+def _turn(stage: PlannedStage) -> tuple[float, int, PlannedStage]:
+    return -stage.remaining_seconds, stage.number, stage
+
+
+def _known(stage: PlannedStage) -> float:
+    return 0.0 if stage.skip or stage.fault else stage.expected_seconds or 0.0
+
+
+def _running(plan: Plan) -> list[PlannedStage]:
+    return [stage for stage in plan.stages if not stage.skip and not stage.fault]
+
+
+def _heading(plan: Plan) -> str:
+    limits = f", total {_limit_text(plan.total)}" if plan.total else ""
+    ending = "the first failure ends it" if plan.fail_fast else "keeps going after a failure"
+    return f"lane {plan.lane} of {plan.project}: {plan.strategy.value}, {_workers_text(plan.workers)}{limits}, {ending}"
+
+
+def _workers_text(workers: Bounds) -> str:
+    if workers.fixed:
+        return f"{workers.minimum} worker{'' if workers.minimum == 1 else 's'}"
+    return f"{workers.minimum} to {workers.maximum} workers, {workers.start} at the start"
+
+
+def _row(place: int, stage: PlannedStage) -> tuple[str, ...]:
+    return (
+        str(place),
+        str(stage.number),
+        stage.name,
+        str(len(stage.tasks)),
+        stage.pool,
+        "unknown" if stage.expected_seconds is None else _seconds_text(stage.expected_seconds),
+        _limit_text(stage.sla) if stage.sla else "-",
+        ", ".join(stage.needs) or "-",
+        _work_text(stage),
+    )
+
+
+def _closing(plan: Plan) -> Iterator[str]:
+    """Yield what the table leaves out: the estimate, what is skipped or can't run, and what was left out before."""
+    estimate = estimated_seconds(plan)
+    unknown = [stage.name for stage in _running(plan) if stage.expected_seconds is None]
+    if estimate is None:
+        yield "estimated  unknown: no stage has run yet"
+    else:
+        sequential = sum(_known(stage) for stage in _running(plan))
+        without = f", without {', '.join(unknown)}: not run yet" if unknown else ""
+        yield f"estimated  {_seconds_text(estimate)} (one after another {_seconds_text(sequential)}){without}"
+    for stage in plan.stages:
+        if stage.skip:
+            yield f"skipped    {stage.name}: {stage.skip}"
+        if stage.fault:
+            yield f"can't run  {stage.name}: {stage.fault}"
+    told = {f"{stage.name} skipped: {stage.skip}" for stage in plan.stages}
+    for note in plan.notes:
+        if note not in told:
+            yield f"note       {note}"
+
+
+def _work_text(stage: PlannedStage) -> str:
+    """Return what the first task runs, on one line."""
+    if not stage.tasks:
+        return "-"
+    text = " && ".join(_steps_text(stage.tasks[0].work))
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    more = f"  (+{len(stage.tasks) - 1})" if len(stage.tasks) > 1 else ""
+    return (shown if len(shown) <= _LONGEST_WORK else shown[: _LONGEST_WORK - 3] + "...") + more
+
+
+def _steps_text(work: Work) -> list[str]:
+    if isinstance(work, Call):
+        return [f"{work.target}({', '.join(map(repr, work.arguments))})"]
+    return [words[2] if words[:2] == ("/bin/sh", "-c") else shlex.join(words) for words in work.steps]
+
+
+def _limit_text(limit: SlaLimit) -> str:
+    return _seconds_text(limit.max_seconds) + (" critical" if limit.critical else "")
+
+
+def _seconds_text(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def _limit_json(limit: SlaLimit | None) -> dict[str, object] | None:
+    if limit is None:
+        return None
+    return {"max_seconds": limit.max_seconds, "warn_seconds": limit.warn_seconds, "critical": limit.critical}
+
+
+def _stage_json(place: int, stage: PlannedStage) -> dict[str, object]:
+    return {
+        "order": place,
+        "number": stage.number,
+        "name": stage.name,
+        "pool": stage.pool,
+        "needs": [*stage.needs],
+        "skip": stage.skip or None,
+        "fault": stage.fault or None,
+        "expected_seconds": stage.expected_seconds,
+        "remaining_seconds": stage.remaining_seconds,
+        "sla": _limit_json(stage.sla),
+        "timeout_seconds": stage.timeout_seconds,
+        "retries": stage.retries,
+        "backoff_seconds": stage.backoff_seconds,
+        "env": dict(stage.env),
+        "cwd": str(stage.cwd),
+        "output_file": str(stage.output_file) if stage.output_file else None,
+        "locks": sorted(stage.locks),
+        "exclusive": stage.exclusive,
+        "memory_bytes": stage.memory_bytes,
+        "slots": stage.slots,
+        "tasks": [{"index": task.index, "item": task.item, **_work_json(task.work)} for task in stage.tasks],
+    }
+
+
+def _work_json(work: Work) -> dict[str, object]:
+    if isinstance(work, Call):
+        return {"call": work.target, "arguments": [*work.arguments]}
+    return {"steps": [[*words] for words in work.steps]}
+
+
+def _print_table(plan: Plan, stdout: TextIO) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=stdout, highlight=False)
+    table = Table()
+    for header in _HEADERS:
+        table.add_column(header, no_wrap=header != "work", overflow="fold")
+    for place, stage in enumerate(_running(plan), start=1):
+        table.add_row(*(Text(cell) for cell in _row(place, stage)))  # Text: brackets in a command are no markup
+    console.print(Text(_heading(plan)), table, *(Text(line) for line in _closing(plan)), sep="\n")

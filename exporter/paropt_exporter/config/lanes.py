@@ -1,0 +1,168 @@
+"""Choose a lane from what changed: docs for documents alone, heavy for wide or risky changes, else standard."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from paropt_exporter.errors import UsageError
+
+DOCS, STANDARD, HEAVY = "docs", "standard", "heavy"
+MOST_CODE_FILES = 5  # the guide's limits: one more, and the change is wide
+MOST_TEST_FILES = 3
+GIT_SECONDS = 20.0  # a diff of a large repository on a cold disk
+
+_DOCS = frozenset({".md", ".rst", ".txt"})
+_CODE = frozenset(
+    {
+        ".py", ".pyi", ".pyx", ".js", ".mjs", ".cjs", ".jsx", ".ts", ".tsx", ".vue", ".svelte", ".go", ".rs",
+        ".c", ".h", ".cc", ".cpp", ".hpp", ".java", ".kt", ".scala", ".rb", ".php", ".cs", ".swift", ".sh",
+        ".sql", ".proto", ".lua", ".pl",
+    }
+)  # fmt: skip
+_RISKY_NAMES = frozenset(
+    {
+        "pyproject.toml", "setup.py", "setup.cfg", "tox.ini", "noxfile.py", "pipfile", "pipfile.lock",
+        "poetry.lock", "uv.lock", "pdm.lock", "package.json", "package-lock.json", "yarn.lock",
+        "pnpm-lock.yaml", "tsconfig.json", "go.mod", "go.sum", "cargo.toml", "cargo.lock", "gemfile",
+        "gemfile.lock", "pom.xml", "build.gradle", "build.gradle.kts", "makefile", "gnumakefile",
+        "cmakelists.txt", "meson.build", "build.bazel", "workspace", "dockerfile", "docker-compose.yml",
+        "docker-compose.yaml", "compose.yml", "compose.yaml", "jenkinsfile", ".gitlab-ci.yml", ".travis.yml",
+        "azure-pipelines.yml", ".pre-commit-config.yaml", "paropt.yml", "paropt.yaml", "environment.yml",
+        "conanfile.txt", ".python-version", ".tool-versions",
+    }
+)  # fmt: skip
+_RISKY_FOLDERS = (".github/workflows/", ".github/actions/", ".circleci/", ".ci/", ".buildkite/", "requirements/")
+_DEFAULT_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
+
+
+def classify(paths: Iterable[str]) -> tuple[str, str]:
+    """Return the lane for changed files (paths with `/`, relative to the project), and why."""
+    changed = sorted({path for path in paths if path})
+    if not changed:
+        return STANDARD, "nothing changed"
+    risky = [path for path in changed if _risky(path)]
+    if risky:
+        return HEAVY, f"{_listed(risky)} changed: dependencies, build or CI"
+    code = [path for path in changed if _code(path) and not _test(path)]
+    tests = [path for path in changed if _code(path) and _test(path)]
+    if len(code) > MOST_CODE_FILES:
+        return HEAVY, f"a wide change: {len(code)} code files, more than {MOST_CODE_FILES}"
+    if len(tests) > MOST_TEST_FILES:
+        return HEAVY, f"a wide change: {len(tests)} test files, more than {MOST_TEST_FILES}"
+    others = [path for path in changed if not _document(path)]
+    if not others:
+        return DOCS, f"only documents changed: {_listed(changed)}"
+    return STANDARD, f"{_listed(others)} changed"
+
+
+def require_docs(paths: Iterable[str]) -> None:
+    """Raise UsageError if other files than documents changed: the docs lane would leave them unchecked."""
+    others = sorted({path for path in paths if path and not (_document(path) and not _risky(path))})
+    if others:
+        raise UsageError(f"the docs lane is for documents only, but {_listed(others)} changed: use --lane standard")
+
+
+def select(root: Path) -> tuple[str, str]:
+    """Return the lane for what changed in a git work tree, and why; standard where git can't tell.
+
+    Changed is what differs from the point where the branch left its upstream or the default branch, what is not
+    committed, and what is not tracked. Runs git, which may block for GIT_SECONDS.
+    """
+    try:
+        return classify(changed_paths(root))
+    except (OSError, subprocess.SubprocessError) as error:
+        return STANDARD, f"the change is unknown: {_reason(error)}"
+
+
+def changed_paths(root: Path) -> frozenset[str]:
+    """Return the changed files of the project in `root`; raises OSError or SubprocessError where git can't tell."""
+    base = _base(root)
+    found = {*_git(root, "diff", "--name-only", "-z", "--relative", "--no-renames", "--no-ext-diff", base, "--")}
+    found.update(_git(root, "ls-files", "--others", "--exclude-standard", "-z"))
+    return frozenset(found - {""})
+
+
+def _base(root: Path) -> str:
+    """Return the commit that the work tree is compared with: where its branch left the one it will go into."""
+    _git(root, "rev-parse", "--is-inside-work-tree")
+    for branch in _targets(root):
+        try:
+            return _git(root, "merge-base", "HEAD", branch)[0].strip()
+        except subprocess.CalledProcessError:
+            continue  # no such branch, or no common commit
+    try:
+        return _git(root, "rev-parse", "--verify", "HEAD")[0].strip()
+    except subprocess.CalledProcessError:
+        return _git(root, "hash-object", "-t", "tree", os.devnull)[0].strip()  # no commit yet: all is new
+
+
+def _targets(root: Path) -> list[str]:
+    """Return branches that this one may go into; an upstream of the same name is only its own pushed copy."""
+    try:
+        upstream = _git(root, "rev-parse", "--abbrev-ref", "@{upstream}")[0].strip()
+        branch = _git(root, "rev-parse", "--abbrev-ref", "HEAD")[0].strip()
+    except subprocess.CalledProcessError:
+        return [*_DEFAULT_BRANCHES]
+    copy = upstream.partition("/")[2] == branch
+    return [*_DEFAULT_BRANCHES, upstream] if copy else [upstream, *_DEFAULT_BRANCHES]
+
+
+def _git(root: Path, *arguments: str) -> list[str]:
+    """Run git and return what it printed, split at NUL; it must not wait for a lock, a prompt or a hook."""
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    process = subprocess.run(
+        ["git", "-c", "core.fsmonitor=false", *arguments],
+        cwd=root,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=GIT_SECONDS,
+        check=True,
+    )
+    return process.stdout.decode(errors="surrogateescape").split("\0")
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case FileNotFoundError():
+            return "git is not installed, or the folder is not there"
+        case subprocess.TimeoutExpired():
+            return f"git did not answer within {GIT_SECONDS:.0f} s"
+        case subprocess.CalledProcessError(stderr=bytes() as text) if text.strip():
+            return text.decode(errors="replace").strip().splitlines()[0].removeprefix("fatal: ")[:200]
+    return str(error)
+
+
+def _document(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in _DOCS
+
+
+def _code(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in _CODE
+
+
+def _test(path: str) -> bool:
+    file = PurePosixPath(path)
+    stem = file.name.split(".")[0]
+    in_folder = any(part in ("tests", "test", "__tests__", "spec") for part in file.parts[:-1])
+    return (
+        in_folder
+        or stem.startswith("test_")
+        or stem.endswith("_test")
+        or ".test." in file.name
+        or ".spec." in file.name
+    )
+
+
+def _risky(path: str) -> bool:
+    name = PurePosixPath(path).name.lower()
+    requirements = name.endswith((".txt", ".in")) and name.startswith(("requirements", "constraints"))
+    return name in _RISKY_NAMES or requirements or path.startswith(_RISKY_FOLDERS) or name.startswith("dockerfile.")
+
+
+def _listed(paths: list[str]) -> str:
+    shown = ", ".join(path.encode(errors="surrogateescape").decode(errors="replace") for path in paths[:3])
+    return shown + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")

@@ -1,0 +1,50 @@
+"""Write the JSON Schema of `paropt.yml` for editors, from the models that read it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def render() -> str:
+    """Return the schema as text: every key with its description, values as a person writes them."""
+    from paropt_exporter.config.model import File
+
+    schema = _tidy(File.model_json_schema(mode="validation", ref_template="#/$defs/{model}"))
+    schema["$defs"].pop("File", None)
+    schema = {"$schema": DIALECT, **schema, "title": "paropt.yml"}
+    schema["patternProperties"] = {"^x-": {"description": "Ignored: a place for YAML anchors."}}
+    schema["$defs"]["Stage"]["oneOf"] = [{"required": [key]} for key in ("run", "call", "steps")]
+    schema["$defs"]["Items"]["oneOf"] = [{"required": [key]} for key in ("list", "glob", "command")]
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _tidy(node: Any) -> Any:
+    """Leave out what pydantic adds for itself: titles, null for keys that are not written, and empty unions."""
+    if isinstance(node, list):
+        return [_tidy(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    tidy = {key: _tidy(child) for key, child in node.items() if not _noise(key, child)}
+    if isinstance(tidy.get("default"), dict):
+        tidy["default"] = {key: value for key, value in tidy["default"].items() if value is not None}
+    choices = [choice for choice in tidy.get("anyOf", ()) if choice != {"type": "null"}]
+    if len(choices) == 1:
+        del tidy["anyOf"]
+        return {**choices[0], **tidy}
+    if choices:
+        tidy["anyOf"] = choices
+    return tidy
+
+
+def _noise(key: str, child: object) -> bool:
+    return (key == "title" and isinstance(child, str)) or (key == "default" and _nothing(child))
+
+
+def _nothing(default: object) -> bool:
+    """Whether a default says no more than that the key may be left out."""
+    if isinstance(default, dict):
+        return all(value is None for value in default.values())
+    return default is None or default == []
