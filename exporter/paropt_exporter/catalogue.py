@@ -177,3 +177,21 @@ OBSERVATIONS_DROPPED = _counter(
 )
 
 FAMILIES: tuple[Family, ...] = tuple(value for value in globals().values() if isinstance(value, Family))
+
+# The labels whose values no config decides, by family.
+CLOSED_VALUES: dict[Family, dict[str, tuple[str, ...]]] = {
+    RUNS: {"result": RUN_RESULTS},
+    STAGE_LAST_RESULT: {"result": RESULTS},
+    STAGE_RUNS: {"result": RESULTS},
+    TASK_ATTEMPTS: {"result": TASK_RESULTS},
+    POOL_WORKERS: {"state": WORKER_STATES},
+    POOL_FINISHED: {"result": POOL_RESULTS},
+    POOL_RESIZES: {"direction": DIRECTIONS, "reason": RESIZE_REASONS},
+    POOL_DEATHS: {"cause": DEATH_CAUSES},
+    SLA_VIOLATIONS: {"severity": SEVERITIES},
+    SLA_BREACHED: {"severity": SEVERITIES},
+    LANE_SLA_VIOLATIONS: {"severity": SEVERITIES},
+    LANE_SLA_BREACHED: {"severity": SEVERITIES},
+    BOTTLENECK: {"kind": STAGE_BOTTLENECKS},
+    LANE_BOTTLENECK: {"kind": LANE_BOTTLENECKS},
+}

@@ -107,7 +107,8 @@ def expected(connection: sqlite3.Connection, project: str, lane: str) -> Mapping
     """Return for each stage the median duration in seconds of its last successful runs."""
     query = """
     SELECT stage, duration FROM (
-      SELECT stage, stages.duration AS duration, row_number() OVER (PARTITION BY stage ORDER BY stages.started_ts DESC) AS age
+      SELECT stage, stages.duration AS duration,
+             row_number() OVER (PARTITION BY stage ORDER BY stages.started_ts DESC) AS age
       FROM stages JOIN runs USING (run_id) WHERE project = ? AND lane = ? AND stages.result = ?
     ) WHERE age <= ?
     """

@@ -19,8 +19,8 @@ from paropt_exporter.tally import LastValues, Totals
 log = logging.getLogger(__name__)
 
 KEEP_RUNS = 1000
-KEEP_SECONDS = 90 * 24 * 3600.0
-DECISIONS_PER_RUN = 10  # kept decisions are bounded too: they outnumber runs where the controller is busy
+KEEP_DECISIONS = 10_000  # of all runs together: a busy controller makes several a minute
+_UNBOUNDED = -1  # as SQLite's LIMIT has it
 
 
 class History:
@@ -38,8 +38,8 @@ class History:
     * `observe` never raises for the file's or the disk's sake: it says so once in the log and in `broken`. It may
       block for `schema.BUSY_SECONDS` if another process holds the file. After a failure only the start and the end
       of a run are tried again, so that a broken disk can't slow down each task.
-    * Totals and last values are never pruned; runs are kept while they are among the last `keep_runs` and younger
-      than `keep_seconds`.
+    * Totals and last values are never pruned; runs are kept while they are among the last `keep_runs` and no older
+      than `keep_seconds` (None: any number, any age).
 
     May be used from any thread. Reading methods raise `sqlite3.Error` if the file is damaged while in use.
     """
@@ -50,8 +50,8 @@ class History:
         *,
         project: str,
         clock: Clock,
-        keep_runs: int = KEEP_RUNS,
-        keep_seconds: float = KEEP_SECONDS,
+        keep_runs: int | None = KEEP_RUNS,
+        keep_seconds: float | None = None,
     ) -> None:
         self.path = path
         self.broken: str | None = None
@@ -152,17 +152,18 @@ class History:
                 yield marked
 
     def _prune(self) -> None:
-        oldest = self._clock.wall() - self._keep_seconds
+        oldest = self._clock.wall() - self._keep_seconds if self._keep_seconds is not None else 0.0
+        most = self._keep_runs if self._keep_runs is not None else _UNBOUNDED
         execute = self._connection.execute
         doomed = """
         SELECT run_id FROM runs WHERE project = ?1 AND ended_ts IS NOT NULL AND (started_ts < ?2 OR run_id NOT IN
           (SELECT run_id FROM runs WHERE project = ?1 ORDER BY started_ts DESC LIMIT ?3))
         """
-        gone = execute(doomed, (self._project, oldest, self._keep_runs)).fetchall()
+        gone = execute(doomed, (self._project, oldest, most)).fetchall()
         for table in ("tasks", "stages", "sla", "runs"):
             self._connection.executemany(f"DELETE FROM {table} WHERE run_id = ?", gone)  # nosec B608: literals above
         kept = "SELECT max(id) - ? FROM decisions"
-        execute(f"DELETE FROM decisions WHERE id <= ({kept})", (self._keep_runs * DECISIONS_PER_RUN,))  # nosec B608
+        execute(f"DELETE FROM decisions WHERE id <= ({kept})", (KEEP_DECISIONS,))  # nosec B608
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

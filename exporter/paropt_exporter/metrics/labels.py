@@ -4,24 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from paropt_exporter import catalogue
 from paropt_exporter.catalogue import Family
 from paropt_exporter.records import SlaLimit
-
-# The values that the catalogue closes; all other labels are the config's.
-CLOSED_VALUES: dict[Family, tuple[str, ...]] = {
-    catalogue.RUNS: catalogue.RUN_RESULTS,
-    catalogue.STAGE_RUNS: catalogue.RESULTS,
-    catalogue.STAGE_LAST_RESULT: catalogue.RESULTS,
-    catalogue.TASK_ATTEMPTS: catalogue.TASK_RESULTS,
-    catalogue.SLA_VIOLATIONS: catalogue.SEVERITIES,
-    catalogue.SLA_BREACHED: catalogue.SEVERITIES,
-    catalogue.LANE_SLA_VIOLATIONS: catalogue.SEVERITIES,
-    catalogue.LANE_SLA_BREACHED: catalogue.SEVERITIES,
-    catalogue.BOTTLENECK: catalogue.STAGE_BOTTLENECKS,
-    catalogue.LANE_BOTTLENECK: catalogue.LANE_BOTTLENECKS,
-}
 
 _LANE = (
     catalogue.RUNS,
@@ -107,6 +94,7 @@ def constants(lanes: Iterable[LaneLabels]) -> Iterator[tuple[Family, tuple[str, 
 
 
 def _product(families: Sequence[Family], place: tuple[str, ...]) -> Iterator[tuple[Family, tuple[str, ...]]]:
+    """Yield each family at a place, once for each value of its closed labels, which come last."""
     for family in families:
-        for value in CLOSED_VALUES.get(family, ("",)):
-            yield family, (*place, value) if value else place
+        for values in product(*catalogue.CLOSED_VALUES.get(family, {}).values()):
+            yield family, (*place, *values)

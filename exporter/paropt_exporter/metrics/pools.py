@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 
 from paropt_exporter import catalogue, host
 from paropt_exporter.catalogue import Family
@@ -43,9 +44,9 @@ def samples(pool: PoolStatistics, *, backlog: tuple[int, float]) -> Iterator[Sam
     yield catalogue.POOL_CPU, name, pool.cpu_seconds
     yield catalogue.POOL_RUN_DELAY, name, pool.run_delay_seconds
     yield catalogue.POOL_EPOCH, name, pool.epoch_timestamp_seconds
-    yield from _filled(catalogue.POOL_FINISHED, pool.name, dict.fromkeys(catalogue.POOL_RESULTS, 0), pool.finished)
-    yield from _filled(catalogue.POOL_DEATHS, pool.name, dict.fromkeys(catalogue.DEATH_CAUSES, 0), pool.deaths)
-    yield from _resizes(pool)
+    yield from _filled(catalogue.POOL_FINISHED, pool.name, {(result,): n for result, n in pool.finished.items()})
+    yield from _filled(catalogue.POOL_DEATHS, pool.name, {(cause,): n for cause, n in pool.deaths.items()})
+    yield from _filled(catalogue.POOL_RESIZES, pool.name, {(*change,): n for change, n in pool.resizes.items()})
 
 
 def host_samples() -> Iterator[Sample]:
@@ -61,12 +62,8 @@ def _workers(pool: PoolStatistics) -> Iterator[Sample]:
         yield catalogue.POOL_WORKERS, (pool.name, state), count
 
 
-def _filled(family: Family, pool: str, zeros: Mapping[str, int], counts: Mapping[str, int]) -> Iterator[Sample]:
-    for value, count in {**zeros, **counts}.items():
-        yield family, (pool, value), count
-
-
-def _resizes(pool: PoolStatistics) -> Iterator[Sample]:
-    known = {(direction, reason): 0 for direction in catalogue.DIRECTIONS for reason in catalogue.RESIZE_REASONS}
-    for (direction, reason), count in {**known, **pool.resizes}.items():
-        yield catalogue.POOL_RESIZES, (pool.name, direction, reason), count
+def _filled(family: Family, pool: str, counts: Mapping[tuple[str, ...], int]) -> Iterator[Sample]:
+    """Yield all of a family's closed label values, at 0 where nothing was counted."""
+    zeros = dict.fromkeys(product(*catalogue.CLOSED_VALUES[family].values()), 0)
+    for values, count in {**zeros, **counts}.items():
+        yield family, (pool, *values), count

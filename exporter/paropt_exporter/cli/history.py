@@ -1,0 +1,184 @@
+"""`history`: list past runs with their trend, or compare two of them stage by stage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TextIO
+
+from paropt_exporter.errors import UsageError
+
+if TYPE_CHECKING:
+    from paropt_exporter.history import History, RunSummary, StageSummary, Trend
+
+_RUN_HEADERS = ("run", "started", "lane", "result", "duration", "tasks", "failed", "tasks/s", "busy", "notes")
+_COMPARED_HEADERS = ("stage", "before", "after", "change", "result before", "result after")
+_NOTES_CHARACTERS = 60
+_KNOWN_RUNS = 5  # named in an error: enough to pick from, short enough to read
+
+
+def run(
+    history: History,
+    *,
+    lane: str | None,
+    limit: int,
+    output: str,
+    stdout: TextIO,
+    compare: tuple[str, str] | None = None,
+) -> int:
+    """Print runs as "text" or "json", or the stages of two runs beside each other; returns 0.
+
+    `compare`: two run ids or unambiguous beginnings of them. Raises UsageError if there is no such run.
+    """
+    if compare is not None:
+        before, after = (_run(history, run_id) for run_id in compare)
+        text = _dumped([before, after]) if output == "json" else _compared(before, after)
+    elif output == "json":
+        # A run that still goes on has no throughput yet, and would read as one that got slow.
+        text = _dumped([each for each in history.runs(lane, limit=limit) if each.result is not None])
+    else:
+        text = _listed(history, lane=lane, limit=limit)
+    stdout.write(text)
+    return 0
+
+
+def as_json(summary: RunSummary) -> dict[str, object]:
+    """Return a run as plain values, under the names of `pool.metrics`; `worker_utilization` is in percent."""
+    return {
+        "run_id": summary.run_id,
+        "lane": summary.lane,
+        "strategy": summary.strategy,
+        "result": summary.result.value if summary.result else None,
+        "reason": summary.reason,
+        "timestamp": _iso(summary.started_timestamp_seconds),
+        "total_duration_seconds": summary.duration_seconds,
+        "sequential_seconds": summary.sequential_seconds,
+        "total_tasks": summary.total_tasks,
+        "completed_tasks": summary.completed_tasks,
+        "failed_tasks": summary.failed_tasks,
+        "throughput_tasks_per_second": summary.throughput_tasks_per_second,
+        "worker_utilization": summary.busy_ratio * 100,
+        "sla_warned": summary.warned,
+        "sla_broken": summary.broken,
+        "interrupted": summary.interrupted,
+        "bottlenecks": [bottleneck.sentence for bottleneck in summary.bottlenecks],
+        "stage_metrics": [_stage_json(stage) for stage in summary.stages],
+    }
+
+
+def _stage_json(stage: StageSummary) -> dict[str, object]:
+    return {
+        "stage_name": stage.stage,
+        "stage_number": stage.number,
+        "pool": stage.pool,
+        "result": stage.result.value if stage.result else None,
+        "message": stage.message,
+        "tasks": stage.tasks,
+        "tasks_failed": stage.tasks_failed,
+        "attempts": stage.attempts,
+        "duration_seconds": stage.duration_seconds,
+        "cpu_seconds": stage.cpu_seconds,
+        "memory_peak_bytes": stage.memory_peak_bytes,
+        "sla_warned": stage.warned,
+        "sla_broken": stage.broken,
+    }
+
+
+def _run(history: History, run_id: str) -> RunSummary:
+    found = history.run(run_id)
+    if found is None:
+        known = ", ".join(each.run_id for each in history.runs(limit=_KNOWN_RUNS))
+        raise UsageError(f"no single run {run_id!r} in the history; the latest are {known or 'none'}")
+    return found
+
+
+def _dumped(summaries: Sequence[RunSummary]) -> str:
+    return json.dumps([as_json(summary) for summary in summaries], indent=2) + "\n"
+
+
+def _listed(history: History, *, lane: str | None, limit: int) -> str:
+    summaries = history.runs(lane, limit=limit)
+    if not summaries:
+        return f"no runs of lane {lane} yet\n" if lane else "no runs yet\n"
+    lines = _table(_RUN_HEADERS, [_run_row(summary) for summary in summaries])
+    lanes = dict.fromkeys(summary.lane for summary in summaries)
+    trends = [line for name in lanes if (trend := history.trend(name, limit=limit)) for line in _trend(name, trend)]
+    return "\n".join([*lines, *([""] if trends else []), *trends, ""])
+
+
+def _run_row(summary: RunSummary) -> tuple[str, ...]:
+    return (
+        summary.run_id,
+        f"{datetime.fromtimestamp(summary.started_timestamp_seconds).astimezone():%Y-%m-%d %H:%M:%S}",
+        summary.lane,
+        summary.result.value if summary.result else "running",
+        f"{summary.duration_seconds:.1f} s",
+        str(summary.total_tasks),
+        str(summary.failed_tasks),
+        f"{summary.throughput_tasks_per_second:.2f}",
+        f"{summary.busy_ratio:.0%}",
+        _shortened(summary.reason or "; ".join(bottleneck.sentence for bottleneck in summary.bottlenecks)),
+    )
+
+
+def _trend(lane: str, trend: Trend) -> Iterator[str]:
+    runs = "run" if trend.earlier_runs == 1 else "runs"
+    yield (
+        f"trend of {lane}: {trend.latest:.2f} tasks/s in the latest run, "
+        f"{trend.average:.2f} on average over {trend.earlier_runs} earlier {runs}"
+    )
+    if trend.degraded:
+        yield (
+            f"degraded: {lane} is at {trend.latest / trend.average:.0%} of its average; "
+            "`history --compare` with an earlier run shows which stage"
+        )
+
+
+def _compared(before: RunSummary, after: RunSummary) -> str:
+    old, new = ({stage.stage: stage for stage in summary.stages} for summary in (before, after))
+    rows = [_compared_row(name, old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
+    total = (
+        "whole run",
+        f"{before.duration_seconds:.1f} s",
+        f"{after.duration_seconds:.1f} s",
+        _change(before.duration_seconds, after.duration_seconds),
+        before.result.value if before.result else "running",
+        after.result.value if after.result else "running",
+    )
+    heading = f"{before.lane} {before.run_id} -> {after.lane} {after.run_id}"
+    return "\n".join([heading, *_table(_COMPARED_HEADERS, [*rows, total]), ""])
+
+
+def _compared_row(name: str, before: StageSummary | None, after: StageSummary | None) -> tuple[str, ...]:
+    change = _change(before.duration_seconds, after.duration_seconds) if before and after else ""
+    return (name, _took(before), _took(after), change, _came_of(before), _came_of(after))
+
+
+def _took(stage: StageSummary | None) -> str:
+    return f"{stage.duration_seconds:.1f} s" if stage else "-"
+
+
+def _came_of(stage: StageSummary | None) -> str:
+    if stage is None:
+        return "-"
+    return stage.result.value if stage.result else "running"
+
+
+def _change(before: float, after: float) -> str:
+    return f"{after / before - 1:+.0%}" if before > 0 and after > 0 else ""
+
+
+def _table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    lines = [headers, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _NOTES_CHARACTERS else line[: _NOTES_CHARACTERS - 1] + "…"
+
+
+def _iso(timestamp_seconds: float) -> str:
+    return datetime.fromtimestamp(timestamp_seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
