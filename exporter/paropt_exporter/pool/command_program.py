@@ -36,13 +36,11 @@ def find_program(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> s
     raise CannotRun(f"cannot run {name!r}: {refused or missing}")
 
 
-def explain(argv: Sequence[str], code: int, *, where: str, program: str) -> CannotRun:
-    """Say what the system's refusal to start `program` means; `where` is the file that it names."""
+def explain(argv: Sequence[str], code: int, *, program: Path, entered: bool) -> CannotRun:
+    """Say what the system's refusal means: of the command's folder, or, that `entered`, of its program."""
     name = argv[0]
-    if where and where != program:
-        return CannotRun(
-            f"cannot run {name!r}: cannot enter its folder {where!r}: {os.strerror(code)}: correct its cwd"
-        )
+    if not entered:
+        return CannotRun(f"cannot run {name!r}: cannot enter its folder: {os.strerror(code)}: correct its cwd")
     meaning = {
         errno.ENOENT: f"its first line names an interpreter that is missing{_interpreter(program)}: install it",
         errno.EACCES: f"permission denied: chmod +x {program}, and see that its folder allows running programs",
@@ -80,9 +78,9 @@ def _problem(path: Path) -> str:
     return "" if os.access(path, os.X_OK) else f"permission denied: chmod +x {path}"
 
 
-def _interpreter(program: str) -> str:
+def _interpreter(program: Path) -> str:
     try:
-        with Path(program).open("rb") as file:
+        with program.open("rb") as file:
             line = file.readline(256)
     except OSError:
         return ""

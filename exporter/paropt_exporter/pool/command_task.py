@@ -157,7 +157,7 @@ class CommandTask:
         finally:
             _drain(output, capture)
         if "failed" in frame:
-            raise explain(step, frame["failed"], where=frame["where"], program=program)
+            raise explain(step, frame["failed"], program=self._cwd / program, entered=frame["entered"])
         status = frame["ended"]
         if frame["left"]:
             log.warning(

@@ -68,12 +68,16 @@ class Command:
 
     def start(self, frame: dict[str, Any]) -> Tree | None:  # Any: what JSON gives
         """Start the main process; a failure is told and gives None."""
+        entered = False
         try:
+            os.chdir(frame["cwd"].encode("latin-1"))  # posix_spawn can't; here there is one thread to be moved
+            entered = True
             pid = _spawn(frame, self._output)
         except OSError as error:
-            self._tell(failed=error.errno, where=error.filename or "")
+            self._tell(failed=error.errno, entered=entered)
             return None
         finally:
+            os.chdir("/")  # a folder that someone works in can't be unmounted
             os.close(self._output)
             self._output = -1
         self.tree = Tree(pid, f"{MARK}={frame['mark']}")
@@ -138,23 +142,18 @@ def _unread_bytes(channel: socket.socket) -> int:
 
 
 def _spawn(frame: dict[str, Any], output: int) -> int:  # Any: what JSON gives
-    """Start the main process and return its pid; an OSError's file name is the folder's, or the program's."""
     environment = {key.encode("latin-1"): value.encode("latin-1") for key, value in frame["env"].items()}
     environment[MARK.encode()] = frame["mark"].encode()
-    os.chdir(frame["cwd"].encode("latin-1"))  # posix_spawn has no folder of its own; this process has one thread
-    try:
-        return os.posix_spawn(
-            frame["program"].encode("latin-1"),
-            [argument.encode("latin-1") for argument in frame["argv"]],
-            environment,
-            file_actions=(
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, output, 1),
-                (os.POSIX_SPAWN_DUP2, output, 2),
-            ),
-            setsid=True,
-            setsigmask=(),
-            setsigdef=DEFAULT_SIGNALS,
-        )
-    finally:
-        os.chdir("/")  # a folder that someone works in can't be unmounted
+    return os.posix_spawn(
+        frame["program"].encode("latin-1"),
+        [argument.encode("latin-1") for argument in frame["argv"]],
+        environment,
+        file_actions=(
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, output, 1),
+            (os.POSIX_SPAWN_DUP2, output, 2),
+        ),
+        setsid=True,
+        setsigmask=(),
+        setsigdef=DEFAULT_SIGNALS,
+    )

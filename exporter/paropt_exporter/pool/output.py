@@ -33,8 +33,8 @@ class Capture:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self.file_error = ""
+        self.held_bytes = 0
         self._chunks: deque[bytes] = deque()
-        self._held_bytes = 0
         self._dropped_bytes = 0
         self._file = self._opened(path)
 
@@ -49,11 +49,13 @@ class Capture:
     def write(self, chunk: bytes) -> None:
         """Take what was just read."""
         self._write_file(chunk)
-        self._chunks.append(chunk)
-        self._held_bytes += len(chunk)
-        while self._held_bytes - len(self._chunks[0]) >= RAW_BYTES:
+        kept = chunk[-RAW_BYTES:]
+        self._dropped_bytes += len(chunk) - len(kept)
+        self._chunks.append(kept)
+        self.held_bytes += len(kept)
+        while self.held_bytes - len(self._chunks[0]) >= RAW_BYTES:
             gone = len(self._chunks.popleft())
-            self._held_bytes -= gone
+            self.held_bytes -= gone
             self._dropped_bytes += gone
 
     def text(self) -> str:
@@ -64,7 +66,7 @@ class Capture:
         missing = self._dropped_bytes + len(whole) - len(kept)
         if not missing:
             return kept
-        return f"[the first {missing} bytes are not kept]\n{_from_line_start(kept)}"
+        return f"[about {missing} bytes before this are not kept]\n{_from_line_start(kept)}"
 
     def close(self) -> None:
         """Close the file, if there is one."""
