@@ -1,0 +1,374 @@
+"""What a scrape shows of lanes, stages, pools and the host."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from event_samples import LIMIT, START, limit_reached, run_ended, run_started, stage_ended, stage_started, task
+from paropt_exporter import catalogue
+from paropt_exporter.catalogue import Family
+from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels, client
+from paropt_exporter.records import LiveStage, PoolStatistics, Result
+from paropt_exporter.tally import HistogramTotal, LastValues, Totals
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.txt"
+OPENMETRICS = "application/openmetrics-text;version=1.0.0"
+LINT = {"lane": "standard", "stage": "lint"}
+LANE = LaneLabels(
+    lane="standard",
+    total=LIMIT,
+    interval_seconds=600.0,
+    stages=(
+        StageLabels(name="lint", number=2, pool="commands", sla=LIMIT),
+        StageLabels(name="unit", number=4, pool="threads"),
+    ),
+)
+POOL = PoolStatistics(
+    name="commands",
+    target=4,
+    live=4,
+    busy=2,
+    idle=1,
+    starting=0,
+    draining=1,
+    queued=3,
+    oldest_queued_age_seconds=1.5,
+    submitted=10,
+    busy_seconds=12.25,
+    slot_seconds=20.5,
+    cpu_seconds=8.0,
+    run_delay_seconds=0.5,
+    epoch_timestamp_seconds=START + 0.123456,
+    finished={"success": 4, "failure": 1},
+    resizes={("up", "demand"): 2},
+    deaths={"signal": 1},
+)
+
+
+class Running:
+    """The live stages of an engine that the test plays."""
+
+    def __init__(self) -> None:
+        self.stages: tuple[LiveStage, ...] = ()
+
+    def lint(self, *, cpu: float, memory: int = 0) -> None:
+        self.stages = (
+            LiveStage(
+                lane="standard",
+                stage="lint",
+                tasks=1,
+                tasks_ended=0,
+                started_timestamp_seconds=START,
+                cpu_seconds=cpu,
+                memory_bytes=memory,
+            ),
+        )
+
+
+def a_lane(**arguments: object) -> Metrics:
+    return Metrics(project="shop", lanes=(LANE,), **arguments)  # type: ignore[arg-type]  # each test names its own
+
+
+def value(metrics: Metrics, family: Family, **labels: str) -> float | None:
+    page = metrics.render()[0].decode()
+    wanted = {"project": "shop", **labels}
+    samples = [sample for parsed in parse_text(page) for sample in parsed.samples if sample.name == family.name]
+    return next((sample.value for sample in samples if sample.labels == wanted), None)
+
+
+def count(metrics: Metrics, family: Family, **labels: str) -> float | None:
+    found = [s for f in parse_text(metrics.render()[0].decode()) for s in f.samples if s.name == f"{family.name}_count"]
+    return next((sample.value for sample in found if sample.labels == {"project": "shop", **labels}), None)
+
+
+def populated(**arguments: object) -> Metrics:
+    metrics = a_lane(
+        pools=lambda: (POOL,),
+        bounds={"commands": (1, 8)},
+        backlog=lambda: {"commands": (2, 4.0)},
+        dropped=lambda: {"history": 0},
+        revision="abc",
+        **arguments,
+    )
+    lint = stage_ended(seconds=31.0, broken=True)
+    for event in (
+        run_started(),
+        stage_started(),
+        task(seconds=31.0),
+        limit_reached(broken=False),
+        limit_reached(broken=True),
+        lint,
+        stage_started("unit", tasks=2, sla=None),
+        task("unit", cpu=0.0),
+    ):
+        metrics.observe(event)
+    return metrics
+
+
+def test_counters_histograms_and_flags_of_the_config_are_zero_from_the_first_scrape() -> None:
+    metrics = a_lane()
+    assert value(metrics, catalogue.RUNS, lane="standard", result="failure") == 0
+    assert value(metrics, catalogue.STAGE_RUNS, **LINT, result="timeout") == 0
+    assert value(metrics, catalogue.STAGE_LAST_RESULT, **LINT, result="success") == 0
+    assert value(metrics, catalogue.SLA_VIOLATIONS, **LINT, severity="critical") == 0
+    assert value(metrics, catalogue.BOTTLENECK, **LINT, kind="gil_bound") == 0
+    assert value(metrics, catalogue.STAGE_CPU, **LINT) == 0
+    assert count(metrics, catalogue.TASK_QUEUE_WAIT, **LINT) == 0
+
+
+def test_timestamps_and_last_values_are_absent_until_they_are_known() -> None:
+    metrics = a_lane()
+    for family in (catalogue.RUN_LAST_SUCCESS, catalogue.RUN_LAST_COMPLETION):
+        assert value(metrics, family, lane="standard") is None
+    for family in (catalogue.STAGE_LAST_DURATION, catalogue.STAGE_MEMORY_PEAK, catalogue.SLA_DEADLINE):
+        assert value(metrics, family, **LINT) is None
+
+
+def test_limits_and_the_interval_are_what_the_config_says() -> None:
+    metrics = a_lane()
+    assert value(metrics, catalogue.SLA_LIMIT, **LINT) == 30
+    assert value(metrics, catalogue.SLA_WARNING, **LINT) == 24
+    assert value(metrics, catalogue.LANE_SLA_LIMIT, lane="standard") == 30
+    assert value(metrics, catalogue.RUN_INTERVAL, lane="standard") == 600
+    assert value(metrics, catalogue.STAGE_INFO, **LINT, number="2", pool="commands") == 1
+
+
+def test_a_stage_without_a_limit_has_no_sla_families() -> None:
+    metrics = a_lane()
+    assert value(metrics, catalogue.SLA_CHECKS, lane="standard", stage="unit") is None
+    assert value(metrics, catalogue.SLA_LIMIT, lane="standard", stage="unit") is None
+
+
+def test_a_stage_is_running_with_a_deadline_from_its_start_to_its_end() -> None:
+    metrics = a_lane()
+    metrics.observe(stage_started())
+    assert value(metrics, catalogue.STAGE_RUNNING, **LINT) == 1
+    assert value(metrics, catalogue.SLA_DEADLINE, **LINT) == START + 30
+    metrics.observe(stage_ended())
+    assert value(metrics, catalogue.STAGE_RUNNING, **LINT) == 0
+    assert value(metrics, catalogue.SLA_DEADLINE, **LINT) is None
+
+
+def test_progress_counts_tasks_that_ended_for_good_and_starts_over_with_the_next_run() -> None:
+    metrics = a_lane()
+    for event in (run_started(), stage_started(tasks=2), task(final=False, result=Result.FAILURE), task(attempt=2)):
+        metrics.observe(event)
+    assert value(metrics, catalogue.STAGE_PROGRESS, **LINT) == 0.5
+    metrics.observe(run_started("r2"))
+    assert value(metrics, catalogue.STAGE_PROGRESS, **LINT) == 0
+
+
+def test_a_lane_is_in_progress_from_its_start_to_its_end() -> None:
+    metrics = a_lane()
+    metrics.observe(run_started())
+    assert value(metrics, catalogue.RUN_IN_PROGRESS, lane="standard") == 1
+    metrics.observe(run_ended())
+    assert value(metrics, catalogue.RUN_IN_PROGRESS, lane="standard") == 0
+    assert value(metrics, catalogue.RUN_LAST_SUCCESS, lane="standard") == START + 4
+
+
+def test_a_breach_shows_while_the_stage_still_runs_and_until_its_next_good_run() -> None:
+    metrics = a_lane()
+    for event in (stage_started(), limit_reached(broken=False), limit_reached(broken=True)):
+        metrics.observe(event)
+    assert value(metrics, catalogue.SLA_BREACHED, **LINT, severity="normal") == 1
+    metrics.observe(stage_ended(broken=True))
+    metrics.observe(stage_started(run_id="r2"))
+    assert value(metrics, catalogue.SLA_BREACHED, **LINT, severity="normal") == 1
+    metrics.observe(stage_ended(run_id="r2"))
+    assert value(metrics, catalogue.SLA_BREACHED, **LINT, severity="normal") == 0
+    assert value(metrics, catalogue.SLA_WARNINGS, **LINT) == 1
+    assert value(metrics, catalogue.SLA_VIOLATIONS, **LINT, severity="normal") == 1
+    assert value(metrics, catalogue.SLA_CHECKS, **LINT) == 2
+
+
+def test_cpu_time_counts_running_tasks_up_to_the_scrape() -> None:
+    running = Running()
+    metrics = a_lane(live=lambda: running.stages)
+    metrics.observe(task(cpu=2.0))
+    running.lint(cpu=0.75)
+    assert value(metrics, catalogue.STAGE_CPU, **LINT) == 2.75
+    running.stages = ()
+    metrics.observe(task(cpu=1.0))
+    assert value(metrics, catalogue.STAGE_CPU, **LINT) == 3.0
+
+
+def test_cpu_time_never_goes_down_when_a_task_ends_between_two_scrapes() -> None:
+    running = Running()
+    metrics = a_lane(live=lambda: running.stages)
+    running.lint(cpu=5.0)
+    assert value(metrics, catalogue.STAGE_CPU, **LINT) == 5.0
+    running.stages = ()  # ended, and its record is still on its way
+    assert value(metrics, catalogue.STAGE_CPU, **LINT) == 5.0
+    metrics.observe(task(cpu=4.9))  # the last sample was a little high
+    assert value(metrics, catalogue.STAGE_CPU, **LINT) == 5.0
+    metrics.observe(task(cpu=1.0))
+    assert value(metrics, catalogue.STAGE_CPU, **LINT) == pytest.approx(5.9)
+
+
+def test_the_memory_peak_rises_with_a_running_stage_and_is_its_own_at_its_end() -> None:
+    running = Running()
+    metrics = a_lane(live=lambda: running.stages)
+    metrics.observe(stage_ended(memory=100))
+    running.lint(cpu=0.0, memory=70)
+    assert value(metrics, catalogue.STAGE_MEMORY_PEAK, **LINT) == 100
+    running.lint(cpu=0.0, memory=130)
+    assert value(metrics, catalogue.STAGE_MEMORY_PEAK, **LINT) == 130
+    running.stages = ()
+    metrics.observe(stage_ended(memory=90))
+    assert value(metrics, catalogue.STAGE_MEMORY_PEAK, **LINT) == 90
+
+
+def test_memory_of_a_stage_that_ended_without_a_measurement_is_taken_back() -> None:
+    running = Running()
+    metrics = a_lane(live=lambda: running.stages)
+    running.lint(cpu=0.0, memory=130)
+    assert value(metrics, catalogue.STAGE_MEMORY_PEAK, **LINT) == 130
+    running.stages = ()
+    assert value(metrics, catalogue.STAGE_MEMORY_PEAK, **LINT) is None
+
+
+def test_pool_families_come_from_the_pools_own_statistics() -> None:
+    metrics = populated()
+    workers = {s: value(metrics, catalogue.POOL_WORKERS, pool="commands", state=s) for s in catalogue.WORKER_STATES}
+    assert workers == {"busy": 2, "idle": 1, "starting": 0, "draining": 1}
+    assert value(metrics, catalogue.POOL_SIZE_MAX, pool="commands") == 8
+    assert value(metrics, catalogue.POOL_BUSY, pool="commands") == 12.25
+    assert value(metrics, catalogue.POOL_EPOCH, pool="commands") == START + 0.123456
+    assert value(metrics, catalogue.POOL_RESIZES, pool="commands", direction="up", reason="demand") == 2
+    assert value(metrics, catalogue.POOL_RESIZES, pool="commands", direction="down", reason="bounds") == 0
+    assert value(metrics, catalogue.POOL_FINISHED, pool="commands", result="error") == 0
+    assert value(metrics, catalogue.POOL_DEATHS, pool="commands", cause="exit") == 0
+
+
+def test_ready_tasks_outside_of_the_pool_wait_in_its_queue_too() -> None:
+    metrics = populated()
+    assert value(metrics, catalogue.POOL_QUEUE_DEPTH, pool="commands") == 5
+    assert value(metrics, catalogue.POOL_OLDEST_AGE, pool="commands") == 4.0
+
+
+def test_a_pool_that_is_gone_leaves_the_page() -> None:
+    pools = [POOL]
+    metrics = a_lane(pools=lambda: tuple(pools))
+    assert value(metrics, catalogue.POOL_SIZE, pool="commands") == 4
+    pools.clear()
+    assert value(metrics, catalogue.POOL_SIZE, pool="commands") is None
+
+
+def test_totals_and_last_values_go_on_from_history() -> None:
+    buckets = [0.0] * 24
+    buckets[-1] = 3.0
+    totals = Totals(
+        counters={(catalogue.RUNS.name, ("standard", "success")): 41.0},
+        histograms={(catalogue.RUN_DURATION.name, ("standard",)): HistogramTotal(buckets=tuple(buckets), sum=9e3)},
+    )
+    last = LastValues(gauges={(catalogue.RUN_LAST_SUCCESS.name, ("standard",)): START})
+    metrics = a_lane(totals=totals, last=last)
+    assert value(metrics, catalogue.RUN_LAST_SUCCESS, lane="standard") == START
+    metrics.observe(run_ended())
+    assert value(metrics, catalogue.RUNS, lane="standard", result="success") == 42
+    assert count(metrics, catalogue.RUN_DURATION, lane="standard") == 4
+
+
+def test_a_stage_that_the_config_no_longer_has_does_not_come_back_from_history() -> None:
+    gone = ("standard", "gone", "success")
+    metrics = a_lane(totals=Totals(counters={(catalogue.STAGE_RUNS.name, gone): 7.0}))
+    assert value(metrics, catalogue.STAGE_RUNS, lane="standard", stage="gone", result="success") is None
+
+
+def test_names_in_history_that_this_version_does_not_know_are_passed_over() -> None:
+    totals = Totals(counters={("paropt_of_another_version_total", ("standard",)): 1.0})
+    assert value(a_lane(totals=totals), catalogue.RUNS, lane="standard", result="success") == 0
+
+
+def test_label_values_are_escaped() -> None:
+    odd = 'a "quoted"\\back\nslash'
+    stages = (StageLabels(name=odd, number=2, pool="commands"),)
+    metrics = Metrics(project="shop", lanes=(LaneLabels(lane="standard", stages=stages),))
+    assert value(metrics, catalogue.STAGE_RUNNING, lane="standard", stage=odd) == 0
+
+
+def test_the_page_is_what_prometheus_clients_own_writer_gives() -> None:
+    metrics = populated(process_metrics=False)
+    assert without_host(metrics.render()[0]) == without_host(client.text_page(metrics.registry))
+    assert without_host(metrics.render(OPENMETRICS)[0]) == without_host(client.openmetrics_page(metrics.registry))
+
+
+def test_the_page_parses_as_openmetrics() -> None:
+    names = {family.name for family in parse_openmetrics(populated().render(OPENMETRICS)[0].decode())}
+    assert {family.name.removesuffix("_total") for family in catalogue.FAMILIES} - names == {
+        catalogue.RUN_LAST_SUCCESS.name,
+        catalogue.RUN_LAST_COMPLETION.name,
+        catalogue.SLA_DEADLINE.name,
+    }
+
+
+def test_every_family_of_the_catalogue_is_on_the_page_once_a_lane_has_run() -> None:
+    metrics = populated()
+    metrics.observe(run_ended())
+    metrics.observe(stage_started())
+    names = {family.name for family in parse_text(metrics.render()[0].decode())}
+    assert {family.name.removesuffix("_total") for family in catalogue.FAMILIES} - names == set()
+
+
+def test_process_and_gc_metrics_can_be_left_out() -> None:
+    assert b"process_cpu_seconds_total" in a_lane().render()[0]
+    assert b"python_gc_collections_total" in a_lane().render()[0]
+    assert b"process_" not in a_lane(process_metrics=False).render()[0]
+
+
+def test_no_created_series_are_exported() -> None:
+    assert b"_created" not in populated().render()[0]
+    assert b"_created" not in populated().render(OPENMETRICS)[0]
+
+
+def test_promtool_finds_nothing_to_complain_about() -> None:
+    metrics = populated()
+    metrics.observe(run_ended())
+    check = subprocess.run(
+        ["promtool", "check", "metrics"], input=metrics.render()[0], capture_output=True, timeout=60, check=False
+    )
+    assert (check.returncode, check.stdout, check.stderr) == (0, b"", b"")
+
+
+def test_the_page_is_the_golden_one() -> None:
+    metrics = populated(process_metrics=False)
+    lines = without_host(metrics.render()[0]).splitlines(keepends=True)
+    page = "".join(line for line in lines if not line.startswith(f"{catalogue.BUILD_INFO.name}{{"))
+    assert page == GOLDEN.read_text(), f"if this change is meant: {__name__} has `write_golden`"
+
+
+def test_prometheus_multiproc_dir_is_dropped_before_the_client_is_imported(tmp_path: Path) -> None:
+    script = (
+        "import os, logging; logging.basicConfig()\n"
+        "from paropt_exporter.metrics import LaneLabels, Metrics\n"
+        "Metrics(project='p', lanes=()).render()\n"
+        "from prometheus_client import values\n"
+        "print(values.ValueClass.__name__, 'PROMETHEUS_MULTIPROC_DIR' in os.environ)\n"
+    )
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stdout == "MutexValue False\n"
+    assert "ignored" in ran.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def without_host(page: bytes) -> str:
+    """Leave out what the machine decides from one moment to the next."""
+    samples = (catalogue.HOST_MEMORY.name + "{", catalogue.HOST_CPUS.name + "{")
+    return "".join(line for line in page.decode().splitlines(keepends=True) if not line.startswith(samples))
+
+
+def write_golden() -> None:
+    page = without_host(populated(process_metrics=False).render()[0])
+    kept = [line for line in page.splitlines(keepends=True) if not line.startswith(f"{catalogue.BUILD_INFO.name}{{")]
+    GOLDEN.write_text("".join(kept))
