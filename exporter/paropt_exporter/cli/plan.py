@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _HEADERS = ("order", "number", "stage", "tasks", "pool", "expected", "limit", "needs", "work")
 _LONGEST_WORK = 60
+_WIDE_COLUMNS = 120  # of a terminal; a narrower one has no room for the work
 
 
 def run(plan: Plan, *, output: str, stdout: TextIO) -> int:
@@ -215,8 +216,10 @@ def _print_table(plan: Plan, stdout: TextIO) -> None:
 
     console = Console(file=stdout, highlight=False)
     table = Table()
-    for header in _HEADERS:
-        table.add_column(header, no_wrap=header != "work", overflow="fold")
+    headers = _HEADERS if console.width >= _WIDE_COLUMNS else _HEADERS[:-1]
+    for header in headers:
+        table.add_column(header, no_wrap=header == "stage", overflow="fold")
     for place, stage in enumerate(_running(plan), start=1):
-        table.add_row(*(Text(cell) for cell in _row(place, stage)))  # Text: brackets in a command are no markup
+        cells = _row(place, stage)[: len(headers)]
+        table.add_row(*(Text(cell) for cell in cells))  # Text: brackets in a command are no markup
     console.print(Text(_heading(plan)), table, *(Text(line) for line in _closing(plan)), sep="\n")

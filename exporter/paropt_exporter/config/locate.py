@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,10 +18,10 @@ def discover(flag: str | None, environ: Mapping[str, str], *, folder: Path = Pat
         if named is None:
             continue
         path = Path(named)
-        if not named or not (path.exists() or path.is_symlink()):
+        if not named or not os.path.lexists(path):
             raise UsageError(f"{source}: there is no file {named!r}: correct the path, or leave it out")
         return path
-    found = [folder / name for name in NAMES if (folder / name).exists() or (folder / name).is_symlink()]
+    found = [folder / name for name in NAMES if os.path.lexists(folder / name)]
     if len(found) > 1:
         raise UsageError("there are paropt.yml and paropt.yaml: remove one, or name one with --config.file")
     return found[0] if found else None

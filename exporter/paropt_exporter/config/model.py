@@ -84,6 +84,13 @@ class Workers(Shorthand):
             return {"min": value, "max": value, "start": value}
         return value
 
+    @model_validator(mode="after")
+    def _rising(self) -> Workers:
+        given = [number for number in (self.min, self.start, self.max) if number is not None]
+        if given != sorted(given):
+            raise ValueError(f"min, start and max must not fall: {', '.join(map(str, given))}")
+        return self
+
 
 class Sla(Shorthand):
     """A limit on a duration, checked while the work runs: a duration, or a mapping."""

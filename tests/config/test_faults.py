@@ -1,0 +1,254 @@
+"""Every way in which a config file can be wrong, each told with its place: the table "Config" of the faults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import configs
+from paropt_exporter import config
+from paropt_exporter.config.checks import Machine, cross_check
+from paropt_exporter.config.document import LARGEST_FILE_BYTES
+from paropt_exporter.errors import ConfigError
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+BOMB = "x-a: &a [0,0,0,0,0,0,0,0,0,0]\n" + "".join(
+    f"x-{new}: &{new} [{','.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+def test_all_faults_of_a_file_are_told_at_once_with_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(GOLDEN)
+    with pytest.raises(ConfigError) as caught:
+        config.read(Path("faults.yml"), root=Path())
+    assert str(caught.value) + "\n" == (GOLDEN / "faults.txt").read_text()
+
+
+def test_aliases_that_multiply_are_refused_and_not_expanded(tmp_path: Path) -> None:
+    told = configs.faults(tmp_path, BOMB + configs.stage())
+    assert told == [
+        "paropt.yml:1:1: file: with its aliases written out the file has more than 1,000,000 values, the most allowed"
+    ]
+
+
+def test_a_value_that_contains_itself_is_refused(tmp_path: Path) -> None:
+    assert "contains itself" in configs.faults(tmp_path, "stages: &a [*a]\n")[0]
+
+
+def test_a_key_that_stands_twice_is_told_at_its_second_place(tmp_path: Path) -> None:
+    told = configs.faults(tmp_path, configs.stage() + "web: {}\nweb: {}\n")
+    assert told == ["paropt.yml:4:1: web: the key 'web' stands here twice (first in line 3)"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "1:1: file: the file is empty"),
+        (b"# nothing\n", "1:1: file: the file is empty"),
+        (b"stages:\n\t- a\n", "2:1: file: a tab stands in the indentation"),
+        (b"\xff\xfes\x00t\x00", "1:1: file: the file is UTF-16"),
+        (b"project: caf\xe9\n", "1:13: file: byte 0xe9 is no UTF-8"),
+        (b"project: a\nb\x00: 1\n", "2:2: file: control character U+0000"),
+        (b"project: a\x1b[31m\n", "1:11: file: control character U+001B"),
+        (b"stages: [\n", "2:1: file: no valid YAML"),
+        (b"a: *b\n", "1:4: file: no valid YAML"),
+        (b"web: {}\n---\nweb: {}\n", "2:1: file: a second document"),
+        (b"- a\n", "1:1: file: expected a mapping, found a list"),
+        (b"word\n", "1:1: file: expected a mapping, found 'word'"),
+        (b"? [a, b]\n: 1\n", "1:3: file: a key must be a word, found a list"),
+        (b"[" * 100_000, "no valid YAML"),
+        (b"web: " + b"[" * 60 + b"]" * 60 + b"\n", "nested deeper than 50 levels"),
+        (b"project: !!python/object/apply:os.system ['true']\n", "1:10: project: the tag"),
+        (b"project: !!python/name:os.system x\n", "1:10: project: the tag"),
+        (b"project: !mine x\n", "1:10: project: the tag '!mine' is not allowed"),
+        (b"project: !!int x\n", "1:10: project: 'x' does not fit its tag"),
+        (b"web: {max_requests: " + b"9" * 5000 + b"}\n", "1:21: web.max_requests: a number of 5000 characters"),
+        (b"web: {<<: 5}\n", "1:11: web.'<<': only mappings can be merged"),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_bytes_that_are_no_config_get_one_clear_line(tmp_path: Path, content: bytes, message: str) -> None:
+    told = configs.faults(tmp_path, content)
+    assert message in told[0], told
+
+
+@pytest.mark.parametrize("size", [LARGEST_FILE_BYTES + 1, 10_000_000])
+def test_a_file_that_is_too_large_is_refused_with_the_bound(tmp_path: Path, size: int) -> None:
+    told = configs.faults(tmp_path, b"#" * size)
+    assert told == ["paropt.yml:1:1: file: the file is larger than 4 MB, the most that is read"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"name": "yes"}, "stages[0].name: expected a string, found the boolean true (YAML reads yes as a boolean"),
+        ({"name": "on"}, "YAML reads on as a boolean"),
+        ({"timeout": "no"}, "stages[0].timeout: expected a duration"),
+        ({"timeout": "-5"}, "expected a duration above 0, found -5"),
+        ({"timeout": ".nan"}, "found nan"),
+        ({"timeout": "-.inf"}, "found -inf"),
+        ({"timeout": "99999y"}, "too long"),
+        ({"timeout": "9" * 200}, "too long"),
+        ({"timeout": "1:30"}, "expected a duration like 30s, 5m"),
+        ({"run": ""}, "stages[0]: no work"),
+        ({"run": "''"}, "stages[0].run: expected some text"),
+        ({"run": "[]"}, "stages[0].run: the command is empty"),
+        ({"run": "{}"}, "stages[0].run: expected a string, found a mapping"),
+        ({"run": "\"echo 'x\""}, "stages[0].run: the line can't be split into words"),
+        ({"run": "a | b"}, "add `shell: true`"),
+        ({"run": "[a]", "shell": "true"}, "stages[0].run: shell: true needs a line"),
+        ({"run": "'a {item}'"}, "{item} stands here, but the stage has no items"),
+        ({"call": "a:b"}, "stages[0].call: only one of run, call and steps"),
+        ({"run": "", "call": "a:b", "cwd": "x"}, "stages[0].cwd: 'cwd' is for commands"),
+        ({"run": "", "steps": "[]"}, "stages[0].steps: the list is empty"),
+        ({"items": "{}"}, "stages[0].items: exactly one of list, glob and command; found none"),
+        ({"items": "{list: [a], glob: b}"}, "found list and glob"),
+        ({"items": "{list: [yes]}"}, "stages[0].items.list[0]: expected a string"),
+        ({"retries": "-1"}, "stages[0].retries: expected a number of at least 0, found -1"),
+        ({"retries": "{count: 1.5}"}, "stages[0].retries.count: expected a whole number"),
+        ({"sla": "{max: 5s, warn_at: 80}"}, "stages[0].sla.warn_at: expected a number of at most 1, found 80"),
+        ({"sla": "[5]"}, "stages[0].sla: expected a duration, or a mapping of max, warn_at and critical, found a list"),
+        ({"needs": "[one]"}, "stages[0].needs[0]: a stage can't need itself"),
+        ({"needs": "[onee]"}, "unknown stage 'onee': did you mean 'one'?"),
+        ({"env": "{A: yes}"}, "stages[0].env.A: expected a string, found the boolean true"),
+        ({"env": "{'A=B': x}"}, "is no name of an environment variable"),
+        ({"memory": "2G"}, "expected a size like 2GiB"),
+        ({"memory": "1000TiB"}, "are more than the machine has"),
+        ({"number": "true"}, "stages[0].number: expected a whole number, found the boolean true"),
+        ({"name": '"a\\nb"'}, "is no name"),
+        ({"name": "x" * 101}, "a name has at most 100 characters, this one has 101"),
+        ({"tmeout": "5"}, "stages[0].tmeout: unknown key 'tmeout': did you mean 'timeout'?"),
+        ({"file": '"a\\0b"'}, "stages[0].file: a NUL character is not allowed"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_wrong_value_of_a_stage_is_told_in_its_place(tmp_path: Path, keys: dict[str, str], message: str) -> None:
+    told = configs.faults(tmp_path, configs.stage(**keys))
+    assert len(told) == 1, told
+    assert told[0].startswith("paropt.yml:2:")
+    assert message in told[0]
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("lanes: {standard: {strategy: treads}}", "sequential, found 'treads': did you mean 'thread'?"),
+        ("lanes: {a: {workers: 1001}}", "lanes.a.workers: expected a number of at most 1000"),
+        ("lanes: {a: {workers: {min: 4, max: 2}}}", "lanes.a.workers: min, start and max must not fall: 4, 2"),
+        ("lanes: {a: {workers: fast}}", "lanes.a.workers: expected auto, a number of workers, or a mapping"),
+        ("lanes: {a: {strategy: sequential, workers: 4}}", "sequential runs one task at a time"),
+        ("lanes: {a: {stages: [two]}}", "lanes.a.stages[0]: unknown stage 'two'"),
+        ("lanes: {a: {stages: []}}", "lanes.a.stages: the list is empty"),
+        ("lanes: {auto: {}}", "lanes.auto: 'auto' is what --lane auto means"),
+        ("lanes: {a: {total: 1e400}}", "lanes.a.total"),
+        ("feedback: {source: prometheus}", "feedback.source: source 'prometheus' needs a Prometheus"),
+        ("feedback: {mode: advice}", "feedback.mode: expected act or advise, found 'advice': did you mean 'advise'?"),
+        ("feedback: {prometheus: {url: localhost}}", "feedback.prometheus.url: expected a URL"),
+        (
+            "feedback: {prometheus: {url: 'http://a'}, signals: {s: {query: x, use: load, target: .inf}}}",
+            "feedback.signals.s.target: expected a finite number",
+        ),
+        ("web: {listen_address: [':99999']}", "web.listen_address[0]: expected host:port"),
+        ("web: {telemetry_path: metrics}", "web.telemetry_path: expected a path like /metrics"),
+        ("history: {keep: 0}", "history.keep: expected a number of at least 1"),
+        ("project: 5y'", "project: \"5y'\" is no name"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_of_a_section_is_told_in_its_place(tmp_path: Path, section: str, message: str) -> None:
+    told = configs.faults(tmp_path, configs.stage() + section + "\n")
+    assert len(told) == 1, told
+    assert told[0].startswith("paropt.yml:3:")
+    assert message in told[0]
+
+
+def test_numbers_and_names_that_stand_twice_name_the_first_stage(tmp_path: Path) -> None:
+    told = configs.faults(tmp_path, configs.stage() + "- {number: 1, name: one, run: x}\n")
+    assert told == [
+        "paropt.yml:3:12: stages[1].number: 1 is also the number of stages[0]",
+        "paropt.yml:3:21: stages[1].name: 'one' is also the name of stages[0]",
+    ]
+
+
+def test_every_circle_of_needs_is_told_once(tmp_path: Path) -> None:
+    needs = {"a": "b", "b": "a", "c": "d", "d": "e", "e": "c", "f": "e"}
+    lines = [
+        f"- {{number: {n}, name: {name}, run: x, needs: [{need}]}}" for n, (name, need) in enumerate(needs.items())
+    ]
+    told = configs.faults(tmp_path, "stages:\n" + "\n".join(lines))
+    assert [fault.split(": ", 2)[2] for fault in told] == [
+        "the needs go in a circle: a -> b -> a",
+        "the needs go in a circle: c -> d -> e -> c",
+    ]
+
+
+def test_checks_across_stages_run_also_where_single_values_are_wrong(tmp_path: Path) -> None:
+    told = configs.faults(tmp_path, configs.stage(timeout="soon", needs="[nobody]"))
+    assert len(told) == 2, told
+
+
+def test_a_lane_must_hold_what_its_stages_need(tmp_path: Path) -> None:
+    content = configs.stage() + "- {number: 2, name: two, run: x, needs: [one]}\nlanes: {short: {stages: [two]}}\n"
+    assert configs.faults(tmp_path, content) == [
+        "paropt.yml:4:26: lanes.short.stages[0]: 'two' needs 'one', which is not in this lane: add it"
+    ]
+
+
+def test_slots_and_memory_beyond_lane_and_machine_are_faults() -> None:
+    value = {
+        "lanes": {"a": {"workers": 2}, "b": {"workers": 2, "stages": ["small"]}, "c": {"strategy": "sequential"}},
+        "stages": [
+            {"number": 1, "name": "wide", "run": "x", "slots": 3, "memory": "2GiB"},
+            {"number": 2, "name": "small", "run": "x", "slots": 2, "memory": "1GiB"},
+        ],
+    }
+    told = [(fault.location, fault.message) for fault in cross_check(value, Machine(cores=2, memory_bytes=1 << 30))]
+    assert told == [
+        (
+            ("stages", 0, "memory"),
+            "2,147,483,648 bytes are more than the machine has (1,073,741,824): the stage could never start",
+        ),
+        (("stages", 0, "slots"), "3 slots are more than the most workers of lane a (2): it could never start"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.mkdir(), "it is a directory"),
+        (lambda path: path.symlink_to("nowhere"), "it is a link to nothing"),
+        (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
+        (lambda path: None, "there is no such file"),
+    ],
+)
+def test_a_path_that_is_no_file_is_told_as_what_it_is(tmp_path: Path, make, message: str) -> None:
+    path = tmp_path / "paropt.yml"
+    make(path)
+    with pytest.raises(ConfigError, match=message) as caught:
+        config.read(path, root=tmp_path)
+    assert caught.value.faults[0].startswith(f"{path}:1:1: file: ")
+
+
+@contextmanager
+def _without_rights() -> Iterator[None]:
+    """Act as nobody where the tests run as root, whom no file mode stops."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_file_without_permission_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "paropt.yml"
+    path.write_text(configs.stage())
+    config.read(path, root=tmp_path)
+    path.chmod(0)
+    with _without_rights(), pytest.raises(ConfigError, match="no permission to read it"):
+        config.read(path, root=tmp_path)

@@ -1,0 +1,227 @@
+"""From a config to what will run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import configs
+from paropt_exporter import host, plan
+from paropt_exporter.errors import UsageError
+from paropt_exporter.plan import Bounds, Call, Commands
+from paropt_exporter.records import Strategy
+
+
+def _only_stage(folder: Path, strategy: Strategy | None = None, **keys: str) -> plan.PlannedStage:
+    return plan.build(configs.read(folder, configs.stage(**keys)), "standard", strategy=strategy).stages[0]
+
+
+def _steps(stage: plan.PlannedStage) -> list[tuple[tuple[str, ...], ...]]:
+    return [task.work.steps for task in stage.tasks if isinstance(task.work, Commands)]
+
+
+def _chain(**needs: str) -> str:
+    lines = [
+        f"- {{number: {n}, name: {name}, run: x, needs: [{need}]}}" for n, (name, need) in enumerate(needs.items(), 1)
+    ]
+    return "stages:\n" + "\n".join(lines) + "\n"
+
+
+def test_a_line_is_split_as_a_shell_splits_words(tmp_path: Path) -> None:
+    assert _steps(_only_stage(tmp_path, run="\"echo 'a b' $HOME *\"")) == [(("echo", "a b", "$HOME", "*"),)]
+
+
+def test_shell_true_gives_the_line_to_a_shell(tmp_path: Path) -> None:
+    assert _steps(_only_stage(tmp_path, run="'a | b'", shell="true")) == [(("/bin/sh", "-c", "a | b"),)]
+
+
+def test_steps_are_commands_of_one_task(tmp_path: Path) -> None:
+    assert _steps(_only_stage(tmp_path, run="", steps="[a b, [c, 1.0]]")) == [(("a", "b"), ("c", "1.0"))]
+
+
+def test_an_item_stays_one_word_whatever_it_holds(tmp_path: Path) -> None:
+    stage = _only_stage(tmp_path, run="'x {item} --a={item} {other}'", items="{list: ['a b; c', \"it's\"]}")
+    assert _steps(stage) == [
+        (("x", "a b; c", "--a=a b; c", "{other}"),),
+        (("x", "it's", "--a=it's", "{other}"),),
+    ]
+    assert [(task.index, task.item) for task in stage.tasks] == [(0, "a b; c"), (1, "it's")]
+
+
+def test_an_item_is_quoted_for_a_shell(tmp_path: Path) -> None:
+    item = "a; echo 'gone' $(id)"
+    stage = _only_stage(tmp_path, run="'printf %s {item}'", shell="true", items=f'{{list: ["{item}"]}}')
+    (words,) = _steps(stage)[0]
+    assert subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout == item
+
+
+def test_an_item_is_the_argument_of_a_call(tmp_path: Path) -> None:
+    stage = _only_stage(tmp_path, run="", call="a.b:c.d", items="{list: [x]}")
+    assert [task.work for task in stage.tasks] == [Call(target="a.b:c.d", arguments=("x",))]
+
+
+def test_a_glob_gives_files_below_the_configs_folder_in_order(tmp_path: Path) -> None:
+    for name in ("b.py", "a.py", "sub/c.py", "-rf.py", ".hidden.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    stage = _only_stage(tmp_path, run="'x {item}'", items="{glob: '**/*.py'}")
+    assert [task.item for task in stage.tasks] == ["./-rf.py", "a.py", "b.py", "sub/c.py"]
+
+
+def test_each_line_that_a_command_prints_is_an_item(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    command = "[sh, -c, 'echo \"$A\"; echo; pwd']"
+    stage = _only_stage(tmp_path, run="'x {item}'", items=f"{{command: {command}}}", env="{A: one}", cwd="sub")
+    assert [task.item for task in stage.tasks] == ["one", str(tmp_path / "sub")]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("[sh, -c, 'echo a; echo why >&2; exit 3']", "failed (exit 3): why"),
+        ("no-such-program", "can't be run: No such file or directory"),
+    ],
+)
+def test_an_item_command_that_fails_is_a_fault_of_its_stage_alone(tmp_path: Path, command: str, message: str) -> None:
+    content = configs.stage(run="'x {item}'", items=f"{{command: {command}}}") + "- {number: 2, name: two, run: x}\n"
+    stages = {stage.name: stage for stage in plan.build(configs.read(tmp_path, content), "standard").stages}
+    assert stages["one"].tasks == ()
+    assert stages["one"].fault.startswith(f"{tmp_path}/paropt.yml:2:3: stages[0]: items: the command `")
+    assert message in stages["one"].fault
+    assert (stages["two"].fault, len(stages["two"].tasks)) == ("", 1)
+
+
+@pytest.mark.parametrize("items", ["{list: []}", "{glob: '*.none'}", "{command: 'true'}"])
+def test_a_stage_without_items_is_skipped_with_a_note(tmp_path: Path, items: str) -> None:
+    built = plan.build(configs.read(tmp_path, configs.stage(run="'x {item}'", items=items)), "standard")
+    assert built.stages[0].skip.startswith("no items: ")
+    assert built.notes == (f"one skipped: {built.stages[0].skip}",)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "pool"),
+    [
+        (Strategy.THREAD, "threads"), (Strategy.SEQUENTIAL, "threads"), (Strategy.HYBRID, "threads"),
+        (Strategy.ADAPTIVE, "threads"), (Strategy.PROCESS, "processes"),
+    ],
+)  # fmt: skip
+def test_a_call_goes_to_threads_unless_the_lane_runs_processes(tmp_path: Path, strategy: Strategy, pool: str) -> None:
+    assert _only_stage(tmp_path, strategy, run="", call="a:b").pool == pool
+    assert _only_stage(tmp_path, strategy).pool == "commands"
+
+
+def test_the_longest_remaining_path_comes_first_and_ties_go_by_number(tmp_path: Path) -> None:
+    read = configs.read(tmp_path, _chain(a="", b="", c="a", d="c"))
+    built = plan.build(read, "standard", expected={"a": 1.0, "b": 4.0, "c": 1.0, "d": 1.0})
+    assert [(stage.name, stage.remaining_seconds) for stage in built.stages] == [("b", 4), ("a", 3), ("c", 2), ("d", 1)]
+    built = plan.build(read, "standard", expected={"b": 3.0, "a": 1.0, "c": 1.0, "d": 1.0})
+    assert [stage.name for stage in built.stages] == ["a", "b", "c", "d"]
+
+
+def test_an_unknown_duration_counts_as_the_median_of_the_known(tmp_path: Path) -> None:
+    read = configs.read(tmp_path, _chain(a="", b="", c="", d=""))
+    built = plan.build(read, "standard", expected={"a": 1.0, "b": 2.0, "c": 9.0})
+    assert {stage.name: stage.remaining_seconds for stage in built.stages}["d"] == 2
+    assert [stage.expected_seconds for stage in built.stages if stage.name == "d"] == [None]
+    assert {stage.remaining_seconds for stage in plan.build(read, "standard").stages} == {1.0}
+
+
+def test_a_chain_of_thousands_is_no_recursion(tmp_path: Path) -> None:
+    names = {f"s{n}": f"s{n - 1}" if n else "" for n in range(3000)}
+    assert plan.build(configs.read(tmp_path, _chain(**names)), "standard").stages[0].remaining_seconds == 3000
+
+
+def test_limits_come_from_the_stage_else_from_its_lane(tmp_path: Path) -> None:
+    own = _only_stage(tmp_path, sla="{max: 8, warn_at: 0.5, critical: true}").sla
+    assert own is not None
+    assert (own.max_seconds, own.warn_seconds, own.critical) == (8, 4, True)
+    of_lane = _only_stage(tmp_path).sla
+    assert of_lane is not None
+    assert (of_lane.max_seconds, of_lane.warn_seconds) == (30, 24)
+
+
+def test_what_a_stage_says_is_in_its_plan(tmp_path: Path) -> None:
+    stage = _only_stage(
+        tmp_path, retries="{count: 2, backoff: 5s}", timeout="1m", env="{A: b}", cwd="sub", file="out/log.txt",
+        locks="[db]", exclusive="true", memory="1MiB", slots="2",
+    )  # fmt: skip
+    assert (stage.retries, stage.backoff_seconds, stage.timeout_seconds) == (2, 5, 60)
+    assert (stage.env, stage.cwd, stage.output_file) == ({"A": "b"}, tmp_path / "sub", tmp_path / "out/log.txt")
+    assert (stage.locks, stage.exclusive, stage.memory_bytes, stage.slots) == ({"db"}, True, 1 << 20, 2)
+
+
+def test_a_lane_has_only_the_stages_that_it_lists(tmp_path: Path) -> None:
+    read = configs.read(tmp_path, _chain(a="", b="a", c="") + "lanes: {short: {stages: [c, a]}}\n")
+    assert {stage.name for stage in plan.build(read, "short").stages} == {"a", "c"}
+
+
+def test_what_failed_is_planned_with_all_that_needs_it(tmp_path: Path) -> None:
+    read = configs.read(tmp_path, _chain(a="", b="a", c="b", d="", e="d"))
+    built = plan.build(read, "standard", only={"b"})
+    assert {stage.name: stage.needs for stage in built.stages} == {"b": (), "c": ("b",)}
+
+
+def test_an_unknown_lane_or_stage_lists_those_there_are(tmp_path: Path) -> None:
+    read = configs.read(tmp_path, configs.stage())
+    with pytest.raises(
+        UsageError, match=r"unknown lane 'standrad': did you mean 'standard'\?; there are docs, standard, heavy"
+    ):
+        plan.build(read, "standrad")
+    with pytest.raises(UsageError, match="no stage 'two' in this lane; there are one"):
+        plan.build(read, "standard", only={"two"})
+
+
+def test_sizes_are_fixed_or_bounded_and_sequential_has_one(tmp_path: Path) -> None:
+    lanes = "lanes: {a: {workers: 3}, b: {workers: {min: 2, max: 16, start: 4}}, c: {strategy: sequential}, d: {workers: {max: 1}}}\n"
+    read = configs.read(tmp_path, configs.stage() + lanes)
+    sizes = {name: plan.build(read, name).workers for name in "abcd"}
+    assert sizes["a"] == Bounds(minimum=3, maximum=3, start=3)
+    assert sizes["b"] == Bounds(minimum=2, maximum=16, start=4)
+    assert sizes["c"] == sizes["d"] == Bounds(minimum=1, maximum=1, start=1)
+    assert plan.build(read, "a", strategy=Strategy.SEQUENTIAL).workers.maximum == 1
+
+
+def test_auto_starts_with_the_cores_allowed_and_leaves_room_above(tmp_path: Path) -> None:
+    workers = plan.build(configs.read(tmp_path, configs.stage()), "standard").workers
+    assert (workers.minimum, workers.start) == (1, host.workers())
+    assert workers.maximum >= max(32, 4 * host.workers())
+
+
+def test_flags_beat_the_lane(tmp_path: Path) -> None:
+    size = Bounds(minimum=5, maximum=5, start=5)
+    built = plan.build(
+        configs.read(tmp_path, configs.stage()), "docs", strategy=Strategy.PROCESS, workers=size, fail_fast=False
+    )
+    assert (built.strategy, built.workers, built.fail_fast) == (Strategy.PROCESS, size, False)
+
+
+def test_more_slots_than_a_default_lane_has_are_a_fault_of_the_stage(tmp_path: Path) -> None:
+    read = configs.read(tmp_path, configs.stage(slots="3"))
+    stage = plan.build(read, "docs").stages[0]
+    assert (stage.fault, stage.tasks) == ("it needs 3 slots, and the lane has at most 2 workers: raise its workers", ())
+    assert plan.build(read, "docs", strategy=Strategy.SEQUENTIAL).stages[0].slots == 1
+
+
+@pytest.mark.parametrize(("text", "size"), [("4", (4, 4)), ("1-16", (1, 16)), ("auto", (1, None))])
+def test_the_flag_for_workers_takes_a_number_bounds_or_auto(text: str, size: tuple[int, int | None]) -> None:
+    bounds = plan.bounds(text)
+    assert bounds.minimum == size[0]
+    assert size[1] in (None, bounds.maximum)
+    assert bounds.minimum <= bounds.start <= bounds.maximum
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "5-2", "1-", "x", "1001", "٣", "1-2-3", "9" * 9])
+def test_other_words_for_workers_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--workers: expected auto, a number"):
+        plan.bounds(text)
+
+
+def test_a_plan_can_be_imported_without_pydantic_and_yaml() -> None:
+    code = "import sys, paropt_exporter.plan, paropt_exporter.config; print({'pydantic', 'yaml'} & {*sys.modules})"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert printed == "set()\n"
