@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from paropt_exporter.pool.future import TaskFuture as TaskFuture
+    from paropt_exporter.pool.processes import ProcessPool as ProcessPool
     from paropt_exporter.pool.threads import ThreadPool as ThreadPool
 
 _HOMES = {
+    "ProcessPool": "paropt_exporter.pool.processes",
     "TaskFuture": "paropt_exporter.pool.future",
     "ThreadPool": "paropt_exporter.pool.threads",
 }

@@ -48,6 +48,7 @@ class TaskFuture(Future[T]):
     _done_callbacks: Any = ()
     _mark = _UNTOUCHED
     _usage: Usage | None = None
+    _doom: BaseException | None = None
     label: str = ""
     started_seconds: float | None = None  # of the monotonic clock; when its task began
 
@@ -158,6 +159,14 @@ class TaskFuture(Future[T]):
             self._state = FINISHED
         return self._tell()
 
+    def doom(self, error: BaseException) -> bool:
+        """Have the task settle with `error` once its worker is gone, whatever it comes to; False when it has ended."""
+        with self._condition:
+            if self._state != RUNNING or self._mark in (_SETTLING, _STOPPED):
+                return False
+            self._doom = error
+            return True
+
     def revert(self) -> None:
         """Make a task whose worker never came to it pending again, for another worker to begin."""
         with self._condition:
@@ -169,9 +178,10 @@ class TaskFuture(Future[T]):
         with self._condition:
             if self._state != RUNNING:
                 return False
-            self._result, self._exception = result, error
+            doomed = self._doom is not None
+            self._result, self._exception = (None, self._doom) if doomed else (result, error)
             self._state = FINISHED
-        return self._tell()
+        return self._tell() and not doomed
 
     def _told(self) -> bool:
         """Tell those who made the condition since `finish` looked for it: they may be waiting."""

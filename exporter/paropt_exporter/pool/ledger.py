@@ -47,6 +47,7 @@ class Moment:
     slot_seconds: float
     cpu_seconds: float
     run_delay_seconds: float
+    running: int | None = None  # tasks, where workers may hold several
 
 
 class Ledger:
@@ -80,7 +81,8 @@ class Ledger:
         finished = {result: int(self._at_least(result, count)) for result, count in tally.finished().items()}
         draining = min(moment.busy, max(0, moment.live - moment.target))
         busy = moment.busy - draining
-        submitted = sum(finished.values()) + moment.busy + moment.queued
+        running = moment.busy if moment.running is None else moment.running
+        submitted = sum(finished.values()) + running + moment.queued
         return PoolStatistics(
             name=self.name,
             target=moment.target,

@@ -7,6 +7,8 @@ import os
 import weakref
 from typing import Protocol
 
+from paropt_exporter.pool.nurseries import Nurseries
+
 
 class Crew(Protocol):
     """The part of a pool that outlives the object in the user's hands: its workers and their queue."""
@@ -20,6 +22,8 @@ class Crew(Protocol):
 
 # The interpreter has one exit and one fork hook, so the pools that they concern are known to the module.
 _crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+
+NURSERIES = Nurseries()  # one nursery serves all pools of the process
 
 AFTER_EXIT = "cannot schedule new futures after interpreter shutdown"
 AFTER_FORK = "this pool belongs to the process that made it: make a new one after fork()"
@@ -36,11 +40,13 @@ def _at_exit() -> None:
         crew.close(refusal=AFTER_EXIT)
     for crew in crews:
         crew.join()
+    NURSERIES.close()
 
 
 def _in_forked_child() -> None:
     for crew in tuple(_crews):
         crew.forget()
+    NURSERIES.forget()
 
 
 atexit.register(_at_exit)

@@ -1,0 +1,104 @@
+"""The owner's side of the nursery: starts it when the first worker is wanted, and asks it for workers."""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from paropt_exporter.pool import nursery
+
+_BOOT = "import sys; sys.path.insert(0, {root!r}); from paropt_exporter.pool.nursery import main; main({owner})"
+_RESET_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD)
+
+
+class Nurseries:
+    """Keeps one nursery alive for this process, and starts another if it died."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards: the making of a nursery
+        self._control: socket.socket | None = None
+        self._pid = 0
+
+    def spawn(self, files: tuple[int, ...]) -> None:
+        """Have a worker forked that gets `files` (see nursery.FILES). OSError if the system won't."""
+        for attempt in (1, 2):
+            try:
+                with self._lock:
+                    control = self._control or self._start()
+                socket.send_fds(control, [marshal.dumps((nursery.SPAWN,))], files)
+                return
+            except (BrokenPipeError, ConnectionResetError):
+                self._bury()
+                if attempt == 2:
+                    raise
+
+    def end(self, pid: int, grace_seconds: float) -> None:
+        """Have a worker and its process group ended: TERM, and KILL after the grace. Does not block."""
+        control = self._control
+        if control is not None:
+            with contextlib.suppress(OSError):
+                control.send(marshal.dumps((nursery.END, pid, grace_seconds)))
+
+    def close(self) -> None:
+        """Let the nursery go. For after the last pool's end."""
+        control = self._control
+        if control is not None:
+            with contextlib.suppress(OSError):
+                control.send(marshal.dumps((nursery.BYE,)))
+            self._bury()
+
+    def forget(self) -> None:
+        """In a forked child: the nursery is the parent's."""
+        self._lock = threading.Lock()
+        control, self._control, self._pid = self._control, None, 0
+        if control is not None:
+            control.close()
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            root = str(Path(__file__).parents[2])
+            self._pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, *_flags(), "-c", _BOOT.format(root=root, owner=os.getpid())],
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), nursery.CONTROL),
+                ],
+                setsid=True,  # Ctrl-C at the terminal is for the owner to hear
+                setsigmask=(),
+                setsigdef=_RESET_SIGNALS,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._control = ours
+        return ours
+
+    def _bury(self) -> None:
+        with self._lock:
+            control, self._control = self._control, None
+            pid, self._pid = self._pid, 0
+        if control is not None:
+            control.close()
+        if pid:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def _flags() -> list[str]:
+    """Return the interpreter's flags that must hold in workers too."""
+    flags = sys.flags
+    found = [f"-W{option}" for option in sys.warnoptions]
+    found += ["-" + letter * count for letter, count in (("O", flags.optimize), ("b", flags.bytes_warning)) if count]
+    found += [f"-{letter}" for letter, on in (("B", flags.dont_write_bytecode), ("E", flags.ignore_environment)) if on]
+    return found + (["-X", "dev"] if flags.dev_mode else [])

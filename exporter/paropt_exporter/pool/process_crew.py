@@ -1,0 +1,405 @@
+"""The queue and the worker processes of a ProcessPool: who gets which tasks, and how many workers there are."""
+
+from __future__ import annotations
+
+import logging
+import marshal
+import math
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, NoReturn
+
+from paropt_exporter.errors import InitializerFailed
+from paropt_exporter.pool import lifetime, payload, procfs, wire
+from paropt_exporter.pool.future import TaskFuture
+from paropt_exporter.pool.ledger import Ledger, Moment, Tally
+from paropt_exporter.pool.process_link import ProcessLink
+from paropt_exporter.pool.process_task import ProcessSlot, ProcessTask
+from paropt_exporter.pool.process_thread import serve
+from paropt_exporter.records import PoolStatistics, RunningTask
+
+log = logging.getLogger(__name__)
+
+MOST_WORKERS = 1024  # processes; more is a slip of the keyboard
+BATCH_SECONDS = 0.001  # what the tasks of one batch may take together, by what their functions took before
+_UNKNOWN_SECONDS = 1.0  # a function that has not been timed goes alone
+_SHARE = 0.25  # of the newest duration in a function's average
+_MOST_TIMED = 10_000
+_REFUSAL = "cannot schedule new futures after shutdown"
+
+
+class ProcessCrew:
+    """Queue, processes and size of one pool.
+
+        submit() ──> queue ──> a batch of an idle worker ──> settled
+                       ^            │ not begun when the worker died or was slow
+                       └────────────┘
+
+        slot:  starting ──> idle <──> busy ──> leaving ──> gone
+                  ^           └────────┴──> dead ──┐
+                  └───────── pause <───────────────┘
+
+    Guarantees:
+      * A task that was accepted settles once: result, exception, cancelled, stopped, or WorkerDied. It is begun once.
+      * A waiting task and an idle worker never miss each other: submit() appends and then looks at `wakeable`; a worker
+        lines up, sets `wakeable`, and then looks at the queue.
+      * A batch holds tasks of functions known to be short, together BATCH_SECONDS. When it takes longer all the same,
+        what has ended is settled and what has not begun is given to others.
+      * Decisions are made under the lock; sending, receiving, settling and starting happen outside.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+        max_tasks_per_child: int | None,
+    ) -> None:
+        self.ledger = Ledger(name)
+        self.queue: deque[ProcessTask] = deque()
+        self.packer = payload.Packer()
+        self._initializer = payload.pack_initializer(initializer, initargs) if initializer else b""
+        self.seconds: dict[bytes, float] = {}  # how long a function's tasks take, by its pickle; slot threads write
+        self.lock = threading.RLock()  # guards: everything below, and the slots' states
+        self.target = 0
+        self.closed = False
+        self.wakeable = False  # whether a submit has to call dispatch()
+        self._most_tasks = max_tasks_per_child
+        self._refusal: Exception = RuntimeError(_REFUSAL)
+        self._slots: list[ProcessSlot] = []
+        self._idle: list[ProcessSlot] = []
+        self._threads: set[threading.Thread] = set()
+        self._made = 0
+        lifetime.register(self)
+
+    # Size
+
+    def resize(self, n: int, reason: str) -> None:
+        if not 1 <= n <= MOST_WORKERS:
+            raise ValueError(f"a pool of {n} processes: expected 1 to {MOST_WORKERS}")
+        with self.lock:
+            self.ledger.resized(self.target, n, reason)
+            self.target = n
+            while self._idle and self._surplus() > 0:
+                self.dismiss(self._idle.pop(0))
+            for slot in [slot for slot in self._slots if slot.ready_seconds is None and not slot.leaving]:
+                if self._surplus() > 0:
+                    self.dismiss(slot)
+            self.wakeable = self.closed or bool(self._idle)
+        self._grow()
+
+    def _surplus(self) -> int:
+        return sum(not slot.leaving for slot in self._slots) - self.target
+
+    def _grow(self) -> None:
+        """Start the slots that are missing. The system may say no: then the pool stays as it is, and says so."""
+        while True:
+            with self.lock:
+                if self.closed or self._surplus() >= 0:
+                    return
+                try:
+                    slot = ProcessSlot(f"{self.ledger.name}-{self._made}")
+                    thread = threading.Thread(target=serve, args=(self, slot), name=slot.name, daemon=True)
+                    self._slots.append(slot)
+                    self._threads.add(thread)
+                    self._made += 1
+                except OSError as error:
+                    trouble: Exception = error
+                    break
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self.leave(slot, thread)
+                trouble = error
+                break
+        log.warning("no more workers to be had", extra={"pool": self.ledger.name, "err": str(trouble)})
+        if not self._slots:
+            raise trouble
+
+    def dismiss(self, slot: ProcessSlot, *, recycle: bool = False) -> None:
+        """Have a worker go when it has ended what it holds; with the lock held."""
+        slot.leaving, slot.recycling = not recycle, recycle
+        if slot.link is not None:
+            slot.link.dismiss()
+        slot.wake()
+
+    def unlist(self, slot: ProcessSlot) -> None:
+        """Take a worker that is no more from the idle ones; with the lock held."""
+        if slot in self._idle:
+            self._idle.remove(slot)
+
+    def leave(self, slot: ProcessSlot, thread: threading.Thread) -> None:
+        """Take a slot off the books, as the last thing that its thread does."""
+        with self.lock:
+            self._slots.remove(slot)
+            self._threads.discard(thread)
+            self.ledger.gone.add(slot.tally)
+            self.ledger.slot_seconds += slot.slot_seconds
+            self.ledger.cpu_seconds += slot.cpu_seconds
+            self.ledger.run_delay_seconds += slot.delay_seconds
+            os.close(slot.call)
+            slot.call = -1
+
+    # Work
+
+    def refuse(self) -> NoReturn:
+        raise self._refusal
+
+    def unsubmitted(self, future: TaskFuture[Any], error: BaseException) -> TaskFuture[Any]:
+        """Settle a task that can't travel."""
+        with self.lock:
+            self.ledger.gone.failed += 1
+        future.stop(error)
+        return future
+
+    def dispatch(self, task: ProcessTask | None = None) -> None:
+        """Give idle workers what waits. Raise where the pool was closed before `task` could be taken."""
+        orders = []
+        with self.lock:
+            if task is not None and self.closed and task in self.queue:
+                self.queue.remove(task)
+                self.refuse()
+            while self._idle and self.queue:
+                slot = self._idle.pop()
+                tasks = self._hand_out(slot)
+                if not tasks:
+                    self._idle.append(slot)
+                    break
+                orders.append((slot, slot.link, tasks))
+            self.wakeable = self.closed or bool(self._idle)
+        for slot, link, tasks in orders:
+            self._send(slot, link, tasks)
+
+    def free(self, slot: ProcessSlot) -> None:
+        """Give a worker its next batch, or line it up with the idle ones, or let it go."""
+        with self.lock:
+            tasks = self._next(slot)
+            link = slot.link
+        if tasks:
+            self._send(slot, link, tasks)
+
+    def _next(self, slot: ProcessSlot) -> list[ProcessTask]:
+        while not slot.leaving and not slot.recycling and slot.stopping is None and not slot.ordered:
+            if self._most_tasks is not None and slot.taken >= self._most_tasks:
+                self.dismiss(slot, recycle=True)
+            elif self._surplus() > 0 or (self.closed and not self.queue):
+                self.dismiss(slot)
+            elif tasks := self._hand_out(slot):
+                return tasks
+            else:
+                self._idle.append(slot)
+                self.wakeable = True
+                # A submit that did not find us lined up has appended before: look once more.
+                if not self.queue and not self.closed:
+                    break
+                if slot in self._idle:
+                    self._idle.remove(slot)
+        return []
+
+    def _hand_out(self, slot: ProcessSlot) -> list[ProcessTask]:
+        tasks = self._take(slot)
+        if tasks and slot.link is not None:
+            slot.open, slot.size = dict(enumerate(tasks)), len(tasks)
+            slot.ordered, slot.batched, slot.overdue = True, len(tasks) > 1, False
+            slot.ordered_seconds = monotonic()
+            slot.taken += len(tasks)
+            slot.link.offer(len(tasks))
+        return tasks
+
+    def _take(self, slot: ProcessSlot) -> list[ProcessTask]:
+        queue, now, left = self.queue, monotonic(), BATCH_SECONDS
+        most = min(wire.MOST_TASKS, math.ceil(len(queue) / len(self._slots)))
+        if self._most_tasks is not None:
+            most = min(most, self._most_tasks - slot.taken)
+        tasks: list[ProcessTask] = []
+        while queue and len(tasks) < most:
+            task = queue[0]
+            expected = _UNKNOWN_SECONDS if task.thorough else self.seconds.get(task.packed[0], _UNKNOWN_SECONDS)
+            if tasks and expected > left:
+                break
+            queue.popleft()
+            if not task.future.begin(now):
+                self.ledger.gone.cancelled += 1
+                continue
+            tasks.append(task)
+            left -= expected
+        return tasks
+
+    def _send(self, slot: ProcessSlot, link: ProcessLink | None, tasks: list[ProcessTask]) -> None:
+        if link is not None and not link.order([task.packed for task in tasks], thorough=tasks[0].thorough):
+            with self.lock:
+                slot.wake()  # its thread sends the rest when there is room
+
+    def timed(self, function: bytes, seconds: float) -> None:
+        """Learn how long a function's tasks take; called by slot threads."""
+        known = self.seconds.get(function)
+        if known is None and len(self.seconds) >= _MOST_TIMED:
+            self.seconds.clear()
+        self.seconds[function] = seconds if known is None else known + _SHARE * (seconds - known)
+
+    def reclaim(self, slot: ProcessSlot) -> list[ProcessTask]:
+        """Put what a worker has not begun back in front of the queue; with the lock held. Return those tasks."""
+        if slot.link is None or not slot.open:
+            return []
+        first = slot.size - slot.link.unclaimed()
+        back = [slot.open.pop(index) for index in sorted(slot.open) if index >= first]
+        slot.size = first
+        for task in reversed(back):
+            task.future.revert()
+            self.queue.appendleft(task)
+        return back
+
+    # Beginning and end
+
+    def preparation(self) -> bytes:
+        """Return what a new worker must know: this process's import path, folder, environment, initializer."""
+        try:
+            directory = os.getcwd()  # noqa: PTH109 -- marshal takes no Path
+        except OSError:
+            directory = "/"
+        path = [os.fspath(entry) for entry in sys.path]
+        return marshal.dumps((path, directory, dict(os.environb), list(sys.argv), self._initializer))
+
+    def give_up(self, error: BaseException) -> None:
+        """End a pool whose workers can't begin, if none is left that can: what waits gets the cause."""
+        with self.lock:
+            if self.closed or any(slot.ready_seconds is not None for slot in self._slots):
+                return
+            self._refusal = InitializerFailed(f"workers of pool {self.ledger.name!r} can't begin: {error!r}")
+            self._refusal.__cause__ = error
+            self.closed = self.wakeable = True
+            left = self._drain()
+            for slot in self._slots:
+                self.dismiss(slot)
+        for task in left:
+            self.settle_unbegun(task, self._refusal)
+
+    def settle_unbegun(self, task: ProcessTask, error: BaseException) -> None:
+        stopped = task.future.stop(error)
+        with self.lock:
+            if stopped:
+                self.ledger.gone.errors += 1
+            else:
+                self.ledger.gone.cancelled += 1
+
+    def close(self, *, cancel_futures: bool = False, refusal: str = _REFUSAL) -> None:
+        with self.lock:
+            if not self.closed:
+                self.closed = self.wakeable = True
+                self._refusal = RuntimeError(refusal)
+            left = self._drain() if cancel_futures else []
+            idle, self._idle = self._idle, []
+            if not self.queue:
+                idle += [slot for slot in self._slots if slot.ready_seconds is None]
+            for slot in idle:
+                self.dismiss(slot)
+        for task in left:
+            task.future.cancel()
+            task.future.set_running_or_notify_cancel()
+            with self.lock:
+                self.ledger.gone.cancelled += 1
+
+    def _drain(self) -> list[ProcessTask]:
+        left = []
+        while self.queue:
+            left.append(self.queue.popleft())
+        return left
+
+    def join(self) -> None:
+        for thread in tuple(self._threads):
+            if thread is not threading.current_thread():
+                thread.join()
+
+    def forget(self) -> None:
+        """In a forked child: the workers are the parent's, and a lock may have been held at the fork."""
+        self.lock = threading.RLock()
+        self.closed = self.wakeable = True
+        self._refusal = RuntimeError(lifetime.AFTER_FORK)
+        self.queue.clear()
+        for slot in self._slots:
+            if slot.link is not None:
+                slot.link.close()
+        self._slots, self._idle, self._threads = [], [], set()
+
+    def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
+        with self.lock:
+            slot = next((slot for slot in self._slots if _holds(slot, future)), None)
+            if slot is not None and all(task.future is not future for task in self.reclaim(slot)):
+                if not future.doom(error):
+                    return False
+                slot.stopping = future
+                lifetime.NURSERIES.end(slot.pid, grace_seconds)
+                return True
+        ended = future.stop(error)
+        self.dispatch()
+        return ended
+
+    # What others see
+
+    @property
+    def live(self) -> int:
+        return sum(slot.ready_seconds is not None for slot in tuple(self._slots))
+
+    @property
+    def busy(self) -> int:
+        return sum(slot.ordered for slot in tuple(self._slots))
+
+    def statistics(self) -> PoolStatistics:
+        now = monotonic()
+        with self.lock:
+            slots = [slot for slot in self._slots if slot.ready_seconds is not None]
+            tally = Tally()  # before the rest: a task that ends meanwhile is then missed, never counted twice
+            for slot in self._slots:
+                tally.add(slot.tally)
+            busy = [slot for slot in slots if slot.ordered]
+            running = sum(len(slot.open) for slot in busy)
+            waiting = self.queue.copy()
+            spent = self._spent(busy)
+            moment = Moment(
+                target=self.target,
+                live=len(slots),
+                busy=len(busy),
+                starting=len(self._slots) - len(slots),
+                queued=len(waiting),
+                oldest_queued_age_seconds=max(0.0, now - waiting[0].queued_seconds) if waiting else 0.0,
+                slot_seconds=sum(slot.slot_seconds for slot in self._slots)
+                + sum(now - (slot.ready_seconds or now) for slot in slots),
+                cpu_seconds=sum(slot.cpu_seconds for slot in self._slots) + sum(cpu for cpu, _ in spent.values()),
+                run_delay_seconds=sum(slot.delay_seconds for slot in self._slots),
+                running=running,
+            )
+            return self.ledger.statistics(moment, tally, sum(max(0.0, now - slot.ordered_seconds) for slot in busy))
+
+    def running(self) -> tuple[RunningTask, ...]:
+        with self.lock:
+            busy = [slot for slot in self._slots if slot.ordered and slot.open]
+            spent = self._spent(busy)
+            found = []
+            for slot in busy:
+                task = next(iter(tuple(slot.open.values())), None)
+                if task is not None:
+                    cpu, memory = spent.get(slot.pid, (0.0, 0))
+                    found.append(
+                        RunningTask(
+                            label=task.future.label,
+                            worker=slot.name,
+                            started_seconds=slot.ordered_seconds,
+                            cpu_seconds=cpu,
+                            memory_bytes=memory,
+                        )
+                    )
+        return tuple(found)
+
+    def _spent(self, slots: list[ProcessSlot]) -> dict[int, tuple[float, int]]:
+        """Return what busy workers' trees have used since their last word, and their memory, by one walk over /proc."""
+        pids = {slot.pid: slot.cpu_base_seconds for slot in slots if slot.pid}
+        usage = procfs.trees_usage(set(pids)) if pids else {}
+        return {pid: (max(0.0, cpu - pids[pid]), memory) for pid, (cpu, memory) in usage.items()}
+
+
+def _holds(slot: ProcessSlot, future: TaskFuture[Any]) -> bool:
+    return any(task.future is future for task in tuple(slot.open.values()))

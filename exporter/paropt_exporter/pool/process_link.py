@@ -1,0 +1,208 @@
+"""A pool's ends of the line to one worker process: orders out, replies in, claims between, its exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import marshal
+import os
+import select
+import socket
+from typing import Any
+
+from paropt_exporter.pool import nursery, wire
+from paropt_exporter.pool.nurseries import Nurseries
+
+_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
+
+Frame = tuple[Any, bytes | bytearray]
+
+
+class ProcessLink:
+    """One worker process, from its fork to its exit. Orders may be sent by any thread, one at a time; one thread waits.
+
+    `socket` carries orders and replies; `quiet` carries a batch's results without waking anybody; `claims` counts
+    the tasks of the batch that nobody has taken yet; `status` tells how the process ended, and comes from the
+    nursery, so that it arrives whatever became of the worker's own descriptors.
+    """
+
+    def __init__(self, nurseries: Nurseries) -> None:
+        self._open: list[int] = []
+        self._outbox: list[memoryview] = []
+        try:
+            self._socket, theirs = socket.socketpair()
+            self._claims = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._open.append(self._claims)
+            self._quiet, quiet = self._pipe()
+            self._status, status = self._pipe()
+            with theirs, _standard_streams() as (out, err):
+                nurseries.spawn((theirs.fileno(), self._claims, quiet, status, out, err))
+        except BaseException:
+            self.close()
+            raise
+        for descriptor in (quiet, status):
+            self._open.remove(descriptor)
+            os.close(descriptor)
+        self._socket.setblocking(False)
+        self._loud = wire.Assembler(wire.REPLY)
+        self._low = wire.Assembler(wire.REPLY)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        self._poll.register(self._status, select.POLLIN)
+
+    def _pipe(self) -> tuple[int, int]:
+        reading, writing = os.pipe()
+        self._open += [reading, writing]
+        os.set_blocking(reading, False)
+        os.set_blocking(writing, False)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(writing, _PIPE_SIZE, wire.QUIET_BYTES)
+        return reading, writing
+
+    def watch(self, descriptor: int) -> None:
+        """Have `wait` return when `descriptor` is readable too."""
+        self._poll.register(descriptor, select.POLLIN)
+
+    def wait(self, timeout_seconds: float | None) -> set[int]:
+        """Wait until there is something to read, or room for what could not be sent; return the descriptors."""
+        return {which for which, _ in self._poll.poll(None if timeout_seconds is None else timeout_seconds * 1000)}
+
+    def said(self, descriptors: set[int]) -> bool:
+        return self._socket.fileno() in descriptors
+
+    def ended(self, descriptors: set[int]) -> bool:
+        return self._status in descriptors
+
+    # Out
+
+    def prepare(self, body: bytes) -> None:
+        self._send([wire.ORDER.pack(len(body), wire.PREPARE), body])
+
+    def offer(self, count: int) -> None:
+        """Let the worker claim `count` tasks. Comes before the order, so that nothing is run without a claim."""
+        os.eventfd_write(self._claims, count)
+
+    def order(self, tasks: list[tuple[bytes, bytes]], *, thorough: bool) -> bool:
+        """Give the worker its next tasks; False when not all could be sent at once: its thread has to `flush`."""
+        if len(tasks) > 1:
+            body = marshal.dumps(tasks)
+            return self._send([wire.ORDER.pack(len(body), wire.BATCH), body])
+        function, arguments = tasks[0]
+        head = wire.ORDER.pack(wire.ONE.size + len(function) + len(arguments), wire.TASK)
+        return self._send([head + wire.ONE.pack(len(function), thorough) + function, arguments])
+
+    def _send(self, parts: list[bytes]) -> bool:
+        try:
+            sent = self._socket.sendmsg(parts)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return True  # it has died: its status says so to the thread that waits
+        for part in parts:
+            if sent < len(part):
+                self._outbox.append(memoryview(part)[sent:])
+            sent = max(0, sent - len(part))
+        return not self._outbox
+
+    def flush(self) -> None:
+        """Send more of what is left, and have `wait` tell when there is room for the rest."""
+        while self._outbox:
+            try:
+                sent = self._socket.send(self._outbox[0])
+            except BlockingIOError:
+                break
+            except OSError:
+                self._outbox.clear()
+                break
+            self._outbox[0] = self._outbox[0][sent:]
+            if not self._outbox[0]:
+                del self._outbox[0]
+        self._poll.modify(self._socket, select.POLLIN | (select.POLLOUT if self._outbox else 0))
+
+    def dismiss(self) -> None:
+        """Have the worker go when it has ended what it holds."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    # In
+
+    def replies(self) -> list[Frame]:
+        """Return what the worker has said aloud."""
+        frames: list[Frame] = []
+        try:
+            while (room := self._loud.room()) is not None:
+                count = self._socket.recv_into(room)
+                if not count:
+                    break
+                frames += self._loud.fill(count)
+            else:
+                frames += self._loud.feed(self._socket.recv(wire.CHUNK_BYTES))
+        except OSError:
+            pass  # nothing more at the moment, or nothing more ever: then its status comes
+        if not frames and self._at_end():
+            self._poll.modify(self._socket, 0)  # the end of file would wake us for ever
+        return frames
+
+    def _at_end(self) -> bool:
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def whispers(self) -> list[Frame]:
+        """Return the results of a batch that nobody was woken for."""
+        frames: list[Frame] = []
+        try:
+            while received := os.read(self._quiet, wire.QUIET_BYTES):
+                frames += self._low.feed(received)
+        except BlockingIOError:
+            pass
+        return frames
+
+    def last_words(self) -> list[Frame]:
+        """Return all that a dead worker had said."""
+        frames = self.whispers()
+        while more := self.replies():
+            frames += more
+        return frames
+
+    def unclaimed(self) -> int:
+        """Take all tasks of the batch that nobody has begun, the last ones, from the worker; return how many."""
+        count = 0
+        while wire.claim(self._claims):
+            count += 1
+        return count
+
+    def exit_code(self) -> int | None:
+        """Return how the process ended, as subprocess has it; None if it could not be made, or nobody knows."""
+        try:
+            told = os.read(self._status, nursery.STATUS.size)
+        except OSError:
+            return None
+        return int(nursery.STATUS.unpack(told)[0]) if told else None
+
+    def close(self) -> None:
+        if hasattr(self, "_socket"):
+            self._socket.close()
+        while self._open:
+            os.close(self._open.pop())
+
+
+@contextlib.contextmanager
+def _standard_streams() -> Any:
+    """Lend the worker what this process has as standard output and error at the moment, or nothing."""
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        yield tuple(descriptor if _is_open(descriptor) else nothing for descriptor in (1, 2))
+    finally:
+        os.close(nothing)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,253 @@
+"""The thread of one slot of a ProcessPool: it makes the slot's process, settles what comes back, and buries it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from paropt_exporter.errors import UnpicklableError, WorkerDied
+from paropt_exporter.pool import lifetime, payload, wire
+from paropt_exporter.pool.process_link import Frame, ProcessLink
+from paropt_exporter.pool.process_task import ProcessSlot, ProcessTask
+
+if TYPE_CHECKING:
+    from paropt_exporter.pool.process_crew import ProcessCrew
+
+log = logging.getLogger(__name__)
+
+_OVERDUE_SECONDS = 0.01  # ten times what a batch should take: no stall of the machine, a task that is slow for once
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 5.0
+_SHORTEST_MEASURED_SECONDS = 0.001  # shorter tasks are measured together, a batch at a time
+_HOPELESS = 3  # processes in a row that ended before they could begin: the fault is in what they begin with
+
+
+def serve(crew: ProcessCrew, slot: ProcessSlot) -> None:
+    """Keep a process in the slot until the slot is to go."""
+    try:
+        while not slot.leaving:
+            _pause(slot)
+            if not slot.leaving and _start(crew, slot):
+                _converse(crew, slot)
+    finally:
+        crew.leave(slot, threading.current_thread())
+
+
+def _pause(slot: ProcessSlot) -> None:
+    """Wait before another process, the longer the more of them were of no use."""
+    if slot.failures:
+        poll = select.poll()
+        poll.register(slot.call, select.POLLIN)
+        poll.poll(1000 * min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (slot.failures - 1)))
+    _answer(slot)
+
+
+def _answer(slot: ProcessSlot) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.eventfd_read(slot.call)
+
+
+def _start(crew: ProcessCrew, slot: ProcessSlot) -> bool:
+    try:
+        link = ProcessLink(lifetime.NURSERIES)
+    except OSError as error:
+        slot.failures += 1
+        log.warning("a worker could not be started", extra={"pool": crew.ledger.name, "err": str(error)})
+        return False
+    link.watch(slot.call)
+    with crew.lock:
+        slot.link = link
+        slot.recycling = False
+        if slot.leaving:
+            link.dismiss()
+    link.prepare(crew.preparation())
+    return True
+
+
+def _converse(crew: ProcessCrew, slot: ProcessSlot) -> None:
+    link = slot.link
+    assert link is not None
+    while True:
+        ready = link.wait(_patience_seconds(slot))
+        if link.said(ready):
+            _hear(crew, slot, link, link.replies())
+        if slot.call in ready:
+            _answer(slot)
+        link.flush()
+        if link.ended(ready):
+            _bury(crew, slot, link)
+            return
+        if _patience_seconds(slot) == 0.0:
+            _hurry(crew, slot, link)
+
+
+def _patience_seconds(slot: ProcessSlot) -> float | None:
+    """Return how long the batch at hand may still take; None when there is nothing to be done about it."""
+    if not slot.ordered or not slot.batched or slot.overdue:
+        return None
+    return max(0.0, slot.ordered_seconds + _OVERDUE_SECONDS - monotonic())
+
+
+def _hurry(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
+    """Settle what an overdue batch has behind it, and let others have what it has not begun."""
+    slot.overdue = True
+    _settle_all(crew, slot, link.whispers())
+    with crew.lock:
+        crew.reclaim(slot)
+    crew.dispatch()
+
+
+def _hear(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, frames: list[Frame]) -> None:
+    free = False
+    for head, body in frames:
+        kind = head[2]
+        if kind == wire.READY:
+            with crew.lock:
+                slot.ready(int(body), monotonic())
+            free = True
+        elif kind == wire.REFUSED:
+            slot.refusal = payload.load_any_error(body)
+        else:
+            if kind == wire.DONE:
+                _settle_all(crew, slot, link.whispers())
+            if kind == wire.DONE or not slot.batched:
+                free = True
+                slot.ordered = False
+            _account(slot, head)
+            if kind != wire.DONE:
+                _settle(crew, slot, head, body)
+            slot.failures = 0
+    if free:
+        crew.free(slot)
+
+
+def _account(slot: ProcessSlot, head: wire.Head) -> None:
+    slot.cpu_seconds += head[5]
+    slot.delay_seconds += head[6]
+    slot.cpu_base_seconds = head[7]
+
+
+def _settle_all(crew: ProcessCrew, slot: ProcessSlot, frames: list[Frame]) -> None:
+    for head, body in frames:
+        _settle(crew, slot, head, body)
+
+
+def _settle(crew: ProcessCrew, slot: ProcessSlot, head: wire.Head, body: bytes | bytearray) -> None:
+    """Settle one task; counted and out of the slot before its future settles."""
+    _, index, kind, started, ended, cpu, delay, _, memory = head
+    task = slot.open.pop(index)
+    future, tally = task.future, slot.tally
+    seconds = ended - started
+    tally.busy_seconds += seconds
+    crew.timed(task.packed[0], seconds)
+    future.started_seconds = started
+    if task.thorough or seconds > _SHORTEST_MEASURED_SECONDS:
+        future._usage = (slot.name, slot.pid, started, ended, cpu, delay, memory)
+    if kind == wire.NOTHING:
+        tally.succeeded += 1
+        future.finish(None)
+    elif kind == wire.VALUE:
+        try:
+            result = payload.loads(body)
+        except BaseException as error:  # noqa: BLE001 -- loading runs the user's code: that task's outcome
+            tally.failed += 1
+            future.fail(_untold(f"{task.future.label}: its result can't be loaded: {payload.describe(error)}", error))
+        else:
+            tally.succeeded += 1
+            future.finish(result)
+    elif kind != wire.UNLOADED or not _repack(crew, task, body):
+        tally.failed += 1
+        future.fail(_error_of(task, kind, body))
+
+
+def _error_of(task: ProcessTask, kind: int, body: bytes | bytearray) -> BaseException:
+    label = task.future.label
+    if kind == wire.RAISED:
+        try:
+            return payload.load_error(body)
+        except BaseException as error:  # noqa: BLE001 -- loading runs the user's code: that task's outcome
+            return _untold(f"{label}: its exception can't be loaded: {payload.describe(error)}", error)
+    text, detail = payload.loads(body)
+    if kind == wire.UNLOADED:
+        return UnpicklableError(f"{label}: the task can't be loaded in a worker: {text}")
+    return _untold(f"{label}: {text}", payload.RemoteTraceback(detail) if detail else None)
+
+
+def _untold(message: str, cause: BaseException | None) -> UnpicklableError:
+    error = UnpicklableError(message)
+    error.__cause__ = cause
+    return error
+
+
+def _repack(crew: ProcessCrew, task: ProcessTask, body: bytes | bytearray) -> bool:
+    """Queue a task again that could not be loaded for want of a module that only this process has. It never began."""
+    _, missing = payload.loads(body)
+    if not missing or task.repacked:
+        return False
+    try:
+        packed = crew.packer.by_value(task.packed, missing)
+    except Exception:  # noqa: BLE001 -- pickling runs the user's code; the error from the worker is the one to tell
+        return False
+    if packed is None:
+        return False
+    with crew.lock:
+        task.future.revert()
+        crew.queue.appendleft(task._replace(packed=packed, repacked=True))
+    crew.dispatch()
+    return True
+
+
+def _bury(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
+    """Settle what a worker that has ended left behind: its last results, the task that it died of, the rest."""
+    _hear(crew, slot, link, link.last_words())
+    code = link.exit_code()
+    with crew.lock:
+        crew.reclaim(slot)
+        lost = list(slot.open.values())
+        message = _cause_of_death(slot, code)
+        began, asked = slot.ready_seconds is not None, slot.leaving or slot.recycling
+        cause = _death(slot, code, began=began)
+        if lost or not asked:
+            crew.ledger.deaths[cause] += 1
+        slot.gone(monotonic())
+        crew.unlist(slot)
+        slot.link = None
+        link.close()
+    for task in lost:
+        error = WorkerDied(f"{task.future.label}: {message}", code)
+        if task.future.fail(error):
+            slot.tally.errors += 1
+        else:
+            slot.tally.cancelled += 1
+    if not asked and not lost:
+        slot.failures += 1
+        log.warning("a worker died", extra={"pool": crew.ledger.name, "worker": slot.name, "err": message})
+    if not began and slot.failures >= _HOPELESS:
+        crew.give_up(slot.refusal or WorkerDied(message, code))
+    crew.dispatch()
+
+
+def _death(slot: ProcessSlot, code: int | None, *, began: bool) -> str:
+    if slot.stopping is not None:
+        return "stopped"
+    if not began:
+        return "initializer"
+    return "exit" if code is not None and code >= 0 else "signal"
+
+
+def _cause_of_death(slot: ProcessSlot, code: int | None) -> str:
+    where = f"in worker {slot.name} (pid {slot.pid})" if slot.pid else f"in worker {slot.name} before it was ready"
+    if code is None:
+        return f"ended for unknown reasons {where}"
+    if code >= 0:
+        return f"exited with code {code} {where}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "unknown"
+    return f"killed by signal {-code} ({name}) {where}"

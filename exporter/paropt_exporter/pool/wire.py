@@ -1,0 +1,95 @@
+"""What a pool and its workers say to each other: frames on a socket, results on a pipe, claims on an eventfd."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from typing import Any
+
+# To a worker: body length, kind. From a worker: body length, number of the task in its batch, kind, when it began and
+# ended, CPU and run-queue delay in seconds, CPU of the worker's whole life, peak memory in bytes.
+ORDER = struct.Struct("<IB")
+REPLY = struct.Struct("<IBBdddddQ")
+ONE = struct.Struct("<IB")  # length of the function's pickle, whether to measure in full
+
+PREPARE, TASK, BATCH = range(3)
+READY, REFUSED, VALUE, NOTHING, RAISED, LOST, UNLOADED, DONE = range(8)
+# READY: prepared; REFUSED: the initializer failed; NOTHING: the value None; LOST: result or exception could not be
+# pickled; UNLOADED: the task could not be unpickled, nothing was run; DONE: the batch is through.
+
+MOST_TASKS = 255  # that a reply's number can tell apart
+CHUNK_BYTES = 1 << 16
+QUIET_BYTES = 1 << 18  # of results in the pipe before a worker has to say them aloud; a user may have 64 MB of pipes
+
+Head = tuple[int, int, int, float, float, float, float, float, int]  # of a reply, as REPLY has it
+
+
+def claim(descriptor: int) -> bool:
+    """Take one task of the batch at hand, for its worker to run or its pool to give to another; False: none is left.
+
+    The kernel hands out each claim once, however the worker ends: that is what makes "exactly once" hold.
+    """
+    try:
+        os.eventfd_read(descriptor)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class Assembler:
+    """Puts frames together from what a socket or pipe has at the moment; a large body is received in its place."""
+
+    def __init__(self, header: struct.Struct) -> None:
+        self._header = header
+        self._pending = b""
+        self._body: bytearray | None = None
+        self._filled = 0
+        self._head: tuple[Any, ...] = ()
+
+    def room(self) -> memoryview | None:
+        """Return where the rest of a large body belongs, None while there is none under way."""
+        return None if self._body is None else memoryview(self._body)[self._filled :]
+
+    def fill(self, count: int) -> list[tuple[tuple[Any, ...], bytes | bytearray]]:
+        """Note that `count` bytes were received into `room`."""
+        assert self._body is not None
+        self._filled += count
+        if self._filled < len(self._body):
+            return []
+        body, self._body = self._body, None
+        return [(self._head, body)]
+
+    def feed(self, received: bytes) -> list[tuple[tuple[Any, ...], bytes | bytearray]]:
+        """Return the frames that are complete, each as its header's fields and its body."""
+        pending = self._pending + received if self._pending else received
+        frames: list[tuple[tuple[Any, ...], bytes | bytearray]] = []
+        header, size, start = self._header, self._header.size, 0
+        while len(pending) - start >= size:
+            head = header.unpack_from(pending, start)
+            end = start + size + head[0]
+            if end > len(pending):
+                if head[0] > CHUNK_BYTES:
+                    self._head, self._body = head, bytearray(head[0])
+                    self._filled = len(pending) - start - size
+                    self._body[: self._filled] = pending[start + size :]
+                    start = len(pending)
+                break
+            frames.append((head, pending[start + size : end]))
+            start = end
+        self._pending = pending[start:]
+        return frames
+
+
+def send_all(connection: socket.socket, *parts: bytes | memoryview) -> None:
+    """Send the parts one after another without joining them; blocks."""
+    total = sum(map(len, parts))
+    sent = connection.sendmsg(parts)
+    if sent == total:
+        return
+    for part in parts:
+        if sent >= len(part):
+            sent -= len(part)
+            continue
+        connection.sendall(memoryview(part)[sent:])
+        sent = 0

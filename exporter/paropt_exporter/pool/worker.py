@@ -1,0 +1,206 @@
+"""What a worker process runs: it takes tasks from its pool, runs them one after another, and measures them."""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import socket
+import sys
+from collections.abc import Callable
+from time import monotonic, process_time
+from types import FunctionType
+from typing import Any
+
+from paropt_exporter.pool import measure, payload, wire
+
+# Where the nursery puts a worker's ends: the socket to its pool, the claims, the pipe for results of a batch.
+SOCKET, CLAIMS, QUIET = 3, 4, 5
+
+# Child processes and run-queue delay are looked at only when a batch lasted long enough to have any worth counting.
+_WORTH_A_LOOK_SECONDS = 0.001
+_MOST_CACHED = 1000
+_ATOMIC_BYTES = 4096 - wire.REPLY.size  # up to this size a write to a pipe is whole or refused (PIPE_BUF)
+
+Outcome = tuple[int, bytes, float, float]  # kind, body, began, ended
+
+
+def main() -> None:
+    """Serve until the pool closes its end."""
+    worker = _Worker(socket.socket(fileno=SOCKET))
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the pool is gone: nobody to tell
+        worker.serve()
+
+
+class _Worker:
+    """The loop of one worker process.
+
+    Guarantees:
+      * A task is run only under a claim, and its result is in the kernel's hands before the next claim: whatever
+        kills the process, the pool knows which tasks have ended, which one was running, and which never began.
+      * Results of a batch wake nobody until the batch is through, unless the pipe is full.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._assembler = wire.Assembler(wire.ORDER)
+        self._frames: list[tuple[tuple[Any, ...], bytes | bytearray]] = []
+        self._functions: dict[bytes, Callable[..., Any]] = {}
+        self._delay_seconds = measure.run_delay_seconds()
+        self._children_seconds = measure.children_cpu_seconds()
+        self._orphans_seconds = 0.0
+
+    def serve(self) -> None:
+        while (frame := self._receive()) is not None:
+            (_, kind), body = frame
+            if kind == wire.TASK:
+                self._run_one(memoryview(body))
+            elif kind == wire.BATCH:
+                self._run_batch(marshal.loads(body))
+            elif not self._prepare(body):
+                return
+            del frame, body
+
+    def _receive(self) -> tuple[tuple[Any, ...], bytes | bytearray] | None:
+        while not self._frames:
+            room = self._assembler.room()
+            if room is not None:
+                count = self._connection.recv_into(room)
+                if not count:
+                    return None
+                self._frames = self._assembler.fill(count)
+            else:
+                received = self._connection.recv(wire.CHUNK_BYTES)
+                if not received:
+                    return None
+                self._frames = self._assembler.feed(received)
+        return self._frames.pop(0)
+
+    def _prepare(self, body: bytes | bytearray) -> bool:
+        path, directory, environment, arguments, initializer = marshal.loads(body)
+        sys.path[:], sys.argv[:] = path, arguments
+        os.environ.clear()
+        os.environb.update(environment)
+        try:
+            os.chdir(directory)
+            if initializer:
+                function, parameters = payload.loads(initializer)
+                function(*parameters)
+        except BaseException as error:  # noqa: BLE001 -- a user's initializer; told to the pool
+            self._say(0, wire.REFUSED, payload.dump_error(error)[0])
+            return False
+        self._say(0, wire.READY, b"%d" % os.getpid())
+        return True
+
+    def _run_batch(self, tasks: list[tuple[bytes, bytes]]) -> None:
+        begun, cpu = monotonic(), process_time()
+        index = 0
+        while wire.claim(CLAIMS):
+            function, arguments = tasks[index]
+            kind, body, started, ended = self._run(function, arguments)
+            self._whisper(index, kind, body, started, ended)
+            index += 1
+        cpu, delay = process_time() - cpu, 0.0
+        if monotonic() - begun > _WORTH_A_LOOK_SECONDS:
+            cpu, delay = cpu + self._children_cpu(), self._delay()
+        self._say(0, wire.DONE, b"", begun, monotonic(), cpu, delay)
+
+    def _run_one(self, body: memoryview) -> None:
+        size, thorough = wire.ONE.unpack_from(body)
+        function = bytes(body[wire.ONE.size : wire.ONE.size + size])
+        arguments = body[wire.ONE.size + size :]
+        meter = measure.Meter() if thorough else None
+        cpu = process_time()
+        if not wire.claim(CLAIMS):
+            self._say(0, wire.DONE, b"")  # the pool took it back while it was on its way
+            return
+        kind, reply, started, ended = self._run(function, arguments)
+        cpu = process_time() - cpu
+        delay, memory = 0.0, 0
+        if meter is not None:
+            cpu, delay, memory = meter.stop()
+            self._children_cpu()
+            self._orphans_seconds = meter.orphans_seconds
+        elif ended - started > _WORTH_A_LOOK_SECONDS:
+            cpu, delay = cpu + self._children_cpu(), self._delay()
+        self._say(0, kind, reply, started, ended, cpu, delay, memory)
+
+    def _run(self, function: bytes, arguments: bytes | memoryview) -> Outcome:
+        try:
+            call = self._functions.get(function) or self._load(function)
+            positional, keywords = payload.loads(arguments) if arguments else ((), {})
+        except BaseException as error:  # noqa: BLE001 -- loading runs the user's code; told to the pool
+            return wire.UNLOADED, _unloaded(error), (now := monotonic()), now
+        started = monotonic()
+        try:
+            result = call(*positional, **keywords)
+        except BaseException as error:  # noqa: BLE001 -- whatever a task raises is that task's outcome
+            ended = monotonic()
+            trace = error.__traceback__
+            packed, whole = payload.dump_error(error.with_traceback(trace and trace.tb_next))
+            return (wire.RAISED if whole else wire.LOST), packed, started, ended
+        ended = monotonic()
+        if result is None:
+            return wire.NOTHING, b"", started, ended
+        try:
+            return wire.VALUE, payload.dumps(result), started, ended
+        except BaseException as error:  # noqa: BLE001 -- pickling runs the user's code
+            packed = payload.dumps((f"its result could not be sent back: {payload.describe(error)}", ""))
+            return wire.LOST, packed, started, ended
+
+    def _load(self, packed: bytes) -> Callable[..., Any]:
+        function: Callable[..., Any] = payload.loads(packed)
+        # A closure that came by value is made anew for each task: it may hold state.
+        if type(function) is FunctionType and _found_by_name(function):
+            if len(self._functions) >= _MOST_CACHED:
+                self._functions.clear()
+            self._functions[packed] = function
+        return function
+
+    def _delay(self) -> float:
+        before, self._delay_seconds = self._delay_seconds, measure.run_delay_seconds()
+        return max(0.0, self._delay_seconds - before)
+
+    def _children_cpu(self) -> float:
+        before, self._children_seconds = self._children_seconds, measure.children_cpu_seconds()
+        return self._children_seconds - before
+
+    def _total(self) -> float:
+        return process_time() + self._children_seconds + self._orphans_seconds
+
+    def _whisper(self, index: int, kind: int, body: bytes, started: float, ended: float) -> None:
+        head = wire.REPLY.pack(len(body), index, kind, started, ended, 0.0, 0.0, 0.0, 0)
+        if len(body) < _ATOMIC_BYTES:
+            try:
+                os.write(QUIET, head + body)
+                return
+            except BlockingIOError:
+                pass  # the pipe is full
+        wire.send_all(self._connection, head, body)
+
+    def _say(
+        self,
+        index: int,
+        kind: int,
+        body: bytes,
+        started: float = 0.0,
+        ended: float = 0.0,
+        cpu: float = 0.0,
+        delay: float = 0.0,
+        memory: int = 0,
+    ) -> None:
+        head = wire.REPLY.pack(len(body), index, kind, started, ended, cpu, delay, self._total(), memory)
+        if body:
+            wire.send_all(self._connection, head, body)
+        else:
+            self._connection.sendall(head)
+
+
+def _found_by_name(function: FunctionType) -> bool:
+    return getattr(sys.modules.get(function.__module__), function.__qualname__, None) is function
+
+
+def _unloaded(error: BaseException) -> bytes:
+    """Say why a task could not be loaded, and which module was missing, if that was why: its pool may know it."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    return payload.dumps((payload.describe(error), missing or ""))
