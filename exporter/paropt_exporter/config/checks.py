@@ -83,7 +83,7 @@ def _memory(place: Location, stage: dict[str, object], machine: Machine) -> Iter
 
 def _lanes(lanes: dict[str, dict[str, object]], stages: list[RawStage]) -> Iterator[Fault]:
     names = raw.names(stages)
-    wanted = {stage.get("name"): raw.words(stage.get("needs")) for _, stage in stages}
+    wanted = {raw.name(stage): raw.words(stage.get("needs")) for _, stage in stages}
     for lane, keys in lanes.items():
         if lane == "auto":
             yield Fault(
@@ -116,7 +116,7 @@ def _slots(lanes: dict[str, dict[str, object]], stages: list[RawStage], machine:
         narrow = [
             f"{lane} ({count})"
             for lane, count in most.items()
-            if count < slots and (lane not in members or stage.get("name") in members[lane])
+            if count < slots and (lane not in members or raw.name(stage) in members[lane])
         ]
         if narrow:
             message = f"{slots} slots are more than the most workers of lane {', '.join(narrow)}: it could never start"

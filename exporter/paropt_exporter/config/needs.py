@@ -24,7 +24,7 @@ def unknown(stages: list[RawStage]) -> Iterator[Fault]:
             where = (*place, "needs", index)
             if need in seen:
                 yield Fault(location=where, message=f"{shown(need)} stands here twice")
-            elif need == stage.get("name"):
+            elif need == raw.name(stage):
                 yield Fault(location=where, message="a stage can't need itself")
             elif need not in names:
                 yield Fault(location=where, message=f"unknown stage {shown(need)}{did_you_mean(need, names)}")
@@ -37,8 +37,8 @@ def circles(stages: list[RawStage]) -> Iterator[Fault]:
     needs: _Needs = {}
     places: dict[str, Location] = {}
     for place, stage in stages:
-        name = stage.get("name")
-        if isinstance(name, str) and name not in needs:
+        name = raw.name(stage)
+        if name and name not in needs:
             places[name] = place
             needs[name] = [
                 need for need in dict.fromkeys(raw.words(stage.get("needs"))) if need in names and need != name

@@ -29,6 +29,12 @@ def lanes(file: dict[str, object]) -> dict[str, dict[str, object]]:
     return {name: mapping(lane) for name, lane in mapping(file.get("lanes")).items()}
 
 
+def name(stage: dict[str, object]) -> str:
+    """Return a stage's name, "" where it has none that is a word."""
+    written = getattr(stage.get("name"), "text", stage.get("name"))
+    return written if isinstance(written, str) else ""
+
+
 def names(found: list[RawStage]) -> dict[str, None]:
     """Return the names of stages, in order; a dict, since a set has none."""
-    return {name: None for _, stage in found if isinstance(name := stage.get("name"), str)}
+    return {word: None for _, stage in found if (word := name(stage))}
