@@ -234,6 +234,18 @@ class Bottleneck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PoolUse:
+    """How one pool fared in a run: its size at the start and at its largest, and why it was last changed."""
+
+    name: str
+    start_size: int
+    peak_size: int
+    reason: str
+    busy_seconds: float
+    slot_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """A run ended. `reason` says in words why it is not a success; `critical_sla`: a critical limit stopped it.
 
@@ -257,6 +269,7 @@ class RunRecord:
     critical_sla: bool = False
     interrupted: bool = False
     bottlenecks: tuple[Bottleneck, ...] = ()
+    pools: tuple[PoolUse, ...] = ()
     abandoned: tuple[str, ...] = ()
 
     @property

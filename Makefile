@@ -1,0 +1,66 @@
+# Two commands are all the set-up: `make run` and `make test`. Everything lives in .venv and .tools.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TOOLS := .tools
+export PATH := $(CURDIR)/$(TOOLS)/usr/bin:$(PATH)
+
+.PHONY: help run test lint types layers unit wheel tools generate lock bench soak clean
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+run: $(READY) ## run this repository's own lane and serve its metrics until Ctrl-C
+	$(BIN)/paropt-exporter --lane standard
+
+test: $(READY) tools lint types layers unit wheel ## everything that must hold before a change lands
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+layers: $(READY)
+	$(BIN)/lint-imports
+
+unit: $(READY) tools
+	$(BIN)/pytest -q --durations=10
+
+wheel: $(READY) ## build the wheel, install it in an empty venv and run from there
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel . > build/wheel/build.log
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check build/wheel/*.whl
+	cd build/wheel && mkdir project && cd project && ../venv/bin/paropt-exporter --version \
+	  && ../venv/bin/paropt-exporter generate --out . && ../venv/bin/paropt-exporter init \
+	  && ../venv/bin/paropt-exporter check
+
+tools: ## real Prometheus and Alertmanager, from Debian's packages, unpacked into .tools where the machine has none
+	@.ci/debian-tools $(TOOLS) prometheus:prometheus prometheus:promtool prometheus-alertmanager:prometheus-alertmanager
+
+generate: $(READY) ## rewrite what is generated: the config schema and the metrics reference
+	$(BIN)/paropt-exporter generate --out .
+
+lock: ## resolve the dependencies anew
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet pip-tools
+	build/lock/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate \
+	  --output-file requirements.lock pyproject.toml requirements-dev.in
+
+bench: $(READY) ## every performance figure, as a ratio against its peer
+	$(BIN)/python benchmarks/run.py
+
+soak: $(READY) tools ## minutes of random faults, and CPython's own executor tests
+	$(BIN)/python benchmarks/soak.py
+
+clean:
+	rm -rf $(VENV) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,315 @@
+"""Put the parts together and run a lane: config -> plan -> engine -> pools, watched by history, metrics and screen."""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from paropt_exporter import config as configs
+from paropt_exporter import host
+from paropt_exporter import plan as plans
+from paropt_exporter.clock import Clock, SystemClock
+from paropt_exporter.config.lanes import select
+from paropt_exporter.control import InnerLoop
+from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, pools_of
+from paropt_exporter.errors import UsageError
+from paropt_exporter.exposition.server import Server, serve
+from paropt_exporter.history import History, Interrupted
+from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels
+from paropt_exporter.plan import Bounds, Plan
+from paropt_exporter.records import LiveStage, Result, RunRecord, Strategy
+from paropt_exporter.signals import Signals
+
+log = logging.getLogger(__name__)
+
+AUTO_LANE = "auto"
+EXIT_FAILED, EXIT_HISTORY, EXIT_CRITICAL, EXIT_SIGNAL_BASE = 1, 3, 4, 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the command line asks for; None: as the config says. `root` is where a project without a config lives."""
+
+    config_path: Path | None
+    root: Path
+    lane: str
+    once: bool
+    every_seconds: float | None = None
+    linger_seconds: float | None = None
+    failed_only: bool = False
+    fail_fast: bool | None = None
+    strategy: Strategy | None = None
+    workers: Bounds | None = None
+    addresses: tuple[str, ...] = ()
+    telemetry_path: str | None = None
+    max_requests: int | None = None
+    exporter_metrics: bool | None = None
+
+
+class Screen(Observer, Protocol):
+    """Where a person watches: an observer that is also told what no record says."""
+
+    def say(self, sentence: str) -> None:
+        """Show one line."""
+
+    def begin(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
+        """A run is about to start; `live` tells how its stages stand."""
+
+    def end(self, record: RunRecord, *, metrics_url: str) -> None:
+        """Show the summary of a run that has ended."""
+
+
+def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> int:
+    """Run the lane, serve its metrics, and return the exit code; blocks until the end or a signal.
+
+    Raises `ConfigError` and `UsageError` before anything runs.
+    """
+    clock = clock or SystemClock()
+    config = configs.read(request.config_path, root=request.root)
+    lane = _lane(request, config.root, screen)
+    with ExitStack() as stack:
+        signals = stack.enter_context(Signals())
+        history = stack.enter_context(closing(_open_history(config, clock)))
+        for interrupted in history.recover():
+            screen.say(_told(interrupted))
+        exporter = Exporter(request, config, lane, history=history, screen=screen, signals=signals, clock=clock)
+        stack.callback(exporter.close)
+        return exporter.serve()
+
+
+def _open_history(config: configs.Config, clock: Clock) -> History:
+    keep = config.history.keep
+    return History(
+        config.history_path,
+        project=config.project,
+        clock=clock,
+        keep_runs=keep.runs or sys.maxsize,
+        keep_seconds=keep.age or math.inf,
+    )
+
+
+def _lane(request: Request, root: Path, screen: Screen) -> str:
+    if request.lane != AUTO_LANE:
+        return request.lane
+    lane, why = select(root)
+    screen.say(f"lane {lane}: {why}")
+    return lane
+
+
+def _told(interrupted: Interrupted) -> str:
+    began = datetime.fromtimestamp(interrupted.started_timestamp_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    stages = ", ".join(interrupted.running) or "no stage"
+    return f"the run of {interrupted.lane} begun {began} was interrupted: {stages} running (again: --failed)"
+
+
+class WatchedPage:
+    """The metrics page, which can tell when somebody has scraped it.
+
+    The scrape that tells began after `wake_at_next_scrape` was set, so it has what was exposed before.
+    """
+
+    def __init__(self, metrics: Metrics, wake: Callable[[], None]) -> None:
+        self.wake_at_next_scrape = False
+        self._metrics = metrics
+        self._wake = wake
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        final = self.wake_at_next_scrape
+        page = self._metrics.render(accept)
+        if final:
+            self._wake()
+        return page
+
+
+class Exporter:
+    """One process that runs one lane, once or again and again, and exports it.
+
+    ```
+    serve: bind -> run -> (once: end) | wait for the next start or a signal -> run ...
+    ```
+    Guarantees: the endpoint answers from before the first task until the end; runs never overlap; history has an event
+    before the endpoint shows it.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        config: configs.Config,
+        lane: str,
+        *,
+        history: History,
+        screen: Screen,
+        signals: Signals,
+        clock: Clock,
+    ) -> None:
+        self._request = request
+        self._config = config
+        self._lane = lane
+        self._history = history
+        self._screen = screen
+        self._signals = signals
+        self._clock = clock
+        self._workers = PoolWorkers()
+        self._run: Run | None = None
+        plan = self._plan()
+        self._metrics = self._make_metrics(plan)
+        self._observers = Observers({"history": history, "metrics": self._metrics, "screen": screen})
+        self._page = WatchedPage(self._metrics, signals.wake)
+        self._server = self._bind()
+
+    def serve(self) -> int:
+        """Run and serve until the end; return the exit code."""
+        if not self._request.once:
+            self._screen.say(f"metrics at {self._url}")
+        while True:
+            began = self._clock.monotonic()
+            code = self._run_once()
+            if self._signals.interrupted_run:
+                return self._interrupted_code()
+            if self._request.once:
+                self._linger()
+                return code
+            if self._signals.wait(self._pause(began)):
+                return code
+
+    def _linger(self) -> None:
+        """Serve until a scrape has seen the final values, a signal, or the time given."""
+        if self._request.linger_seconds:
+            self._page.wake_at_next_scrape = True
+            self._signals.wait(self._request.linger_seconds)
+
+    def close(self) -> None:
+        """End the endpoint and the pools."""
+        self._server.close()
+        self._workers.close()
+
+    def _run_once(self) -> int:
+        plan = self._plan()
+        for note in plan.notes:
+            self._screen.say(note)
+        run = self._make_run(plan)
+        self._workers.prepare(plan, run.size)
+        self._screen.begin(plan, run.live)
+        self._run = run
+        self._signals.during(run)
+        with ExitStack() as stack:
+            if not plan.workers.fixed and plan.strategy is not Strategy.SEQUENTIAL:
+                stack.enter_context(self._control(run, plan))
+            record = run.execute()
+        self._signals.during(None)
+        self._run = None
+        self._workers.rest(plan.workers.minimum)
+        self._screen.end(record, metrics_url=self._url)
+        return self._code(record)
+
+    def _plan(self) -> Plan:
+        request = self._request
+        only = self._history.failed_stages(self._lane) if request.failed_only else None
+        if request.failed_only and not only:
+            known = "no run of it is known" if only is None else "every stage of its last run succeeded"
+            raise UsageError(f"--failed: nothing to run again in lane {self._lane}: {known}")
+        return plans.build(
+            self._config,
+            self._lane,
+            expected=self._history.expected(self._lane),
+            only=only,
+            strategy=request.strategy,
+            workers=request.workers,
+            fail_fast=request.fail_fast,
+        )
+
+    def _make_run(self, plan: Plan) -> Run:
+        began = datetime.fromtimestamp(self._clock.wall(), UTC)
+        return Run(
+            plan,
+            run_id=f"{began:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+            workers=self._workers,
+            emit=self._observers.emit,
+            inbox=QueueInbox(self._clock),
+            clock=self._clock,
+            memory_bytes=host.memory_available_bytes(),
+        )
+
+    def _control(self, run: Run, plan: Plan) -> InnerLoop:
+        return InnerLoop(
+            run,
+            self._workers,
+            bounds=plan.workers,
+            cores=host.cpus,
+            memory_available_bytes=host.memory_available_bytes,
+            emit=self._observers.emit,
+            clock=self._clock,
+            run_id=run.run_id,
+        )
+
+    def _make_metrics(self, plan: Plan) -> Metrics:
+        stages = tuple(
+            StageLabels(name=stage.name, number=stage.number, pool=stage.pool, sla=stage.sla) for stage in plan.stages
+        )
+        lane = LaneLabels(lane=plan.lane, stages=stages, total=plan.total, interval_seconds=self._request.every_seconds)
+        bounds = dict.fromkeys(pools_of(plan), (plan.workers.minimum, plan.workers.maximum))
+        return Metrics(
+            project=plan.project,
+            lanes=(lane,),
+            pools=self._workers.statistics,
+            bounds=bounds,
+            live=self._live,
+            backlog=self._backlog,
+            dropped=self._dropped,
+            totals=self._history.totals(),
+            last=self._history.last(),
+            process_metrics=self._exporter_metrics,
+        )
+
+    @property
+    def _exporter_metrics(self) -> bool:
+        asked = self._request.exporter_metrics
+        return not self._config.web.disable_exporter_metrics if asked is None else asked
+
+    def _bind(self) -> Server:
+        request, web = self._request, self._config.web
+        return serve(
+            request.addresses or web.listen_address,
+            self._page,
+            telemetry_path=request.telemetry_path or web.telemetry_path,
+            max_requests=request.max_requests or web.max_requests or sys.maxsize,
+            say=self._screen.say,
+        )
+
+    @property
+    def _url(self) -> str:
+        return self._server.url
+
+    def _live(self) -> tuple[LiveStage, ...]:
+        run = self._run
+        return run.live() if run is not None else ()
+
+    def _backlog(self) -> Mapping[str, tuple[int, float]]:
+        run = self._run
+        return run.backlog() if run is not None else {}
+
+    def _dropped(self) -> Mapping[str, int]:
+        return self._observers.dropped()
+
+    def _pause(self, began: float) -> float | None:
+        """Return how long to wait for the next start; None: there is none, serve until a signal."""
+        every = self._request.every_seconds
+        return None if every is None else max(0.0, began + every - self._clock.monotonic())
+
+    def _code(self, record: RunRecord) -> int:
+        if self._history.broken:
+            return EXIT_HISTORY
+        if record.critical_sla:
+            return EXIT_CRITICAL
+        return 0 if record.result is Result.SUCCESS else EXIT_FAILED
+
+    def _interrupted_code(self) -> int:
+        return EXIT_SIGNAL_BASE + (self._signals.number or 0)

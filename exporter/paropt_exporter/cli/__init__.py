@@ -1,0 +1,1 @@
+"""The command `paropt-exporter`: one module for each sub-command, each a thin layer over the parts."""

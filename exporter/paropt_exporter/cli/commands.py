@@ -1,0 +1,133 @@
+"""Turn parsed flags into calls of the parts: which command, with what."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from paropt_exporter.errors import UsageError
+from paropt_exporter.records import Strategy
+
+DEFAULT_LANE = "standard"
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Run the command that the flags name; without one, a lane."""
+    match flags.command:
+        case "init":
+            from paropt_exporter.cli import init
+
+            return init.run(Path.cwd(), force=flags.force, stdout=sys.stdout, stderr=sys.stderr)
+        case "check":
+            return _check(flags)
+        case "plan":
+            return _plan(flags)
+        case "generate":
+            from paropt_exporter.cli import generate
+
+            return generate.run(tuple(flags.what), Path(flags.out), stdout=sys.stdout)
+        case "history":
+            return _history(flags)
+        case _:
+            return _run_lane(flags)
+
+
+def _config_path(flags: argparse.Namespace) -> Path | None:
+    from paropt_exporter import config
+
+    return config.discover(flags.config_file, os.environ)
+
+
+def _check(flags: argparse.Namespace) -> int:
+    from paropt_exporter.cli import check
+
+    path = _config_path(flags)
+    return check.run(path, Path.cwd(), lane=flags.lane, stdout=sys.stdout, stderr=sys.stderr)
+
+
+def _plan(flags: argparse.Namespace) -> int:
+    from paropt_exporter import config
+    from paropt_exporter import plan as plans
+    from paropt_exporter.cli import plan
+    from paropt_exporter.clock import SystemClock
+    from paropt_exporter.history import History
+
+    loaded = config.read(_config_path(flags), root=Path.cwd())
+    lane = flags.lane or DEFAULT_LANE
+    expected = {}
+    if loaded.history_path.exists():
+        with closing(History(loaded.history_path, project=loaded.project, clock=SystemClock())) as history:
+            expected = dict(history.expected(lane))
+    return plan.run(plans.build(loaded, lane, expected=expected), output=flags.output or "text", stdout=sys.stdout)
+
+
+def _history(flags: argparse.Namespace) -> int:
+    from paropt_exporter import config
+    from paropt_exporter.cli import history as command
+    from paropt_exporter.clock import SystemClock
+    from paropt_exporter.history import History
+
+    loaded = config.read(_config_path(flags), root=Path.cwd())
+    if not loaded.history_path.exists():
+        raise UsageError(f"no history yet at {loaded.history_path}: run a lane first")
+    with closing(History(loaded.history_path, project=loaded.project, clock=SystemClock())) as history:
+        return command.run(
+            history,
+            lane=flags.lane,
+            limit=flags.limit,
+            compare=tuple(flags.compare) if flags.compare else None,
+            output=flags.output or "text",
+            stdout=sys.stdout,
+        )
+
+
+def _run_lane(flags: argparse.Namespace) -> int:
+    from paropt_exporter import plan as plans
+    from paropt_exporter.app import Request, run_lane
+    from paropt_exporter.cli import screen
+
+    watching = screen.on_standard_streams(verbose=flags.verbose, json_output=flags.output == "json")
+    once = flags.once
+    if once is None:
+        once = bool(os.environ.get("CI")) and flags.every is None
+        if once:
+            watching.say("CI is set: ending with the lane (--no-once serves on)")
+    if once and flags.every is not None:
+        raise UsageError("--every repeats the lane and --once ends with it: give one of them")
+    request = Request(
+        config_path=_config_path(flags),
+        root=Path.cwd(),
+        lane=flags.lane or DEFAULT_LANE,
+        once=once,
+        every_seconds=_duration("--every", flags.every),
+        linger_seconds=_duration("--web.linger", flags.web_linger),
+        failed_only=flags.failed,
+        fail_fast=True if flags.fail_fast else False if flags.keep_going else None,
+        strategy=Strategy(flags.strategy) if flags.strategy else None,
+        workers=plans.bounds(flags.workers) if flags.workers else None,
+        addresses=tuple(flags.web_listen_address or ()),
+        telemetry_path=flags.web_telemetry_path,
+        max_requests=_positive("--web.max-requests", flags.web_max_requests) if flags.web_max_requests else None,
+        exporter_metrics=False if flags.web_disable_exporter_metrics else None,
+    )
+    return run_lane(request, watching)
+
+
+def _duration(flag: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    from paropt_exporter.config.units import duration_seconds
+
+    try:
+        return duration_seconds(text)
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}") from None
+
+
+def _positive(flag: str, text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+        raise UsageError(f"{flag}: {text!r} is not a whole number from 1 to 1000")
+    return int(text)

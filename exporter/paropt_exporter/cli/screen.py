@@ -1,0 +1,187 @@
+"""What a person sees while a lane runs: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, TextIO
+
+from paropt_exporter.cli import summary
+from paropt_exporter.plan import Plan
+from paropt_exporter.records import (
+    Decision,
+    Event,
+    LiveStage,
+    Result,
+    RunRecord,
+    SlaRecord,
+    StageRecord,
+    StageStarted,
+    TaskRecord,
+)
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+SIGN_OF_LIFE_SECONDS = 30.0  # CI systems end a job that says nothing for minutes; a person doubts after one
+_SHOWN_LINES = 40  # of a failed task's output: its last lines, a screen full
+_MESSAGES_WIDTH = 160
+
+
+class Screen:
+    """An observer that writes to a person: progress to `err`, the summary to `out`.
+
+    Guarantees: one lock orders what is written; nothing that the work prints reaches the terminal with its escapes.
+    """
+
+    def __init__(self, *, out: TextIO, err: TextIO, verbose: bool, json_output: bool) -> None:
+        self._out = out
+        self._err = err
+        self._verbose = verbose
+        self._json_output = json_output
+        self._failed: dict[str, TaskRecord] = {}
+        self._live: Callable[[], tuple[LiveStage, ...]] = tuple
+        self._lock = threading.Lock()  # guards: writing
+        self._progress: _Table | _SignOfLife | None = None
+
+    def say(self, sentence: str) -> None:
+        self._line(sentence)
+
+    def begin(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
+        self._failed = {}
+        self._line(f"lane {plan.lane}: {sum(not stage.skip for stage in plan.stages)} stages, {plan.strategy.value}")
+        self._progress = _Table(live) if self._err.isatty() else _SignOfLife(live, self._line)
+
+    def observe(self, event: Event) -> None:
+        match event:
+            case StageStarted() if self._verbose:
+                self._line(f"{event.stage} started on {event.pool}")
+            case TaskRecord():
+                self._task(event)
+            case SlaRecord():
+                what = event.stage or f"lane {event.lane}"
+                word = f"broke its SLA of {event.limit.max_seconds:g} s"
+                near = f"has run {event.limit.warn_seconds:g} s of the {event.limit.max_seconds:g} s its SLA allows"
+                self._line(f"{what} {word if event.broken else near}")
+            case StageRecord():
+                self._stage(event)
+            case Decision() if self._verbose:
+                self._line(f"pool {event.pool} {event.old_size} -> {event.new_size} ({event.reason})")
+            case RunRecord():
+                self._stop_progress()
+            case _:
+                pass
+
+    def end(self, record: RunRecord, *, metrics_url: str) -> None:
+        self._stop_progress()
+        if self._json_output:
+            print(json.dumps(summary.as_json(record), default=str), file=self._out, flush=True)
+        else:
+            print(summary.text(record, self._failed, metrics_url=metrics_url), file=self._out, flush=True)
+
+    def _task(self, record: TaskRecord) -> None:
+        if record.result.bad and record.final:
+            self._failed.setdefault(record.stage, record)
+        if not record.final:
+            self._line(f"{record.stage}: {record.message}, attempt {record.attempt + 1} follows")
+        if self._verbose or (record.result.bad and record.final):
+            self._output(record)
+
+    def _output(self, record: TaskRecord) -> None:
+        lines = [summary.plain(line) for line in record.output.rstrip().splitlines()]
+        if not lines:
+            return
+        shown = lines if self._verbose else lines[-_SHOWN_LINES:]
+        name = record.stage if record.item is None else f"{record.stage} {summary.plain(record.item)}"
+        where = f", whole in {record.output_path}" if record.output_path else ""
+        cut = f", last {len(shown)} of {len(lines)} lines{where}" if len(shown) < len(lines) else ""
+        self._line("\n".join([f"--- {name}{cut}", *shown, "---"]))
+
+    def _stage(self, record: StageRecord) -> None:
+        took = summary.seconds(record.duration_seconds)
+        if record.result is Result.SKIP:
+            self._line(f"{record.stage} skipped: {summary.plain(record.message)}")
+        elif record.result is Result.SUCCESS:
+            self._line(f"{record.stage} succeeded in {took}")
+        else:
+            message = summary.plain(record.message)[:_MESSAGES_WIDTH]
+            self._line(f"{record.stage} {record.result.value} after {took}: {message}")
+
+    def _line(self, text: str) -> None:
+        with self._lock:
+            if isinstance(self._progress, _Table):
+                self._progress.print(text)
+            else:
+                print(f"{datetime.now().astimezone():%H:%M:%S} {text}", file=self._err, flush=True)
+
+    def _stop_progress(self) -> None:
+        progress, self._progress = self._progress, None
+        if progress is not None:
+            progress.close()
+
+
+class _SignOfLife:
+    """Says every 30 s what still runs, so that nobody takes a long stage for a hung one."""
+
+    def __init__(self, live: Callable[[], tuple[LiveStage, ...]], say: Callable[[str], None]) -> None:
+        self._live = live
+        self._say = say
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="paropt-sign-of-life", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._done.wait(SIGN_OF_LIFE_SECONDS):
+            running = ", ".join(f"{stage.stage} {stage.tasks_ended}/{stage.tasks}" for stage in self._live())
+            self._say(f"still running: {running}" if running else "still waiting")
+
+    def close(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+class _Table:
+    """A live table of the running stages on a terminal."""
+
+    def __init__(self, live: Callable[[], tuple[LiveStage, ...]]) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._stages = live
+        self._console = Console(stderr=True, highlight=False, markup=False)
+        self._view: Live = Live(
+            console=self._console,
+            get_renderable=self._render,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,
+        )
+        self._view.start()
+
+    def print(self, text: str) -> None:
+        self._console.print(f"{datetime.now().astimezone():%H:%M:%S} {text}")
+
+    def close(self) -> None:
+        self._view.stop()
+
+    def _render(self) -> Table:
+        from rich.table import Table as RichTable
+
+        table = RichTable.grid(padding=(0, 2))
+        now = datetime.now().timestamp()
+        for stage in self._stages():
+            elapsed = now - stage.started_timestamp_seconds
+            limit = f"of {stage.sla.max_seconds:g} s" if stage.sla else ""
+            style = "yellow" if stage.sla and elapsed >= stage.sla.warn_seconds else "none"
+            share = f"{stage.cpu_seconds / elapsed:.1f} cores" if elapsed > 1 else ""
+            done = f"{stage.tasks_ended}/{stage.tasks}" if stage.tasks > 1 else ""
+            table.add_row("·", stage.stage, done, f"{elapsed:.0f} s", limit, share, style=style)
+        return table
+
+
+def on_standard_streams(*, verbose: bool, json_output: bool) -> Screen:
+    return Screen(out=sys.stdout, err=sys.stderr, verbose=verbose, json_output=json_output)

@@ -1,0 +1,129 @@
+"""The closing summary of a run: read in five seconds, worst news first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+
+from paropt_exporter.records import Result, RunRecord, StageRecord, TaskRecord
+
+_MARKS = {Result.SUCCESS: " ", Result.SKIP: " "}
+_ORDER = (Result.ERROR, Result.FAILURE, Result.TIMEOUT, Result.CANCELLATION)
+
+
+def text(
+    run: RunRecord, failed: Mapping[str, TaskRecord], *, metrics_url: str = "", program: str = "paropt-exporter"
+) -> str:
+    """Return the summary. `failed` has, by stage, the first bad task, whose output's last line is shown."""
+    width = max((len(stage.stage) for stage in run.stages), default=0)
+    lines = [_headline(run)]
+    for stage in sorted(run.stages, key=_badness):
+        lines.append(f"  {_mark(stage)} {stage.stage:<{width}}  {_told(stage)}")
+        if stage.stage in failed and (line := last_line(failed[stage.stage].output)):
+            lines.append(f"      {line}")
+    if run.total is not None and (run.warned or run.broken):
+        word = "broke" if run.broken else "warned at"
+        limit = run.total.max_seconds if run.broken else run.total.warn_seconds
+        lines.append(f"  ! total {seconds(run.duration_seconds)}: {word} {seconds(limit)}")
+    lines.extend(f"  {name:<8} {fact}" for name, fact in _footer(run, metrics_url, program))
+    return "\n".join(lines)
+
+
+def as_json(run: RunRecord) -> dict[str, object]:
+    """Return the run as plain JSON values."""
+    record = asdict(run)
+    record["speedup"] = run.sequential_seconds / run.duration_seconds if run.duration_seconds else None
+    return record
+
+
+def seconds(value: float) -> str:
+    """Return a duration as a person reads it: 0.42 s, 27.4 s, 3 min 05 s."""
+    if value < 10:
+        return f"{value:.1f} s" if value >= 0.1 else f"{value:.2f} s"
+    if value < 120:
+        return f"{value:.1f} s"
+    return f"{int(value) // 60} min {int(value) % 60:02} s"
+
+
+def last_line(output: str, width: int = 160) -> str:
+    """Return the last line of an output that says anything."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return plain(lines[-1][:width]) if lines else ""
+
+
+def plain(line: str) -> str:
+    """Return the line without characters that a terminal would act on."""
+    return "".join(character if character.isprintable() else " " for character in line)
+
+
+def _headline(run: RunRecord) -> str:
+    tasks = sum(stage.tasks for stage in run.stages if stage.result is not Result.SKIP)
+    ran = sum(stage.result is not Result.SKIP for stage in run.stages)
+    word = {Result.SUCCESS: "succeeded", Result.CANCELLATION: "interrupted"}.get(run.result, "failed")
+    pace = ""
+    if ran > 1 and run.duration_seconds > 0:
+        ratio = run.sequential_seconds / run.duration_seconds
+        pace = f" (one after another {seconds(run.sequential_seconds)}: {ratio:.1f}x)"
+    why = f": {run.reason}" if run.critical_sla or run.interrupted else ""
+    plural = "" if ran == 1 else "s"
+    return (
+        f"{run.lane} {word}{why} · {ran} stage{plural}, {tasks} task{'' if tasks == 1 else 's'}"
+        f" in {seconds(run.duration_seconds)}{pace}"
+    )
+
+
+def _badness(stage: StageRecord) -> tuple[int, float]:
+    if stage.result in _ORDER:
+        return 0, _ORDER.index(stage.result)
+    if stage.broken or stage.warned:
+        return 1, -stage.duration_seconds
+    return (3, stage.number) if stage.result is Result.SKIP else (2, -stage.duration_seconds)
+
+
+def _mark(stage: StageRecord) -> str:
+    if stage.result in _ORDER:
+        return "x"
+    return "!" if stage.warned or stage.broken else " "
+
+
+def _told(stage: StageRecord) -> str:
+    if stage.result is Result.SKIP:
+        return f"skipped: {plain(stage.message)}"
+    facts = [f"{seconds(stage.duration_seconds):>8}"]
+    if stage.message:
+        facts.append(plain(stage.message))
+    elif stage.attempts > stage.tasks:
+        retries = stage.attempts - stage.tasks
+        facts.append(f"after {retries} retr{'y' if retries == 1 else 'ies'}")
+    if stage.sla is not None and (stage.warned or stage.broken):
+        limit = f"SLA {stage.sla.max_seconds:g} s"
+        facts.append(f"{limit}, broken" if stage.broken else f"{limit}, warned at {stage.sla.warn_seconds:g} s")
+    return "  ".join(facts)
+
+
+def _footer(run: RunRecord, metrics_url: str, program: str) -> Iterator[tuple[str, str]]:
+    if run.pools:
+        pools = " · ".join(_pool(pool.name, pool.start_size, pool.peak_size, pool.reason) for pool in run.pools)
+        yield "pools", f"{pools} · {run.busy_ratio:.0%} busy"
+    yield from _hints(run)
+    for label in run.abandoned:
+        yield "left", f"{label} still runs in its thread: Python can't stop it"
+    if metrics_url:
+        yield "metrics", metrics_url
+    if run.result is not Result.SUCCESS:
+        yield "again", f"{program} --lane {run.lane} --failed"
+
+
+def _hints(run: RunRecord) -> Iterator[tuple[str, str]]:
+    """Yield the slowest stage, and the other things worth a change; that stages differ is no news beside the slowest."""
+    took = {stage.stage: stage.duration_seconds for stage in run.stages}
+    slow = [bottleneck for bottleneck in run.bottlenecks if bottleneck.kind == "slow"]
+    for bottleneck in sorted(slow, key=lambda found: -took.get(found.stage or "", 0.0))[:1]:
+        yield "slowest", bottleneck.sentence
+    for bottleneck in run.bottlenecks:
+        if bottleneck.kind != "slow" and not (slow and bottleneck.stage is None and bottleneck.kind == "uneven"):
+            yield "hint", bottleneck.sentence
+
+
+def _pool(name: str, start: int, peak: int, reason: str) -> str:
+    return f"{name} {start}" if start == peak else f"{name} {start} -> {peak} ({reason})"

@@ -1,0 +1,74 @@
+"""How many tasks a lane should run at once: pure functions from measured shares of a core to a number.
+
+The work of a run is closed (its tasks are known), so the size is the most tasks that may run, cut off where they would
+no longer find a core: admit waiting tasks in their order while the sum of the shares stays within the cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+UNKNOWN_SHARE = 1.0  # work that nobody has seen yet may need a whole core: it starts with one worker a core
+WAITING_SHARE = 0.1  # under a tenth of a core a task is waiting, and costs nothing that could be shared out
+CORE_SLACK = 0.1  # measured shares are a few percent off: two burners read 1.0 and 1.02 on two cores
+SATURATED_RATIO = 0.9  # no more workers once the lane keeps this much of the cores busy
+GIL_SUSPECT_CORES = 0.85  # threads that together use about one core may be queueing for the interpreter lock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """One running or waiting task. `share` is the part of a core that it uses; None: not known yet."""
+
+    pool: str
+    stage: str
+    share: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizing:
+    """How many tasks may run at once, and why not more."""
+
+    size: int
+    reason: str  # plan: every task that may run does; cpu_limit, memory_limit, bounds: what stood in the way
+
+
+def closed_size(
+    running: Sequence[Load],
+    waiting: Iterable[Load],
+    *,
+    cores: float,
+    minimum: int,
+    maximum: int,
+    memory_is_short: bool,
+) -> Sizing:
+    """Return the size for known work, N* = min(tasks that may run, N_cpu, N_mem, maximum).
+
+    `waiting` stands in the order in which the tasks would start; admission ends at the first that does not fit, since
+    it would be the next to start.
+    """
+    used = sum(_share(load) for load in running)
+    saturated = sum(load.share or 0.0 for load in running) >= SATURATED_RATIO * cores
+    gil = sum(load.share or 0.0 for load in running if load.pool == "threads") >= GIL_SUSPECT_CORES
+    size, reason = len(running), "plan"
+    for load in waiting:
+        share = _share(load)
+        if size >= maximum:
+            reason = "bounds"
+        elif memory_is_short:
+            reason = "memory_limit"
+        elif (gil and load.pool == "threads") or (
+            share >= WAITING_SHARE and (saturated or used + share > cores + CORE_SLACK)
+        ):
+            reason = "cpu_limit"
+        else:
+            size, used = size + 1, used + share
+            continue
+        break
+    if not running or size < minimum:
+        size = max(size, minimum, 1)
+    return Sizing(size=min(size, maximum), reason=reason)
+
+
+def _share(load: Load) -> float:
+    return UNKNOWN_SHARE if load.share is None else load.share

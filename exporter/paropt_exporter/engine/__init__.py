@@ -1,0 +1,19 @@
+"""Run a plan's stages as a graph on pools, and tell observers what happened."""
+
+from paropt_exporter.engine.contract import Demand, Stop
+from paropt_exporter.engine.inbox import QueueInbox
+from paropt_exporter.engine.observers import Observer, Observers
+from paropt_exporter.engine.run import TERM_GRACE_SECONDS, Run
+from paropt_exporter.engine.workers import PoolWorkers, pools_of
+
+__all__ = [
+    "TERM_GRACE_SECONDS",
+    "Demand",
+    "Observer",
+    "Observers",
+    "PoolWorkers",
+    "QueueInbox",
+    "Run",
+    "Stop",
+    "pools_of",
+]

@@ -1,0 +1,78 @@
+"""What the engine asks of its pools, and what others may tell it and ask of it."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from paropt_exporter.engine.outcome import Outcome
+from paropt_exporter.plan import PlannedStage, PlannedTask
+from paropt_exporter.records import PoolUse, RunningTask
+
+
+class Running(Protocol):
+    """An attempt that a worker has, or is about to have."""
+
+    @property
+    def pool(self) -> str: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def future(self) -> Future[object]: ...
+
+    @property
+    def started_seconds(self) -> float | None:
+        """When the attempt began in its worker; None while it is on its way there."""
+
+    def stop(self, grace_seconds: float) -> None:
+        """End it: politely, and by force after the grace (0: at once). Returns at once; may be called again."""
+
+    def outcome(self) -> Outcome:
+        """What came of it, once its future has settled."""
+
+
+class Workers(Protocol):
+    """What the engine needs of the pools."""
+
+    def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> Running:
+        """Hand one attempt to a pool; returns at once."""
+
+    def size(self, pool: str) -> int:
+        """Return how many tasks `pool` may have at once now."""
+
+    def running(self) -> tuple[RunningTask, ...]:
+        """Return what runs now, measured up to this moment; from any thread."""
+
+    def use(self) -> tuple[PoolUse, ...]:
+        """Return how the pools fared since the run began."""
+
+    def gil_bound(self, stage: str) -> bool:
+        """Whether the stage's calls were measured to be CPU-bound Python in threads."""
+
+    def abandoned(self) -> tuple[str, ...]:
+        """Return the labels of calls that were given up but still run in their threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Ask the run to end. `reason` goes into records; `now`: KILL at once; `interrupted`: the user's wish."""
+
+    reason: str
+    now: bool = False
+    interrupted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Look again at what may start: the lane's size has changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What the controller sees of a run: the waiting tasks in the order they would start, and the running ones."""
+
+    ready: tuple[tuple[str, str], ...]  # (pool, stage)
+    running: tuple[tuple[str, str, str, float], ...]  # (pool, stage, label, started_seconds)

@@ -1,0 +1,430 @@
+"""Run one plan to its end: one thread that waits for messages and timers and decides what happens next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from paropt_exporter.clock import Clock
+from paropt_exporter.engine import bottlenecks
+from paropt_exporter.engine.contract import Demand, Stop, Wake, Workers
+from paropt_exporter.engine.inbox import Inbox
+from paropt_exporter.engine.shares import Shares
+from paropt_exporter.engine.stage import Attempt, Ready, StageState
+from paropt_exporter.engine.timers import Timers
+from paropt_exporter.plan import Plan
+from paropt_exporter.records import (
+    Event,
+    LiveStage,
+    Result,
+    RunRecord,
+    RunStarted,
+    SlaLimit,
+    SlaRecord,
+    StageStarted,
+    Strategy,
+    TaskRecord,
+)
+from paropt_exporter.sla import Watch
+
+TERM_GRACE_SECONDS = 10.0  # between TERM and KILL, as the command's documentation promises
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    attempt: Attempt
+
+
+class Run:
+    """One execution of one plan.
+
+    ```
+    waiting stages --needs met, share fits--> running --all tasks ended--> ended
+    calm --fail-fast, critical SLA, signal--> stopping (nothing new starts, TERM, KILL after the grace)
+    ```
+    Guarantees: `execute` returns once, with every stage ended or skipped and every attempt settled; stages start in
+    plan order as far as there is room; events are emitted in the order in which they happened, a task's record
+    before its stage's, a stage's before the run's. `interrupt` and `resize` may be called from any thread,
+    `interrupt` from signal handlers too.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        run_id: str,
+        workers: Workers,
+        emit: Callable[[Event], None],
+        inbox: Inbox,
+        clock: Clock,
+        memory_bytes: int,
+    ) -> None:
+        self.plan = plan
+        self.run_id = run_id
+        self.size = 1 if plan.strategy is Strategy.SEQUENTIAL else plan.workers.start
+        self._workers = workers
+        self._emit = emit
+        self._inbox = inbox
+        self._clock = clock
+        self._shares = Shares(memory_bytes)
+        in_order = sorted(plan.stages, key=lambda stage: stage.number) if self._sequential else plan.stages
+        self._stages = {stage.name: StageState(stage) for stage in in_order}
+        self._timers = Timers()
+        self._stopping: Stop | None = None
+        self._critical = False
+        self._queued = False
+        self._total: Watch | None = None
+        self._sequential_seconds = 0.0
+
+    @property
+    def _sequential(self) -> bool:
+        return self.plan.strategy is Strategy.SEQUENTIAL
+
+    def interrupt(self, reason: str, *, now: bool) -> None:
+        """End the run as the user wishes: TERM to what runs, KILL after the grace, or `now`."""
+        self._inbox.post(Stop(reason, now=now))
+
+    def resize(self, size: int) -> None:
+        """Let `size` slots be used from now on; never interrupts what runs. From any thread."""
+        self.size = size
+        self._inbox.post(Wake())
+
+    def execute(self) -> RunRecord:
+        """Run the plan; blocks until every stage has ended. A task's failure is a record, never an exception."""
+        started, started_timestamp = self._clock.monotonic(), self._clock.wall()
+        self._emit(
+            RunStarted(
+                run_id=self.run_id,
+                lane=self.plan.lane,
+                strategy=self.plan.strategy,
+                started_seconds=started,
+                started_timestamp_seconds=started_timestamp,
+                stages=tuple(stage.name for stage in self.plan.stages),
+            )
+        )
+        if self.plan.total is not None:
+            self._total = Watch(self.plan.total, started)
+            self._timers.at(self._total.next_deadline, self._check_total)
+        for state in self._stages.values():
+            self._admit(state, started)
+        while True:
+            self._timers.fire(self._clock.monotonic())
+            self._start_what_fits()
+            if not self._open():
+                break
+            for message in self._inbox.receive(self._timers.next_moment):
+                self._take(message)
+        return self._end(started, started_timestamp)
+
+    # What others may look at while the run goes on; from any thread.
+
+    def live(self) -> tuple[LiveStage, ...]:
+        """Return the running stages, measured up to this moment."""
+        usage = {task.label: (task.cpu_seconds, task.memory_bytes) for task in self._workers.running()}
+        return tuple(state.live(self.plan.lane, usage) for state in self._open() if state.started)
+
+    def backlog(self) -> dict[str, tuple[int, float]]:
+        """Return, for each pool, how many tasks could run now if there were room, and the age of the oldest."""
+        now, waiting = self._clock.monotonic(), dict[str, tuple[int, float]]()
+        for state in self._stages.values():
+            tasks = tuple(state.ready) if self._may_begin(state) or state.started else ()
+            if tasks:
+                count, oldest = waiting.get(state.pool, (0, 0.0))
+                age = now - min(ready.ready_seconds for ready in tasks)
+                waiting[state.pool] = (count + len(tasks), max(oldest, age))
+        return waiting
+
+    def demand(self) -> Demand:
+        """Return what runs and what could run, for the controller."""
+        states = tuple(self._stages.values())
+        return Demand(
+            ready=tuple(
+                (state.pool, state.name)
+                for state in states
+                if state.started or self._may_begin(state)
+                for _ in tuple(state.ready)
+            ),
+            running=tuple(
+                (attempt.running.pool, state.name, attempt.running.label, attempt.started_seconds)
+                for state in states
+                for attempt in tuple(state.attempts)
+            ),
+        )
+
+    # Starting
+
+    def _admit(self, state: StageState, now: float) -> None:
+        if state.plan.skip:
+            self._close(state, Result.SKIP, state.plan.skip)
+        elif state.plan.fault:
+            self._close(state, Result.ERROR, state.plan.fault)
+            self._fail_fast(state)
+        else:
+            state.ready.extend(Ready(task=task, attempt=1, ready_seconds=now) for task in state.plan.tasks)
+
+    def _close(self, state: StageState, result: Result, why: str) -> None:
+        self._emit(state.close(self.run_id, self.plan.lane, result, why))
+
+    def _fail_fast(self, state: StageState) -> None:
+        if self.plan.fail_fast and self._stopping is None:
+            self._stop(Stop(f"fail-fast: {state.name} failed", interrupted=False))
+
+    def _start_what_fits(self) -> None:
+        if self._stopping is not None:
+            self._skip_the_rest(self._stopping.reason)
+            return
+        self._skip_what_lost_its_needs()
+        for state in self._open():
+            while state.ready and self._fits(state):
+                self._start(state, state.ready.popleft())
+            if state.ready and (state.started or self._may_begin(state)):
+                self._queued = True
+                if state.plan.slots > 1 or state.plan.memory_bytes or state.plan.exclusive:
+                    return  # smaller stages behind it would starve it for ever
+
+    def _open(self) -> tuple[StageState, ...]:
+        return tuple(state for state in self._stages.values() if not state.ended)
+
+    def _may_begin(self, state: StageState) -> bool:
+        return not state.ended and all(self._satisfied(need) for need in state.plan.needs)
+
+    def _satisfied(self, need: str) -> bool:
+        record = self._stages[need].record
+        if record is None:
+            return False
+        return record.result is Result.SUCCESS or bool(self._stages[need].plan.skip)
+
+    def _fits(self, state: StageState) -> bool:
+        if not state.started and not (self._may_begin(state) and self._shares.stage_fits(state.plan)):
+            return False
+        pool = state.plan.pool
+        return self._shares.task_fits(state.plan, size=self.size) and (
+            self._shares.in_pool(pool) < self._workers.size(pool)
+        )
+
+    def _start(self, state: StageState, ready: Ready) -> None:
+        now = self._clock.monotonic()
+        label = state.name if len(state.plan.tasks) == 1 else f"{state.name}[{ready.task.index}]"
+        running = self._workers.start(state.plan, ready.task, label)
+        attempt = Attempt(state, ready.task, ready.attempt, ready.ready_seconds, now, running)
+        if not state.started:
+            self._begin(state, running.pool, now)
+        self._shares.begin_task(state.plan, state.plan.pool)
+        state.attempts.append(attempt)
+        if state.plan.timeout_seconds is not None:
+            self._timers.at(now + state.plan.timeout_seconds, lambda: self._check_timeout(attempt))
+        running.future.add_done_callback(lambda _: self._inbox.post(_Ended(attempt)))
+
+    def _begin(self, state: StageState, pool: str, now: float) -> None:
+        state.started_seconds, state.started_timestamp_seconds, state.pool = now, self._clock.wall(), pool
+        self._shares.begin_stage(state.plan)
+        self._emit(
+            StageStarted(
+                run_id=self.run_id,
+                lane=self.plan.lane,
+                stage=state.name,
+                number=state.plan.number,
+                pool=pool,
+                tasks=len(state.plan.tasks),
+                started_seconds=now,
+                started_timestamp_seconds=state.started_timestamp_seconds,
+                sla=state.plan.sla,
+            )
+        )
+        if state.plan.sla is not None:
+            state.watch = Watch(state.plan.sla, now)
+            self._timers.at(state.watch.next_deadline, lambda: self._check_stage(state))
+
+    def _skip_what_lost_its_needs(self) -> None:
+        lost = True
+        while lost:
+            lost = False
+            for state in self._open():
+                needs = [need for need in state.plan.needs if self._stages[need].ended and not self._satisfied(need)]
+                if needs and not state.started:
+                    self._close(state, Result.SKIP, f"needs {', '.join(needs)}")
+                    lost = True
+
+    # Messages
+
+    def _take(self, message: object) -> None:
+        match message:
+            case _Ended(attempt):
+                self._end_attempt(attempt)
+            case Stop():
+                self._stop(message)
+            case _:
+                pass  # Wake: the loop looks again anyway
+
+    def _end_attempt(self, attempt: Attempt) -> None:
+        state = attempt.stage
+        # Out of the live view before its record adds it to the totals: a scrape in between must not see it twice.
+        state.attempts.remove(attempt)
+        self._shares.end_task(state.plan, state.plan.pool)
+        record = self._record(attempt)
+        self._sequential_seconds += record.duration_seconds
+        state.take(record)
+        state.gil_bound = state.gil_bound or self._workers.gil_bound(state.name)
+        self._emit(record)
+        if not record.final:
+            self._rest(state, attempt, record)
+        elif record.result.bad:
+            self._fail_fast(state)
+        self._end_stage_if_settled(state)
+
+    def _record(self, attempt: Attempt) -> TaskRecord:
+        may_retry = attempt.number <= attempt.stage.plan.retries and self._stopping is None
+        return attempt.end(
+            self.run_id,
+            self.plan.lane,
+            may_retry=may_retry,
+            now=self._clock.monotonic(),
+            now_timestamp=self._clock.wall(),
+        )
+
+    def _rest(self, state: StageState, attempt: Attempt, record: TaskRecord) -> None:
+        wait = state.plan.backoff_seconds * 2.0 ** (attempt.number - 1)
+        state.resting += 1
+        again = Ready(task=attempt.task, attempt=record.attempt + 1, ready_seconds=self._clock.monotonic() + wait)
+        self._timers.at(again.ready_seconds, lambda: self._wake_task(state, again))
+
+    def _wake_task(self, state: StageState, ready: Ready) -> None:
+        if state.ended:
+            return
+        state.resting -= 1
+        state.ready.append(ready)
+
+    def _end_stage_if_settled(self, state: StageState) -> None:
+        if state.ended or not state.settled:
+            return
+        if state.watch is not None:
+            self._tell(state.watch, state.name, state.last_ended_seconds, rebase=state.started_seconds)
+        self._shares.end_stage(state.plan)
+        self._emit(state.end(self.run_id, self.plan.lane))
+
+    # Timers: each one looks whether its moment has really come, since a start time is only known once measured.
+
+    def _check_timeout(self, attempt: Attempt) -> None:
+        limit = attempt.stage.plan.timeout_seconds
+        if limit is None or attempt not in attempt.stage.attempts or attempt.verdict is not None:
+            return
+        if attempt.started_seconds + limit > self._clock.monotonic():
+            self._timers.at(attempt.started_seconds + limit, lambda: self._check_timeout(attempt))
+            return
+        attempt.verdict = (Result.TIMEOUT, f"timed out after {limit:g} s")
+        attempt.running.stop(TERM_GRACE_SECONDS)
+
+    def _check_stage(self, state: StageState) -> None:
+        if state.ended or state.watch is None:
+            return
+        first = min((attempt.started_seconds for attempt in state.attempts), default=None)
+        rebase = first if first is not None and not state.attempts_ended else state.started_seconds
+        self._tell(state.watch, state.name, self._clock.monotonic(), rebase=rebase)
+        if state.watch.broken and state.watch.limit.critical:
+            self._break_critical(state)
+        self._timers.at(state.watch.next_deadline, lambda: self._check_stage(state))
+
+    def _break_critical(self, state: StageState) -> None:
+        self._critical = True
+        why = f"broke its critical SLA of {state.watch.limit.max_seconds:g} s" if state.watch else ""
+        for attempt in state.attempts:
+            attempt.verdict = attempt.verdict or (Result.TIMEOUT, why)
+        self._stop(Stop(f"{state.name} {why}", interrupted=False))
+
+    def _check_total(self) -> None:
+        if self._total is None:
+            return
+        self._tell(self._total, None, self._clock.monotonic())
+        if self._total.broken and self._total.limit.critical:
+            self._critical = True
+            self._stop(
+                Stop(
+                    f"{self.plan.lane} broke its critical total of {self._total.limit.max_seconds:g} s",
+                    interrupted=False,
+                )
+            )
+        self._timers.at(self._total.next_deadline, self._check_total)
+
+    def _tell(self, watch: Watch, stage: str | None, now: float, *, rebase: float | None = None) -> None:
+        if rebase is not None:
+            watch.started_seconds = rebase
+        for broken in watch.check(now):
+            self._emit(self._sla_record(watch.limit, stage, broken=broken, elapsed=now - watch.started_seconds))
+
+    def _sla_record(self, limit: SlaLimit, stage: str | None, *, broken: bool, elapsed: float) -> SlaRecord:
+        return SlaRecord(
+            run_id=self.run_id,
+            lane=self.plan.lane,
+            stage=stage,
+            limit=limit,
+            broken=broken,
+            elapsed_seconds=elapsed,
+            at_timestamp_seconds=self._clock.wall(),
+        )
+
+    # Stopping and the end
+
+    def _stop(self, stop: Stop) -> None:
+        """End the run: the first reason stays, a later one may only hasten it."""
+        if self._stopping is None:
+            self._stopping = stop
+        elif not stop.now:
+            return
+        for attempt in self._attempts():
+            attempt.verdict = attempt.verdict or (Result.CANCELLATION, f"stopped: {self._stopping.reason}")
+            attempt.running.stop(0.0 if stop.now else TERM_GRACE_SECONDS)
+
+    def _attempts(self) -> Iterator[Attempt]:
+        for state in self._stages.values():
+            yield from tuple(state.attempts)
+
+    def _skip_the_rest(self, reason: str) -> None:
+        for state in self._open():
+            if not state.started:
+                self._close(state, Result.SKIP, reason)
+            state.ready.clear()
+            state.resting = 0
+            self._end_stage_if_settled(state)
+
+    def _end(self, started: float, started_timestamp: float) -> RunRecord:
+        ended = self._clock.monotonic()
+        if self._total is not None:
+            self._tell(self._total, None, ended)
+        stages = tuple(state.record for state in self._stages.values() if state.record is not None)
+        pools = self._workers.use()
+        slot_seconds = sum(pool.slot_seconds for pool in pools)
+        busy_ratio = min(1.0, sum(pool.busy_seconds for pool in pools) / slot_seconds) if slot_seconds else 0.0
+        result, reason = self._verdict()
+        record = RunRecord(
+            run_id=self.run_id,
+            lane=self.plan.lane,
+            strategy=self.plan.strategy,
+            result=result,
+            reason=reason,
+            duration_seconds=ended - started,
+            started_timestamp_seconds=started_timestamp,
+            ended_timestamp_seconds=started_timestamp + (ended - started),
+            stages=stages,
+            sequential_seconds=self._sequential_seconds,
+            busy_ratio=busy_ratio,
+            total=self.plan.total,
+            warned=self._total is not None and self._total.warned,
+            broken=self._total is not None and self._total.broken,
+            critical_sla=self._critical,
+            interrupted=self._stopping is not None and self._stopping.interrupted,
+            bottlenecks=bottlenecks.find(stages, busy_ratio=busy_ratio, queued=self._queued),
+            pools=pools,
+            abandoned=self._workers.abandoned(),
+        )
+        self._emit(record)
+        return record
+
+    def _verdict(self) -> tuple[Result, str]:
+        bad = [state.name for state in self._stages.values() if state.record is not None and state.record.result.bad]
+        if self._critical and self._stopping is not None:
+            return Result.FAILURE, self._stopping.reason
+        if self._stopping is not None and self._stopping.interrupted:
+            return Result.CANCELLATION, self._stopping.reason
+        if bad:
+            return Result.FAILURE, f"{', '.join(bad)} failed"
+        return Result.SUCCESS, ""

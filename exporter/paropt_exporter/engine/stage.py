@@ -1,0 +1,225 @@
+"""One stage of one run: its tasks, from waiting to the record that sums them up."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from paropt_exporter.engine.contract import Running
+from paropt_exporter.plan import PlannedStage, PlannedTask
+from paropt_exporter.records import LiveStage, Result, StageRecord, TaskRecord
+from paropt_exporter.sla import Watch
+
+# Of several bad results the most telling one names the stage.
+_WORST_FIRST = (Result.ERROR, Result.TIMEOUT, Result.FAILURE, Result.CANCELLATION, Result.SUCCESS)
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One try of one task that is under way. `verdict`: the result that we decided on when we stopped it, and why."""
+
+    stage: StageState
+    task: PlannedTask
+    number: int
+    ready_seconds: float
+    submitted_seconds: float
+    running: Running
+    verdict: tuple[Result, str] | None = None
+
+    @property
+    def started_seconds(self) -> float:
+        return self.running.started_seconds or self.submitted_seconds
+
+    def end(self, run_id: str, lane: str, *, may_retry: bool, now: float, now_timestamp: float) -> TaskRecord:
+        """Make the record of an attempt whose future has settled; our own verdict beats what its end looks like."""
+        outcome = self.running.outcome()
+        measured = outcome.measurement
+        started = measured.started_seconds if measured else self.started_seconds
+        result, message = outcome.result, outcome.message
+        if self.verdict is not None and result is not Result.SUCCESS:
+            result, message = self.verdict
+        return TaskRecord(
+            run_id=run_id,
+            lane=lane,
+            stage=self.stage.name,
+            task=self.task.index,
+            item=self.task.item,
+            attempt=self.number,
+            final=not (may_retry and result.bad),
+            result=result,
+            message=message,
+            pool=self.running.pool,
+            worker=measured.worker if measured else "",
+            ready_seconds=self.ready_seconds,
+            started_seconds=started,
+            ended_seconds=measured.ended_seconds if measured else now,
+            started_timestamp_seconds=now_timestamp - (now - started),
+            cpu_seconds=measured.cpu_seconds if measured else 0.0,
+            run_delay_seconds=measured.run_delay_seconds if measured else 0.0,
+            memory_peak_bytes=measured.memory_peak_bytes if measured else 0,
+            exit_code=outcome.exit_code,
+            signal=outcome.signal,
+            output=outcome.output,
+            output_path=outcome.output_path,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A task that may run as soon as there is room, since `ready_seconds`; `attempt` counts from 1."""
+
+    task: PlannedTask
+    attempt: int
+    ready_seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class StageState:
+    """One stage of a run.
+
+    ```
+    waiting --first task--> running --last attempt--> ended
+       '--------------- skip ---------------------------^
+    task:  ready -> running -> ended          (failed, retries left: -> resting -> ready)
+    ```
+    Guarantees: each task ends in exactly one final record; the stage ends once, when all of them have.
+    """
+
+    plan: PlannedStage
+    ready: deque[Ready] = field(default_factory=deque)
+    attempts: list[Attempt] = field(default_factory=list)
+    resting: int = 0
+    finals: list[TaskRecord] = field(default_factory=list)
+    attempts_ended: int = 0
+    cpu_seconds: float = 0.0
+    memory_peak_bytes: int = 0
+    started_seconds: float | None = None
+    started_timestamp_seconds: float | None = None
+    last_ended_seconds: float = 0.0
+    watch: Watch | None = None
+    record: StageRecord | None = None
+    pool: str = ""
+    gil_bound: bool = False
+
+    def __post_init__(self) -> None:
+        self.pool = self.plan.pool
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    @property
+    def started(self) -> bool:
+        return self.started_seconds is not None
+
+    @property
+    def ended(self) -> bool:
+        return self.record is not None
+
+    @property
+    def settled(self) -> bool:
+        """Whether a stage that was started has nothing left to run."""
+        return self.started and not (self.ready or self.attempts or self.resting)
+
+    @property
+    def unfinished(self) -> int:
+        """How many tasks have not ended for good."""
+        return 0 if self.ended else len(self.plan.tasks) - len(self.finals)
+
+    def take(self, record: TaskRecord) -> None:
+        """Add an attempt that has ended to the sums."""
+        self.attempts_ended += 1
+        self.cpu_seconds += record.cpu_seconds
+        self.memory_peak_bytes = max(self.memory_peak_bytes, record.memory_peak_bytes)
+        self.last_ended_seconds = max(self.last_ended_seconds, record.ended_seconds)
+        if self.started_seconds is not None:
+            self.started_seconds = min(self.started_seconds, record.started_seconds)
+        if record.final:
+            self.finals.append(record)
+
+    def result(self) -> Result:
+        results = {record.result for record in self.finals}
+        if self.never_run():
+            results.add(Result.CANCELLATION)
+        return next((result for result in _WORST_FIRST if result in results), Result.SUCCESS)
+
+    def never_run(self) -> int:
+        """How many tasks of a stage that was stopped did not come to an end of their own."""
+        return len(self.plan.tasks) - len(self.finals)
+
+    def message(self) -> str:
+        """Return why the stage is not a success, in one line that names the task; "" for a success."""
+        result = self.result()
+        if result is Result.SUCCESS:
+            return ""
+        bad = [record for record in self.finals if record.result is result]
+        if not bad:
+            return f"stopped with {self.never_run()} of {len(self.plan.tasks)} tasks not run"
+        first = bad[0]
+        named = f"{first.item}: {first.message}" if first.item is not None else first.message
+        tries = f" (after {first.attempt} attempts)" if first.attempt > 1 else ""
+        others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        return f"{named}{tries}{others}"
+
+    def end(self, run_id: str, lane: str) -> StageRecord:
+        """Sum up a stage that has settled."""
+        durations = [record.duration_seconds for record in self.finals] or [0.0]
+        self.record = StageRecord(
+            run_id=run_id,
+            lane=lane,
+            stage=self.name,
+            number=self.plan.number,
+            result=self.result(),
+            message=self.message(),
+            pool=self.pool,
+            tasks=len(self.plan.tasks),
+            tasks_failed=sum(record.result is not Result.SUCCESS for record in self.finals),
+            duration_seconds=self.duration_seconds(),
+            started_timestamp_seconds=self.started_timestamp_seconds,
+            cpu_seconds=self.cpu_seconds,
+            memory_peak_bytes=self.memory_peak_bytes,
+            attempts=self.attempts_ended,
+            fastest_task_seconds=min(durations),
+            slowest_task_seconds=max(durations),
+            gil_bound=self.gil_bound,
+            sla=self.plan.sla,
+            warned=self.watch is not None and self.watch.warned,
+            broken=self.watch is not None and self.watch.broken,
+        )
+        return self.record
+
+    def duration_seconds(self) -> float:
+        return max(0.0, self.last_ended_seconds - self.started_seconds) if self.started_seconds is not None else 0.0
+
+    def close(self, run_id: str, lane: str, result: Result, why: str) -> StageRecord:
+        """End a stage that never started: a skip, or an error that showed before."""
+        self.ready.clear()
+        self.record = StageRecord(
+            run_id=run_id,
+            lane=lane,
+            stage=self.name,
+            number=self.plan.number,
+            result=result,
+            message=why,
+            pool=self.pool,
+            tasks=len(self.plan.tasks),
+            tasks_failed=0,
+            duration_seconds=0.0,
+            started_timestamp_seconds=None,
+            sla=self.plan.sla,
+        )
+        return self.record
+
+    def live(self, lane: str, usage: dict[str, tuple[float, int]]) -> LiveStage:
+        """Return the stage as it stands; `usage` has CPU seconds and memory by the label of running attempts."""
+        used = [usage.get(attempt.running.label, (0.0, 0)) for attempt in tuple(self.attempts)]
+        return LiveStage(
+            lane=lane,
+            stage=self.name,
+            tasks=len(self.plan.tasks),
+            tasks_ended=len(self.finals),
+            started_timestamp_seconds=self.started_timestamp_seconds or 0.0,
+            cpu_seconds=sum(cpu for cpu, _ in used),
+            memory_bytes=sum(memory for _, memory in used),
+            sla=self.plan.sla,
+        )

@@ -1,0 +1,238 @@
+"""The pools of a process as the engine sees them: where each task runs, how large each pool is."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+from paropt_exporter.engine.outcome import Outcome, of_future
+from paropt_exporter.errors import TaskStopped
+from paropt_exporter.plan import COMMANDS, PROCESSES, THREADS, Call, Commands, Plan, PlannedStage, PlannedTask
+from paropt_exporter.pool.calls import run_call
+from paropt_exporter.pool.commands import CommandPool
+from paropt_exporter.pool.future import TaskFuture
+from paropt_exporter.pool.processes import ProcessPool
+from paropt_exporter.pool.routing import Router
+from paropt_exporter.pool.threads import ThreadPool
+from paropt_exporter.records import PoolStatistics, PoolUse, RunningTask, Strategy
+
+Pool: TypeAlias = ThreadPool | ProcessPool | CommandPool
+_ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRunning:
+    """One attempt in one of the pools."""
+
+    pool: str
+    label: str
+    future: Future[object]
+    _stop: Callable[[float], object]
+
+    @property
+    def started_seconds(self) -> float | None:
+        return cast("TaskFuture[object]", self.future).started_seconds
+
+    def stop(self, grace_seconds: float) -> None:
+        self._stop(grace_seconds)
+
+    def outcome(self) -> Outcome:
+        return of_future(self.future)
+
+
+@dataclass(slots=True)
+class _Use:
+    """A pool's sizes in this run, and its busy and slot seconds when the run began."""
+
+    start: int
+    peak: int
+    reason: str
+    busy_seconds: float
+    slot_seconds: float
+
+
+class PoolWorkers:
+    """The pools of this process, made when a plan first needs them and kept from run to run.
+
+    ```
+    Commands -> commands            Call -> threads | processes, by the lane's strategy and the router
+    ```
+    Guarantees: a pool lives until `close`, so its counters only grow; `prepare`, `start` and `resize` are for the
+    thread that runs the plan or controls it; `statistics` and `running` may be called from any.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards: _pools and _uses against readers on other threads
+        self._pools: dict[str, Pool] = {}
+        self._uses: dict[str, _Use] = {}
+        self._plan: Plan | None = None
+        self._router = Router(Strategy.THREAD)
+        self._routers: dict[str, Router] = {}
+        self._size = 1
+        self._reason = "start"
+
+    def prepare(self, plan: Plan, size: int) -> None:
+        """Bring the pools that `plan` needs to the size that it starts with."""
+        self._plan, self._size, self._reason = plan, size, "plan"
+        self._router = self._routers.setdefault(plan.lane, Router(plan.strategy))
+        with self._lock:
+            self._uses.clear()
+        for name in pools_of(plan):
+            if name in self._pools or not self._is_optional(name):
+                self._pool(name)
+
+    def share(self, size: int, reason: str) -> tuple[tuple[str, int, int], ...]:
+        """Set the pools' targets for a lane of `size`; return (pool, old, new) for each that changed.
+
+        No pool gets more workers than it has tasks in the plan. Never interrupts what runs.
+        """
+        self._size, self._reason = size, reason
+        changed = []
+        for name in tuple(self._uses):
+            old, new = self._pools[name].target, self._share_of(name)
+            if old != new:
+                self._resize(name, new, reason)
+                changed.append((name, old, new))
+        return tuple(changed)
+
+    def rest(self, size: int) -> None:
+        """Give back workers that only the run needed."""
+        for name, pool in tuple(self._pools.items()):
+            if pool.target > size:
+                self._resize(name, size, "bounds")
+
+    def close(self) -> None:
+        """Shut all pools down; does not wait for threads that were given up."""
+        for pool in tuple(self._pools.values()):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    # What the engine asks.
+
+    def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> PoolRunning:
+        if isinstance(task.work, Commands):
+            return self._start_commands(stage, task.work, label)
+        return self._start_call(task.work, label)
+
+    def size(self, pool: str) -> int:
+        return self._pool(pool).target
+
+    def running(self) -> tuple[RunningTask, ...]:
+        with self._lock:
+            pools = tuple(self._pools.values())
+        return tuple(task for pool in pools for task in pool.running())
+
+    def use(self) -> tuple[PoolUse, ...]:
+        uses = []
+        for name, use in self._uses.items():
+            now = self._pools[name].statistics()
+            uses.append(
+                PoolUse(
+                    name=name,
+                    start_size=use.start,
+                    peak_size=use.peak,
+                    reason=use.reason,
+                    busy_seconds=now.busy_seconds - use.busy_seconds,
+                    slot_seconds=now.slot_seconds - use.slot_seconds,
+                )
+            )
+        return tuple(uses)
+
+    def gil_bound(self, stage: str) -> bool:
+        plan = self._plan
+        targets = {
+            task.work.target
+            for planned in (plan.stages if plan else ())
+            if planned.name == stage
+            for task in planned.tasks
+            if isinstance(task.work, Call)
+        }
+        return any(self._router.gil_bound(target) for target in targets)
+
+    def abandoned(self) -> tuple[str, ...]:
+        threads = self._pools.get(THREADS)
+        return threads.abandoned if isinstance(threads, ThreadPool) else ()
+
+    def statistics(self) -> tuple[PoolStatistics, ...]:
+        """Return a snapshot of each pool there is; from any thread."""
+        with self._lock:
+            pools = tuple(self._pools.values())
+        return tuple(pool.statistics() for pool in pools)
+
+    # Below: which pool, and how a task gets into it.
+
+    def _start_commands(self, stage: PlannedStage, work: Commands, label: str) -> PoolRunning:
+        pool = cast("CommandPool", self._pool(COMMANDS))
+        future = pool.submit_commands(
+            label, work.steps, cwd=stage.cwd, env={**os.environ, **stage.env}, output_file=stage.output_file
+        )
+        anything = cast("Future[object]", future)
+        return PoolRunning(COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace))
+
+    def _start_call(self, work: Call, label: str) -> PoolRunning:
+        name = self._router.choose(work.target)
+        pool = cast("ThreadPool | ProcessPool", self._pool(name))
+        root = str(self._plan.root) if self._plan else ""
+        future = pool.submit_named(label, run_call, root, work.target, work.arguments)
+        anything = cast("Future[object]", future)
+        future.add_done_callback(lambda done: self._learn(work.target, cast("TaskFuture[object]", done), pool))
+        stopped = TaskStopped(f"{label} was stopped")
+        return PoolRunning(name, label, anything, lambda grace: pool.stop(future, stopped, grace_seconds=grace))
+
+    def _learn(self, target: str, future: TaskFuture[Any], pool: Pool) -> None:
+        if future.measurement is not None:
+            self._router.learn(target, future.measurement, concurrent=max(1, pool.busy))
+
+    def _is_optional(self, name: str) -> bool:
+        """Whether a pool is only made once a task is routed to it: a routed lane may never need processes."""
+        return name == PROCESSES and self._plan is not None and self._plan.strategy in _ROUTED
+
+    def _pool(self, name: str) -> Pool:
+        if name not in self._pools:
+            made = _make(name, self._share_of(name))
+            with self._lock:
+                self._pools[name] = made
+        if name not in self._uses:
+            self._resize(name, self._share_of(name), self._reason)
+        return self._pools[name]
+
+    def _share_of(self, name: str) -> int:
+        return min(self._size, _tasks_for(self._plan, name)) if self._plan else 1
+
+    def _resize(self, name: str, size: int, reason: str) -> None:
+        pool = self._pools[name]
+        if pool.target != size:
+            pool.resize(size, reason=reason)
+        use = self._uses.get(name)
+        if use is not None:
+            use.peak, use.reason = max(use.peak, size), reason
+            return
+        now = pool.statistics()
+        with self._lock:
+            self._uses[name] = _Use(size, size, reason, now.busy_seconds, now.slot_seconds)
+
+
+def pools_of(plan: Plan) -> tuple[str, ...]:
+    """Return the names of the pools that a plan's tasks may run on."""
+    names = {stage.pool for stage in plan.stages}
+    if plan.strategy in _ROUTED and names & {THREADS, PROCESSES}:
+        names |= {THREADS, PROCESSES}
+    return tuple(sorted(names))
+
+
+def _tasks_for(plan: Plan, pool: str) -> int:
+    """Return how many tasks of the plan may be in `pool` at once, at least 1: more workers could never be busy."""
+    calls = pool in (THREADS, PROCESSES) and plan.strategy in _ROUTED
+    fits = [stage for stage in plan.stages if stage.pool == pool or (calls and stage.pool != COMMANDS)]
+    return max(1, sum(len(stage.tasks) for stage in fits))
+
+
+def _make(name: str, size: int) -> Pool:
+    if name == COMMANDS:
+        return CommandPool(size)
+    if name == PROCESSES:
+        return ProcessPool(size)
+    return ThreadPool(size, thread_name_prefix="paropt-threads")

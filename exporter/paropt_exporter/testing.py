@@ -1,0 +1,204 @@
+"""Fakes for tests, ours and yours: a clock that stands still, and pools whose tasks end when the script says so."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from paropt_exporter.engine.contract import Running
+from paropt_exporter.engine.outcome import Outcome
+from paropt_exporter.plan import PlannedStage, PlannedTask
+from paropt_exporter.records import Event, Measurement, PoolUse, Result, RunningTask
+
+_Kind = TypeVar("_Kind")
+START_TIMESTAMP_SECONDS = 1_700_000_000.0  # any day will do
+
+
+class FakeClock:
+    """A clock that moves only when told to; `wall` follows `monotonic`."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return START_TIMESTAMP_SECONDS + self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class FakeInbox:
+    """An engine's inbox on a fake clock: `receive` jumps to the next scripted action instead of waiting.
+
+    Guarantees: actions happen in the order of their moments; a wait without end and without a next action is an
+    AssertionError, since a real engine would hang there.
+    """
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self._messages: list[object] = []
+        self._script: list[tuple[float, int, Callable[[], None]]] = []
+        self._ticket = itertools.count()
+
+    def at(self, moment: float, action: Callable[[], None]) -> None:
+        """Let something happen at a moment of the fake clock."""
+        heapq.heappush(self._script, (moment, next(self._ticket), action))
+
+    def post(self, message: object) -> None:
+        self._messages.append(message)
+
+    def receive(self, until: float | None) -> list[object]:
+        while not self._messages:
+            due = self._script[0][0] if self._script else None
+            if due is None or (until is not None and until < due):
+                assert until is not None, "the engine would wait for ever"  # nosec B101 -- a fake for tests
+                self._clock.now = max(self._clock.now, until)
+                break
+            moment, _, action = heapq.heappop(self._script)
+            self._clock.now = max(self._clock.now, moment)
+            action()
+        messages, self._messages = self._messages, []
+        return messages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """How one attempt goes: it lasts `seconds` and ends with `result`. `term_seconds`: how long it survives a TERM."""
+
+    seconds: float = 1.0
+    result: Result = Result.SUCCESS
+    message: str = ""
+    cpu_seconds: float = 0.0
+    output: str = ""
+    term_seconds: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class FakeRunning:
+    """One scripted attempt."""
+
+    pool: str
+    label: str
+    script: Script
+    inbox: FakeInbox
+    clock: FakeClock
+    started_seconds: float | None
+    future: Future[object] = field(default_factory=Future)
+    stops: list[tuple[float, float]] = field(default_factory=list)
+    result: Result | None = None
+
+    def end(self, result: Result) -> None:
+        if not self.future.done():
+            self.result = result
+            self.future.set_result(None)
+
+    def stop(self, grace_seconds: float) -> None:
+        self.stops.append((self.clock.now, grace_seconds))
+        dies_in = min(self.script.term_seconds, grace_seconds)
+        self.inbox.at(self.clock.now + dies_in, lambda: self.end(Result.CANCELLATION))
+
+    def outcome(self) -> Outcome:
+        began = self.started_seconds or 0.0
+        measured = Measurement(
+            worker=f"{self.pool}-1",
+            pid=1,
+            started_seconds=began,
+            ended_seconds=self.clock.now,
+            cpu_seconds=self.script.cpu_seconds,
+        )
+        stopped = self.result is Result.CANCELLATION
+        result = self.result or Result.ERROR
+        return Outcome(
+            result=result, message=self.script.message, output=self.script.output, measurement=measured, stopped=stopped
+        )
+
+
+class FakeWorkers:
+    """Pools for an engine under test; `scripts` maps a stage to the ways its attempts go, one after another.
+
+    The last script of a stage is used again and again. `sizes` bounds pools by name (default: 1000). What was started
+    stands in `started` as (moment, label), in order.
+    """
+
+    def __init__(
+        self,
+        clock: FakeClock,
+        inbox: FakeInbox,
+        scripts: Mapping[str, list[Script]] | None = None,
+        sizes: Mapping[str, int] | None = None,
+    ) -> None:
+        self.started: list[tuple[float, str]] = []
+        self.attempts: list[FakeRunning] = []
+        self.peak = 0
+        self._clock = clock
+        self._inbox = inbox
+        self._scripts = {stage: list(scripts) for stage, scripts in (scripts or {}).items()}
+        self._sizes = dict(sizes or {})
+
+    def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> Running:  # noqa: ARG002 -- the protocol has it
+        script = self._next_script(stage.name)
+        running = FakeRunning(
+            pool=stage.pool,
+            label=label,
+            script=script,
+            inbox=self._inbox,
+            clock=self._clock,
+            started_seconds=self._clock.now,
+        )
+        self._inbox.at(self._clock.now + script.seconds, lambda: running.end(script.result))
+        self.started.append((self._clock.now, label))
+        self.attempts.append(running)
+        self.peak = max(self.peak, len(self.alive()))
+        return running
+
+    def alive(self) -> list[FakeRunning]:
+        return [attempt for attempt in self.attempts if not attempt.future.done()]
+
+    def size(self, pool: str) -> int:
+        return self._sizes.get(pool, 1000)
+
+    def running(self) -> tuple[RunningTask, ...]:
+        return tuple(
+            RunningTask(
+                label=attempt.label,
+                worker=f"{attempt.pool}-1",
+                started_seconds=attempt.started_seconds or 0.0,
+                cpu_seconds=attempt.script.cpu_seconds,
+                memory_bytes=0,
+            )
+            for attempt in self.alive()
+        )
+
+    def use(self) -> tuple[PoolUse, ...]:
+        return ()
+
+    def gil_bound(self, stage: str) -> bool:  # noqa: ARG002 -- the protocol has it
+        return False
+
+    def abandoned(self) -> tuple[str, ...]:
+        return ()
+
+    def _next_script(self, stage: str) -> Script:
+        scripts = self._scripts.setdefault(stage, [Script()])
+        return scripts.pop(0) if len(scripts) > 1 else scripts[0]
+
+
+class Recorder:
+    """An observer that keeps every event."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def observe(self, event: Event) -> None:
+        self.events.append(event)
+
+    def of(self, kind: type[_Kind]) -> list[_Kind]:
+        """Return the events of one kind, in order."""
+        return [event for event in self.events if isinstance(event, kind)]

@@ -1,0 +1,148 @@
+"""The closing summary, word for word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lanes import limit
+from paropt_exporter.cli import summary
+from paropt_exporter.records import (
+    Bottleneck,
+    PoolUse,
+    Result,
+    RunRecord,
+    StageRecord,
+    Strategy,
+    TaskRecord,
+)
+
+
+def stage(name: str, number: int, seconds: float, result: Result = Result.SUCCESS, **fields: Any) -> StageRecord:
+    defaults: dict[str, Any] = {
+        "run_id": "r1",
+        "lane": "standard",
+        "stage": name,
+        "number": number,
+        "result": result,
+        "message": "",
+        "pool": "commands",
+        "tasks": 1,
+        "tasks_failed": 0,
+        "attempts": 1,
+        "duration_seconds": seconds,
+        "started_timestamp_seconds": 1.0,
+    }
+    return StageRecord(**(defaults | fields))
+
+
+def run(*stages: StageRecord, result: Result = Result.SUCCESS, **fields: Any) -> RunRecord:
+    defaults: dict[str, Any] = {
+        "run_id": "r1",
+        "lane": "standard",
+        "strategy": Strategy.ADAPTIVE,
+        "result": result,
+        "reason": "",
+        "duration_seconds": 7.4,
+        "started_timestamp_seconds": 1.0,
+        "ended_timestamp_seconds": 8.4,
+        "stages": stages,
+        "sequential_seconds": 21.3,
+        "busy_ratio": 0.81,
+    }
+    return RunRecord(**(defaults | fields))
+
+
+def failed_task(name: str, output: str) -> TaskRecord:
+    return TaskRecord(
+        run_id="r1",
+        lane="standard",
+        stage=name,
+        task=0,
+        item=None,
+        attempt=1,
+        final=True,
+        result=Result.FAILURE,
+        message="exit 1",
+        pool="commands",
+        worker="commands-1",
+        ready_seconds=0,
+        started_seconds=0,
+        ended_seconds=1,
+        started_timestamp_seconds=1,
+        output=output,
+    )
+
+
+def test_the_summary_of_a_bad_run_starts_with_the_worst_news() -> None:
+    record = run(
+        stage("quality_gates", 2, 0.9),
+        stage("type_checking", 3, 2.1, Result.FAILURE, message="exit 1"),
+        stage("unit_tests", 4, 27.4, sla=limit(30), warned=True),
+        stage("integration_tests", 5, 0, Result.SKIP, message="needs type_checking"),
+        stage("security_scan", 6, 6.0),
+        result=Result.FAILURE,
+        pools=(
+            PoolUse(name="threads", start_size=4, peak_size=7, reason="demand", busy_seconds=8, slot_seconds=9),
+            PoolUse(name="processes", start_size=2, peak_size=2, reason="plan", busy_seconds=1, slot_seconds=2),
+        ),
+        bottlenecks=(
+            Bottleneck(kind="slow", stage="unit_tests", sentence="unit_tests is slow: 2.6x the average stage"),
+        ),
+    )
+    failed = {"type_checking": failed_task("type_checking", "app.py:31: error: Incompatible return value\n\n")}
+    assert summary.text(record, failed, metrics_url="http://127.0.0.1:10178/metrics") == "\n".join(
+        [
+            "standard failed · 4 stages, 4 tasks in 7.4 s (one after another 21.3 s: 2.9x)",
+            "  x type_checking         2.1 s  exit 1",
+            "      app.py:31: error: Incompatible return value",
+            "  ! unit_tests           27.4 s  SLA 30 s, warned at 24 s",
+            "    security_scan         6.0 s",
+            "    quality_gates         0.9 s",
+            "    integration_tests  skipped: needs type_checking",
+            "  pools    threads 4 -> 7 (demand) · processes 2 · 81 % busy".replace("81 %", "81%"),
+            "  slowest  unit_tests is slow: 2.6x the average stage",
+            "  metrics  http://127.0.0.1:10178/metrics",
+            "  again    paropt-exporter --lane standard --failed",
+        ]
+    )
+
+
+def test_a_good_run_says_nothing_that_is_not_needed() -> None:
+    assert summary.text(run(stage("lint", 2, 3.0)), {}) == "\n".join(
+        ["standard succeeded · 1 stage, 1 task in 7.4 s", "    lint     3.0 s"]
+    )
+
+
+def test_a_critical_violation_and_an_interrupt_say_why_in_the_first_line() -> None:
+    broken = run(stage("a", 2, 3), result=Result.FAILURE, reason="a broke its critical SLA of 3 s", critical_sla=True)
+    assert summary.text(broken, {}).startswith("standard failed: a broke its critical SLA of 3 s · ")
+    stopped = run(stage("a", 2, 3), result=Result.CANCELLATION, reason="interrupted by SIGINT", interrupted=True)
+    assert summary.text(stopped, {}).startswith("standard interrupted: interrupted by SIGINT · ")
+
+
+def test_retries_a_broken_total_and_threads_left_behind_are_named() -> None:
+    record = run(
+        stage("a", 2, 3, attempts=3), total=limit(5), warned=True, broken=True, abandoned=("b",), busy_ratio=0.5
+    )
+    text = summary.text(record, {})
+    assert "after 2 retries" in text
+    assert "! total 7.4 s: broke 5.0 s" in text
+    assert "left     b still runs in its thread" in text
+
+
+def test_no_escape_sequence_reaches_the_terminal() -> None:
+    record = run(stage("a", 2, 1, Result.FAILURE, message="it\x1b[31m failed\nbadly"), result=Result.FAILURE)
+    text = summary.text(record, {"a": failed_task("a", "\x1b]0;title\x07 last")})
+    assert "\x1b" not in text
+    assert "\x07" not in text
+
+
+def test_durations_read_well_at_every_size() -> None:
+    assert [summary.seconds(value) for value in (0.004, 0.42, 9.96, 27.44, 119.9, 185)] == [
+        "0.00 s",
+        "0.4 s",
+        "10.0 s",
+        "27.4 s",
+        "119.9 s",
+        "3 min 05 s",
+    ]

@@ -1,0 +1,120 @@
+"""The inner loop, step by step on a fake clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from paropt_exporter.control import InnerLoop
+from paropt_exporter.control.shares import ShareMeter
+from paropt_exporter.engine import Demand
+from paropt_exporter.plan import Bounds
+from paropt_exporter.records import Decision, RunningTask
+from paropt_exporter.testing import FakeClock, Recorder
+
+
+@dataclass
+class FakeLane:
+    """A run and its pools in one: `burn` says which part of a core each running task uses."""
+
+    clock: FakeClock
+    waiting: int
+    burn: float
+    size: int = 2
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+
+    def demand(self) -> Demand:
+        running = [f"a[{index}]" for index in range(min(self.size, self.waiting))]
+        left = self.waiting - len(running)
+        return Demand(
+            ready=(("commands", "a"),) * left, running=tuple(("commands", "a", label, 0.0) for label in running)
+        )
+
+    def resize(self, size: int) -> None:
+        self.size = size
+
+    def running(self) -> tuple[RunningTask, ...]:
+        return tuple(
+            RunningTask(
+                label=label,
+                worker="commands-1",
+                started_seconds=0.0,
+                cpu_seconds=self.burn * self.clock.now,
+                memory_bytes=0,
+            )
+            for _, _, label, _ in self.demand().running
+        )
+
+    def share(self, size: int, reason: str) -> tuple[tuple[str, int, int], ...]:
+        return (("commands", self.size, size),)
+
+
+def looped(lane: FakeLane, recorder: Recorder, maximum: int = 32) -> InnerLoop:
+    return InnerLoop(
+        lane,
+        lane,
+        bounds=Bounds(minimum=1, maximum=maximum, start=2),
+        cores=lambda: 2.0,
+        memory_available_bytes=lambda: 1 << 40,
+        emit=recorder.observe,
+        clock=lane.clock,
+        run_id="r1",
+    )
+
+
+def steps(loop: InnerLoop, clock: FakeClock, seconds: float) -> None:
+    for _ in range(round(seconds / 0.05)):
+        clock.advance(0.05)
+        loop.step()
+
+
+def test_tasks_that_wait_are_all_started_within_a_fifth_of_a_second_in_one_decision() -> None:
+    clock, recorder = FakeClock(), Recorder()
+    lane = FakeLane(clock, waiting=5, burn=0.0)
+    steps(looped(lane, recorder), clock, 0.25)
+    assert lane.size == 5
+    (decision,) = recorder.of(Decision)
+    assert (decision.action, decision.reason, decision.old_size, decision.new_size) == ("up", "demand", 2, 5)
+
+
+def test_burners_keep_one_worker_a_core() -> None:
+    clock, recorder = FakeClock(), Recorder()
+    lane = FakeLane(clock, waiting=5, burn=1.0)
+    steps(looped(lane, recorder), clock, 3.0)
+    assert lane.size == 2
+    assert recorder.events == []
+
+
+def test_workers_are_given_back_only_after_ten_seconds_of_needing_fewer() -> None:
+    clock, recorder = FakeClock(), Recorder()
+    lane = FakeLane(clock, waiting=8, burn=0.0)
+    loop = looped(lane, recorder)
+    steps(loop, clock, 1.0)
+    assert lane.size == 8
+    lane.waiting = 1
+    steps(loop, clock, 9.0)
+    assert lane.size == 8
+    steps(loop, clock, 2.0)
+    assert lane.size == 1
+
+
+def test_the_loop_keeps_to_the_bounds_of_the_config() -> None:
+    clock = FakeClock()
+    lane = FakeLane(clock, waiting=100, burn=0.0)
+    steps(looped(lane, Recorder(), maximum=10), clock, 1.0)
+    assert lane.size == 10
+
+
+def running(label: str, cpu_seconds: float) -> RunningTask:
+    return RunningTask(label=label, worker="w", started_seconds=0.0, cpu_seconds=cpu_seconds, memory_bytes=0)
+
+
+def test_a_share_is_told_after_a_window_and_stays_with_the_stage_when_its_task_has_ended() -> None:
+    meter = ShareMeter()
+    meter.look([running("a[0]", 1.0)], 10.0)
+    assert meter.of_task("a[0]") is None
+    meter.look([running("a[0]", 1.1)], 10.2)
+    assert round(meter.of_task("a[0]") or 0, 6) == 0.5
+    meter.look([], 10.3)
+    assert meter.of_task("a[0]") is None
+    assert round(meter.of_stage("a") or 0, 6) == 0.5
+    assert meter.of_stage("b") is None

@@ -1,0 +1,203 @@
+"""One lane of five real commands and two Python stages, seen through the queries of a real Prometheus."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter import catalogue
+from real_servers import Prometheus, free_port, prometheus, serving
+
+MIB = 1 << 20
+
+BURN = """
+import json, resource, sys
+def used():
+    return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+while used() < float(sys.argv[1]):
+    sum(range(1000))
+open(sys.argv[2], "w").write(json.dumps(used()))
+"""
+
+# Starts a burner, waits for the end of its pipe and exits: the burner is never waited for.
+FORGET = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "burn.py", "0.6", "forgotten.json"], stdout=subprocess.PIPE)
+child.stdout.read()
+"""
+
+ALLOCATE = """
+import sys, time
+block = b"x" * (int(sys.argv[1]) << 20)
+time.sleep(0.3)
+"""
+
+CHECKS = """
+import time
+HELD = []
+def hold():
+    HELD.append(b"x" * (400 << 20))
+def nap(seconds):
+    time.sleep(float(seconds))
+    print("slept", seconds)
+"""
+
+CONFIG = f"""
+project: demo
+lanes:
+  standard: {{strategy: adaptive, workers: {{min: 1, max: 16, start: 4}}, sla: 30s, total: 5m}}
+stages:
+  - {{number: 1, name: hold_400_mb, call: "checks:hold"}}
+  - {{number: 2, name: burner, run: ["{sys.executable}", burn.py, "0.8", burned.json], needs: [hold_400_mb]}}
+  - {{number: 3, name: forgetful, run: ["{sys.executable}", forget.py], needs: [hold_400_mb]}}
+  - {{number: 4, name: small, run: ["{sys.executable}", allocate.py, "40"], needs: [hold_400_mb], locks: [memory]}}
+  - {{number: 5, name: large, run: ["{sys.executable}", allocate.py, "160"], needs: [hold_400_mb], locks: [memory]}}
+  - {{number: 6, name: slow, run: "sleep $(cat nap)", shell: true, sla: 1, needs: [hold_400_mb]}}
+  - {{number: 7, name: naps, call: "checks:nap", items: {{list: ["0.9"]}}, sla: 1, needs: [hold_400_mb]}}
+"""
+
+
+@dataclass
+class Seen:
+    """The project, and the Prometheus that has scraped its first run."""
+
+    folder: Path
+    prometheus: Prometheus
+    port: int
+
+
+def write_project(folder: Path) -> None:
+    for name, text in {
+        "burn.py": BURN,
+        "forget.py": FORGET,
+        "allocate.py": ALLOCATE,
+        "checks.py": CHECKS,
+        "paropt.yml": CONFIG,
+        "nap": "1.5",
+    }.items():
+        (folder / name).write_text(textwrap.dedent(text))
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    folder = tmp_path_factory.mktemp("lane")
+    write_project(folder)
+    port = free_port()
+    with prometheus(folder / "prometheus", [f"127.0.0.1:{port}"]) as real:
+        address = f"--web.listen-address=127.0.0.1:{port}"
+        with serving(folder, "--lane", "standard", "--every", "1h", address) as command:
+            assert "standard succeeded" in command.summary(), (folder / "stderr.log").read_text()
+            real.wait_for_scrape_after(time.time())
+            yield Seen(folder, real, port)
+
+
+ONLY_WHILE_RUNNING = (catalogue.SLA_DEADLINE,)
+
+
+@pytest.mark.parametrize("family", catalogue.FAMILIES, ids=lambda family: family.name)
+def test_every_family_of_the_catalogue_is_there(seen: Seen, family: catalogue.Family) -> None:
+    suffixes = "(_bucket|_sum|_count)" if family.kind is catalogue.Kind.HISTOGRAM else ""
+    selector = f'{{__name__=~"{family.name}{suffixes}", job="paropt"}}'
+    series = seen.prometheus.query(f"last_over_time({selector}[5m])")
+    if family is catalogue.POOL_DEATHS:
+        assert all(one["value"][1] == "0" for one in series)
+    assert series
+    assert all(one["metric"]["project"] == "demo" for one in series)
+    assert all(set(family.labels) <= set(one["metric"]) for one in series)
+
+
+def test_durations_are_those_that_the_stages_took(seen: Seen) -> None:
+    took = seen.prometheus.by("stage", "paropt_stage_last_duration_seconds")
+    assert took["slow"] == pytest.approx(1.5, abs=0.05)
+    assert took["naps"] == pytest.approx(0.9, abs=0.05)
+    sums = seen.prometheus.by("stage", "paropt_stage_duration_seconds_sum")
+    assert sums["slow"] == pytest.approx(took["slow"])
+
+
+def test_cpu_seconds_are_those_that_a_burner_burned(seen: Seen) -> None:
+    cpu = seen.prometheus.by("stage", "paropt_stage_cpu_seconds_total")
+    assert cpu["burner"] == pytest.approx(json.loads((seen.folder / "burned.json").read_text()), rel=0.1)
+
+
+def test_cpu_seconds_of_a_child_that_nobody_waits_for_are_counted(seen: Seen) -> None:
+    cpu = seen.prometheus.by("stage", "paropt_stage_cpu_seconds_total")
+    assert cpu["forgetful"] == pytest.approx(json.loads((seen.folder / "forgotten.json").read_text()), rel=0.1)
+
+
+def test_peak_memory_tells_two_allocations_apart_though_the_exporter_holds_400_mb(seen: Seen) -> None:
+    peak = seen.prometheus.by("stage", "paropt_stage_memory_peak_bytes")
+    assert peak["large"] - peak["small"] == pytest.approx(120 * MIB, abs=20 * MIB)
+    assert peak["small"] < 100 * MIB
+    assert peak["hold_400_mb"] > 400 * MIB
+
+
+def test_one_warning_and_one_violation_are_counted_once_each(seen: Seen) -> None:
+    assert seen.prometheus.by("stage", "paropt_sla_warnings_total > 0") == {"slow": 1, "naps": 1}
+    assert seen.prometheus.by("stage", 'paropt_sla_violations_total{severity="normal"} > 0') == {"slow": 1}
+    assert seen.prometheus.by("stage", "paropt_sla_breached == 1") == {"slow": 1}
+    assert set(seen.prometheus.by("stage", "paropt_sla_checks_total").values()) == {1}
+
+
+def test_results_pools_and_progress_add_up(seen: Seen) -> None:
+    query = seen.prometheus
+    assert query.value('paropt_runs_total{result="success"}') == 1
+    assert query.by("stage", "paropt_stage_last_result == 1").keys() == {
+        "hold_400_mb", "burner", "forgetful", "small", "large", "slow", "naps",
+    }  # fmt: skip
+    assert query.by("result", "paropt_stage_last_result == 1") == {"success": 1}
+    assert query.value("sum(paropt_pool_tasks_finished_total)") == 7
+    assert query.value("sum(paropt_pool_tasks_submitted_total)") == 7
+    assert query.value("sum(paropt_pool_busy_seconds_total)") <= query.value("sum(paropt_pool_slot_seconds_total)")
+    assert set(query.by("stage", "paropt_stage_progress_ratio").values()) == {1}
+    assert query.value("paropt_run_interval_seconds") == 3600
+    assert query.value("time() - paropt_run_last_success_timestamp_seconds") < 60
+    assert query.value("sum(paropt_observations_dropped_total)") == 0
+
+
+def test_the_deadline_was_exported_while_the_stage_ran_and_only_then(seen: Seen) -> None:
+    deadline = 'paropt_sla_deadline_timestamp_seconds{stage="slow"}'
+    assert seen.prometheus.query(f"last_over_time({deadline}[5m])")
+    assert seen.prometheus.query(f"{deadline}") == [] or seen.prometheus.value(f"time() - timestamp({deadline})") > 1
+
+
+def test_after_the_next_good_run_nothing_is_breached_and_totals_go_on(tmp_path: Path, seen: Seen) -> None:
+    project = tmp_path
+    write_project(project)
+    config = re.sub(r", needs: \[hold_400_mb\]", "", CONFIG)
+    stages = [line for line in config.splitlines() if "name:" not in line or "name: slow" in line]
+    (project / "paropt.yml").write_text("\n".join(stages))
+    port = free_port()
+    with prometheus(project / "prometheus", [f"127.0.0.1:{port}"]) as real:
+        address = f"--web.listen-address=127.0.0.1:{port}"
+        for nap, breached, runs in (("1.3", 1, 1), ("0.1", 0, 2)):
+            (project / "nap").write_text(nap)
+            with serving(project, "--lane", "standard", address) as command:
+                assert "standard succeeded" in command.summary()
+                real.wait_for_scrape_after(time.time())
+                assert real.value('paropt_sla_breached{severity="normal"}') == breached
+                assert real.value('paropt_runs_total{result="success"}') == runs
+                assert real.value('paropt_sla_violations_total{severity="normal"}') == 1
+                assert command.stop() == 0
+
+
+def test_three_runs_that_end_at_once_give_totals_of_three_and_an_increase_that_sees_them(tmp_path: Path) -> None:
+    (tmp_path / "paropt.yml").write_text("stages:\n  - {number: 2, name: quick, run: 'sleep 0.6'}\n")
+    port = free_port()
+    with prometheus(tmp_path / "prometheus", [f"127.0.0.1:{port}"]) as real:
+        address = f"--web.listen-address=127.0.0.1:{port}"
+        for _ in range(3):
+            with serving(tmp_path, "--lane", "standard", "--once", "--web.linger", "20s", address) as command:
+                assert "standard succeeded" in command.summary()
+                assert command.process.wait(60) == 0
+        total = 'last_over_time(paropt_runs_total{result="success"}[5m])'
+        assert real.value(total) == 3
+        # The first run's sample goes from absent to 1, which no increase() can see; the two after it are seen.
+        assert 1.9 <= real.value('increase(paropt_runs_total{result="success"}[5m])')

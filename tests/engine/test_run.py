@@ -1,0 +1,340 @@
+"""The engine on a fake clock: order, needs, retries, limits and stopping, without a process or a second of waiting."""
+
+from __future__ import annotations
+
+from lanes import GIB, Bench, limit, plan, stage, stages_of
+from paropt_exporter.records import (
+    Result,
+    RunRecord,
+    RunStarted,
+    SlaRecord,
+    StageRecord,
+    StageStarted,
+    Strategy,
+    TaskRecord,
+)
+from paropt_exporter.testing import Script
+
+
+def test_independent_stages_run_at_the_same_time() -> None:
+    bench = Bench(plan(stage("a"), stage("b")), {"a": [Script(seconds=5)], "b": [Script(seconds=3)]})
+    record = bench.run()
+    assert bench.starts == {"a": 0.0, "b": 0.0}
+    assert record.result is Result.SUCCESS
+    assert record.duration_seconds == 5
+    assert record.sequential_seconds == 8
+
+
+def test_a_stage_starts_when_the_last_of_its_needs_has_succeeded() -> None:
+    bench = Bench(
+        plan(stage("a"), stage("b"), stage("c", needs=("a", "b"))), {"a": [Script(seconds=2)], "b": [Script(seconds=4)]}
+    )
+    bench.run()
+    assert bench.starts["c"] == 4
+
+
+def test_what_needs_a_failed_stage_is_skipped_with_the_chain_named_and_the_rest_runs_on() -> None:
+    bench = Bench(
+        plan(stage("a"), stage("b", needs=("a",)), stage("c", needs=("b",)), stage("d")),
+        {"a": [Script(result=Result.FAILURE, message="exit 1")], "d": [Script(seconds=9)]},
+    )
+    record = bench.run()
+    assert stages_of(record) == {
+        "a": ("failure", "exit 1"),
+        "b": ("skip", "needs a"),
+        "c": ("skip", "needs b"),
+        "d": ("success", ""),
+    }
+    assert record.result is Result.FAILURE
+    assert record.reason == "a failed"
+
+
+def test_stages_start_in_plan_order_as_slots_come_free() -> None:
+    bench = Bench(plan(stage("a"), stage("b"), stage("c"), workers=1))
+    bench.run()
+    assert bench.workers.started == [(0, "a"), (1, "b"), (2, "c")]
+    assert bench.workers.peak == 1
+
+
+def test_a_pool_that_is_full_holds_up_its_own_stages_only() -> None:
+    bench = Bench(
+        plan(stage("a", pool="commands"), stage("b", pool="commands"), stage("c", pool="threads")),
+        sizes={"commands": 1},
+    )
+    bench.run()
+    assert bench.starts == {"a": 0, "c": 0, "b": 1}
+
+
+def test_the_tasks_of_one_stage_fill_the_slots_and_are_labelled() -> None:
+    bench = Bench(plan(stage("a", tasks=5), workers=2))
+    record = bench.run()
+    assert [label for _, label in bench.workers.started] == ["a[0]", "a[1]", "a[2]", "a[3]", "a[4]"]
+    assert record.duration_seconds == 3
+    assert len(bench.recorder.of(TaskRecord)) == 5
+
+
+def test_sequential_runs_one_task_at_a_time_in_the_order_of_the_numbers() -> None:
+    planned = plan(stage("late", number=9), stage("early", number=1, tasks=2), strategy=Strategy.SEQUENTIAL)
+    bench = Bench(planned)
+    bench.run()
+    assert bench.workers.started == [(0, "early[0]"), (1, "early[1]"), (2, "late")]
+
+
+def test_a_resize_lets_more_tasks_start_at_once() -> None:
+    bench = Bench(plan(stage("a", tasks=4), workers=1), {"a": [Script(seconds=10)]})
+    bench.inbox.at(2.0, lambda: bench.engine.resize(4))
+    record = bench.run()
+    assert [moment for moment, _ in bench.workers.started] == [0, 2, 2, 2]
+    assert record.duration_seconds == 12
+
+
+def test_a_smaller_size_never_interrupts_what_runs() -> None:
+    bench = Bench(plan(stage("a", tasks=4), workers=2), {"a": [Script(seconds=10)]})
+    bench.inbox.at(2.0, lambda: bench.engine.resize(1))
+    record = bench.run()
+    assert [moment for moment, _ in bench.workers.started] == [0, 0, 10, 20]
+    assert record.result is Result.SUCCESS
+
+
+# Retries
+
+
+def test_a_flaky_task_is_retried_after_a_back_off_that_doubles_and_the_stage_succeeds() -> None:
+    failing = Script(result=Result.FAILURE, message="exit 1")
+    bench = Bench(plan(stage("a", retries=2, backoff_seconds=3.0)), {"a": [failing, failing, Script()]})
+    record = bench.run()
+    assert [moment for moment, _ in bench.workers.started] == [0, 1 + 3, 5 + 6]
+    assert record.stages[0].result is Result.SUCCESS
+    assert record.stages[0].attempts == 3
+    assert [(task.attempt, task.result.value, task.final) for task in bench.recorder.of(TaskRecord)] == [
+        (1, "failure", False),
+        (2, "failure", False),
+        (3, "success", True),
+    ]
+
+
+def test_a_task_that_fails_every_attempt_ends_with_its_last_result_and_says_how_often() -> None:
+    bench = Bench(plan(stage("a", retries=1)), {"a": [Script(result=Result.FAILURE, message="exit 3")]})
+    assert stages_of(bench.run()) == {"a": ("failure", "exit 3 (after 2 attempts)")}
+
+
+def test_without_retries_nothing_runs_twice() -> None:
+    bench = Bench(plan(stage("a")), {"a": [Script(result=Result.ERROR, message="killed by SIGKILL (9)")]})
+    bench.run()
+    assert len(bench.workers.started) == 1
+
+
+# Timeouts and SLAs
+
+
+def test_an_attempt_over_its_limit_is_terminated_then_killed_and_ends_as_a_timeout() -> None:
+    bench = Bench(plan(stage("a", timeout_seconds=5.0)), {"a": [Script(seconds=100, term_seconds=1000)]})
+    record = bench.run()
+    assert bench.workers.attempts[0].stops == [(5.0, 10.0)]
+    assert record.duration_seconds == 15
+    assert stages_of(record) == {"a": ("timeout", "timed out after 5 s")}
+
+
+def test_a_task_that_succeeds_in_the_very_moment_of_its_limit_is_a_success() -> None:
+    bench = Bench(plan(stage("a", timeout_seconds=5.0)), {"a": [Script(seconds=5)]})
+    assert bench.run().result is Result.SUCCESS
+
+
+def test_warning_and_violation_are_told_while_the_stage_runs_each_once() -> None:
+    bench = Bench(plan(stage("a", sla=limit(10))), {"a": [Script(seconds=30)]})
+    record = bench.run()
+    told = [(event.stage, event.broken, event.elapsed_seconds) for event in bench.recorder.of(SlaRecord)]
+    assert told == [("a", False, 8.0), ("a", True, 10.0)]
+    assert record.result is Result.SUCCESS
+    assert (record.stages[0].warned, record.stages[0].broken) == (True, True)
+
+
+def test_a_stage_under_its_warning_is_told_of_nothing_but_counts_as_checked() -> None:
+    bench = Bench(plan(stage("a", sla=limit(10))), {"a": [Script(seconds=7.9)]})
+    record = bench.run()
+    assert bench.recorder.of(SlaRecord) == []
+    assert record.stages[0].checked
+
+
+def test_a_critical_violation_stops_the_lane_and_names_what_was_skipped() -> None:
+    bench = Bench(
+        plan(stage("a", sla=limit(10, critical=True)), stage("b"), stage("c", needs=("b",))),
+        {"a": [Script(seconds=60)], "b": [Script(seconds=60)]},
+    )
+    record = bench.run()
+    assert record.duration_seconds == 10
+    assert record.critical_sla
+    assert record.result is Result.FAILURE
+    assert stages_of(record) == {
+        "a": ("timeout", "broke its critical SLA of 10 s"),
+        "b": ("cancellation", "stopped: a broke its critical SLA of 10 s"),
+        "c": ("skip", "a broke its critical SLA of 10 s"),
+    }
+
+
+def test_the_lane_total_is_watched_like_a_stage_and_a_critical_one_stops_it() -> None:
+    bench = Bench(plan(stage("a"), total=limit(20, critical=True)), {"a": [Script(seconds=60)]})
+    record = bench.run()
+    assert [(event.stage, event.broken) for event in bench.recorder.of(SlaRecord)] == [(None, False), (None, True)]
+    assert (record.critical_sla, record.warned, record.broken) == (True, True, True)
+    assert record.duration_seconds == 20
+
+
+def test_a_broken_total_that_is_not_critical_lets_the_run_end_well() -> None:
+    bench = Bench(plan(stage("a"), total=limit(20)), {"a": [Script(seconds=60)]})
+    record = bench.run()
+    assert record.result is Result.SUCCESS
+    assert record.broken
+    assert not record.critical_sla
+
+
+# Fail-fast, signals
+
+
+def test_fail_fast_starts_nothing_new_and_ends_what_runs() -> None:
+    bench = Bench(
+        plan(stage("a"), stage("b"), stage("c"), workers=2, fail_fast=True),
+        {"a": [Script(seconds=2, result=Result.FAILURE, message="exit 1")], "b": [Script(seconds=60)]},
+    )
+    record = bench.run()
+    assert stages_of(record) == {
+        "a": ("failure", "exit 1"),
+        "b": ("cancellation", "stopped: fail-fast: a failed"),
+        "c": ("skip", "fail-fast: a failed"),
+    }
+    assert record.duration_seconds == 2
+    assert not record.interrupted
+
+
+def test_fail_fast_ends_the_other_tasks_of_the_same_stage_too() -> None:
+    failing = Script(seconds=1, result=Result.FAILURE, message="exit 1")
+    bench = Bench(plan(stage("a", tasks=4), workers=2, fail_fast=True), {"a": [failing, Script(seconds=50)]})
+    record = bench.run()
+    assert len(bench.workers.started) == 2
+    assert stages_of(record) == {"a": ("failure", "exit 1")}
+
+
+def test_the_first_interrupt_is_polite_and_the_second_kills_at_once() -> None:
+    bench = Bench(plan(stage("a"), stage("b", needs=("a",))), {"a": [Script(seconds=60, term_seconds=1000)]})
+    bench.inbox.at(3.0, lambda: bench.engine.interrupt("interrupted by SIGINT", now=False))
+    bench.inbox.at(5.0, lambda: bench.engine.interrupt("interrupted by SIGINT", now=True))
+    record = bench.run()
+    assert bench.workers.attempts[0].stops == [(3.0, 10.0), (5.0, 0.0)]
+    assert record.duration_seconds == 5
+    assert record.result is Result.CANCELLATION
+    assert record.interrupted
+    assert stages_of(record)["b"] == ("skip", "interrupted by SIGINT")
+
+
+def test_an_interrupt_during_a_back_off_ends_the_stage_with_the_attempt_it_had() -> None:
+    failing = Script(result=Result.FAILURE, message="exit 1")
+    bench = Bench(plan(stage("a", retries=5, backoff_seconds=100.0)), {"a": [failing]})
+    bench.inbox.at(50.0, lambda: bench.engine.interrupt("interrupted by SIGTERM", now=False))
+    record = bench.run()
+    assert record.duration_seconds == 50
+    assert record.stages[0].result is Result.CANCELLATION
+
+
+# What stages hold
+
+
+def test_stages_that_share_a_lock_never_overlap() -> None:
+    bench = Bench(plan(stage("a", locks=frozenset({"db"})), stage("b", locks=frozenset({"db", "x"})), stage("c")))
+    bench.run()
+    assert bench.starts == {"a": 0, "c": 0, "b": 1}
+
+
+def test_an_exclusive_stage_runs_alone_and_is_not_starved() -> None:
+    bench = Bench(plan(stage("a"), stage("alone", exclusive=True), stage("b")), {"a": [Script(seconds=4)]})
+    bench.run()
+    assert bench.starts == {"a": 0, "alone": 4, "b": 5}
+
+
+def test_memory_is_held_by_running_tasks_and_a_stage_waits_for_its_share() -> None:
+    bench = Bench(plan(stage("a", memory_bytes=2 * GIB), stage("b", memory_bytes=2 * GIB)), memory_bytes=3 * GIB)
+    bench.run()
+    assert bench.starts == {"a": 0, "b": 1}
+
+
+def test_slots_are_held_by_running_tasks() -> None:
+    bench = Bench(plan(stage("a", slots=3), stage("b", slots=2), workers=4))
+    bench.run()
+    assert bench.starts == {"a": 0, "b": 1}
+
+
+def test_a_task_that_needs_more_than_there_is_runs_alone_rather_than_never() -> None:
+    bench = Bench(plan(stage("a", slots=9), stage("b"), workers=2))
+    record = bench.run()
+    assert record.result is Result.SUCCESS
+    assert bench.starts == {"a": 0, "b": 1}
+
+
+# Stages that do not run, and what observers see
+
+
+def test_a_planned_skip_is_no_failure_and_what_needs_it_runs() -> None:
+    bench = Bench(plan(stage("a", tasks=0, skip="no items: glob 'x*' found nothing"), stage("b", needs=("a",))))
+    record = bench.run()
+    assert stages_of(record)["a"] == ("skip", "no items: glob 'x*' found nothing")
+    assert stages_of(record)["b"] == ("success", "")
+    assert record.result is Result.SUCCESS
+
+
+def test_a_stage_whose_items_could_not_be_found_ends_as_an_error() -> None:
+    bench = Bench(plan(stage("a", tasks=0, fault="items: command exit 2"), stage("b", needs=("a",))))
+    record = bench.run()
+    assert stages_of(record) == {"a": ("error", "items: command exit 2"), "b": ("skip", "needs a")}
+    assert record.result is Result.FAILURE
+
+
+def test_events_come_in_the_order_in_which_things_happen() -> None:
+    bench = Bench(plan(stage("a", sla=limit(1))), {"a": [Script(seconds=2)]})
+    bench.run()
+    assert [type(event) for event in bench.events] == [
+        RunStarted,
+        StageStarted,
+        SlaRecord,
+        SlaRecord,
+        TaskRecord,
+        StageRecord,
+        RunRecord,
+    ]
+
+
+def test_queue_wait_runs_from_when_a_task_could_have_run() -> None:
+    bench = Bench(plan(stage("a"), stage("b"), workers=1), {"a": [Script(seconds=7)]})
+    bench.run()
+    assert [record.queue_wait_seconds for record in bench.recorder.of(TaskRecord)] == [0, 7]
+
+
+def test_an_empty_lane_ends_at_once_with_success() -> None:
+    record = Bench(plan()).run()
+    assert record.result is Result.SUCCESS
+    assert record.stages == ()
+
+
+def test_the_live_view_and_the_demand_show_what_runs_and_what_waits() -> None:
+    bench = Bench(plan(stage("a", tasks=3), stage("b", needs=("a",)), workers=2), {"a": [Script(seconds=5)]})
+    seen: list[object] = []
+
+    def look() -> None:
+        (live,) = bench.engine.live()
+        seen.append((live.stage, live.tasks, live.tasks_ended))
+        seen.append(bench.engine.backlog())
+        demand = bench.engine.demand()
+        seen.append((demand.ready, [label for _, _, label, _ in demand.running]))
+
+    bench.inbox.at(2.0, look)
+    bench.run()
+    assert seen == [
+        ("a", 3, 0),
+        {"commands": (1, 2.0)},
+        ((("commands", "a"),), ["a[0]", "a[1]"]),
+    ]
+
+
+def test_stage_records_sum_up_their_tasks() -> None:
+    scripts = [Script(seconds=1, cpu_seconds=0.5), Script(seconds=4, cpu_seconds=2.0)]
+    bench = Bench(plan(stage("a", tasks=2)), {"a": scripts})
+    (record,) = (event for event in bench.recorder.of(StageRecord)) if bench.run() else ()
+    assert (record.cpu_seconds, record.fastest_task_seconds, record.slowest_task_seconds) == (2.5, 1, 4)

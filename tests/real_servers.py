@@ -1,0 +1,174 @@
+"""Real servers and the installed command, for the end-to-end tests: started on loopback, ended by their ids."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+HANG_SECONDS = 60.0
+_LOOK_AGAIN_SECONDS = 0.05
+
+
+def program(name: str) -> str:
+    found = shutil.which(name) or shutil.which(name, path=str(Path.cwd() / ".tools/usr/bin"))
+    assert found, f"{name} is missing: run `make tools`"
+    return found
+
+
+def installed_command() -> str:
+    return str(Path(sys.executable).parent / "paropt-exporter")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment for commands under test: without what CI sets, since it changes what the command does."""
+    return {name: value for name, value in os.environ.items() if name not in ("CI", "PAROPT_CONFIG_FILE")} | more
+
+
+def eventually(what: str, look: Any) -> Any:
+    """Look again and again until the answer is true; a real server gives no other sign."""
+    deadline, pause = time.monotonic() + HANG_SECONDS, Event()
+    while time.monotonic() < deadline:
+        if answer := look():
+            return answer
+        pause.wait(_LOOK_AGAIN_SECONDS)
+    raise AssertionError(f"never happened: {what}")
+
+
+class Prometheus:
+    """A real Prometheus that scrapes the targets four times a second."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        query = urllib.parse.urlencode({"query": expression})
+        with urllib.request.urlopen(f"{self.url}/api/v1/query?{query}", timeout=HANG_SECONDS) as answer:
+            body = json.load(answer)
+        assert body["status"] == "success", body
+        return list(body["data"]["result"])
+
+    def value(self, expression: str) -> float:
+        """The value of an expression that has exactly one series."""
+        (series,) = self.query(expression)
+        return float(series["value"][1])
+
+    def by(self, label: str, expression: str) -> dict[str, float]:
+        return {series["metric"][label]: float(series["value"][1]) for series in self.query(expression)}
+
+    def wait_for_scrape_after(self, moment: float) -> None:
+        eventually(
+            "a scrape", lambda: any(float(s["value"][1]) > moment for s in self.query('timestamp(up{job="paropt"})'))
+        )
+
+
+@contextmanager
+def prometheus(folder: Path, targets: Sequence[str]) -> Iterator[Prometheus]:
+    config = {
+        "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms"},
+        "scrape_configs": [{"job_name": "paropt", "static_configs": [{"targets": list(targets)}]}],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "prometheus.json").write_text(json.dumps(config))  # JSON is YAML
+    port = free_port()
+    command = [
+        program("prometheus"),
+        f"--config.file={folder / 'prometheus.json'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=warn",
+    ]
+    with (folder / "prometheus.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        real = Prometheus(f"http://127.0.0.1:{port}")
+        eventually("Prometheus is ready", lambda: _answers(f"{real.url}/-/ready"))
+        yield real
+    finally:
+        server.terminate()
+        server.wait(HANG_SECONDS)
+
+
+def get(url: str, method: str = "GET") -> tuple[int, str]:
+    request = urllib.request.Request(url, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=HANG_SECONDS) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return get(url)[0] == 200
+    except OSError:
+        return False
+
+
+def run(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the installed command to its end."""
+    return subprocess.run(
+        [installed_command(), *arguments],
+        cwd=folder,
+        env=environment(**env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+
+
+class Serving:
+    """The installed command while it serves; `summary` waits for the end of its first run."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def summary(self) -> str:
+        """The first line of the next summary on stdout."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        self.process.communicate(timeout=HANG_SECONDS)
+        return self.process.returncode
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str, **env: str) -> Iterator[Serving]:
+    with (folder / "stderr.log").open("w") as log:
+        process = subprocess.Popen(
+            [installed_command(), *arguments],
+            cwd=folder,
+            env=environment(**env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        yield Serving(process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=HANG_SECONDS)
