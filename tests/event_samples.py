@@ -170,3 +170,19 @@ def run_ended(
         broken=broken,
         bottlenecks=bottlenecks,
     )
+
+
+class StillClock:
+    """A clock that moves only when told to. Here, and not `paropt_exporter.testing`'s, which needs the whole engine."""
+
+    def __init__(self) -> None:
+        self.now_seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_seconds
+
+    def wall(self) -> float:
+        return START + self.now_seconds
+
+    def advance(self, seconds: float) -> None:
+        self.now_seconds += seconds

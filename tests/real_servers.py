@@ -101,6 +101,8 @@ def prometheus(folder: Path, targets: Sequence[str]) -> Iterator[Prometheus]:
     try:
         real = Prometheus(f"http://127.0.0.1:{port}")
         eventually("Prometheus is ready", lambda: _answers(f"{real.url}/-/ready"))
+        # It hands new targets to its scrapers every 5 s only: a short run would be over before.
+        eventually("Prometheus knows its targets", lambda: len(real.query("up")) == len(targets))
         yield real
     finally:
         server.terminate()

@@ -141,7 +141,7 @@ def test_the_guardian_stays_small_so_that_its_childrens_peaks_are_their_own() ->
 
 
 def test_the_guardian_imports_nothing_of_the_package_but_its_three_modules() -> None:
-    """`-X importtime` names every module that a process imports."""
+    """As it is started: with stand-ins for the packages, whose own modules would import more."""
     program = (
         "import sys\nfolder = sys.argv[1]\n"
         "for name, place in (('paropt_exporter', folder), ('paropt_exporter.pool', folder + '/pool')):\n"

@@ -162,7 +162,6 @@ class CommandPool:
             for task in tasks
         )
 
-    # ruff's FBT is off: these two names are the standard library's.
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks; with `wait`, return when all have ended. Running commands are not stopped: use `stop`."""
         self._slots.shutdown(wait=wait, cancel_futures=cancel_futures)
