@@ -1,0 +1,399 @@
+"""What the history keeps, and that it survives whatever happens to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from event_samples import (
+    LIMIT,
+    START,
+    StillClock,
+    limit_reached,
+    run_ended,
+    run_started,
+    stage_ended,
+    stage_started,
+    task,
+)
+from paropt_exporter import catalogue
+from paropt_exporter.errors import HistoryError
+from paropt_exporter.history import History
+from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels
+from paropt_exporter.records import Decision, Event, Result
+
+HELD = """
+import sys
+from pathlib import Path
+from event_samples import run_started, stage_started, task, stage_ended, limit_reached
+from paropt_exporter.clock import SystemClock
+from paropt_exporter.history import History
+history = History(Path(sys.argv[1]), project="shop", clock=SystemClock())
+for event in (
+    run_started("dead", stages=("lint", "unit", "types")), stage_started("lint", "dead"), task("lint", "dead"),
+    stage_ended("lint", "dead"), stage_started("unit", "dead"), limit_reached("unit", "dead", broken=False),
+    limit_reached("unit", "dead", broken=True),
+):
+    history.observe(event)
+assert history.broken is None
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / ".paropt" / "history.db"
+
+
+@pytest.fixture
+def history(path: Path) -> Iterator[History]:
+    with closing(opened(path)) as history:
+        yield history
+
+
+def opened(path: Path, *, project: str = "shop", keep_runs: int | None = 1000) -> History:
+    return History(path, project=project, clock=StillClock(), keep_runs=keep_runs)
+
+
+def keep(history: History, *events: Event) -> None:
+    for event in events:
+        history.observe(event)
+    assert history.broken is None
+
+
+def whole_run(run_id: str, *, at: float = START, seconds: float = 4.0, tasks: int = 1) -> tuple[Event, ...]:
+    lint = stage_ended("lint", run_id, seconds=seconds, at=at)
+    return (
+        run_started(run_id, at=at, stages=("lint",)),
+        stage_started("lint", run_id, at=at, tasks=tasks),
+        *(task("lint", run_id, number=number) for number in range(tasks)),
+        lint,
+        run_ended(run_id, at=at, seconds=seconds, stages=(lint,)),
+    )
+
+
+def owner(path: Path) -> subprocess.Popen[str]:
+    """Start a process that is in the middle of a run."""
+    tests, package = Path(__file__).parents[1], Path(__file__).parents[2] / "exporter"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tests, package)))}
+    process = subprocess.Popen([sys.executable, "-c", HELD, str(path)], env=environment, stdin=-1, stdout=-1, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    with process:
+        process.wait(60)
+
+
+def test_totals_and_last_values_are_there_for_the_next_process(path: Path) -> None:
+    with closing(opened(path)) as history:
+        keep(history, *whole_run("r1"), *whole_run("r2", at=START + 60))
+    with closing(opened(path)) as history:
+        totals, last = history.totals(), history.last()
+    assert totals.counters[catalogue.RUNS.name, ("standard", "success")] == 2
+    assert totals.histograms[catalogue.RUN_DURATION.name, ("standard",)].count == 2
+    assert totals.histograms[catalogue.RUN_DURATION.name, ("standard",)].sum == 8.0
+    assert last.gauges[catalogue.RUN_LAST_SUCCESS.name, ("standard",)] == START + 64
+
+
+def test_memory_and_history_agree_on_every_total_after_a_restart(history: History) -> None:
+    lane = LaneLabels(lane="standard", total=LIMIT, stages=(StageLabels(name="lint", number=2, pool="c", sla=LIMIT),))
+    watching = Metrics(project="shop", lanes=(lane,), process_metrics=False)
+    events = (
+        *whole_run("r1"),
+        run_started("r2"),
+        stage_started("lint", "r2"),
+        task("lint", "r2", result=Result.FAILURE, seconds=0.003),
+        task("lint", "r2", attempt=2, seconds=31.0),
+        limit_reached("lint", "r2", broken=False),
+        limit_reached("lint", "r2", broken=True),
+        stage_ended("lint", "r2", broken=True, seconds=31.0),
+        run_ended("r2", result=Result.FAILURE, seconds=4000.0, stages=(stage_ended(),)),
+    )
+    for event in events:
+        watching.observe(event)
+    keep(history, *events)
+    resumed = Metrics(
+        project="shop", lanes=(lane,), process_metrics=False, totals=history.totals(), last=history.last()
+    )
+    passing = (catalogue.STAGE_PROGRESS.name, catalogue.HOST_MEMORY.name)
+    before, after = (
+        [line for line in metrics.render()[0].decode().splitlines() if not line.startswith(passing)]
+        for metrics in (watching, resumed)
+    )
+    assert sorted(before) == sorted(after)
+
+
+def test_projects_in_one_file_do_not_see_each_other(path: Path) -> None:
+    with closing(opened(path)) as shop, closing(opened(path, project="bank")) as bank:
+        keep(shop, *whole_run("r1"))
+        assert bank.totals().counters == {}
+        assert bank.runs() == ()
+
+
+def test_several_processes_threads_and_connections_add_up_in_one_file(path: Path) -> None:
+    def work(number: int) -> None:
+        with closing(opened(path)) as history:
+            keep(history, *whole_run(f"r{number}", at=START + number, tasks=5))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(16)))
+    with closing(opened(path)) as history:
+        assert history.totals().counters[catalogue.RUNS.name, ("standard", "success")] == 16
+        assert history.totals().counters[catalogue.TASK_ATTEMPTS.name, ("standard", "lint", "success")] == 80
+        assert len(history.runs(limit=100)) == 16
+
+
+def test_old_runs_are_pruned_and_totals_are_not(path: Path) -> None:
+    with closing(opened(path, keep_runs=3)) as history:
+        for number in range(5):
+            keep(history, *whole_run(f"r{number}", at=START + number))
+        assert [run.run_id for run in history.runs()] == ["r2", "r3", "r4"]
+        assert history.totals().counters[catalogue.RUNS.name, ("standard", "success")] == 5
+    with closing(sqlite3.connect(path)) as connection:
+        for table in ("tasks", "stages"):
+            assert connection.execute(f"SELECT count(DISTINCT run_id) FROM {table}").fetchone() == (3,)
+
+
+def test_runs_older_than_the_age_to_keep_are_pruned(path: Path) -> None:
+    clock = StillClock()
+    with closing(History(path, project="shop", clock=clock, keep_seconds=3600.0)) as history:
+        keep(history, *whole_run("old", at=clock.wall()))
+        clock.advance(3700.0)
+        keep(history, *whole_run("new", at=clock.wall()))
+        assert [run.run_id for run in history.runs()] == ["new"]
+
+
+def test_decisions_are_kept_with_their_terms(history: History, path: Path) -> None:
+    keep(
+        history,
+        Decision(
+            pool="commands", action="up", reason="demand", old_size=2, new_size=4, at_timestamp_seconds=START,
+            terms={"queue": 3.0},
+        ),
+    )  # fmt: skip
+    with closing(sqlite3.connect(path)) as connection:
+        kept = connection.execute("SELECT pool, action, old_size, new_size, terms FROM decisions").fetchall()
+    assert kept == [("commands", "up", 2, 4, '{"queue": 3.0}')]
+
+
+def test_a_run_whose_owner_was_killed_is_marked_as_interrupted(path: Path) -> None:
+    kill(owner(path))
+    with closing(opened(path)) as history:
+        (interrupted,) = history.recover()
+        assert (interrupted.run_id, interrupted.running, interrupted.not_started) == ("dead", ("unit",), ("types",))
+        (run,) = history.runs()
+        assert (run.result, run.interrupted) == (Result.CANCELLATION, True)
+        results = {stage.stage: stage.result for stage in run.stages}
+        assert results == {"lint": Result.SUCCESS, "unit": Result.CANCELLATION, "types": Result.SKIP}
+        assert history.failed_stages("standard") == {"unit", "types"}
+
+
+def test_totals_of_an_interrupted_run_are_those_of_a_cancelled_one(path: Path) -> None:
+    kill(owner(path))
+    with closing(opened(path)) as history:
+        history.recover()
+        counters = history.totals().counters
+    assert counters[catalogue.RUNS.name, ("standard", "cancellation")] == 1
+    assert counters[catalogue.STAGE_RUNS.name, ("standard", "unit", "cancellation")] == 1
+    assert counters[catalogue.STAGE_RUNS.name, ("standard", "types", "skip")] == 1
+    assert counters[catalogue.SLA_VIOLATIONS.name, ("standard", "unit", "normal")] == 1
+    assert counters[catalogue.SLA_CHECKS.name, ("standard", "unit")] == 1
+
+
+def test_a_run_whose_owner_lives_is_left_alone(path: Path) -> None:
+    process = owner(path)
+    try:
+        with closing(opened(path)) as history:
+            assert history.recover() == ()
+            assert history.runs()[0].result is None
+    finally:
+        kill(process)
+
+
+def test_a_run_of_this_very_process_is_left_alone(history: History) -> None:
+    keep(history, run_started())
+    assert history.recover() == ()
+
+
+def test_an_interrupted_run_is_marked_once_however_many_start_together(path: Path) -> None:
+    kill(owner(path))
+
+    def recovered(_: int) -> int:
+        with closing(opened(path)) as history:
+            return len(history.recover())
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(recovered, range(8))) == 1
+    with closing(opened(path)) as history:
+        assert history.totals().counters[catalogue.RUNS.name, ("standard", "cancellation")] == 1
+
+
+def test_no_lock_is_left_behind_by_ended_or_recovered_runs(path: Path) -> None:
+    kill(owner(path))
+    with closing(opened(path)) as history:
+        keep(history, *whole_run("r1"))
+        history.recover()
+    assert list((path.parent / "runs").iterdir()) == []
+
+
+def test_the_expected_duration_is_the_median_of_the_last_ten_good_runs(history: History) -> None:
+    for number, seconds in enumerate([100.0, *range(1, 11)]):
+        keep(history, *whole_run(f"r{number:02}", at=START + number, seconds=float(seconds)))
+    assert history.expected("standard") == {"lint": 5.5}
+    assert history.expected("docs") == {}
+
+
+def test_failed_stages_are_those_of_the_lanes_last_run(history: History) -> None:
+    assert history.failed_stages("standard") is None
+    bad = stage_ended("unit", "r1", result=Result.TIMEOUT)
+    skipped = stage_ended("types", "r1", result=Result.SKIP)
+    keep(
+        history,
+        run_started("r1", stages=("lint", "unit", "types")),
+        stage_ended("lint", "r1"),
+        bad,
+        skipped,
+        run_ended("r1", result=Result.FAILURE, stages=(stage_ended("lint", "r1"), bad, skipped)),
+    )
+    assert history.failed_stages("standard") == {"unit", "types"}
+    keep(history, *whole_run("r2", at=START + 60))
+    assert history.failed_stages("standard") == frozenset()
+
+
+def test_a_retried_task_counts_once_by_its_last_attempt(history: History) -> None:
+    keep(
+        history,
+        run_started("r1"),
+        stage_started("lint", "r1"),
+        task("lint", "r1", result=Result.FAILURE, final=False, output="boom"),
+        task("lint", "r1", attempt=2),
+        stage_ended("lint", "r1"),
+        run_ended("r1"),
+    )
+    (run,) = history.runs()
+    assert (run.total_tasks, run.completed_tasks, run.failed_tasks) == (1, 1, 0)
+
+
+def test_throughput_under_four_fifths_of_the_average_is_degradation(history: History) -> None:
+    keep(history, *whole_run("r1", seconds=2.0))
+    assert history.trend("standard") is None
+    keep(history, *whole_run("r2", at=START + 60, seconds=2.0), *whole_run("r3", at=START + 120, seconds=2.4))
+    trend = history.trend("standard")
+    assert trend is not None
+    assert (trend.average, trend.earlier_runs, trend.degraded) == (0.5, 2, False)
+    keep(history, *whole_run("r4", at=START + 180, seconds=4.0))
+    slower = history.trend("standard")
+    assert slower is not None
+    assert slower.degraded
+
+
+def test_a_run_is_found_by_an_unambiguous_beginning_of_its_id(history: History) -> None:
+    keep(history, *whole_run("20260101-aa"), *whole_run("20260102-bb"))
+    found = history.run("20260102")
+    assert found is not None
+    assert found.run_id == "20260102-bb"
+    assert history.run("2026") is None
+
+
+@pytest.mark.parametrize("content", [b"this is no database, but it is long enough to be one" * 100, b"short"])
+def test_a_file_that_is_no_database_is_refused_with_a_remedy(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(HistoryError, match=r"history\.db: .*(move it away|another file)"):
+        opened(path)
+    assert path.read_bytes() == content
+
+
+def test_a_directory_in_the_files_place_is_refused(path: Path) -> None:
+    path.mkdir(parents=True)
+    with pytest.raises(HistoryError, match="not a file"):
+        opened(path)
+
+
+def test_a_history_of_a_newer_version_is_refused(path: Path) -> None:
+    opened(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(HistoryError, match=r"newer paropt-exporter .*upgrade"):
+        opened(path)
+
+
+def test_someone_elses_database_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    with pytest.raises(HistoryError, match="not a run history"):
+        opened(path)
+
+
+def test_a_full_disk_is_said_once_and_the_work_goes_on(
+    history: History, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep(history, *whole_run("r1"))
+    with closing(sqlite3.connect(path)) as connection:  # stands for the disk: the file may not be changed any more
+        connection.execute("CREATE TRIGGER full BEFORE INSERT ON runs BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
+    for event in whole_run("r2", at=START + 60):
+        history.observe(event)
+    assert history.broken is not None
+    assert "disk is full" in history.broken
+    assert len(caplog.records) == 1
+    assert [run.run_id for run in history.runs()] == ["r1"]
+
+
+def test_after_a_failure_the_next_run_is_tried_again(history: History, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TRIGGER full BEFORE INSERT ON tasks BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
+        for event in whole_run("r1"):
+            history.observe(event)
+        connection.execute("DROP TRIGGER full")
+    for event in whole_run("r2", at=START + 60):
+        history.observe(event)
+    assert [(run.run_id, run.completed_tasks) for run in history.runs()] == [("r1", 0), ("r2", 1)]
+    assert history.broken is not None
+
+
+def test_where_nothing_can_be_written_the_history_is_in_memory_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with closing(opened(tmp_path / "file" / "history.db")) as history:
+        assert history.broken is not None
+        for event in whole_run("r1"):
+            history.observe(event)
+        assert history.totals().counters[catalogue.RUNS.name, ("standard", "success")] == 1
+
+
+def test_where_the_file_can_not_grow_its_totals_are_still_read(path: Path) -> None:
+    with closing(opened(path)) as history:
+        keep(history, *whole_run("r1"))
+    script = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from paropt_exporter.clock import SystemClock; from paropt_exporter.history import History\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "history = History(Path(sys.argv[1]), project='shop', clock=SystemClock())\n"
+        "print(len(history.totals().counters) > 0, history.broken is not None)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "exporter")}
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.stdout == "True True\n", ran.stderr
+    assert ran.stderr.count("history can't be written") == 1
