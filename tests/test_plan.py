@@ -175,9 +175,7 @@ def test_an_unknown_lane_or_stage_lists_those_there_are(tmp_path: Path) -> None:
 
 
 def test_sizes_are_fixed_or_bounded_and_sequential_has_one(tmp_path: Path) -> None:
-    lanes = (
-        "a: {workers: 3}, b: {workers: {min: 2, max: 16, start: 4}}, c: {strategy: sequential}, d: {workers: {max: 1}}"
-    )
+    lanes = "a: {workers: 3}, b: {workers: {min: 2, max: 16, start: 4}}, c: {strategy: sequential}, d: {workers: 1}"
     read = configs.read(tmp_path, configs.stage() + f"lanes: {{{lanes}}}\n")
     sizes = {name: plan.build(read, name).workers for name in "abcd"}
     assert sizes["a"] == Bounds(minimum=3, maximum=3, start=3)

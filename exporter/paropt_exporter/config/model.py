@@ -300,6 +300,6 @@ class File(Section):
         json_schema_extra={"minItems": 1, "maxItems": MOST_STAGES},
         description="Default: the built-in five for the tools found.",
     )
-    feedback: Feedback = Field(default=Feedback(), description="How the pools are steered while they run.")
+    feedback: Feedback = Field(default=Feedback(), description="Steering of the pools: by own counters, or by queries.")
     web: Web = Field(default=Web(), description="The endpoint that Prometheus scrapes.")
-    history: History = Field(default=History(), description="The record of earlier runs.")
+    history: History = Field(default=History(), description="Where earlier runs are recorded, and how long.")

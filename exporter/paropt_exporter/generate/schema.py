@@ -28,8 +28,6 @@ def _tidy(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     tidy = {key: _tidy(child) for key, child in node.items() if not _noise(key, child)}
-    if isinstance(tidy.get("default"), dict):
-        tidy["default"] = {key: value for key, value in tidy["default"].items() if value is not None}
     choices = [choice for choice in tidy.get("anyOf", ()) if choice != {"type": "null"}]
     if len(choices) == 1:
         del tidy["anyOf"]
@@ -40,11 +38,7 @@ def _tidy(node: Any) -> Any:
 
 
 def _noise(key: str, child: object) -> bool:
-    return (key == "title" and isinstance(child, str)) or (key == "default" and _nothing(child))
-
-
-def _nothing(default: object) -> bool:
-    """Whether a default says no more than that the key may be left out."""
-    if isinstance(default, dict):
-        return all(value is None for value in default.values())
-    return default is None or default == []
+    """Whether a keyword says nothing to an editor; the defaults of a whole section stand at its own keys."""
+    if key == "default":
+        return child is None or isinstance(child, dict | list)
+    return key == "title" and isinstance(child, str)

@@ -1,0 +1,125 @@
+"""`check` finds what would keep a lane from running."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+import configs
+from paropt_exporter.cli import check
+from paropt_exporter.errors import UsageError
+
+
+def _check(folder: Path, content: str, lane: str | None = None) -> tuple[int, str, str]:
+    path = folder / "paropt.yml"
+    path.write_text(content)
+    out, err = io.StringIO(), io.StringIO()
+    code = check.run(path, folder, lane=lane, stdout=out, stderr=err)
+    return code, out.getvalue().replace(f"{folder}/", ""), err.getvalue().replace(f"{folder}/", "")
+
+
+def test_a_good_config_is_told_in_one_line(tmp_path: Path) -> None:
+    assert _check(tmp_path, configs.stage(run="sh -c true")) == (0, "paropt.yml: 3 lanes, 1 stage: no faults\n", "")
+
+
+def test_the_faults_of_the_config_are_all_told(tmp_path: Path) -> None:
+    code, out, err = _check(tmp_path, configs.stage(timeout="x", slots="y"))
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == "2 faults"
+
+
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ({"run": "no-such-program"}, "'no-such-program' is not on PATH: install it, or correct the command"),
+        ({"run": "./missing"}, "there is no program './missing': install it, or correct the path"),
+        ({"run": "./folder"}, "'./folder' is a directory: name a program"),
+        ({"run": "./plain"}, "'./plain' may not be executed: chmod +x it"),
+        ({"run": "'true'", "cwd": "gone"}, "cwd: there is no folder gone: create it, or correct the path"),
+        ({"run": "sh", "env": "{PATH: /nowhere}"}, "'sh' is not on PATH: install it, or correct the command"),
+        (
+            {"run": "", "steps": "['true', no-such-program]"},
+            "'no-such-program' is not on PATH: install it, or correct the command",
+        ),
+        (
+            {"run": "'sh {item}'", "items": "{command: no-lister}"},
+            "'no-lister' is not on PATH: install it, or correct the command",
+        ),
+        (
+            {"run": "", "call": "no_such_module:f"},
+            "there is no module 'no_such_module' for no_such_module:f: correct the name, or install it",
+        ),
+        (
+            {"run": "", "call": "no_such.module:f"},
+            "there is no module 'no_such' for no_such.module:f: correct the name, or install it",
+        ),
+        (
+            {"run": "", "call": "check_broken.inner:f"},
+            "the parents of module 'check_broken.inner' can't be imported: ValueError: at import",
+        ),
+    ],
+)
+def test_what_a_stage_lacks_is_told_in_its_place(tmp_path: Path, keys: dict[str, str], fault: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "plain").touch()
+    (tmp_path / "check_broken").mkdir()
+    (tmp_path / "check_broken/__init__.py").write_text("raise ValueError('at import')\n")
+    code, out, err = _check(tmp_path, configs.stage(**keys))
+    assert (code, out) == (2, "")
+    assert err == f"paropt.yml:2:3: stages[0]: {fault}\n1 fault\n"
+
+
+def test_a_program_is_looked_up_from_the_stages_folder_and_path(tmp_path: Path) -> None:
+    (tmp_path / "sub/bin").mkdir(parents=True)
+    (tmp_path / "sub/bin/tool").write_text("#!/bin/sh\n")
+    (tmp_path / "sub/bin/tool").chmod(0o755)
+    assert _check(tmp_path, configs.stage(run="bin/tool", cwd="sub"))[0] == 0
+    assert _check(tmp_path, configs.stage(run="tool", cwd="sub", env="{PATH: bin}"))[0] == 0
+    assert _check(tmp_path, configs.stage(run="tool", env="{PATH: bin}"))[0] == 2
+
+
+def test_a_module_of_the_configs_folder_is_found_and_not_run(tmp_path: Path) -> None:
+    (tmp_path / "check_unrun.py").write_text("raise SystemExit('was run')\n")
+    before = [*sys.path]
+    assert _check(tmp_path, configs.stage(run="", call="check_unrun:f"))[0] == 0
+    assert "check_unrun" not in sys.modules
+    assert sys.path == before
+
+
+def test_a_line_for_a_shell_is_left_to_the_shell(tmp_path: Path) -> None:
+    assert _check(tmp_path, configs.stage(run="'no-such-program | x'", shell="true"))[0] == 0
+
+
+def test_a_call_that_a_thread_can_not_stop_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "check_called.py").touch()
+    code, _, err = _check(tmp_path, configs.stage(run="", call="check_called:f", timeout="5m"))
+    assert code == 0
+    assert err.startswith(
+        "warning: stage 'one' in lane docs, standard: a Python function in a thread can't be stopped at its timeout"
+    )
+    _, _, err = _check(tmp_path, configs.stage(run="", call="check_called:f", sla="{max: 5s, critical: true}"))
+    assert "can't be stopped at its critical SLA" in err
+    assert _check(tmp_path, configs.stage(run="", call="check_called:f", timeout="5m"), lane="heavy")[2] == ""
+
+
+def test_only_the_stages_of_the_lane_asked_for_count(tmp_path: Path) -> None:
+    content = (
+        configs.stage(run="no-such-program") + "- {number: 2, name: two, run: sh}\nlanes: {short: {stages: [two]}}\n"
+    )
+    assert _check(tmp_path, content, lane="short") == (0, "paropt.yml: 1 lane, 1 stage: no faults\n", "")
+    assert _check(tmp_path, content)[0] == 2
+
+
+def test_an_unknown_lane_lists_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown lane 'x'; there are docs, standard, heavy"):
+        _check(tmp_path, configs.stage(), lane="x")
+
+
+def test_without_a_file_the_built_in_stages_are_checked_and_named(tmp_path: Path) -> None:
+    out = io.StringIO()
+    assert check.run(None, tmp_path, lane=None, stdout=out, stderr=io.StringIO()) == 0
+    assert out.getvalue().splitlines()[-1] == "no paropt.yml, built-in stages: 3 lanes, 0 stages: no faults"
+    assert "quality_gates left out" in out.getvalue()

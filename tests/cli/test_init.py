@@ -1,0 +1,107 @@
+"""`init` writes a config that `check` passes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter import config, plan
+from paropt_exporter.cli import check, init
+from paropt_exporter.config.detect import Detected
+from paropt_exporter.config.model import Stage
+
+
+def _init(folder: Path, *, force: bool = False) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    return init.run(folder, force=force, stdout=out, stderr=err), out.getvalue(), err.getvalue()
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Python project whose virtual environment has ruff and pytest."""
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    folder = tmp_path / "project"
+    (folder / ".venv/bin").mkdir(parents=True)
+    for name in ("ruff", "pytest"):
+        (folder / ".venv/bin" / name).write_text("#!/bin/sh\n")
+        (folder / ".venv/bin" / name).chmod(0o755)
+    (folder / "ruff.toml").touch()
+    (folder / "tests").mkdir()
+    (folder / "tests/test_one.py").touch()
+    return folder
+
+
+def test_what_init_writes_loads_back_and_check_passes(project: Path) -> None:
+    code, out, err = _init(project)
+    assert (code, err) == (0, "")
+    assert out.startswith("wrote paropt.yml: 2 stages (quality_gates, unit_tests); next: paropt-exporter check\n")
+    read = config.read(project / "paropt.yml", root=project)
+    detected = config.read(None, root=project)
+    assert read.stages == detected.stages or [stage.name for stage in read.stages] == ["quality_gates", "unit_tests"]
+    assert {**read.lanes} == {**detected.lanes}
+    assert check.run(project / "paropt.yml", project, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
+
+
+def test_the_commands_are_those_that_would_run_without_a_file(project: Path) -> None:
+    _init(project)
+    with_file = plan.build(config.read(project / "paropt.yml", root=project), "standard")
+    without = plan.build(config.read(None, root=project), "standard")
+    assert [stage.tasks for stage in with_file.stages] == [stage.tasks for stage in without.stages]
+
+
+def test_the_file_names_its_schema_and_what_was_left_out(project: Path) -> None:
+    _init(project)
+    text = (project / "paropt.yml").read_text()
+    modeline = text.splitlines()[0]
+    assert modeline.startswith("# yaml-language-server: $schema=")
+    assert (project / modeline.partition("$schema=")[2]).is_file()
+    assert "# type_checking left out: " in text
+
+
+def test_an_empty_folder_gets_an_example_that_runs(tmp_path: Path) -> None:
+    code, out, _ = _init(tmp_path)
+    assert (code, out.splitlines()[0]) == (
+        0,
+        "wrote paropt.yml: one example stage, no tool was found; next: paropt-exporter check",
+    )
+    assert check.run(tmp_path / "paropt.yml", tmp_path, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
+
+
+def test_a_config_that_is_there_is_kept_unless_forced(tmp_path: Path) -> None:
+    (tmp_path / "paropt.yml").write_text("mine")
+    code, _, err = _init(tmp_path)
+    assert (code, err) == (2, "paropt.yml is there already: --force overwrites it\n")
+    assert (tmp_path / "paropt.yml").read_text() == "mine"
+    assert _init(tmp_path, force=True)[0] == 0
+    assert (tmp_path / "paropt.yml").read_text() != "mine"
+
+
+def test_the_other_spelling_is_never_shadowed(tmp_path: Path) -> None:
+    (tmp_path / "paropt.yaml").touch()
+    assert _init(tmp_path, force=True)[0] == 2
+    assert not (tmp_path / "paropt.yml").exists()
+
+
+def test_forcing_replaces_a_link_and_not_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("keep")
+    (tmp_path / "paropt.yml").symlink_to("other")
+    assert _init(tmp_path, force=True)[0] == 0
+    assert (tmp_path / "other").read_text() == "keep"
+
+
+def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+    code, _, err = _init(tmp_path / "missing")
+    assert (code, err) == (2, "paropt.yml can't be written: No such file or directory\n")
+
+
+@pytest.mark.parametrize(
+    "words", [("yes",), ("a b", "c"), ("x", "key: value"), ("x", "#y"), ("é",), ("5",), ("a'b", '"')]
+)
+def test_any_words_of_a_command_read_back(tmp_path: Path, words: tuple[str, ...]) -> None:
+    stage = Stage.model_validate({"number": 1, "name": "one", "run": words})
+    path = tmp_path / "paropt.yml"
+    path.write_text(init.render(Detected(stages=(stage,), notes=())))
+    (read,) = plan.build(config.read(path, root=tmp_path), "standard").stages
+    assert read.tasks[0].work == plan.Commands(steps=(words,))

@@ -1,0 +1,83 @@
+"""`plan` shows what would run."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+import configs
+from paropt_exporter import plan as plans
+from paropt_exporter.cli import plan
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+FILE = """\
+project: demo
+lanes: {mine: {strategy: hybrid, workers: {min: 1, max: 8, start: 2}, sla: {max: 90s, critical: true}, total: 10m}}
+stages:
+- {number: 2, name: lint, run: ruff check .}
+- {number: 3, name: types, run: [mypy, "a b"], sla: 5s}
+- {number: 4, name: tests, run: "pytest {item}", items: {list: [one.py, two.py]}, needs: [lint]}
+- {number: 5, name: fetch, call: "pkg.jobs:fetch", needs: [lint, types]}
+- {number: 6, name: shell, run: "a | b", shell: true}
+- {number: 7, name: empty, run: "x {item}", items: {glob: "*.none"}}
+- {number: 8, name: broken, run: "x {item}", items: {command: no-such-program}}
+"""
+EXPECTED = {"lint": 2.0, "types": 3.0, "tests": 200.0, "fetch": 1.0}
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def _plan(folder: Path, **expected: float) -> plans.Plan:
+    return plans.build(configs.read(folder, FILE), "mine", expected=expected)
+
+
+def test_the_text_is_the_golden_one(tmp_path: Path) -> None:
+    out = io.StringIO()
+    assert plan.run(_plan(tmp_path, **EXPECTED), output="text", stdout=out) == 2
+    assert out.getvalue().replace(f"{tmp_path}/", "") == (GOLDEN / "plan.txt").read_text()
+
+
+def test_the_json_has_all_of_the_plan(tmp_path: Path) -> None:
+    out = io.StringIO()
+    plan.run(_plan(tmp_path, **EXPECTED), output="json", stdout=out)
+    read = json.loads(out.getvalue())
+    assert (read["lane"], read["strategy"], read["workers"]) == ("mine", "hybrid", {"min": 1, "max": 8, "start": 2})
+    stages = {stage["name"]: stage for stage in read["stages"]}
+    assert stages["tests"]["tasks"][1] == {"index": 1, "item": "two.py", "steps": [["pytest", "two.py"]]}
+    assert stages["fetch"]["tasks"][0]["call"] == "pkg.jobs:fetch"
+    assert stages["types"]["sla"] == {"max_seconds": 5, "warn_seconds": 4, "critical": False}
+    assert stages["empty"]["skip"] == "no items: nothing matches *.none"
+    assert "can't be run" in stages["broken"]["fault"]
+    assert read["unknown_durations"] == ["shell"]
+
+
+def test_a_terminal_gets_a_table_and_a_narrow_one_the_same_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for columns in ("200", "80"):
+        monkeypatch.setenv("COLUMNS", columns)
+        out = _Terminal()
+        plan.run(_plan(tmp_path), output="text", stdout=out)
+        assert all(name in out.getvalue() for name in ("lint", "types", "tests", "fetch", "shell", "empty", "broken"))
+        assert ("ruff check ." in out.getvalue()) == (columns == "200")
+
+
+def test_the_estimate_heeds_needs_workers_and_order(tmp_path: Path) -> None:
+    assert plan.estimated_seconds(_plan(tmp_path, **EXPECTED)) == 202
+    assert plan.estimated_seconds(_plan(tmp_path, lint=2.0, types=3.0, tests=1.0, fetch=1.0, shell=5.0)) == 6
+
+
+def test_the_estimate_is_unknown_before_the_first_run(tmp_path: Path) -> None:
+    assert plan.estimated_seconds(_plan(tmp_path)) is None
+    assert "estimated  unknown: no stage has run yet" in plan.as_text(_plan(tmp_path))
+
+
+def test_a_plan_that_can_run_ends_well(tmp_path: Path) -> None:
+    built = plans.build(configs.read(tmp_path, configs.stage()), "standard")
+    assert plan.run(built, output="text", stdout=io.StringIO()) == 0
