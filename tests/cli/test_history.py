@@ -1,0 +1,78 @@
+"""The `history` command's text and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
+from paropt_exporter.cli import history as command
+from paropt_exporter.errors import UsageError
+from paropt_exporter.history import History
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Iterator[History]:
+    with closing(History(tmp_path / "history.db", project="shop", clock=StillClock())) as history:
+        for number, seconds in enumerate((2.0, 2.0, 4.0)):
+            run_id, at = f"run-{number}", START + 60 * number
+            lint = stage_ended("lint", run_id, seconds=seconds, at=at)
+            for event in (
+                run_started(run_id, at=at, stages=("lint",)),
+                stage_started("lint", run_id, at=at),
+                task("lint", run_id),
+                lint,
+                run_ended(run_id, at=at, seconds=seconds, stages=(lint,)),
+            ):
+                history.observe(event)
+        yield history
+
+
+def printed(
+    history: History, *, lane: str | None = None, output: str = "text", compare: tuple[str, str] | None = None
+) -> str:
+    stdout = StringIO()
+    assert command.run(history, lane=lane, limit=20, output=output, stdout=stdout, compare=compare) == 0
+    return stdout.getvalue()
+
+
+def test_runs_are_listed_oldest_first_with_the_trend_and_its_warning(history: History) -> None:
+    lines = printed(history).splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["run-0", "run-1", "run-2"]
+    assert "0.25 tasks/s in the latest run, 0.50 on average over 2 earlier runs" in lines[-2]
+    assert lines[-1].startswith("degraded: standard is at 50%")
+
+
+def test_the_guides_historical_analysis_works_on_the_json(history: History, tmp_path: Path) -> None:
+    historical = json.loads(printed(history, output="json"))
+    average = sum(run["throughput_tasks_per_second"] for run in historical) / len(historical)
+    assert historical[-1]["throughput_tasks_per_second"] < average * 0.8
+    assert historical[-1]["stage_metrics"][0]["stage_name"] == "lint"
+    assert historical[-1]["worker_utilization"] == 50.0
+
+
+def test_a_run_that_still_goes_on_is_listed_and_left_out_of_the_json(history: History) -> None:
+    history.observe(run_started("run-9", at=START + 999))
+    assert "running" in printed(history)
+    assert len(json.loads(printed(history, output="json"))) == 3
+
+
+def test_two_runs_stand_beside_each_other_stage_by_stage(history: History) -> None:
+    lines = printed(history, compare=("run-0", "run-2")).splitlines()
+    assert lines[2].split() == ["lint", "2.0", "s", "4.0", "s", "+100%", "success", "success"]
+    assert lines[3].startswith("whole run")
+
+
+def test_an_unknown_run_names_those_there_are(history: History) -> None:
+    with pytest.raises(UsageError, match=r"run-7.*run-0, run-1, run-2"):
+        printed(history, compare=("run-7", "run-0"))
+
+
+def test_a_lane_without_runs_is_said_in_words(history: History) -> None:
+    assert printed(history, lane="docs") == "no runs of lane docs yet\n"
+    assert printed(history, lane="docs", output="json") == "[]\n"

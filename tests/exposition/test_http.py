@@ -1,0 +1,93 @@
+"""Which bytes are a request, and what an answer looks like."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paropt_exporter.exposition import http
+from paropt_exporter.exposition.http import Answer, BadRequest
+
+
+def test_a_head_is_read_once_it_is_whole() -> None:
+    head = b"GET /metrics?x=1 HTTP/1.1\r\nHost: a\r\nAccept: text/plain\r\nAccept: */*\r\n\r\n"
+    assert all(http.read(head[:length]) is None for length in range(len(head) - 1))
+    request = http.read(head)
+    assert request is not None
+    assert (request.method, request.path, request.headers["accept"]) == ("GET", "/metrics", "text/plain, */*")
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        (b"http://host:1/metrics", "/metrics"),
+        (b"http://host", "/"),
+        (b"//metrics", "//metrics"),
+        (b"/../etc/passwd", "/../etc/passwd"),
+        (b"/metrics#x", "/metrics"),
+    ],
+)
+def test_a_path_is_taken_as_it_was_sent(target: bytes, path: str) -> None:
+    request = http.read(b"GET " + target + b" HTTP/1.0\r\n\r\n")
+    assert request is not None
+    assert request.path == path
+
+
+@pytest.mark.parametrize(
+    ("received", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00", HTTPStatus.BAD_REQUEST),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", HTTPStatus.BAD_REQUEST),
+        (b"GET /\r\n\r\n", HTTPStatus.BAD_REQUEST),
+        (b"G\0T / HTTP/1.1\r\n\r\n", HTTPStatus.BAD_REQUEST),
+        (b"GET /\0 HTTP/1.1\r\n\r\n", HTTPStatus.BAD_REQUEST),
+        (b"GET metrics HTTP/1.1\r\n\r\n", HTTPStatus.BAD_REQUEST),
+        (b"GET / HTTP/9.9\r\n\r\n", HTTPStatus.BAD_REQUEST),
+        (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", HTTPStatus.BAD_REQUEST),
+        (b"GET / HTTP/1.1\r\n folded: x\r\n\r\n", HTTPStatus.BAD_REQUEST),
+        (b"GET /" + b"a" * 9000, HTTPStatus.REQUEST_URI_TOO_LONG),
+        (b"GET / HTTP/1.1\r\nA: " + b"a" * 20000, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
+        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 101 + b"\r\n", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
+    ],
+)
+def test_what_is_no_request_gets_the_4xx_that_says_why(received: bytes, status: HTTPStatus) -> None:
+    with pytest.raises(BadRequest) as caught:
+        http.read(received)
+    assert caught.value.status is status
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_request_or_not_yet_one_or_a_bad_one(noise: bytes) -> None:
+    for received in (noise, b"GET /" + noise + b"\r\n\r\n", b"GET / HTTP/1.1\r\n" + noise + b"\r\n\r\n"):
+        try:
+            request = http.read(received)
+        except BadRequest as error:
+            assert 400 <= error.status < 500
+        else:
+            assert request is None or request.path.startswith(("/", "*"))
+
+
+@pytest.mark.parametrize(
+    ("coding", "expected"),
+    [
+        ("gzip, deflate", True),
+        ("GZIP;q=0.5", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000", False),
+        ("br", False),
+        ("", False),
+    ],
+)
+def test_gzip_is_used_only_where_it_is_taken(coding: str, expected: bool) -> None:
+    request = http.read(f"GET / HTTP/1.1\r\nAccept-Encoding: {coding}\r\n\r\n".encode())
+    assert request is not None
+    assert request.gzip is expected
+
+
+def test_an_answer_to_head_has_the_length_and_not_the_body() -> None:
+    whole = http.written(Answer(body=b"page"), head_only=False, now_seconds=0.0)
+    assert whole == http.written(Answer(body=b"page"), head_only=True, now_seconds=0.0) + b"page"
+    assert b"Content-Length: 4\r\n" in whole
