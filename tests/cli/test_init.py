@@ -39,7 +39,7 @@ def test_what_init_writes_loads_back_and_check_passes(project: Path) -> None:
     assert out.startswith("wrote paropt.yml: 2 stages (quality_gates, unit_tests); next: paropt-exporter check\n")
     read = config.read(project / "paropt.yml", root=project)
     detected = config.read(None, root=project)
-    assert read.stages == detected.stages or [stage.name for stage in read.stages] == ["quality_gates", "unit_tests"]
+    assert [stage.name for stage in read.stages] == ["quality_gates", "unit_tests"]
     assert {**read.lanes} == {**detected.lanes}
     assert check.run(project / "paropt.yml", project, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
 
