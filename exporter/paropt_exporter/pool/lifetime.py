@@ -22,6 +22,7 @@ class Crew(Protocol):
 
 # The interpreter has one exit and one fork hook, so the pools that they concern are known to the module.
 _crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+_leaders: weakref.WeakSet[Crew] = weakref.WeakSet()  # those that hand their work on to other pools: they end first
 
 NURSERIES = Nurseries()  # one nursery serves all pools of the process
 
@@ -29,22 +30,22 @@ AFTER_EXIT = "cannot schedule new futures after interpreter shutdown"
 AFTER_FORK = "this pool belongs to the process that made it: make a new one after fork()"
 
 
-def register(crew: Crew) -> None:
+def register(crew: Crew, *, leads: bool = False) -> None:
     """Have `crew` closed and its tasks ended before the interpreter goes, as the standard library does."""
-    _crews.add(crew)
+    (_leaders if leads else _crews).add(crew)
 
 
 def _at_exit() -> None:
-    crews = tuple(_crews)
-    for crew in crews:
-        crew.close(refusal=AFTER_EXIT)
-    for crew in crews:
-        crew.join()
+    for crews in (tuple(_leaders), tuple(_crews)):
+        for crew in crews:
+            crew.close(refusal=AFTER_EXIT)
+        for crew in crews:
+            crew.join()
     NURSERIES.close()
 
 
 def _in_forked_child() -> None:
-    for crew in tuple(_crews):
+    for crew in (*_leaders, *_crews):
         crew.forget()
     NURSERIES.forget()
 

@@ -70,6 +70,20 @@ class ProcessPool(Executor):
         future.label = label
         return self._submit(future, fn, args, kwargs, thorough=True)
 
+    def adopt(
+        self, future: TaskFuture[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Run a task for a future that another executor has handed out already. UnpicklableError if it can't travel."""
+        self._enqueue(ProcessTask(future, self._pack(fn, args, kwargs), False, monotonic()))
+
+    def _enqueue(self, task: ProcessTask) -> None:
+        crew = self._crew
+        if crew.closed:
+            crew.refuse()
+        self._append(task)
+        if crew.wakeable:
+            crew.dispatch(task)
+
     def _submit(
         self,
         future: TaskFuture[T],

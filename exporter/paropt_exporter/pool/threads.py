@@ -65,6 +65,17 @@ class ThreadPool(Executor):
             crew.wake(task)
         return future
 
+    def adopt(
+        self, future: TaskFuture[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Run a task for a future that another executor has handed out already; measured in full."""
+        if self._crew.closed:
+            self._crew.refuse()
+        task = (future, fn, args, kwargs, True, monotonic())
+        self._append(task)
+        if self._crew.wakeable:
+            self._crew.wake(task)
+
     def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Submit a task that goes by `label` in errors and listings, and is measured in full however short it is."""
         crew = self._crew

@@ -1,0 +1,110 @@
+"""AdaptivePool: an executor that measures where each function's tasks run best, and on how many workers."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from typing import Any, ParamSpec, TypeVar
+
+from paropt_exporter.pool.adaptive_crew import AdaptiveCrew, Waiting, key_of
+from paropt_exporter.pool.future import TaskFuture
+from paropt_exporter.pool.mapping import map_in_order
+from paropt_exporter.pool.processes import ProcessPool
+from paropt_exporter.pool.routing import Router
+from paropt_exporter.pool.threads import ThreadPool
+from paropt_exporter.records import PoolStatistics, RunningTask, Strategy
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class AdaptivePool(Executor):
+    """A `concurrent.futures.Executor` over a ThreadPool and a ProcessPool, each made when it is first needed.
+
+    ADAPTIVE knows nothing in advance: a function's first tasks run in threads; CPU-bound ones move to processes, for
+    waiting ones threads are added up to `max_workers` (64 by default). HYBRID routes alike and keeps its sizes; THREAD,
+    PROCESS and SEQUENTIAL do what they say. What may not move (`thread_only`, unpicklable) stays, see `router.kept`.
+    """
+
+    def __init__(self, strategy: Strategy = Strategy.ADAPTIVE, max_workers: int | None = None) -> None:
+        if max_workers is not None and max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        self._crew = crew = AdaptiveCrew(strategy, max_workers)
+        self._finalizer = weakref.finalize(self, crew.close)
+        self._finalizer.atexit = False
+
+    @property
+    def router(self) -> Router:
+        return self._crew.router
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
+        future: TaskFuture[T] = TaskFuture()
+        future.label = key_of(fn)
+        self._crew.submit(Waiting(future, fn, args, kwargs))
+        return future
+
+    def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
+        """Submit a task that goes by `label` in errors and listings; it is routed by its function all the same."""
+        future: TaskFuture[T] = TaskFuture()
+        future.label = label
+        self._crew.submit(Waiting(future, fn, args, kwargs))
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """As `Executor.map`; items are routed one by one, so `chunksize` changes nothing."""
+        del chunksize
+        return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=1, buffersize=buffersize)
+
+    def resize(self, n: int, *, reason: str = "caller") -> None:
+        """Set the most workers of a kind there may be: for ADAPTIVE a bound, for the others the size itself."""
+        self._crew.resize(n, reason)
+
+    def stop(self, future: TaskFuture[Any], error: BaseException, *, grace_seconds: float = 10.0) -> bool:
+        """End one task from outside with `error`; False if it had ended. As its pool's `stop`; does not block."""
+        return self._crew.stop(future, error, grace_seconds)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._crew.close(cancel_futures=cancel_futures)
+        if wait:
+            self._crew.join()
+
+    def pools(self) -> tuple[ThreadPool | ProcessPool, ...]:
+        """Return the pools that were needed so far."""
+        return self._crew.pools()
+
+    @property
+    def target(self) -> int:
+        return sum(pool.target for pool in self.pools())
+
+    @property
+    def live(self) -> int:
+        return sum(pool.live for pool in self.pools())
+
+    @property
+    def busy(self) -> int:
+        return sum(pool.busy for pool in self.pools())
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks have been given to no pool yet."""
+        return self._crew.waiting()
+
+    @property
+    def abandoned(self) -> tuple[str, ...]:
+        return tuple(label for pool in self.pools() if isinstance(pool, ThreadPool) for label in pool.abandoned)
+
+    def statistics(self) -> tuple[PoolStatistics, ...]:
+        """Return a snapshot of each pool; tasks that wait for either are in `waiting`."""
+        return tuple(pool.statistics() for pool in self.pools())
+
+    def running(self) -> tuple[RunningTask, ...]:
+        return tuple(task for pool in self.pools() for task in pool.running())

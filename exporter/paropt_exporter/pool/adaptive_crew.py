@@ -1,0 +1,328 @@
+"""What an AdaptivePool knows and decides: which pool each waiting task goes to, and how large the pools are."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, NamedTuple
+
+from paropt_exporter import host
+from paropt_exporter.errors import UnpicklableError
+from paropt_exporter.plan import PROCESSES, THREADS
+from paropt_exporter.pool import lifetime
+from paropt_exporter.pool.future import TaskFuture
+from paropt_exporter.pool.processes import ProcessPool
+from paropt_exporter.pool.routing import Place, Router, is_thread_only
+from paropt_exporter.pool.threads import ThreadPool
+from paropt_exporter.records import Measurement, RunningTask, Strategy
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 64  # threads that wait at once, where nobody set a bound
+_FIRST_LOOK_SECONDS = 0.005  # after work began to wait: long enough for a thread's CPU share to show
+_LONGEST_LOOK_SECONDS = 0.05
+_REST_SECONDS = 10.0  # without waiting work, before threads that only it needed are let go
+_REFUSAL = "cannot schedule new futures after shutdown"
+
+
+class Waiting(NamedTuple):
+    """A task that has been given to no pool yet."""
+
+    future: TaskFuture[Any]
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+
+
+class AdaptiveCrew:
+    """The backlog of an AdaptivePool, and the steward thread that looks at running work while some waits.
+
+        submit() ──> backlog, by function ──(room)──> threads | processes ──> ended ──> room for the next
+                          ^                                │
+                          └── steward: CPU shares of running tasks move functions and sizes
+
+    Guarantees:
+      * A task is given to a pool only when that pool has room for it, so what is learned from the first tasks of a
+        function holds for all that wait.
+      * Within a function tasks begin in the order of their submits; SEQUENTIAL keeps it across functions.
+      * Nothing runs, and nothing wakes, while nothing waits (but once, to let surplus threads go).
+    """
+
+    def __init__(self, strategy: Strategy, max_workers: int | None) -> None:
+        self.router = Router(strategy)
+        self.lock = threading.RLock()  # guards: everything below
+        self.closed = False
+        self.refusal = _REFUSAL
+        self._changed = threading.Condition(self.lock)
+        self._strategy = strategy
+        self._cores = host.workers()
+        self._most = max_workers
+        self._backlog: dict[str, deque[Waiting]] = {}
+        self._inside: dict[Place, int] = {THREADS: 0, PROCESSES: 0}
+        self._where: dict[TaskFuture[Any], tuple[Place, str]] = {}  # pool and function of what runs
+        self._giving = 0  # tasks on their way into a pool
+        self._resting = False  # whether the steward waits for nothing to do
+        self._pools: dict[Place, ThreadPool | ProcessPool] = {}
+        self._room: dict[Place, int] = {place: self._beginning(place) for place in (THREADS, PROCESSES)}
+        self._steward: threading.Thread | None = None
+        lifetime.register(self, leads=True)
+
+    # Sizes
+
+    def _beginning(self, place: Place) -> int:
+        if self._strategy is Strategy.SEQUENTIAL:
+            return 1
+        if place == PROCESSES:
+            processes = self._most or self._cores
+            return min(processes, self._cores) if self._strategy is Strategy.ADAPTIVE else processes
+        if self._strategy is Strategy.ADAPTIVE:
+            return min(self._most or self._cores, self._cores)
+        return self._most or min(32, self._cores + 4)
+
+    def resize(self, n: int, reason: str) -> None:
+        if n < 1:
+            raise ValueError(f"a pool of {n} workers: expected at least 1")
+        with self.lock:
+            self._most = n
+            self._room = {place: self._beginning(place) for place in self._room}
+            sizes = [(pool, self._room[place]) for place, pool in self._pools.items()]
+        for pool, size in sizes:
+            pool.resize(size, reason=reason)
+        self.feed()
+
+    def pool(self, place: Place) -> ThreadPool | ProcessPool:
+        with self.lock:
+            if place not in self._pools:
+                size = self._room[place]
+                self._pools[place] = ThreadPool(size) if place == THREADS else ProcessPool(size)
+            return self._pools[place]
+
+    def pools(self) -> tuple[ThreadPool | ProcessPool, ...]:
+        with self.lock:
+            return tuple(self._pools.values())
+
+    # Work
+
+    def submit(self, task: Waiting) -> None:
+        with self.lock:
+            if self.closed:
+                raise RuntimeError(self.refusal)
+            key = key_of(task.function)
+            if is_thread_only(task.function):
+                self.router.keep(key, "it is marked thread_only")
+            self._backlog.setdefault("" if self._strategy is Strategy.SEQUENTIAL else key, deque()).append(task)
+        task.future.add_done_callback(self._ended)
+        self.feed()
+
+    def feed(self) -> None:
+        """Give the pools what they have room for."""
+        while (found := self._take()) is not None:
+            try:
+                self._give(*found)
+            finally:
+                with self.lock:
+                    self._giving -= 1
+        if self.closed:
+            self._close_pools()
+        if self._strategy is Strategy.ADAPTIVE:
+            self._call_steward()
+
+    def _give(self, place: Place, task: Waiting) -> None:
+        if place == PROCESSES:
+            try:
+                self.pool(place).adopt(*task)
+                return
+            except UnpicklableError as error:
+                self._keep(task, error)
+        self.pool(THREADS).adopt(*task)
+
+    def _take(self) -> tuple[Place, Waiting] | None:
+        with self.lock:
+            for key, tasks in list(self._backlog.items()):
+                if not tasks:
+                    del self._backlog[key]
+                    continue
+                place = self.router.choose(key)
+                if self._inside[place] < self._room[place] and not self._on_trial(key):
+                    task = tasks.popleft()
+                    self._inside[place] += 1
+                    self._giving += 1
+                    self._where[task.future] = place, key_of(task.function)
+                    self._backlog[key] = self._backlog.pop(key)  # the next function's turn
+                    return place, task
+            return None
+
+    def _on_trial(self, key: str) -> bool:
+        """Whether enough tasks of a function run to find out what it does, and the rest had better wait for that."""
+        if self._strategy is not Strategy.ADAPTIVE or self.router.share(key) is not None:
+            return False
+        return sum(known == key for _, known in self._where.values()) >= self._cores
+
+    def _keep(self, task: Waiting, error: UnpicklableError) -> None:
+        key = key_of(task.function)
+        self.router.keep(key, f"it can't travel to a process: {error}")
+        log.info("a function stays in threads", extra={"function": key, "err": str(error)})
+        with self.lock:
+            self._inside[PROCESSES] -= 1
+            self._inside[THREADS] += 1
+            self._where[task.future] = THREADS, key
+
+    def _ended(self, future: Any) -> None:
+        with self.lock:
+            where = self._where.pop(future, None)
+            if where is None:
+                return  # cancelled or stopped before it was given to a pool
+            place, key = where
+            self._inside[place] -= 1
+            beside = self._inside[place] + 1
+            self._changed.notify_all()
+        if future.measurement is not None:
+            self.router.learn(key, future.measurement, concurrent=beside)
+        self.feed()
+
+    def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
+        with self.lock:
+            where = self._where.get(future)
+        if where is None:
+            return future.stop(error)
+        return self.pool(where[0]).stop(future, error, grace_seconds=grace_seconds)
+
+    def waiting(self) -> int:
+        with self.lock:
+            return sum(map(len, self._backlog.values()))
+
+    # The steward
+
+    def _call_steward(self) -> None:
+        with self.lock:
+            if not any(self._backlog.values()) or self.closed:
+                return
+            if self._steward is not None:
+                if self._resting:
+                    self._changed.notify_all()
+                return
+            self._steward = threading.Thread(target=self._watch, name="paropt-adaptive-steward", daemon=True)
+        self._steward.start()
+
+    def _watch(self) -> None:
+        """Look at running work while some waits, ever less often; then let surplus threads go, and end."""
+        pause = _FIRST_LOOK_SECONDS
+        rested = monotonic()
+        while not self.closed or self.waiting():
+            with self.lock:
+                idle = not any(self._backlog.values())
+                left = _REST_SECONDS - (monotonic() - rested) if idle else pause
+                if idle and left <= 0:
+                    self._steward = None
+                    break
+                self._resting = idle
+                self._changed.wait_for(self._disturbed, timeout=left)
+                self._resting = False
+            if not idle:
+                rested = monotonic()
+                self._look()
+                self.feed()
+                unknown = self._any_unknown()
+                pause = _FIRST_LOOK_SECONDS if unknown else min(pause * 1.5, _LONGEST_LOOK_SECONDS)
+        if not self.closed:
+            self._rest()
+
+    def _any_unknown(self) -> bool:
+        with self.lock:
+            return any(tasks and self.router.share(key) is None for key, tasks in self._backlog.items())
+
+    def _disturbed(self) -> bool:
+        waiting = any(self._backlog.values())
+        return (self.closed and not waiting) or (self._resting and waiting)
+
+    def _look(self) -> None:
+        """Learn from tasks that still run, so that waiting work is known as such before its first task ends."""
+        threads = self._pools.get(THREADS)
+        if not isinstance(threads, ThreadPool):
+            return
+        with self.lock:
+            keys = {future.label: key for future, (_, key) in self._where.items()}
+        running = [task for task in threads.running() if _age(task) >= _FIRST_LOOK_SECONDS / 2]
+        for task in running:
+            self.router.learn(keys.get(task.label, task.label), _so_far(task), concurrent=len(running))
+        shares = [min(1.0, task.cpu_seconds / _age(task)) for task in running]
+        if not shares:
+            return
+        average = max(sum(shares) / len(shares), 1 / (self._most or MOST_WAITING))
+        with self.lock:
+            room = self._room[THREADS]
+            wanted = self._inside[THREADS] + sum(
+                len(tasks) for key, tasks in self._backlog.items() if self.router.choose(key) == THREADS
+            )
+            # One core is all that threads get between them: more of them than fill it do not help.
+            most = min(self._most or MOST_WAITING, int(1 / average + 0.1))
+            size = min(most, wanted)
+            if size <= room or self._inside[THREADS] < room:
+                return
+            self._room[THREADS] = size
+        threads.resize(size, reason="demand")
+
+    def _rest(self) -> None:
+        with self.lock:
+            size = self._room[THREADS] = self._beginning(THREADS)
+            threads = self._pools.get(THREADS)
+        if threads is not None and threads.target > size:
+            threads.resize(size, reason="demand")
+
+    # The end
+
+    def close(self, *, cancel_futures: bool = False, refusal: str = _REFUSAL) -> None:
+        with self.lock:
+            if not self.closed:
+                self.closed, self.refusal = True, refusal
+            left = [task for tasks in self._backlog.values() for task in tasks] if cancel_futures else []
+            if cancel_futures:
+                self._backlog.clear()
+            self._changed.notify_all()
+        for task in left:
+            task.future.cancel()
+            task.future.set_running_or_notify_cancel()
+        self._close_pools(cancel_futures=cancel_futures)
+
+    def _close_pools(self, *, cancel_futures: bool = False) -> None:
+        with self.lock:
+            through = not any(self._backlog.values()) and not self._giving
+        if through:
+            for pool in self.pools():
+                pool.shutdown(wait=False, cancel_futures=cancel_futures)
+
+    def join(self) -> None:
+        with self.lock:
+            self._changed.wait_for(lambda: not self.waiting() and not self._where)
+        for pool in self.pools():
+            pool.shutdown(wait=True)
+
+    def forget(self) -> None:
+        """In a forked child: the pools are the parent's."""
+        self.lock = threading.RLock()
+        self._changed = threading.Condition(self.lock)
+        self.closed, self.refusal = True, lifetime.AFTER_FORK
+        self._backlog, self._where = {}, {}
+
+
+def key_of(function: Callable[..., Any]) -> str:
+    inner = getattr(function, "func", function)
+    return f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__qualname__)}"
+
+
+def _age(task: RunningTask) -> float:
+    return max(1e-6, monotonic() - task.started_seconds)
+
+
+def _so_far(task: RunningTask) -> Measurement:
+    return Measurement(
+        worker=task.worker,
+        pid=os.getpid(),
+        started_seconds=task.started_seconds,
+        ended_seconds=monotonic(),
+        cpu_seconds=task.cpu_seconds,
+    )

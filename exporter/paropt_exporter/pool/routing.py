@@ -1,0 +1,107 @@
+"""Decides for each function whether its tasks belong in threads or processes, by what they were measured to do."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from paropt_exporter.plan import PROCESSES, THREADS
+from paropt_exporter.records import Measurement, Strategy
+
+F = TypeVar("F", bound=Callable[..., Any])
+Place = str  # plan.THREADS or plan.PROCESSES
+
+# c = cpu / (wall - run delay), the share of a core that a task takes. Over this it is CPU-bound: two such threads
+# already fill the one core that the interpreter's lock gives them.
+_CPU_BOUND_SHARE = 0.5
+# Beside N - 1 others in threads a CPU-bound task gets 1/N of the interpreter's lock, so reads c = 1/N. Measured 0.51,
+# 0.27 and 0.15 for N = 2, 4, 8 (controller.md §2): a sum c * N of 0.8 of a core is suspected of it.
+_SUSPECTED_CORES = 0.8
+_NEWEST_SHARE = 0.3  # of the newest measurement in a function's average
+# A shorter task costs more on its way to another process than the interpreter's lock costs it.
+_WORTH_MOVING_SECONDS = 0.002
+
+_MARK = "__paropt_thread_only__"
+
+
+def thread_only(function: F) -> F:
+    """Mark a function whose tasks must stay in threads, since they share state with their caller."""
+    setattr(function, _MARK, True)
+    return function
+
+
+def is_thread_only(function: object) -> bool:
+    return bool(getattr(function, _MARK, False))
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was learned of one function: averages of its share of a core and of its duration."""
+
+    share: float
+    seconds: float
+    bound: bool = False  # whether it was seen to be CPU-bound in threads
+    kept: str = ""  # why it stays in threads, "" when it may move
+
+
+class Router:
+    """Chooses a pool by strategy and, for HYBRID and ADAPTIVE, by what was learned. Any thread may call.
+
+    unknown ──> threads ──(measured CPU-bound)──> processes
+                   ^                                 │
+                   └──(measured waiting; may not move)┘
+    """
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = strategy
+        self._lock = threading.Lock()  # guards: what is known of functions
+        self._known: dict[str, _Known] = {}
+
+    def choose(self, key: str) -> Place:
+        if self._strategy is Strategy.PROCESS:
+            return PROCESSES
+        if self._strategy in (Strategy.THREAD, Strategy.SEQUENTIAL):
+            return THREADS
+        known = self._known.get(key)
+        if known is None or known.kept or not _cpu_bound(known):
+            return THREADS
+        return PROCESSES
+
+    def learn(self, key: str, measurement: Measurement, *, concurrent: int) -> None:
+        """Take in one task, ended or still running. `concurrent`: how many ran in its pool, itself included."""
+        wall = measurement.ended_seconds - measurement.started_seconds
+        share = min(1.0, measurement.cpu_seconds / max(wall - measurement.run_delay_seconds, 1e-6))
+        threaded = measurement.pid == os.getpid()
+        read = 1.0 if threaded and concurrent > 1 and share * concurrent >= _SUSPECTED_CORES else share
+        with self._lock:
+            known = self._known.setdefault(key, _Known(share=read, seconds=wall))
+            known.share += _NEWEST_SHARE * (read - known.share)
+            known.seconds += _NEWEST_SHARE * (wall - known.seconds)
+            known.bound = known.bound or (threaded and _cpu_bound(known))
+
+    def keep(self, key: str, reason: str) -> None:
+        """Have a function stay in threads, for `reason`."""
+        with self._lock:
+            self._known.setdefault(key, _Known(share=0.0, seconds=0.0)).kept = reason
+
+    def kept(self, key: str) -> str:
+        """Say why a function stays in threads; "" when nothing keeps it there."""
+        known = self._known.get(key)
+        return known.kept if known else ""
+
+    def gil_bound(self, key: str) -> bool:
+        """Say whether CPU-bound work of this function was seen in threads."""
+        known = self._known.get(key)
+        return known is not None and known.bound
+
+    def share(self, key: str) -> float | None:
+        """Return the share of a core that a task of this function takes; None while unknown."""
+        known = self._known.get(key)
+        return known.share if known else None
+
+
+def _cpu_bound(known: _Known) -> bool:
+    return known.share >= _CPU_BOUND_SHARE and known.seconds >= _WORTH_MOVING_SECONDS
