@@ -90,13 +90,15 @@ def _open_file(path: Path) -> sqlite3.Connection:
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
+    # Tables before version: both appear in one transaction, so tables seen here have their version in the next read,
+    # also where another process makes the file at this moment.
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > VERSION:
         raise HistoryError(
             f"history {path}: made by a newer paropt-exporter (schema {version}, this one knows {VERSION}); "
             "upgrade, or move the file away"
         )
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if version == 0 and tables:
         raise HistoryError(f"history {path}: a database, but not a run history; name another file")
     return version
