@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 import sys
 from collections.abc import Callable, Mapping
@@ -91,8 +90,8 @@ def _open_history(config: configs.Config, clock: Clock) -> History:
         config.history_path,
         project=config.project,
         clock=clock,
-        keep_runs=keep.runs or sys.maxsize,
-        keep_seconds=keep.age or math.inf,
+        keep_runs=keep.runs,
+        keep_seconds=keep.age,
     )
 
 

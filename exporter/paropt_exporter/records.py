@@ -84,6 +84,7 @@ class RunningTask:
     started_seconds: float
     cpu_seconds: float
     memory_bytes: int
+    run_delay_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

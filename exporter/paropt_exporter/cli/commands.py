@@ -12,6 +12,7 @@ from paropt_exporter.errors import UsageError
 from paropt_exporter.records import Strategy
 
 DEFAULT_LANE = "standard"
+AUTO_LANE = "auto"
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -52,11 +53,15 @@ def _plan(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter import plan as plans
     from paropt_exporter.cli import plan
+    from paropt_exporter.config.lanes import select
     from paropt_exporter.clock import SystemClock
     from paropt_exporter.history import History
 
     loaded = config.read(_config_path(flags), root=Path.cwd())
     lane = flags.lane or DEFAULT_LANE
+    if lane == AUTO_LANE:
+        lane, why = select(loaded.root)
+        print(f"lane {lane}: {why}", file=sys.stderr)
     expected = {}
     if loaded.history_path.exists():
         with closing(History(loaded.history_path, project=loaded.project, clock=SystemClock())) as history:

@@ -17,7 +17,7 @@ class ShareMeter:
     """
 
     def __init__(self) -> None:
-        self._marks: dict[str, tuple[float, float]] = {}  # label -> (moment, CPU seconds) where its window began
+        self._marks: dict[str, tuple[float, RunningTask]] = {}  # label -> where its window began
         self._shares: dict[str, float] = {}
         self._stages: dict[str, float] = {}
 
@@ -25,11 +25,10 @@ class ShareMeter:
         """Take the CPU seconds of what runs at the monotonic moment `now`."""
         seen = {task.label: task for task in tasks}
         for label, task in seen.items():
-            began, used = self._marks.setdefault(label, (now, task.cpu_seconds))
+            began, before = self._marks.setdefault(label, (now, task))
             if now - began >= WINDOW_SECONDS:
-                self._shares[label] = max(0.0, (task.cpu_seconds - used) / (now - began))
-                self._stages[label.partition("[")[0]] = self._shares[label]
-                self._marks[label] = (now, task.cpu_seconds)
+                self._shares[label] = self._stages[label.partition("[")[0]] = _share(before, task, now - began)
+                self._marks[label] = (now, task)
         for label in self._marks.keys() - seen.keys():
             del self._marks[label]
             self._shares.pop(label, None)
@@ -39,3 +38,14 @@ class ShareMeter:
 
     def of_stage(self, stage: str) -> float | None:
         return self._stages.get(stage)
+
+
+def _share(before: RunningTask, after: RunningTask, seconds: float) -> float:
+    """Return c = cpu / (wall - run delay): what the task would use of a core that it need not share.
+
+    The delay of several processes may exceed the wall time; what a tree uses beyond one core is told by its CPU alone.
+    """
+    cpu = max(0.0, after.cpu_seconds - before.cpu_seconds)
+    delay = max(0.0, after.run_delay_seconds - before.run_delay_seconds)
+    alone = cpu / max(cpu, seconds - delay, 1e-6)
+    return max(cpu / seconds, alone)

@@ -10,7 +10,7 @@ from paropt_exporter.engine import bottlenecks
 from paropt_exporter.engine.contract import Demand, Stop, Wake, Workers
 from paropt_exporter.engine.inbox import Inbox
 from paropt_exporter.engine.shares import Shares
-from paropt_exporter.engine.stage import Attempt, Ready, StageState
+from paropt_exporter.engine.stage import Attempt, Ready, StageState, alone_seconds
 from paropt_exporter.engine.timers import Timers
 from paropt_exporter.plan import Plan
 from paropt_exporter.records import (
@@ -262,7 +262,7 @@ class Run:
         state.attempts.remove(attempt)
         self._shares.end_task(state.plan, state.plan.pool)
         record = self._record(attempt)
-        self._sequential_seconds += record.duration_seconds
+        self._sequential_seconds += alone_seconds(record)
         state.take(record)
         state.gil_bound = state.gil_bound or self._workers.gil_bound(state.name)
         self._emit(record)

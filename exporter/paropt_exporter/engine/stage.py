@@ -223,3 +223,12 @@ class StageState:
             memory_bytes=sum(memory for _, memory in used),
             sla=self.plan.sla,
         )
+
+
+def alone_seconds(record: TaskRecord) -> float:
+    """Return how long an attempt would have taken with the machine to itself: without its wait for a core.
+
+    The delay is summed over the processes of a command, so the CPU time that it used is the least.
+    """
+    least = min(record.cpu_seconds, record.duration_seconds)
+    return max(least, record.duration_seconds - record.run_delay_seconds)

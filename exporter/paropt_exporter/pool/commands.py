@@ -158,6 +158,7 @@ class CommandPool:
                 started_seconds=task.started_seconds,
                 cpu_seconds=(usage := task.usage()).cpu_seconds,
                 memory_bytes=usage.memory_bytes,
+                run_delay_seconds=usage.run_delay_seconds,
             )
             for task in tasks
         )

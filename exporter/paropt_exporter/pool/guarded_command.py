@@ -16,6 +16,9 @@ TYPE_CHECKING = False  # typing's own would cost the guardian 0.7 MB, and type c
 if TYPE_CHECKING:
     from typing import Any
 
+# Of CPU time or of waiting for a core between two frames: the exporter sees within a few looks whether a command works
+# or waits. Cores bound the frames: two busy ones make 40 a second, whatever number of commands shares them.
+_NEWS_SECONDS = 0.05
 _LINGER_SECONDS = 0.2  # what a command leaves behind may end by itself: a `tee` in the shell that still has to write
 _LEFT_GRACE_SECONDS = 2.0  # from TERM to KILL for what was left behind
 _GIVE_UP_SECONDS = 5.0  # after KILL: a process in uninterruptible sleep must not hold a slot for ever
@@ -50,7 +53,7 @@ class Command:
         self.term_at = math.inf
         self.kill_at = math.inf
         self.hung_up = False
-        self.told = False
+        self._told_seconds = -math.inf
         self._output = output
         self._left = 0
         self._unread = b""
@@ -108,10 +111,15 @@ class Command:
             self.tree.send(signal.SIGTERM)
         return now >= self.kill_at + _GIVE_UP_SECONDS
 
+    @property
+    def moved(self) -> bool:
+        """Whether there is news: nothing was told yet, or it ran, or wanted to run, for a while since."""
+        return self.tree is not None and _active_seconds(self.tree) >= self._told_seconds + _NEWS_SECONDS
+
     def tell_usage(self) -> None:
         """Send the numbers of the last look, unless the exporter has not read the ones before."""
         if self.tree is not None and not _unread_bytes(self.channel):
-            self.told = True
+            self._told_seconds = _active_seconds(self.tree)
             self._tell(usage=_numbers(self.tree))
 
     def tell_ended(self) -> None:
@@ -135,6 +143,10 @@ class Command:
 
 def _numbers(tree: Tree) -> tuple[int, float, float, int, int]:
     return int(tree.root), tree.cpu_seconds(), tree.delay_seconds(), tree.memory, tree.memory_peak
+
+
+def _active_seconds(tree: Tree) -> float:
+    return tree.cpu_seconds() + tree.delay_seconds()
 
 
 def _unread_bytes(channel: socket.socket) -> int:

@@ -35,7 +35,7 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _LOOK_SECONDS = 0.02  # shortest time between two looks at /proc
 _LONGEST_LOOK_SECONDS = 1.0
 _LOOK_SHARE = 0.015  # of a core is spent on looking, at most, and a little more on telling about it
-_USAGE_SECONDS = 0.25  # how often a command's numbers are told: more often than any scrape or controller asks
+_USAGE_SECONDS = 0.25  # how often numbers are told that hardly moved: memory grows without CPU time being used
 _END_SECONDS = 5.0  # at the exporter's end: how long to go on killing before leaving
 
 
@@ -168,7 +168,7 @@ class Guardian:
         if due:
             self._next_usage = now + _USAGE_SECONDS
         for command in self._commands.values():
-            if due or not command.told:
+            if due or command.moved:
                 command.tell_usage()
 
     def _ended(self, command: Command) -> None:
