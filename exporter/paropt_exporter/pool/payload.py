@@ -55,7 +55,7 @@ class Packer:
     def by_value(self, packed: tuple[bytes, bytes], missing: str) -> tuple[bytes, bytes] | None:
         """Pack a task again that a worker could not load for want of module `missing`; None if that can't help."""
         known = {name for name in tuple(sys.modules) if name == missing or name.startswith(missing + ".")}
-        if not known or known <= self._modules:
+        if not known:
             return None
         self._modules |= known
         self._named.clear()

@@ -1,0 +1,133 @@
+"""Functions that the pools' tests run in workers, and a wait with a deadline."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+HANG_SECONDS = 30.0  # generous: only a hang takes longer
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    """Return whether a condition comes true before the hang guard."""
+    pause, end = threading.Event(), time.monotonic() + HANG_SECONDS
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        pause.wait(0.005)
+    return True
+
+
+def gone(pid: int) -> bool:
+    """Return whether a process has ended (a zombie has)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def children(parent: int) -> list[int]:
+    """Return the processes that a process started and that live."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended while we looked
+        if int(fields[1]) == parent and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def nothing(*_: object) -> None:
+    return None
+
+
+def set_variable(name: str, value: str) -> None:
+    os.environ[name] = value
+
+
+def raise_it(error: BaseException) -> NoReturn:
+    raise error
+
+
+def spin(seconds: float) -> int:
+    """Use CPU for a while; return the process that did."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+    return os.getpid()
+
+
+def say_and_wait(path: str, text: str = "here") -> None:
+    """Write to a FIFO, then wait for ever."""
+    Path(path).write_text(text)
+    signal.pause()
+
+
+def append(path: str, text: str) -> None:
+    with Path(path).open("a") as file:
+        file.write(text + "\n")
+
+
+def append_and_read(path: str, text: str, fifo: str) -> None:
+    """Note that the task began, then wait until somebody opens the FIFO."""
+    append(path, text)
+    Path(fifo).read_text()
+
+
+def start_grandchild(path: str) -> None:
+    """Start a process that outlives the task, tell its number, then wait for ever."""
+    child = subprocess.Popen(["sleep", "600"])
+    say_and_wait(path, str(child.pid))
+
+
+def burn_in_child(seconds: float, *, wait: bool) -> float:
+    """Use CPU in a child process; `wait` False: nobody waits for it, but it has ended."""
+    code = f"import time\nend = time.process_time() + {seconds}\nwhile time.process_time() < end: pass"
+    child = subprocess.Popen([sys.executable, "-c", code])
+    if wait:
+        child.wait()
+    else:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        child.returncode = 0  # keeps subprocess from reaping it
+    return seconds
+
+
+def hold_memory(size_bytes: int) -> int:
+    return len(bytearray(b"x") * size_bytes)
+
+
+class OddError(Exception):
+    """Can't be made again from its arguments."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+class FalsyError(Exception):
+    def __bool__(self) -> bool:
+        return False
+
+
+class Unloadable:
+    """Can be pickled, but not unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return raise_it, (ValueError("will not be loaded"),)
+
+
+class Unpicklable:
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("will not travel")
