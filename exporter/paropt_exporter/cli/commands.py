@@ -53,8 +53,8 @@ def _plan(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter import plan as plans
     from paropt_exporter.cli import plan
-    from paropt_exporter.config.lanes import select
     from paropt_exporter.clock import SystemClock
+    from paropt_exporter.config.lanes import select
     from paropt_exporter.history import History
 
     loaded = config.read(_config_path(flags), root=Path.cwd())

@@ -115,7 +115,7 @@ def _footer(run: RunRecord, metrics_url: str, program: str) -> Iterator[tuple[st
 
 
 def _hints(run: RunRecord) -> Iterator[tuple[str, str]]:
-    """Yield the slowest stage, and the other things worth a change; that stages differ is no news beside the slowest."""
+    """Yield the slowest stage and what else is worth a change; that stages differ is no news beside the slowest."""
     took = {stage.stage: stage.duration_seconds for stage in run.stages}
     slow = [bottleneck for bottleneck in run.bottlenecks if bottleneck.kind == "slow"]
     for bottleneck in sorted(slow, key=lambda found: -took.get(found.stage or "", 0.0))[:1]:

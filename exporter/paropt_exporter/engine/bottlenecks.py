@@ -59,7 +59,7 @@ def _of_lane(ran: Sequence[StageRecord], *, busy_ratio: float, queued: bool) -> 
         )
         yield Bottleneck(kind="under_used", stage=None, sentence=sentence)
     if queued and busy_ratio > SATURATED_RATIO:
-        sentence = f"workers were busy {busy_ratio:.0%} of their time while tasks waited: give it more workers, or more cores"
+        sentence = f"workers were busy {busy_ratio:.0%} of their time while tasks waited: more workers, or more cores"
         yield Bottleneck(kind="saturated", stage=None, sentence=sentence)
 
 
