@@ -26,6 +26,7 @@ _HOMES = {
     "StageMetrics": "paropt_exporter.guide",
     "WorkerPoolMetrics": "paropt_exporter.guide",
     "WorkerPoolOptimizer": "paropt_exporter.guide",
+    "detect_lane": "paropt_exporter.guide",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604 -- the names are those of the table above

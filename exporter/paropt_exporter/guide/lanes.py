@@ -1,0 +1,31 @@
+"""The guide's lanes, and which of them a change calls for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+
+from paropt_exporter.config import lanes
+
+
+class LaneType(StrEnum):
+    """A way of running the workflow."""
+
+    DOCS = lanes.DOCS
+    STANDARD = lanes.STANDARD
+    HEAVY = lanes.HEAVY
+
+
+def detect_lane(paths: Iterable[str] | None = None, asked: LaneType | str | None = None) -> LaneType:
+    """Return the lane for changed files (paths relative to the project, with `/`); None: what git says has changed.
+
+    `asked`: the lane that somebody wants; it is taken, but the docs lane would leave changed code unchecked, so that
+    one raises UsageError unless only documents changed. Without `paths` git runs, for up to 20 s.
+    """
+    if asked is None:
+        lane, _ = lanes.select(Path.cwd()) if paths is None else lanes.classify(paths)
+        return LaneType(lane)
+    if LaneType(asked) is LaneType.DOCS:
+        lanes.require_docs(lanes.changed_paths(Path.cwd()) if paths is None else paths)
+    return LaneType(asked)

@@ -1,0 +1,123 @@
+"""What the guide's pool tells about its tasks and itself: frozen snapshots that turn into plain JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from paropt_exporter.guide.strategies import ParallelizationStrategy
+
+
+@dataclass(frozen=True, slots=True)
+class StageMetrics:
+    """One task of a stage that has ended.
+
+    `cpu_percent` is of one core, child processes included; `memory_mb` is the highest of the process that ran the
+    task, in 10^6 bytes; `parallelized`: another task of the pool ran at the same time. A task that was cancelled
+    before it began has the moment of that as its start and end. `batch` tells apart what was submitted while the pool
+    had work from what came after it had rested; 0: no pool made this.
+    """
+
+    stage_number: int
+    stage_name: str
+    start_time: datetime
+    end_time: datetime
+    duration_seconds: float
+    worker_id: str
+    success: bool
+    error_message: str | None = None
+    cpu_percent: float = 0.0
+    memory_mb: float = 0.0
+    parallelized: bool = False
+    batch: int = field(default=0, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values; times as ISO 8601 with their offset."""
+        return {each.name: _plain(getattr(self, each.name)) for each in fields(self) if each.name != "batch"}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPoolMetrics:
+    """A pool at one moment, over its life so far.
+
+    `completed_tasks` succeeded; those neither completed nor failed wait or run. `total_duration_seconds` is from the
+    first submit to the last end, or to now while tasks are left. `worker_utilization` is busy over slot time in
+    percent, over the times when there was work. `stage_metrics` has the tasks that ended, in order of submission.
+    """
+
+    pool_size: int
+    strategy: ParallelizationStrategy
+    total_tasks: int = 0
+    completed_tasks: int = 0
+    failed_tasks: int = 0
+    total_duration_seconds: float = 0.0
+    avg_task_duration_seconds: float = 0.0
+    min_task_duration_seconds: float = 0.0
+    max_task_duration_seconds: float = 0.0
+    worker_utilization: float = 0.0
+    throughput_tasks_per_second: float = 0.0
+    stage_metrics: list[StageMetrics] = field(default_factory=list)
+    bottlenecks: list[str] = field(default_factory=list)
+    recommendations: list[str] = field(default_factory=list)
+    timestamp: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values: no infinity, times as ISO 8601 with their offset."""
+        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """One execution of a stage: what was submitted under one number in one batch, as one duration.
+
+    `key` is the same for the same execution in every snapshot.
+    """
+
+    number: int
+    name: str
+    tasks: tuple[StageMetrics, ...]
+
+    @property
+    def duration_seconds(self) -> float:
+        """From its first task's start to its last one's end."""
+        first = min(task.start_time for task in self.tasks)
+        last = max(task.end_time for task in self.tasks)
+        return max((last - first).total_seconds(), *(task.duration_seconds for task in self.tasks))
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        # A batch of 0 was not made by a pool. Not the start alone: a task that began first may end last.
+        return self.number, self.tasks[0].batch or min(task.start_time for task in self.tasks)
+
+
+def executions(tasks: Iterable[StageMetrics]) -> tuple[Execution, ...]:
+    """Return the executions of stages that the tasks belong to, in order of their first tasks."""
+    groups: dict[tuple[int, int], list[StageMetrics]] = {}
+    for task in tasks:
+        groups.setdefault((task.batch, task.stage_number), []).append(task)
+    return tuple(
+        Execution(number=number, name=_joined(group), tasks=tuple(group)) for (_, number), group in groups.items()
+    )
+
+
+def _joined(tasks: Iterable[StageMetrics]) -> str:
+    names = list(dict.fromkeys(task.stage_name for task in tasks))
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _plain(value: object) -> Any:
+    match value:
+        case StageMetrics():
+            return value.to_dict()
+        case datetime():
+            return value.isoformat()
+        case ParallelizationStrategy():
+            return value.value
+        case float():
+            return value if math.isfinite(value) else None
+        case list():
+            return [_plain(each) for each in value]
+    return value

@@ -1,0 +1,276 @@
+"""The guide's pool: an executor that keeps what came of each stage's tasks."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from time import monotonic
+from typing import Any, ParamSpec, TypeVar
+
+from paropt_exporter.clock import SystemClock
+from paropt_exporter.guide.measures import StageMetrics, WorkerPoolMetrics
+from paropt_exporter.guide.slots import SlotTimes
+from paropt_exporter.guide.strategies import ParallelizationStrategy, WorkerPoolOptimizer
+from paropt_exporter.guide.summary import summarize
+from paropt_exporter.guide.watched import Children, Watched
+from paropt_exporter.plan import THREADS
+from paropt_exporter.pool import AdaptivePool, Router, TaskFuture
+from paropt_exporter.pool.payload import describe
+from paropt_exporter.records import Measurement, PoolStatistics, Strategy
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_WAITED_SECONDS = 0.1  # for a slot; less than that nobody should act on
+_batches = itertools.count(1)
+
+
+class _Task:
+    """One task of a stage, from its submit to `wait_all`."""
+
+    __slots__ = ("batch", "future", "metrics", "name", "number", "submitted_seconds", "watched")
+
+    def __init__(self, number: int, name: str, watched: Watched) -> None:
+        self.number = number
+        self.name = name
+        self.watched: Watched | None = watched  # until it ended: it holds on to the user's function
+        self.future: TaskFuture[Any] | None = None  # likewise: it holds on to the result
+        self.batch = 0
+        self.submitted_seconds = 0.0
+        self.metrics: StageMetrics | None = None
+
+    @property
+    def told(self) -> str:
+        return f"stage {self.number} ({self.name})"
+
+
+class AdaptiveWorkerPool(Executor):
+    """A `concurrent.futures.Executor` that runs stages and measures them.
+
+        submit_stage() ──> open ──(its future settles)──> ended, in `metrics` ──> told by wait_all()
+
+    `initial_size`: how many workers; None: from cores, memory and history. ADAPTIVE moves on from there by itself.
+    Guarantees:
+      * Every task of a stage has an entry of its own in `metrics`, however many share a number or a name.
+      * What has a settled future is in `metrics`, also when the future told somebody else first.
+      * `wait_all` tells of each task once.
+    `submit` and `map` are there as in any executor; what they run is in no stage and in no `metrics`.
+    """
+
+    def __init__(
+        self,
+        strategy: ParallelizationStrategy | str = ParallelizationStrategy.ADAPTIVE,
+        initial_size: int | None = None,
+    ) -> None:
+        self.strategy = ParallelizationStrategy(strategy)
+        if initial_size is not None and (isinstance(initial_size, bool) or not isinstance(initial_size, int)):
+            raise TypeError(f"initial_size is {initial_size!r}: expected a whole number, or None to choose one")
+        if initial_size is not None and initial_size < 1:
+            raise ValueError(f"initial_size is {initial_size}: expected at least 1, or None to choose one")
+        self._beginning = initial_size or WorkerPoolOptimizer.get_optimal_worker_count(self.strategy)
+        self._pool = AdaptivePool(self.strategy.of_pools, _most_workers(self.strategy, initial_size, self._beginning))
+        self._children = Children()
+        self._gil = Router(Strategy.THREAD)
+        self._changed = threading.Condition()  # guards: everything below; reentrant, since a callback may cancel
+        self._tasks: list[_Task] = []
+        self._open: set[_Task] = set()
+        self._untold: list[_Task] = []
+        self._slots = SlotTimes()
+        self._batch = 0
+        self._first_seconds = self._last_seconds = 0.0
+        self._queued = False
+        self._gil_bound: set[int] = set()
+
+    def submit_stage(
+        self, stage_num: int, stage_name: str, task_func: Callable[..., T], *args: Any, **kwargs: Any
+    ) -> TaskFuture[T]:
+        """Run a task of a stage; one number may have many tasks. The future is a standard one."""
+        task = _Task(stage_num, stage_name, watched := Watched(task_func, self._children))
+        self._opened(task)
+        try:
+            future: TaskFuture[T] = self._pool.submit_named(stage_name, watched, *args, **kwargs)
+        except BaseException:
+            self._unopened(task)
+            raise
+        task.future = future
+        future.add_done_callback(partial(self._settled, task))
+        return future
+
+    def wait_all(self, timeout: float | None = None) -> tuple[bool, list[str]]:
+        """Wait for the stages submitted since the last call; return whether all succeeded, and what went wrong.
+
+        After `timeout` seconds those that have not ended are named as failures, and belong to the next call too.
+        """
+        with self._changed:
+            tasks = tuple(self._untold)
+            self._changed.wait_for(lambda: self._open.isdisjoint(tasks), timeout)
+            self._settle()
+            self._untold = [task for task in self._untold if task.metrics is None or task not in tasks]
+        errors = [error for task in tasks if (error := _error_of(task, timeout))]
+        return not errors, errors
+
+    @property
+    def metrics(self) -> WorkerPoolMetrics:
+        """A snapshot of the pool's life so far, whether or not tasks run."""
+        with self._changed:
+            self._settle()
+            ended = [task.metrics for task in self._tasks if task.metrics is not None]
+            until = monotonic() if self._open else self._last_seconds
+            return summarize(
+                ended,
+                strategy=self.strategy,
+                pool_size=self.size,
+                submitted=len(self._tasks),
+                wall_seconds=max(0.0, until - self._first_seconds),
+                busy_ratio=self._slots.now(self._pool.pools()).ratio,
+                queued=self._queued,
+                gil_bound=frozenset(self._gil_bound),
+                now=datetime.fromtimestamp(SystemClock().wall(), UTC),
+            )
+
+    @property
+    def size(self) -> int:
+        """How many workers the pool was told to have; before its first task, how many it will begin with."""
+        return self._pool.target or self._beginning
+
+    def resize(self, n: int) -> None:
+        """Set how many workers there shall be, for ADAPTIVE at most; returns at once and interrupts nothing."""
+        self._pool.resize(n)
+        self._beginning = n
+
+    def statistics(self) -> tuple[PoolStatistics, ...]:
+        """Return a snapshot of each kind of worker that was needed so far."""
+        return self._pool.statistics()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
+        return self._pool.submit(fn, *args, **kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        return self._pool.map(fn, *iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the pool after what was submitted; metrics stay readable. A second call changes nothing."""
+        self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+    def _opened(self, task: _Task) -> None:
+        with self._changed:
+            now = monotonic()
+            if not self._tasks:
+                self._first_seconds = now
+            if not self._open:
+                self._batch = next(_batches)
+                self._slots.begin(self._pool.pools())
+            task.batch, task.submitted_seconds = self._batch, now
+            for tasks in (self._tasks, self._untold):
+                tasks.append(task)
+            self._open.add(task)
+
+    def _unopened(self, task: _Task) -> None:
+        with self._changed:
+            self._tasks.remove(task)
+            self._untold.remove(task)
+            self._close(task)
+
+    def _settled(self, task: _Task, _: object) -> None:
+        with self._changed:
+            self._end(task)
+
+    def _settle(self) -> None:
+        """Take in the tasks whose futures have settled but have not called back yet."""
+        for task in [task for task in self._open if task.future is not None and task.future.done()]:
+            self._end(task)
+
+    def _end(self, task: _Task) -> None:
+        future, watched = task.future, task.watched
+        if task.metrics is not None or future is None or watched is None:
+            return
+        measured = _measured(future, watched)
+        task.metrics = _metrics(task, measured, _error(future))
+        task.future = task.watched = None
+        self._last_seconds = max(self._last_seconds, measured.ended_seconds)
+        self._queued |= measured.started_seconds - task.submitted_seconds > _WAITED_SECONDS
+        self._judge(task.number, measured, watched)
+        self._slots.rested(self._pool.pools())
+        self._close(task)
+
+    def _close(self, task: _Task) -> None:
+        self._open.discard(task)
+        if not self._open:
+            self._slots.end(self._pool.pools())
+        self._changed.notify_all()
+
+    def _judge(self, number: int, measured: Measurement, watched: Watched) -> None:
+        """Note the stage if it is CPU-bound Python that this strategy keeps in threads beside others."""
+        if watched.own_cpu_seconds is None or self.strategy is ParallelizationStrategy.SEQUENTIAL:
+            return
+        key = f"{watched.__module__}.{watched.__qualname__}"
+        if self._pool.router.choose(key) != THREADS:
+            return
+        beside = sum(pool.busy for pool in self._pool.pools() if pool.name == THREADS) + 1
+        self._gil.learn(key, replace(measured, cpu_seconds=watched.own_cpu_seconds), concurrent=beside)
+        (self._gil_bound.add if self._gil.gil_bound(key) else self._gil_bound.discard)(number)
+
+
+def _most_workers(strategy: ParallelizationStrategy, asked: int | None, beginning: int) -> int | None:
+    """Return the bound that the real pool gets: none of ours where it chooses well by itself."""
+    if asked is None and strategy in (ParallelizationStrategy.ADAPTIVE, ParallelizationStrategy.HYBRID):
+        return None
+    return beginning
+
+
+def _measured(future: TaskFuture[Any], watched: Watched) -> Measurement:
+    """Return what the task used; of one that never ran, or whose worker died, only when."""
+    found = future.measurement
+    if found is None:
+        now = monotonic()
+        began = future.started_seconds
+        worker = "" if began is None else "lost"
+        return Measurement(worker=worker, pid=0, started_seconds=began or now, ended_seconds=now)
+    if watched.own_cpu_seconds is None:
+        return found
+    return replace(found, cpu_seconds=watched.own_cpu_seconds + watched.children_cpu_seconds)
+
+
+def _metrics(task: _Task, measured: Measurement, error: str | None) -> StageMetrics:
+    took = max(0.0, measured.ended_seconds - measured.started_seconds)
+    ended_ago = max(0.0, monotonic() - measured.ended_seconds)
+    ended = datetime.fromtimestamp(SystemClock().wall() - ended_ago, UTC)
+    return StageMetrics(
+        stage_number=task.number,
+        stage_name=task.name,
+        start_time=ended - timedelta(seconds=took),
+        end_time=ended,
+        duration_seconds=took,
+        worker_id=measured.worker,
+        success=error is None,
+        error_message=error,
+        cpu_percent=measured.cpu_seconds / took * 100 if took else 0.0,
+        memory_mb=measured.memory_peak_bytes / 1e6,
+        batch=task.batch,
+    )
+
+
+def _error(future: TaskFuture[Any]) -> str | None:
+    if future.cancelled():
+        return "cancelled before it began"
+    error = future.exception()
+    return None if error is None else describe(error)
+
+
+def _error_of(task: _Task, timeout: float | None) -> str:
+    if task.metrics is None:
+        return f"{task.told}: not ended after {timeout:g} s"
+    return "" if task.metrics.success else f"{task.told}: {task.metrics.error_message}"

@@ -1,0 +1,128 @@
+"""Run a stage's function a few times alone, to find out what it does and where it belongs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import fmean, pstdev
+from typing import Any
+
+from paropt_exporter.errors import UnpicklableError
+from paropt_exporter.guide.strategies import ParallelizationStrategy
+from paropt_exporter.guide.watched import Children, Watched
+from paropt_exporter.plan import PROCESSES
+from paropt_exporter.pool import Router, ThreadPool
+from paropt_exporter.pool.payload import Packer, describe
+from paropt_exporter.pool.routing import is_thread_only
+from paropt_exporter.records import Measurement, Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """One call: `measured` has its own thread's CPU time and that of its child processes."""
+
+    measured: Measurement
+    own_cpu_seconds: float
+    error: str | None
+
+    @property
+    def seconds(self) -> float:
+        return self.measured.ended_seconds - self.measured.started_seconds
+
+
+class ParallelizationProfiler:
+    """Profiles stages one after another; `profile_results` has each stage's latest profile by its number."""
+
+    def __init__(self, num_iterations: int = 3) -> None:
+        if num_iterations < 1:
+            raise ValueError(f"num_iterations is {num_iterations}: expected at least 1")
+        self.num_iterations = num_iterations
+        self.profile_results: dict[int, dict[str, Any]] = {}
+
+    def profile_stage(
+        self, stage_number: int, stage_name: str, func: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Call the function `num_iterations` times in a thread of its own; blocks until they are through.
+
+        Durations and CPU are averages over the calls that succeeded, or over all where none did; `variability_seconds`
+        is their standard deviation. A failure is in `error_message`, `failed_iterations` counts them.
+        """
+        with ThreadPool(1, name="profile") as pool:
+            trials = [_try(pool, stage_name, func, args, kwargs) for _ in range(self.num_iterations)]
+        profile = {
+            "stage_number": stage_number,
+            "stage_name": stage_name,
+            "iterations": len(trials),
+            **_figures(trials),
+            **_verdict(trials, func, args, kwargs),
+        }
+        self.profile_results[stage_number] = profile
+        return profile
+
+
+def _try(
+    pool: ThreadPool, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> _Trial:
+    watched = Watched(function, Children())
+    future = pool.submit_named(name, watched, *args, **kwargs)
+    error = future.exception()
+    measured = future.measurement
+    own = watched.own_cpu_seconds or 0.0
+    if measured is None:  # a named task is always measured
+        raise RuntimeError(f"{name} ended without a measurement")
+    measured = replace(measured, cpu_seconds=own + watched.children_cpu_seconds)
+    return _Trial(measured, own, describe(error) if error is not None else None)
+
+
+def _figures(trials: list[_Trial]) -> dict[str, Any]:
+    failed = [trial for trial in trials if trial.error is not None]
+    used = [trial for trial in trials if trial.error is None] or trials
+    seconds = [trial.seconds for trial in used]
+    cpu = sum(trial.measured.cpu_seconds for trial in used)
+    return {
+        "avg_duration_seconds": fmean(seconds),
+        "variability_seconds": pstdev(seconds),
+        "avg_cpu_percent": cpu / sum(seconds) * 100 if sum(seconds) > 0 else 0.0,
+        "failed_iterations": len(failed),
+        "error_message": failed[-1].error if failed else None,
+    }
+
+
+def _verdict(
+    trials: list[_Trial], function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Say where the function belongs, by the same rule as an ADAPTIVE pool, and why."""
+    bound = _cpu_bound(trials)
+    obstacle = _obstacle(function, args, kwargs) if bound else ""
+    strategy, reason = ParallelizationStrategy.THREAD_POOL, "it waits most of its time, or its child processes work"
+    if any(trial.error is not None for trial in trials):
+        strategy, reason = ParallelizationStrategy.SEQUENTIAL, "it fails: run it alone until it does not"
+    elif obstacle:
+        strategy, reason = ParallelizationStrategy.SEQUENTIAL, f"it computes in Python, but {obstacle}"
+    elif bound:
+        strategy, reason = ParallelizationStrategy.PROCESS_POOL, "it computes in Python, which threads can't do at once"
+    return {
+        "recommended_strategy": strategy.value,
+        "parallelizable": strategy is not ParallelizationStrategy.SEQUENTIAL,
+        "reason": reason,
+    }
+
+
+def _cpu_bound(trials: list[_Trial]) -> bool:
+    router = Router(Strategy.ADAPTIVE)
+    for trial in trials:
+        own = replace(trial.measured, cpu_seconds=trial.own_cpu_seconds, pid=os.getpid())
+        router.learn("it", own, concurrent=1)
+    return router.choose("it") == PROCESSES
+
+
+def _obstacle(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Say what keeps a function from running in another process; "" for nothing."""
+    if is_thread_only(function):
+        return "it is marked thread_only"
+    try:
+        Packer().pack(function, args, kwargs)
+    except UnpicklableError as error:
+        return str(error)
+    return ""

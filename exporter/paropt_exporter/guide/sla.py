@@ -1,0 +1,97 @@
+"""The guide's SLA targets, checked against the durations that stages took."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from paropt_exporter.guide.measures import WorkerPoolMetrics, executions
+
+STAGES = range(2, 7)  # the guide's stages
+DEFAULT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class SLATarget:
+    """How long a stage may take; warned of from `warning_threshold` (a ratio) of it on."""
+
+    stage_number: int
+    max_duration_seconds: float = DEFAULT_SECONDS
+    critical: bool = False
+    warning_threshold: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.max_duration_seconds) and self.max_duration_seconds > 0):
+            raise ValueError(f"max_duration_seconds is {self.max_duration_seconds!r}: expected a number over 0")
+        if not 0 < self.warning_threshold <= 1:
+            raise ValueError(f"warning_threshold is {self.warning_threshold!r}: expected a ratio over 0, at most 1")
+
+    @property
+    def warning_seconds(self) -> float:
+        return self.max_duration_seconds * self.warning_threshold
+
+    def check(self, seconds: float) -> tuple[bool, str]:
+        """Return whether a duration keeps the limit, and a sentence; it says so too when the warning is reached."""
+        if math.isnan(seconds) or seconds < 0:
+            raise ValueError(f"a duration of {seconds!r} s: expected a number from 0 on")
+        told = f"stage {self.stage_number} took {seconds:.1f} s"
+        limit = f"its {'critical ' if self.critical else ''}limit of {self.max_duration_seconds:g} s"
+        if seconds > self.max_duration_seconds:
+            return False, f"{told}: over {limit}"
+        if self.warns(seconds):
+            return True, f"{told}: past {self.warning_threshold:.0%} of {limit}"
+        return True, f"{told}: within {limit}"
+
+    def warns(self, seconds: float) -> bool:
+        """Return whether a duration has reached the warning, the broken limit included."""
+        return seconds >= self.warning_seconds
+
+
+class ParallelizationSLAManager:
+    """Holds durations against targets and lists what went past them.
+
+    `violations`: broken critical limits, which should block the workflow; `warnings`: other broken limits, and
+    durations past their warning. The same execution of a stage is listed once, however often it is checked.
+    """
+
+    def __init__(self, slas: Mapping[int, SLATarget] | None = None) -> None:
+        if slas is None:
+            slas = {number: SLATarget(stage_number=number) for number in STAGES}
+        self.slas: dict[int, SLATarget] = dict(slas)
+        self.violations: list[str] = []
+        self.warnings: list[str] = []
+        self._listed: dict[tuple[object, ...], str] = {}
+
+    def check_stage_sla(self, stage_number: int, duration_seconds: float) -> bool:
+        """Return False if the stage's limit was broken, critical or not; True where it has none."""
+        return self._check(stage_number, duration_seconds, (stage_number, duration_seconds))
+
+    def check_all_stages(self, metrics: WorkerPoolMetrics) -> bool:
+        """Return False if any stage broke its limit; several tasks under one number count as one stage."""
+        kept = [
+            self._check(stage.number, stage.duration_seconds, stage.key, f" ({stage.name})")
+            for stage in executions(metrics.stage_metrics)
+        ]
+        return all(kept)
+
+    def update_sla(self, stage_number: int, max_duration_seconds: float, critical: bool = False) -> None:
+        """Set a stage's limit; its warning threshold stays."""
+        old = self.slas.get(stage_number, SLATarget(stage_number=stage_number))
+        self.slas[stage_number] = replace(old, max_duration_seconds=max_duration_seconds, critical=critical)
+
+    def _check(self, number: int, seconds: float, key: tuple[object, ...], name: str = "") -> bool:
+        target = self.slas.get(number)
+        if target is None:
+            return True
+        kept, sentence = target.check(seconds)
+        if not kept or target.warns(seconds):
+            sentence = sentence.replace(" took", f"{name} took", 1)
+            self._list(self.violations if target.critical and not kept else self.warnings, (kept, *key), sentence)
+        return kept
+
+    def _list(self, found: list[str], key: tuple[object, ...], sentence: str) -> None:
+        # A caller may have emptied the list, to start anew: then what is checked again is listed again.
+        if self._listed.get(key) not in found:
+            self._listed[key] = sentence
+            found.append(sentence)

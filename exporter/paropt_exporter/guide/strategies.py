@@ -1,0 +1,118 @@
+"""The guide's strategies, and how many workers each of them should begin with on this machine."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterable
+from contextlib import closing
+from enum import StrEnum
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from paropt_exporter import host
+from paropt_exporter.engine.bottlenecks import SATURATED_RATIO
+from paropt_exporter.records import Result, Strategy
+
+if TYPE_CHECKING:
+    from paropt_exporter.history import RunSummary
+
+log = logging.getLogger(__name__)
+
+MOST_THREADS = 32  # as the pools' own default: more threads rarely help and each costs memory
+_EXTRA_THREADS = 4  # as the standard library's pool: some wait while others work
+_PROCESS_BYTES = 64 * 1024**2  # a worker with a few libraries loaded; more than that is the task's own
+_MEMORY_SHARE = 0.5  # of what is free: the other half is for the tasks
+_WANTED_BUSY_RATIO = 0.8  # busy enough to pay, with room for a longer stage
+_RUNS = 10
+
+
+class ParallelizationStrategy(StrEnum):
+    """Where the pool's tasks run."""
+
+    THREAD_POOL = "thread_pool"
+    PROCESS_POOL = "process_pool"
+    HYBRID = "hybrid"
+    SEQUENTIAL = "sequential"
+    ADAPTIVE = "adaptive"
+
+    @property
+    def of_pools(self) -> Strategy:
+        """The same strategy as the pools and the config spell it."""
+        return Strategy(self.value.removesuffix("_pool"))
+
+
+class WorkerPoolOptimizer:
+    """Says how many workers a pool should begin with."""
+
+    @staticmethod
+    def get_optimal_worker_count(strategy: ParallelizationStrategy | str) -> int:
+        """Return a count from the cores allowed, the free memory, the strategy and the history of this folder.
+
+        Where earlier runs of lanes with this strategy are known, it is what would have kept the workers 80 % busy,
+        or one more than they had where that was not enough.
+        """
+        wanted = ParallelizationStrategy(strategy)
+        return optimal_size(
+            wanted,
+            cores=host.workers(),
+            memory_bytes=host.memory_available_bytes(),
+            runs=_earlier_runs(wanted.of_pools),
+        )
+
+
+def optimal_size(
+    strategy: ParallelizationStrategy, *, cores: int, memory_bytes: int, runs: Iterable[RunSummary] = ()
+) -> int:
+    """Return how many workers to begin with. `memory_bytes`: what is free (0: unknown); `runs`: of this strategy."""
+    known = [slots for run in runs if (slots := _slots_wanted(run)) is not None]
+    match strategy:
+        case ParallelizationStrategy.SEQUENTIAL:
+            return 1
+        case ParallelizationStrategy.PROCESS_POOL:
+            size, most = cores, min(cores, _processes_in(memory_bytes) or cores)
+        case ParallelizationStrategy.ADAPTIVE:
+            size, most = cores, MOST_THREADS
+        case ParallelizationStrategy.THREAD_POOL | ParallelizationStrategy.HYBRID:
+            size, most = cores + _EXTRA_THREADS, MOST_THREADS
+    return max(1, min(math.ceil(median(known)) if known else size, most))
+
+
+def _processes_in(memory_bytes: int) -> int:
+    return max(1, int(memory_bytes * _MEMORY_SHARE / _PROCESS_BYTES)) if memory_bytes else 0
+
+
+def _slots_wanted(run: RunSummary) -> float | None:
+    """Return how many slots a past run could have used; None where it says nothing."""
+    if run.result is not Result.SUCCESS or run.duration_seconds <= 0 or run.busy_ratio <= 0:
+        return None
+    running = run.sequential_seconds / run.duration_seconds  # tasks at once, on average
+    if run.busy_ratio > SATURATED_RATIO:
+        return running / run.busy_ratio + 1
+    return running / _WANTED_BUSY_RATIO
+
+
+def _earlier_runs(strategy: Strategy) -> tuple[RunSummary, ...]:
+    """Return the last runs of the project in the current folder; none where there is no history to be had."""
+    from paropt_exporter import config
+
+    if not Path(".paropt").exists() and not Path("paropt.yml").exists():
+        return ()  # most scripts: not worth loading what reads a config
+    try:
+        loaded = config.read(config.discover(None, os.environ), root=Path.cwd())
+        if not loaded.history_path.exists():
+            return ()
+        return _read(loaded.history_path, loaded.project, strategy)
+    except Exception as error:  # noqa: BLE001 -- history is a hint only: no fault in a config may stop a script's pool
+        log.debug("no history to size the pool by", extra={"err": str(error)})
+        return ()
+
+
+def _read(path: Path, project: str, strategy: Strategy) -> tuple[RunSummary, ...]:
+    from paropt_exporter.clock import SystemClock
+    from paropt_exporter.history import History
+
+    with closing(History(path, project=project, clock=SystemClock())) as history:
+        return tuple(run for run in history.runs(limit=_RUNS) if run.strategy == strategy.value)

@@ -1,0 +1,113 @@
+"""Turn what a pool has noted of its tasks into the guide's metrics, with bottlenecks and what to do about them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import datetime
+from statistics import fmean
+
+from paropt_exporter.engine import bottlenecks
+from paropt_exporter.guide.measures import Execution, StageMetrics, WorkerPoolMetrics, executions
+from paropt_exporter.guide.strategies import ParallelizationStrategy
+from paropt_exporter.records import Bottleneck, Result, StageRecord
+
+
+def summarize(
+    tasks: Sequence[StageMetrics],
+    *,
+    strategy: ParallelizationStrategy,
+    pool_size: int,
+    submitted: int,
+    wall_seconds: float,
+    busy_ratio: float,
+    queued: bool,
+    gil_bound: Collection[int],
+    now: datetime,
+) -> WorkerPoolMetrics:
+    """Return the metrics. `tasks`: those that ended; `gil_bound`: stages that hold the interpreter's lock."""
+    took = [task.duration_seconds for task in tasks if task.worker_id]
+    succeeded = sum(task.success for task in tasks)
+    found = bottlenecks.find(_records(tasks, gil_bound), busy_ratio=busy_ratio, queued=queued)
+    return WorkerPoolMetrics(
+        pool_size=pool_size,
+        strategy=strategy,
+        total_tasks=submitted,
+        completed_tasks=succeeded,
+        failed_tasks=len(tasks) - succeeded,
+        total_duration_seconds=wall_seconds,
+        avg_task_duration_seconds=fmean(took) if took else 0.0,
+        min_task_duration_seconds=min(took, default=0.0),
+        max_task_duration_seconds=max(took, default=0.0),
+        worker_utilization=busy_ratio * 100,
+        throughput_tasks_per_second=succeeded / wall_seconds if wall_seconds > 0 else 0.0,
+        stage_metrics=_beside(tasks),
+        bottlenecks=[each.sentence for each in found],
+        recommendations=list(dict.fromkeys(_advice(each, strategy, pool_size) for each in found)),
+        timestamp=now,
+    )
+
+
+def _beside(tasks: Sequence[StageMetrics]) -> list[StageMetrics]:
+    """Mark the tasks that ran at the same time as another one."""
+    marked: set[int] = set()
+    longest = -1
+    ran = (index for index, task in enumerate(tasks) if task.worker_id)
+    for index in sorted(ran, key=lambda index: tasks[index].start_time):
+        if longest >= 0 and tasks[index].start_time < tasks[longest].end_time:
+            marked |= {index, longest}
+        if longest < 0 or tasks[index].end_time > tasks[longest].end_time:
+            longest = index
+    return [replace(task, parallelized=True) if index in marked else task for index, task in enumerate(tasks)]
+
+
+def _records(tasks: Sequence[StageMetrics], gil_bound: Collection[int]) -> Sequence[StageRecord]:
+    """Return each stage's latest execution in the form that bottlenecks are looked for in."""
+    latest = {stage.number: stage for stage in executions(task for task in tasks if task.worker_id)}
+    return [_record(stage, gil_bound=stage.number in gil_bound) for stage in latest.values()]
+
+
+def _record(stage: Execution, *, gil_bound: bool) -> StageRecord:
+    took = [task.duration_seconds for task in stage.tasks]
+    failed = sum(not task.success for task in stage.tasks)
+    return StageRecord(
+        run_id="",
+        lane="",
+        stage=stage.name,
+        number=stage.number,
+        result=Result.FAILURE if failed else Result.SUCCESS,
+        message="",
+        pool="",
+        tasks=len(took),
+        tasks_failed=failed,
+        duration_seconds=stage.duration_seconds,
+        started_timestamp_seconds=stage.tasks[0].start_time.timestamp(),
+        fastest_task_seconds=min(took),
+        slowest_task_seconds=max(took),
+        gil_bound=gil_bound,
+    )
+
+
+def _advice(found: Bottleneck, strategy: ParallelizationStrategy, size: int) -> str:
+    match found.kind:
+        case "gil_bound":
+            return f"{found.stage}: use PROCESS_POOL, HYBRID or ADAPTIVE instead of {strategy.name}"
+        case "slow":
+            return f"{found.stage}: submit it as several tasks, or make it faster: it decides how long the rest waits"
+        case "uneven":
+            return f"{found.stage or 'stages'}: cut the work into pieces of about the same size"
+        case "saturated":
+            return _more_room(strategy, size)
+        case _:
+            fewer = f"fewer than {size} workers, or " if size > 1 else ""
+            return f"{fewer}more tasks that can run at the same time"
+
+
+def _more_room(strategy: ParallelizationStrategy, size: int) -> str:
+    match strategy:
+        case ParallelizationStrategy.SEQUENTIAL:
+            return "use another strategy than SEQUENTIAL, which is for finding faults"
+        case ParallelizationStrategy.PROCESS_POOL:
+            return f"more than {size} workers if there are cores for them, or less work"
+        case _:
+            return f"more than {size} workers, or PROCESS_POOL if the work is CPU-bound"

@@ -1,0 +1,80 @@
+"""Measures a stage's function from inside: what its own thread computed, and what its child processes did."""
+
+from __future__ import annotations
+
+import resource
+import threading
+from collections.abc import Callable
+from functools import partial
+from time import thread_time
+from typing import Any
+
+from paropt_exporter.pool.future import label_of
+from paropt_exporter.pool.routing import is_thread_only, thread_only
+
+
+class Children:
+    """Shares out the CPU time of child processes among the tasks that run in this process's threads.
+
+    The kernel adds a child's time to the whole process at the moment somebody waits for it. Whichever task ends next
+    is taken to be the one that waited: exact for functions whose last act is `subprocess.run`. Beside others, a
+    function that runs one program after another may lose the earlier ones to a task that ends in between.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards: both numbers
+        self._seen_seconds = 0.0
+        self._running = 0
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._running:
+                self._seen_seconds = _children_cpu_seconds()
+            self._running += 1
+
+    def leave(self) -> float:
+        """Return the CPU time of children that were waited for since the last task ended."""
+        with self._lock:
+            self._running -= 1
+            before, self._seen_seconds = self._seen_seconds, _children_cpu_seconds()
+            return max(0.0, self._seen_seconds - before)
+
+
+class Watched:
+    """A stage's function as the pool gets it. In a process it travels as the bare function: there the worker measures.
+
+    It goes by the function's name and line, so that the pool learns lambdas of one place apart from each other.
+    """
+
+    def __init__(self, function: Callable[..., Any], children: Children) -> None:
+        self.own_cpu_seconds: float | None = None  # of its thread; None: it did not run in one of ours
+        self.children_cpu_seconds = 0.0
+        self._function = function
+        self._children = children
+        self.__module__ = getattr(function, "__module__", None) or ""
+        self.__qualname__ = f"{label_of(function)}:{_line(function)}"
+        if is_thread_only(function):
+            thread_only(self)
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        self._children.enter()
+        began = thread_time()
+        try:
+            return self._function(*arguments, **keywords)
+        finally:
+            self.own_cpu_seconds = thread_time() - began
+            self.children_cpu_seconds = self._children.leave()
+
+    def __reduce__(self) -> tuple[type[partial[Any]], tuple[Callable[..., Any]]]:
+        return partial, (self._function,)
+
+
+def _line(function: object) -> int:
+    inner = getattr(function, "func", function)  # functools.partial
+    code = getattr(inner, "__code__", None)
+    return code.co_firstlineno if code is not None else 0
+
+
+def _children_cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
