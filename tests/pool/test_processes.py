@@ -400,9 +400,11 @@ pool.submit(start_grandchild, {str(fifo)!r}).result()
 
 
 def test_a_pool_outlives_its_nursery(pool: ProcessPool) -> None:
-    worker = pool.submit(os.getppid).result(HANG_SECONDS)
-    os.kill(worker, signal.SIGKILL)  # the workers' parent: they go with it
-    assert eventually(lambda: pool.live == 2 and pool.submit(os.getppid).result(HANG_SECONDS) != worker)
+    nursery = pool.submit(os.getppid).result(HANG_SECONDS)
+    assert eventually(lambda: pool.live == 2)
+    os.kill(nursery, signal.SIGKILL)  # its workers go with it
+    assert eventually(lambda: sum(pool.statistics().deaths.values()) == 2 and pool.live == 2)
+    assert pool.submit(os.getppid).result(HANG_SECONDS) != nursery
 
 
 def test_tasks_are_finished_at_the_interpreters_end() -> None:

@@ -1,0 +1,77 @@
+"""Runs CPython's own executor tests, from the interpreter's files, with this package's pools in place of the library's.
+
+Usage: PYTHONPATH=exporter python benchmarks/cpython_suite.py [-v]   (any Python whose `test` package is installed)
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import importlib.util
+import sys
+import unittest
+from collections.abc import Iterator
+
+from paropt_exporter.pool import ProcessPool, ThreadPool
+
+# Tests that can't hold for these pools, each with why; a name covers all that begin with it.
+LEFT_OUT: dict[str, str] = {}
+
+MODULES = (
+    "test_as_completed",
+    "test_wait",
+    "test_init",
+    "test_shutdown",
+    "test_thread_pool",
+    "test_process_pool",
+    "test_deadlock",
+)
+
+
+def main() -> int:
+    """Run the tests; return the exit code."""
+    if importlib.util.find_spec("test.test_concurrent_futures") is None:
+        print("skipped: this interpreter has no test.test_concurrent_futures")
+        return 0
+    _put_in_place()
+    tests = list(_tests())
+    kept = [test for test in tests if not _why_left_out(test)]
+    result = unittest.TextTestRunner(verbosity=1 + ("-v" in sys.argv)).run(unittest.TestSuite(kept))
+    failed = len(result.failures) + len(result.errors)
+    print(f"{result.testsRun} of {len(tests)} run, {failed} failed, {len(result.skipped)} skipped")
+    for name, why in LEFT_OUT.items():
+        print(f"left out: {name}: {why}")
+    return 0 if result.wasSuccessful() else 1
+
+
+def _put_in_place() -> None:
+    """Let the tests find our classes where they look for the library's."""
+    util = importlib.import_module("test.test_concurrent_futures.util")
+    util.ThreadPoolMixin.executor_type = ThreadPool
+    for mixin in (util.ProcessPoolForkMixin, util.ProcessPoolSpawnMixin, util.ProcessPoolForkserverMixin):
+        mixin.executor_type = ProcessPool
+    for name, ours in (("ThreadPoolExecutor", ThreadPool), ("ProcessPoolExecutor", ProcessPool)):
+        setattr(concurrent.futures, name, ours)
+
+
+def _tests() -> Iterator[unittest.TestCase]:
+    only = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    for name in only or MODULES:
+        module = importlib.import_module(f"test.test_concurrent_futures.{name}")
+        yield from _flat(unittest.defaultTestLoader.loadTestsFromModule(module))
+
+
+def _flat(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
+    for test in suite:
+        if isinstance(test, unittest.TestSuite):
+            yield from _flat(test)
+        else:
+            yield test
+
+
+def _why_left_out(test: unittest.TestCase) -> str:
+    name = test.id().removeprefix("test.test_concurrent_futures.")
+    return next((why for left, why in LEFT_OUT.items() if name.startswith(left)), "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
