@@ -27,10 +27,13 @@ class AdaptivePool(Executor):
     PROCESS and SEQUENTIAL do what they say. What may not move (`thread_only`, unpicklable) stays, see `router.kept`.
     """
 
-    def __init__(self, strategy: Strategy = Strategy.ADAPTIVE, max_workers: int | None = None) -> None:
+    def __init__(
+        self, strategy: Strategy = Strategy.ADAPTIVE, max_workers: int | None = None, *, start: int | None = None
+    ) -> None:
+        """Make the pool; `start`: with how many threads an ADAPTIVE one begins (default: the cores)."""
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
-        self._crew = crew = AdaptiveCrew(strategy, max_workers)
+        self._crew = crew = AdaptiveCrew(strategy, max_workers, start=start)
         self._finalizer = weakref.finalize(self, crew.close)
         self._finalizer.atexit = False
 
@@ -45,10 +48,10 @@ class AdaptivePool(Executor):
         return future
 
     def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
-        """Submit a task that goes by `label` in errors and listings; it is routed by its function all the same."""
+        """Submit a task that goes by `label` and is measured in full; it is routed by its function all the same."""
         future: TaskFuture[T] = TaskFuture()
         future.label = label
-        self._crew.submit(Waiting(future, fn, args, kwargs))
+        self._crew.submit(Waiting(future, fn, args, kwargs, thorough=True))
         return future
 
     def map(

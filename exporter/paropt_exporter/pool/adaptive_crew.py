@@ -36,6 +36,7 @@ class Waiting(NamedTuple):
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
+    thorough: bool = False  # whether to measure it in full wherever it runs
 
 
 class AdaptiveCrew:
@@ -52,7 +53,7 @@ class AdaptiveCrew:
       * Nothing runs, and nothing wakes, while nothing waits (but once, to let surplus threads go).
     """
 
-    def __init__(self, strategy: Strategy, max_workers: int | None) -> None:
+    def __init__(self, strategy: Strategy, max_workers: int | None, *, start: int | None = None) -> None:
         self.router = Router(strategy)
         self.lock = threading.RLock()  # guards: everything below
         self.closed = False
@@ -61,6 +62,7 @@ class AdaptiveCrew:
         self._strategy = strategy
         self._cores = host.workers()
         self._most = max_workers
+        self._start = start or self._cores
         self._backlog: dict[str, deque[Waiting]] = {}
         self._inside: dict[Place, int] = {THREADS: 0, PROCESSES: 0}
         self._where: dict[TaskFuture[Any], tuple[Place, str]] = {}  # pool and function of what runs
@@ -80,7 +82,7 @@ class AdaptiveCrew:
             processes = self._most or self._cores
             return min(processes, self._cores) if self._strategy is Strategy.ADAPTIVE else processes
         if self._strategy is Strategy.ADAPTIVE:
-            return min(self._most or self._cores, self._cores)
+            return min(self._most or self._start, self._start)
         return self._most or min(32, self._cores + 4)
 
     def resize(self, n: int, reason: str) -> None:
@@ -134,11 +136,15 @@ class AdaptiveCrew:
     def _give(self, place: Place, task: Waiting) -> None:
         if place == PROCESSES:
             try:
-                self.pool(place).adopt(*task)
+                self._adopt(place, task)
                 return
             except UnpicklableError as error:
                 self._keep(task, error)
-        self.pool(THREADS).adopt(*task)
+        self._adopt(THREADS, task)
+
+    def _adopt(self, place: Place, task: Waiting) -> None:
+        future, function, arguments, keywords, thorough = task
+        self.pool(place).adopt(future, function, arguments, keywords, thorough=thorough)
 
     def _take(self) -> tuple[Place, Waiting] | None:
         with self.lock:
@@ -146,7 +152,7 @@ class AdaptiveCrew:
                 if not tasks:
                     del self._backlog[key]
                     continue
-                place = self.router.choose(key)
+                place = self._place(key)
                 if self._inside[place] < self._room[place] and not self._on_trial(key):
                     task = tasks.popleft()
                     self._inside[place] += 1
@@ -155,6 +161,18 @@ class AdaptiveCrew:
                     self._backlog[key] = self._backlog.pop(key)  # the next function's turn
                     return place, task
             return None
+
+    def _place(self, key: str) -> Place:
+        """Return where a function's tasks go. While others compute in the threads, what is not known yet goes to
+        processes: in a thread it would only wait for the interpreter's lock.
+        """
+        place = self.router.choose(key)
+        if self._strategy is not Strategy.ADAPTIVE or self.router.share(key) is not None:
+            return place
+        taken = any(
+            there == THREADS and self.router.choose(known) == PROCESSES for there, known in self._where.values()
+        )
+        return PROCESSES if taken else place
 
     def _on_trial(self, key: str) -> bool:
         """Whether enough tasks of a function run to find out what it does, and the rest had better wait for that."""

@@ -71,10 +71,19 @@ class ProcessPool(Executor):
         return self._submit(future, fn, args, kwargs, thorough=True)
 
     def adopt(
-        self, future: TaskFuture[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        future: TaskFuture[Any],
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        thorough: bool = False,
     ) -> None:
-        """Run a task for a future that another executor has handed out already. UnpicklableError if it can't travel."""
-        self._enqueue(ProcessTask(future, self._pack(fn, args, kwargs), False, monotonic()))
+        """Run a task for a future that another executor has handed out already. UnpicklableError if it can't travel.
+
+        `thorough`: as a named task, in no batch and measured in full.
+        """
+        self._enqueue(ProcessTask(future, self._pack(fn, args, kwargs), thorough, monotonic()))
 
     def _enqueue(self, task: ProcessTask) -> None:
         crew = self._crew
