@@ -155,6 +155,9 @@ class AdaptiveCrew:
                 place = self._place(key)
                 if self._inside[place] < self._room[place] and not self._on_trial(key):
                     task = tasks.popleft()
+                    if task.future.done():
+                        task.future.begin(monotonic())  # refuses, and tells those who wait that it was cancelled
+                        return self._take()
                     self._inside[place] += 1
                     self._giving += 1
                     self._where[task.future] = place, key_of(task.function)

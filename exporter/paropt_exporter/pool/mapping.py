@@ -41,19 +41,21 @@ def map_in_order(
 def _results(source: Iterator[Future[Any]], deadline: float | None, buffersize: int | None) -> Iterator[Any]:
     waiting = deque(source if buffersize is None else islice(source, buffersize))
 
-    def take() -> Iterator[Any]:
+    def take() -> Any:
+        result = _result_or_cancel(waiting.popleft(), deadline)
+        if buffersize is not None:
+            waiting.extend(islice(source, 1))
+        return result
+
+    def results() -> Iterator[Any]:
         try:
             while waiting:
-                result = _result_or_cancel(waiting.popleft(), deadline)
-                if buffersize is not None:
-                    waiting.extend(islice(source, 1))
-                yield result
-                del result
+                yield take()  # no name for the result: the consumer alone shall hold it
         finally:
             while waiting:
                 waiting.pop().cancel()
 
-    return take()
+    return results()
 
 
 def _result_or_cancel(future: Future[Any], deadline: float | None) -> Any:

@@ -43,6 +43,7 @@ def main(owner: int) -> None:
     nursery = _Nursery(owner)
     try:
         nursery.serve()
+        nursery.close()
     except _BornError as born:
         born.start()
 
@@ -92,6 +93,9 @@ class _Nursery:
             elif events - {self._wakeup}:
                 self._kill_everything()  # the owner's pidfd
                 return
+
+    def close(self) -> None:
+        self._control.close()
 
     def _obey(self) -> bool:
         try:

@@ -71,16 +71,22 @@ class ThreadMap(Generic[T]):
         index = 0
         try:
             while index < self._total:
-                outcome = self._outcomes.pop(index) if index in self._outcomes else self._wait_for(index)
+                # No name for the result: while the consumer has it, the generator must not hold it too.
+                yield self._take(index)
                 index += 1
-                if self._lazily:
-                    self._read_on()
-                if outcome.__class__ is _Raised:
-                    raise outcome.error
-                yield outcome
-                del outcome
         finally:
             self._crew.cancel_share(self)
+
+    def _take(self, index: int) -> T:
+        outcome = self._outcomes.pop(index) if index in self._outcomes else self._wait_for(index)
+        if self._lazily:
+            self._read_on()
+        if outcome.__class__ is _Raised:
+            try:
+                raise outcome.error
+            finally:
+                del outcome  # the traceback holds this frame: break the cycle
+        return outcome  # type: ignore[no-any-return]  # the function's own value
 
     def work(self, slot: Slot, now: float) -> float:
         """Take items until there are no more, in one of the pool's threads; return the time."""

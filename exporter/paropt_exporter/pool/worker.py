@@ -27,9 +27,11 @@ Outcome = tuple[int, bytes, float, float]  # kind, body, began, ended
 
 def main() -> None:
     """Serve until the pool closes its end."""
-    worker = _Worker(socket.socket(fileno=SOCKET))
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the pool is gone: nobody to tell
-        worker.serve()
+    with (
+        socket.socket(fileno=SOCKET) as connection,
+        contextlib.suppress(BrokenPipeError, ConnectionResetError),  # the pool is gone: nobody to tell
+    ):
+        _Worker(connection).serve()
 
 
 class _Worker:

@@ -1,0 +1,86 @@
+"""AdaptivePool finds the right place and size for work by looking at it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import wait
+
+import pytest
+
+from paropt_exporter.errors import TaskStopped
+from paropt_exporter.pool import AdaptivePool, thread_only
+from paropt_exporter.records import Strategy
+from pool_tasks import HANG_SECONDS, double, nothing, spin
+
+
+def test_each_strategy_does_what_its_name_says() -> None:
+    with AdaptivePool(Strategy.PROCESS, 2) as pool:
+        assert pool.submit(os.getpid).result(HANG_SECONDS) != os.getpid()
+    for strategy in (Strategy.THREAD, Strategy.HYBRID, Strategy.ADAPTIVE, Strategy.SEQUENTIAL):
+        with AdaptivePool(strategy, 2) as pool:
+            assert pool.submit(os.getpid).result(HANG_SECONDS) == os.getpid()
+
+
+def test_sequential_runs_one_after_another_in_order() -> None:
+    order: list[int] = []
+    with AdaptivePool(Strategy.SEQUENTIAL) as pool:
+        for number in range(50):
+            pool.submit(order.append, number) if number % 2 else pool.submit(lambda n=number: order.append(n))
+    assert order == list(range(50))
+
+
+def test_cpu_bound_work_ends_up_in_processes() -> None:
+    with AdaptivePool() as pool:
+        pids = {future.result(HANG_SECONDS) for future in [pool.submit(spin, 0.05) for _ in range(12)]}
+    assert pids - {os.getpid()}
+
+
+def test_waiting_work_gets_a_thread_each_before_the_first_task_ends() -> None:
+    barrier = threading.Barrier(12)  # opens only when all tasks run at once
+    with AdaptivePool() as pool:
+        futures = [pool.submit(barrier.wait, HANG_SECONDS) for _ in range(12)]
+        assert wait(futures, HANG_SECONDS).not_done == set()
+        assert sorted(future.result() for future in futures) == list(range(12))
+
+
+def test_what_may_not_move_stays_in_threads_and_says_why() -> None:
+    lock = threading.Lock()
+
+    def locked() -> int:
+        with lock:
+            return spin(0.01)
+
+    @thread_only
+    def marked() -> int:
+        return spin(0.01)
+
+    with AdaptivePool() as pool:
+        futures = [pool.submit(locked) for _ in range(8)] + [pool.submit(marked) for _ in range(8)]
+        assert {future.result(HANG_SECONDS) for future in futures} == {os.getpid()}
+        reasons = [pool.router.kept(future.label) for future in (futures[0], futures[-1])]
+    assert "can't travel" in reasons[0]
+    assert "thread_only" in reasons[1]
+
+
+def test_a_waiting_task_can_be_cancelled_or_stopped() -> None:
+    release = threading.Event()
+    with AdaptivePool(Strategy.THREAD, 1) as pool:
+        first = pool.submit(release.wait, HANG_SECONDS)
+        cancelled, stopped = pool.submit(nothing), pool.submit(nothing)
+        assert cancelled.cancel()
+        assert pool.stop(stopped, TaskStopped("no longer wanted"))
+        release.set()
+        assert first.result(HANG_SECONDS)
+        assert isinstance(stopped.exception(0), TaskStopped)
+
+
+def test_shutdown_ends_all_that_was_submitted_and_refuses_the_rest() -> None:
+    pool = AdaptivePool()
+    futures = [pool.submit(double, number) for number in range(100)]
+    pool.shutdown(wait=False)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(nothing)
+    pool.shutdown()
+    assert [future.result(0) for future in futures] == [2 * number for number in range(100)]
+    assert (pool.live, pool.busy, pool.waiting) == (0, 0, 0)
