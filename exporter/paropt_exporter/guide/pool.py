@@ -54,7 +54,8 @@ class AdaptiveWorkerPool(Executor):
 
         submit_stage() ──> open ──(its future settles)──> ended, in `metrics` ──> told by wait_all()
 
-    `initial_size`: how many workers; None: from cores, memory and history. ADAPTIVE moves on from there by itself.
+    `initial_size`: how many workers (HYBRID: of each kind); None: from cores, memory and history. ADAPTIVE begins so
+    and moves on by itself.
     Guarantees:
       * Every task of a stage has an entry of its own in `metrics`, however many share a number or a name.
       * What has a settled future is in `metrics`, also when the future told somebody else first.
@@ -73,7 +74,8 @@ class AdaptiveWorkerPool(Executor):
         if initial_size is not None and initial_size < 1:
             raise ValueError(f"initial_size is {initial_size}: expected at least 1, or None to choose one")
         self._beginning = initial_size or WorkerPoolOptimizer.get_optimal_worker_count(self.strategy)
-        self._pool = AdaptivePool(self.strategy.of_pools, _most_workers(self.strategy, initial_size, self._beginning))
+        most = _most_workers(self.strategy, initial_size, self._beginning)
+        self._pool = AdaptivePool(self.strategy.of_pools, most, start=self._beginning)
         self._children = Children()
         self._gil = Router(Strategy.THREAD)
         self._changed = threading.Condition()  # guards: everything below; reentrant, since a callback may cancel
@@ -225,8 +227,8 @@ class AdaptiveWorkerPool(Executor):
 
 
 def _most_workers(strategy: ParallelizationStrategy, asked: int | None, beginning: int) -> int | None:
-    """Return the bound that the real pool gets: none of ours where it chooses well by itself."""
-    if asked is None and strategy in (ParallelizationStrategy.ADAPTIVE, ParallelizationStrategy.HYBRID):
+    """Return the bound that the real pool gets: None where it finds its size, or a size for each kind, by itself."""
+    if strategy is ParallelizationStrategy.ADAPTIVE or (strategy is ParallelizationStrategy.HYBRID and asked is None):
         return None
     return beginning
 
@@ -237,7 +239,7 @@ def _measured(future: TaskFuture[Any], watched: Watched) -> Measurement:
     if found is None:
         now = monotonic()
         began = future.started_seconds
-        worker = "" if began is None else "lost"
+        worker = "" if began is None else "unknown"
         return Measurement(worker=worker, pid=0, started_seconds=began or now, ended_seconds=now)
     if watched.own_cpu_seconds is None:
         return found
