@@ -50,7 +50,7 @@ class SlotTimes:
     """
 
     total: Use = Use()
-    _began: dict[str, Use] = field(default_factory=dict)
+    _began: dict[str, Use] | None = None  # None: between batches
     _rested: dict[str, Use] = field(default_factory=dict)
 
     def begin(self, pools: Sequence[HasStatistics]) -> None:
@@ -66,6 +66,8 @@ class SlotTimes:
     def now(self, pools: Sequence[HasStatistics]) -> Use:
         """Return the total with the batch so far."""
         found = self.total
+        if self._began is None:
+            return found
         for pool in pools:
             began, rested, use = self._began.get(pool.name, Use()), self._rested.get(pool.name), _use(pool)
             if rested is not None and use.busy_seconds <= rested.busy_seconds:
@@ -76,7 +78,7 @@ class SlotTimes:
 
     def end(self, pools: Sequence[HasStatistics]) -> None:
         self.total = self.now(pools)
-        self.begin(())
+        self._began = None
 
 
 def _use(pool: HasStatistics) -> Use:
