@@ -58,6 +58,17 @@ LEFT_OUT: dict[str, str] = {
     "test_thread_pool.ThreadPoolExecutorTest.test_default_workers": "reads _max_workers",
     "test_thread_pool.ThreadPoolExecutorTest.test_saturation": "reads _threads",
     "test_thread_pool.ThreadPoolExecutorTest.test_idle_thread_reuse": "reads _threads",
+    "test_init.ThreadPoolFailingInitializerTest": "reads _broken",
+    "test_init.FailingInitializerResourcesTest": "passes multiprocessing objects through initargs",
+    "test_process_pool.ProcessPoolForkProcessPoolExecutorTest.test_idle_process_reuse_one": "reads _processes",
+    "test_process_pool.ProcessPoolForkProcessPoolExecutorTest.test_idle_process_reuse_multiple": "reads _processes",
+    "test_process_pool.ProcessPoolForkProcessPoolExecutorTest.test_killed_child": "reads _processes",
+    "test_process_pool.ProcessPoolSpawnProcessPoolExecutorTest.test_idle_process_reuse_one": "reads _processes",
+    "test_process_pool.ProcessPoolSpawnProcessPoolExecutorTest.test_idle_process_reuse_multiple": "reads _processes",
+    "test_process_pool.ProcessPoolSpawnProcessPoolExecutorTest.test_killed_child": "reads _processes",
+    "test_process_pool.ProcessPoolForkserverProcessPoolExecutorTest.test_idle_process_reuse_one": "reads _processes",
+    "test_process_pool.ProcessPoolForkserverProcessPoolExecutorTest.test_idle_process_reuse_multiple": "reads _processes",
+    "test_process_pool.ProcessPoolForkserverProcessPoolExecutorTest.test_killed_child": "reads _processes",
 }
 
 MODULES = (

@@ -228,6 +228,14 @@ def test_a_map_keeps_order_and_stops_at_an_error() -> None:
             next(results)
 
 
+def test_a_map_that_nobody_reads_is_run_all_the_same() -> None:
+    for _ in range(50):
+        seen: list[int] = []
+        with ThreadPool(4) as pool:
+            pool.map(seen.append, range(20))
+        assert sorted(seen) == list(range(20))
+
+
 def test_a_map_gives_up_at_its_timeout() -> None:
     release = threading.Event()
     with ThreadPool(2) as pool:

@@ -281,10 +281,8 @@ class ProcessCrew:
     def settle_unbegun(self, task: ProcessTask, error: BaseException) -> None:
         stopped = task.future.stop(error)
         with self.lock:
-            if stopped:
-                self.ledger.gone.errors += 1
-            else:
-                self.ledger.gone.cancelled += 1
+            self.ledger.gone.errors += stopped
+            self.ledger.gone.cancelled += not stopped
 
     def close(self, *, cancel_futures: bool = False, refusal: str = _REFUSAL) -> None:
         with self.lock:
@@ -304,10 +302,7 @@ class ProcessCrew:
                 self.ledger.gone.cancelled += 1
 
     def _drain(self) -> list[ProcessTask]:
-        left = []
-        while self.queue:
-            left.append(self.queue.popleft())
-        return left
+        return [self.queue.popleft() for _ in range(len(self.queue))]
 
     def join(self) -> None:
         for thread in tuple(self._threads):

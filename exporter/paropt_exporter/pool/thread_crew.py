@@ -125,10 +125,10 @@ class ThreadCrew:
     def refuse(self) -> NoReturn:
         raise self._refusal
 
-    def wake(self, item: Task | Share) -> None:
+    def wake(self, item: Task | Share | None = None) -> None:
         """Have a parked thread look at the queue. Raise where the pool was closed before `item` could be taken."""
         with self.lock:
-            if self.closed and item in self.queue:
+            if item is not None and self.closed and item in self.queue:
                 self.queue.remove(item)
                 self.refuse()
             self._wake_next()

@@ -127,7 +127,7 @@ class ThreadMap(Generic[T]):
         queue = self._crew.queue
         (queue.appendleft if first else queue.append)(self)
         if self._crew.wakeable:
-            self._crew.wake(self)
+            self._crew.wake(None if first else self)  # what was accepted goes on after the pool was closed
 
     def _read_on(self) -> None:
         for item in islice(self._source, 1):
