@@ -30,7 +30,7 @@ from paropt_exporter.signals import Signals
 log = logging.getLogger(__name__)
 
 AUTO_LANE = "auto"
-EXIT_FAILED, EXIT_HISTORY, EXIT_CRITICAL, EXIT_SIGNAL_BASE = 1, 3, 4, 128
+EXIT_FAILED, EXIT_UNWRITTEN, EXIT_CRITICAL, EXIT_SIGNAL_BASE = 1, 3, 4, 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,10 @@ class Request:
 
 class Screen(Observer, Protocol):
     """Where a person watches: an observer that is also told what no record says."""
+
+    @property
+    def fault(self) -> str | None:
+        """Why a summary could not be written, if one couldn't."""
 
     def say(self, sentence: str) -> None:
         """Show one line."""
@@ -247,6 +251,7 @@ class Exporter:
             emit=self._observers.emit,
             clock=self._clock,
             run_id=run.run_id,
+            known_shares=self._history.cpu_shares(plan.lane),
         )
 
     def _make_metrics(self, plan: Plan) -> Metrics:
@@ -304,8 +309,8 @@ class Exporter:
         return None if every is None else max(0.0, began + every - self._clock.monotonic())
 
     def _code(self, record: RunRecord) -> int:
-        if self._history.broken:
-            return EXIT_HISTORY
+        if self._history.broken or self._screen.fault:
+            return EXIT_UNWRITTEN
         if record.critical_sla:
             return EXIT_CRITICAL
         return 0 if record.result is Result.SUCCESS else EXIT_FAILED

@@ -77,7 +77,11 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningTask:
-    """A task that a pool is running now, as measured up to this moment."""
+    """A task that a pool is running now.
+
+    `measured_seconds` is when its numbers were taken: None for this very moment, 0 for not yet. A command's are told
+    when they have moved, so numbers that stay old say that it waits.
+    """
 
     label: str
     worker: str
@@ -85,6 +89,7 @@ class RunningTask:
     cpu_seconds: float
     memory_bytes: int
     run_delay_seconds: float = 0.0
+    measured_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
+
 from paropt_exporter.control import InnerLoop
 from paropt_exporter.control.shares import ShareMeter
 from paropt_exporter.engine import Demand
@@ -104,8 +106,16 @@ def test_the_loop_keeps_to_the_bounds_of_the_config() -> None:
     assert lane.size == 10
 
 
-def running(label: str, cpu_seconds: float) -> RunningTask:
-    return RunningTask(label=label, worker="w", started_seconds=0.0, cpu_seconds=cpu_seconds, memory_bytes=0)
+def running(label: str, cpu_seconds: float, *, delay: float = 0.0, at: float | None = None) -> RunningTask:
+    return RunningTask(
+        label=label,
+        worker="w",
+        started_seconds=10.0,
+        cpu_seconds=cpu_seconds,
+        memory_bytes=0,
+        run_delay_seconds=delay,
+        measured_seconds=at,
+    )
 
 
 def test_a_share_is_told_after_a_window_and_stays_with_the_stage_when_its_task_has_ended() -> None:
@@ -113,8 +123,43 @@ def test_a_share_is_told_after_a_window_and_stays_with_the_stage_when_its_task_h
     meter.look([running("a[0]", 1.0)], 10.0)
     assert meter.of_task("a[0]") is None
     meter.look([running("a[0]", 1.1)], 10.2)
-    assert round(meter.of_task("a[0]") or 0, 6) == 0.5
+    assert meter.of_task("a[0]") == pytest.approx(0.5)
     meter.look([], 10.3)
     assert meter.of_task("a[0]") is None
-    assert round(meter.of_stage("a") or 0, 6) == 0.5
+    assert meter.of_stage("a") == pytest.approx(0.5)
     assert meter.of_stage("b") is None
+
+
+def test_time_spent_waiting_for_a_core_is_no_waiting_of_the_tasks_own() -> None:
+    meter = ShareMeter()
+    meter.look([running("a", 0.0)], 10.0)
+    meter.look([running("a", 0.1, delay=0.1)], 10.2)
+    assert meter.of_task("a") == pytest.approx(1.0)
+
+
+def test_a_command_that_was_not_measured_yet_is_unknown_however_long() -> None:
+    meter = ShareMeter()
+    for moment in (10.0, 10.5, 11.0):
+        meter.look([running("a", 0.0, at=0.0)], moment)
+    assert meter.of_task("a") is None
+
+
+def test_a_young_command_without_news_is_seen_to_wait() -> None:
+    meter = ShareMeter()
+    meter.look([running("a", 0.01, at=10.02)], 10.03)
+    assert meter.of_task("a") is None
+    meter.look([running("a", 0.01, at=10.02)], 10.12)
+    assert (meter.of_task("a") or 1.0) < 0.1
+
+
+def test_an_older_command_without_news_may_still_use_what_makes_no_news() -> None:
+    meter = ShareMeter()
+    meter.look([running("a", 5.0, at=20.0)], 20.0)
+    meter.look([running("a", 5.0, at=20.0)], 20.1)
+    assert meter.of_task("a") == pytest.approx(0.5)
+    meter.look([running("a", 5.0, at=20.0)], 21.0)
+    assert meter.of_task("a") == pytest.approx(0.05)
+
+
+def test_shares_of_earlier_runs_are_known_before_the_first_look() -> None:
+    assert ShareMeter({"a": 0.02}).of_stage("a") == 0.02

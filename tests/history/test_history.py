@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,16 @@ def test_the_expected_duration_is_the_median_of_the_last_ten_good_runs(history: 
         keep(history, *whole_run(f"r{number:02}", at=START + number, seconds=float(seconds)))
     assert history.expected("standard") == {"lint": 5.5}
     assert history.expected("docs") == {}
+
+
+def test_the_share_of_a_core_leaves_out_the_wait_for_one(history: History) -> None:
+    keep(
+        history,
+        run_started(),
+        replace(task("burns"), ended_seconds=4.0, started_seconds=0.0, cpu_seconds=1.0, run_delay_seconds=3.0),
+        replace(task("waits"), ended_seconds=4.0, started_seconds=0.0, cpu_seconds=0.2, run_delay_seconds=0.0),
+    )
+    assert history.cpu_shares("standard") == {"burns": 1.0, "waits": 0.05}
 
 
 def test_failed_stages_are_those_of_the_lanes_last_run(history: History) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from paropt_exporter.clock import Clock
@@ -14,7 +15,7 @@ from paropt_exporter.engine import Demand
 from paropt_exporter.plan import Bounds
 from paropt_exporter.records import Decision, Event, RunningTask
 
-TICK_SECONDS = 0.05  # lanes of a few seconds gain nothing from a slower eye; one look costs about 0.1 ms
+TICK_SECONDS = 0.03  # lanes of a few seconds gain nothing from a slower eye; one look costs about 0.1 ms
 STABLE_SECONDS = 10.0  # a smaller size must have been enough for this long before workers are given back
 _RESERVE_BYTES = 256 << 20  # memory that no new worker may take
 
@@ -57,6 +58,7 @@ class InnerLoop:
         emit: Callable[[Event], None],
         clock: Clock,
         run_id: str,
+        known_shares: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self._run = run
         self._pools = pools
@@ -66,7 +68,7 @@ class InnerLoop:
         self._emit = emit
         self._clock = clock
         self._run_id = run_id
-        self._meter = ShareMeter()
+        self._meter = ShareMeter(known_shares)
         self._wanted: deque[tuple[float, int]] = deque()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="paropt-control", daemon=True)

@@ -119,6 +119,22 @@ def expected(connection: sqlite3.Connection, project: str, lane: str) -> Mapping
     return {stage: median(values) for stage, values in durations.items()}
 
 
+def cpu_shares(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
+    """Return for each stage c = cpu / (wall - run delay) over the tasks of its last runs that ended by themselves.
+
+    Without the run delay, tasks that shared a core would look as if they waited, and be given more company still.
+    """
+    query = """
+    SELECT stage, sum(tasks.cpu), sum(max(tasks.cpu, tasks.duration - tasks.run_delay)) FROM tasks
+      WHERE result IN (?, ?) AND run_id IN
+        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY started_ts DESC LIMIT ?)
+      GROUP BY stage
+    """
+    ended = (Result.SUCCESS.value, Result.FAILURE.value)
+    found = connection.execute(query, (*ended, project, lane, EXPECTED_RUNS))
+    return {stage: cpu / wall for stage, cpu, wall in found if wall > 0}
+
+
 def failed_stages(connection: sqlite3.Connection, project: str, lane: str) -> frozenset[str] | None:
     """Return the stages that the lane's last run left undone; None if no run of it has ended.
 

@@ -105,6 +105,11 @@ class History:
         with self._lock:
             return queries.expected(self._connection, self._project, lane)
 
+    def cpu_shares(self, lane: str) -> Mapping[str, float]:
+        """Return for each stage of the lane the part of a core that one of its tasks used in its last ten runs."""
+        with self._lock:
+            return queries.cpu_shares(self._connection, self._project, lane)
+
     def failed_stages(self, lane: str) -> frozenset[str] | None:
         """Return the stages that the lane's last run left undone, or None if no run of it is known."""
         with self._lock:

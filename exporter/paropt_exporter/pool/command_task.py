@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ class Usage:
     run_delay_seconds: float = 0.0
     memory_bytes: int = 0
     memory_peak_bytes: int = 0
+    measured_seconds: float = 0.0  # when the guardian told it; 0: not yet
 
     def after(self, earlier: Usage) -> Usage:
         """Return the sum of this and of the steps before."""
@@ -40,6 +42,7 @@ class Usage:
             run_delay_seconds=earlier.run_delay_seconds + self.run_delay_seconds,
             memory_bytes=self.memory_bytes,
             memory_peak_bytes=max(earlier.memory_peak_bytes, self.memory_peak_bytes),
+            measured_seconds=self.measured_seconds or earlier.measured_seconds,
         )
 
 
@@ -190,7 +193,13 @@ class CommandTask:
     def _note(self, frame: dict[str, Any]) -> None:  # Any: what JSON gives
         if "usage" in frame:
             self.pid, cpu, delay, memory, peak = frame["usage"]
-            usage = Usage(cpu_seconds=cpu, run_delay_seconds=delay, memory_bytes=memory, memory_peak_bytes=peak)
+            usage = Usage(
+                cpu_seconds=cpu,
+                run_delay_seconds=delay,
+                memory_bytes=memory,
+                memory_peak_bytes=peak,
+                measured_seconds=time.monotonic(),
+            )
             with self._lock:
                 self._latest = usage
 

@@ -159,6 +159,7 @@ class CommandPool:
                 cpu_seconds=(usage := task.usage()).cpu_seconds,
                 memory_bytes=usage.memory_bytes,
                 run_delay_seconds=usage.run_delay_seconds,
+                measured_seconds=usage.measured_seconds,
             )
             for task in tasks
         )

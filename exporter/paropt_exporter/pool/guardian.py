@@ -168,7 +168,7 @@ class Guardian:
         if due:
             self._next_usage = now + _USAGE_SECONDS
         for command in self._commands.values():
-            if due or command.moved:
+            if due or command.moved(now):
                 command.tell_usage()
 
     def _ended(self, command: Command) -> None:
