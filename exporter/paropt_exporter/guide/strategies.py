@@ -13,7 +13,6 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from paropt_exporter import host
-from paropt_exporter.engine.bottlenecks import SATURATED_RATIO
 from paropt_exporter.records import Result, Strategy
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ _EXTRA_THREADS = 4  # as the standard library's pool: some wait while others wor
 _PROCESS_BYTES = 64 * 1024**2  # a worker with a few libraries loaded; more than that is the task's own
 _MEMORY_SHARE = 0.5  # of what is free: the other half is for the tasks
 _WANTED_BUSY_RATIO = 0.8  # busy enough to pay, with room for a longer stage
+_SLACK = 0.1  # of a worker: not worth another one
 _RUNS = 10
 
 
@@ -77,7 +77,7 @@ def optimal_size(
             size, most = cores, MOST_THREADS
         case ParallelizationStrategy.THREAD_POOL | ParallelizationStrategy.HYBRID:
             size, most = cores + _EXTRA_THREADS, MOST_THREADS
-    return max(1, min(math.ceil(median(known)) if known else size, most))
+    return max(1, min(math.ceil(median(known) - _SLACK) if known else size, most))
 
 
 def _processes_in(memory_bytes: int) -> int:
@@ -89,7 +89,7 @@ def _slots_wanted(run: RunSummary) -> float | None:
     if run.result is not Result.SUCCESS or run.duration_seconds <= 0 or run.busy_ratio <= 0:
         return None
     running = run.sequential_seconds / run.duration_seconds  # tasks at once, on average
-    if run.busy_ratio > SATURATED_RATIO:
+    if any(found.kind == "saturated" for found in run.bottlenecks):
         return running / run.busy_ratio + 1
     return running / _WANTED_BUSY_RATIO
 

@@ -1,0 +1,102 @@
+"""The profiler says what a function does and where it belongs, and reports one that fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from itertools import count
+from time import thread_time
+
+import pytest
+
+from paropt_exporter import ParallelizationProfiler, ParallelizationStrategy
+from paropt_exporter.pool import thread_only
+
+BURNER = "import time\nwhile time.process_time() < 0.15: pass"
+
+
+def compute() -> None:
+    until = thread_time() + 0.1
+    while thread_time() < until:
+        pass
+
+
+def test_a_function_that_computes_belongs_in_processes() -> None:
+    profile = ParallelizationProfiler().profile_stage(4, "compute", compute)
+    assert profile["recommended_strategy"] == ParallelizationStrategy.PROCESS_POOL.value
+    assert profile["parallelizable"] is True
+    assert profile["avg_cpu_percent"] > 50
+    assert profile["avg_duration_seconds"] >= 0.1
+    assert profile["iterations"] == 3
+
+
+def test_a_function_that_waits_belongs_in_threads() -> None:
+    profile = ParallelizationProfiler().profile_stage(2, "wait", threading.Event().wait, 0.05)
+    assert profile["recommended_strategy"] == "thread_pool"
+    assert profile["avg_cpu_percent"] < 20
+    assert profile["parallelizable"] is True
+
+
+def test_a_function_whose_child_processes_compute_belongs_in_threads_and_their_cpu_counts() -> None:
+    profile = ParallelizationProfiler(2).profile_stage(
+        3, "child", subprocess.run, [sys.executable, "-c", BURNER], check=True
+    )
+    assert profile["recommended_strategy"] == "thread_pool"
+    assert profile["avg_cpu_percent"] * profile["avg_duration_seconds"] == pytest.approx(15, abs=4)
+
+
+def test_a_function_that_computes_but_may_not_leave_its_process_gains_nothing() -> None:
+    lock = threading.Lock()
+
+    def guarded() -> None:
+        with lock:
+            compute()
+
+    profiler = ParallelizationProfiler(1)
+    for number, function in ((2, guarded), (3, thread_only(lambda: compute()))):
+        profile = profiler.profile_stage(number, "stays", function)
+        assert profile["recommended_strategy"] == "sequential"
+        assert profile["parallelizable"] is False
+    assert "can't travel between processes" in profiler.profile_results[2]["reason"]
+    assert "thread_only" in profiler.profile_results[3]["reason"]
+
+
+def test_a_failing_function_is_reported() -> None:
+    profile = ParallelizationProfiler().profile_stage(5, "broken", int, "no number")
+    assert profile["error_message"].startswith("ValueError: invalid literal")
+    assert (profile["failed_iterations"], profile["parallelizable"]) == (3, False)
+    assert profile["avg_duration_seconds"] >= 0
+
+
+def test_a_function_that_fails_now_and_then_is_measured_by_the_calls_that_succeeded() -> None:
+    calls = count()
+
+    def flaky() -> None:
+        if next(calls) == 1:
+            raise OSError("busy")
+        threading.Event().wait(0.05)
+
+    profile = ParallelizationProfiler(3).profile_stage(5, "flaky", flaky)
+    assert (profile["failed_iterations"], profile["error_message"]) == (1, "OSError: busy")
+    assert profile["avg_duration_seconds"] >= 0.05
+
+
+def test_the_variability_is_the_standard_deviation_of_the_durations() -> None:
+    seconds = iter([0.05, 0.15])
+    profile = ParallelizationProfiler(2).profile_stage(2, "varies", lambda: threading.Event().wait(next(seconds)))
+    assert profile["variability_seconds"] == pytest.approx(0.05, abs=0.02)
+
+
+def test_a_profiler_keeps_each_stage_s_latest_profile() -> None:
+    profiler = ParallelizationProfiler(1)
+    profiler.profile_stage(2, "old", int)
+    latest = profiler.profile_stage(2, "new", int)
+    profiler.profile_stage(3, "other", int)
+    assert sorted(profiler.profile_results) == [2, 3]
+    assert profiler.profile_results[2] is latest
+
+
+def test_no_iterations_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected at least 1"):
+        ParallelizationProfiler(0)
