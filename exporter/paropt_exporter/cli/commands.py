@@ -58,7 +58,7 @@ def _plan(flags: argparse.Namespace) -> int:
     from paropt_exporter.history import History
 
     loaded = config.read(_config_path(flags), root=Path.cwd())
-    lane = flags.lane or DEFAULT_LANE
+    lane = _lane(flags)
     if lane == AUTO_LANE:
         lane, why = select(loaded.root)
         print(f"lane {lane}: {why}", file=sys.stderr)
@@ -79,6 +79,9 @@ def _history(flags: argparse.Namespace) -> int:
     if not loaded.history_path.exists():
         raise UsageError(f"no history yet at {loaded.history_path}: run a lane first")
     with closing(History(loaded.history_path, project=loaded.project, clock=SystemClock())) as history:
+        # A lane that the config no longer has may well have had runs.
+        if flags.lane is not None and flags.lane not in loaded.lanes and not history.runs(flags.lane, limit=1):
+            raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
         return command.run(
             history,
             lane=flags.lane,
@@ -105,20 +108,24 @@ def _run_lane(flags: argparse.Namespace) -> int:
     request = Request(
         config_path=_config_path(flags),
         root=Path.cwd(),
-        lane=flags.lane or DEFAULT_LANE,
+        lane=_lane(flags),
         once=once,
         every_seconds=_duration("--every", flags.every),
         linger_seconds=_duration("--web.linger", flags.web_linger),
         failed_only=flags.failed,
         fail_fast=True if flags.fail_fast else False if flags.keep_going else None,
         strategy=Strategy(flags.strategy) if flags.strategy else None,
-        workers=plans.bounds(flags.workers) if flags.workers else None,
+        workers=plans.bounds(flags.workers) if flags.workers is not None else None,
         addresses=tuple(flags.web_listen_address or ()),
         telemetry_path=flags.web_telemetry_path,
-        max_requests=_positive("--web.max-requests", flags.web_max_requests) if flags.web_max_requests else None,
+        max_requests=_count("--web.max-requests", flags.web_max_requests),
         exporter_metrics=False if flags.web_disable_exporter_metrics else None,
     )
     return run_lane(request, watching)
+
+
+def _lane(flags: argparse.Namespace) -> str:
+    return DEFAULT_LANE if flags.lane is None else str(flags.lane)
 
 
 def _duration(flag: str, text: str | None) -> float | None:
@@ -132,7 +139,9 @@ def _duration(flag: str, text: str | None) -> float | None:
         raise UsageError(f"{flag}: {error}") from None
 
 
-def _positive(flag: str, text: str) -> int:
+def _count(flag: str, text: str | None) -> int | None:
+    if text is None:
+        return None
     if not text.isdecimal() or not 1 <= int(text) <= 1000:
         raise UsageError(f"{flag}: {text!r} is not a whole number from 1 to 1000")
     return int(text)

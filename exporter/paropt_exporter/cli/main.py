@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from paropt_exporter._version import __version__
-from paropt_exporter.errors import ParoptError
+from paropt_exporter.cli import streams
+from paropt_exporter.errors import ConfigError, ParoptError
 
 PROGRAM = "paropt-exporter"
 EXIT_USAGE, EXIT_INTERNAL, EXIT_PIPE, EXIT_INTERRUPTED = 2, 3, 141, 130
@@ -21,32 +22,37 @@ written, 4 critical SLA violation, 1 a stage failed, 0 success.  Start with: par
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; the one place where errors end."""
+    streams.prepare()
     flags = parser().parse_args(arguments)
     try:
         code = _dispatch(flags)
-        sys.stdout.flush()
+        _flush()
         return code
     except ParoptError as error:
-        print(f"{PROGRAM}: {error}" if "\n" not in str(error) else str(error), file=sys.stderr)
+        _complain(str(error) if isinstance(error, ConfigError) else f"{PROGRAM}: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        _forget_stdout()
+        streams.forget(sys.stdout)
         return EXIT_PIPE
     except Exception as error:  # the boundary: a fault of ours is one line, and a traceback where it was asked for
         if flags.log_level == "debug":
             raise
-        print(
-            f"{PROGRAM}: internal error: {type(error).__name__}: {error} (--log.level debug shows where)",
-            file=sys.stderr,
-        )
+        _complain(f"{PROGRAM}: internal error: {type(error).__name__}: {error} (--log.level debug shows where)")
         return EXIT_INTERNAL
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """argparse's, whose errors are one line: a page of usage hides the line that says what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"{PROGRAM}: {message} ({self.prog} --help shows what there is)\n")
+
+
+def parser() -> Parser:
     """Return the whole parser; also what completion scripts and the documentation are made from."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog=PROGRAM,
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -61,9 +67,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _global_flags(*, defaults: bool) -> argparse.ArgumentParser:
+def _global_flags(*, defaults: bool) -> Parser:
     """Flags that stand before or after a sub-command; there they keep quiet unless given."""
-    flags = argparse.ArgumentParser(add_help=False, argument_default=None if defaults else argparse.SUPPRESS)
+    flags = Parser(add_help=False, argument_default=None if defaults else argparse.SUPPRESS)
     group = flags.add_argument_group("everywhere")
     group.add_argument(
         "--config.file",
@@ -123,8 +129,8 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    def add(name: str, help_text: str) -> argparse.ArgumentParser:
+def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
+    def add(name: str, help_text: str) -> Parser:
         return commands.add_parser(
             name,
             help=help_text,
@@ -165,6 +171,16 @@ def _dispatch(flags: argparse.Namespace) -> int:
     return commands.run(flags)
 
 
-def _forget_stdout() -> None:
-    """Let the interpreter's last flush go nowhere: the reader of our output has gone."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        streams.forget(sys.stdout)
+        raise ParoptError(f"cannot write to standard output: {error.strerror}") from None
+
+
+def _complain(text: str) -> None:
+    """Say it on stderr if anybody can hear it; the exit code says it anyway."""
+    streams.Sink(sys.stderr).line(text)

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli import summary
+from paropt_exporter.cli.streams import Sink
 from paropt_exporter.plan import Plan
 from paropt_exporter.records import (
     Decision,
@@ -39,8 +40,8 @@ class Screen:
     """
 
     def __init__(self, *, out: TextIO, err: TextIO, verbose: bool, json_output: bool) -> None:
-        self._out = out
-        self._err = err
+        self._out = Sink(out)
+        self._err = Sink(err)
         self._verbose = verbose
         self._json_output = json_output
         self._failed: dict[str, TaskRecord] = {}
@@ -48,13 +49,19 @@ class Screen:
         self._lock = threading.Lock()  # guards: writing
         self._progress: _Table | _SignOfLife | None = None
 
+    @property
+    def fault(self) -> str | None:
+        """Why a summary could not be written, if one couldn't."""
+        return self._out.fault
+
     def say(self, sentence: str) -> None:
         self._line(sentence)
 
     def begin(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         self._failed = {}
-        self._line(f"lane {plan.lane}: {sum(not stage.skip for stage in plan.stages)} stages, {plan.strategy.value}")
-        self._progress = _Table(live) if self._err.isatty() else _SignOfLife(live, self._line)
+        stages = sum(not stage.skip for stage in plan.stages)
+        self._line(f"lane {plan.lane}: {stages} stage{'' if stages == 1 else 's'}, {plan.strategy.value}")
+        self._progress = _Table(live) if self._err.is_terminal else _SignOfLife(live, self._line)
 
     def observe(self, event: Event) -> None:
         match event:
@@ -79,9 +86,11 @@ class Screen:
     def end(self, record: RunRecord, *, metrics_url: str) -> None:
         self._stop_progress()
         if self._json_output:
-            print(json.dumps(summary.as_json(record), default=str), file=self._out, flush=True)
+            self._out.line(json.dumps(summary.as_json(record), default=str))
         else:
-            print(summary.text(record, self._failed, metrics_url=metrics_url), file=self._out, flush=True)
+            self._out.line(summary.text(record, self._failed, metrics_url=metrics_url))
+        if self._out.fault is not None:
+            self._line(f"the summary could not be written: {self._out.fault}")
 
     def _task(self, record: TaskRecord) -> None:
         if record.result.bad and record.final:
@@ -116,7 +125,7 @@ class Screen:
             if isinstance(self._progress, _Table):
                 self._progress.print(text)
             else:
-                print(f"{datetime.now().astimezone():%H:%M:%S} {text}", file=self._err, flush=True)
+                self._err.line(f"{datetime.now().astimezone():%H:%M:%S} {text}")
 
     def _stop_progress(self) -> None:
         progress, self._progress = self._progress, None

@@ -1,0 +1,83 @@
+"""Make standard output and error writable in any locale, and bearable when their reader has gone."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+_FALLBACK = "paropt-spelled"
+_SPELLED = {"·": "-", "…": "...", "—": "-"}  # what we print ourselves; anything else becomes a question mark
+_LAST_STANDARD_DESCRIPTOR = 2
+
+
+def prepare() -> None:
+    """Let printing never fail for what is printed, nor for a stream that was closed before we came."""
+    _occupy_standard_descriptors()
+    codecs.register_error(_FALLBACK, _spelled)
+    sys.stdout, sys.stderr = _usable(sys.stdout), _usable(sys.stderr)
+
+
+def forget(stream: TextIO) -> None:
+    """Let what is still buffered, and all that follows, go nowhere, so that the interpreter's last flush succeeds."""
+    with suppress(OSError, ValueError):  # a stream without a descriptor, or a closed one: nothing to flush
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+class Sink:
+    """A stream for lines, given up at its first fault: who watches must not hurt the work.
+
+    `fault` is why it was given up, if that is a fault at all: a reader that left (`| head`) has seen enough.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.fault: str | None = None
+        self._stream = stream
+        self._open = True
+
+    @property
+    def is_terminal(self) -> bool:
+        return self._open and self._stream.isatty()
+
+    def line(self, text: str) -> None:
+        """Print a line, or nothing once the stream was given up."""
+        if not self._open:
+            return
+        try:
+            print(text, file=self._stream, flush=True)
+        except BrokenPipeError:
+            self._give_up()
+        except (OSError, ValueError) as error:
+            self.fault = str(error)
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._open = False
+        forget(self._stream)
+
+
+def _occupy_standard_descriptors() -> None:
+    """Else the first file opened gets the number of a closed standard stream, and children would write into it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST_STANDARD_DESCRIPTOR:
+        pass
+    os.close(descriptor)
+
+
+def _usable(stream: TextIO | None) -> TextIO:
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 -- it lives as long as the process
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors=_FALLBACK)
+    return stream
+
+
+def _spelled(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    unwritable = error.object[error.start : error.end]
+    return "".join(_SPELLED.get(character, "?") for character in unwritable), error.end
