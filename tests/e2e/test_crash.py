@@ -1,0 +1,109 @@
+"""The exporter is killed in the middle of a run, or runs beside another one: nothing is orphaned, nothing is lost."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+import projects
+from command_scripts import wait_until_gone
+from real_servers import HANG_SECONDS, run, serving
+
+STAGES = """
+    name: done_before, run: "echo >> done", shell: true
+    name: broken_before, run: "test -e mended", shell: true
+    name: under_way, run: sh under_way.sh, needs: [done_before]
+    name: in_python, call: "calls:nap", needs: [done_before]
+    name: never_begun, run: "true", needs: [under_way]
+"""
+UNDER_WAY = """
+test -e mended && exit
+(trap '' TERM HUP; echo $$ > shell; exec sleep 60) & sleep 60
+"""
+CALLS = """
+    import os, pathlib, time
+    def nap():
+        pathlib.Path("napping").write_text(str(os.getpid()))
+        if not pathlib.Path("mended").exists():
+            time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with one good run, and one whose exporter was killed while a grandchild and a worker process ran."""
+    folder = projects.write(tmp_path_factory.mktemp("killed"), STAGES, calls=CALLS)
+    (folder / "under_way.sh").write_text(UNDER_WAY)
+    (folder / "mended").touch()
+    assert run(folder, "--once", "--strategy", "process", projects.ANY_PORT).returncode == 0
+    (folder / "mended").unlink()
+    (folder / "napping").unlink()
+    with serving(folder, projects.ANY_PORT, "--strategy", "process", "--workers", "4") as command:
+        projects.pid_in(folder / "shell")
+        projects.pid_in(folder / "napping")
+        left = projects.processes_in(folder)
+        assert len(left) >= 5  # exporter, shell, two sleeps, worker
+        command.process.send_signal(signal.SIGKILL)
+        command.process.communicate(timeout=HANG_SECONDS)
+        assert wait_until_gone(left, 5.0) == []
+    return folder
+
+
+def test_kill_9_of_the_exporter_leaves_no_orphan_and_is_told_at_the_next_start(killed: Path) -> None:
+    assert projects.processes_in(killed) == []
+    with serving(killed, projects.ANY_PORT, "--lane", "docs") as command:  # another lane: the history is the project's
+        projects.whole_summary(command)
+        samples = projects.scraped(projects.url(killed))
+        command.stop()
+    (told,) = (line for line in projects.messages(killed).splitlines() if "was interrupted" in line)
+    assert "the run of standard begun 20" in told
+    assert "under_way" in told
+    assert "in_python" in told
+    assert "done_before" not in told
+    assert samples["paropt_runs_total", "docs", "failure"] == 1
+
+
+def test_after_kill_9_totals_and_earlier_runs_are_intact(killed: Path) -> None:
+    first, second = (one for one in projects.runs(killed) if one["lane"] == "standard")
+    assert first["result"] == "success"
+    assert (second["result"], second["interrupted"]) == ("cancellation", True)
+    stages = projects.stages(second)
+    assert stages["done_before"] == ("success", "")
+    assert stages["broken_before"] == ("failure", "exit 1")
+    assert {stage for stage, (result, _) in stages.items() if result == "cancellation"} >= {"under_way", "in_python"}
+
+
+def test_failed_runs_just_what_was_interrupted_and_failed_and_what_needs_it(killed: Path) -> None:
+    (killed / "mended").touch()
+    before = (killed / "done").read_text()
+    again = run(killed, "--once", "--failed", "--strategy", "process", projects.ANY_PORT)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert projects.stages(projects.runs(killed)[-1]).keys() == {
+        "broken_before",
+        "under_way",
+        "in_python",
+        "never_begun",
+    }
+    assert (killed / "done").read_text() == before
+
+
+def test_two_exporters_at_once_share_one_history_and_their_totals_add_up(tmp_path: Path) -> None:
+    projects.write(
+        tmp_path,
+        'name: meets, run: "echo $$ >> here; until [ $(wc -l < here) -ge 2 ]; do sleep 0.02; done", shell: true',
+    )
+    (tmp_path / "here").touch()
+    with (
+        serving(tmp_path, "--once", projects.ANY_PORT) as one,
+        serving(tmp_path, "--once", projects.ANY_PORT) as other,
+    ):
+        assert "standard succeeded" in one.summary()
+        assert "standard succeeded" in other.summary()
+        assert (one.process.wait(HANG_SECONDS), other.process.wait(HANG_SECONDS)) == (0, 0)
+    assert [one["result"] for one in projects.runs(tmp_path)] == ["success", "success"]
+    with serving(tmp_path, projects.ANY_PORT) as third:
+        projects.whole_summary(third)
+        assert projects.scraped(projects.url(tmp_path))["paropt_runs_total", "standard", "success"] == 3
+        third.stop()

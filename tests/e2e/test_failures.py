@@ -1,0 +1,231 @@
+"""How stages fail: each in its own way, with its own result and message in summary, metrics and history."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import projects
+from real_servers import run, serving
+
+STAGES = """
+    name: failing, run: "echo the last words; exit 3", shell: true
+    name: slow, run: [sleep, "60"], timeout: 0.3
+    name: suicide, run: "kill -9 $$", shell: true
+    name: murdered, run: "echo $$ > pid; exec sleep 60", shell: true
+    name: missing, run: no-such-program --flag
+    name: a_folder, run: ./folder
+    name: not_executable, run: ./paropt.yml
+    name: exit_137, run: "exit 137", shell: true
+    name: flaky, run: "test -e seen || { touch seen; exit 7; }", shell: true, retries: {count: 2, backoff: 0.01}
+    name: hopeless, run: "exit 9", shell: true, retries: {count: 1, backoff: 0.01}
+    name: deserted, run: "true", needs: [failing]
+    name: raises, call: "calls:raises"
+    name: exits, call: "calls:exits"
+    name: not_there, call: "calls:raise"
+    name: good, run: "true"
+"""
+CALLS = """
+    def raises():
+        print("before the fault")
+        raise ValueError("not like this")
+    def exits():
+        raise SystemExit(5)
+"""
+EXPECTED = {
+    "failing": ("failure", "exit 3"),
+    "slow": ("timeout", "timed out after 0.3 s"),
+    "suicide": ("error", "killed by SIGKILL (9)"),
+    "murdered": ("error", "killed by SIGTERM (15)"),
+    "missing": ("error", "cannot run 'no-such-program': not found on PATH"),
+    "a_folder": ("error", "cannot run './folder'"),
+    "not_executable": ("error", "cannot run './paropt.yml'"),
+    "exit_137": ("failure", "exit 137"),
+    "flaky": ("success", ""),
+    "hopeless": ("failure", "exit 9 (after 2 attempts)"),
+    "deserted": ("skip", "needs failing"),
+    "raises": ("failure", "ValueError: not like this"),
+    "exits": ("failure", "SystemExit: 5"),
+    "not_there": ("error", "module 'calls' has no 'raise': did you mean 'raises'?"),
+    "good": ("success", ""),
+}
+
+
+@dataclass
+class Seen:
+    """What a lane full of failures left behind."""
+
+    summary: str
+    progress: str
+    samples: dict[tuple[str, ...], float]
+    history: dict[str, Any]
+    code: int
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    folder = projects.write(tmp_path_factory.mktemp("failures"), STAGES, calls=CALLS)
+    (folder / "folder").mkdir()
+    with serving(folder, projects.ANY_PORT, "--workers", "8") as command:
+        os.kill(projects.pid_in(folder / "pid"), signal.SIGTERM)
+        summary = projects.whole_summary(command)
+        samples = projects.scraped(projects.url(folder))
+        code = command.stop()
+    yield Seen(summary, projects.messages(folder), samples, projects.runs(folder)[-1], code)
+
+
+@pytest.mark.parametrize("stage", EXPECTED)
+def test_each_stage_has_its_own_result_and_message_in_the_summary(seen: Seen, stage: str) -> None:
+    (line,) = (line for line in seen.summary.splitlines() if line[4:].split(" ", 1)[0] == stage)
+    result, message = EXPECTED[stage]
+    assert line[2] == ("x" if result in ("failure", "timeout", "error") else " ")
+    assert message in line
+    assert ("skipped" in line) == (result == "skip")
+
+
+@pytest.mark.parametrize("stage", EXPECTED)
+def test_each_stage_has_its_own_result_in_the_metrics(seen: Seen, stage: str) -> None:
+    last = {
+        key[2]: value for key, value in seen.samples.items() if key[0] == "paropt_stage_last_result" and stage in key
+    }
+    assert {result for result, value in last.items() if value == 1} == {EXPECTED[stage][0]}
+
+
+@pytest.mark.parametrize("stage", EXPECTED)
+def test_each_stage_has_its_own_result_and_message_in_the_history(seen: Seen, stage: str) -> None:
+    result, message = projects.stages(seen.history)[stage]
+    assert (result, EXPECTED[stage][1] in message) == (EXPECTED[stage][0], True)
+
+
+def test_the_run_has_failed_everywhere(seen: Seen) -> None:
+    assert seen.summary.startswith("standard failed · 14 stages, 14 tasks in ")
+    assert seen.history["result"] == "failure"
+    assert seen.samples["paropt_runs_total", "standard", "failure"] == 1
+    assert seen.code == 1
+
+
+def test_a_failure_shows_its_last_line_and_its_output(seen: Seen) -> None:
+    lines = seen.summary.splitlines()
+    (at,) = (number for number, line in enumerate(lines) if line.startswith("  x failing "))
+    assert lines[at + 1].strip() == "the last words"
+    assert "before the fault" in seen.progress
+    assert "Traceback" in seen.progress
+
+
+def test_a_retried_stage_says_so_and_counts_its_attempts(seen: Seen) -> None:
+    assert "flaky: exit 7, attempt 2 follows" in seen.progress
+    (flaky,) = (stage for stage in seen.history["stage_metrics"] if stage["stage_name"] == "flaky")
+    assert (flaky["attempts"], flaky["tasks_failed"]) == (2, 0)
+    assert "after 1 retry" in seen.summary
+    attempts = "paropt_task_attempts_total", "standard"
+    assert (seen.samples[*attempts, "failure", "flaky"], seen.samples[*attempts, "success", "flaky"]) == (1, 1)
+    assert seen.samples[*attempts, "failure", "hopeless"] == 2
+
+
+def test_a_run_with_failures_ends_with_1_and_a_good_one_with_0(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: good, run: "true"\nname: bad, run: "false"')
+    assert run(tmp_path, "--once", projects.ANY_PORT).returncode == 1
+    projects.write(tmp_path, 'name: good, run: "true"')
+    assert run(tmp_path, "--once", projects.ANY_PORT).returncode == 0
+
+
+def test_a_critical_sla_ends_the_lane_with_4_terminates_the_others_and_names_the_skipped(tmp_path: Path) -> None:
+    projects.write(
+        tmp_path,
+        """
+        name: hasty, run: [sleep, "60"], sla: {max: 0.4, critical: true}
+        name: other, run: "echo $$ > pid; exec sleep 60", shell: true
+        name: later, run: "true", needs: [other]
+        """,
+    )
+    ended = run(tmp_path, "--once", projects.ANY_PORT)
+    assert ended.returncode == 4, ended.stderr
+    assert projects.stages(projects.runs(tmp_path)[-1]) == {
+        "hasty": ("timeout", "broke its critical SLA of 0.4 s"),
+        "other": ("cancellation", "stopped: hasty broke its critical SLA of 0.4 s"),
+        "later": ("skip", "hasty broke its critical SLA of 0.4 s"),
+    }
+    assert not projects.exists(projects.pid_in(tmp_path / "pid"))
+    assert "later  skipped: hasty broke its critical SLA" in ended.stdout
+
+
+def test_a_critical_total_ends_the_lane_with_4(tmp_path: Path) -> None:
+    lane = "lanes: {standard: {strategy: thread, workers: 1, total: {max: 0.4, critical: true}}}"
+    projects.write(tmp_path, 'name: long, run: [sleep, "60"]\nname: later, run: "true", needs: [long]', lanes=lane)
+    ended = run(tmp_path, "--once", projects.ANY_PORT)
+    assert ended.returncode == 4
+    assert projects.stages(projects.runs(tmp_path)[-1]) == {
+        "long": ("cancellation", "stopped: standard broke its critical total of 0.4 s"),
+        "later": ("skip", "standard broke its critical total of 0.4 s"),
+    }
+
+
+def test_a_breach_that_is_not_critical_alone_ends_with_0(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: soft, run: [sleep, "0.3"], sla: 0.1')
+    ended = run(tmp_path, "--once", projects.ANY_PORT)
+    assert ended.returncode == 0
+    assert "  ! soft" in ended.stdout
+    assert "SLA 0.1 s, broken" in ended.stdout
+
+
+@pytest.mark.parametrize("arguments", [("--fail-fast",), ("--lane", "docs")])
+def test_fail_fast_ends_what_runs_and_starts_nothing_new(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    projects.write(
+        tmp_path,
+        """
+        name: long, run: "touch running; exec sleep 60", shell: true
+        name: bad, run: "until test -e running; do sleep 0.05; done; exit 1", shell: true
+        name: later, run: "true", needs: [long]
+        """,
+    )
+    ended = run(tmp_path, "--once", "--workers", "2", projects.ANY_PORT, *arguments)
+    assert ended.returncode == 1
+    assert projects.stages(projects.runs(tmp_path)[-1]) == {
+        "long": ("cancellation", "stopped: fail-fast: bad failed"),
+        "bad": ("failure", "exit 1"),
+        "later": ("skip", "fail-fast: bad failed"),
+    }
+
+
+def test_keep_going_beats_the_docs_lane(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: bad, run: "false"\nname: good, run: [sleep, "0.3"]')
+    run(tmp_path, "--once", "--lane", "docs", "--keep-going", projects.ANY_PORT)
+    assert projects.stages(projects.runs(tmp_path)[-1])["good"] == ("success", "")
+
+
+def test_a_history_that_cannot_be_written_ends_with_3_and_the_work_is_done(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: good, run: "touch done", shell: true')
+    (tmp_path / ".paropt").write_text("in the way: root may write anywhere, but not below a file")
+    ended = run(tmp_path, "--once", projects.ANY_PORT)
+    assert ended.returncode == 3
+    assert (tmp_path / "done").exists()
+    assert "standard succeeded" in ended.stdout
+    assert ".paropt" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_failed_runs_what_failed_and_what_needs_it_and_then_has_nothing_to_do(tmp_path: Path) -> None:
+    projects.write(
+        tmp_path,
+        """
+        name: good, run: "echo >> good", shell: true
+        name: bad, run: "test -e mended", shell: true
+        name: needy, run: "true", needs: [bad]
+        """,
+    )
+    assert run(tmp_path, "--once", projects.ANY_PORT).returncode == 1
+    (tmp_path / "mended").touch()
+    assert run(tmp_path, "--once", "--failed", projects.ANY_PORT).returncode == 0
+    assert projects.stages(projects.runs(tmp_path)[-1]).keys() == {"bad", "needy"}
+    again = run(tmp_path, "--once", "--failed", projects.ANY_PORT)
+    assert again.returncode == 2
+    assert (
+        again.stderr
+        == "paropt-exporter: --failed: nothing to run again in lane standard: every stage of its last run succeeded\n"
+    )

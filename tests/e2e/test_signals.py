@@ -1,0 +1,223 @@
+"""SIGINT and SIGTERM in each phase of the command: the right exit code, nothing left running, history closed."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+import projects
+from real_servers import HANG_SECONDS, environment, eventually, installed_command, serving
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+LONG = """
+    name: long, run: "sleep 60 & echo $! > grandchild; echo $$ > pid; wait", shell: true
+    name: later, run: "true", needs: [long]
+"""
+STUBBORN = """
+    name: stubborn, run: [sh, -c, "trap '' TERM INT; sh -c 'echo $$ > pid; sleep 60; sleep 60' & wait; wait; sleep 60"]
+    name: later, run: "true", needs: [stubborn]
+"""
+
+
+def last_run(folder: Path) -> tuple[str, str]:
+    last = projects.runs(folder)[-1]
+    return last["result"], last["reason"]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_during_a_run_ends_it_with_its_own_code_and_leaves_nothing(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    projects.write(tmp_path, LONG)
+    with serving(tmp_path, projects.ANY_PORT) as command:
+        pid = projects.pid_in(tmp_path / "pid")
+        command.process.send_signal(number)
+        output, _ = command.process.communicate(timeout=HANG_SECONDS)
+    assert command.process.returncode == 128 + number
+    assert output.startswith(f"standard interrupted: interrupted by {number.name}")
+    assert f"later  skipped: interrupted by {number.name}" in output
+    assert not projects.exists(pid)
+    assert not projects.exists(projects.pid_in(tmp_path / "grandchild"))
+    assert projects.processes_in(tmp_path) == []
+    assert last_run(tmp_path) == ("cancellation", f"interrupted by {number.name}")
+    assert "Traceback" not in projects.messages(tmp_path)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_second_signal_kills_at_once_what_ignores_the_first(tmp_path: Path, number: signal.Signals) -> None:
+    projects.write(tmp_path, STUBBORN)
+    with serving(tmp_path, projects.ANY_PORT) as command:
+        pid = projects.pid_in(tmp_path / "pid")
+        began = time.monotonic()
+        command.process.send_signal(number)
+        # Only once it was taken: two signals of one kind that are sent together arrive as one.
+        eventually("the first signal is taken", lambda: "later skipped" in projects.messages(tmp_path))
+        command.process.send_signal(number)
+        command.process.communicate(timeout=HANG_SECONDS)
+    assert command.process.returncode == 128 + number
+    assert time.monotonic() - began < 9  # the grace that it did not wait for is 10 s
+    assert not projects.exists(pid)
+    assert projects.processes_in(tmp_path) == []
+    assert last_run(tmp_path)[0] == "cancellation"
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(("work", "code"), [("true", 0), ("false", 1)])
+def test_a_signal_while_only_serving_ends_with_the_last_runs_code(
+    tmp_path: Path, number: signal.Signals, work: str, code: int
+) -> None:
+    projects.write(tmp_path, f'name: quick, run: "{work}"')
+    with serving(tmp_path, projects.ANY_PORT) as command:
+        projects.whole_summary(command)
+        assert command.stop(number) == code
+    assert projects.processes_in(tmp_path) == []
+    assert last_run(tmp_path)[0] == ("success" if code == 0 else "failure")
+
+
+def test_a_signal_while_waiting_for_the_next_start_ends_the_wait(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: quick, run: "true"')
+    with serving(tmp_path, projects.ANY_PORT, "--every", "1h") as command:
+        projects.whole_summary(command)
+        assert command.stop() == 0
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_before_the_first_run_lets_nothing_start(tmp_path: Path, number: signal.Signals) -> None:
+    projects.write(
+        tmp_path, 'name: quick, run: "touch started", shell: true', lanes="lanes: {standard: {strategy: thread}}"
+    )
+    # The items are made while the plan is built: after the first line, before the run.
+    (tmp_path / "paropt.yml").write_text(
+        (tmp_path / "paropt.yml")
+        .read_text()
+        .replace('"touch', '"touch {item}; touch')
+        .replace("shell: true", 'shell: true, items: {command: "sh items.sh"}')
+    )
+    (tmp_path / "items.sh").write_text("echo $PPID > planning; touch planned; sleep 0.3; echo one\n")
+    with serving(tmp_path, projects.ANY_PORT) as command:
+        projects.pid_in(tmp_path / "planning")
+        command.process.send_signal(number)
+        command.process.communicate(timeout=HANG_SECONDS)
+    assert command.process.returncode == 128 + number
+    assert not (tmp_path / "started").exists()
+    assert "Traceback" not in projects.messages(tmp_path)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_the_summary_is_written_still_ends_in_order(tmp_path: Path, number: signal.Signals) -> None:
+    stages = "\n".join(f'name: a_stage_with_quite_a_long_name_{n}, run: "true"' for n in range(1200))
+    projects.write(tmp_path, stages)
+    reader, writer = os.pipe()  # 64 kB: the summary does not fit, the command stays in the middle of it
+    with (tmp_path / "stderr.log").open("w") as log:
+        process = subprocess.Popen(
+            [installed_command(), "--once", "--workers", "8", projects.ANY_PORT],
+            cwd=tmp_path, env=environment(), stdin=subprocess.DEVNULL, stdout=writer, stderr=log,
+        )  # fmt: skip
+    os.close(writer)
+    with os.fdopen(reader, "rb") as output:
+        first = output.read(1)
+        process.send_signal(number)
+        text = (first + output.read()).decode()
+    assert process.wait(HANG_SECONDS) == 0  # the run was over: nothing was interrupted
+    assert text.startswith("standard succeeded")
+    assert text.splitlines()[-1].startswith("  metrics ")
+    assert last_run(tmp_path)[0] == "success"
+    assert "Traceback" not in projects.messages(tmp_path)
+
+
+class Terminal:
+    """A terminal of its own for the command; `seen` collects what appears on it."""
+
+    def __init__(self, folder: Path, *arguments: str, **env: str) -> None:
+        self._ours, theirs = pty.openpty()
+        self._theirs = theirs
+        self.before = termios.tcgetattr(theirs)
+        self.seen = b""
+        self.process = subprocess.Popen(
+            [installed_command(), *arguments],
+            cwd=folder, env=environment(TERM="xterm-256color", **env), stdin=theirs, stdout=theirs, stderr=theirs,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def read_until(self, pattern: bytes) -> None:
+        deadline = time.monotonic() + HANG_SECONDS
+        while not re.search(pattern, self.seen):
+            ready, _, _ = select.select([self._ours], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, self.seen
+            self.seen += os.read(self._ours, 1 << 16)
+
+    def end(self) -> int:
+        """Wait for the end while reading on, and return the exit code."""
+        done = os.pidfd_open(self.process.pid)
+        try:
+            while True:
+                ready, _, _ = select.select([self._ours, done], [], [], HANG_SECONDS)
+                assert ready, "the command hangs"
+                if self._ours not in ready:
+                    return self.process.wait(HANG_SECONDS)
+                self.seen += os.read(self._ours, 1 << 16)
+        finally:
+            os.close(done)
+
+    @property
+    def settings(self) -> list[object]:
+        return termios.tcgetattr(self._theirs)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(HANG_SECONDS)
+        os.close(self._ours)
+        os.close(self._theirs)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_during_live_progress_leaves_the_terminal_as_it_was(tmp_path: Path, number: signal.Signals) -> None:
+    projects.write(tmp_path, LONG)
+    terminal = Terminal(tmp_path, projects.ANY_PORT)
+    try:
+        terminal.read_until(rb"\x1b\[\?25l")  # the live table has hidden the cursor
+        projects.pid_in(tmp_path / "pid")
+        terminal.process.send_signal(number)
+        assert terminal.end() == 128 + number
+        assert terminal.settings == terminal.before
+        assert terminal.seen.rindex(b"\x1b[?25h") > terminal.seen.rindex(b"\x1b[?25l")
+        assert b"standard interrupted" in terminal.seen
+    finally:
+        terminal.close()
+
+
+def test_ctrl_c_on_the_terminal_reaches_the_run_once_and_its_commands_in_order(tmp_path: Path) -> None:
+    projects.write(tmp_path, LONG)
+    terminal = Terminal(tmp_path, projects.ANY_PORT)
+    try:
+        projects.pid_in(tmp_path / "pid")
+        os.killpg(terminal.process.pid, signal.SIGINT)  # as the terminal does: to the whole foreground group
+        assert terminal.end() == 130
+        assert projects.processes_in(tmp_path) == []
+    finally:
+        terminal.close()
+    assert last_run(tmp_path) == ("cancellation", "interrupted by SIGINT")
+
+
+def test_escapes_in_output_never_reach_the_terminal(tmp_path: Path) -> None:
+    projects.write(
+        tmp_path, r"""name: rude, run: "printf '\\033]0;owned\\007\\033[31mred\\033[2J\\n'; exit 1", shell: true"""
+    )
+    terminal = Terminal(tmp_path, "--once", "--verbose", projects.ANY_PORT, NO_COLOR="1", COLUMNS="20")
+    try:
+        assert terminal.end() == 1
+    finally:
+        terminal.close()
+    eventually("red is shown", lambda: b"red" in terminal.seen)
+    for escape in (b"\x1b]0;", b"\x07", b"\x1b[31m", b"\x1b[2J"):
+        assert escape not in terminal.seen
