@@ -184,7 +184,9 @@ class PoolWorkers:
 
     def _learn(self, target: str, future: TaskFuture[Any], pool: Pool) -> None:
         if future.measurement is not None:
-            self._router.learn(target, future.measurement, concurrent=max(1, pool.busy))
+            # Its own task has left the pool by now; in processes nobody fights for one interpreter's lock.
+            others = pool.busy if isinstance(pool, ThreadPool) else 0
+            self._router.learn(target, future.measurement, concurrent=others + 1)
 
     def _is_optional(self, name: str) -> bool:
         """Whether a pool is only made once a task is routed to it: a routed lane may never need processes."""
