@@ -1,0 +1,195 @@
+"""The installed command as people and CI systems use it: flags, help, repetition, JSON, locales and pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import projects
+from real_servers import HANG_SECONDS, environment, eventually, installed_command, run, serving
+
+GOOD = 'name: good, run: "echo hello"'
+C_LOCALE = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    return projects.write(tmp_path, GOOD)
+
+
+def shell(folder: Path, script: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell line in which $P is the command, once, on any port."""
+    command = f"{installed_command()} --once {projects.ANY_PORT}"
+    return subprocess.run(
+        ["bash", "-c", f'P="{command}"; {script}'],
+        cwd=folder, env=environment(**env), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=HANG_SECONDS, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [[], ["init"], ["check"], ["plan"], ["generate"], ["history"]])
+def test_every_command_has_help(tmp_path: Path, command: list[str]) -> None:
+    shown = run(tmp_path, *command, "--help", COLUMNS="20")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "--config.file" in shown.stdout
+
+
+def test_the_module_and_the_command_tell_the_same_version(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "paropt_exporter", "--version"], capture_output=True, text=True, check=True
+    )
+    assert told.stdout == run(tmp_path, "--version").stdout
+    assert re.fullmatch(r"paropt-exporter \d+\.\d+\.\d+\S*\n", told.stdout)
+
+
+@pytest.mark.parametrize(
+    "order", [["--config.file", "elsewhere.yml", "plan"], ["plan", "--config.file", "elsewhere.yml"]]
+)
+def test_global_flags_stand_before_or_after_a_command(good: Path, order: list[str]) -> None:
+    (good / "paropt.yml").rename(good / "elsewhere.yml")
+    shown = run(good, *order)
+    assert shown.returncode == 0
+    assert "echo hello" in shown.stdout
+
+
+@pytest.mark.parametrize("order", [["--lane", "docs", "plan"], ["plan", "--lane", "docs"]])
+def test_the_lane_stands_before_or_after_a_command(good: Path, order: list[str]) -> None:
+    assert "docs" in run(good, *order).stdout.splitlines()[0]
+
+
+def test_lane_auto_picks_the_lane_from_the_git_diff_and_says_why(good: Path) -> None:
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    (good / "README.md").write_text("one\n")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one"]):
+        subprocess.run([*git, *command], cwd=good, check=True, timeout=HANG_SECONDS)
+    (good / "README.md").write_text("two\n")
+    ended = run(good, "--lane", "auto", "--once", projects.ANY_PORT)
+    assert ended.stdout.startswith("docs succeeded")
+    assert re.search(r"lane docs: .*(docs|documentation|README)", ended.stderr)
+
+
+def test_json_output_is_one_document_on_stdout(good: Path) -> None:
+    ended = run(good, "--once", "--output", "json", projects.ANY_PORT)
+    document = json.loads(ended.stdout)
+    assert (document["lane"], document["result"]) == ("standard", "success")
+    assert [stage["stage"] for stage in document["stages"]] == ["good"]
+
+
+def test_ci_implies_once_and_says_so_in_a_line(good: Path) -> None:
+    ended = run(good, projects.ANY_PORT, CI="true")
+    assert ended.returncode == 0
+    assert (
+        len([line for line in ended.stderr.splitlines() if "CI is set: ending with the lane (--no-once" in line]) == 1
+    )
+
+
+def test_no_once_serves_on_under_ci(good: Path) -> None:
+    with serving(good, "--no-once", projects.ANY_PORT, CI="true") as command:
+        projects.whole_summary(command)
+        assert projects.scraped(projects.url(good))["paropt_runs_total", "standard", "success"] == 1
+        assert command.process.poll() is None
+        assert command.stop() == 0
+
+
+def lasting(folder: Path, seconds: float) -> Path:
+    return projects.write(folder, f'name: lasting, call: "calls:last", items: {{list: ["{seconds}"]}}', calls="""
+        import time
+        def last(seconds):
+            began = time.monotonic()
+            time.sleep(float(seconds))
+            with open("times", "a") as times:
+                times.write(f"{began} {time.monotonic()}\\n")
+    """)  # fmt: skip
+
+
+def times_of(folder: Path, count: int) -> list[tuple[float, float]]:
+    def look() -> list[list[str]] | None:
+        lines = (folder / "times").read_text().splitlines() if (folder / "times").exists() else []
+        return [line.split() for line in lines] if len(lines) >= count else None
+
+    return [(float(began), float(ended)) for began, ended in eventually(f"{count} runs", look)]
+
+
+def test_every_repeats_from_start_to_start(tmp_path: Path) -> None:
+    lasting(tmp_path, 0.4)
+    with serving(tmp_path, "--every", "600ms", projects.ANY_PORT) as command:
+        times = times_of(tmp_path, 4)
+        command.stop()
+    gaps = [later - earlier for (earlier, _), (later, _) in pairwise(times)]
+    assert 0.5 < min(gaps) < 0.95, gaps  # from end to start it would be a second
+
+
+def test_every_never_overlaps_runs_that_last_longer(tmp_path: Path) -> None:
+    lasting(tmp_path, 0.5)
+    with serving(tmp_path, "--every", "200ms", projects.ANY_PORT) as command:
+        times = times_of(tmp_path, 3)
+        command.stop()
+    assert all(ended <= began for (_, ended), (began, _) in pairwise(times))
+
+
+def test_output_is_ascii_where_the_locale_is(good: Path) -> None:
+    ended = run(good, "--once", projects.ANY_PORT, **C_LOCALE)
+    assert ended.returncode == 0
+    assert ended.stdout.startswith("standard succeeded - 1 stage, 1 task in ")
+    assert run(good, "plan", **C_LOCALE).returncode == 0
+    assert run(good, "history", **C_LOCALE).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["$P | head -1", "$P | true", "$P 2>&1 | head -1", "$P >&-", "$P 2>&-", "$P <&- >&- 2>&-", "$P 2>/dev/full"],
+)
+def test_a_stream_that_nobody_reads_does_not_hurt_the_run(good: Path, script: str) -> None:
+    ended = shell(good, f"set -o pipefail; {script}")
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "Exception" not in ended.stderr
+    assert projects.runs(good)[-1]["result"] == "success"
+
+
+def test_a_summary_that_cannot_be_written_ends_with_3_and_says_so(good: Path) -> None:
+    ended = shell(good, "$P >/dev/full")
+    assert ended.returncode == 3
+    assert "the summary could not be written" in ended.stderr
+    assert projects.runs(good)[-1]["result"] == "success"
+
+
+def test_history_into_a_reader_that_leaves_has_no_traceback(good: Path) -> None:
+    run(good, "--once", projects.ANY_PORT)
+    ended = shell(good, f"{installed_command()} history --output json | true")
+    assert ended.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["env -u HOME", "env HOME=/nonexistent", "env PYTHONOPTIMIZE=2", "env NO_COLOR=1 COLUMNS=20", "env TERM=dumb"],
+)
+def test_a_bare_environment_is_enough(good: Path, setting: str) -> None:
+    ended = shell(good, f"{setting} $P")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("standard succeeded")
+    assert "\x1b" not in ended.stdout + ended.stderr
+
+
+def test_a_tight_umask_is_enough(good: Path) -> None:
+    ended = shell(good, "umask 077; $P && $P")
+    assert ended.returncode == 0, ended.stderr
+    assert len(projects.runs(good)) == 2
+
+
+def test_a_read_only_folder_costs_the_history_and_the_exit_code_but_not_the_work(good: Path) -> None:
+    good.chmod(0o555)
+    mortal = "setpriv --bounding-set=-dac_override" if os.geteuid() == 0 else ""  # root may write anywhere else
+    ended = shell(good, f"{mortal} $P")
+    assert ended.returncode == 3, ended.stderr
+    assert ended.stdout.startswith("standard succeeded")
+    (warning,) = (line for line in ended.stderr.splitlines() if "history" in line)
+    assert ".paropt" in warning
+    assert "Traceback" not in ended.stderr
