@@ -115,14 +115,19 @@ def _footer(run: RunRecord, metrics_url: str, program: str) -> Iterator[tuple[st
 
 
 def _hints(run: RunRecord) -> Iterator[tuple[str, str]]:
-    """Yield the slowest stage and what else is worth a change; that stages differ is no news beside the slowest."""
+    """Yield the slowest stage and the one other thing most worth a change; the metrics have them all."""
     took = {stage.stage: stage.duration_seconds for stage in run.stages}
     slow = [bottleneck for bottleneck in run.bottlenecks if bottleneck.kind == "slow"]
-    for bottleneck in sorted(slow, key=lambda found: -took.get(found.stage or "", 0.0))[:1]:
-        yield "slowest", bottleneck.sentence
-    for bottleneck in run.bottlenecks:
-        if bottleneck.kind != "slow" and not (slow and bottleneck.stage is None and bottleneck.kind == "uneven"):
-            yield "hint", bottleneck.sentence
+    slowest = max(slow, key=lambda found: took.get(found.stage or "", 0.0), default=None)
+    if slowest is not None:
+        yield "slowest", slowest.sentence
+    # That stages differ is no news beside the slowest, nor is more about the same stage.
+    said = {slowest.stage, None} if slowest is not None else set()
+    others = [
+        bottleneck for bottleneck in run.bottlenecks if bottleneck.kind != "slow" and bottleneck.stage not in said
+    ]
+    if others:
+        yield "hint", others[0].sentence
 
 
 def _pool(name: str, start: int, peak: int, reason: str) -> str:
