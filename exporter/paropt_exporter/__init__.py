@@ -7,9 +7,12 @@ not pay for, or depend on, anything else.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
 from paropt_exporter._version import __version__
+
+TYPE_CHECKING = False  # typing takes longer to load than the whole of `python -c pass`
+if TYPE_CHECKING:
+    from typing import Any
 
 _HOMES = {
     "ThreadPool": "paropt_exporter.pool",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from paropt_exporter._version import __version__
 from paropt_exporter.cli import streams
-from paropt_exporter.errors import ConfigError, ParoptError
+
+TYPE_CHECKING = False  # typing alone would take as long to load as all else that --version needs
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 PROGRAM = "paropt-exporter"
 EXIT_USAGE, EXIT_INTERNAL, EXIT_PIPE, EXIT_INTERRUPTED = 2, 3, 141, 130
@@ -23,7 +25,12 @@ written, 4 critical SLA violation, 1 a stage failed, 0 success.  Start with: par
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; the one place where errors end."""
     streams.prepare()
-    flags = parser().parse_args(arguments)
+    return _guarded(parser().parse_args(arguments))
+
+
+def _guarded(flags: argparse.Namespace) -> int:
+    from paropt_exporter.errors import ConfigError, ParoptError
+
     try:
         code = _dispatch(flags)
         _flush()
@@ -177,6 +184,8 @@ def _flush() -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
+        from paropt_exporter.errors import ParoptError
+
         streams.forget(sys.stdout)
         raise ParoptError(f"cannot write to standard output: {error.strerror}") from None
 

@@ -7,7 +7,10 @@ import io
 import os
 import sys
 from contextlib import suppress
-from typing import TextIO
+
+TYPE_CHECKING = False  # as in cli.main: typing is slow to load
+if TYPE_CHECKING:
+    from typing import TextIO
 
 _FALLBACK = "paropt-spelled"
 _SPELLED = {"·": "-", "…": "...", "—": "-"}  # what we print ourselves; anything else becomes a question mark
