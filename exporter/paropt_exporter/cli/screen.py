@@ -118,7 +118,8 @@ class Screen:
             self._line(f"{record.stage} succeeded in {took}")
         else:
             message = summary.plain(record.message)[:_MESSAGES_WIDTH]
-            self._line(f"{record.stage} {record.result.value} after {took}: {message}")
+            word = "failed" if record.result.bad else "ended"  # the message says how: timed out, killed, stopped
+            self._line(f"{record.stage} {word} after {took}: {message}")
 
     def _line(self, text: str) -> None:
         with self._lock:
