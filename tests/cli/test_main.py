@@ -1,0 +1,73 @@
+"""The parser, and the boundary where errors end."""
+
+from __future__ import annotations
+
+import pytest
+
+from paropt_exporter._version import __version__
+from paropt_exporter.cli import commands, main
+from paropt_exporter.errors import ConfigError, HistoryError, UsageError
+
+
+def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(commands, "run", run)
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"paropt-exporter {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--nope"], ["nope"], ["--strategy", "x"], ["history", "--limit", "x"]])
+def test_a_usage_error_is_one_line_that_leads_to_the_help(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main(arguments)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("paropt-exporter: ")
+    assert "--help" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UsageError("unknown lane"), 2, "paropt-exporter: unknown lane\n"),
+        (ConfigError(("paropt.yml:1:1: a: b",)), 2, "paropt.yml:1:1: a: b\n"),
+        (ConfigError(("f:1:1: a", "f:2:1: b")), 2, "f:1:1: a\nf:2:1: b\n"),
+        (HistoryError("no space"), 3, "paropt-exporter: no space\n"),
+        (RuntimeError("oh"), 3, "paropt-exporter: internal error: RuntimeError: oh (--log.level debug shows where)\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_an_error_ends_as_a_line_and_its_exit_code(
+    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(error, monkeypatch)
+    assert main.main([]) == code
+    assert capsys.readouterr().err == said
+
+
+def test_an_internal_error_has_its_traceback_at_level_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(RuntimeError("oh"), monkeypatch)
+    with pytest.raises(RuntimeError, match="oh"):
+        main.main(["--log.level", "debug"])
+
+
+@pytest.mark.parametrize("command", [[], ["check"], ["plan"], ["generate"], ["history"], ["init"]])
+def test_global_flags_mean_the_same_before_and_after_a_command(command: list[str]) -> None:
+    flags = ["--config.file", "x.yml", "--log.level", "debug", "--log.format", "json"]
+    before, after = main.parser().parse_args([*flags, *command]), main.parser().parse_args([*command, *flags])
+    assert before == after
+    assert (after.config_file, after.log_level, after.log_format) == ("x.yml", "debug", "json")
+
+
+def test_flags_are_not_abbreviated() -> None:
+    with pytest.raises(SystemExit):
+        main.parser().parse_args(["--verb"])

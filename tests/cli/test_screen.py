@@ -1,0 +1,121 @@
+"""What a person sees while a lane runs, where there is no terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import event_samples as samples
+from lanes import plan, stage
+from paropt_exporter.cli.screen import Screen
+from paropt_exporter.records import Decision, Event, Result
+
+
+class Watched:
+    """A screen on two buffers."""
+
+    def __init__(self, *, verbose: bool = False, json_output: bool = False) -> None:
+        self.out, self.err = io.StringIO(), io.StringIO()
+        self.screen = Screen(out=self.out, err=self.err, verbose=verbose, json_output=json_output)
+
+    def lines(self, *events: Event) -> list[str]:
+        """What the screen says of the events, each line without its time of day."""
+        for event in events:
+            self.screen.observe(event)
+        return [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in self.err.getvalue().splitlines()]
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched()
+
+
+def failed(**fields: Any) -> Event:
+    return replace(samples.task(), result=Result.FAILURE, message="exit 1", final=True, **fields)
+
+
+def test_a_run_begins_with_a_line_and_ends_with_the_summary_on_stdout(watched: Watched) -> None:
+    watched.screen.begin(plan(stage("lint"), stage("types", skip="not here")), tuple)
+    record = samples.run_ended()
+    watched.screen.observe(record)
+    watched.screen.end(record, metrics_url="http://here/metrics")
+    assert watched.lines() == ["lane standard: 1 stage, adaptive"]
+    assert watched.out.getvalue().splitlines()[0].startswith("standard ")
+    assert "http://here/metrics" in watched.out.getvalue()
+
+
+def test_json_output_is_one_document(watched: Watched) -> None:
+    watched = Watched(json_output=True)
+    watched.screen.end(samples.run_ended(), metrics_url="")
+    assert json.loads(watched.out.getvalue())["lane"] == "standard"
+
+
+def test_a_failed_tasks_output_is_shown_to_its_last_forty_lines(watched: Watched) -> None:
+    output = "\n".join(f"line {number}" for number in range(100))
+    lines = watched.lines(failed(output=output, output_path="lint.log"))
+    assert lines[0] == "--- lint, last 40 of 100 lines, whole in lint.log"
+    assert lines[1:] == [*(f"line {number}" for number in range(60, 100)), "---"]
+
+
+def test_a_good_tasks_output_is_shown_only_when_asked_for() -> None:
+    task = replace(samples.task(), result=Result.SUCCESS, final=True, output="all is well\n")
+    assert Watched().lines(task) == []
+    assert Watched(verbose=True).lines(task) == ["--- lint", "all is well", "---"]
+
+
+def test_escapes_in_output_items_and_messages_are_not_passed_on(watched: Watched) -> None:
+    record = replace(samples.stage_ended(), result=Result.FAILURE, message="\x1b[31mred\x07")
+    lines = watched.lines(failed(output="\x1b]0;title\x07\n", item="\x1b[2J"), record)
+    assert all(character.isprintable() for line in lines for character in line)
+    assert any("red" in line for line in lines)
+
+
+def test_a_retry_is_told_with_its_cause(watched: Watched) -> None:
+    record = replace(samples.task(), result=Result.FAILURE, message="exit 7", final=False, attempt=1, output="x")
+    assert watched.lines(record) == ["lint: exit 7, attempt 2 follows"]
+
+
+@pytest.mark.parametrize(
+    ("result", "message", "line"),
+    [
+        (Result.SUCCESS, "", "lint succeeded in 2.0 s"),
+        (Result.FAILURE, "exit 1", "lint failed after 2.0 s: exit 1"),
+        (Result.TIMEOUT, "timed out after 2 s", "lint failed after 2.0 s: timed out after 2 s"),
+        (Result.CANCELLATION, "stopped: SIGINT", "lint ended after 2.0 s: stopped: SIGINT"),
+        (Result.SKIP, "needs unit", "lint skipped: needs unit"),
+    ],
+)
+def test_each_end_of_a_stage_is_a_line(watched: Watched, result: Result, message: str, line: str) -> None:
+    record = replace(samples.stage_ended(), result=result, message=message, duration_seconds=2.0)
+    assert watched.lines(record) == [line]
+
+
+def test_warnings_and_violations_are_told_as_they_happen(watched: Watched) -> None:
+    assert watched.lines(samples.limit_reached(broken=False), samples.limit_reached(None, broken=True)) == [
+        "lint has run 24 s of the 30 s its SLA allows",
+        "lane standard broke its SLA of 30 s",
+    ]
+
+
+def test_decisions_and_starts_are_told_when_asked_for() -> None:
+    decision = Decision(
+        pool="threads", action="up", reason="demand", old_size=2, new_size=4, at_timestamp_seconds=samples.START
+    )
+    assert Watched().lines(decision, samples.stage_started()) == []
+    assert Watched(verbose=True).lines(decision, samples.stage_started()) == [
+        "pool threads 2 -> 4 (demand)",
+        "lint started on commands",
+    ]
+
+
+def test_a_screen_whose_summary_was_lost_says_why() -> None:
+    watched = Watched()
+    watched.out.close()
+    watched.screen.end(samples.run_ended(), metrics_url="")
+    assert watched.screen.fault
+    assert "the summary could not be written" in watched.lines()[0]

@@ -1,0 +1,76 @@
+"""Streams that can't take what is printed, or have nobody behind them."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from paropt_exporter.cli.streams import Sink, prepare
+
+
+class Broken(io.StringIO):
+    """A stream whose every write fails."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+        self.tries = 0
+
+    def write(self, _: str) -> int:
+        self.tries += 1
+        raise self.error
+
+
+def test_what_an_encoding_lacks_is_spelled_with_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii", write_through=True))
+    prepare()
+    print("5 stages · café … \udcff")
+    assert raw.getvalue() == b"5 stages - caf? ... ?\n"
+
+
+def test_a_name_that_is_no_utf_8_can_be_printed_as_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="utf-8", write_through=True))
+    prepare()
+    print("caf\udce9 · é")
+    assert raw.getvalue() == "caf? · é\n".encode()
+
+
+def test_streams_that_were_closed_before_take_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    prepare()
+    assert sys.stdout.write("nobody hears") > 0
+    assert sys.stderr.write("nobody hears") > 0
+    sys.stdout.close()
+    sys.stderr.close()
+
+
+def test_a_sink_gives_a_stream_up_at_its_first_fault_and_keeps_the_cause() -> None:
+    stream = Broken(OSError(28, "No space left on device"))
+    sink = Sink(stream)
+    sink.line("one")
+    sink.line("two")
+    assert sink.fault == "[Errno 28] No space left on device"
+    assert stream.tries == 1
+
+
+def test_a_reader_that_leaves_is_no_fault() -> None:
+    stream = Broken(BrokenPipeError())
+    sink = Sink(stream)
+    sink.line("one")
+    sink.line("two")
+    assert sink.fault is None
+    assert stream.tries == 1
+
+
+def test_a_sink_that_was_closed_is_a_fault_and_no_terminal() -> None:
+    stream = io.StringIO()
+    stream.close()
+    sink = Sink(stream)
+    sink.line("one")
+    assert sink.fault is not None
+    assert not sink.is_terminal

@@ -1,0 +1,131 @@
+"""Cores and memory are those that affinity and cgroups leave, in both layouts of cgroups."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter import host
+
+GIB = 1 << 30
+V1_UNLIMITED = str((1 << 63) - 4096)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A machine of 8 GiB, 6 of them free, without cgroups."""
+    write(tmp_path, "proc/meminfo", f"MemTotal: {8 << 20} kB\nMemFree: 1 kB\nMemAvailable: {6 << 20} kB\n")
+    return tmp_path
+
+
+@pytest.fixture
+def cores() -> Iterator[int]:
+    """How many cores this process may use now; its affinity comes back after the test."""
+    allowed = os.sched_getaffinity(0)
+    yield len(allowed)
+    os.sched_setaffinity(0, allowed)
+
+
+def write(root: Path, path: str, text: str) -> None:
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text(text)
+
+
+def v2(root: Path, **files: str) -> Path:
+    """A process in the group /a/b of cgroup v2, with the files of that group; `parent_…` for /a."""
+    write(root, "proc/self/cgroup", "0::/a/b\n")
+    for name, text in files.items():
+        folder = "a" if name.startswith("parent_") else "a/b"
+        write(root, f"sys/fs/cgroup/{folder}/{name.removeprefix('parent_').replace('__', '.')}", text)
+    return root
+
+
+def v1(root: Path, **files: str) -> Path:
+    """A process in the groups /a of the controllers of cgroup v1."""
+    write(root, "proc/self/cgroup", "5:memory:/a\n4:cpu,cpuacct:/a\n1:name=systemd:/x\n")
+    for name, text in files.items():
+        controller = "memory" if name.startswith("memory") else "cpu"
+        write(root, f"sys/fs/cgroup/{controller}/a/{name.replace('__', '.')}", text)
+    return root
+
+
+def test_without_limits_the_machine_is_there_to_be_used(root: Path, cores: int) -> None:
+    assert host.cpus(root) == cores
+    assert host.memory_total_bytes(root) == 8 * GIB
+    assert host.memory_available_bytes(root) == 6 * GIB
+
+
+def test_affinity_bounds_the_cores(root: Path, cores: int) -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    assert host.cpus(root) == 1
+    assert host.workers(root) == 1
+
+
+def test_a_quota_of_half_a_core_is_half_a_core_and_one_worker(root: Path) -> None:
+    v2(root, cpu__max="50000 100000\n")
+    assert host.cpus(root) == 0.5
+    assert host.workers(root) == 1
+
+
+def test_the_old_layout_has_its_quota_in_two_files(root: Path) -> None:
+    v1(root, cpu__cfs_quota_us="25000\n", cpu__cfs_period_us="100000\n")
+    assert host.cpus(root) == 0.25
+
+
+@pytest.mark.parametrize("quota", ["max 100000\n", "", "nonsense\n", "100000 0\n"])
+def test_no_quota_or_an_unreadable_one_is_no_limit(root: Path, quota: str, cores: int) -> None:
+    assert host.cpus(v2(root, cpu__max=quota)) == cores
+
+
+def test_minus_one_is_no_quota_in_the_old_layout(root: Path, cores: int) -> None:
+    assert host.cpus(v1(root, cpu__cfs_quota_us="-1\n", cpu__cfs_period_us="100000\n")) == cores
+
+
+def test_the_tightest_ancestor_decides(root: Path) -> None:
+    v2(root, cpu__max="100000 100000\n", parent_cpu__max="10000 100000\n")
+    assert host.cpus(root) == 0.1
+
+
+def test_memory_is_what_the_group_leaves_with_cache_that_can_go_counted_as_free(root: Path) -> None:
+    v2(
+        root,
+        memory__max=f"{256 << 20}\n",
+        memory__current=f"{200 << 20}\n",
+        memory__stat=f"anon 1\ninactive_file {100 << 20}\n",
+    )
+    assert host.memory_total_bytes(root) == 256 << 20
+    assert host.memory_available_bytes(root) == 156 << 20
+
+
+def test_memory_of_the_old_layout_is_read_alike(root: Path) -> None:
+    v1(
+        root,
+        memory__limit_in_bytes=f"{GIB}\n",
+        memory__usage_in_bytes=f"{GIB >> 1}\n",
+        memory__stat=f"total_inactive_file {GIB >> 2}\n",
+    )
+    assert host.memory_total_bytes(root) == GIB
+    assert host.memory_available_bytes(root) == GIB - (GIB >> 2)
+
+
+def test_a_group_without_a_memory_limit_leaves_the_machines(root: Path) -> None:
+    v2(root, memory__max="max\n", memory__current="1\n")
+    assert host.memory_total_bytes(root) == 8 * GIB
+    write(root, "proc/self/cgroup", "")
+    v1(root, memory__limit_in_bytes=V1_UNLIMITED, memory__usage_in_bytes="1\n")
+    assert host.memory_total_bytes(root) == 8 * GIB
+    assert host.memory_available_bytes(root) == 6 * GIB
+
+
+def test_a_group_over_its_limit_leaves_nothing_and_not_less(root: Path) -> None:
+    v2(root, memory__max="1000\n", memory__current="5000\n")
+    assert host.memory_available_bytes(root) == 0
+
+
+def test_a_machine_without_proc_has_its_cores_and_unknown_memory(tmp_path: Path, cores: int) -> None:
+    assert host.cpus(tmp_path) == cores
+    assert host.memory_total_bytes(tmp_path) == 0
+    assert host.memory_available_bytes(tmp_path) == 0

@@ -1,0 +1,62 @@
+"""Log lines as logfmt or JSON, with their fields as keys."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from paropt_exporter import logs
+
+log = logging.getLogger("paropt_exporter.some.module")
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """The package's logger is the process's: it goes back to what other tests expect."""
+    ours = logging.getLogger("paropt_exporter")
+    handlers, level, propagate = ours.handlers[:], ours.level, ours.propagate
+    yield
+    ours.handlers[:], ours.propagate = handlers, propagate
+    ours.setLevel(level)
+
+
+def test_logfmt_quotes_what_would_be_read_as_something_else(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "logfmt")
+    log.info("it broke", extra={"stage": "unit", "cause": 'a "b" = c', "empty": "", "lines": "x\ny"})
+    line = capsys.readouterr().err
+    assert line.startswith("ts=")
+    assert line.partition(" ")[2] == (
+        'level=info msg="it broke" stage=unit cause="a \\"b\\" = c" empty="" lines="x\\ny"\n'
+    )
+
+
+def test_json_has_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("warn", "json")
+    log.info("not told")
+    log.warning("told", extra={"path": object, "count": 3})
+    (line,) = capsys.readouterr().err.splitlines()
+    fields = json.loads(line)
+    assert (fields["level"], fields["msg"], fields["count"]) == ("warn", "told", 3)
+    assert fields["ts"].endswith("Z")
+
+
+def test_a_traceback_is_shown_only_at_level_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    for level, shown in (("info", False), ("debug", True)):
+        logs.configure(level, "json")
+        try:
+            raise ValueError("no")
+        except ValueError:
+            log.exception("failed")
+        fields = json.loads(capsys.readouterr().err)
+        assert fields["err"] == "ValueError: no"
+        assert ("traceback" in fields) == shown
+
+
+@pytest.mark.parametrize("level", logs.LEVELS)
+def test_each_level_of_exporter_toolkit_is_taken(level: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(level, "logfmt")
+    log.error("told")
+    assert "level=error" in capsys.readouterr().err

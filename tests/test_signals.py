@@ -1,0 +1,65 @@
+"""Signals end runs and waits, and none is lost."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from paropt_exporter.signals import Signals
+
+HANG_SECONDS = 30.0
+
+
+class Running:
+    """What a signal ends."""
+
+    def __init__(self) -> None:
+        self.stops: list[tuple[str, bool]] = []
+
+    def interrupt(self, reason: str, *, now: bool) -> None:
+        self.stops.append((reason, now))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_polite_and_the_second_is_not(number: signal.Signals) -> None:
+    running = Running()
+    with Signals() as signals:
+        signals.during(running)
+        signal.raise_signal(number)
+        signal.raise_signal(signal.SIGTERM)
+    assert running.stops == [(f"interrupted by {number.name}", False), ("interrupted by SIGTERM", True)]
+    assert signals.interrupted_run
+    assert signals.number == number
+
+
+def test_a_signal_before_the_run_reaches_it() -> None:
+    running = Running()
+    with Signals() as signals:
+        signal.raise_signal(signal.SIGTERM)
+        signals.during(running)
+    assert running.stops == [("interrupted by SIGTERM", False)]
+
+
+def test_a_signal_while_nothing_runs_ends_the_wait_and_interrupts_no_run() -> None:
+    with Signals() as signals:
+        signals.during(Running())
+        signals.during(None)
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.wait(None)
+    assert not signals.interrupted_run
+
+
+def test_a_wait_ends_with_its_time_or_with_a_wake_which_are_no_signals() -> None:
+    with Signals() as signals:
+        assert not signals.wait(0.0)
+        threading.Timer(0.0, signals.wake).start()
+        assert not signals.wait(HANG_SECONDS)
+
+
+def test_the_handlers_that_were_there_come_back() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with Signals():
+        assert signal.getsignal(signal.SIGINT) != before[0]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
