@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from paropt_exporter.clock import Clock
-from paropt_exporter.engine import bottlenecks
+from paropt_exporter.engine import report
 from paropt_exporter.engine.contract import Demand, Stop, Wake, Workers
 from paropt_exporter.engine.inbox import Inbox
 from paropt_exporter.engine.shares import Shares
@@ -21,6 +21,7 @@ from paropt_exporter.records import (
     RunStarted,
     SlaLimit,
     SlaRecord,
+    StageRecord,
     StageStarted,
     Strategy,
     TaskRecord,
@@ -390,41 +391,26 @@ class Run:
         ended = self._clock.monotonic()
         if self._total is not None:
             self._tell(self._total, None, ended)
-        stages = tuple(state.record for state in self._stages.values() if state.record is not None)
-        pools = self._workers.use()
-        slot_seconds = sum(pool.slot_seconds for pool in pools)
-        busy_ratio = min(1.0, sum(pool.busy_seconds for pool in pools) / slot_seconds) if slot_seconds else 0.0
-        result, reason = self._verdict()
-        record = RunRecord(
-            run_id=self.run_id,
-            lane=self.plan.lane,
-            strategy=self.plan.strategy,
+        stopping = self._stopping
+        result, reason = report.verdict(self._records(), stopping, critical=self._critical)
+        record = report.of_run(
+            self.plan,
+            self.run_id,
+            self._records(),
             result=result,
             reason=reason,
             duration_seconds=ended - started,
             started_timestamp_seconds=started_timestamp,
-            ended_timestamp_seconds=started_timestamp + (ended - started),
-            stages=stages,
             sequential_seconds=self._sequential_seconds,
-            busy_ratio=busy_ratio,
-            total=self.plan.total,
-            warned=self._total is not None and self._total.warned,
-            broken=self._total is not None and self._total.broken,
-            critical_sla=self._critical,
-            interrupted=self._stopping is not None and self._stopping.interrupted,
-            bottlenecks=bottlenecks.find(stages, busy_ratio=busy_ratio, queued=self._queued),
-            pools=pools,
+            total=self._total,
+            critical=self._critical,
+            interrupted=stopping is not None and stopping.interrupted,
+            queued=self._queued,
+            pools=self._workers.use(),
             abandoned=self._workers.abandoned(),
         )
         self._emit(record)
         return record
 
-    def _verdict(self) -> tuple[Result, str]:
-        bad = [state.name for state in self._stages.values() if state.record is not None and state.record.result.bad]
-        if self._critical and self._stopping is not None:
-            return Result.FAILURE, self._stopping.reason
-        if self._stopping is not None and self._stopping.interrupted:
-            return Result.CANCELLATION, self._stopping.reason
-        if bad:
-            return Result.FAILURE, f"{', '.join(bad)} failed"
-        return Result.SUCCESS, ""
+    def _records(self) -> tuple[StageRecord, ...]:
+        return tuple(state.record for state in self._stages.values() if state.record is not None)

@@ -1,0 +1,64 @@
+"""Sum a run up in its record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from paropt_exporter.engine import bottlenecks
+from paropt_exporter.engine.contract import Stop
+from paropt_exporter.plan import Plan
+from paropt_exporter.records import PoolUse, Result, RunRecord, StageRecord
+from paropt_exporter.sla import Watch
+
+
+def verdict(stages: Sequence[StageRecord], stopping: Stop | None, *, critical: bool) -> tuple[Result, str]:
+    """Return the result of a run and why: a critical limit before the user's wish before failed stages."""
+    if stopping is not None and critical:
+        return Result.FAILURE, stopping.reason
+    if stopping is not None and stopping.interrupted:
+        return Result.CANCELLATION, stopping.reason
+    bad = [stage.stage for stage in stages if stage.result.bad]
+    return (Result.FAILURE, f"{', '.join(bad)} failed") if bad else (Result.SUCCESS, "")
+
+
+def of_run(
+    plan: Plan,
+    run_id: str,
+    stages: tuple[StageRecord, ...],
+    *,
+    result: Result,
+    reason: str,
+    duration_seconds: float,
+    started_timestamp_seconds: float,
+    sequential_seconds: float,
+    total: Watch | None,
+    critical: bool,
+    interrupted: bool,
+    queued: bool,
+    pools: tuple[PoolUse, ...],
+    abandoned: tuple[str, ...],
+) -> RunRecord:
+    """Return the record of a run that has ended; `queued`: whether any task had to wait for a slot."""
+    slot_seconds = sum(pool.slot_seconds for pool in pools)
+    busy_ratio = min(1.0, sum(pool.busy_seconds for pool in pools) / slot_seconds) if slot_seconds else 0.0
+    return RunRecord(
+        run_id=run_id,
+        lane=plan.lane,
+        strategy=plan.strategy,
+        result=result,
+        reason=reason,
+        duration_seconds=duration_seconds,
+        started_timestamp_seconds=started_timestamp_seconds,
+        ended_timestamp_seconds=started_timestamp_seconds + duration_seconds,
+        stages=stages,
+        sequential_seconds=sequential_seconds,
+        busy_ratio=busy_ratio,
+        total=plan.total,
+        warned=total is not None and total.warned,
+        broken=total is not None and total.broken,
+        critical_sla=critical,
+        interrupted=interrupted,
+        bottlenecks=bottlenecks.find(stages, busy_ratio=busy_ratio, queued=queued),
+        pools=pools,
+        abandoned=abandoned,
+    )
