@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from paropt_exporter.clock import Clock
-from paropt_exporter.engine import report
+from paropt_exporter.engine import report, view
 from paropt_exporter.engine.contract import Demand, Stop, Wake, Workers
 from paropt_exporter.engine.inbox import Inbox
 from paropt_exporter.engine.shares import Shares
@@ -126,31 +126,14 @@ class Run:
 
     def backlog(self) -> dict[str, tuple[int, float]]:
         """Return, for each pool, how many tasks could run now if there were room, and the age of the oldest."""
-        now, waiting = self._clock.monotonic(), dict[str, tuple[int, float]]()
-        for state in self._stages.values():
-            tasks = tuple(state.ready) if self._may_begin(state) or state.started else ()
-            if tasks:
-                count, oldest = waiting.get(state.pool, (0, 0.0))
-                age = now - min(ready.ready_seconds for ready in tasks)
-                waiting[state.pool] = (count + len(tasks), max(oldest, age))
-        return waiting
+        return view.backlog(self._startable(), self._clock.monotonic())
 
     def demand(self) -> Demand:
         """Return what runs and what could run, for the controller."""
-        states = tuple(self._stages.values())
-        return Demand(
-            ready=tuple(
-                (state.pool, state.name)
-                for state in states
-                if state.started or self._may_begin(state)
-                for _ in tuple(state.ready)
-            ),
-            running=tuple(
-                (attempt.running.pool, state.name, attempt.running.label, attempt.started_seconds)
-                for state in states
-                for attempt in tuple(state.attempts)
-            ),
-        )
+        return view.demand(self._open(), self._startable())
+
+    def _startable(self) -> tuple[StageState, ...]:
+        return tuple(state for state in self._open() if state.started or self._may_begin(state))
 
     # Starting
 
