@@ -225,3 +225,22 @@ def test_a_plan_can_be_imported_without_pydantic_and_yaml() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     ).stdout
     assert printed == "set()\n"
+
+
+def test_an_item_command_that_prints_without_end_is_a_fault_of_its_stage(tmp_path: Path) -> None:
+    stage = _only_stage(tmp_path, run="'x {item}'", items="{command: 'yes'}")
+    assert "printed more than 16 MiB" in stage.fault
+
+
+def test_an_item_command_ends_with_its_process_though_a_daemon_holds_its_output(tmp_path: Path) -> None:
+    command = "[sh, -c, 'sleep 30 & echo one; echo two']"
+    stage = _only_stage(tmp_path, run="'x {item}'", items=f"{{command: {command}}}")
+    assert [task.item for task in stage.tasks] == ["one", "two"]
+
+
+def test_an_item_command_that_does_not_end_is_ended_at_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paropt_exporter.plan.items.COMMAND_SECONDS", 0.1)
+    stage = _only_stage(tmp_path, run="'x {item}'", items="{command: 'sleep 30'}")
+    assert "did not end within" in stage.fault
