@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
@@ -114,9 +115,10 @@ def test_a_signal_before_the_first_run_lets_nothing_start(tmp_path: Path, number
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_while_the_summary_is_written_still_ends_in_order(tmp_path: Path, number: signal.Signals) -> None:
-    stages = "\n".join(f'name: a_stage_with_quite_a_long_name_{n}, run: "true"' for n in range(1200))
+    stages = "\n".join(f'name: {"a_long_name_" * 4}{n}, run: "true"' for n in range(150))
     projects.write(tmp_path, stages)
-    reader, writer = os.pipe()  # 64 kB: the summary does not fit, the command stays in the middle of it
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)  # the summary does not fit: the command stays in the middle of it
     with (tmp_path / "stderr.log").open("w") as log:
         process = subprocess.Popen(
             [installed_command(), "--once", "--workers", "8", projects.ANY_PORT],
