@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    for name in ("lanes.py", "pools.py"):
+    for name in ("lanes.py", "pools.py", "strategies.py"):
         if (HERE / name).exists():
             print(f"== {name.removesuffix('.py')}", flush=True)
             subprocess.run([sys.executable, str(HERE / name)], check=True)

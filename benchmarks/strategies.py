@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from paropt_exporter import AdaptiveWorkerPool, ParallelizationStrategy
 
-ROUNDS = 5
+ROUNDS = 3
 TASKS = 8
 STEPS = 12_000_000  # some 0.5 s of a core
 BURNER = f"n = 0\nfor n in range({STEPS}): n += 1"
