@@ -63,3 +63,7 @@ def test_gil_bound_work_is_named_with_the_words_of_the_guide() -> None:
 
 def test_skipped_stages_do_not_count() -> None:
     assert kinds(record("a", 2), record("b", 0, result=Result.SKIP, started_timestamp_seconds=None)) == set()
+
+
+def test_a_stage_that_failed_at_once_makes_no_lane_uneven() -> None:
+    assert kinds(record("a", 4), record("b", 0.01, result=Result.FAILURE), record("c", 4)) == set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from paropt_exporter.records import Bottleneck, Result, StageRecord
 
@@ -47,9 +47,11 @@ def _slow_advice(stage: StageRecord) -> str:
 
 
 def _of_lane(ran: Sequence[StageRecord], *, busy_ratio: float, queued: bool) -> Iterator[Bottleneck]:
-    if len(ran) > 1 and _uneven(*_extremes(stage.duration_seconds for stage in ran)):
-        fastest = min(ran, key=lambda stage: stage.duration_seconds)
-        slowest = max(ran, key=lambda stage: stage.duration_seconds)
+    # A stage that failed at once is not the fastest of anything.
+    whole = [stage for stage in ran if stage.result is Result.SUCCESS]
+    fastest = min(whole, key=lambda stage: stage.duration_seconds, default=None)
+    slowest = max(ran, key=lambda stage: stage.duration_seconds, default=None)
+    if fastest and slowest and _uneven(fastest.duration_seconds, slowest.duration_seconds):
         ratio = slowest.duration_seconds / max(fastest.duration_seconds, 1e-3)
         sentence = f"stages are uneven: {slowest.stage} took {ratio:.1f}x as long as {fastest.stage}"
         yield Bottleneck(kind="uneven", stage=None, sentence=sentence)
@@ -61,11 +63,6 @@ def _of_lane(ran: Sequence[StageRecord], *, busy_ratio: float, queued: bool) -> 
     if queued and busy_ratio > SATURATED_RATIO:
         sentence = f"workers were busy {busy_ratio:.0%} of their time while tasks waited: more workers, or more cores"
         yield Bottleneck(kind="saturated", stage=None, sentence=sentence)
-
-
-def _extremes(values: Iterable[float]) -> tuple[float, float]:
-    known = list(values)
-    return min(known), max(known)
 
 
 def _uneven(fastest: float, slowest: float) -> bool:
