@@ -161,9 +161,9 @@ def runs(connection: sqlite3.Connection, project: str, *, lane: str | None, limi
     query = """
     SELECT run_id, lane, strategy, result, reason, started_ts, coalesce(duration, seen_ts - started_ts),
            coalesce(sequential, 0), coalesce(busy_ratio, 0), warned, broken, interrupted, bottlenecks
-    FROM runs WHERE project = ?1 AND (?2 IS NULL OR lane = ?2) ORDER BY started_ts DESC LIMIT ?3
+    FROM runs WHERE project = :project AND (:lane IS NULL OR lane = :lane) ORDER BY started_ts DESC LIMIT :limit
     """
-    found = connection.execute(query, (project, lane, limit)).fetchall()
+    found = connection.execute(query, {"project": project, "lane": lane, "limit": limit}).fetchall()
     return tuple(_summary(connection, row) for row in reversed(found))
 
 

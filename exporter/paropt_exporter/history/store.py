@@ -161,10 +161,10 @@ class History:
         most = self._keep_runs if self._keep_runs is not None else _UNBOUNDED
         execute = self._connection.execute
         doomed = """
-        SELECT run_id FROM runs WHERE project = ?1 AND ended_ts IS NOT NULL AND (started_ts < ?2 OR run_id NOT IN
-          (SELECT run_id FROM runs WHERE project = ?1 ORDER BY started_ts DESC LIMIT ?3))
+        SELECT run_id FROM runs WHERE project = :project AND ended_ts IS NOT NULL AND (started_ts < :oldest OR
+          run_id NOT IN (SELECT run_id FROM runs WHERE project = :project ORDER BY started_ts DESC LIMIT :most))
         """
-        gone = execute(doomed, (self._project, oldest, most)).fetchall()
+        gone = execute(doomed, {"project": self._project, "oldest": oldest, "most": most}).fetchall()
         for table in ("tasks", "stages", "sla", "runs"):
             self._connection.executemany(f"DELETE FROM {table} WHERE run_id = ?", gone)  # nosec B608: literals above
         kept = "SELECT max(id) - ? FROM decisions"
