@@ -49,6 +49,31 @@ def test_streams_that_were_closed_before_take_everything(monkeypatch: pytest.Mon
     sys.stderr.close()
 
 
+class Narrow(io.RawIOBase):
+    """Takes four bytes a write, as a full pipe does when a signal comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]  # any buffer, of which bytes() takes the start
+        self.taken += bytes(data[:4])
+        return min(4, len(data))
+
+
+def test_an_unbuffered_stream_loses_nothing_where_writes_are_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = Narrow()
+    unbuffered = io.TextIOWrapper(raw, encoding="utf-8", write_through=True)  # type: ignore[type-var]  # as Python does
+    monkeypatch.setattr(sys, "stdout", unbuffered)
+    monkeypatch.setattr(sys, "__stdout__", unbuffered)
+    prepare()
+    print("a line that is longer than four bytes")
+    assert raw.taken == b"a line that is longer than four bytes\n"
+
+
 def test_a_sink_gives_a_stream_up_at_its_first_fault_and_keeps_the_cause() -> None:
     stream = Broken(OSError(28, "No space left on device"))
     sink = Sink(stream)

@@ -114,7 +114,10 @@ def test_a_signal_before_the_first_run_lets_nothing_start(tmp_path: Path, number
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_while_the_summary_is_written_still_ends_in_order(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("env", [{"PYTHONUNBUFFERED": "1"}, {"PYTHONUNBUFFERED": ""}], ids=["unbuffered", "buffered"])
+def test_a_signal_while_the_summary_is_written_still_ends_in_order(
+    tmp_path: Path, number: signal.Signals, env: dict[str, str]
+) -> None:
     stages = "\n".join(f'name: {"a_long_name_" * 4}{n}, run: "true"' for n in range(150))
     projects.write(tmp_path, stages)
     reader, writer = os.pipe()
@@ -122,7 +125,7 @@ def test_a_signal_while_the_summary_is_written_still_ends_in_order(tmp_path: Pat
     with (tmp_path / "stderr.log").open("w") as log:
         process = subprocess.Popen(
             [installed_command(), "--once", "--workers", "8", projects.ANY_PORT],
-            cwd=tmp_path, env=environment(), stdin=subprocess.DEVNULL, stdout=writer, stderr=log,
+            cwd=tmp_path, env=environment(**env), stdin=subprocess.DEVNULL, stdout=writer, stderr=log,
         )  # fmt: skip
     os.close(writer)
     with os.fdopen(reader, "rb") as output:

@@ -74,8 +74,14 @@ def _occupy_standard_descriptors() -> None:
 def _usable(stream: TextIO | None) -> TextIO:
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 -- it lives as long as the process
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors=_FALLBACK)
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    if isinstance(stream.buffer, io.RawIOBase) and stream in (sys.__stdout__, sys.__stderr__):
+        # PYTHONUNBUFFERED: text goes straight to write(2), and what a signal leaves unwritten there is lost.
+        # Only for Python's own streams: whoever put one in their place would find it closed with our buffer.
+        buffered = io.BufferedWriter(stream.buffer)
+        return io.TextIOWrapper(buffered, stream.encoding, _FALLBACK, line_buffering=True)
+    stream.reconfigure(errors=_FALLBACK)
     return stream
 
 
