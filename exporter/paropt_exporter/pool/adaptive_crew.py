@@ -270,7 +270,8 @@ class AdaptiveCrew:
         running = [task for task in threads.running() if _age(task) >= _FIRST_LOOK_SECONDS / 2]
         for task in running:
             self.router.learn(keys.get(task.label, task.label), _so_far(task), concurrent=len(running))
-        shares = [min(1.0, task.cpu_seconds / _age(task)) for task in running]
+        # Without the wait for a core: on a busy machine work that computes would look like work that waits.
+        shares = [min(1.0, task.cpu_seconds / max(_age(task) - task.run_delay_seconds, 1e-3)) for task in running]
         if not shares:
             return
         average = max(sum(shares) / len(shares), 1 / (self._most or MOST_WAITING))
@@ -346,4 +347,5 @@ def _so_far(task: RunningTask) -> Measurement:
         started_seconds=task.started_seconds,
         ended_seconds=monotonic(),
         cpu_seconds=task.cpu_seconds,
+        run_delay_seconds=task.run_delay_seconds,
     )

@@ -364,6 +364,7 @@ class ThreadCrew:
                     started_seconds=slot.started_seconds,
                     cpu_seconds=max(0.0, procfs.thread_cpu_seconds(slot.ident) - slot.cpu_seconds),
                     memory_bytes=memory,
+                    run_delay_seconds=slot.delayed_seconds(),
                 )
                 for slot in self._slots
                 if (task := slot.task) is not None

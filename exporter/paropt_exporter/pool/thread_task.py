@@ -25,8 +25,8 @@ class Slot:
     """One worker thread's place in its pool. The thread writes, others read; `parker` is how it waits for work."""
 
     __slots__ = (
-        "abandoned", "companions", "cpu_base_seconds", "cpu_read_seconds", "cpu_seconds", "ident", "name", "native",
-        "parker", "ready_seconds", "started_seconds", "tally", "task",
+        "abandoned", "companions", "cpu_base_seconds", "cpu_read_seconds", "cpu_seconds", "delay_mark", "ident", "name",
+        "native", "parker", "ready_seconds", "started_seconds", "tally", "task",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -39,6 +39,7 @@ class Slot:
         self.ready_seconds: float | None = None
         self.ident = self.native = 0
         self.abandoned = False
+        self.delay_mark = (0.0, 0.0)  # when the task began that was looked at last, and its thread's delay at that look
         self.companions: Callable[[], int] = int  # how many tasks the pool has begun, and how many run, as one number
         self.cpu_base_seconds = self.cpu_seconds = self.cpu_read_seconds = 0.0
 
@@ -50,6 +51,16 @@ class Slot:
     @property
     def schedstat(self) -> str:
         return f"/proc/self/task/{self.native}/schedstat"
+
+    def delayed_seconds(self) -> float:
+        """Return how long the running task has waited for a core since the first look at it; under the pool's lock.
+
+        Reading the thread's delay at the start of each task would cost a short one more than it takes.
+        """
+        delay = procfs.run_delay_seconds(self.schedstat)
+        if self.delay_mark[0] != self.started_seconds:
+            self.delay_mark = (self.started_seconds, delay)
+        return delay - self.delay_mark[1]
 
     def measure(self, future: TaskFuture[Any], started: float, ended: float) -> None:
         """Read the thread's CPU clock at the end of a task that was long enough to be worth it."""
