@@ -59,8 +59,9 @@ lock: ## resolve the dependencies anew
 bench: $(READY) ## every performance figure, as a ratio against its peer
 	$(BIN)/python benchmarks/run.py
 
-soak: $(READY) tools ## minutes of random faults, and CPython's own executor tests
+soak: $(READY) ## minutes of random faults; then CPython's own executor tests, where the interpreter has them
 	$(BIN)/python benchmarks/soak.py
+	$(BIN)/python benchmarks/cpython_suite.py
 
 clean:
 	rm -rf $(VENV) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
