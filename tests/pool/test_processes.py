@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import random
 import signal
@@ -279,6 +280,29 @@ def test_measurements_count_children_even_those_nobody_waited_for(pool: ProcessP
         future.result(HANG_SECONDS)
         assert future.measurement is not None
         assert future.measurement.cpu_seconds == pytest.approx(0.32, abs=0.06)
+
+
+COSTLY_MODULE = """
+from time import process_time
+began = process_time()
+while process_time() - began < 0.3:
+    pass
+def task():
+    return 1
+"""
+
+
+def test_importing_the_module_of_a_task_is_not_counted_as_its_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "paropt_costly_module.py").write_text(COSTLY_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    task = importlib.import_module("paropt_costly_module").task
+    with ProcessPool(1) as pool:
+        future = pool.submit_named("costly", task)
+        assert future.result(HANG_SECONDS) == 1
+        assert future.measurement is not None
+        assert future.measurement.cpu_seconds < 0.1
 
 
 def test_peak_memory_is_the_tasks_own(pool: ProcessPool) -> None:

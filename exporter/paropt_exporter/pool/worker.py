@@ -51,6 +51,7 @@ class _Worker:
         self._delay_seconds = measure.run_delay_seconds()
         self._children_seconds = measure.children_cpu_seconds()
         self._orphans_seconds = 0.0
+        self._loading_seconds = 0.0
 
     def serve(self) -> None:
         while (frame := self._receive()) is not None:
@@ -102,7 +103,7 @@ class _Worker:
             kind, body, started, ended = self._run(function, arguments)
             self._whisper(index, kind, body, started, ended)
             index += 1
-        cpu, delay = process_time() - cpu, 0.0
+        cpu, delay = process_time() - cpu - self._loading(), 0.0
         if monotonic() - begun > _WORTH_A_LOOK_SECONDS:
             cpu, delay = cpu + self._children_cpu(), self._delay()
         self._say(0, wire.DONE, b"", begun, monotonic(), cpu, delay)
@@ -117,10 +118,12 @@ class _Worker:
             self._say(0, wire.DONE, b"")  # the pool took it back while it was on its way
             return
         kind, reply, started, ended = self._run(function, arguments)
-        cpu = process_time() - cpu
+        loading = self._loading()
+        cpu = process_time() - cpu - loading
         delay, memory = 0.0, 0
         if meter is not None:
             cpu, delay, memory = meter.stop()
+            cpu = max(0.0, cpu - loading)
             self._children_cpu()
             self._orphans_seconds = meter.orphans_seconds
         elif ended - started > _WORTH_A_LOOK_SECONDS:
@@ -151,13 +154,20 @@ class _Worker:
             return wire.LOST, packed, started, ended
 
     def _load(self, packed: bytes) -> Callable[..., Any]:
+        began = process_time()
         function: Callable[..., Any] = payload.loads(packed)
+        self._loading_seconds += process_time() - began
         # A closure that came by value is made anew for each task: it may hold state.
         if type(function) is FunctionType and _found_by_name(function):
             if len(self._functions) >= _MOST_CACHED:
                 self._functions.clear()
             self._functions[packed] = function
         return function
+
+    def _loading(self) -> float:
+        """Return the CPU that loading functions took since the last call: importing a module is no task's work."""
+        seconds, self._loading_seconds = self._loading_seconds, 0.0
+        return seconds
 
     def _delay(self) -> float:
         before, self._delay_seconds = self._delay_seconds, measure.run_delay_seconds()
