@@ -1,8 +1,8 @@
-"""Minutes of a lane whose stages fail in every way, under scrapes and slow clients: nothing may be lost or left behind.
+"""Minutes of a lane whose stages fail in every way, under scrapes and slow clients: nothing may get lost or stay.
 
-Usage: python benchmarks/soak.py [SECONDS] [SEED]. The seed is printed and gives the same lane again. At the end: counters
-on the page equal the history, every stage has exactly one result a run, and threads, descriptors, memory and processes
-are back where they were. Exits with 1 and says what is wrong otherwise.
+Usage: python benchmarks/soak.py [SECONDS] [SEED]. The seed is printed and gives the same lane again. At the end the
+counters on the page equal the history, every stage has exactly one result a run, and threads, descriptors, memory and
+processes are back where they were. Exits with 1 and says what is wrong otherwise.
 """
 
 from __future__ import annotations

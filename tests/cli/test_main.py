@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from paropt_exporter._version import __version__
-from paropt_exporter.cli import commands, main
+from paropt_exporter.cli import commands, flags, main
 from paropt_exporter.errors import ConfigError, HistoryError, UsageError
 
 
@@ -63,11 +63,11 @@ def test_an_internal_error_has_its_traceback_at_level_debug(monkeypatch: pytest.
 @pytest.mark.parametrize("command", [[], ["check"], ["plan"], ["generate"], ["history"], ["init"]])
 def test_global_flags_mean_the_same_before_and_after_a_command(command: list[str]) -> None:
     flags = ["--config.file", "x.yml", "--log.level", "debug", "--log.format", "json"]
-    before, after = main.parser().parse_args([*flags, *command]), main.parser().parse_args([*command, *flags])
+    before, after = flags.parser().parse_args([*flags, *command]), flags.parser().parse_args([*command, *flags])
     assert before == after
     assert (after.config_file, after.log_level, after.log_format) == ("x.yml", "debug", "json")
 
 
 def test_flags_are_not_abbreviated() -> None:
     with pytest.raises(SystemExit):
-        main.parser().parse_args(["--verb"])
+        flags.parser().parse_args(["--verb"])

@@ -226,6 +226,13 @@ def test_the_first_interrupt_is_polite_and_the_second_kills_at_once() -> None:
     assert stages_of(record)["b"] == ("skip", "interrupted by SIGINT")
 
 
+def test_an_interrupt_before_the_first_task_lets_nothing_start() -> None:
+    bench = Bench(plan(stage("a")))
+    bench.engine.interrupt("interrupted by SIGTERM", now=False)
+    assert stages_of(bench.run()) == {"a": ("skip", "interrupted by SIGTERM")}
+    assert bench.workers.started == []
+
+
 def test_an_interrupt_during_a_back_off_ends_the_stage_with_the_attempt_it_had() -> None:
     failing = Script(result=Result.FAILURE, message="exit 1")
     bench = Bench(plan(stage("a", retries=5, backoff_seconds=100.0)), {"a": [failing]})

@@ -108,6 +108,8 @@ class Run:
             self._timers.at(self._total.next_deadline, self._check_total)
         for state in self._stages.values():
             self._admit(state, started)
+        for message in self._inbox.receive(started):
+            self._take(message)  # an interrupt that came before the first task lets nothing start
         while True:
             self._timers.fire(self._clock.monotonic())
             self._start_what_fits()

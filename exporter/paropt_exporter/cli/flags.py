@@ -1,0 +1,133 @@
+"""The command line: every flag and sub-command, and errors of one line."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from paropt_exporter.cli.main import PROGRAM, version
+
+EXIT_USAGE = 2
+_DESCRIPTION = "Run a lane's stages in parallel on pools that size themselves, and export them to Prometheus."
+_EPILOG = """\
+exit codes, the first that holds: 130/143 interrupted during a run, 2 usage or config, 3 internal error or history not
+written, 4 critical SLA violation, 1 a stage failed, 0 success.  Start with: paropt-exporter init"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, whose errors are one line: a page of usage hides the line that says what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"{PROGRAM}: {message} ({self.prog} --help shows what there is)\n")
+
+
+def parser() -> Parser:
+    """Return the whole parser; also what completion scripts and the documentation are made from."""
+    top = Parser(
+        prog=PROGRAM,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        parents=[_global_flags(defaults=True)],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=version())
+    _add_run_flags(top)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands instead of running a lane")
+    _add_commands(commands)
+    return top
+
+
+def _global_flags(*, defaults: bool) -> Parser:
+    """Flags that stand before or after a sub-command; there they keep quiet unless given."""
+    flags = Parser(add_help=False, argument_default=None if defaults else argparse.SUPPRESS)
+    group = flags.add_argument_group("everywhere")
+    group.add_argument(
+        "--config.file",
+        dest="config_file",
+        metavar="FILE",
+        help="the config (default: $PAROPT_CONFIG_FILE, then ./paropt.yml; none: built-in stages)",
+    )
+    level_default = "info" if defaults else argparse.SUPPRESS
+    group.add_argument(
+        "--log.level", dest="log_level", choices=("debug", "info", "warn", "error"), default=level_default
+    )
+    style_default = "logfmt" if defaults else argparse.SUPPRESS
+    group.add_argument("--log.format", dest="log_format", choices=("logfmt", "json"), default=style_default)
+    return flags
+
+
+def _add_run_flags(top: argparse.ArgumentParser) -> None:
+    run = top.add_argument_group("running a lane")
+    run.add_argument(
+        "--lane", help="docs, standard, heavy, one of your own, or auto: chosen from the git diff (default: standard)"
+    )
+    run.add_argument(
+        "--once", action=argparse.BooleanOptionalAction, help="end with the lane (default where CI is set)"
+    )
+    run.add_argument("--every", metavar="DURATION", help="run again and again, start to start, never overlapping")
+    failing = run.add_mutually_exclusive_group()
+    failing.add_argument("--fail-fast", action="store_true", help="start nothing new after a failure, end what runs")
+    failing.add_argument("--keep-going", action="store_true", help="run what can run in spite of failures (default)")
+    run.add_argument("--failed", action="store_true", help="only what failed or was interrupted last, and its needs")
+    run.add_argument("--strategy", choices=("thread", "process", "hybrid", "adaptive", "sequential"))
+    run.add_argument("--workers", metavar="N|auto", help="how many tasks at once")
+    run.add_argument(
+        "-v", "--verbose", action="store_true", help="show the output of every task, not of failed ones only"
+    )
+    run.add_argument("--output", choices=("text", "json"), help="the summary as text or JSON (default: text)")
+    web = top.add_argument_group("the endpoint")
+    web.add_argument(
+        "--web.listen-address",
+        dest="web_listen_address",
+        action="append",
+        metavar="ADDRESS",
+        help="where to serve; may be repeated (default: 127.0.0.1:10178, or the next free port)",
+    )
+    web.add_argument("--web.telemetry-path", dest="web_telemetry_path", metavar="PATH", help="default: /metrics")
+    web.add_argument(
+        "--web.linger",
+        dest="web_linger",
+        metavar="DURATION",
+        help="with --once: serve on until a scrape has seen the final values, at most so long",
+    )
+    web.add_argument("--web.max-requests", dest="web_max_requests", metavar="N", help="scrapes at once (default: 40)")
+    web.add_argument(
+        "--web.disable-exporter-metrics",
+        dest="web_disable_exporter_metrics",
+        action="store_true",
+        help="leave out metrics about the exporter itself (process_*, python_*)",
+    )
+
+
+def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
+    def add(name: str, help_text: str) -> Parser:
+        return commands.add_parser(
+            name,
+            help=help_text,
+            description=f"{help_text[0].upper()}{help_text[1:]}.",
+            parents=[_global_flags(defaults=False)],
+            allow_abbrev=False,
+        )
+
+    init = add("init", "write a commented paropt.yml for the project at hand")
+    init.add_argument("--force", action="store_true", help="overwrite a paropt.yml that is there")
+    check = add("check", "find every fault of the config, missing programs too")
+    check.add_argument("--lane", default=argparse.SUPPRESS, help="only this lane (default: all)")
+    plan = add("plan", "show what would run, in which order, on which pool")
+    plan.add_argument("--lane", default=argparse.SUPPRESS)
+    plan.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+    generate = add("generate", "write the config schema and the metrics reference")
+    generate.add_argument("what", nargs="*", metavar="WHAT", help="schema, docs (default: all)")
+    generate.add_argument("--out", metavar="DIR", default=".", help="where to (default: here)")
+    history = add("history", "list past runs and compare them")
+    history.add_argument("--lane", default=argparse.SUPPRESS)
+    history.add_argument("--limit", type=_count, default=20, metavar="N", help="the latest N runs (default: 20)")
+    history.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="two runs, stage by stage")
+    history.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
