@@ -16,10 +16,13 @@ def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "run", run)
 
 
-def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main.main(["--version"])
-    assert ended.value.code == 0
+@pytest.mark.parametrize("arguments", [["--version"], ["--log.level", "debug", "--version"]])
+def test_the_version_is_the_packages(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code: object = main.main(arguments)
+    except SystemExit as ended:  # argparse's own way to end
+        code = ended.code
+    assert code == 0
     assert capsys.readouterr().out == f"paropt-exporter {__version__}\n"
 
 
@@ -62,8 +65,8 @@ def test_an_internal_error_has_its_traceback_at_level_debug(monkeypatch: pytest.
 
 @pytest.mark.parametrize("command", [[], ["check"], ["plan"], ["generate"], ["history"], ["init"]])
 def test_global_flags_mean_the_same_before_and_after_a_command(command: list[str]) -> None:
-    flags = ["--config.file", "x.yml", "--log.level", "debug", "--log.format", "json"]
-    before, after = flags.parser().parse_args([*flags, *command]), flags.parser().parse_args([*command, *flags])
+    given = ["--config.file", "x.yml", "--log.level", "debug", "--log.format", "json"]
+    before, after = flags.parser().parse_args([*given, *command]), flags.parser().parse_args([*command, *given])
     assert before == after
     assert (after.config_file, after.log_level, after.log_format) == ("x.yml", "debug", "json")
 
