@@ -56,6 +56,7 @@ def run(root: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     """
     from paropt_exporter.config.detect import tools
     from paropt_exporter.generate import schema
+    from paropt_exporter.history import folder
 
     path = root / _FILE
     there = next((name for name in (_FILE, "paropt.yaml") if os.path.lexists(root / name)), None)
@@ -66,6 +67,7 @@ def run(root: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     detected = tools(root)
     try:
         (root / _SCHEMA).parent.mkdir(exist_ok=True)
+        folder.keep_out_of_git((root / _SCHEMA).parent)
         _write(root / _SCHEMA, schema.render())
         _write(path, render(detected))
     except OSError as error:

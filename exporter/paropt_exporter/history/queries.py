@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -180,16 +180,30 @@ def run(connection: sqlite3.Connection, project: str, run_id: str) -> RunSummary
 def trend(connection: sqlite3.Connection, project: str, lane: str, *, limit: int) -> Trend | None:
     """Compare the lane's latest throughput with the average of up to `limit` earlier runs; None with fewer than two.
 
-    Runs that were cancelled or still run say nothing of the lane's speed and are left out.
+    Runs that were cancelled or still run say nothing of the lane's speed and are left out, and so are runs of what had
+    failed (`--failed`), which have other stages.
     """
     ended = [
         summary.throughput_tasks_per_second
-        for summary in runs(connection, project, lane=lane, limit=limit + 1)
+        for summary in _whole(runs(connection, project, lane=lane, limit=limit + 1))
         if summary.result in (Result.SUCCESS, Result.FAILURE)
     ]
     if len(ended) < 2:
         return None
     return Trend(latest=ended[-1], average=fmean(ended[:-1]), earlier_runs=len(ended) - 1)
+
+
+def _whole(summaries: Iterable[RunSummary]) -> Iterator[RunSummary]:
+    """Yield the runs that ran all of the lane: not those of fewer stages that follow one that was no success."""
+    last: RunSummary | None = None
+    whole: frozenset[str] = frozenset()
+    for summary in summaries:
+        stages = frozenset(stage.stage for stage in summary.stages)
+        again = last is not None and last.result is not Result.SUCCESS and stages < whole
+        last = summary
+        if not again:
+            whole = stages
+            yield summary
 
 
 def _summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> RunSummary:

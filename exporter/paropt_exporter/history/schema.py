@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from paropt_exporter.errors import HistoryError
+from paropt_exporter.history import folder
 
 VERSION = 1
 # Transactions take about 0.1 ms, so whoever waits longer waits for a process that was stopped or a disk that hangs.
@@ -62,6 +63,7 @@ def open_history(path: Path) -> tuple[sqlite3.Connection, str | None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        folder.keep_out_of_git(path.parent)
         return _open_file(path), None
     except sqlite3.DatabaseError as error:
         if not isinstance(error, sqlite3.OperationalError):
