@@ -312,6 +312,18 @@ def test_throughput_under_four_fifths_of_the_average_is_degradation(history: His
     assert slower.degraded
 
 
+def test_a_run_of_what_had_failed_says_nothing_of_the_lanes_speed(history: History) -> None:
+    for number, (stages, result) in enumerate(
+        [(("lint", "unit"), Result.SUCCESS), (("lint", "unit"), Result.FAILURE), (("unit",), Result.SUCCESS)]
+    ):
+        ended = tuple(stage_ended(stage, f"r{number}", result=result) for stage in stages)
+        keep(history, run_started(f"r{number}", stages=stages, at=START + number), *ended)
+        keep(history, run_ended(f"r{number}", result=result, stages=ended, at=START + number))
+    trend = history.trend("standard")
+    assert trend is not None
+    assert trend.earlier_runs == 1
+
+
 def test_a_run_is_found_by_an_unambiguous_beginning_of_its_id(history: History) -> None:
     keep(history, *whole_run("20260101-aa"), *whole_run("20260102-bb"))
     found = history.run("20260102")
