@@ -25,6 +25,7 @@ _HOMES = {
     "ParallelizationProfiler": "paropt_exporter.guide",
     "ParallelizationSLAManager": "paropt_exporter.guide",
     "ParallelizationStrategy": "paropt_exporter.guide",
+    "PoolCollector": "paropt_exporter.metrics.collector",
     "SLATarget": "paropt_exporter.guide",
     "StageMetrics": "paropt_exporter.guide",
     "WorkerPoolMetrics": "paropt_exporter.guide",

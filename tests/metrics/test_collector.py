@@ -1,0 +1,33 @@
+"""Pools of a Python program on its own prometheus_client registry."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from paropt_exporter import AdaptiveWorkerPool, PoolCollector, ThreadPool
+
+
+def test_a_pool_is_read_at_each_scrape() -> None:
+    registry = CollectorRegistry()
+    with ThreadPool(2, name="orders") as pool:
+        registry.register(PoolCollector(pool, project="shop"))
+        place = {"project": "shop", "pool": "orders"}
+        assert registry.get_sample_value("paropt_pool_tasks_submitted_total", place) == 0
+        assert list(pool.map(abs, [-1, 2, -3])) == [1, 2, 3]
+        assert registry.get_sample_value("paropt_pool_tasks_submitted_total", place) == 3
+        assert registry.get_sample_value("paropt_pool_size_target", place) == 2
+        failing = pool.submit(int, "no number")
+        with pytest.raises(ValueError, match="no number"):
+            failing.result()
+        finished = registry.get_sample_value("paropt_pool_tasks_finished_total", {**place, "result": "failure"})
+        assert finished == 1
+
+
+def test_every_kind_of_worker_of_an_adaptive_pool_is_there() -> None:
+    registry = CollectorRegistry()
+    with AdaptiveWorkerPool() as pool:
+        registry.register(PoolCollector(pool, project="shop"))
+        assert pool.submit(abs, -1).result() == 1
+        names = {sample.labels["pool"] for family in registry.collect() for sample in family.samples}
+        assert "threads" in names
