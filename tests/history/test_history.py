@@ -99,6 +99,12 @@ def kill(process: subprocess.Popen[str]) -> None:
         process.wait(60)
 
 
+def test_an_item_that_is_no_unicode_is_kept_with_its_bytes_shown(history: History) -> None:
+    keep(history, run_started("r1", stages=("lint",)), replace(task("lint"), item=os.fsdecode(b"tests/\xff.py")))
+    with closing(sqlite3.connect(history.path)) as reader:
+        assert reader.execute("SELECT item FROM tasks").fetchone() == ("tests/\\udcff.py",)
+
+
 def test_totals_and_last_values_are_there_for_the_next_process(path: Path) -> None:
     with closing(opened(path)) as history:
         keep(history, *whole_run("r1"), *whole_run("r2", at=START + 60))

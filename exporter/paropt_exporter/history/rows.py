@@ -95,7 +95,12 @@ def _insert(
     conflict = f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}" if keys else ""  # nosec B608: likewise
     marks = ", ".join("?" * len(row))
     # S608 is about values in SQL text: table and column names here are literals of this module.
-    connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks}){conflict}", tuple(row.values()))  # nosec B608
+    connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks}){conflict}", tuple(map(_stored, row.values())))  # nosec B608
+
+
+def _stored(value: object) -> object:
+    """Return a value that SQLite takes: a file name or message that is no Unicode shows its bytes as escapes."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _run_started(run: RunStarted, project: str, now_seconds: float) -> dict[str, object]:
