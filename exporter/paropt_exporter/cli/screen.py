@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli import summary
 from paropt_exporter.cli.streams import Sink
+from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.plan import Plan
 from paropt_exporter.records import (
     Decision,
@@ -39,13 +40,15 @@ class Screen:
     Guarantees: one lock orders what is written; nothing that the work prints reaches the terminal with its escapes.
     """
 
-    def __init__(self, *, out: TextIO, err: TextIO, verbose: bool, json_output: bool) -> None:
+    def __init__(
+        self, *, out: TextIO, err: TextIO, verbose: bool, json_output: bool, clock: Clock | None = None
+    ) -> None:
         self._out = Sink(out)
         self._err = Sink(err)
         self._verbose = verbose
         self._json_output = json_output
         self._failed: dict[str, TaskRecord] = {}
-        self._live: Callable[[], tuple[LiveStage, ...]] = tuple
+        self._clock = clock or SystemClock()
         self._lock = threading.Lock()  # guards: writing
         self._progress: _Table | _SignOfLife | None = None
 
@@ -61,7 +64,7 @@ class Screen:
         self._failed = {}
         stages = sum(not stage.skip for stage in plan.stages)
         self._line(f"lane {plan.lane}: {stages} stage{'' if stages == 1 else 's'}, {plan.strategy.value}")
-        self._progress = _Table(live) if self._err.is_terminal else _SignOfLife(live, self._line)
+        self._progress = _Table(live, self._clock) if self._err.is_terminal else _SignOfLife(live, self._line)
 
     def observe(self, event: Event) -> None:
         match event:
@@ -126,7 +129,7 @@ class Screen:
             if isinstance(self._progress, _Table):
                 self._progress.print(text)
             else:
-                self._err.line(f"{datetime.now().astimezone():%H:%M:%S} {text}")
+                self._err.line(f"{_time_of_day(self._clock)} {text}")
 
     def _stop_progress(self) -> None:
         progress, self._progress = self._progress, None
@@ -157,11 +160,12 @@ class _SignOfLife:
 class _Table:
     """A live table of the running stages on a terminal."""
 
-    def __init__(self, live: Callable[[], tuple[LiveStage, ...]]) -> None:
+    def __init__(self, live: Callable[[], tuple[LiveStage, ...]], clock: Clock) -> None:
         from rich.console import Console
         from rich.live import Live
 
         self._stages = live
+        self._clock = clock
         self._console = Console(stderr=True, highlight=False, markup=False)
         self._view: Live = Live(
             console=self._console,
@@ -173,7 +177,7 @@ class _Table:
         self._view.start()
 
     def print(self, text: str) -> None:
-        self._console.print(f"{datetime.now().astimezone():%H:%M:%S} {text}")
+        self._console.print(f"{_time_of_day(self._clock)} {text}")
 
     def close(self) -> None:
         self._view.stop()
@@ -182,7 +186,7 @@ class _Table:
         from rich.table import Table as RichTable
 
         table = RichTable.grid(padding=(0, 2))
-        now = datetime.now().timestamp()
+        now = self._clock.wall()
         for stage in self._stages():
             elapsed = now - stage.started_timestamp_seconds
             limit = f"of {stage.sla.max_seconds:g} s" if stage.sla else ""
@@ -191,6 +195,10 @@ class _Table:
             done = f"{stage.tasks_ended}/{stage.tasks}" if stage.tasks > 1 else ""
             table.add_row("·", stage.stage, done, f"{elapsed:.0f} s", limit, share, style=style)
         return table
+
+
+def _time_of_day(clock: Clock) -> str:
+    return datetime.fromtimestamp(clock.wall()).astimezone().strftime("%H:%M:%S")
 
 
 def on_standard_streams(*, verbose: bool, json_output: bool) -> Screen:

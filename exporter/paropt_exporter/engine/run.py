@@ -62,13 +62,14 @@ class Run:
     ) -> None:
         self.plan = plan
         self.run_id = run_id
-        self.size = 1 if plan.strategy is Strategy.SEQUENTIAL else plan.workers.start
+        sequential = plan.strategy is Strategy.SEQUENTIAL
+        self.size = 1 if sequential else plan.workers.start
         self._workers = workers
         self._emit = emit
         self._inbox = inbox
         self._clock = clock
         self._shares = Shares(memory_bytes)
-        in_order = sorted(plan.stages, key=lambda stage: stage.number) if self._sequential else plan.stages
+        in_order = sorted(plan.stages, key=lambda stage: stage.number) if sequential else plan.stages
         self._stages = {stage.name: StageState(stage) for stage in in_order}
         self._timers = Timers()
         self._stopping: Stop | None = None
@@ -76,10 +77,6 @@ class Run:
         self._queued = False
         self._total: Watch | None = None
         self._sequential_seconds = 0.0
-
-    @property
-    def _sequential(self) -> bool:
-        return self.plan.strategy is Strategy.SEQUENTIAL
 
     def interrupt(self, reason: str, *, now: bool) -> None:
         """End the run as the user wishes: TERM to what runs, KILL after the grace, or `now`."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
+from paropt_exporter.clock import SystemClock
 from paropt_exporter.guide.strategies import ParallelizationStrategy
 
 
@@ -62,7 +63,7 @@ class WorkerPoolMetrics:
     stage_metrics: list[StageMetrics] = field(default_factory=list)
     bottlenecks: list[str] = field(default_factory=list)
     recommendations: list[str] = field(default_factory=list)
-    timestamp: datetime = field(default_factory=lambda: datetime.now(UTC))
+    timestamp: datetime = field(default_factory=lambda: datetime.fromtimestamp(SystemClock().wall(), UTC))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values: no infinity, times as ISO 8601 with their offset."""
