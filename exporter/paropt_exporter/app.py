@@ -210,7 +210,7 @@ class Exporter:
         self._signals.during(None)
         self._run = None
         self._workers.rest(plan.workers.minimum)
-        self._screen.end(record, metrics_url=self._url)
+        self._screen.end(record, metrics_url=self._url if self._serves_on else "")
         return self._code(record)
 
     def _plan(self) -> Plan:
@@ -287,6 +287,12 @@ class Exporter:
             max_requests=request.max_requests or web.max_requests or sys.maxsize,
             say=self._screen.say,
         )
+
+    @property
+    def _serves_on(self) -> bool:
+        """Say whether the endpoint answers after this run: an address that is gone is no address."""
+        lingers = not self._request.once or bool(self._request.linger_seconds)
+        return lingers and not self._signals.interrupted_run
 
     @property
     def _url(self) -> str:

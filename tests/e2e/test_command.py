@@ -49,6 +49,11 @@ def test_the_module_and_the_command_tell_the_same_version(tmp_path: Path) -> Non
     assert re.fullmatch(r"paropt-exporter \d+\.\d+\.\d+\S*\n", told.stdout)
 
 
+def test_a_command_that_ends_with_the_lane_names_no_endpoint_that_is_gone(good: Path) -> None:
+    ended = run(good, "--once", projects.ANY_PORT)
+    assert (ended.returncode, "http://" in ended.stdout) == (0, False)
+
+
 @pytest.mark.parametrize(
     "order", [["--config.file", "elsewhere.yml", "plan"], ["plan", "--config.file", "elsewhere.yml"]]
 )
