@@ -30,6 +30,7 @@ from paropt_exporter.signals import Signals
 log = logging.getLogger(__name__)
 
 AUTO_LANE = "auto"
+NOTHING_TO_RUN = "lane {lane} has no stage to run: write stages into paropt.yml (paropt-exporter init makes one)"
 EXIT_FAILED, EXIT_UNWRITTEN, EXIT_CRITICAL, EXIT_SIGNAL_BASE = 1, 3, 4, 128
 
 
@@ -219,7 +220,7 @@ class Exporter:
         if request.failed_only and not only:
             known = "no run of it is known" if only is None else "every stage of its last run succeeded"
             raise UsageError(f"--failed: nothing to run again in lane {self._lane}: {known}")
-        return plans.build(
+        plan = plans.build(
             self._config,
             self._lane,
             expected=self._history.expected(self._lane),
@@ -228,6 +229,9 @@ class Exporter:
             workers=request.workers,
             fail_fast=request.fail_fast,
         )
+        if not plan.stages:
+            raise UsageError("\n".join([*plan.notes, NOTHING_TO_RUN.format(lane=self._lane)]))
+        return plan
 
     def _make_run(self, plan: Plan) -> Run:
         began = datetime.fromtimestamp(self._clock.wall(), UTC)
@@ -315,7 +319,7 @@ class Exporter:
         return None if every is None else max(0.0, began + every - self._clock.monotonic())
 
     def _code(self, record: RunRecord) -> int:
-        if self._history.broken or self._screen.fault:
+        if self._history.broken or self._observers.dropped()["history"] or self._screen.fault:
             return EXIT_UNWRITTEN
         if record.critical_sla:
             return EXIT_CRITICAL

@@ -198,3 +198,22 @@ def test_a_read_only_folder_costs_the_history_and_the_exit_code_but_not_the_work
     (warning,) = (line for line in ended.stderr.splitlines() if "history" in line)
     assert ".paropt" in warning
     assert "Traceback" not in ended.stderr
+
+
+def test_a_project_with_nothing_to_run_is_told_how_to_begin(tmp_path: Path) -> None:
+    ended = run(tmp_path, "--once", projects.ANY_PORT)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith("lane standard has no stage to run: write stages into paropt.yml")
+
+
+def test_with_json_logs_every_line_on_stderr_is_json(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: bad, run: "echo no; exit 1", shell: true')
+    ended = run(tmp_path, "--once", "--log.format", "json", projects.ANY_PORT)
+    messages = [json.loads(line)["msg"] for line in ended.stderr.splitlines()]
+    assert any("bad failed" in message for message in messages)
+
+
+def test_lingering_without_an_end_is_refused(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: good, run: "true"')
+    ended = run(tmp_path, "--web.linger", "1s", projects.ANY_PORT)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)

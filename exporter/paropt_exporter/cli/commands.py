@@ -97,7 +97,9 @@ def _run_lane(flags: argparse.Namespace) -> int:
     from paropt_exporter.app import Request, run_lane
     from paropt_exporter.cli import screen
 
-    watching = screen.on_standard_streams(verbose=flags.verbose, json_output=flags.output == "json")
+    watching = screen.on_standard_streams(
+        verbose=flags.verbose, json_output=flags.output == "json", json_logs=flags.log_format == "json"
+    )
     once = flags.once
     if once is None:
         once = bool(os.environ.get("CI")) and flags.every is None
@@ -105,6 +107,8 @@ def _run_lane(flags: argparse.Namespace) -> int:
             watching.say("CI is set: ending with the lane (--no-once serves on)")
     if once and flags.every is not None:
         raise UsageError("--every repeats the lane and --once ends with it: give one of them")
+    if flags.web_linger is not None and not once:
+        raise UsageError("--web.linger waits for a scrape after --once: without --once the page is served on anyway")
     request = Request(
         config_path=_config_path(flags),
         root=Path.cwd(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import threading
 from collections.abc import Callable
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
+log = logging.getLogger(__name__)
+
 SIGN_OF_LIFE_SECONDS = 30.0  # CI systems end a job that says nothing for minutes; a person doubts after one
 _SHOWN_LINES = 40  # of a failed task's output: its last lines, a screen full
 _MESSAGES_WIDTH = 160
@@ -41,12 +44,20 @@ class Screen:
     """
 
     def __init__(
-        self, *, out: TextIO, err: TextIO, verbose: bool, json_output: bool, clock: Clock | None = None
+        self,
+        *,
+        out: TextIO,
+        err: TextIO,
+        verbose: bool,
+        json_output: bool,
+        json_logs: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         self._out = Sink(out)
         self._err = Sink(err)
         self._verbose = verbose
         self._json_output = json_output
+        self._json_logs = json_logs
         self._failed: dict[str, TaskRecord] = {}
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()  # guards: writing
@@ -64,7 +75,11 @@ class Screen:
         self._failed = {}
         stages = sum(not stage.skip for stage in plan.stages)
         self._line(f"lane {plan.lane}: {stages} stage{'' if stages == 1 else 's'}, {plan.strategy.value}")
-        self._progress = _Table(live, self._clock) if self._err.is_terminal else _SignOfLife(live, self._line)
+        self._progress = (
+            _Table(live, self._clock)
+            if self._err.is_terminal and not self._json_logs
+            else _SignOfLife(live, self._line)
+        )
 
     def observe(self, event: Event) -> None:
         match event:
@@ -128,6 +143,8 @@ class Screen:
         with self._lock:
             if isinstance(self._progress, _Table):
                 self._progress.print(text)
+            elif self._json_logs:
+                log.info(text)  # a log collector reads stderr then: each line must be one JSON object
             else:
                 self._err.line(f"{_time_of_day(self._clock)} {text}")
 
@@ -201,5 +218,5 @@ def _time_of_day(clock: Clock) -> str:
     return datetime.fromtimestamp(clock.wall()).astimezone().strftime("%H:%M:%S")
 
 
-def on_standard_streams(*, verbose: bool, json_output: bool) -> Screen:
-    return Screen(out=sys.stdout, err=sys.stderr, verbose=verbose, json_output=json_output)
+def on_standard_streams(*, verbose: bool, json_output: bool, json_logs: bool) -> Screen:
+    return Screen(out=sys.stdout, err=sys.stderr, verbose=verbose, json_output=json_output, json_logs=json_logs)

@@ -22,10 +22,6 @@ class Shares:
         self._stages: dict[str, PlannedStage] = {}
         self._pools: Counter[str] = Counter()
 
-    @property
-    def slots_held(self) -> int:
-        return self._slots_held
-
     def in_pool(self, pool: str) -> int:
         """Return how many tasks run in `pool`."""
         return self._pools[pool]
