@@ -77,7 +77,7 @@ class CommandTask:
         self.label = label
         self.pid = 0  # of the step that runs or ran last
         self.worker = ""  # these two are its slot's to set
-        self.started_seconds = 0.0
+        self.started_seconds = self.ended_seconds = 0.0
         self._guardian = guardian
         self._steps = tuple(tuple(step) for step in steps)
         self._mark = mark
@@ -162,6 +162,7 @@ class CommandTask:
         if "failed" in frame:
             raise explain(step, frame["failed"], program=self._cwd / program, entered=frame["entered"])
         status = frame["ended"]
+        self._take_times(*frame["times"])
         if frame["left"]:
             log.warning(
                 "a command left processes behind: ended", extra={"command": step[0], "processes": frame["left"]}
@@ -189,6 +190,12 @@ class CommandTask:
                     self._note(frame)
                     if "ended" in frame or "failed" in frame:
                         return frame  # type: ignore[no-any-return]  # what JSON gives
+
+    def _take_times(self, began_seconds: float, ended_seconds: float) -> None:
+        """Take a step's times as the guardian saw them: what lies between it and this thread is not the command's."""
+        if not self.ended_seconds:
+            self.started_seconds = began_seconds
+        self.ended_seconds = ended_seconds
 
     def _note(self, frame: dict[str, Any]) -> None:  # Any: what JSON gives
         if "usage" in frame:

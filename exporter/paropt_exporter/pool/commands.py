@@ -233,7 +233,7 @@ class CommandPool:
             worker=task.worker,
             pid=task.pid,
             started_seconds=task.started_seconds,
-            ended_seconds=self._clock.monotonic(),
+            ended_seconds=task.ended_seconds or self._clock.monotonic(),
             cpu_seconds=usage.cpu_seconds,
             run_delay_seconds=usage.run_delay_seconds,
             memory_peak_bytes=usage.memory_peak_bytes,

@@ -57,7 +57,7 @@ class Command:
         self.kill_at = math.inf
         self.hung_up = False
         self._told_seconds = -math.inf
-        self._young_until = math.inf
+        self._began_seconds = math.inf
         self._output = output
         self._left = 0
         self._unread = b""
@@ -88,7 +88,7 @@ class Command:
             os.close(self._output)
             self._output = -1
         self.tree = Tree(pid, f"{MARK}={frame['mark']}")
-        self._young_until = time.monotonic() + _YOUNG_SECONDS
+        self._began_seconds = time.monotonic()
         return self.tree
 
     def stop(self, grace: float, now: float) -> None:
@@ -118,7 +118,7 @@ class Command:
 
     def moved(self, now: float) -> bool:
         """Whether there is news: nothing was told yet, or it ran, or wanted to run, for a while since."""
-        news = _YOUNG_NEWS_SECONDS if now < self._young_until else _NEWS_SECONDS
+        news = _YOUNG_NEWS_SECONDS if now < self._began_seconds + _YOUNG_SECONDS else _NEWS_SECONDS
         return self.tree is not None and _active_seconds(self.tree) >= self._told_seconds + news
 
     def tell_usage(self) -> None:
@@ -130,7 +130,8 @@ class Command:
     def tell_ended(self) -> None:
         """Send the last frame."""
         if self.tree is not None:
-            self._tell(ended=self.status, left=self._left, usage=_numbers(self.tree))
+            times = (self._began_seconds, time.monotonic())
+            self._tell(ended=self.status, left=self._left, times=times, usage=_numbers(self.tree))
 
     def close(self) -> None:
         """Close what the exporter handed over."""
