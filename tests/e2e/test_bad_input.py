@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import projects
-from real_servers import run
+from real_servers import HANG_SECONDS, run, serving
 
 GOOD = 'name: good, run: "true"'
 
@@ -167,3 +167,19 @@ def test_items_with_spaces_quotes_and_newlines_stay_one_argument(tmp_path: Path)
     expected = ["a b", "c'd", "e\nf", "$(touch owned)"]
     assert sorted((tmp_path / "seen").read_text().splitlines()) == sorted(repr([item]) for item in expected * 2)
     assert not (tmp_path / "owned").exists()
+
+
+def test_a_config_that_changes_while_the_lane_runs_changes_nothing_until_the_next_start(tmp_path: Path) -> None:
+    stages = """
+        name: first, run: "echo $$ > began; until test -e changed; do sleep 0.02; done", shell: true
+        name: second, run: "touch second", needs: [first]
+    """
+    projects.write(tmp_path, stages)
+    with serving(tmp_path, "--once", projects.ANY_PORT) as command:
+        projects.pid_in(tmp_path / "began")
+        (tmp_path / "paropt.yml").write_text("stages: [nonsense")
+        (tmp_path / "changed").touch()
+        assert "standard succeeded" in command.summary()
+        assert command.process.wait(HANG_SECONDS) == 0
+    assert (tmp_path / "second").exists()
+    assert_one_line(run(tmp_path, "--once"), "paropt.yml:", "no valid YAML")
