@@ -36,7 +36,7 @@ QUIET = settings(
 )
 
 
-def _read_or_refuse(folder: Path, content: bytes) -> None:
+def assert_read_or_refused(folder: Path, content: bytes) -> None:
     try:
         read = configs.read(folder, content)
     except ConfigError as error:
@@ -59,26 +59,26 @@ def _read_or_refuse(folder: Path, content: bytes) -> None:
 @example(b"%YAML 9.9\n--- a")
 @example(b"a: !!binary '='")
 @example(b"\xef\xbb\xbf\xff")
-def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
-    _read_or_refuse(tmp_path, content)
+def test_any_bytes_areassert_read_or_refusedd(tmp_path: Path, content: bytes) -> None:
+    assert_read_or_refused(tmp_path, content)
 
 
 @QUIET
 @given(
     st.lists(st.tuples(st.integers(0, len(BASE) - 1), st.integers(0, 8), st.text(max_size=8)), min_size=1, max_size=4)
 )
-def test_a_good_file_with_cuts_and_insertions_is_read_or_refused(
+def test_a_good_file_with_cuts_and_insertions_isassert_read_or_refusedd(
     tmp_path: Path, changes: list[tuple[int, int, str]]
 ) -> None:
     text = BASE
     for at, length, inserted in changes:
         text = text[:at] + inserted + text[at + length :]
-    _read_or_refuse(tmp_path, text.encode(errors="replace"))
+    assert_read_or_refused(tmp_path, text.encode(errors="replace"))
 
 
 @QUIET
 @given(st.data())
-def test_a_good_file_with_any_value_in_any_place_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+def test_a_good_file_with_any_value_in_any_place_isassert_read_or_refusedd(tmp_path: Path, data: st.DataObject) -> None:
     root = yaml.safe_load(BASE)
     node = root
     while True:
@@ -88,12 +88,12 @@ def test_a_good_file_with_any_value_in_any_place_is_read_or_refused(tmp_path: Pa
             node[key] = data.draw(VALUES)
             break
         node = node[key]
-    _read_or_refuse(tmp_path, yaml.dump(root, allow_unicode=True).encode(errors="replace"))
+    assert_read_or_refused(tmp_path, yaml.dump(root, allow_unicode=True).encode(errors="replace"))
 
 
 @pytest.mark.parametrize("name", ["[]", "{}", "5", "~", "1.5"])
-def test_a_name_of_any_type_is_read_or_refused(tmp_path: Path, name: str) -> None:
-    _read_or_refuse(tmp_path, BASE.replace("name: one", f"name: {name}").encode())
+def test_a_name_of_any_type_isassert_read_or_refusedd(tmp_path: Path, name: str) -> None:
+    assert_read_or_refused(tmp_path, BASE.replace("name: one", f"name: {name}").encode())
 
 
 def test_the_file_that_is_changed_is_good(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def _open(family: int, place: tuple[object, ...], *, dual: bool = False) -> sock
         listener.bind(place)
         listener.listen(_BACKLOG)
         listener.setblocking(False)
-    except BaseException:
+    except BaseException:  # nothing may leave the socket open; raised again
         listener.close()
         raise
     return listener

@@ -96,7 +96,7 @@ class AdaptiveWorkerPool(Executor):
         self._opened(task)
         try:
             future: TaskFuture[T] = self._pool.submit_named(stage_name, watched, *args, **kwargs)
-        except BaseException:
+        except BaseException:  # a task that was refused is not counted as open; raised again
             self._unopened(task)
             raise
         task.future = future

@@ -85,7 +85,7 @@ def _open_file(path: Path) -> sqlite3.Connection:
         # Says now, not in the middle of a run, that the file can't be written.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # nothing may leave the connection open; raised again
         connection.close()
         raise
     return connection

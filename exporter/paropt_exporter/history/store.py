@@ -177,7 +177,7 @@ class History:
         try:
             yield
             self._connection.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # whatever it was, the transaction is not left open; raised again
             with suppress(sqlite3.Error):  # a full disk rolls back by itself; the first error is the one to tell
                 self._connection.execute("ROLLBACK")
             raise

@@ -33,7 +33,7 @@ def run_call(root: str, target: str, arguments: tuple[str, ...]) -> CallOutcome:
     with _captured(tail):
         try:
             find(root, target)(*arguments)
-        except BaseException as error:
+        except BaseException as error:  # the user's function may raise anything; raised again
             with contextlib.suppress(AttributeError, TypeError):  # an exception with slots takes no attributes
                 error.paropt_output = tail.text()  # type: ignore[attr-defined]  # that is how it travels
             raise

@@ -76,7 +76,7 @@ class Nurseries:
                 setsigmask=(),
                 setsigdef=_RESET_SIGNALS,
             )
-        except BaseException:
+        except BaseException:  # nothing may leave what was opened behind; raised again
             ours.close()
             raise
         finally:

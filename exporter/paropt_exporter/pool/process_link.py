@@ -37,7 +37,7 @@ class ProcessLink:
             self._status, status = self._pipe()
             with theirs, _standard_streams() as (out, err):
                 nurseries.spawn((theirs.fileno(), self._claims, quiet, status, out, err))
-        except BaseException:
+        except BaseException:  # nothing may leave what was opened behind; raised again
             self.close()
             raise
         for descriptor in (quiet, status):
