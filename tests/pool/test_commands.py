@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from command_scripts import HANG_SECONDS, make_fifo, python, run, shell
-from paropt_exporter.pool.command_task import Ending
-from paropt_exporter.pool.commands import CommandPool, judge
+from paropt_exporter.pool.commands.pool import CommandPool, judge
+from paropt_exporter.pool.commands.task import Ending
 from paropt_exporter.records import Result
 
 

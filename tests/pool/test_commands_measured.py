@@ -12,7 +12,7 @@ import pytest
 
 from command_scripts import BURNER, HANG_SECONDS, make_fifo, python, run, shell
 from paropt_exporter.pool.commands import CommandOutcome, CommandPool
-from paropt_exporter.pool.process_tree import ProcessTable, Tree
+from paropt_exporter.pool.guardian.process_tree import ProcessTable, Tree
 from real_servers import eventually
 
 BURNED_SECONDS = 0.5

@@ -16,8 +16,8 @@ import pytest
 
 import paropt_exporter
 from command_scripts import HANG_SECONDS, make_fifo, python, run, shell, told_pids, wait_until_gone
-from paropt_exporter.pool.command_guardian import SharedGuardian
 from paropt_exporter.pool.commands import CommandPool
+from paropt_exporter.pool.commands.guardians import SharedGuardian
 from paropt_exporter.records import Result
 
 PACKAGE_ROOT = str(Path(paropt_exporter.__file__).parent.parent)
@@ -146,13 +146,14 @@ def test_the_guardian_imports_nothing_of_the_package_but_its_three_modules() -> 
         "import sys\nfolder = sys.argv[1]\n"
         "for name, place in (('paropt_exporter', folder), ('paropt_exporter.pool', folder + '/pool')):\n"
         "    sys.modules[name] = type(sys)(name)\n    sys.modules[name].__path__ = [place]\n"
-        "import paropt_exporter.pool.guardian\n"
+        "import paropt_exporter.pool.guardian.loop\n"
         "print(*sorted(name for name in sys.modules if name.startswith('paropt_exporter.pool.')))\n"
         "print(*sorted({'typing', 'dataclasses', 'subprocess', 'threading', 'logging'} & set(sys.modules)))\n"
     )
     answer = subprocess.run(python(program, PACKAGE_ROOT + "/paropt_exporter"), capture_output=True, text=True)
     assert answer.stdout.splitlines() == [
-        "paropt_exporter.pool.guarded_command paropt_exporter.pool.guardian paropt_exporter.pool.process_tree",
+        "paropt_exporter.pool.guardian paropt_exporter.pool.guardian.command paropt_exporter.pool.guardian.loop"
+        " paropt_exporter.pool.guardian.process_tree",
         "",
     ]
 

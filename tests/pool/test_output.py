@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paropt_exporter.pool.output import RAW_BYTES, TEXT_CHARACTERS, Capture, clean, last_line
+from paropt_exporter.pool.commands.output import RAW_BYTES, TEXT_CHARACTERS, Capture, clean, last_line
 
 
 def captured(*chunks: bytes) -> str:

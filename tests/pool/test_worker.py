@@ -11,13 +11,14 @@ import paropt_exporter
 
 ALLOWED = {
     "paropt_exporter", "paropt_exporter._version", "paropt_exporter.errors", "paropt_exporter.pool",
-    "paropt_exporter.pool.measure", "paropt_exporter.pool.nursery", "paropt_exporter.pool.payload",
-    "paropt_exporter.pool.procfs", "paropt_exporter.pool.wire", "paropt_exporter.pool.worker",
+    "paropt_exporter.pool.procfs", "paropt_exporter.pool.worker", "paropt_exporter.pool.worker.loop",
+    "paropt_exporter.pool.worker.measure", "paropt_exporter.pool.worker.nursery",
+    "paropt_exporter.pool.worker.payload", "paropt_exporter.pool.worker.wire",
 }  # fmt: skip
 
 
 def test_a_worker_imports_the_standard_library_and_little_else() -> None:
-    code = "import paropt_exporter.pool.nursery, sys; print(*sys.modules)"
+    code = "import paropt_exporter.pool.worker.nursery, sys; print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(Path(paropt_exporter.__file__).parents[1])}
     before = _modules("import sys; print(*sys.modules)", environment)
     found = _modules(code, environment) - before

@@ -12,11 +12,11 @@ from typing import Any, TypeAlias, cast
 from paropt_exporter.engine.outcome import Outcome, of_future
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.plan import COMMANDS, PROCESSES, THREADS, Call, Commands, Plan, PlannedStage, PlannedTask
+from paropt_exporter.pool.adaptive.routing import Router
 from paropt_exporter.pool.calls import run_call
 from paropt_exporter.pool.commands import CommandPool
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.processes import ProcessPool
-from paropt_exporter.pool.routing import Router
 from paropt_exporter.pool.threads import ThreadPool
 from paropt_exporter.records import PoolStatistics, PoolUse, RunningTask, Strategy
 

@@ -20,7 +20,7 @@ from paropt_exporter.guide.summary import summarize
 from paropt_exporter.guide.watched import Children, Watched
 from paropt_exporter.plan import THREADS
 from paropt_exporter.pool import AdaptivePool, Router, TaskFuture
-from paropt_exporter.pool.payload import describe
+from paropt_exporter.pool.worker.payload import describe
 from paropt_exporter.records import Measurement, PoolStatistics, Strategy
 
 P = ParamSpec("P")

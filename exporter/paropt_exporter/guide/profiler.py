@@ -13,8 +13,8 @@ from paropt_exporter.guide.strategies import ParallelizationStrategy
 from paropt_exporter.guide.watched import Children, Watched
 from paropt_exporter.plan import PROCESSES
 from paropt_exporter.pool import Router, ThreadPool
-from paropt_exporter.pool.payload import Packer, describe
-from paropt_exporter.pool.routing import is_thread_only
+from paropt_exporter.pool.adaptive.routing import is_thread_only
+from paropt_exporter.pool.worker.payload import Packer, describe
 from paropt_exporter.records import Measurement, Strategy
 
 

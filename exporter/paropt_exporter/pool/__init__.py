@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from paropt_exporter.pool.adaptive import AdaptivePool as AdaptivePool
+    from paropt_exporter.pool.adaptive import Router as Router
+    from paropt_exporter.pool.adaptive import thread_only as thread_only
     from paropt_exporter.pool.commands import CommandOutcome as CommandOutcome
     from paropt_exporter.pool.commands import CommandPool as CommandPool
     from paropt_exporter.pool.future import TaskFuture as TaskFuture
     from paropt_exporter.pool.processes import ProcessPool as ProcessPool
-    from paropt_exporter.pool.routing import Router as Router
-    from paropt_exporter.pool.routing import thread_only as thread_only
     from paropt_exporter.pool.threads import ThreadPool as ThreadPool
 
 _HOMES = {
@@ -23,10 +23,10 @@ _HOMES = {
     "CommandOutcome": "paropt_exporter.pool.commands",
     "CommandPool": "paropt_exporter.pool.commands",
     "ProcessPool": "paropt_exporter.pool.processes",
-    "Router": "paropt_exporter.pool.routing",
+    "Router": "paropt_exporter.pool.adaptive",
     "TaskFuture": "paropt_exporter.pool.future",
     "ThreadPool": "paropt_exporter.pool.threads",
-    "thread_only": "paropt_exporter.pool.routing",
+    "thread_only": "paropt_exporter.pool.adaptive",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 -- the names are those of the table above

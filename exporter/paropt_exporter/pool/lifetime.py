@@ -7,7 +7,7 @@ import os
 import weakref
 from typing import Protocol
 
-from paropt_exporter.pool.nurseries import Nurseries
+from paropt_exporter.pool.processes.nurseries import Nurseries
 
 
 class Crew(Protocol):

@@ -13,7 +13,7 @@ import sys
 import threading
 from pathlib import Path
 
-from paropt_exporter.pool.process_tree import MARK, living, read_environment
+from paropt_exporter.pool.guardian.process_tree import MARK, living, read_environment
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ folder, descriptor = sys.argv[1:]
 for name, place in (("paropt_exporter", folder), ("paropt_exporter.pool", folder + "/pool")):
     sys.modules[name] = type(sys)(name)
     sys.modules[name].__path__ = [place]
-from paropt_exporter.pool.guardian import main
+from paropt_exporter.pool.guardian.loop import main
 main(int(descriptor))
 """
 
@@ -168,4 +168,4 @@ def _wait_for(process: subprocess.Popen[bytes] | None) -> None:
 
 
 def _package_folder() -> str:
-    return str(Path(__file__).resolve().parent.parent)
+    return str(Path(__file__).resolve().parents[2])

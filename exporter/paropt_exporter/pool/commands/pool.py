@@ -16,10 +16,10 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 
 from paropt_exporter.clock import Clock, SystemClock
-from paropt_exporter.pool.command_guardian import SharedGuardian
-from paropt_exporter.pool.command_task import CommandTask, Ending
+from paropt_exporter.pool.commands.guardians import SharedGuardian
+from paropt_exporter.pool.commands.output import Capture
+from paropt_exporter.pool.commands.task import CommandTask, Ending
 from paropt_exporter.pool.future import TaskFuture
-from paropt_exporter.pool.output import Capture
 from paropt_exporter.pool.threads import ThreadPool
 from paropt_exporter.records import Measurement, PoolStatistics, Result, RunningTask
 

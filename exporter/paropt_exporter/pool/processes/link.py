@@ -10,8 +10,8 @@ import select
 import socket
 from typing import Any
 
-from paropt_exporter.pool import nursery, wire
-from paropt_exporter.pool.nurseries import Nurseries
+from paropt_exporter.pool.processes.nurseries import Nurseries
+from paropt_exporter.pool.worker import nursery, wire
 
 _PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
 

@@ -24,8 +24,8 @@ import signal
 import socket
 import time
 
-from paropt_exporter.pool.guarded_command import DEFAULT_SIGNALS, Command
-from paropt_exporter.pool.process_tree import ProcessTable, Tree, descendants, own_peak_bytes
+from paropt_exporter.pool.guardian.command import DEFAULT_SIGNALS, Command
+from paropt_exporter.pool.guardian.process_tree import ProcessTable, Tree, descendants, own_peak_bytes
 
 TYPE_CHECKING = False  # typing's own would cost the guardian 0.7 MB, and type checkers know the name
 if TYPE_CHECKING:

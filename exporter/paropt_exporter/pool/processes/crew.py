@@ -14,12 +14,13 @@ from time import monotonic
 from typing import Any, NoReturn
 
 from paropt_exporter.errors import InitializerFailed
-from paropt_exporter.pool import lifetime, payload, procfs, wire
+from paropt_exporter.pool import lifetime, procfs
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.ledger import Ledger, Moment, Tally
-from paropt_exporter.pool.process_link import ProcessLink
-from paropt_exporter.pool.process_task import ProcessSlot, ProcessTask
-from paropt_exporter.pool.process_thread import serve
+from paropt_exporter.pool.processes.link import ProcessLink
+from paropt_exporter.pool.processes.serving import serve
+from paropt_exporter.pool.processes.slot import ProcessSlot, ProcessTask
+from paropt_exporter.pool.worker import payload, wire
 from paropt_exporter.records import PoolStatistics, RunningTask
 
 log = logging.getLogger(__name__)

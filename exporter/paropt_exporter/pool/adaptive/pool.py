@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import Any, ParamSpec, TypeVar
 
-from paropt_exporter.pool.adaptive_crew import AdaptiveCrew, Waiting, key_of
+from paropt_exporter.pool.adaptive.crew import AdaptiveCrew, Waiting, key_of
+from paropt_exporter.pool.adaptive.routing import Router
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.mapping import map_in_order
 from paropt_exporter.pool.processes import ProcessPool
-from paropt_exporter.pool.routing import Router
 from paropt_exporter.pool.threads import ThreadPool
 from paropt_exporter.records import PoolStatistics, RunningTask, Strategy
 

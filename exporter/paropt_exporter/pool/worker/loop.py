@@ -12,7 +12,7 @@ from time import monotonic, process_time
 from types import FunctionType
 from typing import Any
 
-from paropt_exporter.pool import measure, payload, wire
+from paropt_exporter.pool.worker import measure, payload, wire
 
 # Where the nursery puts a worker's ends: the socket to its pool, the claims, the pipe for results of a batch.
 SOCKET, CLAIMS, QUIET = 3, 4, 5

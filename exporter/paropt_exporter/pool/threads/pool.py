@@ -11,8 +11,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from paropt_exporter import host
 from paropt_exporter.pool.future import TaskFuture, label_of
-from paropt_exporter.pool.thread_crew import ThreadCrew
-from paropt_exporter.pool.thread_map import ThreadMap
+from paropt_exporter.pool.threads.crew import ThreadCrew
+from paropt_exporter.pool.threads.map import ThreadMap
 from paropt_exporter.records import PoolStatistics, RunningTask
 
 P = ParamSpec("P")

@@ -12,12 +12,13 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from paropt_exporter.errors import UnpicklableError, WorkerDied
-from paropt_exporter.pool import lifetime, payload, wire
-from paropt_exporter.pool.process_link import Frame, ProcessLink
-from paropt_exporter.pool.process_task import ProcessSlot, ProcessTask
+from paropt_exporter.pool import lifetime
+from paropt_exporter.pool.processes.link import Frame, ProcessLink
+from paropt_exporter.pool.processes.slot import ProcessSlot, ProcessTask
+from paropt_exporter.pool.worker import payload, wire
 
 if TYPE_CHECKING:
-    from paropt_exporter.pool.process_crew import ProcessCrew
+    from paropt_exporter.pool.processes.crew import ProcessCrew
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from paropt_exporter import host
 from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.pool.future import TaskFuture, label_of
 from paropt_exporter.pool.mapping import map_in_order
-from paropt_exporter.pool.process_crew import ProcessCrew
-from paropt_exporter.pool.process_task import ProcessTask
+from paropt_exporter.pool.processes.crew import ProcessCrew
+from paropt_exporter.pool.processes.slot import ProcessTask
 from paropt_exporter.records import PoolStatistics, RunningTask
 
 P = ParamSpec("P")

@@ -14,9 +14,9 @@ from paropt_exporter import host
 from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.plan import PROCESSES, THREADS
 from paropt_exporter.pool import lifetime
+from paropt_exporter.pool.adaptive.routing import Place, Router, is_thread_only
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.processes import ProcessPool
-from paropt_exporter.pool.routing import Place, Router, is_thread_only
 from paropt_exporter.pool.threads import ThreadPool
 from paropt_exporter.records import Measurement, RunningTask, Strategy
 

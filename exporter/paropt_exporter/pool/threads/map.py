@@ -11,10 +11,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from paropt_exporter.pool.future import TaskFuture
-from paropt_exporter.pool.thread_task import Slot, without_our_frame
+from paropt_exporter.pool.threads.task import Slot, without_our_frame
 
 if TYPE_CHECKING:
-    from paropt_exporter.pool.thread_crew import ThreadCrew
+    from paropt_exporter.pool.threads.crew import ThreadCrew
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ import struct
 import sys
 import time
 
-from paropt_exporter.pool import worker
+from paropt_exporter.pool.worker import loop
 
 CONTROL = 3  # where the owner puts the control socket
 STATUS = struct.Struct("<i")  # as subprocess has it: exit code, or minus the signal's number
@@ -57,7 +57,7 @@ class _BornError(BaseException):
 
     def start(self) -> None:
         _move_in(self._files)
-        worker.main()
+        loop.main()
 
 
 class _Nursery:
@@ -217,11 +217,11 @@ def _move_in(files: list[int]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     high = [_above(descriptor) for descriptor in files]
-    places = (worker.SOCKET, worker.CLAIMS, worker.QUIET, None, 1, 2)
+    places = (loop.SOCKET, loop.CLAIMS, loop.QUIET, None, 1, 2)
     for descriptor, place in zip(high, places, strict=True):
         if place is not None:
             os.dup2(descriptor, place, inheritable=place < CONTROL)
-    os.closerange(worker.QUIET + 1, 1 << 16)
+    os.closerange(loop.QUIET + 1, 1 << 16)
     sys.stdout.flush()
 
 

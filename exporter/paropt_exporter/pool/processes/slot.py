@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.ledger import Tally
-from paropt_exporter.pool.process_link import ProcessLink
+from paropt_exporter.pool.processes.link import ProcessLink
 
 
 class ProcessTask(NamedTuple):

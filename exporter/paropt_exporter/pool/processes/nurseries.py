@@ -11,9 +11,9 @@ import sys
 import threading
 from pathlib import Path
 
-from paropt_exporter.pool import nursery
+from paropt_exporter.pool.worker import nursery
 
-_BOOT = "import sys; sys.path.insert(0, {root!r}); from paropt_exporter.pool.nursery import main; main({owner})"
+_BOOT = "import sys; sys.path.insert(0, {root!r}); from paropt_exporter.pool.worker.nursery import main; main({owner})"
 _RESET_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD)
 
 
@@ -63,7 +63,7 @@ class Nurseries:
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            root = str(Path(__file__).parents[2])
+            root = str(Path(__file__).parents[3])
             self._pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, *_flags(), "-c", _BOOT.format(root=root, owner=os.getpid())],

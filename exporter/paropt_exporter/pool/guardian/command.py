@@ -11,7 +11,7 @@ import socket
 import termios
 import time
 
-from paropt_exporter.pool.process_tree import MARK, Tree
+from paropt_exporter.pool.guardian.process_tree import MARK, Tree
 
 TYPE_CHECKING = False  # typing's own would cost the guardian 0.7 MB, and type checkers know the name
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
-from paropt_exporter.pool.command_guardian import SharedGuardian, died_of, kill_left
-from paropt_exporter.pool.command_program import CannotRun, explain, find_program
-from paropt_exporter.pool.output import Capture
+from paropt_exporter.pool.commands.guardians import SharedGuardian, died_of, kill_left
+from paropt_exporter.pool.commands.output import Capture
+from paropt_exporter.pool.commands.program import CannotRun, explain, find_program
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from paropt_exporter.errors import InitializerFailed
 from paropt_exporter.pool import lifetime, procfs
 from paropt_exporter.pool.future import TaskFuture, label_of
 from paropt_exporter.pool.ledger import Ledger, Moment, Tally
-from paropt_exporter.pool.thread_task import Slot, Task, run
+from paropt_exporter.pool.threads.task import Slot, Task, run
 from paropt_exporter.records import PoolStatistics, RunningTask
 
 log = logging.getLogger(__name__)
