@@ -27,9 +27,7 @@ def run(flags: argparse.Namespace) -> int:
         case "plan":
             return _plan(flags)
         case "generate":
-            from paropt_exporter.cli import generate
-
-            return generate.run(tuple(flags.what), Path(flags.out), stdout=sys.stdout)
+            return _generate(flags)
         case "history":
             return _history(flags)
         case _:
@@ -90,6 +88,14 @@ def _history(flags: argparse.Namespace) -> int:
             output=flags.output or "text",
             stdout=sys.stdout,
         )
+
+
+def _generate(flags: argparse.Namespace) -> int:
+    from paropt_exporter.cli import generate
+    from paropt_exporter.generate.options import PARAMETERS, parse
+
+    given = {name: value for name in PARAMETERS if (value := getattr(flags, name)) is not None}
+    return generate.run(tuple(flags.what), Path(flags.out), parse(given), stdout=sys.stdout)
 
 
 def _run_lane(flags: argparse.Namespace) -> int:

@@ -117,14 +117,29 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     plan = add("plan", "show what would run, in which order, on which pool")
     plan.add_argument("--lane", default=argparse.SUPPRESS)
     plan.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
-    generate = add("generate", "write the config schema and the metrics reference")
-    generate.add_argument("what", nargs="*", metavar="WHAT", help="schema, docs (default: all)")
-    generate.add_argument("--out", metavar="DIR", default=".", help="where to (default: here)")
+    _add_generate_flags(add("generate", "write what is derived from the code: config schema, reference pages, rules"))
     history = add("history", "list past runs and compare them")
     history.add_argument("--lane", default=argparse.SUPPRESS)
     history.add_argument("--limit", type=_count, default=20, metavar="N", help="the latest N runs (default: 20)")
     history.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="two runs, stage by stage")
     history.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+
+
+def _add_generate_flags(generate: Parser) -> None:
+    generate.add_argument("what", nargs="*", metavar="WHAT", help="schema, docs (default: all)")
+    generate.add_argument("--out", metavar="DIR", default=".", help="where to (default: here)")
+    chosen = generate.add_argument_group("what rules and dashboards are made for")
+    chosen.add_argument("--selector", metavar="MATCHERS", default="", help="put into each query, like 'job=\"x\"'")
+    chosen.add_argument("--rate-window", metavar="DURATION", help="default: 5m in rules, as Grafana sees fit in panels")
+    chosen.add_argument("--datasource-uid", metavar="UID", help="default: chosen in Grafana, by a variable")
+    chosen.add_argument("--runbook-url", metavar="URL", help="where you publish docs/runbook.md")
+    chosen.add_argument("--grafana-url", metavar="URL", help="where your Grafana is (default: http://localhost:3000)")
+    chosen.add_argument("--sla-target", metavar="SHARE", help="of checks within their limit (default: 0.99)")
+    chosen.add_argument(
+        "--format",
+        metavar="FORMAT",
+        help="grafana: plain files; provisioning, configmap, prometheus-operator: wrapped for these (default: grafana)",
+    )
 
 
 def _count(text: str) -> int:

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from paropt_exporter.errors import UsageError
-from paropt_exporter.generate import reference, schema
-
-# What can be generated: the file, below the folder asked for, and what renders it.
-_FILES: dict[str, tuple[str, Callable[[], str]]] = {
-    "schema": ("docs/paropt.schema.json", schema.render),
-    "docs": ("docs/metrics.md", reference.render),
-}
+from paropt_exporter.generate import outputs
+from paropt_exporter.generate.options import Options
 
 
-def run(what: Sequence[str], out: Path, *, stdout: TextIO) -> int:
+def run(kinds: Sequence[str], out: Path, options: Options, *, stdout: TextIO) -> int:
     """Write the kinds named (none: all) below `out`; a file that is already as it should be is left alone."""
-    unknown = [kind for kind in what if kind not in _FILES]
-    if unknown:
-        raise UsageError(f"generate: cannot generate {unknown[0]!r}; there are {', '.join(_FILES)}")
-    for kind in what or _FILES:
-        name, render = _FILES[kind]
-        _write(out / name, render(), stdout)
+    for name, text in outputs.render(kinds, options).items():
+        _write(out / name, text, stdout)
     return 0
 
 

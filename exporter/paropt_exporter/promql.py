@@ -1,0 +1,62 @@
+"""Write PromQL from catalogue entries, so that no query names a metric or a label that is not exported."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from paropt_exporter.catalogue import Family, Kind
+
+TARGET_LABELS = ("job", "instance")  # what Prometheus adds to every series of a target
+_PARTS = ("bucket", "sum", "count")
+
+Match = str | tuple[str, ...]  # a label's value, or the values that it may have
+
+
+@dataclass(frozen=True, slots=True)
+class Without:
+    """Match every series whose label has none of these values."""
+
+    values: tuple[str, ...]
+
+
+def select(family: Family, base: str = "", *, part: str = "", over: str = "", **labels: Match | Without) -> str:
+    """Return a selector: `name{base,label="value",other=~"a|b"}[over]`.
+
+    `base`: matchers as text, put first. `part`: `bucket`, `sum` or `count` of a histogram. Values are literal, never
+    regular expressions. Raises ValueError for a label that the family does not have, or a part that its kind has not.
+    """
+    unknown = set(labels) - {*family.label_names, *TARGET_LABELS}
+    if unknown:
+        raise ValueError(f"{family.name} has no label {', '.join(sorted(unknown))}; it has {family.label_names}")
+    if (part in _PARTS) != (family.kind is Kind.HISTOGRAM):
+        raise ValueError(f"{family.name} is a {family.kind.value}: it has no part {part!r} to select")
+    matchers = ",".join([*([base] if base else []), *(_matcher(label, value) for label, value in labels.items())])
+    name = f"{family.name}_{part}" if part else family.name
+    return name + (f"{{{matchers}}}" if matchers else "") + (f"[{over}]" if over else "")
+
+
+def _matcher(label: str, value: Match | Without) -> str:
+    match value:
+        case str():
+            return f"{label}={quoted(value)}"
+        case Without((only,)):
+            return f"{label}!={quoted(only)}"
+        case Without(values):
+            return f"{label}!~{_any_of(values)}"
+        case _:
+            return f"{label}=~{_any_of(value)}"
+
+
+def quoted(text: str) -> str:
+    """Return the text as a PromQL string; JSON's escapes are a subset of Go's."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _any_of(values: tuple[str, ...]) -> str:
+    return quoted("|".join(_literal(value) for value in values))
+
+
+def _literal(value: str) -> str:
+    """Escape what RE2 takes for an operator."""
+    return "".join(f"\\{letter}" if letter in r"\.+*?()|[]{}^$" else letter for letter in value)
