@@ -17,7 +17,7 @@ from paropt_exporter import host
 from paropt_exporter import plan as plans
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.config.lanes import select
-from paropt_exporter.control import InnerLoop
+from paropt_exporter.control import InnerLoop, Order, Standing
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, pools_of
 from paropt_exporter.errors import UsageError
 from paropt_exporter.exposition.server import Server, serve
@@ -164,6 +164,7 @@ class Exporter:
         self._workers = PoolWorkers()
         self._run: Run | None = None
         plan = self._plan()
+        self._standing = self._make_standing(plan)
         self._metrics = self._make_metrics(plan)
         self._observers = Observers({"history": history, "metrics": self._metrics, "screen": screen})
         self._page = WatchedPage(self._metrics, signals.wake)
@@ -249,7 +250,7 @@ class Exporter:
         return InnerLoop(
             run,
             self._workers,
-            bounds=plan.workers,
+            standing=self._standing,
             cores=host.cpus,
             memory_available_bytes=host.memory_available_bytes,
             emit=self._observers.emit,
@@ -257,6 +258,11 @@ class Exporter:
             run_id=run.run_id,
             known_shares=self._history.cpu_shares(plan.lane),
         )
+
+    def _make_standing(self, plan: Plan) -> Standing:
+        feedback = self._config.feedback
+        source = feedback.source or ("both" if feedback.prometheus is not None else "local")
+        return Standing(plan.workers, pools_of(plan), source=source, order=Order(mode=feedback.mode))
 
     def _make_metrics(self, plan: Plan) -> Metrics:
         stages = tuple(
@@ -272,6 +278,7 @@ class Exporter:
             live=self._live,
             backlog=self._backlog,
             dropped=self._dropped,
+            control=self._standing.view,
             totals=self._history.totals(),
             last=self._history.last(),
             process_metrics=self._exporter_metrics,

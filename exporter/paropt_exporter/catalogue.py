@@ -20,7 +20,34 @@ BUCKETS_SECONDS = (
 PROJECT = "project"
 WORKER_STATES = ("busy", "idle", "starting", "draining")
 DIRECTIONS = ("up", "down")
-RESIZE_REASONS = ("start", "plan", "demand", "cpu_limit", "memory_limit", "bounds", "caller")
+# Why a size changes: each names the number that decided (control.policy has the formulas).
+UP_REASONS = ("demand", "deadline", "rescue", "load", "limit", "bounds", "pinned")
+DOWN_REASONS = (
+    "plan",
+    "demand",
+    "deadline",
+    "load",
+    "limit",
+    "cpu_limit",
+    "memory_limit",
+    "bounds",
+    "ineffective",
+    "pinned",
+)
+# Why a reading is not believed (control.readings).
+DOUBTS = (
+    "query_failed", "no_data", "several_sources", "not_finite", "not_a_number", "partial", "stale", "future", "epoch",
+    "settling", "disagree",
+)  # fmt: skip
+HOLD_REASONS = (
+    "plan", "demand", "deadline", "load", "limit", "cpu_limit", "memory_limit", "bounds", "deadband", "stabilizing",
+    "ineffective", "saturated", "flap_budget", "pinned", "paused", "advised", *DOUBTS,
+)  # fmt: skip
+DECISION_REASONS = {"up": UP_REASONS, "down": DOWN_REASONS, "hold": HOLD_REASONS}  # by action
+CONTROL_MODES = ("act", "advise", "pause", "pin")
+CONTROL_SOURCES = ("both", "local", "prometheus")
+QUERY_ERRORS = ("timeout", "connection", "tls", "unauthorized", "redirect", "status", "too_large", "malformed", "query")
+RESIZE_REASONS = ("start", *dict.fromkeys((*UP_REASONS, *DOWN_REASONS)), "caller")
 DEATH_CAUSES = ("signal", "exit", "initializer", "stopped")
 STAGE_BOTTLENECKS = ("slow", "uneven", "gil_bound")
 LANE_BOTTLENECKS = ("uneven", "under_used", "saturated")
@@ -152,6 +179,15 @@ SLA_BREACHED = _gauge(
 SLA_DEADLINE = _gauge(
     "paropt_sla_deadline_timestamp_seconds", "When the running stage breaks its limit; absent else.", "lane", "stage"
 )
+SLA_PREDICTED_END = _gauge(
+    "paropt_sla_predicted_end_timestamp_seconds",
+    "When the running stage is expected to end; absent while it does not run or nothing is known of it.",
+    "lane",
+    "stage",
+)
+SLA_PREDICTED_BREACH = _gauge(
+    "paropt_sla_predicted_breach", "1 while the running stage is expected to break its limit.", "lane", "stage"
+)
 LANE_SLA_LIMIT = _gauge("paropt_lane_sla_limit_seconds", "Longest duration allowed to the lane.", "lane")
 LANE_SLA_WARNING = _gauge("paropt_lane_sla_warning_seconds", "Duration at which the lane is warned of.", "lane")
 LANE_SLA_CHECKS = _counter("paropt_lane_sla_checks_total", "Runs held against the lane's limit.", "lane", resumes=True)
@@ -167,6 +203,39 @@ LANE_SLA_BREACHED = _gauge(
 
 BOTTLENECK = _gauge("paropt_bottleneck", "1 if the stage held up the last run in this way.", "lane", "stage", "kind")
 LANE_BOTTLENECK = _gauge("paropt_lane_bottleneck", "1 if the last run was held up in this way.", "lane", "kind")
+
+CONTROL_RECOMMENDED = _gauge(
+    "paropt_control_recommended_size", "Workers that the controller would give the pool, whatever its mode.", "pool"
+)
+CONTROL_FLOOR = _gauge("paropt_control_floor", "Fewest workers that the controller gives the pool now.", "pool")
+CONTROL_CEILING = _gauge("paropt_control_ceiling", "Most workers that the controller gives the pool now.", "pool")
+CONTROL_MODE = _gauge(
+    "paropt_control_mode_info",
+    "Always 1; whether the controller acts on the pool, and on which readings.",
+    "pool",
+    "mode",
+    "source",
+)
+CONTROL_DECISIONS = _counter(
+    "paropt_control_decisions_total",
+    "What the controller decided for the pool, and why.",
+    "pool",
+    "action",
+    "reason",
+    resumes=True,
+)
+CONTROL_QUERY_DURATION = Family(
+    name="paropt_control_query_duration_seconds",
+    kind=Kind.HISTOGRAM,
+    help="How long queries to Prometheus took, failed ones too.",
+)
+CONTROL_QUERY_ERRORS = _counter("paropt_control_query_errors_total", "Queries to Prometheus that failed.", "kind")
+CONTROL_BLIND = _gauge(
+    "paropt_control_blind", "1 while the pool is steered by query results and none can be believed.", "pool"
+)
+CONTROL_FLAPPING = _gauge(
+    "paropt_control_flapping", "1 while the pool's size changed direction so often that it goes down no more.", "pool"
+)
 
 HOST_MEMORY = _gauge(
     "paropt_host_memory_available_bytes", "Memory that this process may still use (cgroup limits heeded)."
@@ -192,6 +261,12 @@ CLOSED_VALUES: dict[Family, dict[str, tuple[str, ...]]] = {
     SLA_BREACHED: {"severity": SEVERITIES},
     LANE_SLA_VIOLATIONS: {"severity": SEVERITIES},
     LANE_SLA_BREACHED: {"severity": SEVERITIES},
+    CONTROL_MODE: {"mode": CONTROL_MODES, "source": CONTROL_SOURCES},
+    CONTROL_DECISIONS: {
+        "action": tuple(DECISION_REASONS),
+        "reason": tuple(dict.fromkeys((*UP_REASONS, *DOWN_REASONS, *HOLD_REASONS))),
+    },
+    CONTROL_QUERY_ERRORS: {"kind": QUERY_ERRORS},
     BOTTLENECK: {"kind": STAGE_BOTTLENECKS},
     LANE_BOTTLENECK: {"kind": LANE_BOTTLENECKS},
 }

@@ -310,6 +310,44 @@ class LiveStage:
     cpu_seconds: float
     memory_bytes: int
     sla: SlaLimit | None = None
+    predicted_end_timestamp_seconds: float | None = None
+
+    @property
+    def predicted_breach(self) -> bool:
+        """Whether it is expected to end later than its limit allows."""
+        end, sla = self.predicted_end_timestamp_seconds, self.sla
+        return end is not None and sla is not None and end > self.started_timestamp_seconds + sla.max_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolControl:
+    """How the controller stands to one pool now. `mode` and `source` are of the catalogue's closed sets."""
+
+    pool: str
+    mode: str
+    source: str
+    floor: int
+    ceiling: int
+    recommended_size: int
+    blind: bool = False
+    flapping: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryCounts:
+    """Queries to Prometheus so far: each one's duration in seconds by bucket (the last is +Inf), errors by kind."""
+
+    buckets: tuple[int, ...] = ()
+    seconds: float = 0.0
+    errors: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlView:
+    """What a scrape shows of the controller."""
+
+    pools: tuple[PoolControl, ...] = ()
+    queries: QueryCounts = field(default_factory=QueryCounts)
 
 
 Event = RunStarted | StageStarted | TaskRecord | SlaRecord | StageRecord | RunRecord | Decision

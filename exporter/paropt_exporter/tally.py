@@ -14,6 +14,7 @@ from types import MappingProxyType
 from paropt_exporter import catalogue
 from paropt_exporter.catalogue import Family
 from paropt_exporter.records import (
+    Decision,
     Event,
     Result,
     RunRecord,
@@ -87,6 +88,8 @@ def increments(event: Event) -> Iterator[Increment]:
             yield _of_limit(event)
         case RunRecord():
             yield from _of_run(event)
+        case Decision():
+            yield Increment(family=catalogue.CONTROL_DECISIONS, labels=(event.pool, event.action, event.reason))
         case _:
             return
 

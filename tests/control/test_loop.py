@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from paropt_exporter.control import InnerLoop
+from paropt_exporter.control import InnerLoop, Standing
 from paropt_exporter.control.shares import ShareMeter
 from paropt_exporter.engine import Demand
 from paropt_exporter.plan import Bounds
@@ -46,6 +46,9 @@ class FakeLane:
             for _, _, label, _ in self.demand().running
         )
 
+    def shares(self, size: int) -> dict[str, int]:
+        return {"commands": size}
+
     def share(self, size: int, reason: str) -> tuple[tuple[str, int, int], ...]:
         return (("commands", self.size, size),)
 
@@ -54,7 +57,7 @@ def looped(lane: FakeLane, recorder: Recorder, maximum: int = 32) -> InnerLoop:
     return InnerLoop(
         lane,
         lane,
-        bounds=Bounds(minimum=1, maximum=maximum, start=2),
+        standing=Standing(Bounds(minimum=1, maximum=maximum, start=2), ("commands",), source="local"),
         cores=lambda: 2.0,
         memory_available_bytes=lambda: 1 << 40,
         emit=recorder.observe,

@@ -15,7 +15,7 @@ from event_samples import LIMIT, START, limit_reached, run_ended, run_started, s
 from paropt_exporter import catalogue
 from paropt_exporter.catalogue import Family
 from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels, client
-from paropt_exporter.records import LiveStage, PoolStatistics, Result
+from paropt_exporter.records import ControlView, Decision, LiveStage, PoolControl, PoolStatistics, QueryCounts, Result
 from paropt_exporter.tally import HistogramTotal, LastValues, Totals
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.txt"
@@ -51,12 +51,20 @@ POOL = PoolStatistics(
     deaths={"signal": 1},
 )
 
+CONTROL = ControlView(
+    pools=(
+        PoolControl(pool="commands", mode="act", source="both", floor=2, ceiling=8, recommended_size=4, flapping=True),
+    ),
+    queries=QueryCounts(buckets=(1,) * 24, seconds=3.5, errors={"timeout": 2}),
+)
+
 
 class Running:
     """The live stages of an engine that the test plays."""
 
     def __init__(self) -> None:
         self.stages: tuple[LiveStage, ...] = ()
+        self.predicted_end_timestamp_seconds: float | None = None
 
     def lint(self, *, cpu: float, memory: int = 0) -> None:
         self.stages = (
@@ -68,6 +76,8 @@ class Running:
                 started_timestamp_seconds=START,
                 cpu_seconds=cpu,
                 memory_bytes=memory,
+                sla=LIMIT,
+                predicted_end_timestamp_seconds=self.predicted_end_timestamp_seconds,
             ),
         )
 
@@ -94,6 +104,7 @@ def populated(**arguments: object) -> Metrics:
         bounds={"commands": (1, 8)},
         backlog=lambda: {"commands": (2, 4.0)},
         dropped=lambda: {"history": 0},
+        control=lambda: CONTROL,
         revision="abc",
         **arguments,
     )
@@ -254,6 +265,45 @@ def test_ready_tasks_outside_of_the_pool_wait_in_its_queue_too() -> None:
     assert value(metrics, catalogue.POOL_OLDEST_AGE, pool="commands") == 4.0
 
 
+def test_how_the_controller_stands_to_a_pool_is_read_at_the_scrape() -> None:
+    metrics = populated()
+    assert value(metrics, catalogue.CONTROL_MODE, pool="commands", mode="act", source="both") == 1
+    assert value(metrics, catalogue.CONTROL_FLOOR, pool="commands") == 2
+    assert value(metrics, catalogue.CONTROL_CEILING, pool="commands") == 8
+    assert value(metrics, catalogue.CONTROL_RECOMMENDED, pool="commands") == 4
+    assert value(metrics, catalogue.CONTROL_FLAPPING, pool="commands") == 1
+    assert value(metrics, catalogue.CONTROL_BLIND, pool="commands") == 0
+    assert value(metrics, catalogue.CONTROL_QUERY_ERRORS, kind="timeout") == 2
+    assert value(metrics, catalogue.CONTROL_QUERY_ERRORS, kind="tls") == 0
+    assert count(metrics, catalogue.CONTROL_QUERY_DURATION) == 24
+
+
+def test_decisions_count_by_action_and_reason_from_zero_and_go_on_from_history() -> None:
+    before = {(catalogue.CONTROL_DECISIONS.name, ("commands", "hold", "stale")): 3.0}
+    metrics = populated(totals=Totals(counters=before))
+    assert value(metrics, catalogue.CONTROL_DECISIONS, pool="commands", action="up", reason="demand") == 0
+    assert value(metrics, catalogue.CONTROL_DECISIONS, pool="commands", action="hold", reason="stale") == 3
+    decision = Decision(
+        pool="commands", action="up", reason="demand", old_size=2, new_size=5, at_timestamp_seconds=START
+    )
+    metrics.observe(decision)
+    assert value(metrics, catalogue.CONTROL_DECISIONS, pool="commands", action="up", reason="demand") == 1
+
+
+def test_a_running_stage_tells_when_it_will_end_and_whether_that_is_too_late() -> None:
+    running = Running()
+    metrics = a_lane(live=lambda: running.stages)
+    assert value(metrics, catalogue.SLA_PREDICTED_BREACH, **LINT) == 0
+    assert value(metrics, catalogue.SLA_PREDICTED_END, **LINT) is None
+    running.predicted_end_timestamp_seconds = START + 31
+    running.lint(cpu=0.0)
+    assert value(metrics, catalogue.SLA_PREDICTED_BREACH, **LINT) == 1
+    assert value(metrics, catalogue.SLA_PREDICTED_END, **LINT) == START + 31
+    running.stages = ()
+    assert value(metrics, catalogue.SLA_PREDICTED_BREACH, **LINT) == 0
+    assert value(metrics, catalogue.SLA_PREDICTED_END, **LINT) is None
+
+
 def test_a_pool_that_is_gone_leaves_the_page() -> None:
     pools = [POOL]
     metrics = a_lane(pools=lambda: tuple(pools))
@@ -307,11 +357,15 @@ def test_the_page_parses_as_openmetrics() -> None:
         catalogue.RUN_LAST_SUCCESS.name,
         catalogue.RUN_LAST_COMPLETION.name,
         catalogue.SLA_DEADLINE.name,
+        catalogue.SLA_PREDICTED_END.name,
     }
 
 
 def test_every_family_of_the_catalogue_is_on_the_page_once_a_lane_has_run() -> None:
-    metrics = populated()
+    running = Running()
+    running.predicted_end_timestamp_seconds = START + 29
+    running.lint(cpu=0.0)
+    metrics = populated(live=lambda: running.stages)
     metrics.observe(run_ended())
     metrics.observe(stage_started())
     names = {family.name for family in parse_text(metrics.render()[0].decode())}

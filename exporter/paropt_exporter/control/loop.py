@@ -11,8 +11,8 @@ from typing import Protocol
 from paropt_exporter.clock import Clock
 from paropt_exporter.control.policy import Load, Sizing, closed_size
 from paropt_exporter.control.shares import ShareMeter
+from paropt_exporter.control.standing import ACT, PIN, Standing
 from paropt_exporter.engine import Demand
-from paropt_exporter.plan import Bounds
 from paropt_exporter.records import Decision, Event, RunningTask
 
 TICK_SECONDS = 0.03  # lanes of a few seconds gain nothing from a slower eye; one look costs about 0.1 ms
@@ -36,6 +36,9 @@ class Resizable(Protocol):
 
     def running(self) -> tuple[RunningTask, ...]: ...
 
+    def shares(self, size: int) -> Mapping[str, int]:
+        """Return what each pool of the lane would get of a lane of `size`."""
+
     def share(self, size: int, reason: str) -> tuple[tuple[str, int, int], ...]:
         """Set the pools' targets for a lane of `size`; return (pool, old, new) for each that changed."""
 
@@ -52,7 +55,7 @@ class InnerLoop:
         run: Steerable,
         pools: Resizable,
         *,
-        bounds: Bounds,
+        standing: Standing,
         cores: Callable[[], float],
         memory_available_bytes: Callable[[], int],
         emit: Callable[[Event], None],
@@ -62,12 +65,13 @@ class InnerLoop:
     ) -> None:
         self._run = run
         self._pools = pools
-        self._bounds = bounds
+        self._standing = standing
         self._cores = cores
         self._memory = memory_available_bytes
         self._emit = emit
         self._clock = clock
         self._run_id = run_id
+        self._peak = 0
         self._meter = ShareMeter(known_shares)
         self._wanted: deque[tuple[float, int]] = deque()
         self._done = threading.Event()
@@ -80,6 +84,8 @@ class InnerLoop:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
+        # What the next run wants to know is how much this one could use, not how little was left at its end.
+        self._standing.recommend(self._pools.shares(self._peak or self._run.size))
 
     def _loop(self) -> None:
         while not self._done.wait(TICK_SECONDS):
@@ -95,11 +101,16 @@ class InnerLoop:
             self._wanted.popleft()
         # Up at once, down only to what the last seconds needed at most.
         size = max(size for _, size in self._wanted)
-        if size != self._run.size:
+        self._peak = max(self._peak, size)
+        self._standing.recommend(self._pools.shares(size))
+        order = self._standing.order
+        if order.mode == PIN and order.size is not None:
+            size, sizing = order.size, Sizing(size=order.size, reason="pinned")
+        if size != self._run.size and order.mode in (ACT, PIN):
             self._move(size, sizing.reason)
 
     def _sizing(self) -> Sizing:
-        demand = self._run.demand()
+        demand, band = self._run.demand(), self._standing.band
         return closed_size(
             [
                 Load(pool=pool, stage=stage, share=self._meter.of_task(label))
@@ -107,13 +118,13 @@ class InnerLoop:
             ],
             [Load(pool=pool, stage=stage, share=self._meter.of_stage(stage)) for pool, stage in demand.ready],
             cores=self._cores(),
-            minimum=self._bounds.minimum,
-            maximum=self._bounds.maximum,
+            minimum=band.floor,
+            maximum=band.ceiling,
             memory_is_short=self._memory() < _RESERVE_BYTES,
         )
 
     def _move(self, size: int, reason: str) -> None:
-        reason = "demand" if size > self._run.size else reason
+        reason = "demand" if size > self._run.size and reason != "pinned" else reason
         changed = self._pools.share(size, reason)
         self._run.resize(size)
         for pool, old, new in changed:

@@ -121,7 +121,10 @@ class Run:
     def live(self) -> tuple[LiveStage, ...]:
         """Return the running stages, measured up to this moment."""
         usage = {task.label: (task.cpu_seconds, task.memory_bytes) for task in self._workers.running()}
-        return tuple(state.live(self.plan.lane, usage) for state in self._open() if state.started)
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        return tuple(
+            state.live(self.plan.lane, usage, now=now, now_timestamp=wall) for state in self._open() if state.started
+        )
 
     def backlog(self) -> dict[str, tuple[int, float]]:
         """Return, for each pool, how many tasks could run now if there were room, and the age of the oldest."""

@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from paropt_exporter.engine.contract import Running
+from paropt_exporter.engine.prediction import stage_remaining_seconds
 from paropt_exporter.plan import PlannedStage, PlannedTask
 from paropt_exporter.records import LiveStage, Result, StageRecord, TaskRecord
 from paropt_exporter.sla import Watch
@@ -210,8 +211,20 @@ class StageState:
         )
         return self.record
 
-    def live(self, lane: str, usage: dict[str, tuple[float, int]]) -> LiveStage:
+    def remaining_seconds(self, now: float) -> float | None:
+        """Return how long the stage will still run, at the monotonic moment `now`; None: nothing is known."""
+        ages = tuple(max(0.0, now - attempt.started_seconds) for attempt in tuple(self.attempts))
+        return stage_remaining_seconds(
+            expected_seconds=self.plan.expected_seconds,
+            elapsed_seconds=max(0.0, now - self.started_seconds) if self.started_seconds is not None else 0.0,
+            ended_seconds=[record.duration_seconds for record in tuple(self.finals)],
+            ages_seconds=ages,
+            waiting=max(0, self.unfinished - len(ages)),
+        )
+
+    def live(self, lane: str, usage: dict[str, tuple[float, int]], *, now: float, now_timestamp: float) -> LiveStage:
         """Return the stage as it stands; `usage` has CPU seconds and memory by the label of running attempts."""
+        remaining = self.remaining_seconds(now)
         used = [usage.get(attempt.running.label, (0.0, 0)) for attempt in tuple(self.attempts)]
         return LiveStage(
             lane=lane,
@@ -222,6 +235,7 @@ class StageState:
             cpu_seconds=sum(cpu for cpu, _ in used),
             memory_bytes=sum(memory for _, memory in used),
             sla=self.plan.sla,
+            predicted_end_timestamp_seconds=None if remaining is None else now_timestamp + remaining,
         )
 
 

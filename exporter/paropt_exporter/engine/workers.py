@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
@@ -98,6 +98,11 @@ class PoolWorkers:
                 self._resize(name, new, reason)
                 changed.append((name, old, new))
         return tuple(changed)
+
+    def shares(self, size: int) -> Mapping[str, int]:
+        """Return what each pool of the plan would get of a lane of `size`."""
+        plan = self._plan
+        return {name: min(size, _tasks_for(plan, name)) for name in pools_of(plan)} if plan else {}
 
     def rest(self, size: int) -> None:
         """Give back workers that only the run needed."""

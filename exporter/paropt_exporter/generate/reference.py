@@ -51,6 +51,7 @@ _CHAPTERS = {  # by the family that a chapter begins with, in the catalogue's or
     catalogue.POOL_WORKERS: "Pools",
     catalogue.SLA_LIMIT: "SLAs",
     catalogue.BOTTLENECK: "Bottlenecks",
+    catalogue.CONTROL_RECOMMENDED: "Control",
     catalogue.HOST_MEMORY: "Host and exporter",
 }
 _FROM_CONFIG = {

@@ -77,6 +77,14 @@ def zeros(lanes: Iterable[LaneLabels]) -> Iterator[tuple[Family, tuple[str, ...]
                 yield from _product(_STAGE_WITH_LIMIT, (lane.lane, stage.name))
 
 
+def zeros_of_pools(pools: Iterable[str]) -> Iterator[tuple[Family, tuple[str, ...]]]:
+    """Yield every counter of events that a pool makes known: an action with the reasons that it may have."""
+    for pool in pools:
+        for action, reasons in catalogue.DECISION_REASONS.items():
+            for reason in reasons:
+                yield catalogue.CONTROL_DECISIONS, (pool, action, reason)
+
+
 def constants(lanes: Iterable[LaneLabels]) -> Iterator[tuple[Family, tuple[str, ...], float]]:
     """Yield the gauges that only the config decides."""
     for lane in lanes:

@@ -10,14 +10,13 @@ from threading import Lock
 from paropt_exporter import catalogue
 from paropt_exporter._version import __version__
 from paropt_exporter.catalogue import Family
-from paropt_exporter.metrics import build, client, pools
+from paropt_exporter.metrics import build, client, control, pools
 from paropt_exporter.metrics.client import Collector, CollectorRegistry, Metric
 from paropt_exporter.metrics.formats import Format, choose
 from paropt_exporter.metrics.labels import LaneLabels
-from paropt_exporter.metrics.page import Page
-from paropt_exporter.metrics.pools import Sample
+from paropt_exporter.metrics.page import Labels, Page, Value
 from paropt_exporter.metrics.state import State
-from paropt_exporter.records import Event, LiveStage, PoolStatistics
+from paropt_exporter.records import ControlView, Event, LiveStage, PoolStatistics
 from paropt_exporter.tally import HistogramTotal, LastValues, Totals
 
 log = logging.getLogger(__name__)
@@ -25,14 +24,22 @@ log = logging.getLogger(__name__)
 Series = tuple[Family, tuple[str, ...]]
 
 # Set anew from their source at each scrape; what the source does not name any more is gone from the page.
-_READ_AT_SCRAPE = (*pools.FAMILIES, catalogue.HOST_CPUS, catalogue.HOST_MEMORY, catalogue.OBSERVATIONS_DROPPED)
+_READ_AT_SCRAPE = (
+    *pools.FAMILIES,
+    *control.FAMILIES,
+    catalogue.SLA_PREDICTED_END,
+    catalogue.SLA_PREDICTED_BREACH,
+    catalogue.HOST_CPUS,
+    catalogue.HOST_MEMORY,
+    catalogue.OBSERVATIONS_DROPPED,
+)
 
 
 class Metrics(Collector):
     """Everything that is exported, for one project.
 
         observe(event) -> State (numbers, own short lock) --changes--.
-        live(), pools(), backlog(), dropped(), host ----read now-----+--> Page --> render(accept)
+        live(), pools(), backlog(), control(), host ----read now-----+--> Page --> render(accept)
                                                                           process and GC, by prometheus_client --^
 
     Guarantees:
@@ -40,10 +47,10 @@ class Metrics(Collector):
     * A counter never goes down while this process lives, `paropt_stage_cpu_seconds_total` with its live part too.
     * Every counter, histogram and 0/1 gauge of the config's label sets is there from the first scrape.
 
-    `pools`, `live`, `backlog` and `dropped` are called at each scrape, in the scraping thread: `backlog` gives for a
-    pool how many ready tasks wait outside of it and the oldest one's age, `dropped` how many records each observer
-    failed to take. `bounds` is each pool's (min, max) of the config. It is a prometheus_client Collector too: register
-    it where there is a registry already, or use `registry`, which also has process and GC metrics.
+    The callables are called at each scrape, in the scraping thread: `backlog` gives for a pool how many ready tasks
+    wait outside of it and the oldest one's age, `dropped` how many records each observer failed to take. `bounds` is
+    each pool's (min, max) of the config. It is a prometheus_client Collector too: register it where there is a registry
+    already, or use `registry`, which also has process and GC metrics.
     """
 
     def __init__(
@@ -55,14 +62,16 @@ class Metrics(Collector):
         live: Callable[[], Iterable[LiveStage]] = tuple,
         backlog: Callable[[], Mapping[str, tuple[int, float]]] = dict,
         dropped: Callable[[], Mapping[str, int]] = dict,
+        control: Callable[[], ControlView] = ControlView,
         bounds: Mapping[str, tuple[int, int]] | None = None,
         totals: Totals | None = None,
         last: LastValues | None = None,
         process_metrics: bool = True,
         revision: str | None = None,
     ) -> None:
-        self._pools, self._live, self._backlog, self._dropped = pools, live, backlog, dropped
-        self._state = State(lanes, totals or Totals(), last or LastValues())
+        self._pools, self._live, self._backlog, self._dropped, self._control = pools, live, backlog, dropped, control
+        self._state = State(lanes, totals or Totals(), last or LastValues(), pools=tuple(bounds or ()))
+        self._limited = tuple((lane.lane, stage.name) for lane in lanes for stage in lane.stages if stage.sla)
         self._lock = Lock()  # guards: _page, _overlaid; held for a whole scrape, never while an event is observed
         self._page = Page(project)
         self._overlaid: set[Series] = set()
@@ -116,8 +125,9 @@ class Metrics(Collector):
         # Totals first, live stages after: a task that ends in between is missing from this scrape, and is not counted
         # twice; `_put` holds the counter where it was until the next one.
         self._take_changes()
-        self._overlay()
-        self._page.replace(_READ_AT_SCRAPE, self._read())
+        live = tuple(self._live())
+        self._overlay(live)
+        self._page.replace(_READ_AT_SCRAPE, self._read(live))
 
     def _take_changes(self) -> None:
         for family, labels, value in self._state.changes():
@@ -133,10 +143,10 @@ class Metrics(Collector):
             value = max(value, self._page.number(family, labels))
         self._page.put(family, labels, value)
 
-    def _overlay(self) -> None:
+    def _overlay(self, live: Iterable[LiveStage]) -> None:
         """Add what running tasks have used so far; give back what was added for stages that run no more."""
         fresh: dict[Series, float] = {}
-        for stage in self._live():
+        for stage in live:
             place = (stage.lane, stage.stage)
             cpu_seconds = (self._state.number(catalogue.STAGE_CPU, place) or 0.0) + stage.cpu_seconds
             fresh[catalogue.STAGE_CPU, place] = cpu_seconds
@@ -154,10 +164,23 @@ class Metrics(Collector):
             self._put(*series, value)
         self._overlaid = set(fresh)
 
-    def _read(self) -> Iterator[Sample]:
+    def _read(self, live: Iterable[LiveStage]) -> Iterator[tuple[Family, Labels, Value]]:
         backlog = self._backlog()
         for statistics in self._pools():
             yield from pools.samples(statistics, backlog=backlog.get(statistics.name, (0, 0.0)))
         for observer, count in self._dropped().items():
             yield catalogue.OBSERVATIONS_DROPPED, (observer,), count
+        yield from control.samples(self._control())
+        yield from self._predictions(live)
         yield from pools.host_samples()
+
+    def _predictions(self, live: Iterable[LiveStage]) -> Iterator[tuple[Family, Labels, Value]]:
+        breaches = dict.fromkeys(self._limited, 0.0)
+        for stage in live:
+            place = (stage.lane, stage.stage)
+            if stage.predicted_end_timestamp_seconds is not None:
+                yield catalogue.SLA_PREDICTED_END, place, stage.predicted_end_timestamp_seconds
+            if stage.sla is not None:
+                breaches[place] = float(stage.predicted_breach)
+        for place, breach in breaches.items():
+            yield catalogue.SLA_PREDICTED_BREACH, place, breach

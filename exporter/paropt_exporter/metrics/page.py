@@ -44,7 +44,7 @@ class Page:
         self._values.get(family, {}).pop(labels, None)
         self._texts.get(family, {}).pop(labels, None)
 
-    def replace(self, families: Iterable[Family], samples: Iterable[tuple[Family, Labels, float]]) -> None:
+    def replace(self, families: Iterable[Family], samples: Iterable[tuple[Family, Labels, Value]]) -> None:
         """Set the series of some families to exactly these."""
         gone = {(family, labels) for family in families for labels in self._values.get(family, ())}
         for family, labels, value in samples:

@@ -17,7 +17,7 @@ from paropt_exporter.tally import HistogramTotal, LastValues, Totals
 Series = tuple[Family, tuple[str, ...]]
 
 _BATCH = 1000  # series copied under the lock at once: under a millisecond
-_PLACES = ("lane", "stage")
+_PLACES = ("lane", "stage", "pool")
 _BY_NAME = {family.name: family for family in catalogue.FAMILIES}
 
 
@@ -57,14 +57,16 @@ class State:
     change is handed out once; None says that the series is gone.
     """
 
-    def __init__(self, lanes: Iterable[LaneLabels], totals: Totals, last: LastValues) -> None:
+    def __init__(
+        self, lanes: Iterable[LaneLabels], totals: Totals, last: LastValues, *, pools: tuple[str, ...] = ()
+    ) -> None:
         lanes = tuple(lanes)
         self._lock = Lock()  # guards: all below
         self._numbers: dict[Series, float | None] = {}
         self._histograms: dict[Series, _Buckets] = {}
         self._progress: dict[tuple[str, str], _Progress] = {}
-        self._seed(lanes)
-        self._resume(lanes, totals, last)
+        self._seed(lanes, pools)
+        self._resume(lanes, pools, totals, last)
         self._changed: dict[Series, None] = dict.fromkeys((*self._numbers, *self._histograms))  # in this order
 
     def observe(self, event: Event) -> None:
@@ -92,8 +94,8 @@ class State:
         with self._lock:
             return self._numbers.get((family, place))
 
-    def _seed(self, lanes: tuple[LaneLabels, ...]) -> None:
-        for family, place in labels.zeros(lanes):
+    def _seed(self, lanes: tuple[LaneLabels, ...], pools: tuple[str, ...]) -> None:
+        for family, place in (*labels.zeros(lanes), *labels.zeros_of_pools(pools)):
             if family.kind is Kind.HISTOGRAM:
                 self._histograms[family, place] = _Buckets(HistogramTotal())
             else:
@@ -101,9 +103,10 @@ class State:
         for family, place, value in labels.constants(lanes):
             self._numbers[family, place] = value
 
-    def _resume(self, lanes: tuple[LaneLabels, ...], totals: Totals, last: LastValues) -> None:
+    def _resume(self, lanes: tuple[LaneLabels, ...], pools: tuple[str, ...], totals: Totals, last: LastValues) -> None:
         """Go on from history, but only for label sets of the config: a stage that was removed does not come back."""
         known = {(lane.lane,) for lane in lanes} | {(lane.lane, stage.name) for lane in lanes for stage in lane.stages}
+        known |= {(pool,) for pool in pools}
 
         def place(name: str, values: tuple[str, ...]) -> Series | None:
             family = _BY_NAME.get(name)
