@@ -63,6 +63,7 @@ stages:
   - {{number: 5, name: large, run: ["{sys.executable}", allocate.py, "160"], needs: [hold_400_mb], locks: [memory]}}
   - {{number: 6, name: slow, run: sh slow.sh, sla: 1, needs: [hold_400_mb]}}
   - {{number: 7, name: naps, call: "checks:nap", items: {{list: ["0.9"]}}, sla: 1, needs: [hold_400_mb]}}
+  - {{number: 8, name: waits, run: "sleep {{item}}", items: {{list: ["0.2", "1.2"]}}, needs: [hold_400_mb]}}
 """
 
 
@@ -153,11 +154,11 @@ def test_results_pools_and_progress_add_up(seen: Seen) -> None:
     query = seen.prometheus
     assert query.value('paropt_runs_total{result="success"}') == 1
     assert query.by("stage", "paropt_stage_last_result == 1").keys() == {
-        "hold_400_mb", "burner", "forgetful", "small", "large", "slow", "naps",
+        "hold_400_mb", "burner", "forgetful", "small", "large", "slow", "naps", "waits",
     }  # fmt: skip
     assert query.by("result", "paropt_stage_last_result == 1") == {"success": 1}
-    assert query.value("sum(paropt_pool_tasks_finished_total)") == 7
-    assert query.value("sum(paropt_pool_tasks_submitted_total)") == 7
+    assert query.value("sum(paropt_pool_tasks_finished_total)") == 9
+    assert query.value("sum(paropt_pool_tasks_submitted_total)") == 9
     assert query.value("sum(paropt_pool_busy_seconds_total)") <= query.value("sum(paropt_pool_slot_seconds_total)")
     assert set(query.by("stage", "paropt_stage_progress_ratio").values()) == {1}
     assert query.value("paropt_run_interval_seconds") == 3600
