@@ -282,6 +282,7 @@ class Exporter:
             totals=self._history.totals(),
             last=self._history.last(),
             process_metrics=self._exporter_metrics,
+            serves_on=not self._request.once,
         )
 
     @property

@@ -240,7 +240,13 @@ CONTROL_FLAPPING = _gauge(
 HOST_MEMORY = _gauge(
     "paropt_host_memory_available_bytes", "Memory that this process may still use (cgroup limits heeded)."
 )
+HOST_MEMORY_LIMIT = _gauge(
+    "paropt_host_memory_limit_bytes", "Memory that this process could have with nothing else running."
+)
 HOST_CPUS = _gauge("paropt_host_cpus", "Cores that this process may use (cgroup quota and affinity heeded).")
+SERVES_ON = _gauge(
+    "paropt_exporter_serves_on", "1 if the exporter serves until it is stopped, 0 if it ends with its lane (--once)."
+)
 OBSERVATIONS_DROPPED = _counter(
     "paropt_observations_dropped_total", "Records that an observer failed to take.", "observer"
 )

@@ -378,6 +378,11 @@ def test_process_and_gc_metrics_can_be_left_out() -> None:
     assert b"process_" not in a_lane(process_metrics=False).render()[0]
 
 
+@pytest.mark.parametrize("serves_on", [True, False])
+def test_whether_the_exporter_is_to_stay_is_told(serves_on: bool) -> None:
+    assert value(a_lane(serves_on=serves_on), catalogue.SERVES_ON) == serves_on
+
+
 def test_no_created_series_are_exported() -> None:
     assert b"_created" not in populated().render()[0]
     assert b"_created" not in populated().render(OPENMETRICS)[0]
@@ -418,7 +423,8 @@ def test_prometheus_multiproc_dir_is_dropped_before_the_client_is_imported(tmp_p
 
 def without_host(page: bytes) -> str:
     """Leave out what the machine decides from one moment to the next."""
-    samples = (catalogue.HOST_MEMORY.name + "{", catalogue.HOST_CPUS.name + "{")
+    families = (catalogue.HOST_MEMORY, catalogue.HOST_MEMORY_LIMIT, catalogue.HOST_CPUS)
+    samples = tuple(f"{family.name}{{" for family in families)
     return "".join(line for line in page.decode().splitlines(keepends=True) if not line.startswith(samples))
 
 

@@ -31,6 +31,7 @@ _READ_AT_SCRAPE = (
     catalogue.SLA_PREDICTED_BREACH,
     catalogue.HOST_CPUS,
     catalogue.HOST_MEMORY,
+    catalogue.HOST_MEMORY_LIMIT,
     catalogue.OBSERVATIONS_DROPPED,
 )
 
@@ -49,8 +50,9 @@ class Metrics(Collector):
 
     The callables are called at each scrape, in the scraping thread: `backlog` gives for a pool how many ready tasks
     wait outside of it and the oldest one's age, `dropped` how many records each observer failed to take. `bounds` is
-    each pool's (min, max) of the config. It is a prometheus_client Collector too: register it where there is a registry
-    already, or use `registry`, which also has process and GC metrics.
+    each pool's (min, max) of the config, `serves_on` whether this process is to be there until it is stopped. It is a
+    prometheus_client Collector too: register it where there is a registry already, or use `registry`, which also has
+    process and GC metrics.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Metrics(Collector):
         totals: Totals | None = None,
         last: LastValues | None = None,
         process_metrics: bool = True,
+        serves_on: bool = True,
         revision: str | None = None,
     ) -> None:
         self._pools, self._live, self._backlog, self._dropped, self._control = pools, live, backlog, dropped, control
@@ -82,7 +85,7 @@ class Metrics(Collector):
             for registry in (self._process, self.registry):
                 client.ProcessCollector(registry=registry)
                 client.GCCollector(registry=registry)
-        self._put_constants(bounds or {}, revision or build.revision())
+        self._put_constants(bounds or {}, revision or build.revision(), serves_on=serves_on)
         self._take_changes()  # with 10,000 stages a second's work, here and not in the first scrape
         if client.DROPPED:
             log.warning(
@@ -115,8 +118,9 @@ class Metrics(Collector):
         """Name nothing in advance: a registry would otherwise collect everything once, at registration."""
         return ()
 
-    def _put_constants(self, bounds: Mapping[str, tuple[int, int]], revision: str) -> None:
+    def _put_constants(self, bounds: Mapping[str, tuple[int, int]], revision: str, *, serves_on: bool) -> None:
         self._page.put(catalogue.BUILD_INFO, (__version__, platform.python_version(), revision), 1.0)
+        self._page.put(catalogue.SERVES_ON, (), float(serves_on))
         for pool, (minimum, maximum) in bounds.items():
             self._page.put(catalogue.POOL_SIZE_MIN, (pool,), minimum)
             self._page.put(catalogue.POOL_SIZE_MAX, (pool,), maximum)

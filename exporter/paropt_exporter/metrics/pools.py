@@ -54,6 +54,8 @@ def host_samples() -> Iterator[Sample]:
     yield catalogue.HOST_CPUS, (), host.cpus()
     if available := host.memory_available_bytes():
         yield catalogue.HOST_MEMORY, (), available
+    if limit := host.memory_total_bytes():
+        yield catalogue.HOST_MEMORY_LIMIT, (), limit
 
 
 def _workers(pool: PoolStatistics) -> Iterator[Sample]:
