@@ -44,7 +44,8 @@ wheel: $(READY) ## build the wheel, install it in an empty venv and run from the
 	  && ../venv/bin/paropt-exporter check
 
 tools: ## real Prometheus and Alertmanager, from Debian's packages, unpacked into .tools where the machine has none
-	@.ci/debian-tools $(TOOLS) prometheus:prometheus prometheus:promtool prometheus-alertmanager:prometheus-alertmanager
+	@.ci/debian-tools $(TOOLS) prometheus:prometheus prometheus:promtool prometheus-alertmanager:prometheus-alertmanager \
+	  prometheus-pushgateway:prometheus-pushgateway prometheus-node-exporter:prometheus-node-exporter
 
 generate: $(READY) ## rewrite what is generated: the config schema and the metrics reference
 	$(BIN)/paropt-exporter generate --out .

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from real_servers import Serving, eventually, get, run
+from real_servers import Serving, eventually, get, run, serving
 
 ANY_PORT = "--web.listen-address=127.0.0.1:0"
 
@@ -46,6 +48,15 @@ def url(folder: Path) -> str:
     """Where the serving command says that its metrics are."""
     found = eventually("the command tells its address", lambda: re.search(r"metrics at (http://\S+)", messages(folder)))
     return str(found[1])
+
+
+@contextmanager
+def served(folder: Path, *arguments: str) -> Iterator[str]:
+    """Run the project and serve on; yields where its metrics are, once its first run has ended."""
+    with serving(folder, ANY_PORT, *arguments) as command:
+        whole_summary(command)
+        yield url(folder)
+        command.stop()
 
 
 def whole_summary(command: Serving) -> str:

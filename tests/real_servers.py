@@ -81,10 +81,24 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, targets: Sequence[str]) -> Iterator[Prometheus]:
+def server(name: str, *flags: str, log: Path, healthy: str) -> Iterator[None]:
+    """Run one of Debian's servers until the block ends; it begins once `healthy`, a URL, answers."""
+    with log.open("wb") as output:
+        process = subprocess.Popen([program(name), *flags], stdout=output, stderr=output)
+    try:
+        eventually(f"{name} answers", lambda: _answers(healthy))
+        yield
+    finally:
+        process.terminate()
+        process.wait(HANG_SECONDS)
+
+
+@contextmanager
+def prometheus(folder: Path, targets: Sequence[str], **scrape: object) -> Iterator[Prometheus]:
+    """`scrape`: more keys of the scrape config, such as `scheme` and `basic_auth`."""
     config = {
         "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms"},
-        "scrape_configs": [{"job_name": "paropt", "static_configs": [{"targets": list(targets)}]}],
+        "scrape_configs": [{"job_name": "paropt", "static_configs": [{"targets": list(targets)}], **scrape}],
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "prometheus.json").write_text(json.dumps(config))  # JSON is YAML

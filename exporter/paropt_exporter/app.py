@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +22,8 @@ from paropt_exporter.config.lanes import select
 from paropt_exporter.control import InnerLoop, Order, Standing
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, pools_of
 from paropt_exporter.errors import UsageError
+from paropt_exporter.exposition import deliveries, textfile
+from paropt_exporter.exposition.deliveries import Deliveries
 from paropt_exporter.exposition.server import Server, serve
 from paropt_exporter.history import History, Interrupted
 from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels
@@ -52,6 +56,10 @@ class Request:
     telemetry_path: str | None = None
     max_requests: int | None = None
     exporter_metrics: bool | None = None
+    push_url: str | None = None
+    push_fail: bool = False
+    push_instance: str | None = None
+    textfile: Path | None = None
 
 
 class Screen(Observer, Protocol):
@@ -165,6 +173,7 @@ class Exporter:
         self._run: Run | None = None
         plan = self._plan()
         self._standing = self._make_standing(plan)
+        self._deliveries = self._make_deliveries(plan)
         self._metrics = self._make_metrics(plan)
         self._observers = Observers({"history": history, "metrics": self._metrics, "screen": screen})
         self._page = WatchedPage(self._metrics, signals.wake)
@@ -213,7 +222,8 @@ class Exporter:
         self._run = None
         self._workers.rest(plan.workers.minimum)
         self._screen.end(record, metrics_url=self._url if self._serves_on else "")
-        return self._code(record)
+        missed = self._deliveries.deliver(self._metrics.outlasting)
+        return self._code(record, missed)
 
     def _plan(self) -> Plan:
         request = self._request
@@ -279,11 +289,32 @@ class Exporter:
             backlog=self._backlog,
             dropped=self._dropped,
             control=self._standing.view,
+            deliveries=self._deliveries.counts,
             totals=self._history.totals(),
             last=self._history.last(),
             process_metrics=self._exporter_metrics,
             serves_on=not self._request.once,
         )
+
+    def _make_deliveries(self, plan: Plan) -> Deliveries:
+        request, settings = self._request, self._config.push
+        targets: dict[str, deliveries.Deliver] = {}
+        if request.textfile is not None:
+            path = textfile.path_for(request.textfile, project=plan.project, lane=plan.lane)
+            targets[deliveries.TEXTFILE] = partial(textfile.write, path)
+        if (url := request.push_url or settings.url) is not None:
+            targets[deliveries.PUSHGATEWAY] = deliveries.pusher(
+                settings,
+                url=url,
+                instance=request.push_instance,
+                project=plan.project,
+                lane=plan.lane,
+                root=self._config.root,
+                environment=os.environ,
+            )
+        elif request.push_fail:
+            raise UsageError("--push.fail: nothing is pushed: give --push.url too")
+        return Deliveries(targets)
 
     @property
     def _exporter_metrics(self) -> bool:
@@ -326,8 +357,10 @@ class Exporter:
         every = self._request.every_seconds
         return None if every is None else max(0.0, began + every - self._clock.monotonic())
 
-    def _code(self, record: RunRecord) -> int:
+    def _code(self, record: RunRecord, missed: frozenset[str]) -> int:
         if self._history.broken or self._observers.dropped()["history"] or self._screen.fault:
+            return EXIT_UNWRITTEN
+        if deliveries.PUSHGATEWAY in missed and (self._request.push_fail or self._config.push.fail):
             return EXIT_UNWRITTEN
         if record.critical_sla:
             return EXIT_CRITICAL

@@ -55,6 +55,8 @@ RESULTS = tuple(result.value for result in Result)
 SEVERITIES = tuple(severity.value for severity in Severity)
 TASK_RESULTS = tuple(result.value for result in Result if result is not Result.SKIP)  # a skipped task never was one
 RUN_RESULTS = (Result.SUCCESS.value, Result.FAILURE.value, Result.CANCELLATION.value)
+DELIVERY_TARGETS = ("pushgateway", "textfile")
+DELIVERY_RESULTS = ("success", "failure")
 POOL_RESULTS = ("success", "failure", "error", "cancellation")
 
 
@@ -250,6 +252,9 @@ SERVES_ON = _gauge(
 OBSERVATIONS_DROPPED = _counter(
     "paropt_observations_dropped_total", "Records that an observer failed to take.", "observer"
 )
+DELIVERIES = _counter(
+    "paropt_deliveries_total", "Attempts to hand the final values of a run to others.", "target", "result"
+)
 
 FAMILIES: tuple[Family, ...] = tuple(value for value in globals().values() if isinstance(value, Family))
 
@@ -273,6 +278,7 @@ CLOSED_VALUES: dict[Family, dict[str, tuple[str, ...]]] = {
         "reason": tuple(dict.fromkeys((*UP_REASONS, *DOWN_REASONS, *HOLD_REASONS))),
     },
     CONTROL_QUERY_ERRORS: {"kind": QUERY_ERRORS},
+    DELIVERIES: {"target": DELIVERY_TARGETS, "result": DELIVERY_RESULTS},
     BOTTLENECK: {"kind": STAGE_BOTTLENECKS},
     LANE_BOTTLENECK: {"kind": LANE_BOTTLENECKS},
 }

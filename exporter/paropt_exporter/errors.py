@@ -36,6 +36,10 @@ class HistoryError(ParoptError):
     exit_code = 3
 
 
+class DeliveryError(ParoptError):
+    """The final values of a run could not be pushed or written for others."""
+
+
 class WorkerDied(ParoptError, BrokenExecutor):
     """A worker process ended in the middle of a task: only that task fails, the pool goes on.
 

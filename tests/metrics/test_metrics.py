@@ -361,6 +361,15 @@ def test_the_page_parses_as_openmetrics() -> None:
     }
 
 
+def test_what_outlasts_the_process_tells_of_lanes_and_not_of_its_pools_and_machine() -> None:
+    metrics = populated()
+    metrics.observe(run_ended())
+    families = {family.name: family for family in parse_text(metrics.outlasting().decode())}
+    assert "paropt_runs" in families
+    assert catalogue.RUN_LAST_SUCCESS.name in families
+    assert all("lane" in sample.labels for family in families.values() for sample in family.samples)
+
+
 def test_every_family_of_the_catalogue_is_on_the_page_once_a_lane_has_run() -> None:
     running = Running()
     running.predicted_end_timestamp_seconds = START + 29

@@ -130,6 +130,10 @@ def _run_lane(flags: argparse.Namespace) -> int:
         telemetry_path=flags.web_telemetry_path,
         max_requests=_count("--web.max-requests", flags.web_max_requests),
         exporter_metrics=False if flags.web_disable_exporter_metrics else None,
+        push_url=flags.push_url,
+        push_fail=flags.push_fail,
+        push_instance=flags.push_instance,
+        textfile=Path(flags.textfile) if flags.textfile is not None else None,
     )
     return run_lane(request, watching)
 

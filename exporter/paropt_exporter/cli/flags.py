@@ -98,6 +98,17 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out metrics about the exporter itself (process_*, python_*)",
     )
+    short = top.add_argument_group("runs that end before a scrape")
+    short.add_argument(
+        "--push.url", dest="push_url", metavar="URL", help="push each run's final values to a Pushgateway"
+    )
+    short.add_argument("--push.fail", dest="push_fail", action="store_true", help="exit code 3 if a push fails")
+    short.add_argument(
+        "--push.instance", dest="push_instance", metavar="NAME", help="its label instance (default: the host's name)"
+    )
+    short.add_argument(
+        "--textfile", metavar="DIR", help="write each run's final values where node_exporter's textfile collector looks"
+    )
 
 
 def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from paropt_exporter.config.locate import discover
 
 if TYPE_CHECKING:
-    from paropt_exporter.config.model import Feedback, History, Lane, Sla, Stage, Web, Workers
+    from paropt_exporter.config.model import Feedback, History, Lane, Push, Sla, Stage, Web, Workers
     from paropt_exporter.config.reading import Config, read
 
 _HOMES = {
@@ -19,6 +19,7 @@ _HOMES = {
     "Feedback": "model",
     "History": "model",
     "Lane": "model",
+    "Push": "model",
     "Sla": "model",
     "Stage": "model",
     "Web": "model",
@@ -26,7 +27,7 @@ _HOMES = {
     "read": "reading",
 }
 
-__all__ = ["Config", "Feedback", "History", "Lane", "Sla", "Stage", "Web", "Workers", "discover", "read"]
+__all__ = ["Config", "Feedback", "History", "Lane", "Push", "Sla", "Stage", "Web", "Workers", "discover", "read"]
 
 
 def __getattr__(name: str) -> Any:

@@ -255,6 +255,39 @@ class Web(Section):
     disable_exporter_metrics: StrictBool = Field(default=False, description="Leave out process_* and python_* metrics.")
 
 
+class Push(Section):
+    """The Pushgateway that gets the final values of each run; flags win over it."""
+
+    url: Url | None = Field(default=None, description="Its base URL; a path is kept. Default: nothing is pushed.")
+    fail: StrictBool = Field(default=False, description="Whether a push that fails makes the exit code 3.")
+    job: Text = Field(default="paropt", description="The label `job` of what is pushed.")
+    instance: Text | None = Field(
+        default=None, description="The label `instance` of what is pushed. Default: the host's name."
+    )
+    timeout: Duration = Field(default=5.0, description="The longest time that a push may take, retries too.")
+    username: Text | None = Field(default=None, description="Basic authentication: the user.")
+    password_file: Text | None = Field(
+        default=None, description="A file with the user's password. Default: $PAROPT_PUSH_PASSWORD."
+    )
+    bearer_token_file: Text | None = Field(
+        default=None, description="A file with a token. Default: $PAROPT_PUSH_TOKEN, if that is set."
+    )
+    ca_file: Text | None = Field(default=None, description="Certificates to trust in place of the system's.")
+    cert_file: Text | None = Field(default=None, description="A client certificate.")
+    key_file: Text | None = Field(default=None, description="The client certificate's key.")
+    headers: dict[Text, Word] = Field(default={}, description="Headers sent with each push, such as X-Scope-OrgID.")
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Push:
+        if self.username is not None and self.bearer_token_file is not None:
+            raise ValueError("username and bearer_token_file exclude each other")
+        if self.password_file is not None and self.username is None:
+            raise ValueError("password_file needs a username")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together")
+        return self
+
+
 class Keep(Shorthand):
     """How long runs stay in the history: a number of runs, a duration, or a mapping of both."""
 
@@ -302,4 +335,5 @@ class File(Section):
     )
     feedback: Feedback = Field(default=Feedback(), description="Steering of the pools: by own counters, or by queries.")
     web: Web = Field(default=Web(), description="The endpoint that Prometheus scrapes.")
+    push: Push = Field(default=Push(), description="Where the final values of each run are pushed to.")
     history: History = Field(default=History(), description="Where earlier runs are recorded, and how long.")

@@ -18,7 +18,7 @@ from paropt_exporter.config.detect import tools
 from paropt_exporter.config.document import LARGEST_FILE_BYTES, Document, Unreadable, decode
 from paropt_exporter.config.faults import Fault
 from paropt_exporter.config.fields import LONGEST_NAME, NAME_PATTERN
-from paropt_exporter.config.model import Feedback, File, History, Lane, Stage, Web
+from paropt_exporter.config.model import Feedback, File, History, Lane, Push, Stage, Web
 from paropt_exporter.errors import ConfigError
 
 _EMPTY = "the file is empty: `paropt-exporter init --force` writes one for this project"
@@ -37,6 +37,7 @@ class Config:
     stages: tuple[Stage, ...]
     feedback: Feedback = field(default_factory=Feedback)
     web: Web = field(default_factory=Web)
+    push: Push = field(default_factory=Push)
     history: History = field(default_factory=History)
     root: Path
     path: Path | None = None
@@ -114,6 +115,7 @@ def _config(file: File, *, path: Path | None, root: Path, places: Mapping[str, s
         stages=stages,
         feedback=file.feedback,
         web=file.web,
+        push=file.push,
         history=file.history,
         root=root,
         path=path,

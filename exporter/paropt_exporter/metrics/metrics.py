@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from threading import Lock
 
 from paropt_exporter import catalogue
@@ -33,14 +34,18 @@ _READ_AT_SCRAPE = (
     catalogue.HOST_MEMORY,
     catalogue.HOST_MEMORY_LIMIT,
     catalogue.OBSERVATIONS_DROPPED,
+    catalogue.DELIVERIES,
 )
+# What tells of lanes stays true when this process has ended; what tells of its pools and machine does not.
+_OUTLASTING = tuple(family for family in catalogue.FAMILIES if "lane" in family.labels)
+_NO_DELIVERIES = dict.fromkeys(product(catalogue.DELIVERY_TARGETS, catalogue.DELIVERY_RESULTS), 0)
 
 
 class Metrics(Collector):
     """Everything that is exported, for one project.
 
         observe(event) -> State (numbers, own short lock) --changes--.
-        live(), pools(), backlog(), control(), host ----read now-----+--> Page --> render(accept)
+        live(), pools(), backlog(), control(), host ----read now-----+--> Page --> render(accept), outlasting()
                                                                           process and GC, by prometheus_client --^
 
     Guarantees:
@@ -49,10 +54,10 @@ class Metrics(Collector):
     * Every counter, histogram and 0/1 gauge of the config's label sets is there from the first scrape.
 
     The callables are called at each scrape, in the scraping thread: `backlog` gives for a pool how many ready tasks
-    wait outside of it and the oldest one's age, `dropped` how many records each observer failed to take. `bounds` is
-    each pool's (min, max) of the config, `serves_on` whether this process is to be there until it is stopped. It is a
-    prometheus_client Collector too: register it where there is a registry already, or use `registry`, which also has
-    process and GC metrics.
+    wait outside of it and the oldest one's age, `dropped` how many records each observer failed to take, `deliveries`
+    how often each target of final values was served and missed. `bounds` is each pool's (min, max) of the config,
+    `serves_on` whether this process is to be there until it is stopped. It is a prometheus_client Collector too:
+    register it where there is a registry already, or use `registry`, which also has process and GC metrics.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Metrics(Collector):
         backlog: Callable[[], Mapping[str, tuple[int, float]]] = dict,
         dropped: Callable[[], Mapping[str, int]] = dict,
         control: Callable[[], ControlView] = ControlView,
+        deliveries: Callable[[], Mapping[tuple[str, str], int]] = dict,
         bounds: Mapping[str, tuple[int, int]] | None = None,
         totals: Totals | None = None,
         last: LastValues | None = None,
@@ -72,7 +78,8 @@ class Metrics(Collector):
         serves_on: bool = True,
         revision: str | None = None,
     ) -> None:
-        self._pools, self._live, self._backlog, self._dropped, self._control = pools, live, backlog, dropped, control
+        self._pools, self._live, self._backlog, self._control = pools, live, backlog, control
+        self._dropped, self._deliveries = dropped, deliveries
         self._state = State(lanes, totals or Totals(), last or LastValues(), pools=tuple(bounds or ()))
         self._limited = tuple((lane.lane, stage.name) for lane in lanes for stage in lane.stages if stage.sla)
         self._lock = Lock()  # guards: _page, _overlaid; held for a whole scrape, never while an event is observed
@@ -106,6 +113,12 @@ class Metrics(Collector):
             own = [part.encode() for part in self._page.text(catalogue.FAMILIES, openmetrics=openmetrics)]
         write = client.openmetrics_page if openmetrics else client.text_page
         return b"".join([*own, write(self._process)]), choice.content_type
+
+    def outlasting(self) -> bytes:
+        """Return what stays true after this process, in text format: the series of lanes, stages and limits."""
+        with self._lock:
+            self._refresh()
+            return b"".join(part.encode() for part in self._page.text(_OUTLASTING, openmetrics=False))
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family as prometheus_client's registries want them."""
@@ -176,6 +189,8 @@ class Metrics(Collector):
             yield catalogue.OBSERVATIONS_DROPPED, (observer,), count
         yield from control.samples(self._control())
         yield from self._predictions(live)
+        for delivery, count in {**_NO_DELIVERIES, **self._deliveries()}.items():
+            yield catalogue.DELIVERIES, delivery, count
         yield from pools.host_samples()
 
     def _predictions(self, live: Iterable[LiveStage]) -> Iterator[tuple[Family, Labels, Value]]:

@@ -1,0 +1,164 @@
+"""Runs that end before a scrape, seen through Debian's Pushgateway, node_exporter and Prometheus."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import projects
+from real_servers import eventually, free_port, get, prometheus, run, server, serving
+
+OUTCOME = 'name: checks, run: "test -e good"'
+SUCCESS = "paropt_run_last_success_timestamp_seconds"
+COMPLETION = "paropt_run_last_completion_timestamp_seconds"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project whose only stage succeeds while the file `good` is there."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "good").touch()
+    return projects.write(folder, OUTCOME)
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[str]:
+    address = f"127.0.0.1:{free_port()}"
+    url = f"http://{address}"
+    # Debian's build would keep what was pushed in a file of the system, and give it to the next test.
+    flags = (f"--web.listen-address={address}", "--log.level=warn", "--persistence.file=")
+    with server("prometheus-pushgateway", *flags, log=tmp_path / "gateway.log", healthy=f"{url}/-/ready"):
+        yield url
+
+
+def once(project: Path, *arguments: str, **env: str) -> int:
+    return run(project, "--once", projects.ANY_PORT, *arguments, **env).returncode
+
+
+def forget(project: Path) -> None:
+    """Take the history away, as a CI job has none of the job before."""
+    for entry in (project / ".paropt").iterdir():
+        if entry.is_file():
+            entry.unlink()
+
+
+def test_a_failed_run_leaves_the_last_success_in_the_gateway(project: Path, gateway: str) -> None:
+    arguments = ("--push.url", gateway, "--push.instance", "runner")
+    assert once(project, *arguments) == 0
+    first = projects.scraped(f"{gateway}/metrics")
+    where = ("runner", "paropt", "standard")
+    assert first[SUCCESS, *where] == first[COMPLETION, *where]
+    (project / "good").unlink()
+    forget(project)
+    assert once(project, *arguments) == 1
+    second = projects.scraped(f"{gateway}/metrics")
+    assert second[SUCCESS, *where] == first[SUCCESS, *where]
+    assert second[COMPLETION, *where] > first[COMPLETION, *where]
+    assert second["paropt_stage_last_result", *where, "failure", "checks"] == 1
+    assert not [key for key in second if key[0].startswith("paropt_pool_")]
+
+
+@pytest.mark.parametrize("name", ["a lane", "ünï+%", "..", "a?b#c&d"])
+def test_a_lane_of_any_name_has_a_group_of_its_own(tmp_path: Path, gateway: str, name: str) -> None:
+    projects.write(tmp_path, 'name: good, run: "true"', lanes=f"lanes: {{'{name}': {{workers: 1}}}}")
+    assert once(tmp_path, "--lane", name, "--push.url", gateway, "--push.fail") == 0
+    assert (SUCCESS, os.uname().nodename, "paropt", name) in projects.scraped(f"{gateway}/metrics")
+
+
+def test_a_push_that_fails_is_told_and_changes_no_exit_code(project: Path) -> None:
+    ended = run(project, "--once", projects.ANY_PORT, f"--push.url=http://127.0.0.1:{free_port()}")
+    assert ended.returncode == 0
+    assert "not delivered" in ended.stderr
+    assert "Connection refused" in ended.stderr
+
+
+def test_a_push_that_fails_is_exit_code_3_where_that_was_asked_for(project: Path) -> None:
+    assert once(project, f"--push.url=http://127.0.0.1:{free_port()}", "--push.fail") == 3
+
+
+def test_a_push_that_fails_is_counted(project: Path) -> None:
+    with projects.served(project, f"--push.url=http://127.0.0.1:{free_port()}") as url:
+        samples = eventually("a count", lambda: _counted(url))
+        assert samples["paropt_deliveries_total", "failure", "pushgateway"] == 1
+
+
+def _counted(url: str) -> dict[tuple[str, ...], float] | None:
+    samples = projects.scraped(url)
+    return samples if samples["paropt_deliveries_total", "failure", "pushgateway"] else None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--push.url=gateway",), ("--push.url=http://me:s3cret@gateway",), ("--push.fail",), ("--textfile=gone",)],
+)
+def test_what_can_not_be_pushed_or_written_is_one_line_before_anything_runs(
+    project: Path, arguments: tuple[str, ...]
+) -> None:
+    ended = run(project, "--once", projects.ANY_PORT, *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    (line,) = ended.stderr.splitlines()
+    assert "s3cret" not in line
+
+
+def test_an_interrupted_run_is_pushed_too(tmp_path: Path, gateway: str) -> None:
+    projects.write(tmp_path, 'name: long, run: "echo $$ > pid; exec sleep 60", shell: true')
+    with serving(tmp_path, projects.ANY_PORT, "--push.url", gateway) as command:
+        projects.pid_in(tmp_path / "pid")
+        assert command.stop() == 143
+    samples = projects.scraped(f"{gateway}/metrics")
+    assert samples["paropt_runs_total", os.uname().nodename, "paropt", "standard", "cancellation"] == 1
+
+
+def test_node_exporter_collects_the_textfiles_of_two_lanes(project: Path, tmp_path: Path) -> None:
+    collected = tmp_path / "collected"
+    collected.mkdir()
+    for lane in ("docs", "standard"):
+        assert once(project, "--lane", lane, "--textfile", str(collected)) == 0
+    address = f"127.0.0.1:{free_port()}"
+    flags = (
+        f"--web.listen-address={address}",
+        f"--collector.textfile.directory={collected}",
+        "--collector.disable-defaults",
+        "--collector.textfile",
+    )
+    log, url = tmp_path / "node_exporter.log", f"http://{address}/metrics"
+    with server("prometheus-node-exporter", *flags, log=log, healthy=url):
+        samples = projects.scraped(url)
+        assert {key[1] for key in samples if key[0] == SUCCESS} == {"docs", "standard"}
+        assert samples["node_textfile_scrape_error",] == 0
+        (project / "good").unlink()
+        forget(project)
+        assert once(project, "--lane", "docs", "--textfile", str(collected)) == 1
+        after = projects.scraped(url)
+        assert after[SUCCESS, "docs"] == samples[SUCCESS, "docs"]
+        assert after["paropt_stage_last_result", "docs", "failure", "checks"] == 1
+
+
+def test_a_lingering_run_ends_once_prometheus_has_its_final_values(project: Path, tmp_path: Path) -> None:
+    port = free_port()
+    with prometheus(tmp_path / "prometheus", [f"127.0.0.1:{port}"]) as real:
+        began = time.monotonic()
+        ended = run(project, "--once", "--web.linger=50s", f"--web.listen-address=127.0.0.1:{port}")
+        assert ended.returncode == 0
+        assert time.monotonic() - began < 50
+        assert real.value(f"last_over_time({SUCCESS}[1m])") > 0
+
+
+def test_a_lingering_run_that_nobody_scrapes_ends_after_its_time(project: Path) -> None:
+    assert once(project, "--web.linger=100ms") == 0
+
+
+def test_the_gateway_is_scraped_by_prometheus_with_the_labels_of_the_group(
+    project: Path, gateway: str, tmp_path: Path
+) -> None:
+    with prometheus(tmp_path / "prometheus", [gateway.removeprefix("http://")], honor_labels=True) as real:
+        assert once(project, "--push.url", gateway, "--push.instance", "runner") == 0
+        (series,) = eventually("the pushed values", lambda: real.query(SUCCESS))
+    labels = {"job": "paropt", "instance": "runner", "project": "demo", "lane": "standard"}
+    assert {name: series["metric"][name] for name in labels} == labels
+    assert get(f"{gateway}/-/healthy")[0] == 200

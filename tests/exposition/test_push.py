@@ -1,0 +1,188 @@
+"""What a Pushgateway is told, and what comes of gateways that do not take it."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.config import Push
+from paropt_exporter.errors import DeliveryError, UsageError
+from paropt_exporter.exposition.deliveries import pusher
+from paropt_exporter.exposition.push import Gateway, push, url
+
+PAGE = b"# HELP a A.\n# TYPE a gauge\na 1\n"
+GROUP = {"project": "shop", "lane": "docs"}
+HANG_SECONDS = 30.0
+
+
+@dataclass
+class Heard:
+    """What a gateway under test heard, and what it answers: one status a request, the last one again and again."""
+
+    statuses: list[int] = field(default_factory=lambda: [200])
+    body: bytes = b""
+    location: str = ""
+    paths: list[str] = field(default_factory=list)
+    pages: list[bytes] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+    authorizations: list[str | None] = field(default_factory=list)
+    url: str = ""
+
+
+@pytest.fixture
+def gateway() -> Iterator[Heard]:
+    heard = Heard()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.methods.append(self.command)
+            heard.paths.append(self.path)
+            heard.authorizations.append(self.headers["Authorization"])
+            heard.pages.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(heard.statuses.pop(0) if len(heard.statuses) > 1 else heard.statuses[0])
+            if heard.location:
+                self.send_header("Location", heard.location)
+            self.send_header("Content-Length", str(len(heard.body)))
+            self.end_headers()
+            self.wfile.write(heard.body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        heard.url = f"http://127.0.0.1:{server.server_port}"
+        yield heard
+        server.shutdown()
+        thread.join()
+
+
+def test_a_page_is_posted_to_its_group(gateway: Heard) -> None:
+    push(PAGE, Gateway(url=f"{gateway.url}/base/"), job="paropt", grouping=GROUP)
+    assert gateway.methods == ["POST"]
+    assert gateway.paths == ["/base/metrics/job/paropt/project/shop/lane/docs"]
+    assert gateway.pages == [PAGE]
+    assert gateway.authorizations == [None]
+
+
+@pytest.mark.parametrize("value", ["a/b", "a b", "..", "ü", "100%", "a+b", "a?b#c"])
+def test_a_value_that_no_path_can_carry_goes_in_base64(value: str) -> None:
+    address = url(Gateway(url="http://gateway"), "j", {"lane": value})
+    start, _, encoded = address.rpartition("/")
+    assert start == "http://gateway/metrics/job/j/lane@base64"
+    assert base64.urlsafe_b64decode(encoded).decode() == value
+
+
+def test_a_refusal_is_told_with_the_gateways_own_words(gateway: Heard) -> None:
+    gateway.statuses, gateway.body = [400], b"pushed metrics are\n \x1b[31minvalid"
+    with pytest.raises(DeliveryError, match=r"answered 400 Bad Request: pushed metrics are \[31minvalid$"):
+        push(PAGE, Gateway(url=gateway.url), job="j", grouping=GROUP)
+    assert len(gateway.pages) == 1
+
+
+def test_a_gateway_that_restarts_is_asked_again(gateway: Heard) -> None:
+    gateway.statuses = [503, 502, 200]
+    push(PAGE, Gateway(url=gateway.url), job="j", grouping=GROUP)
+    assert gateway.pages == [PAGE] * 3
+
+
+def test_a_redirect_is_an_error_and_not_followed(gateway: Heard) -> None:
+    gateway.statuses, gateway.location = [307], "http://elsewhere.invalid/"
+    with pytest.raises(DeliveryError, match=r"redirects to http://elsewhere\.invalid/"):
+        push(PAGE, Gateway(url=gateway.url), job="j", grouping=GROUP)
+
+
+def test_no_gateway_is_a_short_error() -> None:
+    with pytest.raises(DeliveryError, match=r"^http://127\.0\.0\.1:9: Connection refused$"):
+        push(PAGE, Gateway(url="http://127.0.0.1:9"), job="j", grouping=GROUP)
+
+
+def test_a_gateway_that_never_answers_is_given_up_at_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(DeliveryError, match=r"did not answer within 0\.2 s"):
+            push(PAGE, Gateway(url=address, timeout_seconds=0.2), job="j", grouping=GROUP)
+
+
+@pytest.mark.parametrize(
+    "bad", ["gateway:9091", "ftp://a", "http://", "http://a?x=1", "http://[::1", "http://a:99999", "http://a:b"]
+)
+def test_what_is_no_address_of_a_gateway_is_a_usage_error(bad: str) -> None:
+    with pytest.raises(UsageError, match="push URL"):
+        Gateway(url=bad)
+
+
+def test_a_password_in_the_url_is_refused_and_not_repeated() -> None:
+    with pytest.raises(UsageError, match="password_file") as caught:
+        Gateway(url="http://me:s3cret@gateway:9091")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.fixture
+def deliver(gateway: Heard, tmp_path: Path) -> Callable[..., None]:
+    def run(environment: dict[str, str] | None = None, **settings: str) -> None:
+        settled = Push.model_validate(settings)
+        send = pusher(
+            settled,
+            url=gateway.url,
+            instance="host",
+            project="shop",
+            lane="docs",
+            root=tmp_path,
+            environment=environment or {},
+        )
+        send(PAGE)
+
+    return run
+
+
+def test_the_group_has_job_project_lane_and_instance(gateway: Heard, deliver: Callable[..., None]) -> None:
+    deliver(job="checks")
+    assert gateway.paths == ["/metrics/job/checks/project/shop/lane/docs/instance/host"]
+
+
+def test_a_token_file_is_read_again_at_each_push(gateway: Heard, deliver: Callable[..., None], tmp_path: Path) -> None:
+    for token in ("first", "second"):
+        (tmp_path / "token").write_text(f"{token}\n")
+        deliver(bearer_token_file="token")
+    assert gateway.authorizations == ["Bearer first", "Bearer second"]
+
+
+@pytest.mark.parametrize("source", ["file", "environment"])
+def test_a_password_comes_from_a_file_or_the_environment(
+    gateway: Heard, deliver: Callable[..., None], tmp_path: Path, source: str
+) -> None:
+    if source == "file":
+        (tmp_path / "password").write_text("s3cret ü\n")
+        deliver(username="me", password_file="password")
+    else:
+        deliver({"PAROPT_PUSH_PASSWORD": "s3cret ü"}, username="me")
+    assert gateway.authorizations == [f"Basic {base64.b64encode('me:s3cret ü'.encode()).decode()}"]
+
+
+def test_a_token_comes_from_the_environment(gateway: Heard, deliver: Callable[..., None]) -> None:
+    deliver({"PAROPT_PUSH_TOKEN": "t"})
+    assert gateway.authorizations == ["Bearer t"]
+
+
+@pytest.mark.parametrize("content", [b"s3cret\nX-Other: 1", b"", b"s3cret\xff", b"s3cret\0"])
+def test_a_secret_that_is_no_line_of_text_is_told_without_showing_it(
+    gateway: Heard, deliver: Callable[..., None], tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "token").write_bytes(content)
+    with pytest.raises(DeliveryError, match="token") as caught:
+        deliver(bearer_token_file="token")
+    assert "s3cret" not in str(caught.value)
+    assert gateway.pages == []
+
+
+def test_a_missing_secret_file_is_told_by_name(deliver: Callable[..., None]) -> None:
+    with pytest.raises(DeliveryError, match="No such file or directory"):
+        deliver(bearer_token_file="gone")
