@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from paropt_exporter.catalogue import Family, Kind
@@ -26,6 +27,13 @@ def select(family: Family, base: str = "", *, part: str = "", over: str = "", **
     `base`: matchers as text, put first. `part`: `bucket`, `sum` or `count` of a histogram. Values are literal, never
     regular expressions. Raises ValueError for a label that the family does not have, or a part that its kind has not.
     """
+    return selector(family, labels, base=base, part=part, over=over)
+
+
+def selector(
+    family: Family, labels: Mapping[str, Match | Without], *, base: str = "", part: str = "", over: str = ""
+) -> str:
+    """Return what `select` does, for labels that are at hand as a mapping."""
     unknown = set(labels) - {*family.label_names, *TARGET_LABELS}
     if unknown:
         raise ValueError(f"{family.name} has no label {', '.join(sorted(unknown))}; it has {family.label_names}")

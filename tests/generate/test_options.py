@@ -26,6 +26,7 @@ def test_text_becomes_what_the_parameter_is() -> None:
         ("selector", '{job="x"}'),
         ("selector", 'job="x",'),
         ("selector", 'job="x"} or up{job="y"'),
+        ("selector", 'job="x",lane="standard"'),
         ("rate_window", "5"),
         ("rate_window", ""),
         ("rate_window", "soon"),

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
+from paropt_exporter.catalogue import FAMILIES, PROJECT
 from paropt_exporter.config.units import duration_seconds
 from paropt_exporter.errors import UsageError
 
 PROJECT_URL = "https://github.com/paropt/paropt-exporter"
-_MATCHER = r'\s*[a-zA-Z_][a-zA-Z0-9_]*\s*(?:=~|!~|!=|=)\s*"(?:[^"\\\n]|\\.)*"\s*'
-_SELECTOR = re.compile(rf"(?:{_MATCHER}(?:,{_MATCHER})*)?")
+_MATCHER = r'([a-zA-Z_][a-zA-Z0-9_]*)\s*(?:=~|!~|!=|=)\s*"(?:[^"\\\n]|\\.)*"'
+_SELECTOR = re.compile(rf"(?:\s*{_MATCHER}\s*(?:,\s*{_MATCHER}\s*)*)?")
 _URL = re.compile(r"https?://[^\s\"'{}]+")
 _UID = re.compile(r"[a-zA-Z0-9_-]{0,40}")
 # A window of rules tiles the hours that error budgets are summed over, so it can't be longer than the shortest pair's.
@@ -50,8 +51,7 @@ class Options:
     format: Format = Format.GRAFANA
 
     def __post_init__(self) -> None:
-        if not _SELECTOR.fullmatch(self.selector):
-            raise UsageError(f'--selector: expected matchers like \'job="x",env=~"a|b"\', found {self.selector!r}')
+        _check_selector(self.selector)
         for flag, url in (("--runbook-url", self.runbook_url), ("--grafana-url", self.grafana_url)):
             if not _URL.fullmatch(url):
                 raise UsageError(f"{flag}: expected an address that begins with http:// or https://, found {url!r}")
@@ -62,6 +62,11 @@ class Options:
         if not 0.0 < self.sla_target < 1.0:
             raise UsageError(f"--sla-target: expected a share above 0 and below 1, like 0.99, found {self.sla_target}")
         _check_window(self.rate_window)
+
+    @property
+    def matchers(self) -> tuple[tuple[str, str], ...]:
+        """The selector's matchers as (label, whole matcher)."""
+        return tuple((found[1], found[0]) for found in re.finditer(_MATCHER, self.selector))
 
 
 PARAMETERS = tuple(field.name for field in fields(Options))
@@ -89,6 +94,18 @@ def _format(text: str) -> Format:
         return Format(text)
     except ValueError:
         raise UsageError(f"--format: expected {', '.join(Format)}, found {text!r}") from None
+
+
+def _check_selector(selector: str) -> None:
+    if not _SELECTOR.fullmatch(selector):
+        raise UsageError(f'--selector: expected matchers like \'job="x",env=~"a|b"\', found {selector!r}')
+    partial = {label for family in FAMILIES for label in family.labels}
+    for found in re.finditer(_MATCHER, selector):
+        if found[1] in partial:
+            raise UsageError(
+                f"--selector: expected labels that every metric has (job, instance, {PROJECT}, your targets' own), "
+                f"found {found[1]!r}: rules that ask for other metrics would match nothing"
+            )
 
 
 def _check_window(window: str | None) -> None:

@@ -25,14 +25,21 @@ def _schema(_: Options) -> Files:
     return {"docs/paropt.schema.json": schema.render()}
 
 
-def _docs(_: Options) -> Files:
-    from paropt_exporter.generate import reference
+def _docs(options: Options) -> Files:
+    from paropt_exporter.generate import reference, runbook
 
-    return {"docs/metrics.md": reference.render()}
+    return {"docs/metrics.md": reference.render(), "docs/runbook.md": runbook.render(options)}
+
+
+def _alerts(options: Options) -> Files:
+    from paropt_exporter.generate.alerts import files
+
+    return files.render(options)
 
 
 # Each loads what it needs when it is asked: grafanalib is no part of the time that a schema takes.
 KINDS: Mapping[str, Callable[[Options], Files]] = {
+    "alerts": _alerts,
     "schema": _schema,
     "docs": _docs,
 }

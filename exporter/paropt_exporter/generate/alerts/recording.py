@@ -1,0 +1,118 @@
+"""Recording rules: what several rules and panels ask for, and what would be too dear over long spans of raw samples.
+
+    raw counters --increase over one window--> lane level --sum over 1h .. 30d of such windows--> alerts, panels
+
+Windows follow each other without a gap, so their sum is the increase over the whole span; 500 hosts of 100 stages are
+one series a lane from the first step on. Names are derived from the catalogue: `level:metric:operations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from paropt_exporter import catalogue
+from paropt_exporter.catalogue import Family
+from paropt_exporter.generate.alerts.rules import Group, Recording
+from paropt_exporter.generate.alerts.series import REPLICA_LABELS, Series
+from paropt_exporter.generate.options import Options
+from paropt_exporter.records import Result
+
+BUDGET_SPANS = ("30m", "1h", "2h", "6h", "1d", "3d")
+BUDGET_PERIOD = "30d"
+THROUGHPUT_SPAN, THROUGHPUT_PAST = "6h", "7d"
+# A task that was stopped, or could not start, tells nothing about how fast work gets done.
+_WORKED = (Result.SUCCESS.value, Result.FAILURE.value)
+
+
+def groups(options: Options) -> tuple[Group, ...]:
+    """Return the recording rules; those over days are evaluated less often."""
+    series = Series(options)
+    return (
+        Group(name="paropt-pools-recording", rules=(_utilization(series),)),
+        Group(name="paropt-lanes-recording", interval="1m", rules=(*_budget(series), *_throughput(series))),
+        Group(name="paropt-lanes-recording-long", interval="2m", rules=tuple(_long(series))),
+    )
+
+
+def utilization(series: Series) -> str:
+    """Select the share of each pool's worker time that was used: 0..1, for each instance."""
+    return series.recorded(_utilization(series).record, per_replica=True)
+
+
+def checks(series: Series, span: str) -> str:
+    """Select how many stage checks a lane had over one of the spans recorded here."""
+    return series.recorded(_lane(catalogue.SLA_CHECKS, span))
+
+
+def violations(series: Series, span: str) -> str:
+    """Select how many of a lane's checks broke their limit, of either severity."""
+    return series.recorded(_lane(catalogue.SLA_VIOLATIONS, span))
+
+
+def tasks(series: Series, span: str) -> str:
+    """Select how many tasks of a lane ran to their own end."""
+    return series.recorded(_lane(catalogue.TASK_ATTEMPTS, span))
+
+
+def run_seconds(series: Series, span: str) -> str:
+    """Select how long a lane's runs took together."""
+    return series.recorded(_lane(catalogue.RUN_DURATION, span, "sum"))
+
+
+def runs(series: Series, span: str) -> str:
+    """Select how many runs a lane had."""
+    return series.recorded(_lane(catalogue.RUN_DURATION, span, "count"))
+
+
+def _lane(family: Family, span: str, part: str = "") -> str:
+    return f"lane:{_base(family)}{f'_{part}' if part else ''}:increase{span}"
+
+
+def _base(family: Family) -> str:
+    return family.name.removesuffix("_total")
+
+
+def _utilization(series: Series) -> Recording:
+    busy, slot = _base(catalogue.POOL_BUSY), _base(catalogue.POOL_SLOT).removeprefix("paropt_pool_")
+    return Recording(
+        record=f"instance_pool:{busy}_per_{slot}:ratio_rate{series.window}",
+        expr=f"{series.rate(catalogue.POOL_BUSY)}\n/\n{series.rate(catalogue.POOL_SLOT)}",
+    )
+
+
+def _budget(series: Series) -> Iterator[Recording]:
+    for family in (catalogue.SLA_CHECKS, catalogue.SLA_VIOLATIONS):
+        yield _first(series, family)
+        yield from (_sum(series, family, span) for span in BUDGET_SPANS if span != series.window)
+
+
+def _throughput(series: Series) -> Iterator[Recording]:
+    yield _first(series, catalogue.TASK_ATTEMPTS, result=_WORKED)
+    yield _sum(series, catalogue.TASK_ATTEMPTS, THROUGHPUT_SPAN)
+    for part in ("sum", "count"):
+        yield _first(series, catalogue.RUN_DURATION, part=part)
+        yield _sum(series, catalogue.RUN_DURATION, THROUGHPUT_SPAN, part=part)
+
+
+def _long(series: Series) -> Iterator[Recording]:
+    for family in (catalogue.SLA_CHECKS, catalogue.SLA_VIOLATIONS):
+        yield _sum(series, family, BUDGET_PERIOD, step="1h")
+    yield _sum(series, catalogue.TASK_ATTEMPTS, THROUGHPUT_PAST)
+    for part in ("sum", "count"):
+        yield _sum(series, catalogue.RUN_DURATION, THROUGHPUT_PAST, part=part)
+
+
+def _first(series: Series, family: Family, *, part: str = "", **labels: tuple[str, ...]) -> Recording:
+    """Record the increase over one window of raw samples, the replicas and the lane's stages together."""
+    dropped = (*REPLICA_LABELS, *(label for label in family.labels if label != "lane"))
+    increase = series.increase(family, series.window, part=part, **labels)
+    return Recording(
+        record=_lane(family, series.window, part), expr=f"sum without ({', '.join(dropped)}) (\n  {increase}\n)"
+    )
+
+
+def _sum(series: Series, family: Family, span: str, *, part: str = "", step: str = "") -> Recording:
+    """Record the increase over a span as the sum of shorter ones, each `step` long, one after the other."""
+    step = step or series.window
+    shorter = series.recorded(_lane(family, step, part))
+    return Recording(record=_lane(family, span, part), expr=f"sum_over_time({shorter}[{span}:{step}])")

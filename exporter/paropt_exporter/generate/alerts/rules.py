@@ -1,0 +1,93 @@
+"""What a rule is: recordings, alerts with their runbook text, and the groups that Prometheus evaluates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """Who is told: critical pages, a warning goes to the chat, info stays in Prometheus and Grafana."""
+
+    CRITICAL = "critical"
+    WARNING = "warning"
+    INFO = "info"
+
+
+class Board(StrEnum):
+    """The dashboard, by its stable uid, that shows what an alert is about."""
+
+    OVERVIEW = "paropt-overview"
+    LANE = "paropt-lane"
+    POOLS = "paropt-pools"
+    EXPORTER = "paropt-exporter"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """A query whose result is stored under a name of the form `level:metric:operations`."""
+
+    record: str
+    expr: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """When an alert fires. `hold` and `keep`: Prometheus durations, its `for` and `keep_firing_for`; empty: none."""
+
+    expr: str
+    level: Level
+    hold: str = ""
+    keep: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A question of the runbook, and the PromQL that answers it for every lane and host at once."""
+
+    question: str
+    expr: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """An alert and its runbook entry.
+
+    `summary` is static, `description` a template of Prometheus; `link` names the labels that the dashboard opens with.
+    """
+
+    name: str
+    conditions: tuple[Condition, ...]
+    summary: str
+    description: str
+    board: Board
+    link: tuple[str, ...]
+    meaning: str
+    impact: str
+    diagnosis: tuple[Query, ...]
+    mitigation: tuple[str, ...]
+
+
+Rule = Recording | tuple[Alert, Condition]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Rules that are evaluated one after the other. `interval`: empty: Prometheus' own evaluation interval."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    interval: str = ""
+
+
+def group_of(name: str, alerts: tuple[Alert, ...]) -> Group:
+    """Return the group that evaluates every condition of the alerts."""
+    return Group(name=name, rules=tuple(_conditions(alerts)))
+
+
+def _conditions(alerts: tuple[Alert, ...]) -> Iterator[Rule]:
+    for alert in alerts:
+        for condition in alert.conditions:
+            yield alert, condition

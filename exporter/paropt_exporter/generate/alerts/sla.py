@@ -1,0 +1,407 @@
+"""Alerts on limits: broken, near, expected to break, and the budget of broken ones."""
+
+from __future__ import annotations
+
+from paropt_exporter import catalogue
+from paropt_exporter.catalogue import Family
+from paropt_exporter.config.units import duration_seconds
+from paropt_exporter.generate.alerts import recording
+from paropt_exporter.generate.alerts.rules import Alert, Board, Condition, Level, Query
+from paropt_exporter.generate.alerts.series import WITHOUT_REPLICA, Series
+from paropt_exporter.generate.options import Options
+from paropt_exporter.records import Severity
+
+_STAGE = ("job", "instance", "lane", "stage")
+_LANE = ("job", "instance", "lane")
+# The pairs of the multiwindow, multi-burn-rate alerts in Google's SRE workbook, chapter 5: rate, long span, short span.
+# 14.4 over an hour eats 2 % of 30 days' budget, 6 over six hours 5 %, 3 over a day and 1 over three days 10 %.
+_PAIRS = (
+    ("14.4", "1h", "5m", Level.CRITICAL),
+    ("6", "6h", "30m", Level.CRITICAL),
+    ("3", "1d", "2h", Level.WARNING),
+    ("1", "3d", "6h", Level.WARNING),
+)
+# With fewer checks in the long span one broken limit alone would be over the rate: they are counted over 30 days.
+_ENOUGH_CHECKS = 100
+_LONGEST_PAIR = "3d"
+
+
+def alerts(options: Options) -> tuple[Alert, ...]:
+    """Return the alerts of this module."""
+    series = Series(options)
+    return (
+        _violation(series),
+        _critical_violation(series),
+        _lane_violation(series),
+        _critical_lane_violation(series),
+        _near(series),
+        _predicted(series),
+        _burn(series),
+        _spent(series),
+    )
+
+
+def _violation(series: Series) -> Alert:
+    return Alert(
+        name="ParoptSlaViolation",
+        conditions=(_broken(series, catalogue.SLA_LIMIT, catalogue.SLA_BREACHED, Severity.NORMAL),),
+        summary="A stage broke its SLA.",
+        description=(
+            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
+            "{{ $labels.instance }} took longer than its limit of {{ $value | humanizeDuration }}, now or in its last "
+            "run. This resolves with the next run that keeps the limit."
+        ),
+        board=Board.LANE,
+        link=_STAGE,
+        meaning=(
+            "The stage ran longer than `sla.max` in its last run, or is running longer right now. The limit is not "
+            "critical: the lane went on."
+        ),
+        impact="Whoever waits for this lane waits longer than was promised. The error budget shrinks.",
+        diagnosis=(
+            Query(
+                question="By how much was the limit missed (1 is the limit)?",
+                expr=f"topk(10, {series.now(catalogue.STAGE_LAST_DURATION)} / {series.now(catalogue.SLA_LIMIT)})",
+            ),
+            Query(
+                question="Is the stage slower than it used to be, or was it always close to the limit?",
+                expr=(
+                    f"topk(10, {series.now(catalogue.STAGE_LAST_DURATION)}"
+                    f" / avg_over_time({series.now(catalogue.STAGE_LAST_DURATION)}[1d]))"
+                ),
+            ),
+            Query(
+                question="Did its tasks wait for cores (seconds without a core in each second)?",
+                expr=series.rate(catalogue.POOL_RUN_DELAY),
+            ),
+        ),
+        mitigation=(
+            "If it is slower than it was: `paropt-exporter history --compare RUN RUN` shows which stage changed.",
+            "If its tasks waited for workers: raise the lane's `workers`, or give the stage fewer rivals (`needs`).",
+            "If one task decides how long it takes: split it (`items`).",
+            "If the limit was never realistic: measure a few runs, then set `sla` above what they take.",
+        ),
+    )
+
+
+def _critical_violation(series: Series) -> Alert:
+    return Alert(
+        name="ParoptSlaCriticalViolation",
+        conditions=(_broken(series, catalogue.SLA_LIMIT, catalogue.SLA_BREACHED, Severity.CRITICAL),),
+        summary="A stage broke its critical SLA and stopped its lane.",
+        description=(
+            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
+            "{{ $labels.instance }} took longer than its critical limit of {{ $value | humanizeDuration }}: the lane "
+            "was stopped. This resolves with the next run that keeps the limit."
+        ),
+        board=Board.LANE,
+        link=_STAGE,
+        meaning=(
+            "The stage reached its limit, and the limit is `critical: true`. What ran was ended, what had not started "
+            "was skipped, and the run counts as a failure (exit code 4)."
+        ),
+        impact="The lane gives no result: nothing behind this stage has been checked since the last good run.",
+        diagnosis=(
+            Query(
+                question="Which stages were ended or skipped with it?",
+                expr=f"{series.now(catalogue.STAGE_LAST_RESULT, result=('timeout', 'cancellation', 'skip'))} == 1",
+            ),
+            Query(
+                question="How often did it happen today?",
+                expr=f"sum by (lane, stage) ({series.increase(catalogue.SLA_VIOLATIONS, '1d', severity='critical')})",
+            ),
+            Query(
+                question="What did the stage use (cores, over the last hour)?",
+                expr=(
+                    f"topk(10, sum by (lane, stage) ({series.increase(catalogue.STAGE_CPU, '1h')})"
+                    f" / sum by (lane, stage) ({series.increase(catalogue.STAGE_DURATION, '1h', part='sum')}))"
+                ),
+            ),
+        ),
+        mitigation=(
+            "Run what is missing again: `paropt-exporter --lane LANE --failed`.",
+            "A stage that hangs (no CPU, no progress) needs a `timeout` of its own, so that its lane can go on.",
+            "A stage that only became slower: see [ParoptSlaViolation](#paroptslaviolation).",
+        ),
+    )
+
+
+def _lane_violation(series: Series) -> Alert:
+    return Alert(
+        name="ParoptLaneSlaViolation",
+        conditions=(_broken(series, catalogue.LANE_SLA_LIMIT, catalogue.LANE_SLA_BREACHED, Severity.NORMAL),),
+        summary="A lane took longer than its total limit.",
+        description=(
+            "Lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} took longer than its "
+            "total limit of {{ $value | humanizeDuration }}, now or in its last run. This resolves with the next run "
+            "that keeps the limit."
+        ),
+        board=Board.LANE,
+        link=_LANE,
+        meaning="The run as a whole was longer than the lane's `total`, though each stage may have kept its own limit.",
+        impact="Everything that waits for the whole lane (a merge, a release) waits longer than was promised.",
+        diagnosis=(
+            Query(
+                question="Which stages took the time?",
+                expr=f"topk(10, {series.now(catalogue.STAGE_LAST_DURATION)})",
+            ),
+            Query(
+                question="Were the workers used while it ran (1 is all of the time)?",
+                expr=recording.utilization(series),
+            ),
+            Query(
+                question="How long did tasks wait for a worker (seconds, mean over an hour)?",
+                expr=(
+                    f"sum by (lane, stage) ({series.increase(catalogue.TASK_QUEUE_WAIT, '1h', part='sum')})"
+                    f" / sum by (lane, stage) ({series.increase(catalogue.TASK_QUEUE_WAIT, '1h', part='count')})"
+                ),
+            ),
+        ),
+        mitigation=(
+            "Long waits and busy workers: raise the lane's `workers`, or use a larger machine.",
+            "Idle workers: loosen `needs`, `locks` and `exclusive`, and split the longest stage (`items`).",
+            "Move what need not run each time to another lane.",
+        ),
+    )
+
+
+def _critical_lane_violation(series: Series) -> Alert:
+    return Alert(
+        name="ParoptLaneSlaCriticalViolation",
+        conditions=(_broken(series, catalogue.LANE_SLA_LIMIT, catalogue.LANE_SLA_BREACHED, Severity.CRITICAL),),
+        summary="A lane reached its critical total limit and was stopped.",
+        description=(
+            "Lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} reached its critical "
+            "total limit of {{ $value | humanizeDuration }} and was stopped. This resolves with the next run that "
+            "keeps the limit."
+        ),
+        board=Board.LANE,
+        link=_LANE,
+        meaning="The lane's `total` is `critical: true` and was reached: what still ran was ended, the rest skipped.",
+        impact="The lane gives no result since its last good run.",
+        diagnosis=(
+            Query(
+                question="Which stages had not ended well?",
+                expr=f"{series.now(catalogue.STAGE_LAST_RESULT, result=('timeout', 'cancellation', 'skip'))} == 1",
+            ),
+            Query(
+                question="Which stages took the time?",
+                expr=f"topk(10, {series.now(catalogue.STAGE_LAST_DURATION)})",
+            ),
+        ),
+        mitigation=(
+            "Run what is missing again: `paropt-exporter --lane LANE --failed`.",
+            "Then as for [ParoptLaneSlaViolation](#paroptlaneslaviolation).",
+        ),
+    )
+
+
+def _near(series: Series) -> Alert:
+    deadline = series.now(catalogue.SLA_DEADLINE)
+    elapsed = f"{series.now(catalogue.SLA_LIMIT)} - ({deadline} - time())"
+    return Alert(
+        name="ParoptSlaLimitNear",
+        conditions=(
+            Condition(
+                expr=f"{elapsed} > {series.now(catalogue.SLA_WARNING)}\nand\n{deadline} > time()",
+                level=Level.WARNING,
+            ),
+        ),
+        summary="A running stage is close to its limit.",
+        description=(
+            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
+            "{{ $labels.instance }} has run for {{ $value | humanizeDuration }}, past its warning threshold, and has "
+            "not broken its limit yet."
+        ),
+        board=Board.LANE,
+        link=_STAGE,
+        meaning="The stage still runs, has passed `sla.warn_at` of its limit (80 % by default), and not yet the limit.",
+        impact="None yet. If the limit is critical, the lane is stopped when the stage reaches it.",
+        diagnosis=(
+            Query(
+                question="How many seconds are left?",
+                expr=f"{series.now(catalogue.SLA_DEADLINE)} - time()",
+            ),
+            Query(
+                question="How far is it (1 is done)?",
+                expr=series.now(catalogue.STAGE_PROGRESS),
+            ),
+            Query(
+                question="Is it expected to make it (1: it is not)?",
+                expr=series.now(catalogue.SLA_PREDICTED_BREACH),
+            ),
+        ),
+        mitigation=(
+            "Let it end; if this comes with most runs, the limit is too tight or the stage too slow: see "
+            "[ParoptSlaViolation](#paroptslaviolation).",
+            "If other work took the machine, free it: a lane that sizes itself takes up what becomes free.",
+        ),
+    )
+
+
+def _predicted(series: Series) -> Alert:
+    return Alert(
+        name="ParoptSlaBreachPredicted",
+        conditions=(
+            Condition(expr=f"{series.now(catalogue.SLA_PREDICTED_BREACH)} == 1", level=Level.WARNING, hold="30s"),
+        ),
+        summary="A running stage is expected to break its SLA.",
+        description=(
+            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
+            "{{ $labels.instance }} is expected to break its limit, by its progress and its past runs."
+        ),
+        board=Board.LANE,
+        link=_STAGE,
+        meaning=(
+            "From past durations and the progress of this run the stage's end is expected after its deadline. The "
+            "controller has given it the workers that it can already."
+        ),
+        impact="A violation within minutes; a critical one will stop the lane.",
+        diagnosis=(
+            Query(
+                question="How late will it be (seconds; below 0: in time)?",
+                expr=f"{series.now(catalogue.SLA_PREDICTED_END)} - {series.now(catalogue.SLA_DEADLINE)}",
+            ),
+            Query(
+                question="Could its pool still grow (workers to the bound)?",
+                expr=f"{series.now(catalogue.POOL_SIZE_MAX)} - {series.now(catalogue.POOL_SIZE_TARGET)}",
+            ),
+            Query(
+                question="Does the machine have cores left (cores that the pools use, of those allowed)?",
+                expr=(
+                    f"sum by (instance) ({series.rate(catalogue.POOL_CPU)})"
+                    f" / sum by (instance) ({series.now(catalogue.HOST_CPUS)})"
+                ),
+            ),
+        ),
+        mitigation=(
+            "A pool at its bound with cores left: raise the lane's `workers`.",
+            "No core left: stop other work on the machine, or move the stage to a larger one.",
+        ),
+    )
+
+
+def _burn(series: Series) -> Alert:
+    return Alert(
+        name="ParoptSlaErrorBudgetBurn",
+        conditions=tuple(_pair(series, *pair) for pair in _PAIRS),
+        summary="A lane breaks its SLAs so often that its error budget will not last.",
+        description=(
+            "In lane {{ $labels.lane }} (project {{ $labels.project }}) {{ $value | humanizePercentage }} of the stage "
+            f"checks of the last {{{{ $labels.long }}}} broke their limit, and it goes on. The target is "
+            f"{series.options.sla_target:.6g} within their limits."
+        ),
+        board=Board.OVERVIEW,
+        link=("job", "lane"),
+        meaning=(
+            "Over the long span and still over the short one, limits are broken several times as often as the target "
+            "allows. `long` and `short` name the spans; the shorter they are, the faster the budget of 30 days goes: "
+            "1h would spend it in two days, 6h in five, 1d in ten, 3d in thirty."
+        ),
+        impact="If it goes on, the lane misses its target for the month, whatever happens later.",
+        diagnosis=(
+            Query(
+                question="Which stages broke their limits today?",
+                expr=(f"topk(10, sum by (project, lane, stage) ({series.increase(catalogue.SLA_VIOLATIONS, '1d')}))"),
+            ),
+            Query(
+                question="Which hosts did it happen on?",
+                expr=f"topk(10, sum by (instance) ({series.increase(catalogue.SLA_VIOLATIONS, '1d')}))",
+            ),
+            Query(
+                question="How much of the 30 days' budget is left (1: all of it; below 0: overspent)?",
+                expr=(
+                    f"1 - {recording.violations(series, recording.BUDGET_PERIOD)}"
+                    f" / ({recording.checks(series, recording.BUDGET_PERIOD)} * {_budget(series)})"
+                ),
+            ),
+        ),
+        mitigation=(
+            "One stage: as for [ParoptSlaViolation](#paroptslaviolation).",
+            "One host: look at its load, its memory and its disk; take it out until it keeps up.",
+            "Everywhere since a change: take the change back first, look for the reason after.",
+        ),
+    )
+
+
+def _spent(series: Series) -> Alert:
+    month, recent = recording.BUDGET_PERIOD, _LONGEST_PAIR
+    broken, checked = recording.violations(series, month), recording.checks(series, month)
+    return Alert(
+        name="ParoptSlaErrorBudgetSpent",
+        conditions=(
+            Condition(
+                expr=(
+                    f"{broken} / {checked} > {_budget(series)}\n"
+                    f"and\n{broken} > 1.5\n"
+                    f"and\n{recording.violations(series, recent)} > 0\n"
+                    f"and\n{recording.checks(series, recent)} < {_ENOUGH_CHECKS}"
+                ),
+                level=Level.WARNING,
+                hold="10m",
+            ),
+        ),
+        summary="A lane that runs seldom has broken its SLAs more often than its error budget allows.",
+        description=(
+            "In lane {{ $labels.lane }} (project {{ $labels.project }}) {{ $value | humanizePercentage }} of the stage "
+            f"checks of the last {month} broke their limit. The target is {series.options.sla_target:.6g} within "
+            "their limits. This resolves after three days without another one."
+        ),
+        board=Board.OVERVIEW,
+        link=("job", "lane"),
+        meaning=(
+            f"The lane has under {_ENOUGH_CHECKS} checks in {recent}, too few for a burn rate, so its broken limits "
+            f"are counted over {month}: at least two, more than the target allows, the latest within {recent}."
+        ),
+        impact="The lane misses its target for the month.",
+        diagnosis=(
+            Query(question="How many limits were broken in 30 days?", expr=f"topk(10, {broken})"),
+            Query(question="Out of how many checks?", expr=f"topk(10, {checked})"),
+            Query(
+                question="Which stages broke theirs in the last days?",
+                expr=(f"topk(10, sum by (project, lane, stage) ({series.increase(catalogue.SLA_VIOLATIONS, recent)}))"),
+            ),
+        ),
+        mitigation=(
+            "As for [ParoptSlaErrorBudgetBurn](#paroptslaerrorbudgetburn); with few runs one cause is likely.",
+        ),
+    )
+
+
+def _broken(series: Series, limit: Family, breached: Family, severity: Severity) -> Condition:
+    """Fire while the flag is up; its value is the limit, in seconds."""
+    return Condition(
+        expr=(f"{series.held(limit)}\nand ignoring (severity)\n{series.held(breached, severity=severity.value)} == 1"),
+        level=Level.CRITICAL if severity is Severity.CRITICAL else Level.WARNING,
+    )
+
+
+def _pair(series: Series, rate: str, long: str, short: str, level: Level) -> Condition:
+    """Fire while both spans burn faster than the rate; in the long one enough was checked to tell.
+
+    A lane that starts less than twice in the short span would be judged by single runs there: it is left to the pairs
+    with longer spans. `keep` bridges short spans in which nothing was checked.
+    """
+    if duration_seconds(short) < duration_seconds(series.window):
+        short = series.window
+
+    def burns(span: str) -> str:
+        ratio = f"{recording.violations(series, span)} / {recording.checks(series, span)}"
+        return f"{ratio} > {rate} * {_budget(series)}"
+
+    intervals = f"max {WITHOUT_REPLICA} ({series.now(catalogue.RUN_INTERVAL)})"
+    return Condition(
+        expr=(
+            f"(\n  {burns(long)}\nand\n  {burns(short)}\nand\n"
+            f"  {recording.checks(series, long)} >= {_ENOUGH_CHECKS}\n)\n"
+            f"unless\n{intervals} * 2 > {duration_seconds(short):g}"
+        ),
+        level=level,
+        keep=short,
+        labels=(("long", long), ("short", short)),
+    )
+
+
+def _budget(series: Series) -> str:
+    """Return the share of checks that may break their limit."""
+    return f"{1.0 - series.options.sla_target:.6g}"
