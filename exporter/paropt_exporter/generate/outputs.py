@@ -37,11 +37,18 @@ def _alerts(options: Options) -> Files:
     return files.render(options)
 
 
+def _dashboards(options: Options) -> Files:
+    from paropt_exporter.generate import dashboards
+
+    return dashboards.render(options)
+
+
 # Each loads what it needs when it is asked: grafanalib is no part of the time that a schema takes.
 KINDS: Mapping[str, Callable[[Options], Files]] = {
     "alerts": _alerts,
     "schema": _schema,
     "docs": _docs,
+    "dashboards": _dashboards,
 }
 # Every file that matches is generated: one that no kind makes any more is a leftover.
 OWNED = ("alerts/*.yml", "dashboards/*.json")

@@ -1,0 +1,69 @@
+"""The demo lane's work: small tasks that wait, compute, fail or crash by the number of the run."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+PACE = float(os.environ.get("PAROPT_DEMO_PACE", "1"))  # 1: a run takes about 3 s
+WAVE_SECONDS = 120.0 * PACE
+_COUNT = Path(__file__).with_name("run-count")
+
+
+def run_number() -> int:
+    """Return which run this is, as its first stage wrote it down."""
+    return int(_COUNT.read_text()) if _COUNT.exists() else 0
+
+
+def count() -> None:
+    """Begin the next run."""
+    _COUNT.write_text(str(run_number() + 1))
+
+
+def wait(seconds: str, *_: str) -> None:
+    """Wait like a test that asks a server."""
+    time.sleep(float(seconds) * PACE)
+
+
+def fail_each(period: str) -> None:
+    """Fail in every run whose number the period divides."""
+    wait("0.5")
+    if run_number() % int(period) == 0:
+        sys.exit("work.py:31: error: Incompatible return value type")
+
+
+def slow_each(period: str) -> None:
+    """Take longer than the limit in every run whose number the period divides."""
+    wait("1.5" if run_number() % int(period) == 0 else "0.6")
+
+
+def wave(most: str) -> None:
+    """Print a line for each task that there is now: a quarter of the most up to the most, in a wave."""
+    share = 0.625 + 0.375 * math.sin(2 * math.pi * time.time() / WAVE_SECONDS)
+    for number in range(round(int(most) * share)):
+        print(number)
+
+
+def crunch(item: str) -> int:
+    """Compute in Python for about a third of a second; the interpreter's lock keeps threads from doing it together."""
+    end, rounds = time.thread_time() + 0.3 * PACE, 0
+    while time.thread_time() < end:
+        rounds += sum(number * number for number in range(1000)) % 7
+    return rounds + int(item)
+
+
+def crash_each(period: str) -> None:
+    """Die of a signal, once in every run whose number the period divides: a retry finds it well."""
+    wait("0.1")
+    crashed = _COUNT.with_name(f"crashed-in-run-{run_number()}")
+    if run_number() % int(period) == 0 and not crashed.exists():
+        crashed.touch()
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

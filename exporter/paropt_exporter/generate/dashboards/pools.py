@@ -1,0 +1,311 @@
+"""Pools and their control: sizes wanted, decided, live and busy, why they moved, and what they have to work with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from grafanalib.core import Panel
+
+from paropt_exporter import catalogue as names
+from paropt_exporter.generate.dashboards.layout import (
+    CHART_HEIGHT,
+    STAT_HEIGHT,
+    TALL_HEIGHT,
+    Annotation,
+    Line,
+    Page,
+    Section,
+    Variable,
+)
+from paropt_exporter.generate.dashboards.panels import (
+    Colour,
+    Column,
+    Query,
+    Scale,
+    Step,
+    stat,
+    table,
+    time_series,
+    yes_or_no,
+)
+from paropt_exporter.generate.dashboards.panels import Line as Drawn
+from paropt_exporter.generate.dashboards.scope import Scope
+
+VARIABLES = (
+    Variable(label="project", of=names.POOL_SIZE),
+    Variable(label="pool", of=names.POOL_SIZE),
+    Variable(label="lane", of=names.STAGE_INFO),
+    Variable(label="stage", of=names.STAGE_INFO),
+)
+_BY = "by (pool)"
+_POOL = "{{pool}}"
+_MOVES = ("up", "down")  # decisions that change a size
+
+
+def _sections(scope: Scope) -> tuple[Section, ...]:
+    return (
+        Section(title="The pools now", lines=(Line(height=STAT_HEIGHT, panels=[*_now(scope)]),)),
+        Section(title="Tasks: rate, errors, wait", lines=(Line(height=CHART_HEIGHT, panels=[*_tasks(scope)]),)),
+        Section(
+            title="Size and decisions",
+            lines=(
+                Line(height=TALL_HEIGHT, panels=[_size(scope), _bounds(scope)]),
+                Line(height=CHART_HEIGHT, panels=[*_why(scope)]),
+                Line(height=CHART_HEIGHT, panels=[*_foretold(scope)]),
+            ),
+        ),
+        Section(
+            title="Machine: utilization, saturation, errors",
+            lines=(Line(height=CHART_HEIGHT, panels=[*_machine(scope)]),),
+        ),
+    )
+
+
+def _now(scope: Scope) -> Iterator[Panel]:
+    busy, slots = (f"sum({scope.rate(family)})" for family in (names.POOL_BUSY, names.POOL_SLOT))
+    yield stat(
+        "Are the workers used?",
+        "Busy worker time over worker time that was there. Under 50 %: lower the minimum. Over 90 % with tasks "
+        "waiting: raise the maximum, if the machine has cores.",
+        Query(expr=f"{busy} / ({slots} > 0)"),
+        Scale(unit="percentunit"),
+        no_value="no worker",
+    )
+    yield stat(
+        "How many workers are there?",
+        "Live workers of the chosen pools, those that end after their task too. More than the machine can feed: see "
+        "CPU and "
+        "memory below.",
+        Query(expr=f"sum({scope.of(names.POOL_SIZE)})"),
+        Scale(unit="short", decimals=0),
+    )
+    yield stat(
+        "How many tasks wait?",
+        "Tasks that could run and have no worker. If it never falls to 0: raise the maximum, where the machine has "
+        "room.",
+        Query(expr=f"sum({scope.of(names.POOL_QUEUE_DEPTH)})"),
+        Scale(unit="short", decimals=0),
+    )
+    yield stat(
+        "Is a pool at its maximum?",
+        "How many pools can't grow though tasks wait. Raise `workers: max` where the machine has room.",
+        Query(
+            expr=f"sum(({scope.of(names.POOL_SIZE_TARGET)} >= bool {scope.of(names.POOL_SIZE_MAX)})"
+            f" * ({scope.of(names.POOL_QUEUE_DEPTH)} > bool 0))"
+        ),
+        Scale(unit="short", below=Colour.GOOD, steps=(Step(value=1, colour=Colour.WATCH),), decimals=0),
+    )
+    yield stat(
+        "Is the controller blind?",
+        "Whether a pool is steered by query results of which none can be believed. Look at the query errors below; the "
+        "size stays where it is until then.",
+        Query(expr=f"max({scope.of(names.CONTROL_BLIND)})"),
+        yes_or_no("blind", "sees", yes_is_good=False),
+        no_value="no controller",
+    )
+    yield stat(
+        "Does a size go back and forth?",
+        "Whether a pool changed direction so often that it goes down no more for a while. Pin it, or widen its bounds.",
+        Query(expr=f"max({scope.of(names.CONTROL_FLAPPING)})"),
+        yes_or_no("flapping", "steady", yes_is_good=False),
+        no_value="no controller",
+    )
+
+
+def _tasks(scope: Scope) -> Iterator[Panel]:
+    yield time_series(
+        "How many tasks end, and how?",
+        "Tasks a second by result. A fall while tasks wait: workers are lost or slow; see deaths and CPU below.",
+        [Query(expr=f"sum by (result) ({scope.rate(names.POOL_FINISHED)})", legend="{{result}}")],
+        Scale(unit="ops"),
+    )
+    submitted, finished = (f"sum({scope.rate(family)})" for family in (names.POOL_SUBMITTED, names.POOL_FINISHED))
+    yield time_series(
+        "Does the pool keep up?",
+        "Tasks given to the pools and tasks that they settled, a second. More given than settled: the queue grows.",
+        [Query(expr=submitted, legend="given"), Query(expr=finished, legend="settled")],
+        Scale(unit="ops"),
+    )
+    yield time_series(
+        "How many tasks wait, and how long?",
+        "The age of the oldest task that waits, of the worst host. It climbs: nothing is taken from the queue; more "
+        "workers, or see what holds those there are.",
+        [
+            Query(expr=f"max {_BY} ({scope.of(names.POOL_OLDEST_AGE)})", legend=_POOL),
+        ],
+        Scale(unit="s"),
+    )
+
+
+def _size(scope: Scope) -> Panel:
+    busy = f"sum by (pool) ({scope.of(names.POOL_WORKERS, state='busy')})"
+    return time_series(
+        "Does the size follow the work?",
+        "Workers: the target that was set, those that live, those that are busy, and (dashed) what the controller "
+        "would have. Live below target for long: the machine can't start workers. Busy far below live: too many.",
+        [
+            Query(expr=f"sum {_BY} ({scope.of(names.POOL_SIZE_TARGET)})", legend=f"{_POOL} target"),
+            Query(expr=f"sum {_BY} ({scope.of(names.POOL_SIZE)})", legend=f"{_POOL} live"),
+            Query(expr=busy, legend=f"{_POOL} busy"),
+            Query(
+                expr=f"sum {_BY} ({scope.of(names.CONTROL_RECOMMENDED)})",
+                legend=f"{_POOL} recommended",
+                line=Drawn.BOUND,
+            ),
+        ],
+        Scale(unit="short", decimals=0),
+    )
+
+
+def _bounds(scope: Scope) -> Panel:
+    return time_series(
+        "How much room does the controller have?",
+        "The target between the controller's floor and ceiling (orange) and the config's bounds (red). At the ceiling "
+        "with work waiting: widen `workers`, or see which signal lowered it with `paropt-exporter explain`.",
+        [
+            Query(expr=f"sum {_BY} ({scope.of(names.POOL_SIZE_TARGET)})", legend=f"{_POOL} target"),
+            Query(expr=f"sum {_BY} ({scope.of(names.CONTROL_FLOOR)})", legend=f"{_POOL} floor", line=Drawn.WARNING),
+            Query(expr=f"sum {_BY} ({scope.of(names.CONTROL_CEILING)})", legend=f"{_POOL} ceiling", line=Drawn.WARNING),
+            Query(expr=f"sum {_BY} ({scope.of(names.POOL_SIZE_MIN)})", legend=f"{_POOL} minimum", line=Drawn.LIMIT),
+            Query(expr=f"sum {_BY} ({scope.of(names.POOL_SIZE_MAX)})", legend=f"{_POOL} maximum", line=Drawn.LIMIT),
+        ],
+        Scale(unit="short", decimals=0),
+    )
+
+
+def _why(scope: Scope) -> Iterator[Panel]:
+    yield time_series(
+        "What does the controller decide, and why?",
+        "Decisions in each interval by action and reason; up and down also stand as marks in every panel. Mostly holds "
+        "for a doubtful reading: see the queries below.",
+        [
+            Query(
+                expr=f"sum by (action, reason) ({scope.increase(names.CONTROL_DECISIONS)}) > 0",
+                legend="{{action}}: {{reason}}",
+            )
+        ],
+        Scale(unit="short", decimals=0),
+        bars=True,
+    )
+    yield time_series(
+        "Why do sizes change?",
+        "Changes of targets in each interval by direction and reason; start and plan come with each run.",
+        [
+            Query(
+                expr=f"sum by (direction, reason) ({scope.increase(names.POOL_RESIZES)}) > 0",
+                legend="{{direction}}: {{reason}}",
+            )
+        ],
+        Scale(unit="short", decimals=0),
+        bars=True,
+    )
+    yield table(
+        "How is each pool steered?",
+        "act: the controller sets the size. advise: it only says what it would do. pause and pin: a person stopped it, "
+        "with `paropt-exporter pause` or `pin`; `resume` lets it go on.",
+        {"A": f"sum by (project, pool, mode, source) ({scope.of(names.CONTROL_MODE)})"},
+        [
+            Column(source="project", title="Project"),
+            Column(source="pool", title="Pool"),
+            Column(source="mode", title="Mode"),
+            Column(source="source", title="Source"),
+            Column(source="A", title="Hosts", scale=Scale(unit="short", decimals=0)),
+        ],
+    )
+
+
+def _foretold(scope: Scope) -> Iterator[Panel]:
+    by = "by (lane, stage)"
+    end, deadline, limit = (
+        f"max {by} ({scope.of(family)})" for family in (names.SLA_PREDICTED_END, names.SLA_DEADLINE, names.SLA_LIMIT)
+    )
+    yield time_series(
+        "Will the running stages keep their limits?",
+        "The duration that each running stage is expected to reach, of the slowest host; dashed: its limit. Above it: "
+        "the controller adds workers if it may; else the stage needs to be split, or its limit changed.",
+        [
+            Query(expr=f"{end} - {deadline} + {limit}", legend="{{lane}} {{stage}}"),
+            Query(expr=f"{limit} and {deadline}", legend="{{lane}} {{stage}} limit", line=Drawn.LIMIT),
+        ],
+        Scale(unit="s"),
+    )
+    yield time_series(
+        "Which stages are expected to break their limit?",
+        "How many hosts expect a running stage to end after its limit. It is known minutes before the violation.",
+        [
+            Query(
+                expr=f"sum {by} ({scope.of(names.SLA_PREDICTED_BREACH)}) > 0",
+                legend="{{lane}} {{stage}}",
+            )
+        ],
+        Scale(unit="short", decimals=0),
+        bars=True,
+    )
+    total, count = (f"sum({scope.rate(names.CONTROL_QUERY_DURATION, part=part)})" for part in ("sum", "count"))
+    yield time_series(
+        "Do the controller's queries work?",
+        "The mean time of a query to Prometheus, and failures a second by kind (right axis: none is good). Slow: use "
+        "recording rules. Failing: check `feedback.prometheus.url` and its secrets.",
+        [
+            Query(expr=f"{total} / ({count} > 0)", legend="mean time"),
+        ],
+        Scale(unit="s"),
+    )
+
+
+def _machine(scope: Scope) -> Iterator[Panel]:
+    cpu, delay = (f"sum {_BY} ({scope.rate(family)})" for family in (names.POOL_CPU, names.POOL_RUN_DELAY))
+    yield time_series(
+        "How many cores do the pools use?",
+        "CPU seconds a second of each pool's tasks; dashed: the cores there are. At the line more workers don't help.",
+        [
+            Query(expr=cpu, legend=_POOL),
+            Query(expr=f"sum({scope.of(names.HOST_CPUS)})", legend="cores", line=Drawn.LIMIT),
+        ],
+        Scale(unit="short"),
+    )
+    yield time_series(
+        "Do tasks wait for a core?",
+        "Seconds a second in which tasks were ready to run but had no core. Above the number of cores: too many "
+        "workers that compute; lower the maximum.",
+        [Query(expr=delay, legend=_POOL)],
+        Scale(unit="short"),
+    )
+    yield time_series(
+        "How much memory is left?",
+        "What the exporter and its tasks may still use, of the tightest host; dashed: all there could be. Near 0 the "
+        "kernel kills tasks.",
+        [
+            Query(expr=f"min({scope.of(names.HOST_MEMORY)})", legend="available"),
+            Query(expr=f"min({scope.of(names.HOST_MEMORY_LIMIT)})", legend="limit", line=Drawn.LIMIT),
+        ],
+        Scale(unit="bytes"),
+    )
+    yield time_series(
+        "Which workers die?",
+        "Workers that ended unasked in each interval. signal: a crash or the out-of-memory killer. initializer: the "
+        "pool's set-up fails.",
+        [Query(expr=f"sum by (pool, cause) ({scope.increase(names.POOL_DEATHS)})", legend="{{pool}} {{cause}}")],
+        Scale(unit="short", decimals=0),
+        bars=True,
+    )
+
+
+def _decisions(scope: Scope) -> Annotation:
+    moved = scope.increase(names.CONTROL_DECISIONS, action=_MOVES)
+    return Annotation(
+        name="Decisions",
+        expr=f"sum by (pool, action, reason) ({moved}) > 0",
+        title="{{pool}} {{action}}: {{reason}}",
+        colour=Colour.PLAIN,
+    )
+
+
+PAGE = Page(
+    uid="paropt-pools",
+    title="Paropt / Pools and control",
+    description="Sizes wanted, decided, live and busy; why they moved; what work waits; what the machine gives.",
+    variables=VARIABLES,
+    sections=_sections,
+    annotations=lambda scope: (_decisions(scope),),
+)
