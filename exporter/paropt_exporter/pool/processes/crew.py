@@ -212,18 +212,22 @@ class ProcessCrew:
         return tasks
 
     def _take(self, slot: ProcessSlot) -> list[ProcessTask]:
-        queue, now, left = self.queue, monotonic(), BATCH_SECONDS
+        queue, now, left, function, known = self.queue, monotonic(), BATCH_SECONDS, None, 0.0
         most = min(wire.MOST_TASKS, math.ceil(len(queue) / len(self._slots)))
         if self._most_tasks is not None:
             most = min(most, self._most_tasks - slot.taken)
         tasks: list[ProcessTask] = []
         while queue and len(tasks) < most:
             task = queue[0]
-            expected = _UNKNOWN_SECONDS if task.thorough else self.seconds.get(task.packed[0], _UNKNOWN_SECONDS)
-            if tasks and expected > left:
+            future, packed, thorough, _, _ = task
+            if packed[0] is not function:
+                function = packed[0]
+                known = self.seconds.get(function, _UNKNOWN_SECONDS)
+            expected = _UNKNOWN_SECONDS if thorough else known
+            if expected > left and tasks:
                 break
             queue.popleft()
-            if not task.future.begin(now):
+            if not future.begin(now):
                 self.ledger.gone.cancelled += 1
                 continue
             tasks.append(task)
@@ -235,8 +239,11 @@ class ProcessCrew:
             with self.lock:
                 slot.wake()  # its thread sends the rest when there is room
 
-    def timed(self, function: bytes, seconds: float) -> None:
-        """Learn how long a function's tasks take; called by slot threads."""
+    def timed(self, function: bytes, total_seconds: float, count: int) -> None:
+        """Learn how long a function's tasks take, from `count` of them; called by slot threads."""
+        if not count:
+            return
+        seconds = total_seconds / count
         known = self.seconds.get(function)
         if known is None and len(self.seconds) >= _MOST_TIMED:
             self.seconds.clear()
@@ -352,7 +359,7 @@ class ProcessCrew:
             for slot in self._slots:
                 tally.add(slot.tally)
             busy = [slot for slot in slots if slot.ordered]
-            running = sum(len(slot.open) for slot in busy)
+            running = sum(len(slot.settling) for slot in slots) + sum(len(slot.open) for slot in busy)
             waiting = self.queue.copy()
             spent = self._spent(busy)
             moment = Moment(

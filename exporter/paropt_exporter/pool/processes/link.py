@@ -11,7 +11,7 @@ import socket
 from typing import Any
 
 from paropt_exporter.pool.processes.nurseries import Nurseries
-from paropt_exporter.pool.worker import nursery, wire
+from paropt_exporter.pool.worker import nursery, payload, wire
 
 _PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
 
@@ -45,7 +45,7 @@ class ProcessLink:
             os.close(descriptor)
         self._socket.setblocking(False)
         self._loud = wire.Assembler(wire.REPLY)
-        self._low = wire.Assembler(wire.REPLY)
+        self._low = wire.Assembler(wire.WHISPER)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._poll.register(self._status, select.POLLIN)
@@ -82,14 +82,16 @@ class ProcessLink:
         """Let the worker claim `count` tasks. Comes before the order, so that nothing is run without a claim."""
         os.eventfd_write(self._claims, count)
 
-    def order(self, tasks: list[tuple[bytes, bytes]], *, thorough: bool) -> bool:
+    def order(self, tasks: list[payload.Packed], *, thorough: bool) -> bool:
         """Give the worker its next tasks; False when not all could be sent at once: its thread has to `flush`."""
         if len(tasks) > 1:
             body = marshal.dumps(tasks)
             return self._send([wire.ORDER.pack(len(body), wire.BATCH), body])
         function, arguments = tasks[0]
-        head = wire.ORDER.pack(wire.ONE.size + len(function) + len(arguments), wire.TASK)
-        return self._send([head + wire.ONE.pack(len(function), thorough) + function, arguments])
+        plain = isinstance(arguments, tuple)
+        rest = marshal.dumps(arguments) if isinstance(arguments, tuple) else arguments
+        head = wire.ORDER.pack(wire.ONE.size + len(function) + len(rest), wire.TASK)
+        return self._send([head + wire.ONE.pack(len(function), thorough, plain) + function, rest])
 
     def _send(self, parts: list[bytes]) -> bool:
         try:
@@ -162,8 +164,8 @@ class ProcessLink:
         return frames
 
     def last_words(self) -> list[Frame]:
-        """Return all that a dead worker had said."""
-        frames = self.whispers()
+        """Return all that a dead worker had said aloud."""
+        frames: list[Frame] = []
         while more := self.replies():
             frames += more
         return frames

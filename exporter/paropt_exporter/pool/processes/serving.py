@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import marshal
 import os
 import select
 import signal
@@ -97,7 +98,7 @@ def _patience_seconds(slot: ProcessSlot) -> float | None:
 def _hurry(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
     """Settle what an overdue batch has behind it, and let others have what it has not begun."""
     slot.overdue = True
-    _settle_all(crew, slot, link.whispers())
+    _settle_all(crew, slot, slot.open, link.whispers())
     with crew.lock:
         crew.reclaim(slot)
     crew.dispatch()
@@ -114,17 +115,26 @@ def _hear(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, frames: list[
         elif kind == wire.REFUSED:
             slot.refusal = payload.load_any_error(body)
         else:
-            if kind == wire.DONE:
-                _settle_all(crew, slot, link.whispers())
-            if kind == wire.DONE or not slot.batched:
-                free = True
-                slot.ordered = False
             _account(slot, head)
-            if kind != wire.DONE:
-                _settle(crew, slot, head, body)
             slot.failures = 0
+            if kind == wire.DONE:
+                _succeed(crew, slot, link)
+            else:
+                if not slot.batched:
+                    free = True
+                    slot.ordered = False
+                _settle(crew, slot, slot.open, head, body)
     if free:
         crew.free(slot)
+
+
+def _succeed(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
+    """Give the worker its next batch, and settle the one that it has ended meanwhile."""
+    ended = link.whispers()
+    with crew.lock:
+        slot.settling, slot.open, slot.ordered = slot.open, {}, False
+    crew.free(slot)
+    _settle_all(crew, slot, slot.settling, ended)
 
 
 def _account(slot: ProcessSlot, head: wire.Head) -> None:
@@ -133,25 +143,43 @@ def _account(slot: ProcessSlot, head: wire.Head) -> None:
     slot.cpu_base_seconds = head[7]
 
 
-def _settle_all(crew: ProcessCrew, slot: ProcessSlot, frames: list[Frame]) -> None:
-    for head, body in frames:
-        _settle(crew, slot, head, body)
+def _settle_all(crew: ProcessCrew, slot: ProcessSlot, tasks: dict[int, ProcessTask], frames: list[Frame]) -> None:
+    """Settle what a batch came to. Most of its tasks are short and return something plain: they take the short way."""
+    tally, function, count, total = slot.tally, b"", 0, 0.0
+    for (size, index, kind, started, ended), body in frames:
+        seconds = ended - started
+        if kind != wire.PLAIN or seconds > _SHORTEST_MEASURED_SECONDS:
+            _settle(crew, slot, tasks, (size, index, kind, started, ended, 0.0, 0.0, 0.0, 0), body)
+            continue
+        future, packed, _, _, _ = tasks.pop(index)
+        if packed[0] is not function:
+            crew.timed(function, total, count)
+            function, count, total = packed[0], 0, 0.0
+        count += 1
+        total += seconds
+        tally.busy_seconds += seconds
+        future.started_seconds = started
+        tally.succeeded += 1
+        future.finish(marshal.loads(body) if size else None)
+    crew.timed(function, total, count)
 
 
-def _settle(crew: ProcessCrew, slot: ProcessSlot, head: wire.Head, body: bytes | bytearray) -> None:
+def _settle(
+    crew: ProcessCrew, slot: ProcessSlot, tasks: dict[int, ProcessTask], head: wire.Head, body: bytes | bytearray
+) -> None:
     """Settle one task; counted and out of the slot before its future settles."""
     _, index, kind, started, ended, cpu, delay, _, memory = head
-    task = slot.open.pop(index)
+    task = tasks.pop(index)
     future, tally = task.future, slot.tally
     seconds = ended - started
     tally.busy_seconds += seconds
-    crew.timed(task.packed[0], seconds)
+    crew.timed(task.packed[0], seconds, 1)
     future.started_seconds = started
     if task.thorough or seconds > _SHORTEST_MEASURED_SECONDS:
         future._usage = (slot.name, slot.pid, started, ended, cpu, delay, memory)
-    if kind == wire.NOTHING:
+    if kind == wire.PLAIN:
         tally.succeeded += 1
-        future.finish(None)
+        future.finish(marshal.loads(body) if body else None)
     elif kind == wire.VALUE:
         try:
             result = payload.loads(body)
@@ -205,6 +233,7 @@ def _repack(crew: ProcessCrew, task: ProcessTask, body: bytes | bytearray) -> bo
 
 def _bury(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
     """Settle what a worker that has ended left behind: its last results, the task that it died of, the rest."""
+    _settle_all(crew, slot, slot.open, link.whispers())
     _hear(crew, slot, link, link.last_words())
     code = link.exit_code()
     with crew.lock:

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.ledger import Tally
 from paropt_exporter.pool.processes.link import ProcessLink
+from paropt_exporter.pool.worker.payload import Packed
 
 
 class ProcessTask(NamedTuple):
-    """Pickled when it was submitted; `packed` is the function's pickle and that of its arguments."""
+    """Packed when it was submitted: what its caller changes afterwards does not matter to it."""
 
     future: TaskFuture[Any]
-    packed: tuple[bytes, bytes]
+    packed: Packed
     thorough: bool
     queued_seconds: float
     repacked: bool = False
@@ -29,8 +30,8 @@ class ProcessSlot:
 
     __slots__ = (
         "batched", "call", "cpu_base_seconds", "cpu_seconds", "delay_seconds", "failures", "leaving", "link", "name",
-        "open", "ordered", "ordered_seconds", "overdue", "pid", "ready_seconds", "recycling", "refusal", "size",
-        "slot_seconds", "stopping", "taken", "tally",
+        "open", "ordered", "ordered_seconds", "overdue", "pid", "ready_seconds", "recycling", "refusal", "settling",
+        "size", "slot_seconds", "stopping", "taken", "tally",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -39,6 +40,7 @@ class ProcessSlot:
         self.link: ProcessLink | None = None
         self.pid = 0
         self.open: dict[int, ProcessTask] = {}  # the batch's tasks that have not ended, by number
+        self.settling: dict[int, ProcessTask] = {}  # of the batch before: ended, their futures not yet settled
         self.size = 0  # how many tasks the batch had
         self.ordered = False  # whether the worker has a batch that it has not said to be through
         self.batched = False  # whether that batch is through with a word of its own

@@ -9,7 +9,6 @@ import socket
 import sys
 from collections.abc import Callable
 from time import monotonic, process_time
-from types import FunctionType
 from typing import Any
 
 from paropt_exporter.pool.worker import measure, payload, wire
@@ -20,7 +19,7 @@ SOCKET, CLAIMS, QUIET = 3, 4, 5
 # Child processes and run-queue delay are looked at only when a batch lasted long enough to have any worth counting.
 _WORTH_A_LOOK_SECONDS = 0.001
 _MOST_CACHED = 1000
-_ATOMIC_BYTES = 4096 - wire.REPLY.size  # up to this size a write to a pipe is whole or refused (PIPE_BUF)
+_ATOMIC_BYTES = 4096 - wire.WHISPER.size  # up to this size a write to a pipe is whole or refused (PIPE_BUF)
 
 Outcome = tuple[int, bytes, float, float]  # kind, body, began, ended
 
@@ -95,7 +94,7 @@ class _Worker:
         self._say(0, wire.READY, b"%d" % os.getpid())
         return True
 
-    def _run_batch(self, tasks: list[tuple[bytes, bytes]]) -> None:
+    def _run_batch(self, tasks: list[payload.Packed]) -> None:
         begun, cpu = monotonic(), process_time()
         index = 0
         while wire.claim(CLAIMS):
@@ -109,9 +108,10 @@ class _Worker:
         self._say(0, wire.DONE, b"", begun, monotonic(), cpu, delay)
 
     def _run_one(self, body: memoryview) -> None:
-        size, thorough = wire.ONE.unpack_from(body)
+        size, thorough, plain = wire.ONE.unpack_from(body)
         function = bytes(body[wire.ONE.size : wire.ONE.size + size])
-        arguments = body[wire.ONE.size + size :]
+        rest = body[wire.ONE.size + size :]
+        arguments = marshal.loads(rest) if plain else rest
         meter = measure.Meter() if thorough else None
         cpu = process_time()
         if not wire.claim(CLAIMS):
@@ -130,10 +130,10 @@ class _Worker:
             cpu, delay = cpu + self._children_cpu(), self._delay()
         self._say(0, kind, reply, started, ended, cpu, delay, memory)
 
-    def _run(self, function: bytes, arguments: bytes | memoryview) -> Outcome:
+    def _run(self, function: bytes, arguments: payload.Arguments | memoryview) -> Outcome:
         try:
             call = self._functions.get(function) or self._load(function)
-            positional, keywords = payload.loads(arguments) if arguments else ((), {})
+            positional, keywords = payload.load_arguments(arguments)
         except BaseException as error:  # noqa: BLE001 -- loading runs the user's code; told to the pool
             return wire.UNLOADED, _unloaded(error), (now := monotonic()), now
         started = monotonic()
@@ -146,7 +146,9 @@ class _Worker:
             return (wire.RAISED if whole else wire.LOST), packed, started, ended
         ended = monotonic()
         if result is None:
-            return wire.NOTHING, b"", started, ended
+            return wire.PLAIN, b"", started, ended
+        if type(result) in payload.PLAIN:
+            return wire.PLAIN, marshal.dumps(result), started, ended
         try:
             return wire.VALUE, payload.dumps(result), started, ended
         except BaseException as error:  # noqa: BLE001 -- pickling runs the user's code
@@ -155,10 +157,9 @@ class _Worker:
 
     def _load(self, packed: bytes) -> Callable[..., Any]:
         began = process_time()
-        function: Callable[..., Any] = payload.loads(packed)
+        function, lasts = payload.load_function(packed)
         self._loading_seconds += process_time() - began
-        # A closure that came by value is made anew for each task: it may hold state.
-        if type(function) is FunctionType and _found_by_name(function):
+        if lasts:
             if len(self._functions) >= _MOST_CACHED:
                 self._functions.clear()
             self._functions[packed] = function
@@ -181,14 +182,13 @@ class _Worker:
         return process_time() + self._children_seconds + self._orphans_seconds
 
     def _whisper(self, index: int, kind: int, body: bytes, started: float, ended: float) -> None:
-        head = wire.REPLY.pack(len(body), index, kind, started, ended, 0.0, 0.0, 0.0, 0)
         if len(body) < _ATOMIC_BYTES:
             try:
-                os.write(QUIET, head + body)
+                os.write(QUIET, wire.WHISPER.pack(len(body), index, kind, started, ended) + body)
                 return
             except BlockingIOError:
                 pass  # the pipe is full
-        wire.send_all(self._connection, head, body)
+        self._say(index, kind, body, started, ended)
 
     def _say(
         self,
@@ -206,10 +206,6 @@ class _Worker:
             wire.send_all(self._connection, head, body)
         else:
             self._connection.sendall(head)
-
-
-def _found_by_name(function: FunctionType) -> bool:
-    return getattr(sys.modules.get(function.__module__), function.__qualname__, None) is function
 
 
 def _unloaded(error: BaseException) -> bytes:

@@ -6,14 +6,23 @@ import pickle
 import sys
 import traceback
 from collections.abc import Callable
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
 
 from paropt_exporter.errors import UnpicklableError
+from paropt_exporter.pool.worker.footing import Footing
 
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
 _MAIN = b"__main__"  # what is defined there must travel by value: workers never import the user's __main__
 _MOST_CACHED = 1000
+_REMEMBERED = frozenset({FunctionType, BuiltinFunctionType, type})  # their equality is identity, or nearly
+_ONCE, _AFRESH = b"1", b"0"  # in front of a function's pickle: whether a worker may keep what it loaded
+PLAIN = frozenset({int, float, complex, bool, NoneType})  # types of values that marshal takes at less cost
+_TEXTS = frozenset({str, bytes})
+_LONGEST_PLAIN = 1 << 10  # longer ones are not copied once more
+
+Arguments = bytes | tuple[Any, ...]  # a pickle of (positional, keywords), or plain positional ones
+Packed = tuple[bytes, Arguments]
 
 loads = pickle.loads
 
@@ -30,41 +39,58 @@ class RemoteTraceback(Exception):
 
 
 class Packer:
-    """Pickles tasks for the workers of one pool; remembers functions that go by name.
+    """Pickles tasks for the workers of one pool, and remembers functions whose pickle can't change.
 
     Modules that a worker could not import (a test's, a notebook's) go by value from then on, see `by_value`.
     """
 
     def __init__(self) -> None:
-        self._named: dict[Callable[..., Any], bytes] = {}
+        self._known: dict[Callable[..., Any], tuple[bytes, Footing | None]] = {}  # None: its name, nothing to look at
         self._modules: set[str] = set()
 
-    def pack(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]
-    ) -> tuple[bytes, bytes]:
-        """Return the pickles of function and arguments; b"" for no arguments. UnpicklableError when it can't be."""
-        packed = self._named.get(function) if type(function) is FunctionType else None
-        if packed is None:
-            packed = self._dumps(function)
-            if type(function) is FunctionType and "<" not in function.__qualname__ and not self._travels(function):
-                if len(self._named) >= _MOST_CACHED:
-                    self._named.clear()
-                self._named[function] = packed
-        return packed, self._dumps((arguments, keywords)) if arguments or keywords else b""
+    def pack(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Packed:
+        """Return the function as `load_function` takes it, and the arguments. UnpicklableError when it can't be."""
+        known = self._known.get(function) if type(function) in _REMEMBERED else None
+        if known is not None and (known[1] is None or known[1].holds()):
+            packed = known[0]
+        else:
+            packed = self._pack_function(function)
+        if keywords or not _are_plain(arguments):
+            return packed, self._dumps((arguments, keywords))
+        return packed, arguments
 
-    def by_value(self, packed: tuple[bytes, bytes], missing: str) -> tuple[bytes, bytes] | None:
+    def by_value(self, packed: Packed, missing: str) -> Packed | None:
         """Pack a task again that a worker could not load for want of module `missing`; None if that can't help."""
         known = {name for name in tuple(sys.modules) if name == missing or name.startswith(missing + ".")}
         if not known:
             return None
         self._modules |= known
-        self._named.clear()
-        function = loads(packed[0])
-        arguments, keywords = loads(packed[1]) if packed[1] else ((), {})
-        return self.pack(function, arguments, keywords)
+        self._known.clear()
+        return self.pack(load_function(packed[0])[0], *load_arguments(packed[1]))
 
-    def _travels(self, function: FunctionType) -> bool:
-        return function.__module__ == "__main__" or function.__module__ in self._modules
+    def _pack_function(self, function: Callable[..., Any]) -> bytes:
+        footing = None if self._goes_by_name(function) else Footing()
+        lasts = footing is None or (type(function) is FunctionType and footing.take(function, self._goes_by_name))
+        packed = (_ONCE if lasts else _AFRESH) + self._dumps(function)
+        if lasts:
+            if len(self._known) >= _MOST_CACHED:
+                self._known.clear()
+            self._known[function] = packed, footing
+        return packed
+
+    def _goes_by_name(self, value: Any) -> bool:
+        """Whether the pickle of a function, class or module is a name under which a worker finds it too."""
+        if type(value) is ModuleType:
+            return self._is_there(value.__name__) and sys.modules[value.__name__] is value
+        if not isinstance(value, (FunctionType, BuiltinFunctionType, type)) or not self._is_there(value.__module__):
+            return False
+        found: Any = sys.modules[value.__module__]
+        for part in value.__qualname__.split("."):
+            found = getattr(found, part, None)
+        return found is value
+
+    def _is_there(self, module: str | None) -> bool:
+        return module in sys.modules and module != "__main__" and module not in self._modules
 
     def _dumps(self, value: object) -> bytes:
         if not self._modules:
@@ -75,6 +101,24 @@ class Packer:
             if _MAIN not in packed:
                 return packed
         return _by_value(value, self._modules)
+
+
+def _are_plain(arguments: tuple[Any, ...]) -> bool:
+    """Whether arguments can be left as they are until they are sent: nobody can change them, and marshal takes them."""
+    for value in arguments:
+        kind = type(value)
+        if kind not in PLAIN and (kind not in _TEXTS or len(value) > _LONGEST_PLAIN):
+            return False
+    return True
+
+
+def load_function(packed: bytes) -> tuple[Callable[..., Any], bool]:
+    """Return a packed function, and whether it may serve for every task that has the same pickle."""
+    return loads(memoryview(packed)[1:]), packed[:1] == _ONCE
+
+
+def load_arguments(packed: Arguments | memoryview) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return (packed, {}) if type(packed) is tuple else loads(packed)  # type: ignore[arg-type]  # told apart by type
 
 
 def pack_initializer(function: Callable[..., object], arguments: tuple[Any, ...]) -> bytes:

@@ -10,15 +10,16 @@ from typing import Any
 # To a worker: body length, kind. From a worker: body length, number of the task in its batch, kind, when it began and
 # ended, CPU and run-queue delay in seconds, CPU of the worker's whole life, peak memory in bytes.
 ORDER = struct.Struct("<IB")
-REPLY = struct.Struct("<IBBdddddQ")
-ONE = struct.Struct("<IB")  # length of the function's pickle, whether to measure in full
+REPLY = struct.Struct("<IHBdddddQ")
+WHISPER = struct.Struct("<IHBdd")  # a reply of a batch: body length, number, kind, when the task began and ended
+ONE = struct.Struct("<IBB")  # length of the function's pickle, whether to measure in full, whether arguments are plain
 
 PREPARE, TASK, BATCH = range(3)
-READY, REFUSED, VALUE, NOTHING, RAISED, LOST, UNLOADED, DONE = range(8)
-# READY: prepared; REFUSED: the initializer failed; NOTHING: the value None; LOST: result or exception could not be
-# pickled; UNLOADED: the task could not be unpickled, nothing was run; DONE: the batch is through.
+READY, REFUSED, PLAIN, VALUE, RAISED, LOST, UNLOADED, DONE = range(8)
+# READY: prepared; REFUSED: the initializer failed; PLAIN: a value that marshal takes, no body for None; LOST: result or
+# exception could not be pickled; UNLOADED: the task could not be unpickled and did not run; DONE: the batch is through.
 
-MOST_TASKS = 255  # that a reply's number can tell apart
+MOST_TASKS = 1000  # of a batch, so that none of its replies finds the pipe full
 CHUNK_BYTES = 1 << 16
 QUIET_BYTES = 1 << 18  # of results in the pipe before a worker has to say them aloud; a user may have 64 MB of pipes
 
