@@ -270,7 +270,7 @@ def table(title: str, description: str, queries: Mapping[str, str], columns: Seq
                     "color": {"mode": "thresholds"},
                     "custom": {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": True, "inspect": False},
                     "mappings": [],
-                    "noValue": "-",
+                    "noValue": "none",
                     "thresholds": {"mode": "absolute", "steps": Scale(unit="short", below=Colour.BOUND).thresholds()},
                     "unit": "short",
                 },

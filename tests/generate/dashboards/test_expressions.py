@@ -1,0 +1,123 @@
+"""Every query of every dashboard, asked of a real Prometheus that has scraped the demo lane's real runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from demo import ROOT, demo
+from paropt_exporter.generate import dashboards
+from paropt_exporter.generate.options import Options
+from real_servers import HANG_SECONDS, Prometheus, get
+
+RIGHTLY_EMPTY = ROOT / "dashboards/rightly-empty.txt"
+LOOK_BACK_SECONDS, STEP_SECONDS = 60.0, 1.0
+# What Grafana would put in, with everything chosen and a minute shown.
+GRAFANA_VALUES = {
+    "$__rate_interval": "4s",
+    "$__range": "60s",
+    "$job": ".+",
+    "$instance": ".+",
+    "$project": ".*",
+    "$lane": "standard",
+    "$stage": ".*",
+    "$pool": ".*",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One query, and where it stands."""
+
+    where: str
+    expression: str
+
+
+def questions() -> Iterator[Question]:
+    for text in dashboards.render(Options()).values():
+        dashboard = json.loads(text)
+        for panel in dashboard["panels"]:
+            for target in panel.get("targets", ()):
+                where = f"{dashboard['uid']}: {panel['title']} {target['refId']}"
+                yield Question(where, target["expr"])
+        for annotation in dashboard["annotations"]["list"]:
+            yield Question(f"{dashboard['uid']}: annotation {annotation['name']}", annotation["expr"])
+
+
+def variables() -> Iterator[tuple[str, str, str]]:
+    """Yield name, selector and label of each variable's query."""
+    for text in dashboards.render(Options()).values():
+        for variable in json.loads(text)["templating"]["list"][1:]:
+            found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"])
+            assert found
+            yield variable["name"], found[1], found[2]
+
+
+QUESTIONS = tuple(questions())
+EACH_VARIABLE = tuple(dict.fromkeys(variables()))
+
+
+def filled(expression: str) -> str:
+    for name in sorted(GRAFANA_VALUES, key=len, reverse=True):
+        expression = expression.replace(name, GRAFANA_VALUES[name])
+    return expression
+
+
+def rightly_empty() -> dict[str, str]:
+    """Return the reason by regular expression, as the file lists them: `REGEX  # reason`."""
+    lines = RIGHTLY_EMPTY.read_text().splitlines()
+    return dict(line.split("  # ", 1) for line in lines if line and not line.startswith("#"))  # type: ignore[misc]
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    with demo(tmp_path_factory.mktemp("demo")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def answers(prometheus: Prometheus) -> dict[str, list[float]]:
+    """The values of every question's answer, by where it stands."""
+    return {question.where: values(prometheus, question) for question in QUESTIONS}
+
+
+def values(server: Prometheus, question: Question) -> list[float]:
+    """The answer at each second of the last minute: what is broken in one run is well in the next."""
+    now = time.time()
+    asked = {"query": filled(question.expression), "start": now - LOOK_BACK_SECONDS, "end": now, "step": STEP_SECONDS}
+    status, body = get(f"{server.url}/api/v1/query_range?{urllib.parse.urlencode(asked)}")
+    assert status == 200, f"{question.where}: {body}"
+    return [float(value) for series in json.loads(body)["data"]["result"] for _, value in series["values"]]
+
+
+def test_every_query_has_an_answer_or_is_listed_with_a_reason(answers: dict[str, list[float]]) -> None:
+    known = rightly_empty()
+    empty = [question for question in QUESTIONS if not answers[question.where]]
+    unlisted = [q for q in empty if not any(re.search(pattern, q.expression) for pattern in known)]
+    assert [f"{question.where}: {question.expression}" for question in unlisted] == []
+
+
+def test_no_line_of_the_list_is_unused(answers: dict[str, list[float]]) -> None:
+    empty = [question.expression for question in QUESTIONS if not answers[question.where]]
+    assert [pattern for pattern in rightly_empty() if not any(re.search(pattern, e) for e in empty)] == []
+
+
+def test_every_value_is_finite(answers: dict[str, list[float]]) -> None:
+    odd = {where: numbers for where, numbers in answers.items() if not all(map(math.isfinite, numbers))}
+    assert odd == {}
+
+
+@pytest.mark.timeout(2 * HANG_SECONDS)
+@pytest.mark.parametrize(("name", "selector", "label"), EACH_VARIABLE, ids=[name for name, *_ in EACH_VARIABLE])
+def test_every_variable_has_values_to_choose_from(prometheus: Prometheus, name: str, selector: str, label: str) -> None:
+    query = urllib.parse.urlencode({"match[]": filled(selector)})
+    status, body = get(f"{prometheus.url}/api/v1/label/{label}/values?{query}")
+    assert status == 200
+    assert json.loads(body)["data"], name
