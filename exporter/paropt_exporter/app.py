@@ -8,11 +8,11 @@ import secrets
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from paropt_exporter import config as configs
 from paropt_exporter import host
@@ -28,8 +28,11 @@ from paropt_exporter.exposition.server import Server, serve
 from paropt_exporter.history import History, Interrupted
 from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels
 from paropt_exporter.plan import Bounds, Plan
-from paropt_exporter.records import LiveStage, Result, RunRecord, Strategy
+from paropt_exporter.records import LiveStage, QueryCounts, Result, RunRecord, Strategy
 from paropt_exporter.signals import Signals
+
+if TYPE_CHECKING:
+    from paropt_exporter.control import Feedback
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +174,8 @@ class Exporter:
         self._clock = clock
         self._workers = PoolWorkers()
         self._run: Run | None = None
+        self._feedback = self._make_feedback()
+        self._past = self._feedback.past(lane) if self._feedback is not None else None
         plan = self._plan()
         self._standing = self._make_standing(plan)
         self._deliveries = self._make_deliveries(plan)
@@ -181,6 +186,14 @@ class Exporter:
 
     def serve(self) -> int:
         """Run and serve until the end; return the exit code."""
+        if self._feedback is not None:
+            self._feedback.steer(
+                self._standing,
+                pools=self._workers.statistics,
+                size=self._running_size,
+                cores=host.cpus,
+                emit=self._observers.emit,
+            )
         if not self._request.once:
             self._screen.say(f"metrics at {self._url}")
         while True:
@@ -202,11 +215,13 @@ class Exporter:
 
     def close(self) -> None:
         """End the endpoint and the pools."""
+        if self._feedback is not None:
+            self._feedback.close()
         self._server.close()
         self._workers.close()
 
     def _run_once(self) -> int:
-        plan = self._plan()
+        plan = self._started(self._plan())
         for note in plan.notes:
             self._screen.say(note)
         run = self._make_run(plan)
@@ -234,7 +249,8 @@ class Exporter:
         plan = plans.build(
             self._config,
             self._lane,
-            expected=self._history.expected(self._lane),
+            expected=self._expected(),
+            expected_tasks=self._history.task_seconds(self._lane),
             only=only,
             strategy=request.strategy,
             workers=request.workers,
@@ -243,6 +259,40 @@ class Exporter:
         if not plan.stages:
             raise UsageError("\n".join([*plan.notes, NOTHING_TO_RUN.format(lane=self._lane)]))
         return plan
+
+    def _started(self, plan: Plan) -> Plan:
+        """Let the lane begin with the size that query results, a person's order or its own past say."""
+        if plan.workers.fixed:
+            return plan
+        configured = self._config.lanes[plan.lane].workers.start is not None or self._request.workers is not None
+        past = None if configured else self._past_size(plan)
+        start = self._standing.start_size(plan.workers.start if past is None else past)
+        return replace(plan, workers=replace(plan.workers, start=start))
+
+    def _past_size(self, plan: Plan) -> int | None:
+        """Return the size that earlier runs of the lane could use; None: nothing is known."""
+        known = self._past.sizes if self._past is not None else {}
+        sizes = [known[pool] for pool in pools_of(plan) if pool in known]
+        return round(max(sizes)) if sizes else self._history.usual_size(plan.lane)
+
+    def _expected(self) -> Mapping[str, float]:
+        """Return known durations of stages: what Prometheus knows of all hosts' week beats what this one remembers."""
+        own = self._history.expected(self._lane)
+        return {**own, **self._past.durations} if self._past is not None else own
+
+    def _make_feedback(self) -> Feedback | None:
+        feedback = self._config.feedback
+        if feedback.prometheus is None or feedback.source == "local":
+            return None
+        from paropt_exporter.control import Feedback  # here: a lane without Prometheus must not wait for `requests`
+
+        return Feedback(
+            feedback, feedback.prometheus, project=self._config.project, root=self._config.root, clock=self._clock
+        )
+
+    def _running_size(self) -> int | None:
+        run = self._run
+        return None if run is None else run.size
 
     def _make_run(self, plan: Plan) -> Run:
         began = datetime.fromtimestamp(self._clock.wall(), UTC)
@@ -267,12 +317,19 @@ class Exporter:
             clock=self._clock,
             run_id=run.run_id,
             known_shares=self._history.cpu_shares(plan.lane),
+            objective=self._config.feedback.objective,
         )
 
     def _make_standing(self, plan: Plan) -> Standing:
         feedback = self._config.feedback
         source = feedback.source or ("both" if feedback.prometheus is not None else "local")
-        return Standing(plan.workers, pools_of(plan), source=source, order=Order(mode=feedback.mode))
+        return Standing(
+            plan.workers,
+            pools_of(plan),
+            source=source,
+            order=Order(mode=feedback.mode),
+            queries=self._feedback.counts if self._feedback is not None else QueryCounts,
+        )
 
     def _make_metrics(self, plan: Plan) -> Metrics:
         stages = tuple(

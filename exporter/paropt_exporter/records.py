@@ -286,7 +286,10 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What the controller chose for a pool, with its reason and the numbers that led there."""
+    """What the controller chose for a pool, with its reason and the numbers that led there.
+
+    `terms` are for people; `situation` and `choice` are all that went in and came out, as JSON, to be decided again.
+    """
 
     pool: str
     action: str  # up, down, hold
@@ -296,6 +299,8 @@ class Decision:
     at_timestamp_seconds: float
     terms: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     run_id: str | None = None
+    situation: str = ""
+    choice: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import pytest
 
-from paropt_exporter.engine.prediction import remaining_seconds, stage_remaining_seconds
+from paropt_exporter.engine.prediction import remaining_seconds, stage_remaining_seconds, workers_within
 
 
 def remaining(
-    *, expected: float | None = None, elapsed: float = 0.0, ended: tuple[float, ...] = (), ages: tuple[float, ...] = (),
+    *, expected: float | None = None, elapsed: float = 0.0, task: float | None = None, ages: tuple[float, ...] = (),
     waiting: int = 0,
 ) -> float | None:  # fmt: skip
     return stage_remaining_seconds(
-        expected_seconds=expected, elapsed_seconds=elapsed, ended_seconds=ended, ages_seconds=ages, waiting=waiting
+        expected_seconds=expected, elapsed_seconds=elapsed, task_seconds=task, ages_seconds=ages, waiting=waiting
     )
 
 
 def test_a_stage_of_one_task_ends_when_it_did_before() -> None:
-    assert remaining(expected=30.0, elapsed=12.0, ages=(12.0,)) == pytest.approx(18.0)
+    assert remaining(task=30.0, elapsed=12.0, ages=(12.0,)) == pytest.approx(18.0)
 
 
 def test_a_task_that_is_overdue_runs_on_for_a_tenth_of_its_age() -> None:
-    assert remaining(expected=30.0, elapsed=50.0, ages=(50.0,)) == pytest.approx(5.0)
+    assert remaining(task=30.0, elapsed=50.0, ages=(50.0,)) == pytest.approx(5.0)
 
 
 def test_nothing_is_foretold_of_work_that_nobody_has_seen() -> None:
     assert remaining(elapsed=5.0, ages=(5.0,)) is None
 
 
-def test_tasks_that_ended_today_beat_what_history_expects() -> None:
-    assert remaining(expected=10.0, ended=(4.0, 4.0), ages=(1.0, 1.0), waiting=4) == pytest.approx(3.0 + 2 * 4.0)
+def test_what_is_known_of_one_task_beats_what_is_known_of_the_stage() -> None:
+    assert remaining(expected=10.0, task=4.0, ages=(1.0, 1.0), waiting=4) == pytest.approx(3.0 + 2 * 4.0)
 
 
-def test_before_its_first_task_has_ended_a_stage_of_many_takes_as_long_as_before() -> None:
+def test_of_which_no_single_task_is_known_a_stage_takes_as_long_as_before() -> None:
     assert remaining(expected=10.0, elapsed=4.0, ages=(4.0, 4.0), waiting=8) == pytest.approx(6.0)
 
 
@@ -44,3 +44,8 @@ def test_the_workers_that_get_free_first_take_the_tasks_that_are_left_over() -> 
 def test_more_workers_than_running_tasks_begin_at_once() -> None:
     assert remaining_seconds(10.0, (), 4, 4) == pytest.approx(10.0)
     assert remaining_seconds(10.0, (5.0,), 3, 4) == pytest.approx(10.0)
+
+
+def test_the_fewest_workers_that_are_in_time_are_found() -> None:
+    assert workers_within(30.0, 10.0, (0.0,), 8) == 3
+    assert workers_within(10.0, 10.0, (), 8) == 8

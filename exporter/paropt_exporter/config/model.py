@@ -203,6 +203,22 @@ class Lane(Section):
     )
 
 
+class BasicAuth(Section):
+    """A name and a password; the password stands in a file or in the environment, never here."""
+
+    username: Text = Field(description="The name.")
+    password_file: Text | None = Field(default=None, description="A file with the password; read for each query.")
+    password_env: Variable | None = Field(default=None, description="The environment variable with the password.")
+
+
+class Tls(Section):
+    """Certificates of a connection; paths relative to the config's folder."""
+
+    ca_file: Text | None = Field(default=None, description="Whose certificates are believed. Default: the system's.")
+    cert_file: Text | None = Field(default=None, description="Our own certificate, where the server asks for one.")
+    key_file: Text | None = Field(default=None, description="Its key. Default: in cert_file too.")
+
+
 class Prometheus(Section):
     """The Prometheus, Thanos, Mimir or VictoriaMetrics that is asked."""
 
@@ -211,7 +227,11 @@ class Prometheus(Section):
     bearer_token_file: Text | None = Field(
         default=None, description="A file with the token; read again for each query."
     )
+    bearer_token_env: Variable | None = Field(default=None, description="The environment variable with the token.")
+    basic_auth: BasicAuth | None = Field(default=None, description="A name and a password instead of a token.")
+    tls: Tls | None = Field(default=None, description="Certificates for https.")
     headers: dict[Text, Word] = Field(default={}, description="Headers sent with each query, such as X-Scope-OrgID.")
+    header_files: dict[Text, Text] = Field(default={}, description="Headers whose values are secret: each in a file.")
 
 
 class Signal(Section):
@@ -238,6 +258,16 @@ class Feedback(Section):
     )
     source: Literal["both", "local", "prometheus"] | None = Field(
         default=None, description="Which readings count. Default: both where a URL is set, else local."
+    )
+    objective: Literal["fast", "deadline"] = Field(
+        default="fast",
+        description="`fast`: as many workers as help. `deadline`: just enough to keep the lane's `total`.",
+    )
+    window: Duration | None = Field(
+        default=None, description="What rates are taken over, four scrapes at least. Default: 1m, or 4 intervals."
+    )
+    stabilization: Duration | None = Field(
+        default=None, description="How long less must have been enough before a floor falls. Default: 3 windows."
     )
     signals: dict[Name, Signal] = Field(default={}, description="Queries of your own, by name.")
 

@@ -1,6 +1,23 @@
-"""Size a running lane by what its tasks are measured to do."""
+"""Size pools by what their tasks are measured to do, and by what queries say of the world around them.
+
+Names are loaded when they are first used (PEP 562): a lane without a Prometheus must not pay for `requests`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from paropt_exporter.control.loop import InnerLoop
 from paropt_exporter.control.standing import Band, Order, Standing
 
-__all__ = ["Band", "InnerLoop", "Order", "Standing"]
+if TYPE_CHECKING:
+    from paropt_exporter.control.feedback import Feedback as Feedback
+
+__all__ = ["Band", "Feedback", "InnerLoop", "Order", "Standing"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Feedback":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("paropt_exporter.control.feedback").Feedback

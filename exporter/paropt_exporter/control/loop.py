@@ -1,23 +1,26 @@
-"""The inner loop: while a lane runs, look at its own counters and move its size between the config's bounds."""
+"""The inner loop: while a lane runs, look at its own counters and move its size between floor and ceiling."""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
 from paropt_exporter.clock import Clock
-from paropt_exporter.control.policy import Load, Sizing, closed_size
+from paropt_exporter.control.decisions import written_choice, written_situation
+from paropt_exporter.control.policy.closed import Load, Work
+from paropt_exporter.control.policy.moving import Step, Trail
+from paropt_exporter.control.policy.run import RunSituation, counted, decide_run
 from paropt_exporter.control.shares import ShareMeter
-from paropt_exporter.control.standing import ACT, PIN, Standing
+from paropt_exporter.control.standing import ADVISE, PAUSE, PIN, Standing
 from paropt_exporter.engine import Demand
 from paropt_exporter.records import Decision, Event, RunningTask
 
 TICK_SECONDS = 0.03  # lanes of a few seconds gain nothing from a slower eye; one look costs about 0.1 ms
-STABLE_SECONDS = 10.0  # a smaller size must have been enough for this long before workers are given back
+DEADLINE = "deadline"
 _RESERVE_BYTES = 256 << 20  # memory that no new worker may take
+_HOLD_SECONDS = 1.0  # a hold is told when its reason changes, at most so often
 
 
 class Steerable(Protocol):
@@ -47,7 +50,8 @@ class InnerLoop:
     """Steers one run from a thread of its own; `with InnerLoop(...):` around the run.
 
     Guarantees: it alone writes the run's size; no move down within STABLE_SECONDS of a moment that needed more; each
-    change is told as a Decision for each pool that it moved.
+    change is told as a Decision for each pool that it moved, each new reason to hold as one for each pool. `objective`:
+    fast, or deadline: just enough workers to keep the lane's total.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class InnerLoop:
         clock: Clock,
         run_id: str,
         known_shares: Mapping[str, float] = MappingProxyType({}),
+        objective: str = "fast",
     ) -> None:
         self._run = run
         self._pools = pools
@@ -71,9 +76,11 @@ class InnerLoop:
         self._emit = emit
         self._clock = clock
         self._run_id = run_id
-        self._peak = 0
+        self._objective = objective
         self._meter = ShareMeter(known_shares)
-        self._wanted: deque[tuple[float, int]] = deque()
+        self._trail = Trail()
+        self._peak = 0
+        self._held = ("", 0.0)  # the last reason to hold that was told, and when
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="paropt-control", daemon=True)
 
@@ -95,47 +102,108 @@ class InnerLoop:
         """Look once and move if there is reason to."""
         now = self._clock.monotonic()
         self._meter.look(self._pools.running(), now)
-        sizing = self._sizing()
-        self._wanted.append((now, sizing.size))
-        while self._wanted[0][0] < now - STABLE_SECONDS:
-            self._wanted.popleft()
-        # Up at once, down only to what the last seconds needed at most.
-        size = max(size for _, size in self._wanted)
-        self._peak = max(self._peak, size)
-        self._standing.recommend(self._pools.shares(size))
-        order = self._standing.order
-        if order.mode == PIN and order.size is not None:
-            size, sizing = order.size, Sizing(size=order.size, reason="pinned")
-        if size != self._run.size and order.mode in (ACT, PIN):
-            self._move(size, sizing.reason)
+        seen = self._situation(now)
+        choice = self._chosen(seen)
+        self._peak = max(self._peak, choice.size)
+        self._standing.recommend(self._pools.shares(choice.size))
+        self._obey(seen, choice)
 
-    def _sizing(self) -> Sizing:
+    def _situation(self, now: float) -> RunSituation:
         demand, band = self._run.demand(), self._standing.band
-        return closed_size(
-            [
-                Load(pool=pool, stage=stage, share=self._meter.of_task(label))
-                for pool, stage, label, _ in demand.running
-            ],
-            [Load(pool=pool, stage=stage, share=self._meter.of_stage(stage)) for pool, stage in demand.ready],
+        self._standing.rescue(demand.rescue_size)
+        running = [
+            Load(pool=pool, stage=stage, share=self._meter.of_task(label)) for pool, stage, label, _ in demand.running
+        ]
+        waiting = [Load(pool=pool, stage=stage, share=self._meter.of_stage(stage)) for pool, stage in demand.ready]
+        return RunSituation(
+            now=now,
+            size=self._run.size,
+            floor=band.floor,
+            ceiling=band.ceiling,
             cores=self._cores(),
-            minimum=band.floor,
-            maximum=band.ceiling,
-            memory_is_short=self._memory() < _RESERVE_BYTES,
+            memory_is_short=0 < self._memory() < _RESERVE_BYTES,
+            running=counted(running),
+            waiting=counted(waiting),
+            trail=self._trail,
+            work=self._work(demand),
         )
 
-    def _move(self, size: int, reason: str) -> None:
-        reason = "demand" if size > self._run.size and reason != "pinned" else reason
+    def _work(self, demand: Demand) -> Work | None:
+        if self._objective != DEADLINE or demand.left_seconds is None or demand.work_seconds <= 0:
+            return None
+        return Work(
+            seconds=demand.work_seconds,
+            critical_path_seconds=demand.path_seconds,
+            left_seconds=demand.left_seconds,
+        )
+
+    def _chosen(self, seen: RunSituation) -> Step:
+        """Decide by own counters; where query results alone decide, take their size."""
+        given = self._standing.band.target
+        if given is not None:
+            action = "hold" if given == seen.size else "up" if given > seen.size else "down"
+            return Step(size=given, action=action, reason=self._standing.band.reason, trail=self._trail)
+        choice = decide_run(seen)
+        self._trail = choice.trail
+        if choice.reason == "bounds" and self._standing.band.reason != "bounds":
+            return Step(size=choice.size, action=choice.action, reason=self._standing.band.reason, trail=choice.trail)
+        return choice
+
+    def _obey(self, seen: RunSituation, choice: Step) -> None:
+        order = self._standing.order
+        if order.mode == PIN and order.size is not None:
+            self._move_or_hold(seen, choice, order.size, "pinned")
+        elif order.mode in (PAUSE, ADVISE):
+            self._hold(seen, choice, "paused" if order.mode == PAUSE else "advised")
+        else:
+            self._move_or_hold(seen, choice, choice.size, choice.reason)
+
+    def _move_or_hold(self, seen: RunSituation, choice: Step, size: int, reason: str) -> None:
+        if size == seen.size:
+            self._hold(seen, choice, reason)
+            return
         changed = self._pools.share(size, reason)
         self._run.resize(size)
         for pool, old, new in changed:
-            self._emit(
-                Decision(
-                    pool=pool,
-                    action="up" if new > old else "down",
-                    reason=reason,
-                    old_size=old,
-                    new_size=new,
-                    at_timestamp_seconds=self._clock.wall(),
-                    run_id=self._run_id,
-                )
+            action = "up" if new > old else "down"
+            self._tell(seen, choice, pool=pool, action=action, reason=reason, old=old, new=new)
+
+    def _hold(self, seen: RunSituation, choice: Step, reason: str) -> None:
+        told, at = self._held
+        if reason == told or seen.now < at + _HOLD_SECONDS:
+            return
+        self._held = (reason, seen.now)
+        for pool, size in self._pools.shares(seen.size).items():
+            self._tell(seen, choice, pool=pool, action="hold", reason=reason, old=size, new=size)
+
+    def _tell(
+        self, seen: RunSituation, choice: Step, *, pool: str, action: str, reason: str, old: int, new: int
+    ) -> None:
+        self._emit(
+            Decision(
+                pool=pool,
+                action=action,
+                reason=reason,
+                old_size=old,
+                new_size=new,
+                at_timestamp_seconds=self._clock.wall(),
+                terms=_terms(seen, choice),
+                run_id=self._run_id,
+                situation=written_situation(seen),
+                choice=written_choice(choice),
             )
+        )
+
+
+def _terms(seen: RunSituation, choice: Step) -> Mapping[str, float]:
+    running = sum(loads.count for loads in seen.running)
+    return {
+        "running": running,
+        "waiting": sum(loads.count for loads in seen.waiting),
+        "cores": seen.cores,
+        "cores_used": sum((loads.load.share or 0.0) * loads.count for loads in seen.running),
+        "floor": seen.floor,
+        "ceiling": seen.ceiling,
+        "lane_size": seen.size,
+        "lane_size_chosen": choice.size,
+    }

@@ -59,7 +59,14 @@ class Standing:
         self._lock = Lock()  # guards: all below
         self._configured = self._order = order or Order()
         self._band = Band(floor=bounds.minimum, ceiling=bounds.maximum)
+        self._rescue_size = 0
         self._recommended: dict[str, int] = dict.fromkeys(pools, bounds.start)
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The names of the lane's pools."""
+        with self._lock:
+            return tuple(self._recommended)
 
     @property
     def band(self) -> Band:
@@ -82,6 +89,24 @@ class Standing:
         """Take a person's order; None: go back to what the config says."""
         with self._lock:
             self._order = order or self._configured
+
+    def start_size(self, wanted: int) -> int:
+        """Return the size that a run begins with: of an order, of query results, else the wanted one in the band."""
+        band, order = self.band, self.order
+        if order.mode == PIN and order.size is not None:
+            return order.size
+        return min(max(wanted if band.target is None else band.target, band.floor), band.ceiling)
+
+    @property
+    def rescue_size(self) -> int:
+        """The lane's size that would save a stage which is about to break its limit; 0: none is."""
+        with self._lock:
+            return self._rescue_size
+
+    def rescue(self, size: int) -> None:
+        """Take what would save a stage at risk."""
+        with self._lock:
+            self._rescue_size = size
 
     def recommend(self, sizes: Mapping[str, int]) -> None:
         """Take the sizes that the controller would give the pools."""

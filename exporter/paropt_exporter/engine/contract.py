@@ -72,7 +72,16 @@ class Wake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What the controller sees of a run: the waiting tasks in the order they would start, and the running ones."""
+    """What the controller sees of a run: the waiting tasks in the order they would start, and the running ones.
+
+    `work_seconds` is what is left to do, as far as it is known, and `path_seconds` its longest chain; `left_seconds`
+    the time until the lane breaks its total (None: without one). `rescue_size` is the size that would save a stage
+    which is about to break its limit; 0: none is, or none can be saved.
+    """
 
     ready: tuple[tuple[str, str], ...]  # (pool, stage)
     running: tuple[tuple[str, str, str, float], ...]  # (pool, stage, label, started_seconds)
+    work_seconds: float = 0.0
+    path_seconds: float = 0.0
+    left_seconds: float | None = None
+    rescue_size: int = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 
 # What runs longer than expected is expected to run on for a tenth of its age: never "any moment now".
 OVERDUE_RATIO = 0.1
@@ -13,19 +12,16 @@ def stage_remaining_seconds(
     *,
     expected_seconds: float | None,
     elapsed_seconds: float,
-    ended_seconds: Sequence[float],
+    task_seconds: float | None,
     ages_seconds: Sequence[float],
     waiting: int,
 ) -> float | None:
     """Return how long a stage will still run; None: nothing is known.
 
-    `expected_seconds`: the stage's duration in earlier runs; `ended_seconds`: durations of its ended tasks;
-    `ages_seconds`: how long each running task has run; `waiting`: tasks that have not begun. Tasks that ended here and
-    now beat history: today's machine may be slower.
+    `task_seconds`: how long one task takes (None: not known); `ages_seconds`: how long each running task has run;
+    `waiting`: tasks that have not begun. `expected_seconds`: the stage's duration in earlier runs, where no more is
+    known.
     """
-    task_seconds = fmean(ended_seconds) if ended_seconds else None
-    if task_seconds is None and len(ages_seconds) + waiting == 1:
-        task_seconds = expected_seconds
     if task_seconds is not None:
         return remaining_seconds(task_seconds, ages_seconds, waiting, max(1, len(ages_seconds)))
     if expected_seconds is None:
@@ -47,3 +43,15 @@ def remaining_seconds(task_seconds: float, ages_seconds: Sequence[float], waitin
 def left_seconds(expected_seconds: float, age_seconds: float) -> float:
     """Return what is left of something that takes `expected_seconds` and has run for `age_seconds`."""
     return max(expected_seconds - age_seconds, OVERDUE_RATIO * age_seconds)
+
+
+def workers_within(seconds: float, task_seconds: float, ages_seconds: Sequence[float], waiting: int) -> int:
+    """Return the smallest number of workers that end all tasks in time, which as many workers as tasks can."""
+    least, most = max(1, len(ages_seconds)), len(ages_seconds) + waiting
+    while least < most:
+        middle = (least + most) // 2
+        if remaining_seconds(task_seconds, ages_seconds, waiting, middle) <= seconds:
+            most = middle
+        else:
+            least = middle + 1
+    return least

@@ -132,7 +132,14 @@ class Run:
 
     def demand(self) -> Demand:
         """Return what runs and what could run, for the controller."""
-        return view.demand(self._open(), self._startable())
+        total = self._total
+        return view.demand(
+            self._open(),
+            self._startable(),
+            now=self._clock.monotonic(),
+            size=self.size,
+            ends_seconds=None if total is None else total.started_seconds + total.limit.max_seconds,
+        )
 
     def _startable(self) -> tuple[StageState, ...]:
         return tuple(state for state in self._open() if state.started or self._may_begin(state))

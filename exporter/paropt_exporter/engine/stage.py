@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from paropt_exporter.engine.contract import Running
-from paropt_exporter.engine.prediction import stage_remaining_seconds
+from paropt_exporter.engine.prediction import (
+    left_seconds,
+    remaining_seconds,
+    stage_remaining_seconds,
+    workers_within,
+)
 from paropt_exporter.plan import PlannedStage, PlannedTask
 from paropt_exporter.records import LiveStage, Result, StageRecord, TaskRecord
 from paropt_exporter.sla import Watch
@@ -211,13 +217,56 @@ class StageState:
         )
         return self.record
 
+    def task_seconds(self) -> float | None:
+        """Return how long one of its tasks takes: by those that ended in this run, else by earlier runs."""
+        ended = [record.duration_seconds for record in tuple(self.finals)]
+        if ended:
+            return fmean(ended)
+        return self.plan.expected_seconds if len(self.plan.tasks) == 1 else self.plan.expected_task_seconds
+
+    def work_seconds(self, now: float) -> float:
+        """Return what is left to do in seconds of one worker; what nobody knows counts as nothing."""
+        task_seconds = self.task_seconds()
+        if task_seconds is None:
+            return 0.0
+        ages = self._ages(now)
+        waiting = max(0, self.unfinished - len(ages))
+        return sum(left_seconds(task_seconds, age) for age in ages) + waiting * task_seconds
+
+    def longest_task_seconds(self, now: float) -> float:
+        """Return how long its last task runs at least, whatever the number of workers."""
+        task_seconds = self.task_seconds()
+        if task_seconds is None or not self.unfinished:
+            return 0.0
+        ages = self._ages(now)
+        if self.unfinished > len(ages):
+            return task_seconds
+        return max(left_seconds(task_seconds, age) for age in ages)
+
+    def workers_to_be_saved(self, now: float) -> int:
+        """Return how many workers more keep the stage within its limit; 0: it keeps it as it is, or none can help."""
+        task_seconds, ages = self.task_seconds(), self._ages(now)
+        waiting = max(0, self.unfinished - len(ages))
+        if task_seconds is None or self.plan.sla is None or self.started_seconds is None or not waiting:
+            return 0
+        usable = self.started_seconds + self.plan.sla.max_seconds - now
+        workers = max(1, len(ages))
+        if remaining_seconds(task_seconds, ages, waiting, workers) <= usable:
+            return 0
+        if remaining_seconds(task_seconds, ages, waiting, workers + waiting) > usable:
+            return 0
+        return workers_within(usable, task_seconds, ages, waiting) - workers
+
+    def _ages(self, now: float) -> tuple[float, ...]:
+        return tuple(max(0.0, now - attempt.started_seconds) for attempt in tuple(self.attempts))
+
     def remaining_seconds(self, now: float) -> float | None:
         """Return how long the stage will still run, at the monotonic moment `now`; None: nothing is known."""
-        ages = tuple(max(0.0, now - attempt.started_seconds) for attempt in tuple(self.attempts))
+        ages = self._ages(now)
         return stage_remaining_seconds(
             expected_seconds=self.plan.expected_seconds,
             elapsed_seconds=max(0.0, now - self.started_seconds) if self.started_seconds is not None else 0.0,
-            ended_seconds=[record.duration_seconds for record in tuple(self.finals)],
+            task_seconds=self.task_seconds(),
             ages_seconds=ages,
             waiting=max(0, self.unfinished - len(ages)),
         )

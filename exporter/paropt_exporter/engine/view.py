@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from paropt_exporter.engine.contract import Demand
 from paropt_exporter.engine.stage import StageState
@@ -19,8 +19,13 @@ def backlog(startable: Iterable[StageState], now: float) -> dict[str, tuple[int,
     return waiting
 
 
-def demand(states: Iterable[StageState], startable: Iterable[StageState]) -> Demand:
-    """Return the tasks that could run, in the order in which they would start, and those that do."""
+def demand(
+    states: Sequence[StageState], startable: Iterable[StageState], *, now: float, size: int, ends_seconds: float | None
+) -> Demand:
+    """Return the tasks that could run, in the order in which they would start, those that do, and what is left to do.
+
+    `ends_seconds`: the moment at which the lane breaks its total.
+    """
     return Demand(
         ready=tuple((state.pool, state.name) for state in startable for _ in tuple(state.ready)),
         running=tuple(
@@ -28,4 +33,31 @@ def demand(states: Iterable[StageState], startable: Iterable[StageState]) -> Dem
             for state in states
             for attempt in tuple(state.attempts)
         ),
+        work_seconds=sum(state.work_seconds(now) for state in states),
+        path_seconds=_longest_path(states, now),
+        left_seconds=None if ends_seconds is None else ends_seconds - now,
+        rescue_size=_rescue_size(states, now, size),
     )
+
+
+def _longest_path(states: Sequence[StageState], now: float) -> float:
+    """Return the longest chain of tasks that depend on each other, in seconds; stages stand in any order."""
+    by_name = {state.name: state for state in states}
+    known: dict[str, float] = {}
+    for first in by_name:
+        stack = [first]
+        while stack:
+            state = by_name[stack[-1]]
+            needs = [need for need in state.plan.needs if need in by_name]
+            if open_needs := [need for need in needs if need not in known]:
+                stack += open_needs
+                continue
+            known[state.name] = state.longest_task_seconds(now) + max((known[need] for need in needs), default=0.0)
+            stack.pop()
+    return max(known.values(), default=0.0)
+
+
+def _rescue_size(states: Iterable[StageState], now: float, size: int) -> int:
+    """Return the smallest size that saves every stage at risk that more workers can save; 0: there is none."""
+    more = [extra for state in states if (extra := state.workers_to_be_saved(now)) > 0]
+    return size + sum(more) if more else 0

@@ -11,7 +11,7 @@ from statistics import fmean, median
 
 from paropt_exporter import catalogue
 from paropt_exporter.history import rows
-from paropt_exporter.records import Bottleneck, Result
+from paropt_exporter.records import Bottleneck, Decision, Result
 from paropt_exporter.tally import HistogramTotal, LastValues, SeriesKey, Totals, bucket_index
 
 EXPECTED_RUNS = 10  # a median of ten follows a change within a day's work and shrugs off four outliers
@@ -133,6 +133,55 @@ def cpu_shares(connection: sqlite3.Connection, project: str, lane: str) -> Mappi
     ended = (Result.SUCCESS.value, Result.FAILURE.value)
     found = connection.execute(query, (*ended, project, lane, EXPECTED_RUNS))
     return {stage: cpu / wall for stage, cpu, wall in found if wall > 0}
+
+
+def task_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
+    """Return for each stage the mean duration in seconds of one task in its last runs, of tasks that succeeded."""
+    query = """
+    SELECT stage, avg(tasks.duration) FROM tasks
+      WHERE result = ? AND run_id IN
+        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY started_ts DESC LIMIT ?)
+      GROUP BY stage
+    """
+    return dict(connection.execute(query, (Result.SUCCESS.value, project, lane, EXPECTED_RUNS)))
+
+
+def decisions(
+    connection: sqlite3.Connection, project: str, *, pool: str | None, since_seconds: float, limit: int
+) -> tuple[Decision, ...]:
+    """Return the last `limit` decisions made since a moment of wall time, oldest first."""
+    query = """
+    SELECT pool, action, reason, old_size, new_size, at_ts, terms, run_id, situation, choice FROM decisions
+    WHERE project = :project AND (:pool IS NULL OR pool = :pool) AND at_ts >= :since ORDER BY id DESC LIMIT :limit
+    """
+    found = connection.execute(query, {"project": project, "pool": pool, "since": since_seconds, "limit": limit})
+    return tuple(
+        Decision(
+            pool=name,
+            action=action,
+            reason=reason,
+            old_size=old,
+            new_size=new,
+            at_timestamp_seconds=at,
+            terms=json.loads(terms),
+            run_id=run_id,
+            situation=situation,
+            choice=choice,
+        )
+        for name, action, reason, old, new, at, terms, run_id, situation, choice in reversed(found.fetchall())
+    )
+
+
+def usual_size(connection: sqlite3.Connection, project: str, lane: str) -> int | None:
+    """Return the median of the largest sizes that the controller gave the lane's last runs; None: it gave none."""
+    query = """
+    SELECT max(new_size) FROM decisions
+      WHERE reason <> 'pinned' AND run_id IN
+        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY started_ts DESC LIMIT ?)
+      GROUP BY run_id
+    """
+    sizes = [size for (size,) in connection.execute(query, (project, lane, EXPECTED_RUNS))]
+    return round(median(sizes)) if sizes else None
 
 
 def failed_stages(connection: sqlite3.Connection, project: str, lane: str) -> frozenset[str] | None:

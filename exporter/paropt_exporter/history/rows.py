@@ -229,4 +229,6 @@ def _decision(decision: Decision, project: str) -> dict[str, object]:
         "new_size": decision.new_size,
         "at_ts": decision.at_timestamp_seconds,
         "terms": json.dumps(dict(decision.terms)),
+        "situation": decision.situation,
+        "choice": decision.choice,
     }

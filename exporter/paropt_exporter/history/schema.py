@@ -10,7 +10,7 @@ from pathlib import Path
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import folder
 
-VERSION = 1
+VERSION = 2
 # Transactions take about 0.1 ms, so whoever waits longer waits for a process that was stopped or a disk that hangs.
 BUSY_SECONDS = 2.0
 
@@ -43,7 +43,8 @@ CREATE TABLE sla (
 CREATE INDEX sla_by_run ON sla (run_id);
 CREATE TABLE decisions (
   id INTEGER PRIMARY KEY, project TEXT NOT NULL, run_id TEXT, pool TEXT NOT NULL, action TEXT NOT NULL,
-  reason TEXT NOT NULL, old_size INTEGER NOT NULL, new_size INTEGER NOT NULL, at_ts REAL NOT NULL, terms TEXT NOT NULL
+  reason TEXT NOT NULL, old_size INTEGER NOT NULL, new_size INTEGER NOT NULL, at_ts REAL NOT NULL, terms TEXT NOT NULL,
+  situation TEXT NOT NULL DEFAULT '', choice TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE totals (
   project TEXT NOT NULL, family TEXT NOT NULL, labels TEXT NOT NULL, part TEXT NOT NULL, value REAL NOT NULL,
@@ -54,6 +55,14 @@ CREATE TABLE latest (
   PRIMARY KEY (project, family, labels)
 ) WITHOUT ROWID;
 """
+
+# What brings a file of an earlier version to the next one, by the version that it has.
+_UPGRADES = {
+    1: """
+    ALTER TABLE decisions ADD COLUMN situation TEXT NOT NULL DEFAULT '';
+    ALTER TABLE decisions ADD COLUMN choice TEXT NOT NULL DEFAULT '';
+    """,
+}
 
 
 def open_history(path: Path) -> tuple[sqlite3.Connection, str | None]:
@@ -80,7 +89,7 @@ def _open_file(path: Path) -> sqlite3.Connection:
     try:
         version = _version(connection, path)
         connection.execute("PRAGMA synchronous = NORMAL")
-        if version == 0 or connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        if version < VERSION or connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             _prepare(connection, path)
         # Says now, not in the middle of a run, that the file can't be written.
         connection.execute("BEGIN IMMEDIATE")
@@ -112,8 +121,12 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     with path.with_name(path.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         connection.execute("PRAGMA journal_mode = WAL")
-        if _version(connection, path) == 0:
+        version = _version(connection, path)
+        if version == 0:
             connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+        for earlier in range(version or VERSION, VERSION):
+            upgrade = f"{_UPGRADES[earlier]} PRAGMA user_version = {earlier + 1};"
+            connection.executescript(f"BEGIN IMMEDIATE; {upgrade} COMMIT;")
 
 
 def _in_memory(path: Path) -> sqlite3.Connection:
@@ -132,6 +145,9 @@ def _in_memory(path: Path) -> sqlite3.Connection:
         raise HistoryError(
             f"history {path}: can't be read ({error}); mend its permissions or name another file"
         ) from error
-    if memory.execute("PRAGMA user_version").fetchone()[0] == 0:
+    version = memory.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
         memory.executescript(f"{_TABLES} PRAGMA user_version = {VERSION};")
+    for earlier in range(version or VERSION, VERSION):
+        memory.executescript(_UPGRADES[earlier])
     return memory

@@ -13,7 +13,7 @@ from paropt_exporter.clock import Clock
 from paropt_exporter.history import queries, recovery, rows
 from paropt_exporter.history.owner import Owners
 from paropt_exporter.history.schema import open_history
-from paropt_exporter.records import Event, RunRecord, RunStarted
+from paropt_exporter.records import Decision, Event, RunRecord, RunStarted
 from paropt_exporter.tally import LastValues, Totals
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,16 @@ class History:
         with self._lock:
             return queries.expected(self._connection, self._project, lane)
 
+    def task_seconds(self, lane: str) -> Mapping[str, float]:
+        """Return for each stage of the lane the mean duration in seconds of one of its tasks in its last ten runs."""
+        with self._lock:
+            return queries.task_seconds(self._connection, self._project, lane)
+
+    def usual_size(self, lane: str) -> int | None:
+        """Return the size that the lane's last ten runs could use; None where nothing is known."""
+        with self._lock:
+            return queries.usual_size(self._connection, self._project, lane)
+
     def cpu_shares(self, lane: str) -> Mapping[str, float]:
         """Return for each stage of the lane the part of a core that one of its tasks used in its last ten runs."""
         with self._lock:
@@ -114,6 +124,15 @@ class History:
         """Return the stages that the lane's last run left undone, or None if no run of it is known."""
         with self._lock:
             return queries.failed_stages(self._connection, self._project, lane)
+
+    def decisions(
+        self, *, pool: str | None = None, since_seconds: float = 0.0, limit: int = KEEP_DECISIONS
+    ) -> tuple[Decision, ...]:
+        """Return the controller's last decisions (of one pool or of all) since a moment of wall time, oldest first."""
+        with self._lock:
+            return queries.decisions(
+                self._connection, self._project, pool=pool, since_seconds=since_seconds, limit=limit
+            )
 
     def runs(self, lane: str | None = None, *, limit: int = 20) -> tuple[queries.RunSummary, ...]:
         """Return the last runs (of one lane or of all), oldest first."""

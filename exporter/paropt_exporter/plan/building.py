@@ -38,12 +38,13 @@ def build(
     lane: str,
     *,
     expected: Mapping[str, float] = MappingProxyType({}),
+    expected_tasks: Mapping[str, float] = MappingProxyType({}),
     only: Collection[str] | None = None,
     strategy: Strategy | None = None,
     workers: Bounds | None = None,
     fail_fast: bool | None = None,
 ) -> Plan:
-    """Plan one lane; `expected` are known durations of stages, in seconds, by name.
+    """Plan one lane; `expected` are known durations of stages, in seconds, by name, `expected_tasks` of their tasks.
 
     `only`: plan just these stages and those that need them (a retry of what failed). Runs the item commands of the
     lane's stages (at most a minute each); one that fails leaves its stage with a `fault`. Raises UsageError for an
@@ -61,6 +62,7 @@ def build(
         _fitted(_stage(config, chosen, stage, strategy, names, expected.get(stage.name)), size) for stage in stages
     ]
     notes += [f"{stage.name} skipped: {stage.skip}" for stage in planned if stage.skip]
+    planned = [replace(stage, expected_task_seconds=expected_tasks.get(stage.name)) for stage in planned]
     return Plan(
         project=config.project,
         lane=lane,

@@ -47,9 +47,10 @@ class PlannedStage:
 
     A stage with a fault has no tasks and ends as an error with that message; the others run on.
 
-    Each of its tasks holds `slots` slots and `memory_bytes` while it runs; the stage holds `locks` (and everything,
-    if `exclusive`) from its first task's start to its last attempt's end. `expected_seconds` is its duration as the
-    history has it (None: unknown); `remaining_seconds` is the longest path from its start to the run's end.
+    Each of its tasks holds `slots` slots and `memory_bytes` while it runs; the stage holds `locks` (and everything, if
+    `exclusive`) from its first task's start to its last attempt's end. `expected_seconds` is its duration as the
+    history has it, `expected_task_seconds` that of one of its tasks (None: unknown); `remaining_seconds` is the longest
+    path from its start to the run's end.
     """
 
     number: int
@@ -69,6 +70,7 @@ class PlannedStage:
     memory_bytes: int = 0
     slots: int = 1
     expected_seconds: float | None = None
+    expected_task_seconds: float | None = None
     remaining_seconds: float = 0.0
     skip: str = ""
     fault: str = ""

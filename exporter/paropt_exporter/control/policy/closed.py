@@ -6,6 +6,7 @@ no longer find a core: admit waiting tasks in their order while the sum of the s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ UNKNOWN_SHARE = 1.0  # work that nobody has seen yet may need a whole core: it s
 WAITING_SHARE = 0.1  # under a tenth of a core a task is waiting, and costs nothing that could be shared out
 CORE_SLACK = 0.1  # measured shares are a few percent off: two burners read 1.0 and 1.02 on two cores
 SATURATED_RATIO = 0.9  # no more workers once the lane keeps this much of the cores busy
+DEADLINE_RATIO = 0.9  # of the time left: the rest is for what the estimate does not know
 GIL_SUSPECT_CORES = 0.85  # threads that together use about one core may be queueing for the interpreter lock
 
 
@@ -31,6 +33,28 @@ class Sizing:
 
     size: int
     reason: str  # plan: every task that may run does; cpu_limit, memory_limit, bounds: what stood in the way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What is left of a run: work in seconds of one worker, its longest chain, and the time left until a deadline."""
+
+    seconds: float
+    critical_path_seconds: float
+    left_seconds: float
+
+
+def deadline_size(work: Work) -> int:
+    """Return N* = the smallest N with max(critical path, work / N) <= 0.9 x the time left.
+
+    Brent's bound for greedy schedules. Where no number of workers is enough, all that can help: the work over its
+    longest chain.
+    """
+    usable = DEADLINE_RATIO * work.left_seconds
+    most = max(1, math.ceil(work.seconds / max(work.critical_path_seconds, 1e-9))) if work.seconds > 0 else 1
+    if usable <= 0 or work.critical_path_seconds > usable:
+        return most
+    return max(1, math.ceil(work.seconds / usable - 1e-9))
 
 
 def closed_size(

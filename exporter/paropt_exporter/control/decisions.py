@@ -1,0 +1,69 @@
+"""Keep what a decision was made from, so that it can be made again: situations and choices as JSON, byte for byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+from paropt_exporter.control.policy.band import BandSituation, BandStep, decide_band
+from paropt_exporter.control.policy.moving import Step
+from paropt_exporter.control.policy.pool import StreamSituation, StreamStep, decide_stream
+from paropt_exporter.control.policy.run import RunSituation, decide_run
+from paropt_exporter.control.policy.target import TargetSituation, TargetStep, decide_target
+from paropt_exporter.errors import ParoptError
+
+Situation: TypeAlias = RunSituation | StreamSituation | BandSituation | TargetSituation
+Choice: TypeAlias = Step | StreamStep | BandStep | TargetStep
+
+_KINDS: dict[str, tuple[type[Any], Callable[[Any], Choice]]] = {
+    "run": (RunSituation, decide_run),
+    "stream": (StreamSituation, decide_stream),
+    "band": (BandSituation, decide_band),
+    "target": (TargetSituation, decide_target),
+}
+
+
+class UnknownSituation(ParoptError):
+    """A recorded situation is of another version: today's policy can't decide it again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """A decision made again. `same`: to the byte."""
+
+    recorded: str
+    today: str
+
+    @property
+    def same(self) -> bool:
+        return self.recorded == self.today
+
+
+def written_situation(situation: Situation) -> str:
+    """Return a situation as one line of JSON, always the same for the same situation."""
+    kind = next(name for name, (cls, _) in _KINDS.items() if isinstance(situation, cls))
+    return _json({"kind": kind, "seen": asdict(situation)})
+
+
+def written_choice(choice: Choice) -> str:
+    """Return a choice as one line of JSON, always the same for the same choice."""
+    return _json(asdict(choice))
+
+
+def replay(situation: str, choice: str) -> Replayed:
+    """Decide a recorded situation by today's policy. Raises UnknownSituation."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        document = json.loads(situation)
+        cls, decide = _KINDS[document["kind"]]
+        seen = TypeAdapter(cls).validate_json(_json(document["seen"]))
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise UnknownSituation(f"a recorded situation that this version does not know: {error}") from error
+    return Replayed(recorded=choice, today=written_choice(decide(seen)))
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,134 @@
+"""An executor's next size: what its stream of tasks needs, within what the machine has and what has helped before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from paropt_exporter.control.policy.closed import SATURATED_RATIO, WAITING_SHARE
+from paropt_exporter.control.policy.effect import Block, Sample, blocked, ineffective, still_blocked
+from paropt_exporter.control.policy.moving import Limits, Step, Trail, Wanted, step
+from paropt_exporter.control.policy.streams import Stream, cpu_size, stream_size
+
+STABLE_SECONDS = 10.0
+STABLE_SERVICES = 3.0  # of a task's duration: what takes minutes is not followed by the second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """An up-move whose effect is awaited: the size before, and the service times there."""
+
+    old_size: int
+    before: Sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamState:
+    """How the size moved, an up-move on trial, and what did not help."""
+
+    trail: Trail = field(default_factory=Trail)
+    trial: Trial | None = None
+    block: Block | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSituation:
+    """All that a decision about an executor's size depends on.
+
+    `share`: the part of a core that a worker uses (None: not known yet); `cpu`: cores that the pool keeps busy;
+    `sample`: service times since the last move; `memory_is_short`: no new worker may take any.
+    """
+
+    now: float
+    size: int
+    floor: int
+    ceiling: int
+    stream: Stream
+    cores: float
+    share: float | None
+    cpu: float
+    memory_is_short: bool
+    sample: Sample
+    state: StreamState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamStep:
+    """A decision about an executor's size."""
+
+    size: int
+    action: str
+    reason: str
+    state: StreamState
+
+
+def decide_stream(seen: StreamSituation) -> StreamStep:
+    """Decide an executor's next size."""
+    state = seen.state
+    if _did_not_help(seen) and state.trial is not None:
+        return _go_back(seen, state.trial)
+    limits = Limits(
+        floor=seen.floor,
+        ceiling=seen.ceiling,
+        stable_seconds=max(STABLE_SECONDS, STABLE_SERVICES * seen.stream.service_seconds),
+    )
+    taken = step(seen.now, seen.size, stream_wanted(seen), limits, state.trail)
+    return StreamStep(size=taken.size, action=taken.action, reason=taken.reason, state=_next_state(seen, taken))
+
+
+def stream_wanted(seen: StreamSituation) -> Wanted:
+    """Return min(N* of the stream, N_cpu), and what speaks against more workers."""
+    wanted, computes = stream_size(seen.stream), seen.share is not None and seen.share >= WAITING_SHARE
+    bound = cpu_size(seen.cores, seen.share) if computes and seen.share is not None else None
+    size, reason = (wanted, "demand") if bound is None or wanted <= bound else (bound, "cpu_limit")
+    return Wanted(size=size, reason=reason, against_more=_against_more(seen, computes=computes))
+
+
+def _against_more(seen: StreamSituation, *, computes: bool) -> str:
+    if seen.memory_is_short:
+        return "memory_limit"
+    if computes and seen.cpu >= SATURATED_RATIO * seen.cores:
+        return "saturated"
+    if _blocked(seen):
+        return "ineffective"
+    return ""
+
+
+def _blocked(seen: StreamSituation) -> bool:
+    block = seen.state.block
+    return (
+        block is not None
+        and seen.size >= block.size
+        and still_blocked(block, seen.now, load=seen.stream.arrivals, service_seconds=seen.stream.service_seconds)
+    )
+
+
+def _did_not_help(seen: StreamSituation) -> bool:
+    trial, saturated = seen.state.trial, seen.stream.queued > 0
+    return (
+        trial is not None
+        and saturated
+        and trial.old_size < seen.size
+        and ineffective(trial.before, seen.sample, old_size=trial.old_size, new_size=seen.size)
+    )
+
+
+def _go_back(seen: StreamSituation, trial: Trial) -> StreamStep:
+    size = max(trial.old_size, seen.floor)
+    block = blocked(
+        seen.now,
+        size,
+        load=seen.stream.arrivals,
+        service_seconds=trial.before.mean,
+        earlier=seen.state.block,
+    )
+    state = replace(seen.state, trial=None, block=block)
+    if size >= seen.size:
+        return StreamStep(size=seen.size, action="hold", reason="ineffective", state=state)
+    return StreamStep(size=size, action="down", reason="ineffective", state=state)
+
+
+def _next_state(seen: StreamSituation, taken: Step) -> StreamState:
+    state = replace(seen.state, trail=taken.trail)
+    if taken.action == "up" and seen.stream.queued > 0:
+        return replace(state, trial=Trial(old_size=seen.size, before=seen.sample))
+    return replace(state, trial=None) if taken.action == "down" else state

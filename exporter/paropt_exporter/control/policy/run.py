@@ -1,0 +1,68 @@
+"""A run's next size: what its known tasks need, followed as `moving` has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+
+from paropt_exporter.control.policy.closed import Load, Work, closed_size, deadline_size
+from paropt_exporter.control.policy.moving import Limits, Step, Trail, Wanted, step
+
+STABLE_SECONDS = 10.0  # a smaller size must have been enough for this long before workers are given back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loads:
+    """So many tasks with the same load, one after another in the order in which they would start."""
+
+    load: Load
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSituation:
+    """All that a decision about a run's size depends on.
+
+    `work`: what is left to do until a deadline, where the deadline is the objective.
+    """
+
+    now: float
+    size: int
+    floor: int
+    ceiling: int
+    cores: float
+    memory_is_short: bool
+    running: tuple[Loads, ...]
+    waiting: tuple[Loads, ...]
+    trail: Trail
+    work: Work | None = None
+
+
+def decide_run(seen: RunSituation) -> Step:
+    """Decide a run's size from its running and waiting tasks."""
+    sizing = closed_size(
+        [*_each(seen.running)],
+        _each(seen.waiting),
+        cores=seen.cores,
+        minimum=seen.floor,
+        maximum=seen.ceiling,
+        memory_is_short=seen.memory_is_short,
+    )
+    reason = "demand" if sizing.size > seen.size else sizing.reason
+    wanted = Wanted(size=sizing.size, reason=reason, exact=True)
+    if seen.work is not None:
+        enough = deadline_size(seen.work)
+        if enough < sizing.size:
+            wanted = Wanted(size=max(enough, seen.floor), reason="deadline", exact=True)
+    limits = Limits(floor=seen.floor, ceiling=seen.ceiling, stable_seconds=STABLE_SECONDS)
+    return step(seen.now, seen.size, wanted, limits, seen.trail)
+
+
+def counted(loads: Iterable[Load]) -> tuple[Loads, ...]:
+    """Put equal neighbours together: a lane of a thousand like tasks is one entry."""
+    return tuple(Loads(load=load, count=len([*same])) for load, same in groupby(loads))
+
+
+def _each(loads: Iterable[Loads]) -> Iterable[Load]:
+    return (entry.load for entry in loads for _ in range(entry.count))

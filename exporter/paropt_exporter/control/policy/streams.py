@@ -1,0 +1,82 @@
+"""Open streams: how many workers serve tasks that may come at any time, from queueing theory.
+
+Sources: A. K. Erlang's delay formula (C), in the recursion through his loss formula (B) that is exact for any size;
+the mean wait of M/M/N is W = C(N, a) S / (N - a), with the offered load a = arrivals per second x service seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+WAIT_RATIO = 0.25  # a task waits a quarter of its own time on average: 5 Erlang get 7 workers
+DRAIN_SECONDS = 2.0  # in which a backlog is worked off: a step of the load is over before anyone has waited 3 s
+_LOAD_STEP = 1e-3  # loads nearer than this are one: the answer for one is the answer for the other
+_LARGEST_LOAD = 10_000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """What is known of a pool's tasks: arrivals per second, service seconds of one, and tasks that wait."""
+
+    arrivals: float
+    service_seconds: float
+    queued: int = 0
+
+    @property
+    def load(self) -> float:
+        """The offered load in Erlang: the mean number of busy workers that it takes."""
+        return self.arrivals * self.service_seconds
+
+
+def stream_size(stream: Stream) -> int:
+    """Return the workers for the load, and those that work off what waits beyond the wait that is meant.
+
+    N* = N(a) + ceil(excess S / drain); the excess is what queues beyond the arrivals' own mean queue, a quarter of a.
+    """
+    excess = stream.queued - math.ceil(WAIT_RATIO * stream.load) - 1
+    drain_seconds = max(DRAIN_SECONDS, stream.service_seconds)
+    extra = math.ceil(max(0, excess) * stream.service_seconds / drain_seconds)
+    return max(1, workers_for(stream.load) + extra)
+
+
+def workers_for(load: float) -> int:
+    """Return the smallest N whose mean wait is at most `WAIT_RATIO` of the service time."""
+    return _workers_for(round(min(load, _LARGEST_LOAD) / _LOAD_STEP))
+
+
+@lru_cache(maxsize=100_000)
+def _workers_for(steps: int) -> int:
+    load = steps * _LOAD_STEP
+    if load <= 0:
+        return 1
+    blocked, workers = 1.0, 0
+    while True:
+        workers += 1
+        blocked = load * blocked / (workers + load * blocked)  # Erlang B of one worker more
+        if workers > load and _wait_ratio(blocked, load, workers) <= WAIT_RATIO:
+            return workers
+
+
+def wait_ratio(load: float, workers: int) -> float:
+    """Return the mean wait as a share of the service time; infinite where the workers can't keep up."""
+    if workers <= load:
+        return math.inf
+    blocked = 1.0
+    for number in range(1, workers + 1):
+        blocked = load * blocked / (number + load * blocked)
+    return _wait_ratio(blocked, load, workers)
+
+
+def _wait_ratio(blocked: float, load: float, workers: int) -> float:
+    waits = blocked / (1.0 - (load / workers) * (1.0 - blocked))  # Erlang C from B
+    return waits / (workers - load)
+
+
+def cpu_size(cores: float, share: float) -> int | None:
+    """Return N_cpu = max(1, floor(C / c + 0.1)); None: work that hardly computes is bounded by no core.
+
+    `share` is the part of a core that one worker uses, c = cpu / (wall - run delay).
+    """
+    return max(1, math.floor(cores / share + 0.1)) if share > 0 else None

@@ -1,0 +1,217 @@
+"""Readings from the process's own counters: nothing to doubt, nothing to wait for."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from paropt_exporter.control.policy.effect import Sample
+from paropt_exporter.control.policy.streams import Stream
+from paropt_exporter.records import PoolStatistics
+
+LONGEST_WINDOW_SECONDS = 60.0
+_SERVICES = 5.0  # a window spans several tasks, however long they are
+_RECENT_SECONDS = 2.0
+_CHANGE_SIGMAS = 4.0  # of a Poisson count: once in some hours by chance, at once where the load really changed
+_KEPT_SECONDS = 600.0  # a twin of the longest window of queries
+SATURATION_RATIO = 0.85  # over-subscribed work seems to wait: shares read then may only rise
+_STEADY_COMPLETIONS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """A pool's counters at one moment; all but `moment`, `queued` and `busy_now` only grow."""
+
+    moment: float
+    submitted: float
+    finished: float
+    busy: float
+    slots: float
+    cpu: float
+    delay: float
+    queued: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flows:
+    """Means per second over a window; `busy` is then the mean number of busy workers, `slots` of live ones."""
+
+    arrivals: float
+    completions: float
+    busy: float
+    slots: float
+    cpu: float
+    delay: float
+
+
+def count_of(pool: PoolStatistics, moment: float) -> Count:
+    """Return a pool's counters as they stand."""
+    return Count(
+        moment=moment,
+        submitted=pool.submitted,
+        finished=sum(pool.finished.values()),
+        busy=pool.busy_seconds,
+        slots=pool.slot_seconds,
+        cpu=pool.cpu_seconds,
+        delay=pool.run_delay_seconds,
+        queued=pool.queued,
+    )
+
+
+class Counters:
+    """What one pool's counters were, look by look.
+
+    The window for the load begins where the load last changed: what two seconds bring is held against the window as a
+    Poisson count, and a difference of four sigmas begins a new window. So noise is averaged over a minute, and a step
+    is followed in two seconds.
+    """
+
+    def __init__(self, *, known_service_seconds: float = 0.0) -> None:
+        self._moments: list[float] = []
+        self._counts: list[Count] = []
+        self._since = -math.inf
+        self._known_service_seconds = known_service_seconds
+        self._share: float | None = None
+        self._services = ServiceTimes()
+
+    def look(self, count: Count) -> None:
+        """Take the counters at one moment; moments rise."""
+        if self._counts:
+            self._services.add(self._counts[-1], count)
+        self._moments.append(count.moment)
+        self._counts.append(count)
+        if self._moments[0] < count.moment - 2 * _KEPT_SECONDS:
+            gone = bisect_left(self._moments, count.moment - _KEPT_SECONDS)
+            del self._moments[:gone], self._counts[:gone]
+        self._find_change(count)
+
+    def moved(self) -> None:
+        """Forget service times: the pool was resized, and those from now on are of the new size."""
+        self._services = ServiceTimes()
+
+    @property
+    def sample(self) -> Sample:
+        """Service times since the last resize."""
+        return self._services.sample()
+
+    def stream(self) -> Stream:
+        """Return the stream of tasks as it is now."""
+        last = self._counts[-1]
+        first = self._since_change(last)
+        seconds = last.moment - first.moment
+        return Stream(
+            arrivals=(last.submitted - first.submitted) / seconds if seconds > 0 else 0.0,
+            service_seconds=self._service_seconds(first, last),
+            queued=last.queued,
+        )
+
+    def cpu(self) -> float:
+        """Return the cores that the pool kept busy over the last two seconds."""
+        last = self._counts[-1]
+        first = self._at(last.moment - _RECENT_SECONDS)
+        seconds = last.moment - first.moment
+        return (last.cpu - first.cpu) / seconds if seconds > 0 else 0.0
+
+    def share(self, cores: float) -> float | None:
+        """Return the part of a core that a worker uses, c = cpu / (busy - delay); None until one was seen at work.
+
+        While the machine is saturated it may rise, never fall: over-subscribed work looks as if it waited.
+        """
+        last = self._counts[-1]
+        first = self._at(last.moment - _RECENT_SECONDS)
+        cpu, alone = last.cpu - first.cpu, (last.busy - first.busy) - (last.delay - first.delay)
+        if last.busy - first.busy > 0:
+            seen = min(1.0, cpu / max(alone, cpu, 1e-9))
+            saturated = self.cpu() >= SATURATION_RATIO * cores
+            self._share = max(seen, self._share) if saturated and self._share is not None else seen
+        return self._share
+
+    def flows(self, begin: float, end: float) -> Flows | None:
+        """Return the flows between two moments, interpolated; None where they were not watched."""
+        if not self._counts or begin < self._moments[0] or end > self._moments[-1] or end <= begin:
+            return None
+        first, last, seconds = self._between(begin), self._between(end), end - begin
+        return Flows(
+            arrivals=(last.submitted - first.submitted) / seconds,
+            completions=(last.finished - first.finished) / seconds,
+            busy=(last.busy - first.busy) / seconds,
+            slots=(last.slots - first.slots) / seconds,
+            cpu=(last.cpu - first.cpu) / seconds,
+            delay=(last.delay - first.delay) / seconds,
+        )
+
+    def _find_change(self, count: Count) -> None:
+        recent = self._at(count.moment - _RECENT_SECONDS)
+        first = self._since_change(recent)
+        before, seconds = recent.moment - first.moment, count.moment - recent.moment
+        if before < _RECENT_SECONDS or seconds <= 0:
+            return
+        expected = (recent.submitted - first.submitted) / before * seconds
+        if abs(count.submitted - recent.submitted - expected) > _CHANGE_SIGMAS * math.sqrt(max(expected, 1.0)):
+            self._since = recent.moment
+
+    def _since_change(self, last: Count) -> Count:
+        longest = max(LONGEST_WINDOW_SECONDS, _SERVICES * self._services.mean)
+        return self._at(max(self._since, last.moment - longest))
+
+    def _service_seconds(self, first: Count, last: Count) -> float:
+        """Return S = busy time / completions of the window; few of them: no less than what is known of it."""
+        ended = last.finished - first.finished
+        seen = (last.busy - first.busy) / max(1.0, ended)
+        return seen if ended >= _STEADY_COMPLETIONS else max(seen, self._known_service_seconds)
+
+    def _at(self, moment: float) -> Count:
+        """Return the first look at or after a moment."""
+        return self._counts[min(bisect_left(self._moments, moment), len(self._counts) - 1)]
+
+    def _between(self, moment: float) -> Count:
+        place = bisect_left(self._moments, moment)
+        after = self._counts[place]
+        if place == 0 or after.moment == moment:
+            return after
+        before = self._counts[place - 1]
+        part = (moment - before.moment) / (after.moment - before.moment)
+        return Count(
+            moment=moment,
+            submitted=before.submitted + part * (after.submitted - before.submitted),
+            finished=before.finished + part * (after.finished - before.finished),
+            busy=before.busy + part * (after.busy - before.busy),
+            slots=before.slots + part * (after.slots - before.slots),
+            cpu=before.cpu + part * (after.cpu - before.cpu),
+            delay=before.delay + part * (after.delay - before.delay),
+        )
+
+
+class ServiceTimes:
+    """Mean and variance of service times, from looks that tell busy time and completions only.
+
+    The ratio of sums is the mean; its variance is that of a ratio estimator over the looks (Cochran, Sampling
+    Techniques, 6.3): the mean of the squared residuals, busy - mean x completions.
+    """
+
+    def __init__(self) -> None:
+        self._looks = 0
+        self._busy = self._ended = self._busy2 = self._ended2 = self._cross = 0.0
+
+    def add(self, before: Count, after: Count) -> None:
+        ended = after.finished - before.finished
+        busy = max(0.0, (after.busy - before.busy) - (after.delay - before.delay))
+        self._looks += 1
+        self._busy += busy
+        self._ended += ended
+        self._busy2 += busy * busy
+        self._ended2 += ended * ended
+        self._cross += busy * ended
+
+    @property
+    def mean(self) -> float:
+        return self._busy / self._ended if self._ended else 0.0
+
+    def sample(self) -> Sample:
+        if not self._ended:
+            return Sample(count=0, mean=0.0, variance=0.0)
+        mean = self.mean
+        residuals = max(0.0, self._busy2 - 2 * mean * self._cross + mean * mean * self._ended2)
+        # The variance of one service time, such that variance / count is that of the mean.
+        return Sample(count=int(self._ended), mean=mean, variance=residuals / self._ended)
