@@ -19,6 +19,7 @@ from command_scripts import HANG_SECONDS, make_fifo, python, run, shell, told_pi
 from paropt_exporter.pool.commands import CommandPool
 from paropt_exporter.pool.commands.guardians import SharedGuardian
 from paropt_exporter.records import Result
+from pool_tasks import eventually
 
 PACKAGE_ROOT = str(Path(paropt_exporter.__file__).parent.parent)
 MEGABYTE = 1 << 20
@@ -121,10 +122,15 @@ def test_an_idle_guardian_does_nothing_at_all() -> None:
     with CommandPool(1) as pool:
         guardian = guardian_of(pool)
         run(pool, ["true"])
+        assert eventually(lambda: sleeps(guardian))
         before = switches(guardian)
         # A second in which the guardian could do something: a command of nobody's that takes that long.
         subprocess.run(["sleep", "1"], check=True)
         assert switches(guardian) == before
+
+
+def sleeps(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 def switches(pid: int) -> int:

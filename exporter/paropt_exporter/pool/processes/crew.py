@@ -14,11 +14,12 @@ from time import monotonic
 from typing import Any, NoReturn
 
 from paropt_exporter.errors import InitializerFailed
-from paropt_exporter.pool import lifetime, procfs
+from paropt_exporter.pool import lifetime
 from paropt_exporter.pool.future import TaskFuture
-from paropt_exporter.pool.ledger import Ledger, Moment, Tally
+from paropt_exporter.pool.ledger import Ledger
+from paropt_exporter.pool.processes import view
+from paropt_exporter.pool.processes.batches import Durations, take
 from paropt_exporter.pool.processes.link import ProcessLink
-from paropt_exporter.pool.processes.serving import serve
 from paropt_exporter.pool.processes.slot import ProcessSlot, ProcessTask
 from paropt_exporter.pool.worker import payload, wire
 from paropt_exporter.records import PoolStatistics, RunningTask
@@ -26,10 +27,6 @@ from paropt_exporter.records import PoolStatistics, RunningTask
 log = logging.getLogger(__name__)
 
 MOST_WORKERS = 1024  # processes; more is a slip of the keyboard
-BATCH_SECONDS = 0.001  # what the tasks of one batch may take together, by what their functions took before
-_UNKNOWN_SECONDS = 1.0  # a function that has not been timed goes alone
-_SHARE = 0.25  # of the newest duration in a function's average
-_MOST_TIMED = 10_000
 _REFUSAL = "cannot schedule new futures after shutdown"
 
 
@@ -48,7 +45,7 @@ class ProcessCrew:
       * A task that was accepted settles once: result, exception, cancelled, stopped, or WorkerDied. It is begun once.
       * A waiting task and an idle worker never miss each other: submit() appends and then looks at `wakeable`; a worker
         lines up, sets `wakeable`, and then looks at the queue.
-      * A batch holds tasks of functions known to be short, together BATCH_SECONDS. When it takes longer all the same,
+      * A batch holds tasks of functions known to be short (see `batches`). When it takes longer all the same,
         what has ended is settled and what has not begun is given to others.
       * Decisions are made under the lock; sending, receiving, settling and starting happen outside.
     """
@@ -59,17 +56,19 @@ class ProcessCrew:
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
         max_tasks_per_child: int | None,
+        serve: Callable[[ProcessCrew, ProcessSlot], None],
     ) -> None:
         self.ledger = Ledger(name)
         self.queue: deque[ProcessTask] = deque()
         self.packer = payload.Packer()
         self._initializer = payload.pack_initializer(initializer, initargs) if initializer else b""
-        self.seconds: dict[bytes, float] = {}  # how long a function's tasks take, by its pickle; slot threads write
+        self.durations = Durations()
         self.lock = threading.RLock()  # guards: everything below, and the slots' states
         self.target = 0
         self.closed = False
         self.wakeable = False  # whether a submit has to call dispatch()
         self._most_tasks = max_tasks_per_child
+        self._serve = serve
         self._refusal: Exception = RuntimeError(_REFUSAL)
         self._slots: list[ProcessSlot] = []
         self._idle: list[ProcessSlot] = []
@@ -104,7 +103,7 @@ class ProcessCrew:
                     return
                 try:
                     slot = ProcessSlot(f"{self.ledger.name}-{self._made}")
-                    thread = threading.Thread(target=serve, args=(self, slot), name=slot.name, daemon=True)
+                    thread = threading.Thread(target=self._serve, args=(self, slot), name=slot.name, daemon=True)
                     self._slots.append(slot)
                     self._threads.add(thread)
                     self._made += 1
@@ -202,7 +201,11 @@ class ProcessCrew:
         return []
 
     def _hand_out(self, slot: ProcessSlot) -> list[ProcessTask]:
-        tasks = self._take(slot)
+        most = min(wire.MOST_TASKS, math.ceil(len(self.queue) / len(self._slots)))
+        if self._most_tasks is not None:
+            most = min(most, self._most_tasks - slot.taken)
+        tasks, cancelled = take(self.queue, self.durations, most, monotonic())
+        self.ledger.gone.cancelled += cancelled
         if tasks and slot.link is not None:
             slot.open, slot.size = dict(enumerate(tasks)), len(tasks)
             slot.ordered, slot.batched, slot.overdue = True, len(tasks) > 1, False
@@ -211,43 +214,10 @@ class ProcessCrew:
             slot.link.offer(len(tasks))
         return tasks
 
-    def _take(self, slot: ProcessSlot) -> list[ProcessTask]:
-        queue, now, left, function, known = self.queue, monotonic(), BATCH_SECONDS, None, 0.0
-        most = min(wire.MOST_TASKS, math.ceil(len(queue) / len(self._slots)))
-        if self._most_tasks is not None:
-            most = min(most, self._most_tasks - slot.taken)
-        tasks: list[ProcessTask] = []
-        while queue and len(tasks) < most:
-            task = queue[0]
-            future, packed, thorough, _, _ = task
-            if packed[0] is not function:
-                function = packed[0]
-                known = self.seconds.get(function, _UNKNOWN_SECONDS)
-            expected = _UNKNOWN_SECONDS if thorough else known
-            if expected > left and tasks:
-                break
-            queue.popleft()
-            if not future.begin(now):
-                self.ledger.gone.cancelled += 1
-                continue
-            tasks.append(task)
-            left -= expected
-        return tasks
-
     def _send(self, slot: ProcessSlot, link: ProcessLink | None, tasks: list[ProcessTask]) -> None:
         if link is not None and not link.order([task.packed for task in tasks], thorough=tasks[0].thorough):
             with self.lock:
                 slot.wake()  # its thread sends the rest when there is room
-
-    def timed(self, function: bytes, total_seconds: float, count: int) -> None:
-        """Learn how long a function's tasks take, from `count` of them; called by slot threads."""
-        if not count:
-            return
-        seconds = total_seconds / count
-        known = self.seconds.get(function)
-        if known is None and len(self.seconds) >= _MOST_TIMED:
-            self.seconds.clear()
-        self.seconds[function] = seconds if known is None else known + _SHARE * (seconds - known)
 
     def reclaim(self, slot: ProcessSlot) -> list[ProcessTask]:
         """Put what a worker has not begun back in front of the queue; with the lock held. Return those tasks."""
@@ -352,56 +322,14 @@ class ProcessCrew:
         return sum(slot.ordered for slot in tuple(self._slots))
 
     def statistics(self) -> PoolStatistics:
-        now = monotonic()
         with self.lock:
-            slots = [slot for slot in self._slots if slot.ready_seconds is not None]
-            tally = Tally()  # before the rest: a task that ends meanwhile is then missed, never counted twice
-            for slot in self._slots:
-                tally.add(slot.tally)
-            busy = [slot for slot in slots if slot.ordered]
-            running = sum(len(slot.settling) for slot in slots) + sum(len(slot.open) for slot in busy)
-            waiting = self.queue.copy()
-            spent = self._spent(busy)
-            moment = Moment(
-                target=self.target,
-                live=len(slots),
-                busy=len(busy),
-                starting=len(self._slots) - len(slots),
-                queued=len(waiting),
-                oldest_queued_age_seconds=max(0.0, now - waiting[0].queued_seconds) if waiting else 0.0,
-                slot_seconds=sum(slot.slot_seconds for slot in self._slots)
-                + sum(now - (slot.ready_seconds or now) for slot in slots),
-                cpu_seconds=sum(slot.cpu_seconds for slot in self._slots) + sum(cpu for cpu, _ in spent.values()),
-                run_delay_seconds=sum(slot.delay_seconds for slot in self._slots),
-                running=running,
-            )
-            return self.ledger.statistics(moment, tally, sum(max(0.0, now - slot.ordered_seconds) for slot in busy))
+            tally = view.add_up(self._slots)
+            moment, busy_seconds = view.look(self._slots, self.queue.copy(), self.target)
+            return self.ledger.statistics(moment, tally, busy_seconds)
 
     def running(self) -> tuple[RunningTask, ...]:
         with self.lock:
-            busy = [slot for slot in self._slots if slot.ordered and slot.open]
-            spent = self._spent(busy)
-            found = []
-            for slot in busy:
-                task = next(iter(tuple(slot.open.values())), None)
-                if task is not None:
-                    cpu, memory = spent.get(slot.pid, (0.0, 0))
-                    found.append(
-                        RunningTask(
-                            label=task.future.label,
-                            worker=slot.name,
-                            started_seconds=slot.ordered_seconds,
-                            cpu_seconds=cpu,
-                            memory_bytes=memory,
-                        )
-                    )
-        return tuple(found)
-
-    def _spent(self, slots: list[ProcessSlot]) -> dict[int, tuple[float, int]]:
-        """Return what busy workers' trees have used since their last word, and their memory, by one walk over /proc."""
-        pids = {slot.pid: slot.cpu_base_seconds for slot in slots if slot.pid}
-        usage = procfs.trees_usage(set(pids)) if pids else {}
-        return {pid: (max(0.0, cpu - pids[pid]), memory) for pid, (cpu, memory) in usage.items()}
+            return view.running(self._slots)
 
 
 def _holds(slot: ProcessSlot, future: TaskFuture[Any]) -> bool:

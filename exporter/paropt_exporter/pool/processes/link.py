@@ -12,6 +12,7 @@ from typing import Any
 
 from paropt_exporter.pool.processes.nurseries import Nurseries
 from paropt_exporter.pool.worker import nursery, payload, wire
+from paropt_exporter.pool.worker.arena import LARGE_BYTES, Arena
 
 _PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
 
@@ -23,7 +24,7 @@ class ProcessLink:
 
     `socket` carries orders and replies; `quiet` carries a batch's results without waking anybody; `claims` counts
     the tasks of the batch that nobody has taken yet; `status` tells how the process ended, and comes from the
-    nursery, so that it arrives whatever became of the worker's own descriptors.
+    nursery, so that it arrives whatever became of the worker's own descriptors. Large bodies lie in the `arena`.
     """
 
     def __init__(self, nurseries: Nurseries) -> None:
@@ -35,8 +36,11 @@ class ProcessLink:
             self._open.append(self._claims)
             self._quiet, quiet = self._pipe()
             self._status, status = self._pipe()
+            shared = os.memfd_create("paropt-arena")
+            self._open.append(shared)
+            self._arena = Arena(shared)
             with theirs, _standard_streams() as (out, err):
-                nurseries.spawn((theirs.fileno(), self._claims, quiet, status, out, err))
+                nurseries.spawn((theirs.fileno(), self._claims, quiet, shared, status, out, err))
         except BaseException:  # nothing may leave what was opened behind; raised again
             self.close()
             raise
@@ -88,10 +92,14 @@ class ProcessLink:
             body = marshal.dumps(tasks)
             return self._send([wire.ORDER.pack(len(body), wire.BATCH), body])
         function, arguments = tasks[0]
-        plain = isinstance(arguments, tuple)
-        rest = marshal.dumps(arguments) if isinstance(arguments, tuple) else arguments
+        if isinstance(arguments, tuple):
+            form, rest = wire.MARSHALLED, marshal.dumps(arguments)
+        elif len(arguments) >= LARGE_BYTES and self._arena.put(arguments):
+            form, rest = wire.IN_ARENA, wire.SIZE.pack(len(arguments))
+        else:
+            form, rest = wire.PICKLED, arguments
         head = wire.ORDER.pack(wire.ONE.size + len(function) + len(rest), wire.TASK)
-        return self._send([head + wire.ONE.pack(len(function), thorough, plain) + function, rest])
+        return self._send([head + wire.ONE.pack(len(function), thorough, form) + function, rest])
 
     def _send(self, parts: list[bytes]) -> bool:
         try:
@@ -120,6 +128,13 @@ class ProcessLink:
             if not self._outbox[0]:
                 del self._outbox[0]
         self._poll.modify(self._socket, select.POLLIN | (select.POLLOUT if self._outbox else 0))
+
+    def body_in_arena(self, size: bytes | bytearray | memoryview) -> memoryview:
+        """Return what a worker left in the arena; it stands until `arena_done`, or the next order."""
+        return self._arena.view(wire.SIZE.unpack(size)[0])
+
+    def arena_done(self) -> None:
+        self._arena.done()
 
     def dismiss(self) -> None:
         """Have the worker go when it has ended what it holds."""

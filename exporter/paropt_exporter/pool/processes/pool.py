@@ -14,6 +14,7 @@ from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.pool.future import TaskFuture, label_of
 from paropt_exporter.pool.mapping import map_in_order
 from paropt_exporter.pool.processes.crew import ProcessCrew
+from paropt_exporter.pool.processes.serving import serve
 from paropt_exporter.pool.processes.slot import ProcessTask
 from paropt_exporter.records import PoolStatistics, RunningTask
 
@@ -54,7 +55,7 @@ class ProcessPool(Executor):
                 raise TypeError("max_tasks_per_child must be an integer")
             if max_tasks_per_child <= 0:
                 raise ValueError("max_tasks_per_child must be >= 1")
-        self._crew = crew = ProcessCrew(name, initializer, initargs, max_tasks_per_child)
+        self._crew = crew = ProcessCrew(name, initializer, initargs, max_tasks_per_child, serve)
         self._pack, self._append = crew.packer.pack, crew.queue.append
         # A pool that is dropped without a shutdown lets its workers end what was submitted, then go.
         self._finalizer = weakref.finalize(self, crew.close)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import marshal
 import os
 import select
 import signal
 import threading
 from time import monotonic
-from typing import TYPE_CHECKING
 
-from paropt_exporter.errors import UnpicklableError, WorkerDied
+from paropt_exporter.errors import WorkerDied
 from paropt_exporter.pool import lifetime
+from paropt_exporter.pool.processes.crew import ProcessCrew
 from paropt_exporter.pool.processes.link import Frame, ProcessLink
-from paropt_exporter.pool.processes.slot import ProcessSlot, ProcessTask
+from paropt_exporter.pool.processes.settling import Body, settle, settle_all
+from paropt_exporter.pool.processes.slot import ProcessSlot
 from paropt_exporter.pool.worker import payload, wire
-
-if TYPE_CHECKING:
-    from paropt_exporter.pool.processes.crew import ProcessCrew
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +24,7 @@ _OVERDUE_SECONDS = 0.01  # ten times what a batch should take: no stall of the m
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 5.0
 _SHORTEST_MEASURED_SECONDS = 0.001  # shorter tasks are measured together, a batch at a time
 _HOPELESS = 3  # processes in a row that ended before they could begin: the fault is in what they begin with
+_HOPELESS_KILLED = 10  # the same, where somebody killed them: the fault may be somebody else's, and pass
 
 
 def serve(crew: ProcessCrew, slot: ProcessSlot) -> None:
@@ -98,7 +96,7 @@ def _patience_seconds(slot: ProcessSlot) -> float | None:
 def _hurry(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
     """Settle what an overdue batch has behind it, and let others have what it has not begun."""
     slot.overdue = True
-    _settle_all(crew, slot, slot.open, link.whispers())
+    settle_all(crew, slot, slot.open, link.whispers())
     with crew.lock:
         crew.reclaim(slot)
     crew.dispatch()
@@ -123,9 +121,19 @@ def _hear(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, frames: list[
                 if not slot.batched:
                     free = True
                     slot.ordered = False
-                _settle(crew, slot, slot.open, head, body)
+                _settle_said(crew, slot, link, head, body)
     if free:
         crew.free(slot)
+
+
+def _settle_said(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, head: wire.Head, body: Body) -> None:
+    """Settle a task whose reply was said aloud; a large body was left in the arena."""
+    if head[2] & wire.ARENA_MARK:
+        plain = (*head[:2], head[2] & ~wire.ARENA_MARK, *head[3:])
+        settle(crew, slot, slot.open, plain, link.body_in_arena(body))
+        link.arena_done()
+    else:
+        settle(crew, slot, slot.open, head, body)
 
 
 def _succeed(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
@@ -134,7 +142,7 @@ def _succeed(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
     with crew.lock:
         slot.settling, slot.open, slot.ordered = slot.open, {}, False
     crew.free(slot)
-    _settle_all(crew, slot, slot.settling, ended)
+    settle_all(crew, slot, slot.settling, ended)
 
 
 def _account(slot: ProcessSlot, head: wire.Head) -> None:
@@ -143,97 +151,9 @@ def _account(slot: ProcessSlot, head: wire.Head) -> None:
     slot.cpu_base_seconds = head[7]
 
 
-def _settle_all(crew: ProcessCrew, slot: ProcessSlot, tasks: dict[int, ProcessTask], frames: list[Frame]) -> None:
-    """Settle what a batch came to. Most of its tasks are short and return something plain: they take the short way."""
-    tally, function, count, total = slot.tally, b"", 0, 0.0
-    for (size, index, kind, started, ended), body in frames:
-        seconds = ended - started
-        if kind != wire.PLAIN or seconds > _SHORTEST_MEASURED_SECONDS:
-            _settle(crew, slot, tasks, (size, index, kind, started, ended, 0.0, 0.0, 0.0, 0), body)
-            continue
-        future, packed, _, _, _ = tasks.pop(index)
-        if packed[0] is not function:
-            crew.timed(function, total, count)
-            function, count, total = packed[0], 0, 0.0
-        count += 1
-        total += seconds
-        tally.busy_seconds += seconds
-        future.started_seconds = started
-        tally.succeeded += 1
-        future.finish(marshal.loads(body) if size else None)
-    crew.timed(function, total, count)
-
-
-def _settle(
-    crew: ProcessCrew, slot: ProcessSlot, tasks: dict[int, ProcessTask], head: wire.Head, body: bytes | bytearray
-) -> None:
-    """Settle one task; counted and out of the slot before its future settles."""
-    _, index, kind, started, ended, cpu, delay, _, memory = head
-    task = tasks.pop(index)
-    future, tally = task.future, slot.tally
-    seconds = ended - started
-    tally.busy_seconds += seconds
-    crew.timed(task.packed[0], seconds, 1)
-    future.started_seconds = started
-    if task.thorough or seconds > _SHORTEST_MEASURED_SECONDS:
-        future._usage = (slot.name, slot.pid, started, ended, cpu, delay, memory)
-    if kind == wire.PLAIN:
-        tally.succeeded += 1
-        future.finish(marshal.loads(body) if body else None)
-    elif kind == wire.VALUE:
-        try:
-            result = payload.loads(body)
-        except BaseException as error:  # noqa: BLE001 -- loading runs the user's code: that task's outcome
-            tally.failed += 1
-            future.fail(_untold(f"{task.future.label}: its result can't be loaded: {payload.describe(error)}", error))
-        else:
-            tally.succeeded += 1
-            future.finish(result)
-    elif kind != wire.UNLOADED or not _repack(crew, task, body):
-        tally.failed += 1
-        future.fail(_error_of(task, kind, body))
-
-
-def _error_of(task: ProcessTask, kind: int, body: bytes | bytearray) -> BaseException:
-    label = task.future.label
-    if kind == wire.RAISED:
-        try:
-            return payload.load_error(body)
-        except BaseException as error:  # noqa: BLE001 -- loading runs the user's code: that task's outcome
-            return _untold(f"{label}: its exception can't be loaded: {payload.describe(error)}", error)
-    text, detail = payload.loads(body)
-    if kind == wire.UNLOADED:
-        return UnpicklableError(f"{label}: the task can't be loaded in a worker: {text}")
-    return _untold(f"{label}: {text}", payload.RemoteTraceback(detail) if detail else None)
-
-
-def _untold(message: str, cause: BaseException | None) -> UnpicklableError:
-    error = UnpicklableError(message)
-    error.__cause__ = cause
-    return error
-
-
-def _repack(crew: ProcessCrew, task: ProcessTask, body: bytes | bytearray) -> bool:
-    """Queue a task again that could not be loaded for want of a module that only this process has. It never began."""
-    _, missing = payload.loads(body)
-    if not missing or task.repacked:
-        return False
-    try:
-        packed = crew.packer.by_value(task.packed, missing)
-    except Exception:  # noqa: BLE001 -- pickling runs the user's code; the error from the worker is the one to tell
-        return False
-    if packed is None:
-        return False
-    with crew.lock:
-        task.future.revert()
-        crew.queue.appendleft(task._replace(packed=packed, repacked=True))
-    crew.dispatch()
-    return True
-
-
 def _bury(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
     """Settle what a worker that has ended left behind: its last results, the task that it died of, the rest."""
-    _settle_all(crew, slot, slot.open, link.whispers())
+    settle_all(crew, slot, slot.open, link.whispers())
     _hear(crew, slot, link, link.last_words())
     code = link.exit_code()
     with crew.lock:
@@ -257,7 +177,8 @@ def _bury(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
     if not asked and not lost:
         slot.failures += 1
         log.warning("a worker died", extra={"pool": crew.ledger.name, "worker": slot.name, "err": message})
-    if not began and slot.failures >= _HOPELESS:
+    killed = code in (-signal.SIGKILL, -signal.SIGTERM)
+    if not began and slot.failures >= (_HOPELESS_KILLED if killed else _HOPELESS):
         crew.give_up(slot.refusal or WorkerDied(message, code))
     crew.dispatch()
 

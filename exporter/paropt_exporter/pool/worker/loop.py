@@ -12,9 +12,10 @@ from time import monotonic, process_time
 from typing import Any
 
 from paropt_exporter.pool.worker import measure, payload, wire
+from paropt_exporter.pool.worker.arena import LARGE_BYTES, Arena
 
-# Where the nursery puts a worker's ends: the socket to its pool, the claims, the pipe for results of a batch.
-SOCKET, CLAIMS, QUIET = 3, 4, 5
+# Where the nursery puts a worker's ends: socket to its pool, claims, pipe for results of a batch, shared memory.
+SOCKET, CLAIMS, QUIET, ARENA = 3, 4, 5, 6
 
 # Child processes and run-queue delay are looked at only when a batch lasted long enough to have any worth counting.
 _WORTH_A_LOOK_SECONDS = 0.001
@@ -45,6 +46,7 @@ class _Worker:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._assembler = wire.Assembler(wire.ORDER)
+        self._arena = Arena(ARENA)
         self._frames: list[tuple[tuple[Any, ...], bytes | bytearray]] = []
         self._functions: dict[bytes, Callable[..., Any]] = {}
         self._delay_seconds = measure.run_delay_seconds()
@@ -108,10 +110,9 @@ class _Worker:
         self._say(0, wire.DONE, b"", begun, monotonic(), cpu, delay)
 
     def _run_one(self, body: memoryview) -> None:
-        size, thorough, plain = wire.ONE.unpack_from(body)
+        size, thorough, form = wire.ONE.unpack_from(body)
         function = bytes(body[wire.ONE.size : wire.ONE.size + size])
-        rest = body[wire.ONE.size + size :]
-        arguments = marshal.loads(rest) if plain else rest
+        arguments = self._arguments(form, body[wire.ONE.size + size :])
         meter = measure.Meter() if thorough else None
         cpu = process_time()
         if not wire.claim(CLAIMS):
@@ -128,12 +129,20 @@ class _Worker:
             self._orphans_seconds = meter.orphans_seconds
         elif ended - started > _WORTH_A_LOOK_SECONDS:
             cpu, delay = cpu + self._children_cpu(), self._delay()
+        if len(reply) >= LARGE_BYTES and self._arena.put(reply):
+            kind, reply = kind | wire.ARENA_MARK, wire.SIZE.pack(len(reply))
         self._say(0, kind, reply, started, ended, cpu, delay, memory)
+
+    def _arguments(self, form: int, body: memoryview) -> payload.Arguments | memoryview:
+        if form == wire.MARSHALLED:
+            return marshal.loads(body)  # type: ignore[no-any-return]  # a tuple, as it was sent
+        return body if form == wire.PICKLED else self._arena.view(wire.SIZE.unpack(body)[0])
 
     def _run(self, function: bytes, arguments: payload.Arguments | memoryview) -> Outcome:
         try:
             call = self._functions.get(function) or self._load(function)
             positional, keywords = payload.load_arguments(arguments)
+            self._arena.done()
         except BaseException as error:  # noqa: BLE001 -- loading runs the user's code; told to the pool
             return wire.UNLOADED, _unloaded(error), (now := monotonic()), now
         started = monotonic()

@@ -30,7 +30,7 @@ CONTROL = 3  # where the owner puts the control socket
 STATUS = struct.Struct("<i")  # as subprocess has it: exit code, or minus the signal's number
 SPAWN, END, BYE = "spawn", "end", "bye"
 MESSAGE_BYTES = 1 << 12
-FILES = 6  # that come with a spawn: socket, claims, quiet pipe, status pipe, stdout, stderr
+FILES = 7  # that come with a spawn: socket, claims, quiet pipe, arena, status pipe, stdout, stderr
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _LEFTOVERS_GRACE_SECONDS = 2.0  # of a crashed worker's children; orphans must be gone 5 s after the owner
@@ -113,7 +113,7 @@ class _Nursery:
         return bool(order[0] != BYE)
 
     def _spawn(self, files: list[int]) -> None:
-        status = files[3]
+        status = files[4]
         parent = os.getpid()
         try:
             pid = os.fork()
@@ -217,11 +217,11 @@ def _move_in(files: list[int]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     high = [_above(descriptor) for descriptor in files]
-    places = (loop.SOCKET, loop.CLAIMS, loop.QUIET, None, 1, 2)
+    places = (loop.SOCKET, loop.CLAIMS, loop.QUIET, loop.ARENA, None, 1, 2)
     for descriptor, place in zip(high, places, strict=True):
         if place is not None:
             os.dup2(descriptor, place, inheritable=place < CONTROL)
-    os.closerange(loop.QUIET + 1, 1 << 16)
+    os.closerange(loop.ARENA + 1, 1 << 16)
     sys.stdout.flush()
 
 

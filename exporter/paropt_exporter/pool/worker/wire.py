@@ -9,15 +9,18 @@ from typing import Any
 
 # To a worker: body length, kind. From a worker: body length, number of the task in its batch, kind, when it began and
 # ended, CPU and run-queue delay in seconds, CPU of the worker's whole life, peak memory in bytes.
-ORDER = struct.Struct("<IB")
-REPLY = struct.Struct("<IHBdddddQ")
+ORDER = struct.Struct("<QB")
+REPLY = struct.Struct("<QHBdddddQ")
 WHISPER = struct.Struct("<IHBdd")  # a reply of a batch: body length, number, kind, when the task began and ended
-ONE = struct.Struct("<IBB")  # length of the function's pickle, whether to measure in full, whether arguments are plain
+ONE = struct.Struct("<IBB")  # length of the function's pickle, whether to measure in full, how the arguments come
+SIZE = struct.Struct("<Q")  # of a body that lies in the arena
 
 PREPARE, TASK, BATCH = range(3)
+PICKLED, MARSHALLED, IN_ARENA = range(3)  # how the arguments come
 READY, REFUSED, PLAIN, VALUE, RAISED, LOST, UNLOADED, DONE = range(8)
 # READY: prepared; REFUSED: the initializer failed; PLAIN: a value that marshal takes, no body for None; LOST: result or
 # exception could not be pickled; UNLOADED: the task could not be unpickled and did not run; DONE: the batch is through.
+ARENA_MARK = 0x80  # added to a reply's kind: the body lies in the arena, what comes is its SIZE
 
 MOST_TASKS = 1000  # of a batch, so that none of its replies finds the pipe full
 CHUNK_BYTES = 1 << 16

@@ -1,0 +1,102 @@
+"""Settles the tasks of a worker process by what it said they came to."""
+
+from __future__ import annotations
+
+import marshal
+
+from paropt_exporter.errors import UnpicklableError
+from paropt_exporter.pool.processes.batches import SECONDS_PER_BYTE
+from paropt_exporter.pool.processes.crew import ProcessCrew
+from paropt_exporter.pool.processes.link import Frame
+from paropt_exporter.pool.processes.slot import ProcessSlot, ProcessTask
+from paropt_exporter.pool.worker import payload, wire
+
+Body = bytes | bytearray | memoryview
+
+_SHORTEST_MEASURED_SECONDS = 0.001  # shorter tasks are measured together, a batch at a time
+
+
+def settle_all(crew: ProcessCrew, slot: ProcessSlot, tasks: dict[int, ProcessTask], frames: list[Frame]) -> None:
+    """Settle what a batch came to. Most of its tasks are short and return something plain: they take the short way."""
+    tally, function, count, total = slot.tally, b"", 0, 0.0
+    for (size, index, kind, started, ended), body in frames:
+        seconds = ended - started
+        if kind != wire.PLAIN or seconds > _SHORTEST_MEASURED_SECONDS:
+            settle(crew, slot, tasks, (size, index, kind, started, ended, 0.0, 0.0, 0.0, 0), body)
+            continue
+        future, packed, _, _, _ = tasks.pop(index)
+        if packed[0] is not function:
+            crew.durations.learn(function, total, count)
+            function, count, total = packed[0], 0, 0.0
+        count += 1
+        total += seconds
+        tally.busy_seconds += seconds
+        future.started_seconds = started
+        tally.succeeded += 1
+        future.finish(marshal.loads(body) if size else None)
+    crew.durations.learn(function, total, count)
+
+
+def settle(crew: ProcessCrew, slot: ProcessSlot, tasks: dict[int, ProcessTask], head: wire.Head, body: Body) -> None:
+    """Settle one task; counted and out of the slot before its future settles."""
+    _, index, kind, started, ended, cpu, delay, _, memory = head
+    task = tasks.pop(index)
+    future, tally = task.future, slot.tally
+    seconds = ended - started
+    tally.busy_seconds += seconds
+    crew.durations.learn(task.packed[0], seconds + len(body) * SECONDS_PER_BYTE, 1)
+    future.started_seconds = started
+    if task.thorough or seconds > _SHORTEST_MEASURED_SECONDS:
+        future._usage = (slot.name, slot.pid, started, ended, cpu, delay, memory)
+    if kind == wire.PLAIN:
+        tally.succeeded += 1
+        future.finish(marshal.loads(body) if body else None)
+    elif kind == wire.VALUE:
+        try:
+            result = payload.loads(body)
+        except BaseException as error:  # noqa: BLE001 -- loading runs the user's code: that task's outcome
+            tally.failed += 1
+            future.fail(_untold(f"{task.future.label}: its result can't be loaded: {payload.describe(error)}", error))
+        else:
+            tally.succeeded += 1
+            future.finish(result)
+    elif kind != wire.UNLOADED or not _repack(crew, task, body):
+        tally.failed += 1
+        future.fail(_error_of(task, kind, body))
+
+
+def _error_of(task: ProcessTask, kind: int, body: Body) -> BaseException:
+    label = task.future.label
+    if kind == wire.RAISED:
+        try:
+            return payload.load_error(body)
+        except BaseException as error:  # noqa: BLE001 -- loading runs the user's code: that task's outcome
+            return _untold(f"{label}: its exception can't be loaded: {payload.describe(error)}", error)
+    text, detail = payload.loads(body)
+    if kind == wire.UNLOADED:
+        return UnpicklableError(f"{label}: the task can't be loaded in a worker: {text}")
+    return _untold(f"{label}: {text}", payload.RemoteTraceback(detail) if detail else None)
+
+
+def _untold(message: str, cause: BaseException | None) -> UnpicklableError:
+    error = UnpicklableError(message)
+    error.__cause__ = cause
+    return error
+
+
+def _repack(crew: ProcessCrew, task: ProcessTask, body: Body) -> bool:
+    """Queue a task again that could not be loaded for want of a module that only this process has. It never began."""
+    _, missing = payload.loads(body)
+    if not missing or task.repacked:
+        return False
+    try:
+        packed = crew.packer.by_value(task.packed, missing)
+    except Exception:  # noqa: BLE001 -- pickling runs the user's code; the error from the worker is the one to tell
+        return False
+    if packed is None:
+        return False
+    with crew.lock:
+        task.future.revert()
+        crew.queue.appendleft(task._replace(packed=packed, repacked=True))
+    crew.dispatch()
+    return True

@@ -1,0 +1,68 @@
+"""What a ProcessPool looks like from outside; its crew's lock is held meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+
+from paropt_exporter.pool import procfs
+from paropt_exporter.pool.ledger import Moment, Tally
+from paropt_exporter.pool.processes.slot import ProcessSlot, ProcessTask
+from paropt_exporter.records import RunningTask
+
+
+def add_up(slots: Sequence[ProcessSlot]) -> Tally:
+    """Return what the slots' tasks came to. For before `look`: a task that ends meanwhile is missed, not doubled."""
+    tally = Tally()
+    for slot in slots:
+        tally.add(slot.tally)
+    return tally
+
+
+def look(slots: Sequence[ProcessSlot], waiting: Sequence[ProcessTask], target: int) -> tuple[Moment, float]:
+    """Return what the slots do at this moment, and for how many seconds the busy ones have been at it."""
+    now = monotonic()
+    live = [slot for slot in slots if slot.ready_seconds is not None]
+    busy = [slot for slot in live if slot.ordered]
+    spent = _spent(busy)
+    moment = Moment(
+        target=target,
+        live=len(live),
+        busy=len(busy),
+        starting=len(slots) - len(live),
+        queued=len(waiting),
+        oldest_queued_age_seconds=max(0.0, now - waiting[0].queued_seconds) if waiting else 0.0,
+        slot_seconds=sum(slot.slot_seconds for slot in slots) + sum(now - (slot.ready_seconds or now) for slot in live),
+        cpu_seconds=sum(slot.cpu_seconds for slot in slots) + sum(cpu for cpu, _ in spent.values()),
+        run_delay_seconds=sum(slot.delay_seconds for slot in slots),
+        running=sum(len(slot.settling) for slot in live) + sum(len(slot.open) for slot in busy),
+    )
+    return moment, sum(max(0.0, now - slot.ordered_seconds) for slot in busy)
+
+
+def running(slots: Sequence[ProcessSlot]) -> tuple[RunningTask, ...]:
+    """List the tasks that workers are at: of a batch, the first that has not ended."""
+    busy = [slot for slot in slots if slot.ordered and slot.open]
+    spent = _spent(busy)
+    found = []
+    for slot in busy:
+        task = next(iter(tuple(slot.open.values())), None)
+        if task is not None:
+            cpu, memory = spent.get(slot.pid, (0.0, 0))
+            found.append(
+                RunningTask(
+                    label=task.future.label,
+                    worker=slot.name,
+                    started_seconds=slot.ordered_seconds,
+                    cpu_seconds=cpu,
+                    memory_bytes=memory,
+                )
+            )
+    return tuple(found)
+
+
+def _spent(slots: Sequence[ProcessSlot]) -> dict[int, tuple[float, int]]:
+    """Return what busy workers' trees have used since their last word, and their memory, by one walk over /proc."""
+    pids = {slot.pid: slot.cpu_base_seconds for slot in slots if slot.pid}
+    usage = procfs.trees_usage(set(pids)) if pids else {}
+    return {pid: (max(0.0, cpu - pids[pid]), memory) for pid, (cpu, memory) in usage.items()}
