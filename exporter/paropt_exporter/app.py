@@ -22,8 +22,9 @@ from paropt_exporter.config.lanes import select
 from paropt_exporter.control import InnerLoop, Order, Standing
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, pools_of
 from paropt_exporter.errors import UsageError
-from paropt_exporter.exposition import deliveries, textfile
+from paropt_exporter.exposition import address, deliveries, textfile
 from paropt_exporter.exposition.deliveries import Deliveries
+from paropt_exporter.exposition.protection import Open, Protected, ProtectionFile
 from paropt_exporter.exposition.server import Server, serve
 from paropt_exporter.history import History, Interrupted
 from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels
@@ -59,6 +60,8 @@ class Request:
     telemetry_path: str | None = None
     max_requests: int | None = None
     exporter_metrics: bool | None = None
+    web_config: Path | None = None
+    systemd_socket: bool = False
     push_url: str | None = None
     push_fail: bool = False
     push_instance: str | None = None
@@ -386,7 +389,14 @@ class Exporter:
             telemetry_path=request.telemetry_path or web.telemetry_path,
             max_requests=request.max_requests or web.max_requests or sys.maxsize,
             say=self._screen.say,
+            protected=self._protected(),
+            listeners=address.inherited(os.environ) if request.systemd_socket else None,
         )
+
+    def _protected(self) -> Protected:
+        named = self._config.web.config_file
+        path = self._request.web_config or (self._config.root / named if named is not None else None)
+        return ProtectionFile(path) if path is not None else Open()
 
     @property
     def _serves_on(self) -> bool:

@@ -115,6 +115,8 @@ def _run_lane(flags: argparse.Namespace) -> int:
         raise UsageError("--every repeats the lane and --once ends with it: give one of them")
     if flags.web_linger is not None and not once:
         raise UsageError("--web.linger waits for a scrape after --once: without --once the page is served on anyway")
+    if flags.web_systemd_socket and flags.web_listen_address:
+        raise UsageError("--web.systemd-socket takes the place of --web.listen-address: give one of them")
     request = Request(
         config_path=_config_path(flags),
         root=Path.cwd(),
@@ -130,6 +132,8 @@ def _run_lane(flags: argparse.Namespace) -> int:
         telemetry_path=flags.web_telemetry_path,
         max_requests=_count("--web.max-requests", flags.web_max_requests),
         exporter_metrics=False if flags.web_disable_exporter_metrics else None,
+        web_config=Path(flags.web_config_file) if flags.web_config_file is not None else None,
+        systemd_socket=flags.web_systemd_socket,
         push_url=flags.push_url,
         push_fail=flags.push_fail,
         push_instance=flags.push_instance,

@@ -84,6 +84,15 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="where to serve; may be repeated (default: 127.0.0.1:10178, or the next free port)",
     )
+    web.add_argument(
+        "--web.config.file", dest="web_config_file", metavar="FILE", help="TLS, basic authentication, headers"
+    )
+    web.add_argument(
+        "--web.systemd-socket",
+        dest="web_systemd_socket",
+        action="store_true",
+        help="serve on the sockets that systemd opened, in place of an address",
+    )
     web.add_argument("--web.telemetry-path", dest="web_telemetry_path", metavar="PATH", help="default: /metrics")
     web.add_argument(
         "--web.linger",

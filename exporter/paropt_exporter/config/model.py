@@ -283,6 +283,9 @@ class Web(Section):
         default=40, description="Requests served at once; more are refused with 503. 0: no limit."
     )
     disable_exporter_metrics: StrictBool = Field(default=False, description="Leave out process_* and python_* metrics.")
+    config_file: Text | None = Field(
+        default=None, description="A file with TLS, basic authentication and headers, as exporter-toolkit has it."
+    )
 
 
 class Push(Section):

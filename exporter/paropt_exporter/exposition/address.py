@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 
 from paropt_exporter.errors import UsageError
 
@@ -12,6 +13,7 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 10178
 DEFAULT_TRIES = 10  # ports from the default one on: a run must not fail for a port that nobody asked for
 _BACKLOG = 256
+_FIRST_INHERITED = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 _FORM = "expected HOST:PORT, :PORT or [IPV6]:PORT"
 
 
@@ -32,6 +34,19 @@ def listen(addresses: Sequence[str], *, say: Callable[[str], None]) -> list[sock
     return sockets
 
 
+def inherited(environment: MutableMapping[str, str]) -> list[socket.socket]:
+    """Return the listening sockets that systemd opened for this process.
+
+    Takes the variables that tell of them out of `environment`, and keeps the sockets from the commands that are run.
+    Raises UsageError where there are none.
+    """
+    addressee, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
+    environment.pop("LISTEN_FDNAMES", None)
+    if addressee != str(os.getpid()) or not count.isdecimal() or count == "0":
+        raise UsageError("--web.systemd-socket: systemd gave no socket to this process: start it by a .socket unit")
+    return [_taken_over(descriptor) for descriptor in range(_FIRST_INHERITED, _FIRST_INHERITED + int(count))]
+
+
 def parse(address: str) -> tuple[str, int]:
     """Split `host:port`, `:port` (every interface) or `[::1]:port`. Raises UsageError for anything else."""
     host, colon, port = address.rpartition(":")
@@ -45,8 +60,24 @@ def parse(address: str) -> tuple[str, int]:
 
 def text(listener: socket.socket) -> str:
     """Return where a socket listens, with the real port, as `host:port`."""
-    host, port = listener.getsockname()[:2]
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    host, port = name[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _taken_over(descriptor: int) -> socket.socket:
+    try:
+        listener = socket.socket(fileno=descriptor)
+        listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise UsageError(f"--web.systemd-socket: descriptor {descriptor}: {error.strerror}") from None
+    if not listening:
+        raise UsageError(f"--web.systemd-socket: descriptor {descriptor} does not listen: use ListenStream=, Accept=no")
+    listener.setblocking(False)
+    listener.set_inheritable(False)
+    return listener
 
 
 def _listen_by_default(say: Callable[[str], None]) -> socket.socket:

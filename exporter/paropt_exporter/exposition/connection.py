@@ -2,38 +2,75 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
-from contextlib import suppress
 from enum import Enum, auto
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from paropt_exporter.exposition.protection import Protection
+    from paropt_exporter.exposition.tls import TlsSocket
 
 _CHUNK_BYTES = 64 * 1024
 _DRAIN_SECONDS = 2.0
+_HANDSHAKE = b"\x16"  # the first byte of every TLS client
 
 
 class Phase(Enum):
     """Where a connection is; it only moves downwards."""
 
+    GREETING = auto()  # the TLS handshake
     READING = auto()
-    WAITING = auto()  # for its page to be rendered; its socket is not watched
+    WAITING = auto()  # for another thread: a password is compared, its page is rendered; its socket is not watched
     WRITING = auto()
     DRAINING = auto()  # the answer is sent; what the client still sends is thrown away
+
+
+class PlainText(Exception):
+    """The client speaks plain HTTP where TLS is expected."""
+
+
+class _Channel(Protocol):
+    """A non-blocking socket, plain or TLS. Raises BlockingIOError, which may say in `events` what it waits for."""
+
+    def fileno(self) -> int: ...
+    def recv(self, size: int, /) -> bytes: ...
+    def send(self, content: memoryview, /) -> int: ...
+    def shutdown(self, how: int, /) -> None: ...
+    def close(self) -> None: ...
 
 
 class Connection:
     """A non-blocking socket with its buffers; every method returns at once.
 
-    DRAINING is there because closing a socket with unread input makes the kernel reset the connection, and the client
-    may lose the answer: for example the 414 while it is still sending its 10 MB request line.
+    `events` is what a selector has to watch it for. DRAINING is there because closing a socket with unread input makes
+    the kernel reset the connection, and the client may lose the answer: for example the 414 while it is still sending
+    its 10 MB request line.
     """
 
-    __slots__ = ("_inbox", "_outbox", "_socket", "deadline_seconds", "head_only", "phase")
+    __slots__ = (
+        "_channel",
+        "_inbox",
+        "_outbox",
+        "_plain",
+        "_tls",
+        "deadline_seconds",
+        "events",
+        "head_only",
+        "phase",
+        "protection",
+    )
 
-    def __init__(self, accepted: socket.socket, *, deadline_seconds: float) -> None:
+    def __init__(self, accepted: socket.socket, *, deadline_seconds: float, protection: Protection) -> None:
         accepted.setblocking(False)
-        self._socket = accepted
+        self._plain = accepted
+        self._tls: TlsSocket | None = None
+        self._channel: _Channel = accepted
         self._inbox = bytearray()
         self._outbox = memoryview(b"")
-        self.phase = Phase.READING
+        self.protection = protection
+        self.phase = Phase.GREETING if protection.secure else Phase.READING
+        self.events = selectors.EVENT_READ
         self.deadline_seconds = deadline_seconds
         self.head_only = False
 
@@ -41,47 +78,79 @@ class Connection:
         return f"<Connection {self.phase.name} {len(self._inbox)} in, {len(self._outbox)} out>"
 
     def fileno(self) -> int:
-        return self._socket.fileno()
+        return self._channel.fileno()
+
+    def greet(self) -> None:
+        """Go on with the TLS handshake. Raises PlainText, OSError or EOFError where none is to be had."""
+        try:
+            if self._tls is None:
+                self._tls = self._channel = self._begun_tls()
+            self._tls.handshake()
+        except BlockingIOError as blocked:
+            self._wait_for(blocked, selectors.EVENT_READ)
+        else:
+            self.phase = Phase.READING
+            self.events = selectors.EVENT_READ
 
     def receive(self) -> bytes | None:
         """Return all that was received so far, None if there is nothing new. Raises EOFError at the client's end."""
         try:
-            chunk = self._socket.recv(_CHUNK_BYTES)
-        except BlockingIOError:
+            chunk = self._channel.recv(_CHUNK_BYTES)
+        except BlockingIOError as blocked:
+            self._wait_for(blocked, selectors.EVENT_READ)
             return None
         if not chunk:
             raise EOFError
+        self.events = selectors.EVENT_READ
         self._inbox += chunk
         return bytes(self._inbox)
 
     def wait(self) -> None:
-        """Keep the connection while its page is rendered."""
+        """Keep the connection while another thread works for it."""
         self.phase = Phase.WAITING
         self._inbox.clear()
 
     def reply(self, answer: bytes) -> None:
         """Begin to send an answer."""
         self.phase = Phase.WRITING
+        self.events = selectors.EVENT_WRITE
         self._inbox.clear()
         self._outbox = memoryview(answer)
 
     def send(self, *, now_seconds: float) -> None:
         """Send what the socket takes; the connection drains once all of it is sent."""
-        with suppress(BlockingIOError):
+        try:
             while self._outbox:
-                self._outbox = self._outbox[self._socket.send(self._outbox) :]
-        if not self._outbox:
-            self._outbox = memoryview(b"")
-            self.phase = Phase.DRAINING
-            self.deadline_seconds = min(self.deadline_seconds, now_seconds + _DRAIN_SECONDS)
-            self._socket.shutdown(socket.SHUT_WR)
+                self._outbox = self._outbox[self._channel.send(self._outbox) :]
+        except BlockingIOError as blocked:
+            self._wait_for(blocked, selectors.EVENT_WRITE)
+            return
+        self._outbox = memoryview(b"")
+        self.phase = Phase.DRAINING
+        self.events = selectors.EVENT_READ
+        self.deadline_seconds = min(self.deadline_seconds, now_seconds + _DRAIN_SECONDS)
+        self._channel.shutdown(socket.SHUT_WR)
 
     def drain(self) -> None:
         """Throw away what has come. Raises EOFError at the client's end."""
-        with suppress(BlockingIOError):
-            if not self._socket.recv(_CHUNK_BYTES):
+        try:
+            if not self._channel.recv(_CHUNK_BYTES):
                 raise EOFError
+        except BlockingIOError as blocked:
+            self._wait_for(blocked, selectors.EVENT_READ)
 
     def close(self) -> None:
         """End it at once."""
-        self._socket.close()
+        self._channel.close()
+
+    def _begun_tls(self) -> TlsSocket:
+        """Return TLS over the socket once the client has spoken: until then an idle one costs no TLS state."""
+        first = self._plain.recv(1, socket.MSG_PEEK)
+        if not first:
+            raise EOFError
+        if first != _HANDSHAKE or self.protection.secure is None:
+            raise PlainText
+        return self.protection.secure(self._plain)
+
+    def _wait_for(self, blocked: BlockingIOError, usual: int) -> None:
+        self.events = getattr(blocked, "events", usual)

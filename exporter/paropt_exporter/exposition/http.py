@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
@@ -82,16 +82,19 @@ def read(received: bytes) -> Request | None:
     return _parsed(head.decode("latin-1")) if end else None
 
 
-def written(answer: Answer, *, head_only: bool, now_seconds: float) -> bytes:
-    """Return the answer's bytes. `head_only`: the head as it would be with the body, which is left out."""
+def written(answer: Answer, *, head_only: bool, now_seconds: float, headers: Sequence[tuple[str, str]] = ()) -> bytes:
+    """Return the answer's bytes. `head_only`: the head as it would be with the body, which is left out.
+
+    `headers` are the site's own, on every answer.
+    """
+    others = [*answer.headers, *headers]
     lines = [
         f"HTTP/1.1 {answer.status.value} {answer.status.phrase}",
         f"Content-Type: {answer.content_type}",
         f"Content-Length: {len(answer.body)}",
         f"Date: {formatdate(now_seconds, usegmt=True)}",
         "Connection: close",
-        "X-Content-Type-Options: nosniff",
-        *(f"{name}: {value}" for name, value in answer.headers),
+        *(f"{name}: {value}" for name, value in dict([("X-Content-Type-Options", "nosniff"), *others]).items()),
     ]
     head = "\r\n".join([*lines, "", ""]).encode("latin-1")
     return head if head_only else head + answer.body

@@ -15,8 +15,10 @@ from threading import Thread
 
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.exposition import address, http
-from paropt_exporter.exposition.connection import Connection, Phase
-from paropt_exporter.exposition.http import Answer, BadRequest
+from paropt_exporter.exposition.connection import Connection, Phase, PlainText
+from paropt_exporter.exposition.http import Answer, BadRequest, Request
+from paropt_exporter.exposition.passwords import Passwords, credentials
+from paropt_exporter.exposition.protection import Open, Protected
 from paropt_exporter.exposition.render import PageSource, Renderer
 from paropt_exporter.exposition.site import Site
 
@@ -30,6 +32,9 @@ _REST_SECONDS = 1.0  # before accepting again when the process is out of descrip
 _ACCEPT_AT_ONCE = 64
 _LOCAL = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # nosec B104: where a person opens what listens everywhere
 _BUSY = Answer.text(HTTPStatus.SERVICE_UNAVAILABLE, "too many scrapes at once", ("Retry-After", "1"))
+_CHALLENGE = 'Basic realm="paropt-exporter", charset="UTF-8"'
+_UNAUTHORIZED = Answer.text(HTTPStatus.UNAUTHORIZED, "Unauthorized", ("WWW-Authenticate", _CHALLENGE))
+_NO_TLS = Answer.text(HTTPStatus.BAD_REQUEST, "this is HTTPS; plain HTTP is not spoken here")
 _OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -43,18 +48,21 @@ def serve(
     connection_seconds: float = CONNECTION_SECONDS,
     ready: Callable[[], bool] = lambda: True,
     say: Callable[[str], None] = lambda _: None,
+    protected: Protected | None = None,
+    listeners: Sequence[socket.socket] | None = None,
     clock: Clock | None = None,
 ) -> Server:
     """Listen and serve until `close()`.
 
-    No `addresses`: 127.0.0.1:10178, or the next free port of ten, and `say` is told so. Raises UsageError, one line,
-    if an address is malformed or can't be had.
+    No `addresses`: 127.0.0.1:10178, or the next free port of ten, and `say` is told so. `listeners`: sockets that do
+    listen, in place of any address. Raises UsageError, one line, if an address is malformed or can't be had.
     """
     site = Site(telemetry_path=telemetry_path, ready=ready)
     return Server(
-        address.listen(addresses, say=say),
+        listeners or address.listen(addresses, say=say),
         page,
         site,
+        protected or Open(),
         max_requests=max_requests,
         max_connections=max_connections,
         connection_seconds=connection_seconds,
@@ -65,11 +73,14 @@ def serve(
 class Server:
     """The endpoint.
 
-        listener -> accept -> READING -> Site --small page, 4xx, 503--> WRITING -> DRAINING -> closed
-                                          `--scrape--> WAITING -> Renderer --^
+        listener -> accept -> (GREETING: TLS) -> READING -> (WAITING: Passwords) -> Site
+          Site --small page, 4xx, 503--> WRITING -> DRAINING -> closed
+             `--scrape--> WAITING: Renderer --^
 
     Guarantees:
-    * One thread does all reading and writing and never blocks on a client; a second one renders.
+    * One thread does all reading and writing, and never blocks on a client; a second one renders, a third one compares
+      passwords that were not right before. Handshakes and passwords of some hold up no scrape of others.
+    * Nothing but 401 is told without the password, whatever the path; a connection lives under what held at its accept.
     * A connection lives for `connection_seconds` at most, however it spends them. Beyond `max_connections` the one
       that has idled longest is dropped for the new one, so a real scrape always finds a place.
     * At most `max_requests` scrapes wait for their page; the next ones get 503 at once.
@@ -81,6 +92,7 @@ class Server:
         listeners: Sequence[socket.socket],
         page: PageSource,
         site: Site,
+        protected: Protected,
         *,
         max_requests: int,
         max_connections: int,
@@ -88,22 +100,24 @@ class Server:
         clock: Clock,
     ) -> None:
         self.addresses = tuple(address.text(listener) for listener in listeners)
-        self._listeners, self._site, self._clock = tuple(listeners), site, clock
+        self._listeners, self._site, self._protected, self._clock = tuple(listeners), site, protected, clock
         self._max_requests, self._max_connections = max_requests, max_connections
         self._connection_seconds = connection_seconds
         # Of the serving thread alone; oldest connection first:
         self._connections: dict[Connection, None] = {}
-        self._waiting = 0
+        self._waiting = 0  # scrapes that wait for their page
+        self._comparing = 0  # requests that wait for their password to be compared
         self._selector = selectors.DefaultSelector()
         self._accept_after_seconds: float | None = None
-        # Appended to by the renderer and `close`, which then write to _waker; deque needs no lock for that.
-        self._rendered: deque[tuple[Connection, Answer]] = deque()
+        # Appended to by the other threads, which then write to _waker; deque needs no lock for that.
+        self._posted: deque[Callable[[], None]] = deque()
         self._closing = False
         self._wakeup, self._waker = socket.socketpair()
         for end in (self._wakeup, self._waker):
             end.setblocking(False)
-        self._selector.register(self._wakeup, selectors.EVENT_READ, self._take_rendered)
+        self._selector.register(self._wakeup, selectors.EVENT_READ, self._take_posted)
         self._listen()
+        self._passwords = Passwords()
         self._renderer = Renderer(page, self._deliver)
         self._thread = Thread(target=self._run, name="paropt-web", daemon=True)
         self._thread.start()
@@ -111,21 +125,29 @@ class Server:
     @property
     def url(self) -> str:
         """Where the first address serves metrics, as a person can open it."""
+        if self.addresses[0].startswith("unix:"):
+            return self.addresses[0]
+        scheme = "https" if self._protected.current().secure else "http"
         host, _, port = self.addresses[0].rpartition(":")
-        return f"http://{_LOCAL.get(host, host)}:{port}{self._site.telemetry_path}"
+        return f"{scheme}://{_LOCAL.get(host, host)}:{port}{self._site.telemetry_path}"
 
     def close(self) -> None:
         """Stop serving; answers on their way get two seconds. Blocks that long at most, and may be called again."""
         self._closing = True
         self._wake()
+        self._passwords.close(timeout_seconds=_CLOSE_SECONDS)
         self._renderer.close(timeout_seconds=_CLOSE_SECONDS)
         self._thread.join(2 * _CLOSE_SECONDS)
 
     def _deliver(self, token: object, answer: Answer) -> None:
         """Take a page from the renderer's thread over to ours."""
         if isinstance(token, Connection):
-            self._rendered.append((token, answer))
-            self._wake()
+            self._post(partial(self._take_page, token, answer))
+
+    def _post(self, act: Callable[[], None]) -> None:
+        """Have the serving thread do something soon; from any thread."""
+        self._posted.append(act)
+        self._wake()
 
     def _wake(self) -> None:
         with suppress(OSError):  # full: the thread is awake already; closed: it has ended
@@ -189,9 +211,10 @@ class Server:
                 accepted.close()
                 continue
             deadline_seconds = self._clock.monotonic() + self._connection_seconds
-            connection = Connection(accepted, deadline_seconds=deadline_seconds)
+            protection = self._protected.current()
+            connection = Connection(accepted, deadline_seconds=deadline_seconds, protection=protection)
             self._connections[connection] = None
-            self._selector.register(connection, selectors.EVENT_READ, partial(self._serve, connection))
+            self._watch(connection)
             self._serve(connection)
 
     def _rest(self, error: OSError) -> None:
@@ -203,7 +226,7 @@ class Server:
     def _make_room(self) -> bool:
         if len(self._connections) < self._max_connections:
             return True
-        for phases in ((Phase.READING, Phase.DRAINING), (Phase.WRITING,)):
+        for phases in ((Phase.GREETING, Phase.READING, Phase.DRAINING), (Phase.WRITING,)):
             oldest = next((each for each in self._connections if each.phase in phases), None)
             if oldest is not None:
                 self._drop(oldest)
@@ -211,22 +234,34 @@ class Server:
         return False
 
     def _serve(self, connection: Connection) -> None:
-        """Do what a connection is ready for; its faults end it and nothing else."""
+        """Do what a connection is ready for."""
+        self._safely(connection, partial(self._step, connection))
+
+    def _safely(self, connection: Connection, act: Callable[[], None]) -> None:
+        """Do something for a connection; its faults end it and nothing else."""
         try:
-            match connection.phase:
-                case Phase.READING:
-                    self._read(connection)
-                case Phase.WRITING:
-                    self._send(connection)
-                case Phase.DRAINING:
-                    connection.drain()
-                case Phase.WAITING:
-                    return
+            act()
+            self._rewatch(connection)
+        except PlainText:
+            self._reply(connection, _NO_TLS)
         except (OSError, EOFError):
             self._drop(connection)
         except Exception:  # the boundary of one connection: the others must not end with it
             log.exception("a connection failed")
             self._drop(connection)
+
+    def _step(self, connection: Connection) -> None:
+        match connection.phase:
+            case Phase.GREETING:
+                connection.greet()
+            case Phase.READING:
+                self._read(connection)
+            case Phase.WRITING:
+                connection.send(now_seconds=self._clock.monotonic())
+            case Phase.DRAINING:
+                connection.drain()
+            case Phase.WAITING:
+                return
 
     def _read(self, connection: Connection) -> None:
         received = connection.receive()
@@ -240,6 +275,33 @@ class Server:
         if request is None:
             return
         connection.head_only = request.head_only
+        users = connection.protection.users
+        claimed = credentials(request.headers.get("authorization", "")) if users else None
+        if not users or (claimed is not None and self._passwords.recognises(users, claimed)):
+            self._answer(connection, request)
+        elif claimed is None:
+            self._reply(connection, _UNAUTHORIZED)
+        elif self._comparing >= self._max_requests:
+            self._reply(connection, _BUSY)
+        else:
+            self._comparing += 1
+            self._park(connection)
+            self._passwords.check(users, claimed, partial(self._compared, connection, request))
+
+    def _compared(self, connection: Connection, request: Request, right: bool) -> None:
+        """Take a verdict from the passwords' thread over to ours."""
+        self._post(partial(self._judge, connection, request, right))
+
+    def _judge(self, connection: Connection, request: Request, right: bool) -> None:
+        self._comparing -= 1
+        if connection not in self._connections:
+            return
+        if right:
+            self._safely(connection, partial(self._answer, connection, request))
+        else:
+            self._reply(connection, _UNAUTHORIZED)
+
+    def _answer(self, connection: Connection, request: Request) -> None:
         answer = self._site.answer(request)
         if isinstance(answer, Answer):
             self._reply(connection, answer)
@@ -247,32 +309,51 @@ class Server:
             self._reply(connection, _BUSY)
         else:
             self._waiting += 1
-            connection.wait()
-            self._selector.unregister(connection)
+            self._park(connection)
             self._renderer.want(answer, connection)
 
-    def _take_rendered(self) -> None:
+    def _park(self, connection: Connection) -> None:
+        """Let a connection wait for another thread, unwatched."""
+        if connection.phase is not Phase.WAITING:
+            connection.wait()
+            self._selector.unregister(connection)
+
+    def _take_posted(self) -> None:
         with suppress(BlockingIOError):
             self._wakeup.recv(4096)
-        while self._rendered:
-            connection, answer = self._rendered.popleft()
-            self._waiting -= 1
-            if connection in self._connections:
-                connection.reply(self._written(connection, answer))
-                self._selector.register(connection, selectors.EVENT_WRITE, partial(self._serve, connection))
-                self._serve(connection)
+        while self._posted:
+            self._posted.popleft()()
+
+    def _take_page(self, connection: Connection, answer: Answer) -> None:
+        self._waiting -= 1
+        if connection in self._connections:
+            self._reply(connection, answer)
 
     def _reply(self, connection: Connection, answer: Answer) -> None:
+        """Begin to answer; what happens in sending ends this connection only."""
+        parked = connection.phase is Phase.WAITING
         connection.reply(self._written(connection, answer))
-        self._send(connection)
+        if parked:
+            self._watch(connection)
+        self._serve(connection)
 
     def _written(self, connection: Connection, answer: Answer) -> bytes:
-        return http.written(answer, head_only=connection.head_only, now_seconds=self._clock.wall())
+        return http.written(
+            answer,
+            head_only=connection.head_only,
+            now_seconds=self._clock.wall(),
+            headers=connection.protection.headers,
+        )
 
-    def _send(self, connection: Connection) -> None:
-        connection.send(now_seconds=self._clock.monotonic())
-        wanted = selectors.EVENT_WRITE if connection.phase is Phase.WRITING else selectors.EVENT_READ
-        self._selector.modify(connection, wanted, partial(self._serve, connection))
+    def _watch(self, connection: Connection) -> None:
+        self._selector.register(connection, connection.events, partial(self._serve, connection))
+
+    def _rewatch(self, connection: Connection) -> None:
+        """Watch for what the connection waits for now."""
+        if connection.phase is not Phase.WAITING and connection in self._connections:
+            key = self._selector.get_key(connection)
+            if key.events != connection.events:
+                self._selector.modify(connection, connection.events, key.data)
 
     def _drop(self, connection: Connection) -> None:
         if self._connections.pop(connection, self) is None:

@@ -1,0 +1,283 @@
+"""The endpoint under TLS and passwords: who gets in, who does not, and that neither holds up the others."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import threading
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from event_samples import StillClock
+from paropt_exporter.exposition import passwords
+from paropt_exporter.exposition.protection import ProtectionFile
+from paropt_exporter.exposition.server import Server, serve
+from secured import PASSWORD, Authority, hashed, web_config
+
+GUARD_SECONDS = 30.0
+PAGE = b"# a page\n" * 1000
+CLIENTS = "client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.pem"
+TLS = "cert_file: server.pem, key_file: server.key"
+
+
+class Page:
+    def render(self, accept: str) -> tuple[bytes, str]:
+        return PAGE, "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Endpoint:
+    """A server under test and its authority."""
+
+    def __init__(self, folder: Path, server: Server, authority: Authority) -> None:
+        self.folder, self.server, self.authority = folder, server, authority
+        self.port = int(server.addresses[0].rpartition(":")[2])
+
+    def ask(
+        self,
+        path: str = "/metrics",
+        *,
+        context: ssl.SSLContext | None = None,
+        login: str | None = None,
+        secure: bool = True,
+        method: str = "GET",
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        context = context or self.authority.client()
+        connection = (
+            http.client.HTTPSConnection("127.0.0.1", self.port, timeout=GUARD_SECONDS, context=context)
+            if secure
+            else http.client.HTTPConnection("127.0.0.1", self.port, timeout=GUARD_SECONDS)
+        )
+        headers = {"Authorization": f"Basic {b64encode(login.encode()).decode()}"} if login is not None else {}
+        with closing(connection):
+            connection.request(method, path, headers=headers)
+            response = connection.getresponse()
+            return response, response.read()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=GUARD_SECONDS)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Endpoint]]:
+    with ExitStack() as stack:
+
+        def started(text: str = f"tls_server_config: {{{TLS}}}", **arguments: object) -> Endpoint:
+            authority = Authority(tmp_path)
+            authority.issue("server")
+            protected = ProtectionFile(web_config(tmp_path, text))
+            server = serve(["127.0.0.1:0"], Page(), protected=protected, **arguments)  # type: ignore[arg-type]
+            stack.enter_context(closing(server))
+            return Endpoint(tmp_path, server, authority)
+
+        yield started
+
+
+def with_users(**users: str) -> str:
+    listed = ", ".join(f"{name}: {hash_}" for name, hash_ in users.items())
+    return f"basic_auth_users: {{{listed}}}"
+
+
+def test_metrics_are_served_over_tls_and_the_url_says_so(start: Callable[..., Endpoint]) -> None:
+    endpoint = start()
+    response, body = endpoint.ask()
+    assert (response.status, body) == (200, PAGE)
+    assert endpoint.server.url.startswith("https://127.0.0.1:")
+
+
+def test_a_large_page_comes_whole(start: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch) -> None:
+    large = b"x" * 20_000_000
+    monkeypatch.setattr(Page, "render", lambda self, accept: (large, "text/plain; version=0.0.4; charset=utf-8"))
+    assert start().ask()[1] == large
+
+
+def test_plain_http_is_told_that_this_is_https(start: Callable[..., Endpoint]) -> None:
+    response, body = start().ask(secure=False)
+    assert response.status == 400
+    assert b"HTTPS" in body
+
+
+def test_clients_that_stall_in_the_handshake_hold_up_nobody_and_end_at_their_deadline(
+    start: Callable[..., Endpoint],
+) -> None:
+    clock = StillClock()
+    endpoint = start(clock=clock)
+    with ExitStack() as stack:
+        silent, half = (stack.enter_context(endpoint.connect()) for _ in range(2))
+        half.sendall(b"\x16\x03\x01\x02\x00\x01\x00")
+        assert endpoint.ask()[0].status == 200
+        clock.advance(31.0)
+        for _ in range(2):
+            assert endpoint.ask("/-/healthy")[0].status == 200
+        for client in (silent, half):
+            assert ended(client)
+
+
+def ended(client: socket.socket) -> bool:
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_what_is_no_handshake_ends_that_connection_only(start: Callable[..., Endpoint]) -> None:
+    endpoint = start()
+    for noise in (b"\x16\x03\x01\x00\x05hello", b"\x16" + b"\xff" * 100_000):
+        with endpoint.connect() as client:
+            try:
+                client.sendall(noise)
+                while client.recv(4096):
+                    pass
+            except ConnectionResetError:
+                pass
+    assert endpoint.ask()[0].status == 200
+
+
+def test_a_thousand_idle_connections_leave_room_for_a_scrape(start: Callable[..., Endpoint]) -> None:
+    endpoint = start(max_connections=64)
+    with ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(endpoint.connect())
+        assert endpoint.ask()[0].status == 200
+
+
+def test_a_replaced_certificate_is_shown_to_new_connections(start: Callable[..., Endpoint]) -> None:
+    endpoint = start()
+    assert serial(endpoint) == serial(endpoint)
+    before = serial(endpoint)
+    endpoint.authority.issue("server")
+    assert serial(endpoint) != before
+
+
+def test_a_certificate_that_vanishes_goes_on_to_be_shown(start: Callable[..., Endpoint]) -> None:
+    endpoint = start()
+    before = serial(endpoint)
+    (endpoint.folder / "server.pem").unlink()
+    assert serial(endpoint) == before
+    assert endpoint.ask()[0].status == 200
+
+
+def serial(endpoint: Endpoint) -> object:
+    with endpoint.authority.client().wrap_socket(endpoint.connect(), server_hostname="localhost") as client:
+        certificate = client.getpeercert()
+        assert certificate
+        return certificate["serialNumber"]
+
+
+def test_only_the_versions_of_the_config_are_spoken(start: Callable[..., Endpoint]) -> None:
+    endpoint = start(f"tls_server_config: {{{TLS}, max_version: TLS12}}")
+    context = endpoint.authority.client()
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    with pytest.raises(ssl.SSLError):
+        endpoint.ask(context=context)
+    assert endpoint.ask()[0].status == 200
+
+
+def test_only_the_suites_of_the_config_are_spoken(start: Callable[..., Endpoint]) -> None:
+    suites = "cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]"
+    endpoint = start(f"tls_server_config: {{{TLS}, max_version: TLS12, {suites}}}")
+    context = endpoint.authority.client()
+    context.set_ciphers("ECDHE+AES128")
+    with pytest.raises(ssl.SSLError):
+        endpoint.ask(context=context)
+    assert endpoint.ask()[0].status == 200
+
+
+def test_a_client_shows_a_certificate_where_one_is_required(start: Callable[..., Endpoint], tmp_path: Path) -> None:
+    endpoint = start(f"tls_server_config: {{{TLS}, {CLIENTS}}}")
+    with pytest.raises(OSError):  # TLS 1.3 tells it late: an alert or a reset, as it comes
+        endpoint.ask()
+    own = endpoint.authority.issue("prometheus", "prometheus.example")
+    assert endpoint.ask(context=endpoint.authority.client(own))[0].status == 200
+
+
+def test_a_client_may_come_without_a_certificate_but_not_with_a_strangers(
+    start: Callable[..., Endpoint], tmp_path: Path
+) -> None:
+    endpoint = start(
+        f"tls_server_config: {{{TLS}, {CLIENTS.replace('RequireAndVerifyClientCert', 'VerifyClientCertIfGiven')}}}"
+    )
+    assert endpoint.ask()[0].status == 200
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    strangers = Authority(elsewhere).issue("prometheus", "prometheus.example")
+    with pytest.raises(OSError):
+        endpoint.ask(context=endpoint.authority.client(strangers))
+
+
+def test_only_the_allowed_names_come_in(start: Callable[..., Endpoint]) -> None:
+    endpoint = start(f"tls_server_config: {{{TLS}, {CLIENTS}, client_allowed_sans: [prometheus.example]}}")
+    right, wrong = (endpoint.authority.issue(name, f"{name}.example") for name in ("prometheus", "mallory"))
+    assert endpoint.ask(context=endpoint.authority.client(right))[0].status == 200
+    with pytest.raises(OSError):
+        endpoint.ask(context=endpoint.authority.client(wrong))
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/", "/-/healthy", "/-/ready", "/nowhere", "//", "/metrics/../"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_no_path_tells_anything_without_the_password(start: Callable[..., Endpoint], path: str, method: str) -> None:
+    endpoint = start(with_users(alice=hashed()))
+    response, body = endpoint.ask(path, secure=False, method=method)
+    assert (response.status, body) == (401, b"" if method == "HEAD" else b"Unauthorized\n")
+    assert response.headers["WWW-Authenticate"].startswith("Basic ")
+
+
+def test_the_password_opens_the_page_over_tls(start: Callable[..., Endpoint]) -> None:
+    endpoint = start(f"tls_server_config: {{{TLS}}}\n{with_users(alice=hashed())}")
+    for _ in range(2):
+        response, body = endpoint.ask(login=f"alice:{PASSWORD}")
+        assert (response.status, body) == (200, PAGE)
+    assert endpoint.ask("/nowhere", login=f"alice:{PASSWORD}")[0].status == 404
+
+
+@pytest.mark.parametrize("login", ["alice:", "alice:wrong", "bob:s3cret", ":", "alice", "alice:" + "x" * 10_000, "ü:ö"])
+def test_anything_else_is_401(start: Callable[..., Endpoint], login: str, caplog: pytest.LogCaptureFixture) -> None:
+    endpoint = start(with_users(alice=hashed()))
+    assert endpoint.ask(login=login, secure=False)[0].status == 401
+    assert caplog.text == ""
+
+
+def test_passwords_that_are_being_compared_hold_up_no_scrape_that_is_known(
+    start: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = start(with_users(alice=hashed()), max_requests=2)
+    known = f"alice:{PASSWORD}"
+    assert endpoint.ask(login=known, secure=False)[0].status == 200
+    comparing, go = threading.Semaphore(0), threading.Event()
+
+    def slow(password: bytes, hashed_password: str) -> bool:
+        comparing.release()
+        return go.wait(GUARD_SECONDS) and False
+
+    monkeypatch.setattr(passwords, "_matches", slow)
+    with ExitStack() as stack:
+        guesses = [stack.enter_context(endpoint.connect()) for _ in range(2)]
+        for guess in guesses:
+            guess.sendall(b"GET / HTTP/1.1\r\nAuthorization: Basic YTpi\r\n\r\n")
+        assert comparing.acquire(timeout=GUARD_SECONDS)
+        assert endpoint.ask(login=known, secure=False)[0].status == 200
+        assert endpoint.ask(login="a:c", secure=False)[0].status == 503
+        go.set()
+        for guess in guesses:
+            assert guess.recv(12) == b"HTTP/1.1 401"
+
+
+def test_headers_of_the_config_stand_in_every_answer(start: Callable[..., Endpoint]) -> None:
+    text = "http_server_config: {headers: {X-Frame-Options: deny, X-Content-Type-Options: nosniff}}"
+    endpoint = start(text)
+    for path in ("/metrics", "/nowhere"):
+        response, _ = endpoint.ask(path, secure=False)
+        assert response.headers.get_all("X-Frame-Options") == ["deny"]
+        assert response.headers.get_all("X-Content-Type-Options") == ["nosniff"]
+
+
+def test_closing_ends_the_threads(start: Callable[..., Endpoint]) -> None:
+    before = set(threading.enumerate())
+    endpoint = start(with_users(alice=hashed()))
+    endpoint.ask(login="a:b", secure=False)
+    endpoint.server.close()
+    assert set(threading.enumerate()) <= before

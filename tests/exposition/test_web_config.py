@@ -1,0 +1,101 @@
+"""The web config file: what exporter-toolkit takes is taken or refused clearly, and what it refuses is refused."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.errors import ConfigError
+from paropt_exporter.exposition import web_config
+from real_servers import program
+from secured import Authority, hashed
+
+USER_HASH = hashed()
+TLS = "cert_file: server.pem, key_file: server.key"
+CA = "client_ca_file: ca.pem"
+
+TAKEN = {
+    "empty": "",
+    "tls": f"tls_server_config: {{{TLS}}}",
+    "versions": f"tls_server_config: {{{TLS}, min_version: TLS13, max_version: TLS13}}",
+    "suites": f"tls_server_config: {{{TLS}, cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]}}",
+    "order": f"tls_server_config: {{{TLS}, prefer_server_cipher_suites: false, curve_preferences: [CurveP256]}}",
+    "clients": f"tls_server_config: {{{TLS}, {CA}, client_auth_type: RequireAndVerifyClientCert}}",
+    "clients at will": f"tls_server_config: {{{TLS}, {CA}, client_auth_type: VerifyClientCertIfGiven}}",
+    "users": f"basic_auth_users: {{alice: {USER_HASH}, 'bob smith': {USER_HASH}, 007: {USER_HASH}}}",
+    "http": "http_server_config: {http2: false, headers: {X-Frame-Options: deny, Content-Security-Policy: a b}}",
+    "quoted hash": f"basic_auth_users:\n  alice: '{USER_HASH}'\n",
+}
+REFUSED_BY_ALL = {
+    "unknown key": f"tls_server_config: {{{TLS}, certfile: a}}",
+    "unknown section": "tls_config: {}",
+    "a list": "[]",
+    "no key": "tls_server_config: {cert_file: server.pem}",
+    "no certificate": "tls_server_config: {key_file: server.key}",
+    "a password": "basic_auth_users: {alice: s3cret}",
+    "a header that is not known": "http_server_config: {headers: {Server: x}}",
+    "a header's value that is not allowed": "http_server_config: {headers: {X-Frame-Options: maybe}}",
+    "a version that is not known": f"tls_server_config: {{{TLS}, min_version: SSL3}}",
+    "a suite that is not known": f"tls_server_config: {{{TLS}, cipher_suites: [TLS_ECDHE]}}",
+    "an authority that is never asked": f"tls_server_config: {{{TLS}, client_ca_file: ca.pem}}",
+    "no yaml": "tls_server_config: {",
+}
+NOT_HONOURED = {
+    "TLS10": f"tls_server_config: {{{TLS}, min_version: TLS10}}",
+    "RequestClientCert": f"tls_server_config: {{{TLS}, client_auth_type: RequestClientCert}}",
+    "RequireAnyClientCert": f"tls_server_config: {{{TLS}, client_auth_type: RequireAnyClientCert}}",
+    "curve_preferences": f"tls_server_config: {{{TLS}, curve_preferences: [CurveP256, X25519]}}",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Authority(tmp_path).issue("server")
+    return tmp_path
+
+
+def promtool_takes(path: Path) -> bool:
+    return subprocess.run([program("promtool"), "check", "web-config", path], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("text", TAKEN.values(), ids=TAKEN)
+def test_what_promtool_takes_is_taken(folder: Path, text: str) -> None:
+    path = folder / "web.yml"
+    path.write_text(text)
+    assert promtool_takes(path)
+    web_config.read(path)
+
+
+@pytest.mark.parametrize("text", REFUSED_BY_ALL.values(), ids=REFUSED_BY_ALL)
+def test_what_promtool_refuses_is_refused_with_its_place(folder: Path, text: str) -> None:
+    path = folder / "web.yml"
+    path.write_text(text)
+    assert not promtool_takes(path)
+    with pytest.raises(ConfigError, match=r"web\.yml:\d+:\d+: "):
+        web_config.read(path)
+
+
+@pytest.mark.parametrize(("what", "text"), NOT_HONOURED.items(), ids=NOT_HONOURED)
+def test_what_can_not_be_honoured_is_refused_and_says_so(folder: Path, what: str, text: str) -> None:
+    path = folder / "web.yml"
+    path.write_text(text)
+    assert promtool_takes(path)
+    with pytest.raises(ConfigError, match=f"{what}.*can't be honoured"):
+        web_config.read(path)
+
+
+def test_every_fault_is_told_at_once_and_no_password_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text("tls_server_config: {key: x, min_version: 1}\nbasic_auth_users: {a: s3cret, b: [s3cret]}\nz: 1\n")
+    with pytest.raises(ConfigError) as caught:
+        web_config.read(path)
+    assert len(caught.value.faults) == 5
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["gone.yml", "."])
+def test_a_file_that_can_not_be_read_is_one_fault(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="can't be read"):
+        web_config.read(tmp_path / name)
