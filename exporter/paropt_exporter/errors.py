@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor
+from pickle import PicklingError
 
 
 class ParoptError(Exception):
@@ -68,5 +69,5 @@ class TaskStopped(ParoptError):
     """A running task was ended from outside: its time limit, a fail-fast lane or the user."""
 
 
-class UnpicklableError(ParoptError):
+class UnpicklableError(ParoptError, PicklingError):
     """A task, its result or its exception can't travel to or from a worker process."""

@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, as_completed, wait
+from concurrent.futures import BrokenExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -210,29 +211,26 @@ def slow_for_once(path: str, fifo: str, number: int) -> None:
         append(path, str(number))
 
 
-def test_random_kills_lose_nothing_and_settle_nothing_twice() -> None:
+def test_a_hundred_random_kills_lose_nothing_and_settle_nothing_twice() -> None:
     random.seed(7)
-    done = threading.Event()
+    settled: Counter[int] = Counter()
     with ProcessPool(3) as pool:
         nursery = pool.submit(os.getppid).result(HANG_SECONDS)
-
-        def kill() -> None:
-            while not done.wait(0.03):
-                with contextlib.suppress(ProcessLookupError, IndexError):
-                    os.kill(random.choice(children(nursery)), signal.SIGKILL)
-
-        killer = threading.Thread(target=kill)
-        killer.start()
-        futures = [pool.submit(spin, 0.002) for _ in range(600)]
-        settled = sum(1 for _ in as_completed(futures, HANG_SECONDS))
-        done.set()
-        killer.join()
-        errors = [future.exception() for future in futures]
+        futures = [pool.submit(spin, 0.002) for _ in range(2000)]
+        for future in futures:
+            future.add_done_callback(lambda future: settled.update([id(future)]))
+        for _ in range(100):
+            with contextlib.suppress(ProcessLookupError, IndexError):
+                os.kill(random.choice(children(nursery)), signal.SIGKILL)
+            assert eventually(lambda: pool.live == 3)
+        wait(futures, HANG_SECONDS)
+        errors = [future.exception(0) for future in futures]
         found = pool.statistics()
-    assert settled == 600
     assert all(error is None or isinstance(error, WorkerDied) for error in errors)
-    assert found.finished["success"] + found.finished["error"] == 601
-    assert found.finished["error"] == sum(error is not None for error in errors)
+    assert sorted(settled) == sorted(map(id, futures))
+    assert set(settled.values()) == {1}
+    assert found.finished["error"] == sum(error is not None for error in errors) > 0
+    assert found.finished["success"] + found.finished["error"] == 2001
 
 
 def test_stopping_a_running_task_ends_its_worker_and_what_it_started(pool: ProcessPool, fifo: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 import weakref
 from typing import Protocol
 
@@ -50,5 +51,6 @@ def _in_forked_child() -> None:
     NURSERIES.forget()
 
 
-atexit.register(_at_exit)
+# As the standard library's executors: before atexit's functions, which may not submit any more.
+getattr(threading, "_register_atexit", atexit.register)(_at_exit)
 os.register_at_fork(after_in_child=_in_forked_child)

@@ -21,7 +21,7 @@ from paropt_exporter.pool.processes import view
 from paropt_exporter.pool.processes.batches import Durations, take
 from paropt_exporter.pool.processes.link import ProcessLink
 from paropt_exporter.pool.processes.slot import ProcessSlot, ProcessTask
-from paropt_exporter.pool.worker import payload, wire
+from paropt_exporter.pool.worker import family, payload, wire
 from paropt_exporter.records import PoolStatistics, RunningTask
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,8 @@ class ProcessCrew:
         self.ledger = Ledger(name)
         self.queue: deque[ProcessTask] = deque()
         self.packer = payload.Packer()
-        self._initializer = payload.pack_initializer(initializer, initargs) if initializer else b""
+        self._initializer, self._initargs = initializer, initargs
+        self._pack_initializer()  # what can't travel is told to whoever makes the pool
         self.durations = Durations()
         self.lock = threading.RLock()  # guards: everything below, and the slots' states
         self.target = 0
@@ -240,7 +241,12 @@ class ProcessCrew:
         except OSError:
             directory = "/"
         path = [os.fspath(entry) for entry in sys.path]
-        return marshal.dumps((path, directory, dict(os.environb), list(sys.argv), self._initializer))
+        kin = family.key(), family.tracker() is not None
+        return marshal.dumps((path, directory, dict(os.environb), list(sys.argv), *kin, *self._pack_initializer()))
+
+    def _pack_initializer(self) -> tuple[bytes, payload.Arguments]:
+        """Pickle the initializer, anew for each worker: a descriptor among its arguments can be fetched once."""
+        return self.packer.pack(self._initializer, self._initargs, {}) if self._initializer else (b"", b"")
 
     def give_up(self, error: BaseException) -> None:
         """End a pool whose workers can't begin, if none is left that can: what waits gets the cause."""
@@ -267,7 +273,7 @@ class ProcessCrew:
             if not self.closed:
                 self.closed = self.wakeable = True
                 self._refusal = RuntimeError(refusal)
-            left = self._drain() if cancel_futures else []
+            left = self._drain(keep=self._free()) if cancel_futures else []
             idle, self._idle = self._idle, []
             if not self.queue:
                 idle += [slot for slot in self._slots if slot.ready_seconds is None]
@@ -279,8 +285,12 @@ class ProcessCrew:
             with self.lock:
                 self.ledger.gone.cancelled += 1
 
-    def _drain(self) -> list[ProcessTask]:
-        return [self.queue.popleft() for _ in range(len(self.queue))]
+    def _free(self) -> int:
+        """Count workers that hold nothing: the tasks that they are about to take, or to start with, have begun."""
+        return sum(not slot.ordered and not slot.leaving for slot in self._slots)
+
+    def _drain(self, *, keep: int = 0) -> list[ProcessTask]:
+        return [self.queue.pop() for _ in range(len(self.queue) - keep)][::-1]
 
     def join(self) -> None:
         for thread in tuple(self._threads):

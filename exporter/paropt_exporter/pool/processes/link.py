@@ -8,10 +8,12 @@ import marshal
 import os
 import select
 import socket
+from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 
 from paropt_exporter.pool.processes.nurseries import Nurseries
-from paropt_exporter.pool.worker import nursery, payload, wire
+from paropt_exporter.pool.worker import family, nursery, payload, wire
 from paropt_exporter.pool.worker.arena import LARGE_BYTES, Arena
 
 _PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
@@ -39,8 +41,8 @@ class ProcessLink:
             shared = os.memfd_create("paropt-arena")
             self._open.append(shared)
             self._arena = Arena(shared)
-            with theirs, _standard_streams() as (out, err):
-                nurseries.spawn((theirs.fileno(), self._claims, quiet, shared, status, out, err))
+            with theirs, _lent() as (out, err, tracker):
+                nurseries.spawn((theirs.fileno(), self._claims, quiet, shared, status, out, err, tracker))
         except BaseException:  # nothing may leave what was opened behind; raised again
             self.close()
             raise
@@ -48,6 +50,8 @@ class ProcessLink:
             self._open.remove(descriptor)
             os.close(descriptor)
         self._socket.setblocking(False)
+        self.mute_seconds: float | None = None  # since when the worker's end is closed; None also when that was seen to
+        self._heard_out = False
         self._loud = wire.Assembler(wire.REPLY)
         self._low = wire.Assembler(wire.WHISPER)
         self._poll = select.poll()
@@ -116,6 +120,8 @@ class ProcessLink:
 
     def flush(self) -> None:
         """Send more of what is left, and have `wait` tell when there is room for the rest."""
+        if self._heard_out:
+            return
         while self._outbox:
             try:
                 sent = self._socket.send(self._outbox[0])
@@ -156,8 +162,10 @@ class ProcessLink:
                 frames += self._loud.feed(self._socket.recv(wire.CHUNK_BYTES))
         except OSError:
             pass  # nothing more at the moment, or nothing more ever: then its status comes
-        if not frames and self._at_end():
-            self._poll.modify(self._socket, 0)  # the end of file would wake us for ever
+        if not frames and not self._heard_out and self._at_end():
+            self._heard_out = True
+            self.mute_seconds = monotonic()
+            self._poll.unregister(self._socket)  # its end would wake us for ever
         return frames
 
     def _at_end(self) -> bool:
@@ -208,11 +216,11 @@ class ProcessLink:
 
 
 @contextlib.contextmanager
-def _standard_streams() -> Any:
-    """Lend the worker what this process has as standard output and error at the moment, or nothing."""
+def _lent() -> Iterator[tuple[int, ...]]:
+    """Lend the worker this process's standard output and error and resource tracker, or nothing in their place."""
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
-        yield tuple(descriptor if _is_open(descriptor) else nothing for descriptor in (1, 2))
+        yield tuple(nothing if lent is None or not _is_open(lent) else lent for lent in (1, 2, family.tracker()))
     finally:
         os.close(nothing)
 

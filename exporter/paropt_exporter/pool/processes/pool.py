@@ -5,9 +5,8 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from multiprocessing.context import BaseContext
 from time import monotonic
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from paropt_exporter import host
 from paropt_exporter.errors import UnpicklableError
@@ -17,6 +16,9 @@ from paropt_exporter.pool.processes.crew import ProcessCrew
 from paropt_exporter.pool.processes.serving import serve
 from paropt_exporter.pool.processes.slot import ProcessTask
 from paropt_exporter.records import PoolStatistics, RunningTask
+
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,7 +45,6 @@ class ProcessPool(Executor):
         max_tasks_per_child: int | None = None,
         name: str = "processes",
     ) -> None:
-        del mp_context  # nothing is left to choose: see above
         if max_workers is None:
             max_workers = host.workers()
         if max_workers <= 0:
@@ -55,6 +56,8 @@ class ProcessPool(Executor):
                 raise TypeError("max_tasks_per_child must be an integer")
             if max_tasks_per_child <= 0:
                 raise ValueError("max_tasks_per_child must be >= 1")
+            if mp_context is not None and mp_context.get_start_method(allow_none=False) == "fork":
+                raise ValueError("max_tasks_per_child is incompatible with the 'fork' start method of mp_context")
         self._crew = crew = ProcessCrew(name, initializer, initargs, max_tasks_per_child, serve)
         self._pack, self._append = crew.packer.pack, crew.queue.append
         # A pool that is dropped without a shutdown lets its workers end what was submitted, then go.

@@ -10,21 +10,22 @@ import signal
 import threading
 from time import monotonic
 
-from paropt_exporter.errors import WorkerDied
+from paropt_exporter.errors import UnpicklableError, WorkerDied
 from paropt_exporter.pool import lifetime
 from paropt_exporter.pool.processes.crew import ProcessCrew
 from paropt_exporter.pool.processes.link import Frame, ProcessLink
 from paropt_exporter.pool.processes.settling import Body, settle, settle_all
 from paropt_exporter.pool.processes.slot import ProcessSlot
 from paropt_exporter.pool.worker import payload, wire
+from paropt_exporter.pool.worker.nursery import NOT_FORKED
 
 log = logging.getLogger(__name__)
 
 _OVERDUE_SECONDS = 0.01  # ten times what a batch should take: no stall of the machine, a task that is slow for once
+_MUTE_SECONDS = 1.0  # between a worker's closing its line, which only a task of the user's does, and its end
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 5.0
-_SHORTEST_MEASURED_SECONDS = 0.001  # shorter tasks are measured together, a batch at a time
-_HOPELESS = 3  # processes in a row that ended before they could begin: the fault is in what they begin with
-_HOPELESS_KILLED = 10  # the same, where somebody killed them: the fault may be somebody else's, and pass
+_HOPELESS = 3  # processes in a row that ended by themselves before they could begin: the fault is in how they begin
+_HOPELESS_STARTS = 10  # tries in a row, over some 20 s, without a process or with one that was killed: it may pass
 
 
 def serve(crew: ProcessCrew, slot: ProcessSlot) -> None:
@@ -54,10 +55,10 @@ def _answer(slot: ProcessSlot) -> None:
 
 def _start(crew: ProcessCrew, slot: ProcessSlot) -> bool:
     try:
+        preparation = crew.preparation()
         link = ProcessLink(lifetime.NURSERIES)
-    except OSError as error:
-        slot.failures += 1
-        log.warning("a worker could not be started", extra={"pool": crew.ledger.name, "err": str(error)})
+    except (OSError, UnpicklableError) as error:
+        _not_started(crew, slot, error)
         return False
     link.watch(slot.call)
     with crew.lock:
@@ -65,15 +66,23 @@ def _start(crew: ProcessCrew, slot: ProcessSlot) -> bool:
         slot.recycling = False
         if slot.leaving:
             link.dismiss()
-    link.prepare(crew.preparation())
+    link.prepare(preparation)
     return True
+
+
+def _not_started(crew: ProcessCrew, slot: ProcessSlot, error: Exception) -> None:
+    """Say that the system won't give a worker now; `_pause` comes before the next try."""
+    slot.failures += 1
+    log.warning("a worker could not be started", extra={"pool": crew.ledger.name, "err": str(error)})
+    if slot.failures >= _HOPELESS_STARTS:
+        crew.give_up(error)
 
 
 def _converse(crew: ProcessCrew, slot: ProcessSlot) -> None:
     link = slot.link
     assert link is not None
     while True:
-        ready = link.wait(_patience_seconds(slot))
+        ready = link.wait(_patience_seconds(slot, link))
         if link.said(ready):
             _hear(crew, slot, link, link.replies())
         if slot.call in ready:
@@ -82,19 +91,25 @@ def _converse(crew: ProcessCrew, slot: ProcessSlot) -> None:
         if link.ended(ready):
             _bury(crew, slot, link)
             return
-        if _patience_seconds(slot) == 0.0:
+        if _patience_seconds(slot, link) == 0.0:
             _hurry(crew, slot, link)
 
 
-def _patience_seconds(slot: ProcessSlot) -> float | None:
+def _patience_seconds(slot: ProcessSlot, link: ProcessLink) -> float | None:
     """Return how long the batch at hand may still take; None when there is nothing to be done about it."""
+    if link.mute_seconds is not None and slot.ordered:
+        return max(0.0, link.mute_seconds + _MUTE_SECONDS - monotonic())
     if not slot.ordered or not slot.batched or slot.overdue:
         return None
     return max(0.0, slot.ordered_seconds + _OVERDUE_SECONDS - monotonic())
 
 
 def _hurry(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
-    """Settle what an overdue batch has behind it, and let others have what it has not begun."""
+    """Settle what an overdue batch has behind it, let others have what it has not begun; end a worker gone mute."""
+    if link.mute_seconds is not None:
+        link.mute_seconds = None
+        lifetime.NURSERIES.end(slot.pid, 0.0)
+        return
     slot.overdue = True
     settle_all(crew, slot, slot.open, link.whispers())
     with crew.lock:
@@ -111,7 +126,7 @@ def _hear(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, frames: list[
                 slot.ready(int(body), monotonic())
             free = True
         elif kind == wire.REFUSED:
-            slot.refusal = payload.load_any_error(body)
+            _take_refusal(crew, slot, payload.load_any_error(body))
         else:
             _account(slot, head)
             slot.failures = 0
@@ -145,6 +160,14 @@ def _succeed(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
     settle_all(crew, slot, slot.settling, ended)
 
 
+def _take_refusal(crew: ProcessCrew, slot: ProcessSlot, error: BaseException) -> None:
+    """Keep why the initializer failed; try again at once if all it lacked was a module that only this process has."""
+    slot.refusal = error
+    if isinstance(error, ModuleNotFoundError) and not slot.taught and crew.packer.learn(error.name or ""):
+        with crew.lock:
+            slot.taught = slot.recycling = True
+
+
 def _account(slot: ProcessSlot, head: wire.Head) -> None:
     slot.cpu_seconds += head[5]
     slot.delay_seconds += head[6]
@@ -156,13 +179,14 @@ def _bury(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
     settle_all(crew, slot, slot.open, link.whispers())
     _hear(crew, slot, link, link.last_words())
     code = link.exit_code()
+    unforked = OSError(code - NOT_FORKED, os.strerror(code - NOT_FORKED)) if code and code >= NOT_FORKED else None
     with crew.lock:
         crew.reclaim(slot)
         lost = list(slot.open.values())
         message = _cause_of_death(slot, code)
         began, asked = slot.ready_seconds is not None, slot.leaving or slot.recycling
         cause = _death(slot, code, began=began)
-        if lost or not asked:
+        if lost or not (asked or unforked):
             crew.ledger.deaths[cause] += 1
         slot.gone(monotonic())
         crew.unlist(slot)
@@ -174,12 +198,14 @@ def _bury(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
             slot.tally.errors += 1
         else:
             slot.tally.cancelled += 1
-    if not asked and not lost:
+    if unforked is not None:
+        _not_started(crew, slot, unforked)
+    elif not asked and not lost:
         slot.failures += 1
         log.warning("a worker died", extra={"pool": crew.ledger.name, "worker": slot.name, "err": message})
-    killed = code in (-signal.SIGKILL, -signal.SIGTERM)
-    if not began and slot.failures >= (_HOPELESS_KILLED if killed else _HOPELESS):
-        crew.give_up(slot.refusal or WorkerDied(message, code))
+        killed = code in (-signal.SIGKILL, -signal.SIGTERM)  # by somebody else, perhaps
+        if not began and slot.failures >= (_HOPELESS_STARTS if killed else _HOPELESS):
+            crew.give_up(slot.refusal or WorkerDied(message, code))
     crew.dispatch()
 
 

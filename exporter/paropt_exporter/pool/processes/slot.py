@@ -31,7 +31,7 @@ class ProcessSlot:
     __slots__ = (
         "batched", "call", "cpu_base_seconds", "cpu_seconds", "delay_seconds", "failures", "leaving", "link", "name",
         "open", "ordered", "ordered_seconds", "overdue", "pid", "ready_seconds", "recycling", "refusal", "settling",
-        "size", "slot_seconds", "stopping", "taken", "tally",
+        "size", "slot_seconds", "stopping", "taken", "tally", "taught",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -45,6 +45,7 @@ class ProcessSlot:
         self.ordered = False  # whether the worker has a batch that it has not said to be through
         self.batched = False  # whether that batch is through with a word of its own
         self.refusal: BaseException | None = None  # the initializer's last error
+        self.taught = False  # whether a module that the initializer lacked goes by value now
         self.taken = 0  # tasks that this process was given
         self.ordered_seconds = 0.0
         self.overdue = False

@@ -243,7 +243,7 @@ class ThreadCrew:
             if not self.closed:
                 self.closed = self.wakeable = True
                 self._refusal = RuntimeError(refusal)
-            left = self._drain() if cancel_futures else []
+            left = self._drain(keep=sum(slot.task is None for slot in self._slots)) if cancel_futures else []
             idle, self._idle = self._idle, []
         for slot in idle:
             slot.parker.release()
@@ -268,10 +268,14 @@ class ThreadCrew:
         if share.waiting():
             self._cancel(share)
 
-    def _drain(self) -> list[Task | Share]:
-        left = []
+    def _drain(self, *, keep: int = 0) -> list[Task | Share]:
+        """Empty the queue but for the tasks that free threads are about to take: those have begun."""
+        kept: list[Task | Share] = []
+        left: list[Task | Share] = []
         while self.queue:
-            left.append(self.queue.popleft())
+            item = self.queue.popleft()
+            (kept if isinstance(item, tuple) and len(kept) < keep else left).append(item)
+        self.queue.extend(kept)
         return left
 
     def _cancel(self, item: Task | Share) -> None:

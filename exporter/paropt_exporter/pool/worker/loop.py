@@ -11,11 +11,12 @@ from collections.abc import Callable
 from time import monotonic, process_time
 from typing import Any
 
-from paropt_exporter.pool.worker import measure, payload, wire
+from paropt_exporter.pool.worker import family, measure, payload, wire
 from paropt_exporter.pool.worker.arena import LARGE_BYTES, Arena
 
-# Where the nursery puts a worker's ends: socket to its pool, claims, pipe for results of a batch, shared memory.
-SOCKET, CLAIMS, QUIET, ARENA = 3, 4, 5, 6
+# Where the nursery puts a worker's ends: socket to its pool, claims, pipe for results of a batch, shared memory, and
+# multiprocessing's resource tracker, where the owner has one.
+SOCKET, CLAIMS, QUIET, ARENA, TRACKER = 3, 4, 5, 6, 7
 
 # Child processes and run-queue delay are looked at only when a batch lasted long enough to have any worth counting.
 _WORTH_A_LOOK_SECONDS = 0.001
@@ -81,15 +82,15 @@ class _Worker:
         return self._frames.pop(0)
 
     def _prepare(self, body: bytes | bytearray) -> bool:
-        path, directory, environment, arguments, initializer = marshal.loads(body)
+        path, directory, environment, arguments, key, tracked, *initializer = marshal.loads(body)
         sys.path[:], sys.argv[:] = path, arguments
         os.environ.clear()
         os.environb.update(environment)
         try:
             os.chdir(directory)
-            if initializer:
-                function, parameters = payload.loads(initializer)
-                function(*parameters)
+            if key:
+                family.join(key, TRACKER if tracked else None)
+            _initialize(*initializer)
         except BaseException as error:  # noqa: BLE001 -- a user's initializer; told to the pool
             self._say(0, wire.REFUSED, payload.dump_error(error)[0])
             return False
@@ -160,9 +161,12 @@ class _Worker:
             return wire.PLAIN, marshal.dumps(result), started, ended
         try:
             return wire.VALUE, payload.dumps(result), started, ended
-        except BaseException as error:  # noqa: BLE001 -- pickling runs the user's code
+        except Exception as error:  # noqa: BLE001 -- pickling runs the user's code
             packed = payload.dumps((f"its result could not be sent back: {payload.describe(error)}", ""))
             return wire.LOST, packed, started, ended
+        except BaseException as error:  # noqa: BLE001 -- an exit is the task's own, wherever it comes from
+            packed, whole = payload.dump_error(error)
+            return (wire.RAISED if whole else wire.LOST), packed, started, ended
 
     def _load(self, packed: bytes) -> Callable[..., Any]:
         began = process_time()
@@ -215,6 +219,13 @@ class _Worker:
             wire.send_all(self._connection, head, body)
         else:
             self._connection.sendall(head)
+
+
+def _initialize(function: bytes, arguments: payload.Arguments) -> None:
+    if function:
+        call, _ = payload.load_function(function)
+        positional, _ = payload.load_arguments(arguments)
+        call(*positional)
 
 
 def _unloaded(error: BaseException) -> bytes:

@@ -27,10 +27,11 @@ import time
 from paropt_exporter.pool.worker import loop
 
 CONTROL = 3  # where the owner puts the control socket
-STATUS = struct.Struct("<i")  # as subprocess has it: exit code, or minus the signal's number
+STATUS = struct.Struct("<i")  # as subprocess has it: exit code, or minus the signal's number; or NOT_FORKED + errno
+NOT_FORKED = 1 << 16
 SPAWN, END, BYE = "spawn", "end", "bye"
 MESSAGE_BYTES = 1 << 12
-FILES = 7  # that come with a spawn: socket, claims, quiet pipe, arena, status pipe, stdout, stderr
+FILES = 8  # that come with a spawn: socket, claims, quiet pipe, arena, status pipe, stdout, stderr, resource tracker
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _LEFTOVERS_GRACE_SECONDS = 2.0  # of a crashed worker's children; orphans must be gone 5 s after the owner
@@ -106,8 +107,11 @@ class _Nursery:
             self._kill_everything()
             return False
         order = marshal.loads(message)
-        if order[0] == SPAWN:
+        if order[0] == SPAWN and len(files) == FILES:
             self._spawn(files)
+        elif order[0] == SPAWN:  # descriptors are used up: the pipe's end tells the owner
+            for descriptor in files:
+                os.close(descriptor)
         elif order[0] == END:
             self._end(order[1], order[2])
         return bool(order[0] != BYE)
@@ -117,8 +121,10 @@ class _Nursery:
         parent = os.getpid()
         try:
             pid = os.fork()
-        except OSError:
-            pid = -1  # the pipe's end tells the owner
+        except OSError as error:
+            pid = -1
+            with contextlib.suppress(OSError):
+                os.write(status, STATUS.pack(NOT_FORKED + (error.errno or 0)))
         if pid == 0:
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != parent:
@@ -217,11 +223,11 @@ def _move_in(files: list[int]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     high = [_above(descriptor) for descriptor in files]
-    places = (loop.SOCKET, loop.CLAIMS, loop.QUIET, loop.ARENA, None, 1, 2)
+    places = (loop.SOCKET, loop.CLAIMS, loop.QUIET, loop.ARENA, None, 1, 2, loop.TRACKER)
     for descriptor, place in zip(high, places, strict=True):
         if place is not None:
             os.dup2(descriptor, place, inheritable=place < CONTROL)
-    os.closerange(loop.ARENA + 1, 1 << 16)
+    os.closerange(loop.TRACKER + 1, 1 << 16)
     sys.stdout.flush()
 
 

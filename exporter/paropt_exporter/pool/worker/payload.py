@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 import traceback
+from _thread import RLock
 from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
@@ -25,6 +26,7 @@ Arguments = bytes | tuple[Any, ...]  # a pickle of (positional, keywords), or pl
 Packed = tuple[bytes, Arguments]
 
 loads = pickle.loads
+_registering = RLock()  # guards: cloudpickle's register of modules that go by value, which all threads share
 
 
 class RemoteTraceback(Exception):
@@ -61,12 +63,16 @@ class Packer:
 
     def by_value(self, packed: Packed, missing: str) -> Packed | None:
         """Pack a task again that a worker could not load for want of module `missing`; None if that can't help."""
-        known = {name for name in tuple(sys.modules) if name == missing or name.startswith(missing + ".")}
-        if not known:
+        if not self.learn(missing):
             return None
+        return self.pack(load_function(packed[0])[0], *load_arguments(packed[1]))
+
+    def learn(self, missing: str) -> bool:
+        """Have a module that workers can't import go by value, and those below it; False if it isn't here either."""
+        known = {name for name in tuple(sys.modules) if name == missing or name.startswith(missing + ".")}
         self._modules |= known
         self._known.clear()
-        return self.pack(load_function(packed[0])[0], *load_arguments(packed[1]))
+        return bool(known)
 
     def _pack_function(self, function: Callable[..., Any]) -> bytes:
         footing = None if self._goes_by_name(function) else Footing()
@@ -98,7 +104,7 @@ class Packer:
                 packed = pickle.dumps(value, _PROTOCOL)
             except Exception:  # noqa: BLE001 -- user code runs in here; cloudpickle's own error is the one to tell
                 packed = _MAIN
-            if _MAIN not in packed:
+            if _MAIN not in packed and not _has_connections(packed):
                 return packed
         return _by_value(value, self._modules)
 
@@ -121,17 +127,18 @@ def load_arguments(packed: Arguments | memoryview) -> tuple[tuple[Any, ...], dic
     return (packed, {}) if type(packed) is tuple else loads(packed)  # type: ignore[arg-type]  # told apart by type
 
 
-def pack_initializer(function: Callable[..., object], arguments: tuple[Any, ...]) -> bytes:
-    """Pickle a pool's initializer. UnpicklableError when it can't be."""
-    return Packer()._dumps((function, arguments))
-
-
 def dumps(value: object) -> bytes:
     """Pickle a result in a worker."""
     try:
-        return pickle.dumps(value, _PROTOCOL)
+        packed = pickle.dumps(value, _PROTOCOL)
     except Exception:  # noqa: BLE001 -- user code runs in here; cloudpickle's own error is the one to tell
         return _by_value(value, set())
+    return _by_value(value, set()) if _has_connections(packed) else packed
+
+
+def _has_connections(packed: bytes) -> bool:
+    """Say whether a pickle holds multiprocessing's connections: plain pickle takes their descriptors for numbers."""
+    return "multiprocessing.connection" in sys.modules and b"multiprocessing.connection" in packed
 
 
 def dump_error(error: BaseException) -> tuple[bytes, bool]:
@@ -172,17 +179,21 @@ def describe(error: BaseException) -> str:
 def _by_value(value: object, modules: set[str]) -> bytes:
     import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
 
-    registered: list[ModuleType] = []
-    try:
-        for name in modules & sys.modules.keys():
-            cloudpickle.register_pickle_by_value(sys.modules[name])
-            registered.append(sys.modules[name])
-        packed: bytes = cloudpickle.dumps(value, _PROTOCOL)
-    except Exception as error:
-        raise UnpicklableError(f"{_shorten(value)} can't travel between processes: {describe(error)}") from error
-    finally:
-        for module in registered:
-            cloudpickle.unregister_pickle_by_value(module)
+    if "multiprocessing" in sys.modules:
+        from paropt_exporter.pool.worker.sharing import dumps as to_bytes
+    else:
+        to_bytes = cloudpickle.dumps
+    with _registering:
+        registered = modules & sys.modules.keys() - cloudpickle.list_registry_pickle_by_value()
+        try:
+            for name in registered:
+                cloudpickle.register_pickle_by_value(sys.modules[name])
+            packed: bytes = to_bytes(value, _PROTOCOL)
+        except Exception as error:
+            raise UnpicklableError(f"{_shorten(value)} can't travel between processes: {describe(error)}") from error
+        finally:
+            for name in registered:
+                cloudpickle.unregister_pickle_by_value(sys.modules[name])
     return packed
 
 

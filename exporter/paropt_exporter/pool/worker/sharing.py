@@ -1,0 +1,62 @@
+"""Lets multiprocessing's own objects (queues, locks, shared memory, connections, managers' proxies) travel in tasks.
+
+They refuse to be pickled but for a child that is being started. A worker counts as one: locks go by their name, and
+descriptors by multiprocessing's resource sharer, a thread of the sender that hands each of them over once.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections import ChainMap
+from multiprocessing import context, resource_sharer, synchronize
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
+
+
+class _Receiver:
+    """Stands for the process that will load the pickle; `multiprocessing.reduction.DupFd` asks it."""
+
+    DupFd = staticmethod(resource_sharer.DupFd)
+
+    def duplicate_for_child(self, descriptor: int) -> int:
+        return descriptor
+
+
+def dumps(value: object, protocol: int) -> bytes:
+    """Pickle by value what has no importable name, and multiprocessing's objects as for a child of this process."""
+    buffer = io.BytesIO()
+    before = context.get_spawning_popen()
+    context.set_spawning_popen(_Receiver())  # type: ignore[arg-type]  # all that reductions ask of it
+    try:
+        _Pickler(buffer, protocol).dump(value)
+    finally:
+        context.set_spawning_popen(before)
+    return buffer.getvalue()
+
+
+def _reduce_lock(lock: Any) -> Any:
+    if lock._semlock.name is None:  # a worker would take its address in our memory for its own
+        raise TypeError(
+            "a lock of start method 'fork' has no name that a worker could open it by: "
+            "make it with multiprocessing.get_context('forkserver'), or pass a Manager's"
+        )
+    return lock.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+
+
+_LOCKS = dict.fromkeys(
+    (synchronize.Lock, synchronize.RLock, synchronize.Semaphore, synchronize.BoundedSemaphore), _reduce_lock
+)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no stubs
+    @property
+    def dispatch_table(self) -> ChainMap[type, Any]:
+        """Return how types are taken apart; types join multiprocessing's table as they are used.
+
+        cloudpickle's way with functions and methods goes before multiprocessing's.
+        """
+        table: Any = ForkingPickler(io.BytesIO())
+        return ChainMap(dict(_LOCKS), cloudpickle.Pickler.dispatch_table, table.dispatch_table)
