@@ -26,6 +26,11 @@ def run(flags: argparse.Namespace) -> int:
             return _check(flags)
         case "plan":
             return _plan(flags)
+        case "completion":
+            from paropt_exporter.cli import completion
+            from paropt_exporter.cli.flags import parser
+
+            return completion.run(flags.shell, parser(), stdout=sys.stdout)
         case "generate":
             return _generate(flags)
         case "history":

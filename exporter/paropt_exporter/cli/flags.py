@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from paropt_exporter.cli.completion import SHELLS
 from paropt_exporter.cli.main import PROGRAM, version
 
 EXIT_USAGE = 2
@@ -137,6 +138,8 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     plan = add("plan", "show what would run, in which order, on which pool")
     plan.add_argument("--lane", default=argparse.SUPPRESS)
     plan.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+    completion = add("completion", "print a script that completes this command line in a shell")
+    completion.add_argument("shell", choices=SHELLS, help="to use it now: source <(paropt-exporter completion bash)")
     _add_generate_flags(add("generate", "write what is derived from the code: config schema, reference pages, rules"))
     history = add("history", "list past runs and compare them")
     history.add_argument("--lane", default=argparse.SUPPRESS)

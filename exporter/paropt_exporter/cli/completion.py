@@ -1,0 +1,27 @@
+"""`paropt-exporter completion`: print a script that completes the command line in a shell."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, TextIO
+
+SHELLS = ("bash", "zsh", "tcsh")
+
+
+def run(shell: str, parser: argparse.ArgumentParser, *, stdout: TextIO) -> int:
+    """Print the script for a shell: `source <(paropt-exporter completion bash)`."""
+    import shtab
+
+    _complete_paths(parser, {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY})
+    print(shtab.complete(parser, shell=shell), file=stdout)
+    return 0
+
+
+def _complete_paths(parser: argparse.ArgumentParser, kinds: dict[str, Any]) -> None:
+    """Complete what a flag's help calls FILE or DIR with the names of such."""
+    for action in parser._actions:  # argparse offers no other way to its flags, shtab takes the same one
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _complete_paths(command, kinds)
+        elif isinstance(action.metavar, str) and action.metavar in kinds:
+            action.complete = kinds[action.metavar]  # type: ignore[attr-defined]  # shtab's own protocol
