@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, wait
 from pathlib import Path
 
@@ -170,6 +170,25 @@ def test_a_worker_that_dies_idle_is_replaced(pool: ProcessPool) -> None:
     pid = pool.submit(os.getpid).result(HANG_SECONDS)
     os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: pool.statistics().deaths == {"signal": 1} and pool.live == 2)
+    assert pool.submit(double, 2).result(HANG_SECONDS) == 4
+
+
+def close_descriptors() -> None:
+    os.closerange(3, 64)
+
+
+def close_descriptors_and_stay() -> None:
+    threading.Thread(target=signal.pause).start()
+    close_descriptors()
+
+
+@pytest.mark.parametrize(
+    ("task", "end"), [(close_descriptors, "exited with code 1"), (close_descriptors_and_stay, "killed by signal 9")]
+)
+def test_a_task_that_closes_its_workers_line_fails_alone(pool: ProcessPool, task: Callable[[], None], end: str) -> None:
+    error = pool.submit(task).exception(HANG_SECONDS)
+    assert isinstance(error, WorkerDied)
+    assert end in str(error)
     assert pool.submit(double, 2).result(HANG_SECONDS) == 4
 
 

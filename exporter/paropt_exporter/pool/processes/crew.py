@@ -27,6 +27,7 @@ from paropt_exporter.records import PoolStatistics, RunningTask
 log = logging.getLogger(__name__)
 
 MOST_WORKERS = 1024  # processes; more is a slip of the keyboard
+_ASK_AGAIN_SECONDS = 1.0  # after the system gave no thread or no descriptors
 _REFUSAL = "cannot schedule new futures after shutdown"
 
 
@@ -73,6 +74,7 @@ class ProcessCrew:
         self._refusal: Exception = RuntimeError(_REFUSAL)
         self._slots: list[ProcessSlot] = []
         self._idle: list[ProcessSlot] = []
+        self._refused_seconds: float | None = None  # when the system would give no more slots; None: all are there
         self._threads: set[threading.Thread] = set()
         self._made = 0
         lifetime.register(self)
@@ -97,7 +99,8 @@ class ProcessCrew:
         return sum(not slot.leaving for slot in self._slots) - self.target
 
     def _grow(self) -> None:
-        """Start the slots that are missing. The system may say no: then the pool stays as it is, and says so."""
+        """Start the slots that are missing. The system may say no: then the pool goes on as it is, and says so."""
+        self._refused_seconds = None
         while True:
             with self.lock:
                 if self.closed or self._surplus() >= 0:
@@ -118,8 +121,21 @@ class ProcessCrew:
                 trouble = error
                 break
         log.warning("no more workers to be had", extra={"pool": self.ledger.name, "err": str(trouble)})
-        if not self._slots:
-            raise trouble
+        with self.lock:
+            self._refused_seconds = monotonic()
+            if not self._slots:
+                raise trouble
+            self._slots[0].wake()  # its thread asks again
+
+    def patience_seconds(self) -> float | None:
+        """Return how long a slot's thread may wait before it has to `ask_again` for more of them; None: for ever."""
+        refused = self._refused_seconds
+        return None if refused is None else max(0.0, refused + _ASK_AGAIN_SECONDS - monotonic())
+
+    def ask_again(self) -> None:
+        """Start slots that the system would not give before, if it is time to."""
+        if self.patience_seconds() == 0.0:
+            self._grow()
 
     def dismiss(self, slot: ProcessSlot, *, recycle: bool = False) -> None:
         """Have a worker go when it has ended what it holds; with the lock held."""

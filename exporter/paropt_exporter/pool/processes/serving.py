@@ -82,7 +82,8 @@ def _converse(crew: ProcessCrew, slot: ProcessSlot) -> None:
     link = slot.link
     assert link is not None
     while True:
-        ready = link.wait(_patience_seconds(slot, link))
+        patience = _patience_seconds(slot, link)
+        ready = link.wait(crew.patience_seconds() if patience is None else patience)
         if link.said(ready):
             _hear(crew, slot, link, link.replies())
         if slot.call in ready:
@@ -93,6 +94,7 @@ def _converse(crew: ProcessCrew, slot: ProcessSlot) -> None:
             return
         if _patience_seconds(slot, link) == 0.0:
             _hurry(crew, slot, link)
+        crew.ask_again()
 
 
 def _patience_seconds(slot: ProcessSlot, link: ProcessLink) -> float | None:

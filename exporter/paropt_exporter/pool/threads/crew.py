@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 MOST_WORKERS = 4096  # more threads than this in one process is a slip of the keyboard
 _INITIALIZER_ATTEMPTS = 3
 _RETRY_SECONDS = 0.1  # doubled from attempt to attempt
+_ASK_AGAIN_SECONDS = 1.0  # after the system gave no thread
 _REFUSAL = "cannot schedule new futures after shutdown"
 
 
@@ -68,6 +69,7 @@ class ThreadCrew:
         self._slots: list[Slot] = []
         self._idle: list[Slot] = []
         self._waking = False
+        self._refused_seconds: float | None = None  # when the system would give no more threads; None: all are there
         self._threads: set[threading.Thread] = set()
         self._abandoned: list[tuple[Slot, str]] = []
         self._made = 0
@@ -91,7 +93,8 @@ class ThreadCrew:
         self._grow()
 
     def _grow(self) -> None:
-        """Start the threads that are missing. The system may say no: then the pool stays as it is, and says so."""
+        """Start the threads that are missing. The system may say no: then the pool goes on as it is, and says so."""
+        self._refused_seconds = None
         while (slot := self._new_slot()) is not None:
             thread = threading.Thread(target=self._serve, args=(slot,), name=slot.name, daemon=True)
             self._threads.add(thread)
@@ -99,13 +102,26 @@ class ThreadCrew:
                 thread.start()
             except RuntimeError as error:
                 self._threads.discard(thread)
-                with self.lock:
-                    self._slots.remove(slot)
-                    alone = not self._slots
                 log.warning("no more threads to be had", extra={"pool": self.ledger.name, "err": str(error)})
-                if alone:
-                    raise
-                return
+                if self._do_without(slot):
+                    return
+                raise
+        self._look()
+
+    def _do_without(self, slot: Slot) -> bool:
+        """Go on without a thread that the system would not give; False when there is no other. It is asked again."""
+        with self.lock:
+            self._slots.remove(slot)
+            self._refused_seconds = monotonic()
+            self._look()
+            if self._idle:
+                self._idle.pop().parker.release()  # whoever parks now wakes up to ask
+            return bool(self._slots)
+
+    def _patience_seconds(self) -> float:
+        """Return how long a thread may park before the system is asked again; -1: for ever."""
+        refused = self._refused_seconds
+        return -1 if refused is None else max(0.0, refused + _ASK_AGAIN_SECONDS - monotonic())
 
     def _new_slot(self) -> Slot | None:
         with self.lock:
@@ -118,7 +134,9 @@ class ThreadCrew:
             return slot
 
     def _look(self) -> None:
-        self.attention = len(self._slots) > self.target or bool(self._abandoned)
+        with self.lock:
+            wrong_size = len(self._slots) > self.target or self._refused_seconds is not None
+            self.attention = wrong_size or bool(self._abandoned)
 
     # Work
 
@@ -160,8 +178,11 @@ class ThreadCrew:
                 return
             now = run(slot, item, now) if item.__class__ is tuple else item.work(slot, now)  # type: ignore[union-attr]  # told apart by class
             del item  # its arguments are the user's to let go
-            if self.attention and self._leave(slot):
-                return
+            if self.attention:
+                if self._patience_seconds() == 0:
+                    self._grow()
+                if self._leave(slot):
+                    return
 
     def _park(self, slot: Slot) -> bool:
         """Wait for work; False when the thread shall go."""
@@ -173,7 +194,8 @@ class ThreadCrew:
             if (self.queue or self.closed) and slot in self._idle:
                 self._idle.remove(slot)
                 return bool(self.queue) or not self._leave(slot)
-        slot.parker.acquire()
+        while not slot.parker.acquire(timeout=self._patience_seconds()):
+            self._grow()
         with self.lock:
             self._waking = False
             if len(self.queue) > 1:
