@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from paropt_exporter.pool.worker.payload import Packer, load_arguments, load_function
+from paropt_exporter.pool.worker.pieces import Pieces, holds_large
 
 
 def defined(source: str, name: str = "task", module: str = "__main__") -> Callable[..., Any]:
@@ -112,3 +113,36 @@ def test_what_can_change_is_copied_when_it_is_packed() -> None:
     packed = Packer().pack(len, (values,), {})[1]
     values.append(2)
     assert load_arguments(packed) == (([1],), {})
+
+
+LARGE = bytes(range(256)) * 1024
+
+
+@pytest.mark.parametrize("value", [LARGE, bytearray(LARGE), "ü" * 100_000, [LARGE], {"a": LARGE, "b": [1, 2]}])
+def test_large_values_arrive_as_they_were_sent(value: object) -> None:
+    assert load_arguments(Packer().pack(len, (value, 1), {"key": value})[1]) == ((value, 1), {"key": value})
+
+
+def test_large_bytes_are_not_copied_and_what_can_change_is() -> None:
+    pieces = Packer().pack(len, (LARGE,), {})[1]
+    assert isinstance(pieces, Pieces)
+    assert any(part is LARGE for part in pieces.parts)
+    changing = bytearray(LARGE)
+    packed = Packer().pack(len, (changing,), {})[1]
+    changing[0] = 255
+    assert load_arguments(packed)[0] == (LARGE,)
+
+
+def test_what_is_of_main_goes_by_value_beside_large_bytes_too() -> None:
+    here = defined("class task: pass")
+    packed = Packer().pack(len, (LARGE, here), {})[1]
+    assert isinstance(packed, bytes)
+    assert load_arguments(packed)[0][1].__name__ == "task"
+
+
+def test_a_size_that_can_not_be_told_is_taken_for_small() -> None:
+    class Odd:
+        def __sizeof__(self) -> int:
+            raise RuntimeError("no size")
+
+    assert not holds_large((Odd(),))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from paropt_exporter.pool.processes.slot import ProcessTask
+from paropt_exporter.pool.worker.pieces import Pieces
 
 BATCH_SECONDS = 0.001  # what the tasks of one batch may take together
 # What a byte of a task's arguments or result adds to the time that it is taken to need: copied, pickled and loaded at
@@ -40,7 +41,7 @@ class Durations:
 def take(queue: deque[ProcessTask], durations: Durations, most: int, now: float) -> tuple[list[ProcessTask], int]:
     """Begin the first tasks of the queue, as many as make a batch; return them, and how many turned out cancelled.
 
-    One task is taken however long it is: what follows it stays for another worker.
+    One task is taken however long it is: what follows it stays for another worker. One with large arguments goes alone.
     """
     tasks: list[ProcessTask] = []
     left, function, known, cancelled = BATCH_SECONDS, b"", 0.0, 0
@@ -51,7 +52,9 @@ def take(queue: deque[ProcessTask], durations: Durations, most: int, now: float)
             function = packed[0]
             known = durations.expected(function)
         expected = _UNKNOWN_SECONDS if thorough else known
-        if type(packed[1]) is bytes:
+        if type(packed[1]) is Pieces:
+            expected = _UNKNOWN_SECONDS
+        elif type(packed[1]) is bytes:
             expected += len(packed[1]) * SECONDS_PER_BYTE
         if expected > left and tasks:
             break

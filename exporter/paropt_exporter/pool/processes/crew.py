@@ -22,6 +22,7 @@ from paropt_exporter.pool.processes.batches import Durations, take
 from paropt_exporter.pool.processes.link import ProcessLink
 from paropt_exporter.pool.processes.slot import ProcessSlot, ProcessTask
 from paropt_exporter.pool.worker import family, payload, wire
+from paropt_exporter.pool.worker.pieces import Pieces
 from paropt_exporter.records import PoolStatistics, RunningTask
 
 log = logging.getLogger(__name__)
@@ -260,9 +261,12 @@ class ProcessCrew:
         kin = family.key(), family.tracker() is not None
         return marshal.dumps((path, directory, dict(os.environb), list(sys.argv), *kin, *self._pack_initializer()))
 
-    def _pack_initializer(self) -> tuple[bytes, payload.Arguments]:
+    def _pack_initializer(self) -> tuple[bytes, bytes | tuple[Any, ...]]:
         """Pickle the initializer, anew for each worker: a descriptor among its arguments can be fetched once."""
-        return self.packer.pack(self._initializer, self._initargs, {}) if self._initializer else (b"", b"")
+        if self._initializer is None:
+            return b"", b""
+        function, arguments = self.packer.pack(self._initializer, self._initargs, {})
+        return function, arguments.joined() if isinstance(arguments, Pieces) else arguments
 
     def give_up(self, error: BaseException) -> None:
         """End a pool whose workers can't begin, if none is left that can: what waits gets the cause."""

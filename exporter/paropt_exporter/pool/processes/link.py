@@ -14,7 +14,7 @@ from typing import Any
 
 from paropt_exporter.pool.processes.nurseries import Nurseries
 from paropt_exporter.pool.worker import family, nursery, payload, wire
-from paropt_exporter.pool.worker.arena import LARGE_BYTES, Arena
+from paropt_exporter.pool.worker.arena import Arena
 
 _PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
 
@@ -98,10 +98,12 @@ class ProcessLink:
         function, arguments = tasks[0]
         if isinstance(arguments, tuple):
             form, rest = wire.MARSHALLED, marshal.dumps(arguments)
-        elif len(arguments) >= LARGE_BYTES and self._arena.put(arguments):
+        elif isinstance(arguments, bytes):
+            form, rest = wire.PICKLED, arguments
+        elif self._arena.put(arguments.parts):
             form, rest = wire.IN_ARENA, wire.SIZE.pack(len(arguments))
         else:
-            form, rest = wire.PICKLED, arguments
+            form, rest = wire.PICKLED, arguments.joined()
         head = wire.ORDER.pack(wire.ONE.size + len(function) + len(rest), wire.TASK)
         return self._send([head + wire.ONE.pack(len(function), thorough, form) + function, rest])
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Sequence
 
-LARGE_BYTES = 1 << 16  # from here on a socket's buffer is the bottleneck: each piece of it wakes the other side
 _LEAST_BYTES = 1 << 20
 _KEPT_BYTES = 1 << 23  # what an arena may hold on to between two bodies
 
@@ -23,14 +23,17 @@ class Arena:
         self._descriptor = descriptor
         self._mapped: mmap.mmap | None = None
 
-    def put(self, body: bytes | memoryview) -> bool:
-        """Copy a body into the arena; False when there is no memory for it."""
-        view, offset = memoryview(body), 0
+    def put(self, parts: Sequence[bytes]) -> bool:
+        """Copy a body into the arena, part after part; False when there is no memory for it."""
+        size, offset = sum(map(len, parts)), 0
         try:
-            if os.fstat(self._descriptor).st_size < len(view):
-                os.ftruncate(self._descriptor, max(_LEAST_BYTES, 1 << (len(view) - 1).bit_length()))
-            while offset < len(view):
-                offset += os.pwrite(self._descriptor, view[offset:], offset)
+            if os.fstat(self._descriptor).st_size < size:
+                os.ftruncate(self._descriptor, max(_LEAST_BYTES, 1 << (size - 1).bit_length()))
+            for part in parts:
+                view = memoryview(part)
+                while view:
+                    written = os.pwrite(self._descriptor, view, offset)
+                    view, offset = view[written:], offset + written
         except OSError:
             return False
         return True

@@ -12,7 +12,8 @@ from time import monotonic, process_time
 from typing import Any
 
 from paropt_exporter.pool.worker import family, measure, payload, wire
-from paropt_exporter.pool.worker.arena import LARGE_BYTES, Arena
+from paropt_exporter.pool.worker.arena import Arena
+from paropt_exporter.pool.worker.pieces import Pieces
 
 # Where the nursery puts a worker's ends: socket to its pool, claims, pipe for results of a batch, shared memory, and
 # multiprocessing's resource tracker, where the owner has one.
@@ -23,7 +24,7 @@ _WORTH_A_LOOK_SECONDS = 0.001
 _MOST_CACHED = 1000
 _ATOMIC_BYTES = 4096 - wire.WHISPER.size  # up to this size a write to a pipe is whole or refused (PIPE_BUF)
 
-Outcome = tuple[int, bytes, float, float]  # kind, body, began, ended
+Outcome = tuple[int, bytes | Pieces, float, float]  # kind, body, began, ended
 
 
 def main() -> None:
@@ -130,7 +131,7 @@ class _Worker:
             self._orphans_seconds = meter.orphans_seconds
         elif ended - started > _WORTH_A_LOOK_SECONDS:
             cpu, delay = cpu + self._children_cpu(), self._delay()
-        if len(reply) >= LARGE_BYTES and self._arena.put(reply):
+        if isinstance(reply, Pieces) and self._arena.put(reply.parts):
             kind, reply = kind | wire.ARENA_MARK, wire.SIZE.pack(len(reply))
         self._say(0, kind, reply, started, ended, cpu, delay, memory)
 
@@ -160,7 +161,7 @@ class _Worker:
         if type(result) in payload.PLAIN:
             return wire.PLAIN, marshal.dumps(result), started, ended
         try:
-            return wire.VALUE, payload.dumps(result), started, ended
+            return wire.VALUE, payload.dumps_result(result), started, ended
         except Exception as error:  # noqa: BLE001 -- pickling runs the user's code
             packed = payload.dumps((f"its result could not be sent back: {payload.describe(error)}", ""))
             return wire.LOST, packed, started, ended
@@ -194,8 +195,8 @@ class _Worker:
     def _total(self) -> float:
         return process_time() + self._children_seconds + self._orphans_seconds
 
-    def _whisper(self, index: int, kind: int, body: bytes, started: float, ended: float) -> None:
-        if len(body) < _ATOMIC_BYTES:
+    def _whisper(self, index: int, kind: int, body: bytes | Pieces, started: float, ended: float) -> None:
+        if isinstance(body, bytes) and len(body) < _ATOMIC_BYTES:
             try:
                 os.write(QUIET, wire.WHISPER.pack(len(body), index, kind, started, ended) + body)
                 return
@@ -207,13 +208,15 @@ class _Worker:
         self,
         index: int,
         kind: int,
-        body: bytes,
+        body: bytes | Pieces,
         started: float = 0.0,
         ended: float = 0.0,
         cpu: float = 0.0,
         delay: float = 0.0,
         memory: int = 0,
     ) -> None:
+        if isinstance(body, Pieces):
+            body = body.joined()
         head = wire.REPLY.pack(len(body), index, kind, started, ended, cpu, delay, self._total(), memory)
         if body:
             wire.send_all(self._connection, head, body)

@@ -12,6 +12,7 @@ from typing import Any
 
 from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.pool.worker.footing import Footing
+from paropt_exporter.pool.worker.pieces import Pieces, holds_large
 
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
 _MAIN = b"__main__"  # what is defined there must travel by value: workers never import the user's __main__
@@ -22,7 +23,7 @@ PLAIN = frozenset({int, float, complex, bool, NoneType})  # types of values that
 _TEXTS = frozenset({str, bytes})
 _LONGEST_PLAIN = 1 << 10  # longer ones are not copied once more
 
-Arguments = bytes | tuple[Any, ...]  # a pickle of (positional, keywords), or plain positional ones
+Arguments = bytes | Pieces | tuple[Any, ...]  # a pickle of (positional, keywords), or plain positional ones
 Packed = tuple[bytes, Arguments]
 
 loads = pickle.loads
@@ -58,7 +59,7 @@ class Packer:
         else:
             packed = self._pack_function(function)
         if keywords or not _are_plain(arguments):
-            return packed, self._dumps((arguments, keywords))
+            return packed, self._pack_arguments(arguments, keywords)
         return packed, arguments
 
     def by_value(self, packed: Packed, missing: str) -> Packed | None:
@@ -73,6 +74,16 @@ class Packer:
         self._modules |= known
         self._known.clear()
         return bool(known)
+
+    def _pack_arguments(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bytes | Pieces:
+        if not self._modules and holds_large((*arguments, *keywords.values())):
+            try:
+                pieces = Pieces((arguments, keywords))
+            except Exception:  # noqa: BLE001 -- user code runs in here; what follows takes more, or says why not
+                return self._dumps((arguments, keywords))
+            if _MAIN not in pieces and not _has_connections(pieces):
+                return pieces
+        return self._dumps((arguments, keywords))
 
     def _pack_function(self, function: Callable[..., Any]) -> bytes:
         footing = None if self._goes_by_name(function) else Footing()
@@ -124,11 +135,24 @@ def load_function(packed: bytes) -> tuple[Callable[..., Any], bool]:
 
 
 def load_arguments(packed: Arguments | memoryview) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return (packed, {}) if type(packed) is tuple else loads(packed)  # type: ignore[arg-type]  # told apart by type
+    if type(packed) is tuple:
+        return packed, {}
+    return loads(packed.joined() if type(packed) is Pieces else packed)  # type: ignore[no-any-return, arg-type]  # told apart by type
+
+
+def dumps_result(value: object) -> bytes | Pieces:
+    """Pickle a result in a worker."""
+    if holds_large((value,)):
+        try:
+            pieces = Pieces(value)
+        except Exception:  # noqa: BLE001 -- user code runs in here; what follows takes more, or says why not
+            return dumps(value)
+        if not _has_connections(pieces):
+            return pieces
+    return dumps(value)
 
 
 def dumps(value: object) -> bytes:
-    """Pickle a result in a worker."""
     try:
         packed = pickle.dumps(value, _PROTOCOL)
     except Exception:  # noqa: BLE001 -- user code runs in here; cloudpickle's own error is the one to tell
@@ -136,7 +160,7 @@ def dumps(value: object) -> bytes:
     return _by_value(value, set()) if _has_connections(packed) else packed
 
 
-def _has_connections(packed: bytes) -> bool:
+def _has_connections(packed: bytes | Pieces) -> bool:
     """Say whether a pickle holds multiprocessing's connections: plain pickle takes their descriptors for numbers."""
     return "multiprocessing.connection" in sys.modules and b"multiprocessing.connection" in packed
 
