@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TOOLS := .tools
 export PATH := $(CURDIR)/$(TOOLS)/usr/bin:$(PATH)
 
-.PHONY: help run test lint types layers unit wheel tools generate lock bench soak clean
+.PHONY: help run stack test lint types layers unit wheel tools generate lock bench soak clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -18,6 +18,9 @@ $(READY): requirements.lock pyproject.toml
 
 run: $(READY) ## run this repository's own lane and serve its metrics until Ctrl-C
 	$(BIN)/paropt-exporter --lane standard
+
+stack: $(READY) tools ## a demo lane under real Prometheus and Alertmanager, on free ports, until Ctrl-C; no docker needed
+	$(BIN)/python deploy/stack/stack.py
 
 test: $(READY) tools lint types layers wheel unit ## everything that must hold before a change lands
 

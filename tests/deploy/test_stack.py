@@ -1,0 +1,100 @@
+"""`make stack` starts real servers around the demo lane, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import projects
+from real_servers import HANG_SECONDS, environment, eventually, program
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    path = f"{Path(program('prometheus')).parent}:{os.environ['PATH']}"
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "deploy/stack/stack.py"],
+        env=environment(TMPDIR=str(tmp_path), PATH=path),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.kill()
+    process.communicate(timeout=HANG_SECONDS)
+
+
+def asked(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=HANG_SECONDS) as answer:
+        return json.load(answer)["data"]
+
+
+def urls(stack: subprocess.Popen[str]) -> dict[str, str]:
+    """The addresses that the stack tells, by name."""
+    assert stack.stdout is not None
+    lines = [stack.stdout.readline() for _ in range(5)]
+    return {match[1]: match[2] for line in lines if (match := re.match(r"(\w+) +(http://[\d.:]+)", line))}
+
+
+def left_in(folder: Path) -> list[str]:
+    """The command lines of processes that run in the folder, or have it in their arguments."""
+    pids = {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
+    lines = {pid: line for pid in pids if (line := _command_line(pid))}
+    return [line for pid, line in lines.items() if str(folder) in line or pid in projects.processes_in(folder)]
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def all_up(prometheus: str) -> bool:
+    targets = asked(f"{prometheus}/api/v1/targets")["activeTargets"]
+    return len(targets) == 3 and all(target["health"] == "up" for target in targets)
+
+
+def test_everything_is_up_with_its_rules_and_ends_with_a_signal(stack: subprocess.Popen[str], tmp_path: Path) -> None:
+    where = urls(stack)
+    assert set(where) == {"Prometheus", "Alertmanager", "exporter"}
+    eventually("every target is up", lambda: all_up(where["Prometheus"]))
+    groups = asked(f"{where['Prometheus']}/api/v1/rules")["groups"]
+    assert {Path(group["file"]).name for group in groups} == {path.name for path in (ROOT / "alerts").glob("*.yml")}
+    (active,) = asked(f"{where['Prometheus']}/api/v1/alertmanagers")["activeAlertmanagers"]
+    assert active["url"].startswith(where["Alertmanager"])
+    eventually("a run has ended", lambda: projects.scraped(f"{where['exporter']}/metrics").get(RUN_ENDED))
+    assert left_in(tmp_path)
+    stack.send_signal(signal.SIGINT)
+    assert stack.wait(HANG_SECONDS) == 0
+    assert left_in(tmp_path) == []
+    assert [*tmp_path.iterdir()] == []
+
+
+RUN_ENDED = ("paropt_run_last_completion_timestamp_seconds", "standard")
+
+
+def test_a_program_that_ends_by_itself_ends_the_stack_and_is_named(
+    stack: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    urls(stack)
+    (pid,) = (int(pid) for pid in _children(stack.pid) if "alertmanager" in _command_line(int(pid)))
+    os.kill(pid, signal.SIGKILL)
+    assert stack.wait(HANG_SECONDS) == 1
+    assert left_in(tmp_path) == []
+
+
+def _children(pid: int) -> list[str]:
+    return [child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
