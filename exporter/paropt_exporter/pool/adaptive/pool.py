@@ -12,6 +12,7 @@ from paropt_exporter.pool.adaptive.routing import Router
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.mapping import map_in_order
 from paropt_exporter.pool.processes import ProcessPool
+from paropt_exporter.pool.processes.crew import MOST_WORKERS
 from paropt_exporter.pool.threads import ThreadPool
 from paropt_exporter.records import PoolStatistics, RunningTask, Strategy
 
@@ -68,7 +69,12 @@ class AdaptivePool(Executor):
         return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=1, buffersize=buffersize)
 
     def resize(self, n: int, *, reason: str = "caller") -> None:
-        """Set the most workers of a kind there may be: for ADAPTIVE a bound, for the others the size itself."""
+        """Set the most workers of a kind there may be: for ADAPTIVE a bound, for the others the size itself.
+
+        ValueError for a size that makes no sense.
+        """
+        if not 1 <= n <= MOST_WORKERS:
+            raise ValueError(f"a pool of {n} workers: expected 1 to {MOST_WORKERS}")
         self._crew.resize(n, reason)
 
     def stop(self, future: TaskFuture[Any], error: BaseException, *, grace_seconds: float = 10.0) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import Any
 
-from paropt_exporter.pool.processes.nurseries import Nurseries
+from paropt_exporter.pool.processes.nurseries import Nurseries, is_stream
 from paropt_exporter.pool.worker import family, nursery, payload, wire
 from paropt_exporter.pool.worker.arena import Arena
 
@@ -222,14 +222,8 @@ def _lent() -> Iterator[tuple[int, ...]]:
     """Lend the worker this process's standard output and error and resource tracker, or nothing in their place."""
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
-        yield tuple(nothing if lent is None or not _is_open(lent) else lent for lent in (1, 2, family.tracker()))
+        tracker = family.tracker()
+        out, err = (stream if is_stream(stream) else nothing for stream in (1, 2))
+        yield out, err, nothing if tracker is None else tracker
     finally:
         os.close(nothing)
-
-
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True

@@ -69,8 +69,10 @@ class Nurseries:
                 [sys.executable, *_flags(), "-c", _BOOT.format(root=root, owner=os.getpid())],
                 os.environ,
                 file_actions=[
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), nursery.CONTROL),  # first: its number may be 0
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), nursery.CONTROL),
+                    # A stream that is closed would leave its number to something else, and Python without a stream.
+                    *((os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_WRONLY, 0) for n in (1, 2) if not is_stream(n)),
                 ],
                 setsid=True,  # Ctrl-C at the terminal is for the owner to hear
                 setsigmask=(),
@@ -93,6 +95,14 @@ class Nurseries:
         if pid:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+
+
+def is_stream(descriptor: int) -> bool:
+    """Whether it is there for other programs, and not something of this one's that took a closed stream's number."""
+    try:
+        return os.get_inheritable(descriptor)
+    except OSError:
+        return False
 
 
 def _flags() -> list[str]:

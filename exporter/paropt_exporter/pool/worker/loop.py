@@ -55,6 +55,8 @@ class _Worker:
         self._children_seconds = measure.children_cpu_seconds()
         self._orphans_seconds = 0.0
         self._loading_seconds = 0.0
+        self._is_copy = False
+        os.register_at_fork(after_in_child=self._become_copy)
 
     def serve(self) -> None:
         while (frame := self._receive()) is not None:
@@ -98,12 +100,18 @@ class _Worker:
         self._say(0, wire.READY, b"%d" % os.getpid())
         return True
 
+    def _become_copy(self) -> None:
+        """Note that this is a child that a task forked: should it come out of the task, it is no second worker."""
+        self._is_copy = True
+
     def _run_batch(self, tasks: list[payload.Packed]) -> None:
         begun, cpu = monotonic(), process_time()
         index = 0
         while wire.claim(CLAIMS):
             function, arguments = tasks[index]
             kind, body, started, ended = self._run(function, arguments)
+            if self._is_copy:
+                os._exit(0)
             self._whisper(index, kind, body, started, ended)
             index += 1
         cpu, delay = process_time() - cpu - self._loading(), 0.0
@@ -121,6 +129,8 @@ class _Worker:
             self._say(0, wire.DONE, b"")  # the pool took it back while it was on its way
             return
         kind, reply, started, ended = self._run(function, arguments)
+        if self._is_copy:
+            os._exit(0)
         loading = self._loading()
         cpu = process_time() - cpu - loading
         delay, memory = 0.0, 0
