@@ -63,6 +63,10 @@ lock: ## resolve the dependencies anew
 bench: $(READY) ## every performance figure, as a ratio against its peer
 	$(BIN)/python benchmarks/run.py
 
+screenshots: $(READY) tools ## draw each dashboard from a real run with Grafana's own libraries (needs npm and chromium)
+	cd dashboards/pictures && npm ci --ignore-scripts --no-audit --no-fund --silent
+	$(BIN)/python dashboards/pictures/take.py
+
 soak: $(READY) ## minutes of random faults; then CPython's own executor tests, where the interpreter has them
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/cpython_suite.py

@@ -12,6 +12,8 @@ from paropt_exporter.generate.dashboards.panels import (
     Column,
     Query,
     Scale,
+    bars,
+    hosts,
     more_is_worse,
     none_is_good,
     stat,
@@ -65,8 +67,8 @@ def _now(scope: Scope) -> Iterator[Panel]:
         none_is_good(),
     )
     yield stat(
-        "How long does the slowest scrape take?",
-        "Of the last scrapes. Near the scrape timeout: fewer stages an exporter, or a longer timeout.",
+        "How slow are scrapes?",
+        "The slowest of the last scrapes. Near the scrape timeout: fewer stages an exporter, or a longer timeout.",
         Query(expr=f"max({scope.foreign('scrape_duration_seconds')})"),
         more_is_worse("s", watch=1, bad=5),
     )
@@ -74,7 +76,7 @@ def _now(scope: Scope) -> Iterator[Panel]:
         "How full are the file descriptors?",
         "Open over allowed, of the fullest exporter. At 100 % nothing can be started: raise `LimitNOFILE`.",
         Query(expr=f"max({scope.foreign('process_open_fds')} / {scope.foreign('process_max_fds')})"),
-        more_is_worse("percentunit", watch=0.7, bad=0.9),
+        more_is_worse("percentunit", watch=0.7, bad=0.9, decimals=1),
     )
 
 
@@ -103,38 +105,35 @@ def _scrapes(scope: Scope) -> Iterator[Panel]:
         "Versions and revisions, with the number of hosts. More than one after an upgrade: some were not restarted.",
         {"A": f"count by (version, revision, python) ({scope.of(names.BUILD_INFO)})"},
         [
-            Column(source="version", title="Version"),
-            Column(source="revision", title="Revision"),
-            Column(source="python", title="Python"),
-            Column(source="A", title="Hosts", scale=Scale(unit="short", decimals=0)),
+            Column(source="version", title="Version", width=80),
+            Column(source="revision", title="Revision", width=110),
+            Column(source="python", title="Python", width=80),
+            hosts("A"),
         ],
     )
 
 
 def _losses(scope: Scope) -> Iterator[Panel]:
-    yield time_series(
+    yield bars(
         "What do observers drop?",
         "Records that an observer failed to take, in each interval. history: totals after a restart will be too low; "
         "mend the disk. metrics: report it, with the log.",
-        [Query(expr=f"sum by (observer) ({scope.increase(names.OBSERVATIONS_DROPPED)})", legend="{{observer}}")],
+        Query(expr=f"sum by (observer) ({scope.increase(names.OBSERVATIONS_DROPPED)})", legend="{{observer}}"),
         Scale(unit="short", decimals=0),
-        bars=True,
     )
-    yield time_series(
+    yield bars(
         "Do the final values of short runs arrive?",
         "Deliveries to a Pushgateway or a text file, in each interval. Failures: check the address, or the folder's "
         "permissions; the run itself is not touched.",
-        [Query(expr=f"sum by (target, result) ({scope.increase(names.DELIVERIES)})", legend="{{target}} {{result}}")],
+        Query(expr=f"sum by (target, result) ({scope.increase(names.DELIVERIES)})", legend="{{target}} {{result}}"),
         Scale(unit="short", decimals=0),
-        bars=True,
     )
-    yield time_series(
+    yield bars(
         "Which queries of the controller fail?",
         "Queries to Prometheus that failed, in each interval, by kind. refused and timeout: the server or the way to "
         "it. Sizes stay where they are meanwhile.",
-        [Query(expr=f"sum by (kind) ({scope.increase(names.CONTROL_QUERY_ERRORS)})", legend="{{kind}}")],
+        Query(expr=f"sum by (kind) ({scope.increase(names.CONTROL_QUERY_ERRORS)})", legend="{{kind}}"),
         Scale(unit="short", decimals=0),
-        bars=True,
     )
 
 
@@ -163,9 +162,9 @@ def _process(scope: Scope) -> Iterator[Panel]:
     collections = f"sum by (instance) (rate({collected}))"
     yield time_series(
         "How often does Python collect garbage?",
-        "Collections of the oldest generation a second, of the five busiest. Many: tasks in threads make many cycles.",
+        "Collections a second, of the five busiest. Many: tasks in threads make many cycles.",
         [Query(expr=f"topk(5, {collections})", legend=_HOST)],
-        Scale(unit="ops"),
+        Scale(unit="short"),
     )
 
 

@@ -24,7 +24,9 @@ from paropt_exporter.generate.dashboards.panels import (
     Scale,
     Step,
     bar_gauge,
+    bars,
     heatmap,
+    hosts,
     less_is_worse,
     more_is_worse,
     none_is_good,
@@ -105,7 +107,7 @@ def _now(scope: Scope) -> Iterator[Panel]:
     )
     total, count = (f"sum({scope.grown(names.RUN_DURATION, part=part)})" for part in ("sum", "count"))
     yield stat(
-        "How much of its time limit does a run use?",
+        "How much of its limit is used?",
         "The mean duration of the runs in the time shown, over the lane's total limit. From 80 % on: shorten the "
         "stages that "
         "take longest.",
@@ -118,12 +120,17 @@ def _now(scope: Scope) -> Iterator[Panel]:
 def _durations(scope: Scope) -> Panel:
     return time_series(
         "How long does each stage take, against its limit?",
-        "Each stage's last duration, of the slowest host; dashed: its limit (red) and its warning (orange). A stage "
-        "that grows towards its limit needs to be split, or more workers; one far below may have too wide a limit.",
+        "Each stage's last duration, of the slowest host; dashed red: the limits, which the tooltip names. A stage "
+        "that "
+        "grows towards its own needs to be split, or more workers; the table below tells how much of it is used.",
         [
             Query(expr=f"max {_BY} ({scope.of(names.STAGE_LAST_DURATION)})", legend=_STAGE),
-            Query(expr=f"max {_BY} ({scope.of(names.SLA_LIMIT)})", legend=f"{_STAGE} limit", line=Drawn.LIMIT),
-            Query(expr=f"max {_BY} ({scope.of(names.SLA_WARNING)})", legend=f"{_STAGE} warning", line=Drawn.WARNING),
+            Query(
+                expr=f"max {_BY} ({scope.of(names.SLA_LIMIT)})",
+                legend=f"{_STAGE} limit",
+                line=Drawn.LIMIT,
+                listed=False,
+            ),
         ],
         Scale(unit="s"),
     )
@@ -166,42 +173,33 @@ def _last_run(scope: Scope) -> Panel:
 
 
 def _errors(scope: Scope) -> Iterator[Panel]:
-    yield time_series(
+    yield bars(
         "Which stages fail?",
         "Stage runs that failed, erred or timed out in each interval. The same stage each time: its own fault. Several "
         "at once: the machine or the network.",
-        [
-            Query(
-                expr=f"sum by (stage, result) ({scope.increase(names.STAGE_RUNS, result=BROKEN)}) > 0",
-                legend="{{stage}} {{result}}",
-            )
-        ],
+        Query(
+            expr=f"sum by (stage, result) ({scope.increase(names.STAGE_RUNS, result=BROKEN)}) > 0",
+            legend="{{stage}} {{result}}",
+        ),
         Scale(unit="short", decimals=0),
-        bars=True,
     )
-    yield time_series(
+    yield bars(
         "Which limits break?",
         "Stage runs that broke their SLA in each interval, by severity. critical ones stopped the lane.",
-        [
-            Query(
-                expr=f"sum by (stage, severity) ({scope.increase(names.SLA_VIOLATIONS)}) > 0",
-                legend="{{stage}} {{severity}}",
-            )
-        ],
+        Query(
+            expr=f"sum by (stage, severity) ({scope.increase(names.SLA_VIOLATIONS)}) > 0",
+            legend="{{stage}} {{severity}}",
+        ),
         Scale(unit="short", decimals=0),
-        bars=True,
     )
-    yield time_series(
+    yield bars(
         "Which stages are tried again?",
         "Attempts of tasks that did not succeed, in each interval. Retries hide flaky tests: mend what is here often.",
-        [
-            Query(
-                expr=f"sum by (stage, result) ({scope.increase(names.TASK_ATTEMPTS, result=BROKEN)}) > 0",
-                legend="{{stage}} {{result}}",
-            )
-        ],
+        Query(
+            expr=f"sum by (stage, result) ({scope.increase(names.TASK_ATTEMPTS, result=BROKEN)}) > 0",
+            legend="{{stage}} {{result}}",
+        ),
         Scale(unit="short", decimals=0),
-        bars=True,
     )
 
 
@@ -220,8 +218,8 @@ def _time(scope: Scope) -> Iterator[Panel]:
         {"A": f"sum by (stage, kind) ({scope.of(names.BOTTLENECK)}) > 0"},
         [
             Column(source="stage", title="Stage"),
-            Column(source="kind", title="Kind"),
-            Column(source="A", title="Hosts", scale=Scale(unit="short", decimals=0)),
+            Column(source="kind", title="Kind", width=90),
+            hosts("A"),
         ],
     )
     yield stat(

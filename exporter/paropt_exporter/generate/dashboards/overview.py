@@ -10,6 +10,7 @@ from paropt_exporter import catalogue as names
 from paropt_exporter.generate.dashboards.layout import (
     CHART_HEIGHT,
     STAT_HEIGHT,
+    TALL_HEIGHT,
     Annotation,
     Line,
     Page,
@@ -17,12 +18,15 @@ from paropt_exporter.generate.dashboards.layout import (
     Variable,
 )
 from paropt_exporter.generate.dashboards.panels import (
+    BY_RESULT,
     Colour,
     Column,
     Query,
     Scale,
     bar_gauge,
+    bars,
     gauge,
+    hosts,
     less_is_worse,
     more_is_worse,
     none_is_good,
@@ -51,6 +55,7 @@ def _sections(scope: Scope) -> tuple[Section, ...]:
             title="Limits",
             lines=(
                 Line(height=CHART_HEIGHT, panels=[*_limits(scope)]),
+                Line(height=TALL_HEIGHT, panels=[*_stages(scope)]),
                 Line(height=CHART_HEIGHT, panels=[*_broken(scope)]),
             ),
         ),
@@ -115,13 +120,13 @@ def _health(scope: Scope) -> Iterator[Panel]:
 
 
 def _runs(scope: Scope) -> Iterator[Panel]:
-    yield time_series(
+    yield bars(
         "How many runs end, and how?",
         "Runs that ended in each interval, by result. A gap: nothing runs; look for hosts that are down, or a schedule "
         "that stopped. Cancellations are interrupted runs.",
-        [Query(expr=f"sum by (result) ({scope.increase(names.RUNS)})", legend="{{result}}")],
+        Query(expr=f"sum by (result) ({scope.increase(names.RUNS)})", legend="{{result}}"),
         Scale(unit="short", decimals=0),
-        bars=True,
+        colours=BY_RESULT,
     )
     failed = f"sum by (project, lane) ({scope.rate(names.RUNS, result='failure')})"
     ended = f"sum by (project, lane) ({scope.rate(names.RUNS, result=('success', 'failure'))})"
@@ -151,13 +156,12 @@ def _runs(scope: Scope) -> Iterator[Panel]:
 
 def _limits(scope: Scope) -> Iterator[Panel]:
     violations = f"sum by (project, lane) ({scope.increase(names.SLA_VIOLATIONS)})"
-    yield time_series(
+    yield bars(
         "Whose limits break, and when?",
         "Stage runs that broke their SLA in each interval, by lane. A burst is an event: look at what changed then. A "
         "steady trickle is a limit that is too tight or a stage that grew.",
-        [Query(expr=violations, legend=_LANE)],
+        Query(expr=violations, legend=_LANE),
         Scale(unit="short", decimals=0),
-        bars=True,
     )
     yield bar_gauge(
         "Which lanes keep their stages' limits?",
@@ -167,16 +171,26 @@ def _limits(scope: Scope) -> Iterator[Panel]:
         less_is_worse("percentunit", good=scope.sla_target, watch=_near(scope.sla_target), maximum=1),
         no_value="no check",
     )
+
+
+def _stages(scope: Scope) -> Iterator[Panel]:
     yield bar_gauge(
         "Which stages are closest to their limit?",
         "The longest last duration over the limit, of all hosts. From 80 % on it is warned of, at 100 % it is broken.",
         Query(
             expr=f"topk(10, max by (project, lane, stage) ({scope.of(names.STAGE_LAST_DURATION)})"
             f" / max by (project, lane, stage) ({scope.of(names.SLA_LIMIT)}))",
-            legend="{{lane}} {{stage}}",
+            legend="{{project}} {{lane}} {{stage}}",
         ),
         more_is_worse("percentunit", watch=0.8, bad=1, maximum=1.5),
         no_value="no limit",
+    )
+    yield table(
+        "Which stages hold their lane up?",
+        "slow: over 1.5 times the average stage, split it. uneven: its slowest task takes over 3 times its fastest, "
+        "split the slow ones. gil_bound: Python that computes in threads, give it processes.",
+        {"A": f"topk({_ROWS}, sum by (project, lane, stage, kind) ({scope.of(names.BOTTLENECK)} == 1))"},
+        [*_places()[:-1], Column(source="kind", title="Kind", width=90), hosts("A")],
     )
 
 
@@ -186,26 +200,15 @@ def _broken(scope: Scope) -> Iterator[Panel]:
         "Which limits are broken?",
         "Stages over their SLA, now or in their last run; it leaves the list with the next good run. The lane's "
         "dashboard shows what it waited for.",
-        {"A": f"topk({_ROWS}, max by ({where}, severity) ({scope.of(names.SLA_BREACHED)}) == 1)"},
-        [*_places(), Column(source="severity", title="Severity"), Column(source="A", title="Broken", scale=_FLAG)],
+        {"A": f"topk({_ROWS}, max by ({where}, severity) ({scope.of(names.SLA_BREACHED)} == 1))"},
+        [*_places(), Column(source="severity", title="Severity", width=90)],
     )
     yield table(
         "Which stages failed in their last run?",
         "failure: its command said no; error: it could not start or was killed; timeout: it was ended. Its output "
         "stands in the summary, and in `paropt-exporter history`.",
-        {"A": f"topk({_ROWS}, max by ({where}, result) ({scope.of(names.STAGE_LAST_RESULT, result=BROKEN)}) == 1)"},
-        [*_places(), Column(source="result", title="Result"), Column(source="A", title="Failed", scale=_FLAG)],
-    )
-    yield table(
-        "Which stages hold their lane up?",
-        "slow: over 1.5 times the average stage, split it. uneven: its slowest task takes over 3 times its fastest, "
-        "split the slow ones. gil_bound: Python that computes in threads, give it processes.",
-        {"A": f"topk({_ROWS}, sum by (project, lane, stage, kind) ({scope.of(names.BOTTLENECK)}) > 0)"},
-        [
-            *_places()[:-1],
-            Column(source="kind", title="Kind"),
-            Column(source="A", title="Hosts", scale=Scale(unit="short", decimals=0)),
-        ],
+        {"A": f"topk({_ROWS}, max by ({where}, result) ({scope.of(names.STAGE_LAST_RESULT, result=BROKEN)} == 1))"},
+        [*_places(), Column(source="result", title="Result", width=90)],
     )
 
 
@@ -232,17 +235,13 @@ def _hosts(scope: Scope) -> Iterator[Panel]:
         [Query(expr=f"bottomk(5, min by (instance) ({scope.of(names.HOST_MEMORY)}))", legend="{{instance}}")],
         Scale(unit="bytes"),
     )
-    yield time_series(
+    yield bars(
         "Do workers die?",
         "Workers that ended unasked in each interval, by cause. signal: a crash or the out-of-memory killer; see the "
         "kernel's log. exit: the task ended its worker.",
-        [Query(expr=f"sum by (cause) ({scope.increase(names.POOL_DEATHS)})", legend="{{cause}}")],
+        Query(expr=f"sum by (cause) ({scope.increase(names.POOL_DEATHS)})", legend="{{cause}}"),
         Scale(unit="short", decimals=0),
-        bars=True,
     )
-
-
-_FLAG = Scale(unit="short", words=(("1", "yes", Colour.BAD),))
 
 
 def _places() -> list[Column]:

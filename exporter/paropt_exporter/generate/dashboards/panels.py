@@ -6,17 +6,21 @@ A panel's title is its question; its description says what to do when the answer
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
-from grafanalib.core import BarGauge, GaugePanel, Heatmap, Panel, Stat, StateTimeline, Table, Target, TimeSeries
+from grafanalib.core import BarGauge, GaugePanel, Heatmap, Panel, Repeat, Stat, StateTimeline, Table, Target, TimeSeries
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # A query over 50,000 series (500 hosts, 100 stages) at this many points takes under a second; a screen shows no more.
 MOST_POINTS = 240
+MOST_BARS = 60
 _LAST = "lastNotNull"
+_DRAWN = {"axisBorderShow": False, "barWidthFactor": 0.8, "lineInterpolation": "linear", "showPoints": "never"}
 
 
 class Colour(StrEnum):
@@ -30,6 +34,15 @@ class Colour(StrEnum):
     IDLE = "transparent"
 
 
+BY_RESULT = {
+    "success": Colour.GOOD,
+    "failure": Colour.BAD,
+    "error": Colour.BAD,
+    "timeout": Colour.WATCH,
+    "cancellation": Colour.BOUND,
+}
+
+
 class Line(StrEnum):
     """How a series is drawn that is no measurement but what measurements are held against."""
 
@@ -40,11 +53,15 @@ class Line(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """One query of a panel. `legend`: a template of labels; `line`: its series are drawn dashed, as a limit is."""
+    """One query of a panel. `legend`: a template of labels; `line`: its series are drawn dashed, as a limit is.
+
+    `listed`: whether the legend lists its series; a limit for each stage would hide the stages.
+    """
 
     expr: str
     legend: str = ""
     line: Line | None = None
+    listed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +110,12 @@ class Scale:
         }
 
 
-def more_is_worse(unit: str, *, watch: float, bad: float, maximum: float | None = None) -> Scale:
+def more_is_worse(
+    unit: str, *, watch: float, bad: float, maximum: float | None = None, decimals: int | None = None
+) -> Scale:
     """Return a scale that is good below `watch` and bad from `bad` on."""
     steps = (Step(value=watch, colour=Colour.WATCH), Step(value=bad, colour=Colour.BAD))
-    return Scale(unit=unit, below=Colour.GOOD, steps=steps, maximum=maximum)
+    return Scale(unit=unit, below=Colour.GOOD, steps=steps, maximum=maximum, decimals=decimals)
 
 
 def less_is_worse(unit: str, *, good: float, watch: float, maximum: float | None = None) -> Scale:
@@ -117,7 +136,7 @@ def yes_or_no(yes: str, no: str, *, yes_is_good: bool) -> Scale:
 
 
 def stat(title: str, description: str, query: Query, scale: Scale, *, no_value: str = "unknown") -> Panel:
-    """Show one number as it is now, or one a series where the query has a legend."""
+    """Show one number as it is now, or one below the other where the query has a legend."""
     return Stat(
         **_common(title, description, [query], instant=True),
         colorMode="background",
@@ -128,7 +147,7 @@ def stat(title: str, description: str, query: Query, scale: Scale, *, no_value: 
             "fieldConfig": {"defaults": {**scale.defaults(), "noValue": no_value}},
             "options": {
                 "justifyMode": "auto",
-                "orientation": "auto",
+                "orientation": "horizontal" if query.legend else "auto",
                 "percentChangeColorMode": "standard",
                 "showPercentChange": False,
                 "wideLayout": True,
@@ -175,24 +194,52 @@ def bar_gauge(title: str, description: str, query: Query, scale: Scale, *, no_va
     )
 
 
-def time_series(title: str, description: str, queries: Sequence[Query], scale: Scale, *, bars: bool = False) -> Panel:
-    """Show the queries' series over time: lines for what is measured, bars for what was counted in each interval."""
-    custom = {
-        "axisBorderShow": False,
-        "barWidthFactor": 0.8,
-        "drawStyle": "bars" if bars else "line",
-        "fillOpacity": 60 if bars else 8,
-        "lineInterpolation": "linear",
-        "lineWidth": 0 if bars else 2,
-        "showPoints": "never",
-        "stacking": {"group": "A", "mode": "normal" if bars else "none"},
-    }
-    defaults = {**scale.defaults(), "color": {"mode": "palette-classic"}, "custom": custom, "noValue": "no samples"}
+def time_series(
+    title: str,
+    description: str,
+    queries: Sequence[Query],
+    scale: Scale,
+    *,
+    colours: Mapping[str, Colour] = MappingProxyType({}),
+    repeat: str = "",
+) -> Panel:
+    """Show what is measured over time, as lines.
+
+    `colours` by the series' name; `repeat`: a variable, for each of whose values there is a panel.
+    """
+    custom = {**_DRAWN, "drawStyle": "line", "fillOpacity": 0, "lineWidth": 2}
     return TimeSeries(
         **_common(title, description, queries, instant=False),
+        repeat=Repeat(direction="h", variable=repeat) if repeat else Repeat(),
         extraJson={
-            "fieldConfig": {"defaults": defaults, "overrides": _overrides(queries)},
-            "options": {"legend": _legend(), "tooltip": {"hideZeros": bars, "mode": "multi", "sort": "desc"}},
+            "fieldConfig": {
+                "defaults": {**_over_time(scale, custom), "noValue": "no samples"},
+                "overrides": [
+                    *(_dashed(letter, query) for letter, query in _lettered(queries) if query.line),
+                    *(_coloured(name, colour) for name, colour in colours.items()),
+                ],
+            },
+            "options": {"legend": _legend(), "tooltip": {"hideZeros": False, "mode": "multi", "sort": "desc"}},
+        },
+    )
+
+
+def bars(
+    title: str, description: str, query: Query, scale: Scale, *, colours: Mapping[str, Colour] = MappingProxyType({})
+) -> Panel:
+    """Show what was counted in each interval, as bars on top of each other; `colours` by the series' name."""
+    custom = {
+        **_DRAWN, "axisSoftMax": 1, "drawStyle": "bars", "fillOpacity": 60, "lineWidth": 0,
+        "stacking": {"group": "A", "mode": "normal"},
+    }  # fmt: skip
+    return TimeSeries(
+        **{**_common(title, description, [query], instant=False), "maxDataPoints": MOST_BARS},
+        extraJson={
+            "fieldConfig": {
+                "defaults": {**_over_time(scale, custom), "noValue": "none seen"},
+                "overrides": [_coloured(name, colour) for name, colour in colours.items()],
+            },
+            "options": {"legend": _legend(), "tooltip": {"hideZeros": True, "mode": "multi", "sort": "desc"}},
         },
     )
 
@@ -244,15 +291,22 @@ class Column:
     width: int | None = None
 
 
+def hosts(source: str) -> Column:
+    """Return the column that counts on how many hosts something is so."""
+    return Column(source=source, title="Hosts", scale=Scale(unit="short", decimals=0), width=70)
+
+
 def table(title: str, description: str, queries: Mapping[str, str], columns: Sequence[Column]) -> Panel:
     """Show the queries' series as rows: the values of those with the same labels stand in one row.
 
-    `queries` by the letter that columns name; rows are ordered by the first column of values, greatest first.
+    `queries` by the letter that columns name; a query without a column only says which rows there are. Rows are ordered
+    by the first column of values, greatest first.
     """
     sources = {column.source: _field(column.source, queries) for column in columns}
     order = {sources[column.source]: index for index, column in enumerate(columns)}
     renamed = {sources[column.source]: column.title for column in columns}
-    first = next(column.title for column in columns if column.source in queries)
+    hidden = ["Time", *(_field(letter, queries) for letter in queries if letter not in sources)]
+    first = [column.title for column in columns if column.source in queries][:1]
     targets = [Query(expr=expr) for expr in queries.values()]
     return Table(
         **_common(title, description, targets, instant=True, form="table"),
@@ -261,7 +315,11 @@ def table(title: str, description: str, queries: Mapping[str, str], columns: Seq
             {"id": "merge", "options": {}},
             {
                 "id": "organize",
-                "options": {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": renamed},
+                "options": {
+                    "excludeByName": dict.fromkeys(hidden, True),
+                    "indexByName": order,
+                    "renameByName": renamed,
+                },
             },
         ],
         extraJson={
@@ -280,7 +338,7 @@ def table(title: str, description: str, queries: Mapping[str, str], columns: Seq
                 "cellHeight": "sm",
                 "frameIndex": 0,
                 "showHeader": True,
-                "sortBy": [{"desc": True, "displayName": first}],
+                "sortBy": [{"desc": True, "displayName": title} for title in first],
             },
         },
     )
@@ -290,10 +348,8 @@ def _common(
     title: str, description: str, queries: Sequence[Query], *, instant: bool, form: str = "time_series"
 ) -> dict[str, Any]:
     targets = [
-        Target(
-            expr=query.expr, legendFormat=query.legend or "__auto", refId=_letter(index), instant=instant, format=form
-        )
-        for index, query in enumerate(queries)
+        Target(expr=query.expr, legendFormat=query.legend or "__auto", refId=letter, instant=instant, format=form)
+        for letter, query in _lettered(queries)
     ]
     return {
         "title": title,
@@ -304,8 +360,8 @@ def _common(
     }
 
 
-def _letter(index: int) -> str:
-    return chr(ord("A") + index)
+def _lettered(queries: Sequence[Query]) -> list[tuple[str, Query]]:
+    return [*zip(string.ascii_uppercase, queries, strict=False)]
 
 
 def _field(source: str, queries: Mapping[str, str]) -> str:
@@ -333,23 +389,26 @@ def _column(column: Column) -> dict[str, object]:
     return {"matcher": {"id": "byName", "options": column.title}, "properties": properties}
 
 
-def _overrides(queries: Sequence[Query]) -> list[dict[str, object]]:
-    return [
-        {"matcher": {"id": "byFrameRefID", "options": _letter(index)}, "properties": _dashed(query.line)}
-        for index, query in enumerate(queries)
-        if query.line is not None
-    ]
+def _over_time(scale: Scale, custom: Mapping[str, object]) -> dict[str, object]:
+    return {**scale.defaults(), "color": {"mode": "palette-classic"}, "custom": custom}
 
 
-def _dashed(line: Line) -> list[dict[str, object]]:
-    return [
-        {"id": "color", "value": {"fixedColor": line.value, "mode": "fixed"}},
-        {"id": "custom.drawStyle", "value": "line"},
-        {"id": "custom.fillOpacity", "value": 0},
+def _dashed(letter: str, query: Query) -> dict[str, object]:
+    """Draw a query's series as a limit is drawn."""
+    assert query.line is not None
+    properties: list[dict[str, object]] = [
+        {"id": "color", "value": {"fixedColor": query.line.value, "mode": "fixed"}},
         {"id": "custom.lineStyle", "value": {"dash": [8, 6], "fill": "dash"}},
         {"id": "custom.lineWidth", "value": 1},
-        {"id": "custom.stacking", "value": {"group": "A", "mode": "none"}},
     ]
+    if not query.listed:
+        properties.append({"id": "custom.hideFrom", "value": {"legend": True, "tooltip": False, "viz": False}})
+    return {"matcher": {"id": "byFrameRefID", "options": letter}, "properties": properties}
+
+
+def _coloured(name: str, colour: Colour) -> dict[str, object]:
+    fixed = {"id": "color", "value": {"fixedColor": colour, "mode": "fixed"}}
+    return {"matcher": {"id": "byName", "options": name}, "properties": [fixed]}
 
 
 def _legend() -> dict[str, object]:

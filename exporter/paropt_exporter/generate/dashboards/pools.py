@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from grafanalib.core import Panel
 
 from paropt_exporter import catalogue as names
+from paropt_exporter.catalogue import Family
 from paropt_exporter.generate.dashboards.layout import (
     CHART_HEIGHT,
     STAT_HEIGHT,
@@ -18,11 +19,14 @@ from paropt_exporter.generate.dashboards.layout import (
     Variable,
 )
 from paropt_exporter.generate.dashboards.panels import (
+    BY_RESULT,
     Colour,
     Column,
     Query,
     Scale,
     Step,
+    bars,
+    hosts,
     stat,
     table,
     time_series,
@@ -49,7 +53,7 @@ def _sections(scope: Scope) -> tuple[Section, ...]:
         Section(
             title="Size and decisions",
             lines=(
-                Line(height=TALL_HEIGHT, panels=[_size(scope), _bounds(scope)]),
+                Line(height=TALL_HEIGHT, panels=[_size(scope)]),
                 Line(height=CHART_HEIGHT, panels=[*_why(scope)]),
                 Line(height=CHART_HEIGHT, panels=[*_foretold(scope)]),
             ),
@@ -118,6 +122,7 @@ def _tasks(scope: Scope) -> Iterator[Panel]:
         "Tasks a second by result. A fall while tasks wait: workers are lost or slow; see deaths and CPU below.",
         [Query(expr=f"sum by (result) ({scope.rate(names.POOL_FINISHED)})", legend="{{result}}")],
         Scale(unit="ops"),
+        colours=BY_RESULT,
     )
     submitted, finished = (f"sum({scope.rate(family)})" for family in (names.POOL_SUBMITTED, names.POOL_FINISHED))
     yield time_series(
@@ -138,66 +143,49 @@ def _tasks(scope: Scope) -> Iterator[Panel]:
 
 
 def _size(scope: Scope) -> Panel:
-    busy = f"sum by (pool) ({scope.of(names.POOL_WORKERS, state='busy')})"
+    def drawn(family: Family, what: str, line: Drawn | None = None, **labels: str) -> Query:
+        return Query(expr=f"sum({scope.of(family, **labels)})", legend=what, line=line)
+
     return time_series(
-        "Does the size follow the work?",
-        "Workers: the target that was set, those that live, those that are busy, and (dashed) what the controller "
-        "would have. Live below target for long: the machine can't start workers. Busy far below live: too many.",
+        "Does the size of $pool follow its work?",
+        "Workers: those that are busy, that live, and the target; dashed: what the controller would have, its floor "
+        "and "
+        "ceiling (orange), the config's bounds (red). Live below target for long: the machine can't start workers. At "
+        "the ceiling while tasks wait: `paropt-exporter explain` names the signal that lowered it.",
         [
-            Query(expr=f"sum {_BY} ({scope.of(names.POOL_SIZE_TARGET)})", legend=f"{_POOL} target"),
-            Query(expr=f"sum {_BY} ({scope.of(names.POOL_SIZE)})", legend=f"{_POOL} live"),
-            Query(expr=busy, legend=f"{_POOL} busy"),
-            Query(
-                expr=f"sum {_BY} ({scope.of(names.CONTROL_RECOMMENDED)})",
-                legend=f"{_POOL} recommended",
-                line=Drawn.BOUND,
-            ),
+            drawn(names.POOL_WORKERS, "busy", state="busy"),
+            drawn(names.POOL_SIZE, "live"),
+            drawn(names.POOL_SIZE_TARGET, "target"),
+            drawn(names.CONTROL_RECOMMENDED, "recommended", Drawn.BOUND),
+            drawn(names.CONTROL_FLOOR, "floor", Drawn.WARNING),
+            drawn(names.CONTROL_CEILING, "ceiling", Drawn.WARNING),
+            drawn(names.POOL_SIZE_MIN, "minimum", Drawn.LIMIT),
+            drawn(names.POOL_SIZE_MAX, "maximum", Drawn.LIMIT),
         ],
         Scale(unit="short", decimals=0),
-    )
-
-
-def _bounds(scope: Scope) -> Panel:
-    return time_series(
-        "How much room does the controller have?",
-        "The target between the controller's floor and ceiling (orange) and the config's bounds (red). At the ceiling "
-        "with work waiting: widen `workers`, or see which signal lowered it with `paropt-exporter explain`.",
-        [
-            Query(expr=f"sum {_BY} ({scope.of(names.POOL_SIZE_TARGET)})", legend=f"{_POOL} target"),
-            Query(expr=f"sum {_BY} ({scope.of(names.CONTROL_FLOOR)})", legend=f"{_POOL} floor", line=Drawn.WARNING),
-            Query(expr=f"sum {_BY} ({scope.of(names.CONTROL_CEILING)})", legend=f"{_POOL} ceiling", line=Drawn.WARNING),
-            Query(expr=f"sum {_BY} ({scope.of(names.POOL_SIZE_MIN)})", legend=f"{_POOL} minimum", line=Drawn.LIMIT),
-            Query(expr=f"sum {_BY} ({scope.of(names.POOL_SIZE_MAX)})", legend=f"{_POOL} maximum", line=Drawn.LIMIT),
-        ],
-        Scale(unit="short", decimals=0),
+        repeat="pool",
     )
 
 
 def _why(scope: Scope) -> Iterator[Panel]:
-    yield time_series(
+    yield bars(
         "What does the controller decide, and why?",
         "Decisions in each interval by action and reason; up and down also stand as marks in every panel. Mostly holds "
         "for a doubtful reading: see the queries below.",
-        [
-            Query(
-                expr=f"sum by (action, reason) ({scope.increase(names.CONTROL_DECISIONS)}) > 0",
-                legend="{{action}}: {{reason}}",
-            )
-        ],
+        Query(
+            expr=f"sum by (action, reason) ({scope.increase(names.CONTROL_DECISIONS)}) > 0",
+            legend="{{action}}: {{reason}}",
+        ),
         Scale(unit="short", decimals=0),
-        bars=True,
     )
-    yield time_series(
+    yield bars(
         "Why do sizes change?",
         "Changes of targets in each interval by direction and reason; start and plan come with each run.",
-        [
-            Query(
-                expr=f"sum by (direction, reason) ({scope.increase(names.POOL_RESIZES)}) > 0",
-                legend="{{direction}}: {{reason}}",
-            )
-        ],
+        Query(
+            expr=f"sum by (direction, reason) ({scope.increase(names.POOL_RESIZES)}) > 0",
+            legend="{{direction}}: {{reason}}",
+        ),
         Scale(unit="short", decimals=0),
-        bars=True,
     )
     yield table(
         "How is each pool steered?",
@@ -205,11 +193,11 @@ def _why(scope: Scope) -> Iterator[Panel]:
         "with `paropt-exporter pause` or `pin`; `resume` lets it go on.",
         {"A": f"sum by (project, pool, mode, source) ({scope.of(names.CONTROL_MODE)})"},
         [
-            Column(source="project", title="Project"),
-            Column(source="pool", title="Pool"),
-            Column(source="mode", title="Mode"),
-            Column(source="source", title="Source"),
-            Column(source="A", title="Hosts", scale=Scale(unit="short", decimals=0)),
+            Column(source="project", title="Project", width=120),
+            Column(source="pool", title="Pool", width=110),
+            Column(source="mode", title="Mode", width=80),
+            Column(source="source", title="Source", width=100),
+            hosts("A"),
         ],
     )
 
@@ -221,34 +209,30 @@ def _foretold(scope: Scope) -> Iterator[Panel]:
     )
     yield time_series(
         "Will the running stages keep their limits?",
-        "The duration that each running stage is expected to reach, of the slowest host; dashed: its limit. Above it: "
-        "the controller adds workers if it may; else the stage needs to be split, or its limit changed.",
+        "The duration that each running stage is expected to reach, of the slowest host; dashed: the limits, which the "
+        "tooltip names. Above its own: the controller adds workers if it may; else the stage needs to be split, or "
+        "its limit changed.",
         [
             Query(expr=f"{end} - {deadline} + {limit}", legend="{{lane}} {{stage}}"),
-            Query(expr=f"{limit} and {deadline}", legend="{{lane}} {{stage}} limit", line=Drawn.LIMIT),
+            Query(expr=f"{limit} and {deadline}", legend="{{lane}} {{stage}} limit", line=Drawn.LIMIT, listed=False),
         ],
         Scale(unit="s"),
     )
-    yield time_series(
+    yield bars(
         "Which stages are expected to break their limit?",
         "How many hosts expect a running stage to end after its limit. It is known minutes before the violation.",
-        [
-            Query(
-                expr=f"sum {by} ({scope.of(names.SLA_PREDICTED_BREACH)}) > 0",
-                legend="{{lane}} {{stage}}",
-            )
-        ],
+        Query(
+            expr=f"sum {by} ({scope.of(names.SLA_PREDICTED_BREACH)}) > 0",
+            legend="{{lane}} {{stage}}",
+        ),
         Scale(unit="short", decimals=0),
-        bars=True,
     )
     total, count = (f"sum({scope.rate(names.CONTROL_QUERY_DURATION, part=part)})" for part in ("sum", "count"))
     yield time_series(
-        "Do the controller's queries work?",
-        "The mean time of a query to Prometheus, and failures a second by kind (right axis: none is good). Slow: use "
-        "recording rules. Failing: check `feedback.prometheus.url` and its secrets.",
-        [
-            Query(expr=f"{total} / ({count} > 0)", legend="mean time"),
-        ],
+        "How long do the controller's queries take?",
+        "The mean time of a query to Prometheus, failed ones too. Slow: use recording rules. A gap: none is asked; see "
+        "the failures on the Exporter health dashboard, then `feedback.prometheus.url` and its secrets.",
+        [Query(expr=f"{total} / ({count} > 0)", legend="mean time")],
         Scale(unit="s"),
     )
 
@@ -281,13 +265,12 @@ def _machine(scope: Scope) -> Iterator[Panel]:
         ],
         Scale(unit="bytes"),
     )
-    yield time_series(
+    yield bars(
         "Which workers die?",
         "Workers that ended unasked in each interval. signal: a crash or the out-of-memory killer. initializer: the "
         "pool's set-up fails.",
-        [Query(expr=f"sum by (pool, cause) ({scope.increase(names.POOL_DEATHS)})", legend="{{pool}} {{cause}}")],
+        Query(expr=f"sum by (cause) ({scope.increase(names.POOL_DEATHS)})", legend="{{cause}}"),
         Scale(unit="short", decimals=0),
-        bars=True,
     )
 
 
