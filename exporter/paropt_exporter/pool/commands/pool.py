@@ -69,12 +69,15 @@ class CommandPool:
         self._slots = ThreadPool(max_workers, name=name)
         self._marks = itertools.count(1)
         self._mark = secrets.token_hex(8)
-        self._lock = threading.Lock()  # guards: _tasks, _running, _finished, _cpu_seconds, _delay_seconds, _leased
+        self._lock = (
+            threading.Lock()
+        )  # guards: _tasks, _running, _finished, _cpu_seconds, _delay_seconds, _*_told, _leased
         self._tasks: dict[Future[CommandOutcome], CommandTask] = {}
         self._running: set[CommandTask] = set()
         self._finished: Counter[str] = Counter()
         self._cpu_seconds = 0.0
         self._delay_seconds = 0.0
+        self._cpu_told = self._delay_told = 0.0
         self._leased = False
 
     def submit_commands(
@@ -142,8 +145,11 @@ class CommandPool:
         with self._lock:
             usages = [task.usage() for task in self._running]
             finished = self._finished.copy()
-            cpu = self._cpu_seconds + sum(usage.cpu_seconds for usage in usages)
-            delay = self._delay_seconds + sum(usage.run_delay_seconds for usage in usages)
+            # A descendant that ended between two looks takes its run delay with it: what was told once is the least.
+            cpu = self._cpu_told = max(self._cpu_told, self._cpu_seconds + sum(u.cpu_seconds for u in usages))
+            delay = self._delay_told = max(
+                self._delay_told, self._delay_seconds + sum(u.run_delay_seconds for u in usages)
+            )
         finished[Result.CANCELLATION] += slots.finished.get(Result.CANCELLATION, 0)  # these never reached a slot
         return replace(slots, cpu_seconds=cpu, run_delay_seconds=delay, finished=MappingProxyType(finished))
 
