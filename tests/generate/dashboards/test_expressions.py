@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import pytest
 
 from demo import ROOT, demo
+from paropt_exporter import catalogue
 from paropt_exporter.generate import dashboards
 from paropt_exporter.generate.options import Options
 from real_servers import HANG_SECONDS, Prometheus, get
 
 RIGHTLY_EMPTY = ROOT / "dashboards/rightly-empty.txt"
+PARTS = ("bucket", "sum", "count")
 LOOK_BACK_SECONDS, STEP_SECONDS = 60.0, 1.0
 # What Grafana would put in, with everything chosen and a minute shown.
 GRAFANA_VALUES = {
@@ -121,3 +123,11 @@ def test_every_variable_has_values_to_choose_from(prometheus: Prometheus, name: 
     status, body = get(f"{prometheus.url}/api/v1/label/{label}/values?{query}")
     assert status == 200
     assert json.loads(body)["data"], name
+
+
+def test_no_counter_ever_goes_back(prometheus: Prometheus) -> None:
+    """A counter that falls a little is read as a restart: its whole value then counts as growth."""
+    counters = [family.name for family in catalogue.FAMILIES if family.kind is catalogue.Kind.COUNTER]
+    counters += [f"{f.name}_{part}" for f in catalogue.FAMILIES for part in PARTS if f.kind is catalogue.Kind.HISTOGRAM]
+    fallen = {name: prometheus.query(f"resets({name}[2m]) > 0") for name in counters}
+    assert {name: series for name, series in fallen.items() if series} == {}
