@@ -170,18 +170,30 @@ class AdaptiveCrew:
         processes: in a thread it would only wait for the interpreter's lock.
         """
         place = self.router.choose(key)
-        if self._strategy is not Strategy.ADAPTIVE or self.router.share(key) is not None:
+        if self._strategy is not Strategy.ADAPTIVE:
             return place
-        taken = any(
-            there == THREADS and self.router.choose(known) == PROCESSES for there, known in self._where.values()
-        )
-        return PROCESSES if taken else place
+        if self.router.share(key) is None:
+            return PROCESSES if self._computing_in_threads() else place
+        if place == PROCESSES and self._inside[PROCESSES] >= self._room[PROCESSES] and self._may_bridge():
+            return THREADS
+        return place
+
+    def _may_bridge(self) -> bool:
+        """Whether a thread may compute while no process has begun yet: one, since the interpreter's lock is one."""
+        processes = self._pools.get(PROCESSES)
+        return processes is not None and not processes.live and not self._computing_in_threads()
+
+    def _computing_in_threads(self) -> bool:
+        return any(place == THREADS and self.router.choose(key) == PROCESSES for place, key in self._where.values())
 
     def _on_trial(self, key: str) -> bool:
-        """Whether enough tasks of a function run to find out what it does, and the rest had better wait for that."""
+        """Whether a task of an unknown function runs, so that the rest had better wait for what it shows.
+
+        One is enough, and all that the others in the threads should suffer from one that keeps the interpreter's lock.
+        """
         if self._strategy is not Strategy.ADAPTIVE or self.router.share(key) is not None:
             return False
-        return sum(known == key for _, known in self._where.values()) >= self._cores
+        return any(known == key for _, known in self._where.values())
 
     def _keep(self, task: Waiting, error: UnpicklableError) -> None:
         key = key_of(task.function)
@@ -286,6 +298,7 @@ class AdaptiveCrew:
             if size <= room or self._inside[THREADS] < room:
                 return
             self._room[THREADS] = size
+        self.feed()  # first, so that each new thread finds its task when it begins, not when the last has begun
         threads.resize(size, reason="demand")
 
     def _rest(self) -> None:
