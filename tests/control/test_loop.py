@@ -125,11 +125,10 @@ def running(label: str, cpu_seconds: float, *, delay: float = 0.0, at: float | N
 def test_a_share_is_told_after_a_window_and_stays_with_the_stage_when_its_task_has_ended() -> None:
     meter = ShareMeter()
     meter.look([running("a[0]", 1.0)], 10.0)
-    assert meter.of_task("a[0]") is None
+    assert meter.of_task("a[0]", "a") is None
     meter.look([running("a[0]", 1.1)], 10.2)
-    assert meter.of_task("a[0]") == pytest.approx(0.5)
+    assert meter.of_task("a[0]", "a") == pytest.approx(0.5)
     meter.look([], 10.3)
-    assert meter.of_task("a[0]") is None
     assert meter.of_stage("a") == pytest.approx(0.5)
     assert meter.of_stage("b") is None
 
@@ -138,31 +137,31 @@ def test_time_spent_waiting_for_a_core_is_no_waiting_of_the_tasks_own() -> None:
     meter = ShareMeter()
     meter.look([running("a", 0.0)], 10.0)
     meter.look([running("a", 0.1, delay=0.1)], 10.2)
-    assert meter.of_task("a") == pytest.approx(1.0)
+    assert meter.of_task("a", "a") == pytest.approx(1.0)
 
 
 def test_a_command_that_was_not_measured_yet_is_unknown_however_long() -> None:
     meter = ShareMeter()
     for moment in (10.0, 10.5, 11.0):
         meter.look([running("a", 0.0, at=0.0)], moment)
-    assert meter.of_task("a") is None
+    assert meter.of_task("a", "a") is None
 
 
 def test_a_young_command_without_news_is_seen_to_wait() -> None:
     meter = ShareMeter()
     meter.look([running("a", 0.01, at=10.02)], 10.03)
-    assert meter.of_task("a") is None
+    assert meter.of_task("a", "a") is None
     meter.look([running("a", 0.01, at=10.02)], 10.12)
-    assert (meter.of_task("a") or 1.0) < 0.1
+    assert (meter.of_task("a", "a") or 1.0) < 0.1
 
 
 def test_an_older_command_without_news_may_still_use_what_makes_no_news() -> None:
     meter = ShareMeter()
     meter.look([running("a", 5.0, at=20.0)], 20.0)
     meter.look([running("a", 5.0, at=20.0)], 20.1)
-    assert meter.of_task("a") == pytest.approx(0.5)
+    assert meter.of_task("a", "a") == pytest.approx(0.5)
     meter.look([running("a", 5.0, at=20.0)], 21.0)
-    assert meter.of_task("a") == pytest.approx(0.05)
+    assert meter.of_task("a", "a") == pytest.approx(0.05)
 
 
 def test_shares_of_earlier_runs_are_known_before_the_first_look() -> None:

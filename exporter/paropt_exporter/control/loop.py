@@ -111,8 +111,10 @@ class InnerLoop:
     def _situation(self, now: float) -> RunSituation:
         demand, band = self._run.demand(), self._standing.band
         self._standing.rescue(demand.rescue_size)
+        self._meter.learn(demand.shares)
         running = [
-            Load(pool=pool, stage=stage, share=self._meter.of_task(label)) for pool, stage, label, _ in demand.running
+            Load(pool=pool, stage=stage, share=self._meter.of_task(label, stage))
+            for pool, stage, label, _ in demand.running
         ]
         waiting = [Load(pool=pool, stage=stage, share=self._meter.of_stage(stage)) for pool, stage in demand.ready]
         return RunSituation(

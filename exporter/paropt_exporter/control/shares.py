@@ -15,14 +15,15 @@ _YOUNG_SECONDS, _YOUNG_NEWS_SECONDS, _NEWS_SECONDS = 0.6, 0.002, 0.05  # as the 
 class ShareMeter:
     """Shares of running tasks by label, and of stages by what their tasks last used.
 
-    Guarantees: a share is told only once a task was watched for a window; a task that ended leaves its share to its
-    stage, so that the stage's next task is not unknown; `stages` are shares known from earlier runs.
+    Guarantees: a task's own share is told only once it was watched for a window; until then its stage's is, which each
+    task leaves to the next; `stages` are shares known from earlier runs.
     """
 
     def __init__(self, stages: Mapping[str, float] = MappingProxyType({})) -> None:
         self._marks: dict[str, tuple[float, RunningTask]] = {}  # label -> where its window began
         self._shares: dict[str, float] = {}
         self._stages = dict(stages)
+        self._watched: set[str] = set()  # stages of which a running task was watched for a window in this run
 
     def look(self, tasks: Iterable[RunningTask], now: float) -> None:
         """Take what runs at the monotonic moment `now`."""
@@ -30,7 +31,9 @@ class ShareMeter:
         for label, task in seen.items():
             share = self._share(label, task, now)
             if share is not None:
-                self._shares[label] = self._stages[label.partition("[")[0]] = share
+                stage = label.partition("[")[0]
+                self._shares[label] = self._stages[stage] = share
+                self._watched.add(stage)
         for label in self._marks.keys() - seen.keys():
             del self._marks[label]
             self._shares.pop(label, None)
@@ -47,8 +50,15 @@ class ShareMeter:
             return min(self._shares.get(label, 1.0), news / (now - at))
         return None
 
-    def of_task(self, label: str) -> float | None:
-        return self._shares.get(label)
+    def learn(self, ended: Iterable[tuple[str, float]]) -> None:
+        """Take what tasks used that have ended, by stage: many are over before a window is."""
+        for stage, share in ended:
+            if stage not in self._watched:
+                self._stages[stage] = share
+
+    def of_task(self, label: str, stage: str) -> float | None:
+        """Return a running task's own share; until it was watched, its stage's."""
+        return self._shares.get(label, self._stages.get(stage))
 
     def of_stage(self, stage: str) -> float | None:
         return self._stages.get(stage)

@@ -97,6 +97,8 @@ class StreamLoop:
     def _step(self, steered: Steered, now: float, cores: float, *, memory_is_short: bool) -> None:
         statistics = steered.pool.statistics()
         steered.counters.look(count_of(statistics, now))
+        if statistics.draining:
+            steered.counters.moved()  # what ends now was begun among more workers, and is no sample of this size
         seen = StreamSituation(
             now=now,
             size=statistics.target,

@@ -81,6 +81,7 @@ class Demand:
 
     ready: tuple[tuple[str, str], ...]  # (pool, stage)
     running: tuple[tuple[str, str, str, float], ...]  # (pool, stage, label, started_seconds)
+    shares: tuple[tuple[str, float], ...] = ()  # (stage, the part of a core that its ended tasks used)
     work_seconds: float = 0.0
     path_seconds: float = 0.0
     left_seconds: float | None = None

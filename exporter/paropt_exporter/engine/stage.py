@@ -99,6 +99,7 @@ class StageState:
     finals: list[TaskRecord] = field(default_factory=list)
     attempts_ended: int = 0
     cpu_seconds: float = 0.0
+    alone_seconds: float = 0.0
     memory_peak_bytes: int = 0
     started_seconds: float | None = None
     started_timestamp_seconds: float | None = None
@@ -137,6 +138,7 @@ class StageState:
         """Add an attempt that has ended to the sums."""
         self.attempts_ended += 1
         self.cpu_seconds += record.cpu_seconds
+        self.alone_seconds += max(record.cpu_seconds, alone_seconds(record))
         self.memory_peak_bytes = max(self.memory_peak_bytes, record.memory_peak_bytes)
         self.last_ended_seconds = max(self.last_ended_seconds, record.ended_seconds)
         if self.started_seconds is not None:
@@ -216,6 +218,11 @@ class StageState:
             sla=self.plan.sla,
         )
         return self.record
+
+    @property
+    def share(self) -> float | None:
+        """The part of a core that its tasks used which have ended, c = cpu / (wall - run delay); None: none has."""
+        return self.cpu_seconds / self.alone_seconds if self.alone_seconds > 0 else None
 
     def task_seconds(self) -> float | None:
         """Return how long one of its tasks takes: by those that ended in this run, else by earlier runs."""

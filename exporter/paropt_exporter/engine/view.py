@@ -33,6 +33,7 @@ def demand(
             for state in states
             for attempt in tuple(state.attempts)
         ),
+        shares=tuple((state.name, share) for state in states if (share := state.share) is not None),
         work_seconds=sum(state.work_seconds(now) for state in states),
         path_seconds=_longest_path(states, now),
         left_seconds=None if ends_seconds is None else ends_seconds - now,

@@ -45,16 +45,16 @@ class Work:
 
 
 def deadline_size(work: Work) -> int:
-    """Return N* = the smallest N with max(critical path, work / N) <= 0.9 x the time left.
+    """Return N* = the smallest N with path + (work - path) / N <= 0.9 x the time left.
 
-    Brent's bound for greedy schedules. Where no number of workers is enough, all that can help: the work over its
-    longest chain.
+    Graham's bound (1969): no order in which workers take what is ready takes longer. Where no number of workers is
+    enough, all that can help: the work over its longest chain.
     """
     usable = DEADLINE_RATIO * work.left_seconds
-    most = max(1, math.ceil(work.seconds / max(work.critical_path_seconds, 1e-9))) if work.seconds > 0 else 1
-    if usable <= 0 or work.critical_path_seconds > usable:
-        return most
-    return max(1, math.ceil(work.seconds / usable - 1e-9))
+    beside = max(0.0, work.seconds - work.critical_path_seconds)
+    if work.critical_path_seconds >= usable:
+        return max(1, math.ceil(work.seconds / max(work.critical_path_seconds, 1e-9))) if work.seconds > 0 else 1
+    return max(1, math.ceil(beside / (usable - work.critical_path_seconds) - 1e-9))
 
 
 def closed_size(

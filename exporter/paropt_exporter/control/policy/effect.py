@@ -7,9 +7,11 @@ inflation of the service time shows it at once; a comparison of throughputs gave
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-COMPLETIONS = 30  # of each sample: fewer say little of a mean
+COMPLETIONS = 30  # after the move: fewer say little of a mean
+FEW_COMPLETIONS = 10  # before it: the bound widens with fewer, and a burst of load leaves no time for more
+_LEAST_SPREAD = 0.25  # (deviation / mean)^2 of one service time: that of two or three looks may be nothing by chance
 _ONE_SIDED_95 = 1.645  # standard deviations
 USELESS_RATIO = 0.5  # service times that grow by half of what the workers do leave hardly a gain
 CHANGE_RATIO = 0.3  # a load or service time that differs by this much is another situation
@@ -42,9 +44,10 @@ def ineffective(before: Sample, after: Sample, *, old_size: int, new_size: int) 
 
     The bound is of ln(after / before), by the delta method: the variance of a mean's logarithm is v / (n m^2).
     """
-    if min(before.count, after.count) < COMPLETIONS or min(before.mean, after.mean) <= 0 or new_size <= old_size:
+    few = before.count < FEW_COMPLETIONS or after.count < COMPLETIONS
+    if few or min(before.mean, after.mean) <= 0 or new_size <= old_size:
         return False
-    spread = sum(sample.variance / (sample.count * sample.mean**2) for sample in (before, after))
+    spread = sum(max(sample.variance / sample.mean**2, _LEAST_SPREAD) / sample.count for sample in (before, after))
     lower = math.log(after.mean / before.mean) - _ONE_SIDED_95 * math.sqrt(spread)
     return math.exp(lower) > 1.0 + USELESS_RATIO * (new_size / old_size - 1.0)
 
@@ -56,16 +59,12 @@ def blocked(now: float, size: int, *, load: float, service_seconds: float, earli
     return Block(size=size, until=now + seconds, seconds=seconds, load=load, service_seconds=service_seconds)
 
 
-def still_blocked(block: Block | None, now: float, *, load: float, service_seconds: float) -> bool:
-    """Whether a block holds: until its time is over, or the load or the service time is another."""
-    return block is not None and now < block.until and not _changed(block, load=load, service_seconds=service_seconds)
-
-
-def lifted(block: Block) -> Block:
-    """Return the block as one that is over but remembered, for the back-off."""
-    return replace(block, until=0.0)
+def still_blocked(block: Block, now: float, *, load: float, service_seconds: float) -> bool:
+    """Whether a block holds: until its time is over, the load is another, or tasks take less time."""
+    return now < block.until and not _changed(block, load=load, service_seconds=service_seconds)
 
 
 def _changed(block: Block, *, load: float, service_seconds: float) -> bool:
-    pairs = ((block.load, load), (block.service_seconds, service_seconds))
-    return any(abs(now - then) > CHANGE_RATIO * max(then, 1e-9) for then, now in pairs)
+    # Longer service times are what the block is about, and tasks of the larger size still end for a while.
+    faster = service_seconds < (1.0 - CHANGE_RATIO) * block.service_seconds
+    return faster or abs(load - block.load) > CHANGE_RATIO * max(block.load, 1e-9)

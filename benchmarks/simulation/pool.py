@@ -1,0 +1,136 @@
+"""A pool whose tasks arrive, wait, run and end on a clock that jumps from event to event."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from paropt_exporter.records import PoolStatistics
+
+Duration = Callable[[int], tuple[float, float, float]]
+"""How a task that begins as the n-th of those running goes: its seconds, CPU seconds and run delay in seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """How tasks fared: how many began, how many waited longer than allowed, and the longest wait in seconds."""
+
+    began: int
+    late: int
+    worst: float
+
+
+class SimulatedPool:
+    """A queue with a number of workers that can be changed; the real controllers steer it as they steer a real pool.
+
+    `arrivals` yields rising moments; `late_seconds` is the wait from which on a task counts as late.
+    """
+
+    def __init__(
+        self,
+        arrivals: Iterator[float],
+        duration: Duration,
+        *,
+        size: int = 1,
+        name: str = "simulated",
+        late_seconds: float = math.inf,
+    ) -> None:
+        self.target = size
+        self.sizes: list[tuple[float, int, str]] = []
+        self._name = name
+        self._arrivals = arrivals
+        self._duration = duration
+        self._late_seconds = late_seconds
+        self._next = next(arrivals, math.inf)
+        self._now = 0.0
+        self._queue: deque[float] = deque()
+        self._running: list[tuple[float, float, float, float]] = []  # end, begin, cpu, delay
+        self._submitted = self._began = self._late = self._finished = 0
+        self._worst = self._busy = self._slots = self._cpu = self._delay = 0.0
+
+    def advance(self, now: float) -> None:
+        """Let everything happen that happens until `now`."""
+        while True:
+            end = self._running[0][0] if self._running else math.inf
+            moment = min(end, self._next)
+            if moment > now:
+                break
+            self._spend(moment)
+            if end <= self._next:
+                _, _, cpu, delay = heapq.heappop(self._running)
+                self._finished += 1
+                self._cpu += cpu
+                self._delay += delay
+            else:
+                self._submitted += 1
+                self._queue.append(self._next)
+                self._next = next(self._arrivals, math.inf)
+            self._start()
+        self._spend(now)
+
+    def resize(self, size: int, /, *, reason: str) -> None:
+        self.target = size
+        self.sizes.append((self._now, size, reason))
+        self._start()
+
+    def statistics(self) -> PoolStatistics:
+        now, busy = self._now, len(self._running)
+        cpu = sum(cpu * (now - begin) / (end - begin) for end, begin, cpu, _ in self._running)
+        delay = sum(delay * (now - begin) / (end - begin) for end, begin, _, delay in self._running)
+        return PoolStatistics(
+            name=self._name,
+            target=self.target,
+            live=max(self.target, busy),
+            busy=busy,
+            idle=max(0, self.target - busy),
+            starting=0,
+            draining=max(0, busy - self.target),
+            queued=len(self._queue),
+            oldest_queued_age_seconds=now - self._queue[0] if self._queue else 0.0,
+            submitted=self._submitted,
+            busy_seconds=self._busy,
+            slot_seconds=self._slots,
+            cpu_seconds=self._cpu + cpu,
+            run_delay_seconds=self._delay + delay,
+            epoch_timestamp_seconds=0.0,
+            finished={"success": self._finished},
+        )
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    @property
+    def busy(self) -> int:
+        return len(self._running)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to happen."""
+        return not self._running and not self._queue and self._next == math.inf
+
+    @property
+    def worker_seconds(self) -> float:
+        return self._slots
+
+    @property
+    def waits(self) -> Waits:
+        return Waits(began=self._began, late=self._late, worst=self._worst)
+
+    def _spend(self, moment: float) -> None:
+        seconds = moment - self._now
+        self._busy += len(self._running) * seconds
+        self._slots += max(self.target, len(self._running)) * seconds
+        self._now = moment
+
+    def _start(self) -> None:
+        while self._queue and len(self._running) < self.target:
+            waited = self._now - self._queue.popleft()
+            self._began += 1
+            self._worst = max(self._worst, waited)
+            self._late += waited > self._late_seconds
+            seconds, cpu, delay = self._duration(len(self._running) + 1)
+            heapq.heappush(self._running, (self._now + seconds, self._now, cpu, delay))
