@@ -290,12 +290,14 @@ class AdaptiveCrew:
         with self.lock:
             room = self._room[THREADS]
             wanted = self._inside[THREADS] + sum(
-                len(tasks) for key, tasks in self._backlog.items() if self.router.choose(key) == THREADS
+                len(tasks)
+                for key, tasks in self._backlog.items()
+                if self.router.share(key) is not None and self.router.choose(key) == THREADS
             )
             # One core is all that threads get between them: more of them than fill it do not help.
             most = min(self._most or MOST_WAITING, int(1 / average + 0.1))
             size = min(most, wanted)
-            if size <= room or self._inside[THREADS] < room:
+            if size <= room:
                 return
             self._room[THREADS] = size
         self.feed()  # first, so that each new thread finds its task when it begins, not when the last has begun
