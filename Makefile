@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TOOLS := .tools
 export PATH := $(CURDIR)/$(TOOLS)/usr/bin:$(PATH)
 
-.PHONY: help run stack test lint types layers unit wheel tools generate lock bench soak clean
+.PHONY: help run stack test lint types layers unit wheel tools generate lock bench soak mutants clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -50,8 +50,9 @@ tools: ## real Prometheus and Alertmanager, from Debian's packages, unpacked int
 	@.ci/debian-tools $(TOOLS) prometheus:prometheus prometheus:promtool prometheus-alertmanager:prometheus-alertmanager \
 	  prometheus-pushgateway:prometheus-pushgateway prometheus-node-exporter:prometheus-node-exporter
 
-generate: $(READY) ## rewrite what is generated: the config schema and the metrics reference
+generate: $(READY) ## rewrite what is generated: rules with their tests, config schema, reference pages
 	$(BIN)/paropt-exporter generate --out .
+	PYTHONPATH=tests $(BIN)/python -m alert_stories .
 
 lock: ## resolve the dependencies anew
 	$(PYTHON) -m venv build/lock
@@ -70,6 +71,9 @@ screenshots: $(READY) tools ## draw each dashboard from a real run with Grafana'
 soak: $(READY) ## minutes of random faults; then CPython's own executor tests, where the interpreter has them
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/cpython_suite.py
+
+mutants: $(READY) tools ## how many faults in the alert rules their promtool tests notice
+	PYTHONPATH=tests $(BIN)/python -m alert_stories.mutants
 
 clean:
 	rm -rf $(VENV) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -8,12 +8,22 @@ from typing import Any
 import yaml
 
 from paropt_exporter.generate.alerts import exporter, lanes, pools, recording, sla
-from paropt_exporter.generate.alerts.rules import Alert, Group, Recording, Rule, group_of
+from paropt_exporter.generate.alerts.rules import Alert, Condition, Group, Recording, Rule, group_of
 from paropt_exporter.generate.options import Format, Options
 
 RECORDING_FILE, ALERTS_FILE = "paropt-recording.yml", "paropt-alerts.yml"
 _HEADER = "# Made by `paropt-exporter generate alerts`; a change here is lost with the next one.\n"
 _WIDE = 10_000  # PyYAML folds long lines; descriptions are easier to read and to search in one
+
+
+def groups(options: Options) -> tuple[Group, ...]:
+    """Return the groups of alerts."""
+    return (
+        group_of("paropt-sla", sla.alerts(options)),
+        group_of("paropt-lanes", lanes.alerts(options)),
+        group_of("paropt-pools", pools.alerts(options)),
+        group_of("paropt-exporter", exporter.alerts(options)),
+    )
 
 
 def alerts(options: Options) -> tuple[Alert, ...]:
@@ -23,20 +33,12 @@ def alerts(options: Options) -> tuple[Alert, ...]:
 
 def render(options: Options) -> dict[str, str]:
     """Return the rule files by path below the folder asked for."""
-    files = {
-        RECORDING_FILE: recording.groups(options),
-        ALERTS_FILE: (
-            group_of("paropt-sla", sla.alerts(options)),
-            group_of("paropt-lanes", lanes.alerts(options)),
-            group_of("paropt-pools", pools.alerts(options)),
-            group_of("paropt-exporter", exporter.alerts(options)),
-        ),
-    }
-    return {f"alerts/{name}": _HEADER + _file(name, groups, options) for name, groups in files.items()}
+    files = {RECORDING_FILE: recording.groups(options), ALERTS_FILE: groups(options)}
+    return {f"alerts/{name}": _HEADER + _file(name, content, options) for name, content in files.items()}
 
 
-def _file(name: str, groups: tuple[Group, ...], options: Options) -> str:
-    rules = {"groups": [_group(group, options) for group in groups]}
+def _file(name: str, content: tuple[Group, ...], options: Options) -> str:
+    rules = {"groups": [_group(group, options) for group in content]}
     object_name = name.removesuffix(".yml")
     match options.format:
         case Format.CONFIGMAP:
@@ -67,14 +69,18 @@ def _rule(rule: Rule, options: Options) -> dict[str, Any]:
         **({"for": condition.hold} if condition.hold else {}),
         **({"keep_firing_for": condition.keep} if condition.keep else {}),
         "labels": {"severity": condition.level.value, **dict(condition.labels)},
-        "annotations": _annotations(alert, options),
+        "annotations": _annotations(alert, condition, options),
     }
 
 
-def _annotations(alert: Alert, options: Options) -> Mapping[str, str]:
+def _annotations(alert: Alert, condition: Condition, options: Options) -> Mapping[str, str]:
+    description = alert.description
+    for label, value in condition.labels:
+        # A template sees the labels of the query's answer only, not those that the rule adds.
+        description = description.replace(f"{{{{ $labels.{label} }}}}", value)
     return {
         "summary": alert.summary,
-        "description": alert.description,
+        "description": description,
         "runbook_url": f"{options.runbook_url}#{alert.name.lower()}",
         "dashboard_url": f"{options.grafana_url.rstrip('/')}/d/{alert.board.value}{_variables(alert.link)}",
     }

@@ -40,8 +40,8 @@ def _under_used(series: Series) -> Alert:
             Condition(
                 expr=(
                     f"{recording.utilization(series)} < {_UNDER_USED_RATIO}\n"
-                    f"and\n{series.now(catalogue.POOL_SIZE)} > 1\n"
-                    f"unless on (job, instance, project)\n{series.now(catalogue.RUN_IN_PROGRESS)} == 0"
+                    f"and\n{series.held(catalogue.POOL_SIZE)} > 1\n"
+                    f"unless on (job, instance, project)\n{series.held(catalogue.RUN_IN_PROGRESS)} == 0"
                 ),
                 level=Level.INFO,
                 hold=_SETTLED,
@@ -180,14 +180,14 @@ def _saturated_lane(series: Series) -> Alert:
 
 
 def _at_maximum(series: Series) -> Alert:
-    maximum = series.now(catalogue.POOL_SIZE_MAX)
+    maximum = series.held(catalogue.POOL_SIZE_MAX)
     return Alert(
         name="ParoptPoolAtMaximum",
         conditions=(
             Condition(
                 expr=(
-                    f"{series.now(catalogue.POOL_SIZE_TARGET)} >= {maximum}\n"
-                    f"and\n{maximum} > {series.now(catalogue.POOL_SIZE_MIN)}\n"
+                    f"{series.held(catalogue.POOL_SIZE_TARGET)} >= {maximum}\n"
+                    f"and\n{maximum} > {series.held(catalogue.POOL_SIZE_MIN)}\n"
                     f"and\nmin_over_time({series.now(catalogue.POOL_QUEUE_DEPTH)}[{series.window}]) > 0"
                 ),
                 level=Level.WARNING,
@@ -233,7 +233,8 @@ def _memory(series: Series) -> Alert:
         conditions=(
             Condition(
                 expr=(
-                    f"{series.now(catalogue.HOST_MEMORY)} / {series.now(catalogue.HOST_MEMORY_LIMIT)} < {_MEMORY_RATIO}"
+                    f"{series.held(catalogue.HOST_MEMORY)}\n/\n{series.held(catalogue.HOST_MEMORY_LIMIT)}\n"
+                    f"< {_MEMORY_RATIO}"
                 ),
                 level=Level.WARNING,
                 hold="5m",

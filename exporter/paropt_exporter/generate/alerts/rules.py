@@ -55,7 +55,8 @@ class Query:
 class Alert:
     """An alert and its runbook entry.
 
-    `summary` is static, `description` a template of Prometheus; `link` names the labels that the dashboard opens with.
+    `summary` is static, `description` a template of Prometheus that may also ask for a condition's own labels; `link`
+    names the labels that the dashboard opens with.
     """
 
     name: str

@@ -1,0 +1,1 @@
+"""What each alert does, as stories that promtool plays: `make generate` writes `alerts/tests/*.yml` from them."""

@@ -1,0 +1,157 @@
+"""Stories of error budgets: on what is recorded, and from raw counters through the recordings to the alert."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from alert_stories.model import RECORDED, STAGE, TARGET, Firing, Shows, Story, named, series, without
+from paropt_exporter import catalogue
+from paropt_exporter.generate.alerts import recording
+
+_BURN, _SPENT = "ParoptSlaErrorBudgetBurn", "ParoptSlaErrorBudgetSpent"
+_PROJECT = without(TARGET, "instance")
+# Rate in percent, spans, severity, minutes of a step; an alert is kept for as long as its short span.
+_PAIRS = (
+    (14.4, "1h", "5m", "critical", 1),
+    (6, "6h", "30m", "critical", 5),
+    (3, "1d", "2h", "warning", 5),
+    (1, "3d", "6h", "warning", 5),
+)
+_SECONDS = {"5m": 300, "30m": 1800, "2h": 7200, "6h": 21600}
+
+
+def stories() -> Iterator[Story]:
+    for pair in _PAIRS:
+        yield from _pair(*pair)
+    yield from _spent()
+
+
+def _lane(name: str) -> dict[str, str]:
+    return {**_PROJECT, "lane": name}
+
+
+def _burning(lane: str, percent: str, long: str, short: str, severity: str) -> Firing:
+    return Firing(
+        severity=severity,
+        labels={**_lane(lane), "long": long, "short": short},
+        description=(
+            f"In lane {lane} (project shop) {percent} of the stage checks of the last {long} broke their limit, and it "
+            "goes on. The target is 0.99 within their limits."
+        ),
+    )
+
+
+def _pair(rate: float, long: str, short: str, severity: str, step: int) -> Iterator[Story]:
+    """Yield lanes that burn just over the rate, and lanes each of which misses one condition by a little."""
+    steps = _SECONDS[short] // 60 // step
+    over, under = f"{2 * rate + 0.2:g}", f"{2 * rate - 0.2:g}"  # of 200 checks
+    longest = _SECONDS[short] // 2
+
+    def lane(
+        name: str, *, checks: str = "200", broken: str = over, lately: str = over, every: int = 0
+    ) -> dict[str, str]:
+        interval = {series(catalogue.RUN_INTERVAL, {**TARGET, "lane": name}): f"{every}x200"} if every else {}
+        return {
+            named(recording.checks(RECORDED, long), _lane(name)): f"{checks}x200",
+            named(recording.violations(RECORDED, long), _lane(name)): f"{broken}x200",
+            named(recording.checks(RECORDED, short), _lane(name)): "200x200",
+            named(recording.violations(RECORDED, short), _lane(name)): f"{lately}x{steps + 2} 0x100",
+            **interval,
+        }
+
+    percent = f"{rate + 0.1:.4g}%"
+    few_percent = f"{2 * rate + 0.2:.4g}%"
+    firing = (
+        _burning("busy", percent, long, short, severity),
+        _burning("just_often_enough", percent, long, short, severity),
+        _burning("just_enough_checks", few_percent, long, short, severity),
+    )
+    last = (2 * steps + 2) * step
+    yield Story(
+        alert=_BURN,
+        shows=Shows.FIRING,
+        step=f"{step}m",
+        given={
+            **lane("busy"),
+            **lane("just_often_enough", every=longest),
+            **lane("just_enough_checks", checks="100"),
+        },
+        # The short span is over at its own length later, and the alert is kept for as long again.
+        then={"0m": firing, f"{last}m": firing, f"{last + step}m": ()},
+    )
+    yield Story(
+        alert=_BURN,
+        shows=Shows.SILENCE,
+        step=f"{step}m",
+        given={
+            **lane("slow_burn", broken=under),
+            **lane("over_by_now", lately=under),
+            **lane("too_few_checks", checks="99"),
+            **lane("seldom", every=longest + 1),
+        },
+        then={"0m": (), "30m": ()},
+    )
+
+
+def restarts() -> Iterator[Story]:
+    """Yield the way from raw counters through the recordings to the alerts, across a restart that lost its history."""
+    checks = series(catalogue.SLA_CHECKS, STAGE)
+    broken = series(catalogue.SLA_VIOLATIONS, STAGE, severity="normal")
+    burning = tuple(_burning("standard", "20%", *pair[1:4]) for pair in _PAIRS)
+    yield Story(
+        alert=_BURN,
+        shows=Shows.RESTART,
+        given={checks: "0+5x70 stale _ 0+5x60", broken: "0+1x70 stale _ 0+1x60"},
+        then={"70m": burning, "73m": burning, "75m": burning, "100m": burning},
+    )
+    spent = _overspent("standard", "10%")
+    yield Story(
+        alert=_SPENT,
+        shows=Shows.RESTART,
+        given={checks: "0+0.1x190 stale _ 0+0.1x100", broken: "0+0.01x190 stale _ 0+0.01x100"},
+        then={"100m": (), "192m": (spent,), "260m": (spent,)},
+    )
+
+
+def _spent() -> Iterator[Story]:
+    def lane(
+        name: str, *, checks: str = "199", broken: str = "2", recent: str = "1", recent_checks: str = "99"
+    ) -> dict[str, str]:
+        return {
+            named(recording.checks(RECORDED, "30d"), _lane(name)): f"{checks}x20",
+            named(recording.violations(RECORDED, "30d"), _lane(name)): f"{broken}x20",
+            named(recording.checks(RECORDED, "3d"), _lane(name)): f"{recent_checks}x20",
+            named(recording.violations(RECORDED, "3d"), _lane(name)): recent if " " in recent else f"{recent}x20",
+        }
+
+    firing = _overspent("nightly", "1.005%")
+    yield Story(
+        alert=_SPENT,
+        shows=Shows.FIRING,
+        step="5m",
+        given=lane("nightly", recent="1x5 0x9"),
+        then={"5m": (), "10m": (firing,), "25m": (firing,), "30m": ()},
+    )
+    yield Story(
+        alert=_SPENT,
+        shows=Shows.SILENCE,
+        step="5m",
+        given={
+            **lane("within_budget", checks="201"),
+            **lane("one_alone", checks="30", broken="1"),
+            **lane("better_since", recent="0"),
+            **lane("busy", recent_checks="100"),
+        },
+        then={"10m": (), "30m": ()},
+    )
+
+
+def _overspent(lane: str, percent: str) -> Firing:
+    return Firing(
+        severity="warning",
+        labels=_lane(lane),
+        description=(
+            f"In lane {lane} (project shop) {percent} of the stage checks of the last 30d broke their limit. The "
+            "target is 0.99 within their limits. This resolves after three days without another one."
+        ),
+    )

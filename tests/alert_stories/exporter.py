@@ -1,0 +1,169 @@
+"""Stories of the exporter itself and of its controller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from alert_stories import held
+from alert_stories.model import POOL, TARGET, Firing, Shows, Story, named, series, without
+from paropt_exporter import catalogue
+
+
+def stories() -> Iterator[Story]:
+    yield from held.stories(
+        "ParoptControllerBlind",
+        series(catalogue.CONTROL_BLIND, POOL),
+        Firing(
+            severity="warning",
+            labels=POOL,
+            description=(
+                "The controller of pool commands (project shop) on build-1:10178 has had no query result that it may "
+                "believe for 5 minutes. The pool keeps its size."
+            ),
+        ),
+        others={series(catalogue.CONTROL_FLAPPING, POOL): ""},
+        hold_minutes=5,
+    )
+    yield from held.stories(
+        "ParoptControllerFlapping",
+        series(catalogue.CONTROL_FLAPPING, POOL),
+        Firing(
+            severity="warning",
+            labels=POOL,
+            description=(
+                "The size of pool commands (project shop) on build-1:10178 changed direction so often within an hour "
+                "that it goes down no more until the hour is over."
+            ),
+        ),
+        others={series(catalogue.CONTROL_BLIND, POOL): ""},
+        hold_minutes=5,
+    )
+    yield from _down()
+    yield from _absent()
+    yield from _dropped()
+
+
+def _target(host: str) -> dict[str, str]:
+    return {"job": "ci", "instance": host}
+
+
+def _exporter(host: str, *, up: str, serves_on: str) -> dict[str, str]:
+    return {
+        **({named("up", _target(host)): up} if up else {}),
+        series(catalogue.SERVES_ON, {**_target(host), "project": "shop"}): serves_on,
+    }
+
+
+def _down() -> Iterator[Story]:
+    alert = "ParoptExporterDown"
+    firing = Firing(
+        severity="warning",
+        labels=_target("build-1"),
+        description=(
+            "build-1 of job ci has not answered for 5 minutes. It is one of those that serve until they are stopped."
+        ),
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        given=_exporter("build-1", up="1x4 0x19 1x9", serves_on="1x4 stale _x18 1x9"),
+        then={"9m": (), "10m": (firing,), "24m": (firing,), "25m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.SILENCE,
+        given={
+            **_exporter("ended_with_its_lane", up="1x4 0x30", serves_on="0x4 stale"),
+            **_exporter("answers", up="1x40", serves_on="1x40"),
+            named("up", _target("something_else")): "0x40",
+        },
+        then={"10m": (), "30m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.SILENCE,
+        # What has been down for a day is no news any more.
+        given=_exporter("given_up", up="1x4 0x1500", serves_on="1x4 stale"),
+        then={"24h5m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.RESTART,
+        given=_exporter("build-1", up="1x4 0x4 1x4 0x20", serves_on="1x4 stale _x3 1x4 stale"),
+        then={"9m": (), "10m": (), "19m": (), "20m": (firing,)},
+    )
+
+
+def _absent() -> Iterator[Story]:
+    alert = "ParoptExporterAbsent"
+    firing = Firing(
+        severity="warning",
+        labels=without(TARGET, "instance"),
+        description=(
+            "Project shop of job ci had an exporter within the last day and has had none for 15 minutes: Prometheus "
+            "has no target for it."
+        ),
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        given=_exporter("build-1", up="1x4 stale _x24 1x9", serves_on="1x4 stale _x24 1x9"),
+        then={"19m": (), "20m": (firing,), "29m": (firing,), "30m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.SILENCE,
+        given={
+            **_exporter("pod-1", up="1x4 stale", serves_on="1x4 stale"),
+            **_exporter("pod-2", up="_x4 1x30", serves_on="_x4 1x30"),
+        },
+        then={"20m": (), "30m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.SILENCE,
+        given={
+            **_exporter("down_but_a_target", up="1x4 0x30", serves_on="1x4 stale"),
+            **_exporter("ended_with_its_lane", up="1x4 stale", serves_on="0x4 stale"),
+        },
+        then={"20m": (), "30m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.SILENCE,
+        given=_exporter("taken_out_yesterday", up="1x4 stale", serves_on="1x4 stale"),
+        then={"24h5m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.RESTART,
+        given=_exporter("build-1", up="1x4 stale _x9 1x4 stale", serves_on="1x4 stale _x9 1x4 stale"),
+        then={"14m": (), "20m": (), "34m": (), "35m": (firing,)},
+    )
+
+
+def _dropped() -> Iterator[Story]:
+    alert = "ParoptObservationsDropped"
+    labels = {**TARGET, "observer": "history"}
+    counter = series(catalogue.OBSERVATIONS_DROPPED, labels)
+    firing = Firing(
+        severity="warning",
+        labels=labels,
+        description=(
+            "The observer history of the exporter on build-1:10178 (project shop) failed to take records in the last "
+            "15 minutes: they are missing from what it keeps."
+        ),
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        given={counter: "0x4 1x40"},
+        then={"4m": (), "5m": (firing,), "19m": (firing,), "20m": ()},
+    )
+    yield Story(alert=alert, shows=Shows.SILENCE, given={counter: "7x40"}, then={"5m": (), "40m": ()})
+    yield Story(
+        alert=alert,
+        shows=Shows.RESTART,
+        given={counter: "0x4 1x4 stale _ 0x30"},
+        then={"9m": (firing,), "12m": (firing,), "20m": ()},
+    )

@@ -1,0 +1,284 @@
+"""Stories of lanes and stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from alert_stories import held
+from alert_stories.model import LANE, RECORDED, STAGE, TARGET, Firing, Shows, Story, named, series, without
+from paropt_exporter import catalogue
+from paropt_exporter.generate.alerts import recording
+
+_WHERE = "Stage unit_tests of lane standard (project shop) on build-1:10178"
+_THROUGHPUT = "ParoptThroughputLow"
+_INSIDE = "stage unit_tests of lane standard (project shop) on build-1:10178"
+
+
+def stories() -> Iterator[Story]:
+    yield from _failing()
+    yield from _stuck()
+    yield from _overdue()
+    yield from _throughput()
+    yield from _bottleneck(
+        "ParoptStageSlow", "slow", "info", f"{_WHERE} takes more than 1.5 times as long as the lane's average stage."
+    )
+    yield from _bottleneck(
+        "ParoptStageUneven",
+        "uneven",
+        "info",
+        f"In {_INSIDE} the slowest task takes more than three times as long as the fastest.",
+    )
+    yield from _bottleneck(
+        "ParoptStageGilBound",
+        "gil_bound",
+        "warning",
+        f"{_WHERE} is CPU-bound Python in threads: they take turns on one core.",
+    )
+    yield from held.stories(
+        "ParoptLaneUneven",
+        series(catalogue.LANE_BOTTLENECK, LANE, kind="uneven"),
+        Firing(
+            severity="info",
+            labels={**LANE, "kind": "uneven"},
+            description=(
+                "In lane standard (project shop) on build-1:10178 the slowest stage takes more than three times as "
+                "long as the fastest."
+            ),
+        ),
+        others=dict.fromkeys(
+            series(catalogue.LANE_BOTTLENECK, LANE, kind=kind) for kind in ("under_used", "saturated")
+        ),
+        hold_minutes=15,
+    )
+
+
+def _bottleneck(alert: str, kind: str, severity: str, description: str) -> Iterator[Story]:
+    others = [other for other in catalogue.STAGE_BOTTLENECKS if other != kind]
+    yield from held.stories(
+        alert,
+        series(catalogue.BOTTLENECK, STAGE, kind=kind),
+        Firing(severity=severity, labels={**STAGE, "kind": kind}, description=description),
+        others={series(catalogue.BOTTLENECK, STAGE, kind=other): "" for other in others},
+        hold_minutes=15,
+    )
+
+
+def _failing() -> Iterator[Story]:
+    alert = "ParoptStageFailing"
+
+    def last(result: str, values: str) -> dict[str, str]:
+        return {series(catalogue.STAGE_LAST_RESULT, STAGE, result=result): values}
+
+    firing = Firing(
+        severity="warning",
+        labels=STAGE,
+        description=(f"{_WHERE} failed, erred or timed out in its last run, and no run has succeeded for 15 minutes."),
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        # Failing in another way is failing still.
+        given={
+            **last("success", "1x4 0x24 1x10"),
+            **last("failure", "0x4 1x9 0x29"),
+            **last("error", "0x14 1x4 0x19"),
+            **last("timeout", "0x19 1x9 0x10"),
+        },
+        then={"19m": (), "20m": (firing,), "29m": (firing,), "30m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.SILENCE,
+        given={
+            **last("success", "0x40"),
+            **last("cancellation", "1x40"),
+            **last("skip", "1x40"),
+            **last("failure", "0x40"),
+        },
+        then={"20m": (), "40m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.RESTART,
+        given=last("failure", "0x4 1x4 stale _x2 1x18 stale"),
+        then={"19m": (), "20m": (firing,), "35m": (firing,), "37m": ()},
+    )
+
+
+def _stuck() -> Iterator[Story]:
+    alert = "ParoptStageStuck"
+
+    def stage(name: str, *, running: str, cpu: str, progress: str) -> dict[str, str]:
+        place = {**LANE, "stage": name}
+        return {
+            series(catalogue.STAGE_RUNNING, place): running,
+            series(catalogue.STAGE_CPU, place): cpu,
+            series(catalogue.STAGE_PROGRESS, place): progress,
+        }
+
+    def firing(name: str) -> Firing:
+        return Firing(
+            severity="warning",
+            labels={**LANE, "stage": name},
+            description=(
+                f"Stage {name} of lane standard (project shop) on build-1:10178 has been running for 15 minutes "
+                "without using CPU and without ending a task."
+            ),
+        )
+
+    # 0.5 s of CPU in a minute are 0.0083 cores, 0.7 s are 0.0117.
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        given={
+            **stage("hangs", running="1x29 0x9", cpu="100+0.5x40", progress="0.5x40"),
+            **stage("hangs_later", running="1x40", cpu="0+60x10 600x30", progress="0+0.05x10 0.5x30"),
+        },
+        then={
+            "15m": (),
+            "16m": (firing("hangs"),),
+            "28m": (firing("hangs"),),
+            "29m": (firing("hangs"),),
+            "31m": (firing("hangs_later"),),
+        },
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.SILENCE,
+        given={
+            **stage("computes", running="1x40", cpu="100+0.7x40", progress="0.5x40"),
+            **stage("advances", running="1x40", cpu="100x40", progress="0x3 0.1x3 0.2x3 0.3x3 0.4x3 0.5x3 0.6x3 0.7x3"),
+            **stage("rests", running="0x40", cpu="100x40", progress="1x40"),
+        },
+        then={"16m": (), "30m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.RESTART,
+        # The restart ends the stage that hung; the next run's hangs as well.
+        given=stage("hangs", running="1x19 stale _ 1x40", cpu="100x19 stale _ 0x40", progress="0.5x19 stale _ 0x40"),
+        then={"16m": (firing("hangs"),), "21m": (), "39m": (), "40m": (firing("hangs"),)},
+    )
+
+
+def _overdue() -> Iterator[Story]:
+    alert = "ParoptLaneNotSucceeding"
+
+    def lane(
+        name: str, *, success: str = "", failures: str = "0x60", stopped: str = "0x60", every: str = "600x60"
+    ) -> dict[str, str]:
+        place = {**TARGET, "lane": name}
+        return {
+            series(catalogue.RUNS, place, result="failure"): failures,
+            series(catalogue.RUNS, place, result="cancellation"): stopped,
+            series(catalogue.RUNS, place, result="success"): "9x60",
+            **({series(catalogue.RUN_LAST_SUCCESS, place): success} if success else {}),
+            **({series(catalogue.RUN_INTERVAL, place): every} if every else {}),
+        }
+
+    def firing(name: str) -> Firing:
+        return Firing(
+            severity="warning",
+            labels={**TARGET, "lane": name},
+            description=(
+                f"Lane {name} (project shop) on build-1:10178 runs at an interval, and its last success is more than "
+                "two intervals ago, or it has never succeeded."
+            ),
+        )
+
+    fails, never = firing("fails"), firing("never")
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        # A success at 10m, each 10 minutes expected: overdue after 30m.
+        given={
+            **lane("fails", success="600x45 2760x20"),
+            **lane("never", failures="0x9 1x60", stopped="0x19 1x60"),
+        },
+        then={
+            "24m": (),
+            "25m": (never,),
+            "35m": (never,),
+            "36m": (fails, never),
+            "45m": (fails, never),
+            "46m": (never,),
+        },
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.SILENCE,
+        given={
+            **lane("in_time", success="600x29 1800x30"),
+            **lane("failed_once", failures="1x60"),
+            **lane("not_repeated", success="0x60", failures="5x60", every=""),
+        },
+        then={"30m": (), "40m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.RESTART,
+        given={
+            **lane("fails", success="600x32 stale _x2 600x30", every="600x32 stale _x2 600x30"),
+            **lane("in_time", success="600x29 1800x3 stale _x2 1800x14", every="600x32 stale _x2 600x15"),
+        },
+        then={"35m": (), "36m": (fails,), "45m": (fails,)},
+    )
+
+
+def _throughput() -> Iterator[Story]:
+    alert = _THROUGHPUT
+    project = without(TARGET, "instance")
+
+    def lane(name: str, *, tasks: str, before: str = "2000x72 1000x40", runs: str = "5x200") -> dict[str, str]:
+        """Give a lane's last 6 hours in tasks of 100 s, and its past: 2 tasks a second, less from 6h on."""
+        place = {**project, "lane": name}
+        return {
+            named(recording.tasks(RECORDED, "6h"), place): tasks,
+            named(recording.run_seconds(RECORDED, "6h"), place): "100x200",
+            named(recording.tasks(RECORDED, "7d"), place): before,
+            named(recording.run_seconds(RECORDED, "7d"), place): "1000x200",
+            named(recording.runs(RECORDED, "7d"), place): runs,
+        }
+
+    firing = _slower("slower", "1.58")
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        step="5m",
+        given=lane("slower", tasks="158x83 200x9"),
+        then={"6h25m": (), "6h30m": (firing,), "6h55m": (firing,), "7h": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.SILENCE,
+        step="5m",
+        given={**lane("steady", tasks="162x100"), **lane("new", tasks="158x100", runs="4x200")},
+        then={"6h30m": (), "8h": ()},
+    )
+
+
+def restarts() -> Iterator[Story]:
+    """Yield the way from raw counters through the recordings to the alert, across a restart that lost its history."""
+    # 2 tasks a second of running for 8 hours, 1.5 after that: 6 hours later the whole span is slower.
+    before, after = "0+4x480 1924+3x120 stale _ 0+3x400", "0+2x602 stale _ 0+2x400"
+    yield Story(
+        alert=_THROUGHPUT,
+        shows=Shows.RESTART,
+        given={
+            series(catalogue.TASK_ATTEMPTS, STAGE, result="success"): before,
+            series(catalogue.RUN_DURATION, LANE, part="sum"): after,
+            series(catalogue.RUN_DURATION, LANE, part="count"): "0+1x601 stale _ 0+1x400",
+        },
+        then={"12h30m": (), "14h30m": (_slower("standard", "1.5"),), "15h": (_slower("standard", "1.5"),)},
+    )
+
+
+def _slower(lane: str, throughput: str) -> Firing:
+    return Firing(
+        severity="warning",
+        labels={**without(TARGET, "instance"), "lane": lane},
+        description=(
+            f"Lane {lane} (project shop) did {throughput} tasks in a second of running over the last 6h, under 80 % of "
+            "what it did over the 7d before."
+        ),
+    )

@@ -1,0 +1,78 @@
+"""A story: series as they come in, and who fires when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import quote_plus
+
+from paropt_exporter.catalogue import Family
+from paropt_exporter.generate.alerts import files
+from paropt_exporter.generate.alerts.rules import Alert
+from paropt_exporter.generate.alerts.series import Series
+from paropt_exporter.generate.options import Options
+
+OPTIONS = Options()
+ALERTS: Mapping[str, Alert] = {alert.name: alert for alert in files.alerts(OPTIONS)}
+RECORDED = Series(OPTIONS)  # what recordings are called
+TARGET = {"job": "ci", "instance": "build-1:10178", "project": "shop"}
+LANE = {**TARGET, "lane": "standard"}
+STAGE = {**LANE, "stage": "unit_tests"}
+POOL = {**TARGET, "pool": "commands"}
+
+
+class Shows(StrEnum):
+    FIRING = "fires and resolves"
+    SILENCE = "stays silent just below"
+    RESTART = "survives a restart of the exporter"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Firing:
+    """An alert as Alertmanager would get it."""
+
+    severity: str
+    labels: Mapping[str, str]
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """`given`: a series and its values in promtool's notation, `step` apart. `then`: who fires at a time."""
+
+    alert: str
+    shows: Shows
+    given: Mapping[str, str]
+    then: Mapping[str, tuple[Firing, ...]]
+    step: str = "1m"
+
+
+def series(family: Family, labels: Mapping[str, str], *, part: str = "", **more: str) -> str:
+    """Write a series of a family as promtool wants it."""
+    every = {**labels, **more}
+    assert set(family.labels) <= set(every), f"{family.name} has the labels {family.labels}"
+    return named(f"{family.name}_{part}" if part else family.name, every)
+
+
+def named(name: str, labels: Mapping[str, str]) -> str:
+    matchers = ", ".join(f'{label}="{value}"' for label, value in labels.items())
+    return f"{name}{{{matchers}}}"
+
+
+def without(labels: Mapping[str, str], *gone: str) -> dict[str, str]:
+    return {label: value for label, value in labels.items() if label not in gone}
+
+
+def expected(alert: str, firing: Firing) -> dict[str, object]:
+    """Return labels and annotations; the links are put together here once more, by another way."""
+    link = "&".join(f"var-{label}={quote_plus(firing.labels[label])}" for label in ALERTS[alert].link)
+    return {
+        "exp_labels": {"severity": firing.severity, **firing.labels},
+        "exp_annotations": {
+            "summary": ALERTS[alert].summary,
+            "description": firing.description,
+            "runbook_url": f"{OPTIONS.runbook_url}#{alert.lower()}",
+            "dashboard_url": f"{OPTIONS.grafana_url}/d/{ALERTS[alert].board.value}?{link}",
+        },
+    }

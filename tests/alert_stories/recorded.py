@@ -1,0 +1,100 @@
+"""What recording rules store, from raw counters; the spans of days from what shorter ones have stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from alert_stories.model import LANE, POOL, RECORDED, STAGE, named, series, without
+from paropt_exporter import catalogue
+from paropt_exporter.generate.alerts import recording
+from paropt_exporter.generate.alerts.series import Series
+
+_LANE_LEVEL = without(LANE, "instance")
+_BUDGET = (recording.checks, recording.violations)
+_THROUGHPUT = (recording.tasks, recording.run_seconds, recording.runs)
+_OTHER_HOST = {**STAGE, "instance": "build-2:10178", "stage": "lint"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """`then`: at a time, what an expression gives: label sets and values."""
+
+    name: str
+    given: Mapping[str, str]
+    then: tuple[tuple[str, str, Mapping[str, str], float], ...]
+    step: str = "1m"
+
+
+def stories() -> Iterator[Stored]:
+    yield Stored(
+        name="utilization is busy time over worker time, for each pool",
+        given={
+            series(catalogue.POOL_BUSY, POOL): "0+30x20",
+            series(catalogue.POOL_SLOT, POOL): "0+120x20",
+        },
+        then=(("20m", recording.utilization(RECORDED), POOL, 0.25),),
+    )
+    yield from _windows()
+    yield from _long()
+
+
+def _windows() -> Iterator[Stored]:
+    counters = {
+        "checks": (series(catalogue.SLA_CHECKS, STAGE), series(catalogue.SLA_CHECKS, _OTHER_HOST)),
+        "violations": (
+            series(catalogue.SLA_VIOLATIONS, STAGE, severity="normal"),
+            series(catalogue.SLA_VIOLATIONS, _OTHER_HOST, severity="critical"),
+        ),
+    }
+    selects = {"checks": recording.checks, "violations": recording.violations}
+    for what, (first, second) in counters.items():
+        # 2 + 3 a minute; sums of windows that follow each other, at a time that is a multiple of them: one more.
+        spans = {"5m": 25, "30m": 7 * 25, "1h": 13 * 25, "2h": 25 * 25, "6h": 73 * 25}
+        yield Stored(
+            name=f"{what} are counted over hosts and stages, across a restart",
+            given={first: "0+2x200 0+2x400", second: "0+3x700"},
+            then=tuple(("10h", selects[what](RECORDED, span), _LANE_LEVEL, value) for span, value in spans.items()),
+        )
+    yield Stored(
+        name="throughput counts tasks that ran to their end, and the time of runs",
+        given={
+            series(catalogue.TASK_ATTEMPTS, STAGE, result="success"): "0+2x700",
+            series(catalogue.TASK_ATTEMPTS, STAGE, result="failure"): "0+1x700",
+            series(catalogue.TASK_ATTEMPTS, STAGE, result="cancellation"): "0+9x700",
+            series(catalogue.RUN_DURATION, LANE, part="sum"): "0+20x700",
+            series(catalogue.RUN_DURATION, {**LANE, "instance": "build-2:10178"}, part="sum"): "0+20x700",
+            series(catalogue.RUN_DURATION, LANE, part="count"): "0+1x700",
+        },
+        then=(
+            ("10h", recording.tasks(RECORDED, "5m"), _LANE_LEVEL, 15),
+            ("10h", recording.run_seconds(RECORDED, "5m"), _LANE_LEVEL, 200),
+            ("10h", recording.runs(RECORDED, "5m"), _LANE_LEVEL, 5),
+            ("10h", recording.tasks(RECORDED, "6h"), _LANE_LEVEL, 73 * 15),
+            ("10h", recording.run_seconds(RECORDED, "6h"), _LANE_LEVEL, 73 * 200),
+            ("10h", recording.runs(RECORDED, "6h"), _LANE_LEVEL, 73 * 5),
+        ),
+    )
+
+
+def _long() -> Iterator[Stored]:
+    yield Stored(
+        name="30 days are the sum of their hours",
+        step="1h",
+        given={named(_stored(select, "1h"), _LANE_LEVEL): "2x800" for select in _BUDGET},
+        then=tuple(("750h", _stored(select, "30d"), _LANE_LEVEL, 2 * 721) for select in _BUDGET),
+    )
+    yield Stored(
+        name="days and weeks are the sum of their windows",
+        step="5m",
+        given={named(_stored(select, "5m"), _LANE_LEVEL): "2x2100" for select in (*_BUDGET, *_THROUGHPUT)},
+        then=(
+            *(("169h", _stored(select, "1d"), _LANE_LEVEL, 2 * 289) for select in _BUDGET),
+            *(("169h", _stored(select, "3d"), _LANE_LEVEL, 2 * 865) for select in _BUDGET),
+            *(("169h", _stored(select, "7d"), _LANE_LEVEL, 2 * 2017) for select in _THROUGHPUT),
+        ),
+    )
+
+
+def _stored(select: Callable[[Series, str], str], span: str) -> str:
+    return select(RECORDED, span)

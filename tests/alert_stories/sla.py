@@ -1,0 +1,135 @@
+"""Stories of broken, near and foreseen limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from alert_stories import held
+from alert_stories.model import LANE, STAGE, Firing, Shows, Story, series
+from paropt_exporter import catalogue
+from paropt_exporter.catalogue import Family
+
+_WHERE = "Stage unit_tests of lane standard (project shop) on build-1:10178"
+_LANE_WHERE = "Lane standard (project shop) on build-1:10178"
+_UNTIL = "This resolves with the next run that keeps the limit."
+
+
+def stories() -> Iterator[Story]:
+    yield from _broken(
+        "ParoptSlaViolation",
+        catalogue.SLA_BREACHED,
+        "normal",
+        Firing(
+            severity="warning",
+            labels=STAGE,
+            description=f"{_WHERE} took longer than its limit of 30s, now or in its last run. {_UNTIL}",
+        ),
+    )
+    yield from _broken(
+        "ParoptSlaCriticalViolation",
+        catalogue.SLA_BREACHED,
+        "critical",
+        Firing(
+            severity="critical",
+            labels=STAGE,
+            description=f"{_WHERE} took longer than its critical limit of 30s: the lane was stopped. {_UNTIL}",
+        ),
+    )
+    yield from _broken(
+        "ParoptLaneSlaViolation",
+        catalogue.LANE_SLA_BREACHED,
+        "normal",
+        Firing(
+            severity="warning",
+            labels=LANE,
+            description=f"{_LANE_WHERE} took longer than its total limit of 30s, now or in its last run. {_UNTIL}",
+        ),
+    )
+    yield from _broken(
+        "ParoptLaneSlaCriticalViolation",
+        catalogue.LANE_SLA_BREACHED,
+        "critical",
+        Firing(
+            severity="critical",
+            labels=LANE,
+            description=f"{_LANE_WHERE} reached its critical total limit of 30s and was stopped. {_UNTIL}",
+        ),
+    )
+    yield from _near()
+    yield from _predicted()
+
+
+def _broken(alert: str, breached: Family, severity: str, firing: Firing) -> Iterator[Story]:
+    place, limit = (
+        (STAGE, catalogue.SLA_LIMIT) if breached is catalogue.SLA_BREACHED else (LANE, catalogue.LANE_SLA_LIMIT)
+    )
+    other = "critical" if severity == "normal" else "normal"
+    yield from held.stories(
+        alert,
+        series(breached, place, severity=severity),
+        firing,
+        others={series(breached, place, severity=other): "1x40"},
+        beside=series(limit, place),
+        hold_minutes=0,
+    )
+
+
+def _near() -> Iterator[Story]:
+    alert = "ParoptSlaLimitNear"
+
+    def limits(deadline: str) -> Mapping[str, str]:
+        return {
+            series(catalogue.SLA_LIMIT, STAGE): "600x30",
+            series(catalogue.SLA_WARNING, STAGE): "480x30",
+            series(catalogue.SLA_DEADLINE, STAGE): deadline,
+        }
+
+    firing = Firing(
+        severity="warning",
+        labels=STAGE,
+        description=f"{_WHERE} has run for 9m 0s, past its warning threshold, and has not broken its limit yet.",
+    )
+    # Begun at 1m: the warning is at 9m, the limit at 11m.
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        given=limits("_ 660x20"),
+        then={"2m": (), "10m": (firing,), "11m": (), "12m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.SILENCE,
+        given=limits("_ 660x8 stale"),
+        then={"1m": (), "9m": (), "10m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.RESTART,
+        given=limits("_ 660x7 stale _ 1260x20"),
+        # The run that the restart ended counts no more; the one begun at 11m has its own warning, at 19m.
+        then={"10m": (), "19m": (), "20m": (firing,)},
+    )
+
+
+def _predicted() -> Iterator[Story]:
+    alert, flag = "ParoptSlaBreachPredicted", series(catalogue.SLA_PREDICTED_BREACH, STAGE)
+    firing = Firing(
+        severity="warning",
+        labels=STAGE,
+        description=f"{_WHERE} is expected to break its limit, by its progress and its past runs.",
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        given={flag: "0x3 1x4 0x9"},
+        then={"1m15s": (), "1m30s": (firing,), "2m": (firing,), "2m15s": ()},
+        step="15s",
+    )
+    yield Story(alert=alert, shows=Shows.SILENCE, given={flag: "0x4 1 0x9"}, then={"1m15s": (), "2m": ()}, step="15s")
+    yield Story(
+        alert=alert,
+        shows=Shows.RESTART,
+        given={flag: "1x3 stale _ 1x9"},
+        then={"45s": (firing,), "1m15s": (), "1m45s": (), "2m": (firing,)},
+        step="15s",
+    )
