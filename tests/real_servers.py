@@ -132,6 +132,14 @@ def get(url: str, method: str = "GET") -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
+def ended(client: socket.socket) -> bool:
+    """Whether the other end has closed without a word; with unread bytes of ours that is a reset."""
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
 def _answers(url: str) -> bool:
     try:
         return get(url)[0] == 200

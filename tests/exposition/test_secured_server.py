@@ -17,6 +17,7 @@ from event_samples import StillClock
 from paropt_exporter.exposition import passwords
 from paropt_exporter.exposition.protection import ProtectionFile
 from paropt_exporter.exposition.server import Server, serve
+from real_servers import ended
 from secured import PASSWORD, Authority, hashed, web_config
 
 GUARD_SECONDS = 30.0
@@ -115,13 +116,6 @@ def test_clients_that_stall_in_the_handshake_hold_up_nobody_and_end_at_their_dea
             assert endpoint.ask("/-/healthy")[0].status == 200
         for client in (silent, half):
             assert ended(client)
-
-
-def ended(client: socket.socket) -> bool:
-    try:
-        return client.recv(1) == b""
-    except ConnectionResetError:
-        return True
 
 
 def test_what_is_no_handshake_ends_that_connection_only(start: Callable[..., Endpoint]) -> None:

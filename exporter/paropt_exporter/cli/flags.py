@@ -149,7 +149,9 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add_generate_flags(generate: Parser) -> None:
-    generate.add_argument("what", nargs="*", metavar="WHAT", help="alerts, schema, docs (default: all)")
+    generate.add_argument(
+        "what", nargs="*", metavar="WHAT", help="alerts, dashboards, deploy, docs, schema (default: all)"
+    )
     generate.add_argument("--out", metavar="DIR", default=".", help="where to (default: here)")
     chosen = generate.add_argument_group("what rules and dashboards are made for")
     chosen.add_argument("--selector", metavar="MATCHERS", default="", help="put into each query, like 'job=\"x\"'")

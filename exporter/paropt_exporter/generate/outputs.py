@@ -43,12 +43,19 @@ def _dashboards(options: Options) -> Files:
     return dashboards.render(options)
 
 
+def _deploy(options: Options) -> Files:
+    from paropt_exporter.generate import deploy
+
+    return deploy.render(options)
+
+
 # Each loads what it needs when it is asked: grafanalib is no part of the time that a schema takes.
 KINDS: Mapping[str, Callable[[Options], Files]] = {
     "alerts": _alerts,
     "schema": _schema,
     "docs": _docs,
     "dashboards": _dashboards,
+    "deploy": _deploy,
 }
 # Every file that matches is generated: one that no kind makes any more is a leftover.
-OWNED = ("alerts/*.yml", "dashboards/*.json")
+OWNED = ("alerts/*.yml", "dashboards/*.json", "deploy/kubernetes/base/generated/*")

@@ -1,0 +1,94 @@
+"""The CI snippets: valid, pinned, and their lane step does what it says when a shell runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import projects
+from deployed import schema_faults
+from paropt_exporter._version import __version__
+from real_servers import HANG_SECONDS, environment, free_port, server
+
+FOLDER = Path(__file__).parents[2] / "deploy/ci"
+GITHUB: dict[str, Any] = yaml.safe_load((FOLDER / "github.yml").read_text())
+GITLAB: dict[str, Any] = yaml.safe_load((FOLDER / "gitlab-ci.yml").read_text())
+STEPS: list[dict[str, Any]] = GITHUB["jobs"]["checks"]["steps"]
+(LANE_STEP,) = (step["run"] for step in STEPS if step.get("name") == "lane")
+# What runs the lane, and what a runner's shell has in its environment.
+LANES = {
+    "github": (LANE_STEP, {"GITHUB_REPOSITORY": "acme/shop"}),
+    "gitlab": (GITLAB["checks"]["script"][0], {"CI_PROJECT_PATH": "acme/shop"}),
+}
+every_lane = pytest.mark.parametrize("which", LANES)
+
+
+@pytest.mark.parametrize(("name", "schema"), [("github.yml", "github-workflows"), ("gitlab-ci.yml", "gitlab-ci")])
+def test_the_file_is_valid(name: str, schema: str) -> None:
+    assert schema_faults(FOLDER / name, schema) == ""
+
+
+def test_actions_are_pinned_by_their_commit_and_say_which_version_it_is() -> None:
+    uses = re.findall(r"uses: (.*)", (FOLDER / "github.yml").read_text())
+    assert uses
+    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", use) for use in uses)
+
+
+def test_the_exporter_and_images_are_pinned() -> None:
+    for name in ("github.yml", "gitlab-ci.yml"):
+        assert f"paropt-exporter=={__version__}" in (FOLDER / name).read_text()
+    assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", GITLAB[".paropt"]["image"])
+
+
+def test_the_history_is_kept_also_after_a_failed_lane() -> None:
+    assert GITLAB[".paropt"]["cache"]["when"] == "always"
+    (save,) = (step for step in STEPS if "cache/save" in step.get("uses", ""))
+    assert (save["if"], save["with"]["path"]) == ("always()", ".paropt")
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[str]:
+    address = f"127.0.0.1:{free_port()}"
+    flags = (f"--web.listen-address={address}", "--log.level=warn", "--persistence.file=")
+    url = f"http://{address}"
+    with server("prometheus-pushgateway", *flags, log=tmp_path / "gateway.log", healthy=f"{url}/-/ready"):
+        yield url
+
+
+def ran(script: str, folder: Path, **env: str) -> int:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = ["bash", "-e", "-o", "pipefail", "-c", script]
+    return subprocess.run(
+        command, cwd=folder, env=environment(PATH=path, CI="true", **env), timeout=HANG_SECONDS, check=False
+    ).returncode
+
+
+@every_lane
+def test_the_lane_is_run_and_pushed_under_the_name_of_the_repository(which: str, tmp_path: Path, gateway: str) -> None:
+    projects.write(tmp_path, 'name: good, run: "true"')
+    script, variables = LANES[which]
+    assert ran(script, tmp_path, PUSHGATEWAY_URL=gateway, **variables) == 0
+    samples = projects.scraped(f"{gateway}/metrics")
+    assert ("paropt_run_last_success_timestamp_seconds", "acme/shop", "paropt", "standard") in samples
+
+
+@every_lane
+def test_without_a_gateway_the_lane_is_run_all_the_same(which: str, tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: bad, run: "false"')
+    script, variables = LANES[which]
+    assert ran(script, tmp_path, PUSHGATEWAY_URL="", **variables) == 1
+
+
+def test_a_runner_of_ones_own_gets_a_textfile(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: good, run: "true"')
+    (tmp_path / "collected").mkdir()
+    assert ran(GITLAB["nightly"]["script"][0], tmp_path, TEXTFILE_FOLDER=str(tmp_path / "collected")) == 0
+    assert [path.name for path in (tmp_path / "collected").iterdir()] == ["paropt_demo_heavy.prom"]

@@ -1,0 +1,112 @@
+"""The compose stack: valid, pinned, this machine's alone, and made of files that are there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deployed import parsed, schema_faults
+from paropt_exporter import config
+from paropt_exporter.generate import outputs
+from paropt_exporter.generate.options import Format, Options
+from real_servers import program
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy/compose"
+SERVICES: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yml").read_text())["services"]
+every_service = pytest.mark.parametrize("name", SERVICES)
+
+
+def mounts(name: str) -> dict[str, str]:
+    """Where a service has which file or folder of this repository."""
+    pairs = [volume.split(":")[:2] for volume in SERVICES[name]["volumes"]]
+    return {inside: outside for outside, inside in pairs if outside.startswith(".")}
+
+
+def flag(name: str, flag_name: str) -> str:
+    (value,) = [word.partition("=")[2] for word in SERVICES[name]["command"] if word.startswith(f"{flag_name}=")]
+    return str(value)
+
+
+def test_the_file_is_valid() -> None:
+    assert schema_faults(FOLDER / "compose.yml", "compose-spec") == ""
+
+
+@every_service
+def test_images_are_pinned_and_ports_are_this_machines_alone(name: str) -> None:
+    service = SERVICES[name]
+    assert "build" in service or re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", service["image"])
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+
+
+@every_service
+def test_a_service_can_do_no_more_than_it_must(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+
+
+@every_service
+def test_mounted_files_are_there_and_can_not_be_written(name: str) -> None:
+    for inside, outside in mounts(name).items():
+        assert (FOLDER / outside).exists(), outside
+        assert f"{outside}:{inside}:ro" in SERVICES[name]["volumes"]
+
+
+def test_the_exporters_command_is_understood_and_its_config_is_the_demos_with_another_prometheus() -> None:
+    parsed(SERVICES["exporter"]["command"])
+    demo = (ROOT / "deploy/demo/paropt.yml").read_text()
+    expected = demo.replace("http://127.0.0.1:9090", "http://prometheus:9090")
+    assert (FOLDER / "paropt.yml").read_text() == expected, "write it anew from deploy/demo/paropt.yml"
+    assert config.read(FOLDER / "paropt.yml", root=FOLDER).project == "demo"
+
+
+def test_prometheus_takes_its_config_with_the_rules(tmp_path: Path) -> None:
+    inside = flag("prometheus", "--config.file")
+    text = (FOLDER / mounts("prometheus")[inside]).read_text()
+    rules = (FOLDER / mounts("prometheus")["/etc/prometheus/rules"]).resolve()
+    (tmp_path / "prometheus.yml").write_text(text.replace("/etc/prometheus/rules", str(rules)))
+    checked = subprocess.run(
+        [program("promtool"), "check", "config", tmp_path / "prometheus.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert len(re.findall(r"SUCCESS: \d+ rules found", checked.stdout)) == len([*rules.glob("*.yml")])
+
+
+def test_prometheus_scrapes_and_alerts_services_that_there_are() -> None:
+    config_text = (FOLDER / "prometheus.yml").read_text()
+    targets = re.findall(r'"([a-z]+):(\d+)"', config_text)
+    assert {name for name, _ in targets} == {"exporter", "prometheus", "alertmanager"}
+    for name, port in targets:
+        assert [f"127.0.0.1:{port}:{port}"] == SERVICES[name]["ports"]
+
+
+def test_alertmanager_takes_its_config() -> None:
+    inside = Path(flag("alertmanager", "--config.file"))
+    file = FOLDER / mounts("alertmanager")[str(inside.parent)] / inside.name
+    subprocess.run([program("amtool"), "check-config", file], check=True, capture_output=True)
+
+
+def test_grafana_finds_its_data_source_and_every_dashboard() -> None:
+    inside = mounts("grafana")
+    provisioning = FOLDER / inside["/etc/grafana/provisioning"]
+    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    generated = outputs.render(["dashboards"], Options(format=Format.PROVISIONING))
+    (provider,) = [text for path, text in generated.items() if path.endswith("paropt.yml")]
+    assert (provisioning / "dashboards/paropt.yml").read_text() == provider, (
+        "as `generate --format provisioning` has it"
+    )
+    (folder,) = [each["options"]["path"] for each in yaml.safe_load(provider)["providers"]]
+    home = Path(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert str(home.parent) == folder
+    assert (FOLDER / inside[folder] / home.name).is_file()

@@ -1,0 +1,43 @@
+"""What docs/deploy.md shows fits what it is for."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from deployed import parsed
+from real_servers import program
+
+PAGE_PATH = Path(__file__).parents[2] / "docs/deploy.md"
+PAGE = PAGE_PATH.read_text()
+OVERLAY, SCRAPE_CONFIG = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_every_linked_file_is_there() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", PAGE)
+    assert links
+    assert [link for link in links if not (PAGE_PATH.parent / link).exists()] == []
+
+
+def test_commands_are_understood() -> None:
+    lines = re.findall(r"`(paropt-exporter [^`]*)`", PAGE)
+    assert lines
+    for line in lines:
+        parsed(shlex.split(line)[1:])
+
+
+def test_the_overlay_changes_what_the_base_has() -> None:
+    base = yaml.safe_load((PAGE_PATH.parents[1] / "deploy/kubernetes/base/kustomization.yaml").read_text())
+    overlay = yaml.safe_load(OVERLAY)
+    for key in ("images", "configMapGenerator"):
+        assert {each["name"] for each in overlay[key]} == {each["name"] for each in base[key]}
+
+
+def test_the_scrape_config_is_taken_by_prometheus(tmp_path: Path) -> None:
+    (tmp_path / "prometheus.yml").write_text(SCRAPE_CONFIG)
+    checked = [program("promtool"), "check", "config", tmp_path / "prometheus.yml"]
+    subprocess.run(checked, check=True, capture_output=True)

@@ -1,0 +1,132 @@
+"""The Kubernetes base: every object fits the API's own schemas, and what one names the others have."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from deployed import parsed
+from paropt_exporter import config
+from paropt_exporter._version import __version__
+from real_servers import program
+
+FOLDER = Path(__file__).parents[2] / "deploy/kubernetes/base"
+KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
+OBJECTS: list[dict[str, Any]] = [
+    each for path in KUSTOMIZATION["resources"] for each in yaml.safe_load_all((FOLDER / path).read_text())
+]
+OPERATOR = "monitoring.coreos.com/v1"
+# The oldest that clouds still support, and the newest that the schemas know.
+VERSIONS = ("1.30", kubernetes_validate.latest_version())
+
+
+def named(kind: str) -> dict[str, dict[str, Any]]:
+    return {each["metadata"]["name"]: each for each in OBJECTS if each["kind"] == kind}
+
+
+def pods() -> dict[str, dict[str, Any]]:
+    (deployment,), (job,) = named("Deployment").values(), named("CronJob").values()
+    return {
+        "Deployment": deployment["spec"]["template"]["spec"],
+        "CronJob": job["spec"]["jobTemplate"]["spec"]["template"]["spec"],
+    }
+
+
+every_pod = pytest.mark.parametrize("kind", ["Deployment", "CronJob"])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("found", OBJECTS, ids=lambda each: f"{each['kind']} {each['metadata']['name']}")
+def test_every_object_fits_the_api(found: dict[str, Any], version: str) -> None:
+    if found["apiVersion"] == OPERATOR:
+        assert found["kind"] in ("ServiceMonitor", "PrometheusRule")  # of a CRD: looked at below
+    else:
+        kubernetes_validate.validate(found, version, strict=True)
+
+
+def test_every_file_is_part_of_the_base() -> None:
+    listed = {FOLDER / path for path in KUSTOMIZATION["resources"]}
+    listed |= {FOLDER / file for generator in KUSTOMIZATION["configMapGenerator"] for file in generator["files"]}
+    assert {path for path in FOLDER.rglob("*.y*ml") if path.name != "kustomization.yaml"} == listed
+
+
+def test_the_image_is_the_one_of_this_version() -> None:
+    assert [(image["name"], image["newTag"]) for image in KUSTOMIZATION["images"]] == [("paropt-exporter", __version__)]
+    assert all(pod["containers"][0]["image"] == "paropt-exporter" for pod in pods().values())
+
+
+@every_pod
+def test_commands_are_understood(kind: str) -> None:
+    parsed(pods()[kind]["containers"][0]["args"])
+
+
+def test_the_lanes_that_are_run_are_in_the_config() -> None:
+    read = config.read(FOLDER / "paropt.yml", root=FOLDER)
+    assert {parsed(pod["containers"][0]["args"]).lane for pod in pods().values()} <= set(read.lanes)
+    assert len(read.stages) == 3
+
+
+@every_pod
+def test_pods_are_as_restricted_as_the_restricted_standard_asks(kind: str) -> None:
+    pod = pods()[kind]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert pod["automountServiceAccountToken"] is False
+    assert "memory" in container["resources"]["limits"]
+
+
+@every_pod
+def test_what_pods_mount_is_there(kind: str) -> None:
+    pod = pods()[kind]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == set(volumes)
+    config_maps = {generator["name"] for generator in KUSTOMIZATION["configMapGenerator"]}
+    claims = named("PersistentVolumeClaim")
+    assert all(each["configMap"]["name"] in config_maps for each in volumes.values() if "configMap" in each)
+    assert all(
+        each["persistentVolumeClaim"]["claimName"] in claims
+        for each in volumes.values()
+        if "persistentVolumeClaim" in each
+    )
+    assert pod["serviceAccountName"] in named("ServiceAccount")
+
+
+def test_the_service_finds_the_pods_and_the_monitor_finds_the_service() -> None:
+    (deployment,) = named("Deployment").values()
+    (service,) = named("Service").values()
+    (monitor,) = named("ServiceMonitor").values()
+    pod_labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= pod_labels.items()
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    (port,) = service["spec"]["ports"]
+    (endpoint,) = monitor["spec"]["endpoints"]
+    (container_port,) = deployment["spec"]["template"]["spec"]["containers"][0]["ports"]
+    assert endpoint["port"] == port["name"]
+    assert port["targetPort"] == container_port["name"]
+    assert set(monitor["spec"]) == {"selector", "endpoints"}
+    assert set(endpoint) == {"port", "interval", "scrapeTimeout"}
+
+
+@pytest.mark.parametrize("name", named("PrometheusRule"))
+def test_rules_are_taken_by_prometheus(name: str, tmp_path: Path) -> None:
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(named("PrometheusRule")[name]["spec"]))
+    subprocess.run([program("promtool"), "check", "rules", tmp_path / "rules.yml"], check=True, capture_output=True)
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kubectl_builds_the_base() -> None:
+    built = subprocess.run(["kubectl", "kustomize", FOLDER], capture_output=True, text=True, check=True)
+    kinds = [each["kind"] for each in yaml.safe_load_all(built.stdout)]
+    assert len(kinds) == len(OBJECTS) + len(KUSTOMIZATION["configMapGenerator"])

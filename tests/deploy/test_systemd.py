@@ -1,0 +1,78 @@
+"""The units: what systemd itself says of them, where it is installed, and what must hold everywhere."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deployed import parsed
+
+FOLDER = Path(__file__).parents[2] / "deploy/systemd"
+SERVICES = sorted(FOLDER.glob("*.service"))
+PROGRAM = "/opt/paropt/bin/paropt-exporter"
+MOST_EXPOSED = 25  # of 100, as `systemd-analyze security` counts; what it calls OK ends at 40
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+every_service = pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
+
+
+def settings(path: Path) -> dict[str, str]:
+    unit = configparser.RawConfigParser(strict=False, interpolation=None, delimiters=("=",), comment_prefixes=("#",))
+    unit.optionxform = str  # type: ignore[assignment, method-assign]  # keys are written with capitals
+    unit.read(path)
+    return dict(unit["Service"])
+
+
+@every_service
+def test_the_command_is_understood(service: Path) -> None:
+    words = [word for word in shlex.split(settings(service)["ExecStart"]) if word != "$ARGS"]
+    assert words[0] == PROGRAM
+    parsed(words[1:])
+
+
+@every_service
+def test_it_is_ended_as_the_exporter_wants_it(service: Path) -> None:
+    found = settings(service)
+    assert found["KillMode"] == "mixed"  # TERM for the exporter alone, which ends its commands and closes the history
+    assert int(found["TimeoutStopSec"].removesuffix("s")) > 10
+    assert found["OOMPolicy"] == "continue"
+
+
+@every_service
+def test_what_it_writes_to_may_be_written_to(service: Path) -> None:
+    found = settings(service)
+    writable = found["ReadWritePaths"].split()
+    assert found["WorkingDirectory"] in writable
+    assert all(folder in writable for folder in re.findall(r"--textfile (\S+)", found["ExecStart"]))
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    """The units, with a program and a folder that are there."""
+    ours = str(Path(sys.executable).with_name("paropt-exporter"))
+    for unit in FOLDER.iterdir():
+        (tmp_path / unit.name).write_text(unit.read_text().replace(PROGRAM, ours).replace("/srv/paropt", "/tmp"))
+    return tmp_path
+
+
+@needs_systemd
+def test_systemd_finds_no_fault(units: Path) -> None:
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", *sorted(units.iterdir())], capture_output=True, text=True, check=False
+    )
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+
+@needs_systemd
+@every_service
+def test_systemd_calls_it_little_exposed(units: Path, service: Path) -> None:
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={MOST_EXPOSED}"]
+    judged = subprocess.run([*command, units / service.name], capture_output=True, text=True, check=False)
+    assert judged.returncode == 0, judged.stdout

@@ -1,0 +1,31 @@
+"""What the tests of deployment files share: our own parser, and published schemas that need no network."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from paropt_exporter.cli.flags import parser
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the arguments as the command would; a SystemExit fails the test."""
+    return parser().parse_args([str(argument) for argument in arguments])
+
+
+def schema_faults(path: Path, schema: str) -> str:
+    """What a JSON Schema that check-jsonschema ships has against the file; nothing where it fits."""
+    command = [
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        f"vendor.{schema}",
+        "--no-cache",
+        str(path),
+    ]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "" if checked.returncode == 0 else checked.stdout + checked.stderr
