@@ -7,17 +7,19 @@ perfect schedule has each core at work until nothing is left to compute, and at 
 from __future__ import annotations
 
 import random
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from math import ceil
 
 WAITING = 64  # tasks that wait at once, at most
 WAIT_SECONDS = 0.05
 CHILD_SECONDS = 1.5
-_CALIBRATION_STEPS = 2_000_000
+_CALIBRATION_STEPS, _CALIBRATIONS = 2_000_000, 8
 
 Call = tuple[Callable[..., object], object]  # a function and its argument
 
@@ -33,11 +35,9 @@ class Shape:
 
     def ideal_seconds(self, cores: int) -> float:
         """Return the longest of: the longest task, all computing over the cores, all waiting over WAITING."""
-        waiting = 0.0
-        if self.waits:
-            waiting = max(max(self.waits), ceil(len(self.waits) / WAITING) * (sum(self.waits) / len(self.waits)))
-        computing = max(sum(self.computes) / cores, max(self.computes, default=0.0))
-        return max(waiting, computing)
+        rounds = ceil(len(self.waits) / WAITING)
+        waiting = rounds * sum(self.waits) / len(self.waits) if self.waits else 0.0
+        return max(waiting, sum(self.computes) / cores, *self.waits, *self.computes)
 
 
 def wait(seconds: float) -> None:
@@ -54,14 +54,16 @@ def wait_for_a_child(seconds: float) -> None:
     subprocess.run(["sleep", str(seconds)], check=True)
 
 
-def steps_a_second() -> float:
-    """Return how many steps of `compute` one undisturbed core does a second, now."""
-    best = 0.0
-    for _ in range(5):
-        begun = time.thread_time()
-        compute(_CALIBRATION_STEPS)
-        best = max(best, _CALIBRATION_STEPS / (time.thread_time() - begun))
-    return best
+def steps_a_second(cores: int) -> float:
+    """Return how many steps of `compute` a core does a second while all others compute too."""
+    with ProcessPoolExecutor(cores) as pool:
+        return statistics.median(pool.map(_speed, range(cores * _CALIBRATIONS)))
+
+
+def _speed(_: int) -> float:
+    begun = time.perf_counter()
+    compute(_CALIBRATION_STEPS)
+    return _CALIBRATION_STEPS / (time.perf_counter() - begun)
 
 
 def shapes(speed: float) -> tuple[Shape, ...]:

@@ -7,6 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -14,7 +15,9 @@ from paropt_exporter import host
 from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.plan import PROCESSES, THREADS
 from paropt_exporter.pool import lifetime
+from paropt_exporter.pool.adaptive.memory import recall, remember
 from paropt_exporter.pool.adaptive.routing import Place, Router, is_thread_only
+from paropt_exporter.pool.adaptive.steward import FIRST_LOOK_SECONDS, Steward
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.processes import ProcessPool
 from paropt_exporter.pool.threads import ThreadPool
@@ -23,9 +26,6 @@ from paropt_exporter.records import Measurement, RunningTask, Strategy
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 64  # threads that wait at once, where nobody set a bound
-_FIRST_LOOK_SECONDS = 0.005  # after work began to wait: long enough for a thread's CPU share to show
-_LONGEST_LOOK_SECONDS = 0.05
-_REST_SECONDS = 10.0  # without waiting work, before threads that only it needed are let go
 _REFUSAL = "cannot schedule new futures after shutdown"
 
 
@@ -53,12 +53,14 @@ class AdaptiveCrew:
       * Nothing runs, and nothing wakes, while nothing waits (but once, to let surplus threads go).
     """
 
-    def __init__(self, strategy: Strategy, max_workers: int | None, *, start: int | None = None) -> None:
+    def __init__(
+        self, strategy: Strategy, max_workers: int | None, *, start: int | None = None, memory: Path | None = None
+    ) -> None:
         self.router = Router(strategy)
         self.lock = threading.RLock()  # guards: everything below
         self.closed = False
         self.refusal = _REFUSAL
-        self._changed = threading.Condition(self.lock)
+        self.changed = threading.Condition(self.lock)
         self._strategy = strategy
         self._cores = host.workers()
         self._most = max_workers
@@ -67,10 +69,12 @@ class AdaptiveCrew:
         self._inside: dict[Place, int] = {THREADS: 0, PROCESSES: 0}
         self._where: dict[TaskFuture[Any], tuple[Place, str]] = {}  # pool and function of what runs
         self._giving = 0  # tasks on their way into a pool
-        self._resting = False  # whether the steward waits for nothing to do
         self._pools: dict[Place, ThreadPool | ProcessPool] = {}
         self._room: dict[Place, int] = {place: self._beginning(place) for place in (THREADS, PROCESSES)}
-        self._steward: threading.Thread | None = None
+        self._steward = Steward(self)
+        self._memory = memory
+        if memory is not None:
+            self.router.recall(recall(memory))
         lifetime.register(self, leads=True)
 
     # Sizes
@@ -118,10 +122,17 @@ class AdaptiveCrew:
                 self.router.keep(key, "it is marked thread_only")
             self._backlog.setdefault("" if self._strategy is Strategy.SEQUENTIAL else key, deque()).append(task)
         task.future.add_done_callback(self._ended)
+        if self._strategy is Strategy.ADAPTIVE and self.router.share(key) is not None:
+            self._expect()
         self.feed()
 
     def feed(self) -> None:
-        """Give the pools what they have room for."""
+        """Give the pools what they have room for, and have the rest looked at."""
+        self._feed_pools()
+        if self._strategy is Strategy.ADAPTIVE:
+            self._steward.call()
+
+    def _feed_pools(self) -> None:
         while (found := self._take()) is not None:
             try:
                 self._give(*found)
@@ -130,8 +141,6 @@ class AdaptiveCrew:
                     self._giving -= 1
         if self.closed:
             self._close_pools()
-        if self._strategy is Strategy.ADAPTIVE:
-            self._call_steward()
 
     def _give(self, place: Place, task: Waiting) -> None:
         if place == PROCESSES:
@@ -212,7 +221,7 @@ class AdaptiveCrew:
             place, key = where
             self._inside[place] -= 1
             beside = self._inside[place] + 1
-            self._changed.notify_all()
+            self.changed.notify_all()
         if future.measurement is not None:
             self.router.learn(key, future.measurement, concurrent=beside)
         self.feed()
@@ -228,82 +237,56 @@ class AdaptiveCrew:
         with self.lock:
             return sum(map(len, self._backlog.values()))
 
-    # The steward
+    # What the steward asks for
 
-    def _call_steward(self) -> None:
+    def knows_what_waits(self) -> bool:
         with self.lock:
-            if not any(self._backlog.values()) or self.closed:
-                return
-            if self._steward is not None:
-                if self._resting:
-                    self._changed.notify_all()
-                return
-            self._steward = threading.Thread(target=self._watch, name="paropt-adaptive-steward", daemon=True)
-        self._steward.start()
+            return all(self.router.share(key) is not None for key, tasks in self._backlog.items() if tasks)
 
-    def _watch(self) -> None:
-        """Look at running work while some waits, ever less often; then let surplus threads go, and end."""
-        pause = _FIRST_LOOK_SECONDS
-        rested = monotonic()
-        while not self.closed or self.waiting():
-            with self.lock:
-                idle = not any(self._backlog.values())
-                left = _REST_SECONDS - (monotonic() - rested) if idle else pause
-                if idle and left <= 0:
-                    self._steward = None
-                    break
-                self._resting = idle
-                self._changed.wait_for(self._disturbed, timeout=left)
-                self._resting = False
-            if not idle:
-                rested = monotonic()
-                self._look()
-                self.feed()
-                unknown = self._any_unknown()
-                pause = _FIRST_LOOK_SECONDS if unknown else min(pause * 1.5, _LONGEST_LOOK_SECONDS)
-        if not self.closed:
-            self._rest()
-
-    def _any_unknown(self) -> bool:
-        with self.lock:
-            return any(tasks and self.router.share(key) is None for key, tasks in self._backlog.items())
-
-    def _disturbed(self) -> bool:
-        waiting = any(self._backlog.values())
-        return (self.closed and not waiting) or (self._resting and waiting)
-
-    def _look(self) -> None:
+    def look(self) -> None:
         """Learn from tasks that still run, so that waiting work is known as such before its first task ends."""
         threads = self._pools.get(THREADS)
-        if not isinstance(threads, ThreadPool):
-            return
+        if isinstance(threads, ThreadPool):
+            with self.lock:
+                keys = {future.label: key for future, (_, key) in self._where.items()}
+            running = [task for task in threads.running() if _age(task) >= FIRST_LOOK_SECONDS / 2]
+            for task in running:
+                self.router.learn(keys.get(task.label, task.label), _so_far(task), concurrent=len(running))
+            if running:
+                self._oversubscribe(sum(map(_share, running)) / len(running))
+        self.feed()
+
+    def _expect(self) -> None:
+        """Let threads wait at once for functions that are known to wait."""
         with self.lock:
-            keys = {future.label: key for future, (_, key) in self._where.items()}
-        running = [task for task in threads.running() if _age(task) >= _FIRST_LOOK_SECONDS / 2]
-        for task in running:
-            self.router.learn(keys.get(task.label, task.label), _so_far(task), concurrent=len(running))
-        # Without the wait for a core: on a busy machine work that computes would look like work that waits.
-        shares = [min(1.0, task.cpu_seconds / max(_age(task) - task.run_delay_seconds, 1e-3)) for task in running]
-        if not shares:
-            return
-        average = max(sum(shares) / len(shares), 1 / (self._most or MOST_WAITING))
+            known = [
+                (share, len(tasks))
+                for key, tasks in self._backlog.items()
+                if (share := self.router.share(key)) is not None and self.router.choose(key) == THREADS
+            ]
+        count = sum(number for _, number in known)
+        if count and self.pool(THREADS):
+            self._oversubscribe(sum(share * number for share, number in known) / count)
+
+    def _oversubscribe(self, share: float) -> None:
+        """Have as many threads as fill a core with tasks that take `share` of one each, if so many are wanted."""
+        threads, bound = self._pools[THREADS], self._most or MOST_WAITING
         with self.lock:
-            room = self._room[THREADS]
             wanted = self._inside[THREADS] + sum(
                 len(tasks)
                 for key, tasks in self._backlog.items()
                 if self.router.share(key) is not None and self.router.choose(key) == THREADS
             )
             # One core is all that threads get between them: more of them than fill it do not help.
-            most = min(self._most or MOST_WAITING, int(1 / average + 0.1))
-            size = min(most, wanted)
-            if size <= room:
+            size = min(bound, wanted, int(1 / max(share, 1 / bound) + 0.1))
+            if size <= self._room[THREADS]:
                 return
             self._room[THREADS] = size
-        self.feed()  # first, so that each new thread finds its task when it begins, not when the last has begun
+        self._feed_pools()  # first, so that each new thread finds its task when it begins, not when the last has begun
         threads.resize(size, reason="demand")
 
-    def _rest(self) -> None:
+    def rest(self) -> None:
+        """Let threads go that only waiting work needed."""
         with self.lock:
             size = self._room[THREADS] = self._beginning(THREADS)
             threads = self._pools.get(THREADS)
@@ -319,7 +302,7 @@ class AdaptiveCrew:
             left = [task for tasks in self._backlog.values() for task in tasks] if cancel_futures else []
             if cancel_futures:
                 self._backlog.clear()
-            self._changed.notify_all()
+            self.changed.notify_all()
         for task in left:
             task.future.cancel()
             task.future.set_running_or_notify_cancel()
@@ -334,14 +317,16 @@ class AdaptiveCrew:
 
     def join(self) -> None:
         with self.lock:
-            self._changed.wait_for(lambda: not self.waiting() and not self._where)
+            self.changed.wait_for(lambda: not self.waiting() and not self._where)
         for pool in self.pools():
             pool.shutdown(wait=True)
+        if self._memory is not None:
+            remember(self._memory, self.router.profiles())
 
     def forget(self) -> None:
         """In a forked child: the pools are the parent's."""
         self.lock = threading.RLock()
-        self._changed = threading.Condition(self.lock)
+        self.changed = threading.Condition(self.lock)
         self.closed, self.refusal = True, lifetime.AFTER_FORK
         self._backlog, self._where = {}, {}
 
@@ -353,6 +338,13 @@ def key_of(function: Callable[..., Any]) -> str:
 
 def _age(task: RunningTask) -> float:
     return max(1e-6, monotonic() - task.started_seconds)
+
+
+def _share(task: RunningTask) -> float:
+    """Return the share of a core that a task has taken so far, without its wait for one: on a busy machine work that
+    computes would look like work that waits.
+    """
+    return min(1.0, task.cpu_seconds / max(_age(task) - task.run_delay_seconds, 1e-3))
 
 
 def _so_far(task: RunningTask) -> Measurement:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from paropt_exporter.pool.adaptive.crew import AdaptiveCrew, Waiting, key_of
@@ -29,12 +31,23 @@ class AdaptivePool(Executor):
     """
 
     def __init__(
-        self, strategy: Strategy = Strategy.ADAPTIVE, max_workers: int | None = None, *, start: int | None = None
+        self,
+        strategy: Strategy = Strategy.ADAPTIVE,
+        max_workers: int | None = None,
+        *,
+        start: int | None = None,
+        memory: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Make the pool; `start`: with how many threads an ADAPTIVE one begins (default: the cores)."""
+        """Make the pool.
+
+        `start`: with how many threads an ADAPTIVE one begins (default: the cores). `memory`: a JSON file with what
+        pools learned of functions: read now, and written when this pool has ended (`shutdown` that waits, `with`).
+        """
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
-        self._crew = crew = AdaptiveCrew(strategy, max_workers, start=start)
+        self._crew = crew = AdaptiveCrew(
+            strategy, max_workers, start=start, memory=None if memory is None else Path(memory)
+        )
         self._finalizer = weakref.finalize(self, crew.close)
         self._finalizer.atexit = False
 

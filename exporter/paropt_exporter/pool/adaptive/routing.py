@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from paropt_exporter.plan import PROCESSES, THREADS
+from paropt_exporter.pool.adaptive.memory import FunctionProfile
 from paropt_exporter.records import Measurement, Strategy
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -81,6 +82,21 @@ class Router:
             known.share += _NEWEST_SHARE * (read - known.share)
             known.seconds += _NEWEST_SHARE * (wall - known.seconds)
             known.bound = known.bound or (threaded and _cpu_bound(known))
+
+    def recall(self, profiles: Iterable[FunctionProfile]) -> None:
+        """Take what was learned before for what is known, until this pool's own tasks say more."""
+        with self._lock:
+            for profile in profiles:
+                self._known.setdefault(profile.function, _Known(share=profile.share, seconds=profile.seconds))
+
+    def profiles(self) -> tuple[FunctionProfile, ...]:
+        """Return what is known of each function that may move."""
+        with self._lock:
+            return tuple(
+                FunctionProfile(function=key, share=known.share, seconds=known.seconds)
+                for key, known in self._known.items()
+                if not known.kept
+            )
 
     def keep(self, key: str, reason: str) -> None:
         """Have a function stay in threads, for `reason`."""

@@ -1,0 +1,59 @@
+"""Keeps what adaptive pools learned of functions in a file, so that the next one need not find it out again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+log = logging.getLogger(__name__)
+
+_MOST_KEPT = 10_000  # functions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionProfile:
+    """What is known of a function: the share of a core that one of its tasks takes (0..1), and how long it takes."""
+
+    function: str
+    share: float
+    seconds: float
+
+
+def recall(path: Path) -> tuple[FunctionProfile, ...]:
+    """Read what was kept; nothing, with a warning, where it can't be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["functions"]
+        return tuple(_profile(name, entry["share"], entry["seconds"]) for name, entry in found.items())
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("what pools learned before can't be read", extra={"path": str(path), "err": repr(error)})
+        return ()
+
+
+def remember(path: Path, profiles: Iterable[FunctionProfile]) -> None:
+    """Add profiles to the file, the newest of a function in the place of older ones; a warning where it can't be."""
+    kept = {profile.function: profile for profile in recall(path)}
+    for profile in profiles:
+        kept.pop(profile.function, None)
+        kept[profile.function] = profile
+    newest = list(kept.values())[-_MOST_KEPT:]
+    content = {entry.function: {"share": entry.share, "seconds": entry.seconds} for entry in newest}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8") as file:
+            json.dump({"functions": content}, file, indent=1)
+        Path(file.name).replace(path)
+    except OSError as error:
+        log.warning("what this pool learned can't be kept", extra={"path": str(path), "err": str(error)})
+
+
+def _profile(name: str, share: float, seconds: float) -> FunctionProfile:
+    if not (0 <= share <= 1 and 0 <= seconds < math.inf):
+        raise ValueError(f"{name}: a share of {share!r} and {seconds!r} seconds")
+    return FunctionProfile(function=name, share=float(share), seconds=float(seconds))

@@ -1,0 +1,79 @@
+"""The thread that looks at an adaptive pool's running work while other work waits."""
+
+from __future__ import annotations
+
+import threading
+from time import monotonic
+from typing import Protocol
+
+FIRST_LOOK_SECONDS = 0.005  # after work began to wait: long enough for a thread's CPU share to show
+_LONGEST_LOOK_SECONDS = 0.05
+_REST_SECONDS = 10.0  # without waiting work, before threads that only it needed are let go
+
+
+class Crew(Protocol):
+    """What a steward looks after."""
+
+    closed: bool
+
+    @property
+    def changed(self) -> threading.Condition: ...
+
+    def waiting(self) -> int: ...
+
+    def knows_what_waits(self) -> bool: ...
+
+    def look(self) -> None: ...
+
+    def rest(self) -> None: ...
+
+
+class Steward:
+    """Looks at running work while some waits, ever less often; then has surplus threads let go, and ends.
+
+        none ──call()──> looking <──(work waits)── resting ──(10 s)──> none
+                            └──(none waits)──────────^
+
+    Its crew calls it with nothing locked; `changed` of the crew guards its state.
+    """
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._thread: threading.Thread | None = None
+        self._resting = False
+
+    def call(self) -> None:
+        """Have the work looked at, if any waits."""
+        crew = self._crew
+        with crew.changed:
+            if crew.closed or not crew.waiting():
+                return
+            if self._thread is not None:
+                if self._resting:
+                    crew.changed.notify_all()
+                return
+            self._thread = threading.Thread(target=self._watch, name="paropt-adaptive-steward", daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        crew, pause, rested = self._crew, FIRST_LOOK_SECONDS, monotonic()
+        while not crew.closed or crew.waiting():
+            with crew.changed:
+                idle = not crew.waiting()
+                left = _REST_SECONDS - (monotonic() - rested) if idle else pause
+                if idle and left <= 0:
+                    self._thread = None
+                    break
+                self._resting = idle
+                crew.changed.wait_for(self._disturbed, timeout=left)
+                self._resting = False
+            if not idle:
+                rested = monotonic()
+                crew.look()
+                pause = min(pause * 1.5, _LONGEST_LOOK_SECONDS) if crew.knows_what_waits() else FIRST_LOOK_SECONDS
+        if not crew.closed:
+            crew.rest()
+
+    def _disturbed(self) -> bool:
+        waiting = self._crew.waiting()
+        return (self._crew.closed and not waiting) or (self._resting and waiting > 0)
