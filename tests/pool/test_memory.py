@@ -29,7 +29,7 @@ def test_a_pool_writes_down_what_it_learned(tmp_path: Path) -> None:
         wait([pool.submit_named("spin", spin, 0.02) for _ in range(4)], HANG_SECONDS)
     (profile,) = recall(memory)
     assert profile.function == f"{spin.__module__}.spin"
-    assert profile.share > 0.5
+    assert profile.share > 0.1  # what waits has none
 
 
 def test_a_pool_with_a_memory_has_its_threads_wait_before_it_looks(tmp_path: Path) -> None:
