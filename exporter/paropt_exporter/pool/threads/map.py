@@ -68,11 +68,14 @@ class ThreadMap(Generic[T]):
         self._offer()
 
     def results(self) -> Iterator[T]:
-        index = 0
+        index, outcomes, lazily = 0, self._outcomes, self._lazily
         try:
             while index < self._total:
                 # No name for the result: while the consumer has it, the generator must not hold it too.
-                yield self._take(index)
+                if not lazily and index in outcomes and outcomes[index].__class__ is not _Raised:
+                    yield outcomes.pop(index)  # the short way of the many
+                else:
+                    yield self._take(index)
                 index += 1
         finally:
             self._crew.cancel_share(self)
