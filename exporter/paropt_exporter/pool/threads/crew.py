@@ -7,13 +7,15 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from time import monotonic, thread_time
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from paropt_exporter.errors import InitializerFailed
 from paropt_exporter.pool import lifetime, procfs
 from paropt_exporter.pool.future import TaskFuture, label_of
-from paropt_exporter.pool.ledger import Ledger, Moment, Tally
+from paropt_exporter.pool.ledger import Ledger, Tally
+from paropt_exporter.pool.threads import view
 from paropt_exporter.pool.threads.task import Slot, Task, run
+from paropt_exporter.pool.threads.view import Share
 from paropt_exporter.records import PoolStatistics, RunningTask
 
 log = logging.getLogger(__name__)
@@ -23,18 +25,6 @@ _INITIALIZER_ATTEMPTS = 3
 _RETRY_SECONDS = 0.1  # doubled from attempt to attempt
 _ASK_AGAIN_SECONDS = 1.0  # after the system gave no thread
 _REFUSAL = "cannot schedule new futures after shutdown"
-
-
-class Share(Protocol):
-    """Work in the queue that several threads take part in at once: a map."""
-
-    queued_seconds: float
-
-    def work(self, slot: Slot, now: float) -> float: ...
-
-    def waiting(self) -> int: ...
-
-    def cancel(self) -> int: ...
 
 
 class ThreadCrew:
@@ -360,42 +350,11 @@ class ThreadCrew:
 
     def statistics(self) -> PoolStatistics:
         with self.lock:
-            slots = [slot for slot in self._slots if slot.ready_seconds is not None]
-            tally = Tally()  # before the rest: a task that ends meanwhile is then missed, never counted twice
-            for slot in slots:
-                tally.add(slot.tally)
-            now = monotonic()
-            busy = [slot.started_seconds for slot in slots if slot.task is not None]
-            waiting = tuple(self.queue.copy())
-            moment = Moment(
-                target=self.target,
-                live=self.live,
-                busy=len(busy),
-                starting=len(self._slots) - len(slots),
-                queued=sum(1 if isinstance(item, tuple) else item.waiting() for item in waiting),
-                oldest_queued_age_seconds=max(0.0, now - _queued_seconds(waiting[0])) if waiting else 0.0,
-                slot_seconds=sum(now - (slot.ready_seconds or now) for slot in slots),
-                cpu_seconds=sum(procfs.thread_cpu_seconds(slot.ident) - slot.cpu_base_seconds for slot in slots),
-                run_delay_seconds=sum(procfs.run_delay_seconds(slot.schedstat) for slot in slots),
-            )
-            return self.ledger.statistics(moment, tally, sum(max(0.0, now - started) for started in busy))
+            tally = view.add_up(self._slots)
+            moment, busy_seconds = view.look(self._slots, tuple(self.queue.copy()), self.target)
+            return self.ledger.statistics(moment, tally, busy_seconds)
 
     def running(self) -> tuple[RunningTask, ...]:
         memory = procfs.memory_bytes()
         with self.lock:
-            return tuple(
-                RunningTask(
-                    label=task[0].label or label_of(task[1]),
-                    worker=slot.name,
-                    started_seconds=slot.started_seconds,
-                    cpu_seconds=max(0.0, procfs.thread_cpu_seconds(slot.ident) - slot.cpu_seconds),
-                    memory_bytes=memory,
-                    run_delay_seconds=slot.delayed_seconds(),
-                )
-                for slot in self._slots
-                if (task := slot.task) is not None
-            )
-
-
-def _queued_seconds(item: Task | Share) -> float:
-    return item[5] if isinstance(item, tuple) else item.queued_seconds
+            return view.running(self._slots, memory)

@@ -1,0 +1,73 @@
+"""What a ThreadPool looks like from outside; its crew's lock is held meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import Protocol
+
+from paropt_exporter.pool import procfs
+from paropt_exporter.pool.future import label_of
+from paropt_exporter.pool.ledger import Moment, Tally
+from paropt_exporter.pool.threads.task import Slot, Task
+from paropt_exporter.records import RunningTask
+
+
+class Share(Protocol):
+    """Work in the queue that several threads take part in at once: a map."""
+
+    queued_seconds: float
+
+    def work(self, slot: Slot, now: float) -> float: ...
+
+    def waiting(self) -> int: ...
+
+    def cancel(self) -> int: ...
+
+
+def add_up(slots: Sequence[Slot]) -> Tally:
+    """Return what the slots' tasks came to. For before `look`: a task that ends meanwhile is missed, not doubled."""
+    tally = Tally()
+    for slot in slots:
+        if slot.ready_seconds is not None:
+            tally.add(slot.tally)
+    return tally
+
+
+def look(slots: Sequence[Slot], waiting: Sequence[Task | Share], target: int) -> tuple[Moment, float]:
+    """Return what the slots do at this moment, and for how many seconds the busy ones have been at it."""
+    now = monotonic()
+    live = [slot for slot in slots if slot.ready_seconds is not None]
+    busy = [slot.started_seconds for slot in live if slot.task is not None]
+    moment = Moment(
+        target=target,
+        live=len(live),
+        busy=len(busy),
+        starting=len(slots) - len(live),
+        queued=sum(1 if isinstance(item, tuple) else item.waiting() for item in waiting),
+        oldest_queued_age_seconds=max(0.0, now - _queued_seconds(waiting[0])) if waiting else 0.0,
+        slot_seconds=sum(now - (slot.ready_seconds or now) for slot in live),
+        cpu_seconds=sum(procfs.thread_cpu_seconds(slot.ident) - slot.cpu_base_seconds for slot in live),
+        run_delay_seconds=sum(procfs.run_delay_seconds(slot.schedstat) for slot in live),
+    )
+    return moment, sum(max(0.0, now - started) for started in busy)
+
+
+def running(slots: Sequence[Slot], memory_bytes: int) -> tuple[RunningTask, ...]:
+    """List the tasks that threads are at."""
+    return tuple(
+        RunningTask(
+            label=task[0].label or label_of(task[1]),
+            worker=slot.name,
+            started_seconds=slot.started_seconds,
+            cpu_seconds=max(0.0, procfs.thread_cpu_seconds(slot.ident) - slot.cpu_seconds),
+            memory_bytes=memory_bytes,
+            run_delay_seconds=slot.delayed_seconds(),
+        )
+        for slot in slots
+        if (task := slot.task) is not None
+    )
+
+
+def _queued_seconds(item: Task | Share) -> float:
+    return item[5] if isinstance(item, tuple) else item.queued_seconds
