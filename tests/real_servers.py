@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -94,10 +94,13 @@ def server(name: str, *flags: str, log: Path, healthy: str) -> Iterator[None]:
 
 
 @contextmanager
-def prometheus(folder: Path, targets: Sequence[str], **scrape: object) -> Iterator[Prometheus]:
-    """`scrape`: more keys of the scrape config, such as `scheme` and `basic_auth`."""
+def prometheus(
+    folder: Path, targets: Sequence[str], *, alerting: Mapping[str, object] | None = None, **scrape: object
+) -> Iterator[Prometheus]:
+    """`scrape`: more keys of the scrape config, such as `scheme` and `basic_auth`. `alerting`: more of the config."""
     config = {
-        "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms"},
+        "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms", "evaluation_interval": "250ms"},
+        **(alerting or {}),
         "scrape_configs": [{"job_name": "paropt", "static_configs": [{"targets": list(targets)}], **scrape}],
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,78 @@
+"""An alert's whole way: a limit breaks, Prometheus' rule fires, Alertmanager tells somebody, a good run ends it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import projects
+from alertmanagers import Alertmanager, alertmanager, told_by
+from paropt_exporter.generate.alerts import files
+from paropt_exporter.generate.options import Options
+from real_servers import Prometheus, eventually, prometheus, serving
+
+RUNBOOK = "https://wiki.example.org/paropt/runbook"
+SLOW_WHILE_THERE = "run: \"sh -c 'test ! -e slow || sleep 2'\""
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    """The generated rules; what waits for minutes does not, so that a run of seconds has something to show."""
+    folder = tmp_path / "rules"
+    folder.mkdir()
+    for name, text in files.render(Options(runbook_url=RUNBOOK)).items():
+        (folder / Path(name).name).write_text(re.sub(r"^ +for: .*\n", "", text, flags=re.MULTILINE))
+    return folder / "*.yml"
+
+
+@contextmanager
+def watched(folder: Path, rules: Path) -> Iterator[tuple[Prometheus, Alertmanager]]:
+    """Run the project's lane again and again, with a Prometheus and an Alertmanager that look at it."""
+    times = {"group_wait": "1s", "group_interval": "1s"}
+    with serving(folder, projects.ANY_PORT, "--every=3s"), alertmanager(folder / "alertmanager", **times) as told:
+        target = projects.url(folder).removeprefix("http://").removesuffix("/metrics")
+        with prometheus(folder / "prometheus", [target], alerting=told_by(told.address, rules)) as real:
+            yield real, told
+
+
+def test_broken_limits_of_a_lane_are_told_once_and_resolved_by_the_next_good_run(tmp_path: Path, rules: Path) -> None:
+    limit = "sla: {max: 1s, warn_at: 1}"
+    folder = projects.write(
+        tmp_path, f"name: lint, {SLOW_WHILE_THERE}, {limit}\nname: unit, {SLOW_WHILE_THERE}, {limit}"
+    )
+    (folder / "slow").touch()
+    with watched(folder, rules) as (_, told):
+        fired = told.next()
+        assert (fired.receiver, fired.body["status"]) == ("chat", "firing")
+        assert fired.body["groupLabels"] == {"job": "paropt", "lane": "standard"}
+        both = {("ParoptSlaViolation", "lint"), ("ParoptSlaViolation", "unit")}
+        assert both <= fired.alerts.keys()
+        for key in both:
+            notes = fired.alerts[key]["annotations"]
+            assert notes["runbook_url"] == f"{RUNBOOK}#paroptslaviolation"
+            assert "its limit of 1s" in notes["description"]
+        (folder / "slow").unlink()
+        resolved: set[tuple[str, str]] = set()
+        while not both <= resolved:
+            again = told.next()
+            assert again.receiver == "chat"
+            resolved |= {key for key, alert in again.alerts.items() if alert["status"] == "resolved"}
+
+
+def test_a_critical_limit_pages_and_keeps_the_warnings_of_its_stage_back(tmp_path: Path, rules: Path) -> None:
+    folder = projects.write(tmp_path, f"name: scan, {SLOW_WHILE_THERE}, sla: {{max: 1s, warn_at: 1, critical: true}}")
+    (folder / "slow").touch()
+    with watched(folder, rules) as (real, told):
+        fired = told.next()
+        assert (fired.receiver, fired.body["status"]) == ("pager", "firing")
+        assert fired.alerts.keys() == {("ParoptSlaCriticalViolation", "scan")}
+        # Stopped at its limit, the stage has failed as well, which by itself is a warning.
+        warned = 'ALERTS{alertname="ParoptStageFailing", severity="warning", alertstate="firing", stage="scan"}'
+        eventually("Prometheus fires the warning", lambda: real.query(warned))
+        eventually("Alertmanager keeps it back", lambda: told.states().get("ParoptStageFailing") == "suppressed")
+        assert told.states()["ParoptSlaCriticalViolation"] == "active"
+        assert told.nothing_arrived()
