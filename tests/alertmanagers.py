@@ -45,8 +45,8 @@ class Alertmanager:
         self.address = address
         self._arrived = arrived
 
-    def next(self) -> Notification:
-        return self._arrived.get(timeout=HANG_SECONDS)
+    def next(self, within_seconds: float = HANG_SECONDS) -> Notification:
+        return self._arrived.get(timeout=within_seconds)
 
     def nothing_arrived(self) -> bool:
         try:
