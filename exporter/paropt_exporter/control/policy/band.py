@@ -151,6 +151,8 @@ def _floor(seen: BandSituation, words: tuple[Word, ...]) -> tuple[int, str, tupl
         floors.pop()
     floors.append((seen.now, wanted))
     floor = floors[0][1]
+    if any(0 < word.doubtful <= PATIENT_INTERVALS for word in _of(seen, words, LOAD)):
+        floor = max(floor, seen.floor)
     if floor < seen.floor:  # down by steps, as sizes go
         floor = max(floor, min(seen.floor - 1, math.ceil(seen.floor * (1.0 - LARGEST_STEP_DOWN_RATIO))))
     return floor, name, tuple(floors)

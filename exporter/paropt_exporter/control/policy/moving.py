@@ -91,7 +91,8 @@ def _up(now: float, size: int, bounded: int, reason: str, wanted: Wanted, trail:
         return Step(size=size, action="hold", reason=wanted.against_more, trail=trail)
     if within_tolerance(size, bounded) and not (wanted.exact or wanted.rescue):
         return Step(size=size, action="hold", reason="deadband", trail=trail)
-    return _moved(now, size, bounded, reason, trail)
+    # Cores may say how far it goes; that it goes up at all is the demand's doing.
+    return _moved(now, size, bounded, "demand" if reason == "cpu_limit" else reason, trail)
 
 
 def _down(now: float, size: int, wanted: Wanted, reason: str, limits: Limits, trail: Trail) -> Step:
