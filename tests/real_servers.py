@@ -81,12 +81,12 @@ class Prometheus:
 
 
 @contextmanager
-def server(name: str, *flags: str, log: Path, healthy: str) -> Iterator[None]:
-    """Run one of Debian's servers until the block ends; it begins once `healthy`, a URL, answers."""
+def server(name: str, *flags: str, log: Path, healthy: str, status: int = 200) -> Iterator[None]:
+    """Run one of Debian's servers until the block ends; it begins once `healthy`, a URL, answers with the status."""
     with log.open("wb") as output:
         process = subprocess.Popen([program(name), *flags], stdout=output, stderr=output)
     try:
-        eventually(f"{name} answers", lambda: _answers(healthy))
+        eventually(f"{name} answers", lambda: _answers(healthy, status))
         yield
     finally:
         process.terminate()
@@ -143,9 +143,9 @@ def ended(client: socket.socket) -> bool:
         return True
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, status: int = 200) -> bool:
     try:
-        return get(url)[0] == 200
+        return get(url)[0] == status
     except OSError:
         return False
 

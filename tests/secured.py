@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from datetime import datetime
 from pathlib import Path
 
 import bcrypt
@@ -21,9 +22,9 @@ class Authority:
         self.file = folder / "ca.pem"
         self._authority.cert_pem.write_to_path(self.file)
 
-    def issue(self, name: str, *identities: str) -> tuple[Path, Path]:
+    def issue(self, name: str, *identities: str, until: datetime | None = None) -> tuple[Path, Path]:
         """Write `NAME.pem` and `NAME.key` for the identities, in place of those that are there."""
-        issued = self._authority.issue_cert(*(identities or ("127.0.0.1", "localhost")))
+        issued = self._authority.issue_cert(*(identities or ("127.0.0.1", "localhost")), not_after=until)
         certificate, key = self._folder / f"{name}.pem", self._folder / f"{name}.key"
         certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
         issued.private_key_pem.write_to_path(key)

@@ -370,7 +370,6 @@ class Exporter:
                 project=plan.project,
                 lane=plan.lane,
                 root=self._config.root,
-                environment=os.environ,
             )
         elif request.push_fail:
             raise UsageError("--push.fail: nothing is pushed: give --push.url too")

@@ -123,3 +123,14 @@ def test_without_a_file_the_built_in_stages_are_checked_and_named(tmp_path: Path
     assert check.run(None, tmp_path, lane=None, stdout=out, stderr=io.StringIO()) == 0
     assert out.getvalue().splitlines()[-1] == "no paropt.yml, built-in stages: 3 lanes, 0 stages: no faults"
     assert "quality_gates left out" in out.getvalue()
+
+
+def test_the_faults_of_the_web_config_are_told_too(tmp_path: Path) -> None:
+    content = configs.stage(run="sh -c true") + "web: {config_file: web.yml}\n"
+    (tmp_path / "web.yml").write_text("tls_server_config: {cert_file: a, key_file: b}")
+    assert "TLS: a: it can't be read" in _check(tmp_path, content)[2]
+    (tmp_path / "web.yml").write_text("basic_auth_users: {alice: s3cret}\nx: 1")
+    code, _, err = _check(tmp_path, content)
+    assert (code, err.splitlines()[-1]) == (2, "2 faults")
+    (tmp_path / "web.yml").write_text("")
+    assert _check(tmp_path, content)[0] == 0

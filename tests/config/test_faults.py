@@ -145,6 +145,12 @@ def test_a_wrong_value_of_a_stage_is_told_in_its_place(tmp_path: Path, keys: dic
         ("lanes: {a: {stages: []}}", "lanes.a.stages: the list is empty"),
         ("lanes: {auto: {}}", "lanes.auto: 'auto' is what --lane auto means"),
         ("lanes: {a: {total: 1e400}}", "lanes.a.total"),
+        ("push: {url: 'http://me:s3cret@gateway'}", "push.url: a URL with a password would be logged"),
+        ("push: {basic_auth: {username: me}}", "push.basic_auth: exactly one of password_file and password_env"),
+        (
+            "push: {bearer_token_file: a, basic_auth: {username: me, password_env: P}}",
+            "push.basic_auth: bearer_token_file is given too",
+        ),
         ("feedback: {source: prometheus}", "feedback.source: source 'prometheus' needs a Prometheus"),
         ("feedback: {mode: advice}", "feedback.mode: expected act or advise, found 'advice': did you mean 'advise'?"),
         ("feedback: {prometheus: {url: localhost}}", "feedback.prometheus.url: expected a URL"),

@@ -11,6 +11,7 @@ import pytest
 
 import projects
 from real_servers import eventually, free_port, get, prometheus, run, server, serving
+from secured import PASSWORD, Authority, hashed, web_config
 
 OUTCOME = 'name: checks, run: "test -e good"'
 SUCCESS = "paropt_run_last_success_timestamp_seconds"
@@ -112,6 +113,27 @@ def test_an_interrupted_run_is_pushed_too(tmp_path: Path, gateway: str) -> None:
         assert command.stop() == 143
     samples = projects.scraped(f"{gateway}/metrics")
     assert samples["paropt_runs_total", os.uname().nodename, "paropt", "standard", "cancellation"] == 1
+
+
+def test_a_gateway_under_tls_and_a_password_is_pushed_to_and_no_secret_is_told(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    authority.issue("server")
+    tls = "tls_server_config: {cert_file: server.pem, key_file: server.key}"
+    web = web_config(tmp_path, f"{tls}\nbasic_auth_users: {{ci: {hashed()}}}")
+    project = tmp_path / "project"
+    project.mkdir()
+    login = "basic_auth: {username: ci, password_env: SECRET}, tls: {ca_file: ../ca.pem}"
+    projects.write(project, 'name: good, run: "true"', lanes=f"push: {{{login}}}")
+    port = free_port()
+    flags = (f"--web.listen-address=127.0.0.1:{port}", f"--web.config.file={web}", "--persistence.file=")
+    healthy = f"http://127.0.0.1:{port}/"  # answered with 400, since it is not TLS: that is enough
+    with server("prometheus-pushgateway", *flags, log=tmp_path / "gateway.log", healthy=healthy, status=400):
+        for secret, code in ((PASSWORD, 0), ("wr0ng", 3)):
+            arguments = (f"--push.url=https://127.0.0.1:{port}", "--push.fail", "--log.level=debug")
+            ended = run(project, "--once", projects.ANY_PORT, *arguments, SECRET=secret)
+            assert ended.returncode == code, ended.stderr
+            assert secret not in ended.stderr
+    assert "401 Unauthorized" in ended.stderr
 
 
 def test_node_exporter_collects_the_textfiles_of_two_lanes(project: Path, tmp_path: Path) -> None:

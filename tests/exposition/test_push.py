@@ -6,7 +6,7 @@ import base64
 import http.server
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class Heard:
     pages: list[bytes] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
+    headers: Mapping[str, str] = field(default_factory=dict)
     url: str = ""
 
 
@@ -45,6 +46,7 @@ def gateway() -> Iterator[Heard]:
             heard.methods.append(self.command)
             heard.paths.append(self.path)
             heard.authorizations.append(self.headers["Authorization"])
+            heard.headers = dict(self.headers)
             heard.pages.append(self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(heard.statuses.pop(0) if len(heard.statuses) > 1 else heard.statuses[0])
             if heard.location:
@@ -120,25 +122,16 @@ def test_what_is_no_address_of_a_gateway_is_a_usage_error(bad: str) -> None:
 
 
 def test_a_password_in_the_url_is_refused_and_not_repeated() -> None:
-    with pytest.raises(UsageError, match="password_file") as caught:
+    with pytest.raises(UsageError, match="basic_auth") as caught:
         Gateway(url="http://me:s3cret@gateway:9091")
     assert "s3cret" not in str(caught.value)
 
 
 @pytest.fixture
 def deliver(gateway: Heard, tmp_path: Path) -> Callable[..., None]:
-    def run(environment: dict[str, str] | None = None, **settings: str) -> None:
+    def run(**settings: object) -> None:
         settled = Push.model_validate(settings)
-        send = pusher(
-            settled,
-            url=gateway.url,
-            instance="host",
-            project="shop",
-            lane="docs",
-            root=tmp_path,
-            environment=environment or {},
-        )
-        send(PAGE)
+        pusher(settled, url=gateway.url, instance="host", project="shop", lane="docs", root=tmp_path)(PAGE)
 
     return run
 
@@ -155,21 +148,37 @@ def test_a_token_file_is_read_again_at_each_push(gateway: Heard, deliver: Callab
     assert gateway.authorizations == ["Bearer first", "Bearer second"]
 
 
-@pytest.mark.parametrize("source", ["file", "environment"])
+@pytest.mark.parametrize("source", ["password_file", "password_env"])
 def test_a_password_comes_from_a_file_or_the_environment(
-    gateway: Heard, deliver: Callable[..., None], tmp_path: Path, source: str
+    gateway: Heard, deliver: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
-    if source == "file":
-        (tmp_path / "password").write_text("s3cret ü\n")
-        deliver(username="me", password_file="password")
-    else:
-        deliver({"PAROPT_PUSH_PASSWORD": "s3cret ü"}, username="me")
+    (tmp_path / "SECRET").write_text("s3cret ü\n")
+    monkeypatch.setenv("SECRET", "s3cret ü")
+    deliver(basic_auth={"username": "me", source: "SECRET"})
     assert gateway.authorizations == [f"Basic {base64.b64encode('me:s3cret ü'.encode()).decode()}"]
 
 
-def test_a_token_comes_from_the_environment(gateway: Heard, deliver: Callable[..., None]) -> None:
-    deliver({"PAROPT_PUSH_TOKEN": "t"})
+def test_a_token_comes_from_the_environment(
+    gateway: Heard, deliver: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "t")
+    deliver(bearer_token_env="TOKEN")
     assert gateway.authorizations == ["Bearer t"]
+
+
+def test_a_netrc_is_not_asked_for_a_password(
+    gateway: Heard, deliver: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password s3cret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    deliver()
+    assert gateway.authorizations == [None]
+
+
+def test_headers_are_sent_also_secret_ones(gateway: Heard, deliver: Callable[..., None], tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("k\n")
+    deliver(headers={"X-Scope-OrgID": "1"}, header_files={"X-Key": "key"})
+    assert (gateway.headers["X-Scope-OrgID"], gateway.headers["X-Key"]) == ("1", "k")
 
 
 @pytest.mark.parametrize("content", [b"s3cret\nX-Other: 1", b"", b"s3cret\xff", b"s3cret\0"])
@@ -183,6 +192,8 @@ def test_a_secret_that_is_no_line_of_text_is_told_without_showing_it(
     assert gateway.pages == []
 
 
-def test_a_missing_secret_file_is_told_by_name(deliver: Callable[..., None]) -> None:
+def test_a_secret_that_is_missing_is_told_by_its_name(deliver: Callable[..., None]) -> None:
     with pytest.raises(DeliveryError, match="No such file or directory"):
         deliver(bearer_token_file="gone")
+    with pytest.raises(DeliveryError, match=r"\$GONE_TOO"):
+        deliver(bearer_token_env="GONE_TOO")

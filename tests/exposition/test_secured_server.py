@@ -9,6 +9,7 @@ import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,15 @@ def test_a_replaced_certificate_is_shown_to_new_connections(start: Callable[...,
     before = serial(endpoint)
     endpoint.authority.issue("server")
     assert serial(endpoint) != before
+
+
+def test_an_expired_certificate_is_refused_by_clients_until_it_is_replaced(start: Callable[..., Endpoint]) -> None:
+    endpoint = start()
+    endpoint.authority.issue("server", until=datetime(2020, 1, 1, tzinfo=UTC))
+    with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
+        endpoint.ask()
+    endpoint.authority.issue("server")
+    assert endpoint.ask()[0].status == 200
 
 
 def test_a_certificate_that_vanishes_goes_on_to_be_shown(start: Callable[..., Endpoint]) -> None:

@@ -35,6 +35,7 @@ def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextI
     for warning in _warnings(lanes, stages):
         print(f"warning: {warning}", file=stderr)
     faults = [f"{_place(config, stage)}: {fault}" for stage in stages for fault in _faults(config, stage)]
+    faults += _web_faults(config)
     if faults:
         print("\n".join(faults), file=stderr)
         return _ended(len(faults), stderr)
@@ -43,6 +44,21 @@ def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextI
     name = config.path or "no paropt.yml, built-in stages"
     print(f"{name}: {_counted(len(lanes), 'lane')}, {_counted(len(stages), 'stage')}: no faults", file=stdout)
     return 0
+
+
+def _web_faults(config: Config) -> tuple[str, ...]:
+    """Return what would keep the endpoint from its TLS and its users."""
+    if config.web.config_file is None:
+        return ()
+    from paropt_exporter.exposition.protection import ProtectionFile
+
+    try:
+        ProtectionFile(config.root / config.web.config_file)
+    except ConfigError as error:
+        return error.faults
+    except UsageError as error:
+        return (str(error),)
+    return ()
 
 
 def _ended(count: int, stderr: TextIO) -> int:

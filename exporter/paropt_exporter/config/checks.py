@@ -41,6 +41,7 @@ def cross_check(value: object, machine: Machine) -> Iterator[Fault]:
     yield from _lanes(lanes, stages)
     yield from _slots(lanes, stages, machine)
     yield from _feedback(raw.mapping(file.get("feedback")))
+    yield from _server(("push",), raw.mapping(file.get("push")))
 
 
 def _counts(stages: list[RawStage], lanes: dict[str, dict[str, object]], listed: object) -> Iterator[Fault]:
@@ -135,7 +136,7 @@ def _most_workers(lane: dict[str, object], machine: Machine) -> int:
 
 def _feedback(feedback: dict[str, object]) -> Iterator[Fault]:
     if "prometheus" in feedback:
-        yield from _prometheus(raw.mapping(feedback["prometheus"]))
+        yield from _server(("feedback", "prometheus"), raw.mapping(feedback["prometheus"]))
         return
     if feedback.get("source") in ("both", "prometheus"):
         message = f"source {shown(feedback['source'])} needs a Prometheus: add `prometheus: {{url: ...}}`"
@@ -145,18 +146,18 @@ def _feedback(feedback: dict[str, object]) -> Iterator[Fault]:
         yield Fault(location=("feedback", "signals"), message=message, on_key=True)
 
 
-def _prometheus(prometheus: dict[str, object]) -> Iterator[Fault]:
-    place: Location = ("feedback", "prometheus")
-    url = prometheus.get("url")
+def _server(place: Location, server: dict[str, object]) -> Iterator[Fault]:
+    """Yield what is wrong with how a server is to be reached, and as whom."""
+    url = server.get("url")
     if isinstance(url, str) and "@" in url.partition("://")[2].partition("/")[0]:
         message = "a URL with a password would be logged: use basic_auth with password_file"
         yield Fault(location=(*place, "url"), message=message)
-    ways = [key for key in ("bearer_token_file", "bearer_token_env", "basic_auth") if prometheus.get(key) is not None]
+    ways = [key for key in ("bearer_token_file", "bearer_token_env", "basic_auth") if server.get(key) is not None]
     if len(ways) > 1:
         yield Fault(
             location=(*place, ways[1]), message=f"{ways[0]} is given too: one way to show who asks", on_key=True
         )
-    basic = raw.mapping(prometheus.get("basic_auth"))
+    basic = raw.mapping(server.get("basic_auth"))
     secrets = [key for key in ("password_file", "password_env") if basic.get(key) is not None]
     if basic and len(secrets) != 1:
         message = "exactly one of password_file and password_env says where the password is"

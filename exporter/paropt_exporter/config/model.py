@@ -298,27 +298,12 @@ class Push(Section):
         default=None, description="The label `instance` of what is pushed. Default: the host's name."
     )
     timeout: Duration = Field(default=5.0, description="The longest time that a push may take, retries too.")
-    username: Text | None = Field(default=None, description="Basic authentication: the user.")
-    password_file: Text | None = Field(
-        default=None, description="A file with the user's password. Default: $PAROPT_PUSH_PASSWORD."
-    )
-    bearer_token_file: Text | None = Field(
-        default=None, description="A file with a token. Default: $PAROPT_PUSH_TOKEN, if that is set."
-    )
-    ca_file: Text | None = Field(default=None, description="Certificates to trust in place of the system's.")
-    cert_file: Text | None = Field(default=None, description="A client certificate.")
-    key_file: Text | None = Field(default=None, description="The client certificate's key.")
+    bearer_token_file: Text | None = Field(default=None, description="A file with the token; read again for each push.")
+    bearer_token_env: Variable | None = Field(default=None, description="The environment variable with the token.")
+    basic_auth: BasicAuth | None = Field(default=None, description="A name and a password instead of a token.")
+    tls: Tls | None = Field(default=None, description="Certificates for https.")
     headers: dict[Text, Word] = Field(default={}, description="Headers sent with each push, such as X-Scope-OrgID.")
-
-    @model_validator(mode="after")
-    def _fitting(self) -> Push:
-        if self.username is not None and self.bearer_token_file is not None:
-            raise ValueError("username and bearer_token_file exclude each other")
-        if self.password_file is not None and self.username is None:
-            raise ValueError("password_file needs a username")
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file go together")
-        return self
+    header_files: dict[Text, Text] = Field(default={}, description="Headers whose values are secret: each in a file.")
 
 
 class Keep(Shorthand):

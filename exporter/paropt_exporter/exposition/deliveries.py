@@ -12,8 +12,9 @@ from threading import Lock
 
 from paropt_exporter import catalogue
 from paropt_exporter.config import Push
+from paropt_exporter.config.model import Tls
 from paropt_exporter.errors import DeliveryError
-from paropt_exporter.exposition.push import Gateway, push
+from paropt_exporter.exposition.push import Gateway, Secret, push
 
 log = logging.getLogger(__name__)
 
@@ -59,36 +60,37 @@ class Deliveries:
         return True
 
 
-def pusher(
-    settings: Push,
-    *,
-    url: str,
-    instance: str | None,
-    project: str,
-    lane: str,
-    root: Path,
-    environment: Mapping[str, str],
-) -> Deliver:
+def pusher(settings: Push, *, url: str, instance: str | None, project: str, lane: str, root: Path) -> Deliver:
     """Return what pushes a page to the group of this project, lane and instance; paths start from `root`.
 
     Raises UsageError if the URL can't be one.
     """
+    grouping = {
+        "project": project,
+        "lane": lane,
+        "instance": instance or settings.instance or socket.gethostname(),
+    }
+    return partial(push, gateway=_gateway(settings, url, root), job=settings.job, grouping=grouping)
 
-    def path(name: str | None) -> Path | None:
-        return root / name if name is not None else None
 
-    certificate = (path(settings.cert_file), path(settings.key_file))
-    gateway = Gateway(
+def _gateway(settings: Push, url: str, root: Path) -> Gateway:
+    def file(name: str | None) -> Path | None:
+        return None if name is None else root / name
+
+    def secret(name: str | None, variable: str | None) -> Secret:
+        return Secret(file=file(name), variable=variable)
+
+    basic, tls = settings.basic_auth, settings.tls or Tls()
+    token = secret(settings.bearer_token_file, settings.bearer_token_env)
+    certificate = file(tls.cert_file)
+    return Gateway(
         url=url,
         timeout_seconds=settings.timeout,
-        username=settings.username,
-        password=path(settings.password_file) or environment.get("PAROPT_PUSH_PASSWORD"),
-        token=path(settings.bearer_token_file) or environment.get("PAROPT_PUSH_TOKEN"),
-        ca_file=path(settings.ca_file),
-        certificate=(str(certificate[0]), str(certificate[1])) if settings.cert_file else None,
+        username=basic.username if basic else None,
+        password=secret(basic.password_file, basic.password_env) if basic else Secret(),
+        token=token if token != Secret() else None,
+        ca_file=file(tls.ca_file),
+        certificate=(str(certificate), str(file(tls.key_file) or certificate)) if certificate else None,
         headers=settings.headers,
-    )
-    instance = instance or settings.instance or socket.gethostname()
-    return partial(
-        push, gateway=gateway, job=settings.job, grouping={"project": project, "lane": lane, "instance": instance}
+        secret_headers={header: secret(name, None) for header, name in settings.header_files.items()},
     )

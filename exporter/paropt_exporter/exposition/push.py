@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import os
 import re
 import ssl
 from collections.abc import Callable, Mapping
@@ -30,21 +31,43 @@ _ANSWER_CHARACTERS = 200  # of an error's body: the gateway says in a line what 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gateway:
-    """Where to push, and as whom.
+class Secret:
+    """Where a password or token is: a file, or else an environment variable. Read at each push, since tokens rotate."""
 
-    A password or token is a value (from the environment) or a file, which is read at each push, since tokens rotate.
-    `timeout_seconds` bounds a push as a whole.
+    file: Path | None = None
+    variable: str | None = None
+
+    def read(self) -> str:
+        """Return it; raises DeliveryError, which shows nothing of it."""
+        try:
+            text = self.file.read_text(encoding="utf-8") if self.file else os.environ.get(self.variable or "", "")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+            raise DeliveryError(f"the secret in {self.file} can't be read: {reason}") from None
+        secret = text.strip("\r\n")
+        if not secret or not secret.isprintable():
+            raise DeliveryError(
+                f"the secret in {self.file or f'${self.variable}'} is not one line of printable characters"
+            )
+        return secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """Where to push, and as whom: `username` with its `password`, or a `token`.
+
+    `timeout_seconds` bounds a push as a whole. Raises UsageError for a URL that can't be one.
     """
 
     url: str
     timeout_seconds: float = 5.0
     username: str | None = None
-    password: str | Path | None = field(default=None, repr=False)
-    token: str | Path | None = field(default=None, repr=False)
+    password: Secret = Secret()
+    token: Secret | None = None
     ca_file: Path | None = None
     certificate: tuple[str, str] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    secret_headers: Mapping[str, Secret] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         try:
@@ -57,7 +80,7 @@ class Gateway:
         if parts.username is not None:
             raise UsageError(
                 f"push URL {_shown(self.url)!r}: a password does not belong there, where every process sees it: "
-                "put push.username into paropt.yml, the password into $PAROPT_PUSH_PASSWORD or push.password_file"
+                "say in paropt.yml, under push.basic_auth, where it is"
             )
 
 
@@ -144,39 +167,26 @@ def _session(gateway: Gateway) -> requests.Session:
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=again))
     session.headers.update(gateway.headers)
+    session.headers.update({name: secret.read() for name, secret in gateway.secret_headers.items()})
     session.auth = _auth(gateway)
     return session
 
 
-def _auth(gateway: Gateway) -> Callable[[requests.PreparedRequest], requests.PreparedRequest] | None:
+def _auth(gateway: Gateway) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+    """Return what shows who asks; always something, or requests would send whatever a netrc has for the host."""
+    value = None
     if gateway.username is not None:
-        pair = f"{gateway.username}:{_secret(gateway.password, 'password')}".encode()
-        return _authorized(f"Basic {base64.b64encode(pair).decode()}")
-    if gateway.token is not None:
-        return _authorized(f"Bearer {_secret(gateway.token, 'token')}")
-    return None
+        pair = f"{gateway.username}:{gateway.password.read()}".encode()
+        value = f"Basic {base64.b64encode(pair).decode()}"
+    elif gateway.token is not None:
+        value = f"Bearer {gateway.token.read()}"
 
-
-def _authorized(value: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
-    def add(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = value
+    def show(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if value is not None:
+            request.headers["Authorization"] = value
         return request
 
-    return add
-
-
-def _secret(source: str | Path | None, what: str) -> str:
-    """Return a password or token; no error may show any of it."""
-    try:
-        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source or ""
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise DeliveryError(f"the push {what} can't be read from {source}: {reason}") from None
-    secret = text.strip("\r\n")
-    if not secret or not secret.isprintable():
-        place = source if isinstance(source, Path) else f"$PAROPT_PUSH_{what.upper()}"
-        raise DeliveryError(f"the push {what} in {place} is not one line of printable characters")
-    return secret
+    return show
 
 
 def _reason(error: BaseException) -> str:
