@@ -6,7 +6,6 @@ import base64
 import logging
 import os
 import re
-import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,8 +199,8 @@ def _reason(error: BaseException) -> str:
         seen = inner
         if isinstance(seen, OSError) and seen.strerror:
             found = seen
-    if isinstance(found, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {found.verify_message}"
+    if verdict := getattr(found, "verify_message", None):  # ssl.SSLCertVerificationError
+        return f"its certificate is not trusted: {verdict}"
     if isinstance(found, OSError) and found.strerror:
         return found.strerror
     return f"no answer ({type(seen).__name__})"
