@@ -121,10 +121,17 @@ def test_what_is_no_address_of_a_gateway_is_a_usage_error(bad: str) -> None:
         Gateway(url=bad)
 
 
-def test_a_password_in_the_url_is_refused_and_not_repeated() -> None:
-    with pytest.raises(UsageError, match="basic_auth") as caught:
-        Gateway(url="http://me:s3cret@gateway:9091")
+@pytest.mark.parametrize("start", ["http://", "https://", ""])
+@pytest.mark.parametrize("rest", ["gateway:9091", "gateway:9091?s3cret", ""])
+def test_a_password_in_the_url_is_refused_and_not_repeated(start: str, rest: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Gateway(url=f"{start}me:s3cret@{rest}")
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_password_in_the_url_is_told_where_to_go() -> None:
+    with pytest.raises(UsageError, match=r"push\.basic_auth"):
+        Gateway(url="http://me:s3cret@gateway")
 
 
 @pytest.fixture

@@ -203,10 +203,11 @@ def _reason(error: BaseException) -> str:
         return f"its certificate is not trusted: {verdict}"
     if isinstance(found, OSError) and found.strerror:
         return found.strerror
-    return f"no answer ({type(seen).__name__})"
+    return f"the push failed ({type(seen).__name__})"
 
 
 def _shown(address: str) -> str:
     """Return a URL without what may be a secret in it."""
-    start, separator, rest = address.rpartition("@")
-    return f"{start.partition('://')[0]}://...@{rest}" if separator else address.partition("?")[0]
+    start, separator, rest = address.partition("?")[0].rpartition("@")
+    scheme = "://".join(start.split("://")[:-1])
+    return f"{scheme}://...@{rest}" if separator else rest

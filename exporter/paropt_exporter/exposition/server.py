@@ -101,6 +101,7 @@ class Server:
     ) -> None:
         self.addresses = tuple(address.text(listener) for listener in listeners)
         self._listeners, self._site, self._protected, self._clock = tuple(listeners), site, protected, clock
+        self._scheme = "https" if protected.current().secure else "http"
         self._max_requests, self._max_connections = max_requests, max_connections
         self._connection_seconds = connection_seconds
         # Of the serving thread alone; oldest connection first:
@@ -127,9 +128,8 @@ class Server:
         """Where the first address serves metrics, as a person can open it."""
         if self.addresses[0].startswith("unix:"):
             return self.addresses[0]
-        scheme = "https" if self._protected.current().secure else "http"
         host, _, port = self.addresses[0].rpartition(":")
-        return f"{scheme}://{_LOCAL.get(host, host)}:{port}{self._site.telemetry_path}"
+        return f"{self._scheme}://{_LOCAL.get(host, host)}:{port}{self._site.telemetry_path}"
 
     def close(self) -> None:
         """Stop serving; answers on their way get two seconds. Blocks that long at most, and may be called again."""
