@@ -69,6 +69,7 @@ screenshots: $(READY) tools ## draw each dashboard from a real run with Grafana'
 	$(BIN)/python dashboards/pictures/take.py
 
 soak: $(READY) ## minutes of random faults; then CPython's own executor tests, where the interpreter has them
+	$(BIN)/python benchmarks/soak_pools.py
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/cpython_suite.py
 

@@ -1,108 +1,113 @@
 """Prints how fast the pools are, as ratios against concurrent.futures, in interleaved rounds on this machine.
 
-Usage: PYTHONPATH=exporter python benchmarks/pools.py [ROUNDS]
+Usage: python benchmarks/pools.py [ROUNDS]. Peers that are not installed are skipped with a word.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
-import importlib
 import operator
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
-from paropt_exporter.pool import ProcessPool, ThreadPool
+from peers import OURS, PROCESSES, STANDARD, THREADS, Peer, Work, installed, missing
 
+ROUNDS = 5
+WORKERS = (2, 4)
 LARGE = bytes(1 << 20)
-Make = Callable[[int], Any]  # makes an executor with so many workers
 
 
-def submit_many(pool: Any) -> float:
-    """Return seconds per no-op, all submitted and then all awaited."""
-    return _per_task(pool, 5000)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """One figure: `run` does `count` tasks; `goal` is the ratio to reach."""
+
+    title: str
+    run: Callable[[Work, int], None]
+    count: int
+    goal: float
 
 
-def map_many(pool: Any) -> float:
-    begun = time.perf_counter()
-    for _ in pool.map(operator.not_, range(10_000), chunksize=1):
-        pass
-    return (time.perf_counter() - begun) / 10_000
+def submit_many(work: Work, count: int) -> None:
+    work.many(operator.not_, 1, count)
 
 
-def one_at_a_time(pool: Any) -> float:
-    return _one_by_one(pool, 300, 1)
+def map_many(work: Work, count: int) -> None:
+    work.map(operator.not_, range(count))
 
 
-def megabytes(pool: Any) -> float:
-    return _one_by_one(pool, 30, LARGE)
-
-
-def _per_task(pool: Any, count: int) -> float:
-    begun = time.perf_counter()
-    for future in [pool.submit(operator.not_, 1) for _ in range(count)]:
-        future.result()
-    return (time.perf_counter() - begun) / count
-
-
-def _one_by_one(pool: Any, count: int, argument: object) -> float:
-    function: Callable[..., object] = bytes if argument is LARGE else operator.not_
-    begun = time.perf_counter()
+def one_at_a_time(work: Work, count: int) -> None:
     for _ in range(count):
-        pool.submit(function, argument).result()
-    return (time.perf_counter() - begun) / count
+        work.one(operator.not_, 1)
 
 
-def _peer(module: str, name: str, **options: object) -> Make | None:
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except ImportError:
-        print(f"skipped: {module} is not installed")
-        return None
-    return lambda workers: found(max_workers=workers, **options)
+def megabytes(work: Work, count: int) -> None:
+    for _ in range(count):
+        work.one(bytes, LARGE)
+
+
+OF_THREADS = (
+    Measure(title="threads: no-op submit and result", run=submit_many, count=5000, goal=5),
+    Measure(title="threads: map of 10,000 no-ops", run=map_many, count=10_000, goal=25),
+)
+OF_PROCESSES = (
+    Measure(title="processes: no-op submit and result", run=submit_many, count=5000, goal=20),
+    Measure(title="processes: one at a time", run=one_at_a_time, count=300, goal=1.8),
+    Measure(title="processes: 1 MB argument and result", run=megabytes, count=30, goal=1.5),
+)
 
 
 def main() -> None:
-    """Print one line for each figure and number of workers."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    loky = _peer("loky", "ProcessPoolExecutor")
-    threads: dict[str, Make | None] = {"standard": concurrent.futures.ThreadPoolExecutor, "paropt": ThreadPool}
-    processes: dict[str, Make | None] = {
-        "standard": concurrent.futures.ProcessPoolExecutor,
-        "paropt": ProcessPool,
-        "loky": loky,
+    """Print a table for each number of workers."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    for package in missing():
+        print(f"skipped: {package} is not installed (pip install '.[bench]')")
+    print(f"\nTimes faster than the standard library's executor; medians of {rounds} interleaved rounds.")
+    for workers in WORKERS:
+        names = [STANDARD, OURS, *(peer.name for peer in (*THREADS, *PROCESSES) if peer.is_installed())]
+        columns = list(dict.fromkeys(names))
+        print(f"\n| {workers} workers | {' | '.join(columns)} | goal |\n|---|{'---|' * len(columns)}---|")
+        for peers, measures in ((THREADS, OF_THREADS), (PROCESSES, OF_PROCESSES)):
+            found = seconds_per_task(installed(peers), measures, workers, rounds)
+            for measure in measures:
+                print(_row(measure, found[measure.title], columns), flush=True)
+
+
+def seconds_per_task(
+    peers: tuple[Peer, ...], measures: tuple[Measure, ...], workers: int, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Return the median by measure and peer. In each round every peer takes its turn, with a new pool."""
+    seconds: dict[str, dict[str, list[float]]] = {
+        measure.title: {peer.name: [] for peer in peers} for measure in measures
     }
-    for workers in (2, 4):
-        _compare("threads: no-op submit + result", threads, submit_many, workers, rounds, goal=5)
-        _compare("threads: map of no-ops", threads, map_many, workers, rounds, goal=25)
-        _compare("processes: no-op submit + result", processes, submit_many, workers, rounds, goal=20)
-        _compare("processes: one at a time", processes, one_at_a_time, workers, rounds, goal=1.8)
-        _compare("processes: 1 MB each way", processes, megabytes, workers, rounds, goal=1.5)
-
-
-def _compare(
-    title: str,
-    makers: dict[str, Make | None],
-    measure: Callable[[Any], float],
-    workers: int,
-    rounds: int,
-    *,
-    goal: float,
-) -> None:
-    seconds: dict[str, list[float]] = {name: [] for name, make in makers.items() if make is not None}
     for _ in range(rounds):
-        for name, make in makers.items():
-            if make is not None:
-                with make(workers) as pool:
-                    _per_task(pool, 200)  # warm
-                    seconds[name].append(measure(pool))
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    ratios = "  ".join(
-        f"{name} {medians['standard'] / median:.1f} ({median * 1e6:.1f} µs)" for name, median in medians.items()
-    )
-    print(f"{title:34} {workers} workers  {ratios}  goal {goal}", flush=True)
+        for peer in peers:
+            with peer.make(workers) as work:
+                work.many(operator.not_, 1, 200 // peer.slower)  # warm
+                for measure in measures:
+                    seconds[measure.title][peer.name].append(_seconds(work, measure, peer))
+    return {
+        title: {name: statistics.median(values) for name, values in found.items()} for title, found in seconds.items()
+    }
+
+
+def _seconds(work: Work, measure: Measure, peer: Peer) -> float:
+    count = max(1, measure.count // peer.slower)
+    begun = time.perf_counter()
+    measure.run(work, count)
+    return (time.perf_counter() - begun) / count
+
+
+def _row(measure: Measure, found: dict[str, float], columns: list[str]) -> str:
+    standard = found[STANDARD]
+    cells = [_figure(standard / found[name]) if name in found else "" for name in columns]
+    cells[columns.index(STANDARD)] = f"1 ({standard * 1e6:.1f} µs)"
+    return f"| {measure.title} | {' | '.join(cells)} | {measure.goal:g} |"
+
+
+def _figure(ratio: float) -> str:
+    return f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2g}"
 
 
 if __name__ == "__main__":

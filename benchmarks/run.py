@@ -1,19 +1,34 @@
-"""Every performance figure, one benchmark after another: `make bench`."""
+"""Every performance figure, one benchmark after another, as Markdown for docs/benchmarks.md: `make bench`.
+
+Usage: python benchmarks/run.py [NAME...], for example `pools properties`
+"""
 
 from __future__ import annotations
 
+import datetime
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+NAMES = ("lanes", "pools", "properties", "makespan", "strategies")
 
 
 def main() -> None:
-    for name in ("lanes.py", "pools.py", "strategies.py"):
-        if (HERE / name).exists():
-            print(f"== {name.removesuffix('.py')}", flush=True)
-            subprocess.run([sys.executable, str(HERE / name)], check=True)
+    print(f"Measured on {datetime.date.today()}, on {machine()}.", flush=True)
+    for name in sys.argv[1:] or NAMES:
+        print(f"\n## {name.capitalize()}\n", flush=True)
+        subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=True)
+
+
+def machine() -> str:
+    """Return what the figures depend on."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)
+    system = platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} cores with {memory:.0f} GiB, {system}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Minutes of a lane whose stages fail in every way, under scrapes and slow clients: nothing may get lost or stay.
+"""Minutes of a lane whose stages fail in every way, under scrapes, slow clients and a Prometheus that comes and goes.
 
 Usage: python benchmarks/soak.py [SECONDS] [SEED]. The seed is printed and gives the same lane again. At the end the
 counters on the page equal the history, every stage has exactly one result a run, and threads, descriptors, memory and
@@ -21,6 +21,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -29,6 +30,8 @@ SECONDS = 120.0
 COMMAND = Path(sys.executable).parent / "paropt-exporter"
 STAGES = 24
 _SCRAPE_SECONDS = 0.1
+_START_SECONDS = 60.0
+_LEAST_SAMPLES = 5  # in a fifth of the time
 _MEMORY_GROWTH_BYTES = 24 << 20  # caches fill in the first runs; a leak of a task's output a run would pass this soon
 
 CALLS = """
@@ -62,19 +65,31 @@ KINDS = (
 )
 
 
+ANSWERS = (
+    (b'{"status": "success", "data": {"resultType": "vector", "result": []}}', 200),
+    (b'{"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [1, "NaN"]}]}}', 200),
+    (b'{"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [1, "4"]}]}}', 200),
+    (b'{"status": "error", "errorType": "timeout", "error": "query timed out"}', 503),
+    (b'{"status": "succ', 200),
+    (b"<html>sign in</html>", 200),
+    (b"", 500),
+)
+
+
 def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.SystemRandom().randrange(1 << 32)
     print(f"soak of {seconds:.0f} s, seed {seed}", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_lane(folder, random.Random(seed))
-        faults = soak(folder, seconds)
+        with free_port() as prometheus:
+            write_lane(folder, random.Random(seed), prometheus)
+        faults = soak(folder, seconds, random.Random(seed), prometheus)
     print("\n".join(faults) if faults else "nothing lost, nothing left behind")
     sys.exit(1 if faults else 0)
 
 
-def write_lane(folder: Path, chance: random.Random) -> None:
+def write_lane(folder: Path, chance: random.Random, prometheus: int) -> None:
     (folder / "calls.py").write_text(CALLS)
     lines = []
     for number in range(2, STAGES + 2):
@@ -82,13 +97,17 @@ def write_lane(folder: Path, chance: random.Random) -> None:
         lock = ", locks: [one]" if chance.random() < 0.2 else ""
         lines.append(f"  - {{number: {number}, name: s{number}, {chance.choice(KINDS)}{needs}{lock}, sla: 1}}")
     lane = "lanes:\n  standard: {strategy: process, workers: 6, sla: 1, total: 1m}\n"
-    (folder / "paropt.yml").write_text(f"{lane}stages:\n" + "\n".join(lines) + "\n")
+    url = f"http://127.0.0.1:{prometheus}"
+    feedback = f"feedback: {{prometheus: {{url: '{url}'}}, interval: 1s, mode: act}}\n"
+    (folder / "paropt.yml").write_text(f"{lane}{feedback}stages:\n" + "\n".join(lines) + "\n")
 
 
-def soak(folder: Path, seconds: float) -> list[str]:
+def soak(folder: Path, seconds: float, chance: random.Random, prometheus: int) -> list[str]:
     with exporter(folder) as (process, port):
+        await_answer(port)
         stop = threading.Event()
         clients = [threading.Thread(target=drip, args=(port, stop)) for _ in range(4)]
+        clients.append(threading.Thread(target=come_and_go, args=(prometheus, chance, stop)))
         for client in clients:
             client.start()
         samples = list(watch(process.pid, port, seconds))
@@ -106,10 +125,16 @@ def soak(folder: Path, seconds: float) -> list[str]:
 
 
 @contextmanager
-def exporter(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def free_port() -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        yield probe.getsockname()[1]
+
+
+@contextmanager
+def exporter(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    with free_port() as port:
+        pass
     command = [COMMAND, "--lane", "standard", "--every", "1", f"--web.listen-address=127.0.0.1:{port}"]
     environment = {key: value for key, value in os.environ.items() if key != "CI"} | {"PAROPT_SOAK": str(folder)}
     with (folder / "log").open("wb") as log:
@@ -120,6 +145,16 @@ def exporter(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def await_answer(port: int) -> None:
+    pause, end = threading.Event(), time.monotonic() + _START_SECONDS
+    while time.monotonic() < end:
+        with suppress(OSError):
+            scrape(port)
+            return
+        pause.wait(_SCRAPE_SECONDS)
+    raise SystemExit(f"the exporter does not answer within {_START_SECONDS:.0f} s")
 
 
 def watch(pid: int, port: int, seconds: float) -> Iterator[tuple[int, int, int]]:
@@ -144,6 +179,33 @@ def drip(port: int, stop: threading.Event) -> None:
                 client.send(bytes([byte]))
                 if stop.wait(0.2):
                     return
+
+
+def come_and_go(port: int, chance: random.Random, stop: threading.Event) -> None:
+    """Be a Prometheus that answers now this, now that, and is not there half of the time."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body, status = chance.choice(ANSWERS)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body) + chance.choice((0, 0, 100))))  # at times more than comes
+            self.end_headers()
+            with suppress(OSError):
+                self.wfile.write(body)
+
+        do_GET = do_POST  # noqa: N815 -- the library's name
+
+        def log_message(self, *_: object) -> None:
+            """Keep the soak's output to itself."""
+
+    while not stop.is_set():
+        with ThreadingHTTPServer(("127.0.0.1", port), Answer) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+            thread.start()
+            stop.wait(2)
+            server.shutdown()
+            thread.join()
+        stop.wait(2)
 
 
 def scrape(port: int) -> str:
@@ -172,7 +234,9 @@ def compare(folder: Path, page: str) -> Iterator[str]:
 
 def grown(samples: list[tuple[int, int, int]]) -> Iterator[str]:
     """Compare the last fifth with the second (the first fills caches), each at its lowest: what runs comes and goes."""
-    fifth = max(1, len(samples) // 5)
+    fifth = len(samples) // 5
+    if fifth < _LEAST_SAMPLES:
+        return  # too short to tell growth from a beginning
     early, late = samples[fifth : 2 * fifth], samples[-fifth:]
     for place, what, room in ((0, "threads", 2), (1, "descriptors", 8), (2, "bytes of memory", _MEMORY_GROWTH_BYTES)):
         before, after = min(sample[place] for sample in early), min(sample[place] for sample in late)

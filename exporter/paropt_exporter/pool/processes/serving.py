@@ -205,7 +205,7 @@ def _bury(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
     elif not asked and not lost:
         slot.failures += 1
         log.warning("a worker died", extra={"pool": crew.ledger.name, "worker": slot.name, "err": message})
-        killed = code in (-signal.SIGKILL, -signal.SIGTERM)  # by somebody else, perhaps
+        killed = code in (-signal.SIGKILL, -signal.SIGTERM, None)  # it or its nursery, by somebody else perhaps
         if not began and slot.failures >= (_HOPELESS_STARTS if killed else _HOPELESS):
             crew.give_up(slot.refusal or WorkerDied(message, code))
     crew.dispatch()
