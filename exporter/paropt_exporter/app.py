@@ -20,6 +20,7 @@ from paropt_exporter import plan as plans
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.config.lanes import select
 from paropt_exporter.control import InnerLoop, Order, Standing
+from paropt_exporter.control.orders import OrderSocket, open_orders
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, pools_of
 from paropt_exporter.errors import UsageError
 from paropt_exporter.exposition import address, deliveries, textfile
@@ -186,6 +187,7 @@ class Exporter:
         self._observers = Observers({"history": history, "metrics": self._metrics, "screen": screen})
         self._page = WatchedPage(self._metrics, signals.wake)
         self._server = self._bind()
+        self._orders = self._take_orders(plan)
 
     def serve(self) -> int:
         """Run and serve until the end; return the exit code."""
@@ -218,6 +220,8 @@ class Exporter:
 
     def close(self) -> None:
         """End the endpoint and the pools."""
+        if self._orders is not None:
+            self._orders.close()
         if self._feedback is not None:
             self._feedback.close()
         self._server.close()
@@ -233,7 +237,7 @@ class Exporter:
         self._run = run
         self._signals.during(run)
         with ExitStack() as stack:
-            if not plan.workers.fixed and plan.strategy is not Strategy.SEQUENTIAL:
+            if plan.strategy is not Strategy.SEQUENTIAL:
                 stack.enter_context(self._control(run, plan))
             record = run.execute()
         self._signals.during(None)
@@ -265,7 +269,7 @@ class Exporter:
 
     def _started(self, plan: Plan) -> Plan:
         """Let the lane begin with the size that query results, a person's order or its own past say."""
-        if plan.workers.fixed:
+        if plan.strategy is Strategy.SEQUENTIAL:
             return plan
         configured = self._config.lanes[plan.lane].workers.start is not None or self._request.workers is not None
         past = None if configured else self._past_size(plan)
@@ -332,6 +336,13 @@ class Exporter:
             source=source,
             order=Order(mode=feedback.mode),
             queries=self._feedback.counts if self._feedback is not None else QueryCounts,
+        )
+
+    def _take_orders(self, plan: Plan) -> OrderSocket | None:
+        sequential = plan.strategy is Strategy.SEQUENTIAL
+        unsteerable = f"lane {plan.lane} runs one task after another: strategy sequential has no size"
+        return open_orders(
+            self._config.root, self._standing, lane=plan.lane, unsteerable=unsteerable if sequential else ""
         )
 
     def _make_metrics(self, plan: Plan) -> Metrics:

@@ -35,6 +35,8 @@ def run(flags: argparse.Namespace) -> int:
             return _generate(flags)
         case "history":
             return _history(flags)
+        case "pin" | "pause" | "resume":
+            return _order(flags)
         case _:
             return _run_lane(flags)
 
@@ -93,6 +95,17 @@ def _history(flags: argparse.Namespace) -> int:
             output=flags.output or "text",
             stdout=sys.stdout,
         )
+
+
+def _order(flags: argparse.Namespace) -> int:
+    from paropt_exporter.cli import orders
+    from paropt_exporter.control.orders import Wish
+
+    # Not read: a config that is being edited, and has a fault now, must not keep anybody from the lane that runs.
+    path = _config_path(flags)
+    root = Path.cwd() if path is None else path.absolute().parent
+    wish = Wish(order=flags.command, size=getattr(flags, "size", None), pool=flags.pool)
+    return orders.run(root, wish, lane=flags.lane, pid=flags.pid, stdout=sys.stdout)
 
 
 def _generate(flags: argparse.Namespace) -> int:

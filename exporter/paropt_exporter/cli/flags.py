@@ -146,6 +146,18 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     history.add_argument("--limit", type=_count, default=20, metavar="N", help="the latest N runs (default: 20)")
     history.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="two runs, stage by stage")
     history.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+    _add_order_flags(add("pin", "hold the lane that runs here at a size, whatever its load")).add_argument(
+        "size", type=_count, metavar="SIZE", help="how many tasks at once"
+    )
+    _add_order_flags(add("pause", "leave the size of the lane that runs here as it is"))
+    _add_order_flags(add("resume", "let the lane that runs here size itself again, as its config says"))
+
+
+def _add_order_flags(order: Parser) -> Parser:
+    order.add_argument("pool", nargs="?", metavar="POOL", help="only if its lane has this pool; pools share a size")
+    order.add_argument("--lane", default=argparse.SUPPRESS, help="which, where several run here")
+    order.add_argument("--pid", type=_count, metavar="PID", help="which, where several of one lane run here")
+    return order
 
 
 def _add_generate_flags(generate: Parser) -> None:

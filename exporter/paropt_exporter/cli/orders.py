@@ -1,0 +1,98 @@
+"""`pin`, `pause` and `resume`: tell the exporter that runs in this folder which size its lane shall have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from paropt_exporter.control import orders
+from paropt_exporter.control.orders import Wish
+from paropt_exporter.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exporter:
+    """One that runs here, as it described itself."""
+
+    path: Path
+    pid: int
+    lane: str
+    pools: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"lane {self.lane} (pid {self.pid})"
+
+
+def run(root: Path, wish: Wish, *, lane: str | None, pid: int | None, stdout: TextIO) -> int:
+    """Give one order and tell how the lane stands now; returns 0.
+
+    Raises UsageError where no exporter runs under `root`, where it can't be told which is meant, or if it refuses.
+    """
+    running = _running(root)
+    if not running:
+        raise UsageError(f"no exporter runs in {root}: start a lane there first, or name its config with --config.file")
+    exporter = _chosen(running, lane=lane, pid=pid, pool=wish.pool)
+    try:
+        answer = orders.ask(exporter.path, wish)
+    except OSError as error:
+        raise UsageError(f"{exporter} did not answer: {error}") from None
+    stdout.write(_told(answer) + "\n")
+    return 0
+
+
+def _running(root: Path) -> list[Exporter]:
+    """Find the exporters that answer; sockets of dead ones are passed over."""
+    found, silent = [], []
+    for path in sorted((root / orders.FOLDER).glob(f"*{orders.SUFFIX}")):
+        try:
+            found.append(_described(path))
+        except ConnectionRefusedError:
+            continue
+        except OSError as error:
+            silent.append(f"{path}: {error}")
+    if not found and silent:
+        raise UsageError(f"no exporter answers: {'; '.join(silent)}")
+    return found
+
+
+def _described(path: Path) -> Exporter:
+    answer = orders.ask(path, Wish(order=orders.SHOW))
+    pid, pools = answer.get("pid"), answer.get("pools")
+    if not isinstance(pid, int) or not isinstance(pools, list):
+        raise OSError("no answer that makes sense")
+    return Exporter(path=path, pid=pid, lane=str(answer.get("lane")), pools=tuple(map(str, pools)))
+
+
+def _chosen(running: Sequence[Exporter], *, lane: str | None, pid: int | None, pool: str | None) -> Exporter:
+    fitting = [each for each in running if lane in (None, each.lane) and pid in (None, each.pid)]
+    if not fitting:
+        raise UsageError(f"no such exporter; there run {_listed(running)}")
+    if len(fitting) > 1 and pool is not None:
+        fitting = [each for each in fitting if pool in each.pools]
+        if not fitting:
+            pools = sorted({pool for each in running for pool in each.pools})
+            raise UsageError(f"no lane that runs here has a pool {pool!r}; there are {', '.join(pools)}")
+    if len(fitting) > 1:
+        raise UsageError(f"{len(fitting)} exporters run here, {_listed(fitting)}: name one with --lane or --pid")
+    return fitting[0]
+
+
+def _listed(exporters: Sequence[Exporter]) -> str:
+    return ", ".join(map(str, exporters))
+
+
+def _told(answer: dict[str, object]) -> str:
+    pools = answer.get("pools")
+    named = ", ".join(pools) if isinstance(pools, list) else ""
+    match answer.get("mode"):
+        case "pin":
+            state = f"pinned at {answer.get('size')} until resume"
+        case "pause":
+            state = "paused: its size stays as it is until resume"
+        case "advise":
+            state = "advised only, as the config says"
+        case _:
+            state = "steered again"
+    return f"lane {answer.get('lane')} {state} (pools: {named})"

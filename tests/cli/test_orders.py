@@ -1,0 +1,78 @@
+"""Which of the exporters that run here an order is for, and what its giver is told."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.cli import orders
+from paropt_exporter.control import Standing
+from paropt_exporter.control.orders import OrderSocket, Wish
+from paropt_exporter.errors import UsageError
+from paropt_exporter.plan import Bounds
+
+PIN = Wish(order="pin", size=3)
+
+
+@contextmanager
+def exporters(root: Path, **pools: tuple[str, ...]) -> Iterator[dict[str, Standing]]:
+    """One exporter for each lane, with these pools."""
+    lanes = {
+        lane: Standing(Bounds(minimum=1, maximum=8, start=2), names, source="local") for lane, names in pools.items()
+    }
+    taking = [OrderSocket(root, standing, lane=lane) for lane, standing in lanes.items()]
+    yield lanes
+    for each in taking:
+        each.close()
+
+
+def told(root: Path, wish: Wish, *, lane: str | None = None, pid: int | None = None) -> str:
+    stdout = io.StringIO()
+    assert orders.run(root, wish, lane=lane, pid=pid, stdout=stdout) == 0
+    return stdout.getvalue()
+
+
+def test_each_order_is_answered_with_how_the_lane_stands_now(tmp_path: Path) -> None:
+    with exporters(tmp_path, standard=("commands", "threads")):
+        pools = "(pools: commands, threads)"
+        assert told(tmp_path, PIN) == f"lane standard pinned at 3 until resume {pools}\n"
+        paused = told(tmp_path, Wish(order="pause"))
+        assert paused == f"lane standard paused: its size stays as it is until resume {pools}\n"
+        assert told(tmp_path, Wish(order="resume")) == f"lane standard steered again {pools}\n"
+
+
+def test_with_no_exporter_the_error_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no exporter runs in .*: start a lane there first"):
+        told(tmp_path, PIN)
+
+
+def test_of_several_lanes_one_must_be_named(tmp_path: Path) -> None:
+    with exporters(tmp_path, heavy=("commands",), standard=("commands",)) as lanes:
+        with pytest.raises(UsageError, match=r"2 exporters run here, .*: name one with --lane or --pid") as caught:
+            told(tmp_path, PIN)
+        assert f"lane heavy (pid {os.getpid()})" in str(caught.value)
+        told(tmp_path, PIN, lane="heavy")
+        assert {name: lane.order.mode for name, lane in lanes.items()} == {"heavy": "pin", "standard": "act"}
+
+
+def test_a_pool_that_one_lane_has_names_that_lane(tmp_path: Path) -> None:
+    with exporters(tmp_path, heavy=("commands", "processes"), standard=("commands",)) as lanes:
+        told(tmp_path, Wish(order="pin", size=3, pool="processes"))
+        assert lanes["heavy"].order.size == 3
+        with pytest.raises(
+            UsageError, match="no lane that runs here has a pool 'thread'; there are commands, processes"
+        ):
+            told(tmp_path, Wish(order="pin", size=3, pool="thread"))
+
+
+def test_an_unknown_lane_or_process_is_refused_with_those_that_run(tmp_path: Path) -> None:
+    with exporters(tmp_path, standard=("commands",)):
+        with pytest.raises(UsageError, match=rf"there run lane standard \(pid {os.getpid()}\)"):
+            told(tmp_path, PIN, lane="nightly")
+        with pytest.raises(UsageError, match="there run lane standard"):
+            told(tmp_path, PIN, pid=1)

@@ -1,0 +1,83 @@
+"""A person's orders to lanes that really run."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from projects import ANY_PORT, scraped, url, write
+from real_servers import eventually, run, serving
+
+LANES = """
+lanes:
+  standard: {workers: {min: 1, max: 16, start: 2}}
+  fixed: {workers: 2}
+  serial: {strategy: sequential}
+"""
+# Tasks that wait for a file: they run until the test has seen enough.
+WAITING = """
+name: waits, run: "sh -c 'until [ -e go ]; do sleep 0.05; done'", items: {list: [a, b, c, d, e, f, g, h]}
+"""
+
+
+def running(address: str) -> float:
+    page = scraped(address)
+    return sum(page["paropt_pool_workers", "commands", state] for state in ("busy", "draining"))
+
+
+def target(address: str) -> float:
+    return scraped(address)["paropt_pool_size_target", "commands"]
+
+
+def sockets(folder: Path) -> list[Path]:
+    return [*(folder / ".paropt" / "control").glob("*.sock")]
+
+
+def test_a_lane_that_runs_takes_a_pin_and_sizes_itself_again_after_resume(tmp_path: Path) -> None:
+    write(tmp_path, WAITING, lanes=LANES)
+    with serving(tmp_path, ANY_PORT) as command:
+        address = url(tmp_path)
+        eventually("all tasks wait at once", lambda: target(address) == 8)
+        pinned = run(tmp_path, "pin", "commands", "3")
+        assert (pinned.returncode, pinned.stderr) == (0, "")
+        assert pinned.stdout == "lane standard pinned at 3 until resume (pools: commands)\n"
+        eventually("the pool is at the pin", lambda: target(address) == 3)
+        page = scraped(address)
+        assert page["paropt_control_mode_info", "pin", "commands", "local"] == 1
+        assert page["paropt_control_decisions_total", "down", "commands", "pinned"] == 1
+        assert running(address) == 8, "what runs is not interrupted"
+        run(tmp_path, "resume")
+        eventually("the pool is as large as its tasks need", lambda: target(address) == 8)
+        (tmp_path / "go").touch()
+        assert "standard succeeded" in command.summary()
+        command.stop()
+    assert sockets(tmp_path) == []
+
+
+def test_a_pin_beats_a_fixed_size_and_resume_restores_it(tmp_path: Path) -> None:
+    write(tmp_path, WAITING, lanes=LANES)
+    with serving(tmp_path, ANY_PORT, "--lane", "fixed") as command:
+        address = url(tmp_path)
+        eventually("two tasks wait", lambda: running(address) == 2)
+        assert run(tmp_path, "pin", "5").returncode == 0
+        eventually("five tasks wait", lambda: running(address) == 5)
+        run(tmp_path, "resume")
+        eventually("the size is the config's", lambda: target(address) == 2)
+        command.stop(signal.SIGINT)
+
+
+def test_orders_reach_the_lane_that_they_name_past_the_socket_of_a_killed_one(tmp_path: Path) -> None:
+    write(tmp_path, WAITING, lanes=LANES)
+    with serving(tmp_path, ANY_PORT) as killed:
+        eventually("it takes orders", lambda: sockets(tmp_path))
+        killed.stop(signal.SIGKILL)
+    refused = run(tmp_path, "pause")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "no exporter runs in" in refused.stderr
+    with serving(tmp_path, ANY_PORT, "--lane", "serial") as command:
+        eventually("the lane runs", lambda: running(url(tmp_path)) == 1)
+        assert len(sockets(tmp_path)) == 1, "the dead one's is removed"
+        refused = run(tmp_path, "pin", "4", "--lane", "serial")
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "strategy sequential has no size" in refused.stderr
+        command.stop(signal.SIGINT)
