@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from concurrent.futures import wait
 
 import pytest
@@ -84,3 +85,13 @@ def test_shutdown_ends_all_that_was_submitted_and_refuses_the_rest() -> None:
     pool.shutdown()
     assert [future.result(0) for future in futures] == [2 * number for number in range(100)]
     assert (pool.live, pool.busy, pool.waiting) == (0, 0, 0)
+
+
+def test_functions_under_one_label_are_told_apart() -> None:
+    with AdaptivePool() as pool:
+        waiting = [pool.submit_named("stage", time.sleep, 0.05) for _ in range(40)]
+        computing = [pool.submit_named("stage", spin, 0.05) for _ in range(12)]
+        pids = {future.result(HANG_SECONDS) for future in computing}
+        assert wait(waiting, HANG_SECONDS).not_done == set()
+    assert pids - {os.getpid()}
+    assert (pool.router.choose(f"{spin.__module__}.spin"), pool.router.choose("time.sleep")) == ("processes", "threads")

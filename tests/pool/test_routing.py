@@ -72,3 +72,33 @@ def test_what_must_stay_stays_and_says_why() -> None:
     router.keep("f", "it is marked thread_only")
     router.learn("f", measured(cpu=1.0), concurrent=1)
     assert (router.choose("f"), router.kept("f")) == ("threads", "it is marked thread_only")
+
+
+def seen_to_wait(router: Router) -> None:
+    for _ in range(5):
+        router.learn("f", measured(cpu=0.02), concurrent=1)
+
+
+def test_many_that_wait_and_fill_the_interpreters_lock_together_are_doubted_not_moved() -> None:
+    router = Router(Strategy.ADAPTIVE)
+    seen_to_wait(router)
+    router.learn("f", measured(cpu=0.02), concurrent=60)
+    assert (router.choose("f"), router.doubts("f")) == ("threads", True)
+
+
+@pytest.mark.parametrize(("cpu", "place"), [(0.02, "threads"), (1.0, "processes")])
+def test_a_process_settles_the_doubt(cpu: float, place: str) -> None:
+    router = Router(Strategy.ADAPTIVE)
+    seen_to_wait(router)
+    router.learn("f", measured(cpu=0.02), concurrent=60)
+    for _ in range(2):
+        router.learn("f", measured(cpu=cpu, pid=1), concurrent=1)
+    assert (router.choose("f"), router.doubts("f")) == (place, False)
+
+
+def test_what_may_not_move_is_not_doubted() -> None:
+    router = Router(Strategy.ADAPTIVE)
+    seen_to_wait(router)
+    router.keep("f", "it is marked thread_only")
+    router.learn("f", measured(cpu=0.02), concurrent=60)
+    assert not router.doubts("f")

@@ -26,6 +26,7 @@ from paropt_exporter.records import Measurement, RunningTask, Strategy
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 64  # threads that wait at once, where nobody set a bound
+_FULL_LOCK = 0.8  # of a core, used by threads together
 _REFUSAL = "cannot schedule new futures after shutdown"
 
 
@@ -69,6 +70,7 @@ class AdaptiveCrew:
         self._inside: dict[Place, int] = {THREADS: 0, PROCESSES: 0}
         self._where: dict[TaskFuture[Any], tuple[Place, str]] = {}  # pool and function of what runs
         self._giving = 0  # tasks on their way into a pool
+        self._crowd = 1  # how many threads were last seen to compete for the interpreter's lock
         self._pools: dict[Place, ThreadPool | ProcessPool] = {}
         self._room: dict[Place, int] = {place: self._beginning(place) for place in (THREADS, PROCESSES)}
         self._steward = Steward(self)
@@ -153,6 +155,7 @@ class AdaptiveCrew:
 
     def _adopt(self, place: Place, task: Waiting) -> None:
         future, function, arguments, keywords, thorough = task
+        thorough = thorough or self.router.share(key_of(function)) is None  # the first is worth the reading
         self.pool(place).adopt(future, function, arguments, keywords, thorough=thorough)
 
     def _take(self) -> tuple[Place, Waiting] | None:
@@ -185,6 +188,8 @@ class AdaptiveCrew:
             return PROCESSES if self._computing_in_threads() else place
         if place == PROCESSES and self._inside[PROCESSES] >= self._room[PROCESSES] and self._may_bridge():
             return THREADS
+        if place == THREADS and self.router.doubts(key) and (PROCESSES, key) not in self._where.values():
+            return PROCESSES
         return place
 
     def _may_bridge(self) -> bool:
@@ -220,10 +225,10 @@ class AdaptiveCrew:
                 return  # cancelled or stopped before it was given to a pool
             place, key = where
             self._inside[place] -= 1
-            beside = self._inside[place] + 1
+            crowd = self._crowd if place == THREADS else 1
             self.changed.notify_all()
         if future.measurement is not None:
-            self.router.learn(key, future.measurement, concurrent=beside)
+            self.router.learn(key, future.measurement, concurrent=crowd)
         self.feed()
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
@@ -247,13 +252,15 @@ class AdaptiveCrew:
         """Learn from tasks that still run, so that waiting work is known as such before its first task ends."""
         threads = self._pools.get(THREADS)
         if isinstance(threads, ThreadPool):
-            with self.lock:
-                keys = {future.label: key for future, (_, key) in self._where.items()}
-            running = [task for task in threads.running() if _age(task) >= FIRST_LOOK_SECONDS / 2]
-            for task in running:
-                self.router.learn(keys.get(task.label, task.label), _so_far(task), concurrent=len(running))
-            if running:
-                self._oversubscribe(sum(map(_share, running)) / len(running))
+            running = [(future, task) for future, task in threads.at_work() if _age(task) >= FIRST_LOOK_SECONDS / 2]
+            shares = [_share(task) for _, task in running]
+            self._crowd = _crowd(shares)
+            for future, task in running:
+                where = self._where.get(future)
+                if where is not None:
+                    self.router.learn(where[1], _so_far(task), concurrent=self._crowd)
+            if shares:
+                self._oversubscribe(sum(shares) / len(shares))
         self.feed()
 
     def _expect(self) -> None:
@@ -338,6 +345,12 @@ def key_of(function: Callable[..., Any]) -> str:
 
 def _age(task: RunningTask) -> float:
     return max(1e-6, monotonic() - task.started_seconds)
+
+
+def _crowd(shares: list[float]) -> int:
+    """Return how many of the running tasks compete for the interpreter's lock: 1 unless they fill it."""
+    total = sum(shares)
+    return sum(share >= total / len(shares) / 2 for share in shares) if total >= _FULL_LOCK else 1
 
 
 def _share(task: RunningTask) -> float:

@@ -21,6 +21,7 @@ _CPU_BOUND_SHARE = 0.5
 # Beside N - 1 others in threads a CPU-bound task gets 1/N of the interpreter's lock, so reads c = 1/N. Measured 0.51,
 # 0.27 and 0.15 for N = 2, 4, 8 (controller.md §2): a sum c * N of 0.8 of a core is suspected of it.
 _SUSPECTED_CORES = 0.8
+_TRUSTED = 5  # clear measurements, before one in a crowd no longer outweighs them
 _NEWEST_SHARE = 0.3  # of the newest measurement in a function's average
 # A shorter task costs more on its way to another process than the interpreter's lock costs it.
 _WORTH_MOVING_SECONDS = 0.002
@@ -45,6 +46,8 @@ class _Known:
     share: float
     seconds: float
     bound: bool = False  # whether it was seen to be CPU-bound in threads
+    clear: int = 0  # how often it was measured where nothing competed for the interpreter's lock
+    doubted: bool = False  # whether it was seen to wait, and now to fill the interpreter's lock with others like it
     kept: str = ""  # why it stays in threads, "" when it may move
 
 
@@ -72,15 +75,22 @@ class Router:
         return PROCESSES
 
     def learn(self, key: str, measurement: Measurement, *, concurrent: int) -> None:
-        """Take in one task, ended or still running. `concurrent`: how many ran in its pool, itself included."""
+        """Take in one task, ended or still running.
+
+        `concurrent`: how many tasks like it competed for the interpreter's lock, itself included; 1 for none.
+        """
         wall = measurement.ended_seconds - measurement.started_seconds
         share = min(1.0, measurement.cpu_seconds / max(wall - measurement.run_delay_seconds, 1e-6))
         threaded = measurement.pid == os.getpid()
-        read = 1.0 if threaded and concurrent > 1 and share * concurrent >= _SUSPECTED_CORES else share
+        crowded = threaded and concurrent > 1 and share * concurrent >= _SUSPECTED_CORES
+        read = 1.0 if crowded else share
         with self._lock:
             known = self._known.setdefault(key, _Known(share=read, seconds=wall))
-            known.share += _NEWEST_SHARE * (read - known.share)
+            known.clear += not crowded
+            known.doubted = crowded and known.share < _CPU_BOUND_SHARE and known.clear >= _TRUSTED
             known.seconds += _NEWEST_SHARE * (wall - known.seconds)
+            if not known.doubted:
+                known.share += _NEWEST_SHARE * (read - known.share)
             known.bound = known.bound or (threaded and _cpu_bound(known))
 
     def recall(self, profiles: Iterable[FunctionProfile]) -> None:
@@ -108,10 +118,17 @@ class Router:
         known = self._known.get(key)
         return known.kept if known else ""
 
+    def doubts(self, key: str) -> bool:
+        """Whether one task should run in a process to show what it does: many that wait a little less than they did
+        before look like a few that compute, where the interpreter's lock is full.
+        """
+        known = self._known.get(key)
+        return known is not None and known.doubted and not known.kept
+
     def gil_bound(self, key: str) -> bool:
         """Say whether CPU-bound work of this function was seen in threads."""
         known = self._known.get(key)
-        return known is not None and known.bound
+        return known is not None and (known.bound or known.doubted)
 
     def share(self, key: str) -> float | None:
         """Return the share of a core that a task of this function takes; None while unknown."""

@@ -354,7 +354,7 @@ class ThreadCrew:
             moment, busy_seconds = view.look(self._slots, tuple(self.queue.copy()), self.target)
             return self.ledger.statistics(moment, tally, busy_seconds)
 
-    def running(self) -> tuple[RunningTask, ...]:
+    def at_work(self) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
         memory = procfs.memory_bytes()
         with self.lock:
-            return view.running(self._slots, memory)
+            return view.at_work(self._slots, memory)

@@ -164,4 +164,8 @@ class ThreadPool(Executor):
 
     def running(self) -> tuple[RunningTask, ...]:
         """List the tasks that run now; memory is the whole process's, since threads share it."""
-        return self._crew.running()
+        return tuple(task for _, task in self._crew.at_work())
+
+    def at_work(self) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
+        """List the tasks that run now, as `running` does, each with its future."""
+        return self._crew.at_work()

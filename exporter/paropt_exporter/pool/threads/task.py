@@ -53,9 +53,10 @@ class Slot:
         return f"/proc/self/task/{self.native}/schedstat"
 
     def delayed_seconds(self) -> float:
-        """Return how long the running task has waited for a core since the first look at it; under the pool's lock.
+        """Return how long the running task has waited for a core; under the pool's lock.
 
-        Reading the thread's delay at the start of each task would cost a short one more than it takes.
+        For one that is not measured in full: since the first look at it. Reading the thread's delay at each start would
+        cost a short one more than it takes.
         """
         delay = procfs.run_delay_seconds(self.schedstat)
         if self.delay_mark[0] != self.started_seconds:
@@ -142,6 +143,7 @@ class _Meter:
         self._children = _children_cpu_seconds()
         self._delay = procfs.run_delay_seconds(slot.schedstat)
         self._started = slot.started_seconds = slot.cpu_read_seconds = monotonic()
+        slot.delay_mark = (self._started, self._delay)
         slot.cpu_seconds = thread_time()
 
     def stop(self, future: TaskFuture[Any]) -> float:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from paropt_exporter.pool import procfs
-from paropt_exporter.pool.future import label_of
+from paropt_exporter.pool.future import TaskFuture, label_of
 from paropt_exporter.pool.ledger import Moment, Tally
 from paropt_exporter.pool.threads.task import Slot, Task
 from paropt_exporter.records import RunningTask
@@ -53,16 +53,19 @@ def look(slots: Sequence[Slot], waiting: Sequence[Task | Share], target: int) ->
     return moment, sum(max(0.0, now - started) for started in busy)
 
 
-def running(slots: Sequence[Slot], memory_bytes: int) -> tuple[RunningTask, ...]:
-    """List the tasks that threads are at."""
+def at_work(slots: Sequence[Slot], memory_bytes: int) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
+    """List the tasks that threads are at, each with its future; a map's stands for all its items."""
     return tuple(
-        RunningTask(
-            label=task[0].label or label_of(task[1]),
-            worker=slot.name,
-            started_seconds=slot.started_seconds,
-            cpu_seconds=max(0.0, procfs.thread_cpu_seconds(slot.ident) - slot.cpu_seconds),
-            memory_bytes=memory_bytes,
-            run_delay_seconds=slot.delayed_seconds(),
+        (
+            task[0],
+            RunningTask(
+                label=task[0].label or label_of(task[1]),
+                worker=slot.name,
+                started_seconds=slot.started_seconds,
+                cpu_seconds=max(0.0, procfs.thread_cpu_seconds(slot.ident) - slot.cpu_seconds),
+                memory_bytes=memory_bytes,
+                run_delay_seconds=slot.delayed_seconds(),
+            ),
         )
         for slot in slots
         if (task := slot.task) is not None
