@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from paropt_exporter.generate.alerts import files
+from paropt_exporter.generate.options import Options
 from real_servers import HANG_SECONDS, Prometheus, eventually, free_port, get, program, serving
 
 ROOT = Path(__file__).parents[1]
 _SOURCE = ROOT / "deploy/demo"
 # Every fourth run breaks a critical limit, every third has a failure: five runs have everything at least once.
 RUNS = 5
+RULES = Options(rate_window="4s")
 _RUNS_ENDED = "sum(paropt_runs_total)"
 
 
@@ -50,7 +54,7 @@ def _runs_ended(server: Prometheus) -> float:
 def _prometheus(folder: Path, port: int, target: int) -> Iterator[Prometheus]:
     config = {
         "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "1s"},
-        "rule_files": [str(path) for path in sorted((ROOT / "alerts").glob("*.yml"))],
+        "rule_files": [str(_rules(folder) / "*.yml")],
         "scrape_configs": [{"job_name": "paropt", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}],
     }
     (folder / "prometheus.json").write_text(json.dumps(config))  # JSON is YAML
@@ -71,6 +75,15 @@ def _prometheus(folder: Path, port: int, target: int) -> Iterator[Prometheus]:
     finally:
         process.terminate()
         process.wait(HANG_SECONDS)
+
+
+def _rules(folder: Path) -> Path:
+    """Write the rules for seconds: rates over `RULES`' window, and each group as often as any other."""
+    written = folder / "rules"
+    written.mkdir()
+    for name, text in files.render(RULES).items():
+        (written / Path(name).name).write_text(re.sub(r"^ +interval: .*\n", "", text, flags=re.MULTILINE))
+    return written
 
 
 def _answers(url: str) -> bool:

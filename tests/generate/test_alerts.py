@@ -149,6 +149,16 @@ def test_a_query_names_only_what_is_exported_or_recorded(expr: str) -> None:
     assert names or "up" in expr
 
 
+@pytest.mark.parametrize("window", ["1s", "1m", "4m", "5m", "7m", "30m"])
+def test_what_a_rule_asks_of_recordings_is_recorded_whatever_the_window(window: str) -> None:
+    texts = files.render(Options(rate_window=window)).values()
+    rules = [rule for text in texts for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    recorded = [rule["record"] for rule in rules if "record" in rule]
+    asked = {name for rule in rules for name in re.findall(r"\b(?:lane|instance_\w+):[\w:]+", rule["expr"])}
+    assert len(set(recorded)) == len(recorded)
+    assert asked <= set(recorded)
+
+
 @every_expression
 def test_a_query_groups_and_joins_by_labels_that_are_there(expr: str) -> None:
     known = {label for family in catalogue.FAMILIES for label in family.label_names} | {

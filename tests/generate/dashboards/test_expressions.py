@@ -1,4 +1,4 @@
-"""Every query of every dashboard, asked of a real Prometheus that has scraped the demo lane's real runs."""
+"""Every query of dashboards, rules and runbook, asked of a real Prometheus that scraped real runs of the demo lane."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+import yaml
 
-from demo import ROOT, demo
+from demo import ROOT, RULES, demo
 from paropt_exporter import catalogue
 from paropt_exporter.generate import dashboards
+from paropt_exporter.generate.alerts import files as alerts
 from paropt_exporter.generate.options import Options
 from real_servers import HANG_SECONDS, Prometheus, get
 
 RIGHTLY_EMPTY = ROOT / "dashboards/rightly-empty.txt"
+SELECTOR = re.compile(r"\b(?:paropt_|lane:|instance_\w+:)[\w:]+(?:\{[^}]*\})?")
 PARTS = ("bucket", "sum", "count")
 LOOK_BACK_SECONDS, STEP_SECONDS = 60.0, 1.0
 # What Grafana would put in, with everything chosen and a minute shown.
@@ -53,6 +56,20 @@ def questions() -> Iterator[Question]:
             yield Question(f"{dashboard['uid']}: annotation {annotation['name']}", annotation["expr"])
 
 
+def of_rules() -> Iterator[Question]:
+    """Yield recordings, what each alert compares (an alert itself is empty on good days), and the runbook's queries."""
+    for path, text in alerts.render(RULES).items():
+        for group in yaml.safe_load(text)["groups"]:
+            for rule in group["rules"]:
+                name = rule.get("record") or rule["alert"]
+                compared = [rule["expr"]] if "record" in rule else SELECTOR.findall(rule["expr"])
+                for number, expression in enumerate(dict.fromkeys(compared)):
+                    yield Question(f"{path}: {name} {number}", expression)
+    for alert in alerts.alerts(RULES):
+        for query in alert.diagnosis:
+            yield Question(f"runbook: {alert.name}: {query.question}", query.expr)
+
+
 def variables() -> Iterator[tuple[str, str, str]]:
     """Yield name, selector and label of each variable's query."""
     for text in dashboards.render(Options()).values():
@@ -62,7 +79,7 @@ def variables() -> Iterator[tuple[str, str, str]]:
             yield variable["name"], found[1], found[2]
 
 
-QUESTIONS = tuple(questions())
+QUESTIONS = (*questions(), *of_rules())
 EACH_VARIABLE = tuple(dict.fromkeys(variables()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paropt_exporter import catalogue
+from paropt_exporter.generate.alerts import questions
 from paropt_exporter.generate.alerts.rules import Alert, Board, Condition, Level, Query
 from paropt_exporter.generate.alerts.series import WITHOUT_REPLICA, Series
 from paropt_exporter.generate.options import Options
@@ -34,12 +35,7 @@ def _blind(series: Series) -> Alert:
         ),
         impact="The pool does not follow the load: it may be too small, or larger than need be. Work goes on.",
         diagnosis=(
-            Query(
-                question="Why is nothing believed (decisions to hold, by reason, over an hour)?",
-                expr=(
-                    f"sum by (pool, reason) ({series.increase(catalogue.CONTROL_DECISIONS, '1h', action='hold')}) > 0"
-                ),
-            ),
+            questions.holds(series),
             Query(
                 question="Do queries fail, and how?",
                 expr=f"sum by (instance, kind) ({series.increase(catalogue.CONTROL_QUERY_ERRORS, '1h')})",
@@ -48,7 +44,7 @@ def _blind(series: Series) -> Alert:
                 question="How long do they take (seconds, mean over an hour)?",
                 expr=(
                     f"{series.increase(catalogue.CONTROL_QUERY_DURATION, '1h', part='sum')}"
-                    f" / {series.increase(catalogue.CONTROL_QUERY_DURATION, '1h', part='count')}"
+                    f" / ({series.increase(catalogue.CONTROL_QUERY_DURATION, '1h', part='count')} > 0)"
                 ),
             ),
         ),
@@ -120,10 +116,7 @@ def _down(series: Series) -> Alert:
         impact="Its lanes do not run, or nobody sees how: no other alert can tell of this host.",
         diagnosis=(
             Query(question="Which targets do not answer?", expr="up == 0"),
-            Query(
-                question="Since when (seconds since the last scrape that worked)?",
-                expr=f"time() - max_over_time(timestamp({series.now(catalogue.SERVES_ON)})[{_REMEMBERED}:1m])",
-            ),
+            Query(question="For which share of the last hour did each answer?", expr="avg_over_time(up[1h])"),
             Query(
                 question="Did it come close to its memory limit (smallest share left in a day)?",
                 expr=(

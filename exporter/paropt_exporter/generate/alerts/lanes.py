@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paropt_exporter import catalogue
-from paropt_exporter.generate.alerts import recording
+from paropt_exporter.generate.alerts import questions, recording
 from paropt_exporter.generate.alerts.rules import Alert, Board, Condition, Level, Query
 from paropt_exporter.generate.alerts.series import Series
 from paropt_exporter.generate.options import Options
@@ -119,10 +119,7 @@ def _stuck(series: Series) -> Alert:
                 question="How long does the stage take otherwise (seconds)?",
                 expr=series.now(catalogue.STAGE_LAST_DURATION),
             ),
-            Query(
-                question="Do its tasks wait for a core instead (seconds in each second)?",
-                expr=series.rate(catalogue.POOL_RUN_DELAY),
-            ),
+            questions.run_delay(series),
         ),
         mitigation=(
             "On the host, `ps -ef --forest` below paropt-exporter shows the process that waits; `py-spy dump` or "
@@ -222,7 +219,10 @@ def _slower(series: Series) -> Alert:
         diagnosis=(
             Query(
                 question="How much slower is it (1: as fast as before)?",
-                expr=f"({throughput(span)}) / ({throughput(past)})",
+                expr=(
+                    f"{recording.tasks(series, span)} / ({recording.run_seconds(series, span)} > 0)"
+                    f" / ({throughput(past)} > 0)"
+                ),
             ),
             Query(
                 question="Which stages take longer than yesterday (seconds more, mean)?",
@@ -231,10 +231,7 @@ def _slower(series: Series) -> Alert:
                     f" - avg by (lane, stage) (avg_over_time({series.now(catalogue.STAGE_LAST_DURATION)}[1d])))"
                 ),
             ),
-            Query(
-                question="Do tasks wait for cores (seconds without one in each second)?",
-                expr=series.rate(catalogue.POOL_RUN_DELAY),
-            ),
+            questions.run_delay(series),
         ),
         mitigation=(
             "`paropt-exporter history --compare RUN RUN`, a run of before against one of now, shows what changed.",
@@ -266,13 +263,7 @@ def _slow_stage(series: Series) -> Alert:
                     f" avg by (job, instance, project, lane) ({series.now(catalogue.STAGE_LAST_DURATION)})"
                 ),
             ),
-            Query(
-                question="Does it use cores or wait (cores while it runs, over an hour)?",
-                expr=(
-                    f"sum by (lane, stage) ({series.increase(catalogue.STAGE_CPU, '1h')})"
-                    f" / sum by (lane, stage) ({series.increase(catalogue.STAGE_DURATION, '1h', part='sum')})"
-                ),
-            ),
+            questions.stage_cores(series),
         ),
         mitigation=(
             "Split it: `items` makes a task of each file or case.",
@@ -311,7 +302,7 @@ def _uneven_stage(series: Series) -> Alert:
 
 def _quantile(series: Series, quantile: str) -> str:
     buckets = series.increase(catalogue.TASK_DURATION, "1d", part="bucket")
-    return f"histogram_quantile({quantile}, sum by (lane, stage, le) ({buckets}))"
+    return f"histogram_quantile({quantile}, sum by (lane, stage, le) ({buckets})) > 0"
 
 
 def _uneven_lane(series: Series) -> Alert:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paropt_exporter import catalogue
-from paropt_exporter.generate.alerts import recording
+from paropt_exporter.generate.alerts import questions, recording
 from paropt_exporter.generate.alerts.rules import Alert, Board, Condition, Level, Query
 from paropt_exporter.generate.alerts.series import Series
 from paropt_exporter.generate.options import Options
@@ -105,12 +105,7 @@ def _saturated(series: Series) -> Alert:
                 question="How long has the oldest waited (seconds)?",
                 expr=series.now(catalogue.POOL_OLDEST_AGE),
             ),
-            Query(
-                question="What keeps the pool from growing (decisions to hold, by reason, over an hour)?",
-                expr=(
-                    f"sum by (pool, reason) ({series.increase(catalogue.CONTROL_DECISIONS, '1h', action='hold')}) > 0"
-                ),
-            ),
+            questions.holds(series),
         ),
         mitigation=(
             "`paropt-exporter explain POOL` tells why it has its size. `cpu_limit`: more cores; `memory_limit`: more "
@@ -133,10 +128,7 @@ def _under_used_lane(series: Series) -> Alert:
         meaning="Over the whole of its last run, however short, the lane's workers were busy under half of their time.",
         impact="The lane has workers that it can't use: it would take as long with fewer.",
         diagnosis=(
-            Query(
-                question="Which stage do the workers wait for (the longest)?",
-                expr=f"topk(5, {series.now(catalogue.STAGE_LAST_DURATION)})",
-            ),
+            questions.longest_stages(series),
             Query(question="How many workers may the pools have?", expr=series.now(catalogue.POOL_SIZE_MAX)),
         ),
         mitigation=(
@@ -160,20 +152,8 @@ def _saturated_lane(series: Series) -> Alert:
         meaning="Over the whole of its last run the lane's workers were busy over 90 % of their time, with a queue.",
         impact="The lane is as fast as its workers: with more of them, or more cores, it would end sooner.",
         diagnosis=(
-            Query(
-                question="How long did tasks wait for a worker (seconds, mean over an hour)?",
-                expr=(
-                    f"sum by (lane, stage) ({series.increase(catalogue.TASK_QUEUE_WAIT, '1h', part='sum')})"
-                    f" / sum by (lane, stage) ({series.increase(catalogue.TASK_QUEUE_WAIT, '1h', part='count')})"
-                ),
-            ),
-            Query(
-                question="Are there cores left (cores in use, of those allowed)?",
-                expr=(
-                    f"sum by (instance) ({series.rate(catalogue.POOL_CPU)})"
-                    f" / sum by (instance) ({series.now(catalogue.HOST_CPUS)})"
-                ),
-            ),
+            questions.queue_wait(series),
+            questions.cores_used(series),
         ),
         mitigation=("Cores left: raise `workers`. None left: a larger machine, or less work in this lane.",),
     )
@@ -208,17 +188,8 @@ def _at_maximum(series: Series) -> Alert:
                 question="How many workers would the controller give?",
                 expr=series.now(catalogue.CONTROL_RECOMMENDED),
             ),
-            Query(
-                question="Are there cores left (cores in use, of those allowed)?",
-                expr=(
-                    f"sum by (instance) ({series.rate(catalogue.POOL_CPU)})"
-                    f" / sum by (instance) ({series.now(catalogue.HOST_CPUS)})"
-                ),
-            ),
-            Query(
-                question="And memory (share that is left)?",
-                expr=f"{series.now(catalogue.HOST_MEMORY)} / {series.now(catalogue.HOST_MEMORY_LIMIT)}",
-            ),
+            questions.cores_used(series),
+            questions.memory_left(series),
         ),
         mitigation=(
             "Cores and memory left: raise the lane's `workers: {max: N}`.",
@@ -255,10 +226,7 @@ def _memory(series: Series) -> Alert:
                 expr=f"topk(10, {series.now(catalogue.STAGE_MEMORY_PEAK)})",
             ),
             Query(question="How many workers share the memory?", expr=series.now(catalogue.POOL_SIZE)),
-            Query(
-                question="Were workers killed in the last hour?",
-                expr=f"sum by (instance, pool, cause) ({series.increase(catalogue.POOL_DEATHS, '1h')})",
-            ),
+            questions.deaths(series),
         ),
         mitigation=(
             "Tell the stage's need (`memory: 2GiB`): stages then run together only where it is there.",
@@ -286,18 +254,12 @@ def _dying(series: Series) -> Alert:
         ),
         impact="Tasks end with `error`; only those with `retries` run again.",
         diagnosis=(
-            Query(
-                question="How do they die (`signal`, `exit`, `initializer`)?",
-                expr=f"sum by (instance, pool, cause) ({series.increase(catalogue.POOL_DEATHS, '1h')})",
-            ),
+            questions.deaths(series),
             Query(
                 question="In which stages (tasks that erred, over an hour)?",
                 expr=f"sum by (lane, stage) ({series.increase(catalogue.TASK_ATTEMPTS, '1h', result='error')})",
             ),
-            Query(
-                question="Is memory short (share that is left)?",
-                expr=f"{series.now(catalogue.HOST_MEMORY)} / {series.now(catalogue.HOST_MEMORY_LIMIT)}",
-            ),
+            questions.memory_left(series),
         ),
         mitigation=(
             "`signal`: `dmesg | grep -i oom` tells whether the kernel killed it for memory; a segmentation fault is "

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 
 from paropt_exporter import catalogue
 from paropt_exporter.catalogue import Family
+from paropt_exporter.config.units import duration_seconds
 from paropt_exporter.generate.alerts.rules import Group, Recording
 from paropt_exporter.generate.alerts.series import REPLICA_LABELS, Series
 from paropt_exporter.generate.options import Options
 from paropt_exporter.records import Result
 
+SHORTEST_SPAN = "5m"  # of the budget's pairs; a longer window of rates takes its place
 BUDGET_SPANS = ("30m", "1h", "2h", "6h", "1d", "3d")
 BUDGET_PERIOD = "30d"
 THROUGHPUT_SPAN, THROUGHPUT_PAST = "6h", "7d"
@@ -64,6 +66,11 @@ def runs(series: Series, span: str) -> str:
     return series.recorded(_lane(catalogue.RUN_DURATION, span, "count"))
 
 
+def longer(span: str, than: str) -> bool:
+    """Compare Prometheus durations."""
+    return duration_seconds(span) > duration_seconds(than)
+
+
 def _lane(family: Family, span: str, part: str = "") -> str:
     return f"lane:{_base(family)}{f'_{part}' if part else ''}:increase{span}"
 
@@ -81,9 +88,10 @@ def _utilization(series: Series) -> Recording:
 
 
 def _budget(series: Series) -> Iterator[Recording]:
+    spans = (SHORTEST_SPAN, *BUDGET_SPANS) if longer(SHORTEST_SPAN, series.window) else BUDGET_SPANS
     for family in (catalogue.SLA_CHECKS, catalogue.SLA_VIOLATIONS):
         yield _first(series, family)
-        yield from (_sum(series, family, span) for span in BUDGET_SPANS if span != series.window)
+        yield from (_sum(series, family, span) for span in spans if longer(span, series.window))
 
 
 def _throughput(series: Series) -> Iterator[Recording]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from paropt_exporter import catalogue
 from paropt_exporter.catalogue import Family
 from paropt_exporter.config.units import duration_seconds
-from paropt_exporter.generate.alerts import recording
+from paropt_exporter.generate.alerts import questions, recording
 from paropt_exporter.generate.alerts.rules import Alert, Board, Condition, Level, Query
 from paropt_exporter.generate.alerts.series import WITHOUT_REPLICA, Series
 from paropt_exporter.generate.options import Options
@@ -70,10 +70,7 @@ def _violation(series: Series) -> Alert:
                     f" / avg_over_time({series.now(catalogue.STAGE_LAST_DURATION)}[1d]))"
                 ),
             ),
-            Query(
-                question="Did its tasks wait for cores (seconds without a core in each second)?",
-                expr=series.rate(catalogue.POOL_RUN_DELAY),
-            ),
+            questions.run_delay(series),
         ),
         mitigation=(
             "If it is slower than it was: `paropt-exporter history --compare RUN RUN` shows which stage changed.",
@@ -110,13 +107,7 @@ def _critical_violation(series: Series) -> Alert:
                 question="How often did it happen today?",
                 expr=f"sum by (lane, stage) ({series.increase(catalogue.SLA_VIOLATIONS, '1d', severity='critical')})",
             ),
-            Query(
-                question="What did the stage use (cores, over the last hour)?",
-                expr=(
-                    f"topk(10, sum by (lane, stage) ({series.increase(catalogue.STAGE_CPU, '1h')})"
-                    f" / sum by (lane, stage) ({series.increase(catalogue.STAGE_DURATION, '1h', part='sum')}))"
-                ),
-            ),
+            questions.stage_cores(series),
         ),
         mitigation=(
             "Run what is missing again: `paropt-exporter --lane LANE --failed`.",
@@ -141,21 +132,12 @@ def _lane_violation(series: Series) -> Alert:
         meaning="The run as a whole was longer than the lane's `total`, though each stage may have kept its own limit.",
         impact="Everything that waits for the whole lane (a merge, a release) waits longer than was promised.",
         diagnosis=(
-            Query(
-                question="Which stages took the time?",
-                expr=f"topk(10, {series.now(catalogue.STAGE_LAST_DURATION)})",
-            ),
+            questions.longest_stages(series),
             Query(
                 question="Were the workers used while it ran (1 is all of the time)?",
                 expr=recording.utilization(series),
             ),
-            Query(
-                question="How long did tasks wait for a worker (seconds, mean over an hour)?",
-                expr=(
-                    f"sum by (lane, stage) ({series.increase(catalogue.TASK_QUEUE_WAIT, '1h', part='sum')})"
-                    f" / sum by (lane, stage) ({series.increase(catalogue.TASK_QUEUE_WAIT, '1h', part='count')})"
-                ),
-            ),
+            questions.queue_wait(series),
         ),
         mitigation=(
             "Long waits and busy workers: raise the lane's `workers`, or use a larger machine.",
@@ -184,10 +166,7 @@ def _critical_lane_violation(series: Series) -> Alert:
                 question="Which stages had not ended well?",
                 expr=f"{series.now(catalogue.STAGE_LAST_RESULT, result=('timeout', 'cancellation', 'skip'))} == 1",
             ),
-            Query(
-                question="Which stages took the time?",
-                expr=f"topk(10, {series.now(catalogue.STAGE_LAST_DURATION)})",
-            ),
+            questions.longest_stages(series),
         ),
         mitigation=(
             "Run what is missing again: `paropt-exporter --lane LANE --failed`.",
@@ -266,13 +245,7 @@ def _predicted(series: Series) -> Alert:
                 question="Could its pool still grow (workers to the bound)?",
                 expr=f"{series.now(catalogue.POOL_SIZE_MAX)} - {series.now(catalogue.POOL_SIZE_TARGET)}",
             ),
-            Query(
-                question="Does the machine have cores left (cores that the pools use, of those allowed)?",
-                expr=(
-                    f"sum by (instance) ({series.rate(catalogue.POOL_CPU)})"
-                    f" / sum by (instance) ({series.now(catalogue.HOST_CPUS)})"
-                ),
-            ),
+            questions.cores_used(series),
         ),
         mitigation=(
             "A pool at its bound with cores left: raise the lane's `workers`.",
@@ -382,7 +355,7 @@ def _pair(series: Series, rate: str, long: str, short: str, level: Level) -> Con
     A lane that starts less than twice in the short span would be judged by single runs there: it is left to the pairs
     with longer spans. `keep` bridges short spans in which nothing was checked.
     """
-    if duration_seconds(short) < duration_seconds(series.window):
+    if recording.longer(series.window, short):
         short = series.window
 
     def burns(span: str) -> str:
