@@ -112,14 +112,14 @@ def commands(folder: Path, ports: Ports) -> dict[str, Sequence[str]]:
     """Return what is started, in this order; it is ended in the other one."""
     return {
         "alertmanager": [
-            "prometheus-alertmanager",
+            program("prometheus-alertmanager"),
             f"--config.file={folder / 'alertmanager.yml'}",
             f"--storage.path={folder / 'alertmanager'}",
             f"--web.listen-address={ports.address('alertmanager')}",
             "--cluster.listen-address=",
         ],
         "prometheus": [
-            "prometheus",
+            program("prometheus"),
             f"--config.file={folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={folder / 'prometheus'}",
             f"--web.listen-address={ports.address('prometheus')}",
@@ -131,6 +131,14 @@ def commands(folder: Path, ports: Ports) -> dict[str, Sequence[str]]:
             f"--web.listen-address={ports.address('exporter')}",
         ],
     }
+
+
+def program(name: str) -> str:
+    """Return where one of Debian's programs is; SystemExit, with a line that helps, where it is not."""
+    found = shutil.which(name) or shutil.which(name, path=str(ROOT / ".tools/usr/bin"))
+    if found is None:
+        sys.exit(f"{name} is not here: `make tools` gets it from Debian, and `make stack` does so by itself")
+    return found
 
 
 @contextmanager

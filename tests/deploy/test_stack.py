@@ -16,17 +16,16 @@ from typing import Any
 import pytest
 
 import projects
-from real_servers import HANG_SECONDS, environment, eventually, program
+from real_servers import HANG_SECONDS, environment, eventually
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    path = f"{Path(program('prometheus')).parent}:{os.environ['PATH']}"
     process = subprocess.Popen(
         [sys.executable, ROOT / "deploy/stack/stack.py"],
-        env=environment(TMPDIR=str(tmp_path), PATH=path),
+        env=environment(TMPDIR=str(tmp_path)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
