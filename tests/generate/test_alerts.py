@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ import alert_stories.files
 from alert_stories.model import ALERTS, Shows
 from paropt_exporter import catalogue
 from paropt_exporter.catalogue import Kind
+from paropt_exporter.cli.flags import parser
 from paropt_exporter.generate import outputs
 from paropt_exporter.generate.alerts import files
 from paropt_exporter.generate.options import Format, Options
@@ -114,6 +116,13 @@ def test_an_alert_says_what_to_do(alert: files.Alert) -> None:
 
 
 @every_alert
+def test_an_alert_links_to_a_dashboard_that_has_its_variables(alert: files.Alert) -> None:
+    boards = [json.loads(path.read_text()) for path in (ROOT / "dashboards").glob("*.json")]
+    (board,) = (board for board in boards if board["uid"] == alert.board.value)
+    assert set(alert.link) <= {variable["name"] for variable in board["templating"]["list"]}
+
+
+@every_alert
 def test_an_alert_has_its_heading_in_the_runbook_that_its_link_leads_to(alert: files.Alert) -> None:
     page = (ROOT / "docs/runbook.md").read_text()
     entry = page.partition(f"\n## {alert.name}\n")[2].partition("\n## ")[0]
@@ -188,6 +197,14 @@ def test_every_query_of_the_runbook_is_one(tmp_path: Path) -> None:
 
 def test_recordings_are_named_by_level_metric_and_operations() -> None:
     assert all(re.fullmatch(r"[a-z_]+:paropt_[a-z_]+:[a-z0-9_]+", name) for name in RECORDED)
+
+
+def test_every_command_of_the_runbook_is_understood() -> None:
+    page = (ROOT / "docs/runbook.md").read_text()
+    commands = {line.removeprefix("paropt-exporter ") for line in re.findall(r"`(paropt-exporter [^`]+)`", page)}
+    assert commands
+    for command in commands:
+        parser().parse_args(command.split())
 
 
 def test_alerts_are_a_kind_of_generated_files() -> None:

@@ -8,7 +8,7 @@ from paropt_exporter.generate.alerts.rules import Alert, Board, Condition, Level
 from paropt_exporter.generate.alerts.series import WITHOUT_REPLICA, Series
 from paropt_exporter.generate.options import Options
 
-_POOL = ("job", "instance", "pool")
+_POOL = ("job", "instance", "project", "pool")
 _REMEMBERED = "1d"  # how long an exporter that was there is expected to be there
 
 
@@ -53,8 +53,8 @@ def _blind(series: Series) -> Alert:
             "answer.",
             "`no_data`, `stale`: does that Prometheus scrape this exporter? `several_sources`: two exporters answer "
             "to the same query.",
-            "Until it is mended: `feedback.source: both` steers by local counters too, `paropt-exporter pin POOL N` "
-            "sets a size.",
+            "Until it is mended: `feedback.source: both` steers by local counters too, `paropt-exporter pin 8` sets a "
+            "size.",
         ),
     )
 
@@ -87,7 +87,7 @@ def _flapping(series: Series) -> Alert:
         mitigation=(
             "A load that comes in waves shorter than a minute: raise `workers: {min: N}` to what the waves need.",
             "A signal of your own that is noisy: average it in its query.",
-            "`paropt-exporter pin POOL N` sets a size until you have found out.",
+            "`paropt-exporter pin 8` sets a size until you have found out.",
         ),
     )
 
@@ -156,7 +156,7 @@ def _absent(series: Series) -> Alert:
             "none for 15 minutes: Prometheus has no target for it."
         ),
         board=Board.EXPORTER,
-        link=("job",),
+        link=("job", "project"),
         meaning=(
             "No exporter of the project is left, and the last one is no target any more: service discovery has lost "
             "it, or it was taken out. A pod that was replaced by another does not count."
@@ -191,7 +191,7 @@ def _dropped(series: Series) -> Alert:
             "{{ $labels.project }}) failed to take records in the last 15 minutes: they are missing from what it keeps."
         ),
         board=Board.EXPORTER,
-        link=("job", "instance"),
+        link=("job", "instance", "project"),
         meaning="An observer of the run raised an error: `history` could not write, as a rule. The work was not hurt.",
         impact="Totals are too low, and the history lacks runs; with `history` the exit code of `--once` is 3.",
         diagnosis=(

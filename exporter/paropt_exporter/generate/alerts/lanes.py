@@ -10,8 +10,8 @@ from paropt_exporter.generate.options import Options
 from paropt_exporter.promql import Without
 from paropt_exporter.records import Result
 
-_STAGE = ("job", "instance", "lane", "stage")
-_LANE = ("job", "instance", "lane")
+_STAGE = ("job", "instance", "project", "lane", "stage")
+_LANE = ("job", "instance", "project", "lane")
 _FAILED = (Result.FAILURE.value, Result.ERROR.value, Result.TIMEOUT.value)
 # What the last run was held up by says something once it has been so for a while, not after one odd run.
 _SETTLED = "15m"
@@ -210,7 +210,7 @@ def _slower(series: Series) -> Alert:
             f"running over the last {span}, under 80 % of what it did over the {past} before."
         ),
         board=Board.LANE,
-        link=("job", "lane"),
+        link=("job", "project", "lane"),
         meaning=(
             f"Tasks that ran to their end, divided by the time that runs took: the last {span} against the {past} "
             "before them. Time between runs does not count, so a lane that runs less often is not meant."

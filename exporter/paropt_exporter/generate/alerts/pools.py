@@ -9,8 +9,8 @@ from paropt_exporter.generate.alerts.series import Series
 from paropt_exporter.generate.options import Options
 from paropt_exporter.promql import Without
 
-_POOL = ("job", "instance", "pool")
-_LANE = ("job", "instance", "lane")
+_POOL = ("job", "instance", "project", "pool")
+_LANE = ("job", "instance", "project", "lane")
 _SETTLED = "15m"
 # The tuning guide's limits; engine.bottlenecks judges single runs by the same.
 _UNDER_USED_RATIO, _SATURATED_RATIO = "0.5", "0.9"
@@ -108,8 +108,8 @@ def _saturated(series: Series) -> Alert:
             questions.holds(series),
         ),
         mitigation=(
-            "`paropt-exporter explain POOL` tells why it has its size. `cpu_limit`: more cores; `memory_limit`: more "
-            "memory, or smaller tasks; `bounds`: see [ParoptPoolAtMaximum](#paroptpoolatmaximum).",
+            "The reason that the last query names decides. `cpu_limit`: more cores; `memory_limit`: more memory, or "
+            "smaller tasks; `bounds`: see [ParoptPoolAtMaximum](#paroptpoolatmaximum).",
         ),
     )
 
@@ -217,7 +217,7 @@ def _memory(series: Series) -> Alert:
             "minutes, now {{ $value | humanizePercentage }}; its cgroup's limit counts."
         ),
         board=Board.POOLS,
-        link=("job", "instance"),
+        link=("job", "instance", "project"),
         meaning="Of the memory that the exporter and its tasks may use (machine or cgroup) less than 10 % is left.",
         impact="The controller adds no workers, and the kernel may kill one: its task then fails with `error`.",
         diagnosis=(

@@ -11,8 +11,8 @@ from paropt_exporter.generate.alerts.series import WITHOUT_REPLICA, Series
 from paropt_exporter.generate.options import Options
 from paropt_exporter.records import Severity
 
-_STAGE = ("job", "instance", "lane", "stage")
-_LANE = ("job", "instance", "lane")
+_STAGE = ("job", "instance", "project", "lane", "stage")
+_LANE = ("job", "instance", "project", "lane")
 # The pairs of the multiwindow, multi-burn-rate alerts in Google's SRE workbook, chapter 5: rate, long span, short span.
 # 14.4 over an hour eats 2 % of 30 days' budget, 6 over six hours 5 %, 3 over a day and 1 over three days 10 %.
 _PAIRS = (
@@ -265,7 +265,7 @@ def _burn(series: Series) -> Alert:
             f"{series.options.sla_target:.6g} within their limits."
         ),
         board=Board.OVERVIEW,
-        link=("job", "lane"),
+        link=("job", "project", "lane"),
         meaning=(
             "Over the long span and still over the short one, limits are broken several times as often as the target "
             "allows. `long` and `short` name the spans; the shorter they are, the faster the budget of 30 days goes: "
@@ -321,7 +321,7 @@ def _spent(series: Series) -> Alert:
             "their limits. This resolves after three days without another one."
         ),
         board=Board.OVERVIEW,
-        link=("job", "lane"),
+        link=("job", "project", "lane"),
         meaning=(
             f"The lane has under {_ENOUGH_CHECKS} checks in {recent}, too few for a burn rate, so its broken limits "
             f"are counted over {month}: at least two, more than the target allows, the latest within {recent}."
