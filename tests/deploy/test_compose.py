@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,19 @@ def flag(name: str, flag_name: str) -> str:
 
 def test_the_file_is_valid() -> None:
     assert schema_faults(FOLDER / "compose.yml", "compose-spec") == ""
+
+
+def has_compose() -> bool:
+    """Whether docker's compose plugin is here: it reads a file without a daemon."""
+    docker = shutil.which("docker")
+    return docker is not None and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not has_compose(), reason="docker compose is not installed")
+def test_compose_itself_takes_the_file() -> None:
+    command = ["docker", "compose", "--file", FOLDER / "compose.yml", "config", "--quiet"]
+    read = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (read.returncode, read.stderr) == (0, "")
 
 
 @every_service

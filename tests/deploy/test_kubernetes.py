@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -21,6 +22,7 @@ KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").r
 OBJECTS: list[dict[str, Any]] = [
     each for path in KUSTOMIZATION["resources"] for each in yaml.safe_load_all((FOLDER / path).read_text())
 ]
+DOCUMENTATION = FOLDER.parents[2] / "docs/deploy.md"
 OPERATOR = "monitoring.coreos.com/v1"
 # The oldest that clouds still support, and the newest that the schemas know.
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
@@ -38,6 +40,7 @@ def pods() -> dict[str, dict[str, Any]]:
     }
 
 
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 every_pod = pytest.mark.parametrize("kind", ["Deployment", "CronJob"])
 
 
@@ -125,8 +128,25 @@ def test_rules_are_taken_by_prometheus(name: str, tmp_path: Path) -> None:
     subprocess.run([program("promtool"), "check", "rules", tmp_path / "rules.yml"], check=True, capture_output=True)
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def built(folder: Path) -> list[dict[str, Any]]:
+    text = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True).stdout
+    return [*yaml.safe_load_all(text)]
+
+
+@needs_kubectl
 def test_kubectl_builds_the_base() -> None:
-    built = subprocess.run(["kubectl", "kustomize", FOLDER], capture_output=True, text=True, check=True)
-    kinds = [each["kind"] for each in yaml.safe_load_all(built.stdout)]
-    assert len(kinds) == len(OBJECTS) + len(KUSTOMIZATION["configMapGenerator"])
+    assert len(built(FOLDER)) == len(OBJECTS) + len(KUSTOMIZATION["configMapGenerator"])
+
+
+@needs_kubectl
+def test_kubectl_builds_the_overlay_of_the_documentation(tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path / "base")
+    overlay = tmp_path / "overlays/shop"
+    overlay.mkdir(parents=True)
+    (text,) = re.findall(r"```yaml\n(apiVersion: kustomize.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
+    (overlay / "kustomization.yaml").write_text(text)
+    (overlay / "paropt.yml").write_text("stages: []")
+    objects = built(overlay)
+    assert {each["metadata"]["namespace"] for each in objects} == {"checks"}
+    (deployment,) = (each for each in objects if each["kind"] == "Deployment")
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "registry.example/shop-checks:42"

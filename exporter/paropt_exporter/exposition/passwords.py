@@ -43,6 +43,7 @@ class Passwords:
         self._right: OrderedDict[bytes, None] = OrderedDict()
         self._wanted: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def recognises(self, users: Mapping[str, str], credentials: Credentials) -> bool:
         """Say whether these were found right before, for the hash that the user has now."""
@@ -61,7 +62,8 @@ class Passwords:
         self._wanted.put(lambda: tell(self._is_right(users, credentials)))
 
     def close(self, *, timeout_seconds: float) -> None:
-        """End the thread after what it compares now."""
+        """End the thread after what it compares now; who still waits is told nothing."""
+        self._closed = True
         if self._thread is not None:
             self._wanted.put(None)
             self._thread.join(timeout_seconds)
@@ -70,7 +72,7 @@ class Passwords:
         # A flood of wrong passwords must not take the work's cores: on Linux a thread has a niceness of its own.
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-        while (compare := self._wanted.get()) is not None:
+        while (compare := self._wanted.get()) is not None and not self._closed:
             compare()
 
     def _is_right(self, users: Mapping[str, str], credentials: Credentials) -> bool:
