@@ -30,6 +30,7 @@ from paropt_exporter.exposition.server import Server, serve
 from paropt_exporter.history import History, Interrupted
 from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels
 from paropt_exporter.plan import Bounds, Plan
+from paropt_exporter.pool.adaptive.memory import MEMORY_NAME
 from paropt_exporter.records import LiveStage, QueryCounts, Result, RunRecord, Strategy
 from paropt_exporter.signals import Signals
 
@@ -176,7 +177,7 @@ class Exporter:
         self._screen = screen
         self._signals = signals
         self._clock = clock
-        self._workers = PoolWorkers()
+        self._workers = PoolWorkers(config.history_path.with_name(MEMORY_NAME))
         self._run: Run | None = None
         self._feedback = self._make_feedback()
         self._past = self._feedback.past(lane) if self._feedback is not None else None

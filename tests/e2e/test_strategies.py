@@ -111,6 +111,14 @@ def test_cpu_bound_calls_move_to_processes_and_waiting_ones_stay_in_threads(tmp_
     assert most_at_once(calls) > 1
 
 
+def test_the_next_exporter_begins_with_what_this_one_learned_of_calls(tmp_path: Path) -> None:
+    stages = 'name: first, call: "calls:burn"'
+    exporter, (first,) = calls_of(tmp_path, stages=stages)
+    (tmp_path / "told").rename(tmp_path / "told before")
+    again, (second,) = calls_of(tmp_path, stages=stages)
+    assert (first.pid == exporter, second.pid == again) == (True, False)
+
+
 @pytest.mark.parametrize("fatal", ["exits", "dies"])
 def test_a_call_that_ends_its_process_fails_just_its_stage(tmp_path: Path, fatal: str) -> None:
     projects.write(tmp_path, f'name: fatal, call: "calls:{fatal}"\n{MIXED}', calls=CALLS)

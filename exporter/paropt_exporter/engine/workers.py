@@ -7,12 +7,14 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from paropt_exporter.engine.outcome import Outcome, of_future
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.plan import COMMANDS, PROCESSES, THREADS, Call, Commands, Plan, PlannedStage, PlannedTask
-from paropt_exporter.pool.adaptive.routing import Router
+from paropt_exporter.pool.adaptive.memory import recall, remember
+from paropt_exporter.pool.adaptive.routing import FULL_LOCK_CORES, Router
 from paropt_exporter.pool.calls import run_call
 from paropt_exporter.pool.commands import CommandPool
 from paropt_exporter.pool.future import TaskFuture
@@ -65,7 +67,10 @@ class PoolWorkers:
     thread that runs the plan or controls it; `statistics` and `running` may be called from any.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Path | None = None) -> None:
+        """Make no pool yet. `memory`: a file with what was learned of calls before; read now, written by `close`."""
+        self._memory = memory
+        self._remembered = recall(memory) if memory is not None else ()
         self._lock = threading.Lock()  # guards: _pools and _uses against readers on other threads
         self._pools: dict[str, Pool] = {}
         self._uses: dict[str, _Use] = {}
@@ -78,7 +83,10 @@ class PoolWorkers:
     def prepare(self, plan: Plan, size: int) -> None:
         """Bring the pools that `plan` needs to the size that it starts with."""
         self._plan, self._size, self._reason = plan, size, "plan"
-        self._router = self._routers.setdefault(plan.lane, Router(plan.strategy))
+        if plan.lane not in self._routers:
+            self._routers[plan.lane] = Router(plan.strategy)
+            self._routers[plan.lane].recall(self._remembered)
+        self._router = self._routers[plan.lane]
         with self._lock:
             self._uses.clear()
         for name in pools_of(plan):
@@ -114,6 +122,9 @@ class PoolWorkers:
         """Shut all pools down; does not wait for threads that were given up."""
         for pool in tuple(self._pools.values()):
             pool.shutdown(wait=False, cancel_futures=True)
+        learned = [profile for router in self._routers.values() for profile in router.profiles()]
+        if self._memory is not None and learned:
+            remember(self._memory, learned)
 
     # What the engine asks.
 
@@ -181,17 +192,23 @@ class PoolWorkers:
         name = self._router.choose(work.target)
         pool = cast("ThreadPool | ProcessPool", self._pool(name))
         root = str(self._plan.root) if self._plan else ""
+        before = pool.statistics().cpu_seconds
         future = pool.submit_named(label, run_call, root, work.target, work.arguments)
         anything = cast("Future[object]", future)
-        future.add_done_callback(lambda done: self._learn(work.target, cast("TaskFuture[object]", done), pool))
+        future.add_done_callback(lambda done: self._learn(work.target, cast("TaskFuture[object]", done), pool, before))
         stopped = TaskStopped(f"{label} was stopped")
         return PoolRunning(name, label, anything, lambda grace: pool.stop(future, stopped, grace_seconds=grace))
 
-    def _learn(self, target: str, future: TaskFuture[Any], pool: Pool) -> None:
-        if future.measurement is not None:
-            # Its own task has left the pool by now; in processes nobody fights for one interpreter's lock.
-            others = pool.busy if isinstance(pool, ThreadPool) else 0
-            self._router.learn(target, future.measurement, concurrent=others + 1)
+    def _learn(self, target: str, future: TaskFuture[Any], pool: Pool, cpu_seconds_before: float) -> None:
+        measured = future.measurement
+        if measured is None:
+            return
+        concurrent = 1
+        if isinstance(pool, ThreadPool):  # in processes nobody fights for one interpreter's lock
+            used = pool.statistics().cpu_seconds - cpu_seconds_before
+            if used >= FULL_LOCK_CORES * (measured.ended_seconds - measured.started_seconds):
+                concurrent = pool.busy + 1  # its own task has left the pool by now
+        self._router.learn(target, measured, concurrent=concurrent)
 
     def _is_optional(self, name: str) -> bool:
         """Whether a pool is only made once a task is routed to it: a routed lane may never need processes."""

@@ -9,17 +9,19 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.guide.measures import StageMetrics, WorkerPoolMetrics
 from paropt_exporter.guide.slots import SlotTimes
-from paropt_exporter.guide.strategies import ParallelizationStrategy, WorkerPoolOptimizer
+from paropt_exporter.guide.strategies import PROJECT_FOLDER, ParallelizationStrategy, WorkerPoolOptimizer
 from paropt_exporter.guide.summary import summarize
 from paropt_exporter.guide.watched import Children, Watched
 from paropt_exporter.plan import THREADS
 from paropt_exporter.pool import AdaptivePool, Router, TaskFuture
+from paropt_exporter.pool.adaptive.memory import MEMORY_NAME
 from paropt_exporter.pool.worker.payload import describe
 from paropt_exporter.records import Measurement, PoolStatistics, Strategy
 
@@ -75,7 +77,7 @@ class AdaptiveWorkerPool(Executor):
             raise ValueError(f"initial_size is {initial_size}: expected at least 1, or None to choose one")
         self._beginning = initial_size or WorkerPoolOptimizer.get_optimal_worker_count(self.strategy)
         most = _most_workers(self.strategy, initial_size, self._beginning)
-        self._pool = AdaptivePool(self.strategy.of_pools, most, start=self._beginning)
+        self._pool = AdaptivePool(self.strategy.of_pools, most, start=self._beginning, memory=_memory())
         self._children = Children()
         self._gil = Router(Strategy.THREAD)
         self._changed = threading.Condition()  # guards: everything below; reentrant, since a callback may cancel
@@ -224,6 +226,11 @@ class AdaptiveWorkerPool(Executor):
         beside = sum(pool.busy for pool in self._pool.pools() if pool.name == THREADS) + 1
         self._gil.learn(key, replace(measured, cpu_seconds=watched.own_cpu_seconds), concurrent=beside)
         (self._gil_bound.add if self._gil.gil_bound(key) else self._gil_bound.discard)(number)
+
+
+def _memory() -> Path | None:
+    """Return where this folder's project keeps what pools learned of functions; None where there is no such project."""
+    return PROJECT_FOLDER.absolute() / MEMORY_NAME if PROJECT_FOLDER.is_dir() else None
 
 
 def _most_workers(strategy: ParallelizationStrategy, asked: int | None, beginning: int) -> int | None:

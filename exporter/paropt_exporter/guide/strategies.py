@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PROJECT_FOLDER = Path(".paropt")  # of the current folder's project, where it has one
+
 MOST_THREADS = 32  # as the pools' own default: more threads rarely help and each costs memory
 _EXTRA_THREADS = 4  # as the standard library's pool: some wait while others work
 _PROCESS_BYTES = 64 * 1024**2  # a worker with a few libraries loaded; more than that is the task's own
@@ -96,10 +98,10 @@ def _slots_wanted(run: RunSummary) -> float | None:
 
 def _earlier_runs(strategy: Strategy) -> tuple[RunSummary, ...]:
     """Return the last runs of the project in the current folder; none where there is no history to be had."""
+    if not PROJECT_FOLDER.exists() and not Path("paropt.yml").exists():
+        return ()  # most scripts: not worth loading what reads a config
     from paropt_exporter import config
 
-    if not Path(".paropt").exists() and not Path("paropt.yml").exists():
-        return ()  # most scripts: not worth loading what reads a config
     try:
         loaded = config.read(config.discover(None, os.environ), root=Path.cwd())
         if not loaded.history_path.exists():

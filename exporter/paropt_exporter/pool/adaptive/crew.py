@@ -16,7 +16,7 @@ from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.plan import PROCESSES, THREADS
 from paropt_exporter.pool import lifetime
 from paropt_exporter.pool.adaptive.memory import recall, remember
-from paropt_exporter.pool.adaptive.routing import Place, Router, is_thread_only
+from paropt_exporter.pool.adaptive.routing import FULL_LOCK_CORES, Place, Router, is_thread_only
 from paropt_exporter.pool.adaptive.steward import FIRST_LOOK_SECONDS, Steward
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.processes import ProcessPool
@@ -26,7 +26,6 @@ from paropt_exporter.records import Measurement, RunningTask, Strategy
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 64  # threads that wait at once, where nobody set a bound
-_FULL_LOCK = 0.8  # of a core, used by threads together
 _REFUSAL = "cannot schedule new futures after shutdown"
 
 
@@ -350,7 +349,7 @@ def _age(task: RunningTask) -> float:
 def _crowd(shares: list[float]) -> int:
     """Return how many of the running tasks compete for the interpreter's lock: 1 unless they fill it."""
     total = sum(shares)
-    return sum(share >= total / len(shares) / 2 for share in shares) if total >= _FULL_LOCK else 1
+    return sum(share >= total / len(shares) / 2 for share in shares) if total >= FULL_LOCK_CORES else 1
 
 
 def _share(task: RunningTask) -> float:

@@ -12,6 +12,7 @@ from tempfile import NamedTemporaryFile
 
 log = logging.getLogger(__name__)
 
+MEMORY_NAME = "functions.json"  # beside a project's history
 _MOST_KEPT = 10_000  # functions
 
 

@@ -20,7 +20,7 @@ Place = str  # plan.THREADS or plan.PROCESSES
 _CPU_BOUND_SHARE = 0.5
 # Beside N - 1 others in threads a CPU-bound task gets 1/N of the interpreter's lock, so reads c = 1/N. Measured 0.51,
 # 0.27 and 0.15 for N = 2, 4, 8 (controller.md §2): a sum c * N of 0.8 of a core is suspected of it.
-_SUSPECTED_CORES = 0.8
+FULL_LOCK_CORES = 0.8
 _TRUSTED = 5  # clear measurements, before one in a crowd no longer outweighs them
 _NEWEST_SHARE = 0.3  # of the newest measurement in a function's average
 # A shorter task costs more on its way to another process than the interpreter's lock costs it.
@@ -82,7 +82,7 @@ class Router:
         wall = measurement.ended_seconds - measurement.started_seconds
         share = min(1.0, measurement.cpu_seconds / max(wall - measurement.run_delay_seconds, 1e-6))
         threaded = measurement.pid == os.getpid()
-        crowded = threaded and concurrent > 1 and share * concurrent >= _SUSPECTED_CORES
+        crowded = threaded and concurrent > 1 and share * concurrent >= FULL_LOCK_CORES
         read = 1.0 if crowded else share
         with self._lock:
             known = self._known.setdefault(key, _Known(share=read, seconds=wall))
