@@ -18,7 +18,7 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 UNITS = {"short", "percentunit", "s", "bytes", "ops"}
 OPTIONAL = {"project", "lane", "stage", "pool"}
 _SELECTOR = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\{[^}]*\}")
-_BARE_METRIC = re.compile(r"\b(paropt_\w+|process_\w+|python_\w+|scrape_\w+|up)\b(?!\{)")
+_BARE_METRIC = re.compile(r"(?<!:)\b(paropt_\w+|process_\w+|python_\w+|scrape_\w+|up)\b(?![{:])")
 
 each_dashboard = pytest.mark.parametrize("dashboard", FILES.values(), ids=FILES.keys())
 

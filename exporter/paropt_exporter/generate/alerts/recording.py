@@ -33,6 +33,7 @@ def groups(options: Options) -> tuple[Group, ...]:
         Group(name="paropt-pools-recording", rules=(_utilization(series),)),
         Group(name="paropt-lanes-recording", interval="1m", rules=(*_budget(series), *_throughput(series))),
         Group(name="paropt-lanes-recording-long", interval="2m", rules=tuple(_long(series))),
+        Group(name="paropt-hosts-recording", rules=tuple(_hosts(series))),
     )
 
 
@@ -69,6 +70,11 @@ def runs(series: Series, span: str) -> str:
 def longer(span: str, than: str) -> bool:
     """Compare Prometheus durations."""
     return duration_seconds(span) > duration_seconds(than)
+
+
+def on_host(family: Family, window: str) -> str:
+    """Return the name under which a lane's increase over one window is recorded for each instance."""
+    return f"instance_lane:{_base(family)}:increase{window}"
 
 
 def _lane(family: Family, span: str, part: str = "") -> str:
@@ -108,6 +114,14 @@ def _long(series: Series) -> Iterator[Recording]:
     yield _sum(series, catalogue.TASK_ATTEMPTS, THROUGHPUT_PAST)
     for part in ("sum", "count"):
         yield _sum(series, catalogue.RUN_DURATION, THROUGHPUT_PAST, part=part)
+
+
+def _hosts(series: Series) -> Iterator[Recording]:
+    """Record what the overview shows for chosen hosts over hours: their stages together, so one series a lane."""
+    for family in (catalogue.SLA_CHECKS, catalogue.SLA_VIOLATIONS):
+        dropped = ", ".join(label for label in family.labels if label != "lane")
+        increase = series.increase(family, series.window)
+        yield Recording(record=on_host(family, series.window), expr=f"sum without ({dropped}) (\n  {increase}\n)")
 
 
 def _first(series: Series, family: Family, *, part: str = "", **labels: tuple[str, ...]) -> Recording:

@@ -273,6 +273,7 @@ PAGE = Page(
     uid="paropt-lane",
     title="Paropt / Lane and run",
     description="One lane: how it runs, which stage ran when and how long, what failed, what to make faster.",
+    hours=1,
     variables=VARIABLES,
     sections=_sections,
 )

@@ -35,7 +35,7 @@ from paropt_exporter.generate.dashboards.panels import (
     time_series,
 )
 from paropt_exporter.generate.dashboards.panels import Line as Drawn
-from paropt_exporter.generate.dashboards.scope import Scope
+from paropt_exporter.generate.dashboards.scope import DASHBOARD_RANGE, Scope
 
 VARIABLES = (
     Variable(label="project", of=names.STAGE_INFO),
@@ -92,7 +92,7 @@ def _health(scope: Scope) -> Iterator[Panel]:
         "see which limits break, then make the stage faster (items, processes) or its limit true.",
         Query(expr=kept),
         less_is_worse("percentunit", good=scope.sla_target, watch=_near(scope.sla_target)),
-        no_value="no check",
+        no_value="no rule or check",
     )
     yield gauge(
         "How much error budget is left?",
@@ -100,7 +100,7 @@ def _health(scope: Scope) -> Iterator[Panel]:
         "did not happen yet. At 0 the objective is missed: stop adding work to the lanes that burn it.",
         Query(expr=f"clamp_min(1 - (1 - {kept}) / {_plain(1 - scope.sla_target)}, 0)"),
         less_is_worse("percentunit", good=0.5, watch=0.2, maximum=1),
-        no_value="no check",
+        no_value="no rule or check",
     )
     stages, lanes = scope.of(names.SLA_BREACHED), scope.of(names.LANE_SLA_BREACHED)
     yield stat(
@@ -155,12 +155,12 @@ def _runs(scope: Scope) -> Iterator[Panel]:
 
 
 def _limits(scope: Scope) -> Iterator[Panel]:
-    violations = f"sum by (project, lane) ({scope.increase(names.SLA_VIOLATIONS)})"
-    yield bars(
+    yield time_series(
         "Whose limits break, and when?",
-        "Stage runs that broke their SLA in each interval, by lane. A burst is an event: look at what changed then. A "
-        "steady trickle is a limit that is too tight or a stage that grew.",
-        Query(expr=violations, legend=_LANE),
+        f"Stage runs that broke their SLA in the {scope.recorded_window} before, by lane, as a recording rule counts "
+        "them. A burst is an event: look at what changed then. A steady trickle is a limit that is too tight, or a "
+        "stage that grew.",
+        [Query(expr=f"sum by (project, lane) ({scope.recorded(names.SLA_VIOLATIONS)})", legend=_LANE)],
         Scale(unit="short", decimals=0),
     )
     yield bar_gauge(
@@ -169,7 +169,7 @@ def _limits(scope: Scope) -> Iterator[Panel]:
         "Begin with the shortest bar.",
         Query(expr=f"bottomk(10, {_kept(scope, 'project', 'lane')})", legend=_LANE),
         less_is_worse("percentunit", good=scope.sla_target, watch=_near(scope.sla_target), maximum=1),
-        no_value="no check",
+        no_value="no rule or check",
     )
 
 
@@ -249,9 +249,12 @@ def _places() -> list[Column]:
 
 
 def _kept(scope: Scope, *by: str) -> str:
-    """Return the share of stage checks that kept their limit, in the time shown."""
+    """Return the share of stage checks that kept their limit in the time shown, from what is recorded for each host."""
     grouped = f" by ({', '.join(by)}) " if by else ""
-    broken, checks = (f"sum{grouped}({scope.grown(family)})" for family in (names.SLA_VIOLATIONS, names.SLA_CHECKS))
+    broken, checks = (
+        f"sum{grouped}(sum_over_time({scope.recorded(family, over=DASHBOARD_RANGE)}))"
+        for family in (names.SLA_VIOLATIONS, names.SLA_CHECKS)
+    )
     return f"(1 - {broken} / ({checks} > 0))"
 
 

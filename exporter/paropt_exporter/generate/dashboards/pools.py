@@ -288,6 +288,7 @@ PAGE = Page(
     uid="paropt-pools",
     title="Paropt / Pools and control",
     description="Sizes wanted, decided, live and busy; why they moved; what work waits; what the machine gives.",
+    hours=1,
     variables=VARIABLES,
     sections=_sections,
     annotations=lambda scope: (_decisions(scope),),

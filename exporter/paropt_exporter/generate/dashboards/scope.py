@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paropt_exporter.catalogue import Family
+from paropt_exporter.generate.alerts.recording import on_host
+from paropt_exporter.generate.alerts.series import DEFAULT_WINDOW
 from paropt_exporter.promql import TARGET_LABELS, Match, Without, select
 
 GRAFANA_RATE_WINDOW = "$__rate_interval"
@@ -40,6 +42,20 @@ class Scope:
     def grown(self, family: Family, *, part: str = "", **labels: Match | Without) -> str:
         """Return the family's growth in the time that the dashboard shows."""
         return f"increase({self.of(family, part=part, over=DASHBOARD_RANGE, **labels)})"
+
+    @property
+    def recorded_window(self) -> str:
+        """The window of the recording rules that the same options make."""
+        return DEFAULT_WINDOW if self.rate_window == GRAFANA_RATE_WINDOW else self.rate_window
+
+    def recorded(self, family: Family, *, over: str = "") -> str:
+        """Return a selector of what the recording rules made of a family: a lane's increase for each instance.
+
+        Windows overlap, so a sum of them is no count, but the ratio of two sums is right.
+        """
+        name = on_host(family, self.recorded_window)
+        chosen = tuple(name for name in self.variables if name in ("project", "lane"))
+        return f"{name}{{{self.base(*chosen)}}}" + (f"[{over}]" if over else "")
 
     def foreign(self, name: str, *, over: str = "") -> str:
         """Return a selector of a metric that Prometheus or its client library exports."""

@@ -1,0 +1,275 @@
+"""Time every panel and every rule at 500 hosts of 100 stages, on a real Prometheus with synthetic series.
+
+The series are written as blocks, by family, in the numbers that such hosts export; only families that are asked for.
+Each query is timed as Grafana would ask it: over the time that its dashboard shows at first, with the panel's points.
+
+    python benchmarks/scale.py [--hosts 500] [--stages 100]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise, product
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from paropt_exporter import catalogue  # noqa: E402
+from paropt_exporter.catalogue import Family, Kind  # noqa: E402
+from real_servers import eventually, free_port, program  # noqa: E402  # the tests' way to find and start servers
+
+SCRAPE_SECONDS = 60
+PROJECT, LANE, POOLS = "shop", "standard", ("commands", "threads", "processes")
+PER_FILE_LINES = 8_000_000
+SLOWEST_SECONDS = 1.0
+LOOK_AGAIN_SECONDS = 1.0
+_FOREIGN = {
+    "up": 1.0,
+    "scrape_duration_seconds": 0.02,
+    "scrape_samples_post_metric_relabeling": 5000.0,
+    "process_start_time_seconds": 1.0,
+    "process_open_fds": 40.0,
+    "process_max_fds": 1024.0,
+    "process_cpu_seconds_total": 5.0,
+    "process_resident_memory_bytes": 5e7,
+    "python_gc_collections_total": 9.0,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One query: where it stands, the span in seconds that it is asked over (0: this moment), and its points."""
+
+    where: str
+    expression: str
+    span_seconds: int = 0
+    points: int = 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time every panel and rule on synthetic series.")
+    parser.add_argument("--hosts", type=int, default=500)
+    parser.add_argument("--stages", type=int, default=100)
+    parser.add_argument("--keep", type=Path, help="keep the blocks in this folder, and use those that are there")
+    arguments = parser.parse_args()
+    asked = [*panels(), *rules()]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.keep or Path(temporary)
+        end = write_blocks(folder, asked, hosts=arguments.hosts, stages=arguments.stages)
+        with prometheus(folder) as url:
+            times = sorted(((timed(url, query, end), query) for query in asked), key=lambda pair: -pair[0])
+    report(times)
+
+
+def panels() -> Iterator[Asked]:
+    for path in sorted((ROOT / "dashboards").glob("*.json")):
+        dashboard = json.loads(path.read_text())
+        hours = int(re.fullmatch(r"now-(\d+)h", dashboard["time"]["from"])[1])  # type: ignore[index]
+        for panel in dashboard["panels"]:
+            for target in panel.get("targets", ()):
+                yield Asked(
+                    where=f"{path.stem}: {panel['title']} {target['refId']}",
+                    expression=filled(target["expr"], hours, panel["maxDataPoints"]),
+                    span_seconds=0 if target["instant"] else hours * 3600,
+                    points=1 if target["instant"] else panel["maxDataPoints"],
+                )
+
+
+def rules() -> Iterator[Asked]:
+    for path in sorted((ROOT / "alerts").glob("*.yml")):
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            for rule in group["rules"]:
+                yield Asked(where=f"rule {rule.get('record') or rule.get('alert')}", expression=rule["expr"])
+
+
+def filled(expression: str, hours: int, points: int) -> str:
+    """Put in what Grafana does with everything chosen; its rate interval is at least four scrapes."""
+    interval = max(4 * SCRAPE_SECONDS, hours * 3600 // points + SCRAPE_SECONDS)
+    values = {
+        "$__rate_interval": f"{interval}s",
+        "$__range": f"{hours}h",
+        "$job": ".+",
+        "$instance": ".+",
+        "$project": ".*",
+        "$lane": LANE,
+        "$stage": ".*",
+        "$pool": ".*",
+    }
+    for name in sorted(values, key=len, reverse=True):
+        expression = expression.replace(name, values[name])
+    return expression
+
+
+def write_blocks(folder: Path, asked: list[Asked], *, hosts: int, stages: int) -> int:
+    """Write an hour of every family that a query names (six of what has no stage); return the end of the time."""
+    done = folder / "end"
+    if done.exists():
+        return int(done.read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    end = int(time.time()) // SCRAPE_SECONDS * SCRAPE_SECONDS
+    words = {word for query in asked for word in re.findall(r"[a-z_:][a-zA-Z0-9_:]*", query.expression)}
+    for name, kind, series in named_series(words, hosts, stages):
+        hours = 1 if 'stage="' in series[0] else 6
+        write_family(folder, name, kind, series, range(end - hours * 3600, end, SCRAPE_SECONDS))
+    done.write_text(str(end))
+    return end
+
+
+def named_series(words: set[str], hosts: int, stages: int) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield name, type and label sets of each metric that is among the words."""
+    targets = [f'job="paropt",instance="host{number}.example:10178"' for number in range(hosts)]
+    for family in catalogue.FAMILIES:
+        parts = ("bucket", "sum", "count") if family.kind is Kind.HISTOGRAM else ("",)
+        for part in parts:
+            name = f"{family.name}_{part}" if part else family.name
+            if name in words:
+                own = [*label_sets(family, part, stages)]
+                kind = "gauge" if family.kind is Kind.GAUGE else "counter"
+                yield name, kind, [f"{{{target},{labels}}}" for target, labels in product(targets, own)]
+    for name in _FOREIGN.keys() & words:
+        yield name, "counter" if name.endswith("_total") else "gauge", [f"{{{target}}}" for target in targets]
+    for name in sorted(word for word in words if word.startswith("instance_lane:")):
+        labels = f'project="{PROJECT}",lane="{LANE}"'
+        yield name, "gauge", [f"{{{target},{labels}}}" for target in targets]
+
+
+def label_sets(family: Family, part: str, stages: int) -> Iterator[str]:
+    """Yield every set of labels that one host has, as text."""
+    closed = catalogue.CLOSED_VALUES.get(family, {})
+    open_values = {
+        "project": (PROJECT,),
+        "lane": (LANE,),
+        "stage": tuple(f"stage_{number}" for number in range(stages)),
+        "pool": POOLS if "stage" not in family.labels else POOLS[:1],
+        "number": ("1",),
+        "observer": ("history", "metrics", "screen"),
+        "version": ("1.0.0",),
+        "python": ("3.11.7",),
+        "revision": ("abc1234",),
+    }
+    values = [
+        [f'{label}="{value}"' for value in closed.get(label) or open_values[label]] for label in family.label_names
+    ]
+    if part == "bucket":
+        bounds = [*(f"{bound:g}" for bound in catalogue.BUCKETS_SECONDS), "+Inf"]
+        values.append([f'le="{bound}"' for bound in bounds])
+    sets = (",".join(labels) for labels in product(*values))
+    if family is catalogue.CONTROL_MODE:  # a pool has one mode, not all
+        return (labels for labels in sets if 'mode="act",source="both"' in labels)
+    if family is catalogue.CONTROL_DECISIONS:  # each action has reasons of its own
+        return (labels for labels in sets if _decision(labels))
+    return sets
+
+
+def _decision(labels: str) -> bool:
+    action, reason = re.findall(r'(?:action|reason)="(\w+)"', labels)
+    return reason in catalogue.DECISION_REASONS[action]
+
+
+def write_family(folder: Path, name: str, kind: str, series: list[str], times: range) -> None:
+    """Turn one family's series into blocks; a file of text is no longer than a disk and promtool bear."""
+    per_file = max(1, PER_FILE_LINES // len(times))
+    text = folder / "series.txt"
+    declared = name.removesuffix("_total") if kind == "counter" else name
+    declared = "" if re.search(r"_(bucket|sum|count)$", name) else f"# TYPE {declared} {kind}\n"
+    for first in range(0, len(series), per_file):
+        with text.open("w") as out:
+            out.write(declared)
+            for number, labels in enumerate(series[first : first + per_file]):
+                out.writelines(f"{name}{labels} {value(name, kind, number, at)} {at}\n" for at in times)
+            out.write("# EOF\n")
+        command = [program("promtool"), "tsdb", "create-blocks-from", "openmetrics", "--quiet", text, folder / "data"]
+        subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
+    text.unlink()
+
+
+def value(name: str, kind: str, number: int, at: int) -> float:
+    """Return a sample: counters grow now and then, limits are constant, the rest moves."""
+    if kind == "counter":
+        return at // (300 + number % 7 * 60)
+    if name in _FOREIGN:
+        return _FOREIGN[name]
+    if name.endswith("_timestamp_seconds"):
+        return at - number % 100
+    return 60 if "limit" in name else (number * 7 + at // 600) % 11 / 10
+
+
+@contextmanager
+def prometheus(folder: Path) -> Iterator[str]:
+    config, port = folder / "prometheus.yml", free_port()
+    config.write_text("global: {scrape_interval: 1m}\n")
+    command = [
+        program("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=10y", "--log.level=error",
+        "--query.max-samples=500000000",
+    ]  # fmt: skip
+    server = subprocess.Popen(command)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        eventually("Prometheus is ready", lambda: is_ready(url))
+        while overlapping(folder / "data"):  # blocks of the same time are merged in its first minutes
+            time.sleep(LOOK_AGAIN_SECONDS)
+        yield url
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def overlapping(data: Path) -> bool:
+    spans = sorted((meta["minTime"], meta["maxTime"]) for meta in map(read_json, data.glob("*/meta.json")))
+    return any(later[0] < earlier[1] for earlier, later in pairwise(spans))
+
+
+def read_json(path: Path) -> dict[str, int]:
+    return dict(json.loads(path.read_text()))
+
+
+def is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/-/ready", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def timed(url: str, query: Asked, end: int) -> float:
+    """Return the seconds that the query takes, the better of two: the first may read the blocks from the disk."""
+    return min(ask(url, query, end) for _ in range(2))
+
+
+def ask(url: str, query: Asked, end: int) -> float:
+    if query.span_seconds:
+        begin = end - query.span_seconds
+        step = query.span_seconds / query.points
+        path, parameters = "query_range", {"query": query.expression, "start": begin, "end": end, "step": step}
+    else:
+        path, parameters = "query", {"query": query.expression, "time": end}
+    began = time.perf_counter()
+    with urllib.request.urlopen(f"{url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}", timeout=120) as answer:
+        answer.read()
+    return time.perf_counter() - began
+
+
+def report(times: list[tuple[float, Asked]]) -> None:
+    for seconds, query in times[:15]:
+        print(f"{seconds:7.2f} s  {query.where}")
+    slow = sum(seconds >= SLOWEST_SECONDS for seconds, _ in times)
+    print(f"{len(times)} queries, {slow} of them take {SLOWEST_SECONDS:g} s or longer")
+
+
+if __name__ == "__main__":
+    main()
