@@ -48,6 +48,10 @@ def _windows() -> Iterator[Stored]:
         ),
     }
     selects = {"checks": recording.checks, "violations": recording.violations}
+    on_hosts = {
+        "checks": recording.on_host(catalogue.SLA_CHECKS, RECORDED.window),
+        "violations": recording.on_host(catalogue.SLA_VIOLATIONS, RECORDED.window),
+    }
     for what, (first, second) in counters.items():
         # 2 + 3 a minute; sums of windows that follow each other, at a time that is a multiple of them: one more.
         spans = {"5m": 25, "30m": 7 * 25, "1h": 13 * 25, "2h": 25 * 25, "6h": 73 * 25}
@@ -55,6 +59,11 @@ def _windows() -> Iterator[Stored]:
             name=f"{what} are counted over hosts and stages, across a restart",
             given={first: "0+2x200 0+2x400", second: "0+3x700"},
             then=tuple(("10h", selects[what](RECORDED, span), _LANE_LEVEL, value) for span, value in spans.items()),
+        )
+        yield Stored(
+            name=f"{what} are counted for each host, its stages together",
+            given={first: "0+2x200 0+2x400", _beside(first): "0+4x700"},
+            then=(("10h", on_hosts[what], LANE, 30),),
         )
     yield Stored(
         name="throughput counts tasks that ran to their end, and the time of runs",
@@ -75,6 +84,11 @@ def _windows() -> Iterator[Stored]:
             ("10h", recording.runs(RECORDED, "6h"), _LANE_LEVEL, 73 * 5),
         ),
     )
+
+
+def _beside(selector: str) -> str:
+    """Return another stage of the same lane on the same host."""
+    return selector.replace(f'stage="{STAGE["stage"]}"', 'stage="beside"')
 
 
 def _long() -> Iterator[Stored]:
