@@ -21,7 +21,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from demo import demo  # noqa: E402  # the tests' own demo: what is drawn is what is tested
+from demo import RULES, demo  # noqa: E402  # the tests' own demo: what is drawn is what is tested
+from paropt_exporter.generate import dashboards  # noqa: E402
 from real_servers import Prometheus, get  # noqa: E402
 
 IMAGES = ROOT / "docs/images"
@@ -34,7 +35,6 @@ PAGE = """<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="draw
 """
 # What Grafana would put in, with everything chosen.
 VALUES = {
-    "$__rate_interval": "4s",
     "$__range": f"{SHOWN_SECONDS:.0f}s",
     "$job": ".+",
     "$instance": ".+",
@@ -75,8 +75,8 @@ def ask(folder: Path) -> dict[str, tuple[Path, int]]:
         time.sleep(SHOWN_SECONDS)  # a picture of so long a time takes so long
         now = time.time() // TICK_SECONDS * TICK_SECONDS - TICK_SECONDS / 4  # no tick's label is cut by the edge
         pages = {}
-        for source in sorted((ROOT / "dashboards").glob("*.json")):
-            dashboard = json.loads(source.read_text())
+        for path, text in dashboards.render(RULES).items():
+            dashboard, name = json.loads(text), Path(path).stem
             dashboard["panels"] = [*repeated(server, dashboard["panels"])]
             picture = {
                 "dashboard": dashboard,
@@ -84,9 +84,9 @@ def ask(folder: Path) -> dict[str, tuple[Path, int]]:
                 "range": {"from": now - SHOWN_SECONDS, "to": now, "step": STEP_SECONDS},
                 "width": WIDTH_PIXELS,
             }
-            page = folder / f"{source.stem}.html"
+            page = folder / f"{name}.html"
             page.write_text(PAGE.format(picture=json.dumps(picture).replace("</", "<\\/")))
-            pages[source.stem] = (page, max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in dashboard["panels"]))
+            pages[name] = (page, max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in dashboard["panels"]))
         return pages
 
 

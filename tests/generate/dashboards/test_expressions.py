@@ -17,7 +17,6 @@ from demo import ROOT, RULES, demo
 from paropt_exporter import catalogue
 from paropt_exporter.generate import dashboards
 from paropt_exporter.generate.alerts import files as alerts
-from paropt_exporter.generate.options import Options
 from real_servers import HANG_SECONDS, Prometheus, get
 
 RIGHTLY_EMPTY = ROOT / "dashboards/rightly-empty.txt"
@@ -26,7 +25,6 @@ PARTS = ("bucket", "sum", "count")
 LOOK_BACK_SECONDS, STEP_SECONDS = 60.0, 1.0
 # What Grafana would put in, with everything chosen and a minute shown.
 GRAFANA_VALUES = {
-    "$__rate_interval": "4s",
     "$__range": "60s",
     "$job": ".+",
     "$instance": ".+",
@@ -46,7 +44,7 @@ class Question:
 
 
 def questions() -> Iterator[Question]:
-    for text in dashboards.render(Options()).values():
+    for text in dashboards.render(RULES).values():
         dashboard = json.loads(text)
         for panel in dashboard["panels"]:
             for target in panel.get("targets", ()):
@@ -72,7 +70,7 @@ def of_rules() -> Iterator[Question]:
 
 def variables() -> Iterator[tuple[str, str, str]]:
     """Yield name, selector and label of each variable's query."""
-    for text in dashboards.render(Options()).values():
+    for text in dashboards.render(RULES).values():
         for variable in json.loads(text)["templating"]["list"][1:]:
             found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"])
             assert found
