@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from paropt_exporter import catalogue
 from paropt_exporter.generate.alerts import files
 from paropt_exporter.generate.options import Options
 from real_servers import HANG_SECONDS, Prometheus, eventually, free_port, get, program, serving
@@ -19,7 +20,7 @@ _SOURCE = ROOT / "deploy/demo"
 # Every fourth run breaks a critical limit, every third has a failure: five runs have everything at least once.
 RUNS = 5
 RULES = Options(rate_window="4s")
-_RUNS_ENDED = "sum(paropt_runs_total)"
+_RUNS_ENDED = f"sum({catalogue.RUNS.name})"
 
 
 @contextmanager

@@ -22,6 +22,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from demo import RULES, demo  # noqa: E402  # the tests' own demo: what is drawn is what is tested
+from paropt_exporter import catalogue  # noqa: E402
 from paropt_exporter.generate import dashboards  # noqa: E402
 from real_servers import Prometheus, get  # noqa: E402
 
@@ -92,7 +93,7 @@ def ask(folder: Path) -> dict[str, tuple[Path, int]]:
 
 def repeated(server: Prometheus, panels: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield the panels as Grafana shows them: one that is repeated once for each pool, beside each other."""
-    pools = sorted(server.by("pool", "paropt_pool_size"))
+    pools = sorted(server.by("pool", catalogue.POOL_SIZE.name))
     for panel in panels:
         if "repeat" not in panel:
             yield panel

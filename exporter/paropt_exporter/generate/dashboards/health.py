@@ -8,20 +8,10 @@ from grafanalib.core import Panel
 
 from paropt_exporter import catalogue as names
 from paropt_exporter.generate.dashboards.layout import CHART_HEIGHT, STAT_HEIGHT, Line, Page, Section, Variable
-from paropt_exporter.generate.dashboards.panels import (
-    Column,
-    Query,
-    Scale,
-    bars,
-    hosts,
-    more_is_worse,
-    none_is_good,
-    stat,
-    table,
-    time_series,
-)
-from paropt_exporter.generate.dashboards.panels import Line as Drawn
+from paropt_exporter.generate.dashboards.panels import Dash, Query, bars, stat, time_series
+from paropt_exporter.generate.dashboards.scales import Scale, more_is_worse, none_is_good
 from paropt_exporter.generate.dashboards.scope import Scope
+from paropt_exporter.generate.dashboards.tables import Column, hosts, table
 
 VARIABLES = (Variable(label="project", of=names.BUILD_INFO),)
 _HOST = "{{instance}}"
@@ -85,7 +75,7 @@ def _scrapes(scope: Scope) -> Iterator[Panel]:
     yield time_series(
         "When did exporters answer?",
         "Targets that could be scraped, and (dashed) all there are.",
-        [Query(expr=f"sum({up})", legend="answer"), Query(expr=f"count({up})", legend="targets", line=Drawn.BOUND)],
+        [Query(expr=f"sum({up})", legend="answer"), Query(expr=f"count({up})", legend="targets", dash=Dash.BOUND)],
         Scale(unit="short", decimals=0),
     )
     yield time_series(

@@ -18,26 +18,26 @@ from paropt_exporter.generate.dashboards.layout import (
 )
 from paropt_exporter.generate.dashboards.overview import BROKEN
 from paropt_exporter.generate.dashboards.panels import (
-    Colour,
-    Column,
+    Dash,
     Query,
-    Scale,
-    Step,
     bar_gauge,
     bars,
     heatmap,
-    hosts,
+    stat,
+    state_timeline,
+    time_series,
+)
+from paropt_exporter.generate.dashboards.scales import (
+    Colour,
+    Scale,
+    Step,
     less_is_worse,
     more_is_worse,
     none_is_good,
-    stat,
-    state_timeline,
-    table,
-    time_series,
     yes_or_no,
 )
-from paropt_exporter.generate.dashboards.panels import Line as Drawn
 from paropt_exporter.generate.dashboards.scope import Scope
+from paropt_exporter.generate.dashboards.tables import Column, hosts, table
 
 VARIABLES = (
     Variable(label="project", of=names.STAGE_INFO),
@@ -128,7 +128,7 @@ def _durations(scope: Scope) -> Panel:
             Query(
                 expr=f"max {_BY} ({scope.of(names.SLA_LIMIT)})",
                 legend=f"{_STAGE} limit",
-                line=Drawn.LIMIT,
+                dash=Dash.LIMIT,
                 listed=False,
             ),
         ],

@@ -19,7 +19,8 @@ from grafanalib.core import (
 
 from paropt_exporter import catalogue
 from paropt_exporter.catalogue import Family
-from paropt_exporter.generate.dashboards.panels import DATASOURCE, Colour
+from paropt_exporter.generate.dashboards.panels import DATASOURCE
+from paropt_exporter.generate.dashboards.scales import Colour
 from paropt_exporter.generate.dashboards.scope import GRAFANA_RATE_WINDOW, Scope
 from paropt_exporter.generate.options import Options
 

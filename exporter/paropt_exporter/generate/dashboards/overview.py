@@ -17,25 +17,17 @@ from paropt_exporter.generate.dashboards.layout import (
     Section,
     Variable,
 )
-from paropt_exporter.generate.dashboards.panels import (
+from paropt_exporter.generate.dashboards.panels import Dash, Query, bar_gauge, bars, gauge, stat, time_series
+from paropt_exporter.generate.dashboards.scales import (
     BY_RESULT,
     Colour,
-    Column,
-    Query,
     Scale,
-    bar_gauge,
-    bars,
-    gauge,
-    hosts,
     less_is_worse,
     more_is_worse,
     none_is_good,
-    stat,
-    table,
-    time_series,
 )
-from paropt_exporter.generate.dashboards.panels import Line as Drawn
 from paropt_exporter.generate.dashboards.scope import DASHBOARD_RANGE, Scope
+from paropt_exporter.generate.dashboards.tables import Column, hosts, table
 
 VARIABLES = (
     Variable(label="project", of=names.STAGE_INFO),
@@ -147,7 +139,7 @@ def _runs(scope: Scope) -> Iterator[Panel]:
             Query(
                 expr=f"max by (project, lane) ({scope.of(names.LANE_SLA_LIMIT)})",
                 legend=f"{_LANE} limit",
-                line=Drawn.LIMIT,
+                dash=Dash.LIMIT,
             ),
         ],
         Scale(unit="s"),

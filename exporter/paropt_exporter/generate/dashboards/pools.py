@@ -18,22 +18,10 @@ from paropt_exporter.generate.dashboards.layout import (
     Section,
     Variable,
 )
-from paropt_exporter.generate.dashboards.panels import (
-    BY_RESULT,
-    Colour,
-    Column,
-    Query,
-    Scale,
-    Step,
-    bars,
-    hosts,
-    stat,
-    table,
-    time_series,
-    yes_or_no,
-)
-from paropt_exporter.generate.dashboards.panels import Line as Drawn
+from paropt_exporter.generate.dashboards.panels import Dash, Query, bars, stat, time_series
+from paropt_exporter.generate.dashboards.scales import BY_RESULT, Colour, Scale, Step, yes_or_no
 from paropt_exporter.generate.dashboards.scope import Scope
+from paropt_exporter.generate.dashboards.tables import Column, hosts, table
 
 VARIABLES = (
     Variable(label="project", of=names.POOL_SIZE),
@@ -143,8 +131,8 @@ def _tasks(scope: Scope) -> Iterator[Panel]:
 
 
 def _size(scope: Scope) -> Panel:
-    def drawn(family: Family, what: str, line: Drawn | None = None, **labels: str) -> Query:
-        return Query(expr=f"sum({scope.of(family, **labels)})", legend=what, line=line)
+    def drawn(family: Family, what: str, dash: Dash | None = None, **labels: str) -> Query:
+        return Query(expr=f"sum({scope.of(family, **labels)})", legend=what, dash=dash)
 
     return time_series(
         "Does the size of $pool follow its work?",
@@ -156,11 +144,11 @@ def _size(scope: Scope) -> Panel:
             drawn(names.POOL_WORKERS, "busy", state="busy"),
             drawn(names.POOL_SIZE, "live"),
             drawn(names.POOL_SIZE_TARGET, "target"),
-            drawn(names.CONTROL_RECOMMENDED, "recommended", Drawn.BOUND),
-            drawn(names.CONTROL_FLOOR, "floor", Drawn.WARNING),
-            drawn(names.CONTROL_CEILING, "ceiling", Drawn.WARNING),
-            drawn(names.POOL_SIZE_MIN, "minimum", Drawn.LIMIT),
-            drawn(names.POOL_SIZE_MAX, "maximum", Drawn.LIMIT),
+            drawn(names.CONTROL_RECOMMENDED, "recommended", Dash.BOUND),
+            drawn(names.CONTROL_FLOOR, "floor", Dash.WARNING),
+            drawn(names.CONTROL_CEILING, "ceiling", Dash.WARNING),
+            drawn(names.POOL_SIZE_MIN, "minimum", Dash.LIMIT),
+            drawn(names.POOL_SIZE_MAX, "maximum", Dash.LIMIT),
         ],
         Scale(unit="short", decimals=0),
         repeat="pool",
@@ -214,7 +202,7 @@ def _foretold(scope: Scope) -> Iterator[Panel]:
         "its limit changed.",
         [
             Query(expr=f"{end} - {deadline} + {limit}", legend="{{lane}} {{stage}}"),
-            Query(expr=f"{limit} and {deadline}", legend="{{lane}} {{stage}} limit", line=Drawn.LIMIT, listed=False),
+            Query(expr=f"{limit} and {deadline}", legend="{{lane}} {{stage}} limit", dash=Dash.LIMIT, listed=False),
         ],
         Scale(unit="s"),
     )
@@ -244,7 +232,7 @@ def _machine(scope: Scope) -> Iterator[Panel]:
         "CPU seconds a second of each pool's tasks; dashed: the cores there are. At the line more workers don't help.",
         [
             Query(expr=cpu, legend=_POOL),
-            Query(expr=f"sum({scope.of(names.HOST_CPUS)})", legend="cores", line=Drawn.LIMIT),
+            Query(expr=f"sum({scope.of(names.HOST_CPUS)})", legend="cores", dash=Dash.LIMIT),
         ],
         Scale(unit="short"),
     )
@@ -261,7 +249,7 @@ def _machine(scope: Scope) -> Iterator[Panel]:
         "kernel kills tasks.",
         [
             Query(expr=f"min({scope.of(names.HOST_MEMORY)})", legend="available"),
-            Query(expr=f"min({scope.of(names.HOST_MEMORY_LIMIT)})", legend="limit", line=Drawn.LIMIT),
+            Query(expr=f"min({scope.of(names.HOST_MEMORY_LIMIT)})", legend="limit", dash=Dash.LIMIT),
         ],
         Scale(unit="bytes"),
     )

@@ -1,0 +1,97 @@
+"""What a panel's numbers mean: units, the few colours and what each says, words for values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Colour(StrEnum):
+    """The few colours, each with one meaning."""
+
+    GOOD = "green"
+    WATCH = "orange"
+    BAD = "red"
+    PLAIN = "blue"
+    BOUND = "text"
+    IDLE = "transparent"
+
+
+BY_RESULT = {
+    "success": Colour.GOOD,
+    "failure": Colour.BAD,
+    "error": Colour.BAD,
+    "timeout": Colour.WATCH,
+    "cancellation": Colour.BOUND,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """From this value on a panel has this colour."""
+
+    value: float
+    colour: Colour
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """What a panel's numbers mean: Grafana's unit, its colours, the words for values, the ends of its axis."""
+
+    unit: str
+    below: Colour = Colour.PLAIN
+    steps: tuple[Step, ...] = ()
+    words: tuple[tuple[str, str, Colour], ...] = ()  # value, word, colour
+    minimum: float | None = 0
+    maximum: float | None = None
+    decimals: int | None = None
+
+    def thresholds(self) -> list[dict[str, object]]:
+        steps: list[tuple[Colour, float | None]] = [(self.below, None)]
+        steps += [(step.colour, step.value) for step in self.steps]
+        return [{"color": colour, "value": value} for colour, value in steps]
+
+    def mappings(self) -> list[dict[str, object]]:
+        if not self.words:
+            return []
+        options = {
+            value: {"color": colour, "index": index, "text": word}
+            for index, (value, word, colour) in enumerate(self.words)
+        }
+        return [{"type": "value", "options": options}]
+
+    def defaults(self) -> dict[str, object]:
+        return {
+            "color": {"mode": "thresholds"},
+            "decimals": self.decimals,
+            "mappings": self.mappings(),
+            "max": self.maximum,
+            "min": self.minimum,
+            "thresholds": {"mode": "absolute", "steps": self.thresholds()},
+            "unit": self.unit,
+        }
+
+
+def more_is_worse(
+    unit: str, *, watch: float, bad: float, maximum: float | None = None, decimals: int | None = None
+) -> Scale:
+    """Return a scale that is good below `watch` and bad from `bad` on."""
+    steps = (Step(value=watch, colour=Colour.WATCH), Step(value=bad, colour=Colour.BAD))
+    return Scale(unit=unit, below=Colour.GOOD, steps=steps, maximum=maximum, decimals=decimals)
+
+
+def less_is_worse(unit: str, *, good: float, watch: float, maximum: float | None = None) -> Scale:
+    """Return a scale that is bad below `watch` and good from `good` on."""
+    steps = (Step(value=watch, colour=Colour.WATCH), Step(value=good, colour=Colour.GOOD))
+    return Scale(unit=unit, below=Colour.BAD, steps=steps, maximum=maximum)
+
+
+def none_is_good(unit: str = "short") -> Scale:
+    """Return a scale for counts of what should not be there."""
+    return Scale(unit=unit, below=Colour.GOOD, steps=(Step(value=1, colour=Colour.BAD),), decimals=0)
+
+
+def yes_or_no(yes: str, no: str, *, yes_is_good: bool) -> Scale:
+    """Return a scale for a 0/1 value."""
+    good, bad = ((yes, "1"), (no, "0")) if yes_is_good else ((no, "0"), (yes, "1"))
+    return Scale(unit="short", words=((good[1], good[0], Colour.GOOD), (bad[1], bad[0], Colour.BAD)))
