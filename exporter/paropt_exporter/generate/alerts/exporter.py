@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from paropt_exporter import catalogue
 from paropt_exporter.generate.alerts import questions
-from paropt_exporter.generate.alerts.rules import Alert, Board, Condition, Level, Query
+from paropt_exporter.generate.alerts.rules import OF_POOL, Alert, Board, Condition, Level, Query
 from paropt_exporter.generate.alerts.series import WITHOUT_REPLICA, Series
 from paropt_exporter.generate.options import Options
 
-_POOL = ("job", "instance", "project", "pool")
 _REMEMBERED = "1d"  # how long an exporter that was there is expected to be there
 
 
@@ -28,7 +27,7 @@ def _blind(series: Series) -> Alert:
             "had no query result that it may believe for 5 minutes. The pool keeps its size."
         ),
         board=Board.POOLS,
-        link=_POOL,
+        link=OF_POOL,
         meaning=(
             "With `feedback.source: prometheus` only query results move the pool. The last ones failed, were empty, "
             "stale, partial or not its own, so it holds, and goes up only to save an SLA."
@@ -69,7 +68,7 @@ def _flapping(series: Series) -> Alert:
             "direction so often within an hour that it goes down no more until the hour is over."
         ),
         board=Board.POOLS,
-        link=_POOL,
+        link=OF_POOL,
         meaning="The pool has used up the direction changes that it may make in an hour: down-moves wait.",
         impact="Workers that are not needed stay for a while. Starting and ending them costs time with processes.",
         diagnosis=(

@@ -7,28 +7,26 @@ from typing import Any
 
 import yaml
 
-from paropt_exporter.generate.alerts import exporter, lanes, pools, recording, sla
+from paropt_exporter.generate.alerts import budget, exporter, lanes, pools, recording, sla, stages
 from paropt_exporter.generate.alerts.rules import Alert, Condition, Group, Recording, Rule, group_of
 from paropt_exporter.generate.options import Format, Options
 
 RECORDING_FILE, ALERTS_FILE = "paropt-recording.yml", "paropt-alerts.yml"
 _HEADER = "# Made by `paropt-exporter generate alerts`; a change here is lost with the next one.\n"
+_MODULES = {
+    "sla": sla, "budget": budget, "stages": stages, "lanes": lanes, "pools": pools, "exporter": exporter,
+}  # fmt: skip
 _WIDE = 10_000  # PyYAML folds long lines; descriptions are easier to read and to search in one
 
 
 def groups(options: Options) -> tuple[Group, ...]:
     """Return the groups of alerts."""
-    return (
-        group_of("paropt-sla", sla.alerts(options)),
-        group_of("paropt-lanes", lanes.alerts(options)),
-        group_of("paropt-pools", pools.alerts(options)),
-        group_of("paropt-exporter", exporter.alerts(options)),
-    )
+    return tuple(group_of(f"paropt-{name}", module.alerts(options)) for name, module in _MODULES.items())
 
 
 def alerts(options: Options) -> tuple[Alert, ...]:
     """Return every alert, in the order of the runbook."""
-    return tuple(alert for module in (sla, lanes, pools, exporter) for alert in module.alerts(options))
+    return tuple(alert for module in _MODULES.values() for alert in module.alerts(options))
 
 
 def render(options: Options) -> dict[str, str]:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from paropt_exporter import catalogue
 from paropt_exporter.generate.alerts import questions, recording
-from paropt_exporter.generate.alerts.rules import Alert, Board, Condition, Level, Query
-from paropt_exporter.generate.alerts.series import Series
+from paropt_exporter.generate.alerts.rules import OF_LANE, OF_POOL, Alert, Board, Condition, Level, Query
+from paropt_exporter.generate.alerts.series import SETTLED, Series, held_up
 from paropt_exporter.generate.options import Options
 from paropt_exporter.promql import Without
 
-_POOL = ("job", "instance", "project", "pool")
-_LANE = ("job", "instance", "project", "lane")
-_SETTLED = "15m"
 # The tuning guide's limits; engine.bottlenecks judges single runs by the same.
 _UNDER_USED_RATIO, _SATURATED_RATIO = "0.5", "0.9"
 _MEMORY_RATIO = "0.1"  # one more worker's usual share of a machine with ten
@@ -44,7 +41,7 @@ def _under_used(series: Series) -> Alert:
                     f"unless on (job, instance, project)\n{series.held(catalogue.RUN_IN_PROGRESS)} == 0"
                 ),
                 level=Level.INFO,
-                hold=_SETTLED,
+                hold=SETTLED,
             ),
         ),
         summary="A pool's workers are idle more than half of their time.",
@@ -53,7 +50,7 @@ def _under_used(series: Series) -> Alert:
             "been used for {{ $value | humanizePercentage }} of their time, for 15 minutes."
         ),
         board=Board.POOLS,
-        link=_POOL,
+        link=OF_POOL,
         meaning=(
             "Busy time over worker time is under 50 %, while a lane runs, or in a program whose pools stand alone, and "
             "the pool has more than one worker."
@@ -87,7 +84,7 @@ def _saturated(series: Series) -> Alert:
                     f"and\nmin_over_time({series.now(catalogue.POOL_QUEUE_DEPTH)}[{series.window}]) > 0"
                 ),
                 level=Level.INFO,
-                hold=_SETTLED,
+                hold=SETTLED,
             ),
         ),
         summary="A pool is busy all the time, and tasks wait for it.",
@@ -96,7 +93,7 @@ def _saturated(series: Series) -> Alert:
             "been used for {{ $value | humanizePercentage }} of their time while tasks waited, for 15 minutes."
         ),
         board=Board.POOLS,
-        link=_POOL,
+        link=OF_POOL,
         meaning="Over 90 % of the worker time is used and at no moment was the queue empty.",
         impact="Tasks wait longer than they would have to; in a long batch that is as it should be.",
         diagnosis=(
@@ -117,14 +114,14 @@ def _saturated(series: Series) -> Alert:
 def _under_used_lane(series: Series) -> Alert:
     return Alert(
         name="ParoptLaneUnderUsed",
-        conditions=(_held_up(series, "under_used"),),
+        conditions=(held_up(series, catalogue.LANE_BOTTLENECK, "under_used", Level.INFO),),
         summary="A lane's workers were idle for more than half of its last run.",
         description=(
             "In the last run of lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} the "
             "workers were busy for less than 50 % of their time."
         ),
         board=Board.POOLS,
-        link=_LANE,
+        link=OF_LANE,
         meaning="Over the whole of its last run, however short, the lane's workers were busy under half of their time.",
         impact="The lane has workers that it can't use: it would take as long with fewer.",
         diagnosis=(
@@ -141,14 +138,14 @@ def _under_used_lane(series: Series) -> Alert:
 def _saturated_lane(series: Series) -> Alert:
     return Alert(
         name="ParoptLaneSaturated",
-        conditions=(_held_up(series, "saturated"),),
+        conditions=(held_up(series, catalogue.LANE_BOTTLENECK, "saturated", Level.INFO),),
         summary="A lane's workers were busy for the whole of its last run, and tasks waited.",
         description=(
             "In the last run of lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} the "
             "workers were busy for more than 90 % of their time, while tasks waited."
         ),
         board=Board.POOLS,
-        link=_LANE,
+        link=OF_LANE,
         meaning="Over the whole of its last run the lane's workers were busy over 90 % of their time, with a queue.",
         impact="The lane is as fast as its workers: with more of them, or more cores, it would end sooner.",
         diagnosis=(
@@ -171,7 +168,7 @@ def _at_maximum(series: Series) -> Alert:
                     f"and\nmin_over_time({series.now(catalogue.POOL_QUEUE_DEPTH)}[{series.window}]) > 0"
                 ),
                 level=Level.WARNING,
-                hold=_SETTLED,
+                hold=SETTLED,
             ),
         ),
         summary="A pool has all the workers that it may have, and tasks still wait.",
@@ -180,7 +177,7 @@ def _at_maximum(series: Series) -> Alert:
             "of {{ $value }} workers for 15 minutes while tasks waited."
         ),
         board=Board.POOLS,
-        link=_POOL,
+        link=OF_POOL,
         meaning="The controller would be allowed to give more workers only by a higher `max` in the config.",
         impact="Work takes longer than the machine would need for it; limits may break.",
         diagnosis=(
@@ -247,7 +244,7 @@ def _dying(series: Series) -> Alert:
             "on {{ $labels.instance }} ended unasked in the last 15 minutes."
         ),
         board=Board.POOLS,
-        link=_POOL,
+        link=OF_POOL,
         meaning=(
             "Three or more worker processes ended in 15 minutes although nobody stopped them: killed by a signal, by "
             "`os._exit`, or before they were ready. Each is replaced; the task that it ran has failed."
@@ -267,7 +264,3 @@ def _dying(series: Series) -> Alert:
             "`exit`: something calls `os._exit`. `initializer`: the pool's initializer raises; the log says what.",
         ),
     )
-
-
-def _held_up(series: Series, kind: str) -> Condition:
-    return Condition(expr=f"{series.held(catalogue.LANE_BOTTLENECK, kind=kind)} == 1", level=Level.INFO, hold=_SETTLED)

@@ -24,6 +24,12 @@ class Board(StrEnum):
     EXPORTER = "paropt-exporter"
 
 
+# The labels that tell a stage, a lane or a pool of one exporter from any other.
+OF_STAGE = ("job", "instance", "project", "lane", "stage")
+OF_LANE = ("job", "instance", "project", "lane")
+OF_POOL = ("job", "instance", "project", "pool")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
     """A query whose result is stored under a name of the form `level:metric:operations`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paropt_exporter.catalogue import Family
+from paropt_exporter.generate.alerts.rules import Condition, Level
 from paropt_exporter.generate.options import Options
 from paropt_exporter.promql import Match, Without, selector
 
@@ -14,6 +15,7 @@ WITHOUT_REPLICA = f"without ({', '.join(REPLICA_LABELS)})"
 # As long as a restart of the exporter may take before its last values count as gone; Prometheus' own look-back.
 BRIDGE = "5m"
 DEFAULT_WINDOW = "5m"
+SETTLED = "15m"  # what has been so for this long is no one odd run or moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +52,8 @@ class Series:
             matcher for label, matcher in self.options.matchers if per_replica or label not in REPLICA_LABELS
         )
         return f"{name}{{{kept}}}" if kept else name
+
+
+def held_up(series: Series, family: Family, kind: str, level: Level) -> Condition:
+    """Fire while the last runs were held up in one of the ways that the exporter finds."""
+    return Condition(expr=f"{series.held(family, kind=kind)} == 1", level=level, hold=SETTLED)

@@ -1,29 +1,14 @@
-"""Alerts on limits: broken, near, expected to break, and the budget of broken ones."""
+"""Alerts on limits: broken, near, expected to break."""
 
 from __future__ import annotations
 
 from paropt_exporter import catalogue
 from paropt_exporter.catalogue import Family
-from paropt_exporter.config.units import duration_seconds
 from paropt_exporter.generate.alerts import questions, recording
-from paropt_exporter.generate.alerts.rules import Alert, Board, Condition, Level, Query
-from paropt_exporter.generate.alerts.series import WITHOUT_REPLICA, Series
+from paropt_exporter.generate.alerts.rules import OF_LANE, OF_STAGE, Alert, Board, Condition, Level, Query
+from paropt_exporter.generate.alerts.series import Series
 from paropt_exporter.generate.options import Options
 from paropt_exporter.records import Severity
-
-_STAGE = ("job", "instance", "project", "lane", "stage")
-_LANE = ("job", "instance", "project", "lane")
-# The pairs of the multiwindow, multi-burn-rate alerts in Google's SRE workbook, chapter 5: rate, long span, short span.
-# 14.4 over an hour eats 2 % of 30 days' budget, 6 over six hours 5 %, 3 over a day and 1 over three days 10 %.
-_PAIRS = (
-    ("14.4", "1h", "5m", Level.CRITICAL),
-    ("6", "6h", "30m", Level.CRITICAL),
-    ("3", "1d", "2h", Level.WARNING),
-    ("1", "3d", "6h", Level.WARNING),
-)
-# With fewer checks in the long span one broken limit alone would be over the rate: they are counted over 30 days.
-_ENOUGH_CHECKS = 100
-_LONGEST_PAIR = "3d"
 
 
 def alerts(options: Options) -> tuple[Alert, ...]:
@@ -36,8 +21,6 @@ def alerts(options: Options) -> tuple[Alert, ...]:
         _critical_lane_violation(series),
         _near(series),
         _predicted(series),
-        _burn(series),
-        _spent(series),
     )
 
 
@@ -52,7 +35,7 @@ def _violation(series: Series) -> Alert:
             "run. This resolves with the next run that keeps the limit."
         ),
         board=Board.LANE,
-        link=_STAGE,
+        link=OF_STAGE,
         meaning=(
             "The stage ran longer than `sla.max` in its last run, or is running longer right now. The limit is not "
             "critical: the lane went on."
@@ -92,7 +75,7 @@ def _critical_violation(series: Series) -> Alert:
             "was stopped. This resolves with the next run that keeps the limit."
         ),
         board=Board.LANE,
-        link=_STAGE,
+        link=OF_STAGE,
         meaning=(
             "The stage reached its limit, and the limit is `critical: true`. What ran was ended, what had not started "
             "was skipped, and the run counts as a failure (exit code 4)."
@@ -128,7 +111,7 @@ def _lane_violation(series: Series) -> Alert:
             "that keeps the limit."
         ),
         board=Board.LANE,
-        link=_LANE,
+        link=OF_LANE,
         meaning="The run as a whole was longer than the lane's `total`, though each stage may have kept its own limit.",
         impact="Everything that waits for the whole lane (a merge, a release) waits longer than was promised.",
         diagnosis=(
@@ -158,7 +141,7 @@ def _critical_lane_violation(series: Series) -> Alert:
             "keeps the limit."
         ),
         board=Board.LANE,
-        link=_LANE,
+        link=OF_LANE,
         meaning="The lane's `total` is `critical: true` and was reached: what still ran was ended, the rest skipped.",
         impact="The lane gives no result since its last good run.",
         diagnosis=(
@@ -193,7 +176,7 @@ def _near(series: Series) -> Alert:
             "not broken its limit yet."
         ),
         board=Board.LANE,
-        link=_STAGE,
+        link=OF_STAGE,
         meaning="The stage still runs, has passed `sla.warn_at` of its limit (80 % by default), and not yet the limit.",
         impact="None yet. If the limit is critical, the lane is stopped when the stage reaches it.",
         diagnosis=(
@@ -230,7 +213,7 @@ def _predicted(series: Series) -> Alert:
             "{{ $labels.instance }} is expected to break its limit, by its progress and its past runs."
         ),
         board=Board.LANE,
-        link=_STAGE,
+        link=OF_STAGE,
         meaning=(
             "From past durations and the progress of this run the stage's end is expected after its deadline. The "
             "controller has given it the workers that it can already."
@@ -254,127 +237,9 @@ def _predicted(series: Series) -> Alert:
     )
 
 
-def _burn(series: Series) -> Alert:
-    return Alert(
-        name="ParoptSlaErrorBudgetBurn",
-        conditions=tuple(_pair(series, *pair) for pair in _PAIRS),
-        summary="A lane breaks its SLAs so often that its error budget will not last.",
-        description=(
-            "In lane {{ $labels.lane }} (project {{ $labels.project }}) {{ $value | humanizePercentage }} of the stage "
-            f"checks of the last {{{{ $labels.long }}}} broke their limit, and it goes on. The target is "
-            f"{series.options.sla_target:.6g} within their limits."
-        ),
-        board=Board.OVERVIEW,
-        link=("job", "project", "lane"),
-        meaning=(
-            "Over the long span and still over the short one, limits are broken several times as often as the target "
-            "allows. `long` and `short` name the spans; the shorter they are, the faster the budget of 30 days goes: "
-            "1h would spend it in two days, 6h in five, 1d in ten, 3d in thirty."
-        ),
-        impact="If it goes on, the lane misses its target for the month, whatever happens later.",
-        diagnosis=(
-            Query(
-                question="Which stages broke their limits today?",
-                expr=(f"topk(10, sum by (project, lane, stage) ({series.increase(catalogue.SLA_VIOLATIONS, '1d')}))"),
-            ),
-            Query(
-                question="Which hosts did it happen on?",
-                expr=f"topk(10, sum by (instance) ({series.increase(catalogue.SLA_VIOLATIONS, '1d')}))",
-            ),
-            Query(
-                question="How much of the 30 days' budget is left (1: all of it; below 0: overspent)?",
-                expr=(
-                    f"1 - {recording.violations(series, recording.BUDGET_PERIOD)}"
-                    f" / ({recording.checks(series, recording.BUDGET_PERIOD)} * {_budget(series)})"
-                ),
-            ),
-        ),
-        mitigation=(
-            "One stage: as for [ParoptSlaViolation](#paroptslaviolation).",
-            "One host: look at its load, its memory and its disk; take it out until it keeps up.",
-            "Everywhere since a change: take the change back first, look for the reason after.",
-        ),
-    )
-
-
-def _spent(series: Series) -> Alert:
-    month, recent = recording.BUDGET_PERIOD, _LONGEST_PAIR
-    broken, checked = recording.violations(series, month), recording.checks(series, month)
-    return Alert(
-        name="ParoptSlaErrorBudgetSpent",
-        conditions=(
-            Condition(
-                expr=(
-                    f"{broken} / {checked} > {_budget(series)}\n"
-                    f"and\n{broken} > 1.5\n"
-                    f"and\n{recording.violations(series, recent)} > 0\n"
-                    f"and\n{recording.checks(series, recent)} < {_ENOUGH_CHECKS}"
-                ),
-                level=Level.WARNING,
-                hold="10m",
-            ),
-        ),
-        summary="A lane that runs seldom has broken its SLAs more often than its error budget allows.",
-        description=(
-            "In lane {{ $labels.lane }} (project {{ $labels.project }}) {{ $value | humanizePercentage }} of the stage "
-            f"checks of the last {month} broke their limit. The target is {series.options.sla_target:.6g} within "
-            "their limits. This resolves after three days without another one."
-        ),
-        board=Board.OVERVIEW,
-        link=("job", "project", "lane"),
-        meaning=(
-            f"The lane has under {_ENOUGH_CHECKS} checks in {recent}, too few for a burn rate, so its broken limits "
-            f"are counted over {month}: at least two, more than the target allows, the latest within {recent}."
-        ),
-        impact="The lane misses its target for the month.",
-        diagnosis=(
-            Query(question="How many limits were broken in 30 days?", expr=f"topk(10, {broken})"),
-            Query(question="Out of how many checks?", expr=f"topk(10, {checked})"),
-            Query(
-                question="Which stages broke theirs in the last days?",
-                expr=(f"topk(10, sum by (project, lane, stage) ({series.increase(catalogue.SLA_VIOLATIONS, recent)}))"),
-            ),
-        ),
-        mitigation=(
-            "As for [ParoptSlaErrorBudgetBurn](#paroptslaerrorbudgetburn); with few runs one cause is likely.",
-        ),
-    )
-
-
 def _broken(series: Series, limit: Family, breached: Family, severity: Severity) -> Condition:
     """Fire while the flag is up; its value is the limit, in seconds."""
     return Condition(
         expr=(f"{series.held(limit)}\nand ignoring (severity)\n{series.held(breached, severity=severity.value)} == 1"),
         level=Level.CRITICAL if severity is Severity.CRITICAL else Level.WARNING,
     )
-
-
-def _pair(series: Series, rate: str, long: str, short: str, level: Level) -> Condition:
-    """Fire while both spans burn faster than the rate; in the long one enough was checked to tell.
-
-    A lane that starts less than twice in the short span would be judged by single runs there: it is left to the pairs
-    with longer spans. `keep` bridges short spans in which nothing was checked.
-    """
-    if recording.longer(series.window, short):
-        short = series.window
-
-    def burns(span: str) -> str:
-        ratio = f"{recording.violations(series, span)} / {recording.checks(series, span)}"
-        return f"{ratio} > {rate} * {_budget(series)}"
-
-    intervals = f"max {WITHOUT_REPLICA} ({series.now(catalogue.RUN_INTERVAL)})"
-    return Condition(
-        expr=(
-            f"(\n  {burns(long)}\nand\n  {burns(short)}\nand\n"
-            f"  {recording.checks(series, long)} >= {_ENOUGH_CHECKS}\n)\n"
-            f"unless\n{intervals} * 2 > {duration_seconds(short):g}"
-        ),
-        level=level,
-        keep=short,
-        labels=(("long", long), ("short", short)),
-    )
-
-
-def _budget(series: Series) -> str:
-    """Return the share of checks that may break their limit."""
-    return f"{1.0 - series.options.sla_target:.6g}"
