@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import selectors
 import socket
@@ -16,6 +15,7 @@ from threading import Thread
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.exposition import address, http
 from paropt_exporter.exposition.connection import Connection, Phase, PlainText
+from paropt_exporter.exposition.entrance import Entrance
 from paropt_exporter.exposition.http import Answer, BadRequest, Request
 from paropt_exporter.exposition.passwords import Passwords, credentials
 from paropt_exporter.exposition.protection import Open, Protected
@@ -28,14 +28,11 @@ MAX_REQUESTS = 40  # exporter-toolkit's default
 CONNECTION_SECONDS = 30.0  # from accept to close; Prometheus' own default time-out is 10 s
 MAX_CONNECTIONS = 256  # a quarter of the usual limit of 1,024 descriptors: the work needs the rest
 _CLOSE_SECONDS = 2.0  # an answer on its way gets this long when the server closes
-_REST_SECONDS = 1.0  # before accepting again when the process is out of descriptors
-_ACCEPT_AT_ONCE = 64
 _LOCAL = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # nosec B104: where a person opens what listens everywhere
 _BUSY = Answer.text(HTTPStatus.SERVICE_UNAVAILABLE, "too many scrapes at once", ("Retry-After", "1"))
 _CHALLENGE = 'Basic realm="paropt-exporter", charset="UTF-8"'
 _UNAUTHORIZED = Answer.text(HTTPStatus.UNAUTHORIZED, "Unauthorized", ("WWW-Authenticate", _CHALLENGE))
 _NO_TLS = Answer.text(HTTPStatus.BAD_REQUEST, "this is HTTPS; plain HTTP is not spoken here")
-_OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 def serve(
@@ -100,7 +97,7 @@ class Server:
         clock: Clock,
     ) -> None:
         self.addresses = tuple(address.text(listener) for listener in listeners)
-        self._listeners, self._site, self._protected, self._clock = tuple(listeners), site, protected, clock
+        self._site, self._protected, self._clock = site, protected, clock
         self._scheme = "https" if protected.current().secure else "http"
         self._max_requests, self._max_connections = max_requests, max_connections
         self._connection_seconds = connection_seconds
@@ -109,7 +106,6 @@ class Server:
         self._waiting = 0  # scrapes that wait for their page
         self._comparing = 0  # requests that wait for their password to be compared
         self._selector = selectors.DefaultSelector()
-        self._accept_after_seconds: float | None = None
         # Appended to by the other threads, which then write to _waker; deque needs no lock for that.
         self._posted: deque[Callable[[], None]] = deque()
         self._closing = False
@@ -117,7 +113,7 @@ class Server:
         for end in (self._wakeup, self._waker):
             end.setblocking(False)
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._take_posted)
-        self._listen()
+        self._entrance = Entrance(listeners, self._selector, self._take, clock)
         self._passwords = Passwords()
         self._renderer = Renderer(page, self._deliver)
         self._thread = Thread(target=self._run, name="paropt-web", daemon=True)
@@ -162,7 +158,7 @@ class Server:
             self._expire(now_seconds)
             if self._closing and closing_at_seconds is None:
                 closing_at_seconds = now_seconds + _CLOSE_SECONDS
-                self._stop_listening()
+                self._entrance.shut()
         self._end()
 
     def _answering(self) -> bool:
@@ -170,58 +166,34 @@ class Server:
 
     def _timeout_seconds(self, closing_at_seconds: float | None) -> float | None:
         moments = [connection.deadline_seconds for connection in self._connections]
-        moments += [moment for moment in (closing_at_seconds, self._accept_after_seconds) if moment is not None]
+        moments += [moment for moment in (closing_at_seconds, self._entrance.opens_at_seconds) if moment is not None]
         return max(0.0, min(moments) - self._clock.monotonic()) if moments else None
 
     def _expire(self, now_seconds: float) -> None:
         for connection in [each for each in self._connections if each.deadline_seconds <= now_seconds]:
             self._drop(connection)
-        if self._accept_after_seconds is not None and self._accept_after_seconds <= now_seconds and not self._closing:
-            self._accept_after_seconds = None
-            self._listen()
+        self._entrance.reopen(now_seconds)
 
     def _end(self) -> None:
         for connection in tuple(self._connections):
             self._drop(connection)
-        for listener in self._listeners:
-            listener.close()
+        self._entrance.close()
         self._selector.close()
         self._wakeup.close()
         self._waker.close()
 
-    def _listen(self) -> None:
-        for listener in self._listeners:
-            self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
-
-    def _stop_listening(self) -> None:
-        for listener in self._listeners:
-            if listener in self._selector.get_map():
-                self._selector.unregister(listener)
-
-    def _accept(self, listener: socket.socket) -> None:
-        # A few at a time: those accepted before get their turn to speak before newer ones can push them out.
-        for _ in range(_ACCEPT_AT_ONCE):
-            try:
-                accepted, _ = listener.accept()
-            except OSError as error:
-                if error.errno in _OUT_OF:
-                    self._rest(error)
-                return  # nobody is waiting any more, or the client has left again
-            if not self._make_room():
-                accepted.close()
-                continue
-            deadline_seconds = self._clock.monotonic() + self._connection_seconds
-            protection = self._protected.current()
-            connection = Connection(accepted, deadline_seconds=deadline_seconds, protection=protection)
-            self._connections[connection] = None
-            self._watch(connection)
-            self._serve(connection)
-
-    def _rest(self, error: OSError) -> None:
-        """Stop accepting for a moment: a waiting client would otherwise wake this thread in a busy loop."""
-        log.warning("no descriptor left for a scrape", extra={"err": error.strerror, "retry_seconds": _REST_SECONDS})
-        self._stop_listening()
-        self._accept_after_seconds = self._clock.monotonic() + _REST_SECONDS
+    def _take(self, accepted: socket.socket) -> None:
+        if not self._make_room():
+            accepted.close()
+            return
+        connection = Connection(
+            accepted,
+            deadline_seconds=self._clock.monotonic() + self._connection_seconds,
+            protection=self._protected.current(),
+        )
+        self._connections[connection] = None
+        self._watch(connection)
+        self._serve(connection)
 
     def _make_room(self) -> bool:
         if len(self._connections) < self._max_connections:

@@ -1,0 +1,78 @@
+"""Take clients in at the listening sockets, and rest a moment when the process has no descriptor left for one."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import selectors
+import socket
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from paropt_exporter.clock import Clock
+
+log = logging.getLogger(__name__)
+
+_REST_SECONDS = 1.0  # before accepting again when the process is out of descriptors
+_AT_ONCE = 64
+_OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Entrance:
+    """The listening sockets in a selector; `take` gets each accepted one.
+
+        open <--reopen after a rest-- resting <--no descriptor left-- open --shut--> shut for good
+
+    Not thread-safe: the thread that selects alone calls it, and is called by it.
+    """
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        selector: selectors.BaseSelector,
+        take: Callable[[socket.socket], None],
+        clock: Clock,
+    ) -> None:
+        self._listeners = tuple(listeners)
+        self._selector, self._take, self._clock = selector, take, clock
+        self.opens_at_seconds: float | None = None  # the end of a rest
+        self._open()
+
+    def reopen(self, now_seconds: float) -> None:
+        """Listen again if a rest is over."""
+        if self.opens_at_seconds is not None and self.opens_at_seconds <= now_seconds:
+            self.opens_at_seconds = None
+            self._open()
+
+    def shut(self) -> None:
+        """Take nobody in any more; who waits is refused once the sockets are closed."""
+        self.opens_at_seconds = None
+        for listener in self._listeners:
+            if listener in self._selector.get_map():
+                self._selector.unregister(listener)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for listener in self._listeners:
+            listener.close()
+
+    def _open(self) -> None:
+        for listener in self._listeners:
+            self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
+
+    def _accept(self, listener: socket.socket) -> None:
+        # A few at a time: those accepted before get their turn to speak before newer ones can push them out.
+        for _ in range(_AT_ONCE):
+            try:
+                accepted, _ = listener.accept()
+            except OSError as error:
+                if error.errno in _OUT_OF:
+                    self._rest(error)
+                return  # nobody is waiting any more, or the client has left again
+            self._take(accepted)
+
+    def _rest(self, error: OSError) -> None:
+        """Stop accepting for a moment: a waiting client would otherwise wake this thread in a busy loop."""
+        log.warning("no descriptor left for a scrape", extra={"err": error.strerror, "retry_seconds": _REST_SECONDS})
+        self.shut()
+        self.opens_at_seconds = self._clock.monotonic() + _REST_SECONDS
