@@ -13,6 +13,7 @@ from typing import Any
 
 from paropt_exporter.pool.worker import family, measure, payload, wire
 from paropt_exporter.pool.worker.arena import Arena
+from paropt_exporter.pool.worker.orphans import Orphans
 from paropt_exporter.pool.worker.pieces import Pieces
 
 # Where the nursery puts a worker's ends: socket to its pool, claims, pipe for results of a batch, shared memory, and
@@ -55,12 +56,15 @@ class _Worker:
         self._children_seconds = measure.children_cpu_seconds()
         self._orphans_seconds = 0.0
         self._loading_seconds = 0.0
+        self._orphans = Orphans()
         self._is_copy = False
         os.register_at_fork(after_in_child=self._become_copy)
 
     def serve(self) -> None:
         while (frame := self._receive()) is not None:
             (_, kind), body = frame
+            if monotonic() >= self._orphans.due_seconds:
+                self._reap()
             if kind == wire.TASK:
                 self._run_one(memoryview(body))
             elif kind == wire.BATCH:
@@ -193,6 +197,11 @@ class _Worker:
         """Return the CPU that loading functions took since the last call: importing a module is no task's work."""
         seconds, self._loading_seconds = self._loading_seconds, 0.0
         return seconds
+
+    def _reap(self) -> None:
+        if self._orphans.reap(monotonic()):  # what they used counted as theirs, and is this process's children's now
+            self._children_seconds = measure.children_cpu_seconds()
+            self._orphans_seconds = measure.orphans_cpu_seconds()
 
     def _delay(self) -> float:
         before, self._delay_seconds = self._delay_seconds, measure.run_delay_seconds()

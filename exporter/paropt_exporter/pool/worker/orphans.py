@@ -1,0 +1,67 @@
+"""Waits in a worker for children that nobody else will wait for: what its tasks' own children left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+LOOK_SECONDS = 10.0  # between two looks; whoever wants a child's exit status has had that long to ask for it
+
+
+class Orphans:
+    """The zombies of one process that is a subreaper.
+
+    Guarantee: a child that has been a zombie for two looks is waited for, unless a `Popen` object knows it: the exit
+    status is that object's to give.
+    """
+
+    def __init__(self) -> None:
+        self.due_seconds = 0.0
+        self._seen: frozenset[int] = frozenset()
+
+    def reap(self, now: float) -> bool:
+        """Wait for those that were there at the last look too; whether there were any."""
+        self.due_seconds = now + LOOK_SECONDS
+        try:
+            zombies = frozenset(_zombies())
+        except OSError:
+            return False  # no /proc: they stay until the worker goes
+        left = (zombies & self._seen) - _owned() if zombies & self._seen else ()
+        for pid in left:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        self._seen = zombies
+        return bool(left)
+
+
+def _zombies() -> list[int]:
+    found = []
+    for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 -- Path is not worth its import in a worker
+        with contextlib.suppress(OSError):
+            found += [int(pid) for pid in _read(f"/proc/self/task/{thread}/children").split() if _is_zombie(int(pid))]
+    return found
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[0] == b"Z"
+    except OSError:
+        return False
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:  # noqa: PTH123 -- as above
+        return file.read()
+
+
+def _owned() -> set[int]:
+    """Return the children that an object of subprocess or multiprocessing will wait for."""
+    import gc
+
+    kinds = tuple(
+        sys.modules[name].Popen
+        for name in ("subprocess", "multiprocessing.popen_fork", "multiprocessing.popen_forkserver")
+        if name in sys.modules
+    )
+    return {found.pid for found in gc.get_objects() if kinds and isinstance(found, kinds) and hasattr(found, "pid")}
