@@ -35,6 +35,7 @@ LONG_SECONDS = 60.0  # from here on the large result and the long queue are trie
 SETTLE_SECONDS = 60.0
 IN_FLIGHT = 400  # tasks of each pool that are not settled yet
 _RESIZE_SECONDS, _SCRAPE_SECONDS, _KILL_SECONDS, _SAMPLE_SECONDS = 0.01, 0.1, 0.2, 1.0
+_LEAST_SAMPLES = 5  # in a fifth of the time
 _MEMORY_GROWTH_BYTES = 16 << 20  # allocators keep what they had; a result kept a round would pass this soon
 _RESULT_BYTES = 500_000_000
 _QUEUED = 1_000_000
@@ -116,19 +117,22 @@ def main() -> None:
 
 
 def soak(seconds: float, seed: int) -> Iterator[str]:
-    round_of_all(min(seconds / 10, 3.0), seed)  # caches fill, the nursery starts
+    round_of_all(min(seconds / 10, 3.0), seed, [])  # caches fill, the nursery starts
     before = holdings()
-    yield from round_of_all(seconds, seed + 1)
-    yield from grown(before)
+    memory_bytes: list[int] = []
+    yield from round_of_all(seconds, seed + 1, memory_bytes)
+    yield from left_behind(before)
+    yield from grown(memory_bytes)
 
 
-def round_of_all(seconds: float, seed: int) -> list[str]:
+def round_of_all(seconds: float, seed: int, memory_bytes: list[int]) -> list[str]:
     pools: dict[str, Pool] = {"threads": ThreadPool(4), "processes": ProcessPool(4), "adaptive": AdaptivePool()}
     ledgers = {name: Ledger() for name in pools}
     stop = threading.Event()
     helpers = [
         *(repeat(stop, _RESIZE_SECONDS, resize(pool, random.Random(seed))) for pool in pools.values()),
         repeat(stop, _SCRAPE_SECONDS, scrape(pools)),
+        repeat(stop, _SAMPLE_SECONDS, lambda: memory_bytes.append(procfs.memory_bytes())),
         repeat(stop, _KILL_SECONDS, kill_a_worker(random.Random(seed))),
         *(feed(stop, pool, ledgers[name], random.Random(seed), name) for name, pool in pools.items()),
     ]
@@ -253,7 +257,6 @@ class Holdings:
     threads: int
     processes: int
     descriptors: int
-    memory_bytes: int
 
 
 def holdings() -> Holdings:
@@ -262,28 +265,35 @@ def holdings() -> Holdings:
         threads=threading.active_count(),
         processes=len(descendants()),
         descriptors=sum(1 for _ in Path("/proc/self/fd").iterdir()),
-        memory_bytes=procfs.memory_bytes(),
     )
 
 
-def grown(before: Holdings) -> Iterator[str]:
+def left_behind(before: Holdings) -> Iterator[str]:
     """Compare with what was held before; what ends in the background gets some time."""
     pause, end = threading.Event(), time.monotonic() + SETTLE_SECONDS
-    while (after := holdings()) != before and time.monotonic() < end:
-        if _excess(before, after) == ():
-            break
+    while (found := _excess(before, holdings())) and time.monotonic() < end:
         pause.wait(0.1)
-    print(f"before {before}\nafter  {after}", flush=True)
-    yield from _excess(before, after)
+    print(f"before {before}\nafter  {holdings()}", flush=True)
+    yield from found
 
 
-def _excess(before: Holdings, after: Holdings) -> tuple[str, ...]:
-    rooms = (("threads", 0), ("processes", 0), ("descriptors", 0), ("memory_bytes", _MEMORY_GROWTH_BYTES))
-    return tuple(
+def _excess(before: Holdings, after: Holdings) -> list[str]:
+    return [
         f"{what} grew from {getattr(before, what)} to {getattr(after, what)}"
-        for what, room in rooms
-        if getattr(after, what) > getattr(before, what) + room
-    )
+        for what in ("threads", "processes", "descriptors")
+        if getattr(after, what) > getattr(before, what)
+    ]
+
+
+def grown(memory_bytes: list[int]) -> Iterator[str]:
+    """Compare the last fifth with the second, each at its lowest: what runs comes and goes."""
+    fifth = len(memory_bytes) // 5
+    if fifth < _LEAST_SAMPLES:
+        return  # too short to tell growth from a beginning
+    early, late = min(memory_bytes[fifth : 2 * fifth]), min(memory_bytes[-fifth:])
+    print(f"memory: {early} bytes early, {late} late", flush=True)
+    if late > early + _MEMORY_GROWTH_BYTES:
+        yield f"memory grew from {early} to {late} bytes"
 
 
 def descendants() -> list[int]:

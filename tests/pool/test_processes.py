@@ -440,6 +440,25 @@ pool.submit(start_grandchild, {str(fifo)!r}).result()
     assert eventually(lambda: gone(worker) and gone(grandchild))
 
 
+def test_an_owner_that_is_interrupted_twice_leaves_no_worker(fifo: Path) -> None:
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from paropt_exporter.pool import ProcessPool
+from pool_tasks import start_grandchild
+pool = ProcessPool(1)
+pool.submit(start_grandchild, {str(fifo)!r}).result()
+"""
+    owner = subprocess.Popen([sys.executable, "-c", code], env=_environment(), stderr=subprocess.PIPE)
+    grandchild = int(fifo.read_text())
+    while owner.poll() is None:
+        owner.send_signal(signal.SIGINT)  # the first is told by result(); at its end the script waits for the task
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            owner.wait(0.05)
+    owner.communicate()
+    assert eventually(lambda: gone(grandchild))
+
+
 def test_a_pool_outlives_its_nursery(pool: ProcessPool) -> None:
     nursery = pool.submit(os.getppid).result(HANG_SECONDS)
     assert eventually(lambda: pool.live == 2)
