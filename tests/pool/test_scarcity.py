@@ -79,6 +79,38 @@ with ProcessPool(1) as pool:
 print("all there")
 """
 
+# Workers that end before they can begin, whatever is tried.
+STILLBORN = """
+import os, sys
+if "nursery" in "".join(sys.orig_argv):
+    real_fork = os.fork
+    def fork():
+        pid = real_fork()
+        if not pid:
+            os._exit(9)
+        return pid
+    os.fork = fork
+"""
+
+HOPELESS = """
+import logging
+from paropt_exporter.errors import InitializerFailed
+from paropt_exporter.pool import AdaptivePool, ProcessPool
+from paropt_exporter.records import Strategy
+from pool_tasks import double
+logging.disable()
+for pool in (ProcessPool(2), AdaptivePool(Strategy.PROCESS, 2)):
+    with pool:
+        errors = []
+        for number in range(300):
+            try:
+                errors.append(pool.submit(double, number).exception(30))
+            except InitializerFailed as error:
+                errors.append(error)
+    assert {type(error) for error in errors} == {InitializerFailed}, errors
+    print(errors[-1])
+"""
+
 
 def run(code: str, folder: Path) -> list[str]:
     """Run a script of its own, since its limits are a process's; return what it said."""
@@ -119,3 +151,12 @@ def test_a_process_pool_goes_on_when_no_more_processes_are_to_be_had_and_grows_l
     expected = "WARNING a worker could not be started: [Errno 11] Resource temporarily unavailable"
     assert said[0] == expected
     assert said[-1] == "all there"
+
+
+def test_tasks_of_a_pool_whose_workers_never_begin_end_with_the_cause(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STILLBORN)
+    said = run(HOPELESS, tmp_path)
+    assert len(said) == 2
+    for line in said:
+        assert "workers of pool 'processes' can't begin" in line
+        assert "exited with code 9" in line

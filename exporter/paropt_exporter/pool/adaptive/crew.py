@@ -137,6 +137,8 @@ class AdaptiveCrew:
         while (found := self._take()) is not None:
             try:
                 self._give(*found)
+            except (RuntimeError, OSError) as error:  # the pool has given up, or there are no threads to be had
+                self._fail(found[1], error)
             finally:
                 with self.lock:
                     self._giving -= 1
@@ -207,6 +209,14 @@ class AdaptiveCrew:
         if self._strategy is not Strategy.ADAPTIVE or self.router.share(key) is not None:
             return False
         return any(known == key for _, known in self._where.values())
+
+    def _fail(self, task: Waiting, error: Exception) -> None:
+        """Settle a task that its pool does not take."""
+        with self.lock:
+            place, _ = self._where.pop(task.future)
+            self._inside[place] -= 1
+            self.changed.notify_all()
+        task.future.stop(error)
 
     def _keep(self, task: Waiting, error: UnpicklableError) -> None:
         key = key_of(task.function)
