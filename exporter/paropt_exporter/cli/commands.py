@@ -35,6 +35,8 @@ def run(flags: argparse.Namespace) -> int:
             return _generate(flags)
         case "history":
             return _history(flags)
+        case "profile":
+            return _profile(flags)
         case "pin" | "pause" | "resume":
             return _order(flags)
         case _:
@@ -95,6 +97,29 @@ def _history(flags: argparse.Namespace) -> int:
             output=flags.output or "text",
             stdout=sys.stdout,
         )
+
+
+def _profile(flags: argparse.Namespace) -> int:
+    from paropt_exporter import config
+    from paropt_exporter.cli import profile
+    from paropt_exporter.clock import SystemClock
+
+    wanted = profile.Wanted(
+        stage=flags.stage,
+        lane=_lane(flags),
+        runs=flags.runs,
+        sizes=flags.sizes,
+        strategies=tuple(Strategy(name) for name in flags.strategies),
+    )
+    return profile.run(
+        config.read(_config_path(flags), root=Path.cwd()),
+        wanted,
+        write=flags.write,
+        output=flags.output or "text",
+        clock=SystemClock(),
+        stdout=sys.stdout,
+        stderr=sys.stderr,
+    )
 
 
 def _order(flags: argparse.Namespace) -> int:

@@ -146,11 +146,33 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     history.add_argument("--limit", type=_count, default=20, metavar="N", help="the latest N runs (default: 20)")
     history.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="two runs, stage by stage")
     history.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+    _add_profile_flags(
+        add("profile", "run one stage at several sizes and strategies, and recommend its lane's settings")
+    )
     _add_order_flags(add("pin", "hold the lane that runs here at a size, whatever its load")).add_argument(
         "size", type=_count, metavar="SIZE", help="how many tasks at once"
     )
     _add_order_flags(add("pause", "leave the size of the lane that runs here as it is"))
     _add_order_flags(add("resume", "let the lane that runs here size itself again, as its config says"))
+
+
+def _add_profile_flags(profile: Parser) -> None:
+    profile.add_argument("stage", metavar="STAGE", help="it runs alone, without its needs, and leaves no history")
+    profile.add_argument("--lane", default=argparse.SUPPRESS, help="whose settings are looked for (default: standard)")
+    profile.add_argument("--runs", type=_count, default=3, metavar="N", help="of each size and strategy (default: 3)")
+    profile.add_argument(
+        "--workers", dest="sizes", type=_counts, default=(), metavar="N,N", help="sizes (default: 1, 2, 4 and so on)"
+    )
+    profile.add_argument(
+        "--strategy",
+        dest="strategies",
+        action="append",
+        default=[],
+        choices=("thread", "process", "hybrid", "adaptive"),
+        help="may be repeated (default: the lane's; for a call thread and process too)",
+    )
+    profile.add_argument("--write", action="store_true", help="set what is recommended in paropt.yml, comments stay")
+    profile.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
 
 
 def _add_order_flags(order: Parser) -> Parser:
@@ -183,3 +205,7 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(sorted({_count(part.strip()) for part in text.split(",")}))

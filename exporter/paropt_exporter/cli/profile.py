@@ -1,0 +1,240 @@
+"""`profile`: run one stage at several sizes, show the curve, and write what it teaches into paropt.yml on request."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from paropt_exporter import plan as plans
+from paropt_exporter.config.editing import CannotEdit, edited, flow_text
+from paropt_exporter.config.units import duration_text
+from paropt_exporter.control import profiling
+from paropt_exporter.control.profiling import Point, Recommendation
+from paropt_exporter.errors import UsageError
+from paropt_exporter.records import RunRecord, Strategy
+from paropt_exporter.signals import Signals
+
+if TYPE_CHECKING:
+    from paropt_exporter.clock import Clock
+    from paropt_exporter.config import Config, Lane, Sla, Stage
+    from paropt_exporter.plan import Bounds, Plan
+
+_HEADERS = ("strategy", "workers", "seconds", "spread", "speed-up", "cores", "memory/task", "")
+_BAR_CHARACTERS = 30
+_WHERE_CALLS_RUN = (Strategy.THREAD, Strategy.PROCESS)
+_EXIT_SIGNAL_BASE = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What to measure; empty sizes or strategies: those that make sense for the stage."""
+
+    stage: str
+    lane: str
+    runs: int
+    sizes: tuple[int, ...] = ()
+    strategies: tuple[Strategy, ...] = ()
+
+
+def run(
+    config: Config, wanted: Wanted, *, write: bool, output: str, clock: Clock, stdout: TextIO, stderr: TextIO
+) -> int:
+    """Measure, print the curve and the settings that it recommends as "text" or "json", and return the exit code.
+
+    `write`: set them in the config's file too. Raises UsageError before anything runs, StageFailed if the stage fails.
+    """
+    lane, stage = _found(config, wanted)
+    candidates = _candidates(config, wanted, lane, stage)
+    if write:
+        _edited(config, wanted.lane, {"strategy": "thread", "workers": {"min": 1, "max": 1, "start": 1}})  # could it?
+    stderr.write(f"profiling {stage.name} of lane {wanted.lane}, alone and without its needs\n")
+    with Signals() as signals:
+        try:
+            points = profiling.measure(
+                candidates,
+                wanted.sizes or profiling.sizes(candidates[0]),
+                runs=wanted.runs,
+                execute=lambda plan: _execute(plan, signals, clock),
+                tell=lambda line: _tell(line, stderr),
+            )
+        except _Interrupted:
+            stderr.write("interrupted: nothing is recommended\n")
+            return _EXIT_SIGNAL_BASE + (signals.number or 0)
+    found = profiling.recommend(points, strategy=lane.strategy, bounds=_bounds(config, wanted.lane, stage))
+    settings = _settings(found, lane)
+    if output == "json":
+        stdout.write(json.dumps(_as_json(wanted, points, settings), indent=2) + "\n")
+    else:
+        stdout.write("\n".join(_as_text(wanted, points, found, settings)) + "\n")
+    if write:
+        _write(config, wanted.lane, settings)
+        stderr.write(f"{config.path}: lane {wanted.lane} has these settings now\n")
+    return 0
+
+
+class _Interrupted(Exception):
+    """A signal ended a run."""
+
+
+def _execute(plan: Plan, signals: Signals, clock: Clock) -> RunRecord:
+    record = profiling.execute_alone(plan, clock=clock, during=signals.during)
+    if signals.interrupted_run:
+        raise _Interrupted
+    return record
+
+
+def _found(config: Config, wanted: Wanted) -> tuple[Lane, Stage]:
+    if wanted.lane not in config.lanes:
+        raise UsageError(f"unknown lane {wanted.lane!r}; there are {', '.join(config.lanes)}")
+    lane = config.lanes[wanted.lane]
+    stages = [stage for stage in config.stages if lane.stages is None or stage.name in lane.stages]
+    for stage in stages:
+        if stage.name == wanted.stage:
+            return lane, stage
+    there = ", ".join(stage.name for stage in stages) or "none"
+    raise UsageError(f"no stage {wanted.stage!r} in lane {wanted.lane}; there are {there}")
+
+
+def _candidates(config: Config, wanted: Wanted, lane: Lane, stage: Stage) -> list[Plan]:
+    """Return the stage's plan for each strategy: a command runs alike on all, a call does not."""
+    strategies = wanted.strategies
+    if not strategies:
+        strategies = (lane.strategy,) if stage.call is None else (lane.strategy, *_WHERE_CALLS_RUN)
+    found = []
+    for strategy in dict.fromkeys(strategies):
+        plan = plans.build(_only(config, stage), wanted.lane, strategy=strategy)
+        planned = plan.stages[0]
+        if planned.skip or planned.fault:
+            raise UsageError(f"stage {stage.name} can't be profiled: {planned.skip or planned.fault}")
+        found.append(profiling.alone(plan))
+    return found
+
+
+def _bounds(config: Config, lane: str, stage: Stage) -> Bounds:
+    return plans.build(_only(config, stage), lane).workers
+
+
+def _only(config: Config, stage: Stage) -> Config:
+    return replace(config, stages=(stage,), notes=())
+
+
+def _tell(line: str, stderr: TextIO) -> None:
+    stderr.write(f"  {line}\n")
+    stderr.flush()
+
+
+def _settings(found: Recommendation, lane: Lane) -> dict[str, Any]:
+    """Return the keys of the lane to set; a strategy that it has already is not one."""
+    bounds, strategy = found.workers, found.point.strategy
+    workers = {"min": bounds.minimum, "max": bounds.maximum, "start": bounds.start}
+    changed = {} if strategy is lane.strategy else {"strategy": strategy.value}
+    return {**changed, "workers": bounds.start if bounds.fixed else workers}
+
+
+def _as_text(
+    wanted: Wanted, points: Sequence[Point], found: Recommendation, settings: Mapping[str, Any]
+) -> Iterator[str]:
+    yield f"{wanted.stage} of lane {wanted.lane}, the median of {wanted.runs} runs each"
+    yield ""
+    slowest = max(point.seconds for point in points)
+    rows = [_HEADERS, *(_row(point, times, slowest) for point, times in profiling.speed_ups(points))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADERS))]
+    for row in rows:
+        yield "  ".join(cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)) + f"  {row[-1]}"
+    yield ""
+    yield f"recommended  {_reason(found)}"
+    yield f"             lanes: {flow_text({wanted.lane: settings})}"
+
+
+def _row(point: Point, times: float, slowest: float) -> tuple[str, ...]:
+    bar = "#" * max(1, round(_BAR_CHARACTERS * point.seconds / slowest)) if slowest > 0 else ""
+    return (
+        point.strategy.value,
+        str(point.workers),
+        f"{point.seconds:.2f}",
+        f"{point.spread_seconds:.2f}",
+        f"{times:.1f}x",
+        f"{point.cores:.1f}",
+        f"{point.memory_peak_bytes / 1e6:.0f} MB",
+        bar,
+    )
+
+
+def _reason(found: Recommendation) -> str:
+    point, fastest = found.point, found.fastest
+    chosen = f"{point.strategy.value}, {point.workers} at the start: {point.seconds:.2f} s"
+    if point is fastest:
+        return f"{chosen}, the fastest"
+    return f"{chosen}; the fastest, {fastest.strategy.value} with {fastest.workers}, takes {fastest.seconds:.2f} s"
+
+
+def _as_json(wanted: Wanted, points: Sequence[Point], settings: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        "lane": wanted.lane,
+        "stage": wanted.stage,
+        "points": [
+            {
+                "strategy": point.strategy.value,
+                "workers": point.workers,
+                "seconds": point.seconds,
+                "run_seconds": [trial.seconds for trial in point.trials],
+                "speed_up": times,
+                "cores": point.cores,
+                "memory_peak_bytes": point.memory_peak_bytes,
+            }
+            for point, times in profiling.speed_ups(points)
+        ],
+        "recommended": dict(settings),
+    }
+
+
+def _edited(config: Config, lane: str, settings: Mapping[str, Any]) -> tuple[Path, bytes]:
+    """Return the config's file, links followed, and what shall be in it; raises UsageError where that can't be."""
+    if config.path is None:
+        raise UsageError("--write: there is no paropt.yml to write to: paropt-exporter init makes one")
+    file = config.path.resolve()
+    if not file.is_file() or not os.access(file.parent, os.W_OK):
+        raise UsageError(f"--write: {config.path} can't be written")
+    content = file.read_bytes()
+    text = content.decode("utf-8-sig")
+    mark = b"\xef\xbb\xbf" if content.startswith(b"\xef\xbb\xbf") else b""
+    try:
+        after = edited(text, {"lanes": {lane: {**_unwritten(text, config, lane), **settings}}})
+    except CannotEdit as error:
+        raise UsageError(f"--write: {config.path}: {error}: set workers and strategy of {lane} by hand") from None
+    return file, mark + after.encode()
+
+
+def _write(config: Config, lane: str, settings: Mapping[str, Any]) -> None:
+    """Put a new file in the old one's place: nobody ever reads a half of it."""
+    file, content = _edited(config, lane, settings)
+    new = file.with_name(f"{file.name}.new")
+    try:
+        new.write_bytes(content)
+        new.chmod(file.stat().st_mode & 0o7777)
+        new.replace(file)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise UsageError(f"--write: {config.path} can't be written: {error.strerror}") from None
+
+
+def _unwritten(text: str, config: Config, name: str) -> dict[str, Any]:
+    """Return what a default lane has that the file does not name: a lane that is written down stands for itself."""
+    from paropt_exporter.config.document import Document
+
+    written = Document(text).value
+    lanes = written.get("lanes") if isinstance(written, dict) else None
+    if isinstance(lanes, dict) and name in lanes:
+        return {}
+    lane = config.lanes[name]
+    limits = {"sla": lane.sla, "total": lane.total}
+    kept: dict[str, Any] = {key: _limit(limit) for key, limit in limits.items() if limit is not None}
+    return {**kept, **({"fail_fast": True} if lane.fail_fast else {})}
+
+
+def _limit(sla: Sla) -> object:
+    return duration_text(sla.max)  # those of the default lanes have no more than a limit

@@ -1,0 +1,119 @@
+"""Values are set in a file's text, and nothing else of it changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from paropt_exporter.config.document import Document
+from paropt_exporter.config.editing import CannotEdit, edited
+
+WORKERS = {"workers": {"min": 1, "max": 16, "start": 4}}
+
+
+def in_lane(text: str, **settings: object) -> str:
+    return edited(text, {"lanes": {"standard": settings or WORKERS}})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(
+            "lanes:\n  standard: {workers: auto, sla: 30s}  # ours\nstages: []\n",
+            "lanes:\n  standard: {workers: {min: 1, max: 16, start: 4}, sla: 30s}  # ours\nstages: []\n",
+            id="a word in a flow mapping",
+        ),
+        pytest.param(
+            "lanes:\n  standard: {sla: 30s}\n",
+            "lanes:\n  standard: {sla: 30s, workers: {min: 1, max: 16, start: 4}}\n",
+            id="a key that was missing in a flow mapping",
+        ),
+        pytest.param(
+            "lanes: {standard: {}}\n",
+            "lanes: {standard: {workers: {min: 1, max: 16, start: 4}}}\n",
+            id="an empty flow mapping",
+        ),
+        pytest.param(
+            "lanes:\n  standard: {workers: {max: 8}}\n",
+            "lanes:\n  standard: {workers: {max: 16, min: 1, start: 4}}\n",
+            id="some of a flow mapping's keys",
+        ),
+        pytest.param(
+            "lanes:\n  standard:\n    # how many\n    workers: 8  # was 4\n    sla: 30s\nstages: []\n",
+            "lanes:\n  standard:\n    # how many\n    workers: {min: 1, max: 16, start: 4}  # was 4\n"
+            "    sla: 30s\nstages: []\n",
+            id="a number in a block",
+        ),
+        pytest.param(
+            "lanes:\n  standard:\n    workers:\n      min: 2  # not one\n      max: 8\n\n    # a limit\n    sla: 30s\n",
+            "lanes:\n  standard:\n    workers:\n      min: 1  # not one\n      max: 16\n      start: 4\n\n"
+            "    # a limit\n    sla: 30s\n",
+            id="a block in a block",
+        ),
+        pytest.param(
+            "lanes:\n  standard:\n    sla: 30s  # short\n\n# the work\nstages: []\n",
+            "lanes:\n  standard:\n    sla: 30s  # short\n    workers: {min: 1, max: 16, start: 4}\n"
+            "\n# the work\nstages: []\n",
+            id="a key that was missing in a block",
+        ),
+        pytest.param(
+            "lanes:\n  docs: {sla: 1s}\nstages: []\n",
+            "lanes:\n  docs: {sla: 1s}\n  standard: {workers: {min: 1, max: 16, start: 4}}\nstages: []\n",
+            id="a lane that was missing",
+        ),
+        pytest.param(
+            "# all\nproject: x\nstages: []  # none yet",
+            "# all\nproject: x\nstages: []  # none yet\nlanes:\n  standard: {workers: {min: 1, max: 16, start: 4}}",
+            id="no lanes, and no end of the last line",
+        ),
+        pytest.param(
+            "lanes:\nstages: []\n",
+            "lanes: {standard: {workers: {min: 1, max: 16, start: 4}}}\nstages: []\n",
+            id="lanes without a value",
+        ),
+        pytest.param(
+            "project: x\r\nlanes:\r\n  standard:\r\n    sla: 30s\r\n",
+            "project: x\r\nlanes:\r\n  standard:\r\n    sla: 30s\r\n    workers: {min: 1, max: 16, start: 4}\r\n",
+            id="lines that end as on Windows",
+        ),
+        pytest.param(
+            "project: 'ä→𝄞'  # ünïcödé\nlanes: {standard: {workers: auto}}\n",
+            "project: 'ä→𝄞'  # ünïcödé\nlanes: {standard: {workers: {min: 1, max: 16, start: 4}}}\n",
+            id="characters of every width before it",
+        ),
+        pytest.param(
+            "x-base: &base {sla: 30s, workers: 2}\nlanes:\n  standard:\n    <<: *base\n    fail_fast: true\n",
+            "x-base: &base {sla: 30s, workers: 2}\nlanes:\n  standard:\n    <<: *base\n    fail_fast: true\n"
+            "    workers: {min: 1, max: 16, start: 4}\n",
+            id="a merged key is overridden, not changed",
+        ),
+    ],
+)
+def test_one_value_is_set_and_the_rest_stays_as_it_was(before: str, after: str) -> None:
+    assert in_lane(before) == after
+    assert in_lane(after) == after, "what is right already stays"
+
+
+def test_words_and_numbers_are_set_beside_each_other() -> None:
+    text = in_lane("lanes: {standard: {strategy: thread, workers: 2}}\n", strategy="process", workers=4)
+    assert text == "lanes: {standard: {strategy: process, workers: 4}}\n"
+
+
+def test_a_lane_with_an_odd_name_is_quoted() -> None:
+    text = edited("stages: []\n", {"lanes": {"nightly: 2": {"workers": 4}}})
+    assert Document(text).value == {"stages": [], "lanes": {"nightly: 2": {"workers": 4}}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x-lane: &lane {workers: 2}\nlanes: {standard: *lane}\n",
+        "lanes: {standard: &lane {workers: 2}, heavy: *lane}\n",
+        "lanes: {standard: {workers: &size 2}, heavy: {workers: *size}}\n",
+        "x-size: &size {min: 1, max: 2}\nlanes: {standard: {workers: *size}}\n",
+        "lanes:\n  standard:\n    - a list\n",
+        "- a list\n",
+    ],
+)
+def test_what_other_parts_share_is_refused(text: str) -> None:
+    with pytest.raises(CannotEdit):
+        in_lane(text)

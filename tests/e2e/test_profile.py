@@ -1,0 +1,29 @@
+"""`profile` as a person uses it."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from projects import processes_in, write
+from real_servers import eventually, run, serving
+
+
+def test_what_profile_writes_is_what_the_next_run_starts_with(tmp_path: Path) -> None:
+    stages = """name: waits, run: "sleep {item}", items: {list: [0.4, 0.4, 0.4, 0.4]}"""
+    write(tmp_path, stages, lanes="lanes:\n  standard: {workers: auto}  # as it comes")
+    profiled = run(tmp_path, "profile", "waits", "--runs", "1", "--workers", "1,4", "--write")
+    assert profiled.returncode == 0, profiled.stderr
+    text = (tmp_path / "paropt.yml").read_text()
+    assert "standard: {workers: {min: 1, max: 32, start: 4}}  # as it comes" in text
+    assert run(tmp_path, "check").returncode == 0
+    assert "pools    commands 4 ·" in run(tmp_path, "--once").stdout
+
+
+def test_an_interrupted_profile_ends_what_it_runs_and_recommends_nothing(tmp_path: Path) -> None:
+    write(tmp_path, """name: waits, run: "sleep 1000" """)
+    with serving(tmp_path, "profile", "waits") as command:
+        eventually("the stage runs", lambda: len(processes_in(tmp_path)) > 1)
+        assert command.stop(signal.SIGINT) == 130
+    assert "interrupted: nothing is recommended" in (tmp_path / "stderr.log").read_text()
+    eventually("nothing is left running", lambda: not processes_in(tmp_path))
