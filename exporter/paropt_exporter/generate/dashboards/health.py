@@ -74,7 +74,8 @@ def _scrapes(scope: Scope) -> Iterator[Panel]:
     up = scope.foreign("up")
     yield time_series(
         "When did exporters answer?",
-        "Targets that could be scraped, and (dashed) all there are.",
+        "Targets that could be scraped, and (dashed) all there are. A dip of all at once: Prometheus or the network; "
+        "of one: its host.",
         [Query(expr=f"sum({up})", legend="answer"), Query(expr=f"count({up})", legend="targets", dash=Dash.BOUND)],
         Scale(unit="short", decimals=0),
     )
@@ -120,8 +121,8 @@ def _losses(scope: Scope) -> Iterator[Panel]:
     )
     yield bars(
         "Which queries of the controller fail?",
-        "Queries to Prometheus that failed, in each interval, by kind. refused and timeout: the server or the way to "
-        "it. Sizes stay where they are meanwhile.",
+        "Queries to Prometheus that failed, in each interval, by kind. connection and timeout: the server or the way "
+        "to it. Sizes stay where they are meanwhile.",
         Query(expr=f"sum by (kind) ({scope.increase(names.CONTROL_QUERY_ERRORS)})", legend="{{kind}}"),
         Scale(unit="short", decimals=0),
     )

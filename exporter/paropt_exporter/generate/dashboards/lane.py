@@ -185,7 +185,8 @@ def _errors(scope: Scope) -> Iterator[Panel]:
     )
     yield bars(
         "Which limits break?",
-        "Stage runs that broke their SLA in each interval, by severity. critical ones stopped the lane.",
+        "Stage runs that broke their SLA in each interval, by severity. critical ones stopped the lane. The table "
+        "above tells by how much; split the stage, or correct its limit.",
         Query(
             expr=f"sum by (stage, severity) ({scope.increase(names.SLA_VIOLATIONS)}) > 0",
             legend="{{stage}} {{severity}}",

@@ -80,7 +80,8 @@ def _health(scope: Scope) -> Iterator[Panel]:
     kept = _kept(scope)
     yield stat(
         "Which share of limits is kept?",
-        f"Of all finished stages that were held against their SLA; the objective is {scope.sla_target:.4g}. Below it: "
+        f"Of all finished stages that were held against their SLA; the objective is {_percent(scope.sla_target)}. "
+        f"Below it: "
         "see which limits break, then make the stage faster (items, processes) or its limit true.",
         Query(expr=kept),
         less_is_worse("percentunit", good=scope.sla_target, watch=_near(scope.sla_target)),
@@ -88,8 +89,10 @@ def _health(scope: Scope) -> Iterator[Panel]:
     )
     yield gauge(
         "How much error budget is left?",
-        f"The share of the violations that an objective of {scope.sla_target:.4g} allows in the time shown and that "
-        "did not happen yet. At 0 the objective is missed: stop adding work to the lanes that burn it.",
+        f"The share of the violations that an objective of {_percent(scope.sla_target)} allows in the time shown and "
+        f"that "
+        "did not happen yet; show 30 days for a month's. At 0 the objective is missed: stop adding work to the lanes "
+        "that burn it.",
         Query(expr=f"clamp_min(1 - (1 - {kept}) / {_plain(1 - scope.sla_target)}, 0)"),
         less_is_worse("percentunit", good=0.5, watch=0.2, maximum=1),
         no_value="no rule or check",
@@ -97,7 +100,8 @@ def _health(scope: Scope) -> Iterator[Panel]:
     stages, lanes = scope.of(names.SLA_BREACHED), scope.of(names.LANE_SLA_BREACHED)
     yield stat(
         "How many limits are broken now?",
-        "Stages and lanes over their SLA, now or in their last run. The table of broken limits names them.",
+        "Stages and lanes over their SLA, now or in their last run. The table of broken limits names the stages; of a "
+        "lane, see how long its runs take.",
         Query(expr=f"sum({stages}) + (sum({lanes}) or 0 * sum({stages}))"),
         none_is_good(),
         no_value="no limit",
@@ -157,7 +161,8 @@ def _limits(scope: Scope) -> Iterator[Panel]:
     )
     yield bar_gauge(
         "Which lanes keep their stages' limits?",
-        f"The share of SLA checks that each lane kept in the time shown; the objective is {scope.sla_target:.4g}. "
+        f"The share of SLA checks that each lane kept in the time shown; the objective is "
+        f"{_percent(scope.sla_target)}. "
         "Begin with the shortest bar.",
         Query(expr=f"bottomk(10, {_kept(scope, 'project', 'lane')})", legend=_LANE),
         less_is_worse("percentunit", good=scope.sla_target, watch=_near(scope.sla_target), maximum=1),
@@ -168,7 +173,8 @@ def _limits(scope: Scope) -> Iterator[Panel]:
 def _stages(scope: Scope) -> Iterator[Panel]:
     yield bar_gauge(
         "Which stages are closest to their limit?",
-        "The longest last duration over the limit, of all hosts. From 80 % on it is warned of, at 100 % it is broken.",
+        "The longest last duration over the limit, of all hosts. From 80 % on it is warned of, at 100 % it is broken: "
+        "split the longest, or give it workers.",
         Query(
             expr=f"topk(10, max by (project, lane, stage) ({scope.of(names.STAGE_LAST_DURATION)})"
             f" / max by (project, lane, stage) ({scope.of(names.SLA_LIMIT)}))",
@@ -253,6 +259,10 @@ def _kept(scope: Scope, *by: str) -> str:
 def _near(target: float) -> float:
     """Return the share from which on a miss of the objective is a small one: twice the violations that it allows."""
     return round(max(0.0, 1 - 2 * (1 - target)), 6)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.6g} %"
 
 
 def _plain(share: float) -> str:

@@ -120,7 +120,7 @@ def _tasks(scope: Scope) -> Iterator[Panel]:
         Scale(unit="ops"),
     )
     yield time_series(
-        "How many tasks wait, and how long?",
+        "How long does work wait?",
         "The age of the oldest task that waits, of the worst host. It climbs: nothing is taken from the queue; more "
         "workers, or see what holds those there are.",
         [
@@ -168,7 +168,8 @@ def _why(scope: Scope) -> Iterator[Panel]:
     )
     yield bars(
         "Why do sizes change?",
-        "Changes of targets in each interval by direction and reason; start and plan come with each run.",
+        "Changes of targets in each interval by direction and reason; start and plan come with each run. Many of the "
+        "others: `paropt-exporter pin` keeps a size.",
         Query(
             expr=f"sum by (direction, reason) ({scope.increase(names.POOL_RESIZES)}) > 0",
             legend="{{direction}}: {{reason}}",
@@ -208,7 +209,8 @@ def _foretold(scope: Scope) -> Iterator[Panel]:
     )
     yield bars(
         "Which stages are expected to break their limit?",
-        "How many hosts expect a running stage to end after its limit. It is known minutes before the violation.",
+        "How many hosts expect a running stage to end after its limit. It is known before the limit breaks: give the "
+        "pools room, or split the stage.",
         Query(
             expr=f"sum {by} ({scope.of(names.SLA_PREDICTED_BREACH)}) > 0",
             legend="{{lane}} {{stage}}",
@@ -246,7 +248,7 @@ def _machine(scope: Scope) -> Iterator[Panel]:
     yield time_series(
         "How much memory is left?",
         "What the exporter and its tasks may still use, of the tightest host; dashed: all there could be. Near 0 the "
-        "kernel kills tasks.",
+        "kernel kills tasks: lower the maximum.",
         [
             Query(expr=f"min({scope.of(names.HOST_MEMORY)})", legend="available"),
             Query(expr=f"min({scope.of(names.HOST_MEMORY_LIMIT)})", legend="limit", dash=Dash.LIMIT),
@@ -256,7 +258,7 @@ def _machine(scope: Scope) -> Iterator[Panel]:
     yield bars(
         "Which workers die?",
         "Workers that ended unasked in each interval. signal: a crash or the out-of-memory killer. initializer: the "
-        "pool's set-up fails.",
+        "pool's set-up fails; the exporter's log has the fault.",
         Query(expr=f"sum by (cause) ({scope.increase(names.POOL_DEATHS)})", legend="{{cause}}"),
         Scale(unit="short", decimals=0),
     )
