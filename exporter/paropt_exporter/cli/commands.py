@@ -77,11 +77,14 @@ def _plan(flags: argparse.Namespace) -> int:
 
 
 def _history(flags: argparse.Namespace) -> int:
-    from paropt_exporter import config
+    from paropt_exporter import config, host
     from paropt_exporter.cli import history as command
+    from paropt_exporter.cli import what_if
     from paropt_exporter.clock import SystemClock
     from paropt_exporter.history import History
 
+    if flags.run is not None and flags.what_if is None:
+        raise UsageError("--run names the run for --what-if: give that too, or --compare with two runs")
     loaded = config.read(_config_path(flags), root=Path.cwd())
     if not loaded.history_path.exists():
         raise UsageError(f"no history yet at {loaded.history_path}: run a lane first")
@@ -89,6 +92,17 @@ def _history(flags: argparse.Namespace) -> int:
         # A lane that the config no longer has may well have had runs.
         if flags.lane is not None and flags.lane not in loaded.lanes and not history.runs(flags.lane, limit=1):
             raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
+        if flags.what_if is not None:
+            return what_if.run(
+                history,
+                loaded,
+                lane=flags.lane,
+                run_id=flags.run,
+                workers=flags.what_if,
+                machine=what_if.Machine(cores=host.cpus(), memory_bytes=host.memory_available_bytes()),
+                output=flags.output or "text",
+                stdout=sys.stdout,
+            )
         return command.run(
             history,
             lane=flags.lane,

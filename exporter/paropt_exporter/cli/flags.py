@@ -144,7 +144,12 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     history = add("history", "list past runs and compare them")
     history.add_argument("--lane", default=argparse.SUPPRESS)
     history.add_argument("--limit", type=_count, default=20, metavar="N", help="the latest N runs (default: 20)")
-    history.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="two runs, stage by stage")
+    about = history.add_mutually_exclusive_group()
+    about.add_argument(
+        "--what-if", type=_counts, metavar="N,N", help="how long a run would have taken with so many workers"
+    )
+    history.add_argument("--run", metavar="RUN", help="for --what-if: which run (default: the latest)")
+    about.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="two runs, stage by stage")
     history.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
     _add_profile_flags(
         add("profile", "run one stage at several sizes and strategies, and recommend its lane's settings")

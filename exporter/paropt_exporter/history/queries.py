@@ -65,6 +65,20 @@ class RunSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSummary:
+    """One attempt of one task of a run."""
+
+    stage: str
+    task: int
+    result: Result
+    started_timestamp_seconds: float
+    duration_seconds: float
+    cpu_seconds: float
+    run_delay_seconds: float
+    gil_bound: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trend:
     """The latest run's throughput beside the average of the earlier ones, in tasks per second."""
 
@@ -224,6 +238,27 @@ def run(connection: sqlite3.Connection, project: str, run_id: str) -> RunSummary
         return None
     everything = runs(connection, project, lane=None, limit=-1)
     return next(summary for summary in everything if summary.run_id == found[0][0])
+
+
+def tasks(connection: sqlite3.Connection, run_id: str) -> tuple[TaskSummary, ...]:
+    """Return every attempt of a run's tasks, in the order of stages, tasks and attempts."""
+    query = """
+    SELECT stage, task, tasks.result, tasks.started_ts, tasks.duration, tasks.cpu, run_delay, coalesce(gil_bound, 0)
+    FROM tasks LEFT JOIN stages USING (run_id, stage) WHERE run_id = ? ORDER BY stage, task, attempt
+    """
+    return tuple(
+        TaskSummary(
+            stage=stage,
+            task=task,
+            result=Result(result),
+            started_timestamp_seconds=started,
+            duration_seconds=duration,
+            cpu_seconds=cpu,
+            run_delay_seconds=delay,
+            gil_bound=bool(bound),
+        )
+        for stage, task, result, started, duration, cpu, delay, bound in connection.execute(query, (run_id,))
+    )
 
 
 def trend(connection: sqlite3.Connection, project: str, lane: str, *, limit: int) -> Trend | None:

@@ -144,6 +144,11 @@ class History:
         with self._lock:
             return queries.run(self._connection, self._project, run_id)
 
+    def tasks(self, run_id: str) -> tuple[queries.TaskSummary, ...]:
+        """Return every attempt of the tasks of one run, by its whole id."""
+        with self._lock:
+            return queries.tasks(self._connection, run_id)
+
     def trend(self, lane: str, *, limit: int = 20) -> queries.Trend | None:
         """Compare the lane's latest throughput with the average of up to `limit` earlier runs."""
         with self._lock:

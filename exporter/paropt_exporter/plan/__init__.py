@@ -1,6 +1,6 @@
 """What a run will do, decided before it starts: stages with their tasks, limits and order, free of any YAML."""
 
-from paropt_exporter.plan.building import bounds, build
+from paropt_exporter.plan.building import bounds, build, ordered
 from paropt_exporter.plan.model import (
     COMMANDS,
     PROCESSES,
@@ -27,4 +27,5 @@ __all__ = [
     "Work",
     "bounds",
     "build",
+    "ordered",
 ]

@@ -68,12 +68,19 @@ def build(
         lane=lane,
         strategy=strategy,
         workers=size,
-        stages=_ordered(planned),
+        stages=ordered(planned),
         total=chosen.total.limit() if chosen.total else None,
         fail_fast=chosen.fail_fast if fail_fast is None else fail_fast,
         root=config.root,
         notes=tuple(notes),
     )
+
+
+def ordered(stages: list[PlannedStage]) -> tuple[PlannedStage, ...]:
+    """Fill in `remaining_seconds` and order by it, the longest first, ties by number: the order of a run."""
+    remaining = _remaining(stages)
+    filled = [replace(stage, remaining_seconds=remaining[stage.name]) for stage in stages]
+    return tuple(sorted(filled, key=lambda stage: (-stage.remaining_seconds, stage.number)))
 
 
 def bounds(text: str) -> Bounds:
@@ -230,13 +237,6 @@ def _bounds(lane: Lane, strategy: Strategy, override: Bounds | None) -> Bounds:
         return override
     minimum, maximum, start = configured(lane.workers, strategy, host.workers())
     return Bounds(minimum=minimum, maximum=maximum, start=start)
-
-
-def _ordered(stages: list[PlannedStage]) -> tuple[PlannedStage, ...]:
-    """Fill in `remaining_seconds` and order by it, the longest first, ties by number."""
-    remaining = _remaining(stages)
-    filled = [replace(stage, remaining_seconds=remaining[stage.name]) for stage in stages]
-    return tuple(sorted(filled, key=lambda stage: (-stage.remaining_seconds, stage.number)))
 
 
 def _remaining(stages: list[PlannedStage]) -> dict[str, float]:

@@ -1,0 +1,21 @@
+"""`history --what-if` as a person uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from projects import write
+from real_servers import run
+
+
+def test_a_run_one_after_another_tells_what_four_at_once_would_have_gained(tmp_path: Path) -> None:
+    write(tmp_path, 'name: waits, run: "sleep {item}", items: {list: [0.3, 0.3, 0.3, 0.3]}')
+    assert run(tmp_path, "--once", "--workers", "1").returncode == 0
+    told = run(tmp_path, "history", "--what-if", "4,1")
+    assert (told.returncode, told.stderr) == (0, "")
+    head, one, four = told.stdout.splitlines()
+    assert "with up to 1 at once" in head
+    assert one.startswith("with 1 worker, standard would have taken 1.") and one.endswith("(+0%)")
+    assert four.startswith("with 4 workers, standard would have taken 0.")
+    refused = run(tmp_path, "history", "--run", "2026")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
