@@ -84,17 +84,16 @@ def _near() -> Iterator[Story]:
             series(catalogue.SLA_DEADLINE, STAGE): deadline,
         }
 
-    firing = Firing(
-        severity="warning",
-        labels=STAGE,
-        description=f"{_WHERE} has run for 9m 0s, past its warning threshold, and has not broken its limit yet.",
-    )
-    # Begun at 1m: the warning is at 9m, the limit at 11m.
+    def firing(left: str) -> Firing:
+        past = "runs and is past its warning threshold"
+        return Firing(severity="warning", labels=STAGE, description=f"{_WHERE} {past}: {left} are left to its limit.")
+
+    # Begun half a second after 1m: the warning is at 9m and the limit at 11m, and half a second.
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
-        given=limits("_ 660x20"),
-        then={"2m": (), "10m": (firing,), "11m": (), "12m": ()},
+        given=limits("_ 660.5x20"),
+        then={"9m": (), "10m": (firing("1m 0s"),), "11m": (firing("500ms"),), "11m15s": (), "12m": ()},
     )
     yield Story(
         alert=alert,
@@ -107,7 +106,7 @@ def _near() -> Iterator[Story]:
         shows=Shows.RESTART,
         given=limits("_ 660x7 stale _ 1260x20"),
         # The run that the restart ended counts no more; the one begun at 11m has its own warning, at 19m.
-        then={"10m": (), "19m": (), "20m": (firing,)},
+        then={"10m": (), "19m": (), "20m": (firing("1m 0s"),)},
     )
 
 

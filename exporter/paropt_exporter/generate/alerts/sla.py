@@ -159,21 +159,20 @@ def _critical_lane_violation(series: Series) -> Alert:
 
 
 def _near(series: Series) -> Alert:
-    deadline = series.now(catalogue.SLA_DEADLINE)
-    elapsed = f"{series.now(catalogue.SLA_LIMIT)} - ({deadline} - time())"
+    left = f"{series.now(catalogue.SLA_DEADLINE)} - time()"
     return Alert(
         name="ParoptSlaLimitNear",
         conditions=(
             Condition(
-                expr=f"{elapsed} > {series.now(catalogue.SLA_WARNING)}\nand\n{deadline} > time()",
+                expr=f"0 < {left}\n< {series.now(catalogue.SLA_LIMIT)} - {series.now(catalogue.SLA_WARNING)}",
                 level=Level.WARNING,
             ),
         ),
         summary="A running stage is close to its limit.",
         description=(
             "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
-            "{{ $labels.instance }} has run for {{ $value | humanizeDuration }}, past its warning threshold, and has "
-            "not broken its limit yet."
+            "{{ $labels.instance }} runs and is past its warning threshold: {{ $value | humanizeDuration }} are left "
+            "to its limit."
         ),
         board=Board.LANE,
         link=OF_STAGE,

@@ -110,7 +110,8 @@ def _stuck(series: Series) -> Alert:
             "`cat /proc/PID/stack` tells for what. A prompt for a password is a common one.",
             "End that process: the stage fails, and the lane goes on.",
             "Give the stage a `timeout`, so that this ends by itself next time.",
-            "A stage that rightly waits this long for another system: silence this alert for it.",
+            "A stage that rightly waits this long for another system, or whose work another process does (the daemon "
+            "of `docker run`): silence this alert for it.",
         ),
     )
 
