@@ -46,9 +46,9 @@ wheel: $(READY) ## build the wheel, install it in an empty venv and run from the
 	  && ../venv/bin/paropt-exporter generate --out . && ../venv/bin/paropt-exporter init \
 	  && ../venv/bin/paropt-exporter check
 
-tools: ## real Prometheus and Alertmanager, from Debian's packages, unpacked into .tools where the machine has none
+tools: ## real Prometheus, Alertmanager and others, from Debian's packages, unpacked into .tools where the machine has none
 	@.ci/debian-tools $(TOOLS) prometheus:prometheus prometheus:promtool prometheus-alertmanager:prometheus-alertmanager \
-	  prometheus-pushgateway:prometheus-pushgateway prometheus-node-exporter:prometheus-node-exporter
+	  prometheus-pushgateway:prometheus-pushgateway prometheus-node-exporter:prometheus-node-exporter victoria-metrics:victoria-metrics
 
 generate: $(READY) ## rewrite what is generated: rules with their tests, config schema, reference pages
 	$(BIN)/paropt-exporter generate --out .

@@ -54,10 +54,32 @@ def eventually(what: str, look: Any) -> Any:
 
 
 class Prometheus:
-    """A real Prometheus that scrapes the targets four times a second."""
+    """A real Prometheus, or what speaks its API, that scrapes the targets four times a second."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, command: Sequence[str] = (), log: Path | None = None) -> None:
         self.url = url
+        self.process: subprocess.Popen[bytes] | None = None
+        self._command = command
+        self._log = log
+
+    def start(self, ready: str) -> None:
+        """Begin, or begin again after an end: with what it had stored."""
+        assert self._log is not None
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        eventually("the server is ready", lambda: _answers(f"{self.url}{ready}"))
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+        if number == signal.SIGKILL:
+            self.process.wait(HANG_SECONDS)
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            self.process.wait(HANG_SECONDS)
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         query = urllib.parse.urlencode({"query": expression})
@@ -113,17 +135,40 @@ def prometheus(
         f"--web.listen-address=127.0.0.1:{port}",
         "--log.level=warn",
     ]
-    with (folder / "prometheus.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
+    real = Prometheus(f"http://127.0.0.1:{port}", command, folder / "prometheus.log")
     try:
-        real = Prometheus(f"http://127.0.0.1:{port}")
-        eventually("Prometheus is ready", lambda: _answers(f"{real.url}/-/ready"))
+        real.start("/-/ready")
         # It hands new targets to its scrapers every 5 s only: a short run would be over before.
         eventually("Prometheus knows its targets", lambda: len(real.query("up")) == len(targets))
         yield real
     finally:
-        server.terminate()
-        server.wait(HANG_SECONDS)
+        real.stop()
+
+
+@contextmanager
+def victoria_metrics(folder: Path, targets: Sequence[str]) -> Iterator[Prometheus]:
+    """A real VictoriaMetrics that scrapes the targets four times a second."""
+    config = {
+        "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms"},
+        "scrape_configs": [{"job_name": "paropt", "static_configs": [{"targets": list(targets)}]}],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "scrape.json").write_text(json.dumps(config))
+    port = free_port()
+    command = [
+        program("victoria-metrics"),
+        f"-promscrape.config={folder / 'scrape.json'}",
+        f"-storageDataPath={folder / 'data'}",
+        f"-httpListenAddr=127.0.0.1:{port}",
+        "-memory.allowedBytes=64MB",
+        "-loggerLevel=WARN",
+    ]
+    real = Prometheus(f"http://127.0.0.1:{port}", command, folder / "victoria.log")
+    try:
+        real.start("/health")
+        yield real
+    finally:
+        real.stop()
 
 
 def get(url: str, method: str = "GET") -> tuple[int, str]:

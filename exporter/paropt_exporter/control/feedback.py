@@ -18,7 +18,7 @@ from paropt_exporter.control.signals.gather import Gatherer, Wish
 from paropt_exporter.control.standing import Standing
 from paropt_exporter.records import Event, PoolStatistics, QueryCounts
 
-PAST_SECONDS = 1.0  # how long a lane's start may be held up by the question how it went before
+PAST_SECONDS = 2.0  # how long a lane's start may be held up by the question how it went before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

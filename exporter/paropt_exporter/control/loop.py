@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
+from paropt_exporter.catalogue import DECISION_REASONS
 from paropt_exporter.clock import Clock
 from paropt_exporter.control.decisions import written_choice, written_situation
 from paropt_exporter.control.policy.closed import Load, Work
 from paropt_exporter.control.policy.moving import Step, Trail
 from paropt_exporter.control.policy.run import RunSituation, counted, decide_run
 from paropt_exporter.control.shares import ShareMeter
-from paropt_exporter.control.standing import ADVISE, PAUSE, PIN, Standing
+from paropt_exporter.control.standing import ADVISE, PAUSE, PIN, PROMETHEUS, Standing
 from paropt_exporter.engine import Demand
 from paropt_exporter.records import Decision, Event, RunningTask
 
@@ -103,10 +105,23 @@ class InnerLoop:
         now = self._clock.monotonic()
         self._meter.look(self._pools.running(), now)
         seen = self._situation(now)
-        choice = self._chosen(seen)
-        self._peak = max(self._peak, choice.size)
-        self._standing.recommend(self._pools.shares(choice.size))
-        self._obey(seen, choice)
+        choice = decide_run(seen)
+        self._trail = choice.trail
+        given = self._standing.source == PROMETHEUS
+        size, reason = self._given(seen) if given else (choice.size, choice.reason)
+        if reason == "bounds":
+            reason = self._standing.band.reason  # what moved the bound says more
+        self._peak = max(self._peak, size)
+        self._standing.recommend(self._pools.shares(size))
+        self._obey(_Made(seen, choice, told=given), size, reason)
+
+    def _given(self, seen: RunSituation) -> tuple[int, str]:
+        """Return the size that query results alone decided, and why; until they have, the size stays."""
+        band = self._standing.band
+        if band.target is None:
+            return seen.size, "no_data"
+        action = "hold" if band.target == seen.size else "up" if band.target > seen.size else "down"
+        return band.target, band.reason if band.reason in DECISION_REASONS[action] else "demand"
 
     def _situation(self, now: float) -> RunSituation:
         demand, band = self._run.demand(), self._standing.band
@@ -139,48 +154,36 @@ class InnerLoop:
             left_seconds=demand.left_seconds,
         )
 
-    def _chosen(self, seen: RunSituation) -> Step:
-        """Decide by own counters; where query results alone decide, take their size."""
-        given = self._standing.band.target
-        if given is not None:
-            action = "hold" if given == seen.size else "up" if given > seen.size else "down"
-            return Step(size=given, action=action, reason=self._standing.band.reason, trail=self._trail)
-        choice = decide_run(seen)
-        self._trail = choice.trail
-        if choice.reason == "bounds" and self._standing.band.reason != "bounds":
-            return Step(size=choice.size, action=choice.action, reason=self._standing.band.reason, trail=choice.trail)
-        return choice
-
-    def _obey(self, seen: RunSituation, choice: Step) -> None:
+    def _obey(self, made: _Made, size: int, reason: str) -> None:
         order = self._standing.order
         if order.mode == PIN and order.size is not None:
-            self._move_or_hold(seen, choice, order.size, "pinned")
+            self._move_or_hold(made, order.size, "pinned")
         elif order.mode in (PAUSE, ADVISE):
-            self._hold(seen, choice, "paused" if order.mode == PAUSE else "advised")
+            self._hold(made, "paused" if order.mode == PAUSE else "advised")
         else:
-            self._move_or_hold(seen, choice, choice.size, choice.reason)
+            self._move_or_hold(made, size, reason)
 
-    def _move_or_hold(self, seen: RunSituation, choice: Step, size: int, reason: str) -> None:
-        if size == seen.size:
-            self._hold(seen, choice, reason)
+    def _move_or_hold(self, made: _Made, size: int, reason: str) -> None:
+        if size == made.seen.size:
+            self._hold(made, reason)
             return
         changed = self._pools.share(size, reason)
         self._run.resize(size)
         for pool, old, new in changed:
             action = "up" if new > old else "down"
-            self._tell(seen, choice, pool=pool, action=action, reason=reason, old=old, new=new)
+            self._tell(made, pool=pool, action=action, reason=reason, old=old, new=new)
 
-    def _hold(self, seen: RunSituation, choice: Step, reason: str) -> None:
+    def _hold(self, made: _Made, reason: str) -> None:
         told, at = self._held
-        if reason == told or seen.now < at + _HOLD_SECONDS:
+        if reason == told or made.seen.now < at + _HOLD_SECONDS:
             return
-        self._held = (reason, seen.now)
-        for pool, size in self._pools.shares(seen.size).items():
-            self._tell(seen, choice, pool=pool, action="hold", reason=reason, old=size, new=size)
+        self._held = (reason, made.seen.now)
+        for pool, size in self._pools.shares(made.seen.size).items():
+            self._tell(made, pool=pool, action="hold", reason=reason, old=size, new=size)
 
-    def _tell(
-        self, seen: RunSituation, choice: Step, *, pool: str, action: str, reason: str, old: int, new: int
-    ) -> None:
+    def _tell(self, made: _Made, *, pool: str, action: str, reason: str, old: int, new: int) -> None:
+        if made.told and reason not in ("pinned", "paused", "advised"):
+            return
         self._emit(
             Decision(
                 pool=pool,
@@ -189,12 +192,24 @@ class InnerLoop:
                 old_size=old,
                 new_size=new,
                 at_timestamp_seconds=self._clock.wall(),
-                terms=_terms(seen, choice),
+                terms=_terms(made.seen, made.choice),
                 run_id=self._run_id,
-                situation=written_situation(seen),
-                choice=written_choice(choice),
+                situation=written_situation(made.seen),
+                choice=written_choice(made.choice),
             )
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What was seen, and what policy makes of it by itself: recorded whatever a person says.
+
+    `told`: the outer loop has decided and told of it already.
+    """
+
+    seen: RunSituation
+    choice: Step
+    told: bool
 
 
 def _terms(seen: RunSituation, choice: Step) -> Mapping[str, float]:

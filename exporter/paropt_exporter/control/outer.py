@@ -13,12 +13,11 @@ from paropt_exporter.control.decisions import Choice, Situation, written_choice,
 from paropt_exporter.control.policy.band import BandSituation, BandState, BandStep, Signal, decide_band
 from paropt_exporter.control.policy.target import PoolSeen, TargetSituation, TargetState, TargetStep, decide_target
 from paropt_exporter.control.signals.local import Counters, Flows, count_of
-from paropt_exporter.control.standing import Band, Standing
+from paropt_exporter.control.standing import PROMETHEUS, Band, Standing
 from paropt_exporter.records import Decision, Event, PoolStatistics
 
 log = logging.getLogger(__name__)
 
-PROMETHEUS = "prometheus"
 LOOK_SECONDS = 1.0  # between looks at our own counters: what lies between two is interpolated
 
 

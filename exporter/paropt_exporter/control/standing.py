@@ -10,6 +10,7 @@ from paropt_exporter.plan import Bounds
 from paropt_exporter.records import ControlView, PoolControl, QueryCounts
 
 ACT, ADVISE, PAUSE, PIN = "act", "advise", "pause", "pin"
+PROMETHEUS = "prometheus"  # the source by which query results alone decide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ LIMITS = Limits(floor=2, ceiling=40, stable_seconds=10.0)
 
 def steps(*wants: tuple[float, int], size: int = 10, limits: Limits = LIMITS, exact: bool = False) -> list[Step]:
     """What becomes of wanted sizes at moments, one after another."""
-    taken, trail = [], Trail()
+    taken, trail = [], Trail(began=-100.0)
     for now, wanted in wants:
         taken.append(step(now, size, Wanted(size=wanted, reason="demand", exact=exact), limits, trail))
         size, trail = taken[-1].size, taken[-1].trail
@@ -34,6 +34,12 @@ def test_down_waits_until_less_has_been_enough_for_the_stable_time() -> None:
     reasons = [taken.reason for taken in steps(*wants)]
     assert reasons[1:10] == ["stabilizing"] * 9
     assert reasons[10] == "demand"
+
+
+def test_nothing_goes_down_before_it_has_been_asked_for_the_stable_time() -> None:
+    young = Trail(began=0.0)
+    assert step(9.0, 10, Wanted(size=5, reason="demand"), LIMITS, young).reason == "stabilizing"
+    assert step(10.0, 10, Wanted(size=5, reason="demand"), LIMITS, young).size == 7
 
 
 def test_down_goes_by_three_tenths_at_most() -> None:

@@ -47,8 +47,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trail:
-    """What was wanted lately and how the size moved: peaks (moment, size) of falling size, moments of turns."""
+    """What was wanted lately and how the size moved: peaks (moment, size) of falling size, moments of turns.
 
+    `began`: when it was first asked; until the stable time has passed since, nobody knows what was enough.
+    """
+
+    began: float | None = None
     peaks: tuple[tuple[float, int], ...] = ()
     turns: tuple[float, ...] = ()
     rising: bool | None = None
@@ -74,7 +78,8 @@ def step(now: float, size: int, wanted: Wanted, limits: Limits, trail: Trail) ->
     bounded = min(max(wanted.size, limits.floor), limits.ceiling)
     reason = wanted.reason if bounded == wanted.size else "bounds"
     kept = min(max(wanted.keep, bounded), limits.ceiling)
-    trail = replace(trail, peaks=_peaks(trail.peaks, now, kept, limits.stable_seconds))
+    began = now if trail.began is None else trail.began
+    trail = replace(trail, began=began, peaks=_peaks(trail.peaks, now, kept, limits.stable_seconds))
     if size < limits.floor:
         return _moved(now, size, max(bounded, limits.floor), "bounds", trail)
     if size > limits.ceiling:
@@ -97,7 +102,8 @@ def _up(now: float, size: int, bounded: int, reason: str, wanted: Wanted, trail:
 
 def _down(now: float, size: int, wanted: Wanted, reason: str, limits: Limits, trail: Trail) -> Step:
     highest = trail.peaks[0][1]
-    if highest >= size:
+    young = trail.began is None or now < trail.began + limits.stable_seconds
+    if young or highest >= size:
         return Step(size=size, action="hold", reason="stabilizing", trail=trail)
     if within_tolerance(size, highest) and not wanted.exact:
         return Step(size=size, action="hold", reason="deadband", trail=trail)

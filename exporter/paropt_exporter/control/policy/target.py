@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from paropt_exporter.control.policy.closed import SATURATED_RATIO, WAITING_SHARE
+from paropt_exporter.control.policy.closed import CORE_SLACK, SATURATED_RATIO, WAITING_SHARE
 from paropt_exporter.control.policy.moving import Limits, Step, Trail, Wanted, step
 from paropt_exporter.control.policy.reading import SETTLED_SCRAPES, Reading, doubtful
 from paropt_exporter.control.policy.streams import cpu_size
@@ -96,7 +96,7 @@ def decide_target(situation: TargetSituation) -> TargetStep:
 
 def wanted_size(pools: tuple[Seen, ...], *, cores: float) -> Wanted:
     """Return N* = min(tasks that wait or run, N_cpu), and whether the cores are busy already."""
-    unfinished = math.ceil(sum(seen.depth + seen.busy for seen in pools) - 1e-6)
+    unfinished = math.ceil(sum(seen.depth + seen.busy for seen in pools) - CORE_SLACK)
     busy, cpu, delay = (sum(values) for values in zip(*((p.busy, p.cpu, p.delay) for p in pools), strict=True))
     share = cpu / max(busy - delay, cpu, 1e-9)
     bound = cpu_size(cores, share) if share >= WAITING_SHARE else None

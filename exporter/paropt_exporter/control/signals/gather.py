@@ -93,7 +93,8 @@ class Gatherer:
     def by_label(self, query: str, label: str) -> Mapping[str, float]:
         """Return a finite value for each value of a label; nothing where the answer can't be believed."""
         answer, reading = self._ask(query)
-        self._log(f"past by {label}", reading)
+        if reading.doubt != "no_data":  # a first run has no past: nothing to warn of
+            self._log(f"past by {label}", reading)
         if not reading.believed:
             return {}
         finite = {element.label(label): element.value for element in answer.elements if _is_finite(element.value)}

@@ -10,6 +10,7 @@ from paropt_exporter.promql import select, selector
 
 SIGNAL = "signal"  # the label that tells the parts of one answer from each other
 PAST = "7d"
+_SAME_SECONDS = "0.00002"
 _SAME_POOL = "on (job, instance, pool)"
 
 
@@ -22,7 +23,8 @@ def own(project: str, pool: str, epoch_timestamp_seconds: float, window_seconds:
     labels, window = {"project": project, "pool": pool}, duration(window_seconds)
     epoch = selector(catalogue.POOL_EPOCH, labels)
     epochs = selector(catalogue.POOL_EPOCH, labels, over=window)
-    is_mine = f"{epoch} == {epoch_timestamp_seconds!r}"
+    # Not ==: VictoriaMetrics keeps 15 digits, and the last of the microseconds is the 16th.
+    is_mine = f"abs({epoch} - {epoch_timestamp_seconds!r}) < {_SAME_SECONDS}"
     mine = f"and {_SAME_POOL} ({is_mine})"
 
     def last(family: Family) -> str:
@@ -56,10 +58,13 @@ OWN_SIGNALS = (
 
 
 def past_size(project: str, lane: str) -> str:
-    """Return the query for the size that runs of a lane could use, for each pool: the median over seven days."""
+    """Return the query for the size that runs of a lane could use, for each pool: what nine in ten looks were under.
+
+    Not the median: a gauge shows what a run could use from its first seconds on, and the look before counts too.
+    """
     recommended = select(catalogue.CONTROL_RECOMMENDED, project=project, over=PAST)
     of_lane = select(catalogue.STAGE_INFO, project=project, lane=lane, over=PAST)
-    return f"max by (pool) (quantile_over_time(0.5, {recommended}) and {_SAME_POOL} last_over_time({of_lane}))"
+    return f"max by (pool) (quantile_over_time(0.9, {recommended}) and {_SAME_POOL} last_over_time({of_lane}))"
 
 
 def past_durations(project: str, lane: str) -> str:
