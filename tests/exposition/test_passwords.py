@@ -95,6 +95,20 @@ def test_an_unknown_user_is_compared_with_a_hash_of_a_user(monkeypatch: pytest.M
     assert compared[0] == compared[1]
 
 
+def test_a_comparison_that_fails_keeps_out_and_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: bytes, __: bytes) -> bool:
+        raise RuntimeError("no bcrypt today")
+
+    with judging() as judge:
+        with monkeypatch.context() as patch:
+            patch.setattr(bcrypt, "checkpw", broken)
+            assert not verdict(judge, RIGHT)
+        assert verdict(judge, RIGHT)
+    assert "could not be compared" in caplog.text
+
+
 def test_only_so_many_right_passwords_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "_MOST_REMEMBERED", 2)
     users = {name: hashed(name) for name in ("a", "b", "c")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import logging
 import os
 import secrets
 import threading
@@ -12,6 +13,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+
+log = logging.getLogger(__name__)
 
 LONGEST_PASSWORD_BYTES = 72  # bcrypt looks at no more: longer ones would be equal to their beginning
 _MOST_REMEMBERED = 100  # passwords that were right: one for each scraper
@@ -59,7 +62,7 @@ class Passwords:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="paropt-web-auth", daemon=True)
             self._thread.start()
-        self._wanted.put(lambda: tell(self._is_right(users, credentials)))
+        self._wanted.put(lambda: tell(self._judged(users, credentials)))
 
     def close(self, *, timeout_seconds: float) -> None:
         """End the thread after what it compares now; who still waits is told nothing."""
@@ -74,6 +77,13 @@ class Passwords:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         while (compare := self._wanted.get()) is not None and not self._closed:
             compare()
+
+    def _judged(self, users: Mapping[str, str], credentials: Credentials) -> bool:
+        try:
+            return self._is_right(users, credentials)
+        except Exception:  # the boundary of the thread: a bcrypt that fails keeps this one out, and waits for the next
+            log.exception("a password could not be compared")
+            return False
 
     def _is_right(self, users: Mapping[str, str], credentials: Credentials) -> bool:
         if self.recognises(users, credentials):  # a scraper's second request came while its first one was compared
