@@ -1,9 +1,10 @@
 """Recording rules: what several rules and panels ask for, and what would be too dear over long spans of raw samples.
 
-    raw counters --increase over one window--> lane level --sum over 1h .. 30d of such windows--> alerts, panels
+    raw counters --increase over one window--> hosts' lanes --> lanes --sum over 1h .. 30d of such windows--> alerts
+                                                    '--> panels
 
-Windows follow each other without a gap, so their sum is the increase over the whole span; 500 hosts of 100 stages are
-one series a lane from the first step on. Names are derived from the catalogue: `level:metric:operations`.
+Windows follow each other without a gap, so their sum is the increase over the whole span; 50,000 stages of 500 hosts
+are 500 series from the first step on. Names are derived from the catalogue: `level:metric:operations`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from paropt_exporter import catalogue
 from paropt_exporter.catalogue import Family
 from paropt_exporter.config.units import duration_seconds
 from paropt_exporter.generate.alerts.rules import Group, Recording
-from paropt_exporter.generate.alerts.series import REPLICA_LABELS, Series
+from paropt_exporter.generate.alerts.series import REPLICA_LABELS, WITHOUT_REPLICA, Series
 from paropt_exporter.generate.options import Options
 from paropt_exporter.records import Result
 
@@ -33,7 +34,6 @@ def groups(options: Options) -> tuple[Group, ...]:
         Group(name="paropt-pools-recording", rules=(_utilization(series),)),
         Group(name="paropt-lanes-recording", interval="1m", rules=(*_budget(series), *_throughput(series))),
         Group(name="paropt-lanes-recording-long", interval="2m", rules=tuple(_long(series))),
-        Group(name="paropt-hosts-recording", rules=tuple(_hosts(series))),
     )
 
 
@@ -96,7 +96,8 @@ def _utilization(series: Series) -> Recording:
 def _budget(series: Series) -> Iterator[Recording]:
     spans = (SHORTEST_SPAN, *BUDGET_SPANS) if longer(SHORTEST_SPAN, series.window) else BUDGET_SPANS
     for family in (catalogue.SLA_CHECKS, catalogue.SLA_VIOLATIONS):
-        yield _first(series, family)
+        yield _host(series, family)
+        yield _of_hosts(series, family)
         yield from (_sum(series, family, span) for span in spans if longer(span, series.window))
 
 
@@ -116,12 +117,16 @@ def _long(series: Series) -> Iterator[Recording]:
         yield _sum(series, catalogue.RUN_DURATION, THROUGHPUT_PAST, part=part)
 
 
-def _hosts(series: Series) -> Iterator[Recording]:
-    """Record what the overview shows for chosen hosts over hours: their stages together, so one series a lane."""
-    for family in (catalogue.SLA_CHECKS, catalogue.SLA_VIOLATIONS):
-        dropped = ", ".join(label for label in family.labels if label != "lane")
-        increase = series.increase(family, series.window)
-        yield Recording(record=on_host(family, series.window), expr=f"sum without ({dropped}) (\n  {increase}\n)")
+def _host(series: Series, family: Family) -> Recording:
+    """Record the increase over one window of raw samples for each instance, a lane's stages together."""
+    dropped = ", ".join(label for label in family.labels if label != "lane")
+    increase = series.increase(family, series.window)
+    return Recording(record=on_host(family, series.window), expr=f"sum without ({dropped}) (\n  {increase}\n)")
+
+
+def _of_hosts(series: Series, family: Family) -> Recording:
+    hosts = series.recorded(on_host(family, series.window), per_replica=True)
+    return Recording(record=_lane(family, series.window), expr=f"sum {WITHOUT_REPLICA} ({hosts})")
 
 
 def _first(series: Series, family: Family, *, part: str = "", **labels: tuple[str, ...]) -> Recording:
