@@ -80,7 +80,7 @@ def test_the_selector_is_in_every_query_on_what_is_scraped() -> None:
     for text in files.render(Options(selector='env="prod"')).values():
         for group in yaml.safe_load(text)["groups"]:
             for rule in group["rules"]:
-                names = re.findall(r"\b(?:paropt_|lane:|instance_pool:)[\w:]+(\{[^}]*\})?", rule["expr"])
+                names = re.findall(r"\b(?:[a-z_]+:)?paropt_[\w:]+(\{[^}]*\})?", rule["expr"])
                 assert names
                 assert all('env="prod"' in matchers for matchers in names), rule["expr"]
 
@@ -153,7 +153,7 @@ def test_a_query_names_only_what_is_exported_or_recorded(expr: str) -> None:
         for family in catalogue.FAMILIES
         for part in (("_bucket", "_sum", "_count") if family.kind is Kind.HISTOGRAM else ("",))
     }
-    names = set(re.findall(r"\b(?:paropt_|lane:|instance_pool:)[\w:]+", expr))
+    names = set(re.findall(r"\b(?:[a-z_]+:)?paropt_[\w:]+", expr))
     assert names <= exported | RECORDED
     assert names or "up" in expr
 
