@@ -8,6 +8,7 @@ import pytest
 
 from paropt_exporter.errors import UsageError
 from paropt_exporter.exposition import protection
+from paropt_exporter.exposition import web_config as web_config_module
 from paropt_exporter.exposition.protection import ProtectionFile
 from secured import Authority, hashed, web_config
 
@@ -38,6 +39,28 @@ def test_a_change_that_can_not_be_used_leaves_what_held_and_is_told_once(
     assert "s3cret" not in str(caplog.records[0].__dict__)
     (tmp_path / "web.yml").unlink()
     assert list(file.current().users) == ["alice"]
+
+
+def test_a_reading_that_fails_in_whatever_way_leaves_what_held(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Path) -> None:
+        raise RecursionError
+
+    file = ProtectionFile(web_config(tmp_path, f"basic_auth_users: {{alice: {hashed()}}}"))
+    monkeypatch.setattr(web_config_module, "read", broken)
+    web_config(tmp_path, "")
+    assert list(file.current().users) == ["alice"]
+    assert caplog.records[0].exc_info
+
+
+def test_what_the_openssl_at_hand_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Authority(tmp_path).issue("server")
+    monkeypatch.setitem(web_config_module.SUITES, "TLS_RSA_WITH_AES_128_CBC_SHA", "NO-SUCH-SUITE")
+    files = "cert_file: server.pem, key_file: server.key"
+    text = f"tls_server_config: {{{files}, cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]}}"
+    with pytest.raises(UsageError, match=r"OpenSSL .* refuses them"):
+        ProtectionFile(web_config(tmp_path, text))
 
 
 def test_a_link_that_points_elsewhere_is_seen(tmp_path: Path) -> None:

@@ -67,15 +67,20 @@ class ProtectionFile:
         stamps = _stamps(self._files)
         if stamps != self._stamps:
             self._stamps = stamps
-            try:
-                self._protection = self._read()
-            except ParoptError as error:
-                log.error(
-                    "the web config can't be used as it is now, what held before holds", extra={"err": str(error)}
-                )
-            else:
-                log.info("the web config was read again", extra={"file": str(self._path)})
+            self._read_again()
         return self._protection
+
+    def _read_again(self) -> None:
+        try:
+            self._protection = self._read()
+        except Exception as error:  # the boundary of a file that others change: no content of it may end the endpoint
+            log.error(
+                "the web config can't be used as it is now, what held before holds",
+                extra={"err": str(error)},
+                exc_info=not isinstance(error, ParoptError),
+            )
+        else:
+            log.info("the web config was read again", extra={"file": str(self._path)})
 
     def _read(self) -> Protection:
         from paropt_exporter.exposition import web_config

@@ -86,9 +86,14 @@ def context(settings: TlsServer, folder: Path) -> ssl.SSLContext:
     made.set_alpn_protocols(["http/1.1"])
     if not settings.prefer_server_cipher_suites:
         made.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    _choose_suites(made, settings.cipher_suites)
-    for curve in settings.curve_preferences:
-        made.set_ecdh_curve(CURVES[curve])
+    try:
+        _choose_suites(made, settings.cipher_suites)
+        for curve in settings.curve_preferences:
+            made.set_ecdh_curve(CURVES[curve])
+    except (ssl.SSLError, ValueError) as error:  # a policy of the system can rule out what is valid
+        raise UsageError(
+            f"TLS: cipher_suites or curve_preferences: {ssl.OPENSSL_VERSION} refuses them: {error}"
+        ) from None
     _load(made, settings, folder)
     return made
 
