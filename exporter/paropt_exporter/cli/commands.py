@@ -35,6 +35,8 @@ def run(flags: argparse.Namespace) -> int:
             return _generate(flags)
         case "history":
             return _history(flags)
+        case "explain" | "replay":
+            return _decisions(flags)
         case "profile":
             return _profile(flags)
         case "pin" | "pause" | "resume":
@@ -111,6 +113,23 @@ def _history(flags: argparse.Namespace) -> int:
             output=flags.output or "text",
             stdout=sys.stdout,
         )
+
+
+def _decisions(flags: argparse.Namespace) -> int:
+    from paropt_exporter import config
+    from paropt_exporter.cli import explain, replay
+    from paropt_exporter.clock import SystemClock
+    from paropt_exporter.history import History
+
+    clock, output = SystemClock(), flags.output or "text"
+    loaded = config.read(_config_path(flags), root=Path.cwd())
+    if not loaded.history_path.exists():
+        raise UsageError(f"no history yet at {loaded.history_path}: run a lane first")
+    with closing(History(loaded.history_path, project=loaded.project, clock=clock)) as history:
+        if flags.command == "explain":
+            return explain.run(history, pool=flags.pool, output=output, stdout=sys.stdout)
+        since = clock.wall() - (_duration("--since", flags.since) or 0.0)
+        return replay.run(history, pool=flags.pool, since_seconds=since, output=output, stdout=sys.stdout)
 
 
 def _profile(flags: argparse.Namespace) -> int:

@@ -154,6 +154,13 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     _add_profile_flags(
         add("profile", "run one stage at several sizes and strategies, and recommend its lane's settings")
     )
+    explain = add("explain", "say why a pool has its size, as sums to be done again by hand")
+    explain.add_argument("pool", nargs="?", metavar="POOL", help="only this pool (default: all)")
+    explain.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+    replay = add("replay", "decide again what was decided, by today's policy, and show what differs")
+    replay.add_argument("pool", nargs="?", metavar="POOL", help="only this pool (default: all)")
+    replay.add_argument("--since", metavar="DURATION", default="1h", help="how far back (default: 1h)")
+    replay.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
     _add_order_flags(add("pin", "hold the lane that runs here at a size, whatever its load")).add_argument(
         "size", type=_count, metavar="SIZE", help="how many tasks at once"
     )

@@ -52,16 +52,30 @@ def written_choice(choice: Choice) -> str:
     return _json(asdict(choice))
 
 
-def replay(situation: str, choice: str) -> Replayed:
-    """Decide a recorded situation by today's policy. Raises UnknownSituation."""
+def read_situation(situation: str) -> Situation:
+    """Return a recorded situation. Raises UnknownSituation."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
         document = json.loads(situation)
-        cls, decide = _KINDS[document["kind"]]
-        seen = TypeAdapter(cls).validate_json(_json(document["seen"]))
+        cls, _ = _KINDS[document["kind"]]
+        seen: Situation = TypeAdapter(cls).validate_json(_json(document["seen"]))
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise UnknownSituation(f"a recorded situation that this version does not know: {error}") from error
+    return seen
+
+
+def read_choice_size(choice: str) -> str:
+    """Return what a recorded choice comes to, in words."""
+    chosen = json.loads(choice)
+    to = f"floor {chosen['floor']}, ceiling {chosen['ceiling']}" if "floor" in chosen else f"size {chosen['size']}"
+    return f"{chosen['action']} ({chosen['reason']}), {to}"
+
+
+def replay(situation: str, choice: str) -> Replayed:
+    """Decide a recorded situation by today's policy. Raises UnknownSituation."""
+    seen = read_situation(situation)
+    decide = next(decide for cls, decide in _KINDS.values() if isinstance(seen, cls))
     return Replayed(recorded=choice, today=written_choice(decide(seen)))
 
 

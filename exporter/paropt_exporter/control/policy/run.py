@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from paropt_exporter.control.policy.closed import Load, Work, closed_size, deadline_size
+from paropt_exporter.control.policy.closed import Load, Sizing, Work, closed_size, deadline_size
 from paropt_exporter.control.policy.moving import Limits, Step, Trail, Wanted, step
 
 STABLE_SECONDS = 10.0  # a smaller size must have been enough for this long before workers are given back
@@ -41,14 +41,7 @@ class RunSituation:
 
 def decide_run(seen: RunSituation) -> Step:
     """Decide a run's size from its running and waiting tasks."""
-    sizing = closed_size(
-        [*_each(seen.running)],
-        _each(seen.waiting),
-        cores=seen.cores,
-        minimum=seen.floor,
-        maximum=seen.ceiling,
-        memory_is_short=seen.memory_is_short,
-    )
+    sizing = run_sizing(seen)
     reason = "demand" if sizing.size > seen.size else sizing.reason
     wanted = Wanted(size=sizing.size, reason=reason, exact=True)
     if seen.work is not None:
@@ -57,6 +50,18 @@ def decide_run(seen: RunSituation) -> Step:
             wanted = Wanted(size=max(enough, seen.floor), reason="deadline", exact=True)
     limits = Limits(floor=seen.floor, ceiling=seen.ceiling, stable_seconds=STABLE_SECONDS)
     return step(seen.now, seen.size, wanted, limits, seen.trail)
+
+
+def run_sizing(seen: RunSituation) -> Sizing:
+    """Return how many of a run's tasks may run at once, and why not more."""
+    return closed_size(
+        [*_each(seen.running)],
+        _each(seen.waiting),
+        cores=seen.cores,
+        minimum=seen.floor,
+        maximum=seen.ceiling,
+        memory_is_short=seen.memory_is_short,
+    )
 
 
 def counted(loads: Iterable[Load]) -> tuple[Loads, ...]:

@@ -1,0 +1,68 @@
+"""`replay`: run recorded situations through today's policy, and show where it would decide otherwise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TextIO
+
+from paropt_exporter.control.decisions import Replayed, UnknownSituation, read_choice_size, replay
+from paropt_exporter.errors import UsageError
+
+if TYPE_CHECKING:
+    from paropt_exporter.history import History
+    from paropt_exporter.records import Decision
+
+EXIT_DIFFERENT = 1
+
+
+def run(history: History, *, pool: str | None, since_seconds: float, output: str, stdout: TextIO) -> int:
+    """Print what today's policy makes of the decisions since a moment of wall time; 1 if anything differs, else 0."""
+    recorded = [
+        decision for decision in history.decisions(pool=pool, since_seconds=since_seconds) if decision.situation
+    ]
+    if not recorded:
+        raise UsageError("no decision to replay: none was recorded in that time (--since)")
+    replayed = [(decision, _again(decision)) for decision in recorded]
+    different = [(decision, again) for decision, again in replayed if again is None or not again.same]
+    if output == "json":
+        stdout.write(json.dumps(_as_json(recorded, different), indent=2) + "\n")
+    else:
+        stdout.write("\n".join(_lines(recorded, different)) + "\n")
+    return EXIT_DIFFERENT if different else 0
+
+
+def _again(decision: Decision) -> Replayed | None:
+    try:
+        return replay(decision.situation, decision.choice)
+    except UnknownSituation:
+        return None
+
+
+def _lines(recorded: Sequence[Decision], different: Sequence[tuple[Decision, Replayed | None]]) -> Iterator[str]:
+    same = len(recorded) - len(different)
+    yield f"{len(recorded)} decisions: {same} the same to the byte, {len(different)} different"
+    for decision, again in different:
+        today = "recorded by another version" if again is None else read_choice_size(again.today)
+        yield f"  {_time(decision)} {decision.pool}: {read_choice_size(decision.choice)} -> {today}"
+
+
+def _as_json(recorded: Sequence[Decision], different: Sequence[tuple[Decision, Replayed | None]]) -> dict[str, object]:
+    return {
+        "decisions": len(recorded),
+        "same": len(recorded) - len(different),
+        "different": [
+            {
+                "timestamp": _time(decision),
+                "pool": decision.pool,
+                "recorded": json.loads(decision.choice),
+                "today": None if again is None else json.loads(again.today),
+            }
+            for decision, again in different
+        ],
+    }
+
+
+def _time(decision: Decision) -> str:
+    return datetime.fromtimestamp(decision.at_timestamp_seconds, UTC).isoformat(timespec="seconds")

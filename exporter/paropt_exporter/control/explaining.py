@@ -1,0 +1,122 @@
+"""Say why a pool has its size: a recorded decision as sums that a reader can do again by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from paropt_exporter.control.decisions import Situation, read_choice_size, read_situation
+from paropt_exporter.control.policy import closed, streams
+from paropt_exporter.control.policy.band import LOAD, BandSituation, Signal, load_workers
+from paropt_exporter.control.policy.closed import CORE_SLACK, UNKNOWN_SHARE, deadline_size
+from paropt_exporter.control.policy.moving import TURNS
+from paropt_exporter.control.policy.pool import StreamSituation
+from paropt_exporter.control.policy.run import Loads, RunSituation, run_sizing
+from paropt_exporter.control.policy.streams import WAIT_RATIO, cpu_size, wait_ratio, workers_for
+from paropt_exporter.control.policy.target import TargetSituation
+from paropt_exporter.records import Decision
+
+
+def explained(decision: Decision) -> Iterator[str]:
+    """Yield a decision line by line; the lines after the first are the terms that lead to it."""
+    yield _headline(decision)
+    if not decision.situation:
+        return
+    seen = read_situation(decision.situation)
+    yield from _terms(seen)
+    yield f"policy: {read_choice_size(decision.choice)}"
+
+
+def _headline(decision: Decision) -> str:
+    if decision.action == "hold":
+        return f"{decision.pool} stays at {decision.new_size}: {decision.reason}"
+    return f"{decision.pool} {decision.action} from {decision.old_size} to {decision.new_size}: {decision.reason}"
+
+
+def _terms(seen: Situation) -> Iterator[str]:
+    match seen:
+        case RunSituation():
+            yield from _of_run(seen)
+        case StreamSituation():
+            yield from _of_stream(seen)
+        case BandSituation():
+            yield from _of_band(seen)
+        case TargetSituation():
+            yield from _of_target(seen)
+
+
+def _of_run(seen: RunSituation) -> Iterator[str]:
+    yield "N* = tasks that run, and those that wait, admitted in order while their shares of a core fit"
+    used, size = 0.0, 0
+    for loads in seen.running:
+        share = _share(loads)
+        used, size = used + loads.count * share, size + loads.count
+        yield f"  run    {loads.count:>4} x {share:.2f} of a core  {loads.load.stage}: {size} tasks, {used:.2f} cores"
+    for loads in seen.waiting:
+        yield f"  wait   {loads.count:>4} x {_share(loads):.2f} of a core  {loads.load.stage}"
+    sizing = run_sizing(seen)
+    yield f"  cores {seen.cores:g} (+{CORE_SLACK:g}); a task under {closed.WAITING_SHARE:g} of one only waits, and fits"
+    yield f"  N* = {size} + {sizing.size - size} = {sizing.size} ({sizing.reason})"
+    if seen.memory_is_short:
+        yield "  memory is short: nobody is added"
+    if seen.work is not None:
+        work = seen.work
+        yield (
+            f"  deadline: path {work.critical_path_seconds:.1f} s + ({work.seconds:.1f} - "
+            f"{work.critical_path_seconds:.1f}) / N <= {closed.DEADLINE_RATIO:g} x {work.left_seconds:.1f} s: "
+            f"N = {deadline_size(work)}"
+        )
+    yield f"  between floor {seen.floor} and ceiling {seen.ceiling}; the lane had {seen.size}"
+
+
+def _share(loads: Loads) -> float:
+    return UNKNOWN_SHARE if loads.load.share is None else loads.load.share
+
+
+def _of_stream(seen: StreamSituation) -> Iterator[str]:
+    stream = seen.stream
+    size = workers_for(stream.load)
+    yield f"load a = {stream.arrivals:.3g} tasks/s x {stream.service_seconds:.3g} s = {stream.load:.3g} Erlang"
+    yield (
+        f"  N(a) = {size}: a task waits {wait_ratio(stream.load, size):.3f} of its own time, at most {WAIT_RATIO:g}"
+        f" (with {size - 1}: {wait_ratio(stream.load, size - 1):.3f})"
+    )
+    drain = max(streams.DRAIN_SECONDS, streams.DRAIN_SERVICES * stream.service_seconds)
+    waiting = stream.queued * stream.service_seconds / drain
+    yield f"  queue: {stream.queued} x {stream.service_seconds:.3g} s / {drain:.3g} s = {waiting:.2f}, rounded up"
+    if seen.share is not None and seen.share >= closed.WAITING_SHARE:
+        yield f"  N_cpu = {seen.cores:g} cores / {seen.share:.2f} of a core = {cpu_size(seen.cores, seen.share)}"
+    yield f"  between floor {seen.floor} and ceiling {seen.ceiling}; the pool had {seen.size}"
+    if seen.state.trail.turns:
+        yield f"  {len(seen.state.trail.turns)} of {TURNS} changes of direction an hour are spent"
+
+
+def _of_band(seen: BandSituation) -> Iterator[str]:
+    for signal in seen.signals:
+        yield f"  {_of_signal(signal)}"
+    yield f"  the config allows {seen.minimum} to {seen.maximum}; the band was {seen.floor} to {seen.ceiling}"
+
+
+def _of_signal(signal: Signal) -> str:
+    reading = signal.reading
+    if not reading.believed:
+        last = "its last word holds for ten intervals, then the config's"
+        return f"{signal.use} {signal.name}: not believed ({reading.doubt}: {reading.detail}); {last}"
+    if signal.use == LOAD:
+        workers = load_workers(reading.value, signal.target)
+        return f"load {signal.name}: ceil({reading.value:g} / {signal.target:g}) = {workers} workers as floor"
+    over = "over" if reading.value > signal.target else "within"
+    return f"limit {signal.name}: {reading.value:g} is {over} its target {signal.target:g}"
+
+
+def _of_target(seen: TargetSituation) -> Iterator[str]:
+    for pool in seen.pools:
+        if pool.seen is None:
+            yield f"  {pool.pool}: not believed ({pool.reading.doubt}: {pool.reading.detail})"
+            continue
+        told = pool.seen
+        unfinished = f"{told.depth:g} tasks wait + {told.busy:.2f} run = {told.depth + told.busy:.2f}"
+        yield f"  {pool.pool}: {unfinished}, rounded up (from {CORE_SLACK:g} on)"
+        if told.cpu > 0:
+            alone = max(told.busy - told.delay, told.cpu)
+            yield f"  c = {told.cpu:.2f} / ({told.busy:.2f} - {told.delay:.2f}) = {told.cpu / alone:.2f} of a core"
+    yield f"  cores {seen.cores:g}; between floor {seen.floor} and ceiling {seen.ceiling}; the lane had {seen.size}"

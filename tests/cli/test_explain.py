@@ -1,0 +1,217 @@
+"""`explain` and `replay` on recorded decisions."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.cli import explain, replay
+from paropt_exporter.control.decisions import Choice, Situation, written_choice, written_situation
+from paropt_exporter.control.policy.band import BandSituation, BandState, Signal, decide_band
+from paropt_exporter.control.policy.closed import Load, Work
+from paropt_exporter.control.policy.effect import Sample
+from paropt_exporter.control.policy.moving import Trail
+from paropt_exporter.control.policy.pool import StreamSituation, StreamState, decide_stream
+from paropt_exporter.control.policy.reading import Reading, doubtful
+from paropt_exporter.control.policy.run import Loads, RunSituation, decide_run
+from paropt_exporter.control.policy.streams import Stream
+from paropt_exporter.control.policy.target import PoolSeen, Seen, TargetSituation, TargetState, decide_target
+from paropt_exporter.errors import UsageError
+from paropt_exporter.history import History
+from paropt_exporter.records import Decision
+from paropt_exporter.testing import START_TIMESTAMP_SECONDS, FakeClock
+
+RUN = RunSituation(
+    now=1.0,
+    size=2,
+    floor=1,
+    ceiling=16,
+    cores=2.0,
+    memory_is_short=False,
+    running=(Loads(load=Load(pool="commands", stage="burn", share=0.9), count=1),),
+    waiting=(Loads(load=Load(pool="commands", stage="naps", share=0.01), count=7),),
+    trail=Trail(),
+)
+STREAM = StreamSituation(
+    now=1.0,
+    size=2,
+    floor=1,
+    ceiling=32,
+    stream=Stream(arrivals=100.0, service_seconds=0.05, queued=10),
+    cores=2.0,
+    share=0.1,
+    cpu=0.5,
+    memory_is_short=False,
+    sample=Sample(count=0, mean=0.0, variance=0.0),
+    state=StreamState(),
+)
+BAND = BandSituation(
+    now=15.0,
+    interval_seconds=15.0,
+    stable_seconds=180.0,
+    minimum=1,
+    maximum=16,
+    floor=1,
+    ceiling=16,
+    size=2,
+    signals=(
+        Signal(name="broker", use="load", target=20.0, reading=Reading(value=130.0)),
+        Signal(name="database", use="limit", target=0.8, reading=doubtful("stale", "the sample is 90 s old")),
+    ),
+    state=BandState(),
+)
+TARGET = TargetSituation(
+    now=15.0,
+    stable_seconds=180.0,
+    cores=2.0,
+    size=2,
+    floor=1,
+    ceiling=32,
+    pools=(
+        PoolSeen(
+            pool="commands",
+            target=2,
+            reading=Reading(),
+            seen=Seen(sampled=1.0, scrape_seconds=15.0, size=2.0, depth=18.0, busy=2.0, cpu=0.5, delay=0.0),
+        ),
+    ),
+    state=TargetState(),
+)
+
+
+def decision(seen: Situation, choice: Choice, *, pool: str = "commands", action: str = "up", new: int = 8) -> Decision:
+    return Decision(
+        pool=pool,
+        action=action,
+        reason="demand",
+        old_size=2,
+        new_size=new,
+        at_timestamp_seconds=START_TIMESTAMP_SECONDS,
+        situation=written_situation(seen),
+        choice=written_choice(choice),
+    )
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Iterator[History]:
+    with closing(History(tmp_path / "history.db", project="p", clock=FakeClock())) as opened:
+        yield opened
+
+
+def told(history: History, pool: str | None = None, output: str = "text") -> str:
+    stdout = io.StringIO()
+    assert explain.run(history, pool=pool, output=output, stdout=stdout) == 0
+    return stdout.getvalue()
+
+
+def test_a_runs_size_is_the_sum_of_the_tasks_that_are_named(history: History) -> None:
+    history.observe(decision(RUN, decide_run(RUN)))
+    text = told(history)
+    assert text.startswith("commands up from 2 to 8: demand")
+    assert "run       1 x 0.90 of a core  burn: 1 tasks, 0.90 cores" in text
+    sums = re.search(r"N\* = (\d+) \+ (\d+) = (\d+)", text)
+    assert sums is not None
+    assert int(sums[1]) + int(sums[2]) == int(sums[3]) == decide_run(RUN).size
+
+
+def test_a_deadline_is_told_with_the_bound_that_it_solves(history: History) -> None:
+    work = Work(seconds=1000.0, critical_path_seconds=10.0, left_seconds=100.0)
+    waiting = replace(RUN.waiting[0], count=99)
+    seen = replace(RUN, waiting=(waiting,), ceiling=64, work=work)
+    history.observe(decision(seen, decide_run(seen)))
+    assert "path 10.0 s + (1000.0 - 10.0) / N <= 0.9 x 100.0 s: N = 13" in told(history)
+
+
+def test_a_streams_size_follows_from_load_and_wait(history: History) -> None:
+    history.observe(decision(STREAM, decide_stream(STREAM), new=7))
+    text = told(history)
+    assert "load a = 100 tasks/s x 0.05 s = 5 Erlang" in text
+    assert "N(a) = 7: a task waits 0.162 of its own time, at most 0.25 (with 6: 0.588)" in text
+    assert "queue: 10 x 0.05 s / 2 s = 0.25, rounded up" in text
+
+
+def test_a_floor_is_the_signals_value_over_its_target_and_a_doubt_is_named(history: History) -> None:
+    history.observe(decision(BAND, decide_band(BAND)))
+    text = told(history)
+    assert "load broker: ceil(130 / 20) = 7 workers as floor" in text
+    assert "limit database: not believed (stale: the sample is 90 s old)" in text
+    assert "floor 7, ceiling 16" in text
+
+
+def test_a_size_by_query_results_is_depth_and_busy_workers(history: History) -> None:
+    history.observe(decision(TARGET, decide_target(TARGET), new=20))
+    text = told(history)
+    assert "commands: 18 tasks wait + 2.00 run = 20.00" in text
+    assert "c = 0.50 / (2.00 - 0.00) = 0.25 of a core" in text
+
+
+def test_the_last_move_and_the_hold_after_it_are_both_told(history: History) -> None:
+    history.observe(decision(RUN, decide_run(RUN)))
+    history.observe(decision(RUN, decide_run(RUN), action="hold"))
+    heads = [line for line in told(history).splitlines() if not line.startswith(" ")]
+    assert [head.split(":")[0] for head in heads] == ["commands up from 2 to 8", "commands stays at 8"]
+
+
+def test_an_unknown_pool_lists_those_there_are(history: History) -> None:
+    history.observe(decision(RUN, decide_run(RUN)))
+    with pytest.raises(UsageError, match="there are commands"):
+        told(history, pool="threads")
+
+
+def test_nothing_decided_yet_is_one_clear_error(history: History) -> None:
+    with pytest.raises(UsageError, match="no decision yet"):
+        told(history)
+
+
+def test_json_has_all_that_went_in_and_came_out(history: History) -> None:
+    history.observe(decision(RUN, decide_run(RUN)))
+    (entry,) = json.loads(told(history, output="json"))
+    assert entry["situation"]["seen"]["cores"] == 2.0
+    assert entry["choice"]["size"] == decide_run(RUN).size
+
+
+def replayed(history: History, output: str = "text") -> tuple[int, str]:
+    stdout = io.StringIO()
+    code = replay.run(history, pool=None, since_seconds=0.0, output=output, stdout=stdout)
+    return code, stdout.getvalue()
+
+
+def test_a_replay_of_todays_decisions_is_the_same_to_the_byte(history: History) -> None:
+    for seen, choice in (
+        (RUN, decide_run(RUN)),
+        (STREAM, decide_stream(STREAM)),
+        (BAND, decide_band(BAND)),
+        (TARGET, decide_target(TARGET)),
+    ):
+        history.observe(decision(seen, choice))
+    assert replayed(history) == (0, "4 decisions: 4 the same to the byte, 0 different\n")
+
+
+def test_a_replay_shows_where_todays_policy_decides_otherwise(history: History) -> None:
+    other = replace(decide_run(RUN), size=99)
+    history.observe(decision(RUN, other))
+    code, text = replayed(history)
+    assert code == 1
+    assert re.search(r"commands: up \(demand\), size 99 -> up \(demand\), size 8", text)
+    assert json.loads(replayed(history, "json")[1])["different"][0]["today"]["size"] == 8
+
+
+def test_a_decision_of_another_version_is_named_and_ends_nothing(history: History) -> None:
+    history.observe(replace(decision(RUN, decide_run(RUN)), situation='{"kind": "run", "seen": {"other": 1}}'))
+    history.observe(decision(BAND, decide_band(BAND)))
+    code, text = replayed(history)
+    assert code == 1
+    assert "2 decisions: 1 the same to the byte, 1 different" in text
+    assert "recorded by another version" in text
+
+
+def test_nothing_to_replay_is_one_clear_error(history: History) -> None:
+    with pytest.raises(UsageError, match="no decision to replay"):
+        replayed(history)
