@@ -1,7 +1,8 @@
 """Prints how long an adaptive pool takes for six shapes of work, against a schedule that knows them in advance.
 
-Beside it: an adaptive pool that remembers an earlier run, the standard library's executors at their default, and the
-best fixed size of a thread or process pool, found by trying sizes. Making and ending the pool counts.
+Beside it: an adaptive pool that remembers an earlier run, the standard library's executors at their default, the best
+of the other peers with a worker a core (their default), and the best fixed size of a thread or process pool, found by
+trying sizes. Making and ending the pool counts, but for the peers: some take seconds to begin.
 Usage: python benchmarks/makespan.py [ROUNDS]
 """
 
@@ -18,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from paropt_exporter.pool import AdaptivePool, ProcessPool, ThreadPool
+from peers import OURS, PROCESSES, STANDARD, THREADS, Peer, installed, missing
 from shapes import Shape, shapes, steps_a_second
 
 ROUNDS = 3
@@ -31,9 +33,12 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     cores = len(os.sched_getaffinity(0))
     print(f"Makespan over that of a perfect schedule, medians of {rounds} rounds on {cores} cores.")
+    for package in missing():
+        print(f"Skipped: {package} is not installed.")
     print()
-    print("| work | perfect | adaptive, cold | with memory | standard threads | standard processes | best fixed |")
-    print("|---|---|---|---|---|---|---|")
+    columns = ("perfect", "adaptive, cold", "with memory", "standard threads", "standard processes", "best peer")
+    print(f"| work | {' | '.join(columns)} | best fixed |")
+    print("|---" * (len(columns) + 2) + "|")
     for shape in shapes(steps_a_second(cores)):
         print(_line(shape, cores, rounds), flush=True)
 
@@ -50,10 +55,30 @@ def _line(shape: Shape, cores: int, rounds: int) -> str:
             ProcessPoolExecutor,
         )
         figures = " | ".join(f"{_median(make, shape, rounds) / ideal:.2f}" for make in contenders)
+    peer, seconds = _best_peer(shape, cores)
     fixed: dict[str, Make] = {f"{size} threads": partial(ThreadPool, size) for size in SIZES}
     fixed |= {f"{size} processes": partial(ProcessPool, size) for size in SIZES}
     best = min(fixed, key=lambda name: _once(fixed[name], shape))
-    return f"| {shape.name} | {ideal:.2f} s | {figures} | {_median(fixed[best], shape, rounds) / ideal:.2f} ({best}) |"
+    last = f"{seconds / ideal:.2f} ({peer}) | {_median(fixed[best], shape, rounds) / ideal:.2f} ({best})"
+    return f"| {shape.name} | {ideal:.2f} s | {figures} | {last} |"
+
+
+def _best_peer(shape: Shape, cores: int) -> tuple[str, float]:
+    known = (STANDARD, OURS, "naive prometheus-client")
+    found = {
+        f"{peer.name}, {kind}": _seconds_of(peer, shape, cores)
+        for kind, peers in (("threads", THREADS), ("processes", PROCESSES))
+        for peer in installed(peers)
+        if peer.name not in known
+    }
+    return min(found.items(), key=lambda item: item[1])
+
+
+def _seconds_of(peer: Peer, shape: Shape, workers: int) -> float:
+    with peer.make(workers) as work:
+        begun = time.perf_counter()
+        work.each(shape.calls)
+        return time.perf_counter() - begun
 
 
 def _median(make: Make, shape: Shape, rounds: int) -> float:

@@ -21,6 +21,7 @@ from paropt_exporter import PoolCollector
 from paropt_exporter.pool import ProcessPool, ThreadPool
 
 Task = Callable[[Any], object]
+Call = tuple[Task, object]  # a task and its argument
 
 OURS = "paropt-exporter"
 STANDARD = "standard library"
@@ -37,6 +38,9 @@ class Work(Protocol):
 
     def one(self, function: Task, argument: object) -> None:
         """Hand in one task and await it."""
+
+    def each(self, calls: Iterable[Call]) -> None:
+        """Hand in different tasks one by one, then await all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,10 @@ class _Executor:
 
     def one(self, function: Task, argument: object) -> None:
         self._executor.submit(function, argument).result()
+
+    def each(self, calls: Iterable[Call]) -> None:
+        for future in [self._executor.submit(function, argument) for function, argument in calls]:
+            future.result()
 
 
 class _Measured(concurrent.futures.Executor):
@@ -114,6 +122,10 @@ class _Multiprocessing:
     def one(self, function: Task, argument: object) -> None:
         self._pool.apply(function, (argument,))
 
+    def each(self, calls: Iterable[Call]) -> None:
+        for result in [self._pool.apply_async(function, (argument,)) for function, argument in calls]:
+            result.get()
+
 
 class _Pebble:
     def __init__(self, pool: Any) -> None:
@@ -130,6 +142,10 @@ class _Pebble:
     def one(self, function: Task, argument: object) -> None:
         self._pool.schedule(function, args=[argument]).result()
 
+    def each(self, calls: Iterable[Call]) -> None:
+        for future in [self._pool.schedule(function, args=[argument]) for function, argument in calls]:
+            future.result()
+
 
 class _Joblib:
     def __init__(self, parallel: Any, delayed: Any) -> None:
@@ -144,6 +160,9 @@ class _Joblib:
     def one(self, function: Task, argument: object) -> None:
         self.many(function, argument, 1)
 
+    def each(self, calls: Iterable[Call]) -> None:
+        self._parallel(self._delayed(function)(argument) for function, argument in calls)
+
 
 class _Dask:
     def __init__(self, client: Any) -> None:
@@ -157,6 +176,9 @@ class _Dask:
 
     def one(self, function: Task, argument: object) -> None:
         self._client.submit(function, argument, pure=False).result()
+
+    def each(self, calls: Iterable[Call]) -> None:
+        self._client.gather([self._client.submit(function, argument, pure=False) for function, argument in calls])
 
 
 def _executor(make: Callable[..., Any]) -> Callable[[int], AbstractContextManager[Work]]:

@@ -6,7 +6,7 @@ import argparse
 from typing import NoReturn
 
 from paropt_exporter.cli.completion import SHELLS
-from paropt_exporter.cli.main import PROGRAM, version
+from paropt_exporter.cli.program import PROGRAM, version
 
 EXIT_USAGE = 2
 _DESCRIPTION = "Run a lane's stages in parallel on pools that size themselves, and export them to Prometheus."

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from paropt_exporter._version import __version__
 from paropt_exporter.cli import streams
+from paropt_exporter.cli.program import PROGRAM, version
 
 TYPE_CHECKING = False  # typing alone would take as long to load as all else that --version needs
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-PROGRAM = "paropt-exporter"
 EXIT_INTERNAL, EXIT_PIPE, EXIT_INTERRUPTED = 3, 141, 130
 
 
@@ -25,10 +24,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from paropt_exporter.cli.flags import parser
 
     return _guarded(parser().parse_args(arguments))
-
-
-def version() -> str:
-    return f"{PROGRAM} {__version__}"
 
 
 def _guarded(flags: argparse.Namespace) -> int:
