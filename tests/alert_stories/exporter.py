@@ -21,7 +21,7 @@ def stories() -> Iterator[Story]:
                 "believe for 5 minutes. The pool keeps its size."
             ),
         ),
-        others={series(catalogue.CONTROL_FLAPPING, POOL): ""},
+        others=[series(catalogue.CONTROL_FLAPPING, POOL)],
         hold_minutes=5,
     )
     yield from held.stories(
@@ -35,7 +35,7 @@ def stories() -> Iterator[Story]:
                 "that it goes down no more until the hour is over."
             ),
         ),
-        others={series(catalogue.CONTROL_BLIND, POOL): ""},
+        others=[series(catalogue.CONTROL_BLIND, POOL)],
         hold_minutes=5,
     )
     yield from _down()

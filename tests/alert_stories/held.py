@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 
 from alert_stories.model import Firing, Shows, Story
 
 
 def stories(
-    alert: str, flag: str, firing: Firing, *, others: Mapping[str, str], beside: str = "", hold_minutes: int
+    alert: str, flag: str, firing: Firing, *, others: Sequence[str], beside: str = "", hold_minutes: int
 ) -> Iterator[Story]:
     """Yield the stories of a flag that goes up at 5m and down at 35m; the alert holds it for some minutes first.
 

@@ -45,9 +45,7 @@ def stories() -> Iterator[Story]:
                 "long as the fastest."
             ),
         ),
-        others=dict.fromkeys(
-            series(catalogue.LANE_BOTTLENECK, LANE, kind=kind) for kind in ("under_used", "saturated")
-        ),
+        others=[series(catalogue.LANE_BOTTLENECK, LANE, kind=kind) for kind in ("under_used", "saturated")],
         hold_minutes=15,
     )
 
@@ -58,7 +56,7 @@ def _bottleneck(alert: str, kind: str, severity: str, description: str) -> Itera
         alert,
         series(catalogue.BOTTLENECK, STAGE, kind=kind),
         Firing(severity=severity, labels={**STAGE, "kind": kind}, description=description),
-        others={series(catalogue.BOTTLENECK, STAGE, kind=other): "" for other in others},
+        others=[series(catalogue.BOTTLENECK, STAGE, kind=other) for other in others],
         hold_minutes=15,
     )
 

@@ -34,7 +34,7 @@ _OTHER_OPERATOR = {
 _OTHER_SEVERITY = {"critical": "warning", "warning": "info", "info": "critical"}
 # What is no operator or number of the query itself is passed over: names, strings, matchers, label lists.
 _TOKEN = re.compile(
-    r"""(?P<skip>"[^"]*"|\{[^}]*\}|(?:without|by|on|ignoring|group_left)\s*\([^)]*\)|[a-zA-Z_:][\w:]*\s*(?=[({\[])|\blane:[\w:]+)
+    r"""(?P<skip>"[^"]*"|\{[^}]*\}|(?:without|by|on|ignoring|group_left)\s*\([^)]*\)|[a-zA-Z_:][\w:]*\s*(?=[({\[]))
       |(?P<window>\[[^\]]+\])
       |(?P<operator>==|!=|>=|<=|[<>*/+-]|\b(?:and|or|unless)\b)
       |(?P<number>\b\d+(?:\.\d+)?\b)

@@ -125,11 +125,9 @@ def _lane(alert: str, kind: str, what: str) -> Iterator[Story]:
             labels={**LANE, "kind": kind},
             description=f"In the last run of lane standard (project shop) on build-1:10178 {what}",
         ),
-        others={
-            series(catalogue.LANE_BOTTLENECK, LANE, kind=other): ""
-            for other in catalogue.LANE_BOTTLENECKS
-            if other != kind
-        },
+        others=[
+            series(catalogue.LANE_BOTTLENECK, LANE, kind=other) for other in catalogue.LANE_BOTTLENECKS if other != kind
+        ],
         hold_minutes=15,
     )
 

@@ -68,7 +68,7 @@ def _broken(alert: str, breached: Family, severity: str, firing: Firing) -> Iter
         alert,
         series(breached, place, severity=severity),
         firing,
-        others={series(breached, place, severity=other): "1x40"},
+        others=[series(breached, place, severity=other)],
         beside=series(limit, place),
         hold_minutes=0,
     )

@@ -85,6 +85,12 @@ def test_the_selector_is_in_every_query_on_what_is_scraped() -> None:
                 assert all('env="prod"' in matchers for matchers in names), rule["expr"]
 
 
+def test_a_lane_level_recording_is_asked_for_without_the_instance_that_it_has_not() -> None:
+    alerts = files.render(Options(selector='job="ci",instance=~"build-.*"'))["alerts/paropt-alerts.yml"]
+    assert 'lane:paropt_sla_checks:increase1h{job="ci"} >= 100' in alerts
+    assert 'instance_pool:paropt_pool_busy_seconds_per_slot_seconds:ratio_rate5m{job="ci",instance=~' in alerts
+
+
 def test_rules_for_kubernetes_hold_the_plain_ones() -> None:
     plain = files.render(Options())
     operator = files.render(Options(format=Format.PROMETHEUS_OPERATOR))
