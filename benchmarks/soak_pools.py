@@ -72,6 +72,10 @@ def takes_much(body: bytes) -> int:
     return len(body)
 
 
+def filled(size_bytes: int) -> bytes:
+    return b"x" * size_bytes
+
+
 def fails(number: int) -> None:
     raise PlannedError(number)
 
@@ -314,7 +318,7 @@ def large_result() -> Iterator[str]:
     """Have 500 MB back from a worker: more than a copy or two of it at once would be too much."""
     before = procfs.memory_bytes()
     with ProcessPool(1) as pool:
-        future = pool.submit_named("large", bytes, _RESULT_BYTES)
+        future = pool.submit_named("large", filled, _RESULT_BYTES)
         size = len(future.result())
         peak = procfs.memory_peak_bytes() - before
         used = future.measurement.memory_peak_bytes if future.measurement is not None else 0
