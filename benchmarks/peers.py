@@ -246,7 +246,7 @@ def _dask(*, processes: bool) -> Callable[[int], AbstractContextManager[Work]]:
     def open_it(workers: int) -> Iterator[Work]:
         distributed = importlib.import_module("distributed")
         shape = {"n_workers": workers, "threads_per_worker": 1} if processes else {"threads_per_worker": workers}
-        quiet = {"dashboard_address": None, "silence_logs": 50}
+        quiet = {"dashboard_address": "127.0.0.1:0", "silence_logs": 50}
         cluster = distributed.LocalCluster(processes=processes, **({"n_workers": 1} | shape), **quiet)
         with cluster, distributed.Client(cluster) as client:
             yield _Dask(client)
