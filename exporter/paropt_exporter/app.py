@@ -36,6 +36,7 @@ from paropt_exporter.signals import Signals
 
 if TYPE_CHECKING:
     from paropt_exporter.control import Feedback
+    from paropt_exporter.control.jobserver import Jobserver
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +179,7 @@ class Exporter:
         self._signals = signals
         self._clock = clock
         self._workers = PoolWorkers(config.history_path.with_name(MEMORY_NAME))
+        self._jobserver = self._make_jobserver()
         self._run: Run | None = None
         self._feedback = self._make_feedback()
         self._past = self._feedback.past(lane) if self._feedback is not None else None
@@ -227,9 +229,11 @@ class Exporter:
             self._feedback.close()
         self._server.close()
         self._workers.close()
+        if self._jobserver is not None:
+            self._jobserver.close()
 
     def _run_once(self) -> int:
-        plan = self._started(self._plan())
+        plan = self._sharing(self._started(self._plan()))
         for note in plan.notes:
             self._screen.say(note)
         run = self._make_run(plan)
@@ -238,6 +242,8 @@ class Exporter:
         self._run = run
         self._signals.during(run)
         with ExitStack() as stack:
+            if self._jobserver is not None:
+                stack.callback(self._jobserver.reset)
             if plan.strategy is not Strategy.SEQUENTIAL:
                 stack.enter_context(self._control(run, plan))
             record = run.execute()
@@ -276,6 +282,21 @@ class Exporter:
         past = None if configured else self._past_size(plan)
         start = self._standing.start_size(plan.workers.start if past is None else past)
         return replace(plan, workers=replace(plan.workers, start=start))
+
+    def _sharing(self, plan: Plan) -> Plan:
+        """Make the lane's commands clients of the jobserver, if there is one; what a stage's own `env` says stays."""
+        if self._jobserver is None or plan.strategy is Strategy.SEQUENTIAL:
+            return plan
+        ours = self._jobserver.environment(os.environ, plan.workers.maximum)
+        return replace(plan, stages=tuple(replace(stage, env={**ours, **stage.env}) for stage in plan.stages))
+
+    def _make_jobserver(self) -> Jobserver | None:
+        if not self._config.feedback.jobserver:
+            return None
+        from paropt_exporter.control.jobserver import Jobserver, require_make  # here: hardly a lane needs it
+
+        require_make(os.environ)
+        return Jobserver()
 
     def _past_size(self, plan: Plan) -> int | None:
         """Return the size that earlier runs of the lane could use; None: nothing is known."""
@@ -326,6 +347,7 @@ class Exporter:
             run_id=run.run_id,
             known_shares=self._history.cpu_shares(plan.lane),
             objective=self._config.feedback.objective,
+            offer=self._jobserver.offer if self._jobserver is not None else None,
         )
 
     def _make_standing(self, plan: Plan) -> Standing:

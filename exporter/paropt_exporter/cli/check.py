@@ -35,6 +35,7 @@ def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextI
     for warning in _warnings(lanes, stages):
         print(f"warning: {warning}", file=stderr)
     faults = [f"{_place(config, stage)}: {fault}" for stage in stages for fault in _faults(config, stage)]
+    faults += [f"{config.path}: {fault}" for fault in _jobserver_fault(config)]
     faults += _web_faults(config)
     if faults:
         print("\n".join(faults), file=stderr)
@@ -124,6 +125,16 @@ def _call_fault(target: str, root: Path) -> Iterator[str]:
             return
     if found is None:
         yield f"there is no module {module!r} for {target}: correct the name, or install it"
+
+
+def _jobserver_fault(config: Config) -> Iterator[str]:
+    if config.feedback.jobserver:
+        from paropt_exporter.control.jobserver import require_make
+
+        try:
+            require_make(os.environ)
+        except UsageError as error:
+            yield str(error)
 
 
 @contextmanager

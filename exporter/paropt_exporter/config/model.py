@@ -270,6 +270,10 @@ class Feedback(Section):
         default=None, description="How long less must have been enough before a floor falls. Default: 3 windows."
     )
     signals: dict[Name, Signal] = Field(default={}, description="Queries of your own, by name.")
+    jobserver: StrictBool = Field(
+        default=False,
+        description="Share the slots with make (4.4 or later), ninja and cargo in the stages, by make's jobserver.",
+    )
 
 
 class Web(Section):

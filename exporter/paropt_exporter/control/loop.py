@@ -13,7 +13,7 @@ from paropt_exporter.clock import Clock
 from paropt_exporter.control.decisions import written_choice, written_situation
 from paropt_exporter.control.policy.closed import Load, Work
 from paropt_exporter.control.policy.moving import Step, Trail
-from paropt_exporter.control.policy.run import RunSituation, counted, decide_run
+from paropt_exporter.control.policy.run import RunSituation, counted, decide_run, spare_slots
 from paropt_exporter.control.shares import ShareMeter
 from paropt_exporter.control.standing import ADVISE, PAUSE, PIN, PROMETHEUS, Standing
 from paropt_exporter.engine import Demand
@@ -53,7 +53,8 @@ class InnerLoop:
 
     Guarantees: it alone writes the run's size; no move down within STABLE_SECONDS of a moment that needed more; each
     change is told as a Decision for each pool that it moved, each new reason to hold as one for each pool. `objective`:
-    fast, or deadline: just enough workers to keep the lane's total.
+    fast, or deadline: just enough workers to keep the lane's total. `offer` is told at each look how many jobs beside
+    the run's tasks there is room for.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class InnerLoop:
         run_id: str,
         known_shares: Mapping[str, float] = MappingProxyType({}),
         objective: str = "fast",
+        offer: Callable[[int], None] | None = None,
     ) -> None:
         self._run = run
         self._pools = pools
@@ -79,6 +81,7 @@ class InnerLoop:
         self._clock = clock
         self._run_id = run_id
         self._objective = objective
+        self._offer = offer
         self._meter = ShareMeter(known_shares)
         self._trail = Trail()
         self._peak = 0
@@ -114,6 +117,14 @@ class InnerLoop:
         self._peak = max(self._peak, size)
         self._standing.recommend(self._pools.shares(size))
         self._obey(_Made(seen, choice, told=given), size, reason)
+        if self._offer is not None:
+            self._offer(spare_slots(seen, fixed=self._fixed_slots()))
+
+    def _fixed_slots(self) -> int | None:
+        order, bounds = self._standing.order, self._standing.bounds
+        if order.mode == PIN:
+            return order.size
+        return bounds.maximum if bounds.fixed else None
 
     def _given(self, seen: RunSituation) -> tuple[int, str]:
         """Return the size that query results alone decided, and why; until they have, the size stays."""

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from paropt_exporter.control.policy.closed import Load, Sizing, Work, closed_size, deadline_size
+from paropt_exporter.control.policy.closed import (
+    CORE_SLACK,
+    WAITING_SHARE,
+    Load,
+    Sizing,
+    Work,
+    closed_size,
+    deadline_size,
+)
 from paropt_exporter.control.policy.moving import Limits, Step, Trail, Wanted, step
 
 STABLE_SECONDS = 10.0  # a smaller size must have been enough for this long before workers are given back
@@ -62,6 +71,23 @@ def run_sizing(seen: RunSituation) -> Sizing:
         maximum=seen.ceiling,
         memory_is_short=seen.memory_is_short,
     )
+
+
+def spare_slots(seen: RunSituation, *, fixed: int | None) -> int:
+    """Return how many jobs what a run's tasks start may have, beside the one that each task is itself.
+
+    `fixed`: the lane's slots where somebody fixed them, of which each task takes one. None: they are the cores, of
+    which a task that is known to wait takes none. Tasks that wait to start go before the jobs of those that run.
+    """
+    tasks = (*seen.running, *seen.waiting)
+    if fixed is not None:
+        return max(0, fixed - sum(loads.count for loads in tasks))
+    slots = min(seen.ceiling, max(1, math.floor(seen.cores + CORE_SLACK)))
+    return max(0, slots - sum(loads.count for loads in tasks if not _waits(loads.load)))
+
+
+def _waits(load: Load) -> bool:
+    return load.share is not None and load.share < WAITING_SHARE
 
 
 def counted(loads: Iterable[Load]) -> tuple[Loads, ...]:

@@ -1,0 +1,100 @@
+"""Share a lane's slots with what its commands start: a server of GNU make's jobserver protocol (4.4, fifo style).
+
+A client (make, ninja, cargo) has one job for nothing, the one that its parent started it with. For each further one it
+takes a byte from a pipe, and puts it back when that job has ended.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import struct
+import subprocess
+import termios
+from collections.abc import Mapping
+from contextlib import suppress
+
+from paropt_exporter.errors import UsageError
+
+VARIABLE = "MAKEFLAGS"
+_TOKEN = b"+"  # as make writes it; clients take any byte
+_OLDEST_MAKE = (4, 4)  # earlier ones end with an error at the flag
+_OTHER_SERVER = re.compile(r"(?:^|\s+)(?:--jobserver-(?:auth|fds)=\S+|-j\s*\d*(?=\s|$))")
+_PATIENCE_SECONDS = 10.0
+
+
+class Jobserver:
+    """The tokens of one exporter.
+
+        offer(n) -> the pipe --take--> client        tokens in the pipe + tokens that clients hold = those offered
+                        ^----put back---'
+
+    Guarantees: no more tokens are out than were offered, but for those that clients held when an offer became smaller:
+    these are taken out as they come back. What a killed client took with it is made up for by the next `reset`.
+    Nothing here blocks. `offer` and `reset` are for one thread at a time.
+
+    The pipe has no name in any folder: clients open it as /proc/PID/fd/N, which works like a fifo, needs the same user
+    (and sight of our process), and is gone with us.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._out = 0
+
+    def environment(self, environ: Mapping[str, str], slots: int) -> dict[str, str]:
+        """Return what makes a command a client: flags of the user stay, another server's do not."""
+        kept = _OTHER_SERVER.sub("", environ.get(VARIABLE, "")).strip()
+        ours = f"-j{slots} --jobserver-auth=fifo:/proc/{os.getpid()}/fd/{self._reader}"
+        return {VARIABLE: f"{kept} {ours}" if kept else ours}
+
+    def offer(self, count: int) -> None:
+        """Have `count` tokens out from now on."""
+        surplus = max(0, self._in_pipe() - self._out)  # put in by a client that had taken none
+        self._out += surplus
+        if self._out > count:
+            self._out -= self._take(self._out - count)
+        elif self._out < count:
+            self._out += os.write(self._writer, _TOKEN * (count - self._out))
+
+    def reset(self) -> None:
+        """Have none out: for a moment at which no client lives."""
+        self._take(self._in_pipe())
+        self._out = 0
+
+    def close(self) -> None:
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def _in_pipe(self) -> int:
+        waiting = fcntl.ioctl(self._reader, termios.FIONREAD, b"\0" * 4)
+        return int(struct.unpack("i", waiting)[0])
+
+    def _take(self, count: int) -> int:
+        with suppress(BlockingIOError):  # clients hold them all
+            return len(os.read(self._reader, count)) if count else 0
+        return 0
+
+
+def require_make(environ: Mapping[str, str]) -> None:
+    """Raise UsageError if the make on PATH is one that a jobserver's fifo would break."""
+    program = shutil.which("make", path=environ.get("PATH"))
+    version = _version(program) if program else None
+    if version is not None and version < _OLDEST_MAKE:
+        found = ".".join(map(str, version))
+        raise UsageError(
+            f"feedback.jobserver: {program} is GNU make {found}, which fails at a jobserver of fifo style: "
+            "put make 4.4 or later first on PATH, or turn it off"
+        )
+
+
+def _version(program: str) -> tuple[int, int] | None:
+    try:
+        told = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=False
+        )
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    match = re.match(r"GNU Make (\d+)\.(\d+)", told.stdout)
+    return (int(match[1]), int(match[2])) if match else None
