@@ -40,9 +40,11 @@ def test_each_lane_of_each_project_has_its_own_name(tmp_path: Path) -> None:
     assert all(name.endswith(".prom") and "/" not in name and not name.startswith(".") for name in names)
 
 
-def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no such folder"):
-        textfile.path_for(tmp_path / "gone", project="a", lane="b")
+@pytest.mark.parametrize("folder", ["gone", "file", "/proc"])
+def test_a_folder_that_can_not_be_written_to_is_a_usage_error(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="no file can be written there"):
+        textfile.path_for(tmp_path / folder, project="a", lane="b")
 
 
 def test_a_page_without_a_last_success_keeps_the_one_that_the_file_knows(tmp_path: Path) -> None:

@@ -18,12 +18,16 @@ _LAST_SUCCESS = catalogue.RUN_LAST_SUCCESS.name.encode()
 def path_for(folder: Path, *, project: str, lane: str) -> Path:
     """Return where a lane's page goes: a file for each lane, so that none overwrites another's.
 
-    Raises UsageError if the folder is not there.
+    Raises UsageError if the folder is not there or can't be written to: after the run would be too late.
     """
-    if not folder.is_dir():
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
         raise UsageError(
-            f"--textfile {folder}: there is no such folder: name node_exporter's --collector.textfile folder"
-        )
+            f"--textfile {folder}: no file can be written there: {error.strerror}: "
+            "name the folder of node_exporter's --collector.textfile.directory, and let this user write to it"
+        ) from None
     return folder / f"paropt_{quote(project, safe='')}_{quote(lane, safe='')}.prom"
 
 
