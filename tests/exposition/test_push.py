@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import http.server
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from paropt_exporter.config import Push
 from paropt_exporter.errors import DeliveryError, UsageError
 from paropt_exporter.exposition.deliveries import pusher
 from paropt_exporter.exposition.push import Gateway, push, url
+from secured import Authority
 
 PAGE = b"# HELP a A.\n# TYPE a gauge\na 1\n"
 GROUP = {"project": "shop", "lane": "docs"}
@@ -104,6 +107,31 @@ def test_a_redirect_is_an_error_and_not_followed(gateway: Heard) -> None:
 def test_no_gateway_is_a_short_error() -> None:
     with pytest.raises(DeliveryError, match=r"^http://127\.0\.0\.1:9: Connection refused$"):
         push(PAGE, Gateway(url="http://127.0.0.1:9"), job="j", grouping=GROUP)
+
+
+def test_a_missing_file_of_authorities_is_told_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(DeliveryError, match=r"gone\.pem"):
+        push(PAGE, Gateway(url="https://127.0.0.1:9", ca_file=tmp_path / "gone.pem"), job="j", grouping=GROUP)
+
+
+def test_a_certificate_that_is_not_trusted_is_told_with_why(tmp_path: Path) -> None:
+    certificate, key = Authority(tmp_path).issue("server")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepting = threading.Thread(target=shake_hands, args=(listener, context))
+        accepting.start()
+        with pytest.raises(DeliveryError, match="its certificate is not trusted: unable to get local issuer"):
+            push(PAGE, Gateway(url=f"https://127.0.0.1:{listener.getsockname()[1]}"), job="j", grouping=GROUP)
+        accepting.join(HANG_SECONDS)
+
+
+def shake_hands(listener: socket.socket, context: ssl.SSLContext) -> None:
+    """Take the client and its retries, which all break off when they see the certificate."""
+    for _ in range(3):
+        client, _ = listener.accept()
+        with client, suppress(OSError), context.wrap_socket(client, server_side=True):
+            pass
 
 
 def test_a_gateway_that_never_answers_is_given_up_at_the_deadline() -> None:

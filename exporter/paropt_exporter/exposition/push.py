@@ -6,7 +6,7 @@ import base64
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -43,7 +43,7 @@ class Secret:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
             raise DeliveryError(f"the secret in {self.file} can't be read: {reason}") from None
-        secret = text.strip("\r\n")
+        secret = text.strip()
         if not secret or not secret.isprintable():
             raise DeliveryError(
                 f"the secret in {self.file or f'${self.variable}'} is not one line of printable characters"
@@ -190,20 +190,23 @@ def _auth(gateway: Gateway) -> Callable[[requests.PreparedRequest], requests.Pre
 
 def _reason(error: BaseException) -> str:
     """Return the innermost cause in a few words; requests' own texts are long, and may quote a header."""
-    found, seen = error, error
-    while True:
-        inner = next((each for each in (*seen.args, getattr(seen, "reason", None), seen.__cause__, seen.__context__)
-                      if isinstance(each, BaseException)), None)  # fmt: skip
-        if inner is None:
-            break
-        seen = inner
-        if isinstance(seen, OSError) and seen.strerror:
-            found = seen
-    if verdict := getattr(found, "verify_message", None):  # ssl.SSLCertVerificationError
-        return f"its certificate is not trusted: {verdict}"
-    if isinstance(found, OSError) and found.strerror:
-        return found.strerror
-    return f"the push failed ({type(seen).__name__})"
+    innermost_first = [*_causes(error)][::-1]
+    for cause in innermost_first:
+        if verdict := getattr(cause, "verify_message", None):  # ssl.SSLCertVerificationError
+            return f"its certificate is not trusted: {verdict}"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        if type(cause) is OSError:  # requests' own about files of certificates; its subclasses may quote a header
+            return str(cause)
+    return f"the push failed ({type(innermost_first[0]).__name__})"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what lies in it; requests and urllib3 wrap theirs as arguments, reasons, causes."""
+    while error is not None:
+        yield error
+        inside = (*error.args, getattr(error, "reason", None), error.__cause__, error.__context__)
+        error = next((each for each in inside if isinstance(each, BaseException)), None)
 
 
 def _shown(address: str) -> str:
