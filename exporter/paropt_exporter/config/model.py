@@ -301,7 +301,7 @@ class Push(Section):
     instance: Text | None = Field(
         default=None, description="The label `instance` of what is pushed. Default: the host's name."
     )
-    timeout: Duration = Field(default=5.0, description="The longest time that a push may take, retries too.")
+    timeout: Duration = Field(default=10.0, description="The longest time that a push may take, retries too.")
     bearer_token_file: Text | None = Field(default=None, description="A file with the token; read again for each push.")
     bearer_token_env: Variable | None = Field(default=None, description="The environment variable with the token.")
     basic_auth: BasicAuth | None = Field(default=None, description="A name and a password instead of a token.")

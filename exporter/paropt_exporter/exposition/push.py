@@ -59,7 +59,7 @@ class Gateway:
     """
 
     url: str
-    timeout_seconds: float = 5.0
+    timeout_seconds: float = 10.0
     username: str | None = None
     password: Secret = Secret()
     token: Secret | None = None
