@@ -20,7 +20,18 @@ _SOURCE = ROOT / "deploy/demo"
 # Every fourth run breaks a critical limit, every third has a failure: five runs have everything at least once.
 RUNS = 5
 RULES = Options(rate_window="4s")
+# On a machine that has much else to do each run may break a limit for a while.
+_SUCCEEDED = catalogue.RUN_LAST_SUCCESS.name
 _RUNS_ENDED = f"sum({catalogue.RUNS.name})"
+
+
+def rules() -> dict[str, str]:
+    """Return the rule files for a lane of seconds: no group waits for minutes, and no sum for the hour to be full."""
+    every_time = re.compile(r"^ +interval: .*\n", re.MULTILINE)
+    return {
+        name: every_time.sub("", text).replace(":1h]", f":{RULES.rate_window}]")
+        for name, text in files.render(RULES).items()
+    }
 
 
 @contextmanager
@@ -41,7 +52,9 @@ def demo(folder: Path) -> Iterator[Prometheus]:
             f"--textfile={folder}",
         ) as command,
     ):
-        eventually("Prometheus has seen all kinds of runs", lambda: _runs_ended(server) >= RUNS)
+        eventually(
+            "Prometheus has seen all kinds of runs", lambda: _runs_ended(server) >= RUNS and server.query(_SUCCEEDED)
+        )
         yield server
         command.stop()
 
@@ -79,11 +92,10 @@ def _prometheus(folder: Path, port: int, target: int) -> Iterator[Prometheus]:
 
 
 def _rules(folder: Path) -> Path:
-    """Write the rules for seconds: rates over `RULES`' window, and each group as often as any other."""
     written = folder / "rules"
     written.mkdir()
-    for name, text in files.render(RULES).items():
-        (written / Path(name).name).write_text(re.sub(r"^ +interval: .*\n", "", text, flags=re.MULTILINE))
+    for name, text in rules().items():
+        (written / Path(name).name).write_text(text)
     return written
 
 

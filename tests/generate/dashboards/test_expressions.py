@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from demo import ROOT, RULES, demo
+from demo import ROOT, RULES, demo, rules
 from paropt_exporter import catalogue
 from paropt_exporter.generate import dashboards
 from paropt_exporter.generate.alerts import files as alerts
@@ -56,7 +56,7 @@ def questions() -> Iterator[Question]:
 
 def of_rules() -> Iterator[Question]:
     """Yield recordings, what each alert compares (an alert itself is empty on good days), and the runbook's queries."""
-    for path, text in alerts.render(RULES).items():
+    for path, text in rules().items():
         for group in yaml.safe_load(text)["groups"]:
             for rule in group["rules"]:
                 name = rule.get("record") or rule["alert"]

@@ -20,11 +20,14 @@ from paropt_exporter.generate.options import Options
 from paropt_exporter.records import Result
 
 SHORTEST_SPAN = "5m"  # of the budget's pairs; a longer window of rates takes its place
-BUDGET_SPANS = ("30m", "1h", "2h", "6h", "1d", "3d")
+HOUR = "1h"  # of which weeks and months are summed
+BUDGET_SPANS = ("30m", HOUR, "2h", "6h", "1d", "3d")
 BUDGET_PERIOD = "30d"
 THROUGHPUT_SPAN, THROUGHPUT_PAST = "6h", "7d"
 # A task that was stopped, or could not start, tells nothing about how fast work gets done.
 _WORKED = (Result.SUCCESS.value, Result.FAILURE.value)
+# What throughput is made from: tasks, and how long and how many the runs were.
+_WORK = ((catalogue.TASK_ATTEMPTS, ""), (catalogue.RUN_DURATION, "sum"), (catalogue.RUN_DURATION, "count"))
 
 
 def groups(options: Options) -> tuple[Group, ...]:
@@ -102,19 +105,16 @@ def _budget(series: Series) -> Iterator[Recording]:
 
 
 def _throughput(series: Series) -> Iterator[Recording]:
-    yield _first(series, catalogue.TASK_ATTEMPTS, result=_WORKED)
-    yield _sum(series, catalogue.TASK_ATTEMPTS, THROUGHPUT_SPAN)
-    for part in ("sum", "count"):
-        yield _first(series, catalogue.RUN_DURATION, part=part)
-        yield _sum(series, catalogue.RUN_DURATION, THROUGHPUT_SPAN, part=part)
+    for family, part in _WORK:
+        yield _first(series, family, part=part, **({} if part else {"result": _WORKED}))
+        yield from (_sum(series, family, span, part=part) for span in (HOUR, THROUGHPUT_SPAN))
 
 
 def _long(series: Series) -> Iterator[Recording]:
     for family in (catalogue.SLA_CHECKS, catalogue.SLA_VIOLATIONS):
-        yield _sum(series, family, BUDGET_PERIOD, step="1h")
-    yield _sum(series, catalogue.TASK_ATTEMPTS, THROUGHPUT_PAST)
-    for part in ("sum", "count"):
-        yield _sum(series, catalogue.RUN_DURATION, THROUGHPUT_PAST, part=part)
+        yield _sum(series, family, BUDGET_PERIOD, step=HOUR)
+    for family, part in _WORK:
+        yield _sum(series, family, THROUGHPUT_PAST, part=part, step=HOUR)
 
 
 def _host(series: Series, family: Family) -> Recording:
