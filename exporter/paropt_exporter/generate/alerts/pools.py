@@ -105,8 +105,8 @@ def _saturated(series: Series) -> Alert:
             questions.holds(series),
         ),
         mitigation=(
-            "The reason that the last query names decides. `cpu_limit`: more cores; `memory_limit`: more memory, or "
-            "smaller tasks; `bounds`: see [ParoptPoolAtMaximum](#paroptpoolatmaximum).",
+            "`paropt-exporter explain` tells why the pool has its size. `cpu_limit`: more cores; `memory_limit`: more "
+            "memory, or smaller tasks; `bounds`: see [ParoptPoolAtMaximum](#paroptpoolatmaximum).",
         ),
     )
 
