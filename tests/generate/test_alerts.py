@@ -64,6 +64,7 @@ def test_an_alert_is_shown_firing_silent_across_a_restart_and_on_an_empty_promet
     [
         Options(),
         Options(selector='job="ci",instance=~"build-.*",env!="dev"', sla_target=0.9995, rate_window="10m"),
+        Options(selector=r'job=~"a\\.b|(c|d)+" , env="\"quoted\" \\ é"'),
         Options(
             rate_window="30m", runbook_url="https://wiki.example.org/runbook", grafana_url="https://g.example.org/"
         ),

@@ -12,9 +12,11 @@ from paropt_exporter.config.units import duration_seconds
 from paropt_exporter.errors import UsageError
 
 PROJECT_URL = "https://github.com/paropt/paropt-exporter"
-_MATCHER = r'([a-zA-Z_][a-zA-Z0-9_]*)\s*(?:=~|!~|!=|=)\s*"(?:[^"\\\n]|\\.)*"'
+# As PromQL reads it: of Go's escapes only the plain ones, which is all that label values need.
+_MATCHER = r"""([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*"((?:[^"\\\n]|\\[abfnrtv\\"])*)\""""
 _SELECTOR = re.compile(rf"(?:\s*{_MATCHER}\s*(?:,\s*{_MATCHER}\s*)*)?")
 _URL = re.compile(r"https?://[^\s\"'{}]+")
+_LABELS_OF_SOME = {label for family in FAMILIES for label in family.labels} | {"__name__", "le"}
 _UID = re.compile(r"[a-zA-Z0-9_-]{0,40}")
 # A window of rules tiles the hours that error budgets are summed over, so it can't be longer than the shortest pair's.
 _LONGEST_WINDOW_SECONDS = 1800.0
@@ -99,13 +101,24 @@ def _format(text: str) -> Format:
 def _check_selector(selector: str) -> None:
     if not _SELECTOR.fullmatch(selector):
         raise UsageError(f'--selector: expected matchers like \'job="x",env=~"a|b"\', found {selector!r}')
-    partial = {label for family in FAMILIES for label in family.labels}
-    for found in re.finditer(_MATCHER, selector):
-        if found[1] in partial:
+    for label, operator, value in re.findall(_MATCHER, selector):
+        if label in _LABELS_OF_SOME:
             raise UsageError(
                 f"--selector: expected labels that every metric has (job, instance, {PROJECT}, your targets' own), "
-                f"found {found[1]!r}: rules that ask for other metrics would match nothing"
+                f"found {label!r}: rules that ask for other metrics would match nothing"
             )
+        if operator in ("=~", "!~") and not _is_pattern(value):
+            raise UsageError(f"--selector: expected a regular expression, found {value!r} for {label}")
+
+
+def _is_pattern(escaped: str) -> bool:
+    """Whether Prometheus reads it as a regular expression: Python's, without what RE2 has not."""
+    pattern = escaped.replace(r"\\", "\\")
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return not re.search(r"\(\?[=!<]|\\[1-9]", pattern)
 
 
 def _check_window(window: str | None) -> None:
