@@ -93,7 +93,7 @@ class SimulatedLane:
         known = mean if mean is not None else max((work.seconds for _, work in self._queue), default=0.0)
         left = sum(max(known - task.done, 0.0) for task in self._running) + known * len(self._queue)
         return Demand(
-            ready=((self._pool, "a"),) * len(self._queue),
+            ready=((self._pool, "a", len(self._queue)),) if self._queue else (),
             running=tuple((self._pool, "a", task.label, task.started) for task in self._running),
             shares=(("a", self._cpu / sum(self._ended)),) if self._ended else (),
             work_seconds=left,

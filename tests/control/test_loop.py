@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 
-from paropt_exporter.control import InnerLoop, Standing
+from paropt_exporter.control import InnerLoop, Order, Standing
 from paropt_exporter.control.shares import ShareMeter
 from paropt_exporter.engine import Demand
 from paropt_exporter.plan import Bounds
@@ -28,7 +29,8 @@ class FakeLane:
         running = [f"a[{index}]" for index in range(min(self.size, self.waiting))]
         left = self.waiting - len(running)
         return Demand(
-            ready=(("commands", "a"),) * left, running=tuple(("commands", "a", label, 0.0) for label in running)
+            ready=(("commands", "a", left),) if left else (),
+            running=tuple(("commands", "a", label, 0.0) for label in running),
         )
 
     def resize(self, size: int) -> None:
@@ -53,11 +55,20 @@ class FakeLane:
         return (("commands", self.size, size),)
 
 
-def looped(lane: FakeLane, recorder: Recorder, maximum: int = 32) -> InnerLoop:
+def looped(
+    lane: FakeLane,
+    recorder: Recorder,
+    maximum: int = 32,
+    *,
+    standing: Standing | None = None,
+    offer: Callable[[int], None] | None = None,
+) -> InnerLoop:
+    bounds = Bounds(minimum=1, maximum=maximum, start=2)
     return InnerLoop(
         lane,
         lane,
-        standing=Standing(Bounds(minimum=1, maximum=maximum, start=2), ("commands",), source="local"),
+        standing=standing or Standing(bounds, ("commands",), source="local"),
+        offer=offer,
         cores=lambda: 2.0,
         memory_available_bytes=lambda: 1 << 40,
         emit=recorder.observe,
@@ -108,6 +119,35 @@ def test_the_loop_keeps_to_the_bounds_of_the_config() -> None:
     lane = FakeLane(clock, waiting=100, burn=0.0)
     steps(looped(lane, Recorder(), maximum=10), clock, 1.0)
     assert lane.size == 10
+
+
+def test_a_lane_of_fixed_size_is_looked_at_only_while_somebody_pins_it() -> None:
+    clock, recorder = FakeClock(), Recorder()
+    lane = FakeLane(clock, waiting=8, burn=0.0)
+    standing = Standing(Bounds(minimum=2, maximum=2, start=2), ("commands",), source="local")
+    loop = looped(lane, recorder, standing=standing)
+    steps(loop, clock, 3.0)
+    assert recorder.of(Decision) == []
+    standing.give(Order(mode="pin", size=5))
+    steps(loop, clock, 1.0)
+    assert lane.size == 5
+    standing.give(None)
+    steps(loop, clock, 1.0)
+    assert lane.size == 2
+    assert [
+        (decision.reason, decision.new_size) for decision in recorder.of(Decision) if decision.action != "hold"
+    ] == [
+        ("pinned", 5),
+        ("bounds", 2),
+    ]
+
+
+def test_each_look_tells_the_jobs_that_there_is_room_for() -> None:
+    clock, offered = FakeClock(), list[int]()
+    lane = FakeLane(clock, waiting=1, burn=1.0)
+    loop = looped(lane, Recorder(), offer=offered.append)
+    steps(loop, clock, 0.1)
+    assert offered == [1, 1], "two cores less one task"
 
 
 def running(label: str, cpu_seconds: float, *, delay: float = 0.0, at: float | None = None) -> RunningTask:

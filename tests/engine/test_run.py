@@ -336,7 +336,7 @@ def test_the_live_view_and_the_demand_show_what_runs_and_what_waits() -> None:
     assert seen == [
         ("a", 3, 0),
         {"commands": (1, 2.0)},
-        ((("commands", "a"),), ["a[0]", "a[1]"]),
+        ((("commands", "a", 1),), ["a[0]", "a[1]"]),
     ]
 
 

@@ -13,7 +13,7 @@ from paropt_exporter.clock import Clock
 from paropt_exporter.control.decisions import written_choice, written_situation
 from paropt_exporter.control.policy.closed import Load, Work
 from paropt_exporter.control.policy.moving import Step, Trail
-from paropt_exporter.control.policy.run import RunSituation, counted, decide_run, spare_slots
+from paropt_exporter.control.policy.run import Loads, RunSituation, counted, decide_run, spare_slots
 from paropt_exporter.control.shares import ShareMeter
 from paropt_exporter.control.standing import ADVISE, PAUSE, PIN, PROMETHEUS, Standing
 from paropt_exporter.engine import Demand
@@ -105,6 +105,8 @@ class InnerLoop:
 
     def step(self) -> None:
         """Look once and move if there is reason to."""
+        if self._settled():
+            return
         now = self._clock.monotonic()
         self._meter.look(self._pools.running(), now)
         seen = self._situation(now)
@@ -126,6 +128,12 @@ class InnerLoop:
             return order.size
         return bounds.maximum if bounds.fixed else None
 
+    def _settled(self) -> bool:
+        """Whether nothing could come of a look: the size is fixed, is what it should be, and nobody asks for more."""
+        bounds = self._standing.bounds
+        at_rest = bounds.fixed and self._run.size == bounds.maximum and self._standing.order.mode != PIN
+        return at_rest and self._offer is None
+
     def _given(self, seen: RunSituation) -> tuple[int, str]:
         """Return the size that query results alone decided, and why; until they have, the size stays."""
         band = self._standing.band
@@ -142,7 +150,10 @@ class InnerLoop:
             Load(pool=pool, stage=stage, share=self._meter.of_task(label, stage))
             for pool, stage, label, _ in demand.running
         ]
-        waiting = [Load(pool=pool, stage=stage, share=self._meter.of_stage(stage)) for pool, stage in demand.ready]
+        waiting = tuple(
+            Loads(load=Load(pool=pool, stage=stage, share=self._meter.of_stage(stage)), count=count)
+            for pool, stage, count in demand.ready
+        )
         return RunSituation(
             now=now,
             size=self._run.size,
@@ -151,7 +162,7 @@ class InnerLoop:
             cores=self._cores(),
             memory_is_short=0 < self._memory() < _RESERVE_BYTES,
             running=counted(running),
-            waiting=counted(waiting),
+            waiting=waiting,
             trail=self._trail,
             work=self._work(demand),
         )

@@ -79,7 +79,7 @@ class Demand:
     which is about to break its limit; 0: none is, or none can be saved.
     """
 
-    ready: tuple[tuple[str, str], ...]  # (pool, stage)
+    ready: tuple[tuple[str, str, int], ...]  # (pool, stage, how many tasks)
     running: tuple[tuple[str, str, str, float], ...]  # (pool, stage, label, started_seconds)
     shares: tuple[tuple[str, float], ...] = ()  # (stage, the part of a core that its ended tasks used)
     work_seconds: float = 0.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from statistics import fmean
 
 from paropt_exporter.engine.contract import Running
 from paropt_exporter.engine.prediction import (
@@ -100,6 +99,7 @@ class StageState:
     attempts_ended: int = 0
     cpu_seconds: float = 0.0
     alone_seconds: float = 0.0
+    finals_seconds: float = 0.0
     memory_peak_bytes: int = 0
     started_seconds: float | None = None
     started_timestamp_seconds: float | None = None
@@ -144,6 +144,7 @@ class StageState:
         if self.started_seconds is not None:
             self.started_seconds = min(self.started_seconds, record.started_seconds)
         if record.final:
+            self.finals_seconds += record.duration_seconds
             self.finals.append(record)
 
     def result(self) -> Result:
@@ -226,9 +227,9 @@ class StageState:
 
     def task_seconds(self) -> float | None:
         """Return how long one of its tasks takes: by those that ended in this run, else by earlier runs."""
-        ended = [record.duration_seconds for record in tuple(self.finals)]
+        ended = len(self.finals)
         if ended:
-            return fmean(ended)
+            return self.finals_seconds / ended
         return self.plan.expected_seconds if len(self.plan.tasks) == 1 else self.plan.expected_task_seconds
 
     def work_seconds(self, now: float) -> float:

@@ -27,7 +27,7 @@ def demand(
     `ends_seconds`: the moment at which the lane breaks its total.
     """
     return Demand(
-        ready=tuple((state.pool, state.name) for state in startable for _ in tuple(state.ready)),
+        ready=tuple((state.pool, state.name, count) for state in startable if (count := len(state.ready))),
         running=tuple(
             (attempt.running.pool, state.name, attempt.running.label, attempt.started_seconds)
             for state in states
