@@ -30,10 +30,12 @@ def rules(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def watched(folder: Path, rules: Path, group_wait: str = "1s") -> Iterator[tuple[Prometheus, Alertmanager]]:
+def watched(
+    folder: Path, rules: Path, *, every: str = "3s", group_wait: str = "1s"
+) -> Iterator[tuple[Prometheus, Alertmanager]]:
     """Run the project's lane again and again, with a Prometheus and an Alertmanager that look at it."""
     times = {"group_wait": group_wait, "group_interval": "1s"}
-    with serving(folder, projects.ANY_PORT, "--every=3s"), alertmanager(folder / "alertmanager", **times) as told:
+    with serving(folder, projects.ANY_PORT, f"--every={every}"), alertmanager(folder / "alertmanager", **times) as told:
         target = projects.url(folder).removeprefix("http://").removesuffix("/metrics")
         with prometheus(folder / "prometheus", [target], alerting=told_by(told.address, rules)) as real:
             yield real, told
@@ -66,10 +68,11 @@ def test_broken_limits_of_a_lane_are_told_once_and_resolved_by_the_next_good_run
 def test_a_critical_limit_pages_and_keeps_the_warnings_of_its_stage_back(tmp_path: Path, rules: Path) -> None:
     folder = projects.write(tmp_path, f"name: scan, {SLOW_WHILE_THERE}, sla: {{max: 1s, warn_at: 1, critical: true}}")
     (folder / "slow").touch()
-    # Groups of rules are evaluated a moment apart: the warning may be there before what keeps it back.
-    with watched(folder, rules, group_wait="5s") as (real, told):
+    # Groups of rules are evaluated a moment apart: the warning may be there before what keeps it back. And a lane that
+    # has not succeeded for two periods is another matter, which the chat hears of.
+    with watched(folder, rules, every="1m", group_wait="5s") as (real, told):
         fired = told.next()
-        assert (fired.receiver, fired.body["status"]) == ("pager", "firing")
+        assert (fired.receiver, fired.body["status"]) == ("pager", "firing"), fired.alerts
         assert fired.alerts.keys() == {("ParoptSlaCriticalViolation", "scan")}
         # Stopped at its limit, the stage has failed as well, which by itself is a warning.
         warned = 'ALERTS{alertname="ParoptStageFailing", severity="warning", alertstate="firing", stage="scan"}'
