@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from paropt_exporter.cli import orders
 from paropt_exporter.control import Standing
-from paropt_exporter.control.orders import OrderSocket, Wish
+from paropt_exporter.control.orders import FOLDER, OrderSocket, Wish
 from paropt_exporter.errors import UsageError
 from paropt_exporter.plan import Bounds
 
@@ -76,3 +78,15 @@ def test_an_unknown_lane_or_process_is_refused_with_those_that_run(tmp_path: Pat
             told(tmp_path, PIN, lane="nightly")
         with pytest.raises(UsageError, match="there run lane standard"):
             told(tmp_path, PIN, pid=1)
+
+
+def test_an_exporter_that_does_not_answer_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    with exporters(tmp_path, standard=("commands",)) as lanes, socket.socket(socket.AF_UNIX) as broken:
+        broken.bind(str(tmp_path / FOLDER / "1-abcdef.sock"))
+        broken.listen()
+        closing = threading.Thread(target=lambda: broken.accept()[0].close())
+        closing.start()
+        with pytest.raises(UsageError, match=r"an exporter does not answer .*: name the one that you mean"):
+            told(tmp_path, PIN)
+        closing.join()
+        assert lanes["standard"].order.mode == "act"

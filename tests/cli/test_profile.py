@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,11 @@ def test_a_file_that_can_not_be_edited_is_refused_before_anything_runs(tmp_path:
 def test_json_has_every_run(tmp_path: Path) -> None:
     _, stdout, _ = profiled(tmp_path, WAITS, runs=2, sizes=(2,), output="json")
     printed = json.loads(stdout)
-    assert (printed["lane"], printed["stage"], printed["recommended"]) == ("standard", "waits", {"workers": 2})
+    assert (printed["lane"], printed["stage"], printed["recommended"]) == (
+        "standard",
+        "waits",
+        {"strategy": "adaptive", "workers": 2},
+    )
     (point,) = printed["points"]
     assert (point["strategy"], point["workers"], len(point["run_seconds"])) == ("adaptive", 2, 2)
 
@@ -101,6 +106,14 @@ def test_a_call_is_measured_in_threads_and_in_processes_too(tmp_path: Path) -> N
     assert [point["strategy"] for point in json.loads(stdout)["points"]] == ["adaptive", "thread", "process"]
     _, stdout, _ = profiled(tmp_path, text, output="json", strategies=(Strategy.THREAD,))
     assert [point["strategy"] for point in json.loads(stdout)["points"]] == ["thread"]
+
+
+def test_a_sequential_lane_is_profiled_only_on_a_strategy_that_is_named(tmp_path: Path) -> None:
+    text = WAITS.replace("workers: 2", "strategy: sequential")
+    with pytest.raises(UsageError, match="lane standard is sequential, of one size: say with --strategy"):
+        profiled(tmp_path, text)
+    _, stdout, _ = profiled(tmp_path, text, strategies=(Strategy.THREAD,))
+    assert re.search(r"lanes: \{standard: \{strategy: thread, workers: \{min: 1, max: \d+, start: 2\}\}\}", stdout)
 
 
 def test_a_stage_that_fails_is_named_with_its_reason(tmp_path: Path) -> None:

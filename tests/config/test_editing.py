@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paropt_exporter.config.document import Document
 from paropt_exporter.config.editing import CannotEdit, edited
@@ -117,3 +122,38 @@ def test_a_lane_with_an_odd_name_is_quoted() -> None:
 def test_what_other_parts_share_is_refused(text: str) -> None:
     with pytest.raises(CannotEdit):
         in_lane(text)
+
+
+LANE = st.fixed_dictionaries(
+    {},
+    optional={
+        "workers": st.one_of(
+            st.integers(1, 9),
+            st.just("auto"),
+            st.dictionaries(st.sampled_from(["min", "max", "start"]), st.integers(1, 9)),
+        ),
+        "sla": st.sampled_from(["30s", "5m"]),
+        "fail_fast": st.booleans(),
+        "stages": st.lists(st.sampled_from(["a", "b: c", "# d", "\u00e9"]), min_size=1),
+    },
+)
+
+
+@given(
+    lanes=st.dictionaries(st.sampled_from(["standard", "docs", "on", "a b"]), LANE, min_size=1),
+    flow=st.sampled_from([True, False, None]),
+    indent=st.integers(2, 6),
+    width=st.sampled_from([20, 80]),
+)
+def test_however_a_file_is_laid_out_it_means_what_it_did_but_for_what_was_set(
+    lanes: dict[str, Any], flow: bool | None, indent: int, width: int
+) -> None:
+    before = {"project": "x", "lanes": lanes, "stages": []}
+    text = yaml.safe_dump(
+        before, default_flow_style=flow, indent=indent, width=width, allow_unicode=True, sort_keys=False
+    )
+    lane = lanes.get("standard", {})
+    had = lane.get("workers")
+    workers = {**(had if isinstance(had, dict) else {}), **WORKERS["workers"]}
+    after = {**before, "lanes": {**lanes, "standard": {**lane, "workers": workers}}}
+    assert yaml.safe_load(in_lane(text)) == after

@@ -32,7 +32,7 @@ def curve(strategy: Strategy = Strategy.ADAPTIVE, spread: float = 0.0, **seconds
 
 
 def recommended(points: list[Point], bounds: Bounds = AUTO) -> tuple[Strategy, int, int, int]:
-    found = profiling.recommend(points, strategy=Strategy.ADAPTIVE, bounds=bounds)
+    found = profiling.recommend(points, strategy=Strategy.ADAPTIVE, bounds=dict.fromkeys(Strategy, bounds))
     return found.point.strategy, found.workers.minimum, found.workers.start, found.workers.maximum
 
 

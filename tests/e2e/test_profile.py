@@ -11,11 +11,11 @@ from real_servers import eventually, run, serving
 
 def test_what_profile_writes_is_what_the_next_run_starts_with(tmp_path: Path) -> None:
     stages = """name: waits, run: "sleep {item}", items: {list: [0.4, 0.4, 0.4, 0.4]}"""
-    write(tmp_path, stages, lanes="lanes:\n  standard: {workers: auto}  # as it comes")
+    write(tmp_path, stages, lanes="lanes:\n  standard: {workers: {max: 8}}  # as it comes")
     profiled = run(tmp_path, "profile", "waits", "--runs", "1", "--workers", "1,4", "--write")
     assert profiled.returncode == 0, profiled.stderr
     text = (tmp_path / "paropt.yml").read_text()
-    assert "standard: {workers: {min: 1, max: 32, start: 4}}  # as it comes" in text
+    assert "standard: {workers: {max: 8, min: 1, start: 4}}  # as it comes" in text
     assert run(tmp_path, "check").returncode == 0
     assert "pools    commands 4 ·" in run(tmp_path, "--once").stdout
 

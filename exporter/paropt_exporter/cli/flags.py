@@ -9,6 +9,7 @@ from paropt_exporter.cli.completion import SHELLS
 from paropt_exporter.cli.program import PROGRAM, version
 
 EXIT_USAGE = 2
+_MOST_WORKERS = 1000  # as config.model has it, which takes long to load
 _DESCRIPTION = "Run a lane's stages in parallel on pools that size themselves, and export them to Prometheus."
 _EPILOG = """\
 exit codes, the first that holds: 130/143 interrupted during a run, 2 usage or config, 3 internal error or history not
@@ -220,4 +221,9 @@ def _count(text: str) -> int:
 
 
 def _counts(text: str) -> tuple[int, ...]:
-    return tuple(sorted({_count(part.strip()) for part in text.split(",")}))
+    counts = sorted({_count(part.strip()) for part in text.split(",")})
+    if counts[-1] > _MOST_WORKERS:
+        raise argparse.ArgumentTypeError(
+            f"{counts[-1]} is more than {_MOST_WORKERS}, the most workers that a lane may have"
+        )
+    return tuple(counts)

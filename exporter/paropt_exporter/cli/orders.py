@@ -30,7 +30,9 @@ def run(root: Path, wish: Wish, *, lane: str | None, pid: int | None, stdout: Te
 
     Raises UsageError where no exporter runs under `root`, where it can't be told which is meant, or if it refuses.
     """
-    running = _running(root)
+    running, silent = _running(root)
+    if silent and (not running or (lane is None and pid is None)):
+        raise UsageError(f"an exporter does not answer ({silent[0]}): name the one that you mean with --lane or --pid")
     if not running:
         raise UsageError(f"no exporter runs in {root}: start a lane there first, or name its config with --config.file")
     exporter = _chosen(running, lane=lane, pid=pid, pool=wish.pool)
@@ -42,8 +44,8 @@ def run(root: Path, wish: Wish, *, lane: str | None, pid: int | None, stdout: Te
     return 0
 
 
-def _running(root: Path) -> list[Exporter]:
-    """Find the exporters that answer; sockets of dead ones are passed over."""
+def _running(root: Path) -> tuple[list[Exporter], list[str]]:
+    """Find the exporters that answer, and why others don't; sockets of dead ones are passed over."""
     found, silent = [], []
     for path in sorted((root / orders.FOLDER).glob(f"*{orders.SUFFIX}")):
         try:
@@ -52,9 +54,7 @@ def _running(root: Path) -> list[Exporter]:
             continue
         except OSError as error:
             silent.append(f"{path}: {error}")
-    if not found and silent:
-        raise UsageError(f"no exporter answers: {'; '.join(silent)}")
-    return found
+    return found, silent
 
 
 def _described(path: Path) -> Exporter:

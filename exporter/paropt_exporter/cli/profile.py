@@ -21,7 +21,7 @@ from paropt_exporter.signals import Signals
 if TYPE_CHECKING:
     from paropt_exporter.clock import Clock
     from paropt_exporter.config import Config, Lane, Sla, Stage
-    from paropt_exporter.plan import Bounds, Plan
+    from paropt_exporter.plan import Plan
 
 _HEADERS = ("strategy", "workers", "seconds", "spread", "speed-up", "cores", "memory/task", "")
 _BAR_CHARACTERS = 30
@@ -64,10 +64,11 @@ def run(
         except _Interrupted:
             stderr.write("interrupted: nothing is recommended\n")
             return _EXIT_SIGNAL_BASE + (signals.number or 0)
-    found = profiling.recommend(points, strategy=lane.strategy, bounds=_bounds(config, wanted.lane, stage))
+    bounds = {plan.strategy: plan.workers for plan in candidates}
+    found = profiling.recommend(points, strategy=lane.strategy, bounds=bounds)
     settings = _settings(found, lane)
     if output == "json":
-        stdout.write(json.dumps(_as_json(wanted, points, settings), indent=2) + "\n")
+        stdout.write(json.dumps(_as_json(wanted, points, found, settings), indent=2) + "\n")
     else:
         stdout.write("\n".join(_as_text(wanted, points, found, settings)) + "\n")
     if write:
@@ -102,6 +103,8 @@ def _found(config: Config, wanted: Wanted) -> tuple[Lane, Stage]:
 def _candidates(config: Config, wanted: Wanted, lane: Lane, stage: Stage) -> list[Plan]:
     """Return the stage's plan for each strategy: a command runs alike on all, a call does not."""
     strategies = wanted.strategies
+    if not strategies and lane.strategy is Strategy.SEQUENTIAL:
+        raise UsageError(f"lane {wanted.lane} is sequential, of one size: say with --strategy what to try in its place")
     if not strategies:
         strategies = (lane.strategy,) if stage.call is None else (lane.strategy, *_WHERE_CALLS_RUN)
     found = []
@@ -112,10 +115,6 @@ def _candidates(config: Config, wanted: Wanted, lane: Lane, stage: Stage) -> lis
             raise UsageError(f"stage {stage.name} can't be profiled: {planned.skip or planned.fault}")
         found.append(profiling.alone(plan))
     return found
-
-
-def _bounds(config: Config, lane: str, stage: Stage) -> Bounds:
-    return plans.build(_only(config, stage), lane).workers
 
 
 def _only(config: Config, stage: Stage) -> Config:
@@ -172,7 +171,9 @@ def _reason(found: Recommendation) -> str:
     return f"{chosen}; the fastest, {fastest.strategy.value} with {fastest.workers}, takes {fastest.seconds:.2f} s"
 
 
-def _as_json(wanted: Wanted, points: Sequence[Point], settings: Mapping[str, Any]) -> dict[str, object]:
+def _as_json(
+    wanted: Wanted, points: Sequence[Point], found: Recommendation, settings: Mapping[str, Any]
+) -> dict[str, object]:
     return {
         "lane": wanted.lane,
         "stage": wanted.stage,
@@ -188,7 +189,7 @@ def _as_json(wanted: Wanted, points: Sequence[Point], settings: Mapping[str, Any
             }
             for point, times in profiling.speed_ups(points)
         ],
-        "recommended": dict(settings),
+        "recommended": {"strategy": found.point.strategy.value, **settings},
     }
 
 

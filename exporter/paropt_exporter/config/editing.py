@@ -39,7 +39,10 @@ def edited(text: str, changes: Changes) -> str:
     A key that is there gets a new value, one that is not is added at the end of its mapping. The result is read again
     and held against what was meant.
     """
-    root = yaml.compose(text, Loader=yaml.SafeLoader)  # the pure reader: its marks count characters, as we do
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)  # the pure reader: its marks count characters, as we do
+    except yaml.YAMLError as error:
+        raise CannotEdit(f"it can't be read again: {error}") from None
     if not isinstance(root, yaml.MappingNode):
         raise CannotEdit("the file is no mapping of keys to values")
     edits = [*_set_all(text, root, changes)]

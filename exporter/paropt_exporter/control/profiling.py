@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -107,27 +107,28 @@ def measure(
     )
 
 
-def recommend(points: Sequence[Point], *, strategy: Strategy, bounds: Bounds) -> Recommendation:
+def recommend(points: Sequence[Point], *, strategy: Strategy, bounds: Mapping[Strategy, Bounds]) -> Recommendation:
     """Choose the fewest workers that are as good as the fastest, of the lane's own `strategy` where that is as good.
 
-    As good: within TOLERANCE_RATIO, or within what the fastest point's own runs differ by. The lane keeps its bounds,
-    but its maximum comes down to the largest size that was no slower, where larger ones were.
+    As good: within TOLERANCE_RATIO, or within what the fastest point's own runs differ by. The lane keeps the bounds
+    that it would have with the strategy, but where larger sizes were slower its maximum comes down to the largest that
+    was not.
     """
     fastest = min(points, key=lambda point: point.seconds)
     enough = fastest.seconds + max(TOLERANCE_RATIO * fastest.seconds, fastest.spread_seconds)
     good = [point for point in points if point.seconds <= enough]
     chosen = min(good, key=lambda point: (point.workers, point.strategy is not strategy, point.seconds))
-    size = chosen.workers
-    if bounds.fixed:
+    size, allowed = chosen.workers, bounds[chosen.strategy]
+    if allowed.fixed:
         return Recommendation(point=chosen, fastest=fastest, workers=Bounds(minimum=size, maximum=size, start=size))
     same = [point for point in points if point.strategy is chosen.strategy]
     harmful = [point.workers for point in same if point.workers > size and point.seconds > enough]
     useful = [point.workers for point in same if not harmful or point.workers < min(harmful)]
-    maximum = max(useful) if harmful else max(bounds.maximum, size)
+    maximum = max(useful) if harmful else max(allowed.maximum, size)
     return Recommendation(
         point=chosen,
         fastest=fastest,
-        workers=Bounds(minimum=min(bounds.minimum, size), maximum=maximum, start=size),
+        workers=Bounds(minimum=min(allowed.minimum, size), maximum=maximum, start=size),
     )
 
 
