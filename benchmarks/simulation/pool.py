@@ -16,11 +16,12 @@ Duration = Callable[[int], tuple[float, float, float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
-    """How tasks fared: how many began, how many waited longer than allowed, and the longest wait in seconds."""
+    """How tasks fared: how many began, how many waited longer than allowed; mean and longest wait in seconds."""
 
     began: int
     late: int
     worst: float
+    mean: float
 
 
 class SimulatedPool:
@@ -49,7 +50,7 @@ class SimulatedPool:
         self._queue: deque[float] = deque()
         self._running: list[tuple[float, float, float, float]] = []  # end, begin, cpu, delay
         self._submitted = self._began = self._late = self._finished = 0
-        self._worst = self._busy = self._slots = self._cpu = self._delay = 0.0
+        self._worst = self._waited = self._busy = self._slots = self._cpu = self._delay = 0.0
 
     def advance(self, now: float) -> None:
         """Let everything happen that happens until `now`."""
@@ -118,7 +119,8 @@ class SimulatedPool:
 
     @property
     def waits(self) -> Waits:
-        return Waits(began=self._began, late=self._late, worst=self._worst)
+        mean = self._waited / self._began if self._began else 0.0
+        return Waits(began=self._began, late=self._late, worst=self._worst, mean=mean)
 
     def _spend(self, moment: float) -> None:
         seconds = moment - self._now
@@ -130,6 +132,7 @@ class SimulatedPool:
         while self._queue and len(self._running) < self.target:
             waited = self._now - self._queue.popleft()
             self._began += 1
+            self._waited += waited
             self._worst = max(self._worst, waited)
             self._late += waited > self._late_seconds
             seconds, cpu, delay = self._duration(len(self._running) + 1)

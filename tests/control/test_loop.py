@@ -173,6 +173,24 @@ def test_a_share_is_told_after_a_window_and_stays_with_the_stage_when_its_task_h
     assert meter.of_stage("b") is None
 
 
+def test_on_a_crowded_machine_the_window_is_the_time_that_the_task_had() -> None:
+    meter = ShareMeter()
+    meter.look([running("a", 0.0)], 10.0)
+    meter.look([running("a", 0.01, delay=0.09)], 10.1)
+    assert meter.of_task("a", "a") is None
+    meter.look([running("a", 0.06, delay=0.44)], 10.5)
+    assert meter.of_task("a", "a") == pytest.approx(1.0)
+
+
+def test_work_that_waits_for_a_core_may_raise_a_share_but_not_lower_it() -> None:
+    meter = ShareMeter()
+    meter.look([running("a", 0.0)], 10.0)
+    meter.look([running("a", 0.02, delay=0.1)], 10.2)
+    assert meter.of_task("a", "a") == 1.0
+    meter.look([running("a", 0.07, delay=0.1)], 10.3)
+    assert meter.of_task("a", "a") == pytest.approx(0.5)
+
+
 def test_time_spent_waiting_for_a_core_is_no_waiting_of_the_tasks_own() -> None:
     meter = ShareMeter()
     meter.look([running("a", 0.0)], 10.0)

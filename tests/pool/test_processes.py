@@ -332,6 +332,14 @@ def test_peak_memory_is_the_tasks_own(pool: ProcessPool) -> None:
     assert peaks[0] - peaks[1] == pytest.approx(80_000_000, abs=20_000_000)
 
 
+def test_a_running_tasks_wait_for_a_core_is_read_from_outside() -> None:
+    burners = 2 * len(os.sched_getaffinity(0))
+    with ProcessPool(burners) as crowded:
+        futures = [crowded.submit(spin, 2.0) for _ in range(burners)]
+        assert eventually(lambda: any(task.run_delay_seconds > 0.1 for task in crowded.running()))
+        wait(futures)
+
+
 def test_running_tasks_are_read_from_outside(pool: ProcessPool) -> None:
     future = pool.submit_named("spinning", spin, 1.0)
     assert eventually(lambda: any(task.cpu_seconds > 0.1 for task in pool.running()))

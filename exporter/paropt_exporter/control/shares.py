@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+from paropt_exporter.control.policy.closed import UNKNOWN_SHARE
 from paropt_exporter.records import RunningTask
 
 WINDOW_SECONDS = 0.06  # a command is looked at each 20 ms, in ticks of 10 ms: three looks tell work from waiting
+# Work that waits for a core this much of its time may raise a share, never lower it: over-subscribed work looks as if
+# it waited by itself, and would be given more company still.
+CROWDED_RATIO = 0.1
 QUIET_SECONDS = 0.08  # no news for so long says that a command did less than what makes news:
 _YOUNG_SECONDS, _YOUNG_NEWS_SECONDS, _NEWS_SECONDS = 0.6, 0.002, 0.05  # as the guardian has it, and a look more
 
@@ -42,13 +46,20 @@ class ShareMeter:
         """Return what the numbers that are new, or old, say about a task; None: nothing yet."""
         at = now if task.measured_seconds is None else task.measured_seconds
         began, before = self._marks.setdefault(label, (at, task))
-        if at - began >= WINDOW_SECONDS:
+        # A crowded machine leaves a task little of a window, and CPU comes in ticks: what counts is the time it had.
+        delay = max(0.0, task.run_delay_seconds - before.run_delay_seconds)
+        if at - began - delay >= WINDOW_SECONDS:
             self._marks[label] = (at, task)
-            return share_between(before, task, at - began)
+            share = share_between(before, task, at - began)
+            crowded = delay > CROWDED_RATIO * (at - began)
+            return max(share, self._known(label)) if crowded else share
         if now - at >= QUIET_SECONDS:
             news = _YOUNG_NEWS_SECONDS if now - task.started_seconds < _YOUNG_SECONDS else _NEWS_SECONDS
             return min(self._shares.get(label, 1.0), news / (now - at))
         return None
+
+    def _known(self, label: str) -> float:
+        return self._shares.get(label, self._stages.get(label.partition("[")[0], UNKNOWN_SHARE))
 
     def learn(self, ended: Iterable[tuple[str, float]]) -> None:
         """Take what tasks used that have ended, by stage: many are over before a window is."""

@@ -29,9 +29,9 @@ class ProcessSlot:
     """
 
     __slots__ = (
-        "batched", "call", "cpu_base_seconds", "cpu_seconds", "delay_seconds", "failures", "leaving", "link", "name",
-        "open", "ordered", "ordered_seconds", "overdue", "pid", "ready_seconds", "recycling", "refusal", "settling",
-        "size", "slot_seconds", "stopping", "taken", "tally", "taught",
+        "batched", "call", "cpu_base_seconds", "cpu_seconds", "delay_mark", "delay_seconds", "failures",
+        "leaving", "link", "name", "open", "ordered", "ordered_seconds", "overdue", "pid", "ready_seconds",
+        "recycling", "refusal", "settling", "size", "slot_seconds", "stopping", "taken", "tally", "taught",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -54,6 +54,7 @@ class ProcessSlot:
         self.failures = 0  # processes in a row that ended before they were of any use
         self.tally = Tally()
         self.ready_seconds: float | None = None
+        self.delay_mark = (0.0, 0.0)  # of the batch ordered then: its worker's run delay at the first look at it
         self.slot_seconds = self.cpu_seconds = self.delay_seconds = self.cpu_base_seconds = 0.0
 
     def wake(self) -> None:

@@ -56,9 +56,18 @@ def running(slots: Sequence[ProcessSlot]) -> tuple[RunningTask, ...]:
                     started_seconds=slot.ordered_seconds,
                     cpu_seconds=cpu,
                     memory_bytes=memory,
+                    run_delay_seconds=_delay_since_first_look(slot),
                 )
             )
     return tuple(found)
+
+
+def _delay_since_first_look(slot: ProcessSlot) -> float:
+    """Return how long the worker had no core since its batch was first looked at: no order pays for the mark."""
+    delay = procfs.run_delay_seconds(f"/proc/{slot.pid}/schedstat")
+    if slot.delay_mark[0] != slot.ordered_seconds:
+        slot.delay_mark = (slot.ordered_seconds, delay)
+    return max(0.0, delay - slot.delay_mark[1])
 
 
 def _spent(slots: Sequence[ProcessSlot]) -> dict[int, tuple[float, int]]:

@@ -1,0 +1,284 @@
+"""Prints how the controller sizes pools: known answers simulated and real, an hour of 200 pools, and its peers' rules.
+
+Usage: python benchmarks/control.py [simulated] [fleet] [real] (default: all)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+from simulation.fleet import PATTERNS, Hour, hour
+from simulation.lane import Work, run_lane
+from simulation.pool import Duration, SimulatedPool
+from simulation.rules import Dask, Fixed, Keda, MakeRule, Ours, simulate
+from simulation.work import Rate, at_once, computing, constant, locked, poisson, saw_tooth, stepped, waiting
+
+CORES = 2.0
+POOLS = 200
+WAIT_RATIO = 0.25
+RULES: dict[str, MakeRule] = {"ours": partial(Ours, cores=CORES), "Dask's": Dask, "KEDA's": Keda}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """An open stream of tasks; `settled`: the moment from which on the sizes count, after the last step."""
+
+    name: str
+    rate: Rate
+    duration: Duration
+    service_seconds: float
+    until: float = 900.0
+    settled: float = 0.0
+    expected: str
+
+
+STREAMS = (
+    Stream(name="naps of 50 ms, 100/s", rate=constant(100), duration=waiting(0.05), service_seconds=0.05, expected="7"),
+    Stream(
+        name="step x10 to 100/s", rate=stepped(10, 100, at=300), duration=waiting(0.05), service_seconds=0.05,
+        settled=300.0, expected="7, 3 moves at most",
+    ),
+    Stream(
+        name="saw-tooth of 5 s", rate=saw_tooth(10, 100, period=5.0), duration=waiting(0.05), service_seconds=0.05,
+        expected="flap budget",
+    ),
+    Stream(
+        name="half computes, 3/s of 1 s",
+        rate=constant(3), duration=computing(1.0, 0.5, CORES), service_seconds=1.0,
+        expected="4",
+    ),
+    Stream(
+        name="one lock, 30/s of 50 ms", rate=constant(30), duration=locked(0.05), service_seconds=0.05,
+        expected="1-2, ups blocked",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """A run of known tasks."""
+
+    name: str
+    tasks: tuple[Work, ...]
+    maximum: int
+    expected: str
+    pool: str = "commands"
+    deadline_seconds: float | None = None
+
+
+CLOSED = (
+    Closed(name="5 naps of 2 s", tasks=(Work(seconds=2.0),) * 5, maximum=32, expected="5"),
+    Closed(name="200 naps of 50 ms", tasks=(Work(seconds=0.05),) * 200, maximum=64, expected="64"),
+    Closed(
+        name="100 x 10 s, deadline 100 s", tasks=(Work(seconds=10.0),) * 100, maximum=64, expected="10-13",
+        deadline_seconds=100.0,
+    ),
+    Closed(name="20 that compute 1 s", tasks=(Work(seconds=1.0, share=1.0),) * 20, maximum=32, expected="2"),
+    Closed(name="40 that compute half", tasks=(Work(seconds=1.0, share=0.5),) * 40, maximum=32, expected="4"),
+    Closed(
+        name="20 threads, one interpreter", tasks=(Work(seconds=1.0, share=1.0),) * 20, maximum=32, expected="2",
+        pool="threads",
+    ),
+)  # fmt: skip
+
+
+def main() -> None:
+    chosen = sys.argv[1:] or ["simulated", "fleet", "real"]
+    if "simulated" in chosen:
+        simulated()
+    if "fleet" in chosen:
+        fleet()
+    if "real" in chosen:
+        real()
+
+
+def table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    headers = tuple(headers)
+    print(f"| {' | '.join(headers)} |\n|{'---|' * len(headers)}")
+    for row in rows:
+        print(f"| {' | '.join(map(str, row))} |", flush=True)
+    print()
+
+
+def simulated() -> None:
+    print("### Simulated: open streams, two cores\n")
+    headers = ("workload", "expected", "best fixed", *(f"{rule}: size, moves, reversals, worst wait" for rule in RULES))
+    table(headers, (stream_row(stream) for stream in STREAMS))
+    print("### Simulated: known tasks, two cores\n")
+    headers = ("workload", "expected", "ours", "moves", "reversals", "best fixed", "makespan, ours / best fixed")
+    table((*headers, "Dask's / best", "KEDA's / best"), (closed_row(closed) for closed in CLOSED))
+
+
+def stream_row(stream: Stream) -> Iterator[object]:
+    yield from (stream.name, stream.expected, best_fixed(stream))
+    for rule in RULES.values():
+        pool = steered(stream, rule)
+        sizes = [size for moment, size, _ in pool.sizes if moment >= stream.settled]
+        yield f"{pool.target}, {len(sizes)}, {reversals(sizes)}, {pool.waits.worst:.1f} s"
+
+
+def steered(stream: Stream, rule: MakeRule, size: int = 1) -> SimulatedPool:
+    pool = SimulatedPool(poisson(stream.rate, stream.until, seed=1), stream.duration, size=size)
+    simulate(pool, rule(pool, 200), until=stream.until)
+    return pool
+
+
+def best_fixed(stream: Stream) -> str:
+    """Return the smallest fixed size whose mean wait is at most a quarter of a task's time, or else the least waits."""
+    waits = {size: steered(stream, Fixed, size).waits.mean for size in (*range(1, 17), 24, 32, 64)}
+    good = [size for size, mean in waits.items() if mean <= WAIT_RATIO * stream.service_seconds]
+    return str(good[0]) if good else f"none ({min(waits, key=lambda size: waits[size])} waits least)"
+
+
+def reversals(sizes: list[int]) -> int:
+    rising = [after > before for before, after in pairwise(sizes)]
+    return sum(one is not other for one, other in pairwise(rising))
+
+
+def closed_row(closed: Closed) -> Iterator[object]:
+    tasks = [*closed.tasks]
+    ours = run_lane(
+        tasks, cores=CORES, maximum=closed.maximum, pool=closed.pool, deadline_seconds=closed.deadline_seconds
+    )
+    sizes = [size for size in (1, 2, 3, 4, 5, 8, 12, 16, 32, 64) if size <= closed.maximum]
+    fixed = {
+        size: run_lane(tasks, cores=CORES, maximum=closed.maximum, start=size, pool=closed.pool, fixed=True)
+        for size in sizes
+    }
+    shortest = min(run.makespan_seconds for run in fixed.values())
+    enough = 1.02 * shortest if closed.deadline_seconds is None else closed.deadline_seconds
+    best = next(size for size, run in fixed.items() if run.makespan_seconds <= enough)
+    yield from (closed.name, closed.expected, ours.peak, len(ours.moves), ours.reversals, best)
+    yield (
+        f"{ours.makespan_seconds / shortest:.2f}"
+        if closed.deadline_seconds is None
+        else (f"in {ours.makespan_seconds:.0f} of {closed.deadline_seconds:.0f} s")
+    )
+    for rule in (Dask, Keda):
+        yield f"{makespan(closed, rule) / shortest:.1f}"
+
+
+def makespan(closed: Closed, rule: MakeRule) -> float:
+    work, cores = closed.tasks[0], 1.0 if closed.pool == "threads" else CORES
+    pool = SimulatedPool(at_once(len(closed.tasks)), computing(work.seconds, work.share, cores), size=2)
+    steering, now = rule(pool, closed.maximum), 0.0
+    while not pool.done:
+        pool.advance(now)
+        if round(now * 100) % 100 == 0:
+            steering.step(now)
+        now += 0.01
+    return now
+
+
+def fleet() -> None:
+    began = time.perf_counter()
+    print(f"### Simulated: an hour of {POOLS} pools\n")
+    with ProcessPoolExecutor() as workers:
+        found = {name: [*workers.map(partial(hour, rule=rule), range(POOLS), chunksize=5)] for name, rule in FLEET}
+    headers = ("load", "worker-hours, ours / clairvoyant", "Dask's / clairvoyant", "KEDA's / clairvoyant")
+    table(
+        (*headers, "tasks late: ours, clairvoyant, Dask's, KEDA's", "moves an hour", "flaps an hour"), fleet_rows(found)
+    )
+    print(f"Took {time.perf_counter() - began:.0f} s; late is a wait of over 3 s, or over a task's own time.\n")
+
+
+FLEET: tuple[tuple[str, MakeRule | None], ...] = (
+    ("ours", partial(Ours, cores=1000.0)), ("clairvoyant", None), ("Dask's", Dask), ("KEDA's", Keda),
+)  # fmt: skip
+
+
+def fleet_rows(found: dict[str, list[Hour]]) -> Iterator[Iterable[object]]:
+    for pattern in (*PATTERNS, "all"):
+        hours = {name: [one for one in each if pattern in (one.pattern, "all")] for name, each in found.items()}
+        spent = {name: sum(one.worker_seconds for one in each) for name, each in hours.items()}
+        late = {name: sum(one.late for one in each) for name, each in hours.items()}
+        ours = hours["ours"]
+        yield (
+            pattern,
+            *(f"{spent[name] / spent['clairvoyant']:.2f}" for name in ("ours", "Dask's", "KEDA's")),
+            ", ".join(f"{late[name]:,}" for name in ("ours", "clairvoyant", "Dask's", "KEDA's")),
+            f"{sum(one.moves for one in ours) / len(ours):.0f}",
+            f"{sum(one.flaps for one in ours) / len(ours):.1f}",
+        )
+
+
+# For real: lanes of real commands and calls, once sized by themselves and once at each fixed size.
+
+STEPS = 8_000_000  # some 0.3 s of a core
+CHECKS = f"""
+import time
+def compute(_):
+    total = 0
+    for number in range({STEPS}):
+        total += number
+def half(_):
+    for _round in range(4):
+        began = time.thread_time()
+        while time.thread_time() < began + 0.1:
+            sum(range(1000))
+        time.sleep(0.1)
+def nap(_):
+    time.sleep(0.05)
+"""
+REAL = (
+    ("5 commands that wait 2 s", "run: sleep 2", 5, "adaptive", "5"),
+    ("200 naps of 50 ms", 'call: "checks:nap"', 200, "thread", "64"),
+    ("8 calls that compute, processes", 'call: "checks:compute"', 8, "process", "2"),
+    ("8 calls that compute, adaptive", 'call: "checks:compute"', 8, "adaptive", "2 processes"),
+    ("12 calls that compute half", 'call: "checks:half"', 12, "process", "4"),
+)
+
+
+def real() -> None:
+    print("### For real\n")
+    print(f"On {len(os.sched_getaffinity(0))} cores; lanes of one stage, at most 64 workers.\n")
+    headers = ("workload", "expected", "ours", "moves", "best fixed", "makespan, ours / best fixed")
+    table(headers, (real_row(*workload) for workload in REAL))
+
+
+def real_row(name: str, work: str, tasks: int, strategy: str, expected: str) -> Iterator[object]:
+    def measured(workers: str) -> tuple[float, int, int]:
+        return run_real(work, tasks, strategy, workers)
+
+    fixed = {size: measured(str(size))[0] for size in (1, 2, 4, 8, 16, 64) if size <= 2 * tasks}
+    best = min(fixed, key=lambda size: fixed[size])
+    smallest = next(size for size, seconds in fixed.items() if seconds <= 1.05 * fixed[best])
+    seconds, size, moves = measured("{min: 1, max: 64}")
+    yield from (name, expected, size, moves, smallest, f"{seconds / fixed[best]:.2f}")
+
+
+def run_real(work: str, tasks: int, strategy: str, workers: str) -> tuple[float, int, int]:
+    """Return a lane's duration in seconds, its largest size and how often it moved."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "checks.py").write_text(CHECKS)
+        (root / "paropt.yml").write_text(
+            f"lanes: {{standard: {{strategy: {strategy}, workers: {workers}}}}}\n"
+            f"stages:\n- {{number: 1, name: a, {work}, items: {{command: seq {tasks}}}}}\n"
+        )
+        command = [str(Path(sys.executable).parent / "paropt-exporter"), "--once", "--output", "json"]
+        ran = subprocess.run(
+            [*command, "--web.listen-address=127.0.0.1:0"], cwd=root, check=True, capture_output=True, text=True
+        )
+        summary = json.loads(ran.stdout)
+        with sqlite3.connect(root / ".paropt/history.db") as history:
+            (moves,) = history.execute("SELECT count(*) FROM decisions WHERE action <> 'hold'").fetchone()
+        history.close()
+    size = max(int(pool["peak_size"]) for pool in summary["pools"] if pool["busy_seconds"] > 0)
+    return float(summary["duration_seconds"]), size, int(moves)
+
+
+if __name__ == "__main__":
+    main()

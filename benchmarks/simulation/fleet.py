@@ -1,0 +1,71 @@
+"""Hours of many pools under changing loads: the controller beside one that knows each rate."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from paropt_exporter.control.policy.moving import TURN_SECONDS
+from simulation.pool import SimulatedPool
+from simulation.rules import Clairvoyant, MakeRule, simulate
+from simulation.work import Rate, bursts, noise, outage, poisson, ramp, saw_tooth, varied
+
+HOUR_SECONDS = 3600.0
+MOST = 200
+LATE_SECONDS = 3.0  # or a task's own time, where that is longer: what waits longer has broken its promise
+
+PATTERNS: dict[str, Callable[[float, float, int], Rate]] = {
+    "saw-tooth": lambda low, high, _: saw_tooth(low, high, period=900.0),
+    "burst": lambda low, high, _: bursts(low, high, every=1200.0, lasting=300.0),
+    "ramp": lambda low, high, _: ramp(low, high, over=3000.0),
+    "outage": lambda low, _, __: outage(2.0 * low, begin=1200.0, lasting=300.0),
+    "noise": lambda low, _, seed: noise(2.0 * low, seed),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hour:
+    """What an hour of one pool cost: worker-seconds, tasks that began, those that waited too long, moves and flaps."""
+
+    pattern: str
+    worker_seconds: float
+    began: int
+    late: int
+    moves: int
+    flaps: int
+
+
+def hour(number: int, rule: MakeRule | None) -> Hour:
+    """Simulate the hour of the pool of that number under a rule; None: under the clairvoyant."""
+    pattern = list(PATTERNS)[number % len(PATTERNS)]
+    draw = random.Random(number)
+    low = draw.uniform(0.3, 1.5)
+    rate = PATTERNS[pattern](low, low * draw.uniform(2.0, 6.0), number)
+    service_seconds = draw.uniform(0.2, 3.0)
+    pool = SimulatedPool(
+        poisson(rate, HOUR_SECONDS, seed=number),
+        varied(service_seconds, seed=number),
+        late_seconds=max(LATE_SECONDS, service_seconds),
+    )
+    steering = Clairvoyant(pool, MOST, rate=rate, service_seconds=service_seconds) if rule is None else rule(pool, MOST)
+    simulate(pool, steering, until=HOUR_SECONDS)
+    waits = pool.waits
+    return Hour(
+        pattern=pattern,
+        worker_seconds=pool.worker_seconds,
+        began=waits.began,
+        late=waits.late,
+        moves=len(pool.sizes),
+        flaps=flaps([(moment, size) for moment, size, _ in pool.sizes]),
+    )
+
+
+def flaps(sizes: list[tuple[float, int]]) -> int:
+    """Return how often a move was undone within a minute."""
+    count, before, rising, moved = 0, 1, None, 0.0
+    for moment, size in sizes:
+        now_rising = size > before
+        count += rising is not None and rising is not now_rising and moment < moved + TURN_SECONDS
+        before, rising, moved = size, now_rising, moment
+    return count
