@@ -134,3 +134,25 @@ def test_the_faults_of_the_web_config_are_told_too(tmp_path: Path) -> None:
     assert (code, err.splitlines()[-1]) == (2, "2 faults")
     (tmp_path / "web.yml").write_text("")
     assert _check(tmp_path, content)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("run", "client"),
+    [
+        ("make -j8 all", "make"),
+        ("[make, -C, lib, --jobs=4]", "make"),
+        ("make all", ""),
+        ("make --jobserver-style=fifo", ""),
+    ],
+)
+def test_a_build_that_counts_its_own_jobs_is_warned_of_where_the_lane_would_count_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: str, client: str
+) -> None:
+    (tmp_path / "make").write_text("#!/bin/sh\necho GNU Make 4.4.1\n")
+    (tmp_path / "make").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    stages = configs.stage(run=run)
+    code, _, err = _check(tmp_path, stages + "feedback: {jobserver: true}\n")
+    told = f"warning: stage 'one': {client} with -j takes no part in the jobserver: leave -j out" if client else ""
+    assert (code, err[: len(told) or None]) == (0, told)
+    assert _check(tmp_path, stages)[2] == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -17,6 +18,9 @@ from paropt_exporter.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
+
+_JOBS_FLAG = re.compile(r"-j\d*|--jobs(=\d*)?")
+_COUNTING_CLIENTS = ("make", "gmake", "ninja")  # with -j they count their own jobs, whatever a jobserver says
 
 
 def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextIO, stderr: TextIO) -> int:
@@ -32,7 +36,8 @@ def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextI
         raise UsageError(f"unknown lane {lane!r}; there are {', '.join(config.lanes)}")
     lanes = {name: chosen for name, chosen in config.lanes.items() if lane in (None, name)}
     stages = [stage for stage in config.stages if any(_in_lane(stage, chosen) for chosen in lanes.values())]
-    for warning in _warnings(lanes, stages):
+    warnings = [*_warnings(lanes, stages), *(_own_jobs(stages) if config.feedback.jobserver else ())]
+    for warning in warnings:
         print(f"warning: {warning}", file=stderr)
     faults = [f"{_place(config, stage)}: {fault}" for stage in stages for fault in _faults(config, stage)]
     faults += [f"{config.path}: {fault}" for fault in _jobserver_fault(config)]
@@ -164,6 +169,19 @@ def _warnings(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
             yield _unstoppable(stage.name, "at its timeout", threaded)
         elif critical:
             yield _unstoppable(stage.name, "at its critical SLA", critical)
+
+
+def _own_jobs(stages: list[Stage]) -> Iterator[str]:
+    """Yield the commands that a jobserver is there for and that turn it down."""
+    for stage in stages:
+        for command in (stage.run, *(stage.steps or ())):
+            words = (command.split() if isinstance(command, str) else command) or ()
+            clients = [word for word in words if Path(word).name in _COUNTING_CLIENTS]
+            if clients and any(_JOBS_FLAG.fullmatch(word) for word in words):
+                yield (
+                    f"stage {stage.name!r}: {Path(clients[0]).name} with -j takes no part in the jobserver: "
+                    "leave -j out, and it runs as many jobs as there is room for"
+                )
 
 
 def _unstoppable(stage: str, when: str, lanes: list[str]) -> str:

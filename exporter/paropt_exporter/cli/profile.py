@@ -143,7 +143,8 @@ def _as_text(
     rows = [_HEADERS, *(_row(point, times, slowest) for point, times in profiling.speed_ups(points))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADERS))]
     for row in rows:
-        yield "  ".join(cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)) + f"  {row[-1]}"
+        cells = [cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)]
+        yield "  ".join([*cells, row[-1]]).rstrip()
     yield ""
     yield f"recommended  {_reason(found)}"
     yield f"             lanes: {flow_text({wanted.lane: settings})}"
