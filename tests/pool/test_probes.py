@@ -625,6 +625,24 @@ def test_the_interpreters_end_finishes_the_work_and_keeps_its_exit_code(kind: st
     assert ("as planned" in found.stderr) == (exit_code == 1)
 
 
+def test_a_forked_child_may_have_pools_of_its_own() -> None:
+    code = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+pools = [make(max_workers=2) for make in (ThreadPool, ProcessPool, AdaptivePool)]
+assert [pool.submit(double, 2).result() for pool in pools] == [4, 4, 4]
+child = os.fork()
+if not child:
+    for make in (ThreadPool, ProcessPool, AdaptivePool):
+        with make(max_workers=2) as pool:
+            assert sum(pool.map(double, range(10))) == 90
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), [pool.submit(double, 3).result() for pool in pools])
+"""
+    found = script(code)
+    assert (found.stdout, found.stderr) == ("7 [6, 6, 6]\n", "")
+
+
 def test_an_interrupt_at_the_terminal_is_the_owners_to_hear() -> None:
     code = """
 pool = ProcessPool(1)
