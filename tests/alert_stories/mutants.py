@@ -23,6 +23,7 @@ from alert_stories import files
 from alert_stories.model import OPTIONS
 from paropt_exporter.generate.alerts import files as alerts
 from paropt_exporter.generate.alerts.files import RECORDING_FILE
+from real_servers import program
 
 Rule = Mapping[str, Any]
 _AT_ONCE = 4  # promtool uses more than a core, for moments only
@@ -101,7 +102,7 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "rules.yml").write_text(json.dumps({"groups": groups}))  # JSON is YAML
             (Path(folder) / "tests.yml").write_text(json.dumps({**frame, **order}))
-            command = ["promtool", "test", "rules", "tests.yml"]
+            command = [program("promtool"), "test", "rules", "tests.yml"]
             ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
         assert (ran.returncode == 0) != ("exp:" in ran.stdout + ran.stderr), ran.stdout + ran.stderr
         return ran.returncode != 0

@@ -11,13 +11,14 @@ import yaml
 
 from alert_stories.model import ALERTS
 from paropt_exporter.generate.alerts.rules import Level
+from real_servers import program
 
 RECEIVERS = {Level.CRITICAL: "pager", Level.WARNING: "chat", Level.INFO: "nowhere"}
 CONFIG = Path(__file__).parents[2] / "deploy/alertmanager/alertmanager.yml"
 
 
 def amtool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["amtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([program("amtool"), *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_amtool_accepts_the_routing() -> None:

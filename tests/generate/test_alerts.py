@@ -18,6 +18,7 @@ from paropt_exporter.cli.flags import parser
 from paropt_exporter.generate import outputs
 from paropt_exporter.generate.alerts import files
 from paropt_exporter.generate.options import Format, Options
+from real_servers import program
 
 ROOT = Path(__file__).parents[2]
 TESTS = alert_stories.files.render()
@@ -36,7 +37,9 @@ every_expression = pytest.mark.parametrize("expr", dict.fromkeys([*EXPRESSIONS, 
 
 
 def promtool(*arguments: str | Path) -> str:
-    ran = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, timeout=100, check=False)
+    ran = subprocess.run(
+        [program("promtool"), *map(str, arguments)], capture_output=True, text=True, timeout=100, check=False
+    )
     return "" if ran.returncode == 0 else ran.stdout + ran.stderr
 
 

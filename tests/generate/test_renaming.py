@@ -14,6 +14,7 @@ import pytest
 from paropt_exporter import catalogue
 from paropt_exporter.generate import outputs
 from paropt_exporter.generate.options import Options
+from real_servers import program
 
 ROOT = Path(__file__).parents[2]
 OLD, NEW = catalogue.SLA_BREACHED.name, "paropt_sla_broken_by_now"
@@ -47,7 +48,14 @@ def test_no_generated_file_has_the_old_name(renamed: Path) -> None:
 
 def test_the_rules_still_hold(renamed: Path) -> None:
     checked = subprocess.run(
-        ["promtool", "check", "rules", "--lint=all", "--lint-fatal", *map(str, (renamed / "alerts").glob("*.yml"))],
+        [
+            program("promtool"),
+            "check",
+            "rules",
+            "--lint=all",
+            "--lint-fatal",
+            *map(str, (renamed / "alerts").glob("*.yml")),
+        ],
         capture_output=True,
         text=True,
         timeout=100,
@@ -55,7 +63,7 @@ def test_the_rules_still_hold(renamed: Path) -> None:
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     played = subprocess.run(
-        ["promtool", "test", "rules", str(renamed / "alerts/tests/sla.yml")],
+        [program("promtool"), "test", "rules", str(renamed / "alerts/tests/sla.yml")],
         capture_output=True,
         text=True,
         timeout=100,
