@@ -165,6 +165,7 @@ class InnerLoop:
             waiting=waiting,
             trail=self._trail,
             work=self._work(demand),
+            rescue_size=demand.rescue_size if self._objective == DEADLINE else 0,
         )
 
     def _work(self, demand: Demand) -> Work | None:

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from paropt_exporter import host
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.control.decisions import written_choice, written_situation
+from paropt_exporter.control.policy.budget import Claim, divide
 from paropt_exporter.control.policy.closed import WAITING_SHARE
 from paropt_exporter.control.policy.pool import StreamSituation, StreamState, StreamStep, decide_stream
+from paropt_exporter.control.policy.streams import stream_size
 from paropt_exporter.control.signals.local import Counters, count_of
 from paropt_exporter.records import Decision, PoolStatistics
 
+log = logging.getLogger(__name__)
+
 TICK_SECONDS = 1.0
 RESERVE_BYTES = 256 << 20  # memory that no new worker may take
+
+
+def steer(*pools: Steerable, minimum: int = 1, maximum: int = 32) -> StreamLoop:
+    """Size pools by their load for as long as the block lasts: `with ThreadPool(1) as pool, steer(pool, maximum=64):`.
+
+    Each keeps between `minimum` and `maximum` workers; those that compute share the machine's cores. Raises ValueError
+    for bounds that no size fits.
+    """
+    if not 1 <= minimum <= maximum:
+        raise ValueError(f"minimum {minimum} and maximum {maximum}: expected 1 <= minimum <= maximum")
+    return StreamLoop([(pool, minimum, maximum) for pool in pools])
 
 
 class Steerable(Protocol):
@@ -85,21 +101,29 @@ class StreamLoop:
 
     def _loop(self) -> None:
         while not self._done.wait(TICK_SECONDS):
-            self.step()
+            try:
+                self.step()
+            except (
+                Exception
+            ):  # the loop's boundary: a pool that is shut down meanwhile must not end the others' steering
+                log.exception("steering failed for one look")
 
     def step(self) -> None:
-        """Look at each pool once and move it if there is reason to."""
+        """Look at each pool once and move it if there is reason to; all within one budget of cores."""
         now, cores = self._clock.monotonic(), self._cores()
         short = 0 < self._memory() < RESERVE_BYTES
-        for steered in self._steered:
-            self._step(steered, now, cores, memory_is_short=short)
+        seen = [self._look(steered, now, cores, memory_is_short=short) for steered in self._steered]
+        if len(seen) > 1:
+            seen = _within_budget(seen, cores)
+        for steered, situation in zip(self._steered, seen, strict=True):
+            self._move(steered, situation)
 
-    def _step(self, steered: Steered, now: float, cores: float, *, memory_is_short: bool) -> None:
+    def _look(self, steered: Steered, now: float, cores: float, *, memory_is_short: bool) -> StreamSituation:
         statistics = steered.pool.statistics()
         steered.counters.look(count_of(statistics, now))
         if statistics.draining:
             steered.counters.moved()  # what ends now was begun among more workers, and is no sample of this size
-        seen = StreamSituation(
+        return StreamSituation(
             now=now,
             size=statistics.target,
             floor=steered.floor,
@@ -112,12 +136,32 @@ class StreamLoop:
             sample=steered.counters.sample,
             state=steered.state,
         )
+
+    def _move(self, steered: Steered, seen: StreamSituation) -> None:
         choice = decide_stream(seen)
         steered.state = choice.state
         if choice.size != seen.size:
             steered.pool.resize(choice.size, reason=choice.reason)
             steered.counters.moved()
-            self._emit(_decision(statistics.name, seen, choice, self._clock.wall()))
+            self._emit(_decision(steered.pool.statistics().name, seen, choice, self._clock.wall()))
+
+
+def _within_budget(seen: Sequence[StreamSituation], cores: float) -> list[StreamSituation]:
+    """Lower the ceilings of pools that compute to what one machine's cores allow them together."""
+    claims = [
+        Claim(
+            pool=str(place),
+            wanted=min(max(stream_size(one.stream), one.floor), one.ceiling),
+            floor=one.floor,
+            share=one.share or 0.0,
+        )
+        for place, one in enumerate(seen)
+    ]
+    sizes = divide(claims, cores=cores, memory_bytes=0)
+    return [
+        replace(one, ceiling=max(one.floor, sizes[claim.pool])) if sizes[claim.pool] < claim.wanted else one
+        for claim, one in zip(claims, seen, strict=True)
+    ]
 
 
 def _decision(pool: str, seen: StreamSituation, choice: StreamStep, at: float) -> Decision:

@@ -33,7 +33,8 @@ class Loads:
 class RunSituation:
     """All that a decision about a run's size depends on.
 
-    `work`: what is left to do until a deadline, where the deadline is the objective.
+    `work`: what is left to do until a deadline, where the deadline is the objective; `rescue_size`: what would then
+    save a stage that is about to break its own limit (0: none is).
     """
 
     now: float
@@ -46,6 +47,7 @@ class RunSituation:
     waiting: tuple[Loads, ...]
     trail: Trail
     work: Work | None = None
+    rescue_size: int = 0
 
 
 def decide_run(seen: RunSituation) -> Step:
@@ -54,9 +56,10 @@ def decide_run(seen: RunSituation) -> Step:
     reason = "demand" if sizing.size > seen.size else sizing.reason
     wanted = Wanted(size=sizing.size, reason=reason, exact=True)
     if seen.work is not None:
-        enough = deadline_size(seen.work)
+        enough, why = max((deadline_size(seen.work), "deadline"), (seen.rescue_size, "rescue"))
         if enough < sizing.size:
-            wanted = Wanted(size=max(enough, seen.floor), reason="deadline", exact=True)
+            why = why if enough > seen.size else "deadline"  # a rescue is a reason to grow, not to shrink
+            wanted = Wanted(size=max(enough, seen.floor), reason=why, exact=True)
     limits = Limits(floor=seen.floor, ceiling=seen.ceiling, stable_seconds=STABLE_SECONDS)
     return step(seen.now, seen.size, wanted, limits, seen.trail)
 
