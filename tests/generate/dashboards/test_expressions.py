@@ -146,3 +146,12 @@ def test_no_counter_ever_goes_back(prometheus: Prometheus) -> None:
     counters += [f"{f.name}_{part}" for f in catalogue.FAMILIES for part in PARTS if f.kind is catalogue.Kind.HISTOGRAM]
     fallen = {name: prometheus.query(f"resets({name}[2m]) > 0") for name in counters}
     assert {name: series for name, series in fallen.items() if series} == {}
+
+
+def test_the_demos_broken_limits_fire_and_every_text_is_filled_in(prometheus: Prometheus) -> None:
+    told = prometheus.by("alertname", 'max by (alertname) (max_over_time(ALERTS{alertstate="firing"}[1m]))')
+    assert {"ParoptSlaViolation", "ParoptSlaCriticalViolation"} <= told.keys()
+    active = json.loads(get(f"{prometheus.url}/api/v1/alerts")[1])["data"]["alerts"]
+    texts = [text for alert in active for text in alert["annotations"].values()]
+    assert texts
+    assert [text for text in texts if "<no value>" in text or "<error" in text or "{{" in text] == []
