@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("lanes", "pools", "properties", "makespan", "strategies")
+NAMES = ("lanes", "pools", "properties", "makespan", "strategies", "control")
 
 
 def main() -> None:
