@@ -259,9 +259,17 @@ def test_a_cancelled_task_keeps_no_shutdown_waiting() -> None:
         pool.shutdown()
 
 
-def test_a_callback_that_raises_is_its_own_trouble(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [ValueError("as planned"), SystemExit(3), KeyboardInterrupt()], ids=repr)
+def test_a_callback_that_raises_is_its_own_trouble(
+    pool: Pool, error: BaseException, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    held = pool.submit(fifo.read_text)
+    held.add_done_callback(lambda _: raise_it(error))
+    fifo.write_text("go on")
+    assert held.result(HANG_SECONDS) == "go on"
     future = pool.submit(double, 1)
-    future.add_done_callback(lambda _: raise_it(ValueError("in the callback")))
     assert future.result(HANG_SECONDS) == 2
     assert works(pool)
     assert eventually(lambda: "exception calling callback" in caplog.text)

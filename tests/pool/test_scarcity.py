@@ -112,6 +112,25 @@ for pool in (ProcessPool(2), AdaptivePool(Strategy.PROCESS, 2)):
 """
 
 
+MEMORY = """
+import resource
+from paropt_exporter.errors import UnpicklableError
+from paropt_exporter.pool import ProcessPool
+with open("/proc/self/statm") as statm:
+    size_bytes = int(statm.read().split()[0]) * resource.getpagesize()
+def filled(size):
+    return b"x" * size
+with ProcessPool(1) as pool:
+    pool.submit(abs, 1).result()
+    resource.setrlimit(resource.RLIMIT_AS, (size_bytes + (300 << 20), resource.RLIM_INFINITY))
+    error = pool.submit(filled, 400_000_000).exception(30)
+    assert isinstance(error, UnpicklableError), error
+    print(error)
+    assert len(pool.submit(filled, 50_000_000).result(30)) == 50_000_000
+    assert pool.live == 1
+"""
+
+
 def run(code: str, folder: Path) -> list[str]:
     """Run a script of its own, since its limits are a process's; return what it said."""
     path = os.pathsep.join((str(folder), PACKAGE, str(Path(__file__).parents[1])))
@@ -151,6 +170,11 @@ def test_a_process_pool_goes_on_when_no_more_processes_are_to_be_had_and_grows_l
     expected = "WARNING a worker could not be started: [Errno 11] Resource temporarily unavailable"
     assert said[0] == expected
     assert said[-1] == "all there"
+
+
+def test_a_result_for_which_there_is_no_memory_fails_its_task_alone(tmp_path: Path) -> None:
+    (said,) = run(MEMORY, tmp_path)
+    assert said == "filled: what it came to could not be taken from its worker: [Errno 12] Cannot allocate memory"
 
 
 def test_tasks_of_a_pool_whose_workers_never_begin_end_with_the_cause(tmp_path: Path) -> None:

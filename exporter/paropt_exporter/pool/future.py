@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -15,6 +16,8 @@ from concurrent.futures._base import (  # the states that the library's own wait
 from typing import Any, TypeVar
 
 from paropt_exporter.records import Measurement
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -195,7 +198,10 @@ class TaskFuture(Future[T]):
                 else:
                     waiter.add_exception(self)
             self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]  # the library's own, unknown to typeshed
+        try:
+            self._invoke_callbacks()  # type: ignore[attr-defined]  # the library's own, unknown to typeshed
+        except BaseException:  # an exit or an interrupt out of a user's callback: no worker is to end by it
+            log.critical("exception calling callback", exc_info=True, extra={"task": self.label})
         return True
 
     def _wait(self, timeout: float | None) -> None:

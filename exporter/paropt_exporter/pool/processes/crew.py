@@ -257,9 +257,10 @@ class ProcessCrew:
             directory = os.getcwd()  # noqa: PTH109 -- marshal takes no Path
         except OSError:
             directory = "/"
-        path = [os.fspath(entry) for entry in sys.path]
+        path = [os.fspath(entry) for entry in sys.path if isinstance(entry, (str, bytes, os.PathLike))]
         kin = family.key(), family.tracker() is not None
-        return marshal.dumps((path, directory, dict(os.environb), list(sys.argv), *kin, *self._pack_initializer()))
+        arguments = [str(argument) for argument in sys.argv]
+        return marshal.dumps((path, directory, dict(os.environb), arguments, *kin, *self._pack_initializer()))
 
     def _pack_initializer(self) -> tuple[bytes, bytes | tuple[Any, ...]]:
         """Pickle the initializer, anew for each worker: a descriptor among its arguments can be fetched once."""

@@ -15,7 +15,7 @@ from paropt_exporter.pool import lifetime
 from paropt_exporter.pool.processes.crew import ProcessCrew
 from paropt_exporter.pool.processes.link import Frame, ProcessLink
 from paropt_exporter.pool.processes.settling import Body, settle, settle_all
-from paropt_exporter.pool.processes.slot import ProcessSlot
+from paropt_exporter.pool.processes.slot import ProcessSlot, ProcessTask
 from paropt_exporter.pool.worker import payload, wire
 from paropt_exporter.pool.worker.nursery import NOT_FORKED
 
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 _OVERDUE_SECONDS = 0.01  # ten times what a batch should take: no stall of the machine, a task that is slow for once
 _MUTE_SECONDS = 1.0  # between a worker's closing its line, which only a task of the user's does, and its end
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 5.0
+_MOST_DOUBLINGS = 10  # more than the longest pause takes; a power without a bound would overflow one day
 _HOPELESS = 3  # processes in a row that ended by themselves before they could begin: the fault is in how they begin
 _HOPELESS_STARTS = 10  # tries in a row, over some 20 s, without a process or with one that was killed: it may pass
 
@@ -34,7 +35,7 @@ def serve(crew: ProcessCrew, slot: ProcessSlot) -> None:
         while not slot.leaving:
             _pause(slot)
             if not slot.leaving and _start(crew, slot):
-                _converse(crew, slot)
+                _live(crew, slot)
     finally:
         crew.leave(slot, threading.current_thread())
 
@@ -44,7 +45,8 @@ def _pause(slot: ProcessSlot) -> None:
     if slot.failures:
         poll = select.poll()
         poll.register(slot.call, select.POLLIN)
-        poll.poll(1000 * min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (slot.failures - 1)))
+        doublings = min(slot.failures - 1, _MOST_DOUBLINGS)
+        poll.poll(1000 * min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**doublings))
     _answer(slot)
 
 
@@ -76,6 +78,22 @@ def _not_started(crew: ProcessCrew, slot: ProcessSlot, error: Exception) -> None
     log.warning("a worker could not be started", extra={"pool": crew.ledger.name, "err": str(error)})
     if slot.failures >= _HOPELESS_STARTS:
         crew.give_up(error)
+
+
+def _live(crew: ProcessCrew, slot: ProcessSlot) -> None:
+    """Converse with a worker until it is gone. Should that fail on this side, end the worker and tell its tasks."""
+    try:
+        _converse(crew, slot)
+    except Exception as error:  # no memory, a bug: whatever it is, nobody may wait for these tasks for ever
+        log.exception("a worker is given up", extra={"pool": crew.ledger.name, "worker": slot.name})
+        lifetime.NURSERIES.end(slot.pid, 0.0)
+        with crew.lock:
+            crew.reclaim(slot)
+            lost = [*slot.settling.values(), *slot.open.values()]
+            crew.ledger.deaths["stopped"] += 1
+            _part(crew, slot)
+        _settle_lost(slot, lost, f"worker {slot.name} was given up: {payload.describe(error)}", None)
+        crew.dispatch()
 
 
 def _converse(crew: ProcessCrew, slot: ProcessSlot) -> None:
@@ -146,8 +164,13 @@ def _hear(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, frames: list[
 def _settle_said(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, head: wire.Head, body: Body) -> None:
     """Settle a task whose reply was said aloud; a large body was left in the arena."""
     if head[2] & wire.ARENA_MARK:
-        plain = (*head[:2], head[2] & ~wire.ARENA_MARK, *head[3:])
-        settle(crew, slot, slot.open, plain, link.body_in_arena(body))
+        kind = head[2] & ~wire.ARENA_MARK
+        try:
+            body = link.body_in_arena(body)
+        except OSError as error:
+            text = f"what it came to could not be taken from its worker: {error}"
+            kind, body = wire.LOST, payload.dumps((text, ""))
+        settle(crew, slot, slot.open, (*head[:2], kind, *head[3:]), body)
         link.arena_done()
     else:
         settle(crew, slot, slot.open, head, body)
@@ -190,16 +213,8 @@ def _bury(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
         cause = _death(slot, code, began=began)
         if lost or not (asked or unforked):
             crew.ledger.deaths[cause] += 1
-        slot.gone(monotonic())
-        crew.unlist(slot)
-        slot.link = None
-        link.close()
-    for task in lost:
-        error = WorkerDied(f"{task.future.label}: {message}", code)
-        if task.future.fail(error):
-            slot.tally.errors += 1
-        else:
-            slot.tally.cancelled += 1
+        _part(crew, slot)
+    _settle_lost(slot, lost, message, code)
     if unforked is not None:
         _not_started(crew, slot, unforked)
     elif not asked and not lost:
@@ -209,6 +224,23 @@ def _bury(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
         if not began and slot.failures >= (_HOPELESS_STARTS if killed else _HOPELESS):
             crew.give_up(slot.refusal or WorkerDied(message, code))
     crew.dispatch()
+
+
+def _part(crew: ProcessCrew, slot: ProcessSlot) -> None:
+    """Take a worker that has ended, or is about to, from its slot; with the lock held."""
+    slot.gone(monotonic())
+    crew.unlist(slot)
+    if slot.link is not None:
+        slot.link.close()
+    slot.link, slot.settling = None, {}
+
+
+def _settle_lost(slot: ProcessSlot, lost: list[ProcessTask], message: str, code: int | None) -> None:
+    for task in lost:
+        if task.future.fail(WorkerDied(f"{task.future.label}: {message}", code)):
+            slot.tally.errors += 1
+        else:
+            slot.tally.cancelled += 1
 
 
 def _death(slot: ProcessSlot, code: int | None, *, began: bool) -> str:

@@ -42,7 +42,12 @@ class Arena:
         """Return the body that the other side has put; it stands until `done`."""
         if self._mapped is None or len(self._mapped) < size:
             length = os.fstat(self._descriptor).st_size
-            self._mapped = mmap.mmap(self._descriptor, length, prot=mmap.PROT_READ)
+            self._mapped = None
+            try:
+                self._mapped = mmap.mmap(self._descriptor, length, prot=mmap.PROT_READ)
+            except OSError:
+                os.ftruncate(self._descriptor, 0)  # a smaller one had better not fail for this one's length
+                raise
         return memoryview(self._mapped)[:size]
 
     def done(self) -> None:
