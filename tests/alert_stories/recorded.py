@@ -36,6 +36,7 @@ def stories() -> Iterator[Stored]:
         then=(("20m", recording.utilization(RECORDED), POOL, 0.25),),
     )
     yield from _windows()
+    yield from _faults()
     yield from _long()
 
 
@@ -84,6 +85,22 @@ def _windows() -> Iterator[Stored]:
             ("10h", recording.runs(RECORDED, "6h"), _LANE_LEVEL, 73 * 5),
         ),
     )
+
+
+def _faults() -> Iterator[Stored]:
+    broken, well = {"result": "timeout"}, {"result": "success"}
+    families = {
+        catalogue.STAGE_RUNS: (broken, well),
+        catalogue.TASK_ATTEMPTS: (broken, well),
+        catalogue.SLA_VIOLATIONS: ({"severity": "normal"}, None),
+    }
+    for family, (fault, other) in families.items():
+        growing = {series(family, STAGE, **labels): "0x12 1x8" for labels in (fault, other) if labels}
+        yield Stored(
+            name=f"faults in {family.name} are told of stages that had some",
+            given={**growing, series(family, _OTHER_HOST, **fault): "7x20"},
+            then=(("15m", recording.of_faults(family, RECORDED.window), {**STAGE, **fault}, 1),),
+        )
 
 
 def _beside(selector: str) -> str:

@@ -28,6 +28,7 @@ THROUGHPUT_SPAN, THROUGHPUT_PAST = "6h", "7d"
 _WORKED = (Result.SUCCESS.value, Result.FAILURE.value)
 # What throughput is made from: tasks, and how long and how many the runs were.
 _WORK = ((catalogue.TASK_ATTEMPTS, ""), (catalogue.RUN_DURATION, "sum"), (catalogue.RUN_DURATION, "count"))
+BROKEN = (Result.FAILURE.value, Result.ERROR.value, Result.TIMEOUT.value)  # of a stage: makes its run a failure
 
 
 def groups(options: Options) -> tuple[Group, ...]:
@@ -37,6 +38,7 @@ def groups(options: Options) -> tuple[Group, ...]:
         Group(name="paropt-pools-recording", rules=(_utilization(series),)),
         Group(name="paropt-lanes-recording", interval="1m", rules=(*_budget(series), *_throughput(series))),
         Group(name="paropt-lanes-recording-long", interval="2m", rules=tuple(_long(series))),
+        Group(name="paropt-stages-recording", interval="1m", rules=tuple(_faults(series))),
     )
 
 
@@ -80,6 +82,11 @@ def on_host(family: Family, window: str) -> str:
     return f"instance_lane:{_base(family)}:increase{window}"
 
 
+def of_faults(family: Family, window: str) -> str:
+    """Return the name under which a stage's faults in one window are recorded, for each instance that had some."""
+    return f"instance_stage:{_base(family)}:increase{window}"
+
+
 def _lane(family: Family, span: str, part: str = "") -> str:
     return f"lane:{_base(family)}{f'_{part}' if part else ''}:increase{span}"
 
@@ -115,6 +122,17 @@ def _long(series: Series) -> Iterator[Recording]:
         yield _sum(series, family, BUDGET_PERIOD, step=HOUR)
     for family, part in _WORK:
         yield _sum(series, family, THROUGHPUT_PAST, part=part, step=HOUR)
+
+
+def _faults(series: Series) -> Iterator[Recording]:
+    """Record where something went wrong, and nothing where all is well: the raw counters are many, faults are few."""
+    increases = {
+        catalogue.STAGE_RUNS: series.increase(catalogue.STAGE_RUNS, series.window, result=BROKEN),
+        catalogue.TASK_ATTEMPTS: series.increase(catalogue.TASK_ATTEMPTS, series.window, result=BROKEN),
+        catalogue.SLA_VIOLATIONS: series.increase(catalogue.SLA_VIOLATIONS, series.window),
+    }
+    for family, increase in increases.items():
+        yield Recording(record=of_faults(family, series.window), expr=f"{increase} > 0")
 
 
 def _host(series: Series, family: Family) -> Recording:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from grafanalib.core import Panel
 
 from paropt_exporter import catalogue as names
+from paropt_exporter.generate.alerts.recording import BROKEN
 from paropt_exporter.generate.dashboards.layout import (
     CHART_HEIGHT,
     STAT_HEIGHT,
@@ -16,8 +17,9 @@ from paropt_exporter.generate.dashboards.layout import (
     Section,
     Variable,
 )
-from paropt_exporter.generate.dashboards.overview import BROKEN
 from paropt_exporter.generate.dashboards.panels import (
+    COARSE_POINTS,
+    STAGE_POINTS,
     Dash,
     Query,
     bar_gauge,
@@ -133,6 +135,7 @@ def _durations(scope: Scope) -> Panel:
             ),
         ],
         Scale(unit="s"),
+        points=STAGE_POINTS,
     )
 
 
@@ -175,29 +178,31 @@ def _last_run(scope: Scope) -> Panel:
 def _errors(scope: Scope) -> Iterator[Panel]:
     yield bars(
         "Which stages fail?",
-        "Stage runs that failed, erred or timed out in each interval. The same stage each time: its own fault. Several "
-        "at once: the machine or the network.",
+        f"Stage runs that failed, erred or timed out in the {scope.recorded_window} before, as a recording rule "
+        f"counts them. The same stage each time: its own fault. Several at once: the machine or the network.",
         Query(
-            expr=f"sum by (stage, result) ({scope.increase(names.STAGE_RUNS, result=BROKEN)}) > 0",
+            expr=f"sum by (stage, result) ({scope.faults(names.STAGE_RUNS)})",
             legend="{{stage}} {{result}}",
         ),
         Scale(unit="short", decimals=0),
     )
     yield bars(
         "Which limits break?",
-        "Stage runs that broke their SLA in each interval, by severity. critical ones stopped the lane. The table "
+        f"Stage runs that broke their SLA in the {scope.recorded_window} before, by severity. critical ones stopped "
+        f"the lane. The table "
         "above tells by how much; split the stage, or correct its limit.",
         Query(
-            expr=f"sum by (stage, severity) ({scope.increase(names.SLA_VIOLATIONS)}) > 0",
+            expr=f"sum by (stage, severity) ({scope.faults(names.SLA_VIOLATIONS)})",
             legend="{{stage}} {{severity}}",
         ),
         Scale(unit="short", decimals=0),
     )
     yield bars(
         "Which stages are tried again?",
-        "Attempts of tasks that did not succeed, in each interval. Retries hide flaky tests: mend what is here often.",
+        f"Attempts of tasks that did not succeed in the {scope.recorded_window} before. Retries hide flaky tests: "
+        f"mend what is here often.",
         Query(
-            expr=f"sum by (stage, result) ({scope.increase(names.TASK_ATTEMPTS, result=BROKEN)}) > 0",
+            expr=f"sum by (stage, result) ({scope.faults(names.TASK_ATTEMPTS)})",
             legend="{{stage}} {{result}}",
         ),
         Scale(unit="short", decimals=0),
@@ -245,6 +250,7 @@ def _use(scope: Scope) -> Iterator[Panel]:
         "Cores, of the stage's tasks and all their descendants. As many as the machine has: more workers won't help.",
         [Query(expr=f"sum {_BY} ({scope.rate(names.STAGE_CPU)})", legend=_STAGE)],
         Scale(unit="short"),
+        points=COARSE_POINTS,
     )
     yield bar_gauge(
         "Which stages need the most memory?",
@@ -253,12 +259,14 @@ def _use(scope: Scope) -> Iterator[Panel]:
         Query(expr=f"topk(10, max {_BY} ({scope.of(names.STAGE_MEMORY_PEAK)}))", legend=_STAGE),
         Scale(unit="bytes"),
     )
-    waited, count = (f"sum {_BY} ({scope.rate(names.TASK_QUEUE_WAIT, part=part)})" for part in ("sum", "count"))
-    yield time_series(
-        "How long do tasks wait for a worker?",
-        "The mean wait from when a task could run to its start. Longer than the tasks themselves: more workers, or "
-        "fewer stages beside each other.",
-        [Query(expr=f"{waited} / ({count} > 0)", legend=_STAGE)],
+    yield bar_gauge(
+        "Whose tasks wait for a worker?",
+        "The ten stages whose tasks waited longest in the time shown, all together, from when each could run to its "
+        "start. Longer than the lane's runs took: more workers, or fewer stages beside each other.",
+        Query(
+            expr=f"topk(10, sum {_BY} ({scope.grown(names.TASK_QUEUE_WAIT, part='sum')}))",
+            legend=_STAGE,
+        ),
         Scale(unit="s"),
     )
     yield bar_gauge(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from grafanalib.core import Panel
 
 from paropt_exporter import catalogue as names
+from paropt_exporter.generate.alerts.recording import BROKEN
 from paropt_exporter.generate.dashboards.layout import (
     CHART_HEIGHT,
     STAT_HEIGHT,
@@ -34,7 +35,6 @@ VARIABLES = (
     Variable(label="lane", of=names.STAGE_INFO),
     Variable(label="stage", of=names.STAGE_INFO),
 )
-BROKEN = ("failure", "error", "timeout")  # of a stage: what makes its run a failure
 _LANE = "{{project}} {{lane}}"
 _ROWS = 50  # of a table: what a person reads; the greatest first
 

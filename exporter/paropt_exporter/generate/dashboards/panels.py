@@ -18,9 +18,11 @@ from grafanalib.core import BarGauge, GaugePanel, Heatmap, Panel, Repeat, Stat, 
 from paropt_exporter.generate.dashboards.scales import Colour, Scale
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-# A query over 50,000 series (500 hosts, 100 stages) at this many points takes under a second; a screen shows no more.
+# What a query costs grows with its series and its points: 50,000 series (500 hosts of 100 stages) at STAGE_POINTS take
+# half a second (benchmarks/scale.py).
 MOST_POINTS = 240
-MOST_BARS = 60
+STAGE_POINTS = 120
+COARSE_POINTS = 60  # for rates and sums of stages' series, and for bars
 _LAST = "lastNotNull"
 _DRAWN = {"axisBorderShow": False, "barWidthFactor": 0.8, "lineInterpolation": "linear", "showPoints": "never"}
 
@@ -111,6 +113,7 @@ def time_series(
     queries: Sequence[Query],
     scale: Scale,
     *,
+    points: int = MOST_POINTS,
     colours: Mapping[str, Colour] = MappingProxyType({}),
     repeat: str = "",
 ) -> Panel:
@@ -120,7 +123,7 @@ def time_series(
     """
     custom = {**_DRAWN, "drawStyle": "line", "fillOpacity": 0, "lineWidth": 2}
     return TimeSeries(
-        **common(title, description, queries, instant=False),
+        **common(title, description, queries, instant=False, points=points),
         repeat=Repeat(direction="h", variable=repeat) if repeat else Repeat(),
         extraJson={
             "fieldConfig": {
@@ -144,7 +147,7 @@ def bars(
         "stacking": {"group": "A", "mode": "normal"},
     }  # fmt: skip
     return TimeSeries(
-        **{**common(title, description, [query], instant=False), "maxDataPoints": MOST_BARS},
+        **common(title, description, [query], instant=False, points=COARSE_POINTS),
         extraJson={
             "fieldConfig": {
                 "defaults": {**_over_time(scale, custom), "noValue": "none seen"},
@@ -196,8 +199,15 @@ def heatmap(title: str, description: str, query: Query, *, unit: str) -> Panel:
 
 
 def common(
-    title: str, description: str, queries: Sequence[Query], *, instant: bool, form: str = "time_series"
+    title: str,
+    description: str,
+    queries: Sequence[Query],
+    *,
+    instant: bool,
+    form: str = "time_series",
+    points: int = MOST_POINTS,
 ) -> dict[str, Any]:
+    """Return the arguments that grafanalib's panels share."""
     targets = [
         Target(expr=query.expr, legendFormat=query.legend or "__auto", refId=letter, instant=instant, format=form)
         for letter, query in _lettered(queries)
@@ -207,7 +217,7 @@ def common(
         "description": description,
         "targets": targets,
         "dataSource": DATASOURCE,
-        "maxDataPoints": MOST_POINTS,
+        "maxDataPoints": points,
     }
 
 

@@ -18,7 +18,7 @@ from paropt_exporter.generate.dashboards.layout import (
     Section,
     Variable,
 )
-from paropt_exporter.generate.dashboards.panels import Dash, Query, bars, stat, time_series
+from paropt_exporter.generate.dashboards.panels import COARSE_POINTS, Dash, Query, bar_gauge, bars, stat, time_series
 from paropt_exporter.generate.dashboards.scales import BY_RESULT, Colour, Scale, Step, yes_or_no
 from paropt_exporter.generate.dashboards.scope import Scope
 from paropt_exporter.generate.dashboards.tables import Column, hosts, table
@@ -157,12 +157,22 @@ def _size(scope: Scope) -> Panel:
 
 def _why(scope: Scope) -> Iterator[Panel]:
     yield bars(
-        "What does the controller decide, and why?",
-        "Decisions in each interval by action and reason; up and down also stand as marks in every panel. Mostly holds "
-        "for a doubtful reading: see the queries below.",
+        "Why does the controller move?",
+        "Decisions to change a size, in each interval, by reason; they also stand as marks in every panel. Up and down "
+        "in turn: the bounds are too wide for the load, or `paropt-exporter pin` the size.",
         Query(
-            expr=f"sum by (action, reason) ({scope.increase(names.CONTROL_DECISIONS)}) > 0",
+            expr=f"sum by (action, reason) ({scope.increase(names.CONTROL_DECISIONS, action=_MOVES)}) > 0",
             legend="{{action}}: {{reason}}",
+        ),
+        Scale(unit="short", decimals=0),
+    )
+    yield bar_gauge(
+        "Why does it hold?",
+        "The ten most frequent reasons to leave a size as it is, in the time shown. Doubtful readings (no_data, stale, "
+        "disagree, ...): see the query errors on the Exporter health dashboard.",
+        Query(
+            expr=f"topk(10, sum by (reason) ({scope.grown(names.CONTROL_DECISIONS, action='hold')}) > 0)",
+            legend="{{reason}}",
         ),
         Scale(unit="short", decimals=0),
     )
@@ -206,6 +216,7 @@ def _foretold(scope: Scope) -> Iterator[Panel]:
             Query(expr=f"{limit} and {deadline}", legend="{{lane}} {{stage}} limit", dash=Dash.LIMIT, listed=False),
         ],
         Scale(unit="s"),
+        points=COARSE_POINTS,
     )
     yield bars(
         "Which stages are expected to break their limit?",

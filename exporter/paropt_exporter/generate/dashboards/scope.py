@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paropt_exporter.catalogue import Family
-from paropt_exporter.generate.alerts.recording import on_host
+from paropt_exporter.generate.alerts.recording import of_faults, on_host
 from paropt_exporter.generate.alerts.series import DEFAULT_WINDOW
 from paropt_exporter.promql import TARGET_LABELS, Match, Without, select
 
@@ -53,9 +53,13 @@ class Scope:
 
         Windows overlap, so a sum of them is no count, but the ratio of two sums is right.
         """
-        name = on_host(family, self.recorded_window)
         chosen = tuple(name for name in self.variables if name in ("project", "lane"))
-        return f"{name}{{{self.base(*chosen)}}}" + (f"[{over}]" if over else "")
+        return f"{on_host(family, self.recorded_window)}{{{self.base(*chosen)}}}" + (f"[{over}]" if over else "")
+
+    def faults(self, family: Family) -> str:
+        """Return a selector of a family's recorded faults: the increase in a window, of stages that had some."""
+        chosen = tuple(name for name in self.variables if name in family.label_names)
+        return f"{of_faults(family, self.recorded_window)}{{{self.base(*chosen)}}}"
 
     def foreign(self, name: str, *, over: str = "") -> str:
         """Return a selector of a metric that Prometheus or its client library exports."""
