@@ -95,3 +95,37 @@ def test_functions_under_one_label_are_told_apart() -> None:
         assert wait(waiting, HANG_SECONDS).not_done == set()
     assert pids - {os.getpid()}
     assert (pool.router.choose(f"{spin.__module__}.spin"), pool.router.choose("time.sleep")) == ("processes", "threads")
+
+
+def meet(barrier: threading.Barrier | None) -> int:
+    return barrier.wait(HANG_SECONDS) if barrier is not None else 0
+
+
+def known_as_brief(pool: AdaptivePool) -> None:
+    wait([pool.submit(meet, None) for _ in range(50)], HANG_SECONDS)
+    assert pool.router.is_brief(f"{meet.__module__}.meet")
+
+
+def test_a_brief_function_that_begins_to_wait_gets_a_thread_for_each_task() -> None:
+    barrier = threading.Barrier(12)  # opens only when all tasks run at once
+    with AdaptivePool() as pool:
+        known_as_brief(pool)
+        futures = [pool.submit(meet, barrier) for _ in range(12)]
+        assert sorted(future.result(HANG_SECONDS) for future in futures) == list(range(12))
+
+
+def test_a_task_of_a_brief_function_can_be_stopped() -> None:
+    barrier = threading.Barrier(2)
+    with AdaptivePool() as pool:
+        known_as_brief(pool)
+        future = pool.submit(meet, barrier)
+        error = TaskStopped("enough")
+        assert pool.stop(future, error)
+        assert future.exception(HANG_SECONDS) is error
+        barrier.abort()
+
+
+def test_what_can_not_travel_stays_in_threads_even_where_all_go_to_processes() -> None:
+    lock = threading.Lock()
+    with AdaptivePool(Strategy.PROCESS, 2) as pool:
+        assert pool.submit(lambda: (lock.locked(), os.getpid())).result(HANG_SECONDS) == (False, os.getpid())

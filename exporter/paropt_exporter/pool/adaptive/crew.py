@@ -43,12 +43,13 @@ class AdaptiveCrew:
     """The backlog of an AdaptivePool, and the steward thread that looks at running work while some waits.
 
         submit() ──> backlog, by function ──(room)──> threads | processes ──> ended ──> room for the next
-                          ^                                │
-                          └── steward: CPU shares of running tasks move functions and sizes
+           │              ^                              ^ │
+           │              └── steward: CPU shares of running tasks move functions and sizes
+           └───(nothing to decide: brief, or one pool for all)
 
     Guarantees:
-      * A task is given to a pool only when that pool has room for it, so what is learned from the first tasks of a
-        function holds for all that wait.
+      * A task about which there is something to decide is given to a pool only when that pool has room for it, so what
+        is learned from the first tasks of a function holds for all that wait.
       * Within a function tasks begin in the order of their submits; SEQUENTIAL keeps it across functions.
       * Nothing runs, and nothing wakes, while nothing waits (but once, to let surplus threads go).
     """
@@ -115,6 +116,33 @@ class AdaptiveCrew:
     # Work
 
     def submit(self, task: Waiting) -> None:
+        if not self._pass_on(task):
+            self._decide(task)
+
+    def _pass_on(self, task: Waiting) -> bool:
+        """Give a task straight to its pool where there is nothing to decide; False if there is, or it can't go."""
+        place = self._straight_to(task)
+        if place is None:
+            return False
+        future, function, arguments, keywords, thorough = task
+        pool = self._pools.get(place) or self.pool(place)
+        try:
+            pool.adopt(future, function, arguments, keywords, thorough=thorough)
+        except UnpicklableError:
+            return False
+        if isinstance(pool, ThreadPool) and pool.queued > self._room[THREADS] and not self._steward.at_work:
+            self._call_steward()
+        return True
+
+    def _straight_to(self, task: Waiting) -> Place | None:
+        if self.closed or self._strategy is Strategy.SEQUENTIAL:
+            return None
+        if self._strategy in (Strategy.THREAD, Strategy.PROCESS):
+            return THREADS if self._strategy is Strategy.THREAD else PROCESSES
+        # One that is measured in full has a label of its stage's.
+        return THREADS if not task.thorough and self.router.is_brief(task.future.label) else None
+
+    def _decide(self, task: Waiting) -> None:
         with self.lock:
             if self.closed:
                 raise RuntimeError(self.refusal)
@@ -130,6 +158,9 @@ class AdaptiveCrew:
     def feed(self) -> None:
         """Give the pools what they have room for, and have the rest looked at."""
         self._feed_pools()
+        self._call_steward()
+
+    def _call_steward(self) -> None:
         if self._strategy is Strategy.ADAPTIVE:
             self._steward.call()
 
@@ -156,7 +187,7 @@ class AdaptiveCrew:
 
     def _adopt(self, place: Place, task: Waiting) -> None:
         future, function, arguments, keywords, thorough = task
-        thorough = thorough or self.router.share(key_of(function)) is None  # the first is worth the reading
+        thorough = thorough or not self.router.is_brief(key_of(function))  # worth the reading
         self.pool(place).adopt(future, function, arguments, keywords, thorough=thorough)
 
     def _take(self) -> tuple[Place, Waiting] | None:
@@ -243,9 +274,17 @@ class AdaptiveCrew:
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
         with self.lock:
             where = self._where.get(future)
+            threads = self._pools.get(THREADS)
+        if where is None and threads is not None:
+            return threads.stop(future, error)
         if where is None:
             return future.stop(error)
         return self.pool(where[0]).stop(future, error, grace_seconds=grace_seconds)
+
+    def wanting(self) -> int:
+        """Return how many tasks wait, here or for a thread."""
+        threads = self._pools.get(THREADS)
+        return self.waiting() + (threads.queued if isinstance(threads, ThreadPool) else 0)
 
     def waiting(self) -> int:
         with self.lock:
@@ -266,8 +305,9 @@ class AdaptiveCrew:
             self._crowd = _crowd(shares)
             for future, task in running:
                 where = self._where.get(future)
-                if where is not None:
-                    self.router.learn(where[1], _so_far(task), concurrent=self._crowd)
+                key = where[1] if where is not None else future.label
+                if where is not None or self.router.share(key) is not None:
+                    self.router.learn(key, _so_far(task), concurrent=self._crowd)
             if shares:
                 self._oversubscribe(sum(shares) / len(shares))
         self.feed()
@@ -287,11 +327,16 @@ class AdaptiveCrew:
     def _oversubscribe(self, share: float) -> None:
         """Have as many threads as fill a core with tasks that take `share` of one each, if so many are wanted."""
         threads, bound = self._pools[THREADS], self._most or MOST_WAITING
+        queued = threads.queued if isinstance(threads, ThreadPool) else 0
         with self.lock:
-            wanted = self._inside[THREADS] + sum(
-                len(tasks)
-                for key, tasks in self._backlog.items()
-                if self.router.share(key) is not None and self.router.choose(key) == THREADS
+            wanted = (
+                queued
+                + self._inside[THREADS]
+                + sum(
+                    len(tasks)
+                    for key, tasks in self._backlog.items()
+                    if self.router.share(key) is not None and self.router.choose(key) == THREADS
+                )
             )
             # One core is all that threads get between them: more of them than fill it do not help.
             size = min(bound, wanted, int(1 / max(share, 1 / bound) + 0.1))

@@ -26,6 +26,8 @@ _NEWEST_SHARE = 0.3  # of the newest measurement in a function's average
 # A shorter task costs more on its way to another process than the interpreter's lock costs it.
 _WORTH_MOVING_SECONDS = 0.002
 
+_BRIEF_SECONDS = 0.001  # tens of what it costs to decide about a task
+
 _MARK = "__paropt_thread_only__"
 
 
@@ -117,6 +119,11 @@ class Router:
         """Say why a function stays in threads; "" when nothing keeps it there."""
         known = self._known.get(key)
         return known.kept if known else ""
+
+    def is_brief(self, key: str) -> bool:
+        """Whether a function's tasks are known to be over before anything could be decided about them."""
+        known = self._known.get(key)
+        return known is not None and known.seconds < _BRIEF_SECONDS
 
     def doubts(self, key: str) -> bool:
         """Whether one task should run in a process to show what it does: many that wait a little less than they did

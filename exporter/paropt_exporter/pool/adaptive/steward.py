@@ -19,7 +19,7 @@ class Crew(Protocol):
     @property
     def changed(self) -> threading.Condition: ...
 
-    def waiting(self) -> int: ...
+    def wanting(self) -> int: ...
 
     def knows_what_waits(self) -> bool: ...
 
@@ -42,11 +42,15 @@ class Steward:
         self._thread: threading.Thread | None = None
         self._resting = False
 
+    @property
+    def at_work(self) -> bool:
+        return self._thread is not None and not self._resting
+
     def call(self) -> None:
         """Have the work looked at, if any waits."""
         crew = self._crew
         with crew.changed:
-            if crew.closed or not crew.waiting():
+            if crew.closed or not crew.wanting():
                 return
             if self._thread is not None:
                 if self._resting:
@@ -57,9 +61,9 @@ class Steward:
 
     def _watch(self) -> None:
         crew, pause, rested = self._crew, FIRST_LOOK_SECONDS, monotonic()
-        while not crew.closed or crew.waiting():
+        while not crew.closed or crew.wanting():
             with crew.changed:
-                idle = not crew.waiting()
+                idle = not crew.wanting()
                 left = _REST_SECONDS - (monotonic() - rested) if idle else pause
                 if idle and left <= 0:
                     self._thread = None
@@ -75,5 +79,5 @@ class Steward:
             crew.rest()
 
     def _disturbed(self) -> bool:
-        waiting = self._crew.waiting()
+        waiting = self._crew.wanting()
         return (self._crew.closed and not waiting) or (self._resting and waiting > 0)
