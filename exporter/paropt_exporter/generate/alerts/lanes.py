@@ -73,7 +73,8 @@ def _overdue(series: Series) -> Alert:
         mitigation=(
             "It runs and fails: see [ParoptStageFailing](#paroptstagefailing).",
             "It does not end: see [ParoptStageStuck](#paroptstagestuck).",
-            "Its runs take longer than `--every` says: they never overlap, so each delays the next. Lengthen the interval.",
+            "Its runs take longer than `--every` says: they never overlap, so each delays the next. Lengthen the "
+            "interval.",
             "It was interrupted each time (`cancellation`): look for what stops the process, a deployment perhaps.",
         ),
     )
