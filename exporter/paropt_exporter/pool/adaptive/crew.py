@@ -327,17 +327,14 @@ class AdaptiveCrew:
     def _oversubscribe(self, share: float) -> None:
         """Have as many threads as fill a core with tasks that take `share` of one each, if so many are wanted."""
         threads, bound = self._pools[THREADS], self._most or MOST_WAITING
-        queued = threads.queued if isinstance(threads, ThreadPool) else 0
+        inside = threads.busy + (threads.queued if isinstance(threads, ThreadPool) else 0)
         with self.lock:
-            wanted = (
-                queued
-                + self._inside[THREADS]
-                + sum(
-                    len(tasks)
-                    for key, tasks in self._backlog.items()
-                    if self.router.share(key) is not None and self.router.choose(key) == THREADS
-                )
+            waiting = sum(
+                len(tasks)
+                for key, tasks in self._backlog.items()
+                if self.router.share(key) is not None and self.router.choose(key) == THREADS
             )
+            wanted = max(inside, self._inside[THREADS]) + waiting
             # One core is all that threads get between them: more of them than fill it do not help.
             size = min(bound, wanted, int(1 / max(share, 1 / bound) + 0.1))
             if size <= self._room[THREADS]:
