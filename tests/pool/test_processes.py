@@ -376,6 +376,18 @@ def test_nothing_is_lost_in_a_storm_of_resizes(pool: ProcessPool) -> None:
     assert pool.statistics().finished["success"] == 3000
 
 
+def test_a_storm_of_resizes_starts_no_more_processes_than_the_largest_size_wants() -> None:
+    with ProcessPool(1) as pool:
+        nursery = pool.submit(os.getppid).result(HANG_SECONDS)
+        for number in range(200):
+            pool.resize(number % 5 + 1)
+        most = len(children(nursery))
+        pool.resize(1)
+        assert pool.submit(double, 1).result(HANG_SECONDS) == 2
+        assert eventually(lambda: pool.live == 1 and len(children(nursery)) == 1)
+    assert most <= 10  # five at work or on their way, and as many on their way out
+
+
 def test_a_used_up_worker_is_replaced() -> None:
     with ProcessPool(1, max_tasks_per_child=2) as pool:
         pids = [pool.submit(os.getpid).result(HANG_SECONDS) for _ in range(6)]

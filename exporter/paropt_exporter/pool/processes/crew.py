@@ -90,7 +90,9 @@ class ProcessCrew:
             self.target = n
             while self._idle and self._surplus() > 0:
                 self.dismiss(self._idle.pop(0))
-            for slot in [slot for slot in self._slots if slot.ready_seconds is None and not slot.leaving]:
+            # One that has begun to start stays until it is ready: the next resize may want it, and a storm of them
+            # on a slow machine would otherwise have any number of processes on their way in and out.
+            for slot in [slot for slot in self._slots if slot.failures and slot.link is None and not slot.leaving]:
                 if self._surplus() > 0:
                     self.dismiss(slot)
             self.wakeable = self.closed or bool(self._idle)
