@@ -62,10 +62,11 @@ def hour(number: int, rule: MakeRule | None) -> Hour:
 
 
 def flaps(sizes: list[tuple[float, int]]) -> int:
-    """Return how often a move was undone within a minute."""
-    count, before, rising, moved = 0, 1, None, 0.0
+    """Return how often a move was undone within a minute: `sizes` are moments with the size from then on."""
+    count, before, moved_from, moved_at = 0, 1, 1, -TURN_SECONDS
     for moment, size in sizes:
-        now_rising = size > before
-        count += rising is not None and rising is not now_rising and moment < moved + TURN_SECONDS
-        before, rising, moved = size, now_rising, moment
+        turned = (before > moved_from) is not (size > before)
+        undone = size <= moved_from if before > moved_from else size >= moved_from
+        count += turned and undone and moment < moved_at + TURN_SECONDS
+        moved_from, before, moved_at = before, size, moment
     return count

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 
 from paropt_exporter.control.policy.moving import TURNS
+from simulation.fleet import flaps
 from simulation.lane import Work, run_lane
 from simulation.pool import Duration, SimulatedPool
 from simulation.rules import Ours, simulate
@@ -17,11 +16,6 @@ def steered(rate: Rate, duration: Duration, *, until: float = 600.0, cores: floa
     pool = SimulatedPool(poisson(rate, until, seed=1), duration)
     simulate(pool, Ours(pool, 200, cores=cores), until=until)
     return pool
-
-
-def turns(sizes: list[int]) -> int:
-    rising = [after > before for before, after in pairwise([1, *sizes])]
-    return sum(one is not other for one, other in pairwise(rising))
 
 
 def test_naps_of_50_ms_that_come_100_a_second_get_7_workers() -> None:
@@ -39,8 +33,7 @@ def test_a_load_that_steps_up_tenfold_is_followed_within_three_moves_and_no_reve
 
 def test_a_saw_tooth_of_five_seconds_turns_the_size_at_most_as_often_as_the_hour_allows() -> None:
     pool = steered(saw_tooth(10, 200, period=5.0), waiting(0.05), until=3600.0)
-    sudden = [size for _, size, _ in pool.sizes]
-    assert turns(sudden) <= 2 * TURNS
+    assert flaps([(moment, size) for moment, size, _ in pool.sizes]) <= TURNS
     assert pool.waits.worst < 3.0
 
 

@@ -14,8 +14,9 @@ TOLERANCE_RATIO = 0.1  # as the HPA's
 LARGEST_STEP_DOWN_RATIO = 0.3
 TURNS = 6  # changes of direction that an hour may have
 TURNS_SECONDS = 3600.0
-# What is undone sooner than this is a turn; later, it is the load that has changed. In simulated hours of five patterns
-# a budget of all changes of direction kept pools at their peaks for 1.4 times the worker-hours.
+# A move that is undone sooner than this is a turn; later, it is the load that has changed, and a correction that leaves
+# most of the move is none. In simulated hours of five patterns a budget of all changes of direction kept pools at their
+# peaks for 1.4 times the worker-hours.
 TURN_SECONDS = 60.0
 
 
@@ -49,7 +50,8 @@ class Wanted:
 class Trail:
     """What was wanted lately and how the size moved: peaks (moment, size) of falling size, moments of turns.
 
-    `began`: when it was first asked; until the stable time has passed since, nobody knows what was enough.
+    `moved_from`: the size before the last move. `began`: when it was first asked; until the stable time has passed
+    since, nobody knows what was enough.
     """
 
     began: float | None = None
@@ -57,6 +59,7 @@ class Trail:
     turns: tuple[float, ...] = ()
     rising: bool | None = None
     moved_at: float = 0.0
+    moved_from: int = 0
 
     def flapping(self, now: float) -> bool:
         """Whether the hour's turns are spent."""
@@ -115,9 +118,11 @@ def _down(now: float, size: int, wanted: Wanted, reason: str, limits: Limits, tr
 
 def _moved(now: float, size: int, new: int, reason: str, trail: Trail) -> Step:
     rising = new > size
-    turned = trail.rising is not None and trail.rising is not rising and now < trail.moved_at + TURN_SECONDS
+    undone = new >= trail.moved_from if rising else new <= trail.moved_from
+    reversed_ = trail.rising is not None and trail.rising is not rising
+    turned = reversed_ and undone and now < trail.moved_at + TURN_SECONDS
     turns = tuple(moment for moment in trail.turns if moment > now - TURNS_SECONDS)
-    trail = replace(trail, rising=rising, moved_at=now, turns=(*turns, now) if turned else turns)
+    trail = replace(trail, rising=rising, moved_at=now, moved_from=size, turns=(*turns, now) if turned else turns)
     return Step(size=new, action="up" if rising else "down", reason=reason, trail=trail)
 
 
