@@ -224,3 +224,23 @@ def test_an_older_command_without_news_may_still_use_what_makes_no_news() -> Non
 
 def test_shares_of_earlier_runs_are_known_before_the_first_look() -> None:
     assert ShareMeter({"a": 0.02}).of_stage("a") == 0.02
+
+
+def test_a_lane_whose_waves_undo_each_move_shows_that_it_flaps() -> None:
+    clock = FakeClock()
+    lane = FakeLane(clock, waiting=1, burn=0.0)
+    standing = Standing(Bounds(minimum=1, maximum=32, start=2), ("commands",), source="local")
+    loop = InnerLoop(
+        lane,
+        lane,
+        standing=standing,
+        cores=lambda: 2.0,
+        memory_available_bytes=lambda: 1 << 40,
+        emit=Recorder().observe,
+        clock=clock,
+        run_id="r1",
+    )
+    for wave in range(16):
+        lane.waiting = 8 if wave % 2 else 1
+        steps(loop, clock, 11.0)
+    assert standing.view().pools[0].flapping

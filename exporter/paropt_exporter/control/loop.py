@@ -117,7 +117,7 @@ class InnerLoop:
         if reason == "bounds":
             reason = self._standing.band.reason  # what moved the bound says more
         self._peak = max(self._peak, size)
-        self._standing.recommend(self._pools.shares(size))
+        self._standing.recommend(self._pools.shares(size), flapping=self._trail.flapping(now))
         self._obey(_Made(seen, choice, told=given), size, reason)
         if self._offer is not None:
             self._offer(spare_slots(seen, fixed=self._fixed_slots()))
