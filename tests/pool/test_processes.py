@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import multiprocessing
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -376,16 +378,29 @@ def test_nothing_is_lost_in_a_storm_of_resizes(pool: ProcessPool) -> None:
     assert pool.statistics().finished["success"] == 3000
 
 
-def test_a_storm_of_resizes_starts_no_more_processes_than_the_largest_size_wants() -> None:
-    with ProcessPool(1) as pool:
-        nursery = pool.submit(os.getppid).result(HANG_SECONDS)
-        for number in range(200):
-            pool.resize(number % 5 + 1)
-        most = len(children(nursery))
-        pool.resize(1)
-        assert pool.submit(double, 1).result(HANG_SECONDS) == 2
-        assert eventually(lambda: pool.live == 1 and len(children(nursery)) == 1)
-    assert most <= 10  # five at work or on their way, and as many on their way out
+def wait_for(event: Any) -> None:
+    event.wait()
+
+
+def test_sizes_that_change_while_workers_start_cost_no_more_processes_than_the_largest(pool: ProcessPool) -> None:
+    nursery = pool.submit(os.getppid).result(HANG_SECONDS)
+    assert eventually(lambda: len(children(nursery)) == 2)
+    may_begin = multiprocessing.get_context("spawn").Event()
+    counts: list[int] = []
+
+    def count() -> int:
+        counts.append(len(children(nursery)) - 2)
+        return counts[-1]
+
+    with ProcessPool(1, initializer=wait_for, initargs=(may_begin,)) as slow:
+        for _ in range(5):
+            slow.resize(4)
+            assert eventually(lambda: count() >= 4)
+            slow.resize(1)
+        slow.resize(4)
+        may_begin.set()
+        assert eventually(lambda: count() == slow.live == 4)
+    assert max(counts) == 4
 
 
 def test_a_used_up_worker_is_replaced() -> None:
