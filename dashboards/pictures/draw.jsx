@@ -43,7 +43,7 @@ standardTransformersRegistry.setInit(() =>
 
 const plainOptions = ['unit', 'min', 'max', 'decimals', 'mappings', 'thresholds', 'color', 'noValue'];
 const customOptions = [
-  'axisBorderShow', 'barWidthFactor', 'drawStyle', 'fillOpacity', 'lineInterpolation', 'lineStyle', 'lineWidth',
+  'axisBorderShow', 'axisSoftMax', 'barWidthFactor', 'drawStyle', 'fillOpacity', 'lineInterpolation', 'lineStyle', 'lineWidth',
   'showPoints', 'stacking', 'align', 'cellOptions', 'filterable', 'inspect', 'width', 'axisPlacement', 'axisLabel',
   'barAlignment', 'gradientMode', 'spanNulls', 'pointSize', 'scaleDistribution', 'hideFrom', 'thresholdsStyle',
 ];
