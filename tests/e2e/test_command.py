@@ -166,6 +166,16 @@ def test_a_summary_that_cannot_be_written_ends_with_3_and_says_so(good: Path) ->
     assert projects.runs(good)[-1]["result"] == "success"
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", ["--version", "--help", "plan"])
+def test_what_a_full_disk_takes_no_line_of_ends_with_3_and_one_line(
+    good: Path, arguments: str, unbuffered: str
+) -> None:
+    ended = shell(good, f"PYTHONUNBUFFERED={unbuffered} {installed_command()} {arguments} >/dev/full")
+    assert ended.returncode == 3
+    assert ended.stderr == "paropt-exporter: cannot write to standard output: No space left on device\n"
+
+
 def test_history_into_a_reader_that_leaves_has_no_traceback(good: Path) -> None:
     run(good, "--once", projects.ANY_PORT)
     ended = shell(good, f"{installed_command()} history --output json | true")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 from paropt_exporter.cli import streams
 from paropt_exporter.cli.program import PROGRAM, version
@@ -19,20 +20,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; the one place where errors end."""
     streams.prepare()
     if (sys.argv[1:] if arguments is None else list(arguments)) == ["--version"]:
-        print(version())  # what build scripts ask again and again need not wait for the parser
-        return 0
+        with suppress(OSError):  # a lost line is still in the buffer: the flush tells
+            print(version())  # what build scripts ask again and again need not wait for the parser
+        return _flushed(0)
     from paropt_exporter.cli.flags import parser
 
-    return _guarded(parser().parse_args(arguments))
+    try:
+        flags = parser().parse_args(arguments)
+    except SystemExit as ended:  # argparse has told its help, or a usage error
+        raise SystemExit(_flushed(int(ended.code or 0))) from None
+    return _guarded(flags)
 
 
 def _guarded(flags: argparse.Namespace) -> int:
     from paropt_exporter.errors import ConfigError, ParoptError
 
     try:
-        code = _dispatch(flags)
-        _flush()
-        return code
+        return _flushed(_dispatch(flags))
     except ParoptError as error:
         _complain(str(error) if isinstance(error, ConfigError) else f"{PROGRAM}: {error}")
         return error.exit_code
@@ -42,6 +46,8 @@ def _guarded(flags: argparse.Namespace) -> int:
         streams.forget(sys.stdout)
         return EXIT_PIPE
     except Exception as error:  # the boundary: a fault of ours is one line, and a traceback where it was asked for
+        if isinstance(error, OSError) and (code := _flushed(0)):
+            return code
         if flags.log_level == "debug":
             raise
         _complain(f"{PROGRAM}: internal error: {type(error).__name__}: {error} (--log.level debug shows where)")
@@ -57,16 +63,18 @@ def _dispatch(flags: argparse.Namespace) -> int:
     return commands.run(flags)
 
 
-def _flush() -> None:
+def _flushed(code: int) -> int:
+    """Return the exit code once all is written, or another if it can't be: what a write lost is tried again here."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        raise
-    except OSError as error:
-        from paropt_exporter.errors import ParoptError
-
         streams.forget(sys.stdout)
-        raise ParoptError(f"cannot write to standard output: {error.strerror}") from None
+        return EXIT_PIPE
+    except OSError as error:
+        streams.forget(sys.stdout)
+        _complain(f"{PROGRAM}: cannot write to standard output: {error.strerror}")
+        return EXIT_INTERNAL
+    return code
 
 
 def _complain(text: str) -> None:
