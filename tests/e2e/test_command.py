@@ -147,6 +147,13 @@ def test_output_is_ascii_where_the_locale_is(good: Path) -> None:
     assert run(good, "history", **C_LOCALE).returncode == 0
 
 
+def test_words_that_the_locale_cannot_write_reach_a_command_in_utf_8(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: spelled, run: "mkdir häß→"')
+    ended = run(tmp_path, "--once", projects.ANY_PORT, **C_LOCALE)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "häß→").is_dir()
+
+
 @pytest.mark.parametrize(
     "script",
     ["$P | head -1", "$P | true", "$P 2>&1 | head -1", "$P >&-", "$P 2>&-", "$P <&- >&- 2>&-", "$P 2>/dev/full"],

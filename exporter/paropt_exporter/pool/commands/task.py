@@ -273,5 +273,11 @@ def _drain(output: int, capture: Capture) -> None:
 
 
 def _bytes_as_text(text: str) -> str:
-    """Carry the very bytes that the system would get through JSON, whatever the locale on either side."""
-    return os.fsencode(text).decode("latin-1")
+    """Carry the very bytes that the system would get through JSON, whatever the locale on either side.
+
+    What the locale can't write came from the config: that is UTF-8.
+    """
+    try:
+        return os.fsencode(text).decode("latin-1")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape").decode("latin-1")
