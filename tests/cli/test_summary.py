@@ -113,6 +113,22 @@ def test_a_good_run_says_nothing_that_is_not_needed() -> None:
     )
 
 
+def test_of_many_good_and_skipped_stages_the_first_twenty_have_lines() -> None:
+    good = [stage(f"good_{number:02}", number, 60.0 - number) for number in range(30)]
+    skipped = [stage(f"left_{number:02}", 100 + number, 0, Result.SKIP, message="needs bad") for number in range(23)]
+    bad = [stage(f"bad_{number:02}", 200 + number, 1, Result.FAILURE, message="exit 1") for number in range(25)]
+    lines = summary.text(run(*good, *skipped, *bad, result=Result.FAILURE), {}).splitlines()
+    assert sum(line.startswith("  x bad") for line in lines) == 25
+    assert lines[45:47] == ["    good_19    41.0 s", "    … 10 more succeeded, in 40.0 s at most"]
+    assert lines[66:68] == ["    left_19  skipped: needs bad", "    … 3 more skipped"]
+
+
+def test_an_output_that_ends_with_the_message_is_not_said_twice() -> None:
+    record = run(stage("call", 2, 1, Result.FAILURE, message="ValueError: no"), result=Result.FAILURE)
+    text = summary.text(record, {"call": failed_task("call", "Traceback ...\nValueError: no\n")})
+    assert text.count("ValueError: no") == 1
+
+
 def test_a_critical_violation_and_an_interrupt_say_why_in_the_first_line() -> None:
     broken = run(stage("a", 2, 3), result=Result.FAILURE, reason="a broke its critical SLA of 3 s", critical_sla=True)
     assert summary.text(broken, {}).startswith("standard failed: a broke its critical SLA of 3 s · ")

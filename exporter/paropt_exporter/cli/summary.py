@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import groupby
 
 from paropt_exporter.records import Result, RunRecord, StageRecord, TaskRecord
 
 _MARKS = {Result.SUCCESS: " ", Result.SKIP: " "}
 _ORDER = (Result.ERROR, Result.FAILURE, Result.TIMEOUT, Result.CANCELLATION)
+_BAD, _LATE, _GOOD, _SKIPPED = range(4)  # the order in which they are told
+_SHOWN_QUIET = 20  # stages that went well, and as many that were skipped: more would push the bad news off the screen
 
 
 def text(
@@ -17,10 +20,16 @@ def text(
     """Return the summary. `failed` has, by stage, the first bad task, whose output's last line is shown."""
     width = max((len(stage.stage) for stage in run.stages), default=0)
     lines = [_headline(run)]
-    for stage in sorted(run.stages, key=_badness):
-        lines.append(f"  {_mark(stage)} {stage.stage:<{width}}  {_told(stage)}")
-        if stage.stage in failed and (line := last_line(failed[stage.stage].output)):
-            lines.append(f"      {line}")
+    for kind, group in groupby(sorted(run.stages, key=_badness), key=_kind):
+        stages = list(group)
+        shown = len(stages) if kind in (_BAD, _LATE) else _SHOWN_QUIET
+        for stage in stages[:shown]:
+            lines.append(f"  {_mark(stage)} {stage.stage:<{width}}  {_told(stage)}")
+            line = last_line(failed[stage.stage].output) if stage.stage in failed else ""
+            if line and line != plain(stage.message):
+                lines.append(f"      {line}")
+        if left := stages[shown:]:
+            lines.append(f"    … {len(left)} more {_quietly(left)}")
     if run.total is not None and (run.warned or run.broken):
         word = "broke" if run.broken else "warned at"
         limit = run.total.max_seconds if run.broken else run.total.warn_seconds
@@ -73,11 +82,25 @@ def _headline(run: RunRecord) -> str:
 
 
 def _badness(stage: StageRecord) -> tuple[int, float]:
+    kind = _kind(stage)
+    if kind == _BAD:
+        return kind, _ORDER.index(stage.result)
+    return kind, stage.number if kind == _SKIPPED else -stage.duration_seconds
+
+
+def _kind(stage: StageRecord) -> int:
     if stage.result in _ORDER:
-        return 0, _ORDER.index(stage.result)
+        return _BAD
     if stage.broken or stage.warned:
-        return 1, -stage.duration_seconds
-    return (3, stage.number) if stage.result is Result.SKIP else (2, -stage.duration_seconds)
+        return _LATE
+    return _SKIPPED if stage.result is Result.SKIP else _GOOD
+
+
+def _quietly(stages: Sequence[StageRecord]) -> str:
+    """Tell what became of stages of one kind that have no line of their own; the slowest stands first."""
+    if _kind(stages[0]) == _SKIPPED:
+        return "skipped"
+    return f"succeeded, in {seconds(stages[0].duration_seconds)} at most"
 
 
 def _mark(stage: StageRecord) -> str:
