@@ -305,6 +305,13 @@ def test_a_retried_task_counts_once_by_its_last_attempt(history: History) -> Non
     assert (run.total_tasks, run.completed_tasks, run.failed_tasks) == (1, 1, 0)
 
 
+def test_tasks_of_a_skipped_stage_are_not_among_those_of_the_run(history: History) -> None:
+    skipped = stage_ended("tests", "r1", result=Result.SKIP)
+    keep(history, run_started("r1"), task("lint", "r1"), stage_ended("lint", "r1"), skipped, run_ended("r1"))
+    (run,) = history.runs()
+    assert run.total_tasks == 1
+
+
 def test_throughput_under_four_fifths_of_the_average_is_degradation(history: History) -> None:
     keep(history, *whole_run("r1", seconds=2.0))
     assert history.trend("standard") is None

@@ -308,7 +308,7 @@ def _summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> RunSumm
         duration_seconds=_number(duration),
         sequential_seconds=_number(sequential),
         busy_ratio=_number(busy),
-        total_tasks=sum(stage.tasks for stage in stages),
+        total_tasks=sum(stage.tasks for stage in stages if stage.result is not Result.SKIP),
         completed_tasks=counts.get(Result.SUCCESS, 0),
         failed_tasks=sum(count for name, count in counts.items() if Result(name).bad),
         warned=bool(warned),
