@@ -106,9 +106,11 @@ def test_decisions_and_starts_are_told_when_asked_for() -> None:
     decision = Decision(
         pool="threads", action="up", reason="demand", old_size=2, new_size=4, at_timestamp_seconds=samples.START
     )
-    assert Watched().lines(decision, samples.stage_started()) == []
-    assert Watched(verbose=True).lines(decision, samples.stage_started()) == [
+    held = replace(decision, action="hold", reason="stabilizing", old_size=4)
+    assert Watched().lines(decision, held, samples.stage_started()) == []
+    assert Watched(verbose=True).lines(decision, held, samples.stage_started()) == [
         "pool threads 2 -> 4 (demand)",
+        "pool threads stays at 4 (stabilizing)",
         "lint started on commands",
     ]
 

@@ -95,7 +95,9 @@ class Screen:
             case StageRecord():
                 self._stage(event)
             case Decision() if self._verbose:
-                self._line(f"pool {event.pool} {event.old_size} -> {event.new_size} ({event.reason})")
+                moved = event.old_size != event.new_size
+                size = f"{event.old_size} -> {event.new_size}" if moved else f"stays at {event.new_size}"
+                self._line(f"pool {event.pool} {size} ({event.reason})")
             case RunRecord():
                 self._stop_progress()
             case _:
