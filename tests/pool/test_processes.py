@@ -57,6 +57,11 @@ def fifo(tmp_path: Path) -> Path:
     return path
 
 
+def test_its_repr_says_how_it_stands() -> None:
+    with ProcessPool(2, name="orders") as pool:
+        assert repr(pool).endswith(" of 2 workers, 0 busy>")
+
+
 def test_results_come_from_other_processes_in_sessions_of_their_own(pool: ProcessPool) -> None:
     pid, session = pool.submit(os.getpid).result(HANG_SECONDS), pool.submit(os.getsid, 0).result(HANG_SECONDS)
     assert pid != os.getpid()

@@ -39,6 +39,11 @@ def test_it_works_with_the_librarys_own_tools() -> None:
         assert asyncio.run(in_loop()) == 42
 
 
+def test_its_repr_says_how_it_stands() -> None:
+    with ThreadPool(2, name="orders") as pool:
+        assert repr(pool) == "<ThreadPool orders: 2 of 2 workers, 0 busy>"
+
+
 def test_an_exception_is_raised_as_it_was_even_a_falsy_one() -> None:
     with ThreadPool(1) as pool:
         for error in (ValueError("no"), FalsyError(), SystemExit(3), KeyboardInterrupt()):

@@ -149,6 +149,9 @@ class ProcessPool(Executor):
         if wait:
             self._crew.join()
 
+    def __repr__(self) -> str:
+        return f"<ProcessPool {self.name}: {self.live} of {self.target} workers, {self.busy} busy>"
+
     @property
     def name(self) -> str:
         return self._crew.ledger.name

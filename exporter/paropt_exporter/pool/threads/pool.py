@@ -137,6 +137,9 @@ class ThreadPool(Executor):
         if wait:
             self._crew.join()
 
+    def __repr__(self) -> str:
+        return f"<ThreadPool {self.name}: {self.live} of {self.target} workers, {self.busy} busy>"
+
     @property
     def name(self) -> str:
         return self._crew.ledger.name
