@@ -62,6 +62,17 @@ def test_a_run_that_still_goes_on_is_listed_and_left_out_of_the_json(history: Hi
     assert len(json.loads(printed(history, output="json"))) == 3
 
 
+def test_a_run_whose_exporter_is_gone_is_not_called_running(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    with closing(History(path, project="shop", clock=StillClock())) as history:
+        history.observe(run_started("run-9", at=START))
+    with closing(History(path, project="shop", clock=StillClock())) as history:
+        listed = printed(history)
+    assert "interrupted" in listed
+    assert "its exporter is gone" in listed
+    assert "running" not in listed
+
+
 def test_two_runs_stand_beside_each_other_stage_by_stage(history: History) -> None:
     lines = printed(history, compare=("run-0", "run-2")).splitlines()
     assert lines[2].split() == ["lint", "2.0", "s", "4.0", "s", "+100%", "success", "success"]

@@ -200,6 +200,7 @@ def test_decisions_are_kept_with_their_terms(history: History, path: Path) -> No
 def test_a_run_whose_owner_was_killed_is_marked_as_interrupted(path: Path) -> None:
     kill(owner(path))
     with closing(opened(path)) as history:
+        assert not history.lives("dead")
         (interrupted,) = history.recover()
         assert (interrupted.run_id, interrupted.running, interrupted.not_started) == ("dead", ("unit",), ("types",))
         (run,) = history.runs()
@@ -225,6 +226,7 @@ def test_a_run_whose_owner_lives_is_left_alone(path: Path) -> None:
     process = owner(path)
     try:
         with closing(opened(path)) as history:
+            assert history.lives("dead")
             assert history.recover() == ()
             assert history.runs()[0].result is None
     finally:

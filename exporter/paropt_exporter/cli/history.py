@@ -11,9 +11,11 @@ from paropt_exporter.errors import UsageError
 
 if TYPE_CHECKING:
     from paropt_exporter.history import History, RunSummary, StageSummary, Trend
+    from paropt_exporter.records import Result
 
 _RUN_HEADERS = ("run", "started", "lane", "result", "duration", "tasks", "failed", "tasks/s", "busy", "notes")
 _COMPARED_HEADERS = ("stage", "before", "after", "change", "result before", "result after")
+_GONE = "its exporter is gone; the next start records it"
 _NOTES_CHARACTERS = 60
 _KNOWN_RUNS = 5  # named in an error: enough to pick from, short enough to read
 
@@ -101,24 +103,26 @@ def _listed(history: History, *, lane: str | None, limit: int) -> str:
     summaries = history.runs(lane, limit=limit)
     if not summaries:
         return f"no runs of lane {lane} yet\n" if lane else "no runs yet\n"
-    lines = _table(_RUN_HEADERS, [_run_row(summary) for summary in summaries])
+    lines = _table(_RUN_HEADERS, [_run_row(history, summary) for summary in summaries])
     lanes = dict.fromkeys(summary.lane for summary in summaries)
     trends = [line for name in lanes if (trend := history.trend(name, limit=limit)) for line in _trend(name, trend)]
     return "\n".join([*lines, *([""] if trends else []), *trends, ""])
 
 
-def _run_row(summary: RunSummary) -> tuple[str, ...]:
+def _run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
+    gone = summary.result is None and not history.lives(summary.run_id)
+    notes = _GONE if gone else summary.reason or "; ".join(held.sentence for held in summary.bottlenecks)
     return (
         summary.run_id,
         f"{datetime.fromtimestamp(summary.started_timestamp_seconds).astimezone():%Y-%m-%d %H:%M:%S}",
         summary.lane,
-        summary.result.value if summary.result else "running",
+        "interrupted" if gone else _result(summary.result),
         f"{summary.duration_seconds:.1f} s",
         str(summary.total_tasks),
         str(summary.failed_tasks),
         f"{summary.throughput_tasks_per_second:.2f}",
         f"{summary.busy_ratio:.0%}",
-        _shortened(summary.reason or "; ".join(bottleneck.sentence for bottleneck in summary.bottlenecks)),
+        _shortened(notes),
     )
 
 
@@ -143,8 +147,8 @@ def _compared(before: RunSummary, after: RunSummary) -> str:
         f"{before.duration_seconds:.1f} s",
         f"{after.duration_seconds:.1f} s",
         _change(before.duration_seconds, after.duration_seconds),
-        before.result.value if before.result else "running",
-        after.result.value if after.result else "running",
+        _result(before.result),
+        _result(after.result),
     )
     heading = f"{before.lane} {before.run_id} -> {after.lane} {after.run_id}"
     return "\n".join([heading, *_table(_COMPARED_HEADERS, [*rows, total]), ""])
@@ -160,9 +164,11 @@ def _took(stage: StageSummary | None) -> str:
 
 
 def _came_of(stage: StageSummary | None) -> str:
-    if stage is None:
-        return "-"
-    return stage.result.value if stage.result else "running"
+    return "-" if stage is None else _result(stage.result)
+
+
+def _result(result: Result | None) -> str:
+    return result.value if result else "running"
 
 
 def _change(before: float, after: float) -> str:

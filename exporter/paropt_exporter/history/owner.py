@@ -49,7 +49,9 @@ class Owners:
             return True
         try:
             with self._path(run_id).open("r") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(
+                    file, fcntl.LOCK_SH | fcntl.LOCK_NB
+                )  # shared: two that ask don't take each other for owners
         except FileNotFoundError:
             return False
         except BlockingIOError:

@@ -144,6 +144,14 @@ class History:
         with self._lock:
             return queries.run(self._connection, self._project, run_id)
 
+    def lives(self, run_id: str) -> bool:
+        """Say whether the process that runs it lives, or may live: a lock of another user's tells nothing."""
+        with self._lock:
+            try:
+                return self._owners.alive(run_id)
+            except OSError:
+                return True
+
     def tasks(self, run_id: str) -> tuple[queries.TaskSummary, ...]:
         """Return every attempt of the tasks of one run, by its whole id."""
         with self._lock:
