@@ -50,7 +50,7 @@ def profiled(folder: Path, content: str, stage: str = "waits", **options: Any) -
 def test_the_curve_and_the_settings_are_printed_and_the_config_stays(tmp_path: Path) -> None:
     code, stdout, stderr = profiled(tmp_path, WAITS)
     assert code == 0
-    assert "lanes: {standard: {workers: 2}}" in stdout
+    assert re.search(r"lanes: \{standard: \{workers: [12]\}\}", stdout)  # a crowded machine may find no gain in two
     assert "round 1 of 1: adaptive, 2 workers" in stderr
     assert (tmp_path / "paropt.yml").read_text() == WAITS
     assert not (tmp_path / ".paropt").exists(), "a measurement is no run of the lane"
@@ -58,7 +58,7 @@ def test_the_curve_and_the_settings_are_printed_and_the_config_stays(tmp_path: P
 
 def test_what_is_recommended_is_written_and_comments_stay(tmp_path: Path) -> None:
     (tmp_path / "paropt.yml").touch(mode=0o640)
-    _, _, stderr = profiled(tmp_path, WAITS.replace("workers: 2", "workers: {max: 4}"), write=True)
+    _, _, stderr = profiled(tmp_path, WAITS.replace("workers: 2", "workers: {max: 4}"), sizes=(2,), write=True)
     after = WAITS.replace("workers: 2", "workers: {max: 4, min: 1, start: 2}")
     assert (tmp_path / "paropt.yml").read_text() == after
     assert stat.S_IMODE((tmp_path / "paropt.yml").stat().st_mode) == 0o640
@@ -75,7 +75,7 @@ def test_a_default_lane_is_written_down_with_its_limits(tmp_path: Path) -> None:
 def test_a_link_to_the_config_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "real.yml").touch()
     (tmp_path / "paropt.yml").symlink_to("real.yml")
-    profiled(tmp_path, WAITS, write=True)
+    profiled(tmp_path, WAITS, sizes=(2,), write=True)
     assert (tmp_path / "paropt.yml").is_symlink()
     assert "workers: 2" in (tmp_path / "real.yml").read_text()
 
