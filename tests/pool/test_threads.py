@@ -224,6 +224,21 @@ def test_shutdown_cancels_what_waits_when_told_to() -> None:
         pool.submit(nothing)
 
 
+def test_a_shutdown_while_the_pool_grows_waits_for_every_thread() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # the growing thread is interrupted wherever it can be
+    try:
+        for _ in range(100):
+            pool = ThreadPool(1)
+            growing = threading.Thread(target=pool.resize, args=(16,))
+            growing.start()
+            pool.shutdown()
+            growing.join()
+            assert pool.live == 0
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def test_a_map_keeps_order_and_stops_at_an_error() -> None:
     with ThreadPool(3) as pool:
         assert list(pool.map(pow, [2, 3, 4], [3, 2, 1])) == [8, 9, 4]

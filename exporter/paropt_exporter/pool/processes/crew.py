@@ -77,6 +77,8 @@ class ProcessCrew:
         self._idle: list[ProcessSlot] = []
         self._refused_seconds: float | None = None  # when the system would give no more slots; None: all are there
         self._threads: set[threading.Thread] = set()
+        self._starting: dict[str, int] = {}  # by name: threads on their way, and the ident of who starts each
+        self._all_started = threading.Condition(self.lock)
         self._made = 0
         lifetime.register(self)
 
@@ -113,6 +115,7 @@ class ProcessCrew:
                     thread = threading.Thread(target=self._serve, args=(self, slot), name=slot.name, daemon=True)
                     self._slots.append(slot)
                     self._threads.add(thread)
+                    self._starting[slot.name] = threading.get_ident()
                     self._made += 1
                 except OSError as error:
                     trouble: Exception = error
@@ -123,12 +126,19 @@ class ProcessCrew:
                 self.leave(slot, thread)
                 trouble = error
                 break
+            finally:
+                self._started(slot.name)
         log.warning("no more workers to be had", extra={"pool": self.ledger.name, "err": str(trouble)})
         with self.lock:
             self._refused_seconds = monotonic()
             if not self._slots:
                 raise trouble
             self._slots[0].wake()  # its thread asks again
+
+    def _started(self, name: str) -> None:
+        with self.lock:
+            self._starting.pop(name, None)
+            self._all_started.notify_all()
 
     def patience_seconds(self) -> float | None:
         """Return how long a slot's thread may wait before it has to `ask_again` for more of them; None: for ever."""
@@ -316,13 +326,20 @@ class ProcessCrew:
         return [self.queue.pop() for _ in range(len(self.queue) - keep)][::-1]
 
     def join(self) -> None:
-        for thread in tuple(self._threads):
+        me = threading.get_ident()
+        with self.lock:
+            # What another thread is starting now can't be joined yet. What we were starting when we were interrupted
+            # to shut down must not be waited for.
+            self._all_started.wait_for(lambda: all(starter == me for starter in self._starting.values()))
+            threads = [thread for thread in self._threads if thread.ident is not None]
+        for thread in threads:
             if thread is not threading.current_thread():
                 thread.join()
 
     def forget(self) -> None:
         """In a forked child: the workers are the parent's, and a lock may have been held at the fork."""
         self.lock = threading.RLock()
+        self._all_started, self._starting = threading.Condition(self.lock), {}
         self.closed = self.wakeable = True
         self._refusal = RuntimeError(lifetime.AFTER_FORK)
         self.queue.clear()

@@ -61,6 +61,8 @@ class ThreadCrew:
         self._waking = False
         self._refused_seconds: float | None = None  # when the system would give no more threads; None: all are there
         self._threads: set[threading.Thread] = set()
+        self._starting: dict[str, int] = {}  # by name: threads on their way, and the ident of who starts each
+        self._all_started = threading.Condition(self.lock)
         self._abandoned: list[tuple[Slot, str]] = []
         self._made = 0
         self._prefix = prefix
@@ -96,7 +98,14 @@ class ThreadCrew:
                 if self._do_without(slot):
                     return
                 raise
+            finally:
+                self._started(slot.name)
         self._look()
+
+    def _started(self, name: str) -> None:
+        with self.lock:
+            self._starting.pop(name, None)
+            self._all_started.notify_all()
 
     def _do_without(self, slot: Slot) -> bool:
         """Go on without a thread that the system would not give; False when there is no other. It is asked again."""
@@ -121,6 +130,7 @@ class ThreadCrew:
             slot.companions = self._companions
             self._made += 1
             self._slots.append(slot)
+            self._starting[slot.name] = threading.get_ident()
             return slot
 
     def _look(self) -> None:
@@ -263,13 +273,20 @@ class ThreadCrew:
             self._cancel(item)
 
     def join(self) -> None:
-        for thread in tuple(self._threads):
+        me = threading.get_ident()
+        with self.lock:
+            # What another thread is starting now can't be joined yet. What we were starting when we were interrupted
+            # to shut down must not be waited for.
+            self._all_started.wait_for(lambda: all(starter == me for starter in self._starting.values()))
+            threads = [thread for thread in self._threads if thread.ident is not None]
+        for thread in threads:
             if thread is not threading.current_thread():
                 thread.join()
 
     def forget(self) -> None:
         """In a forked child: no thread of ours lives here, and a lock may have been held at the fork."""
         self.lock = threading.RLock()
+        self._all_started, self._starting = threading.Condition(self.lock), {}
         self.closed = self.wakeable = True
         self._refusal = RuntimeError(lifetime.AFTER_FORK)
         self.queue.clear()
