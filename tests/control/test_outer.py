@@ -90,6 +90,15 @@ def test_query_results_alone_give_the_size_where_the_user_asks_for_that() -> Non
     assert (decision.action, decision.reason, decision.new_size) == ("up", "demand", 8)
 
 
+def test_a_hold_does_not_undo_a_size_that_the_lane_has_not_got_yet() -> None:
+    lane = Lane("prometheus")
+    lane.told.seen = replace(QUIET, depth=6.0)
+    assert lane.interval().new_size == 8
+    lane.told.seen = None  # and the lane, here, still has its two workers
+    assert lane.interval().reason == "no_data"
+    assert lane.standing.band.target == 8
+
+
 def test_without_a_word_from_prometheus_the_size_stays_and_blindness_shows() -> None:
     lane = Lane("prometheus")
     for _ in range(3):

@@ -142,7 +142,7 @@ class OuterLoop:
             now=self._clock.monotonic(),
             stable_seconds=self._stable_seconds,
             cores=self._cores(),
-            size=self._lane_size(),
+            size=self._decided_size(),
             floor=band.floor,
             ceiling=band.ceiling,
             pools=pools,
@@ -163,10 +163,15 @@ class OuterLoop:
 
     def _lane_size(self) -> int:
         running = self._size()
-        if running is not None:
-            return running
+        return self._decided_size() if running is None else running
+
+    def _decided_size(self) -> int:
+        """Return the size that was decided last, not the lane's: a hold must not undo what is still on its way."""
         target = self._standing.band.target
-        return self._standing.bounds.start if target is None else target
+        if target is not None:
+            return target
+        running = self._size()
+        return self._standing.bounds.start if running is None else running
 
     def _tell(
         self, seen: Situation, choice: BandStep | TargetStep, *, old: int, new: int, terms: Mapping[str, float]
