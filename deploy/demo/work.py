@@ -38,7 +38,7 @@ def fail_each(period: str) -> None:
 
 def slow_each(period: str) -> None:
     """Take longer than the limit in every run whose number the period divides."""
-    wait("1.5" if run_number() % int(period) == 0 else "0.6")
+    wait("1.5" if run_number() % int(period) == 0 else "0.2")
 
 
 def wave(most: str) -> None:
