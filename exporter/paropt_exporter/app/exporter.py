@@ -1,0 +1,272 @@
+"""Run a lane: config -> plan -> engine -> pools, watched by history, metrics and screen."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+from paropt_exporter import config as configs
+from paropt_exporter import host
+from paropt_exporter.app import parts
+from paropt_exporter.app.planning import Planner, sharing
+from paropt_exporter.app.request import Request, Screen
+from paropt_exporter.clock import Clock, SystemClock
+from paropt_exporter.config.lanes import select
+from paropt_exporter.control import InnerLoop
+from paropt_exporter.engine import Observers, PoolWorkers, QueueInbox, Run, pools_of
+from paropt_exporter.exposition import deliveries
+from paropt_exporter.history import History, Interrupted
+from paropt_exporter.metrics import Metrics
+from paropt_exporter.plan import Plan
+from paropt_exporter.pool.adaptive.memory import MEMORY_NAME
+from paropt_exporter.records import LiveStage, Result, RunRecord, Strategy
+from paropt_exporter.signals import Signals
+
+AUTO_LANE = "auto"
+EXIT_FAILED, EXIT_UNWRITTEN, EXIT_CRITICAL, EXIT_SIGNAL_BASE = 1, 3, 4, 128
+
+
+def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> int:
+    """Run the lane, serve its metrics, and return the exit code; blocks until the end or a signal.
+
+    Raises `ConfigError` and `UsageError` before anything runs.
+    """
+    clock = clock or SystemClock()
+    config = configs.read(request.config_path, root=request.root)
+    lane = _lane(request, config.root, screen)
+    with ExitStack() as stack:
+        signals = stack.enter_context(Signals())
+        history = stack.enter_context(closing(parts.history(config, clock)))
+        for interrupted in history.recover():
+            screen.say(_told(interrupted))
+        exporter = Exporter(request, config, lane, history=history, screen=screen, signals=signals, clock=clock)
+        stack.callback(exporter.close)
+        return exporter.serve()
+
+
+def _lane(request: Request, root: Path, screen: Screen) -> str:
+    if request.lane != AUTO_LANE:
+        return request.lane
+    lane, why = select(root)
+    screen.say(f"lane {lane}: {why}")
+    return lane
+
+
+def _told(interrupted: Interrupted) -> str:
+    began = datetime.fromtimestamp(interrupted.started_timestamp_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    stages = ", ".join(interrupted.running) or "no stage"
+    return f"the run of {interrupted.lane} begun {began} was interrupted: {stages} running (again: --failed)"
+
+
+class WatchedPage:
+    """The metrics page, which can tell when somebody has scraped it.
+
+    The scrape that tells began after `wake_at_next_scrape` was set, so it has what was exposed before.
+    """
+
+    def __init__(self, metrics: Metrics, wake: Callable[[], None]) -> None:
+        self.wake_at_next_scrape = False
+        self._metrics = metrics
+        self._wake = wake
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        final = self.wake_at_next_scrape
+        page = self._metrics.render(accept)
+        if final:
+            self._wake()
+        return page
+
+
+class Exporter:
+    """One process that runs one lane, once or again and again, and exports it.
+
+    ```
+    serve: bind -> run -> (once: end) | wait for the next start or a signal -> run ...
+    ```
+    Guarantees: the endpoint answers from before the first task until the end; runs never overlap; history has an event
+    before the endpoint shows it.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        config: configs.Config,
+        lane: str,
+        *,
+        history: History,
+        screen: Screen,
+        signals: Signals,
+        clock: Clock,
+    ) -> None:
+        self._request = request
+        self._config = config
+        self._lane = lane
+        self._history = history
+        self._screen = screen
+        self._signals = signals
+        self._clock = clock
+        self._workers = PoolWorkers(config.history_path.with_name(MEMORY_NAME))
+        self._jobserver = parts.jobserver(config)
+        self._run: Run | None = None
+        self._feedback = parts.feedback(config, clock)
+        past = self._feedback.past(lane) if self._feedback is not None else None
+        self._planner = Planner(request, config, lane, history, past)
+        plan = self._planner.plan()
+        self._standing = parts.standing(config, plan, self._feedback)
+        self._deliveries = parts.push_and_textfile(request, config, plan)
+        self._metrics = self._make_metrics(plan)
+        self._observers = Observers({"history": history, "metrics": self._metrics, "screen": screen})
+        self._page = WatchedPage(self._metrics, signals.wake)
+        self._server = parts.endpoint(request, config, self._page, screen.say)
+        self._orders = parts.orders(config, plan, self._standing)
+
+    def serve(self) -> int:
+        """Run and serve until the end; return the exit code."""
+        if self._feedback is not None:
+            self._feedback.steer(
+                self._standing,
+                pools=self._workers.statistics,
+                size=self._running_size,
+                cores=host.cpus,
+                emit=self._observers.emit,
+            )
+        if not self._request.once:
+            self._screen.say(f"metrics at {self._url}")
+        while True:
+            began = self._clock.monotonic()
+            code = self._run_once()
+            if self._signals.interrupted_run:
+                return self._interrupted_code()
+            if self._request.once:
+                self._linger()
+                return code
+            if self._signals.wait(self._pause(began)):
+                return code
+
+    def _linger(self) -> None:
+        """Serve until a scrape has seen the final values, a signal, or the time given."""
+        if self._request.linger_seconds:
+            self._page.wake_at_next_scrape = True
+            self._signals.wait(self._request.linger_seconds)
+
+    def close(self) -> None:
+        """End the endpoint and the pools."""
+        if self._orders is not None:
+            self._orders.close()
+        if self._feedback is not None:
+            self._feedback.close()
+        self._server.close()
+        self._workers.close()
+        if self._jobserver is not None:
+            self._jobserver.close()
+
+    def _run_once(self) -> int:
+        plan = sharing(self._planner.started(self._planner.plan(), self._standing), self._jobserver)
+        for note in plan.notes:
+            self._screen.say(note)
+        run = self._make_run(plan)
+        self._workers.prepare(plan, run.size)
+        self._screen.begin(plan, run.live)
+        self._run = run
+        self._signals.during(run)
+        with ExitStack() as stack:
+            if self._jobserver is not None:
+                stack.callback(self._jobserver.reset)
+            if plan.strategy is not Strategy.SEQUENTIAL:
+                stack.enter_context(self._control(run, plan))
+            record = run.execute()
+        self._signals.during(None)
+        self._run = None
+        self._workers.rest(plan.workers.minimum)
+        self._screen.end(record, metrics_url=self._url if self._serves_on else "")
+        missed = self._deliveries.deliver(self._metrics.outlasting)
+        return self._code(record, missed)
+
+    def _running_size(self) -> int | None:
+        run = self._run
+        return None if run is None else run.size
+
+    def _make_run(self, plan: Plan) -> Run:
+        began = datetime.fromtimestamp(self._clock.wall(), UTC)
+        return Run(
+            plan,
+            run_id=f"{began:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+            workers=self._workers,
+            emit=self._observers.emit,
+            inbox=QueueInbox(self._clock),
+            clock=self._clock,
+            memory_bytes=host.memory_available_bytes(),
+        )
+
+    def _control(self, run: Run, plan: Plan) -> InnerLoop:
+        return InnerLoop(
+            run,
+            self._workers,
+            standing=self._standing,
+            cores=host.cpus,
+            memory_available_bytes=host.memory_available_bytes,
+            emit=self._observers.emit,
+            clock=self._clock,
+            run_id=run.run_id,
+            known_shares=self._history.cpu_shares(plan.lane),
+            objective=self._config.feedback.objective,
+            offer=self._jobserver.offer if self._jobserver is not None else None,
+        )
+
+    def _make_metrics(self, plan: Plan) -> Metrics:
+        return Metrics(
+            project=plan.project,
+            lanes=(parts.lane_labels(self._request, plan),),
+            pools=self._workers.statistics,
+            bounds=dict.fromkeys(pools_of(plan), (plan.workers.minimum, plan.workers.maximum)),
+            live=self._live,
+            backlog=self._backlog,
+            dropped=self._dropped,
+            control=self._standing.view,
+            deliveries=self._deliveries.counts,
+            totals=self._history.totals(),
+            last=self._history.last(),
+            process_metrics=parts.exporter_metrics(self._request, self._config),
+            serves_on=not self._request.once,
+        )
+
+    @property
+    def _serves_on(self) -> bool:
+        """Say whether the endpoint answers after this run: an address that is gone is no address."""
+        lingers = not self._request.once or bool(self._request.linger_seconds)
+        return lingers and not self._signals.interrupted_run
+
+    @property
+    def _url(self) -> str:
+        return self._server.url
+
+    def _live(self) -> tuple[LiveStage, ...]:
+        run = self._run
+        return run.live() if run is not None else ()
+
+    def _backlog(self) -> Mapping[str, tuple[int, float]]:
+        run = self._run
+        return run.backlog() if run is not None else {}
+
+    def _dropped(self) -> Mapping[str, int]:
+        return self._observers.dropped()
+
+    def _pause(self, began: float) -> float | None:
+        """Return how long to wait for the next start; None: there is none, serve until a signal."""
+        every = self._request.every_seconds
+        return None if every is None else max(0.0, began + every - self._clock.monotonic())
+
+    def _code(self, record: RunRecord, missed: frozenset[str]) -> int:
+        if self._history.broken or self._observers.dropped()["history"] or self._screen.fault:
+            return EXIT_UNWRITTEN
+        if deliveries.PUSHGATEWAY in missed and (self._request.push_fail or self._config.push.fail):
+            return EXIT_UNWRITTEN
+        if record.critical_sla:
+            return EXIT_CRITICAL
+        return 0 if record.result is Result.SUCCESS else EXIT_FAILED
+
+    def _interrupted_code(self) -> int:
+        return EXIT_SIGNAL_BASE + (self._signals.number or 0)

@@ -1,0 +1,133 @@
+"""Make the parts of an exporter, each from the config and from what is asked."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from paropt_exporter.app.request import Request
+from paropt_exporter.clock import Clock
+from paropt_exporter.config import Config
+from paropt_exporter.control import Order, Standing
+from paropt_exporter.control.orders import OrderSocket, open_orders
+from paropt_exporter.engine import pools_of
+from paropt_exporter.errors import UsageError
+from paropt_exporter.exposition import address, deliveries, textfile
+from paropt_exporter.exposition.deliveries import Deliveries
+from paropt_exporter.exposition.protection import Open, Protected, ProtectionFile
+from paropt_exporter.exposition.render import PageSource
+from paropt_exporter.exposition.server import Server, serve
+from paropt_exporter.history import History
+from paropt_exporter.metrics import LaneLabels, StageLabels
+from paropt_exporter.plan import Plan
+from paropt_exporter.records import QueryCounts, Strategy
+
+if TYPE_CHECKING:
+    from paropt_exporter.control import Feedback
+    from paropt_exporter.control.jobserver import Jobserver
+
+
+def history(config: Config, clock: Clock) -> History:
+    keep = config.history.keep
+    return History(
+        config.history_path,
+        project=config.project,
+        clock=clock,
+        keep_runs=keep.runs,
+        keep_seconds=keep.age,
+    )
+
+
+def feedback(config: Config, clock: Clock) -> Feedback | None:
+    """Return what asks Prometheus; None where nobody is to be asked."""
+    settings = config.feedback
+    if settings.prometheus is None or settings.source == "local":
+        return None
+    from paropt_exporter.control import Feedback  # here: a lane without Prometheus must not wait for `requests`
+
+    return Feedback(settings, settings.prometheus, project=config.project, root=config.root, clock=clock)
+
+
+def jobserver(config: Config) -> Jobserver | None:
+    if not config.feedback.jobserver:
+        return None
+    from paropt_exporter.control.jobserver import Jobserver, require_make  # here: hardly a lane needs it
+
+    require_make(os.environ)
+    return Jobserver()
+
+
+def standing(config: Config, plan: Plan, asks: Feedback | None) -> Standing:
+    """Return where the sizes of the plan's pools stand, by nobody's decision yet."""
+    settings = config.feedback
+    return Standing(
+        plan.workers,
+        pools_of(plan),
+        source=settings.source or ("both" if settings.prometheus is not None else "local"),
+        order=Order(mode=settings.mode),
+        queries=asks.counts if asks is not None else QueryCounts,
+    )
+
+
+def orders(config: Config, plan: Plan, stands: Standing) -> OrderSocket | None:
+    """Open the socket through which a person pins or pauses the lane."""
+    sequential = plan.strategy is Strategy.SEQUENTIAL
+    unsteerable = f"lane {plan.lane} runs one task after another: strategy sequential has no size"
+    return open_orders(config.root, stands, lane=plan.lane, unsteerable=unsteerable if sequential else "")
+
+
+def lane_labels(request: Request, plan: Plan) -> LaneLabels:
+    """Return the lane as its metrics are labelled."""
+    stages = tuple(
+        StageLabels(name=stage.name, number=stage.number, pool=stage.pool, sla=stage.sla) for stage in plan.stages
+    )
+    return LaneLabels(lane=plan.lane, stages=stages, total=plan.total, interval_seconds=request.every_seconds)
+
+
+def exporter_metrics(request: Request, config: Config) -> bool:
+    """Say whether the exporter's own process is on its page."""
+    asked = request.exporter_metrics
+    return not config.web.disable_exporter_metrics if asked is None else asked
+
+
+def push_and_textfile(request: Request, config: Config, plan: Plan) -> Deliveries:
+    """Return who is handed the final values of each run. UsageError for a push that is nobody's."""
+    settings = config.push
+    targets: dict[str, deliveries.Deliver] = {}
+    if request.textfile is not None:
+        path = textfile.path_for(request.textfile, project=plan.project, lane=plan.lane)
+        targets[deliveries.TEXTFILE] = partial(textfile.write, path)
+    if (url := request.push_url or settings.url) is not None:
+        targets[deliveries.PUSHGATEWAY] = deliveries.pusher(
+            settings,
+            url=url,
+            instance=request.push_instance,
+            project=plan.project,
+            lane=plan.lane,
+            root=config.root,
+        )
+    elif request.push_fail:
+        raise UsageError("--push.fail: nothing is pushed: give --push.url too")
+    return Deliveries(targets)
+
+
+def endpoint(request: Request, config: Config, page: PageSource, say: Callable[[str], None]) -> Server:
+    web = config.web
+    return serve(
+        request.addresses or web.listen_address,
+        page,
+        telemetry_path=request.telemetry_path or web.telemetry_path,
+        max_requests=request.max_requests or web.max_requests or sys.maxsize,
+        say=say,
+        protected=_protected(request, config),
+        listeners=address.inherited(os.environ) if request.systemd_socket else None,
+    )
+
+
+def _protected(request: Request, config: Config) -> Protected:
+    named = config.web.config_file
+    path = request.web_config or (config.root / named if named is not None else None)
+    return ProtectionFile(path) if path is not None else Open()

@@ -1,0 +1,55 @@
+"""What is asked of the exporter, and where a person watches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from paropt_exporter.engine import Observer
+from paropt_exporter.plan import Bounds, Plan
+from paropt_exporter.records import LiveStage, RunRecord, Strategy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the command line asks for; None: as the config says. `root` is where a project without a config lives."""
+
+    config_path: Path | None
+    root: Path
+    lane: str
+    once: bool
+    every_seconds: float | None = None
+    linger_seconds: float | None = None
+    failed_only: bool = False
+    fail_fast: bool | None = None
+    strategy: Strategy | None = None
+    workers: Bounds | None = None
+    addresses: tuple[str, ...] = ()
+    telemetry_path: str | None = None
+    max_requests: int | None = None
+    exporter_metrics: bool | None = None
+    web_config: Path | None = None
+    systemd_socket: bool = False
+    push_url: str | None = None
+    push_fail: bool = False
+    push_instance: str | None = None
+    textfile: Path | None = None
+
+
+class Screen(Observer, Protocol):
+    """Where a person watches: an observer that is also told what no record says."""
+
+    @property
+    def fault(self) -> str | None:
+        """Why a summary could not be written, if one couldn't."""
+
+    def say(self, sentence: str) -> None:
+        """Show one line."""
+
+    def begin(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
+        """A run is about to start; `live` tells how its stages stand."""
+
+    def end(self, record: RunRecord, *, metrics_url: str) -> None:
+        """Show the summary of a run that has ended."""
