@@ -1,6 +1,8 @@
 // Draw one dashboard from answers of a real Prometheus with the libraries that Grafana's own front end is made of.
 // Time series, stat, bar gauge and table are Grafana's components; gauge, heatmap and state timeline are not published
 // as libraries: those are drawn here, and say so.
+import '@fontsource/inter/400.css'; // Grafana's font: widths are computed for it
+import '@fontsource/inter/500.css';
 import React, { useEffect, useState } from 'react';
 import { createRoot } from 'react-dom/client';
 import {
@@ -432,6 +434,6 @@ function Picture() {
   );
 }
 
-initPluginTranslations('grafana').finally(() => {
+Promise.allSettled([initPluginTranslations('grafana'), document.fonts.load('14px Inter'), document.fonts.load('500 14px Inter')]).then(() => {
   createRoot(document.getElementById('picture')).render(<Picture />);
 });

@@ -65,7 +65,7 @@ def bundle(target: Path) -> None:
     command = [
         esbuild, HERE / "draw.jsx", "--bundle", "--minify", "--format=iife", "--jsx=automatic", f"--outfile={target}",
         "--define:process.env.NODE_ENV=\"production\"", "--loader:.svg=dataurl",
-        "--loader:.ttf=dataurl", "--log-level=error",
+        "--loader:.ttf=dataurl", "--loader:.woff=dataurl", "--loader:.woff2=dataurl", "--log-level=error",
     ]  # fmt: skip
     subprocess.run(command, check=True)
 

@@ -93,7 +93,7 @@ def _now(scope: Scope) -> Iterator[Panel]:
     )
     ended = scope.grown(names.RUNS, result=("success", "failure"))
     yield stat(
-        "Which share of its runs succeeds?",
+        "Which share of runs succeeds?",
         "Of the runs that ended in the time shown; interrupted ones don't count. The charts of failures tell which "
         "stage it is.",
         Query(expr=f"sum({scope.grown(names.RUNS, result='success')}) / (sum({ended}) > 0)"),

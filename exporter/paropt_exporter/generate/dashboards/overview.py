@@ -99,7 +99,7 @@ def _health(scope: Scope) -> Iterator[Panel]:
     )
     stages, lanes = scope.of(names.SLA_BREACHED), scope.of(names.LANE_SLA_BREACHED)
     yield stat(
-        "How many limits are broken now?",
+        "How many limits are broken?",
         "Stages and lanes over their SLA, now or in their last run. The table of broken limits names the stages; of a "
         "lane, see how long its runs take.",
         Query(expr=f"sum({stages}) + (sum({lanes}) or 0 * sum({stages}))"),

@@ -192,8 +192,8 @@ def _why(scope: Scope) -> Iterator[Panel]:
         "with `paropt-exporter pause` or `pin`; `resume` lets it go on.",
         {"A": f"sum by (project, pool, mode, source) ({scope.of(names.CONTROL_MODE)})"},
         [
-            Column(source="project", title="Project", width=85),
-            Column(source="pool", title="Pool", width=100),
+            Column(source="project", title="Project", width=75),
+            Column(source="pool", title="Pool", width=95),
             Column(source="mode", title="Mode", width=60),
             Column(source="source", title="Source", width=70),
             hosts("A"),
