@@ -206,7 +206,8 @@ class PoolWorkers:
         concurrent = 1
         if isinstance(pool, ThreadPool):  # in processes nobody fights for one interpreter's lock
             used = pool.statistics().cpu_seconds - cpu_seconds_before
-            if used >= FULL_LOCK_CORES * (measured.ended_seconds - measured.started_seconds):
+            wall = measured.ended_seconds - measured.started_seconds
+            if used >= FULL_LOCK_CORES * (wall - measured.run_delay_seconds):
                 concurrent = pool.busy + 1  # its own task has left the pool by now
         self._router.learn(target, measured, concurrent=concurrent)
 
