@@ -25,7 +25,7 @@ T = TypeVar("T")
 Usage = tuple[str, int, float, float, float, float, int]
 
 _UNTOUCHED, _STARTED, _SETTLING, _STOPPED = range(4)
-_making = threading.Lock()  # guards: the making of a future's condition and lists, by whoever first needs them
+_making = threading.RLock()  # guards: the making of a future's condition and lists, by whoever first needs them
 
 
 class TaskFuture(Future[T]):

@@ -63,7 +63,7 @@ class Router:
 
     def __init__(self, strategy: Strategy) -> None:
         self._strategy = strategy
-        self._lock = threading.Lock()  # guards: what is known of functions
+        self._lock = threading.RLock()  # guards: what is known of functions
         self._known: dict[str, _Known] = {}
 
     def choose(self, key: str) -> Place:
