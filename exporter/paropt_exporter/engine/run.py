@@ -255,9 +255,9 @@ class Run:
         state.attempts.remove(attempt)
         self._shares.end_task(state.plan, state.plan.pool)
         record = self._record(attempt)
-        self._sequential_seconds += alone_seconds(record)
-        state.take(record)
         state.gil_bound = state.gil_bound or self._workers.gil_bound(state.name)
+        state.take(record)
+        self._sequential_seconds += alone_seconds(record, gil_bound=state.gil_bound)
         self._emit(record)
         if not record.final:
             self._rest(state, attempt, record)

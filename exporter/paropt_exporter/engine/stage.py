@@ -12,7 +12,7 @@ from paropt_exporter.engine.prediction import (
     stage_remaining_seconds,
     workers_within,
 )
-from paropt_exporter.plan import PlannedStage, PlannedTask
+from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask
 from paropt_exporter.records import LiveStage, Result, StageRecord, TaskRecord
 from paropt_exporter.sla import Watch
 
@@ -138,7 +138,7 @@ class StageState:
         """Add an attempt that has ended to the sums."""
         self.attempts_ended += 1
         self.cpu_seconds += record.cpu_seconds
-        self.alone_seconds += max(record.cpu_seconds, alone_seconds(record))
+        self.alone_seconds += max(record.cpu_seconds, alone_seconds(record, gil_bound=self.gil_bound))
         self.memory_peak_bytes = max(self.memory_peak_bytes, record.memory_peak_bytes)
         self.last_ended_seconds = max(self.last_ended_seconds, record.ended_seconds)
         if self.started_seconds is not None:
@@ -296,10 +296,13 @@ class StageState:
         )
 
 
-def alone_seconds(record: TaskRecord) -> float:
+def alone_seconds(record: TaskRecord, *, gil_bound: bool) -> float:
     """Return how long an attempt would have taken with the machine to itself: without its wait for a core.
 
-    The delay is summed over the processes of a command, so the CPU time that it used is the least.
+    The delay is summed over the processes of a command, so the CPU time that it used is the least. In threads the wait
+    for the interpreter's lock is in no delay: work that does nothing but compute would have taken its CPU time.
     """
     least = min(record.cpu_seconds, record.duration_seconds)
+    if gil_bound and record.pool == THREADS:
+        return least
     return max(least, record.duration_seconds - record.run_delay_seconds)
