@@ -6,14 +6,14 @@ import array
 import atexit
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
-from paropt_exporter.pool.guardian.process_tree import MARK, living, read_environment
+from paropt_exporter.pool.guardian.process_tree import MARK
 
 log = logging.getLogger(__name__)
 
@@ -145,15 +145,21 @@ def kill_left(session: int, mark: str) -> int:
 
     They are known by their session (0: unknown), or by the mark in their environment.
     """
+    import psutil  # here: hardly a guardian dies
+
     count = 0
-    for pid, fields in living():
-        if (session and fields[3] == str(session)) or f"{MARK}={mark}" in read_environment(pid):
-            try:
-                os.kill(int(pid), signal.SIGKILL)
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and _is_left(process.pid, process.environ, session, mark):
+                process.kill()  # psutil looks whether the number is still this process's own
                 count += 1
-            except (ProcessLookupError, PermissionError):
-                continue  # ended meanwhile, or not ours to end
+        except (psutil.Error, OSError):
+            continue  # ended meanwhile, or not ours to look at or end
     return count
+
+
+def _is_left(pid: int, environment: Callable[[], dict[str, str]], session: int, mark: str) -> bool:
+    return (session != 0 and os.getsid(pid) == session) or environment().get(MARK) == mark
 
 
 def _wait_for(process: subprocess.Popen[bytes] | None) -> None:
