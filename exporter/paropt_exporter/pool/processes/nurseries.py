@@ -66,7 +66,8 @@ class Nurseries:
             root = str(Path(__file__).parents[3])
             self._pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, *_flags(), "-c", _BOOT.format(root=root, owner=os.getpid())],
+                # -P: the folder that we are in is no place to import from, and may be gone.
+                [sys.executable, "-P", *_flags(), "-c", _BOOT.format(root=root, owner=os.getpid())],
                 os.environ,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), nursery.CONTROL),  # first: its number may be 0
