@@ -39,6 +39,23 @@ def test_a_usage_error_is_one_line_that_leads_to_the_help(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--web.listen-adress", ":1"], "there is no flag --web.listen-adress: did you mean --web.listen-address?"),
+        (["--lane", "docs", "--zzz=1"], "there is no flag --zzz"),
+        (["history", "--zzz"], "unrecognized arguments: --zzz"),
+        (["--lane", "docs", "nope"], "argument COMMAND: invalid choice: 'nope'"),
+    ],
+)
+def test_a_flag_that_is_none_is_named_and_not_what_follows_it(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main.main(arguments)
+    assert capsys.readouterr().err.startswith(f"paropt-exporter: {said} (")
+
+
+@pytest.mark.parametrize(
     ("error", "code", "said"),
     [
         (UsageError("unknown lane"), 2, "paropt-exporter: unknown lane\n"),

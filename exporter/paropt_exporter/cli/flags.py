@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+import sys
+from itertools import takewhile
+from typing import Any, NoReturn
 
 from paropt_exporter.cli.completion import SHELLS
 from paropt_exporter.cli.program import PROGRAM, version
@@ -20,8 +22,28 @@ Start with: paropt-exporter init"""
 class Parser(argparse.ArgumentParser):
     """argparse's, whose errors are one line: a page of usage hides the line that says what is wrong."""
 
+    _given: tuple[str, ...] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # argparse's, whatever it takes
+        self._given = tuple(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
+        if message.startswith(("argument COMMAND: invalid choice", "unrecognized arguments")):
+            message = self._misspelled() or message
         self.exit(EXIT_USAGE, f"{PROGRAM}: {message} ({self.prog} --help shows what there is)\n")
+
+    def _misspelled(self) -> str | None:
+        """Name the first flag that is none: argparse would take its value for a command, and complain about that."""
+        commands = {name for action in self._actions if action.dest == "command" for name in action.choices or ()}
+        for word in takewhile(lambda word: word not in commands, self._given):
+            flag = word.partition("=")[0]
+            if flag.startswith("--") and flag not in self._option_string_actions:
+                from difflib import get_close_matches  # needed here only
+
+                near = get_close_matches(flag, self._option_string_actions, n=1)
+                return f"there is no flag {flag}" + (f": did you mean {near[0]}?" if near else "")
+        return None
 
 
 def parser() -> Parser:
