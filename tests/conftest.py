@@ -1,8 +1,22 @@
-"""What holds for every test: hypothesis finds the same examples each time, and no machine is too slow for it."""
+"""For every test: hypothesis finds the same examples each time, and no machine is too slow. For some: fixtures."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
+
+
+@pytest.fixture
+def logger_as_before() -> Iterator[None]:
+    """The package's logger is the process's: it goes back to what other tests expect."""
+    ours = logging.getLogger("paropt_exporter")
+    handlers, level, propagate = ours.handlers[:], ours.level, ours.propagate
+    yield
+    ours.handlers[:], ours.propagate = handlers, propagate
+    ours.setLevel(level)

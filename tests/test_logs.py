@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,14 +12,7 @@ from paropt_exporter import logs
 log = logging.getLogger("paropt_exporter.some.module")
 
 
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    """The package's logger is the process's: it goes back to what other tests expect."""
-    ours = logging.getLogger("paropt_exporter")
-    handlers, level, propagate = ours.handlers[:], ours.level, ours.propagate
-    yield
-    ours.handlers[:], ours.propagate = handlers, propagate
-    ours.setLevel(level)
+pytestmark = pytest.mark.usefixtures("logger_as_before")
 
 
 def test_logfmt_quotes_what_would_be_read_as_something_else(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import logging
 import sys
 import traceback
 from datetime import UTC, datetime
+from typing import TextIO
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 LEVELS = ("debug", "info", "warn", "error")  # exporter-toolkit's names
@@ -15,11 +16,19 @@ LEVELS = ("debug", "info", "warn", "error")  # exporter-toolkit's names
 def configure(level: str, style: str) -> None:
     """Send this package's logs to stderr; `level` is one of LEVELS, `style` is "logfmt" or "json"."""
     root = logging.getLogger("paropt_exporter")
-    stream = logging.StreamHandler(sys.stderr)
+    stream = _Stderr()
     stream.setFormatter(_JsonFormatter() if style == "json" else _LogfmtFormatter())
     root.handlers[:] = [stream]
     root.setLevel({"warn": "WARNING"}.get(level, level.upper()))
     root.propagate = False
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is at that moment: a live table puts itself in its place, and lines above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

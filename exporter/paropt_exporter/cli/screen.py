@@ -7,8 +7,9 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from paropt_exporter.cli import summary
 from paropt_exporter.cli.streams import Sink
@@ -27,7 +28,7 @@ from paropt_exporter.records import (
 )
 
 if TYPE_CHECKING:
-    from rich.live import Live
+    from rich.console import Console
     from rich.table import Table
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Screen:
         json_output: bool,
         json_logs: bool = False,
         clock: Clock | None = None,
+        refresh_seconds: float = 0.25,
     ) -> None:
         self._out = Sink(out)
         self._err = Sink(err)
@@ -60,6 +62,7 @@ class Screen:
         self._json_logs = json_logs
         self._failed: dict[str, TaskRecord] = {}
         self._clock = clock or SystemClock()
+        self._refresh_seconds = refresh_seconds
         self._lock = threading.Lock()  # guards: writing
         self._progress: _Table | _SignOfLife | None = None
 
@@ -76,7 +79,7 @@ class Screen:
         stages = sum(not stage.skip for stage in plan.stages)
         self._line(f"lane {plan.lane}: {stages} stage{'' if stages == 1 else 's'}, {plan.strategy.value}")
         self._progress = (
-            _Table(live, self._clock)
+            _Table(live, self._clock, self._refresh_seconds)
             if self._err.is_terminal and not self._json_logs
             else _SignOfLife(live, self._line)
         )
@@ -177,36 +180,51 @@ class _SignOfLife:
 
 
 class _Table:
-    """A live table of the running stages on a terminal."""
+    """A live table of the running stages on a terminal; what is printed, and what goes to stderr, stands above it."""
 
-    def __init__(self, live: Callable[[], tuple[LiveStage, ...]], clock: Clock) -> None:
-        from rich.console import Console
+    def __init__(self, live: Callable[[], tuple[LiveStage, ...]], clock: Clock, refresh_seconds: float) -> None:
         from rich.live import Live
 
         self._stages = live
         self._clock = clock
-        self._console = Console(stderr=True, highlight=False, markup=False)
-        self._view: Live = Live(
+        self._refresh_seconds = refresh_seconds
+        self._rows: tuple[LiveStage, ...] = ()
+        self._console = _console()
+        self._view = Live(
             console=self._console,
             get_renderable=self._render,
-            refresh_per_second=4,
+            auto_refresh=False,  # rich's own thread takes its locks in the other order than whoever prints
             transient=True,
             redirect_stdout=False,
         )
         self._view.start()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._refresh, name="paropt-live-table", daemon=True)
+        self._thread.start()
 
     def print(self, text: str) -> None:
+        self._rows = self._stages()
         self._console.print(f"{_time_of_day(self._clock)} {text}")
 
     def close(self) -> None:
-        self._view.stop()
+        self._done.set()
+        self._thread.join()
+        with self._console:
+            self._view.stop()
+
+    def _refresh(self) -> None:
+        with suppress(OSError):  # the terminal has gone; the work goes on
+            while not self._done.wait(self._refresh_seconds):
+                self._rows = self._stages()  # not under the console's lock: who logs waits for the terminal alone
+                with self._console:
+                    self._view.refresh()
 
     def _render(self) -> Table:
         from rich.table import Table as RichTable
 
         table = RichTable.grid(padding=(0, 2))
         now = self._clock.wall()
-        for stage in self._stages():
+        for stage in self._rows:
             elapsed = now - stage.started_timestamp_seconds
             limit = f"of {stage.sla.max_seconds:g} s" if stage.sla else ""
             style = "yellow" if stage.sla and elapsed >= stage.sla.warn_seconds else "none"
@@ -214,6 +232,28 @@ class _Table:
             done = f"{stage.tasks_ended}/{stage.tasks}" if stage.tasks > 1 else ""
             table.add_row("·", stage.stage, done, f"{elapsed:.0f} s", limit, share, style=style)
         return table
+
+
+def _console() -> Console:
+    """Return a console that one thread at a time writes to.
+
+    Rich reckons which lines to wipe, and writes later: of two threads at once, one leaves a line or wipes another's.
+    """
+    from rich.console import Console
+
+    class OneAtATime(Console):
+        def __enter__(self) -> Console:
+            lock.acquire()
+            return super().__enter__()
+
+        def __exit__(self, *ended: Any) -> None:
+            try:
+                super().__exit__(*ended)
+            finally:
+                lock.release()
+
+    lock = threading.RLock()  # guards: the terminal, from reckoning to writing
+    return OneAtATime(stderr=True, highlight=False, markup=False)
 
 
 def _time_of_day(clock: Clock) -> str:

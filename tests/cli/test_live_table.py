@@ -1,0 +1,130 @@
+"""The live table on a terminal, while other threads print and log."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import pty
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+
+import pytest
+
+import event_samples as samples
+from lanes import plan, stage
+from paropt_exporter import logs
+from paropt_exporter.cli.screen import Screen
+from paropt_exporter.records import LiveStage
+
+LINES_EACH = 100
+
+
+def shown(written: str) -> list[str]:
+    """What stands on a terminal without end after that: rich moves up, wipes a line, and goes to a line's start."""
+    lines, row, column = [""], 0, 0
+    for move, up, text in re.findall(r"(\x1b\[(\d*)A|\x1b\[[0-9;?]*[A-Za-z]|\r|\n)|([^\x1b\r\n]+)", written):
+        if text:
+            lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + len(text) :]
+            column += len(text)
+        elif move == "\n":
+            row += 1
+            lines.extend([""] * (row + 1 - len(lines)))
+        elif move == "\r":
+            column = 0
+        elif move.endswith("A"):
+            row = max(0, row - int(up or 1))
+        elif move == "\x1b[2K":
+            lines[row] = ""
+    return lines
+
+
+@contextmanager
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """Put a terminal in stderr's place, and yield what tells, once it is closed, all that was written there."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("LINES", "100")
+    master, slave = pty.openpty()
+    chunks: list[bytes] = []
+
+    def take() -> None:
+        try:
+            while chunk := os.read(master, 65536):
+                chunks.append(chunk)
+        except OSError:  # the other side is closed
+            return
+
+    reader = threading.Thread(target=take, name="terminal")
+    reader.start()
+    stream = os.fdopen(slave, "w", encoding="utf-8", buffering=1)
+
+    def told() -> str:
+        stream.close()
+        reader.join(60)
+        return b"".join(chunks).decode()
+
+    monkeypatch.setattr("sys.stderr", stream)
+    try:
+        yield told
+    finally:
+        told()
+        os.close(master)
+
+
+def row(name: str) -> LiveStage:
+    return LiveStage(
+        lane="standard",
+        stage=name,
+        tasks=1,
+        tasks_ended=0,
+        started_timestamp_seconds=samples.START,
+        cpu_seconds=0,
+        memory_bytes=0,
+    )
+
+
+@pytest.mark.usefixtures("logger_as_before")
+def test_lines_and_logs_of_many_threads_stand_above_the_table_and_nothing_of_it_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heights = count()  # a table of another height each time
+    drawn = threading.Event()
+
+    def live() -> tuple[LiveStage, ...]:
+        height = next(heights)
+        if height > 20:
+            drawn.set()
+        return tuple(row(f"stage_{number}") for number in range(height % 7))
+
+    with terminal(monkeypatch) as told:
+        logs.configure("info", "logfmt")
+        screen = Screen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)
+        screen.begin(plan(stage("lint")), live)
+        assert drawn.wait(60)
+
+        def say() -> None:
+            for number in range(LINES_EACH):
+                screen.say(f"said {number}")
+
+        def log() -> None:
+            for number in range(LINES_EACH):
+                logging.getLogger("paropt_exporter.test").info("logged", extra={"number": number})
+
+        threads = [threading.Thread(target=target, name=target.__name__) for target in (say, log, say, log)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        screen.end(samples.run_ended(), metrics_url="")
+        lines = [line for line in shown(told()) if line]
+    begun, *rest = lines
+    assert begun.endswith("lane standard: 1 stage, adaptive")
+    assert len(rest) == 4 * LINES_EACH
+    assert all(
+        re.fullmatch(r"(\d\d:){2}\d\d said \d+ *|ts=\S+ level=info msg=logged number=\d+ *", line) for line in rest
+    )
