@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from paropt_exporter._version import __version__
@@ -72,6 +74,18 @@ def test_an_error_ends_as_a_line_and_its_exit_code(
     raising(error, monkeypatch)
     assert main.main([]) == code
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("command", [[], ["check"], ["history"], ["generate"]])
+def test_a_current_folder_that_is_gone_is_said(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main.main(command) == 2
+    assert capsys.readouterr().err == "paropt-exporter: the current folder is gone: change to one that is there\n"
 
 
 def test_an_internal_error_has_its_traceback_at_level_debug(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 
@@ -58,9 +59,19 @@ def _dispatch(flags: argparse.Namespace) -> int:
     from paropt_exporter import logs
 
     logs.configure(flags.log_level, flags.log_format)
+    _refuse_a_lost_folder()
     from paropt_exporter.cli import commands
 
     return commands.run(flags)
+
+
+def _refuse_a_lost_folder() -> None:
+    try:
+        os.getcwd()  # noqa: PTH109 -- only whether it works
+    except FileNotFoundError:
+        from paropt_exporter.errors import UsageError
+
+        raise UsageError("the current folder is gone: change to one that is there") from None
 
 
 def _flushed(code: int) -> int:
