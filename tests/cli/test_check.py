@@ -93,6 +93,13 @@ def test_a_line_for_a_shell_is_left_to_the_shell(tmp_path: Path) -> None:
     assert _check(tmp_path, configs.stage(run="'no-such-program | x'", shell="true"))[0] == 0
 
 
+def test_more_slots_than_a_lane_has_workers_are_warned_of(tmp_path: Path) -> None:
+    code, _, err = _check(tmp_path, configs.stage(run="sh -c true", slots="4"))
+    assert code == 0
+    assert err == ("warning: stage 'one' needs 4 slots, and fails in lane docs (2 workers): raise workers there\n")
+    assert _check(tmp_path, configs.stage(run="sh -c true", slots="2"))[2] == ""
+
+
 def test_a_call_that_a_thread_can_not_stop_is_warned_of(tmp_path: Path) -> None:
     (tmp_path / "check_called.py").touch()
     code, _, err = _check(tmp_path, configs.stage(run="", call="check_called:f", timeout="5m"))

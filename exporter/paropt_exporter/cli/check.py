@@ -36,7 +36,11 @@ def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextI
         raise UsageError(f"unknown lane {lane!r}; there are {', '.join(config.lanes)}")
     lanes = {name: chosen for name, chosen in config.lanes.items() if lane in (None, name)}
     stages = [stage for stage in config.stages if any(_in_lane(stage, chosen) for chosen in lanes.values())]
-    warnings = [*_warnings(lanes, stages), *(_own_jobs(stages) if config.feedback.jobserver else ())]
+    warnings = [
+        *_warnings(lanes, stages),
+        *_too_wide(lanes, stages),
+        *(_own_jobs(stages) if config.feedback.jobserver else ()),
+    ]
     for warning in warnings:
         print(f"warning: {warning}", file=stderr)
     faults = [f"{_place(config, stage)}: {fault}" for stage in stages for fault in _faults(config, stage)]
@@ -169,6 +173,19 @@ def _warnings(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
             yield _unstoppable(stage.name, "at its timeout", threaded)
         elif critical:
             yield _unstoppable(stage.name, "at its critical SLA", critical)
+
+
+def _too_wide(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
+    """Yield the stages that need more slots than a lane ever has workers; one worker runs anything alone."""
+    from paropt_exporter import host
+    from paropt_exporter.config.bounds import bounds
+
+    most = {name: bounds(lane.workers, lane.strategy, host.workers())[1] for name, lane in lanes.items()}
+    for stage in stages:
+        narrow = [name for name, lane in lanes.items() if 1 < most[name] < stage.slots and _in_lane(stage, lane)]
+        if narrow:
+            told = ", ".join(f"{name} ({most[name]} workers)" for name in narrow)
+            yield f"stage {stage.name!r} needs {stage.slots} slots, and fails in lane {told}: raise workers there"
 
 
 def _own_jobs(stages: list[Stage]) -> Iterator[str]:
