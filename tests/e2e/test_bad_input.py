@@ -53,7 +53,7 @@ def assert_one_line(ended: object, *words: str) -> None:
         (["--config.file", "nope.yml"], ["nope.yml"]),
         (["--config.file", ""], ["--config.file"]),
         (["--frob"], ["--frob"]),
-        (["--lan", "docs"], ["docs"]),
+        (["--lan", "docs"], ["--lan:", "--lane?"]),
     ],
     ids=" ".join,
 )
