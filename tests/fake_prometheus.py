@@ -27,10 +27,14 @@ class Asked:
 
 
 def vector(*series: tuple[dict[str, str], str], at: float | None = None, **more: object) -> Reply:
-    """An answer with these series: labels and value."""
-    moment = time.time() if at is None else at
-    result = [{"metric": labels, "value": [moment, value]} for labels, value in series]
-    return document({"status": "success", "data": {"resultType": "vector", "result": result}, **more})
+    """An answer with these series, labels and value: of the moment when it is asked for, or of `at`."""
+
+    def reply(connection: socket.socket, asked: Asked) -> None:
+        moment = time.time() if at is None else at
+        result = [{"metric": labels, "value": [moment, value]} for labels, value in series]
+        document({"status": "success", "data": {"resultType": "vector", "result": result}, **more})(connection, asked)
+
+    return reply
 
 
 def number(value: str) -> Reply:
