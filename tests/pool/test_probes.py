@@ -555,7 +555,7 @@ def break_modules() -> None:
         functools.partial(sys.setrecursionlimit, 200),
         gc.disable,
     ],
-    ids=str,
+    ids=lambda task: getattr(task, "func", task).__name__,
 )
 def test_a_task_that_spoils_its_process_leaves_a_pool_that_works(task: Callable[[], object]) -> None:
     with ProcessPool(1) as pool:
