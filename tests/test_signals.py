@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 
@@ -49,6 +50,21 @@ def test_a_signal_while_nothing_runs_ends_the_wait_and_interrupts_no_run() -> No
         signal.raise_signal(signal.SIGTERM)
         assert signals.wait(None)
     assert not signals.interrupted_run
+
+
+def test_a_signal_that_another_thread_takes_ends_the_wait_of_the_main_thread() -> None:
+    done = threading.Event()
+    other = threading.Thread(target=done.wait)
+    with Signals() as signals:
+        other.start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        try:
+            threading.Timer(0.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            assert signals.wait(HANG_SECONDS)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+            done.set()
+            other.join()
 
 
 def test_a_wait_ends_with_its_time_or_with_a_wake_which_are_no_signals() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import queue
+import os
+import select
 import signal
+import time
+from collections import deque
+from contextlib import suppress
 from types import FrameType
 from typing import Protocol
 
+_RINGS = 4096  # bytes: as many wake-ups are one
 _WAKE = 0  # no signal has this number
 _WATCHED = (signal.SIGINT, signal.SIGTERM)
 
@@ -21,11 +26,14 @@ class Signals:
     """The process's stop signals; `with Signals() as signals:` on the main thread, the old handlers come back after.
 
     Guarantees: a signal is never lost: during a run it reaches the run, one that came before reaches the next run, and
-    each ends a `wait`; the handler only posts to a queue that may be interrupted by its own thread.
+    each ends a `wait`. A lock or a queue would not do: a signal that comes between the last look at it and the sleep
+    has no handler run until the sleep ends. Python's C handler writes to the pipe, whichever thread it hits.
     """
 
     def __init__(self) -> None:
-        self._arrived: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._arrived: deque[int] = deque()
+        self._bell, self._button = os.pipe()
+        self._button_before = -1
         self._running: Stoppable | None = None
         self._during_run = 0
         self._previous: dict[int, object] = {}
@@ -37,6 +45,9 @@ class Signals:
         return self._during_run > 0
 
     def __enter__(self) -> Signals:
+        for end in (self._bell, self._button):
+            os.set_blocking(end, False)  # a full pipe rings as well
+        self._button_before = signal.set_wakeup_fd(self._button, warn_on_full_buffer=False)
         for number in _WATCHED:
             self._previous[number] = signal.signal(number, self._take)
         return self
@@ -44,6 +55,10 @@ class Signals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave, it takes back
+        signal.set_wakeup_fd(self._button_before)
+        bell, button, self._bell, self._button = self._bell, self._button, -1, -1
+        os.close(bell)
+        os.close(button)
 
     def during(self, running: Stoppable | None) -> None:
         """Send signals to `running` from now on; None: nothing runs."""
@@ -53,18 +68,23 @@ class Signals:
 
     def wait(self, seconds: float | None) -> bool:
         """Wait for a signal, at most `seconds` (None: for ever); whether one came, also one that came before."""
-        try:
-            return self._arrived.get(timeout=seconds) != _WAKE
-        except queue.Empty:
-            return False
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while not self._arrived:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select([self._bell], [], [], left)[0]:
+                return False
+            os.read(self._bell, _RINGS)  # the handler runs before the next look: it was due before the pipe was written
+        return self._arrived.popleft() != _WAKE
 
     def wake(self) -> None:
         """End the `wait` that goes on, or the next one, as if its time were over; from any thread."""
-        self._arrived.put(_WAKE)
+        self._arrived.append(_WAKE)
+        with suppress(OSError):  # full: it rings already; closed: nobody waits any more
+            os.write(self._button, b"\0")
 
     def _take(self, number: int, _: FrameType | None) -> None:
         self.number = self.number or number
-        self._arrived.put(number)
+        self._arrived.append(number)
         self._pass_on(number)
 
     def _pass_on(self, number: int) -> None:
