@@ -46,7 +46,8 @@ def document(body: object) -> Reply:
 
 
 def http(status: int, body: bytes, *headers: str, length: int | None = None) -> Reply:
-    head = [f"HTTP/1.1 {status} Told", f"Content-Length: {len(body) if length is None else length}", *headers]
+    size = len(body) if length is None else length
+    head = [f"HTTP/1.1 {status} Told", f"Content-Length: {size}", "Connection: close", *headers]
     return raw("\r\n".join([*head, "", ""]).encode() + body)
 
 
