@@ -217,10 +217,18 @@ def test_a_read_only_folder_costs_the_history_and_the_exit_code_but_not_the_work
     assert "Traceback" not in ended.stderr
 
 
-def test_a_project_with_nothing_to_run_is_told_how_to_begin(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [("--once", projects.ANY_PORT), ("plan",)])
+def test_a_project_with_nothing_to_run_is_told_how_to_begin(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    ended = run(tmp_path, *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "no stage to run: write stages into paropt.yml (paropt-exporter init makes one)" in ended.stderr
+    assert "unit_tests left out: the project shows none of" in ended.stderr
+
+
+def test_a_stage_that_is_skipped_says_so_once(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: none, run: "x {item}", items: {glob: "*.none"}\nname: good, run: "true"')
     ended = run(tmp_path, "--once", projects.ANY_PORT)
-    assert ended.returncode == 2
-    assert ended.stderr.splitlines()[-1].startswith("lane standard has no stage to run: write stages into paropt.yml")
+    assert ended.stderr.count("none skipped: no items: nothing matches *.none") == 1, ended.stderr
 
 
 def test_with_json_logs_every_line_on_stderr_is_json(tmp_path: Path) -> None:

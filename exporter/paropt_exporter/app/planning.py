@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from paropt_exporter.control.feedback import Past
     from paropt_exporter.control.jobserver import Jobserver
 
-NOTHING_TO_RUN = "lane {lane} has no stage to run: write stages into paropt.yml (paropt-exporter init makes one)"
-
 
 class Planner:
     """Makes the plan of each run anew: history goes on from run to run. `past`: what Prometheus knows, if asked."""
@@ -41,7 +39,7 @@ class Planner:
         if request.failed_only and not only:
             known = "no run of it is known" if only is None else "every stage of its last run succeeded"
             raise UsageError(f"--failed: nothing to run again in lane {self._lane}: {known}")
-        plan = plans.build(
+        return plans.build(
             self._config,
             self._lane,
             expected=self._expected(),
@@ -51,9 +49,6 @@ class Planner:
             workers=request.workers,
             fail_fast=request.fail_fast,
         )
-        if not plan.stages:
-            raise UsageError("\n".join([*plan.notes, NOTHING_TO_RUN.format(lane=self._lane)]))
-        return plan
 
     def started(self, plan: Plan, standing: Standing) -> Plan:
         """Let the lane begin with the size that query results, a person's order or its own past say."""

@@ -141,10 +141,8 @@ def _closing(plan: Plan) -> Iterator[str]:
             yield f"skipped    {stage.name}: {stage.skip}"
         if stage.fault:
             yield f"can't run  {stage.name}: {stage.fault}"
-    told = {f"{stage.name} skipped: {stage.skip}" for stage in plan.stages}
     for note in plan.notes:
-        if note not in told:
-            yield f"note       {note}"
+        yield f"note       {note}"
 
 
 def _work_text(stage: PlannedStage) -> str:

@@ -1,6 +1,6 @@
 """What a run will do, decided before it starts: stages with their tasks, limits and order, free of any YAML."""
 
-from paropt_exporter.plan.building import bounds, build, ordered
+from paropt_exporter.plan.building import NOTHING_TO_RUN, bounds, build, ordered
 from paropt_exporter.plan.model import (
     COMMANDS,
     PROCESSES,
@@ -16,6 +16,7 @@ from paropt_exporter.plan.model import (
 
 __all__ = [
     "COMMANDS",
+    "NOTHING_TO_RUN",
     "PROCESSES",
     "THREADS",
     "Bounds",

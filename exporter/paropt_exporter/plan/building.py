@@ -29,6 +29,7 @@ from paropt_exporter.records import Strategy
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
 
+NOTHING_TO_RUN = "no stage to run: write stages into paropt.yml (paropt-exporter init makes one)"
 UNKNOWN_SECONDS = 1.0  # a stage's duration where no stage's is known: all are alike then, and only the graph orders
 _SHELL = ("/bin/sh", "-c")
 
@@ -48,12 +49,13 @@ def build(
 
     `only`: plan just these stages and those that need them (a retry of what failed). Runs the item commands of the
     lane's stages (at most a minute each); one that fails leaves its stage with a `fault`. Raises UsageError for an
-    unknown lane or stage.
+    unknown lane or stage, and where there is no stage at all.
     """
     chosen = _lane(config, lane)
     strategy = strategy or chosen.strategy
     stages = _members(config, chosen)
-    notes = [*config.notes]
+    if not stages:
+        raise UsageError("\n".join([*config.notes, f"lane {lane} has {NOTHING_TO_RUN}"]))
     if only is not None:
         stages = _narrowed(stages, only)
     names = {stage.name for stage in stages}
@@ -61,7 +63,6 @@ def build(
     planned = [
         _fitted(_stage(config, chosen, stage, strategy, names, expected.get(stage.name)), size) for stage in stages
     ]
-    notes += [f"{stage.name} skipped: {stage.skip}" for stage in planned if stage.skip]
     planned = [replace(stage, expected_task_seconds=expected_tasks.get(stage.name)) for stage in planned]
     return Plan(
         project=config.project,
@@ -72,7 +73,7 @@ def build(
         total=chosen.total.limit() if chosen.total else None,
         fail_fast=chosen.fail_fast if fail_fast is None else fail_fast,
         root=config.root,
-        notes=tuple(notes),
+        notes=config.notes,
     )
 
 
