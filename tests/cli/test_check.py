@@ -125,11 +125,57 @@ def test_an_unknown_lane_lists_those_there_are(tmp_path: Path) -> None:
         _check(tmp_path, configs.stage(), lane="x")
 
 
-def test_without_a_file_the_built_in_stages_are_checked_and_named(tmp_path: Path) -> None:
+def test_without_a_file_the_built_in_stages_are_checked_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Makefile").write_text("lint:\n\ttrue\n")
+    (tmp_path / "make").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
     out = io.StringIO()
     assert check.run(None, tmp_path, lane=None, stdout=out, stderr=io.StringIO()) == 0
-    assert out.getvalue().splitlines()[-1] == "no paropt.yml, built-in stages: 3 lanes, 0 stages: no faults"
-    assert "quality_gates left out" in out.getvalue()
+    assert out.getvalue().splitlines()[-1] == "no paropt.yml, built-in stages: 3 lanes, 1 stage: no faults"
+    assert "unit_tests left out" in out.getvalue()
+
+
+def test_a_folder_with_nothing_to_run_is_a_fault(tmp_path: Path) -> None:
+    err = io.StringIO()
+    assert check.run(None, tmp_path, lane=None, stdout=io.StringIO(), stderr=err) == 2
+    assert err.getvalue().splitlines()[-2].startswith("no paropt.yml: no stage to run: write stages into paropt.yml")
+
+
+FAULTY = """\
+lanes: {mine: {strategy: fast}, short: {stages: [sound]}}
+web: {config_file: web.yml}
+stages:
+- {number: 1, name: sound, run: no-such-program}
+- {number: 2, name: wrong, run: another-one, timeout: soon}
+- {number: 3, name: unsplit, run: "third-one 'x"}
+- {number: 4, name: waits, run: fourth-one, needs: [nobody]}
+"""
+
+
+def test_what_stages_lack_is_told_beside_the_faults_of_the_file(tmp_path: Path) -> None:
+    code, out, err = _check(tmp_path, FAULTY)
+    assert (code, out) == (2, "")
+    places = [line.partition(": ")[0] for line in err.splitlines()]
+    assert places[:-1] == [
+        *("paropt.yml:1:26", "paropt.yml:5:55", "paropt.yml:6:35", "paropt.yml:7:53"),
+        *("paropt.yml:4:3", "paropt.yml:7:3"),
+        "web.yml:1:1",
+    ], err
+    assert "'no-such-program' is not on PATH" in err
+    assert "'fourth-one' is not on PATH" in err
+
+
+def test_of_a_lane_that_has_faults_itself_only_those_are_told(tmp_path: Path) -> None:
+    code, _, err = _check(tmp_path, FAULTY, lane="mine")
+    assert code == 2
+    assert "is not on PATH" not in err
+
+
+def test_a_file_that_is_no_yaml_has_that_fault_alone(tmp_path: Path) -> None:
+    code, _, err = _check(tmp_path, "stages: [")
+    assert (code, err.splitlines()[-1]) == (2, "1 fault")
 
 
 def test_the_faults_of_the_web_config_are_told_too(tmp_path: Path) -> None:

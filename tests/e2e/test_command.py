@@ -217,7 +217,7 @@ def test_a_read_only_folder_costs_the_history_and_the_exit_code_but_not_the_work
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("arguments", [("--once", projects.ANY_PORT), ("plan",)])
+@pytest.mark.parametrize("arguments", [("--once", projects.ANY_PORT), ("plan",), ("check",)])
 def test_a_project_with_nothing_to_run_is_told_how_to_begin(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     ended = run(tmp_path, *arguments)
     assert (ended.returncode, ended.stdout) == (2, "")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.errors import ConfigError, UsageError
+from paropt_exporter.plan import NOTHING_TO_RUN
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
@@ -25,35 +26,44 @@ _COUNTING_CLIENTS = ("make", "gmake", "ninja")  # with -j they count their own j
 
 def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextIO, stderr: TextIO) -> int:
     """Print all faults to stderr and return 2, or say on stdout that there are none; `lane`: only its stages."""
-    from paropt_exporter import config as configs
-
-    try:
-        config = configs.read(config_path, root=root)
-    except ConfigError as error:
-        print(error, file=stderr)
-        return _ended(len(error.faults), stderr)
-    if lane is not None and lane not in config.lanes:
+    config, faults = _read(config_path, root)
+    if config is None:
+        return _ended(faults, stderr)
+    if lane is not None and lane not in config.lanes and not faults:
         raise UsageError(f"unknown lane {lane!r}; there are {', '.join(config.lanes)}")
     lanes = {name: chosen for name, chosen in config.lanes.items() if lane in (None, name)}
     stages = [stage for stage in config.stages if any(_in_lane(stage, chosen) for chosen in lanes.values())]
-    warnings = [
-        *_warnings(lanes, stages),
-        *_too_wide(lanes, stages),
-        *(_own_jobs(stages) if config.feedback.jobserver else ()),
-    ]
-    for warning in warnings:
+    for warning in _warnings(config, lanes, stages):
         print(f"warning: {warning}", file=stderr)
-    faults = [f"{_place(config, stage)}: {fault}" for stage in stages for fault in _faults(config, stage)]
-    faults += [f"{config.path}: {fault}" for fault in _jobserver_fault(config)]
-    faults += _web_faults(config)
-    if faults:
-        print("\n".join(faults), file=stderr)
-        return _ended(len(faults), stderr)
+    faults += _missing(config, stages)
+    if not config.stages and not faults:
+        faults.append(f"{config.path or 'no paropt.yml'}: {NOTHING_TO_RUN}")
     for note in config.notes:
-        print(note, file=stdout)
+        print(note, file=stderr if faults else stdout)
+    if faults:
+        return _ended(faults, stderr)
     name = config.path or "no paropt.yml, built-in stages"
     print(f"{name}: {_counted(len(lanes), 'lane')}, {_counted(len(stages), 'stage')}: no faults", file=stdout)
     return 0
+
+
+def _read(path: Path | None, root: Path) -> tuple[Config | None, list[str]]:
+    """Return the config and the file's own faults; where it has some, what of it is sound, if anything."""
+    from paropt_exporter import config as configs
+
+    try:
+        return configs.read(path, root=root), []
+    except ConfigError as error:
+        sound = configs.read_sound(path, root=root) if path is not None else None
+        return sound, [*error.faults]
+
+
+def _missing(config: Config, stages: list[Stage]) -> Iterator[str]:
+    """Yield what a config needs here and does not find, each thing with its place."""
+    for stage in stages:
+        yield from (f"{_place(config, stage)}: {fault}" for fault in _faults(config, stage))
+    yield from (f"{config.path}: {fault}" for fault in _jobserver_fault(config))
+    yield from _web_faults(config)
 
 
 def _web_faults(config: Config) -> tuple[str, ...]:
@@ -71,8 +81,8 @@ def _web_faults(config: Config) -> tuple[str, ...]:
     return ()
 
 
-def _ended(count: int, stderr: TextIO) -> int:
-    print(f"{_counted(count, 'fault')}", file=stderr)
+def _ended(faults: list[str], stderr: TextIO) -> int:
+    print(*faults, _counted(len(faults), "fault"), sep="\n", file=stderr)
     return 2
 
 
@@ -158,8 +168,16 @@ def _first_on_path(root: Path) -> Iterator[None]:
         sys.path[:] = before
 
 
-def _warnings(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
-    """Yield what is allowed and seldom meant: a Python function in a thread can't be stopped."""
+def _warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
+    """Yield what is allowed and seldom meant."""
+    yield from _in_threads(lanes, stages)
+    yield from _too_wide(lanes, stages)
+    if config.feedback.jobserver:
+        yield from _own_jobs(stages)
+
+
+def _in_threads(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
+    """Yield the calls that are to be stopped at a limit, in lanes whose threads can't be."""
     from paropt_exporter.records import Strategy
 
     for stage in stages:

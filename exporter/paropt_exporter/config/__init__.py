@@ -12,7 +12,7 @@ from paropt_exporter.config.locate import discover
 
 if TYPE_CHECKING:
     from paropt_exporter.config.model import Feedback, History, Lane, Push, Sla, Stage, Web, Workers
-    from paropt_exporter.config.reading import Config, read
+    from paropt_exporter.config.reading import Config, read, read_sound
 
 _HOMES = {
     "Config": "reading",
@@ -25,9 +25,23 @@ _HOMES = {
     "Web": "model",
     "Workers": "model",
     "read": "reading",
+    "read_sound": "reading",
 }
 
-__all__ = ["Config", "Feedback", "History", "Lane", "Push", "Sla", "Stage", "Web", "Workers", "discover", "read"]
+__all__ = [
+    "Config",
+    "Feedback",
+    "History",
+    "Lane",
+    "Push",
+    "Sla",
+    "Stage",
+    "Web",
+    "Workers",
+    "discover",
+    "read",
+    "read_sound",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from paropt_exporter import host
-from paropt_exporter.config import defaults, messages
+from paropt_exporter.config import defaults, messages, raw
 from paropt_exporter.config.checks import Machine, cross_check
 from paropt_exporter.config.detect import tools
 from paropt_exporter.config.document import LARGEST_FILE_BYTES, Document, Unreadable, decode
 from paropt_exporter.config.faults import Fault
 from paropt_exporter.config.fields import LONGEST_NAME, NAME_PATTERN
 from paropt_exporter.config.model import Feedback, File, History, Lane, Push, Stage, Web
+from paropt_exporter.config.work import work
 from paropt_exporter.errors import ConfigError
 
 _EMPTY = "the file is empty: `paropt-exporter init --force` writes one for this project"
@@ -61,10 +62,44 @@ def read(path: Path | None, *, root: Path) -> Config:
         file = _validated(document)
     except Unreadable as error:
         raise ConfigError(tuple(fault.text(str(path)) for fault in sorted(error.faults))) from None
+    return _of_document(file, document, path, root)
+
+
+def read_sound(path: Path, *, root: Path) -> Config | None:
+    """Return what is sound of a file that `read` refused: its keys without a fault, and of its stages each without one.
+
+    For whoever looks for more faults: nothing of it may run. None where the file can't be read a second time, or has
+    no values at all.
+    """
+    if not path.is_file():
+        return None  # a pipe has nothing left, and a second reader would wait for ever
+    try:
+        document = Document(decode(_content(path)))
+        return _of_document(File.model_validate(_sound_parts(document.value)), document, path, root)
+    except (Unreadable, ConfigError, ValidationError):
+        return None
+
+
+def _sound_parts(value: object) -> dict[str, object]:
+    file = raw.mapping(value)
+    parts = {key: child for key, child in file.items() if _is_sound(File, {key: child})}
+    stages = [stage for place, stage in raw.stages(file) if _is_sound(Stage, stage) and not any(work(place, stage))]
+    return {**parts, "stages": stages}
+
+
+def _is_sound(model: type[BaseModel], value: dict[str, object]) -> bool:
+    try:
+        model.model_validate(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _of_document(file: File, document: Document, path: Path, root: Path) -> Config:
     folder = path.parent if path.is_file() else root  # a pipe's folder is nobody's project
     places = {
-        stage.name: document.place(Fault(location=("stages", index), message="")).text(str(path)).removesuffix(": ")
-        for index, stage in enumerate(file.stages or ())
+        raw.name(stage): document.place(Fault(location=place, message="")).text(str(path)).removesuffix(": ")
+        for place, stage in raw.stages(raw.mapping(document.value))
     }
     return _config(file, path=path, root=_absolute(folder), places=places)
 
