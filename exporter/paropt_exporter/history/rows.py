@@ -92,10 +92,10 @@ def _insert(
     """Insert a row, or complete the one that is there (not its `keep` columns). Names are from this module alone."""
     columns = ", ".join(row)
     changed = ", ".join(f"{name} = excluded.{name}" for name in row if name not in keys + keep)
-    conflict = f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}" if keys else ""  # nosec B608: likewise
+    conflict = f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}" if keys else ""
     marks = ", ".join("?" * len(row))
-    # S608 is about values in SQL text: table and column names here are literals of this module.
-    connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks}){conflict}", tuple(map(_stored, row.values())))  # nosec B608
+    statement = f"INSERT INTO {table} ({columns}) VALUES ({marks}){conflict}"  # nosec B608: literals of this module
+    connection.execute(statement, tuple(map(_stored, row.values())))
 
 
 def _stored(value: object) -> object:

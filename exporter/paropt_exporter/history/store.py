@@ -199,8 +199,7 @@ class History:
         gone = execute(doomed, {"project": self._project, "oldest": oldest, "most": most}).fetchall()
         for table in ("tasks", "stages", "sla", "runs"):
             self._connection.executemany(f"DELETE FROM {table} WHERE run_id = ?", gone)  # nosec B608: literals above
-        kept = "SELECT max(id) - ? FROM decisions"
-        execute(f"DELETE FROM decisions WHERE id <= ({kept})", (KEEP_DECISIONS,))  # nosec B608
+        execute("DELETE FROM decisions WHERE id <= (SELECT max(id) - ? FROM decisions)", (KEEP_DECISIONS,))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
