@@ -81,10 +81,10 @@ def _down() -> Iterator[Story]:
     )
     yield Story(
         alert=alert,
-        shows=Shows.SILENCE,
+        shows=Shows.FIRING,
         # What has been down for a day is no news any more.
-        given=_exporter("given_up", up="1x4 0x1500", serves_on="1x4 stale"),
-        then={"24h5m": ()},
+        given=_exporter("build-1", up="1x4 0x1500", serves_on="1x4 stale"),
+        then={"24h3m": (firing,), "24h5m": ()},
     )
     yield Story(
         alert=alert,
@@ -130,9 +130,10 @@ def _absent() -> Iterator[Story]:
     )
     yield Story(
         alert=alert,
-        shows=Shows.SILENCE,
-        given=_exporter("taken_out_yesterday", up="1x4 stale", serves_on="1x4 stale"),
-        then={"24h5m": ()},
+        shows=Shows.FIRING,
+        # Whoever took it out has not put it back for a day: it is not coming back.
+        given=_exporter("build-1", up="1x4 stale", serves_on="1x4 stale"),
+        then={"24h3m": (firing,), "24h5m": ()},
     )
     yield Story(
         alert=alert,

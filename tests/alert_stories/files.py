@@ -116,6 +116,8 @@ def _samples(story: Stored) -> Iterator[Mapping[str, object]]:
     for time, expr, labels, value in story.then:
         name = ", ".join(f'{label}="{text}"' for label, text in labels.items())
         yield {"expr": expr, "eval_time": time, "exp_samples": [{"labels": f"{expr}{{{name}}}", "value": value}]}
+    for time, expr in story.gone:
+        yield {"expr": expr, "eval_time": time, "exp_samples": []}
 
 
 def _yaml(content: object) -> str:

@@ -27,6 +27,8 @@ def stories(
         given={flag: "0x40", **dict.fromkeys(others, "1x40"), **there},
         then={"5m": (), "40m": ()},
     )
+    if beside:
+        yield from _partly_gone(alert, flag, firing, beside)
     gap = {beside: "30x22 stale _x2 30x13 stale"} if beside else {}
     yield Story(
         alert=alert,
@@ -35,3 +37,15 @@ def stories(
         # Back after three minutes; gone for good at 40m, which five minutes bridge.
         then={**{f"{minute}m": (firing,) for minute in (22, 23, 25, 26, 39, 44)}, "45m": ()},
     )
+
+
+def _partly_gone(alert: str, flag: str, firing: Firing, beside: str) -> Iterator[Story]:
+    """Yield what a limit does that is taken out of the config: each series alone is remembered for five minutes."""
+    for gone, there in ((flag, beside), (beside, flag)):
+        value = {flag: "1", beside: "30"}
+        yield Story(
+            alert=alert,
+            shows=Shows.FIRING,
+            given={gone: f"{value[gone]}x9 stale", there: f"{value[there]}x30"},
+            then={"9m": (firing,), "13m": (firing,), "15m": (), "30m": ()},
+        )

@@ -202,6 +202,29 @@ def _overdue() -> Iterator[Story]:
             "46m": (never,),
         },
     )
+    never_yet = tuple(map(firing, ("never_repeated_no_more", "never_and_gone")))
+    late = tuple(map(firing, ("repeated_no_more", "success_unknown")))
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        # What is gone is remembered for five minutes: of that nothing is left at 15m, or at 45m.
+        given={
+            **lane("repeated_no_more", success="600x60", every="600x39 stale"),
+            **lane("success_unknown", success="600x39 stale"),
+            **lane("never_repeated_no_more", failures="5x60", every="600x39 stale"),
+            **lane("never_and_gone", failures="5x39 stale", stopped="0x39 stale"),
+            **lane("success_forgotten", success="600x9 stale", failures="5x24 0x40"),
+        },
+        then={
+            "19m": never_yet,
+            "20m": (*never_yet, firing("success_forgotten")),
+            "24m": (*never_yet, firing("success_forgotten")),
+            "25m": never_yet,
+            "36m": (*never_yet, *late),
+            "43m": (*never_yet, *late),
+            "45m": (),
+        },
+    )
     yield Story(
         alert=alert,
         shows=Shows.SILENCE,

@@ -69,6 +69,19 @@ def _under_used() -> Iterator[Story]:
     )
     yield Story(
         alert=alert,
+        shows=Shows.FIRING,
+        # What is gone is remembered for five minutes: no size, no alert; no lane, a pool that stands alone.
+        given={**pool("gone", "0+29x60", size="4x19 stale"), **pool("alone", "0+29x60", running="0x9 stale")},
+        then={
+            "16m": (firing("gone"),),
+            "23m": (firing("gone"),),
+            "25m": (),
+            "29m": (),
+            "30m": (firing("alone"),),
+        },
+    )
+    yield Story(
+        alert=alert,
         shows=Shows.RESTART,
         given={
             **pool("lane", "0+29x19 stale _x2 0+29x30", size="4x19 stale _x2 4x30", running="1x19 stale _x2 1x30"),
@@ -169,6 +182,14 @@ def _at_maximum() -> Iterator[Story]:
         },
         then={"20m": (), "30m": ()},
     )
+    for size in ("target", "minimum", "maximum"):  # each alone is remembered for five minutes
+        steady = {"target": "8", "minimum": "7", "maximum": "8"}[size]
+        yield Story(
+            alert=alert,
+            shows=Shows.FIRING,
+            given=pool("full", **{size: f"{steady}x19 stale"}),
+            then={"15m": (firing,), "23m": (firing,), "25m": ()},
+        )
     gap = "{0}x19 stale _x2 {0}x30"
     yield Story(
         alert=alert,
@@ -200,6 +221,13 @@ def _memory() -> Iterator[Story]:
         then={"9m": (), "10m": (firing,), "19m": (firing,), "20m": ()},
     )
     yield Story(alert=alert, shows=Shows.SILENCE, given=host("roomy", "1700000000x60"), then={"10m": (), "30m": ()})
+    for gone in ({"left": "1500000000x9 stale"}, {"left": "1500000000x60", "limit": "16000000000x9 stale"}):
+        yield Story(
+            alert=alert,
+            shows=Shows.FIRING,
+            given=host("full", **gone),
+            then={"9m": (firing,), "13m": (firing,), "15m": ()},  # each alone is remembered for five minutes
+        )
     yield Story(
         alert=alert,
         shows=Shows.RESTART,

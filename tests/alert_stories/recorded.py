@@ -18,11 +18,12 @@ _OTHER_HOST = {**STAGE, "instance": "build-2:10178", "stage": "lint"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """`then`: at a time, what an expression gives: label sets and values."""
+    """`then`: at a time, what an expression gives: label sets and values; `gone`: at a time, what gives nothing."""
 
     name: str
     given: Mapping[str, str]
     then: tuple[tuple[str, str, Mapping[str, str], float], ...]
+    gone: tuple[tuple[str, str], ...] = ()
     step: str = "1m"
 
 
@@ -100,6 +101,7 @@ def _faults() -> Iterator[Stored]:
             name=f"faults in {family.name} are told of stages that had some",
             given={**growing, series(family, _OTHER_HOST, **fault): "7x20"},
             then=(("15m", recording.of_faults(family, RECORDED.window), {**STAGE, **fault}, 1),),
+            gone=(("19m", recording.of_faults(family, RECORDED.window)),),
         )
 
 

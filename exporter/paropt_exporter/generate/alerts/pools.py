@@ -157,14 +157,13 @@ def _saturated_lane(series: Series) -> Alert:
 
 
 def _at_maximum(series: Series) -> Alert:
-    maximum = series.held(catalogue.POOL_SIZE_MAX)
+    bound = f"({series.held(catalogue.POOL_SIZE_MAX)} > {series.held(catalogue.POOL_SIZE_MIN)})"
     return Alert(
         name="ParoptPoolAtMaximum",
         conditions=(
             Condition(
                 expr=(
-                    f"{series.held(catalogue.POOL_SIZE_TARGET)} >= {maximum}\n"
-                    f"and\n{maximum} > {series.held(catalogue.POOL_SIZE_MIN)}\n"
+                    f"{series.held(catalogue.POOL_SIZE_TARGET)} >= {bound}\n"
                     f"and\nmin_over_time({series.now(catalogue.POOL_QUEUE_DEPTH)}[{series.window}]) > 0"
                 ),
                 level=Level.WARNING,
