@@ -53,7 +53,6 @@ class ProcessLink:
         self.mute_seconds: float | None = None  # since when the worker's end is closed; None also when that was seen to
         self._heard_out = False
         self._loud = wire.Assembler(wire.REPLY)
-        self._low = wire.Assembler(wire.WHISPER)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._poll.register(self._status, select.POLLIN)
@@ -178,15 +177,13 @@ class ProcessLink:
         except OSError:
             return True
 
-    def whispers(self) -> list[Frame]:
-        """Return the results of a batch that nobody was woken for."""
-        frames: list[Frame] = []
-        try:
-            while received := os.read(self._quiet, wire.QUIET_BYTES):
-                frames += self._low.feed(received)
-        except BlockingIOError:
-            pass
-        return frames
+    def whispers(self) -> dict[int, wire.Reply]:
+        """Return the results of a batch that nobody was woken for, by number. A pipe takes each whole or not at all."""
+        received = b""
+        with contextlib.suppress(BlockingIOError):
+            while more := os.read(self._quiet, wire.QUIET_BYTES):
+                received += more
+        return wire.whispered(received)
 
     def last_words(self) -> list[Frame]:
         """Return all that a dead worker had said aloud."""

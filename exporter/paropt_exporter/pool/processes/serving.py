@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import marshal
 import os
 import select
 import signal
@@ -172,6 +173,8 @@ def _settle_said(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, head: 
             kind, body = wire.LOST, payload.dumps((text, ""))
         settle(crew, slot, slot.open, (*head[:2], kind, *head[3:]), body)
         link.arena_done()
+    elif head[2] == wire.PLAIN:
+        settle(crew, slot, slot.open, head, marshal.loads(body))
     else:
         settle(crew, slot, slot.open, head, body)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import marshal
+from typing import Any
 
 from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.pool.processes.batches import SECONDS_PER_BYTE
 from paropt_exporter.pool.processes.crew import ProcessCrew
-from paropt_exporter.pool.processes.link import Frame
 from paropt_exporter.pool.processes.slot import ProcessSlot, ProcessTask
 from paropt_exporter.pool.worker import payload, wire
 
@@ -16,13 +15,15 @@ Body = bytes | bytearray | memoryview
 _SHORTEST_MEASURED_SECONDS = 0.001  # shorter tasks are measured together, a batch at a time
 
 
-def settle_all(crew: ProcessCrew, slot: ProcessSlot, tasks: dict[int, ProcessTask], frames: list[Frame]) -> None:
+def settle_all(
+    crew: ProcessCrew, slot: ProcessSlot, tasks: dict[int, ProcessTask], replies: dict[int, wire.Reply]
+) -> None:
     """Settle what a batch came to. Most of its tasks are short and return something plain: they take the short way."""
     tally, function, count, total = slot.tally, b"", 0, 0.0
-    for (size, index, kind, started, ended), body in frames:
+    for index, (kind, started, ended, value) in replies.items():
         seconds = ended - started
         if kind != wire.PLAIN or seconds > _SHORTEST_MEASURED_SECONDS:
-            settle(crew, slot, tasks, (size, index, kind, started, ended, 0.0, 0.0, 0.0, 0), body)
+            settle(crew, slot, tasks, (0, index, kind, started, ended, 0.0, 0.0, 0.0, 0), value)
             continue
         future, packed, _, _, _ = tasks.pop(index)
         if packed[0] is not function:
@@ -33,24 +34,25 @@ def settle_all(crew: ProcessCrew, slot: ProcessSlot, tasks: dict[int, ProcessTas
         tally.busy_seconds += seconds
         future.started_seconds = started
         tally.succeeded += 1
-        future.finish(marshal.loads(body) if size else None)
+        future.finish(value)
     crew.durations.learn(function, total, count)
 
 
-def settle(crew: ProcessCrew, slot: ProcessSlot, tasks: dict[int, ProcessTask], head: wire.Head, body: Body) -> None:
-    """Settle one task; counted and out of the slot before its future settles."""
+def settle(crew: ProcessCrew, slot: ProcessSlot, tasks: dict[int, ProcessTask], head: wire.Head, body: Any) -> None:
+    """Settle one task by a plain value or a body; counted and out of the slot before its future settles."""
     _, index, kind, started, ended, cpu, delay, _, memory = head
     task = tasks.pop(index)
     future, tally = task.future, slot.tally
     seconds = ended - started
     tally.busy_seconds += seconds
-    crew.durations.learn(task.packed[0], seconds + len(body) * SECONDS_PER_BYTE, 1)
+    size_bytes = 0 if kind == wire.PLAIN else len(body)
+    crew.durations.learn(task.packed[0], seconds + size_bytes * SECONDS_PER_BYTE, 1)
     future.started_seconds = started
     if task.thorough or seconds > _SHORTEST_MEASURED_SECONDS:
         future._usage = (slot.name, slot.pid, started, ended, cpu, delay, memory)
     if kind == wire.PLAIN:
         tally.succeeded += 1
-        future.finish(marshal.loads(body) if body else None)
+        future.finish(body)
     elif kind == wire.VALUE:
         try:
             result = payload.loads(body)

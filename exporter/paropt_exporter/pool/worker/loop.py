@@ -23,9 +23,9 @@ SOCKET, CLAIMS, QUIET, ARENA, TRACKER = 3, 4, 5, 6, 7
 # Child processes and run-queue delay are looked at only when a batch lasted long enough to have any worth counting.
 _WORTH_A_LOOK_SECONDS = 0.001
 _MOST_CACHED = 1000
-_ATOMIC_BYTES = 4096 - wire.WHISPER.size  # up to this size a write to a pipe is whole or refused (PIPE_BUF)
+_ATOMIC_BYTES = 4096  # up to this size a write to a pipe is whole or refused (PIPE_BUF)
 
-Outcome = tuple[int, bytes | Pieces, float, float]  # kind, body, began, ended
+Outcome = tuple[int, Any, float, float]  # kind, a plain value or else bytes or Pieces, began, ended
 
 
 def main() -> None:
@@ -113,10 +113,10 @@ class _Worker:
         index = 0
         while wire.claim(CLAIMS):
             function, arguments = tasks[index]
-            kind, body, started, ended = self._run(function, arguments)
+            outcome = self._run(function, arguments)
             if self._is_copy:
                 os._exit(0)
-            self._whisper(index, kind, body, started, ended)
+            self._whisper(index, outcome)
             index += 1
         cpu, delay = process_time() - cpu - self._loading(), 0.0
         if monotonic() - begun > _WORTH_A_LOOK_SECONDS:
@@ -170,10 +170,8 @@ class _Worker:
             packed, whole = payload.dump_error(error.with_traceback(trace and trace.tb_next))
             return (wire.RAISED if whole else wire.LOST), packed, started, ended
         ended = monotonic()
-        if result is None:
-            return wire.PLAIN, b"", started, ended
-        if type(result) in payload.PLAIN:
-            return wire.PLAIN, marshal.dumps(result), started, ended
+        if payload.is_plain(result):
+            return wire.PLAIN, result, started, ended
         try:
             return wire.VALUE, payload.dumps_result(result), started, ended
         except Exception as error:  # noqa: BLE001 -- pickling runs the user's code
@@ -214,27 +212,32 @@ class _Worker:
     def _total(self) -> float:
         return process_time() + self._children_seconds + self._orphans_seconds
 
-    def _whisper(self, index: int, kind: int, body: bytes | Pieces, started: float, ended: float) -> None:
-        if isinstance(body, bytes) and len(body) < _ATOMIC_BYTES:
-            try:
-                os.write(QUIET, wire.WHISPER.pack(len(body), index, kind, started, ended) + body)
-                return
-            except BlockingIOError:
-                pass  # the pipe is full
+    def _whisper(self, index: int, outcome: Outcome) -> None:
+        kind, body, started, ended = outcome
+        if kind == wire.PLAIN or (type(body) is bytes and len(body) < _ATOMIC_BYTES):
+            whisper = wire.whisper(index, (kind, started, ended, body))
+            if len(whisper) <= _ATOMIC_BYTES:
+                try:
+                    os.write(QUIET, whisper)
+                    return
+                except BlockingIOError:
+                    pass  # the pipe is full
         self._say(index, kind, body, started, ended)
 
     def _say(
         self,
         index: int,
         kind: int,
-        body: bytes | Pieces,
+        body: Any,
         started: float = 0.0,
         ended: float = 0.0,
         cpu: float = 0.0,
         delay: float = 0.0,
         memory: int = 0,
     ) -> None:
-        if isinstance(body, Pieces):
+        if kind == wire.PLAIN:
+            body = marshal.dumps(body)
+        elif isinstance(body, Pieces):
             body = body.joined()
         head = wire.REPLY.pack(len(body), index, kind, started, ended, cpu, delay, self._total(), memory)
         if body:

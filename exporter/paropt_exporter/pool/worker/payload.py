@@ -19,7 +19,7 @@ _MAIN = b"__main__"  # what is defined there must travel by value: workers never
 _MOST_CACHED = 1000
 _REMEMBERED = frozenset({FunctionType, BuiltinFunctionType, type})  # their equality is identity, or nearly
 _ONCE, _AFRESH = b"1", b"0"  # in front of a function's pickle: whether a worker may keep what it loaded
-PLAIN = frozenset({int, float, complex, bool, NoneType})  # types of values that marshal takes at less cost
+_PLAIN = frozenset({int, float, complex, bool, NoneType})  # types of values that marshal takes at less cost
 _TEXTS = frozenset({str, bytes})
 _LONGEST_PLAIN = 1 << 10  # longer ones are not copied once more
 
@@ -58,8 +58,11 @@ class Packer:
             packed = known[0]
         else:
             packed = self._pack_function(function)
-        if keywords or not _are_plain(arguments):
+        if keywords:
             return packed, self._pack_arguments(arguments, keywords)
+        for value in arguments:
+            if not is_plain(value):
+                return packed, self._pack_arguments(arguments, keywords)
         return packed, arguments
 
     def by_value(self, packed: Packed, missing: str) -> Packed | None:
@@ -120,13 +123,10 @@ class Packer:
         return _by_value(value, self._modules)
 
 
-def _are_plain(arguments: tuple[Any, ...]) -> bool:
-    """Whether arguments can be left as they are until they are sent: nobody can change them, and marshal takes them."""
-    for value in arguments:
-        kind = type(value)
-        if kind not in PLAIN and (kind not in _TEXTS or len(value) > _LONGEST_PLAIN):
-            return False
-    return True
+def is_plain(value: object) -> bool:
+    """Whether a value can be left as it is until it is sent: nobody can change it, and marshal takes it."""
+    kind = type(value)
+    return kind in _PLAIN or (kind in _TEXTS and len(value) <= _LONGEST_PLAIN)  # type: ignore[arg-type]  # a text
 
 
 def load_function(packed: bytes) -> tuple[Callable[..., Any], bool]:
