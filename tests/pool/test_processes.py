@@ -199,35 +199,39 @@ def test_a_task_that_closes_its_workers_line_fails_alone(pool: ProcessPool, task
     assert pool.submit(double, 2).result(HANG_SECONDS) == 4
 
 
-def test_of_a_dead_workers_batch_only_the_running_task_fails_and_none_runs_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("workers", "count"), [(1, 300), (1, 4000), (2, 4000)])
+def test_of_what_a_dead_worker_held_only_the_running_task_fails_and_none_runs_twice(
+    tmp_path: Path, workers: int, count: int
+) -> None:
     log = tmp_path / "log"
-    with ProcessPool(1) as pool:
+    with ProcessPool(workers) as pool:
         wait([pool.submit(append_or_die, str(log), -number) for number in range(1, 40)])  # known to be short now
         log.write_text("")
-        futures = [pool.submit(append_or_die, str(log), number) for number in range(300)]
+        futures = [pool.submit(append_or_die, str(log), number) for number in range(count)]
         failed = [number for number, future in enumerate(futures) if future.exception(HANG_SECONDS) is not None]
-    assert failed == [150]
-    assert sorted(map(int, log.read_text().split())) == list(range(300))
+    assert failed == list(range(150, count, 500))
+    assert sorted(map(int, log.read_text().split())) == list(range(count))
 
 
 def append_or_die(path: str, number: int) -> None:
     append(path, str(number))
-    if number == 150:
+    if number % 500 == 150:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_task_that_is_slow_for_once_holds_up_none_behind_it(tmp_path: Path, fifo: Path) -> None:
+@pytest.mark.parametrize("count", [40, 4000])
+def test_a_task_that_is_slow_for_once_holds_up_none_behind_it(tmp_path: Path, fifo: Path, count: int) -> None:
     log = tmp_path / "log"
     with ProcessPool(1) as pool:
         wait([pool.submit(slow_for_once, str(log), str(fifo), -number) for number in range(1, 40)])
-        futures = [pool.submit(slow_for_once, str(log), str(fifo), number) for number in range(40)]
+        futures = [pool.submit(slow_for_once, str(log), str(fifo), number) for number in range(count)]
         assert eventually(lambda: "\n20\n" in log.read_text())
         pool.resize(2)
         wait(futures[:20] + futures[21:], HANG_SECONDS)
         assert not futures[20].done()
         fifo.write_text("go on")
         futures[20].result(HANG_SECONDS)
-    assert len(log.read_text().split()) == 79
+    assert len(log.read_text().split()) == 39 + count
 
 
 def slow_for_once(path: str, fifo: str, number: int) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 
-from paropt_exporter.pool.processes.slot import ProcessTask
+from paropt_exporter.pool.processes.slot import ORDER_SECONDS, ProcessTask
 from paropt_exporter.pool.worker.pieces import Pieces
 
-BATCH_SECONDS = 0.001  # what the tasks of one batch may take together
+_WORTH_SECONDS = 5e-5  # no other worker is woken for less: to wake one takes about as long
+_OVERHEAD_SECONDS = 1e-6  # what a task takes besides its own time: claimed, answered, settled
 # What a byte of a task's arguments or result adds to the time that it is taken to need: copied, pickled and loaded at
 # some GB a second. So a batch is bounded in memory as it is in time.
 SECONDS_PER_BYTE = 1e-9
@@ -28,7 +29,7 @@ class Durations:
         """Take in what `count` tasks of a function took together."""
         if not count:
             return
-        seconds = total_seconds / count
+        seconds = _OVERHEAD_SECONDS + total_seconds / count
         known = self._seconds.get(function)
         if known is None and len(self._seconds) >= _MOST_KNOWN:
             self._seconds.clear()
@@ -38,30 +39,37 @@ class Durations:
         return self._seconds.get(function, _UNKNOWN_SECONDS)
 
 
-def take(queue: deque[ProcessTask], durations: Durations, most: int, now: float) -> tuple[list[ProcessTask], int]:
-    """Begin the first tasks of the queue, as many as make a batch; return them, and how many turned out cancelled.
+def take(
+    queue: deque[ProcessTask], durations: Durations, now: float, *, share: int, most: int, busy: bool
+) -> tuple[list[ProcessTask], float, int]:
+    """Begin the first tasks of the queue, as many as make an order: a worker's `share` of them, or what is worth it.
 
-    One task is taken however long it is: what follows it stays for another worker. One with large arguments goes alone.
+    Returns the tasks, the seconds that they are expected to take, and how many turned out cancelled. One task is taken
+    however long it is, unless the worker is `busy` with others; what follows it stays for another worker. One with
+    large arguments goes alone.
     """
     tasks: list[ProcessTask] = []
-    left, function, known, cancelled = BATCH_SECONDS, b"", 0.0, 0
-    while queue and len(tasks) < most:
-        task = queue[0]
+    total, function, known, cancelled = 0.0, b"", 0.0, 0
+    while queue and len(tasks) < most and (len(tasks) < share or total < _WORTH_SECONDS):
+        task = queue.popleft()
         future, packed, thorough, _, _ = task
         if packed[0] is not function:
             function = packed[0]
             known = durations.expected(function)
-        expected = _UNKNOWN_SECONDS if thorough else known
-        if type(packed[1]) is Pieces:
-            expected = _UNKNOWN_SECONDS
-        elif type(packed[1]) is bytes:
-            expected += len(packed[1]) * SECONDS_PER_BYTE
-        if expected > left and tasks:
+        expected = known if type(packed[1]) is tuple and not thorough else _expected_seconds(known, task)
+        if total + expected > ORDER_SECONDS and (tasks or busy):
+            queue.appendleft(task)
             break
-        queue.popleft()
         if future.begin(now):
             tasks.append(task)
-            left -= expected
+            total += expected
         else:
             cancelled += 1
-    return tasks, cancelled
+    return tasks, total, cancelled
+
+
+def _expected_seconds(known: float, task: ProcessTask) -> float:
+    arguments = task.packed[1]
+    if task.thorough or isinstance(arguments, Pieces):
+        return _UNKNOWN_SECONDS
+    return known + len(arguments) * SECONDS_PER_BYTE

@@ -19,8 +19,7 @@ from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.ledger import Ledger
 from paropt_exporter.pool.processes import view
 from paropt_exporter.pool.processes.batches import Durations, take
-from paropt_exporter.pool.processes.link import ProcessLink
-from paropt_exporter.pool.processes.slot import ProcessSlot, ProcessTask
+from paropt_exporter.pool.processes.slot import ORDER_TASKS, Order, ProcessSlot, ProcessTask
 from paropt_exporter.pool.worker import family, payload, wire
 from paropt_exporter.pool.worker.pieces import Pieces
 from paropt_exporter.records import PoolStatistics, RunningTask
@@ -28,6 +27,7 @@ from paropt_exporter.records import PoolStatistics, RunningTask
 log = logging.getLogger(__name__)
 
 MOST_WORKERS = 1024  # processes; more is a slip of the keyboard
+_AMPLE = 256  # tasks a worker in the queue: so many are worth an order to one that is at something yet
 _ASK_AGAIN_SECONDS = 1.0  # after the system gave no thread or no descriptors
 _REFUSAL = "cannot schedule new futures after shutdown"
 
@@ -35,7 +35,7 @@ _REFUSAL = "cannot schedule new futures after shutdown"
 class ProcessCrew:
     """Queue, processes and size of one pool.
 
-        submit() ──> queue ──> a batch of an idle worker ──> settled
+        submit() ──> queue ──> orders of a worker ──> settled
                        ^            │ not begun when the worker died or was slow
                        └────────────┘
 
@@ -47,8 +47,9 @@ class ProcessCrew:
       * A task that was accepted settles once: result, exception, cancelled, stopped, or WorkerDied. It is begun once.
       * A waiting task and an idle worker never miss each other: submit() appends and then looks at `wakeable`; a worker
         lines up, sets `wakeable`, and then looks at the queue.
-      * A batch holds tasks of functions known to be short (see `batches`). When it takes longer all the same,
-        what has ended is settled and what has not begun is given to others.
+      * A worker holds one task, or several of functions known to be short (see `batches`). When those take longer all
+        the same, what has ended is settled and what has not begun is given to others.
+      * A worker's tasks reach it as they are numbered: it is given no order while one is still on its way.
       * Decisions are made under the lock; sending, receiving, settling and starting happen outside.
     """
 
@@ -70,6 +71,7 @@ class ProcessCrew:
         self.target = 0
         self.closed = False
         self.wakeable = False  # whether a submit has to call dispatch()
+        self.ample: float = math.inf  # with so many tasks in the queue a submit has to call stock()
         self._most_tasks = max_tasks_per_child
         self._serve = serve
         self._refusal: Exception = RuntimeError(_REFUSAL)
@@ -195,31 +197,47 @@ class ProcessCrew:
                 self.refuse()
             while self._idle and self.queue:
                 slot = self._idle.pop()
-                tasks = self._hand_out(slot)
-                if not tasks:
+                order = self._hand_out(slot)
+                if order is None:
                     self._idle.append(slot)
                     break
-                orders.append((slot, slot.link, tasks))
+                orders.append(order)
             self.wakeable = self.closed or bool(self._idle)
-        for slot, link, tasks in orders:
-            self._send(slot, link, tasks)
+        for order in orders:
+            self._send(order)
+
+    def stock(self) -> None:
+        """Give the worker that holds least more of what waits, while the thread that settles has no turn."""
+        with self.lock:
+            roomy = [slot for slot in self._slots if self._most_tasks is None and slot.has_room]
+            slot = min(roomy, key=lambda slot: slot.held_tasks, default=None)
+            order = None if slot is None else self._hand_out(slot)
+            if order is None:
+                self.ample = math.inf  # until a worker is through with something
+        if order is not None:
+            self._send(order)
 
     def free(self, slot: ProcessSlot) -> None:
-        """Give a worker its next batch, or line it up with the idle ones, or let it go."""
+        """Give a worker its next order, or line it up with the idle ones, or let it go."""
         with self.lock:
-            tasks = self._next(slot)
-            link = slot.link
-        if tasks:
-            self._send(slot, link, tasks)
+            order = self._more(slot) if slot.orders else self._next(slot)
+        if order is not None:
+            self._send(order)
 
-    def _next(self, slot: ProcessSlot) -> list[ProcessTask]:
-        while not slot.leaving and not slot.recycling and slot.stopping is None and not slot.ordered:
+    def _more(self, slot: ProcessSlot) -> Order | None:
+        self.ample = _AMPLE * len(self._slots)
+        if len(self.queue) < self.ample or self._most_tasks is not None or not slot.has_room:
+            return None
+        return self._hand_out(slot)
+
+    def _next(self, slot: ProcessSlot) -> Order | None:
+        while not slot.leaving and not slot.recycling and slot.stopping is None:
             if self._most_tasks is not None and slot.taken >= self._most_tasks:
                 self.dismiss(slot, recycle=True)
             elif self._surplus() > 0 or (self.closed and not self.queue):
                 self.dismiss(slot)
-            elif tasks := self._hand_out(slot):
-                return tasks
+            elif order := self._hand_out(slot):
+                return order
             else:
                 self._idle.append(slot)
                 self.wakeable = True
@@ -228,34 +246,46 @@ class ProcessCrew:
                     break
                 if slot in self._idle:
                     self._idle.remove(slot)
-        return []
+        return None
 
-    def _hand_out(self, slot: ProcessSlot) -> list[ProcessTask]:
-        most = min(wire.MOST_TASKS, math.ceil(len(self.queue) / len(self._slots)))
+    def _hand_out(self, slot: ProcessSlot) -> Order | None:
+        most = min(ORDER_TASKS, wire.MOST_TASKS - slot.held_tasks)
         if self._most_tasks is not None:
             most = min(most, self._most_tasks - slot.taken)
-        tasks, cancelled = take(self.queue, self.durations, most, monotonic())
+        share = math.ceil(len(self.queue) / len(self._slots))
+        now, busy = monotonic(), bool(slot.orders)
+        tasks, seconds, cancelled = take(self.queue, self.durations, now, share=share, most=most, busy=busy)
         self.ledger.gone.cancelled += cancelled
-        if tasks and slot.link is not None:
-            slot.open, slot.size = dict(enumerate(tasks)), len(tasks)
-            slot.ordered, slot.batched, slot.overdue = True, len(tasks) > 1, False
-            slot.ordered_seconds = monotonic()
-            slot.taken += len(tasks)
-            slot.link.offer(len(tasks))
-        return tasks
+        if not tasks or slot.link is None:
+            return None
+        first = slot.give(tasks, seconds, now)
+        alone = len(tasks) == 1 and not busy
+        if alone:
+            slot.alone = first
+        self.ample = _AMPLE * len(self._slots)
+        slot.link.offer(len(tasks))
+        return Order(slot, slot.link, first, tasks, alone)
 
-    def _send(self, slot: ProcessSlot, link: ProcessLink | None, tasks: list[ProcessTask]) -> None:
-        if link is not None and not link.order([task.packed for task in tasks], thorough=tasks[0].thorough):
+    def _send(self, order: Order) -> None:
+        slot, link, first, tasks, alone = order
+        if alone:
+            sent = link.order_one(first, tasks[0].packed, thorough=tasks[0].thorough)
+        else:
+            sent = link.order(first, [task.packed for task in tasks])
+        if not sent:
             with self.lock:
                 slot.wake()  # its thread sends the rest when there is room
 
     def reclaim(self, slot: ProcessSlot) -> list[ProcessTask]:
         """Put what a worker has not begun back in front of the queue; with the lock held. Return those tasks."""
+        slot.overdue = bool(slot.orders)
         if slot.link is None or not slot.open:
             return []
-        first = slot.size - slot.link.unclaimed()
-        back = [slot.open.pop(index) for index in sorted(slot.open) if index >= first]
-        slot.size = first
+        first = slot.numbered - slot.link.unclaimed()
+        back = [slot.open.pop(number) for number in sorted(slot.open) if number >= first]
+        slot.numbered = first
+        if slot.alone >= first:
+            slot.alone = -1
         for task in reversed(back):
             task.future.revert()
             self.queue.appendleft(task)
@@ -320,7 +350,7 @@ class ProcessCrew:
 
     def _free(self) -> int:
         """Count workers that hold nothing: the tasks that they are about to take, or to start with, have begun."""
-        return sum(not slot.ordered and not slot.leaving for slot in self._slots)
+        return sum(not slot.orders and not slot.leaving for slot in self._slots)
 
     def _drain(self, *, keep: int = 0) -> list[ProcessTask]:
         return [self.queue.pop() for _ in range(len(self.queue) - keep)][::-1]
@@ -369,7 +399,7 @@ class ProcessCrew:
 
     @property
     def busy(self) -> int:
-        return sum(slot.ordered for slot in tuple(self._slots))
+        return sum(bool(slot.orders) for slot in tuple(self._slots))
 
     def statistics(self) -> PoolStatistics:
         with self.lock:

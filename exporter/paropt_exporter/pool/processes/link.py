@@ -32,6 +32,7 @@ class ProcessLink:
     def __init__(self, nurseries: Nurseries) -> None:
         self._open: list[int] = []
         self._outbox: list[memoryview] = []
+        self._offering = False  # between an offer and its order
         try:
             self._socket, theirs = socket.socketpair()
             self._claims = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -87,14 +88,17 @@ class ProcessLink:
 
     def offer(self, count: int) -> None:
         """Let the worker claim `count` tasks. Comes before the order, so that nothing is run without a claim."""
+        self._offering = True
         os.eventfd_write(self._claims, count)
 
-    def order(self, tasks: list[payload.Packed], *, thorough: bool) -> bool:
-        """Give the worker its next tasks; False when not all could be sent at once: its thread has to `flush`."""
-        if len(tasks) > 1:
-            body = marshal.dumps(tasks)
-            return self._send([wire.ORDER.pack(len(body), wire.BATCH), body])
-        function, arguments = tasks[0]
+    def order(self, number: int, tasks: list[payload.Packed]) -> bool:
+        """Give the worker a batch, its first task's number; False when not all could be sent: its thread `flush`es."""
+        body = marshal.dumps((number, tasks))
+        return self._send([wire.ORDER.pack(len(body), wire.BATCH), body])
+
+    def order_one(self, number: int, task: payload.Packed, *, thorough: bool) -> bool:
+        """Give the worker a task whose reply is said aloud; False as with `order`."""
+        function, arguments = task
         if isinstance(arguments, tuple):
             form, rest = wire.MARSHALLED, marshal.dumps(arguments)
         elif isinstance(arguments, bytes):
@@ -104,7 +108,12 @@ class ProcessLink:
         else:
             form, rest = wire.PICKLED, arguments.joined()
         head = wire.ORDER.pack(wire.ONE.size + len(function) + len(rest), wire.TASK)
-        return self._send([head + wire.ONE.pack(len(function), thorough, form) + function, rest])
+        return self._send([head + wire.ONE.pack(number, len(function), thorough, form) + function, rest])
+
+    @property
+    def sending(self) -> bool:
+        """Whether an order, or a part of one, has not been sent yet."""
+        return self._offering or bool(self._outbox)
 
     def _send(self, parts: list[bytes]) -> bool:
         try:
@@ -117,6 +126,7 @@ class ProcessLink:
             if sent < len(part):
                 self._outbox.append(memoryview(part)[sent:])
             sent = max(0, sent - len(part))
+        self._offering = False
         return not self._outbox
 
     def flush(self) -> None:

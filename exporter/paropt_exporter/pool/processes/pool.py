@@ -79,6 +79,8 @@ class ProcessPool(Executor):
         self._append(task)
         if crew.wakeable:
             crew.dispatch(task)
+        elif len(crew.queue) >= crew.ample:
+            crew.stock()
         return future
 
     def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
@@ -113,6 +115,8 @@ class ProcessPool(Executor):
         self._append(task)
         if crew.wakeable:
             crew.dispatch(task)
+        elif len(crew.queue) >= crew.ample:
+            crew.stock()
 
     def map(
         self,

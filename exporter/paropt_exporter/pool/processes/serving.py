@@ -117,10 +117,10 @@ def _converse(crew: ProcessCrew, slot: ProcessSlot) -> None:
 
 
 def _patience_seconds(slot: ProcessSlot, link: ProcessLink) -> float | None:
-    """Return how long the batch at hand may still take; None when there is nothing to be done about it."""
-    if link.mute_seconds is not None and slot.ordered:
+    """Return how long the order at hand may still take; None when there is nothing to be done about it."""
+    if link.mute_seconds is not None and slot.orders:
         return max(0.0, link.mute_seconds + _MUTE_SECONDS - monotonic())
-    if not slot.ordered or not slot.batched or slot.overdue:
+    if slot.overdue or not slot.orders or (len(slot.orders) == 1 and slot.alone >= 0):
         return None
     return max(0.0, slot.ordered_seconds + _OVERDUE_SECONDS - monotonic())
 
@@ -131,7 +131,6 @@ def _hurry(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
         link.mute_seconds = None
         lifetime.NURSERIES.end(slot.pid, 0.0)
         return
-    slot.overdue = True
     settle_all(crew, slot, slot.open, link.whispers())
     with crew.lock:
         crew.reclaim(slot)
@@ -154,9 +153,11 @@ def _hear(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, frames: list[
             if kind == wire.DONE:
                 _succeed(crew, slot, link)
             else:
-                if not slot.batched:
+                if head[1] == slot.alone:
                     free = True
-                    slot.ordered = False
+                    with crew.lock:
+                        slot.alone = -1
+                        slot.through(monotonic())
                 _settle_said(crew, slot, link, head, body)
     if free:
         crew.free(slot)
@@ -180,12 +181,20 @@ def _settle_said(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, head: 
 
 
 def _succeed(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
-    """Give the worker its next batch, and settle the one that it has ended meanwhile."""
+    """Give the worker its next tasks, and settle what it has ended meanwhile."""
     ended = link.whispers()
     with crew.lock:
-        slot.settling, slot.open, slot.ordered = slot.open, {}, False
+        slot.settling = _taken_out(slot, ended)
+        slot.through(monotonic())
     crew.free(slot)
     settle_all(crew, slot, slot.settling, ended)
+
+
+def _taken_out(slot: ProcessSlot, ended: dict[int, wire.Reply]) -> dict[int, ProcessTask]:
+    if len(ended) == len(slot.open):
+        tasks, slot.open = slot.open, {}
+        return tasks
+    return {number: slot.open.pop(number) for number in ended}
 
 
 def _take_refusal(crew: ProcessCrew, slot: ProcessSlot, error: BaseException) -> None:

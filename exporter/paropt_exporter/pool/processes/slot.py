@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from typing import Any, NamedTuple
 
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.ledger import Tally
 from paropt_exporter.pool.processes.link import ProcessLink
+from paropt_exporter.pool.worker import wire
 from paropt_exporter.pool.worker.payload import Packed
+
+# What a worker may hold are two orders' worth, so that it has the next before it is through with the last: a
+# millisecond's together, and no more than what the pipe has room for.
+ORDER_SECONDS = 0.0005
+ORDER_TASKS = wire.MOST_TASKS // 2
 
 
 class ProcessTask(NamedTuple):
@@ -21,17 +28,30 @@ class ProcessTask(NamedTuple):
     repacked: bool = False
 
 
+class Order(NamedTuple):
+    """Tasks on their way to a worker; `alone`: the one task is an order of its own, else they are a batch."""
+
+    slot: ProcessSlot
+    link: ProcessLink
+    first: int
+    tasks: list[ProcessTask]
+    alone: bool
+
+
 class ProcessSlot:
     """One worker's place in its pool: the process changes when it dies or is used up, the slot stays.
 
-    Its own thread writes the numbers; `link`, `open`, `size`, `ordered`, `leaving`, `recycling` and `stopping` change
-    under the crew's lock (a task that has ended leaves `open` without it).
+        order ─> order ─> order        the worker runs the eldest; replies come in this order, tasks are numbered in it
+
+    Its own thread writes the numbers; `link`, `open`, `orders`, `leaving`, `recycling` and `stopping` change under the
+    crew's lock (a task that has ended leaves `open` without it).
     """
 
     __slots__ = (
-        "batched", "call", "cpu_base_seconds", "cpu_seconds", "delay_mark", "delay_seconds", "failures",
-        "leaving", "link", "name", "open", "ordered", "ordered_seconds", "overdue", "pid", "ready_seconds",
-        "recycling", "refusal", "settling", "size", "slot_seconds", "stopping", "taken", "tally", "taught",
+        "alone", "call", "cpu_base_seconds", "cpu_seconds", "delay_mark", "delay_seconds", "failures",
+        "held_seconds", "held_tasks", "leaving", "link", "name", "numbered", "open", "ordered_seconds", "orders",
+        "overdue", "pid", "ready_seconds", "recycling", "refusal", "settling", "slot_seconds", "stopping",
+        "taken", "tally", "taught",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -39,16 +59,17 @@ class ProcessSlot:
         self.call = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.link: ProcessLink | None = None
         self.pid = 0
-        self.open: dict[int, ProcessTask] = {}  # the batch's tasks that have not ended, by number
-        self.settling: dict[int, ProcessTask] = {}  # of the batch before: ended, their futures not yet settled
-        self.size = 0  # how many tasks the batch had
-        self.ordered = False  # whether the worker has a batch that it has not said to be through
-        self.batched = False  # whether that batch is through with a word of its own
+        self.open: dict[int, ProcessTask] = {}  # what the worker was given and has not ended, by number
+        self.settling: dict[int, ProcessTask] = {}  # ended, their futures not yet settled
+        self.numbered = 0  # the next task's number
+        self.orders: deque[tuple[int, float]] = deque()  # the worker is not through with: tasks, seconds expected
+        self.held_tasks, self.held_seconds = 0, 0.0  # sums over the orders
+        self.alone = -1  # the number of the task that is an order of its own: its reply says that it is through
         self.refusal: BaseException | None = None  # the initializer's last error
         self.taught = False  # whether a module that the initializer lacked goes by value now
         self.taken = 0  # tasks that this process was given
-        self.ordered_seconds = 0.0
-        self.overdue = False
+        self.ordered_seconds = 0.0  # when the worker had the eldest order, and none before it
+        self.overdue = False  # what it had not begun was taken back: no more before it is through with all orders
         self.leaving = self.recycling = False
         self.stopping: TaskFuture[Any] | None = None
         self.failures = 0  # processes in a row that ended before they were of any use
@@ -62,6 +83,37 @@ class ProcessSlot:
         if self.call >= 0:
             os.eventfd_write(self.call, 1)
 
+    def give(self, tasks: list[ProcessTask], seconds: float, now: float) -> int:
+        """Note an order that is expected to take so long; return the number of its first task."""
+        first = self.numbered
+        self.open.update(enumerate(tasks, first))
+        self.numbered += len(tasks)
+        if not self.orders:
+            self.ordered_seconds, self.overdue = now, False
+        self.orders.append((len(tasks), seconds))
+        self.held_tasks += len(tasks)
+        self.held_seconds += seconds
+        self.taken += len(tasks)
+        return first
+
+    def through(self, now: float) -> None:
+        """Note that the worker is through with the eldest order."""
+        tasks, seconds = self.orders.popleft()
+        self.held_tasks -= tasks
+        self.held_seconds = self.held_seconds - seconds if self.orders else 0.0
+        self.ordered_seconds = now
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a worker that is at something may be given more: all that it holds is known to be short."""
+        return (
+            0 < self.held_tasks <= ORDER_TASKS
+            and self.held_seconds <= ORDER_SECONDS
+            and not (self.overdue or self.leaving or self.recycling or self.stopping)
+            and self.link is not None
+            and not self.link.sending
+        )
+
     def ready(self, pid: int, now: float) -> None:
         self.pid, self.ready_seconds = pid, now
 
@@ -69,4 +121,6 @@ class ProcessSlot:
         if self.ready_seconds is not None:
             self.slot_seconds += now - self.ready_seconds
         self.ready_seconds, self.pid, self.cpu_base_seconds, self.taken = None, 0, 0.0, 0
-        self.ordered, self.open, self.stopping = False, {}, None
+        self.open, self.stopping, self.alone = {}, None, -1
+        self.orders.clear()
+        self.held_tasks, self.held_seconds = 0, 0.0

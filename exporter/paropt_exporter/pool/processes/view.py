@@ -23,7 +23,7 @@ def look(slots: Sequence[ProcessSlot], waiting: Sequence[ProcessTask], target: i
     """Return what the slots do at this moment, and for how many seconds the busy ones have been at it."""
     now = monotonic()
     live = [slot for slot in slots if slot.ready_seconds is not None]
-    busy = [slot for slot in live if slot.ordered]
+    busy = [slot for slot in live if slot.orders]
     spent = _spent(busy)
     moment = Moment(
         target=target,
@@ -41,8 +41,8 @@ def look(slots: Sequence[ProcessSlot], waiting: Sequence[ProcessTask], target: i
 
 
 def running(slots: Sequence[ProcessSlot]) -> tuple[RunningTask, ...]:
-    """List the tasks that workers are at: of a batch, the first that has not ended."""
-    busy = [slot for slot in slots if slot.ordered and slot.open]
+    """List the tasks that workers are at: of all that one holds, the first that has not ended."""
+    busy = [slot for slot in slots if slot.orders and slot.open]
     spent = _spent(busy)
     found = []
     for slot in busy:

@@ -68,7 +68,7 @@ class _Worker:
             if kind == wire.TASK:
                 self._run_one(memoryview(body))
             elif kind == wire.BATCH:
-                self._run_batch(marshal.loads(body))
+                self._run_batch(*marshal.loads(body))
             elif not self._prepare(body):
                 return
             del frame, body
@@ -108,23 +108,23 @@ class _Worker:
         """Note that this is a child that a task forked: should it come out of the task, it is no second worker."""
         self._is_copy = True
 
-    def _run_batch(self, tasks: list[payload.Packed]) -> None:
+    def _run_batch(self, number: int, tasks: list[payload.Packed]) -> None:
         begun, cpu = monotonic(), process_time()
-        index = 0
-        while wire.claim(CLAIMS):
-            function, arguments = tasks[index]
+        for function, arguments in tasks:
+            if not wire.claim(CLAIMS):
+                break  # the pool took back what is left
             outcome = self._run(function, arguments)
             if self._is_copy:
                 os._exit(0)
-            self._whisper(index, outcome)
-            index += 1
+            self._whisper(number, outcome)
+            number += 1
         cpu, delay = process_time() - cpu - self._loading(), 0.0
         if monotonic() - begun > _WORTH_A_LOOK_SECONDS:
             cpu, delay = cpu + self._children_cpu(), self._delay()
         self._say(0, wire.DONE, b"", begun, monotonic(), cpu, delay)
 
     def _run_one(self, body: memoryview) -> None:
-        size, thorough, form = wire.ONE.unpack_from(body)
+        number, size, thorough, form = wire.ONE.unpack_from(body)
         function = bytes(body[wire.ONE.size : wire.ONE.size + size])
         arguments = self._arguments(form, body[wire.ONE.size + size :])
         meter = measure.Meter() if thorough else None
@@ -147,7 +147,7 @@ class _Worker:
             cpu, delay = cpu + self._children_cpu(), self._delay()
         if isinstance(reply, Pieces) and self._arena.put(reply.parts):
             kind, reply = kind | wire.ARENA_MARK, wire.SIZE.pack(len(reply))
-        self._say(0, kind, reply, started, ended, cpu, delay, memory)
+        self._say(number, kind, reply, started, ended, cpu, delay, memory)
 
     def _arguments(self, form: int, body: memoryview) -> payload.Arguments | memoryview:
         if form == wire.MARSHALLED:
@@ -212,21 +212,21 @@ class _Worker:
     def _total(self) -> float:
         return process_time() + self._children_seconds + self._orphans_seconds
 
-    def _whisper(self, index: int, outcome: Outcome) -> None:
+    def _whisper(self, number: int, outcome: Outcome) -> None:
         kind, body, started, ended = outcome
         if kind == wire.PLAIN or (type(body) is bytes and len(body) < _ATOMIC_BYTES):
-            whisper = wire.whisper(index, (kind, started, ended, body))
+            whisper = wire.whisper(number, (kind, started, ended, body))
             if len(whisper) <= _ATOMIC_BYTES:
                 try:
                     os.write(QUIET, whisper)
                     return
                 except BlockingIOError:
                     pass  # the pipe is full
-        self._say(index, kind, body, started, ended)
+        self._say(number, kind, body, started, ended)
 
     def _say(
         self,
-        index: int,
+        number: int,
         kind: int,
         body: Any,
         started: float = 0.0,
@@ -239,7 +239,7 @@ class _Worker:
             body = marshal.dumps(body)
         elif isinstance(body, Pieces):
             body = body.joined()
-        head = wire.REPLY.pack(len(body), index, kind, started, ended, cpu, delay, self._total(), memory)
+        head = wire.REPLY.pack(len(body), number, kind, started, ended, cpu, delay, self._total(), memory)
         if body:
             wire.send_all(self._connection, head, body)
         else:

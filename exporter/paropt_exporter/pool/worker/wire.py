@@ -8,11 +8,13 @@ import socket
 import struct
 from typing import Any
 
-# To a worker: body length, kind. From a worker: body length, number of the task in its batch, kind, when it began and
+# To a worker: body length, kind. From a worker: body length, number of the task, kind, when it began and
 # ended, CPU and run-queue delay in seconds, CPU of the worker's whole life, peak memory in bytes.
 ORDER = struct.Struct("<QB")
-REPLY = struct.Struct("<QHBdddddQ")
-ONE = struct.Struct("<IBB")  # length of the function's pickle, whether to measure in full, how the arguments come
+REPLY = struct.Struct("<QQBdddddQ")
+ONE = struct.Struct(
+    "<QIBB"
+)  # number, length of the function's pickle, whether to measure in full, how the arguments come
 SIZE = struct.Struct("<Q")  # of a body that lies in the arena
 
 PREPARE, TASK, BATCH = range(3)
@@ -22,7 +24,7 @@ READY, REFUSED, PLAIN, VALUE, RAISED, LOST, UNLOADED, DONE = range(8)
 # exception could not be pickled; UNLOADED: the task could not be unpickled and did not run; DONE: the batch is through.
 ARENA_MARK = 0x80  # added to a reply's kind: the body lies in the arena, what comes is its SIZE
 
-MOST_TASKS = 1000  # of a batch, so that none of its replies finds the pipe full
+MOST_TASKS = 1000  # in a worker's hands, so that none of their replies finds the pipe full
 CHUNK_BYTES = 1 << 16
 QUIET_BYTES = 1 << 18  # of results in the pipe before a worker has to say them aloud; a user may have 64 MB of pipes
 
@@ -88,9 +90,9 @@ class Assembler:
         return frames
 
 
-def whisper(index: int, reply: Reply) -> bytes:
+def whisper(number: int, reply: Reply) -> bytes:
     """Return a reply of a batch as it goes through the pipe: one item of a marshalled dict."""
-    return marshal.dumps(index, _UNREFERENCED) + marshal.dumps(reply, _UNREFERENCED)
+    return marshal.dumps(number, _UNREFERENCED) + marshal.dumps(reply, _UNREFERENCED)
 
 
 def whispered(received: bytes) -> dict[int, Reply]:
