@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ class Checks:
         print("careful", file=sys.stderr)
 def much(): print("x" * 200_000 + "end")
 def fail(): print("before"); raise ValueError("broken")
+def chain():
+    try: fail()
+    except ValueError as error: raise KeyError("lost") from error
 def meet(barrier, name):
     print(name, 1); barrier.wait(10); print(name, 2)
 """)
@@ -53,6 +57,29 @@ def test_an_exception_brings_its_output_along(root: str) -> None:
             error = pool.submit(run_call, root, "paropt_sample_calls:fail", ()).exception(HANG_SECONDS)
         assert isinstance(error, ValueError)
         assert getattr(error, "paropt_output", None) == "before\n"
+
+
+@pytest.mark.parametrize("make", [ThreadPool, ProcessPool])
+def test_a_traceback_shows_the_users_code_alone_with_its_causes(
+    root: str, make: type[ThreadPool] | type[ProcessPool]
+) -> None:
+    (Path(root) / "paropt_sample_importing.py").write_text("import paropt_no_such_module\n")
+    with make(1) as pool:
+        chained = pool.submit(run_call, root, "paropt_sample_calls:chain", ()).exception(HANG_SECONDS)
+        importing = pool.submit(run_call, root, "paropt_sample_importing:x", ()).exception(HANG_SECONDS)
+    assert frames(chained) == ["chain", "fail", "chain"]
+    assert "ValueError: broken\n\nThe above exception was the direct cause" in shown(chained)
+    assert shown(chained).endswith("KeyError: 'lost'\n")
+    assert frames(importing) == ["<module>"]
+
+
+def shown(error: BaseException | None) -> str:
+    return str(getattr(error, "paropt_traceback", ""))
+
+
+def frames(error: BaseException | None) -> list[str]:
+    """The functions that a traceback names, in order."""
+    return re.findall(r'File ".*", line \d+, in (\S+)', shown(error))
 
 
 def test_calls_in_threads_do_not_hear_each_other(root: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,6 +119,7 @@ def test_the_traceback_in_the_worker_is_the_exceptions_cause(pool: ProcessPool) 
     error = pool.submit(raise_it, KeyError("lost")).exception(HANG_SECONDS)
     assert isinstance(error, KeyError)
     assert "raise_it" in str(error.__cause__)
+    assert "nursery" not in str(error.__cause__)
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), BaseException("odd")])

@@ -11,8 +11,6 @@ from paropt_exporter.pool.calls import CallOutcome
 from paropt_exporter.pool.commands import CommandOutcome
 from paropt_exporter.records import Measurement, Result
 
-_TRACEBACK_FRAMES = 20  # of the innermost: enough to see the user's own code under a deep framework
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -71,7 +69,7 @@ def _of_exception(error: BaseException, measurement: Measurement | None) -> Outc
     if isinstance(error, CallNotFound):
         return Outcome(result=Result.ERROR, message=str(error), measurement=measurement)
     printed = getattr(error, "paropt_output", "")
-    trace = "".join(traceback.format_exception(error, limit=-_TRACEBACK_FRAMES))
+    trace = getattr(error, "paropt_traceback", None) or "".join(traceback.format_exception(error))
     return Outcome(
         result=Result.FAILURE,
         message=_one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__),

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from paropt_exporter.errors import CallNotFound
 
 KEPT_CHARACTERS = 1 << 16  # of what a call prints, the last: as much as of a command's output
+_TRACEBACK_FRAMES = 20  # of the innermost: enough to see the user's own code under a deep framework
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,8 @@ class CallOutcome:
 def run_call(root: str, target: str, arguments: tuple[str, ...]) -> CallOutcome:
     """Call `target` (`module:function`, dots after the colon reach into classes), `root` first on the import path.
 
-    Raises what the function raises, with what it had printed in the exception's attribute `paropt_output`.
+    Raises what the function raises; the exception's attribute `paropt_output` has what it had printed, and
+    `paropt_traceback` where it failed, as text that begins with the user's own code.
     """
     tail = _Tail()
     with _captured(tail):
@@ -36,8 +38,23 @@ def run_call(root: str, target: str, arguments: tuple[str, ...]) -> CallOutcome:
         except BaseException as error:  # the user's function may raise anything; raised again
             with contextlib.suppress(AttributeError, TypeError):  # an exception with slots takes no attributes
                 error.paropt_output = tail.text()  # type: ignore[attr-defined]  # that is how it travels
+                error.paropt_traceback = _users_traceback(error)  # type: ignore[attr-defined]  # likewise
             raise
     return CallOutcome(output=tail.text())
+
+
+def _users_traceback(error: BaseException) -> str:
+    import traceback  # here: workers that run no call of a plan do without
+
+    trace = error.__traceback__
+    while trace is not None and _is_way_in(trace.tb_frame.f_globals.get("__name__", "")):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace, limit=-_TRACEBACK_FRAMES))
+
+
+def _is_way_in(module: str) -> bool:
+    """Say whether a frame of this module only leads to the user's code: this one's, and the import system's."""
+    return module == __name__ or module.partition(".")[0] == "importlib"
 
 
 def find(root: str, target: str) -> Callable[..., Any]:

@@ -45,20 +45,20 @@ def main(owner: int) -> None:
     try:
         nursery.serve()
         nursery.close()
+        return
     except _BornError as born:
-        born.start()
+        files = born.files
+    # Not in the handler: whatever a task raises would have the unwinding as its context, and show it.
+    _move_in(files)
+    loop.main()
 
 
 class _BornError(BaseException):
-    """Unwinds a new worker's stack out of the nursery's loop."""
+    """Unwinds a new worker's stack out of the nursery's loop. `files`: what came with its spawn."""
 
     def __init__(self, files: list[int]) -> None:
         super().__init__()
-        self._files = files
-
-    def start(self) -> None:
-        _move_in(self._files)
-        loop.main()
+        self.files = files
 
 
 class _Nursery:
