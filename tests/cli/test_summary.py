@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from lanes import limit
 from paropt_exporter.cli import summary
 from paropt_exporter.records import (
@@ -105,6 +107,40 @@ def test_the_summary_of_a_bad_run_starts_with_the_worst_news() -> None:
             "  again    paropt-exporter --lane standard --failed",
         ]
     )
+
+
+@pytest.mark.parametrize(("sequential", "told"), [(0.7, ""), (7.9, ""), (8.2, " (one after another 8.2 s: 1.1x)")])
+def test_what_running_in_parallel_gained_is_told_where_it_gained_something(sequential: float, told: str) -> None:
+    record = run(stage("a", 2, 3), stage("b", 3, 4), sequential_seconds=sequential)
+    assert summary.text(record, {}).splitlines()[0] == f"standard succeeded · 2 stages, 2 tasks in 7.4 s{told}"
+
+
+SLOW = Bottleneck(kind="slow", stage="unit", sentence="unit is slow")
+IDLE = Bottleneck(kind="under_used", stage=None, sentence="workers were idle")
+DIFFER = Bottleneck(kind="uneven", stage=None, sentence="stages are uneven")
+OTHER = Bottleneck(kind="gil_bound", stage="lint", sentence="lint is CPU-bound")
+
+
+@pytest.mark.parametrize(
+    ("found", "unit_seconds", "hints"),
+    [
+        ((SLOW, DIFFER, IDLE), 6.0, ["  slowest  unit is slow"]),
+        ((SLOW, OTHER), 6.0, ["  slowest  unit is slow", "  hint     lint is CPU-bound"]),
+        ((SLOW, DIFFER, IDLE), 3.0, ["  hint     workers were idle"]),
+        ((DIFFER,), 6.0, []),
+    ],
+    ids=["the slowest alone", "another stage too", "a slow one that decided nothing", "that stages differ"],
+)
+def test_a_hint_is_given_where_following_it_would_shorten_the_run(
+    found: tuple[Bottleneck, ...], unit_seconds: float, hints: list[str]
+) -> None:
+    record = run(stage("lint", 2, 1), stage("unit", 3, unit_seconds), bottlenecks=found)
+    assert summary.text(record, {}).splitlines()[3:] == hints
+
+
+def test_a_run_of_less_than_a_second_gets_no_hints() -> None:
+    record = run(stage("unit", 3, 0.9), duration_seconds=0.9, bottlenecks=(SLOW, IDLE))
+    assert summary.text(record, {}).count("\n") == 1
 
 
 def test_a_good_run_says_nothing_that_is_not_needed() -> None:

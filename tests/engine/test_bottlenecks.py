@@ -39,6 +39,16 @@ def test_a_stage_at_one_and_a_half_times_the_average_is_not_slow() -> None:
     assert kinds(record("a", 2), record("b", 6), record("c", 4)) == set()
 
 
+def test_of_two_stages_the_longer_one_makes_the_lane_uneven_and_is_not_slow() -> None:
+    assert kinds(record("a", 10), record("b", 1)) == {(None, "uneven")}
+
+
+def test_a_stage_that_timed_out_says_nothing_about_how_long_it_takes() -> None:
+    timed_out = record("c", 30, result=Result.TIMEOUT)
+    assert kinds(record("a", 2), record("b", 2), timed_out) == set()
+    assert kinds(record("a", 2), record("b", 2), record("d", 7), timed_out) == {("d", "slow"), (None, "uneven")}
+
+
 def test_a_stage_whose_slowest_task_takes_over_three_times_its_fastest_is_uneven() -> None:
     assert kinds(record("a", 10, tasks=4, fastest_task_seconds=1, slowest_task_seconds=3.1)) == {("a", "uneven")}
     assert kinds(record("a", 10, tasks=4, fastest_task_seconds=1, slowest_task_seconds=3.0)) == set()

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 
-from paropt_exporter.records import Result, RunRecord, StageRecord, TaskRecord
+from paropt_exporter.records import Bottleneck, Result, RunRecord, StageRecord, TaskRecord
 
-_MARKS = {Result.SUCCESS: " ", Result.SKIP: " "}
 _ORDER = (Result.ERROR, Result.FAILURE, Result.TIMEOUT, Result.CANCELLATION)
 _BAD, _LATE, _GOOD, _SKIPPED = range(4)  # the order in which they are told
+_TOLD_PACE = 1.1  # a smaller gain is noise; under 1 the machine was busy with something else, or starting took longer
+_HINTS_FROM_SECONDS = 1.0  # nobody tunes a run that takes less
+_DECIDING_SHARE = 0.5  # of the run: a stage that takes less was not what the run waited for
 _SHOWN_QUIET = 20  # stages that went well, and as many that were skipped: more would push the bad news off the screen
 
 
@@ -70,7 +72,7 @@ def _headline(run: RunRecord) -> str:
     ran = sum(stage.result is not Result.SKIP for stage in run.stages)
     word = {Result.SUCCESS: "succeeded", Result.CANCELLATION: "interrupted"}.get(run.result, "failed")
     pace = ""
-    if ran > 1 and run.duration_seconds > 0:
+    if ran > 1 and run.sequential_seconds >= _TOLD_PACE * run.duration_seconds > 0:
         ratio = run.sequential_seconds / run.duration_seconds
         pace = f" (one after another {seconds(run.sequential_seconds)}: {ratio:.1f}x)"
     why = f": {run.reason}" if run.critical_sla or run.interrupted else ""
@@ -139,18 +141,28 @@ def _footer(run: RunRecord, metrics_url: str, program: str) -> Iterator[tuple[st
 
 def _hints(run: RunRecord) -> Iterator[tuple[str, str]]:
     """Yield the slowest stage and the one other thing most worth a change; the metrics have them all."""
-    took = {stage.stage: stage.duration_seconds for stage in run.stages}
-    slow = [bottleneck for bottleneck in run.bottlenecks if bottleneck.kind == "slow"]
-    slowest = max(slow, key=lambda found: took.get(found.stage or "", 0.0), default=None)
+    if run.duration_seconds < _HINTS_FROM_SECONDS:
+        return
+    slowest = _slowest(run)
     if slowest is not None:
         yield "slowest", slowest.sentence
-    # That stages differ is no news beside the slowest, nor is more about the same stage.
-    said = {slowest.stage, None} if slowest is not None else set()
-    others = [
-        bottleneck for bottleneck in run.bottlenecks if bottleneck.kind != "slow" and bottleneck.stage not in said
-    ]
-    if others:
-        yield "hint", others[0].sentence
+    for found in run.bottlenecks:
+        # That stages differ is no advice, and beside the slowest nothing more about it or its lane is news.
+        differ = found.stage is None and found.kind == "uneven"
+        news = slowest is None or found.stage not in (slowest.stage, None)
+        if found.kind != "slow" and not differ and news:
+            yield "hint", found.sentence
+            return
+
+
+def _slowest(run: RunRecord) -> Bottleneck | None:
+    """Return the slow stage that decided how long the run took, if one did."""
+    took = {stage.stage: stage.duration_seconds for stage in run.stages}
+    slow = [found for found in run.bottlenecks if found.kind == "slow" and found.stage is not None]
+    slowest = max(slow, key=lambda found: took.get(found.stage or "", 0.0), default=None)
+    if slowest is None or took.get(slowest.stage or "", 0.0) < _DECIDING_SHARE * run.duration_seconds:
+        return None
+    return slowest
 
 
 def _pool(name: str, start: int, peak: int, reason: str) -> str:

@@ -10,6 +10,7 @@ SLOW_RATIO = 1.5  # a stage over 1.5x the average stage
 UNEVEN_RATIO = 3.0  # slowest over 3x the fastest
 UNDER_USED_RATIO = 0.5  # busy under 50 % of the slots' time
 SATURATED_RATIO = 0.9  # busy over 90 %
+_FEWEST_STAGES = 3  # of two, one is over 1.5x their average just when it takes over 3x the other: that is `uneven`
 _NOTICEABLE_SECONDS = 0.1  # ratios between shorter durations are noise that nobody should act on
 
 
@@ -18,8 +19,8 @@ def find(stages: Sequence[StageRecord], *, busy_ratio: float, queued: bool) -> t
 
     A pool counts as saturated only where something waited for it: five busy slots for five tasks are just right.
     """
-    # What could not start, or was stopped, says nothing about how long it takes.
-    ran = [stage for stage in stages if stage.result in (Result.SUCCESS, Result.FAILURE, Result.TIMEOUT)]
+    # What could not start, or was stopped (a timeout too), says nothing about how long it takes.
+    ran = [stage for stage in stages if stage.result in (Result.SUCCESS, Result.FAILURE)]
     return (*_of_stages(ran), *_of_lane(ran, busy_ratio=busy_ratio, queued=queued))
 
 
@@ -27,7 +28,7 @@ def _of_stages(ran: Sequence[StageRecord]) -> Iterator[Bottleneck]:
     average = sum(stage.duration_seconds for stage in ran) / len(ran) if ran else 0.0
     for stage in ran:
         ratio = stage.duration_seconds / average if average else 0.0
-        if len(ran) > 1 and ratio > SLOW_RATIO and stage.duration_seconds >= _NOTICEABLE_SECONDS:
+        if len(ran) >= _FEWEST_STAGES and ratio > SLOW_RATIO and stage.duration_seconds >= _NOTICEABLE_SECONDS:
             yield Bottleneck(
                 kind="slow",
                 stage=stage.stage,
