@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -348,12 +349,144 @@ def test_a_run_is_found_by_an_unambiguous_beginning_of_its_id(history: History) 
 
 
 @pytest.mark.parametrize("content", [b"this is no database, but it is long enough to be one" * 100, b"short"])
-def test_a_file_that_is_no_database_is_refused_with_a_remedy(path: Path, content: bytes) -> None:
-    path.parent.mkdir()
+def test_a_file_that_somebody_else_wrote_is_refused_with_a_remedy(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes.txt"
     path.write_bytes(content)
-    with pytest.raises(HistoryError, match=r"history\.db: .*(move it away|another file)"):
+    with pytest.raises(HistoryError, match=r"notes\.txt: no database; name another file"):
         opened(path)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"this is no database, but it is long enough to be one" * 100, b"short"])
+def test_a_damaged_history_is_set_aside_and_a_new_one_begun(
+    path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with closing(opened(path)) as history:
+        keep(history, *whole_run("r1"))
+        assert [run.run_id for run in history.runs()] == ["r1"]
+    (kept,) = path.parent.glob("history.db.corrupt-*Z")
+    assert kept.read_bytes() == content
+    (warning,) = caplog.records
+    assert warning.__dict__["kept"] == str(kept)
+
+
+def damage_pages(path: Path) -> None:
+    """Overwrite all but the first page, which has the schema: the file opens, and can't be read."""
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+
+
+def test_damage_that_shows_only_when_it_is_read_costs_the_past_alone(path: Path) -> None:
+    with closing(opened(path)) as history:
+        keep(history, *whole_run("r1"))
+    damage_pages(path)
+    with closing(opened(path)) as history:
+        assert history.recover() == ()
+        assert history.totals().counters == {}
+        keep(history, *whole_run("r2"))
+        assert [run.run_id for run in history.runs()] == ["r2"]
+    assert len([*path.parent.glob("history.db.corrupt-*Z")]) == 1
+
+
+def test_damage_that_shows_only_when_it_is_written_costs_the_past_alone(path: Path) -> None:
+    opened(path).close()
+    with closing(opened(path)) as history:
+        damage_pages(path)
+        keep(history, *whole_run("r1"))
+        assert [run.run_id for run in history.runs()] == ["r1"]
+
+
+def test_of_many_that_find_the_damage_one_sets_it_aside(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"garbage" * 1000)
+
+    def work(number: int) -> None:
+        with closing(opened(path)) as history:
+            keep(history, *whole_run(f"r{number}", at=START + number))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
+    with closing(opened(path)) as history:
+        assert len(history.runs()) == 8
+    assert len([*path.parent.glob("history.db.corrupt-*Z")]) == 1
+
+
+def test_a_second_damaged_history_of_one_second_takes_no_ones_name(path: Path) -> None:
+    path.parent.mkdir()
+    for content in (b"first" * 1000, b"second" * 1000):
+        path.write_bytes(content)
+        opened(path).close()
+        path.unlink()
+    assert {kept.read_bytes()[:5] for kept in path.parent.glob("history.db.corrupt-*")} == {b"first", b"secon"}
+
+
+def test_a_damaged_history_that_can_not_be_set_aside_costs_the_history_alone(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"garbage" * 1000)
+    path.with_name("history.db.lock").mkdir()  # stands for a folder that can't be written: root may write anywhere
+    with closing(opened(path)) as history:
+        assert history.broken is not None
+        history.observe(run_started())
+        assert history.dropped == 1
+
+
+def test_a_history_that_is_deleted_in_a_run_is_written_anew_with_all_it_had(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, *rest = whole_run("r2", at=START + 60)
+    with closing(opened(path)) as history:
+        keep(history, *whole_run("r1"), first)
+        shutil.rmtree(path.parent)
+        keep(history, *rest)
+        assert (history.broken, history.dropped) == (None, 0)
+    with closing(opened(path)) as history:
+        assert [(run.run_id, run.result) for run in history.runs()] == [("r1", Result.SUCCESS), ("r2", Result.SUCCESS)]
+        assert history.totals().counters[catalogue.RUNS.name, ("standard", "success")] == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "the history was deleted or replaced while in use: going on at its old place"
+    ]
+    assert sorted(left.name for left in path.parent.iterdir()) == [
+        ".gitignore",
+        "history.db",
+        "runs",
+    ]
+
+
+def test_a_run_whose_lock_was_deleted_with_the_history_still_counts_as_alive(path: Path) -> None:
+    with closing(opened(path)) as history, closing(opened(path)) as other:
+        keep(history, run_started("r1"))
+        shutil.rmtree(path.parent)
+        keep(history, stage_started("lint", "r1"))
+        keep(other, run_started("r2"))
+        assert other.lives("r1")
+        assert {run.run_id for run in other.runs()} == {"r1", "r2"}
+
+
+def test_a_folder_that_can_not_be_made_again_costs_the_history_alone(path: Path) -> None:
+    with closing(opened(path)) as history:
+        keep(history, run_started("r1"))
+        shutil.rmtree(path.parent)
+        path.parent.write_text("a file in its place")
+        history.observe(stage_started("lint", "r1"))
+        history.observe(stage_ended("lint", "r1"))
+        assert history.broken is not None
+        assert history.dropped == 2
+
+
+def test_a_newer_history_in_the_place_of_ours_is_left_alone(path: Path) -> None:
+    with closing(opened(path)) as history:
+        keep(history, run_started("r1"))
+        shutil.rmtree(path.parent)
+        path.parent.mkdir()
+        with closing(sqlite3.connect(path)) as newer:
+            newer.execute("PRAGMA user_version = 99")
+        history.observe(stage_started("lint", "r1"))
+        assert "newer paropt-exporter" in str(history.broken)
+        assert history.runs()[0].run_id == "r1"
 
 
 def test_a_directory_in_the_files_place_is_refused(path: Path) -> None:

@@ -21,7 +21,10 @@ class Owners:
         self._held: dict[str, IO[str]] = {}
 
     def take(self, run_id: str) -> None:
-        """Lock a run of ours. Raises OSError if the folder can't be written or another process has the run."""
+        """Lock a run of ours, unless it is. Raises OSError if the folder can't be written or another process has it."""
+        before = self._held.get(run_id)
+        if before is not None and self._path(run_id).exists():
+            return
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._path(run_id).open("w")
         try:
@@ -30,6 +33,8 @@ class Owners:
             file.close()
             raise
         self._held[run_id] = file
+        if before is not None:
+            before.close()
 
     def release(self, run_id: str) -> None:
         """Let a run of ours go and remove its file; nothing if we don't hold it."""
@@ -37,6 +42,11 @@ class Owners:
         if file is not None:
             self._remove(run_id)
             file.close()
+
+    def retake(self) -> None:
+        """Lock again the runs of ours whose files are gone, or others would take us for dead. Raises OSError."""
+        for run_id in tuple(self._held):
+            self.take(run_id)
 
     def release_all(self) -> None:
         """Let every run of ours go."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 from paropt_exporter.errors import HistoryError
-from paropt_exporter.history import folder
+from paropt_exporter.history import folder, mending
 
 VERSION = 2
 # Transactions take about 0.1 ms, so whoever waits longer waits for a process that was stopped or a disk that hangs.
@@ -65,20 +64,26 @@ _UPGRADES = {
 }
 
 
-def open_history(path: Path) -> tuple[sqlite3.Connection, str | None]:
+def open_history(path: Path, now_seconds: float) -> tuple[sqlite3.Connection, str | None]:
     """Return a connection in autocommit mode, and None or why what it takes is kept in memory only.
 
-    Raises HistoryError if the file is there and is not ours to use: no history, unreadable, made by a newer version.
+    A damaged history is set aside (`now_seconds`, wall time, is in its new name) and a new one begun. Raises
+    HistoryError if the file is there and is not ours to use: no history, unreadable, made by a newer version.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder.keep_out_of_git(path.parent)
+        damaged = mending.identity(path)
+        try:
+            return _open_file(path), None
+        except sqlite3.DatabaseError as error:
+            if not mending.is_damage(error):
+                raise
+            if not mending.is_ours(path):
+                raise HistoryError(f"history {path}: no database; name another file, or move it away") from error
+            mending.set_aside(path, damaged, str(error), now_seconds)
         return _open_file(path), None
-    except sqlite3.DatabaseError as error:
-        if not isinstance(error, sqlite3.OperationalError):
-            raise HistoryError(
-                f"history {path}: not a usable database ({error}); move it away, and a new one is made"
-            ) from error
+    except sqlite3.Error as error:
         return _in_memory(path), str(error)
     except OSError as error:
         return _in_memory(path), error.strerror or str(error)
@@ -118,8 +123,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     # SQLite's busy time-out doesn't cover the switch to WAL: processes that start together would fail, so one waits
     # for the other here.
-    with path.with_name(path.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with mending.locked(path):
         connection.execute("PRAGMA journal_mode = WAL")
         version = _version(connection, path)
         if version == 0:
@@ -129,6 +133,14 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             connection.executescript(f"BEGIN IMMEDIATE; {upgrade} COMMIT;")
 
 
+def _copy(path: Path, memory: sqlite3.Connection) -> None:
+    # `immutable`: WAL wants to write its index even to read, which a read-only directory refuses.
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as source:
+        _version(source, path)
+        source.execute("PRAGMA quick_check").fetchall()  # raises before half of a damaged file is copied
+        source.backup(memory)
+
+
 def _in_memory(path: Path) -> sqlite3.Connection:
     """Return a database in memory, with what the file holds if it can at least be read."""
     memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
@@ -136,15 +148,14 @@ def _in_memory(path: Path) -> sqlite3.Connection:
         if path.exists() and not path.is_file():
             raise OSError("not a file")
         if path.exists() and path.stat().st_size:
-            # `immutable`: WAL wants to write its index even to read, which a read-only directory refuses.
-            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as source:
-                _version(source, path)
-                source.backup(memory)
+            _copy(path, memory)
     except (sqlite3.Error, OSError) as error:
-        memory.close()
-        raise HistoryError(
-            f"history {path}: can't be read ({error}); mend its permissions or name another file"
-        ) from error
+        if not (isinstance(error, sqlite3.Error) and mending.is_damage(error)):
+            memory.close()
+            raise HistoryError(
+                f"history {path}: can't be read ({error}); mend its permissions or name another file"
+            ) from error
+        # Damaged, and it can't be set aside: nothing of it is used, and the work goes on.
     version = memory.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
         memory.executescript(f"{_TABLES} PRAGMA user_version = {VERSION};")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
+from typing import Concatenate, ParamSpec, TypeVar
 
 from paropt_exporter.clock import Clock
-from paropt_exporter.history import queries, recovery, rows
+from paropt_exporter.errors import HistoryError
+from paropt_exporter.history import mending, queries, recovery, rows
 from paropt_exporter.history.owner import Owners
 from paropt_exporter.history.schema import open_history
 from paropt_exporter.records import Decision, Event, RunRecord, RunStarted
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 KEEP_RUNS = 1000
 KEEP_DECISIONS = 10_000  # of all runs together: a busy controller makes several a minute
 _UNBOUNDED = -1  # as SQLite's LIMIT has it
+_Asked = ParamSpec("_Asked")
+_Answer = TypeVar("_Answer")
 
 
 class History:
@@ -37,11 +41,13 @@ class History:
       transaction that found it without one.
     * `observe` never raises for the file's or the disk's sake: it says so once in the log and in `broken`. It may
       block for `schema.BUSY_SECONDS` if another process holds the file. After a failure only the start and the end
-      of a run are tried again, so that a broken disk can't slow down each task.
+      of a run are tried again, so that a broken disk can't slow down each task. `dropped` counts what is missing.
+    * A file that is deleted under it is written anew, with all that it had; one that turns out to be damaged is set
+      aside, and an empty one begun. Each is said in a line of the log.
     * Totals and last values are never pruned; runs are kept while they are among the last `keep_runs` and no older
       than `keep_seconds` (None: any number, any age).
 
-    May be used from any thread. Reading methods raise `sqlite3.Error` if the file is damaged while in use.
+    May be used from any thread. Reading methods raise `sqlite3.Error` if the disk fails.
     """
 
     def __init__(
@@ -55,28 +61,30 @@ class History:
     ) -> None:
         self.path = path
         self.broken: str | None = None
+        self.dropped = 0
         self._project = project
         self._clock = clock
         self._keep_runs = keep_runs
         self._keep_seconds = keep_seconds
         self._owners = Owners(path.parent / "runs")
-        self._lock = RLock()  # guards: the connection (one transaction at a time), _owners, _gave_up, broken
+        self._lock = RLock()  # guards: the connection (one transaction at a time), _owners, and all below
         self._gave_up = False
-        self._connection, why = open_history(path)
-        self._in_memory = why is not None
-        if why is not None:
-            self._break(why)
+        self._open()
 
     def observe(self, event: Event) -> None:
         """Keep an event; returns when it is committed, or when it is clear that it can't be."""
         with self._lock:
             if self._gave_up and not isinstance(event, RunStarted | RunRecord):
+                self.dropped += 1
                 return
             try:
-                self._keep(event)
+                self._follow_file()
+                self._unless_damaged(self._keep, event)
                 self._gave_up = False
-            except (sqlite3.Error, OSError) as error:
+                self.dropped += 1 if self._in_memory else 0
+            except (sqlite3.Error, OSError, HistoryError) as error:
                 self._gave_up = True
+                self.dropped += 1
                 self._break(str(error))
             if isinstance(event, RunRecord):
                 self._owners.release(event.run_id)
@@ -85,64 +93,52 @@ class History:
         """Mark the runs whose process is gone as interrupted and return them, oldest first; call it at start."""
         with self._lock:
             try:
-                return tuple(self._recovered())
+                return self._unless_damaged(lambda: tuple(self._recovered()))
             except (sqlite3.Error, OSError) as error:
                 self._break(str(error))
                 return ()
 
     def totals(self) -> Totals:
         """Return the counters and histograms of all runs so far, of every process."""
-        with self._lock:
-            return queries.totals(self._connection, self._project)
+        return self._read(queries.totals, self._project)
 
     def last(self) -> LastValues:
         """Return the gauges that the last runs left."""
-        with self._lock:
-            return queries.last_values(self._connection, self._project)
+        return self._read(queries.last_values, self._project)
 
     def expected(self, lane: str) -> Mapping[str, float]:
         """Return for each stage of the lane the median duration in seconds of its last ten successful runs."""
-        with self._lock:
-            return queries.expected(self._connection, self._project, lane)
+        return self._read(queries.expected, self._project, lane)
 
     def task_seconds(self, lane: str) -> Mapping[str, float]:
         """Return for each stage of the lane the mean duration in seconds of one of its tasks in its last ten runs."""
-        with self._lock:
-            return queries.task_seconds(self._connection, self._project, lane)
+        return self._read(queries.task_seconds, self._project, lane)
 
     def usual_size(self, lane: str) -> int | None:
         """Return the size that the lane's last ten runs could use; None where nothing is known."""
-        with self._lock:
-            return queries.usual_size(self._connection, self._project, lane)
+        return self._read(queries.usual_size, self._project, lane)
 
     def cpu_shares(self, lane: str) -> Mapping[str, float]:
         """Return for each stage of the lane the part of a core that one of its tasks used in its last ten runs."""
-        with self._lock:
-            return queries.cpu_shares(self._connection, self._project, lane)
+        return self._read(queries.cpu_shares, self._project, lane)
 
     def failed_stages(self, lane: str) -> frozenset[str] | None:
         """Return the stages that the lane's last run left undone, or None if no run of it is known."""
-        with self._lock:
-            return queries.failed_stages(self._connection, self._project, lane)
+        return self._read(queries.failed_stages, self._project, lane)
 
     def decisions(
         self, *, pool: str | None = None, since_seconds: float = 0.0, limit: int = KEEP_DECISIONS
     ) -> tuple[Decision, ...]:
         """Return the controller's last decisions (of one pool or of all) since a moment of wall time, oldest first."""
-        with self._lock:
-            return queries.decisions(
-                self._connection, self._project, pool=pool, since_seconds=since_seconds, limit=limit
-            )
+        return self._read(queries.decisions, self._project, pool=pool, since_seconds=since_seconds, limit=limit)
 
     def runs(self, lane: str | None = None, *, limit: int = 20) -> tuple[queries.RunSummary, ...]:
         """Return the last runs (of one lane or of all), oldest first."""
-        with self._lock:
-            return queries.runs(self._connection, self._project, lane=lane, limit=limit)
+        return self._read(queries.runs, self._project, lane=lane, limit=limit)
 
     def run(self, run_id: str) -> queries.RunSummary | None:
         """Return one run by its id or an unambiguous beginning of it."""
-        with self._lock:
-            return queries.run(self._connection, self._project, run_id)
+        return self._read(queries.run, self._project, run_id)
 
     def lives(self, run_id: str) -> bool:
         """Say whether the process that runs it lives, or may live: a lock of another user's tells nothing."""
@@ -154,19 +150,66 @@ class History:
 
     def tasks(self, run_id: str) -> tuple[queries.TaskSummary, ...]:
         """Return every attempt of the tasks of one run, by its whole id."""
-        with self._lock:
-            return queries.tasks(self._connection, run_id)
+        return self._read(queries.tasks, run_id)
 
     def trend(self, lane: str, *, limit: int = 20) -> queries.Trend | None:
         """Compare the lane's latest throughput with the average of up to `limit` earlier runs."""
-        with self._lock:
-            return queries.trend(self._connection, self._project, lane, limit=limit)
+        return self._read(queries.trend, self._project, lane, limit=limit)
 
     def close(self) -> None:
         """Let go of the file and of this process's runs; a run without an end is then marked at the next start."""
         with self._lock:
             self._owners.release_all()
             self._connection.close()
+
+    def _open(self) -> None:
+        self._connection, why = open_history(self.path, self._clock.wall())
+        self._file = mending.identity(self.path)
+        self._in_memory = why is not None
+        if why is not None:
+            self._break(why)
+
+    def _read(
+        self,
+        query: Callable[Concatenate[sqlite3.Connection, _Asked], _Answer],
+        *arguments: _Asked.args,
+        **keywords: _Asked.kwargs,
+    ) -> _Answer:
+        with self._lock:
+            return self._unless_damaged(lambda: query(self._connection, *arguments, **keywords))
+
+    def _unless_damaged(
+        self, work: Callable[_Asked, _Answer], *arguments: _Asked.args, **keywords: _Asked.kwargs
+    ) -> _Answer:
+        """Return what the work returns, from an empty history where this one is found to be damaged."""
+        try:
+            return work(*arguments, **keywords)
+        except sqlite3.Error as error:
+            if self._in_memory or not mending.is_damage(error):
+                raise
+            mending.set_aside(self.path, self._file, str(error), self._clock.wall())
+            self._move_on()
+            return work(*arguments, **keywords)
+
+    def _follow_file(self) -> None:
+        """Go on in a file of the old name where ours is gone: what is written to a deleted file is lost with us."""
+        found = mending.identity(self.path)
+        if self._in_memory or found == self._file:
+            return
+        log.warning(
+            "the history was deleted or replaced while in use: going on at its old place",
+            extra={"path": str(self.path)},
+        )
+        if found is None:
+            mending.write_anew(self.path, self._connection)
+        self._move_on()
+        self._owners.retake()
+
+    def _move_on(self) -> None:
+        """Let go of a file only once there is another: closed under its old name, SQLite would still change it."""
+        before = self._connection
+        self._open()
+        before.close()
 
     def _keep(self, event: Event) -> None:
         if isinstance(event, RunStarted) and not self._in_memory:
