@@ -212,8 +212,10 @@ def test_a_read_only_folder_costs_the_history_and_the_exit_code_but_not_the_work
     ended = shell(good, f"{mortal} $P")
     assert ended.returncode == 3, ended.stderr
     assert ended.stdout.startswith("standard succeeded")
-    (warning,) = (line for line in ended.stderr.splitlines() if "history" in line)
+    warning, last = (line for line in ended.stderr.splitlines() if "history" in line)
     assert ".paropt" in warning
+    assert "exit code 3: history " in last
+    assert last == ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
 
 

@@ -107,3 +107,36 @@ def test_two_exporters_at_once_share_one_history_and_their_totals_add_up(tmp_pat
         projects.whole_summary(third)
         assert projects.scraped(projects.url(tmp_path))["paropt_runs_total", "standard", "success"] == 3
         third.stop()
+
+
+def test_a_history_that_a_stage_deletes_is_whole_again_at_the_end(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: good, run: "true"\nname: cleans, run: "rm -rf .paropt", needs: [good]')
+    ended = run(tmp_path, "--once", projects.ANY_PORT)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("the history was deleted or replaced while in use") == 1
+    (one,) = projects.runs(tmp_path)
+    assert projects.stages(one) == {"good": ("success", ""), "cleans": ("success", "")}
+
+
+def test_a_damaged_history_is_set_aside_and_costs_the_past_alone(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: good, run: "true"')
+    damaged = tmp_path / ".paropt/history.db"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"garbage" * 1000)
+    ended = run(tmp_path, "--once", projects.ANY_PORT)
+    assert ended.returncode == 0, ended.stderr
+    (told,) = (line for line in ended.stderr.splitlines() if "the history is damaged" in line)
+    (kept,) = damaged.parent.glob("history.db.corrupt-*Z")
+    assert str(kept) in told
+    assert kept.read_bytes() == b"garbage" * 1000
+    assert len(projects.runs(tmp_path)) == 1
+
+
+def test_records_that_the_history_could_not_keep_are_counted(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: good, run: "true"')
+    (tmp_path / ".paropt").write_text("a file in the folder's place")
+    with projects.served(tmp_path) as address:
+        page = projects.scraped(address)
+    assert page["paropt_observations_dropped_total", "history"] >= 4
+    assert page["paropt_observations_dropped_total", "metrics"] == 0
+    assert "exit code 3: history " in projects.messages(tmp_path)

@@ -26,6 +26,7 @@ from paropt_exporter.records import LiveStage, Result, RunRecord, Strategy
 from paropt_exporter.signals import Signals
 
 AUTO_LANE = "auto"
+_HISTORY = "history"  # the observer whose records must not be missing
 EXIT_FAILED, EXIT_UNWRITTEN, EXIT_CRITICAL, EXIT_SIGNAL_BASE = 1, 3, 4, 128
 
 
@@ -118,7 +119,7 @@ class Exporter:
         self._standing = parts.standing(config, plan, self._feedback)
         self._deliveries = parts.push_and_textfile(request, config, plan)
         self._metrics = self._make_metrics(plan)
-        self._observers = Observers({"history": history, "metrics": self._metrics, "screen": screen})
+        self._observers = Observers({_HISTORY: history, "metrics": self._metrics, "screen": screen})
         self._page = WatchedPage(self._metrics, signals.wake)
         self._server = parts.endpoint(request, config, self._page, screen.say)
         self._orders = parts.orders(config, plan, self._standing)
@@ -139,7 +140,7 @@ class Exporter:
             began = self._clock.monotonic()
             code = self._run_once()
             if self._signals.interrupted_run:
-                return self._interrupted_code()
+                return code
             if self._request.once:
                 self._linger()
                 return code
@@ -252,7 +253,8 @@ class Exporter:
         return run.backlog() if run is not None else {}
 
     def _dropped(self) -> Mapping[str, int]:
-        return self._observers.dropped()
+        dropped = self._observers.dropped()
+        return {**dropped, _HISTORY: dropped[_HISTORY] + self._history.dropped}
 
     def _pause(self, began: float) -> float | None:
         """Return how long to wait for the next start; None: there is none, serve until a signal."""
@@ -260,13 +262,24 @@ class Exporter:
         return None if every is None else max(0.0, began + every - self._clock.monotonic())
 
     def _code(self, record: RunRecord, missed: frozenset[str]) -> int:
-        if self._history.broken or self._observers.dropped()["history"] or self._screen.fault:
-            return EXIT_UNWRITTEN
-        if deliveries.PUSHGATEWAY in missed and (self._request.push_fail or self._config.push.fail):
+        """Return the run's exit code, and say why where its summary could not know."""
+        if self._signals.interrupted_run:
+            return EXIT_SIGNAL_BASE + (self._signals.number or 0)
+        if unwritten := self._unwritten(missed):
+            self._screen.say(f"exit code {EXIT_UNWRITTEN}: {unwritten}")
             return EXIT_UNWRITTEN
         if record.critical_sla:
             return EXIT_CRITICAL
         return 0 if record.result is Result.SUCCESS else EXIT_FAILED
 
-    def _interrupted_code(self) -> int:
-        return EXIT_SIGNAL_BASE + (self._signals.number or 0)
+    def _unwritten(self, missed: frozenset[str]) -> str:
+        """Say what of the run could not be written or handed on; "" if all was."""
+        if self._history.broken:
+            return self._history.broken
+        if self._dropped()[_HISTORY]:
+            return "the history lacks records, and the log says why"
+        if self._screen.fault:
+            return "the summary could not be written"
+        if deliveries.PUSHGATEWAY in missed and (self._request.push_fail or self._config.push.fail):
+            return "the final values were not pushed, and --push.fail is given"
+        return ""
