@@ -25,8 +25,8 @@ class Slot:
     """One worker thread's place in its pool. The thread writes, others read; `parker` is how it waits for work."""
 
     __slots__ = (
-        "abandoned", "companions", "cpu_base_seconds", "cpu_read_seconds", "cpu_seconds", "delay_mark", "ident", "name",
-        "native", "parker", "ready_seconds", "started_seconds", "tally", "task",
+        "abandoned", "companions", "cpu_base_seconds", "cpu_read_seconds", "cpu_seconds", "delay_mark", "ident",
+        "last_delay_seconds", "name", "native", "parker", "ready_seconds", "started_seconds", "tally", "task",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -40,6 +40,7 @@ class Slot:
         self.ident = self.native = 0
         self.abandoned = False
         self.delay_mark = (0.0, 0.0)  # when the task began that was looked at last, and its thread's delay at that look
+        self.last_delay_seconds: float | None = None  # its thread's delay, where that was read for the last time
         self.companions: Callable[[], int] = int  # how many tasks the pool has begun, and how many run, as one number
         self.cpu_base_seconds = self.cpu_seconds = self.cpu_read_seconds = 0.0
 
