@@ -25,6 +25,7 @@ Call = tuple[Task, object]  # a task and its argument
 
 OURS = "paropt-exporter"
 STANDARD = "standard library"
+NAIVE = "naive prometheus-client"
 
 
 class Work(Protocol):
@@ -257,7 +258,7 @@ def _dask(*, processes: bool) -> Callable[[int], AbstractContextManager[Work]]:
 THREADS = (
     Peer(name=STANDARD, make=_executor(concurrent.futures.ThreadPoolExecutor)),
     Peer(name=OURS, make=_ours(ThreadPool)),
-    Peer(name="naive prometheus-client", make=_naive(concurrent.futures.ThreadPoolExecutor)),
+    Peer(name=NAIVE, make=_naive(concurrent.futures.ThreadPoolExecutor)),
     Peer(name="multiprocessing.pool", make=_multiprocessing_threads),
     Peer(name="joblib", package="joblib", make=_joblib("threading")),
     Peer(name="pebble", package="pebble", make=_pebble("ThreadPool")),
@@ -266,7 +267,7 @@ THREADS = (
 PROCESSES = (
     Peer(name=STANDARD, make=_executor(concurrent.futures.ProcessPoolExecutor)),
     Peer(name=OURS, make=_ours(ProcessPool)),
-    Peer(name="naive prometheus-client", make=_naive(concurrent.futures.ProcessPoolExecutor)),
+    Peer(name=NAIVE, make=_naive(concurrent.futures.ProcessPoolExecutor)),
     Peer(name="multiprocessing.pool", make=_multiprocessing_processes),
     Peer(name="loky", package="loky", make=_loky),
     Peer(name="joblib", package="joblib", make=_joblib("loky")),
