@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from paropt_exporter import config, plan
 from paropt_exporter.cli import check, init
 from paropt_exporter.config.detect import Detected
+from paropt_exporter.config.lanes import changed_paths
 from paropt_exporter.config.model import Stage
 
 
@@ -58,6 +61,33 @@ def test_the_file_names_its_schema_and_what_was_left_out(project: Path) -> None:
     assert modeline.startswith("# yaml-language-server: $schema=")
     assert (project / modeline.partition("$schema=")[2]).is_file()
     assert "# type_checking left out: " in text
+
+
+def test_git_is_shown_the_config_alone(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _init(project)
+    monkeypatch.undo()
+    subprocess.run(["git", "init", "-q", str(project)], check=True)
+    assert {path for path in changed_paths(project) if "paropt" in path} == {"paropt.yml"}
+
+
+@pytest.mark.parametrize("before", [None, "of an earlier version"])
+def test_a_clone_gets_the_schema_by_check(project: Path, before: str | None) -> None:
+    _init(project)
+    schema = project / ".paropt/paropt.schema.json"
+    written = schema.read_text()
+    shutil.rmtree(schema.parent)
+    if before is not None:
+        schema.parent.mkdir()
+        schema.write_text(before)
+    check.run(project / "paropt.yml", project, lane=None, stdout=io.StringIO(), stderr=io.StringIO())
+    assert schema.read_text() == written
+    assert (schema.parent / ".gitignore").is_file()
+
+
+def test_check_writes_nothing_for_a_config_with_another_schema_or_none(tmp_path: Path) -> None:
+    (tmp_path / "paropt.yml").write_text("# yaml-language-server: $schema=other.json\nstages: []\n")
+    check.run(tmp_path / "paropt.yml", tmp_path, lane=None, stdout=io.StringIO(), stderr=io.StringIO())
+    assert [path.name for path in tmp_path.iterdir()] == ["paropt.yml"]
 
 
 def test_an_empty_folder_gets_an_example_that_runs(tmp_path: Path) -> None:

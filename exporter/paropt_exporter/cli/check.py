@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from paropt_exporter.cli import editors
 from paropt_exporter.errors import ConfigError, UsageError
 from paropt_exporter.plan import NOTHING_TO_RUN
 
@@ -26,6 +27,8 @@ _COUNTING_CLIENTS = ("make", "gmake", "ninja")  # with -j they count their own j
 
 def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextIO, stderr: TextIO) -> int:
     """Print all faults to stderr and return 2, or say on stdout that there are none; `lane`: only its stages."""
+    if config_path is not None:
+        editors.refresh_schema(config_path)
     config, faults = _read(config_path, root)
     if config is None:
         return _ended(faults, stderr)

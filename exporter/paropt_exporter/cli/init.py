@@ -8,12 +8,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from paropt_exporter.cli import editors
+
 if TYPE_CHECKING:
     from paropt_exporter.config.detect import Detected
     from paropt_exporter.config.model import Stage
 
 _FILE = "paropt.yml"
-_SCHEMA = ".paropt/paropt.schema.json"  # beside the history: editors find it without a network
 _PLAIN_WORD = re.compile(r"[A-Za-z./_-][\w./=-]*", re.ASCII)
 _BOOLEANS = frozenset({"yes", "no", "on", "off", "true", "false", "null", "y", "n"})
 _HEAD = """\
@@ -55,8 +56,6 @@ def run(root: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     Returns the exit code: 2 where a config is there already and `force` is not given.
     """
     from paropt_exporter.config.detect import tools
-    from paropt_exporter.generate import schema
-    from paropt_exporter.history import folder
 
     path = root / _FILE
     there = next((name for name in (_FILE, "paropt.yaml") if os.path.lexists(root / name)), None)
@@ -66,14 +65,13 @@ def run(root: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
         return 2
     detected = tools(root)
     try:
-        (root / _SCHEMA).parent.mkdir(exist_ok=True)
-        folder.keep_out_of_git((root / _SCHEMA).parent)
-        _write(root / _SCHEMA, schema.render())
-        _write(path, render(detected))
+        editors.write_schema(root)
+        editors.write(path, render(detected))
     except OSError as error:
         print(f"{_FILE} can't be written: {error.strerror}", file=stderr)
         return 2
     print(f"wrote {_FILE}: {_counted(detected)}; next: paropt-exporter check", file=stdout)
+    print("  commit it; .paropt/ is this machine's own, and git ignores it", file=stdout)
     for note in detected.notes:
         print(f"  {note}", file=stdout)
     return 0
@@ -83,7 +81,7 @@ def render(detected: Detected) -> str:
     """Return the text of paropt.yml for what was detected."""
     stages = "".join(_stage_text(stage) for stage in detected.stages) or _EXAMPLE
     left_out = "".join(f"  # {note}\n" for note in detected.notes)
-    return _HEAD.format(schema=_SCHEMA) + stages + left_out + _TAIL
+    return _HEAD.format(schema=editors.SCHEMA) + stages + left_out + _TAIL
 
 
 def _stage_text(stage: Stage) -> str:
@@ -101,16 +99,6 @@ def _command_text(command: str | tuple[str, ...]) -> str:
     if all(_PLAIN_WORD.fullmatch(word) for word in words) and (len(words) > 1 or words[0].lower() not in _BOOLEANS):
         return " ".join(words)
     return json.dumps(list(words), ensure_ascii=False)  # JSON is YAML
-
-
-def _write(path: Path, text: str) -> None:
-    """Write by renaming, so that a full disk leaves no half file; a link there is replaced, not followed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _counted(detected: Detected) -> str:

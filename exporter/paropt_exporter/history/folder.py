@@ -7,9 +7,7 @@ from pathlib import Path
 
 OWN_FOLDER = ".paropt"
 # A history that git tracks changes with each run, and `--lane auto` would see a change in every one.
-_IGNORE = (
-    "# Made by paropt-exporter: run history is this machine's own, the schema may be committed.\n*\n!*.schema.json\n"
-)
+_IGNORE = "# Made by paropt-exporter: history and schema are this machine's own.\n*\n"
 
 
 def keep_out_of_git(folder: Path) -> None:
