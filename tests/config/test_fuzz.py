@@ -60,7 +60,7 @@ def assert_read_or_refused(folder: Path, content: bytes) -> None:
 @example(b"%YAML 9.9\n--- a")
 @example(b"a: !!binary '='")
 @example(b"\xef\xbb\xbf\xff")
-def test_any_bytes_areassert_read_or_refusedd(tmp_path: Path, content: bytes) -> None:
+def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
     assert_read_or_refused(tmp_path, content)
 
 
@@ -68,7 +68,7 @@ def test_any_bytes_areassert_read_or_refusedd(tmp_path: Path, content: bytes) ->
 @given(
     st.lists(st.tuples(st.integers(0, len(BASE) - 1), st.integers(0, 8), st.text(max_size=8)), min_size=1, max_size=4)
 )
-def test_a_good_file_with_cuts_and_insertions_isassert_read_or_refusedd(
+def test_a_good_file_with_cuts_and_insertions_is_read_or_refused(
     tmp_path: Path, changes: list[tuple[int, int, str]]
 ) -> None:
     text = BASE
@@ -79,7 +79,7 @@ def test_a_good_file_with_cuts_and_insertions_isassert_read_or_refusedd(
 
 @QUIET
 @given(st.data())
-def test_a_good_file_with_any_value_in_any_place_isassert_read_or_refusedd(tmp_path: Path, data: st.DataObject) -> None:
+def test_a_good_file_with_any_value_in_any_place_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
     root = yaml.safe_load(BASE)
     node = root
     while True:
@@ -93,7 +93,7 @@ def test_a_good_file_with_any_value_in_any_place_isassert_read_or_refusedd(tmp_p
 
 
 @pytest.mark.parametrize("name", ["[]", "{}", "5", "~", "1.5"])
-def test_a_name_of_any_type_isassert_read_or_refusedd(tmp_path: Path, name: str) -> None:
+def test_a_name_of_any_type_is_read_or_refused(tmp_path: Path, name: str) -> None:
     assert_read_or_refused(tmp_path, BASE.replace("name: one", f"name: {name}").encode())
 
 
