@@ -16,16 +16,20 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     return parser().parse_args([str(argument) for argument in arguments])
 
 
+def refusal(*command: object) -> str:
+    """What a checking program has against what it is given; nothing where it takes it."""
+    checked = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    return "" if checked.returncode == 0 else checked.stdout + checked.stderr
+
+
 def schema_faults(path: Path, schema: str) -> str:
     """What a JSON Schema that check-jsonschema ships has against the file; nothing where it fits."""
-    command = [
+    return refusal(
         sys.executable,
         "-m",
         "check_jsonschema",
         "--builtin-schema",
         f"vendor.{schema}",
         "--no-cache",
-        str(path),
-    ]
-    checked = subprocess.run(command, capture_output=True, text=True, check=False)
-    return "" if checked.returncode == 0 else checked.stdout + checked.stderr
+        path,
+    )
