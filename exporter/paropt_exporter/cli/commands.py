@@ -7,9 +7,13 @@ import os
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paropt_exporter.errors import UsageError
 from paropt_exporter.records import Strategy
+
+if TYPE_CHECKING:
+    from paropt_exporter.app import Request
 
 DEFAULT_LANE = "standard"
 AUTO_LANE = "auto"
@@ -175,8 +179,7 @@ def _generate(flags: argparse.Namespace) -> int:
 
 
 def _run_lane(flags: argparse.Namespace) -> int:
-    from paropt_exporter import plan as plans
-    from paropt_exporter.app import Request, run_lane
+    from paropt_exporter.app import run_lane
     from paropt_exporter.cli import screen
 
     watching = screen.on_standard_streams(
@@ -187,13 +190,24 @@ def _run_lane(flags: argparse.Namespace) -> int:
         once = bool(os.environ.get("CI")) and flags.every is None
         if once:
             watching.say("CI is set: ending with the lane (--no-once serves on)")
+    _refuse_flags_at_odds(flags, once=once)
+    return run_lane(_request(flags, once=once), watching)
+
+
+def _refuse_flags_at_odds(flags: argparse.Namespace, *, once: bool) -> None:
     if once and flags.every is not None:
         raise UsageError("--every repeats the lane and --once ends with it: give one of them")
     if flags.web_linger is not None and not once:
         raise UsageError("--web.linger waits for a scrape after --once: without --once the page is served on anyway")
     if flags.web_systemd_socket and flags.web_listen_address:
         raise UsageError("--web.systemd-socket takes the place of --web.listen-address: give one of them")
-    request = Request(
+
+
+def _request(flags: argparse.Namespace, *, once: bool) -> Request:
+    from paropt_exporter import plan as plans
+    from paropt_exporter.app import Request
+
+    return Request(
         config_path=_config_path(flags),
         root=Path.cwd(),
         lane=_lane(flags),
@@ -215,7 +229,6 @@ def _run_lane(flags: argparse.Namespace) -> int:
         push_instance=flags.push_instance,
         textfile=Path(flags.textfile) if flags.textfile is not None else None,
     )
-    return run_lane(request, watching)
 
 
 def _lane(flags: argparse.Namespace) -> str:

@@ -58,6 +58,8 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=version())
     _add_run_flags(top)
+    _add_endpoint_flags(top)
+    _add_short_run_flags(top)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands instead of running a lane")
     _add_commands(commands)
     return top
@@ -101,6 +103,9 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         "-v", "--verbose", action="store_true", help="show the output of every task, not of failed ones only"
     )
     run.add_argument("--output", choices=("text", "json"), help="the summary as text or JSON (default: text)")
+
+
+def _add_endpoint_flags(top: argparse.ArgumentParser) -> None:
     web = top.add_argument_group("the endpoint")
     web.add_argument(
         "--web.listen-address",
@@ -132,6 +137,9 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out metrics about the exporter itself (process_*, python_*)",
     )
+
+
+def _add_short_run_flags(top: argparse.ArgumentParser) -> None:
     short = top.add_argument_group("runs that end before a scrape")
     short.add_argument(
         "--push.url", dest="push_url", metavar="URL", help="push each run's final values to a Pushgateway"
@@ -165,16 +173,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     completion = add("completion", "print a script that completes this command line in a shell")
     completion.add_argument("shell", choices=SHELLS, help="to use it now: source <(paropt-exporter completion bash)")
     _add_generate_flags(add("generate", "write what is derived from the code: config schema, reference pages, rules"))
-    history = add("history", "list past runs and compare them")
-    history.add_argument("--lane", default=argparse.SUPPRESS)
-    history.add_argument("--limit", type=_count, default=20, metavar="N", help="the latest N runs (default: 20)")
-    about = history.add_mutually_exclusive_group()
-    about.add_argument(
-        "--what-if", type=_counts, metavar="N,N", help="how long a run would have taken with so many workers"
-    )
-    history.add_argument("--run", metavar="RUN", help="for --what-if: which run (default: the latest)")
-    about.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="two runs, stage by stage")
-    history.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+    _add_history_flags(add("history", "list past runs and compare them"))
     _add_profile_flags(
         add("profile", "run one stage at several sizes and strategies, and recommend its lane's settings")
     )
@@ -190,6 +189,18 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     _add_order_flags(add("pause", "leave the size of the lane that runs here as it is"))
     _add_order_flags(add("resume", "let the lane that runs here size itself again, as its config says"))
+
+
+def _add_history_flags(history: Parser) -> None:
+    history.add_argument("--lane", default=argparse.SUPPRESS)
+    history.add_argument("--limit", type=_count, default=20, metavar="N", help="the latest N runs (default: 20)")
+    about = history.add_mutually_exclusive_group()
+    about.add_argument(
+        "--what-if", type=_counts, metavar="N,N", help="how long a run would have taken with so many workers"
+    )
+    history.add_argument("--run", metavar="RUN", help="for --what-if: which run (default: the latest)")
+    about.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="two runs, stage by stage")
+    history.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
 
 
 def _add_profile_flags(profile: Parser) -> None:

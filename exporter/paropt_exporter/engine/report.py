@@ -39,8 +39,7 @@ def of_run(
     abandoned: tuple[str, ...],
 ) -> RunRecord:
     """Return the record of a run that has ended; `queued`: whether any task had to wait for a slot."""
-    slot_seconds = sum(pool.slot_seconds for pool in pools)
-    busy_ratio = min(1.0, sum(pool.busy_seconds for pool in pools) / slot_seconds) if slot_seconds else 0.0
+    busy_ratio = _busy_ratio(pools)
     return RunRecord(
         run_id=run_id,
         lane=plan.lane,
@@ -62,3 +61,8 @@ def of_run(
         pools=pools,
         abandoned=abandoned,
     )
+
+
+def _busy_ratio(pools: Sequence[PoolUse]) -> float:
+    slot_seconds = sum(pool.slot_seconds for pool in pools)
+    return min(1.0, sum(pool.busy_seconds for pool in pools) / slot_seconds) if slot_seconds else 0.0

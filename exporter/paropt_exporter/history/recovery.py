@@ -65,12 +65,16 @@ def mark(connection: sqlite3.Connection, project: str, run_id: str) -> Interrupt
         interrupted=True,
     )
     rows.write(connection, project, run, seen)
+    return _interrupted(run)
+
+
+def _interrupted(run: RunRecord) -> Interrupted:
     return Interrupted(
-        run_id=run_id,
-        lane=lane,
-        started_timestamp_seconds=started,
-        running=tuple(stage.stage for stage in stages if stage.result is Result.CANCELLATION),
-        not_started=tuple(stage.stage for stage in stages if stage.result is Result.SKIP),
+        run_id=run.run_id,
+        lane=run.lane,
+        started_timestamp_seconds=run.started_timestamp_seconds,
+        running=tuple(stage.stage for stage in run.stages if stage.result is Result.CANCELLATION),
+        not_started=tuple(stage.stage for stage in run.stages if stage.result is Result.SKIP),
     )
 
 

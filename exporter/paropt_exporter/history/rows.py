@@ -141,7 +141,8 @@ def _run(run: RunRecord, project: str, now_seconds: float) -> dict[str, object]:
     }
 
 
-def _stage_started(stage: StageStarted) -> dict[str, object]:
+def _stage_started(stage: StageStarted | StageRecord) -> dict[str, object]:
+    """Return what is known of a stage from its start on."""
     return {
         "run_id": stage.run_id,
         "stage": stage.stage,
@@ -157,15 +158,7 @@ def _stage_started(stage: StageStarted) -> dict[str, object]:
 
 def _stage(stage: StageRecord) -> dict[str, object]:
     return {
-        "run_id": stage.run_id,
-        "stage": stage.stage,
-        "number": stage.number,
-        "pool": stage.pool,
-        "tasks": stage.tasks,
-        "started_ts": stage.started_timestamp_seconds,
-        "sla_max": stage.sla.max_seconds if stage.sla else None,
-        "sla_warn": stage.sla.warn_seconds if stage.sla else None,
-        "sla_critical": stage.sla.critical if stage.sla else None,
+        **_stage_started(stage),
         "result": stage.result.value,
         "message": stage.message,
         "tasks_failed": stage.tasks_failed,

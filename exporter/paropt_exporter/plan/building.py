@@ -53,23 +53,22 @@ def build(
     """
     chosen = _lane(config, lane)
     strategy = strategy or chosen.strategy
-    stages = _members(config, chosen)
-    if not stages:
-        raise UsageError("\n".join([*config.notes, f"lane {lane} has {NOTHING_TO_RUN}"]))
+    members = _members(config, lane)
     if only is not None:
-        stages = _narrowed(stages, only)
-    names = {stage.name for stage in stages}
+        members = _narrowed(members, only)
+    names = {stage.name for stage in members}
     size = _bounds(chosen, strategy, workers)
-    planned = [
-        _fitted(_stage(config, chosen, stage, strategy, names, expected.get(stage.name)), size) for stage in stages
+    stages = [_stage(config, chosen, stage, strategy, names) for stage in members]
+    known = [
+        replace(stage, expected_seconds=expected.get(stage.name), expected_task_seconds=expected_tasks.get(stage.name))
+        for stage in stages
     ]
-    planned = [replace(stage, expected_task_seconds=expected_tasks.get(stage.name)) for stage in planned]
     return Plan(
         project=config.project,
         lane=lane,
         strategy=strategy,
         workers=size,
-        stages=ordered(planned),
+        stages=ordered([_fitted(stage, size) for stage in known]),
         total=chosen.total.limit() if chosen.total else None,
         fail_fast=chosen.fail_fast if fail_fast is None else fail_fast,
         root=config.root,
@@ -116,11 +115,13 @@ def _lane(config: Config, lane: str) -> Lane:
     return config.lanes[lane]
 
 
-def _members(config: Config, lane: Lane) -> list[Stage]:
-    if lane.stages is None:
-        return [*config.stages]
-    wanted = frozenset(lane.stages)
-    return [stage for stage in config.stages if stage.name in wanted]
+def _members(config: Config, lane: str) -> list[Stage]:
+    listed = config.lanes[lane].stages
+    wanted = None if listed is None else frozenset(listed)
+    members = [stage for stage in config.stages if wanted is None or stage.name in wanted]
+    if not members:
+        raise UsageError("\n".join([*config.notes, f"lane {lane} has {NOTHING_TO_RUN}"]))
+    return members
 
 
 def _narrowed(stages: list[Stage], only: Collection[str]) -> list[Stage]:
@@ -143,9 +144,7 @@ def _narrowed(stages: list[Stage], only: Collection[str]) -> list[Stage]:
     return [stage for stage in stages if stage.name in kept]
 
 
-def _stage(
-    config: Config, lane: Lane, stage: Stage, strategy: Strategy, names: set[str], expected: float | None
-) -> PlannedStage:
+def _stage(config: Config, lane: Lane, stage: Stage, strategy: Strategy, names: set[str]) -> PlannedStage:
     tasks, skip, fault = _tasks(config, stage)
     limit = stage.sla or lane.sla
     return PlannedStage(
@@ -165,7 +164,6 @@ def _stage(
         exclusive=stage.exclusive,
         memory_bytes=stage.memory or 0,
         slots=stage.slots,
-        expected_seconds=expected,
         skip=skip,
         fault=fault,
     )
