@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from paropt_exporter.records import PoolStatistics
+from paropt_exporter.records import PoolStatistics, WorkerMemory
 
 Duration = Callable[[int], tuple[float, float, float]]
 """How a task that begins as the n-th of those running goes: its seconds, CPU seconds and run delay in seconds."""
@@ -38,9 +38,11 @@ class SimulatedPool:
         size: int = 1,
         name: str = "simulated",
         late_seconds: float = math.inf,
+        memory_bytes: int = 0,
     ) -> None:
         self.target = size
         self.sizes: list[tuple[float, int, str]] = []
+        self.memory_bytes = memory_bytes
         self._name = name
         self._arrivals = arrivals
         self._duration = duration
@@ -99,6 +101,11 @@ class SimulatedPool:
             epoch_timestamp_seconds=0.0,
             finished={"success": self._finished},
         )
+
+    def worker_memory(self) -> tuple[WorkerMemory, ...]:
+        """Return each worker's memory: it has its peak from its first task on."""
+        size = self.memory_bytes
+        return (WorkerMemory(now_bytes=size, peak_bytes=size),) * max(self.target, len(self._running)) if size else ()
 
     @property
     def queued(self) -> int:

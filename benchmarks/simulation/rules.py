@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from paropt_exporter.control.policy.streams import workers_for
-from paropt_exporter.control.streams import StreamLoop
+from paropt_exporter.control.streams import Steering, StreamLoop
 from paropt_exporter.testing import FakeClock
 from simulation.pool import SimulatedPool
 from simulation.work import Rate
@@ -31,7 +31,10 @@ class Ours:
     def __init__(self, pool: SimulatedPool, most: int, *, cores: float = 1000.0) -> None:
         self._clock = FakeClock()
         self._loop = StreamLoop(
-            [(pool, 1, most)], clock=self._clock, cores=lambda: cores, memory_available_bytes=lambda: 1 << 40
+            [Steering(pool=pool, floor=1, ceiling=most)],
+            clock=self._clock,
+            cores=lambda: cores,
+            memory_available_bytes=lambda: 1 << 40,
         )
 
     def step(self, now: float) -> None:

@@ -123,6 +123,14 @@ class PoolStatistics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerMemory:
+    """What one worker process has in memory now, and the most that it had since it began or its last task did."""
+
+    now_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
     """A lane began."""
 

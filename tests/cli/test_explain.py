@@ -15,12 +15,13 @@ import pytest
 from paropt_exporter.cli import explain, replay
 from paropt_exporter.control.decisions import Choice, Situation, written_choice, written_situation
 from paropt_exporter.control.policy.band import BandSituation, BandState, Signal, decide_band
-from paropt_exporter.control.policy.closed import Load, Work
+from paropt_exporter.control.policy.budget import Budget, Claim
+from paropt_exporter.control.policy.closed import Load, Loads, Work
 from paropt_exporter.control.policy.effect import Sample
-from paropt_exporter.control.policy.moving import Trail
+from paropt_exporter.control.policy.memory import Memory, PoolMemory
 from paropt_exporter.control.policy.pool import StreamSituation, StreamState, decide_stream
 from paropt_exporter.control.policy.reading import Reading, doubtful
-from paropt_exporter.control.policy.run import Loads, RunSituation, decide_run
+from paropt_exporter.control.policy.run import RunSituation, decide_run
 from paropt_exporter.control.policy.streams import Stream
 from paropt_exporter.control.policy.target import PoolSeen, Seen, TargetSituation, TargetState, decide_target
 from paropt_exporter.errors import UsageError
@@ -34,10 +35,8 @@ RUN = RunSituation(
     floor=1,
     ceiling=16,
     cores=2.0,
-    memory_is_short=False,
     running=(Loads(load=Load(pool="commands", stage="burn", share=0.9), count=1),),
     waiting=(Loads(load=Load(pool="commands", stage="naps", share=0.01), count=7),),
-    trail=Trail(),
 )
 STREAM = StreamSituation(
     now=1.0,
@@ -48,7 +47,6 @@ STREAM = StreamSituation(
     cores=2.0,
     share=0.1,
     cpu=0.5,
-    memory_is_short=False,
     sample=Sample(count=0, mean=0.0, variance=0.0),
     state=StreamState(),
 )
@@ -121,6 +119,25 @@ def test_a_runs_size_is_the_sum_of_the_tasks_that_are_named(history: History) ->
     assert int(sums[1]) + int(sums[2]) == int(sums[3]) == decide_run(RUN).size
 
 
+def test_memory_is_told_with_what_it_leaves_room_for(history: History) -> None:
+    burn = Load(pool="commands", stage="burn", share=0.9, peak_bytes=100_000_000)
+    naps = Load(pool="commands", stage="naps", share=0.01, peak_bytes=200_000_000)
+    seen = replace(
+        RUN,
+        running=(Loads(load=burn, count=1),),
+        waiting=(Loads(load=naps, count=7),),
+        memory=Memory(available_bytes=1_000_000_000, held_bytes=40_000_000, reserve_bytes=256_000_000),
+    )
+    assert decide_run(seen).size == 4
+    history.observe(decision(seen, decide_run(seen), new=4))
+    text = told(history)
+    assert "running tasks may still take 1 x 100.0 MB - 40.0 MB = 60.0 MB" in text
+    assert "room: 1,000.0 MB available - 256.0 MB kept free - 60.0 MB = 684.0 MB" in text
+    assert "7 x 200.0 MB  naps" in text
+    assert "N_mem = 4" in text
+    assert "N* = 1 + 3 = 4 (memory_limit)" in text
+
+
 def test_a_deadline_is_told_with_the_bound_that_it_solves(history: History) -> None:
     work = Work(seconds=1000.0, critical_path_seconds=10.0, left_seconds=100.0)
     waiting = replace(RUN.waiting[0], count=99)
@@ -135,6 +152,26 @@ def test_a_streams_size_follows_from_load_and_wait(history: History) -> None:
     assert "load a = 100 tasks/s x 0.05 s = 5 Erlang" in text
     assert "N(a) = 7: a task waits 0.162 of its own time, at most 0.25 (with 6: 0.588)" in text
     assert "queue: 10 x 0.05 s / 2 s = 0.25, rounded up" in text
+
+
+def test_a_pools_part_of_the_machine_is_told_beside_the_others(history: History) -> None:
+    claims = (
+        Claim(pool="own", wanted=9, floor=1, share=0.05, memory_bytes=100_000_000),
+        Claim(pool="other", wanted=9, floor=1, share=0.05, memory_bytes=100_000_000, weight=3.0, urgent=True),
+    )
+    seen = replace(
+        STREAM,
+        memory=PoolMemory(available_bytes=10**9, growth_bytes=0, peak_bytes=10**8, reserve_bytes=2 * 10**8),
+        pool="own",
+        budget=Budget(claims=claims, cores=2.0, memory_bytes=1_200_000_000),
+    )
+    assert decide_stream(seen).size == 3
+    history.observe(decision(seen, decide_stream(seen), new=3))
+    text = told(history)
+    assert "1,000.0 MB available - 200.0 MB kept free - 0.0 MB that workers may still take = 800.0 MB" in text
+    assert "N_mem = 2 + 800.0 MB / 100.0 MB a worker = 10" in text
+    assert "own: 3 of 9 wanted, at least 1; 0.05 of a core and 100.0 MB each, weight 1" in text
+    assert "other: 9 of 9 wanted, at least 1; 0.05 of a core and 100.0 MB each, weight 3, first" in text
 
 
 def test_a_floor_is_the_signals_value_over_its_target_and_a_doubt_is_named(history: History) -> None:

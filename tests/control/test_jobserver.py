@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.control.jobserver import Jobserver, require_make
-from paropt_exporter.control.policy.closed import Load
-from paropt_exporter.control.policy.moving import Trail
-from paropt_exporter.control.policy.run import Loads, RunSituation, spare_slots
+from paropt_exporter.control.policy.closed import Load, Loads
+from paropt_exporter.control.policy.run import RunSituation, spare_slots
 from paropt_exporter.errors import UsageError
 
 
@@ -124,10 +123,8 @@ def seen(running: dict[float | None, int], waiting: dict[float | None, int], *, 
         floor=1,
         ceiling=32,
         cores=cores,
-        memory_is_short=False,
         running=loads(running),
         waiting=loads(waiting),
-        trail=Trail(),
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import pytest
 
 from paropt_exporter.control import InnerLoop, Order, Standing
+from paropt_exporter.control.memory import PeakMeter
+from paropt_exporter.control.policy.memory import RESERVE_BYTES
 from paropt_exporter.control.shares import ShareMeter
 from paropt_exporter.engine import Demand
 from paropt_exporter.plan import Bounds
@@ -23,6 +25,7 @@ class FakeLane:
     waiting: int
     burn: float
     size: int = 2
+    memory_bytes: int = 0
     cpu_seconds: dict[str, float] = field(default_factory=dict)
 
     def demand(self) -> Demand:
@@ -43,7 +46,7 @@ class FakeLane:
                 worker="commands-1",
                 started_seconds=0.0,
                 cpu_seconds=self.burn * self.clock.now,
-                memory_bytes=0,
+                memory_bytes=self.memory_bytes,
             )
             for _, _, label, _ in self.demand().running
         )
@@ -62,6 +65,8 @@ def looped(
     *,
     standing: Standing | None = None,
     offer: Callable[[int], None] | None = None,
+    total_bytes: int = 1 << 40,
+    known_peaks: Mapping[str, int] | None = None,
 ) -> InnerLoop:
     bounds = Bounds(minimum=1, maximum=maximum, start=2)
     return InnerLoop(
@@ -70,10 +75,11 @@ def looped(
         standing=standing or Standing(bounds, ("commands",), source="local"),
         offer=offer,
         cores=lambda: 2.0,
-        memory_available_bytes=lambda: 1 << 40,
+        memory_available_bytes=lambda: total_bytes - sum(task.memory_bytes for task in lane.running()),
         emit=recorder.observe,
         clock=lane.clock,
         run_id="r1",
+        known_peaks=known_peaks or {},
     )
 
 
@@ -99,6 +105,34 @@ def test_burners_keep_one_worker_a_core() -> None:
     assert lane.size == 2
     (decision,) = recorder.of(Decision)
     assert (decision.action, decision.reason) == ("hold", "cpu_limit")
+
+
+def test_a_stage_whose_peak_is_known_gets_no_task_that_memory_does_not_hold() -> None:
+    clock, recorder = FakeClock(), Recorder()
+    lane = FakeLane(clock, waiting=50, burn=0.0, memory_bytes=100 << 20)
+    steps(looped(lane, recorder, total_bytes=RESERVE_BYTES + (790 << 20), known_peaks={"a": 100 << 20}), clock, 1.5)
+    assert lane.size == 7
+    up, hold = recorder.of(Decision)
+    assert (up.new_size, up.terms["memory_size"]) == (7, 7)
+    assert (hold.action, hold.reason) == ("hold", "memory_limit")
+
+
+def test_what_running_tasks_take_is_what_the_next_will_take_where_nothing_is_known() -> None:
+    clock = FakeClock()
+    lane = FakeLane(clock, waiting=50, burn=0.0, memory_bytes=200 << 20)
+    steps(looped(lane, Recorder(), total_bytes=RESERVE_BYTES + (900 << 20)), clock, 1.5)
+    assert lane.size == 4
+
+
+def test_threads_have_no_memory_of_their_own() -> None:
+    peaks = PeakMeter()
+    peaks.look([("threads", "calls", 900), ("processes", "calls", 100)], [("tests", 300)])
+    assert (peaks.of_task("threads", "calls"), peaks.of_task("processes", "calls"), peaks.of_stage("tests")) == (
+        0,
+        100,
+        300,
+    )
+    assert peaks.held([("threads", "calls", 900), ("processes", "calls", 70)]) == 70
 
 
 def test_workers_are_given_back_only_after_ten_seconds_of_needing_fewer() -> None:

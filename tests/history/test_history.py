@@ -277,6 +277,17 @@ def test_the_share_of_a_core_leaves_out_the_wait_for_one(history: History) -> No
     assert history.cpu_shares("standard") == {"burns": 1.0, "waits": 0.05}
 
 
+def test_the_peak_of_a_stage_is_its_largest_tasks_and_none_of_threads(history: History) -> None:
+    keep(
+        history,
+        run_started(),
+        replace(task("tests"), task=0, pool="commands", memory_peak_bytes=300),
+        replace(task("tests"), task=1, pool="commands", memory_peak_bytes=500),
+        replace(task("calls"), pool="threads", memory_peak_bytes=900),
+    )
+    assert history.memory_peaks("standard") == {"tests": 500}
+
+
 def test_failed_stages_are_those_of_the_lanes_last_run(history: History) -> None:
     assert history.failed_stages("standard") is None
     bad = stage_ended("unit", "r1", result=Result.TIMEOUT)

@@ -11,7 +11,7 @@ from pathlib import Path
 from paropt_exporter import config as configs
 from paropt_exporter import host
 from paropt_exporter.app import parts
-from paropt_exporter.app.planning import Planner, sharing
+from paropt_exporter.app.planning import Planner, known_peaks, sharing
 from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.config.lanes import select
@@ -213,6 +213,7 @@ class Exporter:
             clock=self._clock,
             run_id=run.run_id,
             known_shares=self._history.cpu_shares(plan.lane),
+            known_peaks=known_peaks(plan, self._history.memory_peaks(plan.lane)),
             objective=self._config.feedback.objective,
             offer=self._jobserver.offer if self._jobserver is not None else None,
         )

@@ -77,3 +77,9 @@ def sharing(plan: Plan, jobserver: Jobserver | None) -> Plan:
         return plan
     ours = jobserver.environment(os.environ, plan.workers.maximum)
     return replace(plan, stages=tuple(replace(stage, env={**ours, **stage.env}) for stage in plan.stages))
+
+
+def known_peaks(plan: Plan, measured: Mapping[str, int]) -> Mapping[str, int]:
+    """Return the most bytes that a task of each stage takes, as earlier runs measured it or its `memory` says."""
+    peaks = {stage.name: max(stage.memory_bytes, measured.get(stage.name, 0)) for stage in plan.stages}
+    return {stage: peak for stage, peak in peaks.items() if peak}

@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 from paropt_exporter.control.policy.band import BandSituation, BandStep, decide_band
-from paropt_exporter.control.policy.moving import Step
 from paropt_exporter.control.policy.pool import StreamSituation, StreamStep, decide_stream
-from paropt_exporter.control.policy.run import RunSituation, decide_run
+from paropt_exporter.control.policy.run import RunSituation, RunStep, decide_run
 from paropt_exporter.control.policy.target import TargetSituation, TargetStep, decide_target
 from paropt_exporter.errors import ParoptError
 
 Situation: TypeAlias = RunSituation | StreamSituation | BandSituation | TargetSituation
-Choice: TypeAlias = Step | StreamStep | BandStep | TargetStep
+Choice: TypeAlias = RunStep | StreamStep | BandStep | TargetStep
 
 _KINDS: dict[str, tuple[type[Any], Callable[[Any], Choice]]] = {
     "run": (RunSituation, decide_run),

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from paropt_exporter.control.decisions import Situation, read_choice_size, read_situation
 from paropt_exporter.control.policy import closed, streams
 from paropt_exporter.control.policy.band import LOAD, BandSituation, Signal, load_workers
-from paropt_exporter.control.policy.closed import CORE_SLACK, UNKNOWN_SHARE, deadline_size
+from paropt_exporter.control.policy.budget import divide
+from paropt_exporter.control.policy.closed import CORE_SLACK, UNKNOWN_SHARE, Loads, deadline_size
+from paropt_exporter.control.policy.memory import Memory, growth_bytes, memory_size, pool_memory_size, room_bytes
 from paropt_exporter.control.policy.moving import TURNS
 from paropt_exporter.control.policy.pool import StreamSituation
-from paropt_exporter.control.policy.run import Loads, RunSituation, run_sizing
+from paropt_exporter.control.policy.run import RunSituation, run_sizing
 from paropt_exporter.control.policy.streams import WAIT_RATIO, cpu_size, wait_ratio, workers_for
 from paropt_exporter.control.policy.target import TargetSituation
 from paropt_exporter.records import Decision
@@ -56,8 +58,8 @@ def _of_run(seen: RunSituation) -> Iterator[str]:
     sizing = run_sizing(seen)
     yield f"  cores {seen.cores:g} (+{CORE_SLACK:g}); a task under {closed.WAITING_SHARE:g} of one only waits, and fits"
     yield f"  N* = {size} + {sizing.size - size} = {sizing.size} ({sizing.reason})"
-    if seen.memory_is_short:
-        yield "  memory is short: nobody is added"
+    if seen.memory is not None:
+        yield from _of_memory(seen, seen.memory)
     if seen.work is not None:
         work = seen.work
         yield (
@@ -66,6 +68,26 @@ def _of_run(seen: RunSituation) -> Iterator[str]:
             f"N = {deadline_size(work)}"
         )
     yield f"  between floor {seen.floor} and ceiling {seen.ceiling}; the lane had {seen.size}"
+
+
+def _of_memory(seen: RunSituation, memory: Memory) -> Iterator[str]:
+    known = [loads for loads in seen.running if loads.load.peak_bytes]
+    peaks = " + ".join(f"{loads.count} x {_megabytes(loads.load.peak_bytes)}" for loads in known) or "0"
+    grow, room = growth_bytes(seen.running, memory.held_bytes), room_bytes(seen.running, memory)
+    yield f"  memory: running tasks may still take {peaks} - {_megabytes(memory.held_bytes)} = {_megabytes(grow)}"
+    yield (
+        f"    room: {_megabytes(memory.available_bytes)} available - {_megabytes(memory.reserve_bytes)} kept free"
+        f" - {_megabytes(grow)} = {_megabytes(room)}"
+    )
+    for loads in seen.waiting:
+        if loads.load.peak_bytes:
+            yield f"    wait   {loads.count:>4} x {_megabytes(loads.load.peak_bytes)}  {loads.load.stage}"
+    if seen.waiting:
+        yield f"    N_mem = {memory_size(seen.running, seen.waiting, memory)} of those that run and wait"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
 
 
 def _share(loads: Loads) -> float:
@@ -85,9 +107,35 @@ def _of_stream(seen: StreamSituation) -> Iterator[str]:
     yield f"  queue: {stream.queued} x {stream.service_seconds:.3g} s / {drain:.3g} s = {waiting:.2f}, rounded up"
     if seen.share is not None and seen.share >= closed.WAITING_SHARE:
         yield f"  N_cpu = {seen.cores:g} cores / {seen.share:.2f} of a core = {cpu_size(seen.cores, seen.share)}"
+    yield from _of_machine(seen)
     yield f"  between floor {seen.floor} and ceiling {seen.ceiling}; the pool had {seen.size}"
     if seen.state.trail.turns:
         yield f"  {len(seen.state.trail.turns)} of {TURNS} changes of direction an hour are spent"
+
+
+def _of_machine(seen: StreamSituation) -> Iterator[str]:
+    memory, budget = seen.memory, seen.budget
+    if memory is not None:
+        yield (
+            f"  memory: {_megabytes(memory.available_bytes)} available - {_megabytes(memory.reserve_bytes)} kept free"
+            f" - {_megabytes(memory.growth_bytes)} that workers may still take = {_megabytes(memory.room_bytes)}"
+        )
+        if memory.peak_bytes:
+            most = pool_memory_size(seen.size, memory)
+            room, peak = _megabytes(memory.room_bytes), _megabytes(memory.peak_bytes)
+            yield f"    N_mem = {seen.size} + {room} / {peak} a worker = {most}"
+    if budget is None or (len(budget.claims) < 2 and not any(claim.memory_bytes for claim in budget.claims)):
+        return
+    sizes = divide(budget.claims, cores=budget.cores, memory_bytes=budget.memory_bytes)
+    cores = "any" if budget.cores is None else f"{budget.cores:g}"
+    bytes_ = "any" if budget.memory_bytes is None else _megabytes(budget.memory_bytes)
+    yield f"  the machine's cores ({cores}) and memory ({bytes_} for workers) go to the pool that has least of them:"
+    for claim in budget.claims:
+        first = ", first" if claim.urgent else ""
+        yield (
+            f"    {claim.pool}: {sizes[claim.pool]} of {claim.wanted} wanted, at least {claim.floor};"
+            f" {claim.share:.2f} of a core and {_megabytes(claim.memory_bytes)} each, weight {claim.weight:g}{first}"
+        )
 
 
 def _of_band(seen: BandSituation) -> Iterator[str]:

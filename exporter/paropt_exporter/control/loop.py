@@ -11,9 +11,19 @@ from typing import Protocol
 from paropt_exporter.catalogue import DECISION_REASONS
 from paropt_exporter.clock import Clock
 from paropt_exporter.control.decisions import written_choice, written_situation
-from paropt_exporter.control.policy.closed import Load, Work
-from paropt_exporter.control.policy.moving import Step, Trail
-from paropt_exporter.control.policy.run import Loads, RunSituation, counted, decide_run, spare_slots
+from paropt_exporter.control.memory import PeakMeter
+from paropt_exporter.control.policy.closed import Load, Loads, Work
+from paropt_exporter.control.policy.memory import Memory
+from paropt_exporter.control.policy.run import (
+    RunSituation,
+    RunState,
+    RunStep,
+    count_of,
+    counted,
+    decide_run,
+    memory_bound,
+    spare_slots,
+)
 from paropt_exporter.control.shares import ShareMeter
 from paropt_exporter.control.standing import ADVISE, PAUSE, PIN, PROMETHEUS, Standing
 from paropt_exporter.engine import Demand
@@ -21,7 +31,6 @@ from paropt_exporter.records import Decision, Event, RunningTask
 
 TICK_SECONDS = 0.03  # lanes of a few seconds gain nothing from a slower eye; one look costs about 0.1 ms
 DEADLINE = "deadline"
-_RESERVE_BYTES = 256 << 20  # memory that no new worker may take
 _HOLD_SECONDS = 1.0  # a hold is told when its reason changes, at most so often
 
 
@@ -69,6 +78,7 @@ class InnerLoop:
         clock: Clock,
         run_id: str,
         known_shares: Mapping[str, float] = MappingProxyType({}),
+        known_peaks: Mapping[str, int] = MappingProxyType({}),
         objective: str = "fast",
         offer: Callable[[int], None] | None = None,
     ) -> None:
@@ -83,7 +93,8 @@ class InnerLoop:
         self._objective = objective
         self._offer = offer
         self._meter = ShareMeter(known_shares)
-        self._trail = Trail()
+        self._peaks = PeakMeter(known_peaks)
+        self._state = RunState()
         self._peak = 0
         self._held = ("", 0.0)  # the last reason to hold that was told, and when
         self._done = threading.Event()
@@ -107,17 +118,17 @@ class InnerLoop:
         """Look once and move if there is reason to."""
         if self._settled():
             return
-        now = self._clock.monotonic()
-        self._meter.look(self._pools.running(), now)
-        seen = self._situation(now)
+        now, running = self._clock.monotonic(), self._pools.running()
+        self._meter.look(running, now)
+        seen = self._situation(now, {task.label: task.memory_bytes for task in running})
         choice = decide_run(seen)
-        self._trail = choice.trail
+        self._state = choice.state
         given = self._standing.source == PROMETHEUS
         size, reason = self._given(seen) if given else (choice.size, choice.reason)
         if reason == "bounds":
             reason = self._standing.band.reason  # what moved the bound says more
         self._peak = max(self._peak, size)
-        self._standing.recommend(self._pools.shares(size), flapping=self._trail.flapping(now))
+        self._standing.recommend(self._pools.shares(size), flapping=self._state.trail.flapping(now))
         self._obey(_Made(seen, choice, told=given), size, reason)
         if self._offer is not None:
             self._offer(spare_slots(seen, fixed=self._fixed_slots()))
@@ -142,16 +153,31 @@ class InnerLoop:
         action = "hold" if band.target == seen.size else "up" if band.target > seen.size else "down"
         return band.target, band.reason if band.reason in DECISION_REASONS[action] else "demand"
 
-    def _situation(self, now: float) -> RunSituation:
+    def _situation(self, now: float, memory_bytes: Mapping[str, int]) -> RunSituation:
         demand, band = self._run.demand(), self._standing.band
         self._standing.rescue(demand.rescue_size)
         self._meter.learn(demand.shares)
+        holding = [(pool, stage, memory_bytes.get(label, 0)) for pool, stage, label, _ in demand.running]
+        self._peaks.look(holding, demand.peaks)
         running = [
-            Load(pool=pool, stage=stage, share=self._meter.of_task(label, stage))
+            Load(
+                pool=pool,
+                stage=stage,
+                share=self._meter.of_task(label, stage),
+                peak_bytes=self._peaks.of_task(pool, stage),
+            )
             for pool, stage, label, _ in demand.running
         ]
         waiting = tuple(
-            Loads(load=Load(pool=pool, stage=stage, share=self._meter.of_stage(stage)), count=count)
+            Loads(
+                load=Load(
+                    pool=pool,
+                    stage=stage,
+                    share=self._meter.of_stage(stage),
+                    peak_bytes=self._peaks.of_stage(stage),
+                ),
+                count=count,
+            )
             for pool, stage, count in demand.ready
         )
         return RunSituation(
@@ -160,13 +186,17 @@ class InnerLoop:
             floor=band.floor,
             ceiling=band.ceiling,
             cores=self._cores(),
-            memory_is_short=0 < self._memory() < _RESERVE_BYTES,
             running=counted(running),
             waiting=waiting,
-            trail=self._trail,
+            state=self._state,
+            memory=self._left(self._peaks.held(holding)),
             work=self._work(demand),
             rescue_size=demand.rescue_size if self._objective == DEADLINE else 0,
         )
+
+    def _left(self, held_bytes: int) -> Memory | None:
+        available = self._memory()
+        return Memory(available_bytes=available, held_bytes=held_bytes) if available else None
 
     def _work(self, demand: Demand) -> Work | None:
         if self._objective != DEADLINE or demand.left_seconds is None or demand.work_seconds <= 0:
@@ -231,15 +261,14 @@ class _Made:
     """
 
     seen: RunSituation
-    choice: Step
+    choice: RunStep
     told: bool
 
 
-def _terms(seen: RunSituation, choice: Step) -> Mapping[str, float]:
-    running = sum(loads.count for loads in seen.running)
-    return {
-        "running": running,
-        "waiting": sum(loads.count for loads in seen.waiting),
+def _terms(seen: RunSituation, choice: RunStep) -> Mapping[str, float]:
+    terms: dict[str, float] = {
+        "running": count_of(seen.running),
+        "waiting": count_of(seen.waiting),
         "cores": seen.cores,
         "cores_used": sum((loads.load.share or 0.0) * loads.count for loads in seen.running),
         "floor": seen.floor,
@@ -247,3 +276,8 @@ def _terms(seen: RunSituation, choice: Step) -> Mapping[str, float]:
         "lane_size": seen.size,
         "lane_size_chosen": choice.size,
     }
+    if seen.memory is not None:
+        terms |= {"memory_available_bytes": seen.memory.available_bytes, "memory_held_bytes": seen.memory.held_bytes}
+    if (bound := memory_bound(seen)) is not None:
+        terms["memory_size"] = bound
+    return terms

@@ -4,35 +4,50 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from paropt_exporter import host
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.control.decisions import written_choice, written_situation
-from paropt_exporter.control.policy.budget import Claim, divide
+from paropt_exporter.control.policy.budget import Budget, Claim
 from paropt_exporter.control.policy.closed import WAITING_SHARE
+from paropt_exporter.control.policy.memory import SPARE_BYTES, PoolMemory, pool_memory_size, to_share_bytes
 from paropt_exporter.control.policy.pool import StreamSituation, StreamState, StreamStep, decide_stream
-from paropt_exporter.control.policy.streams import stream_size
+from paropt_exporter.control.policy.streams import Stream, stream_size
 from paropt_exporter.control.signals.local import Counters, count_of
-from paropt_exporter.records import Decision, PoolStatistics
+from paropt_exporter.records import Decision, PoolStatistics, WorkerMemory
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
-RESERVE_BYTES = 256 << 20  # memory that no new worker may take
 
 
-def steer(*pools: Steerable, minimum: int = 1, maximum: int = 32) -> StreamLoop:
+def steer(
+    *pools: Steerable,
+    minimum: int = 1,
+    maximum: int = 32,
+    weights: Sequence[float] = (),
+    critical: Collection[Steerable] = (),
+) -> StreamLoop:
     """Size pools by their load for as long as the block lasts: `with ThreadPool(1) as pool, steer(pool, maximum=64):`.
 
-    Each keeps between `minimum` and `maximum` workers; those that compute share the machine's cores. Raises ValueError
-    for bounds that no size fits.
+    Each keeps between `minimum` and `maximum` workers. Where the machine's cores or memory are not enough for all,
+    `critical` pools get theirs first, and the others by `weights` (one for each pool; all alike without). Raises
+    ValueError for bounds that no size fits, and for weights that are not one positive number for each pool.
     """
     if not 1 <= minimum <= maximum:
         raise ValueError(f"minimum {minimum} and maximum {maximum}: expected 1 <= minimum <= maximum")
-    return StreamLoop([(pool, minimum, maximum) for pool in pools])
+    weights = weights or (1.0,) * len(pools)
+    if len(weights) != len(pools) or min(weights, default=1.0) <= 0:
+        raise ValueError(f"weights {tuple(weights)} for {len(pools)} pools: expected one positive number for each")
+    return StreamLoop(
+        [
+            Steering(pool=pool, floor=minimum, ceiling=maximum, weight=weight, urgent=pool in critical)
+            for pool, weight in zip(pools, weights, strict=True)
+        ]
+    )
 
 
 class Steerable(Protocol):
@@ -45,20 +60,74 @@ class Steerable(Protocol):
 
     def statistics(self) -> PoolStatistics: ...
 
+    def worker_memory(self) -> tuple[WorkerMemory, ...]:
+        """Return what each worker has in memory; nothing where they have none of their own."""
 
-@dataclass(slots=True, eq=False)
-class Steered:
-    """One pool with its bounds and what is carried from one second to the next."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steering:
+    """One pool with its bounds, and how it stands where there is not enough for all: `weight`, `urgent` ones first."""
 
     pool: Steerable
     floor: int
     ceiling: int
+    weight: float = 1.0
+    urgent: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Steered:
+    """One pool with what is carried from one second to the next. `peak_bytes`: the most that a worker has used."""
+
+    steering: Steering
     counters: Counters
     state: StreamState
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """One pool at one moment. `held_bytes`: what its workers have of their peaks."""
+
+    pool: str
+    steered: Steered
+    size: int
+    stream: Stream
+    share: float | None
+    held_bytes: int
+
+    @property
+    def wanted(self) -> int:
+        steering = self.steered.steering
+        return min(max(stream_size(self.stream), steering.floor), steering.ceiling)
+
+    @property
+    def growth_bytes(self) -> int:
+        """What the workers that the pool was told to have may still take."""
+        return max(0, self.size * self.steered.peak_bytes - self.held_bytes)
+
+    @property
+    def wanted_held_bytes(self) -> int:
+        """What workers hold that are wanted: the others' is not there for anyone until they have gone."""
+        return self.held_bytes * min(self.wanted, self.size) // max(1, self.size)
+
+    def claim(self) -> Claim:
+        steering = self.steered.steering
+        return Claim(
+            pool=self.pool,
+            wanted=self.wanted,
+            floor=steering.floor,
+            share=self.share or 0.0,
+            memory_bytes=self.steered.peak_bytes,
+            weight=steering.weight,
+            urgent=steering.urgent,
+        )
 
 
 class StreamLoop:
     """Steers executors from one thread; `with StreamLoop(...)`, or `step` on a clock of one's own.
+
+        look at each pool --> one budget of cores and memory --> decide each pool's size --> resize, tell
 
     Guarantees: it alone resizes the pools; a pool's size stays within its bounds; a fault in one second's look is
     logged and does not end the steering.
@@ -66,7 +135,7 @@ class StreamLoop:
 
     def __init__(
         self,
-        pools: Sequence[tuple[Steerable, int, int]],
+        pools: Sequence[Steering],
         *,
         clock: Clock | None = None,
         cores: Callable[[], float] = host.cpus,
@@ -76,13 +145,9 @@ class StreamLoop:
     ) -> None:
         self._steered = [
             Steered(
-                pool=pool,
-                floor=floor,
-                ceiling=ceiling,
-                counters=Counters(known_service_seconds=known_service_seconds),
-                state=StreamState(),
+                steering=steering, counters=Counters(known_service_seconds=known_service_seconds), state=StreamState()
             )
-            for pool, floor, ceiling in pools
+            for steering in pools
         ]
         self._clock = clock or SystemClock()
         self._cores = cores
@@ -109,59 +174,73 @@ class StreamLoop:
                 log.exception("steering failed for one look")
 
     def step(self) -> None:
-        """Look at each pool once and move it if there is reason to; all within one budget of cores."""
-        now, cores = self._clock.monotonic(), self._cores()
-        short = 0 < self._memory() < RESERVE_BYTES
-        seen = [self._look(steered, now, cores, memory_is_short=short) for steered in self._steered]
-        if len(seen) > 1:
-            seen = _within_budget(seen, cores)
-        for steered, situation in zip(self._steered, seen, strict=True):
-            self._move(steered, situation)
+        """Look at each pool once and move it if there is reason to; all within one budget of cores and memory."""
+        now, cores, available = self._clock.monotonic(), self._cores(), self._memory()
+        looks = [self._look(place, steered, now, cores) for place, steered in enumerate(self._steered)]
+        budget = _budget(looks, cores, available)
+        growth = sum(look.growth_bytes for look in looks)
+        for look in looks:
+            memory = _left(look, available, growth) if available else None
+            self._move(look.steered, _situation(look, now, cores, memory, budget))
 
-    def _look(self, steered: Steered, now: float, cores: float, *, memory_is_short: bool) -> StreamSituation:
-        statistics = steered.pool.statistics()
-        steered.counters.look(count_of(statistics, now))
+    def _look(self, place: int, steered: Steered, now: float, cores: float) -> _Look:
+        pool, counters = steered.steering.pool, steered.counters
+        statistics, workers = pool.statistics(), pool.worker_memory()
+        counters.look(count_of(statistics, now))
         if statistics.draining:
-            steered.counters.moved()  # what ends now was begun among more workers, and is no sample of this size
-        return StreamSituation(
-            now=now,
+            counters.moved()  # what ends now was begun among more workers, and is no sample of this size
+        steered.peak_bytes = max([steered.peak_bytes, *(worker.peak_bytes for worker in workers)])
+        return _Look(
+            pool=f"{statistics.name} {place + 1}",
+            steered=steered,
             size=statistics.target,
-            floor=steered.floor,
-            ceiling=steered.ceiling,
-            stream=steered.counters.stream(),
-            cores=cores,
-            share=steered.counters.share(cores),
-            cpu=steered.counters.cpu(),
-            memory_is_short=memory_is_short,
-            sample=steered.counters.sample,
-            state=steered.state,
+            stream=counters.stream(),
+            share=counters.share(cores),
+            held_bytes=sum(min(worker.now_bytes, steered.peak_bytes) for worker in workers),
         )
 
     def _move(self, steered: Steered, seen: StreamSituation) -> None:
         choice = decide_stream(seen)
         steered.state = choice.state
         if choice.size != seen.size:
-            steered.pool.resize(choice.size, reason=choice.reason)
+            pool = steered.steering.pool
+            pool.resize(choice.size, reason=choice.reason)
             steered.counters.moved()
-            self._emit(_decision(steered.pool.statistics().name, seen, choice, self._clock.wall()))
+            self._emit(_decision(pool.statistics().name, seen, choice, self._clock.wall()))
 
 
-def _within_budget(seen: Sequence[StreamSituation], cores: float) -> list[StreamSituation]:
-    """Lower the ceilings of pools that compute to what one machine's cores allow them together."""
-    claims = [
-        Claim(
-            pool=str(place),
-            wanted=min(max(stream_size(one.stream), one.floor), one.ceiling),
-            floor=one.floor,
-            share=one.share or 0.0,
-        )
-        for place, one in enumerate(seen)
-    ]
-    sizes = divide(claims, cores=cores, memory_bytes=0)
-    return [
-        replace(one, ceiling=max(one.floor, sizes[claim.pool])) if sizes[claim.pool] < claim.wanted else one
-        for claim, one in zip(claims, seen, strict=True)
-    ]
+def _budget(looks: Sequence[_Look], cores: float, available_bytes: int) -> Budget:
+    """Return what the pools claim together; a pool that is alone finds its number of cores by itself."""
+    held = sum(look.wanted_held_bytes for look in looks)
+    return Budget(
+        claims=tuple(look.claim() for look in looks),
+        cores=cores if len(looks) > 1 else None,
+        memory_bytes=to_share_bytes(available_bytes, held) if available_bytes else None,
+        spare_bytes=SPARE_BYTES,
+    )
+
+
+def _left(look: _Look, available_bytes: int, growth_bytes: int) -> PoolMemory:
+    return PoolMemory(available_bytes=available_bytes, growth_bytes=growth_bytes, peak_bytes=look.steered.peak_bytes)
+
+
+def _situation(look: _Look, now: float, cores: float, memory: PoolMemory | None, budget: Budget) -> StreamSituation:
+    steered = look.steered
+    return StreamSituation(
+        now=now,
+        size=look.size,
+        floor=steered.steering.floor,
+        ceiling=steered.steering.ceiling,
+        stream=look.stream,
+        cores=cores,
+        share=look.share,
+        cpu=steered.counters.cpu(),
+        sample=steered.counters.sample,
+        state=steered.state,
+        memory=memory,
+        pool=look.pool,
+        budget=budget,
+    )
 
 
 def _decision(pool: str, seen: StreamSituation, choice: StreamStep, at: float) -> Decision:
@@ -175,6 +254,11 @@ def _decision(pool: str, seen: StreamSituation, choice: StreamStep, at: float) -
         "floor": float(seen.floor),
         "ceiling": float(seen.ceiling),
     }
+    if seen.memory is not None:
+        terms["memory_available_bytes"] = float(seen.memory.available_bytes)
+        terms["memory_peak_bytes"] = float(seen.memory.peak_bytes)
+        if (most := pool_memory_size(seen.size, seen.memory)) is not None:
+            terms["memory_size"] = float(most)
     return Decision(
         pool=pool,
         action=choice.action,

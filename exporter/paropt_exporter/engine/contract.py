@@ -82,6 +82,7 @@ class Demand:
     ready: tuple[tuple[str, str, int], ...]  # (pool, stage, how many tasks)
     running: tuple[tuple[str, str, str, float], ...]  # (pool, stage, label, started_seconds)
     shares: tuple[tuple[str, float], ...] = ()  # (stage, the part of a core that its ended tasks used)
+    peaks: tuple[tuple[str, int], ...] = ()  # (stage, the most bytes that one of its ended tasks used)
     work_seconds: float = 0.0
     path_seconds: float = 0.0
     left_seconds: float | None = None

@@ -101,6 +101,7 @@ class StageState:
     alone_seconds: float = 0.0
     finals_seconds: float = 0.0
     memory_peak_bytes: int = 0
+    task_peak_bytes: int = 0  # of tasks that had a process of their own
     started_seconds: float | None = None
     started_timestamp_seconds: float | None = None
     last_ended_seconds: float = 0.0
@@ -140,6 +141,8 @@ class StageState:
         self.cpu_seconds += record.cpu_seconds
         self.alone_seconds += max(record.cpu_seconds, alone_seconds(record, gil_bound=self.gil_bound))
         self.memory_peak_bytes = max(self.memory_peak_bytes, record.memory_peak_bytes)
+        if record.pool != THREADS:
+            self.task_peak_bytes = max(self.task_peak_bytes, record.memory_peak_bytes)
         self.last_ended_seconds = max(self.last_ended_seconds, record.ended_seconds)
         if self.started_seconds is not None:
             self.started_seconds = min(self.started_seconds, record.started_seconds)

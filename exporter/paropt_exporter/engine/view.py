@@ -34,6 +34,7 @@ def demand(
             for attempt in tuple(state.attempts)
         ),
         shares=tuple((state.name, share) for state in states if (share := state.share) is not None),
+        peaks=tuple((state.name, peak) for state in states if (peak := state.task_peak_bytes)),
         work_seconds=sum(state.work_seconds(now) for state in states),
         path_seconds=_longest_path(states, now),
         left_seconds=None if ends_seconds is None else ends_seconds - now,

@@ -11,6 +11,7 @@ from statistics import fmean, median
 
 from paropt_exporter import catalogue
 from paropt_exporter.history import rows
+from paropt_exporter.plan import THREADS
 from paropt_exporter.records import Bottleneck, Decision, Result
 from paropt_exporter.tally import HistogramTotal, LastValues, SeriesKey, Totals, bucket_index
 
@@ -147,6 +148,17 @@ def cpu_shares(connection: sqlite3.Connection, project: str, lane: str) -> Mappi
     ended = (Result.SUCCESS.value, Result.FAILURE.value)
     found = connection.execute(query, (*ended, project, lane, EXPECTED_RUNS))
     return {stage: cpu / wall for stage, cpu, wall in found if wall > 0}
+
+
+def memory_peaks(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, int]:
+    """Return for each stage the most bytes that one of its tasks used in its last runs; a thread's are not its own."""
+    query = """
+    SELECT stage, max(memory_peak) FROM tasks
+      WHERE pool <> ? AND memory_peak > 0 AND run_id IN
+        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY started_ts DESC LIMIT ?)
+      GROUP BY stage
+    """
+    return dict(connection.execute(query, (THREADS, project, lane, EXPECTED_RUNS)))
 
 
 def task_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:

@@ -122,6 +122,11 @@ class History:
         """Return for each stage of the lane the part of a core that one of its tasks used in its last ten runs."""
         return self._read(queries.cpu_shares, self._project, lane)
 
+    def memory_peaks(self, lane: str) -> Mapping[str, int]:
+        """Return for each stage the most bytes that a task of it used lately."""
+        with self._lock:
+            return queries.memory_peaks(self._connection, self._project, lane)
+
     def failed_stages(self, lane: str) -> frozenset[str] | None:
         """Return the stages that the lane's last run left undone, or None if no run of it is known."""
         return self._read(queries.failed_stages, self._project, lane)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paropt_exporter.control.policy.budget import Claim, divide
+from paropt_exporter.control.policy.budget import Allowance, Budget, Claim, allowance, divide
 
 
 def claim(pool: str, wanted: int, **more: object) -> Claim:
@@ -35,6 +35,33 @@ def test_work_that_waits_is_refused_to_nobody() -> None:
 
 def test_memory_bounds_a_pool_too() -> None:
     assert divide([claim("a", 50, share=0.01, memory_bytes=100)], cores=2.0, memory_bytes=450) == {"a": 4}
+
+
+def test_memory_that_is_not_enough_for_all_is_shared_by_weight() -> None:
+    claims = [
+        claim("a", 50, share=0.01, memory_bytes=100, weight=3.0),
+        claim("b", 50, share=0.01, memory_bytes=100),
+    ]
+    assert divide(claims, cores=2.0, memory_bytes=800) == {"a": 6, "b": 2}
+
+
+def test_a_critical_pool_gets_its_memory_first() -> None:
+    claims = [claim("a", 50, share=0.01, memory_bytes=100), claim("b", 8, share=0.01, memory_bytes=100, urgent=True)]
+    assert divide(claims, cores=2.0, memory_bytes=1000) == {"a": 2, "b": 8}
+
+
+def test_an_allowance_names_what_is_scarce() -> None:
+    claims = (claim("a", 50, memory_bytes=100), claim("b", 1, share=0.0))
+    assert allowance(Budget(claims=claims, cores=4.0), "a", 1) == Allowance(size=4, reason="cpu_limit")
+    assert allowance(Budget(claims=claims, cores=4.0, memory_bytes=300), "a", 1) == Allowance(
+        size=3, reason="memory_limit"
+    )
+    assert allowance(Budget(claims=claims, cores=4.0, memory_bytes=300), "b", 1) == Allowance(size=1, reason="demand")
+
+
+def test_workers_that_there_are_stay_while_only_the_spare_memory_is_spent() -> None:
+    budget = Budget(claims=(claim("a", 50, share=0.0, memory_bytes=100),), memory_bytes=450, spare_bytes=200)
+    assert [allowance(budget, "a", size).size for size in (1, 4, 6, 9)] == [4, 4, 6, 6]
 
 
 _CLAIMS = st.lists(

@@ -12,8 +12,8 @@ def loads(*shares: float | None, pool: str = "commands") -> list[Load]:
     return [Load(pool=pool, stage="a", share=share) for share in shares]
 
 
-def size(running: list[Load], waiting: list[Load], *, maximum: int = 32, short: bool = False) -> Sizing:
-    return closed_size(running, waiting, cores=2.0, minimum=1, maximum=maximum, memory_is_short=short)
+def size(running: list[Load], waiting: list[Load], *, maximum: int = 32) -> Sizing:
+    return closed_size(running, waiting, cores=2.0, minimum=1, maximum=maximum)
 
 
 def test_unknown_work_starts_with_one_worker_a_core() -> None:
@@ -42,25 +42,19 @@ def test_threads_that_share_one_core_between_them_do_not_grow_on_their_own_word(
     assert size(running, loads(0.3, pool="threads")) == Sizing(size=3, reason="cpu_limit")
 
 
-def test_memory_pressure_adds_nobody() -> None:
-    assert size(loads(0.0), loads(0.0), short=True) == Sizing(size=1, reason="memory_limit")
-
-
 def test_nothing_to_run_leaves_the_minimum() -> None:
-    assert closed_size([], [], cores=2, minimum=3, maximum=8, memory_is_short=False).size == 3
+    assert closed_size([], [], cores=2, minimum=3, maximum=8).size == 3
 
 
 _SHARES = st.lists(st.one_of(st.none(), st.floats(0, 4)), max_size=40)
 
 
-@given(_SHARES, _SHARES, st.integers(1, 10), st.integers(0, 60), st.floats(0.1, 64), st.booleans())
+@given(_SHARES, _SHARES, st.integers(1, 10), st.integers(0, 60), st.floats(0.1, 64))
 def test_the_size_stays_in_bounds_and_never_above_the_tasks_there_are(
-    running: list[float | None], waiting: list[float | None], minimum: int, room: int, cores: float, short: bool
+    running: list[float | None], waiting: list[float | None], minimum: int, room: int, cores: float
 ) -> None:
     maximum = minimum + room
-    chosen = closed_size(
-        loads(*running), loads(*waiting), cores=cores, minimum=minimum, maximum=maximum, memory_is_short=short
-    )
+    chosen = closed_size(loads(*running), loads(*waiting), cores=cores, minimum=minimum, maximum=maximum)
     assert minimum <= chosen.size <= maximum
     assert chosen.size <= max(minimum, len(running) + len(waiting))
 
@@ -70,8 +64,6 @@ def test_more_waiting_tasks_never_mean_fewer_workers(
     running: list[float | None], waiting: list[float | None], more: list[float | None], cores: float
 ) -> None:
     def chosen(tasks: list[float | None]) -> int:
-        return closed_size(
-            loads(*running), loads(*tasks), cores=cores, minimum=1, maximum=100, memory_is_short=False
-        ).size
+        return closed_size(loads(*running), loads(*tasks), cores=cores, minimum=1, maximum=100).size
 
     assert chosen(waiting) <= chosen(waiting + more)

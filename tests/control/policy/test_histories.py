@@ -19,12 +19,13 @@ from paropt_exporter.control.policy.band import (
     Signal,
     decide_band,
 )
+from paropt_exporter.control.policy.budget import Budget, Claim
 from paropt_exporter.control.policy.closed import Load
 from paropt_exporter.control.policy.effect import Sample
-from paropt_exporter.control.policy.moving import Trail
+from paropt_exporter.control.policy.memory import Memory, PoolMemory, pool_memory_size
 from paropt_exporter.control.policy.pool import STABLE_SECONDS, StreamSituation, StreamState, decide_stream
 from paropt_exporter.control.policy.reading import Reading, doubtful
-from paropt_exporter.control.policy.run import RunSituation, counted, decide_run
+from paropt_exporter.control.policy.run import RunSituation, RunState, counted, decide_run, memory_bound
 from paropt_exporter.control.policy.streams import Stream, stream_size
 from paropt_exporter.control.policy.target import PoolSeen, Seen, TargetSituation, TargetState, decide_target
 
@@ -46,6 +47,7 @@ def streams(seed: int) -> Iterator[tuple[StreamSituation, int, str, str]]:
             queued=draw.choice((0, 0, draw.randint(0, 500))),
             spread=draw.uniform(0, 0.5),
         )
+        pool_memory = draw.choice((None, _pool_memory(draw)))
         seen = StreamSituation(
             now=now,
             size=size,
@@ -55,13 +57,31 @@ def streams(seed: int) -> Iterator[tuple[StreamSituation, int, str, str]]:
             cores=draw.uniform(0.5, 8),
             share=draw.choice((None, 0.0, draw.random())),
             cpu=draw.uniform(0, 8),
-            memory_is_short=draw.random() < 0.1,
+            memory=pool_memory,
+            pool="own",
+            budget=draw.choice((None, _budget(draw, floor, ceiling))),
             sample=Sample(count=draw.randint(0, 100), mean=draw.uniform(0, 3), variance=draw.uniform(0, 3)),
             state=state,
         )
         choice = decide_stream(seen)
         yield seen, choice.size, choice.action, choice.reason
         size, state = choice.size, choice.state
+
+
+def _pool_memory(draw: random.Random) -> PoolMemory:
+    return PoolMemory(
+        available_bytes=draw.randint(1, 4 << 30),
+        growth_bytes=draw.randint(0, 1 << 30),
+        peak_bytes=draw.choice((0, draw.randint(1, 1 << 30))),
+    )
+
+
+def _budget(draw: random.Random, floor: int, ceiling: int) -> Budget:
+    claims = [
+        Claim(pool=pool, wanted=draw.randint(floor, ceiling), floor=floor, share=draw.random(), memory_bytes=size)
+        for pool, size in (("own", draw.choice((0, 1 << 28))), ("other", draw.randint(0, 1 << 28)))
+    ]
+    return Budget(claims=tuple(claims), cores=draw.choice((None, 4.0)), memory_bytes=draw.choice((None, 1 << 30)))
 
 
 def test_a_pool_stays_within_its_bounds_and_tells_the_truth_about_each_move() -> None:
@@ -180,27 +200,32 @@ def runs(seed: int) -> Iterator[tuple[RunSituation, int, str, str]]:
     draw = random.Random(seed)
     floor = draw.randint(1, 3)
     ceiling = floor + draw.randint(0, 40)
-    size, trail, now, left = draw.randint(floor, ceiling), Trail(), 0.0, draw.randint(0, 60)
+    size, state, now, left = draw.randint(floor, ceiling), RunState(), 0.0, draw.randint(0, 60)
     for _ in range(STEPS):
         now += draw.choice((0.03, 1.0, 12.0))
         left = max(0, left - draw.randint(0, 4))
         shares = (None, 0.0, 0.5, 1.0, draw.random())
-        running = [Load(pool="commands", stage="a", share=draw.choice(shares)) for _ in range(min(size, left))]
-        waiting = [Load(pool="commands", stage="a", share=draw.choice(shares)) for _ in range(left - len(running))]
+        loads = [
+            Load(pool="commands", stage="a", share=draw.choice(shares), peak_bytes=draw.choice((0, 1 << 26, 1 << 29)))
+            for _ in range(left)
+        ]
+        running, waiting = loads[:size], loads[size:]
         seen = RunSituation(
             now=now,
             size=size,
             floor=floor,
             ceiling=ceiling,
             cores=draw.uniform(0.5, 8),
-            memory_is_short=draw.random() < 0.1,
             running=counted(running),
             waiting=counted(waiting),
-            trail=trail,
+            state=state,
+            memory=draw.choice(
+                (None, Memory(available_bytes=draw.randint(1, 4 << 30), held_bytes=draw.randint(0, 1 << 30)))
+            ),
         )
         step = decide_run(seen)
         yield seen, step.size, step.action, step.reason
-        size, trail = step.size, step.trail
+        size, state = step.size, step.state
 
 
 def test_a_run_grows_to_no_more_than_its_unfinished_tasks() -> None:
@@ -212,14 +237,39 @@ def test_a_run_grows_to_no_more_than_its_unfinished_tasks() -> None:
             assert reason in DECISION_REASONS[action], (action, reason)
 
 
+def test_no_run_is_larger_than_memory_holds_where_that_is_known() -> None:
+    for seed in range(HISTORIES):
+        for seen, size, _, _ in runs(seed):
+            bound = memory_bound(seen)
+            assert bound is None or 1 <= size <= max(bound, seen.floor)
+
+
+def test_no_pool_grows_beyond_what_memory_holds_where_that_is_known() -> None:
+    for seed in range(HISTORIES):
+        for seen, size, _, _ in streams(seed):
+            most = None if seen.memory is None else pool_memory_size(seen.size, seen.memory)
+            assert most is None or 1 <= size <= max(most, seen.floor)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 4 << 30))
+def test_more_memory_never_means_a_smaller_run(seed: int, more: int) -> None:
+    for seen, size, _, _ in runs(seed):
+        if seen.memory is not None:
+            richer = replace(seen.memory, available_bytes=seen.memory.available_bytes + more)
+            assert decide_run(replace(seen, memory=richer)).size >= size
+
+
 @pytest.mark.parametrize("more", [1, 7, 50])
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 10_000))
-def test_more_demand_never_means_fewer_workers(more: int, seed: int) -> None:
+def test_more_demand_never_means_fewer_workers_than_memory_holds(more: int, seed: int) -> None:
     for seen, size, _, _ in runs(seed):
         extra = Load(pool="commands", stage="a", share=0.0)
         waiting = tuple(replace(loads) for loads in seen.waiting) + counted([extra] * more)
-        assert decide_run(replace(seen, waiting=waiting)).size >= size
+        more_waiting = replace(seen, waiting=waiting)
+        bound = memory_bound(more_waiting)
+        assert decide_run(more_waiting).size >= (size if bound is None else min(size, max(bound, seen.floor)))
 
 
 @settings(max_examples=300, deadline=None)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from paropt_exporter.control.policy.closed import CORE_SLACK, WAITING_SHARE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """What one pool would have: a size between `floor` and `wanted`; each worker uses `share` of a core and memory.
 
-    `weight` is its part where there is not enough for all; an `urgent` pool (an SLA is about to break) goes first.
+    `weight` is its part where there is not enough for all; an `urgent` pool goes first.
     """
 
     pool: str
@@ -22,30 +25,71 @@ class Claim:
     urgent: bool = False
 
 
-def divide(claims: Sequence[Claim], *, cores: float, memory_bytes: int) -> dict[str, int]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What all pools of a machine claim together, and what there is; None: no bound, or not known.
+
+    `spare_bytes`: memory for which nobody is added, and nobody has to go.
+    """
+
+    claims: tuple[Claim, ...]
+    cores: float | None = None
+    memory_bytes: int | None = None
+    spare_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What one pool gets, and why not more: demand (it gets what it wants), cpu_limit, memory_limit."""
+
+    size: int
+    reason: str
+
+
+def allowance(budget: Budget, pool: str, size: int) -> Allowance:
+    """Return what a budget leaves to one pool of `size`; memory is the reason where it would get more without it."""
+    allowed = divide(budget.claims, cores=budget.cores, memory_bytes=budget.memory_bytes)[pool]
+    if allowed < size and budget.memory_bytes is not None:
+        memory = budget.memory_bytes + budget.spare_bytes
+        allowed = min(size, divide(budget.claims, cores=budget.cores, memory_bytes=memory)[pool])
+    if allowed >= next(claim.wanted for claim in budget.claims if claim.pool == pool):
+        return Allowance(size=allowed, reason="demand")
+    unbounded = divide(budget.claims, cores=budget.cores, memory_bytes=None)[pool]
+    return Allowance(size=allowed, reason="memory_limit" if unbounded > allowed else "cpu_limit")
+
+
+def divide(claims: Sequence[Claim], *, cores: float | None, memory_bytes: int | None) -> dict[str, int]:
     """Return each pool's size: floors first, then worker by worker to the one that has least for its weight.
 
-    Weighted max-min fairness (Bertsekas and Gallager, Data Networks, 6.5.2) in units of cores; urgent pools are filled
-    before others. A worker that hardly computes and needs no memory of note is refused to nobody. Floors are kept even
-    where they exceed the machine: they are the user's word.
+    Weighted dominant resource fairness (Ghodsi et al., NSDI 2011): what a pool has is its part of the cores or of the
+    memory, whichever is larger; urgent pools are filled before others. A worker that hardly computes and takes no known
+    memory is refused to nobody. Floors are kept even where they exceed the machine: they are the user's word.
     """
+    cores = math.inf if cores is None else cores
+    memory = math.inf if memory_bytes is None else memory_bytes
     sizes = {claim.pool: min(claim.floor, claim.wanted) for claim in claims}
     left = cores - sum(claim.share * sizes[claim.pool] for claim in claims)
-    free = memory_bytes - sum(claim.memory_bytes * sizes[claim.pool] for claim in claims)
+    free = memory - sum(claim.memory_bytes * sizes[claim.pool] for claim in claims)
+    parts = {claim.pool: _part(claim, cores, memory) for claim in claims}
     for urgent in (True, False):
         open_claims = [claim for claim in claims if claim.urgent is urgent]
         while growing := [claim for claim in open_claims if _fits(claim, sizes[claim.pool], left, free)]:
-            poorest = min(growing, key=lambda claim: (sizes[claim.pool] * claim.share / claim.weight, claim.pool))
+            poorest = min(growing, key=lambda claim: (sizes[claim.pool] * parts[claim.pool], claim.pool))
             sizes[poorest.pool] += 1
             left -= poorest.share
             free -= poorest.memory_bytes
     return sizes
 
 
+def _part(claim: Claim, cores: float, memory: float) -> float:
+    """Return a worker's part of what there is more scarcely of, for its pool's weight."""
+    return max(claim.share / max(cores, 1e-9), claim.memory_bytes / max(memory, 1.0)) / claim.weight
+
+
 def _fits(claim: Claim, size: int, cores_left: float, memory_left: float) -> bool:
-    waits = claim.share < 0.1  # as closed.WAITING_SHARE: nothing that could be shared out
+    waits = claim.share < WAITING_SHARE  # nothing that could be shared out
     return (
         size < claim.wanted
-        and (waits or claim.share <= cores_left + 0.1)
+        and (waits or claim.share <= cores_left + CORE_SLACK)
         and (not claim.memory_bytes or claim.memory_bytes <= memory_left)
     )

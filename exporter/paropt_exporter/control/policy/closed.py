@@ -20,11 +20,23 @@ GIL_SUSPECT_CORES = 0.85  # threads that together use about one core may be queu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """One running or waiting task. `share` is the part of a core that it uses; None: not known yet."""
+    """One running or waiting task. `share` is the part of a core that it uses; None: not known yet.
+
+    `peak_bytes`: the most memory that a task of its stage has used; 0: not known, or not its own (a thread's).
+    """
 
     pool: str
     stage: str
     share: float | None
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loads:
+    """So many tasks with the same load, one after another in the order in which they would start."""
+
+    load: Load
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +76,8 @@ def closed_size(
     cores: float,
     minimum: int,
     maximum: int,
-    memory_is_short: bool,
 ) -> Sizing:
-    """Return the size for known work, N* = min(tasks that may run, N_cpu, N_mem, maximum).
+    """Return the size for known work, N* = min(tasks that may run, N_cpu, maximum).
 
     `waiting` stands in the order in which the tasks would start; admission ends at the first that does not fit, since
     it would be the next to start.
@@ -79,8 +90,6 @@ def closed_size(
         share = _share(load)
         if size >= maximum:
             reason = "bounds"
-        elif memory_is_short:
-            reason = "memory_limit"
         elif (gil and load.pool == "threads") or (
             share >= WAITING_SHARE and (saturated or used + share > cores + CORE_SLACK)
         ):

@@ -22,11 +22,15 @@ TURN_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a size must keep to: floor and ceiling, and the time in seconds that a lower size must have been enough."""
+    """What a size must keep to: floor and ceiling, and the time in seconds that a lower size must have been enough.
+
+    `ceiling_reason`: what made the ceiling.
+    """
 
     floor: int
     ceiling: int
     stable_seconds: float
+    ceiling_reason: str = "bounds"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +83,14 @@ class Step:
 def step(now: float, size: int, wanted: Wanted, limits: Limits, trail: Trail) -> Step:
     """Decide one pool's next size at the monotonic moment `now`."""
     bounded = min(max(wanted.size, limits.floor), limits.ceiling)
-    reason = wanted.reason if bounded == wanted.size else "bounds"
+    reason = wanted.reason if bounded == wanted.size else limits.ceiling_reason if bounded < wanted.size else "bounds"
     kept = min(max(wanted.keep, bounded), limits.ceiling)
     began = now if trail.began is None else trail.began
     trail = replace(trail, began=began, peaks=_peaks(trail.peaks, now, kept, limits.stable_seconds))
     if size < limits.floor:
         return _moved(now, size, max(bounded, limits.floor), "bounds", trail)
     if size > limits.ceiling:
-        return _moved(now, size, limits.ceiling, "bounds", trail)
+        return _moved(now, size, limits.ceiling, limits.ceiling_reason, trail)
     if bounded > size:
         return _up(now, size, bounded, reason, wanted, trail)
     if bounded < size:
@@ -99,8 +103,8 @@ def _up(now: float, size: int, bounded: int, reason: str, wanted: Wanted, trail:
         return Step(size=size, action="hold", reason=wanted.against_more, trail=trail)
     if within_tolerance(size, bounded) and not (wanted.exact or wanted.rescue):
         return Step(size=size, action="hold", reason="deadband", trail=trail)
-    # Cores may say how far it goes; that it goes up at all is the demand's doing.
-    return _moved(now, size, bounded, "demand" if reason == "cpu_limit" else reason, trail)
+    # Cores and memory may say how far it goes; that it goes up at all is the demand's doing.
+    return _moved(now, size, bounded, "demand" if reason in ("cpu_limit", "memory_limit") else reason, trail)
 
 
 def _down(now: float, size: int, wanted: Wanted, reason: str, limits: Limits, trail: Trail) -> Step:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from paropt_exporter.control.policy.budget import Budget, allowance
 from paropt_exporter.control.policy.closed import SATURATED_RATIO, WAITING_SHARE
 from paropt_exporter.control.policy.effect import COMPLETIONS, Block, Sample, blocked, ineffective, still_blocked
+from paropt_exporter.control.policy.memory import PoolMemory, pool_memory_size
 from paropt_exporter.control.policy.moving import Limits, Step, Trail, Wanted, step
 from paropt_exporter.control.policy.streams import Stream, cpu_size, size_to_keep, stream_size
 
@@ -38,7 +40,8 @@ class StreamSituation:
     """All that a decision about an executor's size depends on.
 
     `share`: the part of a core that a worker uses (None: not known yet); `cpu`: cores that the pool keeps busy;
-    `sample`: service times since the last move; `memory_is_short`: no new worker may take any.
+    `sample`: service times since the last move; `memory`: what is left of it (None: unknown); `budget`: what all pools
+    of the machine claim, this one as `pool`.
     """
 
     now: float
@@ -49,9 +52,11 @@ class StreamSituation:
     cores: float
     share: float | None
     cpu: float
-    memory_is_short: bool
     sample: Sample
     state: StreamState
+    memory: PoolMemory | None = None
+    pool: str = ""
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +74,35 @@ def decide_stream(seen: StreamSituation) -> StreamStep:
     state = seen.state
     if _did_not_help(seen) and state.trial is not None:
         return _go_back(seen, state.trial)
-    limits = Limits(
-        floor=seen.floor,
-        ceiling=seen.ceiling,
-        stable_seconds=max(STABLE_SECONDS, STABLE_SERVICES * seen.stream.service_seconds),
-    )
-    taken = step(seen.now, seen.size, stream_wanted(seen), limits, state.trail)
+    taken = step(seen.now, seen.size, stream_wanted(seen), _limits(seen), state.trail)
     return StreamStep(size=taken.size, action=taken.action, reason=taken.reason, state=_next_state(seen, taken))
+
+
+def machine_bound(seen: StreamSituation) -> tuple[int, str] | None:
+    """Return the most workers that there are cores and memory for beside the machine's other pools, and which it is.
+
+    None: neither is a bound. Workers go as soon as others' claims or a lack of memory say so; they come only where
+    there is room for them at this moment.
+    """
+    bounds = []
+    room = None if seen.memory is None else pool_memory_size(seen.size, seen.memory)
+    if room is not None:
+        bounds.append((room, "memory_limit"))
+    if seen.budget is not None:
+        allowed, short = allowance(seen.budget, seen.pool, seen.size), seen.memory is not None and seen.memory.short
+        if short or allowed.reason != "demand":
+            bounds.append((allowed.size, allowed.reason if allowed.reason != "demand" else "memory_limit"))
+    return min(bounds, default=None)
+
+
+def _limits(seen: StreamSituation) -> Limits:
+    stable_seconds = max(STABLE_SECONDS, STABLE_SERVICES * seen.stream.service_seconds)
+    bound = machine_bound(seen)
+    if bound is None or bound[0] >= seen.ceiling:
+        return Limits(floor=seen.floor, ceiling=seen.ceiling, stable_seconds=stable_seconds)
+    size, reason = bound
+    ceiling = max(size, seen.floor)
+    return Limits(floor=seen.floor, ceiling=ceiling, stable_seconds=stable_seconds, ceiling_reason=reason)
 
 
 def stream_wanted(seen: StreamSituation) -> Wanted:
@@ -88,8 +115,6 @@ def stream_wanted(seen: StreamSituation) -> Wanted:
 
 
 def _against_more(seen: StreamSituation, *, computes: bool) -> str:
-    if seen.memory_is_short:
-        return "memory_limit"
     if computes and seen.cpu >= SATURATED_RATIO * seen.cores:
         return "saturated"
     if _blocked(seen):

@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from paropt_exporter.control.policy.closed import (
     CORE_SLACK,
     WAITING_SHARE,
     Load,
+    Loads,
     Sizing,
     Work,
     closed_size,
     deadline_size,
 )
-from paropt_exporter.control.policy.moving import Limits, Step, Trail, Wanted, step
+from paropt_exporter.control.policy.memory import Memory, memory_size
+from paropt_exporter.control.policy.moving import Limits, Trail, Wanted, step
 
 STABLE_SECONDS = 10.0  # a smaller size must have been enough for this long before workers are given back
+SHORT_SECONDS = 1.0  # memory must be short for this long before fewer may run than do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loads:
-    """So many tasks with the same load, one after another in the order in which they would start."""
+class RunState:
+    """What is carried from one look to the next. `short_since`: since when more runs than memory holds, if it does."""
 
-    load: Load
-    count: int
+    trail: Trail = field(default_factory=Trail)
+    short_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSituation:
     """All that a decision about a run's size depends on.
 
-    `work`: what is left to do until a deadline, where the deadline is the objective; `rescue_size`: what would then
-    save a stage that is about to break its own limit (0: none is).
+    `memory`: what is left of it (None: unknown); `work`: what is left to do until a deadline, where the deadline is the
+    objective; `rescue_size`: what would then save a stage that is about to break its own limit (0: none is).
     """
 
     now: float
@@ -42,15 +45,25 @@ class RunSituation:
     floor: int
     ceiling: int
     cores: float
-    memory_is_short: bool
     running: tuple[Loads, ...]
     waiting: tuple[Loads, ...]
-    trail: Trail
+    state: RunState = field(default_factory=RunState)
+    memory: Memory | None = None
     work: Work | None = None
     rescue_size: int = 0
 
 
-def decide_run(seen: RunSituation) -> Step:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStep:
+    """A decision about a run's size."""
+
+    size: int
+    action: str
+    reason: str
+    state: RunState
+
+
+def decide_run(seen: RunSituation) -> RunStep:
     """Decide a run's size from its running and waiting tasks."""
     sizing = run_sizing(seen)
     reason = "demand" if sizing.size > seen.size else sizing.reason
@@ -60,20 +73,63 @@ def decide_run(seen: RunSituation) -> Step:
         if enough < sizing.size:
             why = why if enough > seen.size else "deadline"  # a rescue is a reason to grow, not to shrink
             wanted = Wanted(size=max(enough, seen.floor), reason=why, exact=True)
-    limits = Limits(floor=seen.floor, ceiling=seen.ceiling, stable_seconds=STABLE_SECONDS)
-    return step(seen.now, seen.size, wanted, limits, seen.trail)
+    taken = step(seen.now, seen.size, wanted, _limits(seen), seen.state.trail)
+    state = RunState(trail=taken.trail, short_since=_short_since(seen))
+    return RunStep(size=taken.size, action=taken.action, reason=taken.reason, state=state)
 
 
 def run_sizing(seen: RunSituation) -> Sizing:
-    """Return how many of a run's tasks may run at once, and why not more."""
-    return closed_size(
+    """Return how many of a run's tasks may run at once, and why not more: the least of what cores and memory hold."""
+    sizing = closed_size(
         [*_each(seen.running)],
         _each(seen.waiting),
         cores=seen.cores,
         minimum=seen.floor,
         maximum=seen.ceiling,
-        memory_is_short=seen.memory_is_short,
     )
+    bound = memory_bound(seen)
+    if bound is None or sizing.size <= max(bound, seen.floor):
+        return sizing
+    return Sizing(size=max(bound, seen.floor), reason="memory_limit")
+
+
+def memory_bound(seen: RunSituation) -> int | None:
+    """Return N_mem; None where nothing is known of it, or memory holds all that could run.
+
+    Fewer than run only after a while of that: what a task held that has just ended is not back at once, and what one
+    holds that runs is known a moment later than what it took.
+    """
+    size = _memory_size(seen)
+    running, waiting = count_of(seen.running), count_of(seen.waiting)
+    if size is None or not waiting or size >= running + waiting:
+        return None
+    patient = seen.state.short_since is None or seen.now < seen.state.short_since + SHORT_SECONDS
+    return running if size < running and patient else size
+
+
+def count_of(tasks: Iterable[Loads]) -> int:
+    """Return how many tasks there are."""
+    return sum(loads.count for loads in tasks)
+
+
+def _memory_size(seen: RunSituation) -> int | None:
+    return None if seen.memory is None else memory_size(seen.running, seen.waiting, seen.memory)
+
+
+def _short_since(seen: RunSituation) -> float | None:
+    size = _memory_size(seen)
+    if size is None or size >= count_of(seen.running):
+        return None
+    return seen.now if seen.state.short_since is None else seen.state.short_since
+
+
+def _limits(seen: RunSituation) -> Limits:
+    """Return the bounds: who starts without memory for it is not to be waited for, so memory bounds at once."""
+    bound = memory_bound(seen)
+    if bound is None or bound >= seen.ceiling:
+        return Limits(floor=seen.floor, ceiling=seen.ceiling, stable_seconds=STABLE_SECONDS)
+    ceiling = max(bound, seen.floor)
+    return Limits(floor=seen.floor, ceiling=ceiling, stable_seconds=STABLE_SECONDS, ceiling_reason="memory_limit")
 
 
 def spare_slots(seen: RunSituation, *, fixed: int | None) -> int:

@@ -22,7 +22,7 @@ from paropt_exporter.pool.processes.batches import Durations, take
 from paropt_exporter.pool.processes.slot import ORDER_TASKS, Order, ProcessSlot, ProcessTask
 from paropt_exporter.pool.worker import family, payload, wire
 from paropt_exporter.pool.worker.pieces import Pieces
-from paropt_exporter.records import PoolStatistics, RunningTask
+from paropt_exporter.records import PoolStatistics, RunningTask, WorkerMemory
 
 log = logging.getLogger(__name__)
 
@@ -410,6 +410,9 @@ class ProcessCrew:
     def running(self) -> tuple[RunningTask, ...]:
         with self.lock:
             return view.running(self._slots)
+
+    def worker_memory(self) -> tuple[WorkerMemory, ...]:
+        return view.memory([slot.pid for slot in tuple(self._slots) if slot.pid])
 
 
 def _holds(slot: ProcessSlot, future: TaskFuture[Any]) -> bool:

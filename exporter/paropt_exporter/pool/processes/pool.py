@@ -15,7 +15,7 @@ from paropt_exporter.pool.mapping import map_in_order
 from paropt_exporter.pool.processes.crew import ProcessCrew
 from paropt_exporter.pool.processes.serving import serve
 from paropt_exporter.pool.processes.slot import ProcessTask
-from paropt_exporter.records import PoolStatistics, RunningTask
+from paropt_exporter.records import PoolStatistics, RunningTask, WorkerMemory
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -181,3 +181,7 @@ class ProcessPool(Executor):
     def running(self) -> tuple[RunningTask, ...]:
         """List the tasks that run now, with what their worker and its descendants have used since they began."""
         return self._crew.running()
+
+    def worker_memory(self) -> tuple[WorkerMemory, ...]:
+        """Return what each worker process has in memory, its descendants not counted."""
+        return self._crew.worker_memory()

@@ -13,7 +13,7 @@ from paropt_exporter import host
 from paropt_exporter.pool.future import TaskFuture, label_of
 from paropt_exporter.pool.threads.crew import ThreadCrew
 from paropt_exporter.pool.threads.map import ThreadMap
-from paropt_exporter.records import PoolStatistics, RunningTask
+from paropt_exporter.records import PoolStatistics, RunningTask, WorkerMemory
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -179,3 +179,7 @@ class ThreadPool(Executor):
     def at_work(self) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
         """List the tasks that run now, as `running` does, each with its future."""
         return self._crew.at_work()
+
+    def worker_memory(self) -> tuple[WorkerMemory, ...]:
+        """Return nothing: threads share one process, and none has memory of its own."""
+        return ()
