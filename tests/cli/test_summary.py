@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lanes import limit
-from paropt_exporter.cli import summary
+from paropt_exporter.cli import summary, wording
 from paropt_exporter.records import (
     Bottleneck,
     PoolUse,
@@ -190,7 +190,7 @@ def test_no_escape_sequence_reaches_the_terminal() -> None:
 
 
 def test_durations_read_well_at_every_size() -> None:
-    assert [summary.seconds(value) for value in (0.004, 0.42, 9.96, 27.44, 119.9, 185)] == [
+    assert [wording.seconds(value) for value in (0.004, 0.42, 9.96, 27.44, 119.9, 185)] == [
         "0.00 s",
         "0.4 s",
         "10.0 s",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli import editors
+from paropt_exporter.cli.wording import counted
 from paropt_exporter.errors import ConfigError, UsageError
 from paropt_exporter.plan import NOTHING_TO_RUN
 
@@ -46,7 +47,7 @@ def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextI
     if faults:
         return _ended(faults, stderr)
     name = config.path or "no paropt.yml, built-in stages"
-    print(f"{name}: {_counted(len(lanes), 'lane')}, {_counted(len(stages), 'stage')}: no faults", file=stdout)
+    print(f"{name}: {counted(len(lanes), 'lane')}, {counted(len(stages), 'stage')}: no faults", file=stdout)
     return 0
 
 
@@ -85,7 +86,7 @@ def _web_faults(config: Config) -> tuple[str, ...]:
 
 
 def _ended(faults: list[str], stderr: TextIO) -> int:
-    print(*faults, _counted(len(faults), "fault"), sep="\n", file=stderr)
+    print(*faults, counted(len(faults), "fault"), sep="\n", file=stderr)
     return 2
 
 
@@ -235,7 +236,3 @@ def _in_lane(stage: Stage, lane: Lane) -> bool:
 
 def _place(config: Config, stage: Stage) -> str:
     return config.places.get(stage.name) or f"stage {stage.name}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
+from paropt_exporter.cli.wording import table
 from paropt_exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _listed(history: History, *, lane: str | None, limit: int) -> str:
     summaries = history.runs(lane, limit=limit)
     if not summaries:
         return f"no runs of lane {lane} yet\n" if lane else "no runs yet\n"
-    lines = _table(_RUN_HEADERS, [_run_row(history, summary) for summary in summaries])
+    lines = table(_RUN_HEADERS, [_run_row(history, summary) for summary in summaries])
     lanes = dict.fromkeys(summary.lane for summary in summaries)
     trends = [line for name in lanes if (trend := history.trend(name, limit=limit)) for line in _trend(name, trend)]
     return "\n".join([*lines, *([""] if trends else []), *trends, ""])
@@ -151,7 +152,7 @@ def _compared(before: RunSummary, after: RunSummary) -> str:
         _result(after.result),
     )
     heading = f"{before.lane} {before.run_id} -> {after.lane} {after.run_id}"
-    return "\n".join([heading, *_table(_COMPARED_HEADERS, [*rows, total]), ""])
+    return "\n".join([heading, *table(_COMPARED_HEADERS, [*rows, total]), ""])
 
 
 def _compared_row(name: str, before: StageSummary | None, after: StageSummary | None) -> tuple[str, ...]:
@@ -173,12 +174,6 @@ def _result(result: Result | None) -> str:
 
 def _change(before: float, after: float) -> str:
     return f"{after / before - 1:+.0%}" if before > 0 and after > 0 else ""
-
-
-def _table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    lines = [headers, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
 def _shortened(text: str) -> str:

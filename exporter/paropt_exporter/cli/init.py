@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli import editors
+from paropt_exporter.cli.wording import counted
 
 if TYPE_CHECKING:
     from paropt_exporter.config.detect import Detected
@@ -70,7 +71,7 @@ def run(root: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     except OSError as error:
         print(f"{_FILE} can't be written: {error.strerror}", file=stderr)
         return 2
-    print(f"wrote {_FILE}: {_counted(detected)}; next: paropt-exporter check", file=stdout)
+    print(f"wrote {_FILE}: {_stages_told(detected)}; next: paropt-exporter check", file=stdout)
     print("  commit it; .paropt/ is this machine's own, and git ignores it", file=stdout)
     for note in detected.notes:
         print(f"  {note}", file=stdout)
@@ -101,7 +102,6 @@ def _command_text(command: str | tuple[str, ...]) -> str:
     return json.dumps(list(words), ensure_ascii=False)  # JSON is YAML
 
 
-def _counted(detected: Detected) -> str:
-    count = len(detected.stages)
+def _stages_told(detected: Detected) -> str:
     names = ", ".join(stage.name for stage in detected.stages)
-    return f"{count} stage{'s' if count != 1 else ''} ({names})" if count else "one example stage, no tool was found"
+    return f"{counted(len(detected.stages), 'stage')} ({names})" if names else "one example stage, no tool was found"

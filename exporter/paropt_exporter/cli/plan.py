@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
+from paropt_exporter.cli.wording import counted, plain, table
 from paropt_exporter.plan import Call
 from paropt_exporter.records import SlaLimit
 
@@ -33,10 +34,8 @@ def run(plan: Plan, *, output: str, stdout: TextIO) -> int:
 
 def as_text(plan: Plan) -> str:
     """Return the plan as lines with aligned columns."""
-    rows = [_HEADERS, *(_row(place, stage) for place, stage in enumerate(_running(plan), start=1))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADERS))]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([_heading(plan), "", *table, "", *_closing(plan)]) + "\n"
+    rows = [_row(place, stage) for place, stage in enumerate(_running(plan), start=1)]
+    return "\n".join([_heading(plan), "", *table(_HEADERS, rows), "", *_closing(plan)]) + "\n"
 
 
 def as_json(plan: Plan) -> dict[str, object]:
@@ -108,7 +107,7 @@ def _heading(plan: Plan) -> str:
 
 def _workers_text(workers: Bounds) -> str:
     if workers.fixed:
-        return f"{workers.minimum} worker{'' if workers.minimum == 1 else 's'}"
+        return counted(workers.minimum, "worker")
     return f"{workers.minimum} to {workers.maximum} workers, {workers.start} at the start"
 
 
@@ -149,8 +148,7 @@ def _work_text(stage: PlannedStage) -> str:
     """Return what the first task runs, on one line."""
     if not stage.tasks:
         return "-"
-    text = " && ".join(_steps_text(stage.tasks[0].work))
-    shown = "".join(character if character.isprintable() else " " for character in text)
+    shown = plain(" && ".join(_steps_text(stage.tasks[0].work)))
     more = f"  (+{len(stage.tasks) - 1})" if len(stage.tasks) > 1 else ""
     return (shown if len(shown) <= _LONGEST_WORK else shown[: _LONGEST_WORK - 3] + "...") + more
 
@@ -213,11 +211,11 @@ def _print_table(plan: Plan, stdout: TextIO) -> None:
     from rich.text import Text
 
     console = Console(file=stdout, highlight=False)
-    table = Table()
+    drawn = Table()
     headers = _HEADERS if console.width >= _WIDE_COLUMNS else _HEADERS[:-1]
     for header in headers:
-        table.add_column(header, no_wrap=header == "stage", overflow="fold")
+        drawn.add_column(header, no_wrap=header == "stage", overflow="fold")
     for place, stage in enumerate(_running(plan), start=1):
         cells = _row(place, stage)[: len(headers)]
-        table.add_row(*(Text(cell) for cell in cells))  # Text: brackets in a command are no markup
-    console.print(Text(_heading(plan)), table, *(Text(line) for line in _closing(plan)), sep="\n")
+        drawn.add_row(*(Text(cell) for cell in cells))  # Text: brackets in a command are no markup
+    console.print(Text(_heading(plan)), drawn, *(Text(line) for line in _closing(plan)), sep="\n")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from paropt_exporter.cli import summary
 from paropt_exporter.cli.streams import Sink
+from paropt_exporter.cli.wording import counted, plain, seconds
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.plan import Plan
 from paropt_exporter.records import (
@@ -77,7 +78,7 @@ class Screen:
     def begin(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         self._failed = {}
         stages = sum(not stage.skip for stage in plan.stages)
-        self._line(f"lane {plan.lane}: {stages} stage{'' if stages == 1 else 's'}, {plan.strategy.value}")
+        self._line(f"lane {plan.lane}: {counted(stages, 'stage')}, {plan.strategy.value}")
         self._progress = (
             _Table(live, self._clock, self._refresh_seconds)
             if self._err.is_terminal and not self._json_logs
@@ -124,23 +125,23 @@ class Screen:
             self._output(record)
 
     def _output(self, record: TaskRecord) -> None:
-        lines = [summary.plain(line) for line in record.output.rstrip().splitlines()]
+        lines = [plain(line) for line in record.output.rstrip().splitlines()]
         if not lines:
             return
         shown = lines if self._verbose else lines[-_SHOWN_LINES:]
-        name = record.stage if record.item is None else f"{record.stage} {summary.plain(record.item)}"
+        name = record.stage if record.item is None else f"{record.stage} {plain(record.item)}"
         where = f", whole in {record.output_path}" if record.output_path else ""
         cut = f", last {len(shown)} of {len(lines)} lines{where}" if len(shown) < len(lines) else ""
         self._line("\n".join([f"--- {name}{cut}", *shown, "---"]))
 
     def _stage(self, record: StageRecord) -> None:
-        took = summary.seconds(record.duration_seconds)
+        took = seconds(record.duration_seconds)
         if record.result is Result.SKIP:
-            self._line(f"{record.stage} skipped: {summary.plain(record.message)}")
+            self._line(f"{record.stage} skipped: {plain(record.message)}")
         elif record.result is Result.SUCCESS:
             self._line(f"{record.stage} succeeded in {took}")
         else:
-            message = summary.plain(record.message)[:_MESSAGES_WIDTH]
+            message = plain(record.message)[:_MESSAGES_WIDTH]
             word = "failed" if record.result.bad else "ended"  # the message says how: timed out, killed, stopped
             self._line(f"{record.stage} {word} after {took}: {message}")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 
+from paropt_exporter.cli.wording import counted, plain, seconds
 from paropt_exporter.records import Bottleneck, Result, RunRecord, StageRecord, TaskRecord
 
 _ORDER = (Result.ERROR, Result.FAILURE, Result.TIMEOUT, Result.CANCELLATION)
@@ -47,24 +48,10 @@ def as_json(run: RunRecord) -> dict[str, object]:
     return record
 
 
-def seconds(value: float) -> str:
-    """Return a duration as a person reads it: 0.42 s, 27.4 s, 3 min 05 s."""
-    if value < 10:
-        return f"{value:.1f} s" if value >= 0.1 else f"{value:.2f} s"
-    if value < 120:
-        return f"{value:.1f} s"
-    return f"{int(value) // 60} min {int(value) % 60:02} s"
-
-
 def last_line(output: str, width: int = 160) -> str:
     """Return the last line of an output that says anything."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return plain(lines[-1][:width]) if lines else ""
-
-
-def plain(line: str) -> str:
-    """Return the line without characters that a terminal would act on."""
-    return "".join(character if character.isprintable() else " " for character in line)
 
 
 def _headline(run: RunRecord) -> str:
@@ -76,11 +63,8 @@ def _headline(run: RunRecord) -> str:
         ratio = run.sequential_seconds / run.duration_seconds
         pace = f" (one after another {seconds(run.sequential_seconds)}: {ratio:.1f}x)"
     why = f": {run.reason}" if run.critical_sla or run.interrupted else ""
-    plural = "" if ran == 1 else "s"
-    return (
-        f"{run.lane} {word}{why} · {ran} stage{plural}, {tasks} task{'' if tasks == 1 else 's'}"
-        f" in {seconds(run.duration_seconds)}{pace}"
-    )
+    counts = f"{counted(ran, 'stage')}, {counted(tasks, 'task')}"
+    return f"{run.lane} {word}{why} · {counts} in {seconds(run.duration_seconds)}{pace}"
 
 
 def _badness(stage: StageRecord) -> tuple[int, float]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from paropt_exporter.cli.wording import counted
 from paropt_exporter.errors import UsageError
 from paropt_exporter.history.what_if import makespan_seconds, most_at_once, pieces_of
 from paropt_exporter.plan import PlannedStage, ordered
@@ -106,8 +107,7 @@ def _as_text(
     )
     for size in workers:
         change = seconds[size] / seconds[had] - 1 if seconds[had] > 0 else 0.0
-        plural = "" if size == 1 else "s"
-        yield f"with {size} worker{plural}, {summary.lane} would have taken {seconds[size]:.1f} s ({change:+.0%})"
+        yield f"with {counted(size, 'worker')}, {summary.lane} would have taken {seconds[size]:.1f} s ({change:+.0%})"
 
 
 def _as_json(summary: RunSummary, had: int, seconds: dict[int, float], workers: Sequence[int]) -> dict[str, object]:

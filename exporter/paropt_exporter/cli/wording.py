@@ -1,0 +1,31 @@
+"""How the commands word what several of them print: counts, durations, aligned columns, other people's text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: 1 stage, 2 stages."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def seconds(value: float) -> str:
+    """Return a duration as a person reads it: 0.42 s, 27.4 s, 3 min 05 s."""
+    if value < 10:
+        return f"{value:.1f} s" if value >= 0.1 else f"{value:.2f} s"
+    if value < 120:
+        return f"{value:.1f} s"
+    return f"{int(value) // 60} min {int(value) % 60:02} s"
+
+
+def plain(line: str) -> str:
+    """Return the line without characters that a terminal would act on."""
+    return "".join(character if character.isprintable() else " " for character in line)
+
+
+def table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return lines with aligned columns, the headers first."""
+    lines = [headers, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
