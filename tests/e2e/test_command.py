@@ -227,6 +227,15 @@ def test_a_project_with_nothing_to_run_is_told_how_to_begin(tmp_path: Path, argu
     assert "unit_tests left out: the project shows none of" in ended.stderr
 
 
+def test_what_was_left_out_of_the_built_in_stages_is_told_once_however_often_the_lane_runs(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text("lint:\n\ttrue\n")
+    with serving(tmp_path, projects.ANY_PORT, "--every", "100ms") as command:
+        for _ in range(3):
+            projects.whole_summary(command)
+        command.stop()
+    assert projects.messages(tmp_path).count("unit_tests left out") == 1
+
+
 def test_a_stage_that_is_skipped_says_so_once(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: none, run: "x {item}", items: {glob: "*.none"}\nname: good, run: "true"')
     ended = run(tmp_path, "--once", projects.ANY_PORT)

@@ -134,6 +134,8 @@ class Exporter:
                 cores=host.cpus,
                 emit=self._observers.emit,
             )
+        for note in self._config.notes:
+            self._screen.say(note)
         if not self._request.once:
             self._screen.say(f"metrics at {self._url}")
         while True:
@@ -166,8 +168,6 @@ class Exporter:
 
     def _run_once(self) -> int:
         plan = sharing(self._planner.started(self._planner.plan(), self._standing), self._jobserver)
-        for note in plan.notes:
-            self._screen.say(note)
         run = self._make_run(plan)
         self._workers.prepare(plan, run.size)
         self._screen.begin(plan, run.live)
