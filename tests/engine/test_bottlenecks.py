@@ -49,6 +49,17 @@ def test_a_stage_that_timed_out_says_nothing_about_how_long_it_takes() -> None:
     assert kinds(record("a", 2), record("b", 2), record("d", 7), timed_out) == {("d", "slow"), (None, "uneven")}
 
 
+def test_a_stage_that_failed_at_once_makes_no_other_one_slow() -> None:
+    failed = record("f", 0.01, result=Result.FAILURE)
+    assert kinds(record("a", 4), record("b", 4), record("c", 5), failed) == set()
+    assert kinds(record("a", 2), record("b", 4), failed) == set()
+
+
+def test_a_stage_that_failed_late_may_be_slow() -> None:
+    late = record("f", 12, result=Result.FAILURE)
+    assert kinds(record("a", 5), record("b", 5), record("c", 5), late) == {("f", "slow")}
+
+
 def test_a_stage_whose_slowest_task_takes_over_three_times_its_fastest_is_uneven() -> None:
     assert kinds(record("a", 10, tasks=4, fastest_task_seconds=1, slowest_task_seconds=3.1)) == {("a", "uneven")}
     assert kinds(record("a", 10, tasks=4, fastest_task_seconds=1, slowest_task_seconds=3.0)) == set()

@@ -21,14 +21,16 @@ def find(stages: Sequence[StageRecord], *, busy_ratio: float, queued: bool) -> t
     """
     # What could not start, or was stopped (a timeout too), says nothing about how long it takes.
     ran = [stage for stage in stages if stage.result in (Result.SUCCESS, Result.FAILURE)]
-    return (*_of_stages(ran), *_of_lane(ran, busy_ratio=busy_ratio, queued=queued))
+    # A stage that failed at once is not the fastest of anything, and would halve the average.
+    whole = [stage for stage in ran if stage.result is Result.SUCCESS]
+    return (*_of_stages(ran, whole), *_of_lane(ran, whole, busy_ratio=busy_ratio, queued=queued))
 
 
-def _of_stages(ran: Sequence[StageRecord]) -> Iterator[Bottleneck]:
-    average = sum(stage.duration_seconds for stage in ran) / len(ran) if ran else 0.0
+def _of_stages(ran: Sequence[StageRecord], whole: Sequence[StageRecord]) -> Iterator[Bottleneck]:
+    average = sum(stage.duration_seconds for stage in whole) / len(whole) if whole else 0.0
     for stage in ran:
         ratio = stage.duration_seconds / average if average else 0.0
-        if len(ran) >= _FEWEST_STAGES and ratio > SLOW_RATIO and stage.duration_seconds >= _NOTICEABLE_SECONDS:
+        if len(whole) >= _FEWEST_STAGES and ratio > SLOW_RATIO and stage.duration_seconds >= _NOTICEABLE_SECONDS:
             yield Bottleneck(
                 kind="slow",
                 stage=stage.stage,
@@ -47,9 +49,9 @@ def _slow_advice(stage: StageRecord) -> str:
     return "split its slowest task" if stage.tasks > 1 else "split it (items)"
 
 
-def _of_lane(ran: Sequence[StageRecord], *, busy_ratio: float, queued: bool) -> Iterator[Bottleneck]:
-    # A stage that failed at once is not the fastest of anything.
-    whole = [stage for stage in ran if stage.result is Result.SUCCESS]
+def _of_lane(
+    ran: Sequence[StageRecord], whole: Sequence[StageRecord], *, busy_ratio: float, queued: bool
+) -> Iterator[Bottleneck]:
     fastest = min(whole, key=lambda stage: stage.duration_seconds, default=None)
     slowest = max(ran, key=lambda stage: stage.duration_seconds, default=None)
     if fastest and slowest and _uneven(fastest.duration_seconds, slowest.duration_seconds):
