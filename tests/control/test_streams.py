@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from threading import Event
 
 import pytest
@@ -130,6 +131,13 @@ def test_a_process_pool_tells_what_its_workers_take() -> None:
         memory = pool.worker_memory()
     assert max(worker.peak_bytes for worker in memory) >= 64 * MB
     assert all(0 < worker.now_bytes <= worker.peak_bytes for worker in memory)
+
+
+def test_a_reason_to_hold_is_told_when_it_is_new() -> None:
+    decisions = steered(busy(1, 0.2)).of(Decision)
+    holds = [(one, next_) for one, next_ in pairwise(decisions) if one.action == next_.action == "hold"]
+    assert holds
+    assert all(one.reason != next_.reason for one, next_ in holds)
 
 
 def test_a_real_pool_grows_with_its_queue() -> None:

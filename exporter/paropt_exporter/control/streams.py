@@ -83,6 +83,7 @@ class Steered:
     counters: Counters
     state: StreamState
     peak_bytes: int = 0
+    held: str = ""  # the reason to hold that was told last; "" since a move
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +130,8 @@ class StreamLoop:
 
         look at each pool --> one budget of cores and memory --> decide each pool's size --> resize, tell
 
-    Guarantees: it alone resizes the pools; a pool's size stays within its bounds; a fault in one second's look is
-    logged and does not end the steering.
+    Guarantees: it alone resizes the pools; a pool's size stays within its bounds; each move is told as a Decision, and
+    each new reason to hold; a fault in one second's look is logged and does not end the steering.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class StreamLoop:
         clock: Clock | None = None,
         cores: Callable[[], float] = host.cpus,
         memory_available_bytes: Callable[[], int] = host.memory_available_bytes,
-        emit: Callable[[Decision], None] = lambda _: None,
+        emit: Callable[[Decision], None] | None = None,
         known_service_seconds: float = 0.0,
     ) -> None:
         self._steered = [
@@ -203,10 +204,16 @@ class StreamLoop:
         choice = decide_stream(seen)
         steered.state = choice.state
         if choice.size != seen.size:
-            pool = steered.steering.pool
-            pool.resize(choice.size, reason=choice.reason)
+            steered.steering.pool.resize(choice.size, reason=choice.reason)
             steered.counters.moved()
-            self._emit(_decision(pool.statistics().name, seen, choice, self._clock.wall()))
+        self._tell(steered, seen, choice)
+
+    def _tell(self, steered: Steered, seen: StreamSituation, choice: StreamStep) -> None:
+        held = choice.reason if choice.action == "hold" else ""
+        if self._emit is not None and (not held or held != steered.held):
+            name = steered.steering.pool.statistics().name
+            self._emit(_decision(name, seen, choice, self._clock.wall()))
+        steered.held = held
 
 
 def _budget(looks: Sequence[_Look], cores: float, available_bytes: int) -> Budget:
