@@ -1,18 +1,20 @@
 """Prints how the controller sizes pools: known answers simulated and real, an hour of 200 pools, and its peers' rules.
 
-Usage: python benchmarks/control.py [simulated] [fleet] [real] (default: all)
+Parts: `simulated`, `fleet`, `fresh` (the same hours by seeds that are drawn anew each time), `real`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import random
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from simulation.fleet import PATTERNS, Hour, hour
+from simulation.fleet import PATTERNS, Hour, hours
 from simulation.lane import Work, run_lane
 from simulation.pool import Duration, SimulatedPool
 from simulation.rules import Dask, Fixed, Keda, MakeRule, Ours, simulate
@@ -28,6 +30,8 @@ from simulation.work import Rate, at_once, computing, constant, locked, poisson,
 
 CORES = 2.0
 POOLS = 200
+PARTS = ("simulated", "fleet", "fresh", "real")
+FRESH_SEEDS = 5
 WAIT_RATIO = 0.25
 RULES: dict[str, MakeRule] = {"ours": partial(Ours, cores=CORES), "Dask's": Dask, "KEDA's": Keda}
 
@@ -96,11 +100,17 @@ CLOSED = (
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or ["simulated", "fleet", "real"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--seed", type=int, action="append", help="of the simulated hours; more may follow for `fresh`")
+    flags = parser.parse_args()
+    chosen, draw = flags.parts or PARTS, random.SystemRandom()
     if "simulated" in chosen:
         simulated()
     if "fleet" in chosen:
-        fleet()
+        fleet(flags.seed[0] if flags.seed else 0)
+    if "fresh" in chosen:
+        fresh(flags.seed or [draw.randrange(1, 1_000_000) for _ in range(FRESH_SEEDS)])
     if "real" in chosen:
         real()
 
@@ -183,11 +193,10 @@ def makespan(closed: Closed, rule: MakeRule) -> float:
     return now
 
 
-def fleet() -> None:
+def fleet(seed: int) -> None:
     began = time.perf_counter()
-    print(f"### Simulated: an hour of {POOLS} pools\n")
-    with ProcessPoolExecutor() as workers:
-        found = {name: [*workers.map(partial(hour, rule=rule), range(POOLS), chunksize=5)] for name, rule in FLEET}
+    print(f"### Simulated: an hour of {POOLS} pools (seed {seed})\n")
+    found = fleet_hours(FLEET, seed)
     headers = ("load", "worker-hours, ours / clairvoyant", "Dask's / clairvoyant", "KEDA's / clairvoyant")
     table(
         (*headers, "tasks late: ours, clairvoyant, Dask's, KEDA's", "moves an hour", "flaps an hour"), fleet_rows(found)
@@ -195,24 +204,62 @@ def fleet() -> None:
     print(f"Took {time.perf_counter() - began:.0f} s; late is a wait of over 3 s, or over a task's own time.\n")
 
 
-FLEET: tuple[tuple[str, MakeRule | None], ...] = (
-    ("ours", partial(Ours, cores=1000.0)), ("clairvoyant", None), ("Dask's", Dask), ("KEDA's", Keda),
-)  # fmt: skip
+OURS, CLAIRVOYANT = "ours", "clairvoyant"
+FLEET: dict[str, MakeRule | None] = {
+    OURS: partial(Ours, cores=1000.0), CLAIRVOYANT: None, "Dask's": Dask, "KEDA's": Keda,
+}  # fmt: skip
 
 
-def fleet_rows(found: dict[str, list[Hour]]) -> Iterator[Iterable[object]]:
+def fleet_hours(rules: Mapping[str, MakeRule | None], seed: int) -> dict[str, tuple[Hour, ...]]:
+    """Return for each rule its hours of all pools; each seed has pools of its own."""
+    with ProcessPoolExecutor() as workers:
+        simulated = partial(hours, rules=[*rules.values()])
+        each = workers.map(simulated, range(seed * POOLS, (seed + 1) * POOLS), chunksize=5)
+        return dict(zip(rules, zip(*each, strict=True), strict=True))
+
+
+def fleet_rows(found: Mapping[str, Sequence[Hour]]) -> Iterator[Iterable[object]]:
     for pattern in (*PATTERNS, "all"):
-        hours = {name: [one for one in each if pattern in (one.pattern, "all")] for name, each in found.items()}
-        spent = {name: sum(one.worker_seconds for one in each) for name, each in hours.items()}
-        late = {name: sum(one.late for one in each) for name, each in hours.items()}
-        ours = hours["ours"]
+        spent, late = spent_and_late(found, pattern)
+        ours = [one for one in found[OURS] if pattern in (one.pattern, "all")]
         yield (
             pattern,
-            *(f"{spent[name] / spent['clairvoyant']:.2f}" for name in ("ours", "Dask's", "KEDA's")),
-            ", ".join(f"{late[name]:,}" for name in ("ours", "clairvoyant", "Dask's", "KEDA's")),
+            *(f"{spent[name] / spent[CLAIRVOYANT]:.2f}" for name in found if name != CLAIRVOYANT),
+            ", ".join(f"{late[name]:,}" for name in found),
             f"{sum(one.moves for one in ours) / len(ours):.0f}",
             f"{sum(one.flaps for one in ours) / len(ours):.1f}",
         )
+
+
+def spent_and_late(found: Mapping[str, Sequence[Hour]], pattern: str) -> tuple[dict[str, float], dict[str, int]]:
+    """Return each rule's worker-seconds and late tasks under one pattern of load, or "all"."""
+    those = {name: [one for one in each if pattern in (one.pattern, "all")] for name, each in found.items()}
+    spent = {name: sum(one.worker_seconds for one in each) for name, each in those.items()}
+    return spent, {name: sum(one.late for one in each) for name, each in those.items()}
+
+
+def fresh(seeds: Sequence[int]) -> None:
+    print(f"### Simulated: an hour of {POOLS} pools each, by seeds that nothing was tuned on\n")
+    headers = ("seed", *(f"{pattern}: worker-hours; late" for pattern in (*PATTERNS, "all")), "flaps, worst pool's")
+    table(headers, fresh_rows(seeds))
+    print("Worker-hours as a multiple of the clairvoyant's; late: tasks of ours, and of the clairvoyant's.\n")
+
+
+def fresh_rows(seeds: Sequence[int]) -> Iterator[Iterable[object]]:
+    cells: dict[str, list[tuple[float, int, int]]] = {pattern: [] for pattern in (*PATTERNS, "all")}
+    for seed in seeds:
+        found = fleet_hours({OURS: FLEET[OURS], CLAIRVOYANT: None}, seed)
+        for pattern, column in cells.items():
+            spent, late = spent_and_late(found, pattern)
+            column.append((spent[OURS] / spent[CLAIRVOYANT], late[OURS], late[CLAIRVOYANT]))
+        last = (f"{ratio:.2f}; {ours:,}, {best:,}" for ratio, ours, best in (column[-1] for column in cells.values()))
+        yield (seed, *last, max(one.flaps for one in found[OURS]))
+    ranges = [[sorted(values) for values in zip(*column, strict=True)] for column in cells.values()]
+    yield (
+        "from, to",
+        *(f"{r[0]:.2f}-{r[-1]:.2f}; {o[0]:,}-{o[-1]:,}, {b[0]:,}-{b[-1]:,}" for r, o, b in ranges),
+        "",
+    )
 
 
 # For real: lanes of real commands and calls, once sized by themselves and once at each fixed size.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from paropt_exporter.control.policy.moving import TURN_SECONDS
 from simulation.pool import SimulatedPool
 from simulation.rules import Clairvoyant, MakeRule, simulate
-from simulation.work import Rate, bursts, noise, outage, poisson, ramp, saw_tooth, varied
+from simulation.work import Rate, bursts, given, noise, outage, poisson, ramp, saw_tooth, varied
 
 HOUR_SECONDS = 3600.0
 MOST = 200
@@ -36,20 +37,28 @@ class Hour:
     flaps: int
 
 
-def hour(number: int, rule: MakeRule | None) -> Hour:
-    """Simulate the hour of the pool of that number under a rule; None: under the clairvoyant."""
+def hours(number: int, rules: Sequence[MakeRule | None]) -> list[Hour]:
+    """Simulate an hour of the pool of that number under each rule, with the same tasks; None: under the clairvoyant."""
     pattern = list(PATTERNS)[number % len(PATTERNS)]
     draw = random.Random(number)
     low = draw.uniform(0.3, 1.5)
     rate = PATTERNS[pattern](low, low * draw.uniform(2.0, 6.0), number)
     service_seconds = draw.uniform(0.2, 3.0)
-    pool = SimulatedPool(
-        poisson(rate, HOUR_SECONDS, seed=number),
-        varied(service_seconds, seed=number),
-        late_seconds=max(LATE_SECONDS, service_seconds),
-    )
-    steering = Clairvoyant(pool, MOST, rate=rate, service_seconds=service_seconds) if rule is None else rule(pool, MOST)
-    simulate(pool, steering, until=HOUR_SECONDS)
+    arrivals = [*poisson(rate, HOUR_SECONDS, seed=number)]
+    durations = varied(service_seconds, len(arrivals), seed=number)
+    clairvoyant = partial(Clairvoyant, rate=rate, service_seconds=service_seconds)
+    return [
+        _hour(
+            SimulatedPool(iter(arrivals), given(durations), late_seconds=max(LATE_SECONDS, service_seconds)),
+            clairvoyant if rule is None else rule,
+            pattern=pattern,
+        )
+        for rule in rules
+    ]
+
+
+def _hour(pool: SimulatedPool, rule: MakeRule, *, pattern: str) -> Hour:
+    simulate(pool, rule(pool, MOST), until=HOUR_SECONDS)
     waits = pool.waits
     return Hour(
         pattern=pattern,

@@ -51,27 +51,30 @@ class SimulatedPool:
         self._now = 0.0
         self._queue: deque[float] = deque()
         self._running: list[tuple[float, float, float, float]] = []  # end, begin, cpu, delay
+        self._computes = False  # whether any task used CPU time yet
         self._submitted = self._began = self._late = self._finished = 0
         self._worst = self._waited = self._busy = self._slots = self._cpu = self._delay = 0.0
 
     def advance(self, now: float) -> None:
         """Let everything happen that happens until `now`."""
+        running = self._running
         while True:
-            end = self._running[0][0] if self._running else math.inf
-            moment = min(end, self._next)
-            if moment > now:
+            end = running[0][0] if running else math.inf
+            if min(end, self._next) > now:
                 break
-            self._spend(moment)
             if end <= self._next:
-                _, _, cpu, delay = heapq.heappop(self._running)
+                self._spend(end)
+                _, _, cpu, delay = heapq.heappop(running)
                 self._finished += 1
                 self._cpu += cpu
                 self._delay += delay
             else:
+                self._spend(self._next)
                 self._submitted += 1
                 self._queue.append(self._next)
                 self._next = next(self._arrivals, math.inf)
-            self._start()
+            if self._queue and len(running) < self.target:
+                self._start()
         self._spend(now)
 
     def resize(self, size: int, /, *, reason: str) -> None:
@@ -81,8 +84,7 @@ class SimulatedPool:
 
     def statistics(self) -> PoolStatistics:
         now, busy = self._now, len(self._running)
-        cpu = sum(cpu * (now - begin) / (end - begin) for end, begin, cpu, _ in self._running)
-        delay = sum(delay * (now - begin) / (end - begin) for end, begin, _, delay in self._running)
+        cpu, delay = self._spent_by_running() if self._computes else (0.0, 0.0)
         return PoolStatistics(
             name=self._name,
             target=self.target,
@@ -130,17 +132,24 @@ class SimulatedPool:
         return Waits(began=self._began, late=self._late, worst=self._worst, mean=mean)
 
     def _spend(self, moment: float) -> None:
-        seconds = moment - self._now
-        self._busy += len(self._running) * seconds
-        self._slots += max(self.target, len(self._running)) * seconds
+        seconds, busy = moment - self._now, len(self._running)
+        self._busy += busy * seconds
+        self._slots += (busy if busy > self.target else self.target) * seconds
         self._now = moment
+
+    def _spent_by_running(self) -> tuple[float, float]:
+        now = self._now
+        cpu = sum(cpu * (now - begin) / (end - begin) for end, begin, cpu, _ in self._running)
+        return cpu, sum(delay * (now - begin) / (end - begin) for end, begin, _, delay in self._running)
 
     def _start(self) -> None:
         while self._queue and len(self._running) < self.target:
             waited = self._now - self._queue.popleft()
             self._began += 1
-            self._waited += waited
-            self._worst = max(self._worst, waited)
-            self._late += waited > self._late_seconds
+            if waited:
+                self._waited += waited
+                self._worst = max(self._worst, waited)
+                self._late += waited > self._late_seconds
             seconds, cpu, delay = self._duration(len(self._running) + 1)
+            self._computes = self._computes or cpu > 0 or delay > 0
             heapq.heappush(self._running, (self._now + seconds, self._now, cpu, delay))

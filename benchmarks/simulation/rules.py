@@ -80,11 +80,12 @@ class Keda:
         self._desired: deque[tuple[float, int]] = deque()
 
     def step(self, now: float) -> None:
+        if round(now) % 15 != 0:
+            return
         seen = self._pool.statistics()
-        if round(now) % 15 == 0:
-            self._samples.append((now, seen.submitted))
-            while self._samples[0][0] < now - 60:
-                self._samples.popleft()
+        self._samples.append((now, seen.submitted))
+        while self._samples[0][0] < now - 60:
+            self._samples.popleft()
         if round(now) % 30 != 0:
             return
         (first, before), (last, after) = self._samples[0], self._samples[-1]

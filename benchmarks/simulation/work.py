@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from simulation.pool import Duration
 
@@ -17,11 +17,17 @@ def waiting(seconds: float) -> Duration:
     return lambda _: (seconds, 0.0, 0.0)
 
 
-def varied(mean_seconds: float, seed: int, *, spread: float = 0.5) -> Duration:
-    """Tasks that wait, of log-normal duration."""
+def varied(mean_seconds: float, count: int, seed: int, *, spread: float = 0.5) -> list[float]:
+    """Return so many durations in seconds, log-normal."""
     draw = random.Random(seed).lognormvariate
     middle = math.log(mean_seconds) - spread * spread / 2
-    return lambda _: (draw(middle, spread), 0.0, 0.0)
+    return [draw(middle, spread) for _ in range(count)]
+
+
+def given(seconds: Iterable[float]) -> Duration:
+    """Tasks that wait, each as long as the next of these."""
+    each = iter(seconds)
+    return lambda _: (next(each), 0.0, 0.0)
 
 
 def computing(seconds: float, share: float, cores: float) -> Duration:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
-from simulation.fleet import hour
+from simulation.fleet import hours
 from simulation.rules import Ours
 
 POOLS = 10
 
 
 def test_ten_pools_cost_at_most_15_percent_more_than_a_clairvoyants_and_keep_no_more_waiting() -> None:
-    ours = [hour(number, partial(Ours, cores=1000.0)) for number in range(POOLS)]
-    best = [hour(number, None) for number in range(POOLS)]
+    both = [hours(number, [partial(Ours, cores=1000.0), None]) for number in range(POOLS)]
+    ours, best = zip(*both, strict=True)
     assert sum(one.worker_seconds for one in ours) <= 1.15 * sum(one.worker_seconds for one in best)
     assert sum(one.late for one in ours) <= sum(one.late for one in best)
     assert max(one.flaps for one in ours) <= 7

@@ -74,8 +74,11 @@ class Counters:
     """
 
     def __init__(self, *, known_service_seconds: float = 0.0) -> None:
-        self._moments: list[float] = []
         self._counts: list[Count] = []
+        # Columns of the counts: they are searched each second.
+        self._moments: list[float] = []
+        self._submitted: list[float] = []
+        self._finished: list[float] = []
         self._since = -math.inf
         self._known_service_seconds = known_service_seconds
         self._share: float | None = None
@@ -85,12 +88,14 @@ class Counters:
         """Take the counters at one moment; moments rise."""
         if self._counts:
             self._services.add(self._counts[-1], count)
-        self._moments.append(count.moment)
         self._counts.append(count)
+        self._moments.append(count.moment)
+        self._submitted.append(count.submitted)
+        self._finished.append(count.finished)
         if self._moments[0] < count.moment - 2 * _KEPT_SECONDS:
             gone = bisect_left(self._moments, count.moment - _KEPT_SECONDS)
-            del self._moments[:gone], self._counts[:gone]
-        self._find_change(count)
+            del self._counts[:gone], self._moments[:gone], self._submitted[:gone], self._finished[:gone]
+        self._find_change()
 
     def moved(self) -> None:
         """Forget service times: the pool was resized, and those from now on are of the new size."""
@@ -111,7 +116,7 @@ class Counters:
             arrived -= math.sqrt(arrived)
         return Stream(
             arrivals=arrived / seconds if seconds > 0 else 0.0,
-            service_seconds=self._service_seconds(last),
+            service_seconds=self._service_seconds(last, first),
             queued=last.queued,
             spread=math.sqrt(2.0 / max(2.0, arrived)),
         )
@@ -133,8 +138,9 @@ class Counters:
         cpu, alone = last.cpu - first.cpu, (last.busy - first.busy) - (last.delay - first.delay)
         if last.busy - first.busy > 0:
             seen = min(1.0, cpu / max(alone, cpu, 1e-9))
-            saturated = self.cpu() >= SATURATION_RATIO * cores
-            self._share = max(seen, self._share) if saturated and self._share is not None else seen
+            rises = self._share is None or seen >= self._share
+            if rises or self.cpu() < SATURATION_RATIO * cores:
+                self._share = seen
         return self._share
 
     def flows(self, begin: float, end: float) -> Flows | None:
@@ -151,16 +157,20 @@ class Counters:
             delay=(last.delay - first.delay) / seconds,
         )
 
-    def _find_change(self, count: Count) -> None:
+    def _find_change(self) -> None:
+        moments, submitted = self._moments, self._submitted
+        now, arrived, since, longest = moments[-1], submitted[-1], self._since, self._longest
         for seconds in _RECENT_SPANS_SECONDS:
-            recent = self._at(count.moment - seconds)
-            first = self._since_change(recent)
-            before, after = recent.moment - first.moment, count.moment - recent.moment
-            if before < _RECENT_SECONDS or after <= 0:
+            recent = bisect_left(moments, now - seconds)
+            begin = moments[recent]
+            first = bisect_left(moments, since if since > begin - longest else begin - longest, 0, recent)
+            before = begin - moments[first]
+            if before < _RECENT_SECONDS:
                 return
-            expected = (recent.submitted - first.submitted) / before * after
-            if abs(count.submitted - recent.submitted - expected) > _CHANGE_SIGMAS * math.sqrt(max(expected, 1.0)):
-                self._since = recent.moment
+            expected = (submitted[recent] - submitted[first]) / before * (now - begin)
+            variance = expected if expected > 1.0 else 1.0
+            if (arrived - submitted[recent] - expected) ** 2 > _CHANGE_SIGMAS**2 * variance:
+                self._since = begin
                 return
 
     def _since_change(self, last: Count) -> Count:
@@ -170,13 +180,12 @@ class Counters:
     def _longest(self) -> float:
         return max(LONGEST_WINDOW_SECONDS, _SERVICES * self._services.mean)
 
-    def _service_seconds(self, last: Count) -> float:
+    def _service_seconds(self, last: Count, since: Count) -> float:
         """Return S: over the load's window, or over the last 30 tasks that ended where that is quite another.
 
         With few tasks it is no less than what is known from before.
         """
         lately = self._last_thirty(last)
-        since = self._since_change(last)
         recent, ended = _service_between(lately, last), last.finished - lately.finished
         if since.moment < lately.moment:
             whole = _service_between(since, last)
@@ -185,7 +194,7 @@ class Counters:
 
     def _last_thirty(self, last: Count) -> Count:
         """Return the look since which 30 tasks have ended, two seconds ago at least."""
-        enough = bisect_left(self._counts, last.finished - STEADY_COMPLETIONS, key=lambda count: count.finished)
+        enough = bisect_left(self._finished, last.finished - STEADY_COMPLETIONS)
         young = bisect_left(self._moments, last.moment - _RECENT_SECONDS)
         old = bisect_left(self._moments, last.moment - self._longest)
         return self._counts[max(old, min(enough - 1, young), 0)]
