@@ -7,11 +7,13 @@ from paropt_exporter.control.policy.moving import TURN_SECONDS, TURNS, Limits, S
 LIMITS = Limits(floor=2, ceiling=40, stable_seconds=10.0)
 
 
-def steps(*wants: tuple[float, int], size: int = 10, limits: Limits = LIMITS, exact: bool = False) -> list[Step]:
+def steps(
+    *wants: tuple[float, int], size: int = 10, limits: Limits = LIMITS, exact: bool = False, late: bool = False
+) -> list[Step]:
     """What becomes of wanted sizes at moments, one after another."""
     taken, trail = [], Trail(began=-100.0)
     for now, wanted in wants:
-        taken.append(step(now, size, Wanted(size=wanted, reason="demand", exact=exact), limits, trail))
+        taken.append(step(now, size, Wanted(size=wanted, reason="demand", exact=exact, late=late), limits, trail))
         size, trail = taken[-1].size, taken[-1].trail
     return taken
 
@@ -23,6 +25,10 @@ def test_up_goes_straight_to_what_is_wanted() -> None:
 def test_a_tenth_more_is_not_worth_a_move() -> None:
     (held,) = steps((0.0, 21), size=20)
     assert (held.size, held.action, held.reason) == (20, "hold", "deadband")
+
+
+def test_a_tenth_more_is_worth_a_move_while_tasks_wait_for_too_long() -> None:
+    assert steps((0.0, 21), size=20, late=True)[0].size == 21
 
 
 def test_a_count_is_worth_every_move() -> None:

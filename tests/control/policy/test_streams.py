@@ -12,6 +12,7 @@ from paropt_exporter.control.policy.streams import (
     WAIT_RATIO,
     Stream,
     cpu_size,
+    is_late,
     size_to_keep,
     stream_size,
     wait_ratio,
@@ -36,6 +37,12 @@ def test_a_queue_that_the_workers_get_through_in_time_adds_none() -> None:
 
 def test_a_backlog_gets_as_many_workers_as_let_it_begin_in_two_seconds() -> None:
     assert stream_size(Stream(arrivals=100.0, service_seconds=0.05, queued=1000)) == 25
+
+
+def test_a_queue_that_takes_over_a_second_is_late_where_tasks_are_short() -> None:
+    stream = Stream(arrivals=100.0, service_seconds=0.05, queued=141)
+    assert is_late(stream, 7)
+    assert not is_late(stream, 8)
 
 
 def test_no_load_leaves_one_worker() -> None:

@@ -38,8 +38,8 @@ class Wanted:
     """A size, why just that, and what speaks against more workers: the reason of a hold, or "".
 
     `keep`: a size that is not to be given back, though it is not asked for. `exact`: a count, not an estimate: the
-    smallest difference is worth a move, and the largest is one step. `rescue`: an SLA is at risk, which nothing speaks
-    against.
+    smallest difference is worth a move, and the largest is one step. `late`: tasks wait for too long, and one worker
+    more is worth a move. `rescue`: an SLA is at risk, which nothing speaks against.
     """
 
     size: int
@@ -47,6 +47,7 @@ class Wanted:
     keep: int = 0
     against_more: str = ""
     exact: bool = False
+    late: bool = False
     rescue: bool = False
 
 
@@ -86,7 +87,14 @@ def step(now: float, size: int, wanted: Wanted, limits: Limits, trail: Trail) ->
     reason = wanted.reason if bounded == wanted.size else limits.ceiling_reason if bounded < wanted.size else "bounds"
     kept = min(max(wanted.keep, bounded), limits.ceiling)
     began = now if trail.began is None else trail.began
-    trail = replace(trail, began=began, peaks=_peaks(trail.peaks, now, kept, limits.stable_seconds))
+    trail = Trail(
+        began=began,
+        peaks=_peaks(trail.peaks, now, kept, limits.stable_seconds),
+        turns=trail.turns,
+        rising=trail.rising,
+        moved_at=trail.moved_at,
+        moved_from=trail.moved_from,
+    )
     if size < limits.floor:
         return _moved(now, size, max(bounded, limits.floor), "bounds", trail)
     if size > limits.ceiling:
@@ -101,7 +109,7 @@ def step(now: float, size: int, wanted: Wanted, limits: Limits, trail: Trail) ->
 def _up(now: float, size: int, bounded: int, reason: str, wanted: Wanted, trail: Trail) -> Step:
     if wanted.against_more and not wanted.rescue:
         return Step(size=size, action="hold", reason=wanted.against_more, trail=trail)
-    if within_tolerance(size, bounded) and not (wanted.exact or wanted.rescue):
+    if within_tolerance(size, bounded) and not (wanted.exact or wanted.late or wanted.rescue):
         return Step(size=size, action="hold", reason="deadband", trail=trail)
     # Cores and memory may say how far it goes; that it goes up at all is the demand's doing.
     return _moved(now, size, bounded, "demand" if reason in ("cpu_limit", "memory_limit") else reason, trail)

@@ -9,7 +9,7 @@ from paropt_exporter.control.policy.closed import SATURATED_RATIO, WAITING_SHARE
 from paropt_exporter.control.policy.effect import COMPLETIONS, Block, Sample, blocked, ineffective, still_blocked
 from paropt_exporter.control.policy.memory import PoolMemory, pool_memory_size
 from paropt_exporter.control.policy.moving import Limits, Step, Trail, Wanted, step
-from paropt_exporter.control.policy.streams import Stream, cpu_size, size_to_keep, stream_size
+from paropt_exporter.control.policy.streams import Stream, cpu_size, is_late, size_to_keep, stream_size
 
 STABLE_SECONDS = 10.0
 TRIAL_SERVICES = 1.5  # of a task's duration: a wave of tasks at the new size has ended by then
@@ -111,7 +111,8 @@ def stream_wanted(seen: StreamSituation) -> Wanted:
     bound = cpu_size(seen.cores, seen.share) if computes and seen.share is not None else None
     size, reason = (wanted, "demand") if bound is None or wanted <= bound else (bound, "cpu_limit")
     keep = size_to_keep(seen.stream) if bound is None else min(size_to_keep(seen.stream), bound)
-    return Wanted(size=size, reason=reason, keep=keep, against_more=_against_more(seen, computes=computes))
+    against_more = _against_more(seen, computes=computes)
+    return Wanted(size=size, reason=reason, keep=keep, against_more=against_more, late=is_late(seen.stream, seen.size))
 
 
 def _against_more(seen: StreamSituation, *, computes: bool) -> str:
@@ -164,7 +165,7 @@ def _go_back(seen: StreamSituation, trial: Trial) -> StreamStep:
 
 
 def _next_state(seen: StreamSituation, taken: Step) -> StreamState:
-    state = replace(seen.state, trail=taken.trail)
+    state = StreamState(trail=taken.trail, trial=seen.state.trial, block=seen.state.block)
     if taken.action == "up" and seen.stream.queued > 0:
         judged = state.trial is None or seen.sample.count >= COMPLETIONS
         first = Trial(old_size=seen.size, before=seen.sample, moved_at=seen.now)

@@ -13,6 +13,7 @@ from functools import lru_cache
 WAIT_RATIO = 0.25  # a task waits a quarter of its own time on average: 5 Erlang get 7 workers
 DRAIN_SECONDS = 2.0  # in which all that waits begins: a step of the load is over before anyone has waited 3 s
 DRAIN_SERVICES = 1.5  # of a task's duration, for longer tasks: a queue that long is no accident of the arrivals
+LATE_RATIO = 0.5  # of that time: with a rising load a deadband let queues stand which were half as long, for minutes
 _LOAD_STEP = 1e-3  # loads nearer than this are one: the answer for one is the answer for the other
 _LARGEST_LOAD = 10_000.0
 
@@ -41,8 +42,16 @@ def stream_size(stream: Stream) -> int:
     Tasks are served in their order, so those that wait need no workers beside those that serve them; a queue that the
     load's own workers get through in time is nothing to add workers for.
     """
-    drain_seconds = max(DRAIN_SECONDS, DRAIN_SERVICES * stream.service_seconds)
-    return max(workers_for(stream.load), math.ceil(stream.queued * stream.service_seconds / drain_seconds))
+    return max(workers_for(stream.load), math.ceil(stream.queued * stream.service_seconds / _drain_seconds(stream)))
+
+
+def is_late(stream: Stream, size: int) -> bool:
+    """Whether so many workers take more than half of the time in which what waits should begin."""
+    return stream.queued * stream.service_seconds > LATE_RATIO * size * _drain_seconds(stream)
+
+
+def _drain_seconds(stream: Stream) -> float:
+    return max(DRAIN_SECONDS, DRAIN_SERVICES * stream.service_seconds)
 
 
 def size_to_keep(stream: Stream) -> int:
@@ -50,7 +59,7 @@ def size_to_keep(stream: Stream) -> int:
 
     Up to the mean, down to the mean and a deviation: else the size would follow the noise of the estimate.
     """
-    return max(stream_size(stream), workers_for(stream.load * (1.0 + stream.spread)))
+    return workers_for(stream.load * (1.0 + stream.spread))
 
 
 def workers_for(load: float) -> int:
