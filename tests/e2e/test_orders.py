@@ -21,12 +21,12 @@ name: waits, run: "sh -c 'until [ -e go ]; do sleep 0.05; done'", items: {list: 
 
 
 def running(address: str) -> float:
-    page = scraped(address)
-    return sum(page["paropt_pool_workers", "commands", state] for state in ("busy", "draining"))
+    page = scraped(address)  # without the pool at first
+    return sum(page.get(("paropt_pool_workers", "commands", state), 0) for state in ("busy", "draining"))
 
 
 def target(address: str) -> float:
-    return scraped(address)["paropt_pool_size_target", "commands"]
+    return scraped(address).get(("paropt_pool_size_target", "commands"), 0)
 
 
 def sockets(folder: Path) -> list[Path]:
