@@ -157,7 +157,12 @@ POOL_RUN_DELAY = _counter(
     "paropt_pool_run_delay_seconds_total", "Time the pool's tasks were ready to run but had no core.", "pool"
 )
 POOL_RESIZES = _counter("paropt_pool_resizes_total", "Changes of the pool's target.", "pool", "direction", "reason")
-POOL_DEATHS = _counter("paropt_pool_worker_deaths_total", "Workers that ended unasked.", "pool", "cause")
+POOL_DEATHS = _counter(
+    "paropt_pool_worker_deaths_total",
+    "Workers that ended unasked, or (stopped) with a task that we ended.",
+    "pool",
+    "cause",
+)
 POOL_EPOCH = _gauge("paropt_pool_epoch_timestamp_seconds", "When the pool's counters began.", "pool")
 
 SLA_LIMIT = _gauge("paropt_sla_limit_seconds", "Longest duration allowed to the stage.", "lane", "stage")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from paropt_exporter import catalogue
 from paropt_exporter.generate.alerts import questions, recording
 from paropt_exporter.generate.alerts.rules import OF_LANE, OF_POOL, Alert, Board, Condition, Level, Query
-from paropt_exporter.generate.alerts.series import SETTLED, Series, held_up
+from paropt_exporter.generate.alerts.series import SETTLED, UNASKED, Series, held_up
 from paropt_exporter.generate.options import Options
-from paropt_exporter.promql import Without
 
 # The tuning guide's limits; engine.bottlenecks judges single runs by the same.
 _UNDER_USED_RATIO, _SATURATED_RATIO = "0.5", "0.9"
@@ -233,7 +232,7 @@ def _memory(series: Series) -> Alert:
 
 
 def _dying(series: Series) -> Alert:
-    deaths = series.increase(catalogue.POOL_DEATHS, _DEATHS_SPAN, cause=Without(("stopped",)))
+    deaths = series.increase(catalogue.POOL_DEATHS, _DEATHS_SPAN, cause=UNASKED)
     return Alert(
         name="ParoptWorkersDying",
         conditions=(Condition(expr=f"sum without (cause) ({deaths}) > {_DEATHS}", level=Level.WARNING),),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paropt_exporter import catalogue
 from paropt_exporter.generate.alerts.rules import Query
-from paropt_exporter.generate.alerts.series import Series
+from paropt_exporter.generate.alerts.series import UNASKED, Series
 
 
 def longest_stages(series: Series) -> Query:
@@ -55,9 +55,10 @@ def memory_left(series: Series) -> Query:
 
 
 def deaths(series: Series) -> Query:
+    died = series.increase(catalogue.POOL_DEATHS, "1h", cause=UNASKED)
     return Query(
         question="Did workers die in the last hour, and how (`signal`, `exit`, `initializer`)?",
-        expr=f"sum by (instance, pool, cause) ({series.increase(catalogue.POOL_DEATHS, '1h')})",
+        expr=f"sum by (instance, pool, cause) ({died})",
     )
 
 

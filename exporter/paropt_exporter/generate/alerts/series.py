@@ -15,6 +15,7 @@ WITHOUT_REPLICA = f"without ({', '.join(REPLICA_LABELS)})"
 # As long as a restart of the exporter may take before its last values count as gone; Prometheus' own look-back.
 BRIDGE = "5m"
 DEFAULT_WINDOW = "5m"
+UNASKED = Without(("stopped",))  # the causes of workers' deaths but our own: ending a task may end its worker
 SETTLED = "15m"  # what has been so for this long is no one odd run or moment
 
 

@@ -8,6 +8,7 @@ from grafanalib.core import Panel
 
 from paropt_exporter import catalogue as names
 from paropt_exporter.generate.alerts.recording import BROKEN
+from paropt_exporter.generate.alerts.series import UNASKED
 from paropt_exporter.generate.dashboards.layout import (
     CHART_HEIGHT,
     STAT_HEIGHT,
@@ -236,8 +237,8 @@ def _hosts(scope: Scope) -> Iterator[Panel]:
     yield bars(
         "Do workers die?",
         "Workers that ended unasked in each interval, by cause. signal: a crash or the out-of-memory killer; see the "
-        "kernel's log. exit: the task ended its worker.",
-        Query(expr=f"sum by (cause) ({scope.increase(names.POOL_DEATHS)})", legend="{{cause}}"),
+        "kernel's log. exit: the task ended its worker. Workers stopped with their task don't count.",
+        Query(expr=f"sum by (cause) ({scope.increase(names.POOL_DEATHS, cause=UNASKED)})", legend="{{cause}}"),
         Scale(unit="short", decimals=0),
     )
 

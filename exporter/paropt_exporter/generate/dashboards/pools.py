@@ -8,6 +8,7 @@ from grafanalib.core import Panel
 
 from paropt_exporter import catalogue as names
 from paropt_exporter.catalogue import Family
+from paropt_exporter.generate.alerts.series import UNASKED
 from paropt_exporter.generate.dashboards.layout import (
     CHART_HEIGHT,
     STAT_HEIGHT,
@@ -268,9 +269,10 @@ def _machine(scope: Scope) -> Iterator[Panel]:
     )
     yield bars(
         "Which workers die?",
-        "Workers that ended unasked in each interval. signal: a crash or the out-of-memory killer. initializer: the "
-        "pool's set-up fails; the exporter's log has the fault.",
-        Query(expr=f"sum by (cause) ({scope.increase(names.POOL_DEATHS)})", legend="{{cause}}"),
+        "Workers that ended unasked in each interval, by cause. signal: a crash or the out-of-memory killer. "
+        "initializer: the pool's set-up fails; the exporter's log has the fault. Workers stopped with their task don't "
+        "count.",
+        Query(expr=f"sum by (cause) ({scope.increase(names.POOL_DEATHS, cause=UNASKED)})", legend="{{cause}}"),
         Scale(unit="short", decimals=0),
     )
 
