@@ -192,6 +192,12 @@ SLA_PREDICTED_END = _gauge(
     "lane",
     "stage",
 )
+SLA_PREDICTED_RATIO = _gauge(
+    "paropt_sla_predicted_ratio",
+    "Duration that the running stage is expected to reach over its limit; absent while no end is expected.",
+    "lane",
+    "stage",
+)
 SLA_PREDICTED_BREACH = _gauge(
     "paropt_sla_predicted_breach", "1 while the running stage is expected to break its limit.", "lane", "stage"
 )

@@ -328,8 +328,13 @@ class LiveStage:
     @property
     def predicted_breach(self) -> bool:
         """Whether it is expected to end later than its limit allows."""
+        return self.predicted_ratio is not None and self.predicted_ratio > 1.0
+
+    @property
+    def predicted_ratio(self) -> float | None:
+        """The duration that it is expected to reach over its limit's; None: it has no limit, or nothing is known."""
         end, sla = self.predicted_end_timestamp_seconds, self.sla
-        return end is not None and sla is not None and end > self.started_timestamp_seconds + sla.max_seconds
+        return None if end is None or sla is None else (end - self.started_timestamp_seconds) / sla.max_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -299,7 +299,9 @@ def test_a_running_stage_tells_when_it_will_end_and_whether_that_is_too_late() -
     running.lint(cpu=0.0)
     assert value(metrics, catalogue.SLA_PREDICTED_BREACH, **LINT) == 1
     assert value(metrics, catalogue.SLA_PREDICTED_END, **LINT) == START + 31
+    assert value(metrics, catalogue.SLA_PREDICTED_RATIO, **LINT) == 31 / LIMIT.max_seconds
     running.stages = ()
+    assert value(metrics, catalogue.SLA_PREDICTED_RATIO, **LINT) is None
     assert value(metrics, catalogue.SLA_PREDICTED_BREACH, **LINT) == 0
     assert value(metrics, catalogue.SLA_PREDICTED_END, **LINT) is None
 
@@ -358,6 +360,7 @@ def test_the_page_parses_as_openmetrics() -> None:
         catalogue.RUN_LAST_COMPLETION.name,
         catalogue.SLA_DEADLINE.name,
         catalogue.SLA_PREDICTED_END.name,
+        catalogue.SLA_PREDICTED_RATIO.name,
     }
 
 

@@ -29,6 +29,7 @@ _READ_AT_SCRAPE = (
     *pools.FAMILIES,
     *control.FAMILIES,
     catalogue.SLA_PREDICTED_END,
+    catalogue.SLA_PREDICTED_RATIO,
     catalogue.SLA_PREDICTED_BREACH,
     catalogue.HOST_CPUS,
     catalogue.HOST_MEMORY,
@@ -199,6 +200,8 @@ class Metrics(Collector):
             place = (stage.lane, stage.stage)
             if stage.predicted_end_timestamp_seconds is not None:
                 yield catalogue.SLA_PREDICTED_END, place, stage.predicted_end_timestamp_seconds
+            if stage.predicted_ratio is not None:
+                yield catalogue.SLA_PREDICTED_RATIO, place, stage.predicted_ratio
             if stage.sla is not None:
                 breaches[place] = float(stage.predicted_breach)
         for place, breach in breaches.items():

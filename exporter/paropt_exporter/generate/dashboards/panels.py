@@ -226,7 +226,13 @@ def _lettered(queries: Sequence[Query]) -> list[tuple[str, Query]]:
 
 
 def _over_time(scale: Scale, custom: Mapping[str, object]) -> dict[str, object]:
-    return {**scale.defaults(), "color": {"mode": "palette-classic"}, "custom": custom}
+    limits = _limits(scale) if scale.drawn else {}
+    return {**scale.defaults(), "color": {"mode": "palette-classic"}, "custom": {**custom, **limits}}
+
+
+def _limits(scale: Scale) -> dict[str, object]:
+    """Draw the steps as dashed lines, with the axis long enough to show them."""
+    return {"axisSoftMax": 1.1 * max(step.value for step in scale.steps), "thresholdsStyle": {"mode": "dashed"}}
 
 
 def _dashed(letter: str, query: Query) -> dict[str, object]:

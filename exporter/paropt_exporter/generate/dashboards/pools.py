@@ -20,7 +20,7 @@ from paropt_exporter.generate.dashboards.layout import (
     Variable,
 )
 from paropt_exporter.generate.dashboards.panels import COARSE_POINTS, Dash, Query, bar_gauge, bars, stat, time_series
-from paropt_exporter.generate.dashboards.scales import BY_RESULT, Colour, Scale, Step, yes_or_no
+from paropt_exporter.generate.dashboards.scales import BY_RESULT, Colour, Scale, Step, limit_at, yes_or_no
 from paropt_exporter.generate.dashboards.scope import Scope
 from paropt_exporter.generate.dashboards.tables import Column, hosts, table
 
@@ -204,19 +204,12 @@ def _why(scope: Scope) -> Iterator[Panel]:
 
 def _foretold(scope: Scope) -> Iterator[Panel]:
     by = "by (lane, stage)"
-    end, deadline, limit = (
-        f"max {by} ({scope.of(family)})" for family in (names.SLA_PREDICTED_END, names.SLA_DEADLINE, names.SLA_LIMIT)
-    )
     yield time_series(
         "Will the running stages keep their limits?",
-        "The duration that each running stage is expected to reach, of the slowest host; dashed: the limits, which the "
-        "tooltip names. Above its own: the controller adds workers if it may; else the stage needs to be split, or "
-        "its limit changed.",
-        [
-            Query(expr=f"{end} - {deadline} + {limit}", legend="{{lane}} {{stage}}"),
-            Query(expr=f"{limit} and {deadline}", legend="{{lane}} {{stage}} limit", dash=Dash.LIMIT, listed=False),
-        ],
-        Scale(unit="s"),
+        "The share of its limit that each running stage is expected to need, of the slowest host; the ten largest. "
+        "Over 100 %: the controller adds workers if it may; else the stage needs to be split, or its limit changed.",
+        [Query(expr=f"topk(10, max {by} ({scope.of(names.SLA_PREDICTED_RATIO)}))", legend="{{lane}} {{stage}}")],
+        limit_at(1),
         points=COARSE_POINTS,
     )
     yield bars(

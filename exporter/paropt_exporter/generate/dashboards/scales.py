@@ -36,7 +36,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """What a panel's numbers mean: Grafana's unit, its colours, the words for values, the ends of its axis."""
+    """What a panel's numbers mean: Grafana's unit, its colours, the words for values, the ends of its axis.
+
+    `drawn`: the steps are lines in a chart, dashed as limits are.
+    """
 
     unit: str
     below: Colour = Colour.PLAIN
@@ -45,6 +48,7 @@ class Scale:
     minimum: float | None = 0
     maximum: float | None = None
     decimals: int | None = None
+    drawn: bool = False
 
     def thresholds(self) -> list[dict[str, object]]:
         steps: list[tuple[Colour, float | None]] = [(self.below, None)]
@@ -84,6 +88,11 @@ def less_is_worse(unit: str, *, good: float, watch: float, maximum: float | None
     """Return a scale that is bad below `watch` and good from `good` on."""
     steps = (Step(value=watch, colour=Colour.WATCH), Step(value=good, colour=Colour.GOOD))
     return Scale(unit=unit, below=Colour.BAD, steps=steps, maximum=maximum)
+
+
+def limit_at(limit: float) -> Scale:
+    """Return a scale for charts of shares, which draw the limit."""
+    return Scale(unit="percentunit", steps=(Step(value=limit, colour=Colour.BAD),), drawn=True)
 
 
 def none_is_good(unit: str = "short") -> Scale:
