@@ -57,10 +57,7 @@ def _burn(series: Series) -> Alert:
             ),
             Query(
                 question="How much of the 30 days' budget is left (1: all of it; below 0: overspent)?",
-                expr=(
-                    f"1 - {recording.violations(series, recording.BUDGET_PERIOD)}"
-                    f" / ({recording.checks(series, recording.BUDGET_PERIOD)} * {_budget(series)})"
-                ),
+                expr=_left(series),
             ),
         ),
         mitigation=(
@@ -71,23 +68,17 @@ def _burn(series: Series) -> Alert:
     )
 
 
+def _left(series: Series) -> str:
+    broken, checked = (select(series, recording.BUDGET_PERIOD) for select in (recording.violations, recording.checks))
+    return f"1 - {broken} / ({checked} * {_budget(series)})"
+
+
 def _spent(series: Series) -> Alert:
     month, recent = recording.BUDGET_PERIOD, _LONGEST_PAIR
     broken, checked = recording.violations(series, month), recording.checks(series, month)
     return Alert(
         name="ParoptSlaErrorBudgetSpent",
-        conditions=(
-            Condition(
-                expr=(
-                    f"{broken} / {checked} > {_budget(series)}\n"
-                    f"and\n{broken} > 1.5\n"
-                    f"and\n{recording.violations(series, recent)} > 0\n"
-                    f"and\n{recording.checks(series, recent)} < {_ENOUGH_CHECKS}"
-                ),
-                level=Level.WARNING,
-                hold="10m",
-            ),
-        ),
+        conditions=(Condition(expr=_overspent(series), level=Level.WARNING, hold="10m"),),
         summary="A lane that runs seldom has broken its SLAs more often than its error budget allows.",
         description=(
             "In lane {{ $labels.lane }} (project {{ $labels.project }}) {{ $value | humanizePercentage }} of the stage "
@@ -112,6 +103,17 @@ def _spent(series: Series) -> Alert:
         mitigation=(
             "As for [ParoptSlaErrorBudgetBurn](#paroptslaerrorbudgetburn); with few runs one cause is likely.",
         ),
+    )
+
+
+def _overspent(series: Series) -> str:
+    """Ask for lanes with few checks of late that broke more than one limit too many, the latest of late."""
+    broken, checked = (select(series, recording.BUDGET_PERIOD) for select in (recording.violations, recording.checks))
+    return (
+        f"{broken} / {checked} > {_budget(series)}\n"
+        f"and\n{broken} > 1.5\n"
+        f"and\n{recording.violations(series, _LONGEST_PAIR)} > 0\n"
+        f"and\n{recording.checks(series, _LONGEST_PAIR)} < {_ENOUGH_CHECKS}"
     )
 
 

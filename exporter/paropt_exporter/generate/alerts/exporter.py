@@ -95,11 +95,7 @@ def _down(series: Series) -> Alert:
     return Alert(
         name="ParoptExporterDown",
         conditions=(
-            Condition(
-                expr=(f"up == 0\nand on (job, instance)\n{series.held(catalogue.SERVES_ON, _REMEMBERED)} == 1"),
-                level=Level.WARNING,
-                hold="5m",
-            ),
+            Condition(expr=f"up == 0\nand on (job, instance)\n{_served_on(series)}", level=Level.WARNING, hold="5m"),
         ),
         summary="An exporter does not answer.",
         description=(
@@ -135,14 +131,18 @@ def _down(series: Series) -> Alert:
     )
 
 
+def _served_on(series: Series) -> str:
+    """Ask for the exporters that were there, and meant to stay."""
+    return f"{series.held(catalogue.SERVES_ON, _REMEMBERED)} == 1"
+
+
 def _absent(series: Series) -> Alert:
-    there = f"{series.held(catalogue.SERVES_ON, _REMEMBERED)} == 1"
     return Alert(
         name="ParoptExporterAbsent",
         conditions=(
             Condition(
                 expr=(
-                    f"max {WITHOUT_REPLICA} (\n  {there}\nunless on (job, instance)\n  up\n)\n"
+                    f"max {WITHOUT_REPLICA} (\n  {_served_on(series)}\nunless on (job, instance)\n  up\n)\n"
                     f"unless\nmax {WITHOUT_REPLICA} ({series.now(catalogue.SERVES_ON)})"
                 ),
                 level=Level.WARNING,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from paropt_exporter import catalogue
 from paropt_exporter.generate.alerts import questions, recording
 from paropt_exporter.generate.alerts.rules import OF_LANE, Alert, Board, Condition, Level, Query
-from paropt_exporter.generate.alerts.series import Series, held_up
+from paropt_exporter.generate.alerts.series import FAILED, Series, held_up
 from paropt_exporter.generate.options import Options
 from paropt_exporter.promql import Without
 from paropt_exporter.records import Result
 
-_FAILED = (Result.FAILURE.value, Result.ERROR.value, Result.TIMEOUT.value)
 _THROUGHPUT_RATIO = "0.8"  # the tuning guide: under 80 % of the average is a degradation
+_SPAN, _PAST = recording.THROUGHPUT_SPAN, recording.THROUGHPUT_PAST
 _ENOUGH_RUNS = 5  # an average of fewer is no past to compare with
 
 
@@ -26,21 +26,9 @@ def alerts(options: Options) -> tuple[Alert, ...]:
 
 
 def _overdue(series: Series) -> Alert:
-    succeeded, interval = series.held(catalogue.RUN_LAST_SUCCESS), series.held(catalogue.RUN_INTERVAL)
-    unsuccessful = series.held(catalogue.RUNS, result=Without((Result.SUCCESS.value,)))
     return Alert(
         name="ParoptLaneNotSucceeding",
-        conditions=(
-            Condition(
-                expr=(
-                    f"time() - {succeeded} > 2 * {interval}\n"
-                    f"or\n(\n  sum without (result) ({unsuccessful}) >= 2\nand\n  {interval}\n)\n"
-                    f"unless\n{succeeded}"
-                ),
-                level=Level.WARNING,
-                hold="5m",
-            ),
-        ),
+        conditions=(Condition(expr=_two_periods_ago(series), level=Level.WARNING, hold="5m"),),
         summary="A lane has not succeeded for over two of its periods.",
         description=(
             "Lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} runs at an interval, "
@@ -54,20 +42,14 @@ def _overdue(series: Series) -> Alert:
         ),
         impact="Nobody knows whether what the lane checks still holds.",
         diagnosis=(
-            Query(
-                question="How many periods ago was the last success?",
-                expr=(
-                    f"(time() - {series.now(catalogue.RUN_LAST_SUCCESS)})"
-                    f" / on (job, instance, project, lane) {series.now(catalogue.RUN_INTERVAL)}"
-                ),
-            ),
+            Query(question="How many periods ago was the last success?", expr=_periods_ago(series)),
             Query(
                 question="Has it run at all since (seconds since a run ended)?",
                 expr=f"time() - {series.now(catalogue.RUN_LAST_COMPLETION)}",
             ),
             Query(
                 question="Which stages keep it from succeeding?",
-                expr=f"{series.now(catalogue.STAGE_LAST_RESULT, result=_FAILED)} == 1",
+                expr=f"{series.now(catalogue.STAGE_LAST_RESULT, result=FAILED)} == 1",
             ),
         ),
         mitigation=(
@@ -80,34 +62,35 @@ def _overdue(series: Series) -> Alert:
     )
 
 
+def _two_periods_ago(series: Series) -> str:
+    """Ask for lanes with a period whose last success is two of those ago, or that ended twice and never succeeded."""
+    succeeded, interval = series.held(catalogue.RUN_LAST_SUCCESS), series.held(catalogue.RUN_INTERVAL)
+    unsuccessful = series.held(catalogue.RUNS, result=Without((Result.SUCCESS.value,)))
+    return (
+        f"time() - {succeeded} > 2 * {interval}\n"
+        f"or\n(\n  sum without (result) ({unsuccessful}) >= 2\nand\n  {interval}\n)\n"
+        f"unless\n{succeeded}"
+    )
+
+
+def _periods_ago(series: Series) -> str:
+    succeeded, interval = series.now(catalogue.RUN_LAST_SUCCESS), series.now(catalogue.RUN_INTERVAL)
+    return f"(time() - {succeeded}) / on (job, instance, project, lane) {interval}"
+
+
 def _slower(series: Series) -> Alert:
-    span, past = recording.THROUGHPUT_SPAN, recording.THROUGHPUT_PAST
-
-    def throughput(over: str, offset: str = "") -> str:
-        return f"{recording.tasks(series, over)}{offset} / {recording.run_seconds(series, over)}{offset}"
-
-    before = f" offset {span}"
     return Alert(
         name="ParoptThroughputLow",
-        conditions=(
-            Condition(
-                expr=(
-                    f"{throughput(span)}\n<\n{_THROUGHPUT_RATIO} * ({throughput(past, before)})\n"
-                    f"and\n{recording.runs(series, past)}{before} >= {_ENOUGH_RUNS}"
-                ),
-                level=Level.WARNING,
-                hold="30m",
-            ),
-        ),
+        conditions=(Condition(expr=_below_the_past(series), level=Level.WARNING, hold="30m"),),
         summary="A lane's throughput is under 80 % of its own past.",
         description=(
             "Lane {{ $labels.lane }} (project {{ $labels.project }}) did {{ $value | humanize }} tasks in a second of "
-            f"running over the last {span}, under 80 % of what it did over the {past} before."
+            f"running over the last {_SPAN}, under 80 % of what it did over the {_PAST} before."
         ),
         board=Board.LANE,
         link=("job", "project", "lane"),
         meaning=(
-            f"Tasks that ran to their end, divided by the time that runs took: the last {span} against the {past} "
+            f"Tasks that ran to their end, divided by the time that runs took: the last {_SPAN} against the {_PAST} "
             "before them. Time between runs does not count, so a lane that runs less often is not meant."
         ),
         impact="The lane takes longer for the same work; limits that hold today may break soon.",
@@ -115,8 +98,8 @@ def _slower(series: Series) -> Alert:
             Query(
                 question="How much slower is it (1: as fast as before)?",
                 expr=(
-                    f"{recording.tasks(series, span)} / ({recording.run_seconds(series, span)} > 0)"
-                    f" / ({throughput(past)} > 0)"
+                    f"{recording.tasks(series, _SPAN)} / ({recording.run_seconds(series, _SPAN)} > 0)"
+                    f" / ({_throughput(series, _PAST)} > 0)"
                 ),
             ),
             Query(
@@ -135,6 +118,20 @@ def _slower(series: Series) -> Alert:
             "itself, as it becomes the past.",
         ),
     )
+
+
+def _below_the_past(series: Series) -> str:
+    """Ask for lanes whose throughput is under a share of what it was before, where there is a past to compare with."""
+    before = f" offset {_SPAN}"
+    return (
+        f"{_throughput(series, _SPAN)}\n<\n{_THROUGHPUT_RATIO} * ({_throughput(series, _PAST, before)})\n"
+        f"and\n{recording.runs(series, _PAST)}{before} >= {_ENOUGH_RUNS}"
+    )
+
+
+def _throughput(series: Series, over: str, offset: str = "") -> str:
+    """Return tasks in a second of running; `offset`: PromQL's modifier, for a time in the past."""
+    return f"{recording.tasks(series, over)}{offset} / {recording.run_seconds(series, over)}{offset}"
 
 
 def _uneven_lane(series: Series) -> Alert:

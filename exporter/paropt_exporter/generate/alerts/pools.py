@@ -32,17 +32,7 @@ def alerts(options: Options) -> tuple[Alert, ...]:
 def _under_used(series: Series) -> Alert:
     return Alert(
         name="ParoptPoolUnderUsed",
-        conditions=(
-            Condition(
-                expr=(
-                    f"{recording.utilization(series)} < {_UNDER_USED_RATIO}\n"
-                    f"and\n{series.held(catalogue.POOL_SIZE)} > 1\n"
-                    f"unless on (job, instance, project)\n{series.held(catalogue.RUN_IN_PROGRESS)} == 0"
-                ),
-                level=Level.INFO,
-                hold=SETTLED,
-            ),
-        ),
+        conditions=(Condition(expr=_idle(series), level=Level.INFO, hold=SETTLED),),
         summary="A pool's workers are idle more than half of their time.",
         description=(
             "The workers of pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} have "
@@ -70,6 +60,15 @@ def _under_used(series: Series) -> Alert:
             "A fixed size: lower `workers`, or let it size itself (`strategy: adaptive`, `workers: auto`).",
             "Few tasks at once: split stages (`items`), loosen `needs` and `locks`.",
         ),
+    )
+
+
+def _idle(series: Series) -> str:
+    """Ask for pools of several workers with little to do; between a lane's runs that is as it should be."""
+    return (
+        f"{recording.utilization(series)} < {_UNDER_USED_RATIO}\n"
+        f"and\n{series.held(catalogue.POOL_SIZE)} > 1\n"
+        f"unless on (job, instance, project)\n{series.held(catalogue.RUN_IN_PROGRESS)} == 0"
     )
 
 

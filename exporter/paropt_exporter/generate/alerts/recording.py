@@ -15,7 +15,7 @@ from paropt_exporter import catalogue
 from paropt_exporter.catalogue import Family
 from paropt_exporter.config.units import duration_seconds
 from paropt_exporter.generate.alerts.rules import Group, Recording
-from paropt_exporter.generate.alerts.series import REPLICA_LABELS, WITHOUT_REPLICA, Series
+from paropt_exporter.generate.alerts.series import FAILED, REPLICA_LABELS, WITHOUT_REPLICA, Series
 from paropt_exporter.generate.options import Options
 from paropt_exporter.records import Result
 
@@ -28,7 +28,6 @@ THROUGHPUT_SPAN, THROUGHPUT_PAST = "6h", "7d"
 _WORKED = (Result.SUCCESS.value, Result.FAILURE.value)
 # What throughput is made from: tasks, and how long and how many the runs were.
 _WORK = ((catalogue.TASK_ATTEMPTS, ""), (catalogue.RUN_DURATION, "sum"), (catalogue.RUN_DURATION, "count"))
-BROKEN = (Result.FAILURE.value, Result.ERROR.value, Result.TIMEOUT.value)  # of a stage: makes its run a failure
 
 
 def groups(options: Options) -> tuple[Group, ...]:
@@ -127,8 +126,8 @@ def _long(series: Series) -> Iterator[Recording]:
 def _faults(series: Series) -> Iterator[Recording]:
     """Record where something went wrong, and nothing where all is well: the raw counters are many, faults are few."""
     increases = {
-        catalogue.STAGE_RUNS: series.increase(catalogue.STAGE_RUNS, series.window, result=BROKEN),
-        catalogue.TASK_ATTEMPTS: series.increase(catalogue.TASK_ATTEMPTS, series.window, result=BROKEN),
+        catalogue.STAGE_RUNS: series.increase(catalogue.STAGE_RUNS, series.window, result=FAILED),
+        catalogue.TASK_ATTEMPTS: series.increase(catalogue.TASK_ATTEMPTS, series.window, result=FAILED),
         catalogue.SLA_VIOLATIONS: series.increase(catalogue.SLA_VIOLATIONS, series.window),
     }
     for family, increase in increases.items():

@@ -8,6 +8,7 @@ from paropt_exporter.catalogue import Family
 from paropt_exporter.generate.alerts.rules import Condition, Level
 from paropt_exporter.generate.options import Options
 from paropt_exporter.promql import Match, Without, selector
+from paropt_exporter.records import Result
 
 # What tells replicas apart. An aggregation drops these and keeps whatever else a user's targets are labelled with.
 REPLICA_LABELS = ("instance", "pod", "container", "endpoint")
@@ -15,6 +16,7 @@ WITHOUT_REPLICA = f"without ({', '.join(REPLICA_LABELS)})"
 # As long as a restart of the exporter may take before its last values count as gone; Prometheus' own look-back.
 BRIDGE = "5m"
 DEFAULT_WINDOW = "5m"
+FAILED = tuple(result.value for result in Result if result.bad)  # of a stage: makes its run a failure
 UNASKED = Without(("stopped",))  # the causes of workers' deaths but our own: ending a task may end its worker
 SETTLED = "15m"  # what has been so for this long is no one odd run or moment
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from paropt_exporter import catalogue
 from paropt_exporter.generate.alerts import questions
 from paropt_exporter.generate.alerts.rules import OF_STAGE, Alert, Board, Condition, Level, Query
-from paropt_exporter.generate.alerts.series import SETTLED, Series, held_up
+from paropt_exporter.generate.alerts.series import FAILED, SETTLED, Series, held_up
 from paropt_exporter.generate.options import Options
-from paropt_exporter.records import Result
 
-_FAILED = (Result.FAILURE.value, Result.ERROR.value, Result.TIMEOUT.value)
 # A process that waits for an answer or a disk wakes now and then: less than a hundredth of a core is doing nothing.
 _IDLE_CORES = "0.01"
 
@@ -25,7 +23,7 @@ def _failing(series: Series) -> Alert:
         name="ParoptStageFailing",
         conditions=(
             Condition(
-                expr=f"max without (result) ({series.held(catalogue.STAGE_LAST_RESULT, result=_FAILED)}) == 1",
+                expr=f"max without (result) ({series.held(catalogue.STAGE_LAST_RESULT, result=FAILED)}) == 1",
                 level=Level.WARNING,
                 hold=SETTLED,
             ),
@@ -46,19 +44,13 @@ def _failing(series: Series) -> Alert:
         diagnosis=(
             Query(
                 question="Which of the three is it?",
-                expr=f"{series.now(catalogue.STAGE_LAST_RESULT, result=_FAILED)} == 1",
+                expr=f"{series.now(catalogue.STAGE_LAST_RESULT, result=FAILED)} == 1",
             ),
             Query(
                 question="Since when, and does it ever succeed (runs by result over a day)?",
                 expr=f"sum by (lane, stage, result) ({series.increase(catalogue.STAGE_RUNS, '1d')}) > 0",
             ),
-            Query(
-                question="Does it fail everywhere, or on some hosts only?",
-                expr=(
-                    f"count by (lane, stage) ({series.now(catalogue.STAGE_LAST_RESULT, result=_FAILED)} == 1)"
-                    f" / count by (lane, stage) ({series.now(catalogue.STAGE_LAST_RESULT, result='success')})"
-                ),
-            ),
+            Query(question="Does it fail everywhere, or on some hosts only?", expr=_share_of_hosts(series)),
         ),
         mitigation=(
             "`paropt-exporter --lane LANE --failed` runs it again and shows the end of its output.",
@@ -68,20 +60,15 @@ def _failing(series: Series) -> Alert:
     )
 
 
+def _share_of_hosts(series: Series) -> str:
+    failed, known = (series.now(catalogue.STAGE_LAST_RESULT, result=result) for result in (FAILED, "success"))
+    return f"count by (lane, stage) ({failed} == 1) / count by (lane, stage) ({known})"
+
+
 def _stuck(series: Series) -> Alert:
     return Alert(
         name="ParoptStageStuck",
-        conditions=(
-            Condition(
-                expr=(
-                    f"{series.now(catalogue.STAGE_RUNNING)} == 1\n"
-                    f"and\n{series.rate(catalogue.STAGE_CPU)} < {_IDLE_CORES}\n"
-                    f"and\nchanges({series.now(catalogue.STAGE_PROGRESS)}[{series.window}]) == 0"
-                ),
-                level=Level.WARNING,
-                hold=SETTLED,
-            ),
-        ),
+        conditions=(Condition(expr=_standing_still(series), level=Level.WARNING, hold=SETTLED),),
         summary="A running stage does nothing.",
         description=(
             "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
@@ -113,6 +100,15 @@ def _stuck(series: Series) -> Alert:
             "A stage that rightly waits this long for another system, or whose work another process does (the daemon "
             "of `docker run`): silence this alert for it.",
         ),
+    )
+
+
+def _standing_still(series: Series) -> str:
+    """Ask for stages that run, use no CPU and get no task done."""
+    return (
+        f"{series.now(catalogue.STAGE_RUNNING)} == 1\n"
+        f"and\n{series.rate(catalogue.STAGE_CPU)} < {_IDLE_CORES}\n"
+        f"and\nchanges({series.now(catalogue.STAGE_PROGRESS)}[{series.window}]) == 0"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from grafanalib.core import Panel
 
 from paropt_exporter import catalogue as names
-from paropt_exporter.generate.alerts.recording import BROKEN
+from paropt_exporter.generate.alerts.series import FAILED
 from paropt_exporter.generate.dashboards.layout import (
     CHART_HEIGHT,
     STAT_HEIGHT,
@@ -33,12 +33,12 @@ from paropt_exporter.generate.dashboards.scales import (
     Colour,
     Scale,
     Step,
-    less_is_worse,
     more_is_worse,
     none_is_good,
     yes_or_no,
 )
 from paropt_exporter.generate.dashboards.scope import Scope
+from paropt_exporter.generate.dashboards.shared import runs_that_succeed
 from paropt_exporter.generate.dashboards.tables import Column, hosts, table
 
 VARIABLES = (
@@ -85,21 +85,17 @@ def _now(scope: Scope) -> Iterator[Panel]:
         Scale(unit="s"),
         no_value="no success yet",
     )
+    yield from _lately(scope)
+
+
+def _lately(scope: Scope) -> Iterator[Panel]:
     yield stat(
         "Does it run now?",
         "How many hosts run the lane at this moment. Above 0 for much longer than a run takes: a stage is stuck.",
         Query(expr=f"sum({scope.of(names.RUN_IN_PROGRESS)})"),
         Scale(unit="short", decimals=0),
     )
-    ended = scope.grown(names.RUNS, result=("success", "failure"))
-    yield stat(
-        "Which share of runs succeeds?",
-        "Of the runs that ended in the time shown; interrupted ones don't count. The charts of failures tell which "
-        "stage it is.",
-        Query(expr=f"sum({scope.grown(names.RUNS, result='success')}) / (sum({ended}) > 0)"),
-        less_is_worse("percentunit", good=0.95, watch=0.8),
-        no_value="no run",
-    )
+    yield runs_that_succeed(scope, "The charts of failures tell which stage it is.")
     yield stat(
         "How many limits are broken?",
         "The lane's stages over their SLA, now or in their last run. The table below names them: split what is long.",
@@ -111,8 +107,7 @@ def _now(scope: Scope) -> Iterator[Panel]:
     yield stat(
         "How much of its limit is used?",
         "The mean duration of the runs in the time shown, over the lane's total limit. From 80 % on: shorten the "
-        "stages that "
-        "take longest.",
+        "stages that take longest.",
         Query(expr=f"{total} / ({count} > 0) / max({scope.of(names.LANE_SLA_LIMIT)})"),
         more_is_worse("percentunit", watch=0.8, bad=1),
         no_value="no limit",
@@ -123,8 +118,7 @@ def _durations(scope: Scope) -> Panel:
     return time_series(
         "How long does each stage take, against its limit?",
         "Each stage's last duration, of the slowest host; dashed red: the limits, which the tooltip names. A stage "
-        "that "
-        "grows towards its own needs to be split, or more workers; the table below tells how much of it is used.",
+        "that grows towards its own needs to be split, or more workers; the table below tells how much of it is used.",
         [
             Query(expr=f"max {_BY} ({scope.of(names.STAGE_LAST_DURATION)})", legend=_STAGE),
             Query(
@@ -161,7 +155,7 @@ def _last_run(scope: Scope) -> Panel:
             "C": f"sum {_BY} ({scope.grown(names.STAGE_CPU)})",
             "D": f"max {_BY} ({scope.of(names.STAGE_MEMORY_PEAK)})",
             "E": f"min {_BY} ({scope.of(names.STAGE_PROGRESS)})",
-            "F": f"sum {_BY} ({scope.of(names.STAGE_LAST_RESULT, result=BROKEN)})",
+            "F": f"sum {_BY} ({scope.of(names.STAGE_LAST_RESULT, result=FAILED)})",
         },
         [
             Column(source="stage", title="Stage"),
@@ -178,8 +172,8 @@ def _last_run(scope: Scope) -> Panel:
 def _errors(scope: Scope) -> Iterator[Panel]:
     yield bars(
         "Which stages fail?",
-        f"Stage runs that failed, erred or timed out in the {scope.recorded_window} before, as a recording rule "
-        f"counts them. The same stage each time: its own fault. Several at once: the machine or the network.",
+        f"Stage runs that failed, erred or timed out in the {scope.recorded_window} before, as a recording rule counts "
+        "them. The same stage each time: its own fault. Several at once: the machine or the network.",
         Query(
             expr=f"sum by (stage, result) ({scope.faults(names.STAGE_RUNS)})",
             legend="{{stage}} {{result}}",
@@ -189,8 +183,7 @@ def _errors(scope: Scope) -> Iterator[Panel]:
     yield bars(
         "Which limits break?",
         f"Stage runs that broke their SLA in the {scope.recorded_window} before, by severity. critical ones stopped "
-        f"the lane. The table "
-        "above tells by how much; split the stage, or correct its limit.",
+        "the lane. The table above tells by how much; split the stage, or correct its limit.",
         Query(
             expr=f"sum by (stage, severity) ({scope.faults(names.SLA_VIOLATIONS)})",
             legend="{{stage}} {{severity}}",
@@ -200,7 +193,7 @@ def _errors(scope: Scope) -> Iterator[Panel]:
     yield bars(
         "Which stages are tried again?",
         f"Attempts of tasks that did not succeed in the {scope.recorded_window} before. Retries hide flaky tests: "
-        f"mend what is here often.",
+        "mend what is here often.",
         Query(
             expr=f"sum by (stage, result) ({scope.faults(names.TASK_ATTEMPTS)})",
             legend="{{stage}} {{result}}",

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from grafanalib.core import Panel
 
 from paropt_exporter import catalogue as names
-from paropt_exporter.generate.alerts.recording import BROKEN
-from paropt_exporter.generate.alerts.series import UNASKED
+from paropt_exporter.generate.alerts.series import FAILED
 from paropt_exporter.generate.dashboards.layout import (
     CHART_HEIGHT,
     STAT_HEIGHT,
@@ -29,6 +28,7 @@ from paropt_exporter.generate.dashboards.scales import (
     none_is_good,
 )
 from paropt_exporter.generate.dashboards.scope import DASHBOARD_RANGE, Scope
+from paropt_exporter.generate.dashboards.shared import dying_workers, runs_that_succeed
 from paropt_exporter.generate.dashboards.tables import Column, hosts, table
 
 VARIABLES = (
@@ -69,35 +69,11 @@ def _health(scope: Scope) -> Iterator[Panel]:
         less_is_worse("percentunit", good=1, watch=0.9),
         no_value="no target",
     )
-    ended = scope.grown(names.RUNS, result=("success", "failure"))
-    yield stat(
-        "Which share of runs succeeds?",
-        "Of the runs that ended in the time shown; interrupted ones don't count. When it falls, the tables below tell "
-        "which stage failed; its output stands in the lane's summary.",
-        Query(expr=f"sum({scope.grown(names.RUNS, result='success')}) / (sum({ended}) > 0)"),
-        less_is_worse("percentunit", good=0.95, watch=0.8),
-        no_value="no run",
+    yield runs_that_succeed(
+        scope,
+        "When it falls, the tables below tell which stage failed; its output stands in the lane's summary.",
     )
-    kept = _kept(scope)
-    yield stat(
-        "Which share of limits is kept?",
-        f"Of all finished stages that were held against their SLA; the objective is {_percent(scope.sla_target)}. "
-        f"Below it: "
-        "see which limits break, then make the stage faster (items, processes) or its limit true.",
-        Query(expr=kept),
-        less_is_worse("percentunit", good=scope.sla_target, watch=_near(scope.sla_target)),
-        no_value="no rule or check",
-    )
-    yield gauge(
-        "How much error budget is left?",
-        f"The share of the violations that an objective of {_percent(scope.sla_target)} allows in the time shown and "
-        f"that "
-        "did not happen yet; show 30 days for a month's. At 0 the objective is missed: stop adding work to the lanes "
-        "that burn it.",
-        Query(expr=f"clamp_min(1 - (1 - {kept}) / {_plain(1 - scope.sla_target)}, 0)"),
-        less_is_worse("percentunit", good=0.5, watch=0.2, maximum=1),
-        no_value="no rule or check",
-    )
+    yield from _objective(scope)
     stages, lanes = scope.of(names.SLA_BREACHED), scope.of(names.LANE_SLA_BREACHED)
     yield stat(
         "How many limits are broken?",
@@ -110,9 +86,30 @@ def _health(scope: Scope) -> Iterator[Panel]:
     yield stat(
         "How many stages failed last?",
         "Stages whose last run failed, could not start or ran into its timeout. The table of failed stages names them.",
-        Query(expr=f"sum({scope.of(names.STAGE_LAST_RESULT, result=BROKEN)})"),
+        Query(expr=f"sum({scope.of(names.STAGE_LAST_RESULT, result=FAILED)})"),
         none_is_good(),
         no_value="no stage",
+    )
+
+
+def _objective(scope: Scope) -> Iterator[Panel]:
+    kept, objective = _kept(scope), _percent(scope.sla_target)
+    yield stat(
+        "Which share of limits is kept?",
+        f"Of all finished stages that were held against their SLA; the objective is {objective}. Below it: see which "
+        "limits break, then make the stage faster (items, processes) or its limit true.",
+        Query(expr=kept),
+        less_is_worse("percentunit", good=scope.sla_target, watch=_near(scope.sla_target)),
+        no_value="no rule or check",
+    )
+    yield gauge(
+        "How much error budget is left?",
+        f"The share of the violations that an objective of {objective} allows in the time shown and that did not "
+        "happen yet; show 30 days for a month's. At 0 the objective is missed: stop adding work to the lanes that "
+        "burn it.",
+        Query(expr=f"clamp_min(1 - (1 - {kept}) / {_plain(1 - scope.sla_target)}, 0)"),
+        less_is_worse("percentunit", good=0.5, watch=0.2, maximum=1),
+        no_value="no rule or check",
     )
 
 
@@ -163,8 +160,7 @@ def _limits(scope: Scope) -> Iterator[Panel]:
     yield bar_gauge(
         "Which lanes keep their stages' limits?",
         f"The share of SLA checks that each lane kept in the time shown; the objective is "
-        f"{_percent(scope.sla_target)}. "
-        "Begin with the shortest bar.",
+        f"{_percent(scope.sla_target)}. Begin with the shortest bar.",
         Query(expr=f"bottomk(10, {_kept(scope, 'project', 'lane')})", legend=_LANE),
         less_is_worse("percentunit", good=scope.sla_target, watch=_near(scope.sla_target), maximum=1),
         no_value="no rule or check",
@@ -206,7 +202,7 @@ def _broken(scope: Scope) -> Iterator[Panel]:
         "Which stages failed in their last run?",
         "failure: its command said no; error: it could not start or was killed; timeout: it was ended. Its output "
         "stands in the summary, and in `paropt-exporter history`.",
-        {"A": f"topk({_ROWS}, max by ({where}, result) ({scope.of(names.STAGE_LAST_RESULT, result=BROKEN)} == 1))"},
+        {"A": f"topk({_ROWS}, max by ({where}, result) ({scope.of(names.STAGE_LAST_RESULT, result=FAILED)} == 1))"},
         [*_places(), Column(source="result", title="Result", width=90)],
     )
 
@@ -234,12 +230,10 @@ def _hosts(scope: Scope) -> Iterator[Panel]:
         [Query(expr=f"bottomk(5, min by (instance) ({scope.of(names.HOST_MEMORY)}))", legend="{{instance}}")],
         Scale(unit="bytes"),
     )
-    yield bars(
+    yield dying_workers(
+        scope,
         "Do workers die?",
-        "Workers that ended unasked in each interval, by cause. signal: a crash or the out-of-memory killer; see the "
-        "kernel's log. exit: the task ended its worker. Workers stopped with their task don't count.",
-        Query(expr=f"sum by (cause) ({scope.increase(names.POOL_DEATHS, cause=UNASKED)})", legend="{{cause}}"),
-        Scale(unit="short", decimals=0),
+        "signal: a crash or the out-of-memory killer; see the kernel's log. exit: the task ended its worker.",
     )
 
 

@@ -8,7 +8,6 @@ from grafanalib.core import Panel
 
 from paropt_exporter import catalogue as names
 from paropt_exporter.catalogue import Family
-from paropt_exporter.generate.alerts.series import UNASKED
 from paropt_exporter.generate.dashboards.layout import (
     CHART_HEIGHT,
     STAT_HEIGHT,
@@ -22,6 +21,7 @@ from paropt_exporter.generate.dashboards.layout import (
 from paropt_exporter.generate.dashboards.panels import COARSE_POINTS, Dash, Query, bar_gauge, bars, stat, time_series
 from paropt_exporter.generate.dashboards.scales import BY_RESULT, Colour, Scale, Step, limit_at, yes_or_no
 from paropt_exporter.generate.dashboards.scope import Scope
+from paropt_exporter.generate.dashboards.shared import dying_workers
 from paropt_exporter.generate.dashboards.tables import Column, hosts, table
 
 VARIABLES = (
@@ -67,8 +67,7 @@ def _now(scope: Scope) -> Iterator[Panel]:
     yield stat(
         "How many workers are there?",
         "Live workers of the chosen pools, those that end after their task too. More than the machine can feed: see "
-        "CPU and "
-        "memory below.",
+        "CPU and memory below.",
         Query(expr=f"sum({scope.of(names.POOL_SIZE)})"),
         Scale(unit="short", decimals=0),
     )
@@ -79,6 +78,10 @@ def _now(scope: Scope) -> Iterator[Panel]:
         Query(expr=f"sum({scope.of(names.POOL_QUEUE_DEPTH)})"),
         Scale(unit="short", decimals=0),
     )
+    yield from _trouble(scope)
+
+
+def _trouble(scope: Scope) -> Iterator[Panel]:
     yield stat(
         "Is a pool at its maximum?",
         "How many pools can't grow though tasks wait. Raise `workers: max` where the machine has room.",
@@ -124,9 +127,7 @@ def _tasks(scope: Scope) -> Iterator[Panel]:
         "How long does work wait?",
         "The age of the oldest task that waits, of the worst host. It climbs: nothing is taken from the queue; more "
         "workers, or see what holds those there are.",
-        [
-            Query(expr=f"max {_BY} ({scope.of(names.POOL_OLDEST_AGE)})", legend=_POOL),
-        ],
+        [Query(expr=f"max {_BY} ({scope.of(names.POOL_OLDEST_AGE)})", legend=_POOL)],
         Scale(unit="s"),
     )
 
@@ -138,9 +139,8 @@ def _size(scope: Scope) -> Panel:
     return time_series(
         "Does the size of $pool follow its work?",
         "Workers: those that are busy, that live, and the target; dashed: what the controller would have, its floor "
-        "and "
-        "ceiling (orange), the config's bounds (red). Live below target for long: the machine can't start workers. At "
-        "the ceiling while tasks wait: `paropt-exporter explain` names the signal that lowered it.",
+        "and ceiling (orange), the config's bounds (red). Live below target for long: the machine can't start workers. "
+        "At the ceiling while tasks wait: `paropt-exporter explain` names the signal that lowered it.",
         [
             drawn(names.POOL_WORKERS, "busy", state="busy"),
             drawn(names.POOL_SIZE, "live"),
@@ -187,7 +187,11 @@ def _why(scope: Scope) -> Iterator[Panel]:
         ),
         Scale(unit="short", decimals=0),
     )
-    yield table(
+    yield _steering(scope)
+
+
+def _steering(scope: Scope) -> Panel:
+    return table(
         "How is each pool steered?",
         "act: the controller sets the size. advise: it only says what it would do. pause and pin: a person stopped it, "
         "with `paropt-exporter pause` or `pin`; `resume` lets it go on.",
@@ -260,13 +264,11 @@ def _machine(scope: Scope) -> Iterator[Panel]:
         ],
         Scale(unit="bytes"),
     )
-    yield bars(
+    yield dying_workers(
+        scope,
         "Which workers die?",
-        "Workers that ended unasked in each interval, by cause. signal: a crash or the out-of-memory killer. "
-        "initializer: the pool's set-up fails; the exporter's log has the fault. Workers stopped with their task don't "
-        "count.",
-        Query(expr=f"sum by (cause) ({scope.increase(names.POOL_DEATHS, cause=UNASKED)})", legend="{{cause}}"),
-        Scale(unit="short", decimals=0),
+        "signal: a crash or the out-of-memory killer. initializer: the pool's set-up fails; the exporter's log has the "
+        "fault.",
     )
 
 

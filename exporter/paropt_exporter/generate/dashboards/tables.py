@@ -54,14 +54,7 @@ def table(title: str, description: str, queries: Mapping[str, str], columns: Seq
         ],
         extraJson={
             "fieldConfig": {
-                "defaults": {
-                    "color": {"mode": "thresholds"},
-                    "custom": {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": True, "inspect": False},
-                    "mappings": [],
-                    "noValue": "none",
-                    "thresholds": {"mode": "absolute", "steps": Scale(unit="short", below=Colour.BOUND).thresholds()},
-                    "unit": "short",
-                },
+                "defaults": _defaults(),
                 "overrides": [_column(column) for column in columns if column.scale or column.width],
             },
             "options": {
@@ -79,6 +72,18 @@ def _field(source: str, queries: Mapping[str, str]) -> str:
     if source not in queries:
         return source
     return f"Value #{source}" if len(queries) > 1 else "Value"
+
+
+def _defaults() -> dict[str, object]:
+    """Return how a cell looks whose column says nothing else."""
+    return {
+        "color": {"mode": "thresholds"},
+        "custom": {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": True, "inspect": False},
+        "mappings": [],
+        "noValue": "none",
+        "thresholds": {"mode": "absolute", "steps": Scale(unit="short", below=Colour.BOUND).thresholds()},
+        "unit": "short",
+    }
 
 
 def _column(column: Column) -> dict[str, object]:
