@@ -1,11 +1,12 @@
 """Time every panel and every rule at 500 hosts of 100 stages, on a real Prometheus with synthetic series.
 
 The series are written as blocks, by family, in the numbers that such hosts export; only families that are asked for.
+It is a bad day: all stages of all hosts run at once, and one in ten fails, breaks its limit and holds its lane up.
 Each query is asked as Grafana would: over the time that its dashboard shows at first, with the panel's points. Its
 cost is the CPU time that the server took: on a machine with nothing else to do the answer is there at least that fast,
 and a busy machine does not change it.
 
-    python benchmarks/scale.py [--hosts 500] [--stages 100]
+    python benchmarks/scale.py [--hosts 500] [--stages 100] [--scrape 60]
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
+from zlib import crc32
 
 import yaml
 
@@ -33,16 +35,20 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from paropt_exporter import catalogue  # noqa: E402
 from paropt_exporter.catalogue import Family, Kind  # noqa: E402
+from paropt_exporter.config.units import duration_seconds  # noqa: E402
 from real_servers import eventually, free_port, program  # noqa: E402  # the tests' way to find and start servers
 
 SCRAPE_SECONDS = 60
+EVALUATION_SECONDS = 15  # as the deployments of this repository have it, for groups that name no interval
+BROKEN_OF = 10
+LOOK_BACK_SECONDS = 300  # of Prometheus itself
+MOST_SECONDS = 7 * 3600  # weeks are asked of what is recorded, which is few series
 PROJECT, LANE, POOLS = "shop", "standard", ("commands", "threads", "processes")
 PER_FILE_LINES = 8_000_000
 SLOWEST_SECONDS = 1.0
 SHOWN = 20
-RUNNING_STAGES = 16
 LOOK_AGAIN_SECONDS = 1.0
-_FOREIGN = {
+FOREIGN = {
     "up": 1.0,
     "scrape_duration_seconds": 0.02,
     "scrape_samples_post_metric_relabeling": 5000.0,
@@ -53,6 +59,22 @@ _FOREIGN = {
     "process_resident_memory_bytes": 5e7,
     "python_gc_collections_total": 9.0,
 }
+FLAGS = {family.name for family in catalogue.FAMILIES if family.help.startswith("1 ")}
+ALWAYS_UP = {family.name for family in (catalogue.STAGE_RUNNING, catalogue.RUN_IN_PROGRESS, catalogue.SERVES_ON)}
+FAULT = re.compile(
+    r'="(failure|error|timeout|cancellation|skip|normal|critical|slow|uneven|gil_bound|under_used|saturated)"'
+)
+SHOWN_FAULTS = {"failure", "normal", "slow"}  # of what is broken: one of each closed set
+WHERE = re.compile(r'(?:instance|stage)="[^"]*"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """The hosts that are played, each with one lane of so many stages."""
+
+    hosts: int
+    stages: int
+    scrape_seconds: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,30 +100,36 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One query: where it stands, the span in seconds that it is asked over (0: this moment), and its points."""
+    """One query: where it stands, the span in seconds that it is asked over (0: this moment), and its points.
+
+    `group`: of a rule: its group with the seconds between two evaluations.
+    """
 
     where: str
     expression: str
     span_seconds: int = 0
     points: int = 1
+    group: tuple[str, float] | None = None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time every panel and rule on synthetic series.")
     parser.add_argument("--hosts", type=int, default=500)
     parser.add_argument("--stages", type=int, default=100)
+    parser.add_argument("--scrape", type=int, default=SCRAPE_SECONDS, help="seconds between two samples of a series")
     parser.add_argument("--keep", type=Path, help="keep the blocks in this folder, and use those that are there")
     arguments = parser.parse_args()
-    asked = [*panels(), *rules()]
+    asked = [*panels(arguments.scrape), *rules()]
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
-        end = write_blocks(folder, asked, hosts=arguments.hosts, stages=arguments.stages)
+        fleet = Fleet(hosts=arguments.hosts, stages=arguments.stages, scrape_seconds=arguments.scrape)
+        end = write_blocks(folder, asked, fleet)
         with prometheus(folder) as server:
             costs = sorted((cost(server, query, end) for query in asked), key=lambda c: -c.cpu_seconds)
     report(costs)
 
 
-def panels() -> Iterator[Asked]:
+def panels(scrape_seconds: int) -> Iterator[Asked]:
     for path in sorted((ROOT / "dashboards").glob("*.json")):
         dashboard = json.loads(path.read_text())
         hours = int(re.fullmatch(r"now-(\d+)h", dashboard["time"]["from"])[1])  # type: ignore[index]
@@ -109,7 +137,7 @@ def panels() -> Iterator[Asked]:
             for target in panel.get("targets", ()):
                 yield Asked(
                     where=f"{path.stem}: {panel['title']} {target['refId']}",
-                    expression=filled(target["expr"], hours, panel["maxDataPoints"]),
+                    expression=filled(target["expr"], hours, panel["maxDataPoints"], scrape_seconds),
                     span_seconds=0 if target["instant"] else hours * 3600,
                     points=1 if target["instant"] else panel["maxDataPoints"],
                 )
@@ -118,13 +146,15 @@ def panels() -> Iterator[Asked]:
 def rules() -> Iterator[Asked]:
     for path in sorted((ROOT / "alerts").glob("*.yml")):
         for group in yaml.safe_load(path.read_text())["groups"]:
+            every = duration_seconds(group["interval"]) if "interval" in group else float(EVALUATION_SECONDS)
             for rule in group["rules"]:
-                yield Asked(where=f"rule {rule.get('record') or rule.get('alert')}", expression=rule["expr"])
+                name = rule.get("record") or rule.get("alert")
+                yield Asked(where=f"rule {name}", expression=rule["expr"], group=(group["name"], every))
 
 
-def filled(expression: str, hours: int, points: int) -> str:
+def filled(expression: str, hours: int, points: int, scrape_seconds: int) -> str:
     """Put in what Grafana does with everything chosen; its rate interval is at least four scrapes."""
-    interval = max(4 * SCRAPE_SECONDS, hours * 3600 // points + SCRAPE_SECONDS)
+    interval = max(4 * scrape_seconds, hours * 3600 // points + scrape_seconds)
     values = {
         "$__rate_interval": f"{interval}s",
         "$__range": f"{hours}h",
@@ -140,33 +170,45 @@ def filled(expression: str, hours: int, points: int) -> str:
     return expression
 
 
-def write_blocks(folder: Path, asked: list[Asked], *, hosts: int, stages: int) -> int:
-    """Write an hour of every family that a query names (six of what has no stage); return the end of the time."""
+def write_blocks(folder: Path, asked: list[Asked], fleet: Fleet) -> int:
+    """Write every family that a query names, for as long as a query looks back; return the end of the time."""
     done = folder / "end"
     if done.exists():
         return int(done.read_text())
     folder.mkdir(parents=True, exist_ok=True)
-    end = int(time.time()) // SCRAPE_SECONDS * SCRAPE_SECONDS
-    words = {word for query in asked for word in re.findall(r"[a-z_:][a-zA-Z0-9_:]*", query.expression)}
-    for name, kind, series in named_series(words, hosts, stages):
-        hours = 1 if 'stage="' in series[0] else 6
-        write_family(folder, name, kind, series, range(end - hours * 3600, end, SCRAPE_SECONDS))
+    end = int(time.time()) // fleet.scrape_seconds * fleet.scrape_seconds
+    looked_back = looks_back(asked)
+    for name, kind, series in named_series(set(looked_back), fleet):
+        begin = end - min(looked_back[name], MOST_SECONDS)
+        times = range(begin // fleet.scrape_seconds * fleet.scrape_seconds, end, fleet.scrape_seconds)
+        write_family(folder, name, kind, series, times)
     done.write_text(str(end))
     return end
 
 
-def named_series(words: set[str], hosts: int, stages: int) -> Iterator[tuple[str, str, list[str]]]:
+def looks_back(asked: list[Asked]) -> dict[str, int]:
+    """Return by how many seconds queries look back at the longest, for each word that stands in one."""
+    found: dict[str, int] = {}
+    for query in asked:
+        windows = re.findall(r"\[(\w+)", query.expression)
+        seconds = query.span_seconds + max(map(int, map(duration_seconds, windows)), default=0) + LOOK_BACK_SECONDS
+        for word in re.findall(r"[a-z_:][a-zA-Z0-9_:]*", query.expression):
+            found[word] = max(seconds, found.get(word, 0))
+    return found
+
+
+def named_series(words: set[str], fleet: Fleet) -> Iterator[tuple[str, str, list[str]]]:
     """Yield name, type and label sets of each metric that is among the words."""
-    targets = [f'job="paropt",instance="host{number}.example:10178"' for number in range(hosts)]
+    targets = [f'job="paropt",instance="host{number}.example:10178"' for number in range(fleet.hosts)]
     for family in catalogue.FAMILIES:
         parts = ("bucket", "sum", "count") if family.kind is Kind.HISTOGRAM else ("",)
         for part in parts:
             name = f"{family.name}_{part}" if part else family.name
             if name in words:
-                own = [*label_sets(family, part, stages)]
+                own = [*label_sets(family, part, fleet.stages)]
                 kind = "gauge" if family.kind is Kind.GAUGE else "counter"
                 yield name, kind, [f"{{{target},{labels}}}" for target, labels in product(targets, own)]
-    for name in _FOREIGN.keys() & words:
+    for name in FOREIGN.keys() & words:
         yield name, "counter" if name.endswith("_total") else "gauge", [f"{{{target}}}" for target in targets]
     for name in sorted(word for word in words if word.startswith("instance_lane:")):
         labels = f'project="{PROJECT}",lane="{LANE}"'
@@ -176,8 +218,6 @@ def named_series(words: set[str], hosts: int, stages: int) -> Iterator[tuple[str
 def label_sets(family: Family, part: str, stages: int) -> Iterator[str]:
     """Yield every set of labels that one host has, as text."""
     closed = catalogue.CLOSED_VALUES.get(family, {})
-    if family in (catalogue.SLA_DEADLINE, catalogue.SLA_PREDICTED_END):  # no more stages run than there are workers
-        stages = min(stages, RUNNING_STAGES)
     open_values = {
         "project": (PROJECT,),
         "lane": (LANE,),
@@ -218,22 +258,39 @@ def write_family(folder: Path, name: str, kind: str, series: list[str], times: r
         with text.open("w") as out:
             out.write(declared)
             for number, labels in enumerate(series[first : first + per_file]):
-                out.writelines(f"{name}{labels} {value(name, kind, number, at)} {at}\n" for at in times)
+                value = course(name, kind, labels, number)
+                out.writelines(f"{name}{labels} {value(at)} {at}\n" for at in times)
             out.write("# EOF\n")
         command = [program("promtool"), "tsdb", "create-blocks-from", "openmetrics", "--quiet", text, folder / "data"]
         subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
     text.unlink()
 
 
-def value(name: str, kind: str, number: int, at: int) -> float:
-    """Return a sample: counters grow now and then, limits are constant, the rest moves."""
+def course(name: str, kind: str, labels: str, number: int) -> Callable[[int], float]:
+    """Return a series' samples by time: counters grow now and then, limits are constant, the rest moves.
+
+    Faults are told of what is broken, and none of what is well.
+    """
+    fault = FAULT.search(labels)
+    shows = is_broken(labels) and (fault is None or fault[1] in SHOWN_FAULTS)
+    if name in FLAGS:
+        up = name in ALWAYS_UP or (not is_broken(labels) if '="success"' in labels else shows)
+        return lambda _: float(up)
     if kind == "counter":
-        return at // (300 + number % 7 * 60)
-    if name in _FOREIGN:
-        return _FOREIGN[name]
+        often_seconds = 300 + number % 7 * 60
+        return lambda at: at // often_seconds if shows or fault is None else 0
+    if name in FOREIGN:
+        return lambda _: FOREIGN[name]
+    if name == catalogue.SLA_DEADLINE.name:
+        return lambda at: at + 100 + number % 100
     if name.endswith("_timestamp_seconds"):
-        return at - number % 100
-    return 60 if "limit" in name else (number * 7 + at // 600) % 11 / 10
+        return lambda at: at - number % 100
+    return lambda at: 60 if "limit" in name else (number * 7 + at // 600) % 11 / 10
+
+
+def is_broken(labels: str) -> bool:
+    """Whether the stage, on this host, is one of those that fail, break their limit and hold their lane up."""
+    return crc32("".join(WHERE.findall(labels)).encode()) % BROKEN_OF == 0
 
 
 @contextmanager
@@ -295,6 +352,20 @@ def ask(server: Server, query: Asked, end: int) -> Cost:
 
 
 def report(costs: list[Cost]) -> None:
+    report_queries(costs)
+    report_groups(costs)
+
+
+def report_groups(costs: list[Cost]) -> None:
+    """Print what one evaluation of each group takes: its rules are evaluated one after the other."""
+    print("  CPU s   wall s  every s  group")
+    for name, every in sorted({found.query.group for found in costs if found.query.group}):
+        own = [found for found in costs if found.query.group == (name, every)]
+        cpu, wall = sum(found.cpu_seconds for found in own), sum(found.wall_seconds for found in own)
+        print(f"{cpu:7.2f}  {wall:7.2f}  {every:7.0f}  {name}")
+
+
+def report_queries(costs: list[Cost]) -> None:
     print("  CPU s   wall s  query")
     for found in costs[:SHOWN]:
         print(f"{found.cpu_seconds:7.2f}  {found.wall_seconds:7.2f}  {found.query.where}")
