@@ -224,6 +224,7 @@ function Bars({ panel, frames, width, height }) {
           valueDisplayMode={options.valueMode}
           namePlacement={options.namePlacement}
           showUnfilled={options.showUnfilled}
+          text={options.text}
         />
       )}
       width={width}

@@ -37,7 +37,7 @@ def _now(scope: Scope) -> Iterator[Panel]:
         no_value="no target",
     )
     yield stat(
-        "How many do not?",
+        "How many exporters don't answer?",
         "Targets that Prometheus could not scrape. Start them again; a lane that is to end uses `--once` and is no "
         "target.",
         Query(expr=f"sum(1 - {scope.foreign('up')})"),
@@ -45,13 +45,13 @@ def _now(scope: Scope) -> Iterator[Panel]:
         no_value="no target",
     )
     yield stat(
-        "When did one start last?",
+        "How long ago did one start?",
         "Since the youngest exporter's start. Always young: something restarts it; see its log.",
         Query(expr=f"min(time() - {scope.foreign('process_start_time_seconds')})"),
         Scale(unit="s"),
     )
     yield stat(
-        "Was anything dropped?",
+        "How many records were dropped?",
         "Records in the time shown that an observer failed to take. If it is history: the disk is full or read-only.",
         Query(expr=f"sum({scope.grown(names.OBSERVATIONS_DROPPED)})"),
         none_is_good(),

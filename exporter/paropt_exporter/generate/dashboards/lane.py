@@ -90,8 +90,8 @@ def _now(scope: Scope) -> Iterator[Panel]:
 
 def _lately(scope: Scope) -> Iterator[Panel]:
     yield stat(
-        "Does it run now?",
-        "How many hosts run the lane at this moment. Above 0 for much longer than a run takes: a stage is stuck.",
+        "How many hosts run it now?",
+        "Hosts on which the lane runs at this moment. Above 0 for much longer than a run takes: a stage is stuck.",
         Query(expr=f"sum({scope.of(names.RUN_IN_PROGRESS)})"),
         Scale(unit="short", decimals=0),
     )

@@ -44,7 +44,7 @@ def _sections(scope: Scope) -> tuple[Section, ...]:
             lines=(
                 Line(height=TALL_HEIGHT, panels=[_size(scope)]),
                 Line(height=CHART_HEIGHT, panels=[*_why(scope)]),
-                Line(height=CHART_HEIGHT, panels=[*_foretold(scope)]),
+                Line(height=TALL_HEIGHT, panels=[*_foretold(scope)]),
             ),
         ),
         Section(
@@ -57,7 +57,7 @@ def _sections(scope: Scope) -> tuple[Section, ...]:
 def _now(scope: Scope) -> Iterator[Panel]:
     busy, slots = (f"sum({scope.rate(family)})" for family in (names.POOL_BUSY, names.POOL_SLOT))
     yield stat(
-        "Are the workers used?",
+        "How much are the workers used?",
         "Busy worker time over worker time that was there. Under 50 %: lower the minimum. Over 90 % with tasks "
         "waiting: raise the maximum, if the machine has cores.",
         Query(expr=f"{busy} / ({slots} > 0)"),
@@ -83,8 +83,8 @@ def _now(scope: Scope) -> Iterator[Panel]:
 
 def _trouble(scope: Scope) -> Iterator[Panel]:
     yield stat(
-        "Is a pool at its maximum?",
-        "How many pools can't grow though tasks wait. Raise `workers: max` where the machine has room.",
+        "How many are at their maximum?",
+        "Pools that can't grow though tasks wait. Raise `workers: max` where the machine has room.",
         Query(
             expr=f"sum(({scope.of(names.POOL_SIZE_TARGET)} >= bool {scope.of(names.POOL_SIZE_MAX)})"
             f" * ({scope.of(names.POOL_QUEUE_DEPTH)} > bool 0))"
