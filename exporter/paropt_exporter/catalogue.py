@@ -186,6 +186,9 @@ SLA_BREACHED = _gauge(
 SLA_DEADLINE = _gauge(
     "paropt_sla_deadline_timestamp_seconds", "When the running stage breaks its limit; absent else.", "lane", "stage"
 )
+SLA_NEAR = _gauge(
+    "paropt_sla_near", "1 while the running stage is past its warning and not yet past its limit.", "lane", "stage"
+)
 SLA_PREDICTED_END = _gauge(
     "paropt_sla_predicted_end_timestamp_seconds",
     "When the running stage is expected to end; absent while it does not run or nothing is known of it.",

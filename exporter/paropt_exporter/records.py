@@ -324,6 +324,12 @@ class LiveStage:
     memory_bytes: int
     sla: SlaLimit | None = None
     predicted_end_timestamp_seconds: float | None = None
+    elapsed_seconds: float = 0.0
+
+    @property
+    def near_limit(self) -> bool:
+        """Whether it is past its warning and not yet past its limit."""
+        return self.sla is not None and self.sla.warn_seconds <= self.elapsed_seconds < self.sla.max_seconds
 
     @property
     def predicted_breach(self) -> bool:

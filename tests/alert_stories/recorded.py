@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from alert_stories.model import LANE, POOL, RECORDED, STAGE, named, series, without
 from paropt_exporter import catalogue
+from paropt_exporter.catalogue import Family
 from paropt_exporter.generate.alerts import recording
-from paropt_exporter.generate.alerts.series import Series
+from paropt_exporter.generate.alerts.series import FAILED, Series
 
 _LANE_LEVEL = without(LANE, "instance")
 _BUDGET = (recording.checks, recording.violations)
@@ -89,20 +91,21 @@ def _windows() -> Iterator[Stored]:
 
 
 def _faults() -> Iterator[Stored]:
-    broken, well = {"result": "timeout"}, {"result": "success"}
-    families = {
-        catalogue.STAGE_RUNS: (broken, well),
-        catalogue.TASK_ATTEMPTS: (broken, well),
-        catalogue.SLA_VIOLATIONS: ({"severity": "normal"}, None),
-    }
-    for family, (fault, other) in families.items():
-        growing = {series(family, STAGE, **labels): "0x12 1x8" for labels in (fault, other) if labels}
-        yield Stored(
-            name=f"faults in {family.name} are told of stages that had some",
-            given={**growing, series(family, _OTHER_HOST, **fault): "7x20"},
-            then=(("15m", recording.of_faults(family, RECORDED.window), {**STAGE, **fault}, 1),),
-            gone=(("19m", recording.of_faults(family, RECORDED.window)),),
-        )
+    for family in (catalogue.STAGE_RUNS, catalogue.TASK_ATTEMPTS):
+        yield from (_fault(family, {"result": result}, beside={"result": "success"}) for result in FAILED)
+    yield from (_fault(catalogue.SLA_VIOLATIONS, {"severity": severity}) for severity in catalogue.SEVERITIES)
+
+
+def _fault(family: Family, kind: Mapping[str, str], beside: Mapping[str, str] = MappingProxyType({})) -> Stored:
+    """Tell of one fault at 13m; `beside`: what happens as often and is none."""
+    growing = {series(family, STAGE, **labels): "0x12 1x8" for labels in (kind, beside) if labels}
+    recorded = recording.of_faults(family, RECORDED.window)
+    return Stored(
+        name=f"{' '.join(kind.values())} in {family.name} is told of stages that had some",
+        given={**growing, series(family, _OTHER_HOST, **kind): "7x20"},
+        then=(("15m", recorded, {**STAGE, **kind}, 1),),
+        gone=(("19m", recorded),),
+    )
 
 
 def _beside(selector: str) -> str:

@@ -77,35 +77,31 @@ def _broken(alert: str, breached: Family, severity: str, firing: Firing) -> Iter
 def _near() -> Iterator[Story]:
     alert = "ParoptSlaLimitNear"
 
-    def limits(deadline: str) -> Mapping[str, str]:
-        return {
-            series(catalogue.SLA_LIMIT, STAGE): "600x30",
-            series(catalogue.SLA_WARNING, STAGE): "480x30",
-            series(catalogue.SLA_DEADLINE, STAGE): deadline,
-        }
+    def running(deadline: str, near: str) -> Mapping[str, str]:
+        return {series(catalogue.SLA_DEADLINE, STAGE): deadline, series(catalogue.SLA_NEAR, STAGE): near}
 
     def firing(left: str) -> Firing:
         past = "runs and is past its warning threshold"
         return Firing(severity="warning", labels=STAGE, description=f"{_WHERE} {past}: {left} are left to its limit.")
 
-    # Begun half a second after 1m: the warning is at 9m and the limit at 11m, and half a second.
+    # The limit is at 11m and half a second; the flag is of the scrape before.
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
-        given=limits("_ 660.5x20"),
+        given=running("_ 660.5x20", "0x9 1x9 0x9"),
         then={"9m": (), "10m": (firing("1m 0s"),), "11m": (firing("500ms"),), "11m15s": (), "12m": ()},
     )
     yield Story(
         alert=alert,
         shows=Shows.SILENCE,
-        given=limits("_ 660x8 stale"),
+        given=running("_ 660x8 stale", "0x9 1x4 0x9"),
         then={"1m": (), "9m": (), "10m": ()},
     )
     yield Story(
         alert=alert,
         shows=Shows.RESTART,
-        given=limits("_ 660x7 stale _ 1260x20"),
-        # The run that the restart ended counts no more; the one begun at 11m has its own warning, at 19m.
+        given=running("_ 660x7 stale _ 1260x20", "0x7 stale _ 0x9 1x9"),
+        # The run that the restart ended counts no more; the one begun at 11m has its own warning.
         then={"10m": (), "19m": (), "20m": (firing("1m 0s"),)},
     )
 

@@ -66,7 +66,7 @@ class Running:
         self.stages: tuple[LiveStage, ...] = ()
         self.predicted_end_timestamp_seconds: float | None = None
 
-    def lint(self, *, cpu: float, memory: int = 0) -> None:
+    def lint(self, *, cpu: float, memory: int = 0, elapsed: float = 0.0) -> None:
         self.stages = (
             LiveStage(
                 lane="standard",
@@ -78,6 +78,7 @@ class Running:
                 memory_bytes=memory,
                 sla=LIMIT,
                 predicted_end_timestamp_seconds=self.predicted_end_timestamp_seconds,
+                elapsed_seconds=elapsed,
             ),
         )
 
@@ -288,6 +289,18 @@ def test_decisions_count_by_action_and_reason_from_zero_and_go_on_from_history()
     )
     metrics.observe(decision)
     assert value(metrics, catalogue.CONTROL_DECISIONS, pool="commands", action="up", reason="demand") == 1
+
+
+def test_a_running_stage_tells_whether_it_is_close_to_its_limit() -> None:
+    running = Running()
+    metrics = a_lane(live=lambda: running.stages)
+    told = {}
+    for elapsed in (LIMIT.warn_seconds - 1, LIMIT.warn_seconds, LIMIT.max_seconds - 1, LIMIT.max_seconds):
+        running.lint(cpu=0.0, elapsed=elapsed)
+        told[elapsed] = value(metrics, catalogue.SLA_NEAR, **LINT)
+    assert [*told.values()] == [0, 1, 1, 0]
+    running.stages = ()
+    assert value(metrics, catalogue.SLA_NEAR, **LINT) == 0
 
 
 def test_a_running_stage_tells_when_it_will_end_and_whether_that_is_too_late() -> None:

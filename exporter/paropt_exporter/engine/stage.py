@@ -276,11 +276,15 @@ class StageState:
         ages = self._ages(now)
         return stage_remaining_seconds(
             expected_seconds=self.plan.expected_seconds,
-            elapsed_seconds=max(0.0, now - self.started_seconds) if self.started_seconds is not None else 0.0,
+            elapsed_seconds=self.elapsed_seconds(now),
             task_seconds=self.task_seconds(),
             ages_seconds=ages,
             waiting=max(0, self.unfinished - len(ages)),
         )
+
+    def elapsed_seconds(self, now: float) -> float:
+        """Return for how long it has run, at the monotonic moment `now`."""
+        return max(0.0, now - self.started_seconds) if self.started_seconds is not None else 0.0
 
     def live(self, lane: str, usage: dict[str, tuple[float, int]], *, now: float, now_timestamp: float) -> LiveStage:
         """Return the stage as it stands; `usage` has CPU seconds and memory by the label of running attempts."""
@@ -296,6 +300,7 @@ class StageState:
             memory_bytes=sum(memory for _, memory in used),
             sla=self.plan.sla,
             predicted_end_timestamp_seconds=None if remaining is None else now_timestamp + remaining,
+            elapsed_seconds=self.elapsed_seconds(now),
         )
 
 

@@ -28,6 +28,7 @@ Series = tuple[Family, tuple[str, ...]]
 _READ_AT_SCRAPE = (
     *pools.FAMILIES,
     *control.FAMILIES,
+    catalogue.SLA_NEAR,
     catalogue.SLA_PREDICTED_END,
     catalogue.SLA_PREDICTED_RATIO,
     catalogue.SLA_PREDICTED_BREACH,
@@ -195,7 +196,7 @@ class Metrics(Collector):
         yield from pools.host_samples()
 
     def _predictions(self, live: Iterable[LiveStage]) -> Iterator[tuple[Family, Labels, Value]]:
-        breaches = dict.fromkeys(self._limited, 0.0)
+        near, breaches = dict.fromkeys(self._limited, 0.0), dict.fromkeys(self._limited, 0.0)
         for stage in live:
             place = (stage.lane, stage.stage)
             if stage.predicted_end_timestamp_seconds is not None:
@@ -203,6 +204,6 @@ class Metrics(Collector):
             if stage.predicted_ratio is not None:
                 yield catalogue.SLA_PREDICTED_RATIO, place, stage.predicted_ratio
             if stage.sla is not None:
-                breaches[place] = float(stage.predicted_breach)
-        for place, breach in breaches.items():
-            yield catalogue.SLA_PREDICTED_BREACH, place, breach
+                near[place], breaches[place] = float(stage.near_limit), float(stage.predicted_breach)
+        for family, flags in ((catalogue.SLA_NEAR, near), (catalogue.SLA_PREDICTED_BREACH, breaches)):
+            yield from ((family, place, flag) for place, flag in flags.items())

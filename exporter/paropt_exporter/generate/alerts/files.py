@@ -16,12 +16,17 @@ _HEADER = "# Made by `paropt-exporter generate alerts`; a change here is lost wi
 _MODULES = {
     "sla": sla, "budget": budget, "stages": stages, "lanes": lanes, "pools": pools, "exporter": exporter,
 }  # fmt: skip
+_AT_ONCE = ("sla",)  # a broken limit is told at Prometheus' own pace; other alerts wait for minutes anyhow
+_UNHURRIED = "1m"
 _WIDE = 10_000  # PyYAML folds long lines; descriptions are easier to read and to search in one
 
 
 def groups(options: Options) -> tuple[Group, ...]:
     """Return the groups of alerts."""
-    return tuple(group_of(f"paropt-{name}", module.alerts(options)) for name, module in _MODULES.items())
+    return tuple(
+        group_of(f"paropt-{name}", module.alerts(options), interval="" if name in _AT_ONCE else _UNHURRIED)
+        for name, module in _MODULES.items()
+    )
 
 
 def alerts(options: Options) -> tuple[Alert, ...]:
@@ -59,7 +64,8 @@ def _group(group: Group, options: Options) -> dict[str, Any]:
 
 def _rule(rule: Rule, options: Options) -> dict[str, Any]:
     if isinstance(rule, Recording):
-        return {"record": rule.record, "expr": rule.expr}
+        labels = {"labels": dict(rule.labels)} if rule.labels else {}
+        return {"record": rule.record, "expr": rule.expr, **labels}
     alert, condition = rule
     return {
         "alert": alert.name,

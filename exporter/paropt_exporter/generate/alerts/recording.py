@@ -17,7 +17,7 @@ from paropt_exporter.config.units import duration_seconds
 from paropt_exporter.generate.alerts.rules import Group, Recording
 from paropt_exporter.generate.alerts.series import FAILED, REPLICA_LABELS, WITHOUT_REPLICA, Series
 from paropt_exporter.generate.options import Options
-from paropt_exporter.records import Result
+from paropt_exporter.records import Result, Severity
 
 SHORTEST_SPAN = "5m"  # of the budget's pairs; a longer window of rates takes its place
 HOUR = "1h"  # of which weeks and months are summed
@@ -124,14 +124,18 @@ def _long(series: Series) -> Iterator[Recording]:
 
 
 def _faults(series: Series) -> Iterator[Recording]:
-    """Record where something went wrong, and nothing where all is well: the raw counters are many, faults are few."""
-    increases = {
-        catalogue.STAGE_RUNS: series.increase(catalogue.STAGE_RUNS, series.window, result=FAILED),
-        catalogue.TASK_ATTEMPTS: series.increase(catalogue.TASK_ATTEMPTS, series.window, result=FAILED),
-        catalogue.SLA_VIOLATIONS: series.increase(catalogue.SLA_VIOLATIONS, series.window),
-    }
-    for family, increase in increases.items():
-        yield Recording(record=of_faults(family, series.window), expr=f"{increase} > 0")
+    """Record where something went wrong, and nothing where all is well: the raw counters are many, faults are few.
+
+    A rule for each kind of fault: one for all of them would read several times as many counters at once.
+    """
+    for family in (catalogue.STAGE_RUNS, catalogue.TASK_ATTEMPTS):
+        yield from (_fault(series, family, result=result) for result in FAILED)
+    yield from (_fault(series, catalogue.SLA_VIOLATIONS, severity=severity.value) for severity in Severity)
+
+
+def _fault(series: Series, family: Family, **kind: str) -> Recording:
+    expr = f"{series.increase(family, series.window, **kind)} > 0"
+    return Recording(record=of_faults(family, series.window), expr=expr, labels=tuple(kind.items()))
 
 
 def _host(series: Series, family: Family) -> Recording:

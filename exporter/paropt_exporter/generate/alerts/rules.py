@@ -32,10 +32,14 @@ OF_POOL = ("job", "instance", "project", "pool")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """A query whose result is stored under a name of the form `level:metric:operations`."""
+    """A query whose result is stored under a name of the form `level:metric:operations`.
+
+    `labels`: what tells several with one name apart.
+    """
 
     record: str
     expr: str
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +93,9 @@ class Group:
     interval: str = ""
 
 
-def group_of(name: str, alerts: tuple[Alert, ...]) -> Group:
+def group_of(name: str, alerts: tuple[Alert, ...], *, interval: str = "") -> Group:
     """Return the group that evaluates every condition of the alerts."""
-    return Group(name=name, rules=tuple(_conditions(alerts)))
+    return Group(name=name, rules=tuple(_conditions(alerts)), interval=interval)
 
 
 def _conditions(alerts: tuple[Alert, ...]) -> Iterator[Rule]:

@@ -159,15 +159,10 @@ def _critical_lane_violation(series: Series) -> Alert:
 
 
 def _near(series: Series) -> Alert:
-    left = f"{series.now(catalogue.SLA_DEADLINE)} - time()"
+    running_near = f"{series.now(catalogue.SLA_DEADLINE)} and {series.now(catalogue.SLA_NEAR)} == 1"
     return Alert(
         name="ParoptSlaLimitNear",
-        conditions=(
-            Condition(
-                expr=f"0 < {left}\n< {series.now(catalogue.SLA_LIMIT)} - {series.now(catalogue.SLA_WARNING)}",
-                level=Level.WARNING,
-            ),
-        ),
+        conditions=(Condition(expr=f"({running_near}) - time() > 0", level=Level.WARNING),),
         summary="A running stage is close to its limit.",
         description=(
             "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "

@@ -23,7 +23,7 @@ def _failing(series: Series) -> Alert:
         name="ParoptStageFailing",
         conditions=(
             Condition(
-                expr=f"max without (result) ({series.held(catalogue.STAGE_LAST_RESULT, result=FAILED)}) == 1",
+                expr=f"max without (result) ({series.held(catalogue.STAGE_LAST_RESULT, result=FAILED)} == 1)",
                 level=Level.WARNING,
                 hold=SETTLED,
             ),

@@ -129,7 +129,7 @@ def _durations(scope: Scope) -> Panel:
             ),
         ],
         Scale(unit="s"),
-        points=STAGE_POINTS,
+        points=COARSE_POINTS,
     )
 
 
@@ -137,9 +137,10 @@ def _timeline(scope: Scope) -> Panel:
     return state_timeline(
         "Which stage ran when?",
         "Stages that run beside each other are what makes the lane short; one that runs alone for long is its critical "
-        "path. Stages shorter than the scrape interval may not be seen.",
+        "path. Stages shorter than the scrape interval, or than a pixel of the time shown, may not be seen: zoom in.",
         Query(expr=f"max {_BY} ({scope.of(names.STAGE_RUNNING)})", legend=_STAGE),
         Scale(unit="short", words=(("0", "idle", Colour.IDLE), ("1", "runs", Colour.PLAIN))),
+        points=STAGE_POINTS,
     )
 
 

@@ -79,7 +79,7 @@ def _health(scope: Scope) -> Iterator[Panel]:
         "How many limits are broken?",
         "Stages and lanes over their SLA, now or in their last run. The table of broken limits names the stages; of a "
         "lane, see how long its runs take.",
-        Query(expr=f"sum({stages}) + (sum({lanes}) or 0 * sum({stages}))"),
+        Query(expr=f"sum(sum by (lane, stage) ({stages}) or sum by (lane) ({lanes}))"),
         none_is_good(),
         no_value="no limit",
     )

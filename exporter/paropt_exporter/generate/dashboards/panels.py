@@ -25,7 +25,7 @@ STAGE_POINTS = 120
 COARSE_POINTS = 60  # for rates and sums of stages' series, and for bars
 _LAST = "lastNotNull"
 # Grafana gives all names the width of the one with most letters, at 12 pixels: a shorter one of wider letters is cut.
-_NAME_PIXELS = 11
+_NAME_PIXELS = 10
 _DRAWN = {"axisBorderShow": False, "barWidthFactor": 0.8, "lineInterpolation": "linear", "showPoints": "never"}
 
 
@@ -161,11 +161,11 @@ def bars(
     )
 
 
-def state_timeline(title: str, description: str, query: Query, scale: Scale) -> Panel:
+def state_timeline(title: str, description: str, query: Query, scale: Scale, *, points: int = MOST_POINTS) -> Panel:
     """Show one row a series, coloured by its state over time."""
     defaults = {**scale.defaults(), "custom": {"fillOpacity": 80, "lineWidth": 0}, "noValue": "no samples"}
     return StateTimeline(
-        **common(title, description, [query], instant=False),
+        **common(title, description, [query], instant=False, points=points),
         rowHeight=0.85,
         showValue="never",
         extraJson={

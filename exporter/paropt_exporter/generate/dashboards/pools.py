@@ -57,7 +57,7 @@ def _sections(scope: Scope) -> tuple[Section, ...]:
 def _now(scope: Scope) -> Iterator[Panel]:
     busy, slots = (f"sum({scope.rate(family)})" for family in (names.POOL_BUSY, names.POOL_SLOT))
     yield stat(
-        "How much are the workers used?",
+        "Are the workers used?",
         "Busy worker time over worker time that was there. Under 50 %: lower the minimum. Over 90 % with tasks "
         "waiting: raise the maximum, if the machine has cores.",
         Query(expr=f"{busy} / ({slots} > 0)"),
