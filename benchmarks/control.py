@@ -93,6 +93,10 @@ CLOSED = (
     Closed(name="20 that compute 1 s", tasks=(Work(seconds=1.0, share=1.0),) * 20, maximum=32, expected="2"),
     Closed(name="40 that compute half", tasks=(Work(seconds=1.0, share=0.5),) * 40, maximum=32, expected="4"),
     Closed(
+        name="800 of 50 ms behind one lock", tasks=(Work(seconds=0.05, locked=True),) * 800, maximum=64,
+        expected="1-2, ups blocked",
+    ),
+    Closed(
         name="20 threads, one interpreter", tasks=(Work(seconds=1.0, share=1.0),) * 20, maximum=32, expected="2",
         pool="threads",
     ),
@@ -171,7 +175,8 @@ def closed_row(closed: Closed) -> Iterator[object]:
     shortest = min(run.makespan_seconds for run in fixed.values())
     enough = 1.02 * shortest if closed.deadline_seconds is None else closed.deadline_seconds
     best = next(size for size, run in fixed.items() if run.makespan_seconds <= enough)
-    yield from (closed.name, closed.expected, ours.peak, len(ours.moves), ours.reversals, best)
+    size = f"{ours.peak}, then {ours.limits[-1][1]}" if ours.limits else ours.peak
+    yield from (closed.name, closed.expected, size, len(ours.moves), ours.reversals, best)
     yield (
         f"{ours.makespan_seconds / shortest:.2f}"
         if closed.deadline_seconds is None
@@ -183,7 +188,8 @@ def closed_row(closed: Closed) -> Iterator[object]:
 
 def makespan(closed: Closed, rule: MakeRule) -> float:
     work, cores = closed.tasks[0], 1.0 if closed.pool == "threads" else CORES
-    pool = SimulatedPool(at_once(len(closed.tasks)), computing(work.seconds, work.share, cores), size=2)
+    duration = locked(work.seconds) if work.locked else computing(work.seconds, work.share, cores)
+    pool = SimulatedPool(at_once(len(closed.tasks)), duration, size=2)
     steering, now = rule(pool, closed.maximum), 0.0
     while not pool.done:
         pool.advance(now)

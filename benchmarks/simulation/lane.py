@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from paropt_exporter.control import InnerLoop, Standing
 from paropt_exporter.control.loop import TICK_SECONDS
-from paropt_exporter.engine import Demand
+from paropt_exporter.engine import Demand, StageCounts
 from paropt_exporter.plan import Bounds
 from paropt_exporter.records import Decision, RunningTask
 from paropt_exporter.testing import FakeClock, Recorder
@@ -18,10 +18,14 @@ from paropt_exporter.testing import FakeClock, Recorder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One task: how long it takes alone, and which part of a core it uses while it runs."""
+    """One task: how long it takes alone, and which part of a core it uses while it runs.
+
+    `locked`: it holds a lock all that time, which it shares with all others that are.
+    """
 
     seconds: float
     share: float = 0.0
+    locked: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +47,7 @@ class SimulatedLane:
     ) -> None:  # fmt: skip
         self.size = size
         self.peak = size
+        self.limits: list[tuple[float, int | None]] = []  # of the stage, as they changed
         self._clock = clock
         self._cores = cores
         self._pool = pool
@@ -52,6 +57,8 @@ class SimulatedLane:
         self._ended: list[float] = []
         self._cpu = 0.0
         self._target = size
+        self._limit = math.inf
+        self._spent = self._delayed = 0.0
 
     @property
     def done(self) -> bool:
@@ -62,18 +69,26 @@ class SimulatedLane:
         while self._clock.now < now:
             self._start()
             pace = self._pace()
-            first = min((task.work.seconds - task.done) / pace for task in self._running) if self._running else math.inf
+            moving = self._moving()
+            first = min((task.work.seconds - task.done) / pace for task in moving) if moving else math.inf
             seconds = min(now - self._clock.now, max(first, 1e-9))
             self._clock.advance(seconds)
-            for task in self._running:
+            for task in moving:
                 task.done += pace * seconds
                 task.cpu += pace * seconds * task.work.share
                 task.delay += 0.0 if self._pool == "threads" else (1.0 - pace) * seconds
             ended = [task for task in self._running if task.done >= task.work.seconds - 1e-9]
             self._ended += [self._clock.now - task.started - task.delay for task in ended]
+            self._spent += sum(self._clock.now - task.started for task in ended)
+            self._delayed += sum(task.delay for task in ended)
             self._cpu += sum(task.cpu for task in ended)
             self._running = [task for task in self._running if task.done < task.work.seconds - 1e-9]
         self._start()
+
+    def _moving(self) -> list[_Running]:
+        """Return the running tasks that get on: of those behind the lock, the first that came."""
+        holder = next((task for task in self._running if task.work.locked), None)
+        return [task for task in self._running if task is holder or not task.work.locked]
 
     def _pace(self) -> float:
         wanted = sum(task.work.share for task in self._running)
@@ -81,7 +96,7 @@ class SimulatedLane:
         return min(1.0, there / wanted) if wanted else 1.0
 
     def _start(self) -> None:
-        while self._queue and len(self._running) < self.size:
+        while self._queue and len(self._running) < min(self.size, self._limit):
             label, work = self._queue.popleft()
             self._running.append(_Running(label, work, self._clock.now))
         self.peak = max(self.peak, len(self._running))
@@ -96,10 +111,27 @@ class SimulatedLane:
             ready=((self._pool, "a", len(self._queue)),) if self._queue else (),
             running=tuple((self._pool, "a", task.label, task.started) for task in self._running),
             shares=(("a", self._cpu / sum(self._ended)),) if self._ended else (),
+            stages=(self._counts(),),
             work_seconds=left,
             path_seconds=known if self._queue else 0.0,
             left_seconds=None if self._deadline_seconds is None else self._deadline_seconds - self._clock.now,
         )
+
+    def _counts(self) -> StageCounts:
+        return StageCounts(
+            stage="a",
+            running=len(self._running),
+            waiting=len(self._queue),
+            busy_seconds=self._spent + sum(self._clock.now - task.started for task in self._running),
+            delay_seconds=self._delayed,
+            ended=len(self._ended),
+            fastest_seconds=min(self._ended, default=0.0),
+        )
+
+    def limit(self, stages: Mapping[str, int]) -> None:
+        self._limit = stages.get("a", math.inf)
+        self.limits.append((self._clock.now, stages.get("a")))
+        self._start()
 
     def resize(self, size: int) -> None:
         self.size = size
@@ -134,6 +166,7 @@ class LaneRun:
     makespan_seconds: float
     peak: int
     moves: tuple[Decision, ...]
+    limits: tuple[tuple[float, int | None], ...] = ()
 
     @property
     def reversals(self) -> int:
@@ -165,4 +198,4 @@ def run_lane(
         if not fixed:
             loop.step()
     moves = tuple(decision for decision in recorder.of(Decision) if decision.action != "hold")
-    return LaneRun(makespan_seconds=clock.now, peak=lane.peak, moves=moves)
+    return LaneRun(makespan_seconds=clock.now, peak=lane.peak, moves=moves, limits=tuple(lane.limits))

@@ -17,11 +17,12 @@ from paropt_exporter.control.decisions import Choice, Situation, written_choice,
 from paropt_exporter.control.policy.band import BandSituation, BandState, Signal, decide_band
 from paropt_exporter.control.policy.budget import Budget, Claim
 from paropt_exporter.control.policy.closed import Load, Loads, Work
+from paropt_exporter.control.policy.company import LIMITED, Level, StageSeen, StageState
 from paropt_exporter.control.policy.effect import Sample
 from paropt_exporter.control.policy.memory import Memory, PoolMemory
 from paropt_exporter.control.policy.pool import StreamSituation, StreamState, decide_stream
 from paropt_exporter.control.policy.reading import Reading, doubtful
-from paropt_exporter.control.policy.run import RunSituation, decide_run
+from paropt_exporter.control.policy.run import RunSituation, RunState, decide_run
 from paropt_exporter.control.policy.streams import Stream
 from paropt_exporter.control.policy.target import PoolSeen, Seen, TargetSituation, TargetState, decide_target
 from paropt_exporter.errors import UsageError
@@ -136,6 +137,28 @@ def test_memory_is_told_with_what_it_leaves_room_for(history: History) -> None:
     assert "7 x 200.0 MB  naps" in text
     assert "N_mem = 4" in text
     assert "N* = 1 + 3 = 4 (memory_limit)" in text
+
+
+def test_a_stage_of_which_more_are_no_use_is_told_with_what_both_took(history: History) -> None:
+    few = Level(company=4.0, sample=Sample(count=30, mean=0.2, variance=0.01))
+    many = Level(company=16.0, sample=Sample(count=40, mean=0.8, variance=0.01))
+    naps = Load(pool="commands", stage="naps", share=0.01)
+    limited = StageState(stage="naps", phase=LIMITED, limit=4, reference=few, useless=many, until=61.0, deepest=True)
+    seen = replace(
+        RUN,
+        size=4,
+        running=(Loads(load=naps, count=4),),
+        waiting=(Loads(load=naps, count=300),),
+        stages=(StageSeen(stage="naps", running=4, waiting=300, level=few, fastest_seconds=0.05),),
+        state=RunState(stages=(limited,)),
+    )
+    history.observe(decision(seen, decide_run(seen)))
+    text = told(history)
+    assert "limit     4 at once (limited for 60 s more); 4 run  naps" in text
+    assert "4.0 at once took 0.2 s each (30 ended)" in text
+    assert "16.0 at once took 0.8 s each (40 ended)" in text
+    assert "4.00 times as long for 4.00 times as many; more are no use from 1 + 0.5 x (4.00 - 1) = 2.50 on" in text
+    assert "N* = 4 + 0 = 4 (ineffective)" in text
 
 
 def test_a_deadline_is_told_with_the_bound_that_it_solves(history: History) -> None:

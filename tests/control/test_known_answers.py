@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
+from paropt_exporter.control.decisions import replay
 from paropt_exporter.control.policy.moving import TURNS
 from simulation.fleet import flaps
 from simulation.lane import Work, run_lane
@@ -71,6 +74,36 @@ def test_tasks_behind_one_lock_keep_one_or_two_workers_and_ups_are_blocked() -> 
     pool = steered(constant(30), locked(0.05), until=900.0)
     assert pool.target <= 2
     assert ("ineffective") in [reason for _, _, reason in pool.sizes]
+
+
+def test_a_stage_whose_tasks_wait_for_one_lock_runs_two_of_them_at_once_and_ups_are_blocked() -> None:
+    run = run_lane([Work(seconds=0.05, locked=True)] * 800, maximum=64)
+    assert [limit for _, limit in run.limits] == [16, 4, 1, 2]
+    assert run.limits[-1][0] < 15.0
+    assert run.makespan_seconds == pytest.approx(800 * 0.05, rel=0.02), "fewer get as much done"
+    assert ("down", "ineffective", 2) in [(move.action, move.reason, move.new_size) for move in run.moves]
+    assert all(replay(move.situation, move.choice).same for move in run.moves)
+
+
+def test_a_block_is_lifted_after_a_minute_and_then_lasts_for_two() -> None:
+    run = run_lane([Work(seconds=0.5, locked=True)] * 800, maximum=16)
+    blocked = [moment for moment, limit in run.limits if limit == 2]
+    lifted = [moment for moment, limit in run.limits if limit is None]
+    lasted = [end - begin for begin, end in zip(blocked, lifted, strict=False)]
+    assert [round(seconds / 60.0) for seconds in lasted] == [1, 2]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_stage_of_tasks_that_differ_much_is_tried_at_little_cost_and_never_limited(seed: int) -> None:
+    draw = random.Random(seed)
+    tasks = [Work(seconds=draw.expovariate(1.0) + 0.001) for _ in range(800)]
+    run, fixed = run_lane(tasks, maximum=16), run_lane(tasks, maximum=16, start=16, fixed=True)
+    assert not run.limits or run.limits[-1][1] is None
+    assert run.makespan_seconds <= 1.1 * fixed.makespan_seconds
+
+
+def test_tasks_that_are_alike_are_not_even_tried_with_fewer() -> None:
+    assert run_lane([Work(seconds=0.2)] * 600, maximum=16).limits == ()
 
 
 @pytest.mark.parametrize("seed", range(5))

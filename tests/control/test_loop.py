@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from paropt_exporter.control import InnerLoop, Order, Standing
+from paropt_exporter.control.company import CompanyMeter
 from paropt_exporter.control.memory import PeakMeter
+from paropt_exporter.control.policy.company import StageState
 from paropt_exporter.control.policy.memory import RESERVE_BYTES
 from paropt_exporter.control.shares import ShareMeter
-from paropt_exporter.engine import Demand
+from paropt_exporter.engine import Demand, StageCounts
 from paropt_exporter.plan import Bounds
 from paropt_exporter.records import Decision, RunningTask
 from paropt_exporter.testing import FakeClock, Recorder
@@ -38,6 +40,9 @@ class FakeLane:
 
     def resize(self, size: int) -> None:
         self.size = size
+
+    def limit(self, stages: Mapping[str, int]) -> None:
+        raise AssertionError(f"a lane without counts of its stages is limited: {stages}")
 
     def running(self) -> tuple[RunningTask, ...]:
         return tuple(
@@ -122,6 +127,31 @@ def test_what_running_tasks_take_is_what_the_next_will_take_where_nothing_is_kno
     lane = FakeLane(clock, waiting=50, burn=0.0, memory_bytes=200 << 20)
     steps(looped(lane, Recorder(), total_bytes=RESERVE_BYTES + (900 << 20)), clock, 1.5)
     assert lane.size == 4
+
+
+def counts(running: int, waiting: int, busy: float, ended: int, *, delay: float = 0.0) -> StageCounts:
+    return StageCounts(
+        stage="a",
+        running=running,
+        waiting=waiting,
+        busy_seconds=busy,
+        delay_seconds=delay,
+        ended=ended,
+        fastest_seconds=0.05,
+    )
+
+
+def test_a_stages_tasks_are_measured_while_others_wait_and_anew_after_each_change() -> None:
+    meter = CompanyMeter()
+    meter.look([counts(4, 90, 0.0, 0)], (), 10.0)
+    (seen,) = meter.look([counts(4, 50, 40.0, 40, delay=8.0)], (), 20.0)
+    assert (seen.level.company, seen.level.sample.count) == (4.0, 40)
+    assert seen.level.sample.mean == pytest.approx(0.8), "without the wait for a core"
+    meter.look([counts(4, 0, 80.0, 80, delay=8.0)], (), 30.0)
+    (seen,) = meter.look([counts(4, 0, 120.0, 90, delay=8.0)], (), 40.0)
+    assert seen.level.sample.count == 40, "nothing waited: the last tasks of a stage tell nothing"
+    (seen,) = meter.look([counts(4, 50, 120.0, 90)], (StageState(stage="a", changes=1),), 50.0)
+    assert seen.level.sample.count == 0
 
 
 def test_threads_have_no_memory_of_their_own() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lanes import GIB, Bench, limit, plan, stage, stages_of
+from paropt_exporter.engine import StageCounts
 from paropt_exporter.records import (
     Result,
     RunRecord,
@@ -94,6 +95,40 @@ def test_a_smaller_size_never_interrupts_what_runs() -> None:
     record = bench.run()
     assert [moment for moment, _ in bench.workers.started] == [0, 0, 10, 20]
     assert record.result is Result.SUCCESS
+
+
+def test_a_limited_stage_leaves_its_slots_to_the_others() -> None:
+    bench = Bench(plan(stage("a", tasks=4), stage("b", tasks=4), workers=4), {"a": [Script(seconds=10)]})
+    bench.engine.limit({"a": 1})
+    bench.run()
+    assert [moment for moment, label in bench.workers.started if label.startswith("a")] == [0, 10, 20, 30]
+    assert [moment for moment, label in bench.workers.started if label.startswith("b")] == [0, 0, 0, 1]
+
+
+def test_a_limited_stage_of_several_slots_starves_nobody_behind_it() -> None:
+    bench = Bench(plan(stage("a", tasks=2, slots=2), stage("b"), workers=4), {"a": [Script(seconds=10)]})
+    bench.engine.limit({"a": 1})
+    bench.run()
+    assert bench.starts == {"a[0]": 0, "b": 0, "a[1]": 10}
+
+
+def test_a_limit_that_is_lifted_lets_the_rest_start() -> None:
+    bench = Bench(plan(stage("a", tasks=4), workers=4), {"a": [Script(seconds=10)]})
+    bench.engine.limit({"a": 1})
+    bench.inbox.at(2.0, lambda: bench.engine.limit({}))
+    bench.run()
+    assert [moment for moment, _ in bench.workers.started] == [0, 2, 2, 2]
+
+
+def test_the_demand_counts_what_a_stages_attempts_spent() -> None:
+    scripts = [Script(seconds=2), Script(seconds=6), Script(seconds=4)]
+    bench = Bench(plan(stage("a", tasks=4), workers=2), {"a": scripts})
+    seen: list[StageCounts] = []
+    bench.inbox.at(5.0, lambda: seen.extend(bench.engine.demand().stages))
+    bench.run()
+    (counts,) = seen
+    assert (counts.running, counts.waiting, counts.ended) == (2, 1, 1)
+    assert (counts.busy_seconds, counts.fastest_seconds) == (2 + 5 + 3, 2)
 
 
 # Retries

@@ -198,6 +198,19 @@ def test_decisions_are_kept_with_their_terms(history: History, path: Path) -> No
     assert kept == [("commands", "up", 2, 4, '{"queue": 3.0}')]
 
 
+def test_the_usual_size_of_a_run_in_which_more_were_no_use_is_what_it_went_back_to(history: History) -> None:
+    def moved(run_id: str, action: str, reason: str, old: int, new: int) -> Decision:
+        return Decision(
+            pool="commands", action=action, reason=reason, old_size=old, new_size=new, at_timestamp_seconds=START,
+            run_id=run_id,
+        )  # fmt: skip
+
+    keep(history, *whole_run("r1"), moved("r1", "up", "demand", 2, 64))
+    assert history.usual_size("standard") == 64
+    keep(history, moved("r1", "down", "ineffective", 64, 16), moved("r1", "down", "ineffective", 16, 2))
+    assert history.usual_size("standard") == 2
+
+
 def test_a_run_whose_owner_was_killed_is_marked_as_interrupted(path: Path) -> None:
     kill(owner(path))
     with closing(opened(path)) as history:

@@ -9,10 +9,12 @@ from paropt_exporter.control.policy import closed, streams
 from paropt_exporter.control.policy.band import LOAD, BandSituation, Signal, load_workers
 from paropt_exporter.control.policy.budget import divide
 from paropt_exporter.control.policy.closed import CORE_SLACK, UNKNOWN_SHARE, Loads, deadline_size
-from paropt_exporter.control.policy.memory import Memory, growth_bytes, memory_size, pool_memory_size, room_bytes
+from paropt_exporter.control.policy.company import LIMITED, TRIAL, Level
+from paropt_exporter.control.policy.effect import USELESS_RATIO, useless_inflation
+from paropt_exporter.control.policy.memory import Memory, growth_bytes, pool_memory_size, room_bytes
 from paropt_exporter.control.policy.moving import TURNS
 from paropt_exporter.control.policy.pool import StreamSituation
-from paropt_exporter.control.policy.run import RunSituation, run_sizing
+from paropt_exporter.control.policy.run import Outlook, RunSituation, outlook, run_sizing
 from paropt_exporter.control.policy.streams import WAIT_RATIO, cpu_size, wait_ratio, workers_for
 from paropt_exporter.control.policy.target import TargetSituation
 from paropt_exporter.records import Decision
@@ -55,11 +57,13 @@ def _of_run(seen: RunSituation) -> Iterator[str]:
         yield f"  run    {loads.count:>4} x {share:.2f} of a core  {loads.load.stage}: {size} tasks, {used:.2f} cores"
     for loads in seen.waiting:
         yield f"  wait   {loads.count:>4} x {_share(loads):.2f} of a core  {loads.load.stage}"
-    sizing = run_sizing(seen)
+    ahead = outlook(seen)
+    yield from _of_stages(seen, ahead)
+    sizing = run_sizing(seen, ahead)
     yield f"  cores {seen.cores:g} (+{CORE_SLACK:g}); a task under {closed.WAITING_SHARE:g} of one only waits, and fits"
     yield f"  N* = {size} + {sizing.size - size} = {sizing.size} ({sizing.reason})"
     if seen.memory is not None:
-        yield from _of_memory(seen, seen.memory)
+        yield from _of_memory(seen, ahead, seen.memory)
     if seen.work is not None:
         work = seen.work
         yield (
@@ -70,7 +74,31 @@ def _of_run(seen: RunSituation) -> Iterator[str]:
     yield f"  between floor {seen.floor} and ceiling {seen.ceiling}; the lane had {seen.size}"
 
 
-def _of_memory(seen: RunSituation, memory: Memory) -> Iterator[str]:
+def _of_stages(seen: RunSituation, ahead: Outlook) -> Iterator[str]:
+    measured = {one.stage: one for one in seen.stages}
+    for state in ahead.stages:
+        if state.limit is None:
+            continue
+        one = measured[state.stage]
+        lasts = f" for {state.until - seen.now:.0f} s more" if state.phase == LIMITED else ""
+        yield f"  limit  {state.limit:>4} at once ({state.phase}{lasts}); {one.running} run  {state.stage}"
+        few, many = (one.level, state.reference) if state.phase == TRIAL else (state.reference, state.useless)
+        if few is not None and many is not None:
+            yield from _of_company(few, many)
+
+
+def _of_company(few: Level, many: Level) -> Iterator[str]:
+    for level in (few, many):
+        yield f"    {level.company:.1f} at once took {level.sample.mean:.3g} s each ({level.sample.count} ended)"
+    if few.company > 0 and few.sample.mean > 0:
+        growth, longer = many.company / few.company, many.sample.mean / few.sample.mean
+        yield (
+            f"    {longer:.2f} times as long for {growth:.2f} times as many; more are no use from"
+            f" 1 + {USELESS_RATIO:g} x ({growth:.2f} - 1) = {useless_inflation(growth):.2f} on"
+        )
+
+
+def _of_memory(seen: RunSituation, ahead: Outlook, memory: Memory) -> Iterator[str]:
     known = [loads for loads in seen.running if loads.load.peak_bytes]
     peaks = " + ".join(f"{loads.count} x {_megabytes(loads.load.peak_bytes)}" for loads in known) or "0"
     grow, room = growth_bytes(seen.running, memory.held_bytes), room_bytes(seen.running, memory)
@@ -79,11 +107,11 @@ def _of_memory(seen: RunSituation, memory: Memory) -> Iterator[str]:
         f"    room: {_megabytes(memory.available_bytes)} available - {_megabytes(memory.reserve_bytes)} kept free"
         f" - {_megabytes(grow)} = {_megabytes(room)}"
     )
-    for loads in seen.waiting:
+    for loads in ahead.waiting:
         if loads.load.peak_bytes:
             yield f"    wait   {loads.count:>4} x {_megabytes(loads.load.peak_bytes)}  {loads.load.stage}"
-    if seen.waiting:
-        yield f"    N_mem = {memory_size(seen.running, seen.waiting, memory)} of those that run and wait"
+    if ahead.waiting:
+        yield f"    N_mem = {ahead.memory_size} of those that run and wait"
 
 
 def _megabytes(size: int) -> str:

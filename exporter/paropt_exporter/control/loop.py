@@ -10,9 +10,11 @@ from typing import Protocol
 
 from paropt_exporter.catalogue import DECISION_REASONS
 from paropt_exporter.clock import Clock
+from paropt_exporter.control.company import CompanyMeter
 from paropt_exporter.control.decisions import written_choice, written_situation
 from paropt_exporter.control.memory import PeakMeter
 from paropt_exporter.control.policy.closed import Load, Loads, Work
+from paropt_exporter.control.policy.company import limits
 from paropt_exporter.control.policy.memory import Memory
 from paropt_exporter.control.policy.run import (
     RunSituation,
@@ -22,16 +24,17 @@ from paropt_exporter.control.policy.run import (
     counted,
     decide_run,
     memory_bound,
+    outlook,
     spare_slots,
 )
 from paropt_exporter.control.shares import ShareMeter
-from paropt_exporter.control.standing import ADVISE, PAUSE, PIN, PROMETHEUS, Standing
+from paropt_exporter.control.standing import ACT, ADVISE, PAUSE, PIN, PROMETHEUS, Standing
 from paropt_exporter.engine import Demand
 from paropt_exporter.records import Decision, Event, RunningTask
 
 TICK_SECONDS = 0.03  # lanes of a few seconds gain nothing from a slower eye; one look costs about 0.1 ms
 DEADLINE = "deadline"
-_HOLD_SECONDS = 1.0  # a hold is told when its reason changes, at most so often
+_HOLD_SECONDS = 1.0  # a hold is told when its reason or a stage's limit changes, at most so often
 
 
 class Steerable(Protocol):
@@ -43,6 +46,9 @@ class Steerable(Protocol):
     def demand(self) -> Demand: ...
 
     def resize(self, size: int) -> None: ...
+
+    def limit(self, stages: Mapping[str, int]) -> None:
+        """Let at most so many tasks of these stages run at once, and any number of others'."""
 
 
 class Resizable(Protocol):
@@ -62,8 +68,9 @@ class InnerLoop:
 
     Guarantees: it alone writes the run's size; no move down within STABLE_SECONDS of a moment that needed more; each
     change is told as a Decision for each pool that it moved, each new reason to hold as one for each pool. `objective`:
-    fast, or deadline: just enough workers to keep the lane's total. `offer` is told at each look how many jobs beside
-    the run's tasks there is room for.
+    fast, or deadline: just enough workers to keep the lane's total. A stage of which more tasks at once get no more
+    done is limited by itself, and the lane's other stages have its slots. `offer` is told at each look how many jobs
+    beside the run's tasks there is room for.
     """
 
     def __init__(
@@ -94,9 +101,11 @@ class InnerLoop:
         self._offer = offer
         self._meter = ShareMeter(known_shares)
         self._peaks = PeakMeter(known_peaks)
+        self._company = CompanyMeter()
+        self._limits: Mapping[str, int] = {}
         self._state = RunState()
         self._peak = 0
-        self._held = ("", 0.0)  # the last reason to hold that was told, and when
+        self._held: tuple[tuple[object, ...], float] = ((), 0.0)  # why it held when that was last told, and when
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="paropt-control", daemon=True)
 
@@ -123,6 +132,7 @@ class InnerLoop:
         seen = self._situation(now, {task.label: task.memory_bytes for task in running})
         choice = decide_run(seen)
         self._state = choice.state
+        self._limit(limits(choice.state.stages))
         given = self._standing.source == PROMETHEUS
         size, reason = self._given(seen) if given else (choice.size, choice.reason)
         if reason == "bounds":
@@ -132,6 +142,11 @@ class InnerLoop:
         self._obey(_Made(seen, choice, told=given), size, reason)
         if self._offer is not None:
             self._offer(spare_slots(seen, fixed=self._fixed_slots()))
+
+    def _limit(self, stages: Mapping[str, int]) -> None:
+        if stages != self._limits:
+            self._limits = stages
+            self._run.limit(stages)
 
     def _fixed_slots(self) -> int | None:
         order, bounds = self._standing.order, self._standing.bounds
@@ -144,6 +159,10 @@ class InnerLoop:
         bounds = self._standing.bounds
         at_rest = bounds.fixed and self._run.size == bounds.maximum and self._standing.order.mode != PIN
         return at_rest and self._offer is None
+
+    def _acts(self) -> bool:
+        """Whether sizes are this loop's own to set: what nobody follows can't be tried."""
+        return self._standing.order.mode == ACT and self._standing.source != PROMETHEUS
 
     def _given(self, seen: RunSituation) -> tuple[int, str]:
         """Return the size that query results alone decided, and why; until they have, the size stays."""
@@ -189,6 +208,7 @@ class InnerLoop:
             running=counted(running),
             waiting=waiting,
             state=self._state,
+            stages=self._company.look(demand.stages, self._state.stages, now) if self._acts() else (),
             memory=self._left(self._peaks.held(holding)),
             work=self._work(demand),
             rescue_size=demand.rescue_size if self._objective == DEADLINE else 0,
@@ -227,10 +247,11 @@ class InnerLoop:
             self._tell(made, pool=pool, action=action, reason=reason, old=old, new=new)
 
     def _hold(self, made: _Made, reason: str) -> None:
+        why = (reason, *sorted(self._limits.items()))
         told, at = self._held
-        if reason == told or made.seen.now < at + _HOLD_SECONDS:
+        if why == told or made.seen.now < at + _HOLD_SECONDS:
             return
-        self._held = (reason, made.seen.now)
+        self._held = (why, made.seen.now)
         for pool, size in self._pools.shares(made.seen.size).items():
             self._tell(made, pool=pool, action="hold", reason=reason, old=size, new=size)
 
@@ -278,6 +299,6 @@ def _terms(seen: RunSituation, choice: RunStep) -> Mapping[str, float]:
     }
     if seen.memory is not None:
         terms |= {"memory_available_bytes": seen.memory.available_bytes, "memory_held_bytes": seen.memory.held_bytes}
-    if (bound := memory_bound(seen)) is not None:
+    if (bound := memory_bound(seen, outlook(seen))) is not None:
         terms["memory_size"] = bound
     return terms

@@ -1,6 +1,6 @@
 """Run a plan's stages as a graph on pools, and tell observers what happened."""
 
-from paropt_exporter.engine.contract import Demand, Stop
+from paropt_exporter.engine.contract import Demand, StageCounts, Stop
 from paropt_exporter.engine.inbox import QueueInbox
 from paropt_exporter.engine.observers import Observer, Observers
 from paropt_exporter.engine.run import TERM_GRACE_SECONDS, Run
@@ -14,6 +14,7 @@ __all__ = [
     "PoolWorkers",
     "QueueInbox",
     "Run",
+    "StageCounts",
     "Stop",
     "pools_of",
 ]

@@ -71,6 +71,23 @@ class Wake:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageCounts:
+    """A stage that runs: `busy_seconds`, `delay_seconds` (runnable without a core) and `ended` count attempts and grow.
+
+    Busy time counts running attempts up to now, the delay only those that ended. `fastest_seconds`: the shortest that
+    one of them took without its delay; 0: none has succeeded yet.
+    """
+
+    stage: str
+    running: int
+    waiting: int
+    busy_seconds: float
+    delay_seconds: float
+    ended: int
+    fastest_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
     """What the controller sees of a run: the waiting tasks in the order they would start, and the running ones.
 
@@ -83,6 +100,7 @@ class Demand:
     running: tuple[tuple[str, str, str, float], ...]  # (pool, stage, label, started_seconds)
     shares: tuple[tuple[str, float], ...] = ()  # (stage, the part of a core that its ended tasks used)
     peaks: tuple[tuple[str, int], ...] = ()  # (stage, the most bytes that one of its ended tasks used)
+    stages: tuple[StageCounts, ...] = ()  # those of more than one task that run
     work_seconds: float = 0.0
     path_seconds: float = 0.0
     left_seconds: float | None = None

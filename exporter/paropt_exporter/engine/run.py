@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from paropt_exporter.clock import Clock
@@ -77,6 +77,7 @@ class Run:
         self._queued = False
         self._total: Watch | None = None
         self._sequential_seconds = 0.0
+        self._limits: Mapping[str, int] = {}
 
     def interrupt(self, reason: str, *, now: bool) -> None:
         """End the run as the user wishes: TERM to what runs, KILL after the grace, or `now`."""
@@ -85,6 +86,11 @@ class Run:
     def resize(self, size: int) -> None:
         """Let `size` slots be used from now on; never interrupts what runs. From any thread."""
         self.size = size
+        self._inbox.post(Wake())
+
+    def limit(self, stages: Mapping[str, int]) -> None:
+        """Let at most so many tasks of these stages run at once, and of others any number. From any thread."""
+        self._limits = dict(stages)
         self._inbox.post(Wake())
 
     def execute(self) -> RunRecord:
@@ -170,7 +176,7 @@ class Run:
         for state in self._open():
             while state.ready and self._fits(state):
                 self._start(state, state.ready.popleft())
-            if state.ready and (state.started or self._may_begin(state)):
+            if state.ready and not self._limited(state) and (state.started or self._may_begin(state)):
                 self._queued = True
                 if state.plan.slots > 1 or state.plan.memory_bytes or state.plan.exclusive:
                     return  # smaller stages behind it would starve it for ever
@@ -190,10 +196,15 @@ class Run:
     def _fits(self, state: StageState) -> bool:
         if not state.started and not (self._may_begin(state) and self._shares.stage_fits(state.plan)):
             return False
+        if self._limited(state):
+            return False
         pool = state.plan.pool
         return self._shares.task_fits(state.plan, size=self.size) and (
             self._shares.in_pool(pool) < self._workers.size(pool)
         )
+
+    def _limited(self, state: StageState) -> bool:
+        return len(state.attempts) >= self._limits.get(state.name, len(state.attempts) + 1)
 
     def _start(self, state: StageState, ready: Ready) -> None:
         now = self._clock.monotonic()

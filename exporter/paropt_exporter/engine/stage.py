@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from paropt_exporter.engine.contract import Running
+from paropt_exporter.engine.contract import Running, StageCounts
 from paropt_exporter.engine.prediction import (
     left_seconds,
     remaining_seconds,
@@ -99,6 +99,9 @@ class StageState:
     attempts_ended: int = 0
     cpu_seconds: float = 0.0
     alone_seconds: float = 0.0
+    busy_seconds: float = 0.0
+    delay_seconds: float = 0.0
+    fastest_seconds: float = 0.0
     finals_seconds: float = 0.0
     memory_peak_bytes: int = 0
     task_peak_bytes: int = 0  # of tasks that had a process of their own
@@ -138,6 +141,11 @@ class StageState:
     def take(self, record: TaskRecord) -> None:
         """Add an attempt that has ended to the sums."""
         self.attempts_ended += 1
+        self.busy_seconds += record.duration_seconds
+        self.delay_seconds += record.run_delay_seconds
+        if record.result is Result.SUCCESS:
+            undelayed = max(0.0, record.duration_seconds - record.run_delay_seconds)
+            self.fastest_seconds = min(self.fastest_seconds or undelayed, undelayed)
         self.cpu_seconds += record.cpu_seconds
         self.alone_seconds += max(record.cpu_seconds, alone_seconds(record, gil_bound=self.gil_bound))
         self.memory_peak_bytes = max(self.memory_peak_bytes, record.memory_peak_bytes)
@@ -234,6 +242,19 @@ class StageState:
         if ended:
             return self.finals_seconds / ended
         return self.plan.expected_seconds if len(self.plan.tasks) == 1 else self.plan.expected_task_seconds
+
+    def counts(self, now: float) -> StageCounts:
+        """Return how many of its tasks run and wait, and for how long they have; for the controller."""
+        ages = self._ages(now)
+        return StageCounts(
+            stage=self.name,
+            running=len(ages),
+            waiting=len(self.ready),
+            busy_seconds=self.busy_seconds + sum(ages),
+            delay_seconds=self.delay_seconds,
+            ended=self.attempts_ended,
+            fastest_seconds=self.fastest_seconds,
+        )
 
     def work_seconds(self, now: float) -> float:
         """Return what is left to do in seconds of one worker; what nobody knows counts as nothing."""

@@ -35,6 +35,7 @@ def demand(
         ),
         shares=tuple((state.name, share) for state in states if (share := state.share) is not None),
         peaks=tuple((state.name, peak) for state in states if (peak := state.task_peak_bytes)),
+        stages=tuple(state.counts(now) for state in states if state.started and len(state.plan.tasks) > 1),
         work_seconds=sum(state.work_seconds(now) for state in states),
         path_seconds=_longest_path(states, now),
         left_seconds=None if ends_seconds is None else ends_seconds - now,

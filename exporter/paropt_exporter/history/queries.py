@@ -199,9 +199,13 @@ def decisions(
 
 
 def usual_size(connection: sqlite3.Connection, project: str, lane: str) -> int | None:
-    """Return the median of the largest sizes that the controller gave the lane's last runs; None: it gave none."""
+    """Return the median of the largest sizes that the controller gave the lane's last runs; None: it gave none.
+
+    Of a run in which more were no use, the size that it went back to.
+    """
     query = """
-    SELECT max(new_size) FROM decisions
+    SELECT coalesce(min(CASE WHEN reason = 'ineffective' AND action = 'down' THEN new_size END), max(new_size))
+      FROM decisions
       WHERE reason <> 'pinned' AND run_id IN
         (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY started_ts DESC LIMIT ?)
       GROUP BY run_id

@@ -25,7 +25,7 @@ from paropt_exporter.control.policy.effect import Sample
 from paropt_exporter.control.policy.memory import Memory, PoolMemory, pool_memory_size
 from paropt_exporter.control.policy.pool import STABLE_SECONDS, StreamSituation, StreamState, decide_stream
 from paropt_exporter.control.policy.reading import Reading, doubtful
-from paropt_exporter.control.policy.run import RunSituation, RunState, counted, decide_run, memory_bound
+from paropt_exporter.control.policy.run import RunSituation, RunState, counted, decide_run, memory_bound, outlook
 from paropt_exporter.control.policy.streams import Stream, stream_size
 from paropt_exporter.control.policy.target import PoolSeen, Seen, TargetSituation, TargetState, decide_target
 
@@ -240,7 +240,7 @@ def test_a_run_grows_to_no_more_than_its_unfinished_tasks() -> None:
 def test_no_run_is_larger_than_memory_holds_where_that_is_known() -> None:
     for seed in range(HISTORIES):
         for seen, size, _, _ in runs(seed):
-            bound = memory_bound(seen)
+            bound = memory_bound(seen, outlook(seen))
             assert bound is None or 1 <= size <= max(bound, seen.floor)
 
 
@@ -268,7 +268,7 @@ def test_more_demand_never_means_fewer_workers_than_memory_holds(more: int, seed
         extra = Load(pool="commands", stage="a", share=0.0)
         waiting = tuple(replace(loads) for loads in seen.waiting) + counted([extra] * more)
         more_waiting = replace(seen, waiting=waiting)
-        bound = memory_bound(more_waiting)
+        bound = memory_bound(more_waiting, outlook(more_waiting))
         assert decide_run(more_waiting).size >= (size if bound is None else min(size, max(bound, seen.floor)))
 
 

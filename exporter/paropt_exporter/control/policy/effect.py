@@ -39,17 +39,27 @@ class Block:
     service_seconds: float
 
 
-def ineffective(before: Sample, after: Sample, *, old_size: int, new_size: int) -> bool:
-    """Whether an up-move did not help: the lower 95 % bound of the inflation exceeds 1 + 0.5 (N'/N - 1).
-
-    The bound is of ln(after / before), by the delta method: the variance of a mean's logarithm is v / (n m^2).
-    """
+def ineffective(before: Sample, after: Sample, *, old_size: float, new_size: float) -> bool:
+    """Whether an up-move did not help: the lower 95 % bound of the inflation exceeds 1 + 0.5 (N'/N - 1)."""
     few = before.count < FEW_COMPLETIONS or after.count < COMPLETIONS
     if few or min(before.mean, after.mean) <= 0 or new_size <= old_size:
         return False
+    return inflation(before, after)[0] > useless_inflation(new_size / old_size)
+
+
+def inflation(before: Sample, after: Sample, *, sigmas: float = _ONE_SIDED_95) -> tuple[float, float]:
+    """Return how many times as long tasks took, as its lower and its upper bound (95 % each); both means are positive.
+
+    The bounds are of ln(after / before), by the delta method: the variance of a mean's logarithm is v / (n m^2).
+    """
     spread = sum(max(sample.variance / sample.mean**2, _LEAST_SPREAD) / sample.count for sample in (before, after))
-    lower = math.log(after.mean / before.mean) - _ONE_SIDED_95 * math.sqrt(spread)
-    return math.exp(lower) > 1.0 + USELESS_RATIO * (new_size / old_size - 1.0)
+    middle, width = math.log(after.mean / before.mean), sigmas * math.sqrt(spread)
+    return math.exp(middle - width), math.exp(middle + width)
+
+
+def useless_inflation(growth: float) -> float:
+    """Return from which inflation on so many times the workers were no use."""
+    return 1.0 + USELESS_RATIO * (growth - 1.0)
 
 
 def blocked(now: float, size: int, *, load: float, service_seconds: float, earlier: Block | None) -> Block:

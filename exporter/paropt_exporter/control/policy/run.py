@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from paropt_exporter.control.policy.closed import (
@@ -17,6 +17,7 @@ from paropt_exporter.control.policy.closed import (
     closed_size,
     deadline_size,
 )
+from paropt_exporter.control.policy.company import StageSeen, StageState, limits, next_states
 from paropt_exporter.control.policy.memory import Memory, memory_size
 from paropt_exporter.control.policy.moving import Limits, Trail, Wanted, step
 
@@ -26,18 +27,23 @@ SHORT_SECONDS = 1.0  # memory must be short for this long before fewer may run t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
-    """What is carried from one look to the next. `short_since`: since when more runs than memory holds, if it does."""
+    """What is carried from one look to the next. `short_since`: since when more runs than memory holds, if it does.
+
+    `stages`: how the stages stand of which many tasks run.
+    """
 
     trail: Trail = field(default_factory=Trail)
     short_since: float | None = None
+    stages: tuple[StageState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSituation:
     """All that a decision about a run's size depends on.
 
-    `memory`: what is left of it (None: unknown); `work`: what is left to do until a deadline, where the deadline is the
-    objective; `rescue_size`: what would then save a stage that is about to break its own limit (0: none is).
+    `stages`: those of several tasks, where the size is ours to set; `memory`: what is left of it (None: unknown);
+    `work`: what is left to do until a deadline, where the deadline is the objective; `rescue_size`: what would then
+    save a stage that is about to break its own limit (0: none is).
     """
 
     now: float
@@ -48,6 +54,7 @@ class RunSituation:
     running: tuple[Loads, ...]
     waiting: tuple[Loads, ...]
     state: RunState = field(default_factory=RunState)
+    stages: tuple[StageSeen, ...] = ()
     memory: Memory | None = None
     work: Work | None = None
     rescue_size: int = 0
@@ -63,9 +70,30 @@ class RunStep:
     state: RunState
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What a look comes to before there is a size: how stages stand from now on, and the waiting tasks that may start.
+
+    `memory_size`: N_mem of those that run and these; None: unknown.
+    """
+
+    stages: tuple[StageState, ...]
+    waiting: tuple[Loads, ...]
+    memory_size: int | None
+
+
+def outlook(seen: RunSituation) -> Outlook:
+    """Return what a look at a run comes to."""
+    stages = next_states(seen.stages, seen.state.stages, now=seen.now, cores=seen.cores)
+    waiting = _admissible(seen, limits(stages))
+    size = None if seen.memory is None else memory_size(seen.running, waiting, seen.memory)
+    return Outlook(stages=stages, waiting=waiting, memory_size=size)
+
+
 def decide_run(seen: RunSituation) -> RunStep:
     """Decide a run's size from its running and waiting tasks."""
-    sizing = run_sizing(seen)
+    ahead = outlook(seen)
+    sizing = run_sizing(seen, ahead)
     reason = "demand" if sizing.size > seen.size else sizing.reason
     wanted = Wanted(size=sizing.size, reason=reason, exact=True)
     if seen.work is not None:
@@ -73,34 +101,37 @@ def decide_run(seen: RunSituation) -> RunStep:
         if enough < sizing.size:
             why = why if enough > seen.size else "deadline"  # a rescue is a reason to grow, not to shrink
             wanted = Wanted(size=max(enough, seen.floor), reason=why, exact=True)
-    taken = step(seen.now, seen.size, wanted, _limits(seen), seen.state.trail)
-    state = RunState(trail=taken.trail, short_since=_short_since(seen))
+    taken = step(seen.now, seen.size, wanted, _limits(seen, ahead), seen.state.trail)
+    state = RunState(trail=taken.trail, short_since=_short_since(seen, ahead), stages=ahead.stages)
     return RunStep(size=taken.size, action=taken.action, reason=taken.reason, state=state)
 
 
-def run_sizing(seen: RunSituation) -> Sizing:
+def run_sizing(seen: RunSituation, ahead: Outlook) -> Sizing:
     """Return how many of a run's tasks may run at once, and why not more: the least of what cores and memory hold."""
     sizing = closed_size(
         [*_each(seen.running)],
-        _each(seen.waiting),
+        _each(ahead.waiting),
         cores=seen.cores,
         minimum=seen.floor,
         maximum=seen.ceiling,
     )
-    bound = memory_bound(seen)
-    if bound is None or sizing.size <= max(bound, seen.floor):
+    bound = memory_bound(seen, ahead)
+    if bound is not None and sizing.size > max(bound, seen.floor):
+        return Sizing(size=max(bound, seen.floor), reason="memory_limit")
+    if sizing.reason != "plan" or count_of(ahead.waiting) == count_of(seen.waiting):
         return sizing
-    return Sizing(size=max(bound, seen.floor), reason="memory_limit")
+    # What runs beyond a limit keeps others' slots until it has ended, unless there are no others.
+    surplus = 0 if ahead.waiting else _beyond_limits(seen, ahead)
+    return Sizing(size=max(sizing.size - surplus, seen.floor, 1), reason="ineffective")
 
 
-def memory_bound(seen: RunSituation) -> int | None:
+def memory_bound(seen: RunSituation, ahead: Outlook) -> int | None:
     """Return N_mem; None where nothing is known of it, or memory holds all that could run.
 
     Fewer than run only after a while of that: what a task held that has just ended is not back at once, and what one
     holds that runs is known a moment later than what it took.
     """
-    size = _memory_size(seen)
-    running, waiting = count_of(seen.running), count_of(seen.waiting)
+    size, running, waiting = ahead.memory_size, count_of(seen.running), count_of(ahead.waiting)
     if size is None or not waiting or size >= running + waiting:
         return None
     patient = seen.state.short_since is None or seen.now < seen.state.short_since + SHORT_SECONDS
@@ -112,20 +143,33 @@ def count_of(tasks: Iterable[Loads]) -> int:
     return sum(loads.count for loads in tasks)
 
 
-def _memory_size(seen: RunSituation) -> int | None:
-    return None if seen.memory is None else memory_size(seen.running, seen.waiting, seen.memory)
+def _admissible(seen: RunSituation, most: Mapping[str, int]) -> tuple[Loads, ...]:
+    """Return the waiting tasks without those that their stages' limits keep waiting."""
+    if not most:
+        return seen.waiting
+    room = dict(most)
+    for loads in seen.running:
+        if loads.load.stage in room:
+            room[loads.load.stage] -= loads.count
+    there = (replace(one, count=min(one.count, max(0, room.get(one.load.stage, one.count)))) for one in seen.waiting)
+    return tuple(loads for loads in there if loads.count)
 
 
-def _short_since(seen: RunSituation) -> float | None:
-    size = _memory_size(seen)
-    if size is None or size >= count_of(seen.running):
+def _beyond_limits(seen: RunSituation, ahead: Outlook) -> int:
+    """Return how many tasks run that their stages' limits would not let start now."""
+    most = limits(ahead.stages)
+    return sum(max(0, one.running - most.get(one.stage, one.running)) for one in seen.stages)
+
+
+def _short_since(seen: RunSituation, ahead: Outlook) -> float | None:
+    if ahead.memory_size is None or ahead.memory_size >= count_of(seen.running):
         return None
     return seen.now if seen.state.short_since is None else seen.state.short_since
 
 
-def _limits(seen: RunSituation) -> Limits:
+def _limits(seen: RunSituation, ahead: Outlook) -> Limits:
     """Return the bounds: who starts without memory for it is not to be waited for, so memory bounds at once."""
-    bound = memory_bound(seen)
+    bound = memory_bound(seen, ahead)
     if bound is None or bound >= seen.ceiling:
         return Limits(floor=seen.floor, ceiling=seen.ceiling, stable_seconds=STABLE_SECONDS)
     ceiling = max(bound, seen.floor)
@@ -138,7 +182,7 @@ def spare_slots(seen: RunSituation, *, fixed: int | None) -> int:
     `fixed`: the lane's slots where somebody fixed them, of which each task takes one. None: they are the cores, of
     which a task that is known to wait takes none. Tasks that wait to start go before the jobs of those that run.
     """
-    tasks = (*seen.running, *seen.waiting)
+    tasks = (*seen.running, *outlook(seen).waiting)
     if fixed is not None:
         return max(0, fixed - sum(loads.count for loads in tasks))
     slots = min(seen.ceiling, max(1, math.floor(seen.cores + CORE_SLACK)))
