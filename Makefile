@@ -27,6 +27,7 @@ test: $(READY) tools lint types layers wheel unit ## everything that must hold b
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit -q -c pyproject.toml -r exporter 2> /dev/null
 
 types: $(READY)
 	$(BIN)/mypy

@@ -122,7 +122,7 @@ def _open_everywhere(port: int) -> socket.socket:
         except OSError as error:
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 raise
-    return _open(socket.AF_INET, ("0.0.0.0", port))  # nosec B104: `:port` asks for exactly this
+    return _open(socket.AF_INET, ("0.0.0.0", port))  # nosec B104 # `:port` asks for exactly this
 
 
 def _open(family: int, place: tuple[object, ...], *, dual: bool = False) -> socket.socket:

@@ -28,7 +28,7 @@ MAX_REQUESTS = 40  # exporter-toolkit's default
 CONNECTION_SECONDS = 30.0  # from accept to close; Prometheus' own default time-out is 10 s
 MAX_CONNECTIONS = 256  # a quarter of the usual limit of 1,024 descriptors: the work needs the rest
 _CLOSE_SECONDS = 2.0  # an answer on its way gets this long when the server closes
-_LOCAL = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # nosec B104: where a person opens what listens everywhere
+_LOCAL = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # nosec B104 # where a person opens what listens everywhere
 _BUSY = Answer.text(HTTPStatus.SERVICE_UNAVAILABLE, "too many scrapes at once", ("Retry-After", "1"))
 _CHALLENGE = 'Basic realm="paropt-exporter", charset="UTF-8"'
 _UNAUTHORIZED = Answer.text(HTTPStatus.UNAUTHORIZED, "Unauthorized", ("WWW-Authenticate", _CHALLENGE))

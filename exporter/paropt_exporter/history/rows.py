@@ -92,9 +92,9 @@ def _insert(
     """Insert a row, or complete the one that is there (not its `keep` columns). Names are from this module alone."""
     columns = ", ".join(row)
     changed = ", ".join(f"{name} = excluded.{name}" for name in row if name not in keys + keep)
-    conflict = f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}" if keys else ""
+    conflict = f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}" if keys else ""  # nosec B608 # as above
     marks = ", ".join("?" * len(row))
-    statement = f"INSERT INTO {table} ({columns}) VALUES ({marks}){conflict}"  # nosec B608: literals of this module
+    statement = f"INSERT INTO {table} ({columns}) VALUES ({marks}){conflict}"  # nosec B608 # literals of this module
     connection.execute(statement, tuple(map(_stored, row.values())))
 
 

@@ -246,7 +246,7 @@ class History:
         """
         gone = execute(doomed, {"project": self._project, "oldest": oldest, "most": most}).fetchall()
         for table in ("tasks", "stages", "sla", "runs"):
-            self._connection.executemany(f"DELETE FROM {table} WHERE run_id = ?", gone)  # nosec B608: literals above
+            self._connection.executemany(f"DELETE FROM {table} WHERE run_id = ?", gone)  # nosec B608 # literals above
         execute("DELETE FROM decisions WHERE id <= (SELECT max(id) - ? FROM decisions)", (KEEP_DECISIONS,))
 
     @contextmanager
