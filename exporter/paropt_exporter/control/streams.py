@@ -88,19 +88,15 @@ class Steered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
-    """One pool at one moment. `held_bytes`: what its workers have of their peaks."""
+    """One pool at one moment. `wanted`: what its stream needs; `held_bytes`: what its workers have of their peaks."""
 
     pool: str
     steered: Steered
     size: int
     stream: Stream
+    wanted: int
     share: float | None
     held_bytes: int
-
-    @property
-    def wanted(self) -> int:
-        steering = self.steered.steering
-        return min(max(stream_size(self.stream), steering.floor), steering.ceiling)
 
     @property
     def growth_bytes(self) -> int:
@@ -185,17 +181,20 @@ class StreamLoop:
             self._move(look.steered, _situation(look, now, cores, memory, budget))
 
     def _look(self, place: int, steered: Steered, now: float, cores: float) -> _Look:
-        pool, counters = steered.steering.pool, steered.counters
+        steering, counters = steered.steering, steered.counters
+        pool = steering.pool
         statistics, workers = pool.statistics(), pool.worker_memory()
         counters.look(count_of(statistics, now))
         if statistics.draining:
             counters.moved()  # what ends now was begun among more workers, and is no sample of this size
         steered.peak_bytes = max([steered.peak_bytes, *(worker.peak_bytes for worker in workers)])
+        stream = counters.stream()
         return _Look(
             pool=f"{statistics.name} {place + 1}",
             steered=steered,
             size=statistics.target,
-            stream=counters.stream(),
+            stream=stream,
+            wanted=min(max(stream_size(stream), steering.floor), steering.ceiling),
             share=counters.share(cores),
             held_bytes=sum(min(worker.now_bytes, steered.peak_bytes) for worker in workers),
         )

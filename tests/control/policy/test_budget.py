@@ -25,6 +25,11 @@ def test_what_one_does_not_want_the_other_gets() -> None:
     assert divide([claim("a", 1), claim("b", 8)], cores=4.0, memory_bytes=0) == {"a": 1, "b": 3}
 
 
+def test_where_there_is_enough_for_all_each_gets_what_it_wants() -> None:
+    claims = [claim("a", 2, memory_bytes=100), claim("b", 3, floor=2, share=0.6)]
+    assert divide(claims, cores=3.8, memory_bytes=200) == {"a": 2, "b": 3}
+
+
 def test_a_pool_whose_sla_is_at_risk_goes_first() -> None:
     assert divide([claim("a", 8), claim("b", 3, urgent=True)], cores=4.0, memory_bytes=0) == {"a": 1, "b": 3}
 

@@ -67,6 +67,8 @@ def divide(claims: Sequence[Claim], *, cores: float | None, memory_bytes: int | 
     """
     cores = math.inf if cores is None else cores
     memory = math.inf if memory_bytes is None else memory_bytes
+    if _enough_for_all(claims, cores, memory):
+        return {claim.pool: claim.wanted for claim in claims}
     sizes = {claim.pool: min(claim.floor, claim.wanted) for claim in claims}
     left = cores - sum(claim.share * sizes[claim.pool] for claim in claims)
     free = memory - sum(claim.memory_bytes * sizes[claim.pool] for claim in claims)
@@ -79,6 +81,11 @@ def divide(claims: Sequence[Claim], *, cores: float | None, memory_bytes: int | 
             left -= poorest.share
             free -= poorest.memory_bytes
     return sizes
+
+
+def _enough_for_all(claims: Sequence[Claim], cores: float, memory: float) -> bool:
+    taken = sum(claim.memory_bytes * claim.wanted for claim in claims)
+    return taken <= memory and sum(claim.share * claim.wanted for claim in claims) <= cores
 
 
 def _part(claim: Claim, cores: float, memory: float) -> float:
