@@ -128,3 +128,37 @@ def test_lines_and_logs_of_many_threads_stand_above_the_table_and_nothing_of_it_
     assert all(
         re.fullmatch(r"(\d\d:){2}\d\d said \d+ *|ts=\S+ level=info msg=logged number=\d+ *", line) for line in rest
     )
+
+
+@pytest.mark.usefixtures("logger_as_before")
+def test_a_line_wider_than_the_terminal_is_left_for_the_terminal_to_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "/".join(["a_folder_of_a_long_path"] * 12) + "/a test.py"
+    with terminal(monkeypatch) as told:
+        screen = Screen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)
+        screen.begin(plan(stage("lint")), tuple)
+        screen.say(f"see {path}")
+        screen.end(samples.run_ended(), metrics_url="")
+        assert any(line.endswith(f"see {path}") for line in shown(told()))
+
+
+@pytest.mark.usefixtures("logger_as_before")
+def test_of_more_running_stages_than_half_the_terminal_holds_the_rest_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn = threading.Event()
+    looks = count()
+
+    def live() -> tuple[LiveStage, ...]:
+        if next(looks) > 2:
+            drawn.set()
+        return tuple(row(f"stage_{number}") for number in range(75))
+
+    with terminal(monkeypatch) as told:  # of 100 lines
+        screen = Screen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)
+        screen.begin(plan(stage("lint")), live)
+        assert drawn.wait(60)
+        screen.end(samples.run_ended(), metrics_url="")
+        written = told()
+    assert "stage_49" in written
+    assert "stage_50" not in written
+    assert "…  25 more running" in written

@@ -159,6 +159,15 @@ def test_of_many_good_and_skipped_stages_the_first_twenty_have_lines() -> None:
     assert lines[66:68] == ["    left_19  skipped: needs bad", "    … 3 more skipped"]
 
 
+def test_a_very_long_name_leaves_the_other_lines_whole_and_wide_characters_keep_the_columns() -> None:
+    good = run(stage("a_name_" * 12, 1, 3.0), stage("検査", 2, 2.0), stage("lint", 3, 1.0))
+    assert summary.text(good, {}).splitlines()[1:4] == [
+        f"    {'a_name_' * 12}     3.0 s",
+        "    検査     2.0 s",
+        "    lint     1.0 s",
+    ]
+
+
 def test_an_output_that_ends_with_the_message_is_not_said_twice() -> None:
     record = run(stage("call", 2, 1, Result.FAILURE, message="ValueError: no"), result=Result.FAILURE)
     text = summary.text(record, {"call": failed_task("call", "Traceback ...\nValueError: no\n")})

@@ -205,7 +205,8 @@ class _Table:
 
     def print(self, text: str) -> None:
         self._rows = self._stages()
-        self._console.print(f"{_time_of_day(self._clock)} {text}")
+        # Whole lines, which the terminal itself breaks: what a person copies is then what the work printed.
+        self._console.print(f"{_time_of_day(self._clock)} {text}", soft_wrap=True)
 
     def close(self) -> None:
         self._done.set()
@@ -225,14 +226,24 @@ class _Table:
 
         table = RichTable.grid(padding=(0, 2))
         now = self._clock.wall()
-        for stage in self._rows:
-            elapsed = now - stage.started_timestamp_seconds
-            limit = f"of {stage.sla.max_seconds:g} s" if stage.sla else ""
-            style = "yellow" if stage.sla and elapsed >= stage.sla.warn_seconds else "none"
-            share = f"{stage.cpu_seconds / elapsed:.1f} cores" if elapsed > 1 else ""
-            done = f"{stage.tasks_ended}/{stage.tasks}" if stage.tasks > 1 else ""
-            table.add_row("·", stage.stage, done, f"{elapsed:.0f} s", limit, share, style=style)
+        room = self._console.height // 2  # the other half shows what has ended, bad news too
+        for stage in self._rows[:room]:
+            table.add_row(*_cells(stage, now), style="yellow" if _is_near_its_limit(stage, now) else "none")
+        if left := len(self._rows[room:]):
+            table.add_row("…", f"{left} more running")
         return table
+
+
+def _cells(stage: LiveStage, now: float) -> tuple[str, ...]:
+    elapsed = now - stage.started_timestamp_seconds
+    done = f"{stage.tasks_ended}/{stage.tasks}" if stage.tasks > 1 else ""
+    limit = f"of {stage.sla.max_seconds:g} s" if stage.sla else ""
+    share = f"{stage.cpu_seconds / elapsed:.1f} cores" if elapsed > 1 else ""
+    return "·", stage.stage, done, f"{elapsed:.0f} s", limit, share
+
+
+def _is_near_its_limit(stage: LiveStage, now: float) -> bool:
+    return stage.sla is not None and now - stage.started_timestamp_seconds >= stage.sla.warn_seconds
 
 
 def _console() -> Console:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 
-from paropt_exporter.cli.wording import counted, plain, seconds
+from paropt_exporter.cli.wording import cells, counted, padded, plain, seconds
 from paropt_exporter.records import Bottleneck, Result, RunRecord, StageRecord, TaskRecord
 
 _ORDER = (Result.ERROR, Result.FAILURE, Result.TIMEOUT, Result.CANCELLATION)
@@ -14,6 +14,7 @@ _BAD, _LATE, _GOOD, _SKIPPED = range(4)  # the order in which they are told
 _TOLD_PACE = 1.1  # a smaller gain is noise; under 1 the machine was busy with something else, or starting took longer
 _HINTS_FROM_SECONDS = 1.0  # nobody tunes a run that takes less
 _DECIDING_SHARE = 0.5  # of the run: a stage that takes less was not what the run waited for
+_NAMES_WIDTH = 40  # half a terminal: a longer name has a line out of column, and leaves those of others whole
 _SHOWN_QUIET = 20  # stages that went well, and as many that were skipped: more would push the bad news off the screen
 
 
@@ -21,13 +22,14 @@ def text(
     run: RunRecord, failed: Mapping[str, TaskRecord], *, metrics_url: str = "", program: str = "paropt-exporter"
 ) -> str:
     """Return the summary. `failed` has, by stage, the first bad task, whose output's last line is shown."""
-    width = max((len(stage.stage) for stage in run.stages), default=0)
+    widths = (cells(stage.stage) for stage in run.stages)
+    width = max((width for width in widths if width <= _NAMES_WIDTH), default=0)
     lines = [_headline(run)]
     for kind, group in groupby(sorted(run.stages, key=_badness), key=_kind):
         stages = list(group)
         shown = len(stages) if kind in (_BAD, _LATE) else _SHOWN_QUIET
         for stage in stages[:shown]:
-            lines.append(f"  {_mark(stage)} {stage.stage:<{width}}  {_told(stage)}")
+            lines.append(f"  {_mark(stage)} {padded(stage.stage, width)}  {_told(stage)}")
             line = last_line(failed[stage.stage].output) if stage.stage in failed else ""
             if line and line != plain(stage.message):
                 lines.append(f"      {line}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 
@@ -24,8 +25,24 @@ def plain(line: str) -> str:
     return "".join(character if character.isprintable() else " " for character in line)
 
 
+def cells(text: str) -> int:
+    """Return how many columns of a terminal the text takes: Chinese, Japanese, Korean and emoji two a character."""
+    return sum(_columns(character) for character in text)
+
+
+def padded(text: str, width: int) -> str:
+    """Return the text with blanks behind it, up to that many columns."""
+    return text + " " * (width - cells(text))
+
+
 def table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Return lines with aligned columns, the headers first."""
     lines = [headers, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    widths = [max(cells(line[column]) for line in lines) for column in range(len(headers))]
+    return ["  ".join(map(padded, line, widths)).rstrip() for line in lines]
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
