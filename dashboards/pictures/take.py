@@ -92,8 +92,8 @@ def ask(folder: Path) -> dict[str, tuple[Path, int]]:
 
 
 def repeated(server: Prometheus, panels: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the panels as Grafana shows them: one that is repeated once for each pool, beside each other."""
-    pools = sorted(server.by("pool", catalogue.POOL_SIZE.name))
+    """Yield the panels as Grafana shows them: one that is repeated once for each pool of the time shown."""
+    pools = sorted(server.by("pool", f"max_over_time({catalogue.POOL_SIZE.name}[{VALUES['$__range']}])"))
     for panel in panels:
         if "repeat" not in panel:
             yield panel

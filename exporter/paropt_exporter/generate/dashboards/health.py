@@ -37,7 +37,7 @@ def _now(scope: Scope) -> Iterator[Panel]:
         no_value="no target",
     )
     yield stat(
-        "How many exporters don't answer?",
+        "How many don't answer?",
         "Targets that Prometheus could not scrape. Start them again; a lane that is to end uses `--once` and is no "
         "target.",
         Query(expr=f"sum(1 - {scope.foreign('up')})"),
@@ -51,7 +51,7 @@ def _now(scope: Scope) -> Iterator[Panel]:
         Scale(unit="s"),
     )
     yield stat(
-        "How many records were dropped?",
+        "How many records are lost?",
         "Records in the time shown that an observer failed to take. If it is history: the disk is full or read-only.",
         Query(expr=f"sum({scope.grown(names.OBSERVATIONS_DROPPED)})"),
         none_is_good(),
