@@ -12,7 +12,9 @@ from functools import lru_cache
 
 WAIT_RATIO = 0.25  # a task waits a quarter of its own time on average: 5 Erlang get 7 workers
 DRAIN_SECONDS = 2.0  # in which all that waits begins: a step of the load is over before anyone has waited 3 s
-DRAIN_SERVICES = 1.5  # of a task's duration, for longer tasks: a queue that long is no accident of the arrivals
+# Of a task's duration, for longer tasks: a queue that long is no accident of the arrivals. In simulated hours 1.5 left
+# up to a third more tasks late on a saw-tooth than a clairvoyant, 1.0 cost 1.17 times its worker-hours on bursts.
+DRAIN_SERVICES = 1.25
 LATE_RATIO = 0.5  # of that time: with a rising load a deadband let queues stand which were half as long, for minutes
 _LOAD_STEP = 1e-3  # loads nearer than this are one: the answer for one is the answer for the other
 _LARGEST_LOAD = 10_000.0
