@@ -254,6 +254,15 @@ def test_a_replay_of_todays_decisions_is_the_same_to_the_byte(history: History) 
     assert replayed(history) == (0, "4 decisions: 4 the same to the byte, 0 different\n")
 
 
+def test_what_a_later_version_records_besides_is_no_difference(history: History) -> None:
+    choice = json.loads(written_choice(decide_stream(STREAM)))
+    del choice["state"]["trial"], choice["reason"]
+    history.observe(replace(decision(STREAM, decide_stream(STREAM)), choice=json.dumps(choice)))
+    text = "1 decisions: 0 the same to the byte, 1 the same but for what was not recorded yet, 0 different\n"
+    assert replayed(history) == (0, text)
+    assert json.loads(replayed(history, "json")[1])["agreeing"] == 1
+
+
 def test_a_replay_shows_where_todays_policy_decides_otherwise(history: History) -> None:
     other = replace(decide_run(RUN), size=99)
     history.observe(decision(RUN, other))

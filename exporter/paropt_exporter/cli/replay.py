@@ -25,11 +25,12 @@ def run(history: History, *, pool: str | None, since_seconds: float, output: str
     if not recorded:
         raise UsageError("no decision to replay: none was recorded in that time (--since)")
     replayed = [(decision, _again(decision)) for decision in recorded]
-    different = [(decision, again) for decision, again in replayed if again is None or not again.same]
+    different = [(decision, again) for decision, again in replayed if again is None or not again.agrees]
+    same = sum(again is not None and again.same for _, again in replayed)
     if output == "json":
-        stdout.write(json.dumps(_as_json(recorded, different), indent=2) + "\n")
+        stdout.write(json.dumps(_as_json(len(recorded), same, different), indent=2) + "\n")
     else:
-        stdout.write("\n".join(_lines(recorded, different)) + "\n")
+        stdout.write("\n".join(_lines(len(recorded), same, different)) + "\n")
     return EXIT_DIFFERENT if different else 0
 
 
@@ -40,18 +41,20 @@ def _again(decision: Decision) -> Replayed | None:
         return None
 
 
-def _lines(recorded: Sequence[Decision], different: Sequence[tuple[Decision, Replayed | None]]) -> Iterator[str]:
-    same = len(recorded) - len(different)
-    yield f"{len(recorded)} decisions: {same} the same to the byte, {len(different)} different"
+def _lines(count: int, same: int, different: Sequence[tuple[Decision, Replayed | None]]) -> Iterator[str]:
+    more = count - same - len(different)
+    but = f"{more} the same but for what was not recorded yet, " if more else ""
+    yield f"{count} decisions: {same} the same to the byte, {but}{len(different)} different"
     for decision, again in different:
         today = "recorded by another version" if again is None else read_choice_size(again.today)
         yield f"  {_time(decision)} {decision.pool}: {read_choice_size(decision.choice)} -> {today}"
 
 
-def _as_json(recorded: Sequence[Decision], different: Sequence[tuple[Decision, Replayed | None]]) -> dict[str, object]:
+def _as_json(count: int, same: int, different: Sequence[tuple[Decision, Replayed | None]]) -> dict[str, object]:
     return {
-        "decisions": len(recorded),
-        "same": len(recorded) - len(different),
+        "decisions": count,
+        "same": same,
+        "agreeing": count - same - len(different),
         "different": [
             {
                 "timestamp": _time(decision),

@@ -30,7 +30,7 @@ class UnknownSituation(ParoptError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """A decision made again. `same`: to the byte."""
+    """A decision made again. `same`: to the byte; `agrees`: in all that was recorded, of which today there is more."""
 
     recorded: str
     today: str
@@ -38,6 +38,10 @@ class Replayed:
     @property
     def same(self) -> bool:
         return self.recorded == self.today
+
+    @property
+    def agrees(self) -> bool:
+        return self.same or _holds(json.loads(self.today), json.loads(self.recorded))
 
 
 def written_situation(situation: Situation) -> str:
@@ -76,6 +80,15 @@ def replay(situation: str, choice: str) -> Replayed:
     seen = read_situation(situation)
     decide = next(decide for cls, decide in _KINDS.values() if isinstance(seen, cls))
     return Replayed(recorded=choice, today=written_choice(decide(seen)))
+
+
+def _holds(larger: object, smaller: object) -> bool:
+    """Whether all of a JSON document is in another at the same places."""
+    if isinstance(larger, dict) and isinstance(smaller, dict):
+        return all(key in larger and _holds(larger[key], value) for key, value in smaller.items())
+    if isinstance(larger, list) and isinstance(smaller, list):
+        return len(larger) == len(smaller) and all(map(_holds, larger, smaller))
+    return larger == smaller
 
 
 def _json(value: object) -> str:
