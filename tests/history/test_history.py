@@ -236,6 +236,37 @@ def test_totals_of_an_interrupted_run_are_those_of_a_cancelled_one(path: Path) -
     assert counters[catalogue.SLA_CHECKS.name, ("standard", "unit")] == 1
 
 
+def test_cpu_that_was_shown_of_an_attempt_that_was_cut_off_is_in_the_totals_after_a_restart(path: Path) -> None:
+    kill(owner(path))
+    with closing(opened(path)) as history:
+        history.show("dead", {"unit": 7.5})
+        history.recover()
+        history.recover()
+        assert history.totals().counters[catalogue.STAGE_CPU.name, ("standard", "unit")] == 7.5
+
+
+def test_a_live_sample_of_cpu_over_what_the_attempts_end_says_is_no_reset_after_a_restart(history: History) -> None:
+    keep(history, run_started("r1"), stage_started("lint", "r1"))
+    history.show("r1", {"lint": 5.0})
+    keep(history, task("lint", "r1", cpu=4.9), stage_ended("lint", "r1"))
+    keep(history, run_started("r2"), stage_started("lint", "r2"))
+    history.show("r2", {"lint": 5.5})
+    keep(history, task("lint", "r2", cpu=1.0), stage_ended("lint", "r2"))
+    assert history.totals().counters[catalogue.STAGE_CPU.name, ("standard", "lint")] == pytest.approx(6.0)
+
+
+def test_a_history_of_an_earlier_version_goes_on(path: Path) -> None:
+    with closing(opened(path)) as history:
+        keep(history, *whole_run("r1"))
+    with closing(sqlite3.connect(path)) as earlier:
+        earlier.executescript("ALTER TABLE stages DROP COLUMN shown_cpu_total; PRAGMA user_version = 2;")
+    with closing(opened(path)) as history:
+        keep(history, run_started("r2"), stage_started("lint", "r2"))
+        history.show("r2", {"lint": 99.0})
+        keep(history, stage_ended("lint", "r2"))
+        assert history.totals().counters[catalogue.STAGE_CPU.name, ("standard", "lint")] == 99.0
+
+
 def test_a_run_whose_owner_lives_is_left_alone(path: Path) -> None:
     process = owner(path)
     try:

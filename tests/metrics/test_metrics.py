@@ -225,6 +225,15 @@ def test_cpu_time_never_goes_down_when_a_task_ends_between_two_scrapes() -> None
     assert value(metrics, catalogue.STAGE_CPU, **LINT) == pytest.approx(5.9)
 
 
+def test_what_a_page_shows_of_running_stages_cpu_is_kept_before() -> None:
+    running, kept = Running(), []
+    metrics = a_lane(live=lambda: running.stages, keep_shown=kept.append)
+    metrics.observe(task(cpu=2.0))
+    running.lint(cpu=0.75)
+    metrics.render()
+    assert kept == [{"lint": 2.75}]
+
+
 def test_the_memory_peak_rises_with_a_running_stage_and_is_its_own_at_its_end() -> None:
     running = Running()
     metrics = a_lane(live=lambda: running.stages)

@@ -229,6 +229,7 @@ class Exporter:
             dropped=self._dropped,
             control=self._standing.view,
             deliveries=self._deliveries.counts,
+            keep_shown=self._keep_shown,
             totals=self._history.totals(),
             last=self._history.last(),
             process_metrics=parts.exporter_metrics(self._request, self._config),
@@ -248,6 +249,11 @@ class Exporter:
     def _live(self) -> tuple[LiveStage, ...]:
         run = self._run
         return run.live() if run is not None else ()
+
+    def _keep_shown(self, cpu_totals: Mapping[str, float]) -> None:
+        run = self._run
+        if run is not None:
+            self._history.show(run.run_id, cpu_totals)
 
     def _backlog(self) -> Mapping[str, tuple[int, float]]:
         run = self._run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from typing import assert_never
 
 from paropt_exporter import catalogue, tally
@@ -28,6 +29,12 @@ _ADD = """
 INSERT INTO totals (project, family, labels, part, value) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET value = value + excluded.value
 """
+_SHOW = "UPDATE stages SET shown_cpu_total = ? WHERE run_id = ? AND stage = ?"
+_RAISE = """
+INSERT INTO totals (project, family, labels, part, value)
+  SELECT ?, ?, ?, ?, shown_cpu_total FROM stages WHERE run_id = ? AND stage = ? AND shown_cpu_total IS NOT NULL
+ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
+"""
 _SET = """
 INSERT INTO latest (project, family, labels, value) VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET value = excluded.value
@@ -41,6 +48,8 @@ def write(connection: sqlite3.Connection, project: str, event: Event, now_second
         labels = json.dumps(increment.labels)
         for part, amount in _parts(increment):
             connection.execute(_ADD, (project, increment.family.name, labels, part, amount))
+    if isinstance(event, StageRecord):
+        _raise_to_shown(connection, project, event)
     connection.executemany(
         _SET,
         [
@@ -50,6 +59,18 @@ def write(connection: sqlite3.Connection, project: str, event: Event, now_second
     )
     if event.run_id is not None:
         connection.execute("UPDATE runs SET seen_ts = ? WHERE run_id = ?", (now_seconds, event.run_id))
+
+
+def show(connection: sqlite3.Connection, run_id: str, cpu_totals: Mapping[str, float]) -> None:
+    """Keep with running stages which total of CPU seconds a page shows: it has parts of attempts without an end yet."""
+    connection.executemany(_SHOW, [(total, run_id, stage) for stage, total in cpu_totals.items()])
+
+
+def _raise_to_shown(connection: sqlite3.Connection, project: str, stage: StageRecord) -> None:
+    # The attempts of a killed exporter leave no record, and a live sample may be a little over what the attempt's end
+    # says: a total under what was shown would be a counter's reset, and all of it be counted again.
+    place = json.dumps((stage.lane, stage.stage))
+    connection.execute(_RAISE, (project, catalogue.STAGE_CPU.name, place, COUNTER, stage.run_id, stage.stage))
 
 
 def _parts(increment: tally.Increment) -> list[tuple[str, float]]:

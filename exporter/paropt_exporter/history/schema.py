@@ -9,7 +9,7 @@ from pathlib import Path
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import folder, mending
 
-VERSION = 2
+VERSION = 3
 # Transactions take about 0.1 ms, so whoever waits longer waits for a process that was stopped or a disk that hangs.
 BUSY_SECONDS = 2.0
 
@@ -26,7 +26,7 @@ CREATE TABLE stages (
   run_id TEXT NOT NULL, stage TEXT NOT NULL, number INTEGER NOT NULL, pool TEXT NOT NULL, tasks INTEGER NOT NULL,
   started_ts REAL, sla_max REAL, sla_warn REAL, sla_critical INTEGER, result TEXT, message TEXT NOT NULL DEFAULT '',
   tasks_failed INTEGER, duration REAL, cpu REAL, memory_peak INTEGER, attempts INTEGER, fastest REAL, slowest REAL,
-  gil_bound INTEGER, warned INTEGER, broken INTEGER, PRIMARY KEY (run_id, stage)
+  gil_bound INTEGER, warned INTEGER, broken INTEGER, shown_cpu_total REAL, PRIMARY KEY (run_id, stage)
 ) WITHOUT ROWID;
 CREATE TABLE tasks (
   run_id TEXT NOT NULL, stage TEXT NOT NULL, task INTEGER NOT NULL, attempt INTEGER NOT NULL, item TEXT,
@@ -61,6 +61,7 @@ _UPGRADES = {
     ALTER TABLE decisions ADD COLUMN situation TEXT NOT NULL DEFAULT '';
     ALTER TABLE decisions ADD COLUMN choice TEXT NOT NULL DEFAULT '';
     """,
+    2: "ALTER TABLE stages ADD COLUMN shown_cpu_total REAL;",
 }
 
 

@@ -44,6 +44,7 @@ class History:
       of a run are tried again, so that a broken disk can't slow down each task. `dropped` counts what is missing.
     * A file that is deleted under it is written anew, with all that it had; one that turns out to be damaged is set
       aside, and an empty one begun. Each is said in a line of the log.
+    * Totals are at least what a page has shown (`show`), of attempts too that were cut off with their exporter.
     * Totals and last values are never pruned; runs are kept while they are among the last `keep_runs` and no older
       than `keep_seconds` (None: any number, any age).
 
@@ -88,6 +89,17 @@ class History:
                 self._break(str(error))
             if isinstance(event, RunRecord):
                 self._owners.release(event.run_id)
+
+    def show(self, run_id: str, cpu_totals: Mapping[str, float]) -> None:
+        """Keep what a page is about to show of running stages' CPU, so that no restart shows less; never raises."""
+        with self._lock:
+            if self._gave_up or self._in_memory or not cpu_totals:
+                return
+            try:
+                with self._transaction():
+                    rows.show(self._connection, run_id, cpu_totals)
+            except sqlite3.Error as error:  # no event is lost, and the next one finds the same fault
+                log.debug("the CPU shown of running stages was not kept", extra={"err": str(error)})
 
     def recover(self) -> tuple[recovery.Interrupted, ...]:
         """Mark the runs whose process is gone as interrupted and return them, oldest first; call it at start."""

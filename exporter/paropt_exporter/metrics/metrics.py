@@ -57,9 +57,10 @@ class Metrics(Collector):
 
     The callables are called at each scrape, in the scraping thread: `backlog` gives for a pool how many ready tasks
     wait outside of it and the oldest one's age, `dropped` how many records each observer failed to take, `deliveries`
-    how often each target of final values was served and missed. `bounds` is each pool's (min, max) of the config,
-    `serves_on` whether this process is to be there until it is stopped. It is a prometheus_client Collector too:
-    register it where there is a registry already, or use `registry`, which also has process and GC metrics.
+    how often each target of final values was served and missed; `keep_shown` takes the CPU totals of running stages
+    before they are shown. `bounds` is each pool's (min, max) of the config, `serves_on` whether this process is to be
+    there until it is stopped. It is a prometheus_client Collector too: register it where there is a registry already,
+    or use `registry`, which also has process and GC metrics.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Metrics(Collector):
         dropped: Callable[[], Mapping[str, int]] = dict,
         control: Callable[[], ControlView] = ControlView,
         deliveries: Callable[[], Mapping[tuple[str, str], int]] = dict,
+        keep_shown: Callable[[Mapping[str, float]], None] | None = None,
         bounds: Mapping[str, tuple[int, int]] | None = None,
         totals: Totals | None = None,
         last: LastValues | None = None,
@@ -82,6 +84,7 @@ class Metrics(Collector):
     ) -> None:
         self._pools, self._live, self._backlog, self._control = pools, live, backlog, control
         self._dropped, self._deliveries = dropped, deliveries
+        self._keep_shown = keep_shown
         self._state = State(lanes, totals or Totals(), last or LastValues(), pools=tuple(bounds or ()))
         self._limited = tuple((lane.lane, stage.name) for lane in lanes for stage in lane.stages if stage.sla)
         self._lock = Lock()  # guards: _page, _overlaid; held for a whole scrape, never while an event is observed
@@ -146,7 +149,12 @@ class Metrics(Collector):
         self._take_changes()
         live = tuple(self._live())
         self._overlay(live)
+        if self._keep_shown is not None:
+            self._keep_shown({stage.stage: self._shown_cpu_total(stage) for stage in live})
         self._page.replace(_READ_AT_SCRAPE, self._read(live))
+
+    def _shown_cpu_total(self, stage: LiveStage) -> float:
+        return self._page.number(catalogue.STAGE_CPU, (stage.lane, stage.stage))
 
     def _take_changes(self) -> None:
         for family, labels, value in self._state.changes():
