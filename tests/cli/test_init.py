@@ -16,9 +16,9 @@ from paropt_exporter.config.lanes import changed_paths
 from paropt_exporter.config.model import Stage
 
 
-def _init(folder: Path, *, force: bool = False) -> tuple[int, str, str]:
+def _init(folder: Path, *, name: str = "paropt.yml", force: bool = False) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
-    return init.run(folder, force=force, stdout=out, stderr=err), out.getvalue(), err.getvalue()
+    return init.run(folder / name, force=force, stdout=out, stderr=err), out.getvalue(), err.getvalue()
 
 
 @pytest.fixture
@@ -39,12 +39,23 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_init_writes_loads_back_and_check_passes(project: Path) -> None:
     code, out, err = _init(project)
     assert (code, err) == (0, "")
-    assert out.startswith("wrote paropt.yml: 2 stages (quality_gates, unit_tests); next: paropt-exporter check\n")
+    told = "2 stages (quality_gates, unit_tests); next: paropt-exporter check"
+    assert out.splitlines()[0] == f"wrote {project / 'paropt.yml'}: {told}"
     read = config.read(project / "paropt.yml", root=project)
     detected = config.read(None, root=project)
     assert [stage.name for stage in read.stages] == ["quality_gates", "unit_tests"]
     assert {**read.lanes} == {**detected.lanes}
     assert check.run(project / "paropt.yml", project, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
+
+
+def test_another_name_for_the_config_is_the_one_that_is_written(project: Path) -> None:
+    _init(project)
+    (project / "paropt.yml").write_text("mine")
+    code, out, _ = _init(project, name="ci.yml", force=True)
+    assert code == 0
+    assert out.splitlines()[0].endswith(f"next: paropt-exporter check --config.file {project / 'ci.yml'}")
+    assert len(config.read(project / "ci.yml", root=project).stages) == 2
+    assert (project / "paropt.yml").read_text() == "mine"
 
 
 def test_the_commands_are_those_that_would_run_without_a_file(project: Path) -> None:
@@ -94,7 +105,7 @@ def test_an_empty_folder_gets_an_example_that_runs(tmp_path: Path) -> None:
     code, out, _ = _init(tmp_path)
     assert (code, out.splitlines()[0]) == (
         0,
-        "wrote paropt.yml: one example stage, no tool was found; next: paropt-exporter check",
+        f"wrote {tmp_path}/paropt.yml: one example stage, no tool was found; next: paropt-exporter check",
     )
     assert check.run(tmp_path / "paropt.yml", tmp_path, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
 
@@ -123,7 +134,7 @@ def test_forcing_replaces_a_link_and_not_what_it_leads_to(tmp_path: Path) -> Non
 
 def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path) -> None:
     code, _, err = _init(tmp_path / "missing")
-    assert (code, err) == (2, "paropt.yml can't be written: No such file or directory\n")
+    assert (code, err) == (2, f"{tmp_path}/missing/paropt.yml can't be written: No such file or directory\n")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ def run(flags: argparse.Namespace) -> int:
         case "init":
             from paropt_exporter.cli import init
 
-            return init.run(Path.cwd(), force=flags.force, stdout=sys.stdout, stderr=sys.stderr)
+            path = Path(flags.config_file or init.FILE)
+            return init.run(path, force=flags.force, stdout=sys.stdout, stderr=sys.stderr)
         case "check":
             return _check(flags)
         case "plan":

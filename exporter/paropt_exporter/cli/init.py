@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from paropt_exporter.config.detect import Detected
     from paropt_exporter.config.model import Stage
 
-_FILE = "paropt.yml"
+FILE = "paropt.yml"
+_SPELLINGS = frozenset({FILE, "paropt.yaml"})
 _PLAIN_WORD = re.compile(r"[A-Za-z./_-][\w./=-]*", re.ASCII)
 _BOOLEANS = frozenset({"yes", "no", "on", "off", "true", "false", "null", "y", "n"})
 _HEAD = """\
@@ -51,31 +52,37 @@ _TAIL = """
 """
 
 
-def run(root: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
-    """Write paropt.yml in `root`, and the schema that editors check it with.
+def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
+    """Write the config `path` for the project in its folder, and the schema that editors check it with.
 
     Returns the exit code: 2 where a config is there already and `force` is not given.
     """
     from paropt_exporter.config.detect import tools
 
-    path = root / _FILE
-    there = next((name for name in (_FILE, "paropt.yaml") if os.path.lexists(root / name)), None)
-    if there is not None and not (force and there == _FILE):
-        remedy = "--force overwrites it" if there == _FILE else "remove it first"
+    there = _is_there(path)
+    if there is not None and not (force and there == path.name):
+        remedy = "--force overwrites it" if there == path.name else "remove it first"
         print(f"{there} is there already: {remedy}", file=stderr)
         return 2
-    detected = tools(root)
+    detected = tools(path.parent)
     try:
-        editors.write_schema(root)
+        editors.write_schema(path.parent)
         editors.write(path, render(detected))
     except OSError as error:
-        print(f"{_FILE} can't be written: {error.strerror}", file=stderr)
+        print(f"{path} can't be written: {error.strerror}", file=stderr)
         return 2
-    print(f"wrote {_FILE}: {_stages_told(detected)}; next: paropt-exporter check", file=stdout)
+    named = "" if path.name == FILE else f" --config.file {path}"
+    print(f"wrote {path}: {_stages_told(detected)}; next: paropt-exporter check{named}", file=stdout)
     print("  commit it; .paropt/ is this machine's own, and git ignores it", file=stdout)
     for note in detected.notes:
         print(f"  {note}", file=stdout)
     return 0
+
+
+def _is_there(path: Path) -> str | None:
+    """Return the name of a file that is, or is taken for, the config that would be written."""
+    names = sorted(_SPELLINGS | {path.name}) if path.name in _SPELLINGS else [path.name]
+    return next((name for name in names if os.path.lexists(path.with_name(name))), None)
 
 
 def render(detected: Detected) -> str:
