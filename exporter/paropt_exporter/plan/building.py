@@ -120,7 +120,7 @@ def _members(config: Config, lane: str) -> list[Stage]:
     wanted = None if listed is None else frozenset(listed)
     members = [stage for stage in config.stages if wanted is None or stage.name in wanted]
     if not members:
-        raise UsageError("\n".join([*config.notes, f"lane {lane} has {NOTHING_TO_RUN}"]))
+        raise UsageError("\n".join([f"lane {lane} has {NOTHING_TO_RUN}", *(f"  {note}" for note in config.notes)]))
     return members
 
 
