@@ -295,7 +295,7 @@ def test_a_name_that_does_not_resolve_is_a_usage_error() -> None:
         serve(["no-such-host.invalid:0"], Source())
 
 
-@pytest.mark.parametrize("path", ["metrics", "/-/ready", "/a\nb", ""])
+@pytest.mark.parametrize("path", ["metrics", "/-/ready", "/a\nb", "/a b", "/a?b", "/a#b", ""])
 def test_an_unusable_telemetry_path_is_a_usage_error(path: str) -> None:
     with pytest.raises(UsageError, match="telemetry path"):
         serve(["127.0.0.1:0"], Source(), telemetry_path=path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
@@ -14,6 +15,7 @@ from paropt_exporter.exposition.http import Answer, Request
 HEALTHY = "/-/healthy"
 READY = "/-/ready"
 _READING = ("GET", "HEAD")
+_PATH = re.compile(r"/[\w./~-]*", re.ASCII)  # as the config's, `config.fields.UrlPath`: what a scraper can ask for
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Site:
 
     def __post_init__(self) -> None:
         taken = self.telemetry_path in (HEALTHY, READY)
-        if not self.telemetry_path.startswith("/") or taken or not self.telemetry_path.isprintable():
+        if taken or not _PATH.fullmatch(self.telemetry_path):
             raise UsageError(
                 f"telemetry path {self.telemetry_path!r}: expected one like /metrics, other than {HEALTHY} and {READY}"
             )
