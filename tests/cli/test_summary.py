@@ -168,6 +168,11 @@ def test_a_very_long_name_leaves_the_other_lines_whole_and_wide_characters_keep_
     ]
 
 
+def test_a_message_that_names_a_long_item_is_cut_to_what_a_screen_holds() -> None:
+    bad = run(stage("unit", 1, 3.0, Result.FAILURE, message="y" * 300_000), result=Result.FAILURE)
+    assert max(map(len, summary.text(bad, {}).splitlines())) < 200
+
+
 def test_an_output_that_ends_with_the_message_is_not_said_twice() -> None:
     record = run(stage("call", 2, 1, Result.FAILURE, message="ValueError: no"), result=Result.FAILURE)
     text = summary.text(record, {"call": failed_task("call", "Traceback ...\nValueError: no\n")})

@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 SIGN_OF_LIFE_SECONDS = 30.0  # CI systems end a job that says nothing for minutes; a person doubts after one
 _SHOWN_LINES = 40  # of a failed task's output: its last lines, a screen full
-_MESSAGES_WIDTH = 160
 
 
 class Screen:
@@ -120,7 +119,8 @@ class Screen:
         if record.result.bad and record.final:
             self._failed.setdefault(record.stage, record)
         if not record.final:
-            self._line(f"{record.stage}: {record.message}, attempt {record.attempt + 1} follows")
+            message = plain(record.message[: summary.MESSAGES_WIDTH])
+            self._line(f"{record.stage}: {message}, attempt {record.attempt + 1} follows")
         if self._verbose or (record.result.bad and record.final):
             self._output(record)
 
@@ -129,19 +129,19 @@ class Screen:
         if not lines:
             return
         shown = lines if self._verbose else lines[-_SHOWN_LINES:]
-        name = record.stage if record.item is None else f"{record.stage} {plain(record.item)}"
+        name = record.stage if record.item is None else f"{record.stage} {plain(record.item[: summary.MESSAGES_WIDTH])}"
         where = f", whole in {record.output_path}" if record.output_path else ""
         cut = f", last {len(shown)} of {len(lines)} lines{where}" if len(shown) < len(lines) else ""
         self._line("\n".join([f"--- {name}{cut}", *shown, "---"]))
 
     def _stage(self, record: StageRecord) -> None:
         took = seconds(record.duration_seconds)
+        message = plain(record.message[: summary.MESSAGES_WIDTH])
         if record.result is Result.SKIP:
-            self._line(f"{record.stage} skipped: {plain(record.message)}")
+            self._line(f"{record.stage} skipped: {message}")
         elif record.result is Result.SUCCESS:
             self._line(f"{record.stage} succeeded in {took}")
         else:
-            message = plain(record.message)[:_MESSAGES_WIDTH]
             word = "failed" if record.result.bad else "ended"  # the message says how: timed out, killed, stopped
             self._line(f"{record.stage} {word} after {took}: {message}")
 

@@ -15,6 +15,7 @@ _TOLD_PACE = 1.1  # a smaller gain is noise; under 1 the machine was busy with s
 _HINTS_FROM_SECONDS = 1.0  # nobody tunes a run that takes less
 _DECIDING_SHARE = 0.5  # of the run: a stage that takes less was not what the run waited for
 _NAMES_WIDTH = 40  # half a terminal: a longer name has a line out of column, and leaves those of others whole
+MESSAGES_WIDTH = 160  # two lines of a terminal: the item that a message names may be longer than any screen
 _SHOWN_QUIET = 20  # stages that went well, and as many that were skipped: more would push the bad news off the screen
 
 
@@ -50,7 +51,7 @@ def as_json(run: RunRecord) -> dict[str, object]:
     return record
 
 
-def last_line(output: str, width: int = 160) -> str:
+def last_line(output: str, width: int = MESSAGES_WIDTH) -> str:
     """Return the last line of an output that says anything."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return plain(lines[-1][:width]) if lines else ""
@@ -99,10 +100,10 @@ def _mark(stage: StageRecord) -> str:
 
 def _told(stage: StageRecord) -> str:
     if stage.result is Result.SKIP:
-        return f"skipped: {plain(stage.message)}"
+        return f"skipped: {_message(stage)}"
     facts = [f"{seconds(stage.duration_seconds):>8}"]
     if stage.message:
-        facts.append(plain(stage.message))
+        facts.append(_message(stage))
     elif stage.attempts > stage.tasks:
         retries = stage.attempts - stage.tasks
         facts.append(f"after {retries} retr{'y' if retries == 1 else 'ies'}")
@@ -110,6 +111,10 @@ def _told(stage: StageRecord) -> str:
         limit = f"SLA {stage.sla.max_seconds:g} s"
         facts.append(f"{limit}, broken" if stage.broken else f"{limit}, warned at {stage.sla.warn_seconds:g} s")
     return "  ".join(facts)
+
+
+def _message(stage: StageRecord) -> str:
+    return plain(stage.message[:MESSAGES_WIDTH])
 
 
 def _footer(run: RunRecord, metrics_url: str, program: str) -> Iterator[tuple[str, str]]:
