@@ -52,7 +52,7 @@ def test_a_python_project_gets_five_stages_for_its_own_tools(project: Path) -> N
         "type_checking": ("mypy", "src"),
         "unit_tests": ("pytest", "-q", "tests", "--ignore=tests/integration"),
         "integration_tests": ("pytest", "-q", "tests/integration"),
-        "security_scan": ("bandit", "-q", "-r", "src"),
+        "security_scan": ("bandit", "-q", "-f", "custom", "-r", "src"),
     }
     assert [stage.number for stage in detected.stages] == [2, 3, 4, 5, 6]
     assert detected.notes == ()

@@ -125,7 +125,8 @@ def _arguments(project: Project, kind: _Kind, tool: str) -> tuple[str, ...] | No
         case "mypy":
             return () if project.mypy_has_targets else project.sources
         case "bandit":
-            return ("-q", "-r", *project.sources)
+            # A line a finding: the last line, which the summary shows, of the usual report is "Files skipped (0):".
+            return ("-q", "-f", "custom", "-r", *project.sources)
         case _:
             return ()
 
