@@ -87,6 +87,15 @@ def test_a_file_that_can_not_be_edited_is_refused_before_anything_runs(tmp_path:
         profiled(tmp_path, text, write=True)
 
 
+def test_a_stage_of_one_task_teaches_nothing_about_the_size_of_its_lane(tmp_path: Path) -> None:
+    _, stdout, _ = profiled(tmp_path, WAITS.replace('"false"', '"true"'), "fails")
+    assert stdout.splitlines()[-1].startswith("recommended  nothing: a stage of one task is as fast with any size")
+    _, stdout, _ = profiled(tmp_path, WAITS.replace('"false"', '"true"'), "fails", output="json")
+    assert json.loads(stdout)["recommended"] is None
+    with pytest.raises(UsageError, match="--write: a stage of one task"):
+        profiled(tmp_path, WAITS, "fails", write=True)
+
+
 def test_json_has_every_run(tmp_path: Path) -> None:
     _, stdout, _ = profiled(tmp_path, WAITS, runs=2, sizes=(2,), output="json")
     printed = json.loads(stdout)

@@ -27,6 +27,7 @@ _HEADERS = ("strategy", "workers", "seconds", "spread", "speed-up", "cores", "me
 _BAR_CHARACTERS = 30
 _WHERE_CALLS_RUN = (Strategy.THREAD, Strategy.PROCESS)
 _EXIT_SIGNAL_BASE = 128
+_ONE_SIZE = "a stage of one task is as fast with any size: split its work (items), or name a size (--workers)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +50,17 @@ def run(
     """
     lane, stage = _found(config, wanted)
     candidates = _candidates(config, wanted, lane, stage)
+    sizes = wanted.sizes or profiling.sizes(candidates[0])
     if write:
+        if not wanted.sizes and len(sizes) * len(candidates) == 1:
+            raise UsageError(f"--write: {_ONE_SIZE}")
         _edited(config, wanted.lane, {"strategy": "thread", "workers": {"min": 1, "max": 1, "start": 1}})  # could it?
     stderr.write(f"profiling {stage.name} of lane {wanted.lane}, alone and without its needs\n")
     with Signals() as signals:
         try:
             points = profiling.measure(
                 candidates,
-                wanted.sizes or profiling.sizes(candidates[0]),
+                sizes,
                 runs=wanted.runs,
                 execute=lambda plan: _execute(plan, signals, clock),
                 tell=lambda line: _tell(line, stderr),
@@ -64,17 +68,21 @@ def run(
         except _Interrupted:
             stderr.write("interrupted: nothing is recommended\n")
             return _EXIT_SIGNAL_BASE + (signals.number or 0)
-    bounds = {plan.strategy: plan.workers for plan in candidates}
-    found = profiling.recommend(points, strategy=lane.strategy, bounds=bounds)
-    settings = _settings(found, lane)
+    advice = _advice(points, lane, candidates) if wanted.sizes or len(points) > 1 else None
     if output == "json":
-        stdout.write(json.dumps(_as_json(wanted, points, found, settings), indent=2) + "\n")
+        stdout.write(json.dumps(_as_json(wanted, points, advice), indent=2) + "\n")
     else:
-        stdout.write("\n".join(_as_text(wanted, points, found, settings)) + "\n")
-    if write:
-        _write(config, wanted.lane, settings)
+        stdout.write("\n".join(_as_text(wanted, points, advice)) + "\n")
+    if write and advice is not None:
+        _write(config, wanted.lane, advice.settings)
         stderr.write(f"{config.path}: lane {wanted.lane} has these settings now\n")
     return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Advice:
+    found: Recommendation
+    settings: Mapping[str, Any]  # the lane's keys to set
 
 
 class _Interrupted(Exception):
@@ -126,6 +134,12 @@ def _tell(line: str, stderr: TextIO) -> None:
     stderr.flush()
 
 
+def _advice(points: Sequence[Point], lane: Lane, candidates: Sequence[Plan]) -> _Advice:
+    bounds = {plan.strategy: plan.workers for plan in candidates}
+    found = profiling.recommend(points, strategy=lane.strategy, bounds=bounds)
+    return _Advice(found=found, settings=_settings(found, lane))
+
+
 def _settings(found: Recommendation, lane: Lane) -> dict[str, Any]:
     """Return the keys of the lane to set; a strategy that it has already is not one."""
     bounds, strategy = found.workers, found.point.strategy
@@ -134,9 +148,7 @@ def _settings(found: Recommendation, lane: Lane) -> dict[str, Any]:
     return {**changed, "workers": bounds.start if bounds.fixed else workers}
 
 
-def _as_text(
-    wanted: Wanted, points: Sequence[Point], found: Recommendation, settings: Mapping[str, Any]
-) -> Iterator[str]:
+def _as_text(wanted: Wanted, points: Sequence[Point], advice: _Advice | None) -> Iterator[str]:
     yield f"{wanted.stage} of lane {wanted.lane}, the median of {wanted.runs} runs each"
     yield ""
     slowest = max(point.seconds for point in points)
@@ -146,8 +158,11 @@ def _as_text(
         cells = [cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)]
         yield "  ".join([*cells, row[-1]]).rstrip()
     yield ""
-    yield f"recommended  {_reason(found)}"
-    yield f"             lanes: {flow_text({wanted.lane: settings})}"
+    if advice is None:
+        yield f"recommended  nothing: {_ONE_SIZE}"
+        return
+    yield f"recommended  {_reason(advice.found)}"
+    yield f"             lanes: {flow_text({wanted.lane: dict(advice.settings)})}"
 
 
 def _row(point: Point, times: float, slowest: float) -> tuple[str, ...]:
@@ -172,9 +187,7 @@ def _reason(found: Recommendation) -> str:
     return f"{chosen}; the fastest, {fastest.strategy.value} with {fastest.workers}, takes {fastest.seconds:.2f} s"
 
 
-def _as_json(
-    wanted: Wanted, points: Sequence[Point], found: Recommendation, settings: Mapping[str, Any]
-) -> dict[str, object]:
+def _as_json(wanted: Wanted, points: Sequence[Point], advice: _Advice | None) -> dict[str, object]:
     return {
         "lane": wanted.lane,
         "stage": wanted.stage,
@@ -190,7 +203,7 @@ def _as_json(
             }
             for point, times in profiling.speed_ups(points)
         ],
-        "recommended": {"strategy": found.point.strategy.value, **settings},
+        "recommended": advice and {"strategy": advice.found.point.strategy.value, **advice.settings},
     }
 
 
