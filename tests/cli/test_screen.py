@@ -13,6 +13,7 @@ import pytest
 import event_samples as samples
 from lanes import plan, stage
 from paropt_exporter.cli.screen import Screen
+from paropt_exporter.pool.commands.output import Capture
 from paropt_exporter.records import Decision, Event, Result
 
 
@@ -60,6 +61,16 @@ def test_a_failed_tasks_output_is_shown_to_its_last_forty_lines(watched: Watched
     lines = watched.lines(failed(output=output, output_path="lint.log"))
     assert lines[0] == "--- lint, last 40 of 100 lines, whole in lint.log"
     assert lines[1:] == [*(f"line {number}" for number in range(60, 100)), "---"]
+
+
+def test_of_an_output_whose_beginning_is_lost_no_number_of_lines_is_told(watched: Watched) -> None:
+    capture = Capture()
+    capture.write(b"line\n" * 100_000)
+    assert watched.lines(failed(output=capture.text()))[0] == "--- lint, last 40 lines"
+
+
+def test_a_very_long_line_is_shown_to_its_thousandth_character(watched: Watched) -> None:
+    assert watched.lines(failed(output="x" * 60_000))[1] == f"{'x' * 1000} … 59000 more characters"
 
 
 def test_a_good_tasks_output_is_shown_only_when_asked_for() -> None:

@@ -16,6 +16,7 @@ from paropt_exporter.cli.streams import Sink
 from paropt_exporter.cli.wording import counted, plain, seconds
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.plan import Plan
+from paropt_exporter.pool.commands.output import is_cut
 from paropt_exporter.records import (
     Decision,
     Event,
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 SIGN_OF_LIFE_SECONDS = 30.0  # CI systems end a job that says nothing for minutes; a person doubts after one
 _SHOWN_LINES = 40  # of a failed task's output: its last lines, a screen full
+_SHOWN_CHARACTERS = 1000  # of each: what a compiler or a test says of one place; one line may be all that is kept
 
 
 class Screen:
@@ -128,10 +130,11 @@ class Screen:
         lines = [plain(line) for line in record.output.rstrip().splitlines()]
         if not lines:
             return
-        shown = lines if self._verbose else lines[-_SHOWN_LINES:]
+        shown = lines if self._verbose else [_shortened(line) for line in lines[-_SHOWN_LINES:]]
         name = record.stage if record.item is None else f"{record.stage} {plain(record.item[: summary.MESSAGES_WIDTH])}"
         where = f", whole in {record.output_path}" if record.output_path else ""
-        cut = f", last {len(shown)} of {len(lines)} lines{where}" if len(shown) < len(lines) else ""
+        total = "" if is_cut(record.output) else f" of {len(lines)}"
+        cut = f", last {len(shown)}{total} lines{where}" if len(shown) < len(lines) else ""
         self._line("\n".join([f"--- {name}{cut}", *shown, "---"]))
 
     def _stage(self, record: StageRecord) -> None:
@@ -266,6 +269,12 @@ def _console() -> Console:
 
     lock = threading.RLock()  # guards: the terminal, from reckoning to writing
     return OneAtATime(stderr=True, highlight=False, markup=False)
+
+
+def _shortened(line: str) -> str:
+    if len(line) <= _SHOWN_CHARACTERS:
+        return line
+    return f"{line[:_SHOWN_CHARACTERS]} … {len(line) - _SHOWN_CHARACTERS} more characters"
 
 
 def _time_of_day(clock: Clock) -> str:

@@ -11,6 +11,8 @@ from typing import BinaryIO
 TEXT_CHARACTERS = 64 * 1024  # about 800 lines: more than anyone scrolls through, small enough for every record to carry
 RAW_BYTES = 4 * TEXT_CHARACTERS  # colours and progress bars vanish from the text: keep enough to still fill it
 
+_CUT = "[about "
+
 _ESCAPE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # CSI: colours, cursor; also cut off before its last byte
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"  # OSC, DCS: titles, links
@@ -66,7 +68,7 @@ class Capture:
         missing = self._dropped_bytes + len(whole) - len(kept)
         if not missing:
             return kept
-        return f"[about {missing} bytes before this are not kept]\n{_from_line_start(kept)}"
+        return f"{_CUT}{missing} bytes before this are not kept]\n{_from_line_start(kept)}"
 
     def close(self) -> None:
         """Close the file, if there is one."""
@@ -101,6 +103,11 @@ class Capture:
     def _give_up(self, error: OSError) -> None:
         if not self.file_error:
             self.file_error = f"cannot write the output to {self.path}: {error.strerror or error}"
+
+
+def is_cut(text: str) -> bool:
+    """Say whether a `Capture`'s text is the end alone of what was printed."""
+    return text.startswith(_CUT)
 
 
 def clean(raw: bytes) -> str:
