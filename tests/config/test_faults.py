@@ -158,6 +158,10 @@ def test_a_wrong_value_of_a_stage_is_told_in_its_place(tmp_path: Path, keys: dic
             "feedback: {prometheus: {url: 'http://a'}, signals: {s: {query: x, use: load, target: .inf}}}",
             "feedback.signals.s.target: expected a finite number",
         ),
+        (
+            "feedback: {prometheus: {url: 'http://a'}, signals: {s: {query: 'sum(rate(x[5m])', use: load, target: 1}}}",
+            "feedback.signals.s.query: no valid PromQL: ) is missing",
+        ),
         ("web: {listen_address: [':99999']}", "web.listen_address[0]: expected host:port"),
         ("web: {telemetry_path: metrics}", "web.telemetry_path: expected a path like /metrics"),
         ("history: {keep: 0}", "history.keep: expected a number of at least 1"),

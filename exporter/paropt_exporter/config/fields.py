@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Discriminator, Tag, WithJsonSchema
 
-from paropt_exporter.config import units
+from paropt_exporter.config import queries, units
 from paropt_exporter.config.units import shown
 
 LONGEST_NAME = 100
@@ -69,6 +69,14 @@ def _call(value: object) -> str:
     return text
 
 
+def _query(value: object) -> str:
+    text = _text(value)
+    fault = queries.fault(text)
+    if fault is not None:
+        raise ValueError(f"no valid PromQL: {fault}")
+    return text
+
+
 def _address(value: object) -> str:
     text = _word(value)
     if not _ADDRESS.match(text) or int(text.rpartition(":")[2]) > 65535:
@@ -116,6 +124,7 @@ _DURATION_SCHEMA: dict[str, Any] = {
 Name = Annotated[str, BeforeValidator(_name), _schema(type="string", pattern=NAME_PATTERN)]
 Word = Annotated[str, BeforeValidator(_word), _schema(type=["string", "number"])]
 Text = Annotated[str, BeforeValidator(_text), _schema(type="string", minLength=1)]
+Query = Annotated[str, BeforeValidator(_query), _schema(type="string", minLength=1)]
 Variable = Annotated[str, BeforeValidator(_variable), _schema(type="string", pattern="^[^=]+$")]
 Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
 DurationOrZero = Annotated[float, BeforeValidator(_duration_or_zero), WithJsonSchema(_DURATION_SCHEMA)]

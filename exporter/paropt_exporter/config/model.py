@@ -14,6 +14,7 @@ from paropt_exporter.config.fields import (
     Duration,
     DurationOrZero,
     Name,
+    Query,
     Size,
     Text,
     Url,
@@ -237,7 +238,7 @@ class Prometheus(Section):
 class Signal(Section):
     """A query of your own that steers the size of the pools."""
 
-    query: Text = Field(description="PromQL; its answer must be one number.")
+    query: Query = Field(description="PromQL; its answer must be one number.")
     use: Literal["load", "limit"] = Field(
         description="`load`: value / target workers are the floor. `limit`: above its target the ceiling comes down."
     )

@@ -1,0 +1,28 @@
+"""A query's brackets and quotes."""
+
+from __future__ import annotations
+
+import pytest
+
+from paropt_exporter.config import queries
+
+
+@pytest.mark.parametrize(
+    ("query", "fault"),
+    [
+        ('sum by (a) (rate(x{b=~"c|d"}[5m]))', None),
+        ("x{path=\"({[\", other='it\\'s', raw=`\\`}", None),
+        ("x # a comment (that's open", None),
+        ("sum(x", ") is missing"),
+        ('x{a="b"', "} is missing"),
+        ("x[5m)", ") closes nothing"),
+        ("x)", ") closes nothing"),
+        ('x{a="b}', 'the quote " is not closed'),
+        ("x{a='b\\'}", "the quote ' is not closed"),
+        ("(" * 3000 + "1" + ")" * 3000, None),
+    ],
+)
+def test_what_is_not_closed_is_told_and_what_strings_and_comments_hold_is_not_looked_at(
+    query: str, fault: str | None
+) -> None:
+    assert queries.fault(query) == fault
