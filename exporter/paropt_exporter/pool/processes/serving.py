@@ -151,7 +151,8 @@ def _hear(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, frames: list[
             _account(slot, head)
             slot.failures = 0
             if kind == wire.DONE:
-                _succeed(crew, slot, link)
+                _succeed(crew, slot, link, unloaded=head[1])
+                free = False  # it was seen to: a worker lines up once
             else:
                 if head[1] == slot.alone:
                     free = True
@@ -180,12 +181,19 @@ def _settle_said(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, head: 
         settle(crew, slot, slot.open, head, body)
 
 
-def _succeed(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
-    """Give the worker its next tasks, and settle what it has ended meanwhile."""
+def _succeed(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, *, unloaded: int) -> None:
+    """Give the worker its next tasks, and settle what it has ended meanwhile.
+
+    Tasks that it could not load may have to be queued again: then that comes first, or a pool that is being closed
+    would let its last worker go before.
+    """
     ended = link.whispers()
     with crew.lock:
         slot.settling = _taken_out(slot, ended)
         slot.through(monotonic())
+    if unloaded:
+        settle_all(crew, slot, slot.settling, ended)
+        ended = {}
     crew.free(slot)
     settle_all(crew, slot, slot.settling, ended)
 

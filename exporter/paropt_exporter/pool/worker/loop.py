@@ -109,19 +109,20 @@ class _Worker:
         self._is_copy = True
 
     def _run_batch(self, number: int, tasks: list[payload.Packed]) -> None:
-        begun, cpu = monotonic(), process_time()
+        begun, cpu, unloaded = monotonic(), process_time(), 0
         for function, arguments in tasks:
             if not wire.claim(CLAIMS):
                 break  # the pool took back what is left
             outcome = self._run(function, arguments)
             if self._is_copy:
                 os._exit(0)
+            unloaded += outcome[0] == wire.UNLOADED
             self._whisper(number, outcome)
             number += 1
         cpu, delay = process_time() - cpu - self._loading(), 0.0
         if monotonic() - begun > _WORTH_A_LOOK_SECONDS:
             cpu, delay = cpu + self._children_cpu(), self._delay()
-        self._say(0, wire.DONE, b"", begun, monotonic(), cpu, delay)
+        self._say(unloaded, wire.DONE, b"", begun, monotonic(), cpu, delay)
 
     def _run_one(self, body: memoryview) -> None:
         number, size, thorough, form = wire.ONE.unpack_from(body)

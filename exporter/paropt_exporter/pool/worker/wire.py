@@ -21,7 +21,8 @@ PREPARE, TASK, BATCH = range(3)
 PICKLED, MARSHALLED, IN_ARENA = range(3)  # how the arguments come
 READY, REFUSED, PLAIN, VALUE, RAISED, LOST, UNLOADED, DONE = range(8)
 # READY: prepared; REFUSED: the initializer failed; PLAIN: a value that marshal takes, no body for None; LOST: result or
-# exception could not be pickled; UNLOADED: the task could not be unpickled and did not run; DONE: the batch is through.
+# exception could not be pickled; UNLOADED: the task could not be unpickled and did not run; DONE: the batch is
+# through, and as its number how many of its tasks were UNLOADED.
 ARENA_MARK = 0x80  # added to a reply's kind: the body lies in the arena, what comes is its SIZE
 
 MOST_TASKS = 1000  # in a worker's hands, so that none of their replies finds the pipe full
