@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from paropt_exporter.pool import lifetime
+from paropt_exporter.pool.processes.link import ProcessLink
 from paropt_exporter.pool.worker.arena import Arena
+from paropt_exporter.pool.worker.pieces import Pieces
 
 
 @pytest.fixture
@@ -42,3 +47,35 @@ def test_a_body_that_finds_no_room_is_refused_and_said_so(descriptor: int) -> No
     read_only = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY)
     assert not Arena(read_only).put([b"x"])
     os.close(read_only)
+
+
+class _Parts(list[bytes]):
+    """Parts of a body; something happens while they are put, after the first."""
+
+    def __init__(self, parts: list[bytes], then: Callable[[], object]) -> None:
+        super().__init__(parts)
+        self._then = then
+        self._looks = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._looks += 1
+        for number, part in enumerate(super().__iter__()):
+            if self._looks == 2 and number == 1:  # the first look is at their lengths
+                self._then()
+            yield part
+
+
+def test_a_body_for_a_worker_that_dies_meanwhile_is_written_to_no_other_file(tmp_path: Path) -> None:
+    link = ProcessLink(lifetime.NURSERIES)
+    opened: list[BinaryIO] = []
+
+    def die() -> None:
+        link.close()
+        opened.extend((tmp_path / str(number)).open("wb") for number in range(20))  # the closed numbers are theirs
+
+    body = Pieces(bytes(100_000))
+    body.parts = _Parts([b"first", b"second"], die)
+    link.order_one(0, (b"function", body), thorough=False)
+    for file in opened:
+        file.close()
+    assert [path.stat().st_size for path in tmp_path.iterdir()] == [0] * 20

@@ -49,23 +49,39 @@ def take(
     large arguments goes alone.
     """
     tasks: list[ProcessTask] = []
+    task: ProcessTask | None = None
     total, function, known, cancelled = 0.0, b"", 0.0, 0
-    while queue and len(tasks) < most and (len(tasks) < share or total < _WORTH_SECONDS):
-        task = queue.popleft()
-        future, packed, thorough, _, _ = task
-        if packed[0] is not function:
-            function = packed[0]
-            known = durations.expected(function)
-        expected = known if type(packed[1]) is tuple and not thorough else _expected_seconds(known, task)
-        if total + expected > ORDER_SECONDS and (tasks or busy):
-            queue.appendleft(task)
-            break
-        if future.begin(now):
+    try:
+        # The queue is looked at last: a signal handler or finalizer that runs meanwhile may take from it too.
+        while len(tasks) < most and (len(tasks) < share or total < _WORTH_SECONDS) and queue:
+            task = queue[0]  # known before it is taken, should an interrupt come with the return of popleft()
+            queue.popleft()
+            future, packed, thorough, _, _ = task
+            if packed[0] is not function:
+                function = packed[0]
+                known = durations.expected(function)
+            expected = known if type(packed[1]) is tuple and not thorough else _expected_seconds(known, task)
+            if total + expected > ORDER_SECONDS and (tasks or busy):
+                queue.appendleft(task)
+                break
+            if future.begin(now):
+                tasks.append(task)
+                total += expected
+            else:
+                cancelled += 1
+    except BaseException:
+        if task is not None and not (queue and queue[0] is task) and not (tasks and tasks[-1] is task):
             tasks.append(task)
-            total += expected
-        else:
-            cancelled += 1
+        put_back(queue, tasks)
+        raise
     return tasks, total, cancelled
+
+
+def put_back(queue: deque[ProcessTask], tasks: list[ProcessTask]) -> None:
+    """Put tasks that were begun, but that no worker came to, in front of the queue again."""
+    for task in reversed(tasks):
+        task.future.revert()
+        queue.appendleft(task)
 
 
 def _expected_seconds(known: float, task: ProcessTask) -> float:

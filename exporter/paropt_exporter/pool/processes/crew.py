@@ -18,7 +18,7 @@ from paropt_exporter.pool import lifetime
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.ledger import Ledger
 from paropt_exporter.pool.processes import view
-from paropt_exporter.pool.processes.batches import Durations, take
+from paropt_exporter.pool.processes.batches import Durations, put_back, take
 from paropt_exporter.pool.processes.slot import ORDER_TASKS, Order, ProcessSlot, ProcessTask
 from paropt_exporter.pool.worker import family, payload, wire
 from paropt_exporter.pool.worker.pieces import Pieces
@@ -50,6 +50,7 @@ class ProcessCrew:
       * A worker holds one task, or several of functions known to be short (see `batches`). When those take longer all
         the same, what has ended is settled and what has not begun is given to others.
       * A worker's tasks reach it as they are numbered: it is given no order while one is still on its way.
+      * An interrupt of a thread that hands out (Ctrl-C in submit) costs a worker, which is replaced, and no task.
       * Decisions are made under the lock; sending, receiving, settling and starting happen outside.
     """
 
@@ -190,32 +191,73 @@ class ProcessCrew:
 
     def dispatch(self, task: ProcessTask | None = None) -> None:
         """Give idle workers what waits. Raise where the pool was closed before `task` could be taken."""
-        orders = []
-        with self.lock:
-            if task is not None and self.closed and task in self.queue:
-                self.queue.remove(task)
-                self.refuse()
-            while self._idle and self.queue:
-                slot = self._idle.pop()
-                order = self._hand_out(slot)
-                if order is None:
-                    self._idle.append(slot)
-                    break
-                orders.append(order)
-            self.wakeable = self.closed or bool(self._idle)
-        for order in orders:
-            self._send(order)
+        orders, refused = [], False
+        try:
+            with self.lock:
+                while self._idle and self.queue:
+                    slot = self._idle.pop()
+                    order = self._hand_out(slot)
+                    if order is None:
+                        self._idle.append(slot)
+                        break
+                    orders.append(order)
+                self.wakeable = self.closed or bool(self._idle)
+                # After the loop: a signal handler that closes the pool may have come in between.
+                if task is not None and self.closed and task in self.queue:
+                    self.queue.remove(task)
+                    refused = True
+            for order in orders:
+                self._send(order)
+        except BaseException:
+            self._mend()
+            raise
+        if refused:
+            self.refuse()
 
     def stock(self) -> None:
         """Give the worker that holds least more of what waits, while the thread that settles has no turn."""
+        try:
+            with self.lock:
+                roomy = [slot for slot in self._slots if slot.has_room] if self._may_stock() else []
+                slot = min(roomy, key=lambda slot: slot.held_tasks, default=None)
+                order = None if slot is None else self._hand_out(slot)
+                if order is None:
+                    self.ample = math.inf  # until a worker is through with something
+            if order is not None:
+                self._send(order)
+        except BaseException:
+            self._mend()
+            raise
+
+    def _may_stock(self) -> bool:
+        """Whether workers may be given more before they are through: not where one is to go then."""
+        return self._most_tasks is None and self._surplus() <= 0
+
+    def _mend(self) -> None:
+        """After an interrupt (Ctrl-C, no memory) while this thread handed out: nobody knows what a worker was sent.
+
+        It is told that nothing follows: so it ends what came whole, and goes. What it has not begun by then goes to
+        others. A worker that is in no list any more lines itself up.
+        """
+        me = threading.get_ident()
         with self.lock:
-            roomy = [slot for slot in self._slots if self._most_tasks is None and slot.has_room]
-            slot = min(roomy, key=lambda slot: slot.held_tasks, default=None)
-            order = None if slot is None else self._hand_out(slot)
-            if order is None:
-                self.ample = math.inf  # until a worker is through with something
-        if order is not None:
-            self._send(order)
+            for slot in self._slots:
+                if slot.link is not None and slot.link.is_sending_by(me) and not slot.leaving:
+                    slot.overdue = True
+                    self.dismiss(slot, recycle=True)
+            self.wakeable = True
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        for slot in self._slots:
+            slot.wake()
+
+    def line_up(self, slot: ProcessSlot) -> None:
+        """See to a worker that has nothing to do and is not among the idle ones: an interrupt came in between."""
+        with self.lock:
+            lost = slot.ready_seconds is not None and not slot.orders and slot not in self._idle
+        if lost:
+            self.free(slot)
 
     def free(self, slot: ProcessSlot) -> None:
         """Give a worker its next order, or line it up with the idle ones, or let it go."""
@@ -226,7 +268,7 @@ class ProcessCrew:
 
     def _more(self, slot: ProcessSlot) -> Order | None:
         self.ample = _AMPLE * len(self._slots)
-        if len(self.queue) < self.ample or self._most_tasks is not None or not slot.has_room:
+        if len(self.queue) < self.ample or not slot.has_room or not self._may_stock():
             return None
         return self._hand_out(slot)
 
@@ -249,6 +291,9 @@ class ProcessCrew:
         return None
 
     def _hand_out(self, slot: ProcessSlot) -> Order | None:
+        link = slot.link
+        if link is None or not link.reserve(at_rest=not slot.orders):
+            return None
         most = min(ORDER_TASKS, wire.MOST_TASKS - slot.held_tasks)
         if self._most_tasks is not None:
             most = min(most, self._most_tasks - slot.taken)
@@ -256,15 +301,19 @@ class ProcessCrew:
         now, busy = monotonic(), bool(slot.orders)
         tasks, seconds, cancelled = take(self.queue, self.durations, now, share=share, most=most, busy=busy)
         self.ledger.gone.cancelled += cancelled
-        if not tasks or slot.link is None:
+        if not tasks:
+            link.give_back()
             return None
-        first = slot.give(tasks, seconds, now)
         alone = len(tasks) == 1 and not busy
-        if alone:
-            slot.alone = first
+        try:
+            first = slot.give(tasks, seconds, now, alone=alone)
+            link.offer(len(tasks))
+        except BaseException:  # their numbers stay used, whether they were offered or not: see `_mend`
+            slot.take_out(tasks)
+            put_back(self.queue, tasks)
+            raise
         self.ample = _AMPLE * len(self._slots)
-        slot.link.offer(len(tasks))
-        return Order(slot, slot.link, first, tasks, alone)
+        return Order(slot, link, first, tasks, alone)
 
     def _send(self, order: Order) -> None:
         slot, link, first, tasks, alone = order
@@ -286,9 +335,7 @@ class ProcessCrew:
         slot.numbered = first
         if slot.alone >= first:
             slot.alone = -1
-        for task in reversed(back):
-            task.future.revert()
-            self.queue.appendleft(task)
+        put_back(self.queue, back)
         return back
 
     # Beginning and end
@@ -336,17 +383,26 @@ class ProcessCrew:
             if not self.closed:
                 self.closed = self.wakeable = True
                 self._refusal = RuntimeError(refusal)
-            left = self._drain(keep=self._free()) if cancel_futures else []
+            left = self._recall() if cancel_futures else []
             idle, self._idle = self._idle, []
             if not self.queue:
                 idle += [slot for slot in self._slots if slot.ready_seconds is None]
             for slot in idle:
                 self.dismiss(slot)
+            self._wake_all()  # an interrupt may have left one in no list: it lines up
         for task in left:
             task.future.cancel()
             task.future.set_running_or_notify_cancel()
             with self.lock:
                 self.ledger.gone.cancelled += 1
+
+    def _recall(self) -> list[ProcessTask]:
+        """Take back all that has not begun, from workers that hold several tasks too; see `_free` for what stays."""
+        keep = self._free()
+        for slot in self._slots:
+            if len(slot.orders) > 1 or slot.alone < 0:
+                self.reclaim(slot)
+        return self._drain(keep=keep)
 
     def _free(self) -> int:
         """Count workers that hold nothing: the tasks that they are about to take, or to start with, have begun."""
@@ -380,16 +436,27 @@ class ProcessCrew:
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
         with self.lock:
-            slot = next((slot for slot in self._slots if _holds(slot, future)), None)
-            if slot is not None and all(task.future is not future for task in self.reclaim(slot)):
-                if not future.doom(error):
-                    return False
-                slot.stopping = future
-                lifetime.NURSERIES.end(slot.pid, grace_seconds)
-                return True
-        ended = future.stop(error)
+            begun = self._stop_begun(future, error, grace_seconds)
+        ended = future.stop(error) if begun is None else begun
         self.dispatch()
         return ended
+
+    def _stop_begun(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool | None:
+        """Have a running task's worker ended; False if the task has ended, None if it was not begun."""
+        found = ((slot, number) for slot in self._slots for number in _numbers_of(future, slot.open))
+        slot, number = next(found, (None, -1))
+        if slot is None:
+            return False if any(_numbers_of(future, slot.settling) for slot in self._slots) else None
+        self.reclaim(slot)
+        if number >= slot.numbered:
+            return None
+        # What was claimed last may be running. What was claimed before has ended, though its result was not read yet:
+        # to end the worker would hit another task.
+        if number < slot.numbered - 1 or not future.doom(error):
+            return False
+        slot.stopping = future
+        lifetime.NURSERIES.end(slot.pid, grace_seconds)
+        return True
 
     # What others see
 
@@ -415,5 +482,5 @@ class ProcessCrew:
         return view.memory([slot.pid for slot in tuple(self._slots) if slot.pid])
 
 
-def _holds(slot: ProcessSlot, future: TaskFuture[Any]) -> bool:
-    return any(task.future is future for task in tuple(slot.open.values()))
+def _numbers_of(future: TaskFuture[Any], tasks: dict[int, ProcessTask]) -> list[int]:
+    return [number for number, task in tuple(tasks.items()) if task.future is future]

@@ -8,6 +8,8 @@ import marshal
 import os
 import select
 import socket
+import threading
+import weakref
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any
@@ -32,7 +34,8 @@ class ProcessLink:
     def __init__(self, nurseries: Nurseries) -> None:
         self._open: list[int] = []
         self._outbox: list[memoryview] = []
-        self._offering = False  # between an offer and its order
+        self._senders: set[int] = set()  # threads that make or send an order; each takes out itself alone
+        self._arena: Arena | None = None
         try:
             self._socket, theirs = socket.socketpair()
             self._claims = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -40,8 +43,10 @@ class ProcessLink:
             self._quiet, quiet = self._pipe()
             self._status, status = self._pipe()
             shared = os.memfd_create("paropt-arena")
-            self._open.append(shared)
             self._arena = Arena(shared)
+            # Closed when nobody has it: a thread may be putting a body into it as the worker dies, and the number of a
+            # closed descriptor is soon another file's.
+            weakref.finalize(self._arena, os.close, shared)
             with theirs, _lent() as (out, err, tracker):
                 nurseries.spawn((theirs.fileno(), self._claims, quiet, shared, status, out, err, tracker))
         except BaseException:  # nothing may leave what was opened behind; raised again
@@ -86,9 +91,23 @@ class ProcessLink:
     def prepare(self, body: bytes) -> None:
         self._send([wire.ORDER.pack(len(body), wire.PREPARE), body])
 
+    def reserve(self, *, at_rest: bool) -> bool:
+        """Note that this thread makes and sends the next order; False while another, or a part of one, is to be sent.
+
+        A worker `at_rest` is through with all orders: whoever sent them may not have come to know it yet. The crew's
+        lock is held, but it lets a thread in that has it: from a signal handler or a finalizer.
+        """
+        if self._outbox or (self._senders and not at_rest):
+            return False
+        self._senders.add(threading.get_ident())
+        return True
+
+    def give_back(self) -> None:
+        """Note that this thread has no order to send, or none any more."""
+        self._senders.discard(threading.get_ident())
+
     def offer(self, count: int) -> None:
         """Let the worker claim `count` tasks. Comes before the order, so that nothing is run without a claim."""
-        self._offering = True
         os.eventfd_write(self._claims, count)
 
     def order(self, number: int, tasks: list[payload.Packed]) -> bool:
@@ -103,7 +122,7 @@ class ProcessLink:
             form, rest = wire.MARSHALLED, marshal.dumps(arguments)
         elif isinstance(arguments, bytes):
             form, rest = wire.PICKLED, arguments
-        elif self._arena.put(arguments.parts):
+        elif (arena := self._arena) is not None and arena.put(arguments.parts):
             form, rest = wire.IN_ARENA, wire.SIZE.pack(len(arguments))
         else:
             form, rest = wire.PICKLED, arguments.joined()
@@ -113,7 +132,11 @@ class ProcessLink:
     @property
     def sending(self) -> bool:
         """Whether an order, or a part of one, has not been sent yet."""
-        return self._offering or bool(self._outbox)
+        return bool(self._senders or self._outbox)
+
+    def is_sending_by(self, thread: int) -> bool:
+        """Whether it is this thread that makes or sends an order."""
+        return thread in self._senders
 
     def _send(self, parts: list[bytes]) -> bool:
         try:
@@ -126,7 +149,7 @@ class ProcessLink:
             if sent < len(part):
                 self._outbox.append(memoryview(part)[sent:])
             sent = max(0, sent - len(part))
-        self._offering = False
+        self.give_back()
         return not self._outbox
 
     def flush(self) -> None:
@@ -148,9 +171,11 @@ class ProcessLink:
 
     def body_in_arena(self, size: bytes | bytearray | memoryview) -> memoryview:
         """Return what a worker left in the arena; it stands until `arena_done`, or the next order."""
+        assert self._arena is not None
         return self._arena.view(wire.SIZE.unpack(size)[0])
 
     def arena_done(self) -> None:
+        assert self._arena is not None
         self._arena.done()
 
     def dismiss(self) -> None:
@@ -220,6 +245,7 @@ class ProcessLink:
     def close(self) -> None:
         if hasattr(self, "_socket"):
             self._socket.close()
+        self._arena = None
         while self._open:
             os.close(self._open.pop())
 

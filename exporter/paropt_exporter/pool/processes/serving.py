@@ -107,6 +107,7 @@ def _converse(crew: ProcessCrew, slot: ProcessSlot) -> None:
             _hear(crew, slot, link, link.replies())
         if slot.call in ready:
             _answer(slot)
+            crew.line_up(slot)
         link.flush()
         if link.ended(ready):
             _bury(crew, slot, link)

@@ -83,9 +83,11 @@ class ProcessSlot:
         if self.call >= 0:
             os.eventfd_write(self.call, 1)
 
-    def give(self, tasks: list[ProcessTask], seconds: float, now: float) -> int:
+    def give(self, tasks: list[ProcessTask], seconds: float, now: float, *, alone: bool) -> int:
         """Note an order that is expected to take so long; return the number of its first task."""
         first = self.numbered
+        if alone:
+            self.alone = first
         self.open.update(enumerate(tasks, first))
         self.numbered += len(tasks)
         if not self.orders:
@@ -95,6 +97,12 @@ class ProcessSlot:
         self.held_seconds += seconds
         self.taken += len(tasks)
         return first
+
+    def take_out(self, tasks: list[ProcessTask]) -> None:
+        """Note that tasks will not reach the worker, which is about to be replaced."""
+        for number, task in tuple(self.open.items()):
+            if any(task is other for other in tasks):
+                self.open.pop(number, None)
 
     def through(self, now: float) -> None:
         """Note that the worker is through with the eldest order."""
