@@ -91,7 +91,7 @@ def _live(crew: ProcessCrew, slot: ProcessSlot) -> None:
         with crew.lock:
             crew.reclaim(slot)
             lost = [*slot.settling.values(), *slot.open.values()]
-            crew.ledger.deaths["stopped"] += 1
+            crew.ledger.deaths["signal"] += 1
             _part(crew, slot)
         _settle_lost(slot, lost, f"worker {slot.name} was given up: {payload.describe(error)}", None)
         crew.dispatch()
