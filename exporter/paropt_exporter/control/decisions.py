@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from paropt_exporter.control.policy.band import BandSituation, BandStep, decide_band
 from paropt_exporter.control.policy.pool import StreamSituation, StreamStep, decide_stream
 from paropt_exporter.control.policy.run import RunSituation, RunStep, decide_run
 from paropt_exporter.control.policy.target import TargetSituation, TargetStep, decide_target
 from paropt_exporter.errors import ParoptError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Situation: TypeAlias = RunSituation | StreamSituation | BandSituation | TargetSituation
 Choice: TypeAlias = RunStep | StreamStep | BandStep | TargetStep
@@ -57,15 +61,23 @@ def written_choice(choice: Choice) -> str:
 
 def read_situation(situation: str) -> Situation:
     """Return a recorded situation. Raises UnknownSituation."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
         document = json.loads(situation)
-        cls, _ = _KINDS[document["kind"]]
-        seen: Situation = TypeAdapter(cls).validate_json(_json(document["seen"]))
+        seen: Situation = _reader(document["kind"]).validate_json(_json(document["seen"]))
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise UnknownSituation(f"a recorded situation that this version does not know: {error}") from error
     return seen
+
+
+@cache
+def _reader(kind: str) -> TypeAdapter[Any]:
+    """Return what reads situations of a kind; to make it takes longer than to read ten."""
+    from pydantic import TypeAdapter
+
+    cls, _ = _KINDS[kind]
+    return TypeAdapter(cls)
 
 
 def read_choice_size(choice: str) -> str:
