@@ -32,7 +32,11 @@ def signal_server(**values: float) -> Iterator[SignalServer]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            """Say nothing of a scraper that was killed while it was told."""
+
+    server = Server(("127.0.0.1", 0), Page)
     server.daemon_threads = True
     thread = Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
