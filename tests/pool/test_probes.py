@@ -255,8 +255,11 @@ def test_tasks_that_are_cancelled_at_once_end_or_never_begin(pool: Pool) -> None
 def test_a_cancelled_task_keeps_no_shutdown_waiting() -> None:
     for make in KINDS.values():
         pool = make()
-        pool.submit(nothing).cancel()
+        future = pool.submit(nothing)
+        cancelled = future.cancel()
         pool.shutdown()
+        assert future.cancelled() is cancelled
+        assert future.done()
 
 
 @pytest.mark.parametrize("error", [ValueError("as planned"), SystemExit(3), KeyboardInterrupt()], ids=repr)

@@ -69,7 +69,7 @@ def take(
                 total += expected
             else:
                 cancelled += 1
-    except BaseException:
+    except BaseException:  # an interrupt: what was begun goes back; raised again
         if task is not None and not (queue and queue[0] is task) and not (tasks and tasks[-1] is task):
             tasks.append(task)
         put_back(queue, tasks)

@@ -208,7 +208,7 @@ class ProcessCrew:
                     refused = True
             for order in orders:
                 self._send(order)
-        except BaseException:
+        except BaseException:  # an interrupt; raised again
             self._mend()
             raise
         if refused:
@@ -225,7 +225,7 @@ class ProcessCrew:
                     self.ample = math.inf  # until a worker is through with something
             if order is not None:
                 self._send(order)
-        except BaseException:
+        except BaseException:  # an interrupt; raised again
             self._mend()
             raise
 
