@@ -14,14 +14,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
+from paropt_exporter import steer
+from paropt_exporter.pool import ThreadPool
 from simulation.fleet import PATTERNS, Hour, hours
 from simulation.lane import Work, run_lane
 from simulation.pool import Duration, SimulatedPool
@@ -296,13 +298,66 @@ REAL = (
 )
 
 
+NAP_SECONDS = 0.05
+REAL_SIZES = (4, 5, 6, 7, 8, 10, 16)
+REAL_STREAMS = tuple(
+    Stream(
+        name=name, rate=rate, duration=waiting(NAP_SECONDS), service_seconds=NAP_SECONDS, until=60.0, settled=settled,
+        expected=expected,
+    )
+    for name, rate, settled, expected in (
+        ("naps of 50 ms, 100/s", constant(100), 0.0, "7"),
+        ("step x10 to 100/s", stepped(10, 100, at=30), 30.0, "7, 3 moves at most"),
+        ("saw-tooth of 5 s", saw_tooth(10, 100, period=5.0), 0.0, "flap budget"),
+    )
+)  # fmt: skip
+
+
 def real() -> None:
+    print("### For real: open streams into a steered ThreadPool, a minute each\n")
+    headers = ("workload", "expected", "best fixed", "ours: size, moves, reversals, mean wait, worst wait")
+    table(headers, (real_stream_row(stream) for stream in REAL_STREAMS))
     print("### For real\n")
     print(
         f"Lanes of one stage on {len(os.sched_getaffinity(0))} cores, at most 64 workers; medians of {ROUNDS} rounds.\n"
     )
     headers = ("workload", "expected", "ours", "moves", "best fixed", "makespan, ours / best fixed")
     table(headers, (real_row(*workload) for workload in REAL))
+
+
+def real_stream_row(stream: Stream) -> Iterator[object]:
+    pools = {size: ThreadPool(size) for size in REAL_SIZES}
+    fixed = {size: mean(waits) for size, waits in zip(pools, naps(stream, [*pools.values()]), strict=True)}
+    good = [size for size, wait in fixed.items() if wait <= WAIT_RATIO * NAP_SECONDS]
+    sizes: list[int] = []
+    with ThreadPool(1) as pool, steer(pool, maximum=64):
+        (waits,) = naps(
+            stream, [pool], look=lambda moment: sizes.append(pool.target) if moment >= stream.settled else None
+        )
+    moves = [after for before, after in pairwise(sizes) if after != before]
+    best = good[0] if good else f"over {REAL_SIZES[-1]}"
+    found = (
+        f"{sizes[-1]}, {len(moves)}, {reversals([sizes[0], *moves])}, {1e3 * mean(waits):.0f} ms, {max(waits):.1f} s"
+    )
+    yield from (stream.name, stream.expected, best, found)
+
+
+def naps(stream: Stream, pools: list[ThreadPool], look: Callable[[float], None] = lambda _: None) -> list[list[float]]:
+    """Submit the stream's tasks to each pool as they come; return how long each waited, in seconds, by pool."""
+    begun = time.monotonic()
+    futures: list[list[Future[float]]] = [[] for _ in pools]
+    for moment in poisson(stream.rate, stream.until, seed=1):
+        time.sleep(max(0.0, begun + moment - time.monotonic()))
+        for pool, waited in zip(pools, futures, strict=True):
+            waited.append(pool.submit(nap, time.monotonic()))
+        look(moment)
+    return [[future.result() for future in waited] for waited in futures]
+
+
+def nap(submitted_seconds: float) -> float:
+    waited_seconds = time.monotonic() - submitted_seconds
+    time.sleep(NAP_SECONDS)
+    return waited_seconds
 
 
 def real_row(name: str, work: str, tasks: int, strategy: str, expected: str) -> Iterator[object]:
