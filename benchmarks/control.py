@@ -314,10 +314,10 @@ REAL_STREAMS = tuple(
 
 
 def real() -> None:
-    print("### For real: open streams into a steered ThreadPool, a minute each\n")
+    print("### Open streams for real\n")
     headers = ("workload", "expected", "best fixed", "ours: size, moves, reversals, mean wait, worst wait")
     table(headers, (real_stream_row(stream) for stream in REAL_STREAMS))
-    print("### For real\n")
+    print("### Control for real\n")
     print(
         f"Lanes of one stage on {len(os.sched_getaffinity(0))} cores, at most 64 workers; medians of {ROUNDS} rounds.\n"
     )
