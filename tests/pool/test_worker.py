@@ -12,7 +12,8 @@ import paropt_exporter
 ALLOWED = {
     "paropt_exporter", "paropt_exporter._version", "paropt_exporter.errors", "paropt_exporter.pool",
     "paropt_exporter.pool.procfs", "paropt_exporter.pool.worker", "paropt_exporter.pool.worker.arena",
-    "paropt_exporter.pool.worker.family", "paropt_exporter.pool.worker.footing", "paropt_exporter.pool.worker.loop",
+    "paropt_exporter.pool.worker.family", "paropt_exporter.pool.worker.footing", "paropt_exporter.pool.worker.imports",
+    "paropt_exporter.pool.worker.loop",
     "paropt_exporter.pool.worker.measure", "paropt_exporter.pool.worker.nursery", "paropt_exporter.pool.worker.orphans",
     "paropt_exporter.pool.worker.payload", "paropt_exporter.pool.worker.pieces", "paropt_exporter.pool.worker.wire",
 }  # fmt: skip

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from time import monotonic, process_time
 from typing import Any
 
-from paropt_exporter.pool.worker import family, measure, payload, wire
+from paropt_exporter.pool.worker import family, imports, measure, payload, wire
 from paropt_exporter.pool.worker.arena import Arena
 from paropt_exporter.pool.worker.orphans import Orphans
 from paropt_exporter.pool.worker.pieces import Pieces
 
-# Where the nursery puts a worker's ends: socket to its pool, claims, pipe for results of a batch, shared memory, and
-# multiprocessing's resource tracker, where the owner has one.
-SOCKET, CLAIMS, QUIET, ARENA, TRACKER = 3, 4, 5, 6, 7
+# Where the nursery puts a worker's ends: socket to its pool, claims, pipe for results of a batch, shared memory,
+# multiprocessing's resource tracker, where the owner has one, and pipe to the nursery for what had to be imported.
+SOCKET, CLAIMS, QUIET, ARENA, TRACKER, IMPORTS = 3, 4, 5, 6, 7, 8
 
 # Child processes and run-queue delay are looked at only when a batch lasted long enough to have any worth counting.
 _WORTH_A_LOOK_SECONDS = 0.001
@@ -183,8 +183,10 @@ class _Worker:
             return (wire.RAISED if whole else wire.LOST), packed, started, ended
 
     def _load(self, packed: bytes) -> Callable[..., Any]:
-        began = process_time()
+        began, known = process_time(), len(sys.modules)
         function, lasts = payload.load_function(packed)
+        if len(sys.modules) > known:
+            imports.tell(IMPORTS, tuple(sys.modules)[known:])
         self._loading_seconds += process_time() - began
         if lasts:
             if len(self._functions) >= _MOST_CACHED:

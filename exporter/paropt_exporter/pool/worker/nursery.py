@@ -1,11 +1,12 @@
 """The small process that worker processes are forked from: one thread, no user code, and it leaves no orphans.
 
     owner ── spawn (with the worker's ends), end, bye ──> nursery ── fork ──> workers, each in a session of its own
-      ^                                                      │
-      └────────────── a worker's exit status <───────────────┘
-
+      ^                                                    │   ^                 │
+      └────────────── a worker's exit status <─────────────┘   └── what it had <─┘
+                                                                   to import
 Guarantees:
   * A fork never finds another thread holding a lock: there is none.
+  * When nothing else is asked for it imports what a worker had to, of the standard library: the next ones have it.
   * When the owner goes without a word, every worker and all their descendants are killed.
   * What a worker leaves behind in its process group when it dies is ended too: TERM, then KILL.
 """
@@ -24,7 +25,7 @@ import struct
 import sys
 import time
 
-from paropt_exporter.pool.worker import loop
+from paropt_exporter.pool.worker import imports, loop
 
 CONTROL = 3  # where the owner puts the control socket
 STATUS = struct.Struct("<i")  # as subprocess has it: exit code, or minus the signal's number; or NOT_FORKED + errno
@@ -78,9 +79,9 @@ class _Nursery:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(writing)
         self._poll.register(self._wakeup, select.POLLIN)
-        gc.collect()
-        self._ballast = _fill_holes()
-        gc.freeze()  # so that a worker's collections don't copy pages that they share
+        self._imports = imports.Imports()
+        self._poll.register(self._imports, select.POLLIN)
+        self._settle()
 
     def serve(self) -> None:
         while True:
@@ -93,12 +94,22 @@ class _Nursery:
             if self._control.fileno() in events:
                 if not self._obey():
                     return
-            elif events - {self._wakeup}:
+            elif events - {self._wakeup, self._imports.fileno()}:
                 self._kill_everything()  # the owner's pidfd
                 return
+            elif self._imports.fileno() in events:
+                self._imports.hear()
+            elif not events and self._imports.wanted and self._imports.take():
+                self._settle()
 
     def close(self) -> None:
         self._control.close()
+
+    def _settle(self) -> None:
+        """Make the heap what workers should start from."""
+        gc.collect()
+        self._ballast = _fill_holes()
+        gc.freeze()  # so that a worker's collections don't copy pages that they share
 
     def _obey(self) -> bool:
         try:
@@ -132,7 +143,7 @@ class _Nursery:
             if os.getppid() != parent:
                 os._exit(1)
             self._control.detach()  # its number is the worker's socket's from now on
-            raise _BornError(files)
+            raise _BornError([*files, self._imports.writing])
         for descriptor in files:
             if descriptor != status or pid < 0:
                 os.close(descriptor)
@@ -171,6 +182,8 @@ class _Nursery:
             os.close(status)
 
     def _patience_milliseconds(self) -> float | None:
+        if self._imports.wanted:
+            return 0.0
         if not self._deadlines:
             return None
         return max(0.0, min(self._deadlines.values()) - time.monotonic()) * 1000 + 1
@@ -240,11 +253,11 @@ def _move_in(files: list[int]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     high = [_above(descriptor) for descriptor in files]
-    places = (loop.SOCKET, loop.CLAIMS, loop.QUIET, loop.ARENA, None, 1, 2, loop.TRACKER)
+    places = (loop.SOCKET, loop.CLAIMS, loop.QUIET, loop.ARENA, None, 1, 2, loop.TRACKER, loop.IMPORTS)
     for descriptor, place in zip(high, places, strict=True):
         if place is not None:
             os.dup2(descriptor, place, inheritable=place < CONTROL)
-    os.closerange(loop.TRACKER + 1, 1 << 16)
+    os.closerange(loop.IMPORTS + 1, 1 << 16)
     sys.stdout.flush()
 
 
