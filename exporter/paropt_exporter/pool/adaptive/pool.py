@@ -14,7 +14,7 @@ from paropt_exporter.pool.adaptive.routing import Router
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.mapping import map_in_order
 from paropt_exporter.pool.processes import ProcessPool
-from paropt_exporter.pool.processes.crew import MOST_WORKERS
+from paropt_exporter.pool.processes.roster import MOST_WORKERS
 from paropt_exporter.pool.threads import ThreadPool
 from paropt_exporter.records import PoolStatistics, RunningTask, Strategy
 

@@ -59,34 +59,35 @@ class ProcessPool(Executor):
             if mp_context is not None and mp_context.get_start_method(allow_none=False) == "fork":
                 raise ValueError("max_tasks_per_child is incompatible with the 'fork' start method of mp_context")
         self._crew = crew = ProcessCrew(name, initializer, initargs, max_tasks_per_child, serve)
-        self._pack, self._append = crew.packer.pack, crew.queue.append
+        self._roster, self._desk = crew.roster, crew.desk
+        self._pack, self._append = crew.packer.pack, crew.desk.queue.append
         # A pool that is dropped without a shutdown lets its workers end what was submitted, then go.
         self._finalizer = weakref.finalize(self, crew.close)
         self._finalizer.atexit = False
         crew.resize(max_workers, "start")
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
-        crew = self._crew
-        if crew.closed:
-            crew.refuse()
+        roster = self._roster
+        if roster.closed:
+            roster.refuse()
         future: TaskFuture[T] = TaskFuture()
         future.label = label_of(fn)
         try:
             packed = self._pack(fn, args, kwargs)
         except UnpicklableError as error:
-            return crew.unsubmitted(future, error)
+            return self._crew.unsubmitted(future, error)
         task = _task(ProcessTask, (future, packed, False, monotonic(), False))
         self._append(task)
-        if crew.wakeable:
-            crew.dispatch(task)
-        elif len(crew.queue) >= crew.ample:
-            crew.stock()
+        if roster.wakeable:
+            self._desk.dispatch(task)
+        elif len(self._desk.queue) >= self._desk.ample:
+            self._desk.stock()
         return future
 
     def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Submit a task that goes by `label` in errors and listings, runs in no batch, and is measured in full."""
-        if self._crew.closed:
-            self._crew.refuse()
+        if self._roster.closed:
+            self._roster.refuse()
         future: TaskFuture[T] = TaskFuture()
         future.label = label
         try:
@@ -108,15 +109,15 @@ class ProcessPool(Executor):
 
         `thorough`: as a named task, in no batch and measured in full.
         """
-        crew = self._crew
-        if crew.closed:
-            crew.refuse()
+        roster = self._roster
+        if roster.closed:
+            roster.refuse()
         task = ProcessTask(future, self._pack(fn, args, kwargs), thorough, monotonic())
         self._append(task)
-        if crew.wakeable:
-            crew.dispatch(task)
-        elif len(crew.queue) >= crew.ample:
-            crew.stock()
+        if roster.wakeable:
+            self._desk.dispatch(task)
+        elif len(self._desk.queue) >= self._desk.ample:
+            self._desk.stock()
 
     def map(
         self,
@@ -163,7 +164,7 @@ class ProcessPool(Executor):
     @property
     def target(self) -> int:
         """How many workers the pool was told to have."""
-        return self._crew.target
+        return self._roster.target
 
     @property
     def live(self) -> int:

@@ -8,7 +8,6 @@ import marshal
 import os
 import select
 import signal
-import threading
 from time import monotonic
 
 from paropt_exporter.errors import UnpicklableError, WorkerDied
@@ -32,13 +31,10 @@ _HOPELESS_STARTS = 10  # tries in a row, over some 20 s, without a process or wi
 
 def serve(crew: ProcessCrew, slot: ProcessSlot) -> None:
     """Keep a process in the slot until the slot is to go."""
-    try:
-        while not slot.leaving:
-            _pause(slot)
-            if not slot.leaving and _start(crew, slot):
-                _live(crew, slot)
-    finally:
-        crew.leave(slot, threading.current_thread())
+    while not slot.leaving:
+        _pause(slot)
+        if not slot.leaving and _start(crew, slot):
+            _live(crew, slot)
 
 
 def _pause(slot: ProcessSlot) -> None:
@@ -64,7 +60,7 @@ def _start(crew: ProcessCrew, slot: ProcessSlot) -> bool:
         _not_started(crew, slot, error)
         return False
     link.watch(slot.call)
-    with crew.lock:
+    with crew.roster.lock:
         slot.link = link
         slot.recycling = False
         if slot.leaving:
@@ -88,13 +84,13 @@ def _live(crew: ProcessCrew, slot: ProcessSlot) -> None:
     except Exception as error:  # no memory, a bug: whatever it is, nobody may wait for these tasks for ever
         log.exception("a worker is given up", extra={"pool": crew.ledger.name, "worker": slot.name})
         lifetime.NURSERIES.end(slot.pid, 0.0)
-        with crew.lock:
-            crew.reclaim(slot)
+        with crew.roster.lock:
+            crew.desk.reclaim(slot)
             lost = [*slot.settling.values(), *slot.open.values()]
             crew.ledger.deaths["signal"] += 1
             _part(crew, slot)
         _settle_lost(slot, lost, f"worker {slot.name} was given up: {payload.describe(error)}", None)
-        crew.dispatch()
+        crew.desk.dispatch()
 
 
 def _converse(crew: ProcessCrew, slot: ProcessSlot) -> None:
@@ -102,12 +98,12 @@ def _converse(crew: ProcessCrew, slot: ProcessSlot) -> None:
     assert link is not None
     while True:
         patience = _patience_seconds(slot, link)
-        ready = link.wait(crew.patience_seconds() if patience is None else patience)
+        ready = link.wait(crew.roster.patience_seconds() if patience is None else patience)
         if link.said(ready):
             _hear(crew, slot, link, link.replies())
         if slot.call in ready:
             _answer(slot)
-            crew.line_up(slot)
+            crew.desk.line_up(slot)
         link.flush()
         if link.ended(ready):
             _bury(crew, slot, link)
@@ -133,9 +129,9 @@ def _hurry(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
         lifetime.NURSERIES.end(slot.pid, 0.0)
         return
     settle_all(crew, slot, slot.open, link.whispers())
-    with crew.lock:
-        crew.reclaim(slot)
-    crew.dispatch()
+    with crew.roster.lock:
+        crew.desk.reclaim(slot)
+    crew.desk.dispatch()
 
 
 def _hear(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, frames: list[Frame]) -> None:
@@ -143,7 +139,7 @@ def _hear(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, frames: list[
     for head, body in frames:
         kind = head[2]
         if kind == wire.READY:
-            with crew.lock:
+            with crew.roster.lock:
                 slot.ready(int(body), monotonic())
             free = True
         elif kind == wire.REFUSED:
@@ -157,12 +153,12 @@ def _hear(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, frames: list[
             else:
                 if head[1] == slot.alone:
                     free = True
-                    with crew.lock:
+                    with crew.roster.lock:
                         slot.alone = -1
                         slot.through(monotonic())
                 _settle_said(crew, slot, link, head, body)
     if free:
-        crew.free(slot)
+        crew.desk.free(slot)
 
 
 def _settle_said(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, head: wire.Head, body: Body) -> None:
@@ -189,13 +185,13 @@ def _succeed(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, *, unloade
     would let its last worker go before.
     """
     ended = link.whispers()
-    with crew.lock:
+    with crew.roster.lock:
         slot.settling = _taken_out(slot, ended)
         slot.through(monotonic())
     if unloaded:
         settle_all(crew, slot, slot.settling, ended)
         ended = {}
-    crew.free(slot)
+    crew.desk.free(slot)
     settle_all(crew, slot, slot.settling, ended)
 
 
@@ -210,7 +206,7 @@ def _take_refusal(crew: ProcessCrew, slot: ProcessSlot, error: BaseException) ->
     """Keep why the initializer failed; try again at once if all it lacked was a module that only this process has."""
     slot.refusal = error
     if isinstance(error, ModuleNotFoundError) and not slot.taught and crew.packer.learn(error.name or ""):
-        with crew.lock:
+        with crew.roster.lock:
             slot.taught = slot.recycling = True
 
 
@@ -226,8 +222,8 @@ def _bury(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
     _hear(crew, slot, link, link.last_words())
     code = link.exit_code()
     unforked = OSError(code - NOT_FORKED, os.strerror(code - NOT_FORKED)) if code and code >= NOT_FORKED else None
-    with crew.lock:
-        crew.reclaim(slot)
+    with crew.roster.lock:
+        crew.desk.reclaim(slot)
         lost = list(slot.open.values())
         message = _cause_of_death(slot, code)
         began, asked = slot.ready_seconds is not None, slot.leaving or slot.recycling
@@ -244,13 +240,13 @@ def _bury(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
         killed = code in (-signal.SIGKILL, -signal.SIGTERM, None)  # it or its nursery, by somebody else perhaps
         if not began and slot.failures >= (_HOPELESS_STARTS if killed else _HOPELESS):
             crew.give_up(slot.refusal or WorkerDied(message, code))
-    crew.dispatch()
+    crew.desk.dispatch()
 
 
 def _part(crew: ProcessCrew, slot: ProcessSlot) -> None:
     """Take a worker that has ended, or is about to, from its slot; with the lock held."""
     slot.gone(monotonic())
-    crew.unlist(slot)
+    crew.roster.unlist(slot)
     if slot.link is not None:
         slot.link.close()
     slot.link, slot.settling = None, {}

@@ -27,7 +27,7 @@ def settle_all(
             continue
         future, packed, _, _, _ = tasks.pop(index)
         if packed[0] is not function:
-            crew.durations.learn(function, total, count)
+            crew.desk.durations.learn(function, total, count)
             function, count, total = packed[0], 0, 0.0
         count += 1
         total += seconds
@@ -35,7 +35,7 @@ def settle_all(
         future.started_seconds = started
         tally.succeeded += 1
         future.finish(value)
-    crew.durations.learn(function, total, count)
+    crew.desk.durations.learn(function, total, count)
 
 
 def settle(crew: ProcessCrew, slot: ProcessSlot, tasks: dict[int, ProcessTask], head: wire.Head, body: Any) -> None:
@@ -46,7 +46,7 @@ def settle(crew: ProcessCrew, slot: ProcessSlot, tasks: dict[int, ProcessTask], 
     seconds = ended - started
     tally.busy_seconds += seconds
     size_bytes = 0 if kind == wire.PLAIN else len(body)
-    crew.durations.learn(task.packed[0], seconds + size_bytes * SECONDS_PER_BYTE, 1)
+    crew.desk.durations.learn(task.packed[0], seconds + size_bytes * SECONDS_PER_BYTE, 1)
     future.started_seconds = started
     if task.thorough or seconds > _SHORTEST_MEASURED_SECONDS:
         future._usage = (slot.name, slot.pid, started, ended, cpu, delay, memory)
@@ -97,8 +97,8 @@ def _repack(crew: ProcessCrew, task: ProcessTask, body: Body) -> bool:
         return False
     if packed is None:
         return False
-    with crew.lock:
+    with crew.roster.lock:
         task.future.revert()
-        crew.queue.appendleft(task._replace(packed=packed, repacked=True))
-    crew.dispatch()
+        crew.desk.queue.appendleft(task._replace(packed=packed, repacked=True))
+    crew.desk.dispatch()
     return True

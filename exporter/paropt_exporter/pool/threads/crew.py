@@ -6,12 +6,14 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import monotonic, thread_time
 from typing import Any, NoReturn
 
 from paropt_exporter.errors import InitializerFailed
 from paropt_exporter.pool import lifetime, procfs
 from paropt_exporter.pool.future import TaskFuture, label_of
+from paropt_exporter.pool.hands import Hands
 from paropt_exporter.pool.ledger import Ledger, Tally
 from paropt_exporter.pool.threads import view
 from paropt_exporter.pool.threads.task import Slot, Task, run
@@ -23,7 +25,6 @@ log = logging.getLogger(__name__)
 MOST_WORKERS = 4096  # more threads than this in one process is a slip of the keyboard
 _INITIALIZER_ATTEMPTS = 3
 _RETRY_SECONDS = 0.1  # doubled from attempt to attempt
-_ASK_AGAIN_SECONDS = 1.0  # after the system gave no thread
 _REFUSAL = "cannot schedule new futures after shutdown"
 
 
@@ -59,10 +60,7 @@ class ThreadCrew:
         self._slots: list[Slot] = []
         self._idle: list[Slot] = []
         self._waking = False
-        self._refused_seconds: float | None = None  # when the system would give no more threads; None: all are there
-        self._threads: set[threading.Thread] = set()
-        self._starting: dict[str, int] = {}  # by name: threads on their way, and the ident of who starts each
-        self._all_started = threading.Condition(self.lock)
+        self._hands = Hands()
         self._abandoned: list[tuple[Slot, str]] = []
         self._made = 0
         self._prefix = prefix
@@ -86,41 +84,26 @@ class ThreadCrew:
 
     def _grow(self) -> None:
         """Start the threads that are missing. The system may say no: then the pool goes on as it is, and says so."""
-        self._refused_seconds = None
+        self._hands.want()
         while (slot := self._new_slot()) is not None:
-            thread = threading.Thread(target=self._serve, args=(slot,), name=slot.name, daemon=True)
-            self._threads.add(thread)
             try:
-                thread.start()
+                self._hands.start(slot.name, partial(self._serve, slot))
             except RuntimeError as error:
-                self._threads.discard(thread)
                 log.warning("no more threads to be had", extra={"pool": self.ledger.name, "err": str(error)})
                 if self._do_without(slot):
                     return
                 raise
-            finally:
-                self._started(slot.name)
         self._look()
-
-    def _started(self, name: str) -> None:
-        with self.lock:
-            self._starting.pop(name, None)
-            self._all_started.notify_all()
 
     def _do_without(self, slot: Slot) -> bool:
         """Go on without a thread that the system would not give; False when there is no other. It is asked again."""
         with self.lock:
             self._slots.remove(slot)
-            self._refused_seconds = monotonic()
+            self._hands.do_without()
             self._look()
             if self._idle:
                 self._idle.pop().parker.release()  # whoever parks now wakes up to ask
             return bool(self._slots)
-
-    def _patience_seconds(self) -> float:
-        """Return how long a thread may park before the system is asked again; -1: for ever."""
-        refused = self._refused_seconds
-        return -1 if refused is None else max(0.0, refused + _ASK_AGAIN_SECONDS - monotonic())
 
     def _new_slot(self) -> Slot | None:
         with self.lock:
@@ -130,12 +113,12 @@ class ThreadCrew:
             slot.companions = self._companions
             self._made += 1
             self._slots.append(slot)
-            self._starting[slot.name] = threading.get_ident()
+            self._hands.expect(slot.name)
             return slot
 
     def _look(self) -> None:
         with self.lock:
-            wrong_size = len(self._slots) > self.target or self._refused_seconds is not None
+            wrong_size = len(self._slots) > self.target or self._hands.short
             self.attention = wrong_size or bool(self._abandoned)
 
     # Work
@@ -163,7 +146,7 @@ class ThreadCrew:
                 self._work(slot)
                 self._account(slot)
         finally:
-            self._threads.discard(threading.current_thread())
+            self._hands.leave()
 
     def _work(self, slot: Slot) -> None:
         take = self.queue.popleft
@@ -180,7 +163,7 @@ class ThreadCrew:
             now = run(slot, item, now) if item.__class__ is tuple else item.work(slot, now)  # type: ignore[union-attr]  # told apart by class
             del item  # its arguments are the user's to let go
             if self.attention:
-                if self._patience_seconds() == 0:
+                if self._hands.patience_seconds() == 0:
                     self._grow()
                 if self._goes(slot):
                     return
@@ -195,7 +178,7 @@ class ThreadCrew:
             if (self.queue or self.closed) and slot in self._idle:
                 self._idle.remove(slot)
                 return bool(self.queue) or not self._goes(slot)
-        while not slot.parker.acquire(timeout=self._patience_seconds()):
+        while not slot.parker.acquire(timeout=_or_for_ever(self._hands.patience_seconds())):
             self._grow()
         with self.lock:
             self._waking = False
@@ -286,25 +269,16 @@ class ThreadCrew:
             self._cancel(item)
 
     def join(self) -> None:
-        me = threading.get_ident()
-        with self.lock:
-            # What another thread is starting now can't be joined yet. What we were starting when we were interrupted
-            # to shut down must not be waited for.
-            self._all_started.wait_for(lambda: all(starter == me for starter in self._starting.values()))
-            threads = [thread for thread in self._threads if thread.ident is not None]
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join()
+        self._hands.join()
 
     def forget(self) -> None:
         """In a forked child: no thread of ours lives here, and a lock may have been held at the fork."""
         self.lock = threading.RLock()
-        self._all_started, self._starting = threading.Condition(self.lock), {}
         self.closed = self.wakeable = True
         self._refusal = RuntimeError(lifetime.AFTER_FORK)
         self.queue.clear()
         self.live = 0
-        self._slots, self._idle, self._threads = [], [], set()
+        self._slots, self._idle, self._hands = [], [], Hands()
 
     def cancel_share(self, share: Share) -> None:
         if share.waiting():
@@ -361,7 +335,7 @@ class ThreadCrew:
         self.ledger.run_delay_seconds += procfs.run_delay_seconds(slot.schedstat)
         slot.tally = Tally()  # what the thread still counts is nobody's
         self.ledger.deaths["stopped"] += 1
-        self._threads = {thread for thread in self._threads if thread.ident != slot.ident}
+        self._hands.abandon(slot.ident)
 
     # What others see
 
@@ -390,3 +364,8 @@ class ThreadCrew:
         memory = procfs.memory_bytes()
         with self.lock:
             return view.at_work(self._slots, memory)
+
+
+def _or_for_ever(seconds: float | None) -> float:
+    """Return a timeout as locks take it."""
+    return -1 if seconds is None else seconds
