@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -15,13 +14,14 @@ from paropt_exporter import host
 from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.plan import PROCESSES, THREADS
 from paropt_exporter.pool import lifetime
+from paropt_exporter.pool.adaptive import looking
 from paropt_exporter.pool.adaptive.memory import recall, remember
-from paropt_exporter.pool.adaptive.routing import FULL_LOCK_CORES, Place, Router, is_thread_only
+from paropt_exporter.pool.adaptive.routing import Place, Router, is_thread_only
 from paropt_exporter.pool.adaptive.steward import FIRST_LOOK_SECONDS, Steward
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.processes import ProcessPool
 from paropt_exporter.pool.threads import ThreadPool
-from paropt_exporter.records import Measurement, RunningTask, Strategy
+from paropt_exporter.records import Strategy
 
 log = logging.getLogger(__name__)
 
@@ -300,14 +300,15 @@ class AdaptiveCrew:
         """Learn from tasks that still run, so that waiting work is known as such before its first task ends."""
         threads = self._pools.get(THREADS)
         if isinstance(threads, ThreadPool):
-            running = [(future, task) for future, task in threads.at_work() if _age(task) >= FIRST_LOOK_SECONDS / 2]
-            shares = [_share(task) for _, task in running]
-            self._crowd = _crowd(shares)
+            at_work = threads.at_work()
+            running = [each for each in at_work if looking.age_seconds(each[1]) >= FIRST_LOOK_SECONDS / 2]
+            shares = [looking.share(task) for _, task in running]
+            self._crowd = looking.crowd(shares)
             for future, task in running:
                 where = self._where.get(future)
                 key = where[1] if where is not None else future.label
                 if where is not None or self.router.share(key) is not None:
-                    self.router.learn(key, _so_far(task), concurrent=self._crowd)
+                    self.router.learn(key, looking.so_far(task), concurrent=self._crowd)
             if shares:
                 self._oversubscribe(sum(shares) / len(shares))
         self.feed()
@@ -392,31 +393,3 @@ class AdaptiveCrew:
 def key_of(function: Callable[..., Any]) -> str:
     inner = getattr(function, "func", function)
     return f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__qualname__)}"
-
-
-def _age(task: RunningTask) -> float:
-    return max(1e-6, monotonic() - task.started_seconds)
-
-
-def _crowd(shares: list[float]) -> int:
-    """Return how many of the running tasks compete for the interpreter's lock: 1 unless they fill it."""
-    total = sum(shares)
-    return sum(share >= total / len(shares) / 2 for share in shares) if total >= FULL_LOCK_CORES else 1
-
-
-def _share(task: RunningTask) -> float:
-    """Return the share of a core that a task has taken so far, without its wait for one: on a busy machine work that
-    computes would look like work that waits.
-    """
-    return min(1.0, task.cpu_seconds / max(_age(task) - task.run_delay_seconds, 1e-3))
-
-
-def _so_far(task: RunningTask) -> Measurement:
-    return Measurement(
-        worker=task.worker,
-        pid=os.getpid(),
-        started_seconds=task.started_seconds,
-        ended_seconds=monotonic(),
-        cpu_seconds=task.cpu_seconds,
-        run_delay_seconds=task.run_delay_seconds,
-    )

@@ -1,0 +1,38 @@
+"""What running tasks show of themselves: their share of a core, and whether they compete for the interpreter's lock."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from time import monotonic
+
+from paropt_exporter.pool.adaptive.routing import FULL_LOCK_CORES
+from paropt_exporter.records import Measurement, RunningTask
+
+
+def age_seconds(task: RunningTask) -> float:
+    return max(1e-6, monotonic() - task.started_seconds)
+
+
+def crowd(shares: Sequence[float]) -> int:
+    """Return how many of the running tasks compete for the interpreter's lock: 1 unless they fill it."""
+    total = sum(shares)
+    return sum(share >= total / len(shares) / 2 for share in shares) if total >= FULL_LOCK_CORES else 1
+
+
+def share(task: RunningTask) -> float:
+    """Return the share of a core that a task has taken so far, without its wait for one: on a busy machine work that
+    computes would look like work that waits.
+    """
+    return min(1.0, task.cpu_seconds / max(age_seconds(task) - task.run_delay_seconds, 1e-3))
+
+
+def so_far(task: RunningTask) -> Measurement:
+    return Measurement(
+        worker=task.worker,
+        pid=os.getpid(),
+        started_seconds=task.started_seconds,
+        ended_seconds=monotonic(),
+        cpu_seconds=task.cpu_seconds,
+        run_delay_seconds=task.run_delay_seconds,
+    )
