@@ -58,7 +58,7 @@ class FakeInbox:
         while not self._messages:
             due = self._script[0][0] if self._script else None
             if due is None or (until is not None and until < due):
-                assert until is not None, "the engine would wait for ever"  # nosec B101 # a fake for tests
+                assert until is not None, "the engine would wait for ever"
                 self._clock.now = max(self._clock.now, until)
                 break
             moment, _, action = heapq.heappop(self._script)

@@ -213,7 +213,7 @@ def _by_value(value: object, modules: set[str]) -> bytes:
             for name in registered:
                 cloudpickle.register_pickle_by_value(sys.modules[name])
             packed: bytes = to_bytes(value, _PROTOCOL)
-        except Exception as error:
+        except Exception as error:  # pickling runs the user's code; raised again as what it means for the task
             raise UnpicklableError(f"{_shorten(value)} can't travel between processes: {describe(error)}") from error
         finally:
             for name in registered:
