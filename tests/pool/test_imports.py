@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -35,6 +36,10 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def _draw() -> float:
+    return random.random()
+
+
 def test_the_next_worker_has_what_the_first_had_to_import(modules: Path) -> None:
     look = importlib.import_module("looking").look
     for _ in range(ATTEMPTS):
@@ -47,6 +52,14 @@ def test_the_next_worker_has_what_the_first_had_to_import(modules: Path) -> None
         if had:
             break
     assert had == {"colorsys"}
+
+
+def test_workers_that_have_random_from_the_start_draw_numbers_of_their_own() -> None:
+    drawn = set()
+    for _ in range(5):
+        with ProcessPool(2) as pool:
+            drawn |= {pool.submit(_draw).result() for _ in range(2)}
+    assert len(drawn) == 10
 
 
 def test_only_the_standard_librarys_own_modules_are_told(modules: Path) -> None:
