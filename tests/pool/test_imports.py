@@ -18,8 +18,9 @@ ATTEMPTS = 200  # workers that may start before the nursery has found the time
 TASK = """
 import sys
 had = {"colorsys", "sched"} & set(sys.modules), "helper" in sys.modules
-import colorsys, sched, helper
+import sched, helper
 def look():
+    import colorsys  # later than its module, but what the next worker has all the same
     return *had, colorsys.__file__, sched.__file__
 """
 

@@ -58,6 +58,7 @@ class _Worker:
         self._loading_seconds = 0.0
         self._orphans = Orphans()
         self._is_copy = False
+        self._modules = len(sys.modules)  # that the nursery had, or was told of
         os.register_at_fork(after_in_child=self._become_copy)
 
     def serve(self) -> None:
@@ -72,6 +73,9 @@ class _Worker:
             elif not self._prepare(body):
                 return
             del frame, body
+            if len(sys.modules) > self._modules:
+                imports.tell(IMPORTS, tuple(sys.modules)[self._modules :])
+                self._modules = len(sys.modules)
 
     def _receive(self) -> tuple[tuple[Any, ...], bytes | bytearray] | None:
         while not self._frames:
@@ -183,10 +187,8 @@ class _Worker:
             return (wire.RAISED if whole else wire.LOST), packed, started, ended
 
     def _load(self, packed: bytes) -> Callable[..., Any]:
-        began, known = process_time(), len(sys.modules)
+        began = process_time()
         function, lasts = payload.load_function(packed)
-        if len(sys.modules) > known:
-            imports.tell(IMPORTS, tuple(sys.modules)[known:])
         self._loading_seconds += process_time() - began
         if lasts:
             if len(self._functions) >= _MOST_CACHED:
