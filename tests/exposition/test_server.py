@@ -234,11 +234,12 @@ def test_scrapes_that_wait_together_share_one_rendering(serving: Callable[..., S
     server = serving(source)
     with ExitStack() as stack:
         clients = [stack.enter_context(connect(server)) for _ in range(6)]
+        assert ask(server, "/-/healthy")[0].status == 200  # those who came before have been let in
         clients[0].sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
         assert source.rendering.acquire(timeout=GUARD_SECONDS)
         for client in clients[1:]:
             client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
-        # The loop takes input in order, so once this is answered the scrapes before it are waiting.
+        # The loop takes input and newcomers in order, so once this is answered the scrapes before it are waiting.
         assert ask(server, "/-/healthy")[0].status == 200
         source.go.set()
         assert all(everything(client).endswith(PAGE) for client in clients)
