@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.pool import AdaptivePool
+from paropt_exporter.pool import AdaptivePool, ProcessPool, lifetime
 from paropt_exporter.pool.adaptive.memory import FunctionProfile, recall, remember
 from pool_tasks import HANG_SECONDS, nothing, spin
 
@@ -21,6 +21,20 @@ def test_a_pool_with_a_memory_sends_what_computed_before_to_processes_at_once(tm
     remember(memory, [FunctionProfile(function=f"{spin.__module__}.spin", share=1.0, seconds=0.05)])
     with AdaptivePool(memory=memory) as pool:
         assert pool.submit(spin, 0.01).result(HANG_SECONDS) != os.getpid()
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_thread_computes_until_processes_are_there_only_where_that_takes_long(tmp_path: Path, *, warm: bool) -> None:
+    memory = tmp_path / "functions.json"
+    remember(memory, [FunctionProfile(function=f"{spin.__module__}.spin", share=1.0, seconds=0.05)])
+    lifetime.NURSERIES.close()
+    if warm:
+        with ProcessPool(1) as pool:
+            pool.submit(nothing).result(HANG_SECONDS)
+    with AdaptivePool(memory=memory) as adaptive:
+        futures = [adaptive.submit(spin, 0.02) for _ in range(12)]
+        here = sum(future.result(HANG_SECONDS) == os.getpid() for future in futures)
+    assert here == 0 if warm else here > 0
 
 
 def test_a_pool_writes_down_what_it_learned(tmp_path: Path) -> None:

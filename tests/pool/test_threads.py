@@ -17,7 +17,10 @@ import pytest
 
 import paropt_exporter
 from paropt_exporter.errors import InitializerFailed, TaskStopped
-from paropt_exporter.pool import ThreadPool
+from paropt_exporter.pool import ThreadPool, procfs
+from paropt_exporter.pool.future import TaskFuture
+from paropt_exporter.pool.threads import view
+from paropt_exporter.pool.threads.task import Slot
 from pool_tasks import HANG_SECONDS, FalsyError, burn_in_child, double, eventually, nothing, raise_it, spin
 
 
@@ -356,6 +359,21 @@ for number in range(3):
 """
     found = subprocess.run([sys.executable, "-c", code], env=_environment(), capture_output=True, text=True, check=True)
     assert (found.stdout, found.stderr) == ("0\n1\n2\n", "")
+
+
+@pytest.mark.parametrize(("cpu_seconds", "delay_seconds"), [(0.95, 0.0), (0.5, 0.25)])
+def test_a_glance_reads_the_delay_only_of_a_task_that_may_have_lost_time_to_it(
+    monkeypatch: pytest.MonkeyPatch, cpu_seconds: float, delay_seconds: float
+) -> None:
+    monkeypatch.setattr(procfs, "thread_cpu_seconds", lambda _: cpu_seconds)
+    monkeypatch.setattr(procfs, "run_delay_seconds", lambda _: 0.25)
+    monkeypatch.setattr(view, "monotonic", lambda: 11.0)
+    future: TaskFuture[None] = TaskFuture()
+    slot = Slot("worker")
+    slot.task, slot.started_seconds, slot.delay_mark = (future, nothing), 10.0, (10.0, 0.0)
+    ((seen, task),) = view.glance([slot])
+    assert seen is future
+    assert (task.cpu_seconds, task.run_delay_seconds) == (cpu_seconds, delay_seconds)
 
 
 def _environment() -> dict[str, str]:

@@ -153,6 +153,8 @@ class AdaptiveCrew:
         task.future.add_done_callback(self._ended)
         if self._strategy is Strategy.ADAPTIVE and self.router.share(key) is not None:
             self._expect()
+        else:
+            self._call_steward()  # before the task runs: should it compute, a thread takes ten times as long to start
         self.feed()
 
     def feed(self) -> None:
@@ -225,9 +227,13 @@ class AdaptiveCrew:
         return place
 
     def _may_bridge(self) -> bool:
-        """Whether a thread may compute while no process has begun yet: one, since the interpreter's lock is one."""
+        """Whether a thread may compute while no process has begun yet: one, since the interpreter's lock is one.
+
+        Not where a process begins within milliseconds: the start of one waits for that lock a dozen times.
+        """
         processes = self._pools.get(PROCESSES)
-        return processes is not None and not processes.live and not self._computing_in_threads()
+        far = processes is not None and not processes.live and not lifetime.NURSERIES.warm
+        return far and not self._computing_in_threads()
 
     def _computing_in_threads(self) -> bool:
         return any(place == THREADS and self.router.choose(key) == PROCESSES for place, key in self._where.values())
@@ -300,8 +306,8 @@ class AdaptiveCrew:
         """Learn from tasks that still run, so that waiting work is known as such before its first task ends."""
         threads = self._pools.get(THREADS)
         if isinstance(threads, ThreadPool):
-            at_work = threads.at_work()
-            running = [each for each in at_work if looking.age_seconds(each[1]) >= FIRST_LOOK_SECONDS / 2]
+            seen = threads.glance()
+            running = [each for each in seen if looking.age_seconds(each[1]) >= FIRST_LOOK_SECONDS / 2]
             shares = [looking.share(task) for _, task in running]
             self._crowd = looking.crowd(shares)
             for future, task in running:

@@ -18,12 +18,16 @@ _RESET_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, 
 
 
 class Nurseries:
-    """Keeps one nursery alive for this process, and starts another if it died."""
+    """Keeps one nursery alive for this process, and starts another if it died.
+
+    `warm`: whether a worker of the one that is there has begun: further ones take milliseconds.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards: the making of a nursery
         self._control: socket.socket | None = None
         self._pid = 0
+        self.warm = False
 
     def spawn(self, files: tuple[int, ...]) -> None:
         """Have a worker forked that gets `files` (see nursery.FILES). OSError if the system won't."""
@@ -57,6 +61,7 @@ class Nurseries:
         """In a forked child: the nursery is the parent's."""
         self._lock = threading.Lock()
         control, self._control, self._pid = self._control, None, 0
+        self.warm = False
         if control is not None:
             control.close()
 
@@ -91,6 +96,7 @@ class Nurseries:
         with self._lock:
             control, self._control = self._control, None
             pid, self._pid = self._pid, 0
+            self.warm = False
         if control is not None:
             control.close()
         if pid:

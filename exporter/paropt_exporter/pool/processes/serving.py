@@ -139,6 +139,7 @@ def _hear(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, frames: list[
     for head, body in frames:
         kind = head[2]
         if kind == wire.READY:
+            lifetime.NURSERIES.warm = True
             with crew.roster.lock:
                 slot.ready(int(body), monotonic())
             free = True

@@ -360,10 +360,14 @@ class ThreadCrew:
             moment, busy_seconds = view.look(self._slots, tuple(self.queue.copy()), self.target)
             return self.ledger.statistics(moment, tally, busy_seconds)
 
-    def at_work(self) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
+    def running(self) -> tuple[RunningTask, ...]:
         memory = procfs.memory_bytes()
         with self.lock:
-            return view.at_work(self._slots, memory)
+            return view.running(self._slots, memory)
+
+    def glance(self) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
+        with self.lock:
+            return view.glance(self._slots)
 
 
 def _or_for_ever(seconds: float | None) -> float:

@@ -174,11 +174,14 @@ class ThreadPool(Executor):
 
     def running(self) -> tuple[RunningTask, ...]:
         """List the tasks that run now; memory is the whole process's, since threads share it."""
-        return tuple(task for _, task in self._crew.at_work())
+        return self._crew.running()
 
-    def at_work(self) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
-        """List the tasks that run now, as `running` does, each with its future."""
-        return self._crew.at_work()
+    def glance(self) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
+        """List the tasks that run now, each with its future, by as few reads as it takes to tell work from waiting.
+
+        No memory is told, nor the delay of tasks that get nearly a whole core.
+        """
+        return self._crew.glance()
 
     def worker_memory(self) -> tuple[WorkerMemory, ...]:
         """Return nothing: threads share one process, and none has memory of its own."""

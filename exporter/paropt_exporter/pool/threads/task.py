@@ -53,6 +53,10 @@ class Slot:
     def schedstat(self) -> str:
         return f"/proc/self/task/{self.native}/schedstat"
 
+    def cpu_spent_seconds(self) -> float:
+        """Return the CPU time of the running task so far, read from another thread."""
+        return max(0.0, procfs.thread_cpu_seconds(self.ident) - self.cpu_seconds)
+
     def delayed_seconds(self) -> float:
         """Return how long the running task has waited for a core; under the pool's lock.
 
