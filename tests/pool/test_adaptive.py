@@ -45,6 +45,22 @@ def test_waiting_work_gets_a_thread_each_before_the_first_task_ends() -> None:
         assert sorted(future.result() for future in futures) == list(range(12))
 
 
+def test_a_pool_goes_on_without_a_thread_that_looks_and_asks_for_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, refused = threading.Thread.start, []
+
+    def refuse_once(thread: threading.Thread) -> None:
+        if "steward" in thread.name and not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_once)
+    barrier = threading.Barrier(12)  # opens only when all tasks run at once
+    with AdaptivePool() as pool:
+        assert wait([pool.submit(barrier.wait, HANG_SECONDS) for _ in range(12)], HANG_SECONDS).not_done == set()
+    assert refused
+
+
 def test_what_may_not_move_stays_in_threads_and_says_why() -> None:
     lock = threading.Lock()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from time import monotonic
 from typing import Protocol
+
+log = logging.getLogger(__name__)
 
 FIRST_LOOK_SECONDS = 0.005  # after work began to wait: long enough for a thread's CPU share to show
 _LONGEST_LOOK_SECONDS = 0.05
@@ -41,6 +44,7 @@ class Steward:
         self._crew = crew
         self._thread: threading.Thread | None = None
         self._resting = False
+        self._missed = False  # whether the system once had no thread to give, and that was said
 
     @property
     def at_work(self) -> bool:
@@ -56,8 +60,13 @@ class Steward:
                 if self._resting:
                     crew.changed.notify_all()
                 return
-            self._thread = threading.Thread(target=self._watch, name="paropt-adaptive-steward", daemon=True)
-        self._thread.start()
+            thread = self._thread = threading.Thread(target=self._watch, name="paropt-adaptive-steward", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if not self._missed:
+                log.warning("no thread to be had that looks at running work", extra={"err": str(error)})
+            self._thread, self._missed = None, True  # asked for again with the next task that comes or ends
 
     def _watch(self) -> None:
         crew, pause, rested = self._crew, FIRST_LOOK_SECONDS, monotonic()
