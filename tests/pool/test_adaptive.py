@@ -61,6 +61,14 @@ def test_a_pool_goes_on_without_a_thread_that_looks_and_asks_for_it_again(monkey
     assert refused
 
 
+def test_no_thread_is_left_of_a_pool_that_was_shut_down() -> None:
+    before = set(threading.enumerate())
+    for _ in range(50):
+        with AdaptivePool() as pool:
+            assert list(pool.map(double, range(20))) == list(range(0, 40, 2))
+        assert set(threading.enumerate()) <= before
+
+
 def test_what_may_not_move_stays_in_threads_and_says_why() -> None:
     lock = threading.Lock()
 

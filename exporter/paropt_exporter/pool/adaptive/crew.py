@@ -153,8 +153,6 @@ class AdaptiveCrew:
         task.future.add_done_callback(self._ended)
         if self._strategy is Strategy.ADAPTIVE and self.router.share(key) is not None:
             self._expect()
-        else:
-            self._call_steward()  # before the task runs: should it compute, a thread takes ten times as long to start
         self.feed()
 
     def feed(self) -> None:
@@ -385,6 +383,7 @@ class AdaptiveCrew:
             self.changed.wait_for(lambda: not self.waiting() and not self._where)
         for pool in self.pools():
             pool.shutdown(wait=True)
+        self._steward.join()
         if self._memory is not None:
             remember(self._memory, self.router.profiles())
 

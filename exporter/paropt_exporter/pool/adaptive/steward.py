@@ -68,6 +68,12 @@ class Steward:
                 log.warning("no thread to be had that looks at running work", extra={"err": str(error)})
             self._thread, self._missed = None, True  # asked for again with the next task that comes or ends
 
+    def join(self) -> None:
+        """Wait for the thread's end, which comes with its crew's."""
+        thread = self._thread
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join()
+
     def _watch(self) -> None:
         crew, pause, rested = self._crew, FIRST_LOOK_SECONDS, monotonic()
         while not crew.closed or crew.wanting():
