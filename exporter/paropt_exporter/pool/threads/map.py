@@ -6,7 +6,7 @@ import _thread
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
-from itertools import islice
+from itertools import count, islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -60,6 +60,7 @@ class ThreadMap(Generic[T]):
             self._source if buffersize is None else islice(self._source, buffersize)
         )
         self._lazily = buffersize is not None
+        self._particular = self._lazily  # whether taking a result takes more than that; set before one that raised
         self._offered = False
         self._total = len(self._pending)
         self._outcomes: dict[int, Any] = {}
@@ -68,15 +69,16 @@ class ThreadMap(Generic[T]):
         self._offer()
 
     def results(self) -> Iterator[T]:
-        index, outcomes, lazily = 0, self._outcomes, self._lazily
+        outcomes, pop = self._outcomes, self._outcomes.pop
         try:
-            while index < self._total:
+            for index in count() if self._lazily else range(self._total):
                 # No name for the result: while the consumer has it, the generator must not hold it too.
-                if not lazily and index in outcomes and outcomes[index].__class__ is not _Raised:
-                    yield outcomes.pop(index)  # the short way of the many
-                else:
+                if index in outcomes and not self._particular:
+                    yield pop(index)  # the short way of the many
+                elif index < self._total:
                     yield self._take(index)
-                index += 1
+                else:
+                    return
         finally:
             self._crew.cancel_share(self)
 
@@ -112,6 +114,7 @@ class ThreadMap(Generic[T]):
                 outcome = _Raised(without_our_frame(error))
                 slot.task = None
                 tally.failed += 1
+                self._particular = True
             else:
                 slot.task = None
                 tally.succeeded += 1
@@ -163,6 +166,7 @@ class ThreadMap(Generic[T]):
             except IndexError:
                 break
             dropped += 1
+            self._particular = True
             self._outcomes[index] = _Raised(CancelledError())
             self._tell(index)
         return dropped
