@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import paropt_exporter
 from pool_tasks import HANG_SECONDS
 
@@ -41,13 +43,23 @@ with ProcessPool(1) as pool:
     pool.submit(abs, 1).result()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 14, most))
+    {before}
     pool.resize(20)
+    {after}
     assert eventually(lambda: pool.live > 1)
     assert list(pool.map(abs, range(-100, 0))) == list(range(100, 0, -1))
     assert 1 < pool.live < 20, pool.statistics()
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     assert eventually(lambda: pool.live == 20), pool.statistics()
 print("all there")
+"""
+
+# Has every slot made, with the descriptor that each takes, before the first worker gets the five of its own.
+HOLD = """
+    import threading
+    from paropt_exporter.pool.processes import link
+    resized, init = threading.Event(), link.ProcessLink.__init__
+    link.ProcessLink.__init__ = lambda self, nurseries: (resized.wait(), init(self, nurseries))[1]
 """
 
 # What a nursery finds when the user's processes are used up, for as long as there is a file named `full`.
@@ -157,8 +169,12 @@ def test_a_thread_pool_that_is_never_idle_asks_for_missing_threads_too(tmp_path:
     assert run(THREADS.format(work=work), tmp_path)[-1] == "all there"
 
 
-def test_a_process_pool_goes_on_when_descriptors_are_used_up_and_grows_when_there_are_more(tmp_path: Path) -> None:
-    said = run(DESCRIPTORS, tmp_path)
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_process_pool_goes_on_when_descriptors_are_used_up_and_grows_when_there_are_more(
+    tmp_path: Path, *, at_once: bool
+) -> None:
+    holding = {"before": HOLD if at_once else "", "after": "resized.set()" if at_once else ""}
+    said = run(DESCRIPTORS.format(**holding), tmp_path)
     assert any("Too many open files" in line for line in said)
     assert said[-1] == "all there"
 

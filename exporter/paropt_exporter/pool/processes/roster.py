@@ -82,6 +82,19 @@ class Roster:
                     raise
                 self.slots[0].wake()  # its thread asks again
 
+    def do_without(self, slot: ProcessSlot) -> bool:
+        """Give up a slot that the system has no descriptors for, so that it keeps none from the others.
+
+        False when it is the only one. It is asked for again, see `patience_seconds`.
+        """
+        with self.lock:
+            if slot.leaving or not any(other is not slot and not other.leaving for other in self.slots):
+                return slot.leaving
+            self.dismiss(slot)
+            self._hands.do_without()
+            self.wake_all()  # one of them asks again
+            return True
+
     def patience_seconds(self) -> float | None:
         """Return how long to wait before the next `grow`: 0.0 when it is due, None when none is missing."""
         return self._hands.patience_seconds()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import marshal
 import os
@@ -73,6 +74,8 @@ def _not_started(crew: ProcessCrew, slot: ProcessSlot, error: Exception) -> None
     """Say that the system won't give a worker now; `_pause` comes before the next try."""
     slot.failures += 1
     log.warning("a worker could not be started", extra={"pool": crew.ledger.name, "err": str(error)})
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE) and crew.roster.do_without(slot):
+        return
     if slot.failures >= _HOPELESS_STARTS:
         crew.give_up(error)
 
