@@ -22,6 +22,18 @@ def run_delay_seconds(path: str) -> float:
         return 0.0
 
 
+def thread_children(thread: int) -> tuple[int, ...]:
+    """Return the child processes that a thread of this process started, by its native id, zombies too.
+
+    Empty if the thread has ended: another one has inherited its children. A child that starts or ends meanwhile may be
+    missing, or hide another one: look twice where it matters.
+    """
+    try:
+        return tuple(map(int, _read_all(f"/proc/self/task/{thread}/children").split()))
+    except OSError:
+        return ()
+
+
 def memory_peak_bytes(process: int | str = "self") -> int:
     """Return the highest memory use of a process since it began, or since its high-water mark was reset."""
     try:
@@ -109,5 +121,16 @@ def _read(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(descriptor, 8192)
+    finally:
+        os.close(descriptor)
+
+
+def _read_all(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(descriptor, 8192):
+            parts.append(part)
+        return b"".join(parts)
     finally:
         os.close(descriptor)
