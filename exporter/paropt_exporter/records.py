@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from paropt_exporter.cpu_demand import NO_TIME, CoreTime
+
 
 class Strategy(StrEnum):
     """Where the tasks of a lane run."""
@@ -79,8 +81,9 @@ class Measurement:
 class RunningTask:
     """A task that a pool is running now.
 
-    `measured_seconds` is when its numbers were taken: None for this very moment, 0 for not yet. A command's are told
-    when they have moved, so numbers that stay old say that it waits.
+    `core_time`: of all its threads and descendants, from any beginning: only differences mean something.
+    `thread_run_seconds`: the part of it that ran in a thread of this process, under the interpreter's lock.
+    `sampled_seconds`: the monotonic moment at which these numbers were read; None: just now; 0: not yet.
     """
 
     label: str
@@ -89,7 +92,9 @@ class RunningTask:
     cpu_seconds: float
     memory_bytes: int
     run_delay_seconds: float = 0.0
-    measured_seconds: float | None = None
+    core_time: CoreTime = NO_TIME
+    thread_run_seconds: float = 0.0
+    sampled_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

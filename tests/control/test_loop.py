@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 
 from paropt_exporter.control import InnerLoop, Order, Standing
 from paropt_exporter.control.company import CompanyMeter
+from paropt_exporter.control.demand import DemandMeter
 from paropt_exporter.control.memory import PeakMeter
 from paropt_exporter.control.policy.company import StageState
 from paropt_exporter.control.policy.memory import RESERVE_BYTES
-from paropt_exporter.control.shares import ShareMeter
-from paropt_exporter.engine import Demand, StageCounts
+from paropt_exporter.cpu_demand import CoreTime
+from paropt_exporter.engine import Admission, Demand, StageCounts
 from paropt_exporter.plan import Bounds
 from paropt_exporter.records import Decision, RunningTask
 from paropt_exporter.testing import FakeClock, Recorder
@@ -28,7 +29,8 @@ class FakeLane:
     burn: float
     size: int = 2
     memory_bytes: int = 0
-    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    since: float = 0.0  # when it began to burn
+    admission: Admission | None = None
 
     def demand(self) -> Demand:
         running = [f"a[{index}]" for index in range(min(self.size, self.waiting))]
@@ -41,6 +43,9 @@ class FakeLane:
     def resize(self, size: int) -> None:
         self.size = size
 
+    def admit(self, admission: Admission | None) -> None:
+        self.admission = admission
+
     def limit(self, stages: Mapping[str, int]) -> None:
         raise AssertionError(f"a lane without counts of its stages is limited: {stages}")
 
@@ -50,7 +55,8 @@ class FakeLane:
                 label=label,
                 worker="commands-1",
                 started_seconds=0.0,
-                cpu_seconds=self.burn * self.clock.now,
+                cpu_seconds=self.burn * (self.clock.now - self.since),
+                core_time=CoreTime(self.burn * (self.clock.now - self.since)),
                 memory_bytes=self.memory_bytes,
             )
             for _, _, label, _ in self.demand().running
@@ -72,6 +78,7 @@ def looped(
     offer: Callable[[int], None] | None = None,
     total_bytes: int = 1 << 40,
     known_peaks: Mapping[str, int] | None = None,
+    known_demands: Mapping[str, float] | None = None,
 ) -> InnerLoop:
     bounds = Bounds(minimum=1, maximum=maximum, start=2)
     return InnerLoop(
@@ -85,6 +92,7 @@ def looped(
         clock=lane.clock,
         run_id="r1",
         known_peaks=known_peaks or {},
+        known_shares=known_demands or {},
     )
 
 
@@ -165,16 +173,16 @@ def test_threads_have_no_memory_of_their_own() -> None:
     assert peaks.held([("threads", "calls", 900), ("processes", "calls", 70)]) == 70
 
 
-def test_workers_are_given_back_only_after_ten_seconds_of_needing_fewer() -> None:
+def test_workers_are_given_back_after_a_second_of_needing_fewer() -> None:
     clock, recorder = FakeClock(), Recorder()
     lane = FakeLane(clock, waiting=8, burn=0.0)
     loop = looped(lane, recorder)
     steps(loop, clock, 1.0)
     assert lane.size == 8
     lane.waiting = 1
-    steps(loop, clock, 9.0)
+    steps(loop, clock, 0.9)
     assert lane.size == 8
-    steps(loop, clock, 2.0)
+    steps(loop, clock, 0.3)
     assert lane.size == 1
 
 
@@ -214,97 +222,119 @@ def test_each_look_tells_the_jobs_that_there_is_room_for() -> None:
     assert offered == [1, 1], "two cores less one task"
 
 
-def running(label: str, cpu_seconds: float, *, delay: float = 0.0, at: float | None = None) -> RunningTask:
+def test_cores_are_given_out_by_demand_and_not_where_the_size_is_fixed() -> None:
+    clock = FakeClock()
+    lane = FakeLane(clock, waiting=8, burn=1.0)
+    loop = looped(lane, Recorder(), known_demands={"a": 0.4})
+    loop.begin()
+    assert lane.admission == Admission(cores=2.0, floor=1, stages={"a": 0.4})
+    steps(loop, clock, 0.3)
+    assert lane.admission is not None
+    assert min(lane.admission.tasks.values()) == pytest.approx(1.0)
+    assert lane.admission.stages["a"] > 0.7
+    fixed = Standing(Bounds(minimum=2, maximum=2, start=2), ("commands",), source="local")
+    loop = looped(lane, Recorder(), standing=fixed, offer=lambda _: None)
+    lane.admission = None
+    loop.begin()
+    steps(loop, clock, 0.3)
+    assert lane.admission is None
+
+
+def test_a_size_that_a_wrong_reading_raised_is_back_within_two_seconds() -> None:
+    clock = FakeClock()
+    lane = FakeLane(clock, waiting=2000, burn=0.0)
+    loop = looped(lane, Recorder(), maximum=16)
+    steps(loop, clock, 0.2)
+    assert lane.size == 16
+    lane.burn, lane.since = 1.0, clock.now
+    steps(loop, clock, 2.0)
+    assert lane.size <= 3
+
+
+def test_a_run_does_not_teach_a_start_that_its_own_measurements_contradict() -> None:
+    clock = FakeClock()
+    lane = FakeLane(clock, waiting=2000, burn=0.0)
+    standing = Standing(Bounds(minimum=1, maximum=16, start=2), ("commands",), source="local")
+    loop = looped(lane, Recorder(), standing=standing)
+    with loop:
+        steps(loop, clock, 0.2)
+        lane.burn, lane.since = 1.0, clock.now
+        steps(loop, clock, 2.0)
+    assert standing.view().pools[0].recommended_size <= 3
+
+
+def running(label: str, run: float, *, wait: float = 0.0, at: float | None = None) -> RunningTask:
     return RunningTask(
         label=label,
         worker="w",
         started_seconds=10.0,
-        cpu_seconds=cpu_seconds,
+        cpu_seconds=run,
         memory_bytes=0,
-        run_delay_seconds=delay,
-        measured_seconds=at,
+        core_time=CoreTime(run, wait),
+        sampled_seconds=at,
     )
 
 
-def test_a_share_is_told_after_a_window_and_stays_with_the_stage_when_its_task_has_ended() -> None:
-    meter = ShareMeter()
-    meter.look([running("a[0]", 1.0)], 10.0)
+def test_a_demand_is_known_after_a_window_and_stays_with_the_stage_when_its_task_has_ended() -> None:
+    meter = DemandMeter()
+    meter.sample([running("a[0]", 1.0)], 10.0)
     assert meter.of_task("a[0]", "a") is None
-    meter.look([running("a[0]", 1.1)], 10.2)
+    meter.sample([running("a[0]", 1.1)], 10.2)
     assert meter.of_task("a[0]", "a") == pytest.approx(0.5)
-    meter.look([], 10.3)
+    meter.sample([], 10.3)
     assert meter.of_stage("a") == pytest.approx(0.5)
     assert meter.of_stage("b") is None
 
 
-def test_on_a_crowded_machine_the_window_is_the_time_that_the_task_had() -> None:
-    meter = ShareMeter()
-    meter.look([running("a", 0.0)], 10.0)
-    meter.look([running("a", 0.01, delay=0.09)], 10.1)
-    assert meter.of_task("a", "a") is None
-    meter.look([running("a", 0.06, delay=0.44)], 10.5)
+def test_a_starved_burner_wants_a_whole_core() -> None:
+    meter = DemandMeter()
+    meter.sample([running("a", 0.0)], 10.0)
+    meter.sample([running("a", 0.01, wait=0.09)], 10.1)
     assert meter.of_task("a", "a") == pytest.approx(1.0)
 
 
-def test_work_that_waits_for_a_core_may_raise_a_share_but_not_lower_it() -> None:
-    meter = ShareMeter()
-    meter.look([running("a", 0.0)], 10.0)
-    meter.look([running("a", 0.02, delay=0.1)], 10.2)
-    assert meter.of_task("a", "a") == 1.0
-    meter.look([running("a", 0.07, delay=0.1)], 10.3)
+def test_short_waits_for_a_core_do_not_raise_the_demand_of_work_that_waits_half_of_its_time() -> None:
+    meter = DemandMeter()
+    meter.sample([running("a", 0.0)], 10.0)
+    meter.sample([running("a", 0.08, wait=0.04)], 10.2)
     assert meter.of_task("a", "a") == pytest.approx(0.5)
 
 
-def test_time_spent_waiting_for_a_core_is_no_waiting_of_the_tasks_own() -> None:
-    meter = ShareMeter()
-    meter.look([running("a", 0.0)], 10.0)
-    meter.look([running("a", 0.1, delay=0.1)], 10.2)
-    assert meter.of_task("a", "a") == pytest.approx(1.0)
+def test_several_threads_want_several_cores() -> None:
+    meter = DemandMeter()
+    meter.sample([running("a", 0.0)], 10.0)
+    meter.sample([running("a", 0.05, wait=0.25)], 10.1)
+    assert meter.of_task("a", "a") == pytest.approx(3.0)
 
 
-def test_a_command_that_was_not_measured_yet_is_unknown_however_long() -> None:
-    meter = ShareMeter()
+@pytest.mark.parametrize("at", [0.0, 10.0])
+def test_no_news_is_no_measurement(at: float) -> None:
+    meter = DemandMeter({"a": 1.0})
     for moment in (10.0, 10.5, 11.0):
-        meter.look([running("a", 0.0, at=0.0)], moment)
-    assert meter.of_task("a", "a") is None
+        meter.sample([running("a", 0.0, at=at)], moment)
+    assert meter.of_task("a", "a") == 1.0
 
 
-def test_a_young_command_without_news_is_seen_to_wait() -> None:
-    meter = ShareMeter()
-    meter.look([running("a", 0.01, at=10.02)], 10.03)
-    assert meter.of_task("a", "a") is None
-    meter.look([running("a", 0.01, at=10.02)], 10.12)
+def test_a_running_task_is_soon_known_by_what_it_does_now() -> None:
+    meter = DemandMeter()
+    for tick in range(4):
+        meter.sample([running("a", tick * 0.06)], 10.0 + tick * 0.06)
+    assert meter.of_task("a", "a") == pytest.approx(1.0)
+    for tick in range(8):
+        meter.sample([running("a", 0.24)], 10.24 + tick * 0.06)
     assert (meter.of_task("a", "a") or 1.0) < 0.1
 
 
-def test_an_older_command_without_news_may_still_use_what_makes_no_news() -> None:
-    meter = ShareMeter()
-    meter.look([running("a", 5.0, at=20.0)], 20.0)
-    meter.look([running("a", 5.0, at=20.0)], 20.1)
-    assert meter.of_task("a", "a") == pytest.approx(0.5)
-    meter.look([running("a", 5.0, at=20.0)], 21.0)
-    assert meter.of_task("a", "a") == pytest.approx(0.05)
+def test_earlier_runs_count_until_this_one_says_otherwise() -> None:
+    meter = DemandMeter({"a": 0.0})
+    assert meter.of_stage("a") == 0.0
+    meter.learn([("a", 2, 2.0, 2.0)], 10.0)
+    assert (meter.of_stage("a") or 0.0) > 0.8
 
 
-def test_shares_of_earlier_runs_are_known_before_the_first_look() -> None:
-    assert ShareMeter({"a": 0.02}).of_stage("a") == 0.02
-
-
-def test_a_lane_whose_waves_undo_each_move_shows_that_it_flaps() -> None:
-    clock = FakeClock()
-    lane = FakeLane(clock, waiting=1, burn=0.0)
-    standing = Standing(Bounds(minimum=1, maximum=32, start=2), ("commands",), source="local")
-    loop = InnerLoop(
-        lane,
-        lane,
-        standing=standing,
-        cores=lambda: 2.0,
-        memory_available_bytes=lambda: 1 << 40,
-        emit=Recorder().observe,
-        clock=clock,
-        run_id="r1",
-    )
-    for wave in range(16):
-        lane.waiting = 8 if wave % 2 else 1
-        steps(loop, clock, 11.0)
-    assert standing.view().pools[0].flapping
+def test_ended_tasks_count_once() -> None:
+    meter = DemandMeter()
+    meter.learn([("a", 1, 1.0, 1.0)], 10.0)
+    meter.learn([("a", 1, 1.0, 1.0)], 10.1)
+    meter.learn([("a", 2, 1.0, 2.0)], 10.1)
+    assert meter.of_stage("a") == pytest.approx(0.5, abs=0.05)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,10 +95,10 @@ def test_the_cpu_of_a_child_whose_parent_ignores_its_end_counts() -> None:
     try:
         tree = Tree(parent.pid, "no mark")
         table = ProcessTable()
-        table.add(tree)
+        table.add(tree, time.monotonic())
         assert parent.stdout is not None and parent.stdin is not None
         assert parent.stdout.readline() == b"burned\n"
-        table.look()
+        table.look(time.monotonic())
         child = {member.pid for member in tree.members.values() if member.parent == str(parent.pid)}
         assert len(child) == 1
         seen = tree.cpu_seconds()
@@ -105,7 +106,7 @@ def test_the_cpu_of_a_child_whose_parent_ignores_its_end_counts() -> None:
         parent.stdin.flush()
         assert parent.stdout.readline() == b"ended\n"
         # The kernel wakes the parent a moment before the child has left /proc.
-        eventually("the child has gone", lambda: table.look() or not child & tree.members.keys())
+        eventually("the child has gone", lambda: table.look(time.monotonic()) or not child & tree.members.keys())
         assert tree.cpu_seconds() == pytest.approx(seen, abs=0.1)
         assert seen >= BURNED_SECONDS * 0.9
     finally:

@@ -8,7 +8,7 @@ from paropt_exporter.control.decisions import Situation, read_choice_size, read_
 from paropt_exporter.control.policy import closed, streams
 from paropt_exporter.control.policy.band import LOAD, BandSituation, Signal, load_workers
 from paropt_exporter.control.policy.budget import divide
-from paropt_exporter.control.policy.closed import CORE_SLACK, UNKNOWN_SHARE, Loads, deadline_size
+from paropt_exporter.control.policy.closed import Loads, deadline_size
 from paropt_exporter.control.policy.company import LIMITED, TRIAL, Level
 from paropt_exporter.control.policy.effect import USELESS_RATIO, useless_inflation
 from paropt_exporter.control.policy.memory import Memory, growth_bytes, pool_memory_size, room_bytes
@@ -17,6 +17,7 @@ from paropt_exporter.control.policy.pool import StreamSituation
 from paropt_exporter.control.policy.run import Outlook, RunSituation, outlook, run_sizing
 from paropt_exporter.control.policy.streams import WAIT_RATIO, cpu_size, wait_ratio, workers_for
 from paropt_exporter.control.policy.target import TargetSituation
+from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND
 from paropt_exporter.records import Decision
 
 
@@ -60,7 +61,7 @@ def _of_run(seen: RunSituation) -> Iterator[str]:
     ahead = outlook(seen)
     yield from _of_stages(seen, ahead)
     sizing = run_sizing(seen, ahead)
-    yield f"  cores {seen.cores:g} (+{CORE_SLACK:g}); a task under {closed.WAITING_SHARE:g} of one only waits, and fits"
+    yield f"  cores {seen.cores:g} (+{CORE_SLACK:g}); a task under {WAITING_DEMAND:g} of one only waits, and fits"
     yield f"  N* = {size} + {sizing.size - size} = {sizing.size} ({sizing.reason})"
     if seen.memory is not None:
         yield from _of_memory(seen, ahead, seen.memory)
@@ -119,7 +120,7 @@ def _megabytes(size: int) -> str:
 
 
 def _share(loads: Loads) -> float:
-    return UNKNOWN_SHARE if loads.load.share is None else loads.load.share
+    return UNKNOWN_DEMAND if loads.load.share is None else loads.load.share
 
 
 def _of_stream(seen: StreamSituation) -> Iterator[str]:
@@ -133,7 +134,7 @@ def _of_stream(seen: StreamSituation) -> Iterator[str]:
     drain = max(streams.DRAIN_SECONDS, streams.DRAIN_SERVICES * stream.service_seconds)
     waiting = stream.queued * stream.service_seconds / drain
     yield f"  queue: {stream.queued} x {stream.service_seconds:.3g} s / {drain:.3g} s = {waiting:.2f}, rounded up"
-    if seen.share is not None and seen.share >= closed.WAITING_SHARE:
+    if seen.share is not None and seen.share >= WAITING_DEMAND:
         yield f"  N_cpu = {seen.cores:g} cores / {seen.share:.2f} of a core = {cpu_size(seen.cores, seen.share)}"
     yield from _of_machine(seen)
     yield f"  between floor {seen.floor} and ceiling {seen.ceiling}; the pool had {seen.size}"

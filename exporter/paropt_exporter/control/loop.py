@@ -12,8 +12,15 @@ from paropt_exporter.catalogue import DECISION_REASONS
 from paropt_exporter.clock import Clock
 from paropt_exporter.control.company import CompanyMeter
 from paropt_exporter.control.decisions import written_choice, written_situation
+from paropt_exporter.control.demand import DemandMeter
 from paropt_exporter.control.memory import PeakMeter
-from paropt_exporter.control.policy.closed import Load, Loads, Work
+from paropt_exporter.control.policy.closed import (
+    Load,
+    Loads,
+    Sizing,
+    Work,
+    lock_is_full,
+)
 from paropt_exporter.control.policy.company import limits
 from paropt_exporter.control.policy.memory import Memory
 from paropt_exporter.control.policy.run import (
@@ -25,14 +32,16 @@ from paropt_exporter.control.policy.run import (
     decide_run,
     memory_bound,
     outlook,
+    run_sizing,
     spare_slots,
 )
-from paropt_exporter.control.shares import ShareMeter
 from paropt_exporter.control.standing import ACT, ADVISE, PAUSE, PIN, PROMETHEUS, Standing
-from paropt_exporter.engine import Demand
+from paropt_exporter.engine import Admission, Demand
+from paropt_exporter.plan import THREADS
 from paropt_exporter.records import Decision, Event, RunningTask
 
 TICK_SECONDS = 0.03  # lanes of a few seconds gain nothing from a slower eye; one look costs about 0.1 ms
+IDLE_TICK_SECONDS = 0.1  # the same while no task waits, and nothing can be decided
 DEADLINE = "deadline"
 _HOLD_SECONDS = 1.0  # a hold is told when its reason or a stage's limit changes, at most so often
 
@@ -50,6 +59,9 @@ class Steerable(Protocol):
     def limit(self, stages: Mapping[str, int]) -> None:
         """Let at most so many tasks of these stages run at once, and any number of others'."""
 
+    def admit(self, admission: Admission | None) -> None:
+        """Start only tasks that the cores have room for; None: any that have a slot."""
+
 
 class Resizable(Protocol):
     """What the loop needs of the pools."""
@@ -66,7 +78,8 @@ class Resizable(Protocol):
 class InnerLoop:
     """Steers one run from a thread of its own; `with InnerLoop(...):` around the run.
 
-    Guarantees: it alone writes the run's size; no move down within STABLE_SECONDS of a moment that needed more; each
+    Guarantees: it alone writes the run's size; no move down within STABLE_SECONDS of a moment that needed more; where
+    the size is its own to set, no task starts that the cores have no room for, by the demands known then; each
     change is told as a Decision for each pool that it moved, each new reason to hold as one for each pool. `objective`:
     fast, or deadline: just enough workers to keep the lane's total. A stage of which more tasks at once get no more
     done is limited by itself, and the lane's other stages have its slots. `offer` is told at each look how many jobs
@@ -99,17 +112,20 @@ class InnerLoop:
         self._run_id = run_id
         self._objective = objective
         self._offer = offer
-        self._meter = ShareMeter(known_shares)
+        self._meter = DemandMeter(known_shares)
         self._peaks = PeakMeter(known_peaks)
         self._company = CompanyMeter()
         self._limits: Mapping[str, int] = {}
         self._state = RunState()
         self._peak = 0
+        self._waiting = True
+        self._known = dict(known_shares)
         self._held: tuple[tuple[object, ...], float] = ((), 0.0)  # why it held when that was last told, and when
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="paropt-control", daemon=True)
 
     def __enter__(self) -> InnerLoop:
+        self.begin()
         self._thread.start()
         return self
 
@@ -119,8 +135,13 @@ class InnerLoop:
         # What the next run wants to know is how much this one could use, not how little was left at its end.
         self._standing.recommend(self._pools.shares(self._peak or self._run.size))
 
+    def begin(self) -> None:
+        """Give out the cores by what earlier runs measured, until the first sample of this one."""
+        if self._rations():
+            self._run.admit(self._admission(self._known, {}, frozenset()))
+
     def _loop(self) -> None:
-        while not self._done.wait(TICK_SECONDS):
+        while not self._done.wait(TICK_SECONDS if self._waiting else IDLE_TICK_SECONDS):
             self.step()
 
     def step(self) -> None:
@@ -128,20 +149,51 @@ class InnerLoop:
         if self._settled():
             return
         now, running = self._clock.monotonic(), self._pools.running()
-        self._meter.look(running, now)
-        seen = self._situation(now, {task.label: task.memory_bytes for task in running})
+        self._meter.sample(running, now)
+        demand = self._run.demand()
+        seen = self._situation(demand, now, {task.label: task.memory_bytes for task in running})
+        self._waiting = bool(seen.waiting)
         choice = decide_run(seen)
         self._state = choice.state
         self._limit(limits(choice.state.stages))
+        self._run.admit(self._measured_admission(demand, seen) if self._rations() else None)
         given = self._standing.source == PROMETHEUS
         size, reason = self._given(seen) if given else (choice.size, choice.reason)
         if reason == "bounds":
             reason = self._standing.band.reason  # what moved the bound says more
-        self._peak = max(self._peak, size)
-        self._standing.recommend(self._pools.shares(size), flapping=self._state.trail.flapping(now))
+        self._note_peak(run_sizing(seen, outlook(seen)))
+        self._standing.recommend(self._pools.shares(size))
         self._obey(_Made(seen, choice, told=given), size, reason)
         if self._offer is not None:
             self._offer(spare_slots(seen, fixed=self._fixed_slots()))
+
+    def _note_peak(self, sizing: Sizing) -> None:
+        """Keep the largest size that this run could use; one that its own measurements contradict was none."""
+        self._peak = sizing.size if sizing.surplus else max(self._peak, sizing.size)
+
+    def _rations(self) -> bool:
+        """Whether cores are given out by demand: not where a person, the config or query results set the size."""
+        return self._acts() and not self._standing.bounds.fixed
+
+    def _measured_admission(self, demand: Demand, seen: RunSituation) -> Admission:
+        stages = {one[1] for one in demand.ready} | {one[1] for one in demand.running}
+        known = {stage: wanted for stage in stages if (wanted := self._meter.of_stage(stage)) is not None}
+        tasks = {
+            label: wanted
+            for _, stage, label, _ in demand.running
+            if (wanted := self._meter.of_task(label, stage)) is not None
+        }
+        held = {loads.load.stage for loads in seen.waiting if lock_is_full(seen.running, loads.load)}
+        return self._admission(known, tasks, frozenset(held))
+
+    def _admission(self, stages: Mapping[str, float], tasks: Mapping[str, float], held: frozenset[str]) -> Admission:
+        return Admission(
+            cores=self._cores(),
+            floor=self._standing.band.floor,
+            stages=stages,
+            tasks=tasks,
+            held=held,
+        )
 
     def _limit(self, stages: Mapping[str, int]) -> None:
         if stages != self._limits:
@@ -172,17 +224,18 @@ class InnerLoop:
         action = "hold" if band.target == seen.size else "up" if band.target > seen.size else "down"
         return band.target, band.reason if band.reason in DECISION_REASONS[action] else "demand"
 
-    def _situation(self, now: float, memory_bytes: Mapping[str, int]) -> RunSituation:
-        demand, band = self._run.demand(), self._standing.band
+    def _situation(self, demand: Demand, now: float, memory_bytes: Mapping[str, int]) -> RunSituation:
+        band = self._standing.band
         self._standing.rescue(demand.rescue_size)
-        self._meter.learn(demand.shares)
+        self._meter.learn(demand.ended, now)
         holding = [(pool, stage, memory_bytes.get(label, 0)) for pool, stage, label, _ in demand.running]
         self._peaks.look(holding, demand.peaks)
         running = [
             Load(
                 pool=pool,
                 stage=stage,
-                share=self._meter.of_task(label, stage),
+                share=_rounded(self._meter.of_task(label, stage)),
+                thread_share=round(self._meter.of_thread(label, stage), 2) if pool == THREADS else 0.0,
                 peak_bytes=self._peaks.of_task(pool, stage),
             )
             for pool, stage, label, _ in demand.running
@@ -192,7 +245,7 @@ class InnerLoop:
                 load=Load(
                     pool=pool,
                     stage=stage,
-                    share=self._meter.of_stage(stage),
+                    share=_rounded(self._meter.of_stage(stage)),
                     peak_bytes=self._peaks.of_stage(stage),
                 ),
                 count=count,
@@ -284,6 +337,11 @@ class _Made:
     seen: RunSituation
     choice: RunStep
     told: bool
+
+
+def _rounded(demand: float | None) -> float | None:
+    """Return a demand to the hundredth of a core: no finer than it is measured, and equal ones count together."""
+    return None if demand is None else round(demand, 2)
 
 
 def _terms(seen: RunSituation, choice: RunStep) -> Mapping[str, float]:

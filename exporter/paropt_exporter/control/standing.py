@@ -61,7 +61,6 @@ class Standing:
         self._configured = self._order = order or Order()
         self._band = Band(floor=bounds.minimum, ceiling=bounds.maximum)
         self._rescue_size = 0
-        self._flapping = False
         self._recommended: dict[str, int] = dict.fromkeys(pools, bounds.start)
 
     @property
@@ -110,17 +109,15 @@ class Standing:
         with self._lock:
             self._rescue_size = size
 
-    def recommend(self, sizes: Mapping[str, int], *, flapping: bool = False) -> None:
-        """Take the sizes that the inner loop would give the pools, and whether they flap."""
+    def recommend(self, sizes: Mapping[str, int]) -> None:
+        """Take the sizes that the inner loop would give the pools."""
         with self._lock:
             self._recommended.update(sizes)
-            self._flapping = flapping
 
     def view(self) -> ControlView:
         """Return what a scrape shows."""
         with self._lock:
             band, order, recommended = self._band, self._order, dict(self._recommended)
-            flapping = self._flapping or band.flapping
         pools = tuple(
             PoolControl(
                 pool=pool,
@@ -130,7 +127,7 @@ class Standing:
                 ceiling=band.ceiling,
                 recommended_size=size,
                 blind=band.blind,
-                flapping=flapping,
+                flapping=band.flapping,
             )
             for pool, size in recommended.items()
         )

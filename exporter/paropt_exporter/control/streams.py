@@ -12,11 +12,11 @@ from paropt_exporter import host
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.control.decisions import written_choice, written_situation
 from paropt_exporter.control.policy.budget import Budget, Claim
-from paropt_exporter.control.policy.closed import WAITING_SHARE
 from paropt_exporter.control.policy.memory import SPARE_BYTES, PoolMemory, pool_memory_size, to_share_bytes
 from paropt_exporter.control.policy.pool import StreamSituation, StreamState, StreamStep, decide_stream
 from paropt_exporter.control.policy.streams import Stream, stream_size
 from paropt_exporter.control.signals.local import Counters, count_of
+from paropt_exporter.cpu_demand import WAITING_DEMAND
 from paropt_exporter.records import Decision, PoolStatistics, WorkerMemory
 
 log = logging.getLogger(__name__)
@@ -256,7 +256,7 @@ def _decision(pool: str, seen: StreamSituation, choice: StreamStep, at: float) -
         "load_erlang": seen.stream.load,
         "queued": float(seen.stream.queued),
         "cores": seen.cores,
-        "share": seen.share if seen.share is not None else WAITING_SHARE,
+        "share": seen.share if seen.share is not None else WAITING_DEMAND,
         "floor": float(seen.floor),
         "ceiling": float(seen.ceiling),
     }

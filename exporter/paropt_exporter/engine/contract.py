@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from paropt_exporter.engine.outcome import Outcome
@@ -71,6 +72,22 @@ class Wake:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """Which tasks may start beside those that run, as far as cores go. Demands are in cores.
+
+    `floor`: so many tasks may run at once whatever they want. `stages`, `tasks`: what a task of a stage will want, and
+    what running ones want, by label; what is in neither is unknown. `held`: stages of which none may start now, since
+    they compute under an interpreter's lock that is taken.
+    """
+
+    cores: float
+    floor: int
+    stages: Mapping[str, float] = field(default_factory=dict)
+    tasks: Mapping[str, float] = field(default_factory=dict)
+    held: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageCounts:
     """A stage that runs: `busy_seconds`, `delay_seconds` (runnable without a core) and `ended` count attempts and grow.
 
@@ -98,7 +115,8 @@ class Demand:
 
     ready: tuple[tuple[str, str, int], ...]  # (pool, stage, how many tasks)
     running: tuple[tuple[str, str, str, float], ...]  # (pool, stage, label, started_seconds)
-    shares: tuple[tuple[str, float], ...] = ()  # (stage, the part of a core that its ended tasks used)
+    # (stage, how many of its tasks ended, sum of demand x duration in core seconds, sum of durations)
+    ended: tuple[tuple[str, int, float, float], ...] = ()
     peaks: tuple[tuple[str, int], ...] = ()  # (stage, the most bytes that one of its ended tasks used)
     stages: tuple[StageCounts, ...] = ()  # those of more than one task that run
     work_seconds: float = 0.0

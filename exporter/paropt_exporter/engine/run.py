@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine import report, view
-from paropt_exporter.engine.contract import Demand, Stop, Wake, Workers
+from paropt_exporter.engine.contract import Admission, Demand, Stop, Wake, Workers
 from paropt_exporter.engine.inbox import Inbox
 from paropt_exporter.engine.shares import Shares
 from paropt_exporter.engine.stage import Attempt, Ready, StageState, alone_seconds
@@ -78,6 +78,7 @@ class Run:
         self._total: Watch | None = None
         self._sequential_seconds = 0.0
         self._limits: Mapping[str, int] = {}
+        self._admission: Admission | None = None
 
     def interrupt(self, reason: str, *, now: bool) -> None:
         """End the run as the user wishes: TERM to what runs, KILL after the grace, or `now`."""
@@ -91,6 +92,11 @@ class Run:
     def limit(self, stages: Mapping[str, int]) -> None:
         """Let at most so many tasks of these stages run at once, and of others any number. From any thread."""
         self._limits = dict(stages)
+        self._inbox.post(Wake())
+
+    def admit(self, admission: Admission | None) -> None:
+        """Start only tasks that the cores have room for; None: any that have a slot. From any thread."""
+        self._admission = admission
         self._inbox.post(Wake())
 
     def execute(self) -> RunRecord:
@@ -173,13 +179,17 @@ class Run:
             self._skip_the_rest(self._stopping.reason)
             return
         self._skip_what_lost_its_needs()
+        self._shares.admit(self._admission)
         for state in self._open():
             while state.ready and self._fits(state):
                 self._start(state, state.ready.popleft())
             if state.ready and not self._limited(state) and (state.started or self._may_begin(state)):
                 self._queued = True
-                if state.plan.slots > 1 or state.plan.memory_bytes or state.plan.exclusive:
+                if self._needs_room(state) and self._shares.cores_fit(state.name):
                     return  # smaller stages behind it would starve it for ever
+
+    def _needs_room(self, state: StageState) -> bool:
+        return bool(state.plan.slots > 1 or state.plan.memory_bytes or state.plan.exclusive)
 
     def _open(self) -> tuple[StageState, ...]:
         return tuple(state for state in self._stages.values() if not state.ended)
@@ -213,7 +223,7 @@ class Run:
         attempt = Attempt(state, ready.task, ready.attempt, ready.ready_seconds, now, running)
         if not state.started:
             self._begin(state, running.pool, now)
-        self._shares.begin_task(state.plan, state.plan.pool)
+        self._shares.begin_task(state.plan, state.plan.pool, label)
         state.attempts.append(attempt)
         if state.plan.timeout_seconds is not None:
             self._timers.at(now + state.plan.timeout_seconds, lambda: self._check_timeout(attempt))
@@ -264,7 +274,7 @@ class Run:
         state = attempt.stage
         # Out of the live view before its record adds it to the totals: a scrape in between must not see it twice.
         state.attempts.remove(attempt)
-        self._shares.end_task(state.plan, state.plan.pool)
+        self._shares.end_task(state.plan, state.plan.pool, attempt.running.label)
         record = self._record(attempt)
         state.gil_bound = state.gil_bound or self._workers.gil_bound(state.name)
         state.take(record)

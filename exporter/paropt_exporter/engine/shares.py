@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 
+from paropt_exporter.cpu_demand import CoreBudget
+from paropt_exporter.engine.contract import Admission
 from paropt_exporter.plan import PlannedStage
 
 
 class Shares:
-    """Slots, memory, locks and exclusiveness of one run.
+    """Slots, memory, cores, locks and exclusiveness of one run.
 
     Guarantees: two stages that share a lock never overlap; an exclusive stage overlaps with nothing; the slots and the
     memory held by running tasks never exceed what there is, but for a single task that would fit nowhere else: it runs
-    alone rather than never.
+    alone rather than never. Where an Admission is in force, no task starts that the cores have no room for by the
+    demands known then.
     """
 
     def __init__(self, memory_bytes: int) -> None:
@@ -21,6 +24,24 @@ class Shares:
         self._slots_held = 0
         self._stages: dict[str, PlannedStage] = {}
         self._pools: Counter[str] = Counter()
+        self._admission: Admission | None = None
+        self._tasks: dict[str, tuple[str, float | None]] = {}  # label -> stage, demand in cores that it is counted with
+        self._cores = CoreBudget(0.0)
+
+    def admit(self, admission: Admission | None) -> None:
+        """Give out cores by these demands from now on; None: never mind the cores."""
+        if admission is self._admission:
+            return
+        self._admission = admission
+        self._cores = CoreBudget(admission.cores if admission is not None else 0.0)
+        for label, (stage, _) in self._tasks.items():
+            self._count(label, stage)
+
+    def _count(self, label: str, stage: str) -> None:
+        admission = self._admission
+        demand = 0.0 if admission is None else admission.tasks.get(label, admission.stages.get(stage))
+        self._tasks[label] = stage, demand
+        self._cores.take(demand)
 
     def in_pool(self, pool: str) -> int:
         """Return how many tasks run in `pool`."""
@@ -37,7 +58,14 @@ class Shares:
         if self._slots_held == 0:
             return True
         enough_memory = self._memory_held + stage.memory_bytes <= self._memory_bytes or not stage.memory_bytes
-        return enough_memory and self._slots_held + stage.slots <= size
+        return enough_memory and self._slots_held + stage.slots <= size and self.cores_fit(stage.name)
+
+    def cores_fit(self, stage: str) -> bool:
+        """Whether the cores have room for one more task of the stage."""
+        admission = self._admission
+        if admission is None or len(self._tasks) < admission.floor:
+            return True
+        return stage not in admission.held and self._cores.room(admission.stages.get(stage)) > 0
 
     def begin_stage(self, stage: PlannedStage) -> None:
         self._stages[stage.name] = stage
@@ -45,12 +73,15 @@ class Shares:
     def end_stage(self, stage: PlannedStage) -> None:
         self._stages.pop(stage.name, None)
 
-    def begin_task(self, stage: PlannedStage, pool: str) -> None:
+    def begin_task(self, stage: PlannedStage, pool: str, label: str) -> None:
+        self._count(label, stage.name)
         self._slots_held += stage.slots
         self._memory_held += stage.memory_bytes
         self._pools[pool] += 1
 
-    def end_task(self, stage: PlannedStage, pool: str) -> None:
+    def end_task(self, stage: PlannedStage, pool: str, label: str) -> None:
+        _, demand = self._tasks.pop(label)
+        self._cores.take(demand, -1)
         self._slots_held -= stage.slots
         self._memory_held -= stage.memory_bytes
         self._pools[pool] -= 1

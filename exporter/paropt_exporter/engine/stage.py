@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from paropt_exporter.cpu_demand import CoreTime, cpu_demand
 from paropt_exporter.engine.contract import Running, StageCounts
 from paropt_exporter.engine.prediction import (
     left_seconds,
@@ -98,7 +99,7 @@ class StageState:
     finals: list[TaskRecord] = field(default_factory=list)
     attempts_ended: int = 0
     cpu_seconds: float = 0.0
-    alone_seconds: float = 0.0
+    wanted_seconds: float = 0.0  # demands of ended attempts times their durations
     busy_seconds: float = 0.0
     delay_seconds: float = 0.0
     fastest_seconds: float = 0.0
@@ -147,7 +148,7 @@ class StageState:
             undelayed = max(0.0, record.duration_seconds - record.run_delay_seconds)
             self.fastest_seconds = min(self.fastest_seconds or undelayed, undelayed)
         self.cpu_seconds += record.cpu_seconds
-        self.alone_seconds += max(record.cpu_seconds, alone_seconds(record, gil_bound=self.gil_bound))
+        self.wanted_seconds += record.duration_seconds * demand_of(record, gil_bound=self.gil_bound)
         self.memory_peak_bytes = max(self.memory_peak_bytes, record.memory_peak_bytes)
         if record.pool != THREADS:
             self.task_peak_bytes = max(self.task_peak_bytes, record.memory_peak_bytes)
@@ -230,11 +231,6 @@ class StageState:
             sla=self.plan.sla,
         )
         return self.record
-
-    @property
-    def share(self) -> float | None:
-        """The part of a core that its tasks used which have ended, c = cpu / (wall - run delay); None: none has."""
-        return self.cpu_seconds / self.alone_seconds if self.alone_seconds > 0 else None
 
     def task_seconds(self) -> float | None:
         """Return how long one of its tasks takes: by those that ended in this run, else by earlier runs."""
@@ -323,6 +319,16 @@ class StageState:
             predicted_end_timestamp_seconds=None if remaining is None else now_timestamp + remaining,
             elapsed_seconds=self.elapsed_seconds(now),
         )
+
+
+def demand_of(record: TaskRecord, *, gil_bound: bool) -> float:
+    """Return how many cores an attempt wanted while it ran.
+
+    In threads the wait for the interpreter's lock shows nowhere: work that does nothing but compute wanted one core.
+    """
+    if gil_bound and record.pool == THREADS:
+        return 1.0
+    return cpu_demand(CoreTime(record.cpu_seconds, record.run_delay_seconds), record.duration_seconds)
 
 
 def alone_seconds(record: TaskRecord, *, gil_bound: bool) -> float:

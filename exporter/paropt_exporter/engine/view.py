@@ -33,7 +33,11 @@ def demand(
             for state in states
             for attempt in tuple(state.attempts)
         ),
-        shares=tuple((state.name, share) for state in states if (share := state.share) is not None),
+        ended=tuple(
+            (state.name, state.attempts_ended, state.wanted_seconds, state.busy_seconds)
+            for state in states
+            if state.attempts_ended
+        ),
         peaks=tuple((state.name, peak) for state in states if (peak := state.task_peak_bytes)),
         stages=tuple(state.counts(now) for state in states if state.started and len(state.plan.tasks) > 1),
         work_seconds=sum(state.work_seconds(now) for state in states),

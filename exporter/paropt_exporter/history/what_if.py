@@ -37,6 +37,7 @@ class _Running:
     piece: Piece
     plan: PlannedStage
     left_seconds: float
+    label: str
 
 
 def pieces_of(tasks: Sequence[TaskSummary], cores: float) -> list[Piece]:
@@ -163,9 +164,10 @@ def _started(
             if not begun:
                 shares.begin_stage(stage)
                 begun = True
-            shares.begin_task(stage, stage.pool)
+            label = f"{name}[{len(ready[name])}]"
+            shares.begin_task(stage, stage.pool, label)
             piece = ready[name].popleft()
-            found.append(_Running(piece, stage, piece.seconds))
+            found.append(_Running(piece, stage, piece.seconds, label))
         if not ready[name]:
             del waiting[name]
         elif (begun or may_begin) and (stage.slots > 1 or stage.memory_bytes or stage.exclusive):
@@ -183,7 +185,7 @@ def _rates(running: Sequence[_Running], cores: float) -> Iterable[float]:
 
 
 def _end(ended: _Running, unfinished: dict[str, int], shares: Shares) -> None:
-    shares.end_task(ended.plan, ended.plan.pool)
+    shares.end_task(ended.plan, ended.plan.pool, ended.label)
     unfinished[ended.piece.stage] -= 1
     if not unfinished[ended.piece.stage]:
         shares.end_stage(ended.plan)

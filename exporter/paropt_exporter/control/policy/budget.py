@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paropt_exporter.control.policy.closed import CORE_SLACK, WAITING_SHARE
+from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ def _part(claim: Claim, cores: float, memory: float) -> float:
 
 
 def _fits(claim: Claim, size: int, cores_left: float, memory_left: float) -> bool:
-    waits = claim.share < WAITING_SHARE  # nothing that could be shared out
+    waits = claim.share < WAITING_DEMAND  # nothing that could be shared out
     return (
         size < claim.wanted
         and (waits or claim.share <= cores_left + CORE_SLACK)

@@ -1,7 +1,8 @@
-"""How many tasks a lane should run at once: pure functions from measured shares of a core to a number.
+"""How many tasks a lane should run at once: pure functions from measured demands for cores to a number.
 
-The work of a run is closed (its tasks are known), so the size is the most tasks that may run, cut off where they would
-no longer find a core: admit waiting tasks in their order while the sum of the shares stays within the cores.
+The work of a run is fixed (its tasks are known), so the size is the most tasks that may run, less those that would only
+make others wait for a core: running tasks, then waiting ones in their order, while the sum of their demands stays
+within the cores. How many run now does not matter: a size that was too large comes down by the same sum.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-UNKNOWN_SHARE = 1.0  # work that nobody has seen yet may need a whole core: it starts with one worker a core
-WAITING_SHARE = 0.1  # under a tenth of a core a task is waiting, and costs nothing that could be shared out
-CORE_SLACK = 0.1  # measured shares are a few percent off: two burners read 1.0 and 1.02 on two cores
+from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND, CoreBudget
+from paropt_exporter.plan import THREADS
+
 SATURATED_RATIO = 0.9  # no more workers once the lane keeps this much of the cores busy
 DEADLINE_RATIO = 0.9  # of the time left: the rest is for what the estimate does not know
-GIL_SUSPECT_CORES = 0.85  # threads that together use about one core may be queueing for the interpreter lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """One running or waiting task. `share` is the part of a core that it uses; None: not known yet.
+    """One running or waiting task. `share` is how many cores it wants; None: not known yet.
 
+    `thread_share`: the part of it that threads of this process want, which have one interpreter's lock between them.
     `peak_bytes`: the most memory that a task of its stage has used; 0: not known, or not its own (a thread's).
     """
 
@@ -29,6 +30,7 @@ class Load:
     stage: str
     share: float | None
     peak_bytes: int = 0
+    thread_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +43,16 @@ class Loads:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizing:
-    """How many tasks may run at once, and why not more."""
+    """How many tasks may run at once, and why not more.
+
+    `reason`: plan, every task that may run does; cpu_limit, memory_limit, bounds: what stood in the way. `admitted`:
+    how many of the waiting tasks that is with; `surplus`: how many of the running tasks it is without.
+    """
 
     size: int
-    reason: str  # plan: every task that may run does; cpu_limit, memory_limit, bounds: what stood in the way
+    reason: str
+    admitted: int = 0
+    surplus: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,38 +78,65 @@ def deadline_size(work: Work) -> int:
 
 
 def closed_size(
-    running: Sequence[Load],
-    waiting: Iterable[Load],
+    running: Sequence[Loads],
+    waiting: Iterable[Loads],
     *,
     cores: float,
     minimum: int,
     maximum: int,
 ) -> Sizing:
-    """Return the size for known work, N* = min(tasks that may run, N_cpu, maximum).
+    """Return the size for known work, N* = the tasks that run or may run and whose demands fit into the cores.
 
-    `waiting` stands in the order in which the tasks would start; admission ends at the first that does not fit, since
-    it would be the next to start.
+    `waiting` stands in the order in which the tasks would start. A task that does not fit is passed over: a stage that
+    waits for something else than cores must not wait behind one that computes.
     """
-    used = sum(_share(load) for load in running)
-    saturated = sum(load.share or 0.0 for load in running) >= SATURATED_RATIO * cores
-    gil = sum(load.share or 0.0 for load in running if load.pool == "threads") >= GIL_SUSPECT_CORES
-    size, reason = len(running), "plan"
-    for load in waiting:
-        share = _share(load)
+    budget = CoreBudget(cores)
+    there = sum(loads.count for loads in running)
+    size = 0
+    for loads in sorted(running, key=_share):
+        count = _take(budget, loads)
+        budget.take(loads.load.share, loads.count - count)  # those that do not fit have their cores all the same
+        size += count
+    lock = 1.0 + CORE_SLACK - sum(loads.count * loads.load.thread_share for loads in running)
+    reason, admitted, surplus = "plan", 0, there - size
+    for loads in waiting:
         if size >= maximum:
             reason = "bounds"
-        elif (gil and load.pool == "threads") or (
-            share >= WAITING_SHARE and (saturated or used + share > cores + CORE_SLACK)
-        ):
-            reason = "cpu_limit"
-        else:
-            size, used = size + 1, used + share
-            continue
-        break
-    if not running or size < minimum:
+            break
+        most = maximum - size
+        if competes_for_lock(loads.load):
+            most = min(most, max(0, math.floor(lock / (loads.load.share or 1.0))))
+        count = _take(budget, loads, most=most)
+        if competes_for_lock(loads.load):
+            lock -= count * (loads.load.share or 0.0)
+        size, admitted = size + count, admitted + count
+        if count < loads.count:
+            reason = "bounds" if size >= maximum else "cpu_limit"
+    if surplus and reason == "plan":
+        reason = "cpu_limit"
+    if not there or size < minimum:
         size = max(size, minimum, 1)
-    return Sizing(size=min(size, maximum), reason=reason)
+    return Sizing(size=min(size, maximum), reason=reason, admitted=admitted, surplus=surplus)
 
 
-def _share(load: Load) -> float:
-    return UNKNOWN_SHARE if load.share is None else load.share
+def competes_for_lock(load: Load) -> bool:
+    """Whether a task is known to compute in a thread, where one interpreter's lock lets one do so at a time."""
+    return load.pool == THREADS and load.share is not None and load.share >= WAITING_DEMAND
+
+
+def lock_is_full(running: Iterable[Loads], load: Load) -> bool:
+    """Whether the interpreter's lock has no room for one more task like this beside those that run."""
+    taken = sum(loads.count * loads.load.thread_share for loads in running)
+    return competes_for_lock(load) and taken + (load.share or 0.0) > 1.0 + CORE_SLACK
+
+
+def _take(budget: CoreBudget, loads: Loads, *, most: int | None = None) -> int:
+    """Give as many of these tasks their cores as fit, `most` at most, and return how many that is."""
+    wanted = loads.count if most is None else min(loads.count, most)
+    count = min(wanted, budget.room(loads.load.share))
+    budget.take(loads.load.share, count)
+    return count
+
+
+def _share(loads: Loads) -> float:
+    return UNKNOWN_DEMAND if loads.load.share is None else loads.load.share

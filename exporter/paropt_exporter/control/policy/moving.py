@@ -38,8 +38,9 @@ class Wanted:
     """A size, why just that, and what speaks against more workers: the reason of a hold, or "".
 
     `keep`: a size that is not to be given back, though it is not asked for. `exact`: a count, not an estimate: the
-    smallest difference is worth a move, and the largest is one step. `late`: tasks wait for too long, and one worker
-    more is worth a move. `rescue`: an SLA is at risk, which nothing speaks against.
+    smallest difference is worth a move, the largest is one step, and following tasks that come and go is not flapping.
+    `late`: tasks wait for too long, and one worker more is worth a move. `rescue`: an SLA is at risk, which nothing
+    speaks against.
     """
 
     size: int
@@ -96,9 +97,9 @@ def step(now: float, size: int, wanted: Wanted, limits: Limits, trail: Trail) ->
         moved_from=trail.moved_from,
     )
     if size < limits.floor:
-        return _moved(now, size, max(bounded, limits.floor), "bounds", trail)
+        return _moved(now, size, max(bounded, limits.floor), "bounds", trail, wanted)
     if size > limits.ceiling:
-        return _moved(now, size, limits.ceiling, limits.ceiling_reason, trail)
+        return _moved(now, size, limits.ceiling, limits.ceiling_reason, trail, wanted)
     if bounded > size:
         return _up(now, size, bounded, reason, wanted, trail)
     if bounded < size:
@@ -112,7 +113,7 @@ def _up(now: float, size: int, bounded: int, reason: str, wanted: Wanted, trail:
     if within_tolerance(size, bounded) and not (wanted.exact or wanted.late or wanted.rescue):
         return Step(size=size, action="hold", reason="deadband", trail=trail)
     # Cores and memory may say how far it goes; that it goes up at all is the demand's doing.
-    return _moved(now, size, bounded, "demand" if reason in ("cpu_limit", "memory_limit") else reason, trail)
+    return _moved(now, size, bounded, "demand" if reason in ("cpu_limit", "memory_limit") else reason, trail, wanted)
 
 
 def _down(now: float, size: int, wanted: Wanted, reason: str, limits: Limits, trail: Trail) -> Step:
@@ -122,17 +123,17 @@ def _down(now: float, size: int, wanted: Wanted, reason: str, limits: Limits, tr
         return Step(size=size, action="hold", reason="stabilizing", trail=trail)
     if within_tolerance(size, highest) and not wanted.exact:
         return Step(size=size, action="hold", reason="deadband", trail=trail)
-    if trail.flapping(now):
+    if trail.flapping(now) and not wanted.exact:
         return Step(size=size, action="hold", reason="flap_budget", trail=trail)
     least = limits.floor if wanted.exact else min(math.ceil(size * (1.0 - LARGEST_STEP_DOWN_RATIO)), size - 1)
-    return _moved(now, size, max(highest, least, limits.floor), reason, trail)
+    return _moved(now, size, max(highest, least, limits.floor), reason, trail, wanted)
 
 
-def _moved(now: float, size: int, new: int, reason: str, trail: Trail) -> Step:
+def _moved(now: float, size: int, new: int, reason: str, trail: Trail, wanted: Wanted) -> Step:
     rising = new > size
     undone = new >= trail.moved_from if rising else new <= trail.moved_from
     reversed_ = trail.rising is not None and trail.rising is not rising
-    turned = reversed_ and undone and now < trail.moved_at + TURN_SECONDS
+    turned = reversed_ and undone and now < trail.moved_at + TURN_SECONDS and not wanted.exact
     turns = tuple(moment for moment in trail.turns if moment > now - TURNS_SECONDS)
     trail = replace(trail, rising=rising, moved_at=now, moved_from=size, turns=(*turns, now) if turned else turns)
     return Step(size=new, action="up" if rising else "down", reason=reason, trail=trail)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from paropt_exporter.control.policy.budget import Budget, allowance
-from paropt_exporter.control.policy.closed import SATURATED_RATIO, WAITING_SHARE
+from paropt_exporter.control.policy.closed import SATURATED_RATIO
 from paropt_exporter.control.policy.effect import COMPLETIONS, Block, Sample, blocked, ineffective, still_blocked
 from paropt_exporter.control.policy.memory import PoolMemory, pool_memory_size
 from paropt_exporter.control.policy.moving import Limits, Step, Trail, Wanted, step
 from paropt_exporter.control.policy.streams import Stream, cpu_size, is_late, size_to_keep, stream_size
+from paropt_exporter.cpu_demand import WAITING_DEMAND
 
 STABLE_SECONDS = 10.0
 TRIAL_SERVICES = 1.5  # of a task's duration: a wave of tasks at the new size has ended by then
@@ -107,7 +108,7 @@ def _limits(seen: StreamSituation) -> Limits:
 
 def stream_wanted(seen: StreamSituation) -> Wanted:
     """Return min(N* of the stream, N_cpu), and what speaks against more workers."""
-    wanted, computes = stream_size(seen.stream), seen.share is not None and seen.share >= WAITING_SHARE
+    wanted, computes = stream_size(seen.stream), seen.share is not None and seen.share >= WAITING_DEMAND
     bound = cpu_size(seen.cores, seen.share) if computes and seen.share is not None else None
     size, reason = (wanted, "demand") if bound is None or wanted <= bound else (bound, "cpu_limit")
     keep = size_to_keep(seen.stream) if bound is None else min(size_to_keep(seen.stream), bound)

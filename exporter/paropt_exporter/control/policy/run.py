@@ -7,21 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from paropt_exporter.control.policy.closed import (
-    CORE_SLACK,
-    WAITING_SHARE,
-    Load,
-    Loads,
-    Sizing,
-    Work,
-    closed_size,
-    deadline_size,
-)
+from paropt_exporter.control.policy.closed import Load, Loads, Sizing, Work, closed_size, deadline_size
 from paropt_exporter.control.policy.company import StageSeen, StageState, limits, next_states
 from paropt_exporter.control.policy.memory import Memory, memory_size
 from paropt_exporter.control.policy.moving import Limits, Trail, Wanted, step
+from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
 
-STABLE_SECONDS = 10.0  # a smaller size must have been enough for this long before workers are given back
+# A smaller size must have been enough for this long before workers are given back: tasks come and go within it, and
+# what started by a wrong reading shall not be refilled for longer than two seconds.
+STABLE_SECONDS = 1.0
 SHORT_SECONDS = 1.0  # memory must be short for this long before fewer may run than do
 
 
@@ -95,7 +89,7 @@ def decide_run(seen: RunSituation) -> RunStep:
     ahead = outlook(seen)
     sizing = run_sizing(seen, ahead)
     reason = "demand" if sizing.size > seen.size else sizing.reason
-    wanted = Wanted(size=sizing.size, reason=reason, exact=True)
+    wanted = Wanted(size=slots(sizing), reason=reason, exact=True)
     if seen.work is not None:
         enough, why = max((deadline_size(seen.work), "deadline"), (seen.rescue_size, "rescue"))
         if enough < sizing.size:
@@ -109,20 +103,25 @@ def decide_run(seen: RunSituation) -> RunStep:
 def run_sizing(seen: RunSituation, ahead: Outlook) -> Sizing:
     """Return how many of a run's tasks may run at once, and why not more: the least of what cores and memory hold."""
     sizing = closed_size(
-        [*_each(seen.running)],
-        _each(ahead.waiting),
+        seen.running,
+        ahead.waiting,
         cores=seen.cores,
         minimum=seen.floor,
         maximum=seen.ceiling,
     )
     bound = memory_bound(seen, ahead)
     if bound is not None and sizing.size > max(bound, seen.floor):
-        return Sizing(size=max(bound, seen.floor), reason="memory_limit")
+        return replace(sizing, size=max(bound, seen.floor), reason="memory_limit")
     if sizing.reason != "plan" or count_of(ahead.waiting) == count_of(seen.waiting):
         return sizing
     # What runs beyond a limit keeps others' slots until it has ended, unless there are no others.
     surplus = 0 if ahead.waiting else _beyond_limits(seen, ahead)
-    return Sizing(size=max(sizing.size - surplus, seen.floor, 1), reason="ineffective")
+    return replace(sizing, size=max(sizing.size - surplus, seen.floor, 1), reason="ineffective")
+
+
+def slots(sizing: Sizing) -> int:
+    """Return how many slots a size takes: running tasks beyond it keep theirs, but not from those that may start."""
+    return sizing.size + (sizing.surplus if sizing.admitted else 0)
 
 
 def memory_bound(seen: RunSituation, ahead: Outlook) -> int | None:
@@ -190,13 +189,9 @@ def spare_slots(seen: RunSituation, *, fixed: int | None) -> int:
 
 
 def _waits(load: Load) -> bool:
-    return load.share is not None and load.share < WAITING_SHARE
+    return load.share is not None and load.share < WAITING_DEMAND
 
 
 def counted(loads: Iterable[Load]) -> tuple[Loads, ...]:
     """Put equal neighbours together: a lane of a thousand like tasks is one entry."""
     return tuple(Loads(load=load, count=len([*same])) for load, same in groupby(loads))
-
-
-def _each(loads: Iterable[Loads]) -> Iterable[Load]:
-    return (entry.load for entry in loads for _ in range(entry.count))

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from paropt_exporter.control.policy.closed import CORE_SLACK, SATURATED_RATIO, WAITING_SHARE
+from paropt_exporter.control.policy.closed import SATURATED_RATIO
 from paropt_exporter.control.policy.moving import Limits, Step, Trail, Wanted, step
 from paropt_exporter.control.policy.reading import SETTLED_SCRAPES, Reading, doubtful
 from paropt_exporter.control.policy.streams import cpu_size
+from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
 
 BLIND_AFTER = 3
 
@@ -99,8 +100,8 @@ def wanted_size(pools: tuple[Seen, ...], *, cores: float) -> Wanted:
     unfinished = math.ceil(sum(seen.depth + seen.busy for seen in pools) - CORE_SLACK)
     busy, cpu, delay = (sum(values) for values in zip(*((p.busy, p.cpu, p.delay) for p in pools), strict=True))
     share = cpu / max(busy - delay, cpu, 1e-9)
-    bound = cpu_size(cores, share) if share >= WAITING_SHARE else None
-    saturated = cpu >= SATURATED_RATIO * cores and share >= WAITING_SHARE
+    bound = cpu_size(cores, share) if share >= WAITING_DEMAND else None
+    saturated = cpu >= SATURATED_RATIO * cores and share >= WAITING_DEMAND
     size, reason = (unfinished, "demand") if bound is None or unfinished <= bound else (bound, "cpu_limit")
     return Wanted(size=max(1, size), reason=reason, against_more="saturated" if saturated else "")
 

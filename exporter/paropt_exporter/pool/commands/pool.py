@@ -165,7 +165,8 @@ class CommandPool:
                 cpu_seconds=(usage := task.usage()).cpu_seconds,
                 memory_bytes=usage.memory_bytes,
                 run_delay_seconds=usage.run_delay_seconds,
-                measured_seconds=usage.measured_seconds,
+                core_time=usage.core_time,
+                sampled_seconds=usage.sampled_seconds,
             )
             for task in tasks
         )

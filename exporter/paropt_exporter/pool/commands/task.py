@@ -8,13 +8,13 @@ import os
 import select
 import socket
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
+from paropt_exporter.cpu_demand import NO_TIME, CoreTime
 from paropt_exporter.pool.commands.guardians import SharedGuardian, died_of, kill_left
 from paropt_exporter.pool.commands.output import Capture
 from paropt_exporter.pool.commands.program import CannotRun, explain, find_program
@@ -27,13 +27,18 @@ _LAST_READS = 64  # after a command ended: more than any pipe holds, and a bound
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a command's processes have used up to a moment; `memory_bytes` is now, `memory_peak_bytes` the highest."""
+    """What a command's processes have used up to a moment; `memory_bytes` is now, `memory_peak_bytes` the highest.
+
+    `core_time` counts waits for a core that are still going on, `run_delay_seconds` only those that have ended.
+    `sampled_seconds`: the monotonic moment at which the supervisor sampled the processes; 0: not yet.
+    """
 
     cpu_seconds: float = 0.0
     run_delay_seconds: float = 0.0
     memory_bytes: int = 0
     memory_peak_bytes: int = 0
-    measured_seconds: float = 0.0  # when the guardian told it; 0: not yet
+    core_time: CoreTime = NO_TIME
+    sampled_seconds: float = 0.0
 
     def after(self, earlier: Usage) -> Usage:
         """Return the sum of this and of the steps before."""
@@ -42,7 +47,8 @@ class Usage:
             run_delay_seconds=earlier.run_delay_seconds + self.run_delay_seconds,
             memory_bytes=self.memory_bytes,
             memory_peak_bytes=max(earlier.memory_peak_bytes, self.memory_peak_bytes),
-            measured_seconds=self.measured_seconds or earlier.measured_seconds,
+            core_time=earlier.core_time + self.core_time,
+            sampled_seconds=self.sampled_seconds or earlier.sampled_seconds,
         )
 
 
@@ -200,12 +206,14 @@ class CommandTask:
     def _note(self, frame: dict[str, Any]) -> None:  # Any: what JSON gives
         if "usage" in frame:
             self.pid, cpu, delay, memory, peak = frame["usage"]
+            sampled, run, wait = frame["sampled"]
             usage = Usage(
                 cpu_seconds=cpu,
                 run_delay_seconds=delay,
                 memory_bytes=memory,
                 memory_peak_bytes=peak,
-                measured_seconds=time.monotonic(),
+                core_time=CoreTime(run, wait),
+                sampled_seconds=sampled,
             )
             with self._lock:
                 self._latest = usage

@@ -17,11 +17,10 @@ TYPE_CHECKING = False  # typing's own would cost the guardian 0.7 MB, and type c
 if TYPE_CHECKING:
     from typing import Any
 
-# Of CPU time or of waiting for a core between two frames. A young command tells at each look, so that the exporter sees
-# within a few whether it works or waits; later 20 busy commands make 400 frames a second, some 2 % of a core.
-_NEWS_SECONDS = 0.05
-_YOUNG_NEWS_SECONDS = 0.002
+# A young command reports every sample, also one in which nothing happened, so that the exporter soon knows whether the
+# command computes or waits. Later four reports a second keep 20 commands under 1 % of a core.
 _YOUNG_SECONDS = 0.5
+_REPORT_SECONDS = 0.25
 _LINGER_SECONDS = 0.2  # what a command leaves behind may end by itself: a `tee` in the shell that still has to write
 _LEFT_GRACE_SECONDS = 2.0  # from TERM to KILL for what was left behind
 _GIVE_UP_SECONDS = 5.0  # after KILL: a process in uninterruptible sleep must not hold a slot for ever
@@ -116,22 +115,26 @@ class Command:
             self.tree.send(signal.SIGTERM)
         return now >= self.kill_at + _GIVE_UP_SECONDS
 
-    def moved(self, now: float) -> bool:
-        """Whether there is news: nothing was told yet, or it ran, or wanted to run, for a while since."""
-        news = _YOUNG_NEWS_SECONDS if now < self._began_seconds + _YOUNG_SECONDS else _NEWS_SECONDS
-        return self.tree is not None and _active_seconds(self.tree) >= self._told_seconds + news
+    def young(self, now: float) -> bool:
+        """Whether it began so lately that the exporter may not know yet what it is like."""
+        return now < self._began_seconds + _YOUNG_SECONDS
 
-    def tell_usage(self) -> None:
-        """Send the numbers of the last look, unless the exporter has not read the ones before."""
+    def usage_due(self, now: float) -> bool:
+        """Whether to report the numbers of this sample."""
+        return self.young(now) or now >= self._told_seconds + _REPORT_SECONDS
+
+    def tell_usage(self, now: float) -> None:
+        """Send the numbers of the sample taken at `now`, unless the exporter has not read the ones before."""
         if self.tree is not None and not _unread_bytes(self.channel):
-            self._told_seconds = _active_seconds(self.tree)
-            self._tell(usage=_numbers(self.tree))
+            self._told_seconds = now
+            self._tell(usage=_numbers(self.tree), sampled=_demand(self.tree, now))
 
     def tell_ended(self) -> None:
         """Send the last frame."""
         if self.tree is not None:
             times = (self._began_seconds, time.monotonic())
-            self._tell(ended=self.status, left=self._left, times=times, usage=_numbers(self.tree))
+            demand = _demand(self.tree, time.monotonic())
+            self._tell(ended=self.status, left=self._left, times=times, usage=_numbers(self.tree), sampled=demand)
 
     def close(self) -> None:
         """Close what the exporter handed over."""
@@ -151,8 +154,9 @@ def _numbers(tree: Tree) -> tuple[int, float, float, int, int]:
     return int(tree.root), tree.cpu_seconds(), tree.delay_seconds(), tree.memory, tree.memory_peak
 
 
-def _active_seconds(tree: Tree) -> float:
-    return tree.cpu_seconds() + tree.delay_seconds()
+def _demand(tree: Tree, now: float) -> tuple[float, float, float]:
+    """Return the monotonic moment of a sample, and the seconds that the tree ran and waited for a core until then."""
+    return now, tree.run_seconds(), tree.wait_seconds()
 
 
 def _unread_bytes(channel: socket.socket) -> int:

@@ -5,7 +5,7 @@
     channel        --{"program", "argv", ...}---> posix_spawn, again in a session of its own
                    --{"stop": grace}------------> TERM to all its groups, KILL after the grace
                    <--{"failed": errno}---------- or:
-                   <--{"usage": ...}------------- its processes are looked at every 20 ms or less often
+                   <--{"usage": ...}------------- its processes are sampled every 20 ms, later every 100 ms
                    <--{"ended": status, ...}----- when the last of its processes has ended
 
 Guarantees: a command has ended only when no process of it lives; at the control socket's end (the exporter ended, in
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _LOOK_SECONDS = 0.02  # shortest time between two looks at /proc
+_LATER_LOOK_SECONDS = 0.1  # the same once all commands are known for a while
 _LONGEST_LOOK_SECONDS = 1.0
 _LOOK_SHARE = 0.015  # of a core is spent on looking, at most, and a little more on telling about it
-_USAGE_SECONDS = 0.25  # how often numbers are told that hardly moved: memory grows without CPU time being used
 _END_SECONDS = 5.0  # at the exporter's end: how long to go on killing before leaving
 
 
@@ -55,7 +55,7 @@ class Guardian:
         self._poll.register(control, select.POLLIN)
         self._poll.register(self._child_ended, select.POLLIN)
         self._open = True
-        self._looked = self._next_look = self._next_usage = 0.0
+        self._looked = self._next_look = 0.0
 
     def run(self) -> None:
         """Serve until the control socket's other end is gone, then kill everything that was started."""
@@ -117,7 +117,7 @@ class Guardian:
 
     def _obey(self, command: Command, frame: dict[str, Any]) -> None:  # Any: what JSON gives
         if "stop" in frame:
-            self._table.look()  # groups made since the last look get the signal too
+            self._table.look(time.monotonic())  # groups made since the last look get the signal too
             self._next_look = 0.0
             command.stop(frame["stop"], time.monotonic())
             return
@@ -125,12 +125,12 @@ class Guardian:
             self._next_look = time.monotonic() + _LOOK_SECONDS
         tree = command.start(frame)
         if tree is not None:
-            self._table.add(tree)
+            self._table.add(tree, time.monotonic())
 
     def _reap(self) -> None:
         """Wait for all children that have ended, main processes and orphans, and count what they used."""
         while (pid := _ended_child()) is not None:
-            tree = self._table.owner(pid)
+            tree = self._table.owner(pid, time.monotonic())
             _, status, usage = os.wait4(pid, 0)
             self._table.settle(pid, usage.ru_utime + usage.ru_stime)
             if tree is None:
@@ -154,22 +154,24 @@ class Guardian:
             return
         self._looked = now
         if _has_children():
-            self._table.look()
+            self._table.look(now)
         else:
             self._table.clear()
-        cost = time.monotonic() - now
-        self._next_look = now + min(_LONGEST_LOOK_SECONDS, max(_LOOK_SECONDS, cost / _LOOK_SHARE))
+        self._next_look = now + self._pause(cost=time.monotonic() - now, now=now)
         self._tell(now)
         for command in [command for command in self._commands.values() if command.advance(now)]:
             self._ended(command)
 
+    def _pause(self, *, cost: float, now: float) -> float:
+        """Return how long to wait for the next look: not long while a command is young, and the controller unsure."""
+        young = any(command.young(now) for command in self._commands.values())
+        shortest = _LOOK_SECONDS if young else _LATER_LOOK_SECONDS
+        return min(_LONGEST_LOOK_SECONDS, max(shortest, cost / _LOOK_SHARE))
+
     def _tell(self, now: float) -> None:
-        due = now >= self._next_usage
-        if due:
-            self._next_usage = now + _USAGE_SECONDS
         for command in self._commands.values():
-            if due or command.moved(now):
-                command.tell_usage()
+            if command.usage_due(now):
+                command.tell_usage(now)
 
     def _ended(self, command: Command) -> None:
         if command.tree is not None:

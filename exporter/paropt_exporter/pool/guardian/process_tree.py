@@ -5,29 +5,36 @@ from __future__ import annotations
 import os
 import signal
 
+from paropt_exporter.pool.core_time import ProcessTime
+
 MARK = "PAROPT_COMMAND"  # in each command's environment: tells whose a process is that left its session and parent
 _PROC = "/proc/"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_NEWEST_RATIO = 0.3  # of the newest sample in the running average of the machine's crowding
 _LOST_TICKS = 3  # a vanished process and its parent's sum are each rounded: below this nothing is missing
 _ENDED = "ZX"
 _READ_BYTES = 4096  # more than a stat ever has
 
 
 class Process:
-    """One process as /proc/PID/stat tells. Times in clock ticks; `waited` is of children that it waited for."""
+    """One process as /proc/PID/stat tells. Times in clock ticks; `waited` is of children that it waited for.
 
-    __slots__ = ("delay", "group", "own", "parent", "pid", "rss", "samples", "session", "start", "state", "waited")
+    `time` has its own CPU time and its waits for a core to the nanosecond; zeros where the kernel tells of no waits.
+    """
 
-    def __init__(self, pid: str, fields: list[str]) -> None:
+    __slots__ = ("group", "own", "parent", "pid", "rss", "samples", "session", "start", "state", "time", "waited")
+
+    def __init__(self, pid: str, fields: list[str], now: float) -> None:
         self.pid = pid
         self.samples = 1
-        self.delay = 0
-        self.update(fields)
+        self.time = ProcessTime(pid)
+        self.update(fields, now)
 
-    def update(self, fields: list[str]) -> None:
+    def update(self, fields: list[str], now: float) -> None:
         """Take newer numbers; `fields` are those after the command's name."""
         self.state, self.parent, self.group, self.session = fields[0], fields[1], fields[2], fields[3]
+        self.time.sample(threads=int(fields[17]), state=fields[0], now=now)
         self.own = int(fields[11]) + int(fields[12])
         self.waited = int(fields[13]) + int(fields[14])
         self.start = fields[19]
@@ -47,7 +54,7 @@ class Tree:
         self.settled_seconds = 0.0
         self.lost_ticks = 0
         self.root_ended = False
-        self.gone_delay = 0
+        self.gone_delay_seconds = 0.0
         self.memory = 0
         self.memory_peak = 0
 
@@ -61,8 +68,18 @@ class Tree:
         return self.settled_seconds + (ticks + self.lost_ticks) / _TICKS
 
     def delay_seconds(self) -> float:
-        """Return how long the members' main threads have waited for a core."""
-        return (self.gone_delay + sum(member.delay for member in self.members.values())) / 1e9
+        """Return how long the members' threads have waited for a core, without the waits under way."""
+        return self.gone_delay_seconds + sum(member.time.waited_seconds for member in self.members.values())
+
+    def run_seconds(self) -> float:
+        """Return what `cpu_seconds` does, with the living members' own time to the nanosecond."""
+        own = sum(member.time.run_seconds or member.own / _TICKS for member in self.members.values())
+        ticks = sum(member.waited for member in self.members.values()) + self.lost_ticks
+        return self.settled_seconds + own + ticks / _TICKS
+
+    def wait_seconds(self) -> float:
+        """Return how long the members' threads have waited for a core, the waits under way included."""
+        return self.gone_delay_seconds + sum(member.time.wait_seconds for member in self.members.values())
 
     def send(self, number: int) -> None:
         """Send a signal to each process group that has a living member: it reaches those forked since the last look."""
@@ -77,22 +94,28 @@ class Tree:
             except (ProcessLookupError, PermissionError):
                 continue  # ended meanwhile, or a set-user-id program: not ours to end
 
-    def refresh(self, names: set[str]) -> list[Process]:
-        """Read all members again and return those that have vanished."""
+    def refresh(self, names: set[str], now: float, crowding: float) -> list[Process]:
+        """Read all members again and return those that have vanished.
+
+        `crowding`: how many runnable threads there are for each core. Processes that began and ended since the last
+        look have left their CPU time with their parents, but not their waits: with n threads a core each of them waits
+        n - 1 times as long as it runs.
+        """
         vanished = []
         credit: dict[str, int] = {}
         for pid, member in list(self.members.items()):
             fields = read_stat(pid) if pid in names else None
             if fields is None or fields[19] != member.start:
                 vanished.append(self.members.pop(pid))
-                self.gone_delay += member.delay
+                self.gone_delay_seconds += member.time.waited_seconds
                 continue
             credit[pid] = -member.waited
-            member.update(fields)
+            member.update(fields, now)
             member.samples += 1
-            member.delay = read_delay(pid)
             credit[pid] += member.waited
         self._count_lost(vanished, credit)
+        unseen = sum(rest for rest in credit.values() if rest > 0) / _TICKS
+        self.gone_delay_seconds += unseen * max(0.0, crowding - 1.0)
         self._weigh()
         return vanished
 
@@ -121,14 +144,16 @@ class ProcessTable:
         self._sessions: dict[str, Tree] = {}
         self._foreign: set[str] = set()
         self._me = str(os.getpid())
+        self._cores = len(os.sched_getaffinity(0))
+        self._crowding = 1.0
 
-    def add(self, tree: Tree) -> None:
+    def add(self, tree: Tree, now: float) -> None:
         """Take a tree whose root was just started; its first numbers are read at once."""
         self.trees.append(tree)
         self._sessions[tree.root] = tree
         fields = read_stat(tree.root)
         if fields is not None:
-            self._own(tree, Process(tree.root, fields))
+            self._own(tree, Process(tree.root, fields, now))
             tree._weigh()
 
     def remove(self, tree: Tree) -> None:
@@ -137,17 +162,18 @@ class ProcessTable:
         self._owners = {pid: owner for pid, owner in self._owners.items() if owner is not tree}
         self._sessions = {session: owner for session, owner in self._sessions.items() if owner is not tree}
 
-    def look(self) -> None:
+    def look(self, now: float) -> None:
         """Read /proc once: refresh all members, find new ones."""
         names = set(_names())
         self._foreign &= names
+        self._crowding += _NEWEST_RATIO * (runnable_threads() / self._cores - self._crowding)
         for tree in self.trees:
-            for member in tree.refresh(names):
+            for member in tree.refresh(names, now, self._crowding):
                 self._owners.pop(member.pid, None)
             for member in tree.members.values():
                 self._sessions[member.session] = tree  # it may have made a session of its own since
         fresh = names - self._foreign - self._owners.keys()
-        self._foreign |= fresh - self._adopt([pid for pid in fresh if pid.isdigit()])
+        self._foreign |= fresh - self._adopt([pid for pid in fresh if pid.isdigit()], now)
 
     def clear(self) -> None:
         """Forget all processes: there is none any more."""
@@ -155,12 +181,16 @@ class ProcessTable:
         for tree in self.trees:
             tree.members.clear()
 
-    def owner(self, pid: int) -> Tree | None:
-        """Return whose process this is, which has ended and was not yet waited for; never looked at, if need be."""
+    def owner(self, pid: int, now: float) -> Tree | None:
+        """Return the tree of a process that has ended but was not waited for yet, and read its last numbers."""
         name = str(pid)
-        if name not in self._owners:
-            self._adopt([name])
-        return self._owners.get(name)
+        tree = self._owners.get(name)
+        if tree is None:
+            self._adopt([name], now)
+            return self._owners.get(name)
+        if (member := tree.members.get(name)) is not None:
+            member.time.sample(threads=1, state="Z", now=now)
+        return tree
 
     def settle(self, pid: int, seconds: float) -> None:
         """Count an ended process's exact CPU in place of what was read of it; it was waited for."""
@@ -169,11 +199,11 @@ class ProcessTable:
             tree.settled_seconds += seconds
             tree.root_ended = tree.root_ended or tree.root == str(pid)
             member = tree.members.pop(str(pid), None)
-            tree.gone_delay += member.delay if member is not None else 0
+            tree.gone_delay_seconds += member.time.waited_seconds if member is not None else 0.0
 
-    def _adopt(self, pids: list[str]) -> set[str]:
+    def _adopt(self, pids: list[str], now: float) -> set[str]:
         """Give new processes to the trees that they belong to and return those that were given."""
-        found = [Process(pid, fields) for pid in pids if (fields := read_stat(pid)) is not None]
+        found = [Process(pid, fields, now) for pid in pids if (fields := read_stat(pid)) is not None]
         given: set[str] = set()
         left = len(found) + 1
         while len(found) < left:  # a parent may stand after its child
@@ -212,10 +242,10 @@ def read_stat(pid: str) -> list[str] | None:
     return text[text.rindex(")") + 2 :].split() if ")" in text else None
 
 
-def read_delay(pid: str) -> int:
-    """Return for how many nanoseconds the process's main thread has waited for a core; 0 if the kernel doesn't tell."""
-    fields = _read(pid + "/schedstat").split()
-    return int(fields[1]) if len(fields) > 1 else 0
+def runnable_threads() -> int:
+    """Return how many threads of the machine run or wait for a core, this one left out; 0 if the kernel tells not."""
+    running, slash, _ = _read("loadavg").partition("/")
+    return int(running.split()[-1]) - 1 if slash else 0
 
 
 def read_environment(pid: str) -> list[str]:

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from typing import Any, NamedTuple
 
+from paropt_exporter.pool.core_time import TreeTime
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.ledger import Tally
 from paropt_exporter.pool.processes.link import ProcessLink
@@ -50,7 +51,7 @@ class ProcessSlot:
     __slots__ = (
         "alone", "call", "cpu_base_seconds", "cpu_seconds", "delay_mark", "delay_seconds", "failures",
         "held_seconds", "held_tasks", "leaving", "link", "name", "numbered", "open", "ordered_seconds", "orders",
-        "overdue", "pid", "ready_seconds", "recycling", "refusal", "settling", "slot_seconds", "stopping",
+        "overdue", "pid", "ready_seconds", "recycling", "refusal", "sampled", "settling", "slot_seconds", "stopping",
         "taken", "tally", "taught",
     )  # fmt: skip
 
@@ -76,6 +77,7 @@ class ProcessSlot:
         self.tally = Tally()
         self.ready_seconds: float | None = None
         self.delay_mark = (0.0, 0.0)  # of the batch ordered then: its worker's run delay at the first look at it
+        self.sampled: tuple[int, TreeTime] | None = None  # the process that this is of, and its threads' times
         self.slot_seconds = self.cpu_seconds = self.delay_seconds = self.cpu_base_seconds = 0.0
 
     def wake(self) -> None:

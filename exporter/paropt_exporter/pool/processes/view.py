@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import monotonic
 
+from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.pool import procfs
+from paropt_exporter.pool.core_time import TreeTime
 from paropt_exporter.pool.ledger import Moment, Tally
 from paropt_exporter.pool.processes.slot import ProcessSlot, ProcessTask
 from paropt_exporter.records import RunningTask, WorkerMemory
@@ -57,6 +59,7 @@ def running(slots: Sequence[ProcessSlot]) -> tuple[RunningTask, ...]:
                     cpu_seconds=cpu,
                     memory_bytes=memory,
                     run_delay_seconds=_delay_since_first_look(slot),
+                    core_time=_core_time(slot),
                 )
             )
     return tuple(found)
@@ -74,6 +77,15 @@ def _delay_since_first_look(slot: ProcessSlot) -> float:
     if slot.delay_mark[0] != slot.ordered_seconds:
         slot.delay_mark = (slot.ordered_seconds, delay)
     return max(0.0, delay - slot.delay_mark[1])
+
+
+def _core_time(slot: ProcessSlot) -> CoreTime:
+    """Return how long the threads of the worker and its descendants ran and waited for a core, since first sampled."""
+    if slot.sampled is None or slot.sampled[0] != slot.pid:
+        slot.sampled = (slot.pid, TreeTime())
+    tree = slot.sampled[1]
+    tree.sample((slot.pid,), monotonic())
+    return CoreTime(tree.run_seconds, tree.wait_seconds)
 
 
 def _spent(slots: Sequence[ProcessSlot]) -> dict[int, tuple[float, int]]:

@@ -10,6 +10,7 @@ from time import monotonic, thread_time
 from typing import Any
 
 from paropt_exporter.pool import procfs
+from paropt_exporter.pool.core_time import TreeTime
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.ledger import Tally
 
@@ -25,8 +26,9 @@ class Slot:
     """One worker thread's place in its pool. The thread writes, others read; `parker` is how it waits for work."""
 
     __slots__ = (
-        "abandoned", "companions", "cpu_base_seconds", "cpu_read_seconds", "cpu_seconds", "delay_mark", "ident",
-        "last_delay_seconds", "name", "native", "parker", "ready_seconds", "started_seconds", "tally", "task",
+        "abandoned", "child_processes", "companions", "cpu_base_seconds", "cpu_read_seconds", "cpu_seconds",
+        "delay_mark", "ident", "last_delay_seconds", "name", "native", "parker", "ready_seconds", "started_seconds",
+        "tally", "task",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -42,6 +44,7 @@ class Slot:
         self.delay_mark = (0.0, 0.0)  # when the task began that was looked at last, and its thread's delay at that look
         self.last_delay_seconds: float | None = None  # its thread's delay, where that was read for the last time
         self.companions: Callable[[], int] = int  # how many tasks the pool has begun, and how many run, as one number
+        self.child_processes: tuple[float, TreeTime] | None = None  # when the task began that they are of
         self.cpu_base_seconds = self.cpu_seconds = self.cpu_read_seconds = 0.0
 
     def enter(self, now: float) -> None:
@@ -67,6 +70,24 @@ class Slot:
         if self.delay_mark[0] != self.started_seconds:
             self.delay_mark = (self.started_seconds, delay)
         return delay - self.delay_mark[1]
+
+    def sample_children(self) -> TreeTime | None:
+        """Look at the processes that the running task has started; None: it has started none. Under the pool's lock."""
+        began = self.started_seconds
+        known = self.child_processes[1] if self.child_processes and self.child_processes[0] == began else None
+        children = procfs.thread_children(self.native)
+        if known is None and not children:
+            return None
+        if known is None:
+            known = TreeTime()
+            self.child_processes = (began, known)
+        known.sample(children, monotonic())
+        return known
+
+    def children_peak_bytes(self) -> int:
+        """Return the most memory that the running task's child processes were seen to hold together."""
+        found = self.child_processes
+        return found[1].memory_peak_bytes if found is not None and found[0] == self.started_seconds else 0
 
     def measure(self, future: TaskFuture[Any], started: float, ended: float) -> None:
         """Read the thread's CPU clock at the end of a task that was long enough to be worth it."""
@@ -159,7 +180,8 @@ class _Meter:
             cpu += _children_cpu_seconds() - self._children
         delay = procfs.run_delay_seconds(slot.schedstat) - self._delay
         future.started_seconds = started
-        future._usage = (slot.name, os.getpid(), started, ended, cpu, delay, procfs.memory_peak_bytes())
+        memory = procfs.memory_peak_bytes() + slot.children_peak_bytes()
+        future._usage = (slot.name, os.getpid(), started, ended, cpu, delay, memory)
         slot.cpu_seconds, slot.cpu_read_seconds = now_cpu, ended
         slot.task = None
         slot.tally.busy_seconds += ended - started

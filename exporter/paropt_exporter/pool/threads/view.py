@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Protocol
 
+from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.pool import procfs
+from paropt_exporter.pool.core_time import TreeTime
 from paropt_exporter.pool.future import TaskFuture, label_of
 from paropt_exporter.pool.ledger import Moment, Tally
 from paropt_exporter.pool.threads.task import Slot, Task
@@ -56,9 +58,9 @@ def look(slots: Sequence[Slot], waiting: Sequence[Task | Share], target: int) ->
 
 
 def running(slots: Sequence[Slot], memory_bytes: int) -> tuple[RunningTask, ...]:
-    """List the tasks that threads are at; a map's stands for all its items."""
+    """List the tasks that threads are at, their child processes included; a map's stands for all its items."""
     return tuple(
-        _task_of(slot, task, slot.cpu_spent_seconds(), slot.delayed_seconds(), memory_bytes)
+        _task_of(slot, task, slot.cpu_spent_seconds(), slot.delayed_seconds(), slot.sample_children(), memory_bytes)
         for slot in slots
         if (task := slot.task) is not None
     )
@@ -67,8 +69,8 @@ def running(slots: Sequence[Slot], memory_bytes: int) -> tuple[RunningTask, ...]
 def glance(slots: Sequence[Slot]) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
     """List them each with its future, by the fewest reads that tell whether a task computes or waits.
 
-    Beside a thread that computes each read from /proc waits for the interpreter's lock three times, 5 ms each: so no
-    memory is told, and the delay only of tasks that may have lost more than a tenth of their time to it.
+    Beside a thread that computes each read from /proc waits for the interpreter's lock three times, 5 ms each: so the
+    delay and the child processes are read only of tasks that may have lost more than a tenth of their time to them.
     """
     found = []
     for slot in slots:
@@ -76,18 +78,24 @@ def glance(slots: Sequence[Slot]) -> tuple[tuple[TaskFuture[Any], RunningTask], 
         if task is not None:
             cpu = slot.cpu_spent_seconds()
             busy = cpu >= _PLAINLY_COMPUTING * (monotonic() - slot.started_seconds)
-            found.append((task[0], _task_of(slot, task, cpu, 0.0 if busy else slot.delayed_seconds(), 0)))
+            delay, children = (0.0, None) if busy else (slot.delayed_seconds(), slot.sample_children())
+            found.append((task[0], _task_of(slot, task, cpu, delay, children, 0)))
     return tuple(found)
 
 
-def _task_of(slot: Slot, task: tuple[Any, ...], cpu: float, delay: float, memory_bytes: int) -> RunningTask:
+def _task_of(
+    slot: Slot, task: tuple[Any, ...], cpu: float, delay: float, children: TreeTime | None, memory_bytes: int
+) -> RunningTask:
+    below = CoreTime(children.run_seconds, children.wait_seconds) if children is not None else CoreTime()
     return RunningTask(
         label=task[0].label or label_of(task[1]),
         worker=slot.name,
         started_seconds=slot.started_seconds,
-        cpu_seconds=cpu,
-        memory_bytes=memory_bytes,
+        cpu_seconds=cpu + below.run_seconds,
+        memory_bytes=memory_bytes + (children.memory_bytes if children is not None else 0),
         run_delay_seconds=delay,
+        core_time=CoreTime(cpu, delay) + below,
+        thread_run_seconds=cpu,
     )
 
 

@@ -1,0 +1,114 @@
+"""A machine with a fair scheduler: threads that compute and wait, others' load, and what /proc would say of them.
+
+Time goes on by quanta. In each, the runnable threads that had least of a core so far (by weight) get one each; the
+others wait, and `schedstat` tells of a wait only when it has ended.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+QUANTUM_SECONDS = 0.01
+_PERIOD_SECONDS = 0.02  # of a thread that computes and waits by turns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """A part of a thread's life: `seconds` long on an idle machine, of which it computes the part `share`."""
+
+    seconds: float
+    share: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Thread:
+    """One thread, and its entries in /proc: `run`, `wait` (ended waits only) and `runnable`."""
+
+    phases: list[Phase]
+    weight: float = 1.0
+    run: float = 0.0
+    wait: float = 0.0
+    served: float = 0.0  # core time by weight, which the scheduler evens out
+    since: float | None = None  # when the wait under way began
+    blocked: bool = False  # by a lock
+    switches: int = 0  # how often it gave its core up by itself
+    _segments: list[tuple[bool, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for phase in self.phases:
+            self._segments += _segments(phase)
+        self._segments.reverse()
+
+    @property
+    def ended(self) -> bool:
+        return not self._segments
+
+    @property
+    def runnable(self) -> bool:
+        return bool(self._segments) and self._segments[-1][0] and not self.blocked
+
+    @property
+    def left(self) -> float:
+        """How long its present segment still lasts."""
+        return self._segments[-1][1] if self._segments else 0.0
+
+    def advance(self, seconds: float) -> None:
+        """Get on with the present segment."""
+        computing, left = self._segments[-1]
+        if left - seconds > 1e-9:
+            self._segments[-1] = (computing, left - seconds)
+        else:
+            self._segments.pop()
+            self.switches += computing
+
+
+class Machine:
+    """Cores, the threads on them, and others' threads that never stop computing."""
+
+    def __init__(self, cores: int, others: int = 0) -> None:
+        self.cores = cores
+        self._others = [Thread([Phase(seconds=math.inf, share=1.0)]) for _ in range(others)]
+        self._owed = 0.0  # rotates who begins among equals
+
+    def step(self, threads: Iterable[Thread], now: float, most: float) -> float:
+        """Let time pass, by a quantum or, while nothing computes, until a segment ends; return how much."""
+        alive = [thread for thread in threads if not thread.ended]
+        runnable = [thread for thread in (*alive, *self._others) if thread.runnable]
+        sleeping = [thread for thread in alive if not thread.runnable and not thread.blocked]
+        chosen = self._chosen(runnable, now)
+        seconds = min([most, *(thread.left for thread in (*sleeping, *chosen))])
+        if runnable:
+            seconds = min(seconds, QUANTUM_SECONDS)
+        seconds = max(seconds, 1e-6)
+        for thread in chosen:
+            if thread.since is not None:
+                thread.wait += now - thread.since
+                thread.since = None
+            thread.run += seconds
+            thread.served += seconds / thread.weight
+        for thread in (*chosen, *sleeping):
+            thread.advance(seconds)
+        return seconds
+
+    def _chosen(self, runnable: list[Thread], now: float) -> list[Thread]:
+        least = min((thread.served for thread in runnable), default=0.0)
+        for thread in runnable:
+            if thread.since is None:
+                thread.since = now
+            if thread.served < least - QUANTUM_SECONDS:
+                thread.served = least
+        lag = max((thread.served for thread in self._others), default=0.0)
+        for thread in runnable:  # one that slept, or is new, has no claim on the time before
+            thread.served = max(thread.served, lag - 2 * QUANTUM_SECONDS)
+        return sorted(runnable, key=lambda thread: thread.served)[: self.cores]
+
+
+def _segments(phase: Phase) -> Iterable[tuple[bool, float]]:
+    """Return what a phase consists of: (whether it computes, how many seconds)."""
+    if phase.share <= 0.0 or phase.share >= 1.0:
+        return [(phase.share >= 1.0, phase.seconds)] if phase.seconds > 0 else []
+    turns = max(1, round(phase.seconds / _PERIOD_SECONDS))
+    seconds = phase.seconds / turns
+    return [(True, seconds * phase.share), (False, seconds * (1.0 - phase.share))] * turns

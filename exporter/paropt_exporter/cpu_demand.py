@@ -1,0 +1,93 @@
+"""How many cores work asks for, whether or not it gets them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+WAITING_DEMAND = 0.1  # a task that wants less than a tenth of a core waits for something else than cores
+UNKNOWN_DEMAND = 1.0  # work that was never measured may need a whole core: it starts with one task a core
+CORE_SLACK = 0.1  # measured demands are a few percent off: two burners read 1.0 and 1.02 on two cores
+# Of the wall time spent waiting for a core; above it, too little is left of a task's own rhythm to be read.
+_CROWDED_RATIO = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class CoreTime:
+    """Seconds that the threads of some work spent on a core, and runnable without one; both only grow.
+
+    A wait that is still going on is included in `wait_seconds`.
+    """
+
+    run_seconds: float = 0.0
+    wait_seconds: float = 0.0
+
+    def __add__(self, other: CoreTime) -> CoreTime:
+        return CoreTime(self.run_seconds + other.run_seconds, self.wait_seconds + other.wait_seconds)
+
+    def since(self, earlier: CoreTime) -> CoreTime:
+        """Return the difference, never negative: a wait under way is an estimate that the kernel may correct."""
+        return CoreTime(
+            max(0.0, self.run_seconds - earlier.run_seconds), max(0.0, self.wait_seconds - earlier.wait_seconds)
+        )
+
+
+_ROUNDING = 1e-9  # of sums of demands
+_LEAST_DEMAND = 1e-3  # any less is within what a sample can be off
+
+NO_TIME = CoreTime()
+
+
+def cpu_demand(time: CoreTime, wall_seconds: float) -> float:
+    """Return the cores that work wanted on average over `wall_seconds`: 1.0 for a task that only computes.
+
+    demand = (run + wait) / wall, for any number of processes and threads, however crowded the machine.
+    demand = run / (wall - wait), what it would use of an idle machine, where at most one thread was runnable at a time
+    and the wait was short: a task that computes half of its time wants half a core, also beside others like it.
+    """
+    if wall_seconds <= 0:
+        return 0.0
+    wanted = (time.run_seconds + time.wait_seconds) / wall_seconds
+    if wanted > 1.0 or time.wait_seconds > _CROWDED_RATIO * wall_seconds:
+        return wanted
+    return time.run_seconds / (wall_seconds - time.wait_seconds)
+
+
+@dataclass(slots=True)
+class CoreBudget:
+    """Cores that are given out to tasks by their demands.
+
+    Tasks that compute have the cores between them, and one that wants more than there are has them all. Tasks that
+    mostly wait are counted apart: a few hundredths of a core each must neither keep computing tasks out nor be kept
+    out by them. A task of unknown demand (None) may want a core. One of those may run beside tasks that take all the
+    cores, to be measured: otherwise work that only waits would have to wait until they end.
+    """
+
+    cores: float
+    computing: float = 0.0
+    waiting: float = 0.0
+    unknown: int = 0
+
+    def room(self, demand: float | None) -> int:
+        """Return how many tasks of this demand fit beside those that have been taken."""
+        if demand is None:
+            spare = math.floor(self._left + _ROUNDING)
+            return max(0, spare, 0 if self.unknown or self._left < -_ROUNDING else 1)
+        if demand < WAITING_DEMAND:
+            left = max(self.cores, WAITING_DEMAND) + CORE_SLACK - self.waiting
+            return max(0, math.floor(left / max(demand, _LEAST_DEMAND)))
+        return max(0 if self.computing else 1, math.floor(self._left / min(demand, max(self.cores, WAITING_DEMAND))))
+
+    @property
+    def _left(self) -> float:
+        return self.cores + CORE_SLACK - self.computing
+
+    def take(self, demand: float | None, count: int = 1) -> None:
+        """Give tasks their cores; with a negative count, take them back."""
+        if demand is None:
+            self.unknown += count
+            self.computing += count * UNKNOWN_DEMAND
+        elif demand < WAITING_DEMAND:
+            self.waiting += count * demand
+        else:
+            self.computing += count * demand

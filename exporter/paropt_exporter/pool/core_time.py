@@ -1,0 +1,224 @@
+"""Sample from /proc how long the threads of a process ran, and how long they were runnable without a core.
+
+The kernel adds a wait for a core to `schedstat` only when the wait ends. Until then the thread's state tells: one that
+is runnable at two samples in a row, did not give up its core by itself in between, and was credited with less than the
+time between them, is waiting now. So a thread that only computes is seen to want a whole core, whether it gets one or a
+twelfth of one.
+
+Imported by the supervisor of commands, so it needs next to nothing.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False  # typing's own would cost the supervisor 0.7 MB, and type checkers know the name
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_RUNNABLE = b"R"
+_ENDED = "ZX"
+_READ_BYTES = 4096  # more than a stat or a schedstat ever has
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_NOTICEABLE_SECONDS = 0.005  # more than the tick by which `schedstat` of a running thread is late
+_THREADS_FIELD, _MEMORY_FIELD = 17, 21  # of /proc/PID/stat, after the command's name
+
+
+class ThreadTime:
+    """One thread, in seconds: `run` and `wait` as `schedstat` has them, `wanted` with the wait under way.
+
+    `pending` is the part of that wait which `schedstat` does not have yet. A thread that is runnable at two samples may
+    have slept in between; its count of voluntary switches tells, and is read only where it matters.
+
+    Guarantee: between two samples `wanted` grows by no more than the time between them, whatever the kernel adds late.
+    """
+
+    __slots__ = ("_switches", "at", "pending", "run", "runnable", "wait", "wanted")
+
+    def __init__(
+        self, schedstat: tuple[float, float], *, runnable: bool, now: float, switches: Callable[[], int | None]
+    ) -> None:
+        self.run, self.wait = schedstat
+        self.wanted = self.run + self.wait
+        self.pending = 0.0
+        self.at, self.runnable = now, runnable
+        self._switches = switches() if runnable else None
+
+    def sample(
+        self, schedstat: tuple[float, float], *, runnable: bool, now: float, switches: Callable[[], int | None]
+    ) -> None:
+        """Take what `schedstat` and the state say at the monotonic moment `now`; `switches` reads the count."""
+        run, wait = schedstat
+        passed, credited = now - self.at, (run - self.run) + (wait - self.wait)
+        pending = 0.0
+        missing = passed + self.pending - credited
+        suspected = runnable and self.runnable and missing > _NOTICEABLE_SECONDS
+        if suspected and (run == self.run or self._stayed_runnable(switches())):  # it must run to fall asleep
+            pending = missing
+        self.wanted += min(max(0.0, credited + pending - self.pending), passed)
+        self.run, self.wait, self.pending, self.runnable, self.at = run, wait, pending, runnable, now
+
+    def _stayed_runnable(self, switches: int | None) -> bool:
+        before, self._switches = self._switches, switches
+        return before == switches
+
+
+class ProcessTime:
+    """All threads of one process, from sample to sample; those that have ended keep what they were last seen with."""
+
+    __slots__ = ("_gone_run", "_gone_wait", "_threads", "pid")
+
+    def __init__(self, pid: int | str) -> None:
+        self.pid = pid
+        self._threads: dict[str, ThreadTime] = {}
+        self._gone_run = self._gone_wait = 0.0
+
+    @property
+    def run_seconds(self) -> float:
+        return self._gone_run + sum(thread.run for thread in self._threads.values())
+
+    @property
+    def waited_seconds(self) -> float:
+        """The waits that have ended."""
+        return self._gone_wait + sum(thread.wait for thread in self._threads.values())
+
+    @property
+    def wait_seconds(self) -> float:
+        """All waits, those under way included."""
+        return self._gone_wait + sum(max(0.0, thread.wanted - thread.run) for thread in self._threads.values())
+
+    def sample(self, *, threads: int, state: str, now: float) -> None:
+        """Read all threads; `threads` and `state` are what the process's own stat has just said."""
+        main = str(self.pid)
+        if threads <= 1 and (not self._threads or self._threads.keys() == {main}):
+            self._sample(main, f"/proc/{main}", runnable=state == "R", now=now)
+            return
+        present = _thread_ids(main)
+        for gone in self._threads.keys() - present:
+            ended = self._threads.pop(gone)
+            self._gone_run += ended.run
+            self._gone_wait += ended.wait
+        for thread in present:
+            folder = f"/proc/{main}/task/{thread}"
+            self._sample(thread, folder, runnable=thread_is_runnable(folder), now=now)
+
+    def _sample(self, thread: str, folder: str, *, runnable: bool, now: float) -> None:
+        times = read_schedstat(f"{folder}/schedstat")
+        if times is not None:
+            known = self._threads.get(thread)
+
+            def switches() -> int | None:
+                return voluntary_switches(folder)
+
+            if known is None:
+                self._threads[thread] = ThreadTime(times, runnable=runnable, now=now, switches=switches)
+            else:
+                known.sample(times, runnable=runnable, now=now, switches=switches)
+
+
+class TreeTime:
+    """A process tree below given roots, found through each thread's list of children.
+
+    Guarantee: the sums only grow but for corrections of waits under way. Processes that start and end between two
+    samples are missed, and so is what one used between its last sample and its end.
+    """
+
+    def __init__(self) -> None:
+        self._processes: dict[str, ProcessTime] = {}
+        self._gone_run = self._gone_wait = 0.0
+        self.memory_bytes = 0
+        self.memory_peak_bytes = 0
+
+    @property
+    def run_seconds(self) -> float:
+        return self._gone_run + sum(process.run_seconds for process in self._processes.values())
+
+    @property
+    def wait_seconds(self) -> float:
+        return self._gone_wait + sum(process.wait_seconds for process in self._processes.values())
+
+    @property
+    def empty(self) -> bool:
+        """Whether no process of it was there at the last sample."""
+        return not self._processes
+
+    def sample(self, roots: Iterable[int], now: float) -> None:
+        """Look at the trees below the processes `roots`, the roots included."""
+        left, present = [str(pid) for pid in roots], set[str]()
+        self.memory_bytes = 0
+        while left:
+            pid = left.pop()
+            fields = read_stat(pid)
+            if fields is None or fields[0] in _ENDED or pid in present:
+                continue
+            present.add(pid)
+            self._sample(pid, fields, now)
+            left += children_of_process(pid, threads=int(fields[_THREADS_FIELD]))
+        for pid in self._processes.keys() - present:
+            ended = self._processes.pop(pid)
+            self._gone_run += ended.run_seconds
+            self._gone_wait += ended.waited_seconds
+        self.memory_peak_bytes = max(self.memory_peak_bytes, self.memory_bytes)
+
+    def _sample(self, pid: str, fields: list[str], now: float) -> None:
+        process = self._processes.get(pid)
+        if process is None:
+            process = self._processes[pid] = ProcessTime(pid)
+        else:  # between fork and exec a process shows its parent's memory as its own
+            self.memory_bytes += int(fields[_MEMORY_FIELD]) * _PAGE_BYTES
+        process.sample(threads=int(fields[_THREADS_FIELD]), state=fields[0], now=now)
+
+
+def read_schedstat(path: str) -> tuple[float, float] | None:
+    """Return the seconds that a thread ran, and that it waited for a core; None where the kernel does not tell."""
+    fields = _read(path).split()
+    return (int(fields[0]) / 1e9, int(fields[1]) / 1e9) if len(fields) > 1 else None
+
+
+def read_stat(pid: str) -> list[str] | None:
+    """Return the fields of /proc/PID/stat after the command's name, which may hold anything; None if it is gone."""
+    text = _read(f"/proc/{pid}/stat").decode("latin-1")
+    return text[text.rindex(")") + 2 :].split() if ")" in text else None
+
+
+def thread_is_runnable(folder: str) -> bool:
+    """Whether the thread behind a folder of /proc runs, or would if it had a core."""
+    return _read(f"{folder}/stat").rpartition(b") ")[2][:1] == _RUNNABLE
+
+
+def voluntary_switches(folder: str) -> int | None:
+    """Return how often the thread behind a folder of /proc gave its core up by itself; None if it is gone."""
+    for line in _read(f"{folder}/status").splitlines():
+        if line.startswith(b"voluntary_ctxt_switches:"):
+            return int(line.split()[1])
+    return None
+
+
+def children_of_process(pid: str, *, threads: int = 1) -> list[str]:
+    """Return the processes that any thread of a process has started and that still are its children."""
+    present = (pid,) if threads <= 1 else _thread_ids(pid)
+    return [child for thread in present for child in _read(f"/proc/{pid}/task/{thread}/children").decode().split()]
+
+
+def _thread_ids(pid: str) -> set[str]:
+    try:
+        return set(os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208 -- path objects would cost more than the reading
+    except OSError:
+        return set()
+
+
+def _read(path: str) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        content = part = os.read(descriptor, _READ_BYTES)
+        while len(part) == _READ_BYTES:  # a list of children may be longer
+            part = os.read(descriptor, _READ_BYTES)
+            content += part
+        return content
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
