@@ -243,8 +243,8 @@ class SimulatedLane:
     def shares(self, size: int) -> Mapping[str, int]:
         return {self._pool: size}
 
-    def share(self, size: int, reason: str) -> tuple[tuple[str, int, int], ...]:
-        del reason
+    def share(self, size: int, reason: str, tasks: Mapping[str, int] | None = None) -> tuple[tuple[str, int, int], ...]:
+        del reason, tasks
         old, self._target = self._target, size
         return ((self._pool, old, size),) if old != size else ()
 

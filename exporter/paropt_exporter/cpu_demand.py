@@ -9,7 +9,7 @@ WAITING_DEMAND = 0.1  # a task that wants less than a tenth of a core waits for 
 UNKNOWN_DEMAND = 1.0  # work that was never measured may need a whole core: it starts with one task a core
 CORE_SLACK = 0.1  # measured demands are a few percent off: two burners read 1.0 and 1.02 on two cores
 # Of the wall time spent waiting for a core; above it, too little is left of a task's own rhythm to be read.
-_CROWDED_RATIO = 0.5
+CROWDED_RATIO = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def cpu_demand(time: CoreTime, wall_seconds: float) -> float:
     if wall_seconds <= 0:
         return 0.0
     wanted = (time.run_seconds + time.wait_seconds) / wall_seconds
-    if wanted > 1.0 or time.wait_seconds > _CROWDED_RATIO * wall_seconds:
+    if wanted > 1.0 or time.wait_seconds > CROWDED_RATIO * wall_seconds:
         return wanted
     return time.run_seconds / (wall_seconds - time.wait_seconds)
 

@@ -161,6 +161,9 @@ class FakeWorkers:
     def alive(self) -> list[FakeRunning]:
         return [attempt for attempt in self.attempts if not attempt.future.done()]
 
+    def pool_of(self, stage: PlannedStage, task: PlannedTask) -> str:  # noqa: ARG002 -- the protocol has it
+        return stage.pool
+
     def size(self, pool: str) -> int:
         return self._sizes.get(pool, 1000)
 

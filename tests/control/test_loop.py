@@ -65,8 +65,8 @@ class FakeLane:
     def shares(self, size: int) -> dict[str, int]:
         return {"commands": size}
 
-    def share(self, size: int, reason: str) -> tuple[tuple[str, int, int], ...]:
-        return (("commands", self.size, size),)
+    def share(self, size: int, reason: str, tasks: Mapping[str, int] | None = None) -> tuple[tuple[str, int, int], ...]:
+        return (("commands", self.size, size),) if size != self.size else ()
 
 
 def looped(

@@ -24,6 +24,7 @@ from paropt_exporter.control.policy.closed import (
 from paropt_exporter.control.policy.company import limits
 from paropt_exporter.control.policy.memory import Memory
 from paropt_exporter.control.policy.run import (
+    STABLE_SECONDS,
     RunSituation,
     RunState,
     RunStep,
@@ -71,8 +72,11 @@ class Resizable(Protocol):
     def shares(self, size: int) -> Mapping[str, int]:
         """Return what each pool of the lane would get of a lane of `size`."""
 
-    def share(self, size: int, reason: str) -> tuple[tuple[str, int, int], ...]:
-        """Set the pools' targets for a lane of `size`; return (pool, old, new) for each that changed."""
+    def share(self, size: int, reason: str, tasks: Mapping[str, int] | None = None) -> tuple[tuple[str, int, int], ...]:
+        """Set the pools' targets for a lane of `size`; return (pool, old, new) for each that changed.
+
+        `tasks`: how many of the lane's tasks are for each pool; None: any number for any.
+        """
 
 
 class InnerLoop:
@@ -119,6 +123,8 @@ class InnerLoop:
         self._state = RunState()
         self._peak = 0
         self._waiting = True
+        self._tasks: Mapping[str, int] | None = None
+        self._kept: dict[str, tuple[int, float]] = {}  # pool -> workers that it keeps, and until when
         self._known = dict(known_shares)
         self._held: tuple[tuple[object, ...], float] = ((), 0.0)  # why it held when that was last told, and when
         self._done = threading.Event()
@@ -161,7 +167,9 @@ class InnerLoop:
         size, reason = self._given(seen) if given else (choice.size, choice.reason)
         if reason == "bounds":
             reason = self._standing.band.reason  # what moved the bound says more
-        self._note_peak(run_sizing(seen, outlook(seen)))
+        sizing = run_sizing(seen, outlook(seen))
+        self._note_peak(sizing)
+        self._tasks = self._lasting(sizing.pools, now) if self._rations() else None
         self._standing.recommend(self._pools.shares(size))
         self._obey(_Made(seen, choice, told=given), size, reason)
         if self._offer is not None:
@@ -170,6 +178,14 @@ class InnerLoop:
     def _note_peak(self, sizing: Sizing) -> None:
         """Keep the largest size that this run could use; one that its own measurements contradict was none."""
         self._peak = sizing.size if sizing.surplus else max(self._peak, sizing.size)
+
+    def _lasting(self, pools: Mapping[str, int], now: float) -> Mapping[str, int]:
+        """Return how many workers each pool needs: the most that it had tasks for within the stable time."""
+        for pool in self._kept.keys() | pools.keys():
+            needed, (kept, until) = pools.get(pool, 0), self._kept.get(pool, (0, now))
+            if needed >= kept or now >= until:
+                self._kept[pool] = needed, now + STABLE_SECONDS
+        return {pool: kept for pool, (kept, _) in self._kept.items()}
 
     def _rations(self) -> bool:
         """Whether cores are given out by demand: not where a person, the config or query results set the size."""
@@ -290,14 +306,17 @@ class InnerLoop:
             self._move_or_hold(made, size, reason)
 
     def _move_or_hold(self, made: _Made, size: int, reason: str) -> None:
-        if size == made.seen.size:
+        # Tasks for one pool may take the place of another's while the lane's size stays.
+        moving = reason if size != made.seen.size else "demand"
+        changed = self._pools.share(size, moving, self._tasks)
+        if size == made.seen.size and not changed:
             self._hold(made, reason)
             return
-        changed = self._pools.share(size, reason)
         self._run.resize(size)
         for pool, old, new in changed:
             action = "up" if new > old else "down"
-            self._tell(made, pool=pool, action=action, reason=reason, old=old, new=new)
+            why = moving if moving in DECISION_REASONS[action] else "plan" if action == "down" else "demand"
+            self._tell(made, pool=pool, action=action, reason=why, old=old, new=new)
 
     def _hold(self, made: _Made, reason: str) -> None:
         why = (reason, *sorted(self._limits.items()))

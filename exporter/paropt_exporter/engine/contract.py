@@ -41,6 +41,9 @@ class Workers(Protocol):
     def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> Running:
         """Hand one attempt to a pool; returns at once."""
 
+    def pool_of(self, stage: PlannedStage, task: PlannedTask) -> str:
+        """Return the pool that a task would start in now."""
+
     def size(self, pool: str) -> int:
         """Return how many tasks `pool` may have at once now."""
 

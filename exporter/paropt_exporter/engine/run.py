@@ -208,7 +208,7 @@ class Run:
             return False
         if self._limited(state):
             return False
-        pool = state.plan.pool
+        pool = self._workers.pool_of(state.plan, state.ready[0].task)
         return self._shares.task_fits(state.plan, size=self.size) and (
             self._shares.in_pool(pool) < self._workers.size(pool)
         )
@@ -223,14 +223,15 @@ class Run:
         attempt = Attempt(state, ready.task, ready.attempt, ready.ready_seconds, now, running)
         if not state.started:
             self._begin(state, running.pool, now)
-        self._shares.begin_task(state.plan, state.plan.pool, label)
+        self._shares.begin_task(state.plan, running.pool, label)
+        state.pool = running.pool
         state.attempts.append(attempt)
         if state.plan.timeout_seconds is not None:
             self._timers.at(now + state.plan.timeout_seconds, lambda: self._check_timeout(attempt))
         running.future.add_done_callback(lambda _: self._inbox.post(_Ended(attempt)))
 
     def _begin(self, state: StageState, pool: str, now: float) -> None:
-        state.started_seconds, state.started_timestamp_seconds, state.pool = now, self._clock.wall(), pool
+        state.started_seconds, state.started_timestamp_seconds = now, self._clock.wall()
         self._shares.begin_stage(state.plan)
         self._emit(
             StageStarted(
@@ -274,7 +275,7 @@ class Run:
         state = attempt.stage
         # Out of the live view before its record adds it to the totals: a scrape in between must not see it twice.
         state.attempts.remove(attempt)
-        self._shares.end_task(state.plan, state.plan.pool, attempt.running.label)
+        self._shares.end_task(state.plan, attempt.running.pool, attempt.running.label)
         record = self._record(attempt)
         state.gil_bound = state.gil_bound or self._workers.gil_bound(state.name)
         state.take(record)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+from paropt_exporter import host
 from paropt_exporter.engine.outcome import Outcome, of_future
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.plan import COMMANDS, PROCESSES, THREADS, Call, Commands, Plan, PlannedStage, PlannedTask
@@ -78,11 +79,12 @@ class PoolWorkers:
         self._router = Router(Strategy.THREAD)
         self._routers: dict[str, Router] = {}
         self._size = 1
+        self._tasks: Mapping[str, int] | None = None
         self._reason = "start"
 
     def prepare(self, plan: Plan, size: int) -> None:
         """Bring the pools that `plan` needs to the size that it starts with."""
-        self._plan, self._size, self._reason = plan, size, "plan"
+        self._plan, self._size, self._reason, self._tasks = plan, size, "plan", None
         if plan.lane not in self._routers:
             self._routers[plan.lane] = Router(plan.strategy)
             self._routers[plan.lane].recall(self._remembered)
@@ -93,12 +95,13 @@ class PoolWorkers:
             if name in self._pools or not self._is_optional(name):
                 self._pool(name)
 
-    def share(self, size: int, reason: str) -> tuple[tuple[str, int, int], ...]:
+    def share(self, size: int, reason: str, tasks: Mapping[str, int] | None = None) -> tuple[tuple[str, int, int], ...]:
         """Set the pools' targets for a lane of `size`; return (pool, old, new) for each that changed.
 
-        No pool gets more workers than it has tasks in the plan. Never interrupts what runs.
+        `tasks`: how many of the lane's tasks are for each pool; None: any number for any. No pool gets more workers
+        than it has tasks in the plan. Never interrupts running tasks.
         """
-        self._size, self._reason = size, reason
+        self._size, self._reason, self._tasks = size, reason, tasks
         changed = []
         for name in tuple(self._uses):
             old, new = self._pools[name].target, self._share_of(name)
@@ -132,6 +135,10 @@ class PoolWorkers:
         if isinstance(task.work, Commands):
             return self._start_commands(stage, task.work, label)
         return self._start_call(task.work, label)
+
+    def pool_of(self, stage: PlannedStage, task: PlannedTask) -> str:
+        del stage
+        return COMMANDS if isinstance(task.work, Commands) else self._router.choose(task.work.target)
 
     def size(self, pool: str) -> int:
         return self._pool(pool).target
@@ -225,7 +232,13 @@ class PoolWorkers:
         return self._pools[name]
 
     def _share_of(self, name: str) -> int:
-        return min(self._size, _tasks_for(self._plan, name)) if self._plan else 1
+        if self._plan is None:
+            return 1
+        most = min(self._size, _tasks_for(self._plan, name))
+        if self._tasks is not None:
+            return max(1, min(most, self._tasks.get(name, 1)))
+        # Until the controller has looked, a routed call that computes may find as many processes as there are cores.
+        return min(most, host.workers()) if self._is_optional(name) and not self._plan.workers.fixed else most
 
     def _resize(self, name: str, size: int, reason: str) -> None:
         pool = self._pools[name]

@@ -8,8 +8,9 @@ within the cores. How many run now does not matter: a size that was too large co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND, CoreBudget
 from paropt_exporter.plan import THREADS
@@ -46,13 +47,15 @@ class Sizing:
     """How many tasks may run at once, and why not more.
 
     `reason`: plan, every task that may run does; cpu_limit, memory_limit, bounds: what stood in the way. `admitted`:
-    how many of the waiting tasks that is with; `surplus`: how many of the running tasks it is without.
+    how many of the waiting tasks that is with; `surplus`: how many of the running tasks it is without; `pools`: how
+    many tasks each pool would have, all running ones included.
     """
 
     size: int
     reason: str
     admitted: int = 0
     surplus: int = 0
+    pools: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +95,12 @@ def closed_size(
     """
     budget = CoreBudget(cores)
     there = sum(loads.count for loads in running)
-    size = 0
+    size, pools = 0, Counter[str]()
     for loads in sorted(running, key=_share):
         count = _take(budget, loads)
         budget.take(loads.load.share, loads.count - count)  # those that do not fit have their cores all the same
         size += count
+        pools[loads.load.pool] += loads.count
     lock = 1.0 + CORE_SLACK - sum(loads.count * loads.load.thread_share for loads in running)
     reason, admitted, surplus = "plan", 0, there - size
     for loads in waiting:
@@ -110,13 +114,14 @@ def closed_size(
         if competes_for_lock(loads.load):
             lock -= count * (loads.load.share or 0.0)
         size, admitted = size + count, admitted + count
+        pools[loads.load.pool] += count
         if count < loads.count:
             reason = "bounds" if size >= maximum else "cpu_limit"
     if surplus and reason == "plan":
         reason = "cpu_limit"
     if not there or size < minimum:
         size = max(size, minimum, 1)
-    return Sizing(size=min(size, maximum), reason=reason, admitted=admitted, surplus=surplus)
+    return Sizing(size=min(size, maximum), reason=reason, admitted=admitted, surplus=surplus, pools=pools)
 
 
 def competes_for_lock(load: Load) -> bool:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from time import monotonic
 
+from paropt_exporter.cpu_demand import CoreTime, cpu_demand
 from paropt_exporter.pool.adaptive.routing import FULL_LOCK_CORES
 from paropt_exporter.records import Measurement, RunningTask
 
@@ -21,10 +22,14 @@ def crowd(shares: Sequence[float]) -> int:
 
 
 def share(task: RunningTask) -> float:
-    """Return the share of a core that a task has taken so far, without its wait for one: on a busy machine work that
-    computes would look like work that waits.
-    """
-    return min(1.0, task.cpu_seconds / max(age_seconds(task) - task.run_delay_seconds, 1e-3))
+    """Return the part of a core that a task's own thread has wanted so far, whether it got it or not."""
+    time = CoreTime(task.thread_run_seconds, task.run_delay_seconds)
+    return min(1.0, cpu_demand(time, max(age_seconds(task), 1e-3)))
+
+
+def demand(task: RunningTask) -> float:
+    """Return how many cores a task has wanted so far, with the processes that it started."""
+    return cpu_demand(task.core_time, max(age_seconds(task), 1e-3))
 
 
 def so_far(task: RunningTask) -> Measurement:
@@ -33,6 +38,6 @@ def so_far(task: RunningTask) -> Measurement:
         pid=os.getpid(),
         started_seconds=task.started_seconds,
         ended_seconds=monotonic(),
-        cpu_seconds=task.cpu_seconds,
+        cpu_seconds=task.thread_run_seconds,
         run_delay_seconds=task.run_delay_seconds,
     )

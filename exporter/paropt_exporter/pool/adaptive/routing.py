@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from paropt_exporter.cpu_demand import CoreTime, cpu_demand
 from paropt_exporter.plan import PROCESSES, THREADS
 from paropt_exporter.pool.adaptive.memory import FunctionProfile
 from paropt_exporter.records import Measurement, Strategy
@@ -15,7 +16,7 @@ from paropt_exporter.records import Measurement, Strategy
 F = TypeVar("F", bound=Callable[..., Any])
 Place = str  # plan.THREADS or plan.PROCESSES
 
-# c = cpu / (wall - run delay), the share of a core that a task takes. Over this it is CPU-bound: two such threads
+# c, the cores that a task wants (see `cpu_demand`). Over this it is CPU-bound: two such threads
 # already fill the one core that the interpreter's lock gives them.
 _CPU_BOUND_SHARE = 0.5
 # Beside N - 1 others in threads a CPU-bound task gets 1/N of the interpreter's lock, so reads c = 1/N. Measured 0.51,
@@ -82,7 +83,8 @@ class Router:
         `concurrent`: how many tasks like it competed for the interpreter's lock, itself included; 1 for none.
         """
         wall = measurement.ended_seconds - measurement.started_seconds
-        share = min(1.0, measurement.cpu_seconds / max(wall - measurement.run_delay_seconds, 1e-6))
+        time = CoreTime(measurement.cpu_seconds, measurement.run_delay_seconds)
+        share = min(1.0, cpu_demand(time, max(wall, 1e-6)))
         threaded = measurement.pid == os.getpid()
         crowded = threaded and concurrent > 1 and share * concurrent >= FULL_LOCK_CORES
         read = 1.0 if crowded else share
