@@ -65,7 +65,8 @@ class Measurement:
     """What one task used, taken in the worker that ran it.
 
     `cpu_seconds` counts the task's descendants too; `memory_peak_bytes` is the highest of the whole worker process
-    (for a thread: of the process that the thread lives in); `run_delay_seconds` is time spent runnable without a core.
+    (for a thread: of the process that it lives in or of its child processes, whichever is more); `run_delay_seconds`
+    is time spent runnable without a core.
     """
 
     worker: str

@@ -12,7 +12,6 @@ from paropt_exporter.catalogue import DECISION_REASONS
 from paropt_exporter.clock import Clock
 from paropt_exporter.control.company import CompanyMeter
 from paropt_exporter.control.decisions import written_choice, written_situation
-from paropt_exporter.control.demand import DemandMeter
 from paropt_exporter.control.memory import PeakMeter
 from paropt_exporter.control.policy.closed import (
     Load,
@@ -39,6 +38,7 @@ from paropt_exporter.control.policy.run import (
 from paropt_exporter.control.standing import ACT, ADVISE, PAUSE, PIN, PROMETHEUS, Standing
 from paropt_exporter.engine import Admission, Demand
 from paropt_exporter.plan import THREADS
+from paropt_exporter.pool.demand import DemandMeter, samples
 from paropt_exporter.records import Decision, Event, RunningTask
 
 TICK_SECONDS = 0.03  # lanes of a few seconds gain nothing from a slower eye; one look costs about 0.1 ms
@@ -155,7 +155,7 @@ class InnerLoop:
         if self._settled():
             return
         now, running = self._clock.monotonic(), self._pools.running()
-        self._meter.sample(running, now)
+        self._meter.sample(samples(running, now), now)
         demand = self._run.demand()
         seen = self._situation(demand, now, {task.label: task.memory_bytes for task in running})
         self._waiting = bool(seen.waiting)
@@ -193,7 +193,7 @@ class InnerLoop:
 
     def _measured_admission(self, demand: Demand, seen: RunSituation) -> Admission:
         stages = {one[1] for one in demand.ready} | {one[1] for one in demand.running}
-        known = {stage: wanted for stage in stages if (wanted := self._meter.of_stage(stage)) is not None}
+        known = {stage: wanted for stage in stages if (wanted := self._meter.of_group(stage)) is not None}
         tasks = {
             label: wanted
             for _, stage, label, _ in demand.running
@@ -261,7 +261,7 @@ class InnerLoop:
                 load=Load(
                     pool=pool,
                     stage=stage,
-                    share=_rounded(self._meter.of_stage(stage)),
+                    share=_rounded(self._meter.of_group(stage)),
                     peak_bytes=self._peaks.of_stage(stage),
                 ),
                 count=count,

@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
 from paropt_exporter import host
+from paropt_exporter.cpu_demand import CORE_SLACK, NO_TIME, WAITING_DEMAND, CoreBudget
 from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.plan import PROCESSES, THREADS
 from paropt_exporter.pool import lifetime
 from paropt_exporter.pool.adaptive import looking
-from paropt_exporter.pool.adaptive.memory import recall, remember
+from paropt_exporter.pool.adaptive.memory import FunctionProfile, recall, remember
 from paropt_exporter.pool.adaptive.routing import Place, Router, is_thread_only
 from paropt_exporter.pool.adaptive.steward import FIRST_LOOK_SECONDS, Steward
+from paropt_exporter.pool.demand import DemandMeter, Sample
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.processes import ProcessPool
 from paropt_exporter.pool.threads import ThreadPool
-from paropt_exporter.records import Strategy
+from paropt_exporter.records import RunningTask, Strategy
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +73,18 @@ class AdaptiveCrew:
         self._inside: dict[Place, int] = {THREADS: 0, PROCESSES: 0}
         self._where: dict[TaskFuture[Any], tuple[Place, str]] = {}  # pool and function of what runs
         self._giving = 0  # tasks on their way into a pool
+        self._children = DemandMeter()  # cores that child processes of the threads' tasks want, by function
+        self._parents: set[str] = set()  # functions whose tasks were seen to have child processes
         self._crowd = 1  # how many threads were last seen to compete for the interpreter's lock
         self._pools: dict[Place, ThreadPool | ProcessPool] = {}
         self._room: dict[Place, int] = {place: self._beginning(place) for place in (THREADS, PROCESSES)}
         self._steward = Steward(self)
         self._memory = memory
         if memory is not None:
-            self.router.recall(recall(memory))
+            known = recall(memory)
+            self.router.recall(known)
+            parents = {profile.function: profile.children_demand for profile in known if profile.children_demand}
+            self._children, self._parents = DemandMeter(parents), set(parents)
         lifetime.register(self, leads=True)
 
     # Sizes
@@ -197,7 +205,7 @@ class AdaptiveCrew:
                     del self._backlog[key]
                     continue
                 place = self._place(key)
-                if self._inside[place] < self._room[place] and not self._on_trial(key):
+                if self._inside[place] < self._room[place] and not self._on_trial(key) and self._cores_fit(key):
                     task = tasks.popleft()
                     if task.future.done():
                         task.future.begin(monotonic())  # refuses, and tells those who wait that it was cancelled
@@ -241,9 +249,33 @@ class AdaptiveCrew:
 
         One is enough, and all that the others in the threads should suffer from one that keeps the interpreter's lock.
         """
-        if self._strategy is not Strategy.ADAPTIVE or self.router.share(key) is not None:
+        if self._strategy is not Strategy.ADAPTIVE:
+            return False
+        untold = key in self._parents and self._children.of_group(key) is None
+        if self.router.share(key) is not None and not untold:
             return False
         return any(known == key for _, known in self._where.values())
+
+    def _cores_fit(self, key: str) -> bool:
+        """Whether the cores have room for the child processes of one more task, beside those of the running ones."""
+        demand = self._children.of_group(key) or 0.0
+        if self._strategy is not Strategy.ADAPTIVE or demand < WAITING_DEMAND:
+            return True
+        return self._cores_left().room(demand) > 0
+
+    def _cores_left(self) -> CoreBudget:
+        """Return the cores with what the child processes of running tasks take of them; under the lock."""
+        budget = CoreBudget(float(self._cores))
+        for _, known in self._where.values():
+            budget.take(self._children.of_group(known) or 0.0)
+        return budget
+
+    def _startable(self, key: str, tasks: int) -> int:
+        """Return how many of a function's waiting tasks the cores have room for; under the lock."""
+        if key not in self._parents:
+            return tasks
+        demand = self._children.of_group(key)
+        return 0 if demand is None else min(tasks, self._cores_left().room(demand))
 
     def _fail(self, task: Waiting, error: Exception) -> None:
         """Settle a task that its pool does not take."""
@@ -290,6 +322,10 @@ class AdaptiveCrew:
         threads = self._pools.get(THREADS)
         return self.waiting() + (threads.queued if isinstance(threads, ThreadPool) else 0)
 
+    def watched(self) -> bool:
+        """Whether tasks run in threads: their child processes are measured while they live."""
+        return self._strategy is Strategy.ADAPTIVE and self._inside[THREADS] > 0
+
     def waiting(self) -> int:
         with self.lock:
             return sum(map(len, self._backlog.values()))
@@ -308,6 +344,7 @@ class AdaptiveCrew:
             running = [each for each in seen if looking.age_seconds(each[1]) >= FIRST_LOOK_SECONDS / 2]
             shares = [looking.share(task) for _, task in running]
             self._crowd = looking.crowd(shares)
+            self._sample_children(seen)
             for future, task in running:
                 where = self._where.get(future)
                 key = where[1] if where is not None else future.label
@@ -316,6 +353,17 @@ class AdaptiveCrew:
             if shares:
                 self._oversubscribe(sum(shares) / len(shares))
         self.feed()
+
+    def _sample_children(self, seen: Iterable[tuple[TaskFuture[Any], RunningTask]]) -> None:
+        now, found = monotonic(), dict[Hashable, tuple[str, Sample]]()
+        with self.lock:
+            for future, task in seen:
+                where, below = self._where.get(future), looking.children_time(task)
+                if where is not None:
+                    found[future] = where[1], Sample(now, below)
+                    if below != NO_TIME:
+                        self._parents.add(where[1])
+            self._children.sample(found, now)
 
     def _expect(self) -> None:
         """Let threads wait at once for functions that are known to wait."""
@@ -335,16 +383,22 @@ class AdaptiveCrew:
         inside = threads.busy + (threads.queued if isinstance(threads, ThreadPool) else 0)
         with self.lock:
             waiting = sum(
-                len(tasks)
+                self._startable(key, len(tasks))
                 for key, tasks in self._backlog.items()
                 if self.router.share(key) is not None and self.router.choose(key) == THREADS
             )
             wanted = max(inside, self._inside[THREADS]) + waiting
             # One core is all that threads get between them: more of them than fill it do not help.
-            size = min(bound, wanted, int(1 / max(share, 1 / bound) + 0.1))
-            if size <= self._room[THREADS]:
+            size = min(bound, wanted, int(1 / max(share, 1 / bound) + CORE_SLACK))
+            room = self._room[THREADS]
+            if size < room and self._parents.intersection(self._backlog):
+                size = max(size, self._inside[THREADS], min(room, self._beginning(THREADS)))
+            elif size <= room:
                 return
             self._room[THREADS] = size
+        if size < room:
+            threads.resize(size, reason="cpu_limit")
+            return
         self._feed_pools()  # first, so that each new thread finds its task when it begins, not when the last has begun
         threads.resize(size, reason="demand")
 
@@ -385,7 +439,11 @@ class AdaptiveCrew:
             pool.shutdown(wait=True)
         self._steward.join()
         if self._memory is not None:
-            remember(self._memory, self.router.profiles())
+            remember(self._memory, self._profiles())
+
+    def _profiles(self) -> Iterable[FunctionProfile]:
+        for profile in self.router.profiles():
+            yield replace(profile, children_demand=self._children.of_group(profile.function) or 0.0)
 
     def forget(self) -> None:
         """In a forked child: the pools are the parent's."""

@@ -27,9 +27,9 @@ def share(task: RunningTask) -> float:
     return min(1.0, cpu_demand(time, max(age_seconds(task), 1e-3)))
 
 
-def demand(task: RunningTask) -> float:
-    """Return how many cores a task has wanted so far, with the processes that it started."""
-    return cpu_demand(task.core_time, max(age_seconds(task), 1e-3))
+def children_time(task: RunningTask) -> CoreTime:
+    """Return the core time of the processes that a task has started."""
+    return task.core_time.since(CoreTime(task.thread_run_seconds, task.run_delay_seconds))
 
 
 def so_far(task: RunningTask) -> Measurement:

@@ -18,18 +18,22 @@ _MOST_KEPT = 10_000  # functions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionProfile:
-    """What is known of a function: the share of a core that one of its tasks takes (0..1), and how long it takes."""
+    """What is known of a function: the share of a core that one of its tasks takes (0..1), and how long it takes.
+
+    `children_demand`: how many cores the child processes of one of its tasks want.
+    """
 
     function: str
     share: float
     seconds: float
+    children_demand: float = 0.0
 
 
 def recall(path: Path) -> tuple[FunctionProfile, ...]:
     """Read what was kept; nothing, with a warning, where it can't be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["functions"]
-        return tuple(_profile(name, entry["share"], entry["seconds"]) for name, entry in found.items())
+        return tuple(_profile(name, **entry) for name, entry in found.items())
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -44,7 +48,10 @@ def remember(path: Path, profiles: Iterable[FunctionProfile]) -> None:
         kept.pop(profile.function, None)
         kept[profile.function] = profile
     newest = list(kept.values())[-_MOST_KEPT:]
-    content = {entry.function: {"share": entry.share, "seconds": entry.seconds} for entry in newest}
+    content = {
+        entry.function: {"share": entry.share, "seconds": entry.seconds, "children_demand": entry.children_demand}
+        for entry in newest
+    }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8") as file:
@@ -54,7 +61,9 @@ def remember(path: Path, profiles: Iterable[FunctionProfile]) -> None:
         log.warning("what this pool learned can't be kept", extra={"path": str(path), "err": str(error)})
 
 
-def _profile(name: str, share: float, seconds: float) -> FunctionProfile:
-    if not (0 <= share <= 1 and 0 <= seconds < math.inf):
-        raise ValueError(f"{name}: a share of {share!r} and {seconds!r} seconds")
-    return FunctionProfile(function=name, share=float(share), seconds=float(seconds))
+def _profile(name: str, *, share: float, seconds: float, children_demand: float = 0.0) -> FunctionProfile:
+    if not (0 <= share <= 1 and 0 <= seconds < math.inf and 0 <= children_demand < math.inf):
+        raise ValueError(f"{name}: a share of {share!r}, {seconds!r} seconds and {children_demand!r} cores")
+    return FunctionProfile(
+        function=name, share=float(share), seconds=float(seconds), children_demand=float(children_demand)
+    )

@@ -9,6 +9,7 @@ from typing import Protocol
 
 log = logging.getLogger(__name__)
 
+_LONGEST_WATCH_SECONDS = 0.25  # between two looks at the child processes of tasks while no task waits
 FIRST_LOOK_SECONDS = 0.005  # after work began to wait: long enough for a thread's CPU share to show
 _LONGEST_LOOK_SECONDS = 0.05
 _REST_SECONDS = 10.0  # without waiting work, before threads that only it needed are let go
@@ -24,6 +25,8 @@ class Crew(Protocol):
 
     def wanting(self) -> int: ...
 
+    def watched(self) -> bool: ...
+
     def knows_what_waits(self) -> bool: ...
 
     def look(self) -> None: ...
@@ -35,7 +38,10 @@ class Steward:
     """Looks at running work while some waits, ever less often; then has surplus threads let go, and ends.
 
         none ──call()──> looking <──(work waits)── resting ──(10 s)──> none
-                            └──(none waits)──────────^
+                            └──(none waits, and none runs in a thread)──^
+
+    While work runs in threads and none waits, it looks a few times a second: what child processes hold can be read only
+    while they live.
 
     Its crew calls it with nothing locked; `changed` of the crew guards its state.
     """
@@ -54,7 +60,7 @@ class Steward:
         """Have the work looked at, if any waits."""
         crew = self._crew
         with crew.changed:
-            if crew.closed or not crew.wanting():
+            if crew.closed or not (crew.wanting() or crew.watched()):
                 return
             if self._thread is not None:
                 if self._resting:
@@ -76,9 +82,9 @@ class Steward:
 
     def _watch(self) -> None:
         crew, pause, rested = self._crew, FIRST_LOOK_SECONDS, monotonic()
-        while not crew.closed or crew.wanting():
+        while not crew.closed or crew.wanting() or crew.watched():
             with crew.changed:
-                idle = not crew.wanting()
+                idle = not (crew.wanting() or crew.watched())
                 left = _REST_SECONDS - (monotonic() - rested) if idle else pause
                 if idle and left <= 0:
                     self._thread = None
@@ -89,10 +95,15 @@ class Steward:
             if not idle:
                 rested = monotonic()
                 crew.look()
-                pause = min(pause * 1.5, _LONGEST_LOOK_SECONDS) if crew.knows_what_waits() else FIRST_LOOK_SECONDS
+                pause = self._next_pause(pause)
         if not crew.closed:
             crew.rest()
 
+    def _next_pause(self, pause: float) -> float:
+        if not self._crew.wanting():
+            return min(pause * 1.5, _LONGEST_WATCH_SECONDS)
+        return min(pause * 1.5, _LONGEST_LOOK_SECONDS) if self._crew.knows_what_waits() else FIRST_LOOK_SECONDS
+
     def _disturbed(self) -> bool:
-        waiting = self._crew.wanting()
-        return (self._crew.closed and not waiting) or (self._resting and waiting > 0)
+        work = self._crew.wanting() > 0 or self._crew.watched()
+        return (self._crew.closed and not work) or (self._resting and work)

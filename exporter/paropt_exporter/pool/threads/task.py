@@ -161,12 +161,12 @@ def _run_thoroughly(slot: Slot, task: Task, _: float) -> float:
 class _Meter:
     """Measures one task of a thread in full; costs some 30 µs, most of it for reading the peak of memory."""
 
-    __slots__ = ("_alone", "_children", "_delay", "_slot", "_started")
+    __slots__ = ("_alone", "_children", "_children_peak", "_delay", "_slot", "_started")
 
     def __init__(self, slot: Slot) -> None:
         self._slot = slot
         self._alone = slot.companions()
-        self._children = _children_cpu_seconds()
+        self._children, self._children_peak = _children_usage()
         self._delay = procfs.run_delay_seconds(slot.schedstat)
         self._started = slot.started_seconds = slot.cpu_read_seconds = monotonic()
         slot.delay_mark = (self._started, self._delay)
@@ -176,11 +176,14 @@ class _Meter:
         slot, started = self._slot, self._started
         ended, now_cpu = monotonic(), thread_time()
         cpu = now_cpu - slot.cpu_seconds
+        children, largest = _children_usage()
         if self._alone and slot.companions() == self._alone:
-            cpu += _children_cpu_seconds() - self._children
+            cpu += children - self._children
         delay = procfs.run_delay_seconds(slot.schedstat) - self._delay
         future.started_seconds = started
-        memory = procfs.memory_peak_bytes() + slot.children_peak_bytes()
+        # The kernel keeps only the largest of all children so far: where it grew, one of these tasks' has been it.
+        grown = largest if largest > self._children_peak else 0
+        memory = max(procfs.memory_peak_bytes(), slot.children_peak_bytes(), grown)
         future._usage = (slot.name, os.getpid(), started, ended, cpu, delay, memory)
         slot.cpu_seconds, slot.cpu_read_seconds = now_cpu, ended
         slot.task = None
@@ -188,9 +191,10 @@ class _Meter:
         return ended
 
 
-def _children_cpu_seconds() -> float:
+def _children_usage() -> tuple[float, int]:
+    """Return the CPU seconds of all child processes that were waited for, and the memory of the largest, in bytes."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
 
 
 def without_our_frame(error: BaseException) -> BaseException:
