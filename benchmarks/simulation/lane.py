@@ -45,6 +45,11 @@ class Work:
         return self.share >= 1.0 and all(phase.share >= 1.0 for phase in self.phases)
 
     @property
+    def sleeps(self) -> bool:
+        """Whether it never computes."""
+        return self.share == 0.0 and not self.phases
+
+    @property
     def core_seconds(self) -> float:
         """What it computes in all."""
         own = self.seconds * self.share + sum(phase.seconds * phase.share for phase in self.phases)
@@ -104,7 +109,7 @@ class SimulatedLane:
         self.size = size
         self.peak = size
         self.limits: list[tuple[float, int | None]] = []  # of a stage, as they changed
-        self.log: list[tuple[float, int, int, int]] = []  # moment, computing and other tasks that run, and that wait
+        self.log: list[tuple[float, int, int, int]] = []  # moment; running: computing, others; waiting: sleepers
         self._clock = clock
         self._pool = pool
         self._deadline_seconds = deadline_seconds
@@ -151,7 +156,7 @@ class SimulatedLane:
         self._news.append((now + self._late_seconds, tuple(self._read(task) for task in self._running)))
         waits = [work for stage in self._stages.values() for _, work in stage.queue]
         computing = sum(task.work.computes for task in self._running)
-        self.log.append((now, computing, len(self._running) - computing, sum(not work.computes for work in waits)))
+        self.log.append((now, computing, len(self._running) - computing, sum(work.sleeps for work in waits)))
 
     def _hold_locks(self) -> None:
         """Let only the first of those behind a lock get on: the lock of the tasks, or the interpreter's."""
@@ -282,7 +287,7 @@ class _Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneRun:
-    """How a simulated run went. `log`: (moment, tasks that only compute, others that run, others that wait)."""
+    """How a simulated run went. `log`: (moment, tasks that only compute, others that run, sleepers that wait)."""
 
     makespan_seconds: float
     peak: int
@@ -300,7 +305,7 @@ class LaneRun:
         return _longest((moment, running > computing) for moment, running, _, _ in self.log)
 
     def longest_held_back(self) -> float:
-        """Return for how long at a stretch tasks that mostly wait could not start."""
+        """Return for how long at a stretch tasks that only sleep could not start."""
         return _longest((moment, waiting > 0) for moment, _, _, waiting in self.log)
 
 

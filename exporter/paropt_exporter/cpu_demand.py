@@ -60,19 +60,22 @@ class CoreBudget:
     Tasks that compute have the cores between them, and one that wants more than there are has them all. Tasks that
     mostly wait are counted apart: a few hundredths of a core each must neither keep computing tasks out nor be kept
     out by them. A task of unknown demand (None) may want a core. One of those may run beside tasks that take all the
-    cores, to be measured: otherwise work that only waits would have to wait until they end.
+    cores, to be measured: otherwise work that only waits would have to wait until they end. Where tasks that take more
+    than all have kept it from starting for a while (`stuck`), one may run even so.
     """
 
     cores: float
     computing: float = 0.0
     waiting: float = 0.0
     unknown: int = 0
+    stuck: bool = False
 
     def room(self, demand: float | None) -> int:
         """Return how many tasks of this demand fit beside those that have been taken."""
         if demand is None:
             spare = math.floor(self._left + _ROUNDING)
-            return max(0, spare, 0 if self.unknown or self._left < -_ROUNDING else 1)
+            beside = not self.unknown and (self.stuck or self._left >= -_ROUNDING)
+            return max(0, spare, int(beside))
         if demand < WAITING_DEMAND:
             left = max(self.cores, WAITING_DEMAND) + CORE_SLACK - self.waiting
             return max(0, math.floor(left / max(demand, _LEAST_DEMAND)))

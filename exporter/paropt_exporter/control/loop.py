@@ -42,6 +42,8 @@ from paropt_exporter.pool.demand import DemandMeter, samples
 from paropt_exporter.records import Decision, Event, RunningTask
 
 TICK_SECONDS = 0.03  # lanes of a few seconds gain nothing from a slower eye; one look costs about 0.1 ms
+STUCK_SECONDS = 0.7  # that unknown tasks wait; those that only sleep shall not be held back for a second
+_WHOLE_CORE = 0.75  # a task that wants this much is counted as one that only computes
 IDLE_TICK_SECONDS = 0.1  # the same while no task waits, and nothing can be decided
 DEADLINE = "deadline"
 _HOLD_SECONDS = 1.0  # a hold is told when its reason or a stage's limit changes, at most so often
@@ -123,6 +125,7 @@ class InnerLoop:
         self._state = RunState()
         self._peak = 0
         self._waiting = True
+        self._unknown: dict[str, float] = {}  # stages that wait and were never measured, and since when
         self._tasks: Mapping[str, int] | None = None
         self._kept: dict[str, tuple[int, float]] = {}  # pool -> workers that it keeps, and until when
         self._known = dict(known_shares)
@@ -200,15 +203,18 @@ class InnerLoop:
             if (wanted := self._meter.of_task(label, stage)) is not None
         }
         held = {loads.load.stage for loads in seen.waiting if lock_is_full(seen.running, loads.load)}
-        return self._admission(known, tasks, frozenset(held))
+        return self._admission(known, tasks, frozenset(held), stuck=seen.stuck)
 
-    def _admission(self, stages: Mapping[str, float], tasks: Mapping[str, float], held: frozenset[str]) -> Admission:
+    def _admission(
+        self, stages: Mapping[str, float], tasks: Mapping[str, float], held: frozenset[str], *, stuck: bool = False
+    ) -> Admission:
         return Admission(
             cores=self._cores(),
             floor=self._standing.band.floor,
             stages=stages,
             tasks=tasks,
             held=held,
+            stuck=stuck,
         )
 
     def _limit(self, stages: Mapping[str, int]) -> None:
@@ -281,7 +287,22 @@ class InnerLoop:
             memory=self._left(self._peaks.held(holding)),
             work=self._work(demand),
             rescue_size=demand.rescue_size if self._objective == DEADLINE else 0,
+            stuck=self._stuck(demand, now),
         )
+
+    def _stuck(self, demand: Demand, now: float) -> bool:
+        """Whether tasks of unknown demand have waited so long that one should be measured even on full cores.
+
+        Not beside more tasks than cores that only compute, unless nothing at all has started for so long.
+        """
+        unknown = {stage for _, stage, _ in demand.ready if self._meter.of_group(stage) is None}
+        self._unknown = {stage: self._unknown.get(stage, now) for stage in unknown}
+        latest = max((started for *_, started in demand.running), default=now)
+        if not unknown or now - min(self._unknown.values()) < STUCK_SECONDS:
+            return False
+        wanted = [self._meter.of_task(label, stage) for _, stage, label, _ in demand.running]
+        computing = sum(demand is None or demand >= _WHOLE_CORE for demand in wanted)
+        return computing <= self._cores() or now - latest >= STUCK_SECONDS
 
     def _left(self, held_bytes: int) -> Memory | None:
         available = self._memory()

@@ -80,7 +80,8 @@ class Admission:
 
     `floor`: so many tasks may run at once whatever they want. `stages`, `tasks`: what a task of a stage will want, and
     what running ones want, by label; what is in neither is unknown. `held`: stages of which none may start now, since
-    they compute under an interpreter's lock that is taken.
+    they compute under an interpreter's lock that is taken. `stuck`: nothing could start for a while, and one task of
+    unknown demand may start even beside tasks that want more than all cores.
     """
 
     cores: float
@@ -88,6 +89,7 @@ class Admission:
     stages: Mapping[str, float] = field(default_factory=dict)
     tasks: Mapping[str, float] = field(default_factory=dict)
     held: frozenset[str] = frozenset()
+    stuck: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ class Shares:
         if admission is self._admission:
             return
         self._admission = admission
-        self._cores = CoreBudget(admission.cores if admission is not None else 0.0)
+        self._cores = CoreBudget(0.0) if admission is None else CoreBudget(admission.cores, stuck=admission.stuck)
         for label, (stage, _) in self._tasks.items():
             self._count(label, stage)
 

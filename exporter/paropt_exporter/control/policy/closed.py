@@ -87,13 +87,15 @@ def closed_size(
     cores: float,
     minimum: int,
     maximum: int,
+    stuck: bool = False,
 ) -> Sizing:
     """Return the size for known work, N* = the tasks that run or may run and whose demands fit into the cores.
 
     `waiting` stands in the order in which the tasks would start. A task that does not fit is passed over: a stage that
-    waits for something else than cores must not wait behind one that computes.
+    waits for something else than cores must not wait behind one that computes. `stuck`: unknown tasks could not start
+    for a while.
     """
-    budget = CoreBudget(cores)
+    budget = CoreBudget(cores, stuck=stuck)
     there = sum(loads.count for loads in running)
     size, pools = 0, Counter[str]()
     for loads in sorted(running, key=_share):

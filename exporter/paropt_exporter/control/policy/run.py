@@ -37,7 +37,7 @@ class RunSituation:
 
     `stages`: those of several tasks, where the size is ours to set; `memory`: what is left of it (None: unknown);
     `work`: what is left to do until a deadline, where the deadline is the objective; `rescue_size`: what would then
-    save a stage that is about to break its own limit (0: none is).
+    save a stage that is about to break its own limit (0: none is). `stuck`: unknown tasks wait for long.
     """
 
     now: float
@@ -52,6 +52,7 @@ class RunSituation:
     memory: Memory | None = None
     work: Work | None = None
     rescue_size: int = 0
+    stuck: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,7 @@ def run_sizing(seen: RunSituation, ahead: Outlook) -> Sizing:
         cores=seen.cores,
         minimum=seen.floor,
         maximum=seen.ceiling,
+        stuck=seen.stuck,
     )
     bound = memory_bound(seen, ahead)
     if bound is not None and sizing.size > max(bound, seen.floor):
