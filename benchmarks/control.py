@@ -1,6 +1,6 @@
 """Prints how the controller sizes pools: known answers simulated and real, an hour of 200 pools, and its peers' rules.
 
-Parts: `simulated`, `fleet`, `fresh` (the same hours by seeds that are drawn anew each time), `real`.
+Parts: `simulated`, `histories` (random lanes), `fleet`, `fresh` (the same hours by seeds drawn for this run), `real`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean, median, quantiles
 
 from paropt_exporter import steer
 from paropt_exporter.pool import ThreadPool
 from simulation.fleet import PATTERNS, Hour, hours
+from simulation.histories import faults, history
 from simulation.lane import Work, run_lane
 from simulation.pool import Duration, SimulatedPool
 from simulation.rules import Dask, Fixed, Keda, MakeRule, Ours, simulate
@@ -32,7 +33,8 @@ from simulation.work import Rate, at_once, computing, constant, locked, poisson,
 
 CORES = 2.0
 POOLS = 200
-PARTS = ("simulated", "fleet", "fresh", "real")
+PARTS = ("simulated", "histories", "fleet", "fresh", "real")
+HISTORIES = 1000  # random lanes; 10,000 take half an hour
 FRESH_SEEDS = 5
 WAIT_RATIO = 0.25
 RULES: dict[str, MakeRule] = {"ours": partial(Ours, cores=CORES), "Dask's": Dask, "KEDA's": Keda}
@@ -109,6 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--seed", type=int, action="append", help="of the simulated hours; more may follow for `fresh`")
+    parser.add_argument("--histories", type=int, default=HISTORIES, help="how many random lanes")
     flags = parser.parse_args()
     chosen, draw = flags.parts or PARTS, random.SystemRandom()
     if "simulated" in chosen:
@@ -117,8 +120,27 @@ def main() -> None:
         fleet(flags.seed[0] if flags.seed else 0)
     if "fresh" in chosen:
         fresh(flags.seed or [draw.randrange(1, 1_000_000) for _ in range(FRESH_SEEDS)])
+    if "histories" in chosen:
+        histories(flags.histories)
     if "real" in chosen:
         real()
+
+
+def histories(lanes: int) -> None:
+    print("### Simulated: random lanes\n")
+    lasting, wrong = list[float](), list[str]()
+    for seed in range(lanes):
+        drawn = history(seed)
+        run = drawn.run()
+        wrong += [f"seed {seed}: {fault}" for fault in faults(drawn, run)]
+        if not drawn.others:
+            lasting.append(drawn.lasting(run))
+    deciles = quantiles(lasting, n=20)
+    print(
+        f"{lanes} random lanes: {len(wrong)} did what they must not; makespan over a clairvoyant's, of those that had"
+        f" the machine to themselves: median {median(lasting):.2f}, 95 % under {deciles[-1]:.2f}\n"
+    )
+    print(*wrong, sep="\n")
 
 
 def table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

@@ -93,7 +93,7 @@ def test_the_cpu_of_a_child_whose_parent_ignores_its_end_counts() -> None:
         start_new_session=True,
     )
     try:
-        tree = Tree(parent.pid, "no mark")
+        tree = Tree(parent.pid, "no mark", time.monotonic())
         table = ProcessTable()
         table.add(tree, time.monotonic())
         assert parent.stdout is not None and parent.stdin is not None

@@ -86,8 +86,8 @@ class Command:
             os.chdir("/")  # a folder that someone works in can't be unmounted
             os.close(self._output)
             self._output = -1
-        self.tree = Tree(pid, f"{MARK}={frame['mark']}")
         self._began_seconds = time.monotonic()
+        self.tree = Tree(pid, f"{MARK}={frame['mark']}", self._began_seconds)
         return self.tree
 
     def stop(self, grace: float, now: float) -> None:

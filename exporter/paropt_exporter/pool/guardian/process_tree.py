@@ -47,7 +47,7 @@ class Tree:
     `settled_seconds` is the CPU of those that were waited for here, `memory_peak` the highest sum of resident memory.
     """
 
-    def __init__(self, root: int, mark: str) -> None:
+    def __init__(self, root: int, mark: str, now: float) -> None:
         self.root = str(root)
         self.mark = mark
         self.members: dict[str, Process] = {}
@@ -55,6 +55,7 @@ class Tree:
         self.lost_ticks = 0
         self.root_ended = False
         self.gone_delay_seconds = 0.0
+        self._at, self._runnable, self._wanted = now, 1, 0.0  # at the last look: when, runnable members, core time
         self.memory = 0
         self.memory_peak = 0
 
@@ -99,7 +100,7 @@ class Tree:
 
         `crowding`: how many runnable threads there are for each core. Processes that began and ended since the last
         look have left their CPU time with their parents, but not their waits: with n threads a core each of them waits
-        n - 1 times as long as it runs.
+        n - 1 times as long as it runs, though not longer than there was time.
         """
         vanished = []
         credit: dict[str, int] = {}
@@ -115,9 +116,16 @@ class Tree:
             credit[pid] += member.waited
         self._count_lost(vanished, credit)
         unseen = sum(rest for rest in credit.values() if rest > 0) / _TICKS
-        self.gone_delay_seconds += unseen * max(0.0, crowding - 1.0)
+        self._count_unseen_wait(unseen * max(0.0, crowding - 1.0), now)
         self._weigh()
         return vanished
+
+    def _count_unseen_wait(self, seconds: float, now: float) -> None:
+        runnable = sum(member.state == "R" for member in self.members.values())
+        wanted, most = self.run_seconds() + self.wait_seconds(), max(1, runnable, self._runnable)
+        room = most * (now - self._at) - (wanted - self._wanted)
+        self.gone_delay_seconds += max(0.0, min(seconds, room))
+        self._at, self._runnable, self._wanted = now, runnable, self.run_seconds() + self.wait_seconds()
 
     def _count_lost(self, vanished: list[Process], credit: dict[str, int]) -> None:
         """A parent that ignores SIGCHLD is never told of its children's CPU: count what it did not get."""
