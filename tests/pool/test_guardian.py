@@ -159,7 +159,8 @@ def test_the_guardian_imports_nothing_of_the_package_but_its_four_modules() -> N
     answer = subprocess.run(python(program, PACKAGE_ROOT + "/paropt_exporter"), capture_output=True, text=True)
     assert answer.stdout.splitlines() == [
         "paropt_exporter.pool.core_time paropt_exporter.pool.guardian paropt_exporter.pool.guardian.command"
-        " paropt_exporter.pool.guardian.loop paropt_exporter.pool.guardian.process_tree",
+        " paropt_exporter.pool.guardian.exporter paropt_exporter.pool.guardian.loop"
+        " paropt_exporter.pool.guardian.process_tree",
         "",
     ]
 

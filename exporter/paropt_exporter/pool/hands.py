@@ -9,6 +9,19 @@ from time import monotonic
 _ASK_AGAIN_SECONDS = 1.0  # after the system gave no thread or no descriptors
 
 
+class PoolThread(threading.Thread):
+    """A worker thread of one of this package's pools."""
+
+
+def pool_threads() -> tuple[int, ...]:
+    """Return the native ids of all pools' threads."""
+    return tuple(
+        thread.native_id
+        for thread in threading.enumerate()
+        if isinstance(thread, PoolThread) and thread.native_id is not None
+    )
+
+
 class Hands:
     """Starts daemon threads for a pool, and waits for their end.
 
@@ -34,7 +47,7 @@ class Hands:
 
     def start(self, name: str, work: Callable[[], None]) -> None:
         """Start a thread that was expected. RuntimeError when the system gives none."""
-        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread = PoolThread(target=work, name=name, daemon=True)
         self._threads.add(thread)
         try:
             thread.start()

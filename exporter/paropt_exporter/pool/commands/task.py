@@ -11,11 +11,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import Popen
 from typing import Any
 
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
-from paropt_exporter.pool.commands.guardians import SharedGuardian, died_of, kill_left
+from paropt_exporter.pool.commands.guardians import GuardianProcess, SharedGuardian, died_of, kill_left
 from paropt_exporter.pool.commands.output import Capture
 from paropt_exporter.pool.commands.program import CannotRun, explain, find_program
 
@@ -246,7 +245,7 @@ class CommandTask:
             self._earlier = self._latest.after(self._earlier)
             self._latest = Usage()
 
-    def _guardian_died(self, guardian: Popen[bytes], step: Sequence[str]) -> Ending:
+    def _guardian_died(self, guardian: GuardianProcess, step: Sequence[str]) -> Ending:
         cause = died_of(guardian)
         killed = kill_left(self.pid, self._mark)
         log.error("the guardian of commands died", extra={"cause": cause, "command": step[0], "killed": killed})

@@ -29,6 +29,11 @@ class Nurseries:
         self._pid = 0
         self.warm = False
 
+    @property
+    def pid(self) -> int:
+        """The nursery's process id; 0 while none runs."""
+        return self._pid
+
     def spawn(self, files: tuple[int, ...]) -> None:
         """Have a worker forked that gets `files` (see nursery.FILES). OSError if the system won't."""
         for attempt in (1, 2):
