@@ -29,6 +29,7 @@ from paropt_exporter.records import PoolStatistics, PoolUse, RunningTask, Strate
 
 log = logging.getLogger(__name__)
 
+_WORKERS_END_SECONDS = 3.0  # an idle worker goes within 50 ms, if no exit handler of a call takes its time
 Pool: TypeAlias = ThreadPool | ProcessPool | CommandPool
 _ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE)
 
@@ -135,9 +136,11 @@ class PoolWorkers:
                 self._resize(name, size, "bounds")
 
     def close(self) -> None:
-        """Shut all pools down; does not wait for threads that were given up."""
+        """Shut all pools down; does not wait for threads that were given up, nor for workers kept by such threads."""
         for pool in tuple(self._pools.values()):
             pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(pool, ProcessPool) and (left := pool.kill_workers(_WORKERS_END_SECONDS)):
+                log.warning("calls left threads running in workers: killed", extra={"workers": ", ".join(left)})
         if self._watched and not self._thread_calls.go_on:  # processes of a call that does must not outlive us
             self._watched = False
             GUARDIAN.release()
