@@ -18,6 +18,7 @@ from types import MappingProxyType, TracebackType
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.pool.commands.guardians import GUARDIAN
 from paropt_exporter.pool.commands.output import Capture
+from paropt_exporter.pool.commands.shortage import Shortage
 from paropt_exporter.pool.commands.task import CommandTask, Ending
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.threads import ThreadPool
@@ -65,6 +66,7 @@ class CommandPool:
         self.name = name
         self._clock = clock or SystemClock()
         self._slots = ThreadPool(max_workers, name=name)
+        self._shortage = Shortage()
         self._marks = itertools.count(1)
         self._mark = secrets.token_hex(8)
         self._lock = (
@@ -98,6 +100,7 @@ class CommandPool:
             raise ValueError("a task without steps: give it at least one")
         task = CommandTask(
             GUARDIAN,
+            self._shortage,
             label,
             steps,
             mark=f"{self._mark}-{next(self._marks)}",

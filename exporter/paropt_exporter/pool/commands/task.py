@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import json
 import logging
 import os
@@ -17,6 +20,9 @@ from paropt_exporter.cpu_demand import NO_TIME, CoreTime
 from paropt_exporter.pool.commands.guardians import GuardianProcess, SharedGuardian, died_of, kill_left
 from paropt_exporter.pool.commands.output import Capture
 from paropt_exporter.pool.commands.program import CannotRun, explain, find_program
+from paropt_exporter.pool.commands.shortage import SHORTAGES, Shortage
+from paropt_exporter.pool.commands.shortage import explain as explain_shortage
+from paropt_exporter.pool.reserve import refuse_the_last
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +78,7 @@ class CommandTask:
     def __init__(
         self,
         guardian: SharedGuardian,
+        shortage: Shortage,
         label: str,
         steps: Sequence[Sequence[str]],
         *,
@@ -84,6 +91,8 @@ class CommandTask:
         self.worker = ""  # these two are its slot's to set
         self.started_seconds = self.ended_seconds = 0.0
         self._guardian = guardian
+        self._shortage = shortage
+        self._holds = False  # whether the running step is known to have begun
         self._steps = tuple(tuple(step) for step in steps)
         self._mark = mark
         self._cwd = cwd
@@ -107,7 +116,7 @@ class CommandTask:
             except CannotRun as problem:
                 ending = Ending(problem=str(problem))
             except OSError as error:
-                ending = Ending(problem=f"cannot run {step[0]!r}: {error.strerror or error}: see what the system lacks")
+                ending = Ending(problem=f"cannot run {step[0]!r}: {explain_shortage(error)}")
             if ending.code != 0:
                 break
         with self._lock:
@@ -123,6 +132,7 @@ class CommandTask:
             self._stopped = True
             if self._channel is not None:
                 self._send_stop(self._channel)
+        self._shortage.wake()
         return True
 
     @property
@@ -137,13 +147,27 @@ class CommandTask:
             return self._latest.after(self._earlier)
 
     def _run_step(self, step: Sequence[str], capture: Capture) -> Ending:
+        """Run a step; while others hold what it needs of the system, wait for the end of one of them."""
         self.pid = 0
         program = find_program(step, cwd=self._cwd, env=self._env)
-        ours, theirs = socket.socketpair()
-        with ours:
+        for attempt in itertools.count(1):
+            try:
+                return self._try_step(step, program, capture)
+            except OSError as error:
+                self._shortage.wait(error, attempt)
+            if self.stopped:
+                break
+        return Ending(problem="stopped before its first step")
+
+    def _try_step(self, step: Sequence[str], program: str, capture: Capture) -> Ending:
+        with contextlib.ExitStack() as stack:
+            ours, theirs = socket.socketpair()
+            stack.enter_context(ours)
             with theirs:
                 output, write_end = os.pipe()
+                stack.callback(os.close, output)
                 try:
+                    refuse_the_last(output, write_end)
                     guardian = self._guardian.hand_over(theirs, write_end)
                 finally:
                     os.close(write_end)
@@ -153,7 +177,6 @@ class CommandTask:
                 return self._guardian_died(guardian, step)
             finally:
                 self._step_ended()
-                os.close(output)
 
     def _converse(
         self, channel: socket.socket, output: int, step: Sequence[str], program: str, capture: Capture
@@ -164,6 +187,8 @@ class CommandTask:
             frame = self._listen(channel, output, capture)
         finally:
             _drain(output, capture)
+        if frame.get("failed") in SHORTAGES:
+            raise OSError(frame["failed"], os.strerror(frame["failed"]))
         if "failed" in frame:
             raise explain(step, frame["failed"], program=self._cwd / program, entered=frame["entered"])
         status = frame["ended"]
@@ -216,6 +241,9 @@ class CommandTask:
             )
             with self._lock:
                 self._latest = usage
+            if not self._holds:
+                self._holds = True
+                self._shortage.begin()
 
     def _request(self, step: Sequence[str], program: str) -> bytes:
         frame = {
@@ -240,6 +268,9 @@ class CommandTask:
             return  # the guardian died: the slot's thread sees it too, and kills
 
     def _step_ended(self) -> None:
+        if self._holds:
+            self._holds = False
+            self._shortage.end()
         with self._lock:
             self._channel = None
             self._earlier = self._latest.after(self._earlier)
@@ -247,6 +278,8 @@ class CommandTask:
 
     def _guardian_died(self, guardian: GuardianProcess, step: Sequence[str]) -> Ending:
         cause = died_of(guardian)
+        if guardian.poll() is None and not self.pid:  # it had no descriptors left to take the step over
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         killed = kill_left(self.pid, self._mark)
         log.error("the guardian of commands died", extra={"cause": cause, "command": step[0], "killed": killed})
         return Ending(

@@ -343,4 +343,4 @@ def _above(descriptor: int) -> int:
     """Return a copy that no place of a worker's can collide with."""
     import fcntl
 
-    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 64)
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, loop.IMPORTS + 1)
