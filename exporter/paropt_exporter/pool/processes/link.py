@@ -74,6 +74,11 @@ class ProcessLink:
             fcntl.fcntl(writing, _PIPE_SIZE, wire.QUIET_BYTES)
         return reading, writing
 
+    @property
+    def heard_out(self) -> bool:
+        """Whether the worker's end is closed and all that it said was heard."""
+        return self._heard_out
+
     def watch(self, descriptor: int) -> None:
         """Have `wait` return when `descriptor` is readable too."""
         self._poll.register(descriptor, select.POLLIN)
