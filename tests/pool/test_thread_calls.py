@@ -105,6 +105,14 @@ def test_children_that_were_there_before_a_run_are_left_alone() -> None:
         assert child.poll() is None
 
 
+def test_children_of_the_time_between_runs_are_no_calls() -> None:
+    calls = ThreadCalls(set)
+    calls.prepare()
+    calls.end_strays()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE):
+        assert calls.strays() == set()
+
+
 def test_end_of_a_run_ends_processes_that_no_call_is_known_for(caplog: pytest.LogCaptureFixture) -> None:
     calls = ThreadCalls(set)
     calls.prepare()

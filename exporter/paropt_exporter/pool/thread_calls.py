@@ -137,6 +137,7 @@ class ThreadCalls:
         self._watcher: threading.Thread | None = None
         self._exempt = exempt
         self._before: set[int] = set()
+        self._prepared = False
         self._orphans = Orphans()
 
     def prepare(self) -> None:
@@ -144,6 +145,7 @@ class ThreadCalls:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         if not self._running:
             self._before = procfs.children("self")
+        self._prepared = True
 
     def add(self, call: ThreadCall) -> None:
         with self._lock:
@@ -166,7 +168,9 @@ class ThreadCalls:
         return self._exempt() | children.helpers()
 
     def strays(self) -> set[int]:
-        """Return the children of threads that are no pool's."""
+        """Return the children of threads that are no pool's; none between runs, when this process has its own."""
+        if not self._prepared:
+            return set()
         ours = pool_threads()
         found = procfs.children("self")
         for thread in ours:
@@ -178,6 +182,7 @@ class ThreadCalls:
         left = children.end_left(children.Ending(self.strays))
         if left:
             log.warning("calls left processes behind: ended", extra={"processes": ", ".join(left)})
+        self._prepared = False
         if monotonic() >= self._orphans.due_seconds:
             self._orphans.reap(monotonic())
 
