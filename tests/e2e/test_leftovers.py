@@ -42,6 +42,10 @@ CALLS = """
     def leaves():
         started()
 
+    def leaves_and_exits():
+        started(start_new_session=True)
+        os._exit(0)
+
     def leaves_daemon():
         os.system("setsid sleep 60 & echo $! > pid")
 """
@@ -101,6 +105,12 @@ def test_processes_of_a_call_end_with_a_killed_exporter(tmp_path: Path, strategy
         command.process.kill()
         command.process.wait(HANG_SECONDS)
         assert wait_until_gone(left, 5.0) == []
+
+
+def test_processes_of_a_call_that_exits_end_with_its_worker(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: exits, call: "calls:leaves_and_exits"', calls=CALLS)
+    with projects.served(tmp_path, "--strategy", "process"):
+        assert wait_until_gone([projects.pid_in(tmp_path / "pid")]) == []
 
 
 def test_shared_memory_of_one_call_outlives_the_end_of_anothers_processes(tmp_path: Path) -> None:

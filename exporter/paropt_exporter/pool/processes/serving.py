@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 _OVERDUE_SECONDS = 0.01  # ten times what a batch should take: no stall of the machine, a task that is slow for once
 _MUTE_SECONDS = 1.0  # between a worker's closing its line, which only a task of the user's does, and its end
 _NURSERY_SECONDS = 1.0  # a worker begins, or its end is told, within that, if nobody has stopped the nursery
+_LEFT_SECONDS = 2.0  # as the nursery has it for what crashed workers leave
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 5.0
 _MOST_DOUBLINGS = 10  # more than the longest pause takes; a power without a bound would overflow one day
 _HOPELESS = 3  # processes in a row that ended by themselves before they could begin: the fault is in how they begin
@@ -232,7 +233,7 @@ def _bury(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
     """Settle what a worker that has ended left behind: its last results, the task that it died of, the rest."""
     settle_all(crew, slot, slot.open, link.whispers())
     _hear(crew, slot, link, link.last_words())
-    code = link.exit_code()
+    code, pid = link.exit_code(), slot.pid
     unforked = OSError(code - NOT_FORKED, os.strerror(code - NOT_FORKED)) if code and code >= NOT_FORKED else None
     with crew.roster.lock:
         crew.desk.reclaim(slot)
@@ -243,6 +244,8 @@ def _bury(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
         if lost or not (asked or unforked):
             crew.ledger.deaths[cause] += 1
         _part(crew, slot)
+    if lost and code == 0:  # it looks like an end that was asked for, whose processes the nursery leaves alone
+        lifetime.NURSERIES.end(pid, _LEFT_SECONDS)
     _settle_lost(slot, lost, message, code)
     if unforked is not None:
         _not_started(crew, slot, unforked)

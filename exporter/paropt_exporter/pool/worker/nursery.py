@@ -83,7 +83,7 @@ class _Nursery:
         self._control = socket.socket(fileno=CONTROL)
         self._statuses: dict[int, int] = {}  # worker's pid: its status pipe
         self._leaving: dict[int, _Leaving] = {}  # by the pid of a worker that is to go, or has crashed
-        self._kept: set[int] = set()  # adopted processes that are left alone
+        self._kept: dict[int, int] = {}  # adopted processes that are left alone: the worker whose they were
         self._poll = select.poll()
         self._poll.register(self._control, select.POLLIN)
         with contextlib.suppress(OSError):
@@ -169,10 +169,15 @@ class _Nursery:
         """TERM now, KILL after the grace. A second, shorter one brings the end forward."""
         kill_at = time.monotonic() + grace_seconds
         leaving = self._leaving.get(worker)
-        if leaving is None and worker in self._statuses:
+        left = {pid for pid, owner in self._kept.items() if owner == worker}  # by one that exited by itself
+        if leaving is None and (worker in self._statuses or left):
             leaving = self._leaving[worker] = _Leaving(kill_at)
         if leaving is not None:
             leaving.kill_at = min(kill_at, leaving.kill_at)
+            leaving.orphans |= left
+            for pid in left:
+                del self._kept[pid]
+                _ask(pid)
             _signal_group(worker, signal.SIGTERM if grace_seconds > 0 else signal.SIGKILL)
 
     def _reap(self) -> None:
@@ -204,26 +209,26 @@ class _Nursery:
 
     def _reap_orphan(self, pid: int) -> None:
         os.waitpid(pid, 0)
-        self._kept.discard(pid)
-        worker = next((worker for worker, leaving in self._leaving.items() if pid in leaving.orphans), 0)
-        if worker:
-            self._leaving[worker].orphans.discard(pid)
+        worker = self._kept.pop(pid, 0)
+        for owner, leaving in self._leaving.items():
+            if pid in leaving.orphans:
+                leaving.orphans.discard(pid)
+                worker = owner
         self._adopt(worker)
 
     def _adopt(self, worker: int) -> None:
         """Take over the children of a worker, or of an orphan of its, that has ended: no living worker's come to us."""
         leaving = self._leaving.get(worker)
-        known = self._statuses.keys() | self._kept
+        known = self._statuses.keys() | self._kept.keys()
         known = known.union(*(other.orphans for other in self._leaving.values()))
         for pid in _children() - known:
             if leaving is None:
-                self._kept.add(pid)
+                self._kept[pid] = worker
                 continue
             leaving.orphans.add(pid)
             with contextlib.suppress(OSError):
                 if os.getpgid(pid) != worker:  # the others were asked with the group
-                    os.kill(pid, signal.SIGTERM)
-                    os.kill(pid, signal.SIGCONT)
+                    _ask(pid)
 
     def _is_gone(self, worker: int, leaving: _Leaving) -> bool:
         reaped = leaving.code is not None or worker not in self._statuses
@@ -231,7 +236,7 @@ class _Nursery:
 
     def _forget(self, worker: int) -> None:
         leaving = self._leaving.pop(worker)
-        self._kept |= leaving.orphans  # could not be killed
+        self._kept.update(dict.fromkeys(leaving.orphans, 0))  # could not be killed
         if leaving.code is not None:
             self._tell(worker, leaving.code)
 
@@ -283,6 +288,12 @@ def _fill_holes() -> list[list[object]]:
     sizes = range(48, _LARGEST_SMALL_BYTES + 1, 16)
     filling.extend([bytes(size - sys.getsizeof(b"")) for _ in range(_PAGE_BYTES // size)] for size in sizes)
     return filling
+
+
+def _ask(pid: int) -> None:
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
 
 
 def _kill(pids: Iterable[int]) -> None:
