@@ -13,6 +13,7 @@ import pytest
 from command_scripts import make_fifo, told_pids, wait_until_gone
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.pool import ProcessPool, ThreadPool
+from paropt_exporter.pool.children import listed
 from paropt_exporter.pool.thread_calls import ThreadCall, ThreadCalls
 from pool_tasks import HANG_SECONDS, eventually, gone
 
@@ -95,6 +96,11 @@ def test_each_process_that_a_call_starts_after_it_was_given_up_is_killed(tmp_pat
     (tmp_path / "fifo.end").touch()
     assert eventually(lambda: not bench.calls.go_on)
     bench.pool.shutdown()
+
+
+def test_many_processes_are_named_in_one_short_line() -> None:
+    assert listed(["sh (pid 1)", "sh (pid 2)"]) == "sh (pid 1), sh (pid 2)"
+    assert listed([str(number) for number in range(13)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"
 
 
 def test_children_that_were_there_before_a_run_are_left_alone() -> None:

@@ -24,6 +24,7 @@ from paropt_exporter.metrics import Metrics
 from paropt_exporter.plan import Plan
 from paropt_exporter.pool import run_mark
 from paropt_exporter.pool.adaptive.memory import MEMORY_NAME
+from paropt_exporter.pool.children import listed
 from paropt_exporter.records import LiveStage, Result, RunRecord, Strategy
 from paropt_exporter.signals import Signals
 
@@ -47,7 +48,7 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
         for interrupted in history.recover():
             screen.say(_told(interrupted))
         if orphans := run_mark.end_orphans(config.root):
-            screen.say(f"an exporter that was killed left processes behind: ended {', '.join(orphans)}")
+            screen.say(f"an exporter that was killed left processes behind: ended {listed(orphans)}")
         exporter = Exporter(request, config, lane, history=history, screen=screen, signals=signals, clock=clock)
         stack.callback(exporter.close)
         return exporter.serve()

@@ -19,6 +19,7 @@ from paropt_exporter.pool import lifetime
 from paropt_exporter.pool.adaptive.memory import recall, remember
 from paropt_exporter.pool.adaptive.routing import FULL_LOCK_CORES, Router
 from paropt_exporter.pool.calls import CallOutcome, run_call_in_process
+from paropt_exporter.pool.children import listed
 from paropt_exporter.pool.commands import CommandPool
 from paropt_exporter.pool.commands.guardians import GUARDIAN
 from paropt_exporter.pool.future import TaskFuture
@@ -306,7 +307,7 @@ def _tell_left(label: str, future: Future[CallOutcome]) -> None:
     error = future.exception()
     left = getattr(error, "paropt_left", ()) if error is not None else future.result().left
     if left:
-        log.warning("a call left processes behind: ended", extra={"task": label, "processes": ", ".join(left)})
+        log.warning("a call left processes behind: ended", extra={"task": label, "processes": listed(left)})
 
 
 def _tasks_for(plan: Plan, pool: str) -> int:

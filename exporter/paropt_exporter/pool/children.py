@@ -8,7 +8,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 
 from paropt_exporter.pool import procfs
@@ -16,6 +16,7 @@ from paropt_exporter.pool import procfs
 LINGER_SECONDS = 0.2  # as for commands: what a call leaves may end by itself, a `tee` that still has to write
 LEFT_GRACE_SECONDS = 2.0  # as for commands: from TERM to KILL for what was left
 _GIVE_UP_SECONDS = 5.0  # after KILL: a process in uninterruptible sleep must not hold a worker forever
+_MOST_NAMES = 10  # in one line
 _LOOK_SECONDS = 0.1  # between two looks for new processes: /proc tells of none by itself
 
 
@@ -84,6 +85,12 @@ def end_left(ending: Ending) -> tuple[str, ...]:
     ending.leave(now)
     ending.wait()
     return names
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first of the names, and how many more there are."""
+    shown, more = ", ".join(names[:_MOST_NAMES]), len(names) - _MOST_NAMES
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def of_this_process() -> set[int]:

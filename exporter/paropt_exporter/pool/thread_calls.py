@@ -181,7 +181,7 @@ class ThreadCalls:
         """End what is left of calls when a run is over. Blocks until it has ended."""
         left = children.end_left(children.Ending(self.strays))
         if left:
-            log.warning("calls left processes behind: ended", extra={"processes": ", ".join(left)})
+            log.warning("calls left processes behind: ended", extra={"processes": children.listed(left)})
         self._prepared = False
         if monotonic() >= self._orphans.due_seconds:
             self._orphans.reap(monotonic())
