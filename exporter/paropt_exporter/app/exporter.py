@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
@@ -21,7 +22,9 @@ from paropt_exporter.exposition import deliveries
 from paropt_exporter.history import History, Interrupted
 from paropt_exporter.metrics import Metrics
 from paropt_exporter.plan import Plan
+from paropt_exporter.pool import run_mark
 from paropt_exporter.pool.adaptive.memory import MEMORY_NAME
+from paropt_exporter.pool.children import listed
 from paropt_exporter.records import LiveStage, Result, RunRecord, Strategy
 from paropt_exporter.signals import Signals
 
@@ -40,9 +43,12 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
     lane = _lane(request, config.root, screen)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
+        stack.enter_context(run_mark.marked(config.root, os.environ))
         history = stack.enter_context(closing(parts.history(config, clock)))
         for interrupted in history.recover():
             screen.say(_told(interrupted))
+        if orphans := run_mark.end_orphans(config.root):
+            screen.say(f"an exporter that was killed left processes behind: ended {listed(orphans)}")
         exporter = Exporter(request, config, lane, history=history, screen=screen, signals=signals, clock=clock)
         stack.callback(exporter.close)
         return exporter.serve()

@@ -18,7 +18,19 @@ EXIT_INTERNAL, EXIT_PIPE, EXIT_INTERRUPTED = 3, 141, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; the one place where errors end."""
+    """Run the command and return its exit code; the one place where errors end.
+
+    Without `arguments`, those of the process, it does not return if a call left threads that would go on.
+    """
+    code = _run(arguments)
+    if arguments is None and "threading" in sys.modules:
+        from paropt_exporter.cli.leaving import leave
+
+        leave(code)
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     streams.prepare()
     if (sys.argv[1:] if arguments is None else list(arguments)) == ["--version"]:
         with suppress(OSError):  # a lost line is still in the buffer: the flush tells

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -14,15 +15,22 @@ from paropt_exporter import host
 from paropt_exporter.engine.outcome import Outcome, of_future
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.plan import COMMANDS, PROCESSES, THREADS, Call, Commands, Plan, PlannedStage, PlannedTask
+from paropt_exporter.pool import lifetime
 from paropt_exporter.pool.adaptive.memory import recall, remember
 from paropt_exporter.pool.adaptive.routing import FULL_LOCK_CORES, Router
-from paropt_exporter.pool.calls import run_call
+from paropt_exporter.pool.calls import CallOutcome, run_call_in_process
+from paropt_exporter.pool.children import listed
 from paropt_exporter.pool.commands import CommandPool
+from paropt_exporter.pool.commands.guardians import GUARDIAN
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.processes import ProcessPool
+from paropt_exporter.pool.thread_calls import ThreadCall, ThreadCalls
 from paropt_exporter.pool.threads import ThreadPool
 from paropt_exporter.records import PoolStatistics, PoolUse, RunningTask, Strategy
 
+log = logging.getLogger(__name__)
+
+_WORKERS_END_SECONDS = 3.0  # an idle worker goes within 50 ms, if no exit handler of a call takes its time
 Pool: TypeAlias = ThreadPool | ProcessPool | CommandPool
 _ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE)
 
@@ -76,6 +84,8 @@ class PoolWorkers:
         self._pools: dict[str, Pool] = {}
         self._uses: dict[str, _Use] = {}
         self._plan: Plan | None = None
+        self._thread_calls = ThreadCalls(lambda: {GUARDIAN.pid or 0, lifetime.NURSERIES.pid})
+        self._watched = False
         self._router = Router(Strategy.THREAD)
         self._routers: dict[str, Router] = {}
         self._size = 1
@@ -91,6 +101,8 @@ class PoolWorkers:
         self._router = self._routers[plan.lane]
         with self._lock:
             self._uses.clear()
+        if {THREADS, PROCESSES} & set(pools_of(plan)):
+            self._watch_calls()
         for name in pools_of(plan):
             if name in self._pools or not self._is_optional(name):
                 self._pool(name)
@@ -116,15 +128,23 @@ class PoolWorkers:
         return {name: min(size, _tasks_for(plan, name)) for name in pools_of(plan)} if plan else {}
 
     def rest(self, size: int) -> None:
-        """Give back workers that only the run needed."""
+        """End what calls left running, and give back workers that only the run needed."""
+        self._thread_calls.end_strays()
+        if self._watched and not self._thread_calls.go_on:
+            GUARDIAN.rest()
         for name, pool in tuple(self._pools.items()):
             if pool.target > size:
                 self._resize(name, size, "bounds")
 
     def close(self) -> None:
-        """Shut all pools down; does not wait for threads that were given up."""
+        """Shut all pools down; does not wait for threads that were given up, nor for workers kept by such threads."""
         for pool in tuple(self._pools.values()):
             pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(pool, ProcessPool) and (left := pool.kill_workers(_WORKERS_END_SECONDS)):
+                log.warning("calls left threads running in workers: killed", extra={"workers": ", ".join(left)})
+        if self._watched and not self._thread_calls.go_on:  # processes of a call that does must not outlive us
+            self._watched = False
+            GUARDIAN.release()
         learned = [profile for router in self._routers.values() for profile in router.profiles()]
         if self._memory is not None and learned:
             remember(self._memory, learned)
@@ -200,11 +220,30 @@ class PoolWorkers:
         pool = cast("ThreadPool | ProcessPool", self._pool(name))
         root = str(self._plan.root) if self._plan else ""
         before = pool.statistics().cpu_seconds
-        future = pool.submit_named(label, run_call, root, work.target, work.arguments)
-        anything = cast("Future[object]", future)
-        future.add_done_callback(lambda done: self._learn(work.target, cast("TaskFuture[object]", done), pool, before))
         stopped = TaskStopped(f"{label} was stopped")
-        return PoolRunning(name, label, anything, lambda grace: pool.stop(future, stopped, grace_seconds=grace))
+        if isinstance(pool, ThreadPool):
+            call = ThreadCall(self._thread_calls, label, lambda future: pool.stop(future, stopped))
+            future = call.future = pool.submit_named(label, call.run, root, work.target, work.arguments)
+            stop: Callable[[float], object] = call.stop
+        else:
+            future = pool.submit_named(label, run_call_in_process, root, work.target, work.arguments)
+            stop = lambda grace: pool.stop(future, stopped, grace_seconds=grace)  # noqa: E731
+        future.add_done_callback(lambda done: self._learn(work.target, cast("TaskFuture[object]", done), pool, before))
+        future.add_done_callback(lambda done: _tell_left(label, done))
+        return PoolRunning(name, label, cast("Future[object]", future), stop)
+
+    def _watch_calls(self) -> None:
+        """Have the processes of calls killed with this process, and those of calls in threads found."""
+        self._thread_calls.prepare()
+        if not self._watched:
+            self._watched = True
+            GUARDIAN.lease()
+        try:
+            GUARDIAN.watch()
+        except OSError as error:
+            log.warning(
+                "no guardian for the processes of calls: they would outlive a kill -9", extra={"err": str(error)}
+            )
 
     def _learn(self, target: str, future: TaskFuture[Any], pool: Pool, cpu_seconds_before: float) -> None:
         measured = future.measurement
@@ -259,6 +298,16 @@ def pools_of(plan: Plan) -> tuple[str, ...]:
     if plan.strategy in _ROUTED and names & {THREADS, PROCESSES}:
         names |= {THREADS, PROCESSES}
     return tuple(sorted(names))
+
+
+def _tell_left(label: str, future: Future[CallOutcome]) -> None:
+    """Log the processes that a call left running, which were ended."""
+    if future.cancelled():
+        return
+    error = future.exception()
+    left = getattr(error, "paropt_left", ()) if error is not None else future.result().left
+    if left:
+        log.warning("a call left processes behind: ended", extra={"task": label, "processes": listed(left)})
 
 
 def _tasks_for(plan: Plan, pool: str) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from paropt_exporter.errors import CallNotFound
+from paropt_exporter.pool import children
 
 KEPT_CHARACTERS = 1 << 16  # of what a call prints, the last: as much as of a command's output
 _TRACEBACK_FRAMES = 20  # of the innermost: enough to see the user's own code under a deep framework
@@ -20,16 +21,26 @@ _TRACEBACK_FRAMES = 20  # of the innermost: enough to see the user's own code un
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOutcome:
-    """A call that returned. `output` is the end of what it printed."""
+    """A call that returned. `output` is the end of what it printed, `left` names the processes that it left running."""
 
     output: str
+    left: tuple[str, ...] = ()
 
 
-def run_call(root: str, target: str, arguments: tuple[str, ...]) -> CallOutcome:
+def run_call_in_process(root: str, target: str, arguments: tuple[str, ...]) -> CallOutcome:
+    """Run a call as the one task of a worker process: all its children are the call's, and end with it."""
+    ending = children.Ending(children.of_this_process)
+    return run_call(root, target, arguments, end_left=lambda: children.end_left(ending))
+
+
+def run_call(
+    root: str, target: str, arguments: tuple[str, ...], *, end_left: Callable[[], tuple[str, ...]] = tuple
+) -> CallOutcome:
     """Call `target` (`module:function`, dots after the colon reach into classes), `root` first on the import path.
 
-    Raises what the function raises; the exception's attribute `paropt_output` has what it had printed, and
-    `paropt_traceback` where it failed, as text that begins with the user's own code.
+    `end_left` ends the processes that the call left and returns their names. Raises what the function raises; the
+    exception's attribute `paropt_output` has what it had printed, `paropt_traceback` where it failed, as text that
+    begins with the user's own code, and `paropt_left` the names.
     """
     tail = _Tail()
     with _captured(tail):
@@ -39,8 +50,12 @@ def run_call(root: str, target: str, arguments: tuple[str, ...]) -> CallOutcome:
             with contextlib.suppress(AttributeError, TypeError):  # an exception with slots takes no attributes
                 error.paropt_output = tail.text()  # type: ignore[attr-defined]  # that is how it travels
                 error.paropt_traceback = _users_traceback(error)  # type: ignore[attr-defined]  # likewise
+            left = end_left()
+            with contextlib.suppress(AttributeError, TypeError):
+                error.paropt_left = left  # type: ignore[attr-defined]  # likewise
             raise
-    return CallOutcome(output=tail.text())
+        left = end_left()
+    return CallOutcome(output=tail.text(), left=left)
 
 
 def _users_traceback(error: BaseException) -> str:

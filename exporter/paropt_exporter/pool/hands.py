@@ -9,6 +9,19 @@ from time import monotonic
 _ASK_AGAIN_SECONDS = 1.0  # after the system gave no thread or no descriptors
 
 
+class PoolThread(threading.Thread):
+    """A worker thread of one of this package's pools."""
+
+
+def pool_threads() -> tuple[int, ...]:
+    """Return the native ids of all pools' threads."""
+    return tuple(
+        thread.native_id
+        for thread in threading.enumerate()
+        if isinstance(thread, PoolThread) and thread.native_id is not None
+    )
+
+
 class Hands:
     """Starts daemon threads for a pool, and waits for their end.
 
@@ -34,7 +47,7 @@ class Hands:
 
     def start(self, name: str, work: Callable[[], None]) -> None:
         """Start a thread that was expected. RuntimeError when the system gives none."""
-        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread = PoolThread(target=work, name=name, daemon=True)
         self._threads.add(thread)
         try:
             thread.start()
@@ -74,11 +87,13 @@ class Hands:
         refused = self._refused_seconds
         return None if refused is None else max(0.0, refused + _ASK_AGAIN_SECONDS - monotonic())
 
-    def join(self) -> None:
-        """Wait for all threads but the caller. None may be expected any more."""
+    def join(self, timeout_seconds: float | None = None) -> bool:
+        """Wait for all threads but the caller, and say whether all have gone. None may be expected any more."""
         me = threading.get_ident()
+        end = None if timeout_seconds is None else monotonic() + timeout_seconds
         with self._changed:
-            self._changed.wait_for(lambda: all(starter == me for starter in self._starting.values()))
-        for thread in tuple(self._threads):  # those that go meanwhile leave the set
-            if thread.ident not in (None, me):
-                thread.join()
+            self._changed.wait_for(lambda: all(starter == me for starter in self._starting.values()), timeout_seconds)
+        threads = [thread for thread in tuple(self._threads) if thread.ident not in (None, me)]
+        for thread in threads:  # those that go meanwhile leave the set
+            thread.join(None if end is None else max(0.0, end - monotonic()))
+        return not any(thread.is_alive() for thread in threads)

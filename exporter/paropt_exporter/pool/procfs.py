@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
@@ -32,6 +33,35 @@ def thread_children(thread: int) -> tuple[int, ...]:
         return tuple(map(int, _read_all(f"/proc/self/task/{thread}/children").split()))
     except OSError:
         return ()
+
+
+def children(process: int | str) -> set[int]:
+    """Return the child processes of a process ("self": this one), of all its threads, zombies too."""
+    found: set[int] = set()
+    try:
+        for thread in os.listdir(f"/proc/{process}/task"):  # noqa: PTH208 -- Path is not worth its import in a worker
+            with contextlib.suppress(OSError):
+                found.update(map(int, _read_all(f"/proc/{process}/task/{thread}/children").split()))
+    except OSError:
+        pass  # it has ended
+    return found
+
+
+def start_of_living(process: int) -> str:
+    """Return when a process began, in the kernel's ticks; "" if it has ended or is a zombie."""
+    try:
+        fields = _read(f"/proc/{process}/stat").rpartition(b")")[2].split()
+        return "" if fields[0] in b"ZX" else fields[19].decode()
+    except (OSError, IndexError):
+        return ""
+
+
+def command_name(process: int) -> str:
+    """Return the name of a process's program, at most 15 characters; "?" if it has ended."""
+    try:
+        return _read(f"/proc/{process}/comm").decode("utf-8", "replace").strip()
+    except OSError:
+        return "?"
 
 
 def memory_peak_bytes(process: int | str = "self") -> int:

@@ -16,8 +16,9 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 
 from paropt_exporter.clock import Clock, SystemClock
-from paropt_exporter.pool.commands.guardians import SharedGuardian
+from paropt_exporter.pool.commands.guardians import GUARDIAN
 from paropt_exporter.pool.commands.output import Capture
+from paropt_exporter.pool.commands.shortage import Shortage
 from paropt_exporter.pool.commands.task import CommandTask, Ending
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.threads import ThreadPool
@@ -28,8 +29,6 @@ log = logging.getLogger(__name__)
 _GRACE_SECONDS = 10.0  # between TERM and KILL, as the command's own promise has it
 _SHELL_WORDS = {126: "a command could not be executed", 127: "a command was not found"}
 _SHELL_SIGNAL_CODE = 128  # a shell ends with this plus the signal's number when a signal killed what it ran
-# The one piece of module state: an exporter has one guardian, whichever of its pools needs it.
-_guardian = SharedGuardian()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +66,7 @@ class CommandPool:
         self.name = name
         self._clock = clock or SystemClock()
         self._slots = ThreadPool(max_workers, name=name)
+        self._shortage = Shortage()
         self._marks = itertools.count(1)
         self._mark = secrets.token_hex(8)
         self._lock = (
@@ -99,7 +99,8 @@ class CommandPool:
         if not steps:
             raise ValueError("a task without steps: give it at least one")
         task = CommandTask(
-            _guardian,
+            GUARDIAN,
+            self._shortage,
             label,
             steps,
             mark=f"{self._mark}-{next(self._marks)}",
@@ -177,7 +178,7 @@ class CommandPool:
         with self._lock:
             leased, self._leased = self._leased, False
         if leased:
-            _guardian.release()
+            GUARDIAN.release()
 
     def __enter__(self) -> CommandPool:
         return self
@@ -203,12 +204,12 @@ class CommandPool:
     def _begin(self, task: CommandTask) -> None:
         task.worker = threading.current_thread().name
         task.started_seconds = self._clock.monotonic()
-        _guardian.lease()
+        GUARDIAN.lease()
         with self._lock:
             self._running.add(task)
             leased, self._leased = self._leased, True
         if not leased:
-            _guardian.lease()  # the pool's own, so that the guardian lives on between tasks
+            GUARDIAN.lease()  # the pool's own, so that the guardian lives on between tasks
 
     def _end(self, task: CommandTask, outcome: CommandOutcome) -> None:
         with self._lock:
@@ -216,7 +217,7 @@ class CommandPool:
             self._finished[outcome.result] += 1
             self._cpu_seconds += outcome.measurement.cpu_seconds
             self._delay_seconds += outcome.measurement.run_delay_seconds
-        _guardian.release()
+        GUARDIAN.release()
 
     def _outcome(self, task: CommandTask, ending: Ending, capture: Capture) -> CommandOutcome:
         result, message = judge(ending, stopped=task.stopped)

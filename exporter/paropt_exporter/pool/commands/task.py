@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import json
 import logging
+import math
 import os
 import select
+import signal
 import socket
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import Popen
 from typing import Any
 
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
-from paropt_exporter.pool.commands.guardians import SharedGuardian, died_of, kill_left
+from paropt_exporter.pool.commands.guardians import GuardianProcess, SharedGuardian, died_of, kill_left
 from paropt_exporter.pool.commands.output import Capture
 from paropt_exporter.pool.commands.program import CannotRun, explain, find_program
+from paropt_exporter.pool.commands.shortage import SHORTAGES, Shortage
+from paropt_exporter.pool.commands.shortage import explain as explain_shortage
+from paropt_exporter.pool.reserve import refuse_the_last
 
 log = logging.getLogger(__name__)
 
+_SILENCE_SECONDS = 5.0
+_GUARDIAN_SECONDS = 10.0  # to end a step after KILL was due: it gives up after 5 s
 _READ_BYTES = 1 << 16  # a pipe's own size
 _LAST_READS = 64  # after a command ended: more than any pipe holds, and a bound on what an unkillable writer can add
 
@@ -73,6 +83,7 @@ class CommandTask:
     def __init__(
         self,
         guardian: SharedGuardian,
+        shortage: Shortage,
         label: str,
         steps: Sequence[Sequence[str]],
         *,
@@ -85,6 +96,8 @@ class CommandTask:
         self.worker = ""  # these two are its slot's to set
         self.started_seconds = self.ended_seconds = 0.0
         self._guardian = guardian
+        self._shortage = shortage
+        self._holds = False  # whether the running step is known to have begun
         self._steps = tuple(tuple(step) for step in steps)
         self._mark = mark
         self._cwd = cwd
@@ -93,6 +106,8 @@ class CommandTask:
         self._stopped = False
         self._grace = 0.0
         self._channel: socket.socket | None = None
+        self._informed: GuardianProcess | None = None  # the guardian at the other end of the channel
+        self._kill_at = math.inf  # when the guardian should have killed a stopped step
         self._ended = False
         self._earlier = Usage()
         self._latest = Usage()
@@ -108,7 +123,7 @@ class CommandTask:
             except CannotRun as problem:
                 ending = Ending(problem=str(problem))
             except OSError as error:
-                ending = Ending(problem=f"cannot run {step[0]!r}: {error.strerror or error}: see what the system lacks")
+                ending = Ending(problem=f"cannot run {step[0]!r}: {explain_shortage(error)}")
             if ending.code != 0:
                 break
         with self._lock:
@@ -122,8 +137,10 @@ class CommandTask:
                 return False
             self._grace = min(self._grace, grace_seconds) if self._stopped else grace_seconds
             self._stopped = True
+            self._kill_at = min(self._kill_at, time.monotonic() + grace_seconds)
             if self._channel is not None:
                 self._send_stop(self._channel)
+        self._shortage.wake()
         return True
 
     @property
@@ -138,33 +155,54 @@ class CommandTask:
             return self._latest.after(self._earlier)
 
     def _run_step(self, step: Sequence[str], capture: Capture) -> Ending:
+        """Run a step; while others hold what it needs of the system, wait for the end of one of them."""
         self.pid = 0
         program = find_program(step, cwd=self._cwd, env=self._env)
-        ours, theirs = socket.socketpair()
-        with ours:
+        for attempt in itertools.count(1):
+            try:
+                return self._try_step(step, program, capture)
+            except OSError as error:
+                self._shortage.wait(error, attempt)
+            if self.stopped:
+                break
+        return Ending(problem="stopped before its first step")
+
+    def _try_step(self, step: Sequence[str], program: str, capture: Capture) -> Ending:
+        with contextlib.ExitStack() as stack:
+            ours, theirs = socket.socketpair()
+            stack.enter_context(ours)
             with theirs:
                 output, write_end = os.pipe()
+                stack.callback(os.close, output)
                 try:
+                    refuse_the_last(output, write_end)
                     guardian = self._guardian.hand_over(theirs, write_end)
                 finally:
                     os.close(write_end)
             try:
-                return self._converse(ours, output, step, program, capture)
+                return self._converse(ours, output, step, program, capture, guardian)
             except ConnectionError:
                 return self._guardian_died(guardian, step)
             finally:
                 self._step_ended()
-                os.close(output)
 
     def _converse(
-        self, channel: socket.socket, output: int, step: Sequence[str], program: str, capture: Capture
+        self,
+        channel: socket.socket,
+        output: int,
+        step: Sequence[str],
+        program: str,
+        capture: Capture,
+        guardian: GuardianProcess,
     ) -> Ending:
         try:
             channel.sendall(self._request(step, program))
-            self._announce(channel)
-            frame = self._listen(channel, output, capture)
+            self._announce(channel, guardian)
+            frame = self._listen(channel, output, capture, guardian)
         finally:
             _drain(output, capture)
+        if frame.get("failed") in SHORTAGES:
+            raise OSError(frame["failed"], os.strerror(frame["failed"]))
         if "failed" in frame:
             raise explain(step, frame["failed"], program=self._cwd / program, entered=frame["entered"])
         status = frame["ended"]
@@ -179,23 +217,44 @@ class CommandTask:
             )
         return Ending(code=os.waitstatus_to_exitcode(status))
 
-    def _listen(self, channel: socket.socket, output: int, capture: Capture) -> dict[str, Any]:  # Any: what JSON gives
-        """Take output and frames until the last frame; raise ConnectionError when there is none."""
+    def _listen(
+        self, channel: socket.socket, output: int, capture: Capture, guardian: GuardianProcess
+    ) -> dict[str, Any]:  # Any: what JSON gives
+        """Take output and frames until the last frame; raise ConnectionError when there is none.
+
+        The guardian tells something at least once a second. One that is silent for long was stopped and is let go on;
+        one that does not end a step that it was to end is killed.
+        """
         poll = select.poll()
-        poll.register(channel, select.POLLIN)
-        poll.register(output, select.POLLIN)
-        unread = b""
+        for descriptor in (channel.fileno(), output, guardian.handle):  # a fork of ours may keep the channel open
+            poll.register(descriptor, select.POLLIN)
+        unread, heard = b"", time.monotonic()
         while True:
-            for descriptor, _ in poll.poll():
+            events = [descriptor for descriptor, _ in poll.poll(_SILENCE_SECONDS * 1000)]
+            if channel.fileno() in events:
+                heard = time.monotonic()
+            elif guardian.handle in events:
+                raise ConnectionResetError
+            elif time.monotonic() >= heard + _SILENCE_SECONDS:
+                self._end_silence(guardian)
+            for descriptor in events:
                 if descriptor == output:
                     if not _take(output, capture):
                         poll.unregister(output)  # it closed its output and goes on
                     continue
+                if descriptor == guardian.handle:
+                    continue  # it has ended, and what it said before is in the channel
                 *lines, unread = (unread + _received(channel)).split(b"\n")
                 for frame in map(json.loads, lines):
                     self._note(frame)
                     if "ended" in frame or "failed" in frame:
                         return frame  # type: ignore[no-any-return]  # what JSON gives
+
+    def _end_silence(self, guardian: GuardianProcess) -> None:
+        with self._lock:
+            kill_at = self._kill_at
+        hopeless = time.monotonic() >= kill_at + _GUARDIAN_SECONDS
+        guardian.send(signal.SIGKILL if hopeless else signal.SIGCONT)
 
     def _take_times(self, began_seconds: float, ended_seconds: float) -> None:
         """Take a step's times as the guardian saw them: what lies between it and this thread is not the command's."""
@@ -217,6 +276,9 @@ class CommandTask:
             )
             with self._lock:
                 self._latest = usage
+            if not self._holds:
+                self._holds = True
+                self._shortage.begin()
 
     def _request(self, step: Sequence[str], program: str) -> bytes:
         frame = {
@@ -228,26 +290,33 @@ class CommandTask:
         }
         return json.dumps(frame).encode() + b"\n"
 
-    def _announce(self, channel: socket.socket) -> None:
+    def _announce(self, channel: socket.socket, guardian: GuardianProcess) -> None:
         with self._lock:
-            self._channel = channel
+            self._channel, self._informed = channel, guardian
             if self._stopped:
                 self._send_stop(channel)
 
     def _send_stop(self, channel: socket.socket) -> None:
+        if self._informed is not None:
+            self._informed.resume()  # a task may have stopped it
         try:
             channel.sendall(json.dumps({"stop": self._grace}).encode() + b"\n")
         except OSError:
             return  # the guardian died: the slot's thread sees it too, and kills
 
     def _step_ended(self) -> None:
+        if self._holds:
+            self._holds = False
+            self._shortage.end()
         with self._lock:
             self._channel = None
             self._earlier = self._latest.after(self._earlier)
             self._latest = Usage()
 
-    def _guardian_died(self, guardian: Popen[bytes], step: Sequence[str]) -> Ending:
+    def _guardian_died(self, guardian: GuardianProcess, step: Sequence[str]) -> Ending:
         cause = died_of(guardian)
+        if guardian.poll() is None and not self.pid:  # it had no descriptors left to take the step over
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         killed = kill_left(self.pid, self._mark)
         log.error("the guardian of commands died", extra={"cause": cause, "command": step[0], "killed": killed})
         return Ending(

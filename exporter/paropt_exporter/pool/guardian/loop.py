@@ -9,15 +9,17 @@
                    <--{"ended": status, ...}----- when the last of its processes has ended
 
 Guarantees: a command has ended only when no process of it lives; at the control socket's end (the exporter ended, in
-whatever way) all that was started here is killed; a channel's end kills its command; while no command runs, nothing is
-done at all. Frames are lines of JSON; output never passes through here. Only the standard library and two modules
-beside this one are imported: this process's memory is the floor of what `ru_maxrss` of its children can tell.
+whatever way) all that was started here is killed, and on demand all that the exporter started itself; a channel's end
+kills its command; while no command and no call runs, nothing is done at all. Frames are lines of JSON; output never
+passes through here. Only the standard library and three modules beside this one are imported: this process's memory is
+the floor of what `ru_maxrss` of its children can tell.
 """
 
 from __future__ import annotations
 
 import array
 import ctypes
+import math
 import os
 import select
 import signal
@@ -25,12 +27,17 @@ import socket
 import time
 
 from paropt_exporter.pool.guardian.command import DEFAULT_SIGNALS, Command
+from paropt_exporter.pool.guardian.exporter import Exporter
 from paropt_exporter.pool.guardian.process_tree import ProcessTable, Tree, descendants, own_peak_bytes
 
 TYPE_CHECKING = False  # typing's own would cost the guardian 0.7 MB, and type checkers know the name
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+# Messages on the control socket; all others bring a command. WATCH: kill the exporter's own children too when it is
+# gone. REST: none of them runs now. EXIT: it exits now. BYE: it goes on without a guardian, and so do its children.
+WATCH, REST, EXIT, BYE = b"w", b"r", b"e", b"b"
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _LOOK_SECONDS = 0.02  # shortest time between two looks at /proc
 _LATER_LOOK_SECONDS = 0.1  # the same once all commands are known for a while
@@ -42,8 +49,9 @@ _END_SECONDS = 5.0  # at the exporter's end: how long to go on killing before le
 class Guardian:
     """The loop over the control socket, the channels and the ends of children."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, exporter: Exporter) -> None:
         self._control = control
+        self._exporter = exporter
         self._table = ProcessTable()
         self._commands: dict[int, Command] = {}  # by the channel's descriptor
         self._child_ended, wake = os.pipe()
@@ -54,6 +62,8 @@ class Guardian:
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
         self._poll.register(self._child_ended, select.POLLIN)
+        if exporter.handle >= 0:
+            self._poll.register(exporter.handle, select.POLLIN)  # a fork of it may keep the control socket open
         self._open = True
         self._looked = self._next_look = 0.0
 
@@ -63,6 +73,8 @@ class Guardian:
             for descriptor, _ in self._poll.poll(self._wait_milliseconds()):
                 if descriptor == self._control.fileno():
                     self._accept()
+                elif descriptor == self._exporter.handle:
+                    self._open = False
                 elif descriptor == self._child_ended:
                     os.read(self._child_ended, 4096)
                     self._reap()
@@ -70,10 +82,16 @@ class Guardian:
                     self._converse(self._commands[descriptor])
             if self._table.trees:
                 self._watch(time.monotonic())
-        self._end_everything()
+            self._exporter.look(time.monotonic())
+        _kill(self._exporter.left())  # once: while it exits, its threads may start more
+        self._end_everything(descendants)
+        self._control.close()  # the exporter goes on when it sees that
+        self._exporter.wait()
+        self._end_everything(lambda: descendants() + self._exporter.left())
 
     def _wait_milliseconds(self) -> float | None:
-        return max(0.0, self._due() - time.monotonic()) * 1000 if self._table.trees else None
+        due = min(self._due() if self._table.trees else math.inf, self._exporter.next_look)
+        return None if math.isinf(due) else max(0.0, due - time.monotonic()) * 1000
 
     def _due(self) -> float:
         """Return when to look next: in time, or when a signal is due that the last look came too early for."""
@@ -90,6 +108,13 @@ class Guardian:
         for _, _, content in ancillary:
             passed.frombytes(content[: len(content) // passed.itemsize * passed.itemsize])
         if not data:
+            self._open = False
+        elif data == WATCH:
+            self._exporter.watch()
+        elif data == REST:
+            self._exporter.rest()
+        elif data in (EXIT, BYE):
+            self._exporter.part(exits=data == EXIT)
             self._open = False
         elif len(passed) < 2:  # out of descriptors: the exporter sees its channel closed
             for descriptor in passed:
@@ -187,23 +212,24 @@ class Guardian:
             self._poll.unregister(command.channel)
         command.close()
 
-    def _end_everything(self) -> None:
+    def _end_everything(self, found: Callable[[], list[int]]) -> None:
         deadline = time.monotonic() + _END_SECONDS
-        while (left := descendants()) and time.monotonic() < deadline:
+        while ((left := found()) or self._exporter.ends) and time.monotonic() < deadline:
             _kill(left)
             self._poll.poll(_LOOK_SECONDS * 1000)
             self._reap()
 
 
-def main(descriptor: int) -> None:
-    """Become the guardian of the exporter at the other end of this socket."""
+def main(descriptor: int, owner: int) -> None:
+    """Become the guardian of the exporter, process `owner`, at the other end of this socket."""
+    os.closerange(descriptor + 1, 1 << 16)
     for number in DEFAULT_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
     os.set_inheritable(descriptor, False)
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-    Guardian(socket.socket(fileno=descriptor)).run()
+    Guardian(socket.socket(fileno=descriptor), Exporter(owner)).run()
 
 
 def _ended_child() -> int | None:

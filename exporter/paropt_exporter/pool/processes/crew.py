@@ -144,6 +144,14 @@ class ProcessCrew:
     def join(self) -> None:
         self.roster.join()
 
+    def kill(self) -> tuple[str, ...]:
+        """Kill the workers that there are, with all that they started, and return their names."""
+        with self.roster.lock:
+            slots = [slot for slot in self.roster.slots if slot.pid and slot.link is not None]
+        for slot in slots:
+            lifetime.NURSERIES.end(slot.pid, 0.0)
+        return tuple(f"{slot.name} (pid {slot.pid})" for slot in slots)
+
     def forget(self) -> None:
         """In a forked child: the workers are the parent's."""
         self.desk.queue.clear()

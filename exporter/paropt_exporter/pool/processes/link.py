@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 from paropt_exporter.pool.processes.nurseries import Nurseries, is_stream
+from paropt_exporter.pool.reserve import refuse_the_last
 from paropt_exporter.pool.worker import family, nursery, payload, wire
 from paropt_exporter.pool.worker.arena import Arena
 
@@ -42,6 +43,7 @@ class ProcessLink:
             self._open.append(self._claims)
             self._quiet, quiet = self._pipe()
             self._status, status = self._pipe()
+            refuse_the_last(self._status, status)
             shared = os.memfd_create("paropt-arena")
             self._arena = Arena(shared)
             # Closed when nobody has it: a thread may be putting a body into it as the worker dies, and the number of a
@@ -71,6 +73,11 @@ class ProcessLink:
         with contextlib.suppress(OSError):
             fcntl.fcntl(writing, _PIPE_SIZE, wire.QUIET_BYTES)
         return reading, writing
+
+    @property
+    def heard_out(self) -> bool:
+        """Whether the worker's end is closed and all that it said was heard."""
+        return self._heard_out
 
     def watch(self, descriptor: int) -> None:
         """Have `wait` return when `descriptor` is readable too."""

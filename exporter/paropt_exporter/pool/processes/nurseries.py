@@ -29,6 +29,11 @@ class Nurseries:
         self._pid = 0
         self.warm = False
 
+    @property
+    def pid(self) -> int:
+        """The nursery's process id; 0 while none runs."""
+        return self._pid
+
     def spawn(self, files: tuple[int, ...]) -> None:
         """Have a worker forked that gets `files` (see nursery.FILES). OSError if the system won't."""
         for attempt in (1, 2):
@@ -36,6 +41,7 @@ class Nurseries:
                 with self._lock:
                     control = self._control or self._start()
                 socket.send_fds(control, [marshal.dumps((nursery.SPAWN,))], files)
+                self.resume()
                 return
             except (BrokenPipeError, ConnectionResetError):
                 self._bury()
@@ -48,6 +54,14 @@ class Nurseries:
         if control is not None:
             with contextlib.suppress(OSError):
                 control.send(marshal.dumps((nursery.END, pid, grace_seconds)))
+        self.resume()
+
+    def resume(self) -> None:
+        """Let the nursery go on if a task has stopped it; nothing happens if it runs."""
+        with self._lock:
+            if self._pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._pid, signal.SIGCONT)
 
     def close(self) -> None:
         """Let the nursery go. For after the last pool's end."""
@@ -55,6 +69,7 @@ class Nurseries:
         if control is not None:
             with contextlib.suppress(OSError):
                 control.send(marshal.dumps((nursery.BYE,)))
+            self.resume()
             self._bury()
 
     def forget(self) -> None:

@@ -154,6 +154,14 @@ class ProcessPool(Executor):
         if wait:
             self._crew.join()
 
+    def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
+        """Shut down; kill the workers that have not gone by then, and return their names.
+
+        Threads that a task left running keep a worker from ending by itself. Blocks so long at most.
+        """
+        self._crew.close(cancel_futures=True)
+        return () if self._roster.join(after_seconds) else self._crew.kill()
+
     def __repr__(self) -> str:
         return f"<ProcessPool {self.name}: {self.live} of {self.target} workers, {self.busy} busy>"
 

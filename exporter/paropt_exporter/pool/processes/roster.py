@@ -166,8 +166,8 @@ class Roster:
         self._refusal = refusal
         self.closed = self.wakeable = True
 
-    def join(self) -> None:
-        self._hands.join()
+    def join(self, timeout_seconds: float | None = None) -> bool:
+        return self._hands.join(timeout_seconds)
 
     def forget(self, refusal: Exception) -> None:
         """In a forked child: the workers are the parent's, and a lock may have been held at the fork."""

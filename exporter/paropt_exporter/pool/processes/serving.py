@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _OVERDUE_SECONDS = 0.01  # ten times what a batch should take: no stall of the machine, a task that is slow for once
 _MUTE_SECONDS = 1.0  # between a worker's closing its line, which only a task of the user's does, and its end
+_NURSERY_SECONDS = 1.0  # a worker begins, or its end is told, within that, if nobody has stopped the nursery
+_LEFT_SECONDS = 2.0  # as the nursery has it for what crashed workers leave
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 5.0
 _MOST_DOUBLINGS = 10  # more than the longest pause takes; a power without a bound would overflow one day
 _HOPELESS = 3  # processes in a row that ended by themselves before they could begin: the fault is in how they begin
@@ -101,7 +103,14 @@ def _converse(crew: ProcessCrew, slot: ProcessSlot) -> None:
     assert link is not None
     while True:
         patience = _patience_seconds(slot, link)
-        ready = link.wait(crew.roster.patience_seconds() if patience is None else patience)
+        if patience is None:
+            patience = crew.roster.patience_seconds()
+        owed = slot.ready_seconds is None or link.heard_out  # by the nursery: a worker that begins, or its end
+        if owed:
+            patience = _NURSERY_SECONDS if patience is None else min(patience, _NURSERY_SECONDS)
+        ready = link.wait(patience)
+        if owed and not ready:
+            lifetime.NURSERIES.resume()
         if link.said(ready):
             _hear(crew, slot, link, link.replies())
         if slot.call in ready:
@@ -224,7 +233,7 @@ def _bury(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
     """Settle what a worker that has ended left behind: its last results, the task that it died of, the rest."""
     settle_all(crew, slot, slot.open, link.whispers())
     _hear(crew, slot, link, link.last_words())
-    code = link.exit_code()
+    code, pid = link.exit_code(), slot.pid
     unforked = OSError(code - NOT_FORKED, os.strerror(code - NOT_FORKED)) if code and code >= NOT_FORKED else None
     with crew.roster.lock:
         crew.desk.reclaim(slot)
@@ -235,6 +244,8 @@ def _bury(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
         if lost or not (asked or unforked):
             crew.ledger.deaths[cause] += 1
         _part(crew, slot)
+    if lost and code == 0:  # it looks like an end that was asked for, whose processes the nursery leaves alone
+        lifetime.NURSERIES.end(pid, _LEFT_SECONDS)
     _settle_lost(slot, lost, message, code)
     if unforked is not None:
         _not_started(crew, slot, unforked)

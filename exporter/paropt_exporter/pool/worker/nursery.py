@@ -8,7 +8,8 @@ Guarantees:
   * A fork never finds another thread holding a lock: there is none.
   * When nothing else is asked for it imports what a worker had to, of the standard library: the next ones have it.
   * When the owner goes without a word, every worker and all their descendants are killed.
-  * What a worker leaves behind in its process group when it dies is ended too: TERM, then KILL.
+  * What a worker leaves behind when it crashes or is ended is ended too, wherever it went: TERM, then KILL. That a
+    worker was ended is told when all of that is gone. What a worker leaves that just goes is left alone.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Iterable
 
 from paropt_exporter.pool.worker import imports, loop
 
@@ -35,6 +37,8 @@ MESSAGE_BYTES = 1 << 12
 FILES = 8  # that come with a spawn: socket, claims, quiet pipe, arena, status pipe, stdout, stderr, resource tracker
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_KILL_AGAIN_SECONDS = 0.1
+_GIVE_UP_SECONDS = 5.0  # a process that waits in the kernel must not hold a slot forever
 _LEFTOVERS_GRACE_SECONDS = 2.0  # of a crashed worker's children; orphans must be gone 5 s after the owner
 _PAGE_BYTES, _LARGEST_SMALL_BYTES = 1 << 14, 512  # of CPython's allocator of small objects: pools, size classes
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -63,12 +67,23 @@ class _BornError(BaseException):
         self.files = files
 
 
+class _Leaving:
+    """A worker that goes with all that it started. `code`: how it ended, not told yet; `orphans`: adopted from it."""
+
+    def __init__(self, kill_at: float) -> None:
+        self.kill_at = kill_at
+        self.give_up_at: float | None = None
+        self.code: int | None = None
+        self.orphans: set[int] = set()
+
+
 class _Nursery:
     def __init__(self, owner: int) -> None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._control = socket.socket(fileno=CONTROL)
         self._statuses: dict[int, int] = {}  # worker's pid: its status pipe
-        self._deadlines: dict[int, float] = {}  # process group: when it is killed
+        self._leaving: dict[int, _Leaving] = {}  # by the pid of a worker that is to go, or has crashed
+        self._kept: dict[int, int] = {}  # adopted processes that are left alone: the worker whose they were
         self._poll = select.poll()
         self._poll.register(self._control, select.POLLIN)
         with contextlib.suppress(OSError):
@@ -150,58 +165,112 @@ class _Nursery:
         if pid > 0:
             self._statuses[pid] = status
 
-    def _end(self, group: int, grace_seconds: float) -> None:
+    def _end(self, worker: int, grace_seconds: float) -> None:
         """TERM now, KILL after the grace. A second, shorter one brings the end forward."""
-        if group in self._statuses:
-            _signal_group(group, signal.SIGTERM if grace_seconds > 0 else signal.SIGKILL)
-            deadline = time.monotonic() + grace_seconds
-            self._deadlines[group] = min(deadline, self._deadlines.get(group, deadline))
+        kill_at = time.monotonic() + grace_seconds
+        leaving = self._leaving.get(worker)
+        left = {pid for pid, owner in self._kept.items() if owner == worker}  # by one that exited by itself
+        if leaving is None and (worker in self._statuses or left):
+            leaving = self._leaving[worker] = _Leaving(kill_at)
+        if leaving is not None:
+            leaving.kill_at = min(kill_at, leaving.kill_at)
+            leaving.orphans |= left
+            for pid in left:
+                del self._kept[pid]
+                _ask(pid)
+            _signal_group(worker, signal.SIGTERM if grace_seconds > 0 else signal.SIGKILL)
 
     def _reap(self) -> None:
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
-                return
+                break
             if found is None:
-                return
-            pid = found.si_pid
-            asked = found.si_code == os.CLD_EXITED and found.si_status == 0
-            if pid not in self._deadlines and not asked:
-                self._end(pid, _LEFTOVERS_GRACE_SECONDS)  # before it is reaped, while its number is its own
-            _, status = os.waitpid(pid, 0)
-            if pid in self._deadlines and not _group_lives(pid):
-                del self._deadlines[pid]
-            self._tell(pid, os.waitstatus_to_exitcode(status))
+                break
+            if found.si_pid in self._statuses:
+                self._reap_worker(found.si_pid, asked=found.si_code == os.CLD_EXITED and found.si_status == 0)
+            else:
+                self._reap_orphan(found.si_pid)
+        for worker in [worker for worker, leaving in self._leaving.items() if self._is_gone(worker, leaving)]:
+            self._forget(worker)
+
+    def _reap_worker(self, pid: int, *, asked: bool) -> None:
+        ended = pid in self._leaving
+        if not ended and not asked:
+            self._end(pid, _LEFTOVERS_GRACE_SECONDS)  # before it is reaped, while its number is its own
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        self._adopt(pid)
+        if ended:
+            self._leaving[pid].code = code
+        else:
+            self._tell(pid, code)
+
+    def _reap_orphan(self, pid: int) -> None:
+        os.waitpid(pid, 0)
+        worker = self._kept.pop(pid, 0)
+        for owner, leaving in self._leaving.items():
+            if pid in leaving.orphans:
+                leaving.orphans.discard(pid)
+                worker = owner
+        self._adopt(worker)
+
+    def _adopt(self, worker: int) -> None:
+        """Take over the children of a worker, or of an orphan of its, that has ended: no living worker's come to us."""
+        leaving = self._leaving.get(worker)
+        known = self._statuses.keys() | self._kept.keys()
+        known = known.union(*(other.orphans for other in self._leaving.values()))
+        for pid in _children() - known:
+            if leaving is None:
+                self._kept[pid] = worker
+                continue
+            leaving.orphans.add(pid)
+            with contextlib.suppress(OSError):
+                if os.getpgid(pid) != worker:  # the others were asked with the group
+                    _ask(pid)
+
+    def _is_gone(self, worker: int, leaving: _Leaving) -> bool:
+        reaped = leaving.code is not None or worker not in self._statuses
+        return reaped and not leaving.orphans and not _group_lives(worker)
+
+    def _forget(self, worker: int) -> None:
+        leaving = self._leaving.pop(worker)
+        self._kept.update(dict.fromkeys(leaving.orphans, 0))  # could not be killed
+        if leaving.code is not None:
+            self._tell(worker, leaving.code)
 
     def _tell(self, pid: int, code: int) -> None:
-        status = self._statuses.pop(pid, None)
-        if status is not None:
-            with contextlib.suppress(OSError):
-                os.write(status, STATUS.pack(code))
-            os.close(status)
+        status = self._statuses.pop(pid)
+        with contextlib.suppress(OSError):
+            os.write(status, STATUS.pack(code))
+        os.close(status)
 
     def _patience_milliseconds(self) -> float | None:
         if self._imports.wanted:
             return 0.0
-        if not self._deadlines:
+        if not self._leaving:
             return None
-        return max(0.0, min(self._deadlines.values()) - time.monotonic()) * 1000 + 1
+        next_kill = min(leaving.kill_at for leaving in self._leaving.values())
+        return max(0.0, next_kill - time.monotonic()) * 1000 + 1
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()
-        for group in [group for group, deadline in self._deadlines.items() if deadline <= now]:
-            del self._deadlines[group]
-            _signal_group(group, signal.SIGKILL)
+        for worker, leaving in [pair for pair in self._leaving.items() if pair[1].kill_at <= now]:
+            _signal_group(worker, signal.SIGKILL)
+            for orphan in leaving.orphans:
+                _kill((orphan, *_descendants(orphan)))
+            leaving.kill_at = now + _KILL_AGAIN_SECONDS  # killing uncovers more
+            leaving.give_up_at = leaving.give_up_at or now + _GIVE_UP_SECONDS
+            if self._is_gone(worker, leaving) or (now >= leaving.give_up_at and leaving.code is not None):
+                self._forget(worker)
 
     def _kill_everything(self) -> None:
         for group in self._statuses:
             _signal_group(group, signal.SIGKILL)
         # What has left its group is still our descendant, since we are a subreaper. Killing may uncover more.
         while children := _descendants(os.getpid()):
-            for pid in children:
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
+            _kill(children)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(-1, 0)
 
@@ -219,6 +288,26 @@ def _fill_holes() -> list[list[object]]:
     sizes = range(48, _LARGEST_SMALL_BYTES + 1, 16)
     filling.extend([bytes(size - sys.getsizeof(b"")) for _ in range(_PAGE_BYTES // size)] for size in sizes)
     return filling
+
+
+def _ask(pid: int) -> None:
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
+
+
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _children() -> set[int]:
+    try:
+        with open("/proc/thread-self/children", "rb") as file:  # noqa: PTH123 -- Path is not worth its import here
+            return set(map(int, file.read().split()))
+    except OSError:
+        return set()  # no /proc: groups are ended all the same
 
 
 def _signal_group(group: int, number: int) -> None:
@@ -265,4 +354,4 @@ def _above(descriptor: int) -> int:
     """Return a copy that no place of a worker's can collide with."""
     import fcntl
 
-    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 64)
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, loop.IMPORTS + 1)

@@ -1,0 +1,50 @@
+"""End the process though a call left threads running: the interpreter would wait for them forever."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+
+from paropt_exporter.cli.program import PROGRAM
+from paropt_exporter.cli.streams import Sink
+
+TYPE_CHECKING = False  # typing alone would take as long to load as all else that --version needs
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_SETTLE_SECONDS = 1.0  # executors tell idle threads to end, which takes milliseconds
+_HANDLERS_SECONDS = 5.0  # for what calls registered with atexit; one may wait for a thread that never ends
+
+
+def leave(code: int) -> None:
+    """Name what still runs, run the exit handlers and end the process; return if nothing keeps it from ending."""
+    if not _left():
+        return
+    # As the interpreter would, but with a limit: executors let idle threads go, then wait for busy ones.
+    _bounded(getattr(threading, "_threading_atexits", ()), _SETTLE_SECONDS)
+    left = _left()
+    if not left:
+        return
+    names = ", ".join(f"thread {thread.name}" for thread in left)
+    Sink(sys.stderr).line(f"{PROGRAM}: left running, ended with the exporter: {names}")
+    _bounded((atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush), _HANDLERS_SECONDS)
+    os._exit(code)
+
+
+def _left() -> list[threading.Thread]:
+    """Return the threads that the interpreter waits for at its end."""
+    executors = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", ())
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread is not threading.current_thread() and (thread in executors or not thread.daemon)
+    ]
+
+
+def _bounded(functions: Iterable[Callable[[], object]], seconds: float) -> None:
+    """Run functions one after another in a thread; return when they have ended, or when the time is over."""
+    thread = threading.Thread(target=lambda: [function() for function in functions], daemon=True)
+    thread.start()
+    thread.join(seconds)

@@ -1,0 +1,70 @@
+"""The command ends, whatever a call left running in its threads or processes, and names it in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import projects
+from real_servers import environment, installed_command
+
+CALLS = """
+    import atexit, concurrent.futures, multiprocessing, pathlib, threading, time
+
+    def naps():
+        time.sleep(600)
+
+    def leaves_executor():
+        concurrent.futures.ThreadPoolExecutor(thread_name_prefix="left").submit(naps)
+
+    def leaves_thread():
+        threading.Thread(target=naps, name="left_0", daemon=False).start()
+
+    def leaves_process():
+        multiprocessing.get_context("spawn").Process(target=naps, name="left_0").start()
+
+    def leaves_thread_and_a_handler():
+        atexit.register(pathlib.Path("handled").touch)
+        leaves_thread()
+
+    def leaves_thread_and_a_handler_that_waits_for_it():
+        thread = threading.Thread(target=naps, name="left_0", daemon=False)
+        thread.start()
+        atexit.register(thread.join)
+"""
+LEFT = ("leaves_executor", "leaves_thread", "leaves_process", "leaves_thread_and_a_handler_that_waits_for_it")
+
+
+def once(folder: Path, call: str, strategy: str) -> subprocess.CompletedProcess[str]:
+    projects.write(folder, f'name: leaves, call: "calls:{call}"', calls=CALLS)
+    return subprocess.run(
+        [installed_command(), "--once", "--strategy", strategy, projects.ANY_PORT],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+@pytest.mark.parametrize("strategy", ["thread", "adaptive", "process"])
+@pytest.mark.parametrize("call", LEFT)
+def test_once_ends_whatever_a_call_left_running(tmp_path: Path, call: str, strategy: str) -> None:
+    began = time.monotonic()
+    ended = once(tmp_path, call, strategy)
+    assert ended.returncode == 0, ended.stderr
+    assert "standard succeeded" in ended.stdout
+    assert time.monotonic() - began < 25  # of 600 s that they nap
+    told = [line for line in ended.stderr.splitlines() if "left" in line]
+    assert len(told) == 1, ended.stderr
+    if strategy != "process" and call != "leaves_process":
+        assert told[0].endswith("left running, ended with the exporter: thread left_0")
+    assert projects.processes_in(tmp_path) == []
+
+
+def test_handlers_of_a_call_run_at_the_exit_though_a_thread_is_left(tmp_path: Path) -> None:
+    assert once(tmp_path, "leaves_thread_and_a_handler", "thread").returncode == 0
+    assert (tmp_path / "handled").exists()

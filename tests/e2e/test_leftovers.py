@@ -1,0 +1,170 @@
+"""Processes that a stage's call starts end with the stage and with the exporter, however either ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+import projects
+from command_scripts import wait_until_gone
+from pool_tasks import children
+from real_servers import HANG_SECONDS, eventually, run, serving
+
+CALLS = """
+    import os, pathlib, subprocess, sys, threading
+
+    def started(**options):
+        process = subprocess.Popen(["sleep", "60"], **options)
+        pathlib.Path("pid").write_text(str(process.pid))
+        return process
+
+    def waits():
+        started().wait()
+
+    def waits_for_one_with_an_empty_environment():
+        started(env={}).wait()
+
+    def waits_for_one_in_a_session_of_its_own():
+        started(start_new_session=True).wait()
+
+    def waits_for_one_of_another_thread():
+        thread = threading.Thread(target=waits, daemon=True)
+        thread.start()
+        thread.join()
+
+    def waits_for_daemon():
+        os.system("setsid sleep 60 & echo $! > pid")
+        threading.Event().wait(60)
+
+    def leaves():
+        started()
+
+    def leaves_and_exits():
+        started(start_new_session=True)
+        os._exit(0)
+
+    def leaves_daemon():
+        os.system("setsid sleep 60 & echo $! > pid")
+"""
+WAITING = (
+    "waits",
+    "waits_for_one_with_an_empty_environment",
+    "waits_for_one_in_a_session_of_its_own",
+    "waits_for_one_of_another_thread",
+    "waits_for_daemon",
+)
+STRATEGIES = ("thread", "adaptive", "process")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("call", WAITING)
+def test_processes_of_a_call_end_with_its_timeout(tmp_path: Path, strategy: str, call: str) -> None:
+    projects.write(tmp_path, f'name: hangs, call: "calls:{call}", timeout: 1s', calls=CALLS)
+    with projects.served(tmp_path, "--strategy", strategy):
+        assert wait_until_gone([projects.pid_in(tmp_path / "pid")]) == []
+    (one,) = projects.runs(tmp_path)
+    assert projects.stages(one) == {"hangs": ("timeout", "timed out after 1 s")}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("call", ["leaves", "leaves_daemon"])
+def test_processes_that_a_call_leaves_end_with_the_call(tmp_path: Path, strategy: str, call: str) -> None:
+    projects.write(tmp_path, f'name: leaves, call: "calls:{call}"', calls=CALLS)
+    with projects.served(tmp_path, "--strategy", strategy):
+        assert wait_until_gone([projects.pid_in(tmp_path / "pid")]) == []
+        assert projects.messages(tmp_path).count("a call left processes behind: ended") == 1
+    (one,) = projects.runs(tmp_path)
+    assert projects.stages(one) == {"leaves": ("success", "")}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_processes_of_a_call_end_with_a_signal_to_the_exporter(
+    tmp_path: Path, strategy: str, number: signal.Signals
+) -> None:
+    projects.write(tmp_path, 'name: hangs, call: "calls:waits"', calls=CALLS)
+    with serving(tmp_path, projects.ANY_PORT, "--strategy", strategy) as command:
+        projects.pid_in(tmp_path / "pid")
+        command.process.send_signal(number)
+        command.process.communicate(timeout=HANG_SECONDS)
+    assert command.process.returncode == 128 + number
+    assert projects.processes_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("call", WAITING)
+def test_processes_of_a_call_end_with_a_killed_exporter(tmp_path: Path, strategy: str, call: str) -> None:
+    projects.write(tmp_path, f'name: hangs, call: "calls:{call}"', calls=CALLS)
+    with serving(tmp_path, projects.ANY_PORT, "--strategy", strategy) as command:
+        projects.pid_in(tmp_path / "pid")
+        left = projects.processes_in(tmp_path)
+        wait_until_the_guardian_has_looked(command.process.pid)
+        command.process.kill()
+        command.process.wait(HANG_SECONDS)
+        assert wait_until_gone(left, 5.0) == []
+
+
+def test_processes_of_a_call_that_exits_end_with_its_worker(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: exits, call: "calls:leaves_and_exits"', calls=CALLS)
+    with projects.served(tmp_path, "--strategy", "process"):
+        assert wait_until_gone([projects.pid_in(tmp_path / "pid")]) == []
+
+
+def test_shared_memory_of_one_call_outlives_the_end_of_anothers_processes(tmp_path: Path) -> None:
+    text = """
+        from multiprocessing import shared_memory
+        import subprocess
+        kept = []
+        def makes():
+            kept.append(shared_memory.SharedMemory(create=True, size=10))
+            subprocess.Popen(["sleep", "60"])
+        def reads():
+            other = shared_memory.SharedMemory(kept[0].name)
+            other.close()
+            kept[0].close()
+            kept[0].unlink()
+    """
+    stages = 'name: makes, call: "memory:makes"\nname: reads, call: "memory:reads", needs: [makes]'
+    projects.write(tmp_path, stages, memory=text)
+    ended = run(tmp_path, "--once", "--strategy", "thread", projects.ANY_PORT)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "resource_tracker" not in ended.stderr
+
+
+def test_next_start_ends_what_a_killed_exporter_and_a_killed_guardian_left(tmp_path: Path) -> None:
+    stages = 'name: command, run: "sleep 60 & echo $! > command; wait", shell: true\nname: hangs, call: "calls:waits"'
+    projects.write(tmp_path, stages, calls=CALLS)
+    with serving(tmp_path, projects.ANY_PORT, "--strategy", "thread", "--workers", "2") as command:
+        left = [projects.pid_in(tmp_path / "command"), projects.pid_in(tmp_path / "pid")]
+        guardian = parent(parent(left[0]))
+        os.kill(guardian, signal.SIGSTOP)
+        command.process.kill()
+        os.kill(guardian, signal.SIGKILL)
+        command.process.wait(HANG_SECONDS)
+        (tmp_path / "paropt.yml").write_text("project: demo\nstages: [{number: 1, name: fine, run: 'true'}]\n")
+        again = run(tmp_path, "--once", projects.ANY_PORT)
+    assert again.returncode == 0, again.stderr
+    (told,) = (line for line in again.stderr.splitlines() if "an exporter that was killed left processes" in line)
+    assert all(f"sleep (pid {pid})" in told for pid in left)
+    assert wait_until_gone(left, 0) == []
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def wait_until_the_guardian_has_looked(exporter: int) -> None:
+    """It runs only to look: its switches to idleness count the looks."""
+    (guardian,) = (pid for pid in children(exporter) if b"guardian" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    eventually("the guardian has started", lambda: _status(guardian, "SigIgn") != 0)
+    before = _status(guardian, "voluntary_ctxt_switches")
+    eventually("two looks", lambda: _status(guardian, "voluntary_ctxt_switches") >= before + 3)
+
+
+def _status(pid: int, field: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (value,) = (line.split()[1] for line in lines if line.startswith(f"{field}:"))
+    return int(value, 16 if field.startswith("Sig") else 10)
