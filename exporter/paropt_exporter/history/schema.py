@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
+from paropt_exporter import files
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import folder, mending
 
 VERSION = 3
 # Transactions take about 0.1 ms, so whoever waits longer waits for a process that was stopped or a disk that hangs.
 BUSY_SECONDS = 2.0
+
+_TRIES = 5  # to open a file that others set aside at the same time
 
 _TABLES = """
 CREATE TABLE runs (
@@ -72,26 +77,143 @@ def open_history(path: Path, now_seconds: float) -> tuple[sqlite3.Connection, st
     HistoryError if the file is there and is not ours to use: no history, unreadable, made by a newer version.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(path.parent)
         folder.keep_out_of_git(path.parent)
-        damaged = mending.identity(path)
-        try:
-            return _open_file(path), None
-        except sqlite3.DatabaseError as error:
-            if not mending.is_damage(error):
-                raise
-            if not mending.is_ours(path):
-                raise HistoryError(f"history {path}: no database; name another file, or move it away") from error
-            mending.set_aside(path, damaged, str(error), now_seconds)
-        return _open_file(path), None
+        return _open_or_set_aside(path, now_seconds), None
+    except files.NotOurs as error:
+        raise _refused(path, error) from error
     except sqlite3.Error as error:
         return _in_memory(path), str(error)
     except OSError as error:
         return _in_memory(path), error.strerror or str(error)
 
 
+def _open_or_set_aside(path: Path, now_seconds: float) -> sqlite3.Connection:
+    """Open the file, made if it is missing; another process may set it aside between any two steps of this one."""
+    for tries_left in reversed(range(_TRIES)):
+        _prepare_file(path)
+        found = mending.identity(path)
+        try:
+            return _open_file(path)
+        except sqlite3.DatabaseError as error:
+            gone = found is None or mending.identity(path) != found
+            if tries_left and gone:
+                continue
+            if not tries_left or not mending.is_damage(error):
+                raise
+            if not mending.is_ours(path):
+                raise HistoryError(f"history {path}: no database; name another file, or move it away") from error
+            mending.set_aside(path, found, str(error), now_seconds)
+    raise AssertionError("the last try returns or raises")
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """Return a connection that reads and leaves everything as it is: nothing is made, moved, repaired or upgraded.
+
+    Raises HistoryError if there is no history that can be read. Whoever uses the connection meets sqlite3.Error.
+    """
+    try:
+        if not files.is_regular(path):
+            raise HistoryError(f"no history yet at {path}: run a lane first")
+        log = path.with_name(path.name + "-wal")
+        live = files.is_regular(log) and log.stat().st_size > 0
+        # Without a log there is nothing to lock, and SQLite would make an empty one. With one, a run may be under way:
+        # its index is read with shared locks, or rebuilt in memory where nobody holds it.
+        how = "mode=ro&readonly_shm=1" if live else "mode=ro&immutable=1"
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?{how}", uri=True, timeout=BUSY_SECONDS, isolation_level=None,
+            check_same_thread=False,
+        )  # fmt: skip
+    except files.NotOurs as error:
+        raise _refused(path, error) from error
+    except (sqlite3.Error, OSError) as error:
+        raise unreadable(path, error) from error
+    try:
+        return _of_this_version(connection, path)
+    except sqlite3.Error as error:
+        connection.close()
+        raise unreadable(path, error) from error
+    except BaseException:  # nothing may leave the connection open; raised again
+        connection.close()
+        raise
+
+
+def _of_this_version(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+    """Return the connection, or one in memory if the file was written by an earlier version or has no tables yet."""
+    version = _version(connection, path)
+    _refuse_foreign_schema(connection, path)
+    if version == VERSION:
+        return connection
+    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    with closing(connection):
+        connection.backup(memory)
+    _upgrade_in_memory(memory)
+    return memory
+
+
+def _refuse_foreign_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise HistoryError for views, triggers and virtual tables: reading those may run without end."""
+    connection.execute("PRAGMA trusted_schema = OFF")
+    foreign = "SELECT name FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%'"
+    if connection.execute(foreign).fetchone() is not None:
+        raise HistoryError(f"history {path}: has views or triggers, which no exporter makes: move the file away")
+
+
+def unreadable(path: Path, error: Exception) -> HistoryError:
+    """Return what to say where a history can't be read."""
+    if isinstance(error, sqlite3.Error) and mending.is_damage(error):
+        return HistoryError(f"history {path}: damaged ({error}); the next run sets it aside and begins a new one")
+    return HistoryError(f"history {path}: can't be read ({error}); mend its permissions or name another file")
+
+
+def _refused(path: Path, error: files.NotOurs) -> HistoryError:
+    return HistoryError(
+        f"history {path}: {error.filename} is {error.strerror}: move it away; "
+        "to keep the history elsewhere, name its file in the config (history: {path: ...})"
+    )
+
+
+def _prepare_file(path: Path) -> None:
+    """Make the file if it is missing, and close it to other users: it holds what stages printed."""
+    if _is_missing(path):
+        with mending.locked(path):
+            if _is_missing(path):
+                _create(path)
+    for part in ("", "-wal", "-shm", ".lock"):
+        files.make_private(path.with_name(path.name + part))
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        return not files.is_regular(path) or path.stat().st_size == 0
+    except FileNotFoundError:  # set aside meanwhile
+        return True
+
+
+def _create(path: Path) -> None:
+    """Make a whole history under another name first: processes that start together never meet half of one."""
+    copy = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    files.create_private(copy)
+    try:
+        with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+        if path.exists():
+            copy.replace(path)  # an empty file
+        else:
+            with suppress(FileExistsError):  # one that was deleted is back, with all that it had
+                path.hardlink_to(copy)
+    finally:
+        for part in ("", "-wal", "-shm", "-journal"):
+            copy.with_name(copy.name + part).unlink(missing_ok=True)
+
+
 def _open_file(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    # `mode=rw` makes no file: one that was set aside a moment ago would come back empty, and half made.
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None,
+        check_same_thread=False,
+    )  # fmt: skip
     try:
         version = _version(connection, path)
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -147,19 +269,21 @@ def _in_memory(path: Path) -> sqlite3.Connection:
     memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     try:
         if path.exists() and not path.is_file():
-            raise OSError("not a file")
+            raise OSError("not a file")  # a folder that can't be written may hold anything
         if path.exists() and path.stat().st_size:
             _copy(path, memory)
     except (sqlite3.Error, OSError) as error:
         if not (isinstance(error, sqlite3.Error) and mending.is_damage(error)):
             memory.close()
-            raise HistoryError(
-                f"history {path}: can't be read ({error}); mend its permissions or name another file"
-            ) from error
+            raise unreadable(path, error) from error
         # Damaged, and it can't be set aside: nothing of it is used, and the work goes on.
+    _upgrade_in_memory(memory)
+    return memory
+
+
+def _upgrade_in_memory(memory: sqlite3.Connection) -> None:
     version = memory.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
         memory.executescript(f"{_TABLES} PRAGMA user_version = {VERSION};")
     for earlier in range(version or VERSION, VERSION):
         memory.executescript(_UPGRADES[earlier])
-    return memory

@@ -14,7 +14,7 @@ from paropt_exporter.clock import Clock
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import mending, queries, recovery, rows
 from paropt_exporter.history.owner import Owners
-from paropt_exporter.history.schema import open_history
+from paropt_exporter.history.schema import open_for_reading, open_history, unreadable
 from paropt_exporter.records import Decision, Event, RunRecord, RunStarted
 from paropt_exporter.tally import LastValues, Totals
 
@@ -45,10 +45,12 @@ class History:
     * A file that is deleted under it is written anew, with all that it had; one that turns out to be damaged is set
       aside, and an empty one begun. Each is said in a line of the log.
     * Totals are at least what a page has shown (`show`), of attempts too that were cut off with their exporter.
+    * With `for_reading` nothing is written, moved or repaired: a checkout that is only looked at stays as it is.
     * Totals and last values are never pruned; runs are kept while they are among the last `keep_runs` and no older
       than `keep_seconds` (None: any number, any age).
 
-    May be used from any thread. Reading methods raise `sqlite3.Error` if the disk fails.
+    May be used from any thread. Reading methods raise `sqlite3.Error` if the disk fails (with `for_reading`,
+    HistoryError).
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class History:
         clock: Clock,
         keep_runs: int | None = KEEP_RUNS,
         keep_seconds: float | None = None,
+        for_reading: bool = False,
     ) -> None:
         self.path = path
         self.broken: str | None = None
@@ -70,6 +73,7 @@ class History:
         self._owners = Owners(path.parent / "runs")
         self._lock = RLock()  # guards: the connection (one transaction at a time), _owners, and all below
         self._gave_up = False
+        self._for_reading = for_reading
         self._open()
 
     def observe(self, event: Event) -> None:
@@ -136,8 +140,7 @@ class History:
 
     def memory_peaks(self, lane: str) -> Mapping[str, int]:
         """Return for each stage the most bytes that a task of it used lately."""
-        with self._lock:
-            return queries.memory_peaks(self._connection, self._project, lane)
+        return self._read(queries.memory_peaks, self._project, lane)
 
     def failed_stages(self, lane: str) -> frozenset[str] | None:
         """Return the stages that the lane's last run left undone, or None if no run of it is known."""
@@ -180,6 +183,9 @@ class History:
             self._connection.close()
 
     def _open(self) -> None:
+        if self._for_reading:
+            self._connection, self._in_memory = open_for_reading(self.path), False
+            return
         self._connection, why = open_history(self.path, self._clock.wall())
         self._file = mending.identity(self.path)
         self._in_memory = why is not None
@@ -202,11 +208,24 @@ class History:
         try:
             return work(*arguments, **keywords)
         except sqlite3.Error as error:
+            if self._for_reading:
+                return self._read_again(error, lambda: work(*arguments, **keywords))
             if self._in_memory or not mending.is_damage(error):
                 raise
             mending.set_aside(self.path, self._file, str(error), self._clock.wall())
             self._move_on()
             return work(*arguments, **keywords)
+
+    def _read_again(self, error: sqlite3.Error, work: Callable[[], _Answer]) -> _Answer:
+        """Read once more: a file that no process had open may have been taken up by a run meanwhile."""
+        if not mending.is_damage(error):
+            raise unreadable(self.path, error) from error
+        self._connection.close()
+        self._open()
+        try:
+            return work()
+        except sqlite3.Error as again:
+            raise unreadable(self.path, again) from again
 
     def _follow_file(self) -> None:
         """Go on in a file of the old name where ours is gone: what is written to a deleted file is lost with us."""
