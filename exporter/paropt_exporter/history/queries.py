@@ -1,4 +1,7 @@
-"""Read the history: totals to resume from, expected durations, what failed last, summaries and the trend."""
+"""Read the history: totals to resume from, expected durations, what failed last, summaries and the trend.
+
+The last run is the one that began last (`sequence`), not the one with the latest timestamp: wall clocks are set.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +127,7 @@ def expected(connection: sqlite3.Connection, project: str, lane: str) -> Mapping
     query = """
     SELECT stage, duration FROM (
       SELECT stage, stages.duration AS duration,
-             row_number() OVER (PARTITION BY stage ORDER BY stages.started_ts DESC) AS age
+             row_number() OVER (PARTITION BY stage ORDER BY runs.sequence DESC) AS age
       FROM stages JOIN runs USING (run_id) WHERE project = ? AND lane = ? AND stages.result = ?
     ) WHERE age <= ?
     """
@@ -149,7 +152,7 @@ def cpu_shares(connection: sqlite3.Connection, project: str, lane: str) -> Mappi
         ELSE tasks.duration * tasks.cpu / (tasks.duration - run_delay) END)
       FROM tasks LEFT JOIN stages USING (run_id, stage)
       WHERE tasks.duration > 0 AND tasks.result IN (:success, :failure) AND run_id IN
-        (SELECT run_id FROM runs WHERE project = :project AND lane = :lane ORDER BY started_ts DESC LIMIT :runs)
+        (SELECT run_id FROM runs WHERE project = :project AND lane = :lane ORDER BY sequence DESC LIMIT :runs)
       GROUP BY tasks.stage
     """
     values = {
@@ -169,7 +172,7 @@ def memory_peaks(connection: sqlite3.Connection, project: str, lane: str) -> Map
     query = """
     SELECT stage, max(memory_peak) FROM tasks
       WHERE pool <> ? AND memory_peak > 0 AND run_id IN
-        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY started_ts DESC LIMIT ?)
+        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT ?)
       GROUP BY stage
     """
     return dict(connection.execute(query, (THREADS, project, lane, EXPECTED_RUNS)))
@@ -180,7 +183,7 @@ def task_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Map
     query = """
     SELECT stage, avg(tasks.duration) FROM tasks
       WHERE result = ? AND run_id IN
-        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY started_ts DESC LIMIT ?)
+        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT ?)
       GROUP BY stage
     """
     return dict(connection.execute(query, (Result.SUCCESS.value, project, lane, EXPECTED_RUNS)))
@@ -221,7 +224,7 @@ def usual_size(connection: sqlite3.Connection, project: str, lane: str) -> int |
     SELECT coalesce(min(CASE WHEN reason = 'ineffective' AND action = 'down' THEN new_size END), max(new_size))
       FROM decisions
       WHERE reason <> 'pinned' AND run_id IN
-        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY started_ts DESC LIMIT ?)
+        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT ?)
       GROUP BY run_id
     """
     sizes = [size for (size,) in connection.execute(query, (project, lane, EXPECTED_RUNS))]
@@ -235,7 +238,7 @@ def failed_stages(connection: sqlite3.Connection, project: str, lane: str) -> fr
     """
     query = """
     SELECT run_id, result, planned FROM runs
-    WHERE project = ? AND lane = ? AND ended_ts IS NOT NULL ORDER BY started_ts DESC LIMIT 1
+    WHERE project = ? AND lane = ? AND ended_ts IS NOT NULL ORDER BY sequence DESC LIMIT 1
     """
     row = connection.execute(query, (project, lane)).fetchone()
     if row is None:
@@ -254,7 +257,7 @@ def runs(connection: sqlite3.Connection, project: str, *, lane: str | None, limi
     query = """
     SELECT run_id, lane, strategy, result, reason, started_ts, coalesce(duration, seen_ts - started_ts),
            coalesce(sequential, 0), coalesce(busy_ratio, 0), warned, broken, interrupted, bottlenecks
-    FROM runs WHERE project = :project AND (:lane IS NULL OR lane = :lane) ORDER BY started_ts DESC LIMIT :limit
+    FROM runs WHERE project = :project AND (:lane IS NULL OR lane = :lane) ORDER BY sequence DESC LIMIT :limit
     """
     found = connection.execute(query, {"project": project, "lane": lane, "limit": limit}).fetchall()
     return tuple(_summary(connection, row) for row in reversed(found))
@@ -262,7 +265,7 @@ def runs(connection: sqlite3.Connection, project: str, *, lane: str | None, limi
 
 def run(connection: sqlite3.Connection, project: str, run_id: str) -> RunSummary | None:
     """Return one run by its id, or by the first characters of it if only one run has them."""
-    query = "SELECT run_id, started_ts FROM runs WHERE project = ? AND substr(run_id, 1, ?) = ?"
+    query = "SELECT run_id FROM runs WHERE project = ? AND substr(run_id, 1, ?) = ?"
     found = connection.execute(query, (project, len(run_id), run_id)).fetchall()
     if len(found) != 1:
         return None

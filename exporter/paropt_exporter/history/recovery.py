@@ -27,7 +27,9 @@ class Interrupted:
 
 def unended(connection: sqlite3.Connection, project: str) -> list[str]:
     """Return the ids of the project's runs that have no end yet."""
-    found = connection.execute("SELECT run_id FROM runs WHERE project = ? AND ended_ts IS NULL", (project,))
+    found = connection.execute(
+        "SELECT run_id FROM runs WHERE project = ? AND ended_ts IS NULL ORDER BY sequence", (project,)
+    )
     return [run_id for (run_id,) in found]
 
 

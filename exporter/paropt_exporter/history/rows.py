@@ -86,6 +86,7 @@ def _row(connection: sqlite3.Connection, project: str, event: Event, now_seconds
     match event:
         case RunStarted():
             _insert(connection, "runs", _run_started(event, project, now_seconds))
+            _number(connection, project, event.run_id)
         case StageStarted():
             _insert(connection, "stages", _stage_started(event))
         case TaskRecord():
@@ -96,10 +97,17 @@ def _row(connection: sqlite3.Connection, project: str, event: Event, now_seconds
             _insert(connection, "stages", _stage(event), keys=("run_id", "stage"))
         case RunRecord():
             _insert(connection, "runs", _run(event, project, now_seconds), keys=("run_id",), keep=("planned",))
+            _number(connection, project, event.run_id)
         case Decision():
             _insert(connection, "decisions", _decision(event, project))
         case _:
             assert_never(event)
+
+
+def _number(connection: sqlite3.Connection, project: str, run_id: str) -> None:
+    """Give a new run its place behind all earlier ones of its project."""
+    last = "SELECT coalesce(max(sequence), 0) FROM runs WHERE project = ?"
+    connection.execute(f"UPDATE runs SET sequence = 1 + ({last}) WHERE run_id = ? AND sequence = 0", (project, run_id))  # nosec B608 # literals
 
 
 def _insert(

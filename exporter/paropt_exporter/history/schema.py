@@ -12,7 +12,7 @@ from paropt_exporter import files
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import folder, mending
 
-VERSION = 3
+VERSION = 4
 # Transactions take about 0.1 ms, so whoever waits longer waits for a process that was stopped or a disk that hangs.
 BUSY_SECONDS = 2.0
 
@@ -24,9 +24,10 @@ CREATE TABLE runs (
   started_ts REAL NOT NULL, seen_ts REAL NOT NULL, planned TEXT NOT NULL, ended_ts REAL, result TEXT,
   reason TEXT NOT NULL DEFAULT '', duration REAL, sequential REAL, busy_ratio REAL, total_max REAL,
   warned INTEGER NOT NULL DEFAULT 0, broken INTEGER NOT NULL DEFAULT 0, critical_sla INTEGER NOT NULL DEFAULT 0,
-  interrupted INTEGER NOT NULL DEFAULT 0, bottlenecks TEXT NOT NULL DEFAULT '[]', abandoned TEXT NOT NULL DEFAULT '[]'
+  interrupted INTEGER NOT NULL DEFAULT 0, bottlenecks TEXT NOT NULL DEFAULT '[]', abandoned TEXT NOT NULL DEFAULT '[]',
+  sequence INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
-CREATE INDEX runs_by_lane ON runs (project, lane, started_ts);
+CREATE INDEX runs_by_sequence ON runs (project, lane, sequence);
 CREATE TABLE stages (
   run_id TEXT NOT NULL, stage TEXT NOT NULL, number INTEGER NOT NULL, pool TEXT NOT NULL, tasks INTEGER NOT NULL,
   started_ts REAL, sla_max REAL, sla_warn REAL, sla_critical INTEGER, result TEXT, message TEXT NOT NULL DEFAULT '',
@@ -67,6 +68,15 @@ _UPGRADES = {
     ALTER TABLE decisions ADD COLUMN choice TEXT NOT NULL DEFAULT '';
     """,
     2: "ALTER TABLE stages ADD COLUMN shown_cpu_total REAL;",
+    # The order in which runs began: a wall clock that was wrong once would have one run be the last for years.
+    3: """
+    ALTER TABLE runs ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0;
+    UPDATE runs SET sequence = ranked.place FROM
+      (SELECT run_id, row_number() OVER (PARTITION BY project ORDER BY started_ts, run_id) AS place FROM runs) AS ranked
+      WHERE ranked.run_id = runs.run_id;
+    DROP INDEX IF EXISTS runs_by_lane;
+    CREATE INDEX runs_by_sequence ON runs (project, lane, sequence);
+    """,
 }
 
 

@@ -273,7 +273,7 @@ class History:
         execute = self._connection.execute
         doomed = """
         SELECT run_id FROM runs WHERE project = :project AND ended_ts IS NOT NULL AND (started_ts < :oldest OR
-          run_id NOT IN (SELECT run_id FROM runs WHERE project = :project ORDER BY started_ts DESC LIMIT :most))
+          run_id NOT IN (SELECT run_id FROM runs WHERE project = :project ORDER BY sequence DESC LIMIT :most))
         """
         gone = execute(doomed, {"project": self._project, "oldest": oldest, "most": most}).fetchall()
         for table in ("tasks", "stages", "sla", "runs"):
