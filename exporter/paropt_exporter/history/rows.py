@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import assert_never
 
@@ -41,22 +42,38 @@ ON CONFLICT DO UPDATE SET value = excluded.value
 """
 
 
+class Change:
+    """What events change in the totals and last values, added up."""
+
+    def __init__(self) -> None:
+        self.amounts: dict[tuple[str, str, str], float] = defaultdict(float)  # family, labels, part
+        self.values: dict[tuple[str, str], float] = {}  # family, labels
+
+    def __bool__(self) -> bool:
+        return bool(self.amounts or self.values)
+
+    def take(self, event: Event) -> None:
+        for increment in tally.increments(event):
+            for part, amount in _parts(increment):
+                self.amounts[increment.family.name, json.dumps(increment.labels), part] += amount
+        for setting in tally.settings(event):
+            self.values[setting.family.name, json.dumps(setting.labels)] = setting.value
+
+
+def add(connection: sqlite3.Connection, project: str, change: Change) -> None:
+    """Add to the totals, and set the last values; the caller holds the transaction."""
+    connection.executemany(_ADD, [(project, *place, amount) for place, amount in change.amounts.items()])
+    connection.executemany(_SET, [(project, *place, value) for place, value in change.values.items()])
+
+
 def write(connection: sqlite3.Connection, project: str, event: Event, now_seconds: float) -> None:
     """Write the event's rows, totals and last values. `now_seconds`: wall time, the run's last sign of life."""
     _row(connection, project, event, now_seconds)
-    for increment in tally.increments(event):
-        labels = json.dumps(increment.labels)
-        for part, amount in _parts(increment):
-            connection.execute(_ADD, (project, increment.family.name, labels, part, amount))
+    change = Change()
+    change.take(event)
+    add(connection, project, change)
     if isinstance(event, StageRecord):
         _raise_to_shown(connection, project, event)
-    connection.executemany(
-        _SET,
-        [
-            (project, setting.family.name, json.dumps(setting.labels), setting.value)
-            for setting in tally.settings(event)
-        ],
-    )
     if event.run_id is not None:
         connection.execute("UPDATE runs SET seen_ts = ? WHERE run_id = ?", (now_seconds, event.run_id))
 

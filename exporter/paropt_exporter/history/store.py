@@ -39,9 +39,12 @@ class History:
       `synchronous=NORMAL`. A power cut may lose the last transactions, never the file.
     * A run whose owner is gone is marked once, however many processes start together: its end is written in the
       transaction that found it without one.
-    * `observe` never raises for the file's or the disk's sake: it says so once in the log and in `broken`. It may
-      block for `schema.BUSY_SECONDS` if another process holds the file. After a failure only the start and the end
-      of a run are tried again, so that a broken disk can't slow down each task. `dropped` counts what is missing.
+    * `observe` never raises for the file's or the disk's sake: it says so once in the log and, for each run that it
+      concerns, in `broken`. It may block for `schema.BUSY_SECONDS` if another process holds the file. After a failure
+      only the start and the end of a run are tried again, so that a broken disk can't slow down each task. `dropped`
+      counts the events whose rows are missing.
+    * What missing events would have added to the totals is added as soon as the file takes rows again, `close`
+      included: the page has shown it, and totals that fall at a restart would be counted twice.
     * A file that is deleted under it is written anew, with all that it had; one that turns out to be damaged is set
       aside, and an empty one begun. Each is said in a line of the log.
     * Totals are at least what a page has shown (`show`), of attempts too that were cut off with their exporter.
@@ -73,23 +76,28 @@ class History:
         self._owners = Owners(path.parent / "runs")
         self._lock = RLock()  # guards: the connection (one transaction at a time), _owners, and all below
         self._gave_up = False
+        self._told: str | None = None  # the fault that the log has told of, until there is none
+        self._owed = rows.Change()  # of events that the file lacks
         self._for_reading = for_reading
         self._open()
 
     def observe(self, event: Event) -> None:
         """Keep an event; returns when it is committed, or when it is clear that it can't be."""
         with self._lock:
+            if isinstance(event, RunStarted):
+                self._try_again()
             if self._gave_up and not isinstance(event, RunStarted | RunRecord):
-                self.dropped += 1
+                self._miss(event)
                 return
             try:
                 self._follow_file()
                 self._unless_damaged(self._keep, event)
                 self._gave_up = False
-                self.dropped += 1 if self._in_memory else 0
+                if self._in_memory:
+                    self._miss(event)
             except (sqlite3.Error, OSError, HistoryError) as error:
                 self._gave_up = True
-                self.dropped += 1
+                self._miss(event)
                 self._break(str(error))
             if isinstance(event, RunRecord):
                 self._owners.release(event.run_id)
@@ -179,6 +187,10 @@ class History:
     def close(self) -> None:
         """Let go of the file and of this process's runs; a run without an end is then marked at the next start."""
         with self._lock:
+            try:
+                self._catch_up()
+            except (sqlite3.Error, OSError, HistoryError) as error:
+                log.warning("totals will be lower at the next start", extra={"path": str(self.path), "err": str(error)})
             self._owners.release_all()
             self._connection.close()
 
@@ -252,7 +264,11 @@ class History:
             # Before its row: whoever sees the row finds the lock held for as long as we live.
             self._owners.take(event.run_id)
         with self._transaction():
+            if not self._in_memory:  # there they are counted already
+                rows.add(self._connection, self._project, self._owed)
             rows.write(self._connection, self._project, event, self._clock.wall())
+        if not self._in_memory:
+            self._caught_up()
         if isinstance(event, RunRecord):
             with self._transaction():
                 self._prune()
@@ -292,8 +308,50 @@ class History:
                 self._connection.execute("ROLLBACK")
             raise
 
+    def _try_again(self) -> None:
+        """Begin a run without the faults of those before: a disk that was full may have been freed."""
+        self.broken = None
+        if self._in_memory:
+            self._reopen()
+
+    def _reopen(self) -> None:
+        """Go on in the file, if there can be one by now."""
+        try:
+            connection, why = open_history(self.path, self._clock.wall())
+        except HistoryError as error:
+            self._break(str(error))
+            return
+        if why is not None:
+            connection.close()
+            self._break(why)
+            return
+        self._connection.close()
+        self._connection, self._in_memory = connection, False
+        self._file = mending.identity(self.path)
+
+    def _miss(self, event: Event) -> None:
+        self.dropped += 1
+        self._owed.take(event)
+
+    def _catch_up(self) -> None:
+        """Add to the totals what missing events would have added, if there are any."""
+        if self._owed and self._in_memory:
+            self._reopen()
+        if self._owed and not self._in_memory:
+            self._follow_file()
+            with self._transaction():
+                rows.add(self._connection, self._project, self._owed)
+            self._caught_up()
+
+    def _caught_up(self) -> None:
+        self._owed = rows.Change()
+        if self._told is not None:
+            self._told = None
+            log.info("the history takes records again", extra={"path": str(self.path), "dropped": self.dropped})
+
     def _break(self, why: str) -> None:
-        if self.broken is None:
+        if why != self._told:
+            self._told = why
             log.error(
                 "history can't be written: the work goes on, this run will be missing from it",
                 extra={"path": str(self.path), "err": why},
