@@ -12,7 +12,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from paropt_exporter.clock import Clock
 from paropt_exporter.errors import HistoryError
-from paropt_exporter.history import mending, queries, recovery, rows
+from paropt_exporter.history import cells, mending, queries, recovery, rows
 from paropt_exporter.history.owner import Owners
 from paropt_exporter.history.schema import open_for_reading, open_history, unreadable
 from paropt_exporter.records import Decision, Event, RunRecord, RunStarted
@@ -216,9 +216,16 @@ class History:
     def _unless_damaged(
         self, work: Callable[_Asked, _Answer], *arguments: _Asked.args, **keywords: _Asked.kwargs
     ) -> _Answer:
-        """Return what the work returns, from an empty history where this one is found to be damaged."""
+        """Return what the work returns, from an empty history where this one is found to be damaged.
+
+        Raises HistoryError for values that no exporter wrote.
+        """
         try:
             return work(*arguments, **keywords)
+        except cells.FALSE_VALUE as error:
+            raise HistoryError(
+                f"history {self.path}: it holds what no exporter wrote ({error}); move it away"
+            ) from error
         except sqlite3.Error as error:
             if self._for_reading:
                 return self._read_again(error, lambda: work(*arguments, **keywords))
