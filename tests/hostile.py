@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import struct
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import projects
@@ -85,6 +88,19 @@ def hard_links(checkout: Path, victims: Path) -> None:
         (own / name).hardlink_to(victims / "notes")
 
 
+def hot_journal(checkout: Path, victims: Path) -> None:
+    """A journal that a crashed writer would have left, of several databases: SQLite deletes the list that it names."""
+    own = checkout / ".paropt"
+    own.mkdir()
+    with closing(sqlite3.connect(own / "history.db")) as connection:
+        connection.execute("CREATE TABLE runs (run_id)")
+    name = bytes(victims / "notes")
+    header = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + struct.pack(">IIIII", 0, 0, 2, 512, 4096)
+    checksum = sum(byte - 256 if byte > 127 else byte for byte in name) & 0xFFFFFFFF
+    list_name = struct.pack(">I", (1 << 30) // 4096 + 1) + name + struct.pack(">II", len(name), checksum) + header[:8]
+    (own / "history.db-journal").write_bytes(header.ljust(512, b"\0") + list_name)
+
+
 TRAPS: dict[str, Callable[[Path, Path], None]] = {
     trap.__name__: trap
     for trap in (
@@ -96,6 +112,7 @@ TRAPS: dict[str, Callable[[Path, Path], None]] = {
         linked_files,
         pipes,
         hard_links,
+        hot_journal,
     )
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_a_run_writes_nothing_through_links_in_its_own_folder(tmp_path: Path, tr
     (checkout / "calls.py").write_text("def nap(): pass\n")
     before = hostile.state(victims)
     ended = run(checkout, "--once", projects.ANY_PORT)
-    refused = ended.returncode == 3 and "move it away" in ended.stderr
+    refused = ended.returncode == 3 and ended.stderr.startswith("paropt-exporter: history ")
     assert refused or "standard succeeded" in ended.stdout, ended.stderr
     assert "internal error" not in ended.stderr
     assert hostile.state(victims) == before
@@ -159,3 +160,30 @@ def test_pin_talks_to_no_socket_behind_a_link(tmp_path: Path) -> None:
         assert run(checkout, "pin", "2").returncode == 2
         with pytest.raises(BlockingIOError):
             agent.accept()
+
+
+@pytest.mark.parametrize("command", [("check",), ("plan",), ("history",), ("init", "--force")], ids=" ".join)
+def test_a_config_that_is_a_pipe_is_not_waited_for(tmp_path: Path, command: tuple[str, ...]) -> None:
+    os.mkfifo(tmp_path / "paropt.yml")
+    ended = run(tmp_path, *command)
+    assert ended.returncode in (0, 2)
+    assert command[0] == "init" or "paropt.yml is no file" in ended.stderr
+
+
+@pytest.mark.parametrize("command", [("plan",), ("init",), ("check",)], ids=" ".join)
+def test_folders_without_end_are_no_internal_error(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "tests").mkdir()
+    inner = os.open(tmp_path / "tests", os.O_DIRECTORY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=inner)
+        deeper = os.open("d", os.O_DIRECTORY, dir_fd=inner)
+        os.close(inner)
+        inner = deeper
+    os.close(inner)
+    assert "internal error" not in run(tmp_path, *command).stderr
+    subprocess.run(["rm", "-rf", str(tmp_path / "tests")], check=True)  # pytest's own way down has an end
+
+
+def test_a_count_that_no_database_holds_is_a_usage_error(tmp_path: Path) -> None:
+    ended = run(tmp_path, "history", "--limit", "9" * 30)
+    assert (ended.returncode, "is more than" in ended.stderr) == (2, True)

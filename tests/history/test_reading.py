@@ -109,3 +109,30 @@ def test_damage_that_shows_only_when_it_is_read_is_one_clear_error(path: Path) -
         file.write(b"\xff" * (size - 4096))
     with closing(reading(path)) as history, pytest.raises(HistoryError, match="damaged"):
         history.runs()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "PRAGMA user_version = -1",
+        "DROP TABLE runs",
+        "ALTER TABLE runs RENAME COLUMN lane TO track",
+        "UPDATE runs SET lane = CAST(x'ff' AS TEXT)",
+    ],
+)
+def test_a_changed_schema_or_text_that_is_none_is_one_clear_error(path: Path, change: str) -> None:
+    with closing(writing(path)) as history:
+        keep_run(history, "r1")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(change)
+    with pytest.raises(HistoryError), closing(reading(path)) as history:
+        history.runs()
+    with pytest.raises(HistoryError), closing(writing(path)) as history:
+        history.runs()
+
+
+def test_a_lane_that_is_no_unicode_is_not_the_historys_fault(path: Path) -> None:
+    with closing(writing(path)) as history:
+        keep_run(history, "r1")
+    with closing(reading(path)) as history, pytest.raises(HistoryError, match="no Unicode"):
+        history.runs("\udcff")

@@ -189,6 +189,10 @@ def _prepare_file(path: Path) -> None:
         with mending.locked(path):
             if _is_missing(path):
                 _create(path)
+    if files.own_parts(path):
+        # A history is in WAL mode from its first byte on and has no rollback journal. One that somebody left there may
+        # name any file as its list of journals, and SQLite deletes that file when it rolls back.
+        path.with_name(path.name + "-journal").unlink(missing_ok=True)
     for part in ("", "-wal", "-shm", ".lock"):
         files.make_private(path.with_name(path.name + part))
 
@@ -248,7 +252,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
             f"history {path}: made by a newer paropt-exporter (schema {version}, this one knows {VERSION}); "
             "upgrade, or move the file away"
         )
-    if version == 0 and tables:
+    if version < 0 or (version == 0 and tables):
         raise HistoryError(f"history {path}: a database, but not a run history; name another file")
     return version
 

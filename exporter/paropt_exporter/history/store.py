@@ -52,8 +52,7 @@ class History:
     * Totals and last values are never pruned; runs are kept while they are among the last `keep_runs` and no older
       than `keep_seconds` (None: any number, any age).
 
-    May be used from any thread. Reading methods raise `sqlite3.Error` if the disk fails (with `for_reading`,
-    HistoryError).
+    May be used from any thread. Reading methods raise HistoryError if the disk fails.
     """
 
     def __init__(
@@ -211,7 +210,10 @@ class History:
         **keywords: _Asked.kwargs,
     ) -> _Answer:
         with self._lock:
-            return self._unless_damaged(lambda: query(self._connection, *arguments, **keywords))
+            try:
+                return self._unless_damaged(lambda: query(self._connection, *arguments, **keywords))
+            except sqlite3.Error as error:
+                raise unreadable(self.path, error) from error
 
     def _unless_damaged(
         self, work: Callable[_Asked, _Answer], *arguments: _Asked.args, **keywords: _Asked.kwargs
@@ -222,6 +224,8 @@ class History:
         """
         try:
             return work(*arguments, **keywords)
+        except UnicodeEncodeError as error:
+            raise HistoryError(f"history {self.path}: a name that is no Unicode can't be looked for") from error
         except cells.FALSE_VALUE as error:
             raise HistoryError(
                 f"history {self.path}: it holds what no exporter wrote ({error}); move it away"
