@@ -100,3 +100,16 @@ def test_a_file_with_a_second_name_keeps_its_mode(path: Path, tmp_path: Path) ->
 def test_learned_profiles_are_closed_to_others(path: Path) -> None:
     remember(path.with_name("functions.json"), [FunctionProfile(function="f", share=0.5, seconds=1.0)])
     assert (mode(path.parent), mode(path.with_name("functions.json"))) == (0o700, 0o600)
+
+
+def test_a_dead_runs_lock_is_not_removed_through_a_link(path: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "dead.lock").touch()
+    with closing(opened(path)) as history:
+        history.observe(run_started("dead"))
+    shutil.rmtree(path.parent / "runs")
+    (path.parent / "runs").symlink_to(mine)
+    with closing(opened(path)) as history:
+        assert [run.run_id for run in history.recover()] == ["dead"]
+    assert (mine / "dead.lock").exists()

@@ -85,7 +85,7 @@ def _listed(exporters: Sequence[Exporter]) -> str:
 
 def _told(answer: dict[str, object]) -> str:
     pools = answer.get("pools")
-    named = ", ".join(pools) if isinstance(pools, list) else ""
+    named = ", ".join(map(str, pools)) if isinstance(pools, list) else ""
     match answer.get("mode"):
         case "pin":
             state = f"pinned at {answer.get('size')} until resume"

@@ -77,6 +77,7 @@ class Owners:
 
     def _remove(self, run_id: str) -> None:
         with suppress(OSError):  # a file too many does no harm: nobody holds its lock
+            files.require_unlinked(self._folder)
             self._path(run_id).unlink()
 
     def _path(self, run_id: str) -> Path:
