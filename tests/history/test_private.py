@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from event_samples import StillClock, run_ended, run_started
+from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import History
 from paropt_exporter.pool.adaptive.memory import FunctionProfile, remember
 
@@ -113,3 +115,38 @@ def test_a_dead_runs_lock_is_not_removed_through_a_link(path: Path, tmp_path: Pa
     with closing(opened(path)) as history:
         assert [run.run_id for run in history.recover()] == ["dead"]
     assert (mine / "dead.lock").exists()
+
+
+@pytest.mark.parametrize("content", [b"root:x:0:0\n" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_file_that_is_no_history_keeps_its_mode(tmp_path: Path, content: bytes) -> None:
+    mine = tmp_path / "passwd"
+    mine.write_bytes(content)
+    mine.chmod(0o644)
+    with suppress(HistoryError):
+        opened(mine).close()
+    assert {mode(found) for found in tmp_path.iterdir() if found.read_bytes() == content} == {0o644}
+
+
+def test_a_database_of_another_program_keeps_its_mode(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.db"
+    with closing(sqlite3.connect(theirs)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    theirs.chmod(0o644)
+    with pytest.raises(HistoryError):
+        opened(theirs)
+    assert mode(theirs) == 0o644
+
+
+def test_a_link_outside_of_paropt_leads_to_the_history(tmp_path: Path) -> None:
+    link = tmp_path / "build.db"
+    link.symlink_to(tmp_path / "elsewhere.db")
+    for run_id in ("r1", "r2"):
+        with closing(opened(link)) as history:
+            history.observe(run_started(run_id))
+            assert history.broken is None
+            with closing(History(link, project="shop", clock=StillClock(), for_reading=True)) as looking:
+                assert looking.run(run_id) is not None
+        (tmp_path / "elsewhere.db").chmod(0o644)
+    opened(link).close()
+    assert link.is_symlink()
+    assert mode(tmp_path / "elsewhere.db") == 0o600

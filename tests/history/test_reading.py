@@ -90,6 +90,13 @@ def test_reading_a_damaged_history_says_what_the_next_run_does(path: Path) -> No
         reading(path)
 
 
+def test_a_file_that_is_no_history_is_not_called_damaged(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.write_text("mine " * 1000)
+    with pytest.raises(HistoryError, match="no database; name another file"):
+        reading(notes)
+
+
 def test_a_view_that_never_ends_is_not_read(path: Path) -> None:
     with closing(writing(path)) as history:
         keep_run(history, "r1")

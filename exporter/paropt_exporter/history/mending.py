@@ -49,8 +49,11 @@ def is_ours(path: Path) -> bool:
     """
     if path.parent.name == OWN_FOLDER:
         return True
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
 
 
 def set_aside(path: Path, damaged: Identity | None, why: str, now_seconds: float) -> None:

@@ -112,7 +112,7 @@ def _open_or_set_aside(path: Path, now_seconds: float) -> sqlite3.Connection:
             if not tries_left or not mending.is_damage(error):
                 raise
             if not mending.is_ours(path):
-                raise HistoryError(f"history {path}: no database; name another file, or move it away") from error
+                raise _no_database(path) from error
             mending.set_aside(path, found, str(error), now_seconds)
     raise AssertionError("the last try returns or raises")
 
@@ -125,7 +125,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     try:
         if not files.is_regular(path):
             raise HistoryError(f"no history yet at {path}: run a lane first")
-        log = path.with_name(path.name + "-wal")
+        log = _real(path).with_name(_real(path).name + "-wal")
         live = files.is_regular(log) and log.stat().st_size > 0
         # Without a log there is nothing to lock, and SQLite would make an empty one. With one, a run may be under way:
         # its index is read with shared locks, or rebuilt in memory where nobody holds it.
@@ -172,8 +172,14 @@ def _refuse_foreign_schema(connection: sqlite3.Connection, path: Path) -> None:
 def unreadable(path: Path, error: Exception) -> HistoryError:
     """Return what to say where a history can't be read."""
     if isinstance(error, sqlite3.Error) and mending.is_damage(error):
+        if not mending.is_ours(path):
+            return _no_database(path)
         return HistoryError(f"history {path}: damaged ({error}); the next run sets it aside and begins a new one")
     return HistoryError(f"history {path}: can't be read ({error}); mend its permissions or name another file")
+
+
+def _no_database(path: Path) -> HistoryError:
+    return HistoryError(f"history {path}: no database; name another file, or move it away")
 
 
 def _refused(path: Path, error: files.NotOurs) -> HistoryError:
@@ -184,7 +190,7 @@ def _refused(path: Path, error: files.NotOurs) -> HistoryError:
 
 
 def _prepare_file(path: Path) -> None:
-    """Make the file if it is missing, and close it to other users: it holds what stages printed."""
+    """Make the file if it is missing; in `.paropt`, close what is there to other users."""
     if _is_missing(path):
         with mending.locked(path):
             if _is_missing(path):
@@ -193,8 +199,19 @@ def _prepare_file(path: Path) -> None:
         # A history is in WAL mode from its first byte on and has no rollback journal. One that somebody left there may
         # name any file as its list of journals, and SQLite deletes that file when it rolls back.
         path.with_name(path.name + "-journal").unlink(missing_ok=True)
+        _make_private(path)
+
+
+def _make_private(path: Path) -> None:
+    """Close a history to other users: it holds what stages printed."""
+    path = _real(path)
     for part in ("", "-wal", "-shm", ".lock"):
         files.make_private(path.with_name(path.name + part))
+
+
+def _real(path: Path) -> Path:
+    """Return where SQLite keeps the file and its log: outside of `.paropt` a link leads to where the user wants it."""
+    return path if files.own_parts(path) else path.resolve()
 
 
 def _is_missing(path: Path) -> bool:
@@ -206,6 +223,7 @@ def _is_missing(path: Path) -> bool:
 
 def _create(path: Path) -> None:
     """Make a whole history under another name first: processes that start together never meet half of one."""
+    path = _real(path)
     copy = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     files.create_private(copy)
     try:
@@ -236,6 +254,7 @@ def _open_file(path: Path) -> sqlite3.Connection:
         # Says now, not in the middle of a run, that the file can't be written.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("COMMIT")
+        _make_private(path)  # only now: a config may name any file, and that of another program keeps its mode
     except BaseException:  # nothing may leave the connection open; raised again
         connection.close()
         raise
