@@ -1,4 +1,4 @@
-"""What a checkout that somebody else filled can do to whoever only looks at it, or runs it: nothing outside of it."""
+"""What a checkout that somebody else filled can do to a user who looks at it or runs it: nothing outside of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import hostile
 import projects
 from real_servers import run
 
-# What is safe in a checkout that nobody trusts yet, as SECURITY.md has it; --lane auto and items of a command are not.
+# Safe in an untrusted checkout, as SECURITY.md says; --lane auto and `items: {command}` are not.
 SAFE = (
     ("check",),
     ("check", "--lane", "standard"),

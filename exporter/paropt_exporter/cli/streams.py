@@ -58,7 +58,7 @@ class Visible:
 
 
 def unfiltered(stream: TextIO) -> TextIO:
-    """Return the stream behind a Visible one, for whoever writes escapes of its own and shows others' text itself."""
+    """Return the stream behind a Visible one, for code that writes escapes and cleans foreign text by itself."""
     return stream.rich_proxied_file if isinstance(stream, Visible) else stream
 
 

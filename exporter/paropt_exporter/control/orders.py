@@ -140,7 +140,7 @@ def open_orders(root: Path, standing: Standing, *, lane: str, unsteerable: str =
 
 
 def sockets(folder: Path) -> Iterator[Path]:
-    """Yield where exporters may take orders; a link, also to a socket, is none: whoever left it chose what it names."""
+    """Yield where exporters may take orders; a link is skipped, since its author chose the socket that it names."""
     return files.sockets(folder, SUFFIX)
 
 

@@ -120,7 +120,7 @@ def _open_or_set_aside(path: Path, now_seconds: float) -> sqlite3.Connection:
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """Return a connection that reads and leaves everything as it is: nothing is made, moved, repaired or upgraded.
 
-    Raises HistoryError if there is no history that can be read. Whoever uses the connection meets sqlite3.Error.
+    Raises HistoryError if there is no history that can be read. Queries may raise sqlite3.Error.
     """
     try:
         if not files.is_regular(path):
@@ -128,7 +128,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         log = _real(path).with_name(_real(path).name + "-wal")
         live = files.is_regular(log) and log.stat().st_size > 0
         # Without a log there is nothing to lock, and SQLite would make an empty one. With one, a run may be under way:
-        # its index is read with shared locks, or rebuilt in memory where nobody holds it.
+        # its index is read with shared locks, or rebuilt in memory if no process holds it.
         how = "mode=ro&readonly_shm=1" if live else "mode=ro&immutable=1"
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?{how}", uri=True, timeout=BUSY_SECONDS, isolation_level=None,
