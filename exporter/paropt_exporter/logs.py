@@ -9,6 +9,8 @@ import traceback
 from datetime import UTC, datetime
 from typing import TextIO
 
+from paropt_exporter.terminal import visible
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 LEVELS = ("debug", "info", "warn", "error")  # exporter-toolkit's names
 
@@ -57,4 +59,4 @@ class _LogfmtFormatter(logging.Formatter):
 
 def _quoted(text: str) -> str:
     plain = text and text.isprintable() and not any(character in text for character in ' "=')
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    return text if plain else visible(json.dumps(text, ensure_ascii=False))

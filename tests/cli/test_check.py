@@ -58,7 +58,7 @@ def test_the_faults_of_the_config_are_all_told(tmp_path: Path) -> None:
         ),
         (
             {"run": "", "call": "check_broken.inner:f"},
-            "the parents of module 'check_broken.inner' can't be imported: ValueError: at import",
+            "there is no module 'check_broken.inner' for check_broken.inner:f: correct the name, or install it",
         ),
     ],
 )

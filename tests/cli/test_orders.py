@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,38 @@ def test_an_exporter_that_does_not_answer_is_not_passed_over_in_silence(tmp_path
             told(tmp_path, PIN)
         closing.join()
         assert lanes["standard"].order.mode == "act"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"pid": 1, "lane": ["x"], "pools": [{}, 7, None], "mode": "pin", "size": {}},
+        {"pid": 1, "lane": None, "pools": [[["deep"]]], "mode": ["pin"]},
+        {"pid": True, "lane": "x", "pools": []},
+        {"pid": "1", "lane": "x", "pools": []},
+        {},
+    ],
+)
+def test_answers_of_anybody_are_no_internal_error(tmp_path: Path, answer: dict[str, object]) -> None:
+    folder = tmp_path / ".paropt/control"
+    folder.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "1-abc.sock"))
+        listener.listen()
+
+        def serve() -> None:
+            for _ in range(2):
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return  # the test is over
+                with client:
+                    client.recv(4096)
+                    client.sendall(json.dumps(answer).encode() + b"\n")
+
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        with suppress(UsageError):
+            orders.run(tmp_path, Wish(order="pin", size=2), lane=None, pid=None, stdout=io.StringIO())
+        listener.shutdown(socket.SHUT_RDWR)
+        server.join(10)

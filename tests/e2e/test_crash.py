@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 import projects
 from command_scripts import wait_until_gone
-from real_servers import HANG_SECONDS, run, serving
+from real_servers import HANG_SECONDS, eventually, run, serving
 
 STAGES = """
     name: done_before, run: "echo >> done", shell: true
@@ -140,3 +141,21 @@ def test_records_that_the_history_could_not_keep_are_counted(tmp_path: Path) -> 
     assert page["paropt_observations_dropped_total", "history"] >= 4
     assert page["paropt_observations_dropped_total", "metrics"] == 0
     assert "exit code 3: history " in projects.messages(tmp_path)
+
+
+def test_after_a_full_disk_was_freed_runs_end_with_0_and_no_total_falls(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: good, run: "true"')
+    counted = ("paropt_runs_total", "standard", "success")
+    with serving(tmp_path, projects.ANY_PORT, "--every", "1s") as command:
+        projects.whole_summary(command)
+        # No file may grow any more: what write(2) says then is what it says of a full disk.
+        before = resource.prlimit(command.process.pid, resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
+        eventually("a run that is not in the history", lambda: "exit code 3" in projects.messages(tmp_path))
+        resource.prlimit(command.process.pid, resource.RLIMIT_FSIZE, before)
+        eventually("the history goes on", lambda: "takes records again" in projects.messages(tmp_path))
+        projects.whole_summary(command)
+        shown = projects.scraped(projects.url(tmp_path))[counted]
+        assert command.stop() in (0, 143)  # 143: in the middle of a run
+    assert projects.messages(tmp_path).count("can't be written") == 1
+    with projects.served(tmp_path) as address:
+        assert projects.scraped(address)[counted] > shown

@@ -118,6 +118,7 @@ class Exporter:
         self._workers = PoolWorkers(config.history_path.with_name(MEMORY_NAME))
         self._jobserver = parts.jobserver(config)
         self._run: Run | None = None
+        self._missing_before = 0  # records that the history lacked when the last run had ended
         self._feedback = parts.feedback(config, clock)
         past = self._feedback.past(lane) if self._feedback is not None else None
         self._planner = Planner(request, config, lane, history, past)
@@ -278,18 +279,20 @@ class Exporter:
         """Return the run's exit code, and say why where its summary could not know."""
         if self._signals.interrupted_run:
             return EXIT_SIGNAL_BASE + (self._signals.number or 0)
-        if unwritten := self._unwritten(missed):
+        missing = self._dropped()[_HISTORY]
+        lost, self._missing_before = missing - self._missing_before, missing
+        if unwritten := self._unwritten(missed, lost):
             self._screen.say(f"exit code {EXIT_UNWRITTEN}: {unwritten}")
             return EXIT_UNWRITTEN
         if record.critical_sla:
             return EXIT_CRITICAL
         return 0 if record.result is Result.SUCCESS else EXIT_FAILED
 
-    def _unwritten(self, missed: frozenset[str]) -> str:
-        """Say what of the run could not be written or handed on; "" if all was."""
+    def _unwritten(self, missed: frozenset[str], lost: int) -> str:
+        """Say what of the run could not be written or handed on; "" if all was. `lost`: records of it."""
         if self._history.broken:
             return self._history.broken
-        if self._dropped()[_HISTORY]:
+        if lost:
             return "the history lacks records, and the log says why"
         if self._screen.fault:
             return "the summary could not be written"

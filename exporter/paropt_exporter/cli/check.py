@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import os
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli import editors
+from paropt_exporter.cli.modules import call_fault
 from paropt_exporter.cli.wording import counted
 from paropt_exporter.errors import ConfigError, UsageError
 from paropt_exporter.plan import NOTHING_TO_RUN
@@ -93,7 +90,7 @@ def _ended(faults: list[str], stderr: TextIO) -> int:
 def _faults(config: Config, stage: Stage) -> Iterator[str]:
     """Yield what would keep a stage from starting, looked up as its run would look it up."""
     if stage.call is not None:
-        yield from _call_fault(stage.call, config.root)
+        yield from call_fault(stage.call, config.root)
     folder = config.root / stage.cwd if stage.cwd else config.root
     if not folder.is_dir():
         yield f"cwd: there is no folder {stage.cwd}: create it, or correct the path"
@@ -135,21 +132,6 @@ def _found_on(program: str, folder: Path, path: str) -> str | None:
     return shutil.which(program, path=entries)
 
 
-def _call_fault(target: str, root: Path) -> Iterator[str]:
-    module = target.partition(":")[0]
-    with _first_on_path(root):
-        try:
-            found = importlib.util.find_spec(module)
-        except ModuleNotFoundError as error:
-            yield f"there is no module {error.name!r} for {target}: correct the name, or install it"
-            return
-        except Exception as error:  # noqa: BLE001 -- finding a module runs its parents, and those may raise anything
-            yield f"the parents of module {module!r} can't be imported: {type(error).__name__}: {error}"
-            return
-    if found is None:
-        yield f"there is no module {module!r} for {target}: correct the name, or install it"
-
-
 def _jobserver_fault(config: Config) -> Iterator[str]:
     if config.feedback.jobserver:
         from paropt_exporter.control.jobserver import require_make
@@ -158,18 +140,6 @@ def _jobserver_fault(config: Config) -> Iterator[str]:
             require_make(os.environ)
         except UsageError as error:
             yield str(error)
-
-
-@contextmanager
-def _first_on_path(root: Path) -> Iterator[None]:
-    """Look where a run looks for modules: the config's folder first."""
-    before = [*sys.path]
-    sys.path.insert(0, str(root))
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path[:] = before
 
 
 def _warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:

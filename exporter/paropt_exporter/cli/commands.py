@@ -9,11 +9,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paropt_exporter.errors import UsageError
+from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.records import Strategy
 
 if TYPE_CHECKING:
     from paropt_exporter.app import Request
+    from paropt_exporter.config import Config
+    from paropt_exporter.history import History
 
 DEFAULT_LANE = "standard"
 AUTO_LANE = "auto"
@@ -67,35 +69,48 @@ def _plan(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter import plan as plans
     from paropt_exporter.cli import plan
-    from paropt_exporter.clock import SystemClock
     from paropt_exporter.config.lanes import select
-    from paropt_exporter.history import History
 
     loaded = config.read(_config_path(flags), root=Path.cwd())
     lane = _lane(flags)
     if lane == AUTO_LANE:
         lane, why = select(loaded.root)
         print(f"lane {lane}: {why}", file=sys.stderr)
-    expected = {}
-    if loaded.history_path.exists():
-        with closing(History(loaded.history_path, project=loaded.project, clock=SystemClock())) as history:
-            expected = dict(history.expected(lane))
-    return plan.run(plans.build(loaded, lane, expected=expected), output=flags.output or "text", stdout=sys.stdout)
+    planned = plans.build(loaded, lane, expected=_expected(loaded, lane))
+    return plan.run(planned, output=flags.output or "text", stdout=sys.stdout)
+
+
+def _expected(loaded: Config, lane: str) -> dict[str, float]:
+    """Return known durations of the lane's stages; a history that can't be read leaves them unknown."""
+    if not os.path.lexists(loaded.history_path):
+        return {}
+    try:
+        with closing(_past(loaded)) as history:
+            return dict(history.expected(lane))
+    except HistoryError as error:
+        print(f"{error}", file=sys.stderr)
+        return {}
+
+
+def _past(loaded: Config) -> History:
+    """Open the project's history to look at it: nothing is written, whatever is found there."""
+    from paropt_exporter.clock import SystemClock
+    from paropt_exporter.history import History
+
+    if not os.path.lexists(loaded.history_path):
+        raise UsageError(f"no history yet at {loaded.history_path}: run a lane first")
+    return History(loaded.history_path, project=loaded.project, clock=SystemClock(), for_reading=True)
 
 
 def _history(flags: argparse.Namespace) -> int:
     from paropt_exporter import config, host
     from paropt_exporter.cli import history as command
     from paropt_exporter.cli import what_if
-    from paropt_exporter.clock import SystemClock
-    from paropt_exporter.history import History
 
     if flags.run is not None and flags.what_if is None:
         raise UsageError("--run names the run for --what-if: give that too, or --compare with two runs")
     loaded = config.read(_config_path(flags), root=Path.cwd())
-    if not loaded.history_path.exists():
-        raise UsageError(f"no history yet at {loaded.history_path}: run a lane first")
-    with closing(History(loaded.history_path, project=loaded.project, clock=SystemClock())) as history:
+    with closing(_past(loaded)) as history:
         # A lane that the config no longer has may well have had runs.
         if flags.lane is not None and flags.lane not in loaded.lanes and not history.runs(flags.lane, limit=1):
             raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
@@ -124,16 +139,13 @@ def _decisions(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter.cli import explain, replay
     from paropt_exporter.clock import SystemClock
-    from paropt_exporter.history import History
 
-    clock, output = SystemClock(), flags.output or "text"
+    output = flags.output or "text"
     loaded = config.read(_config_path(flags), root=Path.cwd())
-    if not loaded.history_path.exists():
-        raise UsageError(f"no history yet at {loaded.history_path}: run a lane first")
-    with closing(History(loaded.history_path, project=loaded.project, clock=clock)) as history:
+    with closing(_past(loaded)) as history:
         if flags.command == "explain":
             return explain.run(history, pool=flags.pool, output=output, stdout=sys.stdout)
-        since = clock.wall() - (_duration("--since", flags.since) or 0.0)
+        since = SystemClock().wall() - (_duration("--since", flags.since) or 0.0)
         return replay.run(history, pool=flags.pool, since_seconds=since, output=output, stdout=sys.stdout)
 
 

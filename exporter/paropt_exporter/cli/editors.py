@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
+
+from paropt_exporter import files
 
 SCHEMA = ".paropt/paropt.schema.json"  # editors find it without a network
 _HEAD_BYTES = 1000  # of a config: the line that names a schema stands at its top
@@ -16,9 +17,10 @@ def write_schema(root: Path) -> None:
     from paropt_exporter.history import folder
 
     path, text = root / SCHEMA, schema.render()
-    path.parent.mkdir(exist_ok=True)
+    root.stat()  # a folder that is missing is not made
+    files.make_folder(path.parent)
     folder.keep_out_of_git(path.parent)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if not _has(path, text.encode()):
         write(path, text)
 
 
@@ -31,12 +33,14 @@ def refresh_schema(config_path: Path) -> None:
 
 def write(path: Path, text: str) -> None:
     """Write by renaming, so that a full disk leaves no half file; a link there is replaced, not followed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    files.replace(path, text.encode())
+
+
+def _has(path: Path, content: bytes) -> bool:
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        return files.read(path, len(content)) == content
+    except OSError:
+        return False
 
 
 def _names_it(config_path: Path) -> bool:

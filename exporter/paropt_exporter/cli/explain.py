@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
+from paropt_exporter.control.decisions import UNREADABLE, UnknownSituation
 from paropt_exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +49,10 @@ def _latest(decisions: Sequence[Decision]) -> dict[_Key, Decision]:
 
 
 def _kind(decision: Decision) -> str:
-    return str(json.loads(decision.situation)["kind"]) if decision.situation else ""
+    try:
+        return str(json.loads(decision.situation)["kind"]) if decision.situation else ""
+    except UNREADABLE:
+        return ""
 
 
 def _order(key: _Key) -> tuple[str, int, bool]:
@@ -57,11 +61,13 @@ def _order(key: _Key) -> tuple[str, int, bool]:
 
 
 def _lines(decision: Decision) -> Iterator[str]:
-    from paropt_exporter.control.explaining import explained
+    from paropt_exporter.control.explaining import explained, headline
 
-    first, *rest = explained(decision)
-    yield f"{first}  ({_time(decision)})"
-    yield from (f"    {line}" for line in rest)
+    yield f"{headline(decision)}  ({_time(decision)})"
+    try:
+        yield from [f"    {line}" for line in explained(decision)]
+    except (UnknownSituation, *UNREADABLE):
+        yield "    its terms can't be told: another version recorded them, or somebody changed them"
 
 
 def _json(decision: Decision) -> dict[str, object]:
@@ -74,9 +80,17 @@ def _json(decision: Decision) -> dict[str, object]:
         "new_size": decision.new_size,
         "run_id": decision.run_id,
         "terms": dict(decision.terms),
-        "situation": json.loads(decision.situation) if decision.situation else None,
-        "choice": json.loads(decision.choice) if decision.choice else None,
+        "situation": _value(decision.situation),
+        "choice": _value(decision.choice),
     }
+
+
+def _value(recorded: str) -> object:
+    """Return what was recorded as JSON; null where there is nothing or it can't be read."""
+    try:
+        return json.loads(recorded) if recorded else None
+    except UNREADABLE:
+        return None
 
 
 def _time(decision: Decision) -> str:

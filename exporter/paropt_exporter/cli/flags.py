@@ -12,6 +12,7 @@ from paropt_exporter.cli.program import PROGRAM, version
 
 EXIT_USAGE = 2
 _MOST_WORKERS = 1000  # as config.model has it, which takes long to load
+_MOST = 2**31 - 1  # of anything that is counted; SQLite's own numbers end at 2**63
 _DESCRIPTION = "Run a lane's stages in parallel on pools that size themselves, and export them to Prometheus."
 _EPILOG = """\
 exit codes, the first that holds: 130/143 interrupted during a run, 2 usage or config, 3 internal error, history not
@@ -251,6 +252,8 @@ def _add_generate_flags(generate: Parser) -> None:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    if int(text) > _MOST:
+        raise argparse.ArgumentTypeError(f"{text} is more than {_MOST}")
     return int(text)
 
 

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from paropt_exporter import files
 from paropt_exporter.cli import editors
 from paropt_exporter.cli.wording import counted
 
@@ -69,7 +70,8 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
         editors.write_schema(path.parent)
         editors.write(path, render(detected))
     except OSError as error:
-        print(f"{path} can't be written: {error.strerror}", file=stderr)
+        place = error.filename if isinstance(error, files.NotOurs) else path
+        print(f"{place} can't be written: {error.strerror}", file=stderr)
         return 2
     named = "" if path.name == FILE else f" --config.file {path}"
     print(f"wrote {path}: {_stages_told(detected)}; next: paropt-exporter check{named}", file=stdout)

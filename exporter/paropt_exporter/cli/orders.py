@@ -47,7 +47,7 @@ def run(root: Path, wish: Wish, *, lane: str | None, pid: int | None, stdout: Te
 def _running(root: Path) -> tuple[list[Exporter], list[str]]:
     """Find the exporters that answer, and why others don't; sockets of dead ones are passed over."""
     found, silent = [], []
-    for path in sorted((root / orders.FOLDER).glob(f"*{orders.SUFFIX}")):
+    for path in orders.sockets(root / orders.FOLDER):
         try:
             found.append(_described(path))
         except ConnectionRefusedError:
@@ -85,7 +85,7 @@ def _listed(exporters: Sequence[Exporter]) -> str:
 
 def _told(answer: dict[str, object]) -> str:
     pools = answer.get("pools")
-    named = ", ".join(pools) if isinstance(pools, list) else ""
+    named = ", ".join(map(str, pools)) if isinstance(pools, list) else ""
     match answer.get("mode"):
         case "pin":
             state = f"pinned at {answer.get('size')} until resume"

@@ -217,5 +217,5 @@ def _print_table(plan: Plan, stdout: TextIO) -> None:
         drawn.add_column(header, no_wrap=header == "stage", overflow="fold")
     for place, stage in enumerate(_running(plan), start=1):
         cells = _row(place, stage)[: len(headers)]
-        drawn.add_row(*(Text(cell) for cell in cells))  # Text: brackets in a command are no markup
-    console.print(Text(_heading(plan)), drawn, *(Text(line) for line in _closing(plan)), sep="\n")
+        drawn.add_row(*(Text(plain(cell)) for cell in cells))  # Text: brackets in a command are no markup
+    console.print(Text(plain(_heading(plan))), drawn, *(Text(plain(line)) for line in _closing(plan)), sep="\n")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from paropt_exporter import files
 from paropt_exporter import plan as plans
 from paropt_exporter.config.editing import CannotEdit, edited, flow_text
 from paropt_exporter.config.units import duration_text
@@ -227,13 +228,9 @@ def _edited(config: Config, lane: str, settings: Mapping[str, Any]) -> tuple[Pat
 def _write(config: Config, lane: str, settings: Mapping[str, Any]) -> None:
     """Put a new file in the old one's place: nobody ever reads a half of it."""
     file, content = _edited(config, lane, settings)
-    new = file.with_name(f"{file.name}.new")
     try:
-        new.write_bytes(content)
-        new.chmod(file.stat().st_mode & 0o7777)
-        new.replace(file)
+        files.replace(file, content, mode=file.stat().st_mode & 0o7777)
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise UsageError(f"--write: {config.path} can't be written: {error.strerror}") from None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.control.decisions import Replayed, UnknownSituation, read_choice_size, replay
+from paropt_exporter.control.decisions import UNREADABLE, Replayed, UnknownSituation, read_choice_size, replay
 from paropt_exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,8 +46,17 @@ def _lines(count: int, same: int, different: Sequence[tuple[Decision, Replayed |
     but = f"{more} the same but for what was not recorded yet, " if more else ""
     yield f"{count} decisions: {same} the same to the byte, {but}{len(different)} different"
     for decision, again in different:
-        today = "recorded by another version" if again is None else read_choice_size(again.today)
-        yield f"  {_time(decision)} {decision.pool}: {read_choice_size(decision.choice)} -> {today}"
+        if again is None:
+            yield f"  {_time(decision)} {decision.pool}: {_recorded(decision)} -> recorded by another version"
+        else:
+            yield f"  {_time(decision)} {decision.pool}: {_recorded(decision)} -> {read_choice_size(again.today)}"
+
+
+def _recorded(decision: Decision) -> str:
+    try:
+        return read_choice_size(decision.choice)
+    except UnknownSituation:
+        return "unreadable"
 
 
 def _as_json(count: int, same: int, different: Sequence[tuple[Decision, Replayed | None]]) -> dict[str, object]:
@@ -59,12 +68,19 @@ def _as_json(count: int, same: int, different: Sequence[tuple[Decision, Replayed
             {
                 "timestamp": _time(decision),
                 "pool": decision.pool,
-                "recorded": json.loads(decision.choice),
+                "recorded": _value(decision.choice),
                 "today": None if again is None else json.loads(again.today),
             }
             for decision, again in different
         ],
     }
+
+
+def _value(choice: str) -> object:
+    try:
+        return json.loads(choice)
+    except UNREADABLE:
+        return None
 
 
 def _time(decision: Decision) -> str:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from paropt_exporter.cli import summary
-from paropt_exporter.cli.streams import Sink
+from paropt_exporter.cli.streams import Sink, unfiltered
 from paropt_exporter.cli.wording import counted, plain, seconds
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.plan import Plan
@@ -28,6 +28,7 @@ from paropt_exporter.records import (
     StageStarted,
     TaskRecord,
 )
+from paropt_exporter.terminal import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -209,7 +210,7 @@ class _Table:
     def print(self, text: str) -> None:
         self._rows = self._stages()
         # Whole lines, which the terminal itself breaks: what a person copies is then what the work printed.
-        self._console.print(f"{_time_of_day(self._clock)} {text}", soft_wrap=True)
+        self._console.print(f"{_time_of_day(self._clock)} {visible(text)}", soft_wrap=True)
 
     def close(self) -> None:
         self._done.set()
@@ -242,7 +243,7 @@ def _cells(stage: LiveStage, now: float) -> tuple[str, ...]:
     done = f"{stage.tasks_ended}/{stage.tasks}" if stage.tasks > 1 else ""
     limit = f"of {stage.sla.max_seconds:g} s" if stage.sla else ""
     share = f"{stage.cpu_seconds / elapsed:.1f} cores" if elapsed > 1 else ""
-    return "·", stage.stage, done, f"{elapsed:.0f} s", limit, share
+    return "·", visible(stage.stage), done, f"{elapsed:.0f} s", limit, share
 
 
 def _is_near_its_limit(stage: LiveStage, now: float) -> bool:
@@ -268,7 +269,7 @@ def _console() -> Console:
                 lock.release()
 
     lock = threading.RLock()  # guards: the terminal, from reckoning to writing
-    return OneAtATime(stderr=True, highlight=False, markup=False)
+    return OneAtATime(file=unfiltered(sys.stderr), highlight=False, markup=False)
 
 
 def _shortened(line: str) -> str:

@@ -8,9 +8,12 @@ import os
 import sys
 from contextlib import suppress
 
+from paropt_exporter.terminal import visible
+
 TYPE_CHECKING = False  # as in cli.main: typing is slow to load
 if TYPE_CHECKING:
-    from typing import TextIO
+    from collections.abc import Iterable
+    from typing import Any, TextIO
 
 _FALLBACK = "paropt-spelled"
 _SPELLED = {"·": "-", "…": "...", "—": "-"}  # what we print ourselves; anything else becomes a question mark
@@ -21,7 +24,7 @@ def prepare() -> None:
     """Let printing never fail for what is printed, nor for a stream that was closed before we came."""
     _occupy_standard_descriptors()
     codecs.register_error(_FALLBACK, _spelled)
-    sys.stdout, sys.stderr = _usable(sys.stdout), _usable(sys.stderr)
+    sys.stdout, sys.stderr = _visible(_usable(sys.stdout)), _visible(_usable(sys.stderr))
 
 
 def forget(stream: TextIO) -> None:
@@ -30,6 +33,37 @@ def forget(stream: TextIO) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+class Visible:
+    """A text stream on which a terminal acts upon nothing that is written: see `terminal.visible`.
+
+    All that a command prints goes through it, so that none has to remember where a text came from. Only rich, whose
+    own escapes must reach the terminal, writes past it: to `rich_proxied_file`, which it looks for by itself.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream
+
+    def write(self, text: str) -> int:
+        self.rich_proxied_file.write(visible(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+def unfiltered(stream: TextIO) -> TextIO:
+    """Return the stream behind a Visible one, for code that writes escapes and cleans foreign text by itself."""
+    return stream.rich_proxied_file if isinstance(stream, Visible) else stream
+
+
+def _visible(stream: TextIO) -> TextIO:
+    return stream if isinstance(stream, Visible) else Visible(stream)  # type: ignore[return-value]  # it has all of its methods
 
 
 class Sink:

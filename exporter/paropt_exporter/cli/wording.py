@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
+
+from paropt_exporter.terminal import visible
+
+_LINE_ENDS = re.compile(r"\r\n|[\n\t\v\f\r\x85\u2028\u2029]")
 
 
 def counted(count: int, noun: str) -> str:
@@ -21,8 +26,8 @@ def seconds(value: float) -> str:
 
 
 def plain(line: str) -> str:
-    """Return the line without characters that a terminal would act on."""
-    return "".join(character if character.isprintable() else " " for character in line)
+    """Return the text on one line, with the characters that a terminal would act on written as escapes."""
+    return visible(_LINE_ENDS.sub(" ", line))
 
 
 def cells(text: str) -> int:
@@ -37,7 +42,7 @@ def padded(text: str, width: int) -> str:
 
 def table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Return lines with aligned columns, the headers first."""
-    lines = [headers, *rows]
+    lines = [headers, *(tuple(map(plain, row)) for row in rows)]
     widths = [max(cells(line[column]) for line in lines) for column in range(len(headers))]
     return ["  ".join(map(padded, line, widths)).rstrip() for line in lines]
 

@@ -24,4 +24,6 @@ def discover(flag: str | None, environ: Mapping[str, str], *, folder: Path = Pat
     found = [folder / name for name in NAMES if os.path.lexists(folder / name)]
     if len(found) > 1:
         raise UsageError("there are paropt.yml and paropt.yaml: remove one, or name one with --config.file")
+    if found and found[0].exists() and not found[0].is_file() and not found[0].is_dir():
+        raise UsageError(f"{found[0]} is no file: remove it, or name the config with --config.file")  # a pipe may wait
     return found[0] if found else None

@@ -122,7 +122,7 @@ class Project:
     def _has_tests(self, folder: Path) -> bool:
         try:
             return any(next(folder.rglob(pattern), None) is not None for pattern in ("test_*.py", "*_test.py"))
-        except OSError:
+        except (OSError, RecursionError):  # folders deeper than Python goes
             return False
 
     def _folders(self, folder: Path) -> list[Path]:

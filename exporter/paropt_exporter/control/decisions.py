@@ -28,6 +28,10 @@ _KINDS: dict[str, tuple[type[Any], Callable[[Any], Choice]]] = {
 }
 
 
+# What reading and deciding raise where somebody changed what was recorded.
+UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
+
+
 class UnknownSituation(ParoptError):
     """A recorded situation is of another version: today's policy can't decide it again."""
 
@@ -45,7 +49,10 @@ class Replayed:
 
     @property
     def agrees(self) -> bool:
-        return self.same or _holds(json.loads(self.today), json.loads(self.recorded))
+        try:
+            return self.same or _holds(json.loads(self.today), json.loads(self.recorded))
+        except UNREADABLE:  # somebody changed what was recorded
+            return False
 
 
 def written_situation(situation: Situation) -> str:
@@ -66,7 +73,7 @@ def read_situation(situation: str) -> Situation:
     try:
         document = json.loads(situation)
         seen: Situation = _reader(document["kind"]).validate_json(_json(document["seen"]))
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+    except (*UNREADABLE, ValidationError) as error:
         raise UnknownSituation(f"a recorded situation that this version does not know: {error}") from error
     return seen
 
@@ -81,17 +88,23 @@ def _reader(kind: str) -> TypeAdapter[Any]:
 
 
 def read_choice_size(choice: str) -> str:
-    """Return what a recorded choice comes to, in words."""
-    chosen = json.loads(choice)
-    to = f"floor {chosen['floor']}, ceiling {chosen['ceiling']}" if "floor" in chosen else f"size {chosen['size']}"
-    return f"{chosen['action']} ({chosen['reason']}), {to}"
+    """Return what a recorded choice comes to, in words. Raises UnknownSituation."""
+    try:
+        chosen = json.loads(choice)
+        to = f"floor {chosen['floor']}, ceiling {chosen['ceiling']}" if "floor" in chosen else f"size {chosen['size']}"
+        return f"{chosen['action']} ({chosen['reason']}), {to}"
+    except UNREADABLE as error:
+        raise UnknownSituation(f"a recorded choice that this version does not know: {error}") from error
 
 
 def replay(situation: str, choice: str) -> Replayed:
     """Decide a recorded situation by today's policy. Raises UnknownSituation."""
     seen = read_situation(situation)
     decide = next(decide for cls, decide in _KINDS.values() if isinstance(seen, cls))
-    return Replayed(recorded=choice, today=written_choice(decide(seen)))
+    try:
+        return Replayed(recorded=choice, today=written_choice(decide(seen)))
+    except UNREADABLE as error:
+        raise UnknownSituation(f"a recorded situation that can't have been: {error}") from error
 
 
 def _holds(larger: object, smaller: object) -> bool:

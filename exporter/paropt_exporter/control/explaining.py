@@ -22,8 +22,7 @@ from paropt_exporter.records import Decision
 
 
 def explained(decision: Decision) -> Iterator[str]:
-    """Yield a decision line by line; the lines after the first are the terms that lead to it."""
-    yield _headline(decision)
+    """Yield the terms that lead to a decision, line by line. Raises UnknownSituation."""
     if not decision.situation:
         return
     seen = read_situation(decision.situation)
@@ -31,7 +30,8 @@ def explained(decision: Decision) -> Iterator[str]:
     yield f"policy: {read_choice_size(decision.choice)}"
 
 
-def _headline(decision: Decision) -> str:
+def headline(decision: Decision) -> str:
+    """Return what was decided, in a line."""
     if decision.action == "hold":
         return f"{decision.pool} stays at {decision.new_size}: {decision.reason}"
     return f"{decision.pool} {decision.action} from {decision.old_size} to {decision.new_size}: {decision.reason}"

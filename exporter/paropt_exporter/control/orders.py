@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
+from paropt_exporter import files
 from paropt_exporter.control.standing import PAUSE, PIN, Order, Standing
 from paropt_exporter.errors import ParoptError
 
@@ -62,7 +63,7 @@ class OrderSocket:
         self._seats = threading.BoundedSemaphore(_MOST_CLIENTS)
         self._closed = threading.Event()
         folder = root / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(folder)
         _remove_stale(folder)
         # The id alone is not enough: two containers that share the folder may both be process 1.
         self._path = folder / f"{os.getpid()}-{secrets.token_hex(3)}{SUFFIX}"
@@ -136,6 +137,11 @@ def open_orders(root: Path, standing: Standing, *, lane: str, unsteerable: str =
     except OSError as error:
         log.warning("pin, pause and resume won't work", extra={"path": str(root / FOLDER), "err": str(error)})
         return None
+
+
+def sockets(folder: Path) -> Iterator[Path]:
+    """Yield where exporters may take orders; a link is skipped, since its author chose the socket that it names."""
+    return files.sockets(folder, SUFFIX)
 
 
 def ask(path: Path, wish: Wish) -> dict[str, object]:
@@ -236,7 +242,7 @@ def _short(path: Path) -> Iterator[str]:
 
 
 def _remove_stale(folder: Path) -> None:
-    for path in folder.glob(f"*{SUFFIX}"):
+    for path in sockets(folder):
         try:
             _connected(path).close()
         except ConnectionRefusedError:  # nobody listens any more

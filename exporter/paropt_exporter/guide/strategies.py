@@ -116,5 +116,5 @@ def _read(path: Path, project: str, strategy: Strategy) -> tuple[RunSummary, ...
     from paropt_exporter.clock import SystemClock
     from paropt_exporter.history import History
 
-    with closing(History(path, project=project, clock=SystemClock())) as history:
+    with closing(History(path, project=project, clock=SystemClock(), for_reading=True)) as history:
         return tuple(run for run in history.runs(limit=_RUNS) if run.strategy == strategy.value)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-OWN_FOLDER = ".paropt"
+from paropt_exporter.files import OWN_FOLDER
+
 # A history that git tracks changes with each run, and `--lane auto` would see a change in every one.
 _IGNORE = "# Made by paropt-exporter: history and schema are this machine's own.\n*\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-from paropt_exporter.history.folder import OWN_FOLDER
+from paropt_exporter import files
+from paropt_exporter.files import OWN_FOLDER
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +49,11 @@ def is_ours(path: Path) -> bool:
     """
     if path.parent.name == OWN_FOLDER:
         return True
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
 
 
 def set_aside(path: Path, damaged: Identity | None, why: str, now_seconds: float) -> None:
@@ -75,8 +80,9 @@ def write_anew(path: Path, deleted: sqlite3.Connection) -> None:
 
     Another process that shared the file may have been first; what this one wrote after that process copied is lost.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    copy = path.with_name(f".{path.name}.{os.getpid()}")
+    files.make_folder(path.parent)
+    copy = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    files.create_private(copy)
     try:
         with closing(sqlite3.connect(copy)) as target:
             deleted.backup(target)
@@ -89,9 +95,12 @@ def write_anew(path: Path, deleted: sqlite3.Connection) -> None:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold what one process at a time may do to the file as a whole."""
-    with path.with_name(path.name + ".lock").open("w") as lock:
+    lock = files.open_lock(path.with_name(path.name + ".lock"))
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 def _free_name(path: Path, now_seconds: float) -> Path:

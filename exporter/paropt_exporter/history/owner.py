@@ -3,45 +3,47 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 from urllib.parse import quote
+
+from paropt_exporter import files
 
 
 class Owners:
     """The locks that this process holds on its own runs, one file for each under `folder`.
 
     A pid can be given to another process; an flock can't outlive its owner. The files are not inherited by programs
-    that are started (Python opens them close-on-exec), so an orphan command doesn't keep a dead run alive.
+    that are started (they are opened close-on-exec), so an orphan command doesn't keep a dead run alive.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._held: dict[str, IO[str]] = {}
+        self._held: dict[str, int] = {}  # descriptors
 
     def take(self, run_id: str) -> None:
         """Lock a run of ours, unless it is. Raises OSError if the folder can't be written or another process has it."""
         before = self._held.get(run_id)
         if before is not None and self._path(run_id).exists():
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        file = self._path(run_id).open("w")
+        files.make_folder(self._folder)
+        lock = files.open_lock(self._path(run_id))
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            file.close()
+            os.close(lock)
             raise
-        self._held[run_id] = file
+        self._held[run_id] = lock
         if before is not None:
-            before.close()
+            os.close(before)
 
     def release(self, run_id: str) -> None:
         """Let a run of ours go and remove its file; nothing if we don't hold it."""
-        file = self._held.pop(run_id, None)
-        if file is not None:
+        lock = self._held.pop(run_id, None)
+        if lock is not None:
             self._remove(run_id)
-            file.close()
+            os.close(lock)
 
     def retake(self) -> None:
         """Lock again the runs of ours whose files are gone, or others would take us for dead. Raises OSError."""
@@ -58,14 +60,15 @@ class Owners:
         if run_id in self._held:
             return True
         try:
-            with self._path(run_id).open("r") as file:
-                fcntl.flock(
-                    file, fcntl.LOCK_SH | fcntl.LOCK_NB
-                )  # shared: two that ask don't take each other for owners
-        except FileNotFoundError:
+            lock = files.open_file(self._path(run_id))
+        except (FileNotFoundError, files.NotOurs):
             return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask don't take each other for owners
         except BlockingIOError:
             return True
+        finally:
+            os.close(lock)
         return False
 
     def forget(self, run_id: str) -> None:
@@ -74,6 +77,7 @@ class Owners:
 
     def _remove(self, run_id: str) -> None:
         with suppress(OSError):  # a file too many does no harm: nobody holds its lock
+            files.require_unlinked(self._folder)
             self._path(run_id).unlink()
 
     def _path(self, run_id: str) -> Path:

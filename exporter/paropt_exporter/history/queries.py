@@ -1,4 +1,7 @@
-"""Read the history: totals to resume from, expected durations, what failed last, summaries and the trend."""
+"""Read the history: totals to resume from, expected durations, what failed last, summaries and the trend.
+
+The last run is the one that began last (`sequence`), not the one with the latest timestamp: wall clocks are set.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from statistics import fmean, median
 from paropt_exporter import catalogue
 from paropt_exporter.cpu_demand import CROWDED_RATIO
 from paropt_exporter.history import rows
+from paropt_exporter.history.cells import count, number, text, texts, timestamp
 from paropt_exporter.plan import THREADS
 from paropt_exporter.records import Bottleneck, Decision, Result
 from paropt_exporter.tally import HistogramTotal, LastValues, SeriesKey, Totals, bucket_index
@@ -100,14 +104,14 @@ def totals(connection: sqlite3.Connection, project: str) -> Totals:
     sums: dict[SeriesKey, float] = defaultdict(float)
     query = "SELECT family, labels, part, value FROM totals WHERE project = ?"
     for family, labels, part, value in connection.execute(query, (project,)):
-        key = (family, tuple(json.loads(labels)))
+        key = (text(family), texts(labels))
         if part == rows.COUNTER:
-            counters[key] = value
+            counters[key] = number(value)
         elif part == rows.SUM:
-            sums[key] += value
+            sums[key] += number(value)
         else:
             places = buckets.setdefault(key, [0.0] * (len(catalogue.BUCKETS_SECONDS) + 1))
-            places[bucket_index(float(part))] += value
+            places[bucket_index(float(part))] += number(value)
     histograms = {key: HistogramTotal(buckets=tuple(places), sum=sums[key]) for key, places in buckets.items()}
     return Totals(counters=counters, histograms=histograms)
 
@@ -116,7 +120,7 @@ def last_values(connection: sqlite3.Connection, project: str) -> LastValues:
     """Return the gauges that the project's last runs left."""
     query = "SELECT family, labels, value FROM latest WHERE project = ?"
     found = connection.execute(query, (project,))
-    return LastValues(gauges={(family, tuple(json.loads(labels))): value for family, labels, value in found})
+    return LastValues(gauges={(text(family), texts(labels)): number(value) for family, labels, value in found})
 
 
 def expected(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
@@ -124,14 +128,14 @@ def expected(connection: sqlite3.Connection, project: str, lane: str) -> Mapping
     query = """
     SELECT stage, duration FROM (
       SELECT stage, stages.duration AS duration,
-             row_number() OVER (PARTITION BY stage ORDER BY stages.started_ts DESC) AS age
+             row_number() OVER (PARTITION BY stage ORDER BY runs.sequence DESC) AS age
       FROM stages JOIN runs USING (run_id) WHERE project = ? AND lane = ? AND stages.result = ?
     ) WHERE age <= ?
     """
     durations: dict[str, list[float]] = defaultdict(list)
     found = connection.execute(query, (project, lane, Result.SUCCESS.value, EXPECTED_RUNS))
     for stage, duration in found:
-        durations[stage].append(duration)
+        durations[text(stage)].append(number(duration))
     return {stage: median(values) for stage, values in durations.items()}
 
 
@@ -149,7 +153,7 @@ def cpu_shares(connection: sqlite3.Connection, project: str, lane: str) -> Mappi
         ELSE tasks.duration * tasks.cpu / (tasks.duration - run_delay) END)
       FROM tasks LEFT JOIN stages USING (run_id, stage)
       WHERE tasks.duration > 0 AND tasks.result IN (:success, :failure) AND run_id IN
-        (SELECT run_id FROM runs WHERE project = :project AND lane = :lane ORDER BY started_ts DESC LIMIT :runs)
+        (SELECT run_id FROM runs WHERE project = :project AND lane = :lane ORDER BY sequence DESC LIMIT :runs)
       GROUP BY tasks.stage
     """
     values = {
@@ -161,7 +165,7 @@ def cpu_shares(connection: sqlite3.Connection, project: str, lane: str) -> Mappi
         "lane": lane,
         "runs": EXPECTED_RUNS,
     }
-    return {stage: wanted / wall for stage, wall, wanted in connection.execute(query, values)}
+    return {text(stage): number(wanted / wall) for stage, wall, wanted in connection.execute(query, values)}
 
 
 def memory_peaks(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, int]:
@@ -169,10 +173,11 @@ def memory_peaks(connection: sqlite3.Connection, project: str, lane: str) -> Map
     query = """
     SELECT stage, max(memory_peak) FROM tasks
       WHERE pool <> ? AND memory_peak > 0 AND run_id IN
-        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY started_ts DESC LIMIT ?)
+        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT ?)
       GROUP BY stage
     """
-    return dict(connection.execute(query, (THREADS, project, lane, EXPECTED_RUNS)))
+    found = connection.execute(query, (THREADS, project, lane, EXPECTED_RUNS))
+    return {text(stage): count(peak) for stage, peak in found}
 
 
 def task_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
@@ -180,10 +185,11 @@ def task_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Map
     query = """
     SELECT stage, avg(tasks.duration) FROM tasks
       WHERE result = ? AND run_id IN
-        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY started_ts DESC LIMIT ?)
+        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT ?)
       GROUP BY stage
     """
-    return dict(connection.execute(query, (Result.SUCCESS.value, project, lane, EXPECTED_RUNS)))
+    found = connection.execute(query, (Result.SUCCESS.value, project, lane, EXPECTED_RUNS))
+    return {text(stage): number(seconds) for stage, seconds in found}
 
 
 def decisions(
@@ -197,16 +203,16 @@ def decisions(
     found = connection.execute(query, {"project": project, "pool": pool, "since": since_seconds, "limit": limit})
     return tuple(
         Decision(
-            pool=name,
-            action=action,
-            reason=reason,
-            old_size=old,
-            new_size=new,
-            at_timestamp_seconds=at,
-            terms=json.loads(terms),
-            run_id=run_id,
-            situation=situation,
-            choice=choice,
+            pool=text(name),
+            action=text(action),
+            reason=text(reason),
+            old_size=count(old),
+            new_size=count(new),
+            at_timestamp_seconds=timestamp(at),
+            terms={text(term): number(value) for term, value in json.loads(terms).items()},
+            run_id=None if run_id is None else text(run_id),
+            situation=text(situation),
+            choice=text(choice),
         )
         for name, action, reason, old, new, at, terms, run_id, situation, choice in reversed(found.fetchall())
     )
@@ -221,10 +227,10 @@ def usual_size(connection: sqlite3.Connection, project: str, lane: str) -> int |
     SELECT coalesce(min(CASE WHEN reason = 'ineffective' AND action = 'down' THEN new_size END), max(new_size))
       FROM decisions
       WHERE reason <> 'pinned' AND run_id IN
-        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY started_ts DESC LIMIT ?)
+        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT ?)
       GROUP BY run_id
     """
-    sizes = [size for (size,) in connection.execute(query, (project, lane, EXPECTED_RUNS))]
+    sizes = [count(size) for (size,) in connection.execute(query, (project, lane, EXPECTED_RUNS))]
     return round(median(sizes)) if sizes else None
 
 
@@ -235,7 +241,7 @@ def failed_stages(connection: sqlite3.Connection, project: str, lane: str) -> fr
     """
     query = """
     SELECT run_id, result, planned FROM runs
-    WHERE project = ? AND lane = ? AND ended_ts IS NOT NULL ORDER BY started_ts DESC LIMIT 1
+    WHERE project = ? AND lane = ? AND ended_ts IS NOT NULL ORDER BY sequence DESC LIMIT 1
     """
     row = connection.execute(query, (project, lane)).fetchone()
     if row is None:
@@ -246,7 +252,7 @@ def failed_stages(connection: sqlite3.Connection, project: str, lane: str) -> fr
     done = connection.execute(
         "SELECT stage FROM stages WHERE run_id = ? AND result = ?", (run_id, Result.SUCCESS.value)
     )
-    return frozenset(json.loads(planned)) - {stage for (stage,) in done}
+    return frozenset(texts(planned)) - {stage for (stage,) in done}
 
 
 def runs(connection: sqlite3.Connection, project: str, *, lane: str | None, limit: int) -> tuple[RunSummary, ...]:
@@ -254,7 +260,7 @@ def runs(connection: sqlite3.Connection, project: str, *, lane: str | None, limi
     query = """
     SELECT run_id, lane, strategy, result, reason, started_ts, coalesce(duration, seen_ts - started_ts),
            coalesce(sequential, 0), coalesce(busy_ratio, 0), warned, broken, interrupted, bottlenecks
-    FROM runs WHERE project = :project AND (:lane IS NULL OR lane = :lane) ORDER BY started_ts DESC LIMIT :limit
+    FROM runs WHERE project = :project AND (:lane IS NULL OR lane = :lane) ORDER BY sequence DESC LIMIT :limit
     """
     found = connection.execute(query, {"project": project, "lane": lane, "limit": limit}).fetchall()
     return tuple(_summary(connection, row) for row in reversed(found))
@@ -262,7 +268,7 @@ def runs(connection: sqlite3.Connection, project: str, *, lane: str | None, limi
 
 def run(connection: sqlite3.Connection, project: str, run_id: str) -> RunSummary | None:
     """Return one run by its id, or by the first characters of it if only one run has them."""
-    query = "SELECT run_id, started_ts FROM runs WHERE project = ? AND substr(run_id, 1, ?) = ?"
+    query = "SELECT run_id FROM runs WHERE project = ? AND substr(run_id, 1, ?) = ?"
     found = connection.execute(query, (project, len(run_id), run_id)).fetchall()
     if len(found) != 1:
         return None
@@ -278,13 +284,13 @@ def tasks(connection: sqlite3.Connection, run_id: str) -> tuple[TaskSummary, ...
     """
     return tuple(
         TaskSummary(
-            stage=stage,
-            task=task,
+            stage=text(stage),
+            task=count(task),
             result=Result(result),
-            started_timestamp_seconds=started,
-            duration_seconds=duration,
-            cpu_seconds=cpu,
-            run_delay_seconds=delay,
+            started_timestamp_seconds=timestamp(started),
+            duration_seconds=number(duration),
+            cpu_seconds=number(cpu),
+            run_delay_seconds=number(delay),
             gil_bound=bool(bound),
         )
         for stage, task, result, started, duration, cpu, delay, bound in connection.execute(query, (run_id,))
@@ -324,20 +330,20 @@ def _summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> RunSumm
     (run_id, lane, strategy, result, reason, started, duration, sequential, busy, warned, broken, interrupted, held) = (
         row
     )
-    stages = _stages(connection, str(run_id))
+    stages = _stages(connection, text(run_id))
     counts: dict[str, int] = dict(
         connection.execute("SELECT result, count(*) FROM tasks WHERE run_id = ? AND final GROUP BY result", (run_id,))
     )
     return RunSummary(
-        run_id=str(run_id),
-        lane=str(lane),
-        strategy=str(strategy),
-        result=Result(str(result)) if result is not None else None,
-        reason=str(reason),
-        started_timestamp_seconds=_number(started),
-        duration_seconds=_number(duration),
-        sequential_seconds=_number(sequential),
-        busy_ratio=_number(busy),
+        run_id=text(run_id),
+        lane=text(lane),
+        strategy=text(strategy),
+        result=Result(text(result)) if result is not None else None,
+        reason=text(reason),
+        started_timestamp_seconds=timestamp(started),
+        duration_seconds=number(duration),
+        sequential_seconds=number(sequential),
+        busy_ratio=number(busy),
         total_tasks=sum(stage.tasks for stage in stages if stage.result is not Result.SKIP),
         completed_tasks=counts.get(Result.SUCCESS, 0),
         failed_tasks=sum(count for name, count in counts.items() if Result(name).bad),
@@ -345,7 +351,8 @@ def _summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> RunSumm
         broken=bool(broken),
         interrupted=bool(interrupted),
         bottlenecks=tuple(
-            Bottleneck(kind=kind, stage=stage, sentence=sentence) for kind, stage, sentence in json.loads(str(held))
+            Bottleneck(kind=text(kind), stage=None if stage is None else text(stage), sentence=text(sentence))
+            for kind, stage, sentence in json.loads(text(held))
         ),
         stages=stages,
     )
@@ -359,25 +366,21 @@ def _stages(connection: sqlite3.Connection, run_id: str) -> tuple[StageSummary, 
     """
     return tuple(
         StageSummary(
-            stage=stage,
-            number=number,
-            pool=pool,
+            stage=text(stage),
+            number=count(place),
+            pool=text(pool),
             result=Result(result) if result is not None else None,
-            message=message,
-            tasks=tasks,
-            tasks_failed=failed,
-            duration_seconds=duration,
-            cpu_seconds=cpu,
-            memory_peak_bytes=memory,
-            attempts=attempts,
+            message=text(message),
+            tasks=count(tasks),
+            tasks_failed=count(failed),
+            duration_seconds=number(duration),
+            cpu_seconds=number(cpu),
+            memory_peak_bytes=count(memory),
+            attempts=count(attempts),
             warned=bool(warned),
             broken=bool(broken),
         )
         for (
-            stage, number, pool, result, message, tasks, failed, duration, cpu, memory, attempts, warned, broken,
+            stage, place, pool, result, message, tasks, failed, duration, cpu, memory, attempts, warned, broken,
         ) in connection.execute(query, (run_id,))
     )  # fmt: skip
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) else 0.0

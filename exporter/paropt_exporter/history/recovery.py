@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from paropt_exporter.history import rows
+from paropt_exporter.history.cells import count, number, text, texts, timestamp
 from paropt_exporter.records import Result, RunRecord, SlaLimit, StageRecord, Strategy
 
 MESSAGE = "interrupted: the exporter ended in the middle of the run"
@@ -27,8 +27,8 @@ class Interrupted:
 
 def unended(connection: sqlite3.Connection, project: str) -> list[str]:
     """Return the ids of the project's runs that have no end yet."""
-    found = connection.execute("SELECT run_id FROM runs WHERE project = ? AND ended_ts IS NULL", (project,))
-    return [run_id for (run_id,) in found]
+    query = "SELECT run_id FROM runs WHERE project = ? AND ended_ts IS NULL ORDER BY sequence"
+    return [text(run_id) for (run_id,) in connection.execute(query, (project,))]
 
 
 def mark(connection: sqlite3.Connection, project: str, run_id: str) -> Interrupted | None:
@@ -42,15 +42,16 @@ def mark(connection: sqlite3.Connection, project: str, run_id: str) -> Interrupt
     ).fetchone()
     if row is None:
         return None
-    lane, strategy, started, seen, planned = row
-    stages = tuple(_stages(connection, run_id, lane, planned=json.loads(planned), seen_seconds=seen))
+    lane, strategy, planned = text(row[0]), Strategy(row[1]), texts(row[4])
+    started, seen = timestamp(row[2]), timestamp(row[3])
+    stages = tuple(_stages(connection, run_id, lane, planned=planned, seen_seconds=seen))
     for stage in stages:
         rows.write(connection, project, stage, seen)
     total, warned, broken = _limit(connection, run_id, None)
     run = RunRecord(
         run_id=run_id,
         lane=lane,
-        strategy=Strategy(strategy),
+        strategy=strategy,
         result=Result.CANCELLATION,
         reason=MESSAGE,
         duration_seconds=max(0.0, seen - started),
@@ -79,13 +80,13 @@ def _interrupted(run: RunRecord) -> Interrupted:
 
 
 def _stages(
-    connection: sqlite3.Connection, run_id: str, lane: str, *, planned: list[str], seen_seconds: float
+    connection: sqlite3.Connection, run_id: str, lane: str, *, planned: tuple[str, ...], seen_seconds: float
 ) -> Iterator[StageRecord]:
     """Yield a record for each planned stage that has no result."""
     query = "SELECT stage, number, pool, tasks, started_ts, result FROM stages WHERE run_id = ?"
     known = {row[0]: row for row in connection.execute(query, (run_id,))}
     for stage in planned:
-        _, number, pool, tasks, started, result = known.get(stage, (stage, 0, "", 0, None, None))
+        _, place, pool, tasks, started, result = known.get(stage, (stage, 0, "", 0, None, None))
         if result is not None:
             continue
         sla, warned, broken = _limit(connection, run_id, stage)
@@ -93,14 +94,14 @@ def _stages(
             run_id=run_id,
             lane=lane,
             stage=stage,
-            number=number,
+            number=count(place),
             result=Result.CANCELLATION if started is not None else Result.SKIP,
             message=MESSAGE if started is not None else NOT_STARTED,
-            pool=pool,
-            tasks=tasks,
+            pool=text(pool),
+            tasks=count(tasks),
             tasks_failed=0,
-            duration_seconds=max(0.0, seen_seconds - started) if started is not None else 0.0,
-            started_timestamp_seconds=started,
+            duration_seconds=max(0.0, seen_seconds - timestamp(started)) if started is not None else 0.0,
+            started_timestamp_seconds=None if started is None else timestamp(started),
             sla=sla,
             warned=warned,
             broken=broken,
@@ -114,4 +115,5 @@ def _limit(connection: sqlite3.Connection, run_id: str, stage: str | None) -> tu
     if not reached:
         return None, False, False
     max_seconds, warn_seconds, critical, broken = reached[-1]
-    return SlaLimit(max_seconds=max_seconds, warn_seconds=warn_seconds, critical=bool(critical)), True, bool(broken)
+    limit = SlaLimit(max_seconds=number(max_seconds), warn_seconds=number(warn_seconds), critical=bool(critical))
+    return limit, True, bool(broken)

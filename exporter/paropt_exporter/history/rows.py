@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import assert_never
 
@@ -41,22 +42,38 @@ ON CONFLICT DO UPDATE SET value = excluded.value
 """
 
 
+class Change:
+    """What events change in the totals and last values, added up."""
+
+    def __init__(self) -> None:
+        self.amounts: dict[tuple[str, str, str], float] = defaultdict(float)  # family, labels, part
+        self.values: dict[tuple[str, str], float] = {}  # family, labels
+
+    def __bool__(self) -> bool:
+        return bool(self.amounts or self.values)
+
+    def take(self, event: Event) -> None:
+        for increment in tally.increments(event):
+            for part, amount in _parts(increment):
+                self.amounts[increment.family.name, json.dumps(increment.labels), part] += amount
+        for setting in tally.settings(event):
+            self.values[setting.family.name, json.dumps(setting.labels)] = setting.value
+
+
+def add(connection: sqlite3.Connection, project: str, change: Change) -> None:
+    """Add to the totals, and set the last values; the caller holds the transaction."""
+    connection.executemany(_ADD, [(project, *place, amount) for place, amount in change.amounts.items()])
+    connection.executemany(_SET, [(project, *place, value) for place, value in change.values.items()])
+
+
 def write(connection: sqlite3.Connection, project: str, event: Event, now_seconds: float) -> None:
     """Write the event's rows, totals and last values. `now_seconds`: wall time, the run's last sign of life."""
     _row(connection, project, event, now_seconds)
-    for increment in tally.increments(event):
-        labels = json.dumps(increment.labels)
-        for part, amount in _parts(increment):
-            connection.execute(_ADD, (project, increment.family.name, labels, part, amount))
+    change = Change()
+    change.take(event)
+    add(connection, project, change)
     if isinstance(event, StageRecord):
         _raise_to_shown(connection, project, event)
-    connection.executemany(
-        _SET,
-        [
-            (project, setting.family.name, json.dumps(setting.labels), setting.value)
-            for setting in tally.settings(event)
-        ],
-    )
     if event.run_id is not None:
         connection.execute("UPDATE runs SET seen_ts = ? WHERE run_id = ?", (now_seconds, event.run_id))
 
@@ -86,6 +103,7 @@ def _row(connection: sqlite3.Connection, project: str, event: Event, now_seconds
     match event:
         case RunStarted():
             _insert(connection, "runs", _run_started(event, project, now_seconds))
+            _number(connection, project, event.run_id)
         case StageStarted():
             _insert(connection, "stages", _stage_started(event))
         case TaskRecord():
@@ -96,10 +114,17 @@ def _row(connection: sqlite3.Connection, project: str, event: Event, now_seconds
             _insert(connection, "stages", _stage(event), keys=("run_id", "stage"))
         case RunRecord():
             _insert(connection, "runs", _run(event, project, now_seconds), keys=("run_id",), keep=("planned",))
+            _number(connection, project, event.run_id)
         case Decision():
             _insert(connection, "decisions", _decision(event, project))
         case _:
             assert_never(event)
+
+
+def _number(connection: sqlite3.Connection, project: str, run_id: str) -> None:
+    """Give a new run its place behind all earlier ones of its project."""
+    last = "SELECT coalesce(max(sequence), 0) FROM runs WHERE project = ?"
+    connection.execute(f"UPDATE runs SET sequence = 1 + ({last}) WHERE run_id = ? AND sequence = 0", (project, run_id))  # nosec B608 # literals
 
 
 def _insert(

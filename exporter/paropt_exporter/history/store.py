@@ -12,9 +12,9 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from paropt_exporter.clock import Clock
 from paropt_exporter.errors import HistoryError
-from paropt_exporter.history import mending, queries, recovery, rows
+from paropt_exporter.history import cells, mending, queries, recovery, rows
 from paropt_exporter.history.owner import Owners
-from paropt_exporter.history.schema import open_history
+from paropt_exporter.history.schema import open_for_reading, open_history, unreadable
 from paropt_exporter.records import Decision, Event, RunRecord, RunStarted
 from paropt_exporter.tally import LastValues, Totals
 
@@ -39,16 +39,20 @@ class History:
       `synchronous=NORMAL`. A power cut may lose the last transactions, never the file.
     * A run whose owner is gone is marked once, however many processes start together: its end is written in the
       transaction that found it without one.
-    * `observe` never raises for the file's or the disk's sake: it says so once in the log and in `broken`. It may
-      block for `schema.BUSY_SECONDS` if another process holds the file. After a failure only the start and the end
-      of a run are tried again, so that a broken disk can't slow down each task. `dropped` counts what is missing.
+    * `observe` never raises for the file's or the disk's sake: it says so once in the log and, for each run that it
+      concerns, in `broken`. It may block for `schema.BUSY_SECONDS` if another process holds the file. After a failure
+      only the start and the end of a run are tried again, so that a broken disk can't slow down each task. `dropped`
+      counts the events whose rows are missing.
+    * What missing events would have added to the totals is added as soon as the file takes rows again, `close`
+      included: the page has shown it, and totals that fall at a restart would be counted twice.
     * A file that is deleted under it is written anew, with all that it had; one that turns out to be damaged is set
       aside, and an empty one begun. Each is said in a line of the log.
     * Totals are at least what a page has shown (`show`), of attempts too that were cut off with their exporter.
+    * With `for_reading` nothing is written, moved or repaired: a checkout that is only looked at stays as it is.
     * Totals and last values are never pruned; runs are kept while they are among the last `keep_runs` and no older
       than `keep_seconds` (None: any number, any age).
 
-    May be used from any thread. Reading methods raise `sqlite3.Error` if the disk fails.
+    May be used from any thread. Reading methods raise HistoryError if the disk fails.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class History:
         clock: Clock,
         keep_runs: int | None = KEEP_RUNS,
         keep_seconds: float | None = None,
+        for_reading: bool = False,
     ) -> None:
         self.path = path
         self.broken: str | None = None
@@ -70,22 +75,28 @@ class History:
         self._owners = Owners(path.parent / "runs")
         self._lock = RLock()  # guards: the connection (one transaction at a time), _owners, and all below
         self._gave_up = False
+        self._told: str | None = None  # the fault that the log has told of, until there is none
+        self._owed = rows.Change()  # of events that the file lacks
+        self._for_reading = for_reading
         self._open()
 
     def observe(self, event: Event) -> None:
         """Keep an event; returns when it is committed, or when it is clear that it can't be."""
         with self._lock:
+            if isinstance(event, RunStarted):
+                self._try_again()
             if self._gave_up and not isinstance(event, RunStarted | RunRecord):
-                self.dropped += 1
+                self._miss(event)
                 return
             try:
                 self._follow_file()
                 self._unless_damaged(self._keep, event)
                 self._gave_up = False
-                self.dropped += 1 if self._in_memory else 0
+                if self._in_memory:
+                    self._miss(event)
             except (sqlite3.Error, OSError, HistoryError) as error:
                 self._gave_up = True
-                self.dropped += 1
+                self._miss(event)
                 self._break(str(error))
             if isinstance(event, RunRecord):
                 self._owners.release(event.run_id)
@@ -136,8 +147,7 @@ class History:
 
     def memory_peaks(self, lane: str) -> Mapping[str, int]:
         """Return for each stage the most bytes that a task of it used lately."""
-        with self._lock:
-            return queries.memory_peaks(self._connection, self._project, lane)
+        return self._read(queries.memory_peaks, self._project, lane)
 
     def failed_stages(self, lane: str) -> frozenset[str] | None:
         """Return the stages that the lane's last run left undone, or None if no run of it is known."""
@@ -176,10 +186,17 @@ class History:
     def close(self) -> None:
         """Let go of the file and of this process's runs; a run without an end is then marked at the next start."""
         with self._lock:
+            try:
+                self._catch_up()
+            except (sqlite3.Error, OSError, HistoryError) as error:
+                log.warning("totals will be lower at the next start", extra={"path": str(self.path), "err": str(error)})
             self._owners.release_all()
             self._connection.close()
 
     def _open(self) -> None:
+        if self._for_reading:
+            self._connection, self._in_memory = open_for_reading(self.path), False
+            return
         self._connection, why = open_history(self.path, self._clock.wall())
         self._file = mending.identity(self.path)
         self._in_memory = why is not None
@@ -193,20 +210,45 @@ class History:
         **keywords: _Asked.kwargs,
     ) -> _Answer:
         with self._lock:
-            return self._unless_damaged(lambda: query(self._connection, *arguments, **keywords))
+            try:
+                return self._unless_damaged(lambda: query(self._connection, *arguments, **keywords))
+            except sqlite3.Error as error:
+                raise unreadable(self.path, error) from error
 
     def _unless_damaged(
         self, work: Callable[_Asked, _Answer], *arguments: _Asked.args, **keywords: _Asked.kwargs
     ) -> _Answer:
-        """Return what the work returns, from an empty history where this one is found to be damaged."""
+        """Return what the work returns, from an empty history where this one is found to be damaged.
+
+        Raises HistoryError for values that no exporter wrote.
+        """
         try:
             return work(*arguments, **keywords)
+        except UnicodeEncodeError as error:
+            raise HistoryError(f"history {self.path}: a name that is no Unicode can't be looked for") from error
+        except cells.FALSE_VALUE as error:
+            raise HistoryError(
+                f"history {self.path}: it holds what no exporter wrote ({error}); move it away"
+            ) from error
         except sqlite3.Error as error:
+            if self._for_reading:
+                return self._read_again(error, lambda: work(*arguments, **keywords))
             if self._in_memory or not mending.is_damage(error):
                 raise
             mending.set_aside(self.path, self._file, str(error), self._clock.wall())
             self._move_on()
             return work(*arguments, **keywords)
+
+    def _read_again(self, error: sqlite3.Error, work: Callable[[], _Answer]) -> _Answer:
+        """Read once more: a file that no process had open may have been taken up by a run meanwhile."""
+        if not mending.is_damage(error):
+            raise unreadable(self.path, error) from error
+        self._connection.close()
+        self._open()
+        try:
+            return work()
+        except sqlite3.Error as again:
+            raise unreadable(self.path, again) from again
 
     def _follow_file(self) -> None:
         """Go on in a file of the old name where ours is gone: what is written to a deleted file is lost with us."""
@@ -233,7 +275,11 @@ class History:
             # Before its row: whoever sees the row finds the lock held for as long as we live.
             self._owners.take(event.run_id)
         with self._transaction():
+            if not self._in_memory:  # there they are counted already
+                rows.add(self._connection, self._project, self._owed)
             rows.write(self._connection, self._project, event, self._clock.wall())
+        if not self._in_memory:
+            self._caught_up()
         if isinstance(event, RunRecord):
             with self._transaction():
                 self._prune()
@@ -254,7 +300,7 @@ class History:
         execute = self._connection.execute
         doomed = """
         SELECT run_id FROM runs WHERE project = :project AND ended_ts IS NOT NULL AND (started_ts < :oldest OR
-          run_id NOT IN (SELECT run_id FROM runs WHERE project = :project ORDER BY started_ts DESC LIMIT :most))
+          run_id NOT IN (SELECT run_id FROM runs WHERE project = :project ORDER BY sequence DESC LIMIT :most))
         """
         gone = execute(doomed, {"project": self._project, "oldest": oldest, "most": most}).fetchall()
         for table in ("tasks", "stages", "sla", "runs"):
@@ -273,8 +319,50 @@ class History:
                 self._connection.execute("ROLLBACK")
             raise
 
+    def _try_again(self) -> None:
+        """Begin a run without the faults of those before: a disk that was full may have been freed."""
+        self.broken = None
+        if self._in_memory:
+            self._reopen()
+
+    def _reopen(self) -> None:
+        """Go on in the file, if there can be one by now."""
+        try:
+            connection, why = open_history(self.path, self._clock.wall())
+        except HistoryError as error:
+            self._break(str(error))
+            return
+        if why is not None:
+            connection.close()
+            self._break(why)
+            return
+        self._connection.close()
+        self._connection, self._in_memory = connection, False
+        self._file = mending.identity(self.path)
+
+    def _miss(self, event: Event) -> None:
+        self.dropped += 1
+        self._owed.take(event)
+
+    def _catch_up(self) -> None:
+        """Add to the totals what missing events would have added, if there are any."""
+        if self._owed and self._in_memory:
+            self._reopen()
+        if self._owed and not self._in_memory:
+            self._follow_file()
+            with self._transaction():
+                rows.add(self._connection, self._project, self._owed)
+            self._caught_up()
+
+    def _caught_up(self) -> None:
+        self._owed = rows.Change()
+        if self._told is not None:
+            self._told = None
+            log.info("the history takes records again", extra={"path": str(self.path), "dropped": self.dropped})
+
     def _break(self, why: str) -> None:
-        if self.broken is None:
+        if why != self._told:
+            self._told = why
             log.error(
                 "history can't be written: the work goes on, this run will be missing from it",
                 extra={"path": str(self.path), "err": why},

@@ -8,12 +8,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+
+from paropt_exporter import files
 
 log = logging.getLogger(__name__)
 
 MEMORY_NAME = "functions.json"  # beside a project's history
 _MOST_KEPT = 10_000  # functions
+_MOST_BYTES = 16_000_000  # of the file: as many functions with names of a kilobyte
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +34,11 @@ class FunctionProfile:
 def recall(path: Path) -> tuple[FunctionProfile, ...]:
     """Read what was kept; nothing, with a warning, where it can't be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["functions"]
+        found = json.loads(files.read(path, _MOST_BYTES))["functions"]
         return tuple(_profile(name, **entry) for name, entry in found.items())
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         log.warning("what pools learned before can't be read", extra={"path": str(path), "err": repr(error)})
         return ()
 
@@ -53,10 +55,8 @@ def remember(path: Path, profiles: Iterable[FunctionProfile]) -> None:
         for entry in newest
     }
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8") as file:
-            json.dump({"functions": content}, file, indent=1)
-        Path(file.name).replace(path)
+        files.make_folder(path.parent)
+        files.replace(path, json.dumps({"functions": content}, indent=1).encode(), mode=files.PRIVATE_FILE)
     except OSError as error:
         log.warning("what this pool learned can't be kept", extra={"path": str(path), "err": str(error)})
 

@@ -1,0 +1,189 @@
+"""What a checkout that somebody else filled can do to a user who looks at it or runs it: nothing outside of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import hostile
+import projects
+from real_servers import run
+
+# Safe in an untrusted checkout, as SECURITY.md says; --lane auto and `items: {command}` are not.
+SAFE = (
+    ("check",),
+    ("check", "--lane", "standard"),
+    ("plan",),
+    ("plan", "--output", "json"),
+    ("history",),
+    ("history", "--what-if", "2"),
+    ("explain",),
+    ("replay",),
+    ("pin", "2"),
+    ("pause",),
+    ("resume",),
+    ("init", "--force"),
+    ("completion", "bash"),
+    ("--version",),
+    ("--help",),
+)
+HOSTILE = """
+    name: command, run: [sh, run.sh]
+    name: shelled, run: sh run.sh, shell: true
+    name: called, call: "pkg.inner:function"
+    name: globbed, run: [echo, "{item}"], items: {glob: "*"}
+    name: programs, run: ./run.sh
+"""
+RUNS = "import pathlib; (pathlib.Path(__file__).parent / 'ran').touch()\n"
+LOOKING = (
+    ("plan",),
+    ("history",),
+    ("history", "--what-if", "2"),
+    ("history", "--compare", "a", "b"),
+    ("explain",),
+    ("replay",),
+)
+
+
+@pytest.mark.parametrize("trap", hostile.TRAPS)
+def test_looking_at_a_hostile_checkout_changes_nothing(tmp_path: Path, trap: str) -> None:
+    victims = hostile.outside(tmp_path / "mine")
+    checkout = hostile.checkout(tmp_path / "checkout", trap, victims)
+    before = hostile.state(tmp_path)
+    for command in LOOKING:
+        ended = run(checkout, *command)
+        assert "internal error" not in ended.stderr, command
+        assert hostile.state(tmp_path) == before, command
+
+
+@pytest.mark.parametrize("trap", hostile.TRAPS)
+@pytest.mark.parametrize("command", [("check",), ("init", "--force"), ("pin", "2")], ids=" ".join)
+def test_check_init_and_pin_change_nothing_outside_of_a_hostile_checkout(
+    tmp_path: Path, trap: str, command: tuple[str, ...]
+) -> None:
+    victims = hostile.outside(tmp_path / "mine")
+    checkout = hostile.checkout(tmp_path / "checkout", trap, victims)
+    before = hostile.state(victims)
+    ended = run(checkout, *command)
+    assert "internal error" not in ended.stderr
+    assert hostile.state(victims) == before
+
+
+@pytest.mark.parametrize("trap", hostile.TRAPS)
+def test_a_run_writes_nothing_through_links_in_its_own_folder(tmp_path: Path, trap: str) -> None:
+    victims = hostile.outside(tmp_path / "mine")
+    checkout = hostile.checkout(tmp_path / "checkout", trap, victims, 'name: one, call: "calls:nap"')
+    (checkout / "calls.py").write_text("def nap(): pass\n")
+    before = hostile.state(victims)
+    ended = run(checkout, "--once", projects.ANY_PORT)
+    refused = ended.returncode == 3 and ended.stderr.startswith("paropt-exporter: history ")
+    assert refused or "standard succeeded" in ended.stdout, ended.stderr
+    assert "internal error" not in ended.stderr
+    assert hostile.state(victims) == before
+
+
+def hostile_code(folder: Path) -> Path:
+    """Make a checkout in which whatever is run, imported or asked leaves a file `ran` somewhere."""
+    folder.mkdir()
+    projects.write(folder, HOSTILE)
+    script = folder / "run.sh"
+    script.write_text("#!/bin/sh\ntouch ran\n")
+    script.chmod(0o755)
+    for name in (
+        "pkg/__init__.py",
+        "pkg/inner.py",
+        "yaml.py",
+        "json.py",
+        "sqlite3.py",
+        "sitecustomize.py",
+        "conftest.py",
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(RUNS)
+    for tool in ("ruff", "mypy", "pytest", "git", "make", "npm"):
+        (folder / ".venv/bin").mkdir(parents=True, exist_ok=True)
+        (folder / ".venv/bin" / tool).symlink_to(script)
+        (folder / tool).symlink_to(script)
+    (folder / "pyproject.toml").write_text("[tool.ruff]\n[tool.mypy]\n[tool.pytest.ini_options]\n")
+    (folder / "package.json").write_text(json.dumps({"scripts": {"lint": "touch ran", "test": "touch ran"}}))
+    (folder / "Makefile").write_text("X := $(shell touch ran)\ntest:\n\ttouch ran\n")
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    (folder / ".git/config").write_text(f"[core]\n\tfsmonitor = {script}\n\thooksPath = {folder}\n[alias]\n")
+    return folder
+
+
+@pytest.mark.parametrize("command", SAFE, ids=" ".join)
+def test_a_safe_command_runs_nothing_of_a_hostile_checkout(tmp_path: Path, command: tuple[str, ...]) -> None:
+    checkout = hostile_code(tmp_path / "checkout")
+    ended = run(checkout, *command)
+    assert "internal error" not in ended.stderr
+    assert not [*tmp_path.rglob("ran")]
+
+
+def test_without_a_config_safe_commands_run_nothing_that_they_detect(tmp_path: Path) -> None:
+    checkout = hostile_code(tmp_path / "checkout")
+    (checkout / "paropt.yml").unlink()
+    for command in SAFE:
+        run(checkout, *command)
+        assert not [*tmp_path.rglob("ran")], command
+
+
+@pytest.mark.parametrize(
+    "command", [("plan",), ("profile", "listed", "--runs", "1"), ("--once", projects.ANY_PORT)], ids=" ".join
+)
+def test_plan_profile_and_runs_do_run_the_command_that_lists_items(tmp_path: Path, command: tuple[str, ...]) -> None:
+    projects.write(tmp_path, 'name: listed, run: [echo, "{item}"], items: {command: [touch, ran]}')
+    run(tmp_path, *command)
+    assert (tmp_path / "ran").exists()
+
+
+def test_what_the_environment_names_is_not_the_checkouts(tmp_path: Path) -> None:
+    checkout = hostile_code(tmp_path / "checkout")
+    ended = run(checkout, "check", PATH="/usr/bin:/bin")
+    assert "internal error" not in ended.stderr
+    assert not [*tmp_path.rglob("ran")]
+
+
+def test_pin_talks_to_no_socket_behind_a_link(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    (checkout / ".paropt/control").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(tmp_path / "agent"))
+        agent.listen()
+        agent.setblocking(False)
+        (checkout / ".paropt/control/1-abc.sock").symlink_to(tmp_path / "agent")
+        assert run(checkout, "pin", "2").returncode == 2
+        with pytest.raises(BlockingIOError):
+            agent.accept()
+
+
+@pytest.mark.parametrize("command", [("check",), ("plan",), ("history",), ("init", "--force")], ids=" ".join)
+def test_a_config_that_is_a_pipe_is_not_waited_for(tmp_path: Path, command: tuple[str, ...]) -> None:
+    os.mkfifo(tmp_path / "paropt.yml")
+    ended = run(tmp_path, *command)
+    assert ended.returncode in (0, 2)
+    assert command[0] == "init" or "paropt.yml is no file" in ended.stderr
+
+
+@pytest.mark.parametrize("command", [("plan",), ("init",), ("check",)], ids=" ".join)
+def test_folders_without_end_are_no_internal_error(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "tests").mkdir()
+    inner = os.open(tmp_path / "tests", os.O_DIRECTORY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=inner)
+        deeper = os.open("d", os.O_DIRECTORY, dir_fd=inner)
+        os.close(inner)
+        inner = deeper
+    os.close(inner)
+    assert "internal error" not in run(tmp_path, *command).stderr
+    subprocess.run(["rm", "-rf", str(tmp_path / "tests")], check=True)  # pytest's own way down has an end
+
+
+def test_a_count_that_no_database_holds_is_a_usage_error(tmp_path: Path) -> None:
+    ended = run(tmp_path, "history", "--limit", "9" * 30)
+    assert (ended.returncode, "is more than" in ended.stderr) == (2, True)

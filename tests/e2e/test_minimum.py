@@ -1,0 +1,37 @@
+"""The least that the exporter needs of the system."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import projects
+from real_servers import HANG_SECONDS, environment, installed_command
+
+SECURITY = (Path(__file__).parents[2] / "SECURITY.md").read_text()
+STAGES = """
+    name: one, run: [sleep, "0.2"]
+    name: two, run: [sleep, "0.2"]
+    name: called, call: "calls:nap", items: {list: [a, b, c, d]}
+"""
+
+
+@pytest.mark.parametrize(("strategy", "place"), [("thread", 0), ("adaptive", 0), ("process", 1)])
+def test_two_workers_run_with_the_descriptors_that_security_md_names(tmp_path: Path, strategy: str, place: int) -> None:
+    found = re.search(r"Give (\d+) and (\d+),", SECURITY)
+    assert found is not None
+    projects.write(tmp_path, STAGES, calls="import time\ndef nap(item): time.sleep(0.1)\n")
+    command = [installed_command(), "--once", "--strategy", strategy, "--workers", "2", projects.ANY_PORT]
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f'ulimit -n {found.groups()[place]}; exec "$@"', "sh", *command],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+    assert (ended.returncode, "standard succeeded" in ended.stdout) == (0, True), ended.stderr

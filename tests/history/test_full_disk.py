@@ -1,0 +1,160 @@
+"""A disk that is full and then freed: the history goes on by itself, and no total falls at the next start."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
+from paropt_exporter import catalogue
+from paropt_exporter.history import History
+from paropt_exporter.records import Event, Result
+
+REALLY_FULL = """
+import json, resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from history.test_full_disk import whole_run
+from paropt_exporter.clock import SystemClock
+from paropt_exporter.history import History
+unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+history = History(Path(sys.argv[1]), project="shop", clock=SystemClock())
+seen = []
+for number in range(4):
+    if number in (1, 2):  # no file may grow beyond this: what write(2) says of a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, unlimited))
+    for event in whole_run(f"r{number}"):
+        history.observe(event)
+    seen.append(history.broken is None)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
+history.close()
+print(json.dumps(seen))
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / ".paropt" / "history.db"
+
+
+def opened(path: Path) -> History:
+    return History(path, project="shop", clock=StillClock())
+
+
+def whole_run(run_id: str, result: Result = Result.SUCCESS) -> tuple[Event, ...]:
+    lint = stage_ended("lint", run_id, result=result)
+    return (
+        run_started(run_id, stages=("lint",)),
+        stage_started("lint", run_id),
+        task("lint", run_id, result=result),
+        lint,
+        run_ended(run_id, stages=(lint,), result=result),
+    )
+
+
+def observe(history: History, *events: Event) -> None:
+    for event in events:
+        history.observe(event)
+
+
+@contextmanager
+def full(path: Path, table: str = "runs") -> Iterator[None]:
+    """Stands for a full disk: no row can be written."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            f"CREATE TRIGGER full BEFORE INSERT ON {table} BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
+        )
+        yield
+        connection.execute("DROP TRIGGER full")
+
+
+def runs_counted(path: Path) -> float:
+    with closing(opened(path)) as history:
+        return history.totals().counters[catalogue.RUNS.name, ("standard", "success")]
+
+
+def test_a_run_after_the_disk_was_freed_is_not_called_unwritten(path: Path) -> None:
+    with closing(opened(path)) as history:
+        with full(path):
+            observe(history, *whole_run("r1"))
+            assert history.broken is not None
+        observe(history, *whole_run("r2"))
+        assert history.broken is None
+        assert history.dropped == 5
+
+
+def test_totals_do_not_fall_at_a_restart_after_the_disk_was_freed(path: Path) -> None:
+    with closing(opened(path)) as history:
+        observe(history, *whole_run("r1"))
+        with full(path):
+            observe(history, *whole_run("r2"))
+        observe(history, *whole_run("r3"))
+    assert runs_counted(path) == 3
+
+
+def test_histograms_and_last_values_of_missed_runs_are_caught_up_with(path: Path) -> None:
+    with closing(opened(path)) as history:
+        with full(path):
+            observe(history, *whole_run("r1", Result.FAILURE))
+        observe(history, run_started("r2"))
+    with closing(opened(path)) as history:
+        assert history.totals().histograms[catalogue.RUN_DURATION.name, ("standard",)].count == 1
+        assert history.last().gauges[catalogue.RUN_LAST_COMPLETION.name, ("standard",)] == START + 4
+
+
+def test_what_was_missed_is_written_at_the_end_if_there_is_room_by_then(path: Path) -> None:
+    with closing(opened(path)) as history, full(path):
+        observe(history, *whole_run("r1"))
+    assert runs_counted(path) == 1
+
+
+def test_a_half_that_was_missed_is_caught_up_with_once(path: Path) -> None:
+    with closing(opened(path)) as history:
+        with full(path, "tasks"):
+            observe(history, *whole_run("r1"))
+        observe(history, *whole_run("r2"))
+    assert runs_counted(path) == 2
+    with closing(opened(path)) as history:
+        tasks = history.totals().counters[catalogue.TASK_ATTEMPTS.name, ("standard", "lint", "success")]
+        assert tasks == 2
+
+
+def test_a_history_that_could_not_be_opened_is_tried_again_at_each_run(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path.parent.write_text("a file in its place")
+    with closing(opened(path)) as history:
+        observe(history, *whole_run("r1"))
+        observe(history, *whole_run("r2"))
+        assert history.broken is not None
+        path.parent.unlink()
+        observe(history, *whole_run("r3"))
+        assert history.broken is None
+        assert [run.run_id for run in history.runs()] == ["r3"]
+    assert runs_counted(path) == 3
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+
+
+def test_a_file_that_really_can_not_grow_costs_its_own_runs_alone(path: Path) -> None:
+    tests = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((tests, str(Path(tests).parent / "exporter")))}
+    ran = subprocess.run(
+        [sys.executable, "-c", REALLY_FULL, str(path), tests],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert json.loads(ran.stdout) == [True, False, False, True]
+    assert runs_counted(path) == 4

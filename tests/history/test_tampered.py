@@ -1,0 +1,164 @@
+"""A history whose cells somebody changed: told in one line or shown harmlessly, whatever stands in them."""
+
+from __future__ import annotations
+
+import io
+import re
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from event_samples import StillClock, limit_reached, run_ended, run_started, stage_ended, stage_started, task
+from paropt_exporter.cli import explain, history, replay, what_if
+from paropt_exporter.cli.streams import Visible
+from paropt_exporter.config.reading import Config
+from paropt_exporter.control.decisions import written_choice, written_situation
+from paropt_exporter.control.policy.closed import Load, Loads
+from paropt_exporter.control.policy.run import RunSituation, decide_run
+from paropt_exporter.errors import HistoryError, ParoptError
+from paropt_exporter.history import History
+from paropt_exporter.records import Bottleneck, Decision
+
+SITUATION = RunSituation(
+    now=1.0,
+    size=2,
+    floor=1,
+    ceiling=16,
+    cores=2.0,
+    running=(Loads(load=Load(pool="commands", stage="lint", share=0.9), count=1),),
+    waiting=(),
+)
+VALUES = (
+    "\u202elanruoj\x1b[2J\x9b31m\r\x07",
+    9e999,
+    1e300,
+    -(2**63),
+    b"\xff\xfe",
+    "[" * 5000,
+    '{"kind": "run", "seen": {}}',
+    '[[1, 2], "x"]',
+)
+MACHINE = what_if.Machine(cores=2.0, memory_bytes=1 << 30)
+ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def write_history(path: Path) -> None:
+    lint = stage_ended("lint")
+    held = (Bottleneck(kind="slow", stage="lint", sentence="lint is slow"),)
+    decision = Decision(
+        pool="commands",
+        action="up",
+        reason="load",
+        old_size=1,
+        new_size=2,
+        at_timestamp_seconds=StillClock().wall(),
+        terms={"cores": 2.0},
+        run_id="r1",
+        situation=written_situation(SITUATION),
+        choice=written_choice(decide_run(SITUATION)),
+    )
+    with closing(History(path, project="shop", clock=StillClock())) as written:
+        for event in (
+            run_started("r1", stages=("lint",)),
+            stage_started("lint", "r1"),
+            task("lint", "r1"),
+            limit_reached(broken=True),
+            decision,
+            lint,
+            run_ended("r1", stages=(lint,), bottlenecks=held),
+            run_started("r2", stages=("lint",)),
+        ):
+            written.observe(event)
+        assert written.broken is None
+
+
+def columns(path: Path) -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(path)) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        return [(table, row[1]) for table in tables for row in connection.execute(f"PRAGMA table_info({table})")]
+
+
+def looked_at(path: Path, folder: Path) -> str:
+    """What all commands make of it: their texts, or their lines of error."""
+    config = Config(project="shop", lanes={}, stages=(), root=folder)
+    commands: tuple[Callable[[History, io.StringIO], object], ...] = (
+        lambda past, out: history.run(past, lane=None, limit=20, output="text", stdout=out),
+        lambda past, out: history.run(past, lane=None, limit=20, output="json", stdout=out),
+        lambda past, out: history.run(past, lane=None, limit=20, output="text", stdout=out, compare=("r1", "r2")),
+        lambda past, out: what_if.run(
+            past, config, lane=None, run_id=None, workers=(1, 2), machine=MACHINE, output="text", stdout=out
+        ),
+        lambda past, out: explain.run(past, pool=None, output="text", stdout=out),
+        lambda past, out: explain.run(past, pool=None, output="json", stdout=out),
+        lambda past, out: replay.run(past, pool=None, since_seconds=0.0, output="text", stdout=out),
+        lambda past, out: replay.run(past, pool=None, since_seconds=0.0, output="json", stdout=out),
+        lambda past, out: out.write(f"{past.totals()} {past.last()} {past.expected('standard')}"),
+        lambda past, out: out.write(f"{past.task_seconds('standard')} {past.usual_size('standard')}"),
+        lambda past, out: out.write(f"{past.cpu_shares('standard')} {past.memory_peaks('standard')}"),
+        lambda past, out: out.write(f"{past.failed_stages('standard')} {past.trend('standard')}"),
+    )
+    printed = io.StringIO()
+    shown: io.StringIO = Visible(printed)  # type: ignore[assignment]  # as the command line's stdout
+    with closing(History(path, project="shop", clock=StillClock(), for_reading=True)) as past:
+        for command in commands:
+            try:
+                command(past, shown)
+            except ParoptError as error:
+                shown.write(str(error))
+    return printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tampered") / "history.db"
+    write_history(path)
+    return path
+
+
+@pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
+def test_a_tampered_cell_is_no_internal_error_and_acts_on_no_terminal(
+    written: Path, tmp_path: Path, value: object
+) -> None:
+    for table, column in columns(written):
+        path = tmp_path / f"{table}-{column}.db"
+        path.write_bytes(written.read_bytes())
+        try:
+            with closing(sqlite3.connect(path)) as connection, connection:
+                connection.execute(f"UPDATE {table} SET {column} = ?", (value,))
+        except sqlite3.IntegrityError:
+            continue  # SQLite itself refuses it
+        assert not ACTING.search(looked_at(path, tmp_path)), (table, column)
+        path.unlink()
+
+
+@pytest.mark.parametrize("value", VALUES[:3], ids=range(3))
+def test_a_run_over_a_tampered_history_recovers_or_says_so_in_one_line(
+    written: Path, tmp_path: Path, value: object
+) -> None:
+    for table, column in columns(written):
+        path = tmp_path / f"{table}-{column}.db"
+        path.write_bytes(written.read_bytes())
+        try:
+            with closing(sqlite3.connect(path)) as connection, connection:
+                connection.execute(f"UPDATE {table} SET {column} = ?", (value,))
+        except sqlite3.IntegrityError:
+            continue
+        with closing(History(path, project="shop", clock=StillClock())) as past:
+            with suppress(HistoryError):
+                past.recover()
+            past.observe(run_started("r3"))
+
+
+def test_a_cell_that_no_exporter_wrote_is_named_with_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    write_history(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE runs SET result = 'excellent'")
+    with (
+        closing(History(path, project="shop", clock=StillClock(), for_reading=True)) as past,
+        pytest.raises(ParoptError, match=r"history\.db: it holds what no exporter wrote .*move it away"),
+    ):
+        past.runs()

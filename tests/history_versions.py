@@ -1,0 +1,21 @@
+"""Turn a history file into what an earlier version of the exporter would have written."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+_BACK = {
+    3: """
+    DROP INDEX runs_by_sequence; ALTER TABLE runs DROP COLUMN sequence;
+    CREATE INDEX runs_by_lane ON runs (project, lane, started_ts);
+    """,
+    2: "ALTER TABLE stages DROP COLUMN shown_cpu_total;",
+}
+
+
+def write_as_version(path: Path, version: int) -> None:
+    steps = "".join(script for earlier, script in _BACK.items() if earlier >= version)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(f"{steps} PRAGMA user_version = {version};")
