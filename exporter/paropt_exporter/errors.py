@@ -5,6 +5,8 @@ from __future__ import annotations
 from concurrent.futures import BrokenExecutor
 from pickle import PicklingError
 
+LONGEST_MESSAGE_CHARACTERS = 1000  # of a task: ten lines of a terminal; the rest of what happened stands in its output
+
 
 class ParoptError(Exception):
     """Base of all errors of this package.
@@ -65,9 +67,48 @@ class CallNotFound(ParoptError):
     exit_code = 2
 
 
+class CallFailed(ParoptError):
+    """A plan's `module:function` raised an exception, described here as text.
+
+    The text is made where the function ran. Nothing that the exception's class defines runs after that.
+    """
+
+    def __init__(self, message: str, output: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.output = output
+
+    def __reduce__(self) -> tuple[type[CallFailed], tuple[str, str]]:
+        return type(self), (self.message, self.output)
+
+
 class TaskStopped(ParoptError):
     """A running task was ended from outside: its time limit, a fail-fast lane or the user."""
 
 
 class UnpicklableError(ParoptError, PicklingError):
     """A task, its result or its exception can't travel to or from a worker process."""
+
+
+def describe(error: BaseException) -> str:
+    """Return the exception's class and text. Never raises, whatever its class defines; the text may be long."""
+    name = "an exception"
+    try:
+        name = type(error).__name__
+        text = str(error)
+        return f"{name}: {text}" if text else name
+    except BaseException:  # noqa: BLE001 -- the user's exception class runs in here
+        return f"{name} (its text could not be read)"
+
+
+def shortened(text: str, longest: int = LONGEST_MESSAGE_CHARACTERS) -> str:
+    """Return the text, or its first `longest` characters, of which the last ones say how many are left out."""
+    if len(text) <= longest:
+        return text
+    room = longest - len(f" … {len(text)} more characters")
+    return f"{text[:room]} … {len(text) - room} more characters"
+
+
+def one_line(text: str) -> str:
+    """Return the text as a message: in one line, shortened."""
+    return " ".join(shortened(text).split())

@@ -128,6 +128,40 @@ def test_a_retried_stage_says_so_and_counts_its_attempts(seen: Seen) -> None:
     assert seen.samples[*attempts, "failure", "hopeless"] == 2
 
 
+@pytest.mark.parametrize("strategy", ["thread", "process", "hybrid", "adaptive", "sequential"])
+def test_call_that_raises_cancelled_error_ends_with_1_in_each_strategy(tmp_path: Path, strategy: str) -> None:
+    calls = "import concurrent.futures\ndef cancelled(): raise concurrent.futures.CancelledError"
+    projects.write(
+        tmp_path, 'name: lost, call: "calls:cancelled"\nname: later, run: "true", needs: [lost]', calls=calls
+    )
+    ended = run(tmp_path, "--once", "--strategy", strategy, projects.ANY_PORT)
+    assert ended.returncode == 1
+    assert ended.stdout.startswith("standard failed")
+    assert projects.stages(projects.runs(tmp_path)[-1]) == {
+        "lost": ("failure", "CancelledError"),
+        "later": ("skip", "needs lost"),
+    }
+
+
+def test_call_whose_exception_has_no_text_ends_with_1_and_a_summary(tmp_path: Path) -> None:
+    calls = """
+        class Mute(Exception):
+            def __str__(self): raise KeyboardInterrupt
+        def mute(): raise Mute
+    """
+    projects.write(tmp_path, 'name: lost, call: "calls:mute"\nname: good, run: "true"', calls=calls)
+    ended = run(tmp_path, "--once", projects.ANY_PORT)
+    assert ended.returncode == 1
+    assert "Mute (its text could not be read)" in ended.stdout
+
+
+def test_message_of_5_mb_leaves_a_small_history(tmp_path: Path) -> None:
+    calls = "def big(): raise ValueError('x' * 5_000_000)"
+    projects.write(tmp_path, 'name: lost, call: "calls:big"', calls=calls)
+    assert run(tmp_path, "--once", projects.ANY_PORT).returncode == 1
+    assert sum(path.stat().st_size for path in (tmp_path / ".paropt").glob("history.db*")) < 500_000
+
+
 def test_a_run_with_failures_ends_with_1_and_a_good_one_with_0(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: good, run: "true"\nname: bad, run: "false"')
     assert run(tmp_path, "--once", projects.ANY_PORT).returncode == 1

@@ -406,7 +406,7 @@ class Run:
         if self._total is not None:
             self._tell(self._total, None, ended)
         stopping = self._stopping
-        result, reason = report.verdict(self._records(), stopping, critical=self._critical)
+        result, reason = report.verdict(self.plan, self._records(), stopping, critical=self._critical)
         record = report.of_run(
             self.plan,
             self.run_id,

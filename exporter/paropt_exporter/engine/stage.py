@@ -13,11 +13,13 @@ from paropt_exporter.engine.prediction import (
     stage_remaining_seconds,
     workers_within,
 )
+from paropt_exporter.errors import shortened
 from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask
 from paropt_exporter.records import LiveStage, Result, StageRecord, TaskRecord
 from paropt_exporter.sla import Watch
 
 # Of several bad results the most telling one names the stage.
+_LONGEST_ITEM_CHARACTERS = 300  # of an item in a message: the longest path that a person still reads
 _WORST_FIRST = (Result.ERROR, Result.TIMEOUT, Result.FAILURE, Result.CANCELLATION, Result.SUCCESS)
 
 
@@ -54,7 +56,7 @@ class Attempt:
             attempt=self.number,
             final=not (may_retry and result.bad),
             result=result,
-            message=message,
+            message=shortened(message),
             pool=self.running.pool,
             worker=measured.worker if measured else "",
             ready_seconds=self.ready_seconds,
@@ -178,7 +180,11 @@ class StageState:
         if not bad:
             return f"stopped with {self.never_run()} of {len(self.plan.tasks)} tasks not run"
         first = bad[0]
-        named = f"{first.item}: {first.message}" if first.item is not None else first.message
+        named = (
+            f"{shortened(first.item, _LONGEST_ITEM_CHARACTERS)}: {first.message}"
+            if first.item is not None
+            else first.message
+        )
         tries = f" (after {first.attempt} attempts)" if first.attempt > 1 else ""
         others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         return f"{named}{tries}{others}"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from paropt_exporter.errors import CallNotFound
+from paropt_exporter.errors import CallFailed, CallNotFound, ParoptError, describe, one_line
 
 KEPT_CHARACTERS = 1 << 16  # of what a call prints, the last: as much as of a command's output
 _TRACEBACK_FRAMES = 20  # of the innermost: enough to see the user's own code under a deep framework
@@ -28,28 +28,43 @@ class CallOutcome:
 def run_call(root: str, target: str, arguments: tuple[str, ...]) -> CallOutcome:
     """Call `target` (`module:function`, dots after the colon reach into classes), `root` first on the import path.
 
-    Raises what the function raises; the exception's attribute `paropt_output` has what it had printed, and
-    `paropt_traceback` where it failed, as text that begins with the user's own code.
+    Raises CallNotFound if there is no such function, and CallFailed for anything that the function or its module
+    raises: with a message, and with the end of its output and of a traceback that begins with the user's own code.
     """
     tail = _Tail()
     with _captured(tail):
-        try:
-            find(root, target)(*arguments)
-        except BaseException as error:  # the user's function may raise anything; raised again
-            with contextlib.suppress(AttributeError, TypeError):  # an exception with slots takes no attributes
-                error.paropt_output = tail.text()  # type: ignore[attr-defined]  # that is how it travels
-                error.paropt_traceback = _users_traceback(error)  # type: ignore[attr-defined]  # likewise
-            raise
+        failed = _failure_of(root, target, arguments, tail)
+    if failed is not None:
+        raise failed  # outside the handler: the exception, which holds the user's frames, can go
     return CallOutcome(output=tail.text())
 
 
+def _failure_of(root: str, target: str, arguments: tuple[str, ...], tail: _Tail) -> ParoptError | None:
+    try:
+        find(root, target)(*arguments)
+    except BaseException as error:  # noqa: BLE001 -- the user's function may raise anything
+        if type(error) is CallNotFound:
+            return CallNotFound(one_line(str(error)))
+        printed, trace = tail.text(), _users_traceback(error)
+        return CallFailed(one_line(describe(error)), f"{printed}\n{trace}" if printed else trace)
+    return None
+
+
 def _users_traceback(error: BaseException) -> str:
+    """Return the end of the traceback, from the user's own code on. Never raises, whatever the exception's class does.
+
+    `BaseException.__traceback__` itself is read: a class may define an attribute of that name that raises.
+    """
     import traceback  # here: workers that run no call of a plan do without
 
-    trace = error.__traceback__
-    while trace is not None and _is_way_in(trace.tb_frame.f_globals.get("__name__", "")):
-        trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace, limit=-_TRACEBACK_FRAMES))
+    try:
+        trace = BaseException.__traceback__.__get__(error)  # type: ignore[union-attr]  # a descriptor of the class
+        while trace is not None and _is_way_in(trace.tb_frame.f_globals.get("__name__", "")):
+            trace = trace.tb_next
+        lines = traceback.format_exception(type(error), error, trace, limit=-_TRACEBACK_FRAMES)
+        return "".join(lines)[-KEPT_CHARACTERS:]
+    except BaseException:  # noqa: BLE001 -- formatting reads the exception's attributes, which are the user's
+        return describe(error)[-KEPT_CHARACTERS:] + "\n"
 
 
 def _is_way_in(module: str) -> bool:

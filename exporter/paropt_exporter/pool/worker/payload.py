@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
 
-from paropt_exporter.errors import UnpicklableError
+from paropt_exporter.errors import UnpicklableError, describe
 from paropt_exporter.pool.worker.footing import Footing
 from paropt_exporter.pool.worker.pieces import Pieces, holds_large
 
@@ -191,13 +191,6 @@ def load_any_error(packed: bytes | bytearray) -> BaseException:
         return load_error(packed)
     except BaseException:  # noqa: BLE001 -- the user's exception class runs in here; its description remains
         return RuntimeError(str(loads(packed)[0]))
-
-
-def describe(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except BaseException:  # noqa: BLE001 -- a __str__ that raises must not hide what happened
-        return f"{type(error).__name__} (its text can't be had)"
 
 
 def _by_value(value: object, modules: set[str]) -> bytes:
