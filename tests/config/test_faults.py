@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -262,3 +263,13 @@ def test_a_file_without_permission_is_told_so(tmp_path: Path) -> None:
     path.chmod(0)
     with _without_rights(), pytest.raises(ConfigError, match="no permission to read it"):
         config.read(path, root=tmp_path)
+
+
+@pytest.mark.parametrize("other", ["out/log.txt", "./out/log.txt", "out/../out//log.txt"])
+def test_one_file_for_two_stages_is_a_fault(tmp_path: Path, other: str) -> None:
+    stages = [
+        {"number": 1, "name": "one", "run": "x", "file": "out/log.txt"},
+        {"number": 2, "name": "two", "run": "x", "file": other},
+    ]
+    (told,) = configs.faults(tmp_path, json.dumps({"stages": stages}))
+    assert told.endswith(f"stages[1].file: {other!r} is also the file of stages[0]: each stage needs its own")

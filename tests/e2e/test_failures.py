@@ -143,6 +143,23 @@ def test_call_that_raises_cancelled_error_ends_with_1_in_each_strategy(tmp_path:
     }
 
 
+def test_file_has_the_output_of_every_item_and_every_attempt(tmp_path: Path) -> None:
+    items = ", ".join(f'"{number}"' for number in range(12))
+    projects.write(
+        tmp_path,
+        f"""
+        name: a, run: "echo a {{item}}; sleep .1; echo b {{item}}", shell: true, items: {{list: [{items}]}}, file: a.txt
+        name: again, run: "echo try; exit 1", shell: true, retries: {{count: 2, backoff: 0.01}}, file: again.txt
+        """,
+    )
+    for _ in range(2):  # a second run begins both files anew
+        assert run(tmp_path, "--once", "--workers", "4", projects.ANY_PORT).returncode == 1
+    lines = (tmp_path / "a.txt").read_text().splitlines()
+    assert sorted(lines) == sorted(f"{letter} {number}" for letter in "ab" for number in range(12))
+    assert [line[1:] for line in lines[::2]] == [line[1:] for line in lines[1::2]]  # each task in one piece
+    assert (tmp_path / "again.txt").read_text() == "try\n" * 3
+
+
 def test_call_whose_exception_has_no_text_ends_with_1_and_a_summary(tmp_path: Path) -> None:
     calls = """
         class Mute(Exception):

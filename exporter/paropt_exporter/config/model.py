@@ -181,7 +181,14 @@ class Stage(Section):
     shell: StrictBool = Field(
         default=False, description="Whether /bin/sh reads the line of `run`: pipes, &&, $VARIABLES."
     )
-    file: Text | None = Field(default=None, description="A file for the whole output, relative to the config's folder.")
+    file: Text | None = Field(
+        default=None,
+        description=(
+            "A file for the output of all tasks and attempts, relative to the config's folder. Each run empties it once. "
+            "In a stage of several tasks an attempt's output is added when it ends, in one piece up to 256 KiB; longer "
+            "output is cut between lines."
+        ),
+    )
     sla: Sla | None = Field(default=None, description="The limit on the stage's duration; it wins over its lane's.")
     locks: tuple[Name, ...] = Field(default=(), description="Stages that share a name here never overlap.")
     exclusive: StrictBool = Field(default=False, description="Whether nothing else may run while this stage runs.")

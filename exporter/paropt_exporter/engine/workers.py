@@ -18,6 +18,7 @@ from paropt_exporter.pool.adaptive.memory import recall, remember
 from paropt_exporter.pool.adaptive.routing import FULL_LOCK_CORES, Router
 from paropt_exporter.pool.calls import run_call
 from paropt_exporter.pool.commands import CommandPool
+from paropt_exporter.pool.commands.output import RAW_BYTES, OutputFile
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.processes import ProcessPool
 from paropt_exporter.pool.threads import ThreadPool
@@ -76,6 +77,7 @@ class PoolWorkers:
         self._pools: dict[str, Pool] = {}
         self._uses: dict[str, _Use] = {}
         self._plan: Plan | None = None
+        self._output_files: dict[str, OutputFile] = {}  # of this run, by stage
         self._router = Router(Strategy.THREAD)
         self._routers: dict[str, Router] = {}
         self._size = 1
@@ -85,6 +87,7 @@ class PoolWorkers:
     def prepare(self, plan: Plan, size: int) -> None:
         """Bring the pools that `plan` needs to the size that it starts with."""
         self._plan, self._size, self._reason, self._tasks = plan, size, "plan", None
+        self._output_files.clear()
         if plan.lane not in self._routers:
             self._routers[plan.lane] = Router(plan.strategy)
             self._routers[plan.lane].recall(self._remembered)
@@ -190,10 +193,21 @@ class PoolWorkers:
     def _start_commands(self, stage: PlannedStage, work: Commands, label: str) -> PoolRunning:
         pool = cast("CommandPool", self._pool(COMMANDS))
         future = pool.submit_commands(
-            label, work.steps, cwd=stage.cwd, env={**os.environ, **stage.env}, output_file=stage.output_file
+            label,
+            work.steps,
+            cwd=stage.cwd,
+            env={**os.environ, **stage.env},
+            output_file=self._output_file(stage),
         )
         anything = cast("Future[object]", future)
         return PoolRunning(COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace))
+
+    def _output_file(self, stage: PlannedStage) -> OutputFile | None:
+        """Return the file that the attempts of the stage share in this run."""
+        if stage.output_file is None:
+            return None
+        piece_bytes = RAW_BYTES if len(stage.tasks) > 1 else 0
+        return self._output_files.setdefault(stage.name, OutputFile(stage.output_file, piece_bytes=piece_bytes))
 
     def _start_call(self, work: Call, label: str) -> PoolRunning:
         name = self._router.choose(work.target)

@@ -17,7 +17,7 @@ from types import MappingProxyType, TracebackType
 
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.pool.commands.guardians import SharedGuardian
-from paropt_exporter.pool.commands.output import Capture
+from paropt_exporter.pool.commands.output import Capture, OutputFile
 from paropt_exporter.pool.commands.task import CommandTask, Ending
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.threads import ThreadPool
@@ -87,12 +87,12 @@ class CommandPool:
         *,
         cwd: str | Path,
         env: Mapping[str, str] | None = None,
-        output_file: Path | None = None,
+        output_file: OutputFile | None = None,
     ) -> TaskFuture[CommandOutcome]:
         """Queue a task: `steps` one after another, in `cwd`, ended by the first that fails.
 
         `env` is the whole environment (None: this process's own, as it is now). The output of all steps goes to
-        `output_file` too, if given; it is replaced, and its folders are made.
+        `output_file` too, if given, which other tasks may share.
         """
         if isinstance(steps, str) or any(isinstance(step, str) for step in steps):
             raise TypeError("steps must be a sequence of argument vectors, such as [['ruff', 'check', '.']]")
@@ -187,7 +187,7 @@ class CommandPool:
     ) -> None:
         self.shutdown()
 
-    def _perform(self, task: CommandTask, output_file: Path | None) -> CommandOutcome:
+    def _perform(self, task: CommandTask, output_file: OutputFile | None) -> CommandOutcome:
         """Run a task in a slot's thread."""
         self._begin(task)
         with Capture(output_file) as capture:
