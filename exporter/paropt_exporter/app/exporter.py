@@ -27,6 +27,7 @@ from paropt_exporter.signals import Signals
 
 AUTO_LANE = "auto"
 _HISTORY = "history"  # the observer whose records must not be missing
+READER_SECONDS = 2.0  # for the reader of a screen to go on, once the exporter has to end
 EXIT_FAILED, EXIT_UNWRITTEN, EXIT_CRITICAL, EXIT_SIGNAL_BASE = 1, 3, 4, 128
 
 
@@ -142,18 +143,38 @@ class Exporter:
             began = self._clock.monotonic()
             code = self._run_once()
             if self._signals.interrupted_run:
-                return code
+                return self._shown(code)
             if self._request.once:
                 self._linger()
-                return code
+                return self._shown(code)
             if self._signals.wait(self._pause(began)):
-                return code
+                return self._shown(code)
 
     def _linger(self) -> None:
         """Serve until a scrape has seen the final values, a signal, or the time given."""
         if self._request.linger_seconds:
             self._page.wake_at_next_scrape = True
             self._signals.wait(self._request.linger_seconds)
+
+    def _shown(self, code: int) -> int:
+        """Wait for the readers of the summary, and return the exit code, which a lost summary changes.
+
+        Without a signal they have all the time they want; after one as long as one of them goes on.
+        """
+        self._screen.when_shown(self._signals.wake)
+        patience, written = (None if self._signals.number is None else READER_SECONDS), self._screen.written
+        while not self._screen.is_shown:
+            signalled = self._signals.wait(patience)
+            stalled = written == self._screen.written
+            if patience is not None and (signalled or stalled):
+                break
+            if signalled:
+                patience = READER_SECONDS
+            written = self._screen.written
+        if self._screen.fault and not self._signals.interrupted_run and code != EXIT_UNWRITTEN:
+            self._screen.say(f"exit code {EXIT_UNWRITTEN}: the summary could not be written")
+            return EXIT_UNWRITTEN
+        return code
 
     def close(self) -> None:
         """End the endpoint and the pools."""
@@ -285,8 +306,6 @@ class Exporter:
             return self._history.broken
         if self._dropped()[_HISTORY]:
             return "the history lacks records, and the log says why"
-        if self._screen.fault:
-            return "the summary could not be written"
         if deliveries.PUSHGATEWAY in missed and (self._request.push_fail or self._config.push.fail):
             return "the final values were not pushed, and --push.fail is given"
         return ""

@@ -32,6 +32,14 @@ def forget(stream: TextIO) -> None:
         os.close(nowhere)
 
 
+def is_same_file(first: TextIO, second: TextIO) -> bool:
+    """Whether two streams end in the same terminal, pipe or file."""
+    try:
+        return os.path.sameopenfile(first.fileno(), second.fileno())
+    except (OSError, ValueError):  # a stream without a descriptor, or a closed one
+        return False
+
+
 class Sink:
     """A stream for lines, given up at its first fault: who watches must not hurt the work.
 

@@ -184,7 +184,7 @@ class Stage(Section):
     file: Text | None = Field(
         default=None,
         description=(
-            "A file for the output of all tasks and attempts, relative to the config's folder. Each run empties it once. "
+            "A file for the output of all tasks and attempts, relative to the config's folder; each run empties it. "
             "In a stage of several tasks an attempt's output is added when it ends, in one piece up to 256 KiB; longer "
             "output is cut between lines."
         ),
