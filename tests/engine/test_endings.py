@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lanes import GIB, Bench, plan, stage, stages_of
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.engine import PoolWorkers, QueueInbox, Run
+from paropt_exporter.engine.contract import Running
 from paropt_exporter.engine.outcome import of_future
 from paropt_exporter.errors import LONGEST_MESSAGE_CHARACTERS, TaskStopped, WorkerDied
 from paropt_exporter.plan import THREADS, Bounds, Call, PlannedStage, PlannedTask
@@ -23,7 +24,7 @@ from paropt_exporter.pool.calls import KEPT_CHARACTERS
 from paropt_exporter.pool.commands import CommandOutcome
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.records import Measurement, Result, RunRecord, Strategy, TaskRecord
-from paropt_exporter.testing import Recorder, Script
+from paropt_exporter.testing import FakeClock, FakeInbox, FakeWorkers, Recorder, Script
 
 ENDINGS = """
 import asyncio, concurrent.futures, sys
@@ -156,6 +157,31 @@ def test_stage_that_ends_by_cancellation_alone_fails_the_run() -> None:
 def test_stage_without_items_leaves_the_run_a_success() -> None:
     record = Bench(plan(stage("a", skip="no items: the list is empty"), stage("b", needs=("a",)))).run()
     assert record.result is Result.SUCCESS
+
+
+class Refusing(FakeWorkers):
+    """Pools that take no task of stage `refused`."""
+
+    def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> Running:
+        if stage.name == "refused":
+            raise RuntimeError("can't start new thread")
+        return super().start(stage, task, label)
+
+
+def test_task_that_cannot_be_started_fails_alone() -> None:
+    clock = FakeClock()
+    inbox = FakeInbox(clock)
+    engine = Run(
+        plan(stage("refused", tasks=2), stage("other")),
+        run_id="r1",
+        workers=Refusing(clock, inbox),
+        emit=Recorder().observe,
+        inbox=inbox,
+        clock=clock,
+        memory_bytes=GIB,
+    )
+    why = "could not be started: RuntimeError: can't start new thread (and 1 more)"
+    assert stages_of(engine.execute()) == {"refused": ("error", why), "other": ("success", "")}
 
 
 def test_message_longer_than_a_line_is_cut_with_its_length_told(root: Path) -> None:

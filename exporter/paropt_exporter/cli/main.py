@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+_NO_THREAD = "can't start new thread"  # as CPython words it
 EXIT_INTERNAL, EXIT_PIPE, EXIT_INTERRUPTED = 3, 141, 130
 
 
@@ -51,6 +52,9 @@ def _guarded(flags: argparse.Namespace) -> int:
             return code
         if flags.log_level == "debug":
             raise
+        if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+            _complain(f"{PROGRAM}: the system has no thread left: raise its limit (ulimit -u, or a cgroup's pids.max)")
+            return EXIT_INTERNAL
         _complain(f"{PROGRAM}: internal error: {type(error).__name__}: {error} (--log.level debug shows where)")
         return EXIT_INTERNAL
 

@@ -28,6 +28,31 @@ class Outcome:
     stopped: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """An attempt that no pool could take: its future has failed with the reason."""
+
+    pool: str
+    label: str
+    future: Future[object]
+    started_seconds: float | None = None
+
+    def stop(self, grace_seconds: float) -> None:
+        """Do nothing: it has ended."""
+
+    def outcome(self) -> Outcome:
+        error = self.future.exception(timeout=0)
+        why = describe(error) if error is not None else ""
+        return Outcome(result=Result.ERROR, message=one_line(f"could not be started: {why}"))
+
+
+def not_started(pool: str, label: str, error: BaseException) -> NotStarted:
+    """Make an attempt that has failed already."""
+    future: Future[object] = Future()
+    future.set_exception(error)
+    return NotStarted(pool, label, future)
+
+
 def of_future(future: Future[object]) -> Outcome:
     """Read a settled future of any pool. Never raises."""
     measurement: Measurement | None = getattr(future, "measurement", None)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine import report, view
-from paropt_exporter.engine.contract import Admission, Demand, Stop, Wake, Workers
+from paropt_exporter.engine.contract import Admission, Demand, Running, Stop, Wake, Workers
 from paropt_exporter.engine.inbox import Inbox
+from paropt_exporter.engine.outcome import not_started
 from paropt_exporter.engine.shares import Shares
 from paropt_exporter.engine.stage import Attempt, Ready, StageState, alone_seconds
 from paropt_exporter.engine.timers import Timers
+from paropt_exporter.errors import describe
 from paropt_exporter.plan import Plan
 from paropt_exporter.records import (
     Event,
@@ -27,6 +30,8 @@ from paropt_exporter.records import (
     TaskRecord,
 )
 from paropt_exporter.sla import Watch
+
+log = logging.getLogger(__name__)
 
 TERM_GRACE_SECONDS = 10.0  # between TERM and KILL, as the command's documentation promises
 
@@ -219,7 +224,7 @@ class Run:
     def _start(self, state: StageState, ready: Ready) -> None:
         now = self._clock.monotonic()
         label = state.name if len(state.plan.tasks) == 1 else f"{state.name}[{ready.task.index}]"
-        running = self._workers.start(state.plan, ready.task, label)
+        running = self._running(state, ready, label)
         attempt = Attempt(state, ready.task, ready.attempt, ready.ready_seconds, now, running)
         if not state.started:
             self._begin(state, running.pool, now)
@@ -229,6 +234,13 @@ class Run:
         if state.plan.timeout_seconds is not None:
             self._timers.at(now + state.plan.timeout_seconds, lambda: self._check_timeout(attempt))
         running.future.add_done_callback(lambda _: self._inbox.post(_Ended(attempt)))
+
+    def _running(self, state: StageState, ready: Ready, label: str) -> Running:
+        try:
+            return self._workers.start(state.plan, ready.task, label)
+        except Exception as error:  # noqa: BLE001 -- what the system lacks (threads, processes) costs this task only
+            log.warning("a task could not be started", extra={"task": label, "err": describe(error)})
+            return not_started(state.plan.pool, label, error)
 
     def _begin(self, state: StageState, pool: str, now: float) -> None:
         state.started_seconds, state.started_timestamp_seconds = now, self._clock.wall()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -25,6 +26,8 @@ from paropt_exporter.pool.threads import ThreadPool
 from paropt_exporter.records import PoolStatistics, PoolUse, RunningTask, Strategy
 
 Pool: TypeAlias = ThreadPool | ProcessPool | CommandPool
+log = logging.getLogger(__name__)
+
 _ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE)
 
 
@@ -94,9 +97,15 @@ class PoolWorkers:
         self._router = self._routers[plan.lane]
         with self._lock:
             self._uses.clear()
-        for name in pools_of(plan):
-            if name in self._pools or not self._is_optional(name):
-                self._pool(name)
+        needed = [name for name in pools_of(plan) if name in self._pools or not self._is_optional(name)]
+        missing = [name for name in needed if name not in self._pools]
+        if len(missing) > 1:  # one worker for each before any gets more: the system may have only a few threads left
+            for name in missing:
+                self._make(name, 1)
+        for name in missing:
+            self._make(name, self._share_of(name))
+        for name in needed:
+            self._pool(name)
 
     def share(self, size: int, reason: str, tasks: Mapping[str, int] | None = None) -> tuple[tuple[str, int, int], ...]:
         """Set the pools' targets for a lane of `size`; return (pool, old, new) for each that changed.
@@ -210,8 +219,7 @@ class PoolWorkers:
         return self._output_files.setdefault(stage.name, OutputFile(stage.output_file, piece_bytes=piece_bytes))
 
     def _start_call(self, work: Call, label: str) -> PoolRunning:
-        name = self._router.choose(work.target)
-        pool = cast("ThreadPool | ProcessPool", self._pool(name))
+        name, pool = self._pool_for(work.target)
         root = str(self._plan.root) if self._plan else ""
         before = pool.statistics().cpu_seconds
         future = pool.submit_named(label, run_call, root, work.target, work.arguments)
@@ -219,6 +227,16 @@ class PoolWorkers:
         future.add_done_callback(lambda done: self._learn(work.target, cast("TaskFuture[object]", done), pool, before))
         stopped = TaskStopped(f"{label} was stopped")
         return PoolRunning(name, label, anything, lambda grace: pool.stop(future, stopped, grace_seconds=grace))
+
+    def _pool_for(self, target: str) -> tuple[str, ThreadPool | ProcessPool]:
+        name = self._router.choose(target)
+        try:
+            return name, cast("ThreadPool | ProcessPool", self._pool(name))
+        except (RuntimeError, OSError) as error:  # the system has nothing left for a pool of processes
+            if not self._is_optional(name) or THREADS not in self._pools:
+                raise
+            log.warning("no processes for calls: they stay in threads", extra={"err": str(error)})
+            return THREADS, cast("ThreadPool", self._pool(THREADS))
 
     def _learn(self, target: str, future: TaskFuture[Any], pool: Pool, cpu_seconds_before: float) -> None:
         measured = future.measurement
@@ -238,12 +256,19 @@ class PoolWorkers:
 
     def _pool(self, name: str) -> Pool:
         if name not in self._pools:
-            made = _make(name, self._share_of(name))
-            with self._lock:
-                self._pools[name] = made
+            self._make(name, self._share_of(name))
         if name not in self._uses:
             self._resize(name, self._share_of(name), self._reason)
         return self._pools[name]
+
+    def _make(self, name: str, size: int) -> None:
+        """Make a pool, or bring one that was just made to its size."""
+        if name in self._pools:
+            self._pools[name].resize(size, reason="start")
+            return
+        made = _make(name, size)
+        with self._lock:
+            self._pools[name] = made
 
     def _share_of(self, name: str) -> int:
         if self._plan is None:
