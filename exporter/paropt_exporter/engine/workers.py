@@ -80,6 +80,7 @@ class PoolWorkers:
         self._pools: dict[str, Pool] = {}
         self._uses: dict[str, _Use] = {}
         self._plan: Plan | None = None
+        self._targets: dict[str, frozenset[str]] = {}  # what the calls of the plan's stages name
         self._output_files: dict[str, OutputFile] = {}  # of this run, by stage
         self._router = Router(Strategy.THREAD)
         self._routers: dict[str, Router] = {}
@@ -91,6 +92,7 @@ class PoolWorkers:
         """Bring the pools that `plan` needs to the size that it starts with."""
         self._plan, self._size, self._reason, self._tasks = plan, size, "plan", None
         self._output_files.clear()
+        self._targets = {stage.name: targets for stage in plan.stages if (targets := _targets_of(stage))}
         if plan.lane not in self._routers:
             self._routers[plan.lane] = Router(plan.strategy)
             self._routers[plan.lane].recall(self._remembered)
@@ -177,15 +179,7 @@ class PoolWorkers:
         return tuple(uses)
 
     def gil_bound(self, stage: str) -> bool:
-        plan = self._plan
-        targets = {
-            task.work.target
-            for planned in (plan.stages if plan else ())
-            if planned.name == stage
-            for task in planned.tasks
-            if isinstance(task.work, Call)
-        }
-        return any(self._router.gil_bound(target) for target in targets)
+        return any(self._router.gil_bound(target) for target in self._targets.get(stage, ()))
 
     def abandoned(self) -> tuple[str, ...]:
         threads = self._pools.get(THREADS)
@@ -298,6 +292,10 @@ def pools_of(plan: Plan) -> tuple[str, ...]:
     if plan.strategy in _ROUTED and names & {THREADS, PROCESSES}:
         names |= {THREADS, PROCESSES}
     return tuple(sorted(names))
+
+
+def _targets_of(stage: PlannedStage) -> frozenset[str]:
+    return frozenset(task.work.target for task in stage.tasks if isinstance(task.work, Call))
 
 
 def _tasks_for(plan: Plan, pool: str) -> int:
