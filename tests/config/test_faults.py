@@ -108,6 +108,7 @@ def test_a_file_that_is_too_large_is_refused_with_the_bound(tmp_path: Path, size
         ({"run": "", "steps": "[]"}, "stages[0].steps: the list is empty"),
         ({"items": "{}"}, "stages[0].items: exactly one of list, glob and command; found none"),
         ({"items": "{list: [a], glob: b}"}, "found list and glob"),
+        ({"items": "{list: []}", "run": "'x {item}'"}, "stages[0].items.list: the list is empty"),
         ({"items": "{list: [yes]}"}, "stages[0].items.list[0]: expected a string"),
         ({"retries": "-1"}, "stages[0].retries: expected a number of at least 0, found -1"),
         ({"retries": "{count: 1.5}"}, "stages[0].retries.count: expected a whole number"),

@@ -117,6 +117,7 @@ class Exporter:
         past = self._feedback.past(lane) if self._feedback is not None else None
         self._planner = Planner(request, config, lane, history, past)
         plan = self._planner.plan()
+        self._next_plan: Plan | None = plan  # of the first run: an items command may take its work off a queue
         self._standing = parts.standing(config, plan, self._feedback)
         self._deliveries = parts.push_and_textfile(request, config, plan)
         self._metrics = self._make_metrics(plan)
@@ -188,7 +189,8 @@ class Exporter:
             self._jobserver.close()
 
     def _run_once(self) -> int:
-        plan = sharing(self._planner.started(self._planner.plan(), self._standing), self._jobserver)
+        planned, self._next_plan = self._next_plan or self._planner.plan(), None
+        plan = sharing(self._planner.started(planned, self._standing), self._jobserver)
         run = self._make_run(plan)
         self._workers.prepare(plan, run.size)
         self._screen.begin(plan, run.live)

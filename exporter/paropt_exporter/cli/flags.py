@@ -167,7 +167,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     init.add_argument("--force", action="store_true", help="overwrite a paropt.yml that is there")
     check = add("check", "find every fault of the config, missing programs too")
     check.add_argument("--lane", default=argparse.SUPPRESS, help="only this lane (default: all)")
-    plan = add("plan", "show what would run, in which order, on which pool")
+    plan = add("plan", "show what would run, in which order, on which pool; runs the items commands of the config")
     plan.add_argument("--lane", default=argparse.SUPPRESS)
     plan.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
     completion = add("completion", "print a script that completes this command line in a shell")
@@ -175,7 +175,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     _add_generate_flags(add("generate", "write what is derived from the code: config schema, reference pages, rules"))
     _add_history_flags(add("history", "list past runs and compare them"))
     _add_profile_flags(
-        add("profile", "run one stage at several sizes and strategies, and recommend its lane's settings")
+        add("profile", "run one stage at several sizes and strategies, its items command too, and recommend settings")
     )
     explain = add("explain", "say why a pool has its size, as sums to be done again by hand")
     explain.add_argument("pool", nargs="?", metavar="POOL", help="only this pool (default: all)")

@@ -35,12 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _guarded(flags: argparse.Namespace) -> int:
+    from paropt_exporter.cli.wording import faults_shown
     from paropt_exporter.errors import ConfigError, ParoptError
 
     try:
         return _flushed(_dispatch(flags))
     except ParoptError as error:
-        _complain(str(error) if isinstance(error, ConfigError) else f"{PROGRAM}: {error}")
+        _complain("\n".join(faults_shown(error.faults)) if isinstance(error, ConfigError) else f"{PROGRAM}: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -5,10 +5,18 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
+_MOST_FAULTS = 100  # of a config: more would push the first ones off the screen
+
 
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun: 1 stage, 2 stages."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def faults_shown(faults: Sequence[str]) -> list[str]:
+    """Return the first faults, and a line that counts the others."""
+    left = len(faults) - _MOST_FAULTS
+    return [*faults[:_MOST_FAULTS], *([f"… and {counted(left, 'more fault')}"] if left > 0 else [])]
 
 
 def seconds(value: float) -> str:

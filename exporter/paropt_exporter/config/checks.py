@@ -54,6 +54,8 @@ def _counts(stages: list[RawStage], lanes: dict[str, dict[str, object]], listed:
     lists: list[tuple[Location, object]] = [(("stages",), listed)]
     lists += [((*place, "steps"), stage.get("steps")) for place, stage in stages]
     lists += [(("lanes", name, "stages"), lane.get("stages")) for name, lane in lanes.items()]
+    items = [(place, raw.mapping(stage.get("items"))) for place, stage in stages]
+    lists += [((*place, "items", "list"), keys.get("list")) for place, keys in items if not keys.get("allow_empty")]
     for location, entries in lists:
         if entries == []:
             yield Fault(location=location, message="the list is empty")

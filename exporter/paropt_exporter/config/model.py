@@ -144,10 +144,16 @@ class Items(Section):
 
     list: tuple[Word, ...] | None = Field(default=None, description="The items themselves.")
     glob: Text | None = Field(
-        default=None, description="Files that match, relative to the config's folder, sorted by name."
+        default=None,
+        description="Files that match, relative to the config's folder, sorted by name; found within 60 s.",
     )
     command: Command | None = Field(
-        default=None, description="A command; each line that it prints is an item. Ends within 60 s."
+        default=None,
+        description="A command; each line that it prints is an item. Ends within 60 s. It runs before each run of the "
+        "lane, and for the commands `plan` and `profile` too.",
+    )
+    allow_empty: StrictBool = Field(
+        default=False, description="Whether there may be no items: the stage is skipped then. Default: it fails."
     )
 
 
