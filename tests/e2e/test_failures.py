@@ -172,6 +172,23 @@ def test_call_whose_exception_has_no_text_ends_with_1_and_a_summary(tmp_path: Pa
     assert "Mute (its text could not be read)" in ended.stdout
 
 
+@pytest.mark.parametrize("stream", ["None", "io.StringIO()", "closed()"])
+def test_call_that_replaces_stdout_for_good_leaves_the_summary(tmp_path: Path, stream: str) -> None:
+    calls = f"""
+        import io, sys
+        def closed():
+            stream = io.StringIO()
+            stream.close()
+            return stream
+        def takes():
+            sys.stdout = {stream}
+            sys.stderr = {stream}
+    """
+    projects.write(tmp_path, 'name: takes, call: "calls:takes"\nname: good, run: "true"', calls=calls)
+    ended = run(tmp_path, "--once", "--strategy", "thread", projects.ANY_PORT)
+    assert (ended.returncode, ended.stdout.splitlines()[0][:18]) == (0, "standard succeeded"), ended.stderr
+
+
 def test_message_of_5_mb_leaves_a_small_history(tmp_path: Path) -> None:
     calls = "def big(): raise ValueError('x' * 5_000_000)"
     projects.write(tmp_path, 'name: lost, call: "calls:big"', calls=calls)

@@ -18,7 +18,7 @@ import pytest
 import projects
 from real_servers import HANG_SECONDS, environment, eventually, installed_command, serving
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 LONG = """
     name: long, run: "sleep 60 & echo $! > grandchild; echo $$ > pid; wait", shell: true
     name: later, run: "true", needs: [long]
@@ -226,3 +226,15 @@ def test_escapes_in_output_never_reach_the_terminal(tmp_path: Path) -> None:
     eventually("red is shown", lambda: b"red" in terminal.seen)
     for escape in (b"\x1b]0;", b"\x07", b"\x1b[31m", b"\x1b[2J"):
         assert escape not in terminal.seen
+
+
+def test_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: quick, run: "true"')
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does; a child inherits it
+    try:
+        with serving(tmp_path, projects.ANY_PORT) as command:
+            projects.whole_summary(command)
+            command.process.send_signal(signal.SIGHUP)
+            assert command.stop(signal.SIGTERM) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -14,7 +14,7 @@ EXIT_USAGE = 2
 _MOST_WORKERS = 1000  # as config.model has it, which takes long to load
 _DESCRIPTION = "Run a lane's stages in parallel on pools that size themselves, and export them to Prometheus."
 _EPILOG = """\
-exit codes, the first that holds: 130/143 interrupted during a run, 2 usage or config, 3 internal error, history not
+exit codes, the first that holds: 129/130/143 interrupted during a run, 2 usage or config, 3 internal error, history not
 written or a push that failed under --push.fail, 4 critical SLA violation, 1 a stage failed, 0 success.
 Start with: paropt-exporter init"""
 

@@ -17,11 +17,12 @@ _SPELLED = {"·": "-", "…": "...", "—": "-"}  # what we print ourselves; any
 _LAST_STANDARD_DESCRIPTOR = 2
 
 
-def prepare() -> None:
-    """Let printing never fail for what is printed, nor for a stream that was closed before we came."""
+def prepare() -> tuple[TextIO, TextIO]:
+    """Let printing never fail for what is printed, nor for a stream that was closed before; return both streams."""
     _occupy_standard_descriptors()
     codecs.register_error(_FALLBACK, _spelled)
     sys.stdout, sys.stderr = _usable(sys.stdout), _usable(sys.stderr)
+    return sys.stdout, sys.stderr
 
 
 def forget(stream: TextIO) -> None:

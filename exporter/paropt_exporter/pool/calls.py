@@ -178,6 +178,9 @@ class _Capture:
             if self._switches is None:
                 self._switches = _Switch(sys.stdout, self._tails), _Switch(sys.stderr, self._tails)
                 sys.stdout, sys.stderr = self._switches
+            elif sys.stdout is None or sys.stderr is None:  # a call that runs took them away: this one prints
+                out, err = self._switches
+                sys.stdout, sys.stderr = sys.stdout or out, sys.stderr or err
             before = self._tails.get(threading.get_ident())
             self._tails[threading.get_ident()] = tail
             return before
@@ -191,8 +194,8 @@ class _Capture:
             if not self._tails and self._switches is not None:
                 # Somebody may have put a stream of their own in front meanwhile: theirs stays.
                 out, err = self._switches
-                sys.stdout = out.real if sys.stdout is out else sys.stdout
-                sys.stderr = err.real if sys.stderr is err else sys.stderr
+                sys.stdout = out.real if sys.stdout in (out, None) else sys.stdout
+                sys.stderr = err.real if sys.stderr in (err, None) else sys.stderr
                 self._switches = None
 
 
