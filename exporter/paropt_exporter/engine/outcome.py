@@ -40,6 +40,9 @@ class NotStarted:
     def stop(self, grace_seconds: float) -> None:
         """Do nothing: it has ended."""
 
+    def give_up(self) -> None:
+        """Do nothing, likewise."""
+
     def outcome(self) -> Outcome:
         error = self.future.exception(timeout=0)
         why = describe(error) if error is not None else ""

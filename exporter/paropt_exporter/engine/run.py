@@ -34,6 +34,11 @@ from paropt_exporter.sla import Watch
 log = logging.getLogger(__name__)
 
 TERM_GRACE_SECONDS = 10.0  # between TERM and KILL, as the command's documentation promises
+GIVE_UP_SECONDS = 7.0  # after KILL; the guardian itself gives up after 5 s, and says so
+# A timer this late says that the exporter was stopped (SIGSTOP, Ctrl-Z) or starved. Results that came meanwhile get
+# a moment to arrive, before anything is judged by a clock that ran on.
+_LATE_SECONDS = 1.0
+_NEWS_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,8 @@ class Run:
         self._total: Watch | None = None
         self._sequential_seconds = 0.0
         self._limits: Mapping[str, int] = {}
+        self._spared: float | None = None  # the timer that was late
+        self._judge_from_seconds = 0.0
         self._admission: Admission | None = None
 
     def interrupt(self, reason: str, *, now: bool) -> None:
@@ -125,11 +132,11 @@ class Run:
         for message in self._inbox.receive(started):
             self._take(message)  # an interrupt that came before the first task lets nothing start
         while True:
-            self._timers.fire(self._clock.monotonic())
+            self._fire_timers()
             self._start_what_fits()
             if not self._open():
                 break
-            for message in self._inbox.receive(self._timers.next_moment):
+            for message in self._inbox.receive(self._next_moment()):
                 self._take(message)
         return self._end(started, started_timestamp)
 
@@ -329,6 +336,17 @@ class Run:
         self._shares.end_stage(state.plan)
         self._emit(state.end(self.run_id, self.plan.lane))
 
+    def _fire_timers(self) -> None:
+        now, due = self._clock.monotonic(), self._timers.next_moment
+        if due is not None and due != self._spared and now > due + _LATE_SECONDS:
+            self._spared, self._judge_from_seconds = due, now + _NEWS_SECONDS
+        if now >= self._judge_from_seconds:
+            self._timers.fire(now)
+
+    def _next_moment(self) -> float | None:
+        due = self._timers.next_moment
+        return None if due is None else max(due, self._judge_from_seconds)
+
     # Timers: each one looks whether its moment has really come, since a start time is only known once measured.
 
     def _check_timeout(self, attempt: Attempt) -> None:
@@ -339,7 +357,16 @@ class Run:
             self._timers.at(attempt.started_seconds + limit, lambda: self._check_timeout(attempt))
             return
         attempt.verdict = (Result.TIMEOUT, f"timed out after {limit:g} s")
-        attempt.running.stop(TERM_GRACE_SECONDS)
+        self._stop_attempt(attempt, TERM_GRACE_SECONDS)
+
+    def _stop_attempt(self, attempt: Attempt, grace_seconds: float) -> None:
+        attempt.running.stop(grace_seconds)
+        moment = self._clock.monotonic() + grace_seconds + GIVE_UP_SECONDS
+        self._timers.at(moment, lambda: self._give_up(attempt))
+
+    def _give_up(self, attempt: Attempt) -> None:
+        if attempt in attempt.stage.attempts:
+            attempt.running.give_up()
 
     def _check_stage(self, state: StageState) -> None:
         if state.ended or state.watch is None:
@@ -399,7 +426,7 @@ class Run:
             return
         for attempt in self._attempts():
             attempt.verdict = attempt.verdict or (Result.CANCELLATION, f"stopped: {self._stopping.reason}")
-            attempt.running.stop(0.0 if stop.now else TERM_GRACE_SECONDS)
+            self._stop_attempt(attempt, 0.0 if stop.now else TERM_GRACE_SECONDS)
 
     def _attempts(self) -> Iterator[Attempt]:
         for state in self._stages.values():

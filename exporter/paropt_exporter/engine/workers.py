@@ -39,6 +39,7 @@ class PoolRunning:
     label: str
     future: Future[object]
     _stop: Callable[[float], object]
+    _give_up: Callable[[], object] | None = None
 
     @property
     def started_seconds(self) -> float | None:
@@ -46,6 +47,10 @@ class PoolRunning:
 
     def stop(self, grace_seconds: float) -> None:
         self._stop(grace_seconds)
+
+    def give_up(self) -> None:
+        if self._give_up is not None:
+            self._give_up()
 
     def outcome(self) -> Outcome:
         return of_future(self.future)
@@ -203,7 +208,9 @@ class PoolWorkers:
             output_file=self._output_file(stage),
         )
         anything = cast("Future[object]", future)
-        return PoolRunning(COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace))
+        return PoolRunning(
+            COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_guardian
+        )
 
     def _output_file(self, stage: PlannedStage) -> OutputFile | None:
         """Return the file that the attempts of the stage share in this run."""

@@ -66,6 +66,12 @@ class SharedGuardian:
             ended = self._taken() if not self._leases else None
         _wait_for(ended)
 
+    def kill(self) -> None:
+        """End the guardian by force, if one runs. It takes no lock: who holds it may be waiting for the guardian."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def hand_over(self, channel: socket.socket, output: int) -> subprocess.Popen[bytes]:
         """Give the guardian its end of a command's channel and of its output pipe; starts it if none runs.
 

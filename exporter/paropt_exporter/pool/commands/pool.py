@@ -126,6 +126,14 @@ class CommandPool:
             task = self._tasks.get(future)
         return task is not None and task.stop(grace_seconds)
 
+    def end_guardian(self) -> None:
+        """Kill the guardian, which does not do its work (it was stopped, say): all running commands end with it.
+
+        Returns at once; the next command gets another guardian.
+        """
+        log.error("the guardian of commands does not answer: killed")
+        _guardian.kill()
+
     def resize(self, n: int, *, reason: str = "caller") -> None:
         """Have `n` slots from now on; a slot that goes ends its task first. Returns at once."""
         self._slots.resize(n, reason=reason)
