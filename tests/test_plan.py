@@ -273,9 +273,6 @@ def test_an_item_command_ends_with_its_process_though_a_daemon_holds_its_output(
     assert [task.item for task in stage.tasks] == ["one", "two"]
 
 
-def test_an_item_command_that_does_not_end_is_ended_at_the_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("paropt_exporter.plan.items.COMMAND_SECONDS", 0.1)
-    stage = _only_stage(tmp_path, run="'x {item}'", items="{command: 'sleep 30'}")
-    assert "did not end within" in stage.fault
+def test_items_command_that_does_not_end_is_ended_at_the_limit(tmp_path: Path) -> None:
+    with pytest.raises(NoItems, match="the command `sleep 30` did not end within 0.1 s"):
+        find_items(Items(command="sleep 30"), root=tmp_path, cwd=tmp_path, env={}, limit_seconds=0.1)
