@@ -274,5 +274,5 @@ def test_an_item_command_ends_with_its_process_though_a_daemon_holds_its_output(
 
 
 def test_items_command_that_does_not_end_is_ended_at_the_limit(tmp_path: Path) -> None:
-    with pytest.raises(NoItems, match="the command `sleep 30` did not end within 0.1 s"):
+    with pytest.raises(NoItems, match=r"the command `sleep 30` did not end within 0\.1 s"):
         find_items(Items(command="sleep 30"), root=tmp_path, cwd=tmp_path, env={}, limit_seconds=0.1)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from concurrent.futures import BrokenExecutor
 from pickle import PicklingError
 
+TYPE_CHECKING = False  # workers import this module, and typing would be most of what they load
+if TYPE_CHECKING:
+    from types import TracebackType
+
 LONGEST_MESSAGE_CHARACTERS = 1000  # of a task: ten lines of a terminal; the rest of what happened stands in its output
 
 
@@ -112,3 +116,15 @@ def shortened(text: str, longest: int = LONGEST_MESSAGE_CHARACTERS) -> str:
 def one_line(text: str) -> str:
     """Return the text as a message: in one line, shortened."""
     return " ".join(shortened(text).split())
+
+
+def trace_of(error: BaseException) -> TracebackType | None:
+    """Return an exception's traceback. Runs nothing that its class defines under that name."""
+    trace: TracebackType | None = BaseException.__traceback__.__get__(error)  # type: ignore[union-attr]  # a descriptor
+    return trace
+
+
+def without_frame(error: BaseException) -> BaseException:
+    """Cut the first frame off an exception's traceback, and return it. Runs nothing that its class defines."""
+    trace = trace_of(error)
+    return BaseException.with_traceback(error, trace.tb_next if trace is not None else None)

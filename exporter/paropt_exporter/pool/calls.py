@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from paropt_exporter.errors import CallFailed, CallNotFound, ParoptError, describe, one_line
+from paropt_exporter.errors import CallFailed, CallNotFound, ParoptError, describe, one_line, trace_of
 
 KEPT_CHARACTERS = 1 << 16  # of what a call prints, the last: as much as of a command's output
 _TRACEBACK_FRAMES = 20  # of the innermost: enough to see the user's own code under a deep framework
@@ -51,14 +51,11 @@ def _failure_of(root: str, target: str, arguments: tuple[str, ...], tail: _Tail)
 
 
 def _users_traceback(error: BaseException) -> str:
-    """Return the end of the traceback, from the user's own code on. Never raises, whatever the exception's class does.
-
-    `BaseException.__traceback__` itself is read: a class may define an attribute of that name that raises.
-    """
+    """Return the end of the traceback, from the user's own code on. Never raises, whatever the class does."""
     import traceback  # here: workers that run no call of a plan do without
 
     try:
-        trace = BaseException.__traceback__.__get__(error)  # type: ignore[union-attr]  # a descriptor of the class
+        trace = trace_of(error)
         while trace is not None and _is_way_in(trace.tb_frame.f_globals.get("__name__", "")):
             trace = trace.tb_next
         lines = traceback.format_exception(type(error), error, trace, limit=-_TRACEBACK_FRAMES)

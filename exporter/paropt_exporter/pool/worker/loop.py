@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import monotonic, process_time
 from typing import Any
 
-from paropt_exporter.errors import describe
+from paropt_exporter.errors import describe, without_frame
 from paropt_exporter.pool.worker import family, imports, measure, payload, wire
 from paropt_exporter.pool.worker.arena import Arena
 from paropt_exporter.pool.worker.orphans import Orphans
@@ -172,8 +172,7 @@ class _Worker:
             result = call(*positional, **keywords)
         except BaseException as error:  # noqa: BLE001 -- whatever a task raises is that task's outcome
             ended = monotonic()
-            trace = error.__traceback__
-            packed, whole = payload.dump_error(error.with_traceback(trace and trace.tb_next))
+            packed, whole = payload.dump_error(without_frame(error))
             return (wire.RAISED if whole else wire.LOST), packed, started, ended
         ended = monotonic()
         if payload.is_plain(result):
