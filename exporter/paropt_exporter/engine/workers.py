@@ -86,6 +86,7 @@ class PoolWorkers:
         self._uses: dict[str, _Use] = {}
         self._plan: Plan | None = None
         self._targets: dict[str, frozenset[str]] = {}  # what the calls of the plan's stages name
+        self._environments: dict[str, Mapping[str, str]] = {}  # of this run's commands, by stage
         self._output_files: dict[str, OutputFile] = {}  # of this run, by stage
         self._router = Router(Strategy.THREAD)
         self._routers: dict[str, Router] = {}
@@ -97,6 +98,7 @@ class PoolWorkers:
         """Bring the pools that `plan` needs to the size that it starts with."""
         self._plan, self._size, self._reason, self._tasks = plan, size, "plan", None
         self._output_files.clear()
+        self._environments.clear()
         self._targets = {stage.name: targets for stage in plan.stages if (targets := _targets_of(stage))}
         if plan.lane not in self._routers:
             self._routers[plan.lane] = Router(plan.strategy)
@@ -204,13 +206,19 @@ class PoolWorkers:
             label,
             work.steps,
             cwd=stage.cwd,
-            env={**os.environ, **stage.env},
+            env=self._environment(stage),
             output_file=self._output_file(stage),
         )
         anything = cast("Future[object]", future)
         return PoolRunning(
             COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_guardian
         )
+
+    def _environment(self, stage: PlannedStage) -> Mapping[str, str]:
+        """Return the environment of the stage's commands: as it is when the first one of the run starts."""
+        if stage.name not in self._environments:  # reading os.environ costs as much as a record in the history
+            self._environments[stage.name] = {**os.environ, **stage.env}
+        return self._environments[stage.name]
 
     def _output_file(self, stage: PlannedStage) -> OutputFile | None:
         """Return the file that the attempts of the stage share in this run."""
