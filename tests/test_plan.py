@@ -10,8 +10,10 @@ import pytest
 
 import configs
 from paropt_exporter import host, plan
+from paropt_exporter.config.model import Items
 from paropt_exporter.errors import UsageError
 from paropt_exporter.plan import Bounds, Call, Commands
+from paropt_exporter.plan.items import NoItems, find_items
 from paropt_exporter.records import Strategy
 
 
@@ -94,11 +96,44 @@ def test_an_item_command_that_fails_is_a_fault_of_its_stage_alone(tmp_path: Path
     assert (stages["two"].fault, len(stages["two"].tasks)) == ("", 1)
 
 
-@pytest.mark.parametrize("items", ["{list: []}", "{glob: '*.none'}", "{command: 'true'}"])
-def test_a_stage_without_items_is_skipped_and_says_why_itself(tmp_path: Path, items: str) -> None:
-    built = plan.build(configs.read(tmp_path, configs.stage(run="'x {item}'", items=items)), "standard")
-    assert built.stages[0].skip.startswith("no items: ")
+NO_ITEMS = {
+    "{list: [], allow_empty: true}": "the list is empty",
+    "{glob: '*.none'}": "nothing matches *.none",
+    "{glob: '**/*.none'}": "nothing matches **/*.none",
+    "{command: 'true'}": "the command printed none",
+}
+
+
+@pytest.mark.parametrize("items", NO_ITEMS)
+def test_stage_that_may_have_no_items_is_skipped_and_says_why(tmp_path: Path, items: str) -> None:
+    allowed = items.replace("}", ", allow_empty: true}") if "allow_empty" not in items else items
+    built = plan.build(configs.read(tmp_path, configs.stage(run="'x {item}'", items=allowed)), "standard")
+    assert built.stages[0].skip == f"no items: {NO_ITEMS[items]}"
     assert built.notes == ()
+
+
+@pytest.mark.parametrize("items", [items for items in NO_ITEMS if "list" not in items])
+def test_stage_without_items_fails_and_says_why(tmp_path: Path, items: str) -> None:
+    built = plan.build(configs.read(tmp_path, configs.stage(run="'x {item}'", items=items)), "standard")
+    assert (built.stages[0].skip, built.stages[0].tasks) == ("", ())
+    assert f"stages[0]: items: {NO_ITEMS[items]}: correct them, or write allow_empty: true" in built.stages[0].fault
+
+
+def _endless_tree(folder: Path) -> Path:
+    """A folder with 3 ** 40 paths, as a glob walks it."""
+    for name in "abc":
+        (folder / name).symlink_to(".")
+    return folder
+
+
+def test_glob_that_matches_more_than_the_bound_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(NoItems, match="more than 100,000, the most that one stage may have"):
+        find_items(Items(glob="**/*"), root=_endless_tree(tmp_path), cwd=tmp_path, env={})
+
+
+def test_glob_that_walks_for_too_long_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(NoItems, match=r"the glob \*\*/\*.none did not end within 0.5 s"):
+        find_items(Items(glob="**/*.none"), root=_endless_tree(tmp_path), cwd=tmp_path, env={}, limit_seconds=0.5)
 
 
 @pytest.mark.parametrize(
@@ -238,9 +273,6 @@ def test_an_item_command_ends_with_its_process_though_a_daemon_holds_its_output(
     assert [task.item for task in stage.tasks] == ["one", "two"]
 
 
-def test_an_item_command_that_does_not_end_is_ended_at_the_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("paropt_exporter.plan.items.COMMAND_SECONDS", 0.1)
-    stage = _only_stage(tmp_path, run="'x {item}'", items="{command: 'sleep 30'}")
-    assert "did not end within" in stage.fault
+def test_items_command_that_does_not_end_is_ended_at_the_limit(tmp_path: Path) -> None:
+    with pytest.raises(NoItems, match=r"the command `sleep 30` did not end within 0\.1 s"):
+        find_items(Items(command="sleep 30"), root=tmp_path, cwd=tmp_path, env={}, limit_seconds=0.1)

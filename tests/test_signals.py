@@ -23,7 +23,7 @@ class Running:
         self.stops.append((reason, now))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_is_polite_and_the_second_is_not(number: signal.Signals) -> None:
     running = Running()
     with Signals() as signals:

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -25,10 +26,22 @@ def configure(level: str, style: str) -> None:
     root.propagate = False
 
 
+def write_with(write: Callable[[str], None] | None) -> None:
+    """Hand log lines to `write`, which must not wait for a reader; None: write them to stderr again."""
+    for handler in logging.getLogger("paropt_exporter").handlers:
+        if isinstance(handler, _Stderr):
+            handler.write = write
+
+
 class _Stderr(logging.StreamHandler[TextIO]):
     """Writes to what stderr is at that moment: a live table puts itself in its place, and lines above itself."""
 
+    write: Callable[[str], None] | None = None
+
     def emit(self, record: logging.LogRecord) -> None:
+        if self.write is not None:
+            self.write(self.format(record))
+            return
         self.stream = sys.stderr
         super().emit(record)
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first ends a run politely, the second at once; while nothing runs, either ends the wait."""
+"""SIGINT, SIGTERM and SIGHUP: the first ends a run politely, the second at once; between runs it ends the wait."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Protocol
 
 _RINGS = 4096  # bytes: as many wake-ups are one
 _WAKE = 0  # no signal has this number
-_WATCHED = (signal.SIGINT, signal.SIGTERM)
+_WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
 
 
 class Stoppable(Protocol):
@@ -49,6 +49,8 @@ class Signals:
             os.set_blocking(end, False)  # a full pipe rings as well
         self._button_before = signal.set_wakeup_fd(self._button, warn_on_full_buffer=False)
         for number in _WATCHED:
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # nohup: it shall outlive its terminal
             self._previous[number] = signal.signal(number, self._take)
         return self
 

@@ -70,7 +70,10 @@ class FakeInbox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """How one attempt goes: it lasts `seconds` and ends with `result`. `term_seconds`: how long it survives a TERM."""
+    """How one attempt goes: it lasts `seconds` and ends with `result`. `term_seconds`: how long it survives a TERM.
+
+    `stuck`: no stop ends it, only `give_up` does.
+    """
 
     seconds: float = 1.0
     result: Result = Result.SUCCESS
@@ -78,6 +81,7 @@ class Script:
     cpu_seconds: float = 0.0
     output: str = ""
     term_seconds: float = 0.0
+    stuck: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +96,7 @@ class FakeRunning:
     started_seconds: float | None
     future: Future[object] = field(default_factory=Future)
     stops: list[tuple[float, float]] = field(default_factory=list)
+    given_up: list[float] = field(default_factory=list)
     result: Result | None = None
 
     def end(self, result: Result) -> None:
@@ -101,8 +106,14 @@ class FakeRunning:
 
     def stop(self, grace_seconds: float) -> None:
         self.stops.append((self.clock.now, grace_seconds))
+        if self.script.stuck:
+            return
         dies_in = min(self.script.term_seconds, grace_seconds)
         self.inbox.at(self.clock.now + dies_in, lambda: self.end(Result.CANCELLATION))
+
+    def give_up(self) -> None:
+        self.given_up.append(self.clock.now)
+        self.inbox.at(self.clock.now, lambda: self.end(Result.ERROR))
 
     def outcome(self) -> Outcome:
         began = self.started_seconds or 0.0

@@ -209,3 +209,27 @@ def test_a_build_that_counts_its_own_jobs_is_warned_of_where_the_lane_would_coun
     told = f"warning: stage 'one': {client} with -j takes no part in the jobserver: leave -j out" if client else ""
     assert (code, err[: len(told) or None]) == (0, told)
     assert _check(tmp_path, stages)[2] == ""
+
+
+def test_glob_that_matches_nothing_is_a_fault(tmp_path: Path) -> None:
+    config = configs.stage(run="'sh {item}'", items="{glob: 'nothing/*.py'}")
+    code, _, err = _check(tmp_path, config)
+    assert code == 2
+    assert err.splitlines()[0] == (
+        "paropt.yml:2:3: stages[0]: items: nothing matches nothing/*.py: correct the glob, or write allow_empty: true"
+    )
+    assert _check(tmp_path, config.replace("'}", "', allow_empty: true}"))[0] == 0
+
+
+def test_items_command_is_not_run(tmp_path: Path) -> None:
+    assert _check(tmp_path, configs.stage(run="'sh {item}'", items="{command: touch asked}"))[0] == 0
+    assert not (tmp_path / "asked").exists()
+
+
+def test_first_hundred_of_many_faults_are_told(tmp_path: Path) -> None:
+    stages = "".join(f"- {{number: {number}, name: s{number}, run: x, timeout: y}}\n" for number in range(300))
+    _, _, err = _check(tmp_path, f"stages:\n{stages}")
+    lines = [line for line in err.splitlines() if not line.startswith("warning")]
+    assert lines[99].startswith("paropt.yml:101:")
+    assert lines[100].startswith("… and ")
+    assert len(lines) == 102

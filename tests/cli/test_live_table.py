@@ -121,6 +121,7 @@ def test_lines_and_logs_of_many_threads_stand_above_the_table_and_nothing_of_it_
         for thread in threads:
             thread.join()
         screen.end(samples.run_ended(), metrics_url="")
+        assert screen.close(60)
         lines = [line for line in shown(told()) if line]
     begun, *rest = lines
     assert begun.endswith("lane standard: 1 stage, adaptive")
@@ -138,6 +139,7 @@ def test_a_line_wider_than_the_terminal_is_left_for_the_terminal_to_break(monkey
         screen.begin(plan(stage("lint")), tuple)
         screen.say(f"see {path}")
         screen.end(samples.run_ended(), metrics_url="")
+        assert screen.close(60)
         assert any(line.endswith(f"see {path}") for line in shown(told()))
 
 
@@ -158,6 +160,7 @@ def test_of_more_running_stages_than_half_the_terminal_holds_the_rest_is_counted
         screen.begin(plan(stage("lint")), live)
         assert drawn.wait(60)
         screen.end(samples.run_ended(), metrics_url="")
+        assert screen.close(60)
         written = told()
     assert "stage_49" in written
     assert "stage_50" not in written

@@ -105,3 +105,10 @@ def test_global_flags_mean_the_same_before_and_after_a_command(command: list[str
 def test_flags_are_not_abbreviated() -> None:
     with pytest.raises(SystemExit):
         flags.parser().parse_args(["--verb"])
+
+
+def test_many_faults_of_a_config_are_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    raising(ConfigError(tuple(f"paropt.yml:{line}:1: wrong" for line in range(100_000))), monkeypatch)
+    assert main.main(["check"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2:] == ["paropt.yml:99:1: wrong", "… and 99900 more faults"]

@@ -22,7 +22,7 @@ stages:
 - {number: 4, name: tests, run: "pytest {item}", items: {list: [one.py, two.py]}, needs: [lint]}
 - {number: 5, name: fetch, call: "pkg.jobs:fetch", needs: [lint, types]}
 - {number: 6, name: shell, run: "a | b", shell: true}
-- {number: 7, name: empty, run: "x {item}", items: {glob: "*.none"}}
+- {number: 7, name: empty, run: "x {item}", items: {glob: "*.none", allow_empty: true}}
 - {number: 8, name: broken, run: "x {item}", items: {command: no-such-program}}
 """
 EXPECTED = {"lint": 2.0, "types": 3.0, "tests": 200.0, "fetch": 1.0}

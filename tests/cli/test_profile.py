@@ -25,7 +25,7 @@ lanes:
 stages:
   - {number: 1, name: waits, run: "sleep {item}", items: {list: [0.3, 0.3]}, needs: [fails]}
   - {number: 2, name: fails, run: "false"}
-  - {number: 3, name: empty, run: "true {item}", items: {list: []}}
+  - {number: 3, name: empty, run: "true {item}", items: {list: [], allow_empty: true}}
 """
 
 

@@ -16,6 +16,8 @@ from paropt_exporter.cli.screen import Screen
 from paropt_exporter.pool.commands.output import Capture
 from paropt_exporter.records import Decision, Event, Result
 
+HANG_SECONDS = 30.0
+
 
 class Watched:
     """A screen on two buffers."""
@@ -28,6 +30,7 @@ class Watched:
         """What the screen says of the events, each line without its time of day."""
         for event in events:
             self.screen.observe(event)
+        assert self.screen.close(HANG_SECONDS)
         return [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in self.err.getvalue().splitlines()]
 
 
@@ -53,6 +56,7 @@ def test_a_run_begins_with_a_line_and_ends_with_the_summary_on_stdout(watched: W
 def test_json_output_is_one_document(watched: Watched) -> None:
     watched = Watched(json_output=True)
     watched.screen.end(samples.run_ended(), metrics_url="")
+    assert watched.screen.close(HANG_SECONDS)
     assert json.loads(watched.out.getvalue())["lane"] == "standard"
 
 
@@ -130,5 +134,6 @@ def test_a_screen_whose_summary_was_lost_says_why() -> None:
     watched = Watched()
     watched.out.close()
     watched.screen.end(samples.run_ended(), metrics_url="")
+    assert watched.screen.close(HANG_SECONDS)
     assert watched.screen.fault
     assert "the summary could not be written" in watched.lines()[0]

@@ -156,7 +156,7 @@ def test_of_many_good_and_skipped_stages_the_first_twenty_have_lines() -> None:
     lines = summary.text(run(*good, *skipped, *bad, result=Result.FAILURE), {}).splitlines()
     assert sum(line.startswith("  x bad") for line in lines) == 25
     assert lines[45:47] == ["    good_19    41.0 s", "    … 10 more succeeded, in 40.0 s at most"]
-    assert lines[66:68] == ["    left_19  skipped: needs bad", "    … 3 more skipped"]
+    assert lines[66:68] == ["    left_19  skipped: needs bad", "    … 3 more skipped: left_20, left_21, left_22"]
 
 
 def test_a_very_long_name_leaves_the_other_lines_whole_and_wide_characters_keep_the_columns() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,6 +108,7 @@ def test_a_file_that_is_too_large_is_refused_with_the_bound(tmp_path: Path, size
         ({"run": "", "steps": "[]"}, "stages[0].steps: the list is empty"),
         ({"items": "{}"}, "stages[0].items: exactly one of list, glob and command; found none"),
         ({"items": "{list: [a], glob: b}"}, "found list and glob"),
+        ({"items": "{list: []}", "run": "'x {item}'"}, "stages[0].items.list: the list is empty"),
         ({"items": "{list: [yes]}"}, "stages[0].items.list[0]: expected a string"),
         ({"retries": "-1"}, "stages[0].retries: expected a number of at least 0, found -1"),
         ({"retries": "{count: 1.5}"}, "stages[0].retries.count: expected a whole number"),
@@ -262,3 +264,13 @@ def test_a_file_without_permission_is_told_so(tmp_path: Path) -> None:
     path.chmod(0)
     with _without_rights(), pytest.raises(ConfigError, match="no permission to read it"):
         config.read(path, root=tmp_path)
+
+
+@pytest.mark.parametrize("other", ["out/log.txt", "./out/log.txt", "out/../out//log.txt"])
+def test_one_file_for_two_stages_is_a_fault(tmp_path: Path, other: str) -> None:
+    stages = [
+        {"number": 1, "name": "one", "run": "x", "file": "out/log.txt"},
+        {"number": 2, "name": "two", "run": "x", "file": other},
+    ]
+    (told,) = configs.faults(tmp_path, json.dumps({"stages": stages}))
+    assert told.endswith(f"stages[1].file: {other!r} is also the file of stages[0]: each stage needs its own")

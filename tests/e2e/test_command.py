@@ -238,7 +238,9 @@ def test_what_was_left_out_of_the_built_in_stages_is_told_once_however_often_the
 
 
 def test_a_stage_that_is_skipped_says_so_once(tmp_path: Path) -> None:
-    projects.write(tmp_path, 'name: none, run: "x {item}", items: {glob: "*.none"}\nname: good, run: "true"')
+    projects.write(
+        tmp_path, 'name: none, run: "x {item}", items: {glob: "*.none", allow_empty: true}\nname: good, run: "true"'
+    )
     ended = run(tmp_path, "--once", projects.ANY_PORT)
     assert ended.stderr.count("none skipped: no items: nothing matches *.none") == 1, ended.stderr
 
@@ -254,3 +256,18 @@ def test_lingering_without_an_end_is_refused(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: good, run: "true"')
     ended = run(tmp_path, "--web.linger", "1s", projects.ANY_PORT)
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+
+
+def test_stage_whose_glob_matches_nothing_fails_its_run(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: none, run: "x {item}", items: {glob: "*.none"}\nname: good, run: "true"')
+    ended = run(tmp_path, "--once", projects.ANY_PORT)
+    assert ended.returncode == 1
+    assert "stages[0]: items: nothing matches *.none: correct them, or write allow_empty: true" in ended.stdout
+
+
+def test_items_command_runs_once_for_each_run(tmp_path: Path) -> None:
+    items = "items: {command: [sh, -c, 'echo one; echo >> asked']}"
+    projects.write(tmp_path, f'name: work, run: "true {{item}}", {items}')
+    for runs in (1, 2):
+        assert run(tmp_path, "--once", projects.ANY_PORT).returncode == 0
+        assert (tmp_path / "asked").read_text() == "\n" * runs

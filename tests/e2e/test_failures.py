@@ -128,6 +128,74 @@ def test_a_retried_stage_says_so_and_counts_its_attempts(seen: Seen) -> None:
     assert seen.samples[*attempts, "failure", "hopeless"] == 2
 
 
+@pytest.mark.parametrize("strategy", ["thread", "process", "hybrid", "adaptive", "sequential"])
+def test_call_that_raises_cancelled_error_ends_with_1_in_each_strategy(tmp_path: Path, strategy: str) -> None:
+    calls = "import concurrent.futures\ndef cancelled(): raise concurrent.futures.CancelledError"
+    projects.write(
+        tmp_path, 'name: lost, call: "calls:cancelled"\nname: later, run: "true", needs: [lost]', calls=calls
+    )
+    ended = run(tmp_path, "--once", "--strategy", strategy, projects.ANY_PORT)
+    assert ended.returncode == 1
+    assert ended.stdout.startswith("standard failed")
+    assert projects.stages(projects.runs(tmp_path)[-1]) == {
+        "lost": ("failure", "CancelledError"),
+        "later": ("skip", "needs lost"),
+    }
+
+
+def test_file_has_the_output_of_every_item_and_every_attempt(tmp_path: Path) -> None:
+    items = ", ".join(f'"{number}"' for number in range(12))
+    projects.write(
+        tmp_path,
+        f"""
+        name: a, run: "echo a {{item}}; sleep .1; echo b {{item}}", shell: true, items: {{list: [{items}]}}, file: a.txt
+        name: again, run: "echo try; exit 1", shell: true, retries: {{count: 2, backoff: 0.01}}, file: again.txt
+        """,
+    )
+    for _ in range(2):  # a second run begins both files anew
+        assert run(tmp_path, "--once", "--workers", "4", projects.ANY_PORT).returncode == 1
+    lines = (tmp_path / "a.txt").read_text().splitlines()
+    assert sorted(lines) == sorted(f"{letter} {number}" for letter in "ab" for number in range(12))
+    assert [line[1:] for line in lines[::2]] == [line[1:] for line in lines[1::2]]  # each task in one piece
+    assert (tmp_path / "again.txt").read_text() == "try\n" * 3
+
+
+def test_call_whose_exception_has_no_text_ends_with_1_and_a_summary(tmp_path: Path) -> None:
+    calls = """
+        class Mute(Exception):
+            def __str__(self): raise KeyboardInterrupt
+        def mute(): raise Mute
+    """
+    projects.write(tmp_path, 'name: lost, call: "calls:mute"\nname: good, run: "true"', calls=calls)
+    ended = run(tmp_path, "--once", projects.ANY_PORT)
+    assert ended.returncode == 1
+    assert "Mute (its text could not be read)" in ended.stdout
+
+
+@pytest.mark.parametrize("stream", ["None", "io.StringIO()", "closed()"])
+def test_call_that_replaces_stdout_for_good_leaves_the_summary(tmp_path: Path, stream: str) -> None:
+    calls = f"""
+        import io, sys
+        def closed():
+            stream = io.StringIO()
+            stream.close()
+            return stream
+        def takes():
+            sys.stdout = {stream}
+            sys.stderr = {stream}
+    """
+    projects.write(tmp_path, 'name: takes, call: "calls:takes"\nname: good, run: "true"', calls=calls)
+    ended = run(tmp_path, "--once", "--strategy", "thread", projects.ANY_PORT)
+    assert (ended.returncode, ended.stdout.splitlines()[0][:18]) == (0, "standard succeeded"), ended.stderr
+
+
+def test_message_of_5_mb_leaves_a_small_history(tmp_path: Path) -> None:
+    calls = "def big(): raise ValueError('x' * 5_000_000)"
+    projects.write(tmp_path, 'name: lost, call: "calls:big"', calls=calls)
+    assert run(tmp_path, "--once", projects.ANY_PORT).returncode == 1
+    assert sum(path.stat().st_size for path in (tmp_path / ".paropt").glob("history.db*")) < 500_000
+
+
 def test_a_run_with_failures_ends_with_1_and_a_good_one_with_0(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: good, run: "true"\nname: bad, run: "false"')
     assert run(tmp_path, "--once", projects.ANY_PORT).returncode == 1

@@ -18,7 +18,7 @@ import pytest
 import projects
 from real_servers import HANG_SECONDS, environment, eventually, installed_command, serving
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 LONG = """
     name: long, run: "sleep 60 & echo $! > grandchild; echo $$ > pid; wait", shell: true
     name: later, run: "true", needs: [long]
@@ -226,3 +226,50 @@ def test_escapes_in_output_never_reach_the_terminal(tmp_path: Path) -> None:
     eventually("red is shown", lambda: b"red" in terminal.seen)
     for escape in (b"\x1b]0;", b"\x07", b"\x1b[31m", b"\x1b[2J"):
         assert escape not in terminal.seen
+
+
+def test_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: quick, run: "true"')
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does; a child inherits it
+    try:
+        with serving(tmp_path, projects.ANY_PORT) as command:
+            projects.whole_summary(command)
+            command.process.send_signal(signal.SIGHUP)
+            assert command.stop(signal.SIGTERM) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _guardian_of(exporter: int) -> int:
+    """The exporter's child that starts its commands."""
+    children = Path(f"/proc/{exporter}/task").glob("*/children")
+    found = [int(pid) for file in children for pid in file.read_text().split()]
+    return next(pid for pid in found if b"guardian.loop" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def test_two_interrupts_end_a_lane_whose_guardian_is_stopped(tmp_path: Path) -> None:
+    projects.write(tmp_path, LONG)
+    with serving(tmp_path, projects.ANY_PORT) as command:
+        pid = projects.pid_in(tmp_path / "pid")
+        guardian = _guardian_of(command.process.pid)
+        os.kill(guardian, signal.SIGSTOP)
+        command.process.send_signal(signal.SIGINT)
+        eventually("the first signal is taken", lambda: "later skipped" in projects.messages(tmp_path))
+        command.process.send_signal(signal.SIGINT)
+        command.process.communicate(timeout=HANG_SECONDS)
+    assert command.process.returncode == 130
+    assert not projects.exists(pid)
+    assert not projects.exists(guardian)
+    assert projects.processes_in(tmp_path) == []
+
+
+def test_command_that_ended_while_the_exporter_was_stopped_has_not_timed_out(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: quick, run: "touch began; sleep 0.3; touch ended", shell: true, timeout: 1')
+    with serving(tmp_path, "--once", projects.ANY_PORT) as command:
+        eventually("the command runs", (tmp_path / "began").exists)
+        command.process.send_signal(signal.SIGSTOP)
+        eventually("the command ended", (tmp_path / "ended").exists)
+        ended = time.monotonic()
+        eventually("its limit and a second more have passed", lambda: time.monotonic() > ended + 2.0)
+        command.process.send_signal(signal.SIGCONT)
+        assert command.process.wait(HANG_SECONDS) == 0, projects.messages(tmp_path)

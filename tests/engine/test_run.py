@@ -380,3 +380,48 @@ def test_stage_records_sum_up_their_tasks() -> None:
     bench = Bench(plan(stage("a", tasks=2)), {"a": scripts})
     (record,) = (event for event in bench.recorder.of(StageRecord)) if bench.run() else ()
     assert (record.cpu_seconds, record.fastest_task_seconds, record.slowest_task_seconds) == (2.5, 1, 4)
+
+
+# An exporter that was stopped itself, and a guardian that is
+
+
+def test_task_that_ended_while_the_exporter_was_stopped_has_not_timed_out() -> None:
+    bench = Bench(plan(stage("a", timeout_seconds=5.0)), {"a": [Script(seconds=3)]})
+
+    def stop_for_8_seconds() -> None:
+        bench.engine.resize(8)  # a message that arrives before the task's result does
+        bench.clock.advance(8)
+
+    bench.inbox.at(1.0, stop_for_8_seconds)
+    record = bench.run()
+    assert stages_of(record) == {"a": ("success", "")}
+    assert bench.workers.attempts[0].stops == []
+
+
+def test_task_that_runs_on_after_the_exporter_was_stopped_times_out_a_moment_later() -> None:
+    bench = Bench(plan(stage("a", timeout_seconds=5.0)), {"a": [Script(seconds=30)]})
+
+    def stop_for_8_seconds() -> None:
+        bench.engine.resize(8)
+        bench.clock.advance(8)
+
+    bench.inbox.at(1.0, stop_for_8_seconds)
+    record = bench.run()
+    assert stages_of(record) == {"a": ("timeout", "timed out after 5 s")}
+    assert bench.workers.attempts[0].stops == [(10.0, 10.0)]
+
+
+def test_attempt_that_no_kill_ends_is_given_up() -> None:
+    bench = Bench(plan(stage("a", timeout_seconds=5.0)), {"a": [Script(seconds=1000, stuck=True)]})
+    record = bench.run()
+    assert stages_of(record) == {"a": ("timeout", "timed out after 5 s")}
+    assert bench.workers.attempts[0].given_up == [5 + 10 + 7]
+
+
+def test_second_interrupt_gives_stuck_attempts_up_within_seconds() -> None:
+    bench = Bench(plan(stage("a")), {"a": [Script(seconds=1000, stuck=True)]})
+    bench.inbox.at(1.0, lambda: bench.engine.interrupt("SIGINT", now=False))
+    bench.inbox.at(2.0, lambda: bench.engine.interrupt("SIGINT", now=True))
+    record = bench.run()
+    assert record.result is Result.CANCELLATION
+    assert bench.workers.attempts[0].given_up == [2 + 7]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.errors import CallNotFound
+from paropt_exporter.errors import CallFailed, CallNotFound
 from paropt_exporter.pool import ProcessPool, ThreadPool
 from paropt_exporter.pool.calls import KEPT_CHARACTERS, run_call
 from pool_tasks import HANG_SECONDS
@@ -55,8 +55,9 @@ def test_an_exception_brings_its_output_along(root: str) -> None:
     for pool in (ThreadPool(1), ProcessPool(1)):
         with pool:
             error = pool.submit(run_call, root, "paropt_sample_calls:fail", ()).exception(HANG_SECONDS)
-        assert isinstance(error, ValueError)
-        assert getattr(error, "paropt_output", None) == "before\n"
+        assert isinstance(error, CallFailed)
+        assert error.message == "ValueError: broken"
+        assert error.output.startswith("before\n\nTraceback")
 
 
 @pytest.mark.parametrize("make", [ThreadPool, ProcessPool])
@@ -74,7 +75,8 @@ def test_a_traceback_shows_the_users_code_alone_with_its_causes(
 
 
 def shown(error: BaseException | None) -> str:
-    return str(getattr(error, "paropt_traceback", ""))
+    assert isinstance(error, CallFailed)
+    return error.output
 
 
 def frames(error: BaseException | None) -> list[str]:

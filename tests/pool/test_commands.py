@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from command_scripts import HANG_SECONDS, make_fifo, python, run, shell
+from paropt_exporter.pool.commands.output import OutputFile
 from paropt_exporter.pool.commands.pool import CommandPool, judge
 from paropt_exporter.pool.commands.task import Ending
 from paropt_exporter.records import Result
@@ -207,14 +208,16 @@ def test_a_command_starts_with_the_systems_own_signals(pool: CommandPool) -> Non
 def test_the_whole_output_goes_to_a_file_on_request(pool: CommandPool, tmp_path: Path) -> None:
     path = tmp_path / "logs" / "out.txt"
     script = "import sys\nfor number in range(30000): print('line', number)"
-    future = pool.submit_commands("task", [python(script), ["echo", "end"]], cwd="/", output_file=path)
+    future = pool.submit_commands("task", [python(script), ["echo", "end"]], cwd="/", output_file=OutputFile(path))
     outcome = future.result(HANG_SECONDS)
     assert outcome.output_path == str(path)
     assert path.read_text().splitlines() == [*(f"line {number}" for number in range(30000)), "end"]
 
 
 def test_a_file_that_cannot_be_written_does_not_stop_the_work(pool: CommandPool, tmp_path: Path) -> None:
-    outcome = pool.submit_commands("task", [["echo", "hi"]], cwd="/", output_file=tmp_path).result(HANG_SECONDS)
+    outcome = pool.submit_commands("task", [["echo", "hi"]], cwd="/", output_file=OutputFile(tmp_path)).result(
+        HANG_SECONDS
+    )
     assert (outcome.result, outcome.output, outcome.output_path) == (Result.SUCCESS, "hi\n", None)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paropt_exporter.pool.commands.output import RAW_BYTES, TEXT_CHARACTERS, Capture, clean, last_line
+from paropt_exporter.pool.commands.output import RAW_BYTES, TEXT_CHARACTERS, Capture, OutputFile, clean, last_line
 
 
 def captured(*chunks: bytes) -> str:
@@ -136,7 +136,7 @@ def test_the_last_line_is_the_last_that_says_something() -> None:
 def test_the_file_holds_every_byte(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "log.txt"
     raw = bytes(range(256)) * 5000
-    with Capture(path) as capture:
+    with Capture(OutputFile(path)) as capture:
         for start in range(0, len(raw), 65536):
             capture.write(raw[start : start + 65536])
     assert path.read_bytes() == raw
@@ -146,20 +146,48 @@ def test_the_file_holds_every_byte(tmp_path: Path) -> None:
 def test_the_file_is_there_from_the_start_and_replaces_an_older_one(tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     path.write_text("older")
-    with Capture(path):
+    with Capture(OutputFile(path)):
         assert path.read_text() == ""
 
 
 def test_a_file_that_cannot_be_made_is_noted_and_the_output_kept(tmp_path: Path) -> None:
-    with Capture(tmp_path) as capture:
+    with Capture(OutputFile(tmp_path)) as capture:
         capture.write(b"text")
     assert capture.text() == "text"
     assert capture.file_error == f"cannot write the output to {tmp_path}: Is a directory"
 
 
 def test_a_full_disk_is_noted_once_and_the_output_kept() -> None:
-    with Capture(Path("/dev/full")) as capture:
+    with Capture(OutputFile(Path("/dev/full"))) as capture:
         capture.write(b"one ")
         capture.write(b"two")
     assert capture.text() == "one two"
     assert capture.file_error == "cannot write the output to /dev/full: No space left on device"
+
+
+def test_attempts_that_share_a_file_leave_all_their_lines_each_in_one_piece(tmp_path: Path) -> None:
+    shared = OutputFile(tmp_path / "log.txt", piece_bytes=RAW_BYTES)
+    shared.path.write_bytes(b"of an earlier run\n")
+    with Capture(shared) as first, Capture(shared) as second:
+        for number in range(12):
+            first.write(b"first %d\n" % number)
+            second.write(b"second %d\n" % number)
+    lines = shared.path.read_text().splitlines()
+    assert lines == [*(f"second {n}" for n in range(12)), *(f"first {n}" for n in range(12))]
+
+
+def test_long_output_in_a_shared_file_is_cut_between_lines_only(tmp_path: Path) -> None:
+    shared = OutputFile(tmp_path / "log.txt", piece_bytes=100)
+    with Capture(shared) as first, Capture(shared) as second:
+        for number in range(200):
+            first.write(b"1 %d" % number)
+            second.write(b"2 %d\n" % number)
+            first.write(b"\n")
+    lines = shared.path.read_text().splitlines()
+    assert sorted(lines) == sorted(f"{who} {n}" for who in (1, 2) for n in range(200))
+
+
+def test_file_of_a_single_attempt_can_be_watched(tmp_path: Path) -> None:
+    with Capture(OutputFile(tmp_path / "log.txt")) as capture:
+        capture.write(b"no line yet")
+        assert (tmp_path / "log.txt").read_bytes() == b"no line yet"

@@ -666,3 +666,24 @@ except KeyboardInterrupt:
     print(future.result())
 """
     assert script(code, start_new_session=True).stdout == "42\n"
+
+
+class Hostile(BaseException):
+    """An exception whose every attribute raises."""
+
+    def __getattribute__(self, name: str) -> object:
+        raise SystemExit(0)
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+def raise_hostile() -> NoReturn:
+    raise Hostile
+
+
+@pytest.mark.parametrize("make", [ThreadPool, ProcessPool])
+def test_hostile_exception_costs_no_worker(make: type[ThreadPool] | type[ProcessPool]) -> None:
+    with make(1) as pool:
+        assert pool.submit(raise_hostile).exception(HANG_SECONDS) is not None
+        assert pool.submit(abs, -1).result(HANG_SECONDS) == 1

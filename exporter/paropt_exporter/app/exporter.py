@@ -30,6 +30,7 @@ from paropt_exporter.signals import Signals
 
 AUTO_LANE = "auto"
 _HISTORY = "history"  # the observer whose records must not be missing
+READER_SECONDS = 2.0  # for the reader of a screen to go on, once the exporter has to end
 EXIT_FAILED, EXIT_UNWRITTEN, EXIT_CRITICAL, EXIT_SIGNAL_BASE = 1, 3, 4, 128
 
 
@@ -123,6 +124,7 @@ class Exporter:
         past = self._feedback.past(lane) if self._feedback is not None else None
         self._planner = Planner(request, config, lane, history, past)
         plan = self._planner.plan()
+        self._next_plan: Plan | None = plan  # of the first run: an items command may take its work off a queue
         self._standing = parts.standing(config, plan, self._feedback)
         self._deliveries = parts.push_and_textfile(request, config, plan)
         self._metrics = self._make_metrics(plan)
@@ -149,18 +151,38 @@ class Exporter:
             began = self._clock.monotonic()
             code = self._run_once()
             if self._signals.interrupted_run:
-                return code
+                return self._shown(code)
             if self._request.once:
                 self._linger()
-                return code
+                return self._shown(code)
             if self._signals.wait(self._pause(began)):
-                return code
+                return self._shown(code)
 
     def _linger(self) -> None:
         """Serve until a scrape has seen the final values, a signal, or the time given."""
         if self._request.linger_seconds:
             self._page.wake_at_next_scrape = True
             self._signals.wait(self._request.linger_seconds)
+
+    def _shown(self, code: int) -> int:
+        """Wait for the readers of the summary, and return the exit code, which a lost summary changes.
+
+        Without a signal they have all the time they want; after one as long as one of them goes on.
+        """
+        self._screen.when_shown(self._signals.wake)
+        patience, written = (None if self._signals.number is None else READER_SECONDS), self._screen.written
+        while not self._screen.is_shown:
+            signalled = self._signals.wait(patience)
+            stalled = written == self._screen.written
+            if patience is not None and (signalled or stalled):
+                break
+            if signalled:
+                patience = READER_SECONDS
+            written = self._screen.written
+        if self._screen.fault and not self._signals.interrupted_run and code != EXIT_UNWRITTEN:
+            self._screen.say(f"exit code {EXIT_UNWRITTEN}: the summary could not be written")
+            return EXIT_UNWRITTEN
+        return code
 
     def close(self) -> None:
         """End the endpoint and the pools."""
@@ -174,7 +196,8 @@ class Exporter:
             self._jobserver.close()
 
     def _run_once(self) -> int:
-        plan = sharing(self._planner.started(self._planner.plan(), self._standing), self._jobserver)
+        planned, self._next_plan = self._next_plan or self._planner.plan(), None
+        plan = sharing(self._planner.started(planned, self._standing), self._jobserver)
         run = self._make_run(plan)
         self._workers.prepare(plan, run.size)
         self._screen.begin(plan, run.live)
@@ -294,8 +317,6 @@ class Exporter:
             return self._history.broken
         if lost:
             return "the history lacks records, and the log says why"
-        if self._screen.fault:
-            return "the summary could not be written"
         if deliveries.PUSHGATEWAY in missed and (self._request.push_fail or self._config.push.fail):
             return "the final values were not pushed, and --push.fail is given"
         return ""

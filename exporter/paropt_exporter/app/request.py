@@ -45,6 +45,17 @@ class Screen(Observer, Protocol):
     def fault(self) -> str | None:
         """Why a summary could not be written, if one couldn't."""
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether the readers have taken everything."""
+
+    @property
+    def written(self) -> int:
+        """How many writes the readers have taken so far."""
+
+    def when_shown(self, tell: Callable[[], None]) -> None:
+        """Call `tell`, from another thread, each time that the readers have taken everything."""
+
     def say(self, sentence: str) -> None:
         """Show one line."""
 

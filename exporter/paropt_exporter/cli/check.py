@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli import editors
 from paropt_exporter.cli.modules import call_fault
-from paropt_exporter.cli.wording import counted
+from paropt_exporter.cli.wording import counted, faults_shown
 from paropt_exporter.errors import ConfigError, UsageError
 from paropt_exporter.plan import NOTHING_TO_RUN
 
@@ -83,7 +83,7 @@ def _web_faults(config: Config) -> tuple[str, ...]:
 
 
 def _ended(faults: list[str], stderr: TextIO) -> int:
-    print(*faults, counted(len(faults), "fault"), sep="\n", file=stderr)
+    print(*faults_shown(faults), counted(len(faults), "fault"), sep="\n", file=stderr)
     return 2
 
 
@@ -95,9 +95,22 @@ def _faults(config: Config, stage: Stage) -> Iterator[str]:
     if not folder.is_dir():
         yield f"cwd: there is no folder {stage.cwd}: create it, or correct the path"
         return
+    yield from _glob_fault(config, stage)
     path = stage.env.get("PATH", os.environ.get("PATH", os.defpath))
     for program in dict.fromkeys(_programs(stage)):
         yield from _program_fault(program, folder, path)
+
+
+def _glob_fault(config: Config, stage: Stage) -> Iterator[str]:
+    if stage.items is None or stage.items.glob is None:
+        return  # a command of the items belongs to the repository, and is not run here
+    from paropt_exporter.plan.items import NoItems, find_items, no_items
+
+    try:
+        if not find_items(stage.items, root=config.root, cwd=config.root, env={}) and not stage.items.allow_empty:
+            yield f"items: {no_items(stage.items)}: correct the glob, or write allow_empty: true"
+    except NoItems as error:
+        yield str(error)
 
 
 def _programs(stage: Stage) -> Iterator[str]:

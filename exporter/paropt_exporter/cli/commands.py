@@ -192,7 +192,8 @@ def _generate(flags: argparse.Namespace) -> int:
 
 
 def _run_lane(flags: argparse.Namespace) -> int:
-    from paropt_exporter.app import run_lane
+    from paropt_exporter import logs
+    from paropt_exporter.app import READER_SECONDS, run_lane
     from paropt_exporter.cli import screen
 
     watching = screen.on_standard_streams(
@@ -203,8 +204,15 @@ def _run_lane(flags: argparse.Namespace) -> int:
         once = bool(os.environ.get("CI")) and flags.every is None
         if once:
             watching.say("CI is set: ending with the lane (--no-once serves on)")
-    _refuse_flags_at_odds(flags, once=once)
-    return run_lane(_request(flags, once=once), watching)
+    try:
+        _refuse_flags_at_odds(flags, once=once)
+        code = run_lane(_request(flags, once=once), watching)
+    finally:
+        shown = watching.close(READER_SECONDS)
+        logs.write_with(None)
+    if not shown:  # a thread waits in a write: the interpreter's own end would wait for it
+        os._exit(code)
+    return code
 
 
 def _refuse_flags_at_odds(flags: argparse.Namespace, *, once: bool) -> None:

@@ -15,7 +15,7 @@ _MOST_WORKERS = 1000  # as config.model has it, which takes long to load
 _MOST = 2**31 - 1  # of anything that is counted; SQLite's own numbers end at 2**63
 _DESCRIPTION = "Run a lane's stages in parallel on pools that size themselves, and export them to Prometheus."
 _EPILOG = """\
-exit codes, the first that holds: 130/143 interrupted during a run, 2 usage or config, 3 internal error, history not
+exit codes, the first that holds: 129/130/143 interrupted during a run, 2 usage or config, 3 internal error, history not
 written or a push that failed under --push.fail, 4 critical SLA violation, 1 a stage failed, 0 success.
 Start with: paropt-exporter init"""
 
@@ -168,7 +168,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     init.add_argument("--force", action="store_true", help="overwrite a paropt.yml that is there")
     check = add("check", "find every fault of the config, missing programs too")
     check.add_argument("--lane", default=argparse.SUPPRESS, help="only this lane (default: all)")
-    plan = add("plan", "show what would run, in which order, on which pool")
+    plan = add("plan", "show what would run, in which order, on which pool; runs the items commands of the config")
     plan.add_argument("--lane", default=argparse.SUPPRESS)
     plan.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
     completion = add("completion", "print a script that completes this command line in a shell")
@@ -176,7 +176,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     _add_generate_flags(add("generate", "write what is derived from the code: config schema, reference pages, rules"))
     _add_history_flags(add("history", "list past runs and compare them"))
     _add_profile_flags(
-        add("profile", "run one stage at several sizes and strategies, and recommend its lane's settings")
+        add("profile", "run one stage at several sizes and strategies, its items command too, and recommend settings")
     )
     explain = add("explain", "say why a pool has its size, as sums to be done again by hand")
     explain.add_argument("pool", nargs="?", metavar="POOL", help="only this pool (default: all)")

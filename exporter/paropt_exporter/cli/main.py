@@ -13,7 +13,9 @@ TYPE_CHECKING = False  # typing alone would take as long to load as all else tha
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from typing import TextIO
 
+_NO_THREAD = "can't start new thread"  # as CPython words it
 EXIT_INTERNAL, EXIT_PIPE, EXIT_INTERRUPTED = 3, 141, 130
 
 
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    streams.prepare()
+    ours = streams.prepare()
     if (sys.argv[1:] if arguments is None else list(arguments)) == ["--version"]:
         with suppress(OSError):  # a lost line is still in the buffer: the flush tells
             print(version())  # what build scripts ask again and again need not wait for the parser
@@ -42,16 +44,21 @@ def _run(arguments: Sequence[str] | None) -> int:
         flags = parser().parse_args(arguments)
     except SystemExit as ended:  # argparse has told its help, or a usage error
         raise SystemExit(_flushed(int(ended.code or 0))) from None
-    return _guarded(flags)
+    return _guarded(flags, ours)
 
 
-def _guarded(flags: argparse.Namespace) -> int:
+def _guarded(flags: argparse.Namespace, ours: tuple[TextIO, TextIO]) -> int:
+    from paropt_exporter.cli.wording import faults_shown
     from paropt_exporter.errors import ConfigError, ParoptError
 
     try:
-        return _flushed(_dispatch(flags))
+        try:
+            code = _dispatch(flags)
+        finally:
+            sys.stdout, sys.stderr = ours  # a call may have put anything in their place, None too
+        return _flushed(code)
     except ParoptError as error:
-        _complain(str(error) if isinstance(error, ConfigError) else f"{PROGRAM}: {error}")
+        _complain("\n".join(faults_shown(error.faults)) if isinstance(error, ConfigError) else f"{PROGRAM}: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -63,6 +70,9 @@ def _guarded(flags: argparse.Namespace) -> int:
             return code
         if flags.log_level == "debug":
             raise
+        if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+            _complain(f"{PROGRAM}: the system has no thread left: raise its limit (ulimit -u, or a cgroup's pids.max)")
+            return EXIT_INTERNAL
         _complain(f"{PROGRAM}: internal error: {type(error).__name__}: {error} (--log.level debug shows where)")
         return EXIT_INTERNAL
 

@@ -11,9 +11,11 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
+from paropt_exporter import logs
 from paropt_exporter.cli import summary
-from paropt_exporter.cli.streams import Sink, unfiltered
+from paropt_exporter.cli.streams import Sink, is_same_file, unfiltered
 from paropt_exporter.cli.wording import counted, plain, seconds
+from paropt_exporter.cli.writer import Writer
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.plan import Plan
 from paropt_exporter.pool.commands.output import is_cut
@@ -44,7 +46,8 @@ _SHOWN_CHARACTERS = 1000  # of each: what a compiler or a test says of one place
 class Screen:
     """An observer that writes to a person: progress to `err`, the summary to `out`.
 
-    Guarantees: one lock orders what is written; nothing that the work prints reaches the terminal with its escapes.
+    Guarantees: nobody who shows something waits for a reader, `close` apart; nothing that the work prints reaches the
+    terminal with its escapes. Both streams share one thread if they are the same file, so that their order stays.
     """
 
     def __init__(
@@ -66,26 +69,49 @@ class Screen:
         self._failed: dict[str, TaskRecord] = {}
         self._clock = clock or SystemClock()
         self._refresh_seconds = refresh_seconds
-        self._lock = threading.Lock()  # guards: writing
-        self._progress: _Table | _SignOfLife | None = None
+        self._table: _Table | None = None  # the thread that writes to `err` makes, draws and ends it
+        self._tell_shown: Callable[[], None] | None = None
+        self._err_writer = Writer("paropt-stderr", say=self._write_line, tell_idle=self._became_idle)
+        self._out_writer = self._err_writer
+        if not is_same_file(out, err):
+            self._out_writer = Writer("paropt-stdout", say=self._out.line, tell_idle=self._became_idle)
 
     @property
     def fault(self) -> str | None:
         """Why a summary could not be written, if one couldn't."""
         return self._out.fault
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether the readers have taken everything."""
+        return self._err_writer.idle and self._out_writer.idle
+
+    @property
+    def written(self) -> int:
+        """How many writes the readers have taken so far: it grows as long as one of them goes on."""
+        return self._err_writer.written + self._out_writer.written
+
+    def when_shown(self, tell: Callable[[], None]) -> None:
+        """Call `tell` each time that the readers have taken everything; on another thread."""
+        self._tell_shown = tell
+
+    def close(self, patience_seconds: float) -> bool:
+        """Wait for the readers as long as one goes on, and tell whether they have taken everything."""
+        shown = self._err_writer.wait(patience_seconds)
+        return self._out_writer.wait(patience_seconds) and shown
+
     def say(self, sentence: str) -> None:
         self._line(sentence)
+
+    def log(self, text: str) -> None:
+        """Show a line of the log."""
+        self._put(lambda: self._write(text), text)
 
     def begin(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         self._failed = {}
         stages = sum(not stage.skip for stage in plan.stages)
         self._line(f"lane {plan.lane}: {counted(stages, 'stage')}, {plan.strategy.value}")
-        self._progress = (
-            _Table(live, self._clock, self._refresh_seconds)
-            if self._err.is_terminal and not self._json_logs
-            else _SignOfLife(live, self._line)
-        )
+        self._err_writer.put(lambda: self._start_progress(live))
 
     def observe(self, event: Event) -> None:
         match event:
@@ -105,18 +131,17 @@ class Screen:
                 size = f"{event.old_size} -> {event.new_size}" if moved else f"stays at {event.new_size}"
                 self._line(f"pool {event.pool} {size} ({event.reason})")
             case RunRecord():
-                self._stop_progress()
+                self._err_writer.put(self._stop_progress)
             case _:
                 pass
 
     def end(self, record: RunRecord, *, metrics_url: str) -> None:
-        self._stop_progress()
         if self._json_output:
-            self._out.line(json.dumps(summary.as_json(record), default=str))
+            text = json.dumps(summary.as_json(record), default=str)
         else:
-            self._out.line(summary.text(record, self._failed, metrics_url=metrics_url))
-        if self._out.fault is not None:
-            self._line(f"the summary could not be written: {self._out.fault}")
+            text = summary.text(record, self._failed, metrics_url=metrics_url)
+        self._err_writer.put(self._stop_progress)
+        self._out_writer.put(lambda: self._write_summary(text), characters=len(text), lines=text.count("\n") + 1)
 
     def _task(self, record: TaskRecord) -> None:
         if record.result.bad and record.final:
@@ -150,49 +175,66 @@ class Screen:
             self._line(f"{record.stage} {word} after {took}: {message}")
 
     def _line(self, text: str) -> None:
-        with self._lock:
-            if isinstance(self._progress, _Table):
-                self._progress.print(text)
-            elif self._json_logs:
-                log.info(text)  # a log collector reads stderr then: each line must be one JSON object
-            else:
-                self._err.line(f"{_time_of_day(self._clock)} {text}")
+        if self._json_logs:
+            log.info(text)  # a log collector reads stderr then: each line must be one JSON object
+            return
+        line = f"{_time_of_day(self._clock)} {text}"
+        self._put(lambda: self._write(line), line)
+
+    def _put(self, write: Callable[[], None], text: str) -> None:
+        self._err_writer.put(write, characters=len(text) or 1, lines=text.count("\n") + 1)
+
+    # What follows runs on the writers' threads.
+
+    def _became_idle(self) -> None:
+        if self._tell_shown is not None and self.is_shown:
+            self._tell_shown()
+
+    def _write(self, text: str) -> None:
+        if self._table is not None:
+            self._table.print(text)
+        else:
+            self._err.line(text)
+
+    def _write_line(self, text: str) -> None:
+        self._write(f"{_time_of_day(self._clock)} {text}")
+
+    def _write_summary(self, text: str) -> None:
+        self._out.line(text)
+        if self._out.fault is not None:
+            self._line(f"the summary could not be written: {self._out.fault}")
+
+    def _start_progress(self, live: Callable[[], tuple[LiveStage, ...]]) -> None:
+        if not self._err_writer.has_thread:
+            return
+        if self._err.is_terminal and not self._json_logs:
+            self._table = _Table(live, self._clock)
+            self._err_writer.tick(self._table.refresh, self._refresh_seconds)
+        else:
+            self._err_writer.tick(lambda: self._give_sign_of_life(live), SIGN_OF_LIFE_SECONDS)
 
     def _stop_progress(self) -> None:
-        progress, self._progress = self._progress, None
-        if progress is not None:
-            progress.close()
+        self._err_writer.tick(None)
+        table, self._table = self._table, None
+        if table is not None:
+            table.close()
 
-
-class _SignOfLife:
-    """Says every 30 s what still runs, so that nobody takes a long stage for a hung one."""
-
-    def __init__(self, live: Callable[[], tuple[LiveStage, ...]], say: Callable[[str], None]) -> None:
-        self._live = live
-        self._say = say
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="paropt-sign-of-life", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._done.wait(SIGN_OF_LIFE_SECONDS):
-            running = ", ".join(f"{stage.stage} {stage.tasks_ended}/{stage.tasks}" for stage in self._live())
-            self._say(f"still running: {running}" if running else "still waiting")
-
-    def close(self) -> None:
-        self._done.set()
-        self._thread.join()
+    def _give_sign_of_life(self, live: Callable[[], tuple[LiveStage, ...]]) -> None:
+        running = ", ".join(f"{stage.stage} {stage.tasks_ended}/{stage.tasks}" for stage in live())
+        self._line(f"still running: {running}" if running else "still waiting")
 
 
 class _Table:
-    """A live table of the running stages on a terminal; what is printed, and what goes to stderr, stands above it."""
+    """A live table of the running stages on a terminal; what is printed, and what goes to stderr, stands above it.
 
-    def __init__(self, live: Callable[[], tuple[LiveStage, ...]], clock: Clock, refresh_seconds: float) -> None:
+    One thread uses it; others may print to stderr meanwhile.
+    """
+
+    def __init__(self, live: Callable[[], tuple[LiveStage, ...]], clock: Clock) -> None:
         from rich.live import Live
 
         self._stages = live
         self._clock = clock
-        self._refresh_seconds = refresh_seconds
         self._rows: tuple[LiveStage, ...] = ()
         self._console = _console()
         self._view = Live(
@@ -203,27 +245,21 @@ class _Table:
             redirect_stdout=False,
         )
         self._view.start()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._refresh, name="paropt-live-table", daemon=True)
-        self._thread.start()
 
     def print(self, text: str) -> None:
         self._rows = self._stages()
-        # Whole lines, which the terminal itself breaks: what a person copies is then what the work printed.
-        self._console.print(f"{_time_of_day(self._clock)} {visible(text)}", soft_wrap=True)
+        with suppress(OSError):  # the terminal has gone; the work goes on
+            # Whole lines, which the terminal itself breaks: what a person copies is then what the work printed.
+            self._console.print(visible(text), soft_wrap=True)
+
+    def refresh(self) -> None:
+        self._rows = self._stages()  # not under the console's lock: who logs waits for the terminal alone
+        with suppress(OSError), self._console:
+            self._view.refresh()
 
     def close(self) -> None:
-        self._done.set()
-        self._thread.join()
-        with self._console:
+        with suppress(OSError), self._console:
             self._view.stop()
-
-    def _refresh(self) -> None:
-        with suppress(OSError):  # the terminal has gone; the work goes on
-            while not self._done.wait(self._refresh_seconds):
-                self._rows = self._stages()  # not under the console's lock: who logs waits for the terminal alone
-                with self._console:
-                    self._view.refresh()
 
     def _render(self) -> Table:
         from rich.table import Table as RichTable
@@ -283,4 +319,7 @@ def _time_of_day(clock: Clock) -> str:
 
 
 def on_standard_streams(*, verbose: bool, json_output: bool, json_logs: bool) -> Screen:
-    return Screen(out=sys.stdout, err=sys.stderr, verbose=verbose, json_output=json_output, json_logs=json_logs)
+    """Show on stdout and stderr, log lines too."""
+    screen = Screen(out=sys.stdout, err=sys.stderr, verbose=verbose, json_output=json_output, json_logs=json_logs)
+    logs.write_with(screen.log)
+    return screen

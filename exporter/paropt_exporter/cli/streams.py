@@ -20,11 +20,12 @@ _SPELLED = {"·": "-", "…": "...", "—": "-"}  # what we print ourselves; any
 _LAST_STANDARD_DESCRIPTOR = 2
 
 
-def prepare() -> None:
-    """Let printing never fail for what is printed, nor for a stream that was closed before we came."""
+def prepare() -> tuple[TextIO, TextIO]:
+    """Let printing never fail for what is printed, nor for a stream that was closed before; return both streams."""
     _occupy_standard_descriptors()
     codecs.register_error(_FALLBACK, _spelled)
     sys.stdout, sys.stderr = _visible(_usable(sys.stdout)), _visible(_usable(sys.stderr))
+    return sys.stdout, sys.stderr
 
 
 def forget(stream: TextIO) -> None:
@@ -64,6 +65,14 @@ def unfiltered(stream: TextIO) -> TextIO:
 
 def _visible(stream: TextIO) -> TextIO:
     return stream if isinstance(stream, Visible) else Visible(stream)  # type: ignore[return-value]  # it has all of its methods
+
+
+def is_same_file(first: TextIO, second: TextIO) -> bool:
+    """Whether two streams end in the same terminal, pipe or file."""
+    try:
+        return os.path.sameopenfile(first.fileno(), second.fileno())
+    except (OSError, ValueError):  # a stream without a descriptor, or a closed one
+        return False
 
 
 class Sink:

@@ -88,7 +88,7 @@ def _kind(stage: StageRecord) -> int:
 def _quietly(stages: Sequence[StageRecord]) -> str:
     """Tell what became of stages of one kind that have no line of their own; the slowest stands first."""
     if _kind(stages[0]) == _SKIPPED:
-        return "skipped"
+        return f"skipped: {', '.join(stage.stage for stage in stages)}"  # each exception to a success has its name here
     return f"succeeded, in {seconds(stages[0].duration_seconds)} at most"
 
 

@@ -9,11 +9,18 @@ from collections.abc import Sequence
 from paropt_exporter.terminal import visible
 
 _LINE_ENDS = re.compile(r"\r\n|[\n\t\v\f\r\x85\u2028\u2029]")
+_MOST_FAULTS = 100  # of a config: more would push the first ones off the screen
 
 
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun: 1 stage, 2 stages."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def faults_shown(faults: Sequence[str]) -> list[str]:
+    """Return the first faults, and a line that counts the others."""
+    left = len(faults) - _MOST_FAULTS
+    return [*faults[:_MOST_FAULTS], *([f"… and {counted(left, 'more fault')}"] if left > 0 else [])]
 
 
 def seconds(value: float) -> str:

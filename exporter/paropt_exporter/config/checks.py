@@ -6,6 +6,7 @@ wrong type here is passed over, since its own check reports it.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ def cross_check(value: object, machine: Machine) -> Iterator[Fault]:
     stages, lanes = raw.stages(file), raw.lanes(file)
     yield from _counts(stages, lanes, file.get("stages"))
     yield from _duplicates(stages)
+    yield from _shared_files(stages)
     for place, stage in stages:
         yield from work(place, stage)
         yield from _memory(place, stage, machine)
@@ -52,6 +54,8 @@ def _counts(stages: list[RawStage], lanes: dict[str, dict[str, object]], listed:
     lists: list[tuple[Location, object]] = [(("stages",), listed)]
     lists += [((*place, "steps"), stage.get("steps")) for place, stage in stages]
     lists += [(("lanes", name, "stages"), lane.get("stages")) for name, lane in lanes.items()]
+    items = [(place, raw.mapping(stage.get("items"))) for place, stage in stages]
+    lists += [((*place, "items", "list"), keys.get("list")) for place, keys in items if not keys.get("allow_empty")]
     for location, entries in lists:
         if entries == []:
             yield Fault(location=location, message="the list is empty")
@@ -68,6 +72,20 @@ def _duplicates(stages: list[RawStage]) -> Iterator[Fault]:
                 message = f"{shown(value)} is also the {key} of stages[{first[value]}]"
                 yield Fault(location=(*place, key), message=message)
             first.setdefault(value, index)
+
+
+def _shared_files(stages: list[RawStage]) -> Iterator[Fault]:
+    """Yield files that two stages name: each run of a stage begins its file with nothing in it."""
+    first: dict[str, int] = {}
+    for index, (place, stage) in enumerate(stages):
+        file = stage.get("file")
+        if not isinstance(file, str) or not file:
+            continue
+        path = posixpath.normpath(file)
+        if path in first:
+            message = f"{shown(file)} is also the file of stages[{first[path]}]: each stage needs its own"
+            yield Fault(location=(*place, "file"), message=message)
+        first.setdefault(path, index)
 
 
 def _memory(place: Location, stage: dict[str, object], machine: Machine) -> Iterator[Fault]:

@@ -144,10 +144,16 @@ class Items(Section):
 
     list: tuple[Word, ...] | None = Field(default=None, description="The items themselves.")
     glob: Text | None = Field(
-        default=None, description="Files that match, relative to the config's folder, sorted by name."
+        default=None,
+        description="Files that match, relative to the config's folder, sorted by name; found within 60 s.",
     )
     command: Command | None = Field(
-        default=None, description="A command; each line that it prints is an item. Ends within 60 s."
+        default=None,
+        description="A command; each line that it prints is an item. Ends within 60 s. It runs before each run of the "
+        "lane, and for the commands `plan` and `profile` too.",
+    )
+    allow_empty: StrictBool = Field(
+        default=False, description="Whether there may be no items: the stage is skipped then. Default: it fails."
     )
 
 
@@ -181,7 +187,14 @@ class Stage(Section):
     shell: StrictBool = Field(
         default=False, description="Whether /bin/sh reads the line of `run`: pipes, &&, $VARIABLES."
     )
-    file: Text | None = Field(default=None, description="A file for the whole output, relative to the config's folder.")
+    file: Text | None = Field(
+        default=None,
+        description=(
+            "A file for the output of all tasks and attempts, relative to the config's folder; each run empties it. "
+            "In a stage of several tasks an attempt's output is added when it ends, in one piece up to 256 KiB; longer "
+            "output is cut between lines."
+        ),
+    )
     sla: Sla | None = Field(default=None, description="The limit on the stage's duration; it wins over its lane's.")
     locks: tuple[Name, ...] = Field(default=(), description="Stages that share a name here never overlap.")
     exclusive: StrictBool = Field(default=False, description="Whether nothing else may run while this stage runs.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ from paropt_exporter.engine import Admission, Demand
 from paropt_exporter.plan import THREADS
 from paropt_exporter.pool.demand import DemandMeter, samples
 from paropt_exporter.records import Decision, Event, RunningTask
+
+log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.03  # lanes of a few seconds gain nothing from a slower eye; one look costs about 0.1 ms
 STUCK_SECONDS = 0.7  # that unknown tasks wait; those that only sleep shall not be held back for a second
@@ -135,12 +138,16 @@ class InnerLoop:
 
     def __enter__(self) -> InnerLoop:
         self.begin()
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no thread left: the pools took the last ones
+            log.warning("no thread to size the lane: it keeps the size that it has", extra={"err": str(error)})
         return self
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         # What the next run wants to know is how much this one could use, not how little was left at its end.
         self._standing.recommend(self._pools.shares(self._peak or self._run.size))
 

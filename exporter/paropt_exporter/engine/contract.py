@@ -31,6 +31,9 @@ class Running(Protocol):
     def stop(self, grace_seconds: float) -> None:
         """End it: politely, and by force after the grace (0: at once). Returns at once; may be called again."""
 
+    def give_up(self) -> None:
+        """End it by other means, since it has not ended though it was killed. Returns at once."""
+
     def outcome(self) -> Outcome:
         """What came of it, once its future has settled."""
 

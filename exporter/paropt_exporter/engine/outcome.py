@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import traceback
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TypeGuard, TypeVar
 
-from paropt_exporter.errors import CallNotFound, TaskStopped, WorkerDied
+from paropt_exporter.errors import CallFailed, ParoptError, TaskStopped, WorkerDied, describe, one_line
 from paropt_exporter.pool.calls import CallOutcome
 from paropt_exporter.pool.commands import CommandOutcome
 from paropt_exporter.records import Measurement, Result
+
+E = TypeVar("E", bound=BaseException)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,15 +28,43 @@ class Outcome:
     stopped: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """An attempt that no pool could take: its future has failed with the reason."""
+
+    pool: str
+    label: str
+    future: Future[object]
+    started_seconds: float | None = None
+
+    def stop(self, grace_seconds: float) -> None:
+        """Do nothing: it has ended."""
+
+    def give_up(self) -> None:
+        """Do nothing, likewise."""
+
+    def outcome(self) -> Outcome:
+        error = self.future.exception(timeout=0)
+        why = describe(error) if error is not None else ""
+        return Outcome(result=Result.ERROR, message=one_line(f"could not be started: {why}"))
+
+
+def not_started(pool: str, label: str, error: BaseException) -> NotStarted:
+    """Make an attempt that has failed already."""
+    future: Future[object] = Future()
+    future.set_exception(error)
+    return NotStarted(pool, label, future)
+
+
 def of_future(future: Future[object]) -> Outcome:
     """Read a settled future of any pool. Never raises."""
     measurement: Measurement | None = getattr(future, "measurement", None)
-    try:
-        value = future.result(timeout=0)
-    except CancelledError:
+    if future.cancelled():  # not by its exception: a call may raise CancelledError too
         return Outcome(result=Result.CANCELLATION, message="cancelled before it started", stopped=True)
-    except BaseException as error:  # noqa: BLE001 -- a task's own exception, whatever it is, becomes its record
+    error = future.exception(timeout=0)
+    if error is not None:
         return _of_exception(error, measurement)
+    value = future.result(timeout=0)
     if isinstance(value, CommandOutcome):
         return _of_command(value)
     output = value.output if isinstance(value, CallOutcome) else ""
@@ -55,28 +85,30 @@ def _of_command(outcome: CommandOutcome) -> Outcome:
 
 
 def _of_exception(error: BaseException, measurement: Measurement | None) -> Outcome:
-    if isinstance(error, TaskStopped):
-        return Outcome(result=Result.CANCELLATION, message=str(error), measurement=measurement, stopped=True)
-    if isinstance(error, WorkerDied):
+    if _is(error, CallFailed):
+        return Outcome(result=Result.FAILURE, message=error.message, output=error.output, measurement=measurement)
+    if _is(error, TaskStopped):
+        return Outcome(result=Result.CANCELLATION, message=_text(error), measurement=measurement, stopped=True)
+    if _is(error, WorkerDied):
         code = error.exit_code_or_signal
         return Outcome(
             result=Result.ERROR,
-            message=str(error),
+            message=_text(error),
             exit_code=code if code is not None and code >= 0 else None,
             signal=-code if code is not None and code < 0 else None,
             measurement=measurement,
         )
-    if isinstance(error, CallNotFound):
-        return Outcome(result=Result.ERROR, message=str(error), measurement=measurement)
-    printed = getattr(error, "paropt_output", "")
-    trace = getattr(error, "paropt_traceback", None) or "".join(traceback.format_exception(error))
-    return Outcome(
-        result=Result.FAILURE,
-        message=_one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__),
-        output=f"{printed}\n{trace}" if printed else trace,
-        measurement=measurement,
-    )
+    result, message = (Result.ERROR, _text(error)) if _is(error, ParoptError) else (Result.FAILURE, describe(error))
+    return Outcome(result=result, message=one_line(message), measurement=measurement)
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _is(error: BaseException, kind: type[E]) -> TypeGuard[E]:
+    """Tell an exception's kind without `isinstance`, which reads `__class__`: a class may define that to raise."""
+    return issubclass(type(error), kind)
+
+
+def _text(error: ParoptError) -> str:
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001 -- a subclass may define its own text
+        return describe(error)

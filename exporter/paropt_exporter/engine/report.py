@@ -11,14 +11,20 @@ from paropt_exporter.records import PoolUse, Result, RunRecord, StageRecord
 from paropt_exporter.sla import Watch
 
 
-def verdict(stages: Sequence[StageRecord], stopping: Stop | None, *, critical: bool) -> tuple[Result, str]:
-    """Return the result of a run and why: a critical limit before the user's wish before failed stages."""
+def verdict(plan: Plan, stages: Sequence[StageRecord], stopping: Stop | None, *, critical: bool) -> tuple[Result, str]:
+    """Return the result of a run and why: a critical limit before the user's wish before failed stages.
+
+    A run is a success only if each stage of its plan is one, or was planned to be skipped.
+    """
     if stopping is not None and critical:
         return Result.FAILURE, stopping.reason
     if stopping is not None and stopping.interrupted:
         return Result.CANCELLATION, stopping.reason
-    bad = [stage.stage for stage in stages if stage.result.bad]
-    return (Result.FAILURE, f"{', '.join(bad)} failed") if bad else (Result.SUCCESS, "")
+    if bad := [stage.stage for stage in stages if stage.result.bad]:
+        return Result.FAILURE, f"{', '.join(bad)} failed"
+    succeeded = {stage.stage for stage in stages if stage.result is Result.SUCCESS}
+    missing = [stage.name for stage in plan.stages if not stage.skip and stage.name not in succeeded]
+    return (Result.FAILURE, f"{', '.join(missing)} did not succeed") if missing else (Result.SUCCESS, "")
 
 
 def of_run(

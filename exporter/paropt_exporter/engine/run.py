@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine import report, view
-from paropt_exporter.engine.contract import Admission, Demand, Stop, Wake, Workers
+from paropt_exporter.engine.contract import Admission, Demand, Running, Stop, Wake, Workers
 from paropt_exporter.engine.inbox import Inbox
+from paropt_exporter.engine.outcome import not_started
 from paropt_exporter.engine.shares import Shares
 from paropt_exporter.engine.stage import Attempt, Ready, StageState, alone_seconds
 from paropt_exporter.engine.timers import Timers
+from paropt_exporter.errors import describe
 from paropt_exporter.plan import Plan
 from paropt_exporter.records import (
     Event,
@@ -28,7 +31,14 @@ from paropt_exporter.records import (
 )
 from paropt_exporter.sla import Watch
 
+log = logging.getLogger(__name__)
+
 TERM_GRACE_SECONDS = 10.0  # between TERM and KILL, as the command's documentation promises
+GIVE_UP_SECONDS = 7.0  # after KILL; the guardian itself gives up after 5 s, and says so
+# A timer this late says that the exporter was stopped (SIGSTOP, Ctrl-Z) or starved. Results that came meanwhile get
+# a moment to arrive, before anything is judged by a clock that ran on.
+_LATE_SECONDS = 1.0
+_NEWS_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,8 @@ class Run:
         self._total: Watch | None = None
         self._sequential_seconds = 0.0
         self._limits: Mapping[str, int] = {}
+        self._spared: float | None = None  # the timer that was late
+        self._judge_from_seconds = 0.0
         self._admission: Admission | None = None
 
     def interrupt(self, reason: str, *, now: bool) -> None:
@@ -120,11 +132,11 @@ class Run:
         for message in self._inbox.receive(started):
             self._take(message)  # an interrupt that came before the first task lets nothing start
         while True:
-            self._timers.fire(self._clock.monotonic())
+            self._fire_timers()
             self._start_what_fits()
             if not self._open():
                 break
-            for message in self._inbox.receive(self._timers.next_moment):
+            for message in self._inbox.receive(self._next_moment()):
                 self._take(message)
         return self._end(started, started_timestamp)
 
@@ -219,7 +231,7 @@ class Run:
     def _start(self, state: StageState, ready: Ready) -> None:
         now = self._clock.monotonic()
         label = state.name if len(state.plan.tasks) == 1 else f"{state.name}[{ready.task.index}]"
-        running = self._workers.start(state.plan, ready.task, label)
+        running = self._running(state, ready, label)
         attempt = Attempt(state, ready.task, ready.attempt, ready.ready_seconds, now, running)
         if not state.started:
             self._begin(state, running.pool, now)
@@ -229,6 +241,13 @@ class Run:
         if state.plan.timeout_seconds is not None:
             self._timers.at(now + state.plan.timeout_seconds, lambda: self._check_timeout(attempt))
         running.future.add_done_callback(lambda _: self._inbox.post(_Ended(attempt)))
+
+    def _running(self, state: StageState, ready: Ready, label: str) -> Running:
+        try:
+            return self._workers.start(state.plan, ready.task, label)
+        except Exception as error:  # noqa: BLE001 -- what the system lacks (threads, processes) costs this task only
+            log.warning("a task could not be started", extra={"task": label, "err": describe(error)})
+            return not_started(state.plan.pool, label, error)
 
     def _begin(self, state: StageState, pool: str, now: float) -> None:
         state.started_seconds, state.started_timestamp_seconds = now, self._clock.wall()
@@ -317,6 +336,17 @@ class Run:
         self._shares.end_stage(state.plan)
         self._emit(state.end(self.run_id, self.plan.lane))
 
+    def _fire_timers(self) -> None:
+        now, due = self._clock.monotonic(), self._timers.next_moment
+        if due is not None and due != self._spared and now > due + _LATE_SECONDS:
+            self._spared, self._judge_from_seconds = due, now + _NEWS_SECONDS
+        if now >= self._judge_from_seconds:
+            self._timers.fire(now)
+
+    def _next_moment(self) -> float | None:
+        due = self._timers.next_moment
+        return None if due is None else max(due, self._judge_from_seconds)
+
     # Timers: each one looks whether its moment has really come, since a start time is only known once measured.
 
     def _check_timeout(self, attempt: Attempt) -> None:
@@ -327,7 +357,16 @@ class Run:
             self._timers.at(attempt.started_seconds + limit, lambda: self._check_timeout(attempt))
             return
         attempt.verdict = (Result.TIMEOUT, f"timed out after {limit:g} s")
-        attempt.running.stop(TERM_GRACE_SECONDS)
+        self._stop_attempt(attempt, TERM_GRACE_SECONDS)
+
+    def _stop_attempt(self, attempt: Attempt, grace_seconds: float) -> None:
+        attempt.running.stop(grace_seconds)
+        moment = self._clock.monotonic() + grace_seconds + GIVE_UP_SECONDS
+        self._timers.at(moment, lambda: self._give_up(attempt))
+
+    def _give_up(self, attempt: Attempt) -> None:
+        if attempt in attempt.stage.attempts:
+            attempt.running.give_up()
 
     def _check_stage(self, state: StageState) -> None:
         if state.ended or state.watch is None:
@@ -387,7 +426,7 @@ class Run:
             return
         for attempt in self._attempts():
             attempt.verdict = attempt.verdict or (Result.CANCELLATION, f"stopped: {self._stopping.reason}")
-            attempt.running.stop(0.0 if stop.now else TERM_GRACE_SECONDS)
+            self._stop_attempt(attempt, 0.0 if stop.now else TERM_GRACE_SECONDS)
 
     def _attempts(self) -> Iterator[Attempt]:
         for state in self._stages.values():
@@ -406,7 +445,7 @@ class Run:
         if self._total is not None:
             self._tell(self._total, None, ended)
         stopping = self._stopping
-        result, reason = report.verdict(self._records(), stopping, critical=self._critical)
+        result, reason = report.verdict(self.plan, self._records(), stopping, critical=self._critical)
         record = report.of_run(
             self.plan,
             self.run_id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
@@ -13,11 +13,13 @@ from paropt_exporter.engine.prediction import (
     stage_remaining_seconds,
     workers_within,
 )
+from paropt_exporter.errors import shortened
 from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask
 from paropt_exporter.records import LiveStage, Result, StageRecord, TaskRecord
 from paropt_exporter.sla import Watch
 
 # Of several bad results the most telling one names the stage.
+_LONGEST_ITEM_CHARACTERS = 300  # of an item in a message: the longest path that a person still reads
 _WORST_FIRST = (Result.ERROR, Result.TIMEOUT, Result.FAILURE, Result.CANCELLATION, Result.SUCCESS)
 
 
@@ -54,7 +56,7 @@ class Attempt:
             attempt=self.number,
             final=not (may_retry and result.bad),
             result=result,
-            message=message,
+            message=shortened(message),
             pool=self.running.pool,
             worker=measured.worker if measured else "",
             ready_seconds=self.ready_seconds,
@@ -80,6 +82,35 @@ class Ready:
     ready_seconds: float
 
 
+@dataclass(slots=True)
+class Finals:
+    """The tasks of a stage that have ended for good, in sums: 100,000 records with their output fill the memory."""
+
+    count: int = 0
+    seconds: float = 0.0
+    fastest_seconds: float = 0.0
+    slowest_seconds: float = 0.0
+    counts: Counter[Result] = field(default_factory=Counter)
+    first: dict[Result, str] = field(default_factory=dict)  # the message of the first task that ended so
+
+    def add(self, record: TaskRecord) -> None:
+        took = record.duration_seconds
+        self.fastest_seconds = min(self.fastest_seconds, took) if self.count else took
+        self.slowest_seconds = max(self.slowest_seconds, took)
+        self.count += 1
+        self.seconds += took
+        self.counts[record.result] += 1
+        if record.result is not Result.SUCCESS:
+            self.first.setdefault(record.result, _message(record))
+
+
+def _message(record: TaskRecord) -> str:
+    """Return the message of a task in one line that names it."""
+    item, message = record.item, record.message
+    named = f"{shortened(item, _LONGEST_ITEM_CHARACTERS)}: {message}" if item is not None else message
+    return f"{named} (after {record.attempt} attempts)" if record.attempt > 1 else named
+
+
 @dataclass(slots=True, eq=False)
 class StageState:
     """One stage of a run.
@@ -96,14 +127,13 @@ class StageState:
     ready: deque[Ready] = field(default_factory=deque)
     attempts: list[Attempt] = field(default_factory=list)
     resting: int = 0
-    finals: list[TaskRecord] = field(default_factory=list)
+    finals: Finals = field(default_factory=Finals)
     attempts_ended: int = 0
     cpu_seconds: float = 0.0
     wanted_seconds: float = 0.0  # demands of ended attempts times their durations
     busy_seconds: float = 0.0
     delay_seconds: float = 0.0
     fastest_seconds: float = 0.0
-    finals_seconds: float = 0.0
     memory_peak_bytes: int = 0
     task_peak_bytes: int = 0  # of tasks that had a process of their own
     started_seconds: float | None = None
@@ -137,7 +167,7 @@ class StageState:
     @property
     def unfinished(self) -> int:
         """How many tasks have not ended for good."""
-        return 0 if self.ended else len(self.plan.tasks) - len(self.finals)
+        return 0 if self.ended else len(self.plan.tasks) - self.finals.count
 
     def take(self, record: TaskRecord) -> None:
         """Add an attempt that has ended to the sums."""
@@ -156,36 +186,30 @@ class StageState:
         if self.started_seconds is not None:
             self.started_seconds = min(self.started_seconds, record.started_seconds)
         if record.final:
-            self.finals_seconds += record.duration_seconds
-            self.finals.append(record)
+            self.finals.add(record)
 
     def result(self) -> Result:
-        results = {record.result for record in self.finals}
+        results = {*self.finals.counts}
         if self.never_run():
             results.add(Result.CANCELLATION)
         return next((result for result in _WORST_FIRST if result in results), Result.SUCCESS)
 
     def never_run(self) -> int:
         """How many tasks of a stage that was stopped did not come to an end of their own."""
-        return len(self.plan.tasks) - len(self.finals)
+        return len(self.plan.tasks) - self.finals.count
 
     def message(self) -> str:
         """Return why the stage is not a success, in one line that names the task; "" for a success."""
         result = self.result()
         if result is Result.SUCCESS:
             return ""
-        bad = [record for record in self.finals if record.result is result]
-        if not bad:
+        if result not in self.finals.first:
             return f"stopped with {self.never_run()} of {len(self.plan.tasks)} tasks not run"
-        first = bad[0]
-        named = f"{first.item}: {first.message}" if first.item is not None else first.message
-        tries = f" (after {first.attempt} attempts)" if first.attempt > 1 else ""
-        others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        return f"{named}{tries}{others}"
+        others = self.finals.counts[result] - 1
+        return self.finals.first[result] + (f" (and {others} more)" if others else "")
 
     def end(self, run_id: str, lane: str) -> StageRecord:
         """Sum up a stage that has settled."""
-        durations = [record.duration_seconds for record in self.finals] or [0.0]
         self.record = StageRecord(
             run_id=run_id,
             lane=lane,
@@ -195,14 +219,14 @@ class StageState:
             message=self.message(),
             pool=self.pool,
             tasks=len(self.plan.tasks),
-            tasks_failed=sum(record.result is not Result.SUCCESS for record in self.finals),
+            tasks_failed=self.finals.count - self.finals.counts[Result.SUCCESS],
             duration_seconds=self.duration_seconds(),
             started_timestamp_seconds=self.started_timestamp_seconds,
             cpu_seconds=self.cpu_seconds,
             memory_peak_bytes=self.memory_peak_bytes,
             attempts=self.attempts_ended,
-            fastest_task_seconds=min(durations),
-            slowest_task_seconds=max(durations),
+            fastest_task_seconds=self.finals.fastest_seconds,
+            slowest_task_seconds=self.finals.slowest_seconds,
             gil_bound=self.gil_bound,
             sla=self.plan.sla,
             warned=self.watch is not None and self.watch.warned,
@@ -234,9 +258,8 @@ class StageState:
 
     def task_seconds(self) -> float | None:
         """Return how long one of its tasks takes: by those that ended in this run, else by earlier runs."""
-        ended = len(self.finals)
-        if ended:
-            return self.finals_seconds / ended
+        if self.finals.count:
+            return self.finals.seconds / self.finals.count
         return self.plan.expected_seconds if len(self.plan.tasks) == 1 else self.plan.expected_task_seconds
 
     def counts(self, now: float) -> StageCounts:
@@ -311,7 +334,7 @@ class StageState:
             lane=lane,
             stage=self.name,
             tasks=len(self.plan.tasks),
-            tasks_ended=len(self.finals),
+            tasks_ended=self.finals.count,
             started_timestamp_seconds=self.started_timestamp_seconds or 0.0,
             cpu_seconds=sum(cpu for cpu, _ in used),
             memory_bytes=sum(memory for _, memory in used),

@@ -22,6 +22,7 @@ from paropt_exporter.pool.calls import CallOutcome, run_call_in_process
 from paropt_exporter.pool.children import listed
 from paropt_exporter.pool.commands import CommandPool
 from paropt_exporter.pool.commands.guardians import GUARDIAN
+from paropt_exporter.pool.commands.output import RAW_BYTES, OutputFile
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.processes import ProcessPool
 from paropt_exporter.pool.thread_calls import ThreadCall, ThreadCalls
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _WORKERS_END_SECONDS = 3.0  # an idle worker goes within 50 ms, if no exit handler of a call takes its time
 Pool: TypeAlias = ThreadPool | ProcessPool | CommandPool
+
 _ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE)
 
 
@@ -43,6 +45,7 @@ class PoolRunning:
     label: str
     future: Future[object]
     _stop: Callable[[float], object]
+    _give_up: Callable[[], object] | None = None
 
     @property
     def started_seconds(self) -> float | None:
@@ -50,6 +53,10 @@ class PoolRunning:
 
     def stop(self, grace_seconds: float) -> None:
         self._stop(grace_seconds)
+
+    def give_up(self) -> None:
+        if self._give_up is not None:
+            self._give_up()
 
     def outcome(self) -> Outcome:
         return of_future(self.future)
@@ -86,6 +93,9 @@ class PoolWorkers:
         self._plan: Plan | None = None
         self._thread_calls = ThreadCalls(lambda: {GUARDIAN.pid or 0, lifetime.NURSERIES.pid})
         self._watched = False
+        self._targets: dict[str, frozenset[str]] = {}  # what the calls of the plan's stages name
+        self._environments: dict[str, Mapping[str, str]] = {}  # of this run's commands, by stage
+        self._output_files: dict[str, OutputFile] = {}  # of this run, by stage
         self._router = Router(Strategy.THREAD)
         self._routers: dict[str, Router] = {}
         self._size = 1
@@ -95,6 +105,9 @@ class PoolWorkers:
     def prepare(self, plan: Plan, size: int) -> None:
         """Bring the pools that `plan` needs to the size that it starts with."""
         self._plan, self._size, self._reason, self._tasks = plan, size, "plan", None
+        self._output_files.clear()
+        self._environments.clear()
+        self._targets = {stage.name: targets for stage in plan.stages if (targets := _targets_of(stage))}
         if plan.lane not in self._routers:
             self._routers[plan.lane] = Router(plan.strategy)
             self._routers[plan.lane].recall(self._remembered)
@@ -103,9 +116,15 @@ class PoolWorkers:
             self._uses.clear()
         if {THREADS, PROCESSES} & set(pools_of(plan)):
             self._watch_calls()
-        for name in pools_of(plan):
-            if name in self._pools or not self._is_optional(name):
-                self._pool(name)
+        needed = [name for name in pools_of(plan) if name in self._pools or not self._is_optional(name)]
+        missing = [name for name in needed if name not in self._pools]
+        if len(missing) > 1:  # one worker for each before any gets more: the system may have only a few threads left
+            for name in missing:
+                self._make(name, 1)
+        for name in missing:
+            self._make(name, self._share_of(name))
+        for name in needed:
+            self._pool(name)
 
     def share(self, size: int, reason: str, tasks: Mapping[str, int] | None = None) -> tuple[tuple[str, int, int], ...]:
         """Set the pools' targets for a lane of `size`; return (pool, old, new) for each that changed.
@@ -185,15 +204,7 @@ class PoolWorkers:
         return tuple(uses)
 
     def gil_bound(self, stage: str) -> bool:
-        plan = self._plan
-        targets = {
-            task.work.target
-            for planned in (plan.stages if plan else ())
-            if planned.name == stage
-            for task in planned.tasks
-            if isinstance(task.work, Call)
-        }
-        return any(self._router.gil_bound(target) for target in targets)
+        return any(self._router.gil_bound(target) for target in self._targets.get(stage, ()))
 
     def abandoned(self) -> tuple[str, ...]:
         threads = self._pools.get(THREADS)
@@ -210,14 +221,32 @@ class PoolWorkers:
     def _start_commands(self, stage: PlannedStage, work: Commands, label: str) -> PoolRunning:
         pool = cast("CommandPool", self._pool(COMMANDS))
         future = pool.submit_commands(
-            label, work.steps, cwd=stage.cwd, env={**os.environ, **stage.env}, output_file=stage.output_file
+            label,
+            work.steps,
+            cwd=stage.cwd,
+            env=self._environment(stage),
+            output_file=self._output_file(stage),
         )
         anything = cast("Future[object]", future)
-        return PoolRunning(COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace))
+        return PoolRunning(
+            COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_guardian
+        )
+
+    def _environment(self, stage: PlannedStage) -> Mapping[str, str]:
+        """Return the environment of the stage's commands: as it is when the first one of the run starts."""
+        if stage.name not in self._environments:  # reading os.environ costs as much as a record in the history
+            self._environments[stage.name] = {**os.environ, **stage.env}
+        return self._environments[stage.name]
+
+    def _output_file(self, stage: PlannedStage) -> OutputFile | None:
+        """Return the file that the attempts of the stage share in this run."""
+        if stage.output_file is None:
+            return None
+        piece_bytes = RAW_BYTES if len(stage.tasks) > 1 else 0
+        return self._output_files.setdefault(stage.name, OutputFile(stage.output_file, piece_bytes=piece_bytes))
 
     def _start_call(self, work: Call, label: str) -> PoolRunning:
-        name = self._router.choose(work.target)
-        pool = cast("ThreadPool | ProcessPool", self._pool(name))
+        name, pool = self._pool_for(work.target)
         root = str(self._plan.root) if self._plan else ""
         before = pool.statistics().cpu_seconds
         stopped = TaskStopped(f"{label} was stopped")
@@ -245,6 +274,16 @@ class PoolWorkers:
                 "no guardian for the processes of calls: they would outlive a kill -9", extra={"err": str(error)}
             )
 
+    def _pool_for(self, target: str) -> tuple[str, ThreadPool | ProcessPool]:
+        name = self._router.choose(target)
+        try:
+            return name, cast("ThreadPool | ProcessPool", self._pool(name))
+        except (RuntimeError, OSError) as error:  # the system has nothing left for a pool of processes
+            if not self._is_optional(name) or THREADS not in self._pools:
+                raise
+            log.warning("no processes for calls: they stay in threads", extra={"err": str(error)})
+            return THREADS, cast("ThreadPool", self._pool(THREADS))
+
     def _learn(self, target: str, future: TaskFuture[Any], pool: Pool, cpu_seconds_before: float) -> None:
         measured = future.measurement
         if measured is None:
@@ -263,12 +302,19 @@ class PoolWorkers:
 
     def _pool(self, name: str) -> Pool:
         if name not in self._pools:
-            made = _make(name, self._share_of(name))
-            with self._lock:
-                self._pools[name] = made
+            self._make(name, self._share_of(name))
         if name not in self._uses:
             self._resize(name, self._share_of(name), self._reason)
         return self._pools[name]
+
+    def _make(self, name: str, size: int) -> None:
+        """Make a pool, or bring one that was just made to its size."""
+        if name in self._pools:
+            self._pools[name].resize(size, reason="start")
+            return
+        made = _make(name, size)
+        with self._lock:
+            self._pools[name] = made
 
     def _share_of(self, name: str) -> int:
         if self._plan is None:
@@ -305,9 +351,13 @@ def _tell_left(label: str, future: Future[CallOutcome]) -> None:
     if future.cancelled():
         return
     error = future.exception()
-    left = getattr(error, "paropt_left", ()) if error is not None else future.result().left
+    left = getattr(error, "left", ()) if error is not None else future.result().left
     if left:
         log.warning("a call left processes behind: ended", extra={"task": label, "processes": listed(left)})
+
+
+def _targets_of(stage: PlannedStage) -> frozenset[str]:
+    return frozenset(task.work.target for task in stage.tasks if isinstance(task.work, Call))
 
 
 def _tasks_for(plan: Plan, pool: str) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from paropt_exporter import host
 from paropt_exporter.errors import UsageError
-from paropt_exporter.plan.items import ITEM, NoItems, find_items
+from paropt_exporter.plan.items import ITEM, NoItems, find_items, no_items
 from paropt_exporter.plan.model import (
     COMMANDS,
     PROCESSES,
@@ -188,17 +188,12 @@ def _tasks(config: Config, stage: Stage) -> tuple[tuple[PlannedTask, ...], str, 
     except NoItems as error:
         place = config.places.get(stage.name, "")
         return (), "", f"{place}: {error}" if place else str(error)
+    if not items and stage.items.allow_empty:
+        return (), f"no items: {no_items(stage.items)}", ""
     if not items:
-        return (), _no_items(stage), ""
+        where = f"{place}: " if (place := config.places.get(stage.name, "")) else ""
+        return (), "", f"{where}items: {no_items(stage.items)}: correct them, or write allow_empty: true"
     return tuple(PlannedTask(index=n, item=item, work=_work(stage, item)) for n, item in enumerate(items)), "", ""
-
-
-def _no_items(stage: Stage) -> str:
-    if stage.items is not None and stage.items.glob is not None:
-        return f"no items: nothing matches {stage.items.glob}"
-    return (
-        "no items: the command printed none" if stage.items and stage.items.command else "no items: the list is empty"
-    )
 
 
 def _work(stage: Stage, item: str | None) -> Work:

@@ -8,9 +8,11 @@ import selectors
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,35 +24,70 @@ COMMAND_SECONDS = 60.0  # a command that lists work; one that works for a minute
 MOST_BYTES = 16 << 20  # of an item command's output: MOST_ITEMS lines of a path each, and to spare
 _CHUNK_BYTES = 1 << 16
 MOST_ITEMS = 100_000
+# Prints what a glob matches, each name ended by a NUL, up to a count.
+_WALK = """
+import glob, itertools, os, sys
+pattern, root, most = sys.argv[1:]
+for name in itertools.islice(glob.iglob(pattern, root_dir=root, recursive=True), int(most)):
+    sys.stdout.buffer.write(os.fsencode(name) + b"\\0")
+"""
 
 
 class NoItems(Exception):
     """The items can't be told; the message says why and what to do."""
 
 
-def find_items(items: Items, *, root: Path, cwd: Path, env: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the items in order; raises NoItems. Blocks for at most a minute, if they come from a command."""
+def find_items(
+    items: Items, *, root: Path, cwd: Path, env: Mapping[str, str], limit_seconds: float = COMMAND_SECONDS
+) -> tuple[str, ...]:
+    """Return the items in order; raises NoItems. Blocks for `limit_seconds` at most."""
     if items.list is not None:
         found = items.list
     elif items.glob is not None:
-        found = _files(items.glob, root)
+        found = _files(items.glob, root, limit_seconds)
     else:
         command = items.command or ()
         words = tuple(shlex.split(command)) if isinstance(command, str) else command
-        found = _lines(words, cwd=cwd, env=env)
+        found = _lines(words, cwd=cwd, env=env, limit_seconds=limit_seconds)
     if len(found) > MOST_ITEMS:
-        raise NoItems(f"items: {len(found):,} are more than {MOST_ITEMS:,}, the most that one stage may have")
+        count = f"{len(found):,} are more than" if items.glob is None else "there are more than"  # the search stopped
+        raise NoItems(f"items: {count} {MOST_ITEMS:,}, the most that one stage may have")
     return found
 
 
-def _files(pattern: str, root: Path) -> tuple[str, ...]:
-    found = sorted(glob.glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207 -- takes absolute patterns too
+def no_items(items: Items) -> str:
+    """Say in a few words that there are none."""
+    if items.glob is not None:
+        return f"nothing matches {items.glob}"
+    return "the command printed none" if items.command is not None else "the list is empty"
+
+
+def _files(pattern: str, root: Path, limit_seconds: float) -> tuple[str, ...]:
+    """Return what matches. A process walks folders of any depth, since it can be ended: they may be a whole disk."""
+    if "**" in pattern:
+        walk = (sys.executable, "-I", "-S", "-c", _WALK, pattern, str(root), str(MOST_ITEMS + 1))
+        printed = _output(walk, cwd=root, env={}, what=f"the glob {_short(pattern)}", limit_seconds=limit_seconds)
+        found = [os.fsdecode(name) for name in printed.split(b"\0")[:-1]]
+    else:
+        matches = glob.iglob(pattern, root_dir=root, recursive=True)  # noqa: PTH207 -- takes absolute patterns too
+        found = [*islice(matches, MOST_ITEMS + 1)]
     # A file named like an option must not become one.
-    return tuple(f"./{name}" if name.startswith("-") else name for name in found)
+    return tuple(f"./{name}" if name.startswith("-") else name for name in sorted(found))
 
 
-def _lines(words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str]) -> tuple[str, ...]:
-    shown = shlex.join(words)[:100]
+def _lines(words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], limit_seconds: float) -> tuple[str, ...]:
+    printed = _output(
+        words, cwd=cwd, env=env, what=f"the command `{_short(shlex.join(words))}`", limit_seconds=limit_seconds
+    )
+    return tuple(line for line in printed.decode(errors="replace").splitlines() if line.strip())
+
+
+def _short(text: str) -> str:
+    return text[:100]
+
+
+def _output(words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], what: str, limit_seconds: float) -> bytes:
+    """Return what a command prints; raises NoItems if it fails, prints too much, or does not end in time."""
     try:
         process = subprocess.Popen(
             words,
@@ -62,23 +99,23 @@ def _lines(words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str]) -> tupl
             start_new_session=True,  # so that its children end with it at the limit
         )
     except OSError as error:
-        raise NoItems(f"items: the command `{shown}` can't be run: {error.strerror}") from None
+        raise NoItems(f"items: {what} can't be run: {error.strerror}") from None
     with process:
         try:
-            output, errors = _read(process, shown)
+            output, errors = _read(process, what, limit_seconds)
         finally:
             _end(process)
     if process.returncode != 0:
         last = errors.decode(errors="replace").strip().splitlines()[-1:] or ["it printed no error"]
-        raise NoItems(f"items: the command `{shown}` failed (exit {process.returncode}): {last[0][:200]}")
-    return tuple(line for line in output.decode(errors="replace").splitlines() if line.strip())
+        raise NoItems(f"items: {what} failed (exit {process.returncode}): {last[0][:200]}")
+    return output
 
 
-def _read(process: subprocess.Popen[bytes], shown: str) -> tuple[bytes, bytes]:
+def _read(process: subprocess.Popen[bytes], what: str, limit_seconds: float) -> tuple[bytes, bytes]:
     """Return what the command prints until it ends; not until its pipes do: a daemon that it left may hold them."""
     assert process.stdout is not None and process.stderr is not None
     kept = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
-    deadline = time.monotonic() + COMMAND_SECONDS
+    deadline = time.monotonic() + limit_seconds
     ended = os.pidfd_open(process.pid)
     try:
         with selectors.DefaultSelector() as selector:
@@ -87,14 +124,14 @@ def _read(process: subprocess.Popen[bytes], shown: str) -> tuple[bytes, bytes]:
             while process.poll() is None or _ready(selector, kept, 0.0):
                 ready = _ready(selector, kept, max(0.0, deadline - time.monotonic()))
                 if not ready and process.poll() is None and time.monotonic() >= deadline:
-                    raise NoItems(f"items: the command `{shown}` did not end within {COMMAND_SECONDS:.0f} s")
+                    raise NoItems(f"items: {what} did not end within {limit_seconds:g} s")
                 for descriptor in ready:
                     chunk = os.read(descriptor, _CHUNK_BYTES)
                     kept[descriptor] += chunk
                     if not chunk:
                         selector.unregister(descriptor)
                     if len(kept[descriptor]) > MOST_BYTES:
-                        raise NoItems(f"items: the command `{shown}` printed more than {MOST_BYTES >> 20} MiB")
+                        raise NoItems(f"items: {what} printed more than {MOST_BYTES >> 20} MiB")
     finally:
         os.close(ended)
     output, errors = kept.values()

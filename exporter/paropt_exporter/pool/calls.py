@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from paropt_exporter.errors import CallNotFound
+from paropt_exporter.errors import CallFailed, CallNotFound, ParoptError, describe, one_line, trace_of
 from paropt_exporter.pool import children
 
 KEPT_CHARACTERS = 1 << 16  # of what a call prints, the last: as much as of a command's output
@@ -38,33 +38,44 @@ def run_call(
 ) -> CallOutcome:
     """Call `target` (`module:function`, dots after the colon reach into classes), `root` first on the import path.
 
-    `end_left` ends the processes that the call left and returns their names. Raises what the function raises; the
-    exception's attribute `paropt_output` has what it had printed, `paropt_traceback` where it failed, as text that
-    begins with the user's own code, and `paropt_left` the names.
+    `end_left` ends the processes that the call left and returns their names. Raises CallNotFound if there is no such
+    function, and CallFailed for anything that the function or its module raises: with a message, the end of its output
+    and of a traceback that begins with the user's own code, and the names.
     """
     tail = _Tail()
     with _captured(tail):
-        try:
-            find(root, target)(*arguments)
-        except BaseException as error:  # the user's function may raise anything; raised again
-            with contextlib.suppress(AttributeError, TypeError):  # an exception with slots takes no attributes
-                error.paropt_output = tail.text()  # type: ignore[attr-defined]  # that is how it travels
-                error.paropt_traceback = _users_traceback(error)  # type: ignore[attr-defined]  # likewise
-            left = end_left()
-            with contextlib.suppress(AttributeError, TypeError):
-                error.paropt_left = left  # type: ignore[attr-defined]  # likewise
-            raise
+        failed = _failure_of(root, target, arguments, tail)
         left = end_left()
+    if isinstance(failed, CallFailed):
+        failed.left = left
+    if failed is not None:
+        raise failed  # outside the handler: the exception, which holds the user's frames, can go
     return CallOutcome(output=tail.text(), left=left)
 
 
+def _failure_of(root: str, target: str, arguments: tuple[str, ...], tail: _Tail) -> ParoptError | None:
+    try:
+        find(root, target)(*arguments)
+    except BaseException as error:  # noqa: BLE001 -- the user's function may raise anything
+        if type(error) is CallNotFound:
+            return CallNotFound(one_line(str(error)))
+        printed, trace = tail.text(), _users_traceback(error)
+        return CallFailed(one_line(describe(error)), f"{printed}\n{trace}" if printed else trace)
+    return None
+
+
 def _users_traceback(error: BaseException) -> str:
+    """Return the end of the traceback, from the user's own code on. Never raises, whatever the class does."""
     import traceback  # here: workers that run no call of a plan do without
 
-    trace = error.__traceback__
-    while trace is not None and _is_way_in(trace.tb_frame.f_globals.get("__name__", "")):
-        trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace, limit=-_TRACEBACK_FRAMES))
+    try:
+        trace = trace_of(error)
+        while trace is not None and _is_way_in(trace.tb_frame.f_globals.get("__name__", "")):
+            trace = trace.tb_next
+        lines = traceback.format_exception(type(error), error, trace, limit=-_TRACEBACK_FRAMES)
+        return "".join(lines)[-KEPT_CHARACTERS:]
+    except BaseException:  # noqa: BLE001 -- formatting reads the exception's attributes, which are the user's
+        return describe(error)[-KEPT_CHARACTERS:] + "\n"
 
 
 def _is_way_in(module: str) -> bool:
@@ -178,6 +189,9 @@ class _Capture:
             if self._switches is None:
                 self._switches = _Switch(sys.stdout, self._tails), _Switch(sys.stderr, self._tails)
                 sys.stdout, sys.stderr = self._switches
+            elif sys.stdout is None or sys.stderr is None:  # a call that runs took them away: this one prints
+                out, err = self._switches
+                sys.stdout, sys.stderr = sys.stdout or out, sys.stderr or err
             before = self._tails.get(threading.get_ident())
             self._tails[threading.get_ident()] = tail
             return before
@@ -191,8 +205,8 @@ class _Capture:
             if not self._tails and self._switches is not None:
                 # Somebody may have put a stream of their own in front meanwhile: theirs stays.
                 out, err = self._switches
-                sys.stdout = out.real if sys.stdout is out else sys.stdout
-                sys.stderr = err.real if sys.stderr is err else sys.stderr
+                sys.stdout = out.real if sys.stdout in (out, None) else sys.stdout
+                sys.stderr = err.real if sys.stderr in (err, None) else sys.stderr
                 self._switches = None
 
 

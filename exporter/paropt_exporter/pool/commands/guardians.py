@@ -115,6 +115,12 @@ class SharedGuardian:
             self._watches = self._watches and bool(self._leases)
         _wait_for(ended)
 
+    def kill(self) -> None:
+        """End the guardian by force, if one runs. It takes no lock: who holds it may be waiting for the guardian."""
+        process = self._process
+        if process is not None:
+            process.send(signal.SIGKILL)
+
     def hand_over(self, channel: socket.socket, output: int) -> GuardianProcess:
         """Give the guardian its end of a command's channel and of its output pipe; starts it if none runs.
 

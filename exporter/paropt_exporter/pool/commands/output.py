@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from collections import deque
 from pathlib import Path
 from types import TracebackType
@@ -22,23 +24,49 @@ _ESCAPE = re.compile(
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
+class OutputFile:
+    """A file for the whole output of several attempts: emptied by the first one, appended to by all.
+
+    `piece_bytes`: an attempt's output stays in one piece up to that length, and longer output is cut between lines; 0:
+    each chunk is written as it comes, so that a single attempt's file can be watched.
+    """
+
+    def __init__(self, path: Path, *, piece_bytes: int = 0) -> None:
+        self.path = path
+        self.piece_bytes = piece_bytes
+        self._lock = threading.Lock()  # guards: _emptied, until the first open has emptied the file
+        self._emptied = False
+
+    def open(self) -> BinaryIO:
+        """Open the file to append, with its folders; raises OSError."""
+        with self._lock:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            descriptor = os.open(self.path, flags if self._emptied else flags | os.O_TRUNC, 0o666)
+            self._emptied = True
+        return os.fdopen(descriptor, "ab", buffering=0)
+
+
 class Capture:
     """The tail of one task's output, and on request the whole of it in a file.
 
         write(chunk) --> [ oldest ... newest ] --> text(): decoded, cleaned, cut
                     \\-> file, byte for byte
 
-    Guarantees: at most RAW_BYTES and one chunk in memory; a write costs what its chunk costs; `write` never raises: a
-    file that can't be written is given up, its first error stays in `file_error`. One thread uses it at a time.
+    Guarantees: at most RAW_BYTES and one chunk in memory, and as much again for the file; a write costs what its chunk
+    costs; `write` never raises: a file that can't be written is given up, its first error stays in `file_error`. One
+    thread uses it at a time.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path
+    def __init__(self, output_file: OutputFile | None = None) -> None:
+        self.path = output_file.path if output_file is not None else None
         self.file_error = ""
         self.held_bytes = 0
         self._chunks: deque[bytes] = deque()
         self._dropped_bytes = 0
-        self._file = self._opened(path)
+        self._pending = bytearray()  # not yet in the file
+        self._piece_bytes = output_file.piece_bytes if output_file is not None else 0
+        self._file = self._opened(output_file)
 
     def __enter__(self) -> Capture:
         return self
@@ -50,7 +78,9 @@ class Capture:
 
     def write(self, chunk: bytes) -> None:
         """Take what was just read."""
-        self._write_file(chunk)
+        if self._file is not None:
+            self._pending += chunk
+            self._write_pieces()
         kept = chunk[-RAW_BYTES:]
         self._dropped_bytes += len(chunk) - len(kept)
         self._chunks.append(kept)
@@ -71,7 +101,9 @@ class Capture:
         return f"{_CUT}{missing} bytes before this are not kept]\n{_from_line_start(kept)}"
 
     def close(self) -> None:
-        """Close the file, if there is one."""
+        """Write the rest to the file and close it, if there is one."""
+        if self._file is not None and self._pending:
+            self._write_file(len(self._pending))
         file, self._file = self._file, None
         if file is not None:
             try:
@@ -79,25 +111,32 @@ class Capture:
             except OSError as error:
                 self._give_up(error)
 
-    def _opened(self, path: Path | None) -> BinaryIO | None:
-        if path is None:
+    def _opened(self, output_file: OutputFile | None) -> BinaryIO | None:
+        if output_file is None:
             return None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return path.open("wb", buffering=0)
+            return output_file.open()
         except OSError as error:
             self._give_up(error)
             return None
 
-    def _write_file(self, chunk: bytes) -> None:
-        if self._file is None:
-            return
-        rest = memoryview(chunk)
+    def _write_pieces(self) -> None:
+        """Write what is longer than a piece, up to the end of its last line."""
+        if len(self._pending) > self._piece_bytes:
+            lines = self._pending.rfind(b"\n") + 1 if self._piece_bytes else 0
+            self._write_file(lines or len(self._pending))
+
+    def _write_file(self, count: int) -> None:
+        """Write the first `count` pending bytes; with O_APPEND each write lands behind those of other attempts."""
+        piece = bytes(self._pending[:count])
+        del self._pending[:count]
+        rest = memoryview(piece)
         try:
-            while rest:  # an unbuffered file may take less than it was given
+            while rest and self._file is not None:  # an unbuffered file may take less than it was given
                 rest = rest[self._file.write(rest) or 0 :]
         except OSError as error:
             self._give_up(error)
+            self._pending.clear()
             self.close()
 
     def _give_up(self, error: OSError) -> None:

@@ -17,7 +17,7 @@ from types import MappingProxyType, TracebackType
 
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.pool.commands.guardians import GUARDIAN
-from paropt_exporter.pool.commands.output import Capture
+from paropt_exporter.pool.commands.output import Capture, OutputFile
 from paropt_exporter.pool.commands.shortage import Shortage
 from paropt_exporter.pool.commands.task import CommandTask, Ending
 from paropt_exporter.pool.future import TaskFuture
@@ -87,12 +87,12 @@ class CommandPool:
         *,
         cwd: str | Path,
         env: Mapping[str, str] | None = None,
-        output_file: Path | None = None,
+        output_file: OutputFile | None = None,
     ) -> TaskFuture[CommandOutcome]:
         """Queue a task: `steps` one after another, in `cwd`, ended by the first that fails.
 
         `env` is the whole environment (None: this process's own, as it is now). The output of all steps goes to
-        `output_file` too, if given; it is replaced, and its folders are made.
+        `output_file` too, if given, which other tasks may share.
         """
         if isinstance(steps, str) or any(isinstance(step, str) for step in steps):
             raise TypeError("steps must be a sequence of argument vectors, such as [['ruff', 'check', '.']]")
@@ -107,9 +107,12 @@ class CommandPool:
             cwd=Path(cwd).absolute(),
             env=dict(os.environ if env is None else env),
         )
-        future = self._slots.submit_named(label, self._perform, task, output_file)
+        future: TaskFuture[CommandOutcome] = TaskFuture()
+        future.label = label
         with self._lock:
             self._tasks[future] = task
+        # Not measured in full: that would be the thread, which only waits for the guardian's numbers.
+        self._slots.adopt(future, self._perform, (task, output_file), {})
         future.add_done_callback(self._forget)
         return future
 
@@ -123,6 +126,14 @@ class CommandPool:
         with self._lock:
             task = self._tasks.get(future)
         return task is not None and task.stop(grace_seconds)
+
+    def end_guardian(self) -> None:
+        """Kill the guardian, which does not do its work (it was stopped, say): all running commands end with it.
+
+        Returns at once; the next command gets another guardian.
+        """
+        log.error("the guardian of commands does not answer: killed")
+        GUARDIAN.kill()
 
     def resize(self, n: int, *, reason: str = "caller") -> None:
         """Have `n` slots from now on; a slot that goes ends its task first. Returns at once."""
@@ -188,7 +199,7 @@ class CommandPool:
     ) -> None:
         self.shutdown()
 
-    def _perform(self, task: CommandTask, output_file: Path | None) -> CommandOutcome:
+    def _perform(self, task: CommandTask, output_file: OutputFile | None) -> CommandOutcome:
         """Run a task in a slot's thread."""
         self._begin(task)
         with Capture(output_file) as capture:

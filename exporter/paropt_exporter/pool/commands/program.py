@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,17 +21,17 @@ def find_program(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> s
     _check(argv, cwd, env)
     name = argv[0]
     if "/" in name:
-        problem = _problem(cwd / name)
+        problem = _problem(str(cwd / name))
         if problem:
             raise CannotRun(f"cannot run {name!r}: {problem}")
         return name
     refused = ""
     for folder in (env.get("PATH") or os.defpath).split(os.pathsep):
-        candidate = cwd / folder / name
+        candidate = os.path.join(cwd, folder, name)  # noqa: PTH118 -- each command looks in each folder: paths cost more
         problem = _problem(candidate)
         if not problem:
-            return str(candidate)
-        if candidate.is_file():
+            return candidate
+        if os.path.isfile(candidate):  # noqa: PTH113 -- likewise
             refused = problem
     missing = "not found on PATH: install it or correct the stage's run"
     raise CannotRun(f"cannot run {name!r}: {refused or missing}")
@@ -66,15 +67,16 @@ def _check(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
         raise CannotRun(f"cannot run {argv[0]!r}: its folder {str(cwd)!r} {found}: correct its cwd")
 
 
-def _problem(path: Path) -> str:
+def _problem(path: str) -> str:
     """Say what is wrong with a program's file; "" if nothing is."""
     try:
-        if path.is_dir():
-            return f"{path} is a directory: name a program in it"
-        if not path.exists():
-            return f"no such file {path}: correct the stage's run"
+        mode = os.stat(path).st_mode  # noqa: PTH116 -- one system call for each folder of PATH
+    except (FileNotFoundError, NotADirectoryError):
+        return f"no such file {path}: correct the stage's run"
     except OSError as error:
         return f"{path}: {error.strerror}"
+    if stat.S_ISDIR(mode):
+        return f"{path} is a directory: name a program in it"
     return "" if os.access(path, os.X_OK) else f"permission denied: chmod +x {path}"
 
 

@@ -11,7 +11,7 @@ import select
 import signal
 from time import monotonic
 
-from paropt_exporter.errors import UnpicklableError, WorkerDied
+from paropt_exporter.errors import UnpicklableError, WorkerDied, describe
 from paropt_exporter.pool import lifetime
 from paropt_exporter.pool.processes.crew import ProcessCrew
 from paropt_exporter.pool.processes.link import Frame, ProcessLink
@@ -94,7 +94,7 @@ def _live(crew: ProcessCrew, slot: ProcessSlot) -> None:
             lost = [*slot.settling.values(), *slot.open.values()]
             crew.ledger.deaths["signal"] += 1
             _part(crew, slot)
-        _settle_lost(slot, lost, f"worker {slot.name} was given up: {payload.describe(error)}", None)
+        _settle_lost(slot, lost, f"worker {slot.name} was given up: {describe(error)}", None)
         crew.desk.dispatch()
 
 

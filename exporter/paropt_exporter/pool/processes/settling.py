@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from paropt_exporter.errors import UnpicklableError
+from paropt_exporter.errors import UnpicklableError, describe
 from paropt_exporter.pool.processes.batches import SECONDS_PER_BYTE
 from paropt_exporter.pool.processes.crew import ProcessCrew
 from paropt_exporter.pool.processes.slot import ProcessSlot, ProcessTask
@@ -58,7 +58,7 @@ def settle(crew: ProcessCrew, slot: ProcessSlot, tasks: dict[int, ProcessTask], 
             result = payload.loads(body)
         except BaseException as error:  # noqa: BLE001 -- loading runs the user's code: that task's outcome
             tally.failed += 1
-            future.fail(_untold(f"{task.future.label}: its result can't be loaded: {payload.describe(error)}", error))
+            future.fail(_untold(f"{task.future.label}: its result can't be loaded: {describe(error)}", error))
         else:
             tally.succeeded += 1
             future.finish(result)
@@ -73,7 +73,7 @@ def _error_of(task: ProcessTask, kind: int, body: Body) -> BaseException:
         try:
             return payload.load_error(body)
         except BaseException as error:  # noqa: BLE001 -- loading runs the user's code: that task's outcome
-            return _untold(f"{label}: its exception can't be loaded: {payload.describe(error)}", error)
+            return _untold(f"{label}: its exception can't be loaded: {describe(error)}", error)
     text, detail = payload.loads(body)
     if kind == wire.UNLOADED:
         return UnpicklableError(f"{label}: the task can't be loaded in a worker: {text}")

@@ -10,8 +10,9 @@ from itertools import count, islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from paropt_exporter.errors import without_frame
 from paropt_exporter.pool.future import TaskFuture
-from paropt_exporter.pool.threads.task import Slot, without_our_frame
+from paropt_exporter.pool.threads.task import Slot
 
 if TYPE_CHECKING:
     from paropt_exporter.pool.threads.crew import ThreadCrew
@@ -111,7 +112,7 @@ class ThreadMap(Generic[T]):
             try:
                 outcome: Any = function(*arguments)
             except BaseException as error:  # noqa: BLE001 -- whatever an item raises is that item's outcome
-                outcome = _Raised(without_our_frame(error))
+                outcome = _Raised(without_frame(error))
                 slot.task = None
                 tally.failed += 1
                 self._particular = True

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from time import monotonic, thread_time
 from typing import Any
 
+from paropt_exporter.errors import without_frame
 from paropt_exporter.pool import procfs
 from paropt_exporter.pool.core_time import TreeTime
 from paropt_exporter.pool.future import TaskFuture
@@ -122,7 +123,7 @@ def run(slot: Slot, task: Task, now: float) -> float:
     except BaseException as error:  # noqa: BLE001 -- whatever a task raises is that task's outcome
         ended = _ended(slot, future, now)
         slot.tally.failed += 1
-        future.fail(without_our_frame(error))
+        future.fail(without_frame(error))
     else:
         ended = _ended(slot, future, now)
         slot.tally.succeeded += 1
@@ -150,7 +151,7 @@ def _run_thoroughly(slot: Slot, task: Task, _: float) -> float:
     except BaseException as error:  # noqa: BLE001 -- whatever a task raises is that task's outcome
         ended = meter.stop(future)
         slot.tally.failed += 1
-        future.fail(without_our_frame(error))
+        future.fail(without_frame(error))
     else:
         ended = meter.stop(future)
         slot.tally.succeeded += 1
@@ -195,8 +196,3 @@ def _children_usage() -> tuple[float, int]:
     """Return the CPU seconds of all child processes that were waited for, and the memory of the largest, in bytes."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-
-
-def without_our_frame(error: BaseException) -> BaseException:
-    """Cut the pool's frame off the traceback: it says nothing to the user and would keep its variables alive."""
-    return error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from time import monotonic, process_time
 from typing import Any
 
+from paropt_exporter.errors import describe, without_frame
 from paropt_exporter.pool.worker import family, imports, measure, payload, wire
 from paropt_exporter.pool.worker.arena import Arena
 from paropt_exporter.pool.worker.orphans import Orphans
@@ -171,8 +172,7 @@ class _Worker:
             result = call(*positional, **keywords)
         except BaseException as error:  # noqa: BLE001 -- whatever a task raises is that task's outcome
             ended = monotonic()
-            trace = error.__traceback__
-            packed, whole = payload.dump_error(error.with_traceback(trace and trace.tb_next))
+            packed, whole = payload.dump_error(without_frame(error))
             return (wire.RAISED if whole else wire.LOST), packed, started, ended
         ended = monotonic()
         if payload.is_plain(result):
@@ -180,7 +180,7 @@ class _Worker:
         try:
             return wire.VALUE, payload.dumps_result(result), started, ended
         except Exception as error:  # noqa: BLE001 -- pickling runs the user's code
-            packed = payload.dumps((f"its result could not be sent back: {payload.describe(error)}", ""))
+            packed = payload.dumps((f"its result could not be sent back: {describe(error)}", ""))
             return wire.LOST, packed, started, ended
         except BaseException as error:  # noqa: BLE001 -- an exit is the task's own, wherever it comes from
             packed, whole = payload.dump_error(error)
@@ -261,4 +261,4 @@ def _initialize(function: bytes, arguments: payload.Arguments) -> None:
 def _unloaded(error: BaseException) -> bytes:
     """Say why a task could not be loaded, and which module was missing, if that was why: its pool may know it."""
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
-    return payload.dumps((payload.describe(error), missing or ""))
+    return payload.dumps((describe(error), missing or ""))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
 
-from paropt_exporter.errors import UnpicklableError
+from paropt_exporter.errors import UnpicklableError, describe, trace_of
 from paropt_exporter.pool.worker.footing import Footing
 from paropt_exporter.pool.worker.pieces import Pieces, holds_large
 
@@ -167,9 +167,12 @@ def _has_connections(packed: bytes | Pieces) -> bool:
 
 def dump_error(error: BaseException) -> tuple[bytes, bool]:
     """Pickle an exception with its traceback as text; False: it can't travel, only a description of it."""
-    text = "".join(traceback.format_exception(error))
     try:
-        packed = dumps((error.with_traceback(None), text))
+        text = "".join(traceback.format_exception(type(error), error, trace_of(error)))
+    except BaseException:  # noqa: BLE001 -- formatting reads the exception's attributes, which are the user's
+        text = describe(error)
+    try:
+        packed = dumps((BaseException.with_traceback(error, None), text))
         loads(packed)  # a constructor that refuses its arguments shows only here
     except BaseException as trouble:  # noqa: BLE001 -- the user's exception class runs in here
         return pickle.dumps((f"{describe(error)}: it could not be sent back: {describe(trouble)}", text)), False
@@ -191,13 +194,6 @@ def load_any_error(packed: bytes | bytearray) -> BaseException:
         return load_error(packed)
     except BaseException:  # noqa: BLE001 -- the user's exception class runs in here; its description remains
         return RuntimeError(str(loads(packed)[0]))
-
-
-def describe(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except BaseException:  # noqa: BLE001 -- a __str__ that raises must not hide what happened
-        return f"{type(error).__name__} (its text can't be had)"
 
 
 def _by_value(value: object, modules: set[str]) -> bytes:

@@ -1,0 +1,132 @@
+"""Write for a person in a thread of its own, so that a reader who stalls holds up nobody but that thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+log = logging.getLogger(__name__)
+
+MOST_CHARACTERS = 1 << 20  # that wait for the reader: some 10,000 lines, and at most 4 MB
+_NEVER_SECONDS = 3600.0  # a lock takes no endless timeout
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    write: Callable[[], None]
+    characters: int
+    lines: int
+
+
+class Writer:
+    """A bounded queue of writes, and the one thread that performs them in order.
+
+    ```
+    put -> queue -> thread: write, write, ... and `tick` every so often in between
+      '--- over MOST_CHARACTERS: dropped, and counted in a line that follows the queue
+    ```
+    Guarantees: `put` never waits for the reader; writes never overlap. Where no thread can be started, `put` writes
+    itself, and there are no ticks.
+    """
+
+    def __init__(self, name: str, *, say: Callable[[str], None], tell_idle: Callable[[], None]) -> None:
+        """Start the thread. It calls `say` with a line about dropped lines, and `tell_idle` after its last write."""
+        self._say = say
+        self._tell_idle = tell_idle
+        self._inline = threading.RLock()  # guards: writing, where there is no thread for it
+        self._changed = threading.Condition()  # guards: everything below
+        self._queue: deque[_Job] = deque()
+        self._waiting_characters = 0
+        self._dropped_lines = 0
+        self._is_writing = False
+        self._written = 0
+        self._tick: Callable[[], None] | None = None
+        self._tick_seconds = _NEVER_SECONDS
+        self._next_tick_seconds = 0.0
+        self.has_thread = True
+        try:
+            threading.Thread(target=self._run, name=name, daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            self.has_thread = False
+            log.warning("no thread for the screen: a stalled reader will stop the lane", extra={"err": str(error)})
+
+    def put(self, write: Callable[[], None], *, characters: int = 0, lines: int = 0) -> None:
+        """Have `write` called after those before it. One without characters is never dropped."""
+        if not self.has_thread:
+            with self._inline:
+                write()
+            return
+        with self._changed:
+            if characters and self._waiting_characters and self._waiting_characters + characters > MOST_CHARACTERS:
+                self._dropped_lines += lines
+                return
+            if self._dropped_lines and characters:
+                self._queue.append(self._told_drop())
+            self._queue.append(_Job(write, characters, lines))
+            self._waiting_characters += characters
+            self._changed.notify_all()
+
+    def tick(self, action: Callable[[], None] | None, seconds: float = _NEVER_SECONDS) -> None:
+        """Call `action` every so many seconds while nothing is to be written; None: no more. From a write only."""
+        self._tick, self._tick_seconds = action, seconds
+        self._next_tick_seconds = time.monotonic() + seconds
+
+    @property
+    def written(self) -> int:
+        """How many writes have ended: it grows as long as the reader goes on."""
+        with self._changed:
+            return self._written
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything was written."""
+        with self._changed:
+            return not self._queue and not self._is_writing and not self._dropped_lines
+
+    def wait(self, patience_seconds: float) -> bool:
+        """Wait until everything is written, or until no write has ended for `patience_seconds`; return which."""
+        with self._changed:
+            while self._queue or self._is_writing or self._dropped_lines:
+                if not self._changed.wait_for(partial(self._has_moved, self._written), patience_seconds):
+                    return False
+        return True
+
+    def _has_moved(self, since: int) -> bool:
+        return self._written != since
+
+    def _told_drop(self) -> _Job:
+        count, self._dropped_lines = self._dropped_lines, 0
+        return _Job(lambda: self._say(f"{count:,} lines not shown: their reader was too slow"), 0, 0)
+
+    def _run(self) -> None:
+        while True:
+            job = self._next()
+            try:
+                job()
+            except Exception:  # a fault of showing must not become one of the work
+                log.exception("the screen failed")
+            with self._changed:
+                self._is_writing = False
+                self._written += 1
+                self._changed.notify_all()
+            if self.idle:
+                self._tell_idle()
+
+    def _next(self) -> Callable[[], None]:
+        """Wait for the next write or tick."""
+        with self._changed:
+            while not self._queue and not self._dropped_lines:
+                left = self._next_tick_seconds - time.monotonic() if self._tick is not None else _NEVER_SECONDS
+                if left <= 0 and self._tick is not None:
+                    self._next_tick_seconds = time.monotonic() + self._tick_seconds
+                    return self._tick
+                self._changed.wait(min(left, _NEVER_SECONDS))
+            job = self._queue.popleft() if self._queue else self._told_drop()
+            self._waiting_characters -= job.characters
+            self._is_writing = True
+            return job.write

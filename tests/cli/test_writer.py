@@ -1,0 +1,112 @@
+"""The thread that writes for a person: a stalled reader stops nobody else, and what it missed is counted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from paropt_exporter.cli.writer import MOST_CHARACTERS, Writer
+
+HANG_SECONDS = 30.0
+
+
+class Reader:
+    """Takes lines, but for as long as it is held up."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.reading = threading.Event()
+        self.reading.set()
+        self.asked = threading.Event()
+        self.idle = threading.Event()
+        self.writer = Writer("reader", say=self.take, tell_idle=self.idle.set)
+
+    def take(self, line: str) -> None:
+        self.asked.set()
+        assert self.reading.wait(HANG_SECONDS)
+        self.lines.append(line)
+
+    def put(self, line: str, characters: int = 1) -> None:
+        self.writer.put(lambda: self.take(line), characters=characters, lines=1)
+
+    def stall(self) -> None:
+        """Let the writer wait in the middle of a line."""
+        self.reading.clear()
+        self.put("stalled")
+        assert self.asked.wait(HANG_SECONDS)
+
+
+@pytest.fixture
+def reader() -> Iterator[Reader]:
+    reader = Reader()
+    yield reader
+    reader.reading.set()
+    assert reader.writer.wait(HANG_SECONDS)
+
+
+def test_lines_are_written_in_their_order(reader: Reader) -> None:
+    for number in range(100):
+        reader.put(str(number))
+    assert reader.writer.wait(HANG_SECONDS)
+    assert reader.lines == [str(number) for number in range(100)]
+
+
+def test_stalled_reader_stops_nobody_and_is_told_how_many_lines_it_missed(reader: Reader) -> None:
+    reader.stall()
+    for number in range(10):
+        reader.put(str(number), characters=MOST_CHARACTERS // 4)
+    assert not reader.writer.idle
+    reader.reading.set()
+    assert reader.writer.wait(HANG_SECONDS)
+    assert reader.lines == ["stalled", "0", "1", "2", "3", "6 lines not shown: their reader was too slow"]
+
+
+def test_line_after_the_missing_ones_follows_their_count(reader: Reader) -> None:
+    reader.stall()
+    reader.put("long", characters=MOST_CHARACTERS)
+    reader.put("lost")
+    reader.writer.put(lambda: reader.put("after"))  # when there is room again
+    reader.reading.set()
+    assert reader.writer.wait(HANG_SECONDS)
+    assert reader.lines == ["stalled", "long", "1 lines not shown: their reader was too slow", "after"]
+
+
+def test_text_larger_than_the_bound_is_written_if_nothing_waits(reader: Reader) -> None:
+    reader.put("huge", characters=2 * MOST_CHARACTERS)
+    assert reader.writer.wait(HANG_SECONDS)
+    assert reader.lines == ["huge"]
+
+
+def test_wait_gives_a_stalled_reader_up(reader: Reader) -> None:
+    reader.stall()
+    assert not reader.writer.wait(0.01)
+
+
+def test_last_write_is_told(reader: Reader) -> None:
+    reader.stall()
+    reader.idle.clear()
+    reader.reading.set()
+    assert reader.idle.wait(HANG_SECONDS)
+    assert reader.writer.idle
+
+
+def test_ticks_come_between_writes_until_they_are_ended(reader: Reader) -> None:
+    ticks = threading.Semaphore(0)
+    reader.writer.put(lambda: reader.writer.tick(ticks.release, 0.0))
+    assert all(ticks.acquire(timeout=HANG_SECONDS) for _ in range(3))
+    ended = threading.Event()
+    reader.writer.put(lambda: (reader.writer.tick(None), ended.set())[0])
+    assert ended.wait(HANG_SECONDS)
+    assert reader.writer.wait(HANG_SECONDS)
+
+
+def test_write_that_fails_costs_only_itself(reader: Reader) -> None:
+    def fail() -> None:
+        raise OSError
+
+    reader.writer.put(fail)
+    reader.put("next")
+    assert reader.writer.wait(HANG_SECONDS)
+    assert reader.lines == ["next"]

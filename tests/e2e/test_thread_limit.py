@@ -1,0 +1,59 @@
+"""A system that has only a few threads left: the lane runs with fewer workers, or the command ends with one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import projects
+from real_servers import HANG_SECONDS, environment
+
+ENOUGH_THREADS = 8  # main, stdout, stderr, endpoint, its page, orders, and one worker for each of two pools
+# root is exempt from RLIMIT_NPROC, so the system's refusal is played by what starts Python's threads.
+LIMITED = """
+import _thread, os, sys, threading
+start, most = _thread.start_new_thread, int(sys.argv[1])
+def limited(*arguments):
+    if len(os.listdir("/proc/self/task")) >= most:
+        raise RuntimeError("can't start new thread")
+    return start(*arguments)
+_thread.start_new_thread = threading._start_new_thread = limited
+from paropt_exporter.cli.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+ITEMS = 'items: {list: ["1", "2", "3", "4", "5", "6", "7", "8"]}'
+STAGES = f'name: commands, run: "true {{item}}", {ITEMS}\nname: calls, call: "calls:work", {ITEMS}'
+
+
+def run(folder: Path, threads: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    projects.write(
+        folder,
+        STAGES,
+        lanes="lanes: {standard: {strategy: adaptive, workers: 30}}",
+        calls="def work(item): print(item)",
+    )
+    return subprocess.run(
+        [sys.executable, "-c", LIMITED, str(threads), "--once", projects.ANY_PORT, *arguments],
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=HANG_SECONDS, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("threads", [ENOUGH_THREADS, ENOUGH_THREADS + 1, 15])
+@pytest.mark.parametrize("strategy", ["thread", "process", "adaptive"])
+def test_thread_limit_leaves_a_lane_with_fewer_workers(tmp_path: Path, threads: int, strategy: str) -> None:
+    ended = run(tmp_path, threads, "--strategy", strategy)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("standard succeeded · 2 stages, 16 tasks")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4, 7])
+def test_too_few_threads_end_the_command_with_one_line(tmp_path: Path, threads: int) -> None:
+    ended = run(tmp_path, threads)
+    assert ended.returncode == 3
+    assert ended.stderr.splitlines()[-1] == (
+        "paropt-exporter: the system has no thread left: raise its limit (ulimit -u, or a cgroup's pids.max)"
+    )
+    assert "Traceback" not in ended.stderr

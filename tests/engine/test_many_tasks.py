@@ -1,0 +1,59 @@
+"""A stage of very many tasks: each costs the same, however many there are, and ended ones take no memory."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from lanes import GIB, plan, stage
+from paropt_exporter.engine import PoolWorkers, Run
+from paropt_exporter.plan import THREADS, Call, PlannedTask
+from paropt_exporter.records import Result, TaskRecord
+from paropt_exporter.testing import FakeClock, FakeInbox, FakeWorkers, Script
+
+
+class Counted(tuple[PlannedTask, ...]):
+    """A stage's tasks, which count how often somebody walks over them."""
+
+    walks = 0
+
+    def __iter__(self) -> Iterator[PlannedTask]:
+        self.walks += 1
+        return super().__iter__()
+
+
+def test_end_of_a_task_costs_no_look_at_the_others(tmp_path: Path) -> None:
+    tasks = Counted(PlannedTask(index=n, item=str(n), work=Call(target="os:getpid")) for n in range(100))
+    workers = PoolWorkers()
+    workers.prepare(plan(replace(stage("many", pool=THREADS), tasks=tasks), root=tmp_path), 1)
+    before = tasks.walks
+    assert not any(workers.gil_bound("many") for _ in range(100))
+    workers.close()
+    assert tasks.walks == before
+
+
+def is_ours(found: object) -> bool:
+    return type(found) is TaskRecord and found.run_id == "of many tasks"  # other tests may keep records of theirs
+
+
+def test_ended_tasks_leave_no_records_in_the_engine() -> None:
+    clock = FakeClock()
+    inbox = FakeInbox(clock)
+    failing = Script(result=Result.FAILURE, message="exit 1", output="x" * 1000)
+    kept: list[int] = []
+    engine = Run(
+        plan(stage("many", tasks=500), workers=4),
+        run_id="of many tasks",
+        workers=FakeWorkers(clock, inbox, {"many": [failing]}),
+        emit=lambda _: None,
+        inbox=inbox,
+        clock=clock,
+        memory_bytes=GIB,
+    )
+    inbox.at(100.5, lambda: kept.append(sum(is_ours(found) for found in gc.get_objects())))
+    record = engine.execute()
+    assert record.stages[0].tasks_failed == 500
+    assert record.stages[0].message == "exit 1 (and 499 more)"
+    assert kept[0] < 10
