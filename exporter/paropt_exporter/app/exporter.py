@@ -118,10 +118,11 @@ class Exporter:
         plan = self._planner.plan()
         self._standing = parts.standing(config, plan, self._feedback)
         self._deliveries = parts.push_and_textfile(request, config, plan)
+        self._protected = parts.protected(request, config)
         self._metrics = self._make_metrics(plan)
         self._observers = Observers({_HISTORY: history, "metrics": self._metrics, "screen": screen})
         self._page = WatchedPage(self._metrics, signals.wake)
-        self._server = parts.endpoint(request, config, self._page, screen.say)
+        self._server = parts.endpoint(request, config, self._page, self._protected, screen.say)
         self._orders = parts.orders(config, plan, self._standing)
 
     def serve(self) -> int:
@@ -229,6 +230,7 @@ class Exporter:
             dropped=self._dropped,
             control=self._standing.view,
             deliveries=self._deliveries.counts,
+            reloads=self._protected.reloads,
             keep_shown=self._keep_shown,
             totals=self._history.totals(),
             last=self._history.last(),
