@@ -73,9 +73,9 @@ class WatchedPage:
         self._metrics = metrics
         self._wake = wake
 
-    def render(self, accept: str) -> tuple[bytes, str]:
+    def page(self, *, openmetrics: bool) -> bytes:
         final = self.wake_at_next_scrape
-        page = self._metrics.render(accept)
+        page = self._metrics.page(openmetrics=openmetrics)
         if final:
             self._wake()
         return page

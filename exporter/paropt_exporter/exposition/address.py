@@ -12,7 +12,7 @@ from paropt_exporter.errors import UsageError
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 10178
 DEFAULT_TRIES = 10  # ports from the default one on: a run must not fail for a port that nobody asked for
-_BACKLOG = 256
+_BACKLOG = 4096  # clients wait here in order while all places are taken; the kernel's somaxconn bounds it
 _FIRST_INHERITED = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 _FORM = "expected HOST:PORT, :PORT or [IPV6]:PORT"
 

@@ -5,28 +5,32 @@ from __future__ import annotations
 import logging
 import selectors
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from threading import Thread
+from typing import Literal
 
 from paropt_exporter.clock import Clock, SystemClock
-from paropt_exporter.exposition import address, http
+from paropt_exporter.exposition import address, eviction, http
 from paropt_exporter.exposition.connection import Connection, Phase, PlainText
 from paropt_exporter.exposition.entrance import Entrance
 from paropt_exporter.exposition.http import Answer, BadRequest, Request
 from paropt_exporter.exposition.passwords import Passwords, credentials
 from paropt_exporter.exposition.protection import Open, Protected
-from paropt_exporter.exposition.render import PageSource, Renderer
+from paropt_exporter.exposition.render import Delivered, PageSource, Renderer
 from paropt_exporter.exposition.site import Site
 
 log = logging.getLogger(__name__)
 
-MAX_REQUESTS = 40  # exporter-toolkit's default
 CONNECTION_SECONDS = 30.0  # from accept to close; Prometheus' own default time-out is 10 s
 MAX_CONNECTIONS = 256  # a quarter of the usual limit of 1,024 descriptors: the work needs the rest
+# Of pages that clients still read: some five at 1,000 stages. A page that alone is larger is allowed twice, so that one
+# can be read while the next is made.
+UNREAD_BYTES = 64 * 1024 * 1024
 _CLOSE_SECONDS = 2.0  # an answer on its way gets this long when the server closes
 _LOCAL = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # nosec B104 # where a person opens what listens everywhere
 _BUSY = Answer.text(HTTPStatus.SERVICE_UNAVAILABLE, "too many scrapes at once", ("Retry-After", "1"))
@@ -40,8 +44,9 @@ def serve(
     page: PageSource,
     *,
     telemetry_path: str = "/metrics",
-    max_requests: int = MAX_REQUESTS,
+    max_requests: int = sys.maxsize,
     max_connections: int = MAX_CONNECTIONS,
+    unread_bytes: int = UNREAD_BYTES,
     connection_seconds: float = CONNECTION_SECONDS,
     ready: Callable[[], bool] = lambda: True,
     say: Callable[[str], None] = lambda _: None,
@@ -62,6 +67,7 @@ def serve(
         protected or Open(),
         max_requests=max_requests,
         max_connections=max_connections,
+        unread_bytes=unread_bytes,
         connection_seconds=connection_seconds,
         clock=clock or SystemClock(),
     )
@@ -70,16 +76,20 @@ def serve(
 class Server:
     """The endpoint.
 
-        listener -> accept -> (GREETING: TLS) -> READING -> (WAITING: Passwords) -> Site
+        listener -> accept -> (GREETING: TLS) -> READING -> (COMPARING: Passwords) -> Site
           Site --small page, 4xx, 503--> WRITING -> DRAINING -> closed
              `--scrape--> WAITING: Renderer --^
 
     Guarantees:
     * One thread does all reading and writing, and never blocks on a client; a second one renders, a third one compares
       passwords that were not right before. Handshakes and passwords of some hold up no scrape of others.
-    * Nothing but 401 is told without the password, whatever the path; a connection lives under what held at its accept.
-    * A connection lives for `connection_seconds` at most, however it spends them. Beyond `max_connections` the one
-      that has idled longest is dropped for the new one, so a real scrape always finds a place.
+    * Without the password every path answers 401 and nothing more; a connection keeps the protection that it was
+      accepted under.
+    * A connection lives for `connection_seconds` at most, however it spends them. Beyond `max_connections` an idle one
+      is closed for the new one (see `eviction`); while there is none, new clients wait in the kernel's queue.
+    * Scrapes that wait together share one page, and no copy of it is made for a connection. Unread pages take
+      `unread_bytes` at most, or twice the size of one page where that is more; beyond it their readers are closed, the
+      longest idle ones first.
     * At most `max_requests` scrapes wait for their page; the next ones get 503 at once.
     * No client can cause a 500, a traceback, or an answer that is not its own.
     """
@@ -93,6 +103,7 @@ class Server:
         *,
         max_requests: int,
         max_connections: int,
+        unread_bytes: int,
         connection_seconds: float,
         clock: Clock,
     ) -> None:
@@ -100,11 +111,10 @@ class Server:
         self._site, self._protected, self._clock = site, protected, clock
         self._scheme = "https" if protected.current().secure else "http"
         self._max_requests, self._max_connections = max_requests, max_connections
-        self._connection_seconds = connection_seconds
+        self._unread_bytes, self._connection_seconds = unread_bytes, connection_seconds
         # Of the serving thread alone; oldest connection first:
         self._connections: dict[Connection, None] = {}
         self._waiting = 0  # scrapes that wait for their page
-        self._comparing = 0  # requests that wait for their password to be compared
         self._selector = selectors.DefaultSelector()
         # Appended to by the other threads, which then write to _waker; deque needs no lock for that.
         self._posted: deque[Callable[[], None]] = deque()
@@ -113,7 +123,7 @@ class Server:
         for end in (self._wakeup, self._waker):
             end.setblocking(False)
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._take_posted)
-        self._entrance = Entrance(listeners, self._selector, self._take, clock)
+        self._entrance = Entrance(listeners, self._selector, self._take, clock, has_room=self._has_room)
         self._passwords = Passwords()
         self._renderer = Renderer(page, self._deliver)
         self._thread = Thread(target=self._run, name="paropt-web", daemon=True)
@@ -135,10 +145,9 @@ class Server:
         self._renderer.close(timeout_seconds=_CLOSE_SECONDS)
         self._thread.join(2 * _CLOSE_SECONDS)
 
-    def _deliver(self, token: object, answer: Answer) -> None:
-        """Take a page from the renderer's thread over to ours."""
-        if isinstance(token, Connection):
-            self._post(partial(self._take_page, token, answer))
+    def _deliver(self, delivered: Delivered) -> None:
+        """Take pages from the renderer's thread over to ours."""
+        self._post(partial(self._take_pages, delivered))
 
     def _post(self, act: Callable[[], None]) -> None:
         """Have the serving thread do something soon; from any thread."""
@@ -162,11 +171,14 @@ class Server:
         self._end()
 
     def _answering(self) -> bool:
-        return any(connection.phase in (Phase.WAITING, Phase.WRITING) for connection in self._connections)
+        answering = (Phase.COMPARING, Phase.WAITING, Phase.WRITING)
+        return any(connection.phase in answering for connection in self._connections)
 
     def _timeout_seconds(self, closing_at_seconds: float | None) -> float | None:
         moments = [connection.deadline_seconds for connection in self._connections]
-        moments += [moment for moment in (closing_at_seconds, self._entrance.opens_at_seconds) if moment is not None]
+        room_seconds = eviction.next_seconds(self._connections) if self._entrance.full else None
+        others = (closing_at_seconds, self._entrance.opens_at_seconds, room_seconds)
+        moments += [moment for moment in others if moment is not None]
         return max(0.0, min(moments) - self._clock.monotonic()) if moments else None
 
     def _expire(self, now_seconds: float) -> None:
@@ -182,28 +194,28 @@ class Server:
         self._wakeup.close()
         self._waker.close()
 
-    def _take(self, accepted: socket.socket) -> None:
-        if not self._make_room():
-            accepted.close()
-            return
+    def _has_room(self) -> bool:
+        if len(self._connections) < self._max_connections:
+            return True
+        next_seconds = eviction.next_seconds(self._connections)
+        return next_seconds is not None and next_seconds <= self._clock.monotonic()
+
+    def _take(self, accepted: socket.socket, peer: object) -> None:
+        now_seconds = self._clock.monotonic()
+        if len(self._connections) >= self._max_connections:
+            victim = eviction.one_too_many(self._connections, now_seconds=now_seconds)
+            assert victim is not None  # the entrance has asked whether there is room
+            self._drop(victim)
         connection = Connection(
             accepted,
-            deadline_seconds=self._clock.monotonic() + self._connection_seconds,
+            client=eviction.client_of(peer),
+            now_seconds=now_seconds,
+            deadline_seconds=now_seconds + self._connection_seconds,
             protection=self._protected.current(),
         )
         self._connections[connection] = None
         self._watch(connection)
         self._serve(connection)
-
-    def _make_room(self) -> bool:
-        if len(self._connections) < self._max_connections:
-            return True
-        for phases in ((Phase.GREETING, Phase.READING, Phase.DRAINING), (Phase.WRITING,)):
-            oldest = next((each for each in self._connections if each.phase in phases), None)
-            if oldest is not None:
-                self._drop(oldest)
-                return True
-        return False
 
     def _serve(self, connection: Connection) -> None:
         """Do what a connection is ready for."""
@@ -232,7 +244,7 @@ class Server:
                 connection.send(now_seconds=self._clock.monotonic())
             case Phase.DRAINING:
                 connection.drain()
-            case Phase.WAITING:
+            case Phase.COMPARING | Phase.WAITING:
                 return
 
     def _read(self, connection: Connection) -> None:
@@ -253,11 +265,8 @@ class Server:
             self._answer(connection, request)
         elif claimed is None:
             self._reply(connection, _UNAUTHORIZED)
-        elif self._comparing >= self._max_requests:
-            self._reply(connection, _BUSY)
         else:
-            self._comparing += 1
-            self._park(connection)
+            self._park(connection, Phase.COMPARING)
             self._passwords.check(users, claimed, partial(self._compared, connection, request))
 
     def _compared(self, connection: Connection, request: Request, right: bool) -> None:
@@ -265,7 +274,6 @@ class Server:
         self._post(partial(self._judge, connection, request, right))
 
     def _judge(self, connection: Connection, request: Request, right: bool) -> None:
-        self._comparing -= 1
         if connection not in self._connections:
             return
         if right:
@@ -281,14 +289,14 @@ class Server:
             self._reply(connection, _BUSY)
         else:
             self._waiting += 1
-            self._park(connection)
+            self._park(connection, Phase.WAITING)
             self._renderer.want(answer, connection)
 
-    def _park(self, connection: Connection) -> None:
+    def _park(self, connection: Connection, phase: Literal[Phase.COMPARING, Phase.WAITING]) -> None:
         """Let a connection wait for another thread, unwatched."""
-        if connection.phase is not Phase.WAITING:
-            connection.wait()
+        if not connection.parked:
             self._selector.unregister(connection)
+        connection.wait(phase)
 
     def _take_posted(self) -> None:
         with suppress(BlockingIOError):
@@ -296,39 +304,37 @@ class Server:
         while self._posted:
             self._posted.popleft()()
 
-    def _take_page(self, connection: Connection, answer: Answer) -> None:
-        self._waiting -= 1
-        if connection in self._connections:
-            self._reply(connection, answer)
+    def _take_pages(self, delivered: Delivered) -> None:
+        self._waiting -= len(delivered)
+        sizes = {id(answer.body): len(answer.body) for _, answer in delivered}
+        allowed_bytes = max(self._unread_bytes, 2 * max(sizes.values()))
+        for connection in eviction.unread_too_long(self._connections, spare_bytes=allowed_bytes - sum(sizes.values())):
+            self._drop(connection)
+        for connection, answer in delivered:
+            if connection in self._connections:
+                self._reply(connection, answer)
 
     def _reply(self, connection: Connection, answer: Answer) -> None:
         """Begin to answer; what happens in sending ends this connection only."""
-        parked = connection.phase is Phase.WAITING
-        connection.reply(self._written(connection, answer))
+        parked = connection.parked
+        head = http.head(answer, now_seconds=self._clock.wall(), headers=connection.protection.headers)
+        connection.reply(head, b"" if connection.head_only else answer.body)
         if parked:
             self._watch(connection)
         self._serve(connection)
-
-    def _written(self, connection: Connection, answer: Answer) -> bytes:
-        return http.written(
-            answer,
-            head_only=connection.head_only,
-            now_seconds=self._clock.wall(),
-            headers=connection.protection.headers,
-        )
 
     def _watch(self, connection: Connection) -> None:
         self._selector.register(connection, connection.events, partial(self._serve, connection))
 
     def _rewatch(self, connection: Connection) -> None:
         """Watch for what the connection waits for now."""
-        if connection.phase is not Phase.WAITING and connection in self._connections:
+        if not connection.parked and connection in self._connections:
             key = self._selector.get_key(connection)
             if key.events != connection.events:
                 self._selector.modify(connection, connection.events, key.data)
 
     def _drop(self, connection: Connection) -> None:
         if self._connections.pop(connection, self) is None:
-            if connection.phase is not Phase.WAITING:
+            if not connection.parked:
                 self._selector.unregister(connection)
             connection.close()

@@ -66,6 +66,9 @@ class TlsSocket:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
             raise _blocked(error) from None
 
+    def setsockopt(self, level: int, option: int, value: bytes) -> None:
+        self._socket.setsockopt(level, option, value)
+
     def shutdown(self, how: int) -> None:
         with suppress(OSError):  # says goodbye; the client's own is not waited for
             self._socket.unwrap()

@@ -116,12 +116,15 @@ class Metrics(Collector):
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return the page in the format that an Accept header asks for, and its Content-Type."""
         choice = choose(accept)
-        openmetrics = choice.format is Format.OPENMETRICS
+        return self.page(openmetrics=choice.format is Format.OPENMETRICS), choice.content_type
+
+    def page(self, *, openmetrics: bool) -> bytes:
+        """Return the page as OpenMetrics or as text."""
         with self._lock:
             self._refresh()
             own = [part.encode() for part in self._page.text(catalogue.FAMILIES, openmetrics=openmetrics)]
         write = client.openmetrics_page if openmetrics else client.text_page
-        return b"".join([*own, write(self._process)]), choice.content_type
+        return b"".join([*own, write(self._process)])
 
     def outlasting(self) -> bytes:
         """Return what stays true after this process, in text format: the series of lanes, stages and limits."""

@@ -1,0 +1,78 @@
+"""Choose which connections are closed when there are too many of them, or too many page bytes that nobody reads.
+
+No connection has a claim on its place: an honest scraper is through in a moment, and whoever is not holds it up. So
+the victim comes from the client with the most connections, and of those it is the one that has made no progress for the
+longest time.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+
+from paropt_exporter.exposition.connection import Connection, Phase
+
+_IPV6_PREFIX = 64  # what one client of IPv6 usually has for itself
+# After its accept, and after each part of its answer: an honest client's next packet comes within it.
+GRACE_SECONDS = 0.25
+_IN_ORDER = ((Phase.GREETING, Phase.READING, Phase.WRITING, Phase.DRAINING), (Phase.COMPARING,))
+
+
+def client_of(peer: object) -> str:
+    """Return who is behind a peer's address as `accept` tells it: an IPv4 host, an IPv6 network of 64 bits, or ""."""
+    if not isinstance(peer, tuple):
+        return ""  # a Unix socket: all its clients are one
+    with suppress(ValueError):
+        address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+        if isinstance(address, ipaddress.IPv6Address):
+            if address.ipv4_mapped is not None:
+                return str(address.ipv4_mapped)
+            return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
+    return str(peer[0])
+
+
+def one_too_many(connections: Collection[Connection], *, now_seconds: float) -> Connection | None:
+    """Return the connection to close for a new one; None if there is none to close yet.
+
+    Those that wait for their page never go, and those that wait for their password only if there is no other.
+    """
+    held = Counter(connection.client for connection in connections)
+    for phases in _IN_ORDER:
+        idle = [each for each in connections if each.phase in phases and _idle_from_seconds(each) <= now_seconds]
+        if idle:
+            return min(idle, key=lambda each: (-held[each.client], each.progress_seconds))
+    return None
+
+
+def next_seconds(connections: Iterable[Connection]) -> float | None:
+    """Return when the next connection may be closed for a new one, if nothing happens until then; None: never."""
+    return min((_idle_from_seconds(each) for each in connections if each.phase is not Phase.WAITING), default=None)
+
+
+def unread_too_long(connections: Iterable[Connection], *, spare_bytes: int) -> tuple[Connection, ...]:
+    """Return the connections to close, so that the pages that the others still read have `spare_bytes` at most.
+
+    A page is held in memory once, by all that read it: it goes with the last of them. So whole pages are given up,
+    first the one of which none of its readers has read anything for the longest time.
+    """
+    readers: dict[int, list[Connection]] = {}
+    for connection in connections:
+        if connection.page:
+            readers.setdefault(id(connection.page), []).append(connection)
+    latest_first = sorted(readers.values(), key=_last_read_seconds, reverse=True)
+    given_up: list[Connection] = []
+    for group in latest_first:
+        spare_bytes -= len(group[0].page)
+        if spare_bytes < 0:
+            given_up += group
+    return tuple(given_up)
+
+
+def _idle_from_seconds(connection: Connection) -> float:
+    return connection.progress_seconds + GRACE_SECONDS
+
+
+def _last_read_seconds(readers: list[Connection]) -> float:
+    return max(connection.progress_seconds for connection in readers)
