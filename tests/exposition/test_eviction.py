@@ -36,6 +36,14 @@ def test_the_client_with_most_connections_gives_one_up(connect: Callable[..., Co
     assert eviction.one_too_many([scraper, *flood], now_seconds=NOW) is flood[0]
 
 
+def test_a_flood_that_is_too_young_does_not_put_another_client_at_risk(connect: Callable[..., Connection]) -> None:
+    scraper, flood = connect("scraper", now=0.0), [connect("flood", now=NOW) for _ in range(2)]
+    assert eviction.one_too_many([scraper, *flood], now_seconds=NOW) is None
+    flood[0].wait(Phase.COMPARING)
+    flood[1].wait(Phase.COMPARING)
+    assert eviction.one_too_many([scraper, *flood], now_seconds=NOW + 1) is flood[0]
+
+
 def test_of_one_client_the_connection_without_progress_for_longest_goes(connect: Callable[..., Connection]) -> None:
     stalled, fresh = connect(now=1.0), connect(now=2.0)
     assert eviction.one_too_many([fresh, stalled], now_seconds=NOW) is stalled
@@ -62,7 +70,7 @@ def test_a_connection_that_waits_for_its_page_is_never_given_up(connect: Callabl
 
 
 def test_one_whose_password_is_compared_goes_only_if_there_is_no_other(connect: Callable[..., Connection]) -> None:
-    comparing, idle = connect("a", now=0.0), connect("b", now=1.0)
+    comparing, idle = connect(now=0.0), connect(now=1.0)
     comparing.wait(Phase.COMPARING)
     assert eviction.one_too_many([comparing, idle], now_seconds=NOW) is idle
     assert eviction.one_too_many([comparing], now_seconds=NOW) is comparing

@@ -269,6 +269,38 @@ def test_passwords_that_are_being_compared_hold_up_no_scrape_that_is_known(
             assert guess.recv(12) == b"HTTP/1.1 401"
 
 
+def test_a_flood_of_guesses_locks_out_no_scraper_that_is_new(
+    start: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = start(with_users(alice=hashed()), max_requests=2)
+    comparing, go = threading.Semaphore(0), threading.Event()
+    compared: list[bytes] = []
+    matches = passwords._matches
+
+    def slow(password: bytes, hashed_password: str) -> bool:
+        compared.append(password)
+        comparing.release()
+        assert go.wait(GUARD_SECONDS)
+        return matches(password, hashed_password)
+
+    monkeypatch.setattr(passwords, "_matches", slow)
+    with ExitStack() as stack:
+        guesses = [stack.enter_context(endpoint.connect()) for _ in range(60)]
+        for number, guess in enumerate(guesses):
+            login = b64encode(f"alice:guess {number}".encode()).decode()
+            guess.sendall(f"GET / HTTP/1.1\r\nAuthorization: Basic {login}\r\n\r\n".encode())
+        assert comparing.acquire(timeout=GUARD_SECONDS)
+        scraper = stack.enter_context(endpoint.connect())
+        login = b64encode(f"alice:{PASSWORD}".encode()).decode()
+        scraper.sendall(f"GET /metrics HTTP/1.1\r\nAuthorization: Basic {login}\r\n\r\n".encode())
+        for _ in range(2):  # once these are answered the server has read the scraper's request
+            assert endpoint.ask(secure=False)[0].status == 401
+        go.set()
+        assert scraper.recv(12) == b"HTTP/1.1 200"
+        assert compared[1] == PASSWORD.encode()
+        assert all(guess.recv(12) == b"HTTP/1.1 401" for guess in guesses)
+
+
 def test_headers_of_the_config_stand_in_every_answer(start: Callable[..., Endpoint]) -> None:
     text = "http_server_config: {headers: {X-Frame-Options: deny, X-Content-Type-Options: nosniff}}"
     endpoint = start(text)

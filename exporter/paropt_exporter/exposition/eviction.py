@@ -17,7 +17,6 @@ from paropt_exporter.exposition.connection import Connection, Phase
 _IPV6_PREFIX = 64  # what one client of IPv6 usually has for itself
 # After its accept, and after each part of its answer: an honest client's next packet comes within it.
 GRACE_SECONDS = 0.25
-_IN_ORDER = ((Phase.GREETING, Phase.READING, Phase.WRITING, Phase.DRAINING), (Phase.COMPARING,))
 
 
 def client_of(peer: object) -> str:
@@ -36,19 +35,15 @@ def client_of(peer: object) -> str:
 def one_too_many(connections: Collection[Connection], *, now_seconds: float) -> Connection | None:
     """Return the connection to close for a new one; None if there is none to close yet.
 
-    Those that wait for their page never go, and those that wait for their password only if there is no other.
+    Those that wait for their page never go, and those that wait for their password only if their client has no other.
     """
-    held = Counter(connection.client for connection in connections)
-    for phases in _IN_ORDER:
-        idle = [each for each in connections if each.phase in phases and _idle_from_seconds(each) <= now_seconds]
-        if idle:
-            return min(idle, key=lambda each: (-held[each.client], each.progress_seconds))
-    return None
+    idlest = min(_candidates(connections), key=_idle_from_seconds, default=None)
+    return idlest if idlest is not None and _idle_from_seconds(idlest) <= now_seconds else None
 
 
-def next_seconds(connections: Iterable[Connection]) -> float | None:
+def next_seconds(connections: Collection[Connection]) -> float | None:
     """Return when the next connection may be closed for a new one, if nothing happens until then; None: never."""
-    return min((_idle_from_seconds(each) for each in connections if each.phase is not Phase.WAITING), default=None)
+    return min(map(_idle_from_seconds, _candidates(connections)), default=None)
 
 
 def unread_too_long(connections: Iterable[Connection], *, spare_bytes: int) -> tuple[Connection, ...]:
@@ -68,6 +63,15 @@ def unread_too_long(connections: Iterable[Connection], *, spare_bytes: int) -> t
         if spare_bytes < 0:
             given_up += group
     return tuple(given_up)
+
+
+def _candidates(connections: Collection[Connection]) -> list[Connection]:
+    """Return the connections of the client with the most; others are safe, however young the flood's own are."""
+    held = Counter(connection.client for connection in connections)
+    found = [connection for connection in connections if connection.phase is not Phase.WAITING]
+    most = max((held[connection.client] for connection in found), default=0)
+    found = [connection for connection in found if held[connection.client] == most]
+    return [connection for connection in found if connection.phase is not Phase.COMPARING] or found
 
 
 def _idle_from_seconds(connection: Connection) -> float:

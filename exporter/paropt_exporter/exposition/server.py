@@ -267,7 +267,8 @@ class Server:
             self._reply(connection, _UNAUTHORIZED)
         else:
             self._park(connection, Phase.COMPARING)
-            self._passwords.check(users, claimed, partial(self._compared, connection, request))
+            tell = partial(self._compared, connection, request)
+            self._passwords.check(users, claimed, tell, client=connection.client, token=connection)
 
     def _compared(self, connection: Connection, request: Request, right: bool) -> None:
         """Take a verdict from the passwords' thread over to ours."""
@@ -337,4 +338,6 @@ class Server:
         if self._connections.pop(connection, self) is None:
             if not connection.parked:
                 self._selector.unregister(connection)
+            elif connection.phase is Phase.COMPARING:
+                self._passwords.cancel(client=connection.client, token=connection)
             connection.close()
