@@ -14,6 +14,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from paropt_exporter import files
 from paropt_exporter.errors import DeliveryError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PLAIN = re.compile(r"(?!\.+$)[\w.~-]+", re.ASCII)  # what needs no escape in a path and is no step up in it
+_LARGEST_SECRET_BYTES = 1 << 16
 _TRIES_AGAIN = 2
 _TRIED_AGAIN_ON = (429, 502, 503, 504)  # a gateway that restarts, or a proxy before it
 _BACKOFF_SECONDS = 0.2
@@ -39,7 +41,10 @@ class Secret:
     def read(self) -> str:
         """Return it; raises DeliveryError, which shows nothing of it."""
         try:
-            text = self.file.read_text(encoding="utf-8") if self.file else os.environ.get(self.variable or "", "")
+            if self.file:
+                text = files.read_regular(self.file, limit_bytes=_LARGEST_SECRET_BYTES).decode()
+            else:
+                text = os.environ.get(self.variable or "", "")
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
             raise DeliveryError(f"the secret in {self.file} can't be read: {reason}") from None
