@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool, ValidationError, ValidationInfo, model_validator
 
-from paropt_exporter import files
+from paropt_exporter import regular_files
 from paropt_exporter.config import messages
 from paropt_exporter.config.document import LARGEST_FILE_BYTES, Document, Unreadable, decode
 from paropt_exporter.config.fields import Text, Word
@@ -181,6 +181,6 @@ def read(path: Path) -> WebConfig:
 
 def _content(path: Path) -> bytes:
     try:
-        return files.read_regular(path, limit_bytes=LARGEST_FILE_BYTES + 1)
+        return regular_files.read(path, limit_bytes=LARGEST_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError((f"{path}:1:1: file: it can't be read: {error.strerror}",)) from None

@@ -16,7 +16,7 @@ class NotRegular(OSError):
         super().__init__(errno.EINVAL, "it is not a regular file")
 
 
-def open_regular(path: Path, *, follow_links: bool = True) -> BinaryIO:
+def open_for_reading(path: Path, *, follow_links: bool = True) -> BinaryIO:
     """Open a file for reading and return at once.
 
     Raises NotRegular for anything but a regular file: opening a pipe would wait for its writer, and a device may have
@@ -35,12 +35,12 @@ def open_regular(path: Path, *, follow_links: bool = True) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def read_regular(path: Path, *, limit_bytes: int) -> bytes:
-    """Return at most `limit_bytes` of a regular file; raises as `open_regular` does."""
-    with open_regular(path) as file:
+def read(path: Path, *, limit_bytes: int) -> bytes:
+    """Return at most `limit_bytes` of a regular file; raises as `open_for_reading` does."""
+    with open_for_reading(path) as file:
         return file.read(limit_bytes)
 
 
-def require_regular(path: Path) -> None:
+def require(path: Path) -> None:
     """Raise NotRegular unless the path names a regular file; for libraries that open it themselves."""
-    open_regular(path).close()
+    open_for_reading(path).close()
