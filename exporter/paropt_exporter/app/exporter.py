@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from paropt_exporter import config as configs
-from paropt_exporter import host
+from paropt_exporter import descriptors, host
 from paropt_exporter.app import parts
 from paropt_exporter.app.planning import Planner, known_peaks, sharing
 from paropt_exporter.app.request import Request, Screen
@@ -35,6 +35,7 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
 
     Raises `ConfigError` and `UsageError` before anything runs.
     """
+    descriptors.raise_limit()
     clock = clock or SystemClock()
     config = configs.read(request.config_path, root=request.root)
     lane = _lane(request, config.root, screen)

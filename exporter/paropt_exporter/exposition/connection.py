@@ -17,8 +17,8 @@ _CHUNK_BYTES = 16 * 1024  # received at once; a request's head has no more
 _SMALL_BYTES = 16 * 1024  # a body up to here goes out with its head, in one packet where it fits
 # What the kernel holds of an answer that is not on its way yet. Without a bound it takes 2.5 MB of each connection;
 # this keeps a fast reader busy.
-_UNSENT_BYTES = 256 * 1024
-_DRAIN_SECONDS = 2.0
+UNSENT_BYTES = 256 * 1024
+DRAIN_SECONDS = 2.0
 _NO_LINGER = struct.pack("ii", 1, 0)
 _HANDSHAKE = b"\x16"  # the first byte of every TLS client
 
@@ -88,7 +88,7 @@ class Connection:
         accepted.setblocking(False)
         with suppress(OSError):  # a Unix socket has neither
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a head must not wait for its page
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._plain = accepted
         self._tls: TlsSocket | None = None
         self._channel: _Channel = accepted
@@ -169,7 +169,7 @@ class Connection:
         self.page = b""
         self.phase = Phase.DRAINING
         self.events = selectors.EVENT_READ
-        self.deadline_seconds = min(self.deadline_seconds, now_seconds + _DRAIN_SECONDS)
+        self.deadline_seconds = min(self.deadline_seconds, now_seconds + DRAIN_SECONDS)
         self._channel.shutdown(socket.SHUT_WR)
 
     def drain(self) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 log = logging.getLogger(__name__)
 
 LONGEST_PASSWORD_BYTES = 72  # bcrypt looks at no more: longer ones would be equal to their beginning
-_MOST_REMEMBERED = 100  # passwords that were right: one for each scraper
+MOST_REMEMBERED = 100  # passwords that were right: one for each scraper
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Passwords:
         if right:
             with self._lock:
                 self._right[self._digest(str(known), credentials)] = None
-                if len(self._right) > _MOST_REMEMBERED:
+                if len(self._right) > MOST_REMEMBERED:
                     self._right.popitem(last=False)
         return right
 

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from threading import Thread
 from typing import Literal
 
+from paropt_exporter import descriptors
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.exposition import address, eviction, http
 from paropt_exporter.exposition.connection import Connection, Phase, PlainText
@@ -27,11 +28,12 @@ from paropt_exporter.exposition.site import Site
 log = logging.getLogger(__name__)
 
 CONNECTION_SECONDS = 30.0  # from accept to close; Prometheus' own default time-out is 10 s
-MAX_CONNECTIONS = 256  # a quarter of the usual limit of 1,024 descriptors: the work needs the rest
+MAX_CONNECTIONS = 256
+CONNECTIONS_PART = 4  # a quarter of the descriptors that this process may have at most: the work needs the rest
 # Of pages that clients still read: some five at 1,000 stages. A page that alone is larger is allowed twice, so that one
 # can be read while the next is made.
 UNREAD_BYTES = 64 * 1024 * 1024
-_CLOSE_SECONDS = 2.0  # an answer on its way gets this long when the server closes
+CLOSE_SECONDS = 2.0  # an answer on its way gets this long when the server closes
 _LOCAL = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # nosec B104 # where a person opens what listens everywhere
 _BUSY = Answer.text(HTTPStatus.SERVICE_UNAVAILABLE, "too many scrapes at once", ("Retry-After", "1"))
 _CHALLENGE = 'Basic realm="paropt-exporter", charset="UTF-8"'
@@ -45,7 +47,7 @@ def serve(
     *,
     telemetry_path: str = "/metrics",
     max_requests: int = sys.maxsize,
-    max_connections: int = MAX_CONNECTIONS,
+    max_connections: int | None = None,
     unread_bytes: int = UNREAD_BYTES,
     connection_seconds: float = CONNECTION_SECONDS,
     ready: Callable[[], bool] = lambda: True,
@@ -56,8 +58,9 @@ def serve(
 ) -> Server:
     """Listen and serve until `close()`.
 
-    No `addresses`: 127.0.0.1:10178, or the next free port of ten, and `say` is told so. `listeners`: sockets that do
-    listen, in place of any address. Raises UsageError, one line, if an address is malformed or can't be had.
+    No `addresses`: 127.0.0.1:10178, or the next free port of ten, and `say` is told so. `listeners`: sockets that
+    already listen, in place of any address. `max_connections` is by default 256, or a quarter of the limit on
+    descriptors where that is less. Raises UsageError, one line, if an address is malformed or can't be had.
     """
     site = Site(telemetry_path=telemetry_path, ready=ready)
     return Server(
@@ -66,7 +69,7 @@ def serve(
         site,
         protected or Open(),
         max_requests=max_requests,
-        max_connections=max_connections,
+        max_connections=max_connections or min(MAX_CONNECTIONS, max(1, descriptors.limit() // CONNECTIONS_PART)),
         unread_bytes=unread_bytes,
         connection_seconds=connection_seconds,
         clock=clock or SystemClock(),
@@ -141,9 +144,9 @@ class Server:
         """Stop serving; answers on their way get two seconds. Blocks that long at most, and may be called again."""
         self._closing = True
         self._wake()
-        self._passwords.close(timeout_seconds=_CLOSE_SECONDS)
-        self._renderer.close(timeout_seconds=_CLOSE_SECONDS)
-        self._thread.join(2 * _CLOSE_SECONDS)
+        self._passwords.close(timeout_seconds=CLOSE_SECONDS)
+        self._renderer.close(timeout_seconds=CLOSE_SECONDS)
+        self._thread.join(2 * CLOSE_SECONDS)
 
     def _deliver(self, delivered: Delivered) -> None:
         """Take pages from the renderer's thread over to ours."""
@@ -166,7 +169,7 @@ class Server:
             now_seconds = self._clock.monotonic()
             self._expire(now_seconds)
             if self._closing and closing_at_seconds is None:
-                closing_at_seconds = now_seconds + _CLOSE_SECONDS
+                closing_at_seconds = now_seconds + CLOSE_SECONDS
                 self._entrance.shut()
         self._end()
 

@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from paropt_exporter import descriptors
+
 if TYPE_CHECKING:
     from paropt_exporter.config.model import Items
 
@@ -52,15 +54,16 @@ def _files(pattern: str, root: Path) -> tuple[str, ...]:
 def _lines(words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str]) -> tuple[str, ...]:
     shown = shlex.join(words)[:100]
     try:
-        process = subprocess.Popen(
-            words,
-            cwd=cwd,
-            env={**os.environ, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # so that its children end with it at the limit
-        )
+        with descriptors.original():
+            process = subprocess.Popen(
+                words,
+                cwd=cwd,
+                env={**os.environ, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # so that its children end with it at the limit
+            )
     except OSError as error:
         raise NoItems(f"items: the command `{shown}` can't be run: {error.strerror}") from None
     with process:

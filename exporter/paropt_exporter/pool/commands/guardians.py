@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from paropt_exporter import descriptors
 from paropt_exporter.pool.guardian.process_tree import MARK
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class SharedGuardian:
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
                 )
+                descriptors.restore(self._process.pid)  # its first command comes after this
             except OSError:
                 ours.close()
                 raise
