@@ -215,3 +215,13 @@ def test_a_pipe_in_place_of_a_file_holds_up_no_connection(tmp_path: Path, name: 
     os.mkfifo(tmp_path / name)
     assert file.current() is held
     assert file.reloads()["failure"] == 1
+
+
+def test_a_relative_path_is_that_of_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    file = ProtectionFile(web_config(Path(), f"basic_auth_users: {{alice: {HASH}}}"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert list(file.current().users) == ["alice"]
+    web_config(tmp_path, f"basic_auth_users: {{bob: {HASH}}}")
+    assert list(file.current().users) == ["bob"]

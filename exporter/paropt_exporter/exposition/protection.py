@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -67,11 +68,12 @@ class ProtectionFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._files: tuple[Path, ...] = (path,)
+        self._path = path.absolute()  # a call may change the current folder
+        self._files: tuple[Path, ...] = (self._path,)
         self._stamps: _Stamp = ()
         self._reloads = dict.fromkeys(catalogue.RELOAD_RESULTS, 0)
         self._config, self._protection = self._read()
+        _import_all()
         if not self._protection.secure and not self._protection.users:
             log.warning("the web config has neither TLS nor users: anyone may read", extra={"file": str(path)})
 
@@ -120,6 +122,13 @@ class ProtectionFile:
         others = tuple(self._path.parent / name for name in named if name is not None)
         self._files, self._stamps = (self._path, *others), (own_stamp, *_stamps(others))
         return config, _protection(config, self._path)
+
+
+def _import_all() -> None:
+    """Import what a later reload or request needs: a call puts the project's modules before all others."""
+    import_module("paropt_exporter.exposition.tls")
+    if find_spec("bcrypt") is not None:
+        import_module("bcrypt")
 
 
 def weakened(old: WebConfig, new: WebConfig) -> tuple[str, ...]:

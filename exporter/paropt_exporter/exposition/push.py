@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -86,6 +87,13 @@ class Gateway:
                 f"push URL {_shown(self.url)!r}: a password does not belong there, where every process sees it: "
                 "say in paropt.yml, under push.basic_auth, where it is"
             )
+
+
+def prepare() -> None:
+    """Import what a push needs: a call puts the project's modules before all others, whatever their names."""
+    for name in ("requests.adapters", "urllib3.util"):
+        import_module(name)
+    "localhost".encode("idna")  # and what resolving a name needs
 
 
 def push(page: bytes, gateway: Gateway, *, job: str, grouping: Mapping[str, str]) -> None:

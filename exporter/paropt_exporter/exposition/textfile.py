@@ -27,6 +27,8 @@ _LAST_SUCCESS = catalogue.RUN_LAST_SUCCESS.name.encode()
 def path_for(folder: Path, *, project: str, lane: str) -> Path:
     """Return where a lane's page goes: a file for each lane, so that none overwrites another's.
 
+    The path is absolute, since a call may change the current folder.
+
     Raises UsageError if the folder is not there or can't be written to: after the run would be too late.
     """
     try:
@@ -37,7 +39,7 @@ def path_for(folder: Path, *, project: str, lane: str) -> Path:
             f"--textfile {folder}: no file can be written there: {error.strerror}: "
             "name the folder of node_exporter's --collector.textfile.directory, and let this user write to it"
         ) from None
-    return folder / f"paropt_{quote(project, safe='')}_{quote(lane, safe='')}.prom"
+    return folder.absolute() / f"paropt_{quote(project, safe='')}_{quote(lane, safe='')}.prom"
 
 
 def write(path: Path, page: bytes) -> None:
