@@ -49,6 +49,7 @@ def test_the_bounds_are_those_of_the_code() -> None:
         "a connection's life, from accept to close": f"{server.CONNECTION_SECONDS:g} s",
         "after its answer is sent, for its end": f"{connection.DRAIN_SECONDS:g} s",
         "without progress, before it may be closed for another": f"{eviction.GRACE_SECONDS:g} s",
+        "a scrape waits for pages that others still read": f"{server.PATIENCE_SECONDS:g} s",
         "a request's head": kilobytes(http.HEAD_BYTES),
         "its first line": kilobytes(http.LINE_BYTES),
         "its headers": f"{http.HEADERS}",

@@ -83,9 +83,17 @@ def test_a_page_goes_when_all_its_readers_have_stalled_for_longest(connect: Call
         connection.reply(b"head", body)
         connection.send(now_seconds=moment)
     everyone = (early, late, other)
-    assert eviction.unread_too_long(everyone, spare_bytes=2 * len(own)) == ()
-    assert eviction.unread_too_long(everyone, spare_bytes=len(own)) == (other,)
-    assert set(eviction.unread_too_long(everyone, spare_bytes=0)) == set(everyone)
+    assert eviction.unread_bytes(everyone) == 2 * len(own)
+    assert eviction.next_idle_page_seconds(everyone) == pytest.approx(2.25)
+
+    def given_up(allowed_bytes: int, idle_since_seconds: float = NOW) -> tuple[Connection, ...]:
+        return eviction.unread_too_long(everyone, allowed_bytes=allowed_bytes, idle_since_seconds=idle_since_seconds)
+
+    assert given_up(2 * len(own)) == ()
+    assert given_up(len(own)) == (other,)
+    assert given_up(len(own), idle_since_seconds=1.9) == ()
+    assert given_up(0, idle_since_seconds=2.5) == (other,)
+    assert set(given_up(0)) == set(everyone)
 
 
 @pytest.mark.parametrize(

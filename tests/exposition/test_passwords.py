@@ -111,7 +111,7 @@ def test_a_comparison_that_fails_keeps_out_and_holds_up_no_other(
 
 
 def test_only_so_many_right_passwords_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "_MOST_REMEMBERED", 2)
+    monkeypatch.setattr(passwords, "MOST_REMEMBERED", 2)
     users = {name: hashed(name) for name in ("a", "b", "c")}
     given = [Credentials(name, name.encode()) for name in users]
     with judging() as judge:

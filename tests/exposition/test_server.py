@@ -262,10 +262,26 @@ def test_scrapes_that_wait_together_share_one_body(serving: Callable[..., Server
 def test_clients_that_never_read_hold_a_bounded_number_of_pages(serving: Callable[..., Server]) -> None:
     server = serving(Fresh(b"x" * 8 * MEGABYTE), unread_bytes=20 * MEGABYTE)
     with ExitStack() as stack, traced() as peak_bytes:
-        for _ in range(20):
+        for _ in range(8):
             assert stack.enter_context(unread(server)).recv(1) == b"H"
         assert peak_bytes() < 30 * MEGABYTE
         assert ask(server)[0].status == 200
+
+
+def test_a_page_waits_until_one_that_is_being_read_is_idle(serving: Callable[..., Server]) -> None:
+    clock, size = StillClock(), 8 * MEGABYTE
+    source = Fresh(b"x" * size)
+    server = serving(source, unread_bytes=2 * size, clock=clock)
+    with ExitStack() as stack:
+        for _ in range(2):
+            assert stack.enter_context(unread(server)).recv(1) == b"H"
+        last = stack.enter_context(unread(server))
+        wake(server)
+        assert source.rendered == 2
+        clock.advance(0.3)
+        wake(server)
+        assert last.recv(1) == b"H"
+        assert source.rendered == 3
 
 
 def test_a_client_that_reads_keeps_its_page_beside_those_that_do_not(serving: Callable[..., Server]) -> None:

@@ -52,8 +52,8 @@ class _Channel(Protocol):
 class Connection:
     """A non-blocking socket with its buffers; every method returns at once.
 
-    `client` is who it belongs to, `progress_seconds` when it was accepted or last took some of its answer, `page` the
-    body that it still has to send, shared with others that send the same; empty for small ones.
+    `client` is who it belongs to, `progress_seconds` when it was accepted, ended its handshake or last took some of its
+    answer, `page` the body that it still has to send, shared with others that send the same; empty for small ones.
 
     `events` is what a selector has to watch it for. DRAINING is there because closing a socket with unread input makes
     the kernel reset the connection, and the client may lose the answer: for example the 414 while it is still sending
@@ -109,8 +109,8 @@ class Connection:
     def fileno(self) -> int:
         return self._channel.fileno()
 
-    def greet(self) -> None:
-        """Go on with the TLS handshake. Raises PlainText, OSError or EOFError where none is to be had."""
+    def greet(self, *, now_seconds: float) -> None:
+        """Go on with the TLS handshake. Raises PlainText, OSError or EOFError if it fails."""
         try:
             if self._tls is None:
                 self._tls = self._channel = self._begun_tls()
@@ -120,6 +120,7 @@ class Connection:
         else:
             self.phase = Phase.READING
             self.events = selectors.EVENT_READ
+            self.progress_seconds = now_seconds
 
     def receive(self) -> bytes | None:
         """Return all that was received so far, None if there is nothing new. Raises EOFError at the client's end."""

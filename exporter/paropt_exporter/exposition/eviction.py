@@ -46,23 +46,33 @@ def next_seconds(connections: Collection[Connection]) -> float | None:
     return min(map(_idle_from_seconds, _candidates(connections)), default=None)
 
 
-def unread_too_long(connections: Iterable[Connection], *, spare_bytes: int) -> tuple[Connection, ...]:
-    """Return the connections to close, so that the pages that the others still read have `spare_bytes` at most.
+def unread_bytes(connections: Iterable[Connection]) -> int:
+    """Return the bytes of the pages that are still being read; each is in memory once, however many read it."""
+    return sum(len(group[0].page) for group in _readers(connections))
 
-    A page is held in memory once, by all that read it: it goes with the last of them. So whole pages are given up,
-    first the one of which none of its readers has read anything for the longest time.
+
+def unread_too_long(
+    connections: Iterable[Connection], *, allowed_bytes: int, idle_since_seconds: float
+) -> tuple[Connection, ...]:
+    """Return the connections to close, so that the pages of the others take `allowed_bytes`, if that can be had.
+
+    A page goes with the last of its readers. So whole pages are given up: those of which no reader has read anything
+    since a moment, the longest idle first.
     """
-    readers: dict[int, list[Connection]] = {}
-    for connection in connections:
-        if connection.page:
-            readers.setdefault(id(connection.page), []).append(connection)
-    latest_first = sorted(readers.values(), key=_last_read_seconds, reverse=True)
+    groups = sorted(_readers(connections), key=_last_read_seconds)
+    excess_bytes = sum(len(group[0].page) for group in groups) - allowed_bytes
     given_up: list[Connection] = []
-    for group in latest_first:
-        spare_bytes -= len(group[0].page)
-        if spare_bytes < 0:
-            given_up += group
+    for group in groups:
+        if excess_bytes <= 0 or _last_read_seconds(group) > idle_since_seconds:
+            break
+        given_up += group
+        excess_bytes -= len(group[0].page)
     return tuple(given_up)
+
+
+def next_idle_page_seconds(connections: Iterable[Connection]) -> float:
+    """Return when the first page has not been read for GRACE_SECONDS, if nothing happens until then."""
+    return min((_last_read_seconds(group) + GRACE_SECONDS for group in _readers(connections)), default=0.0)
 
 
 def _candidates(connections: Collection[Connection]) -> list[Connection]:
@@ -76,6 +86,15 @@ def _candidates(connections: Collection[Connection]) -> list[Connection]:
 
 def _idle_from_seconds(connection: Connection) -> float:
     return connection.progress_seconds + GRACE_SECONDS
+
+
+def _readers(connections: Iterable[Connection]) -> list[list[Connection]]:
+    """Return the connections that still read pages, by page."""
+    readers: dict[int, list[Connection]] = {}
+    for connection in connections:
+        if connection.page:
+            readers.setdefault(id(connection.page), []).append(connection)
+    return list(readers.values())
 
 
 def _last_read_seconds(readers: list[Connection]) -> float:

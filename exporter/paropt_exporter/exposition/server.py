@@ -23,7 +23,7 @@ from paropt_exporter.exposition.http import Answer, BadRequest, Request
 from paropt_exporter.exposition.passwords import Passwords, credentials
 from paropt_exporter.exposition.protection import Open, Protected
 from paropt_exporter.exposition.render import Delivered, PageSource, Renderer
-from paropt_exporter.exposition.site import Site
+from paropt_exporter.exposition.site import Scrape, Site
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ CONNECTIONS_PART = 4  # a quarter of the descriptors that this process may have 
 # Of pages that clients still read: some five at 1,000 stages. A page that alone is larger is allowed twice, so that one
 # can be read while the next is made.
 UNREAD_BYTES = 64 * 1024 * 1024
+PATIENCE_SECONDS = 1.0  # a scrape waits so long for pages that are being read slowly, then they are given up
 CLOSE_SECONDS = 2.0  # an answer on its way gets this long when the server closes
 _LOCAL = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # nosec B104 # where a person opens what listens everywhere
 _BUSY = Answer.text(HTTPStatus.SERVICE_UNAVAILABLE, "too many scrapes at once", ("Retry-After", "1"))
@@ -91,8 +92,8 @@ class Server:
     * A connection lives for `connection_seconds` at most, however it spends them. Beyond `max_connections` an idle one
       is closed for the new one (see `eviction`); while there is none, new clients wait in the kernel's queue.
     * Scrapes that wait together share one page, and no copy of it is made for a connection. Unread pages take
-      `unread_bytes` at most, or twice the size of one page where that is more; beyond it their readers are closed, the
-      longest idle ones first.
+      `unread_bytes` at most, or twice the size of one page where that is more. Beyond it the next page waits, until
+      one has not been read for a moment, whose readers are closed; for `PATIENCE_SECONDS`, then the longest idle goes.
     * At most `max_requests` scrapes wait for their page; the next ones get 503 at once.
     * No client can cause a 500, a traceback, or an answer that is not its own.
     """
@@ -117,7 +118,12 @@ class Server:
         self._unread_bytes, self._connection_seconds = unread_bytes, connection_seconds
         # Of the serving thread alone; oldest connection first:
         self._connections: dict[Connection, None] = {}
-        self._waiting = 0  # scrapes that wait for their page
+        self._waiting = 0  # scrapes that wait for their page: wanted, and being rendered
+        self._wanted: list[tuple[Scrape, Connection]] = []
+        self._wanted_since_seconds = 0.0
+        self._rendering = 0
+        self._round_bytes = 0  # of the pages that were rendered last
+        self._turn_seconds = clock.monotonic()
         self._selector = selectors.DefaultSelector()
         # Appended to by the other threads, which then write to _waker; deque needs no lock for that.
         self._posted: deque[Callable[[], None]] = deque()
@@ -164,14 +170,22 @@ class Server:
     def _run(self) -> None:
         closing_at_seconds = None
         while closing_at_seconds is None or (self._answering() and self._clock.monotonic() < closing_at_seconds):
-            for key, _ in self._selector.select(self._timeout_seconds(closing_at_seconds)):
+            ready = self._selector.select(self._timeout_seconds(closing_at_seconds))
+            self._turn_seconds = self._clock.monotonic()
+            # Connections first: one that can go on is not idle, whatever it looks like to a newcomer or a new page.
+            for key, _ in sorted(ready, key=self._rank):
                 key.data()
             now_seconds = self._clock.monotonic()
             self._expire(now_seconds)
+            self._want_pages(now_seconds)
             if self._closing and closing_at_seconds is None:
                 closing_at_seconds = now_seconds + CLOSE_SECONDS
                 self._entrance.shut()
         self._end()
+
+    def _rank(self, ready: tuple[selectors.SelectorKey, int]) -> int:
+        source = ready[0].fileobj
+        return 0 if isinstance(source, Connection) else 1 if source is self._wakeup else 2
 
     def _answering(self) -> bool:
         answering = (Phase.COMPARING, Phase.WAITING, Phase.WRITING)
@@ -180,7 +194,11 @@ class Server:
     def _timeout_seconds(self, closing_at_seconds: float | None) -> float | None:
         moments = [connection.deadline_seconds for connection in self._connections]
         room_seconds = eviction.next_seconds(self._connections) if self._entrance.full else None
-        others = (closing_at_seconds, self._entrance.opens_at_seconds, room_seconds)
+        page_seconds = None
+        if self._wanted and not self._rendering:
+            idle_page_seconds = eviction.next_idle_page_seconds(self._connections)
+            page_seconds = min(idle_page_seconds, self._wanted_since_seconds + PATIENCE_SECONDS)
+        others = (closing_at_seconds, self._entrance.opens_at_seconds, room_seconds, page_seconds)
         moments += [moment for moment in others if moment is not None]
         return max(0.0, min(moments) - self._clock.monotonic()) if moments else None
 
@@ -201,12 +219,12 @@ class Server:
         if len(self._connections) < self._max_connections:
             return True
         next_seconds = eviction.next_seconds(self._connections)
-        return next_seconds is not None and next_seconds <= self._clock.monotonic()
+        return next_seconds is not None and next_seconds <= self._turn_seconds
 
     def _take(self, accepted: socket.socket, peer: object) -> None:
         now_seconds = self._clock.monotonic()
         if len(self._connections) >= self._max_connections:
-            victim = eviction.one_too_many(self._connections, now_seconds=now_seconds)
+            victim = eviction.one_too_many(self._connections, now_seconds=self._turn_seconds)
             assert victim is not None  # the entrance has asked whether there is room
             self._drop(victim)
         connection = Connection(
@@ -240,7 +258,7 @@ class Server:
     def _step(self, connection: Connection) -> None:
         match connection.phase:
             case Phase.GREETING:
-                connection.greet()
+                connection.greet(now_seconds=self._clock.monotonic())
             case Phase.READING:
                 self._read(connection)
             case Phase.WRITING:
@@ -294,7 +312,9 @@ class Server:
         else:
             self._waiting += 1
             self._park(connection, Phase.WAITING)
-            self._renderer.want(answer, connection)
+            if not self._wanted:
+                self._wanted_since_seconds = self._clock.monotonic()
+            self._wanted.append((answer, connection))
 
     def _park(self, connection: Connection, phase: Literal[Phase.COMPARING, Phase.WAITING]) -> None:
         """Let a connection wait for another thread, unwatched."""
@@ -310,13 +330,34 @@ class Server:
 
     def _take_pages(self, delivered: Delivered) -> None:
         self._waiting -= len(delivered)
-        sizes = {id(answer.body): len(answer.body) for _, answer in delivered}
-        allowed_bytes = max(self._unread_bytes, 2 * max(sizes.values()))
-        for connection in eviction.unread_too_long(self._connections, spare_bytes=allowed_bytes - sum(sizes.values())):
-            self._drop(connection)
+        self._rendering -= len(delivered)
+        self._round_bytes = sum({id(answer.body): len(answer.body) for _, answer in delivered}.values())
         for connection, answer in delivered:
             if connection in self._connections:
                 self._reply(connection, answer)
+
+    def _want_pages(self, now_seconds: float) -> None:
+        """Have the wanted pages rendered, all at once, as soon as there is room for them beside those being read."""
+        if not self._wanted or self._rendering:
+            return
+        urgent = now_seconds >= self._wanted_since_seconds + PATIENCE_SECONDS
+        given_up = eviction.unread_too_long(
+            self._connections,
+            allowed_bytes=self._allowed_bytes,
+            idle_since_seconds=now_seconds if urgent else now_seconds - eviction.GRACE_SECONDS,
+        )
+        for connection in given_up:
+            self._drop(connection)
+        if eviction.unread_bytes(self._connections) <= self._allowed_bytes:
+            wanted, self._wanted = self._wanted, []
+            self._rendering = len(wanted)
+            for scrape, connection in wanted:
+                self._renderer.want(scrape, connection)
+
+    @property
+    def _allowed_bytes(self) -> int:
+        """How many bytes the pages that are being read may have for the next ones to be made."""
+        return max(self._unread_bytes - self._round_bytes, self._round_bytes)
 
     def _reply(self, connection: Connection, answer: Answer) -> None:
         """Begin to answer; what happens in sending ends this connection only."""
