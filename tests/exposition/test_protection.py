@@ -45,7 +45,7 @@ def test_a_change_that_can_not_be_used_leaves_what_held_and_is_told_once(
 def test_a_reading_that_fails_in_whatever_way_leaves_what_held(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_: Path) -> None:
+    def broken(_: Path, **__: object) -> None:
         raise RecursionError
 
     file = ProtectionFile(web_config(tmp_path, f"basic_auth_users: {{alice: {hashed()}}}"))

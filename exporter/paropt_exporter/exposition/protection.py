@@ -68,7 +68,7 @@ class ProtectionFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path.absolute()  # a call may change the current folder
+        self._named, self._path = path, path.absolute()  # a call may change the current folder
         self._files: tuple[Path, ...] = (self._path,)
         self._stamps: _Stamp = ()
         self._reloads = dict.fromkeys(catalogue.RELOAD_RESULTS, 0)
@@ -116,7 +116,7 @@ class ProtectionFile:
 
         # Each file's stamp is taken before its content: what is replaced in between is read again next time.
         own_stamp = _stamp(self._path)
-        config = web_config.read(self._path)
+        config = web_config.read(self._path, named=self._named)
         tls = config.tls_server_config
         named = (tls.cert_file, tls.key_file, tls.client_ca_file)
         others = tuple(self._path.parent / name for name in named if name is not None)

@@ -166,21 +166,25 @@ class WebConfig(Section):
     basic_auth_users: dict[str, Annotated[str, BeforeValidator(_hash)]] = Field(default={})
 
 
-def read(path: Path) -> WebConfig:
-    """Read the file; raises ConfigError with every fault, each as `file:line:column: path: message`."""
+def read(path: Path, *, named: Path | None = None) -> WebConfig:
+    """Read the file; raises ConfigError with every fault, each as `file:line:column: path: message`.
+
+    `named`: the path as messages show it, if the user gave another one.
+    """
+    named = named or path
     try:
-        document = Document(decode(_content(path)))
+        document = Document(decode(_content(path, named)))
         try:
             return WebConfig.model_validate({} if document.value is None else document.value)
         except ValidationError as error:
             found = messages.faults(error, document, WebConfig)
             raise Unreadable([*dict.fromkeys(document.place(fault) for fault in found)]) from None
     except Unreadable as error:
-        raise ConfigError(tuple(fault.text(str(path)) for fault in sorted(error.faults))) from None
+        raise ConfigError(tuple(fault.text(str(named)) for fault in sorted(error.faults))) from None
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, named: Path) -> bytes:
     try:
         return regular_files.read(path, limit_bytes=LARGEST_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError((f"{path}:1:1: file: it can't be read: {error.strerror}",)) from None
+        raise ConfigError((f"{named}:1:1: file: it can't be read: {error.strerror}",)) from None
