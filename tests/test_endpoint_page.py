@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 from deployed import refusal
-from paropt_exporter.exposition import web_config
+from paropt_exporter import descriptors
+from paropt_exporter.config.document import LARGEST_FILE_BYTES
+from paropt_exporter.exposition import address, connection, eviction, http, passwords, server, web_config
 from real_servers import program
 from secured import Authority
 
@@ -28,3 +30,34 @@ def test_the_scrape_config_is_taken_by_prometheus(tmp_path: Path) -> None:
     path = tmp_path / "prometheus.yml"
     path.write_text(SCRAPE_CONFIG)
     assert refusal(program("promtool"), "check", "config", path) == ""
+
+
+def kilobytes(count: int) -> str:
+    return f"{count // 1024} kB"
+
+
+def megabytes(count: int) -> str:
+    return f"{count // 1024**2} MB"
+
+
+def test_the_bounds_are_those_of_the_code() -> None:
+    rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", PAGE, re.MULTILINE))
+    assert server.CONNECTIONS_PART == 4
+    bounds = {
+        "connections at once": f"{server.MAX_CONNECTIONS}, or a quarter of the descriptors",
+        "clients that wait in the kernel's queue": f"{address.BACKLOG:,}",
+        "a connection's life, from accept to close": f"{server.CONNECTION_SECONDS:g} s",
+        "after its answer is sent, for its end": f"{connection.DRAIN_SECONDS:g} s",
+        "without progress, before it may be closed for another": f"{eviction.GRACE_SECONDS:g} s",
+        "a scrape waits for pages that others still read": f"{server.PATIENCE_SECONDS:g} s",
+        "a request's head": kilobytes(http.HEAD_BYTES),
+        "its first line": kilobytes(http.LINE_BYTES),
+        "its headers": f"{http.HEADERS}",
+        "bytes of pages that clients still read": megabytes(server.UNREAD_BYTES),
+        "bytes of an answer that the kernel holds unsent, a connection": kilobytes(connection.UNSENT_BYTES),
+        "right passwords remembered": f"{passwords.MOST_REMEMBERED}",
+        "the web config's size": f"{LARGEST_FILE_BYTES // 10**6} MB",
+        "answers on their way at the exporter's end": f"{server.CLOSE_SECONDS:g} s",
+    }
+    assert {bound: rows[bound].startswith(value) for bound, value in bounds.items()} == dict.fromkeys(bounds, True)
+    assert f"({descriptors.MOST:,} at most)" in PAGE

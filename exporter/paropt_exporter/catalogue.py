@@ -57,6 +57,7 @@ TASK_RESULTS = tuple(result.value for result in Result if result is not Result.S
 RUN_RESULTS = (Result.SUCCESS.value, Result.FAILURE.value, Result.CANCELLATION.value)
 DELIVERY_TARGETS = ("pushgateway", "textfile")
 DELIVERY_RESULTS = ("success", "failure")
+RELOAD_RESULTS = ("success", "failure")
 POOL_RESULTS = ("success", "failure", "error", "cancellation")
 
 
@@ -269,6 +270,11 @@ OBSERVATIONS_DROPPED = _counter(
 DELIVERIES = _counter(
     "paropt_deliveries_total", "Attempts to hand the final values of a run to others.", "target", "result"
 )
+WEB_CONFIG_RELOADS = _counter(
+    "paropt_exporter_web_config_reloads_total",
+    "Changes of the web config that were loaded, or refused as unusable or as less protection.",
+    "result",
+)
 
 FAMILIES: tuple[Family, ...] = tuple(value for value in globals().values() if isinstance(value, Family))
 
@@ -293,6 +299,7 @@ CLOSED_VALUES: dict[Family, dict[str, tuple[str, ...]]] = {
     },
     CONTROL_QUERY_ERRORS: {"kind": QUERY_ERRORS},
     DELIVERIES: {"target": DELIVERY_TARGETS, "result": DELIVERY_RESULTS},
+    WEB_CONFIG_RELOADS: {"result": RELOAD_RESULTS},
     BOTTLENECK: {"kind": STAGE_BOTTLENECKS},
     LANE_BOTTLENECK: {"kind": LANE_BOTTLENECKS},
 }

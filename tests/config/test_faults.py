@@ -148,6 +148,15 @@ def test_a_wrong_value_of_a_stage_is_told_in_its_place(tmp_path: Path, keys: dic
         ("lanes: {auto: {}}", "lanes.auto: 'auto' is what --lane auto means"),
         ("lanes: {a: {total: 1e400}}", "lanes.a.total"),
         ("push: {url: 'http://me:s3cret@gateway'}", "push.url: a URL with a password would be logged"),
+        ("push: {url: 'http://gateway/?token=s3cret'}", "push.url: a URL with a query would be logged"),
+        (
+            "feedback: {prometheus: {url: 'http://prometheus/x?token=s3cret'}}",
+            "feedback.prometheus.url: a URL with a query would be logged",
+        ),
+        (
+            "feedback: {prometheus: {url: 'http://prometheus/#s3cret'}}",
+            "feedback.prometheus.url: a URL with a query would be logged",
+        ),
         ("push: {basic_auth: {username: me}}", "push.basic_auth: exactly one of password_file and password_env"),
         (
             "push: {bearer_token_file: a, basic_auth: {username: me, password_env: P}}",

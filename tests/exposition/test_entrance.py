@@ -44,10 +44,13 @@ class Tried:
         self.selector = stack.enter_context(selectors.DefaultSelector())
         self.taken: list[socket.socket] = []
         self.listener = Scarce(scarce)
-        self.entrance = Entrance([self.listener], self.selector, self.taken.append, self.clock)  # type: ignore[list-item]
+        self.entrance = Entrance([self.listener], self.selector, self.take, self.clock)  # type: ignore[list-item]
         stack.callback(self.entrance.close)
         self.client = stack.enter_context(socket.create_connection(self.listener.listener.getsockname()))
         stack.callback(lambda: [each.close() for each in self.taken])
+
+    def take(self, accepted: socket.socket, peer: object) -> None:
+        self.taken.append(accepted)
 
     def turn(self) -> None:
         """What the serving thread does once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -33,7 +34,7 @@ def judging() -> Iterator[Passwords]:
 
 def verdict(judge: Passwords, given: Credentials, users: dict[str, str] = USERS) -> bool:
     told: SimpleQueue[bool] = SimpleQueue()
-    judge.check(users, given, told.put)
+    judge.check(users, given, told.put, client="", token=given)
     return told.get(timeout=30)
 
 
@@ -110,7 +111,7 @@ def test_a_comparison_that_fails_keeps_out_and_holds_up_no_other(
 
 
 def test_only_so_many_right_passwords_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "_MOST_REMEMBERED", 2)
+    monkeypatch.setattr(passwords, "MOST_REMEMBERED", 2)
     users = {name: hashed(name) for name in ("a", "b", "c")}
     given = [Credentials(name, name.encode()) for name in users]
     with judging() as judge:
@@ -144,3 +145,28 @@ def test_any_header_is_read_or_is_none(noise: str) -> None:
 
 def test_no_representation_shows_a_password() -> None:
     assert "s3cret" not in repr(RIGHT)
+
+
+def test_clients_take_turns_and_of_each_the_newest_request_comes_first() -> None:
+    order: SimpleQueue[str] = SimpleQueue()
+    first, go = threading.Event(), threading.Event()
+
+    def hold(_: bool) -> None:
+        first.set()
+        assert go.wait(30)
+
+    def ask(judge: Passwords, client: str, number: int) -> None:
+        wrong = Credentials("alice", f"{client} {number}".encode())
+        judge.check(USERS, wrong, lambda _: order.put(f"{client} {number}"), client=client, token=(client, number))
+
+    with judging() as judge:
+        judge.check(USERS, Credentials("alice", b"x"), hold, client="flood", token=None)
+        assert first.wait(30)
+        for number in range(4):
+            ask(judge, "flood", number)
+        ask(judge, "scraper", 0)
+        judge.cancel(client="flood", token=("flood", 2))
+        judge.cancel(client="nobody", token=None)
+        go.set()
+        found = [order.get(timeout=30) for _ in range(4)]
+    assert found == ["flood 3", "scraper 0", "flood 1", "flood 0"]

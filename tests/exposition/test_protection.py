@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_a_change_that_can_not_be_used_leaves_what_held_and_is_told_once(
 def test_a_reading_that_fails_in_whatever_way_leaves_what_held(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_: Path) -> None:
+    def broken(_: Path, **__: object) -> None:
         raise RecursionError
 
     file = ProtectionFile(web_config(tmp_path, f"basic_auth_users: {{alice: {hashed()}}}"))
@@ -112,3 +113,115 @@ def encrypt(path: Path) -> None:
             serialization.BestAvailableEncryption(b"x"),
         )
     )
+
+
+TLS = "cert_file: server.pem, key_file: server.key"
+SECURE = f"tls_server_config: {{{TLS}}}"
+MUTUAL = f"{TLS}, client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.pem"
+IF_GIVEN = f"{TLS}, client_auth_type: VerifyClientCertIfGiven, client_ca_file: ca.pem"
+HASH = hashed()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lost"),
+    [
+        (SECURE, "", "tls_server_config"),
+        (SECURE, "\n", "tls_server_config"),
+        (f"basic_auth_users: {{alice: {HASH}}}", "", "basic_auth_users"),
+        (f"{SECURE}\nbasic_auth_users: {{alice: {HASH}}}", SECURE, "basic_auth_users"),
+        (f"tls_server_config: {{{MUTUAL}}}", SECURE, "client_auth_type"),
+        (f"tls_server_config: {{{MUTUAL}}}", f"tls_server_config: {{{IF_GIVEN}}}", "client_auth_type"),
+        (f"tls_server_config: {{{IF_GIVEN}}}", SECURE, "client_auth_type"),
+        (
+            f"tls_server_config: {{{MUTUAL}}}",
+            f"tls_server_config: {{{TLS}, client_auth_type: RequireAndVerifyClientCert}}",
+            "client_ca_file",
+        ),
+        (
+            f"tls_server_config: {{{MUTUAL}, client_allowed_sans: [prometheus]}}",
+            f"tls_server_config: {{{MUTUAL}}}",
+            "client_allowed_sans",
+        ),
+        (f"tls_server_config: {{{TLS}, min_version: TLS13}}", SECURE, "min_version"),
+        (f"tls_server_config: {{{TLS}, cipher_suites: [TLS_AES_256_GCM_SHA384]}}", SECURE, "min_version"),
+        (
+            f"tls_server_config: {{{TLS}, cipher_suites: [TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]}}",
+            SECURE,
+            "cipher_suites",
+        ),
+        ("http_server_config: {headers: {X-Frame-Options: deny}}", "", "X-Frame-Options"),
+    ],
+)
+def test_a_reload_never_weakens_the_protection(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, before: str, after: str, lost: str
+) -> None:
+    Authority(tmp_path).issue("server")
+    file = ProtectionFile(web_config(tmp_path, before))
+    held = file.current()
+    web_config(tmp_path, after)
+    for _ in range(3):
+        assert file.current() is held
+    [record] = [record for record in caplog.records if hasattr(record, "lost")]
+    assert record.levelname == "WARNING"
+    assert lost in record.__dict__["lost"]
+    assert file.reloads() == {"success": 0, "failure": 1}
+
+
+def test_a_file_that_fails_to_load_after_it_was_emptied_still_protects(tmp_path: Path) -> None:
+    file = ProtectionFile(web_config(tmp_path, f"basic_auth_users: {{alice: {HASH}}}"))
+    for text in ("", "basic_auth_users: {alice: no-hash}", "x: [", ""):
+        web_config(tmp_path, text)
+        assert list(file.current().users) == ["alice"]
+    assert file.reloads() == {"success": 0, "failure": 4}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (f"basic_auth_users: {{alice: {HASH}, bob: {HASH}}}", f"basic_auth_users: {{carol: {HASH}}}"),
+        (f"basic_auth_users: {{alice: {HASH}}}", f"{SECURE}\nbasic_auth_users: {{alice: {HASH}}}"),
+        (f"tls_server_config: {{{IF_GIVEN}}}", f"tls_server_config: {{{MUTUAL}}}"),
+        (
+            f"tls_server_config: {{{MUTUAL}, client_allowed_sans: [a]}}",
+            f"tls_server_config: {{{MUTUAL}, client_allowed_sans: [a, b]}}",
+        ),
+        (SECURE, f"tls_server_config: {{{TLS}, min_version: TLS13}}"),
+    ],
+)
+def test_a_reload_changes_who_may_read_and_adds_protection(tmp_path: Path, before: str, after: str) -> None:
+    Authority(tmp_path).issue("server")
+    file = ProtectionFile(web_config(tmp_path, before))
+    held = file.current()
+    web_config(tmp_path, after)
+    assert file.current() is not held
+    assert file.reloads() == {"success": 1, "failure": 0}
+
+
+def test_a_config_that_protects_nothing_is_a_warning_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ProtectionFile(web_config(tmp_path, "")).current()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "neither TLS nor users" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["web.yml", "server.pem", "server.key"])
+@pytest.mark.timeout(30)
+def test_a_pipe_in_place_of_a_file_holds_up_no_connection(tmp_path: Path, name: str) -> None:
+    Authority(tmp_path).issue("server")
+    file = ProtectionFile(web_config(tmp_path))
+    held = file.current()
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    assert file.current() is held
+    assert file.reloads()["failure"] == 1
+
+
+def test_a_relative_path_is_that_of_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    file = ProtectionFile(web_config(Path(), f"basic_auth_users: {{alice: {HASH}}}"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert list(file.current().users) == ["alice"]
+    web_config(tmp_path, f"basic_auth_users: {{bob: {HASH}}}")
+    assert list(file.current().users) == ["bob"]

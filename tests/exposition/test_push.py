@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.server
+import os
 import socket
 import ssl
 import threading
@@ -225,6 +226,16 @@ def test_a_secret_that_is_no_line_of_text_is_told_without_showing_it(
         deliver(bearer_token_file="token")
     assert "s3cret" not in str(caught.value)
     assert gateway.pages == []
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("place", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "endless"])
+def test_a_secret_that_is_no_file_fails_the_push_at_once(
+    deliver: Callable[..., None], tmp_path: Path, place: Callable[[Path], None]
+) -> None:
+    place(tmp_path / "token")
+    with pytest.raises(DeliveryError, match="not a regular file"):
+        deliver(bearer_token_file="token")
 
 
 def test_a_secret_that_is_missing_is_told_by_its_name(deliver: Callable[..., None]) -> None:

@@ -28,8 +28,8 @@ TLS = "cert_file: server.pem, key_file: server.key"
 
 
 class Page:
-    def render(self, accept: str) -> tuple[bytes, str]:
-        return PAGE, "text/plain; version=0.0.4; charset=utf-8"
+    def page(self, *, openmetrics: bool) -> bytes:
+        return PAGE
 
 
 class Endpoint:
@@ -93,7 +93,7 @@ def test_metrics_are_served_over_tls_and_the_url_says_so(start: Callable[..., En
 
 def test_a_large_page_comes_whole(start: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch) -> None:
     large = b"x" * 20_000_000
-    monkeypatch.setattr(Page, "render", lambda self, accept: (large, "text/plain; version=0.0.4; charset=utf-8"))
+    monkeypatch.setattr(Page, "page", lambda self, openmetrics: large)
     assert start().ask()[1] == large
 
 
@@ -264,10 +264,41 @@ def test_passwords_that_are_being_compared_hold_up_no_scrape_that_is_known(
             guess.sendall(b"GET / HTTP/1.1\r\nAuthorization: Basic YTpi\r\n\r\n")
         assert comparing.acquire(timeout=GUARD_SECONDS)
         assert endpoint.ask(login=known, secure=False)[0].status == 200
-        assert endpoint.ask(login="a:c", secure=False)[0].status == 503
         go.set()
         for guess in guesses:
             assert guess.recv(12) == b"HTTP/1.1 401"
+
+
+def test_a_flood_of_guesses_locks_out_no_scraper_that_is_new(
+    start: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = start(with_users(alice=hashed()), max_requests=2)
+    comparing, go = threading.Semaphore(0), threading.Event()
+    compared: list[bytes] = []
+    matches = passwords._matches
+
+    def slow(password: bytes, hashed_password: str) -> bool:
+        compared.append(password)
+        comparing.release()
+        assert go.wait(GUARD_SECONDS)
+        return matches(password, hashed_password)
+
+    monkeypatch.setattr(passwords, "_matches", slow)
+    with ExitStack() as stack:
+        guesses = [stack.enter_context(endpoint.connect()) for _ in range(60)]
+        for number, guess in enumerate(guesses):
+            login = b64encode(f"alice:guess {number}".encode()).decode()
+            guess.sendall(f"GET / HTTP/1.1\r\nAuthorization: Basic {login}\r\n\r\n".encode())
+        assert comparing.acquire(timeout=GUARD_SECONDS)
+        scraper = stack.enter_context(endpoint.connect())
+        login = b64encode(f"alice:{PASSWORD}".encode()).decode()
+        scraper.sendall(f"GET /metrics HTTP/1.1\r\nAuthorization: Basic {login}\r\n\r\n".encode())
+        for _ in range(2):  # once these are answered the server has read the scraper's request
+            assert endpoint.ask(secure=False)[0].status == 401
+        go.set()
+        assert scraper.recv(12) == b"HTTP/1.1 200"
+        assert compared[1] == PASSWORD.encode()
+        assert all(guess.recv(12) == b"HTTP/1.1 401" for guess in guesses)
 
 
 def test_headers_of_the_config_stand_in_every_answer(start: Callable[..., Endpoint]) -> None:

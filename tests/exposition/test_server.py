@@ -6,8 +6,9 @@ import gzip
 import http.client
 import socket
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPResponse
 
 import pytest
@@ -20,27 +21,28 @@ from real_servers import ended
 
 GUARD_SECONDS = 30.0  # a hang guard, no expectation
 PAGE = b"# a page\n" * 1000
+MEGABYTE = 1_000_000
 
 
 class Source:
     """A page that can be held back."""
 
-    def __init__(self, page: bytes = PAGE) -> None:
-        self.page = page
+    def __init__(self, body: bytes = PAGE) -> None:
+        self.body = body
         self.go = threading.Event()
         self.go.set()
         self.rendering = threading.Semaphore(0)
         self.rendered = 0
 
-    def render(self, accept: str) -> tuple[bytes, str]:
+    def page(self, *, openmetrics: bool) -> bytes:
         self.rendering.release()
         assert self.go.wait(GUARD_SECONDS)
         self.rendered += 1
-        return self.page, "text/plain; version=0.0.4; charset=utf-8"
+        return self.body
 
 
 class Broken:
-    def render(self, accept: str) -> tuple[bytes, str]:
+    def page(self, *, openmetrics: bool) -> bytes:
         raise RuntimeError("no page today")
 
 
@@ -211,7 +213,124 @@ def test_a_client_that_never_reads_is_dropped_and_holds_up_nobody(serving: Calla
         assert ask(server, "/-/healthy")[0].status == 200
         clock.advance(31.0)
         wake(server)
-        assert len(everything(client)) < size
+        with pytest.raises(ConnectionResetError):
+            everything(client)
+
+
+def unread(server: Server, *, receive_bytes: int = 65536, accept: str = "*/*") -> socket.socket:
+    """Ask for the page on a connection whose answer nobody reads."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    client.settimeout(GUARD_SECONDS)
+    client.connect(place(server))
+    client.sendall(f"GET /metrics HTTP/1.1\r\nAccept: {accept}\r\n\r\n".encode())
+    return client
+
+
+class Fresh(Source):
+    """A large page that is made anew for each rendering, as the real one is."""
+
+    def page(self, *, openmetrics: bool) -> bytes:
+        return bytes(len(super().page(openmetrics=openmetrics)))
+
+
+@contextmanager
+def traced() -> Iterator[Callable[[], int]]:
+    """Return what tells the largest number of bytes that Python held within the block."""
+    tracemalloc.start()
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_scrapes_that_wait_together_share_one_body(serving: Callable[..., Server]) -> None:
+    source = Fresh(b"x" * 8 * MEGABYTE)
+    source.go.clear()
+    server = serving(source)
+    with ExitStack() as stack, traced() as peak_bytes:
+        stack.enter_context(unread(server))
+        assert source.rendering.acquire(timeout=GUARD_SECONDS)
+        clients = [stack.enter_context(unread(server)) for _ in range(20)]
+        wake(server)
+        source.go.set()
+        assert all(client.recv(1) == b"H" for client in clients)
+        assert peak_bytes() < 3 * 8 * MEGABYTE
+    assert source.rendered == 2
+
+
+def test_clients_that_never_read_hold_a_bounded_number_of_pages(serving: Callable[..., Server]) -> None:
+    server = serving(Fresh(b"x" * 8 * MEGABYTE), unread_bytes=20 * MEGABYTE)
+    with ExitStack() as stack, traced() as peak_bytes:
+        for _ in range(8):
+            assert stack.enter_context(unread(server)).recv(1) == b"H"
+        assert peak_bytes() < 30 * MEGABYTE
+        assert ask(server)[0].status == 200
+
+
+def test_a_page_waits_until_one_that_is_being_read_is_idle(serving: Callable[..., Server]) -> None:
+    clock, size = StillClock(), 8 * MEGABYTE
+    source = Fresh(b"x" * size)
+    server = serving(source, unread_bytes=2 * size, clock=clock)
+    with ExitStack() as stack:
+        for _ in range(2):
+            assert stack.enter_context(unread(server)).recv(1) == b"H"
+        last = stack.enter_context(unread(server))
+        wake(server)
+        assert source.rendered == 2
+        clock.advance(0.3)
+        wake(server)
+        assert last.recv(1) == b"H"
+        assert source.rendered == 3
+
+
+def test_a_client_that_reads_keeps_its_page_beside_those_that_do_not(serving: Callable[..., Server]) -> None:
+    clock, size = StillClock(), 8 * MEGABYTE
+    server = serving(Fresh(b"x" * size), unread_bytes=3 * size, clock=clock)
+    with ExitStack() as stack:
+        reader = stack.enter_context(unread(server, receive_bytes=16384))
+        received = len(reader.recv(1))
+        for _ in range(6):
+            clock.advance(1.0)
+            while received % MEGABYTE or not received:
+                received += len(reader.recv(MEGABYTE - received % MEGABYTE))
+            received += len(reader.recv(1))
+            assert stack.enter_context(unread(server)).recv(1) == b"H"
+        assert received + len(everything(reader)) > size
+
+
+def test_a_page_larger_than_the_bound_is_served(serving: Callable[..., Server]) -> None:
+    server = serving(Fresh(b"x" * MEGABYTE), unread_bytes=1)
+    with unread(server):
+        assert len(ask(server)[1]) == MEGABYTE
+
+
+def test_accept_headers_that_choose_one_format_share_one_rendering(serving: Callable[..., Server]) -> None:
+    source = Source()
+    source.go.clear()
+    server = serving(source)
+    with ExitStack() as stack:
+        stack.enter_context(unread(server))
+        assert source.rendering.acquire(timeout=GUARD_SECONDS)
+        accepts = [f"text/plain;version={v};q=0.{n}" for n in range(1, 20) for v in ("0.0.4", "1.0.0;escaping=dots")]
+        clients = [stack.enter_context(unread(server, accept=accept)) for accept in accepts]
+        wake(server)
+        source.go.set()
+        answers = [everything(client) for client in clients]
+    assert all(answer.endswith(PAGE) for answer in answers)
+    assert b"version=1.0.0; charset=utf-8; escaping=dots" in answers[1]
+    assert source.rendered == 2
+
+
+def test_clients_that_come_while_all_places_wait_for_pages_are_served_in_turn(serving: Callable[..., Server]) -> None:
+    source = Source()
+    source.go.clear()
+    server = serving(source, max_connections=4)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(unread(server)) for _ in range(12)]
+        assert source.rendering.acquire(timeout=GUARD_SECONDS)
+        source.go.set()
+        assert all(everything(client).endswith(PAGE) for client in clients)
 
 
 def test_more_scrapes_than_allowed_get_503_at_once(serving: Callable[..., Server]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,71 @@ def test_a_file_that_can_not_be_written_is_an_error_and_leaves_nothing_behind(tm
     with pytest.raises(DeliveryError, match="cannot write"):
         textfile.write(path, b"a 1\n")
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.prom"]
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def link_to_a_file(path: Path) -> None:
+    (path.parent / "target").write_bytes(SUCCESS)
+    path.symlink_to("target")
+
+
+def socket_file(path: Path) -> None:
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("place", [pipe, endless, link_to_a_file, socket_file])
+def test_anything_but_a_file_in_its_place_is_replaced_unread(tmp_path: Path, place: Callable[[Path], None]) -> None:
+    path = tmp_path / "a.prom"
+    place(path)
+    textfile.write(path, b"a 1\n")
+    assert path.read_bytes() == b"a 1\n"
+    assert not path.is_symlink()
+
+
+def test_a_file_of_endless_lines_is_read_in_bounded_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.prom"
+    with path.open("wb") as file:
+        file.truncate(200_000_000)
+        file.seek(0, os.SEEK_END)
+        file.write(b"\n" + SUCCESS)
+    tracemalloc.start()
+    try:
+        textfile.write(path, b"a 1\n")
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+    assert path.read_bytes() == b"a 1\n" + SUCCESS
+
+
+def left_behind(folder: Path, name: str, *, age_seconds: float) -> Path:
+    path = folder / name
+    path.write_bytes(b"half")
+    moment = path.stat().st_mtime - age_seconds
+    os.utime(path, (moment, moment))
+    return path
+
+
+def test_what_a_killed_exporter_left_behind_is_removed_by_the_next_write(tmp_path: Path) -> None:
+    abandoned = left_behind(tmp_path, ".paropt-abc.tmp", age_seconds=120)
+    others = [
+        left_behind(tmp_path, ".other-abc.tmp", age_seconds=120),
+        left_behind(tmp_path, ".paropt-new.tmp", age_seconds=0),
+        left_behind(tmp_path, ".paropt-written.tmp", age_seconds=120),
+    ]
+    pipe(tmp_path / ".paropt-pipe.tmp")
+    with others[-1].open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        textfile.write(tmp_path / "a.prom", b"a 1\n")
+    assert not abandoned.exists()
+    assert all(other.exists() for other in others)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from paropt_exporter import config as configs
-from paropt_exporter import host
+from paropt_exporter import descriptors, host
 from paropt_exporter.app import parts
 from paropt_exporter.app.planning import Planner, known_peaks, sharing
 from paropt_exporter.app.request import Request, Screen
@@ -39,6 +39,7 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
 
     Raises `ConfigError` and `UsageError` before anything runs.
     """
+    descriptors.raise_limit()
     clock = clock or SystemClock()
     config = configs.read(request.config_path, root=request.root)
     lane = _lane(request, config.root, screen)
@@ -80,9 +81,9 @@ class WatchedPage:
         self._metrics = metrics
         self._wake = wake
 
-    def render(self, accept: str) -> tuple[bytes, str]:
+    def page(self, *, openmetrics: bool) -> bytes:
         final = self.wake_at_next_scrape
-        page = self._metrics.render(accept)
+        page = self._metrics.page(openmetrics=openmetrics)
         if final:
             self._wake()
         return page
@@ -127,10 +128,11 @@ class Exporter:
         self._next_plan: Plan | None = plan  # of the first run: an items command may take its work off a queue
         self._standing = parts.standing(config, plan, self._feedback)
         self._deliveries = parts.push_and_textfile(request, config, plan)
+        self._protected = parts.protected(request, config)
         self._metrics = self._make_metrics(plan)
         self._observers = Observers({_HISTORY: history, "metrics": self._metrics, "screen": screen})
         self._page = WatchedPage(self._metrics, signals.wake)
-        self._server = parts.endpoint(request, config, self._page, screen.say)
+        self._server = parts.endpoint(request, config, self._page, self._protected, screen.say)
         self._orders = parts.orders(config, plan, self._standing)
 
     def serve(self) -> int:
@@ -259,6 +261,7 @@ class Exporter:
             dropped=self._dropped,
             control=self._standing.view,
             deliveries=self._deliveries.counts,
+            reloads=self._protected.reloads,
             keep_shown=self._keep_shown,
             totals=self._history.totals(),
             last=self._history.last(),

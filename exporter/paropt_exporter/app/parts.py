@@ -114,7 +114,16 @@ def push_and_textfile(request: Request, config: Config, plan: Plan) -> Deliverie
     return Deliveries(targets)
 
 
-def endpoint(request: Request, config: Config, page: PageSource, say: Callable[[str], None]) -> Server:
+def protected(request: Request, config: Config) -> Protected:
+    """Return what protects the endpoint. Raises ConfigError or UsageError for a web config that can't be honoured."""
+    named = config.web.config_file
+    path = request.web_config or (config.root / named if named is not None else None)
+    return ProtectionFile(path) if path is not None else Open()
+
+
+def endpoint(
+    request: Request, config: Config, page: PageSource, protects: Protected, say: Callable[[str], None]
+) -> Server:
     web = config.web
     return serve(
         request.addresses or web.listen_address,
@@ -122,12 +131,6 @@ def endpoint(request: Request, config: Config, page: PageSource, say: Callable[[
         telemetry_path=request.telemetry_path or web.telemetry_path,
         max_requests=request.max_requests or web.max_requests or sys.maxsize,
         say=say,
-        protected=_protected(request, config),
+        protected=protects,
         listeners=address.inherited(os.environ) if request.systemd_socket else None,
     )
-
-
-def _protected(request: Request, config: Config) -> Protected:
-    named = config.web.config_file
-    path = request.web_config or (config.root / named if named is not None else None)
-    return ProtectionFile(path) if path is not None else Open()

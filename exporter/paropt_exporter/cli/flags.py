@@ -131,7 +131,12 @@ def _add_endpoint_flags(top: argparse.ArgumentParser) -> None:
         metavar="DURATION",
         help="with --once: serve on until a scrape has seen the final values, at most so long",
     )
-    web.add_argument("--web.max-requests", dest="web_max_requests", metavar="N", help="scrapes at once (default: 40)")
+    web.add_argument(
+        "--web.max-requests",
+        dest="web_max_requests",
+        metavar="N",
+        help="scrapes at once; more get 503 (default: no limit)",
+    )
     web.add_argument(
         "--web.disable-exporter-metrics",
         dest="web_disable_exporter_metrics",

@@ -170,6 +170,9 @@ def _server(place: Location, server: dict[str, object]) -> Iterator[Fault]:
     if isinstance(url, str) and "@" in url.partition("://")[2].partition("/")[0]:
         message = "a URL with a password would be logged: use basic_auth with password_file"
         yield Fault(location=(*place, "url"), message=message)
+    if isinstance(url, str) and ("?" in url or "#" in url):
+        message = "a URL with a query would be logged, and its token with it: use bearer_token_file or header_files"
+        yield Fault(location=(*place, "url"), message=message)
     ways = [key for key in ("bearer_token_file", "bearer_token_env", "basic_auth") if server.get(key) is not None]
     if len(ways) > 1:
         yield Fault(

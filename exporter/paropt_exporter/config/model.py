@@ -298,7 +298,8 @@ class Web(Section):
     )
     telemetry_path: UrlPath = Field(default="/metrics", description="The path of the metrics.")
     max_requests: Annotated[StrictInt, Field(ge=0, le=100_000)] = Field(
-        default=40, description="Requests served at once; more are refused with 503. 0: no limit."
+        default=0,
+        description="Scrapes that wait for their page at once; more are refused with 503. 0: no limit.",
     )
     disable_exporter_metrics: StrictBool = Field(default=False, description="Leave out process_* and python_* metrics.")
     config_file: Text | None = Field(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from paropt_exporter import host
+from paropt_exporter import descriptors, host
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine import PoolWorkers, QueueInbox, Run
 from paropt_exporter.errors import ParoptError
@@ -134,6 +134,7 @@ def recommend(points: Sequence[Point], *, strategy: Strategy, bounds: Mapping[St
 
 def execute_alone(plan: Plan, *, clock: Clock, during: Callable[[Run | None], None]) -> RunRecord:
     """Run a plan on new pools of a fixed size, watched by nobody; `during` is told what runs, and may end it."""
+    descriptors.raise_limit()
     workers = PoolWorkers()
     try:
         workers.prepare(plan, plan.workers.start)

@@ -12,7 +12,7 @@ from paropt_exporter.errors import UsageError
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 10178
 DEFAULT_TRIES = 10  # ports from the default one on: a run must not fail for a port that nobody asked for
-_BACKLOG = 256
+BACKLOG = 4096  # clients wait here in order while all places are taken; the kernel's somaxconn bounds it
 _FIRST_INHERITED = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 _FORM = "expected HOST:PORT, :PORT or [IPV6]:PORT"
 
@@ -134,7 +134,7 @@ def _open(family: int, place: tuple[object, ...], *, dual: bool = False) -> sock
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
         listener.bind(place)
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except BaseException:  # nothing may leave the socket open; raised again
         listener.close()

@@ -14,7 +14,7 @@ from paropt_exporter import catalogue
 from paropt_exporter.config import Push
 from paropt_exporter.config.model import Tls
 from paropt_exporter.errors import DeliveryError
-from paropt_exporter.exposition.push import Gateway, Secret, push
+from paropt_exporter.exposition.push import Gateway, Secret, prepare, push
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ def pusher(settings: Push, *, url: str, instance: str | None, project: str, lane
 
     Raises UsageError if the URL can't be one.
     """
+    prepare()
     grouping = {
         "project": project,
         "lane": lane,

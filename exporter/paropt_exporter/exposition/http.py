@@ -82,11 +82,8 @@ def read(received: bytes) -> Request | None:
     return _parsed(head.decode("latin-1")) if end else None
 
 
-def written(answer: Answer, *, head_only: bool, now_seconds: float, headers: Sequence[tuple[str, str]] = ()) -> bytes:
-    """Return the answer's bytes. `head_only`: the head as it would be with the body, which is left out.
-
-    `headers` are the site's own, on every answer.
-    """
+def head(answer: Answer, *, now_seconds: float, headers: Sequence[tuple[str, str]] = ()) -> bytes:
+    """Return the bytes that come before the answer's body. `headers` are the site's own, on every answer."""
     others = [*answer.headers, *headers]
     lines = [
         f"HTTP/1.1 {answer.status.value} {answer.status.phrase}",
@@ -96,8 +93,7 @@ def written(answer: Answer, *, head_only: bool, now_seconds: float, headers: Seq
         "Connection: close",
         *(f"{name}: {value}" for name, value in dict([("X-Content-Type-Options", "nosniff"), *others]).items()),
     ]
-    head = "\r\n".join([*lines, "", ""]).encode("latin-1")
-    return head if head_only else head + answer.body
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 def _parsed(head: str) -> Request:

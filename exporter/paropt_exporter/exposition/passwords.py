@@ -12,12 +12,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 
 log = logging.getLogger(__name__)
 
 LONGEST_PASSWORD_BYTES = 72  # bcrypt looks at no more: longer ones would be equal to their beginning
-_MOST_REMEMBERED = 100  # passwords that were right: one for each scraper
+MOST_REMEMBERED = 100  # passwords that were right: one for each scraper
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +31,12 @@ class Passwords:
     """One thread that compares passwords with bcrypt hashes, which takes a core for 50 ms each and more.
 
         recognises(users, credentials) -- seen right before, from any thread, at once
-        check(..., tell) -> _wanted -> thread "paropt-web-auth" -> tell(right)
+        check(..., tell) -> _wanted[client] -> thread "paropt-web-auth" -> tell(right)
+                               ^-- the clients take turns, the newest request of each first
 
     Guarantees:
+    * A flood of guesses holds up no other client for longer than one comparison a client. A scraper behind the same
+      address as the flood is compared next if it came last: guesses wait for their answer, so few come after it.
     * An unknown user costs the time of a known one, and gets the same answer.
     * What was right once is right at once until the user's hash changes; wrong ones are not remembered.
     * No password is kept: only keyed digests are, under a key that dies with the process.
@@ -44,7 +46,8 @@ class Passwords:
         self._key = secrets.token_bytes(32)
         self._lock = threading.Lock()  # guards: _right
         self._right: OrderedDict[bytes, None] = OrderedDict()
-        self._wanted: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._wake = threading.Condition()  # guards: _wanted, _closed
+        self._wanted: OrderedDict[str, dict[object, Callable[[], None]]] = OrderedDict()
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -57,26 +60,60 @@ class Passwords:
             self._right.move_to_end(digest)
             return True
 
-    def check(self, users: Mapping[str, str], credentials: Credentials, tell: Callable[[bool], None]) -> None:
-        """Compare in the thread, which then calls `tell`; from the serving thread alone."""
+    def check(
+        self,
+        users: Mapping[str, str],
+        credentials: Credentials,
+        tell: Callable[[bool], None],
+        *,
+        client: str,
+        token: object,
+    ) -> None:
+        """Compare in the thread, which then calls `tell`; from the serving thread alone.
+
+        `client` says who asks, `token` names the request for `cancel`.
+        """
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="paropt-web-auth", daemon=True)
             self._thread.start()
-        self._wanted.put(lambda: tell(self._judged(users, credentials)))
+        with self._wake:
+            self._wanted.setdefault(client, {})[token] = lambda: tell(self._judged(users, credentials))
+            self._wake.notify()
+
+    def cancel(self, *, client: str, token: object) -> None:
+        """Forget a request whose connection is gone; nothing if it is being compared or was."""
+        with self._wake:
+            waiting = self._wanted.get(client, {})
+            waiting.pop(token, None)
+            if not waiting:
+                self._wanted.pop(client, None)
 
     def close(self, *, timeout_seconds: float) -> None:
         """End the thread after what it compares now; who still waits is told nothing."""
-        self._closed = True
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
         if self._thread is not None:
-            self._wanted.put(None)
             self._thread.join(timeout_seconds)
 
     def _run(self) -> None:
         # A flood of wrong passwords must not take the work's cores: on Linux a thread has a niceness of its own.
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-        while (compare := self._wanted.get()) is not None and not self._closed:
+        while (compare := self._next()) is not None:
             compare()
+
+    def _next(self) -> Callable[[], None] | None:
+        """Return the newest comparison of the client whose turn it is; None once closed. Blocks until there is one."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._wanted or self._closed)
+            if self._closed:
+                return None
+            client, waiting = self._wanted.popitem(last=False)
+            _, compare = waiting.popitem()
+            if waiting:
+                self._wanted[client] = waiting  # behind the others
+            return compare
 
     def _judged(self, users: Mapping[str, str], credentials: Credentials) -> bool:
         try:
@@ -93,7 +130,7 @@ class Passwords:
         if right:
             with self._lock:
                 self._right[self._digest(str(known), credentials)] = None
-                if len(self._right) > _MOST_REMEMBERED:
+                if len(self._right) > MOST_REMEMBERED:
                     self._right.popitem(last=False)
         return right
 

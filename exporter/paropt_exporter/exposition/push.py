@@ -8,12 +8,14 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from paropt_exporter import regular_files
 from paropt_exporter.errors import DeliveryError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PLAIN = re.compile(r"(?!\.+$)[\w.~-]+", re.ASCII)  # what needs no escape in a path and is no step up in it
+_LARGEST_SECRET_BYTES = 1 << 16
 _TRIES_AGAIN = 2
 _TRIED_AGAIN_ON = (429, 502, 503, 504)  # a gateway that restarts, or a proxy before it
 _BACKOFF_SECONDS = 0.2
@@ -39,7 +42,10 @@ class Secret:
     def read(self) -> str:
         """Return it; raises DeliveryError, which shows nothing of it."""
         try:
-            text = self.file.read_text(encoding="utf-8") if self.file else os.environ.get(self.variable or "", "")
+            if self.file:
+                text = regular_files.read(self.file, limit_bytes=_LARGEST_SECRET_BYTES).decode()
+            else:
+                text = os.environ.get(self.variable or "", "")
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
             raise DeliveryError(f"the secret in {self.file} can't be read: {reason}") from None
@@ -81,6 +87,13 @@ class Gateway:
                 f"push URL {_shown(self.url)!r}: a password does not belong there, where every process sees it: "
                 "say in paropt.yml, under push.basic_auth, where it is"
             )
+
+
+def prepare() -> None:
+    """Import what a push needs: a call puts the project's modules before all others, whatever their names."""
+    for name in ("requests.adapters", "urllib3.util"):
+        import_module(name)
+    "localhost".encode("idna")  # and what resolving a name needs
 
 
 def push(page: bytes, gateway: Gateway, *, job: str, grouping: Mapping[str, str]) -> None:

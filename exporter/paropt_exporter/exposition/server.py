@@ -5,29 +5,36 @@ from __future__ import annotations
 import logging
 import selectors
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from threading import Thread
+from typing import Literal
 
+from paropt_exporter import descriptors
 from paropt_exporter.clock import Clock, SystemClock
-from paropt_exporter.exposition import address, http
+from paropt_exporter.exposition import address, eviction, http
 from paropt_exporter.exposition.connection import Connection, Phase, PlainText
 from paropt_exporter.exposition.entrance import Entrance
 from paropt_exporter.exposition.http import Answer, BadRequest, Request
 from paropt_exporter.exposition.passwords import Passwords, credentials
 from paropt_exporter.exposition.protection import Open, Protected
-from paropt_exporter.exposition.render import PageSource, Renderer
-from paropt_exporter.exposition.site import Site
+from paropt_exporter.exposition.render import Delivered, PageSource, Renderer
+from paropt_exporter.exposition.site import Scrape, Site
 
 log = logging.getLogger(__name__)
 
-MAX_REQUESTS = 40  # exporter-toolkit's default
 CONNECTION_SECONDS = 30.0  # from accept to close; Prometheus' own default time-out is 10 s
-MAX_CONNECTIONS = 256  # a quarter of the usual limit of 1,024 descriptors: the work needs the rest
-_CLOSE_SECONDS = 2.0  # an answer on its way gets this long when the server closes
+MAX_CONNECTIONS = 256
+CONNECTIONS_PART = 4  # a quarter of the descriptors that this process may have at most: the work needs the rest
+# Of pages that clients still read: some five at 1,000 stages. A page that alone is larger is allowed twice, so that one
+# can be read while the next is made.
+UNREAD_BYTES = 64 * 1024 * 1024
+PATIENCE_SECONDS = 1.0  # a scrape waits so long for pages that are being read slowly, then they are given up
+CLOSE_SECONDS = 2.0  # an answer on its way gets this long when the server closes
 _LOCAL = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # nosec B104 # where a person opens what listens everywhere
 _BUSY = Answer.text(HTTPStatus.SERVICE_UNAVAILABLE, "too many scrapes at once", ("Retry-After", "1"))
 _CHALLENGE = 'Basic realm="paropt-exporter", charset="UTF-8"'
@@ -40,8 +47,9 @@ def serve(
     page: PageSource,
     *,
     telemetry_path: str = "/metrics",
-    max_requests: int = MAX_REQUESTS,
-    max_connections: int = MAX_CONNECTIONS,
+    max_requests: int = sys.maxsize,
+    max_connections: int | None = None,
+    unread_bytes: int = UNREAD_BYTES,
     connection_seconds: float = CONNECTION_SECONDS,
     ready: Callable[[], bool] = lambda: True,
     say: Callable[[str], None] = lambda _: None,
@@ -51,8 +59,9 @@ def serve(
 ) -> Server:
     """Listen and serve until `close()`.
 
-    No `addresses`: 127.0.0.1:10178, or the next free port of ten, and `say` is told so. `listeners`: sockets that do
-    listen, in place of any address. Raises UsageError, one line, if an address is malformed or can't be had.
+    No `addresses`: 127.0.0.1:10178, or the next free port of ten, and `say` is told so. `listeners`: sockets that
+    already listen, in place of any address. `max_connections` is by default 256, or a quarter of the limit on
+    descriptors where that is less. Raises UsageError, one line, if an address is malformed or can't be had.
     """
     site = Site(telemetry_path=telemetry_path, ready=ready)
     return Server(
@@ -61,7 +70,8 @@ def serve(
         site,
         protected or Open(),
         max_requests=max_requests,
-        max_connections=max_connections,
+        max_connections=max_connections or min(MAX_CONNECTIONS, max(1, descriptors.limit() // CONNECTIONS_PART)),
+        unread_bytes=unread_bytes,
         connection_seconds=connection_seconds,
         clock=clock or SystemClock(),
     )
@@ -70,16 +80,20 @@ def serve(
 class Server:
     """The endpoint.
 
-        listener -> accept -> (GREETING: TLS) -> READING -> (WAITING: Passwords) -> Site
+        listener -> accept -> (GREETING: TLS) -> READING -> (COMPARING: Passwords) -> Site
           Site --small page, 4xx, 503--> WRITING -> DRAINING -> closed
              `--scrape--> WAITING: Renderer --^
 
     Guarantees:
     * One thread does all reading and writing, and never blocks on a client; a second one renders, a third one compares
       passwords that were not right before. Handshakes and passwords of some hold up no scrape of others.
-    * Nothing but 401 is told without the password, whatever the path; a connection lives under what held at its accept.
-    * A connection lives for `connection_seconds` at most, however it spends them. Beyond `max_connections` the one
-      that has idled longest is dropped for the new one, so a real scrape always finds a place.
+    * Without the password every path answers 401 and nothing more; a connection keeps the protection that it was
+      accepted under.
+    * A connection lives for `connection_seconds` at most, however it spends them. Beyond `max_connections` an idle one
+      is closed for the new one (see `eviction`); while there is none, new clients wait in the kernel's queue.
+    * Scrapes that wait together share one page, and no copy of it is made for a connection. Unread pages take
+      `unread_bytes` at most, or twice the size of one page where that is more. Beyond it the next page waits, until
+      one has not been read for a moment, whose readers are closed; for `PATIENCE_SECONDS`, then the longest idle goes.
     * At most `max_requests` scrapes wait for their page; the next ones get 503 at once.
     * No client can cause a 500, a traceback, or an answer that is not its own.
     """
@@ -93,6 +107,7 @@ class Server:
         *,
         max_requests: int,
         max_connections: int,
+        unread_bytes: int,
         connection_seconds: float,
         clock: Clock,
     ) -> None:
@@ -100,11 +115,15 @@ class Server:
         self._site, self._protected, self._clock = site, protected, clock
         self._scheme = "https" if protected.current().secure else "http"
         self._max_requests, self._max_connections = max_requests, max_connections
-        self._connection_seconds = connection_seconds
+        self._unread_bytes, self._connection_seconds = unread_bytes, connection_seconds
         # Of the serving thread alone; oldest connection first:
         self._connections: dict[Connection, None] = {}
-        self._waiting = 0  # scrapes that wait for their page
-        self._comparing = 0  # requests that wait for their password to be compared
+        self._waiting = 0  # scrapes that wait for their page: wanted, and being rendered
+        self._wanted: list[tuple[Scrape, Connection]] = []
+        self._wanted_since_seconds = 0.0
+        self._rendering = 0
+        self._round_bytes = 0  # of the pages that were rendered last
+        self._turn_seconds = clock.monotonic()
         self._selector = selectors.DefaultSelector()
         # Appended to by the other threads, which then write to _waker; deque needs no lock for that.
         self._posted: deque[Callable[[], None]] = deque()
@@ -113,7 +132,7 @@ class Server:
         for end in (self._wakeup, self._waker):
             end.setblocking(False)
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._take_posted)
-        self._entrance = Entrance(listeners, self._selector, self._take, clock)
+        self._entrance = Entrance(listeners, self._selector, self._take, clock, has_room=self._has_room)
         self._passwords = Passwords()
         self._renderer = Renderer(page, self._deliver)
         self._thread = Thread(target=self._run, name="paropt-web", daemon=True)
@@ -131,14 +150,13 @@ class Server:
         """Stop serving; answers on their way get two seconds. Blocks that long at most, and may be called again."""
         self._closing = True
         self._wake()
-        self._passwords.close(timeout_seconds=_CLOSE_SECONDS)
-        self._renderer.close(timeout_seconds=_CLOSE_SECONDS)
-        self._thread.join(2 * _CLOSE_SECONDS)
+        self._passwords.close(timeout_seconds=CLOSE_SECONDS)
+        self._renderer.close(timeout_seconds=CLOSE_SECONDS)
+        self._thread.join(2 * CLOSE_SECONDS)
 
-    def _deliver(self, token: object, answer: Answer) -> None:
-        """Take a page from the renderer's thread over to ours."""
-        if isinstance(token, Connection):
-            self._post(partial(self._take_page, token, answer))
+    def _deliver(self, delivered: Delivered) -> None:
+        """Take pages from the renderer's thread over to ours."""
+        self._post(partial(self._take_pages, delivered))
 
     def _post(self, act: Callable[[], None]) -> None:
         """Have the serving thread do something soon; from any thread."""
@@ -152,21 +170,36 @@ class Server:
     def _run(self) -> None:
         closing_at_seconds = None
         while closing_at_seconds is None or (self._answering() and self._clock.monotonic() < closing_at_seconds):
-            for key, _ in self._selector.select(self._timeout_seconds(closing_at_seconds)):
+            ready = self._selector.select(self._timeout_seconds(closing_at_seconds))
+            self._turn_seconds = self._clock.monotonic()
+            # Connections first: one that can go on is not idle, whatever it looks like to a newcomer or a new page.
+            for key, _ in sorted(ready, key=self._rank):
                 key.data()
             now_seconds = self._clock.monotonic()
             self._expire(now_seconds)
+            self._want_pages(now_seconds)
             if self._closing and closing_at_seconds is None:
-                closing_at_seconds = now_seconds + _CLOSE_SECONDS
+                closing_at_seconds = now_seconds + CLOSE_SECONDS
                 self._entrance.shut()
         self._end()
 
+    def _rank(self, ready: tuple[selectors.SelectorKey, int]) -> int:
+        source = ready[0].fileobj
+        return 0 if isinstance(source, Connection) else 1 if source is self._wakeup else 2
+
     def _answering(self) -> bool:
-        return any(connection.phase in (Phase.WAITING, Phase.WRITING) for connection in self._connections)
+        answering = (Phase.COMPARING, Phase.WAITING, Phase.WRITING)
+        return any(connection.phase in answering for connection in self._connections)
 
     def _timeout_seconds(self, closing_at_seconds: float | None) -> float | None:
         moments = [connection.deadline_seconds for connection in self._connections]
-        moments += [moment for moment in (closing_at_seconds, self._entrance.opens_at_seconds) if moment is not None]
+        room_seconds = eviction.next_seconds(self._connections) if self._entrance.full else None
+        page_seconds = None
+        if self._wanted and not self._rendering:
+            idle_page_seconds = eviction.next_idle_page_seconds(self._connections)
+            page_seconds = min(idle_page_seconds, self._wanted_since_seconds + PATIENCE_SECONDS)
+        others = (closing_at_seconds, self._entrance.opens_at_seconds, room_seconds, page_seconds)
+        moments += [moment for moment in others if moment is not None]
         return max(0.0, min(moments) - self._clock.monotonic()) if moments else None
 
     def _expire(self, now_seconds: float) -> None:
@@ -182,28 +215,28 @@ class Server:
         self._wakeup.close()
         self._waker.close()
 
-    def _take(self, accepted: socket.socket) -> None:
-        if not self._make_room():
-            accepted.close()
-            return
+    def _has_room(self) -> bool:
+        if len(self._connections) < self._max_connections:
+            return True
+        next_seconds = eviction.next_seconds(self._connections)
+        return next_seconds is not None and next_seconds <= self._turn_seconds
+
+    def _take(self, accepted: socket.socket, peer: object) -> None:
+        now_seconds = self._clock.monotonic()
+        if len(self._connections) >= self._max_connections:
+            victim = eviction.one_too_many(self._connections, now_seconds=self._turn_seconds)
+            assert victim is not None  # the entrance has asked whether there is room
+            self._drop(victim)
         connection = Connection(
             accepted,
-            deadline_seconds=self._clock.monotonic() + self._connection_seconds,
+            client=eviction.client_of(peer),
+            now_seconds=now_seconds,
+            deadline_seconds=now_seconds + self._connection_seconds,
             protection=self._protected.current(),
         )
         self._connections[connection] = None
         self._watch(connection)
         self._serve(connection)
-
-    def _make_room(self) -> bool:
-        if len(self._connections) < self._max_connections:
-            return True
-        for phases in ((Phase.GREETING, Phase.READING, Phase.DRAINING), (Phase.WRITING,)):
-            oldest = next((each for each in self._connections if each.phase in phases), None)
-            if oldest is not None:
-                self._drop(oldest)
-                return True
-        return False
 
     def _serve(self, connection: Connection) -> None:
         """Do what a connection is ready for."""
@@ -225,14 +258,14 @@ class Server:
     def _step(self, connection: Connection) -> None:
         match connection.phase:
             case Phase.GREETING:
-                connection.greet()
+                connection.greet(now_seconds=self._clock.monotonic())
             case Phase.READING:
                 self._read(connection)
             case Phase.WRITING:
                 connection.send(now_seconds=self._clock.monotonic())
             case Phase.DRAINING:
                 connection.drain()
-            case Phase.WAITING:
+            case Phase.COMPARING | Phase.WAITING:
                 return
 
     def _read(self, connection: Connection) -> None:
@@ -253,19 +286,16 @@ class Server:
             self._answer(connection, request)
         elif claimed is None:
             self._reply(connection, _UNAUTHORIZED)
-        elif self._comparing >= self._max_requests:
-            self._reply(connection, _BUSY)
         else:
-            self._comparing += 1
-            self._park(connection)
-            self._passwords.check(users, claimed, partial(self._compared, connection, request))
+            self._park(connection, Phase.COMPARING)
+            tell = partial(self._compared, connection, request)
+            self._passwords.check(users, claimed, tell, client=connection.client, token=connection)
 
     def _compared(self, connection: Connection, request: Request, right: bool) -> None:
         """Take a verdict from the passwords' thread over to ours."""
         self._post(partial(self._judge, connection, request, right))
 
     def _judge(self, connection: Connection, request: Request, right: bool) -> None:
-        self._comparing -= 1
         if connection not in self._connections:
             return
         if right:
@@ -281,14 +311,16 @@ class Server:
             self._reply(connection, _BUSY)
         else:
             self._waiting += 1
-            self._park(connection)
-            self._renderer.want(answer, connection)
+            self._park(connection, Phase.WAITING)
+            if not self._wanted:
+                self._wanted_since_seconds = self._clock.monotonic()
+            self._wanted.append((answer, connection))
 
-    def _park(self, connection: Connection) -> None:
+    def _park(self, connection: Connection, phase: Literal[Phase.COMPARING, Phase.WAITING]) -> None:
         """Let a connection wait for another thread, unwatched."""
-        if connection.phase is not Phase.WAITING:
-            connection.wait()
+        if not connection.parked:
             self._selector.unregister(connection)
+        connection.wait(phase)
 
     def _take_posted(self) -> None:
         with suppress(BlockingIOError):
@@ -296,39 +328,60 @@ class Server:
         while self._posted:
             self._posted.popleft()()
 
-    def _take_page(self, connection: Connection, answer: Answer) -> None:
-        self._waiting -= 1
-        if connection in self._connections:
-            self._reply(connection, answer)
+    def _take_pages(self, delivered: Delivered) -> None:
+        self._waiting -= len(delivered)
+        self._rendering -= len(delivered)
+        self._round_bytes = sum({id(answer.body): len(answer.body) for _, answer in delivered}.values())
+        for connection, answer in delivered:
+            if connection in self._connections:
+                self._reply(connection, answer)
+
+    def _want_pages(self, now_seconds: float) -> None:
+        """Have the wanted pages rendered, all at once, as soon as there is room for them beside those being read."""
+        if not self._wanted or self._rendering:
+            return
+        urgent = now_seconds >= self._wanted_since_seconds + PATIENCE_SECONDS
+        given_up = eviction.unread_too_long(
+            self._connections,
+            allowed_bytes=self._allowed_bytes,
+            idle_since_seconds=now_seconds if urgent else now_seconds - eviction.GRACE_SECONDS,
+        )
+        for connection in given_up:
+            self._drop(connection)
+        if eviction.unread_bytes(self._connections) <= self._allowed_bytes:
+            wanted, self._wanted = self._wanted, []
+            self._rendering = len(wanted)
+            for scrape, connection in wanted:
+                self._renderer.want(scrape, connection)
+
+    @property
+    def _allowed_bytes(self) -> int:
+        """How many bytes the pages that are being read may have for the next ones to be made."""
+        return max(self._unread_bytes - self._round_bytes, self._round_bytes)
 
     def _reply(self, connection: Connection, answer: Answer) -> None:
         """Begin to answer; what happens in sending ends this connection only."""
-        parked = connection.phase is Phase.WAITING
-        connection.reply(self._written(connection, answer))
+        parked = connection.parked
+        head = http.head(answer, now_seconds=self._clock.wall(), headers=connection.protection.headers)
+        connection.reply(head, b"" if connection.head_only else answer.body)
         if parked:
             self._watch(connection)
         self._serve(connection)
-
-    def _written(self, connection: Connection, answer: Answer) -> bytes:
-        return http.written(
-            answer,
-            head_only=connection.head_only,
-            now_seconds=self._clock.wall(),
-            headers=connection.protection.headers,
-        )
 
     def _watch(self, connection: Connection) -> None:
         self._selector.register(connection, connection.events, partial(self._serve, connection))
 
     def _rewatch(self, connection: Connection) -> None:
         """Watch for what the connection waits for now."""
-        if connection.phase is not Phase.WAITING and connection in self._connections:
+        if not connection.parked and connection in self._connections:
             key = self._selector.get_key(connection)
             if key.events != connection.events:
                 self._selector.modify(connection, connection.events, key.data)
 
     def _drop(self, connection: Connection) -> None:
         if self._connections.pop(connection, self) is None:
-            if connection.phase is not Phase.WAITING:
+            if not connection.parked:
                 self._selector.unregister(connection)
+            elif connection.phase is Phase.COMPARING:
+                self._passwords.cancel(client=connection.client, token=connection)
             connection.close()

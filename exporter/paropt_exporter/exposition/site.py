@@ -11,6 +11,7 @@ from http import HTTPStatus
 from paropt_exporter._version import __version__
 from paropt_exporter.errors import UsageError
 from paropt_exporter.exposition.http import Answer, Request
+from paropt_exporter.metrics.formats import Choice, choose
 
 HEALTHY = "/-/healthy"
 READY = "/-/ready"
@@ -20,9 +21,9 @@ _PATH = re.compile(r"/[\w./~-]*", re.ASCII)  # as the config's, `config.fields.U
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """The metrics page is wanted: it is rendered elsewhere, since that takes time. Equal ones share one page."""
+    """A request for the metrics page, which is rendered elsewhere, since that takes time."""
 
-    accept: str
+    choice: Choice
     gzip: bool
 
 
@@ -45,7 +46,7 @@ class Site:
         if request.method not in _READING:
             return Answer.text(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD", ("Allow", ", ".join(_READING)))
         if request.path == self.telemetry_path:
-            return Scrape(request.headers.get("accept", ""), request.gzip)
+            return Scrape(choose(request.headers.get("accept", "")), request.gzip)
         if request.path == "/":
             return Answer(body=self._landing(), content_type="text/html; charset=utf-8")
         if request.path == HEALTHY:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
-from paropt_exporter import catalogue
+from paropt_exporter import catalogue, regular_files
 from paropt_exporter.errors import DeliveryError, UsageError
 
 _MODE = 0o644  # node_exporter is another user, and a umask of 077 must not shut it out
+_PREFIX, _SUFFIX = ".paropt-", ".tmp"
+_ABANDONED_SECONDS = 60.0  # a page is written in far less
+_LARGEST_FILE_BYTES = 256 << 20  # twice a page of 10,000 stages
+_LONGEST_LINE_BYTES = 1 << 16
+_MOST_KNOWN_LINES = 10  # a head of two and a sample: each lane has a file of its own
 _LAST_SUCCESS = catalogue.RUN_LAST_SUCCESS.name.encode()
 
 
 def path_for(folder: Path, *, project: str, lane: str) -> Path:
     """Return where a lane's page goes: a file for each lane, so that none overwrites another's.
+
+    The path is absolute, since a call may change the current folder.
 
     Raises UsageError if the folder is not there or can't be written to: after the run would be too late.
     """
@@ -28,7 +39,7 @@ def path_for(folder: Path, *, project: str, lane: str) -> Path:
             f"--textfile {folder}: no file can be written there: {error.strerror}: "
             "name the folder of node_exporter's --collector.textfile.directory, and let this user write to it"
         ) from None
-    return folder / f"paropt_{quote(project, safe='')}_{quote(lane, safe='')}.prom"
+    return folder.absolute() / f"paropt_{quote(project, safe='')}_{quote(lane, safe='')}.prom"
 
 
 def write(path: Path, page: bytes) -> None:
@@ -46,9 +57,12 @@ def write(path: Path, page: bytes) -> None:
 
 def _replace(path: Path, page: bytes) -> None:
     # In the same folder, since a rename must not cross file systems; not *.prom, or a half of it would be collected.
-    with tempfile.NamedTemporaryFile(prefix=".paropt-", suffix=".tmp", dir=path.parent, delete=False) as file:
+    with tempfile.NamedTemporaryFile(prefix=_PREFIX, suffix=_SUFFIX, dir=path.parent, delete=False) as file:
         temporary = Path(file.name)
         try:
+            with suppress(OSError):  # a file system without locks; no abandoned file is removed there
+                _lock(file.fileno())  # shows that its writer lives
+            _remove_abandoned(path.parent, before_seconds=os.fstat(file.fileno()).st_mtime - _ABANDONED_SECONDS)
             file.write(page)
             file.flush()
             os.fchmod(file.fileno(), _MODE)
@@ -60,9 +74,38 @@ def _replace(path: Path, page: bytes) -> None:
             raise
 
 
+def _remove_abandoned(folder: Path, *, before_seconds: float) -> None:
+    """Remove the temporary files of exporters that were killed while they wrote.
+
+    They are this user's, last written before a moment of the file system's own clock, and not locked by their writer.
+    """
+    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        with suppress(OSError), regular_files.open_for_reading(path, follow_links=False) as file:
+            status = os.fstat(file.fileno())
+            if status.st_uid == os.geteuid() and status.st_mtime < before_seconds:
+                _lock(file.fileno())
+                path.unlink()
+
+
+def _lock(descriptor: int) -> None:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _known_success(path: Path) -> bytes:
+    """Return the lines about the last success; none if there is no file, or something else in its place."""
     try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
+        with regular_files.open_for_reading(path, follow_links=False) as file:
+            known = (line for line in _lines(file) if _LAST_SUCCESS in line)
+            return b"".join(islice(known, _MOST_KNOWN_LINES))
+    except (FileNotFoundError, regular_files.NotRegular):
         return b""
-    return b"".join(line for line in lines if _LAST_SUCCESS in line)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the file's lines, those that are too long for a page of ours left out, up to a bound on the whole."""
+    read_bytes, begins = 0, True
+    while read_bytes < _LARGEST_FILE_BYTES and (line := file.readline(_LONGEST_LINE_BYTES)):
+        ends = line.endswith(b"\n")
+        if begins and ends:
+            yield line
+        read_bytes, begins = read_bytes + len(line), ends

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from paropt_exporter import regular_files
 from paropt_exporter.errors import UsageError
 from paropt_exporter.exposition.web_config import CURVES, SUITES, TlsServer
 
@@ -65,6 +66,9 @@ class TlsSocket:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
             raise _blocked(error) from None
 
+    def setsockopt(self, level: int, option: int, value: bytes) -> None:
+        self._socket.setsockopt(level, option, value)
+
     def shutdown(self, how: int) -> None:
         with suppress(OSError):  # says goodbye; the client's own is not waited for
             self._socket.unwrap()
@@ -109,6 +113,8 @@ def _choose_suites(made: ssl.SSLContext, wanted: tuple[str, ...]) -> None:
 def _load(made: ssl.SSLContext, settings: TlsServer, folder: Path) -> None:
     certificate, key = folder / str(settings.cert_file), folder / str(settings.key_file)
     try:
+        regular_files.require(certificate)  # OpenSSL would wait for the writer of a pipe
+        regular_files.require(key)
         made.load_cert_chain(certificate, key, password=_no_password)
     except (OSError, ValueError) as error:  # SSLError is an OSError
         place = next((path for path in (certificate, key) if not path.is_file()), f"{certificate}, {key}")
@@ -118,6 +124,7 @@ def _load(made: ssl.SSLContext, settings: TlsServer, folder: Path) -> None:
         return
     authorities = folder / settings.client_ca_file
     try:
+        regular_files.require(authorities)
         made.load_verify_locations(authorities)
     except OSError as error:
         raise UsageError(f"TLS: {authorities}: {_why(error)}") from None

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool, ValidationError, ValidationInfo, model_validator
 
+from paropt_exporter import regular_files
 from paropt_exporter.config import messages
 from paropt_exporter.config.document import LARGEST_FILE_BYTES, Document, Unreadable, decode
 from paropt_exporter.config.fields import Text, Word
@@ -111,6 +112,17 @@ class TlsServer(Section):
         """Whether nothing asks for TLS."""
         return not (self.cert_file or self.key_file or self.client_ca_file or self.client_auth_type != _NO_CERTIFICATE)
 
+    @property
+    def client_auth_level(self) -> int:
+        """How strictly client certificates are required: 0, none is asked for; 1, if given; 2, always."""
+        return (_NO_CERTIFICATE, _IF_GIVEN, _ALWAYS).index(self.client_auth_type)
+
+    @property
+    def lowest_version(self) -> str:
+        """The lowest TLS version that is spoken: cipher suites of TLS 1.3 alone leave no lower one."""
+        older = not self.cipher_suites or any(suite in SUITES for suite in self.cipher_suites)
+        return self.min_version if older else "TLS13"
+
     @model_validator(mode="after")
     def _fitting(self) -> TlsServer:
         if not self.is_empty and (self.cert_file is None or self.key_file is None):
@@ -154,22 +166,25 @@ class WebConfig(Section):
     basic_auth_users: dict[str, Annotated[str, BeforeValidator(_hash)]] = Field(default={})
 
 
-def read(path: Path) -> WebConfig:
-    """Read the file; raises ConfigError with every fault, each as `file:line:column: path: message`."""
+def read(path: Path, *, named: Path | None = None) -> WebConfig:
+    """Read the file; raises ConfigError with every fault, each as `file:line:column: path: message`.
+
+    `named`: the path as messages show it, if the user gave another one.
+    """
+    named = named or path
     try:
-        document = Document(decode(_content(path)))
+        document = Document(decode(_content(path, named)))
         try:
             return WebConfig.model_validate({} if document.value is None else document.value)
         except ValidationError as error:
             found = messages.faults(error, document, WebConfig)
             raise Unreadable([*dict.fromkeys(document.place(fault) for fault in found)]) from None
     except Unreadable as error:
-        raise ConfigError(tuple(fault.text(str(path)) for fault in sorted(error.faults))) from None
+        raise ConfigError(tuple(fault.text(str(named)) for fault in sorted(error.faults))) from None
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, named: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(LARGEST_FILE_BYTES + 1)
+        return regular_files.read(path, limit_bytes=LARGEST_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError((f"{path}:1:1: file: it can't be read: {error.strerror}",)) from None
+        raise ConfigError((f"{named}:1:1: file: it can't be read: {error.strerror}",)) from None

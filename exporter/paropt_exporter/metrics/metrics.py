@@ -37,9 +37,11 @@ _READ_AT_SCRAPE = (
     catalogue.HOST_MEMORY_LIMIT,
     catalogue.OBSERVATIONS_DROPPED,
     catalogue.DELIVERIES,
+    catalogue.WEB_CONFIG_RELOADS,
 )
 # What tells of lanes stays true when this process has ended; what tells of its pools and machine does not.
 _OUTLASTING = tuple(family for family in catalogue.FAMILIES if "lane" in family.labels)
+_NO_RELOADS = dict.fromkeys(catalogue.RELOAD_RESULTS, 0)
 _NO_DELIVERIES = dict.fromkeys(product(catalogue.DELIVERY_TARGETS, catalogue.DELIVERY_RESULTS), 0)
 
 
@@ -57,7 +59,8 @@ class Metrics(Collector):
 
     The callables are called at each scrape, in the scraping thread: `backlog` gives for a pool how many ready tasks
     wait outside of it and the oldest one's age, `dropped` how many records each observer failed to take, `deliveries`
-    how often each target of final values was served and missed; `keep_shown` takes the CPU totals of running stages
+    how often each target of final values was served and missed, `reloads` how often a changed web config was loaded and
+    refused; `keep_shown` takes the CPU totals of running stages
     before they are shown. `bounds` is each pool's (min, max) of the config, `serves_on` whether this process is to be
     there until it is stopped. It is a prometheus_client Collector too: register it where there is a registry already,
     or use `registry`, which also has process and GC metrics.
@@ -74,6 +77,7 @@ class Metrics(Collector):
         dropped: Callable[[], Mapping[str, int]] = dict,
         control: Callable[[], ControlView] = ControlView,
         deliveries: Callable[[], Mapping[tuple[str, str], int]] = dict,
+        reloads: Callable[[], Mapping[str, int]] = dict,
         keep_shown: Callable[[Mapping[str, float]], None] | None = None,
         bounds: Mapping[str, tuple[int, int]] | None = None,
         totals: Totals | None = None,
@@ -83,7 +87,7 @@ class Metrics(Collector):
         revision: str | None = None,
     ) -> None:
         self._pools, self._live, self._backlog, self._control = pools, live, backlog, control
-        self._dropped, self._deliveries = dropped, deliveries
+        self._dropped, self._deliveries, self._reloads = dropped, deliveries, reloads
         self._keep_shown = keep_shown
         self._state = State(lanes, totals or Totals(), last or LastValues(), pools=tuple(bounds or ()))
         self._limited = tuple((lane.lane, stage.name) for lane in lanes for stage in lane.stages if stage.sla)
@@ -112,12 +116,15 @@ class Metrics(Collector):
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return the page in the format that an Accept header asks for, and its Content-Type."""
         choice = choose(accept)
-        openmetrics = choice.format is Format.OPENMETRICS
+        return self.page(openmetrics=choice.format is Format.OPENMETRICS), choice.content_type
+
+    def page(self, *, openmetrics: bool) -> bytes:
+        """Return the page as OpenMetrics or as text."""
         with self._lock:
             self._refresh()
             own = [part.encode() for part in self._page.text(catalogue.FAMILIES, openmetrics=openmetrics)]
         write = client.openmetrics_page if openmetrics else client.text_page
-        return b"".join([*own, write(self._process)]), choice.content_type
+        return b"".join([*own, write(self._process)])
 
     def outlasting(self) -> bytes:
         """Return what stays true after this process, in text format: the series of lanes, stages and limits."""
@@ -201,6 +208,8 @@ class Metrics(Collector):
         yield from self._predictions(live)
         for delivery, count in {**_NO_DELIVERIES, **self._deliveries()}.items():
             yield catalogue.DELIVERIES, delivery, count
+        for result, count in {**_NO_RELOADS, **self._reloads()}.items():
+            yield catalogue.WEB_CONFIG_RELOADS, (result,), count
         yield from pools.host_samples()
 
     def _predictions(self, live: Iterable[LiveStage]) -> Iterator[tuple[Family, Labels, Value]]:

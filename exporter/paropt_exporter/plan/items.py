@@ -16,6 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from paropt_exporter import descriptors
+
 if TYPE_CHECKING:
     from paropt_exporter.config.model import Items
 
@@ -89,15 +91,16 @@ def _short(text: str) -> str:
 def _output(words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], what: str, limit_seconds: float) -> bytes:
     """Return what a command prints; raises NoItems if it fails, prints too much, or does not end in time."""
     try:
-        process = subprocess.Popen(
-            words,
-            cwd=cwd,
-            env={**os.environ, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # so that its children end with it at the limit
-        )
+        with descriptors.original():
+            process = subprocess.Popen(
+                words,
+                cwd=cwd,
+                env={**os.environ, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # so that its children end with it at the limit
+            )
     except OSError as error:
         raise NoItems(f"items: {what} can't be run: {error.strerror}") from None
     with process:

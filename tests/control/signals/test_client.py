@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import socket
 import ssl
 import subprocess
 import threading
@@ -207,6 +209,26 @@ def test_no_secret_is_in_any_message(server: FakePrometheus, tmp_path: Path, cap
         server.reply = reply
         assert "s3cret" not in str(failure(server, bearer_token_file=tmp_path / "token"))
     assert "s3cret" not in caplog.text
+
+
+def test_no_message_shows_a_query_or_a_user_of_the_url() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        for url in (f"http://{address}/x?token=s3cret", f"http://me:s3cret@{address}/x", f"http://{address}/x#s3cret"):
+            with pytest.raises(QueryFailed, match=address) as failed:
+                client(url).query("up")
+            assert "s3cret" not in str(failed.value)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("place", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "endless"])
+def test_a_secret_that_is_no_file_fails_the_query_at_once(
+    server: FakePrometheus, tmp_path: Path, place: Callable[[Path], None]
+) -> None:
+    place(tmp_path / "token")
+    failed = failure(server, bearer_token_file=tmp_path / "token")
+    assert (failed.kind, "not a regular file" in str(failed)) == ("unauthorized", True)
 
 
 def test_a_matrix_and_a_string_are_answers_of_another_kind(server: FakePrometheus) -> None:

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import random
+import re
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
@@ -26,7 +27,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from paropt_exporter import catalogue
+from paropt_exporter import catalogue, regular_files
 from paropt_exporter.clock import Clock
 from paropt_exporter.control.policy.reading import Answer, Element
 from paropt_exporter.errors import ParoptError
@@ -35,6 +36,7 @@ from paropt_exporter.records import QueryCounts
 log = logging.getLogger(__name__)
 
 LARGEST_ANSWER_BYTES = 1 << 20  # thousands of series: nothing that steers has more than a few
+LARGEST_SECRET_BYTES = 1 << 16
 TRIES = 3
 _FIRST_PAUSE_SECONDS = 0.2
 _REDIRECTS = 3
@@ -210,7 +212,10 @@ class Client:
 
     @property
     def _where(self) -> str:
-        return self._access.url
+        """The server as messages name it: what may hold a secret, a user or a query, is left out."""
+        scheme, _, rest = self._access.url.partition("://")
+        host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+        return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
     def _late(self) -> str:
         return f"{self._where}: no answer within {self._access.timeout_seconds:g} s"
@@ -283,7 +288,7 @@ def _secret(file: Path | None, variable: str | None) -> str:
             raise QueryFailed("unauthorized", f"the environment variable {variable} has no secret")
         return value
     try:
-        text = file.read_text().strip()
+        text = regular_files.read(file, limit_bytes=LARGEST_SECRET_BYTES).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
         raise QueryFailed("unauthorized", f"cannot read the secret in {file}: {why}") from None

@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+from paropt_exporter import descriptors
 from paropt_exporter.pool.guardian.process_tree import MARK
 from paropt_exporter.pool.processes.nurseries import is_stream
 
@@ -169,6 +170,7 @@ class SharedGuardian:
         with theirs:
             try:
                 self._process = _spawned(theirs)
+                descriptors.restore(self._process.pid)  # its first command comes after this
                 if self._watches:
                     ours.sendall(WATCH)
             except OSError:

@@ -6,10 +6,12 @@ import fcntl
 import json
 import math
 import os
+import resource
 import signal
 import socket
 import termios
 import time
+from functools import cache
 
 from paropt_exporter.pool.guardian.process_tree import MARK, Tree
 
@@ -24,6 +26,7 @@ _REPORT_SECONDS = 0.25
 _LINGER_SECONDS = 0.2  # what a command leaves behind may end by itself: a `tee` in the shell that still has to write
 _LEFT_GRACE_SECONDS = 2.0  # from TERM to KILL for what was left behind
 _GIVE_UP_SECONDS = 5.0  # after KILL: a process in uninterruptible sleep must not hold a slot for ever
+_MOST_DESCRIPTORS = 65_536  # as `paropt_exporter.descriptors` has it, which is not imported here
 _RECEIVE_BYTES = 1 << 16
 # Ignored here (the guardian outlives a Ctrl-C), or by Python: a command starts with the system's own.
 DEFAULT_SIGNALS = (
@@ -59,6 +62,7 @@ class Command:
         self._began_seconds = math.inf
         self._output = output
         self._left = 0
+        _limits()
         self._unread = b""
 
     def read(self) -> list[dict[str, Any]]:  # Any: what JSON gives
@@ -163,19 +167,35 @@ def _unread_bytes(channel: socket.socket) -> int:
     return int.from_bytes(fcntl.ioctl(channel, termios.TIOCOUTQ, b"\0\0\0\0"), "little")
 
 
+@cache
+def _limits() -> tuple[tuple[int, int], tuple[int, int]]:
+    """Raise this process's limit on descriptors: each command takes some. Return that of commands, and its own."""
+    of_commands = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    own = (max(soft, min(hard, _MOST_DESCRIPTORS)), hard)
+    if resource.RLIM_INFINITY in of_commands:
+        own = of_commands
+    resource.setrlimit(resource.RLIMIT_NOFILE, own)
+    return of_commands, own
+
+
 def _spawn(frame: dict[str, Any], output: int) -> int:  # Any: what JSON gives
     environment = {key.encode("latin-1"): value.encode("latin-1") for key, value in frame["env"].items()}
     environment[MARK.encode()] = frame["mark"].encode()
-    return os.posix_spawn(
-        frame["program"].encode("latin-1"),
-        [argument.encode("latin-1") for argument in frame["argv"]],
-        environment,
-        file_actions=(
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, output, 1),
-            (os.POSIX_SPAWN_DUP2, output, 2),
-        ),
-        setsid=True,
-        setsigmask=(),
-        setsigdef=DEFAULT_SIGNALS,
-    )
+    of_commands, own = _limits()
+    resource.setrlimit(resource.RLIMIT_NOFILE, of_commands)  # a raised one breaks programs that use select()
+    try:
+        return os.posix_spawn(
+            frame["program"].encode("latin-1"),
+            [argument.encode("latin-1") for argument in frame["argv"]],
+            environment,
+            file_actions=(
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, output, 1),
+                (os.POSIX_SPAWN_DUP2, output, 2),
+            ),
+            setsid=True,
+            setsigmask=(),
+            setsigdef=DEFAULT_SIGNALS,
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, own)

@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+from paropt_exporter import descriptors
 from paropt_exporter.pool.worker import nursery
 
 _BOOT = "import sys; sys.path.insert(0, {root!r}); from paropt_exporter.pool.worker.nursery import main; main({owner})"
@@ -99,6 +100,7 @@ class Nurseries:
                 setsigmask=(),
                 setsigdef=_RESET_SIGNALS,
             )
+            descriptors.restore(self._pid)  # its first fork is asked for after this
         except BaseException:  # nothing may leave what was opened behind; raised again
             ours.close()
             raise

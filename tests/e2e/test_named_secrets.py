@@ -1,0 +1,30 @@
+"""Which commands send the secrets that a config names to the hosts that it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import projects
+from fake_prometheus import fake_prometheus, number
+from real_servers import run
+
+LOOKING = (["check"], ["plan"], ["history"], ["explain"], ["history", "--what-if", "2"], ["replay"])
+
+
+def test_looking_at_a_project_sends_no_secret_anywhere_and_running_it_does(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret\n")
+    project = tmp_path / "project"
+    project.mkdir()
+    with fake_prometheus(number("2")) as named:
+        access = f'url: "{named.url}", bearer_token_file: {secret}'
+        projects.write(
+            project,
+            'name: good, run: "true"',
+            lanes=f"push: {{{access}}}\nfeedback: {{prometheus: {{{access}}}}}",
+        )
+        for command in LOOKING:
+            run(project, *command)
+        assert named.asked == []
+        run(project, "--once", projects.ANY_PORT)
+        assert {asked.headers["authorization"] for asked in named.asked} == {"Bearer s3cret"}
