@@ -164,8 +164,21 @@ class StageStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ItemRecord:
+    """One item of a batch. `seconds`: how long it took; None: a batch that failed does not tell."""
+
+    item: str
+    result: Result
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
-    """One attempt of one task ended. `final`: no retry follows. `output` is the tail that was kept, escapes removed."""
+    """One attempt of one task ended. `final`: no retry follows. `output` is the tail that was kept, escapes removed.
+
+    `items`: those of a batch, each with what became of it; `start_up_seconds`: what its command took beside them, None
+    where nothing tells. `item` is then the batch's name.
+    """
 
     run_id: str
     lane: str
@@ -189,6 +202,8 @@ class TaskRecord:
     signal: int | None = None
     output: str = ""
     output_path: str | None = None
+    items: tuple[ItemRecord, ...] = ()
+    start_up_seconds: float | None = None
 
     @property
     def duration_seconds(self) -> float:

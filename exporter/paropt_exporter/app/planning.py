@@ -44,6 +44,8 @@ class Planner:
             self._lane,
             expected=self._expected(),
             expected_tasks=self._history.task_seconds(self._lane),
+            known_items=self._history.known_items(),
+            cpu_shares=self._history.cpu_shares(self._lane),
             only=only,
             strategy=request.strategy,
             workers=request.workers,

@@ -111,7 +111,7 @@ def _programs(stage: Stage) -> Iterator[str]:
         commands.append(stage.items.command)
     for command in commands:
         words = shlex.split(command) if isinstance(command, str) else command or ()
-        if words and "{item}" not in words[0]:
+        if words and "{item" not in words[0]:
             yield words[0]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from paropt_exporter.errors import CallNotFound, TaskStopped, WorkerDied
 from paropt_exporter.pool.calls import CallOutcome
 from paropt_exporter.pool.commands import CommandOutcome
-from paropt_exporter.records import Measurement, Result
+from paropt_exporter.records import ItemRecord, Measurement, Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,8 @@ class Outcome:
     output_path: str | None = None
     measurement: Measurement | None = None
     stopped: bool = False
+    items: tuple[ItemRecord, ...] = ()
+    start_up_seconds: float | None = None
 
 
 def of_future(future: Future[object]) -> Outcome:

@@ -68,6 +68,8 @@ class Attempt:
             signal=outcome.signal,
             output=outcome.output,
             output_path=outcome.output_path,
+            items=outcome.items,
+            start_up_seconds=outcome.start_up_seconds,
         )
 
 
@@ -178,7 +180,7 @@ class StageState:
         if not bad:
             return f"stopped with {self.never_run()} of {len(self.plan.tasks)} tasks not run"
         first = bad[0]
-        named = f"{first.item}: {first.message}" if first.item is not None else first.message
+        named = first.message if first.item is None or _names_items(first) else f"{first.item}: {first.message}"
         tries = f" (after {first.attempt} attempts)" if first.attempt > 1 else ""
         others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         return f"{named}{tries}{others}"
@@ -329,6 +331,11 @@ def demand_of(record: TaskRecord, *, gil_bound: bool) -> float:
     if gil_bound and record.pool == THREADS:
         return 1.0
     return cpu_demand(CoreTime(record.cpu_seconds, record.run_delay_seconds), record.duration_seconds)
+
+
+def _names_items(record: TaskRecord) -> bool:
+    """Whether the message of a failed batch names its failed items, since its runner told which these are."""
+    return record.start_up_seconds is not None and len(record.items) > 1
 
 
 def alone_seconds(record: TaskRecord, *, gil_bound: bool) -> float:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias, cast
 
 from paropt_exporter import host
+from paropt_exporter.engine import item_results
 from paropt_exporter.engine.outcome import Outcome, of_future
 from paropt_exporter.errors import TaskStopped
-from paropt_exporter.plan import COMMANDS, PROCESSES, THREADS, Call, Commands, Plan, PlannedStage, PlannedTask
+from paropt_exporter.plan import COMMANDS, PROCESSES, THREADS, Call, Commands, Plan, PlannedStage, PlannedTask, junit
 from paropt_exporter.pool.adaptive.memory import recall, remember
 from paropt_exporter.pool.adaptive.routing import FULL_LOCK_CORES, Router
 from paropt_exporter.pool.calls import run_call
@@ -27,6 +30,15 @@ Pool: TypeAlias = ThreadPool | ProcessPool | CommandPool
 _ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The items of an attempt, and the file that its runner writes about them (None: it is not asked to)."""
+
+    items: tuple[str, ...]
+    report: Path | None
+    alone: bool
+
+
 @dataclass(frozen=True, slots=True)
 class PoolRunning:
     """One attempt in one of the pools."""
@@ -35,6 +47,7 @@ class PoolRunning:
     label: str
     future: Future[object]
     _stop: Callable[[float], object]
+    batch: Batch | None = None
 
     @property
     def started_seconds(self) -> float | None:
@@ -44,7 +57,10 @@ class PoolRunning:
         self._stop(grace_seconds)
 
     def outcome(self) -> Outcome:
-        return of_future(self.future)
+        outcome, batch = of_future(self.future), self.batch
+        if batch is None:
+            return outcome
+        return item_results.of_batch(outcome, batch.items, batch.report, alone=batch.alone)
 
 
 @dataclass(slots=True)
@@ -81,6 +97,8 @@ class PoolWorkers:
         self._size = 1
         self._tasks: Mapping[str, int] | None = None
         self._reason = "start"
+        self._reports: TemporaryDirectory[str] | None = None
+        self._report_numbers = itertools.count(1)
 
     def prepare(self, plan: Plan, size: int) -> None:
         """Bring the pools that `plan` needs to the size that it starts with."""
@@ -125,6 +143,8 @@ class PoolWorkers:
         """Shut all pools down; does not wait for threads that were given up."""
         for pool in tuple(self._pools.values()):
             pool.shutdown(wait=False, cancel_futures=True)
+        if self._reports is not None:
+            self._reports.cleanup()
         learned = [profile for router in self._routers.values() for profile in router.profiles()]
         if self._memory is not None and learned:
             remember(self._memory, learned)
@@ -133,7 +153,7 @@ class PoolWorkers:
 
     def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> PoolRunning:
         if isinstance(task.work, Commands):
-            return self._start_commands(stage, task.work, label)
+            return self._start_commands(stage, task, task.work, label)
         return self._start_call(task.work, label)
 
     def pool_of(self, stage: PlannedStage, task: PlannedTask) -> str:
@@ -187,13 +207,25 @@ class PoolWorkers:
 
     # Below: which pool, and how a task gets into it.
 
-    def _start_commands(self, stage: PlannedStage, work: Commands, label: str) -> PoolRunning:
+    def _start_commands(self, stage: PlannedStage, task: PlannedTask, work: Commands, label: str) -> PoolRunning:
         pool = cast("CommandPool", self._pool(COMMANDS))
+        env = {**os.environ, **stage.env}
+        report = self._report_path() if stage.junit else None
         future = pool.submit_commands(
-            label, work.steps, cwd=stage.cwd, env={**os.environ, **stage.env}, output_file=stage.output_file
+            label,
+            work.steps,
+            cwd=stage.cwd,
+            env=env if report is None else junit.asking(env, report),
+            output_file=stage.output_file,
         )
+        batch = Batch(items=task.items, report=report, alone=len(stage.tasks) == 1) if task.items else None
         anything = cast("Future[object]", future)
-        return PoolRunning(COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace))
+        return PoolRunning(COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace), batch)
+
+    def _report_path(self) -> Path:
+        if self._reports is None:
+            self._reports = TemporaryDirectory(prefix="paropt-reports-", ignore_cleanup_errors=True)
+        return Path(self._reports.name) / f"{next(self._report_numbers)}.xml"
 
     def _start_call(self, work: Call, label: str) -> PoolRunning:
         name = self._router.choose(work.target)

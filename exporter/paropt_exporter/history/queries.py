@@ -12,7 +12,7 @@ from statistics import fmean, median
 from paropt_exporter import catalogue
 from paropt_exporter.cpu_demand import CROWDED_RATIO
 from paropt_exporter.history import rows
-from paropt_exporter.plan import THREADS
+from paropt_exporter.plan import THREADS, KnownItems
 from paropt_exporter.records import Bottleneck, Decision, Result
 from paropt_exporter.tally import HistogramTotal, LastValues, SeriesKey, Totals, bucket_index
 
@@ -184,6 +184,17 @@ def task_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Map
       GROUP BY stage
     """
     return dict(connection.execute(query, (Result.SUCCESS.value, project, lane, EXPECTED_RUNS)))
+
+
+def known_items(connection: sqlite3.Connection, project: str) -> Mapping[str, KnownItems]:
+    """Return for each stage how long each of its items took lately, and a command beside them."""
+    seconds: dict[str, dict[str, float]] = defaultdict(dict)
+    for stage, item, took in connection.execute("SELECT stage, item, seconds FROM items WHERE project = ?", (project,)):
+        seconds[stage][item] = took
+    return {
+        stage: KnownItems(start_up_seconds=items.pop(rows.START_UP_ITEM, None), seconds=items)
+        for stage, items in seconds.items()
+    }
 
 
 def decisions(

@@ -41,6 +41,14 @@ ON CONFLICT DO UPDATE SET value = excluded.value
 """
 
 
+# The mean of the last runs, each counting twice as much as the one before: enough to pack by, and one row an item.
+_TIME = """
+INSERT INTO items (project, stage, item, seconds, seen_ts) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET seconds = (seconds + excluded.seconds) / 2, seen_ts = excluded.seen_ts
+"""
+START_UP_ITEM = ""  # in the table of items: what a command takes beside its items; no file has this name
+
+
 def write(connection: sqlite3.Connection, project: str, event: Event, now_seconds: float) -> None:
     """Write the event's rows, totals and last values. `now_seconds`: wall time, the run's last sign of life."""
     _row(connection, project, event, now_seconds)
@@ -90,6 +98,7 @@ def _row(connection: sqlite3.Connection, project: str, event: Event, now_seconds
             _insert(connection, "stages", _stage_started(event))
         case TaskRecord():
             _insert(connection, "tasks", _task(event))
+            _time_items(connection, event, project, now_seconds)
         case SlaRecord():
             _insert(connection, "sla", _limit(event))
         case StageRecord():
@@ -100,6 +109,15 @@ def _row(connection: sqlite3.Connection, project: str, event: Event, now_seconds
             _insert(connection, "decisions", _decision(event, project))
         case _:
             assert_never(event)
+
+
+def _time_items(connection: sqlite3.Connection, task: TaskRecord, project: str, now_seconds: float) -> None:
+    times = [(each.item, each.seconds) for each in task.items if each.seconds is not None and each.item]
+    if task.start_up_seconds is not None:
+        times.append((START_UP_ITEM, task.start_up_seconds))
+    connection.executemany(
+        _TIME, [(project, task.stage, _stored(item), seconds, now_seconds) for item, seconds in times]
+    )
 
 
 def _insert(

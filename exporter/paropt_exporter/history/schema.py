@@ -9,7 +9,7 @@ from pathlib import Path
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import folder, mending
 
-VERSION = 3
+VERSION = 4
 # Transactions take about 0.1 ms, so whoever waits longer waits for a process that was stopped or a disk that hangs.
 BUSY_SECONDS = 2.0
 
@@ -34,6 +34,10 @@ CREATE TABLE tasks (
   started_ts REAL NOT NULL, duration REAL NOT NULL, queue_wait REAL NOT NULL, cpu REAL NOT NULL,
   run_delay REAL NOT NULL, memory_peak INTEGER NOT NULL, exit_code INTEGER, signal INTEGER, output TEXT NOT NULL,
   PRIMARY KEY (run_id, stage, task, attempt)
+) WITHOUT ROWID;
+CREATE TABLE items (
+  project TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, seconds REAL NOT NULL, seen_ts REAL NOT NULL,
+  PRIMARY KEY (project, stage, item)
 ) WITHOUT ROWID;
 CREATE TABLE sla (
   run_id TEXT NOT NULL, stage TEXT, broken INTEGER NOT NULL, max REAL NOT NULL, warn REAL NOT NULL,
@@ -62,6 +66,12 @@ _UPGRADES = {
     ALTER TABLE decisions ADD COLUMN choice TEXT NOT NULL DEFAULT '';
     """,
     2: "ALTER TABLE stages ADD COLUMN shown_cpu_total REAL;",
+    3: """
+    CREATE TABLE items (
+      project TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, seconds REAL NOT NULL, seen_ts REAL NOT NULL,
+      PRIMARY KEY (project, stage, item)
+    ) WITHOUT ROWID;
+    """,
 }
 
 

@@ -15,6 +15,7 @@ from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import mending, queries, recovery, rows
 from paropt_exporter.history.owner import Owners
 from paropt_exporter.history.schema import open_history
+from paropt_exporter.plan import KnownItems
 from paropt_exporter.records import Decision, Event, RunRecord, RunStarted
 from paropt_exporter.tally import LastValues, Totals
 
@@ -125,6 +126,10 @@ class History:
     def task_seconds(self, lane: str) -> Mapping[str, float]:
         """Return for each stage of the lane the mean duration in seconds of one of its tasks in its last ten runs."""
         return self._read(queries.task_seconds, self._project, lane)
+
+    def known_items(self) -> Mapping[str, KnownItems]:
+        """Return for each stage how long each of its items took lately, where it takes several to a command."""
+        return self._read(queries.known_items, self._project)
 
     def usual_size(self, lane: str) -> int | None:
         """Return the size that the lane's last ten runs could use; None where nothing is known."""

@@ -34,11 +34,15 @@ Work = Commands | Call
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedTask:
-    """One unit of work. `item` is the item that it was made for, None where the stage has no items."""
+    """One unit of work. `item` is the item that it was made for, None where the stage has no items.
+
+    `items`: all items of a batch, of which `item` is then the name; empty for any other task.
+    """
 
     index: int
     item: str | None
     work: Work
+    items: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,9 @@ class PlannedStage:
     `exclusive`) from its first task's start to its last attempt's end. `expected_seconds` is its duration as the
     history has it, `expected_task_seconds` that of one of its tasks (None: unknown); `remaining_seconds` is the longest
     path from its start to the run's end.
+
+    `template`: the commands with `{items}` still in them, where its tasks are batches of items; `junit`: whether the
+    runner that they call is asked for a report, which tells what became of each item.
     """
 
     number: int
@@ -74,6 +81,8 @@ class PlannedStage:
     remaining_seconds: float = 0.0
     skip: str = ""
     fault: str = ""
+    template: Commands | None = None
+    junit: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
