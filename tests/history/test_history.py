@@ -259,7 +259,9 @@ def test_a_history_of_an_earlier_version_goes_on(path: Path) -> None:
     with closing(opened(path)) as history:
         keep(history, *whole_run("r1"))
     with closing(sqlite3.connect(path)) as earlier:
-        earlier.executescript("ALTER TABLE stages DROP COLUMN shown_cpu_total; PRAGMA user_version = 2;")
+        earlier.executescript(
+            "ALTER TABLE stages DROP COLUMN shown_cpu_total; DROP TABLE items; PRAGMA user_version = 2;"
+        )
     with closing(opened(path)) as history:
         keep(history, run_started("r2"), stage_started("lint", "r2"))
         history.show("r2", {"lint": 99.0})

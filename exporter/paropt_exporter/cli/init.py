@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FILE = "paropt.yml"
 _SPELLINGS = frozenset({FILE, "paropt.yaml"})
-_PLAIN_WORD = re.compile(r"[A-Za-z./_-][\w./=-]*", re.ASCII)
+_PLAIN_WORD = re.compile(r"[A-Za-z./_-][\w./=-]*|\{items\}", re.ASCII)
 _BOOLEANS = frozenset({"yes", "no", "on", "off", "true", "false", "null", "y", "n"})
 _HEAD = """\
 # yaml-language-server: $schema={schema}
@@ -98,6 +98,9 @@ def _stage_text(stage: Stage) -> str:
         lines += ["    steps:", *(f"      - {_command_text(step)}" for step in stage.steps)]
     elif stage.run is not None:
         lines.append(f"    run: {_command_text(stage.run)}")
+    if stage.items is not None and stage.items.glob is not None:
+        pattern = json.dumps(stage.items.glob, ensure_ascii=False)
+        lines.append(f"    items: {{glob: {pattern}}}   # {{items}} hands several files to one pytest, one each core")
     return "\n".join(lines) + "\n"
 
 

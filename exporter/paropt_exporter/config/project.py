@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import re
 import shutil
+import tomllib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +23,19 @@ _MARKERS = {
 }
 _NO_SOURCES = frozenset({"tests", "test", "docs", "doc", "build", "dist", "node_modules", "venv", "site-packages"})
 _INTEGRATION = ("tests/integration", "tests/integration_tests", "tests/e2e", "integration_tests", "test/integration")
+# Options that make several runs of parts something else than one run: workers or an order of their own, an end at the
+# first failure, one file for all results.
+_WHOLE_RUN = re.compile(
+    r"(?<![\w-])(-n|-x|--numprocesses|--dist|--maxfail|--exitfirst|--stepwise|--cov|--junit-?xml|--doctest-modules|-p "
+    r"xdist)(?![\w])"
+)
+_PYTEST_FILES = (
+    ("pytest.ini", "pytest"),
+    (".pytest.ini", "pytest"),
+    ("pyproject.toml", ""),
+    ("tox.ini", "pytest"),
+    ("setup.cfg", "tool:pytest"),
+)
 _LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"))
 
 
@@ -60,10 +76,46 @@ class Project:
     @cached_property
     def unit_tests(self) -> str | None:
         """The folder of the unit tests, None without any test file."""
-        for folder in ("tests/unit", "tests", "test"):
+        for folder in ("tests/unit", "tests", "test", "testing"):
             if self._has_tests(self._root / folder):
                 return folder
         return "." if any(self._root.glob("test_*.py")) else None
+
+    @cached_property
+    def unit_test_files(self) -> str | None:
+        """The pattern of the files that pytest finds in the folder of the unit tests; None where no pattern is sure to.
+
+        Sure means: pytest's own names for files, no folder left out, and no option that is about the run as a whole.
+        """
+        folder = self.unit_tests
+        if folder is None or "python_files" in self._pytest_options:
+            return None
+        if _WHOLE_RUN.search(self._pytest_options.get("addopts", "")):
+            return None
+        start = self._root / folder
+        flat = sorted(path for path in start.glob("test_*.py"))
+        nested = [path for path in start.glob("*/**/test_*.py") if not _hidden(path.relative_to(self._root))]
+        left_out = [folder.rstrip("/") for folder in self._pytest_options.get("norecursedirs", "").split()]
+        kept = [path for path in nested if not _is_in(path.relative_to(self._root), left_out)]
+        if len(flat) + len(kept) < 2 or any(start.glob("**/*_test.py")):
+            return None
+        prefix = "" if folder == "." else f"{folder}/"
+        if not kept:
+            return f"{prefix}test_*.py"
+        return f"{prefix}**/test_*.py" if len(kept) == len(nested) and folder != "." else None
+
+    @cached_property
+    def _pytest_options(self) -> dict[str, str]:
+        """The options of pytest's configuration, lists joined by blanks; of the first file that has any."""
+        for name, section in _PYTEST_FILES:
+            text = self._text(name)
+            try:
+                found = _toml_options(text) if name.endswith(".toml") else _ini_options(text, section)
+            except (ValueError, configparser.Error):
+                continue
+            if found:
+                return found
+        return {}
 
     @cached_property
     def integration_tests(self) -> str | None:
@@ -146,3 +198,27 @@ class Project:
             return path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
+
+
+def _toml_options(text: str) -> dict[str, str]:
+    found = tomllib.loads(text).get("tool", {}).get("pytest", {})
+    options = {**found, **found.get("ini_options", {})}
+    return {key: " ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in options.items()}
+
+
+def _ini_options(text: str, section: str) -> dict[str, str]:
+    parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
+    parser.read_string(text)
+    return {key: value or "" for key, value in parser[section].items()} if parser.has_section(section) else {}
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") or part in _NO_SOURCES - {"tests", "test"} for part in path.parts)
+
+
+def _is_in(path: Path, folders: Sequence[str]) -> bool:
+    """Say whether a file is in one of these folders: a name is a folder of that name, a path the one at that place."""
+    names = {folder for folder in folders if "/" not in folder}
+    return any(part in names for part in path.parts[:-1]) or any(
+        path.is_relative_to(folder) for folder in folders if "/" in folder
+    )

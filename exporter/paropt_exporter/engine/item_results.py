@@ -22,85 +22,118 @@ _BAD = ("failure", "error")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reported:
-    """One item as a report has it: the seconds of its test cases, and how many of them failed."""
+class ItemReport:
+    """One item as a report has it: its test cases, how many of them failed, and the seconds that they took."""
 
-    seconds: float = 0.0
+    cases: int = 0
     failed: int = 0
+    seconds: float = 0.0
 
 
-def of_batch(outcome: Outcome, items: Sequence[str], report: Path | None, *, alone: bool) -> Outcome:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A batch as its runner reports it. `seconds`: from the runner's own start, its import, to its end."""
+
+    items: Mapping[str, ItemReport]
+    seconds: float
+
+    def item_seconds(self, item: str) -> float:
+        """Return what an item took: its cases, and its part of what lay between them, which goes by their number.
+
+        Collecting a case and telling of it takes a runner about a millisecond, in which a brief one is run many times.
+        """
+        own = self.items[item]
+        cases = sum(each.cases for each in self.items.values())
+        between = max(0.0, self.seconds - sum(each.seconds for each in self.items.values()))
+        return own.seconds + (between * own.cases / cases if cases else 0.0)
+
+
+def of_batch(outcome: Outcome, items: Sequence[str], path: Path | None, *, alone: bool) -> Outcome:
     """Return the outcome with its items. `alone`: the stage has no other batch.
 
-    The report (None: none was asked for) is read and removed. Without one, the items share the batch's result and, in
-    equal parts, its duration; a failed batch then says nothing of how long an item takes.
+    The report at `path` (None: none was asked for) is read and removed. Without one, the items share the batch's
+    result and, in equal parts, its duration; a failed batch then says nothing of how long an item takes.
     """
-    reported = _taken(report, items) if report is not None else None
-    if reported is not None and outcome.exit_code == _NO_TESTS and not alone:
+    report = _taken(path, items) if path is not None else None
+    if report is not None and outcome.exit_code == _NO_TESTS and not alone:
         # A file whose tests are all skipped at its import would be no failure of the whole suite, so it is none here.
         outcome = replace(outcome, result=Result.SUCCESS, message="")
-    measured = outcome.measurement
-    duration = measured.ended_seconds - measured.started_seconds if measured else 0.0
-    if reported is None or not _tells_all(outcome, reported):
-        seconds = duration / len(items) if outcome.result is Result.SUCCESS else None
-        return replace(
-            outcome, items=tuple(ItemRecord(item=each, result=outcome.result, seconds=seconds) for each in items)
-        )
+    alone_ratio, duration = _times(outcome)
+    if report is None or not _tells_all(outcome, report):
+        seconds = duration * alone_ratio / len(items) if outcome.result is Result.SUCCESS else None
+        same = tuple(ItemRecord(item=item, result=outcome.result, seconds=seconds) for item in items)
+        return replace(outcome, items=same)
     found = tuple(
         ItemRecord(
             item=item,
-            result=Result.FAILURE if reported[item].failed else Result.SUCCESS,
-            seconds=reported[item].seconds,
+            result=Result.FAILURE if report.items[item].failed else Result.SUCCESS,
+            seconds=alone_ratio * report.item_seconds(item),
         )
         for item in items
     )
-    start_up = max(0.0, duration - sum(each.seconds for each in reported.values()))
+    start_up = alone_ratio * max(0.0, duration - report.seconds)
     return replace(outcome, items=found, start_up_seconds=start_up, message=_message(outcome, found))
 
 
-def read(report: Path, items: Sequence[str]) -> Mapping[str, Reported] | None:
-    """Return what a JUnit report says of each item: a path, or a test's id; None where it can't be read.
+def read(path: Path, items: Sequence[str]) -> Report | None:
+    """Return what a JUnit report says of each item, a path or a test's id; None where it can't be read or assigned.
 
     Test cases are matched by their dotted names: `tests/test_a.py` is `tests.test_a`, and `pkg.tests.test_a` where the
-    runner counts from a folder further up. Cases that belong to no item are left out.
+    runner counts from a folder further up. Cases that belong to no item are left out, unless one of them failed.
     """
     from xml.etree import ElementTree  # here: most lanes read no report
 
     by_name = {_dotted(item): item for item in items}
-    found = dict.fromkeys(items, Reported())
+    found = dict.fromkeys(items, ItemReport())
     cases = matched = 0
+    seconds = 0.0
     try:
-        for _, case in ElementTree.iterparse(report):  # nosec B314 # written by the command that we started
-            if case.tag != "testcase":
+        for _, element in ElementTree.iterparse(path):  # nosec B314 # written by the command that we started
+            if element.tag == "testsuite":
+                seconds += _number(element.get("time"))
+            if element.tag != "testcase":
                 continue
             cases += 1
-            failed = any(child.tag in _BAD for child in case)
-            item = _item_of(case, by_name)
+            failed = any(child.tag in _BAD for child in element)
+            item = _item_of(element, by_name)
             if item is not None:
                 matched += 1
-                before, seconds = found[item], _number(case.get("time"))
-                found[item] = Reported(seconds=before.seconds + seconds, failed=before.failed + failed)
+                found[item] = _with_case(found[item], failed=failed, seconds=_number(element.get("time")))
             elif failed:
                 return None  # it belongs to an item, and nothing tells to which
-            case.clear()
+            element.clear()
     except (OSError, ElementTree.ParseError) as error:
-        log.debug("a test report can't be read", extra={"path": str(report), "err": str(error)})
+        log.debug("a test report can't be read", extra={"path": str(path), "err": str(error)})
         return None
-    return found if matched or not cases else None
+    return Report(items=found, seconds=seconds) if matched or not cases else None
 
 
-def _taken(report: Path, items: Sequence[str]) -> Mapping[str, Reported] | None:
+def _with_case(before: ItemReport, *, failed: bool, seconds: float) -> ItemReport:
+    return ItemReport(cases=before.cases + 1, failed=before.failed + failed, seconds=before.seconds + seconds)
+
+
+def _times(outcome: Outcome) -> tuple[float, float]:
+    """Return which part of its duration a batch would have taken with a core to itself, and its duration."""
+    measured = outcome.measurement
+    if measured is None or measured.ended_seconds <= measured.started_seconds:
+        return 1.0, 0.0
+    duration = measured.ended_seconds - measured.started_seconds
+    undelayed = max(duration - measured.run_delay_seconds, min(measured.cpu_seconds, duration))
+    return undelayed / duration, duration
+
+
+def _taken(path: Path, items: Sequence[str]) -> Report | None:
     try:
-        return read(report, items)
+        return read(path, items)
     finally:
-        report.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
-def _tells_all(outcome: Outcome, reported: Mapping[str, Reported]) -> bool:
+def _tells_all(outcome: Outcome, report: Report) -> bool:
     """Whether the report accounts for the batch's end: one that was cut off has no word about what did not run."""
     if outcome.result is Result.SUCCESS:
         return True
-    return outcome.exit_code == _FAILED and any(each.failed for each in reported.values())
+    return outcome.exit_code == _FAILED and any(each.failed for each in report.items.values())
 
 
 def _message(outcome: Outcome, items: Sequence[ItemRecord]) -> str:
