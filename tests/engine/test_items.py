@@ -70,6 +70,12 @@ def test_a_test_case_belongs_to_the_id_that_names_it_best(report: Path) -> None:
     assert found.items["tests/test_a.py::TestX::test_two"] == ItemReport(cases=1, failed=1, seconds=0.25)
 
 
+def test_a_runner_that_counts_from_the_items_own_folder_is_understood(report: Path) -> None:
+    found = read(report, ["/work/pkg/tests/test_a.py", "sub/pkg/tests/test_c.py", "x/tests/sub/test_d.py"])
+    assert found is not None
+    assert [each.cases for each in found.items.values()] == [2, 1, 1]
+
+
 def test_a_report_with_a_failure_of_no_item_tells_nothing(report: Path) -> None:
     assert read(report, ["tests/test_ab.py"]) is None
 

@@ -78,12 +78,13 @@ def of_batch(outcome: Outcome, items: Sequence[str], path: Path | None, *, alone
 def read(path: Path, items: Sequence[str]) -> Report | None:
     """Return what a JUnit report says of each item, a path or a test's id; None where it can't be read or assigned.
 
-    Test cases are matched by their dotted names: `tests/test_a.py` is `tests.test_a`, and `pkg.tests.test_a` where the
-    runner counts from a folder further up. Cases that belong to no item are left out, unless one of them failed.
+    Test cases are matched by their dotted names: `tests/test_a.py` is `tests.test_a`, or `pkg.tests.test_a` where the
+    runner counts from a folder further up, or `test_a` where it counts from one further down. Cases that belong to no
+    item are left out, unless one of them failed.
     """
     from xml.etree import ElementTree  # here: most lanes read no report
 
-    by_name = {_dotted(item): item for item in items}
+    by_name = _names(items)
     found = dict.fromkeys(items, ItemReport())
     cases = matched = 0
     seconds = 0.0
@@ -142,6 +143,16 @@ def _message(outcome: Outcome, items: Sequence[ItemRecord]) -> str:
         return outcome.message
     more = f" and {len(bad) - _SHOWN_ITEMS} more" if len(bad) > _SHOWN_ITEMS else ""
     return f"{', '.join(bad[:_SHOWN_ITEMS])}{more}: {outcome.message}"
+
+
+def _names(items: Sequence[str]) -> dict[str, str]:
+    """Return the items by their dotted names, and by the ends of these where only one item's has them."""
+    whole = {_dotted(item): item for item in items}
+    ends: dict[str, set[str]] = {}
+    for name, item in whole.items():
+        for end in _ends(name):
+            ends.setdefault(end, set()).add(item)
+    return {end: next(iter(those)) for end, those in ends.items() if len(those) == 1} | whole
 
 
 def _item_of(case: ElementTree.Element, by_name: Mapping[str, str]) -> str | None:
