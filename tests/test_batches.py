@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import configs
 from paropt_exporter import plan
 from paropt_exporter.plan import Commands, KnownItems
-from paropt_exporter.plan.batches import Beside, cut
+from paropt_exporter.plan.batches import Beside, arguments, cut
 
 
 def _built(folder: Path, stage: str, *, workers: int = 2, known: KnownItems | None = None) -> plan.PlannedStage:
@@ -138,3 +139,49 @@ def test_only_what_is_visibly_pytest_is_asked_for_a_report(tmp_path: Path, run: 
 def test_a_report_that_the_project_writes_itself_stays_where_it_is(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --junitxml=ours.xml\n")
     assert not _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit
+
+
+_LONG = {"a.py": 1.0, "a.py::test_x": 6.0, "a.py::T::test_y": 5.0, "b.py": 1.0}
+_PARTS = {"a.py": ["a.py::test_x", "a.py::T::test_y"]}
+
+
+def test_a_file_that_takes_most_of_the_time_is_cut_at_its_long_tests() -> None:
+    known = KnownItems(seconds=_LONG, start_up_seconds=0.5)
+    batches = cut(["a.py", "b.py"], known, workers=2, beside=Beside(), parts=_PARTS)
+    assert batches == [("a.py::test_x", "b.py"), ("a.py", "a.py::T::test_y")]
+
+
+def test_a_file_is_left_whole_where_cutting_it_gains_little() -> None:
+    known = KnownItems(seconds={**_LONG, "b.py": 12.0}, start_up_seconds=0.5)
+    assert cut(["a.py", "b.py"], known, workers=2, beside=Beside(), parts=_PARTS) == [("a.py",), ("b.py",)]
+
+
+def test_the_command_of_a_cut_files_rest_leaves_out_what_others_run() -> None:
+    apart = ["a.py::test_x", "a.py::T::test_y"]
+    assert arguments(["a.py", "a.py::T::test_y", "b.py"], apart) == ("a.py", "b.py", "--deselect", "a.py::test_x")
+    assert arguments(["a.py::test_x"], apart) == ("a.py::test_x",)
+    assert arguments(["b.py"], apart) == ("b.py",)
+
+
+def test_each_test_of_a_cut_file_runs_once(tmp_path: Path) -> None:
+    bodies = "\n".join(f"def test_{name}():\n    open('ran', 'a').write('{name}\\n')\n" for name in ("x", "z", "y"))
+    (tmp_path / "test_a.py").write_text(bodies)
+    known = KnownItems(
+        seconds={"test_a.py": 1.0, "test_a.py::test_x": 6.0, "test_a.py::test_y": 5.0},
+        start_up_seconds=0.1,
+        seen_timestamp_seconds={"test_a.py::test_x": 4e9, "test_a.py::test_y": 4e9},
+    )
+    command = f"'{sys.executable} -m pytest -q -p no:cacheprovider {{items}}'"
+    stage = _built(tmp_path, configs.stage(run=command, items="{glob: test_*.py}"), known=known)
+    assert [set(task.items) for task in stage.tasks] == [{"test_a.py::test_x"}, {"test_a.py", "test_a.py::test_y"}]
+    for steps in _steps(stage):
+        subprocess.run(steps[0], cwd=tmp_path, timeout=60, check=True, stdout=subprocess.DEVNULL)
+    assert sorted((tmp_path / "ran").read_text().split()) == ["x", "y", "z"]
+
+
+def test_a_file_that_has_changed_since_is_not_cut(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").touch()
+    seconds = {"test_a.py": 1.0, "test_a.py::test_x": 6.0}
+    known = KnownItems(seconds=seconds, start_up_seconds=0.1, seen_timestamp_seconds={"test_a.py::test_x": 1.0})
+    stage = _built(tmp_path, configs.stage(run="'pytest {items}'", items="{glob: test_*.py}"), known=known)
+    assert [task.items for task in stage.tasks] == [("test_a.py",)]

@@ -165,11 +165,15 @@ class StageStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemRecord:
-    """One item of a batch. `seconds`: how long it took; None: a batch that failed does not tell."""
+    """One item of a batch. `seconds`: how long it took; None: a batch that failed does not tell.
+
+    `long_tests`: the ids and seconds of tests that took much of the batch; `seconds` leaves them out.
+    """
 
     item: str
     result: Result
     seconds: float | None
+    long_tests: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +181,7 @@ class TaskRecord:
     """One attempt of one task ended. `final`: no retry follows. `output` is the tail that was kept, escapes removed.
 
     `items`: those of a batch, each with what became of it; `start_up_seconds`: what its command took beside them, None
-    where nothing tells. `item` is then the batch's name.
+    where nothing tells. `item` is then the batch's name. `cut_items`: those of which other batches had a part.
     """
 
     run_id: str
@@ -204,6 +208,7 @@ class TaskRecord:
     output_path: str | None = None
     items: tuple[ItemRecord, ...] = ()
     start_up_seconds: float | None = None
+    cut_items: frozenset[str] = frozenset()
 
     @property
     def duration_seconds(self) -> float:

@@ -76,6 +76,23 @@ def test_a_runner_that_counts_from_the_items_own_folder_is_understood(report: Pa
     assert [each.cases for each in found.items.values()] == [2, 1, 1]
 
 
+def test_long_tests_are_told_apart_from_their_file(tmp_path: Path) -> None:
+    times = {"test_long[1]": 2.0, "test_long[2]": 2.0, "test_brief": 0.2, "test_pre": 1.4, "test_pre_x": 1.4}
+    cases = "".join(f'<testcase classname="test_a" name="{name}" time="{took}"/>' for name, took in times.items())
+    inner = '<testcase classname="test_a.T" name="test_also" time="3"/>'
+    (tmp_path / "r.xml").write_text(f'<testsuites><testsuite time="10">{cases}{inner}</testsuite></testsuites>')
+    outcome = of_batch(
+        Outcome(result=Result.SUCCESS, measurement=MEASURED), ["test_a.py"], tmp_path / "r.xml", alone=True
+    )
+    (record,) = outcome.items
+    assert dict(record.long_tests) == {
+        "test_a.py::test_long": 4.0,
+        "test_a.py::T::test_also": 3.0,
+        "test_a.py::test_pre_x": 1.4,
+    }
+    assert record.seconds == pytest.approx(1.6)  # test_pre can't be deselected without test_pre_x
+
+
 def test_a_report_with_a_failure_of_no_item_tells_nothing(report: Path) -> None:
     assert read(report, ["tests/test_ab.py"]) is None
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,16 +18,30 @@ log = logging.getLogger(__name__)
 
 _FAILED, _NO_TESTS = 1, 5  # of pytest's exit codes: tests failed; nothing was collected
 _SHOWN_ITEMS = 3
+_LONG_SHARE, _LONG_SECONDS = 0.1, 0.3  # of a batch: a test that takes less hardly unbalances it
 _BAD = ("failure", "error")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ItemReport:
-    """One item as a report has it: its test cases, how many of them failed, and the seconds that they took."""
+    """One item as a report has it: its test cases, how many of them failed, and the seconds that they took.
+
+    `tests`: the cases and seconds of a file's test functions by their ids, all parameters of one together.
+    """
 
     cases: int = 0
     failed: int = 0
     seconds: float = 0.0
+    tests: dict[str, tuple[int, float]] = field(default_factory=dict, compare=False)
+
+    def add(self, test: str, *, failed: bool, seconds: float) -> None:
+        """Count one test case; `test`: the id of its function, "" where that is not sure."""
+        self.cases += 1
+        self.failed += failed
+        self.seconds += seconds
+        if test:
+            cases, took = self.tests.get(test, (0, 0.0))
+            self.tests[test] = (cases + 1, took + seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +52,26 @@ class Report:
     seconds: float
 
     def item_seconds(self, item: str) -> float:
-        """Return what an item took: its cases, and its part of what lay between them, which goes by their number.
+        """Return what an item took, all its tests together."""
+        own = self.items[item]
+        return self._with_overhead(own.cases, own.seconds)
+
+    def long_tests(self, item: str) -> dict[str, float]:
+        """Return the tests of a file that took much of the batch, with their seconds."""
+        least = max(_LONG_SECONDS, _LONG_SHARE * self.seconds)
+        took = {name: self._with_overhead(*times) for name, times in self.items[item].tests.items()}
+        # pytest deselects by beginnings: an id that another one begins with can't be left out by itself.
+        long = [name for name, seconds in took.items() if seconds >= least and not _begins_another(name, took)]
+        return {name: took[name] for name in long}
+
+    def _with_overhead(self, cases: int, seconds: float) -> float:
+        """Return what some cases took, with their part of what lay between all cases, which goes by their number.
 
         Collecting a case and telling of it takes a runner about a millisecond, in which a brief one is run many times.
         """
-        own = self.items[item]
-        cases = sum(each.cases for each in self.items.values())
+        every = sum(each.cases for each in self.items.values())
         between = max(0.0, self.seconds - sum(each.seconds for each in self.items.values()))
-        return own.seconds + (between * own.cases / cases if cases else 0.0)
+        return seconds + (between * cases / every if every else 0.0)
 
 
 def of_batch(outcome: Outcome, items: Sequence[str], path: Path | None, *, alone: bool) -> Outcome:
@@ -63,14 +89,7 @@ def of_batch(outcome: Outcome, items: Sequence[str], path: Path | None, *, alone
         seconds = duration * alone_ratio / len(items) if outcome.result is Result.SUCCESS else None
         same = tuple(ItemRecord(item=item, result=outcome.result, seconds=seconds) for item in items)
         return replace(outcome, items=same)
-    found = tuple(
-        ItemRecord(
-            item=item,
-            result=Result.FAILURE if report.items[item].failed else Result.SUCCESS,
-            seconds=alone_ratio * report.item_seconds(item),
-        )
-        for item in items
-    )
+    found = tuple(_record(item, report, alone_ratio) for item in items)
     start_up = alone_ratio * max(0.0, duration - report.seconds)
     return replace(outcome, items=found, start_up_seconds=start_up, message=_message(outcome, found))
 
@@ -85,7 +104,7 @@ def read(path: Path, items: Sequence[str]) -> Report | None:
     from xml.etree import ElementTree  # here: most lanes read no report
 
     by_name = _names(items)
-    found = dict.fromkeys(items, ItemReport())
+    found = {item: ItemReport() for item in items}
     cases = matched = 0
     seconds = 0.0
     try:
@@ -96,10 +115,10 @@ def read(path: Path, items: Sequence[str]) -> Report | None:
                 continue
             cases += 1
             failed = any(child.tag in _BAD for child in element)
-            item = _item_of(element, by_name)
+            item, test = _item_of(element, by_name)
             if item is not None:
                 matched += 1
-                found[item] = _with_case(found[item], failed=failed, seconds=_number(element.get("time")))
+                found[item].add(test, failed=failed, seconds=_number(element.get("time")))
             elif failed:
                 return None  # it belongs to an item, and nothing tells to which
             element.clear()
@@ -109,8 +128,14 @@ def read(path: Path, items: Sequence[str]) -> Report | None:
     return Report(items=found, seconds=seconds) if matched or not cases else None
 
 
-def _with_case(before: ItemReport, *, failed: bool, seconds: float) -> ItemReport:
-    return ItemReport(cases=before.cases + 1, failed=before.failed + failed, seconds=before.seconds + seconds)
+def _record(item: str, report: Report, alone_ratio: float) -> ItemRecord:
+    long = report.long_tests(item)
+    return ItemRecord(
+        item=item,
+        result=Result.FAILURE if report.items[item].failed else Result.SUCCESS,
+        seconds=alone_ratio * max(0.0, report.item_seconds(item) - sum(long.values())),
+        long_tests=tuple((name, alone_ratio * seconds) for name, seconds in long.items()),
+    )
 
 
 def _times(outcome: Outcome) -> tuple[float, float]:
@@ -155,14 +180,26 @@ def _names(items: Sequence[str]) -> dict[str, str]:
     return {end: next(iter(those)) for end, those in ends.items() if len(those) == 1} | whole
 
 
-def _item_of(case: ElementTree.Element, by_name: Mapping[str, str]) -> str | None:
-    """Return the item that a test case belongs to: the longest dotted beginning of its name that is an item's."""
+def _item_of(case: ElementTree.Element, by_name: Mapping[str, str]) -> tuple[str | None, str]:
+    """Return the item that a test case belongs to, and the id of its test function in that file.
+
+    The item is the one with the longest dotted beginning of the case's name. The id is "" where the runner may write it
+    in another way.
+    """
     name = f"{case.get('classname', '')}.{case.get('name', '').partition('[')[0]}".strip(".")
     for end in _ends(name):
         for beginning in _beginnings(end):
-            if beginning in by_name:
-                return by_name[beginning]
-    return None
+            item = by_name.get(beginning)
+            if item is None:
+                continue
+            inner = end[len(beginning) + 1 :].replace(".", "::")
+            sure = inner and end == name and item.endswith(".py") and _dotted(item) == beginning and item[0] not in "./"
+            return item, f"{item}::{inner}" if sure else ""
+    return None, ""
+
+
+def _begins_another(name: str, names: Iterable[str]) -> bool:
+    return any(other != name and other.startswith(name) for other in names)
 
 
 def _ends(name: str) -> Iterator[str]:

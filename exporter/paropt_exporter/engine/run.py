@@ -440,4 +440,4 @@ def _narrowed(state: StageState, task: PlannedTask, record: TaskRecord) -> Plann
     bad = tuple(each.item for each in record.items if each.result.bad)
     if state.plan.template is None or not bad or len(bad) == len(task.items):
         return task
-    return batch_task(state.plan.template, task.index, bad)
+    return batch_task(state.plan.template, task.index, bad, task.apart)

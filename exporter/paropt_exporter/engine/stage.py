@@ -70,6 +70,7 @@ class Attempt:
             output_path=outcome.output_path,
             items=outcome.items,
             start_up_seconds=outcome.start_up_seconds,
+            cut_items=frozenset(part.partition("::")[0] for part in self.task.apart),
         )
 
 

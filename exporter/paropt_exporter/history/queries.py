@@ -189,10 +189,14 @@ def task_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Map
 def known_items(connection: sqlite3.Connection, project: str) -> Mapping[str, KnownItems]:
     """Return for each stage how long each of its items took lately, and a command beside them."""
     seconds: dict[str, dict[str, float]] = defaultdict(dict)
-    for stage, item, took in connection.execute("SELECT stage, item, seconds FROM items WHERE project = ?", (project,)):
-        seconds[stage][item] = took
+    seen: dict[str, dict[str, float]] = defaultdict(dict)
+    query = "SELECT stage, item, seconds, seen_ts FROM items WHERE project = ?"
+    for stage, item, took, at in connection.execute(query, (project,)):
+        seconds[stage][item], seen[stage][item] = took, at
     return {
-        stage: KnownItems(start_up_seconds=items.pop(rows.START_UP_ITEM, None), seconds=items)
+        stage: KnownItems(
+            start_up_seconds=items.pop(rows.START_UP_ITEM, None), seconds=items, seen_timestamp_seconds=seen[stage]
+        )
         for stage, items in seconds.items()
     }
 

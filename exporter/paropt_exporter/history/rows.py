@@ -46,6 +46,10 @@ _TIME = """
 INSERT INTO items (project, stage, item, seconds, seen_ts) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET seconds = (seconds + excluded.seconds) / 2, seen_ts = excluded.seen_ts
 """
+_FORGET = "DELETE FROM items WHERE project = ? AND stage = ? AND item = ?"
+_FORGET_TESTS = """
+DELETE FROM items WHERE project = ? AND stage = ? AND item >= ? || '::' AND item < ? || ':;'
+"""
 START_UP_ITEM = ""  # in the table of items: what a command takes beside its items; no file has this name
 
 
@@ -112,8 +116,13 @@ def _row(connection: sqlite3.Connection, project: str, event: Event, now_seconds
 
 
 def _time_items(connection: sqlite3.Connection, task: TaskRecord, project: str, now_seconds: float) -> None:
-    times = [(each.item, each.seconds) for each in task.items if each.seconds is not None and each.item]
-    if task.start_up_seconds is not None:
+    timed = [each for each in task.items if each.seconds is not None and each.item]
+    times = [(each.item, each.seconds) for each in timed] + [test for each in timed for test in each.long_tests]
+    if task.start_up_seconds is not None:  # its runner told: a file's tests that are not among these are no longer long
+        files = [_stored(each.item) for each in timed if each.item not in task.cut_items]
+        connection.executemany(_FORGET_TESTS, [(project, task.stage, file, file) for file in files])
+        now_less = [_stored(each.item) for each in timed if each.long_tests]
+        connection.executemany(_FORGET, [(project, task.stage, file) for file in now_less])
         times.append((START_UP_ITEM, task.start_up_seconds))
     connection.executemany(
         _TIME, [(project, task.stage, _stored(item), seconds, now_seconds) for item, seconds in times]

@@ -5,6 +5,7 @@ nothing known:  round 1 |aaaaaa|  |bbbbbb|       3/4 of the items, one batch for
                 round 2 |c|  |d|                 the rest, for the workers that end first
 known:          |aaaa---|                        the number of batches that ends the lane soonest, each start counted;
                 |bb-----|                        longest item first to the batch that has least (LPT)
+one file rules: |a::x---|  |a less a::x, b, c|   its long tests become items of their own, if that ends the lane sooner
 ```
 Guarantees: each item is in exactly one batch; a batch keeps the order of the items; the longest batch comes first.
 """
@@ -15,7 +16,7 @@ import heapq
 import os
 import resource
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -28,6 +29,8 @@ UNKNOWN_START_UP_SECONDS = 0.4
 # A second of the lane's time is worth two of CPU: one batch more must save half as much as its start costs.
 _START_UP_WEIGHT = 0.5
 _FIRST_ROUND_SHARE = 0.75  # of items of unknown duration; the smaller second round evens out the ends
+_WORTH_CUTTING_RATIO = 0.9  # of the cost: both commands collect the file, which no measurement shows
+_PART = "::"  # between a file and a test in it, as pytest writes it
 _MOST_TRIED = 16  # numbers of batches that are tried; beyond, powers of two
 _EXACT_ITEMS = 1000  # more items than this share out evenly however they are packed
 _LONGEST_WORD_BYTES = 128 * 1024 - 1  # MAX_ARG_STRLEN of Linux, without the closing NUL
@@ -42,10 +45,15 @@ Batches = list[tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownItems:
-    """What earlier runs of a stage tell: the seconds of each item, and those of a command beside its items."""
+    """What earlier runs of a stage tell: the seconds of each item, and those of a command beside its items.
+
+    A file's long tests (`tests/test_a.py::test_b`) have seconds of their own, which its own leave out.
+    `seen_timestamp_seconds`: when each was last measured.
+    """
 
     seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     start_up_seconds: float | None = None
+    seen_timestamp_seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,17 +64,50 @@ class Beside:
     after: tuple[float, ...] = ()
 
 
-def cut(items: Sequence[str], known: KnownItems, *, workers: int, beside: Beside) -> Batches:
-    """Return the batches for `workers` commands at once; items of unknown duration count as the mean of the others."""
-    if workers == 1 or len(items) < 2:
+def cut(
+    items: Sequence[str],
+    known: KnownItems,
+    *,
+    workers: int,
+    beside: Beside,
+    parts: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Batches:
+    """Return the batches for `workers` commands at once; items of unknown duration count as the mean of the others.
+
+    `parts`: items that may be cut, with those of their parts whose durations are known. A cut item stands in the batch
+    of its rest, and its parts in whichever.
+    """
+    if workers == 1 or not items:
         return [tuple(items)] if items else []
-    durations = [known.seconds[item] for item in items if item in known.seconds]
+    whole = {item: _whole_seconds(item, known, parts.get(item, ())) for item in items}
+    durations = [seconds for seconds in whole.values() if seconds is not None]
     if not durations:
         return _first_cut(items, workers)
     mean = sum(durations) / len(durations)
-    weights = [known.seconds.get(item, mean) for item in items]
+    weights = [mean if (seconds := whole[item]) is None else seconds for item in items]
     start_up = UNKNOWN_START_UP_SECONDS if known.start_up_seconds is None else known.start_up_seconds
-    return _packed(items, weights, _best_count(weights, start_up, workers, beside))
+    best = _best(items, weights, start_up, workers, beside)
+    long = {
+        item
+        for item, weight in zip(items, weights, strict=True)
+        if item in parts and weight >= sum(weights) / workers / 2
+    }
+    if long:
+        units, loads = _units(items, weights, known, {item: parts[item] for item in long})
+        finer = _best(units, loads, start_up, workers, beside)
+        if finer.cost < _WORTH_CUTTING_RATIO * best.cost:
+            return finer.batches
+    return best.batches
+
+
+def arguments(items: Sequence[str], apart: Sequence[str]) -> tuple[str, ...]:
+    """Return what takes the place of `{items}`: a file without the parts that are other commands' (pytest's option)."""
+    if not apart:
+        return tuple(items)
+    here, parts = set(items), set(apart)
+    files = [item for item in items if not (item in parts and item.partition(_PART)[0] in here)]
+    elsewhere = [part for part in apart if part not in here and part.partition(_PART)[0] in here]
+    return (*files, *(word for part in elsewhere for word in ("--deselect", part)))
 
 
 def filled(template: Commands, items: Sequence[str]) -> Commands:
@@ -74,17 +115,20 @@ def filled(template: Commands, items: Sequence[str]) -> Commands:
     return Commands(steps=tuple(_filled_step(step, items) for step in template.steps))
 
 
-def tasks(stage: PlannedStage, template: Commands, batches: Batches) -> tuple[PlannedTask, ...]:
-    """Return a task for each batch, in more pieces where the system takes no command as long."""
+def tasks(stage: PlannedStage, template: Commands, batches: Batches, items: Collection[str]) -> tuple[PlannedTask, ...]:
+    """Return a task for each batch of the stage's `items`, in more pieces where the system takes no command as long."""
     fit = _fits(template, stage.env)
+    whole = frozenset(items)
+    apart = tuple(item for batch in batches for item in batch if item not in whole)
     pieces = [piece for batch in batches for piece in _split(batch, fit)]
-    return tuple(task(template, index, piece) for index, piece in enumerate(pieces))
+    return tuple(task(template, index, piece, apart) for index, piece in enumerate(pieces))
 
 
-def task(template: Commands, index: int, items: Sequence[str]) -> PlannedTask:
+def task(template: Commands, index: int, items: Sequence[str], apart: Sequence[str] = ()) -> PlannedTask:
     """Return the task that hands these items to one command; it is named by the first and the number of the others."""
     name = items[0] if len(items) == 1 else f"{items[0]} +{len(items) - 1}"
-    return PlannedTask(index=index, item=name, items=tuple(items), work=filled(template, items))
+    work = filled(template, arguments(items, apart))
+    return PlannedTask(index=index, item=name, items=tuple(items), work=work, apart=tuple(apart))
 
 
 def _first_cut(items: Sequence[str], workers: int) -> Batches:
@@ -110,15 +154,38 @@ def _packed(items: Sequence[str], weights: Sequence[float], count: int) -> Batch
     return [tuple(items[index] for index in sorted(members[place])) for place in longest_first if members[place]]
 
 
-def _best_count(weights: Sequence[float], start_up: float, workers: int, beside: Beside) -> int:
-    """Return the number of batches that ends the lane soonest, the CPU time of their starts weighed against it."""
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    batches: Batches
+    cost: float
+
+
+def _best(items: Sequence[str], weights: Sequence[float], start_up: float, workers: int, beside: Beside) -> _Cut:
+    """Return the batches that end the lane soonest, the CPU time of their starts weighed against it."""
 
     def cost(count: int) -> float:
         batches = [load + start_up for load in _loads(weights, count)]
         makespan = _makespan([*beside.before, *batches, *beside.after], workers)
         return makespan + _START_UP_WEIGHT * start_up * count
 
-    return min(_counts(min(len(weights), 2 * workers)), key=cost)
+    count = min(_counts(min(len(weights), 2 * workers)), key=cost)
+    return _Cut(_packed(items, weights, count), cost(count))
+
+
+def _whole_seconds(item: str, known: KnownItems, parts: Sequence[str]) -> float | None:
+    own = known.seconds.get(item)
+    return None if own is None else own + sum(known.seconds[part] for part in parts)
+
+
+def _units(
+    items: Sequence[str], weights: Sequence[float], known: KnownItems, parts: Mapping[str, Sequence[str]]
+) -> tuple[list[str], list[float]]:
+    """Return the items with the parts of some behind them, each with its seconds."""
+    units: list[tuple[str, float]] = []
+    for item, weight in zip(items, weights, strict=True):
+        inside = [(part, known.seconds[part]) for part in parts.get(item, ())]
+        units += [(item, max(0.0, weight - sum(seconds for _, seconds in inside))), *inside]
+    return [unit for unit, _ in units], [seconds for _, seconds in units]
 
 
 def _counts(most: int) -> list[int]:

@@ -133,9 +133,29 @@ def _batches(
 ) -> tuple[PlannedTask, ...]:
     cores = (host.cpus() + _CORE_SLACK) / max(shares.get(stage.name, 1.0), 1e-3)
     workers = max(1, min(int(cores), size.maximum // stage.slots))
-    items = stage.tasks[0].items
-    cut = batches.cut(items, known.get(stage.name, KnownItems()), workers=workers, beside=_beside(stage, stages))
-    return batches.tasks(stage, template, cut)
+    items, told = stage.tasks[0].items, known.get(stage.name, KnownItems())
+    parts = _unchanged_parts(stage, items, told) if stage.junit else {}
+    cut = batches.cut(items, told, workers=workers, beside=_beside(stage, stages), parts=parts)
+    return batches.tasks(stage, template, cut, items)
+
+
+def _unchanged_parts(stage: PlannedStage, items: Sequence[str], known: KnownItems) -> dict[str, list[str]]:
+    """Return the long tests of files that are as they were when these were measured: no name can be out of date."""
+    found: dict[str, list[str]] = {}
+    wanted = frozenset(items)
+    for name in known.seconds:
+        file, separator, _ = name.partition("::")
+        if separator and file in wanted and name not in wanted:
+            found.setdefault(file, []).append(name)
+    return {file: parts for file, parts in found.items() if not _changed(stage.cwd / file, parts, known)}
+
+
+def _changed(file: Path, parts: Sequence[str], known: KnownItems) -> bool:
+    try:
+        changed = file.stat().st_mtime
+    except OSError:
+        return True
+    return any(known.seen_timestamp_seconds.get(part, 0.0) <= changed for part in parts)
 
 
 def _beside(stage: PlannedStage, stages: Sequence[PlannedStage]) -> Beside:

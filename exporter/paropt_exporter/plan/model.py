@@ -36,13 +36,15 @@ Work = Commands | Call
 class PlannedTask:
     """One unit of work. `item` is the item that it was made for, None where the stage has no items.
 
-    `items`: all items of a batch, of which `item` is then the name; empty for any other task.
+    `items`: all items of a batch, of which `item` is then the name; empty for any other task. `apart`: parts of files
+    of this stage that are items of their own, in whichever batch: a file's command leaves out those of other batches.
     """
 
     index: int
     item: str | None
     work: Work
     items: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
