@@ -13,7 +13,7 @@ import pytest
 
 import configs
 from paropt_exporter import plan
-from paropt_exporter.plan import Commands, KnownItems
+from paropt_exporter.plan import Commands, KnownItems, start_up
 from paropt_exporter.plan.batches import Beside, arguments, cut
 
 
@@ -185,3 +185,17 @@ def test_a_file_that_has_changed_since_is_not_cut(tmp_path: Path) -> None:
     known = KnownItems(seconds=seconds, start_up_seconds=0.1, seen_timestamp_seconds={"test_a.py::test_x": 1.0})
     stage = _built(tmp_path, configs.stage(run="'pytest {items}'", items="{glob: test_*.py}"), known=known)
     assert [task.items for task in stage.tasks] == [("test_a.py",)]
+
+
+@pytest.mark.parametrize(
+    ("fastest", "mean", "tasks", "told"),
+    [
+        (0.45, 0.5, 40, 0.9), (0.45, 0.9, 40, 0.5), (0.2, 0.9, 40, 0.0), (0.45, 0.5, 3, 0.0), (6.0, 7.0, 40, 0.0),
+        (0.01, 0.01, 40, 0.0), (0.0, 0.0, 40, 0.0),
+    ],
+    ids=["near-constant", "half", "uneven", "few", "long", "brief", "nothing"],
+)  # fmt: skip
+def test_start_up_dominates_where_tasks_take_hardly_more_than_the_fastest(
+    fastest: float, mean: float, tasks: int, told: float
+) -> None:
+    assert start_up.ratio(fastest_seconds=fastest, mean_seconds=mean, tasks=tasks) == pytest.approx(told)

@@ -234,7 +234,10 @@ class SlaRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRecord:
-    """A stage ended, or was skipped (then `started_timestamp_seconds` is None and it took 0 s)."""
+    """A stage ended, or was skipped (then `started_timestamp_seconds` is None and it took 0 s).
+
+    `advice`: what would make it faster, in a line; "" where nothing is known to.
+    """
 
     run_id: str
     lane: str
@@ -256,6 +259,7 @@ class StageRecord:
     sla: SlaLimit | None = None
     warned: bool = False
     broken: bool = False
+    advice: str = ""
 
     @property
     def checked(self) -> bool:

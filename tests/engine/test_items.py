@@ -12,7 +12,7 @@ import projects
 from lanes import Bench, plan, stage
 from paropt_exporter.engine.item_results import ItemReport, of_batch, read
 from paropt_exporter.engine.outcome import Outcome
-from paropt_exporter.plan import Commands
+from paropt_exporter.plan import Commands, PlannedTask
 from paropt_exporter.plan.batches import ITEMS, task
 from paropt_exporter.records import ItemRecord, Measurement, Result, TaskRecord
 from paropt_exporter.testing import Script
@@ -153,6 +153,14 @@ def test_a_retry_runs_the_failed_items_alone() -> None:
     assert [attempt.items for attempt in bench.workers.attempts] == [("a", "b", "c"), ("b", "c")]
     assert record.result is Result.SUCCESS
     assert [each.item for each in bench.recorder.of(TaskRecord)] == ["a +2", "b +1"]
+
+
+def test_a_stage_that_starts_its_program_for_each_item_is_advised_otherwise() -> None:
+    work = Commands(steps=(("pytest", "-q", "x"),))
+    tasks = tuple(PlannedTask(index=index, item=str(index), work=work) for index in range(8))
+    bench = Bench(plan(replace(stage("one"), tasks=tasks)), {"one": [Script(seconds=0.5)]})
+    (record,) = bench.run().stages
+    assert record.advice == "one: up to 100% of its time is pytest starting: use {items}, which hands it several"
 
 
 def test_a_real_pytest_tells_of_each_file_and_only_the_failed_one_is_tried_again(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,11 +77,18 @@ def _plan(flags: argparse.Namespace) -> int:
     if lane == AUTO_LANE:
         lane, why = select(loaded.root)
         print(f"lane {lane}: {why}", file=sys.stderr)
-    expected = {}
+    build = partial(plans.build, loaded, lane)
     if loaded.history_path.exists():
         with closing(History(loaded.history_path, project=loaded.project, clock=SystemClock())) as history:
-            expected = dict(history.expected(lane))
-    return plan.run(plans.build(loaded, lane, expected=expected), output=flags.output or "text", stdout=sys.stdout)
+            build = partial(
+                build,
+                expected=history.expected(lane),
+                expected_tasks=history.task_seconds(lane),
+                fastest_tasks=history.fastest_tasks(lane),
+                known_items=history.known_items(),
+                cpu_shares=history.cpu_shares(lane),
+            )
+    return plan.run(build(), output=flags.output or "text", stdout=sys.stdout)
 
 
 def _history(flags: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli.wording import counted, plain, table
-from paropt_exporter.plan import Call
+from paropt_exporter.plan import Call, start_up
 from paropt_exporter.records import SlaLimit
 
 if TYPE_CHECKING:
@@ -142,6 +142,19 @@ def _closing(plan: Plan) -> Iterator[str]:
             yield f"can't run  {stage.name}: {stage.fault}"
     for note in plan.notes:
         yield f"note       {note}"
+    for stage in _running(plan):
+        if advice := _start_up_advice(stage):
+            yield f"note       {advice}"
+
+
+def _start_up_advice(stage: PlannedStage) -> str:
+    program = start_up.repeated(stage)
+    if program is None or stage.expected_task_seconds is None or stage.fastest_task_seconds is None:
+        return ""
+    part = start_up.ratio(
+        fastest_seconds=stage.fastest_task_seconds, mean_seconds=stage.expected_task_seconds, tasks=len(stage.tasks)
+    )
+    return start_up.sentence(stage.name, program, part) if part else ""
 
 
 def _work_text(stage: PlannedStage) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
@@ -13,7 +14,7 @@ from paropt_exporter.engine.prediction import (
     stage_remaining_seconds,
     workers_within,
 )
-from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask
+from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask, start_up
 from paropt_exporter.records import LiveStage, Result, StageRecord, TaskRecord
 from paropt_exporter.sla import Watch
 
@@ -210,8 +211,15 @@ class StageState:
             sla=self.plan.sla,
             warned=self.watch is not None and self.watch.warned,
             broken=self.watch is not None and self.watch.broken,
+            advice=self._advice(durations),
         )
         return self.record
+
+    def _advice(self, durations: Sequence[float]) -> str:
+        program = start_up.repeated(self.plan)
+        mean = sum(durations) / len(durations)
+        part = start_up.ratio(fastest_seconds=min(durations), mean_seconds=mean, tasks=len(durations))
+        return start_up.sentence(self.name, program, part) if program and part else ""
 
     def duration_seconds(self) -> float:
         return max(0.0, self.last_ended_seconds - self.started_seconds) if self.started_seconds is not None else 0.0

@@ -186,6 +186,17 @@ def task_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Map
     return dict(connection.execute(query, (Result.SUCCESS.value, project, lane, EXPECTED_RUNS)))
 
 
+def fastest_tasks(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
+    """Return for each stage the least seconds of one task in its last runs, of tasks that succeeded."""
+    query = """
+    SELECT stage, min(tasks.duration) FROM tasks
+      WHERE result = ? AND run_id IN
+        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY started_ts DESC LIMIT ?)
+      GROUP BY stage
+    """
+    return dict(connection.execute(query, (Result.SUCCESS.value, project, lane, EXPECTED_RUNS)))
+
+
 def known_items(connection: sqlite3.Connection, project: str) -> Mapping[str, KnownItems]:
     """Return for each stage how long each of its items took lately, and a command beside them."""
     seconds: dict[str, dict[str, float]] = defaultdict(dict)

@@ -127,6 +127,10 @@ class History:
         """Return for each stage of the lane the mean duration in seconds of one of its tasks in its last ten runs."""
         return self._read(queries.task_seconds, self._project, lane)
 
+    def fastest_tasks(self, lane: str) -> Mapping[str, float]:
+        """Return for each stage of the lane the least seconds of one of its tasks in its last ten runs."""
+        return self._read(queries.fastest_tasks, self._project, lane)
+
     def known_items(self) -> Mapping[str, KnownItems]:
         """Return for each stage how long each of its items took lately, where it takes several to a command."""
         return self._read(queries.known_items, self._project)

@@ -42,6 +42,7 @@ def build(
     *,
     expected: Mapping[str, float] = MappingProxyType({}),
     expected_tasks: Mapping[str, float] = MappingProxyType({}),
+    fastest_tasks: Mapping[str, float] = MappingProxyType({}),
     known_items: Mapping[str, KnownItems] = MappingProxyType({}),
     cpu_shares: Mapping[str, float] = MappingProxyType({}),
     only: Collection[str] | None = None,
@@ -51,6 +52,7 @@ def build(
 ) -> Plan:
     """Plan one lane; `expected` are known durations of stages, in seconds, by name, `expected_tasks` of their tasks.
 
+    `fastest_tasks` are those of a stage's fastest task.
     `known_items` are known durations of the items of stages that take several to a command, and `cpu_shares` the parts
     of a core that a stage's tasks use: both decide how many batches the items are cut into.
 
@@ -67,7 +69,12 @@ def build(
     size = _bounds(chosen, strategy, workers)
     stages = [_stage(config, chosen, stage, strategy, names) for stage in members]
     known = [
-        replace(stage, expected_seconds=expected.get(stage.name), expected_task_seconds=expected_tasks.get(stage.name))
+        replace(
+            stage,
+            expected_seconds=expected.get(stage.name),
+            expected_task_seconds=expected_tasks.get(stage.name),
+            fastest_task_seconds=fastest_tasks.get(stage.name),
+        )
         for stage in stages
     ]
     return Plan(

@@ -55,8 +55,8 @@ class PlannedStage:
 
     Each of its tasks holds `slots` slots and `memory_bytes` while it runs; the stage holds `locks` (and everything, if
     `exclusive`) from its first task's start to its last attempt's end. `expected_seconds` is its duration as the
-    history has it, `expected_task_seconds` that of one of its tasks (None: unknown); `remaining_seconds` is the longest
-    path from its start to the run's end.
+    history has it, `expected_task_seconds` that of one of its tasks, `fastest_task_seconds` that of the fastest (None:
+    unknown); `remaining_seconds` is the longest path from its start to the run's end.
 
     `template`: the commands with `{items}` still in them, where its tasks are batches of items; `junit`: whether the
     runner that they call is asked for a report, which tells what became of each item.
@@ -80,6 +80,7 @@ class PlannedStage:
     slots: int = 1
     expected_seconds: float | None = None
     expected_task_seconds: float | None = None
+    fastest_task_seconds: float | None = None
     remaining_seconds: float = 0.0
     skip: str = ""
     fault: str = ""
