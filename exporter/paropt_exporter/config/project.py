@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from paropt_exporter.config import raw
+
 _LARGEST_BYTES = 1_000_000  # a file of a project's own configuration; anything larger is something else
 _MENTIONS = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "noxfile.py", "Pipfile", ".pre-commit-config.yaml")
 _MARKERS = {
@@ -201,8 +203,8 @@ class Project:
 
 
 def _toml_options(text: str) -> dict[str, str]:
-    found = tomllib.loads(text).get("tool", {}).get("pytest", {})
-    options = {**found, **found.get("ini_options", {})}
+    found = raw.mapping(raw.mapping(tomllib.loads(text).get("tool")).get("pytest"))
+    options = {**found, **raw.mapping(found.get("ini_options"))}
     return {key: " ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in options.items()}
 
 

@@ -22,6 +22,7 @@ from paropt_exporter.tally import LastValues, Totals
 log = logging.getLogger(__name__)
 
 KEEP_RUNS = 1000
+KEEP_ITEMS_SECONDS = 90 * 86_400.0  # an item that no run has had for a quarter of a year is gone, or renamed
 KEEP_DECISIONS = 10_000  # of all runs together: a busy controller makes several a minute
 _UNBOUNDED = -1  # as SQLite's LIMIT has it
 _Asked = ParamSpec("_Asked")
@@ -268,6 +269,7 @@ class History:
         gone = execute(doomed, {"project": self._project, "oldest": oldest, "most": most}).fetchall()
         for table in ("tasks", "stages", "sla", "runs"):
             self._connection.executemany(f"DELETE FROM {table} WHERE run_id = ?", gone)  # nosec B608 # literals above
+        execute("DELETE FROM items WHERE seen_ts < ?", (self._clock.wall() - KEEP_ITEMS_SECONDS,))
         execute("DELETE FROM decisions WHERE id <= (SELECT max(id) - ? FROM decisions)", (KEEP_DECISIONS,))
 
     @contextmanager
