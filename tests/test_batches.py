@@ -199,3 +199,8 @@ def test_start_up_dominates_where_tasks_take_hardly_more_than_the_fastest(
     fastest: float, mean: float, tasks: int, told: float
 ) -> None:
     assert start_up.ratio(fastest_seconds=fastest, mean_seconds=mean, tasks=tasks) == pytest.approx(told)
+
+
+def test_options_of_other_tools_in_the_same_file_are_no_reason_to_ask_for_no_report(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.tox]\ncommands = ['pytest -x --junitxml=a']\n")
+    assert _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import configparser
 import json
 import os
 import re
 import shutil
-import tomllib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from paropt_exporter.config import raw
+from paropt_exporter.config.pytest_options import pytest_options
 
 _LARGEST_BYTES = 1_000_000  # a file of a project's own configuration; anything larger is something else
 _MENTIONS = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "noxfile.py", "Pipfile", ".pre-commit-config.yaml")
@@ -30,13 +28,6 @@ _INTEGRATION = ("tests/integration", "tests/integration_tests", "tests/e2e", "in
 _WHOLE_RUN = re.compile(
     r"(?<![\w-])(-n|-x|--numprocesses|--dist|--maxfail|--exitfirst|--stepwise|--cov|--junit-?xml|--doctest-modules|-p "
     r"xdist)(?![\w])"
-)
-_PYTEST_FILES = (
-    ("pytest.ini", "pytest"),
-    (".pytest.ini", "pytest"),
-    ("pyproject.toml", ""),
-    ("tox.ini", "pytest"),
-    ("setup.cfg", "tool:pytest"),
 )
 _LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"))
 
@@ -108,16 +99,7 @@ class Project:
 
     @cached_property
     def _pytest_options(self) -> dict[str, str]:
-        """The options of pytest's configuration, lists joined by blanks; of the first file that has any."""
-        for name, section in _PYTEST_FILES:
-            text = self._text(name)
-            try:
-                found = _toml_options(text) if name.endswith(".toml") else _ini_options(text, section)
-            except (ValueError, configparser.Error):
-                continue
-            if found:
-                return found
-        return {}
+        return pytest_options(self._text)
 
     @cached_property
     def integration_tests(self) -> str | None:
@@ -200,18 +182,6 @@ class Project:
             return path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
-
-
-def _toml_options(text: str) -> dict[str, str]:
-    found = raw.mapping(raw.mapping(tomllib.loads(text).get("tool")).get("pytest"))
-    options = {**found, **raw.mapping(found.get("ini_options"))}
-    return {key: " ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in options.items()}
-
-
-def _ini_options(text: str, section: str) -> dict[str, str]:
-    parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
-    parser.read_string(text)
-    return {key: value or "" for key, value in parser[section].items()} if parser.has_section(section) else {}
 
 
 def _hidden(path: Path) -> bool:

@@ -14,7 +14,6 @@ from paropt_exporter.plan.model import Commands
 VARIABLE = "PYTEST_ADDOPTS"  # read by pytest between its configuration and its command line
 _PYTEST = re.compile(r"(?<![\w.-])(pytest|py\.test)(?![\w.-])")
 _AGAINST = re.compile(r"--junit-?xml|no:junitxml|--exitfirst|--maxfail|(?<![\w-])-x(?![\w-])")
-_FILES = ("pyproject.toml", "pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "tox.ini", "setup.cfg")
 
 
 def may_ask(template: Commands, folder: Path, root: Path, env: Mapping[str, str]) -> bool:
@@ -27,7 +26,7 @@ def may_ask(template: Commands, folder: Path, root: Path, env: Mapping[str, str]
     if len(calls) != 1 or not any(ITEMS in word for word in calls[0]):
         return False
     texts = [" ".join(calls[0]), env.get(VARIABLE, os.environ.get(VARIABLE, ""))]
-    texts += [_text(place / name) for place in dict.fromkeys((folder, root)) for name in _FILES]
+    texts += [_configured(place) for place in dict.fromkeys((folder, root))]
     return not any(_AGAINST.search(text) for text in texts)
 
 
@@ -43,8 +42,14 @@ def _calls_pytest(step: tuple[str, ...]) -> bool:
     return any(Path(word).name in ("pytest", "py.test") for word in step)
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+def _configured(folder: Path) -> str:
+    """Return the options that the configuration in a folder adds to pytest's command line."""
+    from paropt_exporter.config.pytest_options import pytest_options
+
+    def read(name: str) -> str:
+        try:
+            return (folder / name).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    return pytest_options(read).get("addopts", "")
