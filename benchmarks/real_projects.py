@@ -1,6 +1,6 @@
 """Compares the lane that `init` proposes for real projects with `make -j2` over the same tools and with `pytest -n 2`.
 
-Usage: python benchmarks/real_projects.py [--rounds 3] [--startup] FOLDER [PROJECT...]
+Usage: python benchmarks/real_projects.py [--rounds 3] FOLDER [PROJECT...]
 
 Fetches what `real_projects.json` lists (source archives from the package index, checked by hash) into FOLDER, with a
 virtual environment for each, unless they are there. The ways run in turn, round after round; medians are printed with
@@ -50,7 +50,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     flags = parser.parse_args()
     listed = json.loads(Path(__file__).with_suffix(".json").read_text())
-    print(f"{'project':<16}{'lane':>8}{'first':>8}{'make':>8}{'-n 2':>8}{'wall':>7}{'cpu':>7}{'start':>7}")
+    print("medians in seconds; the ratios are to the better peer, `start` is the part of its time that our start takes")
+    print(f"{'':<16}{'wall':^32} {'CPU':^24}{'ratio':^21}")
+    names = f"{'lane':>8}{'first':>8}{'make':>8}{'-n 2':>8} {'lane':>8}{'make':>8}{'-n 2':>8}"
+    print(f"{'project':<16}{names}{'wall':>7}{'CPU':>7}{'start':>7}")
     good = True
     for name in flags.projects or listed:
         root = prepare(flags.folder.absolute(), name, listed[name])
@@ -106,7 +109,8 @@ def measure(name: str, root: Path, rounds: int) -> bool:
     peer = min(("make", "xdist"), key=lambda way: wall[way])
     ratios = wall["lane"] / wall[peer], cpu["lane"] / cpu[peer]
     print(
-        f"{name:<16}{wall['lane']:>8.2f}{first.wall:>8.2f}{wall['make']:>8.2f}{wall['xdist']:>8.2f}"
+        f"{name:<16}{wall['lane']:>8.2f}{first.wall:>8.2f}{wall['make']:>8.2f}{wall['xdist']:>8.2f} "
+        f"{cpu['lane']:>8.2f}{cpu['make']:>8.2f}{cpu['xdist']:>8.2f}"
         f"{ratios[0]:>7.2f}{ratios[1]:>7.2f}{start / wall[peer]:>7.2f}",
         flush=True,
     )
