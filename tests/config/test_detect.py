@@ -199,7 +199,14 @@ def test_folders_that_pytest_does_not_enter_have_no_items(project: Path) -> None
     _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="", tests__typing__test_c_dot_py="")
     _write(project, pyproject_dot_toml="[tool.pytest.ini_options]\nnorecursedirs = 'docs tests/typing'\n")
     assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/test_*.py")
-    _write(project, tests__more__test_d_dot_py="")
+    _write(project, tests__build__test_c_dot_py="", tests__more__test_d_dot_py="")
+    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
+
+
+def test_files_that_a_conftest_would_not_collect_are_no_items(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="")
+    _write(project, tests__conftest_dot_py="collect_ignore = ['test_b.py']\n")
     assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli import editors
 from paropt_exporter.cli.wording import counted
+from paropt_exporter.config.work import ITEMS
 
 if TYPE_CHECKING:
     from paropt_exporter.config.detect import Detected
@@ -100,8 +101,18 @@ def _stage_text(stage: Stage) -> str:
         lines.append(f"    run: {_command_text(stage.run)}")
     if stage.items is not None and stage.items.glob is not None:
         pattern = json.dumps(stage.items.glob, ensure_ascii=False)
-        lines.append(f"    items: {{glob: {pattern}}}   # {{items}} hands several files to one pytest, one each core")
+        lines.append(
+            f"    items: {{glob: {pattern}}}   # {{items}} hands several to one pytest, and starts one for each core"
+        )
+        lines.append(f"    # Where test files need each other, one pytest runs them all: {_whole(stage.run, pattern)}")
     return "\n".join(lines) + "\n"
+
+
+def _whole(run: str | tuple[str, ...] | None, pattern: str) -> str:
+    """Return the command for all items at once."""
+    words = run if isinstance(run, tuple) else ()
+    folder = json.loads(pattern).rpartition("/")[0].removesuffix("/**") or "."
+    return "run: " + " ".join(folder if word == ITEMS else word for word in words)
 
 
 def _command_text(command: str | tuple[str, ...]) -> str:

@@ -13,7 +13,7 @@ from paropt_exporter.plan import Call, start_up
 from paropt_exporter.records import SlaLimit
 
 if TYPE_CHECKING:
-    from paropt_exporter.plan import Bounds, Plan, PlannedStage, Work
+    from paropt_exporter.plan import Bounds, Plan, PlannedStage, PlannedTask, Work
 
 _HEADERS = ("order", "number", "stage", "tasks", "pool", "expected", "limit", "needs", "work")
 _LONGEST_WORK = 60
@@ -208,8 +208,13 @@ def _stage_json(place: int, stage: PlannedStage) -> dict[str, object]:
         "exclusive": stage.exclusive,
         "memory_bytes": stage.memory_bytes,
         "slots": stage.slots,
-        "tasks": [{"index": task.index, "item": task.item, **_work_json(task.work)} for task in stage.tasks],
+        "tasks": [_task_json(task) for task in stage.tasks],
     }
+
+
+def _task_json(task: PlannedTask) -> dict[str, object]:
+    batch = {"items": [*task.items]} if task.items else {}
+    return {"index": task.index, "item": task.item, **batch, **_work_json(task.work)}
 
 
 def _work_json(work: Work) -> dict[str, object]:

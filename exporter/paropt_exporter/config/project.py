@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 
@@ -29,6 +30,8 @@ _WHOLE_RUN = re.compile(
     r"(?<![\w-])(-n|-x|--numprocesses|--dist|--maxfail|--exitfirst|--stepwise|--cov|--junit-?xml|--doctest-modules|-p "
     r"xdist)(?![\w])"
 )
+_COLLECTION_RULES = re.compile(r"\b(collect_ignore|collect_ignore_glob|pytest_ignore_collect|pytest_collect_file)\b")
+_NOT_ENTERED = "*.egg _darcs build CVS dist node_modules venv"  # pytest's default for norecursedirs
 _LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"))
 
 
@@ -86,16 +89,26 @@ class Project:
         if _WHOLE_RUN.search(self._pytest_options.get("addopts", "")):
             return None
         start = self._root / folder
-        flat = sorted(path for path in start.glob("test_*.py"))
-        nested = [path for path in start.glob("*/**/test_*.py") if not _hidden(path.relative_to(self._root))]
-        left_out = [folder.rstrip("/") for folder in self._pytest_options.get("norecursedirs", "").split()]
-        kept = [path for path in nested if not _is_in(path.relative_to(self._root), left_out)]
+        if self._has_collection_rules(start):
+            return None
+        flat = [*start.glob("test_*.py")]
+        nested = [path.relative_to(self._root) for path in start.glob("*/**/test_*.py")]
+        nested = [
+            path for path in nested if not any(part.startswith(".") for part in path.parts)
+        ]  # no glob finds those
+        left_out = self._pytest_options.get("norecursedirs", _NOT_ENTERED).split()
+        kept = [path for path in nested if not _is_in(path, left_out)]
         if len(flat) + len(kept) < 2 or any(start.glob("**/*_test.py")):
             return None
         prefix = "" if folder == "." else f"{folder}/"
         if not kept:
             return f"{prefix}test_*.py"
         return f"{prefix}**/test_*.py" if len(kept) == len(nested) and folder != "." else None
+
+    def _has_collection_rules(self, folder: Path) -> bool:
+        """Whether a conftest.py decides which files are collected: a file that a command names is, whatever it says."""
+        inside = [path.relative_to(self._root) for path in folder.glob("**/conftest.py")]
+        return any(_COLLECTION_RULES.search(self._text(str(path))) for path in (Path("conftest.py"), *inside))
 
     @cached_property
     def _pytest_options(self) -> dict[str, str]:
@@ -184,13 +197,10 @@ class Project:
             return ""
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part in _NO_SOURCES - {"tests", "test"} for part in path.parts)
-
-
 def _is_in(path: Path, folders: Sequence[str]) -> bool:
-    """Say whether a file is in one of these folders: a name is a folder of that name, a path the one at that place."""
-    names = {folder for folder in folders if "/" not in folder}
-    return any(part in names for part in path.parts[:-1]) or any(
-        path.is_relative_to(folder) for folder in folders if "/" in folder
+    """Say whether a file is in one of these folders: patterns of names, or, with a slash, the place of one."""
+    places = [folder.rstrip("/") for folder in folders]
+    return any(
+        path.is_relative_to(place) if "/" in place else any(fnmatch(part, place) for part in path.parts[:-1])
+        for place in places
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -25,6 +26,8 @@ from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.processes import ProcessPool
 from paropt_exporter.pool.threads import ThreadPool
 from paropt_exporter.records import PoolStatistics, PoolUse, RunningTask, Strategy
+
+log = logging.getLogger(__name__)
 
 Pool: TypeAlias = ThreadPool | ProcessPool | CommandPool
 _ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE)
@@ -222,9 +225,14 @@ class PoolWorkers:
         anything = cast("Future[object]", future)
         return PoolRunning(COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace), batch)
 
-    def _report_path(self) -> Path:
+    def _report_path(self) -> Path | None:
+        """Return a file for a runner's report; None where no folder can be made for it: the work goes on without."""
         if self._reports is None:
-            self._reports = TemporaryDirectory(prefix="paropt-reports-", ignore_cleanup_errors=True)
+            try:
+                self._reports = TemporaryDirectory(prefix="paropt-reports-", ignore_cleanup_errors=True)
+            except OSError as error:
+                log.debug("no folder for test reports", extra={"err": str(error)})
+                return None
         return Path(self._reports.name) / f"{next(self._report_numbers)}.xml"
 
     def _start_call(self, work: Call, label: str) -> PoolRunning:
