@@ -181,3 +181,19 @@ def test_a_real_pytest_tells_of_each_file_and_only_the_failed_one_is_tried_again
     assert (tmp_path / "runs").read_text() == "good\n"
     planned = run(tmp_path, "plan", "--output", "json")
     assert '"item": "test_flaky.py +1"' in planned.stdout
+
+
+def test_failed_runs_the_failed_items_of_a_stage_again(tmp_path: Path) -> None:
+    for name, failing in {"a": False, "b": True, "c": False}.items():
+        body = f"open('ran', 'a').write('{name}\\n'); assert {not failing} or __import__('os').path.exists('mended')"
+        (tmp_path / f"test_{name}.py").write_text(f"def test_it():\n    {body}\n")
+    command = f"{sys.executable} -m pytest -q -p no:cacheprovider {{items}}"
+    lanes = "lanes: {standard: {strategy: adaptive, workers: 1}}"
+    projects.write(tmp_path, f'name: tests, run: "{command}", items: {{glob: "test_*.py"}}', lanes=lanes)
+    first = run(tmp_path, "--lane", "standard", "--once", projects.ANY_PORT)
+    assert first.returncode == 1
+    assert "test_b.py: exit 1" in first.stdout
+    (tmp_path / "mended").touch()
+    again = run(tmp_path, "--lane", "standard", "--failed", "--once", projects.ANY_PORT)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert (tmp_path / "ran").read_text().split() == ["a", "b", "c", "b"]

@@ -47,6 +47,7 @@ class Planner:
             known_items=self._history.known_items(),
             cpu_shares=self._history.cpu_shares(self._lane),
             only=only,
+            only_items=self._history.failed_items(self._lane) if request.failed_only else {},
             strategy=request.strategy,
             workers=request.workers,
             fail_fast=request.fail_fast,

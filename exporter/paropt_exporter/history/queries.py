@@ -275,6 +275,24 @@ def failed_stages(connection: sqlite3.Connection, project: str, lane: str) -> fr
     return frozenset(json.loads(planned)) - {stage for (stage,) in done}
 
 
+def failed_items(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, frozenset[str]]:
+    """Return the items that failed in the lane's last run, of stages all of whose batches came to an end of their own.
+
+    A stage that was stopped is not among them: more than the items that failed are left undone.
+    """
+    query = """
+    SELECT stage, item FROM failed_items JOIN stages USING (run_id, stage) WHERE run_id =
+        (SELECT run_id FROM runs WHERE project = ? AND lane = ? AND ended_ts IS NOT NULL
+         ORDER BY started_ts DESC LIMIT 1)
+      AND tasks = (SELECT count(*) FROM tasks AS ended WHERE ended.run_id = failed_items.run_id
+                   AND ended.stage = failed_items.stage AND final AND ended.result <> ?)
+    """
+    found: dict[str, set[str]] = defaultdict(set)
+    for stage, item in connection.execute(query, (project, lane, Result.CANCELLATION.value)):
+        found[stage].add(item)
+    return {stage: frozenset(items) for stage, items in found.items()}
+
+
 def runs(connection: sqlite3.Connection, project: str, *, lane: str | None, limit: int) -> tuple[RunSummary, ...]:
     """Return the last `limit` runs, oldest first."""
     query = """

@@ -103,6 +103,7 @@ def _row(connection: sqlite3.Connection, project: str, event: Event, now_seconds
         case TaskRecord():
             _insert(connection, "tasks", _task(event))
             _time_items(connection, event, project, now_seconds)
+            _fail_items(connection, event)
         case SlaRecord():
             _insert(connection, "sla", _limit(event))
         case StageRecord():
@@ -126,6 +127,17 @@ def _time_items(connection: sqlite3.Connection, task: TaskRecord, project: str, 
         times.append((START_UP_ITEM, task.start_up_seconds))
     connection.executemany(
         _TIME, [(project, task.stage, _stored(item), seconds, now_seconds) for item, seconds in times]
+    )
+
+
+def _fail_items(connection: sqlite3.Connection, task: TaskRecord) -> None:
+    if not task.final or not task.result.bad:
+        return
+    # Of a batch that timed out or was killed nothing tells which items failed: none of them has succeeded.
+    bad = [each.item for each in task.items if each.result.bad] or [each.item for each in task.items]
+    connection.executemany(
+        "INSERT OR IGNORE INTO failed_items VALUES (?, ?, ?)",
+        [(task.run_id, task.stage, _stored(item)) for item in bad],
     )
 
 

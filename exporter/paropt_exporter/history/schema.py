@@ -39,6 +39,9 @@ CREATE TABLE items (
   project TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, seconds REAL NOT NULL, seen_ts REAL NOT NULL,
   PRIMARY KEY (project, stage, item)
 ) WITHOUT ROWID;
+CREATE TABLE failed_items (
+  run_id TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, PRIMARY KEY (run_id, stage, item)
+) WITHOUT ROWID;
 CREATE TABLE sla (
   run_id TEXT NOT NULL, stage TEXT, broken INTEGER NOT NULL, max REAL NOT NULL, warn REAL NOT NULL,
   critical INTEGER NOT NULL, elapsed REAL NOT NULL, at_ts REAL NOT NULL
@@ -70,6 +73,9 @@ _UPGRADES = {
     CREATE TABLE items (
       project TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, seconds REAL NOT NULL, seen_ts REAL NOT NULL,
       PRIMARY KEY (project, stage, item)
+    ) WITHOUT ROWID;
+    CREATE TABLE failed_items (
+      run_id TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, PRIMARY KEY (run_id, stage, item)
     ) WITHOUT ROWID;
     """,
 }

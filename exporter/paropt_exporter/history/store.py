@@ -153,6 +153,10 @@ class History:
         """Return the stages that the lane's last run left undone, or None if no run of it is known."""
         return self._read(queries.failed_stages, self._project, lane)
 
+    def failed_items(self, lane: str) -> Mapping[str, frozenset[str]]:
+        """Return the items that failed in the lane's last run, where more than their stage is known."""
+        return self._read(queries.failed_items, self._project, lane)
+
     def decisions(
         self, *, pool: str | None = None, since_seconds: float = 0.0, limit: int = KEEP_DECISIONS
     ) -> tuple[Decision, ...]:
@@ -267,7 +271,7 @@ class History:
           run_id NOT IN (SELECT run_id FROM runs WHERE project = :project ORDER BY started_ts DESC LIMIT :most))
         """
         gone = execute(doomed, {"project": self._project, "oldest": oldest, "most": most}).fetchall()
-        for table in ("tasks", "stages", "sla", "runs"):
+        for table in ("tasks", "stages", "sla", "failed_items", "runs"):
             self._connection.executemany(f"DELETE FROM {table} WHERE run_id = ?", gone)  # nosec B608 # literals above
         execute("DELETE FROM items WHERE seen_ts < ?", (self._clock.wall() - KEEP_ITEMS_SECONDS,))
         execute("DELETE FROM decisions WHERE id <= (SELECT max(id) - ? FROM decisions)", (KEEP_DECISIONS,))

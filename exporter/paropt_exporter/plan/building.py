@@ -46,6 +46,7 @@ def build(
     known_items: Mapping[str, KnownItems] = MappingProxyType({}),
     cpu_shares: Mapping[str, float] = MappingProxyType({}),
     only: Collection[str] | None = None,
+    only_items: Mapping[str, Collection[str]] = MappingProxyType({}),
     strategy: Strategy | None = None,
     workers: Bounds | None = None,
     fail_fast: bool | None = None,
@@ -56,7 +57,8 @@ def build(
     `known_items` are known durations of the items of stages that take several to a command, and `cpu_shares` the parts
     of a core that a stage's tasks use: both decide how many batches the items are cut into.
 
-    `only`: plan just these stages and those that need them (a retry of what failed). Runs the item commands of the
+    `only`: plan just these stages and those that need them (a retry of what failed), and of the items of a stage that
+    takes several to a command `only_items`. Runs the item commands of the
     lane's stages (at most a minute each); one that fails leaves its stage with a `fault`. Raises UsageError for an
     unknown lane or stage, and where there is no stage at all.
     """
@@ -67,7 +69,7 @@ def build(
         members = _narrowed(members, only)
     names = {stage.name for stage in members}
     size = _bounds(chosen, strategy, workers)
-    stages = [_stage(config, chosen, stage, strategy, names) for stage in members]
+    stages = [_only(_stage(config, chosen, stage, strategy, names), only_items) for stage in members]
     known = [
         replace(
             stage,
@@ -116,6 +118,15 @@ def _automatic() -> Bounds:
 
     minimum, maximum, start = configured(Workers(), Strategy.ADAPTIVE, host.workers())
     return Bounds(minimum=minimum, maximum=maximum, start=start)
+
+
+def _only(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> PlannedStage:
+    """Leave a stage that takes several items to a command those that are asked for; all, where none of them is left."""
+    if stage.template is None or not stage.tasks or stage.name not in items:
+        return stage
+    wanted = {item.partition("::")[0] for item in items[stage.name]} | {*items[stage.name]}
+    kept = tuple(item for item in stage.tasks[0].items if item in wanted)
+    return replace(stage, tasks=(batches.task(stage.template, 0, kept),)) if kept else stage
 
 
 def _cut(
