@@ -180,8 +180,8 @@ class ItemRecord:
 class TaskRecord:
     """One attempt of one task ended. `final`: no retry follows. `output` is the tail that was kept, escapes removed.
 
-    `items`: those of a batch, each with what became of it; `start_up_seconds`: what its command took beside them, None
-    where nothing tells. `item` is then the batch's name. `cut_items`: those of which other batches had a part.
+    `items`: those of a batch, each with its result; `start_up_seconds`: the time that its command took beside them,
+    None if unknown. `item` is then the batch's name. `cut_items`: those of which other batches had a part.
     """
 
     run_id: str
@@ -236,7 +236,7 @@ class SlaRecord:
 class StageRecord:
     """A stage ended, or was skipped (then `started_timestamp_seconds` is None and it took 0 s).
 
-    `advice`: what would make it faster, in a line; "" where nothing is known to.
+    `advice`: how to make it faster, in a line, or "".
     """
 
     run_id: str

@@ -16,7 +16,7 @@ _FILES = (
 
 
 def pytest_options(read: Callable[[str], str]) -> dict[str, str]:
-    """Return the options by name, lists joined by blanks; `read` returns a file's text, "" where there is none.
+    """Return the options by name, lists joined by blanks; `read` returns a file's text, "" if there is none.
 
     A file that can't be understood has none: pytest itself will say so.
     """

@@ -1,4 +1,4 @@
-"""Tell what became of each item of a batch: by the runner's JUnit report, or without one by the batch's end."""
+"""Give each item of a batch its result and duration, from the runner's JUnit report or else from the batch itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.records import ItemRecord, Result
 
 if TYPE_CHECKING:
-    from xml.etree import ElementTree
+    from xml.etree import ElementTree  # nosec B405 # for the type alone
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class ItemReport:
     tests: dict[str, tuple[int, float]] = field(default_factory=dict, compare=False)
 
     def add(self, test: str, *, failed: bool, seconds: float) -> None:
-        """Count one test case; `test`: the id of its function, "" where that is not sure."""
+        """Count one test case; `test`: the id of its function, "" if that is uncertain."""
         self.cases += 1
         self.failed += failed
         self.seconds += seconds
@@ -52,7 +52,7 @@ class Report:
     seconds: float
 
     def item_seconds(self, item: str) -> float:
-        """Return what an item took, all its tests together."""
+        """Return the seconds of an item, all its tests together."""
         own = self.items[item]
         return self._with_overhead(own.cases, own.seconds)
 
@@ -65,7 +65,7 @@ class Report:
         return {name: took[name] for name in long}
 
     def _with_overhead(self, cases: int, seconds: float) -> float:
-        """Return what some cases took, with their part of what lay between all cases, which goes by their number.
+        """Add to the seconds of some cases their part of the time between all cases, by their number.
 
         Collecting a case and telling of it takes a runner about a millisecond, in which a brief one is run many times.
         """
@@ -95,13 +95,14 @@ def of_batch(outcome: Outcome, items: Sequence[str], path: Path | None, *, alone
 
 
 def read(path: Path, items: Sequence[str]) -> Report | None:
-    """Return what a JUnit report says of each item, a path or a test's id; None where it can't be read or assigned.
+    """Read a JUnit report and sum it up by item, a path or a test's id; None if it can't be read or assigned.
 
     Test cases are matched by their dotted names: `tests/test_a.py` is `tests.test_a`, or `pkg.tests.test_a` where the
     runner counts from a folder further up, or `test_a` where it counts from one further down. Cases that belong to no
     item are left out, unless one of them failed.
     """
-    from xml.etree import ElementTree  # here: most lanes read no report
+    # Imported here: most lanes read no report.
+    from xml.etree import ElementTree  # nosec B405 # written by the command that we started
 
     by_name = _names(items)
     found = {item: ItemReport() for item in items}
@@ -156,7 +157,7 @@ def _taken(path: Path, items: Sequence[str]) -> Report | None:
 
 
 def _tells_all(outcome: Outcome, report: Report) -> bool:
-    """Whether the report accounts for the batch's end: one that was cut off has no word about what did not run."""
+    """Whether the report accounts for the batch's end: one that was cut off lacks the tests that did not run."""
     if outcome.result is Result.SUCCESS:
         return True
     return outcome.exit_code == _FAILED and any(each.failed for each in report.items.values())
@@ -171,7 +172,7 @@ def _message(outcome: Outcome, items: Sequence[ItemRecord]) -> str:
 
 
 def _names(items: Sequence[str]) -> dict[str, str]:
-    """Return the items by their dotted names, and by the ends of these where only one item's has them."""
+    """Return the items by their dotted names, and by each end of a name that only one item has."""
     whole = {_dotted(item): item for item in items}
     ends: dict[str, set[str]] = {}
     for name, item in whole.items():

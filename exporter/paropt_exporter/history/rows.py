@@ -50,7 +50,7 @@ _FORGET = "DELETE FROM items WHERE project = ? AND stage = ? AND item = ?"
 _FORGET_TESTS = """
 DELETE FROM items WHERE project = ? AND stage = ? AND item >= ? || '::' AND item < ? || ':;'
 """
-START_UP_ITEM = ""  # in the table of items: what a command takes beside its items; no file has this name
+START_UP_ITEM = ""  # in the table of items: the seconds of a command beside its items; no file has this name
 
 
 def write(connection: sqlite3.Connection, project: str, event: Event, now_seconds: float) -> None:

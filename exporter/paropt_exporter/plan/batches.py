@@ -24,7 +24,7 @@ from paropt_exporter.plan.model import Commands, PlannedStage, PlannedTask
 
 ITEMS = "{items}"
 SHELL = ("/bin/sh", "-c")
-# What a command takes beside its items, where nothing has been measured: 0.3 to 0.5 s for pytest with its plugins.
+# The start of a command that was never measured: pytest with its plugins takes 0.3 to 0.5 s.
 UNKNOWN_START_UP_SECONDS = 0.4
 # A second of the lane's time is worth two of CPU: one batch more must save half as much as its start costs.
 _START_UP_WEIGHT = 0.5
@@ -38,14 +38,14 @@ _POINTER_BYTES = 8
 # Of Linux's execve(2): a quarter of the stack, at least 32 pages, at most three quarters of 8 MiB.
 _LEAST_ARGUMENT_BYTES = 128 * 1024
 _MOST_ARGUMENT_BYTES = 6 * 1024 * 1024
-_SPARE_BYTES = 4096  # for variables that the exporter adds, the program's path, and what the kernel needs itself
+_SPARE_BYTES = 4096  # for variables that the exporter adds, the program's path, and the kernel's own needs
 
 Batches = list[tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownItems:
-    """What earlier runs of a stage tell: the seconds of each item, and those of a command beside its items.
+    """Measurements of a stage's earlier runs: the seconds of each item, and those of a command beside its items.
 
     A file's long tests (`tests/test_a.py::test_b`) have seconds of their own, which its own leave out.
     `seen_timestamp_seconds`: when each was last measured.
@@ -58,7 +58,7 @@ class KnownItems:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """The seconds of other stages that may run at the same time, by where they stand in the plan's order."""
+    """The seconds of other stages that may run at the same time, by their places in the plan's order."""
 
     before: tuple[float, ...] = ()
     after: tuple[float, ...] = ()
@@ -101,7 +101,7 @@ def cut(
 
 
 def arguments(items: Sequence[str], apart: Sequence[str]) -> tuple[str, ...]:
-    """Return what takes the place of `{items}`: a file without the parts that are other commands' (pytest's option)."""
+    """Return the words that replace `{items}`; a cut file without other batches' parts, as pytest has it."""
     if not apart:
         return tuple(items)
     here, parts = set(items), set(apart)
@@ -116,7 +116,7 @@ def filled(template: Commands, items: Sequence[str]) -> Commands:
 
 
 def tasks(stage: PlannedStage, template: Commands, batches: Batches, items: Collection[str]) -> tuple[PlannedTask, ...]:
-    """Return a task for each batch of the stage's `items`, in more pieces where the system takes no command as long."""
+    """Return a task for each batch of the stage's `items`, in pieces that are no longer than the system takes."""
     fit = _fits(template, stage.env)
     whole = frozenset(items)
     apart = tuple(item for batch in batches for item in batch if item not in whole)

@@ -177,7 +177,7 @@ def _changed(file: Path, parts: Sequence[str], known: KnownItems) -> bool:
 
 
 def _beside(stage: PlannedStage, stages: Sequence[PlannedStage]) -> Beside:
-    """Return what may run at the same time: neither what the stage needs nor what needs it."""
+    """Return the stages that may run at the same time: neither its needs nor its dependents."""
     needs = {each.name: each.needs for each in stages}
     related = {stage.name, *_reachable(stage.name, needs)}
     related |= {name for name in needs if stage.name in _reachable(name, needs)}
@@ -293,7 +293,7 @@ def _tasks(config: Config, stage: Stage) -> tuple[tuple[PlannedTask, ...], str, 
     if not items:
         return (), _no_items(stage), ""
     template = _template(stage)
-    if template is not None:  # all in one, until the order of the stages is known, and what runs beside this one
+    if template is not None:  # all in one, until the order of the stages is known
         return (batches.task(template, 0, items),), "", ""
     return tuple(PlannedTask(index=n, item=item, work=_work(stage, item)) for n, item in enumerate(items)), "", ""
 

@@ -1,4 +1,4 @@
-"""Ask a test runner for a JUnit report, where that is sure to do no harm: pytest, by a variable of its environment."""
+"""Ask pytest for a JUnit report by a variable of its environment, if that is sure to change nothing else."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class PlannedStage:
     unknown); `remaining_seconds` is the longest path from its start to the run's end.
 
     `template`: the commands with `{items}` still in them, where its tasks are batches of items; `junit`: whether the
-    runner that they call is asked for a report, which tells what became of each item.
+    runner that they call is asked for a report, which has a result for each item.
     """
 
     number: int

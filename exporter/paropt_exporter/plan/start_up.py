@@ -1,4 +1,4 @@
-"""Tell where a stage starts a program once for each item that could take several: start-up then dominates."""
+"""Find stages that start a program for each item although it takes several, so that start-up dominates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TAKE_SEVERAL = frozenset(
 )  # fmt: skip
 _FEWEST_TASKS = 4
 _DOMINATES_RATIO = 0.5
-_LONGEST_START_SECONDS = 5.0  # what takes longer does more than start
+_LONGEST_START_SECONDS = 5.0  # a longer task does more than start
 _NOTICEABLE_SECONDS = 1.0  # of all tasks together
 
 
@@ -45,5 +45,5 @@ def ratio(*, fastest_seconds: float, mean_seconds: float, tasks: int) -> float:
 
 
 def sentence(stage: str, started: str, part: float) -> str:
-    """Say what to do about it."""
+    """Return the advice in one line."""
     return f"{stage}: up to {part:.0%} of its time is {started} starting: use {{items}}, which hands it several"
