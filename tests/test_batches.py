@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import configs
-from paropt_exporter import plan
+from paropt_exporter import host, plan
 from paropt_exporter.plan import Commands, KnownItems, start_up
 from paropt_exporter.plan.batches import Beside, arguments, cut
 
@@ -204,3 +204,14 @@ def test_start_up_dominates_where_tasks_take_hardly_more_than_the_fastest(
 def test_options_of_other_tools_in_the_same_file_are_no_reason_to_ask_for_no_report(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.tox]\ncommands = ['pytest -x --junitxml=a']\n")
     assert _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit
+
+
+@pytest.mark.parametrize(("demand", "batches"), [(0.5, 4), (0.97, 2), (1.0, 2), (1.4, 2), (2.0, 1), (4.0, 1)])
+def test_there_are_as_many_batches_as_the_cores_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demand: float, batches: int
+) -> None:
+    monkeypatch.setattr(host, "cpus", lambda *_: 2.0)
+    read = configs.read(tmp_path, configs.stage(run="'x {items}'", items="{list: [a, b, c, d, e, f, g, h]}"))
+    known = KnownItems(seconds=dict.fromkeys("abcdefgh", 4.0), start_up_seconds=0.1)
+    built = plan.build(read, "standard", known_items={"one": known}, cpu_shares={"one": demand})
+    assert len(built.stages[0].tasks) == batches

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -149,12 +150,21 @@ def _batches(
     known: Mapping[str, KnownItems],
     shares: Mapping[str, float],
 ) -> tuple[PlannedTask, ...]:
-    cores = (host.cpus() + _CORE_SLACK) / max(shares.get(stage.name, 1.0), 1e-3)
-    workers = max(1, min(int(cores), size.maximum // stage.slots))
+    workers = max(1, min(_commands_at_once(host.cpus(), shares.get(stage.name, 1.0)), size.maximum // stage.slots))
     items, told = stage.tasks[0].items, known.get(stage.name, KnownItems())
     parts = _unchanged_parts(stage, items, told) if stage.junit else {}
     cut = batches.cut(items, told, workers=workers, beside=_beside(stage, stages), parts=parts)
     return batches.tasks(stage, template, cut, items)
+
+
+def _commands_at_once(cores: float, demand: float) -> int:
+    """Return how many commands that each want `demand` cores the cores can serve.
+
+    Above one core the number is rounded up: some tests start threads, and a busy machine makes these look like more.
+    """
+    if demand > 1.0:
+        return math.ceil(cores / demand - _CORE_SLACK)
+    return int((cores + _CORE_SLACK) / max(demand, 1e-3))
 
 
 def _unchanged_parts(stage: PlannedStage, items: Sequence[str], known: KnownItems) -> dict[str, list[str]]:
