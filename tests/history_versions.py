@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 _BACK = {
+    4: "DROP TABLE items; DROP TABLE failed_items;",
     3: """
     DROP INDEX runs_by_sequence; ALTER TABLE runs DROP COLUMN sequence;
     CREATE INDEX runs_by_lane ON runs (project, lane, started_ts);

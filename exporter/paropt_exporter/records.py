@@ -164,8 +164,25 @@ class StageStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ItemRecord:
+    """One item of a batch. `seconds`: how long it took; None: a batch that failed does not tell.
+
+    `long_tests`: the ids and seconds of tests that took much of the batch; `seconds` leaves them out.
+    """
+
+    item: str
+    result: Result
+    seconds: float | None
+    long_tests: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
-    """One attempt of one task ended. `final`: no retry follows. `output` is the tail that was kept, escapes removed."""
+    """One attempt of one task ended. `final`: no retry follows. `output` is the tail that was kept, escapes removed.
+
+    `items`: those of a batch, each with its result; `start_up_seconds`: the time that its command took beside them,
+    None if unknown. `item` is then the batch's name. `cut_items`: those of which other batches had a part.
+    """
 
     run_id: str
     lane: str
@@ -189,6 +206,9 @@ class TaskRecord:
     signal: int | None = None
     output: str = ""
     output_path: str | None = None
+    items: tuple[ItemRecord, ...] = ()
+    start_up_seconds: float | None = None
+    cut_items: frozenset[str] = frozenset()
 
     @property
     def duration_seconds(self) -> float:
@@ -214,7 +234,10 @@ class SlaRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRecord:
-    """A stage ended, or was skipped (then `started_timestamp_seconds` is None and it took 0 s)."""
+    """A stage ended, or was skipped (then `started_timestamp_seconds` is None and it took 0 s).
+
+    `advice`: how to make it faster, in a line, or "".
+    """
 
     run_id: str
     lane: str
@@ -236,6 +259,7 @@ class StageRecord:
     sla: SlaLimit | None = None
     warned: bool = False
     broken: bool = False
+    advice: str = ""
 
     @property
     def checked(self) -> bool:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from paropt_exporter.engine.contract import Running
 from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.plan import PlannedStage, PlannedTask
-from paropt_exporter.records import Event, Measurement, PoolUse, Result, RunningTask
+from paropt_exporter.records import Event, ItemRecord, Measurement, PoolUse, Result, RunningTask
 
 _Kind = TypeVar("_Kind")
 START_TIMESTAMP_SECONDS = 1_700_000_000.0  # any day will do
@@ -72,7 +72,7 @@ class FakeInbox:
 class Script:
     """How one attempt goes: it lasts `seconds` and ends with `result`. `term_seconds`: how long it survives a TERM.
 
-    `stuck`: no stop ends it, only `give_up` does.
+    `stuck`: no stop ends it, only `give_up` does. `items`: what its runner reports of a batch's items.
     """
 
     seconds: float = 1.0
@@ -82,6 +82,7 @@ class Script:
     output: str = ""
     term_seconds: float = 0.0
     stuck: bool = False
+    items: tuple[ItemRecord, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -94,6 +95,7 @@ class FakeRunning:
     inbox: FakeInbox
     clock: FakeClock
     started_seconds: float | None
+    items: tuple[str, ...] = ()
     future: Future[object] = field(default_factory=Future)
     stops: list[tuple[float, float]] = field(default_factory=list)
     given_up: list[float] = field(default_factory=list)
@@ -127,7 +129,13 @@ class FakeRunning:
         stopped = self.result is Result.CANCELLATION
         result = self.result or Result.ERROR
         return Outcome(
-            result=result, message=self.script.message, output=self.script.output, measurement=measured, stopped=stopped
+            result=result,
+            message=self.script.message,
+            output=self.script.output,
+            measurement=measured,
+            stopped=stopped,
+            items=self.script.items,
+            start_up_seconds=0.0 if self.script.items else None,
         )
 
 
@@ -153,7 +161,7 @@ class FakeWorkers:
         self._scripts = {stage: list(scripts) for stage, scripts in (scripts or {}).items()}
         self._sizes = dict(sizes or {})
 
-    def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> Running:  # noqa: ARG002 -- the protocol has it
+    def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> Running:
         script = self._next_script(stage.name)
         running = FakeRunning(
             pool=stage.pool,
@@ -162,6 +170,7 @@ class FakeWorkers:
             inbox=self._inbox,
             clock=self._clock,
             started_seconds=self._clock.now,
+            items=task.items,
         )
         self._inbox.at(self._clock.now + script.seconds, lambda: running.end(script.result))
         self.started.append((self._clock.now, label))

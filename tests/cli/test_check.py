@@ -100,6 +100,21 @@ def test_more_slots_than_a_lane_has_workers_are_warned_of(tmp_path: Path) -> Non
     assert _check(tmp_path, configs.stage(run="sh -c true", slots="2"))[2] == ""
 
 
+@pytest.mark.parametrize(
+    ("run", "warned"),
+    [
+        ("'pytest -q {item}'", "pytest"), ("'python3 -m pytest {item}'", "pytest"), ("[ruff, check, '{item}']", "ruff"),
+        ("'pytest -q {items}'", ""), ("'sh {item}'", ""),
+    ],
+)  # fmt: skip
+def test_a_program_that_takes_several_files_and_starts_for_each_is_warned_of(
+    tmp_path: Path, run: str, warned: str
+) -> None:
+    _, _, err = _check(tmp_path, configs.stage(run=run, items="{list: [a, b]}"))
+    told = f"warning: stage 'one' starts {warned} for each item: with {{items}} it takes several, and starts once"
+    assert (told in err) if warned else ("warning" not in err)
+
+
 def test_a_call_that_a_thread_can_not_stop_is_warned_of(tmp_path: Path) -> None:
     (tmp_path / "check_called.py").touch()
     code, _, err = _check(tmp_path, configs.stage(run="", call="check_called:f", timeout="5m"))

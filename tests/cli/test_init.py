@@ -146,3 +146,15 @@ def test_any_words_of_a_command_read_back(tmp_path: Path, words: tuple[str, ...]
     path.write_text(init.render(Detected(stages=(stage,), notes=())))
     (read,) = plan.build(config.read(path, root=tmp_path), "standard").stages
     assert read.tasks[0].work == plan.Commands(steps=(words,))
+
+
+def test_several_test_files_are_proposed_as_items_with_the_way_back(project: Path) -> None:
+    (project / "tests").mkdir(exist_ok=True)
+    for name in ("test_a.py", "test_b.py"):
+        (project / "tests" / name).touch()
+    _init(project)
+    text = (project / "paropt.yml").read_text()
+    assert 'items: {glob: "tests/test_*.py"}' in text
+    assert "pytest -q tests\n" in text
+    (stage,) = (stage for stage in config.read(project / "paropt.yml", root=project).stages if stage.items)
+    assert isinstance(stage.run, str) and stage.run.endswith("pytest -q {items}")

@@ -43,6 +43,15 @@ def test_the_text_is_the_golden_one(tmp_path: Path) -> None:
     assert out.getvalue().replace(f"{tmp_path}/", "") == (GOLDEN / "plan.txt").read_text()
 
 
+def test_start_up_that_dominates_is_noted(tmp_path: Path) -> None:
+    stage = configs.stage(run="'pytest -q {item}'", items="{list: [a, b, c, d]}")
+    built = plans.build(
+        configs.read(tmp_path, stage), "standard", expected_tasks={"one": 0.5}, fastest_tasks={"one": 0.45}
+    )
+    told = "note       one: up to 90% of its time is pytest starting: use {items}, which hands it several"
+    assert told in plan.as_text(built)
+
+
 def test_the_json_has_all_of_the_plan(tmp_path: Path) -> None:
     out = io.StringIO()
     plan.run(_plan(tmp_path, **EXPECTED), output="json", stdout=out)

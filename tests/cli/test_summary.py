@@ -115,6 +115,11 @@ def test_what_running_in_parallel_gained_is_told_where_it_gained_something(seque
     assert summary.text(record, {}).splitlines()[0] == f"standard succeeded · 2 stages, 2 tasks in 7.4 s{told}"
 
 
+def test_advice_about_a_stage_is_the_hint() -> None:
+    record = run(stage("a", 2, 3, advice="a: use {items}"), bottlenecks=(IDLE,))
+    assert summary.text(record, {}).splitlines()[-1] == "  hint     a: use {items}"
+
+
 SLOW = Bottleneck(kind="slow", stage="unit", sentence="unit is slow")
 IDLE = Bottleneck(kind="under_used", stage=None, sentence="workers were idle")
 DIFFER = Bottleneck(kind="uneven", stage=None, sentence="stages are uneven")

@@ -156,3 +156,62 @@ def test_a_file_without_stages_keeps_its_lanes_and_gets_the_detected_stages(proj
     read = config.read(project / "paropt.yml", root=project)
     assert "quick" in read.lanes
     assert [stage.name for stage in read.stages] == ["quality_gates"]
+
+
+def _unit_tests(project: Path) -> tuple[object, str | None]:
+    stage = next(stage for stage in tools(project).stages if stage.name == "unit_tests")
+    return stage.run, stage.items.glob if stage.items is not None else None
+
+
+def test_several_test_files_go_to_as_many_pytests_as_help(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="", tests__helpers_dot_py="")
+    assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/test_*.py")
+    _write(project, tests__sub__test_c_dot_py="")
+    assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/**/test_*.py")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "addopts = '-n auto'", "addopts = ['--cov=pkg', '-q']", "addopts = '-x'", "addopts = '--doctest-modules'",
+        "addopts = '--junitxml=report.xml'", "python_files = 'check_*.py'",
+    ],
+)  # fmt: skip
+def test_tests_that_are_configured_to_run_as_a_whole_stay_in_one_pytest(project: Path, options: str) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="")
+    _write(project, pyproject_dot_toml=f"[tool.pytest.ini_options]\n{options}\n")
+    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
+
+
+@pytest.mark.parametrize("name", ["pytest.ini", "tox.ini", "setup.cfg"])
+def test_options_in_other_files_count_too(project: Path, name: str) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="")
+    section = "tool:pytest" if name == "setup.cfg" else "pytest"
+    (project / name).write_text(f"[{section}]\naddopts =\n    --strict-markers\n    --cov\n")
+    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
+
+
+def test_folders_that_pytest_does_not_enter_have_no_items(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="", tests__typing__test_c_dot_py="")
+    _write(project, pyproject_dot_toml="[tool.pytest.ini_options]\nnorecursedirs = 'docs tests/typing'\n")
+    assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/test_*.py")
+    _write(project, tests__build__test_c_dot_py="", tests__more__test_d_dot_py="")
+    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
+
+
+def test_files_that_a_conftest_would_not_collect_are_no_items(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="")
+    _write(project, tests__conftest_dot_py="collect_ignore = ['test_b.py']\n")
+    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
+
+
+@pytest.mark.parametrize("text", ["[tool.pytest", "tool = 1", "[tool]\npytest = 'x'"])
+def test_a_configuration_that_can_not_be_read_is_none(project: Path, text: str) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="", pyproject_dot_toml=text)
+    assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/test_*.py")

@@ -32,7 +32,7 @@ from paropt_exporter import catalogue
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels
-from paropt_exporter.records import Decision, Event, Result
+from paropt_exporter.records import Decision, Event, ItemRecord, Result, TaskRecord
 
 HELD = """
 import sys
@@ -347,6 +347,39 @@ def test_failed_stages_are_those_of_the_lanes_last_run(history: History) -> None
     assert history.failed_stages("standard") == {"unit", "types"}
     keep(history, *whole_run("r2", at=START + 60))
     assert history.failed_stages("standard") == frozenset()
+
+
+def _batch(run_id: str, results: dict[str, Result], **fields: object) -> TaskRecord:
+    bad = any(result.bad for result in results.values())
+    result = Result.FAILURE if bad else Result.SUCCESS
+    items = tuple(ItemRecord(item=item, result=each, seconds=1.0) for item, each in results.items())
+    return replace(task("unit", run_id), result=result, items=items, **fields)  # type: ignore[arg-type]  # shorthand
+
+
+def test_the_items_that_failed_are_those_of_the_lanes_last_run(history: History) -> None:
+    for number, results in enumerate([{"a": Result.FAILURE}, {"a": Result.SUCCESS, "b": Result.FAILURE}]):
+        run_id, at = f"r{number}", START + number
+        keep(history, run_started(run_id, at=at), stage_started("unit", run_id), _batch(run_id, results))
+        keep(
+            history, stage_ended("unit", run_id, result=Result.FAILURE), run_ended(run_id, at=at, result=Result.FAILURE)
+        )
+    assert history.failed_items("standard") == {"unit": frozenset({"b"})}
+
+
+def test_a_stage_whose_batches_did_not_all_end_has_no_failed_items(history: History) -> None:
+    keep(history, run_started(), stage_started("unit", tasks=2), _batch("r1", {"a": Result.FAILURE}))
+    keep(history, replace(stage_ended("unit", result=Result.FAILURE), tasks=2), run_ended(result=Result.FAILURE))
+    assert history.failed_items("standard") == {}
+
+
+def test_what_items_took_is_known_and_forgotten_with_the_tests_of_a_file(history: History) -> None:
+    long = ItemRecord(item="a.py", result=Result.SUCCESS, seconds=1.0, long_tests=(("a.py::test_x", 4.0),))
+    whole = ItemRecord(item="a.py", result=Result.SUCCESS, seconds=5.0)
+    keep(history, run_started(), replace(task("unit"), items=(long,), start_up_seconds=0.5))
+    known = history.known_items()["unit"]
+    assert (known.seconds, known.start_up_seconds) == ({"a.py": 1.0, "a.py::test_x": 4.0}, 0.5)
+    keep(history, replace(task("unit"), task=1, items=(whole,), start_up_seconds=0.5))
+    assert history.known_items()["unit"].seconds == {"a.py": 3.0}
 
 
 def test_a_retried_task_counts_once_by_its_last_attempt(history: History) -> None:

@@ -121,7 +121,7 @@ def _programs(stage: Stage) -> Iterator[str]:
         commands.append(stage.items.command)
     for command in commands:
         words = shlex.split(command) if isinstance(command, str) else command or ()
-        if words and "{item}" not in words[0]:
+        if words and "{item" not in words[0]:
             yield words[0]
 
 
@@ -159,6 +159,7 @@ def _warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage]) ->
     """Yield what is allowed and seldom meant."""
     yield from _in_threads(lanes, stages)
     yield from _too_wide(lanes, stages)
+    yield from _started_for_each(stages)
     if config.feedback.jobserver:
         yield from _own_jobs(stages)
 
@@ -191,6 +192,20 @@ def _too_wide(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
         if narrow:
             told = ", ".join(f"{name} ({most[name]} workers)" for name in narrow)
             yield f"stage {stage.name!r} needs {stage.slots} slots, and fails in lane {told}: raise workers there"
+
+
+def _started_for_each(stages: list[Stage]) -> Iterator[str]:
+    """Yield the stages that start a program for each item that could take several at once."""
+    from paropt_exporter.plan import start_up
+
+    for stage in stages:
+        words = (stage.run.split() if isinstance(stage.run, str) else stage.run) or ()
+        program = start_up.program(words)
+        if stage.items is not None and program is not None and any("{item}" in word for word in words):
+            yield (
+                f"stage {stage.name!r} starts {program} for each item: with {{items}} it takes several, and starts "
+                "once for each core"
+            )
 
 
 def _own_jobs(stages: list[Stage]) -> Iterator[str]:

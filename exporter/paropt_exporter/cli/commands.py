@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.records import Strategy
@@ -76,17 +76,23 @@ def _plan(flags: argparse.Namespace) -> int:
     if lane == AUTO_LANE:
         lane, why = select(loaded.root)
         print(f"lane {lane}: {why}", file=sys.stderr)
-    planned = plans.build(loaded, lane, expected=_expected(loaded, lane))
+    planned = plans.build(loaded, lane, **_learned(loaded, lane))
     return plan.run(planned, output=flags.output or "text", stdout=sys.stdout)
 
 
-def _expected(loaded: Config, lane: str) -> dict[str, float]:
-    """Return known durations of the lane's stages; a history that can't be read leaves them unknown."""
+def _learned(loaded: Config, lane: str) -> dict[str, Any]:
+    """Return what earlier runs taught about the lane's stages; nothing where the history can't be read."""
     if not os.path.lexists(loaded.history_path):
         return {}
     try:
         with closing(_past(loaded)) as history:
-            return dict(history.expected(lane))
+            return {
+                "expected": history.expected(lane),
+                "expected_tasks": history.task_seconds(lane),
+                "fastest_tasks": history.fastest_tasks(lane),
+                "known_items": history.known_items(),
+                "cpu_shares": history.cpu_shares(lane),
+            }
     except HistoryError as error:
         print(f"{error}", file=sys.stderr)
         return {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from paropt_exporter import files
 from paropt_exporter.cli import editors
 from paropt_exporter.cli.wording import counted
+from paropt_exporter.config.work import ITEMS
 
 if TYPE_CHECKING:
     from paropt_exporter.config.detect import Detected
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 FILE = "paropt.yml"
 _SPELLINGS = frozenset({FILE, "paropt.yaml"})
-_PLAIN_WORD = re.compile(r"[A-Za-z./_-][\w./=-]*", re.ASCII)
+_PLAIN_WORD = re.compile(r"[A-Za-z./_-][\w./=-]*|\{items\}", re.ASCII)
 _BOOLEANS = frozenset({"yes", "no", "on", "off", "true", "false", "null", "y", "n"})
 _HEAD = """\
 # yaml-language-server: $schema={schema}
@@ -100,7 +101,20 @@ def _stage_text(stage: Stage) -> str:
         lines += ["    steps:", *(f"      - {_command_text(step)}" for step in stage.steps)]
     elif stage.run is not None:
         lines.append(f"    run: {_command_text(stage.run)}")
+    if stage.items is not None and stage.items.glob is not None:
+        pattern = json.dumps(stage.items.glob, ensure_ascii=False)
+        lines.append(
+            f"    items: {{glob: {pattern}}}   # {{items}} hands several to one pytest, and starts one for each core"
+        )
+        lines.append(f"    # Where test files need each other, one pytest runs them all: {_whole(stage.run, pattern)}")
     return "\n".join(lines) + "\n"
+
+
+def _whole(run: str | tuple[str, ...] | None, pattern: str) -> str:
+    """Return the command for all items at once."""
+    words = run if isinstance(run, tuple) else ()
+    folder = json.loads(pattern).rpartition("/")[0].removesuffix("/**") or "."
+    return "run: " + " ".join(folder if word == ITEMS else word for word in words)
 
 
 def _command_text(command: str | tuple[str, ...]) -> str:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli.wording import counted, plain, table
-from paropt_exporter.plan import Call
+from paropt_exporter.plan import Call, start_up
 from paropt_exporter.records import SlaLimit
 
 if TYPE_CHECKING:
-    from paropt_exporter.plan import Bounds, Plan, PlannedStage, Work
+    from paropt_exporter.plan import Bounds, Plan, PlannedStage, PlannedTask, Work
 
 _HEADERS = ("order", "number", "stage", "tasks", "pool", "expected", "limit", "needs", "work")
 _LONGEST_WORK = 60
@@ -142,6 +142,19 @@ def _closing(plan: Plan) -> Iterator[str]:
             yield f"can't run  {stage.name}: {stage.fault}"
     for note in plan.notes:
         yield f"note       {note}"
+    for stage in _running(plan):
+        if advice := _start_up_advice(stage):
+            yield f"note       {advice}"
+
+
+def _start_up_advice(stage: PlannedStage) -> str:
+    program = start_up.repeated(stage)
+    if program is None or stage.expected_task_seconds is None or stage.fastest_task_seconds is None:
+        return ""
+    part = start_up.ratio(
+        fastest_seconds=stage.fastest_task_seconds, mean_seconds=stage.expected_task_seconds, tasks=len(stage.tasks)
+    )
+    return start_up.sentence(stage.name, program, part) if part else ""
 
 
 def _work_text(stage: PlannedStage) -> str:
@@ -195,8 +208,13 @@ def _stage_json(place: int, stage: PlannedStage) -> dict[str, object]:
         "exclusive": stage.exclusive,
         "memory_bytes": stage.memory_bytes,
         "slots": stage.slots,
-        "tasks": [{"index": task.index, "item": task.item, **_work_json(task.work)} for task in stage.tasks],
+        "tasks": [_task_json(task) for task in stage.tasks],
     }
+
+
+def _task_json(task: PlannedTask) -> dict[str, object]:
+    batch = {"items": [*task.items]} if task.items else {}
+    return {"index": task.index, "item": task.item, **batch, **_work_json(task.work)}
 
 
 def _work_json(work: Work) -> dict[str, object]:

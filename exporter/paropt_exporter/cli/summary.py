@@ -137,6 +137,10 @@ def _hints(run: RunRecord) -> Iterator[tuple[str, str]]:
     slowest = _slowest(run)
     if slowest is not None:
         yield "slowest", slowest.sentence
+    advised = [stage for stage in run.stages if stage.advice]
+    if advised:
+        yield "hint", plain(max(advised, key=lambda stage: stage.duration_seconds).advice)
+        return
     for found in run.bottlenecks:
         # That stages differ is no advice, and beside the slowest nothing more about it or its lane is news.
         differ = found.stage is None and found.kind == "uneven"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from paropt_exporter.config.model import Stage
 from paropt_exporter.config.project import Project
+from paropt_exporter.config.work import ITEMS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,9 @@ def tools(root: Path) -> Detected:
     for kind in _KINDS:
         commands, missing = _commands(project, kind)
         if commands:
-            work = {"run": commands[0]} if len(commands) == 1 else {"steps": commands}
+            work: dict[str, object] = {"steps": commands}
+            if len(commands) == 1:
+                work = _several(project, commands[0]) or {"run": commands[0]}
             stages.append(Stage.model_validate({"number": kind.number, "name": kind.name, **work}))
             notes += [f"{kind.name}: {why}" for why in missing]
         else:
@@ -129,6 +132,14 @@ def _arguments(project: Project, kind: _Kind, tool: str) -> tuple[str, ...] | No
             return ("-q", "-f", "custom", "-r", *project.sources)
         case _:
             return ()
+
+
+def _several(project: Project, command: tuple[str, ...]) -> dict[str, object] | None:
+    """Return a stage that hands the files of the unit tests to as many pytests as help; None where one is to run."""
+    pattern = project.unit_test_files
+    if pattern is None or Path(command[0]).name != "pytest" or command[1:] != ("-q", project.unit_tests):
+        return None
+    return {"run": (command[0], "-q", ITEMS), "items": {"glob": pattern}}
 
 
 def _pytest(project: Project, *, integration: bool) -> tuple[str, ...] | None:

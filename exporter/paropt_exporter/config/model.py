@@ -173,7 +173,11 @@ class Stage(Section):
         description="Commands that run one after another in one task; the first failure ends it.",
     )
     items: Items | None = Field(
-        default=None, description="Split the stage into tasks: `{item}` in its words is each item."
+        default=None,
+        description=(
+            "What the stage works through: `{item}` in its words is one item for each task, `{items}` several for each "
+            "command, as many as balance."
+        ),
     )
     needs: tuple[Word, ...] = Field(
         default=(), description="Names of the stages that must have succeeded before this one starts."

@@ -6,8 +6,12 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
+
+from paropt_exporter.config.pytest_options import pytest_options
 
 _LARGEST_BYTES = 1_000_000  # a file of a project's own configuration; anything larger is something else
 _MENTIONS = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "noxfile.py", "Pipfile", ".pre-commit-config.yaml")
@@ -20,6 +24,14 @@ _MARKERS = {
 }
 _NO_SOURCES = frozenset({"tests", "test", "docs", "doc", "build", "dist", "node_modules", "venv", "site-packages"})
 _INTEGRATION = ("tests/integration", "tests/integration_tests", "tests/e2e", "integration_tests", "test/integration")
+# Options that make several runs of parts something else than one run: workers or an order of their own, an end at the
+# first failure, one file for all results.
+_WHOLE_RUN = re.compile(
+    r"(?<![\w-])(-n|-x|--numprocesses|--dist|--maxfail|--exitfirst|--stepwise|--cov|--junit-?xml|--doctest-modules|-p "
+    r"xdist)(?![\w])"
+)
+_COLLECTION_RULES = re.compile(r"\b(collect_ignore|collect_ignore_glob|pytest_ignore_collect|pytest_collect_file)\b")
+_NOT_ENTERED = "*.egg _darcs build CVS dist node_modules venv"  # pytest's default for norecursedirs
 _LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"))
 
 
@@ -60,10 +72,47 @@ class Project:
     @cached_property
     def unit_tests(self) -> str | None:
         """The folder of the unit tests, None without any test file."""
-        for folder in ("tests/unit", "tests", "test"):
+        for folder in ("tests/unit", "tests", "test", "testing"):
             if self._has_tests(self._root / folder):
                 return folder
         return "." if any(self._root.glob("test_*.py")) else None
+
+    @cached_property
+    def unit_test_files(self) -> str | None:
+        """The pattern of the files that pytest finds in the folder of the unit tests; None where no pattern is sure to.
+
+        Sure means: pytest's own names for files, no folder left out, and no option that is about the run as a whole.
+        """
+        folder = self.unit_tests
+        if folder is None or "python_files" in self._pytest_options:
+            return None
+        if _WHOLE_RUN.search(self._pytest_options.get("addopts", "")):
+            return None
+        start = self._root / folder
+        if self._has_collection_rules(start):
+            return None
+        flat = [*start.glob("test_*.py")]
+        nested = [path.relative_to(self._root) for path in start.glob("*/**/test_*.py")]
+        nested = [
+            path for path in nested if not any(part.startswith(".") for part in path.parts)
+        ]  # no glob finds those
+        left_out = self._pytest_options.get("norecursedirs", _NOT_ENTERED).split()
+        kept = [path for path in nested if not _is_in(path, left_out)]
+        if len(flat) + len(kept) < 2 or any(start.glob("**/*_test.py")):
+            return None
+        prefix = "" if folder == "." else f"{folder}/"
+        if not kept:
+            return f"{prefix}test_*.py"
+        return f"{prefix}**/test_*.py" if len(kept) == len(nested) and folder != "." else None
+
+    def _has_collection_rules(self, folder: Path) -> bool:
+        """Whether a conftest.py decides which files are collected: a file that a command names is, whatever it says."""
+        inside = [path.relative_to(self._root) for path in folder.glob("**/conftest.py")]
+        return any(_COLLECTION_RULES.search(self._text(str(path))) for path in (Path("conftest.py"), *inside))
+
+    @cached_property
+    def _pytest_options(self) -> dict[str, str]:
+        return pytest_options(self._text)
 
     @cached_property
     def integration_tests(self) -> str | None:
@@ -146,3 +195,12 @@ class Project:
             return path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
+
+
+def _is_in(path: Path, folders: Sequence[str]) -> bool:
+    """Say whether a file is in one of these folders: patterns of names, or, with a slash, the place of one."""
+    places = [folder.rstrip("/") for folder in folders]
+    return any(
+        path.is_relative_to(place) if "/" in place else any(fnmatch(part, place) for part in path.parts[:-1])
+        for place in places
+    )

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from paropt_exporter.config import raw
 from paropt_exporter.config.faults import Fault, Location
 
-ITEM = "{item}"
+ITEM = "{item}"  # one item for each task
+ITEMS = "{items}"  # several items for each command
 _WORK = ("run", "call", "steps")
 _SOURCES = ("list", "glob", "command")
 _COMMANDS_ONLY = ("env", "cwd", "shell", "file")
@@ -82,7 +83,37 @@ def _items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
             found = "none" if not kinds else " and ".join(kinds)
             yield Fault(location=(*place, "items"), message=f"exactly one of list, glob and command; found {found}")
         yield from _command((*place, "items", "command"), items.get("command"), shell=False)
+        yield from _several(place, stage)
         return
     for where, command in _commands(place, stage):
-        if any(ITEM in word for word in raw.entries(command) or [command] if isinstance(word, str)):
-            yield Fault(location=where, message="{item} stands here, but the stage has no items: add `items`")
+        for wanted in (ITEM, ITEMS):
+            if any(wanted in word for word in _words_of(command)):
+                yield Fault(location=where, message=f"{wanted} stands here, but the stage has no items: add `items`")
+
+
+def _several(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
+    """Yield where `{items}` can't become arguments of their own, or stands beside `{item}`."""
+    commands = [(where, _words_of(command)) for where, command in _commands(place, stage)]
+    if not any(ITEMS in word for _, words in commands for word in words):
+        return
+    for where, words in commands:
+        if any(ITEM in word for word in words):
+            message = "{item} and {items} in one stage: a task is for one item, or for several"
+            yield Fault(location=where, message=message)
+        if stage.get("shell") is True:
+            continue
+        if words and ITEMS in words[0]:
+            yield Fault(location=where, message="{items} stands in the program's place: name a program before it")
+        elif any(ITEMS in word and word != ITEMS for word in words):
+            message = "{items} becomes several words, so it has to stand alone: put blanks around it"
+            yield Fault(location=where, message=message)
+
+
+def _words_of(command: object) -> list[str]:
+    """Return a command's words; a line that can't be split is one, and its own check reports it."""
+    if isinstance(command, str):
+        try:
+            return shlex.split(command)
+        except ValueError:
+            return [command]
+    return raw.words(command)

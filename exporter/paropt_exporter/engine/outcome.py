@@ -9,7 +9,7 @@ from typing import TypeGuard, TypeVar
 from paropt_exporter.errors import CallFailed, ParoptError, TaskStopped, WorkerDied, describe, one_line
 from paropt_exporter.pool.calls import CallOutcome
 from paropt_exporter.pool.commands import CommandOutcome
-from paropt_exporter.records import Measurement, Result
+from paropt_exporter.records import ItemRecord, Measurement, Result
 
 E = TypeVar("E", bound=BaseException)
 
@@ -26,6 +26,8 @@ class Outcome:
     output_path: str | None = None
     measurement: Measurement | None = None
     stopped: bool = False
+    items: tuple[ItemRecord, ...] = ()
+    start_up_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

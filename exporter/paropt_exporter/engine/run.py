@@ -15,7 +15,8 @@ from paropt_exporter.engine.shares import Shares
 from paropt_exporter.engine.stage import Attempt, Ready, StageState, alone_seconds
 from paropt_exporter.engine.timers import Timers
 from paropt_exporter.errors import describe
-from paropt_exporter.plan import Plan
+from paropt_exporter.plan import Plan, PlannedTask
+from paropt_exporter.plan.batches import task as batch_task
 from paropt_exporter.records import (
     Event,
     LiveStage,
@@ -319,7 +320,11 @@ class Run:
     def _rest(self, state: StageState, attempt: Attempt, record: TaskRecord) -> None:
         wait = state.plan.backoff_seconds * 2.0 ** (attempt.number - 1)
         state.resting += 1
-        again = Ready(task=attempt.task, attempt=record.attempt + 1, ready_seconds=self._clock.monotonic() + wait)
+        again = Ready(
+            task=_narrowed(state, attempt.task, record),
+            attempt=record.attempt + 1,
+            ready_seconds=self._clock.monotonic() + wait,
+        )
         self._timers.at(again.ready_seconds, lambda: self._wake_task(state, again))
 
     def _wake_task(self, state: StageState, ready: Ready) -> None:
@@ -467,3 +472,11 @@ class Run:
 
     def _records(self) -> tuple[StageRecord, ...]:
         return tuple(state.record for state in self._stages.values() if state.record is not None)
+
+
+def _narrowed(state: StageState, task: PlannedTask, record: TaskRecord) -> PlannedTask:
+    """Return the task of a retry: of a batch whose failed items are known, these alone."""
+    bad = tuple(each.item for each in record.items if each.result.bad)
+    if state.plan.template is None or not bad or len(bad) == len(task.items):
+        return task
+    return batch_task(state.plan.template, task.index, bad, task.apart)

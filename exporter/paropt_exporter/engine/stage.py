@@ -14,7 +14,7 @@ from paropt_exporter.engine.prediction import (
     workers_within,
 )
 from paropt_exporter.errors import shortened
-from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask
+from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask, start_up
 from paropt_exporter.records import LiveStage, Result, StageRecord, TaskRecord
 from paropt_exporter.sla import Watch
 
@@ -70,6 +70,9 @@ class Attempt:
             signal=outcome.signal,
             output=outcome.output,
             output_path=outcome.output_path,
+            items=outcome.items,
+            start_up_seconds=outcome.start_up_seconds,
+            cut_items=frozenset(part.partition("::")[0] for part in self.task.apart),
         )
 
 
@@ -107,7 +110,9 @@ class Finals:
 def _message(record: TaskRecord) -> str:
     """Return the message of a task in one line that names it."""
     item, message = record.item, record.message
-    named = f"{shortened(item, _LONGEST_ITEM_CHARACTERS)}: {message}" if item is not None else message
+    named = message
+    if item is not None and not _names_items(record):
+        named = f"{shortened(item, _LONGEST_ITEM_CHARACTERS)}: {message}"
     return f"{named} (after {record.attempt} attempts)" if record.attempt > 1 else named
 
 
@@ -231,8 +236,15 @@ class StageState:
             sla=self.plan.sla,
             warned=self.watch is not None and self.watch.warned,
             broken=self.watch is not None and self.watch.broken,
+            advice=self._advice(),
         )
         return self.record
+
+    def _advice(self) -> str:
+        program, ended = start_up.repeated(self.plan), self.finals
+        mean = ended.seconds / max(1, ended.count)
+        part = start_up.ratio(fastest_seconds=ended.fastest_seconds, mean_seconds=mean, tasks=ended.count)
+        return start_up.sentence(self.name, program, part) if program and part else ""
 
     def duration_seconds(self) -> float:
         return max(0.0, self.last_ended_seconds - self.started_seconds) if self.started_seconds is not None else 0.0
@@ -352,6 +364,11 @@ def demand_of(record: TaskRecord, *, gil_bound: bool) -> float:
     if gil_bound and record.pool == THREADS:
         return 1.0
     return cpu_demand(CoreTime(record.cpu_seconds, record.run_delay_seconds), record.duration_seconds)
+
+
+def _names_items(record: TaskRecord) -> bool:
+    """Whether the message of a failed batch names its failed items, since its runner told which these are."""
+    return record.start_up_seconds is not None and len(record.items) > 1
 
 
 def alone_seconds(record: TaskRecord, *, gil_bound: bool) -> float:

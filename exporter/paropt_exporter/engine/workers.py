@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -9,12 +10,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias, cast
 
 from paropt_exporter import host
+from paropt_exporter.engine import item_results
 from paropt_exporter.engine.outcome import Outcome, of_future
 from paropt_exporter.errors import TaskStopped
-from paropt_exporter.plan import COMMANDS, PROCESSES, THREADS, Call, Commands, Plan, PlannedStage, PlannedTask
+from paropt_exporter.plan import COMMANDS, PROCESSES, THREADS, Call, Commands, Plan, PlannedStage, PlannedTask, junit
 from paropt_exporter.pool import lifetime
 from paropt_exporter.pool.adaptive.memory import recall, remember
 from paropt_exporter.pool.adaptive.routing import FULL_LOCK_CORES, Router
@@ -37,6 +40,15 @@ Pool: TypeAlias = ThreadPool | ProcessPool | CommandPool
 _ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The items of an attempt, and the file that its runner writes about them (None: it is not asked to)."""
+
+    items: tuple[str, ...]
+    report: Path | None
+    alone: bool
+
+
 @dataclass(frozen=True, slots=True)
 class PoolRunning:
     """One attempt in one of the pools."""
@@ -46,6 +58,7 @@ class PoolRunning:
     future: Future[object]
     _stop: Callable[[float], object]
     _give_up: Callable[[], object] | None = None
+    batch: Batch | None = None
 
     @property
     def started_seconds(self) -> float | None:
@@ -59,7 +72,10 @@ class PoolRunning:
             self._give_up()
 
     def outcome(self) -> Outcome:
-        return of_future(self.future)
+        outcome, batch = of_future(self.future), self.batch
+        if batch is None:
+            return outcome
+        return item_results.of_batch(outcome, batch.items, batch.report, alone=batch.alone)
 
 
 @dataclass(slots=True)
@@ -101,6 +117,8 @@ class PoolWorkers:
         self._size = 1
         self._tasks: Mapping[str, int] | None = None
         self._reason = "start"
+        self._reports: TemporaryDirectory[str] | None = None
+        self._report_numbers = itertools.count(1)
 
     def prepare(self, plan: Plan, size: int) -> None:
         """Bring the pools that `plan` needs to the size that it starts with."""
@@ -164,6 +182,8 @@ class PoolWorkers:
         if self._watched and not self._thread_calls.go_on:  # processes of a call that does must not outlive us
             self._watched = False
             GUARDIAN.release()
+        if self._reports is not None:
+            self._reports.cleanup()
         learned = [profile for router in self._routers.values() for profile in router.profiles()]
         if self._memory is not None and learned:
             remember(self._memory, learned)
@@ -172,7 +192,7 @@ class PoolWorkers:
 
     def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> PoolRunning:
         if isinstance(task.work, Commands):
-            return self._start_commands(stage, task.work, label)
+            return self._start_commands(stage, task, task.work, label)
         return self._start_call(task.work, label)
 
     def pool_of(self, stage: PlannedStage, task: PlannedTask) -> str:
@@ -218,18 +238,21 @@ class PoolWorkers:
 
     # Below: which pool, and how a task gets into it.
 
-    def _start_commands(self, stage: PlannedStage, work: Commands, label: str) -> PoolRunning:
+    def _start_commands(self, stage: PlannedStage, task: PlannedTask, work: Commands, label: str) -> PoolRunning:
         pool = cast("CommandPool", self._pool(COMMANDS))
+        env = self._environment(stage)
+        report = self._report_path() if stage.junit else None
         future = pool.submit_commands(
             label,
             work.steps,
             cwd=stage.cwd,
-            env=self._environment(stage),
+            env=env if report is None else junit.asking(env, report),
             output_file=self._output_file(stage),
         )
+        batch = Batch(items=task.items, report=report, alone=len(stage.tasks) == 1) if task.items else None
         anything = cast("Future[object]", future)
         return PoolRunning(
-            COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_guardian
+            COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_guardian, batch
         )
 
     def _environment(self, stage: PlannedStage) -> Mapping[str, str]:
@@ -244,6 +267,16 @@ class PoolWorkers:
             return None
         piece_bytes = RAW_BYTES if len(stage.tasks) > 1 else 0
         return self._output_files.setdefault(stage.name, OutputFile(stage.output_file, piece_bytes=piece_bytes))
+
+    def _report_path(self) -> Path | None:
+        """Return a file for a runner's report; None where no folder can be made for it: the work goes on without."""
+        if self._reports is None:
+            try:
+                self._reports = TemporaryDirectory(prefix="paropt-reports-", ignore_cleanup_errors=True)
+            except OSError as error:
+                log.debug("no folder for test reports", extra={"err": str(error)})
+                return None
+        return Path(self._reports.name) / f"{next(self._report_numbers)}.xml"
 
     def _start_call(self, work: Call, label: str) -> PoolRunning:
         name, pool = self._pool_for(work.target)

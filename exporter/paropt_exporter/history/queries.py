@@ -16,7 +16,7 @@ from paropt_exporter import catalogue
 from paropt_exporter.cpu_demand import CROWDED_RATIO
 from paropt_exporter.history import rows
 from paropt_exporter.history.cells import count, number, text, texts, timestamp
-from paropt_exporter.plan import THREADS
+from paropt_exporter.plan import THREADS, KnownItems
 from paropt_exporter.records import Bottleneck, Decision, Result
 from paropt_exporter.tally import HistogramTotal, LastValues, SeriesKey, Totals, bucket_index
 
@@ -192,6 +192,33 @@ def task_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Map
     return {text(stage): number(seconds) for stage, seconds in found}
 
 
+def fastest_tasks(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
+    """Return for each stage the least seconds of one task in its last runs, of tasks that succeeded."""
+    query = """
+    SELECT stage, min(tasks.duration) FROM tasks
+      WHERE result = ? AND run_id IN
+        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT ?)
+      GROUP BY stage
+    """
+    found = connection.execute(query, (Result.SUCCESS.value, project, lane, EXPECTED_RUNS))
+    return {text(stage): number(seconds) for stage, seconds in found}
+
+
+def known_items(connection: sqlite3.Connection, project: str) -> Mapping[str, KnownItems]:
+    """Return for each stage how long each of its items took lately, and a command beside them."""
+    seconds: dict[str, dict[str, float]] = defaultdict(dict)
+    seen: dict[str, dict[str, float]] = defaultdict(dict)
+    query = "SELECT stage, item, seconds, seen_ts FROM items WHERE project = ?"
+    for stage, item, took, at in connection.execute(query, (project,)):
+        seconds[text(stage)][text(item)], seen[stage][item] = number(took), timestamp(at)
+    return {
+        stage: KnownItems(
+            start_up_seconds=items.pop(rows.START_UP_ITEM, None), seconds=items, seen_timestamp_seconds=seen[stage]
+        )
+        for stage, items in seconds.items()
+    }
+
+
 def decisions(
     connection: sqlite3.Connection, project: str, *, pool: str | None, since_seconds: float, limit: int
 ) -> tuple[Decision, ...]:
@@ -253,6 +280,24 @@ def failed_stages(connection: sqlite3.Connection, project: str, lane: str) -> fr
         "SELECT stage FROM stages WHERE run_id = ? AND result = ?", (run_id, Result.SUCCESS.value)
     )
     return frozenset(texts(planned)) - {stage for (stage,) in done}
+
+
+def failed_items(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, frozenset[str]]:
+    """Return the items that failed in the lane's last run, of stages all of whose batches came to an end of their own.
+
+    A stage that was stopped is not among them: more than the items that failed are left undone.
+    """
+    query = """
+    SELECT stage, item FROM failed_items JOIN stages USING (run_id, stage) WHERE run_id =
+        (SELECT run_id FROM runs WHERE project = ? AND lane = ? AND ended_ts IS NOT NULL
+         ORDER BY sequence DESC LIMIT 1)
+      AND tasks = (SELECT count(*) FROM tasks AS ended WHERE ended.run_id = failed_items.run_id
+                   AND ended.stage = failed_items.stage AND final AND ended.result <> ?)
+    """
+    found: dict[str, set[str]] = defaultdict(set)
+    for stage, item in connection.execute(query, (project, lane, Result.CANCELLATION.value)):
+        found[text(stage)].add(text(item))
+    return {stage: frozenset(items) for stage, items in found.items()}
 
 
 def runs(connection: sqlite3.Connection, project: str, *, lane: str | None, limit: int) -> tuple[RunSummary, ...]:

@@ -42,6 +42,18 @@ ON CONFLICT DO UPDATE SET value = excluded.value
 """
 
 
+# The mean of the last runs, each counting twice as much as the one before: enough to pack by, and one row an item.
+_TIME = """
+INSERT INTO items (project, stage, item, seconds, seen_ts) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET seconds = (seconds + excluded.seconds) / 2, seen_ts = excluded.seen_ts
+"""
+_FORGET = "DELETE FROM items WHERE project = ? AND stage = ? AND item = ?"
+_FORGET_TESTS = """
+DELETE FROM items WHERE project = ? AND stage = ? AND item >= ? || '::' AND item < ? || ':;'
+"""
+START_UP_ITEM = ""  # in the table of items: the seconds of a command beside its items; no file has this name
+
+
 class Change:
     """What events change in the totals and last values, added up."""
 
@@ -108,6 +120,8 @@ def _row(connection: sqlite3.Connection, project: str, event: Event, now_seconds
             _insert(connection, "stages", _stage_started(event))
         case TaskRecord():
             _insert(connection, "tasks", _task(event))
+            _time_items(connection, event, project, now_seconds)
+            _fail_items(connection, event)
         case SlaRecord():
             _insert(connection, "sla", _limit(event))
         case StageRecord():
@@ -125,6 +139,31 @@ def _number(connection: sqlite3.Connection, project: str, run_id: str) -> None:
     """Give a new run its place behind all earlier ones of its project."""
     last = "SELECT coalesce(max(sequence), 0) FROM runs WHERE project = ?"
     connection.execute(f"UPDATE runs SET sequence = 1 + ({last}) WHERE run_id = ? AND sequence = 0", (project, run_id))  # nosec B608 # literals
+
+
+def _time_items(connection: sqlite3.Connection, task: TaskRecord, project: str, now_seconds: float) -> None:
+    timed = [each for each in task.items if each.seconds is not None and each.item]
+    times = [(each.item, each.seconds) for each in timed] + [test for each in timed for test in each.long_tests]
+    if task.start_up_seconds is not None:  # its runner told: a file's tests that are not among these are no longer long
+        files = [_stored(each.item) for each in timed if each.item not in task.cut_items]
+        connection.executemany(_FORGET_TESTS, [(project, task.stage, file, file) for file in files])
+        now_less = [_stored(each.item) for each in timed if each.long_tests]
+        connection.executemany(_FORGET, [(project, task.stage, file) for file in now_less])
+        times.append((START_UP_ITEM, task.start_up_seconds))
+    connection.executemany(
+        _TIME, [(project, task.stage, _stored(item), seconds, now_seconds) for item, seconds in times]
+    )
+
+
+def _fail_items(connection: sqlite3.Connection, task: TaskRecord) -> None:
+    if not task.final or not task.result.bad:
+        return
+    # Of a batch that timed out or was killed nothing tells which items failed: none of them has succeeded.
+    bad = [each.item for each in task.items if each.result.bad] or [each.item for each in task.items]
+    connection.executemany(
+        "INSERT OR IGNORE INTO failed_items VALUES (?, ?, ?)",
+        [(task.run_id, task.stage, _stored(item)) for item in bad],
+    )
 
 
 def _insert(

@@ -12,7 +12,7 @@ from paropt_exporter import files
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import folder, mending
 
-VERSION = 4
+VERSION = 5
 # Transactions take about 0.1 ms, so whoever waits longer waits for a process that was stopped or a disk that hangs.
 BUSY_SECONDS = 2.0
 
@@ -40,6 +40,13 @@ CREATE TABLE tasks (
   started_ts REAL NOT NULL, duration REAL NOT NULL, queue_wait REAL NOT NULL, cpu REAL NOT NULL,
   run_delay REAL NOT NULL, memory_peak INTEGER NOT NULL, exit_code INTEGER, signal INTEGER, output TEXT NOT NULL,
   PRIMARY KEY (run_id, stage, task, attempt)
+) WITHOUT ROWID;
+CREATE TABLE items (
+  project TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, seconds REAL NOT NULL, seen_ts REAL NOT NULL,
+  PRIMARY KEY (project, stage, item)
+) WITHOUT ROWID;
+CREATE TABLE failed_items (
+  run_id TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, PRIMARY KEY (run_id, stage, item)
 ) WITHOUT ROWID;
 CREATE TABLE sla (
   run_id TEXT NOT NULL, stage TEXT, broken INTEGER NOT NULL, max REAL NOT NULL, warn REAL NOT NULL,
@@ -76,6 +83,15 @@ _UPGRADES = {
       WHERE ranked.run_id = runs.run_id;
     DROP INDEX IF EXISTS runs_by_lane;
     CREATE INDEX runs_by_sequence ON runs (project, lane, sequence);
+    """,
+    4: """
+    CREATE TABLE items (
+      project TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, seconds REAL NOT NULL, seen_ts REAL NOT NULL,
+      PRIMARY KEY (project, stage, item)
+    ) WITHOUT ROWID;
+    CREATE TABLE failed_items (
+      run_id TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, PRIMARY KEY (run_id, stage, item)
+    ) WITHOUT ROWID;
     """,
 }
 

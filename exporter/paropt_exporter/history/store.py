@@ -15,12 +15,14 @@ from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import cells, mending, queries, recovery, rows
 from paropt_exporter.history.owner import Owners
 from paropt_exporter.history.schema import open_for_reading, open_history, unreadable
+from paropt_exporter.plan import KnownItems
 from paropt_exporter.records import Decision, Event, RunRecord, RunStarted
 from paropt_exporter.tally import LastValues, Totals
 
 log = logging.getLogger(__name__)
 
 KEEP_RUNS = 1000
+KEEP_ITEMS_SECONDS = 90 * 86_400.0  # an item that no run has had for a quarter of a year is gone, or renamed
 KEEP_DECISIONS = 10_000  # of all runs together: a busy controller makes several a minute
 _UNBOUNDED = -1  # as SQLite's LIMIT has it
 _Asked = ParamSpec("_Asked")
@@ -137,6 +139,14 @@ class History:
         """Return for each stage of the lane the mean duration in seconds of one of its tasks in its last ten runs."""
         return self._read(queries.task_seconds, self._project, lane)
 
+    def fastest_tasks(self, lane: str) -> Mapping[str, float]:
+        """Return for each stage of the lane the least seconds of one of its tasks in its last ten runs."""
+        return self._read(queries.fastest_tasks, self._project, lane)
+
+    def known_items(self) -> Mapping[str, KnownItems]:
+        """Return for each stage how long each of its items took lately, where it takes several to a command."""
+        return self._read(queries.known_items, self._project)
+
     def usual_size(self, lane: str) -> int | None:
         """Return the size that the lane's last ten runs could use; None where nothing is known."""
         return self._read(queries.usual_size, self._project, lane)
@@ -152,6 +162,10 @@ class History:
     def failed_stages(self, lane: str) -> frozenset[str] | None:
         """Return the stages that the lane's last run left undone, or None if no run of it is known."""
         return self._read(queries.failed_stages, self._project, lane)
+
+    def failed_items(self, lane: str) -> Mapping[str, frozenset[str]]:
+        """Return the items that failed in the lane's last run, where more than their stage is known."""
+        return self._read(queries.failed_items, self._project, lane)
 
     def decisions(
         self, *, pool: str | None = None, since_seconds: float = 0.0, limit: int = KEEP_DECISIONS
@@ -303,8 +317,9 @@ class History:
           run_id NOT IN (SELECT run_id FROM runs WHERE project = :project ORDER BY sequence DESC LIMIT :most))
         """
         gone = execute(doomed, {"project": self._project, "oldest": oldest, "most": most}).fetchall()
-        for table in ("tasks", "stages", "sla", "runs"):
+        for table in ("tasks", "stages", "sla", "failed_items", "runs"):
             self._connection.executemany(f"DELETE FROM {table} WHERE run_id = ?", gone)  # nosec B608 # literals above
+        execute("DELETE FROM items WHERE seen_ts < ?", (self._clock.wall() - KEEP_ITEMS_SECONDS,))
         execute("DELETE FROM decisions WHERE id <= (SELECT max(id) - ? FROM decisions)", (KEEP_DECISIONS,))
 
     @contextmanager

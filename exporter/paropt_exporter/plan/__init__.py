@@ -1,5 +1,6 @@
 """What a run will do, decided before it starts: stages with their tasks, limits and order, free of any YAML."""
 
+from paropt_exporter.plan.batches import KnownItems
 from paropt_exporter.plan.building import NOTHING_TO_RUN, bounds, build, ordered
 from paropt_exporter.plan.model import (
     COMMANDS,
@@ -22,6 +23,7 @@ __all__ = [
     "Bounds",
     "Call",
     "Commands",
+    "KnownItems",
     "Plan",
     "PlannedStage",
     "PlannedTask",

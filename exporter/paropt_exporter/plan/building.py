@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shlex
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from paropt_exporter import host
 from paropt_exporter.errors import UsageError
+from paropt_exporter.plan import batches, junit
+from paropt_exporter.plan.batches import ITEMS, SHELL, Beside, KnownItems
 from paropt_exporter.plan.items import ITEM, NoItems, find_items, no_items
 from paropt_exporter.plan.model import (
     COMMANDS,
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 NOTHING_TO_RUN = "no stage to run: write stages into paropt.yml (paropt-exporter init makes one)"
 UNKNOWN_SECONDS = 1.0  # a stage's duration where no stage's is known: all are alike then, and only the graph orders
-_SHELL = ("/bin/sh", "-c")
+_CORE_SLACK = 0.1  # measured shares of a core are a few percent off
 
 
 def build(
@@ -40,14 +43,23 @@ def build(
     *,
     expected: Mapping[str, float] = MappingProxyType({}),
     expected_tasks: Mapping[str, float] = MappingProxyType({}),
+    fastest_tasks: Mapping[str, float] = MappingProxyType({}),
+    known_items: Mapping[str, KnownItems] = MappingProxyType({}),
+    cpu_shares: Mapping[str, float] = MappingProxyType({}),
     only: Collection[str] | None = None,
+    only_items: Mapping[str, Collection[str]] = MappingProxyType({}),
     strategy: Strategy | None = None,
     workers: Bounds | None = None,
     fail_fast: bool | None = None,
 ) -> Plan:
     """Plan one lane; `expected` are known durations of stages, in seconds, by name, `expected_tasks` of their tasks.
 
-    `only`: plan just these stages and those that need them (a retry of what failed). Runs the item commands of the
+    `fastest_tasks` are those of a stage's fastest task.
+    `known_items` are known durations of the items of stages that take several to a command, and `cpu_shares` the parts
+    of a core that a stage's tasks use: both decide how many batches the items are cut into.
+
+    `only`: plan just these stages and those that need them (a retry of what failed), and of the items of a stage that
+    takes several to a command `only_items`. Runs the item commands of the
     lane's stages (at most a minute each); one that fails leaves its stage with a `fault`. Raises UsageError for an
     unknown lane or stage, and where there is no stage at all.
     """
@@ -58,9 +70,14 @@ def build(
         members = _narrowed(members, only)
     names = {stage.name for stage in members}
     size = _bounds(chosen, strategy, workers)
-    stages = [_stage(config, chosen, stage, strategy, names) for stage in members]
+    stages = [_only(_stage(config, chosen, stage, strategy, names), only_items) for stage in members]
     known = [
-        replace(stage, expected_seconds=expected.get(stage.name), expected_task_seconds=expected_tasks.get(stage.name))
+        replace(
+            stage,
+            expected_seconds=expected.get(stage.name),
+            expected_task_seconds=expected_tasks.get(stage.name),
+            fastest_task_seconds=fastest_tasks.get(stage.name),
+        )
         for stage in stages
     ]
     return Plan(
@@ -68,7 +85,7 @@ def build(
         lane=lane,
         strategy=strategy,
         workers=size,
-        stages=ordered([_fitted(stage, size) for stage in known]),
+        stages=_cut(ordered([_fitted(stage, size) for stage in known]), size, known_items, cpu_shares),
         total=chosen.total.limit() if chosen.total else None,
         fail_fast=chosen.fail_fast if fail_fast is None else fail_fast,
         root=config.root,
@@ -102,6 +119,98 @@ def _automatic() -> Bounds:
 
     minimum, maximum, start = configured(Workers(), Strategy.ADAPTIVE, host.workers())
     return Bounds(minimum=minimum, maximum=maximum, start=start)
+
+
+def _only(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> PlannedStage:
+    """Leave a stage that takes several items to a command those that are asked for; all, where none of them is left."""
+    if stage.template is None or not stage.tasks or stage.name not in items:
+        return stage
+    wanted = {item.partition("::")[0] for item in items[stage.name]} | {*items[stage.name]}
+    kept = tuple(item for item in stage.tasks[0].items if item in wanted)
+    return replace(stage, tasks=(batches.task(stage.template, 0, kept),)) if kept else stage
+
+
+def _cut(
+    stages: tuple[PlannedStage, ...], size: Bounds, known: Mapping[str, KnownItems], shares: Mapping[str, float]
+) -> tuple[PlannedStage, ...]:
+    """Cut the items of stages that take several to a command into batches."""
+    return tuple(
+        stage
+        if stage.template is None or not stage.tasks
+        else replace(stage, tasks=_batches(stage, stage.template, stages, size, known, shares))
+        for stage in stages
+    )
+
+
+def _batches(
+    stage: PlannedStage,
+    template: Commands,
+    stages: Sequence[PlannedStage],
+    size: Bounds,
+    known: Mapping[str, KnownItems],
+    shares: Mapping[str, float],
+) -> tuple[PlannedTask, ...]:
+    workers = max(1, min(_commands_at_once(host.cpus(), shares.get(stage.name, 1.0)), size.maximum // stage.slots))
+    items, told = stage.tasks[0].items, known.get(stage.name, KnownItems())
+    parts = _unchanged_parts(stage, items, told) if stage.junit else {}
+    cut = batches.cut(items, told, workers=workers, beside=_beside(stage, stages), parts=parts)
+    return batches.tasks(stage, template, cut, items)
+
+
+def _commands_at_once(cores: float, demand: float) -> int:
+    """Return how many commands that each want `demand` cores the cores can serve.
+
+    Above one core the number is rounded up: some tests start threads, and a busy machine makes these look like more.
+    """
+    if demand > 1.0:
+        return math.ceil(cores / demand - _CORE_SLACK)
+    return int((cores + _CORE_SLACK) / max(demand, 1e-3))
+
+
+def _unchanged_parts(stage: PlannedStage, items: Sequence[str], known: KnownItems) -> dict[str, list[str]]:
+    """Return the long tests of files that are as they were when these were measured: no name can be out of date."""
+    found: dict[str, list[str]] = {}
+    wanted = frozenset(items)
+    for name in known.seconds:
+        file, separator, _ = name.partition("::")
+        if separator and file in wanted and name not in wanted:
+            found.setdefault(file, []).append(name)
+    return {file: parts for file, parts in found.items() if not _changed(stage.cwd / file, parts, known)}
+
+
+def _changed(file: Path, parts: Sequence[str], known: KnownItems) -> bool:
+    try:
+        changed = file.stat().st_mtime
+    except OSError:
+        return True
+    return any(known.seen_timestamp_seconds.get(part, 0.0) <= changed for part in parts)
+
+
+def _beside(stage: PlannedStage, stages: Sequence[PlannedStage]) -> Beside:
+    """Return the stages that may run at the same time: neither its needs nor its dependents."""
+    needs = {each.name: each.needs for each in stages}
+    related = {stage.name, *_reachable(stage.name, needs)}
+    related |= {name for name in needs if stage.name in _reachable(name, needs)}
+    before: list[float] = []
+    after: list[float] = []
+    into = before
+    for each in stages:
+        if each.name == stage.name:
+            into = after
+        elif each.name not in related and each.expected_seconds and not each.skip and not each.fault:
+            into.append(each.expected_seconds)
+    return Beside(before=tuple(before), after=tuple(after))
+
+
+def _reachable(name: str, edges: Mapping[str, Sequence[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = [*edges[name]]
+    while waiting:
+        other = waiting.pop()
+        if other not in found:
+            found.add(other)
+            waiting += edges.get(other, ())
+    return found
 
 
 def _lane(config: Config, lane: str) -> Lane:
@@ -147,6 +256,7 @@ def _narrowed(stages: list[Stage], only: Collection[str]) -> list[Stage]:
 def _stage(config: Config, lane: Lane, stage: Stage, strategy: Strategy, names: set[str]) -> PlannedStage:
     tasks, skip, fault = _tasks(config, stage)
     limit = stage.sla or lane.sla
+    template, folder = _template(stage), _folder(config, stage)
     return PlannedStage(
         number=stage.number,
         name=stage.name,
@@ -157,7 +267,7 @@ def _stage(config: Config, lane: Lane, stage: Stage, strategy: Strategy, names: 
         backoff_seconds=stage.retries.backoff,
         timeout_seconds=stage.timeout,
         env=MappingProxyType(dict(stage.env)),
-        cwd=_folder(config, stage),
+        cwd=folder,
         output_file=config.root / stage.file if stage.file else None,
         sla=limit.limit() if limit else None,
         locks=frozenset(stage.locks),
@@ -166,6 +276,8 @@ def _stage(config: Config, lane: Lane, stage: Stage, strategy: Strategy, names: 
         slots=stage.slots,
         skip=skip,
         fault=fault,
+        template=template,
+        junit=template is not None and junit.may_ask(template, folder, config.root, stage.env),
     )
 
 
@@ -193,7 +305,21 @@ def _tasks(config: Config, stage: Stage) -> tuple[tuple[PlannedTask, ...], str, 
     if not items:
         where = f"{place}: " if (place := config.places.get(stage.name, "")) else ""
         return (), "", f"{where}items: {no_items(stage.items)}: correct them, or write allow_empty: true"
+    template = _template(stage)
+    if template is not None:  # all in one, until the order of the stages is known
+        return (batches.task(template, 0, items),), "", ""
     return tuple(PlannedTask(index=n, item=item, work=_work(stage, item)) for n, item in enumerate(items)), "", ""
+
+
+def _template(stage: Stage) -> Commands | None:
+    """Return the commands that take several items each; None where a task is for one item, or for none."""
+    commands = [stage.run] if stage.run is not None else [*(stage.steps or ())]
+    several = stage.items is not None and any(ITEMS in part for command in commands for part in _parts(command))
+    return Commands(steps=tuple(_words(command, None, shell=stage.shell) for command in commands)) if several else None
+
+
+def _parts(command: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (command,) if isinstance(command, str) else command
 
 
 def _work(stage: Stage, item: str | None) -> Work:
@@ -206,7 +332,7 @@ def _work(stage: Stage, item: str | None) -> Work:
 def _words(command: str | tuple[str, ...], item: str | None, *, shell: bool) -> tuple[str, ...]:
     """Return an argument vector; an item is put in after splitting, so that it stays one word whatever it holds."""
     if isinstance(command, str) and shell:
-        return (*_SHELL, command if item is None else command.replace(ITEM, shlex.quote(item)))
+        return (*SHELL, command if item is None else command.replace(ITEM, shlex.quote(item)))
     words = shlex.split(command) if isinstance(command, str) else command
     return tuple(words) if item is None else tuple(word.replace(ITEM, item) for word in words)
 

@@ -34,11 +34,17 @@ Work = Commands | Call
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedTask:
-    """One unit of work. `item` is the item that it was made for, None where the stage has no items."""
+    """One unit of work. `item` is the item that it was made for, None where the stage has no items.
+
+    `items`: all items of a batch, of which `item` is then the name; empty for any other task. `apart`: parts of files
+    of this stage that are items of their own, in whichever batch: a file's command leaves out those of other batches.
+    """
 
     index: int
     item: str | None
     work: Work
+    items: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +55,11 @@ class PlannedStage:
 
     Each of its tasks holds `slots` slots and `memory_bytes` while it runs; the stage holds `locks` (and everything, if
     `exclusive`) from its first task's start to its last attempt's end. `expected_seconds` is its duration as the
-    history has it, `expected_task_seconds` that of one of its tasks (None: unknown); `remaining_seconds` is the longest
-    path from its start to the run's end.
+    history has it, `expected_task_seconds` that of one of its tasks, `fastest_task_seconds` that of the fastest (None:
+    unknown); `remaining_seconds` is the longest path from its start to the run's end.
+
+    `template`: the commands with `{items}` still in them, where its tasks are batches of items; `junit`: whether the
+    runner that they call is asked for a report, which has a result for each item.
     """
 
     number: int
@@ -71,9 +80,12 @@ class PlannedStage:
     slots: int = 1
     expected_seconds: float | None = None
     expected_task_seconds: float | None = None
+    fastest_task_seconds: float | None = None
     remaining_seconds: float = 0.0
     skip: str = ""
     fault: str = ""
+    template: Commands | None = None
+    junit: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,43 @@
+"""Read the options of pytest's configuration, from whichever file a project keeps them in."""
+
+from __future__ import annotations
+
+import configparser
+import tomllib
+from collections.abc import Callable
+
+from paropt_exporter.config import raw
+
+# In pytest's order: the first that has any options is the one that counts.
+_FILES = (
+    ("pytest.ini", "pytest"), (".pytest.ini", "pytest"), ("pyproject.toml", ""), ("tox.ini", "pytest"),
+    ("setup.cfg", "tool:pytest"),
+)  # fmt: skip
+
+
+def pytest_options(read: Callable[[str], str]) -> dict[str, str]:
+    """Return the options by name, lists joined by blanks; `read` returns a file's text, "" if there is none.
+
+    A file that can't be understood has none: pytest itself will say so.
+    """
+    for name, section in _FILES:
+        text = read(name)
+        try:
+            found = _of_toml(text) if name.endswith(".toml") else _of_ini(text, section)
+        except (ValueError, configparser.Error):
+            continue
+        if found:
+            return found
+    return {}
+
+
+def _of_toml(text: str) -> dict[str, str]:
+    found = raw.mapping(raw.mapping(tomllib.loads(text).get("tool")).get("pytest"))
+    options = {**found, **raw.mapping(found.get("ini_options"))}
+    return {key: " ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in options.items()}
+
+
+def _of_ini(text: str, section: str) -> dict[str, str]:
+    parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
+    parser.read_string(text)
+    return {key: value or "" for key, value in parser[section].items()} if parser.has_section(section) else {}

@@ -1,0 +1,229 @@
+"""Give each item of a batch its result and duration, from the runner's JUnit report or else from the batch itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paropt_exporter.engine.outcome import Outcome
+from paropt_exporter.records import ItemRecord, Result
+
+if TYPE_CHECKING:
+    from xml.etree import ElementTree  # nosec B405 # for the type alone
+
+log = logging.getLogger(__name__)
+
+_FAILED, _NO_TESTS = 1, 5  # of pytest's exit codes: tests failed; nothing was collected
+_SHOWN_ITEMS = 3
+_LONG_SHARE, _LONG_SECONDS = 0.1, 0.3  # of a batch: a test that takes less hardly unbalances it
+_BAD = ("failure", "error")
+
+
+@dataclass(slots=True, kw_only=True)
+class ItemReport:
+    """One item as a report has it: its test cases, how many of them failed, and the seconds that they took.
+
+    `tests`: the cases and seconds of a file's test functions by their ids, all parameters of one together.
+    """
+
+    cases: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    tests: dict[str, tuple[int, float]] = field(default_factory=dict, compare=False)
+
+    def add(self, test: str, *, failed: bool, seconds: float) -> None:
+        """Count one test case; `test`: the id of its function, "" if that is uncertain."""
+        self.cases += 1
+        self.failed += failed
+        self.seconds += seconds
+        if test:
+            cases, took = self.tests.get(test, (0, 0.0))
+            self.tests[test] = (cases + 1, took + seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A batch as its runner reports it. `seconds`: from the runner's own start, its import, to its end."""
+
+    items: Mapping[str, ItemReport]
+    seconds: float
+
+    def item_seconds(self, item: str) -> float:
+        """Return the seconds of an item, all its tests together."""
+        own = self.items[item]
+        return self._with_overhead(own.cases, own.seconds)
+
+    def long_tests(self, item: str) -> dict[str, float]:
+        """Return the tests of a file that took much of the batch, with their seconds."""
+        least = max(_LONG_SECONDS, _LONG_SHARE * self.seconds)
+        took = {name: self._with_overhead(*times) for name, times in self.items[item].tests.items()}
+        # pytest deselects by beginnings: an id that another one begins with can't be left out by itself.
+        long = [name for name, seconds in took.items() if seconds >= least and not _begins_another(name, took)]
+        return {name: took[name] for name in long}
+
+    def _with_overhead(self, cases: int, seconds: float) -> float:
+        """Add to the seconds of some cases their part of the time between all cases, by their number.
+
+        Collecting a case and telling of it takes a runner about a millisecond, in which a brief one is run many times.
+        """
+        every = sum(each.cases for each in self.items.values())
+        between = max(0.0, self.seconds - sum(each.seconds for each in self.items.values()))
+        return seconds + (between * cases / every if every else 0.0)
+
+
+def of_batch(outcome: Outcome, items: Sequence[str], path: Path | None, *, alone: bool) -> Outcome:
+    """Return the outcome with its items. `alone`: the stage has no other batch.
+
+    The report at `path` (None: none was asked for) is read and removed. Without one, the items share the batch's
+    result and, in equal parts, its duration; a failed batch then says nothing of how long an item takes.
+    """
+    report = _taken(path, items) if path is not None else None
+    if report is not None and outcome.exit_code == _NO_TESTS and not alone:
+        # A file whose tests are all skipped at its import would be no failure of the whole suite, so it is none here.
+        outcome = replace(outcome, result=Result.SUCCESS, message="")
+    alone_ratio, duration = _times(outcome)
+    if report is None or not _tells_all(outcome, report):
+        seconds = duration * alone_ratio / len(items) if outcome.result is Result.SUCCESS else None
+        same = tuple(ItemRecord(item=item, result=outcome.result, seconds=seconds) for item in items)
+        return replace(outcome, items=same)
+    found = tuple(_record(item, report, alone_ratio) for item in items)
+    start_up = alone_ratio * max(0.0, duration - report.seconds)
+    return replace(outcome, items=found, start_up_seconds=start_up, message=_message(outcome, found))
+
+
+def read(path: Path, items: Sequence[str]) -> Report | None:
+    """Read a JUnit report and sum it up by item, a path or a test's id; None if it can't be read or assigned.
+
+    Test cases are matched by their dotted names: `tests/test_a.py` is `tests.test_a`, or `pkg.tests.test_a` where the
+    runner counts from a folder further up, or `test_a` where it counts from one further down. Cases that belong to no
+    item are left out, unless one of them failed.
+    """
+    # Imported here: most lanes read no report.
+    from xml.etree import ElementTree  # nosec B405 # written by the command that we started
+
+    by_name = _names(items)
+    found = {item: ItemReport() for item in items}
+    cases = matched = 0
+    seconds = 0.0
+    try:
+        for _, element in ElementTree.iterparse(path):  # nosec B314 # written by the command that we started
+            if element.tag == "testsuite":
+                seconds += _number(element.get("time"))
+            if element.tag != "testcase":
+                continue
+            cases += 1
+            failed = any(child.tag in _BAD for child in element)
+            item, test = _item_of(element, by_name)
+            if item is not None:
+                matched += 1
+                found[item].add(test, failed=failed, seconds=_number(element.get("time")))
+            elif failed:
+                return None  # it belongs to an item, and nothing tells to which
+            element.clear()
+    except (OSError, ElementTree.ParseError) as error:
+        log.debug("a test report can't be read", extra={"path": str(path), "err": str(error)})
+        return None
+    return Report(items=found, seconds=seconds) if matched or not cases else None
+
+
+def _record(item: str, report: Report, alone_ratio: float) -> ItemRecord:
+    long = report.long_tests(item)
+    return ItemRecord(
+        item=item,
+        result=Result.FAILURE if report.items[item].failed else Result.SUCCESS,
+        seconds=alone_ratio * max(0.0, report.item_seconds(item) - sum(long.values())),
+        long_tests=tuple((name, alone_ratio * seconds) for name, seconds in long.items()),
+    )
+
+
+def _times(outcome: Outcome) -> tuple[float, float]:
+    """Return which part of its duration a batch would have taken with a core to itself, and its duration."""
+    measured = outcome.measurement
+    if measured is None or measured.ended_seconds <= measured.started_seconds:
+        return 1.0, 0.0
+    duration = measured.ended_seconds - measured.started_seconds
+    undelayed = max(duration - measured.run_delay_seconds, min(measured.cpu_seconds, duration))
+    return undelayed / duration, duration
+
+
+def _taken(path: Path, items: Sequence[str]) -> Report | None:
+    try:
+        return read(path, items)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _tells_all(outcome: Outcome, report: Report) -> bool:
+    """Whether the report accounts for the batch's end: one that was cut off lacks the tests that did not run."""
+    if outcome.result is Result.SUCCESS:
+        return True
+    return outcome.exit_code == _FAILED and any(each.failed for each in report.items.values())
+
+
+def _message(outcome: Outcome, items: Sequence[ItemRecord]) -> str:
+    bad = [each.item for each in items if each.result.bad]
+    if not bad or len(items) == 1:
+        return outcome.message
+    more = f" and {len(bad) - _SHOWN_ITEMS} more" if len(bad) > _SHOWN_ITEMS else ""
+    return f"{', '.join(bad[:_SHOWN_ITEMS])}{more}: {outcome.message}"
+
+
+def _names(items: Sequence[str]) -> dict[str, str]:
+    """Return the items by their dotted names, and by each end of a name that only one item has."""
+    whole = {_dotted(item): item for item in items}
+    ends: dict[str, set[str]] = {}
+    for name, item in whole.items():
+        for end in _ends(name):
+            ends.setdefault(end, set()).add(item)
+    return {end: next(iter(those)) for end, those in ends.items() if len(those) == 1} | whole
+
+
+def _item_of(case: ElementTree.Element, by_name: Mapping[str, str]) -> tuple[str | None, str]:
+    """Return the item that a test case belongs to, and the id of its test function in that file.
+
+    The item is the one with the longest dotted beginning of the case's name. The id is "" where the runner may write it
+    in another way.
+    """
+    name = f"{case.get('classname', '')}.{case.get('name', '').partition('[')[0]}".strip(".")
+    for end in _ends(name):
+        for beginning in _beginnings(end):
+            item = by_name.get(beginning)
+            if item is None:
+                continue
+            inner = end[len(beginning) + 1 :].replace(".", "::")
+            sure = inner and end == name and item.endswith(".py") and _dotted(item) == beginning and item[0] not in "./"
+            return item, f"{item}::{inner}" if sure else ""
+    return None, ""
+
+
+def _begins_another(name: str, names: Iterable[str]) -> bool:
+    return any(other != name and other.startswith(name) for other in names)
+
+
+def _ends(name: str) -> Iterator[str]:
+    """Yield a dotted name, then without its first parts: the runner may count from a folder further up."""
+    while name:
+        yield name
+        name = name.partition(".")[2]
+
+
+def _beginnings(name: str) -> Iterator[str]:
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+
+
+def _dotted(item: str) -> str:
+    path, *inner = item.split("::")
+    path = path.removeprefix("./").removesuffix("/").removesuffix(".py")
+    return ".".join([path.replace("/", "."), *(part.partition("[")[0] for part in inner)])
+
+
+def _number(text: str | None) -> float:
+    try:
+        return max(0.0, float(text or 0.0))
+    except ValueError:
+        return 0.0

@@ -1,0 +1,246 @@
+"""Cut a stage's items into batches, one command for each: few enough starts, balanced ends, no command too long.
+
+```
+nothing known:  round 1 |aaaaaa|  |bbbbbb|       3/4 of the items, one batch for each worker
+                round 2 |c|  |d|                 the rest, for the workers that end first
+known:          |aaaa---|                        the number of batches that ends the lane soonest, each start counted;
+                |bb-----|                        longest item first to the batch that has least (LPT)
+one file rules: |a::x---|  |a less a::x, b, c|   its long tests become items of their own, if that ends the lane sooner
+```
+Guarantees: each item is in exactly one batch; a batch keeps the order of the items; the longest batch comes first.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import resource
+import shlex
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from paropt_exporter.plan.model import Commands, PlannedStage, PlannedTask
+
+ITEMS = "{items}"
+SHELL = ("/bin/sh", "-c")
+# The start of a command that was never measured: pytest with its plugins takes 0.3 to 0.5 s.
+UNKNOWN_START_UP_SECONDS = 0.4
+# A second of the lane's time is worth two of CPU: one batch more must save half as much as its start costs.
+_START_UP_WEIGHT = 0.5
+_FIRST_ROUND_SHARE = 0.75  # of items of unknown duration; the smaller second round evens out the ends
+_WORTH_CUTTING_RATIO = 0.9  # of the cost: both commands collect the file, which no measurement shows
+_PART = "::"  # between a file and a test in it, as pytest writes it
+_MOST_TRIED = 16  # numbers of batches that are tried; beyond, powers of two
+_EXACT_ITEMS = 1000  # more items than this share out evenly however they are packed
+_LONGEST_WORD_BYTES = 128 * 1024 - 1  # MAX_ARG_STRLEN of Linux, without the closing NUL
+_POINTER_BYTES = 8
+# Of Linux's execve(2): a quarter of the stack, at least 32 pages, at most three quarters of 8 MiB.
+_LEAST_ARGUMENT_BYTES = 128 * 1024
+_MOST_ARGUMENT_BYTES = 6 * 1024 * 1024
+_SPARE_BYTES = 4096  # for variables that the exporter adds, the program's path, and the kernel's own needs
+
+Batches = list[tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownItems:
+    """Measurements of a stage's earlier runs: the seconds of each item, and those of a command beside its items.
+
+    A file's long tests (`tests/test_a.py::test_b`) have seconds of their own, which its own leave out.
+    `seen_timestamp_seconds`: when each was last measured.
+    """
+
+    seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    start_up_seconds: float | None = None
+    seen_timestamp_seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """The seconds of other stages that may run at the same time, by their places in the plan's order."""
+
+    before: tuple[float, ...] = ()
+    after: tuple[float, ...] = ()
+
+
+def cut(
+    items: Sequence[str],
+    known: KnownItems,
+    *,
+    workers: int,
+    beside: Beside,
+    parts: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Batches:
+    """Return the batches for `workers` commands at once; items of unknown duration count as the mean of the others.
+
+    `parts`: items that may be cut, with those of their parts whose durations are known. A cut item stands in the batch
+    of its rest, and its parts in whichever.
+    """
+    if workers == 1 or not items:
+        return [tuple(items)] if items else []
+    whole = {item: _whole_seconds(item, known, parts.get(item, ())) for item in items}
+    durations = [seconds for seconds in whole.values() if seconds is not None]
+    if not durations:
+        return _first_cut(items, workers)
+    mean = sum(durations) / len(durations)
+    weights = [mean if (seconds := whole[item]) is None else seconds for item in items]
+    start_up = UNKNOWN_START_UP_SECONDS if known.start_up_seconds is None else known.start_up_seconds
+    best = _best(items, weights, start_up, workers, beside)
+    long = {
+        item
+        for item, weight in zip(items, weights, strict=True)
+        if item in parts and weight >= sum(weights) / workers / 2
+    }
+    if long:
+        units, loads = _units(items, weights, known, {item: parts[item] for item in long})
+        finer = _best(units, loads, start_up, workers, beside)
+        if finer.cost < _WORTH_CUTTING_RATIO * best.cost:
+            return finer.batches
+    return best.batches
+
+
+def arguments(items: Sequence[str], apart: Sequence[str]) -> tuple[str, ...]:
+    """Return the words that replace `{items}`; a cut file without other batches' parts, as pytest has it."""
+    if not apart:
+        return tuple(items)
+    here, parts = set(items), set(apart)
+    files = [item for item in items if not (item in parts and item.partition(_PART)[0] in here)]
+    elsewhere = [part for part in apart if part not in here and part.partition(_PART)[0] in here]
+    return (*files, *(word for part in elsewhere for word in ("--deselect", part)))
+
+
+def filled(template: Commands, items: Sequence[str]) -> Commands:
+    """Put the items in the place of `{items}`: separate arguments, for a shell quoted ones."""
+    return Commands(steps=tuple(_filled_step(step, items) for step in template.steps))
+
+
+def tasks(stage: PlannedStage, template: Commands, batches: Batches, items: Collection[str]) -> tuple[PlannedTask, ...]:
+    """Return a task for each batch of the stage's `items`, in pieces that are no longer than the system takes."""
+    fit = _fits(template, stage.env)
+    whole = frozenset(items)
+    apart = tuple(item for batch in batches for item in batch if item not in whole)
+    pieces = [piece for batch in batches for piece in _split(batch, fit)]
+    return tuple(task(template, index, piece, apart) for index, piece in enumerate(pieces))
+
+
+def task(template: Commands, index: int, items: Sequence[str], apart: Sequence[str] = ()) -> PlannedTask:
+    """Return the task that hands these items to one command; it is named by the first and the number of the others."""
+    name = items[0] if len(items) == 1 else f"{items[0]} +{len(items) - 1}"
+    work = filled(template, arguments(items, apart))
+    return PlannedTask(index=index, item=name, items=tuple(items), work=work, apart=tuple(apart))
+
+
+def _first_cut(items: Sequence[str], workers: int) -> Batches:
+    first = len(items)
+    if len(items) >= 4 * workers:
+        first = round(len(items) * _FIRST_ROUND_SHARE)
+    rounds = (items[:first], items[first:])
+    return [batch for part in rounds for batch in _packed(part, [1.0] * len(part), min(workers, len(part)))]
+
+
+def _packed(items: Sequence[str], weights: Sequence[float], count: int) -> Batches:
+    """Pack by longest processing time first (Graham, 1969: at most 4/3 of the best), and return the longest first."""
+    if count < 1:
+        return []
+    heap = [(0.0, place) for place in range(count)]
+    members: list[list[int]] = [[] for _ in range(count)]
+    for index in sorted(range(len(items)), key=lambda index: -weights[index]):
+        load, place = heap[0]
+        heapq.heapreplace(heap, (load + weights[index], place))
+        members[place].append(index)
+    loads = {place: load for load, place in heap}
+    longest_first = sorted(range(count), key=lambda place: -loads[place])
+    return [tuple(items[index] for index in sorted(members[place])) for place in longest_first if members[place]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    batches: Batches
+    cost: float
+
+
+def _best(items: Sequence[str], weights: Sequence[float], start_up: float, workers: int, beside: Beside) -> _Cut:
+    """Return the batches that end the lane soonest, the CPU time of their starts weighed against it."""
+
+    def cost(count: int) -> float:
+        batches = [load + start_up for load in _loads(weights, count)]
+        makespan = _makespan([*beside.before, *batches, *beside.after], workers)
+        return makespan + _START_UP_WEIGHT * start_up * count
+
+    count = min(_counts(min(len(weights), 2 * workers)), key=cost)
+    return _Cut(_packed(items, weights, count), cost(count))
+
+
+def _whole_seconds(item: str, known: KnownItems, parts: Sequence[str]) -> float | None:
+    own = known.seconds.get(item)
+    return None if own is None else own + sum(known.seconds[part] for part in parts)
+
+
+def _units(
+    items: Sequence[str], weights: Sequence[float], known: KnownItems, parts: Mapping[str, Sequence[str]]
+) -> tuple[list[str], list[float]]:
+    """Return the items with the parts of some behind them, each with its seconds."""
+    units: list[tuple[str, float]] = []
+    for item, weight in zip(items, weights, strict=True):
+        inside = [(part, known.seconds[part]) for part in parts.get(item, ())]
+        units += [(item, max(0.0, weight - sum(seconds for _, seconds in inside))), *inside]
+    return [unit for unit, _ in units], [seconds for _, seconds in units]
+
+
+def _counts(most: int) -> list[int]:
+    return [*range(1, min(most, _MOST_TRIED) + 1), *(1 << power for power in range(5, most.bit_length()))]
+
+
+def _loads(weights: Sequence[float], count: int) -> list[float]:
+    if len(weights) > _EXACT_ITEMS:
+        even, longest = sum(weights) / count, max(weights)
+        return [max(even, longest), *[even] * (count - 1)]
+    loads = [0.0] * count
+    for weight in sorted(weights, reverse=True):
+        heapq.heapreplace(loads, loads[0] + weight)
+    return sorted(loads, reverse=True)
+
+
+def _makespan(jobs: Sequence[float], workers: int) -> float:
+    """Return when the last job ends, if each worker takes the next one in order as it gets free."""
+    ends = [0.0] * workers
+    for job in jobs:
+        heapq.heapreplace(ends, ends[0] + job)
+    return max(ends)
+
+
+def _filled_step(step: tuple[str, ...], items: Sequence[str]) -> tuple[str, ...]:
+    if step[:2] == SHELL:
+        return (*SHELL, step[2].replace(ITEMS, shlex.join(items)))
+    return tuple(word for part in step for word in (items if part == ITEMS else (part,)))
+
+
+def _split(batch: Sequence[str], fits: Callable[[Sequence[str]], bool]) -> Batches:
+    """Halve a batch until the system takes each part; a single item that it refuses fails with a clear message."""
+    if len(batch) == 1 or fits(batch):
+        return [tuple(batch)]
+    middle = len(batch) // 2
+    return [*_split(batch[:middle], fits), *_split(batch[middle:], fits)]
+
+
+def _fits(template: Commands, env: Mapping[str, str]) -> Callable[[Sequence[str]], bool]:
+    most = _most_bytes(env)
+
+    def fits(batch: Sequence[str]) -> bool:
+        for step in filled(template, batch).steps:
+            sizes = [len(os.fsencode(word)) for word in step]
+            if max(sizes) > _LONGEST_WORD_BYTES or sum(sizes) + len(sizes) * (_POINTER_BYTES + 1) > most:
+                return False
+        return True
+
+    return fits
+
+
+def _most_bytes(env: Mapping[str, str]) -> int:
+    """Return how many bytes a command's arguments may have: a quarter of the stack's limit, less the environment."""
+    whole = {**os.environ, **env}
+    used = sum(len(os.fsencode(key)) + len(os.fsencode(value)) + 2 + _POINTER_BYTES for key, value in whole.items())
+    soft, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    limit = _MOST_ARGUMENT_BYTES if soft == resource.RLIM_INFINITY else max(soft // 4, _LEAST_ARGUMENT_BYTES)
+    return min(limit, _MOST_ARGUMENT_BYTES) - used - _SPARE_BYTES

@@ -1,0 +1,55 @@
+"""Ask pytest for a JUnit report by a variable of its environment, if that is sure to change nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from paropt_exporter.plan.batches import ITEMS, SHELL
+from paropt_exporter.plan.model import Commands
+
+VARIABLE = "PYTEST_ADDOPTS"  # read by pytest between its configuration and its command line
+_PYTEST = re.compile(r"(?<![\w.-])(pytest|py\.test)(?![\w.-])")
+_AGAINST = re.compile(r"--junit-?xml|no:junitxml|--exitfirst|--maxfail|(?<![\w-])-x(?![\w-])")
+
+
+def may_ask(template: Commands, folder: Path, root: Path, env: Mapping[str, str]) -> bool:
+    """Say whether one step visibly calls pytest, and nothing speaks against a report.
+
+    Against it: a report that somebody else reads, which must go where it goes now, and an end at the first failure,
+    after which the report is silent about all tests that did not run.
+    """
+    calls = [step for step in template.steps if _calls_pytest(step)]
+    if len(calls) != 1 or not any(ITEMS in word for word in calls[0]):
+        return False
+    texts = [" ".join(calls[0]), env.get(VARIABLE, os.environ.get(VARIABLE, ""))]
+    texts += [_configured(place) for place in dict.fromkeys((folder, root))]
+    return not any(_AGAINST.search(text) for text in texts)
+
+
+def asking(env: Mapping[str, str], report: Path) -> dict[str, str]:
+    """Return the environment in which pytest writes its report to a file, beside all that it does otherwise."""
+    own = env.get(VARIABLE, "")
+    return {**env, VARIABLE: f"{own} {shlex.quote(f'--junitxml={report}')}".lstrip()}
+
+
+def _calls_pytest(step: tuple[str, ...]) -> bool:
+    if step[:2] == SHELL:
+        return _PYTEST.search(step[2]) is not None
+    return any(Path(word).name in ("pytest", "py.test") for word in step)
+
+
+def _configured(folder: Path) -> str:
+    """Return the options that the configuration in a folder adds to pytest's command line."""
+    from paropt_exporter.config.pytest_options import pytest_options
+
+    def read(name: str) -> str:
+        try:
+            return (folder / name).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    return pytest_options(read).get("addopts", "")

@@ -1,0 +1,199 @@
+"""Batches of items: what became of each one, what a retry runs again, and what is remembered."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import projects
+from lanes import Bench, plan, stage
+from paropt_exporter.engine.item_results import ItemReport, of_batch, read
+from paropt_exporter.engine.outcome import Outcome
+from paropt_exporter.plan import Commands, PlannedTask
+from paropt_exporter.plan.batches import ITEMS, task
+from paropt_exporter.records import ItemRecord, Measurement, Result, TaskRecord
+from paropt_exporter.testing import Script
+from real_servers import run
+
+REPORT = """<?xml version="1.0"?>
+<testsuites><testsuite name="pytest" time="5.375">
+  <testcase classname="tests.test_a" name="test_one" time="0.5"/>
+  <testcase classname="tests.test_a.TestX" name="test_two[a.b-c]" time="0.25"><failure message="no"/></testcase>
+  <testcase classname="tests.test_ab" name="test_one" time="2"/>
+  <testcase classname="pkg.tests.test_c" name="test_one" time="1"><skipped/></testcase>
+  <testcase classname="" name="tests.sub.test_d" time="0.125"><error message="collection failure"/></testcase>
+</testsuite></testsuites>
+"""
+MEASURED = Measurement(worker="commands-1", pid=1, started_seconds=10.0, ended_seconds=16.0)
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    path = tmp_path / "report.xml"
+    path.write_text(REPORT)
+    return path
+
+
+def _failed(**fields: object) -> Outcome:
+    keys: dict[str, object] = {"result": Result.FAILURE, "message": "exit 1", "exit_code": 1, "measurement": MEASURED}
+    return Outcome(**(keys | fields))  # type: ignore[arg-type]  # test shorthand
+
+
+def test_a_test_case_belongs_to_the_file_that_it_is_named_after(report: Path) -> None:
+    items = ["tests/test_a.py", "./tests/test_ab.py", "tests/test_c.py", "tests/sub", "tests/test_none.py"]
+    found = read(report, items)
+    assert found is not None
+    assert found.seconds == 5.375
+    assert found.items == {
+        "tests/test_a.py": ItemReport(cases=2, failed=1, seconds=0.75),
+        "./tests/test_ab.py": ItemReport(cases=1, seconds=2.0),
+        "tests/test_c.py": ItemReport(cases=1, seconds=1.0),
+        "tests/sub": ItemReport(cases=1, failed=1, seconds=0.125),
+        "tests/test_none.py": ItemReport(),
+    }
+
+
+def test_the_time_between_test_cases_goes_to_items_by_their_number(report: Path) -> None:
+    found = read(report, ["tests/test_a.py", "tests/test_ab.py", "tests/test_c.py", "tests/sub"])
+    assert found is not None
+    assert [found.item_seconds(item) for item in found.items] == [1.35, 2.3, 1.3, 0.425]
+
+
+def test_a_test_case_belongs_to_the_id_that_names_it_best(report: Path) -> None:
+    items = ["tests/test_a.py", "tests/test_a.py::TestX::test_two", "tests/test_ab.py", "tests/test_c.py", "tests/sub"]
+    found = read(report, items)
+    assert found is not None
+    assert found.items["tests/test_a.py"] == ItemReport(cases=1, seconds=0.5)
+    assert found.items["tests/test_a.py::TestX::test_two"] == ItemReport(cases=1, failed=1, seconds=0.25)
+
+
+def test_a_runner_that_counts_from_the_items_own_folder_is_understood(report: Path) -> None:
+    found = read(report, ["/work/pkg/tests/test_a.py", "sub/pkg/tests/test_c.py", "x/tests/sub/test_d.py"])
+    assert found is not None
+    assert [each.cases for each in found.items.values()] == [2, 1, 1]
+
+
+def test_long_tests_are_told_apart_from_their_file(tmp_path: Path) -> None:
+    times = {"test_long[1]": 2.0, "test_long[2]": 2.0, "test_brief": 0.2, "test_pre": 1.4, "test_pre_x": 1.4}
+    cases = "".join(f'<testcase classname="test_a" name="{name}" time="{took}"/>' for name, took in times.items())
+    inner = '<testcase classname="test_a.T" name="test_also" time="3"/>'
+    (tmp_path / "r.xml").write_text(f'<testsuites><testsuite time="10">{cases}{inner}</testsuite></testsuites>')
+    outcome = of_batch(
+        Outcome(result=Result.SUCCESS, measurement=MEASURED), ["test_a.py"], tmp_path / "r.xml", alone=True
+    )
+    (record,) = outcome.items
+    assert dict(record.long_tests) == {
+        "test_a.py::test_long": 4.0,
+        "test_a.py::T::test_also": 3.0,
+        "test_a.py::test_pre_x": 1.4,
+    }
+    assert record.seconds == pytest.approx(1.6)  # test_pre can't be deselected without test_pre_x
+
+
+def test_a_report_with_a_failure_of_no_item_tells_nothing(report: Path) -> None:
+    assert read(report, ["tests/test_ab.py"]) is None
+
+
+@pytest.mark.parametrize("text", ["", "<testsuites><testsuite>", "no xml"])
+def test_a_report_that_was_cut_off_tells_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "cut.xml").write_text(text)
+    assert read(tmp_path / "cut.xml", ["a"]) is None
+    assert read(tmp_path / "missing.xml", ["a"]) is None
+
+
+def test_a_failed_batch_names_its_failed_items_and_leaves_no_report(report: Path) -> None:
+    outcome = of_batch(
+        _failed(), ["tests/test_a.py", "tests/test_ab.py", "tests/test_c.py", "tests/sub"], report, alone=False
+    )
+    assert [(each.item, each.result) for each in outcome.items if each.result.bad] == [
+        ("tests/test_a.py", Result.FAILURE),
+        ("tests/sub", Result.FAILURE),
+    ]
+    assert outcome.message == "tests/test_a.py, tests/sub: exit 1"
+    assert outcome.start_up_seconds == pytest.approx(6.0 - 5.375)
+    assert not report.exists()
+
+
+def test_a_batch_that_was_killed_fails_as_a_whole_whatever_its_report_says(report: Path) -> None:
+    killed = _failed(result=Result.ERROR, exit_code=None, signal=9, message="killed")
+    outcome = of_batch(killed, ["tests/test_a.py", "tests/sub"], report, alone=False)
+    assert [each.result for each in outcome.items] == [Result.ERROR, Result.ERROR]
+
+
+def test_without_a_report_items_share_the_time_of_a_batch_that_succeeded() -> None:
+    good = Outcome(result=Result.SUCCESS, measurement=MEASURED)
+    outcome = of_batch(good, ["a", "b", "c"], None, alone=True)
+    assert [each.seconds for each in outcome.items] == [2.0, 2.0, 2.0]
+    assert [each.seconds for each in of_batch(_failed(), ["a", "b"], None, alone=True).items] == [None, None]
+
+
+def test_a_batch_without_tests_is_a_failure_only_where_it_is_the_whole_stage(tmp_path: Path) -> None:
+    path = tmp_path / "empty.xml"
+    path.write_text("<testsuites><testsuite/></testsuites>")
+    assert of_batch(_failed(exit_code=5), ["a"], path, alone=False).result is Result.SUCCESS
+    path.write_text("<testsuites><testsuite/></testsuites>")
+    assert of_batch(_failed(exit_code=5), ["a"], path, alone=True).result is Result.FAILURE
+
+
+def test_a_retry_runs_the_failed_items_alone() -> None:
+    template = Commands(steps=(("x", ITEMS),))
+    results = {"a": Result.SUCCESS, "b": Result.FAILURE, "c": Result.FAILURE}
+    failing = Script(
+        result=Result.FAILURE,
+        message="b, c: exit 1",
+        items=tuple(ItemRecord(item=item, result=result, seconds=1.0) for item, result in results.items()),
+    )
+    batch = task(template, 0, ["a", "b", "c"])
+    planned = replace(stage("one", retries=1, template=template), tasks=(batch,))
+    bench = Bench(plan(planned), {"one": [failing, Script()]})
+    record = bench.run()
+    assert [attempt.items for attempt in bench.workers.attempts] == [("a", "b", "c"), ("b", "c")]
+    assert record.result is Result.SUCCESS
+    assert [each.item for each in bench.recorder.of(TaskRecord)] == ["a +2", "b +1"]
+
+
+def test_a_stage_that_starts_its_program_for_each_item_is_advised_otherwise() -> None:
+    work = Commands(steps=(("pytest", "-q", "x"),))
+    tasks = tuple(PlannedTask(index=index, item=str(index), work=work) for index in range(8))
+    bench = Bench(plan(replace(stage("one"), tasks=tasks)), {"one": [Script(seconds=0.5)]})
+    (record,) = bench.run().stages
+    assert record.advice == "one: up to 100% of its time is pytest starting: use {items}, which hands it several"
+
+
+def test_a_real_pytest_tells_of_each_file_and_only_the_failed_one_is_tried_again(tmp_path: Path) -> None:
+    for name, body in {
+        "good": "open('runs', 'a').write('good\\n')",
+        "flaky": "first = not __import__('os').path.exists('seen'); open('seen', 'w'); assert not first",
+    }.items():
+        (tmp_path / f"test_{name}.py").write_text(f"def test_it():\n    {body}\n")
+    command = f"{sys.executable} -m pytest -q -p no:cacheprovider {{items}}"
+    lanes = "lanes: {standard: {strategy: adaptive, workers: 1}}"
+    projects.write(
+        tmp_path,
+        f'name: tests, run: "{command}", items: {{glob: "test_*.py"}}, retries: {{count: 1, backoff: 0}}',
+        lanes=lanes,
+    )
+    done = run(tmp_path, "--lane", "standard", "--once", projects.ANY_PORT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "runs").read_text() == "good\n"
+    planned = run(tmp_path, "plan", "--output", "json")
+    assert '"item": "test_flaky.py +1"' in planned.stdout
+
+
+def test_failed_runs_the_failed_items_of_a_stage_again(tmp_path: Path) -> None:
+    for name, failing in {"a": False, "b": True, "c": False}.items():
+        body = f"open('ran', 'a').write('{name}\\n'); assert {not failing} or __import__('os').path.exists('mended')"
+        (tmp_path / f"test_{name}.py").write_text(f"def test_it():\n    {body}\n")
+    command = f"{sys.executable} -m pytest -q -p no:cacheprovider {{items}}"
+    lanes = "lanes: {standard: {strategy: adaptive, workers: 1}}"
+    projects.write(tmp_path, f'name: tests, run: "{command}", items: {{glob: "test_*.py"}}', lanes=lanes)
+    first = run(tmp_path, "--lane", "standard", "--once", projects.ANY_PORT)
+    assert first.returncode == 1
+    assert "test_b.py: exit 1" in first.stdout
+    (tmp_path / "mended").touch()
+    again = run(tmp_path, "--lane", "standard", "--failed", "--once", projects.ANY_PORT)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert (tmp_path / "ran").read_text().split() == ["a", "b", "c", "b"]

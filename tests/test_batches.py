@@ -1,0 +1,217 @@
+"""How the items of a stage become batches."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+import configs
+from paropt_exporter import host, plan
+from paropt_exporter.plan import Commands, KnownItems, start_up
+from paropt_exporter.plan.batches import Beside, arguments, cut
+
+
+def _built(folder: Path, stage: str, *, workers: int = 2, known: KnownItems | None = None) -> plan.PlannedStage:
+    read = configs.read(folder, stage)
+    bounds = plan.Bounds(minimum=workers, maximum=workers, start=workers)
+    known_items = {"one": known} if known is not None else {}
+    shares = {"one": 1e-3}  # it waits, so that this machine's cores are no bound
+    return plan.build(read, "standard", workers=bounds, known_items=known_items, cpu_shares=shares).stages[0]
+
+
+def _steps(stage: plan.PlannedStage) -> list[tuple[tuple[str, ...], ...]]:
+    return [task.work.steps for task in stage.tasks if isinstance(task.work, Commands)]
+
+
+def _cut(known: dict[str, float], *, start_up: float = 0.1, workers: int = 2) -> list[tuple[str, ...]]:
+    return cut([*known], KnownItems(seconds=known, start_up_seconds=start_up), workers=workers, beside=Beside())
+
+
+def test_items_become_arguments_of_their_own(tmp_path: Path) -> None:
+    stage = _built(tmp_path, configs.stage(run="'x {items} -- y'", items="{list: ['a b', \"it's\"]}"), workers=1)
+    assert _steps(stage) == [(("x", "a b", "it's", "--", "y"),)]
+    assert [(task.item, task.items) for task in stage.tasks] == [("a b +1", ("a b", "it's"))]
+
+
+def test_items_are_quoted_for_a_shell(tmp_path: Path) -> None:
+    stage = _built(
+        tmp_path, configs.stage(run="'printf %s, {items}'", shell="true", items="{list: ['a b', '$(id)']}"), workers=1
+    )
+    (words,) = _steps(stage)[0]
+    assert subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout == "a b,$(id),"
+
+
+def test_unknown_items_go_out_in_two_rounds_the_second_smaller() -> None:
+    items = [f"t{number}" for number in range(24)]
+    batches = cut(items, KnownItems(), workers=2, beside=Beside())
+    assert [len(batch) for batch in batches] == [9, 9, 3, 3]
+    assert sorted(chain(*batches)) == sorted(items)
+
+
+def test_known_items_are_packed_to_end_together() -> None:
+    assert _cut({"a": 1.0, "b": 3.0, "c": 2.0, "d": 2.0}) == [("a", "b"), ("c", "d")]
+
+
+def test_starts_that_outweigh_the_gain_leave_one_batch() -> None:
+    brief = {"a": 0.1, "b": 0.1}
+    assert _cut(brief, start_up=0.5) == [("a", "b")]
+    assert _cut(brief, start_up=0.01) == [("a",), ("b",)]
+
+
+def test_an_unknown_item_counts_as_the_mean_of_the_known() -> None:
+    known = KnownItems(seconds={"a": 4.0, "b": 2.0, "c": 0.0}, start_up_seconds=0.1)
+    assert cut(["a", "b", "c", "new"], known, workers=2, beside=Beside()) == [("a", "c"), ("b", "new")]
+
+
+def test_one_worker_gets_one_batch() -> None:
+    assert _cut({"a": 9.0, "b": 9.0}, workers=1) == [("a", "b")]
+
+
+def test_a_longer_stage_beside_it_leaves_one_worker_for_one_batch() -> None:
+    known = KnownItems(seconds={"a": 2.0, "b": 2.0}, start_up_seconds=0.5)
+    assert cut(["a", "b"], known, workers=2, beside=Beside(before=(9.0,))) == [("a", "b")]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_item_is_in_one_batch_and_keeps_its_order(seed: int) -> None:
+    rng = random.Random(seed)
+    items = [f"t{number:04}" for number in range(rng.randint(1, 2000))]
+    seconds = {item: rng.expovariate(1.0) for item in items if rng.random() < 0.7}
+    batches = cut(items, KnownItems(seconds=seconds), workers=rng.randint(1, 64), beside=Beside())
+    assert sorted(chain(*batches)) == items
+    assert all([*batch] == sorted(batch) for batch in batches)
+
+
+def test_no_command_is_longer_than_the_system_takes(tmp_path: Path) -> None:
+    item = "x" * 1000
+    count = os.sysconf("SC_ARG_MAX") // 1000 + 10
+    (tmp_path / "items").write_text("".join(f"{item}{number:06}\n" for number in range(count)))
+    stage = _built(tmp_path, configs.stage(run="'true {items}'", items="{command: cat items}"), workers=1)
+    assert len(stage.tasks) > 1
+    assert sum(len(task.items) for task in stage.tasks) == count
+    for steps in _steps(stage):
+        subprocess.run(steps[0], timeout=60, check=True)
+
+
+def test_a_shells_line_is_no_longer_than_one_argument_may_be(tmp_path: Path) -> None:
+    (tmp_path / "items").write_text("".join(f"item-{number:06}\n" for number in range(20_000)))
+    stage = _built(tmp_path, configs.stage(run="'true {items}'", shell="true", items="{command: cat items}"), workers=1)
+    for steps in _steps(stage):
+        subprocess.run(steps[0], timeout=60, check=True)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"run": "'x --file={items}'"}, "becomes several words, so it has to stand alone"),
+        ({"run": "'{items} x'"}, "stands in the program's place"),
+        ({"run": "'x {item} {items}'"}, "{item} and {items} in one stage"),
+    ],
+)
+def test_items_that_can_not_become_arguments_are_faults(tmp_path: Path, keys: dict[str, str], message: str) -> None:
+    (fault,) = configs.faults(tmp_path, configs.stage(items="{list: [a]}", **keys))
+    assert message in fault
+
+
+def test_items_without_the_key_are_a_fault(tmp_path: Path) -> None:
+    (fault,) = configs.faults(tmp_path, configs.stage(run="'x {items}'"))
+    assert "{items} stands here, but the stage has no items" in fault
+
+
+@pytest.mark.parametrize(
+    ("run", "asks"),
+    [
+        ("pytest -q {items}", True), (".venv/bin/pytest {items}", True), ("python -m pytest {items}", True),
+        ("pytest -x {items}", False), ("pytest --maxfail=3 {items}", False), ("pytest --junitxml=a {items}", False),
+        ("ruff check {items}", False), ("my-pytest-like {items}", False),
+    ],
+)  # fmt: skip
+def test_only_what_is_visibly_pytest_is_asked_for_a_report(tmp_path: Path, run: str, asks: bool) -> None:
+    assert _built(tmp_path, configs.stage(run=f"'{run}'", items="{list: [a]}")).junit is asks
+
+
+def test_a_report_that_the_project_writes_itself_stays_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --junitxml=ours.xml\n")
+    assert not _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit
+
+
+_LONG = {"a.py": 1.0, "a.py::test_x": 6.0, "a.py::T::test_y": 5.0, "b.py": 1.0}
+_PARTS = {"a.py": ["a.py::test_x", "a.py::T::test_y"]}
+
+
+def test_a_file_that_takes_most_of_the_time_is_cut_at_its_long_tests() -> None:
+    known = KnownItems(seconds=_LONG, start_up_seconds=0.5)
+    batches = cut(["a.py", "b.py"], known, workers=2, beside=Beside(), parts=_PARTS)
+    assert batches == [("a.py::test_x", "b.py"), ("a.py", "a.py::T::test_y")]
+
+
+def test_a_file_is_left_whole_where_cutting_it_gains_little() -> None:
+    known = KnownItems(seconds={**_LONG, "b.py": 12.0}, start_up_seconds=0.5)
+    assert cut(["a.py", "b.py"], known, workers=2, beside=Beside(), parts=_PARTS) == [("a.py",), ("b.py",)]
+
+
+def test_the_command_of_a_cut_files_rest_leaves_out_what_others_run() -> None:
+    apart = ["a.py::test_x", "a.py::T::test_y"]
+    assert arguments(["a.py", "a.py::T::test_y", "b.py"], apart) == ("a.py", "b.py", "--deselect", "a.py::test_x")
+    assert arguments(["a.py::test_x"], apart) == ("a.py::test_x",)
+    assert arguments(["b.py"], apart) == ("b.py",)
+
+
+def test_each_test_of_a_cut_file_runs_once(tmp_path: Path) -> None:
+    bodies = "\n".join(f"def test_{name}():\n    open('ran', 'a').write('{name}\\n')\n" for name in ("x", "z", "y"))
+    (tmp_path / "test_a.py").write_text(bodies)
+    known = KnownItems(
+        seconds={"test_a.py": 1.0, "test_a.py::test_x": 6.0, "test_a.py::test_y": 5.0},
+        start_up_seconds=0.1,
+        seen_timestamp_seconds={"test_a.py::test_x": 4e9, "test_a.py::test_y": 4e9},
+    )
+    command = f"'{sys.executable} -m pytest -q -p no:cacheprovider {{items}}'"
+    stage = _built(tmp_path, configs.stage(run=command, items="{glob: test_*.py}"), known=known)
+    assert [set(task.items) for task in stage.tasks] == [{"test_a.py::test_x"}, {"test_a.py", "test_a.py::test_y"}]
+    for steps in _steps(stage):
+        subprocess.run(steps[0], cwd=tmp_path, timeout=60, check=True, stdout=subprocess.DEVNULL)
+    assert sorted((tmp_path / "ran").read_text().split()) == ["x", "y", "z"]
+
+
+def test_a_file_that_has_changed_since_is_not_cut(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").touch()
+    seconds = {"test_a.py": 1.0, "test_a.py::test_x": 6.0}
+    known = KnownItems(seconds=seconds, start_up_seconds=0.1, seen_timestamp_seconds={"test_a.py::test_x": 1.0})
+    stage = _built(tmp_path, configs.stage(run="'pytest {items}'", items="{glob: test_*.py}"), known=known)
+    assert [task.items for task in stage.tasks] == [("test_a.py",)]
+
+
+@pytest.mark.parametrize(
+    ("fastest", "mean", "tasks", "told"),
+    [
+        (0.45, 0.5, 40, 0.9), (0.45, 0.9, 40, 0.5), (0.2, 0.9, 40, 0.0), (0.45, 0.5, 3, 0.0), (6.0, 7.0, 40, 0.0),
+        (0.01, 0.01, 40, 0.0), (0.0, 0.0, 40, 0.0),
+    ],
+    ids=["near-constant", "half", "uneven", "few", "long", "brief", "nothing"],
+)  # fmt: skip
+def test_start_up_dominates_where_tasks_take_hardly_more_than_the_fastest(
+    fastest: float, mean: float, tasks: int, told: float
+) -> None:
+    assert start_up.ratio(fastest_seconds=fastest, mean_seconds=mean, tasks=tasks) == pytest.approx(told)
+
+
+def test_options_of_other_tools_in_the_same_file_are_no_reason_to_ask_for_no_report(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.tox]\ncommands = ['pytest -x --junitxml=a']\n")
+    assert _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit
+
+
+@pytest.mark.parametrize(("demand", "batches"), [(0.5, 4), (0.97, 2), (1.0, 2), (1.4, 2), (2.0, 1), (4.0, 1)])
+def test_there_are_as_many_batches_as_the_cores_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demand: float, batches: int
+) -> None:
+    monkeypatch.setattr(host, "cpus", lambda *_: 2.0)
+    read = configs.read(tmp_path, configs.stage(run="'x {items}'", items="{list: [a, b, c, d, e, f, g, h]}"))
+    known = KnownItems(seconds=dict.fromkeys("abcdefgh", 4.0), start_up_seconds=0.1)
+    built = plan.build(read, "standard", known_items={"one": known}, cpu_shares={"one": demand})
+    assert len(built.stages[0].tasks) == batches
