@@ -39,7 +39,7 @@ def of_run(
     abandoned: tuple[str, ...],
 ) -> RunRecord:
     """Return the record of a run that has ended; `queued`: whether any task had to wait for a slot."""
-    busy_ratio = _busy_ratio(pools)
+    busy = busy_ratio(pools)
     return RunRecord(
         run_id=run_id,
         lane=plan.lane,
@@ -51,18 +51,19 @@ def of_run(
         ended_timestamp_seconds=started_timestamp_seconds + duration_seconds,
         stages=stages,
         sequential_seconds=sequential_seconds,
-        busy_ratio=busy_ratio,
+        busy_ratio=busy,
         total=plan.total,
         warned=total is not None and total.warned,
         broken=total is not None and total.broken,
         critical_sla=critical,
         interrupted=interrupted,
-        bottlenecks=bottlenecks.find(stages, busy_ratio=busy_ratio, queued=queued),
+        bottlenecks=bottlenecks.find(stages, busy_ratio=busy, queued=queued),
         pools=pools,
         abandoned=abandoned,
     )
 
 
-def _busy_ratio(pools: Sequence[PoolUse]) -> float:
+def busy_ratio(pools: Sequence[PoolUse]) -> float:
+    """Return busy over available worker time of the pools together."""
     slot_seconds = sum(pool.slot_seconds for pool in pools)
     return min(1.0, sum(pool.busy_seconds for pool in pools) / slot_seconds) if slot_seconds else 0.0
