@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli.wording import counted
+from paropt_exporter.engine.what_if import makespan_seconds, most_at_once, workload_of
 from paropt_exporter.errors import UsageError
-from paropt_exporter.history.what_if import makespan_seconds, most_at_once, pieces_of
 from paropt_exporter.plan import PlannedStage, ordered
 from paropt_exporter.records import Result
 
@@ -47,12 +47,11 @@ def run(
     tasks = history.tasks(summary.run_id)
     if summary.result not in _COMPLETE or not tasks or any(task.result is Result.CANCELLATION for task in tasks):
         raise UsageError(f"run {summary.run_id} was cut short or ran nothing: name another one with --run")
-    pieces, stages = pieces_of(tasks, machine.cores), _stages(summary, config)
-    had = most_at_once(
-        (task.started_timestamp_seconds, task.started_timestamp_seconds + task.duration_seconds) for task in tasks
-    )
+    timings = [task.timing for task in tasks]
+    workload, stages = workload_of(timings, machine.cores), _stages(summary, config)
+    had = most_at_once((task.started_seconds, task.ended_seconds) for task in timings)
     seconds = {
-        size: makespan_seconds(pieces, stages, workers=size, cores=machine.cores, memory_bytes=machine.memory_bytes)
+        size: makespan_seconds(workload, stages, workers=size, cores=machine.cores, memory_bytes=machine.memory_bytes)
         for size in (had, *workers)
     }
     if output == "json":

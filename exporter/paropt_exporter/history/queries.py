@@ -11,6 +11,7 @@ from statistics import fmean, median
 
 from paropt_exporter import catalogue
 from paropt_exporter.cpu_demand import CROWDED_RATIO
+from paropt_exporter.engine.what_if import TaskTiming
 from paropt_exporter.history import rows
 from paropt_exporter.plan import THREADS
 from paropt_exporter.records import Bottleneck, Decision, Result
@@ -78,6 +79,18 @@ class TaskSummary:
     cpu_seconds: float
     run_delay_seconds: float
     gil_bound: bool
+
+    @property
+    def timing(self) -> TaskTiming:
+        return TaskTiming(
+            stage=self.stage,
+            task=self.task,
+            started_seconds=self.started_timestamp_seconds,
+            duration_seconds=self.duration_seconds,
+            cpu_seconds=self.cpu_seconds,
+            run_delay_seconds=self.run_delay_seconds,
+            gil_bound=self.gil_bound,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
