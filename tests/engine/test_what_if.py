@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from lanes import stage
 from paropt_exporter.engine.what_if import (
     Piece,
-    TaskTiming,
     Workload,
     makespan_seconds,
     most_at_once,
     workload_of,
 )
 from paropt_exporter.plan import PlannedStage
+from paropt_exporter.records import TaskTiming
 
 
 def took(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from paropt_exporter.engine import bottlenecks
+from paropt_exporter.engine import advice, bottlenecks
 from paropt_exporter.engine.contract import Stop
 from paropt_exporter.plan import Plan
-from paropt_exporter.records import PoolUse, Result, RunRecord, StageRecord
+from paropt_exporter.records import PoolUse, Result, RunRecord, StageRecord, TaskTiming
 from paropt_exporter.sla import Watch
 
 
@@ -37,9 +37,24 @@ def of_run(
     queued: bool,
     pools: tuple[PoolUse, ...],
     abandoned: tuple[str, ...],
+    timings: Sequence[TaskTiming],
+    cores: float,
+    memory_bytes: int,
 ) -> RunRecord:
-    """Return the record of a run that has ended; `queued`: whether any task had to wait for a slot."""
+    """Return the record of a run that has ended; `queued`: whether any task had to wait for a slot.
+
+    `timings`: its tasks, to try advice on; none for a run that was cut short.
+    """
     busy = busy_ratio(pools)
+    found = bottlenecks.find(stages, busy_ratio=busy, queued=queued)
+    recorded = advice.RecordedRun(
+        plan=plan,
+        timings=timings,
+        duration_seconds=duration_seconds,
+        peak_size=max((pool.peak_size for pool in pools), default=0),
+        cores=cores,
+        memory_bytes=memory_bytes,
+    )
     return RunRecord(
         run_id=run_id,
         lane=plan.lane,
@@ -57,7 +72,7 @@ def of_run(
         broken=total is not None and total.broken,
         critical_sla=critical,
         interrupted=interrupted,
-        bottlenecks=bottlenecks.find(stages, busy_ratio=busy, queued=queued),
+        bottlenecks=advice.advise(found, recorded),
         pools=pools,
         abandoned=abandoned,
     )

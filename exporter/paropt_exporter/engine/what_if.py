@@ -14,6 +14,7 @@ from itertools import accumulate
 
 from paropt_exporter.engine.shares import Shares
 from paropt_exporter.plan import PlannedStage
+from paropt_exporter.records import TaskTiming
 
 _ENDED_SECONDS = 1e-9  # what is left of a task that has ended, by rounding
 # Of computing time. So much delay occurs with spare cores too, by wake-ups and moves between cores; only beyond it does
@@ -21,29 +22,6 @@ _ENDED_SECONDS = 1e-9  # what is left of a task that has ended, by rounding
 _CERTAIN_DELAY_RATIO = 0.25
 _CROWDING_STEPS = 50  # Newton's method needs about five
 _CROWDING_PRECISION = 1e-9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskTiming:
-    """What one recorded attempt of a task used. `started_seconds` is of any clock that the run's tasks share."""
-
-    stage: str
-    task: int
-    started_seconds: float
-    duration_seconds: float
-    cpu_seconds: float = 0.0
-    run_delay_seconds: float = 0.0
-    gil_bound: bool = False
-
-    @property
-    def ended_seconds(self) -> float:
-        return self.started_seconds + self.duration_seconds
-
-    @property
-    def runnable_ratio(self) -> float:
-        """How many of its threads were on a core or waited for one, on average."""
-        wall = self.duration_seconds
-        return (self.cpu_seconds + self.run_delay_seconds) / wall if wall > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,9 @@ from statistics import fmean, median
 
 from paropt_exporter import catalogue
 from paropt_exporter.cpu_demand import CROWDED_RATIO
-from paropt_exporter.engine.what_if import TaskTiming
 from paropt_exporter.history import rows
 from paropt_exporter.plan import THREADS
-from paropt_exporter.records import Bottleneck, Decision, Result
+from paropt_exporter.records import Bottleneck, Decision, Result, TaskTiming
 from paropt_exporter.tally import HistogramTotal, LastValues, SeriesKey, Totals, bucket_index
 
 EXPECTED_RUNS = 10  # a median of ten follows a change within a day's work and shrugs off four outliers
@@ -358,7 +357,8 @@ def _summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> RunSumm
         broken=bool(broken),
         interrupted=bool(interrupted),
         bottlenecks=tuple(
-            Bottleneck(kind=kind, stage=stage, sentence=sentence) for kind, stage, sentence in json.loads(str(held))
+            Bottleneck(kind=kind, stage=stage, sentence=sentence, advice=advice[0] if advice else "")
+            for kind, stage, sentence, *advice in json.loads(str(held))  # no advice in rows of older versions
         ),
         stages=stages,
     )
