@@ -220,6 +220,29 @@ class TaskRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskTiming:
+    """What one recorded attempt of a task used. `started_seconds` is of any clock that the run's tasks share."""
+
+    stage: str
+    task: int
+    started_seconds: float
+    duration_seconds: float
+    cpu_seconds: float = 0.0
+    run_delay_seconds: float = 0.0
+    gil_bound: bool = False
+
+    @property
+    def ended_seconds(self) -> float:
+        return self.started_seconds + self.duration_seconds
+
+    @property
+    def runnable_ratio(self) -> float:
+        """How many of its threads were on a core or waited for one, on average."""
+        wall = self.duration_seconds
+        return (self.cpu_seconds + self.run_delay_seconds) / wall if wall > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SlaRecord:
     """A limit was reached while the clock ran. `stage` None: the lane's total. `broken` False: the warning."""
 
@@ -270,11 +293,19 @@ class StageRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bottleneck:
-    """Something that held a run up. `stage` None: the whole lane. `kind` is of the catalogue's closed sets."""
+    """Something that held a run up. `stage` None: the whole lane. `kind` is of the catalogue's closed sets.
+
+    `sentence` states the fact; `advice` what to change and what it would gain, "" where no change would help.
+    """
 
     kind: str
     stage: str | None
     sentence: str
+    advice: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"{self.sentence}; {self.advice}" if self.advice else self.sentence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,12 @@ def test_the_summary_of_a_bad_run_starts_with_the_worst_news() -> None:
             PoolUse(name="processes", start_size=2, peak_size=2, reason="plan", busy_seconds=1, slot_seconds=2),
         ),
         bottlenecks=(
-            Bottleneck(kind="slow", stage="unit_tests", sentence="unit_tests is slow: 2.6x the average stage"),
+            Bottleneck(
+                kind="slow",
+                stage="unit_tests",
+                sentence="unit_tests is slow: 2.6x the average stage",
+                advice="split it",
+            ),
         ),
     )
     failed = {"type_checking": failed_task("type_checking", "app.py:31: error: Incompatible return value\n\n")}
@@ -102,7 +107,7 @@ def test_the_summary_of_a_bad_run_starts_with_the_worst_news() -> None:
             "    quality_gates         0.9 s",
             "    integration_tests  skipped: needs type_checking",
             "  pools    threads 4 -> 7 (demand) · processes 2 · 81 % busy".replace("81 %", "81%"),
-            "  slowest  unit_tests is slow: 2.6x the average stage",
+            "  slowest  unit_tests is slow: 2.6x the average stage; split it",
             "  metrics  http://127.0.0.1:10178/metrics",
             "  again    paropt-exporter --lane standard --failed",
         ]
@@ -120,26 +125,32 @@ def test_advice_about_a_stage_is_the_hint() -> None:
     assert summary.text(record, {}).splitlines()[-1] == "  hint     a: use {items}"
 
 
-SLOW = Bottleneck(kind="slow", stage="unit", sentence="unit is slow")
-IDLE = Bottleneck(kind="under_used", stage=None, sentence="workers were idle")
-DIFFER = Bottleneck(kind="uneven", stage=None, sentence="stages are uneven")
-OTHER = Bottleneck(kind="gil_bound", stage="lint", sentence="lint is CPU-bound")
+SLOW = Bottleneck(kind="slow", stage="unit", sentence="unit is slow", advice="split it")
+QUICK = Bottleneck(kind="slow", stage="lint", sentence="lint is slow", advice="split it")
+IDLE = Bottleneck(kind="under_used", stage=None, sentence="workers were idle", advice="2 workers do")
+DIFFER = Bottleneck(kind="uneven", stage=None, sentence="stages are uneven", advice="split unit")
+OTHER = Bottleneck(kind="gil_bound", stage="lint", sentence="lint is CPU-bound", advice="run it in processes")
+UNHELPFUL = (
+    Bottleneck(kind="slow", stage="unit", sentence="unit is slow"),
+    Bottleneck(kind="saturated", stage=None, sentence="workers were busy"),
+)
 
 
 @pytest.mark.parametrize(
-    ("found", "unit_seconds", "hints"),
+    ("found", "hints"),
     [
-        ((SLOW, DIFFER, IDLE), 6.0, ["  slowest  unit is slow"]),
-        ((SLOW, OTHER), 6.0, ["  slowest  unit is slow", "  hint     lint is CPU-bound"]),
-        ((SLOW, DIFFER, IDLE), 3.0, ["  hint     workers were idle"]),
-        ((DIFFER,), 6.0, []),
+        ((SLOW, DIFFER), ["  slowest  unit is slow; split it"]),
+        (
+            (QUICK, SLOW, OTHER),
+            ["  slowest  unit is slow; split it", "  hint     lint is CPU-bound; run it in processes"],
+        ),
+        ((*UNHELPFUL, DIFFER, IDLE), ["  hint     stages are uneven; split unit"]),
+        (UNHELPFUL, []),
     ],
-    ids=["the slowest alone", "another stage too", "a slow one that decided nothing", "that stages differ"],
+    ids=["the slowest alone", "another stage too", "a slow one that decided nothing", "no advice"],
 )
-def test_a_hint_is_given_where_following_it_would_shorten_the_run(
-    found: tuple[Bottleneck, ...], unit_seconds: float, hints: list[str]
-) -> None:
-    record = run(stage("lint", 2, 1), stage("unit", 3, unit_seconds), bottlenecks=found)
+def test_hint_is_shown_where_there_is_advice(found: tuple[Bottleneck, ...], hints: list[str]) -> None:
+    record = run(stage("lint", 2, 1), stage("unit", 3, 6.0), bottlenecks=found)
     assert summary.text(record, {}).splitlines()[3:] == hints
 
 

@@ -52,6 +52,15 @@ class Meeting:
         return os.getpid()
 
 
+def wait_for(seconds: float) -> None:
+    threading.Event().wait(seconds)
+
+
+@thread_only
+def compute_in_a_thread(seconds: float) -> None:
+    compute(seconds)
+
+
 def compute(seconds: float) -> int:
     """Hold a core, and the interpreter's lock, for that much CPU time."""
     until = thread_time() + seconds
@@ -484,6 +493,49 @@ def test_computing_in_processes_is_no_bottleneck_of_its_kind(make: Make) -> None
         pool.submit_stage(4, "compute", compute, 0.05)
     pool.wait_all(HANG_SECONDS)
     assert not any("High CPU usage" in sentence for sentence in pool.metrics.bottlenecks)
+
+
+class Bound:
+    """Can't be pickled, and so neither can its methods."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def compute(self) -> int:
+        compute(0.02)
+        return os.getpid()
+
+
+def test_function_that_cannot_be_sent_to_a_process_is_reported(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    pool = make(ParallelizationStrategy.PROCESS_POOL, 2)
+    futures = [pool.submit_stage(4, "bound", Bound().compute) for _ in range(5)]
+    assert {future.result(HANG_SECONDS) for future in futures} == {os.getpid()}
+    pool.wait_all(HANG_SECONDS)
+    (said,) = [record for record in caplog.records if "can't be sent to a process" in record.message]
+    assert said.levelname == "WARNING"
+    (fact,) = [sentence for sentence in pool.metrics.bottlenecks if "can't be sent to a process" in sentence]
+    assert "Bound.compute" in fact and "5 tasks ran in threads" in fact and "lock" in fact
+    assert any("Bound.compute" in advice and "__reduce__" in advice for advice in pool.metrics.recommendations)
+
+
+def test_waiting_in_a_fixed_process_pool_is_reported(make: Make) -> None:
+    pool = make(ParallelizationStrategy.PROCESS_POOL, 2)
+    for _ in range(2):
+        pool.submit_stage(4, "waits", wait_for, 0.3)
+        pool.submit_stage(5, "computes", compute, 0.1)
+    pool.wait_all(HANG_SECONDS)
+    (fact,) = [sentence for sentence in pool.metrics.bottlenecks if "waits: in processes" in sentence]
+    assert fact.startswith("waits waits: ")
+    assert any("waits: use THREAD_POOL" in advice for advice in pool.metrics.recommendations)
+
+
+def test_adaptive_pool_is_not_recommended_to_itself(make: Make) -> None:
+    pool = make(ParallelizationStrategy.ADAPTIVE, 2)
+    for _ in range(4):
+        pool.submit_stage(4, "kept", compute_in_a_thread, 0.1)
+    pool.wait_all(HANG_SECONDS)
+    assert any("thread_only" in advice for advice in pool.metrics.recommendations)
+    assert not any("instead of ADAPTIVE" in advice for advice in pool.metrics.recommendations)
 
 
 def test_a_stage_much_longer_than_the_average_is_named_with_advice(make: Make) -> None:

@@ -85,6 +85,17 @@ def test_what_may_not_move_stays_in_threads_and_says_why() -> None:
             futures = [pool.submit(function) for _ in range(8)]
             assert {future.result(HANG_SECONDS) for future in futures} == {os.getpid()}
             assert reason in pool.router.kept(futures[0].label)
+        (fallback,) = pool.fallbacks
+        assert "locked" in fallback.function and "lock" in fallback.reason and fallback.tasks > 0
+
+
+def test_waiting_function_that_cannot_be_pickled_is_no_fallback() -> None:
+    release = threading.Event()
+    release.set()
+    with AdaptivePool() as pool:
+        for _ in range(8):
+            pool.submit(lambda: release.wait(HANG_SECONDS)).result(HANG_SECONDS)
+        assert pool.fallbacks == ()
 
 
 def test_a_waiting_task_can_be_cancelled_or_stopped() -> None:

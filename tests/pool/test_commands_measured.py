@@ -113,6 +113,25 @@ def test_the_cpu_of_a_child_whose_parent_ignores_its_end_counts() -> None:
         parent.communicate()
 
 
+def test_waits_of_a_child_that_ends_with_its_parent_are_estimated() -> None:
+    """Nobody has looked at it meanwhile, so its CPU is known, and its waits are not."""
+    child = python(BURNER, BURNED_SECONDS, "/dev/null")
+    parent = subprocess.Popen(
+        python("import subprocess, sys; subprocess.run(sys.argv[1:])", *child),
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    tree, table = Tree(parent.pid, "no mark"), ProcessTable()
+    table.add(tree, time.monotonic())
+    os.waitid(os.P_PID, parent.pid, os.WEXITED | os.WNOWAIT)
+    table.owner(parent.pid, time.monotonic())
+    waited = tree.delay_seconds()
+    _, parent.returncode, usage = os.wait4(parent.pid, 0)
+    table.crowding = 3.0
+    table.settle(parent.pid, usage.ru_utime + usage.ru_stime)
+    assert tree.delay_seconds() - waited == pytest.approx(2 * BURNED_SECONDS, rel=0.5)
+
+
 # Its child burns, then lives until it is told to end; its end is ignored, and told when it is over.
 IGNORANT = """
 import os, signal, sys, time

@@ -65,7 +65,7 @@ def as_json(summary: RunSummary) -> dict[str, object]:
         "sla_warned": summary.warned,
         "sla_broken": summary.broken,
         "interrupted": summary.interrupted,
-        "bottlenecks": [bottleneck.sentence for bottleneck in summary.bottlenecks],
+        "bottlenecks": [bottleneck.text for bottleneck in summary.bottlenecks],
         "stage_metrics": [_stage_json(stage) for stage in summary.stages],
     }
 
@@ -112,7 +112,7 @@ def _listed(history: History, *, lane: str | None, limit: int) -> str:
 
 def _run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
     gone = summary.result is None and not history.lives(summary.run_id)
-    notes = _GONE if gone else summary.reason or "; ".join(held.sentence for held in summary.bottlenecks)
+    notes = _GONE if gone else summary.reason or "; ".join(held.text for held in summary.bottlenecks)
     return (
         summary.run_id,
         f"{datetime.fromtimestamp(summary.started_timestamp_seconds).astimezone():%Y-%m-%d %H:%M:%S}",

@@ -13,7 +13,6 @@ _ORDER = (Result.ERROR, Result.FAILURE, Result.TIMEOUT, Result.CANCELLATION)
 _BAD, _LATE, _GOOD, _SKIPPED = range(4)  # the order in which they are told
 _TOLD_PACE = 1.1  # a smaller gain is noise; under 1 the machine was busy with something else, or starting took longer
 _HINTS_FROM_SECONDS = 1.0  # nobody tunes a run that takes less
-_DECIDING_SHARE = 0.5  # of the run: a stage that takes less was not what the run waited for
 _NAMES_WIDTH = 40  # half a terminal: a longer name has a line out of column, and leaves those of others whole
 MESSAGES_WIDTH = 160  # two lines of a terminal: the item that a message names may be longer than any screen
 _SHOWN_QUIET = 20  # stages that went well, and as many that were skipped: more would push the bad news off the screen
@@ -131,33 +130,32 @@ def _footer(run: RunRecord, metrics_url: str, program: str) -> Iterator[tuple[st
 
 
 def _hints(run: RunRecord) -> Iterator[tuple[str, str]]:
-    """Yield the slowest stage and the one other thing most worth a change; the metrics have them all."""
+    """Yield the slowest stage and one other thing, where a change would help; the metrics have all bottlenecks."""
     if run.duration_seconds < _HINTS_FROM_SECONDS:
         return
-    slowest = _slowest(run)
+    helpful = [found for found in run.bottlenecks if found.advice]
+    slowest = _slowest(run, helpful)
     if slowest is not None:
-        yield "slowest", slowest.sentence
+        yield "slowest", slowest.text
     advised = [stage for stage in run.stages if stage.advice]
     if advised:
         yield "hint", plain(max(advised, key=lambda stage: stage.duration_seconds).advice)
         return
-    for found in run.bottlenecks:
-        # That stages differ is no advice, and beside the slowest nothing more about it or its lane is news.
-        differ = found.stage is None and found.kind == "uneven"
-        news = slowest is None or found.stage not in (slowest.stage, None)
-        if found.kind != "slow" and not differ and news:
-            yield "hint", found.sentence
+    for found in helpful:
+        if found.kind != "slow" and not (slowest is not None and _says_the_same(found, slowest)):
+            yield "hint", found.text
             return
 
 
-def _slowest(run: RunRecord) -> Bottleneck | None:
-    """Return the slow stage that decided how long the run took, if one did."""
+def _says_the_same(found: Bottleneck, slowest: Bottleneck) -> bool:
+    """A stage that is slow is often uneven itself, and makes its lane uneven."""
+    return found.stage == slowest.stage or (found.stage is None and found.kind == "uneven")
+
+
+def _slowest(run: RunRecord, found: Sequence[Bottleneck]) -> Bottleneck | None:
     took = {stage.stage: stage.duration_seconds for stage in run.stages}
-    slow = [found for found in run.bottlenecks if found.kind == "slow" and found.stage is not None]
-    slowest = max(slow, key=lambda found: took.get(found.stage or "", 0.0), default=None)
-    if slowest is None or took.get(slowest.stage or "", 0.0) < _DECIDING_SHARE * run.duration_seconds:
-        return None
-    return slowest
+    slow = [each for each in found if each.kind == "slow"]
+    return max(slow, key=lambda each: took.get(each.stage or "", 0.0), default=None)
 
 
 def _pool(name: str, start: int, peak: int, reason: str) -> str:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli.wording import counted
+from paropt_exporter.engine.what_if import makespan_seconds, most_at_once, workload_of
 from paropt_exporter.errors import UsageError
 from paropt_exporter.history.cells import FALSE_VALUE
-from paropt_exporter.history.what_if import makespan_seconds, most_at_once, pieces_of
 from paropt_exporter.plan import PlannedStage, ordered
 from paropt_exporter.records import Result
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config
     from paropt_exporter.history import History, RunSummary
-    from paropt_exporter.history.queries import TaskSummary
+    from paropt_exporter.records import TaskTiming
 
 _COMPLETE = (Result.SUCCESS, Result.FAILURE)
 
@@ -49,11 +49,10 @@ def run(
     tasks = history.tasks(summary.run_id)
     if summary.result not in _COMPLETE or not tasks or any(task.result is Result.CANCELLATION for task in tasks):
         raise UsageError(f"run {summary.run_id} was cut short or ran nothing: name another one with --run")
-    had = most_at_once(
-        (task.started_timestamp_seconds, task.started_timestamp_seconds + task.duration_seconds) for task in tasks
-    )
+    timings = [task.timing for task in tasks]
+    had = most_at_once((task.started_seconds, task.ended_seconds) for task in timings)
     try:
-        seconds = _seconds(summary, config, tasks, sizes=(had, *workers), machine=machine)
+        seconds = _seconds(summary, config, timings, sizes=(had, *workers), machine=machine)
     except FALSE_VALUE as error:
         raise UsageError(
             f"run {summary.run_id}: its records do not fit together ({error!r}): name another one"
@@ -66,12 +65,12 @@ def run(
 
 
 def _seconds(
-    summary: RunSummary, config: Config, tasks: Sequence[TaskSummary], *, sizes: Sequence[int], machine: Machine
+    summary: RunSummary, config: Config, timings: Sequence[TaskTiming], *, sizes: Sequence[int], machine: Machine
 ) -> dict[int, float]:
     """Return how long the run's tasks would have taken with each number of workers."""
-    pieces, stages = pieces_of(tasks, machine.cores), _stages(summary, config)
+    workload, stages = workload_of(timings, machine.cores), _stages(summary, config)
     return {
-        size: makespan_seconds(pieces, stages, workers=size, cores=machine.cores, memory_bytes=machine.memory_bytes)
+        size: makespan_seconds(workload, stages, workers=size, cores=machine.cores, memory_bytes=machine.memory_bytes)
         for size in sizes
     }
 

@@ -1,4 +1,7 @@
-"""Find what held a run up: pure functions over its records, with the thresholds of the tuning guide."""
+"""Find what held a run up: pure functions over its records, with the thresholds of the tuning guide.
+
+Each is stated as a fact; `advice` adds what would have helped.
+"""
 
 from __future__ import annotations
 
@@ -34,19 +37,15 @@ def _of_stages(ran: Sequence[StageRecord], whole: Sequence[StageRecord]) -> Iter
             yield Bottleneck(
                 kind="slow",
                 stage=stage.stage,
-                sentence=f"{stage.stage} is slow: {ratio:.1f}x the average stage; {_slow_advice(stage)}",
+                sentence=f"{stage.stage} is slow: {ratio:.1f}x the average stage",
             )
         if stage.tasks > 1 and _uneven(stage.fastest_task_seconds, stage.slowest_task_seconds):
             ratio = stage.slowest_task_seconds / max(stage.fastest_task_seconds, 1e-3)
-            sentence = f"{stage.stage} is uneven: its slowest task took {ratio:.1f}x its fastest; split the slow items"
+            sentence = f"{stage.stage} is uneven: its slowest task took {ratio:.1f}x its fastest"
             yield Bottleneck(kind="uneven", stage=stage.stage, sentence=sentence)
         if stage.gil_bound:
-            sentence = f"{stage.stage} is CPU-bound Python in threads: High CPU usage; run it in processes"
+            sentence = f"{stage.stage} is CPU-bound Python in threads: High CPU usage"
             yield Bottleneck(kind="gil_bound", stage=stage.stage, sentence=sentence)
-
-
-def _slow_advice(stage: StageRecord) -> str:
-    return "split its slowest task" if stage.tasks > 1 else "split it (items)"
 
 
 def _of_lane(
@@ -59,12 +58,10 @@ def _of_lane(
         sentence = f"stages are uneven: {slowest.stage} took {ratio:.1f}x as long as {fastest.stage}"
         yield Bottleneck(kind="uneven", stage=None, sentence=sentence)
     if ran and busy_ratio < UNDER_USED_RATIO:
-        sentence = (
-            f"workers were busy {busy_ratio:.0%} of their time: fewer workers, or more tasks that run in parallel"
-        )
+        sentence = f"workers were busy {busy_ratio:.0%} of their time"
         yield Bottleneck(kind="under_used", stage=None, sentence=sentence)
     if queued and busy_ratio > SATURATED_RATIO:
-        sentence = f"workers were busy {busy_ratio:.0%} of their time while tasks waited: more workers, or more cores"
+        sentence = f"workers were busy {busy_ratio:.0%} of their time while tasks waited"
         yield Bottleneck(kind="saturated", stage=None, sentence=sentence)
 
 

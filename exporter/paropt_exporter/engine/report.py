@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from paropt_exporter.engine import bottlenecks
+from paropt_exporter.engine import advice, bottlenecks
 from paropt_exporter.engine.contract import Stop
 from paropt_exporter.plan import Plan
-from paropt_exporter.records import PoolUse, Result, RunRecord, StageRecord
+from paropt_exporter.records import PoolUse, Result, RunRecord, StageRecord, TaskTiming
 from paropt_exporter.sla import Watch
 
 
@@ -43,9 +43,24 @@ def of_run(
     queued: bool,
     pools: tuple[PoolUse, ...],
     abandoned: tuple[str, ...],
+    timings: Sequence[TaskTiming],
+    cores: float,
+    memory_bytes: int,
 ) -> RunRecord:
-    """Return the record of a run that has ended; `queued`: whether any task had to wait for a slot."""
-    busy_ratio = _busy_ratio(pools)
+    """Return the record of a run that has ended; `queued`: whether any task had to wait for a slot.
+
+    `timings`: its tasks, to try advice on; none for a run that was cut short.
+    """
+    busy = busy_ratio(pools)
+    found = bottlenecks.find(stages, busy_ratio=busy, queued=queued)
+    recorded = advice.RecordedRun(
+        plan=plan,
+        timings=timings,
+        duration_seconds=duration_seconds,
+        peak_size=max((pool.peak_size for pool in pools), default=0),
+        cores=cores,
+        memory_bytes=memory_bytes,
+    )
     return RunRecord(
         run_id=run_id,
         lane=plan.lane,
@@ -57,18 +72,19 @@ def of_run(
         ended_timestamp_seconds=started_timestamp_seconds + duration_seconds,
         stages=stages,
         sequential_seconds=sequential_seconds,
-        busy_ratio=busy_ratio,
+        busy_ratio=busy,
         total=plan.total,
         warned=total is not None and total.warned,
         broken=total is not None and total.broken,
         critical_sla=critical,
         interrupted=interrupted,
-        bottlenecks=bottlenecks.find(stages, busy_ratio=busy_ratio, queued=queued),
+        bottlenecks=advice.advise(found, recorded),
         pools=pools,
         abandoned=abandoned,
     )
 
 
-def _busy_ratio(pools: Sequence[PoolUse]) -> float:
+def busy_ratio(pools: Sequence[PoolUse]) -> float:
+    """Return busy over available worker time of the pools together."""
     slot_seconds = sum(pool.slot_seconds for pool in pools)
     return min(1.0, sum(pool.busy_seconds for pool in pools) / slot_seconds) if slot_seconds else 0.0

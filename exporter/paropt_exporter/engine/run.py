@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from paropt_exporter import host
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine import report, view
+from paropt_exporter.engine.advice import MOST_TASKS
 from paropt_exporter.engine.contract import Admission, Demand, Running, Stop, Wake, Workers
 from paropt_exporter.engine.inbox import Inbox
 from paropt_exporter.engine.outcome import not_started
 from paropt_exporter.engine.shares import Shares
-from paropt_exporter.engine.stage import Attempt, Ready, StageState, alone_seconds
+from paropt_exporter.engine.stage import Attempt, Ready, StageState, alone_seconds, timing_of
 from paropt_exporter.engine.timers import Timers
 from paropt_exporter.errors import describe
-from paropt_exporter.plan import Plan, PlannedTask
+from paropt_exporter.plan import THREADS, Plan, PlannedTask
 from paropt_exporter.plan.batches import task as batch_task
 from paropt_exporter.records import (
     Event,
@@ -29,6 +31,7 @@ from paropt_exporter.records import (
     StageStarted,
     Strategy,
     TaskRecord,
+    TaskTiming,
 )
 from paropt_exporter.sla import Watch
 
@@ -70,7 +73,9 @@ class Run:
         inbox: Inbox,
         clock: Clock,
         memory_bytes: int,
+        cores: float | None = None,
     ) -> None:
+        """Prepare the run. `cores`: what its tasks have together; None: what this process may use."""
         self.plan = plan
         self.run_id = run_id
         sequential = plan.strategy is Strategy.SEQUENTIAL
@@ -80,6 +85,9 @@ class Run:
         self._inbox = inbox
         self._clock = clock
         self._shares = Shares(memory_bytes)
+        self._memory_bytes = memory_bytes
+        self._cores = host.cpus() if cores is None else cores
+        self._timings: list[TaskTiming] = []
         in_order = sorted(plan.stages, key=lambda stage: stage.number) if sequential else plan.stages
         self._stages = {stage.name: StageState(stage) for stage in in_order}
         self._timers = Timers()
@@ -299,6 +307,8 @@ class Run:
         record = self._record(attempt)
         state.gil_bound = state.gil_bound or self._workers.gil_bound(state.name)
         state.take(record)
+        if len(self._timings) <= MOST_TASKS:
+            self._timings.append(timing_of(record))
         self._sequential_seconds += alone_seconds(record, gil_bound=state.gil_bound)
         self._emit(record)
         if not record.final:
@@ -466,9 +476,17 @@ class Run:
             queued=self._queued,
             pools=self._workers.use(),
             abandoned=self._workers.abandoned(),
+            timings=self._recorded() if stopping is None else (),
+            cores=self._cores,
+            memory_bytes=self._memory_bytes,
         )
         self._emit(record)
         return record
+
+    def _recorded(self) -> list[TaskTiming]:
+        """Return what the tasks used. That a stage's threads fought for the interpreter's lock is known at its end."""
+        bound = {name for name, state in self._stages.items() if state.gil_bound and state.pool == THREADS}
+        return [replace(timing, gil_bound=timing.stage in bound) for timing in self._timings]
 
     def _records(self) -> tuple[StageRecord, ...]:
         return tuple(state.record for state in self._stages.values() if state.record is not None)

@@ -15,7 +15,7 @@ from paropt_exporter.engine.prediction import (
 )
 from paropt_exporter.errors import shortened
 from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask, start_up
-from paropt_exporter.records import LiveStage, Result, StageRecord, TaskRecord
+from paropt_exporter.records import LiveStage, Result, StageRecord, TaskRecord, TaskTiming
 from paropt_exporter.sla import Watch
 
 # Of several bad results the most telling one names the stage.
@@ -381,3 +381,15 @@ def alone_seconds(record: TaskRecord, *, gil_bound: bool) -> float:
     if gil_bound and record.pool == THREADS:
         return least
     return max(least, record.duration_seconds - record.run_delay_seconds)
+
+
+def timing_of(record: TaskRecord) -> TaskTiming:
+    """Return when an attempt ran and what it used."""
+    return TaskTiming(
+        stage=record.stage,
+        task=record.task,
+        started_seconds=record.started_seconds,
+        duration_seconds=record.duration_seconds,
+        cpu_seconds=record.cpu_seconds,
+        run_delay_seconds=record.run_delay_seconds,
+    )

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias, cast
@@ -28,6 +28,7 @@ from paropt_exporter.pool.commands.guardians import GUARDIAN
 from paropt_exporter.pool.commands.output import RAW_BYTES, OutputFile
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.processes import ProcessPool
+from paropt_exporter.pool.slots import Use, use_of
 from paropt_exporter.pool.thread_calls import ThreadCall, ThreadCalls
 from paropt_exporter.pool.threads import ThreadPool
 from paropt_exporter.records import PoolStatistics, PoolUse, RunningTask, Strategy
@@ -80,13 +81,14 @@ class PoolRunning:
 
 @dataclass(slots=True)
 class _Use:
-    """A pool's sizes in this run, and its busy and slot seconds when the run began."""
+    """A pool's sizes in this run, and its worker time: when the run began, and when its last task had ended."""
 
     start: int
     peak: int
     reason: str
-    busy_seconds: float
-    slot_seconds: float
+    began: Use
+    rested: Use | None = None
+    running: set[Future[object]] = field(default_factory=set)
 
 
 class PoolWorkers:
@@ -103,7 +105,7 @@ class PoolWorkers:
         """Make no pool yet. `memory`: a file with what was learned of calls before; read now, written by `close`."""
         self._memory = memory
         self._remembered = recall(memory) if memory is not None else ()
-        self._lock = threading.Lock()  # guards: _pools and _uses against readers on other threads
+        self._lock = threading.Lock()  # guards: _pools and _uses against other threads
         self._pools: dict[str, Pool] = {}
         self._uses: dict[str, _Use] = {}
         self._plan: Plan | None = None
@@ -195,6 +197,24 @@ class PoolWorkers:
             return self._start_commands(stage, task, task.work, label)
         return self._start_call(task.work, label)
 
+    def _count(self, name: str, future: Future[object]) -> None:
+        """Count a task into its pool's use until it has ended."""
+        with self._lock:
+            use = self._uses[name]
+            use.running.add(future)
+            use.rested = None
+        future.add_done_callback(lambda done: self._end(self._pools[name], use, done))
+
+    def _end(self, pool: Pool, use: _Use, future: Future[object]) -> None:
+        with self._lock:
+            use.running.discard(future)
+            self._note_rest(pool, use)
+
+    def _note_rest(self, pool: Pool, use: _Use) -> None:
+        """Note the worker time of a pool that has no task left, once; under the lock."""
+        if not use.running and use.rested is None:
+            use.rested = use_of(pool)
+
     def pool_of(self, stage: PlannedStage, task: PlannedTask) -> str:
         del stage
         return COMMANDS if isinstance(task.work, Commands) else self._router.choose(task.work.target)
@@ -208,20 +228,23 @@ class PoolWorkers:
         return tuple(task for pool in pools for task in pool.running())
 
     def use(self) -> tuple[PoolUse, ...]:
-        uses = []
-        for name, use in self._uses.items():
-            now = self._pools[name].statistics()
-            uses.append(
-                PoolUse(
-                    name=name,
-                    start_size=use.start,
-                    peak_size=use.peak,
-                    reason=use.reason,
-                    busy_seconds=now.busy_seconds - use.busy_seconds,
-                    slot_seconds=now.slot_seconds - use.slot_seconds,
-                )
-            )
-        return tuple(uses)
+        """Return how each pool fared since the run began, its worker time until its last task ended."""
+        with self._lock:
+            return tuple(self._used(name, use) for name, use in self._uses.items())
+
+    def _used(self, name: str, use: _Use) -> PoolUse:
+        pool = self._pools[name]
+        use.running = {future for future in use.running if not future.done()}
+        self._note_rest(pool, use)
+        until = use_of(pool) if use.rested is None else use.rested
+        return PoolUse(
+            name=name,
+            start_size=use.start,
+            peak_size=use.peak,
+            reason=use.reason,
+            busy_seconds=until.busy_seconds - use.began.busy_seconds,
+            slot_seconds=until.slot_seconds - use.began.slot_seconds,
+        )
 
     def gil_bound(self, stage: str) -> bool:
         return any(self._router.gil_bound(target) for target in self._targets.get(stage, ()))
@@ -251,6 +274,7 @@ class PoolWorkers:
         )
         batch = Batch(items=task.items, report=report, alone=len(stage.tasks) == 1) if task.items else None
         anything = cast("Future[object]", future)
+        self._count(COMMANDS, anything)
         return PoolRunning(
             COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_guardian, batch
         )
@@ -290,6 +314,7 @@ class PoolWorkers:
         else:
             future = pool.submit_named(label, run_call_in_process, root, work.target, work.arguments)
             stop = lambda grace: pool.stop(future, stopped, grace_seconds=grace)  # noqa: E731
+        self._count(name, cast("Future[object]", future))
         future.add_done_callback(lambda done: self._learn(work.target, cast("TaskFuture[object]", done), pool, before))
         future.add_done_callback(lambda done: _tell_left(label, done))
         return PoolRunning(name, label, cast("Future[object]", future), stop)
@@ -366,9 +391,9 @@ class PoolWorkers:
         if use is not None:
             use.peak, use.reason = max(use.peak, size), reason
             return
-        now = pool.statistics()
+        began = use_of(pool)
         with self._lock:
-            self._uses[name] = _Use(size, size, reason, now.busy_seconds, now.slot_seconds)
+            self._uses[name] = _Use(size, size, reason, began, rested=began)  # it rests until its first task
 
 
 def pools_of(plan: Plan) -> tuple[str, ...]:

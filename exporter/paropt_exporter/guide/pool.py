@@ -16,13 +16,13 @@ from typing import Any, ParamSpec, TypeVar
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.errors import describe
 from paropt_exporter.guide.measures import StageMetrics, WorkerPoolMetrics
-from paropt_exporter.guide.slots import SlotTimes
 from paropt_exporter.guide.strategies import PROJECT_FOLDER, ParallelizationStrategy, WorkerPoolOptimizer
-from paropt_exporter.guide.summary import summarize
+from paropt_exporter.guide.summary import CoreUse, summarize
 from paropt_exporter.guide.watched import Children, Watched
 from paropt_exporter.plan import THREADS
 from paropt_exporter.pool import AdaptivePool, Router, TaskFuture
 from paropt_exporter.pool.adaptive.memory import MEMORY_NAME
+from paropt_exporter.pool.slots import SlotTimes
 from paropt_exporter.records import Measurement, PoolStatistics, Strategy
 
 P = ParamSpec("P")
@@ -89,6 +89,7 @@ class AdaptiveWorkerPool(Executor):
         self._first_seconds = self._last_seconds = 0.0
         self._queued = False
         self._gil_bound: set[int] = set()
+        self._in_processes: dict[int, CoreUse] = {}
 
     def submit_stage(
         self, stage_num: int, stage_name: str, task_func: Callable[..., T], *args: Any, **kwargs: Any
@@ -134,6 +135,8 @@ class AdaptiveWorkerPool(Executor):
                 busy_ratio=self._slots.now(self._pool.pools()).ratio,
                 queued=self._queued,
                 gil_bound=frozenset(self._gil_bound),
+                in_processes=self._in_processes,
+                fallbacks=self._pool.fallbacks,
                 now=datetime.fromtimestamp(SystemClock().wall(), UTC),
             )
 
@@ -217,8 +220,11 @@ class AdaptiveWorkerPool(Executor):
         self._changed.notify_all()
 
     def _judge(self, number: int, measured: Measurement, watched: Watched) -> None:
-        """Note the stage if it is CPU-bound Python that this strategy keeps in threads beside others."""
-        if watched.own_cpu_seconds is None or self.strategy is ParallelizationStrategy.SEQUENTIAL:
+        """Note how many cores a task in a process wanted, or that a stage computes in threads beside others."""
+        if watched.own_cpu_seconds is None:
+            self._in_processes.setdefault(number, CoreUse()).add(measured)
+            return
+        if self.strategy is ParallelizationStrategy.SEQUENTIAL:
             return
         key = f"{watched.__module__}.{watched.__qualname__}"
         if self._pool.router.choose(key) != THREADS:

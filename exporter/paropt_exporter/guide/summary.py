@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import fmean
 
+from paropt_exporter.cpu_demand import WAITING_DEMAND, CoreTime, cpu_demand
 from paropt_exporter.engine import bottlenecks
 from paropt_exporter.guide.measures import Execution, StageMetrics, WorkerPoolMetrics, executions
 from paropt_exporter.guide.strategies import ParallelizationStrategy
-from paropt_exporter.records import Bottleneck, Result, StageRecord
+from paropt_exporter.pool.adaptive.crew import ThreadFallback
+from paropt_exporter.records import Bottleneck, Measurement, Result, StageRecord
+
+_NOTICEABLE_SECONDS = 0.1  # of running: where tasks take less, their start costs more than where they run
+
+
+@dataclass(slots=True)
+class CoreUse:
+    """What the tasks of one stage wanted of the cores, in seconds, and how long they ran."""
+
+    wanted_seconds: float = 0.0
+    wall_seconds: float = 0.0
+
+    def add(self, measured: Measurement) -> None:
+        wall = measured.ended_seconds - measured.started_seconds
+        if measured.pid:  # otherwise it never ran, or its worker died
+            self.wanted_seconds += wall * cpu_demand(CoreTime(measured.cpu_seconds, measured.run_delay_seconds), wall)
+            self.wall_seconds += wall
+
+    @property
+    def demand(self) -> float:
+        return self.wanted_seconds / self.wall_seconds
+
+    @property
+    def waits(self) -> bool:
+        return self.wall_seconds >= _NOTICEABLE_SECONDS and self.demand < WAITING_DEMAND
 
 
 def summarize(
@@ -23,12 +49,19 @@ def summarize(
     busy_ratio: float,
     queued: bool,
     gil_bound: Collection[int],
+    in_processes: Mapping[int, CoreUse],
+    fallbacks: Sequence[ThreadFallback],
     now: datetime,
 ) -> WorkerPoolMetrics:
-    """Return the metrics. `tasks`: those that ended; `gil_bound`: stages that hold the interpreter's lock."""
+    """Return the metrics. `tasks`: those that ended; `gil_bound`: stages that hold the interpreter's lock.
+
+    `in_processes`: what the tasks of each stage wanted that ran there. `fallbacks`: functions that can't run there.
+    """
     took = [task.duration_seconds for task in tasks if task.worker_id]
     succeeded = sum(task.success for task in tasks)
-    found = bottlenecks.find(_records(tasks, gil_bound), busy_ratio=busy_ratio, queued=queued)
+    records = _records(tasks, gil_bound)
+    found = bottlenecks.find(records, busy_ratio=busy_ratio, queued=queued)
+    misplaced = [*_waiting(records, strategy, in_processes), *_unsent(fallbacks)]
     return WorkerPoolMetrics(
         pool_size=pool_size,
         strategy=strategy,
@@ -42,10 +75,36 @@ def summarize(
         worker_utilization=busy_ratio * 100,
         throughput_tasks_per_second=succeeded / wall_seconds if wall_seconds > 0 else 0.0,
         stage_metrics=_beside(tasks),
-        bottlenecks=[each.sentence for each in found],
-        recommendations=list(dict.fromkeys(_advice(each, strategy, pool_size) for each in found)),
+        bottlenecks=[*(each.sentence for each in found), *(fact for fact, _ in misplaced)],
+        recommendations=list(
+            dict.fromkeys([*(_advice(each, strategy, pool_size) for each in found), *(what for _, what in misplaced)])
+        ),
         timestamp=now,
     )
+
+
+def _waiting(
+    stages: Sequence[StageRecord], strategy: ParallelizationStrategy, in_processes: Mapping[int, CoreUse]
+) -> Iterator[tuple[str, str]]:
+    """Yield the stages that wait in a fixed number of processes, with what to do."""
+    if strategy is not ParallelizationStrategy.PROCESS_POOL:
+        return
+    for stage in stages:
+        use = in_processes.get(stage.number)
+        if use is not None and use.waits:
+            yield (
+                f"{stage.stage} waits: in processes, its tasks want {use.demand:.2f} of a core each",
+                f"{stage.stage}: use THREAD_POOL or ADAPTIVE instead of {strategy.name}: waiting in threads costs less",
+            )
+
+
+def _unsent(fallbacks: Sequence[ThreadFallback]) -> Iterator[tuple[str, str]]:
+    for each in fallbacks:
+        tasks = f"{each.tasks} task{'' if each.tasks == 1 else 's'}"
+        yield (
+            f"{each.function} can't be sent to a process: {tasks} ran in threads ({each.reason})",
+            f"{each.function}: pass data instead of the bound object, or give that object a __reduce__",
+        )
 
 
 def _beside(tasks: Sequence[StageMetrics]) -> list[StageMetrics]:
@@ -91,7 +150,7 @@ def _record(stage: Execution, *, gil_bound: bool) -> StageRecord:
 def _advice(found: Bottleneck, strategy: ParallelizationStrategy, size: int) -> str:
     match found.kind:
         case "gil_bound":
-            return f"{found.stage}: use PROCESS_POOL, HYBRID or ADAPTIVE instead of {strategy.name}"
+            return _processes(found, strategy)
         case "slow":
             return f"{found.stage}: submit it as several tasks, or make it faster: it decides how long the rest waits"
         case "uneven":
@@ -101,6 +160,12 @@ def _advice(found: Bottleneck, strategy: ParallelizationStrategy, size: int) -> 
         case _:
             fewer = f"fewer than {size} workers, or " if size > 1 else ""
             return f"{fewer}more tasks that can run at the same time"
+
+
+def _processes(found: Bottleneck, strategy: ParallelizationStrategy) -> str:
+    if strategy in (ParallelizationStrategy.HYBRID, ParallelizationStrategy.ADAPTIVE):
+        return f"{found.stage}: let it run in processes: without thread_only, with arguments that can be pickled"
+    return f"{found.stage}: use PROCESS_POOL, HYBRID or ADAPTIVE instead of {strategy.name}"
 
 
 def _more_room(strategy: ParallelizationStrategy, size: int) -> str:

@@ -17,7 +17,7 @@ from paropt_exporter.cpu_demand import CROWDED_RATIO
 from paropt_exporter.history import rows
 from paropt_exporter.history.cells import count, number, text, texts, timestamp
 from paropt_exporter.plan import THREADS, KnownItems
-from paropt_exporter.records import Bottleneck, Decision, Result
+from paropt_exporter.records import Bottleneck, Decision, Result, TaskTiming
 from paropt_exporter.tally import HistogramTotal, LastValues, SeriesKey, Totals, bucket_index
 
 EXPECTED_RUNS = 10  # a median of ten follows a change within a day's work and shrugs off four outliers
@@ -82,6 +82,18 @@ class TaskSummary:
     cpu_seconds: float
     run_delay_seconds: float
     gil_bound: bool
+
+    @property
+    def timing(self) -> TaskTiming:
+        return TaskTiming(
+            stage=self.stage,
+            task=self.task,
+            started_seconds=self.started_timestamp_seconds,
+            duration_seconds=self.duration_seconds,
+            cpu_seconds=self.cpu_seconds,
+            run_delay_seconds=self.run_delay_seconds,
+            gil_bound=self.gil_bound,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -396,8 +408,13 @@ def _summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> RunSumm
         broken=bool(broken),
         interrupted=bool(interrupted),
         bottlenecks=tuple(
-            Bottleneck(kind=text(kind), stage=None if stage is None else text(stage), sentence=text(sentence))
-            for kind, stage, sentence in json.loads(text(held))
+            Bottleneck(
+                kind=text(kind),
+                stage=None if stage is None else text(stage),
+                sentence=text(sentence),
+                advice=text(advice[0]) if advice else "",
+            )
+            for kind, stage, sentence, *advice in json.loads(text(held))  # no advice in rows of older versions
         ),
         stages=stages,
     )

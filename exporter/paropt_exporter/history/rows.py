@@ -201,7 +201,7 @@ def _run_started(run: RunStarted, project: str, now_seconds: float) -> dict[str,
 
 
 def _run(run: RunRecord, project: str, now_seconds: float) -> dict[str, object]:
-    bottlenecks = [(bottleneck.kind, bottleneck.stage, bottleneck.sentence) for bottleneck in run.bottlenecks]
+    bottlenecks = [(found.kind, found.stage, found.sentence, found.advice) for found in run.bottlenecks]
     return {
         "run_id": run.run_id,
         "project": project,

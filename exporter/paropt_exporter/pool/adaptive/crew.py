@@ -42,6 +42,14 @@ class Waiting(NamedTuple):
     thorough: bool = False  # whether to measure it in full wherever it runs
 
 
+class ThreadFallback(NamedTuple):
+    """A function that was to run in processes but can't be sent to one: why, and how many tasks threads got instead."""
+
+    function: str
+    reason: str
+    tasks: int
+
+
 class AdaptiveCrew:
     """The backlog of an AdaptivePool, and the steward thread that looks at running work while some waits.
 
@@ -72,6 +80,7 @@ class AdaptiveCrew:
         self._backlog: dict[str, deque[Waiting]] = {}
         self._inside: dict[Place, int] = {THREADS: 0, PROCESSES: 0}
         self._where: dict[TaskFuture[Any], tuple[Place, str]] = {}  # pool and function of what runs
+        self._fallbacks: dict[str, ThreadFallback] = {}  # by function
         self._giving = 0  # tasks on their way into a pool
         self._children = DemandMeter()  # cores that child processes of the threads' tasks want, by function
         self._parents: set[str] = set()  # functions whose tasks were seen to have child processes
@@ -191,6 +200,7 @@ class AdaptiveCrew:
                 return
             except UnpicklableError as error:
                 self._keep(task, error)
+        self._count_fallback(task)
         self._adopt(THREADS, task)
 
     def _adopt(self, place: Place, task: Waiting) -> None:
@@ -286,13 +296,36 @@ class AdaptiveCrew:
         task.future.stop(error)
 
     def _keep(self, task: Waiting, error: UnpicklableError) -> None:
+        """Have a task that can't be sent to a process, and its function, run in threads."""
         key = key_of(task.function)
+        # An unknown function is sent only to find out what it does: it may well wait, and belong in threads.
+        unknown = self._strategy is not Strategy.PROCESS and self.router.choose(key) == THREADS
         self.router.keep(key, f"it can't travel to a process: {error}")
-        log.info("a function stays in threads", extra={"function": key, "err": str(error)})
+        facts = {"function": key, "err": str(error)}
         with self.lock:
             self._inside[PROCESSES] -= 1
             self._inside[THREADS] += 1
             self._where[task.future] = THREADS, key
+            first = not unknown and key not in self._fallbacks
+            if first:
+                self._fallbacks[key] = ThreadFallback(key, str(error), 0)
+        if first:
+            # Named in the message: scripts that configure no logging see nothing else.
+            log.warning("%s can't be sent to a process: its tasks run in threads", key, extra=facts)
+        elif unknown:
+            log.info("a function stays in threads", extra=facts)
+
+    def _count_fallback(self, task: Waiting) -> None:
+        if not self._fallbacks:
+            return
+        with self.lock:
+            known = self._fallbacks.get(key := key_of(task.function))
+            if known is not None:
+                self._fallbacks[key] = known._replace(tasks=known.tasks + 1)
+
+    def fallbacks(self) -> tuple[ThreadFallback, ...]:
+        with self.lock:
+            return tuple(self._fallbacks.values())
 
     def _ended(self, future: Any) -> None:
         with self.lock:

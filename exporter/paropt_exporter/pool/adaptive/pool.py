@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from paropt_exporter.pool.adaptive.crew import AdaptiveCrew, Waiting, key_of
+from paropt_exporter.pool.adaptive.crew import AdaptiveCrew, ThreadFallback, Waiting, key_of
 from paropt_exporter.pool.adaptive.routing import Router
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.mapping import map_in_order
@@ -123,6 +123,11 @@ class AdaptivePool(Executor):
     @property
     def abandoned(self) -> tuple[str, ...]:
         return tuple(label for pool in self.pools() if isinstance(pool, ThreadPool) for label in pool.abandoned)
+
+    @property
+    def fallbacks(self) -> tuple[ThreadFallback, ...]:
+        """The functions that were to run in processes but can't be sent to one, and so run in threads."""
+        return self._crew.fallbacks()
 
     def statistics(self) -> tuple[PoolStatistics, ...]:
         """Return a snapshot of each pool; tasks that wait for either are in `waiting`."""

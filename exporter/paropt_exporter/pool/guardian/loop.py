@@ -157,7 +157,7 @@ class Guardian:
         while (pid := _ended_child()) is not None:
             tree = self._table.owner(pid, time.monotonic())
             _, status, usage = os.wait4(pid, 0)
-            self._table.settle(pid, usage.ru_utime + usage.ru_stime)
+            self._table.settle(pid, usage.ru_utime + usage.ru_stime, time.monotonic())
             if tree is None:
                 continue
             peak = usage.ru_maxrss * 1024

@@ -127,6 +127,19 @@ class Tree:
         self.gone_delay_seconds += max(0.0, min(seconds, room))
         self._at, self._runnable, self._wanted = now, runnable, self.run_seconds() + self.wait_seconds()
 
+    def settle(self, pid: str, seconds: float, crowding: float, now: float) -> None:
+        """Count an ended process's exact CPU; `crowding` as for `refresh`: its children may have ended with it."""
+        self.settled_seconds += seconds
+        self.root_ended = self.root_ended or self.root == pid
+        member = self.members.pop(pid, None)
+        if member is None:
+            return
+        self.gone_delay_seconds += member.time.waited_seconds
+        children = sum(child.own + child.waited for child in self.members.values() if child.parent == pid)
+        seen = max(member.time.run_seconds, member.own / _TICKS) + (member.waited + children) / _TICKS
+        if seconds - seen > _LOST_TICKS / _TICKS:
+            self._count_unseen_wait((seconds - seen) * max(0.0, crowding - 1.0), now)
+
     def _count_lost(self, vanished: list[Process], credit: dict[str, int]) -> None:
         """A parent that ignores SIGCHLD is never told of its children's CPU: count what it did not get."""
         for child in vanished:
@@ -153,7 +166,7 @@ class ProcessTable:
         self._foreign: set[str] = set()
         self._me = str(os.getpid())
         self._cores = len(os.sched_getaffinity(0))
-        self._crowding = 1.0
+        self.crowding = 1.0  # runnable threads for each core, a running average
 
     def add(self, tree: Tree, now: float) -> None:
         """Take a tree whose root was just started; its first numbers are read at once."""
@@ -174,9 +187,9 @@ class ProcessTable:
         """Read /proc once: refresh all members, find new ones."""
         names = set(_names())
         self._foreign &= names
-        self._crowding += _NEWEST_RATIO * (runnable_threads() / self._cores - self._crowding)
+        self.crowding += _NEWEST_RATIO * (runnable_threads() / self._cores - self.crowding)
         for tree in self.trees:
-            for member in tree.refresh(names, now, self._crowding):
+            for member in tree.refresh(names, now, self.crowding):
                 self._owners.pop(member.pid, None)
             for member in tree.members.values():
                 self._sessions[member.session] = tree  # it may have made a session of its own since
@@ -200,14 +213,11 @@ class ProcessTable:
             member.time.sample(threads=1, state="Z", now=now)
         return tree
 
-    def settle(self, pid: int, seconds: float) -> None:
+    def settle(self, pid: int, seconds: float, now: float) -> None:
         """Count an ended process's exact CPU in place of what was read of it; it was waited for."""
         tree = self._owners.pop(str(pid), None)
         if tree is not None:
-            tree.settled_seconds += seconds
-            tree.root_ended = tree.root_ended or tree.root == str(pid)
-            member = tree.members.pop(str(pid), None)
-            tree.gone_delay_seconds += member.time.waited_seconds if member is not None else 0.0
+            tree.settle(str(pid), seconds, self.crowding, now)
 
     def _adopt(self, pids: list[str], now: float) -> set[str]:
         """Give new processes to the trees that they belong to and return those that were given."""

@@ -54,14 +54,14 @@ class SlotTimes:
     _rested: dict[str, Use] = field(default_factory=dict)
 
     def begin(self, pools: Sequence[HasStatistics]) -> None:
-        self._began = {pool.name: _use(pool) for pool in pools}
+        self._began = {pool.name: use_of(pool) for pool in pools}
         self._rested = {}
 
     def rested(self, pools: Sequence[HasStatistics]) -> None:
         """Note the pools that are through with their work; to be called when a task has ended."""
         for pool in pools:
             if pool.busy == 0:
-                self._rested[pool.name] = _use(pool)
+                self._rested[pool.name] = use_of(pool)
 
     def now(self, pools: Sequence[HasStatistics]) -> Use:
         """Return the total with the batch so far."""
@@ -69,7 +69,7 @@ class SlotTimes:
         if self._began is None:
             return found
         for pool in pools:
-            began, rested, use = self._began.get(pool.name, Use()), self._rested.get(pool.name), _use(pool)
+            began, rested, use = self._began.get(pool.name, Use()), self._rested.get(pool.name), use_of(pool)
             if rested is not None and use.busy_seconds <= rested.busy_seconds:
                 use = rested
             if use.busy_seconds > began.busy_seconds:
@@ -81,6 +81,7 @@ class SlotTimes:
         self._began = None
 
 
-def _use(pool: HasStatistics) -> Use:
+def use_of(pool: HasStatistics) -> Use:
+    """Return a pool's worker time since it was made."""
     statistics = pool.statistics()
     return Use(statistics.busy_seconds, statistics.slot_seconds)
