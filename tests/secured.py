@@ -39,7 +39,8 @@ class Authority:
 
 
 def hashed(password: str = PASSWORD, cost: int = CHEAPEST) -> str:
-    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(cost)).decode()
+    salt = b"$2b$%02d$" % cost + b"a" * 21 + b"e"  # always the same: test names must not change from run to run
+    return bcrypt.hashpw(password.encode(), salt).decode()
 
 
 def web_config(folder: Path, text: str = "tls_server_config: {cert_file: server.pem, key_file: server.key}") -> Path:

@@ -300,16 +300,15 @@ class InnerLoop:
     def _stuck(self, demand: Demand, now: float) -> bool:
         """Whether tasks of unknown demand have waited so long that one should be measured even on full cores.
 
-        Not beside more tasks than cores that only compute, unless nothing at all has started for so long.
+        Not beside more tasks than cores that only compute: there may never be more than one beyond the cores.
         """
         unknown = {stage for _, stage, _ in demand.ready if self._meter.of_group(stage) is None}
         self._unknown = {stage: self._unknown.get(stage, now) for stage in unknown}
-        latest = max((started for *_, started in demand.running), default=now)
         if not unknown or now - min(self._unknown.values()) < STUCK_SECONDS:
             return False
         wanted = [self._meter.of_task(label, stage) for _, stage, label, _ in demand.running]
         computing = sum(demand is None or demand >= _WHOLE_CORE for demand in wanted)
-        return computing <= self._cores() or now - latest >= STUCK_SECONDS
+        return computing <= self._cores()
 
     def _left(self, held_bytes: int) -> Memory | None:
         available = self._memory()
