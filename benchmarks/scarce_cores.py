@@ -87,7 +87,7 @@ class Row:
     commands: Sequence[Sequence[str]] = ()
 
 
-def _stage(number: int, name: str, command: Sequence[str], count: int, more: str = "") -> str:
+def stage(number: int, name: str, command: Sequence[str], count: int, more: str = "") -> str:
     items = ", ".join(map(str, range(count)))
     return f"  - {{number: {number}, name: {name}, run: {list(command)}, items: {{list: [{items}]}}{more}}}\n"
 
@@ -100,14 +100,14 @@ def _rows() -> tuple[Row, ...]:
     plain, nice = (["sh", "-c", noted.format(prefix, awk)] for prefix in ("", "nice -n 19 "))
     item = ["{item}"]
     return (
-        Row(name="12 that compute", most=3, stages=_stage(2, "compute", compute + item, 12), commands=[compute] * 12),
+        Row(name="12 that compute", most=3, stages=stage(2, "compute", compute + item, 12), commands=[compute] * 12),
         Row(
             name="12 that compute, 8 that sleep", most=3, sleepers=8,
-            stages=_stage(2, "compute", compute + item, 12) + _stage(3, "sleep", sleep + item, 8),
+            stages=stage(2, "compute", compute + item, 12) + stage(3, "sleep", sleep + item, 8),
             commands=[compute] * 12 + [sleep] * 8,
         ),
-        Row(name="12 awk", most=3, stages=_stage(2, "awk", plain, 12), commands=[plain] * 12),
-        Row(name="40 niced awk, at most 16", most=3, lane="workers: {max: 16}", stages=_stage(2, "awk", nice, 40),
+        Row(name="12 awk", most=3, stages=stage(2, "awk", plain, 12), commands=[plain] * 12),
+        Row(name="40 niced awk, at most 16", most=3, lane="workers: {max: 16}", stages=stage(2, "awk", nice, 40),
             commands=[nice] * 40),
         Row(
             name="14 calls that compute, 12 that sleep", most=3, sleepers=12,

@@ -114,8 +114,8 @@ def test_a_runs_size_is_the_sum_of_the_tasks_that_are_named(history: History) ->
     history.observe(decision(RUN, decide_run(RUN)))
     text = told(history)
     assert text.startswith("commands up from 2 to 8: demand")
-    assert "run       1 x 0.90 of a core  burn: 1 tasks, 0.90 cores" in text
-    sums = re.search(r"N\* = (\d+) \+ (\d+) = (\d+)", text)
+    assert "run       1 x 0.90 cores  burn" in text
+    sums = re.search(r"N\* = (\d+) that fit \+ (\d+) that may start = (\d+)", text)
     assert sums is not None
     assert int(sums[1]) + int(sums[2]) == int(sums[3]) == decide_run(RUN).size
 
@@ -136,7 +136,7 @@ def test_memory_is_told_with_what_it_leaves_room_for(history: History) -> None:
     assert "room: 1,000.0 MB available - 256.0 MB kept free - 60.0 MB = 684.0 MB" in text
     assert "7 x 200.0 MB  naps" in text
     assert "N_mem = 4" in text
-    assert "N* = 1 + 3 = 4 (memory_limit)" in text
+    assert "N* = 1 that fit + 7 that may start = 8, but 4 (memory_limit)" in text
 
 
 def test_a_stage_of_which_more_are_no_use_is_told_with_what_both_took(history: History) -> None:
@@ -158,7 +158,7 @@ def test_a_stage_of_which_more_are_no_use_is_told_with_what_both_took(history: H
     assert "4.0 at once took 0.2 s each (30 ended)" in text
     assert "16.0 at once took 0.8 s each (40 ended)" in text
     assert "4.00 times as long for 4.00 times as many; more are no use from 1 + 0.5 x (4.00 - 1) = 2.50 on" in text
-    assert "N* = 4 + 0 = 4 (ineffective)" in text
+    assert "= 4 (ineffective)" in text
 
 
 def test_a_deadline_is_told_with_the_bound_that_it_solves(history: History) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from paropt_exporter.cpu_demand import CoreTime
@@ -88,3 +90,12 @@ def test_ended_tasks_count_once() -> None:
     meter.learn([("a", 1, 1.0, 1.0)], 10.1)
     meter.learn([("a", 2, 1.0, 2.0)], 10.1)
     assert meter.of_group("a") == pytest.approx(0.5, abs=0.05)
+
+
+def test_threads_that_fill_the_interpreters_lock_would_each_take_a_core_elsewhere() -> None:
+    meter = DemandMeter()
+    for now, run in ((10.0, 0.0), (10.1, 0.05), (10.2, 0.1), (10.3, 0.15)):
+        tasks = [replace(running(f"a[{number}]", run), thread_run_seconds=run) for number in range(2)]
+        sampled(meter, now, *tasks)
+    assert meter.of_task("a[0]", "a") == pytest.approx(0.5)
+    assert (meter.of_group("a") or 0.0) > 0.9

@@ -8,13 +8,13 @@ from paropt_exporter.control.decisions import Situation, read_choice_size, read_
 from paropt_exporter.control.policy import closed, streams
 from paropt_exporter.control.policy.band import LOAD, BandSituation, Signal, load_workers
 from paropt_exporter.control.policy.budget import divide
-from paropt_exporter.control.policy.closed import Loads, deadline_size
+from paropt_exporter.control.policy.closed import Loads, Sizing, deadline_size
 from paropt_exporter.control.policy.company import LIMITED, TRIAL, Level
 from paropt_exporter.control.policy.effect import USELESS_RATIO, useless_inflation
 from paropt_exporter.control.policy.memory import Memory, growth_bytes, pool_memory_size, room_bytes
 from paropt_exporter.control.policy.moving import TURNS
 from paropt_exporter.control.policy.pool import StreamSituation
-from paropt_exporter.control.policy.run import Outlook, RunSituation, outlook, run_sizing
+from paropt_exporter.control.policy.run import Outlook, RunSituation, count_of, outlook, run_sizing
 from paropt_exporter.control.policy.streams import WAIT_RATIO, cpu_size, wait_ratio, workers_for
 from paropt_exporter.control.policy.target import TargetSituation
 from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND
@@ -50,19 +50,19 @@ def _terms(seen: Situation) -> Iterator[str]:
 
 
 def _of_run(seen: RunSituation) -> Iterator[str]:
-    yield "N* = tasks that run, and those that wait, admitted in order while their shares of a core fit"
-    used, size = 0.0, 0
+    yield "N* = running tasks, then waiting ones in order, as long as the cores that they want fit"
     for loads in seen.running:
-        share = _share(loads)
-        used, size = used + loads.count * share, size + loads.count
-        yield f"  run    {loads.count:>4} x {share:.2f} of a core  {loads.load.stage}: {size} tasks, {used:.2f} cores"
+        yield f"  run    {loads.count:>4} x {_demand(loads)} cores  {loads.load.stage}"
     for loads in seen.waiting:
-        yield f"  wait   {loads.count:>4} x {_share(loads):.2f} of a core  {loads.load.stage}"
+        yield f"  wait   {loads.count:>4} x {_demand(loads)} cores  {loads.load.stage}"
     ahead = outlook(seen)
     yield from _of_stages(seen, ahead)
     sizing = run_sizing(seen, ahead)
-    yield f"  cores {seen.cores:g} (+{CORE_SLACK:g}); a task under {WAITING_DEMAND:g} of one only waits, and fits"
-    yield f"  N* = {size} + {sizing.size - size} = {sizing.size} ({sizing.reason})"
+    yield (
+        f"  cores {seen.cores:g} (+{CORE_SLACK:g} for what a measurement is off);"
+        f" tasks that want under {WAITING_DEMAND:g} of a core are counted apart"
+    )
+    yield f"  N* = {_sum_of(seen, sizing)} ({sizing.reason})"
     if seen.memory is not None:
         yield from _of_memory(seen, ahead, seen.memory)
     if seen.work is not None:
@@ -119,8 +119,16 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-def _share(loads: Loads) -> float:
-    return UNKNOWN_DEMAND if loads.load.share is None else loads.load.share
+def _demand(loads: Loads) -> str:
+    return f"{UNKNOWN_DEMAND:.2f} (unknown)" if loads.load.share is None else f"{loads.load.share:.2f}"
+
+
+def _sum_of(seen: RunSituation, sizing: Sizing) -> str:
+    fit = count_of(seen.running) - sizing.surplus
+    beyond = f" (and {sizing.surplus} that run beyond the cores)" if sizing.surplus else ""
+    total = fit + sizing.admitted
+    last = f" = {sizing.size}" if total == sizing.size else f" = {total}, but {sizing.size}"
+    return f"{fit} that fit{beyond} + {sizing.admitted} that may start{last}"
 
 
 def _of_stream(seen: StreamSituation) -> Iterator[str]:

@@ -14,12 +14,13 @@ WINDOW_SECONDS = 0.05  # the shortest time that a demand is measured over: three
 _TASK_SECONDS = 0.15  # time constant of a running task's demand: it must show soon that start-up is over
 _GROUP_SECONDS = 2.0  # time constant of a group's demand: a wrong idea of it is forgotten within this time
 _PRIOR_SECONDS = 0.25  # of a task: so much measured in this run weighs as much as all earlier runs
+FULL_LOCK_CORES = 0.8  # threads that use so much between them may be queueing for the interpreter's lock
 _LONGEST_SECONDS = 1.0  # of an ended task that count: one long task must not outweigh all that happens now
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A running task's core time up to the monotonic moment `at`; `thread_seconds` of it ran under this interpreter."""
+    """A running task's core time up to the monotonic moment `at`; `thread_seconds` of it are of a thread of ours."""
 
     at: float
     core_time: CoreTime
@@ -60,7 +61,16 @@ class DemandMeter:
         for demands, measured in ((self._tasks, wanted), (self._threads, threads)):
             known = demands.get(task, measured)
             demands[task] = known + newest * (measured - known)
-        self._groups.setdefault(group, _GroupDemand(None)).add(wanted, seconds, now)
+        # What threads queue for the interpreter's lock shows in no wait for a core; elsewhere each would take one.
+        elsewhere = max(wanted, 1.0) if self._queues_for_lock(task) else wanted
+        self._groups.setdefault(group, _GroupDemand(None)).add(elsewhere, seconds, now)
+
+    def _queues_for_lock(self, task: Hashable) -> bool:
+        """Whether a task is one of several threads that fill the interpreter's lock between them."""
+        total = sum(self._threads.values())
+        mean = total / max(1, len(self._threads))
+        competing = sum(demand >= mean / 2 for demand in self._threads.values())
+        return total >= FULL_LOCK_CORES and competing > 1 and self._threads[task] >= mean / 2
 
     def learn(self, ended: Iterable[tuple[str, int, float, float]], now: float) -> None:
         """Take what tasks wanted that have ended: (group, how many, wanted seconds, wall seconds), sums that grow."""
@@ -87,15 +97,15 @@ class DemandMeter:
 def samples(tasks: Iterable[RunningTask], now: float) -> dict[Hashable, tuple[str, Sample]]:
     """Return the samples of a lane's running tasks by label, each with its stage."""
     return {
-        task.label: (
-            task.label.partition("[")[0],
-            Sample(
-                now if task.sampled_seconds is None else task.sampled_seconds, task.core_time, task.thread_run_seconds
-            ),
-        )
-        for task in tasks
-        if task.sampled_seconds != 0
+        task.label: (task.label.partition("[")[0], _sample(task, now)) for task in tasks if task.sampled_seconds != 0
     }
+
+
+def _sample(task: RunningTask, now: float) -> Sample:
+    # A thread that has the interpreter's lock keeps it while it waits for a core.
+    threads = task.thread_run_seconds and task.thread_run_seconds + task.run_delay_seconds
+    at = now if task.sampled_seconds is None else task.sampled_seconds
+    return Sample(at, task.core_time, threads)
 
 
 class _GroupDemand:
