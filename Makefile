@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TOOLS := .tools
 export PATH := $(CURDIR)/$(TOOLS)/usr/bin:$(PATH)
 
-.PHONY: help run stack test lint types layers unit wheel tools generate lock bench soak mutants screenshots clean
+.PHONY: help run stack test lint types layers unit unit-rest unit-e2e-1 unit-e2e-2 unit-e2e-3 wheel tools generate lock bench soak mutants screenshots clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -35,8 +35,22 @@ types: $(READY)
 layers: $(READY)
 	$(BIN)/lint-imports
 
+# Most tests wait for processes and servers of their own: two shares at a time keep both cores of a small machine busy.
+E2E := $(sort $(wildcard tests/e2e/test_*.py))
 unit: $(READY) tools
-	$(BIN)/pytest -q --durations=10
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going unit-rest unit-e2e-1 unit-e2e-2 unit-e2e-3
+
+unit-rest:
+	$(BIN)/pytest -q --durations=10 -p no:cacheprovider --ignore tests/e2e
+
+unit-e2e-1:
+	$(BIN)/pytest -q --durations=10 -p no:cacheprovider $(wordlist 1,14,$(E2E))
+
+unit-e2e-2:
+	$(BIN)/pytest -q --durations=10 -p no:cacheprovider $(wordlist 15,25,$(E2E))
+
+unit-e2e-3:
+	$(BIN)/pytest -q --durations=10 -p no:cacheprovider $(wordlist 26,99,$(E2E))
 
 wheel: $(READY) ## build the wheel, install it in an empty venv and run from there
 	rm -rf build/wheel && mkdir -p build/wheel
