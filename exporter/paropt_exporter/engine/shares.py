@@ -53,6 +53,10 @@ class Shares:
             return False
         return not any(other.exclusive or other.locks & stage.locks for other in self._stages.values())
 
+    def has_slot(self, size: int) -> bool:
+        """Whether a task of one slot finds one, or nothing runs: `size` is how many slots the lane may use now."""
+        return self._slots_held == 0 or self._slots_held < size
+
     def task_fits(self, stage: PlannedStage, *, size: int) -> bool:
         """Whether one more task of the stage fits: `size` is how many slots the lane may use now."""
         if self._slots_held == 0:
