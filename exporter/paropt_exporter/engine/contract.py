@@ -116,8 +116,8 @@ class StageCounts:
 class Demand:
     """What the controller sees of a run: the waiting tasks in the order they would start, and the running ones.
 
-    `work_seconds` is what is left to do, as far as it is known, and `path_seconds` its longest chain; `left_seconds`
-    the time until the lane breaks its total (None: without one). `rescue_size` is the size that would save a stage
+    `left_seconds` is the time until the lane breaks its total (None: without one). Where there is one, `work_seconds` is
+    the work left, as far as it is known, and `path_seconds` its longest chain. `rescue_size` is the size that would save a stage
     which is about to break its limit; 0: none is, or none can be saved.
     """
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Mapping
-from operator import itemgetter
 
 from paropt_exporter.engine.stage import StageState
 from paropt_exporter.records import Result
-
-_position = itemgetter(0)
 
 
 class OpenStages:
@@ -32,7 +29,9 @@ class OpenStages:
         for name, state in stages.items():
             for need in state.plan.needs:
                 self._dependents.setdefault(need, []).append(name)
-        self._startable = [(self._position[name], state) for name, state in stages.items() if not self._unmet[name]]
+        self._startable = [state for name, state in stages.items() if not self._unmet[name]]
+        self._positions = [self._position[state.name] for state in self._startable]
+        self.revision = 0  # how many stages have become startable since the start
 
     def __len__(self) -> int:
         return len(self._open)
@@ -43,15 +42,15 @@ class OpenStages:
 
     def startable(self) -> tuple[StageState, ...]:
         """Return the open stages whose needs have succeeded, those that run included."""
-        return tuple(state for _, state in tuple(self._startable))
+        return tuple(self._startable)
 
     def end(self, state: StageState) -> None:
         """Take a stage out that has its record, and tell its dependents."""
         name, record = state.name, state.record
         del self._open[name]
-        index = bisect_left(self._startable, self._position[name], key=_position)
-        if self._startable[index : index + 1] and self._startable[index][1] is state:
-            del self._startable[index]
+        index = bisect_left(self._positions, self._position[name])
+        if self._positions[index : index + 1] == [self._position[name]]:
+            del self._startable[index], self._positions[index]
         succeeded = bool(state.plan.skip) or (record is not None and record.result is Result.SUCCESS)
         for dependent in self._dependents.get(name, ()):
             if dependent in self._open:
@@ -73,4 +72,7 @@ class OpenStages:
         unmet = self._unmet[dependent]
         unmet.discard(need)
         if not unmet:
-            insort(self._startable, (self._position[dependent], self._open[dependent]), key=_position)
+            index = bisect_left(self._positions, self._position[dependent])
+            self._startable.insert(index, self._open[dependent])
+            self._positions.insert(index, self._position[dependent])
+            self.revision += 1

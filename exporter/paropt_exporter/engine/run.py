@@ -92,6 +92,7 @@ class Run:
         in_order = sorted(plan.stages, key=lambda stage: stage.number) if sequential else plan.stages
         self._stages = {stage.name: StageState(stage) for stage in in_order}
         self._open_stages = OpenStages(self._stages)
+        self._expected = self._open_stages.revision
         self._only_commands = all(stage.pool == COMMANDS for stage in plan.stages)
         self._timers = Timers()
         self._stopping: Stop | None = None
@@ -205,8 +206,11 @@ class Run:
             self._skip_the_rest(self._stopping.reason)
             return
         self._skip_what_lost_its_needs()
-        self._shares.admit(self._admission)
-        for state in self._open_stages.startable():
+        startable, revision = self._open_stages.startable(), self._open_stages.revision
+        if self._shares.admit(self._admission) or revision != self._expected:
+            self._shares.expect(state.name for state in startable)
+            self._expected = revision
+        for state in startable:
             if self._queued and self._is_full():
                 return  # a walk over a thousand waiting stages at each event would cost more than their tasks
             while state.ready and self._fits(state):
@@ -218,7 +222,7 @@ class Run:
 
     def _is_full(self) -> bool:
         """Whether no task can start, of whatever stage."""
-        if not self._shares.has_slot(self.size):
+        if not (self._shares.has_slot(self.size) and self._shares.cores_left()):
             return True
         return self._only_commands and self._shares.in_pool(COMMANDS) >= self._workers.size(COMMANDS)
 
