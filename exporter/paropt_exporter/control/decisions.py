@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from paropt_exporter.control.policy.band import BandSituation, BandStep, decide_band
 from paropt_exporter.control.policy.pool import StreamSituation, StreamStep, decide_stream
@@ -121,12 +121,12 @@ def _json(value: object) -> str:
 
 
 def _shallow(value: object) -> object:
-    """Return a dataclass as a mapping, or a mapping as a dict; asdict() copies the values too, and costs ten times more."""
+    """Return a dataclass or a mapping as a dict of its own values, which asdict() would copy one by one."""
     if isinstance(value, Mapping):
         return dict(value)
     return {name: getattr(value, name) for name in _field_names(type(value))}
 
 
 @cache
-def _field_names(cls: type[Any]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(cls))
+def _field_names(cls: Hashable) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(cast("type[Any]", cls)))

@@ -75,8 +75,12 @@ class Run:
         clock: Clock,
         memory_bytes: int,
         cores: float | None = None,
+        sums_work: bool = True,
     ) -> None:
-        """Prepare the run. `cores`: what its tasks have together; None: what this process may use."""
+        """Prepare the run. `cores`: what its tasks have together; None: what this process may use.
+
+        `sums_work`: whether `demand` has the work left, which costs a walk over all stages.
+        """
         self.plan = plan
         self.run_id = run_id
         sequential = plan.strategy is Strategy.SEQUENTIAL
@@ -87,6 +91,7 @@ class Run:
         self._clock = clock
         self._shares = Shares(memory_bytes)
         self._memory_bytes = memory_bytes
+        self._sums_work = sums_work
         self._cores = host.cpus() if cores is None else cores
         self._timings: list[TaskTiming] = []
         in_order = sorted(plan.stages, key=lambda stage: stage.number) if sequential else plan.stages
@@ -175,6 +180,7 @@ class Run:
             self._startable(),
             now=self._clock.monotonic(),
             size=self.size,
+            work=self._sums_work,
             ends_seconds=None if total is None else total.started_seconds + total.limit.max_seconds,
         )
 

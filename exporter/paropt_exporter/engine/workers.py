@@ -111,6 +111,8 @@ class PoolWorkers:
         self._plan: Plan | None = None
         self._thread_calls = ThreadCalls(lambda: {GUARDIAN.pid or 0, lifetime.NURSERIES.pid})
         self._watched = False
+        self._names: tuple[str, ...] = ()  # of the plan's pools
+        self._most: dict[str, int] = {}  # how many tasks of the plan may be in each pool
         self._targets: dict[str, frozenset[str]] = {}  # what the calls of the plan's stages name
         self._environments: dict[str, Mapping[str, str]] = {}  # of this run's commands, by stage
         self._output_files: dict[str, OutputFile] = {}  # of this run, by stage
@@ -125,6 +127,8 @@ class PoolWorkers:
     def prepare(self, plan: Plan, size: int) -> None:
         """Bring the pools that `plan` needs to the size that it starts with."""
         self._plan, self._size, self._reason, self._tasks = plan, size, "plan", None
+        self._names = pools_of(plan)
+        self._most = {name: _tasks_for(plan, name) for name in (COMMANDS, THREADS, PROCESSES)}
         self._output_files.clear()
         self._environments.clear()
         self._targets = {stage.name: targets for stage in plan.stages if (targets := _targets_of(stage))}
@@ -164,7 +168,7 @@ class PoolWorkers:
     def shares(self, size: int) -> Mapping[str, int]:
         """Return what each pool of the plan would get of a lane of `size`."""
         plan = self._plan
-        return {name: min(size, _tasks_for(plan, name)) for name in pools_of(plan)} if plan else {}
+        return {name: min(size, self._most[name]) for name in self._names} if plan else {}
 
     def rest(self, size: int) -> None:
         """End what calls left running, and give back workers that only the run needed."""
@@ -377,7 +381,7 @@ class PoolWorkers:
     def _share_of(self, name: str) -> int:
         if self._plan is None:
             return 1
-        most = min(self._size, _tasks_for(self._plan, name))
+        most = min(self._size, self._most[name])
         if self._tasks is not None:
             return max(1, min(most, self._tasks.get(name, 1)))
         # Until the controller has looked, a routed call that computes may find as many processes as there are cores.
