@@ -124,7 +124,7 @@ def _shallow(value: object) -> object:
     """Return a dataclass or a mapping as a dict of its own values, which asdict() would copy one by one."""
     if isinstance(value, Mapping):
         return dict(value)
-    return {name: getattr(value, name) for name in _field_names(type(value))}
+    return {name: getattr(value, name) for name in _field_names(cast("Hashable", type(value)))}
 
 
 @cache

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from paropt_exporter import host
 from paropt_exporter.engine import item_results
@@ -27,16 +27,18 @@ from paropt_exporter.pool.commands import CommandPool
 from paropt_exporter.pool.commands.guardians import GUARDIAN
 from paropt_exporter.pool.commands.output import RAW_BYTES, OutputFile
 from paropt_exporter.pool.future import TaskFuture
-from paropt_exporter.pool.processes import ProcessPool
 from paropt_exporter.pool.slots import Use, use_of
 from paropt_exporter.pool.thread_calls import ThreadCall, ThreadCalls
 from paropt_exporter.pool.threads import ThreadPool
 from paropt_exporter.records import PoolStatistics, PoolUse, RunningTask, Strategy
 
+if TYPE_CHECKING:
+    from paropt_exporter.pool.processes import ProcessPool
+
 log = logging.getLogger(__name__)
 
 _WORKERS_END_SECONDS = 3.0  # an idle worker goes within 50 ms, if no exit handler of a call takes its time
-Pool: TypeAlias = ThreadPool | ProcessPool | CommandPool
+Pool: TypeAlias = "ThreadPool | ProcessPool | CommandPool"
 
 _ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE)
 
@@ -181,9 +183,10 @@ class PoolWorkers:
 
     def close(self) -> None:
         """Shut all pools down; does not wait for threads that were given up, nor for workers kept by such threads."""
-        for pool in tuple(self._pools.values()):
+        for name, pool in tuple(self._pools.items()):
             pool.shutdown(wait=False, cancel_futures=True)
-            if isinstance(pool, ProcessPool) and (left := pool.kill_workers(_WORKERS_END_SECONDS)):
+            processes = cast("ProcessPool", pool) if name == PROCESSES else None
+            if processes is not None and (left := processes.kill_workers(_WORKERS_END_SECONDS)):
                 log.warning("calls left threads running in workers: killed", extra={"workers": ", ".join(left)})
         if self._watched and not self._thread_calls.go_on:  # processes of a call that does must not outlive us
             self._watched = False
@@ -433,5 +436,7 @@ def _make(name: str, size: int) -> Pool:
     if name == COMMANDS:
         return CommandPool(size)
     if name == PROCESSES:
+        from paropt_exporter.pool.processes import ProcessPool  # a lane of commands never loads it
+
         return ProcessPool(size)
     return ThreadPool(size, thread_name_prefix="paropt-threads")
