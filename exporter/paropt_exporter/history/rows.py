@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import assert_never
 
 from paropt_exporter import catalogue, tally
@@ -68,9 +68,14 @@ class Change:
     def take(self, event: Event) -> None:
         for increment in tally.increments(event):
             for part, amount in _parts(increment):
-                self.amounts[increment.family.name, json.dumps(increment.labels), part] += amount
+                self.amounts[increment.family.name, _labels(increment.labels), part] += amount
         for setting in tally.settings(event):
-            self.values[setting.family.name, json.dumps(setting.labels)] = setting.value
+            self.values[setting.family.name, _labels(setting.labels)] = setting.value
+
+
+@lru_cache(maxsize=1024)  # an event changes several families with the same labels
+def _labels(values: tuple[str, ...]) -> str:
+    return json.dumps(values)
 
 
 def add(connection: sqlite3.Connection, project: str, change: Change) -> None:
