@@ -1,4 +1,4 @@
-"""How fast a lane is beside its commands one after another, GNU make -j and GNU parallel; how fast the command starts.
+"""How fast a lane is beside its commands one after another, GNU make -j and GNU parallel; what starting and tasks cost.
 
 Each round runs every contender once, in turn, so that a machine whose speed drifts drifts for all; figures are medians
 of the rounds' ratios. Usage: python benchmarks/lanes.py [ROUNDS]
@@ -7,6 +7,7 @@ of the rounds' ratios. Usage: python benchmarks/lanes.py [ROUNDS]
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -14,10 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 ROUNDS = 5
 STARTS = 30  # of the interpreter, each some 10 ms: short runs need many
+COST_ROUNDS = 3
+MANY = 1000
 COMMAND = Path(sys.executable).parent / "paropt-exporter"
 
 _BURN = "import time\nwhile time.process_time() < {seconds}: pass"
@@ -31,6 +35,16 @@ WORKLOADS: dict[str, list[str]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A command, the file that it reads in its folder, and its standard input."""
+
+    command: tuple[str, ...]
+    file: str
+    content: str
+    given: str = ""
+
+
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     cores = len(os.sched_getaffinity(0))
@@ -42,6 +56,10 @@ def main() -> None:
         print(_row(name, programs, rounds, cores), flush=True)
     print()
     print(f"Start-up: {_startup():.2f}x of `python -c pass` (paropt-exporter --version; wanted: under 3)")
+    print()
+    print(f"CPU seconds of the whole process tree (wall seconds), medians of {COST_ROUNDS} rounds")
+    for name, contenders in COSTS.items():
+        print(_cost_row(name, contenders(cores)), flush=True)
 
 
 def _row(name: str, programs: list[str], rounds: int, cores: int) -> str:
@@ -95,6 +113,83 @@ def _contenders(folder: Path, programs: list[str], cores: int) -> Mapping[str, C
     return found
 
 
+def _cost_row(name: str, contenders: Mapping[str, Contender]) -> str:
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        there = {peer: one for peer, one in contenders.items() if shutil.which(one.command[0])}
+        for one in there.values():
+            (folder / one.file).write_text(one.content)
+        taken: dict[str, list[tuple[float, float]]] = {peer: [] for peer in there}
+        for _ in range(COST_ROUNDS):
+            for peer, one in there.items():
+                taken[peer].append(_cost(folder, one))
+    cells = [f"{name:<30}", *(f"{peer} {_medians(taken.get(peer, []))}" for peer in contenders)]
+    return "   ".join(cells)
+
+
+def _medians(costs: list[tuple[float, float]]) -> str:
+    if not costs:
+        return "missing"
+    cpu, wall = (statistics.median(values) for values in zip(*costs, strict=True))
+    return f"{cpu:.2f} ({wall:.2f})"
+
+
+def _cost(folder: Path, contender: Contender) -> tuple[float, float]:
+    """Return the CPU seconds of a command with all that it waited for, and its wall seconds."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    _run(folder, *contender.command, given=contender.given)
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
+
+
+def _lane(stages: list[str]) -> Contender:
+    command = (str(COMMAND), "--lane", "standard", "--once", "--web.listen-address=127.0.0.1:0")
+    return Contender(command, "paropt.yml", "stages:\n" + "\n".join(f"  - {stage}" for stage in stages) + "\n")
+
+
+def _make(count: int, cores: int) -> Contender:
+    targets = " ".join(f"t{index}" for index in range(count))
+    return Contender(
+        ("make", "-s", f"-j{cores}", "all"), "Makefile", f".PHONY: all {targets}\nall: {targets}\n{targets}:\n\t@true\n"
+    )
+
+
+def _nox(count: int) -> Contender:
+    session = (
+        "@nox.session(python=False, name=f's{number}')\n    def check(session): session.run('true', external=True)"
+    )
+    return Contender(
+        ("nox", "-s", *(f"s{number}" for number in range(count))),
+        "noxfile.py",
+        f"import nox\nfor number in range({count}):\n    {session}\n",
+    )
+
+
+def _one(cores: int) -> Mapping[str, Contender]:
+    return {"ours": _lane(["{number: 2, name: s, run: 'true'}"]), "make": _make(1, cores), "nox": _nox(1)}
+
+
+def _many_stages(cores: int) -> Mapping[str, Contender]:
+    stages = [f"{{number: {index + 2}, name: s{index}, run: 'true'}}" for index in range(MANY)]
+    return {"ours": _lane(stages), "make": _make(MANY, cores), "nox": _nox(MANY)}
+
+
+def _many_items(cores: int) -> Mapping[str, Contender]:
+    items = ", ".join(f"i{index}" for index in range(MANY))
+    given = "".join(f"i{index}\n" for index in range(MANY))
+    xargs = Contender(("xargs", "-n1", f"-P{cores}", "true"), "unused", "", given)
+    parallel = Contender(("parallel", f"-j{cores}", "true"), "unused", "", given)
+    stage = f"{{number: 2, name: s, run: 'true {{item}}', items: {{list: [{items}]}}}}"
+    return {"ours": _lane([stage]), "xargs": xargs, "parallel": parallel}
+
+
+COSTS: dict[str, Callable[[int], Mapping[str, Contender]]] = {
+    "one `true`": _one,
+    "1,000 stages of `true`": _many_stages,
+    "1,000 items of `true`": _many_items,
+}
+
+
 def _startup() -> float:
     commands = {"ours": [str(COMMAND), "--version"], "python": [sys.executable, "-c", "pass"]}
     times: dict[str, list[float]] = {name: [] for name in commands}
@@ -110,10 +205,10 @@ def _timed(run: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def _run(folder: Path, *command: str) -> None:
+def _run(folder: Path, *command: str, given: str = "") -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     subprocess.run(
-        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        command, cwd=folder, env=environment, input=given, text=True, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL, check=True, timeout=300,
     )  # fmt: skip
 

@@ -9,9 +9,17 @@ import pytest
 
 from paropt_exporter.control import InnerLoop, Order, Standing
 from paropt_exporter.control.company import CompanyMeter
+from paropt_exporter.control.loop import (
+    IDLE_TICK_SECONDS,
+    QUIET_SECONDS,
+    QUIET_TICK_SECONDS,
+    TICK_SECONDS,
+    pause_seconds,
+)
 from paropt_exporter.control.memory import PeakMeter
 from paropt_exporter.control.policy.company import StageState
 from paropt_exporter.control.policy.memory import RESERVE_BYTES
+from paropt_exporter.control.recent import Recent
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.engine import Admission, Demand, StageCounts
 from paropt_exporter.plan import Bounds
@@ -260,3 +268,43 @@ def test_a_run_does_not_teach_a_start_that_its_own_measurements_contradict() -> 
         lane.burn, lane.since = 1.0, clock.now
         steps(loop, clock, 2.0)
     assert standing.view().pools[0].recommended_size <= 3
+
+
+def looks(loop: InnerLoop, clock: FakeClock, seconds: float) -> int:
+    """Count the looks that are due within that time while no task waits."""
+    taken = 0
+    for _ in range(round(seconds / IDLE_TICK_SECONDS)):
+        clock.advance(IDLE_TICK_SECONDS)
+        taken += not loop.is_quiet()
+    return taken
+
+
+def test_looks_are_rarer_once_nothing_has_changed_for_seconds() -> None:
+    clock = FakeClock()
+    loop = looped(FakeLane(clock, waiting=1, burn=0.0), Recorder())
+    assert looks(loop, clock, QUIET_SECONDS) == round(QUIET_SECONDS / IDLE_TICK_SECONDS)
+    assert looks(loop, clock, 10.0) <= 10.0 / QUIET_TICK_SECONDS + 1
+
+
+def test_waiting_task_ends_the_quiet_at_once() -> None:
+    clock = FakeClock()
+    lane = FakeLane(clock, waiting=1, burn=0.0)
+    loop = looped(lane, Recorder())
+    looks(loop, clock, 10.0)
+    lane.waiting = 5
+    assert not loop.is_quiet()
+
+
+def test_expensive_looks_are_spread_over_time() -> None:
+    assert pause_seconds(waiting=True, cost_seconds=0.0002) == TICK_SECONDS
+    assert pause_seconds(waiting=False, cost_seconds=0.0002) == IDLE_TICK_SECONDS
+    assert pause_seconds(waiting=True, cost_seconds=0.01) == pytest.approx(0.1)
+
+
+def test_reading_is_taken_anew_when_it_is_old() -> None:
+    clock = FakeClock()
+    values = iter((4.0, 2.0))
+    cores = Recent(lambda: next(values), 1.0, clock)
+    assert [cores(), cores()] == [4.0, 4.0]
+    clock.advance(1.0)
+    assert cores() == 2.0

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from lanes import GIB, plan, stage
+from lanes import GIB, plan, stage, stages_of
 from paropt_exporter.engine import PoolWorkers, Run
-from paropt_exporter.plan import THREADS, Call, PlannedTask
+from paropt_exporter.plan import THREADS, Call, PlannedStage, PlannedTask
 from paropt_exporter.records import Result, TaskRecord
 from paropt_exporter.testing import FakeClock, FakeInbox, FakeWorkers, Script
 
@@ -57,3 +57,44 @@ def test_ended_tasks_leave_no_records_in_the_engine() -> None:
     assert record.stages[0].tasks_failed == 500
     assert record.stages[0].message == "exit 1 (and 499 more)"
     assert kept[0] < 10
+
+
+class CountingWorkers(FakeWorkers):
+    """Counts the stages that the engine considers for a start."""
+
+    considered = 0
+
+    def pool_of(self, stage: PlannedStage, task: PlannedTask) -> str:
+        self.considered += 1
+        return super().pool_of(stage, task)
+
+
+def run_of(*stages: PlannedStage, workers: CountingWorkers, clock: FakeClock, inbox: FakeInbox) -> Run:
+    return Run(
+        plan(*stages, workers=2),
+        run_id="of many stages",
+        workers=workers,
+        emit=lambda _: None,
+        inbox=inbox,
+        clock=clock,
+        memory_bytes=GIB,
+    )
+
+
+def test_waiting_stages_are_not_considered_while_no_slot_is_free() -> None:
+    clock = FakeClock()
+    inbox = FakeInbox(clock)
+    workers = CountingWorkers(clock, inbox)
+    stages = [stage(f"s{n}") for n in range(200)]
+    record = run_of(*stages, workers=workers, clock=clock, inbox=inbox).execute()
+    assert record.result is Result.SUCCESS
+    assert workers.considered <= 2 * len(stages)
+
+
+def test_skip_names_all_needs_that_failed_before_it() -> None:
+    clock = FakeClock()
+    inbox = FakeInbox(clock)
+    workers = CountingWorkers(clock, inbox, {"a": [Script(result=Result.FAILURE, message="exit 1")]})
+    stages = stage("a"), stage("b", needs=("a",)), stage("c", needs=("a", "b")), stage("d", needs=("c",))
+    record = run_of(*stages, workers=workers, clock=clock, inbox=inbox).execute()
+    assert [message for _, message in stages_of(record).values()] == ["exit 1", "needs a", "needs a, b", "needs c"]

@@ -17,6 +17,8 @@ from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.config.lanes import select
 from paropt_exporter.control import InnerLoop
+from paropt_exporter.control.loop import DEADLINE
+from paropt_exporter.control.recent import CORES_SECONDS, MEMORY_SECONDS, Recent
 from paropt_exporter.engine import Observers, PoolWorkers, QueueInbox, Run, pools_of
 from paropt_exporter.exposition import deliveries
 from paropt_exporter.history import History, Interrupted
@@ -232,6 +234,7 @@ class Exporter:
             inbox=QueueInbox(self._clock),
             clock=self._clock,
             memory_bytes=host.memory_available_bytes(),
+            sums_work=self._config.feedback.objective == DEADLINE,
         )
 
     def _control(self, run: Run, plan: Plan) -> InnerLoop:
@@ -239,8 +242,8 @@ class Exporter:
             run,
             self._workers,
             standing=self._standing,
-            cores=host.cpus,
-            memory_available_bytes=host.memory_available_bytes,
+            cores=Recent(host.cpus, CORES_SECONDS, self._clock),
+            memory_available_bytes=Recent(host.memory_available_bytes, MEMORY_SECONDS, self._clock),
             emit=self._observers.emit,
             clock=self._clock,
             run_id=run.run_id,

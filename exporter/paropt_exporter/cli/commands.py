@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LANE = "standard"
 AUTO_LANE = "auto"
+_PLUGIN_SWITCH = "PYDANTIC_DISABLE_PLUGINS"
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -199,9 +202,10 @@ def _generate(flags: argparse.Namespace) -> int:
 
 def _run_lane(flags: argparse.Namespace) -> int:
     from paropt_exporter import logs
-    from paropt_exporter.app import READER_SECONDS, run_lane
-    from paropt_exporter.cli import screen
 
+    with _quick_imports():
+        from paropt_exporter.app import READER_SECONDS, run_lane
+        from paropt_exporter.cli import screen
     watching = screen.on_standard_streams(
         verbose=flags.verbose, json_output=flags.output == "json", json_logs=flags.log_format == "json"
     )
@@ -219,6 +223,26 @@ def _run_lane(flags: argparse.Namespace) -> int:
     if not shown:  # a thread waits in a write: the interpreter's own end would wait for it
         os._exit(code)
     return code
+
+
+@contextmanager
+def _quick_imports() -> Iterator[None]:
+    """Import without garbage collections, which find nothing, and without pydantic's search for plugins.
+
+    The search reads the metadata of every installed distribution. What was imported stays out of later collections.
+    """
+    collects, searches = gc.isenabled(), _PLUGIN_SWITCH not in os.environ
+    gc.disable()
+    if searches:
+        os.environ[_PLUGIN_SWITCH] = "1"
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if searches:
+            del os.environ[_PLUGIN_SWITCH]  # a stage's own pydantic may want its plugins
+        if collects:
+            gc.enable()
 
 
 def _refuse_flags_at_odds(flags: argparse.Namespace, *, once: bool) -> None:

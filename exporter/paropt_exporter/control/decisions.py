@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, fields
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from paropt_exporter.control.policy.band import BandSituation, BandStep, decide_band
 from paropt_exporter.control.policy.pool import StreamSituation, StreamStep, decide_stream
@@ -58,12 +58,12 @@ class Replayed:
 def written_situation(situation: Situation) -> str:
     """Return a situation as one line of JSON, always the same for the same situation."""
     kind = next(name for name, (cls, _) in _KINDS.items() if isinstance(situation, cls))
-    return _json({"kind": kind, "seen": asdict(situation)})
+    return _json({"kind": kind, "seen": situation})
 
 
 def written_choice(choice: Choice) -> str:
     """Return a choice as one line of JSON, always the same for the same choice."""
-    return _json(asdict(choice))
+    return _json(choice)
 
 
 def read_situation(situation: str) -> Situation:
@@ -117,4 +117,16 @@ def _holds(larger: object, smaller: object) -> bool:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_shallow)
+
+
+def _shallow(value: object) -> object:
+    """Return a dataclass or a mapping as a dict of its own values, which asdict() would copy one by one."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return {name: getattr(value, name) for name in _field_names(cast("Hashable", type(value)))}
+
+
+@cache
+def _field_names(cls: Hashable) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(cast("type[Any]", cls)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -48,6 +50,9 @@ TICK_SECONDS = 0.03  # lanes of a few seconds gain nothing from a slower eye; on
 STUCK_SECONDS = 0.7  # that unknown tasks wait; those that only sleep shall not be held back for a second
 _WHOLE_CORE = 0.75  # a task that wants this much is counted as one that only computes
 IDLE_TICK_SECONDS = 0.1  # the same while no task waits, and nothing can be decided
+QUIET_SECONDS = 2.0  # by then a wrong size is corrected, and a demand known
+QUIET_TICK_SECONDS = 0.5  # between looks while nothing waits and nothing has changed for so long
+_LOOK_RATIO = 0.1  # of a core for looks at most: with a thousand waiting stages one takes milliseconds
 DEADLINE = "deadline"
 _HOLD_SECONDS = 1.0  # a hold is told when its reason or a stage's limit changes, at most so often
 
@@ -133,6 +138,8 @@ class InnerLoop:
         self._kept: dict[str, tuple[int, float]] = {}  # pool -> workers that it keeps, and until when
         self._known = dict(known_shares)
         self._held: tuple[tuple[object, ...], float] = ((), 0.0)  # why it held when that was last told, and when
+        self._quiet: tuple[object, ...] = ()  # the running tasks, and what they were to keep to, at the last look
+        self._quiet_since = self._stepped = -math.inf
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="paropt-control", daemon=True)
 
@@ -157,8 +164,23 @@ class InnerLoop:
             self._run.admit(self._admission(self._known, {}, frozenset()))
 
     def _loop(self) -> None:
-        while not self._done.wait(TICK_SECONDS if self._waiting else IDLE_TICK_SECONDS):
-            self.step()
+        cost = 0.0
+        while not self._done.wait(pause_seconds(waiting=self._waiting, cost_seconds=cost)):
+            began = time.thread_time()
+            if not self.is_quiet():
+                self.step()
+            cost = time.thread_time() - began
+
+    def is_quiet(self) -> bool:
+        """Whether the next look can wait: no task does, and the same ones have been running for seconds."""
+        now, demand = self._clock.monotonic(), self._run.demand()
+        seen = (self._standing.order, self._standing.band, demand.rescue_size, *(task[2] for task in demand.running))
+        if demand.ready or self._offer is not None or seen != self._quiet:
+            self._quiet, self._quiet_since = seen, now
+        if now >= self._quiet_since + QUIET_SECONDS and now < self._stepped + QUIET_TICK_SECONDS:
+            return True
+        self._stepped = now
+        return False
 
     def step(self) -> None:
         """Look once and move if there is reason to."""
@@ -371,6 +393,11 @@ class InnerLoop:
                 choice=written_choice(made.choice),
             )
         )
+
+
+def pause_seconds(*, waiting: bool, cost_seconds: float) -> float:
+    """Return how long to wait for the next look, after one that took `cost_seconds` of CPU time."""
+    return max(TICK_SECONDS if waiting else IDLE_TICK_SECONDS, cost_seconds / _LOOK_RATIO)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,9 +116,9 @@ class StageCounts:
 class Demand:
     """What the controller sees of a run: the waiting tasks in the order they would start, and the running ones.
 
-    `work_seconds` is what is left to do, as far as it is known, and `path_seconds` its longest chain; `left_seconds`
-    the time until the lane breaks its total (None: without one). `rescue_size` is the size that would save a stage
-    which is about to break its limit; 0: none is, or none can be saved.
+    `left_seconds` is the time until the lane breaks its total (None: without one). `work_seconds` is the work left, as
+    far as it is known, and `path_seconds` its longest chain; 0 unless the deadline is the objective. `rescue_size` is
+    the size that would save a stage which is about to break its limit; 0: none is, or none can be saved.
     """
 
     ready: tuple[tuple[str, str, int], ...]  # (pool, stage, how many tasks)

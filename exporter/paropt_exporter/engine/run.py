@@ -12,12 +12,13 @@ from paropt_exporter.engine import report, view
 from paropt_exporter.engine.advice import MOST_TASKS
 from paropt_exporter.engine.contract import Admission, Demand, Running, Stop, Wake, Workers
 from paropt_exporter.engine.inbox import Inbox
+from paropt_exporter.engine.open_stages import OpenStages
 from paropt_exporter.engine.outcome import not_started
 from paropt_exporter.engine.shares import Shares
 from paropt_exporter.engine.stage import Attempt, Ready, StageState, alone_seconds, timing_of
 from paropt_exporter.engine.timers import Timers
 from paropt_exporter.errors import describe
-from paropt_exporter.plan import THREADS, Plan, PlannedTask
+from paropt_exporter.plan import COMMANDS, THREADS, Plan, PlannedTask
 from paropt_exporter.plan.batches import task as batch_task
 from paropt_exporter.records import (
     Event,
@@ -74,8 +75,12 @@ class Run:
         clock: Clock,
         memory_bytes: int,
         cores: float | None = None,
+        sums_work: bool = True,
     ) -> None:
-        """Prepare the run. `cores`: what its tasks have together; None: what this process may use."""
+        """Prepare the run. `cores`: what its tasks have together; None: what this process may use.
+
+        `sums_work`: whether `demand` has the work left, which costs a walk over all stages.
+        """
         self.plan = plan
         self.run_id = run_id
         sequential = plan.strategy is Strategy.SEQUENTIAL
@@ -86,10 +91,14 @@ class Run:
         self._clock = clock
         self._shares = Shares(memory_bytes)
         self._memory_bytes = memory_bytes
+        self._sums_work = sums_work
         self._cores = host.cpus() if cores is None else cores
         self._timings: list[TaskTiming] = []
         in_order = sorted(plan.stages, key=lambda stage: stage.number) if sequential else plan.stages
         self._stages = {stage.name: StageState(stage) for stage in in_order}
+        self._open_stages = OpenStages(self._stages)
+        self._expected = self._open_stages.revision
+        self._only_commands = all(stage.pool == COMMANDS for stage in plan.stages)
         self._timers = Timers()
         self._stopping: Stop | None = None
         self._critical = False
@@ -143,7 +152,7 @@ class Run:
         while True:
             self._fire_timers()
             self._start_what_fits()
-            if not self._open():
+            if not self._open_stages:
                 break
             for message in self._inbox.receive(self._next_moment()):
                 self._take(message)
@@ -171,11 +180,12 @@ class Run:
             self._startable(),
             now=self._clock.monotonic(),
             size=self.size,
+            work=self._sums_work,
             ends_seconds=None if total is None else total.started_seconds + total.limit.max_seconds,
         )
 
     def _startable(self) -> tuple[StageState, ...]:
-        return tuple(state for state in self._open() if state.started or self._may_begin(state))
+        return self._open_stages.startable()
 
     # Starting
 
@@ -189,7 +199,9 @@ class Run:
             state.ready.extend(Ready(task=task, attempt=1, ready_seconds=now) for task in state.plan.tasks)
 
     def _close(self, state: StageState, result: Result, why: str) -> None:
-        self._emit(state.close(self.run_id, self.plan.lane, result, why))
+        record = state.close(self.run_id, self.plan.lane, result, why)
+        self._open_stages.end(state)
+        self._emit(record)
 
     def _fail_fast(self, state: StageState) -> None:
         if self.plan.fail_fast and self._stopping is None:
@@ -200,32 +212,34 @@ class Run:
             self._skip_the_rest(self._stopping.reason)
             return
         self._skip_what_lost_its_needs()
-        self._shares.admit(self._admission)
-        for state in self._open():
+        startable, revision = self._open_stages.startable(), self._open_stages.revision
+        if self._shares.admit(self._admission) or revision != self._expected:
+            self._shares.expect(state.name for state in startable)
+            self._expected = revision
+        for state in startable:
+            if self._queued and self._is_full():
+                return  # a walk over a thousand waiting stages at each event would cost more than their tasks
             while state.ready and self._fits(state):
                 self._start(state, state.ready.popleft())
-            if state.ready and not self._limited(state) and (state.started or self._may_begin(state)):
+            if state.ready and not self._limited(state):
                 self._queued = True
                 if self._needs_room(state) and self._shares.cores_fit(state.name):
                     return  # smaller stages behind it would starve it for ever
+
+    def _is_full(self) -> bool:
+        """Whether no task can start, of whatever stage."""
+        if not (self._shares.has_slot(self.size) and self._shares.cores_left()):
+            return True
+        return self._only_commands and self._shares.in_pool(COMMANDS) >= self._workers.size(COMMANDS)
 
     def _needs_room(self, state: StageState) -> bool:
         return bool(state.plan.slots > 1 or state.plan.memory_bytes or state.plan.exclusive)
 
     def _open(self) -> tuple[StageState, ...]:
-        return tuple(state for state in self._stages.values() if not state.ended)
-
-    def _may_begin(self, state: StageState) -> bool:
-        return not state.ended and all(self._satisfied(need) for need in state.plan.needs)
-
-    def _satisfied(self, need: str) -> bool:
-        record = self._stages[need].record
-        if record is None:
-            return False
-        return record.result is Result.SUCCESS or bool(self._stages[need].plan.skip)
+        return self._open_stages.all()
 
     def _fits(self, state: StageState) -> bool:
-        if not state.started and not (self._may_begin(state) and self._shares.stage_fits(state.plan)):
+        if not state.started and not self._shares.stage_fits(state.plan):
             return False
         if self._limited(state):
             return False
@@ -279,14 +293,9 @@ class Run:
             self._timers.at(state.watch.next_deadline, lambda: self._check_stage(state))
 
     def _skip_what_lost_its_needs(self) -> None:
-        lost = True
-        while lost:
-            lost = False
-            for state in self._open():
-                needs = [need for need in state.plan.needs if self._stages[need].ended and not self._satisfied(need)]
-                if needs and not state.started:
-                    self._close(state, Result.SKIP, f"needs {', '.join(needs)}")
-                    lost = True
+        while lost := self._open_stages.next_lost():
+            state, needs = lost
+            self._close(state, Result.SKIP, f"needs {', '.join(needs)}")
 
     # Messages
 
@@ -349,7 +358,9 @@ class Run:
         if state.watch is not None:
             self._tell(state.watch, state.name, state.last_ended_seconds, rebase=state.started_seconds)
         self._shares.end_stage(state.plan)
-        self._emit(state.end(self.run_id, self.plan.lane))
+        record = state.end(self.run_id, self.plan.lane)
+        self._open_stages.end(state)
+        self._emit(record)
 
     def _fire_timers(self) -> None:
         now, due = self._clock.monotonic(), self._timers.next_moment

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
-from paropt_exporter.cpu_demand import CoreBudget
+from paropt_exporter.cpu_demand import WAITING_DEMAND, CoreBudget
 from paropt_exporter.engine.contract import Admission
 from paropt_exporter.plan import PlannedStage
 
@@ -27,15 +28,33 @@ class Shares:
         self._admission: Admission | None = None
         self._tasks: dict[str, tuple[str, float | None]] = {}  # label -> stage, demand in cores that it is counted with
         self._cores = CoreBudget(0.0)
+        self._least: frozenset[float | None] = frozenset()
 
-    def admit(self, admission: Admission | None) -> None:
-        """Give out cores by these demands from now on; None: never mind the cores."""
+    def admit(self, admission: Admission | None) -> bool:
+        """Give out cores by these demands from now on; None: never mind the cores. Return whether they are new."""
         if admission is self._admission:
-            return
+            return False
         self._admission = admission
         self._cores = CoreBudget(0.0) if admission is None else CoreBudget(admission.cores, stuck=admission.stuck)
         for label, (stage, _) in self._tasks.items():
             self._count(label, stage)
+        return True
+
+    def expect(self, stages: Iterable[str]) -> None:
+        """Take the stages that may start tasks under this Admission: `cores_left` speaks of these."""
+        if self._admission is None:
+            return
+        demands = {self._admission.stages.get(stage) for stage in stages}
+        known = [demand for demand in demands if demand is not None]
+        least = [min((demand for demand in known if demand < WAITING_DEMAND), default=None)]
+        least.append(min((demand for demand in known if demand >= WAITING_DEMAND), default=None))
+        self._least = frozenset(demand for demand in least if demand is not None) | (demands & {None})
+
+    def cores_left(self) -> bool:
+        """Whether the cores have room for a task of any stage that is expected."""
+        if self._admission is None or len(self._tasks) < self._admission.floor:
+            return True
+        return any(self._cores.room(demand) > 0 for demand in self._least)
 
     def _count(self, label: str, stage: str) -> None:
         admission = self._admission
@@ -52,6 +71,10 @@ class Shares:
         if stage.exclusive and self._stages:
             return False
         return not any(other.exclusive or other.locks & stage.locks for other in self._stages.values())
+
+    def has_slot(self, size: int) -> bool:
+        """Whether a task of one slot finds one, or nothing runs: `size` is how many slots the lane may use now."""
+        return self._slots_held == 0 or self._slots_held < size
 
     def task_fits(self, stage: PlannedStage, *, size: int) -> bool:
         """Whether one more task of the stage fits: `size` is how many slots the lane may use now."""

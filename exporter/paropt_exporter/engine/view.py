@@ -20,11 +20,17 @@ def backlog(startable: Iterable[StageState], now: float) -> dict[str, tuple[int,
 
 
 def demand(
-    states: Sequence[StageState], startable: Iterable[StageState], *, now: float, size: int, ends_seconds: float | None
+    states: Sequence[StageState],
+    startable: Iterable[StageState],
+    *,
+    now: float,
+    size: int,
+    ends_seconds: float | None,
+    work: bool,
 ) -> Demand:
     """Return the tasks that could run, in the order in which they would start, those that do, and what is left to do.
 
-    `ends_seconds`: the moment at which the lane breaks its total.
+    `ends_seconds`: the moment at which the lane breaks its total. `work`: whether to sum up the work left.
     """
     return Demand(
         ready=tuple((state.pool, state.name, count) for state in startable if (count := len(state.ready))),
@@ -40,8 +46,8 @@ def demand(
         ),
         peaks=tuple((state.name, peak) for state in states if (peak := state.task_peak_bytes)),
         stages=tuple(state.counts(now) for state in states if state.started and len(state.plan.tasks) > 1),
-        work_seconds=sum(state.work_seconds(now) for state in states),
-        path_seconds=_longest_path(states, now),
+        work_seconds=sum(state.work_seconds(now) for state in states) if work else 0.0,
+        path_seconds=_longest_path(states, now) if work else 0.0,
         left_seconds=None if ends_seconds is None else ends_seconds - now,
         rescue_size=_rescue_size(states, now, size),
     )
@@ -66,5 +72,5 @@ def _longest_path(states: Sequence[StageState], now: float) -> float:
 
 def _rescue_size(states: Iterable[StageState], now: float, size: int) -> int:
     """Return the smallest size that saves every stage at risk that more workers can save; 0: there is none."""
-    more = [extra for state in states if (extra := state.workers_to_be_saved(now)) > 0]
+    more = [extra for state in states if state.started and (extra := state.workers_to_be_saved(now)) > 0]
     return size + sum(more) if more else 0

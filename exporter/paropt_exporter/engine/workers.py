@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from paropt_exporter import host
 from paropt_exporter.engine import item_results
@@ -27,16 +27,18 @@ from paropt_exporter.pool.commands import CommandPool
 from paropt_exporter.pool.commands.guardians import GUARDIAN
 from paropt_exporter.pool.commands.output import RAW_BYTES, OutputFile
 from paropt_exporter.pool.future import TaskFuture
-from paropt_exporter.pool.processes import ProcessPool
 from paropt_exporter.pool.slots import Use, use_of
 from paropt_exporter.pool.thread_calls import ThreadCall, ThreadCalls
 from paropt_exporter.pool.threads import ThreadPool
 from paropt_exporter.records import PoolStatistics, PoolUse, RunningTask, Strategy
 
+if TYPE_CHECKING:
+    from paropt_exporter.pool.processes import ProcessPool
+
 log = logging.getLogger(__name__)
 
 _WORKERS_END_SECONDS = 3.0  # an idle worker goes within 50 ms, if no exit handler of a call takes its time
-Pool: TypeAlias = ThreadPool | ProcessPool | CommandPool
+Pool: TypeAlias = "ThreadPool | ProcessPool | CommandPool"
 
 _ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE)
 
@@ -111,6 +113,8 @@ class PoolWorkers:
         self._plan: Plan | None = None
         self._thread_calls = ThreadCalls(lambda: {GUARDIAN.pid or 0, lifetime.NURSERIES.pid})
         self._watched = False
+        self._names: tuple[str, ...] = ()  # of the plan's pools
+        self._most: dict[str, int] = {}  # how many tasks of the plan may be in each pool
         self._targets: dict[str, frozenset[str]] = {}  # what the calls of the plan's stages name
         self._environments: dict[str, Mapping[str, str]] = {}  # of this run's commands, by stage
         self._output_files: dict[str, OutputFile] = {}  # of this run, by stage
@@ -125,6 +129,8 @@ class PoolWorkers:
     def prepare(self, plan: Plan, size: int) -> None:
         """Bring the pools that `plan` needs to the size that it starts with."""
         self._plan, self._size, self._reason, self._tasks = plan, size, "plan", None
+        self._names = pools_of(plan)
+        self._most = {name: _tasks_for(plan, name) for name in (COMMANDS, THREADS, PROCESSES)}
         self._output_files.clear()
         self._environments.clear()
         self._targets = {stage.name: targets for stage in plan.stages if (targets := _targets_of(stage))}
@@ -164,7 +170,7 @@ class PoolWorkers:
     def shares(self, size: int) -> Mapping[str, int]:
         """Return what each pool of the plan would get of a lane of `size`."""
         plan = self._plan
-        return {name: min(size, _tasks_for(plan, name)) for name in pools_of(plan)} if plan else {}
+        return {name: min(size, self._most[name]) for name in self._names} if plan else {}
 
     def rest(self, size: int) -> None:
         """End what calls left running, and give back workers that only the run needed."""
@@ -177,9 +183,10 @@ class PoolWorkers:
 
     def close(self) -> None:
         """Shut all pools down; does not wait for threads that were given up, nor for workers kept by such threads."""
-        for pool in tuple(self._pools.values()):
+        for name, pool in tuple(self._pools.items()):
             pool.shutdown(wait=False, cancel_futures=True)
-            if isinstance(pool, ProcessPool) and (left := pool.kill_workers(_WORKERS_END_SECONDS)):
+            processes = cast("ProcessPool", pool) if name == PROCESSES else None
+            if processes is not None and (left := processes.kill_workers(_WORKERS_END_SECONDS)):
                 log.warning("calls left threads running in workers: killed", extra={"workers": ", ".join(left)})
         if self._watched and not self._thread_calls.go_on:  # processes of a call that does must not outlive us
             self._watched = False
@@ -377,7 +384,7 @@ class PoolWorkers:
     def _share_of(self, name: str) -> int:
         if self._plan is None:
             return 1
-        most = min(self._size, _tasks_for(self._plan, name))
+        most = min(self._size, self._most[name])
         if self._tasks is not None:
             return max(1, min(most, self._tasks.get(name, 1)))
         # Until the controller has looked, a routed call that computes may find as many processes as there are cores.
@@ -429,5 +436,7 @@ def _make(name: str, size: int) -> Pool:
     if name == COMMANDS:
         return CommandPool(size)
     if name == PROCESSES:
+        from paropt_exporter.pool.processes import ProcessPool  # a lane of commands never loads it
+
         return ProcessPool(size)
     return ThreadPool(size, thread_name_prefix="paropt-threads")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import lru_cache
 
 # What reading, adding up and comparing false values raises.
 FALSE_VALUE = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
@@ -45,7 +46,12 @@ def timestamp(value: object) -> float:
 
 def texts(value: object) -> tuple[str, ...]:
     """Return a JSON list of texts; raises ValueError for anything else."""
-    found = json.loads(text(value))
+    return _texts(text(value))
+
+
+@lru_cache(maxsize=4096)  # each stage's labels stand in some thirty rows
+def _texts(document: str) -> tuple[str, ...]:
+    found = json.loads(document)
     if not isinstance(found, list):
         raise ValueError(f"expected a list, found {shown(found)}")
     return tuple(map(text, found))

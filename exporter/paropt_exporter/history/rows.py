@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import cache, lru_cache
 from typing import assert_never
 
 from paropt_exporter import catalogue, tally
@@ -67,15 +68,22 @@ class Change:
     def take(self, event: Event) -> None:
         for increment in tally.increments(event):
             for part, amount in _parts(increment):
-                self.amounts[increment.family.name, json.dumps(increment.labels), part] += amount
+                self.amounts[increment.family.name, _labels(increment.labels), part] += amount
         for setting in tally.settings(event):
-            self.values[setting.family.name, json.dumps(setting.labels)] = setting.value
+            self.values[setting.family.name, _labels(setting.labels)] = setting.value
+
+
+@lru_cache(maxsize=1024)  # an event changes several families with the same labels
+def _labels(values: tuple[str, ...]) -> str:
+    return json.dumps(values)
 
 
 def add(connection: sqlite3.Connection, project: str, change: Change) -> None:
     """Add to the totals, and set the last values; the caller holds the transaction."""
-    connection.executemany(_ADD, [(project, *place, amount) for place, amount in change.amounts.items()])
-    connection.executemany(_SET, [(project, *place, value) for place, value in change.values.items()])
+    if change.amounts:
+        connection.executemany(_ADD, [(project, *place, amount) for place, amount in change.amounts.items()])
+    if change.values:
+        connection.executemany(_SET, [(project, *place, value) for place, value in change.values.items()])
 
 
 def write(connection: sqlite3.Connection, project: str, event: Event, now_seconds: float) -> None:
@@ -142,6 +150,8 @@ def _number(connection: sqlite3.Connection, project: str, run_id: str) -> None:
 
 
 def _time_items(connection: sqlite3.Connection, task: TaskRecord, project: str, now_seconds: float) -> None:
+    if not task.items and task.start_up_seconds is None:
+        return
     timed = [each for each in task.items if each.seconds is not None and each.item]
     times = [(each.item, each.seconds) for each in timed] + [test for each in timed for test in each.long_tests]
     if task.start_up_seconds is not None:  # its runner told: a file's tests that are not among these are no longer long
@@ -175,12 +185,15 @@ def _insert(
     keep: tuple[str, ...] = (),
 ) -> None:
     """Insert a row, or complete the one that is there (not its `keep` columns). Names are from this module alone."""
-    columns = ", ".join(row)
-    changed = ", ".join(f"{name} = excluded.{name}" for name in row if name not in keys + keep)
-    conflict = f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}" if keys else ""  # nosec B608 # as above
-    marks = ", ".join("?" * len(row))
-    statement = f"INSERT INTO {table} ({columns}) VALUES ({marks}){conflict}"  # nosec B608 # literals of this module
-    connection.execute(statement, tuple(map(_stored, row.values())))
+    connection.execute(_insert_statement(table, tuple(row), keys, keep), tuple(map(_stored, row.values())))
+
+
+@cache
+def _insert_statement(table: str, names: tuple[str, ...], keys: tuple[str, ...], keep: tuple[str, ...]) -> str:
+    changed = ", ".join(f"{name} = excluded.{name}" for name in names if name not in keys + keep)
+    conflict = f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}" if keys else ""  # nosec B608 # literals
+    marks = ", ".join("?" * len(names))
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks}){conflict}"  # nosec B608 # of this module
 
 
 def _stored(value: object) -> object:

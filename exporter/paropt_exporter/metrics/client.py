@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
-# The client looks at this at import, and would then keep every value in memory-mapped files that other programs read
-# too. Tasks here bring their measurements home themselves, so it must be gone before the import below.
-DROPPED = [name for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir") if os.environ.pop(name, None)]
+from paropt_exporter.metrics import multiprocess
 
-# E402: the imports have to come after the line above, that is this module's one job.
+DROPPED = multiprocess.DROPPED
+
+# E402: the imports below have to come after that of `multiprocess`.
 from prometheus_client import CollectorRegistry  # noqa: E402
 from prometheus_client.exposition import generate_latest as text_page  # noqa: E402
 from prometheus_client.gc_collector import GCCollector  # noqa: E402

@@ -7,18 +7,21 @@ import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from threading import Lock
+from typing import TYPE_CHECKING, cast
 
 from paropt_exporter import catalogue
 from paropt_exporter._version import __version__
 from paropt_exporter.catalogue import Family
-from paropt_exporter.metrics import build, client, control, pools
-from paropt_exporter.metrics.client import Collector, CollectorRegistry, Metric
+from paropt_exporter.metrics import build, control, multiprocess, pools
 from paropt_exporter.metrics.formats import Format, choose
 from paropt_exporter.metrics.labels import LaneLabels
 from paropt_exporter.metrics.page import Labels, Page, Value
 from paropt_exporter.metrics.state import State
 from paropt_exporter.records import ControlView, Event, LiveStage, PoolStatistics
 from paropt_exporter.tally import HistogramTotal, LastValues, Totals
+
+if TYPE_CHECKING:
+    from paropt_exporter.metrics.client import Collector, CollectorRegistry, Metric
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ _NO_RELOADS = dict.fromkeys(catalogue.RELOAD_RESULTS, 0)
 _NO_DELIVERIES = dict.fromkeys(product(catalogue.DELIVERY_TARGETS, catalogue.DELIVERY_RESULTS), 0)
 
 
-class Metrics(Collector):
+class Metrics:
     """Everything that is exported, for one project.
 
         observe(event) -> State (numbers, own short lock) --changes--.
@@ -94,19 +97,16 @@ class Metrics(Collector):
         self._lock = Lock()  # guards: _page, _overlaid; held for a whole scrape, never while an event is observed
         self._page = Page(project)
         self._overlaid: set[Series] = set()
-        self._process = CollectorRegistry(auto_describe=False)
-        self.registry = CollectorRegistry(auto_describe=False)
-        self.registry.register(self)
-        if process_metrics:
-            for registry in (self._process, self.registry):
-                client.ProcessCollector(registry=registry)
-                client.GCCollector(registry=registry)
+        self._process_metrics = process_metrics
+        self._process: CollectorRegistry | None = None
         self._put_constants(bounds or {}, revision or build.revision(), serves_on=serves_on)
-        self._take_changes()  # with 10,000 stages a second's work, here and not in the first scrape
-        if client.DROPPED:
+        if serves_on:  # with 10,000 stages a second's work, here and not in the first scrape
+            self._take_changes()
+            self._page.write()
+        if multiprocess.DROPPED:
             log.warning(
                 "ignored: it would move all of prometheus_client's values into shared files; tasks report without it",
-                extra={"variable": client.DROPPED[0]},
+                extra={"variable": multiprocess.DROPPED[0]},
             )
 
     def observe(self, event: Event) -> None:
@@ -120,7 +120,11 @@ class Metrics(Collector):
 
     def page(self, *, openmetrics: bool) -> bytes:
         """Return the page as OpenMetrics or as text."""
+        from paropt_exporter.metrics import client  # slow to load, and a run that no one scrapes needs it not
+
         with self._lock:
+            if self._process is None:
+                self._process = self._new_registry()
             self._refresh()
             own = [part.encode() for part in self._page.text(catalogue.FAMILIES, openmetrics=openmetrics)]
         write = client.openmetrics_page if openmetrics else client.text_page
@@ -131,6 +135,22 @@ class Metrics(Collector):
         with self._lock:
             self._refresh()
             return b"".join(part.encode() for part in self._page.text(_OUTLASTING, openmetrics=False))
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """A new registry of prometheus_client that has this collector and the process and GC metrics."""
+        registry = self._new_registry()
+        registry.register(cast("Collector", self))
+        return registry
+
+    def _new_registry(self) -> CollectorRegistry:
+        from paropt_exporter.metrics import client  # as in `page`
+
+        registry = client.CollectorRegistry(auto_describe=False)
+        if self._process_metrics:
+            client.ProcessCollector(registry=registry)
+            client.GCCollector(registry=registry)
+        return registry
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family as prometheus_client's registries want them."""

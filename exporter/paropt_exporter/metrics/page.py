@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, lru_cache
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from paropt_exporter.catalogue import BUCKETS_SECONDS, Family
-from paropt_exporter.metrics.client import Metric, go_number
 from paropt_exporter.tally import HistogramTotal
+
+if TYPE_CHECKING:
+    from paropt_exporter.metrics.client import Metric
 
 Labels = tuple[str, ...]
 Value = float | HistogramTotal
-
-_BOUNDS = tuple(go_number(bound) for bound in (*BUCKETS_SECONDS, float("inf")))
 
 
 class Page:
     """The series of a scrape, and their text.
 
-        put, drop, replace -> _values[family][labels] -> text(), only of what changed -> _texts[family][labels]
+        put, drop, replace -> _values, _stale -> write(), of changed series -> _texts[family][labels] -> text()
 
     Why not prometheus_client's writer: it formats every line at every scrape, holding the GIL against the work; at
     10,000 stages (1.1 million lines) that is measured in tens of seconds, and under one here. The lines are, byte for
@@ -31,18 +32,21 @@ class Page:
         self._project = project
         self._values: dict[Family, dict[Labels, Value]] = {}
         self._texts: dict[Family, dict[Labels, str]] = {}
+        self._stale: dict[Family, set[Labels]] = {}  # series that have changed since their text was written
 
     def put(self, family: Family, labels: Labels, value: Value) -> None:
         """Set one series. `labels` are the family's, without `project`."""
         values = self._values.setdefault(family, {})
         if values.get(labels) != value:
             values[labels] = value
-            self._texts.setdefault(family, {})[labels] = self._written(family, labels, value)
+            self._texts.setdefault(family, {}).setdefault(labels, "")  # its place in the page is that of its first put
+            self._stale.setdefault(family, set()).add(labels)
 
     def drop(self, family: Family, labels: Labels) -> None:
         """Remove one series; nothing if it is not there."""
         self._values.get(family, {}).pop(labels, None)
         self._texts.get(family, {}).pop(labels, None)
+        self._stale.get(family, set()).discard(labels)
 
     def replace(self, families: Iterable[Family], samples: Iterable[tuple[Family, Labels, Value]]) -> None:
         """Set the series of some families to exactly these."""
@@ -62,11 +66,14 @@ class Page:
         """Yield the page family by family, those without series left out."""
         for family in families:
             if texts := self._texts.get(family):
+                self._write(family)
                 yield _head(family, openmetrics=openmetrics)
                 yield "".join(texts.values())
 
     def metrics(self, families: Iterable[Family]) -> Iterator[Metric]:
         """Yield the same series as objects of prometheus_client, for whoever has a registry of their own."""
+        from paropt_exporter.metrics.client import Metric  # as in `_go_number`
+
         for family in families:
             if values := self._values.get(family):
                 metric = Metric(family.name.removesuffix("_total"), family.help, family.kind.value)
@@ -74,11 +81,33 @@ class Page:
                     _add(metric, family, dict(zip(family.label_names, (self._project, *labels), strict=True)), value)
                 yield metric
 
+    def write(self) -> None:
+        """Write the text of all series that have changed, so that the next `text` need not."""
+        for family in tuple(self._stale):
+            self._write(family)
+
+    def _write(self, family: Family) -> None:
+        texts, values = self._texts.get(family, {}), self._values.get(family, {})
+        for labels in self._stale.pop(family, ()):
+            texts[labels] = self._written(family, labels, values[labels])
+
     def _written(self, family: Family, labels: Labels, value: Value) -> str:
         names, values = family.label_names, (self._project, *labels)
         if isinstance(value, HistogramTotal):
             return _histogram(family.name, sorted(zip(names, values, strict=True)), value)
-        return f"{family.name}{{{_sorted(names, values)}}} {go_number(value)}\n"
+        return f"{family.name}{{{_sorted(names, values)}}} {_go_number()(value)}\n"
+
+
+@cache
+def _go_number() -> Callable[[float], str]:
+    from paropt_exporter.metrics.client import go_number  # slow to load, and a run that no one scrapes needs it not
+
+    return go_number
+
+
+@cache
+def _bounds() -> tuple[str, ...]:
+    return tuple(map(_go_number(), (*BUCKETS_SECONDS, float("inf"))))
 
 
 def _head(family: Family, *, openmetrics: bool) -> str:
@@ -88,12 +117,13 @@ def _head(family: Family, *, openmetrics: bool) -> str:
 
 def _histogram(name: str, pairs: list[tuple[str, str]], total: HistogramTotal) -> str:
     # `le` has its place among the sorted labels: found once, not for each of the 24 bounds.
+    go_number = _go_number()
     before = "".join(f"{_joined([pair])}," for pair in pairs if pair[0] < "le")
     after = "".join(f",{_joined([pair])}" for pair in pairs if pair[0] > "le")
     counts = list(accumulate(total.buckets))
     written = {count: go_number(count) for count in set(counts)}  # few differ: most of the cost is in go_number
     start, end = f'{name}_bucket{{{before}le="', f'"{after}}} '
-    lines = [f"{start}{bound}{end}{written[count]}\n" for bound, count in zip(_BOUNDS, counts, strict=True)]
+    lines = [f"{start}{bound}{end}{written[count]}\n" for bound, count in zip(_bounds(), counts, strict=True)]
     labels = _joined(pairs)
     lines.append(f"{name}_count{{{labels}}} {go_number(counts[-1])}\n")
     lines.append(f"{name}_sum{{{labels}}} {go_number(total.sum)}\n")
@@ -119,7 +149,7 @@ def _add(metric: Metric, family: Family, labels: dict[str, str], value: Value) -
         metric.add_sample(family.name, labels, value)
         return
     counts = list(accumulate(value.buckets))
-    for bound, count in zip(_BOUNDS, counts, strict=True):
+    for bound, count in zip(_bounds(), counts, strict=True):
         metric.add_sample(f"{family.name}_bucket", {**labels, "le": bound}, count)
     metric.add_sample(f"{family.name}_count", labels, counts[-1])
     metric.add_sample(f"{family.name}_sum", labels, value.sum)

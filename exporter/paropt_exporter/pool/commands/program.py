@@ -6,7 +6,11 @@ import errno
 import os
 import stat
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
+
+_NO_FILE = "no such file"
+_ENVIRONMENTS = 16  # kept with what was found of them: the tasks of a stage share one
 
 
 class CannotRun(Exception):
@@ -31,7 +35,7 @@ def find_program(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> s
         problem = _problem(candidate)
         if not problem:
             return candidate
-        if os.path.isfile(candidate):  # noqa: PTH113 -- likewise
+        if not problem.startswith(_NO_FILE) and os.path.isfile(candidate):  # noqa: PTH113 -- likewise
             refused = problem
     missing = "not found on PATH: install it or correct the stage's run"
     raise CannotRun(f"cannot run {name!r}: {refused or missing}")
@@ -56,15 +60,26 @@ def explain(argv: Sequence[str], code: int, *, program: Path, entered: bool) -> 
 def _check(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
     if not argv or not argv[0]:
         raise CannotRun("cannot run '': the command is empty: correct the stage's run")
-    if any("\0" in text for text in (*argv, *env.keys(), *env.values())):
+    variables = tuple(env.items())
+    if any("\0" in text for text in argv) or _holds_nul(variables):
         raise CannotRun(
             f"cannot run {argv[0]!r}: an argument or a variable holds a NUL character: no program can get one"
         )
-    if any(not key or "=" in key for key in env):
+    if _has_bad_name(variables):
         raise CannotRun(f"cannot run {argv[0]!r}: a variable's name is empty or holds '=': correct the stage's env")
     if not cwd.is_dir():
         found = "is no folder" if cwd.exists() else "does not exist"
         raise CannotRun(f"cannot run {argv[0]!r}: its folder {str(cwd)!r} {found}: correct its cwd")
+
+
+@lru_cache(maxsize=_ENVIRONMENTS)
+def _holds_nul(variables: tuple[tuple[str, str], ...]) -> bool:
+    return any("\0" in text for variable in variables for text in variable)
+
+
+@lru_cache(maxsize=_ENVIRONMENTS)
+def _has_bad_name(variables: tuple[tuple[str, str], ...]) -> bool:
+    return any(not key or "=" in key for key, _ in variables)
 
 
 def _problem(path: str) -> str:
@@ -72,7 +87,7 @@ def _problem(path: str) -> str:
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 -- one system call for each folder of PATH
     except (FileNotFoundError, NotADirectoryError):
-        return f"no such file {path}: correct the stage's run"
+        return f"{_NO_FILE} {path}: correct the stage's run"
     except OSError as error:
         return f"{path}: {error.strerror}"
     if stat.S_ISDIR(mode):

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -284,11 +285,11 @@ class CommandTask:
         frame = {
             "program": _bytes_as_text(program),
             "argv": [_bytes_as_text(argument) for argument in step],
-            "env": {_bytes_as_text(key): _bytes_as_text(value) for key, value in self._env.items()},
             "cwd": _bytes_as_text(str(self._cwd)),
             "mark": self._mark,
         }
-        return json.dumps(frame).encode() + b"\n"
+        environment = _environment_json(tuple(self._env.items()))
+        return f'{json.dumps(frame)[:-1]}, "env": {environment}}}\n'.encode()
 
     def _announce(self, channel: socket.socket, guardian: GuardianProcess) -> None:
         with self._lock:
@@ -347,6 +348,11 @@ def _drain(output: int, capture: Capture) -> None:
                 return
     except BlockingIOError:
         return
+
+
+@lru_cache(maxsize=16)  # the tasks of a stage have the same one, and it is most of the request
+def _environment_json(variables: tuple[tuple[str, str], ...]) -> str:
+    return json.dumps({_bytes_as_text(key): _bytes_as_text(value) for key, value in variables})
 
 
 def _bytes_as_text(text: str) -> str:

@@ -5,7 +5,7 @@
     channel        --{"program", "argv", ...}---> posix_spawn, again in a session of its own
                    --{"stop": grace}------------> TERM to all its groups, KILL after the grace
                    <--{"failed": errno}---------- or:
-                   <--{"usage": ...}------------- its processes are sampled every 20 ms, later every 100 ms
+                   <--{"usage": ...}------------- its processes are sampled every 20 ms, later every 100 or 250 ms
                    <--{"ended": status, ...}----- when the last of its processes has ended
 
 Guarantees: a command has ended only when no process of it lives; at the control socket's end (the exporter ended, in
@@ -41,9 +41,29 @@ WATCH, REST, EXIT, BYE = b"w", b"r", b"e", b"b"
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _LOOK_SECONDS = 0.02  # shortest time between two looks at /proc
 _LATER_LOOK_SECONDS = 0.1  # the same once all commands are known for a while
+_QUIET_LOOK_SECONDS = 0.25  # the same once no process has come or gone, and no memory has changed, for a while
+_QUIET_SECONDS = 2.0
 _LONGEST_LOOK_SECONDS = 1.0
 _LOOK_SHARE = 0.015  # of a core is spent on looking, at most, and a little more on telling about it
 _END_SECONDS = 5.0  # at the exporter's end: how long to go on killing before leaving
+
+
+class Pace:
+    """How long to wait between looks: not long while a command is young, and the controller unsure of it.
+
+    Longer once the processes' shape (`ProcessTable.shape`) has stayed the same for a while.
+    """
+
+    def __init__(self) -> None:
+        self._shape: tuple[tuple[int, int], ...] = ()
+        self._quiet_at = 0.0
+
+    def pause(self, *, now: float, cost: float, young: bool, shape: tuple[tuple[int, int], ...]) -> float:
+        """Return the seconds until the next look, after one that took `cost` seconds."""
+        if shape != self._shape:
+            self._shape, self._quiet_at = shape, now + _QUIET_SECONDS
+        later = _LATER_LOOK_SECONDS if now < self._quiet_at else _QUIET_LOOK_SECONDS
+        return min(_LONGEST_LOOK_SECONDS, max(_LOOK_SECONDS if young else later, cost / _LOOK_SHARE))
 
 
 class Guardian:
@@ -66,6 +86,7 @@ class Guardian:
             self._poll.register(exporter.handle, select.POLLIN)  # a fork of it may keep the control socket open
         self._open = True
         self._looked = self._next_look = 0.0
+        self._pace = Pace()
 
     def run(self) -> None:
         """Serve until the control socket's other end is gone, then kill everything that was started."""
@@ -182,16 +203,12 @@ class Guardian:
             self._table.look(now)
         else:
             self._table.clear()
-        self._next_look = now + self._pause(cost=time.monotonic() - now, now=now)
+        young = any(command.young(now) for command in self._commands.values())
+        cost = time.monotonic() - now
+        self._next_look = now + self._pace.pause(now=now, cost=cost, young=young, shape=self._table.shape())
         self._tell(now)
         for command in [command for command in self._commands.values() if command.advance(now)]:
             self._ended(command)
-
-    def _pause(self, *, cost: float, now: float) -> float:
-        """Return how long to wait for the next look: not long while a command is young, and the controller unsure."""
-        young = any(command.young(now) for command in self._commands.values())
-        shortest = _LOOK_SECONDS if young else _LATER_LOOK_SECONDS
-        return min(_LONGEST_LOOK_SECONDS, max(shortest, cost / _LOOK_SHARE))
 
     def _tell(self, now: float) -> None:
         for command in self._commands.values():

@@ -196,6 +196,10 @@ class ProcessTable:
         fresh = names - self._foreign - self._owners.keys()
         self._foreign |= fresh - self._adopt([pid for pid in fresh if pid.isdigit()], now)
 
+    def shape(self) -> tuple[tuple[int, int], ...]:
+        """Return how many processes each tree has, and how many MiB of memory: what changes where work changes."""
+        return tuple((len(tree.members), tree.memory >> 20) for tree in self.trees)
+
     def clear(self) -> None:
         """Forget all processes: there is none any more."""
         self._owners.clear()

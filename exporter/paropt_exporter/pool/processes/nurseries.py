@@ -12,7 +12,6 @@ import threading
 from pathlib import Path
 
 from paropt_exporter import descriptors
-from paropt_exporter.pool.worker import nursery
 
 _BOOT = "import sys; sys.path.insert(0, {root!r}); from paropt_exporter.pool.worker.nursery import main; main({owner})"
 _RESET_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD)
@@ -37,6 +36,8 @@ class Nurseries:
 
     def spawn(self, files: tuple[int, ...]) -> None:
         """Have a worker forked that gets `files` (see nursery.FILES). OSError if the system won't."""
+        from paropt_exporter.pool.worker import nursery  # all that workers need is loaded with the first of them
+
         for attempt in (1, 2):
             try:
                 with self._lock:
@@ -53,6 +54,8 @@ class Nurseries:
         """Have a worker and its process group ended: TERM, and KILL after the grace. Does not block."""
         control = self._control
         if control is not None:
+            from paropt_exporter.pool.worker import nursery  # as in `spawn`
+
             with contextlib.suppress(OSError):
                 control.send(marshal.dumps((nursery.END, pid, grace_seconds)))
         self.resume()
@@ -68,6 +71,8 @@ class Nurseries:
         """Let the nursery go. For after the last pool's end."""
         control = self._control
         if control is not None:
+            from paropt_exporter.pool.worker import nursery  # as in `spawn`
+
             with contextlib.suppress(OSError):
                 control.send(marshal.dumps((nursery.BYE,)))
             self.resume()
@@ -82,6 +87,8 @@ class Nurseries:
             control.close()
 
     def _start(self) -> socket.socket:
+        from paropt_exporter.pool.worker import nursery  # as in `spawn`
+
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             root = str(Path(__file__).parents[3])
