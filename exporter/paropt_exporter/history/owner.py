@@ -15,12 +15,25 @@ class Owners:
     """The locks that this process holds on its own runs, one file for each under `folder`.
 
     A pid can be given to another process; an flock can't outlive its owner. The files are not inherited by programs
-    that are started (they are opened close-on-exec), so an orphan command doesn't keep a dead run alive.
+    that are started (they are opened close-on-exec), so an orphan command doesn't keep a dead run alive. A descriptor
+    is kept for the next lock, since the workers of a run may take all that the system has before the run begins.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._held: dict[str, int] = {}  # descriptors
+        self._spare: int | None = None
+
+    def reserve(self) -> None:
+        """Keep a descriptor for the next lock, if there is one to be kept."""
+        if self._spare is None:
+            with suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _free_reserve(self) -> None:
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
 
     def take(self, run_id: str) -> None:
         """Lock a run of ours, unless it is. Raises OSError if the folder can't be written or another process has it."""
@@ -28,6 +41,7 @@ class Owners:
         if before is not None and self._path(run_id).exists():
             return
         files.make_folder(self._folder)
+        self._free_reserve()
         lock = files.open_lock(self._path(run_id))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,6 +58,7 @@ class Owners:
         if lock is not None:
             self._remove(run_id)
             os.close(lock)
+            self.reserve()
 
     def retake(self) -> None:
         """Lock again the runs of ours whose files are gone, or others would take us for dead. Raises OSError."""
@@ -51,9 +66,10 @@ class Owners:
             self.take(run_id)
 
     def release_all(self) -> None:
-        """Let every run of ours go."""
+        """Let every run of ours go, and the reserve."""
         for run_id in tuple(self._held):
             self.release(run_id)
+        self._free_reserve()
 
     def alive(self, run_id: str) -> bool:
         """Say whether the run's owner lives: this process, or another one that holds the lock."""

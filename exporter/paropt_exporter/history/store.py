@@ -81,6 +81,8 @@ class History:
         self._owed = rows.Change()  # of events that the file lacks
         self._for_reading = for_reading
         self._open()
+        if not for_reading:
+            self._owners.reserve()
 
     def observe(self, event: Event) -> None:
         """Keep an event; returns when it is committed, or when it is clear that it can't be."""

@@ -64,4 +64,6 @@ def _owned() -> set[int]:
         for name in ("subprocess", "multiprocessing.popen_fork", "multiprocessing.popen_forkserver")
         if name in sys.modules
     )
-    return {found.pid for found in gc.get_objects() if kinds and issubclass(type(found), kinds) and hasattr(found, "pid")}
+    return {
+        found.pid for found in gc.get_objects() if kinds and issubclass(type(found), kinds) and hasattr(found, "pid")
+    }
