@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -129,11 +130,31 @@ def test_items_without_the_key_are_a_fault(tmp_path: Path) -> None:
     [
         ("pytest -q {items}", True), (".venv/bin/pytest {items}", True), ("python -m pytest {items}", True),
         ("pytest -x {items}", False), ("pytest --maxfail=3 {items}", False), ("pytest --junitxml=a {items}", False),
-        ("ruff check {items}", False), ("my-pytest-like {items}", False),
+        ("ruff check {items}", False), ("my-pytest-like {items}", False), ("pytest -qx {items}", False),
+        ("pytest -k x {items}", True), ("pytest -vkx {items}", True), ("pytest --session-timeout=9 {items}", False),
     ],
 )  # fmt: skip
 def test_only_what_is_visibly_pytest_is_asked_for_a_report(tmp_path: Path, run: str, asks: bool) -> None:
     assert _built(tmp_path, configs.stage(run=f"'{run}'", items="{list: [a]}")).junit is asks
+
+
+@pytest.mark.parametrize(
+    ("line", "asks"),
+    [
+        ("cd a && pytest -q {items} > log 2>&1", True), ("pytest {items}; lint {items}", False),
+        ("pytest {items} && lint {items}", False), ("pytest {items} | tee log", False),
+        ("echo $(pytest {items})", False), ("for i in {items}; do pytest $i; done", False),
+        ("pytest {items}\nlint", False), ("pytest {items} & wait", False), ("lint {items}; pytest a", False),
+    ],
+)  # fmt: skip
+def test_a_shell_is_asked_for_a_report_only_where_pytest_ends_its_line(tmp_path: Path, line: str, asks: bool) -> None:
+    stage = configs.stage(run=json.dumps(line), items="{list: [a]}", shell="true")
+    assert _built(tmp_path, stage).junit is asks
+
+
+@pytest.mark.parametrize(("steps", "asks"), [(["lint", "pytest {items}"], True), (["pytest {items}", "lint"], False)])
+def test_steps_after_pytest_keep_it_from_being_asked_for_a_report(tmp_path: Path, steps: list[str], asks: bool) -> None:
+    assert _built(tmp_path, configs.stage(run="", steps=json.dumps(steps), items="{list: [a]}")).junit is asks
 
 
 def test_a_report_that_the_project_writes_itself_stays_where_it_is(tmp_path: Path) -> None:

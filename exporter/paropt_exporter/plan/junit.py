@@ -13,17 +13,23 @@ from paropt_exporter.plan.model import Commands
 
 VARIABLE = "PYTEST_ADDOPTS"  # read by pytest between its configuration and its command line
 _PYTEST = re.compile(r"(?<![\w.-])(pytest|py\.test)(?![\w.-])")
-_AGAINST = re.compile(r"--junit-?xml|no:junitxml|--exitfirst|--maxfail|(?<![\w-])-x(?![\w-])")
+# A cluster such as `-qx` too; after a short option that takes a value (`-k x`), the letters are that value.
+_AGAINST = re.compile(
+    r"--junit-?xml|no:junitxml|--exitfirst|--maxfail|--session-timeout|--stepwise|--sw\b"
+    r"|(?<![\w-])-[^\s\-kmpncrWo]*x"
+)
+_SHELL_OPERATOR = re.compile(r"[;|`\n)]|(?<!>)&(?!>)")
 
 
 def may_ask(template: Commands, folder: Path, root: Path, env: Mapping[str, str]) -> bool:
-    """Say whether one step visibly calls pytest, and nothing speaks against a report.
+    """Say whether the last step visibly calls pytest, and nothing speaks against a report.
 
-    Against it: a report that somebody else reads, which must go where it goes now, and an end at the first failure,
-    after which the report is silent about all tests that did not run.
+    Against it: a report that somebody else reads, which must go where it goes now; an end at the first failure, after
+    which the report is silent about all tests that did not run; and commands after pytest, since the task's exit code
+    is then theirs, and a retry of the failed items would hide the other items from them.
     """
     calls = [step for step in template.steps if _calls_pytest(step)]
-    if len(calls) != 1 or not any(ITEMS in word for word in calls[0]):
+    if len(calls) != 1 or calls[0] is not template.steps[-1] or not _hands_items_to_pytest(calls[0]):
         return False
     texts = [" ".join(calls[0]), env.get(VARIABLE, os.environ.get(VARIABLE, ""))]
     texts += [_configured(place) for place in dict.fromkeys((folder, root))]
@@ -40,6 +46,14 @@ def _calls_pytest(step: tuple[str, ...]) -> bool:
     if step[:2] == SHELL:
         return _PYTEST.search(step[2]) is not None
     return any(Path(word).name in ("pytest", "py.test") for word in step)
+
+
+def _hands_items_to_pytest(step: tuple[str, ...]) -> bool:
+    """Say whether pytest gets the items, in a shell's line as its last command."""
+    if step[:2] != SHELL:
+        return ITEMS in step
+    last = _SHELL_OPERATOR.split(step[2])[-1]
+    return ITEMS in last and _PYTEST.search(last) is not None
 
 
 def _configured(folder: Path) -> str:
