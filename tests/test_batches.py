@@ -200,6 +200,54 @@ def test_each_test_of_a_cut_file_runs_once(tmp_path: Path) -> None:
     assert sorted((tmp_path / "ran").read_text().split()) == ["x", "y", "z"]
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def test_x(): pass\nif True:\n    def test_x_too(): pass\n",
+        "def test_x(): pass\nfrom other import test_x_too\n",
+        "def test_x(): pass\nfrom other import *\n",
+        "def test_x(): pass\nglobals()['test' + '_x_too'] = test_x\n",
+        "from other import test_x\n",
+        "def test_x(:\n",
+        "from other import Base\nclass T(Base):\n    def test_x(self): pass\n",
+        "from other import add\n@add\nclass T:\n    def test_x(self): pass\n",
+    ],
+    ids=["condition", "import", "star", "globals", "imported", "syntax", "base class", "decorator"],
+)
+def test_a_file_whose_other_tests_may_begin_like_a_long_one_is_not_cut(tmp_path: Path, source: str) -> None:
+    """pytest's --deselect takes each id that begins like the one that is named: the other would never run."""
+    (tmp_path / "test_a.py").write_text(source)
+    name = "T::test_x" if "class T" in source else "test_x"
+    known = KnownItems(
+        seconds={"test_a.py": 6.0, f"test_a.py::{name}": 6.0},
+        start_up_seconds=0.1,
+        seen_timestamp_seconds={f"test_a.py::{name}": 4e9},
+    )
+    stage = _built(tmp_path, configs.stage(run="'pytest {items}'", items="{glob: test_*.py}"), known=known)
+    assert [task.items for task in stage.tasks] == [("test_a.py",)]
+
+
+def test_a_long_test_that_stays_counts_in_its_file(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text("def test_x(): pass\ndef test_x_too(): pass\n")
+    known = KnownItems(
+        seconds={"test_a.py": 0.1, "test_a.py::test_x": 6.0, "test_b.py": 3.0, "test_c.py": 3.0}, start_up_seconds=0.1
+    )
+    items = "{list: [test_a.py, test_b.py, test_c.py]}"
+    stage = _built(tmp_path, configs.stage(run="'pytest {items}'", items=items), known=known)
+    assert [task.items for task in stage.tasks] == [("test_a.py",), ("test_b.py", "test_c.py")]
+
+
+def test_methods_of_plain_classes_are_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text("import unittest\nclass T(unittest.TestCase):\n    def test_x(self): pass\n")
+    known = KnownItems(
+        seconds={"test_a.py": 6.0, "test_a.py::T::test_x": 6.0},
+        start_up_seconds=0.1,
+        seen_timestamp_seconds={"test_a.py::T::test_x": 4e9},
+    )
+    stage = _built(tmp_path, configs.stage(run="'pytest {items}'", items="{glob: test_*.py}"), known=known)
+    assert len(stage.tasks) == 2
+
+
 def test_a_file_that_has_changed_since_is_not_cut(tmp_path: Path) -> None:
     (tmp_path / "test_a.py").touch()
     seconds = {"test_a.py": 1.0, "test_a.py::test_x": 6.0}
