@@ -284,3 +284,21 @@ def test_there_are_as_many_batches_as_the_cores_serve(
     known = KnownItems(seconds=dict.fromkeys("abcdefgh", 4.0), start_up_seconds=0.1)
     built = plan.build(read, "standard", known_items={"one": known}, cpu_shares={"one": demand})
     assert len(built.stages[0].tasks) == batches
+
+
+@pytest.mark.parametrize(
+    ("failed", "runs"),
+    [
+        ({"b.py"}, ("b.py",)), ({"b.py::test_x"}, ("b.py",)), ({"b.py", "gone.py"}, ("a.py", "b.py", "c.py")),
+        ({"gone.py::test_x"}, ("a.py", "b.py", "c.py")), (set(), ("a.py", "b.py", "c.py")),
+        ({"caf\\udce9.py"}, ("a.py", "b.py", "c.py")),
+    ],
+)  # fmt: skip
+def test_a_failed_item_that_is_gone_has_all_items_run_again(
+    tmp_path: Path, failed: set[str], runs: tuple[str, ...]
+) -> None:
+    """It may have been renamed: without it, `--failed` would end with 0 though its tests fail as before."""
+    config = configs.read(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a.py, b.py, c.py]}"))
+    one = plan.Bounds(minimum=1, maximum=1, start=1)
+    planned = plan.build(config, "standard", workers=one, only=["one"], only_items={"one": failed})
+    assert [task.items for task in planned.stages[0].tasks] == [runs]

@@ -123,12 +123,19 @@ def _automatic() -> Bounds:
 
 
 def _only(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> PlannedStage:
-    """Leave a stage that takes several items to a command those that are asked for; all, where none of them is left."""
+    """Leave a stage that takes several items to a command those that are asked for.
+
+    All, where one of them is gone: it may have another name now, under which it would fail as before.
+    """
     if stage.template is None or not stage.tasks or stage.name not in items:
         return stage
-    wanted = {item.partition("::")[0] for item in items[stage.name]} | {*items[stage.name]}
+    there = frozenset(stage.tasks[0].items)
+    # A part of a file was an item of the last run alone: the file has it now.
+    wanted = {item if item in there else item.partition("::")[0] for item in items[stage.name]}
+    if not wanted or not wanted <= there:
+        return stage
     kept = tuple(item for item in stage.tasks[0].items if item in wanted)
-    return replace(stage, tasks=(batches.task(stage.template, 0, kept),)) if kept else stage
+    return replace(stage, tasks=(batches.task(stage.template, 0, kept),))
 
 
 def _cut(
