@@ -14,7 +14,7 @@ import pytest
 
 import configs
 from paropt_exporter import host, plan
-from paropt_exporter.plan import Commands, KnownItems, start_up
+from paropt_exporter.plan import Commands, KnownItems, junit, start_up
 from paropt_exporter.plan.batches import Beside, arguments, cut
 
 
@@ -155,6 +155,13 @@ def test_a_shell_is_asked_for_a_report_only_where_pytest_ends_its_line(tmp_path:
 @pytest.mark.parametrize(("steps", "asks"), [(["lint", "pytest {items}"], True), (["pytest {items}", "lint"], False)])
 def test_steps_after_pytest_keep_it_from_being_asked_for_a_report(tmp_path: Path, steps: list[str], asks: bool) -> None:
     assert _built(tmp_path, configs.stage(run="", steps=json.dumps(steps), items="{list: [a]}")).junit is asks
+
+
+def test_an_exporter_in_a_test_asks_for_reports_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outer = junit.asking({"PYTEST_ADDOPTS": "-ra"}, tmp_path / f"{junit.FOLDER_PREFIX}abc" / "1.xml")
+    monkeypatch.setenv("PYTEST_ADDOPTS", outer["PYTEST_ADDOPTS"])
+    assert _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit
+    assert junit.asking(outer, Path("/b.xml")) == {"PYTEST_ADDOPTS": "-ra --junitxml=/b.xml"}
 
 
 def test_a_report_that_the_project_writes_itself_stays_where_it_is(tmp_path: Path) -> None:

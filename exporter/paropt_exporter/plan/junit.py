@@ -12,12 +12,15 @@ from paropt_exporter.plan.batches import ITEMS, SHELL
 from paropt_exporter.plan.model import Commands
 
 VARIABLE = "PYTEST_ADDOPTS"  # read by pytest between its configuration and its command line
+FOLDER_PREFIX = "paropt-reports-"  # of the folders of reports
 _PYTEST = re.compile(r"(?<![\w.-])(pytest|py\.test)(?![\w.-])")
 # A cluster such as `-qx` too; after a short option that takes a value (`-k x`), the letters are that value.
 _AGAINST = re.compile(
     r"--junit-?xml|no:junitxml|--exitfirst|--maxfail|--session-timeout|--stepwise|--sw\b"
     r"|(?<![\w-])-[^\s\-kmpncrWo]*x"
 )
+# Of an exporter around this one, whose pytest runs us: what our own pytest writes is not its report.
+_OUTER = re.compile(rf"'?--junitxml=[^\s']*/{FOLDER_PREFIX}[^\s']*'?")
 _SHELL_OPERATOR = re.compile(r"[;|`\n)]|(?<!>)&(?!>)")
 
 
@@ -31,14 +34,14 @@ def may_ask(template: Commands, folder: Path, root: Path, env: Mapping[str, str]
     calls = [step for step in template.steps if _calls_pytest(step)]
     if len(calls) != 1 or calls[0] is not template.steps[-1] or not _hands_items_to_pytest(calls[0]):
         return False
-    texts = [" ".join(calls[0]), env.get(VARIABLE, os.environ.get(VARIABLE, ""))]
+    texts = [" ".join(calls[0]), _OUTER.sub("", env.get(VARIABLE, os.environ.get(VARIABLE, "")))]
     texts += [_configured(place) for place in dict.fromkeys((folder, root))]
     return not any(_AGAINST.search(text) for text in texts)
 
 
 def asking(env: Mapping[str, str], report: Path) -> dict[str, str]:
     """Return the environment in which pytest writes its report to a file, beside all that it does otherwise."""
-    own = env.get(VARIABLE, "")
+    own = _OUTER.sub("", env.get(VARIABLE, "")).strip()
     return {**env, VARIABLE: f"{own} {shlex.quote(f'--junitxml={report}')}".lstrip()}
 
 
