@@ -12,10 +12,14 @@ import projects
 from real_servers import environment, installed_command
 
 CALLS = """
-    import atexit, concurrent.futures, multiprocessing, pathlib, threading, time
+    import atexit, concurrent.futures, multiprocessing, os, pathlib, signal, threading, time
 
     def naps():
         time.sleep(600)
+
+    def interrupts_and_naps():
+        os.kill(os.getpid(), signal.SIGTERM)
+        naps()
 
     def leaves_executor():
         concurrent.futures.ThreadPoolExecutor(thread_name_prefix="left").submit(naps)
@@ -38,8 +42,9 @@ CALLS = """
 LEFT = ("leaves_executor", "leaves_thread", "leaves_process", "leaves_thread_and_a_handler_that_waits_for_it")
 
 
-def once(folder: Path, call: str, strategy: str) -> subprocess.CompletedProcess[str]:
-    projects.write(folder, f'name: leaves, call: "calls:{call}"', calls=CALLS)
+def once(folder: Path, call: str, strategy: str, beside: str = "") -> subprocess.CompletedProcess[str]:
+    stages = [f'name: leaves, call: "calls:{call}"', *([beside] if beside else [])]
+    projects.write(folder, "\n".join(stages), calls=CALLS)
     return subprocess.run(
         [installed_command(), "--once", "--strategy", strategy, projects.ANY_PORT],
         cwd=folder,
@@ -63,6 +68,12 @@ def test_once_ends_whatever_a_call_left_running(tmp_path: Path, call: str, strat
     if strategy != "process" and call != "leaves_process":
         assert told[0].endswith("left running, ended with the exporter: thread left_0")
     assert projects.processes_in(tmp_path) == []
+
+
+def test_an_interrupt_beside_a_call_that_goes_on_leaves_no_traceback(tmp_path: Path) -> None:
+    ended = once(tmp_path, "interrupts_and_naps", "thread", 'name: command, run: "sleep 60"')
+    assert ended.returncode == 143
+    assert "Traceback" not in ended.stderr, ended.stderr
 
 
 def test_handlers_of_a_call_run_at_the_exit_though_a_thread_is_left(tmp_path: Path) -> None:
