@@ -30,6 +30,9 @@ CALLS = """
     def leaves_process():
         multiprocessing.get_context("spawn").Process(target=naps, name="left_0").start()
 
+    def leaves_a_handler_that_hangs():
+        atexit.register(naps)
+
     def leaves_thread_and_a_handler():
         atexit.register(pathlib.Path("handled").touch)
         leaves_thread()
@@ -68,6 +71,12 @@ def test_once_ends_whatever_a_call_left_running(tmp_path: Path, call: str, strat
     if strategy != "process" and call != "leaves_process":
         assert told[0].endswith("left running, ended with the exporter: thread left_0")
     assert projects.processes_in(tmp_path) == []
+
+
+def test_an_exit_handler_that_hangs_is_ended_after_5_s(tmp_path: Path) -> None:
+    ended = once(tmp_path, "leaves_a_handler_that_hangs", "thread")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.endswith("exit handlers of calls ended after 5 s with the exporter\n")
 
 
 def test_an_interrupt_beside_a_call_that_goes_on_leaves_no_traceback(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import atexit
 import os
 import sys
 import threading
+from contextlib import suppress
 
 from paropt_exporter.cli.program import PROGRAM
 from paropt_exporter.cli.streams import Sink
@@ -21,6 +22,7 @@ _HANDLERS_SECONDS = 5.0  # for what calls registered with atexit; one may wait f
 def leave(code: int) -> None:
     """Name what still runs, run the exit handlers and end the process; return if nothing keeps it from ending."""
     if not _left():
+        _limit_handlers(code)
         return
     # As the interpreter would, but with a limit: executors let idle threads go, then wait for busy ones.
     _bounded(getattr(threading, "_threading_atexits", ()), _SETTLE_SECONDS)
@@ -31,6 +33,23 @@ def leave(code: int) -> None:
     Sink(sys.stderr).line(f"{PROGRAM}: left running, ended with the exporter: {names}")
     _bounded((atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush), _HANDLERS_SECONDS)
     os._exit(code)
+
+
+def _limit_handlers(code: int) -> None:
+    """End the process if the exit handlers, which the interpreter runs next, take too long."""
+    if "paropt_exporter.pool.calls" not in sys.modules:
+        return  # no call has run: all handlers are ours
+
+    def end() -> None:
+        Sink(sys.stderr).line(
+            f"{PROGRAM}: exit handlers of calls ended after {_HANDLERS_SECONDS:g} s with the exporter"
+        )
+        os._exit(code)
+
+    watch = threading.Timer(_HANDLERS_SECONDS, end)
+    watch.daemon = True
+    with suppress(RuntimeError):  # the system has no thread left
+        watch.start()
 
 
 def _left() -> list[threading.Thread]:
