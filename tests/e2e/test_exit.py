@@ -30,6 +30,28 @@ CALLS = """
     def leaves_process():
         multiprocessing.get_context("spawn").Process(target=naps, name="left_0").start()
 
+    def exits_with_0():
+        os._exit(0)
+
+    def thread_exits_with_0():
+        threading.Thread(target=exits_with_0).start()
+        naps()
+
+    def fails_and_leaves_a_handler_that_exits():
+        atexit.register(exits_with_0)
+        raise ValueError
+
+    def forks():
+        child = os.fork() or os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+
+    def becomes_another_program():
+        os.execlp("/bin/true", "true")
+
+    def forks_and_execs():
+        child = os.fork() or becomes_another_program()
+        assert os.waitpid(child, 0)[1] == 0
+
     def leaves_a_handler_that_hangs():
         atexit.register(naps)
 
@@ -71,6 +93,26 @@ def test_once_ends_whatever_a_call_left_running(tmp_path: Path, call: str, strat
     if strategy != "process" and call != "leaves_process":
         assert told[0].endswith("left running, ended with the exporter: thread left_0")
     assert projects.processes_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "code"), [("exits_with_0", 3), ("thread_exits_with_0", 3), ("fails_and_leaves_a_handler_that_exits", 1)]
+)
+def test_a_call_that_exits_the_exporter_is_no_success(tmp_path: Path, call: str, code: int) -> None:
+    ended = once(tmp_path, call, "thread")
+    assert ended.returncode == code, ended.stderr
+    assert f"a call ended the exporter by os._exit(0): exit code {code}" in ended.stderr
+
+
+def test_a_call_that_replaces_the_exporter_fails(tmp_path: Path) -> None:
+    ended = once(tmp_path, "becomes_another_program", "thread")
+    assert ended.returncode == 1
+    assert "os.exec of '/bin/true' would end the exporter" in ended.stdout
+
+
+@pytest.mark.parametrize("call", ["forks", "forks_and_execs"])
+def test_a_fork_in_a_call_ends_as_it_wishes(tmp_path: Path, call: str) -> None:
+    assert once(tmp_path, call, "thread").returncode == 0
 
 
 def test_an_exit_handler_that_hangs_is_ended_after_5_s(tmp_path: Path) -> None:
