@@ -131,6 +131,8 @@ def test_items_without_the_key_are_a_fault(tmp_path: Path) -> None:
         ("pytest -q {items}", True), (".venv/bin/pytest {items}", True), ("python -m pytest {items}", True),
         ("pytest -x {items}", False), ("pytest --maxfail=3 {items}", False), ("pytest --junitxml=a {items}", False),
         ("ruff check {items}", False), ("my-pytest-like {items}", False), ("pytest -qx {items}", False),
+        ("sudo -Eu ci pytest {items}", False), ("docker run -e PYTEST_ADDOPTS x pytest {items}", False),
+        ("setpriv --reuid=1 pytest {items}", False), ("timeout 9 su-do/pytest {items}", True),
         ("pytest -k x {items}", True), ("pytest -vkx {items}", True), ("pytest --session-timeout=9 {items}", False),
     ],
 )  # fmt: skip

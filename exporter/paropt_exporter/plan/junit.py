@@ -19,6 +19,11 @@ _AGAINST = re.compile(
     r"--junit-?xml|no:junitxml|--exitfirst|--maxfail|--session-timeout|--stepwise|--sw\b"
     r"|(?<![\w-])-[^\s\-kmpncrWo]*x"
 )
+# What they start may be another user, or see other folders, who can't write a report where we would read it.
+_ELSEWHERE = re.compile(
+    r"(?<![\w.-])(?:sudo|doas|su|su-exec|gosu|runuser|setpriv|setuidgid|chpst|capsh|chroot|unshare|nsenter|bwrap|firejail"
+    r"|docker|podman|nerdctl|systemd-run|systemd-nspawn|ssh|kubectl|flatpak-spawn|machinectl)(?![\w.-])"
+)
 # Of an exporter around this one, whose pytest runs us: what our own pytest writes is not its report.
 _OUTER = re.compile(rf"'?--junitxml=[^\s']*/{FOLDER_PREFIX}[^\s']*'?")
 _SHELL_OPERATOR = re.compile(r"[;|`\n)]|(?<!>)&(?!>)")
@@ -27,12 +32,15 @@ _SHELL_OPERATOR = re.compile(r"[;|`\n)]|(?<!>)&(?!>)")
 def may_ask(template: Commands, folder: Path, root: Path, env: Mapping[str, str]) -> bool:
     """Say whether the last step visibly calls pytest, and nothing speaks against a report.
 
-    Against it: a report that somebody else reads, which must go where it goes now; an end at the first failure, after
+    Against it: a report that somebody else reads, which must go where it goes now; another user or place to run in,
+    from where pytest could not write it, and would fail; an end at the first failure, after
     which the report is silent about all tests that did not run; and commands after pytest, since the task's exit code
     is then theirs, and a retry of the failed items would hide the other items from them.
     """
     calls = [step for step in template.steps if _calls_pytest(step)]
     if len(calls) != 1 or calls[0] is not template.steps[-1] or not _hands_items_to_pytest(calls[0]):
+        return False
+    if _ELSEWHERE.search(" ".join(calls[0])):
         return False
     texts = [" ".join(calls[0]), _OUTER.sub("", env.get(VARIABLE, os.environ.get(VARIABLE, "")))]
     texts += [_configured(place) for place in dict.fromkeys((folder, root))]
