@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from itertools import chain
 from pathlib import Path
 
@@ -157,6 +158,37 @@ def test_a_shell_is_asked_for_a_report_only_where_pytest_ends_its_line(tmp_path:
 @pytest.mark.parametrize(("steps", "asks"), [(["lint", "pytest {items}"], True), (["pytest {items}", "lint"], False)])
 def test_steps_after_pytest_keep_it_from_being_asked_for_a_report(tmp_path: Path, steps: list[str], asks: bool) -> None:
     assert _built(tmp_path, configs.stage(run="", steps=json.dumps(steps), items="{list: [a]}")).junit is asks
+
+
+@pytest.mark.parametrize("name", ["pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"])
+def test_a_pipe_in_place_of_pytests_configuration_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    assert not _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit
+
+
+@pytest.mark.parametrize(
+    ("text", "asks"),
+    [
+        ("[tool.pytest.ini_options]\nx = " + "[" * 50_000, True), ("pytest." * 30_000 + "b = 1", True),
+        ("'='." + "pytest." * 30_000 + "b = 1", True),
+        (("'\u2028'." + "pytest." * 99) * 300 + "b = 1", True),
+        ("a" * 250_000 + "\npytest", True),
+        ("#" * (1 << 18) + "\n", False),
+    ],
+    ids=["deep", "long key", "long quoted key", "separators", "long word", "long"],
+)  # fmt: skip
+def test_a_hostile_pyproject_costs_no_time(tmp_path: Path, text: str, asks: bool) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    began = time.process_time()
+    assert _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit is asks
+    assert time.process_time() - began < 5
+
+
+def test_a_hostile_ini_file_costs_no_time(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\na" + " " * 250_000 + "b\naddopts = -x\n")
+    began = time.process_time()
+    assert not _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit
+    assert time.process_time() - began < 5
 
 
 def test_an_exporter_in_a_test_asks_for_reports_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

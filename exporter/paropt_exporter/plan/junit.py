@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from paropt_exporter import regular_files
 from paropt_exporter.plan.batches import ITEMS, SHELL
 from paropt_exporter.plan.model import Commands
 
 VARIABLE = "PYTEST_ADDOPTS"  # read by pytest between its configuration and its command line
 FOLDER_PREFIX = "paropt-reports-"  # of the folders of reports
+_LONGEST_CONFIGURATION_BYTES = 1 << 18
 _PYTEST = re.compile(r"(?<![\w.-])(pytest|py\.test)(?![\w.-])")
 # A cluster such as `-qx` too; after a short option that takes a value (`-k x`), the letters are that value.
 _AGAINST = re.compile(
@@ -43,7 +46,10 @@ def may_ask(template: Commands, folder: Path, root: Path, env: Mapping[str, str]
     if _ELSEWHERE.search(" ".join(calls[0])):
         return False
     texts = [" ".join(calls[0]), _OUTER.sub("", env.get(VARIABLE, os.environ.get(VARIABLE, "")))]
-    texts += [_configured(place) for place in dict.fromkeys((folder, root))]
+    try:
+        texts += [_configured(place) for place in dict.fromkeys((folder, root))]
+    except OSError:
+        return False  # what it says is unknown
     return not any(_AGAINST.search(text) for text in texts)
 
 
@@ -68,13 +74,19 @@ def _hands_items_to_pytest(step: tuple[str, ...]) -> bool:
 
 
 def _configured(folder: Path) -> str:
-    """Return the options that the configuration in a folder adds to pytest's command line."""
+    """Return the options that the configuration in a folder adds to pytest's command line.
+
+    Raises OSError if a file is there that can't be read, or is longer than a configuration.
+    """
     from paropt_exporter.config.pytest_options import pytest_options
 
     def read(name: str) -> str:
         try:
-            return (folder / name).read_text(encoding="utf-8", errors="replace")
-        except OSError:
+            text = regular_files.read(folder / name, limit_bytes=_LONGEST_CONFIGURATION_BYTES + 1)
+        except (FileNotFoundError, NotADirectoryError):
             return ""
+        if len(text) > _LONGEST_CONFIGURATION_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        return text.decode(errors="replace")
 
     return pytest_options(read).get("addopts", "")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -26,7 +27,9 @@ def separable(file: Path, tests: Iterable[str]) -> list[str]:
         source = regular_files.read(file, limit_bytes=_MOST_BYTES + 1).decode()
         if len(source) > _MOST_BYTES or _MAKES_NAMES.search(source):
             return []
-        module = ast.parse(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in strings: pytest tells of those
+            module = ast.parse(source)
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
         return []
     if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(module)):
