@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import threading
 from contextlib import suppress
@@ -59,6 +60,8 @@ class ExitGuard:
 
 def leave(code: int) -> None:
     """Name what still runs, run the exit handlers and end the process; return if nothing keeps it from ending."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the end is near, and one more signal would only change the exit code
     ExitGuard(code).__enter__()  # up to the end
     if not _left():
         _limit_handlers(code)
