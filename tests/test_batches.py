@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
 import sys
+import time
 from itertools import chain
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 import configs
 from paropt_exporter import host, plan
-from paropt_exporter.plan import Commands, KnownItems, start_up
+from paropt_exporter.plan import Commands, KnownItems, junit, start_up
 from paropt_exporter.plan.batches import Beside, arguments, cut
 
 
@@ -129,11 +131,71 @@ def test_items_without_the_key_are_a_fault(tmp_path: Path) -> None:
     [
         ("pytest -q {items}", True), (".venv/bin/pytest {items}", True), ("python -m pytest {items}", True),
         ("pytest -x {items}", False), ("pytest --maxfail=3 {items}", False), ("pytest --junitxml=a {items}", False),
-        ("ruff check {items}", False), ("my-pytest-like {items}", False),
+        ("ruff check {items}", False), ("my-pytest-like {items}", False), ("pytest -qx {items}", False),
+        ("sudo -Eu ci pytest {items}", False), ("docker run -e PYTEST_ADDOPTS x pytest {items}", False),
+        ("setpriv --reuid=1 pytest {items}", False), ("timeout 9 su-do/pytest {items}", True),
+        ("pytest -k x {items}", True), ("pytest -vkx {items}", True), ("pytest --session-timeout=9 {items}", False),
     ],
 )  # fmt: skip
 def test_only_what_is_visibly_pytest_is_asked_for_a_report(tmp_path: Path, run: str, asks: bool) -> None:
     assert _built(tmp_path, configs.stage(run=f"'{run}'", items="{list: [a]}")).junit is asks
+
+
+@pytest.mark.parametrize(
+    ("line", "asks"),
+    [
+        ("cd a && pytest -q {items} > log 2>&1", True), ("pytest {items}; lint {items}", False),
+        ("pytest {items} && lint {items}", False), ("pytest {items} | tee log", False),
+        ("echo $(pytest {items})", False), ("for i in {items}; do pytest $i; done", False),
+        ("pytest {items}\nlint", False), ("pytest {items} & wait", False), ("lint {items}; pytest a", False),
+    ],
+)  # fmt: skip
+def test_a_shell_is_asked_for_a_report_only_where_pytest_ends_its_line(tmp_path: Path, line: str, asks: bool) -> None:
+    stage = configs.stage(run=json.dumps(line), items="{list: [a]}", shell="true")
+    assert _built(tmp_path, stage).junit is asks
+
+
+@pytest.mark.parametrize(("steps", "asks"), [(["lint", "pytest {items}"], True), (["pytest {items}", "lint"], False)])
+def test_steps_after_pytest_keep_it_from_being_asked_for_a_report(tmp_path: Path, steps: list[str], asks: bool) -> None:
+    assert _built(tmp_path, configs.stage(run="", steps=json.dumps(steps), items="{list: [a]}")).junit is asks
+
+
+@pytest.mark.parametrize("name", ["pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"])
+def test_a_pipe_in_place_of_pytests_configuration_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    assert not _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit
+
+
+@pytest.mark.parametrize(
+    ("text", "asks"),
+    [
+        ("[tool.pytest.ini_options]\nx = " + "[" * 50_000, True), ("pytest." * 30_000 + "b = 1", True),
+        ("'='." + "pytest." * 30_000 + "b = 1", True),
+        (("'\u2028'." + "pytest." * 99) * 300 + "b = 1", True),
+        ("a" * 250_000 + "\npytest", True),
+        ("#" * (1 << 18) + "\n", False),
+    ],
+    ids=["deep", "long key", "long quoted key", "separators", "long word", "long"],
+)  # fmt: skip
+def test_a_hostile_pyproject_costs_no_time(tmp_path: Path, text: str, asks: bool) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    began = time.process_time()
+    assert _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit is asks
+    assert time.process_time() - began < 5
+
+
+def test_a_hostile_ini_file_costs_no_time(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\na" + " " * 250_000 + "b\naddopts = -x\n")
+    began = time.process_time()
+    assert not _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit
+    assert time.process_time() - began < 5
+
+
+def test_an_exporter_in_a_test_asks_for_reports_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outer = junit.asking({"PYTEST_ADDOPTS": "-ra"}, tmp_path / f"{junit.FOLDER_PREFIX}abc" / "1.xml")
+    monkeypatch.setenv("PYTEST_ADDOPTS", outer["PYTEST_ADDOPTS"])
+    assert _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit
+    assert junit.asking(outer, Path("/b.xml")) == {"PYTEST_ADDOPTS": "-ra --junitxml=/b.xml"}
 
 
 def test_a_report_that_the_project_writes_itself_stays_where_it_is(tmp_path: Path) -> None:
@@ -179,6 +241,54 @@ def test_each_test_of_a_cut_file_runs_once(tmp_path: Path) -> None:
     assert sorted((tmp_path / "ran").read_text().split()) == ["x", "y", "z"]
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def test_x(): pass\nif True:\n    def test_x_too(): pass\n",
+        "def test_x(): pass\nfrom other import test_x_too\n",
+        "def test_x(): pass\nfrom other import *\n",
+        "def test_x(): pass\nglobals()['test' + '_x_too'] = test_x\n",
+        "from other import test_x\n",
+        "def test_x(:\n",
+        "from other import Base\nclass T(Base):\n    def test_x(self): pass\n",
+        "from other import add\n@add\nclass T:\n    def test_x(self): pass\n",
+    ],
+    ids=["condition", "import", "star", "globals", "imported", "syntax", "base class", "decorator"],
+)
+def test_a_file_whose_other_tests_may_begin_like_a_long_one_is_not_cut(tmp_path: Path, source: str) -> None:
+    """pytest's --deselect takes each id that begins like the one that is named: the other would never run."""
+    (tmp_path / "test_a.py").write_text(source)
+    name = "T::test_x" if "class T" in source else "test_x"
+    known = KnownItems(
+        seconds={"test_a.py": 6.0, f"test_a.py::{name}": 6.0},
+        start_up_seconds=0.1,
+        seen_timestamp_seconds={f"test_a.py::{name}": 4e9},
+    )
+    stage = _built(tmp_path, configs.stage(run="'pytest {items}'", items="{glob: test_*.py}"), known=known)
+    assert [task.items for task in stage.tasks] == [("test_a.py",)]
+
+
+def test_a_long_test_that_stays_counts_in_its_file(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text("def test_x(): pass\ndef test_x_too(): pass\n")
+    known = KnownItems(
+        seconds={"test_a.py": 0.1, "test_a.py::test_x": 6.0, "test_b.py": 3.0, "test_c.py": 3.0}, start_up_seconds=0.1
+    )
+    items = "{list: [test_a.py, test_b.py, test_c.py]}"
+    stage = _built(tmp_path, configs.stage(run="'pytest {items}'", items=items), known=known)
+    assert [task.items for task in stage.tasks] == [("test_a.py",), ("test_b.py", "test_c.py")]
+
+
+def test_methods_of_plain_classes_are_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text("import unittest\nclass T(unittest.TestCase):\n    def test_x(self): pass\n")
+    known = KnownItems(
+        seconds={"test_a.py": 6.0, "test_a.py::T::test_x": 6.0},
+        start_up_seconds=0.1,
+        seen_timestamp_seconds={"test_a.py::T::test_x": 4e9},
+    )
+    stage = _built(tmp_path, configs.stage(run="'pytest {items}'", items="{glob: test_*.py}"), known=known)
+    assert len(stage.tasks) == 2
+
+
 def test_a_file_that_has_changed_since_is_not_cut(tmp_path: Path) -> None:
     (tmp_path / "test_a.py").touch()
     seconds = {"test_a.py": 1.0, "test_a.py::test_x": 6.0}
@@ -215,3 +325,21 @@ def test_there_are_as_many_batches_as_the_cores_serve(
     known = KnownItems(seconds=dict.fromkeys("abcdefgh", 4.0), start_up_seconds=0.1)
     built = plan.build(read, "standard", known_items={"one": known}, cpu_shares={"one": demand})
     assert len(built.stages[0].tasks) == batches
+
+
+@pytest.mark.parametrize(
+    ("failed", "runs"),
+    [
+        ({"b.py"}, ("b.py",)), ({"b.py::test_x"}, ("b.py",)), ({"b.py", "gone.py"}, ("a.py", "b.py", "c.py")),
+        ({"gone.py::test_x"}, ("a.py", "b.py", "c.py")), (set(), ("a.py", "b.py", "c.py")),
+        ({"caf\\udce9.py"}, ("a.py", "b.py", "c.py")),
+    ],
+)  # fmt: skip
+def test_a_failed_item_that_is_gone_has_all_items_run_again(
+    tmp_path: Path, failed: set[str], runs: tuple[str, ...]
+) -> None:
+    """It may have been renamed: without it, `--failed` would end with 0 though its tests fail as before."""
+    config = configs.read(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a.py, b.py, c.py]}"))
+    one = plan.Bounds(minimum=1, maximum=1, start=1)
+    planned = plan.build(config, "standard", workers=one, only=["one"], only_items={"one": failed})
+    assert [task.items for task in planned.stages[0].tasks] == [runs]

@@ -43,6 +43,14 @@ class HistoryError(ParoptError):
     exit_code = 3
 
 
+class Interrupted(ParoptError):
+    """A signal came before a run: there is none."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
 class DeliveryError(ParoptError):
     """The final values of a run could not be pushed or written for others."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 import time
 from collections import deque
 from contextlib import suppress
@@ -14,6 +15,38 @@ from typing import Protocol
 _RINGS = 4096  # bytes: as many wake-ups are one
 _WAKE = 0  # no signal has this number
 _WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
+
+
+class Held:
+    """Stop signals that come while a program is waited for, given back at the end; on any but the main thread, none.
+
+    Guarantee: the program can be ended before the signal has its usual effect, which may be this process's end.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.bell, self._button = os.pipe()  # the bell is readable once a signal has come
+        os.set_blocking(self._button, False)
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Held:
+        for number in _WATCHED if threading.current_thread() is threading.main_thread() else ():
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave, it takes back
+        os.close(self.bell)
+        os.close(self._button)
+        if self.number is not None:
+            signal.raise_signal(self.number)
+
+    def _take(self, number: int, _: FrameType | None) -> None:
+        self.number = self.number or number
+        with suppress(BlockingIOError):  # it rings already
+            os.write(self._button, b"\0")
 
 
 class Stoppable(Protocol):

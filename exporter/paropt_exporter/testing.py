@@ -83,6 +83,7 @@ class Script:
     term_seconds: float = 0.0
     stuck: bool = False
     items: tuple[ItemRecord, ...] = ()
+    exit_code: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -136,6 +137,7 @@ class FakeRunning:
             stopped=stopped,
             items=self.script.items,
             start_up_seconds=0.0 if self.script.items else None,
+            exit_code=self.script.exit_code,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -215,3 +216,11 @@ def test_a_configuration_that_can_not_be_read_is_none(project: Path, text: str) 
     _install(project.parent / "bin", "pytest")
     _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="", pyproject_dot_toml=text)
     assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/test_*.py")
+
+
+def test_a_long_file_of_empty_lines_costs_no_time(project: Path) -> None:
+    _install(project.parent / "bin", "mypy")
+    _write(project, mypy_dot_ini="\n" * 500_000, pyproject_dot_toml="[tool.mypy]\n" + "\n" * 500_000, a_dot_py="")
+    began = time.process_time()
+    tools(project)
+    assert time.process_time() - began < 5

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,6 +153,19 @@ def test_next_start_ends_what_a_killed_exporter_and_a_killed_guardian_left(tmp_p
     (told,) = (line for line in again.stderr.splitlines() if "an exporter that was killed left processes" in line)
     assert all(f"sleep (pid {pid})" in told for pid in left)
     assert wait_until_gone(left, 0) == []
+
+
+@pytest.mark.parametrize("unset", ["", "env -u PAROPT_RUN "])
+def test_a_shell_with_the_environment_of_a_dead_run_can_start_the_next_one(tmp_path: Path, unset: str) -> None:
+    """Somebody saved a run's environment (`env > file`): the start killed itself, or the shell that it came from."""
+    projects.write(tmp_path, "name: fine, run: 'true'")
+    project = hashlib.sha256(bytes(tmp_path.resolve())).hexdigest()[:16]
+    script = f"{unset}{sys.executable} -m paropt_exporter --once {projects.ANY_PORT}; exit $?"
+    environment = {**os.environ, "PAROPT_RUN": f"4194305-1-{project}"}  # above the highest process id
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, env=environment, timeout=HANG_SECONDS, check=False, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def parent(pid: int) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import projects
+from command_scripts import wait_until_gone
 from real_servers import HANG_SECONDS, environment, eventually, installed_command, serving
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -111,6 +112,28 @@ def test_a_signal_before_the_first_run_lets_nothing_start(tmp_path: Path, number
     assert command.process.returncode == 128 + number
     assert not (tmp_path / "started").exists()
     assert "Traceback" not in projects.messages(tmp_path)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(
+    "arguments", [("--once", projects.ANY_PORT), ("plan",), ("profile", "listed")], ids=lambda a: a[0]
+)
+def test_a_signal_while_items_are_listed_ends_the_command_that_lists_them(
+    tmp_path: Path, number: signal.Signals, arguments: tuple[str, ...]
+) -> None:
+    """It ran on for up to a minute: the lane heard of the signal after it, `plan` and `profile` left it behind."""
+    projects.write(tmp_path, 'name: listed, run: "touch {item}", items: {command: "sh items.sh"}')
+    (tmp_path / "items.sh").write_text("sleep 60 & echo $! > child; echo $$ > listing; sleep 60; touch two\n")
+    process = subprocess.Popen(
+        [installed_command(), *arguments], cwd=tmp_path, env=environment(), text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    listing = [projects.pid_in(tmp_path / name) for name in ("child", "listing")]
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode in (128 + number, -number), errors
+    assert "Traceback" not in errors
+    assert wait_until_gone(listing, 5) == []
 
 
 @pytest.mark.parametrize("number", SIGNALS)

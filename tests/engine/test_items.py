@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,6 +140,87 @@ def test_a_batch_without_tests_is_a_failure_only_where_it_is_the_whole_stage(tmp
     assert of_batch(_failed(exit_code=5), ["a"], path, alone=True).result is Result.FAILURE
 
 
+def test_a_batch_without_tests_but_with_a_failure_is_a_failure(report: Path) -> None:
+    items = ["tests/test_a.py", "tests/test_ab.py", "tests/test_c.py", "tests/sub"]
+    assert of_batch(_failed(exit_code=5), items, report, alone=False).result is Result.FAILURE
+
+
+def test_an_item_without_a_test_case_in_a_failed_batch_has_not_succeeded(report: Path) -> None:
+    items = ["tests/test_a.py", "tests/test_ab.py", "tests/test_c.py", "tests/sub", "tests/test_none.py"]
+    outcome = of_batch(_failed(), items, report, alone=False)
+    assert outcome.items[-1].result is Result.SKIP
+    assert outcome.message == "tests/test_a.py, tests/sub: exit 1"
+
+
+def test_a_report_of_a_runner_that_ended_early_tells_nothing(report: Path) -> None:
+    items = ["tests/test_a.py", "tests/test_ab.py", "tests/test_c.py", "tests/sub"]
+    early = _failed(output="FAILED tests/test_a.py\n!!!!!!!! stopping after 1 failures !!!!!!!!!\n1 failed in 1 s\n")
+    assert {each.result for each in of_batch(early, items, report, alone=False).items} == {Result.FAILURE}
+
+
+def _put_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _put_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _put_hole(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 30)
+
+
+def _put_hostile_text(text: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(text)
+
+
+_ENTITIES = "".join(f'<!ENTITY e{n + 1} "{f"&e{n};" * 10}">' for n in range(9))
+_DOCUMENT_TYPE = f'<!DOCTYPE t [<!ENTITY e0 "x">{_ENTITIES}]><testsuites>&e9;</testsuites>'
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        _put_pipe,
+        _put_folder,
+        lambda path: path.symlink_to("/dev/zero"),
+        _put_hostile_text(_DOCUMENT_TYPE),
+        _put_hostile_text('<?xml version="1.0" encoding="shift_jis"?><testsuites/>'),
+        _put_hostile_text('<?xml version="1.0" encoding="no-such-one"?><testsuites/>'),
+        _put_hostile_text("<testcase>" * 100_000),
+        _put_hole,
+    ],
+    ids=["pipe", "folder", "device", "entities", "multi-byte", "no encoding", "deep", "1 GB"],
+)
+def test_whatever_a_test_put_in_the_reports_place_tells_nothing(tmp_path: Path, put: Callable[[Path], object]) -> None:
+    path = tmp_path / "report.xml"
+    put(path)
+    outcome = of_batch(_failed(), ["a", "b"], path, alone=False)
+    assert [each.result for each in outcome.items] == [Result.FAILURE, Result.FAILURE]
+
+
+@pytest.mark.parametrize("time", ["inf", "-1", "nan", "1e308", "1_0", "x" * 1_000_000])
+def test_false_times_in_a_report_are_none(tmp_path: Path, time: str) -> None:
+    case = f'<testcase classname="a" name="test_x" time="{time}"/>'
+    (tmp_path / "report.xml").write_text(f'<testsuite time="{time}">{case}</testsuite>')
+    found = read(tmp_path / "report.xml", ["a.py"])
+    assert found is not None
+    assert 0 <= found.item_seconds("a.py") <= 10
+    assert 0 <= found.seconds <= 10
+
+
+def test_a_stage_whose_batches_all_have_no_test_fails() -> None:
+    template = Commands(steps=(("x", ITEMS),))
+    batches = tuple(task(template, index, [item]) for index, item in enumerate("ab"))
+    planned = replace(stage("one", template=template), tasks=batches)
+    empty = Script(exit_code=5, items=(ItemRecord(item="a", result=Result.SUCCESS, seconds=1.0),))
+    record = Bench(plan(planned), {"one": [empty]}).run()
+    assert record.result is Result.FAILURE
+    assert record.stages[0].message == "none of its 2 batches had a test"
+    assert Bench(plan(planned), {"one": [empty, Script()]}).run().result is Result.SUCCESS
+
+
 def test_a_retry_runs_the_failed_items_alone() -> None:
     template = Commands(steps=(("x", ITEMS),))
     results = {"a": Result.SUCCESS, "b": Result.FAILURE, "c": Result.FAILURE}
@@ -181,6 +264,31 @@ def test_a_real_pytest_tells_of_each_file_and_only_the_failed_one_is_tried_again
     assert (tmp_path / "runs").read_text() == "good\n"
     planned = run(tmp_path, "plan", "--output", "json")
     assert '"item": "test_flaky.py +1"' in planned.stdout
+
+
+def test_a_pytest_that_finds_no_test_in_any_batch_ends_with_1(tmp_path: Path) -> None:
+    for name in "abcd":
+        (tmp_path / f"test_{name}.py").write_text("def test_it(): pass\n")
+    command = f"{sys.executable} -m pytest -q -k typo -p no:cacheprovider {{items}}"
+    lanes = "lanes: {standard: {strategy: thread, workers: 2}}"
+    projects.write(tmp_path, f'name: tests, run: "{command}", items: {{glob: "test_*.py"}}', lanes=lanes)
+    done = run(tmp_path, "--lane", "standard", "--once", projects.ANY_PORT)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "none of its 2 batches had a test" in done.stdout
+
+
+def test_a_retry_of_a_pytest_that_ends_at_the_first_failure_runs_the_rest(tmp_path: Path) -> None:
+    """What stops it stands where nobody looks, so only its output tells."""
+    flaky = "first = not __import__('os').path.exists('seen'); open('seen', 'w'); assert not first"
+    (tmp_path / "test_a.py").write_text(f"def test_it():\n    {flaky}\n")
+    (tmp_path / "test_b.py").write_text("def test_it(): pass\ndef test_bad(): assert False\n")
+    (tmp_path / "conftest.py").write_text("def pytest_configure(config): config.option.maxfail = 1\n")
+    command = f"{sys.executable} -m pytest -q -p no:cacheprovider {{items}}"
+    lanes = "lanes: {standard: {strategy: thread, workers: 1}}"
+    retries = "retries: {count: 1, backoff: 0}"
+    projects.write(tmp_path, f'name: tests, run: "{command}", items: {{glob: "test_*.py"}}, {retries}', lanes=lanes)
+    done = run(tmp_path, "--lane", "standard", "--once", projects.ANY_PORT)
+    assert done.returncode == 1, done.stdout + done.stderr
 
 
 def test_failed_runs_the_failed_items_of_a_stage_again(tmp_path: Path) -> None:

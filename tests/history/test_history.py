@@ -267,6 +267,31 @@ def test_a_history_of_an_earlier_version_goes_on(path: Path) -> None:
         assert history.totals().counters[catalogue.STAGE_CPU.name, ("standard", "lint")] == 99.0
 
 
+_OTHER_4 = """
+DROP INDEX runs_by_sequence; ALTER TABLE runs DROP COLUMN sequence; DROP TABLE failed_items;
+CREATE INDEX runs_by_lane ON runs (project, lane, started_ts); PRAGMA user_version = 4;
+"""
+
+
+def test_a_history_of_the_other_version_4_goes_on(path: Path) -> None:
+    """Two unreleased versions were called 4 for a time: one had the items' tables, one the order of the runs."""
+    with closing(opened(path)) as history:
+        keep(history, *whole_run("r1"))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(_OTHER_4)
+    with closing(opened(path)) as history:
+        keep(history, *whole_run("r2", at=START + 60))
+        assert [run.run_id for run in history.runs()] == ["r1", "r2"]
+
+
+def test_a_history_that_can_not_be_upgraded_is_one_clear_error(path: Path) -> None:
+    opened(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 3")
+    with pytest.raises(HistoryError, match=r"can't be read \(duplicate column name: sequence\)"):
+        opened(path)
+
+
 def test_a_run_whose_owner_lives_is_left_alone(path: Path) -> None:
     process = owner(path)
     try:

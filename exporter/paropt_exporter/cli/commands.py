@@ -161,6 +161,7 @@ def _decisions(flags: argparse.Namespace) -> int:
 def _profile(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter.cli import profile
+    from paropt_exporter.cli.leaving import ExitGuard
     from paropt_exporter.clock import SystemClock
 
     wanted = profile.Wanted(
@@ -170,15 +171,16 @@ def _profile(flags: argparse.Namespace) -> int:
         sizes=flags.sizes,
         strategies=tuple(Strategy(name) for name in flags.strategies),
     )
-    return profile.run(
-        config.read(_config_path(flags), root=Path.cwd()),
-        wanted,
-        write=flags.write,
-        output=flags.output or "text",
-        clock=SystemClock(),
-        stdout=sys.stdout,
-        stderr=sys.stderr,
-    )
+    with ExitGuard():
+        return profile.run(
+            config.read(_config_path(flags), root=Path.cwd()),
+            wanted,
+            write=flags.write,
+            output=flags.output or "text",
+            clock=SystemClock(),
+            stdout=sys.stdout,
+            stderr=sys.stderr,
+        )
 
 
 def _order(flags: argparse.Namespace) -> int:
@@ -202,6 +204,7 @@ def _generate(flags: argparse.Namespace) -> int:
 
 def _run_lane(flags: argparse.Namespace) -> int:
     from paropt_exporter import logs
+    from paropt_exporter.cli.leaving import ExitGuard
 
     with _quick_imports():
         from paropt_exporter.app import READER_SECONDS, run_lane
@@ -214,12 +217,13 @@ def _run_lane(flags: argparse.Namespace) -> int:
         once = bool(os.environ.get("CI")) and flags.every is None
         if once:
             watching.say("CI is set: ending with the lane (--no-once serves on)")
-    try:
-        _refuse_flags_at_odds(flags, once=once)
-        code = run_lane(_request(flags, once=once), watching)
-    finally:
-        shown = watching.close(READER_SECONDS)
-        logs.write_with(None)
+    with ExitGuard() as guard:
+        try:
+            _refuse_flags_at_odds(flags, once=once)
+            code = guard.code = run_lane(_request(flags, once=once), watching)
+        finally:
+            shown = watching.close(READER_SECONDS)
+            logs.write_with(None)
     if not shown:  # a thread waits in a write: the interpreter's own end would wait for it
         os._exit(code)
     return code

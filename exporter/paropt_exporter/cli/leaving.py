@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import threading
+from contextlib import suppress
 
 from paropt_exporter.cli.program import PROGRAM
 from paropt_exporter.cli.streams import Sink
@@ -13,14 +15,56 @@ from paropt_exporter.cli.streams import Sink
 TYPE_CHECKING = False  # typing alone would take as long to load as all else that --version needs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import NoReturn
 
 _SETTLE_SECONDS = 1.0  # executors tell idle threads to end, which takes milliseconds
 _HANDLERS_SECONDS = 5.0  # for what calls registered with atexit; one may wait for a thread that never ends
+_EXIT_INTERNAL = 3
+_exit, _execv, _execve = os._exit, os.execv, os.execve
+
+
+class ExitGuard:
+    """Keeps calls in threads, and exit handlers of calls, from ending this process as a success.
+
+    `os._exit(0)` takes this one's code, `os.exec...` is refused. Forks of this process do as they wish; exits in C
+    can't be kept from it.
+    """
+
+    def __init__(self, code: int = _EXIT_INTERNAL) -> None:
+        """Take the exit code in place of 0, for as long as the real one is unknown."""
+        self.code = code
+        self._owner = os.getpid()
+
+    def __enter__(self) -> ExitGuard:
+        os._exit = self._end
+        os.execv = lambda path, argv: _execv(path, argv) if self._is_fork() else self._refuse(path)
+        os.execve = lambda path, argv, env: _execve(path, argv, env) if self._is_fork() else self._refuse(path)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os._exit, os.execv, os.execve = _exit, _execv, _execve
+
+    def _is_fork(self) -> bool:
+        return os.getpid() != self._owner
+
+    def _refuse(self, path: object) -> NoReturn:
+        raise RuntimeError(f"os.exec of {path!r} would end the exporter: start a process, or run the call in one")
+
+    def _end(self, status: int) -> NoReturn:
+        if not self._is_fork() and not status and self.code:
+            with suppress(OSError):
+                os.write(2, f"{PROGRAM}: a call ended the exporter by os._exit(0): exit code {self.code}\n".encode())
+            status = self.code
+        _exit(status)
 
 
 def leave(code: int) -> None:
     """Name what still runs, run the exit handlers and end the process; return if nothing keeps it from ending."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the end is near, and one more signal would only change the exit code
+    ExitGuard(code).__enter__()  # up to the end
     if not _left():
+        _limit_handlers(code)
         return
     # As the interpreter would, but with a limit: executors let idle threads go, then wait for busy ones.
     _bounded(getattr(threading, "_threading_atexits", ()), _SETTLE_SECONDS)
@@ -30,7 +74,24 @@ def leave(code: int) -> None:
     names = ", ".join(f"thread {thread.name}" for thread in left)
     Sink(sys.stderr).line(f"{PROGRAM}: left running, ended with the exporter: {names}")
     _bounded((atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush), _HANDLERS_SECONDS)
-    os._exit(code)
+    _exit(code)
+
+
+def _limit_handlers(code: int) -> None:
+    """End the process if the exit handlers, which the interpreter runs next, take too long."""
+    if "paropt_exporter.pool.calls" not in sys.modules:
+        return  # no call has run: all handlers are ours
+
+    def end() -> None:
+        Sink(sys.stderr).line(
+            f"{PROGRAM}: exit handlers of calls ended after {_HANDLERS_SECONDS:g} s with the exporter"
+        )
+        _exit(code)
+
+    watch = threading.Timer(_HANDLERS_SECONDS, end)
+    watch.daemon = True
+    with suppress(RuntimeError):  # the system has no thread left
+        watch.start()
 
 
 def _left() -> list[threading.Thread]:

@@ -122,7 +122,7 @@ class Project:
     @cached_property
     def mypy_has_targets(self) -> bool:
         """Whether mypy's configuration says what to check."""
-        return re.search(r"^\s*(files|packages|modules)\s*=", self._mypy_section, re.MULTILINE) is not None
+        return re.search(r"^[^\S\n]*(files|packages|modules)[^\S\n]*=", self._mypy_section, re.MULTILINE) is not None
 
     @cached_property
     def scripts(self) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 import tomllib
 from collections.abc import Callable
 
@@ -13,6 +14,9 @@ _FILES = (
     ("pytest.ini", "pytest"), (".pytest.ini", "pytest"), ("pyproject.toml", ""), ("tox.ini", "pytest"),
     ("setup.cfg", "tool:pytest"),
 )  # fmt: skip
+_MOST_DOTS = 500  # in a line; tomllib takes minutes for a key of 100,000 parts
+
+_LONG_BLANK = re.compile(r"[^\S\n]{100,}")  # configparser takes time that grows with the square of its length
 
 
 def pytest_options(read: Callable[[str], str]) -> dict[str, str]:
@@ -24,7 +28,7 @@ def pytest_options(read: Callable[[str], str]) -> dict[str, str]:
         text = read(name)
         try:
             found = _of_toml(text) if name.endswith(".toml") else _of_ini(text, section)
-        except (ValueError, configparser.Error):
+        except (ValueError, configparser.Error, RecursionError):
             continue
         if found:
             return found
@@ -32,6 +36,8 @@ def pytest_options(read: Callable[[str], str]) -> dict[str, str]:
 
 
 def _of_toml(text: str) -> dict[str, str]:
+    if "pytest" not in text or any(line.count(".") > _MOST_DOTS for line in text.split("\n")):
+        return {}
     found = raw.mapping(raw.mapping(tomllib.loads(text).get("tool")).get("pytest"))
     options = {**found, **raw.mapping(found.get("ini_options"))}
     return {key: " ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in options.items()}
@@ -39,5 +45,5 @@ def _of_toml(text: str) -> dict[str, str]:
 
 def _of_ini(text: str, section: str) -> dict[str, str]:
     parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
-    parser.read_string(text)
+    parser.read_string(_LONG_BLANK.sub(" ", text))
     return {key: value or "" for key, value in parser[section].items()} if parser.has_section(section) else {}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from paropt_exporter.config import raw
 from paropt_exporter.config.faults import Fault, Location
+from paropt_exporter.config.shell_lines import unprotected
 
 ITEM = "{item}"  # one item for each task
 ITEMS = "{items}"  # several items for each command
@@ -55,6 +56,10 @@ def _command(place: Location, command: object, *, shell: bool) -> Iterator[Fault
             yield Fault(location=(*place, 0), message="the command's first word is empty")
     elif isinstance(command, str) and command.strip() and not shell:
         yield from _line(place, command)
+    elif isinstance(command, str) and shell and (found := unprotected(command)) is not None:
+        item, around = found
+        message = f"{item} stands in {around}: each item is quoted already, and in them its name could be run as code"
+        yield Fault(location=place, message=f"{message}; take {item} out of them")
 
 
 def _line(place: Location, line: str) -> Iterator[Fault]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from paropt_exporter import regular_files
 from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.records import ItemRecord, Result
-
-if TYPE_CHECKING:
-    from xml.etree import ElementTree  # nosec B405 # for the type alone
 
 log = logging.getLogger(__name__)
 
 _FAILED, _NO_TESTS = 1, 5  # of pytest's exit codes: tests failed; nothing was collected
 _SHOWN_ITEMS = 3
+_MOST_REPORT_BYTES = 64 << 20  # 300,000 test cases; parsing takes a second, in which the lane starts nothing
+_LONGEST_TEST_SECONDS = 1e6
+# As pytest tells that it ended before all tests had run: "!!!!!!!! stopping after 1 failures !!!!!!!!".
+_ENDED_EARLY = re.compile(r"^!+ \S.* !+\s*$", re.MULTILINE)
 _LONG_SHARE, _LONG_SECONDS = 0.1, 0.3  # of a batch: a test that takes less hardly unbalances it
 _BAD = ("failure", "error")
 
@@ -51,6 +54,11 @@ class Report:
     items: Mapping[str, ItemReport]
     seconds: float
 
+    @property
+    def failed(self) -> bool:
+        """Whether any test failed."""
+        return any(each.failed for each in self.items.values())
+
     def item_seconds(self, item: str) -> float:
         """Return the seconds of an item, all its tests together."""
         own = self.items[item]
@@ -81,15 +89,17 @@ def of_batch(outcome: Outcome, items: Sequence[str], path: Path | None, *, alone
     result and, in equal parts, its duration; a failed batch then says nothing of how long an item takes.
     """
     report = _taken(path, items) if path is not None else None
-    if report is not None and outcome.exit_code == _NO_TESTS and not alone:
-        # A file whose tests are all skipped at its import would be no failure of the whole suite, so it is none here.
+    if report is not None and outcome.exit_code == _NO_TESTS and not alone and not report.failed:
+        # A file whose tests are all skipped at its import would be no failure of the whole suite, so it is none here;
+        # the stage fails if no batch of it had a test.
         outcome = replace(outcome, result=Result.SUCCESS, message="")
     alone_ratio, duration = _times(outcome)
     if report is None or not _tells_all(outcome, report):
         seconds = duration * alone_ratio / len(items) if outcome.result is Result.SUCCESS else None
         same = tuple(ItemRecord(item=item, result=outcome.result, seconds=seconds) for item in items)
         return replace(outcome, items=same)
-    found = tuple(_record(item, report, alone_ratio) for item in items)
+    failed_batch = outcome.result is not Result.SUCCESS
+    found = tuple(_record(item, report, alone_ratio, failed_batch=failed_batch) for item in items)
     start_up = alone_ratio * max(0.0, duration - report.seconds)
     return replace(outcome, items=found, start_up_seconds=start_up, message=_message(outcome, found))
 
@@ -101,39 +111,82 @@ def read(path: Path, items: Sequence[str]) -> Report | None:
     runner counts from a folder further up, or `test_a` where it counts from one further down. Cases that belong to no
     item are left out, unless one of them failed.
     """
-    # Imported here: most lanes read no report.
-    from xml.etree import ElementTree  # nosec B405 # written by the command that we started
-
-    by_name = _names(items)
-    found = {item: ItemReport() for item in items}
-    cases = matched = 0
-    seconds = 0.0
+    reading = _Reading(items)
     try:
-        for _, element in ElementTree.iterparse(path):  # nosec B314 # written by the command that we started
-            if element.tag == "testsuite":
-                seconds += _number(element.get("time"))
-            if element.tag != "testcase":
-                continue
-            cases += 1
-            failed = any(child.tag in _BAD for child in element)
-            item, test = _item_of(element, by_name)
-            if item is not None:
-                matched += 1
-                found[item].add(test, failed=failed, seconds=_number(element.get("time")))
-            elif failed:
-                return None  # it belongs to an item, and nothing tells to which
-            element.clear()
-    except (OSError, ElementTree.ParseError) as error:
+        text = regular_files.read(path, limit_bytes=_MOST_REPORT_BYTES + 1)
+        if len(text) > _MOST_REPORT_BYTES:
+            raise _NotUsable("longer than a report may be")
+        reading.parse(text)
+    except (OSError, ValueError, LookupError, _NotUsable) as error:
         log.debug("a test report can't be read", extra={"path": str(path), "err": str(error)})
         return None
-    return Report(items=found, seconds=seconds) if matched or not cases else None
+    return Report(items=reading.found, seconds=reading.seconds) if reading.matched or not reading.cases else None
 
 
-def _record(item: str, report: Report, alone_ratio: float) -> ItemRecord:
+class _NotUsable(Exception):
+    """A report that can't be read, or does not say which item a failure belongs to."""
+
+
+class _Reading:
+    """Sums a report up while it is parsed, without a tree in memory: a test may have written anything there."""
+
+    def __init__(self, items: Sequence[str]) -> None:
+        self.found = {item: ItemReport() for item in items}
+        self.cases = self.matched = 0
+        self.seconds = 0.0
+        self._by_name = _names(items)
+        self._case: Mapping[str, str] | None = None
+        self._failed = False
+
+    def parse(self, text: bytes) -> None:
+        """Parse a whole report; raises _NotUsable."""
+        from xml.parsers import expat  # nosec B406 # no entities; imported here, since most lanes read no report
+
+        parser = expat.ParserCreate()
+        parser.StartDoctypeDeclHandler = self._refuse_doctype
+        parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
+        try:
+            parser.Parse(text, True)
+        except expat.ExpatError as error:
+            raise _NotUsable(str(error)) from None
+
+    def _refuse_doctype(self, *_: object) -> None:
+        raise _NotUsable("it has a document type, which may define entities without end")
+
+    def _start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        if tag == "testsuite":
+            self.seconds += _seconds(attributes.get("time"))
+        elif tag == "testcase":
+            self._case, self._failed = attributes, False
+        elif tag in _BAD:
+            self._failed = True
+
+    def _end(self, tag: str) -> None:
+        case = self._case
+        if tag != "testcase" or case is None:
+            return
+        self._case = None
+        self.cases += 1
+        item, test = _item_of(case, self._by_name)
+        if item is not None:
+            self.matched += 1
+            self.found[item].add(test, failed=self._failed, seconds=_seconds(case.get("time")))
+        elif self._failed:
+            raise _NotUsable("a failure belongs to no item")
+
+
+def _result(item: ItemReport, *, failed_batch: bool) -> Result:
+    """Return an item's result; in a failed batch, an item without a test case may not have run at all."""
+    if item.failed:
+        return Result.FAILURE
+    return Result.SKIP if failed_batch and not item.cases else Result.SUCCESS
+
+
+def _record(item: str, report: Report, alone_ratio: float, *, failed_batch: bool) -> ItemRecord:
     long = report.long_tests(item)
     return ItemRecord(
         item=item,
-        result=Result.FAILURE if report.items[item].failed else Result.SUCCESS,
+        result=_result(report.items[item], failed_batch=failed_batch),
         seconds=alone_ratio * max(0.0, report.item_seconds(item) - sum(long.values())),
         long_tests=tuple((name, alone_ratio * seconds) for name, seconds in long.items()),
     )
@@ -153,14 +206,15 @@ def _taken(path: Path, items: Sequence[str]) -> Report | None:
     try:
         return read(path, items)
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # gone, or a test put a folder there: the folder of all reports goes at the end
+            path.unlink()
 
 
 def _tells_all(outcome: Outcome, report: Report) -> bool:
     """Whether the report accounts for the batch's end: one that was cut off lacks the tests that did not run."""
     if outcome.result is Result.SUCCESS:
         return True
-    return outcome.exit_code == _FAILED and any(each.failed for each in report.items.values())
+    return outcome.exit_code == _FAILED and report.failed and not _ENDED_EARLY.search(outcome.output)
 
 
 def _message(outcome: Outcome, items: Sequence[ItemRecord]) -> str:
@@ -181,7 +235,7 @@ def _names(items: Sequence[str]) -> dict[str, str]:
     return {end: next(iter(those)) for end, those in ends.items() if len(those) == 1} | whole
 
 
-def _item_of(case: ElementTree.Element, by_name: Mapping[str, str]) -> tuple[str | None, str]:
+def _item_of(case: Mapping[str, str], by_name: Mapping[str, str]) -> tuple[str | None, str]:
     """Return the item that a test case belongs to, and the id of its test function in that file.
 
     The item is the one with the longest dotted beginning of the case's name. The id is "" where the runner may write it
@@ -222,8 +276,10 @@ def _dotted(item: str) -> str:
     return ".".join([path.replace("/", "."), *(part.partition("[")[0] for part in inner)])
 
 
-def _number(text: str | None) -> float:
+def _seconds(text: str | None) -> float:
+    """Return a duration as a report has it; 0 for anything that is none."""
     try:
-        return max(0.0, float(text or 0.0))
+        found = float(text or 0.0)
     except ValueError:
         return 0.0
+    return found if 0.0 <= found <= _LONGEST_TEST_SECONDS else 0.0

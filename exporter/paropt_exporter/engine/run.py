@@ -361,6 +361,8 @@ class Run:
         record = state.end(self.run_id, self.plan.lane)
         self._open_stages.end(state)
         self._emit(record)
+        if record.result.bad:  # no task of it may be bad: none of its batches had a test
+            self._fail_fast(state)
 
     def _fire_timers(self) -> None:
         now, due = self._clock.monotonic(), self._timers.next_moment
@@ -504,8 +506,8 @@ class Run:
 
 
 def _narrowed(state: StageState, task: PlannedTask, record: TaskRecord) -> PlannedTask:
-    """Return the task of a retry: of a batch whose failed items are known, these alone."""
-    bad = tuple(each.item for each in record.items if each.result.bad)
+    """Return the task of a retry: of a batch whose failed items are known, only those that did not succeed."""
+    bad = tuple(each.item for each in record.items if each.result is not Result.SUCCESS)
     if state.plan.template is None or not bad or len(bad) == len(task.items):
         return task
     return batch_task(state.plan.template, task.index, bad, task.apart)

@@ -94,6 +94,7 @@ class Finals:
     fastest_seconds: float = 0.0
     slowest_seconds: float = 0.0
     counts: Counter[Result] = field(default_factory=Counter)
+    without_tests: int = 0  # batches in which the runner found no test, which alone are no failure
     first: dict[Result, str] = field(default_factory=dict)  # the message of the first task that ended so
 
     def add(self, record: TaskRecord) -> None:
@@ -103,6 +104,7 @@ class Finals:
         self.count += 1
         self.seconds += took
         self.counts[record.result] += 1
+        self.without_tests += record.result is Result.SUCCESS and bool(record.exit_code)
         if record.result is not Result.SUCCESS:
             self.first.setdefault(record.result, _message(record))
 
@@ -197,7 +199,13 @@ class StageState:
         results = {*self.finals.counts}
         if self.never_run():
             results.add(Result.CANCELLATION)
+        if results == {Result.SUCCESS} and self._without_tests():
+            return Result.FAILURE
         return next((result for result in _WORST_FIRST if result in results), Result.SUCCESS)
+
+    def _without_tests(self) -> bool:
+        """Whether its runner found no test in any batch, so that nothing was tested."""
+        return 0 < self.finals.count == self.finals.without_tests
 
     def never_run(self) -> int:
         """How many tasks of a stage that was stopped did not come to an end of their own."""
@@ -208,6 +216,8 @@ class StageState:
         result = self.result()
         if result is Result.SUCCESS:
             return ""
+        if result is Result.FAILURE and self._without_tests():
+            return f"none of its {self.finals.count} batches had a test"
         if result not in self.finals.first:
             return f"stopped with {self.never_run()} of {len(self.plan.tasks)} tasks not run"
         others = self.finals.counts[result] - 1

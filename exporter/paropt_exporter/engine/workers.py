@@ -303,7 +303,7 @@ class PoolWorkers:
         """Return a file for a runner's report; None where no folder can be made for it: the work goes on without."""
         if self._reports is None:
             try:
-                self._reports = TemporaryDirectory(prefix="paropt-reports-", ignore_cleanup_errors=True)
+                self._reports = TemporaryDirectory(prefix=junit.FOLDER_PREFIX, ignore_cleanup_errors=True)
             except OSError as error:
                 log.debug("no folder for test reports", extra={"err": str(error)})
                 return None

@@ -14,6 +14,7 @@ from paropt_exporter.catalogue import Kind
 from paropt_exporter.records import (
     Decision,
     Event,
+    Result,
     RunRecord,
     RunStarted,
     SlaRecord,
@@ -169,7 +170,8 @@ def _fail_items(connection: sqlite3.Connection, task: TaskRecord) -> None:
     if not task.final or not task.result.bad:
         return
     # Of a batch that timed out or was killed nothing tells which items failed: none of them has succeeded.
-    bad = [each.item for each in task.items if each.result.bad] or [each.item for each in task.items]
+    undone = [each.item for each in task.items if each.result is not Result.SUCCESS]
+    bad = undone or [each.item for each in task.items]
     connection.executemany(
         "INSERT OR IGNORE INTO failed_items VALUES (?, ?, ?)",
         [(task.run_id, task.stage, _stored(item)) for item in bad],

@@ -85,6 +85,8 @@ _UPGRADES = {
     CREATE INDEX runs_by_sequence ON runs (project, lane, sequence);
     """,
     4: """
+    DROP TABLE IF EXISTS items;
+    DROP TABLE IF EXISTS failed_items;
     CREATE TABLE items (
       project TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, seconds REAL NOT NULL, seen_ts REAL NOT NULL,
       PRIMARY KEY (project, stage, item)
@@ -300,7 +302,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         version = _version(connection, path)
         if version == 0:
             connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
-        for earlier in range(version or VERSION, VERSION):
+        for earlier in range(_upgrade_from(connection, version or VERSION), VERSION):
             upgrade = f"{_UPGRADES[earlier]} PRAGMA user_version = {earlier + 1};"
             connection.executescript(f"BEGIN IMMEDIATE; {upgrade} COMMIT;")
 
@@ -326,7 +328,11 @@ def _in_memory(path: Path) -> sqlite3.Connection:
             memory.close()
             raise unreadable(path, error) from error
         # Damaged, and it can't be set aside: nothing of it is used, and the work goes on.
-    _upgrade_in_memory(memory)
+    try:
+        _upgrade_in_memory(memory)
+    except sqlite3.Error as error:  # its tables are not those that its version has
+        memory.close()
+        raise unreadable(path, error) from error
     return memory
 
 
@@ -334,5 +340,11 @@ def _upgrade_in_memory(memory: sqlite3.Connection) -> None:
     version = memory.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
         memory.executescript(f"{_TABLES} PRAGMA user_version = {VERSION};")
-    for earlier in range(version or VERSION, VERSION):
+    for earlier in range(_upgrade_from(memory, version or VERSION), VERSION):
         memory.executescript(_UPGRADES[earlier])
+
+
+def _upgrade_from(connection: sqlite3.Connection, version: int) -> int:
+    """Return the version that a file's tables are of: for a time, two unreleased ones were both called 4."""
+    columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(runs)")}
+    return 3 if version == 4 and "sequence" not in columns else version

@@ -27,6 +27,7 @@ from paropt_exporter.plan.model import (
     PlannedTask,
     Work,
 )
+from paropt_exporter.plan.separable import separable
 from paropt_exporter.records import Strategy
 
 if TYPE_CHECKING:
@@ -122,12 +123,19 @@ def _automatic() -> Bounds:
 
 
 def _only(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> PlannedStage:
-    """Leave a stage that takes several items to a command those that are asked for; all, where none of them is left."""
+    """Leave a stage that takes several items to a command those that are asked for.
+
+    All, where one of them is gone: it may have another name now, under which it would fail as before.
+    """
     if stage.template is None or not stage.tasks or stage.name not in items:
         return stage
-    wanted = {item.partition("::")[0] for item in items[stage.name]} | {*items[stage.name]}
+    there = frozenset(stage.tasks[0].items)
+    # A part of a file was an item of the last run alone: the file has it now.
+    wanted = {item if item in there else item.partition("::")[0] for item in items[stage.name]}
+    if not wanted or not wanted <= there:
+        return stage
     kept = tuple(item for item in stage.tasks[0].items if item in wanted)
-    return replace(stage, tasks=(batches.task(stage.template, 0, kept),)) if kept else stage
+    return replace(stage, tasks=(batches.task(stage.template, 0, kept),))
 
 
 def _cut(
@@ -153,6 +161,7 @@ def _batches(
     workers = max(1, min(_commands_at_once(host.cpus(), shares.get(stage.name, 1.0)), size.maximum // stage.slots))
     items, told = stage.tasks[0].items, known.get(stage.name, KnownItems())
     parts = _unchanged_parts(stage, items, told) if stage.junit else {}
+    told = _with_tests_in_files(told, items, parts)
     cut = batches.cut(items, told, workers=workers, beside=_beside(stage, stages), parts=parts)
     return batches.tasks(stage, template, cut, items)
 
@@ -168,14 +177,29 @@ def _commands_at_once(cores: float, demand: float) -> int:
 
 
 def _unchanged_parts(stage: PlannedStage, items: Sequence[str], known: KnownItems) -> dict[str, list[str]]:
-    """Return the long tests of files that are as they were when these were measured: no name can be out of date."""
+    """Return the long tests of files that are as they were when these were measured: no name can be out of date.
+
+    Only those that a command can leave out without leaving out another test.
+    """
     found: dict[str, list[str]] = {}
     wanted = frozenset(items)
     for name in known.seconds:
         file, separator, _ = name.partition("::")
         if separator and file in wanted and name not in wanted:
             found.setdefault(file, []).append(name)
-    return {file: parts for file, parts in found.items() if not _changed(stage.cwd / file, parts, known)}
+    unchanged = {file: parts for file, parts in found.items() if not _changed(stage.cwd / file, parts, known)}
+    each = {file: separable(stage.cwd / file, parts) for file, parts in unchanged.items()}
+    return {file: parts for file, parts in each.items() if parts}
+
+
+def _with_tests_in_files(known: KnownItems, items: Sequence[str], parts: Mapping[str, Sequence[str]]) -> KnownItems:
+    """Add the seconds of long tests that stay in their files to those of the files."""
+    seconds, wanted = dict(known.seconds), frozenset(items)
+    for name, took in known.seconds.items():
+        file, separator, _ = name.partition("::")
+        if separator and file in wanted and file in seconds and name not in wanted and name not in parts.get(file, ()):
+            seconds[file] += took
+    return replace(known, seconds=seconds)
 
 
 def _changed(file: Path, parts: Sequence[str], known: KnownItems) -> bool:

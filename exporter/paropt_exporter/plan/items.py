@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paropt_exporter import descriptors
+from paropt_exporter.errors import Interrupted
+from paropt_exporter.signals import Held
 
 if TYPE_CHECKING:
     from paropt_exporter.config.model import Items
@@ -89,7 +91,24 @@ def _short(text: str) -> str:
 
 
 def _output(words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], what: str, limit_seconds: float) -> bytes:
-    """Return what a command prints; raises NoItems if it fails, prints too much, or does not end in time."""
+    """Return what a command prints; raises NoItems if it fails, prints too much, or does not end in time.
+
+    Raises Interrupted if a signal came, which has its usual effect once the command has ended.
+    """
+    with Held() as held:
+        code, output, errors = _run(words, cwd=cwd, env=env, what=what, limit_seconds=limit_seconds, held=held)
+    if held.number is not None:
+        raise Interrupted(held.number, f"interrupted by {signal.Signals(held.number).name} before a run: {what} ran")
+    if code != 0:
+        last = errors.decode(errors="replace").strip().splitlines()[-1:] or ["it printed no error"]
+        raise NoItems(f"items: {what} failed (exit {code}): {last[0][:200]}")
+    return output
+
+
+def _run(
+    words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], what: str, limit_seconds: float, held: Held
+) -> tuple[int, bytes, bytes]:
+    """Return the exit code of a command and what it printed, up to its end or a signal."""
     try:
         with descriptors.original():
             process = subprocess.Popen(
@@ -105,26 +124,26 @@ def _output(words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], what: 
         raise NoItems(f"items: {what} can't be run: {error.strerror}") from None
     with process:
         try:
-            output, errors = _read(process, what, limit_seconds)
+            output, errors = _read(process, what, limit_seconds, held)
         finally:
             _end(process)
-    if process.returncode != 0:
-        last = errors.decode(errors="replace").strip().splitlines()[-1:] or ["it printed no error"]
-        raise NoItems(f"items: {what} failed (exit {process.returncode}): {last[0][:200]}")
-    return output
+    return process.returncode, output, errors
 
 
-def _read(process: subprocess.Popen[bytes], what: str, limit_seconds: float) -> tuple[bytes, bytes]:
-    """Return what the command prints until it ends; not until its pipes do: a daemon that it left may hold them."""
+def _read(process: subprocess.Popen[bytes], what: str, limit_seconds: float, held: Held) -> tuple[bytes, bytes]:
+    """Return what the command prints until it ends, or a signal comes.
+
+    Not until its pipes end: a daemon that it left may hold them.
+    """
     assert process.stdout is not None and process.stderr is not None
     kept = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
     deadline = time.monotonic() + limit_seconds
     ended = os.pidfd_open(process.pid)
     try:
         with selectors.DefaultSelector() as selector:
-            for descriptor in (*kept, ended):
+            for descriptor in (*kept, ended, held.bell):
                 selector.register(descriptor, selectors.EVENT_READ)
-            while process.poll() is None or _ready(selector, kept, 0.0):
+            while held.number is None and (process.poll() is None or _ready(selector, kept, 0.0)):
                 ready = _ready(selector, kept, max(0.0, deadline - time.monotonic()))
                 if not ready and process.poll() is None and time.monotonic() >= deadline:
                     raise NoItems(f"items: {what} did not end within {limit_seconds:g} s")

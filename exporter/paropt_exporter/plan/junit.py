@@ -2,37 +2,60 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from paropt_exporter import regular_files
 from paropt_exporter.plan.batches import ITEMS, SHELL
 from paropt_exporter.plan.model import Commands
 
 VARIABLE = "PYTEST_ADDOPTS"  # read by pytest between its configuration and its command line
+FOLDER_PREFIX = "paropt-reports-"  # of the folders of reports
+_LONGEST_CONFIGURATION_BYTES = 1 << 18
 _PYTEST = re.compile(r"(?<![\w.-])(pytest|py\.test)(?![\w.-])")
-_AGAINST = re.compile(r"--junit-?xml|no:junitxml|--exitfirst|--maxfail|(?<![\w-])-x(?![\w-])")
+# A cluster such as `-qx` too; after a short option that takes a value (`-k x`), the letters are that value.
+_AGAINST = re.compile(
+    r"--junit-?xml|no:junitxml|--exitfirst|--maxfail|--session-timeout|--stepwise|--sw\b"
+    r"|(?<![\w-])-[^\s\-kmpncrWo]*x"
+)
+# What they start may be another user, or see other folders, who can't write a report where we would read it.
+_ELSEWHERE = re.compile(
+    r"(?<![\w.-])(?:sudo|doas|su|su-exec|gosu|runuser|setpriv|setuidgid|chpst|capsh|chroot|unshare|nsenter|bwrap|firejail"
+    r"|docker|podman|nerdctl|systemd-run|systemd-nspawn|ssh|kubectl|flatpak-spawn|machinectl)(?![\w.-])"
+)
+# Of an exporter around this one, whose pytest runs us: what our own pytest writes is not its report.
+_OUTER = re.compile(rf"'?--junitxml=[^\s']*/{FOLDER_PREFIX}[^\s']*'?")
+_SHELL_OPERATOR = re.compile(r"[;|`\n)]|(?<!>)&(?!>)")
 
 
 def may_ask(template: Commands, folder: Path, root: Path, env: Mapping[str, str]) -> bool:
-    """Say whether one step visibly calls pytest, and nothing speaks against a report.
+    """Say whether the last step visibly calls pytest, and nothing speaks against a report.
 
-    Against it: a report that somebody else reads, which must go where it goes now, and an end at the first failure,
-    after which the report is silent about all tests that did not run.
+    Against it: a report that somebody else reads, which must go where it goes now; another user or place to run in,
+    from where pytest could not write it, and would fail; an end at the first failure, after
+    which the report is silent about all tests that did not run; and commands after pytest, since the task's exit code
+    is then theirs, and a retry of the failed items would hide the other items from them.
     """
     calls = [step for step in template.steps if _calls_pytest(step)]
-    if len(calls) != 1 or not any(ITEMS in word for word in calls[0]):
+    if len(calls) != 1 or calls[0] is not template.steps[-1] or not _hands_items_to_pytest(calls[0]):
         return False
-    texts = [" ".join(calls[0]), env.get(VARIABLE, os.environ.get(VARIABLE, ""))]
-    texts += [_configured(place) for place in dict.fromkeys((folder, root))]
+    if _ELSEWHERE.search(" ".join(calls[0])):
+        return False
+    texts = [" ".join(calls[0]), _OUTER.sub("", env.get(VARIABLE, os.environ.get(VARIABLE, "")))]
+    try:
+        texts += [_configured(place) for place in dict.fromkeys((folder, root))]
+    except OSError:
+        return False  # what it says is unknown
     return not any(_AGAINST.search(text) for text in texts)
 
 
 def asking(env: Mapping[str, str], report: Path) -> dict[str, str]:
     """Return the environment in which pytest writes its report to a file, beside all that it does otherwise."""
-    own = env.get(VARIABLE, "")
+    own = _OUTER.sub("", env.get(VARIABLE, "")).strip()
     return {**env, VARIABLE: f"{own} {shlex.quote(f'--junitxml={report}')}".lstrip()}
 
 
@@ -42,14 +65,28 @@ def _calls_pytest(step: tuple[str, ...]) -> bool:
     return any(Path(word).name in ("pytest", "py.test") for word in step)
 
 
+def _hands_items_to_pytest(step: tuple[str, ...]) -> bool:
+    """Say whether pytest gets the items, in a shell's line as its last command."""
+    if step[:2] != SHELL:
+        return ITEMS in step
+    last = _SHELL_OPERATOR.split(step[2])[-1]
+    return ITEMS in last and _PYTEST.search(last) is not None
+
+
 def _configured(folder: Path) -> str:
-    """Return the options that the configuration in a folder adds to pytest's command line."""
+    """Return the options that the configuration in a folder adds to pytest's command line.
+
+    Raises OSError if a file is there that can't be read, or is longer than a configuration.
+    """
     from paropt_exporter.config.pytest_options import pytest_options
 
     def read(name: str) -> str:
         try:
-            return (folder / name).read_text(encoding="utf-8", errors="replace")
-        except OSError:
+            text = regular_files.read(folder / name, limit_bytes=_LONGEST_CONFIGURATION_BYTES + 1)
+        except (FileNotFoundError, NotADirectoryError):
             return ""
+        if len(text) > _LONGEST_CONFIGURATION_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        return text.decode(errors="replace")
 
     return pytest_options(read).get("addopts", "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,18 +31,34 @@ def end_orphans(root: Path) -> tuple[str, ...]:
     """End what runs on of this project's exporters that are gone, and return the names of these processes.
 
     Only of this user and of this namespace of process ids: in another one the same numbers mean other processes.
+    Not those that this process descends from, and none by a mark that this process was started with: somebody saved the
+    environment of a run, so that the mark is no proof any more.
     """
     return children.end_left(children.Ending(lambda: _orphans(_project(root))))
 
 
 def _orphans(project: str) -> list[int]:
-    space = _namespace("self")
+    space, processes = _namespace("self"), living()
+    spared = _with_ancestors(str(os.getpid()), {pid: fields[1] for pid, fields in processes})
+    worthless = set(_marks("self"))
     return [
         int(pid)
-        for pid, _ in living()
-        for entry in read_environment(pid)
-        if entry.startswith(f"{RUN_MARK}=") and _is_of_the_dead(entry, project) and _namespace(pid) == space
+        for pid, _ in processes
+        for mark in _marks(pid)
+        if _is_of_the_dead(mark, project) and mark not in worthless and pid not in spared and _namespace(pid) == space
     ]
+
+
+def _marks(pid: str) -> list[str]:
+    return [entry for entry in read_environment(pid) if entry.startswith(f"{RUN_MARK}=")]
+
+
+def _with_ancestors(pid: str, parents: Mapping[str, str]) -> set[str]:
+    found: set[str] = set()
+    while pid in parents and pid not in found:
+        found.add(pid)
+        pid = parents[pid]
+    return found
 
 
 def _is_of_the_dead(entry: str, project: str) -> bool:

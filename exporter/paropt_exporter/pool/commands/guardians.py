@@ -44,7 +44,8 @@ class GuardianProcess:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.handle = os.pidfd_open(pid)  # readable once it has ended
-        weakref.finalize(self, os.close, self.handle)
+        closing = weakref.finalize(self, os.close, self.handle)
+        closing.atexit = False  # it would come before `SharedGuardian._close`, and the number be another file's by then
         self._lock = threading.Lock()  # guards: _code
         self._code: int | None = None
 

@@ -1,0 +1,62 @@
+"""Items in a shell's line: quoted when they are put in, so they must not stand in quotes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import configs
+from paropt_exporter import plan
+from paropt_exporter.config.shell_lines import unprotected
+from paropt_exporter.plan import Commands
+
+GOOD = [
+    "lint {item}", "lint --file={item}", "cd 'a b' && lint \"$X\"/{items}", 'x="$(cat {item})"; echo "$x"',
+    "echo $(cat {item})", "echo \\\" {item}", "echo '\\' {item}", "echo $((1 << 2)) {item}",
+    "case $1 in a) lint {item};; esac",
+    "lint {item} # it's \"good\"", "echo ${#x} $# a#b {item}", "echo \"it's\" {item}", "(cd x; lint {items})",
+    "# it's\nlint {item}", "echo \"`date`\" {item}",
+]  # fmt: skip
+BAD = {
+    "lint '{item}'": "quotes", 'lint "{item}"': "quotes", 'lint "$DIR/{items}"': "quotes",
+    "sh -c 'lint {item}'": "quotes",
+    "echo `cat {item}`": "backquotes", "cat <<E\n{item}\nE": "a here-document", "lint # {item}": "a comment",
+    "#{item}\nlint": "a comment", "echo '\\' '{item}'": "quotes", 'echo "`cat \'{item}\'`"': "quotes",
+    'x="$(cat "{item}")"': "quotes", "cat <<E\n$(cat {item})\nE": "a here-document", 'echo "\\" {item}"': "quotes",
+}  # fmt: skip
+HOSTILE = [
+    "$(touch pwned)",
+    "';touch pwned;'",
+    "`touch pwned`",
+    '";touch pwned;"',
+    "a\ntouch pwned",
+    "a\\`touch pwned`",
+]
+
+
+@pytest.mark.parametrize("line", GOOD)
+def test_an_item_outside_of_quotes_is_protected(line: str) -> None:
+    assert unprotected(line) is None
+
+
+@pytest.mark.parametrize(("line", "around"), BAD.items())
+def test_an_item_in_quotes_is_a_fault(tmp_path: Path, line: str, around: str) -> None:
+    stage = configs.stage(run=json.dumps(line), shell="true", items="{list: [a]}")
+    (fault,) = configs.faults(tmp_path, stage)
+    assert f"stands in {around}: each item is quoted already" in fault
+
+
+@pytest.mark.parametrize("line", [line for line in GOOD if "{item}" in line])
+def test_no_name_of_an_item_is_run_as_code(tmp_path: Path, line: str) -> None:
+    """`lint` does not exist: the shell's own reading of the line is what is tried."""
+    stage = configs.stage(run=json.dumps(line), shell="true", items=f"{{list: {json.dumps(HOSTILE)}}}")
+    tasks = plan.build(configs.read(tmp_path, stage), "standard").stages[0].tasks
+    works = [task.work for task in tasks]
+    for work in works:
+        assert isinstance(work, Commands)
+        subprocess.run(work.steps[0], cwd=tmp_path, timeout=10, check=False, capture_output=True)
+    assert len(works) == len(HOSTILE)
+    assert not (tmp_path / "pwned").exists()
