@@ -23,7 +23,7 @@ from paropt_exporter.engine import Observers, PoolWorkers, QueueInbox, Run, pool
 from paropt_exporter.exposition import deliveries
 from paropt_exporter.history import History, Interrupted
 from paropt_exporter.metrics import Metrics
-from paropt_exporter.plan import Plan
+from paropt_exporter.plan import PROCESSES, THREADS, Plan
 from paropt_exporter.pool import run_mark
 from paropt_exporter.pool.adaptive.memory import MEMORY_NAME
 from paropt_exporter.pool.children import listed
@@ -127,6 +127,9 @@ class Exporter:
         past = self._feedback.past(lane) if self._feedback is not None else None
         self._planner = Planner(request, config, lane, history, past)
         plan = self._planner.plan()
+        if {THREADS, PROCESSES} & set(pools_of(plan)):
+            # Now, since the project's modules join the import path with its first call, and one may have the same name.
+            import paropt_exporter.metrics.client  # noqa: F401
         self._next_plan: Plan | None = plan  # of the first run: an items command may take its work off a queue
         self._standing = parts.standing(config, plan, self._feedback)
         self._deliveries = parts.push_and_textfile(request, config, plan)
