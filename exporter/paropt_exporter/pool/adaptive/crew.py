@@ -24,10 +24,13 @@ from paropt_exporter.pool.demand import DemandMeter, Sample
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.processes import ProcessPool
 from paropt_exporter.pool.threads import ThreadPool
+from paropt_exporter.pool.threads.view import CHILDREN_SECONDS
 from paropt_exporter.records import RunningTask, Strategy
 
 log = logging.getLogger(__name__)
 
+_CHILDREN_SECONDS = 0.2  # between two looks at child processes while threads compute
+_CHILDLESS_SECONDS = 0.02  # without a child process after which a task is taken to start none
 MOST_WAITING = 64  # threads that wait at once, where nobody set a bound
 _REFUSAL = "cannot schedule new futures after shutdown"
 
@@ -83,6 +86,8 @@ class AdaptiveCrew:
         self._fallbacks: dict[str, ThreadFallback] = {}  # by function
         self._giving = 0  # tasks on their way into a pool
         self._children = DemandMeter()  # cores that child processes of the threads' tasks want, by function
+        self._childless: set[str] = set()  # functions whose tasks were seen to have none
+        self._children_due = 0.0  # when to look at child processes again
         self._parents: set[str] = set()  # functions whose tasks were seen to have child processes
         self._crowd = 1  # how many threads were last seen to compete for the interpreter's lock
         self._pools: dict[Place, ThreadPool | ProcessPool] = {}
@@ -373,11 +378,16 @@ class AdaptiveCrew:
         """Learn from tasks that still run, so that waiting work is known as such before its first task ends."""
         threads = self._pools.get(THREADS)
         if isinstance(threads, ThreadPool):
-            seen = threads.glance()
+            began = monotonic()
+            children = began >= self._children_due
+            seen = threads.glance(children=self._may_have_children if children else lambda _: False)
             running = [each for each in seen if looking.age_seconds(each[1]) >= FIRST_LOOK_SECONDS / 2]
             shares = [looking.share(task) for _, task in running]
             self._crowd = looking.crowd(shares)
-            self._sample_children(seen)
+            if children and monotonic() < began + CHILDREN_SECONDS:  # else the look at them was cut short
+                self._sample_children(seen)
+            # Beside a thread that computes each read waits for the interpreter's lock.
+            self._children_due = monotonic() + (_CHILDREN_SECONDS if any(share >= 0.5 for share in shares) else 0.0)
             for future, task in running:
                 where = self._where.get(future)
                 key = where[1] if where is not None else future.label
@@ -392,11 +402,18 @@ class AdaptiveCrew:
         with self.lock:
             for future, task in seen:
                 where, below = self._where.get(future), looking.children_time(task)
-                if where is not None:
+                if where is not None and where[1] not in self._childless:
                     found[future] = where[1], Sample(now, below)
+                    if below == NO_TIME and looking.age_seconds(task) >= _CHILDLESS_SECONDS:
+                        self._childless.add(where[1])
                     if below != NO_TIME:
                         self._parents.add(where[1])
+                        self._childless.discard(where[1])
             self._children.sample(found, now)
+
+    def _may_have_children(self, future: TaskFuture[Any]) -> bool:
+        where = self._where.get(future)
+        return where is None or where[1] not in self._childless
 
     def _expect(self) -> None:
         """Let threads wait at once for functions that are known to wait."""

@@ -365,9 +365,9 @@ class ThreadCrew:
         with self.lock:
             return view.running(self._slots, memory)
 
-    def glance(self) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
+    def glance(self, *, children: Callable[[TaskFuture[Any]], bool]) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
         with self.lock:
-            return view.glance(self._slots)
+            return view.glance(self._slots, children=children)
 
 
 def _or_for_ever(seconds: float | None) -> float:

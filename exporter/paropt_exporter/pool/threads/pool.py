@@ -176,12 +176,15 @@ class ThreadPool(Executor):
         """List the tasks that run now; memory is the whole process's, since threads share it."""
         return self._crew.running()
 
-    def glance(self) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
+    def glance(
+        self, *, children: Callable[[TaskFuture[Any]], bool] = lambda _: True
+    ) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
         """List the tasks that run now, each with its future, by as few reads as it takes to tell work from waiting.
 
-        No memory is told, nor the delay of tasks that get nearly a whole core.
+        No memory is told, nor the delay of tasks that get nearly a whole core. `children`: of which to look at
+        child processes too.
         """
-        return self._crew.glance()
+        return self._crew.glance(children=children)
 
     def worker_memory(self) -> tuple[WorkerMemory, ...]:
         """Return nothing: threads share one process, and none has memory of its own."""

@@ -10,7 +10,7 @@ from time import monotonic, thread_time
 from typing import Any
 
 from paropt_exporter.errors import without_frame
-from paropt_exporter.pool import procfs
+from paropt_exporter.pool import lifetime, procfs
 from paropt_exporter.pool.core_time import TreeTime
 from paropt_exporter.pool.future import TaskFuture
 from paropt_exporter.pool.ledger import Tally
@@ -76,7 +76,8 @@ class Slot:
         """Look at the processes that the running task has started; None: it has started none. Under the pool's lock."""
         began = self.started_seconds
         known = self.child_processes[1] if self.child_processes and self.child_processes[0] == began else None
-        children = procfs.thread_children(self.native)
+        # Whichever thread first needs the forkserver starts it: it is no task's child.
+        children = tuple(pid for pid in procfs.thread_children(self.native) if pid != lifetime.NURSERIES.pid)
         if known is None and not children:
             return None
         if known is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from paropt_exporter.pool.threads.task import Slot, Task
 from paropt_exporter.records import RunningTask
 
 _PLAINLY_COMPUTING = 0.9  # of a core
+CHILDREN_SECONDS = 0.003  # that a look at all child processes may take; more says that a thread computes meanwhile
 
 
 class Share(Protocol):
@@ -66,20 +67,24 @@ def running(slots: Sequence[Slot], memory_bytes: int) -> tuple[RunningTask, ...]
     )
 
 
-def glance(slots: Sequence[Slot]) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
+def glance(
+    slots: Sequence[Slot], *, children: Callable[[TaskFuture[Any]], bool]
+) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
     """List them each with its future, by the fewest reads that tell whether a task computes or waits.
 
     Beside a thread that computes each read from /proc waits for the interpreter's lock three times, 5 ms each: so the
     delay and the child processes are read only of tasks that may have lost more than a tenth of their time to them.
     """
-    found = []
+    found, began = [], monotonic()
     for slot in slots:
         task = slot.task
         if task is not None:
             cpu = slot.cpu_spent_seconds()
             busy = cpu >= _PLAINLY_COMPUTING * (monotonic() - slot.started_seconds)
-            delay, children = (0.0, None) if busy else (slot.delayed_seconds(), slot.sample_children())
-            found.append((task[0], _task_of(slot, task, cpu, delay, children, 0)))
+            delay = 0.0 if busy else slot.delayed_seconds()
+            wanted = not busy and monotonic() < began + CHILDREN_SECONDS and children(task[0])
+            below = slot.sample_children() if wanted else None
+            found.append((task[0], _task_of(slot, task, cpu, delay, below, 0)))
     return tuple(found)
 
 
