@@ -17,9 +17,9 @@ from threading import Event
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-import projects  # noqa: E402  # the tests' real servers, once the path to them is known
-from alertmanagers import alertmanager, told_by  # noqa: E402
-from real_servers import eventually, prometheus, serving  # noqa: E402
+from support import projects  # noqa: E402  # the tests' real servers, once the path to them is known
+from support.alertmanagers import alertmanager, told_by  # noqa: E402
+from support.real_servers import eventually, prometheus, serving  # noqa: E402
 
 ROUNDS = 5
 INTERVAL_SECONDS = 15

@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import mean, median, quantiles
 
 from paropt_exporter import steer
-from paropt_exporter.pool import ThreadPool
+from paropt_exporter.executors import ThreadPool
 from simulation.fleet import PATTERNS, Hour, hours
 from simulation.histories import faults, history
 from simulation.lane import Work, run_lane

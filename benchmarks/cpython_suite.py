@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 import paropt_exporter
-from paropt_exporter.pool import ProcessPool, TaskFuture, ThreadPool
+from paropt_exporter.executors import ProcessPool, TaskFuture, ThreadPool
 
 # Tests that can't hold for these pools, by why: classes, or methods in any class whose name begins as given.
 LEFT_OUT = {
@@ -75,7 +75,7 @@ _PREFIX = """
 import sys
 sys.path[:0] = {path!r}
 import concurrent.futures, multiprocessing
-from paropt_exporter.pool import ProcessPool, ThreadPool
+from paropt_exporter.executors import ProcessPool, ThreadPool
 concurrent.futures.ProcessPool, concurrent.futures.ThreadPool = ProcessPool, ThreadPool
 concurrent.futures.ThreadPoolExecutor = ThreadPool
 """

@@ -17,7 +17,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from paropt_exporter.pool import AdaptivePool, ProcessPool, ThreadPool
+from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
 from peers import NAIVE, OURS, PROCESSES, STANDARD, THREADS, Peer, installed, missing
 from shapes import Shape, shapes, steps_a_second
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from paropt_exporter import PoolCollector
-from paropt_exporter.pool import ProcessPool, ThreadPool
+from paropt_exporter.executors import ProcessPool, ThreadPool
 
 Task = Callable[[Any], object]
 Call = tuple[Task, object]  # a task and its argument

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 import paropt_exporter
 from paropt_exporter import PoolCollector
-from paropt_exporter.pool import ProcessPool, ThreadPool
+from paropt_exporter.executors import ProcessPool, ThreadPool
 
 ROUNDS = 5
 SCRAPE_SECONDS = 1.0
@@ -32,7 +32,7 @@ Kind = type[ThreadPool] | type[ProcessPool]
 # Peak memory of a process that maps a million no-ops and takes all results, its workers' not counted.
 _MILLION = """
 import operator, sys
-from paropt_exporter.pool import ProcessPool, ThreadPool, procfs
+from paropt_exporter.executors import ProcessPool, ThreadPool, procfs
 with {kind}(2) as pool:
     assert sum(1 for _ in pool.map(operator.not_, range({items}), buffersize=1000)) == {items}
 print(procfs.memory_peak_bytes())

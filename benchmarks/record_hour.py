@@ -31,14 +31,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from paropt_exporter import ProcessPool, ThreadPool  # noqa: E402  # the tests' servers lie on a path of their own
+from paropt_exporter.autoscaling.decisions import replay  # noqa: E402
+from paropt_exporter.autoscaling.streams import Steering, StreamLoop  # noqa: E402
 from paropt_exporter.clock import SystemClock  # noqa: E402
-from paropt_exporter.control.decisions import replay  # noqa: E402
-from paropt_exporter.control.streams import Steering, StreamLoop  # noqa: E402
+from paropt_exporter.events import Decision  # noqa: E402
 from paropt_exporter.history import History  # noqa: E402
-from paropt_exporter.records import Decision  # noqa: E402
-from real_servers import Prometheus, environment, free_port, installed_command, prometheus  # noqa: E402
-from signal_server import SignalServer, signal_server  # noqa: E402
 from simulation.work import Rate, bursts, poisson, saw_tooth  # noqa: E402
+from support.real_servers import Prometheus, environment, free_port, installed_command, prometheus  # noqa: E402
+from support.signal_server import SignalServer, signal_server  # noqa: E402
 
 HOUR_SECONDS = 3600.0
 RECORDING = "recorded-hour.jsonl.gz"

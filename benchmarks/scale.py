@@ -33,10 +33,10 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from paropt_exporter import catalogue  # noqa: E402
-from paropt_exporter.catalogue import Family, Kind  # noqa: E402
+from paropt_exporter import families  # noqa: E402
 from paropt_exporter.config.units import duration_seconds  # noqa: E402
-from real_servers import eventually, free_port, program  # noqa: E402  # the tests' way to find and start servers
+from paropt_exporter.families import Family, Kind  # noqa: E402
+from support.real_servers import eventually, free_port, program  # noqa: E402  # the tests' way to find and start servers
 
 SCRAPE_SECONDS = 60
 EVALUATION_SECONDS = 15  # as the deployments of this repository have it, for groups that name no interval
@@ -59,8 +59,8 @@ FOREIGN = {
     "process_resident_memory_bytes": 5e7,
     "python_gc_collections_total": 9.0,
 }
-FLAGS = {family.name for family in catalogue.FAMILIES if family.help.startswith("1 ")}
-ALWAYS_UP = {family.name for family in (catalogue.STAGE_RUNNING, catalogue.RUN_IN_PROGRESS, catalogue.SERVES_ON)}
+FLAGS = {family.name for family in families.FAMILIES if family.help.startswith("1 ")}
+ALWAYS_UP = {family.name for family in (families.STAGE_RUNNING, families.RUN_IN_PROGRESS, families.SERVES_ON)}
 FAULT = re.compile(
     r'="(failure|error|timeout|cancellation|skip|normal|critical|slow|uneven|gil_bound|under_used|saturated)"'
 )
@@ -200,7 +200,7 @@ def looks_back(asked: list[Asked]) -> dict[str, int]:
 def named_series(words: set[str], fleet: Fleet) -> Iterator[tuple[str, str, list[str]]]:
     """Yield name, type and label sets of each metric that is among the words."""
     targets = [f'job="paropt",instance="host{number}.example:10178"' for number in range(fleet.hosts)]
-    for family in catalogue.FAMILIES:
+    for family in families.FAMILIES:
         parts = ("bucket", "sum", "count") if family.kind is Kind.HISTOGRAM else ("",)
         for part in parts:
             name = f"{family.name}_{part}" if part else family.name
@@ -217,7 +217,7 @@ def named_series(words: set[str], fleet: Fleet) -> Iterator[tuple[str, str, list
 
 def label_sets(family: Family, part: str, stages: int) -> Iterator[str]:
     """Yield every set of labels that one host has, as text."""
-    closed = catalogue.CLOSED_VALUES.get(family, {})
+    closed = families.CLOSED_VALUES.get(family, {})
     open_values = {
         "project": (PROJECT,),
         "lane": (LANE,),
@@ -233,19 +233,19 @@ def label_sets(family: Family, part: str, stages: int) -> Iterator[str]:
         [f'{label}="{value}"' for value in closed.get(label) or open_values[label]] for label in family.label_names
     ]
     if part == "bucket":
-        bounds = [*(f"{bound:g}" for bound in catalogue.BUCKETS_SECONDS), "+Inf"]
+        bounds = [*(f"{bound:g}" for bound in families.BUCKETS_SECONDS), "+Inf"]
         values.append([f'le="{bound}"' for bound in bounds])
     sets = (",".join(labels) for labels in product(*values))
-    if family is catalogue.CONTROL_MODE:  # a pool has one mode, not all
+    if family is families.CONTROL_MODE:  # a pool has one mode, not all
         return (labels for labels in sets if 'mode="act",source="both"' in labels)
-    if family is catalogue.CONTROL_DECISIONS:  # each action has reasons of its own
+    if family is families.CONTROL_DECISIONS:  # each action has reasons of its own
         return (labels for labels in sets if _decision(labels))
     return sets
 
 
 def _decision(labels: str) -> bool:
     action, reason = re.findall(r'(?:action|reason)="(\w+)"', labels)
-    return reason in catalogue.DECISION_REASONS[action]
+    return reason in families.DECISION_REASONS[action]
 
 
 def write_family(folder: Path, name: str, kind: str, series: list[str], times: range) -> None:
@@ -281,7 +281,7 @@ def course(name: str, kind: str, labels: str, number: int) -> Callable[[int], fl
         return lambda at: at // often_seconds if shows or fault is None else 0
     if name in FOREIGN:
         return lambda _: FOREIGN[name]
-    if name == catalogue.SLA_DEADLINE.name:
+    if name == families.SLA_DEADLINE.name:
         return lambda at: at + 100 + number % 100
     if name.endswith("_timestamp_seconds"):
         return lambda at: at - number % 100

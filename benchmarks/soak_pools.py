@@ -28,7 +28,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from paropt_exporter import PoolCollector
 from paropt_exporter.errors import WorkerDied
-from paropt_exporter.pool import AdaptivePool, ProcessPool, ThreadPool, procfs
+from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool, procfs
 
 SECONDS = 300.0
 LONG_SECONDS = 60.0  # from here on the large result and the long queue are tried too
@@ -99,7 +99,7 @@ GENTLE: tuple[Callable[[Any], object], ...] = (quick, quick, quick, sleeps, burn
 HARSH = (*GENTLE, dies, leaves, leaves_a_child)
 
 
-class Ledger:
+class PoolCounters:
     """What became of one pool's tasks, as their futures told; `settled` counts callbacks, so twice shows."""
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ def main() -> None:
 
 
 def soak(seconds: float, seed: int) -> Iterator[str]:
-    round_of_all(min(seconds / 10, 3.0), seed, [])  # caches fill, the nursery starts
+    round_of_all(min(seconds / 10, 3.0), seed, [])  # caches fill, the fork server starts
     before = holdings()
     memory_bytes: list[int] = []
     yield from round_of_all(seconds, seed + 1, memory_bytes)
@@ -131,7 +131,7 @@ def soak(seconds: float, seed: int) -> Iterator[str]:
 
 def round_of_all(seconds: float, seed: int, memory_bytes: list[int]) -> list[str]:
     pools: dict[str, Pool] = {"threads": ThreadPool(4), "processes": ProcessPool(4), "adaptive": AdaptivePool()}
-    ledgers = {name: Ledger() for name in pools}
+    ledgers = {name: PoolCounters() for name in pools}
     stop = threading.Event()
     helpers = [
         *(repeat(stop, _RESIZE_SECONDS, resize(pool, random.Random(seed))) for pool in pools.values()),
@@ -173,7 +173,7 @@ def scrape(pools: dict[str, Pool]) -> Callable[[], object]:
 
 
 def kill_a_worker(chance: random.Random) -> Callable[[], object]:
-    """Kill any descendant: a worker at work or idle, one that begins, now and then the nursery of them all."""
+    """Kill any descendant: a worker at work or idle, one that begins, now and then the fork server of them all."""
 
     def kill() -> None:
         found = descendants()
@@ -184,7 +184,7 @@ def kill_a_worker(chance: random.Random) -> Callable[[], object]:
     return kill
 
 
-def feed(stop: threading.Event, pool: Pool, ledger: Ledger, chance: random.Random, name: str) -> threading.Thread:
+def feed(stop: threading.Event, pool: Pool, ledger: PoolCounters, chance: random.Random, name: str) -> threading.Thread:
     kinds = HARSH if name == "processes" else GENTLE
     room = threading.Semaphore(IN_FLIGHT)
 
@@ -207,7 +207,7 @@ def feed(stop: threading.Event, pool: Pool, ledger: Ledger, chance: random.Rando
 
 
 def settle(
-    ledger: Ledger, room: threading.Semaphore, task: Callable[[Any], object], argument: object, ended: Future[Any]
+    ledger: PoolCounters, room: threading.Semaphore, task: Callable[[Any], object], argument: object, ended: Future[Any]
 ) -> None:
     room.release()
     try:
@@ -235,7 +235,7 @@ def expected(task: Callable[[Any], object], argument: Any) -> object:
     return len(argument) if task is takes_much else argument
 
 
-def check(name: str, pool: Pool, ledger: Ledger) -> Iterator[str]:
+def check(name: str, pool: Pool, ledger: PoolCounters) -> Iterator[str]:
     counted: Counter[str] = Counter()
     for statistics in pool.statistics() if isinstance(pool, AdaptivePool) else (pool.statistics(),):
         counted.update(statistics.finished)
@@ -301,7 +301,7 @@ def grown(memory_bytes: list[int]) -> Iterator[str]:
 
 
 def descendants() -> list[int]:
-    """Return all processes below this one, the nursery's too; what has ended and was not waited for counts."""
+    """Return all processes below this one, the fork server's too; what has ended and was not waited for counts."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

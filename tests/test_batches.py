@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-import configs
 from paropt_exporter import host, plan
 from paropt_exporter.plan import Commands, KnownItems, junit, start_up
 from paropt_exporter.plan.batches import Beside, arguments, cut
+from support import configs
 
 
 def _built(folder: Path, stage: str, *, workers: int = 2, known: KnownItems | None = None) -> plan.PlannedStage:

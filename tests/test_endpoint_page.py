@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from deployed import refusal
 from paropt_exporter import descriptors
 from paropt_exporter.config.document import LARGEST_FILE_BYTES
 from paropt_exporter.exposition import address, connection, eviction, http, passwords, server, web_config
-from real_servers import program
-from secured import Authority
+from support.deployed import refusal
+from support.real_servers import program
+from support.secured import Authority
 
 PAGE = (Path(__file__).parent.parent / "docs/endpoint.md").read_text()
 WEB_CONFIG, SCRAPE_CONFIG = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-import configs
 from paropt_exporter import host, plan
 from paropt_exporter.config.model import Items
 from paropt_exporter.errors import UsageError
+from paropt_exporter.events import Strategy
 from paropt_exporter.plan import Bounds, Call, Commands
 from paropt_exporter.plan.items import NoItems, find_items
-from paropt_exporter.records import Strategy
+from support import configs
 
 
 def _only_stage(folder: Path, strategy: Strategy | None = None, **keys: str) -> plan.PlannedStage:

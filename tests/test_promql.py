@@ -4,42 +4,42 @@ from __future__ import annotations
 
 import pytest
 
-from paropt_exporter import catalogue
+from paropt_exporter import families
 from paropt_exporter.promql import Without, select
 
 
 def test_a_selector_has_the_base_first_then_the_labels_then_the_window() -> None:
-    written = select(catalogue.RUNS, 'job="x"', lane="standard", result=("failure", "cancellation"), over="5m")
+    written = select(families.RUNS, 'job="x"', lane="standard", result=("failure", "cancellation"), over="5m")
     assert written == 'paropt_runs_total{job="x",lane="standard",result=~"failure|cancellation"}[5m]'
 
 
 def test_without_matchers_there_are_no_braces() -> None:
-    assert select(catalogue.HOST_CPUS) == "paropt_host_cpus"
+    assert select(families.HOST_CPUS) == "paropt_host_cpus"
 
 
 def test_values_can_be_left_out() -> None:
-    assert select(catalogue.RUNS, result=Without(("success",))) == 'paropt_runs_total{result!="success"}'
-    assert select(catalogue.RUNS, result=Without(("a", "b"))) == 'paropt_runs_total{result!~"a|b"}'
+    assert select(families.RUNS, result=Without(("success",))) == 'paropt_runs_total{result!="success"}'
+    assert select(families.RUNS, result=Without(("a", "b"))) == 'paropt_runs_total{result!~"a|b"}'
 
 
 def test_values_are_literal() -> None:
-    assert select(catalogue.RUNS, lane='a"\\') == r'paropt_runs_total{lane="a\"\\"}'
-    assert select(catalogue.RUNS, lane=("a.b", "c|d")) == r'paropt_runs_total{lane=~"a\\.b|c\\|d"}'
+    assert select(families.RUNS, lane='a"\\') == r'paropt_runs_total{lane="a\"\\"}'
+    assert select(families.RUNS, lane=("a.b", "c|d")) == r'paropt_runs_total{lane=~"a\\.b|c\\|d"}'
 
 
 def test_a_histogram_is_selected_by_part() -> None:
-    assert select(catalogue.RUN_DURATION, part="count") == "paropt_run_duration_seconds_count"
+    assert select(families.RUN_DURATION, part="count") == "paropt_run_duration_seconds_count"
 
 
 @pytest.mark.parametrize(
     ("family", "arguments"),
     [
-        (catalogue.RUNS, {"stage": "unit"}),
-        (catalogue.RUNS, {"part": "sum"}),
-        (catalogue.RUN_DURATION, {}),
-        (catalogue.RUN_DURATION, {"part": "total"}),
+        (families.RUNS, {"stage": "unit"}),
+        (families.RUNS, {"part": "sum"}),
+        (families.RUN_DURATION, {}),
+        (families.RUN_DURATION, {"part": "total"}),
     ],
 )
-def test_what_is_not_exported_cannot_be_selected(family: catalogue.Family, arguments: dict[str, str]) -> None:
+def test_what_is_not_exported_cannot_be_selected(family: families.Family, arguments: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=family.name):
         select(family, **arguments)  # type: ignore[arg-type]  # one of them is the part

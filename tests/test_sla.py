@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lanes import limit
 from paropt_exporter.sla import Watch
+from support.lanes import limit
 
 
 def test_the_warning_comes_first_and_each_step_once() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from paropt_exporter.control.policy.moving import TURN_SECONDS
+from paropt_exporter.autoscaling.policy.stabilization import TURN_SECONDS
 from simulation.pool import SimulatedPool
 from simulation.rules import Clairvoyant, MakeRule, simulate
 from simulation.work import Rate, bursts, given, noise, outage, poisson, ramp, saw_tooth, varied

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby, pairwise
 
-from paropt_exporter.control import InnerLoop, Standing
-from paropt_exporter.control.loop import TICK_SECONDS
+from paropt_exporter.autoscaling import Controller, ControlState
+from paropt_exporter.autoscaling.controller import TICK_SECONDS
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime, cpu_demand
 from paropt_exporter.engine import Admission, Demand, StageCounts
-from paropt_exporter.engine.shares import Shares
+from paropt_exporter.engine.resources import Resources
+from paropt_exporter.events import Decision, RunningTask
+from paropt_exporter.executors.core_time import ThreadTime
 from paropt_exporter.plan import Bounds, PlannedStage
-from paropt_exporter.pool.core_time import ThreadTime
-from paropt_exporter.records import Decision, RunningTask
 from paropt_exporter.testing import FakeClock, Recorder
 from simulation.machine import Machine, Phase, Thread
 
@@ -120,7 +120,7 @@ class SimulatedLane:
             stage = self._stages.setdefault(work.stage, _Stage(work.stage, pool))
             stage.queue.append((f"{work.stage}[{number}]", work))
         self._running: list[_Running] = []
-        self._shares = Shares(1 << 40)
+        self._shares = Resources(1 << 40)
         self._admission: Admission | None = None
         self._target = size
         self._limits: Mapping[str, int] = {}
@@ -338,10 +338,10 @@ def run_lane(
         tasks, clock=clock, cores=cores, size=start, pool=pool, deadline_seconds=deadline_seconds, others=others,
         late_seconds=late_seconds,
     )  # fmt: skip
-    loop = InnerLoop(
+    loop = Controller(
         lane,
         lane,
-        standing=Standing(Bounds(minimum=1, maximum=maximum, start=start), (pool,), source="local"),
+        standing=ControlState(Bounds(minimum=1, maximum=maximum, start=start), (pool,), source="local"),
         cores=lambda: cores,
         memory_available_bytes=lambda: 1 << 40,
         emit=recorder.observe,

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from paropt_exporter.records import PoolStatistics, WorkerMemory
+from paropt_exporter.events import PoolStatistics, WorkerMemory
 
 Duration = Callable[[int], tuple[float, float, float]]
 """How a task that begins as the n-th of those running goes: its seconds, CPU seconds and run delay in seconds."""

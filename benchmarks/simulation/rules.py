@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from paropt_exporter.control.policy.streams import workers_for
-from paropt_exporter.control.streams import Steering, StreamLoop
+from paropt_exporter.autoscaling.policy.queueing import workers_for
+from paropt_exporter.autoscaling.streams import Steering, StreamLoop
 from paropt_exporter.testing import FakeClock
 from simulation.pool import SimulatedPool
 from simulation.work import Rate

@@ -1,7 +1,7 @@
 """Run stages in parallel on pools that size themselves, and export them to Prometheus.
 
-Names are loaded when they are first used (PEP 562): a worker process imports `paropt_exporter.pool.worker` and must
-not pay for, or depend on, anything else.
+Names are loaded when they are first used (PEP 562): a worker process imports only
+`paropt_exporter.executors.worker`, and nothing else may add to its start-up time.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _HOMES = {
-    "ThreadPool": "paropt_exporter.pool",
-    "ProcessPool": "paropt_exporter.pool",
+    "ThreadPool": "paropt_exporter.executors",
+    "ProcessPool": "paropt_exporter.executors",
     "WorkerDied": "paropt_exporter.errors",
     "ParoptError": "paropt_exporter.errors",
     "AdaptiveWorkerPool": "paropt_exporter.guide",
@@ -31,7 +31,7 @@ _HOMES = {
     "WorkerPoolMetrics": "paropt_exporter.guide",
     "WorkerPoolOptimizer": "paropt_exporter.guide",
     "detect_lane": "paropt_exporter.guide",
-    "steer": "paropt_exporter.control.streams",
+    "steer": "paropt_exporter.autoscaling.streams",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604 -- the names are those of the table above

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from paropt_exporter.catalogue import Family, Kind
+from paropt_exporter.families import Family, Kind
 
 TARGET_LABELS = ("job", "instance")  # what Prometheus adds to every series of a target
 _PARTS = ("bucket", "sum", "count")

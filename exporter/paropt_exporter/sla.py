@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paropt_exporter.records import SlaLimit
+from paropt_exporter.events import SlaLimit
 
 
 class Watch:

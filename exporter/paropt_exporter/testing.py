@@ -9,10 +9,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from paropt_exporter.engine.contract import Running
+from paropt_exporter.engine.interfaces import Running
 from paropt_exporter.engine.outcome import Outcome
+from paropt_exporter.events import Event, ItemRecord, Measurement, PoolUse, Result, RunningTask
 from paropt_exporter.plan import PlannedStage, PlannedTask
-from paropt_exporter.records import Event, ItemRecord, Measurement, PoolUse, Result, RunningTask
 
 _Kind = TypeVar("_Kind")
 START_TIMESTAMP_SECONDS = 1_700_000_000.0  # any day will do

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from alert_stories.model import RECORDED, STAGE, TARGET, Firing, Shows, Story, named, series, without
-from paropt_exporter import catalogue
-from paropt_exporter.generate.alerts import recording
+from paropt_exporter import families
+from paropt_exporter.monitoring.alerts import recording
 
 _BURN, _SPENT = "ParoptSlaErrorBudgetBurn", "ParoptSlaErrorBudgetSpent"
 _PROJECT = without(TARGET, "instance")
@@ -50,7 +50,7 @@ def _pair(rate: float, long: str, short: str, severity: str, step: int) -> Itera
     def lane(
         name: str, *, checks: str = "200", broken: str = over, lately: str = over, every: int = 0
     ) -> dict[str, str]:
-        interval = {series(catalogue.RUN_INTERVAL, {**TARGET, "lane": name}): f"{every}x200"} if every else {}
+        interval = {series(families.RUN_INTERVAL, {**TARGET, "lane": name}): f"{every}x200"} if every else {}
         return {
             named(recording.checks(RECORDED, long), _lane(name)): f"{checks}x200",
             named(recording.violations(RECORDED, long), _lane(name)): f"{broken}x200",
@@ -95,8 +95,8 @@ def _pair(rate: float, long: str, short: str, severity: str, step: int) -> Itera
 
 def restarts() -> Iterator[Story]:
     """Yield the way from raw counters through the recordings to the alerts, across a restart that lost its history."""
-    checks = series(catalogue.SLA_CHECKS, STAGE)
-    broken = series(catalogue.SLA_VIOLATIONS, STAGE, severity="normal")
+    checks = series(families.SLA_CHECKS, STAGE)
+    broken = series(families.SLA_VIOLATIONS, STAGE, severity="normal")
     burning = tuple(_burning("standard", "20%", *pair[1:4]) for pair in _PAIRS)
     yield Story(
         alert=_BURN,

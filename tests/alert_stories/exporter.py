@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from alert_stories import held
 from alert_stories.model import POOL, TARGET, Firing, Shows, Story, named, series, without
-from paropt_exporter import catalogue
+from paropt_exporter import families
 
 
 def stories() -> Iterator[Story]:
     yield from held.stories(
         "ParoptControllerBlind",
-        series(catalogue.CONTROL_BLIND, POOL),
+        series(families.CONTROL_BLIND, POOL),
         Firing(
             severity="warning",
             labels=POOL,
@@ -21,12 +21,12 @@ def stories() -> Iterator[Story]:
                 "believe for 5 minutes. The pool keeps its size."
             ),
         ),
-        others=[series(catalogue.CONTROL_FLAPPING, POOL)],
+        others=[series(families.CONTROL_FLAPPING, POOL)],
         hold_minutes=5,
     )
     yield from held.stories(
         "ParoptControllerFlapping",
-        series(catalogue.CONTROL_FLAPPING, POOL),
+        series(families.CONTROL_FLAPPING, POOL),
         Firing(
             severity="warning",
             labels=POOL,
@@ -35,7 +35,7 @@ def stories() -> Iterator[Story]:
                 "that it goes down no more until the hour is over."
             ),
         ),
-        others=[series(catalogue.CONTROL_BLIND, POOL)],
+        others=[series(families.CONTROL_BLIND, POOL)],
         hold_minutes=5,
     )
     yield from _down()
@@ -50,7 +50,7 @@ def _target(host: str) -> dict[str, str]:
 def _exporter(host: str, *, up: str, serves_on: str) -> dict[str, str]:
     return {
         **({named("up", _target(host)): up} if up else {}),
-        series(catalogue.SERVES_ON, {**_target(host), "project": "shop"}): serves_on,
+        series(families.SERVES_ON, {**_target(host), "project": "shop"}): serves_on,
     }
 
 
@@ -146,7 +146,7 @@ def _absent() -> Iterator[Story]:
 def _dropped() -> Iterator[Story]:
     alert = "ParoptObservationsDropped"
     labels = {**TARGET, "observer": "history"}
-    counter = series(catalogue.OBSERVATIONS_DROPPED, labels)
+    counter = series(families.OBSERVATIONS_DROPPED, labels)
     firing = Firing(
         severity="warning",
         labels=labels,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from alert_stories import held
 from alert_stories.model import LANE, RECORDED, STAGE, TARGET, Firing, Shows, Story, named, series, without
-from paropt_exporter import catalogue
-from paropt_exporter.generate.alerts import recording
+from paropt_exporter import families
+from paropt_exporter.monitoring.alerts import recording
 
 _WHERE = "Stage unit_tests of lane standard (project shop) on build-1:10178"
 _THROUGHPUT = "ParoptThroughputLow"
@@ -36,7 +36,7 @@ def stories() -> Iterator[Story]:
     )
     yield from held.stories(
         "ParoptLaneUneven",
-        series(catalogue.LANE_BOTTLENECK, LANE, kind="uneven"),
+        series(families.LANE_BOTTLENECK, LANE, kind="uneven"),
         Firing(
             severity="info",
             labels={**LANE, "kind": "uneven"},
@@ -45,18 +45,18 @@ def stories() -> Iterator[Story]:
                 "long as the fastest."
             ),
         ),
-        others=[series(catalogue.LANE_BOTTLENECK, LANE, kind=kind) for kind in ("under_used", "saturated")],
+        others=[series(families.LANE_BOTTLENECK, LANE, kind=kind) for kind in ("under_used", "saturated")],
         hold_minutes=15,
     )
 
 
 def _bottleneck(alert: str, kind: str, severity: str, description: str) -> Iterator[Story]:
-    others = [other for other in catalogue.STAGE_BOTTLENECKS if other != kind]
+    others = [other for other in families.STAGE_BOTTLENECKS if other != kind]
     yield from held.stories(
         alert,
-        series(catalogue.BOTTLENECK, STAGE, kind=kind),
+        series(families.BOTTLENECK, STAGE, kind=kind),
         Firing(severity=severity, labels={**STAGE, "kind": kind}, description=description),
-        others=[series(catalogue.BOTTLENECK, STAGE, kind=other) for other in others],
+        others=[series(families.BOTTLENECK, STAGE, kind=other) for other in others],
         hold_minutes=15,
     )
 
@@ -65,7 +65,7 @@ def _failing() -> Iterator[Story]:
     alert = "ParoptStageFailing"
 
     def last(result: str, values: str) -> dict[str, str]:
-        return {series(catalogue.STAGE_LAST_RESULT, STAGE, result=result): values}
+        return {series(families.STAGE_LAST_RESULT, STAGE, result=result): values}
 
     firing = Firing(
         severity="warning",
@@ -109,9 +109,9 @@ def _stuck() -> Iterator[Story]:
     def stage(name: str, *, running: str, cpu: str, progress: str) -> dict[str, str]:
         place = {**LANE, "stage": name}
         return {
-            series(catalogue.STAGE_RUNNING, place): running,
-            series(catalogue.STAGE_CPU, place): cpu,
-            series(catalogue.STAGE_PROGRESS, place): progress,
+            series(families.STAGE_RUNNING, place): running,
+            series(families.STAGE_CPU, place): cpu,
+            series(families.STAGE_PROGRESS, place): progress,
         }
 
     def firing(name: str) -> Firing:
@@ -167,11 +167,11 @@ def _overdue() -> Iterator[Story]:
     ) -> dict[str, str]:
         place = {**TARGET, "lane": name}
         return {
-            series(catalogue.RUNS, place, result="failure"): failures,
-            series(catalogue.RUNS, place, result="cancellation"): stopped,
-            series(catalogue.RUNS, place, result="success"): "9x60",
-            **({series(catalogue.RUN_LAST_SUCCESS, place): success} if success else {}),
-            **({series(catalogue.RUN_INTERVAL, place): every} if every else {}),
+            series(families.RUNS, place, result="failure"): failures,
+            series(families.RUNS, place, result="cancellation"): stopped,
+            series(families.RUNS, place, result="success"): "9x60",
+            **({series(families.RUN_LAST_SUCCESS, place): success} if success else {}),
+            **({series(families.RUN_INTERVAL, place): every} if every else {}),
         }
 
     def firing(name: str) -> Firing:
@@ -286,9 +286,9 @@ def restarts() -> Iterator[Story]:
         alert=_THROUGHPUT,
         shows=Shows.RESTART,
         given={
-            series(catalogue.TASK_ATTEMPTS, STAGE, result="success"): before,
-            series(catalogue.RUN_DURATION, LANE, part="sum"): after,
-            series(catalogue.RUN_DURATION, LANE, part="count"): "0+1x601 stale _ 0+1x400",
+            series(families.TASK_ATTEMPTS, STAGE, result="success"): before,
+            series(families.RUN_DURATION, LANE, part="sum"): after,
+            series(families.RUN_DURATION, LANE, part="count"): "0+1x601 stale _ 0+1x400",
         },
         then={"12h30m": (), "14h30m": (_slower("standard", "1.5"),), "15h": (_slower("standard", "1.5"),)},
     )

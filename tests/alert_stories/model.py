@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import quote_plus
 
-from paropt_exporter.catalogue import Family
-from paropt_exporter.generate.alerts import files
-from paropt_exporter.generate.alerts.rules import Alert
-from paropt_exporter.generate.alerts.series import Series
-from paropt_exporter.generate.options import Options
+from paropt_exporter.families import Family
+from paropt_exporter.monitoring.alerts import files
+from paropt_exporter.monitoring.alerts.rules import Alert
+from paropt_exporter.monitoring.alerts.series import Series
+from paropt_exporter.monitoring.options import Options
 
 OPTIONS = Options()
 ALERTS: Mapping[str, Alert] = {alert.name: alert for alert in files.alerts(OPTIONS)}

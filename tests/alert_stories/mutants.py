@@ -22,9 +22,9 @@ import yaml
 
 from alert_stories import files
 from alert_stories.model import OPTIONS
-from paropt_exporter.generate.alerts import files as alerts
-from paropt_exporter.generate.alerts.files import RECORDING_FILE
-from real_servers import program
+from paropt_exporter.monitoring.alerts import files as alerts
+from paropt_exporter.monitoring.alerts.files import RECORDING_FILE
+from support.real_servers import program
 
 Rule = Mapping[str, Any]
 _AT_ONCE = 4  # promtool uses more than a core, for moments only

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from alert_stories import held
 from alert_stories.model import LANE, POOL, Firing, Shows, Story, series
-from paropt_exporter import catalogue
+from paropt_exporter import families
 
 _WORKERS = "The workers of pool commands (project shop) on {} have been used for {} of their time"
 
@@ -30,15 +30,15 @@ def _on(host: str) -> dict[str, str]:
 
 
 def _use(host: str, busy: str, slots: str = "0+60x60") -> dict[str, str]:
-    return {series(catalogue.POOL_BUSY, _on(host)): busy, series(catalogue.POOL_SLOT, _on(host)): slots}
+    return {series(families.POOL_BUSY, _on(host)): busy, series(families.POOL_SLOT, _on(host)): slots}
 
 
 def _under_used() -> Iterator[Story]:
     alert = "ParoptPoolUnderUsed"
 
     def pool(host: str, busy: str, *, size: str = "4x60", running: str = "") -> dict[str, str]:
-        lane = {series(catalogue.RUN_IN_PROGRESS, {**LANE, "instance": host}): running} if running else {}
-        return {**_use(host, busy), series(catalogue.POOL_SIZE, _on(host)): size, **lane}
+        lane = {series(families.RUN_IN_PROGRESS, {**LANE, "instance": host}): running} if running else {}
+        return {**_use(host, busy), series(families.POOL_SIZE, _on(host)): size, **lane}
 
     def firing(host: str) -> Firing:
         return Firing(
@@ -85,7 +85,7 @@ def _under_used() -> Iterator[Story]:
         shows=Shows.RESTART,
         given={
             **pool("lane", "0+29x19 stale _x2 0+29x30", size="4x19 stale _x2 4x30", running="1x19 stale _x2 1x30"),
-            series(catalogue.POOL_SLOT, _on("lane")): "0+60x19 stale _x2 0+60x30",
+            series(families.POOL_SLOT, _on("lane")): "0+60x19 stale _x2 0+60x30",
         },
         then={"16m": (firing("lane"),), "21m": (firing("lane"),), "24m": (firing("lane"),), "40m": (firing("lane"),)},
     )
@@ -95,7 +95,7 @@ def _saturated() -> Iterator[Story]:
     alert = "ParoptPoolSaturated"
 
     def pool(host: str, busy: str, waiting: str) -> dict[str, str]:
-        return {**_use(host, busy), series(catalogue.POOL_QUEUE_DEPTH, _on(host)): waiting}
+        return {**_use(host, busy), series(families.POOL_QUEUE_DEPTH, _on(host)): waiting}
 
     firing = Firing(
         severity="info",
@@ -123,7 +123,7 @@ def _saturated() -> Iterator[Story]:
         shows=Shows.RESTART,
         given={
             **pool("full", "0+55x19 stale _x2 0+55x30", "1x19 stale _x2 1x30"),
-            series(catalogue.POOL_SLOT, _on("full")): "0+60x19 stale _x2 0+60x30",
+            series(families.POOL_SLOT, _on("full")): "0+60x19 stale _x2 0+60x30",
         },
         then={"16m": (firing,), "21m": (firing,), "24m": (firing,), "40m": (firing,)},
     )
@@ -132,14 +132,14 @@ def _saturated() -> Iterator[Story]:
 def _lane(alert: str, kind: str, what: str) -> Iterator[Story]:
     yield from held.stories(
         alert,
-        series(catalogue.LANE_BOTTLENECK, LANE, kind=kind),
+        series(families.LANE_BOTTLENECK, LANE, kind=kind),
         Firing(
             severity="info",
             labels={**LANE, "kind": kind},
             description=f"In the last run of lane standard (project shop) on build-1:10178 {what}",
         ),
         others=[
-            series(catalogue.LANE_BOTTLENECK, LANE, kind=other) for other in catalogue.LANE_BOTTLENECKS if other != kind
+            series(families.LANE_BOTTLENECK, LANE, kind=other) for other in families.LANE_BOTTLENECKS if other != kind
         ],
         hold_minutes=15,
     )
@@ -152,10 +152,10 @@ def _at_maximum() -> Iterator[Story]:
         host: str, *, target: str = "8x60", minimum: str = "7x60", waiting: str = "1x60", maximum: str = "8x60"
     ) -> dict[str, str]:
         return {
-            series(catalogue.POOL_SIZE_TARGET, _on(host)): target,
-            series(catalogue.POOL_SIZE_MIN, _on(host)): minimum,
-            series(catalogue.POOL_SIZE_MAX, _on(host)): maximum,
-            series(catalogue.POOL_QUEUE_DEPTH, _on(host)): waiting,
+            series(families.POOL_SIZE_TARGET, _on(host)): target,
+            series(families.POOL_SIZE_MIN, _on(host)): minimum,
+            series(families.POOL_SIZE_MAX, _on(host)): maximum,
+            series(families.POOL_QUEUE_DEPTH, _on(host)): waiting,
         }
 
     firing = Firing(
@@ -204,7 +204,7 @@ def _memory() -> Iterator[Story]:
 
     def host(name: str, left: str, limit: str = "16000000000x60") -> dict[str, str]:
         labels = {label: value for label, value in _on(name).items() if label != "pool"}
-        return {series(catalogue.HOST_MEMORY, labels): left, series(catalogue.HOST_MEMORY_LIMIT, labels): limit}
+        return {series(families.HOST_MEMORY, labels): left, series(families.HOST_MEMORY_LIMIT, labels): limit}
 
     firing = Firing(
         severity="warning",
@@ -240,7 +240,7 @@ def _dying() -> Iterator[Story]:
     alert = "ParoptWorkersDying"
 
     def deaths(host: str, **causes: str) -> dict[str, str]:
-        return {series(catalogue.POOL_DEATHS, _on(host), cause=cause): values for cause, values in causes.items()}
+        return {series(families.POOL_DEATHS, _on(host), cause=cause): values for cause, values in causes.items()}
 
     def firing(host: str, count: int) -> Firing:
         return Firing(

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from alert_stories.model import LANE, POOL, RECORDED, STAGE, named, series, without
-from paropt_exporter import catalogue
-from paropt_exporter.catalogue import Family
-from paropt_exporter.generate.alerts import recording
-from paropt_exporter.generate.alerts.series import FAILED, Series
+from paropt_exporter import families
+from paropt_exporter.families import Family
+from paropt_exporter.monitoring.alerts import recording
+from paropt_exporter.monitoring.alerts.series import FAILED, Series
 
 _LANE_LEVEL = without(LANE, "instance")
 _BUDGET = (recording.checks, recording.violations)
@@ -33,8 +33,8 @@ def stories() -> Iterator[Stored]:
     yield Stored(
         name="utilization is busy time over worker time, for each pool",
         given={
-            series(catalogue.POOL_BUSY, POOL): "0+30x20",
-            series(catalogue.POOL_SLOT, POOL): "0+120x20",
+            series(families.POOL_BUSY, POOL): "0+30x20",
+            series(families.POOL_SLOT, POOL): "0+120x20",
         },
         then=(("20m", recording.utilization(RECORDED), POOL, 0.25),),
     )
@@ -45,16 +45,16 @@ def stories() -> Iterator[Stored]:
 
 def _windows() -> Iterator[Stored]:
     counters = {
-        "checks": (series(catalogue.SLA_CHECKS, STAGE), series(catalogue.SLA_CHECKS, _OTHER_HOST)),
+        "checks": (series(families.SLA_CHECKS, STAGE), series(families.SLA_CHECKS, _OTHER_HOST)),
         "violations": (
-            series(catalogue.SLA_VIOLATIONS, STAGE, severity="normal"),
-            series(catalogue.SLA_VIOLATIONS, _OTHER_HOST, severity="critical"),
+            series(families.SLA_VIOLATIONS, STAGE, severity="normal"),
+            series(families.SLA_VIOLATIONS, _OTHER_HOST, severity="critical"),
         ),
     }
     selects = {"checks": recording.checks, "violations": recording.violations}
     on_hosts = {
-        "checks": recording.on_host(catalogue.SLA_CHECKS, RECORDED.window),
-        "violations": recording.on_host(catalogue.SLA_VIOLATIONS, RECORDED.window),
+        "checks": recording.on_host(families.SLA_CHECKS, RECORDED.window),
+        "violations": recording.on_host(families.SLA_VIOLATIONS, RECORDED.window),
     }
     for what, (first, second) in counters.items():
         # 2 + 3 a minute; sums of windows that follow each other, at a time that is a multiple of them: one more.
@@ -72,12 +72,12 @@ def _windows() -> Iterator[Stored]:
     yield Stored(
         name="throughput counts tasks that ran to their end, and the time of runs",
         given={
-            series(catalogue.TASK_ATTEMPTS, STAGE, result="success"): "0+2x700",
-            series(catalogue.TASK_ATTEMPTS, STAGE, result="failure"): "0+1x700",
-            series(catalogue.TASK_ATTEMPTS, STAGE, result="cancellation"): "0+9x700",
-            series(catalogue.RUN_DURATION, LANE, part="sum"): "0+20x700",
-            series(catalogue.RUN_DURATION, {**LANE, "instance": "build-2:10178"}, part="sum"): "0+20x700",
-            series(catalogue.RUN_DURATION, LANE, part="count"): "0+1x700",
+            series(families.TASK_ATTEMPTS, STAGE, result="success"): "0+2x700",
+            series(families.TASK_ATTEMPTS, STAGE, result="failure"): "0+1x700",
+            series(families.TASK_ATTEMPTS, STAGE, result="cancellation"): "0+9x700",
+            series(families.RUN_DURATION, LANE, part="sum"): "0+20x700",
+            series(families.RUN_DURATION, {**LANE, "instance": "build-2:10178"}, part="sum"): "0+20x700",
+            series(families.RUN_DURATION, LANE, part="count"): "0+1x700",
         },
         then=(
             ("10h", recording.tasks(RECORDED, "5m"), _LANE_LEVEL, 15),
@@ -91,9 +91,9 @@ def _windows() -> Iterator[Stored]:
 
 
 def _faults() -> Iterator[Stored]:
-    for family in (catalogue.STAGE_RUNS, catalogue.TASK_ATTEMPTS):
+    for family in (families.STAGE_RUNS, families.TASK_ATTEMPTS):
         yield from (_fault(family, {"result": result}, beside={"result": "success"}) for result in FAILED)
-    yield from (_fault(catalogue.SLA_VIOLATIONS, {"severity": severity}) for severity in catalogue.SEVERITIES)
+    yield from (_fault(families.SLA_VIOLATIONS, {"severity": severity}) for severity in families.SEVERITIES)
 
 
 def _fault(family: Family, kind: Mapping[str, str], beside: Mapping[str, str] = MappingProxyType({})) -> Stored:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from alert_stories import held
 from alert_stories.model import LANE, STAGE, Firing, Shows, Story, series
-from paropt_exporter import catalogue
-from paropt_exporter.catalogue import Family
+from paropt_exporter import families
+from paropt_exporter.families import Family
 
 _WHERE = "Stage unit_tests of lane standard (project shop) on build-1:10178"
 _LANE_WHERE = "Lane standard (project shop) on build-1:10178"
@@ -17,7 +17,7 @@ _UNTIL = "This resolves with the next run that keeps the limit."
 def stories() -> Iterator[Story]:
     yield from _broken(
         "ParoptSlaViolation",
-        catalogue.SLA_BREACHED,
+        families.SLA_BREACHED,
         "normal",
         Firing(
             severity="warning",
@@ -27,7 +27,7 @@ def stories() -> Iterator[Story]:
     )
     yield from _broken(
         "ParoptSlaCriticalViolation",
-        catalogue.SLA_BREACHED,
+        families.SLA_BREACHED,
         "critical",
         Firing(
             severity="critical",
@@ -37,7 +37,7 @@ def stories() -> Iterator[Story]:
     )
     yield from _broken(
         "ParoptLaneSlaViolation",
-        catalogue.LANE_SLA_BREACHED,
+        families.LANE_SLA_BREACHED,
         "normal",
         Firing(
             severity="warning",
@@ -47,7 +47,7 @@ def stories() -> Iterator[Story]:
     )
     yield from _broken(
         "ParoptLaneSlaCriticalViolation",
-        catalogue.LANE_SLA_BREACHED,
+        families.LANE_SLA_BREACHED,
         "critical",
         Firing(
             severity="critical",
@@ -60,9 +60,7 @@ def stories() -> Iterator[Story]:
 
 
 def _broken(alert: str, breached: Family, severity: str, firing: Firing) -> Iterator[Story]:
-    place, limit = (
-        (STAGE, catalogue.SLA_LIMIT) if breached is catalogue.SLA_BREACHED else (LANE, catalogue.LANE_SLA_LIMIT)
-    )
+    place, limit = (STAGE, families.SLA_LIMIT) if breached is families.SLA_BREACHED else (LANE, families.LANE_SLA_LIMIT)
     other = "critical" if severity == "normal" else "normal"
     yield from held.stories(
         alert,
@@ -78,7 +76,7 @@ def _near() -> Iterator[Story]:
     alert = "ParoptSlaLimitNear"
 
     def running(deadline: str, near: str) -> Mapping[str, str]:
-        return {series(catalogue.SLA_DEADLINE, STAGE): deadline, series(catalogue.SLA_NEAR, STAGE): near}
+        return {series(families.SLA_DEADLINE, STAGE): deadline, series(families.SLA_NEAR, STAGE): near}
 
     def firing(left: str) -> Firing:
         past = "runs and is past its warning threshold"
@@ -107,7 +105,7 @@ def _near() -> Iterator[Story]:
 
 
 def _predicted() -> Iterator[Story]:
-    alert, flag = "ParoptSlaBreachPredicted", series(catalogue.SLA_PREDICTED_BREACH, STAGE)
+    alert, flag = "ParoptSlaBreachPredicted", series(families.SLA_PREDICTED_BREACH, STAGE)
     firing = Firing(
         severity="warning",
         labels=STAGE,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import configs
 from paropt_exporter.cli import check
 from paropt_exporter.errors import UsageError
+from support import configs
 
 
 def _check(folder: Path, content: str, lane: str | None = None) -> tuple[int, str, str]:

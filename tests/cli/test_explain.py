@@ -12,22 +12,22 @@ from pathlib import Path
 
 import pytest
 
+from paropt_exporter.autoscaling.decisions import Choice, Situation, written_choice, written_situation
+from paropt_exporter.autoscaling.policy.budget import Budget, Claim
+from paropt_exporter.autoscaling.policy.fixed_workload import Load, Loads, Work
+from paropt_exporter.autoscaling.policy.memory import Memory, PoolMemory
+from paropt_exporter.autoscaling.policy.pool import StreamSituation, StreamState, decide_stream
+from paropt_exporter.autoscaling.policy.queueing import Stream
+from paropt_exporter.autoscaling.policy.reading import Reading, doubtful
+from paropt_exporter.autoscaling.policy.run import RunSituation, RunState, decide_run
+from paropt_exporter.autoscaling.policy.scaling_effectiveness import Sample
+from paropt_exporter.autoscaling.policy.size_bounds import BandSituation, BandState, Signal, decide_band
+from paropt_exporter.autoscaling.policy.stage_concurrency import LIMITED, Level, StageSeen, StageState
+from paropt_exporter.autoscaling.policy.target import PoolSeen, Seen, TargetSituation, TargetState, decide_target
 from paropt_exporter.cli import explain, replay
-from paropt_exporter.control.decisions import Choice, Situation, written_choice, written_situation
-from paropt_exporter.control.policy.band import BandSituation, BandState, Signal, decide_band
-from paropt_exporter.control.policy.budget import Budget, Claim
-from paropt_exporter.control.policy.closed import Load, Loads, Work
-from paropt_exporter.control.policy.company import LIMITED, Level, StageSeen, StageState
-from paropt_exporter.control.policy.effect import Sample
-from paropt_exporter.control.policy.memory import Memory, PoolMemory
-from paropt_exporter.control.policy.pool import StreamSituation, StreamState, decide_stream
-from paropt_exporter.control.policy.reading import Reading, doubtful
-from paropt_exporter.control.policy.run import RunSituation, RunState, decide_run
-from paropt_exporter.control.policy.streams import Stream
-from paropt_exporter.control.policy.target import PoolSeen, Seen, TargetSituation, TargetState, decide_target
 from paropt_exporter.errors import UsageError
+from paropt_exporter.events import Decision
 from paropt_exporter.history import History
-from paropt_exporter.records import Decision
 from paropt_exporter.testing import START_TIMESTAMP_SECONDS, FakeClock
 
 RUN = RunSituation(

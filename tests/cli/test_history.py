@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
 from paropt_exporter.cli import history as command
 from paropt_exporter.errors import UsageError
 from paropt_exporter.history import History
+from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from itertools import count
 
 import pytest
 
-import event_samples as samples
-from lanes import plan, stage
 from paropt_exporter import logs
 from paropt_exporter.cli.screen import Screen
-from paropt_exporter.records import LiveStage
+from paropt_exporter.events import LiveStage
+from support import event_samples as samples
+from support.lanes import plan, stage
 
 LINES_EACH = 100
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from paropt_exporter.autoscaling import ControlState
+from paropt_exporter.autoscaling.orders import FOLDER, OrderSocket, Wish
 from paropt_exporter.cli import orders
-from paropt_exporter.control import Standing
-from paropt_exporter.control.orders import FOLDER, OrderSocket, Wish
 from paropt_exporter.errors import UsageError
 from paropt_exporter.plan import Bounds
 
@@ -23,10 +23,11 @@ PIN = Wish(order="pin", size=3)
 
 
 @contextmanager
-def exporters(root: Path, **pools: tuple[str, ...]) -> Iterator[dict[str, Standing]]:
+def exporters(root: Path, **pools: tuple[str, ...]) -> Iterator[dict[str, ControlState]]:
     """One exporter for each lane, with these pools."""
     lanes = {
-        lane: Standing(Bounds(minimum=1, maximum=8, start=2), names, source="local") for lane, names in pools.items()
+        lane: ControlState(Bounds(minimum=1, maximum=8, start=2), names, source="local")
+        for lane, names in pools.items()
     }
     taking = [OrderSocket(root, standing, lane=lane) for lane, standing in lanes.items()]
     yield lanes

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import configs
 from paropt_exporter import plan as plans
 from paropt_exporter.cli import plan
+from support import configs
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FILE = """\

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from configs import read
+from paropt_exporter.autoscaling.profiling import StageFailed
 from paropt_exporter.cli import profile
 from paropt_exporter.clock import SystemClock
-from paropt_exporter.control.profiling import StageFailed
 from paropt_exporter.errors import UsageError
-from paropt_exporter.records import Strategy
+from paropt_exporter.events import Strategy
+from support.configs import read
 
 WAITS = """\
 # what we run

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-import event_samples as samples
-from lanes import plan, stage
 from paropt_exporter.cli.screen import Screen
-from paropt_exporter.pool.commands.output import Capture
-from paropt_exporter.records import Decision, Event, Result
+from paropt_exporter.events import Decision, Event, Result
+from paropt_exporter.executors.commands.output import Capture
+from support import event_samples as samples
+from support.lanes import plan, stage
 
 HANG_SECONDS = 30.0
 

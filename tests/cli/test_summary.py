@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from lanes import limit
 from paropt_exporter.cli import summary, wording
-from paropt_exporter.records import (
+from paropt_exporter.events import (
     Bottleneck,
     PoolUse,
     Result,
@@ -17,6 +16,7 @@ from paropt_exporter.records import (
     Strategy,
     TaskRecord,
 )
+from support.lanes import limit
 
 
 def stage(name: str, number: int, seconds: float, result: Result = Result.SUCCESS, **fields: Any) -> StageRecord:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from configs import read
-from event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
 from paropt_exporter.cli import what_if
 from paropt_exporter.errors import UsageError
+from paropt_exporter.events import Result
 from paropt_exporter.history import History
-from paropt_exporter.records import Result
+from support.configs import read
+from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
 
 CONFIG = """
 stages:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import configs
 from paropt_exporter import config
 from paropt_exporter.config.checks import Machine, cross_check
 from paropt_exporter.config.document import LARGEST_FILE_BYTES
 from paropt_exporter.errors import ConfigError
+from support import configs
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BOMB = "x-a: &a [0,0,0,0,0,0,0,0,0,0]\n" + "".join(

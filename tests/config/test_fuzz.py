@@ -9,9 +9,9 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import configs
 from paropt_exporter import config, plan
 from paropt_exporter.errors import ConfigError
+from support import configs
 
 BASE = """\
 project: demo

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import configs
 from paropt_exporter import plan
 from paropt_exporter.config.shell_lines import unprotected
 from paropt_exporter.plan import Commands
+from support import configs
 
 GOOD = [
     "lint {item}", "lint --file={item}", "cd 'a b' && lint \"$X\"/{items}", 'x="$(cat {item})"; echo "$x"',

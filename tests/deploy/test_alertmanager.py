@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from alert_stories.model import ALERTS
-from paropt_exporter.generate.alerts.rules import Level
-from real_servers import program
+from paropt_exporter.monitoring.alerts.rules import Level
+from support.real_servers import program
 
 RECEIVERS = {Level.CRITICAL: "pager", Level.WARNING: "chat", Level.INFO: "nowhere"}
 CONFIG = Path(__file__).parents[2] / "deploy/alertmanager/alertmanager.yml"

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-import projects
-from deployed import schema_faults
 from paropt_exporter._version import __version__
-from real_servers import HANG_SECONDS, environment, free_port, server
+from support import projects
+from support.deployed import schema_faults
+from support.real_servers import HANG_SECONDS, environment, free_port, server
 
 FOLDER = Path(__file__).parents[2] / "deploy/ci"
 GITHUB: dict[str, Any] = yaml.safe_load((FOLDER / "github.yml").read_text())

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from deployed import parsed, refusal, schema_faults
 from paropt_exporter import config
-from paropt_exporter.generate import outputs
-from paropt_exporter.generate.options import Format, Options
-from real_servers import program
+from paropt_exporter.monitoring import outputs
+from paropt_exporter.monitoring.options import Format, Options
+from support.deployed import parsed, refusal, schema_faults
+from support.real_servers import program
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/compose"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from deployed import parsed, refusal
-from real_servers import program
+from support.deployed import parsed, refusal
+from support.real_servers import program
 
 PAGE_PATH = Path(__file__).parents[2] / "docs/deploy.md"
 PAGE = PAGE_PATH.read_text()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deployed import parsed
+from support.deployed import parsed
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "Dockerfile").read_text()

@@ -12,10 +12,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from deployed import parsed, refusal
 from paropt_exporter import config
 from paropt_exporter._version import __version__
-from real_servers import program
+from support.deployed import parsed, refusal
+from support.real_servers import program
 
 FOLDER = Path(__file__).parents[2] / "deploy/kubernetes/base"
 KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-import projects
-from real_servers import HANG_SECONDS, environment, eventually
+from support import projects
+from support.real_servers import HANG_SECONDS, environment, eventually
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deployed import parsed
+from support.deployed import parsed
 
 FOLDER = Path(__file__).parents[2] / "deploy/systemd"
 SERVICES = sorted(FOLDER.glob("*.service"))

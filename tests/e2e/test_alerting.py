@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-import projects
-from alertmanagers import Alertmanager, alertmanager, told_by
-from paropt_exporter.generate.alerts import files
-from paropt_exporter.generate.options import Options
-from real_servers import Prometheus, eventually, prometheus, serving
+from paropt_exporter.monitoring.alerts import files
+from paropt_exporter.monitoring.options import Options
+from support import projects
+from support.alertmanagers import Alertmanager, alertmanager, told_by
+from support.real_servers import Prometheus, eventually, prometheus, serving
 
 RUNBOOK = "https://wiki.example.org/paropt/runbook"
 SLOW_WHILE_THERE = "run: \"sh -c 'test ! -e slow || sleep 2'\""

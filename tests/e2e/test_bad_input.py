@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from real_servers import HANG_SECONDS, run, serving
+from support import projects
+from support.real_servers import HANG_SECONDS, run, serving
 
 GOOD = 'name: good, run: "true"'
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from real_servers import HANG_SECONDS, environment, eventually, installed_command, run, serving
+from support import projects
+from support.real_servers import HANG_SECONDS, environment, eventually, installed_command, run, serving
 
 GOOD = 'name: good, run: "echo hello"'
 C_LOCALE = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from command_scripts import wait_until_gone
-from real_servers import HANG_SECONDS, eventually, run, serving
+from support import projects
+from support.command_scripts import wait_until_gone
+from support.real_servers import HANG_SECONDS, eventually, run, serving
 
 STAGES = """
     name: done_before, run: "echo >> done", shell: true

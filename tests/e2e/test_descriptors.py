@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from real_servers import HANG_SECONDS, environment, eventually, installed_command
+from support import projects
+from support.real_servers import HANG_SECONDS, environment, eventually, installed_command
 
 COUNT = 100
 

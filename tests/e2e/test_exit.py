@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from real_servers import environment, installed_command
+from support import projects
+from support.real_servers import environment, installed_command
 
 CALLS = """
     import atexit, concurrent.futures, multiprocessing, os, pathlib, signal, threading, time

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-import projects
-from real_servers import run, serving
+from support import projects
+from support.real_servers import run, serving
 
 STAGES = """
     name: failing, run: "echo the last words; exit 3", shell: true

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.control.signals import queries
-from real_servers import Prometheus, eventually, free_port, get, prometheus, run, serving, victoria_metrics
-from signal_server import SignalServer, signal_server
+from paropt_exporter.autoscaling.signals import queries
+from support.real_servers import Prometheus, eventually, free_port, get, prometheus, run, serving, victoria_metrics
+from support.signal_server import SignalServer, signal_server
 
 SERVERS: dict[str, tuple[Callable[..., object], str]] = {
     "prometheus": (prometheus, "/-/ready"),

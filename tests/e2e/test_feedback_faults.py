@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fake_prometheus import (
+from paropt_exporter.autoscaling.signals.queries import OWN_SIGNALS, SIGNAL
+from support.fake_prometheus import (
     Asked,
     FakePrometheus,
     Reply,
@@ -25,8 +26,7 @@ from fake_prometheus import (
     silent,
     vector,
 )
-from paropt_exporter.control.signals.queries import OWN_SIGNALS, SIGNAL
-from real_servers import eventually, free_port, get, run, serving
+from support.real_servers import eventually, free_port, get, run, serving
 
 CONFIG = """
 project: demo

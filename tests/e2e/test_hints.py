@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from real_servers import run
+from support import projects
+from support.real_servers import run
 
 BURN = """
     import time

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import hostile
-import projects
-from real_servers import run
+from support import hostile, projects
+from support.real_servers import run
 
 # Safe in an untrusted checkout, as SECURITY.md says; --lane auto and `items: {command}` are not.
 SAFE = (

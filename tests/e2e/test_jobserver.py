@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from projects import write
-from real_servers import run
+from support.projects import write
+from support.real_servers import run
 
 # Each job notes when it began and ended.
 JOB = 'echo "$$(date +%s.%N) +1" >> log; sleep 0.2; echo "$$(date +%s.%N) -1" >> log'

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter import catalogue
-from real_servers import Prometheus, free_port, prometheus, serving
+from paropt_exporter import families
+from support.real_servers import Prometheus, free_port, prometheus, serving
 
 MIB = 1 << 20
 
@@ -104,15 +104,15 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
             yield Seen(folder, real, port)
 
 
-ONLY_WHILE_RUNNING = (catalogue.SLA_DEADLINE,)
+ONLY_WHILE_RUNNING = (families.SLA_DEADLINE,)
 
 
-@pytest.mark.parametrize("family", catalogue.FAMILIES, ids=lambda family: family.name)
-def test_every_family_of_the_catalogue_is_there(seen: Seen, family: catalogue.Family) -> None:
-    suffixes = "(_bucket|_sum|_count)" if family.kind is catalogue.Kind.HISTOGRAM else ""
+@pytest.mark.parametrize("family", families.FAMILIES, ids=lambda family: family.name)
+def test_every_family_of_the_catalogue_is_there(seen: Seen, family: families.Family) -> None:
+    suffixes = "(_bucket|_sum|_count)" if family.kind is families.Kind.HISTOGRAM else ""
     selector = f'{{__name__=~"{family.name}{suffixes}", job="paropt"}}'
     series = seen.prometheus.query(f"last_over_time({selector}[5m])")
-    if family is catalogue.POOL_DEATHS:
+    if family is families.POOL_DEATHS:
         assert all(one["value"][1] == "0" for one in series)
     assert series
     assert all(one["metric"]["project"] == "demo" for one in series)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from command_scripts import wait_until_gone
-from pool_tasks import children
-from real_servers import HANG_SECONDS, eventually, run, serving
+from support import projects
+from support.command_scripts import wait_until_gone
+from support.pool_tasks import children
+from support.real_servers import HANG_SECONDS, eventually, run, serving
 
 CALLS = """
     import os, pathlib, subprocess, sys, threading
@@ -104,7 +104,7 @@ def test_processes_of_a_call_end_with_a_killed_exporter(tmp_path: Path, strategy
     with serving(tmp_path, projects.ANY_PORT, "--strategy", strategy) as command:
         projects.pid_in(tmp_path / "pid")
         left = projects.processes_in(tmp_path)
-        wait_until_the_guardian_has_looked(command.process.pid)
+        wait_until_the_supervisor_has_looked(command.process.pid)
         command.process.kill()
         command.process.wait(HANG_SECONDS)
         assert wait_until_gone(left, 5.0) == []
@@ -137,15 +137,15 @@ def test_shared_memory_of_one_call_outlives_the_end_of_anothers_processes(tmp_pa
     assert "resource_tracker" not in ended.stderr
 
 
-def test_next_start_ends_what_a_killed_exporter_and_a_killed_guardian_left(tmp_path: Path) -> None:
+def test_next_start_ends_what_a_killed_exporter_and_a_killed_supervisor_left(tmp_path: Path) -> None:
     stages = 'name: command, run: "sleep 60 & echo $! > command; wait", shell: true\nname: hangs, call: "calls:waits"'
     projects.write(tmp_path, stages, calls=CALLS)
     with serving(tmp_path, projects.ANY_PORT, "--strategy", "thread", "--workers", "2") as command:
         left = [projects.pid_in(tmp_path / "command"), projects.pid_in(tmp_path / "pid")]
-        guardian = parent(parent(left[0]))
-        os.kill(guardian, signal.SIGSTOP)
+        supervisor = parent(parent(left[0]))
+        os.kill(supervisor, signal.SIGSTOP)
         command.process.kill()
-        os.kill(guardian, signal.SIGKILL)
+        os.kill(supervisor, signal.SIGKILL)
         command.process.wait(HANG_SECONDS)
         (tmp_path / "paropt.yml").write_text("project: demo\nstages: [{number: 1, name: fine, run: 'true'}]\n")
         again = run(tmp_path, "--once", projects.ANY_PORT)
@@ -172,12 +172,12 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def wait_until_the_guardian_has_looked(exporter: int) -> None:
+def wait_until_the_supervisor_has_looked(exporter: int) -> None:
     """It runs only to look: its switches to idleness count the looks."""
-    (guardian,) = (pid for pid in children(exporter) if b"guardian" in Path(f"/proc/{pid}/cmdline").read_bytes())
-    eventually("the guardian has started", lambda: _status(guardian, "SigIgn") != 0)
-    before = _status(guardian, "voluntary_ctxt_switches")
-    eventually("two looks", lambda: _status(guardian, "voluntary_ctxt_switches") >= before + 3)
+    (supervisor,) = (pid for pid in children(exporter) if b"supervisor" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    eventually("the supervisor has started", lambda: _status(supervisor, "SigIgn") != 0)
+    before = _status(supervisor, "voluntary_ctxt_switches")
+    eventually("two looks", lambda: _status(supervisor, "voluntary_ctxt_switches") >= before + 3)
 
 
 def _status(pid: int, field: str) -> int:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from real_servers import HANG_SECONDS, environment, installed_command
+from support import projects
+from support.real_servers import HANG_SECONDS, environment, installed_command
 
 SECURITY = (Path(__file__).parents[2] / "SECURITY.md").read_text()
 STAGES = """

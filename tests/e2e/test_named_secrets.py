@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import projects
-from fake_prometheus import fake_prometheus, number
-from real_servers import run
+from support import projects
+from support.fake_prometheus import fake_prometheus, number
+from support.real_servers import run
 
 LOOKING = (["check"], ["plan"], ["history"], ["explain"], ["history", "--what-if", "2"], ["replay"])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from projects import ANY_PORT, scraped, url, write
-from real_servers import eventually, run, serving
+from support.projects import ANY_PORT, scraped, url, write
+from support.real_servers import eventually, run, serving
 
 LANES = """
 lanes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from projects import processes_in, write
-from real_servers import eventually, run, serving
+from support.projects import processes_in, write
+from support.real_servers import eventually, run, serving
 
 
 def test_what_profile_writes_is_what_the_next_run_starts_with(tmp_path: Path) -> None:

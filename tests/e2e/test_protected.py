@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import projects
-from real_servers import (
+from support import projects
+from support.real_servers import (
     HANG_SECONDS,
     environment,
     eventually,
@@ -21,7 +21,7 @@ from real_servers import (
     run,
     serving,
 )
-from secured import PASSWORD, Authority, hashed, web_config
+from support.secured import PASSWORD, Authority, hashed, web_config
 
 TLS = "tls_server_config: {cert_file: server.pem, key_file: server.key}"
 

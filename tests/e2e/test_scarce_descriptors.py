@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from real_servers import HANG_SECONDS, environment, installed_command
+from support import projects
+from support.real_servers import HANG_SECONDS, environment, installed_command
 
 CALLS = "import time\ndef naps(item): time.sleep(0.2)\n"
 NUMBERS = ", ".join(f'"{number}"' for number in range(60))

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from fake_prometheus import fake_prometheus, number
-from real_servers import HANG_SECONDS, run
-from secured import PASSWORD, hashed, web_config
+from support import projects
+from support.fake_prometheus import fake_prometheus, number
+from support.real_servers import HANG_SECONDS, run
+from support.secured import PASSWORD, hashed, web_config
 
 
 @contextmanager

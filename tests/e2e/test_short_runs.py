@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from real_servers import eventually, free_port, get, prometheus, run, server, serving
-from secured import PASSWORD, Authority, hashed, web_config
+from support import projects
+from support.real_servers import eventually, free_port, get, prometheus, run, server, serving
+from support.secured import PASSWORD, Authority, hashed, web_config
 
 OUTCOME = 'name: checks, run: "test -e good"'
 SUCCESS = "paropt_run_last_success_timestamp_seconds"

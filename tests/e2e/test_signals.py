@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from command_scripts import wait_until_gone
-from real_servers import HANG_SECONDS, environment, eventually, installed_command, serving
+from support import projects
+from support.command_scripts import wait_until_gone
+from support.real_servers import HANG_SECONDS, environment, eventually, installed_command, serving
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 LONG = """
@@ -263,26 +263,26 @@ def test_nohup_outlives_its_terminal(tmp_path: Path) -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def _guardian_of(exporter: int) -> int:
+def _supervisor_of(exporter: int) -> int:
     """The exporter's child that starts its commands."""
     children = Path(f"/proc/{exporter}/task").glob("*/children")
     found = [int(pid) for file in children for pid in file.read_text().split()]
-    return next(pid for pid in found if b"guardian.loop" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return next(pid for pid in found if b"supervisor.loop" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
-def test_two_interrupts_end_a_lane_whose_guardian_is_stopped(tmp_path: Path) -> None:
+def test_two_interrupts_end_a_lane_whose_supervisor_is_stopped(tmp_path: Path) -> None:
     projects.write(tmp_path, LONG)
     with serving(tmp_path, projects.ANY_PORT) as command:
         pid = projects.pid_in(tmp_path / "pid")
-        guardian = _guardian_of(command.process.pid)
-        os.kill(guardian, signal.SIGSTOP)
+        supervisor = _supervisor_of(command.process.pid)
+        os.kill(supervisor, signal.SIGSTOP)
         command.process.send_signal(signal.SIGINT)
         eventually("the first signal is taken", lambda: "later skipped" in projects.messages(tmp_path))
         command.process.send_signal(signal.SIGINT)
         command.process.communicate(timeout=HANG_SECONDS)
     assert command.process.returncode == 130
     assert not projects.exists(pid)
-    assert not projects.exists(guardian)
+    assert not projects.exists(supervisor)
     assert projects.processes_in(tmp_path) == []
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from real_servers import HANG_SECONDS, environment, eventually, installed_command
+from support import projects
+from support.real_servers import HANG_SECONDS, environment, eventually, installed_command
 
 NOISE = "".join(
     f'name: noisy_{number}, run: "yes a line of noise that fills any pipe | head -c 30000", shell: true\n'

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from real_servers import HANG_SECONDS, run, serving
+from support import projects
+from support.real_servers import HANG_SECONDS, run, serving
 
 CALLS = """
     import os, pathlib, signal, time
@@ -22,10 +22,10 @@ CALLS = """
         stops_its_parent()
         os._exit(7)
 """
-STOPS = 'name: stops, run: "kill -STOP $PPID; echo $PPID > guardian; sleep 600", shell: true'
+STOPS = 'name: stops, run: "kill -STOP $PPID; echo $PPID > supervisor; sleep 600", shell: true'
 
 
-def test_stopped_guardian_goes_on_when_a_command_times_out(tmp_path: Path) -> None:
+def test_stopped_supervisor_goes_on_when_a_command_times_out(tmp_path: Path) -> None:
     projects.write(tmp_path, f"{STOPS}, timeout: 1s")
     ended = run(tmp_path, "--once", projects.ANY_PORT)
     assert ended.returncode == 1, ended.stderr
@@ -33,16 +33,16 @@ def test_stopped_guardian_goes_on_when_a_command_times_out(tmp_path: Path) -> No
     assert projects.stages(one) == {"stops": ("timeout", "timed out after 1 s")}
 
 
-def test_stopped_guardian_goes_on_by_itself(tmp_path: Path) -> None:
+def test_stopped_supervisor_goes_on_by_itself(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: stops, run: "kill -STOP $PPID", shell: true')
     assert run(tmp_path, "--once", projects.ANY_PORT).returncode == 0
 
 
-def test_signal_ends_a_run_whose_guardian_is_stopped(tmp_path: Path) -> None:
+def test_signal_ends_a_run_whose_supervisor_is_stopped(tmp_path: Path) -> None:
     projects.write(tmp_path, STOPS)
     with serving(tmp_path, projects.ANY_PORT) as command:
-        guardian = projects.pid_in(tmp_path / "guardian")
-        os.kill(guardian, signal.SIGSTOP)
+        supervisor = projects.pid_in(tmp_path / "supervisor")
+        os.kill(supervisor, signal.SIGSTOP)
         command.process.send_signal(signal.SIGINT)
         command.process.communicate(timeout=HANG_SECONDS)
     assert command.process.returncode == 130

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from real_servers import HANG_SECONDS, run, serving
+from support import projects
+from support.real_servers import HANG_SECONDS, run, serving
 
 CALLS = """
     import json, os, pathlib, signal, threading, time

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from real_servers import HANG_SECONDS, environment, installed_command, run
+from support import projects
+from support.real_servers import HANG_SECONDS, environment, installed_command, run
 
 EVIL = "\u202egnp.exe\x1b[2J\x9b31m\x07\r\u2066"
 ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from real_servers import HANG_SECONDS, environment
+from support import projects
+from support.real_servers import HANG_SECONDS, environment
 
 ENOUGH_THREADS = 8  # main, stdout, stderr, endpoint, its page, orders, and one worker for each of two pools
 # root is exempt from RLIMIT_NPROC, so the system's refusal is played by what starts Python's threads.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from projects import write
-from real_servers import run
+from support.projects import write
+from support.real_servers import run
 
 
 def test_a_run_one_after_another_tells_what_four_at_once_would_have_gained(tmp_path: Path) -> None:

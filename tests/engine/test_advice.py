@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from lanes import plan, stage
-from paropt_exporter.catalogue import LANE_BOTTLENECKS, STAGE_BOTTLENECKS
 from paropt_exporter.engine.advice import MOST_TASKS, RecordedRun, advise
+from paropt_exporter.events import Bottleneck, Strategy, TaskTiming
+from paropt_exporter.families import LANE_BOTTLENECKS, STAGE_BOTTLENECKS
 from paropt_exporter.plan import Bounds, Plan, PlannedStage
-from paropt_exporter.records import Bottleneck, Strategy, TaskTiming
+from support.lanes import plan, stage
 
 ADAPTIVE = Bounds(minimum=1, maximum=8, start=2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from paropt_exporter.engine import bottlenecks
-from paropt_exporter.records import Result, StageRecord
+from paropt_exporter.events import Result, StageRecord
 
 
 def record(name: str, seconds: float, **fields: Any) -> StageRecord:

@@ -13,18 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lanes import GIB, Bench, plan, stage, stages_of
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.engine import PoolWorkers, QueueInbox, Run
-from paropt_exporter.engine.contract import Running
+from paropt_exporter.engine.interfaces import Running
 from paropt_exporter.engine.outcome import of_future
 from paropt_exporter.errors import LONGEST_MESSAGE_CHARACTERS, TaskStopped, WorkerDied
+from paropt_exporter.events import Measurement, Result, RunRecord, Strategy, TaskRecord
+from paropt_exporter.executors.calls import KEPT_CHARACTERS
+from paropt_exporter.executors.commands import CommandOutcome
+from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.plan import THREADS, Bounds, Call, PlannedStage, PlannedTask
-from paropt_exporter.pool.calls import KEPT_CHARACTERS
-from paropt_exporter.pool.commands import CommandOutcome
-from paropt_exporter.pool.future import TaskFuture
-from paropt_exporter.records import Measurement, Result, RunRecord, Strategy, TaskRecord
 from paropt_exporter.testing import FakeClock, FakeInbox, FakeWorkers, Recorder, Script
+from support.lanes import GIB, Bench, plan, stage, stages_of
 
 ENDINGS = """
 import asyncio, concurrent.futures, sys

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-import projects
-from lanes import Bench, plan, stage
 from paropt_exporter.engine.item_results import ItemReport, of_batch, read
 from paropt_exporter.engine.outcome import Outcome
+from paropt_exporter.events import ItemRecord, Measurement, Result, TaskRecord
 from paropt_exporter.plan import Commands, PlannedTask
 from paropt_exporter.plan.batches import ITEMS, task
-from paropt_exporter.records import ItemRecord, Measurement, Result, TaskRecord
 from paropt_exporter.testing import Script
-from real_servers import run
+from support import projects
+from support.lanes import Bench, plan, stage
+from support.real_servers import run
 
 REPORT = """<?xml version="1.0"?>
 <testsuites><testsuite name="pytest" time="5.375">

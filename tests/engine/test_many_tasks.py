@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from lanes import GIB, plan, stage, stages_of
 from paropt_exporter.engine import PoolWorkers, Run
+from paropt_exporter.events import Result, TaskRecord
 from paropt_exporter.plan import THREADS, Call, PlannedStage, PlannedTask
-from paropt_exporter.records import Result, TaskRecord
 from paropt_exporter.testing import FakeClock, FakeInbox, FakeWorkers, Script
+from support.lanes import GIB, plan, stage, stages_of
 
 
 class Counted(tuple[PlannedTask, ...]):

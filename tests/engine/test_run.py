@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from lanes import GIB, Bench, limit, plan, stage, stages_of
 from paropt_exporter.engine import StageCounts
-from paropt_exporter.records import (
+from paropt_exporter.events import (
     Result,
     RunRecord,
     RunStarted,
@@ -15,6 +14,7 @@ from paropt_exporter.records import (
     TaskRecord,
 )
 from paropt_exporter.testing import Script
+from support.lanes import GIB, Bench, limit, plan, stage, stages_of
 
 
 def test_independent_stages_run_at_the_same_time() -> None:
@@ -382,7 +382,7 @@ def test_stage_records_sum_up_their_tasks() -> None:
     assert (record.cpu_seconds, record.fastest_task_seconds, record.slowest_task_seconds) == (2.5, 1, 4)
 
 
-# An exporter that was stopped itself, and a guardian that is
+# An exporter that was stopped itself, and a supervisor that is
 
 
 def test_task_that_ended_while_the_exporter_was_stopped_has_not_timed_out() -> None:

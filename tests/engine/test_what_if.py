@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lanes import stage
 from paropt_exporter.engine.what_if import (
     Piece,
     Workload,
@@ -16,8 +15,9 @@ from paropt_exporter.engine.what_if import (
     most_at_once,
     workload_of,
 )
+from paropt_exporter.events import TaskTiming
 from paropt_exporter.plan import PlannedStage
-from paropt_exporter.records import TaskTiming
+from support.lanes import stage
 
 
 def took(

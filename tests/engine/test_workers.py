@@ -7,11 +7,11 @@ from contextlib import closing
 
 import pytest
 
-from lanes import plan
 from paropt_exporter.engine import report
 from paropt_exporter.engine.workers import PoolWorkers
+from paropt_exporter.events import PoolUse, Strategy
 from paropt_exporter.plan import COMMANDS, THREADS, Call, Commands, PlannedStage, PlannedTask
-from paropt_exporter.records import PoolUse, Strategy
+from support.lanes import plan
 
 HANG_SECONDS = 30.0
 

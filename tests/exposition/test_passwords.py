@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from paropt_exporter.exposition import passwords
 from paropt_exporter.exposition.passwords import Credentials, Passwords, credentials
-from secured import PASSWORD, hashed
+from support.secured import PASSWORD, hashed
 
 USERS = {"alice": hashed()}
 RIGHT = Credentials("alice", PASSWORD.encode())

@@ -11,7 +11,7 @@ from paropt_exporter.errors import UsageError
 from paropt_exporter.exposition import protection
 from paropt_exporter.exposition import web_config as web_config_module
 from paropt_exporter.exposition.protection import ProtectionFile
-from secured import Authority, hashed, web_config
+from support.secured import Authority, hashed, web_config
 
 
 def test_users_and_headers_are_those_of_the_file(tmp_path: Path) -> None:

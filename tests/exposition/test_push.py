@@ -17,9 +17,9 @@ import pytest
 
 from paropt_exporter.config import Push
 from paropt_exporter.errors import DeliveryError, UsageError
-from paropt_exporter.exposition.deliveries import pusher
 from paropt_exporter.exposition.push import Gateway, push, url
-from secured import Authority
+from paropt_exporter.exposition.sinks import pusher
+from support.secured import Authority
 
 PAGE = b"# HELP a A.\n# TYPE a gauge\na 1\n"
 GROUP = {"project": "shop", "lane": "docs"}

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from event_samples import StillClock
 from paropt_exporter.exposition import passwords
 from paropt_exporter.exposition.protection import ProtectionFile
 from paropt_exporter.exposition.server import Server, serve
-from real_servers import ended
-from secured import PASSWORD, Authority, hashed, web_config
+from support.event_samples import StillClock
+from support.real_servers import ended
+from support.secured import PASSWORD, Authority, hashed, web_config
 
 GUARD_SECONDS = 30.0
 PAGE = b"# a page\n" * 1000

@@ -13,11 +13,11 @@ from http.client import HTTPResponse
 
 import pytest
 
-from event_samples import StillClock
 from paropt_exporter.errors import UsageError
 from paropt_exporter.exposition import address
 from paropt_exporter.exposition.server import Server, serve
-from real_servers import ended
+from support.event_samples import StillClock
+from support.real_servers import ended
 
 GUARD_SECONDS = 30.0  # a hang guard, no expectation
 PAGE = b"# a page\n" * 1000

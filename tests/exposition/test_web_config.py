@@ -9,8 +9,8 @@ import pytest
 
 from paropt_exporter.errors import ConfigError
 from paropt_exporter.exposition import web_config
-from real_servers import program
-from secured import Authority, hashed
+from support.real_servers import program
+from support.secured import Authority, hashed
 
 USER_HASH = hashed()
 TLS = "cert_file: server.pem, key_file: server.key"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-import real_servers
-from paropt_exporter import catalogue, config
+from paropt_exporter import config, families
+from support import real_servers
 
 PAGE = (Path(__file__).parents[2] / "docs/guide.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -100,7 +100,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real_server
     )
     try:
         with real_servers.prometheus(folder / "server", [address]) as server:
-            enough = f"min(increase({catalogue.RUNS.name}{{result='failure'}}[1h])) >= {RUNS}"
+            enough = f"min(increase({families.RUNS.name}{{result='failure'}}[1h])) >= {RUNS}"
             real_servers.eventually("a few runs were scraped", lambda: server.query(enough))
             yield server
     finally:
@@ -120,8 +120,8 @@ def test_a_query_finds_something_in_a_prometheus_that_scraped_a_few_runs(
 
 def test_the_queries_use_the_catalogue_s_names_only() -> None:
     names = {name for query in blocks("promql") for name in re.findall(r"paropt_\w+", query)}
-    families = {family.name for family in catalogue.FAMILIES}
-    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in names} <= families
+    known = {family.name for family in families.FAMILIES}
+    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in names} <= known
 
 
 def test_the_figures_come_from_the_benchmark_that_the_page_names() -> None:

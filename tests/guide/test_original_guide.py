@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-import real_servers
+from support import real_servers
 
 BLOCKS = Path(__file__).parent / "original_blocks"
 IMPORTS = re.compile(r"from scripts\.(parallelization_optimizer|lane_selection_enhancements) import")

@@ -16,7 +16,7 @@ from time import monotonic, process_time, thread_time
 import pytest
 
 from paropt_exporter import AdaptiveWorkerPool, ParallelizationStrategy, WorkerDied, WorkerPoolMetrics
-from paropt_exporter.pool import thread_only
+from paropt_exporter.executors import thread_only
 
 HANG_SECONDS = 60.0
 EVERY_STRATEGY = tuple(ParallelizationStrategy)

@@ -11,7 +11,7 @@ from time import thread_time
 import pytest
 
 from paropt_exporter import ParallelizationProfiler, ParallelizationStrategy
-from paropt_exporter.pool import thread_only
+from paropt_exporter.executors import thread_only
 
 BURNER = "import time\nwhile time.process_time() < 0.15: pass"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-import real_servers
 from paropt_exporter import ParallelizationStrategy, WorkerPoolOptimizer, host
+from paropt_exporter.events import Bottleneck, Result, Strategy
 from paropt_exporter.guide.strategies import optimal_size
 from paropt_exporter.history import RunSummary
-from paropt_exporter.records import Bottleneck, Result, Strategy
+from support import real_servers
 
 GIB = 1024**3
 S = ParallelizationStrategy

@@ -6,9 +6,9 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
-from event_samples import StillClock
 from paropt_exporter.config.lanes import changed_paths
 from paropt_exporter.history import History
+from support.event_samples import StillClock
 
 
 def changed_after_opening(repository: Path, history: str) -> frozenset[str]:

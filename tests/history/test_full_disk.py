@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
-from paropt_exporter import catalogue
+from paropt_exporter import families
+from paropt_exporter.events import Event, Result
 from paropt_exporter.history import History
-from paropt_exporter.records import Event, Result
+from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
 
 REALLY_FULL = """
 import json, resource, sys
@@ -79,7 +79,7 @@ def full(path: Path, table: str = "runs") -> Iterator[None]:
 
 def runs_counted(path: Path) -> float:
     with closing(opened(path)) as history:
-        return history.totals().counters[catalogue.RUNS.name, ("standard", "success")]
+        return history.totals().counters[families.RUNS.name, ("standard", "success")]
 
 
 def test_a_run_after_the_disk_was_freed_is_not_called_unwritten(path: Path) -> None:
@@ -107,8 +107,8 @@ def test_histograms_and_last_values_of_missed_runs_are_caught_up_with(path: Path
             observe(history, *whole_run("r1", Result.FAILURE))
         observe(history, run_started("r2"))
     with closing(opened(path)) as history:
-        assert history.totals().histograms[catalogue.RUN_DURATION.name, ("standard",)].count == 1
-        assert history.last().gauges[catalogue.RUN_LAST_COMPLETION.name, ("standard",)] == START + 4
+        assert history.totals().histograms[families.RUN_DURATION.name, ("standard",)].count == 1
+        assert history.last().gauges[families.RUN_LAST_COMPLETION.name, ("standard",)] == START + 4
 
 
 def test_what_was_missed_is_written_at_the_end_if_there_is_room_by_then(path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_half_that_was_missed_is_caught_up_with_once(path: Path) -> None:
         observe(history, *whole_run("r2"))
     assert runs_counted(path) == 2
     with closing(opened(path)) as history:
-        tasks = history.totals().counters[catalogue.TASK_ATTEMPTS.name, ("standard", "lint", "success")]
+        tasks = history.totals().counters[families.TASK_ATTEMPTS.name, ("standard", "lint", "success")]
         assert tasks == 2
 
 

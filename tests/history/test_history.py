@@ -16,7 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from event_samples import (
+from paropt_exporter import families
+from paropt_exporter.errors import HistoryError
+from paropt_exporter.events import Decision, Event, ItemRecord, Result, TaskRecord
+from paropt_exporter.history import History
+from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels
+from support.event_samples import (
     LIMIT,
     START,
     StillClock,
@@ -27,17 +32,12 @@ from event_samples import (
     stage_started,
     task,
 )
-from history_versions import write_as_version
-from paropt_exporter import catalogue
-from paropt_exporter.errors import HistoryError
-from paropt_exporter.history import History
-from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels
-from paropt_exporter.records import Decision, Event, ItemRecord, Result, TaskRecord
+from support.history_versions import write_as_version
 
 HELD = """
 import sys
 from pathlib import Path
-from event_samples import run_started, stage_started, task, stage_ended, limit_reached
+from support.event_samples import run_started, stage_started, task, stage_ended, limit_reached
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.history import History
 history = History(Path(sys.argv[1]), project="shop", clock=SystemClock())
@@ -112,10 +112,10 @@ def test_totals_and_last_values_are_there_for_the_next_process(path: Path) -> No
         keep(history, *whole_run("r1"), *whole_run("r2", at=START + 60))
     with closing(opened(path)) as history:
         totals, last = history.totals(), history.last()
-    assert totals.counters[catalogue.RUNS.name, ("standard", "success")] == 2
-    assert totals.histograms[catalogue.RUN_DURATION.name, ("standard",)].count == 2
-    assert totals.histograms[catalogue.RUN_DURATION.name, ("standard",)].sum == 8.0
-    assert last.gauges[catalogue.RUN_LAST_SUCCESS.name, ("standard",)] == START + 64
+    assert totals.counters[families.RUNS.name, ("standard", "success")] == 2
+    assert totals.histograms[families.RUN_DURATION.name, ("standard",)].count == 2
+    assert totals.histograms[families.RUN_DURATION.name, ("standard",)].sum == 8.0
+    assert last.gauges[families.RUN_LAST_SUCCESS.name, ("standard",)] == START + 64
 
 
 def test_memory_and_history_agree_on_every_total_after_a_restart(history: History) -> None:
@@ -138,7 +138,7 @@ def test_memory_and_history_agree_on_every_total_after_a_restart(history: Histor
     resumed = Metrics(
         project="shop", lanes=(lane,), process_metrics=False, totals=history.totals(), last=history.last()
     )
-    passing = (catalogue.STAGE_PROGRESS.name, catalogue.HOST_MEMORY.name)
+    passing = (families.STAGE_PROGRESS.name, families.HOST_MEMORY.name)
     before, after = (
         [line for line in metrics.render()[0].decode().splitlines() if not line.startswith(passing)]
         for metrics in (watching, resumed)
@@ -161,8 +161,8 @@ def test_several_processes_threads_and_connections_add_up_in_one_file(path: Path
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(work, range(16)))
     with closing(opened(path)) as history:
-        assert history.totals().counters[catalogue.RUNS.name, ("standard", "success")] == 16
-        assert history.totals().counters[catalogue.TASK_ATTEMPTS.name, ("standard", "lint", "success")] == 80
+        assert history.totals().counters[families.RUNS.name, ("standard", "success")] == 16
+        assert history.totals().counters[families.TASK_ATTEMPTS.name, ("standard", "lint", "success")] == 80
         assert len(history.runs(limit=100)) == 16
 
 
@@ -171,7 +171,7 @@ def test_old_runs_are_pruned_and_totals_are_not(path: Path) -> None:
         for number in range(5):
             keep(history, *whole_run(f"r{number}", at=START + number))
         assert [run.run_id for run in history.runs()] == ["r2", "r3", "r4"]
-        assert history.totals().counters[catalogue.RUNS.name, ("standard", "success")] == 5
+        assert history.totals().counters[families.RUNS.name, ("standard", "success")] == 5
     with closing(sqlite3.connect(path)) as connection:
         for table in ("tasks", "stages"):
             assert connection.execute(f"SELECT count(DISTINCT run_id) FROM {table}").fetchone() == (3,)
@@ -230,11 +230,11 @@ def test_totals_of_an_interrupted_run_are_those_of_a_cancelled_one(path: Path) -
     with closing(opened(path)) as history:
         history.recover()
         counters = history.totals().counters
-    assert counters[catalogue.RUNS.name, ("standard", "cancellation")] == 1
-    assert counters[catalogue.STAGE_RUNS.name, ("standard", "unit", "cancellation")] == 1
-    assert counters[catalogue.STAGE_RUNS.name, ("standard", "types", "skip")] == 1
-    assert counters[catalogue.SLA_VIOLATIONS.name, ("standard", "unit", "normal")] == 1
-    assert counters[catalogue.SLA_CHECKS.name, ("standard", "unit")] == 1
+    assert counters[families.RUNS.name, ("standard", "cancellation")] == 1
+    assert counters[families.STAGE_RUNS.name, ("standard", "unit", "cancellation")] == 1
+    assert counters[families.STAGE_RUNS.name, ("standard", "types", "skip")] == 1
+    assert counters[families.SLA_VIOLATIONS.name, ("standard", "unit", "normal")] == 1
+    assert counters[families.SLA_CHECKS.name, ("standard", "unit")] == 1
 
 
 def test_cpu_that_was_shown_of_an_attempt_that_was_cut_off_is_in_the_totals_after_a_restart(path: Path) -> None:
@@ -243,7 +243,7 @@ def test_cpu_that_was_shown_of_an_attempt_that_was_cut_off_is_in_the_totals_afte
         history.show("dead", {"unit": 7.5})
         history.recover()
         history.recover()
-        assert history.totals().counters[catalogue.STAGE_CPU.name, ("standard", "unit")] == 7.5
+        assert history.totals().counters[families.STAGE_CPU.name, ("standard", "unit")] == 7.5
 
 
 def test_a_live_sample_of_cpu_over_what_the_attempts_end_says_is_no_reset_after_a_restart(history: History) -> None:
@@ -253,7 +253,7 @@ def test_a_live_sample_of_cpu_over_what_the_attempts_end_says_is_no_reset_after_
     keep(history, run_started("r2"), stage_started("lint", "r2"))
     history.show("r2", {"lint": 5.5})
     keep(history, task("lint", "r2", cpu=1.0), stage_ended("lint", "r2"))
-    assert history.totals().counters[catalogue.STAGE_CPU.name, ("standard", "lint")] == pytest.approx(6.0)
+    assert history.totals().counters[families.STAGE_CPU.name, ("standard", "lint")] == pytest.approx(6.0)
 
 
 def test_a_history_of_an_earlier_version_goes_on(path: Path) -> None:
@@ -264,7 +264,7 @@ def test_a_history_of_an_earlier_version_goes_on(path: Path) -> None:
         keep(history, run_started("r2"), stage_started("lint", "r2"))
         history.show("r2", {"lint": 99.0})
         keep(history, stage_ended("lint", "r2"))
-        assert history.totals().counters[catalogue.STAGE_CPU.name, ("standard", "lint")] == 99.0
+        assert history.totals().counters[families.STAGE_CPU.name, ("standard", "lint")] == 99.0
 
 
 _OTHER_4 = """
@@ -318,7 +318,7 @@ def test_an_interrupted_run_is_marked_once_however_many_start_together(path: Pat
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(recovered, range(8))) == 1
     with closing(opened(path)) as history:
-        assert history.totals().counters[catalogue.RUNS.name, ("standard", "cancellation")] == 1
+        assert history.totals().counters[families.RUNS.name, ("standard", "cancellation")] == 1
 
 
 def test_no_lock_is_left_behind_by_ended_or_recovered_runs(path: Path) -> None:
@@ -558,7 +558,7 @@ def test_a_history_that_is_deleted_in_a_run_is_written_anew_with_all_it_had(
         assert (history.broken, history.dropped) == (None, 0)
     with closing(opened(path)) as history:
         assert [(run.run_id, run.result) for run in history.runs()] == [("r1", Result.SUCCESS), ("r2", Result.SUCCESS)]
-        assert history.totals().counters[catalogue.RUNS.name, ("standard", "success")] == 2
+        assert history.totals().counters[families.RUNS.name, ("standard", "success")] == 2
     assert [record.getMessage() for record in caplog.records] == [
         "the history was deleted or replaced while in use: going on at its old place"
     ]
@@ -656,7 +656,7 @@ def test_where_nothing_can_be_written_the_history_is_in_memory_and_says_so(tmp_p
         assert history.broken is not None
         for event in whole_run("r1"):
             history.observe(event)
-        assert history.totals().counters[catalogue.RUNS.name, ("standard", "success")] == 1
+        assert history.totals().counters[families.RUNS.name, ("standard", "success")] == 1
 
 
 def test_where_the_file_can_not_grow_its_totals_are_still_read(path: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
-from history_versions import write_as_version
+from paropt_exporter.events import Decision, Result
 from paropt_exporter.history import History
-from paropt_exporter.records import Decision, Result
+from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
+from support.history_versions import write_as_version
 
 YEAR_SECONDS = 365 * 86_400.0
 

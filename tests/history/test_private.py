@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from event_samples import StillClock, run_ended, run_started
 from paropt_exporter.errors import HistoryError
+from paropt_exporter.executors.adaptive.profiles import FunctionProfile, remember
 from paropt_exporter.history import History
-from paropt_exporter.pool.adaptive.memory import FunctionProfile, remember
+from support.event_samples import StillClock, run_ended, run_started
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-import hostile
-from event_samples import StillClock, run_ended, run_started, stage_ended, stage_started
-from history_versions import write_as_version
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import History
+from support import hostile
+from support.event_samples import StillClock, run_ended, run_started, stage_ended, stage_started
+from support.history_versions import write_as_version
 
 
 @pytest.fixture

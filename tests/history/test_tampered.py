@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from event_samples import StillClock, limit_reached, run_ended, run_started, stage_ended, stage_started, task
+from paropt_exporter.autoscaling.decisions import written_choice, written_situation
+from paropt_exporter.autoscaling.policy.fixed_workload import Load, Loads
+from paropt_exporter.autoscaling.policy.run import RunSituation, decide_run
 from paropt_exporter.cli import explain, history, replay, what_if
 from paropt_exporter.cli.streams import Visible
-from paropt_exporter.config.reading import Config
-from paropt_exporter.control.decisions import written_choice, written_situation
-from paropt_exporter.control.policy.closed import Load, Loads
-from paropt_exporter.control.policy.run import RunSituation, decide_run
+from paropt_exporter.config.loader import Config
 from paropt_exporter.errors import HistoryError, ParoptError
+from paropt_exporter.events import Bottleneck, Decision
 from paropt_exporter.history import History
-from paropt_exporter.records import Bottleneck, Decision
+from support.event_samples import StillClock, limit_reached, run_ended, run_started, stage_ended, stage_started, task
 
 SITUATION = RunSituation(
     now=1.0,

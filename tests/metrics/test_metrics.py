@@ -11,12 +11,12 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from event_samples import LIMIT, START, limit_reached, run_ended, run_started, stage_ended, stage_started, task
-from paropt_exporter import catalogue
-from paropt_exporter.catalogue import Family
+from paropt_exporter import families
+from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals
+from paropt_exporter.events import ControlView, Decision, LiveStage, PoolControl, PoolStatistics, QueryCounts, Result
+from paropt_exporter.families import Family
 from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels, client
-from paropt_exporter.records import ControlView, Decision, LiveStage, PoolControl, PoolStatistics, QueryCounts, Result
-from paropt_exporter.tally import HistogramTotal, LastValues, Totals
+from support.event_samples import LIMIT, START, limit_reached, run_ended, run_started, stage_ended, stage_started, task
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.txt"
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
@@ -126,79 +126,79 @@ def populated(**arguments: object) -> Metrics:
 
 def test_counters_histograms_and_flags_of_the_config_are_zero_from_the_first_scrape() -> None:
     metrics = a_lane()
-    assert value(metrics, catalogue.RUNS, lane="standard", result="failure") == 0
-    assert value(metrics, catalogue.STAGE_RUNS, **LINT, result="timeout") == 0
-    assert value(metrics, catalogue.STAGE_LAST_RESULT, **LINT, result="success") == 0
-    assert value(metrics, catalogue.SLA_VIOLATIONS, **LINT, severity="critical") == 0
-    assert value(metrics, catalogue.BOTTLENECK, **LINT, kind="gil_bound") == 0
-    assert value(metrics, catalogue.STAGE_CPU, **LINT) == 0
-    assert count(metrics, catalogue.TASK_QUEUE_WAIT, **LINT) == 0
+    assert value(metrics, families.RUNS, lane="standard", result="failure") == 0
+    assert value(metrics, families.STAGE_RUNS, **LINT, result="timeout") == 0
+    assert value(metrics, families.STAGE_LAST_RESULT, **LINT, result="success") == 0
+    assert value(metrics, families.SLA_VIOLATIONS, **LINT, severity="critical") == 0
+    assert value(metrics, families.BOTTLENECK, **LINT, kind="gil_bound") == 0
+    assert value(metrics, families.STAGE_CPU, **LINT) == 0
+    assert count(metrics, families.TASK_QUEUE_WAIT, **LINT) == 0
 
 
 def test_timestamps_and_last_values_are_absent_until_they_are_known() -> None:
     metrics = a_lane()
-    for family in (catalogue.RUN_LAST_SUCCESS, catalogue.RUN_LAST_COMPLETION):
+    for family in (families.RUN_LAST_SUCCESS, families.RUN_LAST_COMPLETION):
         assert value(metrics, family, lane="standard") is None
-    for family in (catalogue.STAGE_LAST_DURATION, catalogue.STAGE_MEMORY_PEAK, catalogue.SLA_DEADLINE):
+    for family in (families.STAGE_LAST_DURATION, families.STAGE_MEMORY_PEAK, families.SLA_DEADLINE):
         assert value(metrics, family, **LINT) is None
 
 
 def test_limits_and_the_interval_are_what_the_config_says() -> None:
     metrics = a_lane()
-    assert value(metrics, catalogue.SLA_LIMIT, **LINT) == 30
-    assert value(metrics, catalogue.SLA_WARNING, **LINT) == 24
-    assert value(metrics, catalogue.LANE_SLA_LIMIT, lane="standard") == 30
-    assert value(metrics, catalogue.RUN_INTERVAL, lane="standard") == 600
-    assert value(metrics, catalogue.STAGE_INFO, **LINT, number="2", pool="commands") == 1
+    assert value(metrics, families.SLA_LIMIT, **LINT) == 30
+    assert value(metrics, families.SLA_WARNING, **LINT) == 24
+    assert value(metrics, families.LANE_SLA_LIMIT, lane="standard") == 30
+    assert value(metrics, families.RUN_INTERVAL, lane="standard") == 600
+    assert value(metrics, families.STAGE_INFO, **LINT, number="2", pool="commands") == 1
 
 
 def test_a_stage_without_a_limit_has_no_sla_families() -> None:
     metrics = a_lane()
-    assert value(metrics, catalogue.SLA_CHECKS, lane="standard", stage="unit") is None
-    assert value(metrics, catalogue.SLA_LIMIT, lane="standard", stage="unit") is None
+    assert value(metrics, families.SLA_CHECKS, lane="standard", stage="unit") is None
+    assert value(metrics, families.SLA_LIMIT, lane="standard", stage="unit") is None
 
 
 def test_a_stage_is_running_with_a_deadline_from_its_start_to_its_end() -> None:
     metrics = a_lane()
     metrics.observe(stage_started())
-    assert value(metrics, catalogue.STAGE_RUNNING, **LINT) == 1
-    assert value(metrics, catalogue.SLA_DEADLINE, **LINT) == START + 30
+    assert value(metrics, families.STAGE_RUNNING, **LINT) == 1
+    assert value(metrics, families.SLA_DEADLINE, **LINT) == START + 30
     metrics.observe(stage_ended())
-    assert value(metrics, catalogue.STAGE_RUNNING, **LINT) == 0
-    assert value(metrics, catalogue.SLA_DEADLINE, **LINT) is None
+    assert value(metrics, families.STAGE_RUNNING, **LINT) == 0
+    assert value(metrics, families.SLA_DEADLINE, **LINT) is None
 
 
 def test_progress_counts_tasks_that_ended_for_good_and_starts_over_with_the_next_run() -> None:
     metrics = a_lane()
     for event in (run_started(), stage_started(tasks=2), task(final=False, result=Result.FAILURE), task(attempt=2)):
         metrics.observe(event)
-    assert value(metrics, catalogue.STAGE_PROGRESS, **LINT) == 0.5
+    assert value(metrics, families.STAGE_PROGRESS, **LINT) == 0.5
     metrics.observe(run_started("r2"))
-    assert value(metrics, catalogue.STAGE_PROGRESS, **LINT) == 0
+    assert value(metrics, families.STAGE_PROGRESS, **LINT) == 0
 
 
 def test_a_lane_is_in_progress_from_its_start_to_its_end() -> None:
     metrics = a_lane()
     metrics.observe(run_started())
-    assert value(metrics, catalogue.RUN_IN_PROGRESS, lane="standard") == 1
+    assert value(metrics, families.RUN_IN_PROGRESS, lane="standard") == 1
     metrics.observe(run_ended())
-    assert value(metrics, catalogue.RUN_IN_PROGRESS, lane="standard") == 0
-    assert value(metrics, catalogue.RUN_LAST_SUCCESS, lane="standard") == START + 4
+    assert value(metrics, families.RUN_IN_PROGRESS, lane="standard") == 0
+    assert value(metrics, families.RUN_LAST_SUCCESS, lane="standard") == START + 4
 
 
 def test_a_breach_shows_while_the_stage_still_runs_and_until_its_next_good_run() -> None:
     metrics = a_lane()
     for event in (stage_started(), limit_reached(broken=False), limit_reached(broken=True)):
         metrics.observe(event)
-    assert value(metrics, catalogue.SLA_BREACHED, **LINT, severity="normal") == 1
+    assert value(metrics, families.SLA_BREACHED, **LINT, severity="normal") == 1
     metrics.observe(stage_ended(broken=True))
     metrics.observe(stage_started(run_id="r2"))
-    assert value(metrics, catalogue.SLA_BREACHED, **LINT, severity="normal") == 1
+    assert value(metrics, families.SLA_BREACHED, **LINT, severity="normal") == 1
     metrics.observe(stage_ended(run_id="r2"))
-    assert value(metrics, catalogue.SLA_BREACHED, **LINT, severity="normal") == 0
-    assert value(metrics, catalogue.SLA_WARNINGS, **LINT) == 1
-    assert value(metrics, catalogue.SLA_VIOLATIONS, **LINT, severity="normal") == 1
-    assert value(metrics, catalogue.SLA_CHECKS, **LINT) == 2
+    assert value(metrics, families.SLA_BREACHED, **LINT, severity="normal") == 0
+    assert value(metrics, families.SLA_WARNINGS, **LINT) == 1
+    assert value(metrics, families.SLA_VIOLATIONS, **LINT, severity="normal") == 1
+    assert value(metrics, families.SLA_CHECKS, **LINT) == 2
 
 
 def test_cpu_time_counts_running_tasks_up_to_the_scrape() -> None:
@@ -206,23 +206,23 @@ def test_cpu_time_counts_running_tasks_up_to_the_scrape() -> None:
     metrics = a_lane(live=lambda: running.stages)
     metrics.observe(task(cpu=2.0))
     running.lint(cpu=0.75)
-    assert value(metrics, catalogue.STAGE_CPU, **LINT) == 2.75
+    assert value(metrics, families.STAGE_CPU, **LINT) == 2.75
     running.stages = ()
     metrics.observe(task(cpu=1.0))
-    assert value(metrics, catalogue.STAGE_CPU, **LINT) == 3.0
+    assert value(metrics, families.STAGE_CPU, **LINT) == 3.0
 
 
 def test_cpu_time_never_goes_down_when_a_task_ends_between_two_scrapes() -> None:
     running = Running()
     metrics = a_lane(live=lambda: running.stages)
     running.lint(cpu=5.0)
-    assert value(metrics, catalogue.STAGE_CPU, **LINT) == 5.0
+    assert value(metrics, families.STAGE_CPU, **LINT) == 5.0
     running.stages = ()  # ended, and its record is still on its way
-    assert value(metrics, catalogue.STAGE_CPU, **LINT) == 5.0
+    assert value(metrics, families.STAGE_CPU, **LINT) == 5.0
     metrics.observe(task(cpu=4.9))  # the last sample was a little high
-    assert value(metrics, catalogue.STAGE_CPU, **LINT) == 5.0
+    assert value(metrics, families.STAGE_CPU, **LINT) == 5.0
     metrics.observe(task(cpu=1.0))
-    assert value(metrics, catalogue.STAGE_CPU, **LINT) == pytest.approx(5.9)
+    assert value(metrics, families.STAGE_CPU, **LINT) == pytest.approx(5.9)
 
 
 def test_what_a_page_shows_of_running_stages_cpu_is_kept_before() -> None:
@@ -239,65 +239,65 @@ def test_the_memory_peak_rises_with_a_running_stage_and_is_its_own_at_its_end() 
     metrics = a_lane(live=lambda: running.stages)
     metrics.observe(stage_ended(memory=100))
     running.lint(cpu=0.0, memory=70)
-    assert value(metrics, catalogue.STAGE_MEMORY_PEAK, **LINT) == 100
+    assert value(metrics, families.STAGE_MEMORY_PEAK, **LINT) == 100
     running.lint(cpu=0.0, memory=130)
-    assert value(metrics, catalogue.STAGE_MEMORY_PEAK, **LINT) == 130
+    assert value(metrics, families.STAGE_MEMORY_PEAK, **LINT) == 130
     running.stages = ()
     metrics.observe(stage_ended(memory=90))
-    assert value(metrics, catalogue.STAGE_MEMORY_PEAK, **LINT) == 90
+    assert value(metrics, families.STAGE_MEMORY_PEAK, **LINT) == 90
 
 
 def test_memory_of_a_stage_that_ended_without_a_measurement_is_taken_back() -> None:
     running = Running()
     metrics = a_lane(live=lambda: running.stages)
     running.lint(cpu=0.0, memory=130)
-    assert value(metrics, catalogue.STAGE_MEMORY_PEAK, **LINT) == 130
+    assert value(metrics, families.STAGE_MEMORY_PEAK, **LINT) == 130
     running.stages = ()
-    assert value(metrics, catalogue.STAGE_MEMORY_PEAK, **LINT) is None
+    assert value(metrics, families.STAGE_MEMORY_PEAK, **LINT) is None
 
 
 def test_pool_families_come_from_the_pools_own_statistics() -> None:
     metrics = populated()
-    workers = {s: value(metrics, catalogue.POOL_WORKERS, pool="commands", state=s) for s in catalogue.WORKER_STATES}
+    workers = {s: value(metrics, families.POOL_WORKERS, pool="commands", state=s) for s in families.WORKER_STATES}
     assert workers == {"busy": 2, "idle": 1, "starting": 0, "draining": 1}
-    assert value(metrics, catalogue.POOL_SIZE_MAX, pool="commands") == 8
-    assert value(metrics, catalogue.POOL_BUSY, pool="commands") == 12.25
-    assert value(metrics, catalogue.POOL_EPOCH, pool="commands") == START + 0.123456
-    assert value(metrics, catalogue.POOL_RESIZES, pool="commands", direction="up", reason="demand") == 2
-    assert value(metrics, catalogue.POOL_RESIZES, pool="commands", direction="down", reason="bounds") == 0
-    assert value(metrics, catalogue.POOL_FINISHED, pool="commands", result="error") == 0
-    assert value(metrics, catalogue.POOL_DEATHS, pool="commands", cause="exit") == 0
+    assert value(metrics, families.POOL_SIZE_MAX, pool="commands") == 8
+    assert value(metrics, families.POOL_BUSY, pool="commands") == 12.25
+    assert value(metrics, families.POOL_EPOCH, pool="commands") == START + 0.123456
+    assert value(metrics, families.POOL_RESIZES, pool="commands", direction="up", reason="demand") == 2
+    assert value(metrics, families.POOL_RESIZES, pool="commands", direction="down", reason="bounds") == 0
+    assert value(metrics, families.POOL_FINISHED, pool="commands", result="error") == 0
+    assert value(metrics, families.POOL_DEATHS, pool="commands", cause="exit") == 0
 
 
 def test_ready_tasks_outside_of_the_pool_wait_in_its_queue_too() -> None:
     metrics = populated()
-    assert value(metrics, catalogue.POOL_QUEUE_DEPTH, pool="commands") == 5
-    assert value(metrics, catalogue.POOL_OLDEST_AGE, pool="commands") == 4.0
+    assert value(metrics, families.POOL_QUEUE_DEPTH, pool="commands") == 5
+    assert value(metrics, families.POOL_OLDEST_AGE, pool="commands") == 4.0
 
 
 def test_how_the_controller_stands_to_a_pool_is_read_at_the_scrape() -> None:
     metrics = populated()
-    assert value(metrics, catalogue.CONTROL_MODE, pool="commands", mode="act", source="both") == 1
-    assert value(metrics, catalogue.CONTROL_FLOOR, pool="commands") == 2
-    assert value(metrics, catalogue.CONTROL_CEILING, pool="commands") == 8
-    assert value(metrics, catalogue.CONTROL_RECOMMENDED, pool="commands") == 4
-    assert value(metrics, catalogue.CONTROL_FLAPPING, pool="commands") == 1
-    assert value(metrics, catalogue.CONTROL_BLIND, pool="commands") == 0
-    assert value(metrics, catalogue.CONTROL_QUERY_ERRORS, kind="timeout") == 2
-    assert value(metrics, catalogue.CONTROL_QUERY_ERRORS, kind="tls") == 0
-    assert count(metrics, catalogue.CONTROL_QUERY_DURATION) == 24
+    assert value(metrics, families.CONTROL_MODE, pool="commands", mode="act", source="both") == 1
+    assert value(metrics, families.CONTROL_FLOOR, pool="commands") == 2
+    assert value(metrics, families.CONTROL_CEILING, pool="commands") == 8
+    assert value(metrics, families.CONTROL_RECOMMENDED, pool="commands") == 4
+    assert value(metrics, families.CONTROL_FLAPPING, pool="commands") == 1
+    assert value(metrics, families.CONTROL_BLIND, pool="commands") == 0
+    assert value(metrics, families.CONTROL_QUERY_ERRORS, kind="timeout") == 2
+    assert value(metrics, families.CONTROL_QUERY_ERRORS, kind="tls") == 0
+    assert count(metrics, families.CONTROL_QUERY_DURATION) == 24
 
 
 def test_decisions_count_by_action_and_reason_from_zero_and_go_on_from_history() -> None:
-    before = {(catalogue.CONTROL_DECISIONS.name, ("commands", "hold", "stale")): 3.0}
+    before = {(families.CONTROL_DECISIONS.name, ("commands", "hold", "stale")): 3.0}
     metrics = populated(totals=Totals(counters=before))
-    assert value(metrics, catalogue.CONTROL_DECISIONS, pool="commands", action="up", reason="demand") == 0
-    assert value(metrics, catalogue.CONTROL_DECISIONS, pool="commands", action="hold", reason="stale") == 3
+    assert value(metrics, families.CONTROL_DECISIONS, pool="commands", action="up", reason="demand") == 0
+    assert value(metrics, families.CONTROL_DECISIONS, pool="commands", action="hold", reason="stale") == 3
     decision = Decision(
         pool="commands", action="up", reason="demand", old_size=2, new_size=5, at_timestamp_seconds=START
     )
     metrics.observe(decision)
-    assert value(metrics, catalogue.CONTROL_DECISIONS, pool="commands", action="up", reason="demand") == 1
+    assert value(metrics, families.CONTROL_DECISIONS, pool="commands", action="up", reason="demand") == 1
 
 
 def test_a_running_stage_tells_whether_it_is_close_to_its_limit() -> None:
@@ -306,67 +306,67 @@ def test_a_running_stage_tells_whether_it_is_close_to_its_limit() -> None:
     told = {}
     for elapsed in (LIMIT.warn_seconds - 1, LIMIT.warn_seconds, LIMIT.max_seconds - 1, LIMIT.max_seconds):
         running.lint(cpu=0.0, elapsed=elapsed)
-        told[elapsed] = value(metrics, catalogue.SLA_NEAR, **LINT)
+        told[elapsed] = value(metrics, families.SLA_NEAR, **LINT)
     assert [*told.values()] == [0, 1, 1, 0]
     running.stages = ()
-    assert value(metrics, catalogue.SLA_NEAR, **LINT) == 0
+    assert value(metrics, families.SLA_NEAR, **LINT) == 0
 
 
 def test_a_running_stage_tells_when_it_will_end_and_whether_that_is_too_late() -> None:
     running = Running()
     metrics = a_lane(live=lambda: running.stages)
-    assert value(metrics, catalogue.SLA_PREDICTED_BREACH, **LINT) == 0
-    assert value(metrics, catalogue.SLA_PREDICTED_END, **LINT) is None
+    assert value(metrics, families.SLA_PREDICTED_BREACH, **LINT) == 0
+    assert value(metrics, families.SLA_PREDICTED_END, **LINT) is None
     running.predicted_end_timestamp_seconds = START + 31
     running.lint(cpu=0.0)
-    assert value(metrics, catalogue.SLA_PREDICTED_BREACH, **LINT) == 1
-    assert value(metrics, catalogue.SLA_PREDICTED_END, **LINT) == START + 31
-    assert value(metrics, catalogue.SLA_PREDICTED_RATIO, **LINT) == 31 / LIMIT.max_seconds
+    assert value(metrics, families.SLA_PREDICTED_BREACH, **LINT) == 1
+    assert value(metrics, families.SLA_PREDICTED_END, **LINT) == START + 31
+    assert value(metrics, families.SLA_PREDICTED_RATIO, **LINT) == 31 / LIMIT.max_seconds
     running.stages = ()
-    assert value(metrics, catalogue.SLA_PREDICTED_RATIO, **LINT) is None
-    assert value(metrics, catalogue.SLA_PREDICTED_BREACH, **LINT) == 0
-    assert value(metrics, catalogue.SLA_PREDICTED_END, **LINT) is None
+    assert value(metrics, families.SLA_PREDICTED_RATIO, **LINT) is None
+    assert value(metrics, families.SLA_PREDICTED_BREACH, **LINT) == 0
+    assert value(metrics, families.SLA_PREDICTED_END, **LINT) is None
 
 
 def test_a_pool_that_is_gone_leaves_the_page() -> None:
     pools = [POOL]
     metrics = a_lane(pools=lambda: tuple(pools))
-    assert value(metrics, catalogue.POOL_SIZE, pool="commands") == 4
+    assert value(metrics, families.POOL_SIZE, pool="commands") == 4
     pools.clear()
-    assert value(metrics, catalogue.POOL_SIZE, pool="commands") is None
+    assert value(metrics, families.POOL_SIZE, pool="commands") is None
 
 
 def test_totals_and_last_values_go_on_from_history() -> None:
     buckets = [0.0] * 24
     buckets[-1] = 3.0
     totals = Totals(
-        counters={(catalogue.RUNS.name, ("standard", "success")): 41.0},
-        histograms={(catalogue.RUN_DURATION.name, ("standard",)): HistogramTotal(buckets=tuple(buckets), sum=9e3)},
+        counters={(families.RUNS.name, ("standard", "success")): 41.0},
+        histograms={(families.RUN_DURATION.name, ("standard",)): HistogramTotal(buckets=tuple(buckets), sum=9e3)},
     )
-    last = LastValues(gauges={(catalogue.RUN_LAST_SUCCESS.name, ("standard",)): START})
+    last = LastValues(gauges={(families.RUN_LAST_SUCCESS.name, ("standard",)): START})
     metrics = a_lane(totals=totals, last=last)
-    assert value(metrics, catalogue.RUN_LAST_SUCCESS, lane="standard") == START
+    assert value(metrics, families.RUN_LAST_SUCCESS, lane="standard") == START
     metrics.observe(run_ended())
-    assert value(metrics, catalogue.RUNS, lane="standard", result="success") == 42
-    assert count(metrics, catalogue.RUN_DURATION, lane="standard") == 4
+    assert value(metrics, families.RUNS, lane="standard", result="success") == 42
+    assert count(metrics, families.RUN_DURATION, lane="standard") == 4
 
 
 def test_a_stage_that_the_config_no_longer_has_does_not_come_back_from_history() -> None:
     gone = ("standard", "gone", "success")
-    metrics = a_lane(totals=Totals(counters={(catalogue.STAGE_RUNS.name, gone): 7.0}))
-    assert value(metrics, catalogue.STAGE_RUNS, lane="standard", stage="gone", result="success") is None
+    metrics = a_lane(totals=Totals(counters={(families.STAGE_RUNS.name, gone): 7.0}))
+    assert value(metrics, families.STAGE_RUNS, lane="standard", stage="gone", result="success") is None
 
 
 def test_names_in_history_that_this_version_does_not_know_are_passed_over() -> None:
     totals = Totals(counters={("paropt_of_another_version_total", ("standard",)): 1.0})
-    assert value(a_lane(totals=totals), catalogue.RUNS, lane="standard", result="success") == 0
+    assert value(a_lane(totals=totals), families.RUNS, lane="standard", result="success") == 0
 
 
 def test_label_values_are_escaped() -> None:
     odd = 'a "quoted"\\back\nslash'
     stages = (StageLabels(name=odd, number=2, pool="commands"),)
     metrics = Metrics(project="shop", lanes=(LaneLabels(lane="standard", stages=stages),))
-    assert value(metrics, catalogue.STAGE_RUNNING, lane="standard", stage=odd) == 0
+    assert value(metrics, families.STAGE_RUNNING, lane="standard", stage=odd) == 0
 
 
 def test_the_page_is_what_prometheus_clients_own_writer_gives() -> None:
@@ -377,22 +377,22 @@ def test_the_page_is_what_prometheus_clients_own_writer_gives() -> None:
 
 def test_the_page_parses_as_openmetrics() -> None:
     names = {family.name for family in parse_openmetrics(populated().render(OPENMETRICS)[0].decode())}
-    assert {family.name.removesuffix("_total") for family in catalogue.FAMILIES} - names == {
-        catalogue.RUN_LAST_SUCCESS.name,
-        catalogue.RUN_LAST_COMPLETION.name,
-        catalogue.SLA_DEADLINE.name,
-        catalogue.SLA_PREDICTED_END.name,
-        catalogue.SLA_PREDICTED_RATIO.name,
+    assert {family.name.removesuffix("_total") for family in families.FAMILIES} - names == {
+        families.RUN_LAST_SUCCESS.name,
+        families.RUN_LAST_COMPLETION.name,
+        families.SLA_DEADLINE.name,
+        families.SLA_PREDICTED_END.name,
+        families.SLA_PREDICTED_RATIO.name,
     }
 
 
 def test_what_outlasts_the_process_tells_of_lanes_and_not_of_its_pools_and_machine() -> None:
     metrics = populated()
     metrics.observe(run_ended())
-    families = {family.name: family for family in parse_text(metrics.outlasting().decode())}
-    assert "paropt_runs" in families
-    assert catalogue.RUN_LAST_SUCCESS.name in families
-    assert all("lane" in sample.labels for family in families.values() for sample in family.samples)
+    written = {family.name: family for family in parse_text(metrics.outlasting().decode())}
+    assert "paropt_runs" in written
+    assert families.RUN_LAST_SUCCESS.name in written
+    assert all("lane" in sample.labels for family in written.values() for sample in family.samples)
 
 
 def test_every_family_of_the_catalogue_is_on_the_page_once_a_lane_has_run() -> None:
@@ -403,7 +403,7 @@ def test_every_family_of_the_catalogue_is_on_the_page_once_a_lane_has_run() -> N
     metrics.observe(run_ended())
     metrics.observe(stage_started())
     names = {family.name for family in parse_text(metrics.render()[0].decode())}
-    assert {family.name.removesuffix("_total") for family in catalogue.FAMILIES} - names == set()
+    assert {family.name.removesuffix("_total") for family in families.FAMILIES} - names == set()
 
 
 def test_process_and_gc_metrics_can_be_left_out() -> None:
@@ -414,7 +414,7 @@ def test_process_and_gc_metrics_can_be_left_out() -> None:
 
 @pytest.mark.parametrize("serves_on", [True, False])
 def test_whether_the_exporter_is_to_stay_is_told(serves_on: bool) -> None:
-    assert value(a_lane(serves_on=serves_on), catalogue.SERVES_ON) == serves_on
+    assert value(a_lane(serves_on=serves_on), families.SERVES_ON) == serves_on
 
 
 def test_no_created_series_are_exported() -> None:
@@ -434,7 +434,7 @@ def test_promtool_finds_nothing_to_complain_about() -> None:
 def test_the_page_is_the_golden_one() -> None:
     metrics = populated(process_metrics=False)
     lines = without_host(metrics.render()[0]).splitlines(keepends=True)
-    page = "".join(line for line in lines if not line.startswith(f"{catalogue.BUILD_INFO.name}{{"))
+    page = "".join(line for line in lines if not line.startswith(f"{families.BUILD_INFO.name}{{"))
     assert page == GOLDEN.read_text(), f"if this change is meant: {__name__} has `write_golden`"
 
 
@@ -457,12 +457,12 @@ def test_prometheus_multiproc_dir_is_dropped_before_the_client_is_imported(tmp_p
 
 def without_host(page: bytes) -> str:
     """Leave out what the machine decides from one moment to the next."""
-    families = (catalogue.HOST_MEMORY, catalogue.HOST_MEMORY_LIMIT, catalogue.HOST_CPUS)
-    samples = tuple(f"{family.name}{{" for family in families)
+    host = (families.HOST_MEMORY, families.HOST_MEMORY_LIMIT, families.HOST_CPUS)
+    samples = tuple(f"{family.name}{{" for family in host)
     return "".join(line for line in page.decode().splitlines(keepends=True) if not line.startswith(samples))
 
 
 def write_golden() -> None:
     page = without_host(populated(process_metrics=False).render()[0])
-    kept = [line for line in page.splitlines(keepends=True) if not line.startswith(f"{catalogue.BUILD_INFO.name}{{")]
+    kept = [line for line in page.splitlines(keepends=True) if not line.startswith(f"{families.BUILD_INFO.name}{{")]
     GOLDEN.write_text("".join(kept))

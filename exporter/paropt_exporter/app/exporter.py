@@ -14,20 +14,20 @@ from paropt_exporter import descriptors, host
 from paropt_exporter.app import parts
 from paropt_exporter.app.planning import Planner, known_peaks, sharing
 from paropt_exporter.app.request import Request, Screen
+from paropt_exporter.autoscaling import Controller
+from paropt_exporter.autoscaling.controller import DEADLINE
+from paropt_exporter.autoscaling.recent import CORES_SECONDS, MEMORY_SECONDS, Recent
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.config.lanes import select
-from paropt_exporter.control import InnerLoop
-from paropt_exporter.control.loop import DEADLINE
-from paropt_exporter.control.recent import CORES_SECONDS, MEMORY_SECONDS, Recent
 from paropt_exporter.engine import Observers, PoolWorkers, QueueInbox, Run, pools_of
-from paropt_exporter.exposition import deliveries
+from paropt_exporter.events import LiveStage, Result, RunRecord, Strategy
+from paropt_exporter.executors import run_mark
+from paropt_exporter.executors.adaptive.profiles import MEMORY_NAME
+from paropt_exporter.executors.children import listed
+from paropt_exporter.exposition import sinks
 from paropt_exporter.history import History, Interrupted
 from paropt_exporter.metrics import Metrics
 from paropt_exporter.plan import PROCESSES, THREADS, Plan
-from paropt_exporter.pool import run_mark
-from paropt_exporter.pool.adaptive.memory import MEMORY_NAME
-from paropt_exporter.pool.children import listed
-from paropt_exporter.records import LiveStage, Result, RunRecord, Strategy
 from paropt_exporter.signals import Signals
 
 AUTO_LANE = "auto"
@@ -240,8 +240,8 @@ class Exporter:
             sums_work=self._config.feedback.objective == DEADLINE,
         )
 
-    def _control(self, run: Run, plan: Plan) -> InnerLoop:
-        return InnerLoop(
+    def _control(self, run: Run, plan: Plan) -> Controller:
+        return Controller(
             run,
             self._workers,
             standing=self._standing,
@@ -326,6 +326,6 @@ class Exporter:
             return self._history.broken
         if lost:
             return "the history lacks records, and the log says why"
-        if deliveries.PUSHGATEWAY in missed and (self._request.push_fail or self._config.push.fail):
+        if sinks.PUSHGATEWAY in missed and (self._request.push_fail or self._config.push.fail):
             return "the final values were not pushed, and --push.fail is given"
         return ""

@@ -9,25 +9,25 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from paropt_exporter.app.request import Request
+from paropt_exporter.autoscaling import ControlState, Order
+from paropt_exporter.autoscaling.orders import OrderSocket, open_orders
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import Config
-from paropt_exporter.control import Order, Standing
-from paropt_exporter.control.orders import OrderSocket, open_orders
 from paropt_exporter.engine import pools_of
 from paropt_exporter.errors import UsageError
-from paropt_exporter.exposition import address, deliveries, textfile
-from paropt_exporter.exposition.deliveries import Deliveries
+from paropt_exporter.events import QueryCounts, Strategy
+from paropt_exporter.exposition import address, sinks, textfile
 from paropt_exporter.exposition.protection import Open, Protected, ProtectionFile
 from paropt_exporter.exposition.render import PageSource
 from paropt_exporter.exposition.server import Server, serve
+from paropt_exporter.exposition.sinks import Sinks
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels, StageLabels
 from paropt_exporter.plan import Plan
-from paropt_exporter.records import QueryCounts, Strategy
 
 if TYPE_CHECKING:
-    from paropt_exporter.control import Feedback
-    from paropt_exporter.control.jobserver import Jobserver
+    from paropt_exporter.autoscaling import Feedback
+    from paropt_exporter.autoscaling.jobserver import Jobserver
 
 
 def history(config: Config, clock: Clock) -> History:
@@ -46,7 +46,7 @@ def feedback(config: Config, clock: Clock) -> Feedback | None:
     settings = config.feedback
     if settings.prometheus is None or settings.source == "local":
         return None
-    from paropt_exporter.control import Feedback  # here: a lane without Prometheus must not wait for `requests`
+    from paropt_exporter.autoscaling import Feedback  # here: a lane without Prometheus must not wait for `requests`
 
     return Feedback(settings, settings.prometheus, project=config.project, root=config.root, clock=clock)
 
@@ -54,16 +54,16 @@ def feedback(config: Config, clock: Clock) -> Feedback | None:
 def jobserver(config: Config) -> Jobserver | None:
     if not config.feedback.jobserver:
         return None
-    from paropt_exporter.control.jobserver import Jobserver, require_make  # here: hardly a lane needs it
+    from paropt_exporter.autoscaling.jobserver import Jobserver, require_make  # here: hardly a lane needs it
 
     require_make(os.environ)
     return Jobserver()
 
 
-def standing(config: Config, plan: Plan, asks: Feedback | None) -> Standing:
+def standing(config: Config, plan: Plan, asks: Feedback | None) -> ControlState:
     """Return where the sizes of the plan's pools stand, by nobody's decision yet."""
     settings = config.feedback
-    return Standing(
+    return ControlState(
         plan.workers,
         pools_of(plan),
         source=settings.source or ("both" if settings.prometheus is not None else "local"),
@@ -72,7 +72,7 @@ def standing(config: Config, plan: Plan, asks: Feedback | None) -> Standing:
     )
 
 
-def orders(config: Config, plan: Plan, stands: Standing) -> OrderSocket | None:
+def orders(config: Config, plan: Plan, stands: ControlState) -> OrderSocket | None:
     """Open the socket through which a person pins or pauses the lane."""
     sequential = plan.strategy is Strategy.SEQUENTIAL
     unsteerable = f"lane {plan.lane} runs one task after another: strategy sequential has no size"
@@ -93,15 +93,15 @@ def exporter_metrics(request: Request, config: Config) -> bool:
     return not config.web.disable_exporter_metrics if asked is None else asked
 
 
-def push_and_textfile(request: Request, config: Config, plan: Plan) -> Deliveries:
+def push_and_textfile(request: Request, config: Config, plan: Plan) -> Sinks:
     """Return who is handed the final values of each run. UsageError for a push that is nobody's."""
     settings = config.push
-    targets: dict[str, deliveries.Deliver] = {}
+    targets: dict[str, sinks.Deliver] = {}
     if request.textfile is not None:
         path = textfile.path_for(request.textfile, project=plan.project, lane=plan.lane)
-        targets[deliveries.TEXTFILE] = partial(textfile.write, path)
+        targets[sinks.TEXTFILE] = partial(textfile.write, path)
     if (url := request.push_url or settings.url) is not None:
-        targets[deliveries.PUSHGATEWAY] = deliveries.pusher(
+        targets[sinks.PUSHGATEWAY] = sinks.pusher(
             settings,
             url=url,
             instance=request.push_instance,
@@ -111,7 +111,7 @@ def push_and_textfile(request: Request, config: Config, plan: Plan) -> Deliverie
         )
     elif request.push_fail:
         raise UsageError("--push.fail: nothing is pushed: give --push.url too")
-    return Deliveries(targets)
+    return Sinks(targets)
 
 
 def protected(request: Request, config: Config) -> Protected:

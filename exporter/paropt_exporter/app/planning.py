@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from paropt_exporter import plan as plans
 from paropt_exporter.app.request import Request
+from paropt_exporter.autoscaling import ControlState
 from paropt_exporter.config import Config
-from paropt_exporter.control import Standing
 from paropt_exporter.engine import pools_of
 from paropt_exporter.errors import UsageError
+from paropt_exporter.events import Strategy
 from paropt_exporter.history import History
 from paropt_exporter.plan import Plan
-from paropt_exporter.records import Strategy
 
 if TYPE_CHECKING:
-    from paropt_exporter.control.feedback import Past
-    from paropt_exporter.control.jobserver import Jobserver
+    from paropt_exporter.autoscaling.feedback import Past
+    from paropt_exporter.autoscaling.jobserver import Jobserver
 
 
 class Planner:
@@ -53,7 +53,7 @@ class Planner:
             fail_fast=request.fail_fast,
         )
 
-    def started(self, plan: Plan, standing: Standing) -> Plan:
+    def started(self, plan: Plan, standing: ControlState) -> Plan:
         """Let the lane begin with the size that query results, a person's order or its own past say."""
         if plan.strategy is Strategy.SEQUENTIAL:
             return plan

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from paropt_exporter.engine import Observer
+from paropt_exporter.events import LiveStage, RunRecord, Strategy
 from paropt_exporter.plan import Bounds, Plan
-from paropt_exporter.records import LiveStage, RunRecord, Strategy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -147,7 +147,7 @@ def _found_on(program: str, folder: Path, path: str) -> str | None:
 
 def _jobserver_fault(config: Config) -> Iterator[str]:
     if config.feedback.jobserver:
-        from paropt_exporter.control.jobserver import require_make
+        from paropt_exporter.autoscaling.jobserver import require_make
 
         try:
             require_make(os.environ)
@@ -166,7 +166,7 @@ def _warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage]) ->
 
 def _in_threads(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
     """Yield the calls that are to be stopped at a limit, in lanes whose threads can't be."""
-    from paropt_exporter.records import Strategy
+    from paropt_exporter.events import Strategy
 
     for stage in stages:
         threaded = [

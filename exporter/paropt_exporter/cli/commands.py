@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paropt_exporter.errors import HistoryError, UsageError
-from paropt_exporter.records import Strategy
+from paropt_exporter.events import Strategy
 
 if TYPE_CHECKING:
     from paropt_exporter.app import Request
@@ -184,8 +184,8 @@ def _profile(flags: argparse.Namespace) -> int:
 
 
 def _order(flags: argparse.Namespace) -> int:
+    from paropt_exporter.autoscaling.orders import Wish
     from paropt_exporter.cli import orders
-    from paropt_exporter.control.orders import Wish
 
     # Not read: a config that is being edited, and has a fault now, must not keep anybody from the lane that runs.
     path = _config_path(flags)
@@ -196,7 +196,7 @@ def _order(flags: argparse.Namespace) -> int:
 
 def _generate(flags: argparse.Namespace) -> int:
     from paropt_exporter.cli import generate
-    from paropt_exporter.generate.options import PARAMETERS, parse
+    from paropt_exporter.monitoring.options import PARAMETERS, parse
 
     given = {name: value for name in PARAMETERS if (value := getattr(flags, name)) is not None}
     return generate.run(tuple(flags.what), Path(flags.out), parse(given), stdout=sys.stdout)

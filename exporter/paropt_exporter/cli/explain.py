@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.control.decisions import UNREADABLE, UnknownSituation
+from paropt_exporter.autoscaling.decisions import UNREADABLE, UnknownSituation
 from paropt_exporter.errors import UsageError
 
 if TYPE_CHECKING:
+    from paropt_exporter.events import Decision
     from paropt_exporter.history import History
-    from paropt_exporter.records import Decision
 
 _Key = tuple[str, str, bool]  # pool, kind, whether it is a hold
 _KINDS = ("run", "stream", "target", "band")  # what decides a size first, what decides its bounds last
@@ -61,7 +61,7 @@ def _order(key: _Key) -> tuple[str, int, bool]:
 
 
 def _lines(decision: Decision) -> Iterator[str]:
-    from paropt_exporter.control.explaining import explained, headline
+    from paropt_exporter.autoscaling.explaining import explained, headline
 
     yield f"{headline(decision)}  ({_time(decision)})"
     try:

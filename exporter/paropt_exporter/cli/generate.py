@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TextIO
 
 from paropt_exporter.errors import UsageError
-from paropt_exporter.generate import outputs
-from paropt_exporter.generate.options import Options
+from paropt_exporter.monitoring import outputs
+from paropt_exporter.monitoring.options import Options
 
 
 def run(kinds: Sequence[str], out: Path, options: Options, *, stdout: TextIO) -> int:

@@ -11,8 +11,8 @@ from paropt_exporter.cli.wording import table
 from paropt_exporter.errors import UsageError
 
 if TYPE_CHECKING:
+    from paropt_exporter.events import Result
     from paropt_exporter.history import History, RunSummary, StageSummary, Trend
-    from paropt_exporter.records import Result
 
 _RUN_HEADERS = ("run", "started", "lane", "result", "duration", "tasks", "failed", "tasks/s", "busy", "notes")
 _COMPARED_HEADERS = ("stage", "before", "after", "change", "result before", "result after")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from paropt_exporter import files
 from paropt_exporter.cli import editors
 from paropt_exporter.cli.wording import counted
-from paropt_exporter.config.work import ITEMS
+from paropt_exporter.config.command_checks import ITEMS
 
 if TYPE_CHECKING:
     from paropt_exporter.config.detect import Detected

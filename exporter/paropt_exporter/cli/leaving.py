@@ -79,7 +79,7 @@ def leave(code: int) -> None:
 
 def _limit_handlers(code: int) -> None:
     """End the process if the exit handlers, which the interpreter runs next, take too long."""
-    if "paropt_exporter.pool.calls" not in sys.modules:
+    if "paropt_exporter.executors.calls" not in sys.modules:
         return  # no call has run: all handlers are ours
 
     def end() -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from paropt_exporter.control import orders
-from paropt_exporter.control.orders import Wish
+from paropt_exporter.autoscaling import orders
+from paropt_exporter.autoscaling.orders import Wish
 from paropt_exporter.errors import UsageError
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli.wording import counted, plain, table
+from paropt_exporter.events import SlaLimit
 from paropt_exporter.plan import Call, start_up
-from paropt_exporter.records import SlaLimit
 
 if TYPE_CHECKING:
     from paropt_exporter.plan import Bounds, Plan, PlannedStage, PlannedTask, Work

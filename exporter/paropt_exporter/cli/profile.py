@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from paropt_exporter import files
 from paropt_exporter import plan as plans
+from paropt_exporter.autoscaling import profiling
+from paropt_exporter.autoscaling.profiling import Point, Recommendation
 from paropt_exporter.config.editing import CannotEdit, edited, flow_text
 from paropt_exporter.config.units import duration_text
-from paropt_exporter.control import profiling
-from paropt_exporter.control.profiling import Point, Recommendation
 from paropt_exporter.errors import UsageError
-from paropt_exporter.records import RunRecord, Strategy
+from paropt_exporter.events import RunRecord, Strategy
 from paropt_exporter.signals import Signals
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.control.decisions import UNREADABLE, Replayed, UnknownSituation, read_choice_size, replay
+from paropt_exporter.autoscaling.decisions import UNREADABLE, Replayed, UnknownSituation, read_choice_size, replay
 from paropt_exporter.errors import UsageError
 
 if TYPE_CHECKING:
+    from paropt_exporter.events import Decision
     from paropt_exporter.history import History
-    from paropt_exporter.records import Decision
 
 EXIT_DIFFERENT = 1
 

@@ -17,9 +17,7 @@ from paropt_exporter.cli.streams import Sink, is_same_file, unfiltered
 from paropt_exporter.cli.wording import counted, plain, seconds
 from paropt_exporter.cli.writer import Writer
 from paropt_exporter.clock import Clock, SystemClock
-from paropt_exporter.plan import Plan
-from paropt_exporter.pool.commands.output import is_cut
-from paropt_exporter.records import (
+from paropt_exporter.events import (
     Decision,
     Event,
     LiveStage,
@@ -30,6 +28,8 @@ from paropt_exporter.records import (
     StageStarted,
     TaskRecord,
 )
+from paropt_exporter.executors.commands.output import is_cut
+from paropt_exporter.plan import Plan
 from paropt_exporter.terminal import visible
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from itertools import groupby
 
 from paropt_exporter.cli.wording import cells, counted, padded, plain, seconds
-from paropt_exporter.records import Bottleneck, Result, RunRecord, StageRecord, TaskRecord
+from paropt_exporter.events import Bottleneck, Result, RunRecord, StageRecord, TaskRecord
 
 _ORDER = (Result.ERROR, Result.FAILURE, Result.TIMEOUT, Result.CANCELLATION)
 _BAD, _LATE, _GOOD, _SKIPPED = range(4)  # the order in which they are told

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, TextIO
 from paropt_exporter.cli.wording import counted
 from paropt_exporter.engine.what_if import makespan_seconds, most_at_once, workload_of
 from paropt_exporter.errors import UsageError
+from paropt_exporter.events import Result
 from paropt_exporter.history.cells import FALSE_VALUE
 from paropt_exporter.plan import PlannedStage, ordered
-from paropt_exporter.records import Result
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config
+    from paropt_exporter.events import TaskTiming
     from paropt_exporter.history import History, RunSummary
-    from paropt_exporter.records import TaskTiming
 
 _COMPLETE = (Result.SUCCESS, Result.FAILURE)
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from paropt_exporter.config.locate import discover
 
 if TYPE_CHECKING:
+    from paropt_exporter.config.loader import Config, read, read_sound
     from paropt_exporter.config.model import Feedback, History, Lane, Push, Sla, Stage, Web, Workers
-    from paropt_exporter.config.reading import Config, read, read_sound
 
 _HOMES = {
-    "Config": "reading",
+    "Config": "loader",
     "Feedback": "model",
     "History": "model",
     "Lane": "model",
@@ -24,8 +24,8 @@ _HOMES = {
     "Stage": "model",
     "Web": "model",
     "Workers": "model",
-    "read": "reading",
-    "read_sound": "reading",
+    "read": "loader",
+    "read_sound": "loader",
 }
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paropt_exporter.config.model import MOST_WORKERS, Workers
-from paropt_exporter.records import Strategy
+from paropt_exporter.events import Strategy
 
 # Work that waits (commands, network) is sped up by far more workers than cores, so the ceiling must not stop the
 # controller early; 32 threads cost a few MB. Processes hold memory each and help only while cores are free.

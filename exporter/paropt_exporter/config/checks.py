@@ -10,14 +10,14 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from paropt_exporter.config import needs, raw
+from paropt_exporter.config import dependencies, raw_yaml
 from paropt_exporter.config.bounds import bounds
+from paropt_exporter.config.command_checks import work
 from paropt_exporter.config.faults import Fault, Location, did_you_mean
 from paropt_exporter.config.model import MOST_STAGES, MOST_WORKERS, Workers
-from paropt_exporter.config.raw import RawStage
+from paropt_exporter.config.raw_yaml import RawStage
 from paropt_exporter.config.units import shown, size_bytes
-from paropt_exporter.config.work import work
-from paropt_exporter.records import Strategy
+from paropt_exporter.events import Strategy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,20 +30,20 @@ class Machine:
 
 def cross_check(value: object, machine: Machine) -> Iterator[Fault]:
     """Yield the faults of a file's plain value."""
-    file = raw.mapping(value)
-    stages, lanes = raw.stages(file), raw.lanes(file)
+    file = raw_yaml.mapping(value)
+    stages, lanes = raw_yaml.stages(file), raw_yaml.lanes(file)
     yield from _counts(stages, lanes, file.get("stages"))
     yield from _duplicates(stages)
     yield from _shared_files(stages)
     for place, stage in stages:
         yield from work(place, stage)
         yield from _memory(place, stage, machine)
-    yield from needs.unknown(stages)
-    yield from needs.circles(stages)
+    yield from dependencies.unknown(stages)
+    yield from dependencies.circles(stages)
     yield from _lanes(lanes, stages)
     yield from _slots(lanes, stages, machine)
-    yield from _feedback(raw.mapping(file.get("feedback")))
-    yield from _server(("push",), raw.mapping(file.get("push")))
+    yield from _feedback(raw_yaml.mapping(file.get("feedback")))
+    yield from _server(("push",), raw_yaml.mapping(file.get("push")))
 
 
 def _counts(stages: list[RawStage], lanes: dict[str, dict[str, object]], listed: object) -> Iterator[Fault]:
@@ -54,7 +54,7 @@ def _counts(stages: list[RawStage], lanes: dict[str, dict[str, object]], listed:
     lists: list[tuple[Location, object]] = [(("stages",), listed)]
     lists += [((*place, "steps"), stage.get("steps")) for place, stage in stages]
     lists += [(("lanes", name, "stages"), lane.get("stages")) for name, lane in lanes.items()]
-    items = [(place, raw.mapping(stage.get("items"))) for place, stage in stages]
+    items = [(place, raw_yaml.mapping(stage.get("items"))) for place, stage in stages]
     lists += [((*place, "items", "list"), keys.get("list")) for place, keys in items if not keys.get("allow_empty")]
     for location, entries in lists:
         if entries == []:
@@ -101,8 +101,8 @@ def _memory(place: Location, stage: dict[str, object], machine: Machine) -> Iter
 
 
 def _lanes(lanes: dict[str, dict[str, object]], stages: list[RawStage]) -> Iterator[Fault]:
-    names = raw.names(stages)
-    wanted = {raw.name(stage): raw.words(stage.get("needs")) for _, stage in stages}
+    names = raw_yaml.names(stages)
+    wanted = {raw_yaml.name(stage): raw_yaml.words(stage.get("needs")) for _, stage in stages}
     for lane, keys in lanes.items():
         if lane == "auto":
             yield Fault(
@@ -113,7 +113,7 @@ def _lanes(lanes: dict[str, dict[str, object]], stages: list[RawStage]) -> Itera
             yield Fault(
                 location=("lanes", lane, "workers"), message="sequential runs one task at a time: leave workers out"
             )
-        listed = raw.words(keys.get("stages"))
+        listed = raw_yaml.words(keys.get("stages"))
         for index, name in enumerate(listed if stages else []):
             where = ("lanes", lane, "stages", index)
             if name not in names:
@@ -127,7 +127,7 @@ def _lanes(lanes: dict[str, dict[str, object]], stages: list[RawStage]) -> Itera
 def _slots(lanes: dict[str, dict[str, object]], stages: list[RawStage], machine: Machine) -> Iterator[Fault]:
     """Yield stages that a lane of this file could never start; a default lane nobody wrote is not held against them."""
     most = {name: _most_workers(lane, machine) for name, lane in lanes.items()}
-    members = {name: set(raw.words(lane.get("stages"))) for name, lane in lanes.items() if lane.get("stages")}
+    members = {name: set(raw_yaml.words(lane.get("stages"))) for name, lane in lanes.items() if lane.get("stages")}
     for place, stage in stages:
         slots = stage.get("slots")
         if not isinstance(slots, int) or isinstance(slots, bool) or slots > MOST_WORKERS:
@@ -135,7 +135,7 @@ def _slots(lanes: dict[str, dict[str, object]], stages: list[RawStage], machine:
         narrow = [
             f"{lane} ({count})"
             for lane, count in most.items()
-            if count < slots and (lane not in members or raw.name(stage) in members[lane])
+            if count < slots and (lane not in members or raw_yaml.name(stage) in members[lane])
         ]
         if narrow:
             message = f"{slots} slots are more than the most workers of lane {', '.join(narrow)}: it could never start"
@@ -154,7 +154,7 @@ def _most_workers(lane: dict[str, object], machine: Machine) -> int:
 
 def _feedback(feedback: dict[str, object]) -> Iterator[Fault]:
     if "prometheus" in feedback:
-        yield from _server(("feedback", "prometheus"), raw.mapping(feedback["prometheus"]))
+        yield from _server(("feedback", "prometheus"), raw_yaml.mapping(feedback["prometheus"]))
         return
     if feedback.get("source") in ("both", "prometheus"):
         message = f"source {shown(feedback['source'])} needs a Prometheus: add `prometheus: {{url: ...}}`"
@@ -178,7 +178,7 @@ def _server(place: Location, server: dict[str, object]) -> Iterator[Fault]:
         yield Fault(
             location=(*place, ways[1]), message=f"{ways[0]} is given too: one way to show who asks", on_key=True
         )
-    basic = raw.mapping(server.get("basic_auth"))
+    basic = raw_yaml.mapping(server.get("basic_auth"))
     secrets = [key for key in ("password_file", "password_env") if basic.get(key) is not None]
     if basic and len(secrets) != 1:
         message = "exactly one of password_file and password_env says where the password is"

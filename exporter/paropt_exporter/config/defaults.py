@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from paropt_exporter.config.model import Lane, Sla, Workers
-from paropt_exporter.records import Strategy
+from paropt_exporter.events import Strategy
 
 
 def lanes() -> Mapping[str, Lane]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from paropt_exporter.config.command_checks import ITEMS
 from paropt_exporter.config.model import Stage
 from paropt_exporter.config.project import Project
-from paropt_exporter.config.work import ITEMS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

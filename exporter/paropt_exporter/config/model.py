@@ -23,7 +23,7 @@ from paropt_exporter.config.fields import (
     Word,
 )
 from paropt_exporter.config.units import DURATION_PATTERN
-from paropt_exporter.records import SlaLimit, Strategy
+from paropt_exporter.events import SlaLimit, Strategy
 
 MOST_WORKERS = 1000
 MOST_STAGES = 10_000  # what one scrape still renders in under a second

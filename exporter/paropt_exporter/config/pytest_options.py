@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Callable
 
-from paropt_exporter.config import raw
+from paropt_exporter.config import raw_yaml
 
 # In pytest's order: the first that has any options is the one that counts.
 _FILES = (
@@ -38,8 +38,8 @@ def pytest_options(read: Callable[[str], str]) -> dict[str, str]:
 def _of_toml(text: str) -> dict[str, str]:
     if "pytest" not in text or any(line.count(".") > _MOST_DOTS for line in text.split("\n")):
         return {}
-    found = raw.mapping(raw.mapping(tomllib.loads(text).get("tool")).get("pytest"))
-    options = {**found, **raw.mapping(found.get("ini_options"))}
+    found = raw_yaml.mapping(raw_yaml.mapping(tomllib.loads(text).get("tool")).get("pytest"))
+    options = {**found, **raw_yaml.mapping(found.get("ini_options"))}
     return {key: " ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in options.items()}
 
 

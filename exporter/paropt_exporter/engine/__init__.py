@@ -1,7 +1,7 @@
 """Run a plan's stages as a graph on pools, and tell observers what happened."""
 
-from paropt_exporter.engine.contract import Admission, Demand, StageCounts, Stop
 from paropt_exporter.engine.inbox import QueueInbox
+from paropt_exporter.engine.interfaces import Admission, Demand, StageCounts, Stop
 from paropt_exporter.engine.observers import Observer, Observers
 from paropt_exporter.engine.run import TERM_GRACE_SECONDS, Run
 from paropt_exporter.engine.workers import PoolWorkers, pools_of

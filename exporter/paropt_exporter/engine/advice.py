@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from paropt_exporter.engine.what_if import Piece, Workload, makespan_seconds, most_at_once, workload_of
+from paropt_exporter.events import Bottleneck, Strategy, TaskTiming
 from paropt_exporter.plan import Plan
-from paropt_exporter.records import Bottleneck, Strategy, TaskTiming
 
 MOST_TASKS = 2000  # trying ten sizes with 32 workers takes 2 s of CPU for so many, and grows with tasks x workers
 _GAIN_RATIO = 0.9  # of the time: a smaller gain is lost in the differences between runs

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from paropt_exporter.records import Bottleneck, Result, StageRecord
+from paropt_exporter.events import Bottleneck, Result, StageRecord
 
 SLOW_RATIO = 1.5  # a stage over 1.5x the average stage
 UNEVEN_RATIO = 3.0  # slowest over 3x the fastest

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from paropt_exporter import regular_files
 from paropt_exporter.engine.outcome import Outcome
-from paropt_exporter.records import ItemRecord, Result
+from paropt_exporter.events import ItemRecord, Result
 
 log = logging.getLogger(__name__)
 

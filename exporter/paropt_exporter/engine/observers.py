@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import Protocol
 
-from paropt_exporter.records import Event
+from paropt_exporter.events import Event
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 
 from paropt_exporter.engine.stage import StageState
-from paropt_exporter.records import Result
+from paropt_exporter.events import Result
 
 
 class OpenStages:

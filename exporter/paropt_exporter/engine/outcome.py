@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TypeGuard, TypeVar
 
 from paropt_exporter.errors import CallFailed, ParoptError, TaskStopped, WorkerDied, describe, one_line
-from paropt_exporter.pool.calls import CallOutcome
-from paropt_exporter.pool.commands import CommandOutcome
-from paropt_exporter.records import ItemRecord, Measurement, Result
+from paropt_exporter.events import ItemRecord, Measurement, Result
+from paropt_exporter.executors.calls import CallOutcome
+from paropt_exporter.executors.commands import CommandOutcome
 
 E = TypeVar("E", bound=BaseException)
 

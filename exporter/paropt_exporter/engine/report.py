@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from paropt_exporter.engine import advice, bottlenecks
-from paropt_exporter.engine.contract import Stop
+from paropt_exporter.engine.interfaces import Stop
+from paropt_exporter.events import PoolUse, Result, RunRecord, StageRecord, TaskTiming
 from paropt_exporter.plan import Plan
-from paropt_exporter.records import PoolUse, Result, RunRecord, StageRecord, TaskTiming
 from paropt_exporter.sla import Watch
 
 

@@ -8,19 +8,17 @@ from dataclasses import dataclass, replace
 
 from paropt_exporter import host
 from paropt_exporter.clock import Clock
-from paropt_exporter.engine import report, view
+from paropt_exporter.engine import report, snapshot
 from paropt_exporter.engine.advice import MOST_TASKS
-from paropt_exporter.engine.contract import Admission, Demand, Running, Stop, Wake, Workers
 from paropt_exporter.engine.inbox import Inbox
+from paropt_exporter.engine.interfaces import Admission, Demand, Running, Stop, Wake, Workers
 from paropt_exporter.engine.open_stages import OpenStages
 from paropt_exporter.engine.outcome import not_started
-from paropt_exporter.engine.shares import Shares
+from paropt_exporter.engine.resources import Resources
 from paropt_exporter.engine.stage import Attempt, Ready, StageState, alone_seconds, timing_of
 from paropt_exporter.engine.timers import Timers
 from paropt_exporter.errors import describe
-from paropt_exporter.plan import COMMANDS, THREADS, Plan, PlannedTask
-from paropt_exporter.plan.batches import task as batch_task
-from paropt_exporter.records import (
+from paropt_exporter.events import (
     Event,
     LiveStage,
     Result,
@@ -34,12 +32,14 @@ from paropt_exporter.records import (
     TaskRecord,
     TaskTiming,
 )
+from paropt_exporter.plan import COMMANDS, THREADS, Plan, PlannedTask
+from paropt_exporter.plan.batches import task as batch_task
 from paropt_exporter.sla import Watch
 
 log = logging.getLogger(__name__)
 
 TERM_GRACE_SECONDS = 10.0  # between TERM and KILL, as the command's documentation promises
-GIVE_UP_SECONDS = 7.0  # after KILL; the guardian itself gives up after 5 s, and says so
+GIVE_UP_SECONDS = 7.0  # after KILL; the supervisor itself gives up after 5 s, and says so
 # A timer this late says that the exporter was stopped (SIGSTOP, Ctrl-Z) or starved. Results that came meanwhile get
 # a moment to arrive, before anything is judged by a clock that ran on.
 _LATE_SECONDS = 1.0
@@ -89,7 +89,7 @@ class Run:
         self._emit = emit
         self._inbox = inbox
         self._clock = clock
-        self._shares = Shares(memory_bytes)
+        self._shares = Resources(memory_bytes)
         self._memory_bytes = memory_bytes
         self._sums_work = sums_work
         self._cores = host.cpus() if cores is None else cores
@@ -170,12 +170,12 @@ class Run:
 
     def backlog(self) -> dict[str, tuple[int, float]]:
         """Return, for each pool, how many tasks could run now if there were room, and the age of the oldest."""
-        return view.backlog(self._startable(), self._clock.monotonic())
+        return snapshot.backlog(self._startable(), self._clock.monotonic())
 
     def demand(self) -> Demand:
         """Return what runs and what could run, for the controller."""
         total = self._total
-        return view.demand(
+        return snapshot.demand(
             self._open(),
             self._startable(),
             now=self._clock.monotonic(),

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
-from paropt_exporter.engine.contract import Running, StageCounts
+from paropt_exporter.engine.interfaces import Running, StageCounts
 from paropt_exporter.engine.prediction import (
     left_seconds,
     remaining_seconds,
@@ -14,8 +14,8 @@ from paropt_exporter.engine.prediction import (
     workers_within,
 )
 from paropt_exporter.errors import shortened
+from paropt_exporter.events import LiveStage, Result, StageRecord, TaskRecord, TaskTiming
 from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask, start_up
-from paropt_exporter.records import LiveStage, Result, StageRecord, TaskRecord, TaskTiming
 from paropt_exporter.sla import Watch
 
 # Of several bad results the most telling one names the stage.

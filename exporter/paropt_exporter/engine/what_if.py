@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from paropt_exporter.engine.shares import Shares
+from paropt_exporter.engine.resources import Resources
+from paropt_exporter.events import TaskTiming
 from paropt_exporter.plan import PlannedStage
-from paropt_exporter.records import TaskTiming
 
 _ENDED_SECONDS = 1e-9  # what is left of a task that has ended, by rounding
 # Of computing time. So much delay occurs with spare cores too, by wake-ups and moves between cores; only beyond it does
@@ -79,7 +79,7 @@ def makespan_seconds(
         ready[piece.stage].append(piece)
     unfinished = {name: len(queue) for name, queue in ready.items()}
     waiting = {stage.name: stage for stage in stages if ready[stage.name]}
-    shares, running, now = Shares(memory_bytes), list[_Running](), 0.0
+    shares, running, now = Resources(memory_bytes), list[_Running](), 0.0
     while waiting or running:
         running += _started(waiting, ready, unfinished, shares, workers - len(running), workers)
         rates = _rates(running, cores, workload.others)
@@ -165,7 +165,7 @@ def _started(
     waiting: dict[str, PlannedStage],
     ready: Mapping[str, deque[Piece]],
     unfinished: Mapping[str, int],
-    shares: Shares,
+    shares: Resources,
     free: int,
     workers: int,
 ) -> list[_Running]:
@@ -229,7 +229,7 @@ def _crowding(shares: Sequence[float], cores: float, others: float = 0.0) -> flo
     return crowding
 
 
-def _end(ended: _Running, unfinished: dict[str, int], shares: Shares) -> None:
+def _end(ended: _Running, unfinished: dict[str, int], shares: Resources) -> None:
     shares.end_task(ended.plan, ended.plan.pool, ended.label)
     unfinished[ended.piece.stage] -= 1
     if not unfinished[ended.piece.stage]:

@@ -17,23 +17,23 @@ from paropt_exporter import host
 from paropt_exporter.engine import item_results
 from paropt_exporter.engine.outcome import Outcome, of_future
 from paropt_exporter.errors import TaskStopped
+from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Strategy
+from paropt_exporter.executors import lifetime
+from paropt_exporter.executors.adaptive.profiles import recall, remember
+from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, Router
+from paropt_exporter.executors.calls import CallOutcome, run_call_in_process
+from paropt_exporter.executors.children import listed
+from paropt_exporter.executors.commands import CommandPool
+from paropt_exporter.executors.commands.output import RAW_BYTES, OutputFile
+from paropt_exporter.executors.commands.supervisors import SUPERVISOR
+from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.slots import Use, use_of
+from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
+from paropt_exporter.executors.threads import ThreadPool
 from paropt_exporter.plan import COMMANDS, PROCESSES, THREADS, Call, Commands, Plan, PlannedStage, PlannedTask, junit
-from paropt_exporter.pool import lifetime
-from paropt_exporter.pool.adaptive.memory import recall, remember
-from paropt_exporter.pool.adaptive.routing import FULL_LOCK_CORES, Router
-from paropt_exporter.pool.calls import CallOutcome, run_call_in_process
-from paropt_exporter.pool.children import listed
-from paropt_exporter.pool.commands import CommandPool
-from paropt_exporter.pool.commands.guardians import GUARDIAN
-from paropt_exporter.pool.commands.output import RAW_BYTES, OutputFile
-from paropt_exporter.pool.future import TaskFuture
-from paropt_exporter.pool.slots import Use, use_of
-from paropt_exporter.pool.thread_calls import ThreadCall, ThreadCalls
-from paropt_exporter.pool.threads import ThreadPool
-from paropt_exporter.records import PoolStatistics, PoolUse, RunningTask, Strategy
 
 if TYPE_CHECKING:
-    from paropt_exporter.pool.processes import ProcessPool
+    from paropt_exporter.executors.processes import ProcessPool
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class PoolWorkers:
         self._pools: dict[str, Pool] = {}
         self._uses: dict[str, _Use] = {}
         self._plan: Plan | None = None
-        self._thread_calls = ThreadCalls(lambda: {GUARDIAN.pid or 0, lifetime.NURSERIES.pid})
+        self._thread_calls = ThreadCalls(lambda: {SUPERVISOR.pid or 0, lifetime.NURSERIES.pid})
         self._watched = False
         self._names: tuple[str, ...] = ()  # of the plan's pools
         self._most: dict[str, int] = {}  # how many tasks of the plan may be in each pool
@@ -176,7 +176,7 @@ class PoolWorkers:
         """End what calls left running, and give back workers that only the run needed."""
         self._thread_calls.end_strays()
         if self._watched and not self._thread_calls.go_on:
-            GUARDIAN.rest()
+            SUPERVISOR.rest()
         for name, pool in tuple(self._pools.items()):
             if pool.target > size:
                 self._resize(name, size, "bounds")
@@ -190,7 +190,7 @@ class PoolWorkers:
                 log.warning("calls left threads running in workers: killed", extra={"workers": ", ".join(left)})
         if self._watched and not self._thread_calls.go_on:  # processes of a call that does must not outlive us
             self._watched = False
-            GUARDIAN.release()
+            SUPERVISOR.release()
         if self._reports is not None:
             self._reports.cleanup()
         learned = [profile for router in self._routers.values() for profile in router.profiles()]
@@ -283,7 +283,7 @@ class PoolWorkers:
         anything = cast("Future[object]", future)
         self._count(COMMANDS, anything)
         return PoolRunning(
-            COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_guardian, batch
+            COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_supervisor, batch
         )
 
     def _environment(self, stage: PlannedStage) -> Mapping[str, str]:
@@ -331,12 +331,12 @@ class PoolWorkers:
         self._thread_calls.prepare()
         if not self._watched:
             self._watched = True
-            GUARDIAN.lease()
+            SUPERVISOR.lease()
         try:
-            GUARDIAN.watch()
+            SUPERVISOR.watch()
         except OSError as error:
             log.warning(
-                "no guardian for the processes of calls: they would outlive a kill -9", extra={"err": str(error)}
+                "no supervisor for the processes of calls: they would outlive a kill -9", extra={"err": str(error)}
             )
 
     def _pool_for(self, target: str) -> tuple[str, ThreadPool | ProcessPool]:
@@ -436,7 +436,7 @@ def _make(name: str, size: int) -> Pool:
     if name == COMMANDS:
         return CommandPool(size)
     if name == PROCESSES:
-        from paropt_exporter.pool.processes import ProcessPool  # a lane of commands never loads it
+        from paropt_exporter.executors.processes import ProcessPool  # a lane of commands never loads it
 
         return ProcessPool(size)
     return ThreadPool(size, thread_name_prefix="paropt-threads")

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-from paropt_exporter import catalogue
+from paropt_exporter import families
 from paropt_exporter.errors import ParoptError, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _Stamp = tuple[object, ...]
-_SUCCESS, _FAILURE = catalogue.RELOAD_RESULTS
+_SUCCESS, _FAILURE = families.RELOAD_RESULTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class ProtectionFile:
         self._named, self._path = path, path.absolute()  # a call may change the current folder
         self._files: tuple[Path, ...] = (self._path,)
         self._stamps: _Stamp = ()
-        self._reloads = dict.fromkeys(catalogue.RELOAD_RESULTS, 0)
+        self._reloads = dict.fromkeys(families.RELOAD_RESULTS, 0)
         self._config, self._protection = self._read()
         _import_all()
         if not self._protection.secure and not self._protection.users:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from paropt_exporter.exposition.connection import Connection
 from paropt_exporter.exposition.http import Answer
-from paropt_exporter.exposition.site import Scrape
+from paropt_exporter.exposition.routes import Scrape
 from paropt_exporter.metrics.formats import Format
 
 log = logging.getLogger(__name__)

@@ -17,13 +17,13 @@ from typing import Literal
 from paropt_exporter import descriptors
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.exposition import address, eviction, http
+from paropt_exporter.exposition.acceptor import Acceptor
 from paropt_exporter.exposition.connection import Connection, Phase, PlainText
-from paropt_exporter.exposition.entrance import Entrance
 from paropt_exporter.exposition.http import Answer, BadRequest, Request
 from paropt_exporter.exposition.passwords import Passwords, credentials
 from paropt_exporter.exposition.protection import Open, Protected
 from paropt_exporter.exposition.render import Delivered, PageSource, Renderer
-from paropt_exporter.exposition.site import Scrape, Site
+from paropt_exporter.exposition.routes import Routes, Scrape
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def serve(
     already listen, in place of any address. `max_connections` is by default 256, or a quarter of the limit on
     descriptors where that is less. Raises UsageError, one line, if an address is malformed or can't be had.
     """
-    site = Site(telemetry_path=telemetry_path, ready=ready)
+    site = Routes(telemetry_path=telemetry_path, ready=ready)
     return Server(
         listeners or address.listen(addresses, say=say),
         page,
@@ -102,7 +102,7 @@ class Server:
         self,
         listeners: Sequence[socket.socket],
         page: PageSource,
-        site: Site,
+        site: Routes,
         protected: Protected,
         *,
         max_requests: int,
@@ -132,7 +132,7 @@ class Server:
         for end in (self._wakeup, self._waker):
             end.setblocking(False)
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._take_posted)
-        self._entrance = Entrance(listeners, self._selector, self._take, clock, has_room=self._has_room)
+        self._entrance = Acceptor(listeners, self._selector, self._take, clock, has_room=self._has_room)
         self._passwords = Passwords()
         self._renderer = Renderer(page, self._deliver)
         self._thread = Thread(target=self._run, name="paropt-web", daemon=True)

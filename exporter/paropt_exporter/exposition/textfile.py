@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
-from paropt_exporter import catalogue, regular_files
+from paropt_exporter import families, regular_files
 from paropt_exporter.errors import DeliveryError, UsageError
 
 _MODE = 0o644  # node_exporter is another user, and a umask of 077 must not shut it out
@@ -21,7 +21,7 @@ _ABANDONED_SECONDS = 60.0  # a page is written in far less
 _LARGEST_FILE_BYTES = 256 << 20  # twice a page of 10,000 stages
 _LONGEST_LINE_BYTES = 1 << 16
 _MOST_KNOWN_LINES = 10  # a head of two and a sample: each lane has a file of its own
-_LAST_SUCCESS = catalogue.RUN_LAST_SUCCESS.name.encode()
+_LAST_SUCCESS = families.RUN_LAST_SUCCESS.name.encode()
 
 
 def path_for(folder: Path, *, project: str, lane: str) -> Path:

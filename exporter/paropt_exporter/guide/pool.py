@@ -15,15 +15,15 @@ from typing import Any, ParamSpec, TypeVar
 
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.errors import describe
+from paropt_exporter.events import Measurement, PoolStatistics, Strategy
+from paropt_exporter.executors import AdaptivePool, Router, TaskFuture
+from paropt_exporter.executors.adaptive.profiles import MEMORY_NAME
+from paropt_exporter.executors.slots import SlotTimes
 from paropt_exporter.guide.measures import StageMetrics, WorkerPoolMetrics
 from paropt_exporter.guide.strategies import PROJECT_FOLDER, ParallelizationStrategy, WorkerPoolOptimizer
 from paropt_exporter.guide.summary import CoreUse, summarize
 from paropt_exporter.guide.watched import Children, Watched
 from paropt_exporter.plan import THREADS
-from paropt_exporter.pool import AdaptivePool, Router, TaskFuture
-from paropt_exporter.pool.adaptive.memory import MEMORY_NAME
-from paropt_exporter.pool.slots import SlotTimes
-from paropt_exporter.records import Measurement, PoolStatistics, Strategy
 
 P = ParamSpec("P")
 T = TypeVar("T")

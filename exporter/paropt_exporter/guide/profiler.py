@@ -9,13 +9,13 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from paropt_exporter.errors import UnpicklableError, describe
+from paropt_exporter.events import Measurement, Strategy
+from paropt_exporter.executors import Router, ThreadPool
+from paropt_exporter.executors.adaptive.routing import is_thread_only
+from paropt_exporter.executors.worker.payload import Packer
 from paropt_exporter.guide.strategies import ParallelizationStrategy
 from paropt_exporter.guide.watched import Children, Watched
 from paropt_exporter.plan import PROCESSES
-from paropt_exporter.pool import Router, ThreadPool
-from paropt_exporter.pool.adaptive.routing import is_thread_only
-from paropt_exporter.pool.worker.payload import Packer
-from paropt_exporter.records import Measurement, Strategy
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from paropt_exporter import host
-from paropt_exporter.records import Result, Strategy
+from paropt_exporter.events import Result, Strategy
 
 if TYPE_CHECKING:
     from paropt_exporter.history import RunSummary

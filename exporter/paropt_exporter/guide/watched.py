@@ -9,8 +9,8 @@ from functools import partial
 from time import thread_time
 from typing import Any
 
-from paropt_exporter.pool.adaptive.routing import is_thread_only, thread_only
-from paropt_exporter.pool.future import label_of
+from paropt_exporter.executors.adaptive.routing import is_thread_only, thread_only
+from paropt_exporter.executors.future import label_of
 
 
 class Children:

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from paropt_exporter import catalogue
+from paropt_exporter import families
+from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, Totals, bucket_index
 from paropt_exporter.cpu_demand import CROWDED_RATIO
+from paropt_exporter.events import Bottleneck, Decision, Result, TaskTiming
 from paropt_exporter.history import rows
 from paropt_exporter.history.cells import count, number, text, texts, timestamp
 from paropt_exporter.plan import THREADS, KnownItems
-from paropt_exporter.records import Bottleneck, Decision, Result, TaskTiming
-from paropt_exporter.tally import HistogramTotal, LastValues, SeriesKey, Totals, bucket_index
 
 EXPECTED_RUNS = 10  # a median of ten follows a change within a day's work and shrugs off four outliers
 DEGRADED_RATIO = 0.8  # the guide's figure: latest throughput under 80 % of the average
@@ -122,7 +122,7 @@ def totals(connection: sqlite3.Connection, project: str) -> Totals:
         elif part == rows.SUM:
             sums[key] += number(value)
         else:
-            places = buckets.setdefault(key, [0.0] * (len(catalogue.BUCKETS_SECONDS) + 1))
+            places = buckets.setdefault(key, [0.0] * (len(families.BUCKETS_SECONDS) + 1))
             places[bucket_index(float(part))] += number(value)
     histograms = {key: HistogramTotal(buckets=tuple(places), sum=sums[key]) for key, places in buckets.items()}
     return Totals(counters=counters, histograms=histograms)

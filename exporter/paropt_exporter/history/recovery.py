@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from paropt_exporter.events import Result, RunRecord, SlaLimit, StageRecord, Strategy
 from paropt_exporter.history import rows
 from paropt_exporter.history.cells import count, number, text, texts, timestamp
-from paropt_exporter.records import Result, RunRecord, SlaLimit, StageRecord, Strategy
 
 MESSAGE = "interrupted: the exporter ended in the middle of the run"
 NOT_STARTED = "not started: the exporter ended before"

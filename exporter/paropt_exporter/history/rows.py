@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import assert_never
 
-from paropt_exporter import catalogue, tally
-from paropt_exporter.catalogue import Kind
-from paropt_exporter.records import (
+from paropt_exporter import aggregation, families
+from paropt_exporter.events import (
     Decision,
     Event,
     Result,
@@ -22,6 +21,7 @@ from paropt_exporter.records import (
     StageStarted,
     TaskRecord,
 )
+from paropt_exporter.families import Kind
 
 OUTPUT_CHARACTERS = 4096  # of a failed task's output: a screen or two; the whole is the stage's `file`
 SUM = "sum"
@@ -67,10 +67,10 @@ class Change:
         return bool(self.amounts or self.values)
 
     def take(self, event: Event) -> None:
-        for increment in tally.increments(event):
+        for increment in aggregation.increments(event):
             for part, amount in _parts(increment):
                 self.amounts[increment.family.name, _labels(increment.labels), part] += amount
-        for setting in tally.settings(event):
+        for setting in aggregation.settings(event):
             self.values[setting.family.name, _labels(setting.labels)] = setting.value
 
 
@@ -108,14 +108,14 @@ def _raise_to_shown(connection: sqlite3.Connection, project: str, stage: StageRe
     # The attempts of a killed exporter leave no record, and a live sample may be a little over what the attempt's end
     # says: a total under what was shown would be a counter's reset, and all of it be counted again.
     place = json.dumps((stage.lane, stage.stage))
-    connection.execute(_RAISE, (project, catalogue.STAGE_CPU.name, place, COUNTER, stage.run_id, stage.stage))
+    connection.execute(_RAISE, (project, families.STAGE_CPU.name, place, COUNTER, stage.run_id, stage.stage))
 
 
-def _parts(increment: tally.Increment) -> list[tuple[str, float]]:
+def _parts(increment: aggregation.Increment) -> list[tuple[str, float]]:
     if increment.family.kind is not Kind.HISTOGRAM:
         return [(COUNTER, increment.amount)]
-    bounds = catalogue.BUCKETS_SECONDS
-    index = tally.bucket_index(increment.amount)
+    bounds = families.BUCKETS_SECONDS
+    index = aggregation.bucket_index(increment.amount)
     # Buckets are kept by their bound, not by place: a history outlives a change of the layout.
     return [(repr(bounds[index]) if index < len(bounds) else INFINITY, 1.0), (SUM, increment.amount)]
 

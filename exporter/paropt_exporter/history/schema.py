@@ -10,7 +10,7 @@ from pathlib import Path
 
 from paropt_exporter import files
 from paropt_exporter.errors import HistoryError
-from paropt_exporter.history import folder, mending
+from paropt_exporter.history import folder, repair
 
 VERSION = 5
 # Transactions take about 0.1 ms, so whoever waits longer waits for a process that was stopped or a disk that hangs.
@@ -120,18 +120,18 @@ def _open_or_set_aside(path: Path, now_seconds: float) -> sqlite3.Connection:
     """Open the file, made if it is missing; another process may set it aside between any two steps of this one."""
     for tries_left in reversed(range(_TRIES)):
         _prepare_file(path)
-        found = mending.identity(path)
+        found = repair.identity(path)
         try:
             return _open_file(path)
         except sqlite3.DatabaseError as error:
-            gone = found is None or mending.identity(path) != found
+            gone = found is None or repair.identity(path) != found
             if tries_left and gone:
                 continue
-            if not tries_left or not mending.is_damage(error):
+            if not tries_left or not repair.is_damage(error):
                 raise
-            if not mending.is_ours(path):
+            if not repair.is_ours(path):
                 raise _no_database(path) from error
-            mending.set_aside(path, found, str(error), now_seconds)
+            repair.set_aside(path, found, str(error), now_seconds)
     raise AssertionError("the last try returns or raises")
 
 
@@ -189,8 +189,8 @@ def _refuse_foreign_schema(connection: sqlite3.Connection, path: Path) -> None:
 
 def unreadable(path: Path, error: Exception) -> HistoryError:
     """Return what to say where a history can't be read."""
-    if isinstance(error, sqlite3.Error) and mending.is_damage(error):
-        if not mending.is_ours(path):
+    if isinstance(error, sqlite3.Error) and repair.is_damage(error):
+        if not repair.is_ours(path):
             return _no_database(path)
         return HistoryError(f"history {path}: damaged ({error}); the next run sets it aside and begins a new one")
     return HistoryError(f"history {path}: can't be read ({error}); mend its permissions or name another file")
@@ -210,7 +210,7 @@ def _refused(path: Path, error: files.NotOurs) -> HistoryError:
 def _prepare_file(path: Path) -> None:
     """Make the file if it is missing; in `.paropt`, close what is there to other users."""
     if _is_missing(path):
-        with mending.locked(path):
+        with repair.locked(path):
             if _is_missing(path):
                 _create(path)
     if files.own_parts(path):
@@ -297,7 +297,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     # SQLite's busy time-out doesn't cover the switch to WAL: processes that start together would fail, so one waits
     # for the other here.
-    with mending.locked(path):
+    with repair.locked(path):
         connection.execute("PRAGMA journal_mode = WAL")
         version = _version(connection, path)
         if version == 0:
@@ -324,7 +324,7 @@ def _in_memory(path: Path) -> sqlite3.Connection:
         if path.exists() and path.stat().st_size:
             _copy(path, memory)
     except (sqlite3.Error, OSError) as error:
-        if not (isinstance(error, sqlite3.Error) and mending.is_damage(error)):
+        if not (isinstance(error, sqlite3.Error) and repair.is_damage(error)):
             memory.close()
             raise unreadable(path, error) from error
         # Damaged, and it can't be set aside: nothing of it is used, and the work goes on.

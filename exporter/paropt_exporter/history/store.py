@@ -10,14 +10,14 @@ from pathlib import Path
 from threading import RLock
 from typing import Concatenate, ParamSpec, TypeVar
 
+from paropt_exporter.aggregation import LastValues, Totals
 from paropt_exporter.clock import Clock
 from paropt_exporter.errors import HistoryError
-from paropt_exporter.history import cells, mending, queries, recovery, rows
-from paropt_exporter.history.owner import Owners
+from paropt_exporter.events import Decision, Event, RunRecord, RunStarted
+from paropt_exporter.history import cells, queries, recovery, repair, rows
+from paropt_exporter.history.run_lock import Owners
 from paropt_exporter.history.schema import open_for_reading, open_history, unreadable
 from paropt_exporter.plan import KnownItems
-from paropt_exporter.records import Decision, Event, RunRecord, RunStarted
-from paropt_exporter.tally import LastValues, Totals
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ class History:
             self._connection, self._in_memory = open_for_reading(self.path), False
             return
         self._connection, why = open_history(self.path, self._clock.wall())
-        self._file = mending.identity(self.path)
+        self._file = repair.identity(self.path)
         self._in_memory = why is not None
         if why is not None:
             self._break(why)
@@ -249,15 +249,15 @@ class History:
         except sqlite3.Error as error:
             if self._for_reading:
                 return self._read_again(error, lambda: work(*arguments, **keywords))
-            if self._in_memory or not mending.is_damage(error):
+            if self._in_memory or not repair.is_damage(error):
                 raise
-            mending.set_aside(self.path, self._file, str(error), self._clock.wall())
+            repair.set_aside(self.path, self._file, str(error), self._clock.wall())
             self._move_on()
             return work(*arguments, **keywords)
 
     def _read_again(self, error: sqlite3.Error, work: Callable[[], _Answer]) -> _Answer:
         """Read once more: a file that no process had open may have been taken up by a run meanwhile."""
-        if not mending.is_damage(error):
+        if not repair.is_damage(error):
             raise unreadable(self.path, error) from error
         self._connection.close()
         self._open()
@@ -268,7 +268,7 @@ class History:
 
     def _follow_file(self) -> None:
         """Go on in a file of the old name where ours is gone: what is written to a deleted file is lost with us."""
-        found = mending.identity(self.path)
+        found = repair.identity(self.path)
         if self._in_memory or found == self._file:
             return
         log.warning(
@@ -276,7 +276,7 @@ class History:
             extra={"path": str(self.path)},
         )
         if found is None:
-            mending.write_anew(self.path, self._connection)
+            repair.write_anew(self.path, self._connection)
         self._move_on()
         self._owners.retake()
 
@@ -355,7 +355,7 @@ class History:
             return
         self._connection.close()
         self._connection, self._in_memory = connection, False
-        self._file = mending.identity(self.path)
+        self._file = repair.identity(self.path)
 
     def _miss(self, event: Event) -> None:
         self.dropped += 1

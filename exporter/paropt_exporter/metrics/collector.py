@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from paropt_exporter.events import PoolStatistics
 from paropt_exporter.metrics import pools
 from paropt_exporter.metrics.client import Collector, Metric
 from paropt_exporter.metrics.page import Page
-from paropt_exporter.records import PoolStatistics
 
 
 class Measured(Protocol):

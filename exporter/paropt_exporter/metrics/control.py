@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from paropt_exporter import catalogue
-from paropt_exporter.catalogue import Family
+from paropt_exporter import families
+from paropt_exporter.aggregation import HistogramTotal
+from paropt_exporter.events import ControlView, PoolControl, QueryCounts
+from paropt_exporter.families import Family
 from paropt_exporter.metrics.page import Labels, Value
-from paropt_exporter.records import ControlView, PoolControl, QueryCounts
-from paropt_exporter.tally import HistogramTotal
 
 FAMILIES = (
-    catalogue.CONTROL_RECOMMENDED,
-    catalogue.CONTROL_FLOOR,
-    catalogue.CONTROL_CEILING,
-    catalogue.CONTROL_MODE,
-    catalogue.CONTROL_QUERY_DURATION,
-    catalogue.CONTROL_QUERY_ERRORS,
-    catalogue.CONTROL_BLIND,
-    catalogue.CONTROL_FLAPPING,
+    families.CONTROL_RECOMMENDED,
+    families.CONTROL_FLOOR,
+    families.CONTROL_CEILING,
+    families.CONTROL_MODE,
+    families.CONTROL_QUERY_DURATION,
+    families.CONTROL_QUERY_ERRORS,
+    families.CONTROL_BLIND,
+    families.CONTROL_FLAPPING,
 )
 
 
@@ -31,17 +31,17 @@ def samples(view: ControlView) -> Iterator[tuple[Family, Labels, Value]]:
 
 def _of_pool(pool: PoolControl) -> Iterator[tuple[Family, Labels, Value]]:
     name = (pool.pool,)
-    yield catalogue.CONTROL_MODE, (*name, pool.mode, pool.source), 1.0
-    yield catalogue.CONTROL_RECOMMENDED, name, pool.recommended_size
-    yield catalogue.CONTROL_FLOOR, name, pool.floor
-    yield catalogue.CONTROL_CEILING, name, pool.ceiling
-    yield catalogue.CONTROL_BLIND, name, float(pool.blind)
-    yield catalogue.CONTROL_FLAPPING, name, float(pool.flapping)
+    yield families.CONTROL_MODE, (*name, pool.mode, pool.source), 1.0
+    yield families.CONTROL_RECOMMENDED, name, pool.recommended_size
+    yield families.CONTROL_FLOOR, name, pool.floor
+    yield families.CONTROL_CEILING, name, pool.ceiling
+    yield families.CONTROL_BLIND, name, float(pool.blind)
+    yield families.CONTROL_FLAPPING, name, float(pool.flapping)
 
 
 def _of_queries(queries: QueryCounts) -> Iterator[tuple[Family, Labels, Value]]:
     buckets = tuple(map(float, queries.buckets))
     took = HistogramTotal(buckets=buckets, sum=queries.seconds) if buckets else HistogramTotal()
-    yield catalogue.CONTROL_QUERY_DURATION, (), took
-    for kind in catalogue.QUERY_ERRORS:
-        yield catalogue.CONTROL_QUERY_ERRORS, (kind,), queries.errors.get(kind, 0)
+    yield families.CONTROL_QUERY_DURATION, (), took
+    for kind in families.QUERY_ERRORS:
+        yield families.CONTROL_QUERY_ERRORS, (kind,), queries.errors.get(kind, 0)

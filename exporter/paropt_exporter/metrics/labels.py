@@ -6,39 +6,39 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from paropt_exporter import catalogue
-from paropt_exporter.catalogue import Family
-from paropt_exporter.records import SlaLimit
+from paropt_exporter import families
+from paropt_exporter.events import SlaLimit
+from paropt_exporter.families import Family
 
 _LANE = (
-    catalogue.RUNS,
-    catalogue.RUN_DURATION,
-    catalogue.RUN_IN_PROGRESS,
-    catalogue.LANE_BOTTLENECK,
+    families.RUNS,
+    families.RUN_DURATION,
+    families.RUN_IN_PROGRESS,
+    families.LANE_BOTTLENECK,
 )
 _LANE_WITH_LIMIT = (
-    catalogue.LANE_SLA_CHECKS,
-    catalogue.LANE_SLA_WARNINGS,
-    catalogue.LANE_SLA_VIOLATIONS,
-    catalogue.LANE_SLA_BREACHED,
+    families.LANE_SLA_CHECKS,
+    families.LANE_SLA_WARNINGS,
+    families.LANE_SLA_VIOLATIONS,
+    families.LANE_SLA_BREACHED,
 )
 _STAGE = (
-    catalogue.STAGE_DURATION,
-    catalogue.STAGE_LAST_RESULT,
-    catalogue.STAGE_RUNS,
-    catalogue.STAGE_RUNNING,
-    catalogue.STAGE_PROGRESS,
-    catalogue.STAGE_CPU,
-    catalogue.TASK_DURATION,
-    catalogue.TASK_QUEUE_WAIT,
-    catalogue.TASK_ATTEMPTS,
-    catalogue.BOTTLENECK,
+    families.STAGE_DURATION,
+    families.STAGE_LAST_RESULT,
+    families.STAGE_RUNS,
+    families.STAGE_RUNNING,
+    families.STAGE_PROGRESS,
+    families.STAGE_CPU,
+    families.TASK_DURATION,
+    families.TASK_QUEUE_WAIT,
+    families.TASK_ATTEMPTS,
+    families.BOTTLENECK,
 )
 _STAGE_WITH_LIMIT = (
-    catalogue.SLA_CHECKS,
-    catalogue.SLA_WARNINGS,
-    catalogue.SLA_VIOLATIONS,
-    catalogue.SLA_BREACHED,
+    families.SLA_CHECKS,
+    families.SLA_WARNINGS,
+    families.SLA_VIOLATIONS,
+    families.SLA_BREACHED,
 )
 
 
@@ -80,29 +80,29 @@ def zeros(lanes: Iterable[LaneLabels]) -> Iterator[tuple[Family, tuple[str, ...]
 def zeros_of_pools(pools: Iterable[str]) -> Iterator[tuple[Family, tuple[str, ...]]]:
     """Yield every counter of events that a pool makes known: an action with the reasons that it may have."""
     for pool in pools:
-        for action, reasons in catalogue.DECISION_REASONS.items():
+        for action, reasons in families.DECISION_REASONS.items():
             for reason in reasons:
-                yield catalogue.CONTROL_DECISIONS, (pool, action, reason)
+                yield families.CONTROL_DECISIONS, (pool, action, reason)
 
 
 def constants(lanes: Iterable[LaneLabels]) -> Iterator[tuple[Family, tuple[str, ...], float]]:
     """Yield the gauges that only the config decides."""
     for lane in lanes:
         if lane.interval_seconds is not None:
-            yield catalogue.RUN_INTERVAL, (lane.lane,), lane.interval_seconds
+            yield families.RUN_INTERVAL, (lane.lane,), lane.interval_seconds
         if lane.total is not None:
-            yield catalogue.LANE_SLA_LIMIT, (lane.lane,), lane.total.max_seconds
-            yield catalogue.LANE_SLA_WARNING, (lane.lane,), lane.total.warn_seconds
+            yield families.LANE_SLA_LIMIT, (lane.lane,), lane.total.max_seconds
+            yield families.LANE_SLA_WARNING, (lane.lane,), lane.total.warn_seconds
         for stage in lane.stages:
             place = (lane.lane, stage.name)
-            yield catalogue.STAGE_INFO, (*place, str(stage.number), stage.pool), 1.0
+            yield families.STAGE_INFO, (*place, str(stage.number), stage.pool), 1.0
             if stage.sla is not None:
-                yield catalogue.SLA_LIMIT, place, stage.sla.max_seconds
-                yield catalogue.SLA_WARNING, place, stage.sla.warn_seconds
+                yield families.SLA_LIMIT, place, stage.sla.max_seconds
+                yield families.SLA_WARNING, place, stage.sla.warn_seconds
 
 
-def _product(families: Sequence[Family], place: tuple[str, ...]) -> Iterator[tuple[Family, tuple[str, ...]]]:
+def _product(chosen: Sequence[Family], place: tuple[str, ...]) -> Iterator[tuple[Family, tuple[str, ...]]]:
     """Yield each family at a place, once for each value of its closed labels, which come last."""
-    for family in families:
-        for values in product(*catalogue.CLOSED_VALUES.get(family, {}).values()):
+    for family in chosen:
+        for values in product(*families.CLOSED_VALUES.get(family, {}).values()):
             yield family, (*place, *values)

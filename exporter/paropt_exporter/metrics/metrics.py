@@ -9,16 +9,16 @@ from itertools import product
 from threading import Lock
 from typing import TYPE_CHECKING, cast
 
-from paropt_exporter import catalogue
+from paropt_exporter import families
 from paropt_exporter._version import __version__
-from paropt_exporter.catalogue import Family
+from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals
+from paropt_exporter.events import ControlView, Event, LiveStage, PoolStatistics
+from paropt_exporter.families import Family
 from paropt_exporter.metrics import build, control, multiprocess, pools
 from paropt_exporter.metrics.formats import Format, choose
 from paropt_exporter.metrics.labels import LaneLabels
 from paropt_exporter.metrics.page import Labels, Page, Value
 from paropt_exporter.metrics.state import State
-from paropt_exporter.records import ControlView, Event, LiveStage, PoolStatistics
-from paropt_exporter.tally import HistogramTotal, LastValues, Totals
 
 if TYPE_CHECKING:
     from paropt_exporter.metrics.client import Collector, CollectorRegistry, Metric
@@ -31,21 +31,21 @@ Series = tuple[Family, tuple[str, ...]]
 _READ_AT_SCRAPE = (
     *pools.FAMILIES,
     *control.FAMILIES,
-    catalogue.SLA_NEAR,
-    catalogue.SLA_PREDICTED_END,
-    catalogue.SLA_PREDICTED_RATIO,
-    catalogue.SLA_PREDICTED_BREACH,
-    catalogue.HOST_CPUS,
-    catalogue.HOST_MEMORY,
-    catalogue.HOST_MEMORY_LIMIT,
-    catalogue.OBSERVATIONS_DROPPED,
-    catalogue.DELIVERIES,
-    catalogue.WEB_CONFIG_RELOADS,
+    families.SLA_NEAR,
+    families.SLA_PREDICTED_END,
+    families.SLA_PREDICTED_RATIO,
+    families.SLA_PREDICTED_BREACH,
+    families.HOST_CPUS,
+    families.HOST_MEMORY,
+    families.HOST_MEMORY_LIMIT,
+    families.OBSERVATIONS_DROPPED,
+    families.DELIVERIES,
+    families.WEB_CONFIG_RELOADS,
 )
 # What tells of lanes stays true when this process has ended; what tells of its pools and machine does not.
-_OUTLASTING = tuple(family for family in catalogue.FAMILIES if "lane" in family.labels)
-_NO_RELOADS = dict.fromkeys(catalogue.RELOAD_RESULTS, 0)
-_NO_DELIVERIES = dict.fromkeys(product(catalogue.DELIVERY_TARGETS, catalogue.DELIVERY_RESULTS), 0)
+_OUTLASTING = tuple(family for family in families.FAMILIES if "lane" in family.labels)
+_NO_RELOADS = dict.fromkeys(families.RELOAD_RESULTS, 0)
+_NO_DELIVERIES = dict.fromkeys(product(families.DELIVERY_TARGETS, families.DELIVERY_RESULTS), 0)
 
 
 class Metrics:
@@ -126,7 +126,7 @@ class Metrics:
             if self._process is None:
                 self._process = self._new_registry()
             self._refresh()
-            own = [part.encode() for part in self._page.text(catalogue.FAMILIES, openmetrics=openmetrics)]
+            own = [part.encode() for part in self._page.text(families.FAMILIES, openmetrics=openmetrics)]
         write = client.openmetrics_page if openmetrics else client.text_page
         return b"".join([*own, write(self._process)])
 
@@ -156,7 +156,7 @@ class Metrics:
         """Yield every family as prometheus_client's registries want them."""
         with self._lock:
             self._refresh()
-            metrics = tuple(self._page.metrics(catalogue.FAMILIES))
+            metrics = tuple(self._page.metrics(families.FAMILIES))
         yield from metrics
 
     def describe(self) -> Iterable[Metric]:
@@ -164,11 +164,11 @@ class Metrics:
         return ()
 
     def _put_constants(self, bounds: Mapping[str, tuple[int, int]], revision: str, *, serves_on: bool) -> None:
-        self._page.put(catalogue.BUILD_INFO, (__version__, platform.python_version(), revision), 1.0)
-        self._page.put(catalogue.SERVES_ON, (), float(serves_on))
+        self._page.put(families.BUILD_INFO, (__version__, platform.python_version(), revision), 1.0)
+        self._page.put(families.SERVES_ON, (), float(serves_on))
         for pool, (minimum, maximum) in bounds.items():
-            self._page.put(catalogue.POOL_SIZE_MIN, (pool,), minimum)
-            self._page.put(catalogue.POOL_SIZE_MAX, (pool,), maximum)
+            self._page.put(families.POOL_SIZE_MIN, (pool,), minimum)
+            self._page.put(families.POOL_SIZE_MAX, (pool,), maximum)
 
     def _refresh(self) -> None:
         # Totals first, live stages after: a task that ends in between is missing from this scrape, and is not counted
@@ -181,7 +181,7 @@ class Metrics:
         self._page.replace(_READ_AT_SCRAPE, self._read(live))
 
     def _shown_cpu_total(self, stage: LiveStage) -> float:
-        return self._page.number(catalogue.STAGE_CPU, (stage.lane, stage.stage))
+        return self._page.number(families.STAGE_CPU, (stage.lane, stage.stage))
 
     def _take_changes(self) -> None:
         for family, labels, value in self._state.changes():
@@ -193,7 +193,7 @@ class Metrics:
                 self._put(family, labels, value)
 
     def _put(self, family: Family, labels: tuple[str, ...], value: float) -> None:
-        if family is catalogue.STAGE_CPU:
+        if family is families.STAGE_CPU:
             value = max(value, self._page.number(family, labels))
         self._page.put(family, labels, value)
 
@@ -202,12 +202,12 @@ class Metrics:
         fresh: dict[Series, float] = {}
         for stage in live:
             place = (stage.lane, stage.stage)
-            cpu_seconds = (self._state.number(catalogue.STAGE_CPU, place) or 0.0) + stage.cpu_seconds
-            fresh[catalogue.STAGE_CPU, place] = cpu_seconds
+            cpu_seconds = (self._state.number(families.STAGE_CPU, place) or 0.0) + stage.cpu_seconds
+            fresh[families.STAGE_CPU, place] = cpu_seconds
             # The last run's peak stands until this run is higher: it does not fall to nothing at each start.
-            peak_bytes = max(self._state.number(catalogue.STAGE_MEMORY_PEAK, place) or 0.0, stage.memory_bytes)
+            peak_bytes = max(self._state.number(families.STAGE_MEMORY_PEAK, place) or 0.0, stage.memory_bytes)
             if peak_bytes:
-                fresh[catalogue.STAGE_MEMORY_PEAK, place] = peak_bytes
+                fresh[families.STAGE_MEMORY_PEAK, place] = peak_bytes
         for series in self._overlaid - fresh.keys():
             value = self._state.number(*series)
             if value is None:
@@ -223,13 +223,13 @@ class Metrics:
         for statistics in self._pools():
             yield from pools.samples(statistics, backlog=backlog.get(statistics.name, (0, 0.0)))
         for observer, count in self._dropped().items():
-            yield catalogue.OBSERVATIONS_DROPPED, (observer,), count
+            yield families.OBSERVATIONS_DROPPED, (observer,), count
         yield from control.samples(self._control())
         yield from self._predictions(live)
         for delivery, count in {**_NO_DELIVERIES, **self._deliveries()}.items():
-            yield catalogue.DELIVERIES, delivery, count
+            yield families.DELIVERIES, delivery, count
         for result, count in {**_NO_RELOADS, **self._reloads()}.items():
-            yield catalogue.WEB_CONFIG_RELOADS, (result,), count
+            yield families.WEB_CONFIG_RELOADS, (result,), count
         yield from pools.host_samples()
 
     def _predictions(self, live: Iterable[LiveStage]) -> Iterator[tuple[Family, Labels, Value]]:
@@ -237,10 +237,10 @@ class Metrics:
         for stage in live:
             place = (stage.lane, stage.stage)
             if stage.predicted_end_timestamp_seconds is not None:
-                yield catalogue.SLA_PREDICTED_END, place, stage.predicted_end_timestamp_seconds
+                yield families.SLA_PREDICTED_END, place, stage.predicted_end_timestamp_seconds
             if stage.predicted_ratio is not None:
-                yield catalogue.SLA_PREDICTED_RATIO, place, stage.predicted_ratio
+                yield families.SLA_PREDICTED_RATIO, place, stage.predicted_ratio
             if stage.sla is not None:
                 near[place], breaches[place] = float(stage.near_limit), float(stage.predicted_breach)
-        for family, flags in ((catalogue.SLA_NEAR, near), (catalogue.SLA_PREDICTED_BREACH, breaches)):
+        for family, flags in ((families.SLA_NEAR, near), (families.SLA_PREDICTED_BREACH, breaches)):
             yield from ((family, place, flag) for place, flag in flags.items())

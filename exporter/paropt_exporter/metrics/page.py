@@ -7,8 +7,8 @@ from functools import cache, lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from paropt_exporter.catalogue import BUCKETS_SECONDS, Family
-from paropt_exporter.tally import HistogramTotal
+from paropt_exporter.aggregation import HistogramTotal
+from paropt_exporter.families import BUCKETS_SECONDS, Family
 
 if TYPE_CHECKING:
     from paropt_exporter.metrics.client import Metric

@@ -6,19 +6,19 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from threading import Lock
 
-from paropt_exporter import catalogue, tally
-from paropt_exporter.catalogue import Family, Kind
+from paropt_exporter import aggregation, families
+from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals
+from paropt_exporter.events import Event, Result, RunRecord, RunStarted, StageRecord, StageStarted, TaskRecord
+from paropt_exporter.families import Family, Kind
 from paropt_exporter.metrics import labels
 from paropt_exporter.metrics.labels import LaneLabels
 from paropt_exporter.metrics.page import Value
-from paropt_exporter.records import Event, Result, RunRecord, RunStarted, StageRecord, StageStarted, TaskRecord
-from paropt_exporter.tally import HistogramTotal, LastValues, Totals
 
 Series = tuple[Family, tuple[str, ...]]
 
 _BATCH = 1000  # series copied under the lock at once: under a millisecond
 _PLACES = ("lane", "stage", "pool")
-_BY_NAME = {family.name: family for family in catalogue.FAMILIES}
+_BY_NAME = {family.name: family for family in families.FAMILIES}
 
 
 class _Buckets:
@@ -31,7 +31,7 @@ class _Buckets:
         self.sum = total.sum
 
     def observe(self, seconds: float) -> None:
-        self.counts[tally.bucket_index(seconds)] += 1
+        self.counts[aggregation.bucket_index(seconds)] += 1
         self.sum += seconds
 
     def total(self) -> HistogramTotal:
@@ -72,9 +72,9 @@ class State:
     def observe(self, event: Event) -> None:
         """Take one event in; called from whichever thread it happened in."""
         with self._lock:
-            for increment in tally.increments(event):
+            for increment in aggregation.increments(event):
                 self._add((increment.family, increment.labels), increment.amount)
-            for setting in tally.settings(event):
+            for setting in aggregation.settings(event):
                 self._set((setting.family, setting.labels), setting.value)
             self._follow(event)
 
@@ -141,9 +141,9 @@ class State:
         """Keep the series that are true only while something runs."""
         match event:
             case RunStarted():
-                self._set((catalogue.RUN_IN_PROGRESS, (event.lane,)), 1.0)
+                self._set((families.RUN_IN_PROGRESS, (event.lane,)), 1.0)
                 for stage in event.stages:
-                    self._set((catalogue.STAGE_PROGRESS, (event.lane, stage)), 0.0)
+                    self._set((families.STAGE_PROGRESS, (event.lane, stage)), 0.0)
             case StageStarted():
                 self._start(event)
             case TaskRecord(final=True) if event.result is not Result.SKIP:
@@ -151,25 +151,25 @@ class State:
             case StageRecord():
                 self._end((event.lane, event.stage))
             case RunRecord():
-                self._set((catalogue.RUN_IN_PROGRESS, (event.lane,)), 0.0)
+                self._set((families.RUN_IN_PROGRESS, (event.lane,)), 0.0)
             case _:
                 return
 
     def _start(self, stage: StageStarted) -> None:
         place = (stage.lane, stage.stage)
         self._progress[place] = _Progress(stage.tasks)
-        self._set((catalogue.STAGE_RUNNING, place), 1.0)
+        self._set((families.STAGE_RUNNING, place), 1.0)
         if stage.sla is not None:
             deadline = stage.started_timestamp_seconds + stage.sla.max_seconds
-            self._set((catalogue.SLA_DEADLINE, place), deadline)
+            self._set((families.SLA_DEADLINE, place), deadline)
 
     def _advance(self, place: tuple[str, str]) -> None:
         progress = self._progress.get(place)
         if progress is not None:
             progress.ended += 1
-            self._set((catalogue.STAGE_PROGRESS, place), min(1.0, progress.ended / max(1, progress.tasks)))
+            self._set((families.STAGE_PROGRESS, place), min(1.0, progress.ended / max(1, progress.tasks)))
 
     def _end(self, place: tuple[str, str]) -> None:
         self._progress.pop(place, None)
-        self._set((catalogue.STAGE_RUNNING, place), 0.0)
-        self._set((catalogue.SLA_DEADLINE, place), None)
+        self._set((families.STAGE_RUNNING, place), 0.0)
+        self._set((families.SLA_DEADLINE, place), None)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from paropt_exporter import host
 from paropt_exporter.errors import UsageError
+from paropt_exporter.events import Strategy
 from paropt_exporter.plan import batches, junit
 from paropt_exporter.plan.batches import ITEMS, SHELL, Beside, KnownItems
 from paropt_exporter.plan.items import ITEM, NoItems, find_items, no_items
@@ -28,7 +29,6 @@ from paropt_exporter.plan.model import (
     Work,
 )
 from paropt_exporter.plan.separable import separable
-from paropt_exporter.records import Strategy
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage

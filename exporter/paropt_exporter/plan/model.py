@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from paropt_exporter.records import SlaLimit, Strategy
+from paropt_exporter.events import SlaLimit, Strategy
 
 COMMANDS = "commands"
 THREADS = "threads"

@@ -1,0 +1,23 @@
+"""Size pools by what their tasks are measured to do, and by what queries say of the world around them.
+
+Names are loaded when they are first used (PEP 562): a lane without a Prometheus must not pay for `requests`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from paropt_exporter.autoscaling.controller import Controller
+from paropt_exporter.autoscaling.state import ControlState, Order, SizeBounds
+
+if TYPE_CHECKING:
+    from paropt_exporter.autoscaling.feedback import Feedback as Feedback
+
+__all__ = ["ControlState", "Controller", "Feedback", "Order", "SizeBounds"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Feedback":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("paropt_exporter.autoscaling.feedback").Feedback

@@ -1,0 +1,176 @@
+"""Between which sizes a lane may move: floor and ceiling from what queries say of load and limits.
+
+Sources: KEDA's and the HPA's `ceil(value / target)` for load; additive increase and multiplicative decrease (Chiu and
+Jain, 1989) for a limit that others share. Unlike KEDA's, a reading that can't be believed is neither zero nor a reason
+to move: the band stays for ten intervals, then it is the config's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from paropt_exporter.autoscaling.policy.reading import Reading
+from paropt_exporter.autoscaling.policy.stabilization import LARGEST_STEP_DOWN_RATIO
+
+LOAD, LIMIT = "load", "limit"
+PATIENT_INTERVALS = 10  # a lost signal's last word holds so long
+SETTLE_INTERVALS = 4  # a ceiling that moved must show in the signal before it moves again
+LIMIT_TOLERANCE_RATIO = 0.1  # under 90 % of a limit's target there is room again
+_LARGEST_CUT_RATIO = 0.5
+_LARGEST_RAISE_RATIO = 0.5
+_MOST_WORKERS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """A query of the user with what it read. `use`: load or limit."""
+
+    name: str
+    use: str
+    target: float
+    reading: Reading
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastSignal:
+    """What a signal last said: workers as floor or ceiling (None: nothing), when, and how often doubtful since."""
+
+    name: str
+    workers: int | None = None
+    at: float = 0.0
+    doubtful: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandState:
+    """What is carried from one interval to the next: the signals' words, and floors of falling height."""
+
+    words: tuple[LastSignal, ...] = ()
+    floors: tuple[tuple[float, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandSituation:
+    """All that a decision about a band depends on. `minimum`, `maximum`: the config's; `size`: the lane's now."""
+
+    now: float
+    interval_seconds: float
+    stable_seconds: float
+    minimum: int
+    maximum: int
+    floor: int
+    ceiling: int
+    size: int
+    signals: tuple[Signal, ...]
+    state: BandState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandStep:
+    """A decision about a band. `reason` is of the catalogue's sets; `signal` names the one that decided, or ""."""
+
+    floor: int
+    ceiling: int
+    action: str
+    reason: str
+    signal: str
+    state: BandState
+
+
+def decide_band(seen: BandSituation) -> BandStep:
+    """Decide floor and ceiling for the next interval."""
+    words = tuple(_word(seen, signal) for signal in seen.signals)
+    ceiling, limiter = _ceiling(seen, words)
+    floor, loader, floors = _floor(seen, words)
+    floor = min(floor, ceiling)
+    state = BandState(words=words, floors=floors)
+    if ceiling != seen.ceiling:
+        action, reason, signal = _direction(seen.ceiling, ceiling), LIMIT if limiter else "bounds", limiter
+    elif floor != seen.floor:
+        action, reason, signal = _direction(seen.floor, floor), LOAD if loader else "bounds", loader
+    else:
+        action = "hold"
+        reason, signal = _why_held(seen, loader, limiter)
+    return BandStep(floor=floor, ceiling=ceiling, action=action, reason=reason, signal=signal, state=state)
+
+
+def load_workers(value: float, target: float) -> int:
+    """Return how many workers a load is worth: ceil(value / target), at least 0."""
+    return min(_MOST_WORKERS, max(0, math.ceil(value / target)))
+
+
+def limited_ceiling(base: int, value: float, target: float) -> int:
+    """Return the ceiling that brings a limit's value back to its target, if it follows the workers: at most a half."""
+    return max(1, math.floor(base * max(target / value, 1.0 - _LARGEST_CUT_RATIO)))
+
+
+def raised_ceiling(base: int, value: float, target: float) -> int:
+    """Return the next higher ceiling where a limit has room again: one more at least, a half more at most."""
+    room = (1.0 - LIMIT_TOLERANCE_RATIO) * target / value if value > 0 else math.inf
+    return max(base + 1, math.floor(base * min(room, 1.0 + _LARGEST_RAISE_RATIO)))
+
+
+def _word(seen: BandSituation, signal: Signal) -> LastSignal:
+    last = next((word for word in seen.state.words if word.name == signal.name), LastSignal(name=signal.name))
+    if not signal.reading.believed:
+        lost = last.doubtful + 1 > PATIENT_INTERVALS
+        return replace(last, doubtful=last.doubtful + 1, workers=None if lost else last.workers)
+    if signal.use == LOAD:
+        workers = load_workers(signal.reading.value, signal.target)
+        return replace(last, workers=workers, at=seen.now, doubtful=0)
+    return _limit_word(seen, signal, replace(last, doubtful=0))
+
+
+def _limit_word(seen: BandSituation, signal: Signal, last: LastSignal) -> LastSignal:
+    value = signal.reading.value
+    now_allowed = seen.maximum if last.workers is None else last.workers
+    if last.workers is not None and seen.now < last.at + SETTLE_INTERVALS * seen.interval_seconds:
+        return last
+    if value > signal.target:
+        base = min(now_allowed, seen.ceiling, max(seen.size, seen.minimum))
+        return replace(last, workers=max(seen.minimum, limited_ceiling(base, value, signal.target)), at=seen.now)
+    if last.workers is not None and value < (1.0 - LIMIT_TOLERANCE_RATIO) * signal.target:
+        raised = raised_ceiling(now_allowed, value, signal.target)
+        return replace(last, workers=raised if raised < seen.maximum else None, at=seen.now)
+    return last
+
+
+def _ceiling(seen: BandSituation, words: tuple[LastSignal, ...]) -> tuple[int, str]:
+    allowed = [(word.workers, word.name) for word in _of(seen, words, LIMIT) if word.workers is not None]
+    lowest, name = min(allowed, default=(seen.maximum, ""))
+    return min(max(lowest, seen.minimum), seen.maximum), name
+
+
+def _floor(seen: BandSituation, words: tuple[LastSignal, ...]) -> tuple[int, str, tuple[tuple[float, int], ...]]:
+    loads = [(word.workers, word.name) for word in _of(seen, words, LOAD) if word.workers is not None]
+    wanted, name = max(loads, default=(seen.minimum, ""))
+    wanted = min(max(wanted, seen.minimum), seen.maximum)
+    floors = [entry for entry in seen.state.floors if entry[0] > seen.now - seen.stable_seconds]
+    while floors and floors[-1][1] <= wanted:
+        floors.pop()
+    floors.append((seen.now, wanted))
+    floor = floors[0][1]
+    if any(0 < word.doubtful <= PATIENT_INTERVALS for word in _of(seen, words, LOAD)):
+        floor = max(floor, seen.floor)
+    if floor < seen.floor:  # down by steps, as sizes go
+        floor = max(floor, min(seen.floor - 1, math.ceil(seen.floor * (1.0 - LARGEST_STEP_DOWN_RATIO))))
+    return floor, name, tuple(floors)
+
+
+def _of(seen: BandSituation, words: tuple[LastSignal, ...], use: str) -> list[LastSignal]:
+    names = {signal.name for signal in seen.signals if signal.use == use}
+    return [word for word in words if word.name in names]
+
+
+def _direction(old: int, new: int) -> str:
+    return "up" if new > old else "down"
+
+
+def _why_held(seen: BandSituation, loader: str, limiter: str) -> tuple[str, str]:
+    doubtful = next((signal for signal in seen.signals if not signal.reading.believed), None)
+    if doubtful is not None:
+        return doubtful.reading.doubt, doubtful.name
+    if limiter:
+        return LIMIT, limiter
+    return (LOAD, loader) if loader else ("bounds", "")

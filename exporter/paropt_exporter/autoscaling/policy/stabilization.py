@@ -1,0 +1,154 @@
+"""When to follow: a wanted size becomes a move, or a hold with its reason.
+
+Up at once, straight to what is wanted; down only to the highest that was wanted for a while, and by steps: too few
+workers cost waiting at once, too many cost little. Sources: Dask's adaptive core (a down-move must be wanted several
+times), the Kubernetes HPA (tolerance, stabilization window), Flink's autoscaler (ineffective scaling).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+TOLERANCE_RATIO = 0.1  # as the HPA's
+LARGEST_STEP_DOWN_RATIO = 0.3
+TURNS = 6  # changes of direction that an hour may have
+TURNS_SECONDS = 3600.0
+# A move that is undone sooner than this is a turn; later, it is the load that has changed, and a correction that leaves
+# most of the move is none. In simulated hours of five patterns a budget of all changes of direction kept pools at their
+# peaks for 1.4 times the worker-hours.
+TURN_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a size must keep to: floor and ceiling, and the time in seconds that a lower size must have been enough.
+
+    `ceiling_reason`: what made the ceiling.
+    """
+
+    floor: int
+    ceiling: int
+    stable_seconds: float
+    ceiling_reason: str = "bounds"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A size, why just that, and what speaks against more workers: the reason of a hold, or "".
+
+    `keep`: a size that is not to be given back, though it is not asked for. `exact`: a count, not an estimate: the
+    smallest difference is worth a move, the largest is one step, and following tasks that come and go is not flapping.
+    `late`: tasks wait for too long, and one worker more is worth a move. `rescue`: an SLA is at risk, which nothing
+    speaks against.
+    """
+
+    size: int
+    reason: str
+    keep: int = 0
+    against_more: str = ""
+    exact: bool = False
+    late: bool = False
+    rescue: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalingHistory:
+    """What was wanted lately and how the size moved: peaks (moment, size) of falling size, moments of turns.
+
+    `moved_from`: the size before the last move. `began`: when it was first asked; until the stable time has passed
+    since, nobody knows what was enough.
+    """
+
+    began: float | None = None
+    peaks: tuple[tuple[float, int], ...] = ()
+    turns: tuple[float, ...] = ()
+    rising: bool | None = None
+    moved_at: float = 0.0
+    moved_from: int = 0
+
+    def flapping(self, now: float) -> bool:
+        """Whether the hour's turns are spent."""
+        return sum(moment > now - TURNS_SECONDS for moment in self.turns) >= TURNS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A decision: the size from now on, what that is, why, and the trail for the next one."""
+
+    size: int
+    action: str
+    reason: str
+    trail: ScalingHistory
+
+
+def step(now: float, size: int, wanted: Wanted, limits: Limits, trail: ScalingHistory) -> Step:
+    """Decide one pool's next size at the monotonic moment `now`."""
+    bounded = min(max(wanted.size, limits.floor), limits.ceiling)
+    reason = wanted.reason if bounded == wanted.size else limits.ceiling_reason if bounded < wanted.size else "bounds"
+    kept = min(max(wanted.keep, bounded), limits.ceiling)
+    began = now if trail.began is None else trail.began
+    trail = ScalingHistory(
+        began=began,
+        peaks=_peaks(trail.peaks, now, kept, limits.stable_seconds),
+        turns=trail.turns,
+        rising=trail.rising,
+        moved_at=trail.moved_at,
+        moved_from=trail.moved_from,
+    )
+    if size < limits.floor:
+        return _moved(now, size, max(bounded, limits.floor), "bounds", trail, wanted)
+    if size > limits.ceiling:
+        return _moved(now, size, limits.ceiling, limits.ceiling_reason, trail, wanted)
+    if bounded > size:
+        return _up(now, size, bounded, reason, wanted, trail)
+    if bounded < size:
+        return _down(now, size, wanted, reason, limits, trail)
+    return Step(size=size, action="hold", reason=reason, trail=trail)
+
+
+def _up(now: float, size: int, bounded: int, reason: str, wanted: Wanted, trail: ScalingHistory) -> Step:
+    if wanted.against_more and not wanted.rescue:
+        return Step(size=size, action="hold", reason=wanted.against_more, trail=trail)
+    if within_tolerance(size, bounded) and not (wanted.exact or wanted.late or wanted.rescue):
+        return Step(size=size, action="hold", reason="deadband", trail=trail)
+    # Cores and memory may say how far it goes; that it goes up at all is the demand's doing.
+    return _moved(now, size, bounded, "demand" if reason in ("cpu_limit", "memory_limit") else reason, trail, wanted)
+
+
+def _down(now: float, size: int, wanted: Wanted, reason: str, limits: Limits, trail: ScalingHistory) -> Step:
+    highest = trail.peaks[0][1]
+    young = trail.began is None or now < trail.began + limits.stable_seconds
+    if young or highest >= size:
+        return Step(size=size, action="hold", reason="stabilizing", trail=trail)
+    if within_tolerance(size, highest) and not wanted.exact:
+        return Step(size=size, action="hold", reason="deadband", trail=trail)
+    if trail.flapping(now) and not wanted.exact:
+        return Step(size=size, action="hold", reason="flap_budget", trail=trail)
+    least = limits.floor if wanted.exact else min(math.ceil(size * (1.0 - LARGEST_STEP_DOWN_RATIO)), size - 1)
+    return _moved(now, size, max(highest, least, limits.floor), reason, trail, wanted)
+
+
+def _moved(now: float, size: int, new: int, reason: str, trail: ScalingHistory, wanted: Wanted) -> Step:
+    rising = new > size
+    undone = new >= trail.moved_from if rising else new <= trail.moved_from
+    reversed_ = trail.rising is not None and trail.rising is not rising
+    turned = reversed_ and undone and now < trail.moved_at + TURN_SECONDS and not wanted.exact
+    turns = tuple(moment for moment in trail.turns if moment > now - TURNS_SECONDS)
+    trail = replace(trail, rising=rising, moved_at=now, moved_from=size, turns=(*turns, now) if turned else turns)
+    return Step(size=new, action="up" if rising else "down", reason=reason, trail=trail)
+
+
+def within_tolerance(size: int, wanted: int) -> bool:
+    """Whether a difference is too small to move for: |N* - N| < max(1, 0.1 N)."""
+    return abs(wanted - size) < max(1.0, TOLERANCE_RATIO * size)
+
+
+def _peaks(
+    peaks: tuple[tuple[float, int], ...], now: float, size: int, stable_seconds: float
+) -> tuple[tuple[float, int], ...]:
+    """Add what is wanted now; the first entry is then the highest of the window (a monotonic queue)."""
+    kept = [peak for peak in peaks if peak[0] > now - stable_seconds]
+    while kept and kept[-1][1] <= size:
+        kept.pop()
+    return (*kept, (now, size))

@@ -1,0 +1,228 @@
+"""Tell for each stage of a run whether more of its tasks at once get more done, and if not, let fewer run.
+
+Tasks of a run are all there from the start, and those that wait for a lock look as if they waited for the network: a
+stage has all the slots before its first task has ended, so there is no time "before" to hold "after" against. It is
+made: where tasks of a stage take so much longer than its fastest one that the rule of `effect` would call more than one
+of them useless, a quarter of them is tried.
+
+    any number --suspicious--> trial --as many got done by fewer--> limited --time is over, or tasks changed--> lifted
+        ^                        | more got done by more                ^ | suspicious: a trial of fewer still     |
+        '------------------------'                                      '-'<----------- still no use --------------'
+
+Source: Little's law. Service times are busy time over completions, S = N / X: behind a lock the throughput X is the
+same for any N, and S grows as N does. Unlike durations of ended tasks they tell so at once, whoever has the lock next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from paropt_exporter.autoscaling.policy.scaling_effectiveness import (
+    CHANGE_RATIO,
+    COMPLETIONS,
+    FIRST_BLOCK_SECONDS,
+    LONGEST_BLOCK_SECONDS,
+    Sample,
+    ineffective,
+    inflation,
+    useless_inflation,
+)
+
+ANY, TRIAL, LIMITED, LIFTED = "any", "trial", "limited", "lifted"
+TRIED_RATIO = 0.25  # of the tasks that run: half of them would take three times the completions to tell
+FEWEST = 2  # the lowest limit: with one task at once, a lock would be free while the next is on its way to a worker
+# What a trial costs a stage for which more do help: most of a task's time at a quarter of the pace, and what the few
+# get less done until that shows; about half as many tasks as run and are asked for. A stage that has six times as many
+# left loses 2 % (median of 150 simulated lanes whose tasks' times vary by as much as their mean, or more).
+_WORTHWHILE = 6
+_FEW = 4  # completions from which on a trial may be given up
+_TELLING_GROWTH = 1.5  # times the company: with less of a difference neither word is to be trusted
+_ENDLESS = 10 * COMPLETIONS  # a trial that can't tell by now never will
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """Service times, and among how many of its stage a task ran on average (itself counted)."""
+
+    company: float
+    sample: Sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSeen:
+    """A stage now. `level`: while tasks waited since its state last changed; `fastest_seconds`: of one that ended."""
+
+    stage: str
+    running: int
+    waiting: int
+    level: Level
+    fastest_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageState:
+    """How a stage stands. `limit`: so many may run at once (None: any number); `fallback`: the limit before a trial.
+
+    `reference`: what the phase's measure is held against; `useless`: the larger company that the limit's was held
+    against; `settled`: no more run than the limit says; `deepest`: fewer
+    than the limit were tried, and got less done; `until`, `seconds`: when a limit ends, or a trial may be made again,
+    and how long that is; `changes`: how often the state has changed: measures begin anew.
+    """
+
+    stage: str
+    phase: str = ANY
+    limit: int | None = None
+    fallback: int | None = None
+    reference: Level | None = None
+    useless: Level | None = None
+    settled: bool = False
+    deepest: bool = False
+    until: float = 0.0
+    seconds: float = FIRST_BLOCK_SECONDS
+    changes: int = 0
+
+
+def next_states(
+    seen: tuple[StageSeen, ...], states: tuple[StageState, ...], *, now: float, cores: float
+) -> tuple[StageState, ...]:
+    """Return how the stages stand from now on; those that have ended are forgotten."""
+    known = {state.stage: state for state in states}
+    return tuple(next_state(one, known.get(one.stage, StageState(stage=one.stage)), now, cores) for one in seen)
+
+
+def limits(states: tuple[StageState, ...]) -> Mapping[str, int]:
+    """Return the stages of which not any number may run."""
+    return {state.stage: state.limit for state in states if state.limit is not None}
+
+
+def next_state(seen: StageSeen, state: StageState, now: float, cores: float) -> StageState:
+    """Return how one stage stands from now on."""
+    after = _after(seen, state, now, cores)
+    return after if after == state else replace(after, changes=state.changes + 1)
+
+
+def suspicious(level: Level, fastest_seconds: float) -> bool:
+    """Whether the rule would call more than one task at once useless, if the fastest had run alone."""
+    return fastest_seconds > 0 and level.sample.mean > useless_inflation(level.company) * fastest_seconds
+
+
+def _after(seen: StageSeen, state: StageState, now: float, cores: float) -> StageState:
+    if not seen.waiting:
+        return state  # what runs is all there is: no number of slots matters
+    match state.phase:
+        case "trial":
+            return _after_trial(seen, state, now)
+        case "limited":
+            return _after_limited(seen, state, now)
+        case "lifted":
+            return _after_lifted(seen, state, now)
+        case _:
+            crowded = seen.level.company > max(cores, FEWEST)
+            return _trial(seen, state) if crowded and now >= state.until and _worthwhile(seen) else state
+
+
+def _worthwhile(seen: StageSeen) -> bool:
+    """Whether enough is known for a suspicion, and enough is left for a trial."""
+    known = seen.level.sample.count >= max(COMPLETIONS, seen.level.company)
+    enough = seen.waiting >= _WORTHWHILE * (COMPLETIONS + seen.level.company)
+    return known and enough and suspicious(seen.level, seen.fastest_seconds)
+
+
+def _trial(seen: StageSeen, state: StageState) -> StageState:
+    fewer = max(1, round(TRIED_RATIO * seen.level.company))
+    return replace(state, phase=TRIAL, limit=fewer, fallback=state.limit, reference=seen.level, settled=False)
+
+
+def _after_trial(seen: StageSeen, state: StageState, now: float) -> StageState:
+    many, few = state.reference, seen.level
+    if many is None or state.limit is None:
+        return state
+    if _helped(few, many) or few.sample.count >= _ENDLESS:
+        return _withdrawn(state, now)
+    if state.settled and few.sample.count >= COMPLETIONS and _useless(few, many):
+        return _limited(state, state.limit, few, many, until=now + state.seconds)
+    return replace(state, settled=True) if not state.settled and seen.running <= state.limit else state
+
+
+def _withdrawn(state: StageState, now: float) -> StageState:
+    """End a trial that showed that more get more done."""
+    until = now + state.seconds
+    if state.fallback is None:
+        return _unlimited(state, until=until, seconds=_longer(state.seconds))
+    return replace(state, phase=LIMITED, limit=state.fallback, fallback=None, deepest=True, until=until)
+
+
+def _after_limited(seen: StageSeen, state: StageState, now: float) -> StageState:
+    few, level = state.reference, seen.level
+    if few is None:
+        return state
+    if now >= state.until:
+        measured = level if level.sample.count >= COMPLETIONS else few
+        return replace(state, phase=LIFTED, limit=None, fallback=state.limit, reference=measured)
+    if _changed(level, few):
+        return _unlimited(state, until=now, seconds=FIRST_BLOCK_SECONDS)
+    return state if state.deepest or not _worthwhile(seen) else _trial(seen, state)
+
+
+def _changed(level: Level, reference: Level) -> bool:
+    """Whether surely 30 % more or less gets done than when the limit was set, and its reasons may be gone.
+
+    Held against each other for the same company: behind a lock two take twice as long as the one that was tried.
+    """
+    if level.sample.count < COMPLETIONS or min(level.sample.mean, reference.sample.mean) <= 0:
+        return False
+    if level.company * _TELLING_GROWTH < reference.company:
+        return False  # fewer run than may: another stage has the slots
+    lower, upper = inflation(reference.sample, level.sample)
+    growth = level.company / reference.company
+    return lower > (1.0 + CHANGE_RATIO) * growth or upper < (1.0 - CHANGE_RATIO) * growth
+
+
+def _after_lifted(seen: StageSeen, state: StageState, now: float) -> StageState:
+    few, many = state.reference, seen.level
+    if few is None or state.fallback is None or many.sample.count < max(COMPLETIONS, many.company):
+        return state
+    if many.company < _TELLING_GROWTH * few.company:
+        return state
+    if not _useless(few, many):
+        return _unlimited(state, until=now + state.seconds, seconds=FIRST_BLOCK_SECONDS)
+    seconds = _longer(state.seconds)
+    return _limited(replace(state, seconds=seconds), state.fallback, few, many, until=now + seconds)
+
+
+def _limited(state: StageState, limit: int, few: Level, many: Level, *, until: float) -> StageState:
+    return replace(
+        state,
+        phase=LIMITED,
+        limit=max(FEWEST, limit),
+        fallback=None,
+        reference=few,
+        useless=many,
+        settled=True,
+        deepest=state.deepest or limit <= FEWEST,
+        until=until,
+    )
+
+
+def _unlimited(state: StageState, *, until: float, seconds: float) -> StageState:
+    return StageState(stage=state.stage, until=until, seconds=seconds, changes=state.changes)
+
+
+def _useless(few: Level, many: Level) -> bool:
+    return ineffective(few.sample, many.sample, old_size=few.company, new_size=many.company)
+
+
+def _helped(few: Level, many: Level) -> bool:
+    """Whether more at once probably got more done: the inflation and a deviation are below what is useless.
+
+    To be sure of it would cost more than it saves, and whom it spares wrongly is tried again.
+    """
+    growth = many.company / max(few.company, 1e-9)
+    if few.sample.count < _FEW or growth < _TELLING_GROWTH or min(few.sample.mean, many.sample.mean) <= 0:
+        return False
+    return inflation(few.sample, many.sample, sigmas=1.0)[1] < useless_inflation(growth)
+
+
+def _longer(seconds: float) -> float:
+    return min(2.0 * seconds, LONGEST_BLOCK_SECONDS)

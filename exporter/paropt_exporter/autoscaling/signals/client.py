@@ -1,0 +1,370 @@
+"""Ask a Prometheus, or what speaks its API: one instant query at a time, within a deadline and a bound on the answer.
+
+HTTP API: POST /api/v1/query, as Prometheus documents it; GET where a proxy answers 405. VictoriaMetrics answers instant
+queries from 30 s ago stamped "now" without `nocache`; Thanos answers partially unless told not to.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import math
+import os
+import random
+import re
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from paropt_exporter import families, regular_files
+from paropt_exporter.autoscaling.policy.reading import Answer, Element
+from paropt_exporter.clock import Clock
+from paropt_exporter.errors import ParoptError
+from paropt_exporter.events import QueryCounts
+
+log = logging.getLogger(__name__)
+
+LARGEST_ANSWER_BYTES = 1 << 20  # thousands of series: nothing that steers has more than a few
+LARGEST_SECRET_BYTES = 1 << 16
+TRIES = 3
+_FIRST_PAUSE_SECONDS = 0.2
+_REDIRECTS = 3
+_RETRIED = (429, 502, 503, 504)
+_CHUNK_BYTES = 1 << 16
+_EXTRA = (("nocache", "1"), ("partial_response", "false"))
+
+
+class QueryFailed(ParoptError):
+    """A query got no answer. `kind` is one of the catalogue's QUERY_ERRORS; the message never has a secret."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Where the queries go and what shows who asks. Files are read again for each query: secrets are rotated."""
+
+    url: str
+    timeout_seconds: float = 5.0
+    bearer_token_file: Path | None = None
+    bearer_token_env: str | None = None
+    username: str | None = None
+    password_file: Path | None = None
+    password_env: str | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    header_files: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Client:
+    """Asks one server.
+
+        query() -> try -> answer | QueryFailed        a watchdog cuts the connection at the deadline, whatever it does
+
+    Guarantees: a query ends within `timeout_seconds` after the name is resolved, also against a server that drips; at
+    most LARGEST_ANSWER_BYTES are read; nothing goes to another host than the URL's; no secret is logged or told. For
+    one thread at a time; `counts` from any.
+    """
+
+    def __init__(
+        self, access: Access, *, clock: Clock, jitter: Callable[[], float] = random.random, stop: threading.Event
+    ) -> None:
+        self._access = access
+        self._clock = clock
+        self._jitter = jitter
+        self._stop = stop
+        self._method = "POST"
+        self._url = access.url.rstrip("/") + "/api/v1/query"
+        self._sockets = _Sockets()
+        self._session = requests.Session()
+        self._session.trust_env = False  # a netrc's or a proxy's credentials would go along unasked
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _Adapter(self._sockets))
+        self._lock = threading.Lock()  # guards: _buckets, _seconds, _errors
+        self._buckets = [0] * (len(families.BUCKETS_SECONDS) + 1)
+        self._seconds = 0.0
+        self._errors: dict[str, int] = {}
+
+    def query(self, expression: str) -> Answer:
+        """Return what the server says to an expression; blocks up to the timeout. Raises QueryFailed."""
+        began = self._clock.monotonic()
+        try:
+            return self._query(expression, began + self._access.timeout_seconds)
+        except QueryFailed as failed:
+            with self._lock:
+                self._errors[failed.kind] = self._errors.get(failed.kind, 0) + 1
+            raise
+        finally:
+            self._count(self._clock.monotonic() - began)
+
+    def counts(self) -> QueryCounts:
+        """Return how many queries there were, how long they took and how they failed."""
+        with self._lock:
+            return QueryCounts(buckets=tuple(self._buckets), seconds=self._seconds, errors=dict(self._errors))
+
+    def close(self) -> None:
+        """End the connection; a query under way fails."""
+        self._stop.set()
+        self._sockets.cut()
+        self._session.close()
+
+    def _count(self, seconds: float) -> None:
+        with self._lock:
+            self._buckets[bisect_left(families.BUCKETS_SECONDS, seconds)] += 1
+            self._seconds += seconds
+
+    def _query(self, expression: str, deadline: float) -> Answer:
+        for tried in range(1, TRIES + 1):
+            try:
+                return self._try(expression, deadline)
+            except _Again as again:
+                # Waits apart by chance: many hosts that lost one server must not come back as one.
+                pause = _FIRST_PAUSE_SECONDS * 2 ** (tried - 1) * (0.5 + self._jitter())
+                last = tried == TRIES or self._clock.monotonic() + pause >= deadline
+                if last or self._stop.wait(pause):
+                    raise QueryFailed(again.kind, str(again)) from None
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def _try(self, expression: str, deadline: float) -> Answer:
+        left = deadline - self._clock.monotonic()
+        if left <= 0:
+            raise QueryFailed("timeout", self._late())
+        watchdog = threading.Timer(left, self._sockets.cut)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            return _answer(self._body(expression, left))
+        except requests.exceptions.SSLError as error:
+            raise QueryFailed("tls", f"{self._where}: {_cause(error)}") from None
+        except (requests.exceptions.Timeout, TimeoutError):
+            raise QueryFailed("timeout", self._late()) from None
+        except (requests.exceptions.RequestException, OSError, ValueError) as error:
+            if self._clock.monotonic() >= deadline:
+                raise QueryFailed("timeout", self._late()) from None
+            raise _Again("connection", f"{self._where}: {_cause(error)}") from None
+        finally:
+            watchdog.cancel()
+
+    def _body(self, expression: str, left: float) -> bytes:
+        form = {"query": expression, "timeout": f"{max(1, round(left * 1000))}ms", **dict(_EXTRA)}
+        url = self._url
+        for _ in range(_REDIRECTS + 1):
+            response = self._send(url, form, left)
+            with response:
+                if response.status_code == 405 and self._method == "POST":
+                    self._method = "GET"
+                elif 300 <= response.status_code < 400:
+                    url = self._followed(url, response.headers.get("Location", ""))
+                else:
+                    return _checked(response.status_code, _read(response), self._where)
+        raise QueryFailed("redirect", f"{self._where}: redirected more than {_REDIRECTS} times")
+
+    def _send(self, url: str, form: dict[str, str], left: float) -> requests.Response:
+        access = self._access
+        posted = self._method == "POST"
+        certificate = None
+        if access.cert_file is not None:
+            certificate = (str(access.cert_file), str(access.key_file or access.cert_file))
+        return self._session.request(
+            self._method,
+            url,
+            data=form if posted else None,
+            params=None if posted else form,
+            headers=self._headers(),
+            timeout=left,
+            allow_redirects=False,
+            stream=True,
+            verify=str(access.ca_file) if access.ca_file is not None else True,
+            cert=certificate,
+        )
+
+    def _followed(self, url: str, location: str) -> str:
+        target = urljoin(url, location)
+        if not location or urlsplit(target)[:2] != urlsplit(url)[:2]:
+            raise QueryFailed("redirect", f"{self._where}: redirected to another host, which is not followed")
+        return target.partition("?")[0]
+
+    def _headers(self) -> dict[str, str]:
+        access = self._access
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity", **access.headers}
+        headers |= {name: _secret(file, None) for name, file in access.header_files.items()}
+        if access.bearer_token_file is not None or access.bearer_token_env is not None:
+            headers["Authorization"] = f"Bearer {_secret(access.bearer_token_file, access.bearer_token_env)}"
+        if access.username is not None:
+            pair = f"{access.username}:{_secret(access.password_file, access.password_env)}"
+            headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        return headers
+
+    @property
+    def _where(self) -> str:
+        """The server as messages name it: what may hold a secret, a user or a query, is left out."""
+        scheme, _, rest = self._access.url.partition("://")
+        host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+        return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+    def _late(self) -> str:
+        return f"{self._where}: no answer within {self._access.timeout_seconds:g} s"
+
+
+class _Again(ParoptError):
+    """A failure that may be over in a moment."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class _Sockets:
+    """The connection in use, so that another thread can cut it.
+
+    Why: time-outs of sockets are for each read, and a server that sends a byte a second meets every one of them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards: _current
+        self._current: Any = None
+
+    def use(self, sock: Any) -> None:
+        with self._lock:
+            self._current = sock
+
+    def cut(self) -> None:
+        with self._lock:
+            sock = self._current
+        if sock is not None:
+            try:
+                sock.shutdown(2)
+            except OSError:
+                return  # it has ended by itself
+
+
+class _Adapter(HTTPAdapter):
+    """Makes connections that tell their sockets."""
+
+    def __init__(self, sockets: _Sockets) -> None:
+        self._sockets = sockets
+        super().__init__(pool_connections=1, pool_maxsize=1)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": self._pool(HTTPConnectionPool, HTTPConnection),
+            "https": self._pool(HTTPSConnectionPool, HTTPSConnection),
+        }
+
+    def _pool(self, pool: type, connection: type) -> type:
+        sockets = self._sockets
+
+        def request(self: Any, *args: Any, **kwargs: Any) -> None:
+            if self.sock is None:
+                self.connect()
+            sockets.use(self.sock)
+            connection.request(self, *args, **kwargs)  # type: ignore[attr-defined]  # both kinds have it
+
+        watched = type("Watched", (connection,), {"request": request})
+        return type("WatchedPool", (pool,), {"ConnectionCls": watched})
+
+
+def _secret(file: Path | None, variable: str | None) -> str:
+    """Return a secret without the line break that editors add."""
+    if file is None:
+        value = os.environ.get(variable or "", "")
+        if not value:
+            raise QueryFailed("unauthorized", f"the environment variable {variable} has no secret")
+        return value
+    try:
+        text = regular_files.read(file, limit_bytes=LARGEST_SECRET_BYTES).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise QueryFailed("unauthorized", f"cannot read the secret in {file}: {why}") from None
+    if not text or "\n" in text or not text.isprintable() or not text.isascii():
+        raise QueryFailed("unauthorized", f"the secret in {file} is not one line of ASCII text")
+    return text
+
+
+def _read(response: requests.Response) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_content(_CHUNK_BYTES):
+        body += chunk
+        if len(body) > LARGEST_ANSWER_BYTES:
+            raise QueryFailed("too_large", f"the answer is larger than {LARGEST_ANSWER_BYTES:,} bytes: aggregate it")
+    return bytes(body)
+
+
+def _checked(status: int, body: bytes, where: str) -> bytes:
+    if 200 <= status < 300:
+        return body
+    if status in (401, 403):
+        raise QueryFailed("unauthorized", f"{where}: status {status}: check the credentials under feedback.prometheus")
+    if status in _RETRIED:
+        raise _Again("status", f"{where}: status {status}")
+    said = _error_in(body)
+    if said:
+        raise QueryFailed("query", f"{where}: {said}")
+    raise QueryFailed("status", f"{where}: status {status}: is this the URL of a Prometheus API?")
+
+
+def _error_in(body: bytes) -> str:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    said = document.get("error") if isinstance(document, dict) else None
+    return " ".join(str(said).split())[:300] if said else ""
+
+
+def _answer(body: bytes) -> Answer:
+    try:
+        document = json.loads(body)
+        status = document["status"]
+        if status != "success":
+            said = _error_in(body) or f"status {status!r}"
+            raise QueryFailed("query", said)
+        return _parsed(document)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError):
+        raise QueryFailed("malformed", "the answer is not what the API of Prometheus gives") from None
+
+
+def _parsed(document: Mapping[str, Any]) -> Answer:
+    result, kind = document["data"]["result"], str(document["data"]["resultType"])
+    warnings = tuple(str(warning)[:300] for warning in document.get("warnings") or ())
+    if document.get("isPartial"):
+        warnings = (*warnings, "the answer is partial")
+    if kind == "scalar":
+        element = Element(labels=(), value=float(result[1]))
+        return Answer(kind=kind, elements=(element,), evaluated_timestamp_seconds=float(result[0]), warnings=warnings)
+    if kind != "vector":
+        return Answer(kind=kind, warnings=warnings)
+    moments = [float(each["value"][0]) for each in result]
+    return Answer(
+        kind=kind,
+        elements=tuple(
+            Element(labels=tuple(sorted(each["metric"].items())), value=float(each["value"][1])) for each in result
+        ),
+        evaluated_timestamp_seconds=min(moments, default=math.nan),
+        warnings=warnings,
+    )
+
+
+def _cause(error: BaseException) -> str:
+    """Return the innermost reason of an error, in one line: what requests says around it is no help."""
+    inner = error
+    while (deeper := inner.__cause__ or inner.__context__) is not None and deeper is not inner:
+        inner = deeper
+    reason = getattr(inner, "strerror", None) or getattr(inner, "verify_message", None) or str(inner)
+    return " ".join(str(reason or type(inner).__name__).split())[:200]

@@ -1,0 +1,264 @@
+"""Readings from the process's own counters: nothing to doubt, nothing to wait for."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from paropt_exporter.autoscaling.policy.queueing import Stream
+from paropt_exporter.autoscaling.policy.scaling_effectiveness import Sample
+from paropt_exporter.events import PoolStatistics
+
+LONGEST_WINDOW_SECONDS = 90.0
+_SERVICES = 5.0  # a window spans several tasks, however long they are
+_RECENT_SECONDS = 2.0
+_RECENT_SPANS_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+_YOUNG_SECONDS = 10.0  # a window as short as this says little: its rate is taken one sigma lower, not to overshoot
+_CHANGE_SIGMAS = 5.0  # of a Poisson count: hardly ever by chance, though each second looks at seven spans
+_KEPT_SECONDS = 600.0  # a twin of the longest window of queries
+SATURATION_RATIO = 0.85  # over-subscribed work seems to wait: shares read then may only rise
+STEADY_COMPLETIONS = 30
+_FEW_COMPLETIONS = 5
+_SERVICE_CHANGE_RATIO = 0.33  # of 30 tasks whose durations vary by half of their mean: four sigmas
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """A pool's counters at one moment; `queued` and `running` are of that moment, all others only grow."""
+
+    moment: float
+    submitted: float
+    finished: float
+    busy: float
+    slots: float
+    cpu: float
+    delay: float
+    queued: int = 0
+    running: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flows:
+    """Means per second over a window; `busy` is then the mean number of busy workers, `slots` of live ones."""
+
+    arrivals: float
+    completions: float
+    busy: float
+    slots: float
+    cpu: float
+    delay: float
+
+
+def count_of(pool: PoolStatistics, moment: float) -> Count:
+    """Return a pool's counters as they stand."""
+    return Count(
+        moment=moment,
+        submitted=pool.submitted,
+        finished=sum(pool.finished.values()),
+        busy=pool.busy_seconds,
+        slots=pool.slot_seconds,
+        cpu=pool.cpu_seconds,
+        delay=pool.run_delay_seconds,
+        queued=pool.queued,
+        running=pool.busy,
+    )
+
+
+class Counters:
+    """What one pool's counters were, look by look.
+
+    The window for the load begins where the load last changed: what the last seconds bring is held against the window
+    as a Poisson count, and a difference of four sigmas begins a new window. So noise is averaged over a minute, and a
+    step is followed in two seconds.
+    """
+
+    def __init__(self, *, known_service_seconds: float = 0.0) -> None:
+        self._counts: list[Count] = []
+        # Columns of the counts: they are searched each second.
+        self._moments: list[float] = []
+        self._submitted: list[float] = []
+        self._finished: list[float] = []
+        self._since = -math.inf
+        self._known_service_seconds = known_service_seconds
+        self._share: float | None = None
+        self._services = ServiceTimes()
+
+    def look(self, count: Count) -> None:
+        """Take the counters at one moment; moments rise."""
+        if self._counts:
+            self._services.add(self._counts[-1], count)
+        self._counts.append(count)
+        self._moments.append(count.moment)
+        self._submitted.append(count.submitted)
+        self._finished.append(count.finished)
+        if self._moments[0] < count.moment - 2 * _KEPT_SECONDS:
+            gone = bisect_left(self._moments, count.moment - _KEPT_SECONDS)
+            del self._counts[:gone], self._moments[:gone], self._submitted[:gone], self._finished[:gone]
+        self._find_change()
+
+    def moved(self) -> None:
+        """Forget service times: the pool was resized, and those from now on are of the new size."""
+        self._services = ServiceTimes()
+
+    @property
+    def sample(self) -> Sample:
+        """Service times since the last resize."""
+        return self._services.sample()
+
+    def stream(self) -> Stream:
+        """Return the stream of tasks as it is now."""
+        last = self._counts[-1]
+        first = self._since_change(last)
+        seconds = last.moment - first.moment
+        arrived = last.submitted - first.submitted
+        if seconds < _YOUNG_SECONDS:
+            arrived -= math.sqrt(arrived)
+        return Stream(
+            arrivals=arrived / seconds if seconds > 0 else 0.0,
+            service_seconds=self._service_seconds(last, first),
+            queued=last.queued,
+            spread=math.sqrt(2.0 / max(2.0, arrived)),
+        )
+
+    def cpu(self) -> float:
+        """Return the cores that the pool kept busy over the last two seconds."""
+        last = self._counts[-1]
+        first = self._at(last.moment - _RECENT_SECONDS)
+        seconds = last.moment - first.moment
+        return (last.cpu - first.cpu) / seconds if seconds > 0 else 0.0
+
+    def share(self, cores: float) -> float | None:
+        """Return the part of a core that a worker uses, c = cpu / (busy - delay); None until one was seen at work.
+
+        While the machine is saturated it may rise, never fall: over-subscribed work looks as if it waited.
+        """
+        last = self._counts[-1]
+        first = self._at(last.moment - _RECENT_SECONDS)
+        cpu, alone = last.cpu - first.cpu, (last.busy - first.busy) - (last.delay - first.delay)
+        if last.busy - first.busy > 0:
+            seen = min(1.0, cpu / max(alone, cpu, 1e-9))
+            rises = self._share is None or seen >= self._share
+            if rises or self.cpu() < SATURATION_RATIO * cores:
+                self._share = seen
+        return self._share
+
+    def flows(self, begin: float, end: float) -> Flows | None:
+        """Return the flows between two moments, interpolated; None where they were not watched."""
+        if not self._counts or begin < self._moments[0] or end > self._moments[-1] or end <= begin:
+            return None
+        first, last, seconds = self._between(begin), self._between(end), end - begin
+        return Flows(
+            arrivals=(last.submitted - first.submitted) / seconds,
+            completions=(last.finished - first.finished) / seconds,
+            busy=(last.busy - first.busy) / seconds,
+            slots=(last.slots - first.slots) / seconds,
+            cpu=(last.cpu - first.cpu) / seconds,
+            delay=(last.delay - first.delay) / seconds,
+        )
+
+    def _find_change(self) -> None:
+        moments, submitted = self._moments, self._submitted
+        now, arrived, since, longest = moments[-1], submitted[-1], self._since, self._longest
+        for seconds in _RECENT_SPANS_SECONDS:
+            recent = bisect_left(moments, now - seconds)
+            begin = moments[recent]
+            first = bisect_left(moments, since if since > begin - longest else begin - longest, 0, recent)
+            before = begin - moments[first]
+            if before < _RECENT_SECONDS:
+                return
+            expected = (submitted[recent] - submitted[first]) / before * (now - begin)
+            variance = expected if expected > 1.0 else 1.0
+            if (arrived - submitted[recent] - expected) ** 2 > _CHANGE_SIGMAS**2 * variance:
+                self._since = begin
+                return
+
+    def _since_change(self, last: Count) -> Count:
+        return self._at(max(self._since, last.moment - self._longest))
+
+    @property
+    def _longest(self) -> float:
+        return max(LONGEST_WINDOW_SECONDS, _SERVICES * self._services.mean)
+
+    def _service_seconds(self, last: Count, since: Count) -> float:
+        """Return S: over the load's window, or over the last 30 tasks that ended where that is quite another.
+
+        With few tasks it is no less than what is known from before.
+        """
+        lately = self._last_thirty(last)
+        recent, ended = _service_between(lately, last), last.finished - lately.finished
+        if since.moment < lately.moment:
+            whole = _service_between(since, last)
+            recent = whole if abs(recent - whole) <= _SERVICE_CHANGE_RATIO * whole else recent
+        return recent if ended >= _FEW_COMPLETIONS else max(recent, self._known_service_seconds)
+
+    def _last_thirty(self, last: Count) -> Count:
+        """Return the look since which 30 tasks have ended, two seconds ago at least."""
+        enough = bisect_left(self._finished, last.finished - STEADY_COMPLETIONS)
+        young = bisect_left(self._moments, last.moment - _RECENT_SECONDS)
+        old = bisect_left(self._moments, last.moment - self._longest)
+        return self._counts[max(old, min(enough - 1, young), 0)]
+
+    def _at(self, moment: float) -> Count:
+        """Return the first look at or after a moment."""
+        return self._counts[min(bisect_left(self._moments, moment), len(self._counts) - 1)]
+
+    def _between(self, moment: float) -> Count:
+        place = bisect_left(self._moments, moment)
+        after = self._counts[place]
+        if place == 0 or after.moment == moment:
+            return after
+        before = self._counts[place - 1]
+        part = (moment - before.moment) / (after.moment - before.moment)
+        return Count(
+            moment=moment,
+            submitted=before.submitted + part * (after.submitted - before.submitted),
+            finished=before.finished + part * (after.finished - before.finished),
+            busy=before.busy + part * (after.busy - before.busy),
+            slots=before.slots + part * (after.slots - before.slots),
+            cpu=before.cpu + part * (after.cpu - before.cpu),
+            delay=before.delay + part * (after.delay - before.delay),
+        )
+
+
+def _service_between(first: Count, last: Count) -> float:
+    """Return S = busy time / tasks done between two looks.
+
+    Tasks that run at either look count as half done: else S would seem to grow with each worker added.
+    """
+    done = last.finished - first.finished + (last.running - first.running) / 2
+    return (last.busy - first.busy) / max(1.0, done)
+
+
+class ServiceTimes:
+    """Mean and variance of service times, from looks that tell busy time and completions only.
+
+    The ratio of sums is the mean; its variance is that of a ratio estimator over the looks (Cochran, Sampling
+    Techniques, 6.3): the mean of the squared residuals, busy - mean x completions.
+    """
+
+    def __init__(self) -> None:
+        self._looks = 0
+        self._busy = self._ended = self._busy2 = self._ended2 = self._cross = 0.0
+
+    def add(self, before: Count, after: Count) -> None:
+        ended = after.finished - before.finished
+        busy = max(0.0, (after.busy - before.busy) - (after.delay - before.delay))
+        self._looks += 1
+        self._busy += busy
+        self._ended += ended
+        self._busy2 += busy * busy
+        self._ended2 += ended * ended
+        self._cross += busy * ended
+
+    @property
+    def mean(self) -> float:
+        return self._busy / self._ended if self._ended else 0.0
+
+    def sample(self) -> Sample:
+        if not self._ended:
+            return Sample(count=0, mean=0.0, variance=0.0)
+        mean = self.mean
+        residuals = max(0.0, self._busy2 - 2 * mean * self._cross + mean * mean * self._ended2)
+        # The variance of one service time, such that variance / count is that of the mean.
+        return Sample(count=int(self._ended), mean=mean, variance=residuals / self._ended)

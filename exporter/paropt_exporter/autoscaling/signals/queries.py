@@ -1,0 +1,84 @@
+"""The controller's own queries: what Prometheus knows of this process's pools, and of a lane's past."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from paropt_exporter import families
+from paropt_exporter.families import Family
+from paropt_exporter.promql import select, selector
+
+SIGNAL = "signal"  # the label that tells the parts of one answer from each other
+PAST = "7d"
+_SAME_SECONDS = "0.00002"
+_SAME_POOL = "on (job, instance, pool)"
+
+
+def own(project: str, pool: str, epoch_timestamp_seconds: float, window_seconds: float) -> str:
+    """Return one query for all that Prometheus knows of a pool of this very process.
+
+    The answer has an element for each name of `OWN_SIGNALS` in the label `signal`. The exporter does not know its job
+    and instance: its series are those beside an epoch equal to the pool's own, which microseconds make unique.
+    """
+    labels, window = {"project": project, "pool": pool}, duration(window_seconds)
+    epoch = selector(families.POOL_EPOCH, labels)
+    epochs = selector(families.POOL_EPOCH, labels, over=window)
+    # Not ==: VictoriaMetrics keeps 15 digits, and the last of the microseconds is the 16th.
+    is_mine = f"abs({epoch} - {epoch_timestamp_seconds!r}) < {_SAME_SECONDS}"
+    mine = f"and {_SAME_POOL} ({is_mine})"
+
+    def last(family: Family) -> str:
+        return f"sum({selector(family, labels)} {mine})"
+
+    def flow(family: Family) -> str:
+        return f"sum(rate({selector(family, labels, over=window)}) {mine})"
+
+    parts = {
+        "matches": f"count({is_mine})",
+        "sampled": f"max(timestamp({epoch}) {mine})",
+        "scrapes": f"max(count_over_time({epochs}) {mine})",
+        "epochs": f"max(changes({epochs}) {mine}) + 1",
+        "size": last(families.POOL_SIZE),
+        "depth": last(families.POOL_QUEUE_DEPTH),
+        "oldest": last(families.POOL_OLDEST_AGE),
+        "arrivals": flow(families.POOL_SUBMITTED),
+        "completions": flow(families.POOL_FINISHED),
+        "busy": flow(families.POOL_BUSY),
+        "slots": flow(families.POOL_SLOT),
+        "cpu": flow(families.POOL_CPU),
+        "delay": flow(families.POOL_RUN_DELAY),
+    }
+    return _in_one(parts)
+
+
+OWN_SIGNALS = (
+    "matches", "sampled", "scrapes", "epochs", "size", "depth", "oldest", "arrivals", "completions", "busy", "slots",
+    "cpu", "delay",
+)  # fmt: skip
+
+
+def past_size(project: str, lane: str) -> str:
+    """Return the query for the size that runs of a lane could use, for each pool: what nine in ten looks were under.
+
+    Not the median: a gauge shows what a run could use from its first seconds on, and the look before counts too.
+    """
+    recommended = select(families.CONTROL_RECOMMENDED, project=project, over=PAST)
+    of_lane = select(families.STAGE_INFO, project=project, lane=lane, over=PAST)
+    return f"max by (pool) (quantile_over_time(0.9, {recommended}) and {_SAME_POOL} last_over_time({of_lane}))"
+
+
+def past_durations(project: str, lane: str) -> str:
+    """Return the query for the median duration in seconds of each stage of a lane over seven days."""
+    last = select(families.STAGE_LAST_DURATION, project=project, lane=lane, over=PAST)
+    return f"quantile by (stage) (0.5, quantile_over_time(0.5, {last}))"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span as PromQL writes it, to the millisecond."""
+    milliseconds = max(1, round(seconds * 1000))
+    return f"{milliseconds // 1000}s" if milliseconds % 1000 == 0 else f"{milliseconds}ms"
+
+
+def _in_one(parts: Mapping[str, str]) -> str:
+    named = (f'label_replace({expression}, "{SIGNAL}", "{name}", "", "")' for name, expression in parts.items())
+    return " or ".join(named)

@@ -1,0 +1,171 @@
+"""Read `paropt.yml` into a Config, or say all that is wrong with it at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from pydantic import BaseModel, ValidationError
+
+from paropt_exporter import host
+from paropt_exporter.config import defaults, messages, raw_yaml
+from paropt_exporter.config.checks import Machine, cross_check
+from paropt_exporter.config.command_checks import work
+from paropt_exporter.config.detect import tools
+from paropt_exporter.config.document import LARGEST_FILE_BYTES, Document, Unreadable, decode
+from paropt_exporter.config.faults import Fault
+from paropt_exporter.config.fields import LONGEST_NAME, NAME_PATTERN
+from paropt_exporter.config.model import Feedback, File, History, Lane, Push, Stage, Web
+from paropt_exporter.errors import ConfigError
+
+_EMPTY = "the file is empty: `paropt-exporter init --force` writes one for this project"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A workflow, read and checked. `root` is the folder that all its paths start from, absolute.
+
+    `lanes` holds the default lanes too; `path` is the file as the user named it, None without one; `notes` say what
+    was left out of the built-in stages, and why.
+    """
+
+    project: str
+    lanes: Mapping[str, Lane]
+    stages: tuple[Stage, ...]
+    feedback: Feedback = field(default_factory=Feedback)
+    web: Web = field(default_factory=Web)
+    push: Push = field(default_factory=Push)
+    history: History = field(default_factory=History)
+    root: Path
+    path: Path | None = None
+    notes: tuple[str, ...] = ()
+    places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def history_path(self) -> Path:
+        return self.root / self.history.path
+
+
+def read(path: Path | None, *, root: Path) -> Config:
+    """Read the file at `path`; None: the built-in stages for the tools of the project in `root`.
+
+    Raises ConfigError with every fault of the file, each as `file:line:column: path: message`.
+    """
+    if path is None:
+        return _config(File(), path=None, root=_absolute(root), places={})
+    try:
+        document = Document(decode(_content(path)))
+        file = _validated(document)
+    except Unreadable as error:
+        raise ConfigError(tuple(fault.text(str(path)) for fault in sorted(error.faults))) from None
+    return _of_document(file, document, path, root)
+
+
+def read_sound(path: Path, *, root: Path) -> Config | None:
+    """Return what is sound of a file that `read` refused: its keys without a fault, and of its stages each without one.
+
+    For whoever looks for more faults: nothing of it may run. None where the file can't be read a second time, or has
+    no values at all.
+    """
+    if not path.is_file():
+        return None  # a pipe has nothing left, and a second reader would wait for ever
+    try:
+        document = Document(decode(_content(path)))
+        return _of_document(File.model_validate(_sound_parts(document.value)), document, path, root)
+    except (Unreadable, ConfigError, ValidationError):
+        return None
+
+
+def _sound_parts(value: object) -> dict[str, object]:
+    file = raw_yaml.mapping(value)
+    parts = {key: child for key, child in file.items() if _is_sound(File, {key: child})}
+    stages = [
+        stage for place, stage in raw_yaml.stages(file) if _is_sound(Stage, stage) and not any(work(place, stage))
+    ]
+    return {**parts, "stages": stages}
+
+
+def _is_sound(model: type[BaseModel], value: dict[str, object]) -> bool:
+    try:
+        model.model_validate(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _of_document(file: File, document: Document, path: Path, root: Path) -> Config:
+    folder = path.parent if path.is_file() else root  # a pipe's folder is nobody's project
+    places = {
+        raw_yaml.name(stage): document.place(Fault(location=place, message="")).text(str(path)).removesuffix(": ")
+        for place, stage in raw_yaml.stages(raw_yaml.mapping(document.value))
+    }
+    return _config(file, path=path, root=_absolute(folder), places=places)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(LARGEST_FILE_BYTES + 1)  # a pipe or a device may have no end
+    except IsADirectoryError:
+        problem = "it is a directory: name the file in it"
+    except FileNotFoundError:
+        problem = "it is a link to nothing" if path.is_symlink() else "there is no such file"
+    except PermissionError:
+        problem = "no permission to read it"
+    except (OSError, ValueError) as error:
+        problem = f"it can't be read: {getattr(error, 'strerror', None) or error}"
+    raise ConfigError((f"{path}:1:1: file: {problem}",))
+
+
+def _validated(document: Document) -> File:
+    value = document.value
+    if value is None:
+        raise Unreadable([document.place(Fault(location=(), message=_EMPTY))])
+    if isinstance(value, dict):
+        value = {key: child for key, child in value.items() if not key.startswith("x-")}  # a place for anchors
+    machine = Machine(cores=host.workers(), memory_bytes=host.memory_total_bytes())
+    found: list[Fault] = []
+    file = None
+    try:
+        file = File.model_validate(value)
+    except ValidationError as error:
+        found += messages.faults(error, document, File)
+    found += cross_check(value, machine)
+    if found or file is None:
+        raise Unreadable([*dict.fromkeys(document.place(fault) for fault in found)])
+    return file
+
+
+def _config(file: File, *, path: Path | None, root: Path, places: Mapping[str, str]) -> Config:
+    notes: tuple[str, ...] = ()
+    stages = file.stages
+    if stages is None:
+        detected = tools(root)
+        stages, notes = detected.stages, detected.notes
+    return Config(
+        project=file.project or _project(root),
+        lanes=MappingProxyType({**defaults.lanes(), **file.lanes}),
+        stages=stages,
+        feedback=file.feedback,
+        web=file.web,
+        push=file.push,
+        history=file.history,
+        root=root,
+        path=path,
+        notes=notes,
+        places=MappingProxyType(dict(places)),
+    )
+
+
+def _project(root: Path) -> str:
+    """Return the folder's name, with what no name may have put as underscores."""
+    name = re.sub(r"[\s\"'`\\]|[^\x20-\U0010ffff]", "_", root.name)[:LONGEST_NAME].lstrip("-") or "project"
+    return name if re.match(NAME_PATTERN, name) and name.isprintable() else "project"
+
+
+def _absolute(folder: Path) -> Path:
+    return Path(os.path.abspath(folder))  # noqa: PTH100 -- resolve() would follow links, and a linked project is meant as named

@@ -1,0 +1,110 @@
+"""What running stages hold of the machine, and whether one more stage or task fits beside them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from paropt_exporter.cpu_demand import WAITING_DEMAND, CoreBudget
+from paropt_exporter.engine.interfaces import Admission
+from paropt_exporter.plan import PlannedStage
+
+
+class Resources:
+    """Slots, memory, cores, locks and exclusiveness of one run.
+
+    Guarantees: two stages that share a lock never overlap; an exclusive stage overlaps with nothing; the slots and the
+    memory held by running tasks never exceed what there is, but for a single task that would fit nowhere else: it runs
+    alone rather than never. Where an Admission is in force, no task starts that the cores have no room for by the
+    demands known then.
+    """
+
+    def __init__(self, memory_bytes: int) -> None:
+        self._memory_bytes = memory_bytes
+        self._memory_held = 0
+        self._slots_held = 0
+        self._stages: dict[str, PlannedStage] = {}
+        self._pools: Counter[str] = Counter()
+        self._admission: Admission | None = None
+        self._tasks: dict[str, tuple[str, float | None]] = {}  # label -> stage, demand in cores that it is counted with
+        self._cores = CoreBudget(0.0)
+        self._least: frozenset[float | None] = frozenset()
+
+    def admit(self, admission: Admission | None) -> bool:
+        """Give out cores by these demands from now on; None: never mind the cores. Return whether they are new."""
+        if admission is self._admission:
+            return False
+        self._admission = admission
+        self._cores = CoreBudget(0.0) if admission is None else CoreBudget(admission.cores, stuck=admission.stuck)
+        for label, (stage, _) in self._tasks.items():
+            self._count(label, stage)
+        return True
+
+    def expect(self, stages: Iterable[str]) -> None:
+        """Take the stages that may start tasks under this Admission: `cores_left` speaks of these."""
+        if self._admission is None:
+            return
+        demands = {self._admission.stages.get(stage) for stage in stages}
+        known = [demand for demand in demands if demand is not None]
+        least = [min((demand for demand in known if demand < WAITING_DEMAND), default=None)]
+        least.append(min((demand for demand in known if demand >= WAITING_DEMAND), default=None))
+        self._least = frozenset(demand for demand in least if demand is not None) | (demands & {None})
+
+    def cores_left(self) -> bool:
+        """Whether the cores have room for a task of any stage that is expected."""
+        if self._admission is None or len(self._tasks) < self._admission.floor:
+            return True
+        return any(self._cores.room(demand) > 0 for demand in self._least)
+
+    def _count(self, label: str, stage: str) -> None:
+        admission = self._admission
+        demand = 0.0 if admission is None else admission.tasks.get(label, admission.stages.get(stage))
+        self._tasks[label] = stage, demand
+        self._cores.take(demand)
+
+    def in_pool(self, pool: str) -> int:
+        """Return how many tasks run in `pool`."""
+        return self._pools[pool]
+
+    def stage_fits(self, stage: PlannedStage) -> bool:
+        """Whether the stage may begin beside those that run: locks and exclusiveness."""
+        if stage.exclusive and self._stages:
+            return False
+        return not any(other.exclusive or other.locks & stage.locks for other in self._stages.values())
+
+    def has_slot(self, size: int) -> bool:
+        """Whether a task of one slot finds one, or nothing runs: `size` is how many slots the lane may use now."""
+        return self._slots_held == 0 or self._slots_held < size
+
+    def task_fits(self, stage: PlannedStage, *, size: int) -> bool:
+        """Whether one more task of the stage fits: `size` is how many slots the lane may use now."""
+        if self._slots_held == 0:
+            return True
+        enough_memory = self._memory_held + stage.memory_bytes <= self._memory_bytes or not stage.memory_bytes
+        return enough_memory and self._slots_held + stage.slots <= size and self.cores_fit(stage.name)
+
+    def cores_fit(self, stage: str) -> bool:
+        """Whether the cores have room for one more task of the stage."""
+        admission = self._admission
+        if admission is None or len(self._tasks) < admission.floor:
+            return True
+        return stage not in admission.held and self._cores.room(admission.stages.get(stage)) > 0
+
+    def begin_stage(self, stage: PlannedStage) -> None:
+        self._stages[stage.name] = stage
+
+    def end_stage(self, stage: PlannedStage) -> None:
+        self._stages.pop(stage.name, None)
+
+    def begin_task(self, stage: PlannedStage, pool: str, label: str) -> None:
+        self._count(label, stage.name)
+        self._slots_held += stage.slots
+        self._memory_held += stage.memory_bytes
+        self._pools[pool] += 1
+
+    def end_task(self, stage: PlannedStage, pool: str, label: str) -> None:
+        _, demand = self._tasks.pop(label)
+        self._cores.take(demand, -1)
+        self._slots_held -= stage.slots
+        self._memory_held -= stage.memory_bytes
+        self._pools[pool] -= 1

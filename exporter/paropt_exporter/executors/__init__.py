@@ -1,0 +1,42 @@
+"""Executors that can be resized while they run, measure their tasks and survive their workers.
+
+Names are loaded when they are first used (PEP 562): a worker process imports `paropt_exporter.executors.worker` only.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paropt_exporter.executors.adaptive import AdaptivePool as AdaptivePool
+    from paropt_exporter.executors.adaptive import Router as Router
+    from paropt_exporter.executors.adaptive import thread_only as thread_only
+    from paropt_exporter.executors.commands import CommandOutcome as CommandOutcome
+    from paropt_exporter.executors.commands import CommandPool as CommandPool
+    from paropt_exporter.executors.future import TaskFuture as TaskFuture
+    from paropt_exporter.executors.processes import ProcessPool as ProcessPool
+    from paropt_exporter.executors.threads import ThreadPool as ThreadPool
+
+_HOMES = {
+    "AdaptivePool": "paropt_exporter.executors.adaptive",
+    "CommandOutcome": "paropt_exporter.executors.commands",
+    "CommandPool": "paropt_exporter.executors.commands",
+    "ProcessPool": "paropt_exporter.executors.processes",
+    "Router": "paropt_exporter.executors.adaptive",
+    "TaskFuture": "paropt_exporter.executors.future",
+    "ThreadPool": "paropt_exporter.executors.threads",
+    "thread_only": "paropt_exporter.executors.adaptive",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 -- the names are those of the table above
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

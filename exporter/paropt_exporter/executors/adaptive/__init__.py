@@ -1,0 +1,24 @@
+"""One executor over threads and processes that finds out where each function belongs.
+
+Names are loaded when they are first used: a lane routes its calls without an AdaptivePool.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paropt_exporter.executors.adaptive.pool import AdaptivePool as AdaptivePool
+    from paropt_exporter.executors.adaptive.routing import Router as Router
+    from paropt_exporter.executors.adaptive.routing import thread_only as thread_only
+
+_HOMES = {"AdaptivePool": "pool", "Router": "routing", "thread_only": "routing"}
+
+__all__ = ["AdaptivePool", "Router", "thread_only"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,294 @@
+"""Run command tasks in slots that can be resized: each task's steps in order, its whole process tree measured."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import secrets
+import signal as signals
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+
+from paropt_exporter.clock import Clock, SystemClock
+from paropt_exporter.events import Measurement, PoolStatistics, Result, RunningTask
+from paropt_exporter.executors.commands.output import Capture, OutputFile
+from paropt_exporter.executors.commands.shortage import Shortage
+from paropt_exporter.executors.commands.supervisors import SUPERVISOR
+from paropt_exporter.executors.commands.task import CommandTask, Ending
+from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.threads import ThreadPool
+
+log = logging.getLogger(__name__)
+
+_GRACE_SECONDS = 10.0  # between TERM and KILL, as the command's own promise has it
+_SHELL_WORDS = {126: "a command could not be executed", 127: "a command was not found"}
+_SHELL_SIGNAL_CODE = 128  # a shell ends with this plus the signal's number when a signal killed what it ran
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandOutcome:
+    """What came of one task. `exit_code` or `signal` is of the step that ended it; `message` is a line, "" on success.
+
+    `stopped`: `CommandPool.stop` ended it, whatever its exit code says. `output` is the tail of all steps' output,
+    `output_path` the file that has the whole of it.
+    """
+
+    result: Result
+    message: str
+    exit_code: int | None
+    signal: int | None
+    output: str
+    output_path: str | None
+    measurement: Measurement
+    stopped: bool
+
+
+class CommandPool:
+    """Slots for commands; each slot's thread waits for one task at a time.
+
+        submit_commands -> ThreadPool (slots, queue, sizes) -> CommandTask.run -> supervisor -> processes
+                                                                   ^ stop
+
+    Guarantees:
+      * A command's failure, whatever it is, is an outcome and never an exception.
+      * A task ends only when none of its processes lives any more.
+      * Commands get descriptors 0, 1 and 2, a session of their own, and one variable more than asked for
+        (PAROPT_COMMAND), by which a process that left its session is still known.
+    """
+
+    def __init__(self, max_workers: int, *, name: str = "commands", clock: Clock | None = None) -> None:
+        self.name = name
+        self._clock = clock or SystemClock()
+        self._slots = ThreadPool(max_workers, name=name)
+        self._shortage = Shortage()
+        self._marks = itertools.count(1)
+        self._mark = secrets.token_hex(8)
+        self._lock = (
+            threading.Lock()
+        )  # guards: _tasks, _running, _finished, _cpu_seconds, _delay_seconds, _*_told, _leased
+        self._tasks: dict[Future[CommandOutcome], CommandTask] = {}
+        self._running: set[CommandTask] = set()
+        self._finished: Counter[str] = Counter()
+        self._cpu_seconds = 0.0
+        self._delay_seconds = 0.0
+        self._cpu_told = self._delay_told = 0.0
+        self._leased = False
+
+    def submit_commands(
+        self,
+        label: str,
+        steps: Sequence[Sequence[str]],
+        *,
+        cwd: str | Path,
+        env: Mapping[str, str] | None = None,
+        output_file: OutputFile | None = None,
+    ) -> TaskFuture[CommandOutcome]:
+        """Queue a task: `steps` one after another, in `cwd`, ended by the first that fails.
+
+        `env` is the whole environment (None: this process's own, as it is now). The output of all steps goes to
+        `output_file` too, if given, which other tasks may share.
+        """
+        if isinstance(steps, str) or any(isinstance(step, str) for step in steps):
+            raise TypeError("steps must be a sequence of argument vectors, such as [['ruff', 'check', '.']]")
+        if not steps:
+            raise ValueError("a task without steps: give it at least one")
+        task = CommandTask(
+            SUPERVISOR,
+            self._shortage,
+            label,
+            steps,
+            mark=f"{self._mark}-{next(self._marks)}",
+            cwd=Path(cwd).absolute(),
+            env=dict(os.environ if env is None else env),
+        )
+        future: TaskFuture[CommandOutcome] = TaskFuture()
+        future.label = label
+        with self._lock:
+            self._tasks[future] = task
+        # Not measured in full: that would be the thread, which only waits for the supervisor's numbers.
+        self._slots.adopt(future, self._perform, (task, output_file), {})
+        future.add_done_callback(self._forget)
+        return future
+
+    def stop(self, future: TaskFuture[CommandOutcome], *, grace_seconds: float = _GRACE_SECONDS) -> bool:
+        """End one task: TERM to its processes now, KILL after the grace (0: at once); a queued one is cancelled.
+
+        May be called again with a shorter grace. Returns at once; False if the task had ended.
+        """
+        if future.cancel():
+            return True
+        with self._lock:
+            task = self._tasks.get(future)
+        return task is not None and task.stop(grace_seconds)
+
+    def end_supervisor(self) -> None:
+        """Kill the supervisor, which does not do its work (it was stopped, say): all running commands end with it.
+
+        Returns at once; the next command gets another supervisor.
+        """
+        log.error("the supervisor of commands does not answer: killed")
+        SUPERVISOR.kill()
+
+    def resize(self, n: int, *, reason: str = "caller") -> None:
+        """Have `n` slots from now on; a slot that goes ends its task first. Returns at once."""
+        self._slots.resize(n, reason=reason)
+
+    @property
+    def target(self) -> int:
+        return self._slots.target
+
+    @property
+    def live(self) -> int:
+        return self._slots.live
+
+    @property
+    def busy(self) -> int:
+        return self._slots.busy
+
+    def statistics(self) -> PoolStatistics:
+        """Return the slots' numbers, with the results, CPU and run delay of the commands themselves."""
+        slots = self._slots.statistics()
+        with self._lock:
+            usages = [task.usage() for task in self._running]
+            finished = self._finished.copy()
+            # A descendant that ended between two looks takes its run delay with it: what was told once is the least.
+            cpu = self._cpu_told = max(self._cpu_told, self._cpu_seconds + sum(u.cpu_seconds for u in usages))
+            delay = self._delay_told = max(
+                self._delay_told, self._delay_seconds + sum(u.run_delay_seconds for u in usages)
+            )
+        finished[Result.CANCELLATION] += slots.finished.get(Result.CANCELLATION, 0)  # these never reached a slot
+        return replace(slots, cpu_seconds=cpu, run_delay_seconds=delay, finished=MappingProxyType(finished))
+
+    def running(self) -> tuple[RunningTask, ...]:
+        """Return the tasks that run now, with the CPU of all their processes up to now and the memory they hold."""
+        with self._lock:
+            tasks = tuple(self._running)
+        return tuple(
+            RunningTask(
+                label=task.label,
+                worker=task.worker,
+                started_seconds=task.started_seconds,
+                cpu_seconds=(usage := task.usage()).cpu_seconds,
+                memory_bytes=usage.memory_bytes,
+                run_delay_seconds=usage.run_delay_seconds,
+                core_time=usage.core_time,
+                sampled_seconds=usage.sampled_seconds,
+            )
+            for task in tasks
+        )
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks; with `wait`, return when all have ended. Running commands are not stopped: use `stop`."""
+        self._slots.shutdown(wait=wait, cancel_futures=cancel_futures)
+        with self._lock:
+            leased, self._leased = self._leased, False
+        if leased:
+            SUPERVISOR.release()
+
+    def __enter__(self) -> CommandPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    def _perform(self, task: CommandTask, output_file: OutputFile | None) -> CommandOutcome:
+        """Run a task in a slot's thread."""
+        self._begin(task)
+        with Capture(output_file) as capture:
+            try:
+                ending = task.run(capture)
+            except Exception as error:  # a fault of ours must cost this task only, never a slot
+                log.exception("a command's slot failed", extra={"err": str(error)})
+                ending = Ending(problem=f"internal error: {type(error).__name__}: {error}: please report it")
+        outcome = self._outcome(task, ending, capture)
+        self._end(task, outcome)
+        return outcome
+
+    def _begin(self, task: CommandTask) -> None:
+        task.worker = threading.current_thread().name
+        task.started_seconds = self._clock.monotonic()
+        SUPERVISOR.lease()
+        with self._lock:
+            self._running.add(task)
+            leased, self._leased = self._leased, True
+        if not leased:
+            SUPERVISOR.lease()  # the pool's own, so that the supervisor lives on between tasks
+
+    def _end(self, task: CommandTask, outcome: CommandOutcome) -> None:
+        with self._lock:
+            self._running.discard(task)
+            self._finished[outcome.result] += 1
+            self._cpu_seconds += outcome.measurement.cpu_seconds
+            self._delay_seconds += outcome.measurement.run_delay_seconds
+        SUPERVISOR.release()
+
+    def _outcome(self, task: CommandTask, ending: Ending, capture: Capture) -> CommandOutcome:
+        result, message = judge(ending, stopped=task.stopped)
+        code = ending.code
+        if capture.file_error:
+            log.warning(capture.file_error)
+        return CommandOutcome(
+            result=result,
+            message=message,
+            exit_code=code if code is not None and code >= 0 else None,
+            signal=-code if code is not None and code < 0 else None,
+            output=capture.text(),
+            output_path=str(capture.path) if capture.path is not None and not capture.file_error else None,
+            measurement=self._measurement(task),
+            stopped=task.stopped,
+        )
+
+    def _measurement(self, task: CommandTask) -> Measurement:
+        usage = task.usage()
+        return Measurement(
+            worker=task.worker,
+            pid=task.pid,
+            started_seconds=task.started_seconds,
+            ended_seconds=task.ended_seconds or self._clock.monotonic(),
+            cpu_seconds=usage.cpu_seconds,
+            run_delay_seconds=usage.run_delay_seconds,
+            memory_peak_bytes=usage.memory_peak_bytes,
+        )
+
+    def _forget(self, future: Future[CommandOutcome]) -> None:
+        with self._lock:
+            self._tasks.pop(future, None)
+
+
+def judge(ending: Ending, *, stopped: bool) -> tuple[Result, str]:
+    """Return the result of a task that ended so, and its message in one line."""
+    if stopped:
+        return Result.CANCELLATION, "stopped"
+    code = ending.code
+    if code is None:
+        return Result.ERROR, ending.problem
+    if code == 0:
+        return Result.SUCCESS, ""
+    if code < 0:
+        return Result.ERROR, f"killed by {_signal_name(-code)}"
+    if code in _SHELL_WORDS:
+        return Result.FAILURE, f"exit {code}: {_SHELL_WORDS[code]}"
+    if code > _SHELL_SIGNAL_CODE and _signal_name(code - _SHELL_SIGNAL_CODE):
+        return (
+            Result.FAILURE,
+            f"exit {code}: something that it ran was killed by {_signal_name(code - _SHELL_SIGNAL_CODE)}",
+        )
+    return Result.FAILURE, f"exit {code}"
+
+
+def _signal_name(number: int) -> str:
+    """Return "SIGTERM (15)", with a hint for the signal that hardly anybody sends; "" for none of the named signals."""
+    try:
+        name = signals.Signals(number).name
+    except ValueError:
+        return ""
+    hint = ", perhaps by the out-of-memory killer" if number == signals.SIGKILL else ""
+    return f"{name} ({number}){hint}"

@@ -1,0 +1,366 @@
+"""Run one task's commands in a slot: start each, take its output, know what it uses, stop it when told."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import json
+import logging
+import math
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from paropt_exporter.cpu_demand import NO_TIME, CoreTime
+from paropt_exporter.executors.commands.output import Capture
+from paropt_exporter.executors.commands.program import CannotRun, explain, find_program
+from paropt_exporter.executors.commands.shortage import SHORTAGES, Shortage
+from paropt_exporter.executors.commands.shortage import explain as explain_shortage
+from paropt_exporter.executors.commands.supervisors import SharedSupervisor, SupervisorProcess, died_of, kill_left
+from paropt_exporter.executors.reserve import refuse_the_last
+
+log = logging.getLogger(__name__)
+
+_SILENCE_SECONDS = 5.0
+_SUPERVISOR_SECONDS = 10.0  # to end a step after KILL was due: it gives up after 5 s
+_READ_BYTES = 1 << 16  # a pipe's own size
+_LAST_READS = 64  # after a command ended: more than any pipe holds, and a bound on what an unkillable writer can add
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a command's processes have used up to a moment; `memory_bytes` is now, `memory_peak_bytes` the highest.
+
+    `core_time` counts waits for a core that are still going on, `run_delay_seconds` only those that have ended.
+    `sampled_seconds`: the monotonic moment at which the supervisor sampled the processes; 0: not yet.
+    """
+
+    cpu_seconds: float = 0.0
+    run_delay_seconds: float = 0.0
+    memory_bytes: int = 0
+    memory_peak_bytes: int = 0
+    core_time: CoreTime = NO_TIME
+    sampled_seconds: float = 0.0
+
+    def after(self, earlier: Usage) -> Usage:
+        """Return the sum of this and of the steps before."""
+        return Usage(
+            cpu_seconds=earlier.cpu_seconds + self.cpu_seconds,
+            run_delay_seconds=earlier.run_delay_seconds + self.run_delay_seconds,
+            memory_bytes=self.memory_bytes,
+            memory_peak_bytes=max(earlier.memory_peak_bytes, self.memory_peak_bytes),
+            core_time=earlier.core_time + self.core_time,
+            sampled_seconds=self.sampled_seconds or earlier.sampled_seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a step ended: its code as `subprocess` gives it (minus the signal), or a problem that left it without one."""
+
+    code: int | None = None
+    problem: str = ""
+
+
+class CommandTask:
+    """One task: its steps in order, ended by the first failure.
+
+        waiting -> step 1 -> step 2 -> ... -> ended
+                     ^ stop goes to the running step, and no step follows
+
+    Guarantee: no stop is lost. `stop` notes it under the lock, then sends it if a channel is known; a step makes its
+    channel known, then looks for a stop, under the same lock. A slot's thread calls `run`, once; any the rest.
+    """
+
+    def __init__(
+        self,
+        supervisor: SharedSupervisor,
+        shortage: Shortage,
+        label: str,
+        steps: Sequence[Sequence[str]],
+        *,
+        mark: str,
+        cwd: Path,
+        env: Mapping[str, str],
+    ) -> None:
+        self.label = label
+        self.pid = 0  # of the step that runs or ran last
+        self.worker = ""  # these two are its slot's to set
+        self.started_seconds = self.ended_seconds = 0.0
+        self._supervisor = supervisor
+        self._shortage = shortage
+        self._holds = False  # whether the running step is known to have begun
+        self._steps = tuple(tuple(step) for step in steps)
+        self._mark = mark
+        self._cwd = cwd
+        self._env = env
+        self._lock = threading.Lock()  # guards: _stopped, _grace, _channel, _ended, _earlier, _latest
+        self._stopped = False
+        self._grace = 0.0
+        self._channel: socket.socket | None = None
+        self._informed: SupervisorProcess | None = None  # the supervisor at the other end of the channel
+        self._kill_at = math.inf  # when the supervisor should have killed a stopped step
+        self._ended = False
+        self._earlier = Usage()
+        self._latest = Usage()
+
+    def run(self, capture: Capture) -> Ending:
+        """Run the steps and return how the last one ended. Blocks until then; output goes to `capture`."""
+        ending = Ending(problem="stopped before its first step")
+        for step in self._steps:
+            if self.stopped:
+                break
+            try:
+                ending = self._run_step(step, capture)
+            except CannotRun as problem:
+                ending = Ending(problem=str(problem))
+            except OSError as error:
+                ending = Ending(problem=f"cannot run {step[0]!r}: {explain_shortage(error)}")
+            if ending.code != 0:
+                break
+        with self._lock:
+            self._ended = True
+        return ending
+
+    def stop(self, grace_seconds: float) -> bool:
+        """TERM to the running step now, KILL after the grace; False if the task has ended."""
+        with self._lock:
+            if self._ended:
+                return False
+            self._grace = min(self._grace, grace_seconds) if self._stopped else grace_seconds
+            self._stopped = True
+            self._kill_at = min(self._kill_at, time.monotonic() + grace_seconds)
+            if self._channel is not None:
+                self._send_stop(self._channel)
+        self._shortage.wake()
+        return True
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was stopped before it ended."""
+        with self._lock:
+            return self._stopped
+
+    def usage(self) -> Usage:
+        """Return what the task has used up to now, as last told by the supervisor."""
+        with self._lock:
+            return self._latest.after(self._earlier)
+
+    def _run_step(self, step: Sequence[str], capture: Capture) -> Ending:
+        """Run a step; while others hold what it needs of the system, wait for the end of one of them."""
+        self.pid = 0
+        program = find_program(step, cwd=self._cwd, env=self._env)
+        for attempt in itertools.count(1):
+            try:
+                return self._try_step(step, program, capture)
+            except OSError as error:
+                self._shortage.wait(error, attempt)
+            if self.stopped:
+                break
+        return Ending(problem="stopped before its first step")
+
+    def _try_step(self, step: Sequence[str], program: str, capture: Capture) -> Ending:
+        with contextlib.ExitStack() as stack:
+            ours, theirs = socket.socketpair()
+            stack.enter_context(ours)
+            with theirs:
+                output, write_end = os.pipe()
+                stack.callback(os.close, output)
+                try:
+                    refuse_the_last(output, write_end)
+                    supervisor = self._supervisor.hand_over(theirs, write_end)
+                finally:
+                    os.close(write_end)
+            try:
+                return self._converse(ours, output, step, program, capture, supervisor)
+            except ConnectionError:
+                return self._supervisor_died(supervisor, step)
+            finally:
+                self._step_ended()
+
+    def _converse(
+        self,
+        channel: socket.socket,
+        output: int,
+        step: Sequence[str],
+        program: str,
+        capture: Capture,
+        supervisor: SupervisorProcess,
+    ) -> Ending:
+        try:
+            channel.sendall(self._request(step, program))
+            self._announce(channel, supervisor)
+            frame = self._listen(channel, output, capture, supervisor)
+        finally:
+            _drain(output, capture)
+        if frame.get("failed") in SHORTAGES:
+            raise OSError(frame["failed"], os.strerror(frame["failed"]))
+        if "failed" in frame:
+            raise explain(step, frame["failed"], program=self._cwd / program, entered=frame["entered"])
+        status = frame["ended"]
+        self._take_times(*frame["times"])
+        if frame["left"]:
+            log.warning(
+                "a command left processes behind: ended", extra={"command": step[0], "processes": frame["left"]}
+            )
+        if status is None:
+            return Ending(
+                problem=f"{step[0]!r} (pid {self.pid}) does not end on KILL: it waits in the kernel, or is not ours"
+            )
+        return Ending(code=os.waitstatus_to_exitcode(status))
+
+    def _listen(
+        self, channel: socket.socket, output: int, capture: Capture, supervisor: SupervisorProcess
+    ) -> dict[str, Any]:  # Any: what JSON gives
+        """Take output and frames until the last frame; raise ConnectionError when there is none.
+
+        The supervisor tells something at least once a second. One that is silent for long was stopped and is let go on;
+        one that does not end a step that it was to end is killed.
+        """
+        poll = select.poll()
+        for descriptor in (channel.fileno(), output, supervisor.handle):  # a fork of ours may keep the channel open
+            poll.register(descriptor, select.POLLIN)
+        unread, heard = b"", time.monotonic()
+        while True:
+            events = [descriptor for descriptor, _ in poll.poll(_SILENCE_SECONDS * 1000)]
+            if channel.fileno() in events:
+                heard = time.monotonic()
+            elif supervisor.handle in events:
+                raise ConnectionResetError
+            elif time.monotonic() >= heard + _SILENCE_SECONDS:
+                self._end_silence(supervisor)
+            for descriptor in events:
+                if descriptor == output:
+                    if not _take(output, capture):
+                        poll.unregister(output)  # it closed its output and goes on
+                    continue
+                if descriptor == supervisor.handle:
+                    continue  # it has ended, and what it said before is in the channel
+                *lines, unread = (unread + _received(channel)).split(b"\n")
+                for frame in map(json.loads, lines):
+                    self._note(frame)
+                    if "ended" in frame or "failed" in frame:
+                        return frame  # type: ignore[no-any-return]  # what JSON gives
+
+    def _end_silence(self, supervisor: SupervisorProcess) -> None:
+        with self._lock:
+            kill_at = self._kill_at
+        hopeless = time.monotonic() >= kill_at + _SUPERVISOR_SECONDS
+        supervisor.send(signal.SIGKILL if hopeless else signal.SIGCONT)
+
+    def _take_times(self, began_seconds: float, ended_seconds: float) -> None:
+        """Take a step's times as the supervisor saw them: what lies between it and this thread is not the command's."""
+        if not self.ended_seconds:
+            self.started_seconds = began_seconds
+        self.ended_seconds = ended_seconds
+
+    def _note(self, frame: dict[str, Any]) -> None:  # Any: what JSON gives
+        if "usage" in frame:
+            self.pid, cpu, delay, memory, peak = frame["usage"]
+            sampled, run, wait = frame["sampled"]
+            usage = Usage(
+                cpu_seconds=cpu,
+                run_delay_seconds=delay,
+                memory_bytes=memory,
+                memory_peak_bytes=peak,
+                core_time=CoreTime(run, wait),
+                sampled_seconds=sampled,
+            )
+            with self._lock:
+                self._latest = usage
+            if not self._holds:
+                self._holds = True
+                self._shortage.begin()
+
+    def _request(self, step: Sequence[str], program: str) -> bytes:
+        frame = {
+            "program": _bytes_as_text(program),
+            "argv": [_bytes_as_text(argument) for argument in step],
+            "cwd": _bytes_as_text(str(self._cwd)),
+            "mark": self._mark,
+        }
+        environment = _environment_json(tuple(self._env.items()))
+        return f'{json.dumps(frame)[:-1]}, "env": {environment}}}\n'.encode()
+
+    def _announce(self, channel: socket.socket, supervisor: SupervisorProcess) -> None:
+        with self._lock:
+            self._channel, self._informed = channel, supervisor
+            if self._stopped:
+                self._send_stop(channel)
+
+    def _send_stop(self, channel: socket.socket) -> None:
+        if self._informed is not None:
+            self._informed.resume()  # a task may have stopped it
+        try:
+            channel.sendall(json.dumps({"stop": self._grace}).encode() + b"\n")
+        except OSError:
+            return  # the supervisor died: the slot's thread sees it too, and kills
+
+    def _step_ended(self) -> None:
+        if self._holds:
+            self._holds = False
+            self._shortage.end()
+        with self._lock:
+            self._channel = None
+            self._earlier = self._latest.after(self._earlier)
+            self._latest = Usage()
+
+    def _supervisor_died(self, supervisor: SupervisorProcess, step: Sequence[str]) -> Ending:
+        cause = died_of(supervisor)
+        if supervisor.poll() is None and not self.pid:  # it had no descriptors left to take the step over
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        killed = kill_left(self.pid, self._mark)
+        log.error("the supervisor of commands died", extra={"cause": cause, "command": step[0], "killed": killed})
+        return Ending(
+            problem=f"the supervisor of commands died ({cause}) while {step[0]!r} ran, which was killed: run it again"
+        )
+
+
+def _received(channel: socket.socket) -> bytes:
+    chunk = channel.recv(_READ_BYTES)
+    if not chunk:
+        raise ConnectionResetError
+    return chunk
+
+
+def _take(output: int, capture: Capture) -> bool:
+    chunk = os.read(output, _READ_BYTES)
+    if chunk:
+        capture.write(chunk)
+    return bool(chunk)
+
+
+def _drain(output: int, capture: Capture) -> None:
+    """Take what is still in the pipe, without waiting for its end: someone may hold it who could not be killed."""
+    os.set_blocking(output, False)
+    try:
+        for _ in range(_LAST_READS):
+            if not _take(output, capture):
+                return
+    except BlockingIOError:
+        return
+
+
+@lru_cache(maxsize=16)  # the tasks of a stage have the same one, and it is most of the request
+def _environment_json(variables: tuple[tuple[str, str], ...]) -> str:
+    return json.dumps({_bytes_as_text(key): _bytes_as_text(value) for key, value in variables})
+
+
+def _bytes_as_text(text: str) -> str:
+    """Carry the very bytes that the system would get through JSON, whatever the locale on either side.
+
+    What the locale can't write came from the config: that is UTF-8.
+    """
+    try:
+        return os.fsencode(text).decode("latin-1")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape").decode("latin-1")

@@ -1,0 +1,109 @@
+"""A pool's totals: what workers that are gone did, and how its size was changed; and the snapshot made of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from paropt_exporter.clock import SystemClock
+from paropt_exporter.events import PoolStatistics, Result
+from paropt_exporter.families import POOL_RESULTS, RESIZE_REASONS
+
+
+@dataclass(slots=True)
+class WorkerCounters:
+    """Plain numbers that one worker writes and others only read: no lock in the hot path."""
+
+    succeeded: int = 0
+    failed: int = 0
+    errors: int = 0
+    cancelled: int = 0
+    busy_seconds: float = 0.0
+
+    def add(self, other: WorkerCounters) -> None:
+        self.succeeded += other.succeeded
+        self.failed += other.failed
+        self.errors += other.errors
+        self.cancelled += other.cancelled
+        self.busy_seconds += other.busy_seconds
+
+    def finished(self) -> dict[str, int]:
+        counts = (self.succeeded, self.failed, self.errors, self.cancelled)
+        results = (Result.SUCCESS, Result.FAILURE, Result.ERROR, Result.CANCELLATION)
+        return dict(zip((result.value for result in results), counts, strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSnapshot:
+    """What a pool found when it looked at its workers just now; totals are of the workers that live."""
+
+    target: int
+    live: int
+    busy: int
+    starting: int
+    queued: int
+    oldest_queued_age_seconds: float
+    slot_seconds: float
+    cpu_seconds: float
+    run_delay_seconds: float
+    running: int | None = None  # tasks, where workers may hold several
+
+
+class PoolCounters:
+    """Keeps what must not be forgotten when a worker goes. Its pool calls it with the pool's lock held.
+
+    Guarantees:
+      * No total that it gives out is ever lower than one that it gave out before, though it reads workers in motion.
+      * `submitted` is what waits, runs and has ended: exact at rest, and it costs submit() nothing.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.gone = WorkerCounters()
+        self.slot_seconds = 0.0
+        self.cpu_seconds = 0.0
+        self.run_delay_seconds = 0.0
+        self.deaths: Counter[str] = Counter()
+        self._resizes: Counter[tuple[str, str]] = Counter()
+        self._epoch_timestamp_seconds = SystemClock().wall()
+        self._highest: dict[str, float] = {}
+
+    def resized(self, old: int, new: int, reason: str) -> None:
+        if reason not in RESIZE_REASONS:
+            raise ValueError(f"resize reason {reason!r}: expected one of {', '.join(RESIZE_REASONS)}")
+        if new != old:
+            self._resizes["up" if new > old else "down", reason] += 1
+
+    def statistics(self, moment: PoolSnapshot, tally: WorkerCounters, busy_seconds: float) -> PoolStatistics:
+        """Make the snapshot. `tally` is of the living workers, read before `moment`: a task moves only forward."""
+        tally.add(self.gone)
+        finished = {result: int(self._at_least(result, count)) for result, count in tally.finished().items()}
+        draining = min(moment.busy, max(0, moment.live - moment.target))
+        busy = moment.busy - draining
+        running = moment.busy if moment.running is None else moment.running
+        submitted = sum(finished.values()) + running + moment.queued
+        return PoolStatistics(
+            name=self.name,
+            target=moment.target,
+            live=moment.live,
+            busy=busy,
+            idle=moment.live - moment.busy,
+            starting=moment.starting,
+            draining=draining,
+            queued=moment.queued,
+            oldest_queued_age_seconds=moment.oldest_queued_age_seconds,
+            submitted=int(self._at_least("submitted", submitted)),
+            busy_seconds=self._at_least("busy_seconds", tally.busy_seconds + busy_seconds),
+            slot_seconds=self._at_least("slot_seconds", self.slot_seconds + moment.slot_seconds),
+            cpu_seconds=self._at_least("cpu_seconds", self.cpu_seconds + moment.cpu_seconds),
+            run_delay_seconds=self._at_least("run_delay_seconds", self.run_delay_seconds + moment.run_delay_seconds),
+            epoch_timestamp_seconds=self._epoch_timestamp_seconds,
+            finished=MappingProxyType({result: finished[result] for result in POOL_RESULTS}),
+            resizes=MappingProxyType(dict(self._resizes)),
+            deaths=MappingProxyType(dict(self.deaths)),
+        )
+
+    def _at_least(self, name: str, value: float) -> float:
+        highest = self._highest[name] = max(value, self._highest.get(name, 0))
+        return highest

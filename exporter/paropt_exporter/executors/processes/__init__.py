@@ -1,0 +1,21 @@
+"""An executor of processes: the side of the process that owns it. The other side is `pool.worker`.
+
+ProcessPool is loaded when it is first used: a lane of commands only asks `forkservers` whether there are workers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paropt_exporter.executors.processes.pool import ProcessPool as ProcessPool
+
+__all__ = ["ProcessPool"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from paropt_exporter.executors.processes import pool
+
+    return getattr(pool, name)

@@ -1,0 +1,201 @@
+"""One command in the supervisor: started, told about and ended over its own channel."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import resource
+import signal
+import socket
+import termios
+import time
+from functools import cache
+
+from paropt_exporter.executors.supervisor.process_tree import MARK, Tree
+
+TYPE_CHECKING = False  # typing's own would cost the supervisor 0.7 MB, and type checkers know the name
+if TYPE_CHECKING:
+    from typing import Any
+
+# A young command reports every sample, also one in which nothing happened, so that the exporter soon knows whether the
+# command computes or waits. Later four reports a second keep 20 commands under 1 % of a core.
+_YOUNG_SECONDS = 0.5
+_REPORT_SECONDS = 0.25
+_LINGER_SECONDS = 0.2  # what a command leaves behind may end by itself: a `tee` in the shell that still has to write
+_LEFT_GRACE_SECONDS = 2.0  # from TERM to KILL for what was left behind
+_GIVE_UP_SECONDS = 5.0  # after KILL: a process in uninterruptible sleep must not hold a slot for ever
+_MOST_DESCRIPTORS = 65_536  # as `paropt_exporter.descriptors` has it, which is not imported here
+_RECEIVE_BYTES = 1 << 16
+# Ignored here (the supervisor outlives a Ctrl-C), or by Python: a command starts with the system's own.
+DEFAULT_SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGTSTP,
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+)
+
+
+class Command:
+    """What the exporter asked for over one channel.
+
+        reading -> running -> clearing (main process ended, others live) -> ended
+                      |          |
+                      +----------+- term_at, kill_at: when the next signal is due
+
+    `status` is the main process's wait status, None while it lives. Guarantee: a frame always fits into the channel's
+    buffer, since numbers are told only when the exporter has read all that was sent: nothing here ever waits for it.
+    """
+
+    def __init__(self, channel: socket.socket, output: int) -> None:
+        self.channel = channel
+        self.tree: Tree | None = None
+        self.status: int | None = None
+        self.term_at = math.inf
+        self.kill_at = math.inf
+        self.hung_up = False
+        self._told_seconds = -math.inf
+        self._began_seconds = math.inf
+        self._output = output
+        self._left = 0
+        _limits()
+        self._unread = b""
+
+    def read(self) -> list[dict[str, Any]]:  # Any: what JSON gives
+        """Return the frames that have come; raise ConnectionError at the channel's end."""
+        try:
+            chunk = self.channel.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return []
+        if not chunk:
+            raise ConnectionResetError
+        *lines, self._unread = (self._unread + chunk).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def start(self, frame: dict[str, Any]) -> Tree | None:  # Any: what JSON gives
+        """Start the main process; a failure is told and gives None."""
+        entered = False
+        try:
+            os.chdir(frame["cwd"].encode("latin-1"))  # posix_spawn can't; here there is one thread to be moved
+            entered = True
+            pid = _spawn(frame, self._output)
+        except OSError as error:
+            self._tell(failed=error.errno, entered=entered)
+            return None
+        finally:
+            os.chdir("/")  # a folder that someone works in can't be unmounted
+            os.close(self._output)
+            self._output = -1
+        self._began_seconds = time.monotonic()
+        self.tree = Tree(pid, f"{MARK}={frame['mark']}", self._began_seconds)
+        return self.tree
+
+    def stop(self, grace: float, now: float) -> None:
+        """TERM now, KILL after the grace; a second call can only shorten it."""
+        if self.tree is not None and grace > 0 and math.isinf(self.kill_at):
+            self.tree.send(signal.SIGTERM)
+        self.term_at = math.inf
+        self.kill_at = min(self.kill_at, now + grace)
+
+    def advance(self, now: float) -> bool:
+        """Send what is due, and return whether the command has ended."""
+        if self.tree is None:
+            return False
+        alive = len(self.tree.alive())
+        if self.status is not None and not alive:
+            return True
+        if self.status is not None and math.isinf(self.kill_at):
+            self._left = alive
+            self.term_at = now + _LINGER_SECONDS
+            self.kill_at = self.term_at + _LEFT_GRACE_SECONDS
+        if now >= self.kill_at:
+            self.tree.send(signal.SIGKILL)
+        elif now >= self.term_at:
+            self.term_at = math.inf
+            self.tree.send(signal.SIGTERM)
+        return now >= self.kill_at + _GIVE_UP_SECONDS
+
+    def young(self, now: float) -> bool:
+        """Whether it began so lately that the exporter may not know yet what it is like."""
+        return now < self._began_seconds + _YOUNG_SECONDS
+
+    def usage_due(self, now: float) -> bool:
+        """Whether to report the numbers of this sample."""
+        return self.young(now) or now >= self._told_seconds + _REPORT_SECONDS
+
+    def tell_usage(self, now: float) -> None:
+        """Send the numbers of the sample taken at `now`, unless the exporter has not read the ones before."""
+        if self.tree is not None and not _unread_bytes(self.channel):
+            self._told_seconds = now
+            self._tell(usage=_numbers(self.tree), sampled=_demand(self.tree, now))
+
+    def tell_ended(self) -> None:
+        """Send the last frame."""
+        if self.tree is not None:
+            times = (self._began_seconds, time.monotonic())
+            demand = _demand(self.tree, time.monotonic())
+            self._tell(ended=self.status, left=self._left, times=times, usage=_numbers(self.tree), sampled=demand)
+
+    def close(self) -> None:
+        """Close what the exporter handed over."""
+        self.channel.close()
+        if self._output >= 0:
+            os.close(self._output)
+            self._output = -1
+
+    def _tell(self, **frame: object) -> None:
+        try:
+            self.channel.send(json.dumps(frame).encode() + b"\n")
+        except OSError:
+            return  # the exporter closed its end: the poll says so too, and ends the command
+
+
+def _numbers(tree: Tree) -> tuple[int, float, float, int, int]:
+    return int(tree.root), tree.cpu_seconds(), tree.delay_seconds(), tree.memory, tree.memory_peak
+
+
+def _demand(tree: Tree, now: float) -> tuple[float, float, float]:
+    """Return the monotonic moment of a sample, and the seconds that the tree ran and waited for a core until then."""
+    return now, tree.run_seconds(), tree.wait_seconds()
+
+
+def _unread_bytes(channel: socket.socket) -> int:
+    return int.from_bytes(fcntl.ioctl(channel, termios.TIOCOUTQ, b"\0\0\0\0"), "little")
+
+
+@cache
+def _limits() -> tuple[tuple[int, int], tuple[int, int]]:
+    """Raise this process's limit on descriptors: each command takes some. Return that of commands, and its own."""
+    of_commands = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    own = (max(soft, min(hard, _MOST_DESCRIPTORS)), hard)
+    if resource.RLIM_INFINITY in of_commands:
+        own = of_commands
+    resource.setrlimit(resource.RLIMIT_NOFILE, own)
+    return of_commands, own
+
+
+def _spawn(frame: dict[str, Any], output: int) -> int:  # Any: what JSON gives
+    environment = {key.encode("latin-1"): value.encode("latin-1") for key, value in frame["env"].items()}
+    environment[MARK.encode()] = frame["mark"].encode()
+    of_commands, own = _limits()
+    resource.setrlimit(resource.RLIMIT_NOFILE, of_commands)  # a raised one breaks programs that use select()
+    try:
+        return os.posix_spawn(
+            frame["program"].encode("latin-1"),
+            [argument.encode("latin-1") for argument in frame["argv"]],
+            environment,
+            file_actions=(
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, output, 1),
+                (os.POSIX_SPAWN_DUP2, output, 2),
+            ),
+            setsid=True,
+            setsigmask=(),
+            setsigdef=DEFAULT_SIGNALS,
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, own)

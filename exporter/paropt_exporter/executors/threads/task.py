@@ -1,0 +1,199 @@
+"""Runs one task in a pool's thread and keeps that thread's numbers."""
+
+from __future__ import annotations
+
+import _thread
+import os
+import resource
+from collections.abc import Callable
+from time import monotonic, thread_time
+from typing import Any
+
+from paropt_exporter.errors import without_frame
+from paropt_exporter.executors import lifetime, procfs
+from paropt_exporter.executors.core_time import TreeTime
+from paropt_exporter.executors.counters import WorkerCounters
+from paropt_exporter.executors.future import TaskFuture
+
+# future, function, arguments, keywords, whether to measure in full, when it was submitted
+Task = tuple[TaskFuture[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any], bool, float]
+
+# Two reads of a thread's CPU clock cost as much as a short task's whole round trip (1.2 µs). Tasks shorter than this
+# are not measured one by one; the pool's totals, read from outside, miss nothing.
+SHORTEST_MEASURED_SECONDS = 0.001
+
+
+class Slot:
+    """One worker thread's place in its pool. The thread writes, others read; `parker` is how it waits for work."""
+
+    __slots__ = (
+        "abandoned", "child_processes", "companions", "cpu_base_seconds", "cpu_read_seconds", "cpu_seconds",
+        "delay_mark", "ident", "last_delay_seconds", "name", "native", "parker", "ready_seconds", "started_seconds",
+        "tally", "task",
+    )  # fmt: skip
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.parker = _thread.allocate_lock()
+        self.parker.acquire()
+        self.tally = WorkerCounters()
+        self.task: tuple[Any, ...] | None = None
+        self.started_seconds = 0.0
+        self.ready_seconds: float | None = None
+        self.ident = self.native = 0
+        self.abandoned = False
+        self.delay_mark = (0.0, 0.0)  # when the task began that was looked at last, and its thread's delay at that look
+        self.last_delay_seconds: float | None = None  # its thread's delay, where that was read for the last time
+        self.companions: Callable[[], int] = int  # how many tasks the pool has begun, and how many run, as one number
+        self.child_processes: tuple[float, TreeTime] | None = None  # when the task began that they are of
+        self.cpu_base_seconds = self.cpu_seconds = self.cpu_read_seconds = 0.0
+
+    def enter(self, now: float) -> None:
+        self.ident, self.native = _thread.get_ident(), _thread.get_native_id()
+        self.ready_seconds = self.cpu_read_seconds = now
+        self.cpu_base_seconds = self.cpu_seconds = thread_time()
+
+    @property
+    def schedstat(self) -> str:
+        return f"/proc/self/task/{self.native}/schedstat"
+
+    def cpu_spent_seconds(self) -> float:
+        """Return the CPU time of the running task so far, read from another thread."""
+        return max(0.0, procfs.thread_cpu_seconds(self.ident) - self.cpu_seconds)
+
+    def delayed_seconds(self) -> float:
+        """Return how long the running task has waited for a core; under the pool's lock.
+
+        For one that is not measured in full: since the first look at it. Reading the thread's delay at each start would
+        cost a short one more than it takes.
+        """
+        delay = procfs.run_delay_seconds(self.schedstat)
+        if self.delay_mark[0] != self.started_seconds:
+            self.delay_mark = (self.started_seconds, delay)
+        return delay - self.delay_mark[1]
+
+    def sample_children(self) -> TreeTime | None:
+        """Look at the processes that the running task has started; None: it has started none. Under the pool's lock."""
+        began = self.started_seconds
+        known = self.child_processes[1] if self.child_processes and self.child_processes[0] == began else None
+        # Whichever thread first needs the forkserver starts it: it is no task's child.
+        children = tuple(pid for pid in procfs.thread_children(self.native) if pid != lifetime.NURSERIES.pid)
+        if known is None and not children:
+            return None
+        if known is None:
+            known = TreeTime()
+            self.child_processes = (began, known)
+        known.sample(children, monotonic())
+        return known
+
+    def children_peak_bytes(self) -> int:
+        """Return the most memory that the running task's child processes were seen to hold together."""
+        found = self.child_processes
+        return found[1].memory_peak_bytes if found is not None and found[0] == self.started_seconds else 0
+
+    def measure(self, future: TaskFuture[Any], started: float, ended: float) -> None:
+        """Read the thread's CPU clock at the end of a task that was long enough to be worth it."""
+        cpu = thread_time()
+        # Short tasks before this one have not been read apart: at most a millisecond, taken as all CPU.
+        spent = max(0.0, cpu - self.cpu_seconds - max(0.0, started - self.cpu_read_seconds))
+        self.cpu_seconds, self.cpu_read_seconds = cpu, ended
+        future._usage = (self.name, os.getpid(), started, ended, min(spent, ended - started), 0.0, 0)
+
+    def resume(self, now: float) -> None:
+        """Note that the thread has waited: what it spent until now belongs to no task."""
+        if now - self.cpu_read_seconds > SHORTEST_MEASURED_SECONDS:
+            self.cpu_seconds, self.cpu_read_seconds = thread_time(), now
+
+
+def run(slot: Slot, task: Task, now: float) -> float:
+    """Run a task and settle its future; return when it ended.
+
+    Counted and out of the slot before the future settles: whoever waits for it finds the numbers right.
+    """
+    future, function, arguments, keywords, thorough, _ = task
+    slot.task = task
+    slot.started_seconds = now
+    if not future.begin(now):
+        slot.task = None
+        slot.tally.cancelled += 1
+        return now
+    if thorough:
+        return _run_thoroughly(slot, task, now)
+    try:
+        result = function(*arguments, **keywords)
+    except BaseException as error:  # noqa: BLE001 -- whatever a task raises is that task's outcome
+        ended = _ended(slot, future, now)
+        slot.tally.failed += 1
+        future.fail(without_frame(error))
+    else:
+        ended = _ended(slot, future, now)
+        slot.tally.succeeded += 1
+        future.finish(result)
+    return ended
+
+
+def _ended(slot: Slot, future: TaskFuture[Any], started: float) -> float:
+    ended = monotonic()
+    slot.task = None
+    slot.tally.busy_seconds += ended - started
+    if ended - slot.cpu_read_seconds > SHORTEST_MEASURED_SECONDS:
+        if ended - started > SHORTEST_MEASURED_SECONDS:
+            slot.measure(future, started, ended)
+        else:
+            slot.cpu_seconds, slot.cpu_read_seconds = thread_time(), ended
+    return ended
+
+
+def _run_thoroughly(slot: Slot, task: Task, _: float) -> float:
+    future, function, arguments, keywords, _, _ = task
+    meter = _Meter(slot)
+    try:
+        result = function(*arguments, **keywords)
+    except BaseException as error:  # noqa: BLE001 -- whatever a task raises is that task's outcome
+        ended = meter.stop(future)
+        slot.tally.failed += 1
+        future.fail(without_frame(error))
+    else:
+        ended = meter.stop(future)
+        slot.tally.succeeded += 1
+        future.finish(result)
+    return ended
+
+
+class _Meter:
+    """Measures one task of a thread in full; costs some 30 µs, most of it for reading the peak of memory."""
+
+    __slots__ = ("_alone", "_children", "_children_peak", "_delay", "_slot", "_started")
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
+        self._alone = slot.companions()
+        self._children, self._children_peak = _children_usage()
+        self._delay = procfs.run_delay_seconds(slot.schedstat)
+        self._started = slot.started_seconds = slot.cpu_read_seconds = monotonic()
+        slot.delay_mark = (self._started, self._delay)
+        slot.cpu_seconds = thread_time()
+
+    def stop(self, future: TaskFuture[Any]) -> float:
+        slot, started = self._slot, self._started
+        ended, now_cpu = monotonic(), thread_time()
+        cpu = now_cpu - slot.cpu_seconds
+        children, largest = _children_usage()
+        if self._alone and slot.companions() == self._alone:
+            cpu += children - self._children
+        delay = procfs.run_delay_seconds(slot.schedstat) - self._delay
+        future.started_seconds = started
+        # The kernel keeps only the largest of all children so far: where it grew, one of these tasks' has been it.
+        grown = largest if largest > self._children_peak else 0
+        memory = max(procfs.memory_peak_bytes(), slot.children_peak_bytes(), grown)
+        future._usage = (slot.name, os.getpid(), started, ended, cpu, delay, memory)
+        slot.cpu_seconds, slot.cpu_read_seconds = now_cpu, ended
+        slot.task = None
+        slot.tally.busy_seconds += ended - started
+        return ended
+
+
+def _children_usage() -> tuple[float, int]:
+    """Return the CPU seconds of all child processes that were waited for, and the memory of the largest, in bytes."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024

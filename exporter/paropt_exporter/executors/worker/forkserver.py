@@ -1,0 +1,357 @@
+"""The small process that worker processes are forked from: one thread, no user code, and it leaves no orphans.
+
+    owner ── spawn (with the worker's ends), end, bye ──> fork server ── fork ──> workers, each in a session of its own
+      ^                                                    │   ^                 │
+      └────────────── a worker's exit status <─────────────┘   └── what it had <─┘
+                                                                   to import
+Guarantees:
+  * A fork never finds another thread holding a lock: there is none.
+  * When nothing else is asked for it imports what a worker had to, of the standard library: the next ones have it.
+  * When the owner goes without a word, every worker and all their descendants are killed.
+  * What a worker leaves behind when it crashes or is ended is ended too, wherever it went: TERM, then KILL. That a
+    worker was ended is told when all of that is gone. What a worker leaves that just goes is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import marshal
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterable
+
+from paropt_exporter.executors.worker import imports, loop
+
+CONTROL = 3  # where the owner puts the control socket
+STATUS = struct.Struct("<i")  # as subprocess has it: exit code, or minus the signal's number; or NOT_FORKED + errno
+NOT_FORKED = 1 << 16
+SPAWN, END, BYE = "spawn", "end", "bye"
+MESSAGE_BYTES = 1 << 12
+FILES = 8  # that come with a spawn: socket, claims, quiet pipe, arena, status pipe, stdout, stderr, resource tracker
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_KILL_AGAIN_SECONDS = 0.1
+_GIVE_UP_SECONDS = 5.0  # a process that waits in the kernel must not hold a slot forever
+_LEFTOVERS_GRACE_SECONDS = 2.0  # of a crashed worker's children; orphans must be gone 5 s after the owner
+_PAGE_BYTES, _LARGEST_SMALL_BYTES = 1 << 14, 512  # of CPython's allocator of small objects: pools, size classes
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main(owner: int) -> None:
+    """Fork workers until the owner says goodbye or is gone."""
+    os.closerange(CONTROL + 1, 1 << 16)
+    forkserver = _ForkServer(owner)
+    try:
+        forkserver.serve()
+        forkserver.close()
+        return
+    except _BornError as born:
+        files = born.files
+    # Not in the handler: whatever a task raises would have the unwinding as its context, and show it.
+    _move_in(files)
+    loop.main()
+
+
+class _BornError(BaseException):
+    """Unwinds a new worker's stack out of the fork server's loop. `files`: what came with its spawn."""
+
+    def __init__(self, files: list[int]) -> None:
+        super().__init__()
+        self.files = files
+
+
+class _Leaving:
+    """A worker that goes with all that it started. `code`: how it ended, not told yet; `orphans`: adopted from it."""
+
+    def __init__(self, kill_at: float) -> None:
+        self.kill_at = kill_at
+        self.give_up_at: float | None = None
+        self.code: int | None = None
+        self.orphans: set[int] = set()
+
+
+class _ForkServer:
+    def __init__(self, owner: int) -> None:
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._control = socket.socket(fileno=CONTROL)
+        self._statuses: dict[int, int] = {}  # worker's pid: its status pipe
+        self._leaving: dict[int, _Leaving] = {}  # by the pid of a worker that is to go, or has crashed
+        self._kept: dict[int, int] = {}  # adopted processes that are left alone: the worker whose they were
+        self._poll = select.poll()
+        self._poll.register(self._control, select.POLLIN)
+        with contextlib.suppress(OSError):
+            self._poll.register(os.pidfd_open(owner), select.POLLIN)  # a fork of the owner may keep the socket open
+        self._wakeup, writing = os.pipe()
+        for descriptor in (self._wakeup, writing):
+            os.set_blocking(descriptor, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(writing)
+        self._poll.register(self._wakeup, select.POLLIN)
+        self._imports = imports.Imports()
+        self._poll.register(self._imports, select.POLLIN)
+        self._settle()
+
+    def serve(self) -> None:
+        while True:
+            events = {descriptor for descriptor, _ in self._poll.poll(self._patience_milliseconds())}
+            self._kill_overdue()
+            if self._wakeup in events:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wakeup, 1024)
+                self._reap()
+            if self._control.fileno() in events:
+                if not self._obey():
+                    return
+            elif events - {self._wakeup, self._imports.fileno()}:
+                self._kill_everything()  # the owner's pidfd
+                return
+            elif self._imports.fileno() in events:
+                self._imports.hear()
+            elif not events and self._imports.wanted and self._imports.take():
+                self._settle()
+
+    def close(self) -> None:
+        self._control.close()
+
+    def _settle(self) -> None:
+        """Make the heap what workers should start from."""
+        gc.collect()
+        self._ballast = _fill_holes()
+        gc.freeze()  # so that a worker's collections don't copy pages that they share
+
+    def _obey(self) -> bool:
+        try:
+            message, files, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, FILES)
+        except OSError:
+            message, files = b"", []
+        if not message:
+            self._kill_everything()
+            return False
+        order = marshal.loads(message)
+        if order[0] == SPAWN and len(files) == FILES:
+            self._spawn(files)
+        elif order[0] == SPAWN:  # descriptors are used up: the pipe's end tells the owner
+            for descriptor in files:
+                os.close(descriptor)
+        elif order[0] == END:
+            self._end(order[1], order[2])
+        return bool(order[0] != BYE)
+
+    def _spawn(self, files: list[int]) -> None:
+        status = files[4]
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            pid = -1
+            with contextlib.suppress(OSError):
+                os.write(status, STATUS.pack(NOT_FORKED + (error.errno or 0)))
+        if pid == 0:
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(1)
+            self._control.detach()  # its number is the worker's socket's from now on
+            raise _BornError([*files, self._imports.writing])
+        for descriptor in files:
+            if descriptor != status or pid < 0:
+                os.close(descriptor)
+        if pid > 0:
+            self._statuses[pid] = status
+
+    def _end(self, worker: int, grace_seconds: float) -> None:
+        """TERM now, KILL after the grace. A second, shorter one brings the end forward."""
+        kill_at = time.monotonic() + grace_seconds
+        leaving = self._leaving.get(worker)
+        left = {pid for pid, owner in self._kept.items() if owner == worker}  # by one that exited by itself
+        if leaving is None and (worker in self._statuses or left):
+            leaving = self._leaving[worker] = _Leaving(kill_at)
+        if leaving is not None:
+            leaving.kill_at = min(kill_at, leaving.kill_at)
+            leaving.orphans |= left
+            for pid in left:
+                del self._kept[pid]
+                _ask(pid)
+            _signal_group(worker, signal.SIGTERM if grace_seconds > 0 else signal.SIGKILL)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                break
+            if found is None:
+                break
+            if found.si_pid in self._statuses:
+                self._reap_worker(found.si_pid, asked=found.si_code == os.CLD_EXITED and found.si_status == 0)
+            else:
+                self._reap_orphan(found.si_pid)
+        for worker in [worker for worker, leaving in self._leaving.items() if self._is_gone(worker, leaving)]:
+            self._forget(worker)
+
+    def _reap_worker(self, pid: int, *, asked: bool) -> None:
+        ended = pid in self._leaving
+        if not ended and not asked:
+            self._end(pid, _LEFTOVERS_GRACE_SECONDS)  # before it is reaped, while its number is its own
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        self._adopt(pid)
+        if ended:
+            self._leaving[pid].code = code
+        else:
+            self._tell(pid, code)
+
+    def _reap_orphan(self, pid: int) -> None:
+        os.waitpid(pid, 0)
+        worker = self._kept.pop(pid, 0)
+        for owner, leaving in self._leaving.items():
+            if pid in leaving.orphans:
+                leaving.orphans.discard(pid)
+                worker = owner
+        self._adopt(worker)
+
+    def _adopt(self, worker: int) -> None:
+        """Take over the children of a worker, or of an orphan of its, that has ended: no living worker's come to us."""
+        leaving = self._leaving.get(worker)
+        known = self._statuses.keys() | self._kept.keys()
+        known = known.union(*(other.orphans for other in self._leaving.values()))
+        for pid in _children() - known:
+            if leaving is None:
+                self._kept[pid] = worker
+                continue
+            leaving.orphans.add(pid)
+            with contextlib.suppress(OSError):
+                if os.getpgid(pid) != worker:  # the others were asked with the group
+                    _ask(pid)
+
+    def _is_gone(self, worker: int, leaving: _Leaving) -> bool:
+        reaped = leaving.code is not None or worker not in self._statuses
+        return reaped and not leaving.orphans and not _group_lives(worker)
+
+    def _forget(self, worker: int) -> None:
+        leaving = self._leaving.pop(worker)
+        self._kept.update(dict.fromkeys(leaving.orphans, 0))  # could not be killed
+        if leaving.code is not None:
+            self._tell(worker, leaving.code)
+
+    def _tell(self, pid: int, code: int) -> None:
+        status = self._statuses.pop(pid)
+        with contextlib.suppress(OSError):
+            os.write(status, STATUS.pack(code))
+        os.close(status)
+
+    def _patience_milliseconds(self) -> float | None:
+        if self._imports.wanted:
+            return 0.0
+        if not self._leaving:
+            return None
+        next_kill = min(leaving.kill_at for leaving in self._leaving.values())
+        return max(0.0, next_kill - time.monotonic()) * 1000 + 1
+
+    def _kill_overdue(self) -> None:
+        now = time.monotonic()
+        for worker, leaving in [pair for pair in self._leaving.items() if pair[1].kill_at <= now]:
+            _signal_group(worker, signal.SIGKILL)
+            for orphan in leaving.orphans:
+                _kill((orphan, *_descendants(orphan)))
+            leaving.kill_at = now + _KILL_AGAIN_SECONDS  # killing uncovers more
+            leaving.give_up_at = leaving.give_up_at or now + _GIVE_UP_SECONDS
+            if self._is_gone(worker, leaving) or (now >= leaving.give_up_at and leaving.code is not None):
+                self._forget(worker)
+
+    def _kill_everything(self) -> None:
+        for group in self._statuses:
+            _signal_group(group, signal.SIGKILL)
+        # What has left its group is still our descendant, since we are a subreaper. Killing may uncover more.
+        while children := _descendants(os.getpid()):
+            _kill(children)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(-1, 0)
+
+
+def _fill_holes() -> list[list[object]]:
+    """Return what fills the gaps that start-up left in the heap, so that workers' objects get pages of their own.
+
+    A page with its last gap taken and given back again moves between the allocator's lists each time: a loop of plain
+    Python is 3 % slower. And what lands in a page that workers share has it copied.
+    """
+    filling: list[list[object]] = [
+        [object() for _ in range(_PAGE_BYTES // 16)],
+        [float(number) for number in range(_PAGE_BYTES // 32)],
+    ]
+    sizes = range(48, _LARGEST_SMALL_BYTES + 1, 16)
+    filling.extend([bytes(size - sys.getsizeof(b"")) for _ in range(_PAGE_BYTES // size)] for size in sizes)
+    return filling
+
+
+def _ask(pid: int) -> None:
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
+
+
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _children() -> set[int]:
+    try:
+        with open("/proc/thread-self/children", "rb") as file:  # noqa: PTH123 -- Path is not worth its import here
+            return set(map(int, file.read().split()))
+    except OSError:
+        return set()  # no /proc: groups are ended all the same
+
+
+def _signal_group(group: int, number: int) -> None:
+    with contextlib.suppress(OSError):
+        os.killpg(group, number)
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except OSError:
+        return False
+    return True
+
+
+def _descendants(root: int) -> list[int]:
+    parents = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208 -- Path is not worth its import here
+        if name.isdigit():
+            with contextlib.suppress(OSError, IndexError), open(f"/proc/{name}/stat", "rb") as stat:  # noqa: PTH123 -- as above
+                parents[int(name)] = int(stat.read().rpartition(b")")[2].split()[1])
+    found = {root}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return sorted(found - {root})
+
+
+def _move_in(files: list[int]) -> None:
+    """Become a worker: a session of its own, its ends where it expects them, nothing else of the fork server's."""
+    os.setsid()
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    high = [_above(descriptor) for descriptor in files]
+    places = (loop.SOCKET, loop.CLAIMS, loop.QUIET, loop.ARENA, None, 1, 2, loop.TRACKER, loop.IMPORTS)
+    for descriptor, place in zip(high, places, strict=True):
+        if place is not None:
+            os.dup2(descriptor, place, inheritable=place < CONTROL)
+    os.closerange(loop.IMPORTS + 1, 1 << 16)
+    sys.stdout.flush()
+
+
+def _above(descriptor: int) -> int:
+    """Return a copy that no place of a worker's can collide with."""
+    import fcntl
+
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, loop.IMPORTS + 1)

@@ -1,0 +1,227 @@
+"""Turns tasks, results and exceptions into bytes and back: pickle where it will do, cloudpickle where it won't."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import traceback
+from _thread import RLock
+from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
+from typing import Any
+
+from paropt_exporter.errors import UnpicklableError, describe, trace_of
+from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers, holds_large
+from paropt_exporter.executors.worker.pickle_cache_key import PickleCacheKey
+
+_PROTOCOL = pickle.HIGHEST_PROTOCOL
+_MAIN = b"__main__"  # what is defined there must travel by value: workers never import the user's __main__
+_MOST_CACHED = 1000
+_REMEMBERED = frozenset({FunctionType, BuiltinFunctionType, type})  # their equality is identity, or nearly
+_ONCE, _AFRESH = b"1", b"0"  # in front of a function's pickle: whether a worker may keep what it loaded
+_PLAIN = frozenset({int, float, complex, bool, NoneType})  # types of values that marshal takes at less cost
+_TEXTS = frozenset({str, bytes})
+_LONGEST_PLAIN = 1 << 10  # longer ones are not copied once more
+
+Arguments = bytes | PickleBuffers | tuple[Any, ...]  # a pickle of (positional, keywords), or plain positional ones
+Packed = tuple[bytes, Arguments]
+
+loads = pickle.loads
+_registering = RLock()  # guards: cloudpickle's register of modules that go by value, which all threads share
+
+
+class RemoteTraceback(Exception):
+    """Stands as the cause of an exception that a task raised in a worker: the traceback as it was there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+class Packer:
+    """Pickles tasks for the workers of one pool, and remembers functions whose pickle can't change.
+
+    Modules that a worker could not import (a test's, a notebook's) go by value from then on, see `by_value`.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[
+            Callable[..., Any], tuple[bytes, PickleCacheKey | None]
+        ] = {}  # None: its name, nothing to look at
+        self._modules: set[str] = set()
+
+    def pack(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Packed:
+        """Return the function as `load_function` takes it, and the arguments. UnpicklableError when it can't be."""
+        known = self._known.get(function) if type(function) in _REMEMBERED else None
+        if known is not None and (known[1] is None or known[1].holds()):
+            packed = known[0]
+        else:
+            packed = self._pack_function(function)
+        if keywords:
+            return packed, self._pack_arguments(arguments, keywords)
+        for value in arguments:
+            if not is_plain(value):
+                return packed, self._pack_arguments(arguments, keywords)
+        return packed, arguments
+
+    def by_value(self, packed: Packed, missing: str) -> Packed | None:
+        """Pack a task again that a worker could not load for want of module `missing`; None if that can't help."""
+        if not self.learn(missing):
+            return None
+        return self.pack(load_function(packed[0])[0], *load_arguments(packed[1]))
+
+    def learn(self, missing: str) -> bool:
+        """Have a module that workers can't import go by value, and those below it; False if it isn't here either."""
+        known = {name for name in tuple(sys.modules) if name == missing or name.startswith(missing + ".")}
+        self._modules |= known
+        self._known.clear()
+        return bool(known)
+
+    def _pack_arguments(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bytes | PickleBuffers:
+        if not self._modules and holds_large((*arguments, *keywords.values())):
+            try:
+                pieces = PickleBuffers((arguments, keywords))
+            except Exception:  # noqa: BLE001 -- user code runs in here; what follows takes more, or says why not
+                return self._dumps((arguments, keywords))
+            if _MAIN not in pieces and not _has_connections(pieces):
+                return pieces
+        return self._dumps((arguments, keywords))
+
+    def _pack_function(self, function: Callable[..., Any]) -> bytes:
+        footing = None if self._goes_by_name(function) else PickleCacheKey()
+        lasts = footing is None or (type(function) is FunctionType and footing.take(function, self._goes_by_name))
+        packed = (_ONCE if lasts else _AFRESH) + self._dumps(function)
+        if lasts:
+            if len(self._known) >= _MOST_CACHED:
+                self._known.clear()
+            self._known[function] = packed, footing
+        return packed
+
+    def _goes_by_name(self, value: Any) -> bool:
+        """Whether the pickle of a function, class or module is a name under which a worker finds it too."""
+        if type(value) is ModuleType:
+            return self._is_there(value.__name__) and sys.modules[value.__name__] is value
+        if not isinstance(value, (FunctionType, BuiltinFunctionType, type)) or not self._is_there(value.__module__):
+            return False
+        found: Any = sys.modules[value.__module__]
+        for part in value.__qualname__.split("."):
+            found = getattr(found, part, None)
+        return found is value
+
+    def _is_there(self, module: str | None) -> bool:
+        return module in sys.modules and module != "__main__" and module not in self._modules
+
+    def _dumps(self, value: object) -> bytes:
+        if not self._modules:
+            try:
+                packed = pickle.dumps(value, _PROTOCOL)
+            except Exception:  # noqa: BLE001 -- user code runs in here; cloudpickle's own error is the one to tell
+                packed = _MAIN
+            if _MAIN not in packed and not _has_connections(packed):
+                return packed
+        return _by_value(value, self._modules)
+
+
+def is_plain(value: object) -> bool:
+    """Whether a value can be left as it is until it is sent: nobody can change it, and marshal takes it."""
+    kind = type(value)
+    return kind in _PLAIN or (kind in _TEXTS and len(value) <= _LONGEST_PLAIN)  # type: ignore[arg-type]  # a text
+
+
+def load_function(packed: bytes) -> tuple[Callable[..., Any], bool]:
+    """Return a packed function, and whether it may serve for every task that has the same pickle."""
+    return loads(memoryview(packed)[1:]), packed[:1] == _ONCE
+
+
+def load_arguments(packed: Arguments | memoryview) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if type(packed) is tuple:
+        return packed, {}
+    return loads(packed.joined() if type(packed) is PickleBuffers else packed)  # type: ignore[no-any-return, arg-type]  # told apart by type
+
+
+def dumps_result(value: object) -> bytes | PickleBuffers:
+    """Pickle a result in a worker."""
+    if holds_large((value,)):
+        try:
+            pieces = PickleBuffers(value)
+        except Exception:  # noqa: BLE001 -- user code runs in here; what follows takes more, or says why not
+            return dumps(value)
+        if not _has_connections(pieces):
+            return pieces
+    return dumps(value)
+
+
+def dumps(value: object) -> bytes:
+    try:
+        packed = pickle.dumps(value, _PROTOCOL)
+    except Exception:  # noqa: BLE001 -- user code runs in here; cloudpickle's own error is the one to tell
+        return _by_value(value, set())
+    return _by_value(value, set()) if _has_connections(packed) else packed
+
+
+def _has_connections(packed: bytes | PickleBuffers) -> bool:
+    """Say whether a pickle holds multiprocessing's connections: plain pickle takes their descriptors for numbers."""
+    return "multiprocessing.connection" in sys.modules and b"multiprocessing.connection" in packed
+
+
+def dump_error(error: BaseException) -> tuple[bytes, bool]:
+    """Pickle an exception with its traceback as text; False: it can't travel, only a description of it."""
+    try:
+        text = "".join(traceback.format_exception(type(error), error, trace_of(error)))
+    except BaseException:  # noqa: BLE001 -- formatting reads the exception's attributes, which are the user's
+        text = describe(error)
+    try:
+        packed = dumps((BaseException.with_traceback(error, None), text))
+        loads(packed)  # a constructor that refuses its arguments shows only here
+    except BaseException as trouble:  # noqa: BLE001 -- the user's exception class runs in here
+        return pickle.dumps((f"{describe(error)}: it could not be sent back: {describe(trouble)}", text)), False
+    return packed, True
+
+
+def load_error(packed: bytes | bytearray | memoryview) -> BaseException:
+    """Rebuild a task's exception, its traceback in the worker as its cause."""
+    error, text = loads(packed)
+    if not isinstance(error, BaseException):
+        raise TypeError(f"expected an exception, found {error!r}")
+    error.__cause__ = RemoteTraceback(text)
+    return error
+
+
+def load_any_error(packed: bytes | bytearray) -> BaseException:
+    """Rebuild an exception, or what can be had of it."""
+    try:
+        return load_error(packed)
+    except BaseException:  # noqa: BLE001 -- the user's exception class runs in here; its description remains
+        return RuntimeError(str(loads(packed)[0]))
+
+
+def _by_value(value: object, modules: set[str]) -> bytes:
+    import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
+
+    if "multiprocessing" in sys.modules:
+        from paropt_exporter.executors.worker.mp_reduction import dumps as to_bytes
+    else:
+        to_bytes = cloudpickle.dumps
+    with _registering:
+        registered = modules & sys.modules.keys() - cloudpickle.list_registry_pickle_by_value()
+        try:
+            for name in registered:
+                cloudpickle.register_pickle_by_value(sys.modules[name])
+            packed: bytes = to_bytes(value, _PROTOCOL)
+        except Exception as error:  # pickling runs the user's code; raised again as what it means for the task
+            raise UnpicklableError(f"{_shorten(value)} can't travel between processes: {describe(error)}") from error
+        finally:
+            for name in registered:
+                cloudpickle.unregister_pickle_by_value(sys.modules[name])
+    return packed
+
+
+def _shorten(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 -- a user's __repr__
+        text = f"{type(value).__name__} object ({describe(error)})"
+    return text if len(text) <= 200 else f"{text[:200]}..."

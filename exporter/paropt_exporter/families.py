@@ -1,0 +1,305 @@
+"""Every metric that is exported: the single place where a name, a label or a bucket is written.
+
+Metrics, controller queries, dashboards, rules and `docs/metrics.md` are derived from `FAMILIES`; every family also
+carries the label `project`, which stands first in `Family.label_names`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from paropt_exporter.events import Result, Severity
+
+# One layout everywhere: layouts that differ can't be summed. From 5 ms (a lint of one file) to an hour.
+BUCKETS_SECONDS = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 45.0, 60.0, 90.0,
+    120.0, 300.0, 600.0, 900.0, 1200.0, 1800.0, 3600.0,
+)  # fmt: skip
+
+PROJECT = "project"
+WORKER_STATES = ("busy", "idle", "starting", "draining")
+DIRECTIONS = ("up", "down")
+# Why a size changes: each names the number that decided (control.policy has the formulas).
+UP_REASONS = ("demand", "deadline", "rescue", "load", "limit", "bounds", "pinned")
+DOWN_REASONS = (
+    "plan",
+    "demand",
+    "deadline",
+    "load",
+    "limit",
+    "cpu_limit",
+    "memory_limit",
+    "bounds",
+    "ineffective",
+    "pinned",
+)
+# Why a reading is not believed (control.readings).
+DOUBTS = (
+    "query_failed", "no_data", "several_sources", "not_finite", "not_a_number", "partial", "stale", "future", "epoch",
+    "settling", "disagree",
+)  # fmt: skip
+HOLD_REASONS = (
+    "plan", "demand", "deadline", "load", "limit", "cpu_limit", "memory_limit", "bounds", "deadband", "stabilizing",
+    "ineffective", "saturated", "flap_budget", "pinned", "paused", "advised", *DOUBTS,
+)  # fmt: skip
+DECISION_REASONS = {"up": UP_REASONS, "down": DOWN_REASONS, "hold": HOLD_REASONS}  # by action
+CONTROL_MODES = ("act", "advise", "pause", "pin")
+CONTROL_SOURCES = ("both", "local", "prometheus")
+QUERY_ERRORS = ("timeout", "connection", "tls", "unauthorized", "redirect", "status", "too_large", "malformed", "query")
+RESIZE_REASONS = ("start", *dict.fromkeys((*UP_REASONS, *DOWN_REASONS)), "caller")
+DEATH_CAUSES = ("signal", "exit", "initializer", "stopped")
+STAGE_BOTTLENECKS = ("slow", "uneven", "gil_bound")
+LANE_BOTTLENECKS = ("uneven", "under_used", "saturated")
+RESULTS = tuple(result.value for result in Result)
+SEVERITIES = tuple(severity.value for severity in Severity)
+TASK_RESULTS = tuple(result.value for result in Result if result is not Result.SKIP)  # a skipped task never was one
+RUN_RESULTS = (Result.SUCCESS.value, Result.FAILURE.value, Result.CANCELLATION.value)
+DELIVERY_TARGETS = ("pushgateway", "textfile")
+DELIVERY_RESULTS = ("success", "failure")
+RELOAD_RESULTS = ("success", "failure")
+POOL_RESULTS = ("success", "failure", "error", "cancellation")
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # each is one object: identity is a cheap dict key
+class Family:
+    """One metric family. `labels` without `project`. `resumes`: its totals go on from history after a restart."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    resumes: bool = False
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return (PROJECT, *self.labels)
+
+
+def _counter(name: str, help_text: str, *labels: str, resumes: bool = False) -> Family:
+    return Family(name=name, kind=Kind.COUNTER, help=help_text, labels=labels, resumes=resumes)
+
+
+def _gauge(name: str, help_text: str, *labels: str) -> Family:
+    return Family(name=name, kind=Kind.GAUGE, help=help_text, labels=labels)
+
+
+def _histogram(name: str, help_text: str, *labels: str) -> Family:
+    return Family(name=name, kind=Kind.HISTOGRAM, help=help_text, labels=labels, resumes=True)
+
+
+BUILD_INFO = _gauge("paropt_build_info", "Always 1; which build this is.", "version", "python", "revision")
+
+RUNS = _counter("paropt_runs_total", "Executions of a lane.", "lane", "result", resumes=True)
+RUN_DURATION = _histogram("paropt_run_duration_seconds", "Wall time of a run.", "lane")
+RUN_IN_PROGRESS = _gauge("paropt_run_in_progress", "1 while the lane runs.", "lane")
+RUN_LAST_SUCCESS = _gauge(
+    "paropt_run_last_success_timestamp_seconds", "When the lane last ended with success; absent until known.", "lane"
+)
+RUN_LAST_COMPLETION = _gauge(
+    "paropt_run_last_completion_timestamp_seconds", "When the lane last ended; absent until known.", "lane"
+)
+RUN_INTERVAL = _gauge("paropt_run_interval_seconds", "The interval of --every; absent without it.", "lane")
+
+STAGE_DURATION = _histogram(
+    "paropt_stage_duration_seconds", "From a stage's first task's start to its last attempt's end.", "lane", "stage"
+)
+STAGE_LAST_DURATION = _gauge(
+    "paropt_stage_last_duration_seconds", "Duration of the stage in its last run; absent until known.", "lane", "stage"
+)
+STAGE_LAST_RESULT = _gauge(
+    "paropt_stage_last_result", "1 for the result of the stage's last run.", "lane", "stage", "result"
+)
+STAGE_RUNS = _counter("paropt_stage_runs_total", "Executions of a stage.", "lane", "stage", "result", resumes=True)
+STAGE_RUNNING = _gauge("paropt_stage_running", "1 while the stage runs.", "lane", "stage")
+STAGE_PROGRESS = _gauge("paropt_stage_progress_ratio", "Tasks ended over tasks planned.", "lane", "stage")
+STAGE_CPU = _counter(
+    "paropt_stage_cpu_seconds_total",
+    "CPU time of the stage's tasks and all their descendants, up to the scrape.",
+    "lane", "stage", resumes=True,
+)  # fmt: skip
+STAGE_MEMORY_PEAK = _gauge(
+    "paropt_stage_memory_peak_bytes", "Highest memory use of the stage in its last run; absent until known.",
+    "lane", "stage",
+)  # fmt: skip
+STAGE_INFO = _gauge("paropt_stage_info", "Always 1; number and pool of a stage.", "lane", "stage", "number", "pool")
+
+TASK_DURATION = _histogram("paropt_task_duration_seconds", "Duration of one attempt of a task.", "lane", "stage")
+TASK_QUEUE_WAIT = _histogram(
+    "paropt_task_queue_wait_seconds", "From when a task could have run to its start.", "lane", "stage"
+)
+TASK_ATTEMPTS = _counter(
+    "paropt_task_attempts_total", "Attempts of tasks, retries too.", "lane", "stage", "result", resumes=True
+)
+
+POOL_WORKERS = _gauge("paropt_pool_workers", "Workers of a pool by state.", "pool", "state")
+POOL_SIZE = _gauge("paropt_pool_size", "Live workers of a pool, draining ones too.", "pool")
+POOL_SIZE_TARGET = _gauge("paropt_pool_size_target", "Workers that the pool was told to have.", "pool")
+POOL_SIZE_MIN = _gauge("paropt_pool_size_min", "Lower bound of the pool's size, from the config.", "pool")
+POOL_SIZE_MAX = _gauge("paropt_pool_size_max", "Upper bound of the pool's size, from the config.", "pool")
+POOL_QUEUE_DEPTH = _gauge("paropt_pool_queue_depth", "Tasks that could run and wait for a worker.", "pool")
+POOL_OLDEST_AGE = _gauge(
+    "paropt_pool_oldest_task_age_seconds", "How long the oldest waiting task has waited; 0 when none waits.", "pool"
+)
+POOL_SUBMITTED = _counter("paropt_pool_tasks_submitted_total", "Tasks given to the pool.", "pool")
+POOL_FINISHED = _counter("paropt_pool_tasks_finished_total", "Tasks that the pool settled.", "pool", "result")
+POOL_BUSY = _counter("paropt_pool_busy_seconds_total", "Worker time spent running tasks, up to the scrape.", "pool")
+POOL_SLOT = _counter(
+    "paropt_pool_slot_seconds_total", "Worker time that was there to be used, up to the scrape.", "pool"
+)
+POOL_CPU = _counter("paropt_pool_cpu_seconds_total", "CPU time of the pool's tasks, up to the scrape.", "pool")
+POOL_RUN_DELAY = _counter(
+    "paropt_pool_run_delay_seconds_total", "Time the pool's tasks were ready to run but had no core.", "pool"
+)
+POOL_RESIZES = _counter("paropt_pool_resizes_total", "Changes of the pool's target.", "pool", "direction", "reason")
+POOL_DEATHS = _counter(
+    "paropt_pool_worker_deaths_total",
+    "Workers that ended unasked, or (stopped) with a task that we ended.",
+    "pool",
+    "cause",
+)
+POOL_EPOCH = _gauge("paropt_pool_epoch_timestamp_seconds", "When the pool's counters began.", "pool")
+
+SLA_LIMIT = _gauge("paropt_sla_limit_seconds", "Longest duration allowed to the stage.", "lane", "stage")
+SLA_WARNING = _gauge("paropt_sla_warning_seconds", "Duration at which the stage is warned of.", "lane", "stage")
+SLA_CHECKS = _counter(
+    "paropt_sla_checks_total", "Finished stages held against their limit.", "lane", "stage", resumes=True
+)
+SLA_WARNINGS = _counter(
+    "paropt_sla_warnings_total", "Stage runs that reached the warning, violations too.", "lane", "stage", resumes=True
+)
+SLA_VIOLATIONS = _counter(
+    "paropt_sla_violations_total", "Stage runs that broke their limit.", "lane", "stage", "severity", resumes=True
+)
+SLA_BREACHED = _gauge(
+    "paropt_sla_breached",
+    "1 if the stage breaks its limit now or broke it in its last run.",
+    "lane",
+    "stage",
+    "severity",
+)
+SLA_DEADLINE = _gauge(
+    "paropt_sla_deadline_timestamp_seconds", "When the running stage breaks its limit; absent else.", "lane", "stage"
+)
+SLA_NEAR = _gauge(
+    "paropt_sla_near", "1 while the running stage is past its warning and not yet past its limit.", "lane", "stage"
+)
+SLA_PREDICTED_END = _gauge(
+    "paropt_sla_predicted_end_timestamp_seconds",
+    "When the running stage is expected to end; absent while it does not run or nothing is known of it.",
+    "lane",
+    "stage",
+)
+SLA_PREDICTED_RATIO = _gauge(
+    "paropt_sla_predicted_ratio",
+    "Duration that the running stage is expected to reach over its limit; absent while no end is expected.",
+    "lane",
+    "stage",
+)
+SLA_PREDICTED_BREACH = _gauge(
+    "paropt_sla_predicted_breach", "1 while the running stage is expected to break its limit.", "lane", "stage"
+)
+LANE_SLA_LIMIT = _gauge("paropt_lane_sla_limit_seconds", "Longest duration allowed to the lane.", "lane")
+LANE_SLA_WARNING = _gauge("paropt_lane_sla_warning_seconds", "Duration at which the lane is warned of.", "lane")
+LANE_SLA_CHECKS = _counter("paropt_lane_sla_checks_total", "Runs held against the lane's limit.", "lane", resumes=True)
+LANE_SLA_WARNINGS = _counter(
+    "paropt_lane_sla_warnings_total", "Runs that reached the lane's warning, violations too.", "lane", resumes=True
+)
+LANE_SLA_VIOLATIONS = _counter(
+    "paropt_lane_sla_violations_total", "Runs that broke the lane's limit.", "lane", "severity", resumes=True
+)
+LANE_SLA_BREACHED = _gauge(
+    "paropt_lane_sla_breached", "1 if the lane breaks its limit now or broke it in its last run.", "lane", "severity"
+)
+
+BOTTLENECK = _gauge("paropt_bottleneck", "1 if the stage held up the last run in this way.", "lane", "stage", "kind")
+LANE_BOTTLENECK = _gauge("paropt_lane_bottleneck", "1 if the last run was held up in this way.", "lane", "kind")
+
+CONTROL_RECOMMENDED = _gauge(
+    "paropt_control_recommended_size", "Workers that the controller would give the pool, whatever its mode.", "pool"
+)
+CONTROL_FLOOR = _gauge("paropt_control_floor", "Fewest workers that the controller gives the pool now.", "pool")
+CONTROL_CEILING = _gauge("paropt_control_ceiling", "Most workers that the controller gives the pool now.", "pool")
+CONTROL_MODE = _gauge(
+    "paropt_control_mode_info",
+    "Always 1; whether the controller acts on the pool, and on which readings.",
+    "pool",
+    "mode",
+    "source",
+)
+CONTROL_DECISIONS = _counter(
+    "paropt_control_decisions_total",
+    "What the controller decided for the pool, and why.",
+    "pool",
+    "action",
+    "reason",
+    resumes=True,
+)
+CONTROL_QUERY_DURATION = Family(
+    name="paropt_control_query_duration_seconds",
+    kind=Kind.HISTOGRAM,
+    help="How long queries to Prometheus took, failed ones too.",
+)
+CONTROL_QUERY_ERRORS = _counter("paropt_control_query_errors_total", "Queries to Prometheus that failed.", "kind")
+CONTROL_BLIND = _gauge(
+    "paropt_control_blind", "1 while the pool is steered by query results and none can be believed.", "pool"
+)
+CONTROL_FLAPPING = _gauge(
+    "paropt_control_flapping", "1 while the pool's size changed direction so often that it goes down no more.", "pool"
+)
+
+HOST_MEMORY = _gauge(
+    "paropt_host_memory_available_bytes", "Memory that this process may still use (cgroup limits heeded)."
+)
+HOST_MEMORY_LIMIT = _gauge(
+    "paropt_host_memory_limit_bytes", "Memory that this process could have with nothing else running."
+)
+HOST_CPUS = _gauge("paropt_host_cpus", "Cores that this process may use (cgroup quota and affinity heeded).")
+SERVES_ON = _gauge(
+    "paropt_exporter_serves_on", "1 if the exporter serves until it is stopped, 0 if it ends with its lane (--once)."
+)
+OBSERVATIONS_DROPPED = _counter(
+    "paropt_observations_dropped_total", "Records that an observer failed to take.", "observer"
+)
+DELIVERIES = _counter(
+    "paropt_deliveries_total", "Attempts to hand the final values of a run to others.", "target", "result"
+)
+WEB_CONFIG_RELOADS = _counter(
+    "paropt_exporter_web_config_reloads_total",
+    "Changes of the web config that were loaded, or refused as unusable or as less protection.",
+    "result",
+)
+
+FAMILIES: tuple[Family, ...] = tuple(value for value in globals().values() if isinstance(value, Family))
+
+# The labels whose values no config decides, by family.
+CLOSED_VALUES: dict[Family, dict[str, tuple[str, ...]]] = {
+    RUNS: {"result": RUN_RESULTS},
+    STAGE_LAST_RESULT: {"result": RESULTS},
+    STAGE_RUNS: {"result": RESULTS},
+    TASK_ATTEMPTS: {"result": TASK_RESULTS},
+    POOL_WORKERS: {"state": WORKER_STATES},
+    POOL_FINISHED: {"result": POOL_RESULTS},
+    POOL_RESIZES: {"direction": DIRECTIONS, "reason": RESIZE_REASONS},
+    POOL_DEATHS: {"cause": DEATH_CAUSES},
+    SLA_VIOLATIONS: {"severity": SEVERITIES},
+    SLA_BREACHED: {"severity": SEVERITIES},
+    LANE_SLA_VIOLATIONS: {"severity": SEVERITIES},
+    LANE_SLA_BREACHED: {"severity": SEVERITIES},
+    CONTROL_MODE: {"mode": CONTROL_MODES, "source": CONTROL_SOURCES},
+    CONTROL_DECISIONS: {
+        "action": tuple(DECISION_REASONS),
+        "reason": tuple(dict.fromkeys((*UP_REASONS, *DOWN_REASONS, *HOLD_REASONS))),
+    },
+    CONTROL_QUERY_ERRORS: {"kind": QUERY_ERRORS},
+    DELIVERIES: {"target": DELIVERY_TARGETS, "result": DELIVERY_RESULTS},
+    WEB_CONFIG_RELOADS: {"result": RELOAD_RESULTS},
+    BOTTLENECK: {"kind": STAGE_BOTTLENECKS},
+    LANE_BOTTLENECK: {"kind": LANE_BOTTLENECKS},
+}

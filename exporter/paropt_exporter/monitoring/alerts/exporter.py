@@ -1,0 +1,207 @@
+"""Alerts on the exporter itself and on its controller: when what it says, or does, is not to be relied on."""
+
+from __future__ import annotations
+
+from paropt_exporter import families
+from paropt_exporter.monitoring.alerts import questions
+from paropt_exporter.monitoring.alerts.rules import OF_POOL, Alert, Board, Condition, Level, Query
+from paropt_exporter.monitoring.alerts.series import WITHOUT_REPLICA, Series
+from paropt_exporter.monitoring.options import Options
+
+_REMEMBERED = "1d"  # how long an exporter that was there is expected to be there
+
+
+def alerts(options: Options) -> tuple[Alert, ...]:
+    """Return the alerts of this module."""
+    series = Series(options)
+    return (_blind(series), _flapping(series), _down(series), _absent(series), _dropped(series))
+
+
+def _blind(series: Series) -> Alert:
+    return Alert(
+        name="ParoptControllerBlind",
+        conditions=(Condition(expr=f"{series.held(families.CONTROL_BLIND)} == 1", level=Level.WARNING, hold="5m"),),
+        summary="A pool is steered by query results, and none can be believed.",
+        description=(
+            "The controller of pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} has "
+            "had no query result that it may believe for 5 minutes. The pool keeps its size."
+        ),
+        board=Board.POOLS,
+        link=OF_POOL,
+        meaning=(
+            "With `feedback.source: prometheus` only query results move the pool. The last ones failed, were empty, "
+            "stale, partial or not its own, so it holds, and goes up only to save an SLA."
+        ),
+        impact="The pool does not follow the load: it may be too small, or larger than need be. Work goes on.",
+        diagnosis=(
+            questions.holds(series),
+            Query(
+                question="Do queries fail, and how?",
+                expr=f"sum by (instance, kind) ({series.increase(families.CONTROL_QUERY_ERRORS, '1h')})",
+            ),
+            Query(
+                question="How long do they take (seconds, mean over an hour)?",
+                expr=(
+                    f"{series.increase(families.CONTROL_QUERY_DURATION, '1h', part='sum')}"
+                    f" / ({series.increase(families.CONTROL_QUERY_DURATION, '1h', part='count')} > 0)"
+                ),
+            ),
+        ),
+        mitigation=(
+            "Errors: is `feedback.prometheus.url` right, reachable from the host, its token valid? The log names the "
+            "answer.",
+            "`no_data`, `stale`: does that Prometheus scrape this exporter? `several_sources`: two exporters answer "
+            "to the same query.",
+            "Until it is mended: `feedback.source: both` steers by local counters too, `paropt-exporter pin 8` sets a "
+            "size.",
+        ),
+    )
+
+
+def _flapping(series: Series) -> Alert:
+    return Alert(
+        name="ParoptControllerFlapping",
+        conditions=(Condition(expr=f"{series.held(families.CONTROL_FLAPPING)} == 1", level=Level.WARNING, hold="5m"),),
+        summary="A pool's size goes up and down again and again.",
+        description=(
+            "The size of pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} changed "
+            "direction so often within an hour that it goes down no more until the hour is over."
+        ),
+        board=Board.POOLS,
+        link=OF_POOL,
+        meaning="The pool has used up the direction changes that it may make in an hour: down-moves wait.",
+        impact="Workers that are not needed stay for a while. Starting and ending them costs time with processes.",
+        diagnosis=(
+            Query(
+                question="What pulls it in both directions (resizes of an hour, by reason)?",
+                expr=(
+                    f"sum by (instance, pool, direction, reason) ({series.increase(families.POOL_RESIZES, '1h')}) > 0"
+                ),
+            ),
+            Query(
+                question="How does the load swing (tasks given to the pool, per second)?",
+                expr=series.rate(families.POOL_SUBMITTED),
+            ),
+        ),
+        mitigation=(
+            "A load that comes in waves shorter than a minute: raise `workers: {min: N}` to what the waves need.",
+            "A signal of your own that is noisy: average it in its query.",
+            "`paropt-exporter pin 8` sets a size until you have found out.",
+        ),
+    )
+
+
+def _down(series: Series) -> Alert:
+    return Alert(
+        name="ParoptExporterDown",
+        conditions=(
+            Condition(expr=f"up == 0\nand on (job, instance)\n{_served_on(series)}", level=Level.WARNING, hold="5m"),
+        ),
+        summary="An exporter does not answer.",
+        description=(
+            "{{ $labels.instance }} of job {{ $labels.job }} has not answered for 5 minutes. It is one of those that "
+            "serve until they are stopped."
+        ),
+        board=Board.EXPORTER,
+        link=("job", "instance"),
+        meaning=(
+            "The target is configured, had a paropt-exporter within the last day, and scrapes fail. Exporters that "
+            "rightly end with their lane (`--once`) are not meant."
+        ),
+        impact="Its lanes do not run, or nobody sees how: no other alert can tell of this host.",
+        diagnosis=(
+            Query(question="Which targets do not answer?", expr="up == 0"),
+            Query(question="For which share of the last hour did each answer?", expr="avg_over_time(up[1h])"),
+            Query(
+                question="Did it come close to its memory limit (smallest share left in a day)?",
+                expr=(
+                    f"min_over_time({series.now(families.HOST_MEMORY)}[{_REMEMBERED}])"
+                    f" / on (job, instance, project) last_over_time({series.now(families.HOST_MEMORY_LIMIT)}"
+                    f"[{_REMEMBERED}])"
+                ),
+            ),
+        ),
+        mitigation=(
+            "On the host: `systemctl status paropt-exporter` and `journalctl -u paropt-exporter`, or the pod's "
+            "`kubectl describe` and `logs --previous`.",
+            "Running, but not answering: `curl -v http://HOST:10178/-/healthy`; a firewall, another port, a "
+            "certificate that has run out.",
+            "Gone for good: take the target out of Prometheus' configuration.",
+        ),
+    )
+
+
+def _served_on(series: Series) -> str:
+    """Ask for the exporters that were there, and meant to stay."""
+    return f"{series.held(families.SERVES_ON, _REMEMBERED)} == 1"
+
+
+def _absent(series: Series) -> Alert:
+    return Alert(
+        name="ParoptExporterAbsent",
+        conditions=(
+            Condition(
+                expr=(
+                    f"max {WITHOUT_REPLICA} (\n  {_served_on(series)}\nunless on (job, instance)\n  up\n)\n"
+                    f"unless\nmax {WITHOUT_REPLICA} ({series.now(families.SERVES_ON)})"
+                ),
+                level=Level.WARNING,
+                hold="15m",
+            ),
+        ),
+        summary="A project's exporters are not even targets any more.",
+        description=(
+            "Project {{ $labels.project }} of job {{ $labels.job }} had an exporter within the last day and has had "
+            "none for 15 minutes: Prometheus has no target for it."
+        ),
+        board=Board.EXPORTER,
+        link=("job", "project"),
+        meaning=(
+            "No exporter of the project is left, and the last one is no target any more: service discovery has lost "
+            "it, or it was taken out. A pod that was replaced by another does not count."
+        ),
+        impact="Its lanes may not run, and nothing else would tell: a target that is not there can't be down.",
+        diagnosis=(
+            Query(
+                question="Which exporters were there within a day?",
+                expr=series.held(families.SERVES_ON, _REMEMBERED),
+            ),
+            Query(question="How many targets does each job have?", expr="count by (job) (up)"),
+        ),
+        mitigation=(
+            "Look at Prometheus' page Status, Service Discovery: which relabelling drops it, which labels changed.",
+            "Taken out on purpose: silence it; it ends by itself after a day.",
+        ),
+    )
+
+
+def _dropped(series: Series) -> Alert:
+    return Alert(
+        name="ParoptObservationsDropped",
+        conditions=(
+            Condition(
+                expr=f"{series.increase(families.OBSERVATIONS_DROPPED, '15m')} > 0",
+                level=Level.WARNING,
+            ),
+        ),
+        summary="An exporter could not note down what happened.",
+        description=(
+            "The observer {{ $labels.observer }} of the exporter on {{ $labels.instance }} (project "
+            "{{ $labels.project }}) failed to take records in the last 15 minutes: they are missing from what it keeps."
+        ),
+        board=Board.EXPORTER,
+        link=("job", "instance", "project"),
+        meaning="An observer of the run raised an error: `history` could not write, as a rule. The work was not hurt.",
+        impact="Totals are too low, and the history lacks runs; with `history` the exit code of `--once` is 3.",
+        diagnosis=(
+            Query(
+                question="Which observer, how often in a day?",
+                expr=f"sum by (instance, observer) ({series.increase(families.OBSERVATIONS_DROPPED, '1d')})",
+            ),
+        ),
+        mitigation=(
+            "The log names the error at the first one. A full disk or a folder that can't be written: make room below "
+            "`.paropt/`; the next record is written again.",
+            "Any other observer than `history`: a fault of the program, please report it with the log.",
+        ),
+    )

@@ -1,0 +1,263 @@
+"""Alerts on pools and the machine: used too little or too much, out of room, losing workers."""
+
+from __future__ import annotations
+
+from paropt_exporter import families
+from paropt_exporter.monitoring.alerts import questions, recording
+from paropt_exporter.monitoring.alerts.rules import OF_LANE, OF_POOL, Alert, Board, Condition, Level, Query
+from paropt_exporter.monitoring.alerts.series import SETTLED, UNASKED, Series, held_up
+from paropt_exporter.monitoring.options import Options
+
+# The tuning guide's limits; engine.bottlenecks judges single runs by the same.
+_UNDER_USED_RATIO, _SATURATED_RATIO = "0.5", "0.9"
+_MEMORY_RATIO = "0.1"  # one more worker's usual share of a machine with ten
+# Three in the span; increase() stretches two to 2.03 at a scrape each 15 s and to 2.3 at one each 2 m.
+_DEATHS, _DEATHS_SPAN = "2.5", "15m"
+
+
+def alerts(options: Options) -> tuple[Alert, ...]:
+    """Return the alerts of this module."""
+    series = Series(options)
+    return (
+        _under_used(series),
+        _saturated(series),
+        _under_used_lane(series),
+        _saturated_lane(series),
+        _at_maximum(series),
+        _memory(series),
+        _dying(series),
+    )
+
+
+def _under_used(series: Series) -> Alert:
+    return Alert(
+        name="ParoptPoolUnderUsed",
+        conditions=(Condition(expr=_idle(series), level=Level.INFO, hold=SETTLED),),
+        summary="A pool's workers are idle more than half of their time.",
+        description=(
+            "The workers of pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} have "
+            "been used for {{ $value | humanizePercentage }} of their time, for 15 minutes."
+        ),
+        board=Board.POOLS,
+        link=OF_POOL,
+        meaning=(
+            "Busy time over worker time is under 50 %, while a lane runs, or in a program whose pools stand alone, and "
+            "the pool has more than one worker."
+        ),
+        impact="Memory and processes that nobody needs; nothing is slower for it.",
+        diagnosis=(
+            Query(
+                question="How many workers are busy, of how many (mean over an hour)?",
+                expr=f"avg_over_time({series.now(families.POOL_WORKERS, state='busy')}[1h])",
+            ),
+            Query(question="Of how many?", expr=f"avg_over_time({series.now(families.POOL_SIZE)}[1h])"),
+            Query(
+                question="May the controller shrink the pool (its floor)?",
+                expr=series.now(families.CONTROL_FLOOR),
+            ),
+        ),
+        mitigation=(
+            "A fixed size: lower `workers`, or let it size itself (`strategy: adaptive`, `workers: auto`).",
+            "Few tasks at once: split stages (`items`), loosen `needs` and `locks`.",
+        ),
+    )
+
+
+def _idle(series: Series) -> str:
+    """Ask for pools of several workers with little to do; between a lane's runs that is as it should be."""
+    return (
+        f"{recording.utilization(series)} < {_UNDER_USED_RATIO}\n"
+        f"and\n{series.held(families.POOL_SIZE)} > 1\n"
+        f"unless on (job, instance, project)\n{series.held(families.RUN_IN_PROGRESS)} == 0"
+    )
+
+
+def _saturated(series: Series) -> Alert:
+    return Alert(
+        name="ParoptPoolSaturated",
+        conditions=(
+            Condition(
+                expr=(
+                    f"{recording.utilization(series)} > {_SATURATED_RATIO}\n"
+                    f"and\nmin_over_time({series.now(families.POOL_QUEUE_DEPTH)}[{series.window}]) > 0"
+                ),
+                level=Level.INFO,
+                hold=SETTLED,
+            ),
+        ),
+        summary="A pool is busy all the time, and tasks wait for it.",
+        description=(
+            "The workers of pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} have "
+            "been used for {{ $value | humanizePercentage }} of their time while tasks waited, for 15 minutes."
+        ),
+        board=Board.POOLS,
+        link=OF_POOL,
+        meaning="Over 90 % of the worker time is used and at no moment was the queue empty.",
+        impact="Tasks wait longer than they would have to; in a long batch that is as it should be.",
+        diagnosis=(
+            Query(question="How many tasks wait?", expr=series.now(families.POOL_QUEUE_DEPTH)),
+            Query(
+                question="How long has the oldest waited (seconds)?",
+                expr=series.now(families.POOL_OLDEST_AGE),
+            ),
+            questions.holds(series),
+        ),
+        mitigation=(
+            "`paropt-exporter explain` tells why the pool has its size. `cpu_limit`: more cores; `memory_limit`: more "
+            "memory, or smaller tasks; `bounds`: see [ParoptPoolAtMaximum](#paroptpoolatmaximum).",
+        ),
+    )
+
+
+def _under_used_lane(series: Series) -> Alert:
+    return Alert(
+        name="ParoptLaneUnderUsed",
+        conditions=(held_up(series, families.LANE_BOTTLENECK, "under_used", Level.INFO),),
+        summary="A lane's workers were idle for more than half of its last run.",
+        description=(
+            "In the last run of lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} the "
+            "workers were busy for less than 50 % of their time."
+        ),
+        board=Board.POOLS,
+        link=OF_LANE,
+        meaning="Over the whole of its last run, however short, the lane's workers were busy under half of their time.",
+        impact="The lane has workers that it can't use: it would take as long with fewer.",
+        diagnosis=(
+            questions.longest_stages(series),
+            Query(question="How many workers may the pools have?", expr=series.now(families.POOL_SIZE_MAX)),
+        ),
+        mitigation=(
+            "Give it more to do at once: split the longest stage (`items`), loosen `needs`, `locks`, `exclusive`.",
+            "Or fewer workers: lower `workers`.",
+        ),
+    )
+
+
+def _saturated_lane(series: Series) -> Alert:
+    return Alert(
+        name="ParoptLaneSaturated",
+        conditions=(held_up(series, families.LANE_BOTTLENECK, "saturated", Level.INFO),),
+        summary="A lane's workers were busy for the whole of its last run, and tasks waited.",
+        description=(
+            "In the last run of lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} the "
+            "workers were busy for more than 90 % of their time, while tasks waited."
+        ),
+        board=Board.POOLS,
+        link=OF_LANE,
+        meaning="Over the whole of its last run the lane's workers were busy over 90 % of their time, with a queue.",
+        impact="The lane is as fast as its workers: with more of them, or more cores, it would end sooner.",
+        diagnosis=(
+            questions.queue_wait(series),
+            questions.cores_used(series),
+        ),
+        mitigation=("Cores left: raise `workers`. None left: a larger machine, or less work in this lane.",),
+    )
+
+
+def _at_maximum(series: Series) -> Alert:
+    bound = f"({series.held(families.POOL_SIZE_MAX)} > {series.held(families.POOL_SIZE_MIN)})"
+    return Alert(
+        name="ParoptPoolAtMaximum",
+        conditions=(
+            Condition(
+                expr=(
+                    f"{series.held(families.POOL_SIZE_TARGET)} >= {bound}\n"
+                    f"and\nmin_over_time({series.now(families.POOL_QUEUE_DEPTH)}[{series.window}]) > 0"
+                ),
+                level=Level.WARNING,
+                hold=SETTLED,
+            ),
+        ),
+        summary="A pool has all the workers that it may have, and tasks still wait.",
+        description=(
+            "Pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} has been at its maximum "
+            "of {{ $value }} workers for 15 minutes while tasks waited."
+        ),
+        board=Board.POOLS,
+        link=OF_POOL,
+        meaning="The controller would be allowed to give more workers only by a higher `max` in the config.",
+        impact="Work takes longer than the machine would need for it; limits may break.",
+        diagnosis=(
+            Query(
+                question="How many workers would the controller give?",
+                expr=series.now(families.CONTROL_RECOMMENDED),
+            ),
+            questions.cores_used(series),
+            questions.memory_left(series),
+        ),
+        mitigation=(
+            "Cores and memory left: raise the lane's `workers: {max: N}`.",
+            "Neither left: a larger machine, or spread the work over several.",
+        ),
+    )
+
+
+def _memory(series: Series) -> Alert:
+    return Alert(
+        name="ParoptMemoryPressure",
+        conditions=(
+            Condition(
+                expr=(
+                    f"{series.held(families.HOST_MEMORY)}\n/\n{series.held(families.HOST_MEMORY_LIMIT)}\n"
+                    f"< {_MEMORY_RATIO}"
+                ),
+                level=Level.WARNING,
+                hold="5m",
+            ),
+        ),
+        summary="A host that runs lanes is almost out of memory.",
+        description=(
+            "{{ $labels.instance }} (project {{ $labels.project }}) has had less than 10 % of its memory left for 5 "
+            "minutes, now {{ $value | humanizePercentage }}; its cgroup's limit counts."
+        ),
+        board=Board.POOLS,
+        link=("job", "instance", "project"),
+        meaning="Of the memory that the exporter and its tasks may use (machine or cgroup) less than 10 % is left.",
+        impact="The controller adds no workers, and the kernel may kill one: its task then fails with `error`.",
+        diagnosis=(
+            Query(
+                question="Which stages used most in their last run (bytes)?",
+                expr=f"topk(10, {series.now(families.STAGE_MEMORY_PEAK)})",
+            ),
+            Query(question="How many workers share the memory?", expr=series.now(families.POOL_SIZE)),
+            questions.deaths(series),
+        ),
+        mitigation=(
+            "Tell the stage's need (`memory: 2GiB`): stages then run together only where it is there.",
+            "Fewer workers, or threads instead of processes for work that shares what it reads.",
+            "Other programs on the host: move them, or limit them.",
+        ),
+    )
+
+
+def _dying(series: Series) -> Alert:
+    deaths = series.increase(families.POOL_DEATHS, _DEATHS_SPAN, cause=UNASKED)
+    return Alert(
+        name="ParoptWorkersDying",
+        conditions=(Condition(expr=f"sum without (cause) ({deaths}) > {_DEATHS}", level=Level.WARNING),),
+        summary="Workers of a pool end unasked, again and again.",
+        description=(
+            'At least {{ $value | printf "%.0f" }} workers of pool {{ $labels.pool }} (project {{ $labels.project }}) '
+            "on {{ $labels.instance }} ended unasked in the last 15 minutes."
+        ),
+        board=Board.POOLS,
+        link=OF_POOL,
+        meaning=(
+            "Three or more worker processes ended in 15 minutes although nobody stopped them: killed by a signal, by "
+            "`os._exit`, or before they were ready. Each is replaced; the task that it ran has failed."
+        ),
+        impact="Tasks end with `error`; only those with `retries` run again.",
+        diagnosis=(
+            questions.deaths(series),
+            Query(
+                question="In which stages (tasks that erred, over an hour)?",
+                expr=f"sum by (lane, stage) ({series.increase(families.TASK_ATTEMPTS, '1h', result='error')})",
+            ),
+            questions.memory_left(series),
+        ),
+        mitigation=(
+            "`signal`: `dmesg | grep -i oom` tells whether the kernel killed it for memory; a segmentation fault is "
+            "the code's (an extension module, as a rule): `PYTHONFAULTHANDLER=1` in the stage's `env` shows where.",
+            "`exit`: something calls `os._exit`. `initializer`: the pool's initializer raises; the log says what.",
+        ),
+    )

@@ -1,0 +1,70 @@
+"""Questions that several runbook entries ask."""
+
+from __future__ import annotations
+
+from paropt_exporter import families
+from paropt_exporter.monitoring.alerts.rules import Query
+from paropt_exporter.monitoring.alerts.series import UNASKED, Series
+
+
+def longest_stages(series: Series) -> Query:
+    return Query(
+        question="Which stages took the time (seconds)?",
+        expr=f"topk(10, {series.now(families.STAGE_LAST_DURATION)})",
+    )
+
+
+def queue_wait(series: Series) -> Query:
+    wait = families.TASK_QUEUE_WAIT
+    waited, waits = series.increase(wait, "1h", part="sum"), series.increase(wait, "1h", part="count")
+    return Query(
+        question="How long did tasks wait for a worker (seconds, mean over an hour)?",
+        expr=f"sum by (lane, stage) ({waited}) / (sum by (lane, stage) ({waits}) > 0)",
+    )
+
+
+def stage_cores(series: Series) -> Query:
+    used = series.increase(families.STAGE_CPU, "1h")
+    ran = series.increase(families.STAGE_DURATION, "1h", part="sum")
+    return Query(
+        question="Do the stages compute or wait (cores in use while they run, over an hour)?",
+        expr=f"topk(10, sum by (lane, stage) ({used}) / (sum by (lane, stage) ({ran}) > 0))",
+    )
+
+
+def cores_used(series: Series) -> Query:
+    used, allowed = series.rate(families.POOL_CPU), series.now(families.HOST_CPUS)
+    return Query(
+        question="Are there cores left (share in use of those allowed)?",
+        expr=f"sum by (instance) ({used}) / sum by (instance) ({allowed})",
+    )
+
+
+def run_delay(series: Series) -> Query:
+    return Query(
+        question="Do tasks wait for a core (seconds without one in each second)?",
+        expr=series.rate(families.POOL_RUN_DELAY),
+    )
+
+
+def memory_left(series: Series) -> Query:
+    return Query(
+        question="Is memory short (share that is left)?",
+        expr=f"{series.now(families.HOST_MEMORY)} / {series.now(families.HOST_MEMORY_LIMIT)}",
+    )
+
+
+def deaths(series: Series) -> Query:
+    died = series.increase(families.POOL_DEATHS, "1h", cause=UNASKED)
+    return Query(
+        question="Did workers die in the last hour, and how (`signal`, `exit`, `initializer`)?",
+        expr=f"sum by (instance, pool, cause) ({died})",
+    )
+
+
+def holds(series: Series) -> Query:
+    held = series.increase(families.CONTROL_DECISIONS, "1h", action="hold")
+    return Query(
+        question="What does the controller wait for (decisions to hold, by reason, over an hour)?",
+        expr=f"sum by (pool, reason) ({held}) > 0",
+    )

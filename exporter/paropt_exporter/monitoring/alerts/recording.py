@@ -1,0 +1,166 @@
+"""Recording rules: what several rules and panels ask for, and what would be too dear over long spans of raw samples.
+
+    raw counters --increase over one window--> hosts' lanes --> lanes --sum over 1h .. 30d of such windows--> alerts
+                                                    '--> panels
+
+Windows follow each other without a gap, so their sum is the increase over the whole span; 50,000 stages of 500 hosts
+are 500 series from the first step on. Names are derived from the catalogue: `level:metric:operations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from paropt_exporter import families
+from paropt_exporter.config.units import duration_seconds
+from paropt_exporter.events import Result, Severity
+from paropt_exporter.families import Family
+from paropt_exporter.monitoring.alerts.rules import Group, Recording
+from paropt_exporter.monitoring.alerts.series import FAILED, REPLICA_LABELS, WITHOUT_REPLICA, Series
+from paropt_exporter.monitoring.options import Options
+
+SHORTEST_SPAN = "5m"  # of the budget's pairs; a longer window of rates takes its place
+HOUR = "1h"  # of which weeks and months are summed
+BUDGET_SPANS = ("30m", HOUR, "2h", "6h", "1d", "3d")
+BUDGET_PERIOD = "30d"
+THROUGHPUT_SPAN, THROUGHPUT_PAST = "6h", "7d"
+# A task that was stopped, or could not start, tells nothing about how fast work gets done.
+_WORKED = (Result.SUCCESS.value, Result.FAILURE.value)
+# What throughput is made from: tasks, and how long and how many the runs were.
+_WORK = ((families.TASK_ATTEMPTS, ""), (families.RUN_DURATION, "sum"), (families.RUN_DURATION, "count"))
+
+
+def groups(options: Options) -> tuple[Group, ...]:
+    """Return the recording rules; those over days are evaluated less often."""
+    series = Series(options)
+    return (
+        Group(name="paropt-pools-recording", rules=(_utilization(series),)),
+        Group(name="paropt-lanes-recording", interval="1m", rules=(*_budget(series), *_throughput(series))),
+        Group(name="paropt-lanes-recording-long", interval="2m", rules=tuple(_long(series))),
+        Group(name="paropt-stages-recording", interval="1m", rules=tuple(_faults(series))),
+    )
+
+
+def utilization(series: Series) -> str:
+    """Select the share of each pool's worker time that was used: 0..1, for each instance."""
+    return series.recorded(_utilization(series).record, per_replica=True)
+
+
+def checks(series: Series, span: str) -> str:
+    """Select how many stage checks a lane had over one of the spans recorded here."""
+    return series.recorded(_lane(families.SLA_CHECKS, span))
+
+
+def violations(series: Series, span: str) -> str:
+    """Select how many of a lane's checks broke their limit, of either severity."""
+    return series.recorded(_lane(families.SLA_VIOLATIONS, span))
+
+
+def tasks(series: Series, span: str) -> str:
+    """Select how many tasks of a lane ran to their own end."""
+    return series.recorded(_lane(families.TASK_ATTEMPTS, span))
+
+
+def run_seconds(series: Series, span: str) -> str:
+    """Select how long a lane's runs took together."""
+    return series.recorded(_lane(families.RUN_DURATION, span, "sum"))
+
+
+def runs(series: Series, span: str) -> str:
+    """Select how many runs a lane had."""
+    return series.recorded(_lane(families.RUN_DURATION, span, "count"))
+
+
+def longer(span: str, than: str) -> bool:
+    """Compare Prometheus durations."""
+    return duration_seconds(span) > duration_seconds(than)
+
+
+def on_host(family: Family, window: str) -> str:
+    """Return the name under which a lane's increase over one window is recorded for each instance."""
+    return f"instance_lane:{_base(family)}:increase{window}"
+
+
+def of_faults(family: Family, window: str) -> str:
+    """Return the name under which a stage's faults in one window are recorded, for each instance that had some."""
+    return f"instance_stage:{_base(family)}:increase{window}"
+
+
+def _lane(family: Family, span: str, part: str = "") -> str:
+    return f"lane:{_base(family)}{f'_{part}' if part else ''}:increase{span}"
+
+
+def _base(family: Family) -> str:
+    return family.name.removesuffix("_total")
+
+
+def _utilization(series: Series) -> Recording:
+    busy, slot = _base(families.POOL_BUSY), _base(families.POOL_SLOT).removeprefix("paropt_pool_")
+    return Recording(
+        record=f"instance_pool:{busy}_per_{slot}:ratio_rate{series.window}",
+        expr=f"{series.rate(families.POOL_BUSY)}\n/\n{series.rate(families.POOL_SLOT)}",
+    )
+
+
+def _budget(series: Series) -> Iterator[Recording]:
+    spans = (SHORTEST_SPAN, *BUDGET_SPANS) if longer(SHORTEST_SPAN, series.window) else BUDGET_SPANS
+    for family in (families.SLA_CHECKS, families.SLA_VIOLATIONS):
+        yield _host(series, family)
+        yield _of_hosts(series, family)
+        yield from (_sum(series, family, span) for span in spans if longer(span, series.window))
+
+
+def _throughput(series: Series) -> Iterator[Recording]:
+    for family, part in _WORK:
+        yield _first(series, family, part=part, **({} if part else {"result": _WORKED}))
+        yield from (_sum(series, family, span, part=part) for span in (HOUR, THROUGHPUT_SPAN))
+
+
+def _long(series: Series) -> Iterator[Recording]:
+    for family in (families.SLA_CHECKS, families.SLA_VIOLATIONS):
+        yield _sum(series, family, BUDGET_PERIOD, step=HOUR)
+    for family, part in _WORK:
+        yield _sum(series, family, THROUGHPUT_PAST, part=part, step=HOUR)
+
+
+def _faults(series: Series) -> Iterator[Recording]:
+    """Record where something went wrong, and nothing where all is well: the raw counters are many, faults are few.
+
+    A rule for each kind of fault: one for all of them would read several times as many counters at once.
+    """
+    for family in (families.STAGE_RUNS, families.TASK_ATTEMPTS):
+        yield from (_fault(series, family, result=result) for result in FAILED)
+    yield from (_fault(series, families.SLA_VIOLATIONS, severity=severity.value) for severity in Severity)
+
+
+def _fault(series: Series, family: Family, **kind: str) -> Recording:
+    expr = f"{series.increase(family, series.window, **kind)} > 0"
+    return Recording(record=of_faults(family, series.window), expr=expr, labels=tuple(kind.items()))
+
+
+def _host(series: Series, family: Family) -> Recording:
+    """Record the increase over one window of raw samples for each instance, a lane's stages together."""
+    dropped = ", ".join(label for label in family.labels if label != "lane")
+    increase = series.increase(family, series.window)
+    return Recording(record=on_host(family, series.window), expr=f"sum without ({dropped}) (\n  {increase}\n)")
+
+
+def _of_hosts(series: Series, family: Family) -> Recording:
+    hosts = series.recorded(on_host(family, series.window), per_replica=True)
+    return Recording(record=_lane(family, series.window), expr=f"sum {WITHOUT_REPLICA} ({hosts})")
+
+
+def _first(series: Series, family: Family, *, part: str = "", **labels: tuple[str, ...]) -> Recording:
+    """Record the increase over one window of raw samples, the replicas and the lane's stages together."""
+    dropped = (*REPLICA_LABELS, *(label for label in family.labels if label != "lane"))
+    increase = series.increase(family, series.window, part=part, **labels)
+    return Recording(
+        record=_lane(family, series.window, part), expr=f"sum without ({', '.join(dropped)}) (\n  {increase}\n)"
+    )
+
+
+def _sum(series: Series, family: Family, span: str, *, part: str = "", step: str = "") -> Recording:
+    """Record the increase over a span as the sum of shorter ones, each `step` long, one after the other."""
+    step = step or series.window
+    shorter = series.recorded(_lane(family, step, part))
+    return Recording(record=_lane(family, span, part), expr=f"sum_over_time({shorter}[{span}:{step}])")

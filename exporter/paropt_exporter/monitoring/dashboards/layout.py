@@ -1,0 +1,183 @@
+"""Put panels into rows of Grafana's grid, and rows, variables, links and annotations into a dashboard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from grafanalib.core import (
+    Annotations,
+    Dashboard,
+    DashboardLink,
+    GridPos,
+    Panel,
+    RowPanel,
+    Template,
+    Templating,
+    Time,
+)
+
+from paropt_exporter import families
+from paropt_exporter.families import Family
+from paropt_exporter.monitoring.dashboards.panels import DATASOURCE
+from paropt_exporter.monitoring.dashboards.scales import Colour
+from paropt_exporter.monitoring.dashboards.scope import GRAFANA_RATE_WINDOW, Scope
+from paropt_exporter.monitoring.options import Options
+
+TAG = "paropt"
+GRID_WIDTH = 24
+STAT_HEIGHT, CHART_HEIGHT, TALL_HEIGHT = 4, 8, 12
+_ALL = "$__all"
+_REFRESH_WHEN_TIME_CHANGES = 2
+_SHOW_VALUES_SORTED = 1
+_SHARED_CROSSHAIR = 1
+# Every target has both; the labels below may be missing from a series, so theirs must match nothing, too.
+_ANY, _ANY_OR_NONE = ".+", ".*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """Panels beside each other, of one height, that share the width."""
+
+    height: int
+    panels: Sequence[Panel]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A titled row, with lines of panels below it."""
+
+    title: str
+    lines: Sequence[Line]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotation:
+    """Marks in every panel's time: where the query's series are above 0. `title`: a template of labels."""
+
+    name: str
+    expr: str
+    title: str
+    colour: Colour
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """A choice beside job and instance, of a label's values; `one`: a single one, never all."""
+
+    label: str
+    of: Family
+    one: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One dashboard: what is particular to it.
+
+    `sections`, `annotations`: made from the scope that the page's variables and the options give; `hours`: shown at
+    first.
+    """
+
+    uid: str
+    title: str
+    description: str
+    variables: Sequence[Variable]
+    sections: Callable[[Scope], Sequence[Section]]
+    annotations: Callable[[Scope], Sequence[Annotation]] = lambda _: ()
+    hours: int = 6
+
+
+def dashboard(page: Page, options: Options) -> Dashboard:
+    """Return the page as grafanalib's dashboard."""
+    scope = Scope(
+        variables=tuple(variable.label for variable in page.variables),
+        selector=options.selector.strip(),
+        rate_window=options.rate_window or GRAFANA_RATE_WINDOW,
+        sla_target=options.sla_target,
+    )
+    return Dashboard(
+        uid=page.uid,
+        title=page.title,
+        description=page.description,
+        tags=[TAG],
+        editable=False,
+        graphTooltip=_SHARED_CROSSHAIR,
+        refresh="30s",
+        time=Time(f"now-{page.hours}h", "now"),
+        timezone="browser",
+        links=[DashboardLink(title="Paropt", tags=[TAG], asDropdown=True, includeVars=True, keepTime=True)],
+        templating=Templating([_datasource(options.datasource_uid), *_variables(page.variables, scope)]),
+        annotations=Annotations([_annotation(annotation) for annotation in page.annotations(scope)]),
+        panels=[*_placed(page.sections(scope))],
+    )
+
+
+def _placed(sections: Sequence[Section]) -> Iterator[Panel]:
+    top = 0
+    for section in sections:
+        yield RowPanel(title=section.title, gridPos=GridPos(h=1, w=GRID_WIDTH, x=0, y=top))
+        top += 1
+        for line in section.lines:
+            width = GRID_WIDTH // len(line.panels)
+            for index, panel in enumerate(line.panels):
+                panel.gridPos = GridPos(h=line.height, w=width, x=index * width, y=top)
+                yield panel
+            top += line.height
+
+
+def _datasource(uid: str | None) -> Template:
+    return Template(
+        name="datasource", label="Data source", type="datasource", query="prometheus", default=uid or "default"
+    )
+
+
+def _variables(variables: Sequence[Variable], scope: Scope) -> Iterator[Template]:
+    """Each lists what those before it leave; job and instance are of every exporter there is."""
+    build = families.BUILD_INFO
+    selector = f"{{{scope.selector}}}" if scope.selector else ""
+    yield _several("job", f"label_values({build.name}{selector}, job)", all_value=_ANY)
+    narrowed = ",".join([*([scope.selector] if scope.selector else []), 'job=~"$job"'])
+    yield _several("instance", f"label_values({build.name}{{{narrowed}}}, instance)", all_value=_ANY)
+    before: list[str] = []
+    for variable in variables:
+        chosen = [name for name in before if name in variable.of.label_names]
+        query = f"label_values({variable.of.name}{{{scope.base(*chosen)}}}, {variable.label})"
+        yield _one(variable.label, query) if variable.one else _several(variable.label, query, all_value=_ANY_OR_NONE)
+        before.append(variable.label)
+
+
+def _several(name: str, query: str, *, all_value: str) -> Template:
+    template = _query(name, query, includeAll=True, multi=True, allValue=all_value)
+    template._current = {"selected": True, "text": ["All"], "value": [_ALL]}
+    return template
+
+
+def _one(name: str, query: str) -> Template:
+    template = _query(name, query)
+    template._current = {}
+    return template
+
+
+def _query(name: str, query: str, **more: object) -> Template:
+    return Template(
+        name=name,
+        label=name.capitalize(),
+        query=query,
+        dataSource=DATASOURCE,
+        refresh=_REFRESH_WHEN_TIME_CHANGES,
+        sort=_SHOW_VALUES_SORTED,
+        **more,
+    )
+
+
+def _annotation(annotation: Annotation) -> dict[str, object]:
+    return {
+        "datasource": DATASOURCE,
+        "enable": True,
+        "expr": annotation.expr,
+        "hide": False,
+        "iconColor": annotation.colour,
+        "name": annotation.name,
+        "titleFormat": annotation.title,
+        "useValueForTime": False,
+    }

@@ -1,0 +1,285 @@
+"""Every lane on every host: is it healthy, what broke, are limits kept, what is left of the error budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from grafanalib.core import Panel
+
+from paropt_exporter import families as names
+from paropt_exporter.monitoring.alerts.series import FAILED
+from paropt_exporter.monitoring.dashboards.layout import (
+    CHART_HEIGHT,
+    STAT_HEIGHT,
+    TALL_HEIGHT,
+    Annotation,
+    Line,
+    Page,
+    Section,
+    Variable,
+)
+from paropt_exporter.monitoring.dashboards.panels import Dash, Query, bar_gauge, bars, gauge, stat, time_series
+from paropt_exporter.monitoring.dashboards.scales import (
+    BY_RESULT,
+    Colour,
+    Scale,
+    less_is_worse,
+    more_is_worse,
+    none_is_good,
+)
+from paropt_exporter.monitoring.dashboards.scope import DASHBOARD_RANGE, Scope
+from paropt_exporter.monitoring.dashboards.shared import dying_workers, runs_that_succeed
+from paropt_exporter.monitoring.dashboards.tables import Column, hosts, table
+
+VARIABLES = (
+    Variable(label="project", of=names.STAGE_INFO),
+    Variable(label="lane", of=names.STAGE_INFO),
+    Variable(label="stage", of=names.STAGE_INFO),
+)
+_LANE = "{{project}} {{lane}}"
+_ROWS = 50  # of a table: what a person reads; the greatest first
+
+
+def _sections(scope: Scope) -> tuple[Section, ...]:
+    return (
+        Section(title="Is it healthy?", lines=(Line(height=STAT_HEIGHT, panels=[*_health(scope)]),)),
+        Section(title="Runs: rate, errors, duration", lines=(Line(height=CHART_HEIGHT, panels=[*_runs(scope)]),)),
+        Section(
+            title="Limits",
+            lines=(
+                Line(height=CHART_HEIGHT, panels=[*_limits(scope)]),
+                Line(height=TALL_HEIGHT, panels=[*_stages(scope)]),
+                Line(height=CHART_HEIGHT, panels=[*_broken(scope)]),
+            ),
+        ),
+        Section(
+            title="Hosts: utilization, saturation, errors",
+            lines=(Line(height=CHART_HEIGHT, panels=[*_hosts(scope)]),),
+        ),
+    )
+
+
+def _health(scope: Scope) -> Iterator[Panel]:
+    up = scope.foreign("up")
+    yield stat(
+        "Do the exporters answer?",
+        "The share of targets that Prometheus could scrape. Below 100 %: look at the Exporter health dashboard for the "
+        "host that is missing, and start it again.",
+        Query(expr=f"avg({up})"),
+        less_is_worse("percentunit", good=1, watch=0.9),
+        no_value="no target",
+    )
+    yield runs_that_succeed(
+        scope,
+        "When it falls, the tables below tell which stage failed; its output stands in the lane's summary.",
+    )
+    yield from _objective(scope)
+    stages, lanes = scope.of(names.SLA_BREACHED), scope.of(names.LANE_SLA_BREACHED)
+    yield stat(
+        "How many limits are broken?",
+        "Stages and lanes over their SLA, now or in their last run. The table of broken limits names the stages; of a "
+        "lane, see how long its runs take.",
+        Query(expr=f"sum(sum by (lane, stage) ({stages}) or sum by (lane) ({lanes}))"),
+        none_is_good(),
+        no_value="no limit",
+    )
+    yield stat(
+        "How many stages failed last?",
+        "Stages whose last run failed, could not start or ran into its timeout. The table of failed stages names them.",
+        Query(expr=f"sum({scope.of(names.STAGE_LAST_RESULT, result=FAILED)})"),
+        none_is_good(),
+        no_value="no stage",
+    )
+
+
+def _objective(scope: Scope) -> Iterator[Panel]:
+    kept, objective = _kept(scope), _percent(scope.sla_target)
+    yield stat(
+        "Which share of limits is kept?",
+        f"Of all finished stages that were held against their SLA; the objective is {objective}. Below it: see which "
+        "limits break, then make the stage faster (items, processes) or its limit true.",
+        Query(expr=kept),
+        less_is_worse("percentunit", good=scope.sla_target, watch=_near(scope.sla_target)),
+        no_value="no rule or check",
+    )
+    yield gauge(
+        "How much error budget is left?",
+        f"The share of the violations that an objective of {objective} allows in the time shown and that did not "
+        "happen yet; show 30 days for a month's. At 0 the objective is missed: stop adding work to the lanes that "
+        "burn it.",
+        Query(expr=f"clamp_min(1 - (1 - {kept}) / {_plain(1 - scope.sla_target)}, 0)"),
+        less_is_worse("percentunit", good=0.5, watch=0.2, maximum=1),
+        no_value="no rule or check",
+    )
+
+
+def _runs(scope: Scope) -> Iterator[Panel]:
+    yield bars(
+        "How many runs end, and how?",
+        "Runs that ended in each interval, by result. A gap: nothing runs; look for hosts that are down, or a schedule "
+        "that stopped. Cancellations are interrupted runs.",
+        Query(expr=f"sum by (result) ({scope.increase(names.RUNS)})", legend="{{result}}"),
+        Scale(unit="short", decimals=0),
+        colours=BY_RESULT,
+    )
+    failed = f"sum by (project, lane) ({scope.rate(names.RUNS, result='failure')})"
+    ended = f"sum by (project, lane) ({scope.rate(names.RUNS, result=('success', 'failure'))})"
+    yield time_series(
+        "Which lane's runs fail?",
+        "The share of each lane's runs that failed. One lane: its code or its tools. Many at once: a host, the network "
+        "or what they share.",
+        [Query(expr=f"{failed} / ({ended} > 0)", legend=_LANE)],
+        Scale(unit="percentunit", maximum=1),
+    )
+    total, count = (f"sum by (project, lane) ({scope.rate(names.RUN_DURATION, part=p)})" for p in ("sum", "count"))
+    yield time_series(
+        "How long does a run take, against its limit?",
+        "The mean duration of each lane's runs; dashed: its total limit. When it nears the limit, open the lane's "
+        "dashboard and see which stage grew.",
+        [
+            Query(expr=f"{total} / ({count} > 0)", legend=_LANE),
+            Query(
+                expr=f"max by (project, lane) ({scope.of(names.LANE_SLA_LIMIT)})",
+                legend=f"{_LANE} limit",
+                dash=Dash.LIMIT,
+            ),
+        ],
+        Scale(unit="s"),
+    )
+
+
+def _limits(scope: Scope) -> Iterator[Panel]:
+    yield time_series(
+        "Whose limits break, and when?",
+        f"Stage runs that broke their SLA in the {scope.recorded_window} before, by lane, as a recording rule counts "
+        "them. A burst is an event: look at what changed then. A steady trickle is a limit that is too tight, or a "
+        "stage that grew.",
+        [Query(expr=f"sum by (project, lane) ({scope.recorded(names.SLA_VIOLATIONS)})", legend=_LANE)],
+        Scale(unit="short", decimals=0),
+    )
+    yield bar_gauge(
+        "Which lanes keep their stages' limits?",
+        f"The share of SLA checks that each lane kept in the time shown; the objective is "
+        f"{_percent(scope.sla_target)}. Begin with the shortest bar.",
+        Query(expr=f"bottomk(10, {_kept(scope, 'project', 'lane')})", legend=_LANE),
+        less_is_worse("percentunit", good=scope.sla_target, watch=_near(scope.sla_target), maximum=1),
+        no_value="no rule or check",
+    )
+
+
+def _stages(scope: Scope) -> Iterator[Panel]:
+    yield bar_gauge(
+        "Which stages are closest to their limit?",
+        "The longest last duration over the limit, of all hosts. From 80 % on it is warned of, at 100 % it is broken: "
+        "split the longest, or give it workers.",
+        Query(
+            expr=f"topk(10, max by (project, lane, stage) ({scope.of(names.STAGE_LAST_DURATION)})"
+            f" / max by (project, lane, stage) ({scope.of(names.SLA_LIMIT)}))",
+            legend="{{project}} {{lane}} {{stage}}",
+        ),
+        more_is_worse("percentunit", watch=0.8, bad=1, maximum=1.5),
+        no_value="no limit",
+    )
+    yield table(
+        "Which stages hold their lane up?",
+        "slow: over 1.5 times the average stage, split it. uneven: its slowest task takes over 3 times its fastest, "
+        "split the slow ones. gil_bound: Python that computes in threads, give it processes.",
+        {"A": f"topk({_ROWS}, sum by (project, lane, stage, kind) ({scope.of(names.BOTTLENECK)} == 1))"},
+        [*_places()[:-1], Column(source="kind", title="Kind", width=90), hosts("A")],
+    )
+
+
+def _broken(scope: Scope) -> Iterator[Panel]:
+    where = "project, lane, stage, instance"
+    yield table(
+        "Which limits are broken?",
+        "Stages over their SLA, now or in their last run; it leaves the list with the next good run. The lane's "
+        "dashboard shows what it waited for.",
+        {"A": f"topk({_ROWS}, max by ({where}, severity) ({scope.of(names.SLA_BREACHED)} == 1))"},
+        [*_places(), Column(source="severity", title="Severity", width=90)],
+    )
+    yield table(
+        "Which stages failed in their last run?",
+        "failure: its command said no; error: it could not start or was killed; timeout: it was ended. Its output "
+        "stands in the summary, and in `paropt-exporter history`.",
+        {"A": f"topk({_ROWS}, max by ({where}, result) ({scope.of(names.STAGE_LAST_RESULT, result=FAILED)} == 1))"},
+        [*_places(), Column(source="result", title="Result", width=90)],
+    )
+
+
+def _hosts(scope: Scope) -> Iterator[Panel]:
+    busy, slots = (f"sum by (project, pool) ({scope.rate(family)})" for family in (names.POOL_BUSY, names.POOL_SLOT))
+    yield time_series(
+        "Are the pools used?",
+        "Busy worker time over worker time that was there. Under 50 % for long: pools are too large. Near 100 % with "
+        "tasks waiting: too small, or the machine is.",
+        [Query(expr=f"{busy} / ({slots} > 0)", legend="{{project}} {{pool}}")],
+        Scale(unit="percentunit", maximum=1),
+    )
+    yield time_series(
+        "Does work wait for workers?",
+        "Tasks that could run and wait for a worker. A queue that never empties: raise the pool's maximum, if the "
+        "machine has room.",
+        [Query(expr=f"sum by (project, pool) ({scope.of(names.POOL_QUEUE_DEPTH)})", legend="{{project}} {{pool}}")],
+        Scale(unit="short", decimals=0),
+    )
+    yield time_series(
+        "Which hosts have the least memory left?",
+        "The five with the least memory that their exporter may still use. Near 0 tasks are killed: lower the pools' "
+        "maximum there, or give stages a `memory` need.",
+        [Query(expr=f"bottomk(5, min by (instance) ({scope.of(names.HOST_MEMORY)}))", legend="{{instance}}")],
+        Scale(unit="bytes"),
+    )
+    yield dying_workers(
+        scope,
+        "Do workers die?",
+        "signal: a crash or the out-of-memory killer; see the kernel's log. exit: the task ended its worker.",
+    )
+
+
+def _places() -> list[Column]:
+    return [Column(source=label, title=label.capitalize()) for label in ("project", "lane", "stage", "instance")]
+
+
+def _kept(scope: Scope, *by: str) -> str:
+    """Return the share of stage checks that kept their limit in the time shown, from what is recorded for each host."""
+    grouped = f" by ({', '.join(by)}) " if by else ""
+    broken, checks = (
+        f"sum{grouped}(sum_over_time({scope.recorded(family, over=DASHBOARD_RANGE)}))"
+        for family in (names.SLA_VIOLATIONS, names.SLA_CHECKS)
+    )
+    return f"(1 - {broken} / ({checks} > 0))"
+
+
+def _near(target: float) -> float:
+    """Return the share from which on a miss of the objective is a small one: twice the violations that it allows."""
+    return round(max(0.0, 1 - 2 * (1 - target)), 6)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.6g} %"
+
+
+def _plain(share: float) -> str:
+    """Return a share without the noise of binary fractions: 1 - 0.99 is no 0.010000000000000009."""
+    return f"{share:.6g}"
+
+
+def _alerts(scope: Scope) -> Annotation:
+    own = f"{scope.selector}," if scope.selector else ""
+    return Annotation(
+        name="Alerts",
+        expr=f'max by (alertname, severity) (ALERTS{{{own}alertname=~"Paropt.+",alertstate="firing"}})',
+        title="{{alertname}} ({{severity}})",
+        colour=Colour.BAD,
+    )
+
+
+PAGE = Page(
+    uid="paropt-overview",
+    title="Paropt / Overview",
+    description="All lanes on all hosts: is it healthy, what broke, are limits kept. Choose a lane to go deeper.",
+    variables=VARIABLES,
+    sections=_sections,
+    annotations=lambda scope: (_alerts(scope),),
+)

@@ -1,0 +1,264 @@
+"""The building blocks of the dashboards: each makes one panel that answers the question in its title.
+
+A panel's title is its question; its description says what to do when the answer is bad. Panels get their place from
+`layout`. What grafanalib can't say goes through its `extraJson`, in the shape that Grafana saves today.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from grafanalib.core import BarGauge, GaugePanel, Heatmap, Panel, Repeat, Stat, StateTimeline, Target, TimeSeries
+
+from paropt_exporter.monitoring.dashboards.scales import Colour, Scale
+
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+# What a query costs grows with its series and its points: 50,000 series (500 hosts of 100 stages) at STAGE_POINTS take
+# half a second (benchmarks/scale.py).
+MOST_POINTS = 240
+STAGE_POINTS = 120
+COARSE_POINTS = 60  # for rates and sums of stages' series, and for bars
+_LAST = "lastNotNull"
+# Grafana gives all names the width of the one with most letters, at 12 pixels: a shorter one of wider letters is cut.
+_NAME_PIXELS = 10
+_DRAWN = {"axisBorderShow": False, "barWidthFactor": 0.8, "lineInterpolation": "linear", "showPoints": "never"}
+
+
+class Dash(StrEnum):
+    """How a series is drawn that is no measurement but what measurements are held against."""
+
+    LIMIT = Colour.BAD
+    WARNING = Colour.WATCH
+    BOUND = Colour.BOUND
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """One query of a panel. `legend`: a template of labels; `dash`: its series are drawn dashed, as a limit is.
+
+    `listed`: whether the legend lists its series; a limit for each stage would hide the stages.
+    """
+
+    expr: str
+    legend: str = ""
+    dash: Dash | None = None
+    listed: bool = True
+
+
+def stat(title: str, description: str, query: Query, scale: Scale, *, no_value: str = "unknown") -> Panel:
+    """Show one number as it is now, or one below the other where the query has a legend."""
+    return Stat(
+        **common(title, description, [query], instant=True),
+        colorMode="background",
+        graphMode="none",
+        textMode="value_and_name" if query.legend else "value",
+        reduceCalc=_LAST,
+        extraJson={
+            "fieldConfig": {"defaults": {**scale.defaults(), "noValue": no_value}},
+            "options": {
+                "justifyMode": "auto",
+                "orientation": "horizontal" if query.legend else "auto",
+                "percentChangeColorMode": "standard",
+                "showPercentChange": False,
+                "wideLayout": True,
+            },
+        },
+    )
+
+
+def gauge(title: str, description: str, query: Query, scale: Scale, *, no_value: str = "unknown") -> Panel:
+    """Show one number as it is now between its ends."""
+    options = {
+        "minVizHeight": 75,
+        "minVizWidth": 75,
+        "orientation": "auto",
+        "reduceOptions": _reduced(),
+        "showThresholdLabels": False,
+        "showThresholdMarkers": True,
+        "sizing": "auto",
+    }
+    return GaugePanel(
+        **common(title, description, [query], instant=True),
+        extraJson={"fieldConfig": {"defaults": {**scale.defaults(), "noValue": no_value}}, "options": options},
+    )
+
+
+def bar_gauge(title: str, description: str, query: Query, scale: Scale, *, no_value: str = "none") -> Panel:
+    """Show one bar a series, as it is now."""
+    options = {
+        "displayMode": "basic",
+        "legend": {**_legend(), "showLegend": False},
+        "maxVizHeight": 28,
+        "minVizHeight": 16,
+        "minVizWidth": 8,
+        "namePlacement": "left",
+        "orientation": "horizontal",
+        "reduceOptions": _reduced(),
+        "showUnfilled": True,
+        "sizing": "manual",
+        "text": {"titleSize": _NAME_PIXELS},
+        "valueMode": "color",
+    }
+    return BarGauge(
+        **common(title, description, [query], instant=True),
+        extraJson={"fieldConfig": {"defaults": {**scale.defaults(), "noValue": no_value}}, "options": options},
+    )
+
+
+def time_series(
+    title: str,
+    description: str,
+    queries: Sequence[Query],
+    scale: Scale,
+    *,
+    points: int = MOST_POINTS,
+    colours: Mapping[str, Colour] = MappingProxyType({}),
+    repeat: str = "",
+) -> Panel:
+    """Show what is measured over time, as lines.
+
+    `colours` by the series' name; `repeat`: a variable, for each of whose values there is a panel.
+    """
+    custom = {**_DRAWN, "drawStyle": "line", "fillOpacity": 0, "lineWidth": 2}
+    return TimeSeries(
+        **common(title, description, queries, instant=False, points=points),
+        repeat=Repeat(direction="h", variable=repeat) if repeat else Repeat(),
+        extraJson={
+            "fieldConfig": {
+                "defaults": {**_over_time(scale, custom), "noValue": "no samples"},
+                "overrides": [
+                    *(_dashed(letter, query) for letter, query in _lettered(queries) if query.dash),
+                    *(_coloured(name, colour) for name, colour in colours.items()),
+                ],
+            },
+            "options": {"legend": _legend(), "tooltip": {"hideZeros": False, "mode": "multi", "sort": "desc"}},
+        },
+    )
+
+
+def bars(
+    title: str, description: str, query: Query, scale: Scale, *, colours: Mapping[str, Colour] = MappingProxyType({})
+) -> Panel:
+    """Show what was counted in each interval, as bars on top of each other; `colours` by the series' name."""
+    custom = {
+        **_DRAWN, "axisSoftMax": 1, "drawStyle": "bars", "fillOpacity": 60, "lineWidth": 0,
+        "stacking": {"group": "A", "mode": "normal"},
+    }  # fmt: skip
+    return TimeSeries(
+        **common(title, description, [query], instant=False, points=COARSE_POINTS),
+        extraJson={
+            "fieldConfig": {
+                "defaults": {**_over_time(scale, custom), "noValue": "none seen"},
+                "overrides": [_coloured(name, colour) for name, colour in colours.items()],
+            },
+            "options": {"legend": _legend(), "tooltip": {"hideZeros": True, "mode": "multi", "sort": "desc"}},
+        },
+    )
+
+
+def state_timeline(title: str, description: str, query: Query, scale: Scale, *, points: int = MOST_POINTS) -> Panel:
+    """Show one row a series, coloured by its state over time."""
+    defaults = {**scale.defaults(), "custom": {"fillOpacity": 80, "lineWidth": 0}, "noValue": "no samples"}
+    return StateTimeline(
+        **common(title, description, [query], instant=False, points=points),
+        rowHeight=0.85,
+        showValue="never",
+        extraJson={
+            "fieldConfig": {"defaults": defaults},
+            "options": {"legend": _legend(), "perPage": 30, "tooltip": {"mode": "single", "sort": "none"}},
+        },
+    )
+
+
+def heatmap(title: str, description: str, query: Query, *, unit: str) -> Panel:
+    """Show how observations spread over a histogram's buckets; the query's series are buckets, one a `le`."""
+    options = {
+        "calculate": False,
+        "cellGap": 1,
+        "cellValues": {"unit": "short"},
+        "color": {
+            "exponent": 0.5, "fill": "dark-orange", "mode": "scheme", "reverse": False, "scale": "exponential",
+            "scheme": "Oranges", "steps": 64,
+        },
+        "exemplars": {"color": "rgba(255,0,255,0.7)"},
+        "filterValues": {"le": 1e-9},
+        "legend": {"show": True},
+        "rowsFrame": {"layout": "auto"},
+        "showValue": "never",
+        "tooltip": {"mode": "single", "showColorScale": False, "yHistogram": True},
+        "yAxis": {"axisPlacement": "left", "reverse": False, "unit": unit},
+    }  # fmt: skip
+    defaults = {"custom": {"scaleDistribution": {"type": "linear"}}, "unit": "short"}
+    return Heatmap(
+        **common(title, description, [query], instant=False, form="heatmap"),
+        options={},
+        extraJson={"fieldConfig": {"defaults": defaults}, "options": options},
+    )
+
+
+def common(
+    title: str,
+    description: str,
+    queries: Sequence[Query],
+    *,
+    instant: bool,
+    form: str = "time_series",
+    points: int = MOST_POINTS,
+) -> dict[str, Any]:
+    """Return the arguments that grafanalib's panels share."""
+    targets = [
+        Target(expr=query.expr, legendFormat=query.legend or "__auto", refId=letter, instant=instant, format=form)
+        for letter, query in _lettered(queries)
+    ]
+    return {
+        "title": title,
+        "description": description,
+        "targets": targets,
+        "dataSource": DATASOURCE,
+        "maxDataPoints": points,
+    }
+
+
+def _lettered(queries: Sequence[Query]) -> list[tuple[str, Query]]:
+    return [*zip(string.ascii_uppercase, queries, strict=False)]
+
+
+def _over_time(scale: Scale, custom: Mapping[str, object]) -> dict[str, object]:
+    limits = _limits(scale) if scale.drawn else {}
+    return {**scale.defaults(), "color": {"mode": "palette-classic"}, "custom": {**custom, **limits}}
+
+
+def _limits(scale: Scale) -> dict[str, object]:
+    """Draw the steps as dashed lines, with the axis long enough to show them."""
+    return {"axisSoftMax": 1.1 * max(step.value for step in scale.steps), "thresholdsStyle": {"mode": "dashed"}}
+
+
+def _dashed(letter: str, query: Query) -> dict[str, object]:
+    """Draw a query's series as a limit is drawn."""
+    assert query.dash is not None
+    properties: list[dict[str, object]] = [
+        {"id": "color", "value": {"fixedColor": query.dash.value, "mode": "fixed"}},
+        {"id": "custom.lineStyle", "value": {"dash": [8, 6], "fill": "dash"}},
+        {"id": "custom.lineWidth", "value": 1},
+    ]
+    if not query.listed:
+        properties.append({"id": "custom.hideFrom", "value": {"legend": True, "tooltip": False, "viz": False}})
+    return {"matcher": {"id": "byFrameRefID", "options": letter}, "properties": properties}
+
+
+def _coloured(name: str, colour: Colour) -> dict[str, object]:
+    fixed = {"id": "color", "value": {"fixedColor": colour, "mode": "fixed"}}
+    return {"matcher": {"id": "byName", "options": name}, "properties": [fixed]}
+
+
+def _legend() -> dict[str, object]:
+    return {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True}
+
+
+def _reduced() -> dict[str, object]:
+    return {"calcs": [_LAST], "fields": "", "values": False}

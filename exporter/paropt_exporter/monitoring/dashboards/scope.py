@@ -1,0 +1,71 @@
+"""Write a dashboard's queries: each is narrowed to what the dashboard's variables choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paropt_exporter.families import Family
+from paropt_exporter.monitoring.alerts.recording import of_faults, on_host
+from paropt_exporter.monitoring.alerts.series import DEFAULT_WINDOW
+from paropt_exporter.promql import TARGET_LABELS, Match, Without, select
+
+GRAFANA_RATE_WINDOW = "$__rate_interval"
+DASHBOARD_RANGE = "$__range"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """The variables of one dashboard, and what the user chose about its queries.
+
+    `variables`: those beside job and instance; each is named like the label that it narrows. `selector`: the user's own
+    matchers, put first into each selector. `sla_target`: the share of checks that must keep their limit.
+    """
+
+    variables: tuple[str, ...]
+    selector: str = ""
+    rate_window: str = GRAFANA_RATE_WINDOW
+    sla_target: float = 0.99
+
+    def of(self, family: Family, *, part: str = "", over: str = "", **labels: Match | Without) -> str:
+        """Return a selector of the family; a label given here is not left to its variable."""
+        chosen = tuple(name for name in self.variables if name in family.label_names and name not in labels)
+        return select(family, self.base(*chosen), part=part, over=over, **labels)
+
+    def rate(self, family: Family, *, part: str = "", **labels: Match | Without) -> str:
+        """Return the family's growth per second."""
+        return f"rate({self.of(family, part=part, over=self.rate_window, **labels)})"
+
+    def increase(self, family: Family, *, part: str = "", **labels: Match | Without) -> str:
+        """Return the family's growth in one window of the panel's resolution."""
+        return f"increase({self.of(family, part=part, over=self.rate_window, **labels)})"
+
+    def grown(self, family: Family, *, part: str = "", **labels: Match | Without) -> str:
+        """Return the family's growth in the time that the dashboard shows."""
+        return f"increase({self.of(family, part=part, over=DASHBOARD_RANGE, **labels)})"
+
+    @property
+    def recorded_window(self) -> str:
+        """The window of the recording rules that the same options make."""
+        return DEFAULT_WINDOW if self.rate_window == GRAFANA_RATE_WINDOW else self.rate_window
+
+    def recorded(self, family: Family, *, over: str = "") -> str:
+        """Return a selector of what the recording rules made of a family: a lane's increase for each instance.
+
+        Windows overlap, so a sum of them is no count, but the ratio of two sums is right.
+        """
+        chosen = tuple(name for name in self.variables if name in ("project", "lane"))
+        return f"{on_host(family, self.recorded_window)}{{{self.base(*chosen)}}}" + (f"[{over}]" if over else "")
+
+    def faults(self, family: Family) -> str:
+        """Return a selector of a family's recorded faults: the increase in a window, of stages that had some."""
+        chosen = tuple(name for name in self.variables if name in family.label_names)
+        return f"{of_faults(family, self.recorded_window)}{{{self.base(*chosen)}}}"
+
+    def foreign(self, name: str, *, over: str = "") -> str:
+        """Return a selector of a metric that Prometheus or its client library exports."""
+        return f"{name}{{{self.base()}}}" + (f"[{over}]" if over else "")
+
+    def base(self, *variables: str) -> str:
+        """Return the matchers that stand in every selector: the user's own, the target's, the variables'."""
+        narrowed = (f'{name}=~"${name}"' for name in (*TARGET_LABELS, *variables))
+        return ",".join([*([self.selector] if self.selector else []), *narrowed])

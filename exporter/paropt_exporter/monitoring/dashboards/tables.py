@@ -1,0 +1,104 @@
+"""Tables of a dashboard: series as rows, their labels and the values of several queries as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from grafanalib.core import Panel, Table
+
+from paropt_exporter.monitoring.dashboards.panels import Query, common
+from paropt_exporter.monitoring.dashboards.scales import Colour, Scale
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column of a table: a label's name, or the letter of the query whose values stand in it."""
+
+    source: str
+    title: str
+    scale: Scale | None = None
+    width: int | None = None
+
+
+def hosts(source: str) -> Column:
+    """Return the column that counts on how many hosts something is so."""
+    return Column(source=source, title="Hosts", scale=Scale(unit="short", decimals=0), width=70)
+
+
+def table(title: str, description: str, queries: Mapping[str, str], columns: Sequence[Column]) -> Panel:
+    """Show the queries' series as rows: the values of those with the same labels stand in one row.
+
+    `queries` by the letter that columns name; a query without a column only says which rows there are. Rows are ordered
+    by the first column of values, greatest first.
+    """
+    sources = {column.source: _field(column.source, queries) for column in columns}
+    order = {sources[column.source]: index for index, column in enumerate(columns)}
+    renamed = {sources[column.source]: column.title for column in columns}
+    hidden = ["Time", *(_field(letter, queries) for letter in queries if letter not in sources)]
+    first = [column.title for column in columns if column.source in queries][:1]
+    targets = [Query(expr=expr) for expr in queries.values()]
+    return Table(
+        **common(title, description, targets, instant=True, form="table"),
+        span=None,
+        transformations=[
+            {"id": "merge", "options": {}},
+            {
+                "id": "organize",
+                "options": {
+                    "excludeByName": dict.fromkeys(hidden, True),
+                    "indexByName": order,
+                    "renameByName": renamed,
+                },
+            },
+        ],
+        extraJson={
+            "fieldConfig": {
+                "defaults": _defaults(),
+                "overrides": [_column(column) for column in columns if column.scale or column.width],
+            },
+            "options": {
+                "cellHeight": "sm",
+                "frameIndex": 0,
+                "showHeader": True,
+                "sortBy": [{"desc": True, "displayName": title} for title in first],
+            },
+        },
+    )
+
+
+def _field(source: str, queries: Mapping[str, str]) -> str:
+    """Return the name that Grafana gives to a column: a query's letter stands there only where there are several."""
+    if source not in queries:
+        return source
+    return f"Value #{source}" if len(queries) > 1 else "Value"
+
+
+def _defaults() -> dict[str, object]:
+    """Return how a cell looks whose column says nothing else."""
+    return {
+        "color": {"mode": "thresholds"},
+        "custom": {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": True, "inspect": False},
+        "mappings": [],
+        "noValue": "none",
+        "thresholds": {"mode": "absolute", "steps": Scale(unit="short", below=Colour.BOUND).thresholds()},
+        "unit": "short",
+    }
+
+
+def _column(column: Column) -> dict[str, object]:
+    properties: list[dict[str, object]] = []
+    if column.width is not None:
+        properties.append({"id": "custom.width", "value": column.width})
+    if column.scale is not None:
+        scale = column.scale
+        coloured = bool(scale.steps or scale.words)
+        properties += [
+            {"id": "unit", "value": scale.unit},
+            {"id": "mappings", "value": scale.mappings()},
+            {"id": "thresholds", "value": {"mode": "absolute", "steps": scale.thresholds()}},
+            {"id": "custom.cellOptions", "value": {"type": "color-text" if coloured else "auto"}},
+        ]
+        if scale.decimals is not None:
+            properties.append({"id": "decimals", "value": scale.decimals})
+    return {"matcher": {"id": "byName", "options": column.title}, "properties": properties}

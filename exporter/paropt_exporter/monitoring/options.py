@@ -1,0 +1,134 @@
+"""What a user may choose about generated files, and how those choices are checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+from paropt_exporter.config.units import duration_seconds
+from paropt_exporter.errors import UsageError
+from paropt_exporter.families import FAMILIES, PROJECT
+
+PROJECT_URL = "https://github.com/paropt/paropt-exporter"
+# As PromQL reads it: of Go's escapes only the plain ones, which is all that label values need.
+_MATCHER = r"""([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*"((?:[^"\\\n]|\\[abfnrtv\\"])*)\""""
+_SELECTOR = re.compile(rf"(?:\s*{_MATCHER}\s*(?:,\s*{_MATCHER}\s*)*)?")
+_URL = re.compile(r"https?://[^\s\"'{}]+")
+_LABELS_OF_SOME = {label for family in FAMILIES for label in family.labels} | {"__name__", "le"}
+_UID = re.compile(r"[a-zA-Z0-9_-]{0,40}")
+# A window of rules tiles the hours that error budgets are summed over, so it can't be longer than the shortest pair's.
+_LONGEST_WINDOW_SECONDS = 1800.0
+
+
+class Format(StrEnum):
+    """How generated files are wrapped.
+
+    grafana: plain dashboards and rule files · provisioning: dashboards with Grafana's provider file · configmap:
+    Kubernetes ConfigMaps · prometheus-operator: PrometheusRule objects, dashboards as ConfigMaps.
+    """
+
+    GRAFANA = "grafana"
+    PROVISIONING = "provisioning"
+    CONFIGMAP = "configmap"
+    PROMETHEUS_OPERATOR = "prometheus-operator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The parameters of `generate`; the defaults are what this repository has committed.
+
+    `selector`: label matchers put into each query, without braces. `rate_window`: a Prometheus duration; None: `5m` in
+    rules, Grafana's `$__rate_interval` in panels. `datasource_uid`: None: a variable of the dashboard. `sla_target`:
+    the share of checks that must keep their limit, above 0 and below 1. Raises UsageError for nonsense.
+    """
+
+    selector: str = ""
+    rate_window: str | None = None
+    datasource_uid: str | None = None
+    runbook_url: str = f"{PROJECT_URL}/blob/main/docs/runbook.md"
+    grafana_url: str = "http://localhost:3000"
+    sla_target: float = 0.99
+    format: Format = Format.GRAFANA
+
+    def __post_init__(self) -> None:
+        _check_selector(self.selector)
+        for flag, url in (("--runbook-url", self.runbook_url), ("--grafana-url", self.grafana_url)):
+            if not _URL.fullmatch(url):
+                raise UsageError(f"{flag}: expected an address that begins with http:// or https://, found {url!r}")
+        if not _UID.fullmatch(self.datasource_uid or ""):
+            raise UsageError(
+                f"--datasource-uid: expected at most 40 of letters, digits, - and _, found {self.datasource_uid!r}"
+            )
+        if not 0.0 < self.sla_target < 1.0:
+            raise UsageError(f"--sla-target: expected a share above 0 and below 1, like 0.99, found {self.sla_target}")
+        _check_window(self.rate_window)
+
+    @property
+    def matchers(self) -> tuple[tuple[str, str], ...]:
+        """The selector's matchers as (label, whole matcher)."""
+        return tuple((found[1], found[0]) for found in re.finditer(_MATCHER, self.selector))
+
+
+PARAMETERS = tuple(field.name for field in fields(Options))
+
+
+def parse(given: Mapping[str, str]) -> Options:
+    """Return the options that a command line gives as text, by parameter; what is missing has its default."""
+    typed: dict[str, str | float | Format] = dict(given)
+    if "sla_target" in given:
+        typed["sla_target"] = _share(given["sla_target"])
+    if "format" in given:
+        typed["format"] = _format(given["format"])
+    return Options(**typed)  # type: ignore[arg-type]  # each parameter has been given its type above
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--sla-target: expected a share like 0.99, found {text!r}") from None
+
+
+def _format(text: str) -> Format:
+    try:
+        return Format(text)
+    except ValueError:
+        raise UsageError(f"--format: expected {', '.join(Format)}, found {text!r}") from None
+
+
+def _check_selector(selector: str) -> None:
+    if not _SELECTOR.fullmatch(selector):
+        raise UsageError(f'--selector: expected matchers like \'job="x",env=~"a|b"\', found {selector!r}')
+    for label, operator, value in re.findall(_MATCHER, selector):
+        if label in _LABELS_OF_SOME:
+            raise UsageError(
+                f"--selector: expected labels that every metric has (job, instance, {PROJECT}, your targets' own), "
+                f"found {label!r}: rules that ask for other metrics would match nothing"
+            )
+        if operator in ("=~", "!~") and not _is_pattern(value):
+            raise UsageError(f"--selector: expected a regular expression, found {value!r} for {label}")
+
+
+def _is_pattern(escaped: str) -> bool:
+    """Whether Prometheus reads it as a regular expression: Python's, without what RE2 has not."""
+    pattern = escaped.replace(r"\\", "\\")
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return not re.search(r"\(\?[=!<]|\\[1-9]", pattern)
+
+
+def _check_window(window: str | None) -> None:
+    if window is None:
+        return
+    if not window or window.isdecimal():
+        raise UsageError(f"--rate-window: expected a Prometheus duration like 5m, found {window!r}")
+    try:
+        seconds = duration_seconds(window)
+    except ValueError as error:
+        raise UsageError(f"--rate-window: {error}") from None
+    if not 1.0 <= seconds <= _LONGEST_WINDOW_SECONDS:
+        raise UsageError(f"--rate-window: expected 1s to 30m, found {window}")

@@ -1,3 +1,0 @@
-"""An executor of threads."""
-
-from paropt_exporter.pool.threads.pool import ThreadPool as ThreadPool

@@ -1,0 +1,172 @@
+"""What queries say of load and limits becomes floor and ceiling."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from paropt_exporter.autoscaling.policy.reading import Reading, doubtful
+from paropt_exporter.autoscaling.policy.size_bounds import (
+    PATIENT_INTERVALS,
+    BandSituation,
+    BandState,
+    BandStep,
+    Signal,
+    decide_band,
+    limited_ceiling,
+    load_workers,
+    raised_ceiling,
+)
+
+INTERVAL = 15.0
+
+
+class Lane:
+    """A lane from 1 to 16 whose band follows its signals, interval by interval."""
+
+    def __init__(self, use: str, target: float) -> None:
+        self.use, self.target = use, target
+        self.now, self.size = 0.0, 4
+        self.step = BandStep(floor=1, ceiling=16, action="hold", reason="bounds", signal="", state=BandState())
+
+    def reads(self, reading: Reading | float) -> BandStep:
+        self.now += INTERVAL
+        believed = Reading(value=reading) if isinstance(reading, float) else reading
+        self.step = decide_band(
+            BandSituation(
+                now=self.now,
+                interval_seconds=INTERVAL,
+                stable_seconds=60.0,
+                minimum=1,
+                maximum=16,
+                floor=self.step.floor,
+                ceiling=self.step.ceiling,
+                size=self.size,
+                signals=(Signal(name="s", use=self.use, target=self.target, reading=believed),),
+                state=self.step.state,
+            )
+        )
+        return self.step
+
+
+def test_a_load_is_worth_its_value_over_its_target_rounded_up() -> None:
+    assert load_workers(100.0, 20.0) == 5
+    assert load_workers(101.0, 20.0) == 6
+    assert load_workers(-5.0, 20.0) == 0
+    assert load_workers(1e300, 1e-3) == 1_000_000
+
+
+def test_a_load_that_triples_raises_the_floor_in_the_next_interval() -> None:
+    lane = Lane("load", 20.0)
+    assert lane.reads(60.0).floor == 3
+    tripled = lane.reads(180.0)
+    assert (tripled.floor, tripled.action, tripled.reason, tripled.signal) == (9, "up", "load", "s")
+
+
+def test_the_floor_falls_by_steps_once_less_has_been_enough() -> None:
+    lane = Lane("load", 20.0)
+    lane.reads(180.0)
+    floors = [lane.reads(0.0).floor for _ in range(12)]
+    assert floors[:3] == [9, 9, 9]
+    assert floors[3:] == [7, 5, 4, 3, 2, 1, 1, 1, 1]
+
+
+def test_the_floor_never_exceeds_the_configs_maximum() -> None:
+    assert Lane("load", 1.0).reads(1000.0).floor == 16
+
+
+def test_a_lost_load_keeps_its_floor_for_ten_intervals_and_then_the_configs() -> None:
+    lane = Lane("load", 20.0)
+    lane.reads(180.0)
+    for _ in range(PATIENT_INTERVALS):
+        held = lane.reads(doubtful("no_data", "empty"))
+        assert (held.floor, held.action, held.reason) == (9, "hold", "no_data")
+    floors = [lane.reads(doubtful("no_data", "empty")).floor for _ in range(10)]
+    assert floors[-1] == 1
+
+
+def test_a_load_that_comes_back_is_followed_again_without_a_restart() -> None:
+    lane = Lane("load", 20.0)
+    lane.reads(180.0)
+    for _ in range(30):
+        lane.reads(doubtful("query_failed", "refused"))
+    assert lane.reads(100.0).floor == 5
+
+
+@pytest.mark.parametrize(
+    "doubt", ["query_failed", "no_data", "several_sources", "not_finite", "not_a_number", "partial", "stale", "future"]
+)
+def test_no_doubtful_reading_moves_a_bound(doubt: str) -> None:
+    lane = Lane("load", 20.0)
+    before = lane.reads(100.0)
+    held = lane.reads(doubtful(doubt, "why"))
+    assert (held.floor, held.ceiling, held.action, held.reason) == (before.floor, before.ceiling, "hold", doubt)
+
+
+def test_a_limit_over_its_target_brings_the_ceiling_down_from_what_runs() -> None:
+    assert limited_ceiling(8, 1.0, 0.8) == 6
+    assert limited_ceiling(8, 100.0, 0.8) == 4  # a half at most
+    lane = Lane("limit", 0.8)
+    cut = lane.reads(1.0)
+    assert (cut.ceiling, cut.action, cut.reason) == (3, "down", "limit")  # 4 workers run: 4 x 0.8
+
+
+def test_a_ceiling_that_moved_waits_until_it_shows_before_it_moves_again() -> None:
+    lane = Lane("limit", 0.8)
+    assert [lane.reads(1.6).ceiling for _ in range(5)] == [2, 2, 2, 2, 1]
+
+
+def test_a_limit_with_room_again_gives_the_ceiling_back() -> None:
+    assert raised_ceiling(10, 0.6, 0.8) == 12
+    assert raised_ceiling(10, 0.0, 0.8) == 15
+    assert raised_ceiling(1, 0.7, 0.8) == 2
+    lane = Lane("limit", 0.8)
+    lane.reads(1.6)
+    assert [lane.reads(0.1).ceiling for _ in range(40)][-1] == 16
+
+
+def test_within_a_tenth_under_its_target_a_limit_holds() -> None:
+    lane = Lane("limit", 0.8)
+    lane.reads(1.6)
+    assert {lane.reads(0.78).ceiling for _ in range(20)} == {2}
+
+
+def test_a_ceiling_beats_a_floor() -> None:
+    lane = Lane("limit", 0.8)
+    seen = BandSituation(
+        now=1.0,
+        interval_seconds=15.0,
+        stable_seconds=60.0,
+        minimum=1,
+        maximum=16,
+        floor=1,
+        ceiling=16,
+        size=4,
+        signals=(
+            Signal(name="load", use="load", target=1.0, reading=Reading(value=10.0)),
+            Signal(name="limit", use="limit", target=0.8, reading=Reading(value=1.6)),
+        ),
+        state=BandState(),
+    )
+    chosen = decide_band(seen)
+    assert (chosen.floor, chosen.ceiling) == (2, 2)
+    assert lane.step.floor == 1
+
+
+def test_a_signal_that_the_config_no_longer_has_is_forgotten() -> None:
+    lane = Lane("load", 20.0)
+    state = lane.reads(180.0).state
+    seen = BandSituation(
+        now=100.0,
+        interval_seconds=15.0,
+        stable_seconds=1.0,
+        minimum=1,
+        maximum=16,
+        floor=1,
+        ceiling=16,
+        size=4,
+        signals=(),
+        state=replace(state, floors=()),
+    )
+    assert decide_band(seen).floor == 1

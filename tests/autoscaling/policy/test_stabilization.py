@@ -1,0 +1,104 @@
+"""When a wanted size becomes a move."""
+
+from __future__ import annotations
+
+from paropt_exporter.autoscaling.policy.stabilization import (
+    TURN_SECONDS,
+    TURNS,
+    Limits,
+    ScalingHistory,
+    Step,
+    Wanted,
+    step,
+)
+
+LIMITS = Limits(floor=2, ceiling=40, stable_seconds=10.0)
+
+
+def steps(
+    *wants: tuple[float, int], size: int = 10, limits: Limits = LIMITS, exact: bool = False, late: bool = False
+) -> list[Step]:
+    """What becomes of wanted sizes at moments, one after another."""
+    taken, trail = [], ScalingHistory(began=-100.0)
+    for now, wanted in wants:
+        taken.append(step(now, size, Wanted(size=wanted, reason="demand", exact=exact, late=late), limits, trail))
+        size, trail = taken[-1].size, taken[-1].trail
+    return taken
+
+
+def test_up_goes_straight_to_what_is_wanted() -> None:
+    assert [(s.size, s.action, s.reason) for s in steps((0.0, 30))] == [(30, "up", "demand")]
+
+
+def test_a_tenth_more_is_not_worth_a_move() -> None:
+    (held,) = steps((0.0, 21), size=20)
+    assert (held.size, held.action, held.reason) == (20, "hold", "deadband")
+
+
+def test_a_tenth_more_is_worth_a_move_while_tasks_wait_for_too_long() -> None:
+    assert steps((0.0, 21), size=20, late=True)[0].size == 21
+
+
+def test_a_count_is_worth_every_move() -> None:
+    assert steps((0.0, 21), size=20, exact=True)[0].size == 21
+
+
+def test_down_waits_until_less_has_been_enough_for_the_stable_time() -> None:
+    wants = [(float(now), 30 if now == 0 else 5) for now in range(12)]
+    reasons = [taken.reason for taken in steps(*wants)]
+    assert reasons[1:10] == ["stabilizing"] * 9
+    assert reasons[10] == "demand"
+
+
+def test_nothing_goes_down_before_it_has_been_asked_for_the_stable_time() -> None:
+    young = ScalingHistory(began=0.0)
+    assert step(9.0, 10, Wanted(size=5, reason="demand"), LIMITS, young).reason == "stabilizing"
+    assert step(10.0, 10, Wanted(size=5, reason="demand"), LIMITS, young).size == 7
+
+
+def test_down_goes_by_three_tenths_at_most() -> None:
+    assert steps((0.0, 3), size=10)[0].size == 7
+    assert steps((0.0, 1), size=3)[0].size == 2
+
+
+def test_nothing_goes_under_the_floor_or_over_the_ceiling() -> None:
+    assert steps((0.0, 1), size=2)[0].size == 2
+    over = steps((0.0, 1000), size=10)[0]
+    assert (over.size, over.reason) == (40, "bounds")
+
+
+def test_bounds_that_move_take_the_size_along_at_once() -> None:
+    assert steps((0.0, 10), size=1)[0].size == 10
+    down = steps((0.0, 50), size=50)[0]
+    assert (down.size, down.action, down.reason) == (40, "down", "bounds")
+
+
+def test_what_speaks_against_more_holds_unless_an_sla_is_at_risk() -> None:
+    wanted = Wanted(size=20, reason="demand", against_more="saturated")
+    assert step(0.0, 10, wanted, LIMITS, ScalingHistory()).reason == "saturated"
+    rescue = Wanted(size=20, reason="rescue", against_more="saturated", rescue=True)
+    assert step(0.0, 10, rescue, LIMITS, ScalingHistory()).size == 20
+
+
+def test_when_the_hours_turns_are_spent_nothing_goes_down_but_ups_go_on() -> None:
+    limits = Limits(floor=1, ceiling=100, stable_seconds=1.0)
+    wants = [(now * 5.0, 20 if now % 2 else 10) for now in range(40)]
+    taken = steps(*wants, size=10, limits=limits)
+    assert [s.reason for s in taken if s.action == "hold"].count("flap_budget") > 0
+    assert len(taken[-1].trail.turns) >= TURNS
+    assert taken[-1].trail.flapping(200.0)
+    later = step(201.0, 20, Wanted(size=50, reason="demand"), limits, taken[-1].trail)
+    assert later.size == 50
+
+
+def test_sizes_that_follow_known_tasks_are_not_flapping() -> None:
+    limits = Limits(floor=1, ceiling=100, stable_seconds=1.0)
+    taken = steps(*((now * 5.0, 20 if now % 2 else 10) for now in range(40)), size=10, limits=limits, exact=True)
+    assert "flap_budget" not in {s.reason for s in taken}
+    assert taken[-1].trail.turns == ()
+
+
+def test_a_change_that_lasts_longer_than_a_minute_is_no_turn() -> None:
+    limits = Limits(floor=1, ceiling=100, stable_seconds=1.0)
+    wants = [(now * (TURN_SECONDS + 1.0), 20 if now % 2 else 10) for now in range(20)]
+    assert steps(*wants, size=10, limits=limits, exact=True)[-1].trail.turns == ()

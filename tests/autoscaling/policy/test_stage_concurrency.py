@@ -1,0 +1,182 @@
+"""Whether more of a stage's tasks at once get more done, by numbers."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from statistics import fmean, pvariance
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paropt_exporter.autoscaling.policy.fixed_workload import Load, Loads
+from paropt_exporter.autoscaling.policy.run import RunSituation, RunState, decide_run
+from paropt_exporter.autoscaling.policy.scaling_effectiveness import Sample
+from paropt_exporter.autoscaling.policy.stage_concurrency import (
+    ANY,
+    LIFTED,
+    LIMITED,
+    TRIAL,
+    Level,
+    StageSeen,
+    StageState,
+    limits,
+    next_state,
+    next_states,
+    suspicious,
+)
+
+CORES = 2.0
+
+
+def level(company: float, mean: float, count: int = 100) -> Level:
+    return Level(company=company, sample=Sample(count=count, mean=mean, variance=mean**2 / 4))
+
+
+def seen(
+    company: float, mean: float, *, count: int = 100, running: int | None = None, waiting: int = 1000
+) -> StageSeen:
+    return StageSeen(
+        stage="a",
+        running=round(company) if running is None else running,
+        waiting=waiting,
+        level=level(company, mean, count),
+        fastest_seconds=0.05,
+    )
+
+
+def after(one: StageSeen, state: StageState | None = None, now: float = 0.0) -> StageState:
+    return next_state(one, state or StageState(stage="a"), now, CORES)
+
+
+TRYING = StageState(stage="a", phase=TRIAL, limit=16, reference=level(64.0, 3.2), settled=True)
+BLOCKED = StageState(stage="a", phase=LIMITED, limit=16, reference=level(16.0, 0.8), settled=True, until=60.0)
+
+
+def test_tasks_that_take_as_much_longer_as_there_are_more_of_them_are_tried_with_a_quarter() -> None:
+    state = after(seen(64.0, 64 * 0.05))
+    assert (state.phase, state.limit) == (TRIAL, 16)
+
+
+def test_what_two_workers_could_not_have_done_is_not_suspected() -> None:
+    assert not suspicious(level(64.0, 32 * 0.05), 0.05)
+    assert suspicious(level(64.0, 33 * 0.05), 0.05)
+    assert after(seen(64.0, 1.0)).phase == ANY
+
+
+def test_a_worker_for_each_core_is_never_suspected() -> None:
+    assert after(seen(2.0, 5.0)).phase == ANY
+
+
+def test_no_trial_is_made_where_little_is_left() -> None:
+    assert after(seen(64.0, 3.2, waiting=563)).phase == ANY
+    assert after(seen(64.0, 3.2, waiting=564)).phase == TRIAL
+
+
+def test_a_quarter_that_gets_as_much_done_is_the_limit_for_a_minute() -> None:
+    state = after(seen(16.0, 0.8, count=30), TRYING, now=5.0)
+    assert (state.phase, state.limit, state.until) == (LIMITED, 16, 65.0)
+
+
+def test_what_runs_still_from_before_a_trial_settles_nothing() -> None:
+    draining = replace(TRYING, settled=False)
+    assert after(seen(40.0, 2.0, count=60, running=30), draining) == draining
+    settled = after(seen(40.0, 2.0, count=60, running=16), draining)
+    assert (settled.phase, settled.settled, settled.changes) == (TRIAL, True, 1)
+
+
+def test_a_quarter_that_gets_less_done_ends_the_trial_within_a_few_tasks_and_none_is_made_for_a_minute() -> None:
+    many = replace(TRYING, reference=level(64.0, 1.0))
+    state = after(seen(16.0, 1.0, count=6), many, now=5.0)
+    assert (state.phase, state.limit) == (ANY, None)
+    assert after(seen(64.0, 3.2), state, now=64.0).phase == ANY
+    assert after(seen(64.0, 3.2), state, now=65.0).phase == TRIAL
+
+
+def test_below_a_limit_still_fewer_are_tried_and_if_they_get_less_done_the_limit_stays() -> None:
+    deeper = after(seen(16.0, 0.8), BLOCKED)
+    assert (deeper.phase, deeper.limit) == (TRIAL, 4)
+    back = after(seen(4.0, 0.8), replace(deeper, settled=True))
+    assert (back.phase, back.limit, back.deepest) == (LIMITED, 16, True)
+
+
+def test_a_limit_ends_with_its_time_and_comes_back_for_twice_as_long_if_more_are_still_no_use() -> None:
+    lifted = after(seen(16.0, 0.8), replace(BLOCKED, deepest=True), now=60.0)
+    assert (lifted.phase, lifted.limit) == (LIFTED, None)
+    again = after(seen(64.0, 3.2), lifted, now=70.0)
+    assert (again.phase, again.limit, again.until) == (LIMITED, 16, 190.0)
+    assert after(seen(64.0, 0.9), lifted, now=70.0).phase == ANY
+
+
+def test_a_limit_is_lifted_where_surely_a_third_more_or_less_gets_done() -> None:
+    limited = replace(BLOCKED, deepest=True)
+    assert after(seen(16.0, 0.4), limited).limit is None
+    assert after(seen(16.0, 1.6), limited).limit is None
+    assert after(seen(16.0, 0.75), limited) == limited
+    one = replace(limited, limit=2, reference=level(1.0, 0.05))
+    assert after(seen(2.0, 0.1), one) == one, "two behind a lock of which one was tried"
+    assert after(seen(2.0, 0.1), limited) == limited, "few run because another stage has the slots"
+
+
+def test_nothing_changes_where_nothing_waits() -> None:
+    for state in (TRYING, BLOCKED, StageState(stage="a")):
+        assert after(seen(64.0, 3.2, waiting=0), state, now=1000.0) == state
+
+
+def test_a_stage_that_has_ended_is_forgotten() -> None:
+    assert next_states((), (BLOCKED,), now=0.0, cores=CORES) == ()
+
+
+def test_false_alarms_are_rarer_than_one_in_a_hundred() -> None:
+    draw, alarms = random.Random(7), 0
+    for _ in range(3000):
+        many, few = ([draw.expovariate(1.0) for _ in range(32)] for _ in range(2))
+        samples = [Sample(count=32, mean=fmean(times), variance=pvariance(times)) for times in (many, few)]
+        trying = replace(TRYING, reference=Level(company=64.0, sample=samples[0]))
+        alarms += after(replace(seen(16.0, 1.0), level=Level(company=16.0, sample=samples[1])), trying).phase == LIMITED
+    assert alarms <= 30
+
+
+def lane(*stages: StageSeen, running: dict[str, int], waiting: dict[str, int], state: RunState) -> RunSituation:
+    def loads(counts: dict[str, int]) -> tuple[Loads, ...]:
+        return tuple(
+            Loads(load=Load(pool="commands", stage=stage, share=0.0), count=count) for stage, count in counts.items()
+        )
+
+    return RunSituation(
+        now=1.0, size=64, floor=1, ceiling=64, cores=CORES, running=loads(running), waiting=loads(waiting),
+        stages=stages, state=state,
+    )  # fmt: skip
+
+
+def test_the_slots_that_a_limited_stage_may_not_use_are_the_other_stages() -> None:
+    state = RunState(stages=(replace(BLOCKED, deepest=True),))
+    situation = lane(seen(16.0, 0.8), running={"a": 16, "b": 2}, waiting={"a": 900, "b": 30}, state=state)
+    step = decide_run(replace(situation, size=18))
+    assert (step.size, step.action) == (48, "up")
+    assert limits(step.state.stages) == {"a": 16}
+
+
+def test_a_lane_with_nothing_else_to_do_says_that_more_are_no_use() -> None:
+    state = RunState(stages=(replace(BLOCKED, deepest=True),))
+    step = decide_run(replace(lane(seen(16.0, 0.8), running={"a": 16}, waiting={"a": 900}, state=state), size=16))
+    assert (step.size, step.action, step.reason) == (16, "hold", "ineffective")
+
+
+_MEANS = st.just(0.0) | st.floats(0.001, 10.0)
+_STATES = st.sampled_from(
+    [TRYING, BLOCKED, StageState(stage="a"), replace(BLOCKED, phase=LIFTED, limit=None, fallback=4)]
+)
+
+
+@given(
+    st.floats(1.0, 64.0), _MEANS, st.integers(0, 400), st.integers(0, 64), st.integers(0, 2000), _STATES,
+    st.floats(0.0, 200.0),
+)  # fmt: skip
+def test_a_limit_is_never_below_one_and_only_a_trial_lowers_it(
+    company: float, mean: float, count: int, running: int, waiting: int, state: StageState, now: float
+) -> None:
+    then = after(seen(company, mean, count=count, running=running, waiting=waiting), state, now)
+    assert then.limit is None or then.limit >= 1
+    lowered = then.limit is not None and then.limit < (64 if state.limit is None else state.limit)
+    assert not lowered or then.phase == TRIAL or state.phase == LIFTED

@@ -1,0 +1,106 @@
+"""A lane's size by query results alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from paropt_exporter.autoscaling.policy.reading import Reading, doubtful
+from paropt_exporter.autoscaling.policy.target import (
+    BLIND_AFTER,
+    PoolSeen,
+    Seen,
+    TargetSituation,
+    TargetState,
+    TargetStep,
+    decide_target,
+    wanted_size,
+)
+
+SCRAPE = 15.0
+
+
+def seen(*, depth: float = 0.0, busy: float = 2.0, cpu: float = 0.0, size: float = 2.0, sampled: float = 0.0) -> Seen:
+    return Seen(sampled=sampled, scrape_seconds=SCRAPE, size=size, depth=depth, busy=busy, cpu=cpu, delay=0.0)
+
+
+class Lane:
+    """A lane from 1 to 32 that is asked for each scrape."""
+
+    def __init__(self, size: int = 2) -> None:
+        self.now, self.size, self.target, self.state = 0.0, size, size, TargetState()
+
+    def sees(self, what: Seen | Reading, *, rescue: int = 0) -> TargetStep:
+        self.now += SCRAPE
+        reading = what if isinstance(what, Reading) else Reading()
+        pool = PoolSeen(
+            pool="commands",
+            target=self.target,
+            reading=reading,
+            seen=None if isinstance(what, Reading) else replace(what, sampled=self.now),
+        )
+        step = decide_target(
+            TargetSituation(
+                now=self.now,
+                stable_seconds=180.0,
+                cores=2.0,
+                size=self.size,
+                floor=1,
+                ceiling=32,
+                pools=(pool,),
+                state=self.state,
+                rescue_size=rescue,
+            )
+        )
+        self.size = self.target = step.size
+        self.state = step.state
+        return step
+
+
+def test_every_task_that_waits_or_runs_gets_a_worker() -> None:
+    assert wanted_size((seen(depth=8.0, busy=2.0),), cores=2.0).size == 10
+
+
+def test_work_that_computes_is_bounded_by_the_cores() -> None:
+    wanted = wanted_size((seen(depth=30.0, busy=2.0, cpu=1.0),), cores=2.0)
+    assert (wanted.size, wanted.reason) == (4, "cpu_limit")
+
+
+def test_a_load_that_steps_up_tenfold_is_followed_once_and_not_undone() -> None:
+    lane = Lane()
+    assert lane.sees(seen(depth=18.0, busy=2.0)).size == 20
+    sizes = [lane.sees(seen(depth=0.0, busy=20.0, size=float(lane.size))).size for _ in range(20)]
+    assert set(sizes) == {20}
+
+
+def test_nothing_is_decided_until_the_last_resize_has_been_seen_for_four_scrapes() -> None:
+    lane = Lane()
+    lane.sees(seen(depth=18.0))
+    held = [lane.sees(seen(depth=30.0, busy=2.0, size=2.0)) for _ in range(3)]  # the readings still show the old size
+    held += [lane.sees(seen(depth=30.0, busy=20.0, size=20.0)) for _ in range(4)]
+    assert {(step.size, step.reason) for step in held} == {(20, "settling")}
+    assert lane.sees(seen(depth=30.0, busy=20.0, size=20.0)).size == 32
+
+
+def test_doubtful_data_holds_the_size_and_three_in_a_row_are_blindness() -> None:
+    lane = Lane(8)
+    steps = [lane.sees(doubtful("stale", "old")) for _ in range(BLIND_AFTER + 1)]
+    assert {(step.size, step.action, step.reason) for step in steps} == {(8, "hold", "stale")}
+    assert [step.blind for step in steps] == [False, False, True, True]
+    assert not lane.sees(seen(busy=8.0, size=8.0)).blind
+
+
+def test_a_blind_lane_goes_up_only_to_rescue_an_sla() -> None:
+    lane = Lane(8)
+    for _ in range(5):
+        lane.sees(doubtful("query_failed", "refused"))
+    saved = lane.sees(doubtful("query_failed", "refused"), rescue=12)
+    assert (saved.size, saved.action, saved.reason) == (12, "up", "rescue")
+    assert lane.sees(doubtful("query_failed", "refused"), rescue=4).size == 12
+
+
+def test_the_size_falls_only_after_less_was_enough_for_the_stable_time() -> None:
+    lane = Lane()
+    lane.sees(seen(depth=18.0, busy=2.0))
+    sizes = [lane.sees(seen(busy=2.0, size=float(lane.size))).size for _ in range(14)]
+    assert sizes[:11] == [20] * 11
+    assert sizes[-1] < 20

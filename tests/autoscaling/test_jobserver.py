@@ -1,0 +1,172 @@
+"""Tokens in the pipe, taken and put back as a client does it, and how many of them a run has to spare."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.autoscaling.jobserver import Jobserver, require_make
+from paropt_exporter.autoscaling.policy.fixed_workload import Load, Loads
+from paropt_exporter.autoscaling.policy.run import RunSituation, spare_slots
+from paropt_exporter.errors import UsageError
+
+
+@pytest.fixture
+def server() -> Iterator[Jobserver]:
+    server = Jobserver()
+    yield server
+    server.close()
+
+
+class Client:
+    """Opens the server by the path in MAKEFLAGS, without blocking, so that an empty pipe shows."""
+
+    def __init__(self, server: Jobserver) -> None:
+        match = re.search(r"--jobserver-auth=fifo:(\S+)", server.environment({}, 4)["MAKEFLAGS"])
+        assert match
+        self.pipe = os.open(match[1], os.O_RDWR | os.O_NONBLOCK)
+
+    def take(self, most: int = 100) -> int:
+        try:
+            return len(os.read(self.pipe, most))
+        except BlockingIOError:
+            return 0
+
+    def put_back(self, count: int) -> None:
+        os.write(self.pipe, b"+" * count)
+
+
+@pytest.fixture
+def client(server: Jobserver) -> Iterator[Client]:
+    client = Client(server)
+    yield client
+    os.close(client.pipe)
+
+
+def test_as_many_tokens_are_there_as_were_offered(server: Jobserver, client: Client) -> None:
+    assert client.take() == 0
+    server.offer(2)
+    server.offer(2)
+    assert client.take() == 2
+    server.offer(2)
+    assert client.take() == 0, "what a client holds is out already"
+
+
+def test_a_smaller_offer_takes_back_what_nobody_holds_and_the_rest_when_it_returns(
+    server: Jobserver, client: Client
+) -> None:
+    server.offer(5)
+    assert client.take(3) == 3
+    server.offer(1)
+    assert client.take() == 0
+    client.put_back(2)
+    server.offer(1)
+    client.put_back(1)
+    server.offer(1)
+    assert client.take() == 1
+
+
+def test_a_larger_offer_adds_what_is_missing(server: Jobserver, client: Client) -> None:
+    server.offer(1)
+    assert client.take() == 1
+    server.offer(3)
+    assert client.take() == 2
+
+
+def test_tokens_that_a_client_made_up_are_taken_out(server: Jobserver, client: Client) -> None:
+    server.offer(1)
+    client.put_back(5)
+    server.offer(1)
+    assert client.take() == 1
+
+
+def test_what_a_killed_client_took_is_made_up_for_after_a_reset(server: Jobserver, client: Client) -> None:
+    server.offer(3)
+    assert client.take(2) == 2
+    server.reset()
+    assert client.take() == 0
+    server.offer(3)
+    assert client.take() == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        ("", ""),
+        ("-k --no-print-directory", "-k --no-print-directory "),
+        ("-j8 --jobserver-auth=3,4 -k", "-k "),
+        (" -j --jobserver-auth=fifo:/tmp/GMfifo12 -- CC=gcc", "-- CC=gcc "),
+        ("--jobserver-fds=3,4 -j", ""),
+        ("kj --output-sync", "kj --output-sync "),
+    ],
+)
+def test_flags_of_the_user_stay_and_those_of_another_server_go(server: Jobserver, before: str, kept: str) -> None:
+    flags = server.environment({"MAKEFLAGS": before}, 4)["MAKEFLAGS"]
+    assert re.fullmatch(re.escape(kept) + rf"-j4 --jobserver-auth=fifo:/proc/{os.getpid()}/fd/\d+", flags)
+
+
+def seen(running: dict[float | None, int], waiting: dict[float | None, int], *, cores: float = 8.0) -> RunSituation:
+    """Tasks by their share of a core."""
+
+    def loads(tasks: dict[float | None, int]) -> tuple[Loads, ...]:
+        return tuple(
+            Loads(load=Load(pool="commands", stage="a", share=share), count=count) for share, count in tasks.items()
+        )
+
+    return RunSituation(
+        now=0.0,
+        size=2,
+        floor=1,
+        ceiling=32,
+        cores=cores,
+        running=loads(running),
+        waiting=loads(waiting),
+    )
+
+
+def test_what_the_tasks_leave_of_the_cores_is_spare() -> None:
+    assert spare_slots(seen({1.0: 1}, {}), fixed=None) == 7
+    assert spare_slots(seen({None: 2, 0.5: 1}, {}), fixed=None) == 5
+    assert spare_slots(seen({4.0: 1}, {}, cores=2.5), fixed=None) == 1
+
+
+def test_tasks_that_wait_leave_their_core_to_others() -> None:
+    assert spare_slots(seen({0.05: 5, 1.0: 1}, {}), fixed=None) == 7
+
+
+def test_tasks_that_have_not_begun_go_first() -> None:
+    assert spare_slots(seen({1.0: 1}, {None: 3}), fixed=None) == 4
+    assert spare_slots(seen({1.0: 1}, {1.0: 30}), fixed=None) == 0
+
+
+def test_of_slots_that_somebody_fixed_each_task_has_one() -> None:
+    assert spare_slots(seen({0.0: 1}, {}, cores=2.0), fixed=4) == 3
+    assert spare_slots(seen({0.0: 3}, {1.0: 3}, cores=2.0), fixed=4) == 0
+
+
+def refusal(folder: Path, told: str | None) -> str:
+    """What is said of a make that tells this version, or of none; nothing where it will do."""
+    if told is not None:
+        (folder / "make").write_text(f"#!/bin/sh\necho '{told}'\n")
+        (folder / "make").chmod(0o755)
+    try:
+        require_make({"PATH": str(folder)})
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("version", ["4.3", "3.81"])
+def test_a_make_that_the_fifo_would_break_is_refused(tmp_path: Path, version: str) -> None:
+    said = refusal(tmp_path, f"GNU Make {version}")
+    assert f"is GNU make {version}, which fails " in said
+    assert ": put make 4.4 or later first on PATH" in said
+
+
+@pytest.mark.parametrize("told", ["GNU Make 4.4", "GNU Make 5.0", "bmake", None])
+def test_a_make_that_knows_fifos_another_one_and_none_are_no_obstacle(tmp_path: Path, told: str | None) -> None:
+    assert refusal(tmp_path, told) == ""

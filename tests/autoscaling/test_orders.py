@@ -1,0 +1,185 @@
+"""Orders on a real socket, to a standing that nobody else uses."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.autoscaling import ControlState, Order
+from paropt_exporter.autoscaling.orders import FOLDER, OrderSocket, Refused, Wish, ask, open_orders
+from paropt_exporter.plan import Bounds
+
+HANG_SECONDS = 30.0
+POOLS = ("commands", "threads")
+
+
+def standing(mode: str = "act") -> ControlState:
+    return ControlState(Bounds(minimum=1, maximum=8, start=2), POOLS, source="local", order=Order(mode=mode))
+
+
+@pytest.fixture
+def lane() -> ControlState:
+    return standing()
+
+
+@pytest.fixture
+def taking(tmp_path: Path, lane: ControlState) -> Iterator[OrderSocket]:
+    taking = OrderSocket(tmp_path, lane, lane="standard")
+    yield taking
+    taking.close()
+
+
+def only(root: Path) -> Path:
+    (path,) = (root / FOLDER).iterdir()
+    return path
+
+
+def raw(path: Path, sent: bytes) -> bytes:
+    """Send bytes as they are and return all that comes back."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(HANG_SECONDS)
+        client.connect(str(path))
+        try:
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has heard enough
+        answer = b""
+        try:
+            while part := client.recv(4096):
+                answer += part
+        except ConnectionResetError:
+            pass
+        return answer
+
+
+def test_a_pin_holds_until_resume_goes_back_to_what_the_config_says(tmp_path: Path) -> None:
+    lane = standing(mode="advise")
+    taking = OrderSocket(tmp_path, lane, lane="standard")
+    assert ask(only(tmp_path), Wish(order="pin", size=5)) == {
+        "pid": os.getpid(),
+        "lane": "standard",
+        "pools": ["commands", "threads"],
+        "mode": "pin",
+        "size": 5,
+    }
+    assert lane.order == Order(mode="pin", size=5)
+    assert ask(only(tmp_path), Wish(order="resume"))["mode"] == "advise"
+    assert lane.order == Order(mode="advise")
+    taking.close()
+
+
+def test_a_pause_is_an_order_without_a_size(tmp_path: Path, lane: ControlState, taking: OrderSocket) -> None:
+    ask(only(tmp_path), Wish(order="pause", size=5))
+    assert lane.order == Order(mode="pause")
+
+
+def test_to_be_shown_the_lane_changes_nothing(tmp_path: Path, lane: ControlState, taking: OrderSocket) -> None:
+    assert ask(only(tmp_path), Wish(order="show"))["mode"] == "act"
+    assert lane.order == Order()
+
+
+def test_only_the_owner_may_use_the_socket(tmp_path: Path, taking: OrderSocket) -> None:
+    mode = only(tmp_path).stat().st_mode
+    assert stat.S_ISSOCK(mode)
+    assert stat.S_IMODE(mode) == 0o600
+
+
+def test_an_unknown_pool_is_refused_with_those_there_are(
+    tmp_path: Path, lane: ControlState, taking: OrderSocket
+) -> None:
+    with pytest.raises(Refused, match=r"no pool 'thread' in lane standard; there are commands, threads"):
+        ask(only(tmp_path), Wish(order="pin", size=5, pool="thread"))
+    assert lane.order == Order()
+
+
+def test_a_lane_without_a_size_says_why_it_takes_no_order(tmp_path: Path, lane: ControlState) -> None:
+    taking = OrderSocket(tmp_path, lane, lane="standard", unsteerable="it runs one task after another")
+    with pytest.raises(Refused, match="one task after another"):
+        ask(only(tmp_path), Wish(order="pin", size=5))
+    taking.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [
+        (b"", "expected one line of JSON"),
+        (b"pin 4\n", "expected one line of JSON"),
+        (b"\xff\xfe\x00\n", "expected one line of JSON"),
+        (b"[1, 2]\n", "expected one line of JSON"),
+        (b'"pin"\n', "expected one line of JSON"),
+        (b"[" * 3000 + b"\n", "expected one line of JSON"),
+        (b"x" * 1_000_000 + b"\n", "expected one line of JSON"),
+        (b"{}\n", "no order None; there are pin, pause, resume, show"),
+        (b'{"order": ["pin"]}\n', "no order ['pin']"),
+        (b'{"order": "pim"}\n', "no order 'pim'"),
+        (b'{"order": "pin"}\n', "expected a size from 1 to 1000, found None"),
+        (b'{"order": "pin", "size": 0}\n', "found 0"),
+        (b'{"order": "pin", "size": -3}\n', "found -3"),
+        (b'{"order": "pin", "size": 1001}\n', "found 1001"),
+        (b'{"order": "pin", "size": true}\n', "found True"),
+        (b'{"order": "pin", "size": 2.5}\n', "found 2.5"),
+        (b'{"order": "pin", "size": "4"}\n', "found '4'"),
+        (b'{"order": "pin", "size": 4, "pool": 1}\n', "expected the name of a pool, found 1"),
+    ],
+)
+def test_nonsense_is_answered_and_changes_nothing(
+    tmp_path: Path, lane: ControlState, taking: OrderSocket, sent: bytes, error: str
+) -> None:
+    answer = raw(only(tmp_path), sent)
+    if len(sent) < 4096:  # what is longer may be cut off before its answer is read
+        assert error in json.loads(answer)["error"]
+    assert lane.order == Order()
+    assert ask(only(tmp_path), Wish(order="pin", size=3))["size"] == 3
+
+
+def test_silent_clients_keep_nobody_waiting(tmp_path: Path, lane: ControlState, taking: OrderSocket) -> None:
+    silent = [socket.socket(socket.AF_UNIX) for _ in range(5)]
+    for client in silent:
+        client.connect(str(only(tmp_path)))
+        client.sendall(b'{"order": ')
+    assert ask(only(tmp_path), Wish(order="pin", size=3))["size"] == 3
+    for client in silent:
+        client.close()
+
+
+def test_the_socket_is_gone_after_close(tmp_path: Path, lane: ControlState) -> None:
+    OrderSocket(tmp_path, lane, lane="standard").close()
+    assert [*(tmp_path / FOLDER).iterdir()] == []
+
+
+def test_a_socket_that_a_killed_exporter_left_is_removed_and_a_live_one_is_not(
+    tmp_path: Path, lane: ControlState
+) -> None:
+    (tmp_path / FOLDER).mkdir(parents=True)
+    left = tmp_path / FOLDER / "4711-abcdef.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(left))
+    first = OrderSocket(tmp_path, lane, lane="standard")
+    second = OrderSocket(tmp_path, lane, lane="heavy")
+    assert not left.exists()
+    lanes = {str(ask(path, Wish(order="show"))["lane"]) for path in (tmp_path / FOLDER).iterdir()}
+    assert lanes == {"standard", "heavy"}
+    first.close()
+    second.close()
+
+
+def test_a_folder_deeper_than_an_address_has_room_for_is_no_obstacle(tmp_path: Path, lane: ControlState) -> None:
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    taking = OrderSocket(deep, lane, lane="standard")
+    assert ask(only(deep), Wish(order="pin", size=4))["size"] == 4
+    taking.close()
+
+
+def test_where_no_socket_can_be_made_the_work_goes_on_with_a_warning(
+    tmp_path: Path, lane: ControlState, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".paropt").write_text("a file where the folder should be")
+    assert open_orders(tmp_path, lane, lane="standard") is None
+    assert "pin, pause and resume won't work" in caplog.text

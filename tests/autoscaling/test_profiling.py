@@ -1,0 +1,117 @@
+"""Which sizes are measured, how, and what a curve recommends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from paropt_exporter.autoscaling import profiling
+from paropt_exporter.autoscaling.profiling import Point, StageFailed, Trial
+from paropt_exporter.events import Result, RunRecord, Strategy
+from paropt_exporter.plan import Bounds, Plan
+from paropt_exporter.testing import Script
+from support.lanes import Bench, limit, plan, stage
+
+AUTO = Bounds(minimum=1, maximum=32, start=2)
+
+
+def curve(strategy: Strategy = Strategy.ADAPTIVE, spread: float = 0.0, **seconds: float) -> list[Point]:
+    """Points like w1=8.0, w2=4.0: seconds by workers, each measured twice."""
+    return [
+        Point(
+            strategy=strategy,
+            workers=int(workers[1:]),
+            trials=tuple(
+                Trial(seconds=took + part, cpu_seconds=2.0, memory_peak_bytes=1) for part in (-spread / 2, spread / 2)
+            ),
+        )
+        for workers, took in seconds.items()
+    ]
+
+
+def recommended(points: list[Point], bounds: Bounds = AUTO) -> tuple[Strategy, int, int, int]:
+    found = profiling.recommend(points, strategy=Strategy.ADAPTIVE, bounds=dict.fromkeys(Strategy, bounds))
+    return found.point.strategy, found.workers.minimum, found.workers.start, found.workers.maximum
+
+
+def on_fakes(script: Script) -> tuple[Callable[[Plan], RunRecord], list[int]]:
+    """Run plans on fake pools; the second value tells the size of each run."""
+    executed: list[int] = []
+
+    def execute(planned: Plan) -> RunRecord:
+        executed.append(planned.workers.start)
+        return Bench(planned, {"a": [script]}).run()
+
+    return execute, executed
+
+
+@pytest.mark.parametrize(
+    ("tasks", "maximum", "slots", "expected"),
+    [
+        (1, 32, 1, (1,)),
+        (8, 32, 1, (1, 2, 4, 8)),
+        (12, 32, 1, (1, 2, 4, 8, 12)),
+        (100, 6, 1, (1, 2, 4, 6)),
+        (5, 8, 2, (2, 4, 8)),
+        (5, 2, 4, (4,)),
+    ],
+)
+def test_sizes_double_until_every_task_runs_or_the_lane_allows_no_more(
+    tasks: int, maximum: int, slots: int, expected: tuple[int, ...]
+) -> None:
+    bounds = Bounds(minimum=1, maximum=maximum, start=1)
+    planned = replace(plan(stage("a", tasks=tasks, slots=slots)), workers=bounds)
+    assert profiling.sizes(planned) == expected
+
+
+def test_each_round_measures_every_size_after_one_run_that_does_not_count() -> None:
+    execute, executed = on_fakes(Script(seconds=1.0, cpu_seconds=0.5))
+    points = profiling.measure([plan(stage("a", tasks=4))], (1, 2, 4), runs=2, execute=execute, tell=lambda _: None)
+    assert executed == [4, 1, 2, 4, 1, 2, 4]
+    assert [(point.workers, point.seconds, point.cores) for point in points] == [
+        (1, 4.0, 0.5),
+        (2, 2.0, 1.0),
+        (4, 1.0, 2.0),
+    ]
+
+
+def test_a_stage_that_fails_is_not_measured() -> None:
+    execute, executed = on_fakes(Script(result=Result.FAILURE, message="exit 1"))
+    with pytest.raises(StageFailed, match=r"with 2 workers, adaptive, it ended as failure: exit 1"):
+        profiling.measure([plan(stage("a"))], (1, 2), runs=3, execute=execute, tell=lambda _: None)
+    assert executed == [2]
+
+
+def test_neither_limits_nor_retries_shape_the_curve() -> None:
+    planned = plan(stage("a", sla=limit(1.0, critical=True), retries=3), total=limit(2.0))
+    (alone,) = profiling.alone(planned).stages
+    assert (alone.sla, alone.retries, profiling.alone(planned).total) == (None, 0, None)
+
+
+def test_the_fewest_workers_that_are_as_good_as_the_fastest_are_recommended() -> None:
+    assert recommended(curve(w1=8.0, w2=4.1, w4=2.1, w8=2.04)) == (Strategy.ADAPTIVE, 1, 4, 32)
+
+
+def test_a_difference_within_the_spread_of_the_fastest_is_none() -> None:
+    assert recommended(curve(spread=0.4, w1=8.0, w2=4.0, w4=3.7))[2] == 2
+
+
+def test_a_size_that_makes_it_slower_becomes_the_bound() -> None:
+    assert recommended(curve(w1=8.0, w2=4.0, w4=4.1, w8=6.0, w16=9.0)) == (Strategy.ADAPTIVE, 1, 2, 4)
+
+
+def test_of_equals_the_strategy_that_the_lane_has_stays() -> None:
+    thread, adaptive = curve(Strategy.THREAD, w1=8.0, w2=4.0), curve(w1=8.0, w2=4.1)
+    assert recommended([*thread, *adaptive])[0] is Strategy.ADAPTIVE
+    assert recommended([*curve(Strategy.PROCESS, w1=8.0, w2=3.0), *adaptive])[0] is Strategy.PROCESS
+
+
+def test_a_lane_of_fixed_size_stays_one() -> None:
+    fixed = Bounds(minimum=8, maximum=8, start=8)
+    assert recommended(curve(w1=8.0, w2=4.0, w4=2.0, w8=2.0), fixed)[1:] == (4, 4, 4)
+
+
+def test_a_lower_bound_above_the_size_gives_way() -> None:
+    assert recommended(curve(w1=2.0, w2=2.0), replace(AUTO, minimum=4, start=4))[1:3] == (1, 1)

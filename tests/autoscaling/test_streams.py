@@ -1,0 +1,164 @@
+"""Executors steered by their load: real ones, and several in one budget."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from threading import Event
+
+import pytest
+
+from paropt_exporter import ProcessPool, ThreadPool, steer
+from paropt_exporter.autoscaling.decisions import replay
+from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES
+from paropt_exporter.autoscaling.streams import Steering, StreamLoop
+from paropt_exporter.events import Decision
+from paropt_exporter.testing import FakeClock, Recorder
+from simulation.pool import SimulatedPool
+from simulation.work import computing, constant, poisson, waiting
+
+MB = 1 << 20
+
+
+class Machine:
+    """Memory that pools' workers take from: what is left is what they have not taken."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self.total_bytes = total_bytes
+        self.pools: tuple[SimulatedPool, ...] = ()
+        self.least_bytes = total_bytes
+
+    def available_bytes(self) -> int:
+        taken = sum(worker.now_bytes for pool in self.pools for worker in pool.worker_memory())
+        self.least_bytes = min(self.least_bytes, self.total_bytes - taken)
+        return max(1, self.total_bytes - taken)
+
+
+def steered(
+    *pools: SimulatedPool, cores: float = 4.0, until: int = 120, machine: Machine | None = None, critical: int = -1
+) -> Recorder:
+    clock, recorder, machine = FakeClock(), Recorder(), machine or Machine(1 << 40)
+    machine.pools = pools
+    loop = StreamLoop(
+        [Steering(pool=pool, floor=1, ceiling=64, urgent=place == critical) for place, pool in enumerate(pools)],
+        clock=clock,
+        cores=lambda: cores,
+        memory_available_bytes=machine.available_bytes,
+        emit=recorder.observe,
+    )
+    for second in range(until):
+        clock.now = float(second)
+        for pool in pools:
+            pool.advance(clock.now)
+        loop.step()
+    return recorder
+
+
+def busy(seed: int, share: float, rate: float = 8.0) -> SimulatedPool:
+    return SimulatedPool(poisson(constant(rate), 200.0, seed), computing(1.0, share, 100.0), name=f"pool{seed}")
+
+
+def test_two_pools_that_compute_share_the_cores_between_them() -> None:
+    one, other = busy(1, 1.0), busy(2, 1.0)
+    steered(one, other)
+    assert one.target + other.target <= 4
+
+
+def test_a_pool_that_only_waits_is_not_held_back_by_one_that_computes() -> None:
+    computes = busy(1, 1.0)
+    waits = SimulatedPool(poisson(constant(20.0), 200.0, 2), waiting(0.5), name="waits")
+    steered(computes, waits)
+    assert computes.target <= 4
+    assert waits.target >= 10
+
+
+def hungry(seed: int, rate: float = 40.0, memory: int = 100) -> SimulatedPool:
+    arrivals = poisson(constant(rate), 200.0, seed)
+    return SimulatedPool(arrivals, waiting(1.0), name=f"pool{seed}", memory_bytes=memory * MB)
+
+
+def test_a_pool_takes_no_memory_that_is_not_there() -> None:
+    pool, machine = hungry(1), Machine(RESERVE_BYTES + 1000 * MB)
+    moves = steered(pool, machine=machine).of(Decision)
+    assert pool.target == 10
+    assert machine.least_bytes >= RESERVE_BYTES
+    assert "memory_size" in moves[-1].terms
+
+
+def test_pools_of_one_machine_share_its_memory_evenly_and_a_critical_one_goes_first() -> None:
+    one, other = hungry(1), hungry(2)
+    steered(one, other, machine=Machine(RESERVE_BYTES + 1000 * MB))
+    assert (one.target, other.target) == (5, 5)
+    one, other = hungry(1, rate=4.0), hungry(2)
+    steered(one, other, machine=Machine(RESERVE_BYTES + 1000 * MB), critical=0)
+    assert one.target >= 6
+    assert one.target + other.target <= 10
+
+
+def test_workers_go_as_soon_as_others_take_the_memory() -> None:
+    pool, machine = hungry(1), Machine(RESERVE_BYTES + 2000 * MB)
+    clock, recorder = FakeClock(), Recorder()
+    machine.pools = (pool,)
+    loop = StreamLoop(
+        [Steering(pool=pool, floor=1, ceiling=64)],
+        clock=clock,
+        memory_available_bytes=machine.available_bytes,
+        emit=recorder.observe,
+    )
+    for second in range(60):
+        if second == 50:
+            machine.total_bytes -= 1500 * MB
+        clock.now = float(second)
+        pool.advance(clock.now)
+        loop.step()
+    assert pool.target <= 6
+    assert ("down", "memory_limit") in [(move.action, move.reason) for move in recorder.of(Decision)]
+
+
+def test_each_move_is_told_and_can_be_made_again_to_the_byte() -> None:
+    decisions = steered(busy(1, 0.2), busy(2, 0.8)).of(Decision)
+    decisions += steered(hungry(1), hungry(2), machine=Machine(RESERVE_BYTES + 1000 * MB)).of(Decision)
+    assert decisions
+    assert all(replay(decision.situation, decision.choice).same for decision in decisions)
+
+
+def fill(size: int) -> int:
+    return len(b"x" * size)
+
+
+def test_a_process_pool_tells_what_its_workers_take() -> None:
+    with ProcessPool(2) as pool:
+        pool.submit(fill, 64 * MB).result(60.0)
+        memory = pool.worker_memory()
+    assert max(worker.peak_bytes for worker in memory) >= 64 * MB
+    assert all(0 < worker.now_bytes <= worker.peak_bytes for worker in memory)
+
+
+def test_a_reason_to_hold_is_told_when_it_is_new() -> None:
+    decisions = steered(busy(1, 0.2)).of(Decision)
+    holds = [(one, next_) for one, next_ in pairwise(decisions) if one.action == next_.action == "hold"]
+    assert holds
+    assert all(one.reason != next_.reason for one, next_ in holds)
+
+
+def test_a_real_pool_grows_with_its_queue() -> None:
+    release = Event()
+    with ThreadPool(1) as pool, steer(pool, maximum=8):
+        futures = [pool.submit(release.wait, 60.0) for _ in range(200)]
+        grown = Event()
+        for _ in range(600):
+            if pool.target > 1 or grown.wait(0.1):
+                break
+        release.set()
+        assert pool.target > 1
+        assert all(future.result(60.0) for future in futures)
+
+
+def test_bounds_that_no_size_fits_are_refused() -> None:
+    with ThreadPool(1) as pool, pytest.raises(ValueError, match="expected 1 <= minimum <= maximum"):
+        steer(pool, minimum=5, maximum=2)
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0)])
+def test_weights_are_one_positive_number_for_each_pool(weights: tuple[float, ...]) -> None:
+    with ThreadPool(1) as one, ThreadPool(1) as other, pytest.raises(ValueError, match="expected one positive number"):
+        steer(one, other, weights=weights)

@@ -1,0 +1,166 @@
+"""AdaptivePool finds the right place and size for work by looking at it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import wait
+
+import pytest
+
+from paropt_exporter.errors import TaskStopped
+from paropt_exporter.events import Strategy
+from paropt_exporter.executors import AdaptivePool, thread_only
+from support.pool_tasks import HANG_SECONDS, double, nothing, spin
+
+
+def test_each_strategy_does_what_its_name_says() -> None:
+    with AdaptivePool(Strategy.PROCESS, 2) as pool:
+        assert pool.submit(os.getpid).result(HANG_SECONDS) != os.getpid()
+    for strategy in (Strategy.THREAD, Strategy.HYBRID, Strategy.ADAPTIVE, Strategy.SEQUENTIAL):
+        with AdaptivePool(strategy, 2) as pool:
+            assert pool.submit(os.getpid).result(HANG_SECONDS) == os.getpid()
+
+
+def test_sequential_runs_one_after_another_in_order() -> None:
+    order: list[int] = []
+    with AdaptivePool(Strategy.SEQUENTIAL) as pool:
+        for number in range(50):
+            pool.submit(order.append, number) if number % 2 else pool.submit(lambda n=number: order.append(n))
+    assert order == list(range(50))
+
+
+def test_cpu_bound_work_ends_up_in_processes() -> None:
+    with AdaptivePool() as pool:
+        pids = {future.result(HANG_SECONDS) for future in [pool.submit(spin, 0.05) for _ in range(12)]}
+    assert pids - {os.getpid()}
+
+
+def test_waiting_work_gets_a_thread_each_before_the_first_task_ends() -> None:
+    barrier = threading.Barrier(12)  # opens only when all tasks run at once
+    with AdaptivePool() as pool:
+        futures = [pool.submit(barrier.wait, HANG_SECONDS) for _ in range(12)]
+        assert wait(futures, HANG_SECONDS).not_done == set()
+        assert sorted(future.result() for future in futures) == list(range(12))
+
+
+def test_a_pool_goes_on_without_a_thread_that_looks_and_asks_for_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, refused = threading.Thread.start, []
+
+    def refuse_once(thread: threading.Thread) -> None:
+        if "steward" in thread.name and not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_once)
+    barrier = threading.Barrier(12)  # opens only when all tasks run at once
+    with AdaptivePool() as pool:
+        assert wait([pool.submit(barrier.wait, HANG_SECONDS) for _ in range(12)], HANG_SECONDS).not_done == set()
+    assert refused
+
+
+def test_no_thread_is_left_of_a_pool_that_was_shut_down() -> None:
+    before = set(threading.enumerate())
+    for _ in range(50):
+        with AdaptivePool() as pool:
+            assert list(pool.map(double, range(20))) == list(range(0, 40, 2))
+        assert set(threading.enumerate()) <= before
+
+
+def test_what_may_not_move_stays_in_threads_and_says_why() -> None:
+    lock = threading.Lock()
+
+    def locked() -> int:
+        with lock:
+            return spin(0.01)
+
+    @thread_only
+    def marked() -> int:
+        return spin(0.01)
+
+    with AdaptivePool() as pool:
+        for function, reason in ((locked, "can't travel"), (marked, "thread_only")):
+            futures = [pool.submit(function) for _ in range(8)]
+            assert {future.result(HANG_SECONDS) for future in futures} == {os.getpid()}
+            assert reason in pool.router.kept(futures[0].label)
+        (fallback,) = pool.fallbacks
+        assert "locked" in fallback.function and "lock" in fallback.reason and fallback.tasks > 0
+
+
+def test_waiting_function_that_cannot_be_pickled_is_no_fallback() -> None:
+    release = threading.Event()
+    release.set()
+    with AdaptivePool() as pool:
+        for _ in range(8):
+            pool.submit(lambda: release.wait(HANG_SECONDS)).result(HANG_SECONDS)
+        assert pool.fallbacks == ()
+
+
+def test_a_waiting_task_can_be_cancelled_or_stopped() -> None:
+    release = threading.Event()
+    with AdaptivePool(Strategy.THREAD, 1) as pool:
+        first = pool.submit(release.wait, HANG_SECONDS)
+        cancelled, stopped = pool.submit(nothing), pool.submit(nothing)
+        assert cancelled.cancel()
+        assert pool.stop(stopped, TaskStopped("no longer wanted"))
+        release.set()
+        assert first.result(HANG_SECONDS)
+        assert isinstance(stopped.exception(0), TaskStopped)
+
+
+def test_shutdown_ends_all_that_was_submitted_and_refuses_the_rest() -> None:
+    pool = AdaptivePool()
+    futures = [pool.submit(double, number) for number in range(100)]
+    pool.shutdown(wait=False)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(nothing)
+    pool.shutdown()
+    assert [future.result(0) for future in futures] == [2 * number for number in range(100)]
+    assert (pool.live, pool.busy, pool.waiting) == (0, 0, 0)
+
+
+def test_functions_under_one_label_are_told_apart() -> None:
+    with AdaptivePool() as pool:
+        waiting = [pool.submit_named("stage", time.sleep, 0.05) for _ in range(40)]
+        for _ in range(2):  # the first look may come while the interpreter's lock keeps one from computing
+            computing = [pool.submit_named("stage", spin, 0.05) for _ in range(12)]
+            pids = {future.result(HANG_SECONDS) for future in computing}
+        assert wait(waiting, HANG_SECONDS).not_done == set()
+    assert pids - {os.getpid()}
+    assert (pool.router.choose(f"{spin.__module__}.spin"), pool.router.choose("time.sleep")) == ("processes", "threads")
+
+
+def meet(barrier: threading.Barrier | None) -> int:
+    return barrier.wait(HANG_SECONDS) if barrier is not None else 0
+
+
+def known_as_brief(pool: AdaptivePool) -> None:
+    wait([pool.submit(meet, None) for _ in range(50)], HANG_SECONDS)
+    assert pool.router.is_brief(f"{meet.__module__}.meet")
+
+
+def test_a_brief_function_that_begins_to_wait_gets_a_thread_for_each_task() -> None:
+    barrier = threading.Barrier(12)  # opens only when all tasks run at once
+    with AdaptivePool() as pool:
+        known_as_brief(pool)
+        futures = [pool.submit(meet, barrier) for _ in range(12)]
+        assert sorted(future.result(HANG_SECONDS) for future in futures) == list(range(12))
+
+
+def test_a_task_of_a_brief_function_can_be_stopped() -> None:
+    barrier = threading.Barrier(2)
+    with AdaptivePool() as pool:
+        known_as_brief(pool)
+        future = pool.submit(meet, barrier)
+        error = TaskStopped("enough")
+        assert pool.stop(future, error)
+        assert future.exception(HANG_SECONDS) is error
+        barrier.abort()
+
+
+def test_what_can_not_travel_stays_in_threads_even_where_all_go_to_processes() -> None:
+    lock = threading.Lock()
+    with AdaptivePool(Strategy.PROCESS, 2) as pool:
+        assert pool.submit(lambda: (lock.locked(), os.getpid())).result(HANG_SECONDS) == (False, os.getpid())

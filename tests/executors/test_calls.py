@@ -1,0 +1,110 @@
+"""A plan's `module:function` is found, called, and heard."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.errors import CallFailed, CallNotFound
+from paropt_exporter.executors import ProcessPool, ThreadPool
+from paropt_exporter.executors.calls import KEPT_CHARACTERS, run_call
+from support.pool_tasks import HANG_SECONDS
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[str]:
+    (tmp_path / "paropt_sample_calls.py").write_text("""
+import sys
+class Checks:
+    @staticmethod
+    def integration(item="none"):
+        print("checking", item)
+        print("careful", file=sys.stderr)
+def much(): print("x" * 200_000 + "end")
+def fail(): print("before"); raise ValueError("broken")
+def chain():
+    try: fail()
+    except ValueError as error: raise KeyError("lost") from error
+def meet(barrier, name):
+    print(name, 1); barrier.wait(10); print(name, 2)
+""")
+    before = list(sys.path)
+    yield str(tmp_path)
+    sys.path[:] = before
+    sys.modules.pop("paropt_sample_calls", None)
+
+
+def test_what_it_prints_is_kept_in_threads_and_in_processes(root: str) -> None:
+    for pool in (ThreadPool(1), ProcessPool(1)):
+        with pool:
+            call = pool.submit_named("call", run_call, root, "paropt_sample_calls:Checks.integration", ("a.py",))
+            assert call.result(HANG_SECONDS).output == "checking a.py\ncareful\n"
+
+
+def test_of_much_output_the_end_is_kept(root: str) -> None:
+    output = run_call(root, "paropt_sample_calls:much", ()).output
+    assert (len(output), output[-4:]) == (KEPT_CHARACTERS, "end\n")
+
+
+def test_an_exception_brings_its_output_along(root: str) -> None:
+    for pool in (ThreadPool(1), ProcessPool(1)):
+        with pool:
+            error = pool.submit(run_call, root, "paropt_sample_calls:fail", ()).exception(HANG_SECONDS)
+        assert isinstance(error, CallFailed)
+        assert error.message == "ValueError: broken"
+        assert error.output.startswith("before\n\nTraceback")
+
+
+@pytest.mark.parametrize("make", [ThreadPool, ProcessPool])
+def test_a_traceback_shows_the_users_code_alone_with_its_causes(
+    root: str, make: type[ThreadPool] | type[ProcessPool]
+) -> None:
+    (Path(root) / "paropt_sample_importing.py").write_text("import paropt_no_such_module\n")
+    with make(1) as pool:
+        chained = pool.submit(run_call, root, "paropt_sample_calls:chain", ()).exception(HANG_SECONDS)
+        importing = pool.submit(run_call, root, "paropt_sample_importing:x", ()).exception(HANG_SECONDS)
+    assert frames(chained) == ["chain", "fail", "chain"]
+    assert "ValueError: broken\n\nThe above exception was the direct cause" in shown(chained)
+    assert shown(chained).endswith("KeyError: 'lost'\n")
+    assert frames(importing) == ["<module>"]
+
+
+def shown(error: BaseException | None) -> str:
+    assert isinstance(error, CallFailed)
+    return error.output
+
+
+def frames(error: BaseException | None) -> list[str]:
+    """The functions that a traceback names, in order."""
+    return re.findall(r'File ".*", line \d+, in (\S+)', shown(error))
+
+
+def test_calls_in_threads_do_not_hear_each_other(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    barrier = threading.Barrier(2)
+    before = sys.stdout
+    with ThreadPool(2) as pool:
+        calls = [pool.submit(run_call, root, "paropt_sample_calls:meet", (barrier, name)) for name in "ab"]  # type: ignore[arg-type]  # a barrier stands for an argument
+        outputs = [call.result(HANG_SECONDS).output for call in calls]
+    assert outputs == ["a 1\na 2\n", "b 1\nb 2\n"]
+    assert capsys.readouterr().out == ""
+    assert sys.stdout is before
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("nothing", "expected module:function"),
+        ("no_such_module:run", "there is no module 'no_such_module'"),
+        ("paropt_sample_calls:fial", "did you mean 'fail'"),
+        ("paropt_sample_calls:Checks.nothing_like_it", "class 'Checks' has no 'nothing_like_it'"),
+        ("paropt_sample_calls:sys", "is of type module: name a function"),
+    ],
+)
+def test_a_wrong_target_says_what_is_wrong_with_it(root: str, target: str, text: str) -> None:
+    with pytest.raises(CallNotFound, match=text.replace("(", r"\(")):
+        run_call(root, target, ())

@@ -1,0 +1,206 @@
+"""What commands used is measured over their whole process tree, whoever waits for whom."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.executors.commands import CommandOutcome, CommandPool
+from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree
+from support.command_scripts import BURNER, HANG_SECONDS, make_fifo, python, run, shell
+from support.real_servers import eventually
+
+BURNED_SECONDS = 0.5
+MEGABYTE = 1 << 20
+SETTLED = 20 * MEGABYTE  # how far two measured peaks may be apart from their true difference
+
+# Starts a burner and ends without having waited for it, but not before it has ended.
+FORGETFUL = """
+import os, sys
+ended, alive = os.pipe()
+if not os.fork():
+    os.close(ended)
+    os.set_inheritable(alive, True)
+    os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", *sys.argv[1:]])
+os.close(alive)
+os.read(ended, 1)
+os._exit(0)
+"""
+# Holds so many megabytes for a moment, in a child if a second argument is given.
+HOLDER = """
+import os, sys
+if len(sys.argv) > 2 and os.fork():
+    os.wait()
+    os._exit(0)
+held = b"x" * (int(sys.argv[1]) << 20)
+"""
+
+
+@pytest.fixture
+def pool() -> Iterator[CommandPool]:
+    with CommandPool(2) as pool:
+        yield pool
+
+
+def assert_cpu(outcome: CommandOutcome, report: Path) -> None:
+    assert outcome.result == "success", outcome
+    reported = float(report.read_text())
+    assert reported >= BURNED_SECONDS
+    assert outcome.measurement.cpu_seconds == pytest.approx(reported, rel=0.1)
+
+
+def test_the_cpu_of_a_command_is_what_it_used(pool: CommandPool, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    assert_cpu(run(pool, python(BURNER, BURNED_SECONDS, report)), report)
+
+
+def test_the_cpu_of_a_child_that_was_waited_for_counts(pool: CommandPool, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    assert_cpu(run(pool, shell('"$@"; true', *python(BURNER, BURNED_SECONDS, report))), report)
+
+
+def test_the_cpu_of_a_child_that_nobody_waited_for_counts(pool: CommandPool, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    assert_cpu(run(pool, python(FORGETFUL, BURNER, BURNED_SECONDS, report)), report)
+
+
+def test_the_cpu_of_a_background_grandchild_counts(pool: CommandPool, tmp_path: Path) -> None:
+    report = make_fifo(tmp_path)  # the main process ends when the grandchild, an orphan by then, has written its report
+    copy = tmp_path / "copy"
+    script = 'report=$1; copy=$2; shift 2; ("$@" &); cat $report > $copy'
+    assert_cpu(run(pool, shell(script, report, copy, *python(BURNER, BURNED_SECONDS, report))), copy)
+
+
+def test_the_cpu_of_all_steps_is_added_up(pool: CommandPool, tmp_path: Path) -> None:
+    reports = [tmp_path / "one", tmp_path / "two"]
+    outcome = run(pool, *(python(BURNER, BURNED_SECONDS, report) for report in reports))
+    total = sum(float(report.read_text()) for report in reports)
+    assert outcome.measurement.cpu_seconds == pytest.approx(total, rel=0.1)
+
+
+def test_the_cpu_of_a_child_whose_parent_ignores_its_end_counts() -> None:
+    """The kernel adds such a child's CPU to nobody's: what was last seen of it is kept."""
+    parent = subprocess.Popen(
+        python(IGNORANT, BURNER, BURNED_SECONDS),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        tree = Tree(parent.pid, "no mark", time.monotonic())
+        table = ProcessTable()
+        table.add(tree, time.monotonic())
+        assert parent.stdout is not None and parent.stdin is not None
+        assert parent.stdout.readline() == b"burned\n"
+        table.look(time.monotonic())
+        child = {member.pid for member in tree.members.values() if member.parent == str(parent.pid)}
+        assert len(child) == 1
+        seen = tree.cpu_seconds()
+        parent.stdin.write(b"end\n")
+        parent.stdin.flush()
+        assert parent.stdout.readline() == b"ended\n"
+        # The kernel wakes the parent a moment before the child has left /proc.
+        eventually("the child has gone", lambda: table.look(time.monotonic()) or not child & tree.members.keys())
+        assert tree.cpu_seconds() == pytest.approx(seen, abs=0.1)
+        assert seen >= BURNED_SECONDS * 0.9
+    finally:
+        parent.communicate()
+
+
+def test_waits_of_a_child_that_ends_with_its_parent_are_estimated() -> None:
+    """Nobody has looked at it meanwhile, so its CPU is known, and its waits are not."""
+    child = python(BURNER, BURNED_SECONDS, "/dev/null")
+    parent = subprocess.Popen(
+        python("import subprocess, sys; subprocess.run(sys.argv[1:])", *child),
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    tree, table = Tree(parent.pid, "no mark", time.monotonic()), ProcessTable()
+    table.add(tree, time.monotonic())
+    os.waitid(os.P_PID, parent.pid, os.WEXITED | os.WNOWAIT)
+    table.owner(parent.pid, time.monotonic())
+    waited = tree.delay_seconds()
+    _, parent.returncode, usage = os.wait4(parent.pid, 0)
+    table.crowding = 3.0
+    crowded_seconds = 2 * BURNED_SECONDS  # as much longer as it would have taken with three threads a core
+    table.settle(parent.pid, usage.ru_utime + usage.ru_stime, time.monotonic() + crowded_seconds)
+    assert tree.delay_seconds() - waited == pytest.approx(crowded_seconds, rel=0.5)
+
+
+# Its child burns, then lives until it is told to end; its end is ignored, and told when it is over.
+IGNORANT = """
+import os, signal, sys, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+child = os.fork()
+if not child:
+    while time.process_time() < float(sys.argv[2]):
+        pass
+    os.write(1, b"burned\\n")
+    os.read(0, 100)
+    os._exit(0)
+try:
+    os.waitpid(child, 0)
+except ChildProcessError:
+    os.write(1, b"ended\\n")
+os.read(0, 100)
+"""
+
+
+def test_the_cpu_of_the_steps_before_is_known_while_the_next_one_runs(pool: CommandPool, tmp_path: Path) -> None:
+    fifo = make_fifo(tmp_path)
+    burn = python(BURNER, BURNED_SECONDS, tmp_path / "report")
+    future = pool.submit_commands("task", [burn, ["cat", str(fifo)]], cwd="/")
+    with fifo.open("w"):
+        (task,) = pool.running()
+        assert task.cpu_seconds >= BURNED_SECONDS
+        assert pool.statistics().cpu_seconds >= BURNED_SECONDS
+    assert future.result(HANG_SECONDS).measurement.cpu_seconds >= BURNED_SECONDS
+    assert pool.statistics().cpu_seconds == pytest.approx(future.result().measurement.cpu_seconds)
+
+
+def peak(pool: CommandPool, *arguments: object) -> int:
+    outcome = run(pool, python(HOLDER, *arguments))
+    assert outcome.result == "success", outcome
+    return outcome.measurement.memory_peak_bytes
+
+
+def test_the_difference_of_two_allocations_is_seen(pool: CommandPool) -> None:
+    assert peak(pool, 160) - peak(pool, 60) == pytest.approx(100 * MEGABYTE, abs=SETTLED)
+
+
+def test_the_memory_of_a_child_counts(pool: CommandPool) -> None:
+    assert peak(pool, 160, "in a child") - peak(pool, 60, "in a child") == pytest.approx(100 * MEGABYTE, abs=SETTLED)
+
+
+def test_the_memory_of_the_exporter_is_not_the_commands() -> None:
+    ballast = b"x" * (400 * MEGABYTE)
+    with CommandPool(1) as pool:  # its supervisor is started by this process as big as it is now
+        assert peak(pool, 160) - peak(pool, 60) == pytest.approx(100 * MEGABYTE, abs=SETTLED)
+        assert run(pool, ["true"]).measurement.memory_peak_bytes < SETTLED
+    assert len(ballast) == 400 * MEGABYTE
+
+
+def test_the_measurement_names_the_slot_and_the_process(pool: CommandPool) -> None:
+    outcome = run(pool, shell("echo $$"))
+    assert outcome.measurement.pid == int(outcome.output)
+    assert "commands" in outcome.measurement.worker
+    assert 0 < outcome.measurement.started_seconds < outcome.measurement.ended_seconds
+
+
+def test_time_spent_waiting_for_a_core_is_told(pool: CommandPool, tmp_path: Path) -> None:
+    """Three burners on one core wait for each other most of the time."""
+    core = min(os.sched_getaffinity(0))
+    script = f"import os\nos.sched_setaffinity(0, [{core}])\n{BURNER}"
+    with CommandPool(3) as crowd:
+        futures = [
+            crowd.submit_commands("task", [python(script, 0.3, tmp_path / str(number))], cwd="/") for number in range(3)
+        ]
+        delays = [future.result(HANG_SECONDS).measurement.run_delay_seconds for future in futures]
+    assert sum(delays) > 0.2
+    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL  # measuring touches nothing of this process

@@ -1,0 +1,178 @@
+"""Commands end as a whole: stopped, killed, or done while something of them lives on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.events import Result
+from paropt_exporter.executors.commands import CommandPool
+from support.command_scripts import HANG_SECONDS, make_fifo, python, run, shell, told_pids, wait_until_gone
+
+DEAF = "trap '' TERM HUP INT; "  # ignores what may be ignored; so does all that it starts
+
+# A parent, a child, a grandchild, and one that left for a session of its own; all ignore TERM and tell their ids.
+FAMILY = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+told = os.open(sys.argv[1], os.O_WRONLY)
+def tell():
+    os.write(told, b"%d " % os.getpid())
+tell()
+if not os.fork():
+    tell()
+    if not os.fork():
+        tell()
+elif not os.fork():
+    os.setsid()
+    tell()
+os.close(told)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.fixture
+def pool() -> Iterator[CommandPool]:
+    with CommandPool(2) as pool:
+        yield pool
+
+
+def test_a_stopped_command_gets_term_and_may_tidy_up(pool: CommandPool, tmp_path: Path) -> None:
+    fifo = make_fifo(tmp_path)
+    script = "trap 'echo tidy; exit 5' TERM; sleep 600 & echo > $1; wait"
+    future = pool.submit_commands("task", [shell(script, fifo)], cwd="/")
+    fifo.read_text()
+    assert pool.stop(future)
+    outcome = future.result(HANG_SECONDS)
+    assert (outcome.result, outcome.message, outcome.stopped) == (Result.CANCELLATION, "stopped", True)
+    assert (outcome.exit_code, outcome.output) == (5, "tidy\n")
+
+
+def test_a_command_that_ignores_term_is_killed_after_the_grace(pool: CommandPool, tmp_path: Path) -> None:
+    fifo = make_fifo(tmp_path)
+    future = pool.submit_commands("task", [shell(DEAF + "echo > $1; sleep 600", fifo)], cwd="/")
+    fifo.read_text()
+    assert pool.stop(future, grace_seconds=0.2)
+    outcome = future.result(HANG_SECONDS)
+    assert (outcome.result, outcome.signal) == (Result.CANCELLATION, 9)
+    assert outcome.measurement.ended_seconds - outcome.measurement.started_seconds >= 0.2
+
+
+def test_a_second_stop_shortens_the_grace(pool: CommandPool, tmp_path: Path) -> None:
+    fifo = make_fifo(tmp_path)
+    future = pool.submit_commands("task", [shell(DEAF + "echo > $1; sleep 600", fifo)], cwd="/")
+    fifo.read_text()
+    assert pool.stop(future, grace_seconds=3600)
+    assert pool.stop(future, grace_seconds=7200)  # can't lengthen it
+    assert pool.stop(future, grace_seconds=0)
+    assert future.result(HANG_SECONDS).signal == 9
+
+
+def test_a_stop_ends_children_grandchildren_and_those_in_sessions_of_their_own(
+    pool: CommandPool, tmp_path: Path
+) -> None:
+    fifo = make_fifo(tmp_path)
+    future = pool.submit_commands("task", [python(FAMILY, fifo)], cwd="/")
+    pids = told_pids(fifo)
+    assert len(pids) == 4
+    assert pool.stop(future, grace_seconds=0.5)
+    assert future.result(HANG_SECONDS).stopped
+    assert wait_until_gone(pids, 0) == []
+
+
+def test_what_a_command_leaves_behind_is_ended_with_it(pool: CommandPool, tmp_path: Path) -> None:
+    fifo = make_fifo(tmp_path)
+    future = pool.submit_commands("task", [shell("sleep 600 & echo $! > $1", fifo)], cwd="/")
+    pids = told_pids(fifo)
+    outcome = future.result(HANG_SECONDS)
+    assert (outcome.result, outcome.stopped) == (Result.SUCCESS, False)
+    assert wait_until_gone(pids, 0) == []
+
+
+def test_a_daemon_that_left_its_session_and_its_parent_is_ended_too(pool: CommandPool, tmp_path: Path) -> None:
+    fifo = make_fifo(tmp_path)
+    beside = pool.submit_commands("beside", [["cat", str(make_fifo(tmp_path, "other"))]], cwd="/")
+    future = pool.submit_commands("task", [python(DAEMON, fifo)], cwd="/")
+    pids = told_pids(fifo)
+    assert future.result(HANG_SECONDS).result is Result.SUCCESS
+    assert wait_until_gone(pids, 0) == []
+    assert beside.running()  # it was not taken for a part of the other
+    assert pool.stop(beside, grace_seconds=0)
+
+
+# Forks twice with a session of its own between, as daemons do, before anybody can have looked; its parents are gone.
+DAEMON = """
+import os, signal, sys
+if os.fork():
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+told = os.open(sys.argv[1], os.O_WRONLY)
+os.write(told, b"%d" % os.getpid())
+os.close(told)
+signal.pause()
+"""
+
+
+def test_what_still_writes_when_the_main_process_ends_may_finish(pool: CommandPool) -> None:
+    outcome = run(pool, shell("(head -c 30000 /dev/zero | tr '\\0' x; echo; echo written) & exit 0"))
+    assert outcome.output.endswith("x\nwritten\n")
+
+
+def test_a_command_that_closes_its_output_and_stays_is_waited_for(pool: CommandPool, tmp_path: Path) -> None:
+    fifo = make_fifo(tmp_path)
+    future = pool.submit_commands("task", [shell("echo last; exec > $1 2>&1; read line < $1; exit 4", fifo)], cwd="/")
+    with fifo.open("rb"):
+        pass  # its output is closed by now
+    assert not future.done()
+    fifo.write_text("go on\n")
+    outcome = future.result(HANG_SECONDS)
+    assert (outcome.exit_code, outcome.output) == (4, "last\n")
+
+
+def test_no_step_follows_a_stop(pool: CommandPool, tmp_path: Path) -> None:
+    fifo = make_fifo(tmp_path)
+    obedient = shell("trap 'exit 0' TERM; sleep 600 & echo > $1; wait", fifo)
+    future = pool.submit_commands("task", [obedient, ["touch", "second"]], cwd=tmp_path)
+    fifo.read_text()
+    assert pool.stop(future)
+    assert future.result(HANG_SECONDS).result is Result.CANCELLATION
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_queued_task_that_is_stopped_never_runs(tmp_path: Path) -> None:
+    fifo = make_fifo(tmp_path)
+    with CommandPool(1) as pool:
+        first = pool.submit_commands("first", [["cat", str(fifo)]], cwd="/")
+        second = pool.submit_commands("second", [["touch", "second"]], cwd=tmp_path)
+        with fifo.open("w"):
+            assert pool.stop(second)
+            assert second.cancelled()
+        first.result(HANG_SECONDS)
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_task_that_has_ended_cannot_be_stopped(pool: CommandPool) -> None:
+    future = pool.submit_commands("task", [["true"]], cwd="/")
+    assert future.result(HANG_SECONDS).result is Result.SUCCESS
+    assert not pool.stop(future)
+
+
+def test_a_stop_is_never_lost_however_early_it_comes(pool: CommandPool) -> None:
+    for _ in range(50):
+        future = pool.submit_commands("task", [["sleep", "600"]], cwd="/")
+        assert pool.stop(future, grace_seconds=HANG_SECONDS)
+        if not future.cancelled():
+            assert future.result(HANG_SECONDS).result is Result.CANCELLATION
+
+
+def test_a_stopped_job_control_process_takes_the_term(pool: CommandPool, tmp_path: Path) -> None:
+    fifo = make_fifo(tmp_path)
+    future = pool.submit_commands("task", [shell("echo $$ > $1; kill -STOP $$; sleep 600", fifo)], cwd="/")
+    told_pids(fifo)
+    assert pool.stop(future, grace_seconds=HANG_SECONDS)
+    assert future.result(HANG_SECONDS).signal == 15

@@ -1,0 +1,94 @@
+"""What a worker had to import of the standard library, the next worker has from the start."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter import ProcessPool
+from paropt_exporter.executors.worker import imports
+
+ATTEMPTS = 200  # workers that may start before the fork server has found the time
+
+TASK = """
+import sys
+had = {"colorsys", "sched"} & set(sys.modules), "helper" in sys.modules
+import sched, helper
+def look():
+    import colorsys  # later than its module, but what the next worker has all the same
+    return *had, colorsys.__file__, sched.__file__
+"""
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of modules that tasks find: what `look` imports, a module of its own, one that hides the library's."""
+    (tmp_path / "looking.py").write_text(TASK)
+    (tmp_path / "helper.py").write_text("")
+    (tmp_path / "sched.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("looking", "helper", "sched", "colorsys"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def _draw() -> float:
+    return random.random()
+
+
+def test_the_next_worker_has_what_the_first_had_to_import(modules: Path) -> None:
+    look = importlib.import_module("looking").look
+    for _ in range(ATTEMPTS):
+        with ProcessPool(1) as pool:
+            had, had_helper, colorsys, sched = pool.submit(look).result()
+        assert not had_helper
+        assert "sched" not in had
+        assert sched == str(modules / "sched.py")
+        assert Path(colorsys).parent != modules
+        if had:
+            break
+    assert had == {"colorsys"}
+
+
+def test_workers_that_have_random_from_the_start_draw_numbers_of_their_own() -> None:
+    drawn = set()
+    for _ in range(5):
+        with ProcessPool(2) as pool:
+            drawn |= {pool.submit(_draw).result() for _ in range(2)}
+    assert len(drawn) == 10
+
+
+def test_only_the_standard_librarys_own_modules_are_told(modules: Path) -> None:
+    for name in ("colorsys", "helper", "sched"):
+        importlib.import_module(name)
+    heard = imports.Imports()
+    imports.tell(heard.writing, ["colorsys", "helper", "sched", "json", "antigravity", "gone"])
+    heard.hear()
+    assert heard.wanted == ["colorsys", "json"]
+
+
+def test_a_name_is_imported_once_and_what_cannot_be_imported_is_left_alone() -> None:
+    heard = imports.Imports()
+    sys.modules.pop("colorsys", None)
+    imports.tell(heard.writing, ["json", "json"])
+    os.write(heard.writing, b"colorsys json.nothing paropt_exporter.nothing json\n")
+    heard.hear()
+    assert heard.wanted == ["json", "colorsys", "json.nothing", "paropt_exporter.nothing"]
+    assert [heard.take() for _ in range(4)] == [False, False, False, True]
+    assert "colorsys" in sys.modules
+    heard.hear()
+    assert heard.wanted == []
+
+
+def test_a_full_pipe_and_a_closed_one_cost_nothing_but_the_word() -> None:
+    heard = imports.Imports()
+    for _ in range(10_000):
+        imports.tell(heard.writing, ["json"])
+    heard.hear()
+    assert heard.wanted == ["json"]
+    imports.tell(1 << 20, ["json"])

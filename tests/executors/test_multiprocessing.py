@@ -1,0 +1,146 @@
+"""multiprocessing's own objects travel to a ProcessPool's workers, as arguments and as the initializer's."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator
+from multiprocessing import shared_memory
+from multiprocessing.context import SpawnContext
+from typing import Any
+
+import pytest
+
+from paropt_exporter.errors import UnpicklableError
+from paropt_exporter.executors import ProcessPool
+from support.pool_tasks import HANG_SECONDS, nothing
+
+SPAWN: SpawnContext = multiprocessing.get_context("spawn")
+
+
+@pytest.fixture
+def pool() -> Iterator[ProcessPool]:
+    with ProcessPool(2) as pool:
+        yield pool
+
+
+def put(queue: Any, value: object) -> None:
+    queue.put(value)
+
+
+def put_pid(queue: Any) -> None:
+    queue.put(os.getpid())
+
+
+def test_a_queue_is_an_argument_like_any_other(pool: ProcessPool) -> None:
+    queue = SPAWN.Queue()
+    for number in range(5):
+        pool.submit(put, queue, number)
+    assert sorted(queue.get(timeout=HANG_SECONDS) for _ in range(5)) == list(range(5))
+    queue.close()
+
+
+def test_a_queue_among_the_initializers_arguments_reaches_each_worker() -> None:
+    queue = SPAWN.SimpleQueue()
+    with ProcessPool(3, mp_context=SPAWN, initializer=put_pid, initargs=(queue,)) as pool:
+        assert len({queue.get() for _ in range(3)}) == 3
+        pool.resize(4)
+        queue.get()
+    queue.close()
+
+
+def count_under(lock: Any, value: Any) -> None:
+    for _ in range(50):
+        with lock:
+            value.value += 1
+
+
+def test_locks_and_shared_values_hold_across_workers(pool: ProcessPool) -> None:
+    lock, value = SPAWN.Lock(), SPAWN.Value("i", 0, lock=False)
+    for future in [pool.submit(count_under, lock, value) for _ in range(8)]:
+        future.result(HANG_SECONDS)
+    assert value.value == 400
+
+
+def set_and_wait(mine: Any, others: Any) -> bool:
+    mine.set()
+    return bool(others.wait(HANG_SECONDS))
+
+
+def test_two_workers_meet_at_events(pool: ProcessPool) -> None:
+    first, second = SPAWN.Event(), SPAWN.Event()
+    meeting = [pool.submit(set_and_wait, first, second), pool.submit(set_and_wait, second, first)]
+    assert [future.result(HANG_SECONDS) for future in meeting] == [True, True]
+
+
+def send(connection: Any, text: str) -> None:
+    connection.send(text)
+    connection.close()
+
+
+def test_one_end_of_a_pipe_can_be_given_away_and_given_back(pool: ProcessPool) -> None:
+    reading, writing = SPAWN.Pipe(duplex=False)
+    pool.submit(send, writing, "hello").result(HANG_SECONDS)
+    assert reading.recv() == "hello"
+    writing.close()
+    returned = pool.submit(open_pipe).result(HANG_SECONDS)
+    assert returned.recv() == "from inside"
+    returned.close()
+    reading.close()
+
+
+def open_pipe() -> Any:
+    reading, writing = multiprocessing.Pipe(duplex=False)
+    writing.send("from inside")
+    return reading
+
+
+def test_a_managers_proxies_work_in_workers(pool: ProcessPool) -> None:
+    with SPAWN.Manager() as manager:
+        found, event = manager.dict(), manager.Event()
+        pool.submit(fill, found, event)
+        assert event.wait(HANG_SECONDS)
+        assert found.copy() == {"a": 1}
+
+
+def fill(found: Any, event: Any) -> None:
+    found["a"] = 1
+    event.set()
+
+
+def write_into(name: str) -> None:
+    block = shared_memory.SharedMemory(name)
+    block.buf[0] = 42
+    block.close()
+
+
+def test_shared_memory_outlives_the_worker_that_looked_at_it() -> None:
+    block = shared_memory.SharedMemory(create=True, size=16)
+    try:
+        with ProcessPool(1) as pool:
+            pool.submit(write_into, block.name).result(HANG_SECONDS)
+        again = shared_memory.SharedMemory(block.name)
+        assert again.buf[0] == 42
+        again.close()
+    finally:
+        block.close()
+        block.unlink()
+
+
+def test_a_lock_that_only_a_fork_could_share_is_refused_with_what_to_do(pool: ProcessPool) -> None:
+    lock = multiprocessing.get_context("fork").Lock()
+    error = pool.submit(nothing, lock).exception(HANG_SECONDS)
+    assert isinstance(error, UnpicklableError)
+    assert "get_context('forkserver')" in str(error)
+    with pytest.raises(UnpicklableError, match="forkserver"):
+        ProcessPool(1, initializer=nothing, initargs=(lock,))
+
+
+def test_a_threads_lock_is_still_refused(pool: ProcessPool) -> None:
+    assert isinstance(pool.submit(nothing, threading.Lock()).exception(HANG_SECONDS), UnpicklableError)
+
+
+def test_workers_that_are_used_up_and_a_context_that_forks_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="'fork'"):
+        ProcessPool(1, mp_context=multiprocessing.get_context("fork"), max_tasks_per_child=3)

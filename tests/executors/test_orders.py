@@ -1,0 +1,187 @@
+"""A worker that holds several orders of brief tasks, while the thread that settles them has no turn."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from linecache import getline
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import paropt_exporter.executors.processes
+from paropt_exporter.errors import TaskStopped
+from paropt_exporter.executors import ProcessPool
+from support.pool_tasks import HANG_SECONDS, double, eventually
+
+_ORDERED_WHILE_BUSY = 256  # tasks that wait for each worker until one is given a second order
+_PACKAGE = str(Path(paropt_exporter.executors.processes.__file__).parent)
+
+
+def listen(path: str = "") -> None:
+    """Say that the task began by opening the FIFO, and end when there is something in it; without one at once."""
+    if path:
+        Path(path).read_text()
+
+
+def listen_first(path: str = "") -> None:
+    listen(path)
+
+
+def listen_second(path: str = "") -> None:
+    listen(path)
+
+
+@contextlib.contextmanager
+def settling_held_up(pool: ProcessPool, folder: Path, *behind: str) -> Iterator[list[Future[None]]]:
+    """Have a worker at one order of tasks that `listen` to FIFOs or nothing, and its thread not settle anything.
+
+    Each function is known to be brief until the pool hears of a task that waited, so there are three.
+    """
+    first, second = folder / "first", folder / "second"
+    for path, function in (("", listen), (first, listen_first), (second, listen_second)):
+        if path:
+            os.mkfifo(path)
+        for _ in range(20):
+            pool.submit(function).result(HANG_SECONDS)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold_up(_: object) -> None:
+        entered.set()
+        go_on.wait(HANG_SECONDS)
+
+    pool.submit(listen_first, str(first))
+    with first.open("w"):
+        pool.submit(listen_second)
+        pool.submit(listen_second, str(second)).add_done_callback(hold_up)  # a batch's last
+    with second.open("w"):
+        tasks = [pool.submit(listen, path) for path in behind]
+    assert entered.wait(HANG_SECONDS)
+    try:
+        yield tasks
+    finally:
+        go_on.set()
+
+
+def is_asleep(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> str:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return str(path)
+
+
+def test_a_worker_through_with_one_task_and_a_batch_at_once_lines_up_once(tmp_path: Path, fifo: str) -> None:
+    with ProcessPool(1) as pool:
+        worker = pool.submit(os.getpid).result(HANG_SECONDS)
+        with settling_held_up(pool, tmp_path, ""):
+            behind = [pool.submit(listen) for _ in range(_ORDERED_WHILE_BUSY - 1)]
+            behind.append(pool.submit(listen, fifo))
+            Path(fifo).write_text("go on")
+            assert eventually(lambda: is_asleep(worker))
+        wait(behind, HANG_SECONDS)
+        assert eventually(lambda: pool.busy == 0)
+        os.kill(worker, signal.SIGKILL)
+        while not pool.statistics().deaths:
+            pass  # what comes next comes before another worker is ready
+        pool.submit(listen).result(HANG_SECONDS)
+
+
+def test_to_stop_a_task_that_ended_unnoticed_hits_no_other(tmp_path: Path, fifo: str) -> None:
+    with (
+        ProcessPool(1) as pool,
+        settling_held_up(pool, tmp_path, "", fifo) as (ended, running),
+        Path(fifo).open("w"),
+    ):
+        assert not pool.stop(ended, TaskStopped("no more of this"), grace_seconds=0)
+    assert ended.exception() is None
+    assert running.exception() is None
+
+
+def test_canceled_futures_are_those_too_that_a_worker_holds_but_has_not_begun(tmp_path: Path, fifo: str) -> None:
+    pool = ProcessPool(1)
+    with settling_held_up(pool, tmp_path, fifo, *[""] * 20) as (running, *waiting), Path(fifo).open("w"):
+        pool.shutdown(wait=False, cancel_futures=True)
+        assert all(future.cancelled() for future in waiting)
+    pool.shutdown()
+    assert running.exception() is None
+    assert pool.statistics().finished["cancellation"] == 20
+
+
+def test_a_batch_that_can_not_be_loaded_is_packed_again_before_the_last_worker_goes(tmp_path: Path) -> None:
+    module = types.ModuleType("module_of_this_process_alone")
+    exec("def same(number): return number", module.__dict__)
+    sys.modules[module.__name__] = module
+    first = tmp_path / "first"
+    os.mkfifo(first)
+    try:
+        pool = ProcessPool(1)
+        pool.submit(listen, str(first))
+        with first.open("w"):
+            futures = [pool.submit(module.same, number) for number in range(60)]
+            pool.shutdown(wait=False)
+        assert [future.result(HANG_SECONDS) for future in futures] == list(range(60))
+    finally:
+        del sys.modules[module.__name__]
+
+
+def interrupted_at(line: int, call: Callable[[], Any]) -> bool:
+    """Make a call and raise KeyboardInterrupt at so manieth a line of the pool's code; False when it has fewer."""
+    passed = 0
+
+    def trace(frame: types.FrameType, event: str, _: object) -> Any:
+        nonlocal passed
+        if not frame.f_code.co_filename.startswith(_PACKAGE) or frame.f_code.co_name == "_mend":
+            return None
+        # Between a block's end and its lock's release comes no signal, but there comes a line.
+        counts = event == "line" and not getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
+        passed += counts
+        if counts and passed == line:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_an_interrupt_anywhere_in_a_submit_loses_no_task_and_leaves_the_pool_as_it_was() -> None:
+    with ProcessPool(1) as pool:
+        pool.submit(double, 1).result(HANG_SECONDS)
+        line, interrupted = 1, True
+        while interrupted:
+            assert eventually(lambda: pool.busy == 0 and pool.live == 1)
+            interrupted = interrupted_at(line, lambda: pool.submit(double, 1))
+            assert pool.submit(double, line).result(HANG_SECONDS) == 2 * line
+            line += 1
+    assert line > 50  # there were as many places
+    assert sum(pool.statistics().deaths.values()) == 0
+
+
+def test_an_interrupt_while_a_busy_worker_is_given_more_loses_no_task(tmp_path: Path) -> None:
+    for line in range(1, 100, 7):
+        folder = tmp_path / str(line)
+        folder.mkdir()
+        fifo = str(folder / "fifo")
+        os.mkfifo(fifo)
+        with ProcessPool(1) as pool, settling_held_up(pool, folder, fifo) as running, Path(fifo).open("w"):
+            pool_futures = [pool.submit(listen) for _ in range(_ORDERED_WHILE_BUSY - 1)]
+            interrupted_at(line, lambda pool=pool: pool.submit(listen))  # type: ignore[misc]  # bound as it is now
+        assert not wait([*running, *pool_futures], HANG_SECONDS).not_done
+        assert all(future.exception() is None for future in pool_futures)

@@ -1,0 +1,692 @@
+"""Known troubles of executors, put to every pool of this package: each must take them like the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import gc
+import itertools
+import math
+import operator
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, as_completed, wait
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+import paropt_exporter
+from paropt_exporter.errors import UnpicklableError, WorkerDied
+from paropt_exporter.events import Strategy
+from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
+from support.pool_tasks import HANG_SECONDS, FalsyError, OddError, Unloadable, double, eventually, nothing, raise_it
+
+Pool = ThreadPool | ProcessPool | AdaptivePool
+
+KINDS: dict[str, Callable[[], Pool]] = {
+    "threads": lambda: ThreadPool(2),
+    "processes": lambda: ProcessPool(2),
+    "adaptive": lambda: AdaptivePool(Strategy.ADAPTIVE, 4),
+}
+
+
+@pytest.fixture(params=KINDS)
+def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    with KINDS[request.param]() as pool:
+        yield pool
+
+
+@pytest.fixture
+def processes() -> Iterator[ProcessPool]:
+    with ProcessPool(2) as pool:
+        yield pool
+
+
+def works(pool: Executor) -> bool:
+    return list(pool.map(double, range(20))) == [2 * number for number in range(20)]
+
+
+# What a task may raise
+
+
+class SilentError(Exception):
+    def __str__(self) -> NoReturn:
+        raise RuntimeError("no text")
+
+
+class HoldingError(Exception):
+    """Holds what can't be pickled."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+class SlottedError(Exception):
+    __slots__ = ("code",)
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def recurse() -> None:
+    recurse()
+
+
+def raise_odd() -> NoReturn:
+    raise OddError("one", "two")
+
+
+def raise_silent() -> NoReturn:
+    raise SilentError
+
+
+def raise_holding() -> NoReturn:
+    raise HoldingError("holds a lock")
+
+
+def raise_with_cause() -> NoReturn:
+    try:
+        raise KeyError("first")
+    except KeyError as error:
+        raise ValueError("second") from error
+
+
+RAISERS: dict[str, tuple[Callable[[], Any], type[BaseException]]] = {
+    "an exit": (functools.partial(sys.exit, 3), SystemExit),
+    "an interrupt": (functools.partial(raise_it, KeyboardInterrupt()), KeyboardInterrupt),
+    "a generator's exit": (functools.partial(raise_it, GeneratorExit()), GeneratorExit),
+    "the end of an iterator": (functools.partial(next, iter(())), StopIteration),
+    "a cancellation": (functools.partial(raise_it, CancelledError()), CancelledError),
+    "a timeout": (functools.partial(raise_it, TimeoutError("late")), TimeoutError),
+    "a group": (functools.partial(raise_it, ExceptionGroup("many", [ValueError(1), KeyError(2)])), ExceptionGroup),
+    "one that is false": (functools.partial(raise_it, FalsyError("no")), FalsyError),
+    "one with slots": (functools.partial(raise_it, SlottedError(7)), SlottedError),
+    "one without end": (recurse, RecursionError),
+    "out of memory": (functools.partial(operator.mul, b"x", 1 << 62), MemoryError),
+    "one with a cause": (raise_with_cause, ValueError),
+    "one without a text": (raise_silent, SilentError),
+}
+
+
+@pytest.mark.parametrize("name", RAISERS)
+def test_whatever_a_task_raises_is_that_tasks_outcome_alone(pool: Pool, name: str) -> None:
+    task, kind = RAISERS[name]
+    error = pool.submit(task).exception(HANG_SECONDS)
+    assert type(error) is kind
+    assert works(pool)
+
+
+@pytest.mark.parametrize(
+    ("task", "text"),
+    [(raise_odd, "one and two"), (raise_holding, "holds a lock")],
+)
+def test_an_exception_that_can_not_travel_is_told_in_words(
+    processes: ProcessPool, task: Callable[[], NoReturn], text: str
+) -> None:
+    error = processes.submit(task).exception(HANG_SECONDS)
+    assert isinstance(error, UnpicklableError)
+    assert text in str(error)
+    assert works(processes)
+
+
+# What a task may return or be given
+
+
+class Uncomparable:
+    def __eq__(self, other: object) -> NoReturn:
+        raise RuntimeError("not to be compared")
+
+    def __bool__(self) -> NoReturn:
+        raise RuntimeError("neither true nor false")
+
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("value", [None, (), b"x" * 3_000_000, ValueError("returned, not raised"), range(3), Ellipsis])
+def test_results_come_back_as_they_were(pool: Pool, value: object) -> None:
+    found = pool.submit(operator.itemgetter(0), [value]).result(HANG_SECONDS)
+    assert repr(found) == repr(value)
+
+
+def test_a_result_that_is_not_itself_comes_back(pool: Pool) -> None:
+    assert math.isnan(pool.submit(float, "nan").result(HANG_SECONDS))
+
+
+def test_a_result_that_can_not_be_compared_or_judged_comes_back(pool: Pool) -> None:
+    assert type(pool.submit(Uncomparable).result(HANG_SECONDS)) is Uncomparable
+    assert [type(found) for found in pool.map(lambda _: Uncomparable(), range(3))] == [Uncomparable] * 3
+
+
+@pytest.mark.parametrize("make", [threading.Lock, lambda: (number for number in ()), Unloadable, sys._getframe])
+def test_a_result_that_can_not_travel_fails_its_task_alone(processes: ProcessPool, make: Callable[[], Any]) -> None:
+    assert isinstance(processes.submit(make).exception(HANG_SECONDS), UnpicklableError)
+    assert works(processes)
+
+
+def nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize("argument", [threading.Lock(), Unloadable(), nested(100_000), sys.stdout])
+def test_an_argument_that_can_not_travel_fails_its_task_alone(processes: ProcessPool, argument: object) -> None:
+    assert isinstance(processes.submit(nothing, argument).exception(HANG_SECONDS), UnpicklableError)
+    assert works(processes)
+
+
+def test_a_pool_itself_is_no_argument(processes: ProcessPool) -> None:
+    assert isinstance(processes.submit(nothing, processes).exception(HANG_SECONDS), UnpicklableError)
+    with pytest.raises(TypeError, match="pickle"):
+        pickle.dumps(processes)
+
+
+class Adder:
+    """A callable without a name or a hash."""
+
+    __hash__ = None  # type: ignore[assignment]  # on purpose
+
+    def __init__(self, base: int) -> None:
+        self.base = base
+
+    def __call__(self, number: int) -> int:
+        return self.base + number
+
+    def add(self, number: int) -> int:
+        return self.base + number
+
+    @classmethod
+    def ten(cls, number: int) -> int:
+        return 10 + number
+
+    @staticmethod
+    def same(number: int) -> int:
+        return 10 + number
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Adder(10),
+        Adder(10).add,
+        Adder.ten,
+        Adder.same,
+        functools.partial(operator.add, 10),
+        (10).__add__,
+        lambda n: n + 10,
+    ],
+    ids=["object", "method", "class method", "static method", "partial", "slot wrapper", "lambda"],
+)
+def test_whatever_can_be_called_can_be_submitted(pool: Pool, task: Callable[[int], int]) -> None:
+    assert pool.submit(task, 5).result(HANG_SECONDS) == 15
+    assert list(pool.map(task, [1, 2])) == [11, 12]
+
+
+def keywords(**found: int) -> dict[str, int]:
+    return found
+
+
+def test_keywords_may_have_the_names_of_submits_own_parameters(pool: Pool) -> None:
+    assert pool.submit(keywords, fn=1, self=2, label=3).result(HANG_SECONDS) == {"fn": 1, "self": 2, "label": 3}
+
+
+# Futures
+
+
+def test_tasks_that_are_cancelled_at_once_end_or_never_begin(pool: Pool) -> None:
+    futures = [pool.submit(nothing) for _ in range(300)]
+    cancelled = [future.cancel() for future in futures]
+    wait(futures, HANG_SECONDS)
+    assert [future.cancelled() for future in futures] == cancelled
+    assert works(pool)
+
+
+def test_a_cancelled_task_keeps_no_shutdown_waiting() -> None:
+    for make in KINDS.values():
+        pool = make()
+        future = pool.submit(nothing)
+        cancelled = future.cancel()
+        pool.shutdown()
+        assert future.cancelled() is cancelled
+        assert future.done()
+
+
+@pytest.mark.parametrize("error", [ValueError("as planned"), SystemExit(3), KeyboardInterrupt()], ids=repr)
+def test_a_callback_that_raises_is_its_own_trouble(
+    pool: Pool, error: BaseException, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    held = pool.submit(fifo.read_text)
+    held.add_done_callback(lambda _: raise_it(error))
+    fifo.write_text("go on")
+    assert held.result(HANG_SECONDS) == "go on"
+    future = pool.submit(double, 1)
+    assert future.result(HANG_SECONDS) == 2
+    assert works(pool)
+    assert eventually(lambda: "exception calling callback" in caplog.text)
+
+
+def test_a_callback_may_submit_and_cancel(pool: Pool) -> None:
+    found: Future[int] = Future()
+
+    def go_on(first: Future[int]) -> None:
+        pool.submit(nothing).cancel()
+        pool.submit(double, first.result()).add_done_callback(lambda second: found.set_result(second.result()))
+
+    pool.submit(double, 1).add_done_callback(go_on)
+    assert found.result(HANG_SECONDS) == 4
+
+
+def test_a_callback_may_end_the_pool(pool: Pool) -> None:
+    over = threading.Event()
+
+    def end(_: object) -> None:
+        pool.shutdown(wait=False)
+        over.set()
+
+    pool.submit(double, 1).add_done_callback(end)
+    assert over.wait(HANG_SECONDS)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(nothing)
+
+
+def test_the_librarys_waits_take_these_futures(pool: Pool, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    slow, quick = pool.submit(fifo.read_text), pool.submit(double, 3)
+    assert wait([slow, quick], HANG_SECONDS, return_when=FIRST_COMPLETED).done == {quick}
+    assert next(as_completed([slow, quick], HANG_SECONDS)) is quick
+    with pytest.raises(TimeoutError):
+        slow.result(0)
+    fifo.write_text("done")
+    assert slow.result(HANG_SECONDS) == "done"
+
+
+def test_an_event_loop_takes_a_pool_for_its_executor(pool: Pool) -> None:
+    async def ask() -> list[int]:
+        loop = asyncio.get_running_loop()
+        wrapped = asyncio.wrap_future(pool.submit(double, 1))
+        return [await wrapped, *await asyncio.gather(*(loop.run_in_executor(pool, double, n) for n in range(5)))]
+
+    assert asyncio.run(ask()) == [2, 0, 2, 4, 6, 8]
+
+
+# Maps
+
+
+def test_a_map_of_nothing_ends_at_once(pool: Pool) -> None:
+    assert list(pool.map(double, [])) == []
+    assert list(pool.map(operator.add, [], itertools.count())) == []
+
+
+def test_a_map_without_end_goes_as_far_as_it_is_asked_to(pool: Pool) -> None:
+    results = pool.map(double, itertools.count(), buffersize=3)
+    assert list(itertools.islice(results, 10)) == list(range(0, 20, 2))
+
+
+def test_a_map_whose_input_fails_tells_its_error(pool: Pool) -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise KeyError("no more")
+
+    with pytest.raises(KeyError, match="no more"):
+        list(pool.map(double, broken()))
+    assert works(pool)
+
+
+def test_a_map_that_is_left_early_cancels_the_rest(pool: Pool) -> None:
+    results = pool.map(double, range(1000))
+    assert next(results) == 0
+    results.close()  # type: ignore[attr-defined]  # it is a generator
+    assert works(pool)
+
+
+def test_nonsense_of_a_map_is_refused(pool: Pool) -> None:
+    with pytest.raises(ValueError, match="buffersize"):
+        pool.map(double, [1], buffersize=0)
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("size", [0, -1, 10**6])
+def test_a_size_that_makes_no_sense_is_refused(pool: Pool, size: int) -> None:
+    with pytest.raises(ValueError, match=r"expected|greater"):
+        pool.resize(size)
+    assert works(pool)
+
+
+def test_a_storm_of_resizes_from_many_threads_loses_nothing(pool: Pool) -> None:
+    done = threading.Event()
+
+    def storm(step: int) -> None:
+        size = step
+        while not done.wait(0.002):
+            size = size % 5 + 1
+            pool.resize(size)
+
+    storms = [threading.Thread(target=storm, args=(step,)) for step in (1, 2, 3)]
+    for thread in storms:
+        thread.start()
+    results = list(pool.map(double, range(500)))
+    done.set()
+    for thread in storms:
+        thread.join()
+    assert results == [2 * number for number in range(500)]
+
+
+def test_a_resize_during_and_after_the_end_does_no_harm(pool: Pool) -> None:
+    futures = [pool.submit(double, number) for number in range(100)]
+    pool.shutdown(wait=False)
+    pool.resize(3)
+    pool.shutdown()
+    pool.resize(1)
+    assert [future.result(0) for future in futures] == [2 * number for number in range(100)]
+
+
+# Beginning, end and neighbours
+
+
+def test_the_end_may_come_twice_and_from_many_threads(pool: Pool) -> None:
+    futures = [pool.submit(double, number) for number in range(50)]
+    threads = [threading.Thread(target=pool.shutdown) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(HANG_SECONDS)
+    assert not any(thread.is_alive() for thread in threads)
+    pool.shutdown()
+    assert [future.result(0) for future in futures] == [2 * number for number in range(50)]
+
+
+def test_an_error_in_the_block_ends_the_pool_and_passes_through() -> None:
+    for make in KINDS.values():
+        with pytest.raises(KeyError), make() as pool:
+            future = pool.submit(double, 4)
+            raise KeyError
+        assert future.result(0) == 8
+
+
+def test_many_threads_may_submit_at_once(pool: Pool) -> None:
+    found: list[int] = []
+
+    def ask(base: int) -> None:
+        found.extend(future.result(HANG_SECONDS) for future in [pool.submit(double, base + n) for n in range(50)])
+
+    threads = [threading.Thread(target=ask, args=(100 * number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(HANG_SECONDS)
+    assert sorted(found) == sorted(2 * (100 * base + n) for base in range(8) for n in range(50))
+
+
+def test_the_thread_that_submitted_may_end_before_its_task(pool: Pool, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    futures: list[Future[str]] = []
+    thread = threading.Thread(target=lambda: futures.append(pool.submit(fifo.read_text)))
+    thread.start()
+    thread.join()
+    fifo.write_text("still there")
+    assert futures[0].result(HANG_SECONDS) == "still there"
+
+
+class Witness:
+    """Can be watched by a weak reference."""
+
+    def touch(self) -> None:
+        """Be called."""
+
+
+def test_neither_arguments_nor_results_nor_errors_are_held_on_to(pool: Pool) -> None:
+    witness = Witness()
+    seen = [weakref.ref(witness)]
+    pool.submit(witness.touch)
+    pool.submit(raise_it, ValueError(witness)).exception(HANG_SECONDS)
+    for result in pool.map(lambda _: Witness(), range(3)):
+        seen.append(weakref.ref(result))
+        del result
+    del witness
+
+    def all_gone() -> bool:
+        gc.collect()
+        return not any(reference() for reference in seen)
+
+    assert eventually(all_gone)
+
+
+class Last:
+    """Submits when it is collected, wherever that happens."""
+
+    def __init__(self, pool: Pool, found: list[Future[int]]) -> None:
+        self.pool, self.found, self.itself = pool, found, self
+
+    def __del__(self) -> None:
+        self.found.append(self.pool.submit(double, 21))
+
+
+def test_a_garbage_collection_may_submit_in_the_middle_of_anything(pool: Pool) -> None:
+    found: list[Future[int]] = []
+    before = gc.get_threshold()
+    gc.set_threshold(5)
+    try:
+        for number in range(200):
+            Last(pool, found)
+            assert pool.submit(double, number).result(HANG_SECONDS) == 2 * number
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    assert len(found) == 200
+    assert {future.result(HANG_SECONDS) for future in found} == {42}
+
+
+def test_a_dropped_pool_ends_what_was_submitted() -> None:
+    for make in KINDS.values():
+        pool = make()
+        futures = [pool.submit(double, number) for number in range(30)]
+        del pool
+        gc.collect()
+        assert [future.result(HANG_SECONDS) for future in futures] == [2 * number for number in range(30)]
+
+
+def test_pools_beside_each_other_keep_their_work_apart() -> None:
+    with contextlib.ExitStack() as stack:
+        pools = [stack.enter_context(make()) for make in (*KINDS.values(), *KINDS.values())]
+        maps = [pool.map(operator.add, range(50), itertools.repeat(100 * n)) for n, pool in enumerate(pools)]
+        assert [list(found) for found in maps] == [[100 * n + k for k in range(50)] for n in range(len(pools))]
+
+
+def pool_in_a_worker() -> list[int]:
+    with ProcessPool(2) as inner:
+        return list(inner.map(double, range(3)))
+
+
+def test_a_worker_may_have_a_pool_of_its_own(pool: Pool) -> None:
+    assert pool.submit(pool_in_a_worker).result(HANG_SECONDS) == [0, 2, 4]
+
+
+# What a task may do to its process
+
+
+def leave_a_thread() -> None:
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+
+def ignore_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def close_standard_streams() -> None:
+    for descriptor in (0, 1, 2):
+        os.close(descriptor)
+
+
+def break_standard_streams() -> None:
+    sys.stdout = sys.stderr = None  # type: ignore[assignment]  # on purpose
+
+
+def break_modules() -> None:
+    sys.path.clear()
+    sys.argv.clear()
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        leave_a_thread,
+        ignore_signals,
+        close_standard_streams,
+        break_standard_streams,
+        break_modules,
+        functools.partial(os.chdir, "/"),
+        functools.partial(os.nice, 1),
+        functools.partial(os.umask, 0o777),
+        functools.partial(sys.setrecursionlimit, 200),
+        gc.disable,
+    ],
+    ids=lambda task: getattr(task, "func", task).__name__,
+)
+def test_a_task_that_spoils_its_process_leaves_a_pool_that_works(task: Callable[[], object]) -> None:
+    with ProcessPool(1) as pool:
+        pool.submit(task).result(HANG_SECONDS)
+        assert works(pool)
+
+
+@pytest.mark.parametrize("task", [os.abort, functools.partial(os._exit, 0), functools.partial(os.kill, 0, 9)])
+def test_a_task_that_ends_its_process_fails_alone(processes: ProcessPool, task: Callable[[], object]) -> None:
+    assert isinstance(processes.submit(task).exception(HANG_SECONDS), WorkerDied)
+    assert works(processes)
+
+
+def test_a_child_that_comes_out_of_its_task_is_no_second_worker(processes: ProcessPool) -> None:
+    children = [future.result(HANG_SECONDS) for future in [processes.submit(os.fork) for _ in range(20)]]
+    assert 0 not in children
+    assert works(processes)
+
+
+# What the owner may be like
+
+
+def script(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join((str(Path(paropt_exporter.__file__).parents[1]), str(Path(__file__).parents[1])))
+    begin = (
+        "import os, signal, sys, threading\nfrom paropt_exporter.executors import *\n"
+        "from support.pool_tasks import double\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.run(
+        [sys.executable, "-c", begin + code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        **options,
+    )
+
+
+OWNERS = {
+    "ignores its children": "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+    "blocks all signals": "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
+    "has closed its streams": "out = os.dup(1); [os.close(n) for n in (0, 1, 2)]; sys.stdout = open(out, 'w')",
+    "has no stdout object": "out = sys.stdout; sys.stdout = sys.stderr = None; sys.stdout = out",
+    "has lost its folder": "import tempfile; os.chdir(tempfile.mkdtemp()); os.rmdir(os.getcwd())",
+    "holds a lock that threads want": "import logging; logging._lock.acquire()",
+    "traces its threads": "threading.settrace(lambda *_: None)",
+}
+
+
+@pytest.mark.parametrize("name", OWNERS)
+def test_pools_work_whatever_their_owner_is_like(name: str) -> None:
+    code = f"""
+{OWNERS[name]}
+for make in (ThreadPool, ProcessPool, AdaptivePool):
+    with make(max_workers=2) as pool:
+        assert sum(pool.map(double, range(10))) == 90
+print("fine", flush=True)
+"""
+    found = script(code)
+    assert (found.stdout, found.stderr, found.returncode) == ("fine\n", "", 0)
+
+
+ENDS = {
+    "an exit": ("sys.exit(5)", 5),
+    "an error": ("raise KeyError('as planned')", 1),
+    "the end of the script": ("", 0),
+    "an exit in another thread": ("threading.Thread(target=sys.exit).start()", 0),
+}
+
+
+@pytest.mark.parametrize("kind", ["ThreadPool", "ProcessPool", "AdaptivePool"])
+@pytest.mark.parametrize("name", ENDS)
+def test_the_interpreters_end_finishes_the_work_and_keeps_its_exit_code(kind: str, name: str) -> None:
+    end, exit_code = ENDS[name]
+    found = script(f"pool = {kind}(max_workers=1)\nfor n in range(3): pool.submit(print, n, flush=True)\n{end}")
+    assert (sorted(found.stdout.split()), found.returncode) == (["0", "1", "2"], exit_code)
+    assert ("as planned" in found.stderr) == (exit_code == 1)
+
+
+def test_a_forked_child_may_have_pools_of_its_own() -> None:
+    code = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+pools = [make(max_workers=2) for make in (ThreadPool, ProcessPool, AdaptivePool)]
+assert [pool.submit(double, 2).result() for pool in pools] == [4, 4, 4]
+child = os.fork()
+if not child:
+    for make in (ThreadPool, ProcessPool, AdaptivePool):
+        with make(max_workers=2) as pool:
+            assert sum(pool.map(double, range(10))) == 90
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), [pool.submit(double, 3).result() for pool in pools])
+"""
+    found = script(code)
+    assert (found.stdout, found.stderr) == ("7 [6, 6, 6]\n", "")
+
+
+def test_an_interrupt_at_the_terminal_is_the_owners_to_hear() -> None:
+    code = """
+pool = ProcessPool(1)
+future = pool.submit(eval, "__import__('time').sleep(0.2) or 42")
+while not future.running(): pass
+try:
+    os.killpg(0, signal.SIGINT)
+    threading.Event().wait(5)
+except KeyboardInterrupt:
+    print(future.result())
+"""
+    assert script(code, start_new_session=True).stdout == "42\n"
+
+
+class Hostile(BaseException):
+    """An exception whose every attribute raises."""
+
+    def __getattribute__(self, name: str) -> object:
+        raise SystemExit(0)
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+def raise_hostile() -> NoReturn:
+    raise Hostile
+
+
+@pytest.mark.parametrize("make", [ThreadPool, ProcessPool])
+def test_hostile_exception_costs_no_worker(make: type[ThreadPool] | type[ProcessPool]) -> None:
+    with make(1) as pool:
+        assert pool.submit(raise_hostile).exception(HANG_SECONDS) is not None
+        assert pool.submit(abs, -1).result(HANG_SECONDS) == 1

@@ -1,0 +1,549 @@
+"""ProcessPool is an executor of processes that goes on whatever becomes of its workers."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import paropt_exporter
+from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError, WorkerDied
+from paropt_exporter.executors import ProcessPool
+from support.pool_tasks import (
+    HANG_SECONDS,
+    OddError,
+    Unloadable,
+    Unpicklable,
+    append,
+    append_and_read,
+    burn_in_child,
+    children,
+    double,
+    eventually,
+    gone,
+    hold_memory,
+    nothing,
+    raise_it,
+    say_and_wait,
+    set_variable,
+    spin,
+    start_grandchild,
+)
+
+
+@pytest.fixture
+def pool() -> Iterator[ProcessPool]:
+    with ProcessPool(2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path
+
+
+def test_its_repr_says_how_it_stands() -> None:
+    with ProcessPool(2, name="orders") as pool:
+        assert repr(pool).endswith(" of 2 workers, 0 busy>")
+
+
+def test_results_come_from_other_processes_in_sessions_of_their_own(pool: ProcessPool) -> None:
+    pid, session = pool.submit(os.getpid).result(HANG_SECONDS), pool.submit(os.getsid, 0).result(HANG_SECONDS)
+    assert pid != os.getpid()
+    assert session != os.getsid(0)
+
+
+def test_lambdas_closures_and_bound_methods_travel(pool: ProcessPool) -> None:
+    base = 40
+    assert pool.submit(lambda: base + 2).result(HANG_SECONDS) == 42
+    assert pool.submit([3, 1].index, 1).result(HANG_SECONDS) == 1
+    assert list(pool.map(lambda number: number + base, range(3))) == [40, 41, 42]
+
+
+def test_a_script_without_a_guard_works_and_its_classes_come_back_as_its_own(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("""
+from paropt_exporter.executors import ProcessPool
+class Point:
+    def __init__(self, x): self.x = x
+class MyError(Exception): pass
+def move(point):
+    if point.x < 0: raise MyError(point.x)
+    return Point(point.x + 1)
+pool = ProcessPool(2)
+point = pool.submit(move, Point(1)).result()
+assert isinstance(point, Point) and point.x == 2
+try:
+    pool.submit(move, Point(-1)).result()
+except MyError as error:
+    print("caught", error)
+pool.shutdown()
+""")
+    environment = {**os.environ, "PYTHONPATH": str(Path(paropt_exporter.__file__).parents[1])}
+    for command in ([sys.executable, str(script)], [sys.executable, "-c", script.read_text()]):
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS)
+        assert (found.stdout, found.stderr) == ("caught -1\n", "")
+
+
+def test_functions_of_a_module_that_workers_can_not_import_travel_by_value(pool: ProcessPool) -> None:
+    assert [future.result(HANG_SECONDS) for future in [pool.submit(here, number) for number in range(40)]] == [
+        number + 1 for number in range(40)
+    ]
+
+
+def here(number: int) -> int:
+    return number + 1
+
+
+def test_a_map_works_in_chunks_and_with_a_buffer(pool: ProcessPool) -> None:
+    assert list(pool.map(pow, [2] * 7, range(7), chunksize=3)) == [1, 2, 4, 8, 16, 32, 64]
+    assert list(pool.map(double, range(50), buffersize=4)) == [2 * number for number in range(50)]
+
+
+def test_the_traceback_in_the_worker_is_the_exceptions_cause(pool: ProcessPool) -> None:
+    error = pool.submit(raise_it, KeyError("lost")).exception(HANG_SECONDS)
+    assert isinstance(error, KeyError)
+    assert "raise_it" in str(error.__cause__)
+    assert "forkserver" not in str(error.__cause__)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), BaseException("odd")])
+def test_any_exception_is_the_tasks_own_failure(pool: ProcessPool, error: BaseException) -> None:
+    assert type(pool.submit(raise_it, error).exception(HANG_SECONDS)) is type(error)
+    assert pool.submit(double, 1).result(HANG_SECONDS) == 2
+    assert not pool.statistics().deaths
+
+
+def test_what_can_not_travel_fails_its_task_with_a_clear_error(pool: ProcessPool) -> None:
+    cases = {
+        "will not travel": pool.submit(nothing, Unpicklable()),
+        "will not be loaded": pool.submit(nothing, Unloadable()),
+        "result could not be sent back": pool.submit(Unpicklable),
+        "result can't be loaded": pool.submit(Unloadable),
+        "one and two": pool.submit(raise_odd),
+    }
+    for text, future in cases.items():
+        error = future.exception(HANG_SECONDS)
+        assert isinstance(error, UnpicklableError), text
+        assert text in str(error)
+    assert pool.submit(double, 1).result(HANG_SECONDS) == 2
+    assert not pool.statistics().deaths
+
+
+def raise_odd() -> None:
+    raise OddError("one", "two")
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "text", "code"),
+    [
+        (signal.raise_signal, signal.SIGKILL, "killed by signal 9 (SIGKILL)", -9),
+        (signal.raise_signal, signal.SIGSEGV, "killed by signal 11 (SIGSEGV)", -11),
+        (os._exit, 3, "exited with code 3", 3),
+        (os._exit, 0, "exited with code 0", 0),
+    ],
+)
+def test_a_dying_worker_fails_only_its_task_and_the_slot_comes_back(
+    pool: ProcessPool, function: object, argument: int, text: str, code: int
+) -> None:
+    others = [pool.submit(double, number) for number in range(50)]
+    future = pool.submit_named("doomed", function, argument)  # type: ignore[arg-type]  # one of the table's
+    others += [pool.submit(double, number) for number in range(50)]
+    error = future.exception(HANG_SECONDS)
+    assert isinstance(error, WorkerDied)
+    assert isinstance(error, BrokenExecutor)
+    assert str(error).startswith(f"doomed: {text} in worker ")
+    assert error.exit_code_or_signal == code
+    assert [future.result(HANG_SECONDS) for future in others] == [2 * number for number in range(50)] * 2
+    assert eventually(lambda: pool.live == 2)
+    assert pool.statistics().finished == {"success": 100, "failure": 0, "error": 1, "cancellation": 0}
+
+
+def test_a_worker_that_dies_idle_is_replaced(pool: ProcessPool) -> None:
+    pid = pool.submit(os.getpid).result(HANG_SECONDS)
+    os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: pool.statistics().deaths == {"signal": 1} and pool.live == 2)
+    assert pool.submit(double, 2).result(HANG_SECONDS) == 4
+
+
+def close_descriptors() -> None:
+    os.closerange(3, 64)
+
+
+def close_descriptors_and_stay() -> None:
+    threading.Thread(target=signal.pause).start()
+    close_descriptors()
+
+
+@pytest.mark.parametrize(
+    ("task", "end"), [(close_descriptors, "exited with code 1"), (close_descriptors_and_stay, "killed by signal 9")]
+)
+def test_a_task_that_closes_its_workers_line_fails_alone(pool: ProcessPool, task: Callable[[], None], end: str) -> None:
+    error = pool.submit(task).exception(HANG_SECONDS)
+    assert isinstance(error, WorkerDied)
+    assert end in str(error)
+    assert pool.submit(double, 2).result(HANG_SECONDS) == 4
+
+
+@pytest.mark.parametrize(("workers", "count"), [(1, 300), (1, 4000), (2, 4000)])
+def test_of_what_a_dead_worker_held_only_the_running_task_fails_and_none_runs_twice(
+    tmp_path: Path, workers: int, count: int
+) -> None:
+    log = tmp_path / "log"
+    with ProcessPool(workers) as pool:
+        wait([pool.submit(append_or_die, str(log), -number) for number in range(1, 40)])  # known to be short now
+        log.write_text("")
+        futures = [pool.submit(append_or_die, str(log), number) for number in range(count)]
+        failed = [number for number, future in enumerate(futures) if future.exception(HANG_SECONDS) is not None]
+    assert failed == list(range(150, count, 500))
+    assert sorted(map(int, log.read_text().split())) == list(range(count))
+
+
+def append_or_die(path: str, number: int) -> None:
+    append(path, str(number))
+    if number % 500 == 150:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("count", [40, 4000])
+def test_a_task_that_is_slow_for_once_holds_up_none_behind_it(tmp_path: Path, fifo: Path, count: int) -> None:
+    log = tmp_path / "log"
+    with ProcessPool(1) as pool:
+        wait([pool.submit(slow_for_once, str(log), str(fifo), -number) for number in range(1, 40)])
+        futures = [pool.submit(slow_for_once, str(log), str(fifo), number) for number in range(count)]
+        assert eventually(lambda: "\n20\n" in log.read_text())
+        pool.resize(2)
+        wait(futures[:20] + futures[21:], HANG_SECONDS)
+        assert not futures[20].done()
+        fifo.write_text("go on")
+        futures[20].result(HANG_SECONDS)
+    assert len(log.read_text().split()) == 39 + count
+
+
+def slow_for_once(path: str, fifo: str, number: int) -> None:
+    if number == 20:
+        append_and_read(path, "20", fifo)
+    else:
+        append(path, str(number))
+
+
+def test_a_hundred_random_kills_lose_nothing_and_settle_nothing_twice() -> None:
+    random.seed(7)
+    settled: Counter[int] = Counter()
+    with ProcessPool(3) as pool:
+        forkserver = pool.submit(os.getppid).result(HANG_SECONDS)
+        futures = [pool.submit(spin, 0.002) for _ in range(2000)]
+        for future in futures:
+            future.add_done_callback(lambda future: settled.update([id(future)]))
+        for _ in range(100):
+            with contextlib.suppress(ProcessLookupError, IndexError):
+                os.kill(random.choice(children(forkserver)), signal.SIGKILL)
+            assert eventually(lambda: pool.live == 3)
+        wait(futures, HANG_SECONDS)
+        errors = [future.exception(0) for future in futures]
+        found = pool.statistics()
+    assert all(error is None or isinstance(error, WorkerDied) for error in errors)
+    assert sorted(settled) == sorted(map(id, futures))
+    assert set(settled.values()) == {1}
+    assert found.finished["error"] == sum(error is not None for error in errors) > 0
+    assert found.finished["success"] + found.finished["error"] == 2001
+
+
+def test_stopping_a_running_task_ends_its_worker_and_what_it_started(pool: ProcessPool, fifo: Path) -> None:
+    future = pool.submit_named("server", start_grandchild, str(fifo))
+    grandchild = int(fifo.read_text())
+    error = TaskStopped("over its limit")
+    assert pool.stop(future, error, grace_seconds=10)
+    assert future.exception(HANG_SECONDS) is error
+    assert eventually(lambda: gone(grandchild))
+    assert eventually(lambda: pool.live == 2)
+    assert not pool.stop(future, error)
+    assert pool.statistics().finished["cancellation"] == 1
+    assert pool.statistics().deaths == {"stopped": 1}
+
+
+def ignore_term(path: str) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    say_and_wait(path)
+
+
+def test_a_task_that_ignores_term_is_killed_after_the_grace(pool: ProcessPool, fifo: Path) -> None:
+    future = pool.submit(ignore_term, str(fifo))
+    fifo.read_text()
+    assert pool.stop(future, TaskStopped("stop"), grace_seconds=0.1)
+    assert isinstance(future.exception(HANG_SECONDS), TaskStopped)
+
+
+def test_stopping_a_queued_task_keeps_it_from_running(tmp_path: Path, fifo: Path) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    with ProcessPool(1) as pool:
+        first = pool.submit(append_and_read, str(log), "first", str(fifo))
+        queued = pool.submit(append, str(log), "queued")
+        assert eventually(lambda: "first" in log.read_text())
+        assert pool.stop(queued, TaskStopped("stop"))
+        fifo.write_text("go on")
+        first.result(HANG_SECONDS)
+    assert isinstance(queued.exception(0), TaskStopped)
+    assert log.read_text() == "first\n"
+
+
+def test_measurements_count_children_even_those_nobody_waited_for(pool: ProcessPool) -> None:
+    for waited in (True, False):
+        future = pool.submit_named("children", burn_in_child, 0.3, wait=waited)
+        future.result(HANG_SECONDS)
+        assert future.measurement is not None
+        assert future.measurement.cpu_seconds == pytest.approx(0.32, abs=0.06)
+
+
+COSTLY_MODULE = """
+from time import process_time
+began = process_time()
+while process_time() - began < 0.3:
+    pass
+def task():
+    return 1
+"""
+
+
+def test_importing_the_module_of_a_task_is_not_counted_as_its_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "paropt_costly_module.py").write_text(COSTLY_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    task = importlib.import_module("paropt_costly_module").task
+    with ProcessPool(1) as pool:
+        future = pool.submit_named("costly", task)
+        assert future.result(HANG_SECONDS) == 1
+        assert future.measurement is not None
+        assert future.measurement.cpu_seconds < 0.1
+
+
+def test_peak_memory_is_the_tasks_own(pool: ProcessPool) -> None:
+    peaks = []
+    for size in (100_000_000, 20_000_000):
+        future = pool.submit_named("memory", hold_memory, size)
+        future.result(HANG_SECONDS)
+        assert future.measurement is not None
+        peaks.append(future.measurement.memory_peak_bytes)
+    assert peaks[0] - peaks[1] == pytest.approx(80_000_000, abs=20_000_000)
+
+
+def test_a_running_tasks_wait_for_a_core_is_read_from_outside() -> None:
+    burners = 2 * len(os.sched_getaffinity(0))
+    with ProcessPool(burners) as crowded:
+        futures = [crowded.submit(spin, 2.0) for _ in range(burners)]
+        assert eventually(lambda: any(task.run_delay_seconds > 0.1 for task in crowded.running()))
+        wait(futures)
+
+
+def test_running_tasks_are_read_from_outside(pool: ProcessPool) -> None:
+    future = pool.submit_named("spinning", spin, 1.0)
+    assert eventually(lambda: any(task.cpu_seconds > 0.1 for task in pool.running()))
+    (task,) = pool.running()
+    assert (task.label, task.memory_bytes > 1_000_000) == ("spinning", True)
+    assert pool.statistics().cpu_seconds >= 0.1
+    future.result(HANG_SECONDS)
+    assert pool.statistics().cpu_seconds >= 0.9
+
+
+def test_a_new_size_is_reached_without_a_submit(pool: ProcessPool) -> None:
+    for size in (4, 1, 3):
+        pool.resize(size)
+        assert eventually(lambda size=size: pool.live == size)  # type: ignore[misc]  # the default is the test's
+    with pytest.raises(ValueError, match="expected 1 to"):
+        pool.resize(0)
+
+
+def test_nothing_is_lost_in_a_storm_of_resizes(pool: ProcessPool) -> None:
+    done = threading.Event()
+
+    def storm() -> None:
+        size = 0
+        while not done.wait(0.01):
+            size = (size + 3) % 5
+            pool.resize(1 + size)
+
+    stormer = threading.Thread(target=storm)
+    stormer.start()
+    results = [future.result(HANG_SECONDS) for future in [pool.submit(double, number) for number in range(3000)]]
+    done.set()
+    stormer.join()
+    assert results == [2 * number for number in range(3000)]
+    assert pool.statistics().finished["success"] == 3000
+
+
+def wait_for(event: Any) -> None:
+    event.wait()
+
+
+def test_sizes_that_change_while_workers_start_cost_no_more_processes_than_the_largest(pool: ProcessPool) -> None:
+    forkserver = pool.submit(os.getppid).result(HANG_SECONDS)
+    assert eventually(lambda: len(children(forkserver)) == 2)
+    may_begin = multiprocessing.get_context("spawn").Event()
+    counts: list[int] = []
+
+    def count() -> int:
+        counts.append(len(children(forkserver)) - 2)
+        return counts[-1]
+
+    with ProcessPool(1, initializer=wait_for, initargs=(may_begin,)) as slow:
+        for _ in range(5):
+            slow.resize(4)
+            assert eventually(lambda: count() >= 4)
+            slow.resize(1)
+        slow.resize(4)
+        may_begin.set()
+        assert eventually(lambda: count() == slow.live == 4)
+    assert max(counts) == 4
+
+
+def test_a_used_up_worker_is_replaced() -> None:
+    with ProcessPool(1, max_tasks_per_child=2) as pool:
+        pids = [pool.submit(os.getpid).result(HANG_SECONDS) for _ in range(6)]
+        assert not pool.statistics().deaths
+    assert len(set(pids)) == 3
+
+
+def test_an_initializer_runs_in_each_worker_and_its_failure_is_told() -> None:
+    with ProcessPool(1, initializer=set_variable, initargs=("PAROPT_TEST", "set")) as pool:
+        assert pool.submit(os.getenv, "PAROPT_TEST").result(HANG_SECONDS) == "set"
+    with ProcessPool(1, initializer=raise_it, initargs=(ValueError("no database"),)) as pool:
+        error = pool.submit(nothing).exception(HANG_SECONDS)
+    assert isinstance(error, InitializerFailed)
+    assert "no database" in str(error)
+
+
+def test_a_crash_loop_ends_with_its_cause() -> None:
+    with ProcessPool(1, initializer=os._exit, initargs=(7,)) as pool:
+        error = pool.submit(nothing).exception(HANG_SECONDS)
+    assert isinstance(error, InitializerFailed)
+    assert "exited with code 7" in str(error)
+
+
+def test_large_arguments_and_results_go_through(pool: ProcessPool) -> None:
+    large = bytes(30_000_000)
+    futures = [pool.submit(bytes, large) for _ in range(3)]
+    assert [len(future.result(HANG_SECONDS)) for future in futures] == [30_000_000] * 3
+
+
+def test_a_fork_in_the_middle_of_work_leaves_the_pool_to_its_owner(pool: ProcessPool) -> None:
+    code = """
+import os, warnings
+from paropt_exporter.executors import ProcessPool, ThreadPool
+warnings.simplefilter("ignore", DeprecationWarning)
+pools = [ProcessPool(2), ThreadPool(2)]
+futures = [pool.submit(abs, -1) for pool in pools for _ in range(100)]
+pid = os.fork()
+if pid == 0:
+    for pool in pools:
+        try:
+            pool.submit(abs, 1)
+        except RuntimeError as error:
+            print("child:", error, flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+print(sum(future.result() for future in futures))
+"""
+    found = _python(code)
+    assert found.count("child: this pool belongs to the process that made it") == 2
+    assert found.endswith("200\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_worker_or_grandchild_outlives_its_owner(number: int, fifo: Path) -> None:
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from paropt_exporter.executors import ProcessPool
+from support.pool_tasks import start_grandchild
+pool = ProcessPool(2)
+print(pool.submit(__import__("os").getpid).result(), flush=True)
+pool.submit(start_grandchild, {str(fifo)!r}).result()
+"""
+    owner = subprocess.Popen([sys.executable, "-c", code], env=_environment(), stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    worker = int(owner.stdout.readline())
+    grandchild = int(fifo.read_text())
+    owner.send_signal(number)
+    owner.communicate()
+    assert eventually(lambda: gone(worker) and gone(grandchild))
+
+
+def test_an_owner_that_is_interrupted_twice_leaves_no_worker(fifo: Path) -> None:
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from paropt_exporter.executors import ProcessPool
+from support.pool_tasks import start_grandchild
+pool = ProcessPool(1)
+pool.submit(start_grandchild, {str(fifo)!r}).result()
+"""
+    owner = subprocess.Popen([sys.executable, "-c", code], env=_environment(), stderr=subprocess.PIPE)
+    grandchild = int(fifo.read_text())
+    while owner.poll() is None:
+        owner.send_signal(signal.SIGINT)  # the first is told by result(); at its end the script waits for the task
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            owner.wait(0.05)
+    owner.communicate()
+    assert eventually(lambda: gone(grandchild))
+
+
+def test_a_pool_outlives_its_forkserver(pool: ProcessPool) -> None:
+    forkserver = pool.submit(os.getppid).result(HANG_SECONDS)
+    assert eventually(lambda: pool.live == 2)
+    os.kill(forkserver, signal.SIGKILL)  # its workers go with it
+    assert eventually(lambda: sum(pool.statistics().deaths.values()) == 2 and pool.live == 2)
+    assert pool.submit(os.getppid).result(HANG_SECONDS) != forkserver
+
+
+def test_tasks_are_finished_at_the_interpreters_end() -> None:
+    code = """
+from paropt_exporter.executors import ProcessPool
+pool = ProcessPool(1)
+for number in range(3):
+    pool.submit(print, number, flush=True)
+"""
+    assert _python(code) == "0\n1\n2\n"
+
+
+def test_no_descriptor_is_left_behind() -> None:
+    def descriptors() -> int:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    with ProcessPool(1) as pool:
+        pool.submit(nothing).result(HANG_SECONDS)
+    before = descriptors()
+    for _ in range(3):
+        with ProcessPool(2) as pool:
+            pool.submit(nothing).result(HANG_SECONDS)
+            pool.submit(os._exit, 1).exception(HANG_SECONDS)
+            pool.resize(4)
+    assert descriptors() == before
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(paropt_exporter.__file__).parents[1])}
+
+
+def _python(code: str) -> str:
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=_environment(), capture_output=True, text=True, timeout=HANG_SECONDS
+    )
+    assert found.stderr == ""
+    return found.stdout

@@ -1,0 +1,99 @@
+"""What adaptive pools learned outlives them in a file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from concurrent.futures import wait
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.executors import AdaptivePool, ProcessPool, lifetime
+from paropt_exporter.executors.adaptive.profiles import FunctionProfile, recall, remember
+from support.pool_tasks import HANG_SECONDS, nothing, spin
+
+
+def test_a_pool_with_a_memory_sends_what_computed_before_to_processes_at_once(tmp_path: Path) -> None:
+    memory = tmp_path / "functions.json"
+    remember(memory, [FunctionProfile(function=f"{spin.__module__}.spin", share=1.0, seconds=0.05)])
+    with AdaptivePool(memory=memory) as pool:
+        assert pool.submit(spin, 0.01).result(HANG_SECONDS) != os.getpid()
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_thread_computes_until_processes_are_there_only_where_that_takes_long(tmp_path: Path, *, warm: bool) -> None:
+    memory = tmp_path / "functions.json"
+    remember(memory, [FunctionProfile(function=f"{spin.__module__}.spin", share=1.0, seconds=0.05)])
+    lifetime.NURSERIES.close()
+    if warm:
+        with ProcessPool(1) as pool:
+            pool.submit(nothing).result(HANG_SECONDS)
+    with AdaptivePool(memory=memory) as adaptive:
+        futures = [adaptive.submit(spin, 0.02) for _ in range(12)]
+        here = sum(future.result(HANG_SECONDS) == os.getpid() for future in futures)
+    assert here == 0 if warm else here > 0
+
+
+def test_a_pool_writes_down_what_it_learned(tmp_path: Path) -> None:
+    memory = tmp_path / "functions.json"
+    with AdaptivePool(memory=memory) as pool:
+        wait([pool.submit_named("spin", spin, 0.02) for _ in range(4)], HANG_SECONDS)
+    (profile,) = recall(memory)
+    assert profile.function == f"{spin.__module__}.spin"
+    assert profile.share > 0.1  # what waits has none
+
+
+def test_a_pool_with_a_memory_has_its_threads_wait_before_it_looks(tmp_path: Path) -> None:
+    memory = tmp_path / "functions.json"
+    name = f"{threading.Barrier.wait.__module__}.{threading.Barrier.wait.__qualname__}"
+    remember(memory, [FunctionProfile(function=name, share=0.0, seconds=1.0)])
+    barrier = threading.Barrier(12)  # opens only when all tasks run at once
+    with AdaptivePool(memory=memory) as pool:
+        futures = [pool.submit(barrier.wait, HANG_SECONDS) for _ in range(12)]
+        assert pool.target >= 12
+        assert wait(futures, HANG_SECONDS).not_done == set()
+
+
+def test_the_newest_profile_of_a_function_counts_and_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "functions.json"
+    old, other = (FunctionProfile(function=name, share=0.5, seconds=1.0) for name in ("old", "other"))
+    remember(path, [old, other])
+    newer = FunctionProfile(function="old", share=1.0, seconds=2.0)
+    remember(path, [newer])
+    assert recall(path) == (other, newer)
+    assert [entry.name for entry in path.parent.iterdir()] == ["functions.json"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"functions": 3}',
+        '{"functions": {"a": {"share": 7, "seconds": 1}}}',
+        '{"functions": {"a": {"share": NaN, "seconds": 1}}}',
+        '{"functions": {"a": {"share": "x", "seconds": 1}}}',
+        "\0",
+    ],
+)
+def test_a_memory_that_makes_no_sense_is_said_and_begun_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    path = tmp_path / "functions.json"
+    path.write_text(content)
+    with caplog.at_level(logging.WARNING), AdaptivePool(memory=path) as pool:
+        assert pool.submit(nothing).result(HANG_SECONDS) is None
+    assert "can't be read" in caplog.text
+    assert "functions" in json.loads(path.read_text())
+
+
+def test_a_memory_that_can_not_be_written_is_said_and_harms_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), AdaptivePool(memory=tmp_path) as pool:
+        assert pool.submit(nothing).result(HANG_SECONDS) is None
+    assert "can't be kept" in caplog.text

@@ -1,0 +1,202 @@
+"""What pools do when the system has no more threads, processes or descriptors to give."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import paropt_exporter
+from support.pool_tasks import HANG_SECONDS
+
+PACKAGE = str(Path(paropt_exporter.__file__).parents[1])
+
+THREADS = """
+import logging, resource, sys, threading
+from paropt_exporter.executors import ThreadPool
+from support.pool_tasks import eventually
+logging.basicConfig(format="%(levelname)s %(message)s: %(err)s", stream=sys.stdout)
+with open("/proc/self/statm") as statm:
+    size_bytes = int(statm.read().split()[0]) * resource.getpagesize()
+threading.stack_size(256 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (size_bytes + (700 << 20), resource.RLIM_INFINITY))
+pool = ThreadPool(8)
+assert 1 <= pool.live <= 2 and pool.target == 8, pool
+assert list(pool.map(abs, range(-100, 0))) == list(range(100, 0, -1))
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+{work}
+assert eventually(lambda: pool.live == 8), pool.statistics()
+pool.shutdown(cancel_futures=True)
+print("all there")
+"""
+
+
+DESCRIPTORS = """
+import logging, os, resource, sys
+from paropt_exporter.executors import ProcessPool
+from support.pool_tasks import eventually
+logging.basicConfig(format="%(levelname)s %(message)s: %(err)s", stream=sys.stdout)
+with ProcessPool(1) as pool:
+    pool.submit(abs, 1).result()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 14, most))
+    {before}
+    pool.resize(20)
+    {after}
+    assert eventually(lambda: pool.live > 1)
+    assert list(pool.map(abs, range(-100, 0))) == list(range(100, 0, -1))
+    assert 1 < pool.live < 20, pool.statistics()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    assert eventually(lambda: pool.live == 20), pool.statistics()
+print("all there")
+"""
+
+# Has every slot made, with the descriptor that each takes, before the first worker gets the five of its own.
+HOLD = """
+    import threading
+    from paropt_exporter.executors.processes import link
+    resized, init = threading.Event(), link.ProcessLink.__init__
+    link.ProcessLink.__init__ = lambda self, forkservers: (resized.wait(), init(self, forkservers))[1]
+"""
+
+# What a fork server finds when the user's processes are used up, for as long as there is a file named `full`.
+NO_FORKS = """
+import errno, os, sys
+if "forkserver" in "".join(sys.orig_argv):
+    real_fork = os.fork
+    def fork():
+        if os.path.exists({full!r}):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return real_fork()
+    os.fork = fork
+"""
+
+PROCESSES = """
+import logging, os, sys
+from paropt_exporter.executors import ProcessPool
+from support.pool_tasks import eventually
+logging.basicConfig(format="%(levelname)s %(message)s: %(err)s", stream=sys.stdout)
+with ProcessPool(1) as pool:
+    pool.submit(abs, 1).result()
+    open({full!r}, "w").close()
+    pool.resize(3)
+    assert list(pool.map(abs, range(-100, 0))) == list(range(100, 0, -1))
+    assert pool.live == 1, pool.statistics()
+    os.unlink({full!r})
+    assert eventually(lambda: pool.live == 3), pool.statistics()
+    assert not pool.statistics().deaths
+print("all there")
+"""
+
+# Workers that end before they can begin, whatever is tried.
+STILLBORN = """
+import os, sys
+if "forkserver" in "".join(sys.orig_argv):
+    real_fork = os.fork
+    def fork():
+        pid = real_fork()
+        if not pid:
+            os._exit(9)
+        return pid
+    os.fork = fork
+"""
+
+HOPELESS = """
+import logging
+from paropt_exporter.errors import InitializerFailed
+from paropt_exporter.executors import AdaptivePool, ProcessPool
+from paropt_exporter.events import Strategy
+from support.pool_tasks import double
+logging.disable()
+for pool in (ProcessPool(2), AdaptivePool(Strategy.PROCESS, 2)):
+    with pool:
+        errors = []
+        for number in range(300):
+            try:
+                errors.append(pool.submit(double, number).exception(30))
+            except InitializerFailed as error:
+                errors.append(error)
+    assert {type(error) for error in errors} == {InitializerFailed}, errors
+    print(errors[-1])
+"""
+
+
+MEMORY = """
+import resource
+from paropt_exporter.errors import UnpicklableError
+from paropt_exporter.executors import ProcessPool
+with open("/proc/self/statm") as statm:
+    size_bytes = int(statm.read().split()[0]) * resource.getpagesize()
+def filled(size):
+    return b"x" * size
+with ProcessPool(1) as pool:
+    pool.submit(abs, 1).result()
+    resource.setrlimit(resource.RLIMIT_AS, (size_bytes + (300 << 20), resource.RLIM_INFINITY))
+    error = pool.submit(filled, 400_000_000).exception(30)
+    assert isinstance(error, UnpicklableError), error
+    print(error)
+    assert len(pool.submit(filled, 50_000_000).result(30)) == 50_000_000
+    assert pool.live == 1
+"""
+
+
+def run(code: str, folder: Path) -> list[str]:
+    """Run a script of its own, since its limits are a process's; return what it said."""
+    path = os.pathsep.join((str(folder), PACKAGE, str(Path(__file__).parents[1])))
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=2 * HANG_SECONDS,
+    )
+    assert found.returncode == 0, found.stdout
+    return found.stdout.splitlines()
+
+
+def test_a_thread_pool_goes_on_with_the_threads_it_could_get_and_asks_again(tmp_path: Path) -> None:
+    said = run(THREADS.format(work=""), tmp_path)
+    assert said[0] == "WARNING no more threads to be had: can't start new thread"
+    assert said[-1] == "all there"
+
+
+def test_a_thread_pool_that_is_never_idle_asks_for_missing_threads_too(tmp_path: Path) -> None:
+    work = "from support.pool_tasks import spin\nfor _ in range(200):\n    pool.submit(spin, 0.01)"
+    assert run(THREADS.format(work=work), tmp_path)[-1] == "all there"
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_process_pool_goes_on_when_descriptors_are_used_up_and_grows_when_there_are_more(
+    tmp_path: Path, *, at_once: bool
+) -> None:
+    holding = {"before": HOLD if at_once else "", "after": "resized.set()" if at_once else ""}
+    said = run(DESCRIPTORS.format(**holding), tmp_path)
+    assert any("Too many open files" in line for line in said)
+    assert said[-1] == "all there"
+
+
+def test_a_process_pool_goes_on_when_no_more_processes_are_to_be_had_and_grows_later(tmp_path: Path) -> None:
+    full = str(tmp_path / "full")
+    (tmp_path / "sitecustomize.py").write_text(NO_FORKS.format(full=full))
+    said = run(PROCESSES.format(full=full), tmp_path)
+    expected = "WARNING a worker could not be started: [Errno 11] Resource temporarily unavailable"
+    assert said[0] == expected
+    assert said[-1] == "all there"
+
+
+def test_a_result_for_which_there_is_no_memory_fails_its_task_alone(tmp_path: Path) -> None:
+    (said,) = run(MEMORY, tmp_path)
+    assert said == "filled: what it came to could not be taken from its worker: [Errno 12] Cannot allocate memory"
+
+
+def test_tasks_of_a_pool_whose_workers_never_begin_end_with_the_cause(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STILLBORN)
+    said = run(HOPELESS, tmp_path)
+    assert len(said) == 2
+    for line in said:
+        assert "workers of pool 'processes' can't begin" in line
+        assert "exited with code 9" in line

@@ -1,0 +1,81 @@
+"""Memory shared by a pool and one worker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from paropt_exporter.executors import lifetime
+from paropt_exporter.executors.processes.link import ProcessLink
+from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
+from paropt_exporter.executors.worker.shared_memory import SharedMemory
+
+
+@pytest.fixture
+def descriptor() -> Iterator[int]:
+    made = os.memfd_create("test")
+    yield made
+    os.close(made)
+
+
+def test_one_side_reads_what_the_other_put(descriptor: int) -> None:
+    ours, theirs = SharedMemory(descriptor), SharedMemory(descriptor)
+    for body in (b"x" * 100_000, b"y" * 3_000_000, b"z"):
+        assert ours.put([body[:9], body[9:]])
+        assert bytes(theirs.view(len(body))) == body
+        theirs.done()
+        assert theirs.put([body[::-1]])
+        assert bytes(ours.view(len(body))) == body[::-1]
+        ours.done()
+
+
+def test_memory_of_a_large_body_is_given_back_when_it_is_read_and_a_small_ones_is_kept(descriptor: int) -> None:
+    ours, theirs = SharedMemory(descriptor), SharedMemory(descriptor)
+    for size, kept in ((1 << 20, 1 << 20), (50 << 20, 0), (1 << 20, 1 << 20)):
+        assert ours.put([bytes(size)])
+        view = theirs.view(size)
+        theirs.done()
+        view.release()
+        assert os.fstat(descriptor).st_size == kept
+
+
+def test_a_body_that_finds_no_room_is_refused_and_said_so(descriptor: int) -> None:
+    read_only = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY)
+    assert not SharedMemory(read_only).put([b"x"])
+    os.close(read_only)
+
+
+class _Parts(list[bytes]):
+    """Parts of a body; something happens while they are put, after the first."""
+
+    def __init__(self, parts: list[bytes], then: Callable[[], object]) -> None:
+        super().__init__(parts)
+        self._then = then
+        self._looks = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._looks += 1
+        for number, part in enumerate(super().__iter__()):
+            if self._looks == 2 and number == 1:  # the first look is at their lengths
+                self._then()
+            yield part
+
+
+def test_a_body_for_a_worker_that_dies_meanwhile_is_written_to_no_other_file(tmp_path: Path) -> None:
+    link = ProcessLink(lifetime.NURSERIES)
+    opened: list[BinaryIO] = []
+
+    def die() -> None:
+        link.close()
+        opened.extend((tmp_path / str(number)).open("wb") for number in range(20))  # the closed numbers are theirs
+
+    body = PickleBuffers(bytes(100_000))
+    body.parts = _Parts([b"first", b"second"], die)
+    link.order_one(0, (b"function", body), thorough=False)
+    for file in opened:
+        file.close()
+    assert [path.stat().st_size for path in tmp_path.iterdir()] == [0] * 20

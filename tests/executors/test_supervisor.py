@@ -1,0 +1,239 @@
+"""The supervisor leaves nothing behind, whoever dies, and costs nothing while nothing runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import paropt_exporter
+from paropt_exporter.events import Result
+from paropt_exporter.executors.commands import CommandPool
+from paropt_exporter.executors.commands.supervisors import SharedSupervisor
+from paropt_exporter.executors.supervisor.loop import Pace
+from support.command_scripts import HANG_SECONDS, make_fifo, python, run, shell, told_pids, wait_until_gone
+from support.pool_tasks import eventually
+
+PACKAGE_ROOT = str(Path(paropt_exporter.__file__).parent.parent)
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture
+def supervisor() -> Iterator[SharedSupervisor]:
+    supervisor = SharedSupervisor()
+    supervisor.lease()
+    yield supervisor
+    supervisor.release()
+
+
+def supervisor_of(pool: CommandPool) -> int:
+    """A command's parent is the supervisor."""
+    return int(run(pool, shell("echo $PPID")).output)
+
+
+# An exporter with one command, that has a child in its own session and one in another; they tell their ids.
+EXPORTER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from paropt_exporter.executors.commands import CommandPool
+pool = CommandPool(1)
+script = "trap '' TERM HUP; (setsid sleep 600 >&- & echo $!; sleep 600 >&- & echo $! $$ $PPID) > $1; sleep 600"
+pool.submit_commands("task", [["sh", "-c", script, "sh", sys.argv[2]]], cwd="/")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_process_outlives_an_exporter_that_is_killed(tmp_path: Path, number: signal.Signals) -> None:
+    fifo = make_fifo(tmp_path)
+    exporter = subprocess.Popen([sys.executable, "-c", EXPORTER, PACKAGE_ROOT, str(fifo)])
+    pids = told_pids(fifo)
+    assert len(pids) == 4  # two children, the command and the supervisor
+    exporter.send_signal(number)
+    exporter.wait(HANG_SECONDS)
+    assert wait_until_gone(pids, 5) == []
+
+
+def test_a_forked_copy_of_the_exporter_does_not_keep_its_commands_alive(tmp_path: Path) -> None:
+    fifo, copy_ends = make_fifo(tmp_path), make_fifo(tmp_path, "copy")
+    fork = f"\nimport os\nif not os.fork():\n    open({str(copy_ends)!r}).read()\n    os._exit(0)\n"
+    # The copy is made when the command has told its ids: it has all descriptors of a running command.
+    wait = f"\nopen({str(tmp_path / 'go')!r}).read()\n"
+    os.mkfifo(tmp_path / "go")
+    exporter = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", EXPORTER + wait + fork + wait, PACKAGE_ROOT, str(fifo)]
+    )
+    pids = told_pids(fifo)
+    (tmp_path / "go").write_text("")
+    with copy_ends.open("w"):  # the copy lives
+        exporter.kill()
+        exporter.wait(HANG_SECONDS)
+        assert wait_until_gone(pids, 5) == []
+
+
+def test_when_the_supervisor_is_killed_its_commands_fail_clearly_and_the_next_one_works(tmp_path: Path) -> None:
+    fifo = make_fifo(tmp_path)
+    with CommandPool(2) as pool:
+        script = "trap '' TERM; (setsid sleep 600 >&- & echo $!; sleep 600 >&- & echo $! $$ $PPID) > $1; sleep 600"
+        future = pool.submit_commands("task", [shell(script, fifo)], cwd="/")
+        *pids, supervisor = told_pids(fifo)
+        os.kill(supervisor, signal.SIGKILL)
+        outcome = future.result(HANG_SECONDS)
+        assert outcome.result is Result.ERROR
+        assert outcome.message == (
+            "the supervisor of commands died (killed by signal 9) while 'sh' ran, which was killed: run it again"
+        )
+        assert wait_until_gone(pids) == []
+        assert run(pool, ["true"]).result is Result.SUCCESS
+        assert supervisor_of(pool) != supervisor
+
+
+def test_a_supervisor_that_was_killed_while_idle_is_replaced() -> None:
+    with CommandPool(1) as pool:
+        supervisor = supervisor_of(pool)
+        os.kill(supervisor, signal.SIGKILL)
+        assert run(pool, ["true"]).result in (Result.SUCCESS, Result.ERROR)  # it may be dying, not dead
+        assert run(pool, ["true"]).result is Result.SUCCESS
+
+
+def test_the_supervisor_survives_what_ends_a_terminals_processes() -> None:
+    with CommandPool(1) as pool:
+        supervisor = supervisor_of(pool)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            os.kill(supervisor, number)
+        assert supervisor_of(pool) == supervisor
+        assert os.getsid(supervisor) == supervisor  # a Ctrl-C at the terminal does not even reach it
+
+
+def test_pools_share_one_supervisor_and_the_last_one_ends_it() -> None:
+    with CommandPool(1) as one, CommandPool(1) as two:
+        supervisor = supervisor_of(one)
+        assert supervisor_of(two) == supervisor
+    assert wait_until_gone([supervisor], 0) == []
+
+
+def test_an_idle_supervisor_does_nothing_at_all() -> None:
+    with CommandPool(1) as pool:
+        supervisor = supervisor_of(pool)
+        run(pool, ["true"])
+        assert eventually(lambda: sleeps(supervisor))
+        before = switches(supervisor)
+        # A second in which the supervisor could do something: a command of nobody's that takes that long.
+        subprocess.run(["sleep", "1"], check=True)
+        assert switches(supervisor) == before
+
+
+def sleeps(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+def switches(pid: int) -> int:
+    """How often a process has gone to sleep: once it sleeps for good, this stays."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+
+
+def test_the_supervisor_stays_small_so_that_its_childrens_peaks_are_their_own() -> None:
+    with CommandPool(1) as pool:
+        lines = Path(f"/proc/{supervisor_of(pool)}/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    assert peak < 16 * 1024  # 12 MB with Python 3.11, 13 with 3.13; an import of typing or dataclasses shows here
+
+
+def test_the_supervisor_imports_nothing_of_the_package_but_its_own_modules() -> None:
+    """As it is started: with stand-ins for the packages, whose own modules would import more."""
+    program = (
+        "import sys\nfolder = sys.argv[1]\n"
+        "for name, place in (('paropt_exporter', folder), ('paropt_exporter.executors', folder + '/executors')):\n"
+        "    sys.modules[name] = type(sys)(name)\n    sys.modules[name].__path__ = [place]\n"
+        "import paropt_exporter.executors.supervisor.loop\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('paropt_exporter.executors.')))\n"
+        "print(*sorted({'typing', 'dataclasses', 'subprocess', 'threading', 'logging'} & set(sys.modules)))\n"
+    )
+    answer = subprocess.run(python(program, PACKAGE_ROOT + "/paropt_exporter"), capture_output=True, text=True)
+    assert answer.stdout.splitlines() == [
+        "paropt_exporter.executors.core_time paropt_exporter.executors.supervisor"
+        " paropt_exporter.executors.supervisor.command paropt_exporter.executors.supervisor.exporter"
+        " paropt_exporter.executors.supervisor.loop"
+        " paropt_exporter.executors.supervisor.process_tree",
+        "",
+    ]
+
+
+class Conversation:
+    """A command's channel, as a slot has it."""
+
+    def __init__(self, supervisor: SharedSupervisor, argv: list[str]) -> None:
+        self.channel, theirs = socket.socketpair()
+        self.channel.settimeout(HANG_SECONDS)
+        output = os.open(os.devnull, os.O_WRONLY)
+        self.process = supervisor.hand_over(theirs, output)
+        os.close(output)
+        theirs.close()
+        request = {"program": argv[0], "argv": argv, "env": {}, "cwd": "/", "mark": "m"}
+        self.channel.sendall(json.dumps(request).encode() + b"\n")
+
+    def frames(self) -> Iterator[dict[str, Any]]:
+        with self.channel.makefile() as lines:
+            for line in lines:
+                yield json.loads(line)
+
+
+def test_a_running_commands_numbers_are_told_while_it_runs(supervisor: SharedSupervisor) -> None:
+    script = "held = b'x' * (80 << 20)\nwhile True: pass"
+    conversation = Conversation(supervisor, python(script))
+    for frame in conversation.frames():
+        pid, cpu, _, memory, peak = frame["usage"]
+        if cpu >= 0.3 and memory >= 80 * MEGABYTE:
+            break
+    assert peak >= memory
+    conversation.channel.sendall(b'{"stop": 0}\n')
+    ended = next(frame for frame in conversation.frames() if "ended" in frame)
+    assert ended["ended"] == signal.SIGKILL
+    assert ended["usage"][0] == pid
+    conversation.channel.close()
+
+
+def test_a_command_whose_channel_is_closed_is_killed(supervisor: SharedSupervisor) -> None:
+    conversation = Conversation(supervisor, ["/bin/sleep", "600"])
+    pid = next(frame["usage"][0] for frame in conversation.frames())
+    conversation.channel.close()
+    assert wait_until_gone([pid], HANG_SECONDS) == []
+
+
+def test_a_channel_that_is_closed_before_its_request_harms_nothing(supervisor: SharedSupervisor) -> None:
+    for _ in range(20):
+        ours, theirs = socket.socketpair()
+        output = os.open(os.devnull, os.O_WRONLY)
+        supervisor.hand_over(theirs, output)
+        os.close(output)
+        theirs.close()
+        ours.close()
+    conversation = Conversation(supervisor, ["/bin/true"])
+    assert next(frame for frame in conversation.frames() if "ended" in frame)["ended"] == 0
+    conversation.channel.close()
+
+
+def test_the_sixty_fourth_command_is_measured_too() -> None:
+    with CommandPool(64) as pool:
+        futures = [pool.submit_commands("task", [["sleep", "0.5"]], cwd="/") for _ in range(64)]
+        outcomes = [future.result(HANG_SECONDS) for future in futures]
+    assert {outcome.result for outcome in outcomes} == {Result.SUCCESS}
+    assert all(outcome.measurement.memory_peak_bytes > 0 for outcome in outcomes)
+    assert all(outcome.measurement.cpu_seconds < 0.2 for outcome in outcomes)
+
+
+def test_looks_are_rarer_while_processes_and_memory_stay_the_same() -> None:
+    pace, shape = Pace(), ((1, 10),)
+    pauses = [pace.pause(now=now, cost=0.0, young=now < 0.5, shape=shape) for now in (0.0, 1.0, 3.0)]
+    assert pauses == [0.02, 0.1, 0.25]
+    assert pace.pause(now=3.25, cost=0.0, young=False, shape=((1, 11),)) == 0.1  # more memory
+    assert pace.pause(now=3.35, cost=0.0, young=False, shape=((2, 11),)) == 0.1  # a child
+    assert pace.pause(now=9.0, cost=0.009, young=False, shape=((2, 11),)) == pytest.approx(0.6)  # a crowded machine

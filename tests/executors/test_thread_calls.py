@@ -1,0 +1,150 @@
+"""Calls in threads: their processes are asked to end, then killed; a pool that is used as a library ends none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.errors import TaskStopped
+from paropt_exporter.executors import ProcessPool, ThreadPool
+from paropt_exporter.executors.children import listed
+from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
+from support.command_scripts import make_fifo, told_pids, wait_until_gone
+from support.pool_tasks import HANG_SECONDS, eventually, gone
+
+MODULE = """
+import subprocess
+def run(script, fifo):
+    subprocess.run(["sh", "-c", script, "sh", fifo])
+def run_until_told(script, fifo):
+    while subprocess.run(["sh", "-c", script, "sh", fifo]).returncode:
+        pass
+"""
+DEAF = "trap '' TERM; echo $$ > $1; while :; do sleep 600; done"
+TIDY = "trap 'echo tidy > $1; exit' TERM; echo $$ > $1; while :; do sleep 0.01; done"
+
+
+class Bench:
+    """A pool with one thread, and a call in it that runs a shell script; `first` and `second` are its words."""
+
+    def __init__(self, folder: Path, script: str, *, target: str = "scripts:run") -> None:
+        (folder / "scripts.py").write_text(MODULE)
+        self.fifo = make_fifo(folder)
+        self.pool = ThreadPool(1)
+        self.calls = ThreadCalls(set)
+        self.calls.prepare()
+        stopped = TaskStopped("given up")
+        self.call = ThreadCall(self.calls, "task", lambda future: self.pool.stop(future, stopped))
+        self.future = self.call.future = self.pool.submit_named(
+            "task", self.call.run, str(folder), target, (script, str(self.fifo))
+        )
+
+
+@pytest.fixture(autouse=True)
+def import_path_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("sys.path", ["", *sys.path])
+    yield
+    sys.modules.pop("scripts", None)
+
+
+def test_processes_of_a_stopped_call_may_tidy_up_and_then_it_ends(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, TIDY)
+    told_pids(bench.fifo)
+    bench.call.stop(60.0)
+    assert bench.fifo.read_text() == "tidy\n"
+    with pytest.raises(TaskStopped, match="task was stopped"):
+        bench.future.result(HANG_SECONDS)
+    assert bench.pool.abandoned == ()
+    bench.pool.shutdown()
+
+
+def test_processes_that_ignore_term_are_killed_after_the_grace(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, DEAF)
+    pids = told_pids(bench.fifo)
+    bench.call.stop(0.2)
+    with pytest.raises(TaskStopped):
+        bench.future.result(HANG_SECONDS)
+    assert wait_until_gone(pids, 0) == []
+    bench.pool.shutdown()
+
+
+def test_second_stop_shortens_the_grace(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, DEAF)
+    pids = told_pids(bench.fifo)
+    bench.call.stop(3600.0)
+    bench.call.stop(0.0)
+    with pytest.raises(TaskStopped):
+        bench.future.result(HANG_SECONDS)
+    assert wait_until_gone(pids, 0) == []
+    bench.pool.shutdown()
+
+
+def test_each_process_that_a_call_starts_after_it_was_given_up_is_killed(tmp_path: Path) -> None:
+    script = "test -e $1.end && exit; echo $$ > $1; exec sleep 600"
+    bench = Bench(tmp_path, script, target="scripts:run_until_told")
+    told_pids(bench.fifo)
+    bench.call.stop(0.0)
+    with pytest.raises(TaskStopped):
+        bench.future.result(HANG_SECONDS)
+    assert wait_until_gone(told_pids(bench.fifo)) == []
+    assert bench.pool.abandoned == ("task",)
+    (tmp_path / "fifo.end").touch()
+    assert eventually(lambda: not bench.calls.go_on)
+    bench.pool.shutdown()
+
+
+def test_many_processes_are_named_in_one_short_line() -> None:
+    assert listed(["sh (pid 1)", "sh (pid 2)"]) == "sh (pid 1), sh (pid 2)"
+    assert listed([str(number) for number in range(13)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"
+
+
+def test_children_that_were_there_before_a_run_are_left_alone() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        calls = ThreadCalls(set)
+        calls.prepare()
+        calls.end_strays()
+        assert child.poll() is None
+
+
+def test_children_of_the_time_between_runs_are_no_calls() -> None:
+    calls = ThreadCalls(set)
+    calls.prepare()
+    calls.end_strays()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE):
+        assert calls.strays() == set()
+
+
+def test_end_of_a_run_ends_processes_that_no_call_is_known_for(caplog: pytest.LogCaptureFixture) -> None:
+    calls = ThreadCalls(set)
+    calls.prepare()
+    started: list[subprocess.Popen[bytes]] = []
+    thread = threading.Thread(target=lambda: started.append(subprocess.Popen(["sleep", "600"])))
+    thread.start()
+    thread.join()
+    calls.end_strays()
+    assert gone(started[0].pid)
+    assert started[0].wait() == -15
+    assert "calls left processes behind: ended" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [ThreadPool, ProcessPool])
+def test_pool_of_a_library_ends_no_process_that_a_task_left(
+    tmp_path: Path, kind: type[ThreadPool] | type[ProcessPool]
+) -> None:
+    fifo = make_fifo(tmp_path)
+    with kind(1) as pool:
+        pid = pool.submit(_left, str(fifo)).result(HANG_SECONDS)
+    assert not gone(pid)
+    fifo.write_text("go\n")
+    assert eventually(lambda: gone(pid))
+
+
+def _left(fifo: str) -> int:
+    process = subprocess.Popen(["sh", "-c", "read line < $1", "sh", fifo])
+    process.returncode = 0  # nobody waits for it here, and nobody warns of that
+    return process.pid

@@ -1,0 +1,87 @@
+"""The threads of a pool: started, waited for, asked for again."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from paropt_exporter.executors.thread_group import ThreadGroup
+
+
+def _refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_join_waits_for_a_thread_that_another_thread_is_starting() -> None:
+    hands, done = ThreadGroup(), threading.Event()
+    expected, joined = threading.Event(), threading.Event()
+
+    def start() -> None:
+        hands.expect("late")
+        expected.set()
+        assert not joined.wait(0.05)  # the join has every chance to come too early
+        hands.start("late", done.set)
+
+    starter = threading.Thread(target=start)
+    starter.start()
+    assert expected.wait(10)
+    hands.join()
+    joined.set()
+    assert done.is_set()
+    starter.join()
+
+
+def test_a_join_does_not_wait_for_what_its_own_thread_was_starting_when_it_was_interrupted() -> None:
+    hands = ThreadGroup()
+    hands.expect("never")
+    hands.join()
+
+
+def test_threads_that_leave_while_they_are_joined_do_no_harm() -> None:
+    hands, go = ThreadGroup(), threading.Event()
+
+    def work() -> None:
+        assert go.wait(10)
+        hands.leave()
+
+    for number in range(50):
+        hands.expect(f"worker {number}")
+        hands.start(f"worker {number}", work)
+    threading.Timer(0.0, go.set).start()
+    hands.join()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker ")]
+
+
+def test_a_thread_that_was_abandoned_is_not_waited_for() -> None:
+    hands, go, idents = ThreadGroup(), threading.Event(), []
+
+    def work() -> None:
+        idents.append(threading.get_ident())
+        started.set()
+        assert go.wait(10)
+
+    started = threading.Event()
+    hands.expect("left behind")
+    hands.start("left behind", work)
+    assert started.wait(10)
+    hands.abandon(idents[0])
+    hands.join()
+    go.set()
+
+
+def test_what_the_system_would_not_give_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    hands = ThreadGroup()
+    assert hands.patience_seconds() is None
+    monkeypatch.setattr(threading.Thread, "start", _refuse)
+    hands.expect("refused")
+    with pytest.raises(RuntimeError, match="can't start"):
+        hands.start("refused", lambda: None)
+    hands.do_without()
+    assert hands.short
+    patience = hands.patience_seconds()
+    assert patience is not None
+    assert 0.0 <= patience <= 1.0
+    hands.join()  # there is nobody to wait for
+    hands.want()
+    assert not hands.short

@@ -1,0 +1,380 @@
+"""ThreadPool is an executor that can be resized, stopped in parts, and read at any time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from concurrent.futures import CancelledError, as_completed, wait
+from pathlib import Path
+
+import pytest
+
+import paropt_exporter
+from paropt_exporter.errors import InitializerFailed, TaskStopped
+from paropt_exporter.executors import ThreadPool, procfs
+from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.threads import view
+from paropt_exporter.executors.threads.task import Slot
+from support.pool_tasks import HANG_SECONDS, FalsyError, burn_in_child, double, eventually, nothing, raise_it, spin
+
+
+def test_results_come_back_from_named_threads() -> None:
+    with ThreadPool(2, thread_name_prefix="mine") as pool:
+        name = pool.submit(lambda: threading.current_thread().name).result(HANG_SECONDS)
+    assert name.startswith("mine")
+
+
+def test_it_works_with_the_librarys_own_tools() -> None:
+    with ThreadPool(2) as pool:
+        futures = [pool.submit(double, number) for number in range(20)]
+        assert wait(futures, HANG_SECONDS).not_done == set()
+        assert sorted(future.result() for future in as_completed(futures)) == [2 * number for number in range(20)]
+
+        async def in_loop() -> int:
+            return await asyncio.get_running_loop().run_in_executor(pool, double, 21)
+
+        assert asyncio.run(in_loop()) == 42
+
+
+def test_its_repr_says_how_it_stands() -> None:
+    with ThreadPool(2, name="orders") as pool:
+        assert repr(pool) == "<ThreadPool orders: 2 of 2 workers, 0 busy>"
+
+
+def test_an_exception_is_raised_as_it_was_even_a_falsy_one() -> None:
+    with ThreadPool(1) as pool:
+        for error in (ValueError("no"), FalsyError(), SystemExit(3), KeyboardInterrupt()):
+            assert pool.submit(raise_it, error).exception(HANG_SECONDS) is error
+            with pytest.raises(type(error)):
+                pool.submit(raise_it, error).result(HANG_SECONDS)
+        assert pool.submit(double, 1).result(HANG_SECONDS) == 2
+
+
+def test_a_new_size_is_reached_without_a_submit() -> None:
+    with ThreadPool(2) as pool:
+        for size in (7, 1, 64, 3):
+            pool.resize(size)
+            assert pool.target == size
+            assert eventually(lambda size=size: pool.live == size)  # type: ignore[misc]  # the default is the test's
+
+
+def test_shrinking_lets_running_tasks_finish() -> None:
+    release = threading.Event()
+    with ThreadPool(4) as pool:
+        futures = [pool.submit(release.wait, HANG_SECONDS) for _ in range(4)]
+        assert eventually(lambda: pool.busy == 4)
+        pool.resize(1)
+        found = pool.statistics()
+        assert (found.target, found.live, found.busy, found.draining, found.idle) == (1, 4, 1, 3, 0)
+        release.set()
+        assert all(future.result(HANG_SECONDS) for future in futures)
+        assert eventually(lambda: pool.live == 1)
+
+
+@pytest.mark.parametrize("size", [0, -1, 10**6])
+def test_a_size_that_makes_no_sense_is_refused(size: int) -> None:
+    with ThreadPool(1) as pool, pytest.raises(ValueError, match="expected 1 to"):
+        pool.resize(size)
+
+
+def test_nothing_is_lost_or_run_twice_in_a_storm_of_resizes() -> None:
+    runs: list[int] = []
+    done = threading.Event()
+    with ThreadPool(2) as pool:
+
+        def storm() -> None:
+            size = 0
+            while not done.wait(0.001):
+                size = (size + 7) % 16
+                pool.resize(1 + size)
+
+        stormer = threading.Thread(target=storm)
+        stormer.start()
+        futures = [pool.submit(runs.append, number) for number in range(20_000)]
+        wait(futures, HANG_SECONDS)
+        mapped = list(pool.map(double, range(5_000)))
+        done.set()
+        stormer.join()
+    assert sorted(runs) == list(range(20_000))
+    assert mapped == [2 * number for number in range(5_000)]
+    assert pool.statistics().finished["success"] == 25_000
+    assert pool.live == 0
+
+
+def test_the_numbers_add_up_at_rest() -> None:
+    with ThreadPool(2) as pool:
+        wait([pool.submit(nothing) for _ in range(500)] + [pool.submit(raise_it, ValueError()) for _ in range(5)])
+        list(pool.map(nothing, range(300)))
+        found = pool.statistics()
+        assert found.submitted == found.queued + found.busy + sum(found.finished.values()) == 805
+        assert found.finished == {"success": 800, "failure": 5, "error": 0, "cancellation": 0}
+        assert found.live == found.busy + found.idle + found.draining == 2
+    after = pool.statistics()
+    assert after.finished == found.finished
+    assert after.slot_seconds >= found.slot_seconds > 0
+    assert (after.live, after.target) == (0, 2)
+
+
+def test_totals_grow_while_a_task_runs_and_never_shrink() -> None:
+    with ThreadPool(1) as pool:
+        future = pool.submit(spin, 0.2)
+        before = pool.statistics()
+        while not future.done():
+            now = pool.statistics()
+            assert now.cpu_seconds >= before.cpu_seconds
+            assert now.busy_seconds >= before.busy_seconds
+            assert now.submitted >= before.submitted
+            before = now
+        after = pool.statistics()
+    assert after.cpu_seconds == pytest.approx(0.2, abs=0.05)
+
+
+def test_a_named_task_is_measured_in_full() -> None:
+    with ThreadPool(2) as pool:
+        future = pool.submit_named("lint", spin, 0.1)
+        future.result(HANG_SECONDS)
+        short = pool.submit_named("short", nothing)
+        short.result(HANG_SECONDS)
+    measured = future.measurement
+    assert measured is not None
+    assert measured.cpu_seconds == pytest.approx(0.1, rel=0.1)
+    assert measured.memory_peak_bytes > 1_000_000
+    assert measured.ended_seconds - measured.started_seconds >= 0.1
+    assert future.label == "lint"
+    assert short.measurement is not None
+
+
+def test_a_child_process_counts_for_the_only_running_task() -> None:
+    with ThreadPool(2) as pool:
+        future = pool.submit_named("child", burn_in_child, 0.2, wait=True)
+        future.result(HANG_SECONDS)
+    assert future.measurement is not None
+    assert future.measurement.cpu_seconds >= 0.2
+
+
+def test_running_tasks_are_listed_with_what_they_used_so_far() -> None:
+    release = threading.Event()
+
+    def work() -> None:
+        spin(0.05)
+        release.wait(HANG_SECONDS)
+
+    with ThreadPool(1) as pool:
+        future = pool.submit_named("checks", work)
+        assert eventually(lambda: any(task.cpu_seconds >= 0.05 for task in pool.running()))
+        (task,) = pool.running()
+        release.set()
+        future.result(HANG_SECONDS)
+        assert (task.label, pool.running()) == ("checks", ())
+
+
+def test_stopping_a_running_task_gives_its_slot_to_another_thread() -> None:
+    release, began = threading.Event(), threading.Event()
+
+    def stuck() -> str:
+        began.set()
+        release.wait(HANG_SECONDS)
+        return "late"
+
+    with ThreadPool(1) as pool:
+        future = pool.submit_named("stuck", stuck)
+        began.wait(HANG_SECONDS)
+        error = TaskStopped("over its limit")
+        assert pool.stop(future, error)
+        assert future.exception(0) is error
+        assert pool.abandoned == ("stuck",)
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+        release.set()
+        assert eventually(lambda: pool.abandoned == ())
+        assert future.exception(0) is error
+        assert not pool.stop(future, error)
+        assert pool.statistics().finished["cancellation"] == 1
+        assert pool.statistics().deaths == {"stopped": 1}
+
+
+def test_stopping_a_queued_task_keeps_it_from_running() -> None:
+    release, runs = threading.Event(), []
+    with ThreadPool(1) as pool:
+        pool.submit(release.wait, HANG_SECONDS)
+        future = pool.submit(runs.append, 1)
+        assert pool.stop(future, TaskStopped("no longer wanted"))
+        assert isinstance(future.exception(0), TaskStopped)
+        release.set()
+    assert runs == []
+
+
+def test_shutdown_cancels_what_waits_when_told_to() -> None:
+    release = threading.Event()
+    pool = ThreadPool(1)
+    first = pool.submit(release.wait, HANG_SECONDS)
+    assert eventually(first.running)
+    rest = [pool.submit(nothing) for _ in range(10)]
+    mapped = pool.map(double, range(10))
+    pool.shutdown(wait=False, cancel_futures=True)
+    release.set()
+    pool.shutdown()
+    assert first.result(HANG_SECONDS)
+    assert all(future.cancelled() for future in rest)
+    with pytest.raises(CancelledError):
+        next(mapped)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(nothing)
+
+
+def test_a_shutdown_while_the_pool_grows_waits_for_every_thread() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # the growing thread is interrupted wherever it can be
+    try:
+        for _ in range(100):
+            pool = ThreadPool(1)
+            growing = threading.Thread(target=pool.resize, args=(16,))
+            growing.start()
+            pool.shutdown()
+            growing.join()
+            assert pool.live == 0
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_a_map_keeps_order_and_stops_at_an_error() -> None:
+    with ThreadPool(3) as pool:
+        assert list(pool.map(pow, [2, 3, 4], [3, 2, 1])) == [8, 9, 4]
+        results = pool.map(lambda number: 1 // number, [1, 0, 2])
+        assert next(results) == 1
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+
+
+def test_a_map_that_nobody_reads_is_run_all_the_same() -> None:
+    for _ in range(50):
+        seen: list[int] = []
+        with ThreadPool(4) as pool:
+            pool.map(seen.append, range(20))
+        assert sorted(seen) == list(range(20))
+
+
+def test_a_map_gives_up_at_its_timeout() -> None:
+    release = threading.Event()
+    with ThreadPool(2) as pool:
+        with pytest.raises(TimeoutError):
+            list(pool.map(lambda _: release.wait(HANG_SECONDS), range(2), timeout=0.01))
+        release.set()
+
+
+def test_a_map_with_a_buffer_reads_only_as_far_ahead() -> None:
+    read: list[int] = []
+
+    def numbers() -> object:
+        for number in range(1000):
+            read.append(number)
+            yield number
+
+    with ThreadPool(2) as pool:
+        results = pool.map(double, numbers(), buffersize=8)  # type: ignore[arg-type]  # a generator is iterable
+        assert len(read) == 8
+        assert [next(results) for _ in range(5)] == [0, 2, 4, 6, 8]
+        assert len(read) == 13
+        assert list(results) == [2 * number for number in range(5, 1000)]
+
+
+def test_a_million_items_through_a_buffer_take_little_memory() -> None:
+    code = """
+from paropt_exporter.executors import ThreadPool, procfs
+with ThreadPool(2) as pool:
+    assert sum(1 for _ in pool.map(abs, range(1_000_000), buffersize=1000)) == 1_000_000
+print(procfs.memory_peak_bytes())
+"""
+    found = subprocess.run([sys.executable, "-c", code], env=_environment(), capture_output=True, check=True, text=True)
+    assert int(found.stdout) < 100_000_000
+
+
+def test_arguments_and_results_are_let_go() -> None:
+    class Thing:
+        pass
+
+    with ThreadPool(1) as pool:
+        thing = Thing()
+        seen = weakref.ref(thing)
+        pool.submit(nothing, thing).result(HANG_SECONDS)
+        list(pool.map(nothing, [thing]))
+        del thing
+
+        def is_gone() -> bool:
+            gc.collect()
+            return seen() is None
+
+        assert eventually(is_gone)
+
+
+def test_a_pool_that_is_dropped_lets_its_threads_go() -> None:
+    pool = ThreadPool(3, thread_name_prefix="dropped")
+    future = pool.submit(double, 3)
+    del pool
+
+    def none_left() -> bool:
+        gc.collect()
+        return not any(thread.name.startswith("dropped") for thread in threading.enumerate())
+
+    assert eventually(none_left)
+    assert future.result(0) == 6
+
+
+def test_an_initializer_that_fails_again_and_again_fails_the_tasks_with_its_error() -> None:
+    pool = ThreadPool(1, initializer=raise_it, initargs=(ValueError("no database"),))
+    try:
+        future = pool.submit(nothing)
+    except InitializerFailed as error:
+        found: BaseException | None = error
+    else:
+        found = future.exception(HANG_SECONDS)
+    assert isinstance(found, InitializerFailed)
+    assert "no database" in str(found)
+    with pytest.raises(InitializerFailed):
+        pool.submit(nothing)
+    pool.shutdown()
+
+
+def test_an_idle_pool_uses_no_cpu() -> None:
+    with ThreadPool(16) as pool:
+        assert eventually(lambda: pool.statistics().idle == 16)
+        before = pool.statistics().cpu_seconds
+        end = time.monotonic() + 0.3
+        threading.Event().wait(end - time.monotonic())
+        assert pool.statistics().cpu_seconds - before < 0.005
+
+
+def test_tasks_are_finished_at_the_interpreters_end() -> None:
+    code = """
+import time
+from paropt_exporter.executors import ThreadPool
+pool = ThreadPool(1)
+for number in range(3):
+    pool.submit(lambda number=number: print(number, flush=True))
+"""
+    found = subprocess.run([sys.executable, "-c", code], env=_environment(), capture_output=True, text=True, check=True)
+    assert (found.stdout, found.stderr) == ("0\n1\n2\n", "")
+
+
+@pytest.mark.parametrize(("cpu_seconds", "delay_seconds"), [(0.95, 0.0), (0.5, 0.25)])
+def test_a_glance_reads_the_delay_only_of_a_task_that_may_have_lost_time_to_it(
+    monkeypatch: pytest.MonkeyPatch, cpu_seconds: float, delay_seconds: float
+) -> None:
+    monkeypatch.setattr(procfs, "thread_cpu_seconds", lambda _: cpu_seconds)
+    monkeypatch.setattr(procfs, "run_delay_seconds", lambda _: 0.25)
+    monkeypatch.setattr(view, "monotonic", lambda: 11.0)
+    future: TaskFuture[None] = TaskFuture()
+    slot = Slot("worker")
+    slot.task, slot.started_seconds, slot.delay_mark = (future, nothing), 10.0, (10.0, 0.0)
+    ((seen, task),) = view.glance([slot], children=lambda _: True)
+    assert seen is future
+    assert (task.cpu_seconds, task.run_delay_seconds) == (cpu_seconds, delay_seconds)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(paropt_exporter.__file__).parents[1])}

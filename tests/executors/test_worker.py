@@ -1,0 +1,45 @@
+"""A worker process carries nothing that it doesn't need."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import paropt_exporter
+
+ALLOWED = {
+    "paropt_exporter",
+    "paropt_exporter._version",
+    "paropt_exporter.errors",
+    "paropt_exporter.executors",
+    "paropt_exporter.executors.procfs",
+    "paropt_exporter.executors.worker",
+    "paropt_exporter.executors.worker.forkserver",
+    "paropt_exporter.executors.worker.imports",
+    "paropt_exporter.executors.worker.loop",
+    "paropt_exporter.executors.worker.measure",
+    "paropt_exporter.executors.worker.mp_context",
+    "paropt_exporter.executors.worker.orphans",
+    "paropt_exporter.executors.worker.payload",
+    "paropt_exporter.executors.worker.pickle_buffers",
+    "paropt_exporter.executors.worker.pickle_cache_key",
+    "paropt_exporter.executors.worker.shared_memory",
+    "paropt_exporter.executors.worker.wire",
+}
+
+
+def test_a_worker_imports_the_standard_library_and_little_else() -> None:
+    code = "import paropt_exporter.executors.worker.forkserver, sys; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(paropt_exporter.__file__).parents[1])}
+    before = _modules("import sys; print(*sys.modules)", environment)
+    found = _modules(code, environment) - before
+    ours = {name for name in found if name.partition(".")[0] == "paropt_exporter"}
+    assert ours <= ALLOWED
+    assert {name.partition(".")[0] for name in found - ours} <= sys.stdlib_module_names
+
+
+def _modules(code: str, environment: dict[str, str]) -> set[str]:
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return set(found.stdout.split())

@@ -1,0 +1,35 @@
+"""Final values reach every target that takes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from paropt_exporter.errors import DeliveryError
+from paropt_exporter.exposition.sinks import Sinks
+
+
+def refuse(_: bytes) -> None:
+    raise DeliveryError("no space")
+
+
+def test_a_target_that_fails_is_told_and_counted_and_keeps_no_other_from_its_page(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pages: list[bytes] = []
+    deliveries = Sinks({"textfile": refuse, "pushgateway": pages.append})
+    assert deliveries.deliver(lambda: b"page") == {"textfile"}
+    assert pages == [b"page"]
+    assert [record.__dict__["err"] for record in caplog.records] == ["no space"]
+    assert deliveries.counts() == {
+        ("textfile", "success"): 0,
+        ("textfile", "failure"): 1,
+        ("pushgateway", "success"): 1,
+        ("pushgateway", "failure"): 0,
+    }
+
+
+def test_without_a_target_no_page_is_made() -> None:
+    def never() -> bytes:
+        raise AssertionError
+
+    assert Sinks({}).deliver(never) == frozenset()

@@ -1,0 +1,28 @@
+"""The locks by which a run is known to live."""
+
+from __future__ import annotations
+
+import os
+import resource
+from contextlib import suppress
+from pathlib import Path
+
+from paropt_exporter.history.run_lock import Owners
+
+
+def test_run_is_locked_though_no_other_descriptor_is_left(tmp_path: Path) -> None:
+    owners = Owners(tmp_path / "runs")
+    owners.reserve()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        owners.take("r1")
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        owners.release_all()

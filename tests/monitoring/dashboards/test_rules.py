@@ -1,0 +1,167 @@
+"""What Grafana's dashboard-linter asks of dashboards, since that is a program in Go, and conventions of our own."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from paropt_exporter.monitoring import dashboards
+from paropt_exporter.monitoring.options import Options
+
+FILES = {path: json.loads(text) for path, text in dashboards.render(Options()).items()}
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+# Of the units in Grafana's list, those that are used here.
+UNITS = {"short", "percentunit", "s", "bytes", "ops"}
+OPTIONAL = {"project", "lane", "stage", "pool"}
+_SELECTOR = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\{[^}]*\}")
+_BARE_METRIC = re.compile(r"(?<!:)\b(paropt_\w+|process_\w+|python_\w+|scrape_\w+|up)\b(?![{:])")
+
+each_dashboard = pytest.mark.parametrize("dashboard", FILES.values(), ids=FILES.keys())
+
+
+def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    return (panel for panel in dashboard["panels"] if panel["type"] != "row")
+
+
+EACH_PANEL = [
+    pytest.param(panel, id=f"{dashboard['uid']}: {panel['title']}")
+    for dashboard in FILES.values()
+    for panel in panels(dashboard)
+]
+EACH_EXPRESSION = [
+    pytest.param(target["expr"], id=f"{dashboard['uid']}: {panel['title']} {target['refId']}")
+    for dashboard in FILES.values()
+    for panel in panels(dashboard)
+    for target in panel["targets"]
+]
+
+
+def variables(dashboard: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {variable["name"]: variable for variable in dashboard["templating"]["list"]}
+
+
+@each_dashboard
+def test_the_data_source_is_a_variable(dashboard: dict[str, Any]) -> None:
+    first = dashboard["templating"]["list"][0]
+    assert (first["name"], first["label"], first["type"], first["query"]) == (
+        "datasource",
+        "Data source",
+        "datasource",
+        "prometheus",
+    )
+
+
+@each_dashboard
+@pytest.mark.parametrize("name", ["job", "instance"])
+def test_job_and_instance_can_be_chosen_one_several_or_all(dashboard: dict[str, Any], name: str) -> None:
+    variable = variables(dashboard)[name]
+    assert (variable["label"], variable["type"]) == (name.capitalize(), "query")
+    assert (variable["multi"], variable["includeAll"], variable["allValue"]) == (True, True, ".+")
+    assert variable["current"]["value"] == ["$__all"]
+
+
+@each_dashboard
+def test_variables_follow_the_time_and_their_data_source(dashboard: dict[str, Any]) -> None:
+    for variable in dashboard["templating"]["list"][1:]:
+        assert variable["refresh"] == 2
+        assert variable["datasource"] == DATASOURCE
+        assert re.fullmatch(r"label_values\(\w+(\{.+\})?, \w+\)", variable["query"])
+
+
+@each_dashboard
+def test_all_of_an_optional_label_is_also_its_absence(dashboard: dict[str, Any]) -> None:
+    for name in OPTIONAL & variables(dashboard).keys():
+        assert variables(dashboard)[name].get("allValue", ".*") == ".*"
+
+
+@each_dashboard
+def test_a_dashboard_has_a_steady_name_and_leads_to_the_others(dashboard: dict[str, Any]) -> None:
+    assert dashboard["uid"].startswith("paropt-")
+    assert dashboard["tags"] == ["paropt"]
+    assert dashboard["editable"] is False
+    assert dashboard["refresh"] == "30s"
+    (link,) = dashboard["links"]
+    assert (link["type"], link["tags"], link["keepTime"], link["includeVars"]) == ("dashboards", ["paropt"], True, True)
+
+
+@each_dashboard
+def test_no_input_is_asked_for_at_an_import(dashboard: dict[str, Any]) -> None:
+    text = json.dumps(dashboard)
+    assert "__inputs" not in text
+    assert "DS_PROMETHEUS" not in text
+
+
+@each_dashboard
+def test_panels_are_numbered_once_and_do_not_overlap(dashboard: dict[str, Any]) -> None:
+    places = [panel["gridPos"] for panel in dashboard["panels"]]
+    cells = [(x, y) for p in places for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])]
+    assert len({*cells}) == len(cells)
+    assert max(x for x, _ in cells) == 23
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+@pytest.mark.parametrize("panel", EACH_PANEL)
+def test_a_panel_asks_one_question_and_says_what_to_do(panel: dict[str, Any]) -> None:
+    assert panel["title"].endswith("?")
+    assert len(panel["description"]) > 40
+    assert panel["datasource"] == DATASOURCE
+    assert panel["targets"]
+
+
+@pytest.mark.parametrize("panel", EACH_PANEL)
+def test_a_panel_has_a_unit(panel: dict[str, Any]) -> None:
+    fields = panel["fieldConfig"]
+    changes = [change for override in fields["overrides"] for change in override["properties"]]
+    given = {fields["defaults"]["unit"], *(change["value"] for change in changes if change["id"] == "unit")}
+    assert given <= UNITS
+
+
+@pytest.mark.parametrize("panel", EACH_PANEL)
+def test_limits_are_drawn_as_dashed_lines(panel: dict[str, Any]) -> None:
+    """A series whose legend says that it is a limit must not look like a measurement."""
+    limits = {
+        target["refId"]
+        for target in panel["targets"]
+        if panel["type"] == "timeseries" and re.search(r"limit$|warning$|m[ai][xn]imum$", target["legendFormat"])
+    }
+    dashed = {
+        override["matcher"]["options"]
+        for override in panel["fieldConfig"]["overrides"]
+        if any(change["id"] == "custom.lineStyle" for change in override["properties"])
+    }
+    assert limits <= dashed
+
+
+@pytest.mark.parametrize("expression", EACH_EXPRESSION)
+def test_every_selector_is_narrowed_to_job_and_instance(expression: str) -> None:
+    selectors = _SELECTOR.findall(expression)
+    assert selectors
+    for selector in selectors:
+        assert 'job=~"$job"' in selector
+        assert 'instance=~"$instance"' in selector
+    without_strings = re.sub(r'"[^"]*"', '""', expression)
+    assert _BARE_METRIC.findall(without_strings) == []
+
+
+@pytest.mark.parametrize("expression", EACH_EXPRESSION)
+def test_counters_are_read_as_growth_over_grafanas_own_windows(expression: str) -> None:
+    counters = [selector for selector in _SELECTOR.findall(expression) if selector.partition("{")[0].endswith("_total")]
+    grown = re.findall(r"(?:rate|increase)\((\w+_total\{[^}]*\})\[(\$__rate_interval|\$__range)\]\)", expression)
+    assert counters == [selector for selector, _ in grown]
+    assert "irate" not in expression
+    assert all(window == "$__rate_interval" for window in re.findall(r"\brate\([^[]+\[([^]]+)\]", expression))
+
+
+@each_dashboard
+def test_a_label_that_can_be_chosen_narrows_every_query_that_has_it(dashboard: dict[str, Any]) -> None:
+    """Choosing a stage must not leave a panel that still shows all."""
+    chosen = OPTIONAL & variables(dashboard).keys()
+    for panel in panels(dashboard):
+        for target in panel["targets"]:
+            grouped = ", ".join(re.findall(r"by \(([^)]*)\)", target["expr"])).split(", ")
+            for label in {*grouped} & chosen:
+                assert f'{label}=~"${label}"' in target["expr"], panel["title"]

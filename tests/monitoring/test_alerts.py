@@ -1,0 +1,221 @@
+"""The generated rules: sound by promtool and by what pint would ask, and each alert is shown by stories."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+import alert_stories.files
+from alert_stories.model import ALERTS, Shows
+from paropt_exporter import families
+from paropt_exporter.cli.flags import parser
+from paropt_exporter.families import Kind
+from paropt_exporter.monitoring import outputs
+from paropt_exporter.monitoring.alerts import files
+from paropt_exporter.monitoring.options import Format, Options
+from support.real_servers import program
+
+ROOT = Path(__file__).parents[2]
+TESTS = alert_stories.files.render()
+RULES = [
+    rule
+    for text in files.render(Options()).values()
+    for group in yaml.safe_load(text)["groups"]
+    for rule in group["rules"]
+]
+RECORDED = {rule["record"] for rule in RULES if "record" in rule}
+EXPRESSIONS = [rule["expr"] for rule in RULES]
+RUNBOOK = [query.expr for alert in ALERTS.values() for query in alert.diagnosis]
+
+every_alert = pytest.mark.parametrize("alert", ALERTS.values(), ids=lambda alert: alert.name)
+every_expression = pytest.mark.parametrize("expr", dict.fromkeys([*EXPRESSIONS, *RUNBOOK]))
+
+
+def promtool(*arguments: str | Path) -> str:
+    ran = subprocess.run(
+        [program("promtool"), *map(str, arguments)], capture_output=True, text=True, timeout=100, check=False
+    )
+    return "" if ran.returncode == 0 else ran.stdout + ran.stderr
+
+
+def test_the_committed_promtool_tests_are_what_the_stories_say() -> None:
+    committed = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "alerts/tests").iterdir()}
+    assert committed == TESTS, "run: make generate"
+
+
+@pytest.mark.parametrize("path", TESTS)
+def test_the_stories_are_true(path: str) -> None:
+    assert promtool("test", "rules", ROOT / path) == ""
+
+
+@every_alert
+def test_an_alert_is_shown_firing_silent_across_a_restart_and_on_an_empty_prometheus(alert: files.Alert) -> None:
+    told = [story for story in alert_stories.files.stories() if story.alert == alert.name]
+    assert {story.shows for story in told} == set(Shows)
+    for story in told:
+        assert any(story.then.values()) == (story.shows is not Shows.SILENCE)
+    assert f"alertname: {alert.name}" in TESTS["alerts/tests/empty.yml"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(),
+        Options(selector='job="ci",instance=~"build-.*",env!="dev"', sla_target=0.9995, rate_window="10m"),
+        Options(selector=r'job=~"a\\.b|(c|d)+" , env="\"quoted\" \\ é"'),
+        Options(
+            rate_window="30m", runbook_url="https://wiki.example.org/runbook", grafana_url="https://g.example.org/"
+        ),
+    ],
+)
+def test_promtool_accepts_the_rules_of_any_options(options: Options, tmp_path: Path) -> None:
+    for name, text in files.render(options).items():
+        path = tmp_path / Path(name).name
+        path.write_text(text)
+        assert promtool("check", "rules", "--lint=all", "--lint-fatal", path) == ""
+
+
+def test_the_selector_is_in_every_query_on_what_is_scraped() -> None:
+    for text in files.render(Options(selector='env="prod"')).values():
+        for group in yaml.safe_load(text)["groups"]:
+            for rule in group["rules"]:
+                names = re.findall(r"\b(?:[a-z_]+:)?paropt_[\w:]+(\{[^}]*\})?", rule["expr"])
+                assert names
+                assert all('env="prod"' in matchers for matchers in names), rule["expr"]
+
+
+def test_a_lane_level_recording_is_asked_for_without_the_instance_that_it_has_not() -> None:
+    alerts = files.render(Options(selector='job="ci",instance=~"build-.*"'))["alerts/paropt-alerts.yml"]
+    assert 'lane:paropt_sla_checks:increase1h{job="ci"} >= 100' in alerts
+    assert 'instance_pool:paropt_pool_busy_seconds_per_slot_seconds:ratio_rate5m{job="ci",instance=~' in alerts
+
+
+def test_rules_for_kubernetes_hold_the_plain_ones() -> None:
+    plain = files.render(Options())
+    operator = files.render(Options(format=Format.PROMETHEUS_OPERATOR))
+    configmap = files.render(Options(format=Format.CONFIGMAP))
+    for path, text in plain.items():
+        rules, name = yaml.safe_load(text), Path(path).name
+        wrapped, mapped = yaml.safe_load(operator[path]), yaml.safe_load(configmap[path])
+        assert (wrapped["kind"], wrapped["spec"]) == ("PrometheusRule", rules)
+        assert (mapped["kind"], yaml.safe_load(mapped["data"][name])) == ("ConfigMap", rules)
+        assert wrapped["metadata"]["name"] == mapped["metadata"]["name"] == name.removesuffix(".yml")
+
+
+def test_the_sla_target_is_what_the_budget_is_made_from() -> None:
+    alerts = files.render(Options(sla_target=0.999))["alerts/paropt-alerts.yml"]
+    assert "> 14.4 * 0.001\n" in alerts
+    assert "The target is 0.999 within" in alerts
+    assert "0.01\n" not in alerts.partition("ParoptStageFailing")[0]
+
+
+@every_alert
+def test_an_alert_says_what_to_do(alert: files.Alert) -> None:
+    assert re.fullmatch(r"Paropt([A-Z][a-z]+)+", alert.name)
+    assert "{{" not in alert.summary
+    assert alert.summary.endswith(".")
+    assert re.search(r"\{\{ \$labels\.\w+ \}\}", alert.description)
+    assert all(text.strip() for text in (alert.meaning, alert.impact, *alert.mitigation))
+    assert alert.diagnosis
+    assert alert.mitigation
+
+
+@every_alert
+def test_an_alert_links_to_a_dashboard_that_has_its_variables(alert: files.Alert) -> None:
+    boards = [json.loads(path.read_text()) for path in (ROOT / "dashboards").glob("*.json")]
+    (board,) = (board for board in boards if board["uid"] == alert.board.value)
+    assert set(alert.link) <= {variable["name"] for variable in board["templating"]["list"]}
+
+
+@every_alert
+def test_an_alert_has_its_heading_in_the_runbook_that_its_link_leads_to(alert: files.Alert) -> None:
+    page = (ROOT / "docs/runbook.md").read_text()
+    entry = page.partition(f"\n## {alert.name}\n")[2].partition("\n## ")[0]
+    for part in ("**Meaning.**", "**Impact.**", "**Diagnosis.**", "**Mitigation.**"):
+        assert part in entry
+    assert all(query.expr in entry for query in alert.diagnosis)
+    links = {rule["annotations"]["runbook_url"] for rule in RULES if rule.get("alert") == alert.name}
+    assert links == {f"{Options().runbook_url}#{alert.name.lower()}"}
+
+
+def test_links_between_runbook_entries_lead_to_one() -> None:
+    page = (ROOT / "docs/runbook.md").read_text()
+    anchors = {f"#{heading.lower()}" for heading in re.findall(r"^## (\w+)$", page, re.MULTILINE)}
+    assert set(re.findall(r"\]\((#[^)]+)\)", page)) == anchors
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if "alert" in rule], ids=lambda rule: rule["alert"])
+def test_an_alert_compares_and_never_waits_for_absence(rule: dict[str, str]) -> None:
+    assert re.search(r"[<>]|==", rule["expr"])
+    assert "absent" not in rule["expr"]
+    assert "vector(0)" not in rule["expr"]
+
+
+@every_expression
+def test_a_query_names_only_what_is_exported_or_recorded(expr: str) -> None:
+    exported = {
+        f"{family.name}{part}"
+        for family in families.FAMILIES
+        for part in (("_bucket", "_sum", "_count") if family.kind is Kind.HISTOGRAM else ("",))
+    }
+    names = set(re.findall(r"\b(?:[a-z_]+:)?paropt_[\w:]+", expr))
+    assert names <= exported | RECORDED
+    assert names or "up" in expr
+
+
+@pytest.mark.parametrize("window", ["1s", "1m", "4m", "5m", "7m", "30m"])
+def test_what_a_rule_asks_of_recordings_is_recorded_whatever_the_window(window: str) -> None:
+    texts = files.render(Options(rate_window=window)).values()
+    rules = [rule for text in texts for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    recorded = [(rule["record"], *rule.get("labels", {}).items()) for rule in rules if "record" in rule]
+    asked = {name for rule in rules for name in re.findall(r"\b(?:lane|instance_\w+):[\w:]+", rule["expr"])}
+    assert len(set(recorded)) == len(recorded)
+    assert asked <= {name for name, *_ in recorded}
+
+
+@every_expression
+def test_a_query_groups_and_joins_by_labels_that_are_there(expr: str) -> None:
+    known = {label for family in families.FAMILIES for label in family.label_names} | {
+        *("job", "instance", "le"),
+        *("pod", "container", "endpoint"),  # of targets that Kubernetes' service discovery finds
+    }
+    for listed in re.findall(r"\b(?:by|without|on|ignoring|group_left) \(([^)]*)\)", expr):
+        assert {label.strip() for label in listed.split(",") if label.strip()} <= known
+
+
+@every_expression
+def test_rates_are_of_counters_and_counters_are_in_rates(expr: str) -> None:
+    """A total by itself grows for ever. One is right: whether a lane has ended twice since it was first seen."""
+    counters = {family.name for family in families.FAMILIES if family.kind is Kind.COUNTER}
+    for function, name in re.findall(r"(\w+)\((paropt_\w+)(?:\{[^}]*\})?\[", expr):
+        rising = name in counters or name.endswith(("_bucket", "_sum", "_count"))
+        assert (function in ("rate", "increase")) == rising or name == families.RUNS.name
+    bare = re.findall(r"\b(paropt_\w+)(?:\{[^}]*\})?(?!\[|\w|\{)", expr)
+    assert not set(bare) & counters
+
+
+def test_every_query_of_the_runbook_is_one(tmp_path: Path) -> None:
+    rules = [{"record": f"runbook:query{number}", "expr": expr} for number, expr in enumerate(RUNBOOK)]
+    (tmp_path / "runbook.yml").write_text(yaml.safe_dump({"groups": [{"name": "runbook", "rules": rules}]}))
+    assert promtool("check", "rules", tmp_path / "runbook.yml") == ""
+
+
+def test_recordings_are_named_by_level_metric_and_operations() -> None:
+    assert all(re.fullmatch(r"[a-z_]+:paropt_[a-z_]+:[a-z0-9_]+", name) for name in RECORDED)
+
+
+def test_every_command_of_the_runbook_is_understood() -> None:
+    page = (ROOT / "docs/runbook.md").read_text()
+    commands = {line.removeprefix("paropt-exporter ") for line in re.findall(r"`(paropt-exporter [^`]+)`", page)}
+    assert commands
+    for command in commands:
+        parser().parse_args(command.split())
+
+
+def test_alerts_are_a_kind_of_generated_files() -> None:
+    assert {*outputs.render(["alerts"], Options())} == {"alerts/paropt-recording.yml", "alerts/paropt-alerts.yml"}

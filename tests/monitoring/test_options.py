@@ -1,0 +1,53 @@
+"""The parameters of generated files."""
+
+from __future__ import annotations
+
+import pytest
+
+from paropt_exporter.errors import UsageError
+from paropt_exporter.monitoring.options import Format, Options, parse
+
+
+def test_what_is_not_given_has_its_default() -> None:
+    assert parse({}) == Options()
+
+
+def test_text_becomes_what_the_parameter_is() -> None:
+    options = parse({"sla_target": "0.999", "format": "configmap", "selector": 'job="x", env=~"a|b"'})
+    assert options.sla_target == 0.999
+    assert options.format is Format.CONFIGMAP
+    assert options.selector == 'job="x", env=~"a|b"'
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text"),
+    [
+        ("selector", "job=x"),
+        ("selector", '{job="x"}'),
+        ("selector", 'job="x",'),
+        ("selector", 'job="x"} or up{job="y"'),
+        ("selector", 'job="x",lane="standard"'),
+        ("selector", '__name__="up"'),
+        ("selector", r'job="\q"'),
+        ("selector", 'job=~"(a"'),
+        ("selector", 'job!~"*"'),
+        ("selector", 'job=~"(?!a)b"'),
+        ("rate_window", "5"),
+        ("rate_window", ""),
+        ("rate_window", "soon"),
+        ("rate_window", "500ms"),
+        ("rate_window", "2h"),
+        ("datasource_uid", "a b"),
+        ("runbook_url", "runbook.md"),
+        ("grafana_url", "javascript:alert(1)"),
+        ("sla_target", "99"),
+        ("sla_target", "1"),
+        ("sla_target", "nan"),
+        ("sla_target", "most"),
+        ("format", "helm"),
+    ],
+)
+def test_nonsense_is_one_line_that_names_the_flag(parameter: str, text: str) -> None:
+    with pytest.raises(UsageError, match=f"^--{parameter.replace('_', '-')}: expected") as raised:
+        parse({parameter: text})
+    assert len(str(raised.value).splitlines()) == 1

@@ -1,0 +1,33 @@
+"""Generated files: the committed ones are what the code says, and there are no others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.errors import UsageError
+from paropt_exporter.monitoring import outputs
+from paropt_exporter.monitoring.options import Options
+
+ROOT = Path(__file__).parents[2]
+FILES = outputs.render((), Options())
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_committed_file_is_what_is_generated(path: str) -> None:
+    assert (ROOT / path).read_text() == FILES[path], "run: make generate"
+
+
+def test_no_generated_file_is_left_over() -> None:
+    committed = {str(path.relative_to(ROOT)) for pattern in outputs.OWNED for path in ROOT.glob(pattern)}
+    assert committed - FILES.keys() == set(), "delete what nothing generates any more"
+
+
+def test_only_the_kinds_named_are_rendered() -> None:
+    assert [*outputs.render(["schema"], Options())] == ["docs/paropt.schema.json"]
+
+
+def test_an_unknown_kind_is_told_with_those_there_are() -> None:
+    with pytest.raises(UsageError, match=r"cannot generate 'alert'; there are .*schema, docs"):
+        outputs.render(["schema", "alert"], Options())

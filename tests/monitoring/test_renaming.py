@@ -1,0 +1,86 @@
+"""A metric is renamed in one line of the catalogue: `make generate` brings the new name everywhere else."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter import families
+from paropt_exporter.monitoring import outputs
+from paropt_exporter.monitoring.options import Options
+from support.real_servers import program
+
+ROOT = Path(__file__).parents[2]
+OLD, NEW = families.SLA_BREACHED.name, "paropt_sla_broken_by_now"
+COPIED = ("exporter", "tests/alert_stories", "alerts", "dashboards", "deploy", "docs")
+WRITTEN_BY_HAND = ("README.md", "CHANGELOG.md", "ARCHITECTURE.md", "docs/*.md", "deploy/**/*.y*ml", "deploy/**/*.md")
+
+
+@pytest.fixture(scope="module")
+def renamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository in which one line of the catalogue was changed, and then everything generated."""
+    copy = tmp_path_factory.mktemp("renamed")
+    for name in COPIED:
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("node_modules", "__pycache__", ".*"))
+    written = copy / "exporter/paropt_exporter/families.py"
+    lines = written.read_text().splitlines(keepends=True)
+    changed = [line.replace(f'"{OLD}"', f'"{NEW}"') for line in lines]
+    assert sum(before != after for before, after in zip(lines, changed, strict=True)) == 1
+    written.write_text("".join(changed))
+    environment = {**os.environ, "PYTHONPATH": f"{copy / 'exporter'}:{copy / 'tests'}"}
+    for module, *arguments in (("paropt_exporter", "generate", "--out", "."), ("alert_stories", ".")):
+        subprocess.run([sys.executable, "-m", module, *arguments], cwd=copy, env=environment, check=True, timeout=100)
+    return copy
+
+
+def test_no_generated_file_has_the_old_name(renamed: Path) -> None:
+    before, after = _naming(ROOT, OLD), _naming(renamed, NEW)
+    assert _naming(renamed, OLD) == set()
+    assert before == after
+    assert {name.split("/")[0] for name in after} >= {"alerts", "dashboards", "docs"}
+
+
+def test_the_rules_still_hold(renamed: Path) -> None:
+    checked = subprocess.run(
+        [
+            program("promtool"),
+            "check",
+            "rules",
+            "--lint=all",
+            "--lint-fatal",
+            *map(str, (renamed / "alerts").glob("*.yml")),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    played = subprocess.run(
+        [program("promtool"), "test", "rules", str(renamed / "alerts/tests/sla.yml")],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert played.returncode == 0, played.stdout
+
+
+def test_what_is_written_by_hand_names_no_metric_that_is_not_exported() -> None:
+    generated = {ROOT / path for path in outputs.render((), Options())}
+    exported = {family.name for family in families.FAMILIES} | {"paropt_exporter"}
+    for page in {page for pattern in WRITTEN_BY_HAND for page in ROOT.glob(pattern)} - generated:
+        named = re.findall(r"\bparopt_[a-z_]+[a-z]\b(?![.*/_])", page.read_text())
+        assert {re.sub("_(bucket|sum|count)$", "", name) for name in named} <= exported, page
+
+
+def _naming(root: Path, name: str) -> set[str]:
+    """Return the generated files that have the name in them."""
+    paths = [*outputs.render((), Options()), *(str(path.relative_to(root)) for path in root.glob("alerts/tests/*"))]
+    return {path for path in paths if re.search(rf"\b{name}\b", (root / path).read_text())}

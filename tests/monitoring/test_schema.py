@@ -1,0 +1,49 @@
+"""The JSON Schema of paropt.yml."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+from paropt_exporter.config.fields import CALL_PATTERN, NAME_PATTERN
+from paropt_exporter.config.units import DURATION_PATTERN
+from paropt_exporter.monitoring import schema
+
+
+def _sections(node: object) -> Iterator[dict[str, dict[str, object]]]:
+    if isinstance(node, dict):
+        if "properties" in node:
+            yield node["properties"]
+        for child in node.values():
+            yield from _sections(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _sections(child)
+
+
+def test_every_key_is_described() -> None:
+    sections = [*_sections(json.loads(schema.render()))]
+    assert len(sections) > 10
+    assert [key for section in sections for key, value in section.items() if not value.get("description")] == []
+
+
+def test_every_reference_leads_somewhere() -> None:
+    text = schema.render()
+    definitions = json.loads(text)["$defs"]
+    references = set(re.findall(r'"#/\$defs/(\w+)"', text))
+    assert references
+    assert references <= {*definitions}
+
+
+def test_unknown_keys_are_refused_and_anchors_have_a_place() -> None:
+    root = json.loads(schema.render())
+    assert root["additionalProperties"] is False
+    assert "^x-" in root["patternProperties"]
+    assert root["$defs"]["Stage"]["oneOf"] == [{"required": ["run"]}, {"required": ["call"]}, {"required": ["steps"]}]
+
+
+def test_patterns_mean_the_same_to_an_editor_and_to_python() -> None:
+    """An editor reads patterns as JavaScript does: only what both have may stand in them."""
+    for pattern in (NAME_PATTERN, CALL_PATTERN, DURATION_PATTERN):
+        assert not re.search(r"\(\?P|\(\?<[=!]|\\A|\\Z|\(\?[aiLmsux]", pattern), pattern

@@ -1,0 +1,119 @@
+"""A real Alertmanager with the routing example of `deploy/`, and who it tells: for the tests of alerts' whole way."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
+from typing import Any
+
+import yaml
+
+from support.real_servers import HANG_SECONDS, free_port, server
+
+ROOT = Path(__file__).parents[2]
+ROUTING = ROOT / "deploy/alertmanager/alertmanager.yml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """What a webhook was told, and when: `body` is Alertmanager's version 4."""
+
+    receiver: str
+    body: dict[str, Any]
+    arrived_timestamp_seconds: float
+
+    @property
+    def alerts(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """The alerts by name and stage."""
+        return {
+            (alert["labels"]["alertname"], alert["labels"].get("stage", "")): alert for alert in self.body["alerts"]
+        }
+
+
+class Alertmanager:
+    """`next` waits for a notification; `states` asks what is active and what is suppressed."""
+
+    def __init__(self, address: str, arrived: Queue[Notification]) -> None:
+        self.address = address
+        self._arrived = arrived
+
+    def next(self, within_seconds: float = HANG_SECONDS) -> Notification:
+        return self._arrived.get(timeout=within_seconds)
+
+    def nothing_arrived(self) -> bool:
+        try:
+            self._arrived.get_nowait()
+        except Empty:
+            return True
+        return False
+
+    def states(self) -> dict[str, str]:
+        with urllib.request.urlopen(f"http://{self.address}/api/v2/alerts", timeout=HANG_SECONDS) as answer:
+            return {alert["labels"]["alertname"]: alert["status"]["state"] for alert in json.load(answer)}
+
+
+@contextmanager
+def alertmanager(folder: Path, **times: str) -> Iterator[Alertmanager]:
+    """Run it on the routing example, with webhooks for receivers; `times` replaces `group_wait` and the like."""
+    folder.mkdir(parents=True, exist_ok=True)
+    address = f"127.0.0.1:{free_port()}"
+    with _webhook() as (url, arrived):
+        (folder / "alertmanager.yml").write_text(yaml.safe_dump(_config(url, times)))
+        with server(
+            "prometheus-alertmanager",
+            f"--config.file={folder / 'alertmanager.yml'}",
+            f"--storage.path={folder / 'data'}",
+            f"--web.listen-address={address}",
+            "--cluster.listen-address=",
+            log=folder / "alertmanager.log",
+            healthy=f"http://{address}/-/ready",
+        ):
+            yield Alertmanager(address, arrived)
+
+
+def told_by(address: str, rules: Path) -> dict[str, object]:
+    """Return what a Prometheus needs in its config to tell an Alertmanager of rule files."""
+    managers = [{"static_configs": [{"targets": [address]}]}]
+    return {"rule_files": [str(rules)], "alerting": {"alertmanagers": managers}}
+
+
+def _config(url: str, times: dict[str, str]) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load(ROUTING.read_text())
+    for route in (config["route"], *config["route"]["routes"]):
+        route.update({key: value for key, value in times.items() if key in route})
+    config["receivers"] = [
+        {"name": one["name"], **({"webhook_configs": [{"url": f"{url}/{one['name']}"}]} if len(one) > 1 else {})}
+        for one in config["receivers"]
+    ]
+    return config
+
+
+@contextmanager
+def _webhook() -> Iterator[tuple[str, Queue[Notification]]]:
+    arrived: Queue[Notification] = Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            arrived.put(Notification(receiver=self.path.strip("/"), body=body, arrived_timestamp_seconds=time.time()))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = Thread(target=listening.serve_forever, name="webhook")
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.server_port}", arrived
+        finally:
+            listening.shutdown()
+            thread.join()

@@ -1,0 +1,68 @@
+"""What tests of commands share: scripts that report on themselves, and waiting for processes without sleeping."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from pathlib import Path
+
+from paropt_exporter.executors.commands import CommandOutcome, CommandPool
+
+HANG_SECONDS = 30.0  # a guard against hanging; nothing here takes nearly as long
+
+# Burns CPU, then writes what the kernel says that it used itself to the file named.
+BURNER = """
+import os, resource, sys, time
+while time.process_time() < float(sys.argv[1]):
+    sum(range(1000))
+usage = resource.getrusage(resource.RUSAGE_SELF)
+with open(sys.argv[2], "w") as report:
+    report.write(str(usage.ru_utime + usage.ru_stime))
+"""
+
+
+def python(script: str, *arguments: object) -> list[str]:
+    """Return a command that runs a Python script."""
+    return [sys.executable, "-I", "-S", "-c", script, *map(str, arguments)]
+
+
+def shell(script: str, *arguments: object) -> list[str]:
+    """Return a command that runs a shell script; its arguments are $1 and so on."""
+    return ["sh", "-c", script, "sh", *map(str, arguments)]
+
+
+def run(pool: CommandPool, *steps: list[str], cwd: Path | str = "/") -> CommandOutcome:
+    """Run the steps as one task and return what came of it."""
+    return pool.submit_commands("task", steps, cwd=cwd).result(HANG_SECONDS)
+
+
+def make_fifo(folder: Path, name: str = "fifo") -> Path:
+    """Return a named pipe: a command that opens it waits for the test, and the test waits for the command."""
+    path = folder / name
+    os.mkfifo(path)
+    return path
+
+
+def told_pids(fifo: Path) -> list[int]:
+    """Wait until a command has written its processes' ids into the pipe."""
+    return [int(word) for word in fifo.read_text().split()]
+
+
+def wait_until_gone(pids: list[int], seconds: float = HANG_SECONDS) -> list[int]:
+    """Return those that are still there after `seconds`."""
+    deadline = time.monotonic() + seconds
+    return [pid for pid in pids if not _gone(pid, deadline)]
+
+
+def _gone(pid: int, deadline: float) -> bool:
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        ready, _, _ = select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+        return bool(ready)
+    finally:
+        os.close(handle)

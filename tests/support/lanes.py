@@ -1,0 +1,77 @@
+"""Shared by tests: short ways to write a plan and to run it on fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from paropt_exporter.engine.run import Run
+from paropt_exporter.events import Event, RunRecord, SlaLimit, Strategy
+from paropt_exporter.plan import Bounds, Commands, Plan, PlannedStage, PlannedTask
+from paropt_exporter.testing import FakeClock, FakeInbox, FakeWorkers, Recorder, Script
+
+GIB = 1 << 30
+
+
+def stage(name: str, number: int = 2, tasks: int = 1, **fields: object) -> PlannedStage:
+    """A stage of `tasks` commands."""
+    work = Commands(steps=(("true",),))
+    planned = tuple(PlannedTask(index=index, item=None, work=work) for index in range(tasks))
+    return PlannedStage(number=number, name=name, tasks=planned, **fields)  # type: ignore[arg-type]  # test shorthand
+
+
+def plan(*stages: PlannedStage, workers: int = 8, **fields: object) -> Plan:
+    """A plan of those stages, in that order, for a fixed number of workers."""
+    defaults: dict[str, object] = {
+        "project": "demo",
+        "lane": "standard",
+        "strategy": Strategy.ADAPTIVE,
+        "workers": Bounds(minimum=workers, maximum=workers, start=workers),
+    }
+    return Plan(stages=stages, **(defaults | fields))  # type: ignore[arg-type]  # test shorthand
+
+
+def limit(seconds: float, *, critical: bool = False) -> SlaLimit:
+    return SlaLimit(max_seconds=seconds, warn_seconds=0.8 * seconds, critical=critical)
+
+
+class Bench:
+    """A run on fakes: `run` executes it, then `record`, `events` and `workers` tell what happened."""
+
+    def __init__(
+        self,
+        planned: Plan,
+        scripts: Mapping[str, list[Script]] | None = None,
+        *,
+        sizes: Mapping[str, int] | None = None,
+        memory_bytes: int = GIB,
+    ) -> None:
+        self.clock = FakeClock()
+        self.inbox = FakeInbox(self.clock)
+        self.workers = FakeWorkers(self.clock, self.inbox, scripts, sizes)
+        self.recorder = Recorder()
+        self.engine = Run(
+            planned,
+            run_id="r1",
+            workers=self.workers,
+            emit=self.recorder.observe,
+            inbox=self.inbox,
+            clock=self.clock,
+            memory_bytes=memory_bytes,
+        )
+
+    def run(self) -> RunRecord:
+        return self.engine.execute()
+
+    @property
+    def events(self) -> list[Event]:
+        return self.recorder.events
+
+    @property
+    def starts(self) -> dict[str, float]:
+        """When each label was first started."""
+        return {label: moment for moment, label in reversed(self.workers.started)}
+
+
+def stages_of(record: RunRecord) -> dict[str, tuple[str, str]]:
+    """Result and message of each stage."""
+    return {stage.stage: (stage.result.value, stage.message) for stage in record.stages}

@@ -1,0 +1,108 @@
+"""Projects for the end-to-end tests: written in a line, and asked what their runs left."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from support.real_servers import Serving, eventually, get, run, serving
+
+ANY_PORT = "--web.listen-address=127.0.0.1:0"
+
+
+def write(folder: Path, stages: str, *, lanes: str = "", **modules: str) -> Path:
+    """Write a paropt.yml of one stage a line (without numbers), and Python modules beside it."""
+    lines = [line.strip() for line in stages.strip().splitlines()]
+    numbered = "\n".join(f"  - {{number: {number}, {line}}}" for number, line in enumerate(lines, 1))
+    (folder / "paropt.yml").write_text(f"project: demo\n{textwrap.dedent(lanes)}\nstages:\n{numbered}\n")
+    for name, text in modules.items():
+        (folder / f"{name}.py").write_text(textwrap.dedent(text))
+    return folder
+
+
+def runs(folder: Path) -> list[dict[str, Any]]:
+    """The runs in the project's history, oldest first, as the command lists them."""
+    listed = run(folder, "history", "--output", "json")
+    assert listed.returncode == 0, listed.stderr
+    return list(json.loads(listed.stdout))
+
+
+def stages(one: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Result and message of each stage of a run."""
+    return {stage["stage_name"]: (stage["result"], stage["message"]) for stage in one["stage_metrics"]}
+
+
+def messages(folder: Path) -> str:
+    """What the serving command has said on stderr so far."""
+    return (folder / "stderr.log").read_text()
+
+
+def url(folder: Path) -> str:
+    """Where the serving command says that its metrics are."""
+    found = eventually("the command tells its address", lambda: re.search(r"metrics at (http://\S+)", messages(folder)))
+    return str(found[1])
+
+
+@contextmanager
+def served(folder: Path, *arguments: str) -> Iterator[str]:
+    """Run the project and serve on; yields where its metrics are, once its first run has ended."""
+    with serving(folder, ANY_PORT, *arguments) as command:
+        whole_summary(command)
+        yield url(folder)
+        command.stop()
+
+
+def whole_summary(command: Serving) -> str:
+    """The next summary on the serving command's stdout, all of it."""
+    assert command.process.stdout is not None
+    lines = [command.process.stdout.readline()]
+    last = "  metrics " if "succeeded" in lines[0] else "  again "
+    while not lines[-1].startswith(last):
+        lines.append(command.process.stdout.readline())
+        assert lines[-1], lines
+    return "".join(lines)
+
+
+def scraped(address: str) -> dict[tuple[str, ...], float]:
+    """Every sample of the page: (name, label values in the order of their names) -> value; without the project."""
+    status, page = get(address)
+    assert status == 200
+    return {
+        (sample.name, *(value for label, value in sorted(sample.labels.items()) if label != "project")): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+
+
+def pid_in(path: Path) -> int:
+    """The process id that a stage writes into a file, once it has."""
+    return int(eventually(f"a process id in {path.name}", lambda: path.exists() and path.read_text().strip()))
+
+
+def exists(pid: int) -> bool:
+    """Whether the process is there and no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def processes_in(folder: Path) -> list[int]:
+    """The live processes whose working directory is the project: whatever a run started, wherever it went."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and exists(int(entry.name)):
+            try:
+                if folder in ((cwd := (entry / "cwd").readlink()), *cwd.parents):
+                    found.append(int(entry.name))
+            except OSError:
+                continue  # it ended while we looked
+    return found

@@ -1,0 +1,53 @@
+"""The catalogue keeps to the conventions of Prometheus."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from paropt_exporter import families
+from paropt_exporter.families import CLOSED_VALUES, FAMILIES, Family, Kind
+
+every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+
+
+@every_family
+def test_a_name_is_in_base_units_with_the_suffix_of_its_kind(family: Family) -> None:
+    assert re.fullmatch(r"paropt(_[a-z]+)+", family.name)
+    assert family.name.endswith("_total") == (family.kind is Kind.COUNTER)
+    assert not family.name.endswith(("_count", "_sum", "_bucket", "_milliseconds", "_percent"))
+    assert family.name.endswith("_seconds") or family.kind is not Kind.HISTOGRAM
+
+
+@every_family
+def test_labels_are_few_plain_and_never_of_one_run(family: Family) -> None:
+    assert family.label_names[0] == families.PROJECT
+    assert len(set(family.label_names)) == len(family.label_names) <= 5
+    assert not set(family.label_names) & {"run", "run_id", "task", "pid", "path", "message", "le", "job", "instance"}
+
+
+@every_family
+def test_help_is_a_sentence(family: Family) -> None:
+    assert family.help[0].isupper() or family.help[0].isdigit()
+    assert family.help.endswith(".")
+
+
+def test_names_are_unique() -> None:
+    assert len({family.name for family in FAMILIES}) == len(FAMILIES)
+
+
+def test_closed_values_belong_to_labels_that_are_there() -> None:
+    for family, labels in CLOSED_VALUES.items():
+        assert set(labels) <= set(family.labels)
+        assert all(len(set(values)) == len(values) > 0 for values in labels.values())
+
+
+def test_every_label_that_no_config_decides_has_its_values_listed() -> None:
+    from_outside = {"project", "lane", "stage", "pool", "number", "version", "python", "revision", "observer"}
+    for family in FAMILIES:
+        assert set(family.labels) - from_outside == set(CLOSED_VALUES.get(family, {}))
+
+
+def test_buckets_rise() -> None:
+    assert list(families.BUCKETS_SECONDS) == sorted(set(families.BUCKETS_SECONDS))
