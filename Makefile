@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TOOLS := .tools
 export PATH := $(CURDIR)/$(TOOLS)/usr/bin:$(PATH)
 
-.PHONY: help run stack test lint types layers unit unit-rest unit-e2e-1 unit-e2e-2 unit-e2e-3 wheel tools generate lock bench soak mutants screenshots clean
+.PHONY: help run stack test lint prose measures types layers unit unit-rest unit-e2e-1 unit-e2e-2 unit-e2e-3 wheel tools generate lock bench soak mutants screenshots clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -28,6 +28,12 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/bandit -q -c pyproject.toml -r exporter 2> /dev/null
+
+prose: $(READY) ## phrases that make text hard to read
+	$(BIN)/python .ci/prose.py
+
+measures: $(READY) ## names, prose and module sizes beside their goals
+	$(BIN)/python .ci/measures.py
 
 types: $(READY)
 	$(BIN)/mypy

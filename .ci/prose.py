@@ -1,0 +1,76 @@
+"""Refuse phrases that made the first version hard to read, in docstrings, comments, messages, test names and docs.
+
+Usage: python .ci/prose.py [PATH...]; without paths: all that is committed. Prints file:line: phrase, with a suggestion.
+The exit code is 1 if anything was found. A line that must quote a phrase ends with the comment `prose: quoted`.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SKIPPED = ("CHANGELOG.md", ".ci/prose.py", "LICENSE", "requirements.lock")
+
+PHRASES = {
+    r"\bnobody\b": "name the actor, or say that there is none",
+    r"\bno one\b": "name the actor, or say that there is none",
+    r"\banew\b": "again",
+    r"\breckon\w*\b": "compute, count",
+    r"\bmend(s|ed|ing)?\b": "fix, repair",
+    r"\bheed(s|ed|ing)?\b": "honour, follow",
+    r"\bto be had\b": "available",
+    r"\bfor ever\b": "forever, without a limit",
+    r"\bgoes without a word\b": "is dropped silently",
+    r"\b(is|are|was|were) told\b": "say who reports it to whom",
+    r"\bwhoever\b": "name the caller",
+    r"\bwhat waits\b": "queued tasks",
+    r"\bwhat runs\b": "running tasks",
+    r"\bwhat it was sent\b": "the batch",
+    r"\bas long as needed\b": "until …",
+    r"\bhad better\b": "should",
+    r"\bcome what may\b": "always",
+    r"\bin vain\b": "without success",
+    r"\bof one's own\b": "separate",
+    r"\bthe like\b": "and similar",
+    r"\bby and by\b": "gradually",
+    r"\bdoes not? hold good\b": "is false",
+    r"\bwhat is not there\b": "missing",
+    r"\bwith what\b": "name the thing",
+    r"\bof what\b": "name the thing",
+    r"\bwhat (it|they|we|others|else)\b": "name the thing",
+}
+PATTERN = re.compile("|".join(f"(?P<p{index}>{phrase})" for index, phrase in enumerate(PHRASES)), re.IGNORECASE)
+SUGGESTIONS = tuple(PHRASES.values())
+
+
+def main() -> None:
+    found = [line for path in _paths() for line in check(path)]
+    print(*found, sep="\n")
+    raise SystemExit(bool(found))
+
+
+def check(path: Path) -> Iterator[str]:
+    """Yield a line for each phrase in a file, in order."""
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if line.rstrip().endswith("prose: quoted"):
+            continue
+        # A test's name is prose whose spaces are underscores.
+        for match in PATTERN.finditer(line.replace("_", " ") if "def test_" in line else line):
+            suggestion = SUGGESTIONS[int((match.lastgroup or "p0")[1:])]
+            yield f"{path.relative_to(ROOT)}:{number}: {match[0]!r}: {suggestion}"
+
+
+def _paths() -> Iterator[Path]:
+    if sys.argv[1:]:
+        yield from (Path(name).resolve() for name in sys.argv[1:])
+        return
+    listed = subprocess.run(["git", "ls-files", "*.py", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True)
+    yield from (ROOT / name for name in listed.stdout.splitlines() if name not in SKIPPED)
+
+
+if __name__ == "__main__":
+    main()
