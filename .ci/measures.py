@@ -20,14 +20,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "exporter" / "paropt_exporter"
 
-# Verbs and nouns that end like a participle but are none, or are the field's own words.
+# Words that end like a participle but are none, or are the field's own terms.
 NOT_PARTICIPLES = frozenset(
-    "feed need seed speed embed string ping ring heading setting timing mapping scaling pending logging warning listing "
-    "sling bring sibling thing embedding shed led fed bed exceed proceed succeed spread read".split()
+    ("bed", "embed", "exceed", "feed", "need", "proceed", "seed", "shed", "speed", "spread", "succeed")
+    + ("bring", "heading", "listing", "logging", "mapping", "pending", "ping", "ring", "scaling", "setting", "string")
+    + ("thing", "timing", "warning")
 )
 # Irregular participles that stood as function names in this project.
 IRREGULAR = frozenset(
-    "told known held given taken left sent found written drawn spent shown begun gone kept met said".split()
+    ("begun", "drawn", "found", "given", "gone", "held", "kept", "known", "left", "met", "said", "sent", "shown")
+    + ("spent", "taken", "told", "written")
 )
 
 
@@ -65,9 +67,7 @@ def measure(paths: list[Path]) -> Iterator[Measure]:
 
     names = Counter(path.name for path in modules)
     repeated = sum(count for count in names.values() if count > 1)
-    yield Measure(
-        name="files whose name is used in several folders, %", value=_percent(repeated, len(modules)), low=0, high=10
-    )
+    yield Measure(name="file names used in several folders, %", value=_percent(repeated, len(modules)), low=0, high=10)
 
     words = [word for path in paths for word in _prose_words(texts[path], trees[path])]
     per_words = 10_000 * sum(word == "what" for word in words) / len(words)
@@ -77,16 +77,12 @@ def measure(paths: list[Path]) -> Iterator[Measure]:
     participles = [name for name in functions if _is_participle(name)]
     one_word = [name for name in functions if "_" not in name]
     yield Measure(
-        name="functions named by a participle, %", value=_percent(len(participles), len(functions)), low=0, high=3
+        name="functions named by participles, %", value=_percent(len(participles), len(functions)), low=0, high=3
     )
-    yield Measure(
-        name="functions with a one-word name, %", value=_percent(len(one_word), len(functions)), low=0, high=50
-    )
+    yield Measure(name="functions of one word, %", value=_percent(len(one_word), len(functions)), low=0, high=50)
 
     single = _imported_by_one(modules, trees)
-    yield Measure(
-        name="modules that only one other imports, %", value=_percent(len(single), len(modules)), low=0, high=25
-    )
+    yield Measure(name="modules with one importer, %", value=_percent(len(single), len(modules)), low=0, high=25)
     lengths = [len(texts[path].splitlines()) for path in modules]
     yield Measure(name="lines of a module, median", value=statistics.median(lengths), low=150, high=250)
 
@@ -111,15 +107,16 @@ def _prose_words(text: str, tree: ast.Module) -> Iterator[str]:
 
 
 def _function_names(tree: ast.Module) -> Iterator[str]:
-    """Yield the names of functions and methods without leading underscores; dunder methods and properties are left out."""
+    """Yield the names of functions and methods, without leading underscores; neither dunder methods nor properties."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("__"):
-            if not any("property" in ast.unparse(one) for one in node.decorator_list):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            is_property = any("property" in ast.unparse(one) for one in node.decorator_list)
+            if not is_property and not node.name.startswith("__"):
                 yield node.name.lstrip("_")
 
 
 def _is_participle(name: str) -> bool:
-    first = name.split("_")[0]
+    first = name.partition("_")[0]
     if first in IRREGULAR:
         return True
     return first not in NOT_PARTICIPLES and len(first) > 4 and first.endswith(("ed", "ing"))

@@ -21,10 +21,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from demo import RULES, demo  # noqa: E402  # the tests' own demo: what is drawn is what is tested
-from paropt_exporter import catalogue  # noqa: E402
-from paropt_exporter.generate import dashboards  # noqa: E402
-from real_servers import Prometheus, get  # noqa: E402
+from paropt_exporter import families  # noqa: E402
+from paropt_exporter.monitoring import dashboards  # noqa: E402
+from support.demo import RULES, demo  # noqa: E402  # the tests' own demo: what is drawn is what is tested
+from support.real_servers import Prometheus, get  # noqa: E402
 
 IMAGES = ROOT / "docs/images"
 WIDTH_PIXELS, ROW_PIXELS, HEAD_PIXELS = 1600, 38, 64
@@ -93,7 +93,7 @@ def ask(folder: Path) -> dict[str, tuple[Path, int]]:
 
 def repeated(server: Prometheus, panels: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield the panels as Grafana shows them: one that is repeated once for each pool of the time shown."""
-    pools = sorted(server.by("pool", f"max_over_time({catalogue.POOL_SIZE.name}[{VALUES['$__range']}])"))
+    pools = sorted(server.by("pool", f"max_over_time({families.POOL_SIZE.name}[{VALUES['$__range']}])"))
     for panel in panels:
         if "repeat" not in panel:
             yield panel
