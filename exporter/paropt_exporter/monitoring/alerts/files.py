@@ -86,7 +86,7 @@ def _annotations(alert: Alert, condition: Condition, options: Options) -> Mappin
 
 
 def _links(alert: Alert, options: Options) -> Mapping[str, str]:
-    """Return the alert's links, only those whose address the user has given: any other address could be a stranger's."""
+    """Return the alert's links, where the user has given an address: any other could be a stranger's."""
     links = {}
     if options.runbook_url is not None:
         links["runbook_url"] = f"{options.runbook_url}#{alert.name.lower()}"
