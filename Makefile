@@ -35,8 +35,15 @@ prose: $(READY) ## phrases that make text hard to read
 measures: $(READY) ## names, prose and module sizes beside their goals
 	$(BIN)/python .ci/measures.py
 
-types: $(READY)
+# A user's program is checked beside the installed wheel, since that is what users' checkers read.
+types: $(READY) dist ## strict mypy on the package; strict mypy and pyright on a program that uses it
 	$(BIN)/mypy
+	rm -rf build/types && $(BIN)/python -m venv --without-pip build/types
+	$(BIN)/python -m pip --python build/types/bin/python install --quiet --disable-pip-version-check --no-index --no-deps $(DIST)/*.whl
+	$(BIN)/python -c "$(SITE)" > "$$(build/types/bin/python -c "$(SITE)")/dependencies.pth"
+	$(BIN)/mypy --config-file= --strict --python-executable build/types/bin/python --cache-dir build/types/cache tests/types/user_program.py
+	$(BIN)/basedpyright --project tests/types --pythonpath build/types/bin/python
+SITE := import sysconfig; print(sysconfig.get_path('purelib'))
 
 layers: $(READY)
 	$(BIN)/lint-imports
