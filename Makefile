@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TOOLS := .tools
 export PATH := $(CURDIR)/$(TOOLS)/usr/bin:$(PATH)
 
-.PHONY: help run stack test lint prose measures types layers unit unit-rest unit-e2e-1 unit-e2e-2 unit-e2e-3 wheel tools generate lock bench soak mutants screenshots clean
+.PHONY: help run stack dist test lint prose measures types layers unit unit-rest unit-e2e-1 unit-e2e-2 unit-e2e-3 wheel tools generate lock bench soak mutants screenshots clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -35,8 +35,15 @@ prose: $(READY) ## phrases that make text hard to read
 measures: $(READY) ## names, prose and module sizes beside their goals
 	$(BIN)/python .ci/measures.py
 
-types: $(READY)
+# A user's program is checked beside the installed wheel, since that is what users' checkers read.
+types: $(READY) dist ## strict mypy on the package; strict mypy and pyright on a program that uses it
 	$(BIN)/mypy
+	rm -rf build/types && $(BIN)/python -m venv --without-pip build/types
+	$(BIN)/python -m pip --python build/types/bin/python install --quiet --disable-pip-version-check --no-index --no-deps $(DIST)/*.whl
+	$(BIN)/python -c "$(SITE)" > "$$(build/types/bin/python -c "$(SITE)")/dependencies.pth"
+	$(BIN)/mypy --config-file= --strict --python-executable build/types/bin/python --cache-dir build/types/cache tests/types/user_program.py
+	$(BIN)/basedpyright --project tests/types --pythonpath build/types/bin/python
+SITE := import sysconfig; print(sysconfig.get_path('purelib'))
 
 layers: $(READY)
 	$(BIN)/lint-imports
@@ -58,11 +65,19 @@ unit-e2e-2:
 unit-e2e-3:
 	$(BIN)/pytest -q --durations=10 -p no:cacheprovider $(wordlist 26,99,$(E2E))
 
-wheel: $(READY) ## build the wheel, install it in an empty venv and run from there
+# Files in the archives have the time of the last commit, so that the same commit gives the same bytes.
+DIST := dist
+SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2> /dev/null),1580601600)
+dist: export SOURCE_DATE_EPOCH := $(SOURCE_DATE_EPOCH)
+dist: $(READY) ## build the sdist, and from it the wheel: the files that a release publishes
+	rm -rf $(DIST) && mkdir -p build
+	$(BIN)/python -m build --no-isolation --outdir $(DIST) . > build/dist.log
+	cd $(DIST) && sha256sum *
+
+wheel: dist ## install the wheel in an empty venv and run from there
 	rm -rf build/wheel && mkdir -p build/wheel
-	$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel . > build/wheel/build.log
 	$(PYTHON) -m venv build/wheel/venv
-	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check build/wheel/*.whl
+	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check $(DIST)/*.whl
 	cd build/wheel && mkdir project && cd project && ../venv/bin/paropt-exporter --version \
 	  && ../venv/bin/paropt-exporter generate --out . && ../venv/bin/paropt-exporter init \
 	  && ../venv/bin/paropt-exporter check

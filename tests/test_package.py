@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import paropt_exporter
+from paropt_exporter import executors, guide
 
 HEAVY = {"pydantic", "yaml", "rich", "requests", "grafanalib", "prometheus_client", "cloudpickle", "psutil", "sqlite3"}
 
@@ -26,6 +31,16 @@ def test_every_name_that_is_promised_is_there(name: str) -> None:
     assert name in dir(paropt_exporter)
 
 
+@pytest.mark.parametrize("package", [paropt_exporter, executors, guide], ids=lambda package: package.__name__)
+def test_type_checkers_see_the_names_that_are_loaded_lazily(package: ModuleType) -> None:
+    source = ast.parse(Path(str(package.__file__)).read_text())
+    (block,) = (each for each in source.body if isinstance(each, ast.If) and isinstance(each.test, ast.Name))
+    seen = {name.asname: each.module for each in block.body if isinstance(each, ast.ImportFrom) for name in each.names}
+    assert sorted([*seen, *(name for name in package.__all__ if name.startswith("__"))]) == sorted(package.__all__)
+    for name, home in seen.items():
+        assert getattr(package, str(name)) is getattr(import_module(str(home)), str(name))
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'paropt_exporter' has no attribute 'nope'"):
         _ = paropt_exporter.nope
@@ -38,6 +53,11 @@ def test_importing_the_package_loads_nothing_but_itself() -> None:
         "paropt_exporter._version",
     }
     assert not loaded & HEAVY
+
+
+def test_choosing_a_lane_loads_no_executor() -> None:
+    loaded = modules_after("from paropt_exporter import detect_lane")
+    assert not {name for name in loaded if name.startswith("paropt_exporter.executors.")}
 
 
 def test_telling_the_version_loads_nothing_heavy() -> None:

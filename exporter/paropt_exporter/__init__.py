@@ -8,39 +8,78 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from paropt_exporter._version import __version__
+from paropt_exporter._version import __version__ as __version__
 
-TYPE_CHECKING = False  # typing takes longer to load than the whole of `python -c pass`
+TYPE_CHECKING = False  # what checkers take for True; typing takes longer to load than the whole of `python -c pass`
 if TYPE_CHECKING:
-    from typing import Any
+    from paropt_exporter.autoscaling.streams import steer as steer
+    from paropt_exporter.errors import ParoptError as ParoptError
+    from paropt_exporter.errors import WorkerDied as WorkerDied
+    from paropt_exporter.executors.adaptive import AdaptivePool as AdaptivePool
+    from paropt_exporter.executors.processes import ProcessPool as ProcessPool
+    from paropt_exporter.executors.threads import ThreadPool as ThreadPool
+    from paropt_exporter.guide.lanes import LaneType as LaneType
+    from paropt_exporter.guide.lanes import detect_lane as detect_lane
+    from paropt_exporter.guide.measures import StageMetrics as StageMetrics
+    from paropt_exporter.guide.measures import WorkerPoolMetrics as WorkerPoolMetrics
+    from paropt_exporter.guide.pool import AdaptiveWorkerPool as AdaptiveWorkerPool
+    from paropt_exporter.guide.profiler import ParallelizationProfiler as ParallelizationProfiler
+    from paropt_exporter.guide.report import ParallelizationDashboard as ParallelizationDashboard
+    from paropt_exporter.guide.sla import ParallelizationSLAManager as ParallelizationSLAManager
+    from paropt_exporter.guide.sla import SLATarget as SLATarget
+    from paropt_exporter.guide.strategies import ParallelizationStrategy as ParallelizationStrategy
+    from paropt_exporter.guide.strategies import WorkerPoolOptimizer as WorkerPoolOptimizer
+    from paropt_exporter.metrics.collector import PoolCollector as PoolCollector
+
+__all__ = [
+    "AdaptivePool",
+    "AdaptiveWorkerPool",
+    "LaneType",
+    "ParallelizationDashboard",
+    "ParallelizationProfiler",
+    "ParallelizationSLAManager",
+    "ParallelizationStrategy",
+    "ParoptError",
+    "PoolCollector",
+    "ProcessPool",
+    "SLATarget",
+    "StageMetrics",
+    "ThreadPool",
+    "WorkerDied",
+    "WorkerPoolMetrics",
+    "WorkerPoolOptimizer",
+    "__version__",
+    "detect_lane",
+    "steer",
+]
 
 _HOMES = {
-    "ThreadPool": "paropt_exporter.executors",
-    "ProcessPool": "paropt_exporter.executors",
-    "WorkerDied": "paropt_exporter.errors",
+    "AdaptivePool": "paropt_exporter.executors.adaptive",
+    "AdaptiveWorkerPool": "paropt_exporter.guide.pool",
+    "LaneType": "paropt_exporter.guide.lanes",
+    "ParallelizationDashboard": "paropt_exporter.guide.report",
+    "ParallelizationProfiler": "paropt_exporter.guide.profiler",
+    "ParallelizationSLAManager": "paropt_exporter.guide.sla",
+    "ParallelizationStrategy": "paropt_exporter.guide.strategies",
     "ParoptError": "paropt_exporter.errors",
-    "AdaptiveWorkerPool": "paropt_exporter.guide",
-    "LaneType": "paropt_exporter.guide",
-    "ParallelizationDashboard": "paropt_exporter.guide",
-    "ParallelizationProfiler": "paropt_exporter.guide",
-    "ParallelizationSLAManager": "paropt_exporter.guide",
-    "ParallelizationStrategy": "paropt_exporter.guide",
     "PoolCollector": "paropt_exporter.metrics.collector",
-    "SLATarget": "paropt_exporter.guide",
-    "StageMetrics": "paropt_exporter.guide",
-    "WorkerPoolMetrics": "paropt_exporter.guide",
-    "WorkerPoolOptimizer": "paropt_exporter.guide",
-    "detect_lane": "paropt_exporter.guide",
+    "ProcessPool": "paropt_exporter.executors.processes",
+    "SLATarget": "paropt_exporter.guide.sla",
+    "StageMetrics": "paropt_exporter.guide.measures",
+    "ThreadPool": "paropt_exporter.executors.threads",
+    "WorkerDied": "paropt_exporter.errors",
+    "WorkerPoolMetrics": "paropt_exporter.guide.measures",
+    "WorkerPoolOptimizer": "paropt_exporter.guide.strategies",
+    "detect_lane": "paropt_exporter.guide.lanes",
     "steer": "paropt_exporter.autoscaling.streams",
 }
 
-__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604 -- the names are those of the table above
+if not TYPE_CHECKING:  # a checker that saw this function would take every misspelt name for an Any
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    def __getattr__(name):
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from urllib.parse import quote_plus
 
 from paropt_exporter.families import Family
 from paropt_exporter.monitoring.alerts import files
@@ -65,14 +64,11 @@ def without(labels: Mapping[str, str], *gone: str) -> dict[str, str]:
 
 
 def expected(alert: str, firing: Firing) -> dict[str, object]:
-    """Return labels and annotations; the links are put together here once more, by another way."""
-    link = "&".join(f"var-{label}={quote_plus(firing.labels[label])}" for label in ALERTS[alert].link)
+    """Return labels and annotations; the committed rules carry no links, since these need a user's addresses."""
     return {
         "exp_labels": {"severity": firing.severity, **firing.labels},
         "exp_annotations": {
             "summary": ALERTS[alert].summary,
             "description": firing.description,
-            "runbook_url": f"{OPTIONS.runbook_url}#{alert.lower()}",
-            "dashboard_url": f"{OPTIONS.grafana_url}/d/{ALERTS[alert].board.value}?{link}",
         },
     }

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
-from paropt_exporter._version import __version__
 from support import projects
 from support.deployed import schema_faults
 from support.real_servers import HANG_SECONDS, environment, free_port, server
 
-FOLDER = Path(__file__).parents[2] / "deploy/ci"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy/ci"
+OUR_WORKFLOW = ROOT / ".github/workflows/ci.yml"
 GITHUB: dict[str, Any] = yaml.safe_load((FOLDER / "github.yml").read_text())
 GITLAB: dict[str, Any] = yaml.safe_load((FOLDER / "gitlab-ci.yml").read_text())
 STEPS: list[dict[str, Any]] = GITHUB["jobs"]["checks"]["steps"]
@@ -31,20 +33,37 @@ LANES = {
 every_lane = pytest.mark.parametrize("which", LANES)
 
 
-@pytest.mark.parametrize(("name", "schema"), [("github.yml", "github-workflows"), ("gitlab-ci.yml", "gitlab-ci")])
-def test_the_file_is_valid(name: str, schema: str) -> None:
-    assert schema_faults(FOLDER / name, schema) == ""
+@pytest.mark.parametrize(
+    ("path", "schema"),
+    [
+        (FOLDER / "github.yml", "github-workflows"),
+        (FOLDER / "gitlab-ci.yml", "gitlab-ci"),
+        (OUR_WORKFLOW, "github-workflows"),
+    ],
+    ids=lambda each: each.name if isinstance(each, Path) else each,
+)
+def test_the_file_is_valid(path: Path, schema: str) -> None:
+    assert schema_faults(path, schema) == ""
 
 
-def test_actions_are_pinned_by_their_commit_and_say_which_version_it_is() -> None:
-    uses = re.findall(r"uses: (.*)", (FOLDER / "github.yml").read_text())
+@pytest.mark.parametrize("path", [FOLDER / "github.yml", OUR_WORKFLOW], ids=lambda path: path.name)
+def test_actions_are_pinned_by_their_commit_and_say_which_version_it_is(path: Path) -> None:
+    uses = re.findall(r"uses: (.*)", path.read_text())
     assert uses
     assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", use) for use in uses)
 
 
-def test_the_exporter_and_images_are_pinned() -> None:
-    for name in ("github.yml", "gitlab-ci.yml"):
-        assert f"paropt-exporter=={__version__}" in (FOLDER / name).read_text()
+def test_our_workflow_runs_the_checks_on_every_python_that_the_package_names() -> None:
+    (job,) = yaml.safe_load(OUR_WORKFLOW.read_text())["jobs"].values()
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    named = re.findall(r"Python :: (\d\.\d+)", " ".join(classifiers))
+    assert job["strategy"]["matrix"]["python"] == named
+    assert job["container"]["image"] == "python:${{ matrix.python }}-bookworm"
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+def test_the_image_is_pinned() -> None:
     assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", GITLAB[".paropt"]["image"])
 
 

@@ -12,6 +12,7 @@ from support.deployed import parsed, refusal
 from support.real_servers import program
 
 PAGE_PATH = Path(__file__).parents[2] / "docs/deploy.md"
+BASE = PAGE_PATH.parents[1] / "deploy/kubernetes/base"
 PAGE = PAGE_PATH.read_text()
 OVERLAY, SCRAPE_CONFIG = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 
@@ -30,10 +31,14 @@ def test_commands_are_understood() -> None:
 
 
 def test_the_overlay_changes_what_the_base_has() -> None:
-    base = yaml.safe_load((PAGE_PATH.parents[1] / "deploy/kubernetes/base/kustomization.yaml").read_text())
+    base = yaml.safe_load((BASE / "kustomization.yaml").read_text())
     overlay = yaml.safe_load(OVERLAY)
-    for key in ("images", "configMapGenerator"):
-        assert {each["name"] for each in overlay[key]} == {each["name"] for each in base[key]}
+    assert {each["name"] for each in overlay["configMapGenerator"]} == {
+        each["name"] for each in base["configMapGenerator"]
+    }
+    (image,) = overlay["images"]
+    workloads = [yaml.safe_load((BASE / f"{name}.yaml").read_text()) for name in ("deployment", "cronjob")]
+    assert all(f"'image': '{image['name']}'" in str(workload) for workload in workloads)
 
 
 def test_the_scrape_config_is_taken_by_prometheus(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from support.alertmanagers import Alertmanager, alertmanager, told_by
 from support.real_servers import Prometheus, eventually, prometheus, serving
 
 RUNBOOK = "https://wiki.example.org/paropt/runbook"
+GRAFANA = "https://grafana.example.org"
 SLOW_WHILE_THERE = "run: \"sh -c 'test ! -e slow || sleep 2'\""
 
 
@@ -26,7 +28,7 @@ def rules(tmp_path: Path) -> Path:
     """
     folder = tmp_path / "rules"
     folder.mkdir()
-    for name, text in files.render(Options(runbook_url=RUNBOOK)).items():
+    for name, text in files.render(Options(runbook_url=RUNBOOK, grafana_url=GRAFANA)).items():
         content = yaml.safe_load(text)
         for group in content["groups"]:
             group.pop("interval", None)
@@ -49,6 +51,12 @@ def watched(
             yield real, told
 
 
+def lane_dashboard(labels: dict[str, str]) -> str:
+    """Return the dashboard's address with the alert's labels as its variables."""
+    names = ("job", "instance", "project", "lane", "stage")
+    return f"{GRAFANA}/d/paropt-lane?{urlencode({f'var-{name}': labels[name] for name in names})}"
+
+
 def test_broken_limits_of_a_lane_are_told_once_and_resolved_by_the_next_good_run(tmp_path: Path, rules: Path) -> None:
     limit = "sla: {max: 1s, warn_at: 1}"
     folder = projects.write(
@@ -64,6 +72,7 @@ def test_broken_limits_of_a_lane_are_told_once_and_resolved_by_the_next_good_run
         for key in both:
             notes = fired.alerts[key]["annotations"]
             assert notes["runbook_url"] == f"{RUNBOOK}#paroptslaviolation"
+            assert notes["dashboard_url"] == lane_dashboard(fired.alerts[key]["labels"])
             assert "its limit of 1s" in notes["description"]
         (folder / "slow").unlink()
         resolved: set[tuple[str, str]] = set()

@@ -139,8 +139,22 @@ def test_an_alert_has_its_heading_in_the_runbook_that_its_link_leads_to(alert: f
     for part in ("**Meaning.**", "**Impact.**", "**Diagnosis.**", "**Mitigation.**"):
         assert part in entry
     assert all(query.expr in entry for query in alert.diagnosis)
-    links = {rule["annotations"]["runbook_url"] for rule in RULES if rule.get("alert") == alert.name}
-    assert links == {f"{Options().runbook_url}#{alert.name.lower()}"}
+    notes = annotations(Options(runbook_url="https://wiki.example.org/r"))[alert.name]
+    assert notes["runbook_url"] == f"https://wiki.example.org/r#{alert.name.lower()}"
+
+
+def annotations(options: Options) -> dict[str, dict[str, str]]:
+    """Return each alert's annotations by its name; conditions of one alert differ in their description only."""
+    groups = yaml.safe_load(files.render(options)["alerts/paropt-alerts.yml"])["groups"]
+    return {rule["alert"]: rule["annotations"] for group in groups for rule in group["rules"]}
+
+
+def test_an_alert_links_only_to_addresses_that_the_user_gives() -> None:
+    assert all(notes.keys() == {"summary", "description"} for notes in annotations(Options()).values())
+    stuck = annotations(Options(grafana_url="https://g.example.org/"))["ParoptStageStuck"]
+    assert stuck.keys() == {"summary", "description", "dashboard_url"}
+    dashboard = "https://g.example.org/d/paropt-lane?var-job={{ urlquery $labels.job }}&var-instance="
+    assert stuck["dashboard_url"].startswith(dashboard)
 
 
 def test_links_between_runbook_entries_lead_to_one() -> None:

@@ -6,7 +6,7 @@ Names are loaded when they are first used (PEP 562): a lane without a Prometheus
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from paropt_exporter.autoscaling.controller import Controller
 from paropt_exporter.autoscaling.state import ControlState, Order, SizeBounds
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ControlState", "Controller", "Feedback", "Order", "SizeBounds"]
 
+if not TYPE_CHECKING:  # a checker that saw this function would take every misspelt name for an Any
 
-def __getattr__(name: str) -> Any:
-    if name != "Feedback":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return import_module("paropt_exporter.autoscaling.feedback").Feedback
+    def __getattr__(name):
+        if name != "Feedback":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return import_module("paropt_exporter.autoscaling.feedback").Feedback

@@ -244,8 +244,10 @@ def _add_generate_flags(generate: Parser) -> None:
     chosen.add_argument("--selector", metavar="MATCHERS", default="", help="put into each query, like 'job=\"x\"'")
     chosen.add_argument("--rate-window", metavar="DURATION", help="default: 5m in rules, as Grafana sees fit in panels")
     chosen.add_argument("--datasource-uid", metavar="UID", help="default: chosen in Grafana, by a variable")
-    chosen.add_argument("--runbook-url", metavar="URL", help="where you publish docs/runbook.md")
-    chosen.add_argument("--grafana-url", metavar="URL", help="where your Grafana is (default: http://localhost:3000)")
+    chosen.add_argument(
+        "--runbook-url", metavar="URL", help="where you publish docs/runbook.md (default: alerts carry no link)"
+    )
+    chosen.add_argument("--grafana-url", metavar="URL", help="where your Grafana is (default: alerts carry no link)")
     chosen.add_argument("--sla-target", metavar="SHARE", help="of checks within their limit (default: 0.99)")
     chosen.add_argument(
         "--format",

@@ -6,7 +6,7 @@ Names are loaded when they are first used: only a command that reads a config pa
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from paropt_exporter.config.locate import discover
 
@@ -43,8 +43,9 @@ __all__ = [
     "read_sound",
 ]
 
+if not TYPE_CHECKING:  # a checker that saw this function would take every misspelt name for an Any
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    def __getattr__(name):
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -161,7 +161,7 @@ def weakened(old: WebConfig, new: WebConfig) -> tuple[str, ...]:
 
 def _protection(config: WebConfig, path: Path) -> Protection:
     if config.basic_auth_users and find_spec("bcrypt") is None:
-        raise UsageError(f"{path}: basic_auth_users needs bcrypt: pip install 'paropt-exporter[bcrypt]'")
+        raise UsageError(f"{path}: basic_auth_users needs bcrypt: pip install bcrypt")
     return Protection(
         secure=_secured(config, path.parent),
         users=MappingProxyType(dict(config.basic_auth_users)),

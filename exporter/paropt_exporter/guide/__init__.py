@@ -1,14 +1,25 @@
-"""The Python API of the user's tuning guide, a thin layer over the real parts; nothing in the package uses it."""
+"""The Python API of the user's tuning guide, a thin layer over the real parts; nothing in the package uses it.
+
+Names are loaded when they are first used (PEP 562): `detect_lane` needs no pool.
+"""
 
 from __future__ import annotations
 
-from paropt_exporter.guide.lanes import LaneType, detect_lane
-from paropt_exporter.guide.measures import StageMetrics, WorkerPoolMetrics
-from paropt_exporter.guide.pool import AdaptiveWorkerPool
-from paropt_exporter.guide.profiler import ParallelizationProfiler
-from paropt_exporter.guide.report import ParallelizationDashboard
-from paropt_exporter.guide.sla import ParallelizationSLAManager, SLATarget
-from paropt_exporter.guide.strategies import ParallelizationStrategy, WorkerPoolOptimizer
+from importlib import import_module
+
+TYPE_CHECKING = False  # what checkers take for True; typing takes longer to load than the whole of `python -c pass`
+if TYPE_CHECKING:
+    from paropt_exporter.guide.lanes import LaneType as LaneType
+    from paropt_exporter.guide.lanes import detect_lane as detect_lane
+    from paropt_exporter.guide.measures import StageMetrics as StageMetrics
+    from paropt_exporter.guide.measures import WorkerPoolMetrics as WorkerPoolMetrics
+    from paropt_exporter.guide.pool import AdaptiveWorkerPool as AdaptiveWorkerPool
+    from paropt_exporter.guide.profiler import ParallelizationProfiler as ParallelizationProfiler
+    from paropt_exporter.guide.report import ParallelizationDashboard as ParallelizationDashboard
+    from paropt_exporter.guide.sla import ParallelizationSLAManager as ParallelizationSLAManager
+    from paropt_exporter.guide.sla import SLATarget as SLATarget
+    from paropt_exporter.guide.strategies import ParallelizationStrategy as ParallelizationStrategy
+    from paropt_exporter.guide.strategies import WorkerPoolOptimizer as WorkerPoolOptimizer
 
 __all__ = [
     "AdaptiveWorkerPool",
@@ -23,3 +34,28 @@ __all__ = [
     "WorkerPoolOptimizer",
     "detect_lane",
 ]
+
+_HOMES = {
+    "AdaptiveWorkerPool": "paropt_exporter.guide.pool",
+    "LaneType": "paropt_exporter.guide.lanes",
+    "ParallelizationDashboard": "paropt_exporter.guide.report",
+    "ParallelizationProfiler": "paropt_exporter.guide.profiler",
+    "ParallelizationSLAManager": "paropt_exporter.guide.sla",
+    "ParallelizationStrategy": "paropt_exporter.guide.strategies",
+    "SLATarget": "paropt_exporter.guide.sla",
+    "StageMetrics": "paropt_exporter.guide.measures",
+    "WorkerPoolMetrics": "paropt_exporter.guide.measures",
+    "WorkerPoolOptimizer": "paropt_exporter.guide.strategies",
+    "detect_lane": "paropt_exporter.guide.lanes",
+}
+
+if not TYPE_CHECKING:  # a checker that saw this function would take every misspelt name for an Any
+
+    def __getattr__(name):
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

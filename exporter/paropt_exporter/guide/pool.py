@@ -92,7 +92,7 @@ class AdaptiveWorkerPool(Executor):
         self._in_processes: dict[int, CoreUse] = {}
 
     def submit_stage(
-        self, stage_num: int, stage_name: str, task_func: Callable[..., T], *args: Any, **kwargs: Any
+        self, stage_num: int, stage_name: str, task_func: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> TaskFuture[T]:
         """Run a task of a stage; one number may have many tasks. The future is a standard one."""
         task = _Task(stage_num, stage_name, watched := Watched(task_func, self._children))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
-from typing import Any
+from typing import Any, ParamSpec
 
 from paropt_exporter.errors import UnpicklableError, describe
 from paropt_exporter.events import Measurement, Strategy
@@ -16,6 +16,8 @@ from paropt_exporter.executors.worker.payload import Packer
 from paropt_exporter.guide.strategies import ParallelizationStrategy
 from paropt_exporter.guide.watched import Children, Watched
 from paropt_exporter.plan import PROCESSES
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class ParallelizationProfiler:
         self.profile_results: dict[int, dict[str, Any]] = {}
 
     def profile_stage(
-        self, stage_number: int, stage_name: str, func: Callable[..., Any], *args: Any, **kwargs: Any
+        self, stage_number: int, stage_name: str, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs
     ) -> dict[str, Any]:
         """Call the function `num_iterations` times in a thread of its own; blocks until they are through.
 

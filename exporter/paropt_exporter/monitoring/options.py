@@ -11,7 +11,6 @@ from paropt_exporter.config.units import duration_seconds
 from paropt_exporter.errors import UsageError
 from paropt_exporter.families import FAMILIES, PROJECT
 
-PROJECT_URL = "https://github.com/paropt/paropt-exporter"
 # As PromQL reads it: of Go's escapes only the plain ones, which is all that label values need.
 _MATCHER = r"""([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*"((?:[^"\\\n]|\\[abfnrtv\\"])*)\""""
 _SELECTOR = re.compile(rf"(?:\s*{_MATCHER}\s*(?:,\s*{_MATCHER}\s*)*)?")
@@ -41,21 +40,22 @@ class Options:
 
     `selector`: label matchers put into each query, without braces. `rate_window`: a Prometheus duration; None: `5m` in
     rules, Grafana's `$__rate_interval` in panels. `datasource_uid`: None: a variable of the dashboard. `sla_target`:
-    the share of checks that must keep their limit, above 0 and below 1. Raises UsageError for nonsense.
+    the share of checks that must keep their limit, above 0 and below 1. `runbook_url`, `grafana_url`: where alerts link
+    to; None: alerts carry no such link. Raises UsageError for nonsense.
     """
 
     selector: str = ""
     rate_window: str | None = None
     datasource_uid: str | None = None
-    runbook_url: str = f"{PROJECT_URL}/blob/main/docs/runbook.md"
-    grafana_url: str = "http://localhost:3000"
+    runbook_url: str | None = None
+    grafana_url: str | None = None
     sla_target: float = 0.99
     format: Format = Format.GRAFANA
 
     def __post_init__(self) -> None:
         _check_selector(self.selector)
         for flag, url in (("--runbook-url", self.runbook_url), ("--grafana-url", self.grafana_url)):
-            if not _URL.fullmatch(url):
+            if url is not None and not _URL.fullmatch(url):
                 raise UsageError(f"{flag}: expected an address that begins with http:// or https://, found {url!r}")
         if not _UID.fullmatch(self.datasource_uid or ""):
             raise UsageError(

@@ -6,7 +6,7 @@ Names are loaded when they are first used: a lane routes its calls without an Ad
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from paropt_exporter.executors.adaptive.pool import AdaptivePool as AdaptivePool
@@ -17,8 +17,9 @@ _HOMES = {"AdaptivePool": "pool", "Router": "routing", "thread_only": "routing"}
 
 __all__ = ["AdaptivePool", "Router", "thread_only"]
 
+if not TYPE_CHECKING:  # a checker that saw this function would take every misspelt name for an Any
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    def __getattr__(name):
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -5,17 +5,18 @@ ProcessPool is loaded when it is first used: a lane of commands only asks `forks
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from paropt_exporter.executors.processes.pool import ProcessPool as ProcessPool
 
 __all__ = ["ProcessPool"]
 
+if not TYPE_CHECKING:  # a checker that saw this function would take every misspelt name for an Any
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from paropt_exporter.executors.processes import pool
+    def __getattr__(name):
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from paropt_exporter.executors.processes import pool
 
-    return getattr(pool, name)
+        return getattr(pool, name)

@@ -82,12 +82,17 @@ def _annotations(alert: Alert, condition: Condition, options: Options) -> Mappin
     for label, value in condition.labels:
         # A template sees the labels of the query's answer only, not those that the rule adds.
         description = description.replace(f"{{{{ $labels.{label} }}}}", value)
-    return {
-        "summary": alert.summary,
-        "description": description,
-        "runbook_url": f"{options.runbook_url}#{alert.name.lower()}",
-        "dashboard_url": f"{options.grafana_url.rstrip('/')}/d/{alert.board.value}{_variables(alert.link)}",
-    }
+    return {"summary": alert.summary, "description": description, **_links(alert, options)}
+
+
+def _links(alert: Alert, options: Options) -> Mapping[str, str]:
+    """Return the alert's links, where the user has given an address: any other could be a stranger's."""
+    links = {}
+    if options.runbook_url is not None:
+        links["runbook_url"] = f"{options.runbook_url}#{alert.name.lower()}"
+    if options.grafana_url is not None:
+        links["dashboard_url"] = f"{options.grafana_url.rstrip('/')}/d/{alert.board.value}{_variables(alert.link)}"
+    return links
 
 
 def _variables(labels: tuple[str, ...]) -> str:
