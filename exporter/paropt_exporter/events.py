@@ -40,6 +40,14 @@ class Result(StrEnum):
         return self in (Result.FAILURE, Result.ERROR, Result.TIMEOUT)
 
 
+class Scope(StrEnum):
+    """Which part of a stage's work a run does."""
+
+    ALL = "all"
+    ITEMS = "items"  # only items that failed before: a success completes the stage
+    ARGUMENTS = "arguments"  # with arguments of the command line, which may select anything: it completes nothing
+
+
 class Severity(StrEnum):
     """Of an SLA limit: a broken critical one stops the lane."""
 

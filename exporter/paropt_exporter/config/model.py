@@ -164,7 +164,10 @@ class Stage(Section):
     name: Name = Field(description="Its name, the label `stage` of its metrics.")
     run: Command | None = Field(
         default=None,
-        description="A command: a line, split as a shell splits words but run without one, or a list of words.",
+        description=(
+            "A command: a line, split as a shell splits words but run without one, or a list of words. `{args}` in it "
+            "is what follows `--` on the command line."
+        ),
     )
     call: CallTarget | None = Field(default=None, description="A Python function, `module:function`.")
     steps: tuple[Command, ...] | None = Field(
@@ -217,7 +220,9 @@ class Lane(Section):
     total: Sla | None = Field(default=None, description="The limit on the duration of the whole lane.")
     fail_fast: StrictBool = Field(default=False, description="Whether the first failed stage ends the lane.")
     stages: tuple[Word, ...] | None = Field(
-        default=None, json_schema_extra={"minItems": 1}, description="Only these stages. Default: all."
+        default=None,
+        json_schema_extra={"minItems": 1},
+        description="Only these stages, by name or number. Default: all.",
     )
 
 
