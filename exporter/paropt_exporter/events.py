@@ -146,7 +146,7 @@ class WorkerMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """A lane began."""
+    """A lane began. `partial`: the command line left out some of its stages, or gave some arguments."""
 
     run_id: str
     lane: str
@@ -154,6 +154,7 @@ class RunStarted:
     started_seconds: float
     started_timestamp_seconds: float
     stages: tuple[str, ...]
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +170,7 @@ class StageStarted:
     started_seconds: float
     started_timestamp_seconds: float
     sla: SlaLimit | None = None
+    scope: Scope = Scope.ALL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +219,7 @@ class TaskRecord:
     items: tuple[ItemRecord, ...] = ()
     start_up_seconds: float | None = None
     cut_items: frozenset[str] = frozenset()
+    scope: Scope = Scope.ALL
 
     @property
     def duration_seconds(self) -> float:
@@ -291,6 +294,7 @@ class StageRecord:
     warned: bool = False
     broken: bool = False
     advice: str = ""
+    scope: Scope = Scope.ALL
 
     @property
     def checked(self) -> bool:
@@ -354,6 +358,7 @@ class RunRecord:
     bottlenecks: tuple[Bottleneck, ...] = ()
     pools: tuple[PoolUse, ...] = ()
     abandoned: tuple[str, ...] = ()
+    partial: bool = False
 
     @property
     def checked(self) -> bool:
