@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from paropt_exporter.engine import Observer
 from paropt_exporter.events import LiveStage, RunRecord, Strategy
-from paropt_exporter.plan import Bounds, Plan
+from paropt_exporter.plan import Bounds, Plan, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,8 @@ class Request:
     once: bool
     every_seconds: float | None = None
     linger_seconds: float | None = None
+    selection: Selection = field(default_factory=Selection)
+    arguments: tuple[str, ...] = ()
     failed_only: bool = False
     fail_fast: bool | None = None
     strategy: Strategy | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from paropt_exporter.app import Request
     from paropt_exporter.config import Config
     from paropt_exporter.history import History
+    from paropt_exporter.plan import Selection
 
 DEFAULT_LANE = "standard"
 AUTO_LANE = "auto"
@@ -51,6 +53,10 @@ def run(flags: argparse.Namespace) -> int:
             return _profile(flags)
         case "pin" | "pause" | "resume":
             return _order(flags)
+        case _ if flags.list:
+            return _list(flags)
+        case _ if flags.dry_run:
+            return _plan(flags)
         case _:
             return _run_lane(flags)
 
@@ -72,15 +78,54 @@ def _plan(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter import plan as plans
     from paropt_exporter.cli import plan
-    from paropt_exporter.config.lanes import select
 
     loaded = config.read(_config_path(flags), root=Path.cwd())
+    lane = _chosen_lane(flags, loaded.root)
+    planned = plans.build(
+        loaded,
+        lane,
+        selection=_selection(flags),
+        arguments=flags.arguments or (),
+        strategy=Strategy(flags.strategy) if flags.strategy else None,
+        workers=plans.bounds(flags.workers) if flags.workers is not None else None,
+        fail_fast=_fail_fast(flags),
+        **_failed(flags, loaded, lane),
+        **_learned(loaded, lane),
+    )
+    return plan.run(planned, output=flags.output or "text", stdout=sys.stdout)
+
+
+def _list(flags: argparse.Namespace) -> int:
+    from paropt_exporter import config
+    from paropt_exporter.cli import listing
+
+    loaded = config.read(_config_path(flags), root=Path.cwd())
+    if flags.lane is not None and flags.lane != AUTO_LANE and flags.lane not in loaded.lanes:
+        raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
+    return listing.run(
+        loaded, lane=flags.lane, output=flags.output or "text", names_only=flags.quiet, stdout=sys.stdout
+    )
+
+
+def _chosen_lane(flags: argparse.Namespace, root: Path) -> str:
+    from paropt_exporter.config.lanes import select
+
     lane = _lane(flags)
     if lane == AUTO_LANE:
-        lane, why = select(loaded.root)
+        lane, why = select(root)
         print(f"lane {lane}: {why}", file=sys.stderr)
-    planned = plans.build(loaded, lane, **_learned(loaded, lane))
-    return plan.run(planned, output=flags.output or "text", stdout=sys.stdout)
+    return lane
+
+
+def _failed(flags: argparse.Namespace, loaded: Config, lane: str) -> dict[str, Any]:
+    """Return what narrows a plan to what failed before; nothing without --failed."""
+    if not flags.failed:
+        return {}
+    from paropt_exporter.app.planning import failures
+
+    with closing(_past(loaded)) as history:
+        failed = failures(history, loaded, lane, _selection(flags))
+    return {"only": failed.stages, "only_items": failed.items}
 
 
 def _learned(loaded: Config, lane: str) -> dict[str, Any]:
@@ -210,7 +255,11 @@ def _run_lane(flags: argparse.Namespace) -> int:
         from paropt_exporter.app import READER_SECONDS, run_lane
         from paropt_exporter.cli import screen
     watching = screen.on_standard_streams(
-        verbose=flags.verbose, json_output=flags.output == "json", json_logs=flags.log_format == "json"
+        verbose=flags.verbose,
+        quiet=flags.quiet,
+        json_output=flags.output == "json",
+        json_logs=flags.log_format == "json",
+        again=_again(flags),
     )
     once = flags.once
     if once is None:
@@ -269,8 +318,10 @@ def _request(flags: argparse.Namespace, *, once: bool) -> Request:
         once=once,
         every_seconds=_duration("--every", flags.every),
         linger_seconds=_duration("--web.linger", flags.web_linger),
+        selection=_selection(flags),
+        arguments=flags.arguments or (),
         failed_only=flags.failed,
-        fail_fast=True if flags.fail_fast else False if flags.keep_going else None,
+        fail_fast=_fail_fast(flags),
         strategy=Strategy(flags.strategy) if flags.strategy else None,
         workers=plans.bounds(flags.workers) if flags.workers is not None else None,
         addresses=tuple(flags.web_listen_address or ()),
@@ -284,6 +335,31 @@ def _request(flags: argparse.Namespace, *, once: bool) -> Request:
         push_instance=flags.push_instance,
         textfile=Path(flags.textfile) if flags.textfile is not None else None,
     )
+
+
+def _selection(flags: argparse.Namespace) -> Selection:
+    from paropt_exporter.cli.flags import parser
+    from paropt_exporter.plan import Selection
+
+    return Selection(
+        patterns=tuple(flags.stages),
+        skipped=tuple(flags.skip),
+        with_needs=not flags.only,
+        commands=parser().commands if flags.stages else (),
+    )
+
+
+def _fail_fast(flags: argparse.Namespace) -> bool | None:
+    return True if flags.fail_fast else False if flags.keep_going else None
+
+
+def _again(flags: argparse.Namespace) -> str:
+    """Return the flags that repeat what failed of a run; a stage with arguments is repeated as it was."""
+    words = [word for pattern in flags.stages for word in ("--stage", pattern)]
+    words += ["--only"] if flags.only else []
+    words += [word for pattern in flags.skip for word in ("--skip", pattern)]
+    words += ["--", *flags.arguments] if flags.arguments else ["--failed"]
+    return shlex.join(words)
 
 
 def _lane(flags: argparse.Namespace) -> str:

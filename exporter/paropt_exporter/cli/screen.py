@@ -58,12 +58,16 @@ class Screen:
         verbose: bool,
         json_output: bool,
         json_logs: bool = False,
+        quiet: bool = False,
+        again: str = "--failed",
         clock: Clock | None = None,
         refresh_seconds: float = 0.25,
     ) -> None:
         self._out = Sink(out)
         self._err = Sink(err)
         self._verbose = verbose
+        self._quiet = quiet
+        self._again = again
         self._json_output = json_output
         self._json_logs = json_logs
         self._failed: dict[str, TaskRecord] = {}
@@ -110,6 +114,8 @@ class Screen:
     def begin(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         self._failed = {}
         stages = sum(not stage.skip for stage in plan.stages)
+        if self._quiet:
+            return
         self._line(f"lane {plan.lane}: {counted(stages, 'stage')}, {plan.strategy.value}")
         self._err_writer.put(lambda: self._start_progress(live))
 
@@ -139,7 +145,7 @@ class Screen:
         if self._json_output:
             text = json.dumps(summary.as_json(record), default=str)
         else:
-            text = summary.text(record, self._failed, metrics_url=metrics_url)
+            text = summary.text(record, self._failed, metrics_url=metrics_url, again=self._again)
         self._err_writer.put(self._stop_progress)
         self._out_writer.put(lambda: self._write_summary(text), characters=len(text), lines=text.count("\n") + 1)
 
@@ -164,6 +170,8 @@ class Screen:
         self._line("\n".join([f"--- {name}{cut}", *shown, "---"]))
 
     def _stage(self, record: StageRecord) -> None:
+        if self._quiet and not record.result.bad:
+            return
         took = seconds(record.duration_seconds)
         message = plain(record.message[: summary.MESSAGES_WIDTH])
         if record.result is Result.SKIP:
@@ -318,8 +326,16 @@ def _time_of_day(clock: Clock) -> str:
     return datetime.fromtimestamp(clock.wall()).astimezone().strftime("%H:%M:%S")
 
 
-def on_standard_streams(*, verbose: bool, json_output: bool, json_logs: bool) -> Screen:
-    """Show on stdout and stderr, log lines too."""
-    screen = Screen(out=sys.stdout, err=sys.stderr, verbose=verbose, json_output=json_output, json_logs=json_logs)
+def on_standard_streams(*, verbose: bool, quiet: bool, json_output: bool, json_logs: bool, again: str) -> Screen:
+    """Show on stdout and stderr, log lines too; `quiet`: only what goes wrong, and the summary."""
+    screen = Screen(
+        out=sys.stdout,
+        err=sys.stderr,
+        verbose=verbose,
+        quiet=quiet,
+        json_output=json_output,
+        json_logs=json_logs,
+        again=again,
+    )
     logs.write_with(screen.log)
     return screen

@@ -76,10 +76,15 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failures:
-    """The stages that a lane's last runs left undone, and the failed items of those of which these are known."""
+    """The stages that a lane's last runs left undone, and the failed items of those of which these are known.
+
+    `succeeded` and `unknown` (no run planned them) are the others.
+    """
 
     stages: frozenset[str]
     items: Mapping[str, frozenset[str]]
+    succeeded: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +181,8 @@ def cpu_shares(connection: sqlite3.Connection, project: str, lane: str) -> Mappi
         WHEN tasks.cpu + run_delay > tasks.duration OR run_delay > :crowded * tasks.duration THEN tasks.cpu + run_delay
         ELSE tasks.duration * tasks.cpu / (tasks.duration - run_delay) END)
       FROM tasks LEFT JOIN stages USING (run_id, stage)
-      WHERE tasks.duration > 0 AND tasks.result IN (:success, :failure) AND coalesce(scope, '') <> 'arguments' AND run_id IN
+      WHERE tasks.duration > 0 AND tasks.result IN (:success, :failure) AND coalesce(scope, '') <> 'arguments'
+        AND run_id IN
         (SELECT run_id FROM runs WHERE project = :project AND lane = :lane ORDER BY sequence DESC LIMIT :runs)
       GROUP BY tasks.stage
     """
@@ -308,7 +314,12 @@ def failures(connection: sqlite3.Connection, project: str, lane: str, stages: Co
     if not known:
         return None
     items = {stage: _failed_items(connection, run_id, stage) for stage, run_id in undone.items()}
-    return Failures(stages=frozenset(undone), items={stage: found for stage, found in items.items() if found})
+    return Failures(
+        stages=frozenset(undone),
+        items={stage: found for stage, found in items.items() if found},
+        succeeded=tuple(stage for stage in stages if stage not in undone and stage not in open_stages),
+        unknown=tuple(stage for stage in stages if stage in open_stages),
+    )
 
 
 def _with_arguments(connection: sqlite3.Connection, run_id: str) -> frozenset[str]:

@@ -131,6 +131,13 @@ def choose(
     return members, {stage.name: arguments for stage in takers}
 
 
+def pool_of(stage: Stage, strategy: Strategy) -> str:
+    """Return where a stage starts; with hybrid and adaptive the engine may send a call's tasks elsewhere."""
+    if stage.call is None:
+        return COMMANDS
+    return PROCESSES if strategy is Strategy.PROCESS else THREADS
+
+
 def takes_arguments(stage: Stage) -> bool:
     """Say whether a stage's commands have a place for arguments of the command line."""
     return any(ARGS in part for command in _commands(stage) for part in _parts(command))
@@ -354,7 +361,7 @@ def _stage(
         name=stage.name,
         tasks=tasks,
         needs=tuple(need for need in stage.needs if need in names),
-        pool=_pool(stage, strategy),
+        pool=pool_of(stage, strategy),
         retries=stage.retries.count,
         backoff_seconds=stage.retries.backoff,
         timeout_seconds=stage.timeout,
@@ -450,13 +457,6 @@ def _words(
 
 def _folder(config: Config, stage: Stage) -> Path:
     return config.root / stage.cwd if stage.cwd else config.root
-
-
-def _pool(stage: Stage, strategy: Strategy) -> str:
-    """Return where a stage starts; with hybrid and adaptive the engine may send a call's tasks elsewhere."""
-    if stage.call is None:
-        return COMMANDS
-    return PROCESSES if strategy is Strategy.PROCESS else THREADS
 
 
 def _bounds(lane: Lane, strategy: Strategy, override: Bounds | None) -> Bounds:
