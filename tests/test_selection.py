@@ -80,7 +80,8 @@ def test_skip_takes_a_stage_that_only_another_lane_has() -> None:
 def test_all_unknown_names_are_one_error_with_suggestions_and_the_list() -> None:
     assert refusal("unit_test", "hsitory", "zzz", "nope*") == (
         "lane standard has no stage 'unit_test' (did you mean 'unit_tests'?), no stage 'hsitory' (did you mean the "
-        "command 'history'?), no stage 'zzz', no stage 'nope*'; it has lint, build, unit_tests, e2e_tests, scan"
+        "command 'history'?), no stage 'zzz', no stage 'nope*'; it has lint, build, unit_tests, e2e_tests, scan "
+        "(--help lists the commands)"
     )
 
 

@@ -109,10 +109,10 @@ def _unknown(
 ) -> str:
     """Say which patterns select nothing, what may have been meant, and which stages there are."""
     names = [stage.name for stage in stages]
-    told = ", ".join(
-        f"no stage {pattern!r}{_hint(pattern, names, commands, lanes_of)}" for pattern in dict.fromkeys(patterns)
-    )
-    return f"lane {lane} has {told}; it has {', '.join(_listed(names))}"
+    hints = {pattern: _hint(pattern, names, commands, lanes_of) for pattern in patterns}
+    told = ", ".join(f"no stage {pattern!r}{hint}" for pattern, hint in hints.items())
+    more = "" if all(hints.values()) or not commands else " (--help lists the commands)"
+    return f"lane {lane} has {told}; it has {', '.join(_listed(names))}{more}"
 
 
 def _hint(pattern: str, names: Sequence[str], commands: Sequence[str], lanes_of: Mapping[str, Sequence[str]]) -> str:
