@@ -45,6 +45,8 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
     descriptors.raise_limit()
     clock = clock or SystemClock()
     config = configs.read(request.config_path, root=request.root)
+    if request.enter_root:
+        os.chdir(config.root)
     lane = _lane(request, config.root, screen)
     plans.choose(config, lane, request.selection, request.arguments)  # a misspelled stage must not leave a history
     with ExitStack() as stack:

@@ -14,12 +14,16 @@ from paropt_exporter.plan import Bounds, Plan, Selection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the command line asks for; None: as the config says. `root` is where a project without a config lives."""
+    """What the command line asks for; None: as the config says. `root` is where a project without a config lives.
+
+    `enter_root`: the config was found in a folder above, and the lane runs as if it had been started there.
+    """
 
     config_path: Path | None
     root: Path
     lane: str
     once: bool
+    enter_root: bool = False
     every_seconds: float | None = None
     linger_seconds: float | None = None
     selection: Selection = field(default_factory=Selection)

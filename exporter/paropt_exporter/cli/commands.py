@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,9 +63,19 @@ def run(flags: argparse.Namespace) -> int:
 
 
 def _config_path(flags: argparse.Namespace) -> Path | None:
+    """Return the config to read, and say on stderr which it is if it was found in a folder above."""
     from paropt_exporter import config
 
-    return config.discover(flags.config_file, os.environ)
+    path = config.discover(flags.config_file, os.environ)
+    if _is_above(flags, path) and not flags.quiet:
+        print(f"config {path}", file=sys.stderr)
+    return path
+
+
+def _is_above(flags: argparse.Namespace, path: Path | None) -> bool:
+    from paropt_exporter.config.locate import VARIABLE, is_above
+
+    return not flags.config_file and not os.environ.get(VARIABLE) and is_above(path)
 
 
 def _check(flags: argparse.Namespace) -> int:
@@ -216,9 +227,14 @@ def _profile(flags: argparse.Namespace) -> int:
         sizes=flags.sizes,
         strategies=tuple(Strategy(name) for name in flags.strategies),
     )
+    path = _config_path(flags)
+    loaded = config.read(path, root=Path.cwd())
+    if path is not None and _is_above(flags, path):
+        loaded = replace(loaded, path=loaded.root / path.name)
+        os.chdir(loaded.root)
     with ExitGuard():
         return profile.run(
-            config.read(_config_path(flags), root=Path.cwd()),
+            loaded,
             wanted,
             write=flags.write,
             output=flags.output or "text",
@@ -234,7 +250,7 @@ def _order(flags: argparse.Namespace) -> int:
 
     # Not read: a config that is being edited, and has a fault now, must not keep anybody from the lane that runs.
     path = _config_path(flags)
-    root = Path.cwd() if path is None else path.absolute().parent
+    root = Path.cwd() if path is None else Path(os.path.abspath(path.parent))  # noqa: PTH100 -- keeps links
     wish = Wish(order=flags.command, size=getattr(flags, "size", None), pool=flags.pool)
     return orders.run(root, wish, lane=flags.lane, pid=flags.pid, stdout=sys.stdout)
 
@@ -269,7 +285,10 @@ def _run_lane(flags: argparse.Namespace) -> int:
     with ExitGuard() as guard:
         try:
             _refuse_flags_at_odds(flags, once=once)
-            code = guard.code = run_lane(_request(flags, once=once), watching)
+            request = _request(flags, once=once)
+            if request.enter_root:
+                watching.say(f"config {request.config_path}")
+            code = guard.code = run_lane(request, watching)
         finally:
             shown = watching.close(READER_SECONDS)
             logs.write_with(None)
@@ -308,12 +327,15 @@ def _refuse_flags_at_odds(flags: argparse.Namespace, *, once: bool) -> None:
 
 
 def _request(flags: argparse.Namespace, *, once: bool) -> Request:
+    from paropt_exporter import config
     from paropt_exporter import plan as plans
     from paropt_exporter.app import Request
 
+    path = config.discover(flags.config_file, os.environ)
     return Request(
-        config_path=_config_path(flags),
+        config_path=path,
         root=Path.cwd(),
+        enter_root=_is_above(flags, path),
         lane=_lane(flags),
         once=once,
         every_seconds=_duration("--every", flags.every),
@@ -328,13 +350,18 @@ def _request(flags: argparse.Namespace, *, once: bool) -> Request:
         telemetry_path=flags.web_telemetry_path,
         max_requests=_count("--web.max-requests", flags.web_max_requests),
         exporter_metrics=False if flags.web_disable_exporter_metrics else None,
-        web_config=Path(flags.web_config_file) if flags.web_config_file is not None else None,
+        web_config=_absolute(flags.web_config_file),
         systemd_socket=flags.web_systemd_socket,
         push_url=flags.push_url,
         push_fail=flags.push_fail,
         push_instance=flags.push_instance,
-        textfile=Path(flags.textfile) if flags.textfile is not None else None,
+        textfile=_absolute(flags.textfile),
     )
+
+
+def _absolute(path: str | None) -> Path | None:
+    """Return a path of the command line as it is here: the lane may run in a folder above."""
+    return None if path is None else Path(os.path.abspath(path))  # noqa: PTH100 -- keeps links
 
 
 def _selection(flags: argparse.Namespace) -> Selection:

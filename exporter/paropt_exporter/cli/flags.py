@@ -112,7 +112,8 @@ def _global_flags(*, defaults: bool) -> Parser:
         "--config.file",
         dest="config_file",
         metavar="FILE",
-        help="the config (default: $PAROPT_CONFIG_FILE, then ./paropt.yml; none: built-in stages)",
+        help="the config (default: $PAROPT_CONFIG_FILE, then the nearest paropt.yml, here or in a folder above up to "
+        "the repository's; none: built-in stages)",
     )
     group.add_argument(
         "--color",
