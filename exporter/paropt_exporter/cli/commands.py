@@ -276,6 +276,7 @@ def _run_lane(flags: argparse.Namespace) -> int:
         json_output=flags.output == "json",
         json_logs=flags.log_format == "json",
         again=_again(flags),
+        color=flags.color,
     )
     once = flags.once
     if once is None:

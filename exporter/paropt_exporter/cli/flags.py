@@ -249,7 +249,11 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     plan.add_argument("--lane", default=argparse.SUPPRESS)
     plan.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
     completion = add("completion", "print a script that completes this command line in a shell")
-    completion.add_argument("shell", choices=SHELLS, help="to use it now: source <(paropt-exporter completion bash)")
+    completion.add_argument(
+        "shell",
+        choices=SHELLS,
+        help="to use it now: source <(paropt-exporter completion bash), paropt-exporter completion fish | source",
+    )
     _add_generate_flags(add("generate", "write what is derived from the code: config schema, reference pages, rules"))
     _add_history_flags(add("history", "list past runs and compare them"))
     _add_profile_flags(
