@@ -84,7 +84,8 @@ wheel: dist ## install the wheel in an empty venv and run from there
 
 tools: ## real Prometheus, Alertmanager and others, from Debian's packages, unpacked into .tools where the machine has none
 	@.ci/debian-tools $(TOOLS) prometheus:prometheus prometheus:promtool prometheus-alertmanager:prometheus-alertmanager \
-	  prometheus-pushgateway:prometheus-pushgateway prometheus-node-exporter:prometheus-node-exporter victoria-metrics:victoria-metrics
+	  prometheus-pushgateway:prometheus-pushgateway prometheus-node-exporter:prometheus-node-exporter victoria-metrics:victoria-metrics \
+	  libpcre2-32-0:fish fish:fish
 
 generate: $(READY) ## rewrite what is generated: rules with their tests, config schema, reference pages
 	$(BIN)/paropt-exporter generate --out .

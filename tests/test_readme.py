@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import config
-from paropt_exporter.cli.flags import parser
+from paropt_exporter.cli.flags import parse
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -45,7 +45,7 @@ def test_every_command_line_is_understood() -> None:
     commands = [words[1:] for words in lines if words[:1] == ["paropt-exporter"]]
     assert commands
     for arguments in commands:
-        parser().parse_args(arguments)
+        parse(arguments)
 
 
 def test_every_make_target_is_there() -> None:

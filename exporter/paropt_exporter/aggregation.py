@@ -17,6 +17,7 @@ from paropt_exporter.events import (
     Event,
     Result,
     RunRecord,
+    Scope,
     Severity,
     SlaRecord,
     StageRecord,
@@ -78,7 +79,10 @@ def bucket_index(seconds: float) -> int:
 
 
 def increments(event: Event) -> Iterator[Increment]:
-    """Yield what an event adds. A skipped stage adds to `paropt_stage_runs_total` only; other events add nothing."""
+    """Yield what an event adds. A skipped stage adds to `paropt_stage_runs_total` only; other events add nothing.
+
+    A part of a stage, and a partial run of a lane, add to no histogram of durations: these are of whole ones.
+    """
     match event:
         case TaskRecord():
             yield from _of_task(event)
@@ -98,7 +102,8 @@ def settings(event: Event) -> Iterator[Setting]:
     """Yield what an event leaves as last values.
 
     A limit broken now shows at once; the end of the stage or run settles it. A skipped stage leaves only its result:
-    duration, memory and breach stay those of the last time that it ran.
+    duration, memory and breach stay those of the last time that it ran. So does a stage that ran failed items only; one
+    with arguments of the command line leaves nothing. A partial run of a lane only leaves when it was completed.
     """
     match event:
         case SlaRecord(broken=True):
@@ -125,7 +130,7 @@ def _of_task(task: TaskRecord) -> Iterator[Increment]:
 def _of_stage(stage: StageRecord) -> Iterator[Increment]:
     place = (stage.lane, stage.stage)
     yield Increment(family=families.STAGE_RUNS, labels=(*place, stage.result.value))
-    if stage.result is not Result.SKIP:
+    if stage.result is not Result.SKIP and stage.scope is Scope.ALL:
         yield Increment(family=families.STAGE_DURATION, labels=place, amount=stage.duration_seconds)
     if stage.checked:
         yield Increment(family=families.SLA_CHECKS, labels=place)
@@ -145,17 +150,20 @@ def _of_limit(limit: SlaRecord) -> Increment:
 
 def _of_run(run: RunRecord) -> Iterator[Increment]:
     yield Increment(family=families.RUNS, labels=(run.lane, run.result.value))
-    yield Increment(family=families.RUN_DURATION, labels=(run.lane,), amount=run.duration_seconds)
+    if not run.partial:
+        yield Increment(family=families.RUN_DURATION, labels=(run.lane,), amount=run.duration_seconds)
     if run.checked:
         yield Increment(family=families.LANE_SLA_CHECKS, labels=(run.lane,))
 
 
 def _last_of_stage(stage: StageRecord) -> Iterator[Setting]:
+    if stage.scope is Scope.ARGUMENTS:
+        return
     place = (stage.lane, stage.stage)
     for result in families.RESULTS:
         is_it = float(result == stage.result.value)
         yield Setting(family=families.STAGE_LAST_RESULT, labels=(*place, result), value=is_it)
-    if stage.result is Result.SKIP:
+    if stage.result is Result.SKIP or stage.scope is not Scope.ALL:
         return
     yield Setting(family=families.STAGE_LAST_DURATION, labels=place, value=stage.duration_seconds)
     if stage.memory_peak_bytes > 0:
@@ -166,6 +174,8 @@ def _last_of_stage(stage: StageRecord) -> Iterator[Setting]:
 
 def _last_of_run(run: RunRecord) -> Iterator[Setting]:
     yield Setting(family=families.RUN_LAST_COMPLETION, labels=(run.lane,), value=run.ended_timestamp_seconds)
+    if run.partial:
+        return
     if run.result is Result.SUCCESS:
         yield Setting(family=families.RUN_LAST_SUCCESS, labels=(run.lane,), value=run.ended_timestamp_seconds)
     yield from _breached(run.lane, None, run.total.severity if run.total is not None and run.broken else None)

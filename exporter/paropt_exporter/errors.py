@@ -27,6 +27,12 @@ class UsageError(ParoptError):
     exit_code = 2
 
 
+class NothingFailed(ParoptError):
+    """Only what had failed was to run again, and nothing had."""
+
+    exit_code = 0
+
+
 class ConfigError(ParoptError):
     """The config can't be used. `faults` holds one line for each fault: `file:line:column: path: message`."""
 

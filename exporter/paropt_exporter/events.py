@@ -40,6 +40,14 @@ class Result(StrEnum):
         return self in (Result.FAILURE, Result.ERROR, Result.TIMEOUT)
 
 
+class Scope(StrEnum):
+    """Which part of a stage's work a run does."""
+
+    ALL = "all"
+    ITEMS = "items"  # only items that failed before: a success completes the stage
+    ARGUMENTS = "arguments"  # with arguments of the command line, which may select anything: it completes nothing
+
+
 class Severity(StrEnum):
     """Of an SLA limit: a broken critical one stops the lane."""
 
@@ -138,7 +146,7 @@ class WorkerMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """A lane began."""
+    """A lane began. `partial`: the command line left out some of its stages, or gave some arguments."""
 
     run_id: str
     lane: str
@@ -146,6 +154,7 @@ class RunStarted:
     started_seconds: float
     started_timestamp_seconds: float
     stages: tuple[str, ...]
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +170,7 @@ class StageStarted:
     started_seconds: float
     started_timestamp_seconds: float
     sla: SlaLimit | None = None
+    scope: Scope = Scope.ALL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +219,7 @@ class TaskRecord:
     items: tuple[ItemRecord, ...] = ()
     start_up_seconds: float | None = None
     cut_items: frozenset[str] = frozenset()
+    scope: Scope = Scope.ALL
 
     @property
     def duration_seconds(self) -> float:
@@ -283,6 +294,7 @@ class StageRecord:
     warned: bool = False
     broken: bool = False
     advice: str = ""
+    scope: Scope = Scope.ALL
 
     @property
     def checked(self) -> bool:
@@ -346,6 +358,7 @@ class RunRecord:
     bottlenecks: tuple[Bottleneck, ...] = ()
     pools: tuple[PoolUse, ...] = ()
     abandoned: tuple[str, ...] = ()
+    partial: bool = False
 
     @property
     def checked(self) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from paropt_exporter.cli import completion
 from paropt_exporter.cli.flags import parser
+from support import projects
 
 ASK = """
 source ./script
@@ -26,6 +29,7 @@ def folder(tmp_path: Path) -> Path:
     with (tmp_path / "script").open("w") as script:
         completion.run("bash", parser(), stdout=script)
     (tmp_path / "mine.yml").touch()
+    projects.write(tmp_path, 'name: lint, run: "true"\nname: unit, run: "true"')
     (tmp_path / "results").mkdir()
     return tmp_path
 
@@ -40,12 +44,48 @@ def folder(tmp_path: Path) -> Path:
         (["hist"], {"history"}),
         (["completion", ""], {*completion.SHELLS}),
         (["history", "--output", ""], {"text", "json"}),
+        (["--skip", ""], {"lint", "unit"}),
     ],
-    ids=["flag", "choice", "file", "folder", "command", "argument", "command's choice"],
+    ids=["flag", "choice", "file", "folder", "command", "argument", "command's choice", "stage"],
 )
 def test_bash_completes_flags_values_files_and_commands(folder: Path, words: list[str], expected: set[str]) -> None:
     asked = subprocess.run(["bash", "-c", ASK, "bash", *words], cwd=folder, capture_output=True, text=True, check=True)
     assert set(asked.stdout.split()) == expected
+
+
+def fish(folder: Path, line: str) -> set[str]:
+    """Return what fish proposes for a command line, with the command itself on PATH for names of stages."""
+    program = shutil.which("fish")
+    assert program is not None, "fish is missing: make tools"
+    with (folder / "script.fish").open("w") as script:
+        completion.run("fish", parser(), stdout=script)
+    libraries = [str(path) for path in Path(program).parent.parent.glob("lib/*-linux-gnu")]  # of an unpacked package
+    asked = subprocess.run(
+        [program, "--no-config", "-c", f"source script.fish; complete -C'paropt-exporter {line}'"],
+        cwd=folder,
+        env={**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(libraries), "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return {proposed.partition("\t")[0] for proposed in asked.stdout.splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--push", {"--push.url", "--push.fail", "--push.instance"}),
+        ("--strategy ", {"thread", "process", "hybrid", "adaptive", "sequential"}),
+        ("--lane docs hist", {"history"}),
+        ("history --output ", {"text", "json"}),
+        ("--stage ", {"lint", "unit"}),
+    ],
+    ids=["flag", "choice", "command", "command's choice", "stage"],
+)
+def test_fish_completes_flags_values_commands_and_stages(tmp_path: Path, line: str, expected: set[str]) -> None:
+    projects.write(tmp_path, 'name: lint, run: "true"\nname: unit, run: "true"')
+    assert fish(tmp_path, line) == expected
 
 
 @pytest.mark.parametrize("shell", completion.SHELLS)

@@ -22,9 +22,18 @@ HANG_SECONDS = 30.0
 class Watched:
     """A screen on two buffers."""
 
-    def __init__(self, *, verbose: bool = False, json_output: bool = False) -> None:
+    def __init__(
+        self, *, verbose: bool = False, json_output: bool = False, quiet: bool = False, color: bool = False
+    ) -> None:
         self.out, self.err = io.StringIO(), io.StringIO()
-        self.screen = Screen(out=self.out, err=self.err, verbose=verbose, json_output=json_output)
+        self.screen = Screen(
+            out=self.out,
+            err=self.err,
+            verbose=verbose,
+            json_output=json_output,
+            quiet=quiet,
+            color=lambda _: color,
+        )
 
     def lines(self, *events: Event) -> list[str]:
         """What the screen says of the events, each line without its time of day."""
@@ -137,3 +146,27 @@ def test_a_screen_whose_summary_was_lost_says_why() -> None:
     assert watched.screen.close(HANG_SECONDS)
     assert watched.screen.fault
     assert "the summary could not be written" in watched.lines()[0]
+
+
+def test_quiet_tells_of_failures_only() -> None:
+    watched = Watched(quiet=True)
+    watched.screen.begin(plan(stage("lint")), tuple)
+    bad = replace(samples.stage_ended("unit", result=Result.FAILURE), message="exit 1")
+    assert watched.lines(samples.stage_ended("lint"), failed(output="why\n"), bad) == [
+        "--- lint", "why", "---", "unit failed after 2.0 s: exit 1",
+    ]  # fmt: skip
+
+
+def test_failures_are_red_and_what_others_wrote_colours_nothing() -> None:
+    watched = Watched(color=True)
+    lines = watched.lines(replace(samples.stage_ended("unit", result=Result.FAILURE), message="\x1b[32mfine"))
+    assert [re.sub(r"\d\d:\d\d:\d\d ", "", line) for line in lines] == [
+        "\x1b[31munit failed after 2.0 s: \\x1b[32mfine\x1b[0m"
+    ]
+
+
+def test_json_has_no_colours() -> None:
+    watched = Watched(json_output=True, color=True)
+    watched.screen.end(samples.run_ended(), metrics_url="")
+    assert watched.screen.close(HANG_SECONDS)
+    assert "\x1b" not in watched.out.getvalue()

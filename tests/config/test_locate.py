@@ -36,3 +36,47 @@ def test_two_files_are_ambiguous(tmp_path: Path) -> None:
 def test_a_file_that_was_named_must_be_there(tmp_path: Path, named: str) -> None:
     with pytest.raises(UsageError, match=r"--config.file: there is no file"):
         discover(named, {}, folder=tmp_path)
+
+
+def test_the_nearest_file_above_is_found(tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "b" / "c"
+    deep.mkdir(parents=True)
+    (tmp_path / "paropt.yml").touch()
+    assert discover(None, {}, folder=deep) == deep / "../../../paropt.yml"
+    (tmp_path / "a" / "paropt.yaml").touch()
+    assert discover(None, {}, folder=deep) == deep / "../../paropt.yaml"
+
+
+@pytest.mark.parametrize("mark", [".git", ".hg"])
+def test_the_search_ends_at_the_root_of_a_repository(tmp_path: Path, mark: str) -> None:
+    inner = tmp_path / "repository" / "src"
+    inner.mkdir(parents=True)
+    (tmp_path / "paropt.yml").touch()
+    (tmp_path / "repository" / mark).touch()  # a file, as git has it in worktrees and submodules
+    assert discover(None, {}, folder=inner) is None
+    (tmp_path / "repository" / "paropt.yml").touch()
+    assert discover(None, {}, folder=inner) == inner / "../paropt.yml"
+
+
+def test_the_search_does_not_enter_the_home_folder(tmp_path: Path) -> None:
+    inner = tmp_path / "notes"
+    inner.mkdir()
+    (tmp_path / "paropt.yml").touch()
+    assert discover(None, {"HOME": str(tmp_path)}, folder=inner) is None
+    assert discover(None, {"HOME": str(tmp_path)}, folder=tmp_path) == tmp_path / "paropt.yml"
+
+
+def test_the_search_does_not_enter_a_folder_that_everybody_may_write_to(tmp_path: Path) -> None:
+    inner = tmp_path / "open" / "mine"
+    inner.mkdir(parents=True)
+    (tmp_path / "open").chmod(0o1777)
+    (tmp_path / "open" / "paropt.yml").touch()
+    assert discover(None, {}, folder=inner) is None
+
+
+def test_two_files_above_are_ambiguous(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "paropt.yaml").touch()
+    (tmp_path / "paropt.yml").touch()
+    with pytest.raises(UsageError, match=r"there are paropt\.yml and paropt\.yaml"):
+        discover(None, {}, folder=tmp_path / "inner")

@@ -32,7 +32,7 @@ def assert_one_line(ended: object, *words: str) -> None:
         (["history", "--compare", "one", "other"], ["'one'", "the latest are"]),
         (["history", "--limit", "0"], ["'0'"]),
         (["generate", "nope"], ["'nope'", "schema"]),
-        (["nope"], ["'nope'", "history"]),
+        (["nope"], ["'nope'", "--help"]),
         (["--strategy", "magic"], ["'magic'", "adaptive"]),
         (["--workers", "0"], ["--workers", "'0'"]),
         (["--workers", ""], ["--workers"]),

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -18,7 +18,7 @@ import pytest
 
 from paropt_exporter import families
 from paropt_exporter.errors import HistoryError
-from paropt_exporter.events import Decision, Event, ItemRecord, Result, TaskRecord
+from paropt_exporter.events import Decision, Event, ItemRecord, Result, Scope, TaskRecord
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels
 from support.event_samples import (
@@ -222,7 +222,7 @@ def test_a_run_whose_owner_was_killed_is_marked_as_interrupted(path: Path) -> No
         assert (run.result, run.interrupted) == (Result.CANCELLATION, True)
         results = {stage.stage: stage.result for stage in run.stages}
         assert results == {"lint": Result.SUCCESS, "unit": Result.CANCELLATION, "types": Result.SKIP}
-        assert history.failed_stages("standard") == {"unit", "types"}
+        assert undone(history) == {"unit", "types"}
 
 
 def test_totals_of_an_interrupted_run_are_those_of_a_cancelled_one(path: Path) -> None:
@@ -269,6 +269,7 @@ def test_a_history_of_an_earlier_version_goes_on(path: Path) -> None:
 
 _OTHER_4 = """
 DROP INDEX runs_by_sequence; ALTER TABLE runs DROP COLUMN sequence; DROP TABLE failed_items;
+ALTER TABLE runs DROP COLUMN partial; ALTER TABLE stages DROP COLUMN scope;
 CREATE INDEX runs_by_lane ON runs (project, lane, started_ts); PRAGMA user_version = 4;
 """
 
@@ -357,8 +358,23 @@ def test_the_peak_of_a_stage_is_its_largest_tasks_and_none_of_threads(history: H
     assert history.memory_peaks("standard") == {"tests": 500}
 
 
-def test_failed_stages_are_those_of_the_lanes_last_run(history: History) -> None:
-    assert history.failed_stages("standard") is None
+LANE = ("lint", "unit", "types")
+
+
+def undone(history: History) -> frozenset[str]:
+    found = history.failures("standard", LANE)
+    assert found is not None
+    return found.stages
+
+
+def failed_items(history: History) -> Mapping[str, frozenset[str]]:
+    found = history.failures("standard", LANE)
+    assert found is not None
+    return found.items
+
+
+def test_failed_stages_are_those_that_the_last_run_left_undone(history: History) -> None:
+    assert history.failures("standard", LANE) is None
     bad = stage_ended("unit", "r1", result=Result.TIMEOUT)
     skipped = stage_ended("types", "r1", result=Result.SKIP)
     keep(
@@ -369,9 +385,10 @@ def test_failed_stages_are_those_of_the_lanes_last_run(history: History) -> None
         skipped,
         run_ended("r1", result=Result.FAILURE, stages=(stage_ended("lint", "r1"), bad, skipped)),
     )
-    assert history.failed_stages("standard") == {"unit", "types"}
-    keep(history, *whole_run("r2", at=START + 60))
-    assert history.failed_stages("standard") == frozenset()
+    assert undone(history) == {"unit", "types"}
+    good = tuple(stage_ended(name, "r2") for name in LANE)
+    keep(history, run_started("r2", at=START + 60, stages=LANE), *good, run_ended("r2", at=START + 60, stages=good))
+    assert undone(history) == frozenset()
 
 
 def _batch(run_id: str, results: dict[str, Result], **fields: object) -> TaskRecord:
@@ -388,13 +405,66 @@ def test_the_items_that_failed_are_those_of_the_lanes_last_run(history: History)
         keep(
             history, stage_ended("unit", run_id, result=Result.FAILURE), run_ended(run_id, at=at, result=Result.FAILURE)
         )
-    assert history.failed_items("standard") == {"unit": frozenset({"b"})}
+    assert failed_items(history) == {"unit": frozenset({"b"})}
 
 
 def test_a_stage_whose_batches_did_not_all_end_has_no_failed_items(history: History) -> None:
     keep(history, run_started(), stage_started("unit", tasks=2), _batch("r1", {"a": Result.FAILURE}))
     keep(history, replace(stage_ended("unit", result=Result.FAILURE), tasks=2), run_ended(result=Result.FAILURE))
-    assert history.failed_items("standard") == {}
+    assert failed_items(history) == {}
+
+
+def test_a_failed_item_of_a_task_for_each_item_is_known(history: History) -> None:
+    good, bad = replace(task("unit"), item="a"), replace(task("unit"), task=1, item="b", result=Result.FAILURE)
+    ended = replace(stage_ended("unit", result=Result.FAILURE), tasks=2)
+    keep(history, run_started(), stage_started("unit", tasks=2), good, bad, ended, run_ended(result=Result.FAILURE))
+    assert failed_items(history) == {"unit": frozenset({"b"})}
+
+
+def test_a_run_of_one_stage_leaves_the_failures_of_the_others_known(history: History) -> None:
+    bad = stage_ended("unit", "r1", result=Result.FAILURE)
+    keep(history, run_started("r1", stages=LANE), stage_ended("lint", "r1"), bad, stage_ended("types", "r1"))
+    keep(history, run_ended("r1", result=Result.FAILURE, stages=(bad,)))
+    keep(history, replace(run_started("r2", stages=("lint",)), partial=True), stage_ended("lint", "r2"))
+    keep(history, replace(run_ended("r2", at=START + 60, stages=(stage_ended("lint", "r2"),)), partial=True))
+    assert undone(history) == {"unit"}
+
+
+def test_a_stage_with_arguments_neither_fails_nor_completes_anything(history: History) -> None:
+    for number, (result, scope) in enumerate(
+        [(Result.FAILURE, Scope.ALL), (Result.SUCCESS, Scope.ARGUMENTS), (Result.SUCCESS, Scope.ITEMS)]
+    ):
+        run_id = f"r{number}"
+        stage = replace(stage_ended("unit", run_id, result=result), scope=scope)
+        keep(history, run_started(run_id, at=START + number, stages=("unit",)), stage)
+        keep(history, run_ended(run_id, at=START + number, result=result, stages=(stage,)))
+        assert undone(history) == (frozenset() if scope is Scope.ITEMS else {"unit"})
+
+
+def test_a_stage_that_the_lane_has_no_more_is_not_among_its_failures(history: History) -> None:
+    bad = stage_ended("old", "r1", result=Result.FAILURE)
+    keep(history, run_started("r1", stages=("old",)), bad, run_ended("r1", result=Result.FAILURE, stages=(bad,)))
+    assert undone(history) == frozenset()
+
+
+@pytest.mark.parametrize("scope", [Scope.ITEMS, Scope.ARGUMENTS])
+def test_a_part_of_a_stage_leaves_its_expected_duration(history: History, scope: Scope) -> None:
+    keep(history, *whole_run("r1"))
+    before = history.expected("standard")
+    part = replace(stage_ended("lint", "r2"), duration_seconds=1000.0, scope=scope)
+    keep(history, run_started("r2", at=START + 60), part, run_ended("r2", at=START + 60, stages=(part,)))
+    assert history.expected("standard") == before
+
+
+def test_a_part_and_a_partial_run_leave_durations_and_last_values(history: History) -> None:
+    keep(history, *whole_run("r1"))
+    durations, last = history.totals().histograms, history.last().gauges
+    part = replace(stage_ended("lint", "r2"), duration_seconds=1000.0, scope=Scope.ARGUMENTS)
+    partial = replace(run_ended("r2", at=START + 60, stages=(part,)), partial=True)
+    keep(history, replace(run_started("r2", at=START + 60), partial=True), part, partial)
+    completed = (families.RUN_LAST_COMPLETION.name, ("standard",))
+    assert history.totals().histograms == durations
+    assert history.last().gauges == {**last, completed: partial.ended_timestamp_seconds}
 
 
 def test_what_items_took_is_known_and_forgotten_with_the_tests_of_a_file(history: History) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from paropt_exporter.events import Decision, Result
 from paropt_exporter.history import History
+from paropt_exporter.history.queries import Failures
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
 from support.history_versions import write_as_version
 
@@ -51,7 +52,7 @@ def test_a_run_stamped_in_the_future_does_not_stay_the_last_run(history: History
     keep_run(history, "now", at=START, result=Result.FAILURE)
     assert [run.run_id for run in history.runs()] == ["future", "now"]
     assert [run.run_id for run in history.runs(limit=1)] == ["now"]
-    assert history.failed_stages("standard") == {"lint"}
+    assert history.failures("standard", ("lint",)) == Failures(stages=frozenset({"lint"}), items={})
 
 
 def test_runs_stamped_in_the_future_do_not_stay_what_is_expected(history: History) -> None:

@@ -98,7 +98,7 @@ def looked_at(path: Path, folder: Path) -> str:
         lambda past, out: out.write(f"{past.totals()} {past.last()} {past.expected('standard')}"),
         lambda past, out: out.write(f"{past.task_seconds('standard')} {past.usual_size('standard')}"),
         lambda past, out: out.write(f"{past.cpu_shares('standard')} {past.memory_peaks('standard')}"),
-        lambda past, out: out.write(f"{past.failed_stages('standard')} {past.trend('standard')}"),
+        lambda past, out: out.write(f"{past.failures('standard', ('lint', 'unit'))} {past.trend('standard')}"),
     )
     printed = io.StringIO()
     shown: io.StringIO = Visible(printed)  # type: ignore[assignment]  # as the command line's stdout

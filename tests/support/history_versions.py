@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 _BACK = {
+    5: "ALTER TABLE runs DROP COLUMN partial; ALTER TABLE stages DROP COLUMN scope;",
     4: "DROP TABLE items; DROP TABLE failed_items;",
     3: """
     DROP INDEX runs_by_sequence; ALTER TABLE runs DROP COLUMN sequence;

@@ -74,6 +74,11 @@ def scraped(address: str) -> dict[tuple[str, ...], float]:
     """Every sample of the page: (name, label values in the order of their names) -> value; without the project."""
     status, page = get(address)
     assert status == 200
+    return samples(page)
+
+
+def samples(page: str) -> dict[tuple[str, ...], float]:
+    """Every sample of a page in text format."""
     return {
         (sample.name, *(value for label, value in sorted(sample.labels.items()) if label != "project")): sample.value
         for family in text_string_to_metric_families(page)

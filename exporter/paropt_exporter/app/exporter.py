@@ -11,6 +11,7 @@ from pathlib import Path
 
 from paropt_exporter import config as configs
 from paropt_exporter import descriptors, host
+from paropt_exporter import plan as plans
 from paropt_exporter.app import parts
 from paropt_exporter.app.planning import Planner, known_peaks, sharing
 from paropt_exporter.app.request import Request, Screen
@@ -44,7 +45,10 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
     descriptors.raise_limit()
     clock = clock or SystemClock()
     config = configs.read(request.config_path, root=request.root)
+    if request.enter_root:
+        os.chdir(config.root)
     lane = _lane(request, config.root, screen)
+    plans.choose(config, lane, request.selection, request.arguments)  # a misspelled stage must not leave a history
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         stack.enter_context(run_mark.marked(config.root, os.environ))
@@ -125,7 +129,7 @@ class Exporter:
         self._missing_before = 0  # records that the history lacked when the last run had ended
         self._feedback = parts.feedback(config, clock)
         past = self._feedback.past(lane) if self._feedback is not None else None
-        self._planner = Planner(request, config, lane, history, past)
+        self._planner = Planner(request, config, lane, history, past, screen.say)
         plan = self._planner.plan()
         if {THREADS, PROCESSES} & set(pools_of(plan)):
             # Now, since the project's modules join the import path with its first call, and one may have the same name.
@@ -259,7 +263,7 @@ class Exporter:
     def _make_metrics(self, plan: Plan) -> Metrics:
         return Metrics(
             project=plan.project,
-            lanes=(parts.lane_labels(self._request, plan),),
+            lanes=(parts.lane_labels(self._request, self._config, plan),),
             pools=self._workers.statistics,
             bounds=dict.fromkeys(pools_of(plan), (plan.workers.minimum, plan.workers.maximum)),
             live=self._live,

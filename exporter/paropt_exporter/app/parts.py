@@ -23,7 +23,7 @@ from paropt_exporter.exposition.server import Server, serve
 from paropt_exporter.exposition.sinks import Sinks
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels, StageLabels
-from paropt_exporter.plan import Plan
+from paropt_exporter.plan import Plan, Selection, choose, pool_of
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling import Feedback
@@ -79,12 +79,21 @@ def orders(config: Config, plan: Plan, stands: ControlState) -> OrderSocket | No
     return open_orders(config.root, stands, lane=plan.lane, unsteerable=unsteerable if sequential else "")
 
 
-def lane_labels(request: Request, plan: Plan) -> LaneLabels:
-    """Return the lane as its metrics are labelled."""
+def lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabels:
+    """Return the lane as its metrics are labelled: all of its stages, of which a plan may have only some."""
+    lane = config.lanes[plan.lane]
+    members, _ = choose(config, plan.lane, Selection())
     stages = tuple(
-        StageLabels(name=stage.name, number=stage.number, pool=stage.pool, sla=stage.sla) for stage in plan.stages
+        StageLabels(
+            name=stage.name,
+            number=stage.number,
+            pool=pool_of(stage, plan.strategy),
+            sla=limit.limit() if (limit := stage.sla or lane.sla) else None,
+        )
+        for stage in members
     )
-    return LaneLabels(lane=plan.lane, stages=stages, total=plan.total, interval_seconds=request.every_seconds)
+    total = lane.total.limit() if lane.total else None
+    return LaneLabels(lane=plan.lane, stages=stages, total=total, interval_seconds=request.every_seconds)
 
 
 def exporter_metrics(request: Request, config: Config) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,46 +12,63 @@ from paropt_exporter.app.request import Request
 from paropt_exporter.autoscaling import ControlState
 from paropt_exporter.config import Config
 from paropt_exporter.engine import pools_of
-from paropt_exporter.errors import UsageError
-from paropt_exporter.events import Strategy
-from paropt_exporter.history import History
-from paropt_exporter.plan import Plan
+from paropt_exporter.errors import NothingFailed, UsageError
+from paropt_exporter.events import Scope, Strategy
+from paropt_exporter.history import Failures, History
+from paropt_exporter.plan import Plan, PlannedStage, Selection
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling.feedback import Past
     from paropt_exporter.autoscaling.jobserver import Jobserver
 
 
-class Planner:
-    """Makes the plan of each run anew: history goes on from run to run. `past`: what Prometheus knows, if asked."""
+_MOST_NAMED = 10  # stages in a line
 
-    def __init__(self, request: Request, config: Config, lane: str, history: History, past: Past | None) -> None:
+
+class Planner:
+    """Makes the plan of each run anew: history goes on from run to run. `past`: what Prometheus knows, if asked.
+
+    `say` takes a line that says what --failed leaves out.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        config: Config,
+        lane: str,
+        history: History,
+        past: Past | None,
+        say: Callable[[str], None],
+    ) -> None:
         self._request = request
         self._config = config
         self._lane = lane
         self._history = history
         self._past = past
+        self._say = say
 
     def plan(self) -> Plan:
-        """Return what would run. UsageError where that is nothing."""
+        """Return what would run. UsageError where nothing can, NothingFailed where --failed has nothing to do."""
         request = self._request
-        only = self._history.failed_stages(self._lane) if request.failed_only else None
-        if request.failed_only and not only:
-            known = "no run of it is known" if only is None else "every stage of its last run succeeded"
-            raise UsageError(f"--failed: nothing to run again in lane {self._lane}: {known}")
-        return plans.build(
+        failed = failures(self._history, self._config, self._lane, request.selection) if request.failed_only else None
+        plan = plans.build(
             self._config,
             self._lane,
             expected=self._expected(),
             expected_tasks=self._history.task_seconds(self._lane),
             known_items=self._history.known_items(),
             cpu_shares=self._history.cpu_shares(self._lane),
-            only=only,
-            only_items=self._history.failed_items(self._lane) if request.failed_only else {},
+            selection=request.selection,
+            arguments=request.arguments,
+            only=failed.stages if failed is not None else None,
+            only_items=failed.items if failed is not None else {},
             strategy=request.strategy,
             workers=request.workers,
             fail_fast=request.fail_fast,
         )
+        if failed is not None:
+            self._say(told_failures(plan, failed))
+        return plan
 
     def started(self, plan: Plan, standing: ControlState) -> Plan:
         """Let the lane begin with the size that query results, a person's order or its own past say."""
@@ -72,6 +89,42 @@ class Planner:
         """Return known durations of stages: what Prometheus knows of all hosts' week beats what this one remembers."""
         own = self._history.expected(self._lane)
         return {**own, **self._past.durations} if self._past is not None else own
+
+
+def failures(history: History, config: Config, lane: str, selection: Selection) -> Failures:
+    """Return the failures of the selected stages of a lane. UsageError if no run of it is known."""
+    members, _ = plans.choose(config, lane, selection)
+    found = history.failures(lane, [stage.name for stage in members])
+    if found is None:
+        raise UsageError(f"--failed: no run of lane {lane} is known: run it without --failed first")
+    if not found.stages:
+        unknown = f" (not run yet: {_listed(found.unknown)})" if found.unknown else ""
+        raise NothingFailed(f"--failed: nothing to run: no stage of lane {lane} failed when it last ran{unknown}")
+    return found
+
+
+def told_failures(plan: Plan, failed: Failures) -> str:
+    """Say in a line what --failed runs, and what it leaves out."""
+    runs = [
+        f"{stage.name} ({_items(stage)} only)" if stage.scope is Scope.ITEMS else stage.name for stage in plan.stages
+    ]
+    planned = {stage.name for stage in plan.stages}
+    left_out = [name for name in failed.succeeded if name not in planned]
+    unknown = [name for name in failed.unknown if name not in planned]
+    parts = [f"--failed runs {_listed(runs)}"]
+    parts += [f"leaves out {_listed(left_out)}, which succeeded"] if left_out else []
+    parts += [f"and {_listed(unknown)}, not run yet"] if unknown else []
+    return "; ".join(parts)
+
+
+def _items(stage: PlannedStage) -> str:
+    count = sum(max(1, len(task.items)) for task in stage.tasks)
+    return "1 failed item" if count == 1 else f"{count} failed items"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMED])
+    return shown if len(names) <= _MOST_NAMED else f"{shown} and {len(names) - _MOST_NAMED} more"
 
 
 def sharing(plan: Plan, jobserver: Jobserver | None) -> Plan:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from paropt_exporter.engine import Observer
 from paropt_exporter.events import LiveStage, RunRecord, Strategy
-from paropt_exporter.plan import Bounds, Plan
+from paropt_exporter.plan import Bounds, Plan, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the command line asks for; None: as the config says. `root` is where a project without a config lives."""
+    """What the command line asks for; None: as the config says. `root` is where a project without a config lives.
+
+    `enter_root`: the config was found in a folder above, and the lane runs as if it had been started there.
+    """
 
     config_path: Path | None
     root: Path
     lane: str
     once: bool
+    enter_root: bool = False
     every_seconds: float | None = None
     linger_seconds: float | None = None
+    selection: Selection = field(default_factory=Selection)
+    arguments: tuple[str, ...] = ()
     failed_only: bool = False
     fail_fast: bool | None = None
     strategy: Strategy | None = None

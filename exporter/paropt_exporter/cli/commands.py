@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from paropt_exporter.app import Request
     from paropt_exporter.config import Config
     from paropt_exporter.history import History
+    from paropt_exporter.plan import Selection
 
 DEFAULT_LANE = "standard"
 AUTO_LANE = "auto"
@@ -51,14 +54,28 @@ def run(flags: argparse.Namespace) -> int:
             return _profile(flags)
         case "pin" | "pause" | "resume":
             return _order(flags)
+        case _ if flags.list:
+            return _list(flags)
+        case _ if flags.dry_run:
+            return _plan(flags)
         case _:
             return _run_lane(flags)
 
 
 def _config_path(flags: argparse.Namespace) -> Path | None:
+    """Return the config to read, and say on stderr which it is if it was found in a folder above."""
     from paropt_exporter import config
 
-    return config.discover(flags.config_file, os.environ)
+    path = config.discover(flags.config_file, os.environ)
+    if _is_above(flags, path) and not flags.quiet:
+        print(f"config {path}", file=sys.stderr)
+    return path
+
+
+def _is_above(flags: argparse.Namespace, path: Path | None) -> bool:
+    from paropt_exporter.config.locate import VARIABLE, is_above
+
+    return not flags.config_file and not os.environ.get(VARIABLE) and is_above(path)
 
 
 def _check(flags: argparse.Namespace) -> int:
@@ -72,15 +89,54 @@ def _plan(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter import plan as plans
     from paropt_exporter.cli import plan
-    from paropt_exporter.config.lanes import select
 
     loaded = config.read(_config_path(flags), root=Path.cwd())
+    lane = _chosen_lane(flags, loaded.root)
+    planned = plans.build(
+        loaded,
+        lane,
+        selection=_selection(flags),
+        arguments=flags.arguments or (),
+        strategy=Strategy(flags.strategy) if flags.strategy else None,
+        workers=plans.bounds(flags.workers) if flags.workers is not None else None,
+        fail_fast=_fail_fast(flags),
+        **_failed(flags, loaded, lane),
+        **_learned(loaded, lane),
+    )
+    return plan.run(planned, output=flags.output or "text", stdout=sys.stdout)
+
+
+def _list(flags: argparse.Namespace) -> int:
+    from paropt_exporter import config
+    from paropt_exporter.cli import listing
+
+    loaded = config.read(_config_path(flags), root=Path.cwd())
+    if flags.lane is not None and flags.lane != AUTO_LANE and flags.lane not in loaded.lanes:
+        raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
+    return listing.run(
+        loaded, lane=flags.lane, output=flags.output or "text", names_only=flags.quiet, stdout=sys.stdout
+    )
+
+
+def _chosen_lane(flags: argparse.Namespace, root: Path) -> str:
+    from paropt_exporter.config.lanes import select
+
     lane = _lane(flags)
     if lane == AUTO_LANE:
-        lane, why = select(loaded.root)
+        lane, why = select(root)
         print(f"lane {lane}: {why}", file=sys.stderr)
-    planned = plans.build(loaded, lane, **_learned(loaded, lane))
-    return plan.run(planned, output=flags.output or "text", stdout=sys.stdout)
+    return lane
+
+
+def _failed(flags: argparse.Namespace, loaded: Config, lane: str) -> dict[str, Any]:
+    """Return what narrows a plan to what failed before; nothing without --failed."""
+    if not flags.failed:
+        return {}
+    from paropt_exporter.app.planning import failures
+
+    with closing(_past(loaded)) as history:
+        failed = failures(history, loaded, lane, _selection(flags))
+    return {"only": failed.stages, "only_items": failed.items}
 
 
 def _learned(loaded: Config, lane: str) -> dict[str, Any]:
@@ -171,9 +227,14 @@ def _profile(flags: argparse.Namespace) -> int:
         sizes=flags.sizes,
         strategies=tuple(Strategy(name) for name in flags.strategies),
     )
+    path = _config_path(flags)
+    loaded = config.read(path, root=Path.cwd())
+    if path is not None and _is_above(flags, path):
+        loaded = replace(loaded, path=loaded.root / path.name)
+        os.chdir(loaded.root)
     with ExitGuard():
         return profile.run(
-            config.read(_config_path(flags), root=Path.cwd()),
+            loaded,
             wanted,
             write=flags.write,
             output=flags.output or "text",
@@ -189,7 +250,7 @@ def _order(flags: argparse.Namespace) -> int:
 
     # Not read: a config that is being edited, and has a fault now, must not keep anybody from the lane that runs.
     path = _config_path(flags)
-    root = Path.cwd() if path is None else path.absolute().parent
+    root = Path.cwd() if path is None else Path(os.path.abspath(path.parent))  # noqa: PTH100 -- keeps links
     wish = Wish(order=flags.command, size=getattr(flags, "size", None), pool=flags.pool)
     return orders.run(root, wish, lane=flags.lane, pid=flags.pid, stdout=sys.stdout)
 
@@ -210,7 +271,12 @@ def _run_lane(flags: argparse.Namespace) -> int:
         from paropt_exporter.app import READER_SECONDS, run_lane
         from paropt_exporter.cli import screen
     watching = screen.on_standard_streams(
-        verbose=flags.verbose, json_output=flags.output == "json", json_logs=flags.log_format == "json"
+        verbose=flags.verbose,
+        quiet=flags.quiet,
+        json_output=flags.output == "json",
+        json_logs=flags.log_format == "json",
+        again=_again(flags),
+        color=flags.color,
     )
     once = flags.once
     if once is None:
@@ -220,7 +286,10 @@ def _run_lane(flags: argparse.Namespace) -> int:
     with ExitGuard() as guard:
         try:
             _refuse_flags_at_odds(flags, once=once)
-            code = guard.code = run_lane(_request(flags, once=once), watching)
+            request = _request(flags, once=once)
+            if request.enter_root:
+                watching.say(f"config {request.config_path}")
+            code = guard.code = run_lane(request, watching)
         finally:
             shown = watching.close(READER_SECONDS)
             logs.write_with(None)
@@ -259,31 +328,66 @@ def _refuse_flags_at_odds(flags: argparse.Namespace, *, once: bool) -> None:
 
 
 def _request(flags: argparse.Namespace, *, once: bool) -> Request:
+    from paropt_exporter import config
     from paropt_exporter import plan as plans
     from paropt_exporter.app import Request
 
+    path = config.discover(flags.config_file, os.environ)
     return Request(
-        config_path=_config_path(flags),
+        config_path=path,
         root=Path.cwd(),
+        enter_root=_is_above(flags, path),
         lane=_lane(flags),
         once=once,
         every_seconds=_duration("--every", flags.every),
         linger_seconds=_duration("--web.linger", flags.web_linger),
+        selection=_selection(flags),
+        arguments=flags.arguments or (),
         failed_only=flags.failed,
-        fail_fast=True if flags.fail_fast else False if flags.keep_going else None,
+        fail_fast=_fail_fast(flags),
         strategy=Strategy(flags.strategy) if flags.strategy else None,
         workers=plans.bounds(flags.workers) if flags.workers is not None else None,
         addresses=tuple(flags.web_listen_address or ()),
         telemetry_path=flags.web_telemetry_path,
         max_requests=_count("--web.max-requests", flags.web_max_requests),
         exporter_metrics=False if flags.web_disable_exporter_metrics else None,
-        web_config=Path(flags.web_config_file) if flags.web_config_file is not None else None,
+        web_config=_absolute(flags.web_config_file),
         systemd_socket=flags.web_systemd_socket,
         push_url=flags.push_url,
         push_fail=flags.push_fail,
         push_instance=flags.push_instance,
-        textfile=Path(flags.textfile) if flags.textfile is not None else None,
+        textfile=_absolute(flags.textfile),
     )
+
+
+def _absolute(path: str | None) -> Path | None:
+    """Return a path of the command line as it is here: the lane may run in a folder above."""
+    return None if path is None else Path(os.path.abspath(path))  # noqa: PTH100 -- keeps links
+
+
+def _selection(flags: argparse.Namespace) -> Selection:
+    from paropt_exporter.cli.flags import parser
+    from paropt_exporter.plan import Selection
+
+    return Selection(
+        patterns=tuple(flags.stages),
+        skipped=tuple(flags.skip),
+        with_needs=not flags.only,
+        commands=parser().commands if flags.stages else (),
+    )
+
+
+def _fail_fast(flags: argparse.Namespace) -> bool | None:
+    return True if flags.fail_fast else False if flags.keep_going else None
+
+
+def _again(flags: argparse.Namespace) -> str:
+    """Return the flags that repeat what failed of a run; a stage with arguments is repeated as it was."""
+    words = [word for pattern in flags.stages for word in ("--stage", pattern)]
+    words += ["--only"] if flags.only else []
+    words += [word for pattern in flags.skip for word in ("--skip", pattern)]
+    words += ["--", *flags.arguments] if flags.arguments else ["--failed"]
+    return shlex.join(words)
 
 
 def _lane(flags: argparse.Namespace) -> str:

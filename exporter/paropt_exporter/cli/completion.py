@@ -5,23 +5,24 @@ from __future__ import annotations
 import argparse
 from typing import Any, TextIO
 
-SHELLS = ("bash", "zsh", "tcsh")
+SHELLS = ("bash", "zsh", "tcsh", "fish")
+_STAGES = "paropt-exporter --list -q 2>/dev/null"
 
 
 def run(shell: str, parser: argparse.ArgumentParser, *, stdout: TextIO) -> int:
     """Print the script for a shell: `source <(paropt-exporter completion bash)`."""
     import shtab
 
-    _complete_paths(parser, {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY})
+    _complete_values(parser, {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY, "STAGE": shtab.cmd(_STAGES)})
     print(shtab.complete(parser, shell=shell), file=stdout)
     return 0
 
 
-def _complete_paths(parser: argparse.ArgumentParser, kinds: dict[str, Any]) -> None:
-    """Complete what a flag's help calls FILE or DIR with the names of such."""
+def _complete_values(parser: argparse.ArgumentParser, kinds: dict[str, Any]) -> None:
+    """Complete the values that a flag's help calls FILE, DIR or STAGE."""
     for action in parser._actions:  # argparse offers no other way to its flags, shtab takes the same one
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
-                _complete_paths(command, kinds)
+                _complete_values(command, kinds)
         elif isinstance(action.metavar, str) and action.metavar in kinds:
             action.complete = kinds[action.metavar]  # type: ignore[attr-defined]  # shtab's own protocol

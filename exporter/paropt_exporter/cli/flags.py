@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, NoReturn
 
 from paropt_exporter.cli.completion import SHELLS
 from paropt_exporter.cli.program import PROGRAM, version
+from paropt_exporter.cli.words import split
 
 EXIT_USAGE = 2
 _MOST_WORKERS = 1000  # as config.model has it, which takes long to load
 _MOST = 2**31 - 1  # of anything that is counted; SQLite's own numbers end at 2**63
-_DESCRIPTION = "Run a lane's stages in parallel on pools that size themselves, and export them to Prometheus."
+_USAGE = f"""{PROGRAM} [STAGE ...] [flags] [-- ARGUMENT ...]
+       {PROGRAM} COMMAND [flags]"""
+_DESCRIPTION = """\
+Run a lane's stages in parallel on pools that size themselves, and export them to Prometheus.
+
+STAGE is the name, the number or a glob ('*_tests') of a stage, which runs with the stages that it needs; without one
+the whole lane runs. A stage that is called like a command is reached with --stage. Arguments after -- take the place
+of {args} in the commands of the stages."""
 _EPILOG = """\
 exit codes, the first that holds: 129/130/143 interrupted during a run, 2 usage or config, 3 internal error, history not
 written or a push that failed under --push.fail, 4 critical SLA violation, 1 a stage failed, 0 success.
@@ -29,6 +38,16 @@ class Parser(argparse.ArgumentParser):
         self._given = tuple(sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)
 
+    @property
+    def options(self) -> dict[str, argparse.Action]:
+        """Each flag with its action."""
+        return dict(self._option_string_actions)
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The names of the sub-commands."""
+        return tuple(name for action in self._actions if action.dest == "command" for name in action.choices or ())
+
     def error(self, message: str) -> NoReturn:
         if message.startswith(("argument COMMAND: invalid choice", "unrecognized arguments")):
             message = self._misspelled() or message
@@ -36,8 +55,7 @@ class Parser(argparse.ArgumentParser):
 
     def _misspelled(self) -> str | None:
         """Name the first flag that is none: argparse would take its value for a command, and complain about that."""
-        commands = {name for action in self._actions if action.dest == "command" for name in action.choices or ()}
-        for word in takewhile(lambda word: word not in commands, self._given):
+        for word in takewhile(lambda word: word not in self.commands, self._given):
             flag = word.partition("=")[0]
             if flag.startswith("--") and flag not in self._option_string_actions:
                 from difflib import get_close_matches  # needed here only
@@ -47,10 +65,28 @@ class Parser(argparse.ArgumentParser):
         return None
 
 
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the flags of a command line; `stages` has the words that are no flags, `arguments` those after `--`.
+
+    The first word that is no flag names a sub-command, if there is one of that name, and otherwise a stage.
+    """
+    given = sys.argv[1:] if arguments is None else [*arguments]
+    top = parser()
+    words = split(given, top.options)
+    if words.positional[:1] and words.positional[0] in top.commands:
+        flags = top.parse_args(given)
+        flags.arguments = None
+        return flags
+    flags = top.parse_args(words.flags)
+    flags.stages, flags.arguments = [*flags.stages, *words.positional], words.arguments
+    return flags
+
+
 def parser() -> Parser:
     """Return the whole parser; also what completion scripts and the documentation are made from."""
     top = Parser(
         prog=PROGRAM,
+        usage=_USAGE,
         description=_DESCRIPTION,
         epilog=_EPILOG,
         parents=[_global_flags(defaults=True)],
@@ -61,7 +97,9 @@ def parser() -> Parser:
     _add_run_flags(top)
     _add_endpoint_flags(top)
     _add_short_run_flags(top)
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands instead of running a lane")
+    commands = top.add_subparsers(
+        dest="command", prog=PROGRAM, metavar="COMMAND", title="commands instead of running a lane"
+    )
     _add_commands(commands)
     return top
 
@@ -74,7 +112,14 @@ def _global_flags(*, defaults: bool) -> Parser:
         "--config.file",
         dest="config_file",
         metavar="FILE",
-        help="the config (default: $PAROPT_CONFIG_FILE, then ./paropt.yml; none: built-in stages)",
+        help="the config (default: $PAROPT_CONFIG_FILE, then the nearest paropt.yml, here or in a folder above up to "
+        "the repository's; none: built-in stages)",
+    )
+    group.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto" if defaults else argparse.SUPPRESS,
+        help="default: auto, on a terminal; $NO_COLOR and $FORCE_COLOR are honoured",
     )
     level_default = "info" if defaults else argparse.SUPPRESS
     group.add_argument(
@@ -91,17 +136,44 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         "--lane", help="docs, standard, heavy, one of your own, or auto: chosen from the git diff (default: standard)"
     )
     run.add_argument(
+        "-s",
+        "--stage",
+        dest="stages",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="only this stage, by name, number or glob, and its needs; may be repeated, STAGE alone means the same",
+    )
+    run.add_argument("--only", action="store_true", help="the named stages without the stages that they need")
+    run.add_argument(
+        "--skip",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="leave out this stage, by name, number or glob; stages that need it run without it; may be repeated",
+    )
+    run.add_argument("--list", action="store_true", help="list lanes and stages, and run nothing")
+    run.add_argument("--dry-run", dest="dry_run", action="store_true", help="show the plan, and run nothing")
+    run.add_argument(
         "--once", action=argparse.BooleanOptionalAction, help="end with the lane (default where CI is set)"
     )
     run.add_argument("--every", metavar="DURATION", help="run again and again, start to start, never overlapping")
     failing = run.add_mutually_exclusive_group()
     failing.add_argument("--fail-fast", action="store_true", help="start nothing new after a failure, end what runs")
     failing.add_argument("--keep-going", action="store_true", help="run what can run in spite of failures (default)")
-    run.add_argument("--failed", action="store_true", help="only what failed or was interrupted last, and its needs")
-    run.add_argument("--strategy", choices=("thread", "process", "hybrid", "adaptive", "sequential"))
-    run.add_argument("--workers", metavar="N|auto", help="how many tasks at once")
     run.add_argument(
+        "--failed",
+        action="store_true",
+        help="only stages, and of those only items, that failed or were interrupted last, and the stages behind them",
+    )
+    run.add_argument("--strategy", choices=("thread", "process", "hybrid", "adaptive", "sequential"))
+    run.add_argument("-j", "--workers", metavar="N|auto", help="how many tasks at once")
+    shown = run.add_mutually_exclusive_group()
+    shown.add_argument(
         "-v", "--verbose", action="store_true", help="show the output of every task, not of failed ones only"
+    )
+    shown.add_argument(
+        "-q", "--quiet", action="store_true", help="show what goes wrong and the summary; with --list names only"
     )
     run.add_argument("--output", choices=("text", "json"), help="the summary as text or JSON (default: text)")
 
@@ -177,7 +249,11 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     plan.add_argument("--lane", default=argparse.SUPPRESS)
     plan.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
     completion = add("completion", "print a script that completes this command line in a shell")
-    completion.add_argument("shell", choices=SHELLS, help="to use it now: source <(paropt-exporter completion bash)")
+    completion.add_argument(
+        "shell",
+        choices=SHELLS,
+        help="to use it now: source <(paropt-exporter completion bash), paropt-exporter completion fish | source",
+    )
     _add_generate_flags(add("generate", "write what is derived from the code: config schema, reference pages, rules"))
     _add_history_flags(add("history", "list past runs and compare them"))
     _add_profile_flags(

@@ -65,6 +65,7 @@ def as_json(summary: RunSummary) -> dict[str, object]:
         "sla_warned": summary.warned,
         "sla_broken": summary.broken,
         "interrupted": summary.interrupted,
+        "partial": summary.partial,
         "bottlenecks": [bottleneck.text for bottleneck in summary.bottlenecks],
         "stage_metrics": [_stage_json(stage) for stage in summary.stages],
     }
@@ -113,6 +114,7 @@ def _listed(history: History, *, lane: str | None, limit: int) -> str:
 def _run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
     gone = summary.result is None and not history.lives(summary.run_id)
     notes = _GONE if gone else summary.reason or "; ".join(held.text for held in summary.bottlenecks)
+    notes = _with_partial(notes, summary)
     return (
         summary.run_id,
         f"{datetime.fromtimestamp(summary.started_timestamp_seconds).astimezone():%Y-%m-%d %H:%M:%S}",
@@ -125,6 +127,13 @@ def _run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
         f"{summary.busy_ratio:.0%}",
         _shortened(notes),
     )
+
+
+def _with_partial(notes: str, summary: RunSummary) -> str:
+    if not summary.partial:
+        return notes
+    told = f"only {', '.join(stage.stage for stage in summary.stages)}"
+    return f"{told}; {notes}" if notes else told
 
 
 def _trend(lane: str, trend: Trend) -> Iterator[str]:

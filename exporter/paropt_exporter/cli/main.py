@@ -38,10 +38,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         with suppress(OSError):  # a lost line is still in the buffer: the flush tells
             print(version())  # what build scripts ask again and again need not wait for the parser
         return _flushed(0)
-    from paropt_exporter.cli.flags import parser
+    from paropt_exporter.cli.flags import parse
 
     try:
-        flags = parser().parse_args(arguments)
+        flags = parse(arguments)
     except SystemExit as ended:  # argparse has told its help, or a usage error
         raise SystemExit(_flushed(int(ended.code or 0))) from None
     return _guarded(flags, ours)

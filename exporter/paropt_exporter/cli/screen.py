@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from paropt_exporter import logs
+from paropt_exporter.cli import color as coloring
 from paropt_exporter.cli import summary
 from paropt_exporter.cli.streams import Sink, is_same_file, unfiltered
 from paropt_exporter.cli.wording import counted, plain, seconds
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SIGN_OF_LIFE_SECONDS = 30.0  # CI systems end a job that says nothing for minutes; a person doubts after one
+_RICH_STYLES = {"": "none", coloring.RED: "red", coloring.YELLOW: "yellow", coloring.GREEN: "green"}
 _SHOWN_LINES = 40  # of a failed task's output: its last lines, a screen full
 _SHOWN_CHARACTERS = 1000  # of each: what a compiler or a test says of one place; one line may be all that is kept
 
@@ -58,12 +61,18 @@ class Screen:
         verbose: bool,
         json_output: bool,
         json_logs: bool = False,
+        quiet: bool = False,
+        again: str = "--failed",
+        color: Callable[[bool], bool] = lambda _: False,
         clock: Clock | None = None,
         refresh_seconds: float = 0.25,
     ) -> None:
         self._out = Sink(out)
         self._err = Sink(err)
         self._verbose = verbose
+        self._quiet = quiet
+        self._again = again
+        self._out_colored, self._err_colored = color(self._out.is_terminal), color(self._err.is_terminal)
         self._json_output = json_output
         self._json_logs = json_logs
         self._failed: dict[str, TaskRecord] = {}
@@ -110,6 +119,8 @@ class Screen:
     def begin(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         self._failed = {}
         stages = sum(not stage.skip for stage in plan.stages)
+        if self._quiet:
+            return
         self._line(f"lane {plan.lane}: {counted(stages, 'stage')}, {plan.strategy.value}")
         self._err_writer.put(lambda: self._start_progress(live))
 
@@ -123,7 +134,7 @@ class Screen:
                 what = event.stage or f"lane {event.lane}"
                 word = f"broke its SLA of {event.limit.max_seconds:g} s"
                 near = f"has run {event.limit.warn_seconds:g} s of the {event.limit.max_seconds:g} s its SLA allows"
-                self._line(f"{what} {word if event.broken else near}")
+                self._line(f"{what} {word if event.broken else near}", coloring.YELLOW)
             case StageRecord():
                 self._stage(event)
             case Decision() if self._verbose:
@@ -139,7 +150,7 @@ class Screen:
         if self._json_output:
             text = json.dumps(summary.as_json(record), default=str)
         else:
-            text = summary.text(record, self._failed, metrics_url=metrics_url)
+            text = summary.text(record, self._failed, metrics_url=metrics_url, again=self._again)
         self._err_writer.put(self._stop_progress)
         self._out_writer.put(lambda: self._write_summary(text), characters=len(text), lines=text.count("\n") + 1)
 
@@ -164,6 +175,8 @@ class Screen:
         self._line("\n".join([f"--- {name}{cut}", *shown, "---"]))
 
     def _stage(self, record: StageRecord) -> None:
+        if self._quiet and not record.result.bad:
+            return
         took = seconds(record.duration_seconds)
         message = plain(record.message[: summary.MESSAGES_WIDTH])
         if record.result is Result.SKIP:
@@ -172,14 +185,14 @@ class Screen:
             self._line(f"{record.stage} succeeded in {took}")
         else:
             word = "failed" if record.result.bad else "ended"  # the message says how: timed out, killed, stopped
-            self._line(f"{record.stage} {word} after {took}: {message}")
+            self._line(f"{record.stage} {word} after {took}: {message}", coloring.RED if record.result.bad else "")
 
-    def _line(self, text: str) -> None:
+    def _line(self, text: str, color: str = "") -> None:
         if self._json_logs:
             log.info(text)  # a log collector reads stderr then: each line must be one JSON object
             return
         line = f"{_time_of_day(self._clock)} {text}"
-        self._put(lambda: self._write(line), line)
+        self._put(lambda: self._write(line, color), line)
 
     def _put(self, write: Callable[[], None], text: str) -> None:
         self._err_writer.put(write, characters=len(text) or 1, lines=text.count("\n") + 1)
@@ -190,9 +203,12 @@ class Screen:
         if self._tell_shown is not None and self.is_shown:
             self._tell_shown()
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: str, color: str = "") -> None:
+        color = color if self._err_colored else ""
         if self._table is not None:
-            self._table.print(text)
+            self._table.print(text, color)
+        elif color:
+            self._err.colored(coloring.painted(text, color))
         else:
             self._err.line(text)
 
@@ -200,7 +216,10 @@ class Screen:
         self._write(f"{_time_of_day(self._clock)} {text}")
 
     def _write_summary(self, text: str) -> None:
-        self._out.line(text)
+        if self._out_colored and not self._json_output:
+            self._out.colored(coloring.of_summary(text))
+        else:
+            self._out.line(text)
         if self._out.fault is not None:
             self._line(f"the summary could not be written: {self._out.fault}")
 
@@ -208,7 +227,7 @@ class Screen:
         if not self._err_writer.has_thread:
             return
         if self._err.is_terminal and not self._json_logs:
-            self._table = _Table(live, self._clock)
+            self._table = _Table(live, self._clock, colored=self._err_colored)
             self._err_writer.tick(self._table.refresh, self._refresh_seconds)
         else:
             self._err_writer.tick(lambda: self._give_sign_of_life(live), SIGN_OF_LIFE_SECONDS)
@@ -230,13 +249,13 @@ class _Table:
     One thread uses it; others may print to stderr meanwhile.
     """
 
-    def __init__(self, live: Callable[[], tuple[LiveStage, ...]], clock: Clock) -> None:
+    def __init__(self, live: Callable[[], tuple[LiveStage, ...]], clock: Clock, *, colored: bool) -> None:
         from rich.live import Live
 
         self._stages = live
         self._clock = clock
         self._rows: tuple[LiveStage, ...] = ()
-        self._console = _console()
+        self._console = _console(colored=colored)
         self._view = Live(
             console=self._console,
             get_renderable=self._render,
@@ -246,11 +265,11 @@ class _Table:
         )
         self._view.start()
 
-    def print(self, text: str) -> None:
+    def print(self, text: str, color: str = "") -> None:
         self._rows = self._stages()
         with suppress(OSError):  # the terminal has gone; the work goes on
             # Whole lines, which the terminal itself breaks: what a person copies is then what the work printed.
-            self._console.print(visible(text), soft_wrap=True)
+            self._console.print(visible(text), soft_wrap=True, style=_RICH_STYLES[color])
 
     def refresh(self) -> None:
         self._rows = self._stages()  # not under the console's lock: who logs waits for the terminal alone
@@ -286,7 +305,7 @@ def _is_near_its_limit(stage: LiveStage, now: float) -> bool:
     return stage.sla is not None and now - stage.started_timestamp_seconds >= stage.sla.warn_seconds
 
 
-def _console() -> Console:
+def _console(*, colored: bool) -> Console:
     """Return a console that one thread at a time writes to.
 
     Rich reckons which lines to wipe, and writes later: of two threads at once, one leaves a line or wipes another's.
@@ -305,7 +324,7 @@ def _console() -> Console:
                 lock.release()
 
     lock = threading.RLock()  # guards: the terminal, from reckoning to writing
-    return OneAtATime(file=unfiltered(sys.stderr), highlight=False, markup=False)
+    return OneAtATime(file=unfiltered(sys.stderr), highlight=False, markup=False, no_color=not colored)
 
 
 def _shortened(line: str) -> str:
@@ -318,8 +337,19 @@ def _time_of_day(clock: Clock) -> str:
     return datetime.fromtimestamp(clock.wall()).astimezone().strftime("%H:%M:%S")
 
 
-def on_standard_streams(*, verbose: bool, json_output: bool, json_logs: bool) -> Screen:
-    """Show on stdout and stderr, log lines too."""
-    screen = Screen(out=sys.stdout, err=sys.stderr, verbose=verbose, json_output=json_output, json_logs=json_logs)
+def on_standard_streams(
+    *, verbose: bool, quiet: bool, json_output: bool, json_logs: bool, again: str, color: str
+) -> Screen:
+    """Show on stdout and stderr, log lines too; `quiet`: only what goes wrong, and the summary."""
+    screen = Screen(
+        out=sys.stdout,
+        err=sys.stderr,
+        verbose=verbose,
+        quiet=quiet,
+        json_output=json_output,
+        json_logs=json_logs,
+        again=again,
+        color=lambda terminal: coloring.wanted(color, os.environ, terminal=terminal),
+    )
     logs.write_with(screen.log)
     return screen

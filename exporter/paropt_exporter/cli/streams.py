@@ -92,10 +92,17 @@ class Sink:
 
     def line(self, text: str) -> None:
         """Print a line, or nothing once the stream was given up."""
+        self._print(text, self._stream)
+
+    def colored(self, text: str) -> None:
+        """Print a line of ours with its colours: all that is not ours in it was made visible before."""
+        self._print(text, unfiltered(self._stream))
+
+    def _print(self, text: str, stream: TextIO) -> None:
         if not self._open:
             return
         try:
-            print(text, file=self._stream, flush=True)
+            print(text, file=stream, flush=True)
         except BrokenPipeError:
             self._give_up()
         except (OSError, ValueError) as error:

@@ -19,9 +19,17 @@ _SHOWN_QUIET = 20  # stages that went well, and as many that were skipped: more 
 
 
 def text(
-    run: RunRecord, failed: Mapping[str, TaskRecord], *, metrics_url: str = "", program: str = "paropt-exporter"
+    run: RunRecord,
+    failed: Mapping[str, TaskRecord],
+    *,
+    metrics_url: str = "",
+    program: str = "paropt-exporter",
+    again: str = "--failed",
 ) -> str:
-    """Return the summary. `failed` has, by stage, the first bad task, whose output's last line is shown."""
+    """Return the summary. `failed` has, by stage, the first bad task, whose output's last line is shown.
+
+    `again`: the flags that repeat what failed.
+    """
     widths = (cells(stage.stage) for stage in run.stages)
     width = max((width for width in widths if width <= _NAMES_WIDTH), default=0)
     lines = [_headline(run)]
@@ -39,7 +47,9 @@ def text(
         word = "broke" if run.broken else "warned at"
         limit = run.total.max_seconds if run.broken else run.total.warn_seconds
         lines.append(f"  ! total {seconds(run.duration_seconds)}: {word} {seconds(limit)}")
-    lines.extend(f"  {name:<8} {fact}" for name, fact in _footer(run, metrics_url, program))
+    lines.extend(
+        f"  {name:<8} {fact}" for name, fact in _footer(run, metrics_url, f"{program} --lane {run.lane} {again}")
+    )
     return "\n".join(lines)
 
 
@@ -116,7 +126,7 @@ def _message(stage: StageRecord) -> str:
     return plain(stage.message[:MESSAGES_WIDTH])
 
 
-def _footer(run: RunRecord, metrics_url: str, program: str) -> Iterator[tuple[str, str]]:
+def _footer(run: RunRecord, metrics_url: str, again: str) -> Iterator[tuple[str, str]]:
     if run.pools:
         pools = " · ".join(_pool(pool.name, pool.start_size, pool.peak_size, pool.reason) for pool in run.pools)
         yield "pools", f"{pools} · {run.busy_ratio:.0%} busy"
@@ -126,7 +136,7 @@ def _footer(run: RunRecord, metrics_url: str, program: str) -> Iterator[tuple[st
     if metrics_url:
         yield "metrics", metrics_url
     if run.result is not Result.SUCCESS:
-        yield "again", f"{program} --lane {run.lane} --failed"
+        yield "again", again
 
 
 def _hints(run: RunRecord) -> Iterator[tuple[str, str]]:

@@ -113,7 +113,7 @@ def _lanes(lanes: dict[str, dict[str, object]], stages: list[RawStage]) -> Itera
             yield Fault(
                 location=("lanes", lane, "workers"), message="sequential runs one task at a time: leave workers out"
             )
-        listed = raw_yaml.words(keys.get("stages"))
+        listed = _members(keys, stages)
         for index, name in enumerate(listed if stages else []):
             where = ("lanes", lane, "stages", index)
             if name not in names:
@@ -124,10 +124,17 @@ def _lanes(lanes: dict[str, dict[str, object]], stages: list[RawStage]) -> Itera
                     yield Fault(location=where, message=message)
 
 
+def _members(lane: dict[str, object], stages: list[RawStage]) -> list[str]:
+    """Return the names of a lane's stages; a number stands for its stage, unless another one has it as its name."""
+    names = {str(stage.get("number")): raw_yaml.name(stage) for _, stage in stages if raw_yaml.name(stage)}
+    names |= {name: name for name in raw_yaml.names(stages)}
+    return [names.get(word, word) for word in raw_yaml.words(lane.get("stages"))]
+
+
 def _slots(lanes: dict[str, dict[str, object]], stages: list[RawStage], machine: Machine) -> Iterator[Fault]:
     """Yield stages that a lane of this file could never start; a default lane nobody wrote is not held against them."""
     most = {name: _most_workers(lane, machine) for name, lane in lanes.items()}
-    members = {name: set(raw_yaml.words(lane.get("stages"))) for name, lane in lanes.items() if lane.get("stages")}
+    members = {name: set(_members(lane, stages)) for name, lane in lanes.items() if lane.get("stages")}
     for place, stage in stages:
         slots = stage.get("slots")
         if not isinstance(slots, int) or isinstance(slots, bool) or slots > MOST_WORKERS:

@@ -11,6 +11,7 @@ from paropt_exporter.config.shell_lines import unprotected
 
 ITEM = "{item}"  # one item for each task
 ITEMS = "{items}"  # several items for each command
+ARGS = "{args}"  # the arguments after -- on the command line
 _WORK = ("run", "call", "steps")
 _SOURCES = ("list", "glob", "command")
 _COMMANDS_ONLY = ("env", "cwd", "shell", "file")
@@ -25,6 +26,7 @@ def work(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
     for where, command in _commands(place, stage):
         yield from _command(where, command, shell=stage.get("shell") is True)
     yield from _items(place, stage)
+    yield from _arguments(place, stage)
 
 
 def _kind(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
@@ -58,7 +60,8 @@ def _command(place: Location, command: object, *, shell: bool) -> Iterator[Fault
         yield from _line(place, command)
     elif isinstance(command, str) and shell and (found := unprotected(command)) is not None:
         item, around = found
-        message = f"{item} stands in {around}: each item is quoted already, and in them its name could be run as code"
+        each = "each argument" if item == ARGS else "each item"
+        message = f"{item} stands in {around}: {each} is quoted already, and in them its name could be run as code"
         yield Fault(location=place, message=f"{message}; take {item} out of them")
 
 
@@ -111,6 +114,19 @@ def _several(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
             yield Fault(location=where, message="{items} stands in the program's place: name a program before it")
         elif any(ITEMS in word and word != ITEMS for word in words):
             message = "{items} becomes several words, so it has to stand alone: put blanks around it"
+            yield Fault(location=where, message=message)
+
+
+def _arguments(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
+    """Yield where `{args}` can't become arguments of their own."""
+    if stage.get("shell") is True:
+        return
+    for where, command in _commands(place, stage):
+        words = _words_of(command)
+        if words and ARGS in words[0]:
+            yield Fault(location=where, message="{args} stands in the program's place: name a program before it")
+        elif any(ARGS in word and word != ARGS for word in words):
+            message = "{args} becomes several words, so it has to stand alone: put blanks around it"
             yield Fault(location=where, message=message)
 
 

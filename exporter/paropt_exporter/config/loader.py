@@ -148,7 +148,7 @@ def _config(file: File, *, path: Path | None, root: Path, places: Mapping[str, s
         stages, notes = detected.stages, detected.notes
     return Config(
         project=file.project or _project(root),
-        lanes=MappingProxyType({**defaults.lanes(), **file.lanes}),
+        lanes=MappingProxyType({**defaults.lanes(), **_with_names(file.lanes, stages)}),
         stages=stages,
         feedback=file.feedback,
         web=file.web,
@@ -159,6 +159,17 @@ def _config(file: File, *, path: Path | None, root: Path, places: Mapping[str, s
         notes=notes,
         places=MappingProxyType(dict(places)),
     )
+
+
+def _with_names(lanes: Mapping[str, Lane], stages: tuple[Stage, ...]) -> dict[str, Lane]:
+    """Return the lanes with the names of their stages in the place of numbers."""
+    names = {str(stage.number): stage.name for stage in stages} | {stage.name: stage.name for stage in stages}
+    return {
+        name: lane.model_copy(update={"stages": tuple(names.get(word, word) for word in lane.stages)})
+        if lane.stages is not None
+        else lane
+        for name, lane in lanes.items()
+    }
 
 
 def _project(root: Path) -> str:

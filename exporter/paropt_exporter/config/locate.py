@@ -1,19 +1,24 @@
-"""Find the config file: the flag, then the environment, then `paropt.yml` in the current folder."""
+"""Find the config file: the flag, then the environment, then the nearest `paropt.yml`, here or in a folder above."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from paropt_exporter.errors import UsageError
 
 VARIABLE = "PAROPT_CONFIG_FILE"
 NAMES = ("paropt.yml", "paropt.yaml")
+_REPOSITORY_MARKS = (".git", ".hg", ".jj", ".svn")
 
 
 def discover(flag: str | None, environ: Mapping[str, str], *, folder: Path = Path()) -> Path | None:
-    """Return the config file to read, None where there is none; UsageError if one is named that is not there."""
+    """Return the config file to read, None where there is none; UsageError if one is named that is not there.
+
+    A file in a folder above is returned relative to `folder`, like `../paropt.yml`.
+    """
     for source, named in (("--config.file", flag), (VARIABLE, environ.get(VARIABLE) or None)):
         if named is None:
             continue
@@ -21,9 +26,49 @@ def discover(flag: str | None, environ: Mapping[str, str], *, folder: Path = Pat
         if not named or not os.path.lexists(path):
             raise UsageError(f"{source}: there is no file {named!r}: correct the path, or leave it out")
         return path
+    for place in _upwards(folder, environ.get("HOME") or None):
+        found = _in(place)
+        if found is not None:
+            return found
+    return None
+
+
+def is_above(path: Path | None) -> bool:
+    """Say whether `discover` found this file in a folder above the current one."""
+    return path is not None and path.parts[:1] == ("..",)
+
+
+def _in(folder: Path) -> Path | None:
     found = [folder / name for name in NAMES if os.path.lexists(folder / name)]
     if len(found) > 1:
-        raise UsageError("there are paropt.yml and paropt.yaml: remove one, or name one with --config.file")
+        where = "" if folder == Path() else f"in {folder} "
+        raise UsageError(f"{where}there are paropt.yml and paropt.yaml: remove one, or name one with --config.file")
     if found and found[0].exists() and not found[0].is_file() and not found[0].is_dir():
         raise UsageError(f"{found[0]} is no file: remove it, or name the config with --config.file")  # a pipe may wait
     return found[0] if found else None
+
+
+def _upwards(folder: Path, home: str | None) -> Iterator[Path]:
+    """Yield a folder and those above it, up to the root of a repository.
+
+    The search enters neither the home folder nor one that everybody may write to: commands of other people's files
+    must not run here.
+    """
+    yield folder
+    here, steps = Path(os.path.abspath(folder)), folder  # noqa: PTH100 -- resolve() would follow links
+    while here != here.parent and str(here) != home and not _is_repository(here):
+        here, steps = here.parent, steps / ".."
+        if str(here) == home or _is_open_to_all(here):
+            return
+        yield steps
+
+
+def _is_repository(folder: Path) -> bool:
+    return any(os.path.lexists(folder / mark) for mark in _REPOSITORY_MARKS)
+
+
+def _is_open_to_all(folder: Path) -> bool:
+    try:
+        return bool(folder.stat().st_mode & stat.S_IWOTH)
+    except OSError:
+        return True

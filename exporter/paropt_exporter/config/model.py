@@ -162,9 +162,13 @@ class Stage(Section):
 
     number: Annotated[StrictInt, Field(ge=0, le=1_000_000)] = Field(description="Its number; breaks ties in the order.")
     name: Name = Field(description="Its name, the label `stage` of its metrics.")
+    description: Text | None = Field(default=None, description="What it does, in a line for `--list`.")
     run: Command | None = Field(
         default=None,
-        description="A command: a line, split as a shell splits words but run without one, or a list of words.",
+        description=(
+            "A command: a line, split as a shell splits words but run without one, or a list of words. `{args}` in it "
+            "is what follows `--` on the command line."
+        ),
     )
     call: CallTarget | None = Field(default=None, description="A Python function, `module:function`.")
     steps: tuple[Command, ...] | None = Field(
@@ -211,13 +215,16 @@ class Stage(Section):
 class Lane(Section):
     """One way of running the workflow."""
 
+    description: Text | None = Field(default=None, description="What it is for, in a line for `--list`.")
     strategy: Strategy = Field(default=Strategy.ADAPTIVE, description="Where its tasks run.")
     workers: Workers = Field(default=Workers(), description="How many tasks run at once. Default: auto.")
     sla: Sla | None = Field(default=None, description="The limit on the duration of each of its stages.")
     total: Sla | None = Field(default=None, description="The limit on the duration of the whole lane.")
     fail_fast: StrictBool = Field(default=False, description="Whether the first failed stage ends the lane.")
     stages: tuple[Word, ...] | None = Field(
-        default=None, json_schema_extra={"minItems": 1}, description="Only these stages. Default: all."
+        default=None,
+        json_schema_extra={"minItems": 1},
+        description="Only these stages, by name or number. Default: all.",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_ITEM = re.compile(r"\{items?\}")
+_ITEM = re.compile(r"\{(?:items?|args)\}")
 # What changes the meaning of the text after it, as POSIX shells read a line.
 _TOKEN = re.compile(rf"\\.|'|\"|`|\$\(|\(|\)|(?:(?<=[\s;&|(])|^)#|<<|{_ITEM.pattern}", re.DOTALL)
 _NAMES = {"'": "quotes", '"': "quotes", "`": "backquotes", "#": "a comment", "<<": "a here-document"}

@@ -81,6 +81,7 @@ def of_run(
         bottlenecks=advice.advise(found, recorded),
         pools=pools,
         abandoned=abandoned,
+        partial=plan.partial,
     )
 
 

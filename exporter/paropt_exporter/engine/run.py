@@ -140,6 +140,7 @@ class Run:
                 started_seconds=started,
                 started_timestamp_seconds=started_timestamp,
                 stages=tuple(stage.name for stage in self.plan.stages),
+                partial=self.plan.partial,
             )
         )
         if self.plan.total is not None:
@@ -286,6 +287,7 @@ class Run:
                 started_seconds=now,
                 started_timestamp_seconds=state.started_timestamp_seconds,
                 sla=state.plan.sla,
+                scope=state.plan.scope,
             )
         )
         if state.plan.sla is not None:

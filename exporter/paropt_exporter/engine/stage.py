@@ -73,6 +73,7 @@ class Attempt:
             items=outcome.items,
             start_up_seconds=outcome.start_up_seconds,
             cut_items=frozenset(part.partition("::")[0] for part in self.task.apart),
+            scope=self.stage.plan.scope,
         )
 
 
@@ -247,6 +248,7 @@ class StageState:
             warned=self.watch is not None and self.watch.warned,
             broken=self.watch is not None and self.watch.broken,
             advice=self._advice(),
+            scope=self.plan.scope,
         )
         return self.record
 
@@ -275,6 +277,7 @@ class StageState:
             duration_seconds=0.0,
             started_timestamp_seconds=None,
             sla=self.plan.sla,
+            scope=self.plan.scope,
         )
         return self.record
 

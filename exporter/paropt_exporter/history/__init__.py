@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from paropt_exporter.history.queries import RunSummary, StageSummary, TaskSummary, Trend
+from paropt_exporter.history.queries import Failures, RunSummary, StageSummary, TaskSummary, Trend
 from paropt_exporter.history.recovery import Interrupted
 from paropt_exporter.history.store import History
 
-__all__ = ["History", "Interrupted", "RunSummary", "StageSummary", "TaskSummary", "Trend"]
+__all__ = ["Failures", "History", "Interrupted", "RunSummary", "StageSummary", "TaskSummary", "Trend"]

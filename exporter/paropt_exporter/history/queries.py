@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -45,7 +45,10 @@ class StageSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """One run. `result` None: it runs still. Tasks count once, by their last attempt."""
+    """One run. `result` None: it runs still. Tasks count once, by their last attempt.
+
+    `partial`: the command line left out stages, or gave some arguments.
+    """
 
     run_id: str
     lane: str
@@ -64,10 +67,24 @@ class RunSummary:
     interrupted: bool
     bottlenecks: tuple[Bottleneck, ...]
     stages: tuple[StageSummary, ...]
+    partial: bool = False
 
     @property
     def throughput_tasks_per_second(self) -> float:
         return self.completed_tasks / self.duration_seconds if self.duration_seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """The stages that a lane's last runs left undone, and the failed items of those of which these are known.
+
+    `succeeded` and `unknown` (no run planned them) are the others.
+    """
+
+    stages: frozenset[str]
+    items: Mapping[str, frozenset[str]]
+    succeeded: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,12 +153,12 @@ def last_values(connection: sqlite3.Connection, project: str) -> LastValues:
 
 
 def expected(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
-    """Return for each stage the median duration in seconds of its last successful runs."""
+    """Return for each stage the median duration in seconds of its last successful runs, of whole ones."""
     query = """
     SELECT stage, duration FROM (
       SELECT stage, stages.duration AS duration,
              row_number() OVER (PARTITION BY stage ORDER BY runs.sequence DESC) AS age
-      FROM stages JOIN runs USING (run_id) WHERE project = ? AND lane = ? AND stages.result = ?
+      FROM stages JOIN runs USING (run_id) WHERE project = ? AND lane = ? AND stages.result = ? AND scope = 'all'
     ) WHERE age <= ?
     """
     durations: dict[str, list[float]] = defaultdict(list)
@@ -164,7 +181,8 @@ def cpu_shares(connection: sqlite3.Connection, project: str, lane: str) -> Mappi
         WHEN tasks.cpu + run_delay > tasks.duration OR run_delay > :crowded * tasks.duration THEN tasks.cpu + run_delay
         ELSE tasks.duration * tasks.cpu / (tasks.duration - run_delay) END)
       FROM tasks LEFT JOIN stages USING (run_id, stage)
-      WHERE tasks.duration > 0 AND tasks.result IN (:success, :failure) AND run_id IN
+      WHERE tasks.duration > 0 AND tasks.result IN (:success, :failure) AND coalesce(scope, '') <> 'arguments'
+        AND run_id IN
         (SELECT run_id FROM runs WHERE project = :project AND lane = :lane ORDER BY sequence DESC LIMIT :runs)
       GROUP BY tasks.stage
     """
@@ -195,10 +213,10 @@ def memory_peaks(connection: sqlite3.Connection, project: str, lane: str) -> Map
 def task_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
     """Return for each stage the mean duration in seconds of one task in its last runs, of tasks that succeeded."""
     query = """
-    SELECT stage, avg(tasks.duration) FROM tasks
-      WHERE result = ? AND run_id IN
+    SELECT tasks.stage, avg(tasks.duration) FROM tasks LEFT JOIN stages USING (run_id, stage)
+      WHERE tasks.result = ? AND coalesce(scope, '') <> 'arguments' AND run_id IN
         (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT ?)
-      GROUP BY stage
+      GROUP BY tasks.stage
     """
     found = connection.execute(query, (Result.SUCCESS.value, project, lane, EXPECTED_RUNS))
     return {text(stage): number(seconds) for stage, seconds in found}
@@ -207,10 +225,10 @@ def task_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Map
 def fastest_tasks(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
     """Return for each stage the least seconds of one task in its last runs, of tasks that succeeded."""
     query = """
-    SELECT stage, min(tasks.duration) FROM tasks
-      WHERE result = ? AND run_id IN
+    SELECT tasks.stage, min(tasks.duration) FROM tasks LEFT JOIN stages USING (run_id, stage)
+      WHERE tasks.result = ? AND coalesce(scope, '') <> 'arguments' AND run_id IN
         (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT ?)
-      GROUP BY stage
+      GROUP BY tasks.stage
     """
     found = connection.execute(query, (Result.SUCCESS.value, project, lane, EXPECTED_RUNS))
     return {text(stage): number(seconds) for stage, seconds in found}
@@ -266,57 +284,74 @@ def usual_size(connection: sqlite3.Connection, project: str, lane: str) -> int |
     SELECT coalesce(min(CASE WHEN reason = 'ineffective' AND action = 'down' THEN new_size END), max(new_size))
       FROM decisions
       WHERE reason <> 'pinned' AND run_id IN
-        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT ?)
+        (SELECT run_id FROM runs WHERE project = ? AND lane = ? AND NOT partial ORDER BY sequence DESC LIMIT ?)
       GROUP BY run_id
     """
     sizes = [count(size) for (size,) in connection.execute(query, (project, lane, EXPECTED_RUNS))]
     return round(median(sizes)) if sizes else None
 
 
-def failed_stages(connection: sqlite3.Connection, project: str, lane: str) -> frozenset[str] | None:
-    """Return the stages that the lane's last run left undone; None if no run of it has ended.
+def failures(connection: sqlite3.Connection, project: str, lane: str, stages: Collection[str]) -> Failures | None:
+    """Return the stages of a lane that the last runs left undone; None if no run of the lane has ended.
 
-    In a run that was no success, a skipped stage and one without any record count as left undone too.
+    The last run that planned a stage decides about it: runs of a few stages leave the others as they are. A stage that
+    was given arguments in a run, or that no run ever planned, is not decided by it. In a run that was no success, a
+    skipped stage and one without any record count as left undone too.
     """
     query = """
     SELECT run_id, result, planned FROM runs
-    WHERE project = ? AND lane = ? AND ended_ts IS NOT NULL ORDER BY sequence DESC LIMIT 1
+    WHERE project = ? AND lane = ? AND ended_ts IS NOT NULL ORDER BY sequence DESC
     """
-    row = connection.execute(query, (project, lane)).fetchone()
-    if row is None:
+    open_stages, undone, known = set(stages), {}, False
+    for run_id, result, planned in connection.execute(query, (project, lane)):
+        known = True
+        if not open_stages:
+            break
+        decided = open_stages & frozenset(texts(planned)) - _with_arguments(connection, run_id)
+        done = decided if result == Result.SUCCESS else _succeeded(connection, run_id)
+        undone.update(dict.fromkeys(decided - done, text(run_id)))
+        open_stages -= decided
+    if not known:
         return None
-    run_id, result, planned = row
-    if result == Result.SUCCESS:
-        return frozenset()
-    done = connection.execute(
-        "SELECT stage FROM stages WHERE run_id = ? AND result = ?", (run_id, Result.SUCCESS.value)
+    items = {stage: _failed_items(connection, run_id, stage) for stage, run_id in undone.items()}
+    return Failures(
+        stages=frozenset(undone),
+        items={stage: found for stage, found in items.items() if found},
+        succeeded=tuple(stage for stage in stages if stage not in undone and stage not in open_stages),
+        unknown=tuple(stage for stage in stages if stage in open_stages),
     )
-    return frozenset(texts(planned)) - {stage for (stage,) in done}
 
 
-def failed_items(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, frozenset[str]]:
-    """Return the items that failed in the lane's last run, of stages all of whose batches came to an end of their own.
+def _with_arguments(connection: sqlite3.Connection, run_id: str) -> frozenset[str]:
+    found = connection.execute("SELECT stage FROM stages WHERE run_id = ? AND scope = 'arguments'", (run_id,))
+    return frozenset(text(stage) for (stage,) in found)
 
-    A stage that was stopped is not among them: more than the items that failed are left undone.
+
+def _succeeded(connection: sqlite3.Connection, run_id: str) -> frozenset[str]:
+    query = "SELECT stage FROM stages WHERE run_id = ? AND result = ?"
+    return frozenset(text(stage) for (stage,) in connection.execute(query, (run_id, Result.SUCCESS.value)))
+
+
+def _failed_items(connection: sqlite3.Connection, run_id: str, stage: str) -> frozenset[str]:
+    """Return the items that failed in a run, if all tasks of the stage came to an end of their own.
+
+    None of a stage that was stopped: more than the items that failed are left undone.
     """
     query = """
-    SELECT stage, item FROM failed_items JOIN stages USING (run_id, stage) WHERE run_id =
-        (SELECT run_id FROM runs WHERE project = ? AND lane = ? AND ended_ts IS NOT NULL
-         ORDER BY sequence DESC LIMIT 1)
-      AND tasks = (SELECT count(*) FROM tasks AS ended WHERE ended.run_id = failed_items.run_id
-                   AND ended.stage = failed_items.stage AND final AND ended.result <> ?)
+    SELECT item FROM failed_items JOIN stages USING (run_id, stage) WHERE run_id = :run AND stage = :stage
+      AND tasks = (SELECT count(*) FROM tasks AS ended WHERE ended.run_id = :run
+                   AND ended.stage = :stage AND final AND ended.result <> :cancelled)
     """
-    found: dict[str, set[str]] = defaultdict(set)
-    for stage, item in connection.execute(query, (project, lane, Result.CANCELLATION.value)):
-        found[text(stage)].add(text(item))
-    return {stage: frozenset(items) for stage, items in found.items()}
+    values = {"run": run_id, "stage": stage, "cancelled": Result.CANCELLATION.value}
+    return frozenset(text(item) for (item,) in connection.execute(query, values))
 
 
 def runs(connection: sqlite3.Connection, project: str, *, lane: str | None, limit: int) -> tuple[RunSummary, ...]:
     """Return the last `limit` runs, oldest first."""
     query = """
     SELECT run_id, lane, strategy, result, reason, started_ts, coalesce(duration, seen_ts - started_ts),
-           coalesce(sequential, 0), coalesce(busy_ratio, 0), warned, broken, interrupted, bottlenecks
+           coalesce(sequential, 0), coalesce(busy_ratio, 0), warned, broken, interrupted, bottlenecks,
+           partial
     FROM runs WHERE project = :project AND (:lane IS NULL OR lane = :lane) ORDER BY sequence DESC LIMIT :limit
     """
     found = connection.execute(query, {"project": project, "lane": lane, "limit": limit}).fetchall()
@@ -357,8 +392,8 @@ def tasks(connection: sqlite3.Connection, run_id: str) -> tuple[TaskSummary, ...
 def trend(connection: sqlite3.Connection, project: str, lane: str, *, limit: int) -> Trend | None:
     """Compare the lane's latest throughput with the average of up to `limit` earlier runs; None with fewer than two.
 
-    Runs that were cancelled or still run say nothing of the lane's speed and are left out, and so are runs of what had
-    failed (`--failed`), which have other stages.
+    Runs that were cancelled or still run say nothing of the lane's speed and are left out, and so are partial runs and
+    those of what had failed (`--failed`), which have other stages.
     """
     ended = [
         summary.throughput_tasks_per_second
@@ -375,6 +410,8 @@ def _whole(summaries: Iterable[RunSummary]) -> Iterator[RunSummary]:
     last: RunSummary | None = None
     whole: frozenset[str] = frozenset()
     for summary in summaries:
+        if summary.partial:
+            continue
         stages = frozenset(stage.stage for stage in summary.stages)
         again = last is not None and last.result is not Result.SUCCESS and stages < whole
         last = summary
@@ -384,9 +421,10 @@ def _whole(summaries: Iterable[RunSummary]) -> Iterator[RunSummary]:
 
 
 def _summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> RunSummary:
-    (run_id, lane, strategy, result, reason, started, duration, sequential, busy, warned, broken, interrupted, held) = (
-        row
-    )
+    (
+        run_id, lane, strategy, result, reason, started, duration, sequential, busy, warned, broken, interrupted, held,
+        partial,
+    ) = row  # fmt: skip
     stages = _stages(connection, text(run_id))
     counts: dict[str, int] = dict(
         connection.execute("SELECT result, count(*) FROM tasks WHERE run_id = ? AND final GROUP BY result", (run_id,))
@@ -417,6 +455,7 @@ def _summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> RunSumm
             for kind, stage, sentence, *advice in json.loads(text(held))  # no advice in rows of older versions
         ),
         stages=stages,
+        partial=bool(partial),
     )
 
 

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from paropt_exporter.events import Result, RunRecord, SlaLimit, StageRecord, Strategy
+from paropt_exporter.events import Result, RunRecord, Scope, SlaLimit, StageRecord, Strategy
 from paropt_exporter.history import rows
 from paropt_exporter.history.cells import count, number, text, texts, timestamp
 
@@ -38,7 +38,8 @@ def mark(connection: sqlite3.Connection, project: str, run_id: str) -> Interrupt
     Its tasks leave no record: which of them had started died with the exporter.
     """
     row = connection.execute(
-        "SELECT lane, strategy, started_ts, seen_ts, planned FROM runs WHERE run_id = ? AND ended_ts IS NULL", (run_id,)
+        "SELECT lane, strategy, started_ts, seen_ts, planned, partial FROM runs WHERE run_id = ? AND ended_ts IS NULL",
+        (run_id,),
     ).fetchone()
     if row is None:
         return None
@@ -64,6 +65,7 @@ def mark(connection: sqlite3.Connection, project: str, run_id: str) -> Interrupt
         warned=warned,
         broken=broken,
         interrupted=True,
+        partial=bool(row[5]),
     )
     rows.write(connection, project, run, seen)
     return _interrupted(run)
@@ -83,10 +85,10 @@ def _stages(
     connection: sqlite3.Connection, run_id: str, lane: str, *, planned: tuple[str, ...], seen_seconds: float
 ) -> Iterator[StageRecord]:
     """Yield a record for each planned stage that has no result."""
-    query = "SELECT stage, number, pool, tasks, started_ts, result FROM stages WHERE run_id = ?"
+    query = "SELECT stage, number, pool, tasks, started_ts, result, scope FROM stages WHERE run_id = ?"
     known = {row[0]: row for row in connection.execute(query, (run_id,))}
     for stage in planned:
-        _, place, pool, tasks, started, result = known.get(stage, (stage, 0, "", 0, None, None))
+        _, place, pool, tasks, started, result, scope = known.get(stage, (stage, 0, "", 0, None, None, Scope.ALL))
         if result is not None:
             continue
         sla, warned, broken = _limit(connection, run_id, stage)
@@ -105,6 +107,7 @@ def _stages(
             sla=sla,
             warned=warned,
             broken=broken,
+            scope=Scope(scope),
         )
 
 

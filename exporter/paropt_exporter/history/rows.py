@@ -16,6 +16,7 @@ from paropt_exporter.events import (
     Result,
     RunRecord,
     RunStarted,
+    Scope,
     SlaRecord,
     StageRecord,
     StageStarted,
@@ -151,7 +152,7 @@ def _number(connection: sqlite3.Connection, project: str, run_id: str) -> None:
 
 
 def _time_items(connection: sqlite3.Connection, task: TaskRecord, project: str, now_seconds: float) -> None:
-    if not task.items and task.start_up_seconds is None:
+    if task.scope is Scope.ARGUMENTS or (not task.items and task.start_up_seconds is None):
         return
     timed = [each for each in task.items if each.seconds is not None and each.item]
     times = [(each.item, each.seconds) for each in timed] + [test for each in timed for test in each.long_tests]
@@ -167,11 +168,11 @@ def _time_items(connection: sqlite3.Connection, task: TaskRecord, project: str, 
 
 
 def _fail_items(connection: sqlite3.Connection, task: TaskRecord) -> None:
-    if not task.final or not task.result.bad:
+    if not task.final or not task.result.bad or task.scope is Scope.ARGUMENTS:
         return
     # Of a batch that timed out or was killed nothing tells which items failed: none of them has succeeded.
     undone = [each.item for each in task.items if each.result is not Result.SUCCESS]
-    bad = undone or [each.item for each in task.items]
+    bad = undone or [each.item for each in task.items] or ([] if task.item is None else [task.item])
     connection.executemany(
         "INSERT OR IGNORE INTO failed_items VALUES (?, ?, ?)",
         [(task.run_id, task.stage, _stored(item)) for item in bad],
@@ -212,6 +213,7 @@ def _run_started(run: RunStarted, project: str, now_seconds: float) -> dict[str,
         "started_ts": run.started_timestamp_seconds,
         "seen_ts": now_seconds,
         "planned": json.dumps(run.stages),
+        "partial": run.partial,
     }
 
 
@@ -238,6 +240,7 @@ def _run(run: RunRecord, project: str, now_seconds: float) -> dict[str, object]:
         "interrupted": run.interrupted,
         "bottlenecks": json.dumps(bottlenecks),
         "abandoned": json.dumps(run.abandoned),
+        "partial": run.partial,
     }
 
 
@@ -253,6 +256,7 @@ def _stage_started(stage: StageStarted | StageRecord) -> dict[str, object]:
         "sla_max": stage.sla.max_seconds if stage.sla else None,
         "sla_warn": stage.sla.warn_seconds if stage.sla else None,
         "sla_critical": stage.sla.critical if stage.sla else None,
+        "scope": stage.scope.value,
     }
 
 

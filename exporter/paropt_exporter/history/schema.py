@@ -12,7 +12,7 @@ from paropt_exporter import files
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import folder, repair
 
-VERSION = 5
+VERSION = 6
 # Transactions take about 0.1 ms, so whoever waits longer waits for a process that was stopped or a disk that hangs.
 BUSY_SECONDS = 2.0
 
@@ -25,14 +25,15 @@ CREATE TABLE runs (
   reason TEXT NOT NULL DEFAULT '', duration REAL, sequential REAL, busy_ratio REAL, total_max REAL,
   warned INTEGER NOT NULL DEFAULT 0, broken INTEGER NOT NULL DEFAULT 0, critical_sla INTEGER NOT NULL DEFAULT 0,
   interrupted INTEGER NOT NULL DEFAULT 0, bottlenecks TEXT NOT NULL DEFAULT '[]', abandoned TEXT NOT NULL DEFAULT '[]',
-  sequence INTEGER NOT NULL DEFAULT 0
+  sequence INTEGER NOT NULL DEFAULT 0, partial INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX runs_by_sequence ON runs (project, lane, sequence);
 CREATE TABLE stages (
   run_id TEXT NOT NULL, stage TEXT NOT NULL, number INTEGER NOT NULL, pool TEXT NOT NULL, tasks INTEGER NOT NULL,
   started_ts REAL, sla_max REAL, sla_warn REAL, sla_critical INTEGER, result TEXT, message TEXT NOT NULL DEFAULT '',
   tasks_failed INTEGER, duration REAL, cpu REAL, memory_peak INTEGER, attempts INTEGER, fastest REAL, slowest REAL,
-  gil_bound INTEGER, warned INTEGER, broken INTEGER, shown_cpu_total REAL, PRIMARY KEY (run_id, stage)
+  gil_bound INTEGER, warned INTEGER, broken INTEGER, shown_cpu_total REAL,
+  scope TEXT NOT NULL DEFAULT 'all', PRIMARY KEY (run_id, stage)
 ) WITHOUT ROWID;
 CREATE TABLE tasks (
   run_id TEXT NOT NULL, stage TEXT NOT NULL, task INTEGER NOT NULL, attempt INTEGER NOT NULL, item TEXT,
@@ -94,6 +95,10 @@ _UPGRADES = {
     CREATE TABLE failed_items (
       run_id TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, PRIMARY KEY (run_id, stage, item)
     ) WITHOUT ROWID;
+    """,
+    5: """
+    ALTER TABLE runs ADD COLUMN partial INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE stages ADD COLUMN scope TEXT NOT NULL DEFAULT 'all';
     """,
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
@@ -161,13 +161,9 @@ class History:
         """Return for each stage the most bytes that a task of it used lately."""
         return self._read(queries.memory_peaks, self._project, lane)
 
-    def failed_stages(self, lane: str) -> frozenset[str] | None:
-        """Return the stages that the lane's last run left undone, or None if no run of it is known."""
-        return self._read(queries.failed_stages, self._project, lane)
-
-    def failed_items(self, lane: str) -> Mapping[str, frozenset[str]]:
-        """Return the items that failed in the lane's last run, where more than their stage is known."""
-        return self._read(queries.failed_items, self._project, lane)
+    def failures(self, lane: str, stages: Collection[str]) -> queries.Failures | None:
+        """Return which of the lane's stages its last runs left undone, or None if no run of it is known."""
+        return self._read(queries.failures, self._project, lane, stages)
 
     def decisions(
         self, *, pool: str | None = None, since_seconds: float = 0.0, limit: int = KEEP_DECISIONS

@@ -1,7 +1,7 @@
 """What a run will do, decided before it starts: stages with their tasks, limits and order, free of any YAML."""
 
 from paropt_exporter.plan.batches import KnownItems
-from paropt_exporter.plan.building import NOTHING_TO_RUN, bounds, build, ordered
+from paropt_exporter.plan.building import NOTHING_TO_RUN, bounds, build, choose, ordered, pool_of
 from paropt_exporter.plan.model import (
     COMMANDS,
     PROCESSES,
@@ -14,6 +14,7 @@ from paropt_exporter.plan.model import (
     PlannedTask,
     Work,
 )
+from paropt_exporter.plan.selection import Selection
 
 __all__ = [
     "COMMANDS",
@@ -27,8 +28,11 @@ __all__ = [
     "Plan",
     "PlannedStage",
     "PlannedTask",
+    "Selection",
     "Work",
     "bounds",
     "build",
+    "choose",
     "ordered",
+    "pool_of",
 ]

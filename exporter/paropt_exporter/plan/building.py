@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from paropt_exporter import host
 from paropt_exporter.errors import UsageError
-from paropt_exporter.events import Strategy
+from paropt_exporter.events import Scope, Strategy
 from paropt_exporter.plan import batches, junit
 from paropt_exporter.plan.batches import ITEMS, SHELL, Beside, KnownItems
 from paropt_exporter.plan.items import ITEM, NoItems, find_items, no_items
@@ -28,6 +29,7 @@ from paropt_exporter.plan.model import (
     PlannedTask,
     Work,
 )
+from paropt_exporter.plan.selection import Selection, select_stages
 from paropt_exporter.plan.separable import separable
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 NOTHING_TO_RUN = "no stage to run: write stages into paropt.yml (paropt-exporter init makes one)"
 UNKNOWN_SECONDS = 1.0  # a stage's duration where no stage's is known: all are alike then, and only the graph orders
+ARGS = "{args}"  # the arguments after -- on the command line
+_PLACEHOLDER = re.compile(re.escape(ITEM) + "|" + re.escape(ARGS))
+_WHOLE_LANE = Selection()
 _CORE_SLACK = 0.1  # measured shares of a core are a few percent off
 
 
@@ -47,6 +52,8 @@ def build(
     fastest_tasks: Mapping[str, float] = MappingProxyType({}),
     known_items: Mapping[str, KnownItems] = MappingProxyType({}),
     cpu_shares: Mapping[str, float] = MappingProxyType({}),
+    selection: Selection = _WHOLE_LANE,
+    arguments: tuple[str, ...] = (),
     only: Collection[str] | None = None,
     only_items: Mapping[str, Collection[str]] = MappingProxyType({}),
     strategy: Strategy | None = None,
@@ -59,19 +66,24 @@ def build(
     `known_items` are known durations of the items of stages that take several to a command, and `cpu_shares` the parts
     of a core that a stage's tasks use: both decide how many batches the items are cut into.
 
-    `only`: plan just these stages and those that need them (a retry of what failed), and of the items of a stage that
-    takes several to a command `only_items`. Runs the item commands of the
-    lane's stages (at most a minute each); one that fails leaves its stage with a `fault`. Raises UsageError for an
-    unknown lane or stage, and where there is no stage at all.
+    `selection` narrows the lane; `arguments` take the place of `{args}` in the commands of the stages that it names.
+    `only`: plan just these stages and those that need them (a retry of what failed), and of the items of a stage only
+    `only_items`. Runs the item commands of the planned stages (at most a minute each); one that fails leaves its stage
+    with a `fault`. Raises UsageError for an unknown lane or stage, where there is no stage at all, and for arguments
+    that no stage takes.
     """
-    chosen = _lane(config, lane)
+    members, given = choose(config, lane, selection, arguments)
+    chosen = config.lanes[lane]
     strategy = strategy or chosen.strategy
-    members = _members(config, lane)
+    partial = bool(selection) or bool(given)
     if only is not None:
         members = _narrowed(members, only)
     names = {stage.name for stage in members}
     size = _bounds(chosen, strategy, workers)
-    stages = [_only(_stage(config, chosen, stage, strategy, names), only_items) for stage in members]
+    stages = [
+        _only(_stage(config, chosen, stage, strategy, names, given.get(stage.name, ())), only_items)
+        for stage in members
+    ]
     known = [
         replace(
             stage,
@@ -87,11 +99,57 @@ def build(
         strategy=strategy,
         workers=size,
         stages=_cut(ordered([_fitted(stage, size) for stage in known]), size, known_items, cpu_shares),
-        total=chosen.total.limit() if chosen.total else None,
+        total=chosen.total.limit() if chosen.total and not partial else None,
         fail_fast=chosen.fail_fast if fail_fast is None else fail_fast,
         root=config.root,
         notes=config.notes,
+        partial=partial,
     )
+
+
+def choose(
+    config: Config, lane: str, selection: Selection, arguments: tuple[str, ...] = ()
+) -> tuple[list[Stage], Mapping[str, tuple[str, ...]]]:
+    """Return the selected stages of a lane, and the arguments of those that take them; runs nothing.
+
+    Raises UsageError as `build` does.
+    """
+    _require_lane(config, lane)
+    members = _members(config, lane)
+    named = frozenset(stage.name for stage in members)
+    if selection or not selection.with_needs:
+        selected = select_stages(members, selection, lane=lane, lanes_of=_lanes_of(config))
+        members, named = [*selected.stages], selected.named
+    if not arguments:
+        return members, {}
+    takers = [stage for stage in members if stage.name in named and takes_arguments(stage)]
+    if not takers:
+        told = ", ".join(stage.name for stage in members if stage.name in named)
+        raise UsageError(f"-- {shlex.join(arguments)}: no stage of {told} takes arguments: write {ARGS} in its command")
+    if any(ITEM in word or ITEMS in word for word in arguments):
+        raise UsageError(f"-- {shlex.join(arguments)}: {ITEM} and {ITEMS} mean something in paropt.yml only")
+    return members, {stage.name: arguments for stage in takers}
+
+
+def pool_of(stage: Stage, strategy: Strategy) -> str:
+    """Return where a stage starts; with hybrid and adaptive the engine may send a call's tasks elsewhere."""
+    if stage.call is None:
+        return COMMANDS
+    return PROCESSES if strategy is Strategy.PROCESS else THREADS
+
+
+def takes_arguments(stage: Stage) -> bool:
+    """Say whether a stage's commands have a place for arguments of the command line."""
+    return any(ARGS in part for command in _commands(stage) for part in _parts(command))
+
+
+def _lanes_of(config: Config) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {stage.name: [] for stage in config.stages}
+    for name, lane in config.lanes.items():
+        for stage in config.stages:
+            if lane.stages is None or stage.name in lane.stages:
+                found[stage.name].append(name)
+    return found
 
 
 def ordered(stages: list[PlannedStage]) -> tuple[PlannedStage, ...]:
@@ -123,19 +181,35 @@ def _automatic() -> Bounds:
 
 
 def _only(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> PlannedStage:
-    """Leave a stage that takes several items to a command those that are asked for.
+    """Leave a stage those of its items that are asked for.
 
     All, where one of them is gone: it may have another name now, under which it would fail as before.
     """
-    if stage.template is None or not stage.tasks or stage.name not in items:
+    if not stage.tasks or stage.name not in items:
         return stage
+    if stage.template is None:
+        return _only_tasks(stage, frozenset(items[stage.name]))
     there = frozenset(stage.tasks[0].items)
     # A part of a file was an item of the last run alone: the file has it now.
     wanted = {item if item in there else item.partition("::")[0] for item in items[stage.name]}
     if not wanted or not wanted <= there:
         return stage
     kept = tuple(item for item in stage.tasks[0].items if item in wanted)
-    return replace(stage, tasks=(batches.task(stage.template, 0, kept),))
+    return _part(replace(stage, tasks=(batches.task(stage.template, 0, kept),)), Scope.ITEMS, whole=wanted == there)
+
+
+def _only_tasks(stage: PlannedStage, wanted: frozenset[str]) -> PlannedStage:
+    there = frozenset(task.item for task in stage.tasks)
+    if not wanted or not wanted <= there:
+        return stage
+    kept = [task for task in stage.tasks if task.item in wanted]
+    tasks = tuple(replace(task, index=index) for index, task in enumerate(kept))
+    return _part(replace(stage, tasks=tasks), Scope.ITEMS, whole=wanted == there)
+
+
+def _part(stage: PlannedStage, scope: Scope, *, whole: bool) -> PlannedStage:
+    """Mark a stage that does a part of its work: its duration says nothing about its limit."""
+    return stage if whole or stage.scope is not Scope.ALL else replace(stage, scope=scope, sla=None)
 
 
 def _cut(
@@ -237,7 +311,7 @@ def _reachable(name: str, edges: Mapping[str, Sequence[str]]) -> set[str]:
     return found
 
 
-def _lane(config: Config, lane: str) -> Lane:
+def _require_lane(config: Config, lane: str) -> None:
     from paropt_exporter.config.faults import did_you_mean
 
     if lane not in config.lanes:
@@ -245,7 +319,6 @@ def _lane(config: Config, lane: str) -> Lane:
         hint = did_you_mean(lane, config.lanes)
         suffix = hint if "did you mean" in hint else ""
         raise UsageError(f"unknown lane {lane!r}{suffix}; there are {there}")
-    return config.lanes[lane]
 
 
 def _members(config: Config, lane: str) -> list[Stage]:
@@ -277,16 +350,18 @@ def _narrowed(stages: list[Stage], only: Collection[str]) -> list[Stage]:
     return [stage for stage in stages if stage.name in kept]
 
 
-def _stage(config: Config, lane: Lane, stage: Stage, strategy: Strategy, names: set[str]) -> PlannedStage:
-    tasks, skip, fault = _tasks(config, stage)
-    limit = stage.sla or lane.sla
-    template, folder = _template(stage), _folder(config, stage)
+def _stage(
+    config: Config, lane: Lane, stage: Stage, strategy: Strategy, names: set[str], arguments: tuple[str, ...]
+) -> PlannedStage:
+    tasks, skip, fault = _tasks(config, stage, arguments)
+    limit = None if arguments else stage.sla or lane.sla
+    template, folder = _template(stage, arguments), _folder(config, stage)
     return PlannedStage(
         number=stage.number,
         name=stage.name,
         tasks=tasks,
         needs=tuple(need for need in stage.needs if need in names),
-        pool=_pool(stage, strategy),
+        pool=pool_of(stage, strategy),
         retries=stage.retries.count,
         backoff_seconds=stage.retries.backoff,
         timeout_seconds=stage.timeout,
@@ -302,6 +377,7 @@ def _stage(config: Config, lane: Lane, stage: Stage, strategy: Strategy, names: 
         fault=fault,
         template=template,
         junit=template is not None and junit.may_ask(template, folder, config.root, stage.env),
+        scope=Scope.ARGUMENTS if arguments else Scope.ALL,
     )
 
 
@@ -315,10 +391,10 @@ def _fitted(stage: PlannedStage, size: Bounds) -> PlannedStage:
     return replace(stage, tasks=(), fault=fault)
 
 
-def _tasks(config: Config, stage: Stage) -> tuple[tuple[PlannedTask, ...], str, str]:
+def _tasks(config: Config, stage: Stage, arguments: tuple[str, ...]) -> tuple[tuple[PlannedTask, ...], str, str]:
     """Return a stage's tasks, why it is skipped, and why it can't run."""
     if stage.items is None:
-        return (PlannedTask(index=0, item=None, work=_work(stage, None)),), "", ""
+        return (PlannedTask(index=0, item=None, work=_work(stage, None, arguments)),), "", ""
     try:
         items = find_items(stage.items, root=config.root, cwd=_folder(config, stage), env=stage.env)
     except NoItems as error:
@@ -329,47 +405,58 @@ def _tasks(config: Config, stage: Stage) -> tuple[tuple[PlannedTask, ...], str, 
     if not items:
         where = f"{place}: " if (place := config.places.get(stage.name, "")) else ""
         return (), "", f"{where}items: {no_items(stage.items)}: correct them, or write allow_empty: true"
-    template = _template(stage)
+    template = _template(stage, arguments)
     if template is not None:  # all in one, until the order of the stages is known
         return (batches.task(template, 0, items),), "", ""
-    return tuple(PlannedTask(index=n, item=item, work=_work(stage, item)) for n, item in enumerate(items)), "", ""
+    each = [_work(stage, item, arguments) for item in items]
+    return tuple(PlannedTask(index=n, item=items[n], work=work) for n, work in enumerate(each)), "", ""
 
 
-def _template(stage: Stage) -> Commands | None:
+def _template(stage: Stage, arguments: tuple[str, ...]) -> Commands | None:
     """Return the commands that take several items each; None where a task is for one item, or for none."""
-    commands = [stage.run] if stage.run is not None else [*(stage.steps or ())]
-    several = stage.items is not None and any(ITEMS in part for command in commands for part in _parts(command))
-    return Commands(steps=tuple(_words(command, None, shell=stage.shell) for command in commands)) if several else None
+    commands = _commands(stage)
+    if stage.items is None or not any(ITEMS in part for command in commands for part in _parts(command)):
+        return None
+    return Commands(steps=tuple(_words(command, None, arguments, shell=stage.shell) for command in commands))
+
+
+def _commands(stage: Stage) -> Sequence[str | tuple[str, ...]]:
+    return (stage.run,) if stage.run is not None else stage.steps or ()
 
 
 def _parts(command: str | tuple[str, ...]) -> tuple[str, ...]:
     return (command,) if isinstance(command, str) else command
 
 
-def _work(stage: Stage, item: str | None) -> Work:
+def _work(stage: Stage, item: str | None, arguments: tuple[str, ...]) -> Work:
     if stage.call is not None:
         return Call(target=stage.call, arguments=() if item is None else (item,))
-    commands = [stage.run] if stage.run is not None else [*(stage.steps or ())]
-    return Commands(steps=tuple(_words(command, item, shell=stage.shell) for command in commands))
+    return Commands(steps=tuple(_words(command, item, arguments, shell=stage.shell) for command in _commands(stage)))
 
 
-def _words(command: str | tuple[str, ...], item: str | None, *, shell: bool) -> tuple[str, ...]:
-    """Return an argument vector; an item is put in after splitting, so that it stays one word whatever it holds."""
+def _words(
+    command: str | tuple[str, ...], item: str | None, arguments: tuple[str, ...], *, shell: bool
+) -> tuple[str, ...]:
+    """Return an argument vector, with the arguments in the place of `{args}`.
+
+    An item is put in after splitting, so that it stays one word whatever it holds. Both are put in at once: neither is
+    searched for the other's place.
+    """
     if isinstance(command, str) and shell:
-        return (*SHELL, command if item is None else command.replace(ITEM, shlex.quote(item)))
+        quoted = {ARGS: shlex.join(arguments)} | ({} if item is None else {ITEM: shlex.quote(item)})
+        return (*SHELL, _PLACEHOLDER.sub(lambda found: quoted.get(found[0], found[0]), command))
     words = shlex.split(command) if isinstance(command, str) else command
-    return tuple(words) if item is None else tuple(word.replace(ITEM, item) for word in words)
+    filled: list[str] = []
+    for word in words:
+        if word == ARGS:
+            filled += arguments
+        else:
+            filled.append(word if item is None else word.replace(ITEM, item))
+    return tuple(filled)
 
 
 def _folder(config: Config, stage: Stage) -> Path:
     return config.root / stage.cwd if stage.cwd else config.root
-
-
-def _pool(stage: Stage, strategy: Strategy) -> str:
-    """Return where a stage starts; with hybrid and adaptive the engine may send a call's tasks elsewhere."""
-    if stage.call is None:
-        return COMMANDS
-    return PROCESSES if strategy is Strategy.PROCESS else THREADS
 
 
 def _bounds(lane: Lane, strategy: Strategy, override: Bounds | None) -> Bounds:

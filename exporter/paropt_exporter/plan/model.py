@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from paropt_exporter.events import SlaLimit, Strategy
+from paropt_exporter.events import Scope, SlaLimit, Strategy
 
 COMMANDS = "commands"
 THREADS = "threads"
@@ -59,7 +59,8 @@ class PlannedStage:
     unknown); `remaining_seconds` is the longest path from its start to the run's end.
 
     `template`: the commands with `{items}` still in them, where its tasks are batches of items; `junit`: whether the
-    runner that they call is asked for a report, which has a result for each item.
+    runner that they call is asked for a report, which has a result for each item. `scope` is the part of its work that
+    this run does; a part has no limit.
     """
 
     number: int
@@ -86,6 +87,7 @@ class PlannedStage:
     fault: str = ""
     template: Commands | None = None
     junit: bool = False
+    scope: Scope = Scope.ALL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,10 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One lane, ready to run. `stages` stand in the order of the longest remaining path, ties by number."""
+    """One lane, ready to run. `stages` stand in the order of the longest remaining path, ties by number.
+
+    `partial`: the command line left out stages, or gave some of them arguments. Such a run has no limit on its total.
+    """
 
     project: str
     lane: str
@@ -114,3 +119,4 @@ class Plan:
     fail_fast: bool = False
     root: Path = Path()
     notes: tuple[str, ...] = ()
+    partial: bool = False

@@ -1,0 +1,38 @@
+"""Decide where text is coloured, and give lines of ours their colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from paropt_exporter.terminal import visible
+
+_RESET = "\x1b[0m"
+RED, YELLOW, GREEN = "\x1b[31m", "\x1b[33m", "\x1b[32m"
+
+
+def wanted(choice: str, environ: Mapping[str, str], *, terminal: bool) -> bool:
+    """Say whether to colour: --color before $NO_COLOR before $FORCE_COLOR before what the stream is.
+
+    Both variables count if they are not empty (no-color.org, force-color.org).
+    """
+    if choice != "auto":
+        return choice == "always"
+    if environ.get("NO_COLOR"):
+        return False
+    return bool(environ.get("FORCE_COLOR")) or (terminal and environ.get("TERM") != "dumb")
+
+
+def painted(text: str, color: str) -> str:
+    """Return the text in a colour; what a terminal would act on in it is written as escapes first."""
+    return f"{color}{visible(text)}{_RESET}" if color else visible(text)
+
+
+def of_summary(text: str) -> str:
+    """Return a summary with the colours of its lines: by its headline, and the marks of its stages."""
+    first, *rest = text.split("\n")
+    headline = RED if " failed" in first else GREEN if " succeeded" in first else YELLOW
+    return "\n".join([painted(first, headline), *(painted(line, _of_line(line)) for line in rest)])
+
+
+def _of_line(line: str) -> str:
+    return {"  x ": RED, "  ! ": YELLOW}.get(line[:4], "")

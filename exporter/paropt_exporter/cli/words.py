@@ -1,0 +1,56 @@
+"""Tell the words of a command line apart: flags with their values, stages, and arguments after `--`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+DASHES = "--"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """The words before the first `--`, and those after it (None without one)."""
+
+    flags: tuple[str, ...]
+    positional: tuple[str, ...]
+    arguments: tuple[str, ...] | None
+
+
+def split(words: Sequence[str], options: Mapping[str, argparse.Action]) -> Words:
+    """Split a command line by what `options`, flags with their actions, take as values.
+
+    argparse itself takes words between flags for one list only if no sub-command may stand there.
+    """
+    words = [*words]
+    arguments = None
+    if DASHES in words:
+        end = words.index(DASHES)
+        words, arguments = words[:end], tuple(words[end + 1 :])
+    flags: list[str] = []
+    positional: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-") or word == "-":
+            positional.append(word)
+            continue
+        flags.append(word)
+        if _wants_value(word, options):
+            flags += [value for value in [next(rest, None)] if value is not None]
+    return Words(flags=tuple(flags), positional=tuple(positional), arguments=arguments)
+
+
+def _wants_value(word: str, options: Mapping[str, argparse.Action]) -> bool:
+    """Say whether the next word is the value of this flag, or of the last one in it: `-qs`."""
+    if word.startswith("--"):
+        return word in options and _takes_value(options[word])
+    for place, letter in enumerate(word[1:], start=1):
+        option = options.get(f"-{letter}")
+        if option is not None and _takes_value(option):
+            return place == len(word) - 1  # what follows in the word is its value: -j4
+    return False
+
+
+def _takes_value(option: argparse.Action) -> bool:
+    return option.nargs != 0

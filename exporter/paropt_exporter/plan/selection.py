@@ -1,0 +1,131 @@
+"""Select stages of a lane by name, number or glob: with the stages that they need, or without."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from paropt_exporter.errors import UsageError
+
+if TYPE_CHECKING:
+    from paropt_exporter.config import Stage
+
+_MOST_LISTED = 20  # names in an error; a lane may have 10,000 stages
+_MOST_COMPARED = 500
+_GLOB_CHARACTERS = frozenset("*?[")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The stages to run. Each pattern is a name, a number or a glob; no `patterns` select the whole lane.
+
+    `skipped` patterns win over `patterns`. A stage runs without a need that is skipped, or that `with_needs=False`
+    leaves out. An error suggests `commands` too: a pattern may be a misspelled one.
+    """
+
+    patterns: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    with_needs: bool = True
+    commands: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.patterns or self.skipped)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected:
+    """The stages to run in the order of the config. `named`: the names of those that no other stage pulled in."""
+
+    stages: tuple[Stage, ...]
+    named: frozenset[str]
+
+
+def select_stages(
+    stages: Sequence[Stage], selection: Selection, *, lane: str, lanes_of: Mapping[str, Sequence[str]]
+) -> Selected:
+    """Return the selected ones of a lane's stages.
+
+    `lanes_of`: for each stage of the config the lanes that run it. Raises UsageError for patterns that select nothing,
+    all in one message, and if no stage is left.
+    """
+    if not selection.with_needs and not selection.patterns:
+        raise UsageError("--only leaves out the needs of the stages that are named: name one (paropt-exporter --list)")
+    unknown = [pattern for pattern in selection.patterns if not _matches(pattern, stages)]
+    unknown_skips = [
+        pattern for pattern in selection.skipped if not _matches(pattern, stages) and not _elsewhere(pattern, lanes_of)
+    ]
+    if unknown or unknown_skips:
+        raise UsageError(_unknown([*unknown, *unknown_skips], stages, selection.commands, lane, lanes_of))
+    skipped = {name for pattern in selection.skipped for name in _matches(pattern, stages)}
+    wanted = {name for pattern in selection.patterns for name in _matches(pattern, stages)}
+    if not selection.patterns:
+        kept = {stage.name for stage in stages} - skipped
+    elif selection.with_needs:
+        kept = _with_needs(stages, wanted - skipped, without=skipped)
+    else:
+        kept = wanted - skipped
+    if not kept:
+        raise UsageError(f"no stage is left to run in lane {lane}: --skip leaves out all that were selected")
+    named = kept & wanted if selection.patterns else kept
+    return Selected(stages=tuple(stage for stage in stages if stage.name in kept), named=frozenset(named))
+
+
+def _matches(pattern: str, stages: Sequence[Stage]) -> list[str]:
+    """Return the names that a pattern selects: an equal name wins over a number, and a number over a glob."""
+    named = [stage.name for stage in stages if stage.name == pattern]
+    if not named and pattern.isdecimal():
+        named = [stage.name for stage in stages if str(stage.number) == pattern]
+    if not named and _GLOB_CHARACTERS & set(pattern):
+        named = [stage.name for stage in stages if fnmatchcase(stage.name, pattern)]
+    return named
+
+
+def _elsewhere(pattern: str, lanes_of: Mapping[str, Sequence[str]]) -> bool:
+    return any(name == pattern or fnmatchcase(name, pattern) for name in lanes_of)
+
+
+def _with_needs(stages: Sequence[Stage], wanted: Collection[str], *, without: Collection[str]) -> set[str]:
+    needs = {stage.name: stage.needs for stage in stages}
+    kept: set[str] = set()
+    waiting = [*wanted]
+    while waiting:
+        name = waiting.pop()
+        if name not in kept:
+            kept.add(name)
+            waiting += [need for need in needs[name] if need in needs and need not in without]
+    return kept
+
+
+def _unknown(
+    patterns: Sequence[str],
+    stages: Sequence[Stage],
+    commands: Sequence[str],
+    lane: str,
+    lanes_of: Mapping[str, Sequence[str]],
+) -> str:
+    """Say which patterns select nothing, what may have been meant, and which stages there are."""
+    names = [stage.name for stage in stages]
+    hints = {pattern: _hint(pattern, names, commands, lanes_of) for pattern in patterns}
+    told = ", ".join(f"no stage {pattern!r}{hint}" for pattern, hint in hints.items())
+    more = "" if all(hints.values()) or not commands else " (--help lists the commands)"
+    return f"lane {lane} has {told}; it has {', '.join(_listed(names))}{more}"
+
+
+def _hint(pattern: str, names: Sequence[str], commands: Sequence[str], lanes_of: Mapping[str, Sequence[str]]) -> str:
+    if other := lanes_of.get(pattern):
+        return f" (lane {other[0]} has it)"
+    known = [*names, *commands]
+    near = get_close_matches(pattern, known, n=1) if len(known) <= _MOST_COMPARED else []
+    if not near:
+        return ""
+    return f" (did you mean the command {near[0]!r}?)" if near[0] not in names else f" (did you mean {near[0]!r}?)"
+
+
+def _listed(names: Sequence[str]) -> Iterator[str]:
+    yield from islice(names, _MOST_LISTED)
+    if len(names) > _MOST_LISTED:
+        yield f"and {len(names) - _MOST_LISTED} more"

@@ -1,0 +1,146 @@
+"""Stages by name, number and glob; arguments; and what a narrowed run leaves to later ones, as people call them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support import projects
+from support.real_servers import run
+
+STAGES = """
+    name: lint, run: "echo lint {args}"
+    name: unit, shell: true, run: "echo unit {args} >> ran.txt; test ! -e broken", needs: [lint]
+    name: items, shell: true, run: "echo {item} >> items.txt; test ! -e bad_{item}", items: {list: [a, b, c]}
+    name: plan, run: "echo stage plan"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return projects.write(tmp_path, STAGES)
+
+
+def ran(folder: Path, *arguments: str, code: int = 0) -> str:
+    ended = run(folder, projects.ANY_PORT, "--once", *arguments)
+    assert ended.returncode == code, ended.stderr
+    return ended.stdout + ended.stderr
+
+
+def stages_of_last_run(folder: Path) -> set[str]:
+    return set(projects.stages(projects.runs(folder)[-1]))
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("words", "stages"),
+    [
+        (["unit"], {"lint", "unit"}),
+        (["--only", "unit"], {"unit"}),
+        (["-s", "u*", "-s", "plan"], {"lint", "unit", "plan"}),
+        (["3"], {"items"}),
+        (["--skip", "*i*"], {"plan"}),
+    ],
+)
+def test_a_run_has_the_stages_that_the_command_line_names(project: Path, words: list[str], stages: set[str]) -> None:
+    ran(project, *words)
+    assert stages_of_last_run(project) == stages
+
+
+def test_arguments_reach_the_command(project: Path) -> None:
+    ran(project, "unit", "--", "-k", "a b")
+    assert lines(project / "ran.txt") == ["unit -k a b"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["unti"], "lane standard has no stage 'unti' (did you mean 'unit'?); it has lint, unit, items, plan"),
+        (["hsitory"], "(did you mean the command 'history'?)"),
+        (["plan", "--zzz"], "unrecognized arguments: --zzz"),
+        (["items", "--", "-x"], "-- -x: no stage of items takes arguments: write {args} in its command"),
+    ],
+)
+def test_a_wrong_word_is_one_line_and_leaves_nothing(project: Path, words: list[str], said: str) -> None:
+    ended = run(project, projects.ANY_PORT, "--once", *words)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert said in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert not (project / ".paropt").exists()
+
+
+def test_failed_runs_only_failed_items_and_says_what_it_leaves_out(project: Path) -> None:
+    (project / "bad_b").touch()
+    ran(project, code=1)
+    (project / "items.txt").unlink()
+    again = ran(project, "--failed", code=1)
+    assert lines(project / "items.txt") == ["b"]
+    assert "--failed runs items (1 failed item only); leaves out lint, unit, plan, which succeeded" in again
+    (project / "bad_b").unlink()
+    ran(project, "--failed")
+    assert "--failed: nothing to run: no stage of lane standard failed when it last ran" in ran(project, "--failed")
+
+
+def test_a_run_of_one_stage_leaves_the_others_failed(project: Path) -> None:
+    (project / "broken").touch()
+    ran(project, code=1)
+    ran(project, "lint")
+    (project / "broken").unlink()
+    ran(project, "--failed")
+    assert stages_of_last_run(project) == {"unit"}
+
+
+def test_a_stage_that_passed_with_arguments_is_still_failed(project: Path) -> None:
+    (project / "broken").touch()
+    ran(project, code=1)
+    (project / "broken").unlink()
+    ran(project, "unit", "--", "-k", "x")
+    assert "--failed runs unit" in ran(project, "--failed")
+
+
+def test_the_summary_repeats_a_narrowed_run(project: Path) -> None:
+    (project / "broken").touch()
+    assert "again    paropt-exporter --lane standard --stage unit --failed" in ran(project, "unit", code=1)
+    repeated = "again    paropt-exporter --lane standard --stage unit -- -k 'a b'"
+    assert repeated in ran(project, "unit", "--", "-k", "a b", code=1)
+
+
+def test_a_narrowed_run_keeps_the_series_of_the_other_stages(project: Path) -> None:
+    out = project / "textfile"
+    out.mkdir()
+    ran(project)
+    ran(project, "lint", "--textfile", str(out))
+    (page,) = (path.read_text() for path in out.iterdir())
+    samples = projects.samples(page)
+    assert samples["paropt_stage_runs_total", "standard", "success", "unit"] == 1
+    assert samples["paropt_stage_runs_total", "standard", "success", "lint"] == 2
+    assert samples["paropt_run_duration_seconds_count", "standard"] == 1
+
+
+def test_list_names_lanes_and_stages_and_runs_nothing(project: Path) -> None:
+    listed = run(project, "--list")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert [line for line in listed.stdout.splitlines() if line.split()[:2] == ["2", "unit"]]
+    assert run(project, "--list", "-q").stdout.split() == ["lint", "unit", "items", "plan"]
+    assert not (project / ".paropt").exists()
+
+
+def test_a_dry_run_is_the_plan_of_the_named_stages(project: Path) -> None:
+    shown = run(project, "unit", "--dry-run", "-j", "3", "--", "-k", "x")
+    assert shown.returncode == 0
+    assert "3 workers" in shown.stdout
+    assert "unit -k x" in shown.stdout
+    assert "items" not in shown.stdout
+    assert not (project / "ran.txt").exists()
+
+
+def test_quiet_shows_failures_and_the_summary_only(project: Path) -> None:
+    assert len(run(project, projects.ANY_PORT, "--once", "-q", "lint").stderr.splitlines()) == 0
+    (project / "broken").touch()
+    shown = run(project, projects.ANY_PORT, "--once", "-q", "unit")
+    assert "unit failed after" in shown.stderr
+    assert "lint succeeded" not in shown.stderr

@@ -1,0 +1,133 @@
+"""Arguments of the command line in the place of `{args}`, and lanes narrowed to some of their stages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter import plan
+from paropt_exporter.errors import UsageError
+from paropt_exporter.events import Scope
+from paropt_exporter.plan import Commands, Plan
+from paropt_exporter.plan.selection import Selection
+from support import configs
+
+STAGES = """
+stages:
+- {number: 1, name: lint, run: "ruff check {args} ."}
+- {number: 2, name: unit, run: "pytest {args} -q", needs: [lint], sla: 30s}
+- {number: 3, name: scan, run: scan}
+"""
+HOSTILE = ("a b", "'; touch pwned; '", "$(touch pwned)", "`touch pwned`", '"', "{item}".replace("item", "x"), "-k", "")
+
+
+def planned(
+    folder: Path, text: str, *patterns: str, arguments: tuple[str, ...] = (), skip: tuple[str, ...] = ()
+) -> Plan:
+    selection = Selection(patterns=patterns, skipped=skip)
+    return plan.build(configs.read(folder, text), "standard", selection=selection, arguments=arguments)
+
+
+def steps(made: Plan, name: str) -> list[tuple[str, ...]]:
+    (stage,) = (stage for stage in made.stages if stage.name == name)
+    works = [task.work for task in stage.tasks]
+    return [step for work in works if isinstance(work, Commands) for step in work.steps]
+
+
+def test_without_arguments_the_place_is_empty(tmp_path: Path) -> None:
+    made = planned(tmp_path, STAGES)
+    assert steps(made, "unit") == [("pytest", "-q")]
+    assert not made.partial
+
+
+def test_arguments_go_to_the_named_stage_and_not_to_its_needs(tmp_path: Path) -> None:
+    made = planned(tmp_path, STAGES, "unit", arguments=("-k", "a b"))
+    assert steps(made, "unit") == [("pytest", "-k", "a b", "-q")]
+    assert steps(made, "lint") == [("ruff", "check", ".")]
+
+
+def test_without_names_arguments_go_to_every_stage_that_takes_them(tmp_path: Path) -> None:
+    made = planned(tmp_path, STAGES, arguments=("-v",))
+    assert (steps(made, "lint"), steps(made, "unit")) == ([("ruff", "check", "-v", ".")], [("pytest", "-v", "-q")])
+
+
+def test_arguments_that_no_selected_stage_takes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^-- -k 'a b': no stage of scan takes arguments: write \{args\}"):
+        planned(tmp_path, STAGES, "scan", arguments=("-k", "a b"))
+
+
+def test_a_stage_with_arguments_is_a_part_without_a_limit(tmp_path: Path) -> None:
+    made = planned(tmp_path, STAGES, "unit", arguments=("-x",))
+    scopes = {stage.name: (stage.scope, stage.sla is None) for stage in made.stages}
+    assert scopes == {"lint": (Scope.ALL, False), "unit": (Scope.ARGUMENTS, True)}
+
+
+def test_a_narrowed_lane_has_no_limit_on_its_total(tmp_path: Path) -> None:
+    whole, narrowed = planned(tmp_path, STAGES), planned(tmp_path, STAGES, "scan")
+    assert (whole.partial, whole.total is None) == (False, False)
+    assert (narrowed.partial, narrowed.total) == (True, None)
+
+
+def test_a_stage_runs_without_a_need_that_is_skipped(tmp_path: Path) -> None:
+    made = planned(tmp_path, STAGES, skip=("lint",))
+    assert {stage.name: stage.needs for stage in made.stages} == {"unit": (), "scan": ()}
+
+
+def test_a_shell_reads_each_argument_as_one_word(tmp_path: Path) -> None:
+    line = json.dumps("printf '%s\\n' {args}")
+    stage = configs.stage(run=line, shell="true")
+    (step,) = steps(planned(tmp_path, stage, arguments=HOSTILE), "one")
+    printed = subprocess.run(step, cwd=tmp_path, capture_output=True, text=True, timeout=10, check=True).stdout
+    assert printed.split("\n")[:-1] == [*HOSTILE]
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_an_item_named_like_the_place_of_arguments_stays_an_item(tmp_path: Path) -> None:
+    line = json.dumps("printf '%s\\n' {item} {args}")
+    stage = configs.stage(run=line, shell="true", items="{list: ['{args}']}")
+    (step,) = steps(planned(tmp_path, stage, arguments=("x; touch pwned",)), "one")
+    assert subprocess.run(step, cwd=tmp_path, capture_output=True, check=True).stdout == b"{args}\nx; touch pwned\n"
+
+
+@pytest.mark.parametrize("word", ["{items}", "a{item}"])
+def test_an_argument_that_reads_like_an_item_is_refused(tmp_path: Path, word: str) -> None:
+    stage = configs.stage(run='"lint {args} {items}"', items="{list: [a]}")
+    with pytest.raises(UsageError, match=r"mean something in paropt\.yml only"):
+        planned(tmp_path, stage, arguments=(word,))
+
+
+def test_arguments_stand_in_each_batch_of_items(tmp_path: Path) -> None:
+    stage = configs.stage(run='"lint {args} {items}"', items="{list: [a, b]}")
+    assert all(step[:2] == ("lint", "--fix") for step in steps(planned(tmp_path, stage, arguments=("--fix",)), "one"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"run": '"lint --x={args}"'}, "stages[0].run: {args} becomes several words, so it has to stand alone"),
+        ({"run": '"{args} lint"'}, "stages[0].run: {args} stands in the program's place"),
+        ({"run": "\"lint '{args}'\"", "shell": "true"}, "{args} stands in quotes: each argument is quoted already"),
+    ],
+    ids=["embedded", "program", "quoted"],
+)
+def test_a_place_where_arguments_cannot_stand_is_a_fault(tmp_path: Path, keys: dict[str, str], said: str) -> None:
+    (fault,) = configs.faults(tmp_path, configs.stage(**keys))
+    assert said in fault
+
+
+def test_a_lane_lists_stages_by_name_or_number(tmp_path: Path) -> None:
+    config = configs.read(tmp_path, "lanes: {quick: {stages: [1, scan]}}" + STAGES)
+    assert config.lanes["quick"].stages == ("lint", "scan")
+
+
+def test_a_lane_with_a_number_that_no_stage_has_is_a_fault(tmp_path: Path) -> None:
+    (fault,) = configs.faults(tmp_path, "lanes: {quick: {stages: [1, 9]}}" + STAGES)
+    assert "lanes.quick.stages[1]: unknown stage '9'" in fault
+
+
+def test_a_number_in_a_lane_needs_what_its_stage_needs(tmp_path: Path) -> None:
+    (fault,) = configs.faults(tmp_path, "lanes: {quick: {stages: [2]}}" + STAGES)
+    assert "'unit' needs 'lint', which is not in this lane: add it" in fault

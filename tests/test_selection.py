@@ -1,0 +1,97 @@
+"""Selecting stages by name, number or glob."""
+
+from __future__ import annotations
+
+import pytest
+
+from paropt_exporter.config.model import Stage
+from paropt_exporter.errors import UsageError
+from paropt_exporter.plan.selection import Selection, select_stages
+
+STAGES = [
+    Stage(number=number, name=name, run="true", needs=needs)
+    for number, name, needs in (
+        (2, "lint", ()),
+        (3, "build", ("lint",)),
+        (4, "unit_tests", ("build",)),
+        (5, "e2e_tests", ("unit_tests",)),
+        (6, "scan", ()),
+    )
+]
+LANES_OF = {**{stage.name: ("standard",) for stage in STAGES}, "soak": ("heavy",)}
+
+
+def selected(*patterns: str, skip: tuple[str, ...] = (), with_needs: bool = True) -> list[str]:
+    selection = Selection(patterns=patterns, skipped=skip, with_needs=with_needs, commands=("history", "plan"))
+    return [stage.name for stage in select_stages(STAGES, selection, lane="standard", lanes_of=LANES_OF).stages]
+
+
+def refusal(*patterns: str, skip: tuple[str, ...] = (), with_needs: bool = True) -> str:
+    with pytest.raises(UsageError) as caught:
+        selected(*patterns, skip=skip, with_needs=with_needs)
+    return str(caught.value)
+
+
+def test_without_patterns_the_whole_lane_is_selected() -> None:
+    assert selected() == ["lint", "build", "unit_tests", "e2e_tests", "scan"]
+
+
+def test_a_stage_is_selected_with_its_needs_and_theirs() -> None:
+    assert selected("unit_tests") == ["lint", "build", "unit_tests"]
+
+
+def test_only_leaves_out_the_needs() -> None:
+    assert selected("unit_tests", "scan", with_needs=False) == ["unit_tests", "scan"]
+
+
+@pytest.mark.parametrize("pattern", ["*_tests", "[ue]*_tests", "?????????s*"])
+def test_a_glob_selects_each_stage_that_it_matches(pattern: str) -> None:
+    assert "unit_tests" in selected(pattern, with_needs=False)
+
+
+def test_a_number_selects_its_stage() -> None:
+    assert selected("3") == ["lint", "build"]
+
+
+def test_a_name_wins_over_a_number() -> None:
+    stages = [Stage(number=1, name="2", run="true"), Stage(number=2, name="other", run="true")]
+    chosen = select_stages(stages, Selection(patterns=("2",)), lane="x", lanes_of={})
+    assert [stage.name for stage in chosen.stages] == ["2"]
+
+
+def test_a_need_is_not_a_named_stage() -> None:
+    chosen = select_stages(STAGES, Selection(patterns=("unit_tests",)), lane="standard", lanes_of=LANES_OF)
+    assert chosen.named == {"unit_tests"}
+
+
+def test_skip_leaves_out_stages_and_needs_that_only_they_had() -> None:
+    assert selected("unit_tests", skip=("build",)) == ["unit_tests"]
+    assert selected(skip=("*_tests", "lint")) == ["build", "scan"]
+
+
+def test_skip_wins_over_a_name() -> None:
+    assert "no stage is left to run in lane standard" in refusal("scan", skip=("scan",))
+
+
+def test_skip_takes_a_stage_that_only_another_lane_has() -> None:
+    assert "scan" in selected(skip=("soak",))
+
+
+def test_all_unknown_names_are_one_error_with_suggestions_and_the_list() -> None:
+    assert refusal("unit_test", "hsitory", "zzz", "nope*") == (
+        "lane standard has no stage 'unit_test' (did you mean 'unit_tests'?), no stage 'hsitory' (did you mean the "
+        "command 'history'?), no stage 'zzz', no stage 'nope*'; it has lint, build, unit_tests, e2e_tests, scan "
+        "(--help lists the commands)"
+    )
+
+
+def test_an_unknown_name_to_skip_is_refused() -> None:
+    assert "no stage 'lnit' (did you mean 'lint'?)" in refusal(skip=("lnit",))
+
+
+def test_a_stage_of_another_lane_is_named_with_that_lane() -> None:
+    assert "no stage 'soak' (lane heavy has it)" in refusal("soak")
+
+
+def test_only_without_a_stage_is_refused() -> None:
+    assert "--only" in refusal(with_needs=False)
