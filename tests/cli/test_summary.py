@@ -101,7 +101,7 @@ def test_the_summary_of_a_bad_run_starts_with_the_worst_news() -> None:
         [
             "standard failed · 4 stages, 4 tasks in 7.4 s (one after another 21.3 s: 2.9x)",
             "  x type_checking         2.1 s  exit 1",
-            "      app.py:31: error: Incompatible return value",
+            "      app.py:31: Incompatible return value",
             "  ! unit_tests           27.4 s  SLA 30 s, warned at 24 s",
             "    security_scan         6.0 s",
             "    quality_gates         0.9 s",
@@ -193,6 +193,26 @@ def test_an_output_that_ends_with_the_message_is_not_said_twice() -> None:
     record = run(stage("call", 2, 1, Result.FAILURE, message="ValueError: no"), result=Result.FAILURE)
     text = summary.text(record, {"call": failed_task("call", "Traceback ...\nValueError: no\n")})
     assert text.count("ValueError: no") == 1
+
+
+def test_a_failed_check_is_shown_by_its_findings_not_by_its_last_line() -> None:
+    record = run(stage("lint", 2, 1, Result.FAILURE, message="exit 1"), result=Result.FAILURE)
+    output = "".join(f"a.py:{n}:1: F401 `os` imported but unused\n" for n in range(1, 56))
+    output += "Found 55 errors.\n[*] 5 fixable with `--fix`.\n"
+    assert summary.text(record, {"lint": failed_task("lint", output)}).splitlines()[2:6] == [
+        "      a.py:1:1: `os` imported but unused [F401]",
+        "      a.py:2:1: `os` imported but unused [F401]",
+        "      a.py:3:1: `os` imported but unused [F401]",
+        "      … 52 more",
+    ]
+
+
+def test_a_failure_of_an_unknown_program_is_shown_by_its_first_and_last_lines() -> None:
+    record = run(stage("a", 2, 1, Result.FAILURE, message="exit 1"), result=Result.FAILURE)
+    output = "".join(f"line {n}\n" for n in range(1, 8)) + "x" * 300_000
+    lines = summary.text(record, {"a": failed_task("a", output)}).splitlines()
+    assert lines[2:5] == ["      line 1", "      … 5 lines", "      line 7"]
+    assert lines[5] == f"      {'x' * 160} …"
 
 
 def test_a_critical_violation_and_an_interrupt_say_why_in_the_first_line() -> None:

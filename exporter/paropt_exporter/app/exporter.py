@@ -20,7 +20,7 @@ from paropt_exporter.autoscaling.controller import DEADLINE
 from paropt_exporter.autoscaling.recent import CORES_SECONDS, MEMORY_SECONDS, Recent
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.config.lanes import select
-from paropt_exporter.engine import Observers, PoolWorkers, QueueInbox, Run, pools_of
+from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, pools_of
 from paropt_exporter.events import LiveStage, Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
 from paropt_exporter.executors.adaptive.profiles import MEMORY_NAME
@@ -123,7 +123,8 @@ class Exporter:
         self._screen = screen
         self._signals = signals
         self._clock = clock
-        self._workers = PoolWorkers(config.history_path.with_name(MEMORY_NAME))
+        self._logs = parts.task_logs(config, history, clock)
+        self._workers = PoolWorkers(config.history_path.with_name(MEMORY_NAME), logs=self._logs)
         self._jobserver = parts.jobserver(config)
         self._run: Run | None = None
         self._missing_before = 0  # records that the history lacked when the last run had ended
@@ -139,7 +140,7 @@ class Exporter:
         self._deliveries = parts.push_and_textfile(request, config, plan)
         self._protected = parts.protected(request, config)
         self._metrics = self._make_metrics(plan)
-        self._observers = Observers({_HISTORY: history, "metrics": self._metrics, "screen": screen})
+        self._observers = Observers(self._make_observers())
         self._page = WatchedPage(self._metrics, signals.wake)
         self._server = parts.endpoint(request, config, self._page, self._protected, screen.say)
         self._orders = parts.orders(config, plan, self._standing)
@@ -259,6 +260,13 @@ class Exporter:
             objective=self._config.feedback.objective,
             offer=self._jobserver.offer if self._jobserver is not None else None,
         )
+
+    def _make_observers(self) -> dict[str, Observer]:
+        """Return the observers in the order in which they take an event."""
+        observers: dict[str, Observer] = {_HISTORY: self._history, "metrics": self._metrics}
+        if self._logs is not None:
+            observers["logs"] = self._logs
+        return {**observers, "screen": self._screen}
 
     def _make_metrics(self, plan: Plan) -> Metrics:
         return Metrics(

@@ -24,6 +24,7 @@ from paropt_exporter.exposition.sinks import Sinks
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels, StageLabels
 from paropt_exporter.plan import Plan, Selection, choose, pool_of
+from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, folder_beside
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling import Feedback
@@ -39,6 +40,15 @@ def history(config: Config, clock: Clock) -> History:
         keep_runs=keep.runs,
         keep_seconds=keep.age,
     )
+
+
+def task_logs(config: Config, past: History, clock: Clock) -> TaskLogs | None:
+    """Return what keeps the output of tasks; None where the config wants none kept."""
+    keep = config.history.logs
+    if not keep.enabled:
+        return None
+    limits = LogLimits(run_bytes=keep.run, total_bytes=keep.total, age_seconds=keep.age)
+    return TaskLogs(LogFolder(folder_beside(config.history_path), limits, clock=clock, lives=past.lives))
 
 
 def feedback(config: Config, clock: Clock) -> Feedback | None:

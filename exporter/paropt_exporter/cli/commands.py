@@ -48,6 +48,8 @@ def run(flags: argparse.Namespace) -> int:
             return _generate(flags)
         case "history":
             return _history(flags)
+        case "log":
+            return _log(flags)
         case "explain" | "replay":
             return _decisions(flags)
         case "profile":
@@ -198,6 +200,22 @@ def _history(flags: argparse.Namespace) -> int:
             output=flags.output or "text",
             stdout=sys.stdout,
         )
+
+
+def _log(flags: argparse.Namespace) -> int:
+    from paropt_exporter import config
+    from paropt_exporter.cli import log
+    from paropt_exporter.history.run_lock import Owners
+    from paropt_exporter.task_logs import folder_beside
+
+    loaded = config.read(_config_path(flags), root=Path.cwd())
+    return log.run(
+        folder_beside(loaded.history_path),
+        log.Wanted(words=tuple(flags.which), lane=flags.lane, failed=flags.failed, follow=flags.follow),
+        lives=Owners(loaded.history_path.parent / "runs").alive,
+        stdout=sys.stdout,
+        stderr=sys.stderr,
+    )
 
 
 def _decisions(flags: argparse.Namespace) -> int:

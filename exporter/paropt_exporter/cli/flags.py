@@ -256,6 +256,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     _add_generate_flags(add("generate", "write what is derived from the code: config schema, reference pages, rules"))
     _add_history_flags(add("history", "list past runs and compare them"))
+    _add_log_flags(add("log", "print the output of a run's tasks, as it was kept"))
     _add_profile_flags(
         add("profile", "run one stage at several sizes and strategies, its items command too, and recommend settings")
     )
@@ -283,6 +284,18 @@ def _add_history_flags(history: Parser) -> None:
     history.add_argument("--run", metavar="RUN", help="for --what-if: which run (default: the latest)")
     about.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="two runs, stage by stage")
     history.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+
+
+def _add_log_flags(log: Parser) -> None:
+    log.add_argument(
+        "which",
+        nargs="*",
+        metavar="RUN|STAGE[ITEM]",
+        help="a run (default: the latest), and a stage of it (default: all), with an item or its number in brackets",
+    )
+    log.add_argument("--lane", default=argparse.SUPPRESS, help="the latest run of this lane")
+    log.add_argument("--failed", action="store_true", help="only attempts that failed")
+    log.add_argument("--follow", action="store_true", help="go on printing until the run has ended")
 
 
 def _add_profile_flags(profile: Parser) -> None:

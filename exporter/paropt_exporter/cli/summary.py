@@ -8,6 +8,7 @@ from itertools import groupby
 
 from paropt_exporter.cli.wording import cells, counted, padded, plain, seconds
 from paropt_exporter.events import Bottleneck, Result, RunRecord, StageRecord, TaskRecord
+from paropt_exporter.findings import excerpt
 
 _ORDER = (Result.ERROR, Result.FAILURE, Result.TIMEOUT, Result.CANCELLATION)
 _BAD, _LATE, _GOOD, _SKIPPED = range(4)  # the order in which they are told
@@ -26,9 +27,9 @@ def text(
     program: str = "paropt-exporter",
     again: str = "--failed",
 ) -> str:
-    """Return the summary. `failed` has, by stage, the first bad task, whose output's last line is shown.
+    """Return the summary. `failed` has, by stage, the first bad task, whose findings are shown.
 
-    `again`: the flags that repeat what failed.
+    `again`: the flags that run the failed part again.
     """
     widths = (cells(stage.stage) for stage in run.stages)
     width = max((width for width in widths if width <= _NAMES_WIDTH), default=0)
@@ -38,9 +39,8 @@ def text(
         shown = len(stages) if kind in (_BAD, _LATE) else _SHOWN_QUIET
         for stage in stages[:shown]:
             lines.append(f"  {_mark(stage)} {padded(stage.stage, width)}  {_told(stage)}")
-            line = last_line(failed[stage.stage].output) if stage.stage in failed else ""
-            if line and line != plain(stage.message):
-                lines.append(f"      {line}")
+            if stage.stage in failed:
+                lines.extend(f"      {line}" for line in _telling_lines(failed[stage.stage], stage))
         if left := stages[shown:]:
             lines.append(f"    … {len(left)} more {_quietly(left)}")
     if run.total is not None and (run.warned or run.broken):
@@ -60,10 +60,12 @@ def as_json(run: RunRecord) -> dict[str, object]:
     return record
 
 
-def last_line(output: str, width: int = MESSAGES_WIDTH) -> str:
-    """Return the last line of an output that says anything."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return plain(lines[-1][:width]) if lines else ""
+def _telling_lines(task: TaskRecord, stage: StageRecord) -> Iterator[str]:
+    message = plain(stage.message)
+    for line in excerpt(task.output):
+        shown = plain(line if len(line) <= MESSAGES_WIDTH else f"{line[:MESSAGES_WIDTH]} …")
+        if shown != message:
+            yield shown
 
 
 def _headline(run: RunRecord) -> str:

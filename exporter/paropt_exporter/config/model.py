@@ -360,11 +360,45 @@ class Keep(Shorthand):
         return {"age": value} if isinstance(value, str) else value
 
 
+class Logs(Shorthand):
+    """How much of the output of tasks stays, in a file for each run beside the history; `false`: nothing is kept."""
+
+    enabled: StrictBool = Field(default=True, description="Whether the output of tasks is kept.")
+    run: Size = Field(
+        default=64 << 20,
+        description="The most for one run; of longer output the beginning and the end are kept. Default: 64MiB.",
+    )
+    total: Size = Field(
+        default=256 << 20, description="The most for all runs together: the oldest are removed. Default: 256MiB."
+    )
+    age: Duration = Field(default=14 * 86_400.0, description="Only output that is not older than this. Default: 14d.")
+
+    @classmethod
+    def short_forms(cls) -> list[dict[str, Any]]:
+        return [{"type": "boolean"}]
+
+    @classmethod
+    def expected(cls) -> str:
+        return "true, false, or a mapping of run, total and age"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_value(cls, value: object) -> object:
+        return {"enabled": value} if isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Logs:
+        if self.run > self.total:
+            raise ValueError("run must not be larger than total")
+        return self
+
+
 class History(Section):
     """The record of earlier runs."""
 
     path: Text = Field(default=".paropt/history.db", description="The SQLite file, relative to the config's folder.")
     keep: Keep = Field(default=Keep(runs=1000), description="How much of it stays. Totals stay for ever.")
+    logs: Logs = Field(default=Logs(), description="How much of the output of tasks stays, for the command `log`.")
 
 
 class File(Section):

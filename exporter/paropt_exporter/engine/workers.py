@@ -6,12 +6,13 @@ import itertools
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from paropt_exporter import host
 from paropt_exporter.engine import item_results
@@ -24,7 +25,7 @@ from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, Router
 from paropt_exporter.executors.calls import CallOutcome, run_call_in_process
 from paropt_exporter.executors.children import listed
 from paropt_exporter.executors.commands import CommandPool
-from paropt_exporter.executors.commands.output import RAW_BYTES, OutputFile
+from paropt_exporter.executors.commands.output import RAW_BYTES, OutputFile, OutputSink
 from paropt_exporter.executors.commands.supervisors import SUPERVISOR
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.slots import Use, use_of
@@ -93,6 +94,13 @@ class _Use:
     running: set[Future[object]] = field(default_factory=set)
 
 
+class OutputLogs(Protocol):
+    """Keeps the output of commands."""
+
+    def open_sink(self, stage: str, task: int, label: str, item: str | None, attempt: int) -> OutputSink | None:
+        """Return what takes the output of an attempt that is about to start, if anything does."""
+
+
 class PoolWorkers:
     """The pools of this process, made when a plan first needs them and kept from run to run.
 
@@ -103,8 +111,13 @@ class PoolWorkers:
     thread that runs the plan or controls it; `statistics` and `running` may be called from any.
     """
 
-    def __init__(self, memory: Path | None = None) -> None:
-        """Make no pool yet. `memory`: a file with what was learned of calls before; read now, written by `close`."""
+    def __init__(self, memory: Path | None = None, logs: OutputLogs | None = None) -> None:
+        """Make no pool yet. `memory`: a file with what was learned of calls before; read now, written by `close`.
+
+        `logs`: keeps the whole output of commands.
+        """
+        self._logs = logs
+        self._attempts: Counter[str] = Counter()  # that started in this run, by the label of their task
         self._memory = memory
         self._remembered = recall(memory) if memory is not None else ()
         self._lock = threading.Lock()  # guards: _pools and _uses against other threads
@@ -132,6 +145,7 @@ class PoolWorkers:
         self._names = pools_of(plan)
         self._most = {name: _tasks_for(plan, name) for name in (COMMANDS, THREADS, PROCESSES)}
         self._output_files.clear()
+        self._attempts.clear()
         self._environments.clear()
         self._targets = {stage.name: targets for stage in plan.stages if (targets := _targets_of(stage))}
         if plan.lane not in self._routers:
@@ -200,6 +214,7 @@ class PoolWorkers:
     # What the engine asks.
 
     def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> PoolRunning:
+        self._attempts[label] += 1
         if isinstance(task.work, Commands):
             return self._start_commands(stage, task, task.work, label)
         return self._start_call(task.work, label)
@@ -278,6 +293,7 @@ class PoolWorkers:
             cwd=stage.cwd,
             env=env if report is None else junit.asking(env, report),
             output_file=self._output_file(stage),
+            sink=self._open_sink(stage, task, label),
         )
         batch = Batch(items=task.items, report=report, alone=len(stage.tasks) == 1) if task.items else None
         anything = cast("Future[object]", future)
@@ -285,6 +301,11 @@ class PoolWorkers:
         return PoolRunning(
             COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_supervisor, batch
         )
+
+    def _open_sink(self, stage: PlannedStage, task: PlannedTask, label: str) -> OutputSink | None:
+        if self._logs is None:
+            return None
+        return self._logs.open_sink(stage.name, task.index, label, task.item, self._attempts[label])
 
     def _environment(self, stage: PlannedStage) -> Mapping[str, str]:
         """Return the environment of the stage's commands: as it is when the first one of the run starts."""

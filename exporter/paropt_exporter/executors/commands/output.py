@@ -6,9 +6,10 @@ import os
 import re
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 TEXT_CHARACTERS = 64 * 1024  # about 800 lines: more than anyone scrolls through, small enough for every record to carry
 RAW_BYTES = 4 * TEXT_CHARACTERS  # colours and progress bars vanish from the text: keep enough to still fill it
@@ -47,18 +48,28 @@ class OutputFile:
         return os.fdopen(descriptor, "ab", buffering=0)
 
 
+class OutputSink(Protocol):
+    """Takes the output of one attempt as it comes; never raises."""
+
+    def write(self, chunk: bytes) -> None: ...
+
+    def close(self, tail_of: Callable[[], bytes]) -> None:
+        """End the output; the function returns as much of its end as was kept."""
+
+
 class Capture:
-    """The tail of one task's output, and on request the whole of it in a file.
+    """The tail of one task's output, and on request the whole of it in a file and for a sink.
 
         write(chunk) --> [ oldest ... newest ] --> text(): decoded, cleaned, cut
-                    \\-> file, byte for byte
+                    \\-> file, sink: byte for byte
 
     Guarantees: at most RAW_BYTES and one chunk in memory, and as much again for the file; a write costs what its chunk
     costs; `write` never raises: a file that can't be written is given up, its first error stays in `file_error`. One
     thread uses it at a time.
     """
 
-    def __init__(self, output_file: OutputFile | None = None) -> None:
+    def __init__(self, output_file: OutputFile | None = None, sink: OutputSink | None = None) -> None:
+        self._sink = sink
         self.path = output_file.path if output_file is not None else None
         self.file_error = ""
         self.held_bytes = 0
@@ -81,6 +92,8 @@ class Capture:
         if self._file is not None:
             self._pending += chunk
             self._write_pieces()
+        if self._sink is not None:
+            self._sink.write(chunk)
         kept = chunk[-RAW_BYTES:]
         self._dropped_bytes += len(chunk) - len(kept)
         self._chunks.append(kept)
@@ -92,7 +105,7 @@ class Capture:
 
     def text(self) -> str:
         """Return the end of the output, at most TEXT_CHARACTERS, after a line that tells when something is missing."""
-        raw = b"".join(self._chunks)
+        raw = self._tail()
         whole = clean(raw)
         kept = whole[-TEXT_CHARACTERS:]
         missing = self._dropped_bytes + len(whole) - len(kept)
@@ -101,7 +114,10 @@ class Capture:
         return f"{_CUT}{missing} bytes before this are not kept]\n{_from_line_start(kept)}"
 
     def close(self) -> None:
-        """Write the rest to the file and close it, if there is one."""
+        """Write the rest to the file and close it, if there is one, and the sink."""
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.close(self._tail)
         if self._file is not None and self._pending:
             self._write_file(len(self._pending))
         file, self._file = self._file, None
@@ -110,6 +126,9 @@ class Capture:
                 file.close()
             except OSError as error:
                 self._give_up(error)
+
+    def _tail(self) -> bytes:
+        return b"".join(self._chunks)
 
     def _opened(self, output_file: OutputFile | None) -> BinaryIO | None:
         if output_file is None:

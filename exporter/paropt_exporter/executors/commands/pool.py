@@ -17,7 +17,7 @@ from types import MappingProxyType, TracebackType
 
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.events import Measurement, PoolStatistics, Result, RunningTask
-from paropt_exporter.executors.commands.output import Capture, OutputFile
+from paropt_exporter.executors.commands.output import Capture, OutputFile, OutputSink
 from paropt_exporter.executors.commands.shortage import Shortage
 from paropt_exporter.executors.commands.supervisors import SUPERVISOR
 from paropt_exporter.executors.commands.task import CommandTask, Ending
@@ -88,11 +88,12 @@ class CommandPool:
         cwd: str | Path,
         env: Mapping[str, str] | None = None,
         output_file: OutputFile | None = None,
+        sink: OutputSink | None = None,
     ) -> TaskFuture[CommandOutcome]:
         """Queue a task: `steps` one after another, in `cwd`, ended by the first that fails.
 
         `env` is the whole environment (None: this process's own, as it is now). The output of all steps goes to
-        `output_file` too, if given, which other tasks may share.
+        `output_file` too, if given, which other tasks may share, and to `sink`, which is this task's own.
         """
         if isinstance(steps, str) or any(isinstance(step, str) for step in steps):
             raise TypeError("steps must be a sequence of argument vectors, such as [['ruff', 'check', '.']]")
@@ -112,7 +113,7 @@ class CommandPool:
         with self._lock:
             self._tasks[future] = task
         # Not measured in full: that would be the thread, which only waits for the supervisor's numbers.
-        self._slots.adopt(future, self._perform, (task, output_file), {})
+        self._slots.adopt(future, self._perform, (task, output_file, sink), {})
         future.add_done_callback(self._forget)
         return future
 
@@ -199,10 +200,10 @@ class CommandPool:
     ) -> None:
         self.shutdown()
 
-    def _perform(self, task: CommandTask, output_file: OutputFile | None) -> CommandOutcome:
+    def _perform(self, task: CommandTask, output_file: OutputFile | None, sink: OutputSink | None) -> CommandOutcome:
         """Run a task in a slot's thread."""
         self._begin(task)
-        with Capture(output_file) as capture:
+        with Capture(output_file, sink) as capture:
             try:
                 ending = task.run(capture)
             except Exception as error:  # a fault of ours must cost this task only, never a slot

@@ -1,0 +1,199 @@
+"""`log`: print the kept output of a run's tasks, of all or of some, and go on while it runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from paropt_exporter.cli.wording import plain, seconds
+from paropt_exporter.errors import UsageError
+from paropt_exporter.executors.commands.output import clean
+from paropt_exporter.task_logs.folder import list_runs, open_log
+from paropt_exporter.task_logs.reading import LoggedAttempt, LogReader
+
+_LATEST = "latest"
+_KNOWN_RUNS = 5  # named in an error: enough to pick from, short enough to read
+_FOLLOW_SECONDS = 0.2  # between looks at a log that grows: soon enough for a person, next to nothing for the machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is asked for: `words` name a run, a stage, or both in this order."""
+
+    words: tuple[str, ...] = ()
+    lane: str | None = None
+    failed: bool = False
+    follow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Which attempts of a run are printed. `item`: an item, a part of it or its number; "" for all."""
+
+    stage: str
+    item: str
+    failed: bool
+
+    def takes(self, attempt: LoggedAttempt) -> bool:
+        if self.failed and not attempt.failed:
+            return False
+        return not self.stage or (attempt.stage == self.stage and self._takes_item(attempt))
+
+    def _takes_item(self, attempt: LoggedAttempt) -> bool:
+        return self.item in ("", str(attempt.task)) or (attempt.item is not None and self.item in attempt.item)
+
+
+def run(
+    folder: Path,
+    wanted: Wanted,
+    *,
+    lives: Callable[[str], bool],
+    stdout: TextIO,
+    stderr: TextIO,
+    wait: Callable[[float], object] | None = None,
+) -> int:
+    """Print the logs in `folder` that are wanted; returns 0. With `follow` it blocks until the run has ended.
+
+    `lives`: whether the process of a run, by its id, goes on. `wait` waits so many seconds. Raises UsageError for a
+    run or a stage that has no log.
+    """
+    run_id, stage = _named(folder, wanted)
+    name, _, item = stage.partition("[")
+    choice = _Choice(name, item.removesuffix("]"), wanted.failed)
+    try:
+        with closing(open_log(folder, run_id)) as file:
+            reader = LogReader(file)
+            if wanted.follow:
+                _follow(reader, choice, lambda: lives(run_id), stdout, wait or threading.Event().wait)
+            else:
+                _print(reader, choice, run_id, stdout, stderr)
+    except OSError as error:
+        raise UsageError(f"the log of run {run_id} can't be read: {error.strerror or error}") from None
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"the log of run {run_id} is damaged: {error}") from None
+    return 0
+
+
+def _named(folder: Path, wanted: Wanted) -> tuple[str, str]:
+    """Return the run and the stage that the words name; "" for every stage."""
+    if len(wanted.words) > 2:
+        raise UsageError(f"log takes a run and a stage, found {len(wanted.words)} words")
+    runs = list_runs(folder)
+    if not runs:
+        raise UsageError(f"no logs yet in {folder}: run a lane first (`history: {{logs: false}}` keeps none)")
+    if wanted.lane is not None and not (runs := [each for each in runs if _lane_of(folder, each) == wanted.lane]):
+        raise UsageError(f"no log of a run of lane {wanted.lane}")
+    words = list(wanted.words)
+    if not words:
+        return runs[-1], ""
+    found = _run_called(words[0], runs)
+    if found is not None:
+        return found, words[1] if len(words) > 1 else ""
+    if len(words) > 1:
+        raise UsageError(f"no single run {words[0]!r} has a log; the latest are {', '.join(runs[-_KNOWN_RUNS:])}")
+    return runs[-1], words[0]
+
+
+def _run_called(word: str, runs: list[str]) -> str | None:
+    """Return the run that a word is the id of, or an unambiguous beginning of it."""
+    if word == _LATEST:
+        return runs[-1]
+    fitting = [each for each in runs if each.startswith(word)]
+    return fitting[0] if len(fitting) == 1 and word[0].isdigit() else None
+
+
+def _lane_of(folder: Path, run_id: str) -> str:
+    try:
+        with closing(open_log(folder, run_id)) as file:
+            reader = LogReader(file)
+            for _ in reader.read():
+                break
+            return reader.lane
+    except OSError:
+        return ""
+
+
+def _print(reader: LogReader, choice: _Choice, run_id: str, stdout: TextIO, stderr: TextIO) -> None:
+    attempts = reader.read_all()
+    chosen = [attempt for attempt in attempts if choice.takes(attempt)]
+    if not chosen:
+        _say_why_nothing(attempts, choice, run_id, stderr)
+    for attempt in chosen:
+        output = clean(reader.output(attempt))
+        if len(chosen) > 1:
+            stdout.write(f"--- {_told(attempt)}\n")
+        stdout.write(output if output.endswith("\n") or not output else f"{output}\n")
+
+
+def _say_why_nothing(attempts: list[LoggedAttempt], choice: _Choice, run_id: str, stderr: TextIO) -> None:
+    """Raise UsageError for a stage that the run does not have; otherwise say that there is nothing."""
+    stages = dict.fromkeys(attempt.stage for attempt in attempts)
+    if choice.stage and choice.stage not in stages:
+        known = f"; there is output of {', '.join(stages)}" if stages else ""
+        raise UsageError(f"run {run_id} has no output of a stage {choice.stage!r}{known}")
+    stderr.write(f"run {run_id}: {'nothing failed' if choice.failed else 'no output'}\n")
+
+
+def _told(attempt: LoggedAttempt) -> str:
+    """Return the line above an attempt's output."""
+    name = attempt.label if attempt.item is None else f"{attempt.label} {attempt.item}"
+    number = f", attempt {attempt.number}" if attempt.number > 1 else ""
+    if attempt.result is None:
+        return f"{plain(name)}{number}, no end recorded"
+    message = f": {attempt.message}" if attempt.message else ""
+    return plain(f"{name}{number}, {attempt.result.value} after {seconds(attempt.seconds)}{message}")
+
+
+def _follow(
+    reader: LogReader, choice: _Choice, lives: Callable[[], bool], stdout: TextIO, wait: Callable[[float], object]
+) -> None:
+    lines = _Lines(reader, choice, stdout)
+    while True:
+        gone = not lives()  # before the last look: what came until then is printed
+        lines.print_new()
+        if gone or reader.over:
+            lines.print_rest()
+            return
+        wait(_FOLLOW_SECONDS)
+
+
+class _Lines:
+    """Prints output line by line as it comes; of each attempt what has no end of line yet waits for it."""
+
+    def __init__(self, reader: LogReader, choice: _Choice, stdout: TextIO) -> None:
+        self._reader = reader
+        self._choice = choice
+        self._stdout = stdout
+        self._begun: dict[str, bytes] = {}  # by label: a task has one attempt at a time
+
+    def print_new(self) -> None:
+        for attempt, position, size in self._reader.read():
+            if not self._choice.failed and self._choice.takes(attempt):
+                self._print(attempt.label, self._reader.bytes_at(position, size))
+        self._stdout.flush()
+
+    def print_rest(self) -> None:
+        """Print unfinished lines; with `failed`, what failed, since that is known only now."""
+        if self._choice.failed:
+            for attempt in self._reader.attempts.values():
+                if self._choice.takes(attempt):
+                    self._print(attempt.label, self._reader.output(attempt))
+                    self._end_line(attempt.label)
+        for label in list(self._begun):
+            self._end_line(label)
+        self._stdout.flush()
+
+    def _end_line(self, label: str) -> None:
+        if label in self._begun:
+            self._print(label, b"\n")
+
+    def _print(self, label: str, output: bytes) -> None:
+        *lines, begun = (self._begun.pop(label, b"") + output).split(b"\n")
+        if begun:
+            self._begun[label] = begun
+        prefix = "" if self._choice.stage == label else f"{plain(label)} | "
+        self._stdout.writelines(f"{prefix}{clean(line)}\n" for line in lines)

@@ -1,0 +1,21 @@
+"""Search an output with the parser of each tool: test runners first, since tests print anything."""
+
+from __future__ import annotations
+
+from paropt_exporter.findings import go, linters, pytest_output, python
+from paropt_exporter.findings.finding import Finding
+
+_LONGEST_LINE = 500  # characters: no tool's finding is longer, and patterns may need quadratic time
+
+
+def find(output: str) -> tuple[Finding, ...]:
+    """Return the findings in an output, in its order; none for a tool that is not known here.
+
+    Known are pytest, unittest and go test, then ruff, mypy, bandit, tsc, eslint and tools that write like them, and at
+    last a Python traceback.
+    """
+    lines = [line[:_LONGEST_LINE] for line in output.splitlines()]
+    for parse in (pytest_output.find, python.find_unittest, go.find, linters.find, python.find_traceback):
+        if found := parse(lines):
+            return tuple(found)
+    return ()

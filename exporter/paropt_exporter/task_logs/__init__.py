@@ -1,0 +1,6 @@
+"""The whole output of each attempt, kept in one file a run: written as it comes, read by the command `log`."""
+
+from paropt_exporter.task_logs.folder import LogFolder as LogFolder
+from paropt_exporter.task_logs.folder import LogLimits as LogLimits
+from paropt_exporter.task_logs.folder import folder_beside as folder_beside
+from paropt_exporter.task_logs.writing import TaskLogs as TaskLogs

@@ -1,0 +1,208 @@
+"""Write the output of a run's attempts to its log, within a bound; a disk that fails costs the log, never the run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from paropt_exporter.events import Event, RunRecord, RunStarted, TaskRecord
+from paropt_exporter.task_logs.folder import LogFolder
+from paropt_exporter.task_logs.frames import header
+
+log = logging.getLogger(__name__)
+
+_LARGEST_TAIL = 256 * 1024  # bytes: as much of a long output's end as is held in memory anyway
+
+
+class TaskLogs:
+    """The logs of this process's runs, one after another: an observer that begins and ends each run's file.
+
+        RunStarted -> new file    open_sink -> AttemptLog.write -> file    TaskRecord -> result    RunRecord -> end
+
+    Guarantees: a run's file has at most `limits.run_bytes`, of which an attempt's output gets no more than half of what
+    the others have left; of longer output the beginning and the end are kept. The first error of the disk ends the log
+    of the run, is logged once, and concerns nothing else. Any thread may write.
+    """
+
+    def __init__(self, folder: LogFolder) -> None:
+        self._folder = folder
+        self._run: _RunLog | None = None
+
+    def observe(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._begin(event)
+            case TaskRecord() if self._run is not None:
+                self._run.end_attempt(event)
+            case RunRecord() if self._run is not None:
+                run, self._run = self._run, None
+                run.close(event)
+            case _:
+                pass
+
+    def open_sink(self, stage: str, task: int, label: str, item: str | None, attempt: int) -> AttemptLog | None:
+        """Return what takes the output of an attempt that is about to start; None if no log is written."""
+        run = self._run
+        return None if run is None else run.attempt(stage, task, label, item, attempt)
+
+    def path(self, run_id: str) -> Path:
+        """Return where the log of a run lies."""
+        return self._folder.path(run_id)
+
+    def _begin(self, event: RunStarted) -> None:
+        try:
+            descriptor = self._folder.create(event.run_id)
+        except OSError as error:
+            _tell(self._folder.path(event.run_id), error)
+            return
+        self._run = _RunLog(self._folder.path(event.run_id), descriptor, self._folder.limits.run_bytes)
+        self._run.write({"run": event.run_id, "lane": event.lane})
+
+
+class _RunLog:
+    """The log of one run."""
+
+    def __init__(self, path: Path, descriptor: int, limit_bytes: int) -> None:
+        self._path = path
+        self._lock = threading.Lock()  # guards: all below
+        self._descriptor: int | None = descriptor
+        self._limit_bytes = limit_bytes
+        self._size_bytes = 0
+        self._attempts: dict[tuple[str, int, int], AttemptLog] = {}
+        self._begun = 0
+
+    def attempt(self, stage: str, task: int, label: str, item: str | None, attempt: int) -> AttemptLog:
+        with self._lock:
+            self._begun += 1
+            begin = {
+                "begin": self._begun, "stage": stage, "task": task, "label": label, "item": item, "attempt": attempt,
+            }  # fmt: skip
+            made = self._attempts[stage, task, attempt] = AttemptLog(self, self._begun, begin)
+        return made
+
+    def end_attempt(self, record: TaskRecord) -> None:
+        """Write the result of an attempt; the output too, if no sink was opened for it (a Python call)."""
+        with self._lock:
+            made = self._attempts.pop((record.stage, record.task, record.attempt), None)
+        if made is None:
+            label = record.stage if record.item is None else f"{record.stage}[{record.task}]"
+            made = self.attempt(record.stage, record.task, label, record.item, record.attempt)
+            with self._lock:
+                self._attempts.pop((record.stage, record.task, record.attempt), None)
+            output = record.output.encode("utf-8", "replace")
+            if output:
+                made.write(output)
+                made.close(lambda: output)
+        if made.has_output or record.result.bad:
+            made.end(
+                {"result": record.result.value, "message": record.message, "seconds": round(record.duration_seconds, 3)}
+            )
+
+    def close(self, record: RunRecord) -> None:
+        self.write({"over": record.result.value})
+        with self._lock:
+            descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def share_bytes(self, kept_bytes: int) -> int:
+        """Return how much output an attempt may have of which so much is kept: half of what the others have left."""
+        with self._lock:
+            return max(0, self._limit_bytes - self._size_bytes + kept_bytes) // 2
+
+    def write(self, values: dict[str, object], payload: bytes = b"") -> None:
+        """Append a frame; the first error ends the log."""
+        line = header({**values, "bytes": len(payload)}) + payload + b"\n" if payload else header(values)
+        with self._lock:
+            if self._descriptor is None or self._size_bytes + len(line) > self._limit_bytes:
+                return
+            try:
+                _write_all(self._descriptor, line)
+            except OSError as error:
+                self._give_up(error)
+                return
+            self._size_bytes += len(line)
+
+    def _give_up(self, error: OSError) -> None:
+        """Close the file; under the lock. What it has stays readable up to the last complete frame."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+            _tell(self._path, error)
+
+
+class AttemptLog:
+    """The output of one attempt. One thread writes at a time."""
+
+    def __init__(self, run: _RunLog, number: int, begin: dict[str, object]) -> None:
+        self._run = run
+        self._number = number
+        self._begin: dict[str, object] | None = begin  # not written yet
+        self._kept_bytes = 0
+        self._dropped_bytes = 0
+
+    @property
+    def has_output(self) -> bool:
+        return self._begin is None
+
+    def write(self, chunk: bytes) -> None:
+        """Take output as it comes; what the log has no room for is left out."""
+        if not self._dropped_bytes and self._kept_bytes + len(chunk) <= self._beginning_bytes():
+            self._write(chunk)
+        else:
+            self._dropped_bytes += len(chunk)
+
+    def close(self, tail_of: Callable[[], bytes]) -> None:
+        """End the output: of its end, as the function returns it, what was left out is written as far as it fits."""
+        if not self._dropped_bytes:
+            return
+        room = max(0, self._run.share_bytes(self._kept_bytes) - self._kept_bytes)
+        end = tail_of()[-self._dropped_bytes :]
+        if len(end) < self._dropped_bytes or len(end) > room:
+            end = _from_line_start(end[max(0, len(end) - min(room, _LARGEST_TAIL)) :])
+        if missing := self._dropped_bytes - len(end):
+            self._announce()
+            self._run.write({"of": self._number, "missing": missing})
+        if end:
+            self._write(end)
+
+    def end(self, values: dict[str, object]) -> None:
+        """Write what came of the attempt."""
+        self._announce()
+        self._run.write({"end": self._number, **values})
+
+    def _beginning_bytes(self) -> int:
+        """Return how much of the output's beginning fits, so that there is room for its end too."""
+        share = self._run.share_bytes(self._kept_bytes)
+        return share - min(_LARGEST_TAIL, share // 2)
+
+    def _write(self, chunk: bytes) -> None:
+        self._announce()
+        self._run.write({"of": self._number}, chunk)
+        self._kept_bytes += len(chunk)
+
+    def _announce(self) -> None:
+        if self._begin is not None:
+            begin, self._begin = self._begin, None
+            self._run.write(begin)
+
+
+def _from_line_start(output: bytes) -> bytes:
+    """Drop a line that was cut in two, unless it is all there is."""
+    return output[output.find(b"\n") + 1 :] or output
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _tell(path: Path, error: OSError) -> None:
+    log.warning(
+        "the output of tasks is not kept: the run goes on without its log",
+        extra={"path": str(path), "err": error.strerror or str(error)},
+    )

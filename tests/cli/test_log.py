@@ -1,0 +1,182 @@
+"""The command `log` finds the run, the stage and the item that are meant, and goes on while the run does."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.cli import log
+from paropt_exporter.errors import UsageError
+from paropt_exporter.events import Result
+from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs
+from support.event_samples import StillClock, run_ended, run_started, task
+
+OLD, NEW = "20261127T101112-0a1b2c", "20261128T101112-0a1b2c"
+
+
+class Kept:
+    """A folder of logs, written as a run writes them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        limits = LogLimits(run_bytes=1_000_000, total_bytes=4_000_000, age_seconds=1e9)
+        self.logs = TaskLogs(LogFolder(folder, limits, clock=StillClock(), lives=lambda run_id: False))
+
+    def begin(self, run_id: str = NEW, lane: str = "standard") -> None:
+        self.logs.observe(run_started(run_id, lane=lane))
+
+    def attempt(
+        self,
+        label: str,
+        output: bytes,
+        *,
+        item: str | None = None,
+        number: int = 0,
+        attempt: int = 1,
+        result: Result | None = Result.SUCCESS,
+    ) -> None:
+        stage = label.partition("[")[0]
+        sink = self.logs.open_sink(stage, number, label, item, attempt)
+        assert sink is not None
+        sink.write(output)
+        sink.close(lambda: output)
+        if result is not None:
+            self.logs.observe(task(stage, number=number, attempt=attempt, result=result))
+
+    def end(self, run_id: str = NEW) -> None:
+        self.logs.observe(run_ended(run_id))
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    made = Kept(tmp_path / ".paropt" / "logs")
+    made.begin(OLD, lane="docs")
+    made.attempt("lint", b"old\n")
+    made.end(OLD)
+    made.begin()
+    made.attempt("lint", b"fine\n")
+    made.attempt("unit[0]", b"passes\n", item="tests/test_a.py")
+    made.attempt("unit[1]", b"fails", item="tests/test_b.py", number=1, result=Result.FAILURE)
+    made.attempt("unit[1]", b"fails again\n", item="tests/test_b.py", number=1, attempt=2, result=Result.FAILURE)
+    made.end()
+    return made
+
+
+def printed(
+    folder: Path, *words: str, wait: Callable[[float], object] | None = None, lives: bool = False, **wanted: object
+) -> tuple[str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    code = log.run(
+        folder,
+        log.Wanted(words=words, **wanted),  # type: ignore[arg-type]
+        lives=lambda run_id: lives,
+        stdout=out,
+        stderr=err,
+        wait=wait,
+    )
+    assert code == 0
+    return out.getvalue(), err.getvalue()
+
+
+def test_the_output_of_a_single_task_is_printed_as_it_is(kept: Kept) -> None:
+    assert printed(kept.folder, "lint") == ("fine\n", "")
+
+
+def test_without_a_stage_each_attempt_has_a_line_above_it(kept: Kept) -> None:
+    assert printed(kept.folder)[0] == (
+        "--- lint, success after 2.0 s\nfine\n"
+        "--- unit[0] tests/test_a.py, success after 2.0 s\npasses\n"
+        "--- unit[1] tests/test_b.py, failure after 2.0 s\nfails\n"
+        "--- unit[1] tests/test_b.py, attempt 2, failure after 2.0 s\nfails again\n"
+    )
+
+
+@pytest.mark.parametrize("item", ["0", "tests/test_a.py", "test_a"])
+def test_an_item_is_named_by_its_number_its_name_or_a_part_of_it(kept: Kept, item: str) -> None:
+    assert printed(kept.folder, f"unit[{item}]")[0] == "passes\n"
+
+
+@pytest.mark.parametrize("words", [(OLD,), (OLD[:8],), (OLD, "lint"), (OLD[:13], "lint")])
+def test_a_run_is_named_by_its_id_or_the_beginning_of_it(kept: Kept, words: tuple[str, ...]) -> None:
+    assert printed(kept.folder, *words)[0] == "old\n"
+
+
+def test_the_latest_run_of_a_lane_is_chosen(kept: Kept) -> None:
+    assert printed(kept.folder, lane="docs")[0] == "old\n"
+
+
+def test_failed_leaves_out_what_succeeded(kept: Kept) -> None:
+    out = printed(kept.folder, failed=True)[0]
+    assert out.count("---") == 2
+    assert "passes" not in out
+
+
+def test_failed_says_so_where_nothing_failed(kept: Kept) -> None:
+    assert printed(kept.folder, OLD, failed=True) == ("", f"run {OLD}: nothing failed\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nope",), "has no output of a stage 'nope'; there is output of lint, unit"),
+        (("2026", "lint"), f"no single run '2026' has a log; the latest are {OLD}, {NEW}"),
+        (("a", "b", "c"), "log takes a run and a stage, found 3 words"),
+    ],
+)
+def test_a_name_that_fits_nothing_is_refused(kept: Kept, words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message.replace("[", r"\[")):
+        printed(kept.folder, *words)
+
+
+def test_a_project_without_logs_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no logs yet in .*: run a lane first"):
+        printed(tmp_path / "logs")
+
+
+def test_a_log_that_holds_something_else_is_one_error(kept: Kept) -> None:
+    (kept.folder / f"{NEW}.log").write_text('{"begin": [], "task": "x"}\n')
+    with pytest.raises(UsageError, match=f"the log of run {NEW} is damaged"):
+        printed(kept.folder)
+
+
+def test_no_escape_of_a_task_reaches_the_terminal(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "logs")
+    kept.begin()
+    kept.attempt("lint", b"\x1b]0;title\x07\x1b[31mred\x1b[0m\rdone\n\xe2\x80\xaeback\n")
+    kept.end()
+    for follow in (False, True):
+        assert printed(kept.folder, "lint", follow=follow)[0] == "done\nback\n"
+
+
+def test_follow_prints_lines_as_they_come_until_the_run_ends(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "logs")
+    kept.begin()
+    sink = kept.logs.open_sink("unit", 3, "unit[3]", "c", 1)
+    assert sink is not None
+    sink.write(b"one\ntw")
+    seen: list[str] = []
+    out = io.StringIO()
+    steps = iter([lambda: sink.write(b"o\nthree"), lambda: kept.end()])
+
+    def wait(seconds: float) -> None:
+        seen.append(out.getvalue())
+        next(steps)()
+
+    log.run(kept.folder, log.Wanted(follow=True), lives=lambda run_id: True, stdout=out, stderr=out, wait=wait)
+    assert seen == ["unit[3] | one\n", "unit[3] | one\nunit[3] | two\n"]
+    assert out.getvalue().endswith("unit[3] | three\n")
+
+
+def test_follow_ends_with_a_run_whose_process_was_killed(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "logs")
+    kept.begin()
+    kept.attempt("lint", b"half", result=None)
+    assert printed(kept.folder, "lint", follow=True, lives=False)[0] == "half\n"
+
+
+def test_follow_with_failed_prints_what_failed_at_the_end(kept: Kept) -> None:
+    out = printed(kept.folder, failed=True, follow=True)[0]
+    assert out == "unit[1] | fails\nunit[1] | fails again\n"

@@ -1,0 +1,80 @@
+"""Real runs keep the output of their tasks, also when the exporter is killed or the disk is full."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+from support import projects
+from support.real_servers import HANG_SECONDS, environment, eventually, installed_command, run, serving
+
+STAGES = """
+    name: lint, run: "printf 'one\\\\ntwo'; exit 1", shell: true
+    name: unit, run: [./check, "{item}"], items: {list: [a, b]}, retries: {count: 1, backoff: 0.01}
+    name: call, call: "calls:work"
+    name: long, run: "seq 1 200000", shell: true
+"""
+CHECK = "#!/bin/sh\necho $1 is tried\ntest $1 != b\n"
+CALLS = "def work():\n    print('called')\n    raise ValueError('no')\n"
+
+
+def project(folder: Path, check: str = CHECK) -> Path:
+    (folder / "check").write_text(check)
+    (folder / "check").chmod(0o755)
+    return projects.write(folder, STAGES, calls=CALLS)
+
+
+def test_the_whole_output_of_each_attempt_is_kept(tmp_path: Path) -> None:
+    folder = project(tmp_path)
+    assert run(folder, "--once", projects.ANY_PORT).returncode == 1
+    assert run(folder, "log", "lint").stdout == "one\ntwo\n"
+    assert run(folder, "log", "long").stdout == "".join(f"{number}\n" for number in range(1, 200_001))
+    tried = run(folder, "log", "unit[b]").stdout
+    assert tried.count("b is tried") == 2
+    assert "unit[1] b, attempt 2, failure" in tried
+    assert run(folder, "log", "call").stdout.startswith("called\n")
+    failed = run(folder, "log", "--failed").stdout
+    assert "ValueError: no" in failed and "a is tried" not in failed
+
+
+def test_what_a_killed_exporter_had_seen_can_be_read(tmp_path: Path) -> None:
+    folder = projects.write(tmp_path, 'name: slow, run: "echo so far; exec sleep 60", shell: true')
+    with serving(folder, projects.ANY_PORT) as command:
+        eventually("output is kept", lambda: "so far" in run(folder, "log").stdout)
+        command.process.send_signal(signal.SIGKILL)
+        command.process.wait(HANG_SECONDS)
+        assert run(folder, "log", "slow", "--follow").stdout == "so far\n"
+
+
+def test_follow_shows_a_run_until_it_ends(tmp_path: Path) -> None:
+    wait = "echo before; while ! test -e go; do sleep 0.05; done; echo after"
+    folder = projects.write(tmp_path, f'name: slow, run: "{wait}", shell: true')
+    with serving(folder, projects.ANY_PORT) as command:
+        eventually("output is kept", lambda: "before" in run(folder, "log").stdout)
+        follow = [installed_command(), "log", "--follow"]
+        with subprocess.Popen(follow, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True) as following:
+            assert following.stdout is not None
+            assert following.stdout.readline() == "slow | before\n"
+            (folder / "go").touch()
+            assert following.stdout.read() == "slow | after\n"
+            assert following.wait(HANG_SECONDS) == 0
+        assert command.stop() == 0
+
+
+def test_a_log_that_can_not_be_written_costs_one_line_and_no_result(tmp_path: Path) -> None:
+    folder = projects.write(tmp_path, 'name: lint, run: "echo one", shell: true')
+    (folder / ".paropt").mkdir()
+    (folder / ".paropt" / "logs").write_text("not a folder")
+    done = run(folder, "--once", projects.ANY_PORT)
+    assert done.returncode == 0
+    assert done.stderr.count("the output of tasks is not kept") == 1
+    assert "standard succeeded" in done.stdout
+
+
+def test_logs_can_be_turned_off(tmp_path: Path) -> None:
+    folder = projects.write(tmp_path, 'name: lint, run: "echo one", shell: true', lanes="history: {logs: false}")
+    assert run(folder, "--once", projects.ANY_PORT).returncode == 0
+    assert not (folder / ".paropt" / "logs").exists()
+    asked = run(folder, "log")
+    assert (asked.returncode, asked.stderr.count("\n")) == (2, 1)

@@ -1,0 +1,108 @@
+"""What is found in the outputs of tools from other languages, written as their documentation shows them."""
+
+from __future__ import annotations
+
+import pytest
+
+from paropt_exporter.findings import Finding, Level, excerpt, find
+
+_TYPE_ERROR = Finding(
+    message="Type 'string' is not assignable to type 'number'.", path="src/a.ts", line=3, column=5, rule="TS2322"
+)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "src/a.ts(3,5): error TS2322: Type 'string' is not assignable to type 'number'.",
+        "src/a.ts:3:5 - error TS2322: Type 'string' is not assignable to type 'number'.",
+    ],
+)
+def test_tsc_is_read_with_and_without_a_terminal(line: str) -> None:
+    assert find(f"{line}\n\n3     n = text;\n      ~\n\nFound 1 error in src/a.ts:3\n") == (_TYPE_ERROR,)
+
+
+def test_eslint_findings_get_the_file_they_stand_under() -> None:
+    output = (
+        "\n/app/src/a.js\n"
+        "  1:7   error    'x' is assigned a value but never used  no-unused-vars\n"
+        "  2:10  warning  Unexpected any. Specify a type          @typescript-eslint/no-explicit-any\n"
+        "\n/app/src/b.js\n"
+        "  5:1  error  Parsing error: Unexpected token\n"
+        "\n✖ 3 problems (2 errors, 1 warning)\n  1 error and 0 warnings potentially fixable with the `--fix` option.\n"
+    )
+    assert find(output) == (
+        Finding(
+            message="'x' is assigned a value but never used",
+            path="/app/src/a.js",
+            line=1,
+            column=7,
+            rule="no-unused-vars",
+        ),
+        Finding(
+            message="Unexpected any. Specify a type",
+            path="/app/src/a.js",
+            line=2,
+            column=10,
+            rule="@typescript-eslint/no-explicit-any",
+            level=Level.WARNING,
+        ),
+        Finding(message="Parsing error: Unexpected token", path="/app/src/b.js", line=5, column=1),
+    )
+
+
+def test_go_names_failed_subtests_with_their_first_log_line() -> None:
+    output = (
+        "--- FAIL: TestSum (0.00s)\n"
+        "    --- FAIL: TestSum/negative (0.00s)\n"
+        "        sum_test.go:12: got 3, want -3\n"
+        "        sum_test.go:13: and more\n"
+        "--- FAIL: TestOther (0.01s)\n"
+        "    other_test.go:7: broken\n"
+        "FAIL\nFAIL\texample.com/sums\t0.012s\nok  \texample.com/fine\t0.004s\n"
+    )
+    assert find(output) == (
+        Finding(message="got 3, want -3", path="sum_test.go", line=12, test="TestSum/negative"),
+        Finding(message="broken", path="other_test.go", line=7, test="TestOther"),
+    )
+
+
+def test_go_in_its_verbose_form_logs_before_the_verdict() -> None:
+    output = (
+        "=== RUN   TestSum\n    sum_test.go:12: got 3, want 4\n--- FAIL: TestSum (0.00s)\n"
+        "=== RUN   TestFine\n    sum_test.go:20: only a note\n--- PASS: TestFine (0.00s)\nFAIL\n"
+    )
+    assert excerpt(output) == ["TestSum: got 3, want 4"]
+
+
+def test_go_packages_that_do_not_compile_name_the_line() -> None:
+    output = "# example.com/sums\n./sum.go:3:5: undefined: y\nFAIL\texample.com/sums [build failed]\nFAIL\n"
+    assert excerpt(output) == ["./sum.go:3:5: undefined: y"]
+
+
+def test_a_compilers_error_code_becomes_the_rule() -> None:
+    output = "error[E0308]: mismatched types\n --> src/main.rs:4:18\n  |\n4 |     let x: i32 = 'a';\n"
+    assert excerpt(output) == ["src/main.rs:4:18: mismatched types [E0308]"]
+
+
+def test_notes_of_a_compiler_are_no_findings() -> None:
+    output = "main.c:3:5: error: 'x' undeclared (first use in this function)\nmain.c:3:5: note: each is reported once\n"
+    assert excerpt(output) == ["main.c:3:5: 'x' undeclared (first use in this function)"]
+
+
+@pytest.mark.parametrize(
+    ("output", "shown"),
+    [
+        ("", []),
+        ("\n\n  one\n", ["one"]),
+        ("1\n2\n3\n4\n", ["1", "2", "3", "4"]),
+        ("1\n2\n3\n4\n5\n", ["1", "… 2 lines", "4", "5"]),
+        ("[about 9 bytes before this are not kept]\n1\n2\n", ["1", "2"]),
+    ],
+)
+def test_the_output_of_an_unknown_tool_is_shown_by_its_head_and_tail(output: str, shown: list[str]) -> None:
+    assert excerpt(output) == shown
+
+
+def test_a_log_line_that_looks_like_a_place_is_no_finding() -> None:
+    assert find("12:30:01: started\nhttp://127.0.0.1:8080: ready\nERROR: 3 things\n") == ()
