@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ COMP_CWORD=$#
 _shtab_paropt_exporter
 printf '%s\\n' "${COMPREPLY[@]}"
 """
+
+# The shells run the command itself to complete stages.
+WITH_COMMAND = {"PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))}
 
 
 @pytest.fixture
@@ -49,7 +53,14 @@ def folder(tmp_path: Path) -> Path:
     ids=["flag", "choice", "file", "folder", "command", "argument", "command's choice", "stage"],
 )
 def test_bash_completes_flags_values_files_and_commands(folder: Path, words: list[str], expected: set[str]) -> None:
-    asked = subprocess.run(["bash", "-c", ASK, "bash", *words], cwd=folder, capture_output=True, text=True, check=True)
+    asked = subprocess.run(
+        ["bash", "-c", ASK, "bash", *words],
+        cwd=folder,
+        env={**os.environ, **WITH_COMMAND},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert set(asked.stdout.split()) == expected
 
 
@@ -63,7 +74,7 @@ def fish(folder: Path, line: str) -> set[str]:
     asked = subprocess.run(
         [program, "--no-config", "-c", f"source script.fish; complete -C'paropt-exporter {line}'"],
         cwd=folder,
-        env={**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(libraries), "HOME": str(folder)},
+        env={**os.environ, **WITH_COMMAND, "LD_LIBRARY_PATH": os.pathsep.join(libraries), "HOME": str(folder)},
         capture_output=True,
         text=True,
         timeout=60,
