@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import host, plan
-from paropt_exporter.plan import Commands, KnownItems, junit, start_up
+from paropt_exporter.plan import Commands, KnownItems, pytest_support, start_up
 from paropt_exporter.plan.batches import Beside, arguments, cut
 from support import configs
 
@@ -192,10 +192,10 @@ def test_a_hostile_ini_file_costs_no_time(tmp_path: Path) -> None:
 
 
 def test_an_exporter_in_a_test_asks_for_reports_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outer = junit.asking({"PYTEST_ADDOPTS": "-ra"}, tmp_path / f"{junit.FOLDER_PREFIX}abc" / "1.xml")
+    outer = pytest_support.asking({"PYTEST_ADDOPTS": "-ra"}, tmp_path / f"{pytest_support.FOLDER_PREFIX}abc" / "1.xml")
     monkeypatch.setenv("PYTEST_ADDOPTS", outer["PYTEST_ADDOPTS"])
     assert _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit
-    assert junit.asking(outer, Path("/b.xml")) == {"PYTEST_ADDOPTS": "-ra --junitxml=/b.xml"}
+    assert pytest_support.asking(outer, Path("/b.xml")) == {"PYTEST_ADDOPTS": "-ra --junitxml=/b.xml"}
 
 
 def test_a_report_that_the_project_writes_itself_stays_where_it_is(tmp_path: Path) -> None:

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from paropt_exporter.executors.adaptive import AdaptivePool as AdaptivePool
     from paropt_exporter.executors.processes import ProcessPool as ProcessPool
     from paropt_exporter.executors.threads import ThreadPool as ThreadPool
-    from paropt_exporter.guide.lanes import LaneType as LaneType
-    from paropt_exporter.guide.lanes import detect_lane as detect_lane
-    from paropt_exporter.guide.measures import StageMetrics as StageMetrics
-    from paropt_exporter.guide.measures import WorkerPoolMetrics as WorkerPoolMetrics
-    from paropt_exporter.guide.pool import AdaptiveWorkerPool as AdaptiveWorkerPool
+    from paropt_exporter.guide.lane_types import LaneType as LaneType
+    from paropt_exporter.guide.lane_types import detect_lane as detect_lane
+    from paropt_exporter.guide.pool_metrics import ParallelizationDashboard as ParallelizationDashboard
+    from paropt_exporter.guide.pool_metrics import StageMetrics as StageMetrics
+    from paropt_exporter.guide.pool_metrics import WorkerPoolMetrics as WorkerPoolMetrics
     from paropt_exporter.guide.profiler import ParallelizationProfiler as ParallelizationProfiler
-    from paropt_exporter.guide.report import ParallelizationDashboard as ParallelizationDashboard
-    from paropt_exporter.guide.sla import ParallelizationSLAManager as ParallelizationSLAManager
-    from paropt_exporter.guide.sla import SLATarget as SLATarget
+    from paropt_exporter.guide.sla_manager import ParallelizationSLAManager as ParallelizationSLAManager
+    from paropt_exporter.guide.sla_manager import SLATarget as SLATarget
     from paropt_exporter.guide.strategies import ParallelizationStrategy as ParallelizationStrategy
     from paropt_exporter.guide.strategies import WorkerPoolOptimizer as WorkerPoolOptimizer
+    from paropt_exporter.guide.worker_pool import AdaptiveWorkerPool as AdaptiveWorkerPool
     from paropt_exporter.metrics.collector import PoolCollector as PoolCollector
 
 __all__ = [
@@ -55,22 +55,22 @@ __all__ = [
 
 _HOMES = {
     "AdaptivePool": "paropt_exporter.executors.adaptive",
-    "AdaptiveWorkerPool": "paropt_exporter.guide.pool",
-    "LaneType": "paropt_exporter.guide.lanes",
-    "ParallelizationDashboard": "paropt_exporter.guide.report",
+    "AdaptiveWorkerPool": "paropt_exporter.guide.worker_pool",
+    "LaneType": "paropt_exporter.guide.lane_types",
+    "ParallelizationDashboard": "paropt_exporter.guide.pool_metrics",
     "ParallelizationProfiler": "paropt_exporter.guide.profiler",
-    "ParallelizationSLAManager": "paropt_exporter.guide.sla",
+    "ParallelizationSLAManager": "paropt_exporter.guide.sla_manager",
     "ParallelizationStrategy": "paropt_exporter.guide.strategies",
     "ParoptError": "paropt_exporter.errors",
     "PoolCollector": "paropt_exporter.metrics.collector",
     "ProcessPool": "paropt_exporter.executors.processes",
-    "SLATarget": "paropt_exporter.guide.sla",
-    "StageMetrics": "paropt_exporter.guide.measures",
+    "SLATarget": "paropt_exporter.guide.sla_manager",
+    "StageMetrics": "paropt_exporter.guide.pool_metrics",
     "ThreadPool": "paropt_exporter.executors.threads",
     "WorkerDied": "paropt_exporter.errors",
-    "WorkerPoolMetrics": "paropt_exporter.guide.measures",
+    "WorkerPoolMetrics": "paropt_exporter.guide.pool_metrics",
     "WorkerPoolOptimizer": "paropt_exporter.guide.strategies",
-    "detect_lane": "paropt_exporter.guide.lanes",
+    "detect_lane": "paropt_exporter.guide.lane_types",
     "steer": "paropt_exporter.autoscaling.streams",
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.autoscaling.explaining import explained
-from paropt_exporter.cli import replay
+from paropt_exporter.cli import explain
 from paropt_exporter.events import Decision
 from paropt_exporter.history import History
 from paropt_exporter.testing import FakeClock
@@ -37,7 +37,7 @@ def test_a_recorded_hour_is_decided_the_same_again_to_the_byte(recorded: tuple[D
     with closing(History(tmp_path / "history.db", project="recorded", clock=FakeClock())) as history:
         for each in recorded:
             history.observe(each)
-        exit_code = replay.run(history, pool=None, since_seconds=0.0, output="text", stdout=stdout)
+        exit_code = explain.run_replay(history, pool=None, since_seconds=0.0, output="text", stdout=stdout)
     count = len(recorded)
     assert stdout.getvalue() == f"{count} decisions: {count} the same to the byte, 0 different\n", AGAIN
     assert exit_code == 0

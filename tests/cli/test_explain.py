@@ -24,7 +24,7 @@ from paropt_exporter.autoscaling.policy.scaling_effectiveness import Sample
 from paropt_exporter.autoscaling.policy.size_bounds import BandSituation, BandState, Signal, decide_band
 from paropt_exporter.autoscaling.policy.stage_concurrency import LIMITED, Level, StageSeen, StageState
 from paropt_exporter.autoscaling.policy.target import PoolSeen, Seen, TargetSituation, TargetState, decide_target
-from paropt_exporter.cli import explain, replay
+from paropt_exporter.cli import explain
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Decision
 from paropt_exporter.history import History
@@ -106,7 +106,7 @@ def history(tmp_path: Path) -> Iterator[History]:
 
 def told(history: History, pool: str | None = None, output: str = "text") -> str:
     stdout = io.StringIO()
-    assert explain.run(history, pool=pool, output=output, stdout=stdout) == 0
+    assert explain.run_explain(history, pool=pool, output=output, stdout=stdout) == 0
     return stdout.getvalue()
 
 
@@ -239,7 +239,7 @@ def test_json_has_all_that_went_in_and_came_out(history: History) -> None:
 
 def replayed(history: History, output: str = "text") -> tuple[int, str]:
     stdout = io.StringIO()
-    code = replay.run(history, pool=None, since_seconds=0.0, output=output, stdout=stdout)
+    code = explain.run_replay(history, pool=None, since_seconds=0.0, output=output, stdout=stdout)
     return code, stdout.getvalue()
 
 

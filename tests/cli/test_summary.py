@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from paropt_exporter.cli import summary, wording
+from paropt_exporter.cli import formatting, summary
 from paropt_exporter.events import (
     Bottleneck,
     PoolUse,
@@ -240,7 +240,7 @@ def test_no_escape_sequence_reaches_the_terminal() -> None:
 
 
 def test_durations_read_well_at_every_size() -> None:
-    assert [wording.seconds(value) for value in (0.004, 0.42, 9.96, 27.44, 119.9, 185)] == [
+    assert [formatting.seconds(value) for value in (0.004, 0.42, 9.96, 27.44, 119.9, 185)] == [
         "0.00 s",
         "0.4 s",
         "10.0 s",

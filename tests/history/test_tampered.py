@@ -14,7 +14,7 @@ import pytest
 from paropt_exporter.autoscaling.decisions import written_choice, written_situation
 from paropt_exporter.autoscaling.policy.fixed_workload import Load, Loads
 from paropt_exporter.autoscaling.policy.run import RunSituation, decide_run
-from paropt_exporter.cli import explain, history, replay, what_if
+from paropt_exporter.cli import explain, history
 from paropt_exporter.cli.streams import Visible
 from paropt_exporter.config.loader import Config
 from paropt_exporter.errors import HistoryError, ParoptError
@@ -41,7 +41,7 @@ VALUES = (
     '{"kind": "run", "seen": {}}',
     '[[1, 2], "x"]',
 )
-MACHINE = what_if.Machine(cores=2.0, memory_bytes=1 << 30)
+MACHINE = history.Machine(cores=2.0, memory_bytes=1 << 30)
 ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -88,13 +88,13 @@ def looked_at(path: Path, folder: Path) -> str:
         lambda past, out: history.run(past, lane=None, limit=20, output="text", stdout=out),
         lambda past, out: history.run(past, lane=None, limit=20, output="json", stdout=out),
         lambda past, out: history.run(past, lane=None, limit=20, output="text", stdout=out, compare=("r1", "r2")),
-        lambda past, out: what_if.run(
+        lambda past, out: history.run(
             past, config, lane=None, run_id=None, workers=(1, 2), machine=MACHINE, output="text", stdout=out
         ),
-        lambda past, out: explain.run(past, pool=None, output="text", stdout=out),
-        lambda past, out: explain.run(past, pool=None, output="json", stdout=out),
-        lambda past, out: replay.run(past, pool=None, since_seconds=0.0, output="text", stdout=out),
-        lambda past, out: replay.run(past, pool=None, since_seconds=0.0, output="json", stdout=out),
+        lambda past, out: explain.run_explain(past, pool=None, output="text", stdout=out),
+        lambda past, out: explain.run_explain(past, pool=None, output="json", stdout=out),
+        lambda past, out: explain.run_replay(past, pool=None, since_seconds=0.0, output="text", stdout=out),
+        lambda past, out: explain.run_replay(past, pool=None, since_seconds=0.0, output="json", stdout=out),
         lambda past, out: out.write(f"{past.totals()} {past.last()} {past.expected('standard')}"),
         lambda past, out: out.write(f"{past.task_seconds('standard')} {past.usual_size('standard')}"),
         lambda past, out: out.write(f"{past.cpu_shares('standard')} {past.memory_peaks('standard')}"),

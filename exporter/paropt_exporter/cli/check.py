@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.cli import editors
-from paropt_exporter.cli.modules import call_fault
-from paropt_exporter.cli.wording import counted, faults_shown
+from paropt_exporter.cli import init
+from paropt_exporter.cli.formatting import counted, faults_shown
 from paropt_exporter.errors import ConfigError, UsageError
 from paropt_exporter.plan import NOTHING_TO_RUN
 
@@ -26,7 +29,7 @@ _COUNTING_CLIENTS = ("make", "gmake", "ninja")  # with -j they count their own j
 def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextIO, stderr: TextIO) -> int:
     """Print all faults to stderr and return 2, or say on stdout that there are none; `lane`: only its stages."""
     if config_path is not None:
-        editors.refresh_schema(config_path)
+        init.refresh_schema(config_path)
     config, faults = _read(config_path, root)
     if config is None:
         return _ended(faults, stderr)
@@ -184,9 +187,9 @@ def _in_threads(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]
 def _too_wide(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
     """Yield the stages that need more slots than a lane ever has workers; one worker runs anything alone."""
     from paropt_exporter import host
-    from paropt_exporter.config.bounds import bounds
+    from paropt_exporter.config.defaults import resolve_workers
 
-    most = {name: bounds(lane.workers, lane.strategy, host.workers())[1] for name, lane in lanes.items()}
+    most = {name: resolve_workers(lane.workers, lane.strategy, host.workers())[1] for name, lane in lanes.items()}
     for stage in stages:
         narrow = [name for name, lane in lanes.items() if 1 < most[name] < stage.slots and _in_lane(stage, lane)]
         if narrow:
@@ -234,3 +237,62 @@ def _in_lane(stage: Stage, lane: Lane) -> bool:
 
 def _place(config: Config, stage: Stage) -> str:
     return config.places.get(stage.name) or f"stage {stage.name}"
+
+
+_DYNAMIC = (b"__path__", b"sys.modules")  # in a package's source: its modules may lie anywhere, or be made at import
+_LARGEST_SOURCE_BYTES = 1_000_000
+
+
+def call_fault(target: str, root: Path) -> Iterator[str]:
+    """Yield that the module of a call is missing, looked up as a run would: in the config's folder first."""
+    module = target.partition(":")[0]
+    if module in sys.modules:
+        return  # os.path has no package to look in
+    importlib.invalidate_caches()
+    folders: Sequence[str] = [str(root), *sys.path]
+    name = ""
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        spec = _in_folders(name, folders) or _elsewhere(name)
+        if spec is None:
+            yield f"there is no module {name!r} for {target}: correct the name, or install it"
+            return
+        if _is_dynamic(spec):
+            return  # it may find the rest by itself
+        folders = spec.submodule_search_locations or ()
+
+
+def _in_folders(name: str, folders: Sequence[str]) -> ModuleSpec | None:
+    """Return the first module or package of that name, or one made of all folders of that name (a namespace)."""
+    portions: list[str] = []
+    for folder in folders:
+        finder = pkgutil.get_importer(folder)
+        spec = finder.find_spec(name) if finder is not None else None
+        if spec is not None and spec.loader is not None:
+            return spec
+        portions += (spec.submodule_search_locations or ()) if spec is not None else ()
+    if not portions:
+        return None
+    namespace = ModuleSpec(name, None, is_package=True)
+    namespace.submodule_search_locations = portions
+    return namespace
+
+
+def _elsewhere(name: str) -> ModuleSpec | None:
+    """Return a module that is built in, or that an installed package's own finder knows."""
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, None) if finder is not PathFinder else None
+        if spec is not None:
+            return spec
+    return None
+
+
+def _is_dynamic(spec: ModuleSpec) -> bool:
+    if spec.submodule_search_locations is None or spec.origin is None:
+        return False
+    try:
+        with Path(spec.origin).open("rb") as file:
+            source = file.read(_LARGEST_SOURCE_BYTES)
+    except OSError:
+        return False
+    return any(word in source for word in _DYNAMIC)

@@ -172,7 +172,6 @@ def _past(loaded: Config) -> History:
 def _history(flags: argparse.Namespace) -> int:
     from paropt_exporter import config, host
     from paropt_exporter.cli import history as command
-    from paropt_exporter.cli import what_if
 
     if flags.run is not None and flags.what_if is None:
         raise UsageError("--run names the run for --what-if: give that too, or --compare with two runs")
@@ -182,13 +181,14 @@ def _history(flags: argparse.Namespace) -> int:
         if flags.lane is not None and flags.lane not in loaded.lanes and not history.runs(flags.lane, limit=1):
             raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
         if flags.what_if is not None:
-            return what_if.run(
+            return command.run_what_if(
                 history,
                 loaded,
                 lane=flags.lane,
                 run_id=flags.run,
                 workers=flags.what_if,
-                machine=what_if.Machine(cores=host.cpus(), memory_bytes=host.memory_available_bytes()),
+                cores=host.cpus(),
+                memory_bytes=host.memory_available_bytes(),
                 output=flags.output or "text",
                 stdout=sys.stdout,
             )
@@ -220,22 +220,22 @@ def _log(flags: argparse.Namespace) -> int:
 
 def _decisions(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
-    from paropt_exporter.cli import explain, replay
+    from paropt_exporter.cli import explain
     from paropt_exporter.clock import SystemClock
 
     output = flags.output or "text"
     loaded = config.read(_config_path(flags), root=Path.cwd())
     with closing(_past(loaded)) as history:
         if flags.command == "explain":
-            return explain.run(history, pool=flags.pool, output=output, stdout=sys.stdout)
+            return explain.run_explain(history, pool=flags.pool, output=output, stdout=sys.stdout)
         since = SystemClock().wall() - (_duration("--since", flags.since) or 0.0)
-        return replay.run(history, pool=flags.pool, since_seconds=since, output=output, stdout=sys.stdout)
+        return explain.run_replay(history, pool=flags.pool, since_seconds=since, output=output, stdout=sys.stdout)
 
 
 def _profile(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter.cli import profile
-    from paropt_exporter.cli.leaving import ExitGuard
+    from paropt_exporter.cli.exit_guard import ExitGuard
     from paropt_exporter.clock import SystemClock
 
     wanted = profile.Wanted(
@@ -264,13 +264,13 @@ def _profile(flags: argparse.Namespace) -> int:
 
 def _order(flags: argparse.Namespace) -> int:
     from paropt_exporter.autoscaling.orders import Wish
-    from paropt_exporter.cli import orders
+    from paropt_exporter.cli import steering
 
     # Not read: a config that is being edited, and has a fault now, must not keep anybody from the lane that runs.
     path = _config_path(flags)
     root = Path.cwd() if path is None else Path(os.path.abspath(path.parent))  # noqa: PTH100 -- keeps links
     wish = Wish(order=flags.command, size=getattr(flags, "size", None), pool=flags.pool)
-    return orders.run(root, wish, lane=flags.lane, pid=flags.pid, stdout=sys.stdout)
+    return steering.run(root, wish, lane=flags.lane, pid=flags.pid, stdout=sys.stdout)
 
 
 def _generate(flags: argparse.Namespace) -> int:
@@ -283,7 +283,7 @@ def _generate(flags: argparse.Namespace) -> int:
 
 def _run_lane(flags: argparse.Namespace) -> int:
     from paropt_exporter import logs
-    from paropt_exporter.cli.leaving import ExitGuard
+    from paropt_exporter.cli.exit_guard import ExitGuard
 
     with _quick_imports():
         from paropt_exporter.app import READER_SECONDS, run_lane

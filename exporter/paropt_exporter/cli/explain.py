@@ -1,4 +1,4 @@
-"""`explain`: why a pool has its size, as sums that can be done again by hand."""
+"""`explain`: show why a pool has its size. `replay`: let today's policy decide the recorded situations again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.autoscaling.decisions import UNREADABLE, UnknownSituation
+from paropt_exporter.autoscaling.decisions import UNREADABLE, Replayed, UnknownSituation, read_choice_size, replay
 from paropt_exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,77 +15,78 @@ if TYPE_CHECKING:
     from paropt_exporter.history import History
 
 _Key = tuple[str, str, bool]  # pool, kind, whether it is a hold
+EXIT_DIFFERENT = 1  # of `replay`
 _KINDS = ("run", "stream", "target", "band")  # what decides a size first, what decides its bounds last
 
 
-def run(history: History, *, pool: str | None, output: str, stdout: TextIO) -> int:
+def run_explain(history: History, *, pool: str | None, output: str, stdout: TextIO) -> int:
     """Print the last move and the latest decision of each kind for a pool, or for all; returns 0.
 
     Raises UsageError if no decision about the pool is known.
     """
-    latest = _latest(history.decisions())
+    latest = _find_latest(history.decisions())
     pools = tuple(dict.fromkeys(name for name, _, _ in latest))
     if not latest:
         raise UsageError("no decision yet: run a lane whose workers are not a fixed number")
     if pool is not None and pool not in pools:
         raise UsageError(f"no decision about a pool {pool!r}; there are {', '.join(pools)}")
-    chosen = [latest[key] for key in sorted(latest, key=_order) if pool in (None, key[0])]
+    chosen = [latest[key] for key in sorted(latest, key=_sort_key) if pool in (None, key[0])]
     if output == "json":
-        stdout.write(json.dumps([_json(decision) for decision in chosen], indent=2) + "\n")
+        stdout.write(json.dumps([_decision_to_json(decision) for decision in chosen], indent=2) + "\n")
     else:
-        stdout.write("\n".join(line for decision in chosen for line in _lines(decision)) + "\n")
+        stdout.write("\n".join(line for decision in chosen for line in _explain_decision(decision)) + "\n")
     return 0
 
 
-def _latest(decisions: Sequence[Decision]) -> dict[_Key, Decision]:
+def _find_latest(decisions: Sequence[Decision]) -> dict[_Key, Decision]:
     """Return the last move for each pool and kind, and the last hold where it is younger."""
     latest: dict[_Key, Decision] = {}
     for decision in decisions:
         holds = decision.action == "hold"
-        latest[decision.pool, _kind(decision), holds] = decision
+        latest[decision.pool, _read_kind(decision), holds] = decision
         if not holds:
-            latest.pop((decision.pool, _kind(decision), True), None)
+            latest.pop((decision.pool, _read_kind(decision), True), None)
     return latest
 
 
-def _kind(decision: Decision) -> str:
+def _read_kind(decision: Decision) -> str:
     try:
         return str(json.loads(decision.situation)["kind"]) if decision.situation else ""
     except UNREADABLE:
         return ""
 
 
-def _order(key: _Key) -> tuple[str, int, bool]:
+def _sort_key(key: _Key) -> tuple[str, int, bool]:
     pool, kind, holds = key
     return pool, _KINDS.index(kind) if kind in _KINDS else len(_KINDS), holds
 
 
-def _lines(decision: Decision) -> Iterator[str]:
+def _explain_decision(decision: Decision) -> Iterator[str]:
     from paropt_exporter.autoscaling.explaining import explained, headline
 
-    yield f"{headline(decision)}  ({_time(decision)})"
+    yield f"{headline(decision)}  ({_format_time(decision)})"
     try:
         yield from [f"    {line}" for line in explained(decision)]
     except (UnknownSituation, *UNREADABLE):
         yield "    its terms can't be told: another version recorded them, or somebody changed them"
 
 
-def _json(decision: Decision) -> dict[str, object]:
+def _decision_to_json(decision: Decision) -> dict[str, object]:
     return {
         "pool": decision.pool,
-        "timestamp": _time(decision),
+        "timestamp": _format_time(decision),
         "action": decision.action,
         "reason": decision.reason,
         "old_size": decision.old_size,
         "new_size": decision.new_size,
         "run_id": decision.run_id,
         "terms": dict(decision.terms),
-        "situation": _value(decision.situation),
-        "choice": _value(decision.choice),
+        "situation": _parse_recorded(decision.situation),
+        "choice": _parse_recorded(decision.choice),
     }
 
 
-def _value(recorded: str) -> object:
+def _parse_recorded(recorded: str) -> object:
     """Return what was recorded as JSON; null where there is nothing or it can't be read."""
     try:
         return json.loads(recorded) if recorded else None
@@ -93,5 +94,62 @@ def _value(recorded: str) -> object:
         return None
 
 
-def _time(decision: Decision) -> str:
+def _format_time(decision: Decision) -> str:
     return datetime.fromtimestamp(decision.at_timestamp_seconds, UTC).isoformat(timespec="seconds")
+
+
+def run_replay(history: History, *, pool: str | None, since_seconds: float, output: str, stdout: TextIO) -> int:
+    """Print what today's policy makes of the decisions since a moment of wall time; 1 if anything differs, else 0."""
+    recorded = [
+        decision for decision in history.decisions(pool=pool, since_seconds=since_seconds) if decision.situation
+    ]
+    if not recorded:
+        raise UsageError("no decision to replay: none was recorded in that time (--since)")
+    replayed = [(decision, _replay_decision(decision)) for decision in recorded]
+    different = [(decision, again) for decision, again in replayed if again is None or not again.agrees]
+    same = sum(again is not None and again.same for _, again in replayed)
+    if output == "json":
+        stdout.write(json.dumps(_replay_to_json(len(recorded), same, different), indent=2) + "\n")
+    else:
+        stdout.write("\n".join(_format_replay(len(recorded), same, different)) + "\n")
+    return EXIT_DIFFERENT if different else 0
+
+
+def _replay_decision(decision: Decision) -> Replayed | None:
+    try:
+        return replay(decision.situation, decision.choice)
+    except UnknownSituation:
+        return None
+
+
+def _format_replay(count: int, same: int, different: Sequence[tuple[Decision, Replayed | None]]) -> Iterator[str]:
+    more = count - same - len(different)
+    but = f"{more} the same but for what was not recorded yet, " if more else ""
+    yield f"{count} decisions: {same} the same to the byte, {but}{len(different)} different"
+    for decision, again in different:
+        today = "recorded by another version" if again is None else read_choice_size(again.today)
+        yield f"  {_format_time(decision)} {decision.pool}: {_read_recorded_size(decision)} -> {today}"
+
+
+def _read_recorded_size(decision: Decision) -> str:
+    try:
+        return read_choice_size(decision.choice)
+    except UnknownSituation:
+        return "unreadable"
+
+
+def _replay_to_json(count: int, same: int, different: Sequence[tuple[Decision, Replayed | None]]) -> dict[str, object]:
+    return {
+        "decisions": count,
+        "same": same,
+        "agreeing": count - same - len(different),
+        "different": [
+            {
+                "timestamp": _format_time(decision),
+                "pool": decision.pool,
+                "recorded": _parse_recorded(decision.choice),
+                "today": None if again is None else json.loads(again.today),
+            }
+            for decision, again in different
+        ],
+    }

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, NoReturn
 
+from paropt_exporter.cli import PROGRAM, format_version
 from paropt_exporter.cli.completion import SHELLS
-from paropt_exporter.cli.program import PROGRAM, version
 from paropt_exporter.cli.words import split
 
 EXIT_USAGE = 2
@@ -93,7 +93,7 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    top.add_argument("--version", action="version", version=version())
+    top.add_argument("--version", action="version", version=format_version())
     _add_run_flags(top)
     _add_endpoint_flags(top)
     _add_short_run_flags(top)

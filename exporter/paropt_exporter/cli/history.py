@@ -1,4 +1,4 @@
-"""`history`: list past runs with their trend, or compare two of them stage by stage."""
+"""`history`: list past runs with their trend, compare two of them, or predict one with another number of workers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.cli.wording import table
+from paropt_exporter.cli.formatting import counted, table
 from paropt_exporter.errors import UsageError
+from paropt_exporter.events import Result
+from paropt_exporter.history.cells import FALSE_VALUE
+from paropt_exporter.plan import PlannedStage, ordered
 
 if TYPE_CHECKING:
-    from paropt_exporter.events import Result
+    from paropt_exporter.config import Config
+    from paropt_exporter.events import TaskTiming
     from paropt_exporter.history import History, RunSummary, StageSummary, Trend
 
 _RUN_HEADERS = ("run", "started", "lane", "result", "duration", "tasks", "failed", "tasks/s", "busy", "notes")
@@ -192,3 +196,124 @@ def _shortened(text: str) -> str:
 
 def _iso(timestamp_seconds: float) -> str:
     return datetime.fromtimestamp(timestamp_seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_COMPLETE = (Result.SUCCESS, Result.FAILURE)
+
+
+def run_what_if(
+    history: History,
+    config: Config,
+    *,
+    lane: str | None,
+    run_id: str | None,
+    workers: Sequence[int],
+    cores: float,
+    memory_bytes: int,
+    output: str,
+    stdout: TextIO,
+) -> int:
+    """Print what each number of workers would have made of a run (the latest one, unless named); returns 0.
+
+    Raises UsageError if there is no such run, or if it was cut short and so says nothing.
+    """
+    from paropt_exporter.engine.what_if import most_at_once
+
+    summary = _choose_run(history, lane, run_id)
+    tasks = history.tasks(summary.run_id)
+    if summary.result not in _COMPLETE or not tasks or any(task.result is Result.CANCELLATION for task in tasks):
+        raise UsageError(f"run {summary.run_id} was cut short or ran nothing: name another one with --run")
+    timings = [task.timing for task in tasks]
+    had = most_at_once((task.started_seconds, task.ended_seconds) for task in timings)
+    try:
+        seconds = _predict_seconds(
+            summary, config, timings, sizes=(had, *workers), cores=cores, memory_bytes=memory_bytes
+        )
+    except FALSE_VALUE as error:
+        raise UsageError(
+            f"run {summary.run_id}: its records do not fit together ({error!r}): name another one"
+        ) from error
+    if output == "json":
+        stdout.write(json.dumps(_what_if_to_json(summary, had, seconds, workers), indent=2) + "\n")
+    else:
+        stdout.write("\n".join(_format_what_if(summary, had, seconds, workers, cores)) + "\n")
+    return 0
+
+
+def _predict_seconds(
+    summary: RunSummary,
+    config: Config,
+    timings: Sequence[TaskTiming],
+    *,
+    sizes: Sequence[int],
+    cores: float,
+    memory_bytes: int,
+) -> dict[int, float]:
+    """Return how long the run's tasks would have taken with each number of workers."""
+    from paropt_exporter.engine.what_if import makespan_seconds, workload_of
+
+    workload, stages = workload_of(timings, cores), _plan_stages(summary, config)
+    return {
+        size: makespan_seconds(workload, stages, workers=size, cores=cores, memory_bytes=memory_bytes) for size in sizes
+    }
+
+
+def _choose_run(history: History, lane: str | None, run_id: str | None) -> RunSummary:
+    if run_id is not None:
+        found = history.run(run_id)
+        if found is None:
+            raise UsageError(f"no single run {run_id!r} in the history: `paropt-exporter history` lists them")
+        return found
+    ended = [summary for summary in history.runs(lane) if summary.result in _COMPLETE]
+    if not ended:
+        raise UsageError(f"no run{f' of lane {lane}' if lane else ''} has come to its end yet")
+    return ended[-1]
+
+
+def _plan_stages(summary: RunSummary, config: Config) -> Sequence[PlannedStage]:
+    """Return the run's stages as the engine would order them, with what the config says of them now."""
+    ran = {stage.stage: stage for stage in summary.stages}
+    configured = {stage.name: stage for stage in config.stages}
+    planned = []
+    for name, stage in ran.items():
+        known = configured.get(name)
+        planned.append(
+            PlannedStage(
+                number=stage.number,
+                name=name,
+                tasks=(),
+                pool=stage.pool,
+                expected_seconds=stage.duration_seconds,
+                needs=tuple(need for need in known.needs if need in ran) if known else (),
+                locks=frozenset(known.locks) if known else frozenset(),
+                exclusive=known.exclusive if known else False,
+                memory_bytes=(known.memory or 0) if known else 0,
+                slots=known.slots if known else 1,
+            )
+        )
+    return ordered(planned)
+
+
+def _format_what_if(
+    summary: RunSummary, had: int, seconds: dict[int, float], workers: Sequence[int], cores: float
+) -> Iterator[str]:
+    yield (
+        f"{summary.lane} {summary.run_id} took {summary.duration_seconds:.1f} s with up to {had} at once on "
+        f"{cores:g} cores (reckoned the same way: {seconds[had]:.1f} s)"
+    )
+    for size in workers:
+        change = seconds[size] / seconds[had] - 1 if seconds[had] > 0 else 0.0
+        yield f"with {counted(size, 'worker')}, {summary.lane} would have taken {seconds[size]:.1f} s ({change:+.0%})"
+
+
+def _what_if_to_json(
+    summary: RunSummary, had: int, seconds: dict[int, float], workers: Sequence[int]
+) -> dict[str, object]:
+    return {
+        "run_id": summary.run_id,
+        "lane": summary.lane,
+        "duration_seconds": summary.duration_seconds,
+        "workers": had,
+        "reckoned_seconds": seconds[had],
+        "what_if": [{"workers": size, "seconds": seconds[size]} for size in workers],
+    }

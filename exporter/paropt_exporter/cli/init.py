@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter import files
-from paropt_exporter.cli import editors
-from paropt_exporter.cli.wording import counted
+from paropt_exporter.cli.formatting import counted
 from paropt_exporter.config.command_checks import ITEMS
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
         return 2
     detected = tools(path.parent)
     try:
-        editors.write_schema(path.parent)
-        editors.write(path, render(detected))
+        write_schema(path.parent)
+        write(path, render(detected))
     except OSError as error:
         place = error.filename if isinstance(error, files.NotOurs) else path
         print(f"{place} can't be written: {error.strerror}", file=stderr)
@@ -92,7 +92,7 @@ def render(detected: Detected) -> str:
     """Return the text of paropt.yml for what was detected."""
     stages = "".join(_stage_text(stage) for stage in detected.stages) or _EXAMPLE
     left_out = "".join(f"  # {note}\n" for note in detected.notes)
-    return _HEAD.format(schema=editors.SCHEMA) + stages + left_out + _TAIL
+    return _HEAD.format(schema=SCHEMA) + stages + left_out + _TAIL
 
 
 def _stage_text(stage: Stage) -> str:
@@ -128,3 +128,44 @@ def _command_text(command: str | tuple[str, ...]) -> str:
 def _stages_told(detected: Detected) -> str:
     names = ", ".join(stage.name for stage in detected.stages)
     return f"{counted(len(detected.stages), 'stage')} ({names})" if names else "one example stage, no tool was found"
+
+
+SCHEMA = ".paropt/paropt.schema.json"  # editors find it without a network
+_HEAD_BYTES = 1000  # of a config: the line that names a schema stands at its top
+
+
+def write_schema(root: Path) -> None:
+    """Write the schema of this version for the project in `root`, unless it is there. Raises OSError."""
+    from paropt_exporter.history import folder
+    from paropt_exporter.monitoring import schema
+
+    path, text = root / SCHEMA, schema.render()
+    root.stat()  # a folder that is missing is not made
+    files.make_folder(path.parent)
+    folder.keep_out_of_git(path.parent)
+    if not _has(path, text.encode()):
+        write(path, text)
+
+
+def refresh_schema(config_path: Path) -> None:
+    """Write the schema where a config names it: a fresh clone has none, and that of an earlier version is wrong."""
+    with suppress(OSError):  # a folder that can't be written is no fault of the config's
+        if config_path.is_file() and _names_it(config_path):
+            write_schema(config_path.parent)
+
+
+def write(path: Path, text: str) -> None:
+    """Write by renaming, so that a full disk leaves no half file; a link there is replaced, not followed."""
+    files.replace(path, text.encode())
+
+
+def _has(path: Path, content: bytes) -> bool:
+    try:
+        return files.read(path, len(content)) == content
+    except OSError:
+        return False
+
+
+def _names_it(config_path: Path) -> bool:
+    with config_path.open("rb") as file:
+        return f"$schema={SCHEMA}\n".encode() in file.read(_HEAD_BYTES)

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.cli.wording import plain, table
+from paropt_exporter.cli.formatting import plain, table
 from paropt_exporter.config.units import duration_text
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from paropt_exporter.cli.wording import plain, seconds
+from paropt_exporter.cli.formatting import plain, seconds
 from paropt_exporter.errors import UsageError
 from paropt_exporter.executors.commands.output import clean
 from paropt_exporter.task_logs.folder import list_runs, open_log

@@ -6,8 +6,7 @@ import os
 import sys
 from contextlib import suppress
 
-from paropt_exporter.cli import streams
-from paropt_exporter.cli.program import PROGRAM, version
+from paropt_exporter.cli import PROGRAM, format_version, streams
 
 TYPE_CHECKING = False  # typing alone would take as long to load as all else that --version needs
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     code = _run(arguments)
     if arguments is None and "threading" in sys.modules:
-        from paropt_exporter.cli.leaving import leave
+        from paropt_exporter.cli.exit_guard import leave
 
         leave(code)
     return code
@@ -36,7 +35,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     ours = streams.prepare()
     if (sys.argv[1:] if arguments is None else list(arguments)) == ["--version"]:
         with suppress(OSError):  # a lost line is still in the buffer: the flush tells
-            print(version())  # what build scripts ask again and again need not wait for the parser
+            print(format_version())  # what build scripts ask again and again need not wait for the parser
         return _flushed(0)
     from paropt_exporter.cli.flags import parse
 
@@ -48,7 +47,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _guarded(flags: argparse.Namespace, ours: tuple[TextIO, TextIO]) -> int:
-    from paropt_exporter.cli.wording import faults_shown
+    from paropt_exporter.cli.formatting import faults_shown
     from paropt_exporter.errors import ConfigError, ParoptError
 
     try:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.cli.wording import counted, plain, table
+from paropt_exporter.cli.formatting import counted, plain, table
 from paropt_exporter.events import SlaLimit
 from paropt_exporter.plan import Call, start_up
 

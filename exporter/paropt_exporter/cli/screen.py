@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from paropt_exporter import logs
 from paropt_exporter.cli import color as coloring
 from paropt_exporter.cli import summary
+from paropt_exporter.cli.formatting import counted, plain, seconds
 from paropt_exporter.cli.streams import Sink, is_same_file, unfiltered
-from paropt_exporter.cli.wording import counted, plain, seconds
 from paropt_exporter.cli.writer import Writer
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.events import (

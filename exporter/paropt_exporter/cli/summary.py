@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 
-from paropt_exporter.cli.wording import cells, counted, padded, plain, seconds
+from paropt_exporter.cli.formatting import cells, counted, padded, plain, seconds
 from paropt_exporter.events import Bottleneck, Result, RunRecord, StageRecord, TaskRecord
 from paropt_exporter.findings import excerpt
 

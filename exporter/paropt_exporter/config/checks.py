@@ -10,9 +10,9 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from paropt_exporter.config import dependencies, raw_yaml
-from paropt_exporter.config.bounds import bounds
+from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.command_checks import work
+from paropt_exporter.config.defaults import resolve_workers
 from paropt_exporter.config.faults import Fault, Location, did_you_mean
 from paropt_exporter.config.model import MOST_STAGES, MOST_WORKERS, Workers
 from paropt_exporter.config.raw_yaml import RawStage
@@ -38,8 +38,8 @@ def cross_check(value: object, machine: Machine) -> Iterator[Fault]:
     for place, stage in stages:
         yield from work(place, stage)
         yield from _memory(place, stage, machine)
-    yield from dependencies.unknown(stages)
-    yield from dependencies.circles(stages)
+    yield from _find_unknown_needs(stages)
+    yield from _find_cycles(stages)
     yield from _lanes(lanes, stages)
     yield from _slots(lanes, stages, machine)
     yield from _feedback(raw_yaml.mapping(file.get("feedback")))
@@ -156,7 +156,7 @@ def _most_workers(lane: dict[str, object], machine: Machine) -> int:
     except ValueError:  # pydantic's errors are ValueErrors; the key's own check reports it
         return MOST_WORKERS
     # One after another, a task has the whole lane for itself, however many slots it asks for.
-    return MOST_WORKERS if strategy is Strategy.SEQUENTIAL else bounds(workers, strategy, machine.cores)[1]
+    return MOST_WORKERS if strategy is Strategy.SEQUENTIAL else resolve_workers(workers, strategy, machine.cores)[1]
 
 
 def _feedback(feedback: dict[str, object]) -> Iterator[Fault]:
@@ -190,3 +190,90 @@ def _server(place: Location, server: dict[str, object]) -> Iterator[Fault]:
     if basic and len(secrets) != 1:
         message = "exactly one of password_file and password_env says where the password is"
         yield Fault(location=(*place, "basic_auth"), message=message, on_key=True)
+
+
+# Circles that hang on circles take a round each; a file with more of them than this has said enough.
+_MOST_ROUNDS = 10
+
+_Needs = dict[str, list[str]]
+
+
+def _find_unknown_needs(stages: list[RawStage]) -> Iterator[Fault]:
+    """Yield needs that name no other stage, or the same one twice."""
+    names = raw_yaml.names(stages)
+    for place, stage in stages:
+        seen: set[object] = set()
+        for index, need in enumerate(raw_yaml.words(stage.get("needs"))):
+            where = (*place, "needs", index)
+            if need in seen:
+                yield Fault(location=where, message=f"{shown(need)} stands here twice")
+            elif need == raw_yaml.name(stage):
+                yield Fault(location=where, message="a stage can't need itself")
+            elif need not in names:
+                yield Fault(location=where, message=f"unknown stage {shown(need)}{did_you_mean(need, names)}")
+            seen.add(need)
+
+
+def _find_cycles(stages: list[RawStage]) -> Iterator[Fault]:
+    """Yield a fault for each circle that the needs make."""
+    names = raw_yaml.names(stages)
+    needs: _Needs = {}
+    places: dict[str, Location] = {}
+    for place, stage in stages:
+        name = raw_yaml.name(stage)
+        if name and name not in needs:
+            places[name] = place
+            needs[name] = [
+                need for need in dict.fromkeys(raw_yaml.words(stage.get("needs"))) if need in names and need != name
+            ]
+    for _ in range(_MOST_ROUNDS):
+        needs = _waiting(needs)
+        for circle in _walk(needs):
+            message = f"the needs go in a circle: {' -> '.join(_shortened([*circle, circle[0]]))}"
+            yield Fault(location=(*places[circle[0]], "needs"), message=message)
+            for name in circle:
+                del needs[name]
+
+
+def _waiting(needs: _Needs) -> _Needs:
+    """Return the stages that could never start, with those of their needs that never can either."""
+    needs = {name: [need for need in wanted if need in needs] for name, wanted in needs.items()}
+    unmet = {name: len(wanted) for name, wanted in needs.items()}
+    dependents: dict[str, list[str]] = {}
+    for name, wanted in needs.items():
+        for need in wanted:
+            dependents.setdefault(need, []).append(name)
+    ready = [name for name, count in unmet.items() if count == 0]
+    while ready:
+        for dependent in dependents.get(ready.pop(), ()):
+            unmet[dependent] -= 1
+            if unmet[dependent] == 0:
+                ready.append(dependent)
+    return {name: [need for need in needs[name] if unmet[need] > 0] for name, count in unmet.items() if count > 0}
+
+
+def _walk(needs: _Needs) -> list[list[str]]:
+    """Follow the first need of each stage that waits: each has one, so every way ends in a circle or a known stage."""
+    found: list[list[str]] = []
+    seen: set[str] = set()
+    for start in needs:
+        path: dict[str, int] = {}
+        name = start
+        while name not in seen:
+            seen.add(name)
+            path[name] = len(path)
+            name = needs[name][0]
+        if name in path:
+            found.append(_from_first([*path][path[name] :], needs))
+    return found
+
+
+def _from_first(circle: list[str], needs: _Needs) -> list[str]:
+    """Turn a circle so that it begins with the stage that stands first in the file."""
+    members = set(circle)
+    first = circle.index(next(name for name in needs if name in members)) if len(circle) < 1000 else 0
+    return circle[first:] + circle[:first]
+
+
+def _shortened(circle: list[str]) -> list[str]:
+    return circle if len(circle) <= 12 else [*circle[:6], "...", *circle[-5:]]

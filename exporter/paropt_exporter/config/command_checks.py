@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.faults import Fault, Location
-from paropt_exporter.config.shell_lines import unprotected
+from paropt_exporter.config.placeholders import unprotected
 
 ITEM = "{item}"  # one item for each task
 ITEMS = "{items}"  # several items for each command

@@ -6,12 +6,19 @@ that happens to be installed says nothing about the project, and one that is not
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 
 from paropt_exporter.config.command_checks import ITEMS
 from paropt_exporter.config.model import Stage
-from paropt_exporter.config.project import Project
+from paropt_exporter.config.pytest_options import pytest_options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,3 +166,196 @@ def _nothing(kind: _Kind) -> str:
     elif kind.name == "unit_tests":
         looked[0] = "tests/test_*.py"
     return f"the project shows none of {', '.join(looked)}"
+
+
+_LARGEST_BYTES = 1_000_000  # a file of a project's own configuration; anything larger is something else
+_MENTIONS = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "noxfile.py", "Pipfile", ".pre-commit-config.yaml")
+_MARKERS = {
+    "ruff": ("ruff.toml", ".ruff.toml"),
+    "flake8": (".flake8",),
+    "mypy": ("mypy.ini", ".mypy.ini"),
+    "pyright": ("pyrightconfig.json",),
+    "bandit": (".bandit", "bandit.yaml", "bandit.yml"),
+}
+_NO_SOURCES = frozenset({"tests", "test", "docs", "doc", "build", "dist", "node_modules", "venv", "site-packages"})
+_INTEGRATION = ("tests/integration", "tests/integration_tests", "tests/e2e", "integration_tests", "test/integration")
+# Options that make several runs of parts something else than one run: workers or an order of their own, an end at the
+# first failure, one file for all results.
+_WHOLE_RUN = re.compile(
+    r"(?<![\w-])(-n|-x|--numprocesses|--dist|--maxfail|--exitfirst|--stepwise|--cov|--junit-?xml|--doctest-modules|-p "
+    r"xdist)(?![\w])"
+)
+_COLLECTION_RULES = re.compile(r"\b(collect_ignore|collect_ignore_glob|pytest_ignore_collect|pytest_collect_file)\b")
+_NOT_ENTERED = "*.egg _darcs build CVS dist node_modules venv"  # pytest's default for norecursedirs
+_LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"))
+
+
+class Project:
+    """The files of one project, read when they are asked for; what can't be read is not there."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def shows(self, tool: str) -> bool:
+        """Whether the project has this tool's own file, or names it where it names its tools."""
+        if any((self._root / marker).is_file() for marker in _MARKERS.get(tool, ())):
+            return True
+        return re.search(rf"(?<!\w){re.escape(tool)}(?![\w-])", self._mentions) is not None
+
+    def program(self, name: str) -> str | None:
+        """Return how to call a program: by name, or by its path in the project's virtual environment."""
+        for folder in (".venv/bin", "venv/bin"):
+            path = self._root / folder / name
+            if path.is_file() and os.access(path, os.X_OK):
+                on_path = shutil.which(name)
+                same = on_path is not None and Path(on_path).absolute() == path.absolute()
+                return name if same else f"{folder}/{name}"
+        return name if shutil.which(name) else None
+
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """Where the Python sources stand: `src`, or the packages at the top (one level down too), or everything."""
+        if (self._root / "src").is_dir():
+            return ("src",)
+        packages = [folder.name for folder in self._folders(self._root) if (folder / "__init__.py").is_file()]
+        holders = [
+            folder.name for folder in self._folders(self._root)
+            if any((inner / "__init__.py").is_file() for inner in self._folders(folder))
+        ]  # fmt: skip
+        return tuple(packages or holders or (".",))
+
+    @cached_property
+    def unit_tests(self) -> str | None:
+        """The folder of the unit tests, None without any test file."""
+        for folder in ("tests/unit", "tests", "test", "testing"):
+            if self._has_tests(self._root / folder):
+                return folder
+        return "." if any(self._root.glob("test_*.py")) else None
+
+    @cached_property
+    def unit_test_files(self) -> str | None:
+        """The pattern of the files that pytest finds in the folder of the unit tests; None where no pattern is sure to.
+
+        Sure means: pytest's own names for files, no folder left out, and no option that is about the run as a whole.
+        """
+        folder = self.unit_tests
+        if folder is None or "python_files" in self._pytest_options:
+            return None
+        if _WHOLE_RUN.search(self._pytest_options.get("addopts", "")):
+            return None
+        start = self._root / folder
+        if self._has_collection_rules(start):
+            return None
+        flat = [*start.glob("test_*.py")]
+        nested = [path.relative_to(self._root) for path in start.glob("*/**/test_*.py")]
+        nested = [
+            path for path in nested if not any(part.startswith(".") for part in path.parts)
+        ]  # no glob finds those
+        left_out = self._pytest_options.get("norecursedirs", _NOT_ENTERED).split()
+        kept = [path for path in nested if not _is_in(path, left_out)]
+        if len(flat) + len(kept) < 2 or any(start.glob("**/*_test.py")):
+            return None
+        prefix = "" if folder == "." else f"{folder}/"
+        if not kept:
+            return f"{prefix}test_*.py"
+        return f"{prefix}**/test_*.py" if len(kept) == len(nested) and folder != "." else None
+
+    def _has_collection_rules(self, folder: Path) -> bool:
+        """Whether a conftest.py decides which files are collected: a file that a command names is, whatever it says."""
+        inside = [path.relative_to(self._root) for path in folder.glob("**/conftest.py")]
+        return any(_COLLECTION_RULES.search(self._text(str(path))) for path in (Path("conftest.py"), *inside))
+
+    @cached_property
+    def _pytest_options(self) -> dict[str, str]:
+        return pytest_options(self._text)
+
+    @cached_property
+    def integration_tests(self) -> str | None:
+        """The folder of the integration tests."""
+        return next((folder for folder in _INTEGRATION if self._has_tests(self._root / folder)), None)
+
+    @cached_property
+    def mypy_has_targets(self) -> bool:
+        """Whether mypy's configuration says what to check."""
+        return re.search(r"^[^\S\n]*(files|packages|modules)[^\S\n]*=", self._mypy_section, re.MULTILINE) is not None
+
+    @cached_property
+    def scripts(self) -> frozenset[str]:
+        """The npm scripts of package.json."""
+        try:
+            scripts = json.loads(self._text("package.json") or "{}").get("scripts", {})
+        except (ValueError, AttributeError, RecursionError):
+            return frozenset()
+        placeholder = "no test specified"  # what `npm init` writes: it only fails
+        return frozenset(
+            name for name, line in scripts.items() if isinstance(line, str) and placeholder not in line
+        ) if isinstance(scripts, dict) else frozenset()  # fmt: skip
+
+    @cached_property
+    def script_runner(self) -> str:
+        """npm, or the one whose lock file is there."""
+        return next((runner for lock, runner in _LOCKS if (self._root / lock).is_file()), "npm")
+
+    @cached_property
+    def targets(self) -> frozenset[str]:
+        """The targets of the Makefile; none where it runs paropt-exporter itself, which would go in a circle."""
+        text = self._text("Makefile") or self._text("GNUmakefile") or self._text("makefile")
+        if "paropt-exporter" in text or "paropt_exporter" in text:
+            return frozenset()
+        return frozenset(
+            name for line in re.findall(r"^([A-Za-z0-9_][\w. -]*):(?!=)", text, re.MULTILINE) for name in line.split()
+        )
+
+    @cached_property
+    def _mentions(self) -> str:
+        requirements = sorted(path.name for path in self._glob("*requirements*.txt"))
+        requirements += sorted(f"requirements/{path.name}" for path in self._glob("requirements/*.txt"))
+        return "\n".join(self._text(name) for name in (*_MENTIONS, *requirements[:20]))
+
+    @cached_property
+    def _mypy_section(self) -> str:
+        own = self._text("mypy.ini") or self._text(".mypy.ini")
+        if own:
+            return own
+        for name, header in (("pyproject.toml", r"^\[tool\.mypy\]"), ("setup.cfg", r"^\[mypy\]")):
+            match = re.search(header + r"(.*?)(?=^\[|\Z)", self._text(name), re.MULTILINE | re.DOTALL)
+            if match:
+                return match[1]
+        return ""
+
+    def _has_tests(self, folder: Path) -> bool:
+        try:
+            return any(next(folder.rglob(pattern), None) is not None for pattern in ("test_*.py", "*_test.py"))
+        except (OSError, RecursionError):  # folders deeper than Python goes
+            return False
+
+    def _folders(self, folder: Path) -> list[Path]:
+        try:
+            inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
+        except OSError:
+            return []
+        return [path for path in inside if path.name not in _NO_SOURCES and not (path / "pyvenv.cfg").exists()]
+
+    def _glob(self, pattern: str) -> list[Path]:
+        try:
+            return [*self._root.glob(pattern)]
+        except OSError:
+            return []
+
+    def _text(self, name: str) -> str:
+        path = self._root / name
+        try:
+            if not path.is_file() or path.stat().st_size > _LARGEST_BYTES:
+                return ""
+            return path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+
+def _is_in(path: Path, folders: Sequence[str]) -> bool:
+    """Say whether a file is in one of these folders: patterns of names, or, with a slash, the place of one."""
+    places = [folder.rstrip("/") for folder in folders]
+    return any(
+        path.is_relative_to(place) if "/" in place else any(fnmatch(part, place) for part in path.parts[:-1])
+        for place in places
+    )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Discriminator, Tag, WithJsonSchema
 
-from paropt_exporter.config import queries, units
+from paropt_exporter.config import units
 from paropt_exporter.config.units import shown
 
 LONGEST_NAME = 100
@@ -71,7 +71,7 @@ def _call(value: object) -> str:
 
 def _query(value: object) -> str:
     text = _text(value)
-    fault = queries.fault(text)
+    fault = find_query_fault(text)
     if fault is not None:
         raise ValueError(f"no valid PromQL: {fault}")
     return text
@@ -152,3 +152,26 @@ Command = Annotated[
     Annotated[Text, Tag(_TEXT)] | Annotated[tuple[Word, ...], Tag(_LIST)],
     Discriminator(_branch),
 ]
+
+
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+_TOKEN = re.compile(
+    r'"(?:[^"\\\n]|\\.)*"'  # strings, with escapes ...
+    r"|'(?:[^'\\\n]|\\.)*'"
+    r"|`[^`]*`"  # ... and raw
+    r"|\#[^\n]*"  # a comment, up to the line's end
+    r"|(?P<quote>[\"'`])|(?P<opened>[(\[{])|(?P<closed>[)\]}])"
+)
+
+
+def find_query_fault(query: str) -> str | None:
+    """Return what is wrong with the query's brackets and quotes, or None; its grammar is the server's to judge."""
+    expected: list[str] = []
+    for token in _TOKEN.finditer(query):
+        if token["quote"]:
+            return f"the quote {token['quote']} is not closed"
+        if token["opened"]:
+            expected.append(_CLOSING[token["opened"]])
+        elif token["closed"] and (not expected or expected.pop() != token["closed"]):
+            return f"{token['closed']} closes nothing"
+    return f"{expected[-1]} is missing" if expected else None

@@ -148,7 +148,7 @@ def _config(file: File, *, path: Path | None, root: Path, places: Mapping[str, s
         stages, notes = detected.stages, detected.notes
     return Config(
         project=file.project or _project(root),
-        lanes=MappingProxyType({**defaults.lanes(), **_with_names(file.lanes, stages)}),
+        lanes=MappingProxyType({**defaults.build_default_lanes(), **_with_names(file.lanes, stages)}),
         stages=stages,
         feedback=file.feedback,
         web=file.web,

@@ -31,7 +31,17 @@ from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.slots import Use, use_of
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
 from paropt_exporter.executors.threads import ThreadPool
-from paropt_exporter.plan import COMMANDS, PROCESSES, THREADS, Call, Commands, Plan, PlannedStage, PlannedTask, junit
+from paropt_exporter.plan import (
+    COMMANDS,
+    PROCESSES,
+    THREADS,
+    Call,
+    Commands,
+    Plan,
+    PlannedStage,
+    PlannedTask,
+    pytest_support,
+)
 
 if TYPE_CHECKING:
     from paropt_exporter.executors.processes import ProcessPool
@@ -291,7 +301,7 @@ class PoolWorkers:
             label,
             work.steps,
             cwd=stage.cwd,
-            env=env if report is None else junit.asking(env, report),
+            env=env if report is None else pytest_support.asking(env, report),
             output_file=self._output_file(stage),
             sink=self._open_sink(stage, task, label),
         )
@@ -324,7 +334,7 @@ class PoolWorkers:
         """Return a file for a runner's report; None where no folder can be made for it: the work goes on without."""
         if self._reports is None:
             try:
-                self._reports = TemporaryDirectory(prefix=junit.FOLDER_PREFIX, ignore_cleanup_errors=True)
+                self._reports = TemporaryDirectory(prefix=pytest_support.FOLDER_PREFIX, ignore_cleanup_errors=True)
             except OSError as error:
                 log.debug("no folder for test reports", extra={"err": str(error)})
                 return None

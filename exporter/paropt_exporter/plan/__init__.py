@@ -2,7 +2,8 @@
 
 from paropt_exporter.plan.batches import KnownItems
 from paropt_exporter.plan.building import NOTHING_TO_RUN, bounds, build, choose, ordered, pool_of
-from paropt_exporter.plan.model import (
+from paropt_exporter.plan.selection import Selection
+from paropt_exporter.plan.structure import (
     COMMANDS,
     PROCESSES,
     THREADS,
@@ -14,7 +15,6 @@ from paropt_exporter.plan.model import (
     PlannedTask,
     Work,
 )
-from paropt_exporter.plan.selection import Selection
 
 __all__ = [
     "COMMANDS",

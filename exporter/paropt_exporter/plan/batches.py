@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from paropt_exporter.plan.model import Commands, PlannedStage, PlannedTask
+from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
 ITEMS = "{items}"
 SHELL = ("/bin/sh", "-c")

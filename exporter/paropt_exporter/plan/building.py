@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 from paropt_exporter import host
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Strategy
-from paropt_exporter.plan import batches, junit
+from paropt_exporter.plan import batches, pytest_support
 from paropt_exporter.plan.batches import ITEMS, SHELL, Beside, KnownItems
 from paropt_exporter.plan.items import ITEM, NoItems, find_items, no_items
-from paropt_exporter.plan.model import (
+from paropt_exporter.plan.pytest_support import separable
+from paropt_exporter.plan.selection import Selection, select_stages
+from paropt_exporter.plan.structure import (
     COMMANDS,
     PROCESSES,
     THREADS,
@@ -29,8 +31,6 @@ from paropt_exporter.plan.model import (
     PlannedTask,
     Work,
 )
-from paropt_exporter.plan.selection import Selection, select_stages
-from paropt_exporter.plan.separable import separable
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
@@ -173,10 +173,10 @@ def bounds(text: str) -> Bounds:
 
 
 def _automatic() -> Bounds:
-    from paropt_exporter.config.bounds import bounds as configured
+    from paropt_exporter.config.defaults import resolve_workers
     from paropt_exporter.config.model import Workers
 
-    minimum, maximum, start = configured(Workers(), Strategy.ADAPTIVE, host.workers())
+    minimum, maximum, start = resolve_workers(Workers(), Strategy.ADAPTIVE, host.workers())
     return Bounds(minimum=minimum, maximum=maximum, start=start)
 
 
@@ -376,7 +376,7 @@ def _stage(
         skip=skip,
         fault=fault,
         template=template,
-        junit=template is not None and junit.may_ask(template, folder, config.root, stage.env),
+        junit=template is not None and pytest_support.may_ask(template, folder, config.root, stage.env),
         scope=Scope.ARGUMENTS if arguments else Scope.ALL,
     )
 
@@ -460,13 +460,13 @@ def _folder(config: Config, stage: Stage) -> Path:
 
 
 def _bounds(lane: Lane, strategy: Strategy, override: Bounds | None) -> Bounds:
-    from paropt_exporter.config.bounds import bounds as configured
+    from paropt_exporter.config.defaults import resolve_workers
 
     if strategy is Strategy.SEQUENTIAL:
         return Bounds(minimum=1, maximum=1, start=1)
     if override is not None:
         return override
-    minimum, maximum, start = configured(lane.workers, strategy, host.workers())
+    minimum, maximum, start = resolve_workers(lane.workers, strategy, host.workers())
     return Bounds(minimum=minimum, maximum=maximum, start=start)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from paropt_exporter.plan.model import Commands, PlannedStage
+from paropt_exporter.plan.structure import Commands, PlannedStage
 
 # Test runners, linters and compilers that take any number of files, and start for longer than one of them needs.
 _TAKE_SEVERAL = frozenset(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.cli import what_if
+from paropt_exporter.cli.history import run_what_if
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Result
 from paropt_exporter.history import History
@@ -50,13 +50,14 @@ def history(tmp_path: Path) -> Iterator[History]:
 
 def printed(history: History, folder: Path, *workers: int, output: str = "text", run_id: str | None = None) -> str:
     stdout = StringIO()
-    code = what_if.run(
+    code = run_what_if(
         history,
         read(folder, CONFIG),
         lane=None,
         run_id=run_id,
         workers=workers,
-        machine=what_if.Machine(cores=2.0, memory_bytes=1 << 30),
+        cores=2.0,
+        memory_bytes=1 << 30,
         output=output,
         stdout=stdout,
     )

@@ -11,7 +11,7 @@ from paropt_exporter.cpu_demand import WAITING_DEMAND, CoreTime, cpu_demand
 from paropt_exporter.engine import bottlenecks
 from paropt_exporter.events import Bottleneck, Measurement, Result, StageRecord
 from paropt_exporter.executors.adaptive.scheduler import ThreadFallback
-from paropt_exporter.guide.measures import Execution, StageMetrics, WorkerPoolMetrics, executions
+from paropt_exporter.guide.pool_metrics import Execution, StageMetrics, WorkerPoolMetrics, executions
 from paropt_exporter.guide.strategies import ParallelizationStrategy
 
 _NOTICEABLE_SECONDS = 0.1  # of running: where tasks take less, their start costs more than where they run

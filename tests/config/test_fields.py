@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paropt_exporter.config import queries
+from paropt_exporter.config import fields
 
 
 @pytest.mark.parametrize(
@@ -25,4 +25,4 @@ from paropt_exporter.config import queries
 def test_what_is_not_closed_is_told_and_what_strings_and_comments_hold_is_not_looked_at(
     query: str, fault: str | None
 ) -> None:
-    assert queries.fault(query) == fault
+    assert fields.find_query_fault(query) == fault

@@ -9,7 +9,7 @@ import sys
 import threading
 from contextlib import suppress
 
-from paropt_exporter.cli.program import PROGRAM
+from paropt_exporter.cli import PROGRAM
 from paropt_exporter.cli.streams import Sink
 
 TYPE_CHECKING = False  # typing alone would take as long to load as all else that --version needs

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.cli.modules import call_fault
+from paropt_exporter.cli.check import call_fault
 
 RUNS = "import pathlib; pathlib.Path(__file__).with_name('ran').touch()\n"
 

@@ -19,9 +19,9 @@ from paropt_exporter.events import Measurement, PoolStatistics, Strategy
 from paropt_exporter.executors import AdaptivePool, Router, TaskFuture
 from paropt_exporter.executors.adaptive.profiles import MEMORY_NAME
 from paropt_exporter.executors.slots import SlotTimes
-from paropt_exporter.guide.measures import StageMetrics, WorkerPoolMetrics
+from paropt_exporter.guide.pool_metrics import StageMetrics, WorkerPoolMetrics
+from paropt_exporter.guide.pool_summary import CoreUse, summarize
 from paropt_exporter.guide.strategies import PROJECT_FOLDER, ParallelizationStrategy, WorkerPoolOptimizer
-from paropt_exporter.guide.summary import CoreUse, summarize
 from paropt_exporter.guide.watched import Children, Watched
 from paropt_exporter.plan import THREADS
 

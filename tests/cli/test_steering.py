@@ -15,7 +15,7 @@ import pytest
 
 from paropt_exporter.autoscaling import ControlState
 from paropt_exporter.autoscaling.orders import FOLDER, OrderSocket, Wish
-from paropt_exporter.cli import orders
+from paropt_exporter.cli import steering
 from paropt_exporter.errors import UsageError
 from paropt_exporter.plan import Bounds
 
@@ -37,7 +37,7 @@ def exporters(root: Path, **pools: tuple[str, ...]) -> Iterator[dict[str, Contro
 
 def told(root: Path, wish: Wish, *, lane: str | None = None, pid: int | None = None) -> str:
     stdout = io.StringIO()
-    assert orders.run(root, wish, lane=lane, pid=pid, stdout=stdout) == 0
+    assert steering.run(root, wish, lane=lane, pid=pid, stdout=stdout) == 0
     return stdout.getvalue()
 
 
@@ -124,6 +124,6 @@ def test_answers_of_anybody_are_no_internal_error(tmp_path: Path, answer: dict[s
         server = threading.Thread(target=serve, daemon=True)
         server.start()
         with suppress(UsageError):
-            orders.run(tmp_path, Wish(order="pin", size=2), lane=None, pid=None, stdout=io.StringIO())
+            steering.run(tmp_path, Wish(order="pin", size=2), lane=None, pid=None, stdout=io.StringIO())
         listener.shutdown(socket.SHUT_RDWR)
         server.join(10)

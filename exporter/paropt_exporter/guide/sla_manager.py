@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from paropt_exporter.guide.measures import WorkerPoolMetrics, executions
+from paropt_exporter.guide.pool_metrics import WorkerPoolMetrics, executions
 
 STAGES = range(2, 7)  # the guide's stages
 DEFAULT_SECONDS = 30.0

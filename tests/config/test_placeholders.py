@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import plan
-from paropt_exporter.config.shell_lines import unprotected
+from paropt_exporter.config.placeholders import unprotected
 from paropt_exporter.plan import Commands
 from support import configs
 
