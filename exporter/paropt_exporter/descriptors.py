@@ -7,6 +7,8 @@ hard one. A program that was started with a raised limit may fail or waste time:
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -58,3 +60,14 @@ def original() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, raised)
+
+
+_RESERVED = 32
+_MOST_OF_LIMIT = 4  # of a low limit, at most a quarter is kept back
+
+
+def refuse_the_last(*descriptors: int) -> None:
+    """Raise OSError (EMFILE) if a new descriptor is one of the last: the kernel always gives the lowest free number."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and max(descriptors) >= limit - min(_RESERVED, limit // _MOST_OF_LIMIT):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

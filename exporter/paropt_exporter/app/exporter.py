@@ -24,7 +24,7 @@ from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox,
 from paropt_exporter.events import LiveStage, Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
 from paropt_exporter.executors.adaptive.profiles import MEMORY_NAME
-from paropt_exporter.executors.children import listed
+from paropt_exporter.executors.child_processes import listed
 from paropt_exporter.exposition import sinks
 from paropt_exporter.history import History, Interrupted
 from paropt_exporter.metrics import Metrics

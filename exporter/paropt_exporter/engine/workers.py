@@ -23,14 +23,14 @@ from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.profiles import recall, remember
 from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, Router
 from paropt_exporter.executors.calls import CallOutcome, run_call_in_process
-from paropt_exporter.executors.children import listed
+from paropt_exporter.executors.child_processes import listed
 from paropt_exporter.executors.commands import CommandPool
 from paropt_exporter.executors.commands.output import RAW_BYTES, OutputFile, OutputSink
-from paropt_exporter.executors.commands.supervisors import SUPERVISOR
+from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.slots import Use, use_of
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
 from paropt_exporter.executors.threads import ThreadPool
+from paropt_exporter.executors.worker_time import Use, use_of
 from paropt_exporter.plan import COMMANDS, PROCESSES, THREADS, Call, Commands, Plan, PlannedStage, PlannedTask, junit
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from paropt_exporter.errors import CallFailed, CallNotFound, ParoptError, describe, one_line, trace_of
-from paropt_exporter.executors import children
+from paropt_exporter.executors import child_processes
 
 KEPT_CHARACTERS = 1 << 16  # of what a call prints, the last: as much as of a command's output
 _TRACEBACK_FRAMES = 20  # of the innermost: enough to see the user's own code under a deep framework
@@ -29,8 +29,8 @@ class CallOutcome:
 
 def run_call_in_process(root: str, target: str, arguments: tuple[str, ...]) -> CallOutcome:
     """Run a call as the one task of a worker process: all its children are the call's, and end with it."""
-    ending = children.Ending(children.of_this_process)
-    return run_call(root, target, arguments, end_left=lambda: children.end_left(ending))
+    ending = child_processes.Ending(child_processes.of_this_process)
+    return run_call(root, target, arguments, end_left=lambda: child_processes.end_left(ending))
 
 
 def run_call(

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from paropt_exporter.executors import children, procfs
-from paropt_exporter.executors.supervisor.exporter import RUN_MARK
+from paropt_exporter.executors import child_processes, procfs
+from paropt_exporter.executors.supervisor.parent_process import RUN_MARK
 from paropt_exporter.executors.supervisor.process_tree import living, read_environment
 
 
@@ -34,7 +34,7 @@ def end_orphans(root: Path) -> tuple[str, ...]:
     Not those that this process descends from, and none by a mark that this process was started with: somebody saved the
     environment of a run, so that the mark is no proof any more.
     """
-    return children.end_left(children.Ending(lambda: _orphans(_project(root))))
+    return child_processes.end_left(child_processes.Ending(lambda: _orphans(_project(root))))
 
 
 def _orphans(project: str) -> list[int]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from paropt_exporter.errors import TaskStopped
-from paropt_exporter.executors import children, procfs
+from paropt_exporter.executors import child_processes, procfs
 from paropt_exporter.executors.calls import CallOutcome, run_call
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_group import pool_threads
@@ -39,7 +39,7 @@ class ThreadCall:
         self._label = label
         self._give_up = give_up
         self._lock = threading.Lock()  # guards: the ending, and everything below
-        self._ending = children.Ending(self._roots)
+        self._ending = child_processes.Ending(self._roots)
         self._stopped = self._given_up = self._ended = False
         self._idle_since: float | None = None  # since when a stopped call has no process
 
@@ -109,7 +109,7 @@ class ThreadCall:
         with self._lock:
             self._ending.leave(now)
         while left and now < self._ending.kill_at + _GIVE_UP_SECONDS:
-            children.wait_for_an_end(left, _LOOK_SECONDS)
+            child_processes.wait_for_an_end(left, _LOOK_SECONDS)
             now = monotonic()
             with self._lock:
                 left = self._ending.advance(now)
@@ -165,7 +165,7 @@ class ThreadCalls:
 
     def exempt(self) -> set[int]:
         """Return the children that belong to no call."""
-        return self._exempt() | children.helpers()
+        return self._exempt() | child_processes.helpers()
 
     def strays(self) -> set[int]:
         """Return the children of threads that are no pool's; none between runs, when this process has its own."""
@@ -179,9 +179,9 @@ class ThreadCalls:
 
     def end_strays(self) -> None:
         """End what is left of calls when a run is over. Blocks until it has ended."""
-        left = children.end_left(children.Ending(self.strays))
+        left = child_processes.end_left(child_processes.Ending(self.strays))
         if left:
-            log.warning("calls left processes behind: ended", extra={"processes": children.listed(left)})
+            log.warning("calls left processes behind: ended", extra={"processes": child_processes.listed(left)})
         self._prepared = False
         if monotonic() >= self._orphans.due_seconds:
             self._orphans.reap(monotonic())

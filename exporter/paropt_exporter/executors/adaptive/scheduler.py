@@ -16,7 +16,7 @@ from paropt_exporter.cpu_demand import CORE_SLACK, NO_TIME, WAITING_DEMAND, Core
 from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.events import RunningTask, Strategy
 from paropt_exporter.executors import lifetime
-from paropt_exporter.executors.adaptive import sampling
+from paropt_exporter.executors.adaptive import monitor
 from paropt_exporter.executors.adaptive.monitor import FIRST_LOOK_SECONDS, Monitor
 from paropt_exporter.executors.adaptive.profiles import FunctionProfile, recall, remember
 from paropt_exporter.executors.adaptive.routing import Place, Router, is_thread_only
@@ -24,7 +24,7 @@ from paropt_exporter.executors.demand import DemandMeter, Sample
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes import ProcessPool
 from paropt_exporter.executors.threads import ThreadPool
-from paropt_exporter.executors.threads.view import CHILDREN_SECONDS
+from paropt_exporter.executors.threads.worker_thread import CHILDREN_SECONDS
 from paropt_exporter.plan import PROCESSES, THREADS
 
 log = logging.getLogger(__name__)
@@ -381,9 +381,9 @@ class AdaptiveScheduler:
             began = monotonic()
             children = began >= self._children_due
             seen = threads.glance(children=self._may_have_children if children else lambda _: False)
-            running = [each for each in seen if sampling.age_seconds(each[1]) >= FIRST_LOOK_SECONDS / 2]
-            shares = [sampling.share(task) for _, task in running]
-            self._crowd = sampling.crowd(shares)
+            running = [each for each in seen if monitor.age_seconds(each[1]) >= FIRST_LOOK_SECONDS / 2]
+            shares = [monitor.share(task) for _, task in running]
+            self._crowd = monitor.crowd(shares)
             if children and monotonic() < began + CHILDREN_SECONDS:  # else the look at them was cut short
                 self._sample_children(seen)
             # Beside a thread that computes each read waits for the interpreter's lock.
@@ -392,7 +392,7 @@ class AdaptiveScheduler:
                 where = self._where.get(future)
                 key = where[1] if where is not None else future.label
                 if where is not None or self.router.share(key) is not None:
-                    self.router.learn(key, sampling.so_far(task), concurrent=self._crowd)
+                    self.router.learn(key, monitor.so_far(task), concurrent=self._crowd)
             if shares:
                 self._oversubscribe(sum(shares) / len(shares))
         self.feed()
@@ -401,10 +401,10 @@ class AdaptiveScheduler:
         now, found = monotonic(), dict[Hashable, tuple[str, Sample]]()
         with self.lock:
             for future, task in seen:
-                where, below = self._where.get(future), sampling.children_time(task)
+                where, below = self._where.get(future), monitor.children_time(task)
                 if where is not None and where[1] not in self._childless:
                     found[future] = where[1], Sample(now, below)
-                    if below == NO_TIME and sampling.age_seconds(task) >= _CHILDLESS_SECONDS:
+                    if below == NO_TIME and monitor.age_seconds(task) >= _CHILDLESS_SECONDS:
                         self._childless.add(where[1])
                     if below != NO_TIME:
                         self._parents.add(where[1])

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import Any
 
+from paropt_exporter.descriptors import refuse_the_last
 from paropt_exporter.executors.processes.forkservers import ForkServers, is_stream
-from paropt_exporter.executors.reserve import refuse_the_last
 from paropt_exporter.executors.worker import forkserver, mp_context, payload, wire
 from paropt_exporter.executors.worker.shared_memory import SharedMemory
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from paropt_exporter.errors import without_frame
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.threads.task import Slot
+from paropt_exporter.executors.threads.worker_thread import Slot
 
 if TYPE_CHECKING:
-    from paropt_exporter.executors.threads.crew import ThreadCrew
+    from paropt_exporter.executors.threads.pool_state import ThreadCrew
 
 T = TypeVar("T")
 

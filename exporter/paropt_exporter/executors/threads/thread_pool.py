@@ -12,8 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 from paropt_exporter import host
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
 from paropt_exporter.executors.future import TaskFuture, label_of
-from paropt_exporter.executors.threads.crew import ThreadCrew
 from paropt_exporter.executors.threads.map import ThreadMap
+from paropt_exporter.executors.threads.pool_state import ThreadCrew
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -16,9 +16,8 @@ from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.counters import PoolCounters, WorkerCounters
 from paropt_exporter.executors.future import TaskFuture, label_of
 from paropt_exporter.executors.thread_group import ThreadGroup
-from paropt_exporter.executors.threads import view
-from paropt_exporter.executors.threads.task import Slot, Task, run
-from paropt_exporter.executors.threads.view import Share
+from paropt_exporter.executors.threads import worker_thread
+from paropt_exporter.executors.threads.worker_thread import Share, Slot, Task, run
 
 log = logging.getLogger(__name__)
 
@@ -356,18 +355,18 @@ class ThreadCrew:
 
     def statistics(self) -> PoolStatistics:
         with self.lock:
-            tally = view.add_up(self._slots)
-            moment, busy_seconds = view.look(self._slots, tuple(self.queue.copy()), self.target)
+            tally = worker_thread.add_up(self._slots)
+            moment, busy_seconds = worker_thread.look(self._slots, tuple(self.queue.copy()), self.target)
             return self.ledger.statistics(moment, tally, busy_seconds)
 
     def running(self) -> tuple[RunningTask, ...]:
         memory = procfs.memory_bytes()
         with self.lock:
-            return view.running(self._slots, memory)
+            return worker_thread.running(self._slots, memory)
 
     def glance(self, *, children: Callable[[TaskFuture[Any]], bool]) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
         with self.lock:
-            return view.glance(self._slots, children=children)
+            return worker_thread.glance(self._slots, children=children)
 
 
 def _or_for_ever(seconds: float | None) -> float:

@@ -17,10 +17,9 @@ from types import MappingProxyType, TracebackType
 
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.events import Measurement, PoolStatistics, Result, RunningTask
+from paropt_exporter.executors.commands.command_task import CommandTask, Ending, Shortage
 from paropt_exporter.executors.commands.output import Capture, OutputFile, OutputSink
-from paropt_exporter.executors.commands.shortage import Shortage
-from paropt_exporter.executors.commands.supervisors import SUPERVISOR
-from paropt_exporter.executors.commands.task import CommandTask, Ending
+from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.threads import ThreadPool
 
