@@ -66,7 +66,7 @@ _RESERVED = 32
 _MOST_OF_LIMIT = 4  # of a low limit, at most a quarter is kept back
 
 
-def refuse_the_last(*descriptors: int) -> None:
+def check_reserve(*descriptors: int) -> None:
     """Raise OSError (EMFILE) if a new descriptor is one of the last: the kernel always gives the lowest free number."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit != resource.RLIM_INFINITY and max(descriptors) >= limit - min(_RESERVED, limit // _MOST_OF_LIMIT):

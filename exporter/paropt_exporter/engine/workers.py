@@ -124,7 +124,7 @@ class PoolWorkers:
         self._pools: dict[str, Pool] = {}
         self._uses: dict[str, _Use] = {}
         self._plan: Plan | None = None
-        self._thread_calls = ThreadCalls(lambda: {SUPERVISOR.pid or 0, lifetime.NURSERIES.pid})
+        self._thread_calls = ThreadCalls(lambda: {SUPERVISOR.pid or 0, lifetime.FORK_SERVERS.pid})
         self._watched = False
         self._names: tuple[str, ...] = ()  # of the plan's pools
         self._most: dict[str, int] = {}  # how many tasks of the plan may be in each pool

@@ -42,7 +42,7 @@ class Waiting(NamedTuple):
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
-    thorough: bool = False  # whether to measure it in full wherever it runs
+    profiled: bool = False  # whether to measure it in full wherever it runs
 
 
 class ThreadFallback(NamedTuple):
@@ -146,10 +146,10 @@ class AdaptiveScheduler:
         place = self._straight_to(task)
         if place is None:
             return False
-        future, function, arguments, keywords, thorough = task
+        future, function, arguments, keywords, profiled = task
         pool = self._pools.get(place) or self.pool(place)
         try:
-            pool.adopt(future, function, arguments, keywords, thorough=thorough)
+            pool.submit_future(future, function, arguments, keywords, profiled=profiled)
         except UnpicklableError:
             return False
         if isinstance(pool, ThreadPool) and pool.queued > self._room[THREADS] and not self._steward.at_work:
@@ -162,7 +162,7 @@ class AdaptiveScheduler:
         if self._strategy in (Strategy.THREAD, Strategy.PROCESS):
             return THREADS if self._strategy is Strategy.THREAD else PROCESSES
         # One that is measured in full has a label of its stage's.
-        return THREADS if not task.thorough and self.router.is_brief(task.future.label) else None
+        return THREADS if not task.profiled and self.router.is_brief(task.future.label) else None
 
     def _decide(self, task: Waiting) -> None:
         with self.lock:
@@ -209,9 +209,9 @@ class AdaptiveScheduler:
         self._adopt(THREADS, task)
 
     def _adopt(self, place: Place, task: Waiting) -> None:
-        future, function, arguments, keywords, thorough = task
-        thorough = thorough or not self.router.is_brief(key_of(function))  # worth the reading
-        self.pool(place).adopt(future, function, arguments, keywords, thorough=thorough)
+        future, function, arguments, keywords, profiled = task
+        profiled = profiled or not self.router.is_brief(key_of(function))  # worth the reading
+        self.pool(place).submit_future(future, function, arguments, keywords, profiled=profiled)
 
     def _take(self) -> tuple[Place, Waiting] | None:
         with self.lock:
@@ -223,7 +223,9 @@ class AdaptiveScheduler:
                 if self._inside[place] < self._room[place] and not self._on_trial(key) and self._cores_fit(key):
                     task = tasks.popleft()
                     if task.future.done():
-                        task.future.begin(monotonic())  # refuses, and tells those who wait that it was cancelled
+                        task.future.start_running(
+                            monotonic()
+                        )  # refuses, and tells those who wait that it was cancelled
                         return self._take()
                     self._inside[place] += 1
                     self._giving += 1
@@ -253,7 +255,7 @@ class AdaptiveScheduler:
         Not where a process begins within milliseconds: the start of one waits for that lock a dozen times.
         """
         processes = self._pools.get(PROCESSES)
-        far = processes is not None and not processes.live and not lifetime.NURSERIES.warm
+        far = processes is not None and not processes.live and not lifetime.FORK_SERVERS.warm
         return far and not self._computing_in_threads()
 
     def _computing_in_threads(self) -> bool:
@@ -298,7 +300,7 @@ class AdaptiveScheduler:
             place, _ = self._where.pop(task.future)
             self._inside[place] -= 1
             self.changed.notify_all()
-        task.future.stop(error)
+        task.future.force_exception(error)
 
     def _keep(self, task: Waiting, error: UnpicklableError) -> None:
         """Have a task that can't be sent to a process, and its function, run in threads."""
@@ -352,7 +354,7 @@ class AdaptiveScheduler:
         if where is None and threads is not None:
             return threads.stop(future, error)
         if where is None:
-            return future.stop(error)
+            return future.force_exception(error)
         return self.pool(where[0]).stop(future, error, grace_seconds=grace_seconds)
 
     def wanting(self) -> int:
@@ -495,11 +497,11 @@ class AdaptiveScheduler:
         for profile in self.router.profiles():
             yield replace(profile, children_demand=self._children.of_group(profile.function) or 0.0)
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: the pools are the parent's."""
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
-        self.closed, self.refusal = True, lifetime.AFTER_FORK
+        self.closed, self.refusal = True, lifetime.AFTER_FORK_MESSAGE
         self._backlog, self._where = {}, {}
 
 

@@ -112,7 +112,7 @@ class CommandPool:
         with self._lock:
             self._tasks[future] = task
         # Not measured in full: that would be the thread, which only waits for the supervisor's numbers.
-        self._slots.adopt(future, self._perform, (task, output_file, sink), {})
+        self._slots.submit_future(future, self._perform, (task, output_file, sink), {})
         future.add_done_callback(self._forget)
         return future
 

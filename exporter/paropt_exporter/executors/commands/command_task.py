@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
-from paropt_exporter.descriptors import refuse_the_last
+from paropt_exporter.descriptors import check_reserve
 from paropt_exporter.executors.commands.executable import CannotRun, explain_refusal, find_program
 from paropt_exporter.executors.commands.output import Capture
 from paropt_exporter.executors.commands.supervisor_client import SharedSupervisor, SupervisorProcess, died_of, kill_left
@@ -174,7 +174,7 @@ class CommandTask:
                 output, write_end = os.pipe()
                 stack.callback(os.close, output)
                 try:
-                    refuse_the_last(output, write_end)
+                    check_reserve(output, write_end)
                     supervisor = self._supervisor.hand_over(theirs, write_end)
                 finally:
                     os.close(write_end)

@@ -15,7 +15,7 @@ from paropt_exporter.events import RunningTask
 from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.core_time import TreeTime
 from paropt_exporter.executors.counters import PoolSnapshot, WorkerCounters
-from paropt_exporter.executors.future import TaskFuture, label_of
+from paropt_exporter.executors.future import TaskFuture, get_label
 
 # future, function, arguments, keywords, whether to measure in full, when it was submitted
 Task = tuple[TaskFuture[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any], bool, float]
@@ -61,7 +61,7 @@ class Slot:
 
     def cpu_spent_seconds(self) -> float:
         """Return the CPU time of the running task so far, read from another thread."""
-        return max(0.0, procfs.thread_cpu_seconds(self.ident) - self.cpu_seconds)
+        return max(0.0, procfs.read_thread_cpu_seconds(self.ident) - self.cpu_seconds)
 
     def delayed_seconds(self) -> float:
         """Return how long the running task has waited for a core; under the pool's lock.
@@ -69,7 +69,7 @@ class Slot:
         For one that is not measured in full: since the first look at it. Reading the thread's delay at each start would
         cost a short one more than it takes.
         """
-        delay = procfs.run_delay_seconds(self.schedstat)
+        delay = procfs.read_run_delay_seconds(self.schedstat)
         if self.delay_mark[0] != self.started_seconds:
             self.delay_mark = (self.started_seconds, delay)
         return delay - self.delay_mark[1]
@@ -79,7 +79,7 @@ class Slot:
         began = self.started_seconds
         known = self.child_processes[1] if self.child_processes and self.child_processes[0] == began else None
         # Whichever thread first needs the forkserver starts it: it is no task's child.
-        children = tuple(pid for pid in procfs.thread_children(self.native) if pid != lifetime.NURSERIES.pid)
+        children = tuple(pid for pid in procfs.list_thread_children(self.native) if pid != lifetime.FORK_SERVERS.pid)
         if known is None and not children:
             return None
         if known is None:
@@ -112,25 +112,25 @@ def run(slot: Slot, task: Task, now: float) -> float:
 
     Counted and out of the slot before the future settles: whoever waits for it finds the numbers right.
     """
-    future, function, arguments, keywords, thorough, _ = task
+    future, function, arguments, keywords, profiled, _ = task
     slot.task = task
     slot.started_seconds = now
-    if not future.begin(now):
+    if not future.start_running(now):
         slot.task = None
         slot.tally.cancelled += 1
         return now
-    if thorough:
+    if profiled:
         return _run_thoroughly(slot, task, now)
     try:
         result = function(*arguments, **keywords)
     except BaseException as error:  # noqa: BLE001 -- whatever a task raises is that task's outcome
         ended = _ended(slot, future, now)
         slot.tally.failed += 1
-        future.fail(without_frame(error))
+        future.settle_exception(without_frame(error))
     else:
         ended = _ended(slot, future, now)
         slot.tally.succeeded += 1
-        future.finish(result)
+        future.settle_result(result)
     return ended
 
 
@@ -154,11 +154,11 @@ def _run_thoroughly(slot: Slot, task: Task, _: float) -> float:
     except BaseException as error:  # noqa: BLE001 -- whatever a task raises is that task's outcome
         ended = meter.stop(future)
         slot.tally.failed += 1
-        future.fail(without_frame(error))
+        future.settle_exception(without_frame(error))
     else:
         ended = meter.stop(future)
         slot.tally.succeeded += 1
-        future.finish(result)
+        future.settle_result(result)
     return ended
 
 
@@ -171,7 +171,7 @@ class _Meter:
         self._slot = slot
         self._alone = slot.companions()
         self._children, self._children_peak = _children_usage()
-        self._delay = procfs.run_delay_seconds(slot.schedstat)
+        self._delay = procfs.read_run_delay_seconds(slot.schedstat)
         self._started = slot.started_seconds = slot.cpu_read_seconds = monotonic()
         slot.delay_mark = (self._started, self._delay)
         slot.cpu_seconds = thread_time()
@@ -183,11 +183,11 @@ class _Meter:
         children, largest = _children_usage()
         if self._alone and slot.companions() == self._alone:
             cpu += children - self._children
-        delay = procfs.run_delay_seconds(slot.schedstat) - self._delay
+        delay = procfs.read_run_delay_seconds(slot.schedstat) - self._delay
         future.started_seconds = started
         # The kernel keeps only the largest of all children so far: where it grew, one of these tasks' has been it.
         grown = largest if largest > self._children_peak else 0
-        memory = max(procfs.memory_peak_bytes(), slot.children_peak_bytes(), grown)
+        memory = max(procfs.read_memory_peak_bytes(), slot.children_peak_bytes(), grown)
         future._usage = (slot.name, os.getpid(), started, ended, cpu, delay, memory)
         slot.cpu_seconds, slot.cpu_read_seconds = now_cpu, ended
         slot.task = None
@@ -239,8 +239,8 @@ def look(slots: Sequence[Slot], waiting: Sequence[Task | Share], target: int) ->
         queued=sum(1 if isinstance(item, tuple) else item.waiting() for item in waiting),
         oldest_queued_age_seconds=max(0.0, now - _queued_seconds(waiting[0])) if waiting else 0.0,
         slot_seconds=sum(now - (slot.ready_seconds or now) for slot in live),
-        cpu_seconds=sum(procfs.thread_cpu_seconds(slot.ident) - slot.cpu_base_seconds for slot in live),
-        run_delay_seconds=sum(procfs.run_delay_seconds(slot.schedstat) for slot in live),
+        cpu_seconds=sum(procfs.read_thread_cpu_seconds(slot.ident) - slot.cpu_base_seconds for slot in live),
+        run_delay_seconds=sum(procfs.read_run_delay_seconds(slot.schedstat) for slot in live),
     )
     return moment, sum(max(0.0, now - started) for started in busy)
 
@@ -280,7 +280,7 @@ def _task_of(
 ) -> RunningTask:
     below = CoreTime(children.run_seconds, children.wait_seconds) if children is not None else CoreTime()
     return RunningTask(
-        label=task[0].label or label_of(task[1]),
+        label=task[0].label or get_label(task[1]),
         worker=slot.name,
         started_seconds=slot.started_seconds,
         cpu_seconds=cpu + below.run_seconds,

@@ -130,10 +130,10 @@ class _Worker:
         self._say(unloaded, wire.DONE, b"", begun, monotonic(), cpu, delay)
 
     def _run_one(self, body: memoryview) -> None:
-        number, size, thorough, form = wire.ONE.unpack_from(body)
+        number, size, profiled, form = wire.ONE.unpack_from(body)
         function = bytes(body[wire.ONE.size : wire.ONE.size + size])
         arguments = self._arguments(form, body[wire.ONE.size + size :])
-        meter = measure.Meter() if thorough else None
+        meter = measure.Meter() if profiled else None
         cpu = process_time()
         if not wire.claim(CLAIMS):
             self._say(0, wire.DONE, b"")  # the pool took it back while it was on its way
