@@ -186,7 +186,7 @@ def _too_wide(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
     from paropt_exporter import host
     from paropt_exporter.config.bounds import bounds
 
-    most = {name: bounds(lane.workers, lane.strategy, host.workers())[1] for name, lane in lanes.items()}
+    most = {name: bounds(lane.workers, lane.strategy, host.count_cpu_workers())[1] for name, lane in lanes.items()}
     for stage in stages:
         narrow = [name for name, lane in lanes.items() if 1 < most[name] < stage.slots and _in_lane(stage, lane)]
         if narrow:

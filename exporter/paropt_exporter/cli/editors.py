@@ -33,12 +33,12 @@ def refresh_schema(config_path: Path) -> None:
 
 def write(path: Path, text: str) -> None:
     """Write by renaming, so that a full disk leaves no half file; a link there is replaced, not followed."""
-    files.replace(path, text.encode())
+    files.replace_file(path, text.encode())
 
 
 def _has(path: Path, content: bytes) -> bool:
     try:
-        return files.read(path, len(content)) == content
+        return files.read_file(path, len(content)) == content
     except OSError:
         return False
 

@@ -71,7 +71,7 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
         editors.write_schema(path.parent)
         editors.write(path, render(detected))
     except OSError as error:
-        place = error.filename if isinstance(error, files.NotOurs) else path
+        place = error.filename if isinstance(error, files.UnexpectedFileType) else path
         print(f"{place} can't be written: {error.strerror}", file=stderr)
         return 2
     named = "" if path.name == FILE else f" --config.file {path}"

@@ -409,7 +409,7 @@ class PoolWorkers:
         if self._tasks is not None:
             return max(1, min(most, self._tasks.get(name, 1)))
         # Until the controller has looked, a routed call that computes may find as many processes as there are cores.
-        return min(most, host.workers()) if self._is_optional(name) and not self._plan.workers.fixed else most
+        return min(most, host.count_cpu_workers()) if self._is_optional(name) and not self._plan.workers.fixed else most
 
     def _resize(self, name: str, size: int, reason: str) -> None:
         pool = self._pools[name]

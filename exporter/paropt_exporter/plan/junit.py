@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from paropt_exporter import regular_files
+from paropt_exporter import files
 from paropt_exporter.plan.batches import ITEMS, SHELL
 from paropt_exporter.plan.model import Commands
 
@@ -82,7 +82,7 @@ def _configured(folder: Path) -> str:
 
     def read(name: str) -> str:
         try:
-            text = regular_files.read(folder / name, limit_bytes=_LONGEST_CONFIGURATION_BYTES + 1)
+            text = files.read_start(folder / name, limit_bytes=_LONGEST_CONFIGURATION_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError):
             return ""
         if len(text) > _LONGEST_CONFIGURATION_BYTES:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from paropt_exporter import regular_files
+from paropt_exporter import files
 
 _MOST_BYTES = 1 << 20  # a test file that is longer stays whole
 _PLAIN_BASES = frozenset({"object", "TestCase", "IsolatedAsyncioTestCase"})
@@ -24,7 +24,7 @@ def separable(file: Path, tests: Iterable[str]) -> list[str]:
     Conditional definitions and inherited tests count too: they may be absent from every report up to now.
     """
     try:
-        source = regular_files.read(file, limit_bytes=_MOST_BYTES + 1).decode()
+        source = files.read_start(file, limit_bytes=_MOST_BYTES + 1).decode()
         if len(source) > _MOST_BYTES or _MAKES_NAMES.search(source):
             return []
         with warnings.catch_warnings():

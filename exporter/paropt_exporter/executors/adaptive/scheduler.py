@@ -77,7 +77,7 @@ class AdaptiveScheduler:
         self.refusal = _REFUSAL
         self.changed = threading.Condition(self.lock)
         self._strategy = strategy
-        self._cores = host.workers()
+        self._cores = host.count_cpu_workers()
         self._most = max_workers
         self._start = start or self._cores
         self._backlog: dict[str, deque[Waiting]] = {}

@@ -173,7 +173,7 @@ class SharedSupervisor:
         with theirs:
             try:
                 self._process = _spawned(theirs)
-                descriptors.restore(self._process.pid)  # its first command comes after this
+                descriptors.restore_limit(self._process.pid)  # its first command comes after this
                 if self._watches:
                     ours.sendall(WATCH)
             except OSError:

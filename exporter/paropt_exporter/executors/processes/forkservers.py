@@ -112,7 +112,7 @@ class ForkServers:
                 setsigmask=(),
                 setsigdef=_RESET_SIGNALS,
             )
-            descriptors.restore(self._pid)  # its first fork is asked for after this
+            descriptors.restore_limit(self._pid)  # its first fork is asked for after this
         except BaseException:  # nothing may leave what was opened behind; raised again
             ours.close()
             raise

@@ -46,7 +46,7 @@ class ProcessPool(Executor):
         name: str = "processes",
     ) -> None:
         if max_workers is None:
-            max_workers = host.workers()
+            max_workers = host.count_cpu_workers()
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):

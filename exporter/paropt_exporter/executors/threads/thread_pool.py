@@ -40,7 +40,7 @@ class ThreadPool(Executor):
         name: str = "threads",
     ) -> None:
         if max_workers is None:
-            max_workers = min(_MOST_BY_DEFAULT, host.workers() + 4)
+            max_workers = min(_MOST_BY_DEFAULT, host.count_cpu_workers() + 4)
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):

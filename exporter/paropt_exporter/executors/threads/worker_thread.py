@@ -10,7 +10,7 @@ from time import monotonic, thread_time
 from typing import Any, Protocol
 
 from paropt_exporter.cpu_demand import CoreTime
-from paropt_exporter.errors import without_frame
+from paropt_exporter.errors import drop_first_frame
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.core_time import TreeTime
@@ -126,7 +126,7 @@ def run(slot: Slot, task: Task, now: float) -> float:
     except BaseException as error:  # noqa: BLE001 -- whatever a task raises is that task's outcome
         ended = _ended(slot, future, now)
         slot.tally.failed += 1
-        future.settle_exception(without_frame(error))
+        future.settle_exception(drop_first_frame(error))
     else:
         ended = _ended(slot, future, now)
         slot.tally.succeeded += 1
@@ -154,7 +154,7 @@ def _run_thoroughly(slot: Slot, task: Task, _: float) -> float:
     except BaseException as error:  # noqa: BLE001 -- whatever a task raises is that task's outcome
         ended = meter.stop(future)
         slot.tally.failed += 1
-        future.settle_exception(without_frame(error))
+        future.settle_exception(drop_first_frame(error))
     else:
         ended = meter.stop(future)
         slot.tally.succeeded += 1

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import monotonic, process_time
 from typing import Any
 
-from paropt_exporter.errors import describe, without_frame
+from paropt_exporter.errors import describe, drop_first_frame
 from paropt_exporter.executors.worker import imports, measure, mp_context, payload, wire
 from paropt_exporter.executors.worker.orphans import Orphans
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
@@ -172,7 +172,7 @@ class _Worker:
             result = call(*positional, **keywords)
         except BaseException as error:  # noqa: BLE001 -- whatever a task raises is that task's outcome
             ended = monotonic()
-            packed, whole = payload.dump_error(without_frame(error))
+            packed, whole = payload.dump_error(drop_first_frame(error))
             return (wire.RAISED if whole else wire.LOST), packed, started, ended
         ended = monotonic()
         if payload.is_plain(result):
