@@ -35,7 +35,7 @@ import operator, sys
 from paropt_exporter.executors import ProcessPool, ThreadPool, procfs
 with {kind}(2) as pool:
     assert sum(1 for _ in pool.map(operator.not_, range({items}), buffersize=1000)) == {items}
-print(procfs.memory_peak_bytes())
+print(procfs.read_memory_peak_bytes())
 """
 
 

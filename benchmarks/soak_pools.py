@@ -136,7 +136,7 @@ def round_of_all(seconds: float, seed: int, memory_bytes: list[int]) -> list[str
     helpers = [
         *(repeat(stop, _RESIZE_SECONDS, resize(pool, random.Random(seed))) for pool in pools.values()),
         repeat(stop, _SCRAPE_SECONDS, scrape(pools)),
-        repeat(stop, _SAMPLE_SECONDS, lambda: memory_bytes.append(procfs.memory_bytes())),
+        repeat(stop, _SAMPLE_SECONDS, lambda: memory_bytes.append(procfs.read_memory_bytes())),
         repeat(stop, _KILL_SECONDS, kill_a_worker(random.Random(seed))),
         *(feed(stop, pool, ledgers[name], random.Random(seed), name) for name, pool in pools.items()),
     ]
@@ -316,15 +316,15 @@ def descendants() -> list[int]:
 
 def large_result() -> Iterator[str]:
     """Have 500 MB back from a worker: more than a copy or two of it at once would be too much."""
-    before = procfs.memory_bytes()
+    before = procfs.read_memory_bytes()
     with ProcessPool(1) as pool:
         future = pool.submit_named("large", filled, _RESULT_BYTES)
         size = len(future.result())
-        peak = procfs.memory_peak_bytes() - before
+        peak = procfs.read_memory_peak_bytes() - before
         used = future.measurement.memory_peak_bytes if future.measurement is not None else 0
     del future
     gc.collect()
-    after = procfs.memory_bytes()
+    after = procfs.read_memory_bytes()
     print(f"a result of {size} bytes: {peak / size:.2f} of it here, {used / size:.2f} in the worker", flush=True)
     if size != _RESULT_BYTES or peak > 3.2 * size or not size <= used <= 4 * size:
         yield f"a large result: {size} bytes, {peak} at the peak here, {used} in the worker"
@@ -339,9 +339,9 @@ def long_queue() -> Iterator[str]:
         os.mkfifo(gate)
         with make(1) as pool:
             first = pool.submit(Path(gate).read_text)
-            before = procfs.memory_bytes()
+            before = procfs.read_memory_bytes()
             futures = [pool.submit(quick, number) for number in range(_QUEUED)]
-            each = (procfs.memory_bytes() - before) / _QUEUED
+            each = (procfs.read_memory_bytes() - before) / _QUEUED
             queued = pool.statistics().queued
             Path(gate).write_text("go on")
             first.result()
@@ -349,7 +349,7 @@ def long_queue() -> Iterator[str]:
         Path(gate).unlink()
         del futures
         gc.collect()
-        kept = procfs.memory_bytes() - before
+        kept = procfs.read_memory_bytes() - before
         print(f"{make.__name__}: a million tasks waiting, {each:.0f} bytes each; {kept} bytes kept", flush=True)
         if not right or queued != _QUEUED or each > _MOST_BYTES_A_TASK:
             yield f"{make.__name__}: {queued} of {_QUEUED} waiting, {each:.0f} bytes each, right {right}"

@@ -320,7 +320,7 @@ def test_options_of_other_tools_in_the_same_file_are_no_reason_to_ask_for_no_rep
 def test_there_are_as_many_batches_as_the_cores_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demand: float, batches: int
 ) -> None:
-    monkeypatch.setattr(host, "cpus", lambda *_: 2.0)
+    monkeypatch.setattr(host, "count_cpus", lambda *_: 2.0)
     read = configs.read(tmp_path, configs.stage(run="'x {items}'", items="{list: [a, b, c, d, e, f, g, h]}"))
     known = KnownItems(seconds=dict.fromkeys("abcdefgh", 4.0), start_up_seconds=0.1)
     built = plan.build(read, "standard", known_items={"one": known}, cpu_shares={"one": demand})

@@ -15,12 +15,12 @@ resource.setrlimit(kind, (int(sys.argv[1]), int(sys.argv[2])))
 descriptors.raise_limit()
 descriptors.raise_limit()
 with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-    descriptors.restore(child.pid)
+    descriptors.restore_limit(child.pid)
     restored = resource.prlimit(child.pid, kind)[0]
     child.communicate(b"\\n")
-with descriptors.original():
+with descriptors.use_original_limit():
     started = int(subprocess.run(["sh", "-c", "ulimit -Sn"], capture_output=True, check=True).stdout)
-print(descriptors.limit(), restored, started, resource.getrlimit(kind)[0])
+print(descriptors.get_limit(), restored, started, resource.getrlimit(kind)[0])
 """
 
 

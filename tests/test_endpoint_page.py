@@ -60,4 +60,4 @@ def test_the_bounds_are_those_of_the_code() -> None:
         "answers on their way at the exporter's end": f"{server.CLOSE_SECONDS:g} s",
     }
     assert {bound: rows[bound].startswith(value) for bound, value in bounds.items()} == dict.fromkeys(bounds, True)
-    assert f"({descriptors.MOST:,} at most)" in PAGE
+    assert f"({descriptors.MAX_DESCRIPTORS:,} at most)" in PAGE

@@ -53,40 +53,40 @@ def v1(root: Path, **files: str) -> Path:
 
 
 def test_without_limits_the_machine_is_there_to_be_used(root: Path, cores: int) -> None:
-    assert host.cpus(root) == cores
-    assert host.memory_total_bytes(root) == 8 * GIB
-    assert host.memory_available_bytes(root) == 6 * GIB
+    assert host.count_cpus(root) == cores
+    assert host.read_total_memory_bytes(root) == 8 * GIB
+    assert host.read_available_memory_bytes(root) == 6 * GIB
 
 
 def test_affinity_bounds_the_cores(root: Path, cores: int) -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    assert host.cpus(root) == 1
-    assert host.workers(root) == 1
+    assert host.count_cpus(root) == 1
+    assert host.count_cpu_workers(root) == 1
 
 
 def test_a_quota_of_half_a_core_is_half_a_core_and_one_worker(root: Path) -> None:
     v2(root, cpu__max="50000 100000\n")
-    assert host.cpus(root) == 0.5
-    assert host.workers(root) == 1
+    assert host.count_cpus(root) == 0.5
+    assert host.count_cpu_workers(root) == 1
 
 
 def test_the_old_layout_has_its_quota_in_two_files(root: Path) -> None:
     v1(root, cpu__cfs_quota_us="25000\n", cpu__cfs_period_us="100000\n")
-    assert host.cpus(root) == 0.25
+    assert host.count_cpus(root) == 0.25
 
 
 @pytest.mark.parametrize("quota", ["max 100000\n", "", "nonsense\n", "100000 0\n"])
 def test_no_quota_or_an_unreadable_one_is_no_limit(root: Path, quota: str, cores: int) -> None:
-    assert host.cpus(v2(root, cpu__max=quota)) == cores
+    assert host.count_cpus(v2(root, cpu__max=quota)) == cores
 
 
 def test_minus_one_is_no_quota_in_the_old_layout(root: Path, cores: int) -> None:
-    assert host.cpus(v1(root, cpu__cfs_quota_us="-1\n", cpu__cfs_period_us="100000\n")) == cores
+    assert host.count_cpus(v1(root, cpu__cfs_quota_us="-1\n", cpu__cfs_period_us="100000\n")) == cores
 
 
 def test_the_tightest_ancestor_decides(root: Path) -> None:
     v2(root, cpu__max="100000 100000\n", parent_cpu__max="10000 100000\n")
-    assert host.cpus(root) == 0.1
+    assert host.count_cpus(root) == 0.1
 
 
 def test_memory_is_what_the_group_leaves_with_cache_that_can_go_counted_as_free(root: Path) -> None:
@@ -96,8 +96,8 @@ def test_memory_is_what_the_group_leaves_with_cache_that_can_go_counted_as_free(
         memory__current=f"{200 << 20}\n",
         memory__stat=f"anon 1\ninactive_file {100 << 20}\n",
     )
-    assert host.memory_total_bytes(root) == 256 << 20
-    assert host.memory_available_bytes(root) == 156 << 20
+    assert host.read_total_memory_bytes(root) == 256 << 20
+    assert host.read_available_memory_bytes(root) == 156 << 20
 
 
 def test_memory_of_the_old_layout_is_read_alike(root: Path) -> None:
@@ -107,25 +107,25 @@ def test_memory_of_the_old_layout_is_read_alike(root: Path) -> None:
         memory__usage_in_bytes=f"{GIB >> 1}\n",
         memory__stat=f"total_inactive_file {GIB >> 2}\n",
     )
-    assert host.memory_total_bytes(root) == GIB
-    assert host.memory_available_bytes(root) == GIB - (GIB >> 2)
+    assert host.read_total_memory_bytes(root) == GIB
+    assert host.read_available_memory_bytes(root) == GIB - (GIB >> 2)
 
 
 def test_a_group_without_a_memory_limit_leaves_the_machines(root: Path) -> None:
     v2(root, memory__max="max\n", memory__current="1\n")
-    assert host.memory_total_bytes(root) == 8 * GIB
+    assert host.read_total_memory_bytes(root) == 8 * GIB
     write(root, "proc/self/cgroup", "")
     v1(root, memory__limit_in_bytes=V1_UNLIMITED, memory__usage_in_bytes="1\n")
-    assert host.memory_total_bytes(root) == 8 * GIB
-    assert host.memory_available_bytes(root) == 6 * GIB
+    assert host.read_total_memory_bytes(root) == 8 * GIB
+    assert host.read_available_memory_bytes(root) == 6 * GIB
 
 
 def test_a_group_over_its_limit_leaves_nothing_and_not_less(root: Path) -> None:
     v2(root, memory__max="1000\n", memory__current="5000\n")
-    assert host.memory_available_bytes(root) == 0
+    assert host.read_available_memory_bytes(root) == 0
 
 
 def test_a_machine_without_proc_has_its_cores_and_unknown_memory(tmp_path: Path, cores: int) -> None:
-    assert host.cpus(tmp_path) == cores
-    assert host.memory_total_bytes(tmp_path) == 0
-    assert host.memory_available_bytes(tmp_path) == 0
+    assert host.count_cpus(tmp_path) == cores
+    assert host.read_total_memory_bytes(tmp_path) == 0
+    assert host.read_available_memory_bytes(tmp_path) == 0

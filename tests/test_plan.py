@@ -221,8 +221,8 @@ def test_sizes_are_fixed_or_bounded_and_sequential_has_one(tmp_path: Path) -> No
 
 def test_auto_starts_with_the_cores_allowed_and_leaves_room_above(tmp_path: Path) -> None:
     workers = plan.build(configs.read(tmp_path, configs.stage()), "standard").workers
-    assert (workers.minimum, workers.start) == (1, host.workers())
-    assert workers.maximum >= max(32, 4 * host.workers())
+    assert (workers.minimum, workers.start) == (1, host.count_cpu_workers())
+    assert workers.maximum >= max(32, 4 * host.count_cpu_workers())
 
 
 def test_flags_beat_the_lane(tmp_path: Path) -> None:

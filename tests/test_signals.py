@@ -27,7 +27,7 @@ class Running:
 def test_the_first_signal_is_polite_and_the_second_is_not(number: signal.Signals) -> None:
     running = Running()
     with Signals() as signals:
-        signals.during(running)
+        signals.send_to(running)
         signal.raise_signal(number)
         signal.raise_signal(signal.SIGTERM)
     assert running.stops == [(f"interrupted by {number.name}", False), ("interrupted by SIGTERM", True)]
@@ -39,14 +39,14 @@ def test_a_signal_before_the_run_reaches_it() -> None:
     running = Running()
     with Signals() as signals:
         signal.raise_signal(signal.SIGTERM)
-        signals.during(running)
+        signals.send_to(running)
     assert running.stops == [("interrupted by SIGTERM", False)]
 
 
 def test_a_signal_while_nothing_runs_ends_the_wait_and_interrupts_no_run() -> None:
     with Signals() as signals:
-        signals.during(Running())
-        signals.during(None)
+        signals.send_to(Running())
+        signals.send_to(None)
         signal.raise_signal(signal.SIGTERM)
         assert signals.wait(None)
     assert not signals.interrupted_run

@@ -1,4 +1,4 @@
-"""The two clocks of the package, in one place, so that tests can bring their own."""
+"""The two clocks of the package, so that tests can replace them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Protocol
 class Clock(Protocol):
     """Tells time in seconds.
 
-    `monotonic` is for durations and deadlines, and on Linux is the same in every process of the machine;
-    `wall` is for timestamps that people and Prometheus read.
+    `monotonic` is for durations and deadlines; on Linux it is the same in every process of the machine. `wall` is for
+    timestamps that people and Prometheus read.
     """
 
     def monotonic(self) -> float: ...

@@ -1,22 +1,22 @@
-"""How many cores work asks for, whether or not it gets them."""
+"""Compute CPU demand: how many cores work needs, whether or not it gets them."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-WAITING_DEMAND = 0.1  # a task that wants less than a tenth of a core waits for something else than cores
-UNKNOWN_DEMAND = 1.0  # work that was never measured may need a whole core: it starts with one task a core
+WAITING_DEMAND = 0.1  # a task that wants less than a tenth of a core waits for something other than cores
+UNKNOWN_DEMAND = 1.0  # unmeasured work may need a whole core: it starts with one task a core
 CORE_SLACK = 0.1  # measured demands are a few percent off: two burners read 1.0 and 1.02 on two cores
-# Of the wall time spent waiting for a core; above it, too little is left of a task's own rhythm to be read.
+# The part of the wall time spent waiting for a core above which a task's own rhythm can't be read.
 CROWDED_RATIO = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class CoreTime:
-    """Seconds that the threads of some work spent on a core, and runnable without one; both only grow.
+    """Seconds that the threads of some work spent on a core, and runnable without one. Both only grow.
 
-    A wait that is still going on is included in `wait_seconds`.
+    `wait_seconds` includes waits that have not ended.
     """
 
     run_seconds: float = 0.0
@@ -26,14 +26,14 @@ class CoreTime:
         return CoreTime(self.run_seconds + other.run_seconds, self.wait_seconds + other.wait_seconds)
 
     def since(self, earlier: CoreTime) -> CoreTime:
-        """Return the difference, never negative: a wait under way is an estimate that the kernel may correct."""
+        """Return the difference, never negative: an unfinished wait is an estimate that the kernel may correct."""
         return CoreTime(
             max(0.0, self.run_seconds - earlier.run_seconds), max(0.0, self.wait_seconds - earlier.wait_seconds)
         )
 
 
 _ROUNDING = 1e-9  # of sums of demands
-_LEAST_DEMAND = 1e-3  # any less is within what a sample can be off
+_LEAST_DEMAND = 1e-3  # the precision of a sample
 
 NO_TIME = CoreTime()
 
@@ -42,8 +42,8 @@ def cpu_demand(time: CoreTime, wall_seconds: float) -> float:
     """Return the cores that work wanted on average over `wall_seconds`: 1.0 for a task that only computes.
 
     demand = (run + wait) / wall, for any number of processes and threads, however crowded the machine.
-    demand = run / (wall - wait), what it would use of an idle machine, where at most one thread was runnable at a time
-    and the wait was short: a task that computes half of its time wants half a core, also beside others like it.
+    demand = run / (wall - wait), the use of an idle machine, if at most one thread was runnable at a time and the wait
+    was short: a task that computes half of its time wants half a core, also beside others like it.
     """
     if wall_seconds <= 0:
         return 0.0
@@ -55,13 +55,13 @@ def cpu_demand(time: CoreTime, wall_seconds: float) -> float:
 
 @dataclass(slots=True)
 class CoreBudget:
-    """Cores that are given out to tasks by their demands.
+    """Allocates cores to tasks by their CPU demand.
 
-    Tasks that compute have the cores between them, and one that wants more than there are has them all. Tasks that
-    mostly wait are counted apart: a few hundredths of a core each must neither keep computing tasks out nor be kept
-    out by them. A task of unknown demand (None) may want a core. One of those may run beside tasks that take all the
-    cores, to be measured: otherwise work that only waits would have to wait until they end. Where tasks that take more
-    than all have kept it from starting for a while (`stuck`), one may run even so.
+    Computing tasks share the cores; a task that wants more than all of them gets all. Waiting tasks have an account of
+    their own: at a few hundredths of a core each they neither block computing tasks nor are blocked by them. A task of
+    unknown demand (None) may want a core. One unknown task may run beside tasks that take all the cores, to be
+    measured: otherwise work that only waits would have to wait until they end. If tasks that take more than all cores
+    have blocked it for a while (`stuck`), one unknown task may run all the same.
     """
 
     cores: float
@@ -71,7 +71,7 @@ class CoreBudget:
     stuck: bool = False
 
     def room(self, demand: float | None) -> int:
-        """Return how many tasks of this demand fit beside those that have been taken."""
+        """Return how many more tasks of this demand fit."""
         if demand is None:
             spare = math.floor(self._left + _ROUNDING)
             beside = not self.unknown and (self.stuck or self._left >= -_ROUNDING)
@@ -86,7 +86,7 @@ class CoreBudget:
         return self.cores + CORE_SLACK - self.computing
 
     def take(self, demand: float | None, count: int = 1) -> None:
-        """Give tasks their cores; with a negative count, take them back."""
+        """Allocate cores to `count` tasks; a negative count gives them back."""
         if demand is None:
             self.unknown += count
             self.computing += count * UNKNOWN_DEMAND

@@ -1,53 +1,56 @@
-"""The limit on this process's file descriptors: raised at the start, and given back to the processes that it starts.
+"""Raise the limit on this process's file descriptors, give the original to its children, and keep a reserve.
 
 Most systems start programs with a soft limit of 1,024, which only protects programs that use select(), and a far higher
-hard one. A program that was started with a raised limit may fail or waste time: select() takes no descriptor above
-1,023, and some programs close every number up to the limit.
+hard one. A child process with a raised limit may fail or waste time: select() takes no descriptor above 1,023, and some
+programs close every number up to the limit.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 # Enough for the most workers that a lane may have, at six each, and for all connections. A container's hard limit may
-# be a billion, and a program that a call starts in a thread inherits this one.
-MOST = 65_536
+# be a billion, and a program that a call starts in a thread inherits the limit.
+MAX_DESCRIPTORS = 65_536
+_RESERVED = 32  # for the history, the endpoint and reads of /proc, which must always work
+_MAX_RESERVED_PART = 4  # of a low limit, reserve at most a quarter
 
-# The soft limit that the process was started with, once it is raised. Of the module, as the limit is of the process.
-_original: int | None = None
+_original: int | None = None  # the soft limit that this process was started with, once it is raised
 
 
-def limit() -> int:
+def get_limit() -> int:
     """Return how many descriptors this process may have."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST if soft == resource.RLIM_INFINITY else soft
+    return MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 
 
 def raise_limit() -> None:
-    """Raise the soft limit to the hard one, or to MOST where that is higher; once at the start of a run."""
-    global _original  # noqa: PLW0603 -- see there
+    """Raise the soft limit to the hard one, or to MAX_DESCRIPTORS if that is lower; once at the start of a run."""
+    global _original  # noqa: PLW0603 -- the limit belongs to the process, and so does its original value
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         _original = soft
 
 
-def restore(pid: int) -> None:
-    """Give a child process the limit that this one was started with; before it starts programs of its own."""
+def restore_limit(pid: int) -> None:
+    """Give a child process the original limit, before it starts programs of its own."""
     if _original is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # the child has exited
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(_original, hard), hard))
 
 
 @contextmanager
-def original() -> Iterator[None]:
-    """Start a process with the limit that this one was started with.
+def use_original_limit() -> Iterator[None]:
+    """Return to the original limit for the start of a child process.
 
-    Meanwhile other threads of this process have no more either: for moments in which no task runs.
+    It holds for the other threads of this process too, so use it only while no task runs.
     """
     raised = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _original is None:
@@ -58,3 +61,11 @@ def original() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, raised)
+
+
+def check_reserve(*descriptors: int) -> None:
+    """Raise OSError (EMFILE) if a new descriptor is one of the reserved: the kernel gives the lowest free number."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    reserved = min(_RESERVED, limit // _MAX_RESERVED_PART)
+    if limit != resource.RLIM_INFINITY and max(descriptors) >= limit - reserved:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

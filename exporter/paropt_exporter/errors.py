@@ -1,34 +1,31 @@
-"""Every error that paropt_exporter raises on purpose; each message says what, where and how to mend it."""
+"""The errors that paropt_exporter raises on purpose. Each message names the fault, its place and the remedy."""
 
 from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor
 from pickle import PicklingError
 
-TYPE_CHECKING = False  # workers import this module, and typing would be most of what they load
+TYPE_CHECKING = False  # workers import this module, and typing would be most of their imports
 if TYPE_CHECKING:
     from types import TracebackType
 
-LONGEST_MESSAGE_CHARACTERS = 1000  # of a task: ten lines of a terminal; the rest of what happened stands in its output
+LONGEST_MESSAGE_CHARACTERS = 1000  # of a task: ten lines of a terminal; its output has the details
 
 
 class ParoptError(Exception):
-    """Base of all errors of this package.
-
-    `exit_code` is what the command ends with when nothing catches the error.
-    """
+    """Base class of all errors of this package. The command exits with `exit_code` if nothing catches the error."""
 
     exit_code = 3
 
 
 class UsageError(ParoptError):
-    """The command was called wrongly: an unknown lane, an address that can't be had, flags that exclude each other."""
+    """The command line is wrong: an unknown lane, an address that is not available, flags that exclude each other."""
 
     exit_code = 2
 
 
 class NothingFailed(ParoptError):
-    """Only what had failed was to run again, and nothing had."""
+    """The user asked to run failed tasks again, and there are none."""
 
     exit_code = 0
 
@@ -50,7 +47,7 @@ class HistoryError(ParoptError):
 
 
 class Interrupted(ParoptError):
-    """A signal came before a run: there is none."""
+    """A signal came before the run began, so there is no run."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
@@ -58,13 +55,13 @@ class Interrupted(ParoptError):
 
 
 class DeliveryError(ParoptError):
-    """The final values of a run could not be pushed or written for others."""
+    """The final values of a run could not be pushed or written."""
 
 
 class WorkerDied(ParoptError, BrokenExecutor):
-    """A worker process ended in the middle of a task: only that task fails, the pool goes on.
+    """A worker process exited during a task: only that task fails, the pool continues.
 
-    `exit_code_or_signal`: as `subprocess` gives it, the exit code, or minus the signal's number.
+    `exit_code_or_signal`: the exit code, or minus the number of the signal, as in `subprocess`.
     """
 
     def __init__(self, message: str, exit_code_or_signal: int | None = None) -> None:
@@ -76,7 +73,7 @@ class WorkerDied(ParoptError, BrokenExecutor):
 
 
 class InitializerFailed(ParoptError, BrokenExecutor):
-    """A pool's initializer failed again and again: the pool has no worker and takes no tasks."""
+    """The initializer of a pool failed repeatedly: the pool has no worker and takes no tasks."""
 
 
 class CallNotFound(ParoptError):
@@ -86,9 +83,9 @@ class CallNotFound(ParoptError):
 
 
 class CallFailed(ParoptError):
-    """A plan's `module:function` raised an exception, described here as text.
+    """A `module:function` of a plan raised an exception, described here as text.
 
-    The text is made where the function ran. Nothing that the exception's class defines runs after that. `left` names
+    The worker that ran the function makes the text, so no code of the exception's class runs elsewhere. `left` names
     the processes that the function left running.
     """
 
@@ -103,15 +100,15 @@ class CallFailed(ParoptError):
 
 
 class TaskStopped(ParoptError):
-    """A running task was ended from outside: its time limit, a fail-fast lane or the user."""
+    """A running task was stopped from outside: by its timeout, a fail-fast lane or the user."""
 
 
 class UnpicklableError(ParoptError, PicklingError):
-    """A task, its result or its exception can't travel to or from a worker process."""
+    """A task, its result or its exception can't be pickled for a worker process."""
 
 
 def describe(error: BaseException) -> str:
-    """Return the exception's class and text. Never raises, whatever its class defines; the text may be long."""
+    """Return the exception's class and text. Never raises, whatever its class defines. The text may be long."""
     name = "an exception"
     try:
         name = type(error).__name__
@@ -121,26 +118,26 @@ def describe(error: BaseException) -> str:
         return f"{name} (its text could not be read)"
 
 
-def shortened(text: str, longest: int = LONGEST_MESSAGE_CHARACTERS) -> str:
-    """Return the text, or its first `longest` characters, of which the last ones say how many are left out."""
+def shorten(text: str, longest: int = LONGEST_MESSAGE_CHARACTERS) -> str:
+    """Return the text, cut to `longest` characters; a cut text ends with the number of missing characters."""
     if len(text) <= longest:
         return text
     room = longest - len(f" … {len(text)} more characters")
     return f"{text[:room]} … {len(text) - room} more characters"
 
 
-def one_line(text: str) -> str:
-    """Return the text as a message: in one line, shortened."""
-    return " ".join(shortened(text).split())
+def to_one_line(text: str) -> str:
+    """Return the text as a message of one line, cut to the longest length of a message."""
+    return " ".join(shorten(text).split())
 
 
-def trace_of(error: BaseException) -> TracebackType | None:
-    """Return an exception's traceback. Runs nothing that its class defines under that name."""
+def get_traceback(error: BaseException) -> TracebackType | None:
+    """Return an exception's traceback without running code of its class, which may define `__traceback__`."""
     trace: TracebackType | None = BaseException.__traceback__.__get__(error)  # type: ignore[union-attr]  # a descriptor
     return trace
 
 
-def without_frame(error: BaseException) -> BaseException:
-    """Cut the first frame off an exception's traceback, and return it. Runs nothing that its class defines."""
-    trace = trace_of(error)
+def drop_first_frame(error: BaseException) -> BaseException:
+    """Drop the first frame of an exception's traceback, without running code of its class; return the exception."""
+    trace = get_traceback(error)
     return BaseException.with_traceback(error, trace.tb_next if trace is not None else None)

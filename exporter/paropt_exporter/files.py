@@ -1,7 +1,8 @@
-"""Open and write the files that this program keeps for itself, without following a link that somebody left there.
+"""Open regular files only: never wait for a pipe, never follow a link that somebody left in a private folder.
 
-A checkout may come with a `.paropt` of its own. Below a folder of that name no link is followed and no pipe is
-waited for, and nothing is truncated: a file is either used as it is or replaced by renaming.
+Paths that the config names may lead to a pipe or a device by now: opening a pipe waits for its writer, and a device may
+have no end. A checkout may come with a `.paropt` folder of its own: below a folder of that name the program follows no
+link and truncates no file. It uses a file as it is or replaces it by renaming.
 """
 
 from __future__ import annotations
@@ -13,69 +14,117 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 OWN_FOLDER = ".paropt"
-PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700  # stages' output may hold secrets
-_DEEPEST = 2  # levels below it: `.paropt/runs/ID.lock`; a whole project may lie in a folder of that name
-_READABLE = 0o666  # less the umask, as for any file that a program writes
+PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700  # the output of stages may hold secrets
+_MAX_DEPTH = 2  # levels below it: `.paropt/runs/ID.lock`; a whole project may lie in a folder of that name
+_DEFAULT_FILE = 0o666  # less the umask, as for any file that a program writes
 
 
-class NotOurs(OSError):
-    """A link, a pipe, a device or a folder stands where a file or folder of ours should be."""
+class UnexpectedFileType(OSError):
+    """A link, a pipe, a device or a folder stands where a regular file or a folder of this program should be."""
 
 
-def own_parts(path: Path) -> tuple[Path, ...]:
-    """Return the parts of a path from `.paropt` on, the outermost first; none if it lies in no such folder."""
+def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow_links: bool = False) -> int:
+    """Return a descriptor of a regular file; never block, never truncate.
+
+    Raises UnexpectedFileType for any other type, otherwise OSError as `os.open` does.
+    """
+    # O_NONBLOCK: the open returns whatever the path names by now; it changes nothing for a regular file.
+    flags |= os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags, PRIVATE_FILE)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow_links:
+            raise _unexpected(path, "a link, which is not followed here") from None
+        if error.errno == errno.ENXIO:  # a socket, or a device without a driver
+            raise _unexpected(path, "not a regular file") from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _unexpected(path, "not a regular file")
+    return descriptor
+
+
+def open_for_reading(path: Path, *, follow_links: bool = True) -> BinaryIO:
+    """Open a regular file for reading and return at once; raises as `open_regular` does."""
+    return os.fdopen(open_regular(path, follow_links=follow_links), "rb")
+
+
+def read_start(path: Path, *, limit_bytes: int) -> bytes:
+    """Return at most the first `limit_bytes` of a regular file; raises as `open_regular` does."""
+    with open_for_reading(path) as file:
+        return file.read(limit_bytes)
+
+
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """Return the content of a file. Raises UnexpectedFileType, also for a link in `.paropt`, and EFBIG if too large."""
+    check_no_links(path)
+    with open_for_reading(path, follow_links=not find_private_parts(path)) as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes", str(path))
+    return content
+
+
+def check_regular(path: Path) -> None:
+    """Raise UnexpectedFileType unless the path names a regular file; for libraries that open it themselves."""
+    open_for_reading(path).close()
+
+
+def find_private_parts(path: Path) -> tuple[Path, ...]:
+    """Return the parts of a path from `.paropt` on, the outermost first; none if it lies in no folder of that name."""
     inner = []
-    for part in (path, *path.parents[:_DEEPEST]):
+    for part in (path, *path.parents[:_MAX_DEPTH]):
         inner.append(part)
         if part.name == OWN_FOLDER:
             return tuple(reversed(inner))
     return ()
 
 
-def require_unlinked(path: Path) -> None:
-    """Raise NotOurs if the path leads through a link that stands in `.paropt`, or if `.paropt` is one."""
-    for part in own_parts(path):
+def check_no_links(path: Path) -> None:
+    """Raise UnexpectedFileType if the path leads through a link in `.paropt`, or if `.paropt` is one."""
+    for part in find_private_parts(path):
         if part.is_symlink():
-            raise _not_ours(part, "a link, which is not followed here")
+            raise _unexpected(part, "a link, which is not followed here")
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder, closed to others if it is `.paropt` or lies in it; an existing one of ours is closed too."""
-    require_unlinked(folder)
-    own = own_parts(folder)
-    if not own:
-        folder.mkdir(parents=True, exist_ok=True)
-        return
-    own[0].parent.mkdir(parents=True, exist_ok=True)
-    for part in own:
-        part.mkdir(PRIVATE_FOLDER, exist_ok=True)
-        make_private(part, PRIVATE_FOLDER)
-
-
-def make_private(path: Path, mode: int = PRIVATE_FILE) -> None:
-    """Take others' permissions from a file or folder of ours; not from one with a second name (a hard link).
-
-    By its path: to open and close a database here would drop the locks that SQLite holds on it in this process.
-    """
-    with suppress(OSError):  # it is not there, or belongs to another user
-        found = path.lstat()
-        second_name = stat.S_ISREG(found.st_mode) and found.st_nlink > 1
-        if not stat.S_ISLNK(found.st_mode) and not second_name and found.st_mode & ~mode & 0o777:
-            path.chmod(found.st_mode & mode)
-
-
-def is_regular(path: Path) -> bool:
-    """Return whether a file is there; raises NotOurs for anything else, and for a link in `.paropt`."""
-    require_unlinked(path)
+def has_regular_file(path: Path) -> bool:
+    """Return whether a regular file is there; raises UnexpectedFileType for anything else there."""
+    check_no_links(path)
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
         return False
     if not stat.S_ISREG(mode):
-        raise _not_ours(path, "not a file")
+        raise _unexpected(path, "not a regular file")
     return True
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder; `.paropt` and folders in it are closed to other users, existing ones too."""
+    check_no_links(folder)
+    private = find_private_parts(folder)
+    if not private:
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    private[0].parent.mkdir(parents=True, exist_ok=True)
+    for part in private:
+        part.mkdir(PRIVATE_FOLDER, exist_ok=True)
+        make_private(part, PRIVATE_FOLDER)
+
+
+def make_private(path: Path, mode: int = PRIVATE_FILE) -> None:
+    """Take the permissions of other users from a file or folder, unless it has a second name (a hard link).
+
+    Works by path: to open and close a database here would drop the locks that SQLite holds on it in this process.
+    """
+    with suppress(OSError):  # it does not exist, or belongs to another user
+        found = path.lstat()
+        has_second_name = stat.S_ISREG(found.st_mode) and found.st_nlink > 1
+        if not stat.S_ISLNK(found.st_mode) and not has_second_name and found.st_mode & ~mode & 0o777:
+            path.chmod(found.st_mode & mode)
 
 
 def create_private(path: Path) -> None:
@@ -84,46 +133,21 @@ def create_private(path: Path) -> None:
         os.mknod(path, stat.S_IFREG | PRIVATE_FILE)  # no descriptor: see make_private
 
 
-def open_file(path: Path, flags: int = os.O_RDONLY, *, follow: bool = False) -> int:
-    """Return a descriptor of a regular file; never blocks, never truncates. Raises OSError, NotOurs for other kinds."""
-    no_follow = 0 if follow else os.O_NOFOLLOW
-    try:
-        descriptor = os.open(path, flags | no_follow | os.O_NONBLOCK | os.O_CLOEXEC, PRIVATE_FILE)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise _not_ours(path, "a link, which is not followed here") from None
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise _not_ours(path, "not a file")
-    return descriptor
-
-
 def open_lock(path: Path) -> int:
-    """Return a descriptor of a file to lock, which is made if need be."""
-    require_unlinked(path.parent)
-    return open_file(path, os.O_RDWR | os.O_CREAT)
+    """Return a descriptor of a lock file, and create the file if it is missing."""
+    check_no_links(path.parent)
+    return open_regular(path, os.O_RDWR | os.O_CREAT)
 
 
-def read(path: Path, most_bytes: int) -> bytes:
-    """Return a file's content. Raises NotOurs for a link in `.paropt`, a pipe or a device, and if it is larger."""
-    require_unlinked(path)
-    with open(open_file(path, follow=not own_parts(path)), "rb") as file:
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise OSError(errno.EFBIG, f"larger than {most_bytes:,} bytes", str(path))
-    return content
-
-
-def replace(path: Path, content: bytes, *, mode: int | None = None) -> None:
+def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None:
     """Write a file by renaming: a full disk leaves no half of it, and a link in its place is replaced, not followed.
 
     `mode`: exactly these permissions; None: those that the umask leaves.
     """
-    require_unlinked(path.parent)
+    check_no_links(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode or _READABLE
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode or _DEFAULT_FILE
     )
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 -- a descriptor, no path
@@ -131,17 +155,17 @@ def replace(path: Path, content: bytes, *, mode: int | None = None) -> None:
                 os.fchmod(descriptor, mode)
             file.write(content)
         temporary.replace(path)
-    except BaseException:  # nothing may leave the temporary file behind; raised again
+    except BaseException:  # leave no temporary file behind; raised again
         temporary.unlink(missing_ok=True)
         raise
 
 
-def sockets(folder: Path, suffix: str) -> Iterator[Path]:
-    """Yield the sockets in a folder of ours, in order; links and other files are left out."""
-    with suppress(NotOurs):
-        require_unlinked(folder)
+def iter_sockets(folder: Path, suffix: str) -> Iterator[Path]:
+    """Yield the sockets in a private folder, sorted by name; skip links and other files."""
+    with suppress(UnexpectedFileType):
+        check_no_links(folder)
         yield from (path for path in sorted(folder.glob(f"*{suffix}")) if stat.S_ISSOCK(path.lstat().st_mode))
 
 
-def _not_ours(path: Path, what: str) -> NotOurs:
-    return NotOurs(errno.EINVAL, what, str(path))
+def _unexpected(path: Path, found: str) -> UnexpectedFileType:
+    return UnexpectedFileType(errno.EINVAL, found, str(path))

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores and memory, with cgroup limits and CPU affinity heeded."""
+"""Read how many cores and how much memory this process may use, within cgroup limits and CPU affinity."""
 
 from __future__ import annotations
 
@@ -11,52 +11,52 @@ _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes "no limit" as the highest page-aligned number
 
 
-def cpus(root: Path = Path("/")) -> float:
-    """Return how many cores this process may keep busy, a fraction where a cgroup's quota is one; at least 0.01."""
-    allowed = float(_affinity())
-    quotas = [quota for folder in _cgroups("cpu", root) if (quota := _cpu_quota(folder)) is not None]
+def count_cpus(root: Path = Path("/")) -> float:
+    """Return how many cores this process may use, a fraction if a cgroup's quota is one; at least 0.01."""
+    allowed = float(_count_allowed_cpus())
+    quotas = [quota for folder in _iter_cgroups("cpu", root) if (quota := _read_cpu_quota(folder)) is not None]
     return max(0.01, min([allowed, *quotas]))
 
 
-def workers(root: Path = Path("/")) -> int:
-    """Return how many CPU-bound workers fit: the cores allowed, rounded up, at least 1."""
-    return max(1, math.ceil(cpus(root)))
+def count_cpu_workers(root: Path = Path("/")) -> int:
+    """Return how many CPU-bound workers the cores allow: the cores rounded up, at least 1."""
+    return max(1, math.ceil(count_cpus(root)))
 
 
-def memory_available_bytes(root: Path = Path("/")) -> int:
-    """Return the memory that this process may still take before the machine or a cgroup says no; 0 if unknown."""
-    free = [free for folder in _cgroups("memory", root) if (free := _memory_left(folder)) is not None]
-    machine = _meminfo(root, "MemAvailable")
+def read_available_memory_bytes(root: Path = Path("/")) -> int:
+    """Return the memory that the machine and the cgroups still have for this process; 0 if unknown."""
+    free = [free for folder in _iter_cgroups("memory", root) if (free := _read_memory_left(folder)) is not None]
+    machine = _read_meminfo(root, "MemAvailable")
     return max(0, min([*free, *([machine] if machine is not None else [])], default=0))
 
 
-def memory_total_bytes(root: Path = Path("/")) -> int:
-    """Return the memory that this process could have with nothing else running: machine or cgroup; 0 if unknown."""
-    limits = [limit for folder in _cgroups("memory", root) if (limit := _memory_limit(folder)) is not None]
-    machine = _meminfo(root, "MemTotal")
+def read_total_memory_bytes(root: Path = Path("/")) -> int:
+    """Return the memory of the machine or the lowest cgroup limit on it; 0 if unknown."""
+    limits = [limit for folder in _iter_cgroups("memory", root) if (limit := _read_memory_limit(folder)) is not None]
+    machine = _read_meminfo(root, "MemTotal")
     return min([*limits, *([machine] if machine is not None else [])], default=0)
 
 
-def _affinity() -> int:
+def _count_allowed_cpus() -> int:
     try:
         return len(os.sched_getaffinity(0))
     except (AttributeError, OSError):
         return os.cpu_count() or 1
 
 
-def _cgroups(controller: str, root: Path) -> Iterator[Path]:
-    """Yield the folders whose limits hold for this process, its own and each ancestor's, of cgroup v2 and v1."""
+def _iter_cgroups(controller: str, root: Path) -> Iterator[Path]:
+    """Yield the cgroup folders whose limits apply to this process: its own and each ancestor's, in v2 and v1."""
     mount = root / _CGROUP_ROOT.relative_to("/")
     for line in _read(root / "proc/self/cgroup").splitlines():
         hierarchy, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if hierarchy == "0" and not controllers:
-            yield from _up(mount, path)
+            yield from _iter_ancestors(mount, path)
         elif controller in controllers.split(","):
-            yield from _up(mount / controller, path)
+            yield from _iter_ancestors(mount / controller, path)
 
 
-def _up(mount: Path, path: str) -> Iterator[Path]:
+def _iter_ancestors(mount: Path, path: str) -> Iterator[Path]:
     folder = mount / path.lstrip("/")
     while True:
         yield folder
@@ -65,7 +65,7 @@ def _up(mount: Path, path: str) -> Iterator[Path]:
         folder = folder.parent
 
 
-def _cpu_quota(folder: Path) -> float | None:
+def _read_cpu_quota(folder: Path) -> float | None:
     quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
     if not quota:
         quota, period = _read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()
@@ -75,7 +75,7 @@ def _cpu_quota(folder: Path) -> float | None:
         return None  # "max", or no such file: no limit here
 
 
-def _memory_left(folder: Path) -> int | None:
+def _read_memory_left(folder: Path) -> int | None:
     for limit_name, used_name, cache_name in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -86,12 +86,12 @@ def _memory_left(folder: Path) -> int | None:
             continue
         if limit >= _UNLIMITED_BYTES:
             return None
-        # Cache that the kernel gives back under pressure is not in the way.
-        return limit - max(0, used - _field(folder / "memory.stat", cache_name))
+        # The kernel gives inactive cache back under pressure.
+        return limit - max(0, used - _read_field(folder / "memory.stat", cache_name))
     return None
 
 
-def _field(path: Path, name: str) -> int:
+def _read_field(path: Path, name: str) -> int:
     for line in _read(path).splitlines():
         key, _, value = line.partition(" ")
         if key == name:
@@ -99,7 +99,7 @@ def _field(path: Path, name: str) -> int:
     return 0
 
 
-def _memory_limit(folder: Path) -> int | None:
+def _read_memory_limit(folder: Path) -> int | None:
     for name in ("memory.max", "memory.limit_in_bytes"):
         try:
             limit = int(_read(folder / name))
@@ -109,7 +109,7 @@ def _memory_limit(folder: Path) -> int | None:
     return None
 
 
-def _meminfo(root: Path, name: str) -> int | None:
+def _read_meminfo(root: Path, name: str) -> int | None:
     for line in _read(root / "proc/meminfo").splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024

@@ -26,15 +26,15 @@ def configure(level: str, style: str) -> None:
     root.propagate = False
 
 
-def write_with(write: Callable[[str], None] | None) -> None:
-    """Hand log lines to `write`, which must not wait for a reader; None: write them to stderr again."""
+def set_writer(write: Callable[[str], None] | None) -> None:
+    """Pass log lines to `write`, which must not wait for a reader; None: write them to stderr again."""
     for handler in logging.getLogger("paropt_exporter").handlers:
         if isinstance(handler, _Stderr):
             handler.write = write
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to what stderr is at that moment: a live table puts itself in its place, and lines above itself."""
+    """Writes to the current `sys.stderr`: a live table replaces it, and prints log lines above itself."""
 
     write: Callable[[str], None] | None = None
 
@@ -67,9 +67,9 @@ class _JsonFormatter(logging.Formatter):
 
 class _LogfmtFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return " ".join(f"{key}={_quoted(str(value))}" for key, value in _fields(record).items())
+        return " ".join(f"{key}={_quote(str(value))}" for key, value in _fields(record).items())
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     plain = text and text.isprintable() and not any(character in text for character in ' "=')
     return text if plain else visible(json.dumps(text, ensure_ascii=False))

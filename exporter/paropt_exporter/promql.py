@@ -1,4 +1,4 @@
-"""Write PromQL from catalogue entries, so that no query names a metric or a label that is not exported."""
+"""Build PromQL selectors from metric definitions, so that no query names an unknown metric or label."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from paropt_exporter.families import Family, Kind
 
-TARGET_LABELS = ("job", "instance")  # what Prometheus adds to every series of a target
+TARGET_LABELS = ("job", "instance")  # Prometheus adds them to every series of a target
 _PARTS = ("bucket", "sum", "count")
 
 Match = str | tuple[str, ...]  # a label's value, or the values that it may have
@@ -27,44 +27,44 @@ def select(family: Family, base: str = "", *, part: str = "", over: str = "", **
     `base`: matchers as text, put first. `part`: `bucket`, `sum` or `count` of a histogram. Values are literal, never
     regular expressions. Raises ValueError for a label that the family does not have, or a part that its kind has not.
     """
-    return selector(family, labels, base=base, part=part, over=over)
+    return build_selector(family, labels, base=base, part=part, over=over)
 
 
-def selector(
+def build_selector(
     family: Family, labels: Mapping[str, Match | Without], *, base: str = "", part: str = "", over: str = ""
 ) -> str:
-    """Return what `select` does, for labels that are at hand as a mapping."""
+    """Return a selector as `select` does, with the labels in a mapping."""
     unknown = set(labels) - {*family.label_names, *TARGET_LABELS}
     if unknown:
         raise ValueError(f"{family.name} has no label {', '.join(sorted(unknown))}; it has {family.label_names}")
     if (part in _PARTS) != (family.kind is Kind.HISTOGRAM):
         raise ValueError(f"{family.name} is a {family.kind.value}: it has no part {part!r} to select")
-    matchers = ",".join([*([base] if base else []), *(_matcher(label, value) for label, value in labels.items())])
+    matchers = ",".join([*([base] if base else []), *(_build_matcher(label, value) for label, value in labels.items())])
     name = f"{family.name}_{part}" if part else family.name
     return name + (f"{{{matchers}}}" if matchers else "") + (f"[{over}]" if over else "")
 
 
-def _matcher(label: str, value: Match | Without) -> str:
+def _build_matcher(label: str, value: Match | Without) -> str:
     match value:
         case str():
-            return f"{label}={quoted(value)}"
+            return f"{label}={quote(value)}"
         case Without((only,)):
-            return f"{label}!={quoted(only)}"
+            return f"{label}!={quote(only)}"
         case Without(values):
-            return f"{label}!~{_any_of(values)}"
+            return f"{label}!~{_match_any(values)}"
         case _:
-            return f"{label}=~{_any_of(value)}"
+            return f"{label}=~{_match_any(value)}"
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """Return the text as a PromQL string; JSON's escapes are a subset of Go's."""
     return json.dumps(text, ensure_ascii=False)
 
 
-def _any_of(values: tuple[str, ...]) -> str:
-    return quoted("|".join(_literal(value) for value in values))
+def _match_any(values: tuple[str, ...]) -> str:
+    return quote("|".join(_escape(value) for value in values))
 
 
-def _literal(value: str) -> str:
-    """Escape what RE2 takes for an operator."""
+def _escape(value: str) -> str:
+    """Escape the operators of RE2."""
     return "".join(f"\\{letter}" if letter in r"\.+*?()|[]{}^$" else letter for letter in value)

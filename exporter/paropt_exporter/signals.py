@@ -1,4 +1,7 @@
-"""SIGINT, SIGTERM and SIGHUP: the first ends a run politely, the second at once; between runs it ends the wait."""
+"""Handle SIGINT, SIGTERM and SIGHUP: the first ends a run politely, the second at once; between runs they end the wait.
+
+Both classes wake a waiting thread through a pipe, to which Python's C handler or the Python handler writes.
+"""
 
 from __future__ import annotations
 
@@ -12,118 +15,119 @@ from contextlib import suppress
 from types import FrameType
 from typing import Protocol
 
-_RINGS = 4096  # bytes: as many wake-ups are one
+_READ_BYTES = 4096  # any number of wake-ups counts as one
 _WAKE = 0  # no signal has this number
-_WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
 
-class Held:
-    """Stop signals that come while a program is waited for, given back at the end; on any but the main thread, none.
+class DeferredSignals:
+    """Hold back stop signals while this process waits for a program, and raise the first one again at the end.
 
-    Guarantee: the program can be ended before the signal has its usual effect, which may be this process's end.
+    On a thread that is not the main thread it holds back nothing. Guarantee: the caller can end the program before the
+    signal has its usual effect, which may be the end of this process.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self.bell, self._button = os.pipe()  # the bell is readable once a signal has come
-        os.set_blocking(self._button, False)
+        self.wake_reader, self._wake_writer = os.pipe()  # the reader is readable once a signal has come
+        os.set_blocking(self._wake_writer, False)
         self._previous: dict[int, object] = {}
 
-    def __enter__(self) -> Held:
-        for number in _WATCHED if threading.current_thread() is threading.main_thread() else ():
+    def __enter__(self) -> DeferredSignals:
+        for number in _STOP_SIGNALS if threading.current_thread() is threading.main_thread() else ():
             if signal.getsignal(number) is not signal.SIG_IGN:
-                self._previous[number] = signal.signal(number, self._take)
+                self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave, it takes back
-        os.close(self.bell)
-        os.close(self._button)
+            signal.signal(number, handler)  # type: ignore[arg-type]  # signal.signal accepts its own results
+        os.close(self.wake_reader)
+        os.close(self._wake_writer)
         if self.number is not None:
             signal.raise_signal(self.number)
 
-    def _take(self, number: int, _: FrameType | None) -> None:
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
         self.number = self.number or number
-        with suppress(BlockingIOError):  # it rings already
-            os.write(self._button, b"\0")
+        with suppress(BlockingIOError):  # the pipe is full: the reader is readable already
+            os.write(self._wake_writer, b"\0")
 
 
-class Stoppable(Protocol):
-    """What a signal may end."""
+class Interruptible(Protocol):
+    """A run that a signal may end."""
 
     def interrupt(self, reason: str, *, now: bool) -> None: ...
 
 
 class Signals:
-    """The process's stop signals; `with Signals() as signals:` on the main thread, the old handlers come back after.
+    """The stop signals of this process: `with Signals() as signals:` on the main thread, which restores old handlers.
 
-    Guarantees: a signal is never lost: during a run it reaches the run, one that came before reaches the next run, and
-    each ends a `wait`. A lock or a queue would not do: a signal that comes between the last look at it and the sleep
-    has no handler run until the sleep ends. Python's C handler writes to the pipe, whichever thread it hits.
+    Guarantees: no signal is lost. During a run it reaches the run, an earlier one reaches the next run, and each ends a
+    `wait`. A lock or a queue would lose some: a signal between the last check and the sleep runs no Python handler
+    until the sleep ends. Python's C handler writes to the pipe, whichever thread the signal hits.
     """
 
     def __init__(self) -> None:
         self._arrived: deque[int] = deque()
-        self._bell, self._button = os.pipe()
-        self._button_before = -1
-        self._running: Stoppable | None = None
+        self._wake_reader, self._wake_writer = os.pipe()
+        self._previous_wakeup_fd = -1
+        self._run: Interruptible | None = None
         self._during_run = 0
         self._previous: dict[int, object] = {}
         self.number: int | None = None
 
     @property
     def interrupted_run(self) -> bool:
-        """Whether a signal came while something ran."""
+        """Whether a signal came during a run."""
         return self._during_run > 0
 
     def __enter__(self) -> Signals:
-        for end in (self._bell, self._button):
-            os.set_blocking(end, False)  # a full pipe rings as well
-        self._button_before = signal.set_wakeup_fd(self._button, warn_on_full_buffer=False)
-        for number in _WATCHED:
+        for end in (self._wake_reader, self._wake_writer):
+            os.set_blocking(end, False)  # a full pipe wakes the reader too
+        self._previous_wakeup_fd = signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
+        for number in _STOP_SIGNALS:
             if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                continue  # nohup: it shall outlive its terminal
-            self._previous[number] = signal.signal(number, self._take)
+                continue  # nohup: the process outlives its terminal
+            self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave, it takes back
-        signal.set_wakeup_fd(self._button_before)
-        bell, button, self._bell, self._button = self._bell, self._button, -1, -1
-        os.close(bell)
-        os.close(button)
+            signal.signal(number, handler)  # type: ignore[arg-type]  # signal.signal accepts its own results
+        signal.set_wakeup_fd(self._previous_wakeup_fd)
+        reader, writer, self._wake_reader, self._wake_writer = self._wake_reader, self._wake_writer, -1, -1
+        os.close(reader)
+        os.close(writer)
 
-    def during(self, running: Stoppable | None) -> None:
-        """Send signals to `running` from now on; None: nothing runs."""
-        self._running = running
-        if running is not None and self.number is not None:
-            self._pass_on(self.number)
+    def send_to(self, run: Interruptible | None) -> None:
+        """Send signals to `run` from now on; None: no run is in progress."""
+        self._run = run
+        if run is not None and self.number is not None:
+            self._interrupt_run(self.number)
 
     def wait(self, seconds: float | None) -> bool:
-        """Wait for a signal, at most `seconds` (None: for ever); whether one came, also one that came before."""
+        """Wait for a signal at most `seconds` (None: without a limit) and return whether one has come."""
         deadline = None if seconds is None else time.monotonic() + seconds
         while not self._arrived:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not select.select([self._bell], [], [], left)[0]:
+            if not select.select([self._wake_reader], [], [], left)[0]:
                 return False
-            os.read(self._bell, _RINGS)  # the handler runs before the next look: it was due before the pipe was written
+            os.read(self._wake_reader, _READ_BYTES)  # the handler was due before the write: it runs before the check
         return self._arrived.popleft() != _WAKE
 
     def wake(self) -> None:
-        """End the `wait` that goes on, or the next one, as if its time were over; from any thread."""
+        """End the current `wait`, or the next one, as if its time were over; from any thread."""
         self._arrived.append(_WAKE)
-        with suppress(OSError):  # full: it rings already; closed: nobody waits any more
-            os.write(self._button, b"\0")
+        with suppress(OSError):  # full: the reader wakes anyway; closed: no thread waits any more
+            os.write(self._wake_writer, b"\0")
 
-    def _take(self, number: int, _: FrameType | None) -> None:
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
         self.number = self.number or number
         self._arrived.append(number)
-        self._pass_on(number)
+        self._interrupt_run(number)
 
-    def _pass_on(self, number: int) -> None:
-        if self._running is not None:
+    def _interrupt_run(self, number: int) -> None:
+        if self._run is not None:
             self._during_run += 1
             name = signal.Signals(number).name
-            self._running.interrupt(f"interrupted by {name}", now=self._during_run > 1)
+            self._run.interrupt(f"interrupted by {name}", now=self._during_run > 1)

@@ -1,4 +1,4 @@
-"""Watch one duration against its limit while the clock runs; pure, so that any clock will do."""
+"""Watch one duration against its limit while the clock runs. Pure: works with any clock."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from paropt_exporter.events import SlaLimit
 
 
 class Watch:
-    """One stage's, or one lane's, limit from its start on.
+    """The limit of one stage or lane, from its start on.
 
     ```
     calm --warn_seconds--> warned --max_seconds--> broken
     ```
-    Guarantees: each step is told once, in this order, also when one look at the clock passes both.
+    Guarantees: `check` returns each step once and in this order, also if a single check passes both.
     """
 
     def __init__(self, limit: SlaLimit, started_seconds: float) -> None:
@@ -22,13 +22,13 @@ class Watch:
 
     @property
     def next_deadline(self) -> float | None:
-        """The moment of the next step; None when nothing is left to happen."""
+        """When the next step is due; None after the last one."""
         if self.broken:
             return None
         return self.started_seconds + (self.limit.max_seconds if self.warned else self.limit.warn_seconds)
 
     def check(self, now: float) -> tuple[bool, ...]:
-        """Return the steps that `now` reaches for the first time: False is the warning, True the broken limit."""
+        """Return the steps that are new at `now`: False is the warning, True the broken limit."""
         elapsed = now - self.started_seconds
         steps: list[bool] = []
         if not self.warned and elapsed >= self.limit.warn_seconds:

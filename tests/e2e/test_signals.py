@@ -267,7 +267,7 @@ def _supervisor_of(exporter: int) -> int:
     """The exporter's child that starts its commands."""
     children = Path(f"/proc/{exporter}/task").glob("*/children")
     found = [int(pid) for file in children for pid in file.read_text().split()]
-    return next(pid for pid in found if b"supervisor.loop" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return next(pid for pid in found if b"supervisor.event_loop" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 def test_two_interrupts_end_a_lane_whose_supervisor_is_stopped(tmp_path: Path) -> None:

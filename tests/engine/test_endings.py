@@ -205,11 +205,11 @@ def test_long_item_is_cut_in_the_stages_message() -> None:
 
 def settled(error: BaseException | None = None, value: object = None) -> TaskFuture[object]:
     future: TaskFuture[object] = TaskFuture()
-    future.begin(0.0)
+    future.start_running(0.0)
     if error is None:
-        future.finish(value)
+        future.settle_result(value)
     else:
-        future.fail(error)
+        future.settle_exception(error)
     return future
 
 

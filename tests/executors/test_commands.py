@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.events import Result
+from paropt_exporter.executors.commands.command_pool import CommandPool, judge
+from paropt_exporter.executors.commands.command_task import Ending
 from paropt_exporter.executors.commands.output import OutputFile
-from paropt_exporter.executors.commands.pool import CommandPool, judge
-from paropt_exporter.executors.commands.task import Ending
 from support.command_scripts import HANG_SECONDS, make_fifo, python, run, shell
 
 

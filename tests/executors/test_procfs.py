@@ -15,14 +15,14 @@ def test_thread_children_are_those_that_this_thread_started() -> None:
 
         def start_one() -> None:
             theirs.append(subprocess.Popen(["cat"], stdin=subprocess.PIPE))
-            found.append(procfs.thread_children(threading.get_native_id()))
+            found.append(procfs.list_thread_children(threading.get_native_id()))
 
         thread = threading.Thread(target=start_one)
         thread.start()
         thread.join()
         with theirs[0]:
             assert found == [(theirs[0].pid,)]
-        assert mine.pid in procfs.thread_children(threading.get_native_id())
+        assert mine.pid in procfs.list_thread_children(threading.get_native_id())
 
 
 def test_thread_that_has_ended_has_no_children() -> None:
@@ -30,4 +30,4 @@ def test_thread_that_has_ended_has_no_children() -> None:
     thread.start()
     thread.join()
     assert thread.native_id is not None
-    assert procfs.thread_children(thread.native_id) == ()
+    assert procfs.list_thread_children(thread.native_id) == ()

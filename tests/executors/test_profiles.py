@@ -27,7 +27,7 @@ def test_a_pool_with_a_memory_sends_what_computed_before_to_processes_at_once(tm
 def test_a_thread_computes_until_processes_are_there_only_where_that_takes_long(tmp_path: Path, *, warm: bool) -> None:
     memory = tmp_path / "functions.json"
     remember(memory, [FunctionProfile(function=f"{spin.__module__}.spin", share=1.0, seconds=0.05)])
-    lifetime.NURSERIES.close()
+    lifetime.FORK_SERVERS.close()
     if warm:
         with ProcessPool(1) as pool:
             pool.submit(nothing).result(HANG_SECONDS)

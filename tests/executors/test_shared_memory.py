@@ -66,7 +66,7 @@ class _Parts(list[bytes]):
 
 
 def test_a_body_for_a_worker_that_dies_meanwhile_is_written_to_no_other_file(tmp_path: Path) -> None:
-    link = ProcessLink(lifetime.NURSERIES)
+    link = ProcessLink(lifetime.FORK_SERVERS)
     opened: list[BinaryIO] = []
 
     def die() -> None:
@@ -75,7 +75,7 @@ def test_a_body_for_a_worker_that_dies_meanwhile_is_written_to_no_other_file(tmp
 
     body = PickleBuffers(bytes(100_000))
     body.parts = _Parts([b"first", b"second"], die)
-    link.order_one(0, (b"function", body), thorough=False)
+    link.order_one(0, (b"function", body), profiled=False)
     for file in opened:
         file.close()
     assert [path.stat().st_size for path in tmp_path.iterdir()] == [0] * 20

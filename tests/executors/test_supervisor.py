@@ -17,8 +17,8 @@ import pytest
 import paropt_exporter
 from paropt_exporter.events import Result
 from paropt_exporter.executors.commands import CommandPool
-from paropt_exporter.executors.commands.supervisors import SharedSupervisor
-from paropt_exporter.executors.supervisor.loop import Pace
+from paropt_exporter.executors.commands.supervisor_client import SharedSupervisor
+from paropt_exporter.executors.supervisor.event_loop import Pace
 from support.command_scripts import HANG_SECONDS, make_fifo, python, run, shell, told_pids, wait_until_gone
 from support.pool_tasks import eventually
 
@@ -153,15 +153,15 @@ def test_the_supervisor_imports_nothing_of_the_package_but_its_own_modules() -> 
         "import sys\nfolder = sys.argv[1]\n"
         "for name, place in (('paropt_exporter', folder), ('paropt_exporter.executors', folder + '/executors')):\n"
         "    sys.modules[name] = type(sys)(name)\n    sys.modules[name].__path__ = [place]\n"
-        "import paropt_exporter.executors.supervisor.loop\n"
+        "import paropt_exporter.executors.supervisor.event_loop\n"
         "print(*sorted(name for name in sys.modules if name.startswith('paropt_exporter.executors.')))\n"
         "print(*sorted({'typing', 'dataclasses', 'subprocess', 'threading', 'logging'} & set(sys.modules)))\n"
     )
     answer = subprocess.run(python(program, PACKAGE_ROOT + "/paropt_exporter"), capture_output=True, text=True)
     assert answer.stdout.splitlines() == [
         "paropt_exporter.executors.core_time paropt_exporter.executors.supervisor"
-        " paropt_exporter.executors.supervisor.command paropt_exporter.executors.supervisor.exporter"
-        " paropt_exporter.executors.supervisor.loop"
+        " paropt_exporter.executors.supervisor.command paropt_exporter.executors.supervisor.event_loop"
+        " paropt_exporter.executors.supervisor.parent_process"
         " paropt_exporter.executors.supervisor.process_tree",
         "",
     ]

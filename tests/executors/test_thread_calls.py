@@ -12,7 +12,7 @@ import pytest
 
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.executors import ProcessPool, ThreadPool
-from paropt_exporter.executors.children import listed
+from paropt_exporter.executors.child_processes import listed
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
 from support.command_scripts import make_fifo, told_pids, wait_until_gone
 from support.pool_tasks import HANG_SECONDS, eventually, gone

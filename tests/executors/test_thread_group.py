@@ -18,7 +18,7 @@ def test_a_join_waits_for_a_thread_that_another_thread_is_starting() -> None:
     expected, joined = threading.Event(), threading.Event()
 
     def start() -> None:
-        hands.expect("late")
+        hands.announce("late")
         expected.set()
         assert not joined.wait(0.05)  # the join has every chance to come too early
         hands.start("late", done.set)
@@ -34,7 +34,7 @@ def test_a_join_waits_for_a_thread_that_another_thread_is_starting() -> None:
 
 def test_a_join_does_not_wait_for_what_its_own_thread_was_starting_when_it_was_interrupted() -> None:
     hands = ThreadGroup()
-    hands.expect("never")
+    hands.announce("never")
     hands.join()
 
 
@@ -43,10 +43,10 @@ def test_threads_that_leave_while_they_are_joined_do_no_harm() -> None:
 
     def work() -> None:
         assert go.wait(10)
-        hands.leave()
+        hands.remove_current()
 
     for number in range(50):
-        hands.expect(f"worker {number}")
+        hands.announce(f"worker {number}")
         hands.start(f"worker {number}", work)
     threading.Timer(0.0, go.set).start()
     hands.join()
@@ -62,26 +62,26 @@ def test_a_thread_that_was_abandoned_is_not_waited_for() -> None:
         assert go.wait(10)
 
     started = threading.Event()
-    hands.expect("left behind")
+    hands.announce("left behind")
     hands.start("left behind", work)
     assert started.wait(10)
-    hands.abandon(idents[0])
+    hands.forget_thread(idents[0])
     hands.join()
     go.set()
 
 
 def test_what_the_system_would_not_give_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     hands = ThreadGroup()
-    assert hands.patience_seconds() is None
+    assert hands.get_retry_delay() is None
     monkeypatch.setattr(threading.Thread, "start", _refuse)
-    hands.expect("refused")
+    hands.announce("refused")
     with pytest.raises(RuntimeError, match="can't start"):
         hands.start("refused", lambda: None)
-    hands.do_without()
-    assert hands.short
-    patience = hands.patience_seconds()
+    hands.note_shortage()
+    assert hands.has_shortage
+    patience = hands.get_retry_delay()
     assert patience is not None
     assert 0.0 <= patience <= 1.0
     hands.join()  # there is nobody to wait for
-    hands.want()
-    assert not hands.short
+    hands.clear_shortage()
+    assert not hands.has_shortage

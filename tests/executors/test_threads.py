@@ -19,8 +19,8 @@ import paropt_exporter
 from paropt_exporter.errors import InitializerFailed, TaskStopped
 from paropt_exporter.executors import ThreadPool, procfs
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.threads import view
-from paropt_exporter.executors.threads.task import Slot
+from paropt_exporter.executors.threads import worker_thread
+from paropt_exporter.executors.threads.worker_thread import Slot
 from support.pool_tasks import HANG_SECONDS, FalsyError, burn_in_child, double, eventually, nothing, raise_it, spin
 
 
@@ -288,7 +288,7 @@ def test_a_million_items_through_a_buffer_take_little_memory() -> None:
 from paropt_exporter.executors import ThreadPool, procfs
 with ThreadPool(2) as pool:
     assert sum(1 for _ in pool.map(abs, range(1_000_000), buffersize=1000)) == 1_000_000
-print(procfs.memory_peak_bytes())
+print(procfs.read_memory_peak_bytes())
 """
     found = subprocess.run([sys.executable, "-c", code], env=_environment(), capture_output=True, check=True, text=True)
     assert int(found.stdout) < 100_000_000
@@ -365,13 +365,13 @@ for number in range(3):
 def test_a_glance_reads_the_delay_only_of_a_task_that_may_have_lost_time_to_it(
     monkeypatch: pytest.MonkeyPatch, cpu_seconds: float, delay_seconds: float
 ) -> None:
-    monkeypatch.setattr(procfs, "thread_cpu_seconds", lambda _: cpu_seconds)
-    monkeypatch.setattr(procfs, "run_delay_seconds", lambda _: 0.25)
-    monkeypatch.setattr(view, "monotonic", lambda: 11.0)
+    monkeypatch.setattr(procfs, "read_thread_cpu_seconds", lambda _: cpu_seconds)
+    monkeypatch.setattr(procfs, "read_run_delay_seconds", lambda _: 0.25)
+    monkeypatch.setattr(worker_thread, "monotonic", lambda: 11.0)
     future: TaskFuture[None] = TaskFuture()
     slot = Slot("worker")
     slot.task, slot.started_seconds, slot.delay_mark = (future, nothing), 10.0, (10.0, 0.0)
-    ((seen, task),) = view.glance([slot], children=lambda _: True)
+    ((seen, task),) = worker_thread.glance([slot], children=lambda _: True)
     assert seen is future
     assert (task.cpu_seconds, task.run_delay_seconds) == (cpu_seconds, delay_seconds)
 

@@ -82,7 +82,7 @@ def test_the_optimizer_answers_for_this_machine(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     asked = WorkerPoolOptimizer.get_optimal_worker_count(strategy)
-    cores, free = host.workers(), host.memory_available_bytes()
+    cores, free = host.count_cpu_workers(), host.read_available_memory_bytes()
     assert asked == WorkerPoolOptimizer().get_optimal_worker_count(strategy.value)  # type: ignore[arg-type]
     assert asked == optimal_size(strategy, cores=cores, memory_bytes=free)
 
@@ -95,7 +95,7 @@ def test_the_optimizer_reads_the_history_of_the_folder(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     # One task at a time is 80 % of two workers, or of one where the run's start took long beside it.
     assert WorkerPoolOptimizer.get_optimal_worker_count(S.THREAD_POOL) < optimal_size(
-        S.THREAD_POOL, cores=host.workers(), memory_bytes=host.memory_available_bytes()
+        S.THREAD_POOL, cores=host.count_cpu_workers(), memory_bytes=host.read_available_memory_bytes()
     )
 
 

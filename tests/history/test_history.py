@@ -674,7 +674,7 @@ def test_a_newer_history_in_the_place_of_ours_is_left_alone(path: Path) -> None:
 
 def test_a_directory_in_the_files_place_is_refused(path: Path) -> None:
     path.mkdir(parents=True)
-    with pytest.raises(HistoryError, match="not a file"):
+    with pytest.raises(HistoryError, match="not a regular file"):
         opened(path)
 
 

@@ -24,7 +24,7 @@ from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox,
 from paropt_exporter.events import LiveStage, Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
 from paropt_exporter.executors.adaptive.profiles import MEMORY_NAME
-from paropt_exporter.executors.children import listed
+from paropt_exporter.executors.child_processes import listed
 from paropt_exporter.exposition import sinks
 from paropt_exporter.history import History, Interrupted
 from paropt_exporter.metrics import Metrics
@@ -152,7 +152,7 @@ class Exporter:
                 self._standing,
                 pools=self._workers.statistics,
                 size=self._running_size,
-                cores=host.cpus,
+                cores=host.count_cpus,
                 emit=self._observers.emit,
             )
         for note in self._config.notes:
@@ -214,14 +214,14 @@ class Exporter:
         self._workers.prepare(plan, run.size)
         self._screen.begin(plan, run.live)
         self._run = run
-        self._signals.during(run)
+        self._signals.send_to(run)
         with ExitStack() as stack:
             if self._jobserver is not None:
                 stack.callback(self._jobserver.reset)
             if plan.strategy is not Strategy.SEQUENTIAL:
                 stack.enter_context(self._control(run, plan))
             record = run.execute()
-        self._signals.during(None)
+        self._signals.send_to(None)
         self._run = None
         self._workers.rest(plan.workers.minimum)
         self._screen.end(record, metrics_url=self._url if self._serves_on else "")
@@ -241,7 +241,7 @@ class Exporter:
             emit=self._observers.emit,
             inbox=QueueInbox(self._clock),
             clock=self._clock,
-            memory_bytes=host.memory_available_bytes(),
+            memory_bytes=host.read_available_memory_bytes(),
             sums_work=self._config.feedback.objective == DEADLINE,
         )
 
@@ -250,8 +250,8 @@ class Exporter:
             run,
             self._workers,
             standing=self._standing,
-            cores=Recent(host.cpus, CORES_SECONDS, self._clock),
-            memory_available_bytes=Recent(host.memory_available_bytes, MEMORY_SECONDS, self._clock),
+            cores=Recent(host.count_cpus, CORES_SECONDS, self._clock),
+            memory_available_bytes=Recent(host.read_available_memory_bytes, MEMORY_SECONDS, self._clock),
             emit=self._observers.emit,
             clock=self._clock,
             run_id=run.run_id,

@@ -141,7 +141,7 @@ def open_orders(root: Path, standing: ControlState, *, lane: str, unsteerable: s
 
 def sockets(folder: Path) -> Iterator[Path]:
     """Yield where exporters may take orders; a link is skipped, since its author chose the socket that it names."""
-    return files.sockets(folder, SUFFIX)
+    return files.iter_sockets(folder, SUFFIX)
 
 
 def ask(path: Path, wish: Wish) -> dict[str, object]:

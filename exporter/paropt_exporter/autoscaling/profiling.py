@@ -145,7 +145,7 @@ def execute_alone(plan: Plan, *, clock: Clock, during: Callable[[Run | None], No
             emit=lambda _: None,
             inbox=QueueInbox(clock),
             clock=clock,
-            memory_bytes=host.memory_available_bytes(),
+            memory_bytes=host.read_available_memory_bytes(),
         )
         during(run)
         return run.execute()

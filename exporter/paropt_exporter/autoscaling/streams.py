@@ -135,8 +135,8 @@ class StreamLoop:
         pools: Sequence[Steering],
         *,
         clock: Clock | None = None,
-        cores: Callable[[], float] = host.cpus,
-        memory_available_bytes: Callable[[], int] = host.memory_available_bytes,
+        cores: Callable[[], float] = host.count_cpus,
+        memory_available_bytes: Callable[[], int] = host.read_available_memory_bytes,
         emit: Callable[[Decision], None] | None = None,
         known_service_seconds: float = 0.0,
     ) -> None:

@@ -189,7 +189,8 @@ def _too_wide(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
     from paropt_exporter import host
     from paropt_exporter.config.defaults import resolve_workers
 
-    most = {name: resolve_workers(lane.workers, lane.strategy, host.workers())[1] for name, lane in lanes.items()}
+    cores = host.count_cpu_workers()
+    most = {name: resolve_workers(lane.workers, lane.strategy, cores)[1] for name, lane in lanes.items()}
     for stage in stages:
         narrow = [name for name, lane in lanes.items() if 1 < most[name] < stage.slots and _in_lane(stage, lane)]
         if narrow:

@@ -187,8 +187,8 @@ def _history(flags: argparse.Namespace) -> int:
                 lane=flags.lane,
                 run_id=flags.run,
                 workers=flags.what_if,
-                cores=host.cpus(),
-                memory_bytes=host.memory_available_bytes(),
+                cores=host.count_cpus(),
+                memory_bytes=host.read_available_memory_bytes(),
                 output=flags.output or "text",
                 stdout=sys.stdout,
             )
@@ -310,7 +310,7 @@ def _run_lane(flags: argparse.Namespace) -> int:
             code = guard.code = run_lane(request, watching)
         finally:
             shown = watching.close(READER_SECONDS)
-            logs.write_with(None)
+            logs.set_writer(None)
     if not shown:  # a thread waits in a write: the interpreter's own end would wait for it
         os._exit(code)
     return code

@@ -71,7 +71,7 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
         write_schema(path.parent)
         write(path, render(detected))
     except OSError as error:
-        place = error.filename if isinstance(error, files.NotOurs) else path
+        place = error.filename if isinstance(error, files.UnexpectedFileType) else path
         print(f"{place} can't be written: {error.strerror}", file=stderr)
         return 2
     named = "" if path.name == FILE else f" --config.file {path}"
@@ -156,12 +156,12 @@ def refresh_schema(config_path: Path) -> None:
 
 def write(path: Path, text: str) -> None:
     """Write by renaming, so that a full disk leaves no half file; a link there is replaced, not followed."""
-    files.replace(path, text.encode())
+    files.replace_file(path, text.encode())
 
 
 def _has(path: Path, content: bytes) -> bool:
     try:
-        return files.read(path, len(content)) == content
+        return files.read_file(path, len(content)) == content
     except OSError:
         return False
 

@@ -91,7 +91,7 @@ class _Interrupted(Exception):
 
 
 def _execute(plan: Plan, signals: Signals, clock: Clock) -> RunRecord:
-    record = profiling.execute_alone(plan, clock=clock, during=signals.during)
+    record = profiling.execute_alone(plan, clock=clock, during=signals.send_to)
     if signals.interrupted_run:
         raise _Interrupted
     return record
@@ -229,7 +229,7 @@ def _write(config: Config, lane: str, settings: Mapping[str, Any]) -> None:
     """Put a new file in the old one's place: nobody ever reads a half of it."""
     file, content = _edited(config, lane, settings)
     try:
-        files.replace(file, content, mode=file.stat().st_mode & 0o7777)
+        files.replace_file(file, content, mode=file.stat().st_mode & 0o7777)
     except OSError as error:
         raise UsageError(f"--write: {config.path} can't be written: {error.strerror}") from None
 

@@ -351,5 +351,5 @@ def on_standard_streams(
         again=again,
         color=lambda terminal: coloring.wanted(color, os.environ, terminal=terminal),
     )
-    logs.write_with(screen.log)
+    logs.set_writer(screen.log)
     return screen

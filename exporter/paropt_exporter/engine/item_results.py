@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from paropt_exporter import regular_files
+from paropt_exporter import files
 from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.events import ItemRecord, Result
 
@@ -113,7 +113,7 @@ def read(path: Path, items: Sequence[str]) -> Report | None:
     """
     reading = _Reading(items)
     try:
-        text = regular_files.read(path, limit_bytes=_MOST_REPORT_BYTES + 1)
+        text = files.read_start(path, limit_bytes=_MOST_REPORT_BYTES + 1)
         if len(text) > _MOST_REPORT_BYTES:
             raise _NotUsable("longer than a report may be")
         reading.parse(text)

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeGuard, TypeVar
 
-from paropt_exporter.errors import CallFailed, ParoptError, TaskStopped, WorkerDied, describe, one_line
+from paropt_exporter.errors import CallFailed, ParoptError, TaskStopped, WorkerDied, describe, to_one_line
 from paropt_exporter.events import ItemRecord, Measurement, Result
 from paropt_exporter.executors.calls import CallOutcome
 from paropt_exporter.executors.commands import CommandOutcome
@@ -48,7 +48,7 @@ class NotStarted:
     def outcome(self) -> Outcome:
         error = self.future.exception(timeout=0)
         why = describe(error) if error is not None else ""
-        return Outcome(result=Result.ERROR, message=one_line(f"could not be started: {why}"))
+        return Outcome(result=Result.ERROR, message=to_one_line(f"could not be started: {why}"))
 
 
 def not_started(pool: str, label: str, error: BaseException) -> NotStarted:
@@ -101,7 +101,7 @@ def _of_exception(error: BaseException, measurement: Measurement | None) -> Outc
             measurement=measurement,
         )
     result, message = (Result.ERROR, _text(error)) if _is(error, ParoptError) else (Result.FAILURE, describe(error))
-    return Outcome(result=result, message=one_line(message), measurement=measurement)
+    return Outcome(result=result, message=to_one_line(message), measurement=measurement)
 
 
 def _is(error: BaseException, kind: type[E]) -> TypeGuard[E]:

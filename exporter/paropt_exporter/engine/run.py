@@ -92,7 +92,7 @@ class Run:
         self._shares = Resources(memory_bytes)
         self._memory_bytes = memory_bytes
         self._sums_work = sums_work
-        self._cores = host.cpus() if cores is None else cores
+        self._cores = host.count_cpus() if cores is None else cores
         self._timings: list[TaskTiming] = []
         in_order = sorted(plan.stages, key=lambda stage: stage.number) if sequential else plan.stages
         self._stages = {stage.name: StageState(stage) for stage in in_order}

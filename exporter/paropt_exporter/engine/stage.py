@@ -13,7 +13,7 @@ from paropt_exporter.engine.prediction import (
     stage_remaining_seconds,
     workers_within,
 )
-from paropt_exporter.errors import shortened
+from paropt_exporter.errors import shorten
 from paropt_exporter.events import LiveStage, Result, StageRecord, TaskRecord, TaskTiming
 from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask, start_up
 from paropt_exporter.sla import Watch
@@ -56,7 +56,7 @@ class Attempt:
             attempt=self.number,
             final=not (may_retry and result.bad),
             result=result,
-            message=shortened(message),
+            message=shorten(message),
             pool=self.running.pool,
             worker=measured.worker if measured else "",
             ready_seconds=self.ready_seconds,
@@ -115,7 +115,7 @@ def _message(record: TaskRecord) -> str:
     item, message = record.item, record.message
     named = message
     if item is not None and not _names_items(record):
-        named = f"{shortened(item, _LONGEST_ITEM_CHARACTERS)}: {message}"
+        named = f"{shorten(item, _LONGEST_ITEM_CHARACTERS)}: {message}"
     return f"{named} (after {record.attempt} attempts)" if record.attempt > 1 else named
 
 

@@ -23,14 +23,14 @@ from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.profiles import recall, remember
 from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, Router
 from paropt_exporter.executors.calls import CallOutcome, run_call_in_process
-from paropt_exporter.executors.children import listed
+from paropt_exporter.executors.child_processes import listed
 from paropt_exporter.executors.commands import CommandPool
 from paropt_exporter.executors.commands.output import RAW_BYTES, OutputFile, OutputSink
-from paropt_exporter.executors.commands.supervisors import SUPERVISOR
+from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.slots import Use, use_of
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
 from paropt_exporter.executors.threads import ThreadPool
+from paropt_exporter.executors.worker_time import Use, use_of
 from paropt_exporter.plan import (
     COMMANDS,
     PROCESSES,
@@ -134,7 +134,7 @@ class PoolWorkers:
         self._pools: dict[str, Pool] = {}
         self._uses: dict[str, _Use] = {}
         self._plan: Plan | None = None
-        self._thread_calls = ThreadCalls(lambda: {SUPERVISOR.pid or 0, lifetime.NURSERIES.pid})
+        self._thread_calls = ThreadCalls(lambda: {SUPERVISOR.pid or 0, lifetime.FORK_SERVERS.pid})
         self._watched = False
         self._names: tuple[str, ...] = ()  # of the plan's pools
         self._most: dict[str, int] = {}  # how many tasks of the plan may be in each pool
@@ -419,7 +419,7 @@ class PoolWorkers:
         if self._tasks is not None:
             return max(1, min(most, self._tasks.get(name, 1)))
         # Until the controller has looked, a routed call that computes may find as many processes as there are cores.
-        return min(most, host.workers()) if self._is_optional(name) and not self._plan.workers.fixed else most
+        return min(most, host.count_cpu_workers()) if self._is_optional(name) and not self._plan.workers.fixed else most
 
     def _resize(self, name: str, size: int, reason: str) -> None:
         pool = self._pools[name]

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from paropt_exporter.errors import CallFailed, CallNotFound, ParoptError, describe, one_line, trace_of
-from paropt_exporter.executors import children
+from paropt_exporter.errors import CallFailed, CallNotFound, ParoptError, describe, get_traceback, to_one_line
+from paropt_exporter.executors import child_processes
 
 KEPT_CHARACTERS = 1 << 16  # of what a call prints, the last: as much as of a command's output
 _TRACEBACK_FRAMES = 20  # of the innermost: enough to see the user's own code under a deep framework
@@ -29,8 +29,8 @@ class CallOutcome:
 
 def run_call_in_process(root: str, target: str, arguments: tuple[str, ...]) -> CallOutcome:
     """Run a call as the one task of a worker process: all its children are the call's, and end with it."""
-    ending = children.Ending(children.of_this_process)
-    return run_call(root, target, arguments, end_left=lambda: children.end_left(ending))
+    ending = child_processes.Ending(child_processes.of_this_process)
+    return run_call(root, target, arguments, end_left=lambda: child_processes.end_left(ending))
 
 
 def run_call(
@@ -58,9 +58,9 @@ def _failure_of(root: str, target: str, arguments: tuple[str, ...], tail: _Tail)
         find(root, target)(*arguments)
     except BaseException as error:  # noqa: BLE001 -- the user's function may raise anything
         if type(error) is CallNotFound:
-            return CallNotFound(one_line(str(error)))
+            return CallNotFound(to_one_line(str(error)))
         printed, trace = tail.text(), _users_traceback(error)
-        return CallFailed(one_line(describe(error)), f"{printed}\n{trace}" if printed else trace)
+        return CallFailed(to_one_line(describe(error)), f"{printed}\n{trace}" if printed else trace)
     return None
 
 
@@ -69,7 +69,7 @@ def _users_traceback(error: BaseException) -> str:
     import traceback  # here: workers that run no call of a plan do without
 
     try:
-        trace = trace_of(error)
+        trace = get_traceback(error)
         while trace is not None and _is_way_in(trace.tb_frame.f_globals.get("__name__", "")):
             trace = trace.tb_next
         lines = traceback.format_exception(type(error), error, trace, limit=-_TRACEBACK_FRAMES)

@@ -28,7 +28,7 @@ class WorkerCounters:
         self.cancelled += other.cancelled
         self.busy_seconds += other.busy_seconds
 
-    def finished(self) -> dict[str, int]:
+    def count_by_result(self) -> dict[str, int]:
         counts = (self.succeeded, self.failed, self.errors, self.cancelled)
         results = (Result.SUCCESS, Result.FAILURE, Result.ERROR, Result.CANCELLATION)
         return dict(zip((result.value for result in results), counts, strict=True))
@@ -60,7 +60,7 @@ class PoolCounters:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.gone = WorkerCounters()
+        self.exited = WorkerCounters()
         self.slot_seconds = 0.0
         self.cpu_seconds = 0.0
         self.run_delay_seconds = 0.0
@@ -69,35 +69,35 @@ class PoolCounters:
         self._epoch_timestamp_seconds = SystemClock().wall()
         self._highest: dict[str, float] = {}
 
-    def resized(self, old: int, new: int, reason: str) -> None:
+    def count_resize(self, old: int, new: int, reason: str) -> None:
         if reason not in RESIZE_REASONS:
             raise ValueError(f"resize reason {reason!r}: expected one of {', '.join(RESIZE_REASONS)}")
         if new != old:
             self._resizes["up" if new > old else "down", reason] += 1
 
-    def statistics(self, moment: PoolSnapshot, tally: WorkerCounters, busy_seconds: float) -> PoolStatistics:
+    def build_statistics(self, snapshot: PoolSnapshot, workers: WorkerCounters, busy_seconds: float) -> PoolStatistics:
         """Make the snapshot. `tally` is of the living workers, read before `moment`: a task moves only forward."""
-        tally.add(self.gone)
-        finished = {result: int(self._at_least(result, count)) for result, count in tally.finished().items()}
-        draining = min(moment.busy, max(0, moment.live - moment.target))
-        busy = moment.busy - draining
-        running = moment.busy if moment.running is None else moment.running
-        submitted = sum(finished.values()) + running + moment.queued
+        workers.add(self.exited)
+        finished = {result: int(self._at_least(result, count)) for result, count in workers.count_by_result().items()}
+        draining = min(snapshot.busy, max(0, snapshot.live - snapshot.target))
+        busy = snapshot.busy - draining
+        running = snapshot.busy if snapshot.running is None else snapshot.running
+        submitted = sum(finished.values()) + running + snapshot.queued
         return PoolStatistics(
             name=self.name,
-            target=moment.target,
-            live=moment.live,
+            target=snapshot.target,
+            live=snapshot.live,
             busy=busy,
-            idle=moment.live - moment.busy,
-            starting=moment.starting,
+            idle=snapshot.live - snapshot.busy,
+            starting=snapshot.starting,
             draining=draining,
-            queued=moment.queued,
-            oldest_queued_age_seconds=moment.oldest_queued_age_seconds,
+            queued=snapshot.queued,
+            oldest_queued_age_seconds=snapshot.oldest_queued_age_seconds,
             submitted=int(self._at_least("submitted", submitted)),
-            busy_seconds=self._at_least("busy_seconds", tally.busy_seconds + busy_seconds),
-            slot_seconds=self._at_least("slot_seconds", self.slot_seconds + moment.slot_seconds),
-            cpu_seconds=self._at_least("cpu_seconds", self.cpu_seconds + moment.cpu_seconds),
-            run_delay_seconds=self._at_least("run_delay_seconds", self.run_delay_seconds + moment.run_delay_seconds),
+            busy_seconds=self._at_least("busy_seconds", workers.busy_seconds + busy_seconds),
+            slot_seconds=self._at_least("slot_seconds", self.slot_seconds + snapshot.slot_seconds),
+            cpu_seconds=self._at_least("cpu_seconds", self.cpu_seconds + snapshot.cpu_seconds),
+            run_delay_seconds=self._at_least("run_delay_seconds", self.run_delay_seconds + snapshot.run_delay_seconds),
             epoch_timestamp_seconds=self._epoch_timestamp_seconds,
             finished=MappingProxyType({result: finished[result] for result in POOL_RESULTS}),
             resizes=MappingProxyType(dict(self._resizes)),

@@ -24,8 +24,8 @@ T = TypeVar("T")
 # What a worker measured: worker, pid, started, ended, CPU and run delay in seconds, peak memory in bytes.
 Usage = tuple[str, int, float, float, float, float, int]
 
-_UNTOUCHED, _STARTED, _SETTLING, _STOPPED = range(4)
-_making = threading.RLock()  # guards: the making of a future's condition and lists, by whoever first needs them
+_NEW, _STARTED, _SETTLING, _STOPPED = range(4)
+_condition_lock = threading.RLock()  # guards: the making of a future's condition and lists, by whoever first needs them
 
 
 class TaskFuture(Future[T]):
@@ -36,9 +36,9 @@ class TaskFuture(Future[T]):
            └── cancel() ──> CANCELLED ── begin() refuses ──> CANCELLED_AND_NOTIFIED
 
     Guarantees:
-      * It settles once, whoever comes first: its worker, `stop` or `cancel`.
+      * It settles once, whoever comes first: its worker, `force_exception` or `cancel`.
       * A worker takes no lock unless somebody else has looked at the future. The order closes the race: the worker
-        writes its mark (`_mark`), then looks for a condition; the others make the condition, then look at the mark.
+        writes its mark (`_progress`), then looks for a condition; the others make the condition, then look at the mark.
         One of them always sees the other, and then the condition decides.
     """
 
@@ -46,10 +46,10 @@ class TaskFuture(Future[T]):
     _state: str = PENDING
     _result: Any = None
     _exception: BaseException | None = None
-    _made: threading.Condition | None = None
+    _own_condition: threading.Condition | None = None
     _waiters: Any = ()
     _done_callbacks: Any = ()
-    _mark = _UNTOUCHED
+    _progress = _NEW
     _usage: Usage | None = None
     _doom: BaseException | None = None
     label: str = ""
@@ -60,13 +60,13 @@ class TaskFuture(Future[T]):
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]  # the library only reads it
-        made = self._made
+        made = self._own_condition
         if made is None:
-            with _making:
-                if self._made is None:
+            with _condition_lock:
+                if self._own_condition is None:
                     self._waiters, self._done_callbacks = [], []
-                    self._made = threading.Condition()
-                made = self._made
+                    self._own_condition = threading.Condition()
+                made = self._own_condition
         return made
 
     @property
@@ -107,7 +107,7 @@ class TaskFuture(Future[T]):
         with self._condition:
             if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
                 return True
-            if self._state != PENDING or self._mark != _UNTOUCHED:
+            if self._state != PENDING or self._progress != _NEW:
                 return False
             self._state = CANCELLED
             self._condition.notify_all()
@@ -116,10 +116,10 @@ class TaskFuture(Future[T]):
 
     # What follows is for the pools.
 
-    def begin(self, now: float) -> bool:
+    def start_running(self, now: float) -> bool:
         """Claim the task for a worker; False when it was cancelled or stopped before, and must not run."""
-        self._mark = _STARTED
-        if self._made is None:
+        self._progress = _STARTED
+        if self._own_condition is None:
             self._state = RUNNING
             self.started_seconds = now
             return True
@@ -134,63 +134,63 @@ class TaskFuture(Future[T]):
                     waiter.add_cancelled(self)
             return False
 
-    def finish(self, result: T) -> bool:
-        """Settle with the task's result; False when `stop` came first and the result is dropped."""
-        self._mark = _SETTLING
-        if self._made is None:
+    def settle_result(self, result: T) -> bool:
+        """Settle with the task's result; False when `force_exception` came first and the result is dropped."""
+        self._progress = _SETTLING
+        if self._own_condition is None:
             self._result = result
             self._state = FINISHED
-            return self._told()
-        return self._settle(result, None)
+            return self._notify_late_waiters()
+        return self._settle_shared(result, None)
 
-    def fail(self, error: BaseException) -> bool:
-        """Settle with the task's exception; False when `stop` came first and it is dropped."""
-        self._mark = _SETTLING
-        if self._made is None:
+    def settle_exception(self, error: BaseException) -> bool:
+        """Settle with the task's exception; False when `force_exception` came first and it is dropped."""
+        self._progress = _SETTLING
+        if self._own_condition is None:
             self._exception = error
             self._state = FINISHED
-            return self._told()
-        return self._settle(None, error)
+            return self._notify_late_waiters()
+        return self._settle_shared(None, error)
 
-    def stop(self, error: BaseException) -> bool:
+    def force_exception(self, error: BaseException) -> bool:
         """Settle with `error` in the place of whatever the task will come to; False when it has ended."""
         with self._condition:
-            if self._state not in (PENDING, RUNNING) or self._mark in (_SETTLING, _STOPPED):
+            if self._state not in (PENDING, RUNNING) or self._progress in (_SETTLING, _STOPPED):
                 return False
-            self._mark = _STOPPED
+            self._progress = _STOPPED
             self._exception = error
             self._state = FINISHED
-        return self._tell()
+        return self._notify_waiters()
 
-    def doom(self, error: BaseException) -> bool:
+    def fail_on_exit(self, error: BaseException) -> bool:
         """Have the task settle with `error` once its worker is gone, whatever it comes to; False when it has ended."""
         with self._condition:
-            if self._state != RUNNING or self._mark in (_SETTLING, _STOPPED):
+            if self._state != RUNNING or self._progress in (_SETTLING, _STOPPED):
                 return False
             self._doom = error
             return True
 
-    def revert(self) -> None:
+    def reset_to_pending(self) -> None:
         """Make a task whose worker never came to it pending again, for another worker to begin."""
         with self._condition:
             if self._state == RUNNING:
                 self._state, self.started_seconds = PENDING, None
-                self._mark = _UNTOUCHED
+                self._progress = _NEW
 
-    def _settle(self, result: T | None, error: BaseException | None) -> bool:
+    def _settle_shared(self, result: T | None, error: BaseException | None) -> bool:
         with self._condition:
             if self._state != RUNNING:
                 return False
             doomed = self._doom is not None
             self._result, self._exception = (None, self._doom) if doomed else (result, error)
             self._state = FINISHED
-        return self._tell() and not doomed
+        return self._notify_waiters() and not doomed
 
-    def _told(self) -> bool:
-        """Tell those who made the condition since `finish` looked for it: they may be waiting."""
-        return self._made is None or self._tell()
+    def _notify_late_waiters(self) -> bool:
+        """Tell those who made the condition since `settle_result` looked for it: they may be waiting."""
+        return self._own_condition is None or self._notify_waiters()
 
-    def _tell(self) -> bool:
+    def _notify_waiters(self) -> bool:
         with self._condition:
             for waiter in self._waiters:
                 if self._exception is None:
@@ -214,10 +214,10 @@ class TaskFuture(Future[T]):
                 raise TimeoutError
 
 
-def label_of(function: Callable[..., Any]) -> str:
+def get_label(function: Callable[..., Any]) -> str:
     """Return the name by which a task of this function goes in errors and listings."""
     name = getattr(function, "__qualname__", None)
     if type(name) is str:
         return name
     inner = getattr(function, "func", None)  # functools.partial
-    return label_of(inner) if callable(inner) and inner is not function else type(function).__qualname__
+    return get_label(inner) if callable(inner) and inner is not function else type(function).__qualname__

@@ -18,17 +18,17 @@ class Crew(Protocol):
 
     def join(self) -> None: ...
 
-    def forget(self) -> None: ...
+    def reset_after_fork(self) -> None: ...
 
 
 # The interpreter has one exit and one fork hook, so the pools that they concern are known to the module.
 _crews: weakref.WeakSet[Crew] = weakref.WeakSet()
 _leaders: weakref.WeakSet[Crew] = weakref.WeakSet()  # those that hand their work on to other pools: they end first
 
-NURSERIES = ForkServers()  # one fork server serves all pools of the process
+FORK_SERVERS = ForkServers()  # one fork server serves all pools of the process
 
-AFTER_EXIT = "cannot schedule new futures after interpreter shutdown"
-AFTER_FORK = "this pool belongs to the process that made it: make a new one after fork()"
+AFTER_EXIT_MESSAGE = "cannot schedule new futures after interpreter shutdown"
+AFTER_FORK_MESSAGE = "this pool belongs to the process that made it: make a new one after fork()"
 
 
 def register(crew: Crew, *, leads: bool = False) -> None:
@@ -39,16 +39,16 @@ def register(crew: Crew, *, leads: bool = False) -> None:
 def _at_exit() -> None:
     for crews in (tuple(_leaders), tuple(_crews)):
         for crew in crews:
-            crew.close(refusal=AFTER_EXIT)
+            crew.close(refusal=AFTER_EXIT_MESSAGE)
         for crew in crews:
             crew.join()
-    NURSERIES.close()
+    FORK_SERVERS.close()
 
 
 def _in_forked_child() -> None:
     for crew in (*_leaders, *_crews):
-        crew.forget()
-    NURSERIES.forget()
+        crew.reset_after_fork()
+    FORK_SERVERS.reset_after_fork()
 
 
 # As the standard library's executors: before atexit's functions, which may not submit any more.

@@ -10,12 +10,12 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-def thread_cpu_seconds(thread: int) -> float:
+def read_thread_cpu_seconds(thread: int) -> float:
     """Return the CPU time of a thread of this process that is alive (`Thread.ident`), read from outside."""
     return time.clock_gettime(time.pthread_getcpuclockid(thread))
 
 
-def run_delay_seconds(path: str) -> float:
+def read_run_delay_seconds(path: str) -> float:
     """Return how long the task behind a `schedstat` file was ready to run but had no core."""
     try:
         return int(_read(path).split()[1]) / 1e9
@@ -23,7 +23,7 @@ def run_delay_seconds(path: str) -> float:
         return 0.0
 
 
-def thread_children(thread: int) -> tuple[int, ...]:
+def list_thread_children(thread: int) -> tuple[int, ...]:
     """Return the child processes that a thread of this process started, by its native id, zombies too.
 
     Empty if the thread has ended: another one has inherited its children. A child that starts or ends meanwhile may be
@@ -35,7 +35,7 @@ def thread_children(thread: int) -> tuple[int, ...]:
         return ()
 
 
-def children(process: int | str) -> set[int]:
+def list_children(process: int | str) -> set[int]:
     """Return the child processes of a process ("self": this one), of all its threads, zombies too."""
     found: set[int] = set()
     try:
@@ -47,7 +47,7 @@ def children(process: int | str) -> set[int]:
     return found
 
 
-def start_of_living(process: int) -> str:
+def read_start_time(process: int) -> str:
     """Return when a process began, in the kernel's ticks; "" if it has ended or is a zombie."""
     try:
         fields = _read(f"/proc/{process}/stat").rpartition(b")")[2].split()
@@ -56,7 +56,7 @@ def start_of_living(process: int) -> str:
         return ""
 
 
-def command_name(process: int) -> str:
+def read_command_name(process: int) -> str:
     """Return the name of a process's program, at most 15 characters; "?" if it has ended."""
     try:
         return _read(f"/proc/{process}/comm").decode("utf-8", "replace").strip()
@@ -64,7 +64,7 @@ def command_name(process: int) -> str:
         return "?"
 
 
-def memory_peak_bytes(process: int | str = "self") -> int:
+def read_memory_peak_bytes(process: int | str = "self") -> int:
     """Return the highest memory use of a process since it began, or since its high-water mark was reset."""
     try:
         for line in _read(f"/proc/{process}/status").splitlines():
@@ -75,7 +75,7 @@ def memory_peak_bytes(process: int | str = "self") -> int:
     return 0
 
 
-def memory_and_peak_bytes(process: int | str) -> tuple[int, int]:
+def read_memory_and_peak_bytes(process: int | str) -> tuple[int, int]:
     """Return what a process has in memory now and its highest use, by one read; zeros where there is none."""
     found = {b"VmRSS:": 0, b"VmHWM:": 0}
     try:
@@ -88,7 +88,7 @@ def memory_and_peak_bytes(process: int | str) -> tuple[int, int]:
     return found[b"VmRSS:"], found[b"VmHWM:"]
 
 
-def memory_bytes(process: int | str = "self") -> int:
+def read_memory_bytes(process: int | str = "self") -> int:
     """Return what a process has in memory now."""
     try:
         return int(_read(f"/proc/{process}/statm").split()[1]) * _PAGE_BYTES
@@ -96,7 +96,7 @@ def memory_bytes(process: int | str = "self") -> int:
         return 0
 
 
-def trees_usage(roots: set[int]) -> dict[int, tuple[float, int]]:
+def measure_trees(roots: set[int]) -> dict[int, tuple[float, int]]:
     """Return CPU seconds and memory bytes of each root's process tree, by one walk over /proc.
 
     CPU counts descendants that were waited for (they are in their parent's figures) and those that live on.
@@ -108,11 +108,11 @@ def trees_usage(roots: set[int]) -> dict[int, tuple[float, int]]:
         root = _root_of(pid, found, roots, owner)
         if root:
             cpu, memory = totals[root]
-            totals[root] = (cpu + cpu_seconds, memory + memory_bytes(pid))
+            totals[root] = (cpu + cpu_seconds, memory + read_memory_bytes(pid))
     return totals
 
 
-def descendants_cpu_seconds(root: int) -> float:
+def measure_descendants_cpu(root: int) -> float:
     """Return the CPU time of a process's descendants that nobody has waited for yet, zombies too."""
     found = _processes()
     owner: dict[int, int] = {}

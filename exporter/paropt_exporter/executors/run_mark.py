@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from paropt_exporter.executors import children, procfs
-from paropt_exporter.executors.supervisor.exporter import RUN_MARK
+from paropt_exporter.executors import child_processes, procfs
+from paropt_exporter.executors.supervisor.parent_process import RUN_MARK
 from paropt_exporter.executors.supervisor.process_tree import living, read_environment
 
 
@@ -17,7 +17,7 @@ from paropt_exporter.executors.supervisor.process_tree import living, read_envir
 def marked(root: Path, environment: MutableMapping[str, str]) -> Iterator[None]:
     """Have all that this process starts carry its mark: process id, start time, and a hash of the project's folder."""
     before = environment.get(RUN_MARK)
-    environment[RUN_MARK] = f"{os.getpid()}-{procfs.start_of_living(os.getpid())}-{_project(root)}"
+    environment[RUN_MARK] = f"{os.getpid()}-{procfs.read_start_time(os.getpid())}-{_project(root)}"
     try:
         yield
     finally:
@@ -34,7 +34,7 @@ def end_orphans(root: Path) -> tuple[str, ...]:
     Not those that this process descends from, and none by a mark that this process was started with: somebody saved the
     environment of a run, so that the mark is no proof any more.
     """
-    return children.end_left(children.Ending(lambda: _orphans(_project(root))))
+    return child_processes.end_left(child_processes.Ending(lambda: _orphans(_project(root))))
 
 
 def _orphans(project: str) -> list[int]:
@@ -64,7 +64,7 @@ def _with_ancestors(pid: str, parents: Mapping[str, str]) -> set[str]:
 def _is_of_the_dead(entry: str, project: str) -> bool:
     try:
         owner, start, marked_project = entry.partition("=")[2].split("-")
-        return marked_project == project and procfs.start_of_living(int(owner)) != start
+        return marked_project == project and procfs.read_start_time(int(owner)) != start
     except ValueError:
         return False  # not written by us
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from time import monotonic
 
 from paropt_exporter.errors import TaskStopped
-from paropt_exporter.executors import children, procfs
+from paropt_exporter.executors import child_processes, procfs
 from paropt_exporter.executors.calls import CallOutcome, run_call
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.thread_group import pool_threads
+from paropt_exporter.executors.thread_group import list_pool_threads
 from paropt_exporter.executors.worker.orphans import Orphans
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class ThreadCall:
         self._label = label
         self._give_up = give_up
         self._lock = threading.Lock()  # guards: the ending, and everything below
-        self._ending = children.Ending(self._roots)
+        self._ending = child_processes.Ending(self._roots)
         self._stopped = self._given_up = self._ended = False
         self._idle_since: float | None = None  # since when a stopped call has no process
 
@@ -68,7 +68,7 @@ class ThreadCall:
     def stop(self, grace_seconds: float) -> None:
         """End the call's processes: TERM now, KILL after the grace; then the call, if it did not end by that."""
         future = self.future
-        if future is None or not future.doom(TaskStopped(f"{self._label} was stopped")):
+        if future is None or not future.fail_on_exit(TaskStopped(f"{self._label} was stopped")):
             if future is not None:
                 self._give_up(future)  # it waits for a thread, or has ended
             return
@@ -104,12 +104,12 @@ class ThreadCall:
             left = self._ending.advance(monotonic())
         if not left:
             return ()
-        names = tuple(f"{procfs.command_name(pid)} (pid {pid})" for pid in left)
+        names = tuple(f"{procfs.read_command_name(pid)} (pid {pid})" for pid in left)
         now = monotonic()
         with self._lock:
             self._ending.leave(now)
         while left and now < self._ending.kill_at + _GIVE_UP_SECONDS:
-            children.wait_for_an_end(left, _LOOK_SECONDS)
+            child_processes.wait_for_an_end(left, _LOOK_SECONDS)
             now = monotonic()
             with self._lock:
                 left = self._ending.advance(now)
@@ -118,7 +118,7 @@ class ThreadCall:
     def _roots(self) -> set[int]:
         if not self.thread:
             return set()
-        mine = set(procfs.thread_children(self.thread)) - self._calls.exempt()
+        mine = set(procfs.list_thread_children(self.thread)) - self._calls.exempt()
         return mine | self._calls.strays() if self._calls.is_alone(self) else mine
 
 
@@ -144,7 +144,7 @@ class ThreadCalls:
         """Adopt what calls leave without a parent, and note the children that are no call's."""
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         if not self._running:
-            self._before = procfs.children("self")
+            self._before = procfs.list_children("self")
         self._prepared = True
 
     def add(self, call: ThreadCall) -> None:
@@ -165,23 +165,23 @@ class ThreadCalls:
 
     def exempt(self) -> set[int]:
         """Return the children that belong to no call."""
-        return self._exempt() | children.helpers()
+        return self._exempt() | child_processes.helpers()
 
     def strays(self) -> set[int]:
         """Return the children of threads that are no pool's; none between runs, when this process has its own."""
         if not self._prepared:
             return set()
-        ours = pool_threads()
-        found = procfs.children("self")
+        ours = list_pool_threads()
+        found = procfs.list_children("self")
         for thread in ours:
-            found.difference_update(procfs.thread_children(thread))
+            found.difference_update(procfs.list_thread_children(thread))
         return found - self._before - self.exempt()
 
     def end_strays(self) -> None:
         """End what is left of calls when a run is over. Blocks until it has ended."""
-        left = children.end_left(children.Ending(self.strays))
+        left = child_processes.end_left(child_processes.Ending(self.strays))
         if left:
-            log.warning("calls left processes behind: ended", extra={"processes": children.listed(left)})
+            log.warning("calls left processes behind: ended", extra={"processes": child_processes.listed(left)})
         self._prepared = False
         if monotonic() >= self._orphans.due_seconds:
             self._orphans.reap(monotonic())

@@ -13,7 +13,7 @@ class PoolThread(threading.Thread):
     """A worker thread of one of this package's pools."""
 
 
-def pool_threads() -> tuple[int, ...]:
+def list_pool_threads() -> tuple[int, ...]:
     """Return the native ids of all pools' threads."""
     return tuple(
         thread.native_id
@@ -40,7 +40,7 @@ class ThreadGroup:
         self._starting: dict[str, int] = {}  # by name: the ident of who starts it
         self._refused_seconds: float | None = None  # when the system would give no more; None: all are there
 
-    def expect(self, name: str) -> None:
+    def announce(self, name: str) -> None:
         """Announce a thread, before anyone can close the pool unaware of it."""
         with self._changed:
             self._starting[name] = threading.get_ident()
@@ -59,30 +59,30 @@ class ThreadGroup:
                 self._starting.pop(name, None)
                 self._changed.notify_all()
 
-    def leave(self) -> None:
+    def remove_current(self) -> None:
         """Take the calling thread off the books, as the last thing that it does."""
         self._threads.discard(threading.current_thread())
 
-    def abandon(self, ident: int) -> None:
+    def forget_thread(self, ident: int) -> None:
         """Take a thread off the books that nobody shall wait for."""
         for thread in tuple(self._threads):
             if thread.ident == ident:
                 self._threads.discard(thread)
 
-    def want(self) -> None:
+    def clear_shortage(self) -> None:
         """Note that the system is asked for more now."""
         self._refused_seconds = None
 
-    def do_without(self) -> None:
+    def note_shortage(self) -> None:
         """Note that the system gave no more: it is asked again later."""
         self._refused_seconds = monotonic()
 
     @property
-    def short(self) -> bool:
+    def has_shortage(self) -> bool:
         """Whether some are missing that the system would not give."""
         return self._refused_seconds is not None
 
-    def patience_seconds(self) -> float | None:
+    def get_retry_delay(self) -> float | None:
         """Return how long to wait before the system is asked again; None: for ever."""
         refused = self._refused_seconds
         return None if refused is None else max(0.0, refused + _ASK_AGAIN_SECONDS - monotonic())

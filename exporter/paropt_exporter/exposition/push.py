@@ -15,7 +15,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from paropt_exporter import regular_files
+from paropt_exporter import files
 from paropt_exporter.errors import DeliveryError, UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Secret:
         """Return it; raises DeliveryError, which shows nothing of it."""
         try:
             if self.file:
-                text = regular_files.read(self.file, limit_bytes=_LARGEST_SECRET_BYTES).decode()
+                text = files.read_start(self.file, limit_bytes=_LARGEST_SECRET_BYTES).decode()
             else:
                 text = os.environ.get(self.variable or "", "")
         except (OSError, ValueError) as error:

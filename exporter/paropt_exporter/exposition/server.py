@@ -70,7 +70,7 @@ def serve(
         site,
         protected or Open(),
         max_requests=max_requests,
-        max_connections=max_connections or min(MAX_CONNECTIONS, max(1, descriptors.limit() // CONNECTIONS_PART)),
+        max_connections=max_connections or min(MAX_CONNECTIONS, max(1, descriptors.get_limit() // CONNECTIONS_PART)),
         unread_bytes=unread_bytes,
         connection_seconds=connection_seconds,
         clock=clock or SystemClock(),

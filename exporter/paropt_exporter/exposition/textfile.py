@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
-from paropt_exporter import families, regular_files
+from paropt_exporter import families, files
 from paropt_exporter.errors import DeliveryError, UsageError
 
 _MODE = 0o644  # node_exporter is another user, and a umask of 077 must not shut it out
@@ -80,7 +80,7 @@ def _remove_abandoned(folder: Path, *, before_seconds: float) -> None:
     They are this user's, last written before a moment of the file system's own clock, and not locked by their writer.
     """
     for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
-        with suppress(OSError), regular_files.open_for_reading(path, follow_links=False) as file:
+        with suppress(OSError), files.open_for_reading(path, follow_links=False) as file:
             status = os.fstat(file.fileno())
             if status.st_uid == os.geteuid() and status.st_mtime < before_seconds:
                 _lock(file.fileno())
@@ -94,10 +94,10 @@ def _lock(descriptor: int) -> None:
 def _known_success(path: Path) -> bytes:
     """Return the lines about the last success; none if there is no file, or something else in its place."""
     try:
-        with regular_files.open_for_reading(path, follow_links=False) as file:
+        with files.open_for_reading(path, follow_links=False) as file:
             known = (line for line in _lines(file) if _LAST_SUCCESS in line)
             return b"".join(islice(known, _MOST_KNOWN_LINES))
-    except (FileNotFoundError, regular_files.NotRegular):
+    except (FileNotFoundError, files.UnexpectedFileType):
         return b""
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from paropt_exporter import regular_files
+from paropt_exporter import files
 from paropt_exporter.errors import UsageError
 from paropt_exporter.exposition.web_config import CURVES, SUITES, TlsServer
 
@@ -113,8 +113,8 @@ def _choose_suites(made: ssl.SSLContext, wanted: tuple[str, ...]) -> None:
 def _load(made: ssl.SSLContext, settings: TlsServer, folder: Path) -> None:
     certificate, key = folder / str(settings.cert_file), folder / str(settings.key_file)
     try:
-        regular_files.require(certificate)  # OpenSSL would wait for the writer of a pipe
-        regular_files.require(key)
+        files.check_regular(certificate)  # OpenSSL would wait for the writer of a pipe
+        files.check_regular(key)
         made.load_cert_chain(certificate, key, password=_no_password)
     except (OSError, ValueError) as error:  # SSLError is an OSError
         place = next((path for path in (certificate, key) if not path.is_file()), f"{certificate}, {key}")
@@ -124,7 +124,7 @@ def _load(made: ssl.SSLContext, settings: TlsServer, folder: Path) -> None:
         return
     authorities = folder / settings.client_ca_file
     try:
-        regular_files.require(authorities)
+        files.check_regular(authorities)
         made.load_verify_locations(authorities)
     except OSError as error:
         raise UsageError(f"TLS: {authorities}: {_why(error)}") from None

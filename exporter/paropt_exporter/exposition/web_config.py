@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool, ValidationError, ValidationInfo, model_validator
 
-from paropt_exporter import regular_files
+from paropt_exporter import files
 from paropt_exporter.config import messages
 from paropt_exporter.config.document import LARGEST_FILE_BYTES, Document, Unreadable, decode
 from paropt_exporter.config.fields import Text, Word
@@ -185,6 +185,6 @@ def read(path: Path, *, named: Path | None = None) -> WebConfig:
 
 def _content(path: Path, named: Path) -> bytes:
     try:
-        return regular_files.read(path, limit_bytes=LARGEST_FILE_BYTES + 1)
+        return files.read_start(path, limit_bytes=LARGEST_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError((f"{named}:1:1: file: it can't be read: {error.strerror}",)) from None

@@ -59,8 +59,8 @@ class WorkerPoolOptimizer:
         wanted = ParallelizationStrategy(strategy)
         return optimal_size(
             wanted,
-            cores=host.workers(),
-            memory_bytes=host.memory_available_bytes(),
+            cores=host.count_cpu_workers(),
+            memory_bytes=host.read_available_memory_bytes(),
             runs=_earlier_runs(wanted.of_pools),
         )
 

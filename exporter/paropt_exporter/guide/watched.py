@@ -10,7 +10,7 @@ from time import thread_time
 from typing import Any
 
 from paropt_exporter.executors.adaptive.routing import is_thread_only, thread_only
-from paropt_exporter.executors.future import label_of
+from paropt_exporter.executors.future import get_label
 
 
 class Children:
@@ -52,7 +52,7 @@ class Watched:
         self._function = function
         self._children = children
         self.__module__ = getattr(function, "__module__", None) or ""
-        self.__qualname__ = f"{label_of(function)}:{_line(function)}"
+        self.__qualname__ = f"{get_label(function)}:{_line(function)}"
         if is_thread_only(function):
             thread_only(self)
 

@@ -18,7 +18,7 @@ from paropt_exporter.errors import describe
 from paropt_exporter.events import Measurement, PoolStatistics, Strategy
 from paropt_exporter.executors import AdaptivePool, Router, TaskFuture
 from paropt_exporter.executors.adaptive.profiles import MEMORY_NAME
-from paropt_exporter.executors.slots import SlotTimes
+from paropt_exporter.executors.worker_time import SlotTimes
 from paropt_exporter.guide.pool_metrics import StageMetrics, WorkerPoolMetrics
 from paropt_exporter.guide.pool_summary import CoreUse, summarize
 from paropt_exporter.guide.strategies import PROJECT_FOLDER, ParallelizationStrategy, WorkerPoolOptimizer

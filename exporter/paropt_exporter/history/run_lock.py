@@ -76,8 +76,8 @@ class Owners:
         if run_id in self._held:
             return True
         try:
-            lock = files.open_file(self._path(run_id))
-        except (FileNotFoundError, files.NotOurs):
+            lock = files.open_regular(self._path(run_id))
+        except (FileNotFoundError, files.UnexpectedFileType):
             return False
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask don't take each other for owners
@@ -93,7 +93,7 @@ class Owners:
 
     def _remove(self, run_id: str) -> None:
         with suppress(OSError):  # a file too many does no harm: nobody holds its lock
-            files.require_unlinked(self._folder)
+            files.check_no_links(self._folder)
             self._path(run_id).unlink()
 
     def _path(self, run_id: str) -> Path:

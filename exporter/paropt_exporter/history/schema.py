@@ -113,7 +113,7 @@ def open_history(path: Path, now_seconds: float) -> tuple[sqlite3.Connection, st
         files.make_folder(path.parent)
         folder.keep_out_of_git(path.parent)
         return _open_or_set_aside(path, now_seconds), None
-    except files.NotOurs as error:
+    except files.UnexpectedFileType as error:
         raise _refused(path, error) from error
     except sqlite3.Error as error:
         return _in_memory(path), str(error)
@@ -146,10 +146,10 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     Raises HistoryError if there is no history that can be read. Queries may raise sqlite3.Error.
     """
     try:
-        if not files.is_regular(path):
+        if not files.has_regular_file(path):
             raise HistoryError(f"no history yet at {path}: run a lane first")
         log = _real(path).with_name(_real(path).name + "-wal")
-        live = files.is_regular(log) and log.stat().st_size > 0
+        live = files.has_regular_file(log) and log.stat().st_size > 0
         # Without a log there is nothing to lock, and SQLite would make an empty one. With one, a run may be under way:
         # its index is read with shared locks, or rebuilt in memory if no process holds it.
         how = "mode=ro&readonly_shm=1" if live else "mode=ro&immutable=1"
@@ -157,7 +157,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
             f"{path.absolute().as_uri()}?{how}", uri=True, timeout=BUSY_SECONDS, isolation_level=None,
             check_same_thread=False,
         )  # fmt: skip
-    except files.NotOurs as error:
+    except files.UnexpectedFileType as error:
         raise _refused(path, error) from error
     except (sqlite3.Error, OSError) as error:
         raise unreadable(path, error) from error
@@ -205,7 +205,7 @@ def _no_database(path: Path) -> HistoryError:
     return HistoryError(f"history {path}: no database; name another file, or move it away")
 
 
-def _refused(path: Path, error: files.NotOurs) -> HistoryError:
+def _refused(path: Path, error: files.UnexpectedFileType) -> HistoryError:
     return HistoryError(
         f"history {path}: {error.filename} is {error.strerror}: move it away; "
         "to keep the history elsewhere, name its file in the config (history: {path: ...})"
@@ -218,7 +218,7 @@ def _prepare_file(path: Path) -> None:
         with repair.locked(path):
             if _is_missing(path):
                 _create(path)
-    if files.own_parts(path):
+    if files.find_private_parts(path):
         # A history is in WAL mode from its first byte on and has no rollback journal. One that somebody left there may
         # name any file as its list of journals, and SQLite deletes that file when it rolls back.
         path.with_name(path.name + "-journal").unlink(missing_ok=True)
@@ -234,12 +234,12 @@ def _make_private(path: Path) -> None:
 
 def _real(path: Path) -> Path:
     """Return where SQLite keeps the file and its log: outside of `.paropt` a link leads to where the user wants it."""
-    return path if files.own_parts(path) else path.resolve()
+    return path if files.find_private_parts(path) else path.resolve()
 
 
 def _is_missing(path: Path) -> bool:
     try:
-        return not files.is_regular(path) or path.stat().st_size == 0
+        return not files.has_regular_file(path) or path.stat().st_size == 0
     except FileNotFoundError:  # set aside meanwhile
         return True
 

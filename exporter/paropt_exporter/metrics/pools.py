@@ -51,10 +51,10 @@ def samples(pool: PoolStatistics, *, backlog: tuple[int, float]) -> Iterator[Sam
 
 def host_samples() -> Iterator[Sample]:
     """Yield what this process may use of the machine; memory is left out where it can't be known."""
-    yield families.HOST_CPUS, (), host.cpus()
-    if available := host.memory_available_bytes():
+    yield families.HOST_CPUS, (), host.count_cpus()
+    if available := host.read_available_memory_bytes():
         yield families.HOST_MEMORY, (), available
-    if limit := host.memory_total_bytes():
+    if limit := host.read_total_memory_bytes():
         yield families.HOST_MEMORY_LIMIT, (), limit
 
 

@@ -169,14 +169,16 @@ def bounds(text: str) -> Bounds:
     ]
     if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1] <= 1000:
         raise UsageError(f"--workers: expected auto, a number from 1 to 1000, or bounds like 1-16, found {text!r}")
-    return Bounds(minimum=numbers[0], maximum=numbers[1], start=min(max(host.workers(), numbers[0]), numbers[1]))
+    return Bounds(
+        minimum=numbers[0], maximum=numbers[1], start=min(max(host.count_cpu_workers(), numbers[0]), numbers[1])
+    )
 
 
 def _automatic() -> Bounds:
     from paropt_exporter.config.defaults import resolve_workers
     from paropt_exporter.config.model import Workers
 
-    minimum, maximum, start = resolve_workers(Workers(), Strategy.ADAPTIVE, host.workers())
+    minimum, maximum, start = resolve_workers(Workers(), Strategy.ADAPTIVE, host.count_cpu_workers())
     return Bounds(minimum=minimum, maximum=maximum, start=start)
 
 
@@ -232,7 +234,9 @@ def _batches(
     known: Mapping[str, KnownItems],
     shares: Mapping[str, float],
 ) -> tuple[PlannedTask, ...]:
-    workers = max(1, min(_commands_at_once(host.cpus(), shares.get(stage.name, 1.0)), size.maximum // stage.slots))
+    workers = max(
+        1, min(_commands_at_once(host.count_cpus(), shares.get(stage.name, 1.0)), size.maximum // stage.slots)
+    )
     items, told = stage.tasks[0].items, known.get(stage.name, KnownItems())
     parts = _unchanged_parts(stage, items, told) if stage.junit else {}
     told = _with_tests_in_files(told, items, parts)
@@ -466,7 +470,7 @@ def _bounds(lane: Lane, strategy: Strategy, override: Bounds | None) -> Bounds:
         return Bounds(minimum=1, maximum=1, start=1)
     if override is not None:
         return override
-    minimum, maximum, start = resolve_workers(lane.workers, strategy, host.workers())
+    minimum, maximum, start = resolve_workers(lane.workers, strategy, host.count_cpu_workers())
     return Bounds(minimum=minimum, maximum=maximum, start=start)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from paropt_exporter import descriptors
 from paropt_exporter.errors import Interrupted
-from paropt_exporter.signals import Held
+from paropt_exporter.signals import DeferredSignals
 
 if TYPE_CHECKING:
     from paropt_exporter.config.model import Items
@@ -95,7 +95,7 @@ def _output(words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], what: 
 
     Raises Interrupted if a signal came, which has its usual effect once the command has ended.
     """
-    with Held() as held:
+    with DeferredSignals() as held:
         code, output, errors = _run(words, cwd=cwd, env=env, what=what, limit_seconds=limit_seconds, held=held)
     if held.number is not None:
         raise Interrupted(held.number, f"interrupted by {signal.Signals(held.number).name} before a run: {what} ran")
@@ -106,11 +106,11 @@ def _output(words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], what: 
 
 
 def _run(
-    words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], what: str, limit_seconds: float, held: Held
+    words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], what: str, limit_seconds: float, held: DeferredSignals
 ) -> tuple[int, bytes, bytes]:
     """Return the exit code of a command and what it printed, up to its end or a signal."""
     try:
-        with descriptors.original():
+        with descriptors.use_original_limit():
             process = subprocess.Popen(
                 words,
                 cwd=cwd,
@@ -130,7 +130,9 @@ def _run(
     return process.returncode, output, errors
 
 
-def _read(process: subprocess.Popen[bytes], what: str, limit_seconds: float, held: Held) -> tuple[bytes, bytes]:
+def _read(
+    process: subprocess.Popen[bytes], what: str, limit_seconds: float, held: DeferredSignals
+) -> tuple[bytes, bytes]:
     """Return what the command prints until it ends, or a signal comes.
 
     Not until its pipes end: a daemon that it left may hold them.
@@ -141,7 +143,7 @@ def _read(process: subprocess.Popen[bytes], what: str, limit_seconds: float, hel
     ended = os.pidfd_open(process.pid)
     try:
         with selectors.DefaultSelector() as selector:
-            for descriptor in (*kept, ended, held.bell):
+            for descriptor in (*kept, ended, held.wake_reader):
                 selector.register(descriptor, selectors.EVENT_READ)
             while held.number is None and (process.poll() is None or _ready(selector, kept, 0.0)):
                 ready = _ready(selector, kept, max(0.0, deadline - time.monotonic()))

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from paropt_exporter import regular_files
+from paropt_exporter import files
 from paropt_exporter.plan.batches import ITEMS, SHELL
 from paropt_exporter.plan.structure import Commands
 
@@ -84,7 +84,7 @@ def _configured(folder: Path) -> str:
 
     def read(name: str) -> str:
         try:
-            text = regular_files.read(folder / name, limit_bytes=_LONGEST_CONFIGURATION_BYTES + 1)
+            text = files.read_start(folder / name, limit_bytes=_LONGEST_CONFIGURATION_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError):
             return ""
         if len(text) > _LONGEST_CONFIGURATION_BYTES:
@@ -105,7 +105,7 @@ def separable(file: Path, tests: Iterable[str]) -> list[str]:
     Conditional definitions and inherited tests count too: they may be absent from every report up to now.
     """
     try:
-        source = regular_files.read(file, limit_bytes=_MOST_BYTES + 1).decode()
+        source = files.read_start(file, limit_bytes=_MOST_BYTES + 1).decode()
         if len(source) > _MOST_BYTES or _MAKES_NAMES.search(source):
             return []
         with warnings.catch_warnings():

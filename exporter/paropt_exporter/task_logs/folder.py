@@ -56,7 +56,7 @@ class LogFolder:
         files.make_folder(self._folder)
         self._prune()
         path = self.path(run_id)
-        return files.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+        return files.open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
 
     def _prune(self) -> None:
         """Remove logs that are too old, then the oldest ones until the rest leave room for one more run."""
@@ -74,15 +74,15 @@ class LogFolder:
 def list_runs(folder: Path) -> list[str]:
     """Return the ids of the runs that have a log, oldest first; none if there is no folder."""
     with suppress(OSError):
-        files.require_unlinked(folder)
+        files.check_no_links(folder)
         return sorted(_ids(folder))
     return []
 
 
 def open_log(folder: Path, run_id: str) -> BinaryIO:
-    """Open the log of a run for reading. Raises OSError, NotOurs for a link."""
-    files.require_unlinked(folder)
-    return os.fdopen(files.open_file(folder / f"{run_id}{_SUFFIX}"), "rb")
+    """Open the log of a run for reading. Raises OSError, UnexpectedFileType for a link."""
+    files.check_no_links(folder)
+    return os.fdopen(files.open_regular(folder / f"{run_id}{_SUFFIX}"), "rb")
 
 
 def _ids(folder: Path) -> Iterator[str]:

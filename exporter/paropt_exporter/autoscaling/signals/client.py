@@ -27,7 +27,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from paropt_exporter import families, regular_files
+from paropt_exporter import families, files
 from paropt_exporter.autoscaling.policy.reading import Answer, Element
 from paropt_exporter.clock import Clock
 from paropt_exporter.errors import ParoptError
@@ -288,7 +288,7 @@ def _secret(file: Path | None, variable: str | None) -> str:
             raise QueryFailed("unauthorized", f"the environment variable {variable} has no secret")
         return value
     try:
-        text = regular_files.read(file, limit_bytes=LARGEST_SECRET_BYTES).decode().strip()
+        text = files.read_start(file, limit_bytes=LARGEST_SECRET_BYTES).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
         raise QueryFailed("unauthorized", f"cannot read the secret in {file}: {why}") from None

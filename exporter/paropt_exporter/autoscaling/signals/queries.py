@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from paropt_exporter import families
 from paropt_exporter.families import Family
-from paropt_exporter.promql import select, selector
+from paropt_exporter.promql import build_selector, select
 
 SIGNAL = "signal"  # the label that tells the parts of one answer from each other
 PAST = "7d"
@@ -21,17 +21,17 @@ def own(project: str, pool: str, epoch_timestamp_seconds: float, window_seconds:
     and instance: its series are those beside an epoch equal to the pool's own, which microseconds make unique.
     """
     labels, window = {"project": project, "pool": pool}, duration(window_seconds)
-    epoch = selector(families.POOL_EPOCH, labels)
-    epochs = selector(families.POOL_EPOCH, labels, over=window)
+    epoch = build_selector(families.POOL_EPOCH, labels)
+    epochs = build_selector(families.POOL_EPOCH, labels, over=window)
     # Not ==: VictoriaMetrics keeps 15 digits, and the last of the microseconds is the 16th.
     is_mine = f"abs({epoch} - {epoch_timestamp_seconds!r}) < {_SAME_SECONDS}"
     mine = f"and {_SAME_POOL} ({is_mine})"
 
     def last(family: Family) -> str:
-        return f"sum({selector(family, labels)} {mine})"
+        return f"sum({build_selector(family, labels)} {mine})"
 
     def flow(family: Family) -> str:
-        return f"sum(rate({selector(family, labels, over=window)}) {mine})"
+        return f"sum(rate({build_selector(family, labels, over=window)}) {mine})"
 
     parts = {
         "matches": f"count({is_mine})",

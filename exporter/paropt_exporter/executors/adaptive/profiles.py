@@ -34,7 +34,7 @@ class FunctionProfile:
 def recall(path: Path) -> tuple[FunctionProfile, ...]:
     """Read what was kept; nothing, with a warning, where it can't be read."""
     try:
-        found = json.loads(files.read(path, _MOST_BYTES))["functions"]
+        found = json.loads(files.read_file(path, _MOST_BYTES))["functions"]
         return tuple(_profile(name, **entry) for name, entry in found.items())
     except FileNotFoundError:
         return ()
@@ -56,7 +56,7 @@ def remember(path: Path, profiles: Iterable[FunctionProfile]) -> None:
     }
     try:
         files.make_folder(path.parent)
-        files.replace(path, json.dumps({"functions": content}, indent=1).encode(), mode=files.PRIVATE_FILE)
+        files.replace_file(path, json.dumps({"functions": content}, indent=1).encode(), mode=files.PRIVATE_FILE)
     except OSError as error:
         log.warning("what this pool learned can't be kept", extra={"path": str(path), "err": str(error)})
 

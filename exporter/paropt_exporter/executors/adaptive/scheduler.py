@@ -16,7 +16,7 @@ from paropt_exporter.cpu_demand import CORE_SLACK, NO_TIME, WAITING_DEMAND, Core
 from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.events import RunningTask, Strategy
 from paropt_exporter.executors import lifetime
-from paropt_exporter.executors.adaptive import sampling
+from paropt_exporter.executors.adaptive import monitor
 from paropt_exporter.executors.adaptive.monitor import FIRST_LOOK_SECONDS, Monitor
 from paropt_exporter.executors.adaptive.profiles import FunctionProfile, recall, remember
 from paropt_exporter.executors.adaptive.routing import Place, Router, is_thread_only
@@ -24,7 +24,7 @@ from paropt_exporter.executors.demand import DemandMeter, Sample
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes import ProcessPool
 from paropt_exporter.executors.threads import ThreadPool
-from paropt_exporter.executors.threads.view import CHILDREN_SECONDS
+from paropt_exporter.executors.threads.worker_thread import CHILDREN_SECONDS
 from paropt_exporter.plan import PROCESSES, THREADS
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Waiting(NamedTuple):
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
-    thorough: bool = False  # whether to measure it in full wherever it runs
+    profiled: bool = False  # whether to measure it in full wherever it runs
 
 
 class ThreadFallback(NamedTuple):
@@ -77,7 +77,7 @@ class AdaptiveScheduler:
         self.refusal = _REFUSAL
         self.changed = threading.Condition(self.lock)
         self._strategy = strategy
-        self._cores = host.workers()
+        self._cores = host.count_cpu_workers()
         self._most = max_workers
         self._start = start or self._cores
         self._backlog: dict[str, deque[Waiting]] = {}
@@ -146,10 +146,10 @@ class AdaptiveScheduler:
         place = self._straight_to(task)
         if place is None:
             return False
-        future, function, arguments, keywords, thorough = task
+        future, function, arguments, keywords, profiled = task
         pool = self._pools.get(place) or self.pool(place)
         try:
-            pool.adopt(future, function, arguments, keywords, thorough=thorough)
+            pool.submit_future(future, function, arguments, keywords, profiled=profiled)
         except UnpicklableError:
             return False
         if isinstance(pool, ThreadPool) and pool.queued > self._room[THREADS] and not self._steward.at_work:
@@ -162,7 +162,7 @@ class AdaptiveScheduler:
         if self._strategy in (Strategy.THREAD, Strategy.PROCESS):
             return THREADS if self._strategy is Strategy.THREAD else PROCESSES
         # One that is measured in full has a label of its stage's.
-        return THREADS if not task.thorough and self.router.is_brief(task.future.label) else None
+        return THREADS if not task.profiled and self.router.is_brief(task.future.label) else None
 
     def _decide(self, task: Waiting) -> None:
         with self.lock:
@@ -209,9 +209,9 @@ class AdaptiveScheduler:
         self._adopt(THREADS, task)
 
     def _adopt(self, place: Place, task: Waiting) -> None:
-        future, function, arguments, keywords, thorough = task
-        thorough = thorough or not self.router.is_brief(key_of(function))  # worth the reading
-        self.pool(place).adopt(future, function, arguments, keywords, thorough=thorough)
+        future, function, arguments, keywords, profiled = task
+        profiled = profiled or not self.router.is_brief(key_of(function))  # worth the reading
+        self.pool(place).submit_future(future, function, arguments, keywords, profiled=profiled)
 
     def _take(self) -> tuple[Place, Waiting] | None:
         with self.lock:
@@ -223,7 +223,9 @@ class AdaptiveScheduler:
                 if self._inside[place] < self._room[place] and not self._on_trial(key) and self._cores_fit(key):
                     task = tasks.popleft()
                     if task.future.done():
-                        task.future.begin(monotonic())  # refuses, and tells those who wait that it was cancelled
+                        task.future.start_running(
+                            monotonic()
+                        )  # refuses, and tells those who wait that it was cancelled
                         return self._take()
                     self._inside[place] += 1
                     self._giving += 1
@@ -253,7 +255,7 @@ class AdaptiveScheduler:
         Not where a process begins within milliseconds: the start of one waits for that lock a dozen times.
         """
         processes = self._pools.get(PROCESSES)
-        far = processes is not None and not processes.live and not lifetime.NURSERIES.warm
+        far = processes is not None and not processes.live and not lifetime.FORK_SERVERS.warm
         return far and not self._computing_in_threads()
 
     def _computing_in_threads(self) -> bool:
@@ -298,7 +300,7 @@ class AdaptiveScheduler:
             place, _ = self._where.pop(task.future)
             self._inside[place] -= 1
             self.changed.notify_all()
-        task.future.stop(error)
+        task.future.force_exception(error)
 
     def _keep(self, task: Waiting, error: UnpicklableError) -> None:
         """Have a task that can't be sent to a process, and its function, run in threads."""
@@ -352,7 +354,7 @@ class AdaptiveScheduler:
         if where is None and threads is not None:
             return threads.stop(future, error)
         if where is None:
-            return future.stop(error)
+            return future.force_exception(error)
         return self.pool(where[0]).stop(future, error, grace_seconds=grace_seconds)
 
     def wanting(self) -> int:
@@ -381,9 +383,9 @@ class AdaptiveScheduler:
             began = monotonic()
             children = began >= self._children_due
             seen = threads.glance(children=self._may_have_children if children else lambda _: False)
-            running = [each for each in seen if sampling.age_seconds(each[1]) >= FIRST_LOOK_SECONDS / 2]
-            shares = [sampling.share(task) for _, task in running]
-            self._crowd = sampling.crowd(shares)
+            running = [each for each in seen if monitor.age_seconds(each[1]) >= FIRST_LOOK_SECONDS / 2]
+            shares = [monitor.share(task) for _, task in running]
+            self._crowd = monitor.crowd(shares)
             if children and monotonic() < began + CHILDREN_SECONDS:  # else the look at them was cut short
                 self._sample_children(seen)
             # Beside a thread that computes each read waits for the interpreter's lock.
@@ -392,7 +394,7 @@ class AdaptiveScheduler:
                 where = self._where.get(future)
                 key = where[1] if where is not None else future.label
                 if where is not None or self.router.share(key) is not None:
-                    self.router.learn(key, sampling.so_far(task), concurrent=self._crowd)
+                    self.router.learn(key, monitor.so_far(task), concurrent=self._crowd)
             if shares:
                 self._oversubscribe(sum(shares) / len(shares))
         self.feed()
@@ -401,10 +403,10 @@ class AdaptiveScheduler:
         now, found = monotonic(), dict[Hashable, tuple[str, Sample]]()
         with self.lock:
             for future, task in seen:
-                where, below = self._where.get(future), sampling.children_time(task)
+                where, below = self._where.get(future), monitor.children_time(task)
                 if where is not None and where[1] not in self._childless:
                     found[future] = where[1], Sample(now, below)
-                    if below == NO_TIME and sampling.age_seconds(task) >= _CHILDLESS_SECONDS:
+                    if below == NO_TIME and monitor.age_seconds(task) >= _CHILDLESS_SECONDS:
                         self._childless.add(where[1])
                     if below != NO_TIME:
                         self._parents.add(where[1])
@@ -495,11 +497,11 @@ class AdaptiveScheduler:
         for profile in self.router.profiles():
             yield replace(profile, children_demand=self._children.of_group(profile.function) or 0.0)
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: the pools are the parent's."""
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
-        self.closed, self.refusal = True, lifetime.AFTER_FORK
+        self.closed, self.refusal = True, lifetime.AFTER_FORK_MESSAGE
         self._backlog, self._where = {}, {}
 
 

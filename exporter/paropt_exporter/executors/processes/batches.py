@@ -56,15 +56,15 @@ def take(
         while len(tasks) < most and (len(tasks) < share or total < _WORTH_SECONDS) and queue:
             task = queue[0]  # known before it is taken, should an interrupt come with the return of popleft()
             queue.popleft()
-            future, packed, thorough, _, _ = task
+            future, packed, profiled, _, _ = task
             if packed[0] is not function:
                 function = packed[0]
                 known = durations.expected(function)
-            expected = known if type(packed[1]) is tuple and not thorough else _expected_seconds(known, task)
+            expected = known if type(packed[1]) is tuple and not profiled else _expected_seconds(known, task)
             if total + expected > ORDER_SECONDS and (tasks or busy):
                 queue.appendleft(task)
                 break
-            if future.begin(now):
+            if future.start_running(now):
                 tasks.append(task)
                 total += expected
             else:
@@ -80,12 +80,12 @@ def take(
 def put_back(queue: deque[ProcessTask], tasks: list[ProcessTask]) -> None:
     """Put tasks that were begun, but that no worker came to, in front of the queue again."""
     for task in reversed(tasks):
-        task.future.revert()
+        task.future.reset_to_pending()
         queue.appendleft(task)
 
 
 def _expected_seconds(known: float, task: ProcessTask) -> float:
     arguments = task.packed[1]
-    if task.thorough or isinstance(arguments, PickleBuffers):
+    if task.profiled or isinstance(arguments, PickleBuffers):
         return _UNKNOWN_SECONDS
     return known + len(arguments) * SECONDS_PER_BYTE

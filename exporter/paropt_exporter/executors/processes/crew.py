@@ -43,12 +43,12 @@ class ProcessCrew:
         max_tasks_per_child: int | None,
         serve: Callable[[ProcessCrew, ProcessSlot], None],
     ) -> None:
-        self.ledger = PoolCounters(name)
+        self.counters = PoolCounters(name)
         self.packer = payload.Packer()
         self._initializer, self._initargs = initializer, initargs
         self._pack_initializer()  # what can't travel is told to whoever makes the pool
-        self.roster = Roster(self.ledger)
-        self.desk = Desk(self.roster, self.ledger, max_tasks_per_child)
+        self.roster = Roster(self.counters)
+        self.desk = Desk(self.roster, self.counters, max_tasks_per_child)
         self._serve = serve
         lifetime.register(self)
 
@@ -58,7 +58,7 @@ class ProcessCrew:
 
     def ask_again(self) -> None:
         """Start workers that the system would not give before, if it is time to."""
-        if self.roster.patience_seconds() == 0.0:
+        if self.roster.get_retry_delay() == 0.0:
             self._grow()
 
     def _grow(self) -> None:
@@ -67,8 +67,8 @@ class ProcessCrew:
     def unsubmitted(self, future: TaskFuture[Any], error: BaseException) -> TaskFuture[Any]:
         """Settle a task that can't travel."""
         with self.roster.lock:
-            self.ledger.gone.failed += 1
-        future.stop(error)
+            self.counters.exited.failed += 1
+        future.force_exception(error)
         return future
 
     # Beginning and end
@@ -97,7 +97,7 @@ class ProcessCrew:
         with roster.lock:
             if roster.closed or any(slot.ready_seconds is not None for slot in roster.slots):
                 return
-            refusal = InitializerFailed(f"workers of pool {self.ledger.name!r} can't begin: {error!r}")
+            refusal = InitializerFailed(f"workers of pool {self.counters.name!r} can't begin: {error!r}")
             refusal.__cause__ = error
             roster.close(refusal)
             left = self.desk.drain()
@@ -107,10 +107,10 @@ class ProcessCrew:
             self.settle_unbegun(task, refusal)
 
     def settle_unbegun(self, task: ProcessTask, error: BaseException) -> None:
-        stopped = task.future.stop(error)
+        stopped = task.future.force_exception(error)
         with self.roster.lock:
-            self.ledger.gone.errors += stopped
-            self.ledger.gone.cancelled += not stopped
+            self.counters.exited.errors += stopped
+            self.counters.exited.cancelled += not stopped
 
     def close(self, *, cancel_futures: bool = False, refusal: str = _REFUSAL) -> None:
         roster = self.roster
@@ -128,7 +128,7 @@ class ProcessCrew:
             task.future.cancel()
             task.future.set_running_or_notify_cancel()
             with roster.lock:
-                self.ledger.gone.cancelled += 1
+                self.counters.exited.cancelled += 1
 
     def _recall(self) -> list[ProcessTask]:
         """Take back all that has not begun, from workers that hold several tasks too.
@@ -149,18 +149,18 @@ class ProcessCrew:
         with self.roster.lock:
             slots = [slot for slot in self.roster.slots if slot.pid and slot.link is not None]
         for slot in slots:
-            lifetime.NURSERIES.end(slot.pid, 0.0)
+            lifetime.FORK_SERVERS.end(slot.pid, 0.0)
         return tuple(f"{slot.name} (pid {slot.pid})" for slot in slots)
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: the workers are the parent's."""
         self.desk.queue.clear()
-        self.roster.forget(RuntimeError(lifetime.AFTER_FORK))
+        self.roster.reset_after_fork(RuntimeError(lifetime.AFTER_FORK_MESSAGE))
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
         with self.roster.lock:
             begun = self._stop_begun(future, error, grace_seconds)
-        ended = future.stop(error) if begun is None else begun
+        ended = future.force_exception(error) if begun is None else begun
         self.desk.dispatch()
         return ended
 
@@ -175,10 +175,10 @@ class ProcessCrew:
             return None
         # What was claimed last may be running. What was claimed before has ended, though its result was not read yet:
         # to end the worker would hit another task.
-        if number < slot.numbered - 1 or not future.doom(error):
+        if number < slot.numbered - 1 or not future.fail_on_exit(error):
             return False
         slot.stopping = future
-        lifetime.NURSERIES.end(slot.pid, grace_seconds)
+        lifetime.FORK_SERVERS.end(slot.pid, grace_seconds)
         return True
 
     # What others see
@@ -195,7 +195,7 @@ class ProcessCrew:
         with self.roster.lock:
             tally = view.add_up(self.roster.slots)
             moment, busy_seconds = view.look(self.roster.slots, self.desk.queue.copy(), self.roster.target)
-            return self.ledger.statistics(moment, tally, busy_seconds)
+            return self.counters.build_statistics(moment, tally, busy_seconds)
 
     def running(self) -> tuple[RunningTask, ...]:
         with self.roster.lock:

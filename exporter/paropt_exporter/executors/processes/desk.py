@@ -33,12 +33,12 @@ class Desk:
       * An interrupt of a thread that hands out (Ctrl-C in submit) costs a worker, which is replaced, and no task.
     """
 
-    def __init__(self, roster: Roster, ledger: PoolCounters, max_tasks_per_child: int | None) -> None:
+    def __init__(self, roster: Roster, counters: PoolCounters, max_tasks_per_child: int | None) -> None:
         self.queue: deque[ProcessTask] = deque()
         self.durations = Durations()
         self.ample: float = math.inf  # with so many tasks in the queue a submit has to call stock()
         self._roster = roster
-        self._ledger = ledger
+        self._ledger = counters
         self._most_tasks = max_tasks_per_child
 
     # For threads that submit
@@ -155,7 +155,7 @@ class Desk:
         share = math.ceil(len(self.queue) / len(self._roster.slots))
         now, busy = monotonic(), bool(slot.orders)
         tasks, seconds, cancelled = take(self.queue, self.durations, now, share=share, most=most, busy=busy)
-        self._ledger.gone.cancelled += cancelled
+        self._ledger.exited.cancelled += cancelled
         if not tasks:
             link.give_back()
             return None
@@ -173,7 +173,7 @@ class Desk:
     def _send(self, order: Order) -> None:
         slot, link, first, tasks, alone = order
         if alone:
-            sent = link.order_one(first, tasks[0].packed, thorough=tasks[0].thorough)
+            sent = link.order_one(first, tasks[0].packed, profiled=tasks[0].profiled)
         else:
             sent = link.order(first, [task.packed for task in tasks])
         if not sent:

@@ -83,7 +83,7 @@ class ForkServers:
             self.resume()
             self._bury()
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: the fork server is the parent's."""
         self._lock = threading.Lock()
         control, self._control, self._pid = self._control, None, 0
@@ -112,7 +112,7 @@ class ForkServers:
                 setsigmask=(),
                 setsigdef=_RESET_SIGNALS,
             )
-            descriptors.restore(self._pid)  # its first fork is asked for after this
+            descriptors.restore_limit(self._pid)  # its first fork is asked for after this
         except BaseException:  # nothing may leave what was opened behind; raised again
             ours.close()
             raise

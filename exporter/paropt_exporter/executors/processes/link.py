@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import Any
 
+from paropt_exporter.descriptors import check_reserve
 from paropt_exporter.executors.processes.forkservers import ForkServers, is_stream
-from paropt_exporter.executors.reserve import refuse_the_last
 from paropt_exporter.executors.worker import forkserver, mp_context, payload, wire
 from paropt_exporter.executors.worker.shared_memory import SharedMemory
 
@@ -43,7 +43,7 @@ class ProcessLink:
             self._open.append(self._claims)
             self._quiet, quiet = self._pipe()
             self._status, status = self._pipe()
-            refuse_the_last(self._status, status)
+            check_reserve(self._status, status)
             shared = os.memfd_create("paropt-arena")
             self._arena = SharedMemory(shared)
             # Closed when nobody has it: a thread may be putting a body into it as the worker dies, and the number of a
@@ -122,7 +122,7 @@ class ProcessLink:
         body = marshal.dumps((number, tasks))
         return self._send([wire.ORDER.pack(len(body), wire.BATCH), body])
 
-    def order_one(self, number: int, task: payload.Packed, *, thorough: bool) -> bool:
+    def order_one(self, number: int, task: payload.Packed, *, profiled: bool) -> bool:
         """Give the worker a task whose reply is said aloud; False as with `order`."""
         function, arguments = task
         if isinstance(arguments, tuple):
@@ -134,7 +134,7 @@ class ProcessLink:
         else:
             form, rest = wire.PICKLED, arguments.joined()
         head = wire.ORDER.pack(wire.ONE.size + len(function) + len(rest), wire.TASK)
-        return self._send([head + wire.ONE.pack(number, len(function), thorough, form) + function, rest])
+        return self._send([head + wire.ONE.pack(number, len(function), profiled, form) + function, rest])
 
     @property
     def sending(self) -> bool:

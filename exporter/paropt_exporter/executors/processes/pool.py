@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from paropt_exporter import host
 from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
-from paropt_exporter.executors.future import TaskFuture, label_of
+from paropt_exporter.executors.future import TaskFuture, get_label
 from paropt_exporter.executors.mapping import map_in_order
 from paropt_exporter.executors.processes.crew import ProcessCrew
 from paropt_exporter.executors.processes.serving import serve
@@ -46,7 +46,7 @@ class ProcessPool(Executor):
         name: str = "processes",
     ) -> None:
         if max_workers is None:
-            max_workers = host.workers()
+            max_workers = host.count_cpu_workers()
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -71,7 +71,7 @@ class ProcessPool(Executor):
         if roster.closed:
             roster.refuse()
         future: TaskFuture[T] = TaskFuture()
-        future.label = label_of(fn)
+        future.label = get_label(fn)
         try:
             packed = self._pack(fn, args, kwargs)
         except UnpicklableError as error:
@@ -91,28 +91,28 @@ class ProcessPool(Executor):
         future: TaskFuture[T] = TaskFuture()
         future.label = label
         try:
-            self.adopt(future, fn, args, kwargs, thorough=True)
+            self.submit_future(future, fn, args, kwargs, profiled=True)
         except UnpicklableError as error:
             return self._crew.unsubmitted(future, error)
         return future
 
-    def adopt(
+    def submit_future(
         self,
         future: TaskFuture[Any],
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         *,
-        thorough: bool = False,
+        profiled: bool = False,
     ) -> None:
         """Run a task for a future that another executor has handed out already. UnpicklableError if it can't travel.
 
-        `thorough`: as a named task, in no batch and measured in full.
+        `profiled`: as a named task, in no batch and measured in full.
         """
         roster = self._roster
         if roster.closed:
             roster.refuse()
-        task = ProcessTask(future, self._pack(fn, args, kwargs), thorough, monotonic())
+        task = ProcessTask(future, self._pack(fn, args, kwargs), profiled, monotonic())
         self._append(task)
         if roster.wakeable:
             self._desk.dispatch(task)
@@ -167,7 +167,7 @@ class ProcessPool(Executor):
 
     @property
     def name(self) -> str:
-        return self._crew.ledger.name
+        return self._crew.counters.name
 
     @property
     def target(self) -> int:

@@ -31,7 +31,7 @@ class Roster:
       * One that has begun to start stays until it is ready, see `resize`.
     """
 
-    def __init__(self, ledger: PoolCounters) -> None:
+    def __init__(self, counters: PoolCounters) -> None:
         self.lock = threading.RLock()  # guards: everything below, the slots' states, and what the desk and crew keep
         self.slots: list[ProcessSlot] = []
         self.idle: list[ProcessSlot] = []
@@ -39,7 +39,7 @@ class Roster:
         self.closed = False
         self.wakeable = False  # whether a submit has to have an idle worker take its task
         self._refusal: Exception = RuntimeError()
-        self._ledger = ledger
+        self._ledger = counters
         self._hands = ThreadGroup()
         self._made = 0
 
@@ -50,7 +50,7 @@ class Roster:
         if not 1 <= n <= MOST_WORKERS:
             raise ValueError(f"a pool of {n} processes: expected 1 to {MOST_WORKERS}")
         with self.lock:
-            self._ledger.resized(self.target, n, reason)
+            self._ledger.count_resize(self.target, n, reason)
             self.target = n
             while self.idle and self.surplus() > 0:
                 self.dismiss(self.idle.pop(0))
@@ -70,34 +70,34 @@ class Roster:
 
         The system may say no: then the pool goes on as it is, says so, and has to be called again.
         """
-        self._hands.want()
+        self._hands.clear_shortage()
         try:
             while (slot := self._new_slot()) is not None:
                 self._start(slot, serve)
         except (OSError, RuntimeError) as error:
             log.warning("no more workers to be had", extra={"pool": self._ledger.name, "err": str(error)})
             with self.lock:
-                self._hands.do_without()
+                self._hands.note_shortage()
                 if not self.slots:
                     raise
                 self.slots[0].wake()  # its thread asks again
 
-    def do_without(self, slot: ProcessSlot) -> bool:
+    def note_shortage(self, slot: ProcessSlot) -> bool:
         """Give up a slot that the system has no descriptors for, so that it keeps none from the others.
 
-        False when it is the only one. It is asked for again, see `patience_seconds`.
+        False when it is the only one. It is asked for again, see `get_retry_delay`.
         """
         with self.lock:
             if slot.leaving or not any(other is not slot and not other.leaving for other in self.slots):
                 return slot.leaving
             self.dismiss(slot)
-            self._hands.do_without()
+            self._hands.note_shortage()
             self.wake_all()  # one of them asks again
             return True
 
-    def patience_seconds(self) -> float | None:
+    def get_retry_delay(self) -> float | None:
         """Return how long to wait before the next `grow`: 0.0 when it is due, None when none is missing."""
-        return self._hands.patience_seconds()
+        return self._hands.get_retry_delay()
 
     def _new_slot(self) -> ProcessSlot | None:
         with self.lock:
@@ -106,7 +106,7 @@ class Roster:
             slot = ProcessSlot(f"{self._ledger.name}-{self._made}")
             self._made += 1
             self.slots.append(slot)
-            self._hands.expect(slot.name)
+            self._hands.announce(slot.name)
             return slot
 
     def _start(self, slot: ProcessSlot, serve: Callable[[ProcessSlot], None]) -> None:
@@ -121,13 +121,13 @@ class Roster:
             serve(slot)
         finally:
             self._leave(slot)
-            self._hands.leave()
+            self._hands.remove_current()
 
     def _leave(self, slot: ProcessSlot) -> None:
         """Take a slot off the books."""
         with self.lock:
             self.slots.remove(slot)
-            self._ledger.gone.add(slot.tally)
+            self._ledger.exited.add(slot.tally)
             self._ledger.slot_seconds += slot.slot_seconds
             self._ledger.cpu_seconds += slot.cpu_seconds
             self._ledger.run_delay_seconds += slot.delay_seconds
@@ -169,7 +169,7 @@ class Roster:
     def join(self, timeout_seconds: float | None = None) -> bool:
         return self._hands.join(timeout_seconds)
 
-    def forget(self, refusal: Exception) -> None:
+    def reset_after_fork(self, refusal: Exception) -> None:
         """In a forked child: the workers are the parent's, and a lock may have been held at the fork."""
         self.lock, self._hands = threading.RLock(), ThreadGroup()
         self.close(refusal)

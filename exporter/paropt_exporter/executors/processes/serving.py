@@ -58,7 +58,7 @@ def _answer(slot: ProcessSlot) -> None:
 def _start(crew: ProcessCrew, slot: ProcessSlot) -> bool:
     try:
         preparation = crew.preparation()
-        link = ProcessLink(lifetime.NURSERIES)
+        link = ProcessLink(lifetime.FORK_SERVERS)
     except (OSError, UnpicklableError) as error:
         _not_started(crew, slot, error)
         return False
@@ -75,8 +75,8 @@ def _start(crew: ProcessCrew, slot: ProcessSlot) -> bool:
 def _not_started(crew: ProcessCrew, slot: ProcessSlot, error: Exception) -> None:
     """Say that the system won't give a worker now; `_pause` comes before the next try."""
     slot.failures += 1
-    log.warning("a worker could not be started", extra={"pool": crew.ledger.name, "err": str(error)})
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE) and crew.roster.do_without(slot):
+    log.warning("a worker could not be started", extra={"pool": crew.counters.name, "err": str(error)})
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE) and crew.roster.note_shortage(slot):
         return
     if slot.failures >= _HOPELESS_STARTS:
         crew.give_up(error)
@@ -87,12 +87,12 @@ def _live(crew: ProcessCrew, slot: ProcessSlot) -> None:
     try:
         _converse(crew, slot)
     except Exception as error:  # no memory, a bug: whatever it is, nobody may wait for these tasks for ever
-        log.exception("a worker is given up", extra={"pool": crew.ledger.name, "worker": slot.name})
-        lifetime.NURSERIES.end(slot.pid, 0.0)
+        log.exception("a worker is given up", extra={"pool": crew.counters.name, "worker": slot.name})
+        lifetime.FORK_SERVERS.end(slot.pid, 0.0)
         with crew.roster.lock:
             crew.desk.reclaim(slot)
             lost = [*slot.settling.values(), *slot.open.values()]
-            crew.ledger.deaths["signal"] += 1
+            crew.counters.deaths["signal"] += 1
             _part(crew, slot)
         _settle_lost(slot, lost, f"worker {slot.name} was given up: {describe(error)}", None)
         crew.desk.dispatch()
@@ -104,13 +104,13 @@ def _converse(crew: ProcessCrew, slot: ProcessSlot) -> None:
     while True:
         patience = _patience_seconds(slot, link)
         if patience is None:
-            patience = crew.roster.patience_seconds()
+            patience = crew.roster.get_retry_delay()
         owed = slot.ready_seconds is None or link.heard_out  # by the fork server: a worker that begins, or its end
         if owed:
             patience = _NURSERY_SECONDS if patience is None else min(patience, _NURSERY_SECONDS)
         ready = link.wait(patience)
         if owed and not ready:
-            lifetime.NURSERIES.resume()
+            lifetime.FORK_SERVERS.resume()
         if link.said(ready):
             _hear(crew, slot, link, link.replies())
         if slot.call in ready:
@@ -138,7 +138,7 @@ def _hurry(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
     """Settle what an overdue batch has behind it, let others have what it has not begun; end a worker gone mute."""
     if link.mute_seconds is not None:
         link.mute_seconds = None
-        lifetime.NURSERIES.end(slot.pid, 0.0)
+        lifetime.FORK_SERVERS.end(slot.pid, 0.0)
         return
     settle_all(crew, slot, slot.open, link.whispers())
     with crew.roster.lock:
@@ -151,7 +151,7 @@ def _hear(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink, frames: list[
     for head, body in frames:
         kind = head[2]
         if kind == wire.READY:
-            lifetime.NURSERIES.warm = True
+            lifetime.FORK_SERVERS.warm = True
             with crew.roster.lock:
                 slot.ready(int(body), monotonic())
             free = True
@@ -242,16 +242,16 @@ def _bury(crew: ProcessCrew, slot: ProcessSlot, link: ProcessLink) -> None:
         began, asked = slot.ready_seconds is not None, slot.leaving or slot.recycling
         cause = _death(slot, code, began=began)
         if lost or not (asked or unforked):
-            crew.ledger.deaths[cause] += 1
+            crew.counters.deaths[cause] += 1
         _part(crew, slot)
     if lost and code == 0:  # it looks like an end that was asked for, whose processes the fork server leaves alone
-        lifetime.NURSERIES.end(pid, _LEFT_SECONDS)
+        lifetime.FORK_SERVERS.end(pid, _LEFT_SECONDS)
     _settle_lost(slot, lost, message, code)
     if unforked is not None:
         _not_started(crew, slot, unforked)
     elif not asked and not lost:
         slot.failures += 1
-        log.warning("a worker died", extra={"pool": crew.ledger.name, "worker": slot.name, "err": message})
+        log.warning("a worker died", extra={"pool": crew.counters.name, "worker": slot.name, "err": message})
         killed = code in (-signal.SIGKILL, -signal.SIGTERM, None)  # it or its fork server, by somebody else perhaps
         if not began and slot.failures >= (_HOPELESS_STARTS if killed else _HOPELESS):
             crew.give_up(slot.refusal or WorkerDied(message, code))
@@ -269,7 +269,7 @@ def _part(crew: ProcessCrew, slot: ProcessSlot) -> None:
 
 def _settle_lost(slot: ProcessSlot, lost: list[ProcessTask], message: str, code: int | None) -> None:
     for task in lost:
-        if task.future.fail(WorkerDied(f"{task.future.label}: {message}", code)):
+        if task.future.settle_exception(WorkerDied(f"{task.future.label}: {message}", code)):
             slot.tally.errors += 1
         else:
             slot.tally.cancelled += 1

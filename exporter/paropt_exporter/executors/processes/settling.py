@@ -34,7 +34,7 @@ def settle_all(
         tally.busy_seconds += seconds
         future.started_seconds = started
         tally.succeeded += 1
-        future.finish(value)
+        future.settle_result(value)
     crew.desk.durations.learn(function, total, count)
 
 
@@ -48,23 +48,25 @@ def settle(crew: ProcessCrew, slot: ProcessSlot, tasks: dict[int, ProcessTask], 
     size_bytes = 0 if kind == wire.PLAIN else len(body)
     crew.desk.durations.learn(task.packed[0], seconds + size_bytes * SECONDS_PER_BYTE, 1)
     future.started_seconds = started
-    if task.thorough or seconds > _SHORTEST_MEASURED_SECONDS:
+    if task.profiled or seconds > _SHORTEST_MEASURED_SECONDS:
         future._usage = (slot.name, slot.pid, started, ended, cpu, delay, memory)
     if kind == wire.PLAIN:
         tally.succeeded += 1
-        future.finish(body)
+        future.settle_result(body)
     elif kind == wire.VALUE:
         try:
             result = payload.loads(body)
         except BaseException as error:  # noqa: BLE001 -- loading runs the user's code: that task's outcome
             tally.failed += 1
-            future.fail(_untold(f"{task.future.label}: its result can't be loaded: {describe(error)}", error))
+            future.settle_exception(
+                _untold(f"{task.future.label}: its result can't be loaded: {describe(error)}", error)
+            )
         else:
             tally.succeeded += 1
-            future.finish(result)
+            future.settle_result(result)
     elif kind != wire.UNLOADED or not _repack(crew, task, body):
         tally.failed += 1
-        future.fail(_error_of(task, kind, body))
+        future.settle_exception(_error_of(task, kind, body))
 
 
 def _error_of(task: ProcessTask, kind: int, body: Body) -> BaseException:
@@ -98,7 +100,7 @@ def _repack(crew: ProcessCrew, task: ProcessTask, body: Body) -> bool:
     if packed is None:
         return False
     with crew.roster.lock:
-        task.future.revert()
+        task.future.reset_to_pending()
         crew.desk.queue.appendleft(task._replace(packed=packed, repacked=True))
     crew.desk.dispatch()
     return True

@@ -24,7 +24,7 @@ class ProcessTask(NamedTuple):
 
     future: TaskFuture[Any]
     packed: Packed
-    thorough: bool
+    profiled: bool
     queued_seconds: float
     repacked: bool = False
 

@@ -67,13 +67,13 @@ def running(slots: Sequence[ProcessSlot]) -> tuple[RunningTask, ...]:
 
 def memory(pids: Sequence[int]) -> tuple[WorkerMemory, ...]:
     """Return what each worker process has in memory; some 20 µs for each."""
-    found = (procfs.memory_and_peak_bytes(pid) for pid in pids)
+    found = (procfs.read_memory_and_peak_bytes(pid) for pid in pids)
     return tuple(WorkerMemory(now_bytes=now, peak_bytes=max(now, peak)) for now, peak in found if now)
 
 
 def _delay_since_first_look(slot: ProcessSlot) -> float:
     """Return how long the worker had no core since its batch was first looked at: no order pays for the mark."""
-    delay = procfs.run_delay_seconds(f"/proc/{slot.pid}/schedstat")
+    delay = procfs.read_run_delay_seconds(f"/proc/{slot.pid}/schedstat")
     if slot.delay_mark[0] != slot.ordered_seconds:
         slot.delay_mark = (slot.ordered_seconds, delay)
     return max(0.0, delay - slot.delay_mark[1])
@@ -91,5 +91,5 @@ def _core_time(slot: ProcessSlot) -> CoreTime:
 def _spent(slots: Sequence[ProcessSlot]) -> dict[int, tuple[float, int]]:
     """Return what busy workers' trees have used since their last word, and their memory, by one walk over /proc."""
     pids = {slot.pid: slot.cpu_base_seconds for slot in slots if slot.pid}
-    usage = procfs.trees_usage(set(pids)) if pids else {}
+    usage = procfs.measure_trees(set(pids)) if pids else {}
     return {pid: (max(0.0, cpu - pids[pid]), memory) for pid, (cpu, memory) in usage.items()}

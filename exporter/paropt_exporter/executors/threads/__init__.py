@@ -1,3 +1,3 @@
 """An executor of threads."""
 
-from paropt_exporter.executors.threads.pool import ThreadPool as ThreadPool
+from paropt_exporter.executors.threads.thread_pool import ThreadPool as ThreadPool

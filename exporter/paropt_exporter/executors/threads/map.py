@@ -10,12 +10,12 @@ from itertools import count, islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from paropt_exporter.errors import without_frame
+from paropt_exporter.errors import drop_first_frame
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.threads.task import Slot
+from paropt_exporter.executors.threads.worker_thread import Slot
 
 if TYPE_CHECKING:
-    from paropt_exporter.executors.threads.crew import ThreadCrew
+    from paropt_exporter.executors.threads.pool_state import ThreadCrew
 
 T = TypeVar("T")
 
@@ -112,7 +112,7 @@ class ThreadMap(Generic[T]):
             try:
                 outcome: Any = function(*arguments)
             except BaseException as error:  # noqa: BLE001 -- whatever an item raises is that item's outcome
-                outcome = _Raised(without_frame(error))
+                outcome = _Raised(drop_first_frame(error))
                 slot.task = None
                 tally.failed += 1
                 self._particular = True

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import monotonic, process_time
 from typing import Any
 
-from paropt_exporter.errors import describe, without_frame
+from paropt_exporter.errors import describe, drop_first_frame
 from paropt_exporter.executors.worker import imports, measure, mp_context, payload, wire
 from paropt_exporter.executors.worker.orphans import Orphans
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
@@ -130,10 +130,10 @@ class _Worker:
         self._say(unloaded, wire.DONE, b"", begun, monotonic(), cpu, delay)
 
     def _run_one(self, body: memoryview) -> None:
-        number, size, thorough, form = wire.ONE.unpack_from(body)
+        number, size, profiled, form = wire.ONE.unpack_from(body)
         function = bytes(body[wire.ONE.size : wire.ONE.size + size])
         arguments = self._arguments(form, body[wire.ONE.size + size :])
-        meter = measure.Meter() if thorough else None
+        meter = measure.Meter() if profiled else None
         cpu = process_time()
         if not wire.claim(CLAIMS):
             self._say(0, wire.DONE, b"")  # the pool took it back while it was on its way
@@ -172,7 +172,7 @@ class _Worker:
             result = call(*positional, **keywords)
         except BaseException as error:  # noqa: BLE001 -- whatever a task raises is that task's outcome
             ended = monotonic()
-            packed, whole = payload.dump_error(without_frame(error))
+            packed, whole = payload.dump_error(drop_first_frame(error))
             return (wire.RAISED if whole else wire.LOST), packed, started, ended
         ended = monotonic()
         if payload.is_plain(result):

@@ -10,7 +10,7 @@ from paropt_exporter.executors import procfs
 
 
 def run_delay_seconds() -> float:
-    return procfs.run_delay_seconds("/proc/self/schedstat")
+    return procfs.read_run_delay_seconds("/proc/self/schedstat")
 
 
 def children_cpu_seconds() -> float:
@@ -24,7 +24,7 @@ def orphans_cpu_seconds() -> float:
 
     The worker is a subreaper: orphans stay its descendants, and a zombie's figures can be read until it is reaped.
     """
-    return procfs.descendants_cpu_seconds(os.getpid()) if _has_children() else 0.0
+    return procfs.measure_descendants_cpu(os.getpid()) if _has_children() else 0.0
 
 
 def _has_children() -> bool:
@@ -49,7 +49,7 @@ class Meter:
         cpu = process_time() + children_cpu_seconds()
         self.orphans_seconds = orphans_cpu_seconds()
         used = max(0.0, cpu + self.orphans_seconds - self._cpu_seconds)
-        return used, run_delay_seconds() - self._delay_seconds, procfs.memory_peak_bytes()
+        return used, run_delay_seconds() - self._delay_seconds, procfs.read_memory_peak_bytes()
 
 
 def _reset_memory_peak() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
 
-from paropt_exporter.errors import UnpicklableError, describe, trace_of
+from paropt_exporter.errors import UnpicklableError, describe, get_traceback
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers, holds_large
 from paropt_exporter.executors.worker.pickle_cache_key import PickleCacheKey
 
@@ -170,7 +170,7 @@ def _has_connections(packed: bytes | PickleBuffers) -> bool:
 def dump_error(error: BaseException) -> tuple[bytes, bool]:
     """Pickle an exception with its traceback as text; False: it can't travel, only a description of it."""
     try:
-        text = "".join(traceback.format_exception(type(error), error, trace_of(error)))
+        text = "".join(traceback.format_exception(type(error), error, get_traceback(error)))
     except BaseException:  # noqa: BLE001 -- formatting reads the exception's attributes, which are the user's
         text = describe(error)
     try:

@@ -8,7 +8,7 @@ from paropt_exporter.events import Result
 from paropt_exporter.families import Family
 from paropt_exporter.monitoring.alerts.rules import Condition, Level
 from paropt_exporter.monitoring.options import Options
-from paropt_exporter.promql import Match, Without, selector
+from paropt_exporter.promql import Match, Without, build_selector
 
 # What tells replicas apart. An aggregation drops these and keeps whatever else a user's targets are labelled with.
 REPLICA_LABELS = ("instance", "pod", "container", "endpoint")
@@ -34,17 +34,17 @@ class Series:
 
     def now(self, family: Family, **labels: Match | Without) -> str:
         """Select the values of this moment: gone as soon as a scrape fails."""
-        return selector(family, labels, base=self.options.selector)
+        return build_selector(family, labels, base=self.options.selector)
 
     def held(self, family: Family, over: str = BRIDGE, **labels: Match | Without) -> str:
         """Select the last values, those from before a restart too, so that it resolves no alert and fires none."""
-        return f"last_over_time({selector(family, labels, base=self.options.selector, over=over)})"
+        return f"last_over_time({build_selector(family, labels, base=self.options.selector, over=over)})"
 
     def rate(self, family: Family, **labels: Match | Without) -> str:
-        return f"rate({selector(family, labels, base=self.options.selector, over=self.window)})"
+        return f"rate({build_selector(family, labels, base=self.options.selector, over=self.window)})"
 
     def increase(self, family: Family, over: str, *, part: str = "", **labels: Match | Without) -> str:
-        return f"increase({selector(family, labels, base=self.options.selector, part=part, over=over)})"
+        return f"increase({build_selector(family, labels, base=self.options.selector, part=part, over=over)})"
 
     def recorded(self, name: str, *, per_replica: bool = False) -> str:
         """Select a recording rule's series, but none that another set of options has recorded.

@@ -17,10 +17,9 @@ from types import MappingProxyType, TracebackType
 
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.events import Measurement, PoolStatistics, Result, RunningTask
+from paropt_exporter.executors.commands.command_task import CommandTask, Ending, Shortage
 from paropt_exporter.executors.commands.output import Capture, OutputFile, OutputSink
-from paropt_exporter.executors.commands.shortage import Shortage
-from paropt_exporter.executors.commands.supervisors import SUPERVISOR
-from paropt_exporter.executors.commands.task import CommandTask, Ending
+from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.threads import ThreadPool
 
@@ -113,7 +112,7 @@ class CommandPool:
         with self._lock:
             self._tasks[future] = task
         # Not measured in full: that would be the thread, which only waits for the supervisor's numbers.
-        self._slots.adopt(future, self._perform, (task, output_file, sink), {})
+        self._slots.submit_future(future, self._perform, (task, output_file, sink), {})
         future.add_done_callback(self._forget)
         return future
 

@@ -41,7 +41,7 @@ def find_program(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> s
     raise CannotRun(f"cannot run {name!r}: {refused or missing}")
 
 
-def explain(argv: Sequence[str], code: int, *, program: Path, entered: bool) -> CannotRun:
+def explain_refusal(argv: Sequence[str], code: int, *, program: Path, entered: bool) -> CannotRun:
     """Say what the system's refusal means: of the command's folder, or, that `entered`, of its program."""
     name = argv[0]
     if not entered:

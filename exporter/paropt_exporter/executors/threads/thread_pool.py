@@ -11,9 +11,9 @@ from typing import Any, ParamSpec, TypeVar
 
 from paropt_exporter import host
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
-from paropt_exporter.executors.future import TaskFuture, label_of
-from paropt_exporter.executors.threads.crew import ThreadCrew
+from paropt_exporter.executors.future import TaskFuture, get_label
 from paropt_exporter.executors.threads.map import ThreadMap
+from paropt_exporter.executors.threads.pool_state import ThreadCrew
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class ThreadPool(Executor):
         name: str = "threads",
     ) -> None:
         if max_workers is None:
-            max_workers = min(_MOST_BY_DEFAULT, host.workers() + 4)
+            max_workers = min(_MOST_BY_DEFAULT, host.count_cpu_workers() + 4)
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -58,29 +58,29 @@ class ThreadPool(Executor):
         if crew.closed:
             crew.refuse()
         future: TaskFuture[T] = TaskFuture()
-        future.label = label_of(fn)
+        future.label = get_label(fn)
         task = (future, fn, args, kwargs, False, monotonic())
         self._append(task)
         if crew.wakeable:
             crew.wake(task)
         return future
 
-    def adopt(
+    def submit_future(
         self,
         future: TaskFuture[Any],
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         *,
-        thorough: bool = False,
+        profiled: bool = False,
     ) -> None:
         """Run a task for a future that another executor has handed out already.
 
-        `thorough`: as a named task, measured in full; else only if it takes a millisecond, and without its memory.
+        `profiled`: as a named task, measured in full; else only if it takes a millisecond, and without its memory.
         """
         if self._crew.closed:
             self._crew.refuse()
-        task = (future, fn, args, kwargs, thorough, monotonic())
+        task = (future, fn, args, kwargs, profiled, monotonic())
         self._append(task)
         if self._crew.wakeable:
             self._crew.wake(task)
@@ -114,7 +114,7 @@ class ThreadPool(Executor):
         del chunksize
         if self._crew.closed:
             self._crew.refuse()
-        return ThreadMap(self._crew, label_of(fn), fn, iterables, timeout=timeout, buffersize=buffersize).results()
+        return ThreadMap(self._crew, get_label(fn), fn, iterables, timeout=timeout, buffersize=buffersize).results()
 
     def resize(self, n: int, *, reason: str = "caller") -> None:
         """Set how many workers there shall be, and return at once.
@@ -142,7 +142,7 @@ class ThreadPool(Executor):
 
     @property
     def name(self) -> str:
-        return self._crew.ledger.name
+        return self._crew.counters.name
 
     @property
     def target(self) -> int:

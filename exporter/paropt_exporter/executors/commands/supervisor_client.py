@@ -26,14 +26,14 @@ _END_SECONDS = 10.0  # the supervisor gives up killing after 5 s
 _HUNG_UP_SECONDS = 1.0  # a process that dies closes its sockets, then ends
 # The packages' own __init__ modules would add to the supervisor's memory: stand-ins let it import three modules alone.
 _CONTROL = 3  # the supervisor's descriptor
-COMMAND, WATCH, REST, EXIT, BYE = b"c", b"w", b"r", b"e", b"b"  # on the control socket, see `supervisor.loop`
+COMMAND, WATCH, REST, EXIT, BYE = b"c", b"w", b"r", b"e", b"b"  # on the control socket, see `supervisor.event_loop`
 _PROGRAM = """
 import sys
 folder, descriptor, owner = sys.argv[1:]
 for name, place in (("paropt_exporter", folder), ("paropt_exporter.executors", folder + "/executors")):
     sys.modules[name] = type(sys)(name)
     sys.modules[name].__path__ = [place]
-from paropt_exporter.executors.supervisor.loop import main
+from paropt_exporter.executors.supervisor.event_loop import main
 main(int(descriptor), int(owner))
 """
 
@@ -173,7 +173,7 @@ class SharedSupervisor:
         with theirs:
             try:
                 self._process = _spawned(theirs)
-                descriptors.restore(self._process.pid)  # its first command comes after this
+                descriptors.restore_limit(self._process.pid)  # its first command comes after this
                 if self._watches:
                     ours.sendall(WATCH)
             except OSError:

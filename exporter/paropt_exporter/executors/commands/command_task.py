@@ -21,12 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
+from paropt_exporter.descriptors import check_reserve
+from paropt_exporter.executors.commands.executable import CannotRun, explain_refusal, find_program
 from paropt_exporter.executors.commands.output import Capture
-from paropt_exporter.executors.commands.program import CannotRun, explain, find_program
-from paropt_exporter.executors.commands.shortage import SHORTAGES, Shortage
-from paropt_exporter.executors.commands.shortage import explain as explain_shortage
-from paropt_exporter.executors.commands.supervisors import SharedSupervisor, SupervisorProcess, died_of, kill_left
-from paropt_exporter.executors.reserve import refuse_the_last
+from paropt_exporter.executors.commands.supervisor_client import SharedSupervisor, SupervisorProcess, died_of, kill_left
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +174,7 @@ class CommandTask:
                 output, write_end = os.pipe()
                 stack.callback(os.close, output)
                 try:
-                    refuse_the_last(output, write_end)
+                    check_reserve(output, write_end)
                     supervisor = self._supervisor.hand_over(theirs, write_end)
                 finally:
                     os.close(write_end)
@@ -205,7 +203,7 @@ class CommandTask:
         if frame.get("failed") in SHORTAGES:
             raise OSError(frame["failed"], os.strerror(frame["failed"]))
         if "failed" in frame:
-            raise explain(step, frame["failed"], program=self._cwd / program, entered=frame["entered"])
+            raise explain_refusal(step, frame["failed"], program=self._cwd / program, entered=frame["entered"])
         status = frame["ended"]
         self._take_times(*frame["times"])
         if frame["left"]:
@@ -364,3 +362,55 @@ def _bytes_as_text(text: str) -> str:
         return os.fsencode(text).decode("latin-1")
     except UnicodeEncodeError:
         return text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+_ASK_AGAIN_SECONDS = 5.0
+_ASK_AGAIN_ALONE_SECONDS = 1.0  # others than commands may free some, too: clients of the endpoint
+_ATTEMPTS_ALONE = 5  # without a command that runs, and so could free any
+
+
+class Shortage:
+    """Counts the commands that run, and lets others wait for the end of one.
+
+    Guarantee: each command that ends, or that got what it waited for, lets one that waits try again.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()  # guards: _running
+        self._running = 0
+
+    def begin(self) -> None:
+        """Note that a command has what it needs."""
+        with self._changed:
+            self._running += 1
+            self._changed.notify()
+
+    def end(self) -> None:
+        with self._changed:
+            self._running -= 1
+            self._changed.notify()
+
+    def wake(self) -> None:
+        """Let all that wait go on: one of them was stopped."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait(self, error: OSError, attempt: int) -> None:
+        """Wait until it is worth another try after `error`; raise it if none is.
+
+        `attempt` counts the tries. A command that runs frees something at its end; without one only others could.
+        """
+        with self._changed:
+            if error.errno not in SHORTAGES or (not self._running and attempt >= _ATTEMPTS_ALONE):
+                raise error
+            self._changed.wait(_ASK_AGAIN_SECONDS if self._running else _ASK_AGAIN_ALONE_SECONDS)
+
+
+def explain_shortage(error: OSError) -> str:
+    """Say what is missing and what to do about it."""
+    if error.errno == errno.EAGAIN:
+        return "the system allows no more processes: use fewer workers or raise the limit (ulimit -u)"
+    if error.errno in SHORTAGES:
+        return "there are no file descriptors left: use fewer workers or raise the limit (ulimit -n)"
+    return f"{error.strerror or error}: see what the system lacks"

@@ -65,7 +65,7 @@ class AdaptivePool(Executor):
         """Submit a task that goes by `label` and is measured in full; it is routed by its function all the same."""
         future: TaskFuture[T] = TaskFuture()
         future.label = label
-        self._crew.submit(Waiting(future, fn, args, kwargs, thorough=True))
+        self._crew.submit(Waiting(future, fn, args, kwargs, profiled=True))
         return future
 
     def map(

@@ -27,7 +27,7 @@ import socket
 import time
 
 from paropt_exporter.executors.supervisor.command import DEFAULT_SIGNALS, Command
-from paropt_exporter.executors.supervisor.exporter import Exporter
+from paropt_exporter.executors.supervisor.parent_process import Exporter
 from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree, descendants, own_peak_bytes
 
 TYPE_CHECKING = False  # typing's own would cost the supervisor 0.7 MB, and type checkers know the name

@@ -68,10 +68,10 @@ class Ending:
         seen: dict[int, str] = {}
         while waiting:
             pid = waiting.pop()
-            start = "" if pid in seen else procfs.start_of_living(pid)
+            start = "" if pid in seen else procfs.read_start_time(pid)
             if start and self._known.get(pid, start) == start:
                 seen[pid] = start
-                waiting += procfs.children(pid)
+                waiting += procfs.list_children(pid)
         self._known = seen
 
 
@@ -81,7 +81,7 @@ def end_left(ending: Ending) -> tuple[str, ...]:
     left = ending.advance(now)
     if not left:
         return ()
-    names = tuple(f"{procfs.command_name(pid)} (pid {pid})" for pid in left)
+    names = tuple(f"{procfs.read_command_name(pid)} (pid {pid})" for pid in left)
     ending.leave(now)
     ending.wait()
     return names
@@ -95,7 +95,7 @@ def listed(names: Sequence[str]) -> str:
 
 def of_this_process() -> set[int]:
     """Return the children of this process, whichever thread started them."""
-    return procfs.children("self") - helpers()
+    return procfs.list_children("self") - helpers()
 
 
 def helpers() -> set[int]:

@@ -14,11 +14,10 @@ from paropt_exporter.errors import InitializerFailed
 from paropt_exporter.events import PoolStatistics, RunningTask
 from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.counters import PoolCounters, WorkerCounters
-from paropt_exporter.executors.future import TaskFuture, label_of
+from paropt_exporter.executors.future import TaskFuture, get_label
 from paropt_exporter.executors.thread_group import ThreadGroup
-from paropt_exporter.executors.threads import view
-from paropt_exporter.executors.threads.task import Slot, Task, run
-from paropt_exporter.executors.threads.view import Share
+from paropt_exporter.executors.threads import worker_thread
+from paropt_exporter.executors.threads.worker_thread import Share, Slot, Task, run
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ class ThreadCrew:
     def __init__(
         self, name: str, prefix: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
     ) -> None:
-        self.ledger = PoolCounters(name)
+        self.counters = PoolCounters(name)
         self.queue: deque[Task | Share] = deque()
         self.lock = threading.RLock()  # guards: everything below
         self.target = 0
@@ -74,7 +73,7 @@ class ThreadCrew:
         if not 1 <= n <= MOST_WORKERS:
             raise ValueError(f"a pool of {n} threads: expected 1 to {MOST_WORKERS}")
         with self.lock:
-            self.ledger.resized(self.target, n, reason)
+            self.counters.count_resize(self.target, n, reason)
             self.target = n
             surplus = len(self._slots) - n
             for slot in [self._idle.pop() for _ in range(min(max(surplus, 0), len(self._idle)))]:
@@ -84,22 +83,22 @@ class ThreadCrew:
 
     def _grow(self) -> None:
         """Start the threads that are missing. The system may say no: then the pool goes on as it is, and says so."""
-        self._hands.want()
+        self._hands.clear_shortage()
         while (slot := self._new_slot()) is not None:
             try:
                 self._hands.start(slot.name, partial(self._serve, slot))
             except RuntimeError as error:
-                log.warning("no more threads to be had", extra={"pool": self.ledger.name, "err": str(error)})
-                if self._do_without(slot):
+                log.warning("no more threads to be had", extra={"pool": self.counters.name, "err": str(error)})
+                if self._continue_without(slot):
                     return
                 raise
         self._look()
 
-    def _do_without(self, slot: Slot) -> bool:
+    def _continue_without(self, slot: Slot) -> bool:
         """Go on without a thread that the system would not give; False when there is no other. It is asked again."""
         with self.lock:
             self._slots.remove(slot)
-            self._hands.do_without()
+            self._hands.note_shortage()
             self._look()
             if self._idle:
                 self._idle.pop().parker.release()  # whoever parks now wakes up to ask
@@ -113,12 +112,12 @@ class ThreadCrew:
             slot.companions = self._companions
             self._made += 1
             self._slots.append(slot)
-            self._hands.expect(slot.name)
+            self._hands.announce(slot.name)
             return slot
 
     def _look(self) -> None:
         with self.lock:
-            wrong_size = len(self._slots) > self.target or self._hands.short
+            wrong_size = len(self._slots) > self.target or self._hands.has_shortage
             self.attention = wrong_size or bool(self._abandoned)
 
     # Work
@@ -146,7 +145,7 @@ class ThreadCrew:
                 self._work(slot)
                 self._account(slot)
         finally:
-            self._hands.leave()
+            self._hands.remove_current()
 
     def _work(self, slot: Slot) -> None:
         take = self.queue.popleft
@@ -163,7 +162,7 @@ class ThreadCrew:
             now = run(slot, item, now) if item.__class__ is tuple else item.work(slot, now)  # type: ignore[union-attr]  # told apart by class
             del item  # its arguments are the user's to let go
             if self.attention:
-                if self._hands.patience_seconds() == 0:
+                if self._hands.get_retry_delay() == 0:
                     self._grow()
                 if self._goes(slot):
                     return
@@ -178,7 +177,7 @@ class ThreadCrew:
             if (self.queue or self.closed) and slot in self._idle:
                 self._idle.remove(slot)
                 return bool(self.queue) or not self._goes(slot)
-        while not slot.parker.acquire(timeout=_or_for_ever(self._hands.patience_seconds())):
+        while not slot.parker.acquire(timeout=_or_for_ever(self._hands.get_retry_delay())):
             self._grow()
         with self.lock:
             self._waking = False
@@ -205,16 +204,16 @@ class ThreadCrew:
         if not slot.abandoned:
             cpu, delay = thread_time() - slot.cpu_base_seconds, slot.last_delay_seconds
             if delay is None:
-                delay = procfs.run_delay_seconds(slot.schedstat)
+                delay = procfs.read_run_delay_seconds(slot.schedstat)
             with self.lock:
-                self.ledger.cpu_seconds += cpu
-                self.ledger.run_delay_seconds += delay
+                self.counters.cpu_seconds += cpu
+                self.counters.run_delay_seconds += delay
 
     def _retire(self, slot: Slot) -> None:
         self._slots.remove(slot)
         self.live -= 1
-        self.ledger.gone.add(slot.tally)
-        self.ledger.slot_seconds += monotonic() - (slot.ready_seconds or 0.0)
+        self.counters.exited.add(slot.tally)
+        self.counters.slot_seconds += monotonic() - (slot.ready_seconds or 0.0)
         self._look()
 
     # Beginning and end
@@ -227,7 +226,7 @@ class ThreadCrew:
                 self.live += 1
                 return True
             self._slots.remove(slot)
-            self.ledger.deaths["initializer"] += 1
+            self.counters.deaths["initializer"] += 1
             if self._slots or self.closed:
                 return False
             self._refusal = InitializerFailed(f"the pool's initializer failed {_INITIALIZER_ATTEMPTS} times: {error!r}")
@@ -248,7 +247,7 @@ class ThreadCrew:
                 return None
             except BaseException as error:  # a user's function: its error is told to whoever waits for tasks
                 last = error
-                log.critical("initializer failed", exc_info=True, extra={"pool": self.ledger.name})
+                log.critical("initializer failed", exc_info=True, extra={"pool": self.counters.name})
             if attempt + 1 < _INITIALIZER_ATTEMPTS:
                 slot.parker.acquire(timeout=_RETRY_SECONDS * 2**attempt)
         return last
@@ -262,7 +261,7 @@ class ThreadCrew:
             idle, self._idle = self._idle, []
         # Read before they wake: 64 threads that come for it at once fight over the interpreter's lock for 3 ms more.
         for slot in idle:
-            slot.last_delay_seconds = procfs.run_delay_seconds(slot.schedstat)
+            slot.last_delay_seconds = procfs.read_run_delay_seconds(slot.schedstat)
         for slot in idle:
             slot.parker.release()
         for item in left:
@@ -271,11 +270,11 @@ class ThreadCrew:
     def join(self) -> None:
         self._hands.join()
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: no thread of ours lives here, and a lock may have been held at the fork."""
         self.lock = threading.RLock()
         self.closed = self.wakeable = True
-        self._refusal = RuntimeError(lifetime.AFTER_FORK)
+        self._refusal = RuntimeError(lifetime.AFTER_FORK_MESSAGE)
         self.queue.clear()
         self.live = 0
         self._slots, self._idle, self._hands = [], [], ThreadGroup()
@@ -302,19 +301,19 @@ class ThreadCrew:
         else:
             count = item.cancel()
         with self.lock:
-            self.ledger.gone.cancelled += count
+            self.counters.exited.cancelled += count
 
     def _fail(self, items: list[Task | Share], error: BaseException) -> None:
         for item in items:
             if isinstance(item, tuple):
-                item[0].stop(error)
+                item[0].force_exception(error)
                 with self.lock:
-                    self.ledger.gone.errors += 1
+                    self.counters.exited.errors += 1
             else:
                 self._cancel(item)
 
     def stop(self, future: TaskFuture[Any], error: BaseException) -> bool:
-        if not future.stop(error):
+        if not future.force_exception(error):
             return False
         with self.lock:
             for slot in self._slots:
@@ -327,15 +326,15 @@ class ThreadCrew:
 
     def _abandon(self, slot: Slot, task: tuple[Any, ...]) -> None:
         slot.abandoned = True
-        self._abandoned.append((slot, task[0].label or label_of(task[1])))
+        self._abandoned.append((slot, task[0].label or get_label(task[1])))
         slot.tally.busy_seconds += monotonic() - slot.started_seconds
         slot.tally.cancelled += 1
         self._retire(slot)
-        self.ledger.cpu_seconds += procfs.thread_cpu_seconds(slot.ident) - slot.cpu_base_seconds
-        self.ledger.run_delay_seconds += procfs.run_delay_seconds(slot.schedstat)
+        self.counters.cpu_seconds += procfs.read_thread_cpu_seconds(slot.ident) - slot.cpu_base_seconds
+        self.counters.run_delay_seconds += procfs.read_run_delay_seconds(slot.schedstat)
         slot.tally = WorkerCounters()  # what the thread still counts is nobody's
-        self.ledger.deaths["stopped"] += 1
-        self._hands.abandon(slot.ident)
+        self.counters.deaths["stopped"] += 1
+        self._hands.forget_thread(slot.ident)
 
     # What others see
 
@@ -356,18 +355,18 @@ class ThreadCrew:
 
     def statistics(self) -> PoolStatistics:
         with self.lock:
-            tally = view.add_up(self._slots)
-            moment, busy_seconds = view.look(self._slots, tuple(self.queue.copy()), self.target)
-            return self.ledger.statistics(moment, tally, busy_seconds)
+            tally = worker_thread.add_up(self._slots)
+            moment, busy_seconds = worker_thread.look(self._slots, tuple(self.queue.copy()), self.target)
+            return self.counters.build_statistics(moment, tally, busy_seconds)
 
     def running(self) -> tuple[RunningTask, ...]:
-        memory = procfs.memory_bytes()
+        memory = procfs.read_memory_bytes()
         with self.lock:
-            return view.running(self._slots, memory)
+            return worker_thread.running(self._slots, memory)
 
     def glance(self, *, children: Callable[[TaskFuture[Any]], bool]) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
         with self.lock:
-            return view.glance(self._slots, children=children)
+            return worker_thread.glance(self._slots, children=children)
 
 
 def _or_for_ever(seconds: float | None) -> float:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import _thread
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic, thread_time
-from typing import Any
+from typing import Any, Protocol
 
-from paropt_exporter.errors import without_frame
+from paropt_exporter.cpu_demand import CoreTime
+from paropt_exporter.errors import drop_first_frame
+from paropt_exporter.events import RunningTask
 from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.core_time import TreeTime
-from paropt_exporter.executors.counters import WorkerCounters
-from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.counters import PoolSnapshot, WorkerCounters
+from paropt_exporter.executors.future import TaskFuture, get_label
 
 # future, function, arguments, keywords, whether to measure in full, when it was submitted
 Task = tuple[TaskFuture[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any], bool, float]
@@ -59,7 +61,7 @@ class Slot:
 
     def cpu_spent_seconds(self) -> float:
         """Return the CPU time of the running task so far, read from another thread."""
-        return max(0.0, procfs.thread_cpu_seconds(self.ident) - self.cpu_seconds)
+        return max(0.0, procfs.read_thread_cpu_seconds(self.ident) - self.cpu_seconds)
 
     def delayed_seconds(self) -> float:
         """Return how long the running task has waited for a core; under the pool's lock.
@@ -67,7 +69,7 @@ class Slot:
         For one that is not measured in full: since the first look at it. Reading the thread's delay at each start would
         cost a short one more than it takes.
         """
-        delay = procfs.run_delay_seconds(self.schedstat)
+        delay = procfs.read_run_delay_seconds(self.schedstat)
         if self.delay_mark[0] != self.started_seconds:
             self.delay_mark = (self.started_seconds, delay)
         return delay - self.delay_mark[1]
@@ -77,7 +79,7 @@ class Slot:
         began = self.started_seconds
         known = self.child_processes[1] if self.child_processes and self.child_processes[0] == began else None
         # Whichever thread first needs the forkserver starts it: it is no task's child.
-        children = tuple(pid for pid in procfs.thread_children(self.native) if pid != lifetime.NURSERIES.pid)
+        children = tuple(pid for pid in procfs.list_thread_children(self.native) if pid != lifetime.FORK_SERVERS.pid)
         if known is None and not children:
             return None
         if known is None:
@@ -110,25 +112,25 @@ def run(slot: Slot, task: Task, now: float) -> float:
 
     Counted and out of the slot before the future settles: whoever waits for it finds the numbers right.
     """
-    future, function, arguments, keywords, thorough, _ = task
+    future, function, arguments, keywords, profiled, _ = task
     slot.task = task
     slot.started_seconds = now
-    if not future.begin(now):
+    if not future.start_running(now):
         slot.task = None
         slot.tally.cancelled += 1
         return now
-    if thorough:
+    if profiled:
         return _run_thoroughly(slot, task, now)
     try:
         result = function(*arguments, **keywords)
     except BaseException as error:  # noqa: BLE001 -- whatever a task raises is that task's outcome
         ended = _ended(slot, future, now)
         slot.tally.failed += 1
-        future.fail(without_frame(error))
+        future.settle_exception(drop_first_frame(error))
     else:
         ended = _ended(slot, future, now)
         slot.tally.succeeded += 1
-        future.finish(result)
+        future.settle_result(result)
     return ended
 
 
@@ -152,11 +154,11 @@ def _run_thoroughly(slot: Slot, task: Task, _: float) -> float:
     except BaseException as error:  # noqa: BLE001 -- whatever a task raises is that task's outcome
         ended = meter.stop(future)
         slot.tally.failed += 1
-        future.fail(without_frame(error))
+        future.settle_exception(drop_first_frame(error))
     else:
         ended = meter.stop(future)
         slot.tally.succeeded += 1
-        future.finish(result)
+        future.settle_result(result)
     return ended
 
 
@@ -169,7 +171,7 @@ class _Meter:
         self._slot = slot
         self._alone = slot.companions()
         self._children, self._children_peak = _children_usage()
-        self._delay = procfs.run_delay_seconds(slot.schedstat)
+        self._delay = procfs.read_run_delay_seconds(slot.schedstat)
         self._started = slot.started_seconds = slot.cpu_read_seconds = monotonic()
         slot.delay_mark = (self._started, self._delay)
         slot.cpu_seconds = thread_time()
@@ -181,11 +183,11 @@ class _Meter:
         children, largest = _children_usage()
         if self._alone and slot.companions() == self._alone:
             cpu += children - self._children
-        delay = procfs.run_delay_seconds(slot.schedstat) - self._delay
+        delay = procfs.read_run_delay_seconds(slot.schedstat) - self._delay
         future.started_seconds = started
         # The kernel keeps only the largest of all children so far: where it grew, one of these tasks' has been it.
         grown = largest if largest > self._children_peak else 0
-        memory = max(procfs.memory_peak_bytes(), slot.children_peak_bytes(), grown)
+        memory = max(procfs.read_memory_peak_bytes(), slot.children_peak_bytes(), grown)
         future._usage = (slot.name, os.getpid(), started, ended, cpu, delay, memory)
         slot.cpu_seconds, slot.cpu_read_seconds = now_cpu, ended
         slot.task = None
@@ -197,3 +199,97 @@ def _children_usage() -> tuple[float, int]:
     """Return the CPU seconds of all child processes that were waited for, and the memory of the largest, in bytes."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+
+
+_PLAINLY_COMPUTING = 0.9  # of a core
+CHILDREN_SECONDS = 0.003  # that a look at all child processes may take; more says that a thread computes meanwhile
+
+
+class Share(Protocol):
+    """Work in the queue that several threads take part in at once: a map."""
+
+    queued_seconds: float
+
+    def work(self, slot: Slot, now: float) -> float: ...
+
+    def waiting(self) -> int: ...
+
+    def cancel(self) -> int: ...
+
+
+def add_up(slots: Sequence[Slot]) -> WorkerCounters:
+    """Return what the slots' tasks came to. For before `look`: a task that ends meanwhile is missed, not doubled."""
+    tally = WorkerCounters()
+    for slot in slots:
+        if slot.ready_seconds is not None:
+            tally.add(slot.tally)
+    return tally
+
+
+def look(slots: Sequence[Slot], waiting: Sequence[Task | Share], target: int) -> tuple[PoolSnapshot, float]:
+    """Return what the slots do at this moment, and for how many seconds the busy ones have been at it."""
+    now = monotonic()
+    live = [slot for slot in slots if slot.ready_seconds is not None]
+    busy = [slot.started_seconds for slot in live if slot.task is not None]
+    moment = PoolSnapshot(
+        target=target,
+        live=len(live),
+        busy=len(busy),
+        starting=len(slots) - len(live),
+        queued=sum(1 if isinstance(item, tuple) else item.waiting() for item in waiting),
+        oldest_queued_age_seconds=max(0.0, now - _queued_seconds(waiting[0])) if waiting else 0.0,
+        slot_seconds=sum(now - (slot.ready_seconds or now) for slot in live),
+        cpu_seconds=sum(procfs.read_thread_cpu_seconds(slot.ident) - slot.cpu_base_seconds for slot in live),
+        run_delay_seconds=sum(procfs.read_run_delay_seconds(slot.schedstat) for slot in live),
+    )
+    return moment, sum(max(0.0, now - started) for started in busy)
+
+
+def running(slots: Sequence[Slot], memory_bytes: int) -> tuple[RunningTask, ...]:
+    """List the tasks that threads are at, their child processes included; a map's stands for all its items."""
+    return tuple(
+        _task_of(slot, task, slot.cpu_spent_seconds(), slot.delayed_seconds(), slot.sample_children(), memory_bytes)
+        for slot in slots
+        if (task := slot.task) is not None
+    )
+
+
+def glance(
+    slots: Sequence[Slot], *, children: Callable[[TaskFuture[Any]], bool]
+) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
+    """List them each with its future, by the fewest reads that tell whether a task computes or waits.
+
+    Beside a thread that computes each read from /proc waits for the interpreter's lock three times, 5 ms each: so the
+    delay and the child processes are read only of tasks that may have lost more than a tenth of their time to them.
+    """
+    found, began = [], monotonic()
+    for slot in slots:
+        task = slot.task
+        if task is not None:
+            cpu = slot.cpu_spent_seconds()
+            busy = cpu >= _PLAINLY_COMPUTING * (monotonic() - slot.started_seconds)
+            delay = 0.0 if busy else slot.delayed_seconds()
+            wanted = not busy and monotonic() < began + CHILDREN_SECONDS and children(task[0])
+            below = slot.sample_children() if wanted else None
+            found.append((task[0], _task_of(slot, task, cpu, delay, below, 0)))
+    return tuple(found)
+
+
+def _task_of(
+    slot: Slot, task: tuple[Any, ...], cpu: float, delay: float, children: TreeTime | None, memory_bytes: int
+) -> RunningTask:
+    below = CoreTime(children.run_seconds, children.wait_seconds) if children is not None else CoreTime()
+    return RunningTask(
+        label=task[0].label or get_label(task[1]),
+        worker=slot.name,
+        started_seconds=slot.started_seconds,
+        cpu_seconds=cpu + below.run_seconds,
+        memory_bytes=memory_bytes + (children.memory_bytes if children is not None else 0),
+        run_delay_seconds=delay,
+        core_time=CoreTime(cpu, delay) + below,
+        thread_run_seconds=cpu,
+    )
+
+
+def _queued_seconds(item: Task | Share) -> float:
+    return item[5] if isinstance(item, tuple) else item.queued_seconds
