@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from paropt_exporter import ProcessPool, ThreadPool  # noqa: E402  # the tests' servers lie on a path of their own
 from paropt_exporter.autoscaling.decisions import replay  # noqa: E402
-from paropt_exporter.autoscaling.streams import Steering, StreamLoop  # noqa: E402
+from paropt_exporter.autoscaling.pool_controller import Steering, StreamLoop  # noqa: E402
 from paropt_exporter.clock import SystemClock  # noqa: E402
 from paropt_exporter.events import Decision  # noqa: E402
 from paropt_exporter.history import History  # noqa: E402

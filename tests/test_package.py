@@ -53,5 +53,7 @@ def test_telling_the_version_loads_nothing_heavy() -> None:
 def test_a_worker_process_loads_only_the_standard_library_and_what_it_is_made_of() -> None:
     loaded = modules_after("import paropt_exporter.executors.worker.loop")
     ours = {name for name in loaded if name.startswith("paropt_exporter.")}
-    assert not {name for name in ours if name.split(".")[1] not in ("executors", "events", "errors", "clock", "_version")}
+    assert not {
+        name for name in ours if name.split(".")[1] not in ("executors", "events", "errors", "clock", "_version")
+    }
     assert not loaded & HEAVY

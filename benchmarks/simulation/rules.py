@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from paropt_exporter.autoscaling.policy.queueing import workers_for
-from paropt_exporter.autoscaling.streams import Steering, StreamLoop
+from paropt_exporter.autoscaling.pool_controller import Steering, StreamLoop
 from paropt_exporter.testing import FakeClock
 from simulation.pool import SimulatedPool
 from simulation.work import Rate

@@ -22,9 +22,10 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from demo import RULES, demo  # noqa: E402  # the tests' own demo: what is drawn is what is tested
-from paropt_exporter import catalogue  # noqa: E402
 from paropt_exporter.generate import dashboards  # noqa: E402
 from real_servers import Prometheus, get  # noqa: E402
+
+from paropt_exporter import catalogue  # noqa: E402
 
 IMAGES = ROOT / "docs/images"
 WIDTH_PIXELS, ROW_PIXELS, HEAD_PIXELS = 1600, 38, 64

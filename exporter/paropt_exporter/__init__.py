@@ -31,7 +31,7 @@ _HOMES = {
     "WorkerPoolMetrics": "paropt_exporter.guide",
     "WorkerPoolOptimizer": "paropt_exporter.guide",
     "detect_lane": "paropt_exporter.guide",
-    "steer": "paropt_exporter.autoscaling.streams",
+    "steer": "paropt_exporter.autoscaling.pool_controller",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604 -- the names are those of the table above

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from paropt_exporter.autoscaling.bounds_controller import BoundsController
 from paropt_exporter.autoscaling.decisions import replay
-from paropt_exporter.autoscaling.policy.reading import Reading, doubtful
+from paropt_exporter.autoscaling.policy.prometheus_size import PoolSeen, Seen
+from paropt_exporter.autoscaling.policy.query_validity import Reading, doubtful
 from paropt_exporter.autoscaling.policy.size_bounds import Signal
-from paropt_exporter.autoscaling.policy.target import PoolSeen, Seen
-from paropt_exporter.autoscaling.signals.local import Flows
+from paropt_exporter.autoscaling.signals.local_counters import Flows
 from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.events import Decision, PoolStatistics
 from paropt_exporter.plan import Bounds

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import pytest
 
 from paropt_exporter.autoscaling import Controller, ControlState, Order
-from paropt_exporter.autoscaling.concurrency_meter import CompanyMeter
 from paropt_exporter.autoscaling.controller import (
     IDLE_TICK_SECONDS,
     QUIET_SECONDS,
@@ -16,10 +15,9 @@ from paropt_exporter.autoscaling.controller import (
     TICK_SECONDS,
     pause_seconds,
 )
-from paropt_exporter.autoscaling.peak_meter import PeakMeter
+from paropt_exporter.autoscaling.meters import CompanyMeter, PeakMeter, Recent
 from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES
 from paropt_exporter.autoscaling.policy.stage_concurrency import StageState
-from paropt_exporter.autoscaling.recent import Recent
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.engine import Admission, Demand, StageCounts
 from paropt_exporter.events import Decision, RunningTask

@@ -11,7 +11,7 @@ import pytest
 
 from paropt_exporter.autoscaling.jobserver import Jobserver, require_make
 from paropt_exporter.autoscaling.policy.fixed_workload import Load, Loads
-from paropt_exporter.autoscaling.policy.run import RunSituation, spare_slots
+from paropt_exporter.autoscaling.policy.lane_size import RunSituation, spare_slots
 from paropt_exporter.errors import UsageError
 
 

@@ -15,15 +15,21 @@ import pytest
 from paropt_exporter.autoscaling.decisions import Choice, Situation, written_choice, written_situation
 from paropt_exporter.autoscaling.policy.budget import Budget, Claim
 from paropt_exporter.autoscaling.policy.fixed_workload import Load, Loads, Work
+from paropt_exporter.autoscaling.policy.lane_size import RunSituation, RunState, decide_run
 from paropt_exporter.autoscaling.policy.memory import Memory, PoolMemory
-from paropt_exporter.autoscaling.policy.pool import StreamSituation, StreamState, decide_stream
+from paropt_exporter.autoscaling.policy.pool_size import StreamSituation, StreamState, decide_stream
+from paropt_exporter.autoscaling.policy.prometheus_size import (
+    PoolSeen,
+    Seen,
+    TargetSituation,
+    TargetState,
+    decide_target,
+)
+from paropt_exporter.autoscaling.policy.query_validity import Reading, doubtful
 from paropt_exporter.autoscaling.policy.queueing import Stream
-from paropt_exporter.autoscaling.policy.reading import Reading, doubtful
-from paropt_exporter.autoscaling.policy.run import RunSituation, RunState, decide_run
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import Sample
 from paropt_exporter.autoscaling.policy.size_bounds import BandSituation, BandState, Signal, decide_band
 from paropt_exporter.autoscaling.policy.stage_concurrency import LIMITED, Level, StageSeen, StageState
-from paropt_exporter.autoscaling.policy.target import PoolSeen, Seen, TargetSituation, TargetState, decide_target
 from paropt_exporter.cli import explain, replay
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Decision

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from paropt_exporter.autoscaling.profiling import StageFailed
+from paropt_exporter.autoscaling.stage_profiler import StageFailed
 from paropt_exporter.cli import profile
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.errors import UsageError

@@ -13,7 +13,7 @@ import pytest
 
 from paropt_exporter.autoscaling.decisions import written_choice, written_situation
 from paropt_exporter.autoscaling.policy.fixed_workload import Load, Loads
-from paropt_exporter.autoscaling.policy.run import RunSituation, decide_run
+from paropt_exporter.autoscaling.policy.lane_size import RunSituation, decide_run
 from paropt_exporter.cli import explain, history, replay, what_if
 from paropt_exporter.cli.streams import Visible
 from paropt_exporter.config.loader import Config

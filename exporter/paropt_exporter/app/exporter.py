@@ -16,7 +16,7 @@ from paropt_exporter.app.planning import Planner, known_peaks, sharing
 from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.autoscaling import Controller
 from paropt_exporter.autoscaling.controller import DEADLINE
-from paropt_exporter.autoscaling.recent import CORES_SECONDS, MEMORY_SECONDS, Recent
+from paropt_exporter.autoscaling.meters import CORES_SECONDS, MEMORY_SECONDS, Recent
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.config.lanes import select
 from paropt_exporter.engine import Observers, PoolWorkers, QueueInbox, Run, pools_of

@@ -9,9 +9,15 @@ from functools import partial
 from typing import Protocol
 
 from paropt_exporter.autoscaling.decisions import Choice, Situation, written_choice, written_situation
+from paropt_exporter.autoscaling.policy.prometheus_size import (
+    PoolSeen,
+    TargetSituation,
+    TargetState,
+    TargetStep,
+    decide_target,
+)
 from paropt_exporter.autoscaling.policy.size_bounds import BandSituation, BandState, BandStep, Signal, decide_band
-from paropt_exporter.autoscaling.policy.target import PoolSeen, TargetSituation, TargetState, TargetStep, decide_target
-from paropt_exporter.autoscaling.signals.local import Counters, Flows, count_of
+from paropt_exporter.autoscaling.signals.local_counters import Counters, Flows, count_of
 from paropt_exporter.autoscaling.state import PROMETHEUS, ControlState, SizeBounds
 from paropt_exporter.clock import Clock
 from paropt_exporter.events import Decision, Event, PoolStatistics

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
-from paropt_exporter.autoscaling.concurrency_meter import CompanyMeter
 from paropt_exporter.autoscaling.decisions import written_choice, written_situation
-from paropt_exporter.autoscaling.peak_meter import PeakMeter
+from paropt_exporter.autoscaling.meters import CompanyMeter, PeakMeter
 from paropt_exporter.autoscaling.policy.fixed_workload import (
     Load,
     Loads,
@@ -21,8 +20,7 @@ from paropt_exporter.autoscaling.policy.fixed_workload import (
     Work,
     lock_is_full,
 )
-from paropt_exporter.autoscaling.policy.memory import Memory
-from paropt_exporter.autoscaling.policy.run import (
+from paropt_exporter.autoscaling.policy.lane_size import (
     STABLE_SECONDS,
     RunSituation,
     RunState,
@@ -35,6 +33,7 @@ from paropt_exporter.autoscaling.policy.run import (
     run_sizing,
     spare_slots,
 )
+from paropt_exporter.autoscaling.policy.memory import Memory
 from paropt_exporter.autoscaling.policy.stage_concurrency import limits
 from paropt_exporter.autoscaling.state import ACT, ADVISE, PAUSE, PIN, PROMETHEUS, ControlState
 from paropt_exporter.clock import Clock

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from paropt_exporter.autoscaling.policy.pool import StreamSituation, StreamStep, decide_stream
-from paropt_exporter.autoscaling.policy.run import RunSituation, RunStep, decide_run
+from paropt_exporter.autoscaling.policy.lane_size import RunSituation, RunStep, decide_run
+from paropt_exporter.autoscaling.policy.pool_size import StreamSituation, StreamStep, decide_stream
+from paropt_exporter.autoscaling.policy.prometheus_size import TargetSituation, TargetStep, decide_target
 from paropt_exporter.autoscaling.policy.size_bounds import BandSituation, BandStep, decide_band
-from paropt_exporter.autoscaling.policy.target import TargetSituation, TargetStep, decide_target
 from paropt_exporter.errors import ParoptError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Self
 from paropt_exporter.autoscaling.bounds_controller import BoundsController
 from paropt_exporter.autoscaling.signals import queries
 from paropt_exporter.autoscaling.signals.client import Access, Client
-from paropt_exporter.autoscaling.signals.gather import Gatherer, Wish
+from paropt_exporter.autoscaling.signals.collector import Gatherer, Wish
 from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import model

@@ -61,7 +61,7 @@ def _order(key: _Key) -> tuple[str, int, bool]:
 
 
 def _lines(decision: Decision) -> Iterator[str]:
-    from paropt_exporter.autoscaling.explaining import explained, headline
+    from paropt_exporter.autoscaling.explanation import explained, headline
 
     yield f"{headline(decision)}  ({_time(decision)})"
     try:

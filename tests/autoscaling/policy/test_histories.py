@@ -12,11 +12,25 @@ from hypothesis import strategies as st
 
 from paropt_exporter.autoscaling.policy.budget import Budget, Claim
 from paropt_exporter.autoscaling.policy.fixed_workload import Load
+from paropt_exporter.autoscaling.policy.lane_size import (
+    RunSituation,
+    RunState,
+    counted,
+    decide_run,
+    memory_bound,
+    outlook,
+)
 from paropt_exporter.autoscaling.policy.memory import Memory, PoolMemory, pool_memory_size
-from paropt_exporter.autoscaling.policy.pool import STABLE_SECONDS, StreamSituation, StreamState, decide_stream
+from paropt_exporter.autoscaling.policy.pool_size import STABLE_SECONDS, StreamSituation, StreamState, decide_stream
+from paropt_exporter.autoscaling.policy.prometheus_size import (
+    PoolSeen,
+    Seen,
+    TargetSituation,
+    TargetState,
+    decide_target,
+)
+from paropt_exporter.autoscaling.policy.query_validity import Reading, doubtful
 from paropt_exporter.autoscaling.policy.queueing import Stream, stream_size
-from paropt_exporter.autoscaling.policy.reading import Reading, doubtful
-from paropt_exporter.autoscaling.policy.run import RunSituation, RunState, counted, decide_run, memory_bound, outlook
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import Sample
 from paropt_exporter.autoscaling.policy.size_bounds import (
     PATIENT_INTERVALS,
@@ -26,7 +40,6 @@ from paropt_exporter.autoscaling.policy.size_bounds import (
     Signal,
     decide_band,
 )
-from paropt_exporter.autoscaling.policy.target import PoolSeen, Seen, TargetSituation, TargetState, decide_target
 from paropt_exporter.families import DECISION_REASONS, DOUBTS
 
 HISTORIES = 2500  # of each of the four kinds

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paropt_exporter.autoscaling.policy.fixed_workload import Load, Loads
+from paropt_exporter.autoscaling.policy.lane_size import SHORT_SECONDS, RunSituation, RunState, decide_run
 from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES, Memory, PoolMemory, memory_size, pool_memory_size
-from paropt_exporter.autoscaling.policy.run import SHORT_SECONDS, RunSituation, RunState, decide_run
 
 MB = 1 << 20
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from paropt_exporter.autoscaling.policy.reading import Reading, doubtful
+from paropt_exporter.autoscaling.policy.query_validity import Reading, doubtful
 from paropt_exporter.autoscaling.policy.size_bounds import (
     PATIENT_INTERVALS,
     BandSituation,

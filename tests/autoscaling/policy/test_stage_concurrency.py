@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paropt_exporter.autoscaling.policy.fixed_workload import Load, Loads
-from paropt_exporter.autoscaling.policy.run import RunSituation, RunState, decide_run
+from paropt_exporter.autoscaling.policy.lane_size import RunSituation, RunState, decide_run
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import Sample
 from paropt_exporter.autoscaling.policy.stage_concurrency import (
     ANY,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from paropt_exporter.autoscaling.policy.reading import Reading
+from paropt_exporter.autoscaling.policy.query_validity import Reading
 from paropt_exporter.autoscaling.policy.stabilization import LARGEST_STEP_DOWN_RATIO
 
 LOAD, LIMIT = "load", "limit"

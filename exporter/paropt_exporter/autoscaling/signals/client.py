@@ -28,7 +28,7 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from paropt_exporter import families, regular_files
-from paropt_exporter.autoscaling.policy.reading import Answer, Element
+from paropt_exporter.autoscaling.policy.query_validity import Answer, Element
 from paropt_exporter.clock import Clock
 from paropt_exporter.errors import ParoptError
 from paropt_exporter.events import QueryCounts

@@ -8,15 +8,15 @@ from paropt_exporter.autoscaling.decisions import Situation, read_choice_size, r
 from paropt_exporter.autoscaling.policy import fixed_workload, queueing
 from paropt_exporter.autoscaling.policy.budget import divide
 from paropt_exporter.autoscaling.policy.fixed_workload import Loads, Sizing, deadline_size
+from paropt_exporter.autoscaling.policy.lane_size import Outlook, RunSituation, count_of, outlook, run_sizing
 from paropt_exporter.autoscaling.policy.memory import Memory, growth_bytes, pool_memory_size, room_bytes
-from paropt_exporter.autoscaling.policy.pool import StreamSituation
+from paropt_exporter.autoscaling.policy.pool_size import StreamSituation
+from paropt_exporter.autoscaling.policy.prometheus_size import TargetSituation
 from paropt_exporter.autoscaling.policy.queueing import WAIT_RATIO, cpu_size, wait_ratio, workers_for
-from paropt_exporter.autoscaling.policy.run import Outlook, RunSituation, count_of, outlook, run_sizing
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import USELESS_RATIO, useless_inflation
 from paropt_exporter.autoscaling.policy.size_bounds import LOAD, BandSituation, Signal, load_workers
 from paropt_exporter.autoscaling.policy.stabilization import TURNS
 from paropt_exporter.autoscaling.policy.stage_concurrency import LIMITED, TRIAL, Level
-from paropt_exporter.autoscaling.policy.target import TargetSituation
 from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND
 from paropt_exporter.events import Decision
 

@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from paropt_exporter.autoscaling.policy.reading import Answer, Element
-from paropt_exporter.autoscaling.policy.target import PoolSeen
+from paropt_exporter.autoscaling.policy.prometheus_size import PoolSeen
+from paropt_exporter.autoscaling.policy.query_validity import Answer, Element
 from paropt_exporter.autoscaling.signals import queries
 from paropt_exporter.autoscaling.signals.client import QueryFailed
-from paropt_exporter.autoscaling.signals.gather import Gatherer, Wish
-from paropt_exporter.autoscaling.signals.local import Flows
+from paropt_exporter.autoscaling.signals.collector import Gatherer, Wish
+from paropt_exporter.autoscaling.signals.local_counters import Flows
 from paropt_exporter.events import PoolStatistics
 from paropt_exporter.testing import START_TIMESTAMP_SECONDS, FakeClock
 

@@ -10,7 +10,7 @@ import pytest
 from paropt_exporter import ProcessPool, ThreadPool, steer
 from paropt_exporter.autoscaling.decisions import replay
 from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES
-from paropt_exporter.autoscaling.streams import Steering, StreamLoop
+from paropt_exporter.autoscaling.pool_controller import Steering, StreamLoop
 from paropt_exporter.events import Decision
 from paropt_exporter.testing import FakeClock, Recorder
 from simulation.pool import SimulatedPool

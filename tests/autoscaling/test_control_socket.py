@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.autoscaling import ControlState, Order
-from paropt_exporter.autoscaling.orders import FOLDER, OrderSocket, Refused, Wish, ask, open_orders
+from paropt_exporter.autoscaling.control_socket import FOLDER, OrderSocket, Refused, Wish, ask, open_orders
 from paropt_exporter.plan import Bounds
 
 HANG_SECONDS = 30.0

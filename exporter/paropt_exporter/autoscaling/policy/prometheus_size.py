@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass, field, replace
 
 from paropt_exporter.autoscaling.policy.fixed_workload import SATURATED_RATIO
+from paropt_exporter.autoscaling.policy.query_validity import SETTLED_SCRAPES, Reading, doubtful
 from paropt_exporter.autoscaling.policy.queueing import cpu_size
-from paropt_exporter.autoscaling.policy.reading import SETTLED_SCRAPES, Reading, doubtful
 from paropt_exporter.autoscaling.policy.stabilization import Limits, ScalingHistory, Step, Wanted, step
 from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from paropt_exporter.autoscaling.policy.reading import Reading, doubtful
-from paropt_exporter.autoscaling.policy.target import (
+from paropt_exporter.autoscaling.policy.prometheus_size import (
     BLIND_AFTER,
     PoolSeen,
     Seen,
@@ -15,6 +14,7 @@ from paropt_exporter.autoscaling.policy.target import (
     decide_target,
     wanted_size,
 )
+from paropt_exporter.autoscaling.policy.query_validity import Reading, doubtful
 
 SCRAPE = 15.0
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from paropt_exporter.autoscaling.policy.reading import (
+from paropt_exporter.autoscaling.policy.prometheus_size import PoolSeen, Seen
+from paropt_exporter.autoscaling.policy.query_validity import (
     SETTLED_SCRAPES,
     Answer,
     Element,
@@ -19,10 +20,9 @@ from paropt_exporter.autoscaling.policy.reading import (
     judge_value,
 )
 from paropt_exporter.autoscaling.policy.size_bounds import Signal
-from paropt_exporter.autoscaling.policy.target import PoolSeen, Seen
 from paropt_exporter.autoscaling.signals import queries
 from paropt_exporter.autoscaling.signals.client import QueryFailed
-from paropt_exporter.autoscaling.signals.local import Flows
+from paropt_exporter.autoscaling.signals.local_counters import Flows
 from paropt_exporter.clock import Clock
 from paropt_exporter.events import PoolStatistics
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Generic, TypeVar
 
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import COMPLETIONS
 from paropt_exporter.autoscaling.policy.stage_concurrency import Level, StageSeen, StageState
-from paropt_exporter.autoscaling.signals.local import Count, ServiceTimes
+from paropt_exporter.autoscaling.signals.local_counters import Count, ServiceTimes
+from paropt_exporter.clock import Clock
 from paropt_exporter.engine import StageCounts
+from paropt_exporter.plan import THREADS
 
 _RENEWED = 10 * COMPLETIONS  # completions after which a measure begins anew: it is of how tasks are now
 
@@ -82,3 +86,55 @@ def _count(counts: StageCounts, now: float) -> Count:
         cpu=0.0,
         delay=counts.delay_seconds,
     )
+
+
+class PeakMeter:
+    """The highest memory use of one task, by stage.
+
+    Guarantees: a peak only grows; a task in a thread has no memory of its own, so it is promised none either.
+    """
+
+    def __init__(self, known: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Begin with what is known from earlier runs, or from the config."""
+        self._peaks = dict(known)
+
+    def look(self, running: Iterable[tuple[str, str, int]], ended: Iterable[tuple[str, int]]) -> None:
+        """Take what running tasks hold now, as (pool, stage, bytes), and what ended ones held at most."""
+        own = ((stage, size) for pool, stage, size in running if pool != THREADS)
+        for stage, size in (*own, *ended):
+            self._peaks[stage] = max(size, self._peaks.get(stage, 0))
+
+    def of_task(self, pool: str, stage: str) -> int:
+        """Return the most that a running task takes; 0: not known, or not its own."""
+        return 0 if pool == THREADS else self.of_stage(stage)
+
+    def of_stage(self, stage: str) -> int:
+        """Return the most that a task of the stage takes; 0: not known."""
+        return self._peaks.get(stage, 0)
+
+    def held(self, running: Iterable[tuple[str, str, int]]) -> int:
+        """Return what running tasks hold of their peaks."""
+        return sum(min(size, self.of_task(pool, stage)) for pool, stage, size in running)
+
+
+_Value = TypeVar("_Value")
+
+CORES_SECONDS = 1.0  # a quota or an affinity changes by hand: half of the 2 s within which a wrong size is corrected
+MEMORY_SECONDS = 0.2  # memory fills at some GB/s at most, and the policy waits 1 s before it takes slots away for it
+
+
+class Recent(Generic[_Value]):
+    """A callable that reads anew once its last reading is older than `seconds`. For one thread."""
+
+    def __init__(self, read: Callable[[], _Value], seconds: float, clock: Clock) -> None:
+        self._read = read
+        self._seconds = seconds
+        self._clock = clock
+        self._value: _Value | None = None
+        self._until = 0.0
+
+    def __call__(self) -> _Value:
+        now = self._clock.monotonic()
+        if self._value is None or now >= self._until:
+            self._value, self._until = self._read(), now + self._seconds
+        return self._value

@@ -12,9 +12,9 @@ from paropt_exporter import host
 from paropt_exporter.autoscaling.decisions import written_choice, written_situation
 from paropt_exporter.autoscaling.policy.budget import Budget, Claim
 from paropt_exporter.autoscaling.policy.memory import SPARE_BYTES, PoolMemory, pool_memory_size, to_share_bytes
-from paropt_exporter.autoscaling.policy.pool import StreamSituation, StreamState, StreamStep, decide_stream
+from paropt_exporter.autoscaling.policy.pool_size import StreamSituation, StreamState, StreamStep, decide_stream
 from paropt_exporter.autoscaling.policy.queueing import Stream, stream_size
-from paropt_exporter.autoscaling.signals.local import Counters, count_of
+from paropt_exporter.autoscaling.signals.local_counters import Counters, count_of
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.cpu_demand import WAITING_DEMAND
 from paropt_exporter.events import Decision, PoolStatistics, WorkerMemory
