@@ -414,7 +414,7 @@ class PoolControl:
     floor: int
     ceiling: int
     recommended_size: int
-    blind: bool = False
+    no_data: bool = False
     flapping: bool = False
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from paropt_exporter.autoscaling import stage_profiler
-from paropt_exporter.autoscaling.stage_profiler import Point, StageFailed, Trial
+from paropt_exporter.autoscaling.stage_profiler import Point, ProfilingFailed, Trial
 from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.plan import Bounds, Plan
 from paropt_exporter.testing import Script
@@ -81,7 +81,7 @@ def test_each_round_measures_every_size_after_one_run_that_does_not_count() -> N
 
 def test_a_stage_that_fails_is_not_measured() -> None:
     execute, executed = on_fakes(Script(result=Result.FAILURE, message="exit 1"))
-    with pytest.raises(StageFailed, match=r"with 2 workers, adaptive, it ended as failure: exit 1"):
+    with pytest.raises(ProfilingFailed, match=r"with 2 workers, adaptive, it ended as failure: exit 1"):
         stage_profiler.measure([plan(stage("a"))], (1, 2), runs=3, execute=execute, tell=lambda _: None)
     assert executed == [2]
 

@@ -18,14 +18,14 @@ from paropt_exporter.history import History
 from paropt_exporter.plan import Plan
 
 if TYPE_CHECKING:
-    from paropt_exporter.autoscaling.feedback import Past
+    from paropt_exporter.autoscaling.feedback import PastRuns
     from paropt_exporter.autoscaling.jobserver import Jobserver
 
 
 class Planner:
     """Makes the plan of each run anew: history goes on from run to run. `past`: what Prometheus knows, if asked."""
 
-    def __init__(self, request: Request, config: Config, lane: str, history: History, past: Past | None) -> None:
+    def __init__(self, request: Request, config: Config, lane: str, history: History, past: PastRuns | None) -> None:
         self._request = request
         self._config = config
         self._lane = lane

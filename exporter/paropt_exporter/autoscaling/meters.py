@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import COMPLETIONS
-from paropt_exporter.autoscaling.policy.stage_concurrency import Level, StageSeen, StageState
-from paropt_exporter.autoscaling.signals.local_counters import Count, ServiceTimes
+from paropt_exporter.autoscaling.policy.stage_concurrency import ConcurrencyLevel, StageMeasurement, StageState
+from paropt_exporter.autoscaling.signals.local_counters import CounterSample, ServiceTimes
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine import StageCounts
 from paropt_exporter.plan import THREADS
@@ -16,7 +16,7 @@ from paropt_exporter.plan import THREADS
 _RENEWED = 10 * COMPLETIONS  # completions after which a measure begins anew: it is of how tasks are now
 
 
-class CompanyMeter:
+class ConcurrencyMeter:
     """Service times of running stages while tasks of theirs wait.
 
     Guarantees: a stage's measure begins anew when its state has changed; time while nothing waits does not count.
@@ -25,11 +25,13 @@ class CompanyMeter:
     def __init__(self) -> None:
         self._stages: dict[str, _Measure] = {}
 
-    def look(self, counts: Iterable[StageCounts], states: Iterable[StageState], now: float) -> tuple[StageSeen, ...]:
+    def look(
+        self, counts: Iterable[StageCounts], states: Iterable[StageState], now: float
+    ) -> tuple[StageMeasurement, ...]:
         """Take the stages' counters at the monotonic moment `now`; return each as it is seen since its last change."""
         changes = {state.stage: state.changes for state in states}
         self._stages = {one.stage: self._measured(one, changes, now) for one in counts}
-        return tuple(measure.seen() for measure in self._stages.values())
+        return tuple(measure.measurement() for measure in self._stages.values())
 
     def _measured(self, counts: StageCounts, changes: Mapping[str, int], now: float) -> _Measure:
         measure, changed = self._stages.get(counts.stage), changes.get(counts.stage, 0)
@@ -65,19 +67,19 @@ class _Measure:
             self._busy_seconds += max(0.0, count.busy - self._last.busy)
         self._last, self._counts = count, counts
 
-    def seen(self) -> StageSeen:
+    def measurement(self) -> StageMeasurement:
         counts = self._counts
-        return StageSeen(
+        return StageMeasurement(
             stage=counts.stage,
             running=counts.running,
             waiting=counts.waiting,
-            level=Level(company=self._company, sample=self._times.sample()),
+            level=ConcurrencyLevel(concurrency=self._company, sample=self._times.sample()),
             fastest_seconds=counts.fastest_seconds,
         )
 
 
-def _count(counts: StageCounts, now: float) -> Count:
-    return Count(
+def _count(counts: StageCounts, now: float) -> CounterSample:
+    return CounterSample(
         moment=now,
         submitted=0.0,
         finished=counts.ended,
@@ -123,7 +125,7 @@ CORES_SECONDS = 1.0  # a quota or an affinity changes by hand: half of the 2 s w
 MEMORY_SECONDS = 0.2  # memory fills at some GB/s at most, and the policy waits 1 s before it takes slots away for it
 
 
-class Recent(Generic[_Value]):
+class CachedReading(Generic[_Value]):
     """A callable that reads anew once its last reading is older than `seconds`. For one thread."""
 
     def __init__(self, read: Callable[[], _Value], seconds: float, clock: Clock) -> None:

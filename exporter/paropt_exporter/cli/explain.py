@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.autoscaling.decisions import UNREADABLE, UnknownSituation
+from paropt_exporter.autoscaling.decisions import UNREADABLE, UnknownObservation
 from paropt_exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _lines(decision: Decision) -> Iterator[str]:
     yield f"{headline(decision)}  ({_time(decision)})"
     try:
         yield from [f"    {line}" for line in explained(decision)]
-    except (UnknownSituation, *UNREADABLE):
+    except (UnknownObservation, *UNREADABLE):
         yield "    its terms can't be told: another version recorded them, or somebody changed them"
 
 

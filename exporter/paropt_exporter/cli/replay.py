@@ -7,7 +7,13 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.autoscaling.decisions import UNREADABLE, Replayed, UnknownSituation, read_choice_size, replay
+from paropt_exporter.autoscaling.decisions import (
+    UNREADABLE,
+    ReplayResult,
+    UnknownObservation,
+    describe_decision,
+    replay,
+)
 from paropt_exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,14 +40,14 @@ def run(history: History, *, pool: str | None, since_seconds: float, output: str
     return EXIT_DIFFERENT if different else 0
 
 
-def _again(decision: Decision) -> Replayed | None:
+def _again(decision: Decision) -> ReplayResult | None:
     try:
         return replay(decision.situation, decision.choice)
-    except UnknownSituation:
+    except UnknownObservation:
         return None
 
 
-def _lines(count: int, same: int, different: Sequence[tuple[Decision, Replayed | None]]) -> Iterator[str]:
+def _lines(count: int, same: int, different: Sequence[tuple[Decision, ReplayResult | None]]) -> Iterator[str]:
     more = count - same - len(different)
     but = f"{more} the same but for what was not recorded yet, " if more else ""
     yield f"{count} decisions: {same} the same to the byte, {but}{len(different)} different"
@@ -49,17 +55,17 @@ def _lines(count: int, same: int, different: Sequence[tuple[Decision, Replayed |
         if again is None:
             yield f"  {_time(decision)} {decision.pool}: {_recorded(decision)} -> recorded by another version"
         else:
-            yield f"  {_time(decision)} {decision.pool}: {_recorded(decision)} -> {read_choice_size(again.today)}"
+            yield f"  {_time(decision)} {decision.pool}: {_recorded(decision)} -> {describe_decision(again.today)}"
 
 
 def _recorded(decision: Decision) -> str:
     try:
-        return read_choice_size(decision.choice)
-    except UnknownSituation:
+        return describe_decision(decision.choice)
+    except UnknownObservation:
         return "unreadable"
 
 
-def _as_json(count: int, same: int, different: Sequence[tuple[Decision, Replayed | None]]) -> dict[str, object]:
+def _as_json(count: int, same: int, different: Sequence[tuple[Decision, ReplayResult | None]]) -> dict[str, object]:
     return {
         "decisions": count,
         "same": same,
