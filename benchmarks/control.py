@@ -94,14 +94,14 @@ CLOSED = (
         name="100 x 10 s, deadline 100 s", tasks=(Work(seconds=10.0),) * 100, maximum=64, expected="10-13",
         deadline_seconds=100.0,
     ),
-    Closed(name="20 that compute 1 s", tasks=(Work(seconds=1.0, share=1.0),) * 20, maximum=32, expected="2"),
-    Closed(name="40 that compute half", tasks=(Work(seconds=1.0, share=0.5),) * 40, maximum=32, expected="4"),
+    Closed(name="20 that compute 1 s", tasks=(Work(seconds=1.0, cpu_demand=1.0),) * 20, maximum=32, expected="2"),
+    Closed(name="40 that compute half", tasks=(Work(seconds=1.0, cpu_demand=0.5),) * 40, maximum=32, expected="4"),
     Closed(
         name="800 of 50 ms behind one lock", tasks=(Work(seconds=0.05, locked=True),) * 800, maximum=64,
         expected="1-2, ups blocked",
     ),
     Closed(
-        name="20 threads, one interpreter", tasks=(Work(seconds=1.0, share=1.0),) * 20, maximum=32, expected="2",
+        name="20 threads, one interpreter", tasks=(Work(seconds=1.0, cpu_demand=1.0),) * 20, maximum=32, expected="2",
         pool="threads",
     ),
 )  # fmt: skip
@@ -212,7 +212,7 @@ def closed_row(closed: Closed) -> Iterator[object]:
 
 def makespan(closed: Closed, rule: MakeRule) -> float:
     work, cores = closed.tasks[0], 1.0 if closed.pool == "threads" else CORES
-    duration = locked(work.seconds) if work.locked else computing(work.seconds, work.share, cores)
+    duration = locked(work.seconds) if work.locked else computing(work.seconds, work.cpu_demand, cores)
     pool = SimulatedPool(at_once(len(closed.tasks)), duration, size=2)
     steering, now = rule(pool, closed.maximum), 0.0
     while not pool.done:

@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from paropt_exporter import ProcessPool, ThreadPool  # noqa: E402  # the tests' servers lie on a path of their own
 from paropt_exporter.autoscaling.decisions import replay  # noqa: E402
-from paropt_exporter.autoscaling.streams import Steering, StreamLoop  # noqa: E402
+from paropt_exporter.autoscaling.pool_controller import PoolController, PoolSettings  # noqa: E402
 from paropt_exporter.clock import SystemClock  # noqa: E402
 from paropt_exporter.events import Decision  # noqa: E402
 from paropt_exporter.history import History  # noqa: E402
@@ -145,8 +145,8 @@ class Lane:
             self._process.wait(60.0)
             self._process = None
 
-    def order(self, *words: str) -> None:
-        command = [installed_command(), *words]
+    def order(self, *last_signals: str) -> None:
+        command = [installed_command(), *last_signals]
         subprocess.run(command, cwd=self._folder, env=environment(), stdout=subprocess.DEVNULL, check=True, timeout=60)
 
     def load(self, tasks: int) -> None:
@@ -246,12 +246,12 @@ def streams(folder: Path, seconds: float) -> Iterator[None]:
         ThreadPool(1, name="naps") as naps,
         ThreadPool(1, name="locked") as locks,
         ProcessPool(1, name="computing") as processes,
-        StreamLoop(
-            [Steering(pool=pool, floor=1, ceiling=MOST_WORKERS) for pool in (naps, locks, processes)],
+        PoolController(
+            [PoolSettings(pool=pool, floor=1, ceiling=MOST_WORKERS) for pool in (naps, locks, processes)],
             emit=history.observe,
         ),
     ):
-        loads: Sequence[tuple[Callable[[], object], Rate]] = (
+        group: Sequence[tuple[Callable[[], object], Rate]] = (
             (lambda: naps.submit(time.sleep, 0.3), saw_tooth(1.0, 25.0, period=seconds / 6)),
             (lambda: locks.submit(locked), bursts(3.0, 14.0, every=seconds / 5, lasting=seconds / 50)),
             (
@@ -261,7 +261,7 @@ def streams(folder: Path, seconds: float) -> Iterator[None]:
         )
         threads = [
             Thread(target=arrive, args=(submit, poisson(rate, seconds, SEED + number), stop), name=f"load-{number}")
-            for number, (submit, rate) in enumerate(loads)
+            for number, (submit, rate) in enumerate(group)
         ]
         for thread in threads:
             thread.start()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from paropt_exporter.autoscaling.policy.stabilization import TURN_SECONDS
+from paropt_exporter.autoscaling.policy.stabilization import REVERSAL_SECONDS
 from simulation.pool import SimulatedPool
 from simulation.rules import Clairvoyant, MakeRule, simulate
 from simulation.work import Rate, bursts, given, noise, outage, poisson, ramp, saw_tooth, varied
@@ -72,10 +72,10 @@ def _hour(pool: SimulatedPool, rule: MakeRule, *, pattern: str) -> Hour:
 
 def flaps(sizes: list[tuple[float, int]]) -> int:
     """Return how often a move was undone within a minute: `sizes` are moments with the size from then on."""
-    count, before, moved_from, moved_at = 0, 1, 1, -TURN_SECONDS
+    count, before, moved_from, moved_at = 0, 1, 1, -REVERSAL_SECONDS
     for moment, size in sizes:
         turned = (before > moved_from) is not (size > before)
         undone = size <= moved_from if before > moved_from else size >= moved_from
-        count += turned and undone and moment < moved_at + TURN_SECONDS
+        count += turned and undone and moment < moved_at + REVERSAL_SECONDS
         moved_from, before, moved_at = before, size, moment
     return count

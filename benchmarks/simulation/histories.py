@@ -81,11 +81,11 @@ def _room_for_sleepers(drawn: History) -> bool:
 
 def _burner(draw: random.Random, stage: str, cores: int) -> Work:
     del cores
-    return Work(seconds=draw.uniform(0.05, 1.5), share=1.0, stage=stage, weight=draw.choice((1.0, 1.0, 0.1)))
+    return Work(seconds=draw.uniform(0.05, 1.5), cpu_demand=1.0, stage=stage, weight=draw.choice((1.0, 1.0, 0.1)))
 
 
 def _threaded(draw: random.Random, stage: str, cores: int) -> Work:
-    return Work(seconds=draw.uniform(0.2, 1.0), share=1.0, stage=stage, threads=draw.randint(1, cores))
+    return Work(seconds=draw.uniform(0.2, 1.0), cpu_demand=1.0, stage=stage, threads=draw.randint(1, cores))
 
 
 def _sleeper(draw: random.Random, stage: str, cores: int) -> Work:
@@ -95,13 +95,13 @@ def _sleeper(draw: random.Random, stage: str, cores: int) -> Work:
 
 def _half(draw: random.Random, stage: str, cores: int) -> Work:
     del cores
-    return Work(seconds=draw.uniform(0.2, 1.5), share=draw.choice((0.2, 0.5, 0.7)), stage=stage)
+    return Work(seconds=draw.uniform(0.2, 1.5), cpu_demand=draw.choice((0.2, 0.5, 0.7)), stage=stage)
 
 
 def _starter(draw: random.Random, stage: str, cores: int) -> Work:
     """A program that computes while it starts, and then waits."""
     del cores
-    return Work(seconds=0.05, share=1.0, stage=stage, phases=(Phase(seconds=draw.uniform(0.2, 1.0)),))
+    return Work(seconds=0.05, cpu_demand=1.0, stage=stage, phases=(Phase(seconds=draw.uniform(0.2, 1.0)),))
 
 
 _KINDS: dict[str, Callable[[random.Random, str, int], Work]] = {

@@ -32,7 +32,7 @@ class Work:
     """
 
     seconds: float
-    share: float = 0.0
+    cpu_demand: float = 0.0
     stage: str = "a"
     phases: tuple[Phase, ...] = ()
     threads: int = 1
@@ -42,17 +42,17 @@ class Work:
     @property
     def computes(self) -> bool:
         """Whether it computes all the time."""
-        return self.share >= 1.0 and all(phase.share >= 1.0 for phase in self.phases)
+        return self.cpu_demand >= 1.0 and all(phase.cpu_demand >= 1.0 for phase in self.phases)
 
     @property
     def sleeps(self) -> bool:
         """Whether it never computes."""
-        return self.share == 0.0 and not self.phases
+        return self.cpu_demand == 0.0 and not self.phases
 
     @property
     def core_seconds(self) -> float:
         """What it computes in all."""
-        own = self.seconds * self.share + sum(phase.seconds * phase.share for phase in self.phases)
+        own = self.seconds * self.cpu_demand + sum(phase.seconds * phase.cpu_demand for phase in self.phases)
         return own * self.threads
 
     @property
@@ -69,7 +69,7 @@ class _Running:
     threads: list[Thread]
     sampled_at: float = 0.0
     core_time: CoreTime = NO_TIME
-    seen: list[ThreadTime] = field(default_factory=list)
+    observation: list[ThreadTime] = field(default_factory=list)
 
     @property
     def ended(self) -> bool:
@@ -79,12 +79,12 @@ class _Running:
         """Read what /proc says, as the supervisor does."""
         for place, thread in enumerate(self.threads):
             times, count = (thread.run, thread.wait), partial(getattr, thread, "switches")
-            if len(self.seen) <= place:
-                self.seen.append(ThreadTime(times, runnable=thread.runnable, now=now, switches=count))
+            if len(self.observation) <= place:
+                self.observation.append(ThreadTime(times, runnable=thread.runnable, now=now, switches=count))
             else:
-                self.seen[place].sample(times, runnable=thread.runnable, now=now, switches=count)
-        run = sum(thread.run for thread in self.seen)
-        self.core_time = CoreTime(run, sum(thread.wanted for thread in self.seen) - run)
+                self.observation[place].sample(times, runnable=thread.runnable, now=now, switches=count)
+        run = sum(thread.run for thread in self.observation)
+        self.core_time = CoreTime(run, sum(thread.wanted for thread in self.observation) - run)
         self.sampled_at = now
 
     @property
@@ -188,7 +188,7 @@ class SimulatedLane:
             ):
                 label, work = stage.queue.popleft()
                 self._shares.begin_task(stage.plan, self._pool, label)
-                phases = [Phase(seconds=work.seconds, share=work.share), *work.phases]
+                phases = [Phase(seconds=work.seconds, cpu_demand=work.cpu_demand), *work.phases]
                 threads = [Thread(list(phases), weight=work.weight) for _ in range(work.threads)]
                 self._running.append(_Running(label, work, self._clock.now, threads))
                 self._next_sample = min(self._next_sample, self._clock.now + _SAMPLE_SECONDS)
@@ -245,10 +245,12 @@ class SimulatedLane:
             sampled_seconds=task.sampled_at or 1e-9,
         )
 
-    def shares(self, size: int) -> Mapping[str, int]:
+    def pool_sizes(self, size: int) -> Mapping[str, int]:
         return {self._pool: size}
 
-    def share(self, size: int, reason: str, tasks: Mapping[str, int] | None = None) -> tuple[tuple[str, int, int], ...]:
+    def resize_pools(
+        self, size: int, reason: str, tasks: Mapping[str, int] | None = None
+    ) -> tuple[tuple[str, int, int], ...]:
         del reason, tasks
         old, self._target = self._target, size
         return ((self._pool, old, size),) if old != size else ()
@@ -341,13 +343,13 @@ def run_lane(
     loop = Controller(
         lane,
         lane,
-        standing=ControlState(Bounds(minimum=1, maximum=maximum, start=start), (pool,), source="local"),
+        control_state=ControlState(Bounds(minimum=1, maximum=maximum, start=start), (pool,), source="local"),
         cores=lambda: cores,
         memory_available_bytes=lambda: 1 << 40,
         emit=recorder.observe,
         clock=clock,
         run_id="simulated",
-        known_shares=known or {},
+        known_cpu_demands=known or {},
         objective="deadline" if deadline_seconds is not None else "fast",
     )
     if not fixed:

@@ -19,7 +19,7 @@ class Phase:
     """A part of a thread's life: `seconds` long on an idle machine, of which it computes the part `share`."""
 
     seconds: float
-    share: float = 0.0
+    cpu_demand: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -69,7 +69,7 @@ class Machine:
 
     def __init__(self, cores: int, others: int = 0) -> None:
         self.cores = cores
-        self._others = [Thread([Phase(seconds=math.inf, share=1.0)]) for _ in range(others)]
+        self._others = [Thread([Phase(seconds=math.inf, cpu_demand=1.0)]) for _ in range(others)]
         self._owed = 0.0  # rotates who begins among equals
 
     def step(self, threads: Iterable[Thread], now: float, most: float) -> float:
@@ -107,8 +107,8 @@ class Machine:
 
 def _segments(phase: Phase) -> Iterable[tuple[bool, float]]:
     """Return what a phase consists of: (whether it computes, how many seconds)."""
-    if phase.share <= 0.0 or phase.share >= 1.0:
-        return [(phase.share >= 1.0, phase.seconds)] if phase.seconds > 0 else []
-    turns = max(1, round(phase.seconds / _PERIOD_SECONDS))
-    seconds = phase.seconds / turns
-    return [(True, seconds * phase.share), (False, seconds * (1.0 - phase.share))] * turns
+    if phase.cpu_demand <= 0.0 or phase.cpu_demand >= 1.0:
+        return [(phase.cpu_demand >= 1.0, phase.seconds)] if phase.seconds > 0 else []
+    reversals = max(1, round(phase.seconds / _PERIOD_SECONDS))
+    seconds = phase.seconds / reversals
+    return [(True, seconds * phase.cpu_demand), (False, seconds * (1.0 - phase.cpu_demand))] * reversals

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from paropt_exporter.autoscaling.policy.queueing import workers_for
-from paropt_exporter.autoscaling.streams import Steering, StreamLoop
+from paropt_exporter.autoscaling.policy.queueing import compute_workers
+from paropt_exporter.autoscaling.pool_controller import PoolController, PoolSettings
 from paropt_exporter.testing import FakeClock
 from simulation.pool import SimulatedPool
 from simulation.work import Rate
@@ -30,8 +30,8 @@ class Ours:
 
     def __init__(self, pool: SimulatedPool, most: int, *, cores: float = 1000.0) -> None:
         self._clock = FakeClock()
-        self._loop = StreamLoop(
-            [Steering(pool=pool, floor=1, ceiling=most)],
+        self._loop = PoolController(
+            [PoolSettings(pool=pool, floor=1, ceiling=most)],
             clock=self._clock,
             cores=lambda: cores,
             memory_available_bytes=lambda: 1 << 40,
@@ -112,7 +112,7 @@ class Clairvoyant:
 
     def step(self, now: float) -> None:
         load = max(self._rate(now), self._rate(now + 1.0 - 1e-9)) * self._service_seconds
-        size = min(workers_for(load), self._most)
+        size = min(compute_workers(load), self._most)
         if size != self._pool.target:
             self._pool.resize(size, reason="caller")
 

@@ -30,12 +30,12 @@ def given(seconds: Iterable[float]) -> Duration:
     return lambda _: (next(each), 0.0, 0.0)
 
 
-def computing(seconds: float, share: float, cores: float) -> Duration:
+def computing(seconds: float, cpu_demand: float, cores: float) -> Duration:
     """Tasks that use `share` of a core: more of them than there are cores wait for one another."""
 
     def duration(running: int) -> tuple[float, float, float]:
-        slower = max(1.0, running * share / cores)
-        return seconds * slower, seconds * share, seconds * (slower - 1.0)
+        slower = max(1.0, running * cpu_demand / cores)
+        return seconds * slower, seconds * cpu_demand, seconds * (slower - 1.0)
 
     return duration
 

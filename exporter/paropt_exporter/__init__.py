@@ -12,7 +12,7 @@ from paropt_exporter._version import __version__ as __version__
 
 TYPE_CHECKING = False  # what checkers take for True; typing takes longer to load than the whole of `python -c pass`
 if TYPE_CHECKING:
-    from paropt_exporter.autoscaling.streams import steer as steer
+    from paropt_exporter.autoscaling.pool_controller import steer as steer
     from paropt_exporter.errors import ParoptError as ParoptError
     from paropt_exporter.errors import WorkerDied as WorkerDied
     from paropt_exporter.executors.adaptive import AdaptivePool as AdaptivePool
@@ -71,7 +71,7 @@ _HOMES = {
     "WorkerPoolMetrics": "paropt_exporter.guide.pool_metrics",
     "WorkerPoolOptimizer": "paropt_exporter.guide.strategies",
     "detect_lane": "paropt_exporter.guide.lane_types",
-    "steer": "paropt_exporter.autoscaling.streams",
+    "steer": "paropt_exporter.autoscaling.pool_controller",
 }
 
 if not TYPE_CHECKING:  # a checker that saw this function would take every misspelt name for an Any

@@ -427,7 +427,7 @@ class PoolControl:
     floor: int
     ceiling: int
     recommended_size: int
-    blind: bool = False
+    no_data: bool = False
     flapping: bool = False
 
 

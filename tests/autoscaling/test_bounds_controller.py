@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from paropt_exporter.autoscaling.bounds_controller import BoundsController
 from paropt_exporter.autoscaling.decisions import replay
-from paropt_exporter.autoscaling.policy.reading import Reading, doubtful
+from paropt_exporter.autoscaling.policy.prometheus_size import PoolMeasurement, PoolReading
+from paropt_exporter.autoscaling.policy.query_validity import Reading, reject_reading
 from paropt_exporter.autoscaling.policy.size_bounds import Signal
-from paropt_exporter.autoscaling.policy.target import PoolSeen, Seen
-from paropt_exporter.autoscaling.signals.local import Flows
+from paropt_exporter.autoscaling.signals.local_counters import Rates
 from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.events import Decision, PoolStatistics
 from paropt_exporter.plan import Bounds
@@ -22,7 +22,7 @@ POOL = PoolStatistics(
     run_delay_seconds=0.0, epoch_timestamp_seconds=1.0,
 )  # fmt: skip
 
-QUIET = Seen(sampled=0.0, scrape_seconds=15.0, size=2.0, depth=0.0, busy=2.0, cpu=0.0, delay=0.0)
+QUIET = PoolMeasurement(sampled=0.0, scrape_seconds=15.0, size=2.0, depth=0.0, busy=2.0, cpu=0.0, delay=0.0)
 
 
 class Told:
@@ -30,22 +30,26 @@ class Told:
 
     def __init__(self) -> None:
         self.load: Reading = Reading(value=0.0)
-        self.seen: Seen | None = None
+        self.measurement: PoolMeasurement | None = None
 
     def signals(self) -> tuple[Signal, ...]:
         return (Signal(name="broker", use="load", target=20.0, reading=self.load),)
 
-    def pool(self, statistics: PoolStatistics, twin: Callable[[float, float], Flows | None], window: float) -> PoolSeen:
-        reading = Reading() if self.seen is not None else doubtful("no_data", "none")
-        return PoolSeen(pool=statistics.name, target=statistics.target, reading=reading, seen=self.seen)
+    def pool(
+        self, statistics: PoolStatistics, twin: Callable[[float, float], Rates | None], window: float
+    ) -> PoolReading:
+        reading = Reading() if self.measurement is not None else reject_reading("no_data", "none")
+        return PoolReading(
+            pool=statistics.name, target=statistics.target, reading=reading, measurement=self.measurement
+        )
 
 
 class Lane:
     def __init__(self, source: str = "both") -> None:
         self.clock, self.told, self.recorder = FakeClock(), Told(), Recorder()
-        self.standing = ControlState(Bounds(minimum=1, maximum=16, start=2), ("commands",), source=source)
+        self.control_state = ControlState(Bounds(minimum=1, maximum=16, start=2), ("commands",), source=source)
         self.loop = BoundsController(
-            self.standing,
+            self.control_state,
             self.told,
             pools=lambda: (POOL,),
             size=lambda: 2,
@@ -67,7 +71,7 @@ def test_a_load_sets_the_floor_that_the_inner_loop_keeps_to() -> None:
     lane = Lane()
     lane.told.load = Reading(value=100.0)
     decision = lane.interval()
-    assert lane.standing.band.floor == 5
+    assert lane.control_state.band.floor == 5
     assert (decision.action, decision.reason, decision.old_size, decision.new_size) == ("up", "load", 1, 5)
     assert decision.terms["load broker"] == 100.0
 
@@ -76,42 +80,42 @@ def test_a_doubtful_load_holds_the_floor_and_the_decision_names_why() -> None:
     lane = Lane()
     lane.told.load = Reading(value=100.0)
     lane.interval()
-    lane.told.load = doubtful("stale", "old")
+    lane.told.load = reject_reading("stale", "old")
     decision = lane.interval()
     assert (decision.action, decision.reason) == ("hold", "stale")
-    assert lane.standing.band.floor == 5
+    assert lane.control_state.band.floor == 5
 
 
 def test_query_results_alone_give_the_size_where_the_user_asks_for_that() -> None:
     lane = Lane("prometheus")
-    lane.told.seen = replace(QUIET, depth=6.0)
+    lane.told.measurement = replace(QUIET, depth=6.0)
     decision = lane.interval()
-    assert lane.standing.band.target == 8
+    assert lane.control_state.band.target == 8
     assert (decision.action, decision.reason, decision.new_size) == ("up", "demand", 8)
 
 
 def test_a_hold_does_not_undo_a_size_that_the_lane_has_not_got_yet() -> None:
     lane = Lane("prometheus")
-    lane.told.seen = replace(QUIET, depth=6.0)
+    lane.told.measurement = replace(QUIET, depth=6.0)
     assert lane.interval().new_size == 8
-    lane.told.seen = None  # and the lane, here, still has its two workers
+    lane.told.measurement = None  # and the lane, here, still has its two workers
     assert lane.interval().reason == "no_data"
-    assert lane.standing.band.target == 8
+    assert lane.control_state.band.target == 8
 
 
 def test_without_a_word_from_prometheus_the_size_stays_and_blindness_shows() -> None:
     lane = Lane("prometheus")
     for _ in range(3):
         assert lane.interval().reason == "no_data"
-    assert lane.standing.band.target == 2
-    assert lane.standing.view().pools[0].blind
+    assert lane.control_state.band.target == 2
+    assert lane.control_state.view().pools[0].no_data
 
 
 def test_every_decision_is_made_again_to_the_byte() -> None:
     lane = Lane("prometheus")
     for number in range(40):
-        lane.told.load = Reading(value=float(number * 7 % 300)) if number % 5 else doubtful("partial", "half")
-        lane.told.seen = replace(QUIET, sampled=lane.clock.now + 15.0, depth=float(number))
+        lane.told.load = Reading(value=float(number * 7 % 300)) if number % 5 else reject_reading("partial", "half")
+        lane.told.measurement = replace(QUIET, sampled=lane.clock.now + 15.0, depth=float(number))
         lane.interval()
     decisions = lane.recorder.of(Decision)
     assert len(decisions) == 80

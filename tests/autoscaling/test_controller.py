@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import pytest
 
 from paropt_exporter.autoscaling import Controller, ControlState, Order
-from paropt_exporter.autoscaling.concurrency_meter import CompanyMeter
 from paropt_exporter.autoscaling.controller import (
     IDLE_TICK_SECONDS,
     QUIET_SECONDS,
@@ -16,10 +15,9 @@ from paropt_exporter.autoscaling.controller import (
     TICK_SECONDS,
     pause_seconds,
 )
-from paropt_exporter.autoscaling.peak_meter import PeakMeter
+from paropt_exporter.autoscaling.meters import CachedReading, ConcurrencyMeter, PeakMeter
 from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES
 from paropt_exporter.autoscaling.policy.stage_concurrency import StageState
-from paropt_exporter.autoscaling.recent import Recent
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.engine import Admission, Demand, StageCounts
 from paropt_exporter.events import Decision, RunningTask
@@ -69,10 +67,12 @@ class FakeLane:
             for _, _, label, _ in self.demand().running
         )
 
-    def shares(self, size: int) -> dict[str, int]:
+    def pool_sizes(self, size: int) -> dict[str, int]:
         return {"commands": size}
 
-    def share(self, size: int, reason: str, tasks: Mapping[str, int] | None = None) -> tuple[tuple[str, int, int], ...]:
+    def resize_pools(
+        self, size: int, reason: str, tasks: Mapping[str, int] | None = None
+    ) -> tuple[tuple[str, int, int], ...]:
         return (("commands", self.size, size),) if size != self.size else ()
 
 
@@ -81,7 +81,7 @@ def looped(
     recorder: Recorder,
     maximum: int = 32,
     *,
-    standing: ControlState | None = None,
+    control_state: ControlState | None = None,
     offer: Callable[[int], None] | None = None,
     total_bytes: int = 1 << 40,
     known_peaks: Mapping[str, int] | None = None,
@@ -91,7 +91,7 @@ def looped(
     return Controller(
         lane,
         lane,
-        standing=standing or ControlState(bounds, ("commands",), source="local"),
+        control_state=control_state or ControlState(bounds, ("commands",), source="local"),
         offer=offer,
         cores=lambda: 2.0,
         memory_available_bytes=lambda: total_bytes - sum(task.memory_bytes for task in lane.running()),
@@ -99,7 +99,7 @@ def looped(
         clock=lane.clock,
         run_id="r1",
         known_peaks=known_peaks or {},
-        known_shares=known_demands or {},
+        known_cpu_demands=known_demands or {},
     )
 
 
@@ -157,16 +157,16 @@ def counts(running: int, waiting: int, busy: float, ended: int, *, delay: float 
 
 
 def test_a_stages_tasks_are_measured_while_others_wait_and_anew_after_each_change() -> None:
-    meter = CompanyMeter()
+    meter = ConcurrencyMeter()
     meter.look([counts(4, 90, 0.0, 0)], (), 10.0)
-    (seen,) = meter.look([counts(4, 50, 40.0, 40, delay=8.0)], (), 20.0)
-    assert (seen.level.company, seen.level.sample.count) == (4.0, 40)
-    assert seen.level.sample.mean == pytest.approx(0.8), "without the wait for a core"
+    (observation,) = meter.look([counts(4, 50, 40.0, 40, delay=8.0)], (), 20.0)
+    assert (observation.level.concurrency, observation.level.sample.count) == (4.0, 40)
+    assert observation.level.sample.mean == pytest.approx(0.8), "without the wait for a core"
     meter.look([counts(4, 0, 80.0, 80, delay=8.0)], (), 30.0)
-    (seen,) = meter.look([counts(4, 0, 120.0, 90, delay=8.0)], (), 40.0)
-    assert seen.level.sample.count == 40, "nothing waited: the last tasks of a stage tell nothing"
-    (seen,) = meter.look([counts(4, 50, 120.0, 90)], (StageState(stage="a", changes=1),), 50.0)
-    assert seen.level.sample.count == 0
+    (observation,) = meter.look([counts(4, 0, 120.0, 90, delay=8.0)], (), 40.0)
+    assert observation.level.sample.count == 40, "nothing waited: the last tasks of a stage tell nothing"
+    (observation,) = meter.look([counts(4, 50, 120.0, 90)], (StageState(stage="a", changes=1),), 50.0)
+    assert observation.level.sample.count == 0
 
 
 def test_threads_have_no_memory_of_their_own() -> None:
@@ -203,14 +203,14 @@ def test_the_loop_keeps_to_the_bounds_of_the_config() -> None:
 def test_a_lane_of_fixed_size_is_looked_at_only_while_somebody_pins_it() -> None:
     clock, recorder = FakeClock(), Recorder()
     lane = FakeLane(clock, waiting=8, burn=0.0)
-    standing = ControlState(Bounds(minimum=2, maximum=2, start=2), ("commands",), source="local")
-    loop = looped(lane, recorder, standing=standing)
+    control_state = ControlState(Bounds(minimum=2, maximum=2, start=2), ("commands",), source="local")
+    loop = looped(lane, recorder, control_state=control_state)
     steps(loop, clock, 3.0)
     assert recorder.of(Decision) == []
-    standing.give(Order(mode="pin", size=5))
+    control_state.give(Order(mode="pin", size=5))
     steps(loop, clock, 1.0)
     assert lane.size == 5
-    standing.give(None)
+    control_state.give(None)
     steps(loop, clock, 1.0)
     assert lane.size == 2
     assert [
@@ -240,7 +240,7 @@ def test_cores_are_given_out_by_demand_and_not_where_the_size_is_fixed() -> None
     assert min(lane.admission.tasks.values()) == pytest.approx(1.0)
     assert lane.admission.stages["a"] > 0.7
     fixed = ControlState(Bounds(minimum=2, maximum=2, start=2), ("commands",), source="local")
-    loop = looped(lane, Recorder(), standing=fixed, offer=lambda _: None)
+    loop = looped(lane, Recorder(), control_state=fixed, offer=lambda _: None)
     lane.admission = None
     loop.begin()
     steps(loop, clock, 0.3)
@@ -261,13 +261,13 @@ def test_a_size_that_a_wrong_reading_raised_is_back_within_two_seconds() -> None
 def test_a_run_does_not_teach_a_start_that_its_own_measurements_contradict() -> None:
     clock = FakeClock()
     lane = FakeLane(clock, waiting=2000, burn=0.0)
-    standing = ControlState(Bounds(minimum=1, maximum=16, start=2), ("commands",), source="local")
-    loop = looped(lane, Recorder(), standing=standing)
+    control_state = ControlState(Bounds(minimum=1, maximum=16, start=2), ("commands",), source="local")
+    loop = looped(lane, Recorder(), control_state=control_state)
     with loop:
         steps(loop, clock, 0.2)
         lane.burn, lane.since = 1.0, clock.now
         steps(loop, clock, 2.0)
-    assert standing.view().pools[0].recommended_size <= 3
+    assert control_state.view().pools[0].recommended_size <= 3
 
 
 def looks(loop: Controller, clock: FakeClock, seconds: float) -> int:
@@ -304,7 +304,7 @@ def test_expensive_looks_are_spread_over_time() -> None:
 def test_reading_is_taken_anew_when_it_is_old() -> None:
     clock = FakeClock()
     values = iter((4.0, 2.0))
-    cores = Recent(lambda: next(values), 1.0, clock)
+    cores = CachedReading(lambda: next(values), 1.0, clock)
     assert [cores(), cores()] == [4.0, 4.0]
     clock.advance(1.0)
     assert cores() == 2.0

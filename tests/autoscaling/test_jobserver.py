@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.autoscaling.jobserver import Jobserver, require_make
-from paropt_exporter.autoscaling.policy.fixed_workload import Load, Loads
-from paropt_exporter.autoscaling.policy.run import RunSituation, spare_slots
+from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup
+from paropt_exporter.autoscaling.policy.lane_size import LaneObservation, count_spare_slots
 from paropt_exporter.errors import UsageError
 
 
@@ -109,43 +109,46 @@ def test_flags_of_the_user_stay_and_those_of_another_server_go(server: Jobserver
     assert re.fullmatch(re.escape(kept) + rf"-j4 --jobserver-auth=fifo:/proc/{os.getpid()}/fd/\d+", flags)
 
 
-def seen(running: dict[float | None, int], waiting: dict[float | None, int], *, cores: float = 8.0) -> RunSituation:
+def observation(
+    running: dict[float | None, int], waiting: dict[float | None, int], *, cores: float = 8.0
+) -> LaneObservation:
     """Tasks by their share of a core."""
 
-    def loads(tasks: dict[float | None, int]) -> tuple[Loads, ...]:
+    def group(tasks: dict[float | None, int]) -> tuple[LoadGroup, ...]:
         return tuple(
-            Loads(load=Load(pool="commands", stage="a", share=share), count=count) for share, count in tasks.items()
+            LoadGroup(load=Load(pool="commands", stage="a", cpu_demand=cpu_demand), count=count)
+            for cpu_demand, count in tasks.items()
         )
 
-    return RunSituation(
+    return LaneObservation(
         now=0.0,
         size=2,
         floor=1,
         ceiling=32,
         cores=cores,
-        running=loads(running),
-        waiting=loads(waiting),
+        running=group(running),
+        waiting=group(waiting),
     )
 
 
 def test_what_the_tasks_leave_of_the_cores_is_spare() -> None:
-    assert spare_slots(seen({1.0: 1}, {}), fixed=None) == 7
-    assert spare_slots(seen({None: 2, 0.5: 1}, {}), fixed=None) == 5
-    assert spare_slots(seen({4.0: 1}, {}, cores=2.5), fixed=None) == 1
+    assert count_spare_slots(observation({1.0: 1}, {}), fixed=None) == 7
+    assert count_spare_slots(observation({None: 2, 0.5: 1}, {}), fixed=None) == 5
+    assert count_spare_slots(observation({4.0: 1}, {}, cores=2.5), fixed=None) == 1
 
 
 def test_tasks_that_wait_leave_their_core_to_others() -> None:
-    assert spare_slots(seen({0.05: 5, 1.0: 1}, {}), fixed=None) == 7
+    assert count_spare_slots(observation({0.05: 5, 1.0: 1}, {}), fixed=None) == 7
 
 
 def test_tasks_that_have_not_begun_go_first() -> None:
-    assert spare_slots(seen({1.0: 1}, {None: 3}), fixed=None) == 4
-    assert spare_slots(seen({1.0: 1}, {1.0: 30}), fixed=None) == 0
+    assert count_spare_slots(observation({1.0: 1}, {None: 3}), fixed=None) == 4
+    assert count_spare_slots(observation({1.0: 1}, {1.0: 30}), fixed=None) == 0
 
 
 def test_of_slots_that_somebody_fixed_each_task_has_one() -> None:
-    assert spare_slots(seen({0.0: 1}, {}, cores=2.0), fixed=4) == 3
-    assert spare_slots(seen({0.0: 3}, {1.0: 3}, cores=2.0), fixed=4) == 0
+    assert count_spare_slots(observation({0.0: 1}, {}, cores=2.0), fixed=4) == 3
+    assert count_spare_slots(observation({0.0: 3}, {1.0: 3}, cores=2.0), fixed=4) == 0
 
 
 def refusal(folder: Path, told: str | None) -> str:

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from paropt_exporter.autoscaling.decisions import replay
-from paropt_exporter.autoscaling.policy.stabilization import TURNS
+from paropt_exporter.autoscaling.policy.stabilization import MAX_REVERSALS
 from simulation.fleet import flaps
 from simulation.lane import Work, run_lane
 from simulation.pool import Duration, SimulatedPool
@@ -36,7 +36,7 @@ def test_a_load_that_steps_up_tenfold_is_followed_within_three_moves_and_no_reve
 
 def test_a_saw_tooth_of_five_seconds_turns_the_size_at_most_as_often_as_the_hour_allows() -> None:
     pool = steered(saw_tooth(10, 200, period=5.0), waiting(0.05), until=3600.0)
-    assert flaps([(moment, size) for moment, size, _ in pool.sizes]) <= TURNS
+    assert flaps([(moment, size) for moment, size, _ in pool.sizes]) <= MAX_REVERSALS
     assert pool.waits.worst < 3.0
 
 
@@ -59,15 +59,15 @@ def test_a_deadline_gets_just_enough_workers() -> None:
 
 
 def test_work_that_only_computes_gets_a_worker_for_each_core() -> None:
-    assert run_lane([Work(seconds=1.0, share=1.0)] * 20).peak == 2
+    assert run_lane([Work(seconds=1.0, cpu_demand=1.0)] * 20).peak == 2
 
 
 def test_work_that_waits_half_of_its_time_gets_two_workers_for_each_core() -> None:
-    assert run_lane([Work(seconds=1.0, share=0.5)] * 40).peak == 4
+    assert run_lane([Work(seconds=1.0, cpu_demand=0.5)] * 40).peak == 4
 
 
 def test_threads_that_queue_for_one_interpreter_are_not_given_company() -> None:
-    assert run_lane([Work(seconds=1.0, share=1.0)] * 20, pool="threads").peak == 2
+    assert run_lane([Work(seconds=1.0, cpu_demand=1.0)] * 20, pool="threads").peak == 2
 
 
 def test_tasks_behind_one_lock_keep_one_or_two_workers_and_ups_are_blocked() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.autoscaling.explaining import explained
+from paropt_exporter.autoscaling.explanation import explained
 from paropt_exporter.cli import explain
 from paropt_exporter.events import Decision
 from paropt_exporter.history import History

@@ -12,46 +12,52 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.autoscaling.decisions import Choice, Situation, written_choice, written_situation
+from paropt_exporter.autoscaling.decisions import Observation, PolicyDecision, serialize_decision, serialize_observation
 from paropt_exporter.autoscaling.policy.budget import Budget, Claim
-from paropt_exporter.autoscaling.policy.fixed_workload import Load, Loads, Work
+from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup, Work
+from paropt_exporter.autoscaling.policy.lane_size import LaneObservation, LaneSizingState, decide_lane_size
 from paropt_exporter.autoscaling.policy.memory import Memory, PoolMemory
-from paropt_exporter.autoscaling.policy.pool import StreamSituation, StreamState, decide_stream
-from paropt_exporter.autoscaling.policy.queueing import Stream
-from paropt_exporter.autoscaling.policy.reading import Reading, doubtful
-from paropt_exporter.autoscaling.policy.run import RunSituation, RunState, decide_run
+from paropt_exporter.autoscaling.policy.pool_size import PoolObservation, PoolSizingState, decide_pool_size
+from paropt_exporter.autoscaling.policy.prometheus_size import (
+    PoolMeasurement,
+    PoolReading,
+    TargetObservation,
+    TargetState,
+    decide_target_size,
+)
+from paropt_exporter.autoscaling.policy.query_validity import Reading, reject_reading
+from paropt_exporter.autoscaling.policy.queueing import Traffic
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import Sample
-from paropt_exporter.autoscaling.policy.size_bounds import BandSituation, BandState, Signal, decide_band
-from paropt_exporter.autoscaling.policy.stage_concurrency import LIMITED, Level, StageSeen, StageState
-from paropt_exporter.autoscaling.policy.target import PoolSeen, Seen, TargetSituation, TargetState, decide_target
+from paropt_exporter.autoscaling.policy.size_bounds import BoundsObservation, BoundsState, Signal, decide_size_bounds
+from paropt_exporter.autoscaling.policy.stage_concurrency import LIMITED, ConcurrencyLevel, StageMeasurement, StageState
 from paropt_exporter.cli import explain
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Decision
 from paropt_exporter.history import History
 from paropt_exporter.testing import START_TIMESTAMP_SECONDS, FakeClock
 
-RUN = RunSituation(
+RUN = LaneObservation(
     now=1.0,
     size=2,
     floor=1,
     ceiling=16,
     cores=2.0,
-    running=(Loads(load=Load(pool="commands", stage="burn", share=0.9), count=1),),
-    waiting=(Loads(load=Load(pool="commands", stage="naps", share=0.01), count=7),),
+    running=(LoadGroup(load=Load(pool="commands", stage="burn", cpu_demand=0.9), count=1),),
+    waiting=(LoadGroup(load=Load(pool="commands", stage="naps", cpu_demand=0.01), count=7),),
 )
-STREAM = StreamSituation(
+STREAM = PoolObservation(
     now=1.0,
     size=2,
     floor=1,
     ceiling=32,
-    stream=Stream(arrivals=100.0, service_seconds=0.05, queued=10),
+    traffic=Traffic(arrivals=100.0, service_seconds=0.05, queued=10),
     cores=2.0,
-    share=0.1,
+    cpu_demand=0.1,
     cpu=0.5,
     sample=Sample(count=0, mean=0.0, variance=0.0),
-    state=StreamState(),
+    state=PoolSizingState(),
 )
-BAND = BandSituation(
+BAND = BoundsObservation(
     now=15.0,
     interval_seconds=15.0,
     stable_seconds=180.0,
@@ -62,11 +68,11 @@ BAND = BandSituation(
     size=2,
     signals=(
         Signal(name="broker", use="load", target=20.0, reading=Reading(value=130.0)),
-        Signal(name="database", use="limit", target=0.8, reading=doubtful("stale", "the sample is 90 s old")),
+        Signal(name="database", use="limit", target=0.8, reading=reject_reading("stale", "the sample is 90 s old")),
     ),
-    state=BandState(),
+    state=BoundsState(),
 )
-TARGET = TargetSituation(
+TARGET = TargetObservation(
     now=15.0,
     stable_seconds=180.0,
     cores=2.0,
@@ -74,18 +80,22 @@ TARGET = TargetSituation(
     floor=1,
     ceiling=32,
     pools=(
-        PoolSeen(
+        PoolReading(
             pool="commands",
             target=2,
             reading=Reading(),
-            seen=Seen(sampled=1.0, scrape_seconds=15.0, size=2.0, depth=18.0, busy=2.0, cpu=0.5, delay=0.0),
+            measurement=PoolMeasurement(
+                sampled=1.0, scrape_seconds=15.0, size=2.0, depth=18.0, busy=2.0, cpu=0.5, delay=0.0
+            ),
         ),
     ),
     state=TargetState(),
 )
 
 
-def decision(seen: Situation, choice: Choice, *, pool: str = "commands", action: str = "up", new: int = 8) -> Decision:
+def decision(
+    seen: Observation, choice: PolicyDecision, *, pool: str = "commands", action: str = "up", new: int = 8
+) -> Decision:
     return Decision(
         pool=pool,
         action=action,
@@ -93,8 +103,8 @@ def decision(seen: Situation, choice: Choice, *, pool: str = "commands", action:
         old_size=2,
         new_size=new,
         at_timestamp_seconds=START_TIMESTAMP_SECONDS,
-        situation=written_situation(seen),
-        choice=written_choice(choice),
+        situation=serialize_observation(seen),
+        choice=serialize_decision(choice),
     )
 
 
@@ -111,26 +121,26 @@ def told(history: History, pool: str | None = None, output: str = "text") -> str
 
 
 def test_a_runs_size_is_the_sum_of_the_tasks_that_are_named(history: History) -> None:
-    history.observe(decision(RUN, decide_run(RUN)))
+    history.observe(decision(RUN, decide_lane_size(RUN)))
     text = told(history)
     assert text.startswith("commands up from 2 to 8: demand")
     assert "run       1 x 0.90 cores  burn" in text
     sums = re.search(r"N\* = (\d+) that fit \+ (\d+) that may start = (\d+)", text)
     assert sums is not None
-    assert int(sums[1]) + int(sums[2]) == int(sums[3]) == decide_run(RUN).size
+    assert int(sums[1]) + int(sums[2]) == int(sums[3]) == decide_lane_size(RUN).size
 
 
 def test_memory_is_told_with_what_it_leaves_room_for(history: History) -> None:
-    burn = Load(pool="commands", stage="burn", share=0.9, peak_bytes=100_000_000)
-    naps = Load(pool="commands", stage="naps", share=0.01, peak_bytes=200_000_000)
+    burn = Load(pool="commands", stage="burn", cpu_demand=0.9, peak_bytes=100_000_000)
+    naps = Load(pool="commands", stage="naps", cpu_demand=0.01, peak_bytes=200_000_000)
     seen = replace(
         RUN,
-        running=(Loads(load=burn, count=1),),
-        waiting=(Loads(load=naps, count=7),),
+        running=(LoadGroup(load=burn, count=1),),
+        waiting=(LoadGroup(load=naps, count=7),),
         memory=Memory(available_bytes=1_000_000_000, held_bytes=40_000_000, reserve_bytes=256_000_000),
     )
-    assert decide_run(seen).size == 4
-    history.observe(decision(seen, decide_run(seen), new=4))
+    assert decide_lane_size(seen).size == 4
+    history.observe(decision(seen, decide_lane_size(seen), new=4))
     text = told(history)
     assert "running tasks may still take 1 x 100.0 MB - 40.0 MB = 60.0 MB" in text
     assert "room: 1,000.0 MB available - 256.0 MB kept free - 60.0 MB = 684.0 MB" in text
@@ -140,19 +150,19 @@ def test_memory_is_told_with_what_it_leaves_room_for(history: History) -> None:
 
 
 def test_a_stage_of_which_more_are_no_use_is_told_with_what_both_took(history: History) -> None:
-    few = Level(company=4.0, sample=Sample(count=30, mean=0.2, variance=0.01))
-    many = Level(company=16.0, sample=Sample(count=40, mean=0.8, variance=0.01))
-    naps = Load(pool="commands", stage="naps", share=0.01)
+    few = ConcurrencyLevel(concurrency=4.0, sample=Sample(count=30, mean=0.2, variance=0.01))
+    many = ConcurrencyLevel(concurrency=16.0, sample=Sample(count=40, mean=0.8, variance=0.01))
+    naps = Load(pool="commands", stage="naps", cpu_demand=0.01)
     limited = StageState(stage="naps", phase=LIMITED, limit=4, reference=few, useless=many, until=61.0, deepest=True)
     seen = replace(
         RUN,
         size=4,
-        running=(Loads(load=naps, count=4),),
-        waiting=(Loads(load=naps, count=300),),
-        stages=(StageSeen(stage="naps", running=4, waiting=300, level=few, fastest_seconds=0.05),),
-        state=RunState(stages=(limited,)),
+        running=(LoadGroup(load=naps, count=4),),
+        waiting=(LoadGroup(load=naps, count=300),),
+        stages=(StageMeasurement(stage="naps", running=4, waiting=300, level=few, fastest_seconds=0.05),),
+        state=LaneSizingState(stages=(limited,)),
     )
-    history.observe(decision(seen, decide_run(seen)))
+    history.observe(decision(seen, decide_lane_size(seen)))
     text = told(history)
     assert "limit     4 at once (limited for 60 s more); 4 run  naps" in text
     assert "4.0 at once took 0.2 s each (30 ended)" in text
@@ -165,12 +175,12 @@ def test_a_deadline_is_told_with_the_bound_that_it_solves(history: History) -> N
     work = Work(seconds=1000.0, critical_path_seconds=10.0, left_seconds=100.0)
     waiting = replace(RUN.waiting[0], count=99)
     seen = replace(RUN, waiting=(waiting,), ceiling=64, work=work)
-    history.observe(decision(seen, decide_run(seen)))
+    history.observe(decision(seen, decide_lane_size(seen)))
     assert "path 10.0 s + (1000.0 - 10.0) / N <= 0.9 x 100.0 s: N = 13" in told(history)
 
 
 def test_a_streams_size_follows_from_load_and_wait(history: History) -> None:
-    history.observe(decision(STREAM, decide_stream(STREAM), new=7))
+    history.observe(decision(STREAM, decide_pool_size(STREAM), new=7))
     text = told(history)
     assert "load a = 100 tasks/s x 0.05 s = 5 Erlang" in text
     assert "N(a) = 7: a task waits 0.162 of its own time, at most 0.25 (with 6: 0.588)" in text
@@ -179,8 +189,8 @@ def test_a_streams_size_follows_from_load_and_wait(history: History) -> None:
 
 def test_a_pools_part_of_the_machine_is_told_beside_the_others(history: History) -> None:
     claims = (
-        Claim(pool="own", wanted=9, floor=1, share=0.05, memory_bytes=100_000_000),
-        Claim(pool="other", wanted=9, floor=1, share=0.05, memory_bytes=100_000_000, weight=3.0, urgent=True),
+        Claim(pool="own", wanted=9, floor=1, cpu_demand=0.05, memory_bytes=100_000_000),
+        Claim(pool="other", wanted=9, floor=1, cpu_demand=0.05, memory_bytes=100_000_000, weight=3.0, urgent=True),
     )
     seen = replace(
         STREAM,
@@ -188,8 +198,8 @@ def test_a_pools_part_of_the_machine_is_told_beside_the_others(history: History)
         pool="own",
         budget=Budget(claims=claims, cores=2.0, memory_bytes=1_200_000_000),
     )
-    assert decide_stream(seen).size == 3
-    history.observe(decision(seen, decide_stream(seen), new=3))
+    assert decide_pool_size(seen).size == 3
+    history.observe(decision(seen, decide_pool_size(seen), new=3))
     text = told(history)
     assert "1,000.0 MB available - 200.0 MB kept free - 0.0 MB that workers may still take = 800.0 MB" in text
     assert "N_mem = 2 + 800.0 MB / 100.0 MB a worker = 10" in text
@@ -198,7 +208,7 @@ def test_a_pools_part_of_the_machine_is_told_beside_the_others(history: History)
 
 
 def test_a_floor_is_the_signals_value_over_its_target_and_a_doubt_is_named(history: History) -> None:
-    history.observe(decision(BAND, decide_band(BAND)))
+    history.observe(decision(BAND, decide_size_bounds(BAND)))
     text = told(history)
     assert "load broker: ceil(130 / 20) = 7 workers as floor" in text
     assert "limit database: not believed (stale: the sample is 90 s old)" in text
@@ -206,21 +216,21 @@ def test_a_floor_is_the_signals_value_over_its_target_and_a_doubt_is_named(histo
 
 
 def test_a_size_by_query_results_is_depth_and_busy_workers(history: History) -> None:
-    history.observe(decision(TARGET, decide_target(TARGET), new=20))
+    history.observe(decision(TARGET, decide_target_size(TARGET), new=20))
     text = told(history)
     assert "commands: 18 tasks wait + 2.00 run = 20.00" in text
     assert "c = 0.50 / (2.00 - 0.00) = 0.25 of a core" in text
 
 
 def test_the_last_move_and_the_hold_after_it_are_both_told(history: History) -> None:
-    history.observe(decision(RUN, decide_run(RUN)))
-    history.observe(decision(RUN, decide_run(RUN), action="hold"))
+    history.observe(decision(RUN, decide_lane_size(RUN)))
+    history.observe(decision(RUN, decide_lane_size(RUN), action="hold"))
     heads = [line for line in told(history).splitlines() if not line.startswith(" ")]
     assert [head.split(":")[0] for head in heads] == ["commands up from 2 to 8", "commands stays at 8"]
 
 
 def test_an_unknown_pool_lists_those_there_are(history: History) -> None:
-    history.observe(decision(RUN, decide_run(RUN)))
+    history.observe(decision(RUN, decide_lane_size(RUN)))
     with pytest.raises(UsageError, match="there are commands"):
         told(history, pool="threads")
 
@@ -231,10 +241,10 @@ def test_nothing_decided_yet_is_one_clear_error(history: History) -> None:
 
 
 def test_json_has_all_that_went_in_and_came_out(history: History) -> None:
-    history.observe(decision(RUN, decide_run(RUN)))
+    history.observe(decision(RUN, decide_lane_size(RUN)))
     (entry,) = json.loads(told(history, output="json"))
     assert entry["situation"]["seen"]["cores"] == 2.0
-    assert entry["choice"]["size"] == decide_run(RUN).size
+    assert entry["choice"]["size"] == decide_lane_size(RUN).size
 
 
 def replayed(history: History, output: str = "text") -> tuple[int, str]:
@@ -245,26 +255,26 @@ def replayed(history: History, output: str = "text") -> tuple[int, str]:
 
 def test_a_replay_of_todays_decisions_is_the_same_to_the_byte(history: History) -> None:
     for seen, choice in (
-        (RUN, decide_run(RUN)),
-        (STREAM, decide_stream(STREAM)),
-        (BAND, decide_band(BAND)),
-        (TARGET, decide_target(TARGET)),
+        (RUN, decide_lane_size(RUN)),
+        (STREAM, decide_pool_size(STREAM)),
+        (BAND, decide_size_bounds(BAND)),
+        (TARGET, decide_target_size(TARGET)),
     ):
         history.observe(decision(seen, choice))
     assert replayed(history) == (0, "4 decisions: 4 the same to the byte, 0 different\n")
 
 
 def test_what_a_later_version_records_besides_is_no_difference(history: History) -> None:
-    choice = json.loads(written_choice(decide_stream(STREAM)))
+    choice = json.loads(serialize_decision(decide_pool_size(STREAM)))
     del choice["state"]["trial"], choice["reason"]
-    history.observe(replace(decision(STREAM, decide_stream(STREAM)), choice=json.dumps(choice)))
+    history.observe(replace(decision(STREAM, decide_pool_size(STREAM)), choice=json.dumps(choice)))
     text = "1 decisions: 0 the same to the byte, 1 the same but for what was not recorded yet, 0 different\n"
     assert replayed(history) == (0, text)
     assert json.loads(replayed(history, "json")[1])["agreeing"] == 1
 
 
 def test_a_replay_shows_where_todays_policy_decides_otherwise(history: History) -> None:
-    other = replace(decide_run(RUN), size=99)
+    other = replace(decide_lane_size(RUN), size=99)
     history.observe(decision(RUN, other))
     code, text = replayed(history)
     assert code == 1
@@ -273,8 +283,8 @@ def test_a_replay_shows_where_todays_policy_decides_otherwise(history: History) 
 
 
 def test_a_decision_of_another_version_is_named_and_ends_nothing(history: History) -> None:
-    history.observe(replace(decision(RUN, decide_run(RUN)), situation='{"kind": "run", "seen": {"other": 1}}'))
-    history.observe(decision(BAND, decide_band(BAND)))
+    history.observe(replace(decision(RUN, decide_lane_size(RUN)), situation='{"kind": "run", "seen": {"other": 1}}'))
+    history.observe(decision(BAND, decide_size_bounds(BAND)))
     code, text = replayed(history)
     assert code == 1
     assert "2 decisions: 1 the same to the byte, 1 different" in text

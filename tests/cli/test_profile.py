@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from paropt_exporter.autoscaling.profiling import StageFailed
+from paropt_exporter.autoscaling.stage_profiler import ProfilingFailed
 from paropt_exporter.cli import profile
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.errors import UsageError
@@ -38,7 +38,7 @@ def profiled(folder: Path, content: str, stage: str = "waits", **options: Any) -
     chosen = {"write": False, "output": "text"} | options
     code = profile.run(
         read(folder, content),
-        profile.Wanted(stage=stage, **keys),
+        profile.WantedSize(stage=stage, **keys),
         clock=SystemClock(),
         stdout=stdout,
         stderr=stderr,
@@ -126,7 +126,7 @@ def test_a_sequential_lane_is_profiled_only_on_a_strategy_that_is_named(tmp_path
 
 
 def test_a_stage_that_fails_is_named_with_its_reason(tmp_path: Path) -> None:
-    with pytest.raises(StageFailed, match=r"stage fails can't be profiled: with 1 worker, .* failure: exit 1"):
+    with pytest.raises(ProfilingFailed, match=r"stage fails can't be profiled: with 1 worker, .* failure: exit 1"):
         profiled(tmp_path, WAITS, "fails")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.autoscaling import ControlState
-from paropt_exporter.autoscaling.orders import FOLDER, OrderSocket, Wish
+from paropt_exporter.autoscaling.control_socket import FOLDER, OrderSocket, Wish
 from paropt_exporter.cli import steering
 from paropt_exporter.errors import UsageError
 from paropt_exporter.plan import Bounds

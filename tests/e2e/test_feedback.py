@@ -203,10 +203,10 @@ def test_a_lane_without_a_past_of_its_own_begins_as_the_week_teaches(world: Worl
     (first / "paropt.yml").write_text(PAST.format(url=world.server.url, most=16))
     with serving(first, f"--web.listen-address=127.0.0.1:{world.ports[1]}", "--every", "1h") as command:
         assert "standard succeeded" in command.summary(), (first / "stderr.log").read_text()
-        asked = queries.past_size("past", "standard")
+        asked = queries.build_past_size_query("past", "standard")
         eventually("the week knows a size", lambda: world.server.by("pool", asked).get("commands", 0) > 2)
         size = round(world.server.value(asked))
-        durations = queries.past_durations("past", "standard")
+        durations = queries.build_past_durations_query("past", "standard")
         eventually("the week knows each stage", lambda: len(world.server.by("stage", durations)) == 3)
     # One worker at a time shows the order; all that are allowed show the size.
     (second / "paropt.yml").write_text(PAST.format(url=world.server.url, most=1))

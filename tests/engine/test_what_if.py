@@ -33,8 +33,8 @@ def took(
     return makespan_seconds(workload, planned, workers=workers, cores=cores, memory_bytes=memory_bytes)
 
 
-def tasks(count: int, seconds: float = 2.0, share: float = 0.0, name: str = "a", **fields: bool) -> list[Piece]:
-    return [Piece(stage=name, seconds=seconds, share=share, **fields) for _ in range(count)]
+def tasks(count: int, seconds: float = 2.0, cpu_demand: float = 0.0, name: str = "a", **fields: bool) -> list[Piece]:
+    return [Piece(stage=name, seconds=seconds, cpu_demand=cpu_demand, **fields) for _ in range(count)]
 
 
 def attempt(
@@ -56,20 +56,20 @@ def test_tasks_that_wait_run_as_many_at_once_as_there_are_workers() -> None:
 
 
 def test_tasks_that_compute_gain_nothing_beyond_the_cores() -> None:
-    assert [took(tasks(4, share=1.0), workers) for workers in (1, 2, 4)] == pytest.approx([8.0, 4.0, 4.0])
+    assert [took(tasks(4, cpu_demand=1.0), workers) for workers in (1, 2, 4)] == pytest.approx([8.0, 4.0, 4.0])
 
 
 def test_tasks_that_compute_half_of_their_time_fill_the_cores_at_twice_as_many() -> None:
-    assert [took(tasks(4, share=0.5), workers) for workers in (1, 2, 4)] == pytest.approx([8.0, 4.0, 2.0])
-    assert took(tasks(8, share=0.5), 8) == pytest.approx(4.0)  # 8 s of computing on 2 cores
+    assert [took(tasks(4, cpu_demand=0.5), workers) for workers in (1, 2, 4)] == pytest.approx([8.0, 4.0, 2.0])
+    assert took(tasks(8, cpu_demand=0.5), 8) == pytest.approx(4.0)  # 8 s of computing on 2 cores
 
 
 def test_one_task_on_many_cores_is_slowed_by_the_cores_that_are_missing() -> None:
-    assert took(tasks(1, share=4.0), 1) == pytest.approx(4.0)
+    assert took(tasks(1, cpu_demand=4.0), 1) == pytest.approx(4.0)
 
 
 def test_what_computes_under_one_interpreter_lock_gains_nothing_at_all() -> None:
-    assert took(tasks(4, share=1.0, gil_bound=True), 4, cores=8.0) == pytest.approx(8.0)
+    assert took(tasks(4, cpu_demand=1.0, gil_bound=True), 4, cores=8.0) == pytest.approx(8.0)
 
 
 def test_stages_wait_for_what_they_need() -> None:
@@ -101,7 +101,7 @@ def test_tasks_that_took_no_time_and_none_at_all_take_none() -> None:
 def test_no_schedule_is_shorter_than_the_work_allows_nor_longer_than_grahams_bound(
     seconds: list[float], workers: int
 ) -> None:
-    pieces = [Piece(stage="a", seconds=each, share=0.0) for each in seconds]
+    pieces = [Piece(stage="a", seconds=each, cpu_demand=0.0) for each in seconds]
     found = took(pieces, workers)
     assert found >= max(max(seconds), sum(seconds) / workers) * (1 - 1e-6)
     assert found <= (sum(seconds) / workers + max(seconds)) * (1 + 1e-6)
@@ -113,23 +113,25 @@ def test_no_schedule_is_shorter_than_the_work_allows_nor_longer_than_grahams_bou
     others=st.floats(0.0, 10.0),
 )
 def test_no_schedule_computes_more_than_the_cores_can(shares: list[float], workers: int, others: float) -> None:
-    pieces = [Piece(stage="a", seconds=2.0, share=share) for share in shares]
-    assert took(pieces, workers, others=others) >= sum(2.0 * share for share in shares) / 2.0 * (1 - 1e-6)
+    pieces = [Piece(stage="a", seconds=2.0, cpu_demand=cpu_demand) for cpu_demand in shares]
+    assert took(pieces, workers, others=others) >= sum(2.0 * cpu_demand for cpu_demand in shares) / 2.0 * (1 - 1e-6)
 
 
 def test_others_on_the_machine_take_their_part_of_the_cores() -> None:
-    assert took(tasks(2, share=1.0), 2, others=2.0) == pytest.approx(4.0)
-    assert took(tasks(2, share=1.0), 1, others=3.0) == pytest.approx(8.0)
+    assert took(tasks(2, cpu_demand=1.0), 2, others=2.0) == pytest.approx(4.0)
+    assert took(tasks(2, cpu_demand=1.0), 1, others=3.0) == pytest.approx(8.0)
 
 
 def test_waits_for_a_core_are_taken_out() -> None:
     crowded = [attempt(number, 0.0, 4.0, cpu=2.0, delay=2.0) for number in range(4)]
-    assert workload_of(crowded, 2.0) == Workload(pieces=(Piece(stage="a", seconds=2.0, share=1.0),) * 4, others=0.0)
+    assert workload_of(crowded, 2.0) == Workload(
+        pieces=(Piece(stage="a", seconds=2.0, cpu_demand=1.0),) * 4, others=0.0
+    )
 
 
 def test_waits_caused_by_others_count_as_their_threads() -> None:
     found = workload_of([attempt(0, 0.0, 4.0, cpu=2.0, delay=2.0)], 2.0)
-    assert found == Workload(pieces=(Piece(stage="a", seconds=2.0, share=1.0),), others=3.0)
+    assert found == Workload(pieces=(Piece(stage="a", seconds=2.0, cpu_demand=1.0),), others=3.0)
 
 
 def test_only_tasks_at_the_same_time_explain_each_others_waits() -> None:
@@ -183,12 +185,12 @@ def test_fewer_workers_are_not_slower_where_many_tasks_share_the_cores() -> None
 
 def test_attempts_of_one_task_are_one_piece() -> None:
     (piece,) = workload_of([attempt(0, 0.0, 1.0, cpu=0.5), attempt(0, 5.0, 3.0, cpu=0.5)], 2.0).pieces
-    assert (piece.seconds, piece.share) == (4.0, 0.25)
+    assert (piece.seconds, piece.cpu_demand) == (4.0, 0.25)
 
 
 def test_a_task_bound_by_the_interpreter_lock_is_as_long_as_it_computed() -> None:
     (piece,) = workload_of([attempt(0, 0.0, 8.0, cpu=2.0, gil_bound=True)], 2.0).pieces
-    assert piece == Piece(stage="a", seconds=2.0, share=1.0, gil_bound=True)
+    assert piece == Piece(stage="a", seconds=2.0, cpu_demand=1.0, gil_bound=True)
 
 
 def test_intervals_that_touch_do_not_overlap() -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.autoscaling.decisions import written_choice, written_situation
-from paropt_exporter.autoscaling.policy.fixed_workload import Load, Loads
-from paropt_exporter.autoscaling.policy.run import RunSituation, decide_run
+from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_observation
+from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup
+from paropt_exporter.autoscaling.policy.lane_size import LaneObservation, decide_lane_size
 from paropt_exporter.cli import explain, history
 from paropt_exporter.cli.streams import Visible
 from paropt_exporter.config.loader import Config
@@ -22,13 +22,13 @@ from paropt_exporter.events import Bottleneck, Decision
 from paropt_exporter.history import History
 from support.event_samples import StillClock, limit_reached, run_ended, run_started, stage_ended, stage_started, task
 
-SITUATION = RunSituation(
+SITUATION = LaneObservation(
     now=1.0,
     size=2,
     floor=1,
     ceiling=16,
     cores=2.0,
-    running=(Loads(load=Load(pool="commands", stage="lint", share=0.9), count=1),),
+    running=(LoadGroup(load=Load(pool="commands", stage="lint", cpu_demand=0.9), count=1),),
     waiting=(),
 )
 VALUES = (
@@ -57,8 +57,8 @@ def write_history(path: Path) -> None:
         at_timestamp_seconds=StillClock().wall(),
         terms={"cores": 2.0},
         run_id="r1",
-        situation=written_situation(SITUATION),
-        choice=written_choice(decide_run(SITUATION)),
+        situation=serialize_observation(SITUATION),
+        choice=serialize_decision(decide_lane_size(SITUATION)),
     )
     with closing(History(path, project="shop", clock=StillClock())) as written:
         for event in (

@@ -17,7 +17,7 @@ from paropt_exporter.app.planning import Planner, known_peaks, sharing
 from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.autoscaling import Controller
 from paropt_exporter.autoscaling.controller import DEADLINE
-from paropt_exporter.autoscaling.recent import CORES_SECONDS, MEMORY_SECONDS, Recent
+from paropt_exporter.autoscaling.meters import CORES_SECONDS, MEMORY_SECONDS, CachedReading
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.config.lanes import select
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, pools_of
@@ -249,13 +249,13 @@ class Exporter:
         return Controller(
             run,
             self._workers,
-            standing=self._standing,
-            cores=Recent(host.count_cpus, CORES_SECONDS, self._clock),
-            memory_available_bytes=Recent(host.read_available_memory_bytes, MEMORY_SECONDS, self._clock),
+            control_state=self._standing,
+            cores=CachedReading(host.count_cpus, CORES_SECONDS, self._clock),
+            memory_available_bytes=CachedReading(host.read_available_memory_bytes, MEMORY_SECONDS, self._clock),
             emit=self._observers.emit,
             clock=self._clock,
             run_id=run.run_id,
-            known_shares=self._history.cpu_shares(plan.lane),
+            known_cpu_demands=self._history.cpu_shares(plan.lane),
             known_peaks=known_peaks(plan, self._history.memory_peaks(plan.lane)),
             objective=self._config.feedback.objective,
             offer=self._jobserver.offer if self._jobserver is not None else None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from paropt_exporter.app.request import Request
 from paropt_exporter.autoscaling import ControlState, Order
-from paropt_exporter.autoscaling.orders import OrderSocket, open_orders
+from paropt_exporter.autoscaling.control_socket import OrderSocket, open_orders
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import Config
 from paropt_exporter.engine import pools_of

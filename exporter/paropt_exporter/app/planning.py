@@ -18,7 +18,7 @@ from paropt_exporter.history import Failures, History
 from paropt_exporter.plan import Plan, PlannedStage, Selection
 
 if TYPE_CHECKING:
-    from paropt_exporter.autoscaling.feedback import Past
+    from paropt_exporter.autoscaling.feedback import PastRuns
     from paropt_exporter.autoscaling.jobserver import Jobserver
 
 
@@ -37,7 +37,7 @@ class Planner:
         config: Config,
         lane: str,
         history: History,
-        past: Past | None,
+        past: PastRuns | None,
         say: Callable[[str], None],
     ) -> None:
         self._request = request

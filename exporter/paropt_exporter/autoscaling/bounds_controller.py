@@ -8,10 +8,22 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from paropt_exporter.autoscaling.decisions import Choice, Situation, written_choice, written_situation
-from paropt_exporter.autoscaling.policy.size_bounds import BandSituation, BandState, BandStep, Signal, decide_band
-from paropt_exporter.autoscaling.policy.target import PoolSeen, TargetSituation, TargetState, TargetStep, decide_target
-from paropt_exporter.autoscaling.signals.local import Counters, Flows, count_of
+from paropt_exporter.autoscaling.decisions import Observation, PolicyDecision, serialize_decision, serialize_observation
+from paropt_exporter.autoscaling.policy.prometheus_size import (
+    PoolReading,
+    TargetDecision,
+    TargetObservation,
+    TargetState,
+    decide_target_size,
+)
+from paropt_exporter.autoscaling.policy.size_bounds import (
+    BoundsDecision,
+    BoundsObservation,
+    BoundsState,
+    Signal,
+    decide_size_bounds,
+)
+from paropt_exporter.autoscaling.signals.local_counters import CounterHistory, Rates, sample_pool
 from paropt_exporter.autoscaling.state import PROMETHEUS, ControlState, SizeBounds
 from paropt_exporter.clock import Clock
 from paropt_exporter.events import Decision, Event, PoolStatistics
@@ -21,14 +33,14 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0  # between looks at our own counters: what lies between two is interpolated
 
 
-class Gathers(Protocol):
+class ReadsSignals(Protocol):
     """Where an interval's readings come from: `signals.gather.Gatherer`, or a fake."""
 
     def signals(self) -> tuple[Signal, ...]: ...
 
     def pool(
-        self, statistics: PoolStatistics, twin: Callable[[float, float], Flows | None], window_seconds: float
-    ) -> PoolSeen: ...
+        self, statistics: PoolStatistics, twin: Callable[[float, float], Rates | None], window_seconds: float
+    ) -> PoolReading: ...
 
 
 class BoundsController:
@@ -43,8 +55,8 @@ class BoundsController:
 
     def __init__(
         self,
-        standing: ControlState,
-        gatherer: Gathers,
+        control_state: ControlState,
+        collector: ReadsSignals,
         *,
         pools: Callable[[], Sequence[PoolStatistics]],
         size: Callable[[], int | None],
@@ -55,8 +67,8 @@ class BoundsController:
         window_seconds: float,
         stable_seconds: float,
     ) -> None:
-        self._standing = standing
-        self._gatherer = gatherer
+        self._control_state = control_state
+        self._gatherer = collector
         self._pools = pools
         self._size = size
         self._cores = cores
@@ -65,8 +77,8 @@ class BoundsController:
         self._interval_seconds = interval_seconds
         self._window_seconds = window_seconds
         self._stable_seconds = stable_seconds
-        self._counters: dict[str, Counters] = {}
-        self._band_state = BandState()
+        self._counters: dict[str, CounterHistory] = {}
+        self._band_state = BoundsState()
         self._target_state = TargetState()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="paropt-feedback", daemon=True)
@@ -97,9 +109,9 @@ class BoundsController:
         """Take the pools' counters, for the twins of what Prometheus says."""
         now = self._clock.monotonic()
         for pool in self._pools():
-            self._counters.setdefault(pool.name, Counters()).look(count_of(pool, now))
+            self._counters.setdefault(pool.name, CounterHistory()).look(sample_pool(pool, now))
 
-    def _twin(self, pool: str, begin: float, end: float) -> Flows | None:
+    def _twin(self, pool: str, begin: float, end: float) -> Rates | None:
         self.look()  # the sample that it is held against may be younger than the last look
         return self._counters[pool].flows(begin, end)
 
@@ -109,13 +121,13 @@ class BoundsController:
         band = self._band(signals)
         if self._done.is_set():
             return  # the last query was cut by the end, and says nothing
-        if self._standing.source == PROMETHEUS:
+        if self._control_state.source == PROMETHEUS:
             band = self._target(band)
-        self._standing.set_band(band)
+        self._control_state.set_band(band)
 
     def _band(self, signals: tuple[Signal, ...]) -> SizeBounds:
-        bounds, now_band = self._standing.bounds, self._standing.band
-        seen = BandSituation(
+        bounds, now_band = self._control_state.bounds, self._control_state.band
+        observation = BoundsObservation(
             now=self._clock.monotonic(),
             interval_seconds=self._interval_seconds,
             stable_seconds=self._stable_seconds,
@@ -127,10 +139,12 @@ class BoundsController:
             signals=signals,
             state=self._band_state,
         )
-        choice = decide_band(seen)
+        choice = decide_size_bounds(observation)
         self._band_state = choice.state
         if signals:
-            self._tell(seen, choice, old=now_band.floor, new=choice.floor, terms=_band_terms(seen, choice))
+            self._tell(
+                observation, choice, old=now_band.floor, new=choice.floor, terms=_band_terms(observation, choice)
+            )
         reason = choice.reason if choice.reason in ("load", "limit") else "bounds"
         return SizeBounds(floor=choice.floor, ceiling=choice.ceiling, target=now_band.target, reason=reason)
 
@@ -138,7 +152,7 @@ class BoundsController:
         pools = tuple(
             self._gatherer.pool(pool, partial(self._twin, pool.name), self._window_seconds) for pool in self._pools()
         )
-        seen = TargetSituation(
+        observation = TargetObservation(
             now=self._clock.monotonic(),
             stable_seconds=self._stable_seconds,
             cores=self._cores(),
@@ -147,18 +161,18 @@ class BoundsController:
             ceiling=band.ceiling,
             pools=pools,
             state=self._target_state,
-            rescue_size=self._standing.rescue_size,
+            rescue_size=self._control_state.rescue_size,
         )
-        choice = decide_target(seen)
+        choice = decide_target_size(observation)
         self._target_state = choice.state
-        self._tell(seen, choice, old=seen.size, new=choice.size, terms=_target_terms(seen))
+        self._tell(observation, choice, old=observation.size, new=choice.size, terms=_target_terms(observation))
         return SizeBounds(
             floor=band.floor,
             ceiling=band.ceiling,
             target=choice.size,
             reason=choice.reason,
-            blind=choice.blind,
-            flapping=choice.state.trail.flapping(seen.now),
+            no_data=choice.no_data,
+            flapping=choice.state.history.flapping(observation.now),
         )
 
     def _lane_size(self) -> int:
@@ -167,17 +181,23 @@ class BoundsController:
 
     def _decided_size(self) -> int:
         """Return the size that was decided last, not the lane's: a hold must not undo what is still on its way."""
-        target = self._standing.band.target
+        target = self._control_state.band.target
         if target is not None:
             return target
         running = self._size()
-        return self._standing.bounds.start if running is None else running
+        return self._control_state.bounds.start if running is None else running
 
     def _tell(
-        self, seen: Situation, choice: BandStep | TargetStep, *, old: int, new: int, terms: Mapping[str, float]
+        self,
+        observation: Observation,
+        choice: BoundsDecision | TargetDecision,
+        *,
+        old: int,
+        new: int,
+        terms: Mapping[str, float],
     ) -> None:
-        recorded: Choice = choice
-        for pool in self._standing.pools:
+        recorded: PolicyDecision = choice
+        for pool in self._control_state.pools:
             self._emit(
                 Decision(
                     pool=pool,
@@ -187,25 +207,25 @@ class BoundsController:
                     new_size=new,
                     at_timestamp_seconds=self._clock.wall(),
                     terms=terms,
-                    situation=written_situation(seen),
-                    choice=written_choice(recorded),
+                    situation=serialize_observation(observation),
+                    choice=serialize_decision(recorded),
                 )
             )
 
 
-def _band_terms(seen: BandSituation, choice: BandStep) -> dict[str, float]:
-    terms: dict[str, float] = {"floor": choice.floor, "ceiling": choice.ceiling, "lane_size": seen.size}
-    for signal in seen.signals:
+def _band_terms(observation: BoundsObservation, choice: BoundsDecision) -> dict[str, float]:
+    terms: dict[str, float] = {"floor": choice.floor, "ceiling": choice.ceiling, "lane_size": observation.size}
+    for signal in observation.signals:
         terms[f"{signal.use} {signal.name} target"] = signal.target
-        if signal.reading.believed:
+        if signal.reading.is_valid:
             terms[f"{signal.use} {signal.name}"] = signal.reading.value
     return terms
 
 
-def _target_terms(seen: TargetSituation) -> dict[str, float]:
-    terms: dict[str, float] = {"floor": seen.floor, "ceiling": seen.ceiling, "cores": seen.cores}
-    for pool in seen.pools:
-        if pool.seen is not None:
-            terms |= {f"{pool.pool} depth": pool.seen.depth, f"{pool.pool} busy": pool.seen.busy}
-            terms |= {f"{pool.pool} cpu": pool.seen.cpu, f"{pool.pool} delay": pool.seen.delay}
+def _target_terms(observation: TargetObservation) -> dict[str, float]:
+    terms: dict[str, float] = {"floor": observation.floor, "ceiling": observation.ceiling, "cores": observation.cores}
+    for pool in observation.pools:
+        if pool.measurement is not None:
+            terms |= {f"{pool.pool} depth": pool.measurement.depth, f"{pool.pool} busy": pool.measurement.busy}
+            terms |= {f"{pool.pool} cpu": pool.measurement.cpu, f"{pool.pool} delay": pool.measurement.delay}
     return terms

@@ -11,31 +11,30 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
-from paropt_exporter.autoscaling.concurrency_meter import CompanyMeter
-from paropt_exporter.autoscaling.decisions import written_choice, written_situation
-from paropt_exporter.autoscaling.peak_meter import PeakMeter
+from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_observation
+from paropt_exporter.autoscaling.meters import ConcurrencyMeter, PeakMeter
 from paropt_exporter.autoscaling.policy.fixed_workload import (
     Load,
-    Loads,
+    LoadGroup,
     Sizing,
     Work,
     lock_is_full,
 )
-from paropt_exporter.autoscaling.policy.memory import Memory
-from paropt_exporter.autoscaling.policy.run import (
+from paropt_exporter.autoscaling.policy.lane_size import (
     STABLE_SECONDS,
-    RunSituation,
-    RunState,
-    RunStep,
-    count_of,
-    counted,
-    decide_run,
-    memory_bound,
-    outlook,
-    run_sizing,
-    spare_slots,
+    LaneDecision,
+    LaneObservation,
+    LaneSizingState,
+    assess_lane,
+    compute_lane_sizing,
+    compute_memory_bound,
+    count_spare_slots,
+    count_tasks,
+    decide_lane_size,
+    group_equal_loads,
 )
-from paropt_exporter.autoscaling.policy.stage_concurrency import limits
+from paropt_exporter.autoscaling.policy.memory import Memory
+from paropt_exporter.autoscaling.policy.stage_concurrency import collect_limits
 from paropt_exporter.autoscaling.state import ACT, ADVISE, PAUSE, PIN, PROMETHEUS, ControlState
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine import Admission, Demand
@@ -79,10 +78,12 @@ class Resizable(Protocol):
 
     def running(self) -> tuple[RunningTask, ...]: ...
 
-    def shares(self, size: int) -> Mapping[str, int]:
+    def pool_sizes(self, size: int) -> Mapping[str, int]:
         """Return what each pool of the lane would get of a lane of `size`."""
 
-    def share(self, size: int, reason: str, tasks: Mapping[str, int] | None = None) -> tuple[tuple[str, int, int], ...]:
+    def resize_pools(
+        self, size: int, reason: str, tasks: Mapping[str, int] | None = None
+    ) -> tuple[tuple[str, int, int], ...]:
         """Set the pools' targets for a lane of `size`; return (pool, old, new) for each that changed.
 
         `tasks`: how many of the lane's tasks are for each pool; None: any number for any.
@@ -105,20 +106,20 @@ class Controller:
         run: Steerable,
         pools: Resizable,
         *,
-        standing: ControlState,
+        control_state: ControlState,
         cores: Callable[[], float],
         memory_available_bytes: Callable[[], int],
         emit: Callable[[Event], None],
         clock: Clock,
         run_id: str,
-        known_shares: Mapping[str, float] = MappingProxyType({}),
+        known_cpu_demands: Mapping[str, float] = MappingProxyType({}),
         known_peaks: Mapping[str, int] = MappingProxyType({}),
         objective: str = "fast",
         offer: Callable[[int], None] | None = None,
     ) -> None:
         self._run = run
         self._pools = pools
-        self._standing = standing
+        self._control_state = control_state
         self._cores = cores
         self._memory = memory_available_bytes
         self._emit = emit
@@ -126,17 +127,17 @@ class Controller:
         self._run_id = run_id
         self._objective = objective
         self._offer = offer
-        self._meter = DemandMeter(known_shares)
+        self._meter = DemandMeter(known_cpu_demands)
         self._peaks = PeakMeter(known_peaks)
-        self._company = CompanyMeter()
+        self._company = ConcurrencyMeter()
         self._limits: Mapping[str, int] = {}
-        self._state = RunState()
+        self._state = LaneSizingState()
         self._peak = 0
         self._waiting = True
         self._unknown: dict[str, float] = {}  # stages that wait and were never measured, and since when
         self._tasks: Mapping[str, int] | None = None
         self._kept: dict[str, tuple[int, float]] = {}  # pool -> workers that it keeps, and until when
-        self._known = dict(known_shares)
+        self._known = dict(known_cpu_demands)
         self._held: tuple[tuple[object, ...], float] = ((), 0.0)  # why it held when that was last told, and when
         self._quiet: tuple[object, ...] = ()  # the running tasks, and what they were to keep to, at the last look
         self._quiet_since = self._stepped = -math.inf
@@ -156,7 +157,7 @@ class Controller:
         if self._thread.ident is not None:
             self._thread.join()
         # What the next run wants to know is how much this one could use, not how little was left at its end.
-        self._standing.recommend(self._pools.shares(self._peak or self._run.size))
+        self._control_state.recommend(self._pools.pool_sizes(self._peak or self._run.size))
 
     def begin(self) -> None:
         """Give out the cores by what earlier runs measured, until the first sample of this one."""
@@ -174,9 +175,14 @@ class Controller:
     def is_quiet(self) -> bool:
         """Whether the next look can wait: no task does, and the same ones have been running for seconds."""
         now, demand = self._clock.monotonic(), self._run.demand()
-        seen = (self._standing.order, self._standing.band, demand.rescue_size, *(task[2] for task in demand.running))
-        if demand.ready or self._offer is not None or seen != self._quiet:
-            self._quiet, self._quiet_since = seen, now
+        observation = (
+            self._control_state.order,
+            self._control_state.band,
+            demand.rescue_size,
+            *(task[2] for task in demand.running),
+        )
+        if demand.ready or self._offer is not None or observation != self._quiet:
+            self._quiet, self._quiet_since = observation, now
         if now >= self._quiet_since + QUIET_SECONDS and now < self._stepped + QUIET_TICK_SECONDS:
             return True
         self._stepped = now
@@ -189,23 +195,23 @@ class Controller:
         now, running = self._clock.monotonic(), self._pools.running()
         self._meter.sample(samples(running, now), now)
         demand = self._run.demand()
-        seen = self._situation(demand, now, {task.label: task.memory_bytes for task in running})
-        self._waiting = bool(seen.waiting)
-        choice = decide_run(seen)
+        observation = self._situation(demand, now, {task.label: task.memory_bytes for task in running})
+        self._waiting = bool(observation.waiting)
+        choice = decide_lane_size(observation)
         self._state = choice.state
-        self._limit(limits(choice.state.stages))
-        self._run.admit(self._measured_admission(demand, seen) if self._rations() else None)
-        given = self._standing.source == PROMETHEUS
-        size, reason = self._given(seen) if given else (choice.size, choice.reason)
+        self._limit(collect_limits(choice.state.stages))
+        self._run.admit(self._measured_admission(demand, observation) if self._rations() else None)
+        given = self._control_state.source == PROMETHEUS
+        size, reason = self._given(observation) if given else (choice.size, choice.reason)
         if reason == "bounds":
-            reason = self._standing.band.reason  # what moved the bound says more
-        sizing = run_sizing(seen, outlook(seen))
+            reason = self._control_state.band.reason  # what moved the bound says more
+        sizing = compute_lane_sizing(observation, assess_lane(observation))
         self._note_peak(sizing)
         self._tasks = self._lasting(sizing.pools, now) if self._rations() else None
-        self._standing.recommend(self._pools.shares(size))
-        self._obey(_Made(seen, choice, told=given), size, reason)
+        self._control_state.recommend(self._pools.pool_sizes(size))
+        self._obey(_Evaluation(observation, choice, told=given), size, reason)
         if self._offer is not None:
-            self._offer(spare_slots(seen, fixed=self._fixed_slots()))
+            self._offer(count_spare_slots(observation, fixed=self._fixed_slots()))
 
     def _note_peak(self, sizing: Sizing) -> None:
         """Keep the largest size that this run could use; one that its own measurements contradict was none."""
@@ -221,9 +227,9 @@ class Controller:
 
     def _rations(self) -> bool:
         """Whether cores are given out by demand: not where a person, the config or query results set the size."""
-        return self._acts() and not self._standing.bounds.fixed
+        return self._acts() and not self._control_state.bounds.fixed
 
-    def _measured_admission(self, demand: Demand, seen: RunSituation) -> Admission:
+    def _measured_admission(self, demand: Demand, observation: LaneObservation) -> Admission:
         stages = {one[1] for one in demand.ready} | {one[1] for one in demand.running}
         known = {stage: wanted for stage in stages if (wanted := self._meter.of_group(stage)) is not None}
         tasks = {
@@ -231,15 +237,15 @@ class Controller:
             for _, stage, label, _ in demand.running
             if (wanted := self._meter.of_task(label, stage)) is not None
         }
-        held = {loads.load.stage for loads in seen.waiting if lock_is_full(seen.running, loads.load)}
-        return self._admission(known, tasks, frozenset(held), stuck=seen.stuck)
+        held = {group.load.stage for group in observation.waiting if lock_is_full(observation.running, group.load)}
+        return self._admission(known, tasks, frozenset(held), stuck=observation.stuck)
 
     def _admission(
         self, stages: Mapping[str, float], tasks: Mapping[str, float], held: frozenset[str], *, stuck: bool = False
     ) -> Admission:
         return Admission(
             cores=self._cores(),
-            floor=self._standing.band.floor,
+            floor=self._control_state.band.floor,
             stages=stages,
             tasks=tasks,
             held=held,
@@ -252,32 +258,32 @@ class Controller:
             self._run.limit(stages)
 
     def _fixed_slots(self) -> int | None:
-        order, bounds = self._standing.order, self._standing.bounds
+        order, bounds = self._control_state.order, self._control_state.bounds
         if order.mode == PIN:
             return order.size
         return bounds.maximum if bounds.fixed else None
 
     def _settled(self) -> bool:
         """Whether nothing could come of a look: the size is fixed, is what it should be, and nobody asks for more."""
-        bounds = self._standing.bounds
-        at_rest = bounds.fixed and self._run.size == bounds.maximum and self._standing.order.mode != PIN
+        bounds = self._control_state.bounds
+        at_rest = bounds.fixed and self._run.size == bounds.maximum and self._control_state.order.mode != PIN
         return at_rest and self._offer is None
 
     def _acts(self) -> bool:
         """Whether sizes are this loop's own to set: what nobody follows can't be tried."""
-        return self._standing.order.mode == ACT and self._standing.source != PROMETHEUS
+        return self._control_state.order.mode == ACT and self._control_state.source != PROMETHEUS
 
-    def _given(self, seen: RunSituation) -> tuple[int, str]:
+    def _given(self, observation: LaneObservation) -> tuple[int, str]:
         """Return the size that query results alone decided, and why; until they have, the size stays."""
-        band = self._standing.band
+        band = self._control_state.band
         if band.target is None:
-            return seen.size, "no_data"
-        action = "hold" if band.target == seen.size else "up" if band.target > seen.size else "down"
+            return observation.size, "no_data"
+        action = "hold" if band.target == observation.size else "up" if band.target > observation.size else "down"
         return band.target, band.reason if band.reason in DECISION_REASONS[action] else "demand"
 
-    def _situation(self, demand: Demand, now: float, memory_bytes: Mapping[str, int]) -> RunSituation:
-        band = self._standing.band
-        self._standing.rescue(demand.rescue_size)
+    def _situation(self, demand: Demand, now: float, memory_bytes: Mapping[str, int]) -> LaneObservation:
+        band = self._control_state.band
+        self._control_state.rescue(demand.rescue_size)
         self._meter.learn(demand.ended, now)
         holding = [(pool, stage, memory_bytes.get(label, 0)) for pool, stage, label, _ in demand.running]
         self._peaks.look(holding, demand.peaks)
@@ -285,31 +291,31 @@ class Controller:
             Load(
                 pool=pool,
                 stage=stage,
-                share=_rounded(self._meter.of_task(label, stage)),
-                thread_share=round(self._meter.of_thread(label, stage), 2) if pool == THREADS else 0.0,
+                cpu_demand=_rounded(self._meter.of_task(label, stage)),
+                thread_cpu_demand=round(self._meter.of_thread(label, stage), 2) if pool == THREADS else 0.0,
                 peak_bytes=self._peaks.of_task(pool, stage),
             )
             for pool, stage, label, _ in demand.running
         ]
         waiting = tuple(
-            Loads(
+            LoadGroup(
                 load=Load(
                     pool=pool,
                     stage=stage,
-                    share=_rounded(self._meter.of_group(stage)),
+                    cpu_demand=_rounded(self._meter.of_group(stage)),
                     peak_bytes=self._peaks.of_stage(stage),
                 ),
                 count=count,
             )
             for pool, stage, count in demand.ready
         )
-        return RunSituation(
+        return LaneObservation(
             now=now,
             size=self._run.size,
             floor=band.floor,
             ceiling=band.ceiling,
             cores=self._cores(),
-            running=counted(running),
+            running=group_equal_loads(running),
             waiting=waiting,
             state=self._state,
             stages=self._company.look(demand.stages, self._state.stages, now) if self._acts() else (),
@@ -345,8 +351,8 @@ class Controller:
             left_seconds=demand.left_seconds,
         )
 
-    def _obey(self, made: _Made, size: int, reason: str) -> None:
-        order = self._standing.order
+    def _obey(self, made: _Evaluation, size: int, reason: str) -> None:
+        order = self._control_state.order
         if order.mode == PIN and order.size is not None:
             self._move_or_hold(made, order.size, "pinned")
         elif order.mode in (PAUSE, ADVISE):
@@ -354,11 +360,11 @@ class Controller:
         else:
             self._move_or_hold(made, size, reason)
 
-    def _move_or_hold(self, made: _Made, size: int, reason: str) -> None:
+    def _move_or_hold(self, made: _Evaluation, size: int, reason: str) -> None:
         # Tasks for one pool may take the place of another's while the lane's size stays.
-        moving = reason if size != made.seen.size else "demand"
-        changed = self._pools.share(size, moving, self._tasks)
-        if size == made.seen.size and not changed:
+        moving = reason if size != made.observation.size else "demand"
+        changed = self._pools.resize_pools(size, moving, self._tasks)
+        if size == made.observation.size and not changed:
             self._hold(made, reason)
             return
         self._run.resize(size)
@@ -367,16 +373,16 @@ class Controller:
             why = moving if moving in DECISION_REASONS[action] else "plan" if action == "down" else "demand"
             self._tell(made, pool=pool, action=action, reason=why, old=old, new=new)
 
-    def _hold(self, made: _Made, reason: str) -> None:
+    def _hold(self, made: _Evaluation, reason: str) -> None:
         why = (reason, *sorted(self._limits.items()))
         told, at = self._held
-        if why == told or made.seen.now < at + _HOLD_SECONDS:
+        if why == told or made.observation.now < at + _HOLD_SECONDS:
             return
-        self._held = (why, made.seen.now)
-        for pool, size in self._pools.shares(made.seen.size).items():
+        self._held = (why, made.observation.now)
+        for pool, size in self._pools.pool_sizes(made.observation.size).items():
             self._tell(made, pool=pool, action="hold", reason=reason, old=size, new=size)
 
-    def _tell(self, made: _Made, *, pool: str, action: str, reason: str, old: int, new: int) -> None:
+    def _tell(self, made: _Evaluation, *, pool: str, action: str, reason: str, old: int, new: int) -> None:
         if made.told and reason not in ("pinned", "paused", "advised"):
             return
         self._emit(
@@ -387,10 +393,10 @@ class Controller:
                 old_size=old,
                 new_size=new,
                 at_timestamp_seconds=self._clock.wall(),
-                terms=_terms(made.seen, made.choice),
+                terms=_terms(made.observation, made.choice),
                 run_id=self._run_id,
-                situation=written_situation(made.seen),
-                choice=written_choice(made.choice),
+                situation=serialize_observation(made.observation),
+                choice=serialize_decision(made.choice),
             )
         )
 
@@ -401,14 +407,14 @@ def pause_seconds(*, waiting: bool, cost_seconds: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _Evaluation:
     """What was seen, and what policy makes of it by itself: recorded whatever a person says.
 
     `told`: the outer loop has decided and told of it already.
     """
 
-    seen: RunSituation
-    choice: RunStep
+    observation: LaneObservation
+    choice: LaneDecision
     told: bool
 
 
@@ -417,19 +423,22 @@ def _rounded(demand: float | None) -> float | None:
     return None if demand is None else round(demand, 2)
 
 
-def _terms(seen: RunSituation, choice: RunStep) -> Mapping[str, float]:
+def _terms(observation: LaneObservation, choice: LaneDecision) -> Mapping[str, float]:
     terms: dict[str, float] = {
-        "running": count_of(seen.running),
-        "waiting": count_of(seen.waiting),
-        "cores": seen.cores,
-        "cores_used": sum((loads.load.share or 0.0) * loads.count for loads in seen.running),
-        "floor": seen.floor,
-        "ceiling": seen.ceiling,
-        "lane_size": seen.size,
+        "running": count_tasks(observation.running),
+        "waiting": count_tasks(observation.waiting),
+        "cores": observation.cores,
+        "cores_used": sum((group.load.cpu_demand or 0.0) * group.count for group in observation.running),
+        "floor": observation.floor,
+        "ceiling": observation.ceiling,
+        "lane_size": observation.size,
         "lane_size_chosen": choice.size,
     }
-    if seen.memory is not None:
-        terms |= {"memory_available_bytes": seen.memory.available_bytes, "memory_held_bytes": seen.memory.held_bytes}
-    if (bound := memory_bound(seen, outlook(seen))) is not None:
+    if observation.memory is not None:
+        terms |= {
+            "memory_available_bytes": observation.memory.available_bytes,
+            "memory_held_bytes": observation.memory.held_bytes,
+        }
+    if (bound := compute_memory_bound(observation, assess_lane(observation))) is not None:
         terms["memory_size"] = bound
     return terms

@@ -1,4 +1,4 @@
-"""Keep what a decision was made from, so that it can be made again: situations and choices as JSON, byte for byte."""
+"""Store decisions with their observations as JSON, and replay them with the current policy, byte for byte."""
 
 from __future__ import annotations
 
@@ -8,125 +8,155 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from paropt_exporter.autoscaling.policy.pool import StreamSituation, StreamStep, decide_stream
-from paropt_exporter.autoscaling.policy.run import RunSituation, RunStep, decide_run
-from paropt_exporter.autoscaling.policy.size_bounds import BandSituation, BandStep, decide_band
-from paropt_exporter.autoscaling.policy.target import TargetSituation, TargetStep, decide_target
+from paropt_exporter.autoscaling.policy.lane_size import LaneDecision, LaneObservation, decide_lane_size
+from paropt_exporter.autoscaling.policy.pool_size import PoolDecision, PoolObservation, decide_pool_size
+from paropt_exporter.autoscaling.policy.prometheus_size import TargetDecision, TargetObservation, decide_target_size
+from paropt_exporter.autoscaling.policy.size_bounds import BoundsDecision, BoundsObservation, decide_size_bounds
 from paropt_exporter.errors import ParoptError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-Situation: TypeAlias = RunSituation | StreamSituation | BandSituation | TargetSituation
-Choice: TypeAlias = RunStep | StreamStep | BandStep | TargetStep
+Observation: TypeAlias = LaneObservation | PoolObservation | BoundsObservation | TargetObservation
+PolicyDecision: TypeAlias = LaneDecision | PoolDecision | BoundsDecision | TargetDecision
 
-_KINDS: dict[str, tuple[type[Any], Callable[[Any], Choice]]] = {
-    "run": (RunSituation, decide_run),
-    "stream": (StreamSituation, decide_stream),
-    "band": (BandSituation, decide_band),
-    "target": (TargetSituation, decide_target),
+_KINDS: dict[str, tuple[type[Any], Callable[[Any], PolicyDecision]]] = {
+    "run": (LaneObservation, decide_lane_size),
+    "stream": (PoolObservation, decide_pool_size),
+    "band": (BoundsObservation, decide_size_bounds),
+    "target": (TargetObservation, decide_target_size),
 }
 
+# Histories keep the keys of earlier versions, so that each version reads every history. A key has one meaning.
+_STORED_KEYS = {
+    "cpu_demand": "share",
+    "thread_cpu_demand": "thread_share",
+    "history": "trail",
+    "reversals": "turns",
+    "no_data": "blind",
+    "rejection_reason": "doubt",
+    "rejected_count": "doubtful",
+    "concurrency": "company",
+    "last_signals": "words",
+    "measurement": "seen",
+    "traffic": "stream",
+}
+_FIELD_NAMES = {stored: name for name, stored in _STORED_KEYS.items()}
 
-# What reading and deciding raise where somebody changed what was recorded.
+# Errors of parsing or deciding an observation that somebody has edited in the database.
 UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
 
 
-class UnknownSituation(ParoptError):
-    """A recorded situation is of another version: today's policy can't decide it again."""
+class UnknownObservation(ParoptError):
+    """The current policy can't decide a recorded observation, since another version wrote it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replayed:
-    """A decision made again. `same`: to the byte; `agrees`: in all that was recorded, of which today there is more."""
+class ReplayResult:
+    """A recorded decision beside today's for the same observation, both as JSON."""
 
     recorded: str
     today: str
 
     @property
     def same(self) -> bool:
+        """Whether both are equal to the byte."""
         return self.recorded == self.today
 
     @property
     def agrees(self) -> bool:
+        """Whether today's decision contains all that was recorded; a newer version may add keys."""
         try:
-            return self.same or _holds(json.loads(self.today), json.loads(self.recorded))
-        except UNREADABLE:  # somebody changed what was recorded
+            return self.same or _contains(json.loads(self.today), json.loads(self.recorded))
+        except UNREADABLE:  # somebody has edited the recorded decision
             return False
 
 
-def written_situation(situation: Situation) -> str:
-    """Return a situation as one line of JSON, always the same for the same situation."""
-    kind = next(name for name, (cls, _) in _KINDS.items() if isinstance(situation, cls))
-    return _json({"kind": kind, "seen": situation})
+def serialize_observation(observation: Observation) -> str:
+    """Return an observation as one line of JSON; equal observations give equal lines."""
+    kind = next(name for name, (cls, _) in _KINDS.items() if isinstance(observation, cls))
+    return _to_json({"kind": kind, "seen": observation})
 
 
-def written_choice(choice: Choice) -> str:
-    """Return a choice as one line of JSON, always the same for the same choice."""
-    return _json(choice)
+def serialize_decision(decision: PolicyDecision) -> str:
+    """Return a decision as one line of JSON; equal decisions give equal lines."""
+    return _to_json(decision)
 
 
-def read_situation(situation: str) -> Situation:
-    """Return a recorded situation. Raises UnknownSituation."""
+def parse_observation(text: str) -> Observation:
+    """Return a recorded observation. Raises UnknownObservation."""
     from pydantic import ValidationError
 
     try:
-        document = json.loads(situation)
-        seen: Situation = _reader(document["kind"]).validate_json(_json(document["seen"]))
+        document = json.loads(text)
+        adapter = _get_adapter(document["kind"])
+        observation: Observation = adapter.validate_json(json.dumps(_to_field_names(document["seen"])))
     except (*UNREADABLE, ValidationError) as error:
-        raise UnknownSituation(f"a recorded situation that this version does not know: {error}") from error
-    return seen
+        raise UnknownObservation(f"this version does not know a recorded observation: {error}") from error
+    return observation
 
 
 @cache
-def _reader(kind: str) -> TypeAdapter[Any]:
-    """Return what reads situations of a kind; to make it takes longer than to read ten."""
+def _get_adapter(kind: str) -> TypeAdapter[Any]:
+    """Return pydantic's adapter for a kind of observation; building it takes longer than parsing ten observations."""
     from pydantic import TypeAdapter
 
     cls, _ = _KINDS[kind]
     return TypeAdapter(cls)
 
 
-def read_choice_size(choice: str) -> str:
-    """Return what a recorded choice comes to, in words. Raises UnknownSituation."""
+def describe_decision(text: str) -> str:
+    """Return the result of a recorded decision in words. Raises UnknownObservation."""
     try:
-        chosen = json.loads(choice)
-        to = f"floor {chosen['floor']}, ceiling {chosen['ceiling']}" if "floor" in chosen else f"size {chosen['size']}"
-        return f"{chosen['action']} ({chosen['reason']}), {to}"
+        decided = json.loads(text)
+        to = (
+            f"floor {decided['floor']}, ceiling {decided['ceiling']}"
+            if "floor" in decided
+            else f"size {decided['size']}"
+        )
+        return f"{decided['action']} ({decided['reason']}), {to}"
     except UNREADABLE as error:
-        raise UnknownSituation(f"a recorded choice that this version does not know: {error}") from error
+        raise UnknownObservation(f"this version does not know a recorded decision: {error}") from error
 
 
-def replay(situation: str, choice: str) -> Replayed:
-    """Decide a recorded situation by today's policy. Raises UnknownSituation."""
-    seen = read_situation(situation)
-    decide = next(decide for cls, decide in _KINDS.values() if isinstance(seen, cls))
+def replay(observation: str, decision: str) -> ReplayResult:
+    """Decide a recorded observation by the current policy. Raises UnknownObservation."""
+    parsed = parse_observation(observation)
+    decide = next(decide for cls, decide in _KINDS.values() if isinstance(parsed, cls))
     try:
-        return Replayed(recorded=choice, today=written_choice(decide(seen)))
+        return ReplayResult(recorded=decision, today=serialize_decision(decide(parsed)))
     except UNREADABLE as error:
-        raise UnknownSituation(f"a recorded situation that can't have been: {error}") from error
+        raise UnknownObservation(f"a recorded observation has impossible values: {error}") from error
 
 
-def _holds(larger: object, smaller: object) -> bool:
-    """Whether all of a JSON document is in another at the same places."""
+def _contains(larger: object, smaller: object) -> bool:
+    """Whether a JSON document has everything of another at the same places."""
     if isinstance(larger, dict) and isinstance(smaller, dict):
-        return all(key in larger and _holds(larger[key], value) for key, value in smaller.items())
+        return all(key in larger and _contains(larger[key], value) for key, value in smaller.items())
     if isinstance(larger, list) and isinstance(smaller, list):
-        return len(larger) == len(smaller) and all(map(_holds, larger, smaller))
+        return len(larger) == len(smaller) and all(map(_contains, larger, smaller))
     return larger == smaller
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_shallow)
+def _to_json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_to_dict)
 
 
-def _shallow(value: object) -> object:
-    """Return a dataclass or a mapping as a dict of its own values, which asdict() would copy one by one."""
+def _to_dict(value: object) -> object:
+    """Return a dataclass as a dict of its own values with the stored keys; asdict() would copy deeply."""
     if isinstance(value, Mapping):
         return dict(value)
-    return {name: getattr(value, name) for name in _field_names(cast("Hashable", type(value)))}
+    return {key: getattr(value, name) for name, key in _get_keys(cast("Hashable", type(value)))}
 
 
 @cache
-def _field_names(cls: Hashable) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(cast("type[Any]", cls)))
+def _get_keys(cls: Hashable) -> tuple[tuple[str, str], ...]:
+    names = (field.name for field in fields(cast("type[Any]", cls)))
+    return tuple((name, _STORED_KEYS.get(name, name)) for name in names)
+
+
+def _to_field_names(value: object) -> object:
+    """Return a parsed JSON value with stored keys replaced by the names of today's fields."""
+    if isinstance(value, dict):
+        return {_FIELD_NAMES.get(key, key): _to_field_names(each) for key, each in value.items()}
+    return [_to_field_names(each) for each in value] if isinstance(value, list) else value

@@ -12,7 +12,7 @@ from typing import Self
 from paropt_exporter.autoscaling.bounds_controller import BoundsController
 from paropt_exporter.autoscaling.signals import queries
 from paropt_exporter.autoscaling.signals.client import Access, Client
-from paropt_exporter.autoscaling.signals.gather import Gatherer, Wish
+from paropt_exporter.autoscaling.signals.collector import SignalCollector, Wish
 from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import model
@@ -22,7 +22,7 @@ PAST_SECONDS = 2.0  # how long a lane's start may be held up by the question how
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Past:
+class PastRuns:
     """What Prometheus knows of a lane's runs over seven days: sizes by pool, durations in seconds by stage."""
 
     sizes: MappingProxyType[str, float]
@@ -57,26 +57,26 @@ class Feedback:
     def counts(self) -> QueryCounts:
         return self._client.counts()
 
-    def past(self, lane: str) -> Past:
+    def past(self, lane: str) -> PastRuns:
         """Return what the last seven days teach of a lane; empty where nothing is known or answers take too long."""
         found: dict[str, MappingProxyType[str, float]] = {}
         asking = threading.Thread(target=self._ask_past, args=(lane, found), name="paropt-past", daemon=True)
         asking.start()
         asking.join(PAST_SECONDS)
         nothing: MappingProxyType[str, float] = MappingProxyType({})
-        return Past(sizes=found.get("pool", nothing), durations=found.get("stage", nothing))
+        return PastRuns(sizes=found.get("pool", nothing), durations=found.get("stage", nothing))
 
     def _ask_past(self, lane: str, found: dict[str, MappingProxyType[str, float]]) -> None:
-        gatherer = self._gatherer()
+        collector = self._gatherer()
         for label, query in (
-            ("pool", queries.past_size(self._project, lane)),
-            ("stage", queries.past_durations(self._project, lane)),
+            ("pool", queries.build_past_size_query(self._project, lane)),
+            ("stage", queries.build_past_durations_query(self._project, lane)),
         ):
-            found[label] = MappingProxyType(dict(gatherer.by_label(query, label)))
+            found[label] = MappingProxyType(dict(collector.by_label(query, label)))
 
     def steer(
         self,
-        standing: ControlState,
+        control_state: ControlState,
         *,
         pools: Callable[[], Sequence[PoolStatistics]],
         size: Callable[[], int | None],
@@ -87,7 +87,7 @@ class Feedback:
         interval = self._feedback.interval
         window = self._feedback.window or max(60.0, 4 * interval)
         self._loop = BoundsController(
-            standing,
+            control_state,
             self._gatherer(),
             pools=pools,
             size=size,
@@ -107,13 +107,13 @@ class Feedback:
         if self._loop is not None:
             self._loop.close()
 
-    def _gatherer(self) -> Gatherer:
+    def _gatherer(self) -> SignalCollector:
         feedback = self._feedback
         wishes = [
             Wish(name=name, query=signal.query, use=signal.use, target=signal.target)
             for name, signal in feedback.signals.items()
         ]
-        return Gatherer(
+        return SignalCollector(
             self._client,
             project=self._project,
             wishes=wishes,

@@ -32,7 +32,7 @@ class SizeBounds:
     ceiling: int
     target: int | None = None
     reason: str = "bounds"
-    blind: bool = False
+    no_data: bool = False
     flapping: bool = False
 
 
@@ -126,7 +126,7 @@ class ControlState:
                 floor=band.floor,
                 ceiling=band.ceiling,
                 recommended_size=size,
-                blind=band.blind,
+                no_data=band.no_data,
                 flapping=band.flapping,
             )
             for pool, size in recommended.items()

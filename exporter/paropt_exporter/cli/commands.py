@@ -263,7 +263,7 @@ def _profile(flags: argparse.Namespace) -> int:
 
 
 def _order(flags: argparse.Namespace) -> int:
-    from paropt_exporter.autoscaling.orders import Wish
+    from paropt_exporter.autoscaling.control_socket import Wish
     from paropt_exporter.cli import steering
 
     # Not read: a config that is being edited, and has a fault now, must not keep anybody from the lane that runs.

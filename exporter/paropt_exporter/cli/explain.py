@@ -7,7 +7,13 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.autoscaling.decisions import UNREADABLE, Replayed, UnknownSituation, read_choice_size, replay
+from paropt_exporter.autoscaling.decisions import (
+    UNREADABLE,
+    ReplayResult,
+    UnknownObservation,
+    describe_decision,
+    replay,
+)
 from paropt_exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,12 +68,12 @@ def _sort_key(key: _Key) -> tuple[str, int, bool]:
 
 
 def _explain_decision(decision: Decision) -> Iterator[str]:
-    from paropt_exporter.autoscaling.explaining import explained, headline
+    from paropt_exporter.autoscaling.explanation import explained, headline
 
     yield f"{headline(decision)}  ({_format_time(decision)})"
     try:
         yield from [f"    {line}" for line in explained(decision)]
-    except (UnknownSituation, *UNREADABLE):
+    except (UnknownObservation, *UNREADABLE):
         yield "    its terms can't be told: another version recorded them, or somebody changed them"
 
 
@@ -115,30 +121,32 @@ def run_replay(history: History, *, pool: str | None, since_seconds: float, outp
     return EXIT_DIFFERENT if different else 0
 
 
-def _replay_decision(decision: Decision) -> Replayed | None:
+def _replay_decision(decision: Decision) -> ReplayResult | None:
     try:
         return replay(decision.situation, decision.choice)
-    except UnknownSituation:
+    except UnknownObservation:
         return None
 
 
-def _format_replay(count: int, same: int, different: Sequence[tuple[Decision, Replayed | None]]) -> Iterator[str]:
+def _format_replay(count: int, same: int, different: Sequence[tuple[Decision, ReplayResult | None]]) -> Iterator[str]:
     more = count - same - len(different)
     but = f"{more} the same but for what was not recorded yet, " if more else ""
     yield f"{count} decisions: {same} the same to the byte, {but}{len(different)} different"
     for decision, again in different:
-        today = "recorded by another version" if again is None else read_choice_size(again.today)
+        today = "recorded by another version" if again is None else describe_decision(again.today)
         yield f"  {_format_time(decision)} {decision.pool}: {_read_recorded_size(decision)} -> {today}"
 
 
 def _read_recorded_size(decision: Decision) -> str:
     try:
-        return read_choice_size(decision.choice)
-    except UnknownSituation:
+        return describe_decision(decision.choice)
+    except UnknownObservation:
         return "unreadable"
 
 
-def _replay_to_json(count: int, same: int, different: Sequence[tuple[Decision, Replayed | None]]) -> dict[str, object]:
+def _replay_to_json(
+    count: int, same: int, different: Sequence[tuple[Decision, ReplayResult | None]]
+) -> dict[str, object]:
     return {
         "decisions": count,
         "same": same,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from paropt_exporter import files
 from paropt_exporter import plan as plans
-from paropt_exporter.autoscaling import profiling
-from paropt_exporter.autoscaling.profiling import Point, Recommendation
+from paropt_exporter.autoscaling import stage_profiler
+from paropt_exporter.autoscaling.stage_profiler import Point, Recommendation
 from paropt_exporter.config.editing import CannotEdit, edited, flow_text
 from paropt_exporter.config.units import duration_text
 from paropt_exporter.errors import UsageError
@@ -51,7 +51,7 @@ def run(
     """
     lane, stage = _found(config, wanted)
     candidates = _candidates(config, wanted, lane, stage)
-    sizes = wanted.sizes or profiling.sizes(candidates[0])
+    sizes = wanted.sizes or stage_profiler.sizes(candidates[0])
     if write:
         if not wanted.sizes and len(sizes) * len(candidates) == 1:
             raise UsageError(f"--write: {_ONE_SIZE}")
@@ -59,7 +59,7 @@ def run(
     stderr.write(f"profiling {stage.name} of lane {wanted.lane}, alone and without its needs\n")
     with Signals() as signals:
         try:
-            points = profiling.measure(
+            points = stage_profiler.measure(
                 candidates,
                 sizes,
                 runs=wanted.runs,
@@ -91,7 +91,7 @@ class _Interrupted(Exception):
 
 
 def _execute(plan: Plan, signals: Signals, clock: Clock) -> RunRecord:
-    record = profiling.execute_alone(plan, clock=clock, during=signals.send_to)
+    record = stage_profiler.execute_alone(plan, clock=clock, during=signals.send_to)
     if signals.interrupted_run:
         raise _Interrupted
     return record
@@ -122,7 +122,7 @@ def _candidates(config: Config, wanted: Wanted, lane: Lane, stage: Stage) -> lis
         planned = plan.stages[0]
         if planned.skip or planned.fault:
             raise UsageError(f"stage {stage.name} can't be profiled: {planned.skip or planned.fault}")
-        found.append(profiling.alone(plan))
+        found.append(stage_profiler.alone(plan))
     return found
 
 
@@ -137,7 +137,7 @@ def _tell(line: str, stderr: TextIO) -> None:
 
 def _advice(points: Sequence[Point], lane: Lane, candidates: Sequence[Plan]) -> _Advice:
     bounds = {plan.strategy: plan.workers for plan in candidates}
-    found = profiling.recommend(points, strategy=lane.strategy, bounds=bounds)
+    found = stage_profiler.recommend(points, strategy=lane.strategy, bounds=bounds)
     return _Advice(found=found, settings=_settings(found, lane))
 
 
@@ -153,7 +153,7 @@ def _as_text(wanted: Wanted, points: Sequence[Point], advice: _Advice | None) ->
     yield f"{wanted.stage} of lane {wanted.lane}, the median of {wanted.runs} runs each"
     yield ""
     slowest = max(point.seconds for point in points)
-    rows = [_HEADERS, *(_row(point, times, slowest) for point, times in profiling.speed_ups(points))]
+    rows = [_HEADERS, *(_row(point, times, slowest) for point, times in stage_profiler.speed_ups(points))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADERS))]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)]
@@ -202,7 +202,7 @@ def _as_json(wanted: Wanted, points: Sequence[Point], advice: _Advice | None) ->
                 "cores": point.cores,
                 "memory_peak_bytes": point.memory_peak_bytes,
             }
-            for point, times in profiling.speed_ups(points)
+            for point, times in stage_profiler.speed_ups(points)
         ],
         "recommended": advice and {"strategy": advice.found.point.strategy.value, **advice.settings},
     }

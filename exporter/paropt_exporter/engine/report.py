@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from paropt_exporter.engine import advice, bottlenecks
+from paropt_exporter.engine import bottlenecks
 from paropt_exporter.engine.interfaces import Stop
 from paropt_exporter.events import PoolUse, Result, RunRecord, StageRecord, TaskTiming
 from paropt_exporter.plan import Plan
@@ -53,7 +53,7 @@ def of_run(
     """
     busy = busy_ratio(pools)
     found = bottlenecks.find(stages, busy_ratio=busy, queued=queued)
-    recorded = advice.RecordedRun(
+    recorded = bottlenecks.RecordedRun(
         plan=plan,
         timings=timings,
         duration_seconds=duration_seconds,
@@ -78,7 +78,7 @@ def of_run(
         broken=total is not None and total.broken,
         critical_sla=critical,
         interrupted=interrupted,
-        bottlenecks=advice.advise(found, recorded),
+        bottlenecks=bottlenecks.advise(found, recorded),
         pools=pools,
         abandoned=abandoned,
         partial=plan.partial,

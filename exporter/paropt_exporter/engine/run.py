@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 
 from paropt_exporter import host
 from paropt_exporter.clock import Clock
-from paropt_exporter.engine import report, snapshot
-from paropt_exporter.engine.advice import MOST_TASKS
-from paropt_exporter.engine.inbox import Inbox
+from paropt_exporter.engine import open_stages, report
+from paropt_exporter.engine.bottlenecks import MOST_TASKS
+from paropt_exporter.engine.inbox import Inbox, Timers
 from paropt_exporter.engine.interfaces import Admission, Demand, Running, Stop, Wake, Workers
 from paropt_exporter.engine.open_stages import OpenStages
 from paropt_exporter.engine.outcome import not_started
 from paropt_exporter.engine.resources import Resources
 from paropt_exporter.engine.stage import Attempt, Ready, StageState, alone_seconds, timing_of
-from paropt_exporter.engine.timers import Timers
 from paropt_exporter.errors import describe
 from paropt_exporter.events import (
     Event,
@@ -171,12 +170,12 @@ class Run:
 
     def backlog(self) -> dict[str, tuple[int, float]]:
         """Return, for each pool, how many tasks could run now if there were room, and the age of the oldest."""
-        return snapshot.backlog(self._startable(), self._clock.monotonic())
+        return open_stages.backlog(self._startable(), self._clock.monotonic())
 
     def demand(self) -> Demand:
         """Return what runs and what could run, for the controller."""
         total = self._total
-        return snapshot.demand(
+        return open_stages.demand(
             self._open(),
             self._startable(),
             now=self._clock.monotonic(),

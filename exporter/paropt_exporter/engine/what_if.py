@@ -33,7 +33,7 @@ class Piece:
 
     stage: str
     seconds: float
-    share: float
+    cpu_demand: float
     gil_bound: bool = False
 
 
@@ -151,9 +151,9 @@ class _Runnable:
 def _piece(stage: str, attempts: Sequence[TaskTiming]) -> Piece:
     cpu = sum(task.cpu_seconds for task in attempts)
     if any(task.gil_bound for task in attempts):  # no clock tells how long it waited for the interpreter: it computes
-        return Piece(stage=stage, seconds=cpu, share=1.0, gil_bound=True)
+        return Piece(stage=stage, seconds=cpu, cpu_demand=1.0, gil_bound=True)
     seconds = sum(_alone_seconds(task) for task in attempts)
-    return Piece(stage=stage, seconds=seconds, share=cpu / seconds if seconds > 0 else 0.0)
+    return Piece(stage=stage, seconds=seconds, cpu_demand=cpu / seconds if seconds > 0 else 0.0)
 
 
 def _alone_seconds(task: TaskTiming) -> float:
@@ -198,15 +198,15 @@ def _rates(running: Sequence[_Running], cores: float, others: float) -> list[flo
 
     Tasks that share one interpreter share its lock first, and take part in the cores as one thread.
     """
-    locked = [each.piece.share for each in running if each.piece.gil_bound]
+    locked = [each.piece.cpu_demand for each in running if each.piece.gil_bound]
     lock = _crowding(locked, 1.0)
-    shares = [each.piece.share for each in running if not each.piece.gil_bound]
-    crowding = _crowding([*shares, sum(_rate(share, lock) * share for share in locked)], cores, others)
-    return [_rate(each.piece.share, crowding * (lock if each.piece.gil_bound else 1.0)) for each in running]
+    shares = [each.piece.cpu_demand for each in running if not each.piece.gil_bound]
+    crowding = _crowding([*shares, sum(_rate(cpu_demand, lock) * cpu_demand for cpu_demand in locked)], cores, others)
+    return [_rate(each.piece.cpu_demand, crowding * (lock if each.piece.gil_bound else 1.0)) for each in running]
 
 
-def _rate(share: float, crowding: float) -> float:
-    computing = min(1.0, share)
+def _rate(cpu_demand: float, crowding: float) -> float:
+    computing = min(1.0, cpu_demand)
     return 1.0 / (1.0 - computing + computing * crowding)
 
 
@@ -219,10 +219,10 @@ def _crowding(shares: Sequence[float], cores: float, others: float = 0.0) -> flo
     crowding = 1.0
     for _ in range(_CROWDING_STEPS):
         excess, slope = others / crowding - cores, others / crowding**2
-        for share in shares:
-            rate = _rate(share, crowding)
-            excess += share * rate
-            slope += share * min(1.0, share) * rate * rate
+        for cpu_demand in shares:
+            rate = _rate(cpu_demand, crowding)
+            excess += cpu_demand * rate
+            slope += cpu_demand * min(1.0, cpu_demand) * rate * rate
         if excess <= _CROWDING_PRECISION:
             break
         crowding += excess / slope

@@ -176,7 +176,9 @@ class PoolWorkers:
         for name in needed:
             self._pool(name)
 
-    def share(self, size: int, reason: str, tasks: Mapping[str, int] | None = None) -> tuple[tuple[str, int, int], ...]:
+    def resize_pools(
+        self, size: int, reason: str, tasks: Mapping[str, int] | None = None
+    ) -> tuple[tuple[str, int, int], ...]:
         """Set the pools' targets for a lane of `size`; return (pool, old, new) for each that changed.
 
         `tasks`: how many of the lane's tasks are for each pool; None: any number for any. No pool gets more workers
@@ -191,7 +193,7 @@ class PoolWorkers:
                 changed.append((name, old, new))
         return tuple(changed)
 
-    def shares(self, size: int) -> Mapping[str, int]:
+    def pool_sizes(self, size: int) -> Mapping[str, int]:
         """Return what each pool of the plan would get of a lane of `size`."""
         plan = self._plan
         return {name: min(size, self._most[name]) for name in self._names} if plan else {}

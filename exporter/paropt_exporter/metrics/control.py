@@ -35,7 +35,7 @@ def _of_pool(pool: PoolControl) -> Iterator[tuple[Family, Labels, Value]]:
     yield families.CONTROL_RECOMMENDED, name, pool.recommended_size
     yield families.CONTROL_FLOOR, name, pool.floor
     yield families.CONTROL_CEILING, name, pool.ceiling
-    yield families.CONTROL_BLIND, name, float(pool.blind)
+    yield families.CONTROL_BLIND, name, float(pool.no_data)
     yield families.CONTROL_FLAPPING, name, float(pool.flapping)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paropt_exporter.autoscaling.policy.budget import Allowance, Budget, Claim, allowance, divide
+from paropt_exporter.autoscaling.policy.budget import Allowance, Budget, Claim, compute_allowance, divide
 
 
 def claim(pool: str, wanted: int, **more: object) -> Claim:
-    fields: dict[str, object] = {"floor": 1, "share": 1.0, **more}
+    fields: dict[str, object] = {"floor": 1, "cpu_demand": 1.0, **more}
     return Claim(pool=pool, wanted=wanted, **fields)  # type: ignore[arg-type]  # each test names its own
 
 
@@ -26,7 +26,7 @@ def test_what_one_does_not_want_the_other_gets() -> None:
 
 
 def test_where_there_is_enough_for_all_each_gets_what_it_wants() -> None:
-    claims = [claim("a", 2, memory_bytes=100), claim("b", 3, floor=2, share=0.6)]
+    claims = [claim("a", 2, memory_bytes=100), claim("b", 3, floor=2, cpu_demand=0.6)]
     assert divide(claims, cores=3.8, memory_bytes=200) == {"a": 2, "b": 3}
 
 
@@ -35,38 +35,43 @@ def test_a_pool_whose_sla_is_at_risk_goes_first() -> None:
 
 
 def test_work_that_waits_is_refused_to_nobody() -> None:
-    assert divide([claim("a", 8), claim("b", 50, share=0.01)], cores=2.0, memory_bytes=0)["b"] == 50
+    assert divide([claim("a", 8), claim("b", 50, cpu_demand=0.01)], cores=2.0, memory_bytes=0)["b"] == 50
 
 
 def test_memory_bounds_a_pool_too() -> None:
-    assert divide([claim("a", 50, share=0.01, memory_bytes=100)], cores=2.0, memory_bytes=450) == {"a": 4}
+    assert divide([claim("a", 50, cpu_demand=0.01, memory_bytes=100)], cores=2.0, memory_bytes=450) == {"a": 4}
 
 
 def test_memory_that_is_not_enough_for_all_is_shared_by_weight() -> None:
     claims = [
-        claim("a", 50, share=0.01, memory_bytes=100, weight=3.0),
-        claim("b", 50, share=0.01, memory_bytes=100),
+        claim("a", 50, cpu_demand=0.01, memory_bytes=100, weight=3.0),
+        claim("b", 50, cpu_demand=0.01, memory_bytes=100),
     ]
     assert divide(claims, cores=2.0, memory_bytes=800) == {"a": 6, "b": 2}
 
 
 def test_a_critical_pool_gets_its_memory_first() -> None:
-    claims = [claim("a", 50, share=0.01, memory_bytes=100), claim("b", 8, share=0.01, memory_bytes=100, urgent=True)]
+    claims = [
+        claim("a", 50, cpu_demand=0.01, memory_bytes=100),
+        claim("b", 8, cpu_demand=0.01, memory_bytes=100, urgent=True),
+    ]
     assert divide(claims, cores=2.0, memory_bytes=1000) == {"a": 2, "b": 8}
 
 
 def test_an_allowance_names_what_is_scarce() -> None:
-    claims = (claim("a", 50, memory_bytes=100), claim("b", 1, share=0.0))
-    assert allowance(Budget(claims=claims, cores=4.0), "a", 1) == Allowance(size=4, reason="cpu_limit")
-    assert allowance(Budget(claims=claims, cores=4.0, memory_bytes=300), "a", 1) == Allowance(
+    claims = (claim("a", 50, memory_bytes=100), claim("b", 1, cpu_demand=0.0))
+    assert compute_allowance(Budget(claims=claims, cores=4.0), "a", 1) == Allowance(size=4, reason="cpu_limit")
+    assert compute_allowance(Budget(claims=claims, cores=4.0, memory_bytes=300), "a", 1) == Allowance(
         size=3, reason="memory_limit"
     )
-    assert allowance(Budget(claims=claims, cores=4.0, memory_bytes=300), "b", 1) == Allowance(size=1, reason="demand")
+    assert compute_allowance(Budget(claims=claims, cores=4.0, memory_bytes=300), "b", 1) == Allowance(
+        size=1, reason="demand"
+    )
 
 
 def test_workers_that_there_are_stay_while_only_the_spare_memory_is_spent() -> None:
-    budget = Budget(claims=(claim("a", 50, share=0.0, memory_bytes=100),), memory_bytes=450, spare_bytes=200)
-    assert [allowance(budget, "a", size).size for size in (1, 4, 6, 9)] == [4, 4, 6, 6]
+    budget = Budget(claims=(claim("a", 50, cpu_demand=0.0, memory_bytes=100),), memory_bytes=450, spare_bytes=200)
+    assert [compute_allowance(budget, "a", size).size for size in (1, 4, 6, 9)] == [4, 4, 6, 6]
 
 
 _CLAIMS = st.lists(
@@ -79,12 +84,12 @@ def test_nobody_gets_more_than_wanted_or_less_than_its_floor(
     drawn: list[tuple[int, int, float, float]], cores: float
 ) -> None:
     claims = [
-        claim(str(place), wanted, floor=floor, share=share, weight=weight)
-        for place, (wanted, floor, share, weight) in enumerate(drawn)
+        claim(str(place), wanted, floor=floor, cpu_demand=cpu_demand, weight=weight)
+        for place, (wanted, floor, cpu_demand, weight) in enumerate(drawn)
     ]
     sizes = divide(claims, cores=cores, memory_bytes=0)
     assert all(min(c.floor, c.wanted) <= sizes[c.pool] <= c.wanted for c in claims)
-    floors = sum(c.share * min(c.floor, c.wanted) for c in claims)
-    computing = sum(c.share * sizes[c.pool] for c in claims if c.share >= 0.1)
-    waiting = sum(c.share * c.wanted for c in claims if c.share < 0.1)
+    floors = sum(c.cpu_demand * min(c.floor, c.wanted) for c in claims)
+    computing = sum(c.cpu_demand * sizes[c.pool] for c in claims if c.cpu_demand >= 0.1)
+    waiting = sum(c.cpu_demand * c.wanted for c in claims if c.cpu_demand < 0.1)
     assert computing <= max(cores, floors) + 0.1 + waiting

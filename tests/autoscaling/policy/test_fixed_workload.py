@@ -5,69 +5,72 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paropt_exporter.autoscaling.policy import Load, Loads, Sizing, closed_size
+from paropt_exporter.autoscaling.policy import Load, LoadGroup, Sizing, compute_fixed_workload_size
 
 
-def loads(*demands: float | None, pool: str = "commands", thread: bool = False) -> list[Loads]:
+def group(*demands: float | None, pool: str = "commands", thread: bool = False) -> list[LoadGroup]:
     return [
-        Loads(load=Load(pool=pool, stage="a", share=demand, thread_share=demand or 0.0 if thread else 0.0), count=1)
+        LoadGroup(
+            load=Load(pool=pool, stage="a", cpu_demand=demand, thread_cpu_demand=demand or 0.0 if thread else 0.0),
+            count=1,
+        )
         for demand in demands
     ]
 
 
-def size(running: list[Loads], waiting: list[Loads], *, maximum: int = 32) -> Sizing:
-    return closed_size(running, waiting, cores=2.0, minimum=1, maximum=maximum)
+def size(running: list[LoadGroup], waiting: list[LoadGroup], *, maximum: int = 32) -> Sizing:
+    return compute_fixed_workload_size(running, waiting, cores=2.0, minimum=1, maximum=maximum)
 
 
 def test_unknown_work_starts_with_one_task_a_core() -> None:
-    assert size([], loads(*[None] * 5)) == Sizing(size=2, reason="cpu_limit", admitted=2)
+    assert size([], group(*[None] * 5)) == Sizing(size=2, reason="cpu_limit", admitted=2)
 
 
 def test_waiting_work_all_runs_at_once() -> None:
-    assert size(loads(0.0, 0.01), loads(*[0.01] * 198), maximum=64) == Sizing(size=64, reason="bounds", admitted=62)
-    assert size(loads(0.0, 0.0), loads(*[0.0] * 3)) == Sizing(size=5, reason="plan", admitted=3)
+    assert size(group(0.0, 0.01), group(*[0.01] * 198), maximum=64) == Sizing(size=64, reason="bounds", admitted=62)
+    assert size(group(0.0, 0.0), group(*[0.0] * 3)) == Sizing(size=5, reason="plan", admitted=3)
 
 
 def test_burners_get_one_core_each() -> None:
-    assert size(loads(1.0, 0.98), loads(1.0, 1.0)) == Sizing(size=2, reason="cpu_limit")
+    assert size(group(1.0, 0.98), group(1.0, 1.0)) == Sizing(size=2, reason="cpu_limit")
 
 
 def test_half_waiting_work_gets_two_tasks_a_core() -> None:
-    assert size(loads(0.5, 0.5), loads(0.5, 0.5, 0.5)) == Sizing(size=4, reason="cpu_limit", admitted=2)
+    assert size(group(0.5, 0.5), group(0.5, 0.5, 0.5)) == Sizing(size=4, reason="cpu_limit", admitted=2)
 
 
 def test_a_saturated_machine_still_takes_waiting_work() -> None:
-    assert size(loads(1.0, 1.0), loads(0.02)) == Sizing(size=3, reason="plan", admitted=1)
+    assert size(group(1.0, 1.0), group(0.02)) == Sizing(size=3, reason="plan", admitted=1)
 
 
 def test_waiting_work_does_not_queue_behind_computing_work() -> None:
-    assert size(loads(1.0, 1.0), loads(1.0, 0.02, 0.02)) == Sizing(size=4, reason="cpu_limit", admitted=2)
+    assert size(group(1.0, 1.0), group(1.0, 0.02, 0.02)) == Sizing(size=4, reason="cpu_limit", admitted=2)
 
 
 def test_one_unknown_task_runs_beside_full_cores() -> None:
-    assert size(loads(1.0, 1.0), loads(None, None)).size == 3
-    assert size(loads(1.0, 1.0, None), loads(None)).admitted == 0
-    assert size(loads(1.0, 1.0, 1.0), loads(None)).admitted == 0
+    assert size(group(1.0, 1.0), group(None, None)).size == 3
+    assert size(group(1.0, 1.0, None), group(None)).admitted == 0
+    assert size(group(1.0, 1.0, 1.0), group(None)).admitted == 0
 
 
 @given(st.integers(3, 40))
 def test_the_size_does_not_depend_on_how_many_run(burners: int) -> None:
-    assert size(loads(*[1.0] * burners), loads(1.0)) == Sizing(size=2, reason="cpu_limit", surplus=burners - 2)
+    assert size(group(*[1.0] * burners), group(1.0)) == Sizing(size=2, reason="cpu_limit", surplus=burners - 2)
 
 
 def test_a_task_that_wants_more_than_all_cores_runs_alone() -> None:
-    assert size(loads(0.05), loads(3.0, 3.0)).size == 2
-    assert size(loads(1.0), loads(3.0)).admitted == 0
+    assert size(group(0.05), group(3.0, 3.0)).size == 2
+    assert size(group(1.0), group(3.0)).admitted == 0
 
 
 def test_threads_that_share_one_interpreter_do_not_grow() -> None:
-    running = loads(0.3, 0.3, 0.3, pool="threads", thread=True)
-    assert size(running, loads(0.3, pool="threads")) == Sizing(size=3, reason="cpu_limit")
-    assert size(running, loads(0.05, pool="threads")).admitted == 1
+    running = group(0.3, 0.3, 0.3, pool="threads", thread=True)
+    assert size(running, group(0.3, pool="threads")) == Sizing(size=3, reason="cpu_limit")
+    assert size(running, group(0.05, pool="threads")).admitted == 1
 
 
 def test_nothing_to_run_leaves_the_minimum() -> None:
-    assert closed_size([], [], cores=2, minimum=3, maximum=8).size == 3
+    assert compute_fixed_workload_size([], [], cores=2, minimum=3, maximum=8).size == 3
 
 
 _DEMANDS = st.lists(st.one_of(st.none(), st.floats(0, 4)), max_size=40)
@@ -78,7 +81,9 @@ def test_the_size_stays_in_bounds_and_never_above_the_tasks_there_are(
     running: list[float | None], waiting: list[float | None], minimum: int, room: int, cores: float
 ) -> None:
     maximum = minimum + room
-    chosen = closed_size(loads(*running), loads(*waiting), cores=cores, minimum=minimum, maximum=maximum)
+    chosen = compute_fixed_workload_size(
+        group(*running), group(*waiting), cores=cores, minimum=minimum, maximum=maximum
+    )
     assert minimum <= chosen.size <= maximum
     assert chosen.size <= max(minimum, len(running) + len(waiting))
 
@@ -88,7 +93,7 @@ def test_more_waiting_tasks_never_mean_fewer_workers(
     running: list[float | None], waiting: list[float | None], more: list[float | None], cores: float
 ) -> None:
     def chosen(tasks: list[float | None]) -> int:
-        return closed_size(loads(*running), loads(*tasks), cores=cores, minimum=1, maximum=100).size
+        return compute_fixed_workload_size(group(*running), group(*tasks), cores=cores, minimum=1, maximum=100).size
 
     assert chosen(waiting) <= chosen(waiting + more)
 
@@ -96,7 +101,7 @@ def test_more_waiting_tasks_never_mean_fewer_workers(
 @given(_DEMANDS, st.floats(1, 16))
 def test_demands_of_the_tasks_that_run_fit_into_the_cores(demands: list[float | None], cores: float) -> None:
     """But for one unknown task beside them, and a single one that wants more than there is."""
-    chosen = closed_size([], loads(*demands), cores=cores, minimum=1, maximum=100)
+    chosen = compute_fixed_workload_size([], group(*demands), cores=cores, minimum=1, maximum=100)
     computing = sorted(demand for demand in demands if demand is not None and demand >= 0.1)
     fits = 0
     while fits < len(computing) and sum(computing[: fits + 1]) <= cores + 0.1:

@@ -5,15 +5,26 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paropt_exporter.autoscaling.policy.fixed_workload import Load, Loads
-from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES, Memory, PoolMemory, memory_size, pool_memory_size
-from paropt_exporter.autoscaling.policy.run import SHORT_SECONDS, RunSituation, RunState, decide_run
+from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup
+from paropt_exporter.autoscaling.policy.lane_size import (
+    SHORT_SECONDS,
+    LaneObservation,
+    LaneSizingState,
+    decide_lane_size,
+)
+from paropt_exporter.autoscaling.policy.memory import (
+    RESERVE_BYTES,
+    Memory,
+    PoolMemory,
+    compute_memory_size,
+    compute_pool_memory_size,
+)
 
 MB = 1 << 20
 
 
-def loads(count: int, peak: int, stage: str = "a") -> tuple[Loads, ...]:
-    return (Loads(load=Load(pool="commands", stage=stage, share=0.0, peak_bytes=peak * MB), count=count),)
+def group(count: int, peak: int, stage: str = "a") -> tuple[LoadGroup, ...]:
+    return (LoadGroup(load=Load(pool="commands", stage=stage, cpu_demand=0.0, peak_bytes=peak * MB), count=count),)
 
 
 def beyond_reserve(room: int, held: int = 0) -> Memory:
@@ -21,9 +32,14 @@ def beyond_reserve(room: int, held: int = 0) -> Memory:
 
 
 def seen(
-    running: tuple[Loads, ...], waiting: tuple[Loads, ...], memory: Memory, *, size: int, state: RunState | None = None
-) -> RunSituation:
-    return RunSituation(
+    running: tuple[LoadGroup, ...],
+    waiting: tuple[LoadGroup, ...],
+    memory: Memory,
+    *,
+    size: int,
+    state: LaneSizingState | None = None,
+) -> LaneObservation:
+    return LaneObservation(
         now=100.0,
         size=size,
         floor=1,
@@ -32,72 +48,72 @@ def seen(
         running=running,
         waiting=waiting,
         memory=memory,
-        state=state or RunState(),
+        state=state or LaneSizingState(),
     )
 
 
 def test_tasks_are_added_while_the_peaks_of_all_that_run_stay_within_what_is_left() -> None:
     # 2 x 100 less the 150 that they have will still come: 1000 - 50 leaves room for 9 more.
-    assert memory_size(loads(2, 100), loads(50, 100), beyond_reserve(1000, held=150)) == 11
+    assert compute_memory_size(group(2, 100), group(50, 100), beyond_reserve(1000, held=150)) == 11
 
 
 def test_the_next_stage_is_reckoned_by_its_own_peak() -> None:
-    waiting = (*loads(3, 100), *loads(5, 400, "b"))
-    assert memory_size((), waiting, beyond_reserve(1000)) == 4
+    waiting = (*group(3, 100), *group(5, 400, "b"))
+    assert compute_memory_size((), waiting, beyond_reserve(1000)) == 4
 
 
 def test_work_of_unknown_peak_is_added_while_there_is_any_room() -> None:
-    assert memory_size(loads(2, 100), loads(50, 0), beyond_reserve(1, held=200)) == 52
-    assert memory_size(loads(2, 100), loads(50, 0), beyond_reserve(0, held=200)) == 2
+    assert compute_memory_size(group(2, 100), group(50, 0), beyond_reserve(1, held=200)) == 52
+    assert compute_memory_size(group(2, 100), group(50, 0), beyond_reserve(0, held=200)) == 2
 
 
 def test_half_of_the_reserve_is_spent_before_less_runs() -> None:
     spared = RESERVE_BYTES // MB // 2
-    assert memory_size(loads(8, 100), loads(9, 100), beyond_reserve(-spared, held=800)) == 8
-    assert memory_size(loads(8, 100), loads(9, 100), beyond_reserve(-spared - 101, held=800)) == 6
+    assert compute_memory_size(group(8, 100), group(9, 100), beyond_reserve(-spared, held=800)) == 8
+    assert compute_memory_size(group(8, 100), group(9, 100), beyond_reserve(-spared - 101, held=800)) == 6
 
 
 def test_one_task_runs_however_little_memory_there_is() -> None:
-    assert memory_size(loads(3, 100), loads(9, 100), Memory(available_bytes=1)) == 1
-    assert memory_size((), loads(9, 100), Memory(available_bytes=1)) == 1
+    assert compute_memory_size(group(3, 100), group(9, 100), Memory(available_bytes=1)) == 1
+    assert compute_memory_size((), group(9, 100), Memory(available_bytes=1)) == 1
 
 
 def test_a_run_is_as_large_as_memory_allows_and_says_so() -> None:
-    step = decide_run(seen((), loads(50, 100), beyond_reserve(1000), size=10))
+    step = decide_lane_size(seen((), group(50, 100), beyond_reserve(1000), size=10))
     assert (step.size, step.action, step.reason) == (10, "hold", "memory_limit")
 
 
 def test_slots_that_memory_has_nothing_for_go_at_once() -> None:
-    step = decide_run(seen(loads(2, 100), loads(50, 100), beyond_reserve(300, held=200), size=32))
+    step = decide_lane_size(seen(group(2, 100), group(50, 100), beyond_reserve(300, held=200), size=32))
     assert (step.size, step.action, step.reason) == (5, "down", "memory_limit")
 
 
 def test_a_shortage_of_a_moment_takes_nothing_from_what_runs() -> None:
     short = Memory(available_bytes=1, held_bytes=800 * MB)
-    first = decide_run(seen(loads(8, 100), loads(9, 100), short, size=8))
+    first = decide_lane_size(seen(group(8, 100), group(9, 100), short, size=8))
     assert (first.size, first.reason) == (8, "memory_limit")
-    since = RunState(trail=first.state.trail, short_since=100.0 - SHORT_SECONDS)
-    later = decide_run(seen(loads(8, 100), loads(9, 100), short, size=8, state=since))
+    since = LaneSizingState(history=first.state.history, short_since=100.0 - SHORT_SECONDS)
+    later = decide_lane_size(seen(group(8, 100), group(9, 100), short, size=8, state=since))
     assert (later.size, later.action, later.reason) == (6, "down", "memory_limit")
 
 
 def test_where_nothing_waits_memory_is_no_reason() -> None:
-    step = decide_run(seen(loads(3, 100), (), Memory(available_bytes=1), size=8))
+    step = decide_lane_size(seen(group(3, 100), (), Memory(available_bytes=1), size=8))
     assert (step.size, step.reason) == (8, "stabilizing")
 
 
 def test_a_pool_gets_the_workers_that_there_is_room_for() -> None:
     memory = PoolMemory(available_bytes=RESERVE_BYTES + 1000 * MB, growth_bytes=50 * MB, peak_bytes=100 * MB)
-    assert pool_memory_size(2, memory) == 11
+    assert compute_pool_memory_size(2, memory) == 11
     short = PoolMemory(available_bytes=RESERVE_BYTES, growth_bytes=50 * MB, peak_bytes=100 * MB)
-    assert pool_memory_size(2, short) == 2
+    assert compute_pool_memory_size(2, short) == 2
 
 
 _TASKS = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 800)), max_size=5)
 
 
-def _drawn(drawn: list[tuple[int, int]]) -> tuple[Loads, ...]:
-    return tuple(entry for count, peak in drawn for entry in loads(count, peak))
+def _drawn(drawn: list[tuple[int, int]]) -> tuple[LoadGroup, ...]:
+    return tuple(entry for count, peak in drawn for entry in group(count, peak))
 
 
 @given(_TASKS, _TASKS, st.integers(0, 16_000), st.integers(0, 8000), st.integers(0, 16_000))
@@ -106,7 +122,7 @@ def test_more_memory_never_holds_fewer_tasks_and_no_memory_one(
 ) -> None:
     def size(megabytes: int) -> int:
         memory = Memory(available_bytes=megabytes * MB, held_bytes=held * MB)
-        return memory_size(_drawn(running), _drawn(waiting), memory)
+        return compute_memory_size(_drawn(running), _drawn(waiting), memory)
 
     assert 1 <= size(available) <= size(available + more)
 
@@ -118,7 +134,7 @@ def test_what_is_added_has_room_for_its_peaks(
     memory = Memory(available_bytes=available * MB, held_bytes=held * MB)
     before, behind = _drawn(running), _drawn(waiting)
     there = sum(entry.count for entry in before)
-    added = memory_size(before, behind, memory) - there
+    added = compute_memory_size(before, behind, memory) - there
     peaks = [entry.load.peak_bytes for entry in behind for _ in range(entry.count)]
     if there and added > 0:
         growth = max(0, sum(entry.count * entry.load.peak_bytes for entry in before) - held * MB)

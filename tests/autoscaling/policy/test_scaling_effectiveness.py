@@ -5,7 +5,12 @@ from __future__ import annotations
 import random
 from statistics import fmean, pvariance
 
-from paropt_exporter.autoscaling.policy.scaling_effectiveness import Sample, blocked, ineffective, still_blocked
+from paropt_exporter.autoscaling.policy.scaling_effectiveness import (
+    Sample,
+    is_ineffective,
+    is_still_blocked,
+    start_block,
+)
 
 
 def sample(mean: float, count: int = 100, variance: float | None = None) -> Sample:
@@ -13,16 +18,16 @@ def sample(mean: float, count: int = 100, variance: float | None = None) -> Samp
 
 
 def test_service_times_that_grow_as_the_workers_do_show_that_more_did_not_help() -> None:
-    assert ineffective(sample(0.1), sample(0.2), old_size=2, new_size=4)
+    assert is_ineffective(sample(0.1), sample(0.2), old_size=2, new_size=4)
 
 
 def test_service_times_that_stay_show_that_more_helped() -> None:
-    assert not ineffective(sample(0.1), sample(0.11), old_size=2, new_size=4)
+    assert not is_ineffective(sample(0.1), sample(0.11), old_size=2, new_size=4)
 
 
 def test_few_completions_say_nothing() -> None:
-    assert not ineffective(sample(0.1), sample(0.9, count=29), old_size=2, new_size=4)
-    assert not ineffective(sample(0.1, count=9), sample(0.9), old_size=2, new_size=4)
+    assert not is_ineffective(sample(0.1), sample(0.9, count=29), old_size=2, new_size=4)
+    assert not is_ineffective(sample(0.1, count=9), sample(0.9), old_size=2, new_size=4)
 
 
 def test_false_alarms_are_rarer_than_one_in_a_hundred() -> None:
@@ -31,22 +36,22 @@ def test_false_alarms_are_rarer_than_one_in_a_hundred() -> None:
     for _ in range(3000):
         before, after = ([draw.expovariate(1.0) for _ in range(30)] for _ in range(2))
         samples = [Sample(count=30, mean=fmean(times), variance=pvariance(times)) for times in (before, after)]
-        alarms += ineffective(samples[0], samples[1], old_size=4, new_size=8)
+        alarms += is_ineffective(samples[0], samples[1], old_size=4, new_size=8)
     assert alarms <= 30
 
 
 def test_a_block_lasts_twice_as_long_each_time_in_the_same_situation() -> None:
-    first = blocked(0.0, 2, load=10.0, service_seconds=0.1, earlier=None)
-    second = blocked(first.until, 2, load=10.0, service_seconds=0.1, earlier=first)
+    first = start_block(0.0, 2, load=10.0, service_seconds=0.1, earlier=None)
+    second = start_block(first.until, 2, load=10.0, service_seconds=0.1, earlier=first)
     assert (first.seconds, second.seconds) == (60.0, 120.0)
-    other = blocked(0.0, 2, load=20.0, service_seconds=0.1, earlier=second)
+    other = start_block(0.0, 2, load=20.0, service_seconds=0.1, earlier=second)
     assert other.seconds == 60.0
 
 
 def test_a_block_is_lifted_by_time_another_load_or_faster_tasks() -> None:
-    block = blocked(0.0, 2, load=10.0, service_seconds=0.1, earlier=None)
-    assert still_blocked(block, 59.0, load=10.0, service_seconds=0.1)
-    assert not still_blocked(block, 60.0, load=10.0, service_seconds=0.1)
-    assert not still_blocked(block, 1.0, load=14.0, service_seconds=0.1)
-    assert not still_blocked(block, 1.0, load=10.0, service_seconds=0.05)
-    assert still_blocked(block, 1.0, load=10.0, service_seconds=0.5)  # that is what the block is about
+    block = start_block(0.0, 2, load=10.0, service_seconds=0.1, earlier=None)
+    assert is_still_blocked(block, 59.0, load=10.0, service_seconds=0.1)
+    assert not is_still_blocked(block, 60.0, load=10.0, service_seconds=0.1)
+    assert not is_still_blocked(block, 1.0, load=14.0, service_seconds=0.1)
+    assert not is_still_blocked(block, 1.0, load=10.0, service_seconds=0.05)
+    assert is_still_blocked(block, 1.0, load=10.0, service_seconds=0.5)  # that is what the block is about

@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from paropt_exporter.autoscaling.policy.reading import Reading, doubtful
+from paropt_exporter.autoscaling.policy.query_validity import Reading, reject_reading
 from paropt_exporter.autoscaling.policy.size_bounds import (
     PATIENT_INTERVALS,
-    BandSituation,
-    BandState,
-    BandStep,
+    BoundsDecision,
+    BoundsObservation,
+    BoundsState,
     Signal,
-    decide_band,
-    limited_ceiling,
-    load_workers,
-    raised_ceiling,
+    compute_limited_ceiling,
+    compute_load_workers,
+    compute_raised_ceiling,
+    decide_size_bounds,
 )
 
 INTERVAL = 15.0
@@ -28,13 +28,13 @@ class Lane:
     def __init__(self, use: str, target: float) -> None:
         self.use, self.target = use, target
         self.now, self.size = 0.0, 4
-        self.step = BandStep(floor=1, ceiling=16, action="hold", reason="bounds", signal="", state=BandState())
+        self.step = BoundsDecision(floor=1, ceiling=16, action="hold", reason="bounds", signal="", state=BoundsState())
 
-    def reads(self, reading: Reading | float) -> BandStep:
+    def reads(self, reading: Reading | float) -> BoundsDecision:
         self.now += INTERVAL
-        believed = Reading(value=reading) if isinstance(reading, float) else reading
-        self.step = decide_band(
-            BandSituation(
+        is_valid = Reading(value=reading) if isinstance(reading, float) else reading
+        self.step = decide_size_bounds(
+            BoundsObservation(
                 now=self.now,
                 interval_seconds=INTERVAL,
                 stable_seconds=60.0,
@@ -43,7 +43,7 @@ class Lane:
                 floor=self.step.floor,
                 ceiling=self.step.ceiling,
                 size=self.size,
-                signals=(Signal(name="s", use=self.use, target=self.target, reading=believed),),
+                signals=(Signal(name="s", use=self.use, target=self.target, reading=is_valid),),
                 state=self.step.state,
             )
         )
@@ -51,10 +51,10 @@ class Lane:
 
 
 def test_a_load_is_worth_its_value_over_its_target_rounded_up() -> None:
-    assert load_workers(100.0, 20.0) == 5
-    assert load_workers(101.0, 20.0) == 6
-    assert load_workers(-5.0, 20.0) == 0
-    assert load_workers(1e300, 1e-3) == 1_000_000
+    assert compute_load_workers(100.0, 20.0) == 5
+    assert compute_load_workers(101.0, 20.0) == 6
+    assert compute_load_workers(-5.0, 20.0) == 0
+    assert compute_load_workers(1e300, 1e-3) == 1_000_000
 
 
 def test_a_load_that_triples_raises_the_floor_in_the_next_interval() -> None:
@@ -80,9 +80,9 @@ def test_a_lost_load_keeps_its_floor_for_ten_intervals_and_then_the_configs() ->
     lane = Lane("load", 20.0)
     lane.reads(180.0)
     for _ in range(PATIENT_INTERVALS):
-        held = lane.reads(doubtful("no_data", "empty"))
+        held = lane.reads(reject_reading("no_data", "empty"))
         assert (held.floor, held.action, held.reason) == (9, "hold", "no_data")
-    floors = [lane.reads(doubtful("no_data", "empty")).floor for _ in range(10)]
+    floors = [lane.reads(reject_reading("no_data", "empty")).floor for _ in range(10)]
     assert floors[-1] == 1
 
 
@@ -90,23 +90,29 @@ def test_a_load_that_comes_back_is_followed_again_without_a_restart() -> None:
     lane = Lane("load", 20.0)
     lane.reads(180.0)
     for _ in range(30):
-        lane.reads(doubtful("query_failed", "refused"))
+        lane.reads(reject_reading("query_failed", "refused"))
     assert lane.reads(100.0).floor == 5
 
 
 @pytest.mark.parametrize(
-    "doubt", ["query_failed", "no_data", "several_sources", "not_finite", "not_a_number", "partial", "stale", "future"]
+    "rejection_reason",
+    ["query_failed", "no_data", "several_sources", "not_finite", "not_a_number", "partial", "stale", "future"],
 )
-def test_no_doubtful_reading_moves_a_bound(doubt: str) -> None:
+def test_no_doubtful_reading_moves_a_bound(rejection_reason: str) -> None:
     lane = Lane("load", 20.0)
     before = lane.reads(100.0)
-    held = lane.reads(doubtful(doubt, "why"))
-    assert (held.floor, held.ceiling, held.action, held.reason) == (before.floor, before.ceiling, "hold", doubt)
+    held = lane.reads(reject_reading(rejection_reason, "why"))
+    assert (held.floor, held.ceiling, held.action, held.reason) == (
+        before.floor,
+        before.ceiling,
+        "hold",
+        rejection_reason,
+    )
 
 
 def test_a_limit_over_its_target_brings_the_ceiling_down_from_what_runs() -> None:
-    assert limited_ceiling(8, 1.0, 0.8) == 6
-    assert limited_ceiling(8, 100.0, 0.8) == 4  # a half at most
+    assert compute_limited_ceiling(8, 1.0, 0.8) == 6
+    assert compute_limited_ceiling(8, 100.0, 0.8) == 4  # a half at most
     lane = Lane("limit", 0.8)
     cut = lane.reads(1.0)
     assert (cut.ceiling, cut.action, cut.reason) == (3, "down", "limit")  # 4 workers run: 4 x 0.8
@@ -118,9 +124,9 @@ def test_a_ceiling_that_moved_waits_until_it_shows_before_it_moves_again() -> No
 
 
 def test_a_limit_with_room_again_gives_the_ceiling_back() -> None:
-    assert raised_ceiling(10, 0.6, 0.8) == 12
-    assert raised_ceiling(10, 0.0, 0.8) == 15
-    assert raised_ceiling(1, 0.7, 0.8) == 2
+    assert compute_raised_ceiling(10, 0.6, 0.8) == 12
+    assert compute_raised_ceiling(10, 0.0, 0.8) == 15
+    assert compute_raised_ceiling(1, 0.7, 0.8) == 2
     lane = Lane("limit", 0.8)
     lane.reads(1.6)
     assert [lane.reads(0.1).ceiling for _ in range(40)][-1] == 16
@@ -134,7 +140,7 @@ def test_within_a_tenth_under_its_target_a_limit_holds() -> None:
 
 def test_a_ceiling_beats_a_floor() -> None:
     lane = Lane("limit", 0.8)
-    seen = BandSituation(
+    seen = BoundsObservation(
         now=1.0,
         interval_seconds=15.0,
         stable_seconds=60.0,
@@ -147,9 +153,9 @@ def test_a_ceiling_beats_a_floor() -> None:
             Signal(name="load", use="load", target=1.0, reading=Reading(value=10.0)),
             Signal(name="limit", use="limit", target=0.8, reading=Reading(value=1.6)),
         ),
-        state=BandState(),
+        state=BoundsState(),
     )
-    chosen = decide_band(seen)
+    chosen = decide_size_bounds(seen)
     assert (chosen.floor, chosen.ceiling) == (2, 2)
     assert lane.step.floor == 1
 
@@ -157,7 +163,7 @@ def test_a_ceiling_beats_a_floor() -> None:
 def test_a_signal_that_the_config_no_longer_has_is_forgotten() -> None:
     lane = Lane("load", 20.0)
     state = lane.reads(180.0).state
-    seen = BandSituation(
+    seen = BoundsObservation(
         now=100.0,
         interval_seconds=15.0,
         stable_seconds=1.0,
@@ -169,4 +175,4 @@ def test_a_signal_that_the_config_no_longer_has_is_forgotten() -> None:
         signals=(),
         state=replace(state, floors=()),
     )
-    assert decide_band(seen).floor == 1
+    assert decide_size_bounds(seen).floor == 1

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from paropt_exporter.autoscaling.policy.stabilization import (
-    TURN_SECONDS,
-    TURNS,
-    Limits,
+    MAX_REVERSALS,
+    REVERSAL_SECONDS,
     ScalingHistory,
-    Step,
-    Wanted,
-    step,
+    SizeDecision,
+    SizeLimits,
+    WantedSize,
+    decide_size,
 )
 
-LIMITS = Limits(floor=2, ceiling=40, stable_seconds=10.0)
+LIMITS = SizeLimits(floor=2, ceiling=40, stable_seconds=10.0)
 
 
 def steps(
-    *wants: tuple[float, int], size: int = 10, limits: Limits = LIMITS, exact: bool = False, late: bool = False
-) -> list[Step]:
+    *wants: tuple[float, int], size: int = 10, limits: SizeLimits = LIMITS, exact: bool = False, late: bool = False
+) -> list[SizeDecision]:
     """What becomes of wanted sizes at moments, one after another."""
-    taken, trail = [], ScalingHistory(began=-100.0)
+    taken, history = [], ScalingHistory(began=-100.0)
     for now, wanted in wants:
-        taken.append(step(now, size, Wanted(size=wanted, reason="demand", exact=exact, late=late), limits, trail))
-        size, trail = taken[-1].size, taken[-1].trail
+        taken.append(
+            decide_size(now, size, WantedSize(size=wanted, reason="demand", exact=exact, late=late), limits, history)
+        )
+        size, history = taken[-1].size, taken[-1].history
     return taken
 
 
@@ -52,8 +54,8 @@ def test_down_waits_until_less_has_been_enough_for_the_stable_time() -> None:
 
 def test_nothing_goes_down_before_it_has_been_asked_for_the_stable_time() -> None:
     young = ScalingHistory(began=0.0)
-    assert step(9.0, 10, Wanted(size=5, reason="demand"), LIMITS, young).reason == "stabilizing"
-    assert step(10.0, 10, Wanted(size=5, reason="demand"), LIMITS, young).size == 7
+    assert decide_size(9.0, 10, WantedSize(size=5, reason="demand"), LIMITS, young).reason == "stabilizing"
+    assert decide_size(10.0, 10, WantedSize(size=5, reason="demand"), LIMITS, young).size == 7
 
 
 def test_down_goes_by_three_tenths_at_most() -> None:
@@ -74,31 +76,31 @@ def test_bounds_that_move_take_the_size_along_at_once() -> None:
 
 
 def test_what_speaks_against_more_holds_unless_an_sla_is_at_risk() -> None:
-    wanted = Wanted(size=20, reason="demand", against_more="saturated")
-    assert step(0.0, 10, wanted, LIMITS, ScalingHistory()).reason == "saturated"
-    rescue = Wanted(size=20, reason="rescue", against_more="saturated", rescue=True)
-    assert step(0.0, 10, rescue, LIMITS, ScalingHistory()).size == 20
+    wanted = WantedSize(size=20, reason="demand", against_more="saturated")
+    assert decide_size(0.0, 10, wanted, LIMITS, ScalingHistory()).reason == "saturated"
+    rescue = WantedSize(size=20, reason="rescue", against_more="saturated", rescue=True)
+    assert decide_size(0.0, 10, rescue, LIMITS, ScalingHistory()).size == 20
 
 
 def test_when_the_hours_turns_are_spent_nothing_goes_down_but_ups_go_on() -> None:
-    limits = Limits(floor=1, ceiling=100, stable_seconds=1.0)
+    limits = SizeLimits(floor=1, ceiling=100, stable_seconds=1.0)
     wants = [(now * 5.0, 20 if now % 2 else 10) for now in range(40)]
     taken = steps(*wants, size=10, limits=limits)
     assert [s.reason for s in taken if s.action == "hold"].count("flap_budget") > 0
-    assert len(taken[-1].trail.turns) >= TURNS
-    assert taken[-1].trail.flapping(200.0)
-    later = step(201.0, 20, Wanted(size=50, reason="demand"), limits, taken[-1].trail)
+    assert len(taken[-1].history.reversals) >= MAX_REVERSALS
+    assert taken[-1].history.flapping(200.0)
+    later = decide_size(201.0, 20, WantedSize(size=50, reason="demand"), limits, taken[-1].history)
     assert later.size == 50
 
 
 def test_sizes_that_follow_known_tasks_are_not_flapping() -> None:
-    limits = Limits(floor=1, ceiling=100, stable_seconds=1.0)
+    limits = SizeLimits(floor=1, ceiling=100, stable_seconds=1.0)
     taken = steps(*((now * 5.0, 20 if now % 2 else 10) for now in range(40)), size=10, limits=limits, exact=True)
     assert "flap_budget" not in {s.reason for s in taken}
-    assert taken[-1].trail.turns == ()
+    assert taken[-1].history.reversals == ()
 
 
 def test_a_change_that_lasts_longer_than_a_minute_is_no_turn() -> None:
-    limits = Limits(floor=1, ceiling=100, stable_seconds=1.0)
-    wants = [(now * (TURN_SECONDS + 1.0), 20 if now % 2 else 10) for now in range(20)]
-    assert steps(*wants, size=10, limits=limits, exact=True)[-1].trail.turns == ()
+    limits = SizeLimits(floor=1, ceiling=100, stable_seconds=1.0)
+    wants = [(now * (REVERSAL_SECONDS + 1.0), 20 if now % 2 else 10) for now in range(20)]
+    assert steps(*wants, size=10, limits=limits, exact=True)[-1].history.reversals == ()

@@ -9,44 +9,44 @@ from statistics import fmean, pvariance
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paropt_exporter.autoscaling.policy.fixed_workload import Load, Loads
-from paropt_exporter.autoscaling.policy.run import RunSituation, RunState, decide_run
+from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup
+from paropt_exporter.autoscaling.policy.lane_size import LaneObservation, LaneSizingState, decide_lane_size
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import Sample
 from paropt_exporter.autoscaling.policy.stage_concurrency import (
     ANY,
     LIFTED,
     LIMITED,
     TRIAL,
-    Level,
-    StageSeen,
+    ConcurrencyLevel,
+    StageMeasurement,
     StageState,
-    limits,
-    next_state,
-    next_states,
-    suspicious,
+    collect_limits,
+    compute_next_state,
+    compute_next_states,
+    is_suspicious,
 )
 
 CORES = 2.0
 
 
-def level(company: float, mean: float, count: int = 100) -> Level:
-    return Level(company=company, sample=Sample(count=count, mean=mean, variance=mean**2 / 4))
+def level(concurrency: float, mean: float, count: int = 100) -> ConcurrencyLevel:
+    return ConcurrencyLevel(concurrency=concurrency, sample=Sample(count=count, mean=mean, variance=mean**2 / 4))
 
 
 def seen(
-    company: float, mean: float, *, count: int = 100, running: int | None = None, waiting: int = 1000
-) -> StageSeen:
-    return StageSeen(
+    concurrency: float, mean: float, *, count: int = 100, running: int | None = None, waiting: int = 1000
+) -> StageMeasurement:
+    return StageMeasurement(
         stage="a",
-        running=round(company) if running is None else running,
+        running=round(concurrency) if running is None else running,
         waiting=waiting,
-        level=level(company, mean, count),
+        level=level(concurrency, mean, count),
         fastest_seconds=0.05,
     )
 
 
-def after(one: StageSeen, state: StageState | None = None, now: float = 0.0) -> StageState:
-    return next_state(one, state or StageState(stage="a"), now, CORES)
+def after(one: StageMeasurement, state: StageState | None = None, now: float = 0.0) -> StageState:
+    return compute_next_state(one, state or StageState(stage="a"), now, CORES)
 
 
 TRYING = StageState(stage="a", phase=TRIAL, limit=16, reference=level(64.0, 3.2), settled=True)
@@ -59,8 +59,8 @@ def test_tasks_that_take_as_much_longer_as_there_are_more_of_them_are_tried_with
 
 
 def test_what_two_workers_could_not_have_done_is_not_suspected() -> None:
-    assert not suspicious(level(64.0, 32 * 0.05), 0.05)
-    assert suspicious(level(64.0, 33 * 0.05), 0.05)
+    assert not is_suspicious(level(64.0, 32 * 0.05), 0.05)
+    assert is_suspicious(level(64.0, 33 * 0.05), 0.05)
     assert after(seen(64.0, 1.0)).phase == ANY
 
 
@@ -124,7 +124,7 @@ def test_nothing_changes_where_nothing_waits() -> None:
 
 
 def test_a_stage_that_has_ended_is_forgotten() -> None:
-    assert next_states((), (BLOCKED,), now=0.0, cores=CORES) == ()
+    assert compute_next_states((), (BLOCKED,), now=0.0, cores=CORES) == ()
 
 
 def test_false_alarms_are_rarer_than_one_in_a_hundred() -> None:
@@ -132,34 +132,40 @@ def test_false_alarms_are_rarer_than_one_in_a_hundred() -> None:
     for _ in range(3000):
         many, few = ([draw.expovariate(1.0) for _ in range(32)] for _ in range(2))
         samples = [Sample(count=32, mean=fmean(times), variance=pvariance(times)) for times in (many, few)]
-        trying = replace(TRYING, reference=Level(company=64.0, sample=samples[0]))
-        alarms += after(replace(seen(16.0, 1.0), level=Level(company=16.0, sample=samples[1])), trying).phase == LIMITED
+        trying = replace(TRYING, reference=ConcurrencyLevel(concurrency=64.0, sample=samples[0]))
+        alarms += (
+            after(replace(seen(16.0, 1.0), level=ConcurrencyLevel(concurrency=16.0, sample=samples[1])), trying).phase
+            == LIMITED
+        )
     assert alarms <= 30
 
 
-def lane(*stages: StageSeen, running: dict[str, int], waiting: dict[str, int], state: RunState) -> RunSituation:
-    def loads(counts: dict[str, int]) -> tuple[Loads, ...]:
+def lane(
+    *stages: StageMeasurement, running: dict[str, int], waiting: dict[str, int], state: LaneSizingState
+) -> LaneObservation:
+    def group(counts: dict[str, int]) -> tuple[LoadGroup, ...]:
         return tuple(
-            Loads(load=Load(pool="commands", stage=stage, share=0.0), count=count) for stage, count in counts.items()
+            LoadGroup(load=Load(pool="commands", stage=stage, cpu_demand=0.0), count=count)
+            for stage, count in counts.items()
         )
 
-    return RunSituation(
-        now=1.0, size=64, floor=1, ceiling=64, cores=CORES, running=loads(running), waiting=loads(waiting),
+    return LaneObservation(
+        now=1.0, size=64, floor=1, ceiling=64, cores=CORES, running=group(running), waiting=group(waiting),
         stages=stages, state=state,
     )  # fmt: skip
 
 
 def test_the_slots_that_a_limited_stage_may_not_use_are_the_other_stages() -> None:
-    state = RunState(stages=(replace(BLOCKED, deepest=True),))
+    state = LaneSizingState(stages=(replace(BLOCKED, deepest=True),))
     situation = lane(seen(16.0, 0.8), running={"a": 16, "b": 2}, waiting={"a": 900, "b": 30}, state=state)
-    step = decide_run(replace(situation, size=18))
+    step = decide_lane_size(replace(situation, size=18))
     assert (step.size, step.action) == (48, "up")
-    assert limits(step.state.stages) == {"a": 16}
+    assert collect_limits(step.state.stages) == {"a": 16}
 
 
 def test_a_lane_with_nothing_else_to_do_says_that_more_are_no_use() -> None:
-    state = RunState(stages=(replace(BLOCKED, deepest=True),))
-    step = decide_run(replace(lane(seen(16.0, 0.8), running={"a": 16}, waiting={"a": 900}, state=state), size=16))
+    state = LaneSizingState(stages=(replace(BLOCKED, deepest=True),))
+    step = decide_lane_size(replace(lane(seen(16.0, 0.8), running={"a": 16}, waiting={"a": 900}, state=state), size=16))
     assert (step.size, step.action, step.reason) == (16, "hold", "ineffective")
 
 
@@ -174,9 +180,9 @@ _STATES = st.sampled_from(
     st.floats(0.0, 200.0),
 )  # fmt: skip
 def test_a_limit_is_never_below_one_and_only_a_trial_lowers_it(
-    company: float, mean: float, count: int, running: int, waiting: int, state: StageState, now: float
+    concurrency: float, mean: float, count: int, running: int, waiting: int, state: StageState, now: float
 ) -> None:
-    then = after(seen(company, mean, count=count, running=running, waiting=waiting), state, now)
+    then = after(seen(concurrency, mean, count=count, running=running, waiting=waiting), state, now)
     assert then.limit is None or then.limit >= 1
     lowered = then.limit is not None and then.limit < (64 if state.limit is None else state.limit)
     assert not lowered or then.phase == TRIAL or state.phase == LIFTED

@@ -5,6 +5,6 @@ for when to follow; `reading` for what may be believed; `band` for what query re
 query results alone; `effect` for whether more workers helped; `budget` for several pools of one machine.
 """
 
-from paropt_exporter.autoscaling.policy.fixed_workload import Load, Loads, Sizing, closed_size
+from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup, Sizing, compute_fixed_workload_size
 
-__all__ = ["Load", "Loads", "Sizing", "closed_size"]
+__all__ = ["Load", "LoadGroup", "Sizing", "compute_fixed_workload_size"]

@@ -19,7 +19,7 @@ class Claim:
     pool: str
     wanted: int
     floor: int
-    share: float
+    cpu_demand: float
     memory_bytes: int = 0
     weight: float = 1.0
     urgent: bool = False
@@ -46,7 +46,7 @@ class Allowance:
     reason: str
 
 
-def allowance(budget: Budget, pool: str, size: int) -> Allowance:
+def compute_allowance(budget: Budget, pool: str, size: int) -> Allowance:
     """Return what a budget leaves to one pool of `size`; memory is the reason where it would get more without it."""
     allowed = divide(budget.claims, cores=budget.cores, memory_bytes=budget.memory_bytes)[pool]
     if allowed < size and budget.memory_bytes is not None:
@@ -70,7 +70,7 @@ def divide(claims: Sequence[Claim], *, cores: float | None, memory_bytes: int | 
     if _enough_for_all(claims, cores, memory):
         return {claim.pool: claim.wanted for claim in claims}
     sizes = {claim.pool: min(claim.floor, claim.wanted) for claim in claims}
-    left = cores - sum(claim.share * sizes[claim.pool] for claim in claims)
+    left = cores - sum(claim.cpu_demand * sizes[claim.pool] for claim in claims)
     free = memory - sum(claim.memory_bytes * sizes[claim.pool] for claim in claims)
     parts = {claim.pool: _part(claim, cores, memory) for claim in claims}
     for urgent in (True, False):
@@ -78,25 +78,25 @@ def divide(claims: Sequence[Claim], *, cores: float | None, memory_bytes: int | 
         while growing := [claim for claim in open_claims if _fits(claim, sizes[claim.pool], left, free)]:
             poorest = min(growing, key=lambda claim: (sizes[claim.pool] * parts[claim.pool], claim.pool))
             sizes[poorest.pool] += 1
-            left -= poorest.share
+            left -= poorest.cpu_demand
             free -= poorest.memory_bytes
     return sizes
 
 
 def _enough_for_all(claims: Sequence[Claim], cores: float, memory: float) -> bool:
     taken = sum(claim.memory_bytes * claim.wanted for claim in claims)
-    return taken <= memory and sum(claim.share * claim.wanted for claim in claims) <= cores
+    return taken <= memory and sum(claim.cpu_demand * claim.wanted for claim in claims) <= cores
 
 
 def _part(claim: Claim, cores: float, memory: float) -> float:
     """Return a worker's part of what there is more scarcely of, for its pool's weight."""
-    return max(claim.share / max(cores, 1e-9), claim.memory_bytes / max(memory, 1.0)) / claim.weight
+    return max(claim.cpu_demand / max(cores, 1e-9), claim.memory_bytes / max(memory, 1.0)) / claim.weight
 
 
 def _fits(claim: Claim, size: int, cores_left: float, memory_left: float) -> bool:
-    waits = claim.share < WAITING_DEMAND  # nothing that could be shared out
+    waits = claim.cpu_demand < WAITING_DEMAND  # nothing that could be shared out
     return (
         size < claim.wanted
-        and (waits or claim.share <= cores_left + CORE_SLACK)
+        and (waits or claim.cpu_demand <= cores_left + CORE_SLACK)
         and (not claim.memory_bytes or claim.memory_bytes <= memory_left)
     )

@@ -29,13 +29,13 @@ class Load:
 
     pool: str
     stage: str
-    share: float | None
+    cpu_demand: float | None
     peak_bytes: int = 0
-    thread_share: float = 0.0
+    thread_cpu_demand: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loads:
+class LoadGroup:
     """So many tasks with the same load, one after another in the order in which they would start."""
 
     load: Load
@@ -67,7 +67,7 @@ class Work:
     left_seconds: float
 
 
-def deadline_size(work: Work) -> int:
+def compute_deadline_size(work: Work) -> int:
     """Return N* = the smallest N with path + (work - path) / N <= 0.9 x the time left.
 
     Graham's bound (1969): no order in which workers take what is ready takes longer. Where no number of workers is
@@ -80,9 +80,9 @@ def deadline_size(work: Work) -> int:
     return max(1, math.ceil(beside / (usable - work.critical_path_seconds) - 1e-9))
 
 
-def closed_size(
-    running: Sequence[Loads],
-    waiting: Iterable[Loads],
+def compute_fixed_workload_size(
+    running: Sequence[LoadGroup],
+    waiting: Iterable[LoadGroup],
     *,
     cores: float,
     minimum: int,
@@ -96,28 +96,28 @@ def closed_size(
     for a while.
     """
     budget = CoreBudget(cores, stuck=stuck)
-    there = sum(loads.count for loads in running)
+    there = sum(group.count for group in running)
     size, pools = 0, Counter[str]()
-    for loads in sorted(running, key=_share):
-        count = _take(budget, loads)
-        budget.take(loads.load.share, loads.count - count)  # those that do not fit have their cores all the same
+    for group in sorted(running, key=_cpu_demand):
+        count = _take(budget, group)
+        budget.take(group.load.cpu_demand, group.count - count)  # those that do not fit have their cores all the same
         size += count
-        pools[loads.load.pool] += loads.count
-    lock = 1.0 + CORE_SLACK - sum(loads.count * loads.load.thread_share for loads in running)
+        pools[group.load.pool] += group.count
+    lock = 1.0 + CORE_SLACK - sum(group.count * group.load.thread_cpu_demand for group in running)
     reason, admitted, surplus = "plan", 0, there - size
-    for loads in waiting:
+    for group in waiting:
         if size >= maximum:
             reason = "bounds"
             break
         most = maximum - size
-        if competes_for_lock(loads.load):
-            most = min(most, max(0, math.floor(lock / (loads.load.share or 1.0))))
-        count = _take(budget, loads, most=most)
-        if competes_for_lock(loads.load):
-            lock -= count * (loads.load.share or 0.0)
+        if competes_for_lock(group.load):
+            most = min(most, max(0, math.floor(lock / (group.load.cpu_demand or 1.0))))
+        count = _take(budget, group, most=most)
+        if competes_for_lock(group.load):
+            lock -= count * (group.load.cpu_demand or 0.0)
         size, admitted = size + count, admitted + count
-        pools[loads.load.pool] += count
-        if count < loads.count:
+        pools[group.load.pool] += count
+        if count < group.count:
             reason = "bounds" if size >= maximum else "cpu_limit"
     if surplus and reason == "plan":
         reason = "cpu_limit"
@@ -128,22 +128,22 @@ def closed_size(
 
 def competes_for_lock(load: Load) -> bool:
     """Whether a task is known to compute in a thread, where one interpreter's lock lets one do so at a time."""
-    return load.pool == THREADS and load.share is not None and load.share >= WAITING_DEMAND
+    return load.pool == THREADS and load.cpu_demand is not None and load.cpu_demand >= WAITING_DEMAND
 
 
-def lock_is_full(running: Iterable[Loads], load: Load) -> bool:
+def lock_is_full(running: Iterable[LoadGroup], load: Load) -> bool:
     """Whether the interpreter's lock has no room for one more task like this beside those that run."""
-    taken = sum(loads.count * loads.load.thread_share for loads in running)
-    return competes_for_lock(load) and taken + (load.share or 0.0) > 1.0 + CORE_SLACK
+    taken = sum(group.count * group.load.thread_cpu_demand for group in running)
+    return competes_for_lock(load) and taken + (load.cpu_demand or 0.0) > 1.0 + CORE_SLACK
 
 
-def _take(budget: CoreBudget, loads: Loads, *, most: int | None = None) -> int:
+def _take(budget: CoreBudget, group: LoadGroup, *, most: int | None = None) -> int:
     """Give as many of these tasks their cores as fit, `most` at most, and return how many that is."""
-    wanted = loads.count if most is None else min(loads.count, most)
-    count = min(wanted, budget.room(loads.load.share))
-    budget.take(loads.load.share, count)
+    wanted = group.count if most is None else min(group.count, most)
+    count = min(wanted, budget.room(group.load.cpu_demand))
+    budget.take(group.load.cpu_demand, count)
     return count
 
 
-def _share(loads: Loads) -> float:
-    return UNKNOWN_DEMAND if loads.load.share is None else loads.load.share
+def _cpu_demand(group: LoadGroup) -> float:
+    return UNKNOWN_DEMAND if group.load.cpu_demand is None else group.load.cpu_demand

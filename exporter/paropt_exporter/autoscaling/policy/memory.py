@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from paropt_exporter.autoscaling.policy.fixed_workload import Loads
+from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup
 
 RESERVE_BYTES = 256 << 20  # memory that no new worker may take: what peaks don't tell of, and all others' needs
 # What runs is given up only once half of the reserve is promised away: where others' use of the machine comes and goes,
@@ -28,43 +28,43 @@ class Memory:
     reserve_bytes: int = RESERVE_BYTES
 
 
-def growth_bytes(running: Iterable[Loads], held_bytes: int) -> int:
+def compute_growth_bytes(running: Iterable[LoadGroup], held_bytes: int) -> int:
     """Return what running tasks will still take: the sum of their peaks less what they hold of them now."""
-    return max(0, sum(loads.count * loads.load.peak_bytes for loads in running) - held_bytes)
+    return max(0, sum(group.count * group.load.peak_bytes for group in running) - held_bytes)
 
 
-def room_bytes(running: Iterable[Loads], memory: Memory) -> int:
+def compute_room_bytes(running: Iterable[LoadGroup], memory: Memory) -> int:
     """Return what is left for more tasks; negative where those that run are promised more than there is."""
-    return memory.available_bytes - memory.reserve_bytes - growth_bytes(running, memory.held_bytes)
+    return memory.available_bytes - memory.reserve_bytes - compute_growth_bytes(running, memory.held_bytes)
 
 
-def memory_size(running: Sequence[Loads], waiting: Sequence[Loads], memory: Memory) -> int:
+def compute_memory_size(running: Sequence[LoadGroup], waiting: Sequence[LoadGroup], memory: Memory) -> int:
     """Return N_mem, at least 1: the tasks that run, and of those that wait, in their order, what there is room for.
 
     A task of unknown peak needs any room at all. Without room, fewer than run: as many less as the next one's peak goes
     into what is missing.
     """
-    size, room = sum(loads.count for loads in running), room_bytes(running, memory)
+    size, room = sum(group.count for group in running), compute_room_bytes(running, memory)
     if room <= 0:
         return max(1, size - _pieces(-room - SPARE_BYTES, _next_peak_bytes(waiting)))
-    for loads in waiting:
-        fits = _fits(loads, room)
-        size, room = size + fits, room - fits * loads.load.peak_bytes
-        if fits < loads.count:
+    for group in waiting:
+        fits = _fits(group, room)
+        size, room = size + fits, room - fits * group.load.peak_bytes
+        if fits < group.count:
             break
     return max(1, size)
 
 
-def _fits(loads: Loads, room: int) -> int:
-    peak = loads.load.peak_bytes
-    return min(loads.count, room // peak) if peak else loads.count if room > 0 else 0
+def _fits(group: LoadGroup, room: int) -> int:
+    peak = group.load.peak_bytes
+    return min(group.count, room // peak) if peak else group.count if room > 0 else 0
 
 
 def _pieces(missing: int, peak: int) -> int:
     return math.ceil(missing / peak) if missing > 0 and peak else 0
 
 
-def _next_peak_bytes(waiting: Sequence[Loads]) -> int:
+def _next_peak_bytes(waiting: Sequence[LoadGroup]) -> int:
     return waiting[0].load.peak_bytes if waiting else 0
 
 
@@ -90,13 +90,13 @@ class PoolMemory:
         return self.room_bytes < -SPARE_BYTES
 
 
-def pool_memory_size(size: int, memory: PoolMemory) -> int | None:
+def compute_pool_memory_size(size: int, memory: PoolMemory) -> int | None:
     """Return N_mem = N + floor(room / peak); None: no bound. At least N: from whom to take workers the budget says."""
     if memory.room_bytes <= 0:
         return size
     return size + memory.room_bytes // memory.peak_bytes if memory.peak_bytes else None
 
 
-def to_share_bytes(available_bytes: int, held_bytes: int) -> int:
+def compute_shareable_bytes(available_bytes: int, held_bytes: int) -> int:
     """Return what all pools' workers may take together, counted from nothing: what they hold, and what is left."""
     return max(0, available_bytes - RESERVE_BYTES + held_bytes)

@@ -21,7 +21,7 @@ _LARGEST_LOAD = 10_000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
+class Traffic:
     """What is known of a pool's tasks: arrivals per second, service seconds of one, and tasks that wait.
 
     `spread`: the standard deviation of the load as it was estimated, as a share of it.
@@ -38,33 +38,35 @@ class Stream:
         return self.arrivals * self.service_seconds
 
 
-def stream_size(stream: Stream) -> int:
+def compute_traffic_size(traffic: Traffic) -> int:
     """Return N* = max(N(a), ceil(queued S / drain)): enough for the load, and for what waits to begin in time.
 
     Tasks are served in their order, so those that wait need no workers beside those that serve them; a queue that the
     load's own workers get through in time is nothing to add workers for.
     """
-    return max(workers_for(stream.load), math.ceil(stream.queued * stream.service_seconds / _drain_seconds(stream)))
+    return max(
+        compute_workers(traffic.load), math.ceil(traffic.queued * traffic.service_seconds / _drain_seconds(traffic))
+    )
 
 
-def is_late(stream: Stream, size: int) -> bool:
+def is_late(traffic: Traffic, size: int) -> bool:
     """Whether so many workers take more than half of the time in which what waits should begin."""
-    return stream.queued * stream.service_seconds > LATE_RATIO * size * _drain_seconds(stream)
+    return traffic.queued * traffic.service_seconds > LATE_RATIO * size * _drain_seconds(traffic)
 
 
-def _drain_seconds(stream: Stream) -> float:
-    return max(DRAIN_SECONDS, DRAIN_SERVICES * stream.service_seconds)
+def _drain_seconds(traffic: Traffic) -> float:
+    return max(DRAIN_SECONDS, DRAIN_SERVICES * traffic.service_seconds)
 
 
-def size_to_keep(stream: Stream) -> int:
+def compute_size_to_keep(traffic: Traffic) -> int:
     """Return the workers that the load may need for all that is known: it is given back only what surely is too much.
 
     Up to the mean, down to the mean and a deviation: else the size would follow the noise of the estimate.
     """
-    return workers_for(stream.load * (1.0 + stream.spread))
+    return compute_workers(traffic.load * (1.0 + traffic.spread))
 
 
-def workers_for(load: float) -> int:
+def compute_workers(load: float) -> int:
     """Return the smallest N whose mean wait is at most `WAIT_RATIO` of the service time."""
     return _workers_for(round(min(load, _LARGEST_LOAD) / _LOAD_STEP))
 
@@ -82,7 +84,7 @@ def _workers_for(steps: int) -> int:
             return workers
 
 
-def wait_ratio(load: float, workers: int) -> float:
+def compute_wait_ratio(load: float, workers: int) -> float:
     """Return the mean wait as a share of the service time; infinite where the workers can't keep up."""
     if workers <= load:
         return math.inf
@@ -97,9 +99,9 @@ def _wait_ratio(blocked: float, load: float, workers: int) -> float:
     return waits / (workers - load)
 
 
-def cpu_size(cores: float, share: float) -> int | None:
+def compute_cpu_size(cores: float, cpu_demand: float) -> int | None:
     """Return N_cpu = max(1, floor(C / c + 0.1)); None: work that hardly computes is bounded by no core.
 
     `share` is the part of a core that one worker uses, c = cpu / (wall - run delay).
     """
-    return max(1, math.floor(cores / share + 0.1)) if share > 0 else None
+    return max(1, math.floor(cores / cpu_demand + 0.1)) if cpu_demand > 0 else None

@@ -39,15 +39,15 @@ class Block:
     service_seconds: float
 
 
-def ineffective(before: Sample, after: Sample, *, old_size: float, new_size: float) -> bool:
+def is_ineffective(before: Sample, after: Sample, *, old_size: float, new_size: float) -> bool:
     """Whether an up-move did not help: the lower 95 % bound of the inflation exceeds 1 + 0.5 (N'/N - 1)."""
     few = before.count < FEW_COMPLETIONS or after.count < COMPLETIONS
     if few or min(before.mean, after.mean) <= 0 or new_size <= old_size:
         return False
-    return inflation(before, after)[0] > useless_inflation(new_size / old_size)
+    return estimate_inflation(before, after)[0] > compute_useless_inflation(new_size / old_size)
 
 
-def inflation(before: Sample, after: Sample, *, sigmas: float = _ONE_SIDED_95) -> tuple[float, float]:
+def estimate_inflation(before: Sample, after: Sample, *, sigmas: float = _ONE_SIDED_95) -> tuple[float, float]:
     """Return how many times as long tasks took, as its lower and its upper bound (95 % each); both means are positive.
 
     The bounds are of ln(after / before), by the delta method: the variance of a mean's logarithm is v / (n m^2).
@@ -57,19 +57,19 @@ def inflation(before: Sample, after: Sample, *, sigmas: float = _ONE_SIDED_95) -
     return math.exp(middle - width), math.exp(middle + width)
 
 
-def useless_inflation(growth: float) -> float:
+def compute_useless_inflation(growth: float) -> float:
     """Return from which inflation on so many times the workers were no use."""
     return 1.0 + USELESS_RATIO * (growth - 1.0)
 
 
-def blocked(now: float, size: int, *, load: float, service_seconds: float, earlier: Block | None) -> Block:
+def start_block(now: float, size: int, *, load: float, service_seconds: float, earlier: Block | None) -> Block:
     """Block ups from `size` on; for twice as long as the last time in the same situation."""
     again = earlier is not None and not _changed(earlier, load=load, service_seconds=service_seconds)
     seconds = min(2.0 * earlier.seconds, LONGEST_BLOCK_SECONDS) if again and earlier else FIRST_BLOCK_SECONDS
     return Block(size=size, until=now + seconds, seconds=seconds, load=load, service_seconds=service_seconds)
 
 
-def still_blocked(block: Block, now: float, *, load: float, service_seconds: float) -> bool:
+def is_still_blocked(block: Block, now: float, *, load: float, service_seconds: float) -> bool:
     """Whether a block holds: until its time is over, the load is another, or tasks take less time."""
     return now < block.until and not _changed(block, load=load, service_seconds=service_seconds)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from paropt_exporter.autoscaling.policy.reading import Reading
+from paropt_exporter.autoscaling.policy.query_validity import Reading
 from paropt_exporter.autoscaling.policy.stabilization import LARGEST_STEP_DOWN_RATIO
 
 LOAD, LIMIT = "load", "limit"
@@ -34,24 +34,24 @@ class Signal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastSignal:
-    """What a signal last said: workers as floor or ceiling (None: nothing), when, and how often doubtful since."""
+    """What a signal last said: workers as floor or ceiling (None: nothing), when, and how often rejected since."""
 
     name: str
     workers: int | None = None
     at: float = 0.0
-    doubtful: int = 0
+    rejected_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BandState:
+class BoundsState:
     """What is carried from one interval to the next: the signals' words, and floors of falling height."""
 
-    words: tuple[LastSignal, ...] = ()
+    last_signals: tuple[LastSignal, ...] = ()
     floors: tuple[tuple[float, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BandSituation:
+class BoundsObservation:
     """All that a decision about a band depends on. `minimum`, `maximum`: the config's; `size`: the lane's now."""
 
     now: float
@@ -63,11 +63,11 @@ class BandSituation:
     ceiling: int
     size: int
     signals: tuple[Signal, ...]
-    state: BandState
+    state: BoundsState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BandStep:
+class BoundsDecision:
     """A decision about a band. `reason` is of the catalogue's sets; `signal` names the one that decided, or ""."""
 
     floor: int
@@ -75,102 +75,110 @@ class BandStep:
     action: str
     reason: str
     signal: str
-    state: BandState
+    state: BoundsState
 
 
-def decide_band(seen: BandSituation) -> BandStep:
+def decide_size_bounds(observation: BoundsObservation) -> BoundsDecision:
     """Decide floor and ceiling for the next interval."""
-    words = tuple(_word(seen, signal) for signal in seen.signals)
-    ceiling, limiter = _ceiling(seen, words)
-    floor, loader, floors = _floor(seen, words)
+    last_signals = tuple(_word(observation, signal) for signal in observation.signals)
+    ceiling, limiter = _ceiling(observation, last_signals)
+    floor, loader, floors = _floor(observation, last_signals)
     floor = min(floor, ceiling)
-    state = BandState(words=words, floors=floors)
-    if ceiling != seen.ceiling:
-        action, reason, signal = _direction(seen.ceiling, ceiling), LIMIT if limiter else "bounds", limiter
-    elif floor != seen.floor:
-        action, reason, signal = _direction(seen.floor, floor), LOAD if loader else "bounds", loader
+    state = BoundsState(last_signals=last_signals, floors=floors)
+    if ceiling != observation.ceiling:
+        action, reason, signal = _direction(observation.ceiling, ceiling), LIMIT if limiter else "bounds", limiter
+    elif floor != observation.floor:
+        action, reason, signal = _direction(observation.floor, floor), LOAD if loader else "bounds", loader
     else:
         action = "hold"
-        reason, signal = _why_held(seen, loader, limiter)
-    return BandStep(floor=floor, ceiling=ceiling, action=action, reason=reason, signal=signal, state=state)
+        reason, signal = _why_held(observation, loader, limiter)
+    return BoundsDecision(floor=floor, ceiling=ceiling, action=action, reason=reason, signal=signal, state=state)
 
 
-def load_workers(value: float, target: float) -> int:
+def compute_load_workers(value: float, target: float) -> int:
     """Return how many workers a load is worth: ceil(value / target), at least 0."""
     return min(_MOST_WORKERS, max(0, math.ceil(value / target)))
 
 
-def limited_ceiling(base: int, value: float, target: float) -> int:
+def compute_limited_ceiling(base: int, value: float, target: float) -> int:
     """Return the ceiling that brings a limit's value back to its target, if it follows the workers: at most a half."""
     return max(1, math.floor(base * max(target / value, 1.0 - _LARGEST_CUT_RATIO)))
 
 
-def raised_ceiling(base: int, value: float, target: float) -> int:
+def compute_raised_ceiling(base: int, value: float, target: float) -> int:
     """Return the next higher ceiling where a limit has room again: one more at least, a half more at most."""
     room = (1.0 - LIMIT_TOLERANCE_RATIO) * target / value if value > 0 else math.inf
     return max(base + 1, math.floor(base * min(room, 1.0 + _LARGEST_RAISE_RATIO)))
 
 
-def _word(seen: BandSituation, signal: Signal) -> LastSignal:
-    last = next((word for word in seen.state.words if word.name == signal.name), LastSignal(name=signal.name))
-    if not signal.reading.believed:
-        lost = last.doubtful + 1 > PATIENT_INTERVALS
-        return replace(last, doubtful=last.doubtful + 1, workers=None if lost else last.workers)
+def _word(observation: BoundsObservation, signal: Signal) -> LastSignal:
+    last = next(
+        (word for word in observation.state.last_signals if word.name == signal.name), LastSignal(name=signal.name)
+    )
+    if not signal.reading.is_valid:
+        lost = last.rejected_count + 1 > PATIENT_INTERVALS
+        return replace(last, rejected_count=last.rejected_count + 1, workers=None if lost else last.workers)
     if signal.use == LOAD:
-        workers = load_workers(signal.reading.value, signal.target)
-        return replace(last, workers=workers, at=seen.now, doubtful=0)
-    return _limit_word(seen, signal, replace(last, doubtful=0))
+        workers = compute_load_workers(signal.reading.value, signal.target)
+        return replace(last, workers=workers, at=observation.now, rejected_count=0)
+    return _limit_word(observation, signal, replace(last, rejected_count=0))
 
 
-def _limit_word(seen: BandSituation, signal: Signal, last: LastSignal) -> LastSignal:
+def _limit_word(observation: BoundsObservation, signal: Signal, last: LastSignal) -> LastSignal:
     value = signal.reading.value
-    now_allowed = seen.maximum if last.workers is None else last.workers
-    if last.workers is not None and seen.now < last.at + SETTLE_INTERVALS * seen.interval_seconds:
+    now_allowed = observation.maximum if last.workers is None else last.workers
+    if last.workers is not None and observation.now < last.at + SETTLE_INTERVALS * observation.interval_seconds:
         return last
     if value > signal.target:
-        base = min(now_allowed, seen.ceiling, max(seen.size, seen.minimum))
-        return replace(last, workers=max(seen.minimum, limited_ceiling(base, value, signal.target)), at=seen.now)
+        base = min(now_allowed, observation.ceiling, max(observation.size, observation.minimum))
+        return replace(
+            last,
+            workers=max(observation.minimum, compute_limited_ceiling(base, value, signal.target)),
+            at=observation.now,
+        )
     if last.workers is not None and value < (1.0 - LIMIT_TOLERANCE_RATIO) * signal.target:
-        raised = raised_ceiling(now_allowed, value, signal.target)
-        return replace(last, workers=raised if raised < seen.maximum else None, at=seen.now)
+        raised = compute_raised_ceiling(now_allowed, value, signal.target)
+        return replace(last, workers=raised if raised < observation.maximum else None, at=observation.now)
     return last
 
 
-def _ceiling(seen: BandSituation, words: tuple[LastSignal, ...]) -> tuple[int, str]:
-    allowed = [(word.workers, word.name) for word in _of(seen, words, LIMIT) if word.workers is not None]
-    lowest, name = min(allowed, default=(seen.maximum, ""))
-    return min(max(lowest, seen.minimum), seen.maximum), name
+def _ceiling(observation: BoundsObservation, last_signals: tuple[LastSignal, ...]) -> tuple[int, str]:
+    allowed = [(word.workers, word.name) for word in _of(observation, last_signals, LIMIT) if word.workers is not None]
+    lowest, name = min(allowed, default=(observation.maximum, ""))
+    return min(max(lowest, observation.minimum), observation.maximum), name
 
 
-def _floor(seen: BandSituation, words: tuple[LastSignal, ...]) -> tuple[int, str, tuple[tuple[float, int], ...]]:
-    loads = [(word.workers, word.name) for word in _of(seen, words, LOAD) if word.workers is not None]
-    wanted, name = max(loads, default=(seen.minimum, ""))
-    wanted = min(max(wanted, seen.minimum), seen.maximum)
-    floors = [entry for entry in seen.state.floors if entry[0] > seen.now - seen.stable_seconds]
+def _floor(
+    observation: BoundsObservation, last_signals: tuple[LastSignal, ...]
+) -> tuple[int, str, tuple[tuple[float, int], ...]]:
+    group = [(word.workers, word.name) for word in _of(observation, last_signals, LOAD) if word.workers is not None]
+    wanted, name = max(group, default=(observation.minimum, ""))
+    wanted = min(max(wanted, observation.minimum), observation.maximum)
+    floors = [entry for entry in observation.state.floors if entry[0] > observation.now - observation.stable_seconds]
     while floors and floors[-1][1] <= wanted:
         floors.pop()
-    floors.append((seen.now, wanted))
+    floors.append((observation.now, wanted))
     floor = floors[0][1]
-    if any(0 < word.doubtful <= PATIENT_INTERVALS for word in _of(seen, words, LOAD)):
-        floor = max(floor, seen.floor)
-    if floor < seen.floor:  # down by steps, as sizes go
-        floor = max(floor, min(seen.floor - 1, math.ceil(seen.floor * (1.0 - LARGEST_STEP_DOWN_RATIO))))
+    if any(0 < word.rejected_count <= PATIENT_INTERVALS for word in _of(observation, last_signals, LOAD)):
+        floor = max(floor, observation.floor)
+    if floor < observation.floor:  # down by steps, as sizes go
+        floor = max(floor, min(observation.floor - 1, math.ceil(observation.floor * (1.0 - LARGEST_STEP_DOWN_RATIO))))
     return floor, name, tuple(floors)
 
 
-def _of(seen: BandSituation, words: tuple[LastSignal, ...], use: str) -> list[LastSignal]:
-    names = {signal.name for signal in seen.signals if signal.use == use}
-    return [word for word in words if word.name in names]
+def _of(observation: BoundsObservation, last_signals: tuple[LastSignal, ...], use: str) -> list[LastSignal]:
+    names = {signal.name for signal in observation.signals if signal.use == use}
+    return [word for word in last_signals if word.name in names]
 
 
 def _direction(old: int, new: int) -> str:
     return "up" if new > old else "down"
 
 
-def _why_held(seen: BandSituation, loader: str, limiter: str) -> tuple[str, str]:
-    doubtful = next((signal for signal in seen.signals if not signal.reading.believed), None)
-    if doubtful is not None:
-        return doubtful.reading.doubt, doubtful.name
+def _why_held(observation: BoundsObservation, loader: str, limiter: str) -> tuple[str, str]:
+    invalid = next((signal for signal in observation.signals if not signal.reading.is_valid), None)
+    if invalid is not None:
+        return invalid.reading.rejection_reason, invalid.name
     if limiter:
         return LIMIT, limiter
     return (LOAD, loader) if loader else ("bounds", "")

@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 
 TOLERANCE_RATIO = 0.1  # as the HPA's
 LARGEST_STEP_DOWN_RATIO = 0.3
-TURNS = 6  # changes of direction that an hour may have
-TURNS_SECONDS = 3600.0
+MAX_REVERSALS = 6  # changes of direction that an hour may have
+REVERSAL_WINDOW_SECONDS = 3600.0
 # A move that is undone sooner than this is a turn; later, it is the load that has changed, and a correction that leaves
 # most of the move is none. In simulated hours of five patterns a budget of all changes of direction kept pools at their
 # peaks for 1.4 times the worker-hours.
-TURN_SECONDS = 60.0
+REVERSAL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class SizeLimits:
     """What a size must keep to: floor and ceiling, and the time in seconds that a lower size must have been enough.
 
     `ceiling_reason`: what made the ceiling.
@@ -34,7 +34,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class WantedSize:
     """A size, why just that, and what speaks against more workers: the reason of a hold, or "".
 
     `keep`: a size that is not to be given back, though it is not asked for. `exact`: a count, not an estimate: the
@@ -62,81 +62,85 @@ class ScalingHistory:
 
     began: float | None = None
     peaks: tuple[tuple[float, int], ...] = ()
-    turns: tuple[float, ...] = ()
+    reversals: tuple[float, ...] = ()
     rising: bool | None = None
     moved_at: float = 0.0
     moved_from: int = 0
 
     def flapping(self, now: float) -> bool:
         """Whether the hour's turns are spent."""
-        return sum(moment > now - TURNS_SECONDS for moment in self.turns) >= TURNS
+        return sum(moment > now - REVERSAL_WINDOW_SECONDS for moment in self.reversals) >= MAX_REVERSALS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class SizeDecision:
     """A decision: the size from now on, what that is, why, and the trail for the next one."""
 
     size: int
     action: str
     reason: str
-    trail: ScalingHistory
+    history: ScalingHistory
 
 
-def step(now: float, size: int, wanted: Wanted, limits: Limits, trail: ScalingHistory) -> Step:
+def decide_size(now: float, size: int, wanted: WantedSize, limits: SizeLimits, history: ScalingHistory) -> SizeDecision:
     """Decide one pool's next size at the monotonic moment `now`."""
     bounded = min(max(wanted.size, limits.floor), limits.ceiling)
     reason = wanted.reason if bounded == wanted.size else limits.ceiling_reason if bounded < wanted.size else "bounds"
     kept = min(max(wanted.keep, bounded), limits.ceiling)
-    began = now if trail.began is None else trail.began
-    trail = ScalingHistory(
+    began = now if history.began is None else history.began
+    history = ScalingHistory(
         began=began,
-        peaks=_peaks(trail.peaks, now, kept, limits.stable_seconds),
-        turns=trail.turns,
-        rising=trail.rising,
-        moved_at=trail.moved_at,
-        moved_from=trail.moved_from,
+        peaks=_peaks(history.peaks, now, kept, limits.stable_seconds),
+        reversals=history.reversals,
+        rising=history.rising,
+        moved_at=history.moved_at,
+        moved_from=history.moved_from,
     )
     if size < limits.floor:
-        return _moved(now, size, max(bounded, limits.floor), "bounds", trail, wanted)
+        return _moved(now, size, max(bounded, limits.floor), "bounds", history, wanted)
     if size > limits.ceiling:
-        return _moved(now, size, limits.ceiling, limits.ceiling_reason, trail, wanted)
+        return _moved(now, size, limits.ceiling, limits.ceiling_reason, history, wanted)
     if bounded > size:
-        return _up(now, size, bounded, reason, wanted, trail)
+        return _up(now, size, bounded, reason, wanted, history)
     if bounded < size:
-        return _down(now, size, wanted, reason, limits, trail)
-    return Step(size=size, action="hold", reason=reason, trail=trail)
+        return _down(now, size, wanted, reason, limits, history)
+    return SizeDecision(size=size, action="hold", reason=reason, history=history)
 
 
-def _up(now: float, size: int, bounded: int, reason: str, wanted: Wanted, trail: ScalingHistory) -> Step:
+def _up(now: float, size: int, bounded: int, reason: str, wanted: WantedSize, history: ScalingHistory) -> SizeDecision:
     if wanted.against_more and not wanted.rescue:
-        return Step(size=size, action="hold", reason=wanted.against_more, trail=trail)
+        return SizeDecision(size=size, action="hold", reason=wanted.against_more, history=history)
     if within_tolerance(size, bounded) and not (wanted.exact or wanted.late or wanted.rescue):
-        return Step(size=size, action="hold", reason="deadband", trail=trail)
+        return SizeDecision(size=size, action="hold", reason="deadband", history=history)
     # Cores and memory may say how far it goes; that it goes up at all is the demand's doing.
-    return _moved(now, size, bounded, "demand" if reason in ("cpu_limit", "memory_limit") else reason, trail, wanted)
+    return _moved(now, size, bounded, "demand" if reason in ("cpu_limit", "memory_limit") else reason, history, wanted)
 
 
-def _down(now: float, size: int, wanted: Wanted, reason: str, limits: Limits, trail: ScalingHistory) -> Step:
-    highest = trail.peaks[0][1]
-    young = trail.began is None or now < trail.began + limits.stable_seconds
+def _down(
+    now: float, size: int, wanted: WantedSize, reason: str, limits: SizeLimits, history: ScalingHistory
+) -> SizeDecision:
+    highest = history.peaks[0][1]
+    young = history.began is None or now < history.began + limits.stable_seconds
     if young or highest >= size:
-        return Step(size=size, action="hold", reason="stabilizing", trail=trail)
+        return SizeDecision(size=size, action="hold", reason="stabilizing", history=history)
     if within_tolerance(size, highest) and not wanted.exact:
-        return Step(size=size, action="hold", reason="deadband", trail=trail)
-    if trail.flapping(now) and not wanted.exact:
-        return Step(size=size, action="hold", reason="flap_budget", trail=trail)
+        return SizeDecision(size=size, action="hold", reason="deadband", history=history)
+    if history.flapping(now) and not wanted.exact:
+        return SizeDecision(size=size, action="hold", reason="flap_budget", history=history)
     least = limits.floor if wanted.exact else min(math.ceil(size * (1.0 - LARGEST_STEP_DOWN_RATIO)), size - 1)
-    return _moved(now, size, max(highest, least, limits.floor), reason, trail, wanted)
+    return _moved(now, size, max(highest, least, limits.floor), reason, history, wanted)
 
 
-def _moved(now: float, size: int, new: int, reason: str, trail: ScalingHistory, wanted: Wanted) -> Step:
+def _moved(now: float, size: int, new: int, reason: str, history: ScalingHistory, wanted: WantedSize) -> SizeDecision:
     rising = new > size
-    undone = new >= trail.moved_from if rising else new <= trail.moved_from
-    reversed_ = trail.rising is not None and trail.rising is not rising
-    turned = reversed_ and undone and now < trail.moved_at + TURN_SECONDS and not wanted.exact
-    turns = tuple(moment for moment in trail.turns if moment > now - TURNS_SECONDS)
-    trail = replace(trail, rising=rising, moved_at=now, moved_from=size, turns=(*turns, now) if turned else turns)
-    return Step(size=new, action="up" if rising else "down", reason=reason, trail=trail)
+    undone = new >= history.moved_from if rising else new <= history.moved_from
+    reversed_ = history.rising is not None and history.rising is not rising
+    turned = reversed_ and undone and now < history.moved_at + REVERSAL_SECONDS and not wanted.exact
+    reversals = tuple(moment for moment in history.reversals if moment > now - REVERSAL_WINDOW_SECONDS)
+    history = replace(
+        history, rising=rising, moved_at=now, moved_from=size, reversals=(*reversals, now) if turned else reversals
+    )
+    return SizeDecision(size=new, action="up" if rising else "down", reason=reason, history=history)
 
 
 def within_tolerance(size: int, wanted: int) -> bool:

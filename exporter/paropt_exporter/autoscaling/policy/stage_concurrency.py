@@ -24,9 +24,9 @@ from paropt_exporter.autoscaling.policy.scaling_effectiveness import (
     FIRST_BLOCK_SECONDS,
     LONGEST_BLOCK_SECONDS,
     Sample,
-    ineffective,
-    inflation,
-    useless_inflation,
+    compute_useless_inflation,
+    estimate_inflation,
+    is_ineffective,
 )
 
 ANY, TRIAL, LIMITED, LIFTED = "any", "trial", "limited", "lifted"
@@ -42,21 +42,21 @@ _ENDLESS = 10 * COMPLETIONS  # a trial that can't tell by now never will
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
+class ConcurrencyLevel:
     """Service times, and among how many of its stage a task ran on average (itself counted)."""
 
-    company: float
+    concurrency: float
     sample: Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageSeen:
+class StageMeasurement:
     """A stage now. `level`: while tasks waited since its state last changed; `fastest_seconds`: of one that ended."""
 
     stage: str
     running: int
     waiting: int
-    level: Level
+    level: ConcurrencyLevel
     fastest_seconds: float
 
 
@@ -74,8 +74,8 @@ class StageState:
     phase: str = ANY
     limit: int | None = None
     fallback: int | None = None
-    reference: Level | None = None
-    useless: Level | None = None
+    reference: ConcurrencyLevel | None = None
+    useless: ConcurrencyLevel | None = None
     settled: bool = False
     deepest: bool = False
     until: float = 0.0
@@ -83,66 +83,68 @@ class StageState:
     changes: int = 0
 
 
-def next_states(
-    seen: tuple[StageSeen, ...], states: tuple[StageState, ...], *, now: float, cores: float
+def compute_next_states(
+    measurement: tuple[StageMeasurement, ...], states: tuple[StageState, ...], *, now: float, cores: float
 ) -> tuple[StageState, ...]:
     """Return how the stages stand from now on; those that have ended are forgotten."""
     known = {state.stage: state for state in states}
-    return tuple(next_state(one, known.get(one.stage, StageState(stage=one.stage)), now, cores) for one in seen)
+    return tuple(
+        compute_next_state(one, known.get(one.stage, StageState(stage=one.stage)), now, cores) for one in measurement
+    )
 
 
-def limits(states: tuple[StageState, ...]) -> Mapping[str, int]:
+def collect_limits(states: tuple[StageState, ...]) -> Mapping[str, int]:
     """Return the stages of which not any number may run."""
     return {state.stage: state.limit for state in states if state.limit is not None}
 
 
-def next_state(seen: StageSeen, state: StageState, now: float, cores: float) -> StageState:
+def compute_next_state(measurement: StageMeasurement, state: StageState, now: float, cores: float) -> StageState:
     """Return how one stage stands from now on."""
-    after = _after(seen, state, now, cores)
+    after = _after(measurement, state, now, cores)
     return after if after == state else replace(after, changes=state.changes + 1)
 
 
-def suspicious(level: Level, fastest_seconds: float) -> bool:
+def is_suspicious(level: ConcurrencyLevel, fastest_seconds: float) -> bool:
     """Whether the rule would call more than one task at once useless, if the fastest had run alone."""
-    return fastest_seconds > 0 and level.sample.mean > useless_inflation(level.company) * fastest_seconds
+    return fastest_seconds > 0 and level.sample.mean > compute_useless_inflation(level.concurrency) * fastest_seconds
 
 
-def _after(seen: StageSeen, state: StageState, now: float, cores: float) -> StageState:
-    if not seen.waiting:
+def _after(measurement: StageMeasurement, state: StageState, now: float, cores: float) -> StageState:
+    if not measurement.waiting:
         return state  # what runs is all there is: no number of slots matters
     match state.phase:
         case "trial":
-            return _after_trial(seen, state, now)
+            return _after_trial(measurement, state, now)
         case "limited":
-            return _after_limited(seen, state, now)
+            return _after_limited(measurement, state, now)
         case "lifted":
-            return _after_lifted(seen, state, now)
+            return _after_lifted(measurement, state, now)
         case _:
-            crowded = seen.level.company > max(cores, FEWEST)
-            return _trial(seen, state) if crowded and now >= state.until and _worthwhile(seen) else state
+            crowded = measurement.level.concurrency > max(cores, FEWEST)
+            return _trial(measurement, state) if crowded and now >= state.until and _worthwhile(measurement) else state
 
 
-def _worthwhile(seen: StageSeen) -> bool:
+def _worthwhile(measurement: StageMeasurement) -> bool:
     """Whether enough is known for a suspicion, and enough is left for a trial."""
-    known = seen.level.sample.count >= max(COMPLETIONS, seen.level.company)
-    enough = seen.waiting >= _WORTHWHILE * (COMPLETIONS + seen.level.company)
-    return known and enough and suspicious(seen.level, seen.fastest_seconds)
+    known = measurement.level.sample.count >= max(COMPLETIONS, measurement.level.concurrency)
+    enough = measurement.waiting >= _WORTHWHILE * (COMPLETIONS + measurement.level.concurrency)
+    return known and enough and is_suspicious(measurement.level, measurement.fastest_seconds)
 
 
-def _trial(seen: StageSeen, state: StageState) -> StageState:
-    fewer = max(1, round(TRIED_RATIO * seen.level.company))
-    return replace(state, phase=TRIAL, limit=fewer, fallback=state.limit, reference=seen.level, settled=False)
+def _trial(measurement: StageMeasurement, state: StageState) -> StageState:
+    fewer = max(1, round(TRIED_RATIO * measurement.level.concurrency))
+    return replace(state, phase=TRIAL, limit=fewer, fallback=state.limit, reference=measurement.level, settled=False)
 
 
-def _after_trial(seen: StageSeen, state: StageState, now: float) -> StageState:
-    many, few = state.reference, seen.level
+def _after_trial(measurement: StageMeasurement, state: StageState, now: float) -> StageState:
+    many, few = state.reference, measurement.level
     if many is None or state.limit is None:
         return state
     if _helped(few, many) or few.sample.count >= _ENDLESS:
         return _withdrawn(state, now)
     if state.settled and few.sample.count >= COMPLETIONS and _useless(few, many):
         return _limited(state, state.limit, few, many, until=now + state.seconds)
-    return replace(state, settled=True) if not state.settled and seen.running <= state.limit else state
+    return replace(state, settled=True) if not state.settled and measurement.running <= state.limit else state
 
 
 def _withdrawn(state: StageState, now: float) -> StageState:
@@ -153,8 +155,8 @@ def _withdrawn(state: StageState, now: float) -> StageState:
     return replace(state, phase=LIMITED, limit=state.fallback, fallback=None, deepest=True, until=until)
 
 
-def _after_limited(seen: StageSeen, state: StageState, now: float) -> StageState:
-    few, level = state.reference, seen.level
+def _after_limited(measurement: StageMeasurement, state: StageState, now: float) -> StageState:
+    few, level = state.reference, measurement.level
     if few is None:
         return state
     if now >= state.until:
@@ -162,28 +164,28 @@ def _after_limited(seen: StageSeen, state: StageState, now: float) -> StageState
         return replace(state, phase=LIFTED, limit=None, fallback=state.limit, reference=measured)
     if _changed(level, few):
         return _unlimited(state, until=now, seconds=FIRST_BLOCK_SECONDS)
-    return state if state.deepest or not _worthwhile(seen) else _trial(seen, state)
+    return state if state.deepest or not _worthwhile(measurement) else _trial(measurement, state)
 
 
-def _changed(level: Level, reference: Level) -> bool:
+def _changed(level: ConcurrencyLevel, reference: ConcurrencyLevel) -> bool:
     """Whether surely 30 % more or less gets done than when the limit was set, and its reasons may be gone.
 
     Held against each other for the same company: behind a lock two take twice as long as the one that was tried.
     """
     if level.sample.count < COMPLETIONS or min(level.sample.mean, reference.sample.mean) <= 0:
         return False
-    if level.company * _TELLING_GROWTH < reference.company:
+    if level.concurrency * _TELLING_GROWTH < reference.concurrency:
         return False  # fewer run than may: another stage has the slots
-    lower, upper = inflation(reference.sample, level.sample)
-    growth = level.company / reference.company
+    lower, upper = estimate_inflation(reference.sample, level.sample)
+    growth = level.concurrency / reference.concurrency
     return lower > (1.0 + CHANGE_RATIO) * growth or upper < (1.0 - CHANGE_RATIO) * growth
 
 
-def _after_lifted(seen: StageSeen, state: StageState, now: float) -> StageState:
-    few, many = state.reference, seen.level
-    if few is None or state.fallback is None or many.sample.count < max(COMPLETIONS, many.company):
+def _after_lifted(measurement: StageMeasurement, state: StageState, now: float) -> StageState:
+    few, many = state.reference, measurement.level
+    if few is None or state.fallback is None or many.sample.count < max(COMPLETIONS, many.concurrency):
         return state
-    if many.company < _TELLING_GROWTH * few.company:
+    if many.concurrency < _TELLING_GROWTH * few.concurrency:
         return state
     if not _useless(few, many):
         return _unlimited(state, until=now + state.seconds, seconds=FIRST_BLOCK_SECONDS)
@@ -191,7 +193,9 @@ def _after_lifted(seen: StageSeen, state: StageState, now: float) -> StageState:
     return _limited(replace(state, seconds=seconds), state.fallback, few, many, until=now + seconds)
 
 
-def _limited(state: StageState, limit: int, few: Level, many: Level, *, until: float) -> StageState:
+def _limited(
+    state: StageState, limit: int, few: ConcurrencyLevel, many: ConcurrencyLevel, *, until: float
+) -> StageState:
     return replace(
         state,
         phase=LIMITED,
@@ -209,19 +213,19 @@ def _unlimited(state: StageState, *, until: float, seconds: float) -> StageState
     return StageState(stage=state.stage, until=until, seconds=seconds, changes=state.changes)
 
 
-def _useless(few: Level, many: Level) -> bool:
-    return ineffective(few.sample, many.sample, old_size=few.company, new_size=many.company)
+def _useless(few: ConcurrencyLevel, many: ConcurrencyLevel) -> bool:
+    return is_ineffective(few.sample, many.sample, old_size=few.concurrency, new_size=many.concurrency)
 
 
-def _helped(few: Level, many: Level) -> bool:
+def _helped(few: ConcurrencyLevel, many: ConcurrencyLevel) -> bool:
     """Whether more at once probably got more done: the inflation and a deviation are below what is useless.
 
     To be sure of it would cost more than it saves, and whom it spares wrongly is tried again.
     """
-    growth = many.company / max(few.company, 1e-9)
+    growth = many.concurrency / max(few.concurrency, 1e-9)
     if few.sample.count < _FEW or growth < _TELLING_GROWTH or min(few.sample.mean, many.sample.mean) <= 0:
         return False
-    return inflation(few.sample, many.sample, sigmas=1.0)[1] < useless_inflation(growth)
+    return estimate_inflation(few.sample, many.sample, sigmas=1.0)[1] < compute_useless_inflation(growth)
 
 
 def _longer(seconds: float) -> float:

@@ -28,7 +28,7 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from paropt_exporter import families, files
-from paropt_exporter.autoscaling.policy.reading import Answer, Element
+from paropt_exporter.autoscaling.policy.query_validity import QueryResult, SeriesValue
 from paropt_exporter.clock import Clock
 from paropt_exporter.errors import ParoptError
 from paropt_exporter.events import QueryCounts
@@ -100,7 +100,7 @@ class Client:
         self._seconds = 0.0
         self._errors: dict[str, int] = {}
 
-    def query(self, expression: str) -> Answer:
+    def query(self, expression: str) -> QueryResult:
         """Return what the server says to an expression; blocks up to the timeout. Raises QueryFailed."""
         began = self._clock.monotonic()
         try:
@@ -128,7 +128,7 @@ class Client:
             self._buckets[bisect_left(families.BUCKETS_SECONDS, seconds)] += 1
             self._seconds += seconds
 
-    def _query(self, expression: str, deadline: float) -> Answer:
+    def _query(self, expression: str, deadline: float) -> QueryResult:
         for tried in range(1, TRIES + 1):
             try:
                 return self._try(expression, deadline)
@@ -140,7 +140,7 @@ class Client:
                     raise QueryFailed(again.kind, str(again)) from None
         raise AssertionError("unreachable")  # pragma: no cover
 
-    def _try(self, expression: str, deadline: float) -> Answer:
+    def _try(self, expression: str, deadline: float) -> QueryResult:
         left = deadline - self._clock.monotonic()
         if left <= 0:
             raise QueryFailed("timeout", self._late())
@@ -328,7 +328,7 @@ def _error_in(body: bytes) -> str:
     return " ".join(str(said).split())[:300] if said else ""
 
 
-def _answer(body: bytes) -> Answer:
+def _answer(body: bytes) -> QueryResult:
     try:
         document = json.loads(body)
         status = document["status"]
@@ -340,21 +340,23 @@ def _answer(body: bytes) -> Answer:
         raise QueryFailed("malformed", "the answer is not what the API of Prometheus gives") from None
 
 
-def _parsed(document: Mapping[str, Any]) -> Answer:
+def _parsed(document: Mapping[str, Any]) -> QueryResult:
     result, kind = document["data"]["result"], str(document["data"]["resultType"])
     warnings = tuple(str(warning)[:300] for warning in document.get("warnings") or ())
     if document.get("isPartial"):
         warnings = (*warnings, "the answer is partial")
     if kind == "scalar":
-        element = Element(labels=(), value=float(result[1]))
-        return Answer(kind=kind, elements=(element,), evaluated_timestamp_seconds=float(result[0]), warnings=warnings)
+        element = SeriesValue(labels=(), value=float(result[1]))
+        return QueryResult(
+            kind=kind, elements=(element,), evaluated_timestamp_seconds=float(result[0]), warnings=warnings
+        )
     if kind != "vector":
-        return Answer(kind=kind, warnings=warnings)
+        return QueryResult(kind=kind, warnings=warnings)
     moments = [float(each["value"][0]) for each in result]
-    return Answer(
+    return QueryResult(
         kind=kind,
         elements=tuple(
-            Element(labels=tuple(sorted(each["metric"].items())), value=float(each["value"][1])) for each in result
+            SeriesValue(labels=tuple(sorted(each["metric"].items())), value=float(each["value"][1])) for each in result
         ),
         evaluated_timestamp_seconds=min(moments, default=math.nan),
         warnings=warnings,

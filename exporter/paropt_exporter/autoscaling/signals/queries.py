@@ -14,13 +14,13 @@ _SAME_SECONDS = "0.00002"
 _SAME_POOL = "on (job, instance, pool)"
 
 
-def own(project: str, pool: str, epoch_timestamp_seconds: float, window_seconds: float) -> str:
+def build_pool_query(project: str, pool: str, epoch_timestamp_seconds: float, window_seconds: float) -> str:
     """Return one query for all that Prometheus knows of a pool of this very process.
 
     The answer has an element for each name of `OWN_SIGNALS` in the label `signal`. The exporter does not know its job
     and instance: its series are those beside an epoch equal to the pool's own, which microseconds make unique.
     """
-    labels, window = {"project": project, "pool": pool}, duration(window_seconds)
+    labels, window = {"project": project, "pool": pool}, format_duration(window_seconds)
     epoch = build_selector(families.POOL_EPOCH, labels)
     epochs = build_selector(families.POOL_EPOCH, labels, over=window)
     # Not ==: VictoriaMetrics keeps 15 digits, and the last of the microseconds is the 16th.
@@ -57,7 +57,7 @@ OWN_SIGNALS = (
 )  # fmt: skip
 
 
-def past_size(project: str, lane: str) -> str:
+def build_past_size_query(project: str, lane: str) -> str:
     """Return the query for the size that runs of a lane could use, for each pool: what nine in ten looks were under.
 
     Not the median: a gauge shows what a run could use from its first seconds on, and the look before counts too.
@@ -67,13 +67,13 @@ def past_size(project: str, lane: str) -> str:
     return f"max by (pool) (quantile_over_time(0.9, {recommended}) and {_SAME_POOL} last_over_time({of_lane}))"
 
 
-def past_durations(project: str, lane: str) -> str:
+def build_past_durations_query(project: str, lane: str) -> str:
     """Return the query for the median duration in seconds of each stage of a lane over seven days."""
     last = select(families.STAGE_LAST_DURATION, project=project, lane=lane, over=PAST)
     return f"quantile by (stage) (0.5, quantile_over_time(0.5, {last}))"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a time span as PromQL writes it, to the millisecond."""
     milliseconds = max(1, round(seconds * 1000))
     return f"{milliseconds // 1000}s" if milliseconds % 1000 == 0 else f"{milliseconds}ms"

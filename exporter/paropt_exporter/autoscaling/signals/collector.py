@@ -8,21 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from paropt_exporter.autoscaling.policy.reading import (
+from paropt_exporter.autoscaling.policy.prometheus_size import PoolMeasurement, PoolReading
+from paropt_exporter.autoscaling.policy.query_validity import (
     SETTLED_SCRAPES,
-    Answer,
-    Element,
+    QueryResult,
     Reading,
-    doubtful,
-    judge_answer,
-    judge_twin,
-    judge_value,
+    SeriesValue,
+    compare_with_local,
+    reject_reading,
+    validate_answer,
+    validate_value,
 )
 from paropt_exporter.autoscaling.policy.size_bounds import Signal
-from paropt_exporter.autoscaling.policy.target import PoolSeen, Seen
 from paropt_exporter.autoscaling.signals import queries
 from paropt_exporter.autoscaling.signals.client import QueryFailed
-from paropt_exporter.autoscaling.signals.local import Flows
+from paropt_exporter.autoscaling.signals.local_counters import Rates
 from paropt_exporter.clock import Clock
 from paropt_exporter.events import PoolStatistics
 
@@ -44,22 +44,24 @@ class Wish:
     target: float
 
 
-Twin = Callable[[float, float], Flows | None]  # the flows between two moments by our own counters
+Twin = Callable[[float, float], Rates | None]  # the flows between two moments by our own counters
 
 
-class Asks(Protocol):
+class QueryClient(Protocol):
     """What answers queries: `client.Client`, or a fake."""
 
-    def query(self, expression: str) -> Answer: ...
+    def query(self, expression: str) -> QueryResult: ...
 
 
-class Gatherer:
+class SignalCollector:
     """Gets one interval's readings from Prometheus; each query has its own deadline, a failed one is a doubt.
 
     `scrape_seconds` is the interval between scrapes as the answers show it; until one has shown it, the feedback's own.
     """
 
-    def __init__(self, client: Asks, *, project: str, wishes: Sequence[Wish], interval_seconds: float, clock: Clock):
+    def __init__(
+        self, client: QueryClient, *, project: str, wishes: Sequence[Wish], interval_seconds: float, clock: Clock
+    ):
         self._client = client
         self._project = project
         self._wishes = tuple(wishes)
@@ -73,92 +75,94 @@ class Gatherer:
             Signal(name=wish.name, use=wish.use, target=wish.target, reading=self._read(wish)) for wish in self._wishes
         )
 
-    def pool(self, statistics: PoolStatistics, twin: Twin, window_seconds: float) -> PoolSeen:
+    def pool(self, statistics: PoolStatistics, twin: Twin, window_seconds: float) -> PoolReading:
         """Ask for what Prometheus knows of a pool of ours, and hold it against our own counters."""
-        query = queries.own(self._project, statistics.name, statistics.epoch_timestamp_seconds, window_seconds)
+        query = queries.build_pool_query(
+            self._project, statistics.name, statistics.epoch_timestamp_seconds, window_seconds
+        )
         reading, parts = self._parts(query)
-        seen = None
-        if reading.believed:
-            reading, seen = self._judged(parts, window_seconds)
-        if seen is not None:
-            reading = self._held_against(reading, seen, parts, twin, window_seconds)
+        measurement = None
+        if reading.is_valid:
+            reading, measurement = self._judged(parts, window_seconds)
+        if measurement is not None:
+            reading = self._held_against(reading, measurement, parts, twin, window_seconds)
         self._log(f"pool {statistics.name}", reading)
-        return PoolSeen(
+        return PoolReading(
             pool=statistics.name,
             target=statistics.target,
             reading=reading,
-            seen=seen if reading.believed else None,
+            measurement=measurement if reading.is_valid else None,
         )
 
     def by_label(self, query: str, label: str) -> Mapping[str, float]:
         """Return a finite value for each value of a label; nothing where the answer can't be believed."""
         answer, reading = self._ask(query)
-        if reading.doubt != "no_data":  # a first run has no past: nothing to warn of
+        if reading.rejection_reason != "no_data":  # a first run has no past: nothing to warn of
             self._log(f"past by {label}", reading)
-        if not reading.believed:
+        if not reading.is_valid:
             return {}
         finite = {element.label(label): element.value for element in answer.elements if _is_finite(element.value)}
         return {name: value for name, value in finite.items() if name}
 
     def _read(self, wish: Wish) -> Reading:
         answer, reading = self._ask(wish.query)
-        if reading.believed:
-            reading = judge_value(answer.elements)
-        if reading.believed and _SELECTOR.match(wish.query):
+        if reading.is_valid:
+            reading = validate_value(answer.elements)
+        if reading.is_valid and _SELECTOR.match(wish.query):
             reading = self._aged(wish.query, answer.elements)
         self._log(f"signal {wish.name}", reading)
         return reading
 
-    def _aged(self, selector: str, elements: Sequence[Element]) -> Reading:
+    def _aged(self, selector: str, elements: Sequence[SeriesValue]) -> Reading:
         answer, reading = self._ask(f"timestamp({selector.strip()})")
-        if not reading.believed:
+        if not reading.is_valid:
             return reading
-        stamp = judge_value(answer.elements)
-        if not stamp.believed:
+        stamp = validate_value(answer.elements)
+        if not stamp.is_valid:
             return stamp
         age = answer.evaluated_timestamp_seconds - stamp.value
-        return judge_value(elements, age_seconds=age, interval_seconds=self._interval_seconds)
+        return validate_value(elements, age_seconds=age, interval_seconds=self._interval_seconds)
 
-    def _ask(self, query: str) -> tuple[Answer, Reading]:
+    def _ask(self, query: str) -> tuple[QueryResult, Reading]:
         """Return the answer, and a doubtful reading if the answer as a whole is."""
         try:
             answer = self._client.query(query)
         except QueryFailed as failed:
-            return Answer(kind="vector"), doubtful("query_failed", f"{failed.kind}: {failed}")
-        whole = judge_answer(answer, now_timestamp_seconds=self._clock.wall())
+            return QueryResult(kind="vector"), reject_reading("query_failed", f"{failed.kind}: {failed}")
+        whole = validate_answer(answer, now_timestamp_seconds=self._clock.wall())
         return answer, whole or Reading()
 
     def _parts(self, query: str) -> tuple[Reading, Mapping[str, float]]:
         """Return the parts of one answer by name; each must be there exactly once."""
         answer, reading = self._ask(query)
-        if not reading.believed:
+        if not reading.is_valid:
             return reading, {}
         named = [(element.label(queries.SIGNAL), element.value) for element in answer.elements]
         parts = dict(named)
         if len(parts) != len(named):
-            return doubtful("several_sources", "a part of the answer came twice"), {}
+            return reject_reading("several_sources", "a part of the answer came twice"), {}
         if not all(map(_is_finite, parts.values())):
-            return doubtful("not_finite", "a part of the answer is no finite number"), {}
+            return reject_reading("not_finite", "a part of the answer is no finite number"), {}
         return Reading(), {**parts, "evaluated": answer.evaluated_timestamp_seconds}
 
-    def _judged(self, parts: Mapping[str, float], window_seconds: float) -> tuple[Reading, Seen | None]:
+    def _judged(self, parts: Mapping[str, float], window_seconds: float) -> tuple[Reading, PoolMeasurement | None]:
         if "matches" not in parts:
-            return doubtful("epoch", "no series of this very process: not scraped yet, or by nobody"), None
+            return reject_reading("epoch", "no series of this very process: not scraped yet, or by nobody"), None
         if parts["matches"] != 1:
-            return doubtful("several_sources", f"{parts['matches']:.0f} series claim to be this process"), None
+            return reject_reading("several_sources", f"{parts['matches']:.0f} series claim to be this process"), None
         missing = [name for name in queries.OWN_SIGNALS if name not in parts]
         scrapes = parts.get("scrapes", 0.0)
         if missing or scrapes < SETTLED_SCRAPES:
             why = f"{scrapes:.0f} scrapes in the window, fewer than {SETTLED_SCRAPES}"
-            return doubtful("no_data", f"no {missing[0]} yet" if missing else why), None
+            return reject_reading("no_data", f"no {missing[0]} yet" if missing else why), None
         if parts["epochs"] != 1:
-            return doubtful("epoch", "the window reaches back before this process began"), None
+            return reject_reading("epoch", "the window reaches back before this process began"), None
         scrape_seconds = window_seconds / scrapes
         age = parts["evaluated"] - parts["sampled"]
-        whole = judge_value(
-            (Element(labels=(), value=parts["size"]),), age_seconds=age, interval_seconds=max(scrape_seconds, 1.0)
+        whole = validate_value(
+            (SeriesValue(labels=(), value=parts["size"]),), age_seconds=age, interval_seconds=max(scrape_seconds, 1.0)
         )
-        seen = Seen(
+        measurement = PoolMeasurement(
             sampled=parts["sampled"],
             scrape_seconds=scrape_seconds,
             size=parts["size"],
@@ -167,33 +171,41 @@ class Gatherer:
             cpu=parts["cpu"],
             delay=parts["delay"],
         )
-        return whole, seen if whole.believed else None
+        return whole, measurement if whole.is_valid else None
 
     def _held_against(
-        self, reading: Reading, seen: Seen, parts: Mapping[str, float], twin: Twin, window_seconds: float
+        self,
+        reading: Reading,
+        measurement: PoolMeasurement,
+        parts: Mapping[str, float],
+        twin: Twin,
+        window_seconds: float,
     ) -> Reading:
         """Doubt a reading that our own counters contradict, over the same span of time as the answer's."""
         # The sample's moment on our own clock: the answer's age does not depend on whose clock it is read from.
-        sampled = self._clock.monotonic() - (parts["evaluated"] - seen.sampled)
+        sampled = self._clock.monotonic() - (parts["evaluated"] - measurement.sampled)
         own = twin(sampled - window_seconds, sampled)
         if own is None:
             return reading
         pairs = (
-            (seen.busy, own.busy, _LEAST_WORKERS),
+            (measurement.busy, own.busy, _LEAST_WORKERS),
             (parts["completions"], own.completions, _LEAST_TASKS / window_seconds * SETTLED_SCRAPES),
         )
         for value, ours, least in pairs:
-            judged = judge_twin(Reading(value=value), ours, least=least)
-            if not judged.believed:
-                return judged
+            validated = compare_with_local(Reading(value=value), ours, least=least)
+            if not validated.is_valid:
+                return validated
         return reading
 
     def _log(self, what: str, reading: Reading) -> None:
         """Say when a reading begins or ceases to be doubtful, not each time that it still is."""
-        if self._logged.get(what, "") != reading.doubt:
-            self._logged[what] = reading.doubt
-            if reading.doubt:
-                log.warning("reading doubtful", extra={"signal": what, "reason": reading.doubt, "err": reading.detail})
+        if self._logged.get(what, "") != reading.rejection_reason:
+            self._logged[what] = reading.rejection_reason
+            if reading.rejection_reason:
+                log.warning(
+                    "reading doubtful",
+                    extra={"signal": what, "reason": reading.rejection_reason, "err": reading.detail},
+                )
             else:
                 log.info("reading believed again", extra={"signal": what})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paropt_exporter.engine.prediction import remaining_seconds, stage_remaining_seconds, workers_within
+from paropt_exporter.engine.stage import remaining_seconds, stage_remaining_seconds, workers_within
 
 
 def remaining(

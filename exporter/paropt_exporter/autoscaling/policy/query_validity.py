@@ -21,16 +21,16 @@ class Reading:
     value: float = math.nan
     age_seconds: float = 0.0
     source: str = "prometheus"
-    doubt: str = ""
+    rejection_reason: str = ""
     detail: str = ""
 
     @property
-    def believed(self) -> bool:
-        return not self.doubt
+    def is_valid(self) -> bool:
+        return not self.rejection_reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Element:
+class SeriesValue:
     """One series of an answer."""
 
     labels: tuple[tuple[str, str], ...]
@@ -41,61 +41,65 @@ class Element:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class QueryResult:
     """What Prometheus said at its own time `evaluated_timestamp_seconds`. `kind`: vector, scalar, matrix, string."""
 
     kind: str
-    elements: tuple[Element, ...] = ()
+    elements: tuple[SeriesValue, ...] = ()
     evaluated_timestamp_seconds: float = math.nan
     warnings: tuple[str, ...] = ()
 
 
-def judge_answer(answer: Answer, *, now_timestamp_seconds: float) -> Reading | None:
+def validate_answer(answer: QueryResult, *, now_timestamp_seconds: float) -> Reading | None:
     """Return the doubtful reading that an answer as a whole makes; None: look at its elements."""
     if answer.kind not in ("vector", "scalar"):
-        return doubtful("not_a_number", f"the answer is a {answer.kind}, not a number")
+        return reject_reading("not_a_number", f"the answer is a {answer.kind}, not a number")
     if answer.warnings:
-        return doubtful("partial", answer.warnings[0])
+        return reject_reading("partial", answer.warnings[0])
     if not answer.elements:
-        return doubtful("no_data", "the answer is empty")
+        return reject_reading("no_data", "the answer is empty")
     off = answer.evaluated_timestamp_seconds - now_timestamp_seconds
     if not math.isfinite(off) or off < -CLOCK_TOLERANCE_SECONDS:
-        return doubtful("stale", f"the answer was computed {-off:.0f} s ago")
+        return reject_reading("stale", f"the answer was computed {-off:.0f} s ago")
     if off > CLOCK_TOLERANCE_SECONDS:
-        return doubtful("future", f"the answer was computed {off:.0f} s from now: the clocks differ")
+        return reject_reading("future", f"the answer was computed {off:.0f} s from now: the clocks differ")
     return None
 
 
-def judge_value(
-    elements: Sequence[Element], *, age_seconds: float = 0.0, interval_seconds: float | None = None
+def validate_value(
+    elements: Sequence[SeriesValue], *, age_seconds: float = 0.0, interval_seconds: float | None = None
 ) -> Reading:
     """Return the reading of a signal that must have exactly one finite value, not too old.
 
     `interval_seconds`: between scrapes; None where the age is not known, as of an expression over several series.
     """
     if not elements:
-        return doubtful("no_data", "the answer is empty")
+        return reject_reading("no_data", "the answer is empty")
     if len(elements) > 1:
-        return doubtful("several_sources", f"{len(elements)} series instead of one: aggregate them, as with sum()")
+        return reject_reading(
+            "several_sources", f"{len(elements)} series instead of one: aggregate them, as with sum()"
+        )
     value = elements[0].value
     if not math.isfinite(value):
-        return doubtful("not_finite", f"the value is {value}")
+        return reject_reading("not_finite", f"the value is {value}")
     if not math.isfinite(age_seconds):
-        return doubtful("not_finite", "the sample's age is no number")
+        return reject_reading("not_finite", "the sample's age is no number")
     if age_seconds < -_FUTURE_SECONDS:
-        return doubtful("future", f"the sample is from {-age_seconds:.0f} s in the future: the clocks differ")
+        return reject_reading("future", f"the sample is from {-age_seconds:.0f} s in the future: the clocks differ")
     if interval_seconds is not None and age_seconds > STALE_INTERVALS * interval_seconds:
-        return doubtful("stale", f"the sample is {age_seconds:.0f} s old, over {STALE_INTERVALS:g} scrape intervals")
+        return reject_reading(
+            "stale", f"the sample is {age_seconds:.0f} s old, over {STALE_INTERVALS:g} scrape intervals"
+        )
     return Reading(value=value, age_seconds=max(0.0, age_seconds))
 
 
-def judge_twin(reading: Reading, twin: float, *, least: float) -> Reading:
+def compare_with_local(reading: Reading, twin: float, *, least: float) -> Reading:
     """Doubt a reading that is over 25 % away from its local twin; below `least` neither says much."""
     apart = abs(reading.value - twin)
-    if reading.doubt or apart <= max(TWIN_TOLERANCE_RATIO * max(abs(twin), abs(reading.value)), least):
+    if reading.rejection_reason or apart <= max(TWIN_TOLERANCE_RATIO * max(abs(twin), abs(reading.value)), least):
         return reading
-    return doubtful("disagree", f"Prometheus says {reading.value:.4g}, our own counters say {twin:.4g}")
+    return reject_reading("disagree", f"Prometheus says {reading.value:.4g}, our own counters say {twin:.4g}")
 
 
-def doubtful(doubt: str, detail: str) -> Reading:
-    return Reading(doubt=doubt, detail=detail)
+def reject_reading(rejection_reason: str, detail: str) -> Reading:
+    return Reading(rejection_reason=rejection_reason, detail=detail)

@@ -9,12 +9,22 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from paropt_exporter import host
-from paropt_exporter.autoscaling.decisions import written_choice, written_situation
+from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_observation
 from paropt_exporter.autoscaling.policy.budget import Budget, Claim
-from paropt_exporter.autoscaling.policy.memory import SPARE_BYTES, PoolMemory, pool_memory_size, to_share_bytes
-from paropt_exporter.autoscaling.policy.pool import StreamSituation, StreamState, StreamStep, decide_stream
-from paropt_exporter.autoscaling.policy.queueing import Stream, stream_size
-from paropt_exporter.autoscaling.signals.local import Counters, count_of
+from paropt_exporter.autoscaling.policy.memory import (
+    SPARE_BYTES,
+    PoolMemory,
+    compute_pool_memory_size,
+    compute_shareable_bytes,
+)
+from paropt_exporter.autoscaling.policy.pool_size import (
+    PoolDecision,
+    PoolObservation,
+    PoolSizingState,
+    decide_pool_size,
+)
+from paropt_exporter.autoscaling.policy.queueing import Traffic, compute_traffic_size
+from paropt_exporter.autoscaling.signals.local_counters import CounterHistory, sample_pool
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.cpu_demand import WAITING_DEMAND
 from paropt_exporter.events import Decision, PoolStatistics, WorkerMemory
@@ -30,7 +40,7 @@ def steer(
     maximum: int = 32,
     weights: Sequence[float] = (),
     critical: Collection[Steerable] = (),
-) -> StreamLoop:
+) -> PoolController:
     """Size pools by their load for as long as the block lasts: `with ThreadPool(1) as pool, steer(pool, maximum=64):`.
 
     Each keeps between `minimum` and `maximum` workers. Where the machine's cores or memory are not enough for all,
@@ -42,9 +52,9 @@ def steer(
     weights = weights or (1.0,) * len(pools)
     if len(weights) != len(pools) or min(weights, default=1.0) <= 0:
         raise ValueError(f"weights {tuple(weights)} for {len(pools)} pools: expected one positive number for each")
-    return StreamLoop(
+    return PoolController(
         [
-            Steering(pool=pool, floor=minimum, ceiling=maximum, weight=weight, urgent=pool in critical)
+            PoolSettings(pool=pool, floor=minimum, ceiling=maximum, weight=weight, urgent=pool in critical)
             for pool, weight in zip(pools, weights, strict=True)
         ]
     )
@@ -65,7 +75,7 @@ class Steerable(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Steering:
+class PoolSettings:
     """One pool with its bounds, and how it stands where there is not enough for all: `weight`, `urgent` ones first."""
 
     pool: Steerable
@@ -76,12 +86,12 @@ class Steering:
 
 
 @dataclass(slots=True, eq=False)
-class Steered:
+class _ManagedPool:
     """One pool with what is carried from one second to the next. `peak_bytes`: the most that a worker has used."""
 
-    steering: Steering
-    counters: Counters
-    state: StreamState
+    steering: PoolSettings
+    counters: CounterHistory
+    state: PoolSizingState
     peak_bytes: int = 0
     held: str = ""  # the reason to hold that was told last; "" since a move
 
@@ -91,11 +101,11 @@ class _Look:
     """One pool at one moment. `wanted`: what its stream needs; `held_bytes`: what its workers have of their peaks."""
 
     pool: str
-    steered: Steered
+    steered: _ManagedPool
     size: int
-    stream: Stream
+    traffic: Traffic
     wanted: int
-    share: float | None
+    cpu_demand: float | None
     held_bytes: int
 
     @property
@@ -114,14 +124,14 @@ class _Look:
             pool=self.pool,
             wanted=self.wanted,
             floor=steering.floor,
-            share=self.share or 0.0,
+            cpu_demand=self.cpu_demand or 0.0,
             memory_bytes=self.steered.peak_bytes,
             weight=steering.weight,
             urgent=steering.urgent,
         )
 
 
-class StreamLoop:
+class PoolController:
     """Steers executors from one thread; `with StreamLoop(...)`, or `step` on a clock of one's own.
 
         look at each pool --> one budget of cores and memory --> decide each pool's size --> resize, tell
@@ -132,7 +142,7 @@ class StreamLoop:
 
     def __init__(
         self,
-        pools: Sequence[Steering],
+        pools: Sequence[PoolSettings],
         *,
         clock: Clock | None = None,
         cores: Callable[[], float] = host.count_cpus,
@@ -141,8 +151,10 @@ class StreamLoop:
         known_service_seconds: float = 0.0,
     ) -> None:
         self._steered = [
-            Steered(
-                steering=steering, counters=Counters(known_service_seconds=known_service_seconds), state=StreamState()
+            _ManagedPool(
+                steering=steering,
+                counters=CounterHistory(known_service_seconds=known_service_seconds),
+                state=PoolSizingState(),
             )
             for steering in pools
         ]
@@ -153,7 +165,7 @@ class StreamLoop:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="paropt-steering", daemon=True)
 
-    def __enter__(self) -> StreamLoop:
+    def __enter__(self) -> PoolController:
         self._thread.start()
         return self
 
@@ -180,38 +192,38 @@ class StreamLoop:
             memory = _left(look, available, growth) if available else None
             self._move(look.steered, _situation(look, now, cores, memory, budget))
 
-    def _look(self, place: int, steered: Steered, now: float, cores: float) -> _Look:
+    def _look(self, place: int, steered: _ManagedPool, now: float, cores: float) -> _Look:
         steering, counters = steered.steering, steered.counters
         pool = steering.pool
         statistics, workers = pool.statistics(), pool.worker_memory()
-        counters.look(count_of(statistics, now))
+        counters.look(sample_pool(statistics, now))
         if statistics.draining:
             counters.moved()  # what ends now was begun among more workers, and is no sample of this size
         steered.peak_bytes = max([steered.peak_bytes, *(worker.peak_bytes for worker in workers)])
-        stream = counters.stream()
+        traffic = counters.traffic()
         return _Look(
             pool=f"{statistics.name} {place + 1}",
             steered=steered,
             size=statistics.target,
-            stream=stream,
-            wanted=min(max(stream_size(stream), steering.floor), steering.ceiling),
-            share=counters.share(cores),
+            traffic=traffic,
+            wanted=min(max(compute_traffic_size(traffic), steering.floor), steering.ceiling),
+            cpu_demand=counters.cpu_demand(cores),
             held_bytes=sum(min(worker.now_bytes, steered.peak_bytes) for worker in workers),
         )
 
-    def _move(self, steered: Steered, seen: StreamSituation) -> None:
-        choice = decide_stream(seen)
+    def _move(self, steered: _ManagedPool, observation: PoolObservation) -> None:
+        choice = decide_pool_size(observation)
         steered.state = choice.state
-        if choice.size != seen.size:
+        if choice.size != observation.size:
             steered.steering.pool.resize(choice.size, reason=choice.reason)
             steered.counters.moved()
-        self._tell(steered, seen, choice)
+        self._tell(steered, observation, choice)
 
-    def _tell(self, steered: Steered, seen: StreamSituation, choice: StreamStep) -> None:
+    def _tell(self, steered: _ManagedPool, observation: PoolObservation, choice: PoolDecision) -> None:
         held = choice.reason if choice.action == "hold" else ""
         if self._emit is not None and (not held or held != steered.held):
             name = steered.steering.pool.statistics().name
-            self._emit(_decision(name, seen, choice, self._clock.wall()))
+            self._emit(_decision(name, observation, choice, self._clock.wall()))
         steered.held = held
 
 
@@ -221,7 +233,7 @@ def _budget(looks: Sequence[_Look], cores: float, available_bytes: int) -> Budge
     return Budget(
         claims=tuple(look.claim() for look in looks),
         cores=cores if len(looks) > 1 else None,
-        memory_bytes=to_share_bytes(available_bytes, held) if available_bytes else None,
+        memory_bytes=compute_shareable_bytes(available_bytes, held) if available_bytes else None,
         spare_bytes=SPARE_BYTES,
     )
 
@@ -230,16 +242,16 @@ def _left(look: _Look, available_bytes: int, growth_bytes: int) -> PoolMemory:
     return PoolMemory(available_bytes=available_bytes, growth_bytes=growth_bytes, peak_bytes=look.steered.peak_bytes)
 
 
-def _situation(look: _Look, now: float, cores: float, memory: PoolMemory | None, budget: Budget) -> StreamSituation:
+def _situation(look: _Look, now: float, cores: float, memory: PoolMemory | None, budget: Budget) -> PoolObservation:
     steered = look.steered
-    return StreamSituation(
+    return PoolObservation(
         now=now,
         size=look.size,
         floor=steered.steering.floor,
         ceiling=steered.steering.ceiling,
-        stream=look.stream,
+        traffic=look.traffic,
         cores=cores,
-        share=look.share,
+        cpu_demand=look.cpu_demand,
         cpu=steered.counters.cpu(),
         sample=steered.counters.sample,
         state=steered.state,
@@ -249,30 +261,30 @@ def _situation(look: _Look, now: float, cores: float, memory: PoolMemory | None,
     )
 
 
-def _decision(pool: str, seen: StreamSituation, choice: StreamStep, at: float) -> Decision:
+def _decision(pool: str, observation: PoolObservation, choice: PoolDecision, at: float) -> Decision:
     terms = {
-        "arrivals_per_second": seen.stream.arrivals,
-        "service_seconds": seen.stream.service_seconds,
-        "load_erlang": seen.stream.load,
-        "queued": float(seen.stream.queued),
-        "cores": seen.cores,
-        "share": seen.share if seen.share is not None else WAITING_DEMAND,
-        "floor": float(seen.floor),
-        "ceiling": float(seen.ceiling),
+        "arrivals_per_second": observation.traffic.arrivals,
+        "service_seconds": observation.traffic.service_seconds,
+        "load_erlang": observation.traffic.load,
+        "queued": float(observation.traffic.queued),
+        "cores": observation.cores,
+        "share": observation.cpu_demand if observation.cpu_demand is not None else WAITING_DEMAND,
+        "floor": float(observation.floor),
+        "ceiling": float(observation.ceiling),
     }
-    if seen.memory is not None:
-        terms["memory_available_bytes"] = float(seen.memory.available_bytes)
-        terms["memory_peak_bytes"] = float(seen.memory.peak_bytes)
-        if (most := pool_memory_size(seen.size, seen.memory)) is not None:
+    if observation.memory is not None:
+        terms["memory_available_bytes"] = float(observation.memory.available_bytes)
+        terms["memory_peak_bytes"] = float(observation.memory.peak_bytes)
+        if (most := compute_pool_memory_size(observation.size, observation.memory)) is not None:
             terms["memory_size"] = float(most)
     return Decision(
         pool=pool,
         action=choice.action,
         reason=choice.reason,
-        old_size=seen.size,
+        old_size=observation.size,
         new_size=choice.size,
         at_timestamp_seconds=at,
         terms=terms,
-        situation=written_situation(seen),
-        choice=written_choice(choice),
+        situation=serialize_observation(observation),
+        choice=serialize_decision(choice),
     )

@@ -12,20 +12,20 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.autoscaling import ControlState, Order
-from paropt_exporter.autoscaling.orders import FOLDER, OrderSocket, Refused, Wish, ask, open_orders
+from paropt_exporter.autoscaling.control_socket import FOLDER, OrderSocket, Refused, Wish, ask, open_orders
 from paropt_exporter.plan import Bounds
 
 HANG_SECONDS = 30.0
 POOLS = ("commands", "threads")
 
 
-def standing(mode: str = "act") -> ControlState:
+def control_state(mode: str = "act") -> ControlState:
     return ControlState(Bounds(minimum=1, maximum=8, start=2), POOLS, source="local", order=Order(mode=mode))
 
 
 @pytest.fixture
 def lane() -> ControlState:
-    return standing()
+    return control_state()
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def raw(path: Path, sent: bytes) -> bytes:
 
 
 def test_a_pin_holds_until_resume_goes_back_to_what_the_config_says(tmp_path: Path) -> None:
-    lane = standing(mode="advise")
+    lane = control_state(mode="advise")
     taking = OrderSocket(tmp_path, lane, lane="standard")
     assert ask(only(tmp_path), Wish(order="pin", size=5)) == {
         "pid": os.getpid(),

@@ -17,7 +17,7 @@ from paropt_exporter.plan import Bounds, Plan
 TOLERANCE_RATIO = 0.05
 
 
-class StageFailed(ParoptError):
+class ProfilingFailed(ParoptError):
     """A stage that fails can't be profiled: how fast it fails says nothing."""
 
     exit_code = 1
@@ -171,7 +171,7 @@ def _trial(plan: Plan, size: int, execute: Callable[[Plan], RunRecord]) -> Trial
     sized = replace(plan, workers=Bounds(minimum=size, maximum=size, start=size))
     (stage,) = execute(sized).stages
     if stage.result is not Result.SUCCESS:
-        raise StageFailed(
+        raise ProfilingFailed(
             f"stage {stage.stage} can't be profiled: with {_counted(size)}, {plan.strategy.value}, it ended as "
             f"{stage.result.value}: {stage.message}"
         )

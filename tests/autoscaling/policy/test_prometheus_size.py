@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from paropt_exporter.autoscaling.policy.reading import Reading, doubtful
-from paropt_exporter.autoscaling.policy.target import (
-    BLIND_AFTER,
-    PoolSeen,
-    Seen,
-    TargetSituation,
+from paropt_exporter.autoscaling.policy.prometheus_size import (
+    NO_DATA_AFTER,
+    PoolMeasurement,
+    PoolReading,
+    TargetDecision,
+    TargetObservation,
     TargetState,
-    TargetStep,
-    decide_target,
+    decide_target_size,
     wanted_size,
 )
+from paropt_exporter.autoscaling.policy.query_validity import Reading, reject_reading
 
 SCRAPE = 15.0
 
 
-def seen(*, depth: float = 0.0, busy: float = 2.0, cpu: float = 0.0, size: float = 2.0, sampled: float = 0.0) -> Seen:
-    return Seen(sampled=sampled, scrape_seconds=SCRAPE, size=size, depth=depth, busy=busy, cpu=cpu, delay=0.0)
+def seen(
+    *, depth: float = 0.0, busy: float = 2.0, cpu: float = 0.0, size: float = 2.0, sampled: float = 0.0
+) -> PoolMeasurement:
+    return PoolMeasurement(
+        sampled=sampled, scrape_seconds=SCRAPE, size=size, depth=depth, busy=busy, cpu=cpu, delay=0.0
+    )
 
 
 class Lane:
@@ -29,17 +33,17 @@ class Lane:
     def __init__(self, size: int = 2) -> None:
         self.now, self.size, self.target, self.state = 0.0, size, size, TargetState()
 
-    def sees(self, what: Seen | Reading, *, rescue: int = 0) -> TargetStep:
+    def sees(self, what: PoolMeasurement | Reading, *, rescue: int = 0) -> TargetDecision:
         self.now += SCRAPE
         reading = what if isinstance(what, Reading) else Reading()
-        pool = PoolSeen(
+        pool = PoolReading(
             pool="commands",
             target=self.target,
             reading=reading,
-            seen=None if isinstance(what, Reading) else replace(what, sampled=self.now),
+            measurement=None if isinstance(what, Reading) else replace(what, sampled=self.now),
         )
-        step = decide_target(
-            TargetSituation(
+        step = decide_target_size(
+            TargetObservation(
                 now=self.now,
                 stable_seconds=180.0,
                 cores=2.0,
@@ -83,19 +87,19 @@ def test_nothing_is_decided_until_the_last_resize_has_been_seen_for_four_scrapes
 
 def test_doubtful_data_holds_the_size_and_three_in_a_row_are_blindness() -> None:
     lane = Lane(8)
-    steps = [lane.sees(doubtful("stale", "old")) for _ in range(BLIND_AFTER + 1)]
+    steps = [lane.sees(reject_reading("stale", "old")) for _ in range(NO_DATA_AFTER + 1)]
     assert {(step.size, step.action, step.reason) for step in steps} == {(8, "hold", "stale")}
-    assert [step.blind for step in steps] == [False, False, True, True]
-    assert not lane.sees(seen(busy=8.0, size=8.0)).blind
+    assert [step.no_data for step in steps] == [False, False, True, True]
+    assert not lane.sees(seen(busy=8.0, size=8.0)).no_data
 
 
 def test_a_blind_lane_goes_up_only_to_rescue_an_sla() -> None:
     lane = Lane(8)
     for _ in range(5):
-        lane.sees(doubtful("query_failed", "refused"))
-    saved = lane.sees(doubtful("query_failed", "refused"), rescue=12)
+        lane.sees(reject_reading("query_failed", "refused"))
+    saved = lane.sees(reject_reading("query_failed", "refused"), rescue=12)
     assert (saved.size, saved.action, saved.reason) == (12, "up", "rescue")
-    assert lane.sees(doubtful("query_failed", "refused"), rescue=4).size == 12
+    assert lane.sees(reject_reading("query_failed", "refused"), rescue=4).size == 12
 
 
 def test_the_size_falls_only_after_less_was_enough_for_the_stable_time() -> None:

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass
 
-from paropt_exporter.autoscaling.policy.queueing import Stream
+from paropt_exporter.autoscaling.policy.queueing import Traffic
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import Sample
 from paropt_exporter.events import PoolStatistics
 
@@ -24,7 +24,7 @@ _SERVICE_CHANGE_RATIO = 0.33  # of 30 tasks whose durations vary by half of thei
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
+class CounterSample:
     """A pool's counters at one moment; `queued` and `running` are of that moment, all others only grow."""
 
     moment: float
@@ -39,7 +39,7 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flows:
+class Rates:
     """Means per second over a window; `busy` is then the mean number of busy workers, `slots` of live ones."""
 
     arrivals: float
@@ -50,9 +50,9 @@ class Flows:
     delay: float
 
 
-def count_of(pool: PoolStatistics, moment: float) -> Count:
+def sample_pool(pool: PoolStatistics, moment: float) -> CounterSample:
     """Return a pool's counters as they stand."""
-    return Count(
+    return CounterSample(
         moment=moment,
         submitted=pool.submitted,
         finished=sum(pool.finished.values()),
@@ -65,7 +65,7 @@ def count_of(pool: PoolStatistics, moment: float) -> Count:
     )
 
 
-class Counters:
+class CounterHistory:
     """What one pool's counters were, look by look.
 
     The window for the load begins where the load last changed: what the last seconds bring is held against the window
@@ -74,17 +74,17 @@ class Counters:
     """
 
     def __init__(self, *, known_service_seconds: float = 0.0) -> None:
-        self._counts: list[Count] = []
+        self._counts: list[CounterSample] = []
         # Columns of the counts: they are searched each second.
         self._moments: list[float] = []
         self._submitted: list[float] = []
         self._finished: list[float] = []
         self._since = -math.inf
         self._known_service_seconds = known_service_seconds
-        self._share: float | None = None
+        self._cpu_demand: float | None = None
         self._services = ServiceTimes()
 
-    def look(self, count: Count) -> None:
+    def look(self, count: CounterSample) -> None:
         """Take the counters at one moment; moments rise."""
         if self._counts:
             self._services.add(self._counts[-1], count)
@@ -106,7 +106,7 @@ class Counters:
         """Service times since the last resize."""
         return self._services.sample()
 
-    def stream(self) -> Stream:
+    def traffic(self) -> Traffic:
         """Return the stream of tasks as it is now."""
         last = self._counts[-1]
         first = self._since_change(last)
@@ -114,7 +114,7 @@ class Counters:
         arrived = last.submitted - first.submitted
         if seconds < _YOUNG_SECONDS:
             arrived -= math.sqrt(arrived)
-        return Stream(
+        return Traffic(
             arrivals=arrived / seconds if seconds > 0 else 0.0,
             service_seconds=self._service_seconds(last, first),
             queued=last.queued,
@@ -128,7 +128,7 @@ class Counters:
         seconds = last.moment - first.moment
         return (last.cpu - first.cpu) / seconds if seconds > 0 else 0.0
 
-    def share(self, cores: float) -> float | None:
+    def cpu_demand(self, cores: float) -> float | None:
         """Return the part of a core that a worker uses, c = cpu / (busy - delay); None until one was seen at work.
 
         While the machine is saturated it may rise, never fall: over-subscribed work looks as if it waited.
@@ -138,17 +138,17 @@ class Counters:
         cpu, alone = last.cpu - first.cpu, (last.busy - first.busy) - (last.delay - first.delay)
         if last.busy - first.busy > 0:
             seen = min(1.0, cpu / max(alone, cpu, 1e-9))
-            rises = self._share is None or seen >= self._share
+            rises = self._cpu_demand is None or seen >= self._cpu_demand
             if rises or self.cpu() < SATURATION_RATIO * cores:
-                self._share = seen
-        return self._share
+                self._cpu_demand = seen
+        return self._cpu_demand
 
-    def flows(self, begin: float, end: float) -> Flows | None:
+    def flows(self, begin: float, end: float) -> Rates | None:
         """Return the flows between two moments, interpolated; None where they were not watched."""
         if not self._counts or begin < self._moments[0] or end > self._moments[-1] or end <= begin:
             return None
         first, last, seconds = self._between(begin), self._between(end), end - begin
-        return Flows(
+        return Rates(
             arrivals=(last.submitted - first.submitted) / seconds,
             completions=(last.finished - first.finished) / seconds,
             busy=(last.busy - first.busy) / seconds,
@@ -173,14 +173,14 @@ class Counters:
                 self._since = begin
                 return
 
-    def _since_change(self, last: Count) -> Count:
+    def _since_change(self, last: CounterSample) -> CounterSample:
         return self._at(max(self._since, last.moment - self._longest))
 
     @property
     def _longest(self) -> float:
         return max(LONGEST_WINDOW_SECONDS, _SERVICES * self._services.mean)
 
-    def _service_seconds(self, last: Count, since: Count) -> float:
+    def _service_seconds(self, last: CounterSample, since: CounterSample) -> float:
         """Return S: over the load's window, or over the last 30 tasks that ended where that is quite another.
 
         With few tasks it is no less than what is known from before.
@@ -192,25 +192,25 @@ class Counters:
             recent = whole if abs(recent - whole) <= _SERVICE_CHANGE_RATIO * whole else recent
         return recent if ended >= _FEW_COMPLETIONS else max(recent, self._known_service_seconds)
 
-    def _last_thirty(self, last: Count) -> Count:
+    def _last_thirty(self, last: CounterSample) -> CounterSample:
         """Return the look since which 30 tasks have ended, two seconds ago at least."""
         enough = bisect_left(self._finished, last.finished - STEADY_COMPLETIONS)
         young = bisect_left(self._moments, last.moment - _RECENT_SECONDS)
         old = bisect_left(self._moments, last.moment - self._longest)
         return self._counts[max(old, min(enough - 1, young), 0)]
 
-    def _at(self, moment: float) -> Count:
+    def _at(self, moment: float) -> CounterSample:
         """Return the first look at or after a moment."""
         return self._counts[min(bisect_left(self._moments, moment), len(self._counts) - 1)]
 
-    def _between(self, moment: float) -> Count:
+    def _between(self, moment: float) -> CounterSample:
         place = bisect_left(self._moments, moment)
         after = self._counts[place]
         if place == 0 or after.moment == moment:
             return after
         before = self._counts[place - 1]
         part = (moment - before.moment) / (after.moment - before.moment)
-        return Count(
+        return CounterSample(
             moment=moment,
             submitted=before.submitted + part * (after.submitted - before.submitted),
             finished=before.finished + part * (after.finished - before.finished),
@@ -221,7 +221,7 @@ class Counters:
         )
 
 
-def _service_between(first: Count, last: Count) -> float:
+def _service_between(first: CounterSample, last: CounterSample) -> float:
     """Return S = busy time / tasks done between two looks.
 
     Tasks that run at either look count as half done: else S would seem to grow with each worker added.
@@ -241,7 +241,7 @@ class ServiceTimes:
         self._looks = 0
         self._busy = self._ended = self._busy2 = self._ended2 = self._cross = 0.0
 
-    def add(self, before: Count, after: Count) -> None:
+    def add(self, before: CounterSample, after: CounterSample) -> None:
         ended = after.finished - before.finished
         busy = max(0.0, (after.busy - before.busy) - (after.delay - before.delay))
         self._looks += 1

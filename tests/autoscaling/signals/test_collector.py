@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from paropt_exporter.autoscaling.policy.reading import Answer, Element
-from paropt_exporter.autoscaling.policy.target import PoolSeen
+from paropt_exporter.autoscaling.policy.prometheus_size import PoolReading
+from paropt_exporter.autoscaling.policy.query_validity import QueryResult, SeriesValue
 from paropt_exporter.autoscaling.signals import queries
 from paropt_exporter.autoscaling.signals.client import QueryFailed
-from paropt_exporter.autoscaling.signals.gather import Gatherer, Wish
-from paropt_exporter.autoscaling.signals.local import Flows
+from paropt_exporter.autoscaling.signals.collector import SignalCollector, Wish
+from paropt_exporter.autoscaling.signals.local_counters import Rates
 from paropt_exporter.events import PoolStatistics
 from paropt_exporter.testing import START_TIMESTAMP_SECONDS, FakeClock
 
@@ -22,11 +22,11 @@ WINDOW = 60.0
 class Told:
     """Answers queries as the test says: the first entry whose key is in the query."""
 
-    def __init__(self, **answers: Answer | QueryFailed) -> None:
-        self.answers: dict[str, Answer | QueryFailed] = dict(answers)
+    def __init__(self, **answers: QueryResult | QueryFailed) -> None:
+        self.answers: dict[str, QueryResult | QueryFailed] = dict(answers)
         self.asked: list[str] = []
 
-    def query(self, expression: str) -> Answer:
+    def query(self, expression: str) -> QueryResult:
         self.asked.append(expression)
         answer = next(answer for key, answer in self.answers.items() if key in expression)
         if isinstance(answer, QueryFailed):
@@ -34,21 +34,21 @@ class Told:
         return answer
 
 
-def vector(*values: float, at: float = NOW, kind: str = "vector", warnings: tuple[str, ...] = ()) -> Answer:
-    elements = tuple(Element(labels=(("n", str(n)),), value=value) for n, value in enumerate(values))
-    return Answer(kind=kind, elements=elements, evaluated_timestamp_seconds=at, warnings=warnings)
+def vector(*values: float, at: float = NOW, kind: str = "vector", warnings: tuple[str, ...] = ()) -> QueryResult:
+    elements = tuple(SeriesValue(labels=(("n", str(n)),), value=value) for n, value in enumerate(values))
+    return QueryResult(kind=kind, elements=elements, evaluated_timestamp_seconds=at, warnings=warnings)
 
 
-def gatherer(told: Told, query: str = "sum(broker)") -> Gatherer:
+def collector(told: Told, query: str = "sum(broker)") -> SignalCollector:
     clock = FakeClock()
     clock.advance(1000.0)
     wish = Wish(name="broker", query=query, use="load", target=20.0)
-    return Gatherer(told, project="shop", wishes=(wish,), interval_seconds=15.0, clock=clock)
+    return SignalCollector(told, project="shop", wishes=(wish,), interval_seconds=15.0, clock=clock)
 
 
-def doubt(answer: Answer | QueryFailed, query: str = "sum(broker)") -> str:
-    (signal,) = gatherer(Told(broker=answer), query).signals()
-    return signal.reading.doubt
+def rejection_reason(answer: QueryResult | QueryFailed, query: str = "sum(broker)") -> str:
+    (signal,) = collector(Told(broker=answer), query).signals()
+    return signal.reading.rejection_reason
 
 
 DOUBTS = (
@@ -68,26 +68,26 @@ DOUBTS = (
 
 
 @pytest.mark.parametrize(("answer", "reason"), DOUBTS, ids=[f"{reason} {n}" for n, (_, reason) in enumerate(DOUBTS)])
-def test_an_answer_that_is_no_single_fresh_number_is_doubtful(answer: Answer | QueryFailed, reason: str) -> None:
-    assert doubt(answer) == reason
+def test_an_answer_that_is_no_single_fresh_number_is_doubtful(answer: QueryResult | QueryFailed, reason: str) -> None:
+    assert rejection_reason(answer) == reason
 
 
 def test_one_finite_fresh_number_is_believed() -> None:
-    (signal,) = gatherer(Told(broker=vector(60.0))).signals()
-    assert (signal.reading.value, signal.reading.doubt) == (60.0, "")
+    (signal,) = collector(Told(broker=vector(60.0))).signals()
+    assert (signal.reading.value, signal.reading.rejection_reason) == (60.0, "")
 
 
 def test_the_age_of_a_plain_selector_is_asked_for() -> None:
     for age, reason in ((5.0, ""), (40.0, "stale"), (-30.0, "future")):
         told = Told(timestamp=vector(NOW - age), broker=vector(60.0))
-        (signal,) = gatherer(told, 'broker{queue="a"}').signals()
-        assert signal.reading.doubt == reason
+        (signal,) = collector(told, 'broker{queue="a"}').signals()
+        assert signal.reading.rejection_reason == reason
         assert told.asked == ['broker{queue="a"}', 'timestamp(broker{queue="a"})']
 
 
 def test_a_doubt_is_logged_when_it_begins_and_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
     told = Told(broker=vector())
-    gathering = gatherer(told)
+    gathering = collector(told)
     with caplog.at_level("INFO"):
         for _ in range(3):
             gathering.signals()
@@ -100,7 +100,7 @@ OWN = {
     "matches": 1.0, "sampled": NOW - 5.0, "scrapes": 4.0, "epochs": 1.0, "size": 4.0, "depth": 6.0, "oldest": 2.0,
     "arrivals": 3.0, "completions": 3.0, "busy": 4.0, "slots": 4.0, "cpu": 0.5, "delay": 0.1,
 }  # fmt: skip
-TWIN = Flows(arrivals=3.0, completions=3.0, busy=4.0, slots=4.0, cpu=0.5, delay=0.1)
+TWIN = Rates(arrivals=3.0, completions=3.0, busy=4.0, slots=4.0, cpu=0.5, delay=0.1)
 POOL = PoolStatistics(
     name="commands", target=4, live=4, busy=4, idle=0, starting=0, draining=0, queued=0,
     oldest_queued_age_seconds=0.0, submitted=0, busy_seconds=0.0, slot_seconds=0.0, cpu_seconds=0.0,
@@ -108,18 +108,18 @@ POOL = PoolStatistics(
 )  # fmt: skip
 
 
-def pool(twin: Flows | None = TWIN, **changes: float | None) -> PoolSeen:
+def pool(twin: Rates | None = TWIN, **changes: float | None) -> PoolReading:
     parts = {name: value for name, value in {**OWN, **changes}.items() if value is not None}
-    elements = tuple(Element(labels=((queries.SIGNAL, name),), value=value) for name, value in parts.items())
-    answer = Answer(kind="vector", elements=elements, evaluated_timestamp_seconds=NOW)
-    return gatherer(Told(paropt_pool=answer)).pool(POOL, lambda _begin, _end: twin, WINDOW)
+    elements = tuple(SeriesValue(labels=((queries.SIGNAL, name),), value=value) for name, value in parts.items())
+    answer = QueryResult(kind="vector", elements=elements, evaluated_timestamp_seconds=NOW)
+    return collector(Told(paropt_pool=answer)).pool(POOL, lambda _begin, _end: twin, WINDOW)
 
 
 def test_the_pools_own_series_are_read_in_one_query() -> None:
     seen = pool()
-    assert seen.reading.believed
-    assert seen.seen is not None
-    assert (seen.seen.depth, seen.seen.busy, seen.seen.scrape_seconds) == (6.0, 4.0, 15.0)
+    assert seen.reading.is_valid
+    assert seen.measurement is not None
+    assert (seen.measurement.depth, seen.measurement.busy, seen.measurement.scrape_seconds) == (6.0, 4.0, 15.0)
 
 
 @pytest.mark.parametrize(
@@ -141,26 +141,26 @@ def test_a_pool_is_not_believed_if_its_series_are_not_surely_its_own(
     changes: dict[str, float | None], reason: str
 ) -> None:
     seen = pool(**changes)
-    assert (seen.reading.doubt, seen.seen) == (reason, None)
+    assert (seen.reading.rejection_reason, seen.measurement) == (reason, None)
 
 
 def test_without_a_local_twin_nothing_is_held_against_the_answer() -> None:
-    assert pool(twin=None, busy=2.0).reading.believed
+    assert pool(twin=None, busy=2.0).reading.is_valid
 
 
 def test_the_past_is_a_value_for_each_label_and_nothing_where_it_is_doubtful() -> None:
     elements = (
-        Element(labels=(("stage", "lint"),), value=3.0),
-        Element(labels=(("stage", "unit"),), value=math.nan),
+        SeriesValue(labels=(("stage", "lint"),), value=3.0),
+        SeriesValue(labels=(("stage", "unit"),), value=math.nan),
     )
-    answer = Answer(kind="vector", elements=elements, evaluated_timestamp_seconds=NOW)
-    assert gatherer(Told(past=answer)).by_label("past", "stage") == {"lint": 3.0}
-    assert gatherer(Told(past=QueryFailed("timeout", "slow"))).by_label("past", "stage") == {}
+    answer = QueryResult(kind="vector", elements=elements, evaluated_timestamp_seconds=NOW)
+    assert collector(Told(past=answer)).by_label("past", "stage") == {"lint": 3.0}
+    assert collector(Told(past=QueryFailed("timeout", "slow"))).by_label("past", "stage") == {}
 
 
 def test_queries_name_what_the_catalogue_has_with_labels_escaped() -> None:
-    query = queries.own('a "shop"', "commands", 1_764_000_000.123456, 60.0)
+    query = queries.build_pool_query('a "shop"', "commands", 1_764_000_000.123456, 60.0)
     epoch = 'paropt_pool_epoch_timestamp_seconds{project="a \\"shop\\"",pool="commands"}'
     assert f"abs({epoch} - 1764000000.123456) < 0.00002" in query
     assert "[60s]" in query
-    assert queries.duration(0.25) == "250ms"
+    assert queries.format_duration(0.25) == "250ms"

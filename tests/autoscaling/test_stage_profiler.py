@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from paropt_exporter.autoscaling import profiling
-from paropt_exporter.autoscaling.profiling import Point, StageFailed, Trial
+from paropt_exporter.autoscaling import stage_profiler
+from paropt_exporter.autoscaling.stage_profiler import Point, ProfilingFailed, Trial
 from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.plan import Bounds, Plan
 from paropt_exporter.testing import Script
@@ -32,7 +32,7 @@ def curve(strategy: Strategy = Strategy.ADAPTIVE, spread: float = 0.0, **seconds
 
 
 def recommended(points: list[Point], bounds: Bounds = AUTO) -> tuple[Strategy, int, int, int]:
-    found = profiling.recommend(points, strategy=Strategy.ADAPTIVE, bounds=dict.fromkeys(Strategy, bounds))
+    found = stage_profiler.recommend(points, strategy=Strategy.ADAPTIVE, bounds=dict.fromkeys(Strategy, bounds))
     return found.point.strategy, found.workers.minimum, found.workers.start, found.workers.maximum
 
 
@@ -63,12 +63,14 @@ def test_sizes_double_until_every_task_runs_or_the_lane_allows_no_more(
 ) -> None:
     bounds = Bounds(minimum=1, maximum=maximum, start=1)
     planned = replace(plan(stage("a", tasks=tasks, slots=slots)), workers=bounds)
-    assert profiling.sizes(planned) == expected
+    assert stage_profiler.sizes(planned) == expected
 
 
 def test_each_round_measures_every_size_after_one_run_that_does_not_count() -> None:
     execute, executed = on_fakes(Script(seconds=1.0, cpu_seconds=0.5))
-    points = profiling.measure([plan(stage("a", tasks=4))], (1, 2, 4), runs=2, execute=execute, tell=lambda _: None)
+    points = stage_profiler.measure(
+        [plan(stage("a", tasks=4))], (1, 2, 4), runs=2, execute=execute, tell=lambda _: None
+    )
     assert executed == [4, 1, 2, 4, 1, 2, 4]
     assert [(point.workers, point.seconds, point.cores) for point in points] == [
         (1, 4.0, 0.5),
@@ -79,15 +81,15 @@ def test_each_round_measures_every_size_after_one_run_that_does_not_count() -> N
 
 def test_a_stage_that_fails_is_not_measured() -> None:
     execute, executed = on_fakes(Script(result=Result.FAILURE, message="exit 1"))
-    with pytest.raises(StageFailed, match=r"with 2 workers, adaptive, it ended as failure: exit 1"):
-        profiling.measure([plan(stage("a"))], (1, 2), runs=3, execute=execute, tell=lambda _: None)
+    with pytest.raises(ProfilingFailed, match=r"with 2 workers, adaptive, it ended as failure: exit 1"):
+        stage_profiler.measure([plan(stage("a"))], (1, 2), runs=3, execute=execute, tell=lambda _: None)
     assert executed == [2]
 
 
 def test_neither_limits_nor_retries_shape_the_curve() -> None:
     planned = plan(stage("a", sla=limit(1.0, critical=True), retries=3), total=limit(2.0))
-    (alone,) = profiling.alone(planned).stages
-    assert (alone.sla, alone.retries, profiling.alone(planned).total) == (None, 0, None)
+    (alone,) = stage_profiler.alone(planned).stages
+    assert (alone.sla, alone.retries, stage_profiler.alone(planned).total) == (None, 0, None)
 
 
 def test_the_fewest_workers_that_are_as_good_as_the_fastest_are_recommended() -> None:

@@ -56,8 +56,8 @@ class OrderSocket:
     `unsteerable` is "", or why the lane's size can't be changed.
     """
 
-    def __init__(self, root: Path, standing: ControlState, *, lane: str, unsteerable: str = "") -> None:
-        self._standing = standing
+    def __init__(self, root: Path, control_state: ControlState, *, lane: str, unsteerable: str = "") -> None:
+        self._control_state = control_state
         self._lane = lane
         self._refusal = unsteerable
         self._seats = threading.BoundedSemaphore(_MOST_CLIENTS)
@@ -108,32 +108,34 @@ class OrderSocket:
             self._follow(_wish(line))
         except Refused as refusal:
             return {"error": str(refusal)}
-        order = self._standing.order
+        order = self._control_state.order
         return {
             "pid": os.getpid(),
             "lane": self._lane,
-            "pools": list(self._standing.pools),
+            "pools": list(self._control_state.pools),
             "mode": order.mode,
             "size": order.size,
         }
 
     def _follow(self, wish: Wish) -> None:
-        if wish.pool is not None and wish.pool not in self._standing.pools:
-            raise Refused(f"no pool {wish.pool!r} in lane {self._lane}; there are {', '.join(self._standing.pools)}")
+        if wish.pool is not None and wish.pool not in self._control_state.pools:
+            raise Refused(
+                f"no pool {wish.pool!r} in lane {self._lane}; there are {', '.join(self._control_state.pools)}"
+            )
         if wish.order == SHOW:
             return
         if self._refusal:
             raise Refused(self._refusal)
         given = None if wish.order == RESUME else Order(mode=wish.order, size=wish.size)
-        self._standing.give(given)
+        self._control_state.give(given)
         facts = {"lane": self._lane, "order": wish.order, "size": wish.size}
         log.info("an order was given", extra={name: fact for name, fact in facts.items() if fact is not None})
 
 
-def open_orders(root: Path, standing: ControlState, *, lane: str, unsteerable: str = "") -> OrderSocket | None:
+def open_orders(root: Path, control_state: ControlState, *, lane: str, unsteerable: str = "") -> OrderSocket | None:
     """Take orders for the lane from now on; None, with a warning, where no socket can be made: work must go on."""
     try:
-        return OrderSocket(root, standing, lane=lane, unsteerable=unsteerable)
+        return OrderSocket(root, control_state, lane=lane, unsteerable=unsteerable)
     except OSError as error:
         log.warning("pin, pause and resume won't work", extra={"path": str(root / FOLDER), "err": str(error)})
         return None

@@ -10,7 +10,7 @@ import pytest
 from paropt_exporter import ProcessPool, ThreadPool, steer
 from paropt_exporter.autoscaling.decisions import replay
 from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES
-from paropt_exporter.autoscaling.streams import Steering, StreamLoop
+from paropt_exporter.autoscaling.pool_controller import PoolController, PoolSettings
 from paropt_exporter.events import Decision
 from paropt_exporter.testing import FakeClock, Recorder
 from simulation.pool import SimulatedPool
@@ -38,8 +38,8 @@ def steered(
 ) -> Recorder:
     clock, recorder, machine = FakeClock(), Recorder(), machine or Machine(1 << 40)
     machine.pools = pools
-    loop = StreamLoop(
-        [Steering(pool=pool, floor=1, ceiling=64, urgent=place == critical) for place, pool in enumerate(pools)],
+    loop = PoolController(
+        [PoolSettings(pool=pool, floor=1, ceiling=64, urgent=place == critical) for place, pool in enumerate(pools)],
         clock=clock,
         cores=lambda: cores,
         memory_available_bytes=machine.available_bytes,
@@ -53,8 +53,8 @@ def steered(
     return recorder
 
 
-def busy(seed: int, share: float, rate: float = 8.0) -> SimulatedPool:
-    return SimulatedPool(poisson(constant(rate), 200.0, seed), computing(1.0, share, 100.0), name=f"pool{seed}")
+def busy(seed: int, cpu_demand: float, rate: float = 8.0) -> SimulatedPool:
+    return SimulatedPool(poisson(constant(rate), 200.0, seed), computing(1.0, cpu_demand, 100.0), name=f"pool{seed}")
 
 
 def test_two_pools_that_compute_share_the_cores_between_them() -> None:
@@ -98,8 +98,8 @@ def test_workers_go_as_soon_as_others_take_the_memory() -> None:
     pool, machine = hungry(1), Machine(RESERVE_BYTES + 2000 * MB)
     clock, recorder = FakeClock(), Recorder()
     machine.pools = (pool,)
-    loop = StreamLoop(
-        [Steering(pool=pool, floor=1, ceiling=64)],
+    loop = PoolController(
+        [PoolSettings(pool=pool, floor=1, ceiling=64)],
         clock=clock,
         memory_available_bytes=machine.available_bytes,
         emit=recorder.observe,

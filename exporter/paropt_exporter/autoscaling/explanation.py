@@ -1,0 +1,226 @@
+"""Say why a pool has its size: a recorded decision as sums that a reader can do again by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from paropt_exporter.autoscaling.decisions import Observation, describe_decision, parse_observation
+from paropt_exporter.autoscaling.policy import fixed_workload, queueing
+from paropt_exporter.autoscaling.policy.budget import divide
+from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup, Sizing, compute_deadline_size
+from paropt_exporter.autoscaling.policy.lane_size import (
+    LaneAssessment,
+    LaneObservation,
+    assess_lane,
+    compute_lane_sizing,
+    count_tasks,
+)
+from paropt_exporter.autoscaling.policy.memory import (
+    Memory,
+    compute_growth_bytes,
+    compute_pool_memory_size,
+    compute_room_bytes,
+)
+from paropt_exporter.autoscaling.policy.pool_size import PoolObservation
+from paropt_exporter.autoscaling.policy.prometheus_size import TargetObservation
+from paropt_exporter.autoscaling.policy.queueing import (
+    WAIT_RATIO,
+    compute_cpu_size,
+    compute_wait_ratio,
+    compute_workers,
+)
+from paropt_exporter.autoscaling.policy.scaling_effectiveness import USELESS_RATIO, compute_useless_inflation
+from paropt_exporter.autoscaling.policy.size_bounds import LOAD, BoundsObservation, Signal, compute_load_workers
+from paropt_exporter.autoscaling.policy.stabilization import MAX_REVERSALS
+from paropt_exporter.autoscaling.policy.stage_concurrency import LIMITED, TRIAL, ConcurrencyLevel
+from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND
+from paropt_exporter.events import Decision
+
+
+def explained(decision: Decision) -> Iterator[str]:
+    """Yield the terms that lead to a decision, line by line. Raises UnknownSituation."""
+    if not decision.situation:
+        return
+    observation = parse_observation(decision.situation)
+    yield from _terms(observation)
+    yield f"policy: {describe_decision(decision.choice)}"
+
+
+def headline(decision: Decision) -> str:
+    """Return what was decided, in a line."""
+    if decision.action == "hold":
+        return f"{decision.pool} stays at {decision.new_size}: {decision.reason}"
+    return f"{decision.pool} {decision.action} from {decision.old_size} to {decision.new_size}: {decision.reason}"
+
+
+def _terms(observation: Observation) -> Iterator[str]:
+    match observation:
+        case LaneObservation():
+            yield from _of_run(observation)
+        case PoolObservation():
+            yield from _of_stream(observation)
+        case BoundsObservation():
+            yield from _of_band(observation)
+        case TargetObservation():
+            yield from _of_target(observation)
+
+
+def _of_run(observation: LaneObservation) -> Iterator[str]:
+    yield "N* = running tasks, then waiting ones in order, as long as the cores that they want fit"
+    for group in observation.running:
+        yield f"  run    {group.count:>4} x {_demand(group)} cores  {group.load.stage}"
+    for group in observation.waiting:
+        yield f"  wait   {group.count:>4} x {_demand(group)} cores  {group.load.stage}"
+    assessment = assess_lane(observation)
+    yield from _of_stages(observation, assessment)
+    sizing = compute_lane_sizing(observation, assessment)
+    yield (
+        f"  cores {observation.cores:g} (+{CORE_SLACK:g} for what a measurement is off);"
+        f" tasks that want under {WAITING_DEMAND:g} of a core are counted apart"
+    )
+    yield f"  N* = {_sum_of(observation, sizing)} ({sizing.reason})"
+    if observation.memory is not None:
+        yield from _of_memory(observation, assessment, observation.memory)
+    if observation.work is not None:
+        work = observation.work
+        yield (
+            f"  deadline: path {work.critical_path_seconds:.1f} s + ({work.seconds:.1f} - "
+            f"{work.critical_path_seconds:.1f}) / N <= {fixed_workload.DEADLINE_RATIO:g} x {work.left_seconds:.1f} s: "
+            f"N = {compute_deadline_size(work)}"
+        )
+    yield f"  between floor {observation.floor} and ceiling {observation.ceiling}; the lane had {observation.size}"
+
+
+def _of_stages(observation: LaneObservation, assessment: LaneAssessment) -> Iterator[str]:
+    measured = {one.stage: one for one in observation.stages}
+    for state in assessment.stages:
+        if state.limit is None:
+            continue
+        one = measured[state.stage]
+        lasts = f" for {state.until - observation.now:.0f} s more" if state.phase == LIMITED else ""
+        yield f"  limit  {state.limit:>4} at once ({state.phase}{lasts}); {one.running} run  {state.stage}"
+        few, many = (one.level, state.reference) if state.phase == TRIAL else (state.reference, state.useless)
+        if few is not None and many is not None:
+            yield from _of_company(few, many)
+
+
+def _of_company(few: ConcurrencyLevel, many: ConcurrencyLevel) -> Iterator[str]:
+    for level in (few, many):
+        yield f"    {level.concurrency:.1f} at once took {level.sample.mean:.3g} s each ({level.sample.count} ended)"
+    if few.concurrency > 0 and few.sample.mean > 0:
+        growth, longer = many.concurrency / few.concurrency, many.sample.mean / few.sample.mean
+        yield (
+            f"    {longer:.2f} times as long for {growth:.2f} times as many; more are no use from"
+            f" 1 + {USELESS_RATIO:g} x ({growth:.2f} - 1) = {compute_useless_inflation(growth):.2f} on"
+        )
+
+
+def _of_memory(observation: LaneObservation, assessment: LaneAssessment, memory: Memory) -> Iterator[str]:
+    known = [group for group in observation.running if group.load.peak_bytes]
+    peaks = " + ".join(f"{group.count} x {_megabytes(group.load.peak_bytes)}" for group in known) or "0"
+    grow, room = (
+        compute_growth_bytes(observation.running, memory.held_bytes),
+        compute_room_bytes(observation.running, memory),
+    )
+    yield f"  memory: running tasks may still take {peaks} - {_megabytes(memory.held_bytes)} = {_megabytes(grow)}"
+    yield (
+        f"    room: {_megabytes(memory.available_bytes)} available - {_megabytes(memory.reserve_bytes)} kept free"
+        f" - {_megabytes(grow)} = {_megabytes(room)}"
+    )
+    for group in assessment.waiting:
+        if group.load.peak_bytes:
+            yield f"    wait   {group.count:>4} x {_megabytes(group.load.peak_bytes)}  {group.load.stage}"
+    if assessment.waiting:
+        yield f"    N_mem = {assessment.memory_size} of those that run and wait"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _demand(group: LoadGroup) -> str:
+    return f"{UNKNOWN_DEMAND:.2f} (unknown)" if group.load.cpu_demand is None else f"{group.load.cpu_demand:.2f}"
+
+
+def _sum_of(observation: LaneObservation, sizing: Sizing) -> str:
+    fit = count_tasks(observation.running) - sizing.surplus
+    beyond = f" (and {sizing.surplus} that run beyond the cores)" if sizing.surplus else ""
+    total = fit + sizing.admitted
+    last = f" = {sizing.size}" if total == sizing.size else f" = {total}, but {sizing.size}"
+    return f"{fit} that fit{beyond} + {sizing.admitted} that may start{last}"
+
+
+def _of_stream(observation: PoolObservation) -> Iterator[str]:
+    traffic = observation.traffic
+    size = compute_workers(traffic.load)
+    yield f"load a = {traffic.arrivals:.3g} tasks/s x {traffic.service_seconds:.3g} s = {traffic.load:.3g} Erlang"
+    yield (
+        f"  N(a) = {size}: a task waits {compute_wait_ratio(traffic.load, size):.3f} of its own time, at most {WAIT_RATIO:g}"
+        f" (with {size - 1}: {compute_wait_ratio(traffic.load, size - 1):.3f})"
+    )
+    drain = max(queueing.DRAIN_SECONDS, queueing.DRAIN_SERVICES * traffic.service_seconds)
+    waiting = traffic.queued * traffic.service_seconds / drain
+    yield f"  queue: {traffic.queued} x {traffic.service_seconds:.3g} s / {drain:.3g} s = {waiting:.2f}, rounded up"
+    if observation.cpu_demand is not None and observation.cpu_demand >= WAITING_DEMAND:
+        yield f"  N_cpu = {observation.cores:g} cores / {observation.cpu_demand:.2f} of a core = {compute_cpu_size(observation.cores, observation.cpu_demand)}"
+    yield from _of_machine(observation)
+    yield f"  between floor {observation.floor} and ceiling {observation.ceiling}; the pool had {observation.size}"
+    if observation.state.history.reversals:
+        yield f"  {len(observation.state.history.reversals)} of {MAX_REVERSALS} changes of direction an hour are spent"
+
+
+def _of_machine(observation: PoolObservation) -> Iterator[str]:
+    memory, budget = observation.memory, observation.budget
+    if memory is not None:
+        yield (
+            f"  memory: {_megabytes(memory.available_bytes)} available - {_megabytes(memory.reserve_bytes)} kept free"
+            f" - {_megabytes(memory.growth_bytes)} that workers may still take = {_megabytes(memory.room_bytes)}"
+        )
+        if memory.peak_bytes:
+            most = compute_pool_memory_size(observation.size, memory)
+            room, peak = _megabytes(memory.room_bytes), _megabytes(memory.peak_bytes)
+            yield f"    N_mem = {observation.size} + {room} / {peak} a worker = {most}"
+    if budget is None or (len(budget.claims) < 2 and not any(claim.memory_bytes for claim in budget.claims)):
+        return
+    sizes = divide(budget.claims, cores=budget.cores, memory_bytes=budget.memory_bytes)
+    cores = "any" if budget.cores is None else f"{budget.cores:g}"
+    bytes_ = "any" if budget.memory_bytes is None else _megabytes(budget.memory_bytes)
+    yield f"  the machine's cores ({cores}) and memory ({bytes_} for workers) go to the pool that has least of them:"
+    for claim in budget.claims:
+        first = ", first" if claim.urgent else ""
+        yield (
+            f"    {claim.pool}: {sizes[claim.pool]} of {claim.wanted} wanted, at least {claim.floor};"
+            f" {claim.cpu_demand:.2f} of a core and {_megabytes(claim.memory_bytes)} each, weight {claim.weight:g}{first}"
+        )
+
+
+def _of_band(observation: BoundsObservation) -> Iterator[str]:
+    for signal in observation.signals:
+        yield f"  {_of_signal(signal)}"
+    yield f"  the config allows {observation.minimum} to {observation.maximum}; the band was {observation.floor} to {observation.ceiling}"
+
+
+def _of_signal(signal: Signal) -> str:
+    reading = signal.reading
+    if not reading.is_valid:
+        last = "its last word holds for ten intervals, then the config's"
+        return f"{signal.use} {signal.name}: not believed ({reading.rejection_reason}: {reading.detail}); {last}"
+    if signal.use == LOAD:
+        workers = compute_load_workers(reading.value, signal.target)
+        return f"load {signal.name}: ceil({reading.value:g} / {signal.target:g}) = {workers} workers as floor"
+    over = "over" if reading.value > signal.target else "within"
+    return f"limit {signal.name}: {reading.value:g} is {over} its target {signal.target:g}"
+
+
+def _of_target(observation: TargetObservation) -> Iterator[str]:
+    for pool in observation.pools:
+        if pool.measurement is None:
+            yield f"  {pool.pool}: not believed ({pool.reading.rejection_reason}: {pool.reading.detail})"
+            continue
+        told = pool.measurement
+        unfinished = f"{told.depth:g} tasks wait + {told.busy:.2f} run = {told.depth + told.busy:.2f}"
+        yield f"  {pool.pool}: {unfinished}, rounded up (from {CORE_SLACK:g} on)"
+        if told.cpu > 0:
+            alone = max(told.busy - told.delay, told.cpu)
+            yield f"  c = {told.cpu:.2f} / ({told.busy:.2f} - {told.delay:.2f}) = {told.cpu / alone:.2f} of a core"
+    yield f"  cores {observation.cores:g}; between floor {observation.floor} and ceiling {observation.ceiling}; the lane had {observation.size}"

@@ -1,0 +1,221 @@
+"""A run's next size: what its known tasks need, followed as `moving` has it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+from paropt_exporter.autoscaling.policy.fixed_workload import (
+    Load,
+    LoadGroup,
+    Sizing,
+    Work,
+    compute_deadline_size,
+    compute_fixed_workload_size,
+)
+from paropt_exporter.autoscaling.policy.memory import Memory, compute_memory_size
+from paropt_exporter.autoscaling.policy.stabilization import ScalingHistory, SizeLimits, WantedSize, decide_size
+from paropt_exporter.autoscaling.policy.stage_concurrency import (
+    StageMeasurement,
+    StageState,
+    collect_limits,
+    compute_next_states,
+)
+from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
+
+# A smaller size must have been enough for this long before workers are given back: tasks come and go within it, and
+# what started by a wrong reading shall not be refilled for longer than two seconds.
+STABLE_SECONDS = 1.0
+SHORT_SECONDS = 1.0  # memory must be short for this long before fewer may run than do
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneSizingState:
+    """What is carried from one look to the next. `short_since`: since when more runs than memory holds, if it does.
+
+    `stages`: how the stages stand of which many tasks run.
+    """
+
+    history: ScalingHistory = field(default_factory=ScalingHistory)
+    short_since: float | None = None
+    stages: tuple[StageState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneObservation:
+    """All that a decision about a run's size depends on.
+
+    `stages`: those of several tasks, where the size is ours to set; `memory`: what is left of it (None: unknown);
+    `work`: what is left to do until a deadline, where the deadline is the objective; `rescue_size`: what would then
+    save a stage that is about to break its own limit (0: none is). `stuck`: unknown tasks wait for long.
+    """
+
+    now: float
+    size: int
+    floor: int
+    ceiling: int
+    cores: float
+    running: tuple[LoadGroup, ...]
+    waiting: tuple[LoadGroup, ...]
+    state: LaneSizingState = field(default_factory=LaneSizingState)
+    stages: tuple[StageMeasurement, ...] = ()
+    memory: Memory | None = None
+    work: Work | None = None
+    rescue_size: int = 0
+    stuck: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneDecision:
+    """A decision about a run's size."""
+
+    size: int
+    action: str
+    reason: str
+    state: LaneSizingState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneAssessment:
+    """What a look comes to before there is a size: how stages stand from now on, and the waiting tasks that may start.
+
+    `memory_size`: N_mem of those that run and these; None: unknown.
+    """
+
+    stages: tuple[StageState, ...]
+    waiting: tuple[LoadGroup, ...]
+    memory_size: int | None
+
+
+def assess_lane(observation: LaneObservation) -> LaneAssessment:
+    """Return what a look at a run comes to."""
+    stages = compute_next_states(
+        observation.stages, observation.state.stages, now=observation.now, cores=observation.cores
+    )
+    waiting = _admissible(observation, collect_limits(stages))
+    size = None if observation.memory is None else compute_memory_size(observation.running, waiting, observation.memory)
+    return LaneAssessment(stages=stages, waiting=waiting, memory_size=size)
+
+
+def decide_lane_size(observation: LaneObservation) -> LaneDecision:
+    """Decide a run's size from its running and waiting tasks."""
+    assessment = assess_lane(observation)
+    sizing = compute_lane_sizing(observation, assessment)
+    reason = "demand" if sizing.size > observation.size else sizing.reason
+    wanted = WantedSize(size=count_slots(sizing), reason=reason, exact=True)
+    if observation.work is not None:
+        enough, why = max((compute_deadline_size(observation.work), "deadline"), (observation.rescue_size, "rescue"))
+        if enough < sizing.size:
+            why = why if enough > observation.size else "deadline"  # a rescue is a reason to grow, not to shrink
+            wanted = WantedSize(size=max(enough, observation.floor), reason=why, exact=True)
+    taken = decide_size(
+        observation.now, observation.size, wanted, _limits(observation, assessment), observation.state.history
+    )
+    state = LaneSizingState(
+        history=taken.history, short_since=_short_since(observation, assessment), stages=assessment.stages
+    )
+    return LaneDecision(size=taken.size, action=taken.action, reason=taken.reason, state=state)
+
+
+def compute_lane_sizing(observation: LaneObservation, assessment: LaneAssessment) -> Sizing:
+    """Return how many of a run's tasks may run at once, and why not more: the least of what cores and memory hold."""
+    sizing = compute_fixed_workload_size(
+        observation.running,
+        assessment.waiting,
+        cores=observation.cores,
+        minimum=observation.floor,
+        maximum=observation.ceiling,
+        stuck=observation.stuck,
+    )
+    bound = compute_memory_bound(observation, assessment)
+    if bound is not None and sizing.size > max(bound, observation.floor):
+        return replace(sizing, size=max(bound, observation.floor), reason="memory_limit")
+    if sizing.reason != "plan" or count_tasks(assessment.waiting) == count_tasks(observation.waiting):
+        return sizing
+    # What runs beyond a limit keeps others' slots until it has ended, unless there are no others.
+    surplus = 0 if assessment.waiting else _beyond_limits(observation, assessment)
+    return replace(sizing, size=max(sizing.size - surplus, observation.floor, 1), reason="ineffective")
+
+
+def count_slots(sizing: Sizing) -> int:
+    """Return how many slots a size takes: running tasks beyond it keep theirs, but not from those that may start."""
+    return sizing.size + (sizing.surplus if sizing.admitted else 0)
+
+
+def compute_memory_bound(observation: LaneObservation, assessment: LaneAssessment) -> int | None:
+    """Return N_mem; None where nothing is known of it, or memory holds all that could run.
+
+    Fewer than run only after a while of that: what a task held that has just ended is not back at once, and what one
+    holds that runs is known a moment later than what it took.
+    """
+    size, running, waiting = assessment.memory_size, count_tasks(observation.running), count_tasks(assessment.waiting)
+    if size is None or not waiting or size >= running + waiting:
+        return None
+    patient = observation.state.short_since is None or observation.now < observation.state.short_since + SHORT_SECONDS
+    return running if size < running and patient else size
+
+
+def count_tasks(tasks: Iterable[LoadGroup]) -> int:
+    """Return how many tasks there are."""
+    return sum(group.count for group in tasks)
+
+
+def _admissible(observation: LaneObservation, most: Mapping[str, int]) -> tuple[LoadGroup, ...]:
+    """Return the waiting tasks without those that their stages' limits keep waiting."""
+    if not most:
+        return observation.waiting
+    room = dict(most)
+    for group in observation.running:
+        if group.load.stage in room:
+            room[group.load.stage] -= group.count
+    there = (
+        replace(one, count=min(one.count, max(0, room.get(one.load.stage, one.count)))) for one in observation.waiting
+    )
+    return tuple(group for group in there if group.count)
+
+
+def _beyond_limits(observation: LaneObservation, assessment: LaneAssessment) -> int:
+    """Return how many tasks run that their stages' limits would not let start now."""
+    most = collect_limits(assessment.stages)
+    return sum(max(0, one.running - most.get(one.stage, one.running)) for one in observation.stages)
+
+
+def _short_since(observation: LaneObservation, assessment: LaneAssessment) -> float | None:
+    if assessment.memory_size is None or assessment.memory_size >= count_tasks(observation.running):
+        return None
+    return observation.now if observation.state.short_since is None else observation.state.short_since
+
+
+def _limits(observation: LaneObservation, assessment: LaneAssessment) -> SizeLimits:
+    """Return the bounds: who starts without memory for it is not to be waited for, so memory bounds at once."""
+    bound = compute_memory_bound(observation, assessment)
+    if bound is None or bound >= observation.ceiling:
+        return SizeLimits(floor=observation.floor, ceiling=observation.ceiling, stable_seconds=STABLE_SECONDS)
+    ceiling = max(bound, observation.floor)
+    return SizeLimits(
+        floor=observation.floor, ceiling=ceiling, stable_seconds=STABLE_SECONDS, ceiling_reason="memory_limit"
+    )
+
+
+def count_spare_slots(observation: LaneObservation, *, fixed: int | None) -> int:
+    """Return how many jobs what a run's tasks start may have, beside the one that each task is itself.
+
+    `fixed`: the lane's slots where somebody fixed them, of which each task takes one. None: they are the cores, of
+    which a task that is known to wait takes none. Tasks that wait to start go before the jobs of those that run.
+    """
+    tasks = (*observation.running, *assess_lane(observation).waiting)
+    if fixed is not None:
+        return max(0, fixed - sum(group.count for group in tasks))
+    slots = min(observation.ceiling, max(1, math.floor(observation.cores + CORE_SLACK)))
+    return max(0, slots - sum(group.count for group in tasks if not _waits(group.load)))
+
+
+def _waits(load: Load) -> bool:
+    return load.cpu_demand is not None and load.cpu_demand < WAITING_DEMAND
+
+
+def group_equal_loads(group: Iterable[Load]) -> tuple[LoadGroup, ...]:
+    """Put equal neighbours together: a lane of a thousand like tasks is one entry."""
+    return tuple(LoadGroup(load=load, count=len([*same])) for load, same in groupby(group))

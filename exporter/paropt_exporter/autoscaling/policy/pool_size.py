@@ -1,0 +1,223 @@
+"""An executor's next size: what its stream of tasks needs, within what the machine has and what has helped before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from paropt_exporter.autoscaling.policy.budget import Budget, compute_allowance
+from paropt_exporter.autoscaling.policy.fixed_workload import SATURATED_RATIO
+from paropt_exporter.autoscaling.policy.memory import PoolMemory, compute_pool_memory_size
+from paropt_exporter.autoscaling.policy.queueing import (
+    Traffic,
+    compute_cpu_size,
+    compute_size_to_keep,
+    compute_traffic_size,
+    is_late,
+)
+from paropt_exporter.autoscaling.policy.scaling_effectiveness import (
+    COMPLETIONS,
+    Block,
+    Sample,
+    is_ineffective,
+    is_still_blocked,
+    start_block,
+)
+from paropt_exporter.autoscaling.policy.stabilization import (
+    ScalingHistory,
+    SizeDecision,
+    SizeLimits,
+    WantedSize,
+    decide_size,
+)
+from paropt_exporter.cpu_demand import WAITING_DEMAND
+
+STABLE_SECONDS = 10.0
+TRIAL_SERVICES = 1.5  # of a task's duration: a wave of tasks at the new size has ended by then
+LARGEST_GROWTH_ON_TRIAL = 2.0  # times the size before: more waits until that much has been judged
+STABLE_SERVICES = 3.0  # of a task's duration: what takes minutes is not followed by the second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Up-moves whose effect is awaited: the size before the first, the service times there, and when the last was."""
+
+    old_size: int
+    before: Sample
+    moved_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSizingState:
+    """How the size moved, an up-move on trial, and what did not help."""
+
+    history: ScalingHistory = field(default_factory=ScalingHistory)
+    trial: Trial | None = None
+    block: Block | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolObservation:
+    """All that a decision about an executor's size depends on.
+
+    `share`: the part of a core that a worker uses (None: not known yet); `cpu`: cores that the pool keeps busy;
+    `sample`: service times since the last move; `memory`: what is left of it (None: unknown); `budget`: what all pools
+    of the machine claim, this one as `pool`.
+    """
+
+    now: float
+    size: int
+    floor: int
+    ceiling: int
+    traffic: Traffic
+    cores: float
+    cpu_demand: float | None
+    cpu: float
+    sample: Sample
+    state: PoolSizingState
+    memory: PoolMemory | None = None
+    pool: str = ""
+    budget: Budget | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolDecision:
+    """A decision about an executor's size."""
+
+    size: int
+    action: str
+    reason: str
+    state: PoolSizingState
+
+
+def decide_pool_size(observation: PoolObservation) -> PoolDecision:
+    """Decide an executor's next size."""
+    state = observation.state
+    if _did_not_help(observation) and state.trial is not None:
+        return _go_back(observation, state.trial)
+    taken = decide_size(
+        observation.now, observation.size, compute_wanted_size(observation), _limits(observation), state.history
+    )
+    return PoolDecision(
+        size=taken.size, action=taken.action, reason=taken.reason, state=_next_state(observation, taken)
+    )
+
+
+def compute_machine_bound(observation: PoolObservation) -> tuple[int, str] | None:
+    """Return the most workers that there are cores and memory for beside the machine's other pools, and which it is.
+
+    None: neither is a bound. Workers go as soon as others' claims or a lack of memory say so; they come only where
+    there is room for them at this moment.
+    """
+    bounds = []
+    room = None if observation.memory is None else compute_pool_memory_size(observation.size, observation.memory)
+    if room is not None:
+        bounds.append((room, "memory_limit"))
+    if observation.budget is not None:
+        allowed, short = (
+            compute_allowance(observation.budget, observation.pool, observation.size),
+            observation.memory is not None and observation.memory.short,
+        )
+        if short or allowed.reason != "demand":
+            bounds.append((allowed.size, allowed.reason if allowed.reason != "demand" else "memory_limit"))
+    return min(bounds, default=None)
+
+
+def _limits(observation: PoolObservation) -> SizeLimits:
+    stable_seconds = max(STABLE_SECONDS, STABLE_SERVICES * observation.traffic.service_seconds)
+    bound = compute_machine_bound(observation)
+    if bound is None or bound[0] >= observation.ceiling:
+        return SizeLimits(floor=observation.floor, ceiling=observation.ceiling, stable_seconds=stable_seconds)
+    size, reason = bound
+    ceiling = max(size, observation.floor)
+    return SizeLimits(floor=observation.floor, ceiling=ceiling, stable_seconds=stable_seconds, ceiling_reason=reason)
+
+
+def compute_wanted_size(observation: PoolObservation) -> WantedSize:
+    """Return min(N* of the stream, N_cpu), and what speaks against more workers."""
+    wanted, computes = (
+        compute_traffic_size(observation.traffic),
+        observation.cpu_demand is not None and observation.cpu_demand >= WAITING_DEMAND,
+    )
+    bound = (
+        compute_cpu_size(observation.cores, observation.cpu_demand)
+        if computes and observation.cpu_demand is not None
+        else None
+    )
+    size, reason = (wanted, "demand") if bound is None or wanted <= bound else (bound, "cpu_limit")
+    keep = (
+        compute_size_to_keep(observation.traffic)
+        if bound is None
+        else min(compute_size_to_keep(observation.traffic), bound)
+    )
+    against_more = _against_more(observation, computes=computes)
+    return WantedSize(
+        size=size,
+        reason=reason,
+        keep=keep,
+        against_more=against_more,
+        late=is_late(observation.traffic, observation.size),
+    )
+
+
+def _against_more(observation: PoolObservation, *, computes: bool) -> str:
+    if computes and observation.cpu >= SATURATED_RATIO * observation.cores:
+        return "saturated"
+    if _blocked(observation):
+        return "ineffective"
+    return "settling" if _on_trial(observation) else ""
+
+
+def _on_trial(observation: PoolObservation) -> bool:
+    """Whether it is too early to tell what doubling the size has done: the tasks of the new size have not ended."""
+    trial = observation.state.trial
+    if (
+        trial is None
+        or observation.sample.count >= COMPLETIONS
+        or observation.size < LARGEST_GROWTH_ON_TRIAL * trial.old_size
+    ):
+        return False
+    return observation.now < trial.moved_at + TRIAL_SERVICES * observation.traffic.service_seconds
+
+
+def _blocked(observation: PoolObservation) -> bool:
+    block = observation.state.block
+    if block is None or observation.size < block.size:
+        return False
+    service_seconds = observation.sample.mean if observation.sample.count >= COMPLETIONS else block.service_seconds
+    return is_still_blocked(block, observation.now, load=observation.traffic.arrivals, service_seconds=service_seconds)
+
+
+def _did_not_help(observation: PoolObservation) -> bool:
+    trial, saturated = observation.state.trial, observation.traffic.queued > 0
+    return (
+        trial is not None
+        and saturated
+        and trial.old_size < observation.size
+        and is_ineffective(trial.before, observation.sample, old_size=trial.old_size, new_size=observation.size)
+    )
+
+
+def _go_back(observation: PoolObservation, trial: Trial) -> PoolDecision:
+    size = max(trial.old_size, observation.floor)
+    block = start_block(
+        observation.now,
+        size,
+        load=observation.traffic.arrivals,
+        service_seconds=trial.before.mean,
+        earlier=observation.state.block,
+    )
+    state = replace(observation.state, trial=None, block=block)
+    if size >= observation.size:
+        return PoolDecision(size=observation.size, action="hold", reason="ineffective", state=state)
+    return PoolDecision(size=size, action="down", reason="ineffective", state=state)
+
+
+def _next_state(observation: PoolObservation, taken: SizeDecision) -> PoolSizingState:
+    state = PoolSizingState(history=taken.history, trial=observation.state.trial, block=observation.state.block)
+    if taken.action == "up" and observation.traffic.queued > 0:
+        validated = state.trial is None or observation.sample.count >= COMPLETIONS
+        first = Trial(old_size=observation.size, before=observation.sample, moved_at=observation.now)
+        return replace(
+            state, trial=first if validated or state.trial is None else replace(state.trial, moved_at=observation.now)
+        )
+    return replace(state, trial=None) if taken.action == "down" else state

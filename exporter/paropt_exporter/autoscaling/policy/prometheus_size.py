@@ -1,0 +1,146 @@
+"""A lane's size by query results alone, where the user asks for that: `source: prometheus`.
+
+N* = min(tasks that wait or run, N_cpu, ceiling), from the queue's depth and the mean busy workers; c from CPU, busy
+time and run delay over the window. Doubtful data holds the size, as DS2 holds while metrics settle; after three in a
+row the loop is blind: nothing goes down any more, and up only to rescue an SLA that the own counters see.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+from paropt_exporter.autoscaling.policy.fixed_workload import SATURATED_RATIO
+from paropt_exporter.autoscaling.policy.query_validity import SETTLED_SCRAPES, Reading, reject_reading
+from paropt_exporter.autoscaling.policy.queueing import compute_cpu_size
+from paropt_exporter.autoscaling.policy.stabilization import (
+    ScalingHistory,
+    SizeDecision,
+    SizeLimits,
+    WantedSize,
+    decide_size,
+)
+from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
+
+NO_DATA_AFTER = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolMeasurement:
+    """What Prometheus knows of a pool of this process, over one window; `sampled` is its scrape's time, in seconds."""
+
+    sampled: float
+    scrape_seconds: float
+    size: float
+    depth: float
+    busy: float
+    cpu: float
+    delay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetState:
+    """How the size moved, how often readings were rejected in a row, since when the last resize is in the readings."""
+
+    history: ScalingHistory = field(default_factory=ScalingHistory)
+    rejected_count: int = 0
+    moved: bool = False
+    visible_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetObservation:
+    """All that a decision about a target depends on. `readings`: one for each pool of the lane, with what was seen.
+
+    `rescue_size`: what would save an SLA by the process's own counters; 0: none is at risk.
+    """
+
+    now: float
+    stable_seconds: float
+    cores: float
+    size: int
+    floor: int
+    ceiling: int
+    pools: tuple[PoolReading, ...]
+    state: TargetState
+    rescue_size: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolReading:
+    """A pool's reading as a whole; `seen` only where it is believed. `target`: what the pool was told to have."""
+
+    pool: str
+    target: int
+    reading: Reading
+    measurement: PoolMeasurement | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetDecision:
+    """A decision about a lane's size by query results."""
+
+    size: int
+    action: str
+    reason: str
+    no_data: bool
+    state: TargetState
+
+
+def decide_target_size(observation: TargetObservation) -> TargetDecision:
+    """Decide a lane's size from what Prometheus says of its pools, or hold."""
+    rejection_reason, state = _doubt(observation)
+    if rejection_reason is None:
+        return _moved(observation, replace(state, rejected_count=0))
+    state = replace(state, rejected_count=state.rejected_count + (rejection_reason != "settling"))
+    no_data = state.rejected_count >= NO_DATA_AFTER
+    if observation.rescue_size > observation.size:
+        size = min(observation.rescue_size, observation.ceiling)
+        if size > observation.size:
+            return TargetDecision(size=size, action="up", reason="rescue", no_data=no_data, state=_moving(state))
+    return TargetDecision(size=observation.size, action="hold", reason=rejection_reason, no_data=no_data, state=state)
+
+
+def wanted_size(pools: tuple[PoolMeasurement, ...], *, cores: float) -> WantedSize:
+    """Return N* = min(tasks that wait or run, N_cpu), and whether the cores are busy already."""
+    unfinished = math.ceil(sum(measurement.depth + measurement.busy for measurement in pools) - CORE_SLACK)
+    busy, cpu, delay = (sum(values) for values in zip(*((p.busy, p.cpu, p.delay) for p in pools), strict=True))
+    cpu_demand = cpu / max(busy - delay, cpu, 1e-9)
+    bound = compute_cpu_size(cores, cpu_demand) if cpu_demand >= WAITING_DEMAND else None
+    saturated = cpu >= SATURATED_RATIO * cores and cpu_demand >= WAITING_DEMAND
+    size, reason = (unfinished, "demand") if bound is None or unfinished <= bound else (bound, "cpu_limit")
+    return WantedSize(size=max(1, size), reason=reason, against_more="saturated" if saturated else "")
+
+
+def _doubt(observation: TargetObservation) -> tuple[str | None, TargetState]:
+    """Return why nothing may be decided, or None; and the state with what became visible."""
+    state = observation.state
+    bad = next((pool.reading for pool in observation.pools if not pool.reading.is_valid), None)
+    measurement = [(pool.target, pool.measurement) for pool in observation.pools if pool.measurement is not None]
+    if bad is not None or not measurement:
+        return (bad or reject_reading("no_data", "no pool")).rejection_reason, state
+    if not state.moved:
+        return None, state
+    if any(round(one.size) != target for target, one in measurement):
+        return "settling", replace(state, visible_since=None)
+    sampled = min(one.sampled for _, one in measurement)
+    since = sampled if state.visible_since is None else state.visible_since
+    state = replace(state, visible_since=since)
+    settled = sampled - since >= SETTLED_SCRAPES * max(one.scrape_seconds for _, one in measurement)
+    return (None, replace(state, moved=False, visible_since=None)) if settled else ("settling", state)
+
+
+def _moved(observation: TargetObservation, state: TargetState) -> TargetDecision:
+    wanted = wanted_size(
+        tuple(p.measurement for p in observation.pools if p.measurement is not None), cores=observation.cores
+    )
+    limits = SizeLimits(floor=observation.floor, ceiling=observation.ceiling, stable_seconds=observation.stable_seconds)
+    taken: SizeDecision = decide_size(observation.now, observation.size, wanted, limits, state.history)
+    state = replace(state, history=taken.history)
+    if taken.size != observation.size:
+        state = _moving(state)
+    return TargetDecision(size=taken.size, action=taken.action, reason=taken.reason, no_data=False, state=state)
+
+
+def _moving(state: TargetState) -> TargetState:
+    return replace(state, moved=True, visible_since=None)
