@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from paropt_exporter.exposition.server import serve
+from paropt_exporter.exposition.server import start_server
 from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels
 
 SCRAPE_SECONDS = 1.0
@@ -43,7 +43,7 @@ def serving(stages: int, pipe: Connection) -> None:
     """Serve until the pipe says end."""
     labels = tuple(StageLabels(name=f"stage_{n}", number=n, pool="commands", sla=None) for n in range(stages))
     lane = LaneLabels(lane="standard", stages=labels, total=None, interval_seconds=None)
-    server = serve(["127.0.0.1:0"], Metrics(project="benchmark", lanes=(lane,)))
+    server = start_server(["127.0.0.1:0"], Metrics(project="benchmark", lanes=(lane,)))
     pipe.send(server.addresses[0])
     pipe.recv()
     server.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from paropt_exporter import descriptors
 from paropt_exporter.config.document import LARGEST_FILE_BYTES
-from paropt_exporter.exposition import address, connection, eviction, http, passwords, server, web_config
+from paropt_exporter.exposition import connection, eviction, http, listeners, passwords, server, web_config
 from support.deployed import refusal
 from support.real_servers import program
 from support.secured import Authority
@@ -21,7 +21,7 @@ def test_the_web_config_is_taken_by_both(tmp_path: Path) -> None:
     path = tmp_path / "web.yml"
     path.write_text(WEB_CONFIG)
     assert refusal(program("promtool"), "check", "web-config", path) == ""
-    assert set(web_config.read(path).basic_auth_users) == {"prometheus"}
+    assert set(web_config.load_web_config(path).basic_auth_users) == {"prometheus"}
 
 
 def test_the_scrape_config_is_taken_by_prometheus(tmp_path: Path) -> None:
@@ -45,11 +45,11 @@ def test_the_bounds_are_those_of_the_code() -> None:
     assert server.CONNECTIONS_PART == 4
     bounds = {
         "connections at once": f"{server.MAX_CONNECTIONS}, or a quarter of the descriptors",
-        "clients that wait in the kernel's queue": f"{address.BACKLOG:,}",
+        "clients that wait in the kernel's queue": f"{listeners.BACKLOG:,}",
         "a connection's life, from accept to close": f"{server.CONNECTION_SECONDS:g} s",
         "after its answer is sent, for its end": f"{connection.DRAIN_SECONDS:g} s",
         "without progress, before it may be closed for another": f"{eviction.GRACE_SECONDS:g} s",
-        "a scrape waits for pages that others still read": f"{server.PATIENCE_SECONDS:g} s",
+        "a scrape waits for pages that others still read": f"{server.SLOW_READER_SECONDS:g} s",
         "a request's head": kilobytes(http.HEAD_BYTES),
         "its first line": kilobytes(http.LINE_BYTES),
         "its headers": f"{http.HEADERS}",

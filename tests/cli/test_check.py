@@ -196,7 +196,7 @@ def test_a_file_that_is_no_yaml_has_that_fault_alone(tmp_path: Path) -> None:
 def test_the_faults_of_the_web_config_are_told_too(tmp_path: Path) -> None:
     content = configs.stage(run="sh -c true") + "web: {config_file: web.yml}\n"
     (tmp_path / "web.yml").write_text("tls_server_config: {cert_file: a, key_file: b}")
-    assert "TLS: a: it can't be read" in _check(tmp_path, content)[2]
+    assert "TLS: a: cannot read it" in _check(tmp_path, content)[2]
     (tmp_path / "web.yml").write_text("basic_auth_users: {alice: s3cret}\nx: 1")
     code, _, err = _check(tmp_path, content)
     assert (code, err.splitlines()[-1]) == (2, "2 faults")

@@ -40,7 +40,9 @@ def test_the_default_port_taken_is_the_next_free_one_and_said(good: Path) -> Non
             pass  # somebody else has it: taken is taken
         with serving(good) as command:
             projects.whole_summary(command)
-            said = re.search(rf"port {DEFAULT_PORT} is taken, listening on 127\.0\.0\.1:(\d+)", projects.messages(good))
+            said = re.search(
+                rf"port {DEFAULT_PORT} is in use, listening on 127\.0\.0\.1:(\d+)", projects.messages(good)
+            )
             assert said
             assert int(said[1]) > DEFAULT_PORT
             assert projects.url(good) == f"http://127.0.0.1:{said[1]}/metrics"

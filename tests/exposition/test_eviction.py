@@ -1,4 +1,4 @@
-"""Whoever holds most places, or reads least, makes room for the others."""
+"""The client with the most connections, or the page that is read least, makes room for others."""
 
 from __future__ import annotations
 
@@ -18,82 +18,84 @@ PAGE = b"x" * 1_000_000  # more than a socket takes
 
 @pytest.fixture
 def connect() -> Iterator[Callable[..., Connection]]:
-    with ExitStack() as stack:
+    with ExitStack() as exit_stack:
 
-        def connected(client: str = "a", *, now: float = 0.0) -> Connection:
+        def make_connection(client: str = "a", *, now: float = 0.0) -> Connection:
             near, far = socket.socketpair()
-            stack.callback(far.close)
+            exit_stack.callback(far.close)
             made = Connection(near, client=client, now_seconds=now, deadline_seconds=30.0, protection=Protection())
-            stack.callback(made.close)
+            exit_stack.callback(made.close)
             return made
 
-        yield connected
+        yield make_connection
 
 
-def test_the_client_with_most_connections_gives_one_up(connect: Callable[..., Connection]) -> None:
+def test_the_victim_is_of_the_client_with_most_connections(connect: Callable[..., Connection]) -> None:
     scraper = connect("scraper", now=0.0)
     flood = [connect("flood", now=moment) for moment in (1.0, 2.0)]
-    assert eviction.one_too_many([scraper, *flood], now_seconds=NOW) is flood[0]
+    assert eviction.choose_victim([scraper, *flood], now_seconds=NOW) is flood[0]
 
 
 def test_a_flood_that_is_too_young_does_not_put_another_client_at_risk(connect: Callable[..., Connection]) -> None:
     scraper, flood = connect("scraper", now=0.0), [connect("flood", now=NOW) for _ in range(2)]
-    assert eviction.one_too_many([scraper, *flood], now_seconds=NOW) is None
-    flood[0].wait(Phase.COMPARING)
-    flood[1].wait(Phase.COMPARING)
-    assert eviction.one_too_many([scraper, *flood], now_seconds=NOW + 1) is flood[0]
+    assert eviction.choose_victim([scraper, *flood], now_seconds=NOW) is None
+    flood[0].suspend(Phase.CHECKING_PASSWORD)
+    flood[1].suspend(Phase.CHECKING_PASSWORD)
+    assert eviction.choose_victim([scraper, *flood], now_seconds=NOW + 1) is flood[0]
 
 
-def test_of_one_client_the_connection_without_progress_for_longest_goes(connect: Callable[..., Connection]) -> None:
+def test_the_victim_is_the_clients_longest_idle_connection(connect: Callable[..., Connection]) -> None:
     stalled, fresh = connect(now=1.0), connect(now=2.0)
-    assert eviction.one_too_many([fresh, stalled], now_seconds=NOW) is stalled
+    assert eviction.choose_victim([fresh, stalled], now_seconds=NOW) is stalled
 
 
-def test_an_answer_that_is_being_read_is_progress(connect: Callable[..., Connection]) -> None:
+def test_a_response_that_is_being_read_is_progress(connect: Callable[..., Connection]) -> None:
     reader, idle = connect(now=1.0), connect(now=2.0)
-    reader.reply(b"head", PAGE)
+    reader.start_response(b"head", PAGE)
     reader.send(now_seconds=3.0)
-    assert eviction.one_too_many([reader, idle], now_seconds=NOW) is idle
+    assert eviction.choose_victim([reader, idle], now_seconds=NOW) is idle
 
 
-def test_a_connection_that_has_just_made_progress_is_not_given_up(connect: Callable[..., Connection]) -> None:
+def test_a_connection_with_recent_progress_is_kept(connect: Callable[..., Connection]) -> None:
     young = connect(now=NOW - 0.1)
-    assert eviction.one_too_many([young], now_seconds=NOW) is None
-    assert eviction.next_seconds([young]) == pytest.approx(NOW + 0.15)
+    assert eviction.choose_victim([young], now_seconds=NOW) is None
+    assert eviction.find_next_victim_seconds([young]) == pytest.approx(NOW + 0.15)
 
 
-def test_a_connection_that_waits_for_its_page_is_never_given_up(connect: Callable[..., Connection]) -> None:
+def test_a_connection_that_waits_for_its_page_is_never_closed(connect: Callable[..., Connection]) -> None:
     waiting = connect()
-    waiting.wait(Phase.WAITING)
-    assert eviction.one_too_many([waiting], now_seconds=NOW) is None
-    assert eviction.next_seconds([waiting]) is None
+    waiting.suspend(Phase.WAITING_FOR_PAGE)
+    assert eviction.choose_victim([waiting], now_seconds=NOW) is None
+    assert eviction.find_next_victim_seconds([waiting]) is None
 
 
-def test_one_whose_password_is_compared_goes_only_if_there_is_no_other(connect: Callable[..., Connection]) -> None:
+def test_a_password_check_is_evicted_only_if_there_is_no_other_victim(connect: Callable[..., Connection]) -> None:
     comparing, idle = connect(now=0.0), connect(now=1.0)
-    comparing.wait(Phase.COMPARING)
-    assert eviction.one_too_many([comparing, idle], now_seconds=NOW) is idle
-    assert eviction.one_too_many([comparing], now_seconds=NOW) is comparing
+    comparing.suspend(Phase.CHECKING_PASSWORD)
+    assert eviction.choose_victim([comparing, idle], now_seconds=NOW) is idle
+    assert eviction.choose_victim([comparing], now_seconds=NOW) is comparing
 
 
-def test_a_page_goes_when_all_its_readers_have_stalled_for_longest(connect: Callable[..., Connection]) -> None:
+def test_the_page_whose_readers_stalled_longest_goes_first(connect: Callable[..., Connection]) -> None:
     shared, own = PAGE + b"1", PAGE + b"2"
     early, late, other = connect(), connect(), connect()
     for connection, body, moment in ((early, shared, 1.0), (late, shared, 3.0), (other, own, 2.0)):
-        connection.reply(b"head", body)
+        connection.start_response(b"head", body)
         connection.send(now_seconds=moment)
     everyone = (early, late, other)
-    assert eviction.unread_bytes(everyone) == 2 * len(own)
-    assert eviction.next_idle_page_seconds(everyone) == pytest.approx(2.25)
+    assert eviction.count_unread_bytes(everyone) == 2 * len(own)
+    assert eviction.find_next_stall_seconds(everyone) == pytest.approx(2.25)
 
-    def given_up(allowed_bytes: int, idle_since_seconds: float = NOW) -> tuple[Connection, ...]:
-        return eviction.unread_too_long(everyone, allowed_bytes=allowed_bytes, idle_since_seconds=idle_since_seconds)
+    def choose_stalled(allowed_bytes: int, idle_since_seconds: float = NOW) -> tuple[Connection, ...]:
+        return eviction.choose_stalled_readers(
+            everyone, allowed_bytes=allowed_bytes, idle_since_seconds=idle_since_seconds
+        )
 
-    assert given_up(2 * len(own)) == ()
-    assert given_up(len(own)) == (other,)
-    assert given_up(len(own), idle_since_seconds=1.9) == ()
-    assert given_up(0, idle_since_seconds=2.5) == (other,)
-    assert set(given_up(0)) == set(everyone)
+    assert choose_stalled(2 * len(own)) == ()
+    assert choose_stalled(len(own)) == (other,)
+    assert choose_stalled(len(own), idle_since_seconds=1.9) == ()
+    assert choose_stalled(0, idle_since_seconds=2.5) == (other,)
+    assert set(choose_stalled(0)) == set(everyone)
 
 
 @pytest.mark.parametrize(
@@ -107,4 +109,4 @@ def test_a_page_goes_when_all_its_readers_have_stalled_for_longest(connect: Call
     ],
 )
 def test_a_client_is_a_host_or_a_network_of_ipv6(peer: object, client: str) -> None:
-    assert eviction.client_of(peer) == client
+    assert eviction.identify_client(peer) == client

@@ -1,4 +1,4 @@
-"""Which bytes are a request, and what an answer looks like."""
+"""Parse requests strictly; format responses."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paropt_exporter.exposition import http
-from paropt_exporter.exposition.http import Answer, BadRequest
+from paropt_exporter.exposition.http import BadRequest, Response
 
 
-def test_a_head_is_read_once_it_is_whole() -> None:
+def test_a_head_is_parsed_once_it_is_complete() -> None:
     head = b"GET /metrics?x=1 HTTP/1.1\r\nHost: a\r\nAccept: text/plain\r\nAccept: */*\r\n\r\n"
-    assert all(http.read(head[:length]) is None for length in range(len(head) - 1))
-    request = http.read(head)
+    assert all(http.parse_request(head[:length]) is None for length in range(len(head) - 1))
+    request = http.parse_request(head)
     assert request is not None
     assert (request.method, request.path, request.headers["accept"]) == ("GET", "/metrics", "text/plain, */*")
 
@@ -30,8 +30,8 @@ def test_a_head_is_read_once_it_is_whole() -> None:
         (b"/metrics#x", "/metrics"),
     ],
 )
-def test_a_path_is_taken_as_it_was_sent(target: bytes, path: str) -> None:
-    request = http.read(b"GET " + target + b" HTTP/1.0\r\n\r\n")
+def test_a_path_is_kept_as_sent(target: bytes, path: str) -> None:
+    request = http.parse_request(b"GET " + target + b" HTTP/1.0\r\n\r\n")
     assert request is not None
     assert request.path == path
 
@@ -53,17 +53,17 @@ def test_a_path_is_taken_as_it_was_sent(target: bytes, path: str) -> None:
         (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 101 + b"\r\n", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
     ],
 )
-def test_what_is_no_request_gets_the_4xx_that_says_why(received: bytes, status: HTTPStatus) -> None:
+def test_an_invalid_request_gets_a_4xx_with_the_reason(received: bytes, status: HTTPStatus) -> None:
     with pytest.raises(BadRequest) as caught:
-        http.read(received)
+        http.parse_request(received)
     assert caught.value.status is status
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_a_request_or_not_yet_one_or_a_bad_one(noise: bytes) -> None:
+def test_any_bytes_are_a_request_an_incomplete_one_or_bad(noise: bytes) -> None:
     for received in (noise, b"GET /" + noise + b"\r\n\r\n", b"GET / HTTP/1.1\r\n" + noise + b"\r\n\r\n"):
         try:
-            request = http.read(received)
+            request = http.parse_request(received)
         except BadRequest as error:
             assert 400 <= error.status < 500
         else:
@@ -81,13 +81,13 @@ def test_any_bytes_are_a_request_or_not_yet_one_or_a_bad_one(noise: bytes) -> No
         ("", False),
     ],
 )
-def test_gzip_is_used_only_where_it_is_taken(coding: str, expected: bool) -> None:
-    request = http.read(f"GET / HTTP/1.1\r\nAccept-Encoding: {coding}\r\n\r\n".encode())
+def test_gzip_is_used_only_if_accepted(coding: str, expected: bool) -> None:
+    request = http.parse_request(f"GET / HTTP/1.1\r\nAccept-Encoding: {coding}\r\n\r\n".encode())
     assert request is not None
     assert request.gzip is expected
 
 
-def test_a_head_has_the_length_of_the_body() -> None:
-    head = http.head(Answer(body=b"page"), now_seconds=0.0)
+def test_a_response_head_has_the_length_of_the_body() -> None:
+    head = http.format_head(Response(body=b"page"), now_seconds=0.0)
     assert b"Content-Length: 4\r\n" in head
     assert head.endswith(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""The web config and its files are read again when they change, and never half."""
+"""The web config and its files are reloaded when they change, as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ from support.secured import Authority, hashed, web_config
 def test_users_and_headers_are_those_of_the_file(tmp_path: Path) -> None:
     alice = hashed()
     text = f"basic_auth_users: {{alice: {alice}}}\nhttp_server_config: {{headers: {{X-Frame-Options: deny}}}}"
-    found = ProtectionFile(web_config(tmp_path, text)).current()
+    found = ProtectionFile(web_config(tmp_path, text)).get_protection()
     assert (dict(found.users), found.headers) == ({"alice": alice}, (("X-Frame-Options", "deny"),))
     assert found.secure is None
 
 
-def test_a_change_of_the_file_is_seen(tmp_path: Path) -> None:
+def test_a_changed_file_is_reloaded(tmp_path: Path) -> None:
     file = ProtectionFile(web_config(tmp_path, ""))
-    assert file.current() is file.current()
+    assert file.get_protection() is file.get_protection()
     web_config(tmp_path, f"basic_auth_users: {{alice: {hashed()}}}")
-    assert list(file.current().users) == ["alice"]
+    assert list(file.get_protection().users) == ["alice"]
 
 
-def test_a_change_that_can_not_be_used_leaves_what_held_and_is_told_once(
+def test_an_invalid_change_keeps_the_config_and_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = ProtectionFile(web_config(tmp_path, f"basic_auth_users: {{alice: {hashed()}}}"))
     web_config(tmp_path, "basic_auth_users: {alice: s3cret}")
     for _ in range(3):
-        assert list(file.current().users) == ["alice"]
+        assert list(file.get_protection().users) == ["alice"]
     assert len(caplog.records) == 1
     assert "s3cret" not in str(caplog.records[0].__dict__)
     (tmp_path / "web.yml").unlink()
-    assert list(file.current().users) == ["alice"]
+    assert list(file.get_protection().users) == ["alice"]
 
 
-def test_a_reading_that_fails_in_whatever_way_leaves_what_held(
+def test_any_error_of_a_reload_keeps_the_config(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(_: Path, **__: object) -> None:
         raise RecursionError
 
     file = ProtectionFile(web_config(tmp_path, f"basic_auth_users: {{alice: {hashed()}}}"))
-    monkeypatch.setattr(web_config_module, "read", broken)
+    monkeypatch.setattr(web_config_module, "load_web_config", broken)
     web_config(tmp_path, "")
-    assert list(file.current().users) == ["alice"]
+    assert list(file.get_protection().users) == ["alice"]
     assert caplog.records[0].exc_info
 
 
-def test_what_the_openssl_at_hand_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suites_that_openssl_refuses_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Authority(tmp_path).issue("server")
     monkeypatch.setitem(web_config_module.SUITES, "TLS_RSA_WITH_AES_128_CBC_SHA", "NO-SUCH-SUITE")
     files = "cert_file: server.pem, key_file: server.key"
@@ -64,7 +64,7 @@ def test_what_the_openssl_at_hand_refuses_is_one_line(tmp_path: Path, monkeypatc
         ProtectionFile(web_config(tmp_path, text))
 
 
-def test_a_link_that_points_elsewhere_is_seen(tmp_path: Path) -> None:
+def test_a_link_to_another_file_is_reloaded(tmp_path: Path) -> None:
     for name, user in (("old", "alice"), ("new", "bob")):
         (tmp_path / name).mkdir()
         web_config(tmp_path / name, f"basic_auth_users: {{{user}: {hashed()}}}")
@@ -72,10 +72,12 @@ def test_a_link_that_points_elsewhere_is_seen(tmp_path: Path) -> None:
     file = ProtectionFile(tmp_path / "now" / "web.yml")
     (tmp_path / "next").symlink_to("new")
     (tmp_path / "next").replace(tmp_path / "now")
-    assert list(file.current().users) == ["bob"]
+    assert list(file.get_protection().users) == ["bob"]
 
 
-def test_a_missing_bcrypt_is_told_with_what_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_bcrypt_is_an_error_with_the_command_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(protection, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install bcrypt"):
         ProtectionFile(web_config(tmp_path, f"basic_auth_users: {{alice: {hashed()}}}"))
@@ -84,14 +86,14 @@ def test_a_missing_bcrypt_is_told_with_what_installs_it(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda folder: (folder / "server.key").unlink(), "server.key: it can't be read"),
+        (lambda folder: (folder / "server.key").unlink(), "server.key: cannot read it"),
         (lambda folder: (folder / "server.pem").write_text("no"), "expected PEM"),
         (lambda folder: Authority(folder / "other").issue("x"), "does not belong"),
         (lambda folder: encrypt(folder / "server.key"), "the key is encrypted"),
     ],
     ids=["missing", "no PEM", "another's key", "encrypted"],
 )
-def test_a_certificate_that_can_not_be_used_is_one_line(tmp_path: Path, spoil: object, said: str) -> None:
+def test_an_unusable_certificate_is_one_line(tmp_path: Path, spoil: object, said: str) -> None:
     Authority(tmp_path).issue("server")
     (tmp_path / "other").mkdir()
     spoil(tmp_path)  # type: ignore[operator]  # each case's own
@@ -157,22 +159,22 @@ def test_a_reload_never_weakens_the_protection(
 ) -> None:
     Authority(tmp_path).issue("server")
     file = ProtectionFile(web_config(tmp_path, before))
-    held = file.current()
+    held = file.get_protection()
     web_config(tmp_path, after)
     for _ in range(3):
-        assert file.current() is held
+        assert file.get_protection() is held
     [record] = [record for record in caplog.records if hasattr(record, "lost")]
     assert record.levelname == "WARNING"
     assert lost in record.__dict__["lost"]
-    assert file.reloads() == {"success": 0, "failure": 1}
+    assert file.count_reloads() == {"success": 0, "failure": 1}
 
 
-def test_a_file_that_fails_to_load_after_it_was_emptied_still_protects(tmp_path: Path) -> None:
+def test_an_emptied_file_keeps_the_protection(tmp_path: Path) -> None:
     file = ProtectionFile(web_config(tmp_path, f"basic_auth_users: {{alice: {HASH}}}"))
     for text in ("", "basic_auth_users: {alice: no-hash}", "x: [", ""):
         web_config(tmp_path, text)
-        assert list(file.current().users) == ["alice"]
-    assert file.reloads() == {"success": 0, "failure": 4}
+        assert list(file.get_protection().users) == ["alice"]
+    assert file.count_reloads() == {"success": 0, "failure": 4}
 
 
 @pytest.mark.parametrize(
@@ -191,37 +193,37 @@ def test_a_file_that_fails_to_load_after_it_was_emptied_still_protects(tmp_path:
 def test_a_reload_changes_who_may_read_and_adds_protection(tmp_path: Path, before: str, after: str) -> None:
     Authority(tmp_path).issue("server")
     file = ProtectionFile(web_config(tmp_path, before))
-    held = file.current()
+    held = file.get_protection()
     web_config(tmp_path, after)
-    assert file.current() is not held
-    assert file.reloads() == {"success": 1, "failure": 0}
+    assert file.get_protection() is not held
+    assert file.count_reloads() == {"success": 1, "failure": 0}
 
 
-def test_a_config_that_protects_nothing_is_a_warning_at_the_start(
+def test_a_config_without_protection_is_a_warning_at_the_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ProtectionFile(web_config(tmp_path, "")).current()
+    ProtectionFile(web_config(tmp_path, "")).get_protection()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "neither TLS nor users" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["web.yml", "server.pem", "server.key"])
 @pytest.mark.timeout(30)
-def test_a_pipe_in_place_of_a_file_holds_up_no_connection(tmp_path: Path, name: str) -> None:
+def test_a_named_pipe_in_place_of_a_file_delays_no_connection(tmp_path: Path, name: str) -> None:
     Authority(tmp_path).issue("server")
     file = ProtectionFile(web_config(tmp_path))
-    held = file.current()
+    held = file.get_protection()
     (tmp_path / name).unlink()
     os.mkfifo(tmp_path / name)
-    assert file.current() is held
-    assert file.reloads()["failure"] == 1
+    assert file.get_protection() is held
+    assert file.count_reloads()["failure"] == 1
 
 
-def test_a_relative_path_is_that_of_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_refers_to_the_folder_of_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     file = ProtectionFile(web_config(Path(), f"basic_auth_users: {{alice: {HASH}}}"))
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert list(file.current().users) == ["alice"]
+    assert list(file.get_protection().users) == ["alice"]
     web_config(tmp_path, f"basic_auth_users: {{bob: {HASH}}}")
-    assert list(file.current().users) == ["bob"]
+    assert list(file.get_protection().users) == ["bob"]

@@ -1,4 +1,4 @@
-"""Final values reach every target that takes them."""
+"""Final values reach every target that accepts them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def refuse(_: bytes) -> None:
     raise DeliveryError("no space")
 
 
-def test_a_target_that_fails_is_told_and_counted_and_keeps_no_other_from_its_page(
+def test_a_failing_target_is_logged_counted_and_stops_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     pages: list[bytes] = []
@@ -20,7 +20,7 @@ def test_a_target_that_fails_is_told_and_counted_and_keeps_no_other_from_its_pag
     assert deliveries.deliver(lambda: b"page") == {"textfile"}
     assert pages == [b"page"]
     assert [record.__dict__["err"] for record in caplog.records] == ["no space"]
-    assert deliveries.counts() == {
+    assert deliveries.count_deliveries() == {
         ("textfile", "success"): 0,
         ("textfile", "failure"): 1,
         ("pushgateway", "success"): 1,
@@ -28,7 +28,7 @@ def test_a_target_that_fails_is_told_and_counted_and_keeps_no_other_from_its_pag
     }
 
 
-def test_without_a_target_no_page_is_made() -> None:
+def test_without_targets_no_page_is_rendered() -> None:
     def never() -> bytes:
         raise AssertionError
 

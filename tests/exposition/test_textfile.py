@@ -1,4 +1,4 @@
-"""The file for node_exporter: whole, readable, alone in its name."""
+"""The file for node_exporter is complete, readable and has a name of its own."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def umask_077() -> Iterator[None]:
 
 def test_the_file_can_be_read_by_others_whatever_the_umask(tmp_path: Path, umask_077: None) -> None:
     path = tmp_path / "a.prom"
-    textfile.write(path, b"a 1\n")
+    textfile.write_page(path, b"a 1\n")
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.prom"]
 
 
 def test_each_lane_of_each_project_has_its_own_name(tmp_path: Path) -> None:
     places = [("a", "b"), ("a", "c"), ("a b", "c"), ("a_b", "c"), ("../a", "ü")]
-    names = [textfile.path_for(tmp_path, project=project, lane=lane).name for project, lane in places]
+    names = [textfile.build_path(tmp_path, project=project, lane=lane).name for project, lane in places]
     assert len(set(names)) == len(names)
     assert all(name.endswith(".prom") and "/" not in name and not name.startswith(".") for name in names)
 
@@ -45,25 +45,25 @@ def test_each_lane_of_each_project_has_its_own_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["gone", "file", "/proc"])
 def test_a_folder_that_can_not_be_written_to_is_a_usage_error(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="no file can be written there"):
-        textfile.path_for(tmp_path / folder, project="a", lane="b")
+    with pytest.raises(UsageError, match="cannot write a file there"):
+        textfile.build_path(tmp_path / folder, project="a", lane="b")
 
 
-def test_a_page_without_a_last_success_keeps_the_one_that_the_file_knows(tmp_path: Path) -> None:
+def test_a_page_without_a_last_success_keeps_that_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.prom"
-    textfile.write(path, SUCCESS)
-    textfile.write(path, b"a 2\n")
+    textfile.write_page(path, SUCCESS)
+    textfile.write_page(path, b"a 2\n")
     assert path.read_bytes() == b"a 2\n" + SUCCESS
     newer = SUCCESS.replace(b"1.5e", b"1.6e")
-    textfile.write(path, newer)
+    textfile.write_page(path, newer)
     assert path.read_bytes() == newer
 
 
-def test_a_file_that_can_not_be_written_is_an_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_an_unwritable_file_is_an_error_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     path = tmp_path / "a.prom"
     path.mkdir()  # even root can't rename a file over a folder
     with pytest.raises(DeliveryError, match="cannot write"):
-        textfile.write(path, b"a 1\n")
+        textfile.write_page(path, b"a 1\n")
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.prom"]
 
 
@@ -89,10 +89,10 @@ def socket_file(path: Path) -> None:
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("place", [pipe, endless, link_to_a_file, socket_file])
-def test_anything_but_a_file_in_its_place_is_replaced_unread(tmp_path: Path, place: Callable[[Path], None]) -> None:
+def test_anything_but_a_regular_file_is_replaced_unread(tmp_path: Path, place: Callable[[Path], None]) -> None:
     path = tmp_path / "a.prom"
     place(path)
-    textfile.write(path, b"a 1\n")
+    textfile.write_page(path, b"a 1\n")
     assert path.read_bytes() == b"a 1\n"
     assert not path.is_symlink()
 
@@ -105,14 +105,14 @@ def test_a_file_of_endless_lines_is_read_in_bounded_memory(tmp_path: Path) -> No
         file.write(b"\n" + SUCCESS)
     tracemalloc.start()
     try:
-        textfile.write(path, b"a 1\n")
+        textfile.write_page(path, b"a 1\n")
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
     assert path.read_bytes() == b"a 1\n" + SUCCESS
 
 
-def left_behind(folder: Path, name: str, *, age_seconds: float) -> Path:
+def make_abandoned_file(folder: Path, name: str, *, age_seconds: float) -> Path:
     path = folder / name
     path.write_bytes(b"half")
     moment = path.stat().st_mtime - age_seconds
@@ -120,16 +120,16 @@ def left_behind(folder: Path, name: str, *, age_seconds: float) -> Path:
     return path
 
 
-def test_what_a_killed_exporter_left_behind_is_removed_by_the_next_write(tmp_path: Path) -> None:
-    abandoned = left_behind(tmp_path, ".paropt-abc.tmp", age_seconds=120)
+def test_files_of_a_killed_exporter_are_removed_by_the_next_write(tmp_path: Path) -> None:
+    abandoned = make_abandoned_file(tmp_path, ".paropt-abc.tmp", age_seconds=120)
     others = [
-        left_behind(tmp_path, ".other-abc.tmp", age_seconds=120),
-        left_behind(tmp_path, ".paropt-new.tmp", age_seconds=0),
-        left_behind(tmp_path, ".paropt-written.tmp", age_seconds=120),
+        make_abandoned_file(tmp_path, ".other-abc.tmp", age_seconds=120),
+        make_abandoned_file(tmp_path, ".paropt-new.tmp", age_seconds=0),
+        make_abandoned_file(tmp_path, ".paropt-written.tmp", age_seconds=120),
     ]
     pipe(tmp_path / ".paropt-pipe.tmp")
     with others[-1].open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        textfile.write(tmp_path / "a.prom", b"a 1\n")
+        textfile.write_page(tmp_path / "a.prom", b"a 1\n")
     assert not abandoned.exists()
     assert all(other.exists() for other in others)

@@ -1,4 +1,4 @@
-"""The web config file: what exporter-toolkit takes is taken or refused clearly, and what it refuses is refused."""
+"""Web configs are accepted or refused with a reason; those that exporter-toolkit refuses are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ USER_HASH = hashed()
 TLS = "cert_file: server.pem, key_file: server.key"
 CA = "client_ca_file: ca.pem"
 
-TAKEN = {
+ACCEPTED = {
     "empty": "",
     "tls": f"tls_server_config: {{{TLS}}}",
     "versions": f"tls_server_config: {{{TLS}, min_version: TLS13, max_version: TLS13}}",
@@ -42,7 +42,7 @@ REFUSED_BY_ALL = {
     "an authority that is never asked": f"tls_server_config: {{{TLS}, client_ca_file: ca.pem}}",
     "no yaml": "tls_server_config: {",
 }
-NOT_HONOURED = {
+NOT_SUPPORTED = {
     "TLS10": f"tls_server_config: {{{TLS}, min_version: TLS10}}",
     "RequestClientCert": f"tls_server_config: {{{TLS}, client_auth_type: RequestClientCert}}",
     "RequireAnyClientCert": f"tls_server_config: {{{TLS}, client_auth_type: RequireAnyClientCert}}",
@@ -56,46 +56,46 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def promtool_takes(path: Path) -> bool:
+def promtool_accepts(path: Path) -> bool:
     return subprocess.run([program("promtool"), "check", "web-config", path], capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("text", TAKEN.values(), ids=TAKEN)
-def test_what_promtool_takes_is_taken(folder: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ACCEPTED.values(), ids=ACCEPTED)
+def test_configs_that_promtool_accepts_are_accepted(folder: Path, text: str) -> None:
     path = folder / "web.yml"
     path.write_text(text)
-    assert promtool_takes(path)
-    web_config.read(path)
+    assert promtool_accepts(path)
+    web_config.load_web_config(path)
 
 
 @pytest.mark.parametrize("text", REFUSED_BY_ALL.values(), ids=REFUSED_BY_ALL)
-def test_what_promtool_refuses_is_refused_with_its_place(folder: Path, text: str) -> None:
+def test_configs_that_promtool_refuses_are_refused_with_the_place(folder: Path, text: str) -> None:
     path = folder / "web.yml"
     path.write_text(text)
-    assert not promtool_takes(path)
+    assert not promtool_accepts(path)
     with pytest.raises(ConfigError, match=r"web\.yml:\d+:\d+: "):
-        web_config.read(path)
+        web_config.load_web_config(path)
 
 
-@pytest.mark.parametrize(("what", "text"), NOT_HONOURED.items(), ids=NOT_HONOURED)
-def test_what_can_not_be_honoured_is_refused_and_says_so(folder: Path, what: str, text: str) -> None:
+@pytest.mark.parametrize(("what", "text"), NOT_SUPPORTED.items(), ids=NOT_SUPPORTED)
+def test_unsupported_keys_are_refused_and_named(folder: Path, what: str, text: str) -> None:
     path = folder / "web.yml"
     path.write_text(text)
-    assert promtool_takes(path)
-    with pytest.raises(ConfigError, match=f"{what}.*can't be honoured"):
-        web_config.read(path)
+    assert promtool_accepts(path)
+    with pytest.raises(ConfigError, match=f"{what}.*not supported"):
+        web_config.load_web_config(path)
 
 
-def test_every_fault_is_told_at_once_and_no_password_is_shown(tmp_path: Path) -> None:
+def test_all_faults_are_reported_together_without_passwords(tmp_path: Path) -> None:
     path = tmp_path / "web.yml"
     path.write_text("tls_server_config: {key: x, min_version: 1}\nbasic_auth_users: {a: s3cret, b: [s3cret]}\nz: 1\n")
     with pytest.raises(ConfigError) as caught:
-        web_config.read(path)
+        web_config.load_web_config(path)
     assert len(caught.value.faults) == 5
     assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["gone.yml", "."])
-def test_a_file_that_can_not_be_read_is_one_fault(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="can't be read"):
-        web_config.read(tmp_path / name)
+def test_an_unreadable_file_is_one_fault(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot read it"):
+        web_config.load_web_config(tmp_path / name)

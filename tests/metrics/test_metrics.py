@@ -389,7 +389,7 @@ def test_the_page_parses_as_openmetrics() -> None:
 def test_what_outlasts_the_process_tells_of_lanes_and_not_of_its_pools_and_machine() -> None:
     metrics = populated()
     metrics.observe(run_ended())
-    written = {family.name: family for family in parse_text(metrics.outlasting().decode())}
+    written = {family.name: family for family in parse_text(metrics.render_final_page().decode())}
     assert "paropt_runs" in written
     assert families.RUN_LAST_SUCCESS.name in written
     assert all("lane" in sample.labels for family in written.values() for sample in family.samples)

@@ -87,9 +87,9 @@ class WatchedPage:
         self._metrics = metrics
         self._wake = wake
 
-    def page(self, *, openmetrics: bool) -> bytes:
+    def render_page(self, *, openmetrics: bool) -> bytes:
         final = self.wake_at_next_scrape
-        page = self._metrics.page(openmetrics=openmetrics)
+        page = self._metrics.render_page(openmetrics=openmetrics)
         if final:
             self._wake()
         return page
@@ -225,7 +225,7 @@ class Exporter:
         self._run = None
         self._workers.rest(plan.workers.minimum)
         self._screen.end(record, metrics_url=self._url if self._serves_on else "")
-        missed = self._deliveries.deliver(self._metrics.outlasting)
+        missed = self._deliveries.deliver(self._metrics.render_final_page)
         return self._code(record, missed)
 
     def _running_size(self) -> int | None:
@@ -278,8 +278,8 @@ class Exporter:
             backlog=self._backlog,
             dropped=self._dropped,
             control=self._standing.view,
-            deliveries=self._deliveries.counts,
-            reloads=self._protected.reloads,
+            deliveries=self._deliveries.count_deliveries,
+            reloads=self._protected.count_reloads,
             keep_shown=self._keep_shown,
             totals=self._history.totals(),
             last=self._history.last(),

@@ -16,10 +16,10 @@ from paropt_exporter.config import Config
 from paropt_exporter.engine import pools_of
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import QueryCounts, Strategy
-from paropt_exporter.exposition import address, sinks, textfile
-from paropt_exporter.exposition.protection import Open, Protected, ProtectionFile
-from paropt_exporter.exposition.render import PageSource
-from paropt_exporter.exposition.server import Server, serve
+from paropt_exporter.exposition import listeners, pushgateway, sinks, textfile
+from paropt_exporter.exposition.protection import NoProtection, ProtectionFile, ProtectionSource
+from paropt_exporter.exposition.renderer import PageSource
+from paropt_exporter.exposition.server import Server, start_server
 from paropt_exporter.exposition.sinks import Sinks
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels, StageLabels
@@ -117,10 +117,10 @@ def push_and_textfile(request: Request, config: Config, plan: Plan) -> Sinks:
     settings = config.push
     targets: dict[str, sinks.Deliver] = {}
     if request.textfile is not None:
-        path = textfile.path_for(request.textfile, project=plan.project, lane=plan.lane)
-        targets[sinks.TEXTFILE] = partial(textfile.write, path)
+        path = textfile.build_path(request.textfile, project=plan.project, lane=plan.lane)
+        targets[sinks.TEXTFILE] = partial(textfile.write_page, path)
     if (url := request.push_url or settings.url) is not None:
-        targets[sinks.PUSHGATEWAY] = sinks.pusher(
+        targets[sinks.PUSHGATEWAY] = pushgateway.build_sink(
             settings,
             url=url,
             instance=request.push_instance,
@@ -133,23 +133,23 @@ def push_and_textfile(request: Request, config: Config, plan: Plan) -> Sinks:
     return Sinks(targets)
 
 
-def protected(request: Request, config: Config) -> Protected:
+def protected(request: Request, config: Config) -> ProtectionSource:
     """Return what protects the endpoint. Raises ConfigError or UsageError for a web config that can't be honoured."""
     named = config.web.config_file
     path = request.web_config or (config.root / named if named is not None else None)
-    return ProtectionFile(path) if path is not None else Open()
+    return ProtectionFile(path) if path is not None else NoProtection()
 
 
 def endpoint(
-    request: Request, config: Config, page: PageSource, protects: Protected, say: Callable[[str], None]
+    request: Request, config: Config, page: PageSource, protects: ProtectionSource, say: Callable[[str], None]
 ) -> Server:
     web = config.web
-    return serve(
+    return start_server(
         request.addresses or web.listen_address,
         page,
         telemetry_path=request.telemetry_path or web.telemetry_path,
         max_requests=request.max_requests or web.max_requests or sys.maxsize,
-        say=say,
-        protected=protects,
-        listeners=address.inherited(os.environ) if request.systemd_socket else None,
+        on_fallback=say,
+        protection_source=protects,
+        listeners=listeners.inherit_listeners(os.environ) if request.systemd_socket else None,
     )

@@ -1,1 +1,1 @@
-"""Hand the metrics page to whoever asks for it."""
+"""Serve the metrics page over HTTP and deliver final values to sinks."""

@@ -1,4 +1,4 @@
-"""One client's connection: what was received, what is still to be sent, and until when it may live."""
+"""A client's connection: its socket, buffers, phase and deadline."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ if TYPE_CHECKING:
     from paropt_exporter.exposition.protection import Protection
     from paropt_exporter.exposition.tls import TlsSocket
 
-_CHUNK_BYTES = 16 * 1024  # received at once; a request's head has no more
-_SMALL_BYTES = 16 * 1024  # a body up to here goes out with its head, in one packet where it fits
-# What the kernel holds of an answer that is not on its way yet. Without a bound it takes 2.5 MB of each connection;
-# this keeps a fast reader busy.
+_CHUNK_BYTES = 16 * 1024  # received at once; a request's head is no larger
+_SMALL_BYTES = 16 * 1024  # a body up to this size is sent together with its head, in one packet where it fits
+# The kernel buffers this much of a response that it has not sent. Without a bound it takes 2.5 MB for each connection;
+# this is enough to keep a fast reader busy.
 UNSENT_BYTES = 256 * 1024
 DRAIN_SECONDS = 2.0
-_NO_LINGER = struct.pack("ii", 1, 0)
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _HANDSHAKE = b"\x16"  # the first byte of every TLS client
 
 
 class Phase(Enum):
-    """Where a connection is; it only moves downwards."""
+    """A connection's phases, in order; it never goes back to an earlier one."""
 
-    GREETING = auto()  # the TLS handshake
-    READING = auto()
-    COMPARING = auto()  # its password is being compared by another thread; its socket is not watched
-    WAITING = auto()  # its page is being rendered by another thread; its socket is not watched
-    WRITING = auto()
-    DRAINING = auto()  # the answer is sent; what the client still sends is thrown away
+    HANDSHAKE = auto()  # the TLS handshake
+    READING_REQUEST = auto()
+    CHECKING_PASSWORD = auto()  # by another thread; its socket is not in the selector
+    WAITING_FOR_PAGE = auto()  # another thread renders it; its socket is not in the selector
+    SENDING = auto()
+    DRAINING = auto()  # the response is sent; further input is discarded
 
 
-class PlainText(Exception):
-    """The client speaks plain HTTP where TLS is expected."""
+class PlainHttpReceived(Exception):
+    """The client sent plain HTTP to an HTTPS endpoint."""
 
 
 class _Channel(Protocol):
-    """A non-blocking socket, plain or TLS. Raises BlockingIOError, which may say in `events` what it waits for."""
+    """A non-blocking socket, plain or TLS. Its BlockingIOError may have `events`: the events that TLS waits for."""
 
     def fileno(self) -> int: ...
     def recv(self, size: int, /) -> bytes: ...
@@ -50,14 +50,15 @@ class _Channel(Protocol):
 
 
 class Connection:
-    """A non-blocking socket with its buffers; every method returns at once.
+    """A non-blocking socket with its buffers. No method blocks.
 
-    `client` is who it belongs to, `progress_seconds` when it was accepted, ended its handshake or last took some of its
-    answer, `page` the body that it still has to send, shared with others that send the same; empty for small ones.
+    `client` identifies the peer (see `eviction.identify_client`). `progress_seconds` is when the connection was
+    accepted, ended its handshake or last sent part of its response. `page` is the large body that it is still sending,
+    shared with the other connections that send the same one; it is empty for small bodies. `events` are the selector
+    events that the connection waits for.
 
-    `events` is what a selector has to watch it for. DRAINING is there because closing a socket with unread input makes
-    the kernel reset the connection, and the client may lose the answer: for example the 414 while it is still sending
-    its 10 MB request line.
+    DRAINING exists because the kernel resets a connection that is closed with unread input, and the client may then
+    lose the response: for example the 414 while it is still sending its 10 MB request line.
     """
 
     __slots__ = (
@@ -86,8 +87,8 @@ class Connection:
         protection: Protection,
     ) -> None:
         accepted.setblocking(False)
-        with suppress(OSError):  # a Unix socket has neither
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a head must not wait for its page
+        with suppress(OSError):  # a Unix socket has neither option
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # send a head before its page
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._plain = accepted
         self._tls: TlsSocket | None = None
@@ -98,7 +99,7 @@ class Connection:
         self.client = client
         self.progress_seconds = now_seconds
         self.protection = protection
-        self.phase = Phase.GREETING if protection.secure else Phase.READING
+        self.phase = Phase.HANDSHAKE if protection.secure else Phase.READING_REQUEST
         self.events = selectors.EVENT_READ
         self.deadline_seconds = deadline_seconds
         self.head_only = False
@@ -109,25 +110,25 @@ class Connection:
     def fileno(self) -> int:
         return self._channel.fileno()
 
-    def greet(self, *, now_seconds: float) -> None:
-        """Go on with the TLS handshake. Raises PlainText, OSError or EOFError if it fails."""
+    def continue_handshake(self, *, now_seconds: float) -> None:
+        """Continue the TLS handshake. Raises PlainText, OSError or EOFError if it fails."""
         try:
             if self._tls is None:
-                self._tls = self._channel = self._begun_tls()
+                self._tls = self._channel = self._start_tls()
             self._tls.handshake()
         except BlockingIOError as blocked:
-            self._wait_for(blocked, selectors.EVENT_READ)
+            self._set_events(blocked, selectors.EVENT_READ)
         else:
-            self.phase = Phase.READING
+            self.phase = Phase.READING_REQUEST
             self.events = selectors.EVENT_READ
             self.progress_seconds = now_seconds
 
-    def receive(self) -> bytes | None:
-        """Return all that was received so far, None if there is nothing new. Raises EOFError at the client's end."""
+    def receive_request(self) -> bytes | None:
+        """Return all bytes received so far, or None if none are new. Raises EOFError if the client has disconnected."""
         try:
             chunk = self._channel.recv(_CHUNK_BYTES)
         except BlockingIOError as blocked:
-            self._wait_for(blocked, selectors.EVENT_READ)
+            self._set_events(blocked, selectors.EVENT_READ)
             return None
         if not chunk:
             raise EOFError
@@ -135,19 +136,19 @@ class Connection:
         self._inbox += chunk
         return bytes(self._inbox)
 
-    def wait(self, phase: Literal[Phase.COMPARING, Phase.WAITING]) -> None:
-        """Keep the connection while another thread works for it."""
+    def suspend(self, phase: Literal[Phase.CHECKING_PASSWORD, Phase.WAITING_FOR_PAGE]) -> None:
+        """Enter a phase in which another thread works for the connection."""
         self.phase = phase
         self._inbox.clear()
 
     @property
-    def parked(self) -> bool:
-        """Whether another thread works for it, so that its socket is not to be watched."""
-        return self.phase in (Phase.COMPARING, Phase.WAITING)
+    def is_suspended(self) -> bool:
+        """Whether another thread works for it, so that its socket must not be in the selector."""
+        return self.phase in (Phase.CHECKING_PASSWORD, Phase.WAITING_FOR_PAGE)
 
-    def reply(self, head: bytes, body: bytes) -> None:
-        """Begin to send an answer. A large body is not copied: connections that send the same share it."""
-        self.phase = Phase.WRITING
+    def start_response(self, head: bytes, body: bytes) -> None:
+        """Start to send a response. Connections that send the same large body share it without copies."""
+        self.phase = Phase.SENDING
         self.events = selectors.EVENT_WRITE
         self._inbox.clear()
         if len(body) > _SMALL_BYTES:
@@ -156,7 +157,7 @@ class Connection:
             self._outbox = [memoryview(head + body)]
 
     def send(self, *, now_seconds: float) -> None:
-        """Send what the socket takes; the connection drains once all of it is sent."""
+        """Send as much as the socket accepts; start to drain when all is sent."""
         try:
             while self._outbox:
                 sent = self._channel.send(self._outbox[0])
@@ -165,7 +166,7 @@ class Connection:
                 if not self._outbox[0]:
                     del self._outbox[0]
         except BlockingIOError as blocked:
-            self._wait_for(blocked, selectors.EVENT_WRITE)
+            self._set_events(blocked, selectors.EVENT_WRITE)
             return
         self.page = b""
         self.phase = Phase.DRAINING
@@ -174,30 +175,30 @@ class Connection:
         self._channel.shutdown(socket.SHUT_WR)
 
     def drain(self) -> None:
-        """Throw away what has come. Raises EOFError at the client's end."""
+        """Discard input. Raises EOFError if the client has disconnected."""
         try:
             if not self._channel.recv(_CHUNK_BYTES):
                 raise EOFError
         except BlockingIOError as blocked:
-            self._wait_for(blocked, selectors.EVENT_READ)
+            self._set_events(blocked, selectors.EVENT_READ)
 
     def close(self) -> None:
-        """End it at once. An answer that is not sent whole ends with a reset, so that the kernel keeps none of it."""
+        """Close the socket. A partly sent response ends with a reset, so that the kernel frees its buffer at once."""
         if self._outbox:
             with suppress(OSError):
-                self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+                self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._channel.close()
         self._outbox.clear()
         self.page = b""
 
-    def _begun_tls(self) -> TlsSocket:
-        """Return TLS over the socket once the client has spoken: until then an idle one costs no TLS state."""
+    def _start_tls(self) -> TlsSocket:
+        """Wrap the socket in TLS when the client's first byte has arrived: an idle client then costs no TLS state."""
         first = self._plain.recv(1, socket.MSG_PEEK)
         if not first:
             raise EOFError
         if first != _HANDSHAKE or self.protection.secure is None:
-            raise PlainText
+            raise PlainHttpReceived
         return self.protection.secure(self._plain)
 
-    def _wait_for(self, blocked: BlockingIOError, usual: int) -> None:
+    def _set_events(self, blocked: BlockingIOError, usual: int) -> None:
         self.events = getattr(blocked, "events", usual)

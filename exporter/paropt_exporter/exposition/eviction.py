@@ -1,8 +1,7 @@
-"""Choose which connections are closed when there are too many of them, or too many page bytes that nobody reads.
+"""Choose which connections to close when there are too many of them, or too many bytes of unread pages.
 
-No connection has a claim on its place: an honest scraper is through in a moment, and whoever is not holds it up. So
-the victim comes from the client with the most connections, and of those it is the one that has made no progress for the
-longest time.
+A scraper needs its connection for a moment only. So the victim belongs to the client with the most connections, and is
+the one of them that has made no progress for the longest time.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from contextlib import suppress
 
 from paropt_exporter.exposition.connection import Connection, Phase
 
-_IPV6_PREFIX = 64  # what one client of IPv6 usually has for itself
-# After its accept, and after each part of its answer: an honest client's next packet comes within it.
+_IPV6_PREFIX = 64  # the network that one IPv6 client usually has
+# A scraper's next packet arrives within this time of the accept and of each part of its response.
 GRACE_SECONDS = 0.25
 
 
-def client_of(peer: object) -> str:
-    """Return who is behind a peer's address as `accept` tells it: an IPv4 host, an IPv6 network of 64 bits, or ""."""
+def identify_client(peer: object) -> str:
+    """Return the client of a peer address from `accept`: an IPv4 address, an IPv6 /64 network, or "" for others."""
     if not isinstance(peer, tuple):
-        return ""  # a Unix socket: all its clients are one
+        return ""  # a Unix socket: all its clients count as one
     with suppress(ValueError):
         address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
         if isinstance(address, ipaddress.IPv6Address):
@@ -32,64 +31,65 @@ def client_of(peer: object) -> str:
     return str(peer[0])
 
 
-def one_too_many(connections: Collection[Connection], *, now_seconds: float) -> Connection | None:
-    """Return the connection to close for a new one; None if there is none to close yet.
+def choose_victim(connections: Collection[Connection], *, now_seconds: float) -> Connection | None:
+    """Return the connection to close for a new one; None if none may be closed yet.
 
-    Those that wait for their page never go, and those that wait for their password only if their client has no other.
+    Connections that wait for a page are never closed; those that wait for a password check only if their client has no
+    others.
     """
-    idlest = min(_candidates(connections), key=_idle_from_seconds, default=None)
-    return idlest if idlest is not None and _idle_from_seconds(idlest) <= now_seconds else None
+    idlest = min(_find_candidates(connections), key=_compute_grace_end_seconds, default=None)
+    return idlest if idlest is not None and _compute_grace_end_seconds(idlest) <= now_seconds else None
 
 
-def next_seconds(connections: Collection[Connection]) -> float | None:
-    """Return when the next connection may be closed for a new one, if nothing happens until then; None: never."""
-    return min(map(_idle_from_seconds, _candidates(connections)), default=None)
+def find_next_victim_seconds(connections: Collection[Connection]) -> float | None:
+    """Return when a connection may next be closed for a new one, if none makes progress; None: never."""
+    return min(map(_compute_grace_end_seconds, _find_candidates(connections)), default=None)
 
 
-def unread_bytes(connections: Iterable[Connection]) -> int:
-    """Return the bytes of the pages that are still being read; each is in memory once, however many read it."""
-    return sum(len(group[0].page) for group in _readers(connections))
+def count_unread_bytes(connections: Iterable[Connection]) -> int:
+    """Return the size of all pages that are being sent. A page is in memory once, however many connections send it."""
+    return sum(len(group[0].page) for group in _group_by_page(connections))
 
 
-def unread_too_long(
+def choose_stalled_readers(
     connections: Iterable[Connection], *, allowed_bytes: int, idle_since_seconds: float
 ) -> tuple[Connection, ...]:
-    """Return the connections to close, so that the pages of the others take `allowed_bytes`, if that can be had.
+    """Return connections to close, so that the pages of the others take at most `allowed_bytes`, if possible.
 
-    A page goes with the last of its readers. So whole pages are given up: those of which no reader has read anything
-    since a moment, the longest idle first.
+    A page is freed when its last reader is closed. So all readers of a page are closed together: of pages that no
+    reader has read from after `idle_since_seconds`, the longest idle first.
     """
-    groups = sorted(_readers(connections), key=_last_read_seconds)
+    groups = sorted(_group_by_page(connections), key=_find_last_read_seconds)
     excess_bytes = sum(len(group[0].page) for group in groups) - allowed_bytes
-    given_up: list[Connection] = []
+    stalled: list[Connection] = []
     for group in groups:
-        if excess_bytes <= 0 or _last_read_seconds(group) > idle_since_seconds:
+        if excess_bytes <= 0 or _find_last_read_seconds(group) > idle_since_seconds:
             break
-        given_up += group
+        stalled += group
         excess_bytes -= len(group[0].page)
-    return tuple(given_up)
+    return tuple(stalled)
 
 
-def next_idle_page_seconds(connections: Iterable[Connection]) -> float:
-    """Return when the first page has not been read for GRACE_SECONDS, if nothing happens until then."""
-    return min((_last_read_seconds(group) + GRACE_SECONDS for group in _readers(connections)), default=0.0)
+def find_next_stall_seconds(connections: Iterable[Connection]) -> float:
+    """Return when a page will next have been unread for GRACE_SECONDS, if no reader makes progress."""
+    return min((_find_last_read_seconds(group) + GRACE_SECONDS for group in _group_by_page(connections)), default=0.0)
 
 
-def _candidates(connections: Collection[Connection]) -> list[Connection]:
-    """Return the connections of the client with the most; others are safe, however young the flood's own are."""
-    held = Counter(connection.client for connection in connections)
-    found = [connection for connection in connections if connection.phase is not Phase.WAITING]
-    most = max((held[connection.client] for connection in found), default=0)
-    found = [connection for connection in found if held[connection.client] == most]
-    return [connection for connection in found if connection.phase is not Phase.COMPARING] or found
+def _find_candidates(connections: Collection[Connection]) -> list[Connection]:
+    """Return the connections of the client that has the most. Others are safe, however young that client's are."""
+    counts = Counter(connection.client for connection in connections)
+    candidates = [connection for connection in connections if connection.phase is not Phase.WAITING_FOR_PAGE]
+    most = max((counts[connection.client] for connection in candidates), default=0)
+    candidates = [connection for connection in candidates if counts[connection.client] == most]
+    return [connection for connection in candidates if connection.phase is not Phase.CHECKING_PASSWORD] or candidates
 
 
-def _idle_from_seconds(connection: Connection) -> float:
+def _compute_grace_end_seconds(connection: Connection) -> float:
     return connection.progress_seconds + GRACE_SECONDS
 
 
-def _readers(connections: Iterable[Connection]) -> list[list[Connection]]:
-    """Return the connections that still read pages, by page."""
+def _group_by_page(connections: Iterable[Connection]) -> list[list[Connection]]:
+    """Return the connections that are sending pages, grouped by page."""
     readers: dict[int, list[Connection]] = {}
     for connection in connections:
         if connection.page:
@@ -97,5 +97,5 @@ def _readers(connections: Iterable[Connection]) -> list[list[Connection]]:
     return list(readers.values())
 
 
-def _last_read_seconds(readers: list[Connection]) -> float:
+def _find_last_read_seconds(readers: list[Connection]) -> float:
     return max(connection.progress_seconds for connection in readers)

@@ -1,4 +1,4 @@
-"""Read one HTTP/1 request head and write one answer; strict, small, and free of sockets."""
+"""Parse HTTP/1 request heads and format responses; strict, small, and without sockets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from types import MappingProxyType
 
-HEAD_BYTES = 16 * 1024  # Prometheus sends 400; browsers with cookies some 4 kB; more is no scraper
+HEAD_BYTES = 16 * 1024  # Prometheus sends 400 bytes, a browser with cookies some 4 kB
 LINE_BYTES = 8 * 1024
 HEADERS = 100
 
@@ -21,7 +21,7 @@ _TEXT = "text/plain; charset=utf-8"
 
 
 class BadRequest(Exception):
-    """What came is no request that can be answered; `status` is the 4xx that says why."""
+    """The received bytes are not a valid request; `status` is the 4xx status to respond with."""
 
     def __init__(self, status: HTTPStatus, why: str) -> None:
         super().__init__(why)
@@ -30,7 +30,7 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request's head. `path` as sent, without query; header names in lower case."""
+    """A request's head. `path` is as sent, without its query; header names are in lower case."""
 
     method: str
     path: str
@@ -42,7 +42,7 @@ class Request:
 
     @property
     def gzip(self) -> bool:
-        """Whether the client takes gzip."""
+        """Whether the client accepts gzip."""
         for coding in self.headers.get("accept-encoding", "").lower().split(","):
             name, _, weight = coding.replace(" ", "").partition(";")
             if name in ("gzip", "*"):
@@ -51,8 +51,8 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A whole answer. `headers` come on top of those that every answer has."""
+class Response:
+    """A complete response. `headers` are added to those that every response has."""
 
     status: HTTPStatus = HTTPStatus.OK
     body: bytes = b""
@@ -60,35 +60,35 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def text(cls, status: HTTPStatus, message: str, *headers: tuple[str, str]) -> Answer:
-        """Return a line of plain text."""
+    def from_text(cls, status: HTTPStatus, message: str, *headers: tuple[str, str]) -> Response:
+        """Build a response of one line of plain text."""
         return cls(status=status, body=f"{message}\n".encode(), headers=headers)
 
 
-def read(received: bytes) -> Request | None:
-    """Return the request if its head is whole, None if more must come. Raises BadRequest once it can't become one.
+def parse_request(received: bytes) -> Request | None:
+    """Return the request if its head is complete, None if more bytes are needed. Raises BadRequest for invalid bytes.
 
-    What follows the head, a body or pipelined requests, is ignored: each connection gets one answer.
+    A body or pipelined requests are ignored: each connection gets one response.
     """
     received = received.lstrip(b"\r\n")
-    if received and not received[:1].isalpha():  # a TLS handshake would otherwise be waited for to its deadline
-        raise BadRequest(HTTPStatus.BAD_REQUEST, "this is not HTTP; TLS is not spoken here")
+    if received and not received[:1].isalpha():  # otherwise a TLS handshake would wait until the deadline
+        raise BadRequest(HTTPStatus.BAD_REQUEST, "this is not HTTP; this endpoint does not use TLS")
     end = _END.search(received)
     head = received[: end.start()] if end else received
     if len(head) > LINE_BYTES and b"\n" not in head[:LINE_BYTES]:
         raise BadRequest(HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is too long")
     if len(head) > HEAD_BYTES:
         raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too large")
-    return _parsed(head.decode("latin-1")) if end else None
+    return _parse_head(head.decode("latin-1")) if end else None
 
 
-def head(answer: Answer, *, now_seconds: float, headers: Sequence[tuple[str, str]] = ()) -> bytes:
-    """Return the bytes that come before the answer's body. `headers` are the site's own, on every answer."""
-    others = [*answer.headers, *headers]
+def format_head(response: Response, *, now_seconds: float, headers: Sequence[tuple[str, str]] = ()) -> bytes:
+    """Return the bytes before a response's body. `headers` are those of the web config, for every response."""
+    others = [*response.headers, *headers]
     lines = [
-        f"HTTP/1.1 {answer.status.value} {answer.status.phrase}",
-        f"Content-Type: {answer.content_type}",
-        f"Content-Length: {len(answer.body)}",
+        f"HTTP/1.1 {response.status.value} {response.status.phrase}",
+        f"Content-Type: {response.content_type}",
+        f"Content-Length: {len(response.body)}",
         f"Date: {formatdate(now_seconds, usegmt=True)}",
         "Connection: close",
         *(f"{name}: {value}" for name, value in dict([("X-Content-Type-Options", "nosniff"), *others]).items()),
@@ -96,22 +96,22 @@ def head(answer: Answer, *, now_seconds: float, headers: Sequence[tuple[str, str
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-def _parsed(head: str) -> Request:
+def _parse_head(head: str) -> Request:
     line, *fields = head.replace("\r\n", "\n").split("\n")
     words = line.split(" ")
     if len(words) != 3 or not _TOKEN.fullmatch(words[0]) or not _VISIBLE.fullmatch(words[1]):
         raise BadRequest(HTTPStatus.BAD_REQUEST, "the request line is malformed")
     method, target, version = words
     if not _VERSION.fullmatch(version):
-        raise BadRequest(HTTPStatus.BAD_REQUEST, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+        raise BadRequest(HTTPStatus.BAD_REQUEST, "only HTTP/1.0 and HTTP/1.1 are supported")
     if len(fields) > HEADERS:
         raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "there are too many headers")
-    return Request(method=method, path=_path(target), headers=MappingProxyType(_headers(fields)))
+    return Request(method=method, path=_parse_target(target), headers=MappingProxyType(_parse_headers(fields)))
 
 
-def _path(target: str) -> str:
+def _parse_target(target: str) -> str:
     scheme, separator, rest = target.partition("://")
-    if separator and scheme.lower() in ("http", "https"):  # a request to a proxy names the whole URL
+    if separator and scheme.lower() in ("http", "https"):  # a request through a proxy has the full URL
         _, slash, path = rest.partition("/")
         target = slash + path or "/"
     if not target.startswith("/") and target != "*":
@@ -119,7 +119,7 @@ def _path(target: str) -> str:
     return target.partition("?")[0].partition("#")[0]
 
 
-def _headers(fields: list[str]) -> dict[str, str]:
+def _parse_headers(fields: list[str]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for line in fields:
         name, colon, value = line.partition(":")

@@ -1,4 +1,4 @@
-"""Judge the passwords of basic authentication, without holding up who is known already."""
+"""Check the passwords of basic authentication, without delaying clients whose password is remembered."""
 
 from __future__ import annotations
 
@@ -15,81 +15,81 @@ from dataclasses import dataclass, field
 
 log = logging.getLogger(__name__)
 
-LONGEST_PASSWORD_BYTES = 72  # bcrypt looks at no more: longer ones would be equal to their beginning
-MOST_REMEMBERED = 100  # passwords that were right: one for each scraper
+LONGEST_PASSWORD_BYTES = 72  # bcrypt ignores further bytes: a longer password would equal its beginning
+MOST_REMEMBERED = 100  # right passwords: one for each scraper
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a client says that it is."""
+    """The user and password that a client sends."""
 
     user: str
     password: bytes = field(repr=False)
 
 
-class Passwords:
-    """One thread that compares passwords with bcrypt hashes, which takes a core for 50 ms each and more.
+class PasswordChecker:
+    """Compare passwords with bcrypt hashes in a thread; a comparison takes a core for 50 ms or more.
 
-        recognises(users, credentials) -- seen right before, from any thread, at once
-        check(..., tell) -> _wanted[client] -> thread "paropt-web-auth" -> tell(right)
-                               ^-- the clients take turns, the newest request of each first
+        is_remembered(users, credentials)        at once, from any thread
+        check(..., on_result) -> _requests[client] -> thread "paropt-web-auth" -> on_result(is_right)
+                                     ^-- the clients take turns; of each client the newest request is first
 
     Guarantees:
-    * A flood of guesses holds up no other client for longer than one comparison a client. A scraper behind the same
-      address as the flood is compared next if it came last: guesses wait for their answer, so few come after it.
-    * An unknown user costs the time of a known one, and gets the same answer.
-    * What was right once is right at once until the user's hash changes; wrong ones are not remembered.
-    * No password is kept: only keyed digests are, under a key that dies with the process.
+    * A flood of guesses delays another client by at most one comparison for each client of the flood. A scraper at the
+      flood's own address is next when its request is the newest; few come after it: guesses wait for their result.
+    * A request of an unknown user takes as long as one of a known user, and gets the same response.
+    * A right password is remembered until the user's hash changes; wrong ones are not remembered.
+    * No password is stored, only digests under a key that exists as long as the process.
     """
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
-        self._lock = threading.Lock()  # guards: _right
-        self._right: OrderedDict[bytes, None] = OrderedDict()
-        self._wake = threading.Condition()  # guards: _wanted, _closed
-        self._wanted: OrderedDict[str, dict[object, Callable[[], None]]] = OrderedDict()
+        self._lock = threading.Lock()  # guards: _remembered
+        self._remembered: OrderedDict[bytes, None] = OrderedDict()
+        self._wake = threading.Condition()  # guards: _requests, _closed
+        self._requests: OrderedDict[str, dict[object, Callable[[], None]]] = OrderedDict()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def recognises(self, users: Mapping[str, str], credentials: Credentials) -> bool:
-        """Say whether these were found right before, for the hash that the user has now."""
-        digest = self._digest(users.get(credentials.user, ""), credentials)
+    def is_remembered(self, users: Mapping[str, str], credentials: Credentials) -> bool:
+        """Say whether these credentials were found right for the user's current hash."""
+        digest = self._compute_digest(users.get(credentials.user, ""), credentials)
         with self._lock:
-            if digest not in self._right:
+            if digest not in self._remembered:
                 return False
-            self._right.move_to_end(digest)
+            self._remembered.move_to_end(digest)
             return True
 
     def check(
         self,
         users: Mapping[str, str],
         credentials: Credentials,
-        tell: Callable[[bool], None],
+        on_result: Callable[[bool], None],
         *,
         client: str,
         token: object,
     ) -> None:
-        """Compare in the thread, which then calls `tell`; from the serving thread alone.
+        """Compare in the thread, which then calls `on_result`. Only the serving thread may call this.
 
-        `client` says who asks, `token` names the request for `cancel`.
+        `client` identifies the peer, `token` the request, for `cancel`.
         """
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="paropt-web-auth", daemon=True)
             self._thread.start()
         with self._wake:
-            self._wanted.setdefault(client, {})[token] = lambda: tell(self._judged(users, credentials))
+            self._requests.setdefault(client, {})[token] = lambda: on_result(self._check_safely(users, credentials))
             self._wake.notify()
 
     def cancel(self, *, client: str, token: object) -> None:
-        """Forget a request whose connection is gone; nothing if it is being compared or was."""
+        """Remove the request of a closed connection, unless its comparison has started."""
         with self._wake:
-            waiting = self._wanted.get(client, {})
-            waiting.pop(token, None)
-            if not waiting:
-                self._wanted.pop(client, None)
+            own_requests = self._requests.get(client, {})
+            own_requests.pop(token, None)
+            if not own_requests:
+                self._requests.pop(client, None)
 
     def close(self, *, timeout_seconds: float) -> None:
-        """End the thread after what it compares now; who still waits is told nothing."""
+        """Stop the thread after its current comparison; pending requests get no result."""
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -97,70 +97,74 @@ class Passwords:
             self._thread.join(timeout_seconds)
 
     def _run(self) -> None:
-        # A flood of wrong passwords must not take the work's cores: on Linux a thread has a niceness of its own.
+        # A flood of wrong passwords must not take cores from the run. On Linux each thread has its own niceness.
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-        while (compare := self._next()) is not None:
+        while (compare := self._wait_for_check()) is not None:
             compare()
 
-    def _next(self) -> Callable[[], None] | None:
-        """Return the newest comparison of the client whose turn it is; None once closed. Blocks until there is one."""
+    def _wait_for_check(self) -> Callable[[], None] | None:
+        """Wait for a request; return the newest one of the client whose turn it is, or None once closed."""
         with self._wake:
-            self._wake.wait_for(lambda: self._wanted or self._closed)
+            self._wake.wait_for(lambda: self._requests or self._closed)
             if self._closed:
                 return None
-            client, waiting = self._wanted.popitem(last=False)
-            _, compare = waiting.popitem()
-            if waiting:
-                self._wanted[client] = waiting  # behind the others
+            client, own_requests = self._requests.popitem(last=False)
+            _, compare = own_requests.popitem()
+            if own_requests:
+                self._requests[client] = own_requests  # behind the others
             return compare
 
-    def _judged(self, users: Mapping[str, str], credentials: Credentials) -> bool:
+    def _check_safely(self, users: Mapping[str, str], credentials: Credentials) -> bool:
         try:
             return self._is_right(users, credentials)
-        except Exception:  # the boundary of the thread: a bcrypt that fails keeps this one out, and waits for the next
+        except Exception:  # the boundary of the thread: if bcrypt fails, this client is refused and the thread goes on
             log.exception("a password could not be compared")
             return False
 
     def _is_right(self, users: Mapping[str, str], credentials: Credentials) -> bool:
-        if self.recognises(users, credentials):  # a scraper's second request came while its first one was compared
+        if self.is_remembered(users, credentials):  # another request of this user was checked meanwhile
             return True
         known = users.get(credentials.user)
-        right = _matches(credentials.password, known or self._stand_in(users, credentials.user)) and known is not None
+        right = (
+            matches_hash(credentials.password, known or self._choose_decoy_hash(users, credentials.user))
+            and known is not None
+        )
         if right:
             with self._lock:
-                self._right[self._digest(str(known), credentials)] = None
-                if len(self._right) > MOST_REMEMBERED:
-                    self._right.popitem(last=False)
+                self._remembered[self._compute_digest(str(known), credentials)] = None
+                if len(self._remembered) > MOST_REMEMBERED:
+                    self._remembered.popitem(last=False)
         return right
 
-    def _stand_in(self, users: Mapping[str, str], user: str) -> str:
-        """Return what an unknown user is compared with: the same hash each time, so that it costs as a user's own."""
+    def _choose_decoy_hash(self, users: Mapping[str, str], user: str) -> str:
+        """Return a hash to compare an unknown user's password with, always the same one, so that it takes as long."""
         hashes = sorted(users.values())
         return hashes[int.from_bytes(hmac.digest(self._key, user.encode(), "sha256")[:8]) % len(hashes)]
 
-    def _digest(self, hashed: str, credentials: Credentials) -> bytes:
+    def _compute_digest(self, hashed: str, credentials: Credentials) -> bytes:
         parts = (credentials.user.encode(), hashed.encode(), credentials.password)
         return hmac.digest(self._key, b"".join(len(part).to_bytes(8) + part for part in parts), "sha256")
 
 
-def credentials(authorization: str) -> Credentials | None:
-    """Return what an Authorization header says; None if it is no basic authentication."""
+def parse_credentials(authorization: str) -> Credentials | None:
+    """Parse an Authorization header; None if it is not valid basic authentication."""
     scheme, _, encoded = authorization.partition(" ")
     if scheme.lower() != "basic":
         return None
     try:
         user, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
         return Credentials(user.decode(), password) if colon else None
-    except ValueError:  # no base64, no ASCII, no UTF-8
+    except ValueError:  # not base64, ASCII or UTF-8
         return None
 
 
-def _matches(password: bytes, hashed: str) -> bool:
+def matches_hash(password: bytes, hashed: str) -> bool:
+    """Compare a password with a bcrypt hash; a password of more than 72 bytes never matches."""
     import bcrypt
 
     fits = len(password) <= LONGEST_PASSWORD_BYTES
     try:
         return bcrypt.checkpw(password[:LONGEST_PASSWORD_BYTES], hashed.encode()) and fits
-    except ValueError:  # a hash of the right form with impossible digits
+    except ValueError:  # a hash of the right form with invalid digits
         return False

@@ -1,4 +1,4 @@
-"""What protects the endpoint: TLS, passwords and headers, read again whenever their files change."""
+"""Protect the endpoint with TLS, passwords and headers; reload them when their files change."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _SUCCESS, _FAILURE = families.RELOAD_RESULTS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protection:
-    """What a new connection is served under. `secure` makes TLS of its socket, None: it is plain HTTP.
+    """The protection of a connection. `secure` wraps its socket in TLS; None means plain HTTP.
 
-    `users` maps names to bcrypt hashes; none: everybody may read.
+    `users` maps names to bcrypt hashes; if it is empty, every client may read.
     """
 
     secure: Callable[[socket.socket], TlsSocket] | None = None
@@ -38,72 +38,72 @@ class Protection:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Protected(Protocol):
-    """The source of the protection that new connections get."""
+class ProtectionSource(Protocol):
+    """An object that supplies the protection of new connections."""
 
-    def current(self) -> Protection: ...
+    def get_protection(self) -> Protection: ...
 
-    def reloads(self) -> Mapping[str, int]:
-        """Return how often a changed web config was loaded and refused, by result; empty without a web config."""
+    def count_reloads(self) -> Mapping[str, int]:
+        """Return how many changed web configs were loaded and refused, by result; empty without a web config."""
 
 
-class Open:
-    """No file: plain HTTP for everybody."""
+class NoProtection:
+    """Plain HTTP for all clients."""
 
-    def current(self) -> Protection:
+    def get_protection(self) -> Protection:
         return Protection()
 
-    def reloads(self) -> Mapping[str, int]:
+    def count_reloads(self) -> Mapping[str, int]:
         return {}
 
 
 class ProtectionFile:
-    """The web config file at `path`.
+    """The protection that a web config file defines.
 
     Guarantees:
-    * Raises ConfigError or UsageError at the start if the file can't be honoured as a whole; `current` never raises.
-    * A reload never weakens: a changed file that can't be used, or that protects less than the config in force
-      (`weakened` says what that means), is refused, logged once and counted, and the config in force stays.
-    Not thread-safe, except for `reloads`: the serving thread alone calls `current`.
+    * The constructor raises ConfigError or UsageError for an invalid file; `get_protection` never raises.
+    * A reload never weakens protection: a changed file that is invalid, or that protects less than the config in force
+      (see `find_weakened_keys`), is refused, logged once and counted, and the config in force stays.
+    Not thread-safe, except for `count_reloads`: only the serving thread calls `get_protection`.
     """
 
     def __init__(self, path: Path) -> None:
-        self._named, self._path = path, path.absolute()  # a call may change the current folder
+        self._shown_path, self._path = path, path.absolute()  # a Python call of a stage may change the current folder
         self._files: tuple[Path, ...] = (self._path,)
         self._stamps: _Stamp = ()
         self._reloads = dict.fromkeys(families.RELOAD_RESULTS, 0)
-        self._config, self._protection = self._read()
-        _import_all()
+        self._config, self._protection = self._load()
+        _preload_modules()
         if not self._protection.secure and not self._protection.users:
             log.warning("the web config has neither TLS nor users: anyone may read", extra={"file": str(path)})
 
-    def current(self) -> Protection:
-        """Return the protection of new connections; a look at the files' times, and a reading where they changed."""
-        stamps = _stamps(self._files)
+    def get_protection(self) -> Protection:
+        """Return the protection of new connections. Stats the files, and reloads them if they have changed."""
+        stamps = _read_stamps(self._files)
         if stamps != self._stamps:
             self._stamps = stamps
-            self._read_again()
+            self._reload()
         return self._protection
 
-    def reloads(self) -> Mapping[str, int]:
-        """Return how often a changed file was loaded and refused, by result; from any thread."""
+    def count_reloads(self) -> Mapping[str, int]:
+        """Return how many changed files were loaded and refused, by result; from any thread."""
         return dict(self._reloads)
 
-    def _read_again(self) -> None:
+    def _reload(self) -> None:
         try:
-            config, protection = self._read()
-        except Exception as error:  # the boundary of a file that others change: no content of it may end the endpoint
+            config, protection = self._load()
+        except Exception as error:  # the boundary of a file that others edit: no content of it may stop the endpoint
             self._reloads[_FAILURE] += 1
             log.error(
-                "the changed web config can't be used: the one before stays in force",
+                "the changed web config is invalid: the previous one stays in force",
                 extra={"err": str(error)},
                 exc_info=not isinstance(error, ParoptError),
             )
             return
-        if lost := weakened(self._config, config):
+        if lost := find_weakened_keys(self._config, config):
             self._reloads[_FAILURE] += 1
             log.warning(
-                "the changed web config protects less and was refused: the one before stays in force until a restart",
+                "the changed web config protects less and was refused: the previous one stays in force until a restart",
                 extra={"file": str(self._path), "lost": ", ".join(lost)},
             )
             return
@@ -111,32 +111,32 @@ class ProtectionFile:
         self._config, self._protection = config, protection
         log.info("the changed web config is in force", extra={"file": str(self._path)})
 
-    def _read(self) -> tuple[WebConfig, Protection]:
+    def _load(self) -> tuple[WebConfig, Protection]:
         from paropt_exporter.exposition import web_config
 
-        # Each file's stamp is taken before its content: what is replaced in between is read again next time.
-        own_stamp = _stamp(self._path)
-        config = web_config.read(self._path, named=self._named)
+        # Stamps are read before contents: a file that is replaced in between is loaded again next time.
+        own_stamp = _read_stamp(self._path)
+        config = web_config.load_web_config(self._path, shown_path=self._shown_path)
         tls = config.tls_server_config
         named = (tls.cert_file, tls.key_file, tls.client_ca_file)
         others = tuple(self._path.parent / name for name in named if name is not None)
-        self._files, self._stamps = (self._path, *others), (own_stamp, *_stamps(others))
-        return config, _protection(config, self._path)
+        self._files, self._stamps = (self._path, *others), (own_stamp, *_read_stamps(others))
+        return config, _build_protection(config, self._path)
 
 
-def _import_all() -> None:
-    """Import what a later reload or request needs: a call puts the project's modules before all others."""
+def _preload_modules() -> None:
+    """Import modules of later reloads and requests: a stage's Python call puts project modules first on the path."""
     import_module("paropt_exporter.exposition.tls")
     if find_spec("bcrypt") is not None:
         import_module("bcrypt")
 
 
-def weakened(old: WebConfig, new: WebConfig) -> tuple[str, ...]:
+def find_weakened_keys(old: WebConfig, new: WebConfig) -> tuple[str, ...]:
     """Return the keys of `old` whose protection `new` lacks or lowers.
 
-    Each of these weakens: TLS, all users, a header, the authority of clients, the list of clients' names or of cipher
+    Each of these weakens protection: TLS, all users, a header, the client CA, the list of client names or of cipher
     suites is gone; client certificates are required less strictly; the lowest TLS version is lower. Replacing
-    certificates, users, names and suites does not: it says who may read, not whether anyone is kept out.
+    certificates, users, names and suites does not: it changes who may read.
     """
     before, after = old.tls_server_config, new.tls_server_config
     lost = []
@@ -159,32 +159,32 @@ def weakened(old: WebConfig, new: WebConfig) -> tuple[str, ...]:
     return tuple(lost)
 
 
-def _protection(config: WebConfig, path: Path) -> Protection:
+def _build_protection(config: WebConfig, path: Path) -> Protection:
     if config.basic_auth_users and find_spec("bcrypt") is None:
         raise UsageError(f"{path}: basic_auth_users needs bcrypt: pip install bcrypt")
     return Protection(
-        secure=_secured(config, path.parent),
+        secure=_build_tls_wrapper(config, path.parent),
         users=MappingProxyType(dict(config.basic_auth_users)),
         headers=tuple(config.http_server_config.headers.items()),
     )
 
 
-def _secured(config: WebConfig, folder: Path) -> Callable[[socket.socket], TlsSocket] | None:
+def _build_tls_wrapper(config: WebConfig, folder: Path) -> Callable[[socket.socket], TlsSocket] | None:
     settings = config.tls_server_config
     if settings.is_empty:
         return None
     from paropt_exporter.exposition import tls
 
-    context = tls.context(settings, folder)
+    context = tls.build_context(settings, folder)
     return lambda plain: tls.TlsSocket(plain, context, settings.client_allowed_sans)
 
 
-def _stamps(files: Iterable[Path]) -> _Stamp:
-    """Return what changes with the files; a replaced link's target counts, as Kubernetes mounts secrets so."""
-    return tuple(_stamp(file) for file in files)
+def _read_stamps(files: Iterable[Path]) -> _Stamp:
+    """Return a value that changes when the files change. It follows links: Kubernetes mounts secrets as links."""
+    return tuple(_read_stamp(file) for file in files)
 
 
-def _stamp(file: Path) -> _Stamp:
+def _read_stamp(file: Path) -> _Stamp:
     try:
         status = file.stat()
     except OSError as error:

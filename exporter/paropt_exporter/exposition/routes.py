@@ -1,4 +1,4 @@
-"""Decide what each path answers."""
+"""Route requests by path."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from http import HTTPStatus
 
 from paropt_exporter._version import __version__
 from paropt_exporter.errors import UsageError
-from paropt_exporter.exposition.http import Answer, Request
+from paropt_exporter.exposition.http import Request, Response
 from paropt_exporter.metrics.formats import Choice, choose
 
 HEALTHY = "/-/healthy"
 READY = "/-/ready"
-_READING = ("GET", "HEAD")
-_PATH = re.compile(r"/[\w./~-]*", re.ASCII)  # as the config's, `config.fields.UrlPath`: what a scraper can ask for
+_METHODS = ("GET", "HEAD")
+_PATH = re.compile(r"/[\w./~-]*", re.ASCII)  # the same as the config's `config.fields.UrlPath`
 
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """A request for the metrics page, which is rendered elsewhere, since that takes time."""
+    """A request for the metrics page. Another thread renders it, since that takes time."""
 
     choice: Choice
     gzip: bool
@@ -29,10 +29,10 @@ class Scrape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routes:
-    """The endpoint's paths. `ready` is asked at each request to `/-/ready`."""
+    """The endpoint's paths. Each request to `/-/ready` calls `is_ready`."""
 
     telemetry_path: str
-    ready: Callable[[], bool]
+    is_ready: Callable[[], bool]
 
     def __post_init__(self) -> None:
         taken = self.telemetry_path in (HEALTHY, READY)
@@ -41,26 +41,28 @@ class Routes:
                 f"telemetry path {self.telemetry_path!r}: expected one like /metrics, other than {HEALTHY} and {READY}"
             )
 
-    def answer(self, request: Request) -> Answer | Scrape:
-        """Return the answer, or that the metrics page is wanted."""
-        if request.method not in _READING:
-            return Answer.text(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD", ("Allow", ", ".join(_READING)))
+    def route(self, request: Request) -> Response | Scrape:
+        """Return the response, or a `Scrape` if the request is for the metrics page."""
+        if request.method not in _METHODS:
+            return Response.from_text(
+                HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD", ("Allow", ", ".join(_METHODS))
+            )
         if request.path == self.telemetry_path:
             return Scrape(choose(request.headers.get("accept", "")), request.gzip)
         if request.path == "/":
-            return Answer(body=self._landing(), content_type="text/html; charset=utf-8")
+            return Response(body=self._render_landing_page(), content_type="text/html; charset=utf-8")
         if request.path == HEALTHY:
-            return Answer.text(HTTPStatus.OK, "paropt-exporter is healthy")
+            return Response.from_text(HTTPStatus.OK, "paropt-exporter is healthy")
         if request.path == READY:
-            return self._readiness()
-        return Answer.text(HTTPStatus.NOT_FOUND, f"nothing here; metrics are at {self.telemetry_path}")
+            return self._check_readiness()
+        return Response.from_text(HTTPStatus.NOT_FOUND, f"nothing here; metrics are at {self.telemetry_path}")
 
-    def _readiness(self) -> Answer:
-        if self.ready():
-            return Answer.text(HTTPStatus.OK, "paropt-exporter is ready")
-        return Answer.text(HTTPStatus.SERVICE_UNAVAILABLE, "paropt-exporter is not ready yet")
+    def _check_readiness(self) -> Response:
+        if self.is_ready():
+            return Response.from_text(HTTPStatus.OK, "paropt-exporter is ready")
+        return Response.from_text(HTTPStatus.SERVICE_UNAVAILABLE, "paropt-exporter is not ready yet")
 
-    def _landing(self) -> bytes:
+    def _render_landing_page(self) -> bytes:
         links = ((self.telemetry_path, "Metrics"), (HEALTHY, "Healthy"), (READY, "Ready"))
         items = "".join(f'<li><a href="{escape(path)}">{name}</a></li>' for path, name in links)
         return (

@@ -16,59 +16,59 @@ from typing import Literal
 
 from paropt_exporter import descriptors
 from paropt_exporter.clock import Clock, SystemClock
-from paropt_exporter.exposition import address, eviction, http
-from paropt_exporter.exposition.acceptor import Acceptor
-from paropt_exporter.exposition.connection import Connection, Phase, PlainText
-from paropt_exporter.exposition.http import Answer, BadRequest, Request
-from paropt_exporter.exposition.passwords import Passwords, credentials
-from paropt_exporter.exposition.protection import Open, Protected
-from paropt_exporter.exposition.render import Delivered, PageSource, Renderer
+from paropt_exporter.exposition import eviction, http
+from paropt_exporter.exposition.connection import Connection, Phase, PlainHttpReceived
+from paropt_exporter.exposition.http import BadRequest, Request, Response
+from paropt_exporter.exposition.listeners import Acceptor, format_address, open_listeners
+from paropt_exporter.exposition.passwords import PasswordChecker, parse_credentials
+from paropt_exporter.exposition.protection import NoProtection, ProtectionSource
+from paropt_exporter.exposition.renderer import PageSource, RenderedPages, Renderer
 from paropt_exporter.exposition.routes import Routes, Scrape
 
 log = logging.getLogger(__name__)
 
-CONNECTION_SECONDS = 30.0  # from accept to close; Prometheus' own default time-out is 10 s
+CONNECTION_SECONDS = 30.0  # from accept to close; Prometheus' default timeout is 10 s
 MAX_CONNECTIONS = 256
-CONNECTIONS_PART = 4  # a quarter of the descriptors that this process may have at most: the work needs the rest
-# Of pages that clients still read: some five at 1,000 stages. A page that alone is larger is allowed twice, so that one
-# can be read while the next is made.
+CONNECTIONS_PART = 4  # at most a quarter of this process's descriptors: the run needs the rest
+# Of pages that clients are still reading: some five at 1,000 stages. A page that alone is larger is allowed twice, so
+# that the next one can be rendered while clients read it.
 UNREAD_BYTES = 64 * 1024 * 1024
-PATIENCE_SECONDS = 1.0  # a scrape waits so long for pages that are being read slowly, then they are given up
-CLOSE_SECONDS = 2.0  # an answer on its way gets this long when the server closes
-_LOCAL = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # nosec B104 # where a person opens what listens everywhere
-_BUSY = Answer.text(HTTPStatus.SERVICE_UNAVAILABLE, "too many scrapes at once", ("Retry-After", "1"))
+SLOW_READER_SECONDS = 1.0  # a scrape waits this long for slow readers of other pages; then these are closed
+CLOSE_SECONDS = 2.0  # a response that is being sent gets this long when the server closes
+_LOCAL = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # nosec B104 # the address to open if it listens on all interfaces
+_BUSY = Response.from_text(HTTPStatus.SERVICE_UNAVAILABLE, "too many scrapes at once", ("Retry-After", "1"))
 _CHALLENGE = 'Basic realm="paropt-exporter", charset="UTF-8"'
-_UNAUTHORIZED = Answer.text(HTTPStatus.UNAUTHORIZED, "Unauthorized", ("WWW-Authenticate", _CHALLENGE))
-_NO_TLS = Answer.text(HTTPStatus.BAD_REQUEST, "this is HTTPS; plain HTTP is not spoken here")
+_UNAUTHORIZED = Response.from_text(HTTPStatus.UNAUTHORIZED, "Unauthorized", ("WWW-Authenticate", _CHALLENGE))
+_NO_TLS = Response.from_text(HTTPStatus.BAD_REQUEST, "this endpoint uses HTTPS, not plain HTTP")
 
 
-def serve(
+def start_server(
     addresses: Sequence[str],
-    page: PageSource,
+    page_source: PageSource,
     *,
     telemetry_path: str = "/metrics",
     max_requests: int = sys.maxsize,
     max_connections: int | None = None,
     unread_bytes: int = UNREAD_BYTES,
     connection_seconds: float = CONNECTION_SECONDS,
-    ready: Callable[[], bool] = lambda: True,
-    say: Callable[[str], None] = lambda _: None,
-    protected: Protected | None = None,
+    is_ready: Callable[[], bool] = lambda: True,
+    on_fallback: Callable[[str], None] = lambda _: None,
+    protection_source: ProtectionSource | None = None,
     listeners: Sequence[socket.socket] | None = None,
     clock: Clock | None = None,
 ) -> Server:
     """Listen and serve until `close()`.
 
-    No `addresses`: 127.0.0.1:10178, or the next free port of ten, and `say` is told so. `listeners`: sockets that
-    already listen, in place of any address. `max_connections` is by default 256, or a quarter of the limit on
-    descriptors where that is less. Raises UsageError, one line, if an address is malformed or can't be had.
+    Without `addresses` it listens on 127.0.0.1:10178, or on the next free port of ten with a message to `on_fallback`.
+    `listeners` are listening sockets to use instead of addresses. `max_connections` is by default 256, or a quarter of
+    the limit on descriptors where that is less. Raises UsageError, one line, if an address is malformed or unavailable.
     """
-    site = Routes(telemetry_path=telemetry_path, ready=ready)
+    routes = Routes(telemetry_path=telemetry_path, is_ready=is_ready)
     return Server(
-        listeners or address.listen(addresses, say=say),
-        page,
-        site,
-        protected or Open(),
+        listeners or open_listeners(addresses, on_fallback=on_fallback),
+        page_source,
+        routes,
+        protection_source or NoProtection(),
         max_requests=max_requests,
         max_connections=max_connections or min(MAX_CONNECTIONS, max(1, descriptors.get_limit() // CONNECTIONS_PART)),
         unread_bytes=unread_bytes,
@@ -80,30 +80,29 @@ def serve(
 class Server:
     """The endpoint.
 
-        listener -> accept -> (GREETING: TLS) -> READING -> (COMPARING: Passwords) -> Site
-          Site --small page, 4xx, 503--> WRITING -> DRAINING -> closed
-             `--scrape--> WAITING: Renderer --^
+        Acceptor -> (HANDSHAKE: TLS) -> READING_REQUEST -> (CHECKING_PASSWORD: PasswordChecker) -> Routes
+          Routes --small page, 4xx, 503--> SENDING -> DRAINING -> closed
+             `--scrape--> WAITING_FOR_PAGE: Renderer --^
 
     Guarantees:
-    * One thread does all reading and writing, and never blocks on a client; a second one renders, a third one compares
-      passwords that were not right before. Handshakes and passwords of some hold up no scrape of others.
-    * Without the password every path answers 401 and nothing more; a connection keeps the protection that it was
-      accepted under.
-    * A connection lives for `connection_seconds` at most, however it spends them. Beyond `max_connections` an idle one
-      is closed for the new one (see `eviction`); while there is none, new clients wait in the kernel's queue.
-    * Scrapes that wait together share one page, and no copy of it is made for a connection. Unread pages take
-      `unread_bytes` at most, or twice the size of one page where that is more. Beyond it the next page waits, until
-      one has not been read for a moment, whose readers are closed; for `PATIENCE_SECONDS`, then the longest idle goes.
-    * At most `max_requests` scrapes wait for their page; the next ones get 503 at once.
-    * No client can cause a 500, a traceback, or an answer that is not its own.
+    * One thread reads and writes, and never blocks on a client. A second one renders pages, a third one checks
+      passwords that are not remembered. The handshakes and passwords of some clients delay no scrape of others.
+    * Without the password every path gets a 401. A connection keeps the protection that was in force at its accept.
+    * A connection lives for at most `connection_seconds`. Beyond `max_connections` a new connection replaces an idle
+      one (see `eviction`); while there is no idle one, new clients wait in the kernel's queue.
+    * Scrapes that wait together share one page, without copies. Unread pages take at most `unread_bytes`, or twice the
+      size of one page where that is more. Beyond that, the next page waits until no reader of another page has made
+      progress for GRACE_SECONDS: these readers are closed. After SLOW_READER_SECONDS the longest idle ones are closed.
+    * At most `max_requests` scrapes wait for their page; further ones get a 503 at once.
+    * No client can cause a 500, a traceback, or a response for another client.
     """
 
     def __init__(
         self,
         listeners: Sequence[socket.socket],
-        page: PageSource,
-        site: Routes,
-        protected: Protected,
+        page_source: PageSource,
+        routes: Routes,
+        protection_source: ProtectionSource,
         *,
         max_requests: int,
         max_connections: int,
@@ -111,277 +110,279 @@ class Server:
         connection_seconds: float,
         clock: Clock,
     ) -> None:
-        self.addresses = tuple(address.text(listener) for listener in listeners)
-        self._site, self._protected, self._clock = site, protected, clock
-        self._scheme = "https" if protected.current().secure else "http"
+        self.addresses = tuple(format_address(listener) for listener in listeners)
+        self._routes, self._protection_source, self._clock = routes, protection_source, clock
+        self._scheme = "https" if protection_source.get_protection().secure else "http"
         self._max_requests, self._max_connections = max_requests, max_connections
         self._unread_bytes, self._connection_seconds = unread_bytes, connection_seconds
-        # Of the serving thread alone; oldest connection first:
+        # Only the serving thread uses these; the oldest connection comes first:
         self._connections: dict[Connection, None] = {}
-        self._waiting = 0  # scrapes that wait for their page: wanted, and being rendered
-        self._wanted: list[tuple[Scrape, Connection]] = []
-        self._wanted_since_seconds = 0.0
+        self._waiting = 0  # scrapes that wait for their page: requested or being rendered
+        self._requested: list[tuple[Scrape, Connection]] = []
+        self._requested_since_seconds = 0.0
         self._rendering = 0
-        self._round_bytes = 0  # of the pages that were rendered last
-        self._turn_seconds = clock.monotonic()
+        self._last_pages_bytes = 0  # the size of the pages that were rendered last
+        self._selected_at_seconds = clock.monotonic()
         self._selector = selectors.DefaultSelector()
-        # Appended to by the other threads, which then write to _waker; deque needs no lock for that.
+        # Other threads append and then write to _wake_sender; a deque needs no lock for that.
         self._posted: deque[Callable[[], None]] = deque()
         self._closing = False
-        self._wakeup, self._waker = socket.socketpair()
-        for end in (self._wakeup, self._waker):
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        for end in (self._wake_receiver, self._wake_sender):
             end.setblocking(False)
-        self._selector.register(self._wakeup, selectors.EVENT_READ, self._take_posted)
-        self._entrance = Acceptor(listeners, self._selector, self._take, clock, has_room=self._has_room)
-        self._passwords = Passwords()
-        self._renderer = Renderer(page, self._deliver)
+        self._selector.register(self._wake_receiver, selectors.EVENT_READ, self._run_posted)
+        self._acceptor = Acceptor(listeners, self._selector, self._admit, clock, has_room=self._has_room)
+        self._passwords = PasswordChecker()
+        self._renderer = Renderer(page_source, self._on_rendered)
         self._thread = Thread(target=self._run, name="paropt-web", daemon=True)
         self._thread.start()
 
     @property
     def url(self) -> str:
-        """Where the first address serves metrics, as a person can open it."""
+        """The URL of the metrics page at the first address, as a browser can open it."""
         if self.addresses[0].startswith("unix:"):
             return self.addresses[0]
         host, _, port = self.addresses[0].rpartition(":")
-        return f"{self._scheme}://{_LOCAL.get(host, host)}:{port}{self._site.telemetry_path}"
+        return f"{self._scheme}://{_LOCAL.get(host, host)}:{port}{self._routes.telemetry_path}"
 
     def close(self) -> None:
-        """Stop serving; answers on their way get two seconds. Blocks that long at most, and may be called again."""
+        """Stop serving. Responses that are being sent get CLOSE_SECONDS. Idempotent."""
         self._closing = True
-        self._wake()
+        self._wake_selector()
         self._passwords.close(timeout_seconds=CLOSE_SECONDS)
         self._renderer.close(timeout_seconds=CLOSE_SECONDS)
         self._thread.join(2 * CLOSE_SECONDS)
 
-    def _deliver(self, delivered: Delivered) -> None:
-        """Take pages from the renderer's thread over to ours."""
-        self._post(partial(self._take_pages, delivered))
+    def _on_rendered(self, pages: RenderedPages) -> None:
+        """Pass pages from the renderer's thread to the serving thread."""
+        self._call_soon(partial(self._send_pages, pages))
 
-    def _post(self, act: Callable[[], None]) -> None:
-        """Have the serving thread do something soon; from any thread."""
+    def _call_soon(self, act: Callable[[], None]) -> None:
+        """Call a function in the serving thread; from any thread."""
         self._posted.append(act)
-        self._wake()
+        self._wake_selector()
 
-    def _wake(self) -> None:
-        with suppress(OSError):  # full: the thread is awake already; closed: it has ended
-            self._waker.send(b"\0")
+    def _wake_selector(self) -> None:
+        with suppress(OSError):  # full: the thread is awake already; closed: it has exited
+            self._wake_sender.send(b"\0")
 
     def _run(self) -> None:
         closing_at_seconds = None
-        while closing_at_seconds is None or (self._answering() and self._clock.monotonic() < closing_at_seconds):
+        while closing_at_seconds is None or (
+            self._has_unfinished_responses() and self._clock.monotonic() < closing_at_seconds
+        ):
             ready = self._selector.select(self._timeout_seconds(closing_at_seconds))
-            self._turn_seconds = self._clock.monotonic()
-            # Connections first: one that can go on is not idle, whatever it looks like to a newcomer or a new page.
-            for key, _ in sorted(ready, key=self._rank):
+            self._selected_at_seconds = self._clock.monotonic()
+            # Connections first: one that is ready must not count as idle when another client or page needs room.
+            for key, _ in sorted(ready, key=self._event_priority):
                 key.data()
             now_seconds = self._clock.monotonic()
-            self._expire(now_seconds)
-            self._want_pages(now_seconds)
+            self._close_expired(now_seconds)
+            self._request_pages(now_seconds)
             if self._closing and closing_at_seconds is None:
                 closing_at_seconds = now_seconds + CLOSE_SECONDS
-                self._entrance.shut()
-        self._end()
+                self._acceptor.stop()
+        self._close_all()
 
-    def _rank(self, ready: tuple[selectors.SelectorKey, int]) -> int:
+    def _event_priority(self, ready: tuple[selectors.SelectorKey, int]) -> int:
         source = ready[0].fileobj
-        return 0 if isinstance(source, Connection) else 1 if source is self._wakeup else 2
+        return 0 if isinstance(source, Connection) else 1 if source is self._wake_receiver else 2
 
-    def _answering(self) -> bool:
-        answering = (Phase.COMPARING, Phase.WAITING, Phase.WRITING)
+    def _has_unfinished_responses(self) -> bool:
+        answering = (Phase.CHECKING_PASSWORD, Phase.WAITING_FOR_PAGE, Phase.SENDING)
         return any(connection.phase in answering for connection in self._connections)
 
     def _timeout_seconds(self, closing_at_seconds: float | None) -> float | None:
         moments = [connection.deadline_seconds for connection in self._connections]
-        room_seconds = eviction.next_seconds(self._connections) if self._entrance.full else None
+        room_seconds = eviction.find_next_victim_seconds(self._connections) if self._acceptor.is_full else None
         page_seconds = None
-        if self._wanted and not self._rendering:
-            idle_page_seconds = eviction.next_idle_page_seconds(self._connections)
-            page_seconds = min(idle_page_seconds, self._wanted_since_seconds + PATIENCE_SECONDS)
-        others = (closing_at_seconds, self._entrance.opens_at_seconds, room_seconds, page_seconds)
+        if self._requested and not self._rendering:
+            idle_page_seconds = eviction.find_next_stall_seconds(self._connections)
+            page_seconds = min(idle_page_seconds, self._requested_since_seconds + SLOW_READER_SECONDS)
+        others = (closing_at_seconds, self._acceptor.resumes_at_seconds, room_seconds, page_seconds)
         moments += [moment for moment in others if moment is not None]
         return max(0.0, min(moments) - self._clock.monotonic()) if moments else None
 
-    def _expire(self, now_seconds: float) -> None:
+    def _close_expired(self, now_seconds: float) -> None:
         for connection in [each for each in self._connections if each.deadline_seconds <= now_seconds]:
-            self._drop(connection)
-        self._entrance.reopen(now_seconds)
+            self._close_connection(connection)
+        self._acceptor.resume_if_possible(now_seconds)
 
-    def _end(self) -> None:
+    def _close_all(self) -> None:
         for connection in tuple(self._connections):
-            self._drop(connection)
-        self._entrance.close()
+            self._close_connection(connection)
+        self._acceptor.close()
         self._selector.close()
-        self._wakeup.close()
-        self._waker.close()
+        self._wake_receiver.close()
+        self._wake_sender.close()
 
     def _has_room(self) -> bool:
         if len(self._connections) < self._max_connections:
             return True
-        next_seconds = eviction.next_seconds(self._connections)
-        return next_seconds is not None and next_seconds <= self._turn_seconds
+        next_seconds = eviction.find_next_victim_seconds(self._connections)
+        return next_seconds is not None and next_seconds <= self._selected_at_seconds
 
-    def _take(self, accepted: socket.socket, peer: object) -> None:
+    def _admit(self, accepted: socket.socket, peer: object) -> None:
         now_seconds = self._clock.monotonic()
         if len(self._connections) >= self._max_connections:
-            victim = eviction.one_too_many(self._connections, now_seconds=self._turn_seconds)
-            assert victim is not None  # the entrance has asked whether there is room
-            self._drop(victim)
+            victim = eviction.choose_victim(self._connections, now_seconds=self._selected_at_seconds)
+            assert victim is not None  # the acceptor has called `_has_room`
+            self._close_connection(victim)
         connection = Connection(
             accepted,
-            client=eviction.client_of(peer),
+            client=eviction.identify_client(peer),
             now_seconds=now_seconds,
             deadline_seconds=now_seconds + self._connection_seconds,
-            protection=self._protected.current(),
+            protection=self._protection_source.get_protection(),
         )
         self._connections[connection] = None
-        self._watch(connection)
-        self._serve(connection)
+        self._register(connection)
+        self._advance(connection)
 
-    def _serve(self, connection: Connection) -> None:
-        """Do what a connection is ready for."""
-        self._safely(connection, partial(self._step, connection))
+    def _advance(self, connection: Connection) -> None:
+        """Run the step that a connection is ready for."""
+        self._guard(connection, partial(self._run_phase, connection))
 
-    def _safely(self, connection: Connection, act: Callable[[], None]) -> None:
-        """Do something for a connection; its faults end it and nothing else."""
+    def _guard(self, connection: Connection, act: Callable[[], None]) -> None:
+        """Run a step for a connection; an error closes this connection only."""
         try:
             act()
-            self._rewatch(connection)
-        except PlainText:
-            self._reply(connection, _NO_TLS)
+            self._update_events(connection)
+        except PlainHttpReceived:
+            self._start_response(connection, _NO_TLS)
         except (OSError, EOFError):
-            self._drop(connection)
-        except Exception:  # the boundary of one connection: the others must not end with it
+            self._close_connection(connection)
+        except Exception:  # the boundary of one connection: an error must not close the others
             log.exception("a connection failed")
-            self._drop(connection)
+            self._close_connection(connection)
 
-    def _step(self, connection: Connection) -> None:
+    def _run_phase(self, connection: Connection) -> None:
         match connection.phase:
-            case Phase.GREETING:
-                connection.greet(now_seconds=self._clock.monotonic())
-            case Phase.READING:
-                self._read(connection)
-            case Phase.WRITING:
+            case Phase.HANDSHAKE:
+                connection.continue_handshake(now_seconds=self._clock.monotonic())
+            case Phase.READING_REQUEST:
+                self._read_request(connection)
+            case Phase.SENDING:
                 connection.send(now_seconds=self._clock.monotonic())
             case Phase.DRAINING:
                 connection.drain()
-            case Phase.COMPARING | Phase.WAITING:
+            case Phase.CHECKING_PASSWORD | Phase.WAITING_FOR_PAGE:
                 return
 
-    def _read(self, connection: Connection) -> None:
-        received = connection.receive()
+    def _read_request(self, connection: Connection) -> None:
+        received = connection.receive_request()
         if received is None:
             return
         try:
-            request = http.read(received)
+            request = http.parse_request(received)
         except BadRequest as error:
-            self._reply(connection, Answer.text(error.status, str(error)))
+            self._start_response(connection, Response.from_text(error.status, str(error)))
             return
         if request is None:
             return
         connection.head_only = request.head_only
         users = connection.protection.users
-        claimed = credentials(request.headers.get("authorization", "")) if users else None
-        if not users or (claimed is not None and self._passwords.recognises(users, claimed)):
-            self._answer(connection, request)
+        claimed = parse_credentials(request.headers.get("authorization", "")) if users else None
+        if not users or (claimed is not None and self._passwords.is_remembered(users, claimed)):
+            self._route(connection, request)
         elif claimed is None:
-            self._reply(connection, _UNAUTHORIZED)
+            self._start_response(connection, _UNAUTHORIZED)
         else:
-            self._park(connection, Phase.COMPARING)
-            tell = partial(self._compared, connection, request)
-            self._passwords.check(users, claimed, tell, client=connection.client, token=connection)
+            self._suspend(connection, Phase.CHECKING_PASSWORD)
+            on_result = partial(self._on_password_checked, connection, request)
+            self._passwords.check(users, claimed, on_result, client=connection.client, token=connection)
 
-    def _compared(self, connection: Connection, request: Request, right: bool) -> None:
-        """Take a verdict from the passwords' thread over to ours."""
-        self._post(partial(self._judge, connection, request, right))
+    def _on_password_checked(self, connection: Connection, request: Request, right: bool) -> None:
+        """Pass a result from the password checker's thread to the serving thread."""
+        self._call_soon(partial(self._finish_authentication, connection, request, right))
 
-    def _judge(self, connection: Connection, request: Request, right: bool) -> None:
+    def _finish_authentication(self, connection: Connection, request: Request, right: bool) -> None:
         if connection not in self._connections:
             return
         if right:
-            self._safely(connection, partial(self._answer, connection, request))
+            self._guard(connection, partial(self._route, connection, request))
         else:
-            self._reply(connection, _UNAUTHORIZED)
+            self._start_response(connection, _UNAUTHORIZED)
 
-    def _answer(self, connection: Connection, request: Request) -> None:
-        answer = self._site.answer(request)
-        if isinstance(answer, Answer):
-            self._reply(connection, answer)
+    def _route(self, connection: Connection, request: Request) -> None:
+        response = self._routes.route(request)
+        if isinstance(response, Response):
+            self._start_response(connection, response)
         elif self._waiting >= self._max_requests:
-            self._reply(connection, _BUSY)
+            self._start_response(connection, _BUSY)
         else:
             self._waiting += 1
-            self._park(connection, Phase.WAITING)
-            if not self._wanted:
-                self._wanted_since_seconds = self._clock.monotonic()
-            self._wanted.append((answer, connection))
+            self._suspend(connection, Phase.WAITING_FOR_PAGE)
+            if not self._requested:
+                self._requested_since_seconds = self._clock.monotonic()
+            self._requested.append((response, connection))
 
-    def _park(self, connection: Connection, phase: Literal[Phase.COMPARING, Phase.WAITING]) -> None:
-        """Let a connection wait for another thread, unwatched."""
-        if not connection.parked:
+    def _suspend(self, connection: Connection, phase: Literal[Phase.CHECKING_PASSWORD, Phase.WAITING_FOR_PAGE]) -> None:
+        """Let a connection wait for another thread, outside the selector."""
+        if not connection.is_suspended:
             self._selector.unregister(connection)
-        connection.wait(phase)
+        connection.suspend(phase)
 
-    def _take_posted(self) -> None:
+    def _run_posted(self) -> None:
         with suppress(BlockingIOError):
-            self._wakeup.recv(4096)
+            self._wake_receiver.recv(4096)
         while self._posted:
             self._posted.popleft()()
 
-    def _take_pages(self, delivered: Delivered) -> None:
-        self._waiting -= len(delivered)
-        self._rendering -= len(delivered)
-        self._round_bytes = sum({id(answer.body): len(answer.body) for _, answer in delivered}.values())
-        for connection, answer in delivered:
+    def _send_pages(self, pages: RenderedPages) -> None:
+        self._waiting -= len(pages)
+        self._rendering -= len(pages)
+        self._last_pages_bytes = sum({id(response.body): len(response.body) for _, response in pages}.values())
+        for connection, response in pages:
             if connection in self._connections:
-                self._reply(connection, answer)
+                self._start_response(connection, response)
 
-    def _want_pages(self, now_seconds: float) -> None:
-        """Have the wanted pages rendered, all at once, as soon as there is room for them beside those being read."""
-        if not self._wanted or self._rendering:
+    def _request_pages(self, now_seconds: float) -> None:
+        """Request all waiting pages from the renderer once there is room for them beside the unread ones."""
+        if not self._requested or self._rendering:
             return
-        urgent = now_seconds >= self._wanted_since_seconds + PATIENCE_SECONDS
-        given_up = eviction.unread_too_long(
+        urgent = now_seconds >= self._requested_since_seconds + SLOW_READER_SECONDS
+        given_up = eviction.choose_stalled_readers(
             self._connections,
             allowed_bytes=self._allowed_bytes,
             idle_since_seconds=now_seconds if urgent else now_seconds - eviction.GRACE_SECONDS,
         )
         for connection in given_up:
-            self._drop(connection)
-        if eviction.unread_bytes(self._connections) <= self._allowed_bytes:
-            wanted, self._wanted = self._wanted, []
-            self._rendering = len(wanted)
-            for scrape, connection in wanted:
-                self._renderer.want(scrape, connection)
+            self._close_connection(connection)
+        if eviction.count_unread_bytes(self._connections) <= self._allowed_bytes:
+            requests, self._requested = self._requested, []
+            self._rendering = len(requests)
+            for scrape, connection in requests:
+                self._renderer.request_page(scrape, connection)
 
     @property
     def _allowed_bytes(self) -> int:
-        """How many bytes the pages that are being read may have for the next ones to be made."""
-        return max(self._unread_bytes - self._round_bytes, self._round_bytes)
+        """How many bytes of unread pages leave room for the next pages."""
+        return max(self._unread_bytes - self._last_pages_bytes, self._last_pages_bytes)
 
-    def _reply(self, connection: Connection, answer: Answer) -> None:
-        """Begin to answer; what happens in sending ends this connection only."""
-        parked = connection.parked
-        head = http.head(answer, now_seconds=self._clock.wall(), headers=connection.protection.headers)
-        connection.reply(head, b"" if connection.head_only else answer.body)
-        if parked:
-            self._watch(connection)
-        self._serve(connection)
+    def _start_response(self, connection: Connection, response: Response) -> None:
+        """Start to send a response; an error closes this connection only."""
+        is_suspended = connection.is_suspended
+        head = http.format_head(response, now_seconds=self._clock.wall(), headers=connection.protection.headers)
+        connection.start_response(head, b"" if connection.head_only else response.body)
+        if is_suspended:
+            self._register(connection)
+        self._advance(connection)
 
-    def _watch(self, connection: Connection) -> None:
-        self._selector.register(connection, connection.events, partial(self._serve, connection))
+    def _register(self, connection: Connection) -> None:
+        self._selector.register(connection, connection.events, partial(self._advance, connection))
 
-    def _rewatch(self, connection: Connection) -> None:
-        """Watch for what the connection waits for now."""
-        if not connection.parked and connection in self._connections:
+    def _update_events(self, connection: Connection) -> None:
+        """Register the events that the connection waits for now."""
+        if not connection.is_suspended and connection in self._connections:
             key = self._selector.get_key(connection)
             if key.events != connection.events:
                 self._selector.modify(connection, connection.events, key.data)
 
-    def _drop(self, connection: Connection) -> None:
+    def _close_connection(self, connection: Connection) -> None:
         if self._connections.pop(connection, self) is None:
-            if not connection.parked:
+            if not connection.is_suspended:
                 self._selector.unregister(connection)
-            elif connection.phase is Phase.COMPARING:
+            elif connection.phase is Phase.CHECKING_PASSWORD:
                 self._passwords.cancel(client=connection.client, token=connection)
             connection.close()

@@ -1,4 +1,4 @@
-"""Read `--web.config.file`, the TLS and basic-auth settings that all of Prometheus' own servers share."""
+"""Load `--web.config.file`: TLS and basic-auth settings in the format that Prometheus' own servers share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paropt_exporter.config.fields import Text, Word
 from paropt_exporter.config.model import Section
 from paropt_exporter.errors import ConfigError
 
-# Go's names, which the file uses, and OpenSSL's. Those of TLS 1.3 can't be chosen, here as little as in Go.
+# Go's names, which the file uses, and OpenSSL's. Suites of TLS 1.3 can't be chosen, as in Go.
 SUITES = {
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
     "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
@@ -49,7 +49,7 @@ _VERSIONS = ("TLS12", "TLS13")
 _OLD_VERSIONS = ("TLS10", "TLS11")
 
 
-def _hash(value: object) -> str:
+def _check_hash(value: object) -> str:
     if not isinstance(value, str) or not _BCRYPT.fullmatch(value):
         raise ValueError(
             "expected a bcrypt hash, as `htpasswd -nBC 10 USER` prints it (not shown: it may be a password)"
@@ -57,35 +57,35 @@ def _hash(value: object) -> str:
     return value
 
 
-def _one_line(value: object) -> str:
+def _check_one_line(value: object) -> str:
     if not isinstance(value, str) or not value.isprintable() or not value.isascii():
         raise ValueError("expected one line of ASCII text")
     return value
 
 
-def _client_auth(value: object) -> object:
+def _check_client_auth(value: object) -> object:
     if value in _NOT_VERIFIED:
         raise ValueError(
-            f"{value} can't be honoured: each certificate that is asked for is verified here; "
+            f"{value} is not supported: this endpoint verifies every client certificate that it requests; "
             f"use {_IF_GIVEN} or {_ALWAYS}"
         )
     return value or _NO_CERTIFICATE
 
 
-def _version(value: object) -> object:
+def _check_version(value: object) -> object:
     if value in _OLD_VERSIONS:
         raise ValueError(
-            f"{value} can't be honoured: it is broken, and OpenSSL refuses it; use {' or '.join(_VERSIONS)}"
+            f"{value} is not supported: it is insecure, and OpenSSL refuses it; use {' or '.join(_VERSIONS)}"
         )
     return value
 
 
-def _file_only(_: object, info: ValidationInfo) -> str:
-    raise ValueError(f"a certificate in the config itself can't be honoured: name a file with {info.field_name}_file")
+def _refuse_inline(_: object, info: ValidationInfo) -> str:
+    raise ValueError(f"inline certificates are not supported: give a file with {info.field_name}_file")
 
 
-Inline = Annotated[str | None, BeforeValidator(_file_only)]
-Version = Annotated[Literal["TLS12", "TLS13"], BeforeValidator(_version)]
+Inline = Annotated[str | None, BeforeValidator(_refuse_inline)]
+Version = Annotated[Literal["TLS12", "TLS13"], BeforeValidator(_check_version)]
 
 
 class TlsServer(Section):
@@ -98,7 +98,8 @@ class TlsServer(Section):
     client_ca: Inline = None
     client_ca_file: Text | None = None
     client_auth_type: Annotated[
-        Literal["NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"], BeforeValidator(_client_auth)
+        Literal["NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"],
+        BeforeValidator(_check_client_auth),
     ] = "NoClientCert"
     client_allowed_sans: tuple[Word, ...] = ()
     min_version: Version = "TLS12"
@@ -109,22 +110,22 @@ class TlsServer(Section):
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing asks for TLS."""
+        """Whether no key asks for TLS."""
         return not (self.cert_file or self.key_file or self.client_ca_file or self.client_auth_type != _NO_CERTIFICATE)
 
     @property
     def client_auth_level(self) -> int:
-        """How strictly client certificates are required: 0, none is asked for; 1, if given; 2, always."""
+        """How client certificates are verified: 0, none is requested; 1, if one is sent; 2, one is required."""
         return (_NO_CERTIFICATE, _IF_GIVEN, _ALWAYS).index(self.client_auth_type)
 
     @property
     def lowest_version(self) -> str:
-        """The lowest TLS version that is spoken: cipher suites of TLS 1.3 alone leave no lower one."""
+        """The lowest TLS version in use; cipher suites of TLS 1.3 alone allow no lower version."""
         older = not self.cipher_suites or any(suite in SUITES for suite in self.cipher_suites)
         return self.min_version if older else "TLS13"
 
     @model_validator(mode="after")
-    def _fitting(self) -> TlsServer:
+    def _check_consistency(self) -> TlsServer:
         if not self.is_empty and (self.cert_file is None or self.key_file is None):
             raise ValueError(f"{'cert_file' if self.cert_file is None else 'key_file'} is missing: TLS needs both")
         if self.client_ca_file is not None and self.client_auth_type == _NO_CERTIFICATE:
@@ -134,57 +135,57 @@ class TlsServer(Section):
         if self.min_version > self.max_version:
             raise ValueError("min_version is above max_version")
         if unknown := [suite for suite in self.cipher_suites if suite not in (*SUITES, *SUITES_OF_TLS_1_3)]:
-            raise ValueError(f"cipher_suites: {unknown[0]!r} can't be honoured: there are {', '.join(SUITES)}")
+            raise ValueError(f"cipher_suites: {unknown[0]!r} is not supported; choose from {', '.join(SUITES)}")
         if len(self.curve_preferences) > 1:
             raise ValueError(
-                "curve_preferences: an order of several can't be honoured; name one, or leave it to OpenSSL"
+                "curve_preferences: several in order are not supported; give one, or leave the choice to OpenSSL"
             )
         return self
 
 
 class HttpServer(Section):
-    """`http_server_config`. HTTP/2 is an offer that is not made here: clients that could take it speak HTTP/1.1."""
+    """`http_server_config`. HTTP/2 is never offered: all clients use HTTP/1.1, whatever `http2` says."""
 
     http2: StrictBool = True
-    headers: dict[str, Annotated[str, BeforeValidator(_one_line)]] = Field(default={})
+    headers: dict[str, Annotated[str, BeforeValidator(_check_one_line)]] = Field(default={})
 
     @model_validator(mode="after")
-    def _known(self) -> HttpServer:
+    def _check_headers(self) -> HttpServer:
         for name, value in self.headers.items():
             if name not in _HEADERS:
-                raise ValueError(f"the header {name!r} can't be configured: there are {', '.join(_HEADERS)}")
+                raise ValueError(f"the header {name!r} can't be set; choose from {', '.join(_HEADERS)}")
             if (allowed := _HEADERS[name]) and value not in allowed:
                 raise ValueError(f"the header {name} must be {' or '.join(allowed)}, found {value!r}")
         return self
 
 
 class WebConfig(Section):
-    """The whole file."""
+    """The web config file."""
 
     tls_server_config: TlsServer = Field(default=TlsServer())
     http_server_config: HttpServer = Field(default=HttpServer())
-    basic_auth_users: dict[str, Annotated[str, BeforeValidator(_hash)]] = Field(default={})
+    basic_auth_users: dict[str, Annotated[str, BeforeValidator(_check_hash)]] = Field(default={})
 
 
-def read(path: Path, *, named: Path | None = None) -> WebConfig:
-    """Read the file; raises ConfigError with every fault, each as `file:line:column: path: message`.
+def load_web_config(path: Path, *, shown_path: Path | None = None) -> WebConfig:
+    """Load the file; raises ConfigError with every fault, each as `file:line:column: path: message`.
 
-    `named`: the path as messages show it, if the user gave another one.
+    `shown_path` is the path that messages show, as the user gave it; by default `path`.
     """
-    named = named or path
+    shown_path = shown_path or path
     try:
-        document = Document(decode(_content(path, named)))
+        document = Document(decode(_read_content(path, shown_path)))
         try:
             return WebConfig.model_validate({} if document.value is None else document.value)
         except ValidationError as error:
             found = messages.faults(error, document, WebConfig)
             raise Unreadable([*dict.fromkeys(document.place(fault) for fault in found)]) from None
     except Unreadable as error:
-        raise ConfigError(tuple(fault.text(str(named)) for fault in sorted(error.faults))) from None
+        raise ConfigError(tuple(fault.text(str(shown_path)) for fault in sorted(error.faults))) from None
 
 
-def _content(path: Path, named: Path) -> bytes:
+def _read_content(path: Path, shown_path: Path) -> bytes:
     try:
         return files.read_start(path, limit_bytes=LARGEST_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError((f"{named}:1:1: file: it can't be read: {error.strerror}",)) from None
+        raise ConfigError((f"{shown_path}:1:1: file: cannot read it: {error.strerror}",)) from None

@@ -52,7 +52,7 @@ class Metrics:
     """Everything that is exported, for one project.
 
         observe(event) -> State (numbers, own short lock) --changes--.
-        live(), pools(), backlog(), control(), host ----read now-----+--> Page --> render(accept), outlasting()
+        live(), pools(), backlog(), control(), host ----read now-----+--> Page --> render(accept), render_final_page()
                                                                           process and GC, by prometheus_client --^
 
     Guarantees:
@@ -116,9 +116,9 @@ class Metrics:
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return the page in the format that an Accept header asks for, and its Content-Type."""
         choice = choose(accept)
-        return self.page(openmetrics=choice.format is Format.OPENMETRICS), choice.content_type
+        return self.render_page(openmetrics=choice.format is Format.OPENMETRICS), choice.content_type
 
-    def page(self, *, openmetrics: bool) -> bytes:
+    def render_page(self, *, openmetrics: bool) -> bytes:
         """Return the page as OpenMetrics or as text."""
         from paropt_exporter.metrics import client  # slow to load, and a run that no one scrapes needs it not
 
@@ -130,7 +130,7 @@ class Metrics:
         write = client.openmetrics_page if openmetrics else client.text_page
         return b"".join([*own, write(self._process)])
 
-    def outlasting(self) -> bytes:
+    def render_final_page(self) -> bytes:
         """Return what stays true after this process, in text format: the series of lanes, stages and limits."""
         with self._lock:
             self._refresh()

@@ -1,4 +1,4 @@
-"""What a Pushgateway is told, and what comes of gateways that do not take it."""
+"""Requests to a Pushgateway, and errors of gateways that refuse them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ import pytest
 
 from paropt_exporter.config import Push
 from paropt_exporter.errors import DeliveryError, UsageError
-from paropt_exporter.exposition.push import Gateway, push, url
-from paropt_exporter.exposition.sinks import pusher
+from paropt_exporter.exposition.pushgateway import Gateway, build_sink, build_url, push_page
 from support.secured import Authority
 
 PAGE = b"# HELP a A.\n# TYPE a gauge\na 1\n"
@@ -27,8 +26,8 @@ HANG_SECONDS = 30.0
 
 
 @dataclass
-class Heard:
-    """What a gateway under test heard, and what it answers: one status a request, the last one again and again."""
+class RecordingGateway:
+    """Requests that a fake gateway received, and its responses: one status for each request, then the last one."""
 
     statuses: list[int] = field(default_factory=lambda: [200])
     body: bytes = b""
@@ -42,8 +41,8 @@ class Heard:
 
 
 @pytest.fixture
-def gateway() -> Iterator[Heard]:
-    heard = Heard()
+def gateway() -> Iterator[RecordingGateway]:
+    heard = RecordingGateway()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -70,8 +69,8 @@ def gateway() -> Iterator[Heard]:
         thread.join()
 
 
-def test_a_page_is_posted_to_its_group(gateway: Heard) -> None:
-    push(PAGE, Gateway(url=f"{gateway.url}/base/"), job="paropt", grouping=GROUP)
+def test_a_page_is_posted_to_its_group(gateway: RecordingGateway) -> None:
+    push_page(PAGE, Gateway(url=f"{gateway.url}/base/"), job="paropt", grouping=GROUP)
     assert gateway.methods == ["POST"]
     assert gateway.paths == ["/base/metrics/job/paropt/project/shop/lane/docs"]
     assert gateway.pages == [PAGE]
@@ -79,73 +78,73 @@ def test_a_page_is_posted_to_its_group(gateway: Heard) -> None:
 
 
 @pytest.mark.parametrize("value", ["a/b", "a b", "..", "ü", "100%", "a+b", "a?b#c"])
-def test_a_value_that_no_path_can_carry_goes_in_base64(value: str) -> None:
-    address = url(Gateway(url="http://gateway"), "j", {"lane": value})
+def test_a_label_value_that_a_path_can_not_carry_is_base64(value: str) -> None:
+    address = build_url(Gateway(url="http://gateway"), "j", {"lane": value})
     start, _, encoded = address.rpartition("/")
     assert start == "http://gateway/metrics/job/j/lane@base64"
     assert base64.urlsafe_b64decode(encoded).decode() == value
 
 
-def test_a_refusal_is_told_with_the_gateways_own_words(gateway: Heard) -> None:
+def test_a_refusal_quotes_the_gateway(gateway: RecordingGateway) -> None:
     gateway.statuses, gateway.body = [400], b"pushed metrics are\n \x1b[31minvalid"
     with pytest.raises(DeliveryError, match=r"answered 400 Bad Request: pushed metrics are \[31minvalid$"):
-        push(PAGE, Gateway(url=gateway.url), job="j", grouping=GROUP)
+        push_page(PAGE, Gateway(url=gateway.url), job="j", grouping=GROUP)
     assert len(gateway.pages) == 1
 
 
-def test_a_gateway_that_restarts_is_asked_again(gateway: Heard) -> None:
+def test_a_restarting_gateway_is_retried(gateway: RecordingGateway) -> None:
     gateway.statuses = [503, 502, 200]
-    push(PAGE, Gateway(url=gateway.url), job="j", grouping=GROUP)
+    push_page(PAGE, Gateway(url=gateway.url), job="j", grouping=GROUP)
     assert gateway.pages == [PAGE] * 3
 
 
-def test_a_redirect_is_an_error_and_not_followed(gateway: Heard) -> None:
+def test_a_redirect_is_an_error_and_not_followed(gateway: RecordingGateway) -> None:
     gateway.statuses, gateway.location = [307], "http://elsewhere.invalid/"
     with pytest.raises(DeliveryError, match=r"redirects to http://elsewhere\.invalid/"):
-        push(PAGE, Gateway(url=gateway.url), job="j", grouping=GROUP)
+        push_page(PAGE, Gateway(url=gateway.url), job="j", grouping=GROUP)
 
 
-def test_no_gateway_is_a_short_error() -> None:
+def test_an_unreachable_gateway_is_a_short_error() -> None:
     with pytest.raises(DeliveryError, match=r"^http://127\.0\.0\.1:9: Connection refused$"):
-        push(PAGE, Gateway(url="http://127.0.0.1:9"), job="j", grouping=GROUP)
+        push_page(PAGE, Gateway(url="http://127.0.0.1:9"), job="j", grouping=GROUP)
 
 
-def test_a_missing_file_of_authorities_is_told_by_its_name(tmp_path: Path) -> None:
+def test_a_missing_ca_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DeliveryError, match=r"gone\.pem"):
-        push(PAGE, Gateway(url="https://127.0.0.1:9", ca_file=tmp_path / "gone.pem"), job="j", grouping=GROUP)
+        push_page(PAGE, Gateway(url="https://127.0.0.1:9", ca_file=tmp_path / "gone.pem"), job="j", grouping=GROUP)
 
 
-def test_a_certificate_that_is_not_trusted_is_told_with_why(tmp_path: Path) -> None:
+def test_an_untrusted_certificate_is_an_error_with_the_reason(tmp_path: Path) -> None:
     certificate, key = Authority(tmp_path).issue("server")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        accepting = threading.Thread(target=shake_hands, args=(listener, context))
+        accepting = threading.Thread(target=handshake_with_retries, args=(listener, context))
         accepting.start()
         with pytest.raises(DeliveryError, match="its certificate is not trusted: unable to get local issuer"):
-            push(PAGE, Gateway(url=f"https://127.0.0.1:{listener.getsockname()[1]}"), job="j", grouping=GROUP)
+            push_page(PAGE, Gateway(url=f"https://127.0.0.1:{listener.getsockname()[1]}"), job="j", grouping=GROUP)
         accepting.join(HANG_SECONDS)
 
 
-def shake_hands(listener: socket.socket, context: ssl.SSLContext) -> None:
-    """Take the client and its retries, which all break off when they see the certificate."""
+def handshake_with_retries(listener: socket.socket, context: ssl.SSLContext) -> None:
+    """Accept the client and its retries, all of which disconnect when they see the certificate."""
     for _ in range(3):
         client, _ = listener.accept()
         with client, suppress(OSError), context.wrap_socket(client, server_side=True):
             pass
 
 
-def test_a_gateway_that_never_answers_is_given_up_at_the_deadline() -> None:
+def test_a_gateway_that_never_responds_fails_at_the_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(DeliveryError, match=r"did not answer within 0\.2 s"):
-            push(PAGE, Gateway(url=address, timeout_seconds=0.2), job="j", grouping=GROUP)
+            push_page(PAGE, Gateway(url=address, timeout_seconds=0.2), job="j", grouping=GROUP)
 
 
 @pytest.mark.parametrize(
     "bad", ["gateway:9091", "ftp://a", "http://", "http://a?x=1", "http://[::1", "http://a:99999", "http://a:b"]
 )
-def test_what_is_no_address_of_a_gateway_is_a_usage_error(bad: str) -> None:
+def test_an_invalid_url_is_a_usage_error(bad: str) -> None:
     with pytest.raises(UsageError, match="push URL"):
         Gateway(url=bad)
 
@@ -158,88 +157,96 @@ def test_a_password_in_the_url_is_refused_and_not_repeated(start: str, rest: str
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_password_in_the_url_is_told_where_to_go() -> None:
+def test_a_password_in_the_url_is_refused_with_the_key_to_use() -> None:
     with pytest.raises(UsageError, match=r"push\.basic_auth"):
         Gateway(url="http://me:s3cret@gateway")
 
 
 @pytest.fixture
-def deliver(gateway: Heard, tmp_path: Path) -> Callable[..., None]:
+def push_once(gateway: RecordingGateway, tmp_path: Path) -> Callable[..., None]:
     def run(**settings: object) -> None:
         settled = Push.model_validate(settings)
-        pusher(settled, url=gateway.url, instance="host", project="shop", lane="docs", root=tmp_path)(PAGE)
+        build_sink(settled, url=gateway.url, instance="host", project="shop", lane="docs", root=tmp_path)(PAGE)
 
     return run
 
 
-def test_the_group_has_job_project_lane_and_instance(gateway: Heard, deliver: Callable[..., None]) -> None:
-    deliver(job="checks")
+def test_the_group_has_job_project_lane_and_instance(gateway: RecordingGateway, push_once: Callable[..., None]) -> None:
+    push_once(job="checks")
     assert gateway.paths == ["/metrics/job/checks/project/shop/lane/docs/instance/host"]
 
 
-def test_a_token_file_is_read_again_at_each_push(gateway: Heard, deliver: Callable[..., None], tmp_path: Path) -> None:
+def test_a_token_file_is_read_again_at_each_push(
+    gateway: RecordingGateway, push_once: Callable[..., None], tmp_path: Path
+) -> None:
     for token in ("first", "second"):
         (tmp_path / "token").write_text(f"{token}\n")
-        deliver(bearer_token_file="token")
+        push_once(bearer_token_file="token")
     assert gateway.authorizations == ["Bearer first", "Bearer second"]
 
 
 @pytest.mark.parametrize("source", ["password_file", "password_env"])
 def test_a_password_comes_from_a_file_or_the_environment(
-    gateway: Heard, deliver: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+    gateway: RecordingGateway,
+    push_once: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
 ) -> None:
     (tmp_path / "SECRET").write_text("s3cret ü\n")
     monkeypatch.setenv("SECRET", "s3cret ü")
-    deliver(basic_auth={"username": "me", source: "SECRET"})
+    push_once(basic_auth={"username": "me", source: "SECRET"})
     assert gateway.authorizations == [f"Basic {base64.b64encode('me:s3cret ü'.encode()).decode()}"]
 
 
 def test_a_token_comes_from_the_environment(
-    gateway: Heard, deliver: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    gateway: RecordingGateway, push_once: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKEN", "t")
-    deliver(bearer_token_env="TOKEN")
+    push_once(bearer_token_env="TOKEN")
     assert gateway.authorizations == ["Bearer t"]
 
 
-def test_a_netrc_is_not_asked_for_a_password(
-    gateway: Heard, deliver: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_netrc_is_not_used(
+    gateway: RecordingGateway, push_once: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password s3cret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    deliver()
+    push_once()
     assert gateway.authorizations == [None]
 
 
-def test_headers_are_sent_also_secret_ones(gateway: Heard, deliver: Callable[..., None], tmp_path: Path) -> None:
+def test_headers_and_secret_headers_are_sent(
+    gateway: RecordingGateway, push_once: Callable[..., None], tmp_path: Path
+) -> None:
     (tmp_path / "key").write_text("k\n")
-    deliver(headers={"X-Scope-OrgID": "1"}, header_files={"X-Key": "key"})
+    push_once(headers={"X-Scope-OrgID": "1"}, header_files={"X-Key": "key"})
     assert (gateway.headers["X-Scope-OrgID"], gateway.headers["X-Key"]) == ("1", "k")
 
 
 @pytest.mark.parametrize("content", [b"s3cret\nX-Other: 1", b"", b"s3cret\xff", b"s3cret\0"])
-def test_a_secret_that_is_no_line_of_text_is_told_without_showing_it(
-    gateway: Heard, deliver: Callable[..., None], tmp_path: Path, content: bytes
+def test_a_secret_that_is_not_one_line_of_text_is_refused_unshown(
+    gateway: RecordingGateway, push_once: Callable[..., None], tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "token").write_bytes(content)
     with pytest.raises(DeliveryError, match="token") as caught:
-        deliver(bearer_token_file="token")
+        push_once(bearer_token_file="token")
     assert "s3cret" not in str(caught.value)
     assert gateway.pages == []
 
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("place", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "endless"])
-def test_a_secret_that_is_no_file_fails_the_push_at_once(
-    deliver: Callable[..., None], tmp_path: Path, place: Callable[[Path], None]
+def test_a_secret_that_is_not_a_file_fails_the_push_at_once(
+    push_once: Callable[..., None], tmp_path: Path, place: Callable[[Path], None]
 ) -> None:
     place(tmp_path / "token")
     with pytest.raises(DeliveryError, match="not a regular file"):
-        deliver(bearer_token_file="token")
+        push_once(bearer_token_file="token")
 
 
-def test_a_secret_that_is_missing_is_told_by_its_name(deliver: Callable[..., None]) -> None:
+def test_a_missing_secret_is_named(push_once: Callable[..., None]) -> None:
     with pytest.raises(DeliveryError, match="No such file or directory"):
-        deliver(bearer_token_file="gone")
+        push_once(bearer_token_file="gone")
     with pytest.raises(DeliveryError, match=r"\$GONE_TOO"):
-        deliver(bearer_token_env="GONE_TOO")
+        push_once(bearer_token_env="GONE_TOO")

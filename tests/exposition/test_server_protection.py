@@ -1,4 +1,4 @@
-"""The endpoint under TLS and passwords: who gets in, who does not, and that neither holds up the others."""
+"""The endpoint with TLS and passwords: it accepts and refuses clients, and neither delays the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from paropt_exporter.exposition import passwords
 from paropt_exporter.exposition.protection import ProtectionFile
-from paropt_exporter.exposition.server import Server, serve
+from paropt_exporter.exposition.server import Server, start_server
 from support.event_samples import StillClock
 from support.real_servers import ended
 from support.secured import PASSWORD, Authority, hashed, web_config
@@ -28,12 +28,12 @@ TLS = "cert_file: server.pem, key_file: server.key"
 
 
 class Page:
-    def page(self, *, openmetrics: bool) -> bytes:
+    def render_page(self, *, openmetrics: bool) -> bytes:
         return PAGE
 
 
 class Endpoint:
-    """A server under test and its authority."""
+    """A server under test and its certificate authority."""
 
     def __init__(self, folder: Path, server: Server, authority: Authority) -> None:
         self.folder, self.server, self.authority = folder, server, authority
@@ -66,20 +66,20 @@ class Endpoint:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Endpoint]]:
-    with ExitStack() as stack:
+    with ExitStack() as exit_stack:
 
-        def started(text: str = f"tls_server_config: {{{TLS}}}", **arguments: object) -> Endpoint:
+        def start_endpoint(text: str = f"tls_server_config: {{{TLS}}}", **arguments: object) -> Endpoint:
             authority = Authority(tmp_path)
             authority.issue("server")
             protected = ProtectionFile(web_config(tmp_path, text))
-            server = serve(["127.0.0.1:0"], Page(), protected=protected, **arguments)  # type: ignore[arg-type]
-            stack.enter_context(closing(server))
+            server = start_server(["127.0.0.1:0"], Page(), protection_source=protected, **arguments)  # type: ignore[arg-type]
+            exit_stack.enter_context(closing(server))
             return Endpoint(tmp_path, server, authority)
 
-        yield started
+        yield start_endpoint
 
 
-def with_users(**users: str) -> str:
+def users_config(**users: str) -> str:
     listed = ", ".join(f"{name}: {hash_}" for name, hash_ in users.items())
     return f"basic_auth_users: {{{listed}}}"
 
@@ -91,25 +91,25 @@ def test_metrics_are_served_over_tls_and_the_url_says_so(start: Callable[..., En
     assert endpoint.server.url.startswith("https://127.0.0.1:")
 
 
-def test_a_large_page_comes_whole(start: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_page_is_complete_over_tls(start: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch) -> None:
     large = b"x" * 20_000_000
-    monkeypatch.setattr(Page, "page", lambda self, openmetrics: large)
+    monkeypatch.setattr(Page, "render_page", lambda self, openmetrics: large)
     assert start().ask()[1] == large
 
 
-def test_plain_http_is_told_that_this_is_https(start: Callable[..., Endpoint]) -> None:
+def test_plain_http_gets_a_400_that_says_https(start: Callable[..., Endpoint]) -> None:
     response, body = start().ask(secure=False)
     assert response.status == 400
     assert b"HTTPS" in body
 
 
-def test_clients_that_stall_in_the_handshake_hold_up_nobody_and_end_at_their_deadline(
+def test_stalled_handshakes_delay_no_other_and_end_at_their_deadline(
     start: Callable[..., Endpoint],
 ) -> None:
     clock = StillClock()
     endpoint = start(clock=clock)
-    with ExitStack() as stack:
-        silent, half = (stack.enter_context(endpoint.connect()) for _ in range(2))
+    with ExitStack() as exit_stack:
+        silent, half = (exit_stack.enter_context(endpoint.connect()) for _ in range(2))
         half.sendall(b"\x16\x03\x01\x02\x00\x01\x00")
         assert endpoint.ask()[0].status == 200
         clock.advance(31.0)
@@ -119,7 +119,7 @@ def test_clients_that_stall_in_the_handshake_hold_up_nobody_and_end_at_their_dea
             assert ended(client)
 
 
-def test_what_is_no_handshake_ends_that_connection_only(start: Callable[..., Endpoint]) -> None:
+def test_an_invalid_handshake_ends_only_its_connection(start: Callable[..., Endpoint]) -> None:
     endpoint = start()
     for noise in (b"\x16\x03\x01\x00\x05hello", b"\x16" + b"\xff" * 100_000):
         with endpoint.connect() as client:
@@ -134,9 +134,9 @@ def test_what_is_no_handshake_ends_that_connection_only(start: Callable[..., End
 
 def test_a_thousand_idle_connections_leave_room_for_a_scrape(start: Callable[..., Endpoint]) -> None:
     endpoint = start(max_connections=64)
-    with ExitStack() as stack:
+    with ExitStack() as exit_stack:
         for _ in range(300):
-            stack.enter_context(endpoint.connect())
+            exit_stack.enter_context(endpoint.connect())
         assert endpoint.ask()[0].status == 200
 
 
@@ -157,7 +157,7 @@ def test_an_expired_certificate_is_refused_by_clients_until_it_is_replaced(start
     assert endpoint.ask()[0].status == 200
 
 
-def test_a_certificate_that_vanishes_goes_on_to_be_shown(start: Callable[..., Endpoint]) -> None:
+def test_a_deleted_certificate_stays_in_use(start: Callable[..., Endpoint]) -> None:
     endpoint = start()
     before = serial(endpoint)
     (endpoint.folder / "server.pem").unlink()
@@ -172,7 +172,7 @@ def serial(endpoint: Endpoint) -> object:
         return certificate["serialNumber"]
 
 
-def test_only_the_versions_of_the_config_are_spoken(start: Callable[..., Endpoint]) -> None:
+def test_only_the_configured_tls_versions_are_accepted(start: Callable[..., Endpoint]) -> None:
     endpoint = start(f"tls_server_config: {{{TLS}, max_version: TLS12}}")
     context = endpoint.authority.client()
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -181,7 +181,7 @@ def test_only_the_versions_of_the_config_are_spoken(start: Callable[..., Endpoin
     assert endpoint.ask()[0].status == 200
 
 
-def test_only_the_suites_of_the_config_are_spoken(start: Callable[..., Endpoint]) -> None:
+def test_only_the_configured_suites_are_accepted(start: Callable[..., Endpoint]) -> None:
     suites = "cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]"
     endpoint = start(f"tls_server_config: {{{TLS}, max_version: TLS12, {suites}}}")
     context = endpoint.authority.client()
@@ -191,17 +191,15 @@ def test_only_the_suites_of_the_config_are_spoken(start: Callable[..., Endpoint]
     assert endpoint.ask()[0].status == 200
 
 
-def test_a_client_shows_a_certificate_where_one_is_required(start: Callable[..., Endpoint], tmp_path: Path) -> None:
+def test_a_required_client_certificate_is_verified(start: Callable[..., Endpoint], tmp_path: Path) -> None:
     endpoint = start(f"tls_server_config: {{{TLS}, {CLIENTS}}}")
-    with pytest.raises(OSError):  # TLS 1.3 tells it late: an alert or a reset, as it comes
+    with pytest.raises(OSError):  # TLS 1.3 reports it late, by an alert or a reset
         endpoint.ask()
     own = endpoint.authority.issue("prometheus", "prometheus.example")
     assert endpoint.ask(context=endpoint.authority.client(own))[0].status == 200
 
 
-def test_a_client_may_come_without_a_certificate_but_not_with_a_strangers(
-    start: Callable[..., Endpoint], tmp_path: Path
-) -> None:
+def test_an_optional_client_certificate_is_verified_if_sent(start: Callable[..., Endpoint], tmp_path: Path) -> None:
     endpoint = start(
         f"tls_server_config: {{{TLS}, {CLIENTS.replace('RequireAndVerifyClientCert', 'VerifyClientCertIfGiven')}}}"
     )
@@ -213,7 +211,7 @@ def test_a_client_may_come_without_a_certificate_but_not_with_a_strangers(
         endpoint.ask(context=endpoint.authority.client(strangers))
 
 
-def test_only_the_allowed_names_come_in(start: Callable[..., Endpoint]) -> None:
+def test_only_clients_with_allowed_names_are_accepted(start: Callable[..., Endpoint]) -> None:
     endpoint = start(f"tls_server_config: {{{TLS}, {CLIENTS}, client_allowed_sans: [prometheus.example]}}")
     right, wrong = (endpoint.authority.issue(name, f"{name}.example") for name in ("prometheus", "mallory"))
     assert endpoint.ask(context=endpoint.authority.client(right))[0].status == 200
@@ -223,15 +221,15 @@ def test_only_the_allowed_names_come_in(start: Callable[..., Endpoint]) -> None:
 
 @pytest.mark.parametrize("path", ["/metrics", "/", "/-/healthy", "/-/ready", "/nowhere", "//", "/metrics/../"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
-def test_no_path_tells_anything_without_the_password(start: Callable[..., Endpoint], path: str, method: str) -> None:
-    endpoint = start(with_users(alice=hashed()))
+def test_every_path_is_401_without_the_password(start: Callable[..., Endpoint], path: str, method: str) -> None:
+    endpoint = start(users_config(alice=hashed()))
     response, body = endpoint.ask(path, secure=False, method=method)
     assert (response.status, body) == (401, b"" if method == "HEAD" else b"Unauthorized\n")
     assert response.headers["WWW-Authenticate"].startswith("Basic ")
 
 
-def test_the_password_opens_the_page_over_tls(start: Callable[..., Endpoint]) -> None:
-    endpoint = start(f"tls_server_config: {{{TLS}}}\n{with_users(alice=hashed())}")
+def test_the_right_password_gets_the_page_over_tls(start: Callable[..., Endpoint]) -> None:
+    endpoint = start(f"tls_server_config: {{{TLS}}}\n{users_config(alice=hashed())}")
     for _ in range(2):
         response, body = endpoint.ask(login=f"alice:{PASSWORD}")
         assert (response.status, body) == (200, PAGE)
@@ -239,16 +237,16 @@ def test_the_password_opens_the_page_over_tls(start: Callable[..., Endpoint]) ->
 
 
 @pytest.mark.parametrize("login", ["alice:", "alice:wrong", "bob:s3cret", ":", "alice", "alice:" + "x" * 10_000, "ü:ö"])
-def test_anything_else_is_401(start: Callable[..., Endpoint], login: str, caplog: pytest.LogCaptureFixture) -> None:
-    endpoint = start(with_users(alice=hashed()))
+def test_a_wrong_password_is_401(start: Callable[..., Endpoint], login: str, caplog: pytest.LogCaptureFixture) -> None:
+    endpoint = start(users_config(alice=hashed()))
     assert endpoint.ask(login=login, secure=False)[0].status == 401
     assert caplog.text == ""
 
 
-def test_passwords_that_are_being_compared_hold_up_no_scrape_that_is_known(
+def test_password_checks_delay_no_remembered_scraper(
     start: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endpoint = start(with_users(alice=hashed()), max_requests=2)
+    endpoint = start(users_config(alice=hashed()), max_requests=2)
     known = f"alice:{PASSWORD}"
     assert endpoint.ask(login=known, secure=False)[0].status == 200
     comparing, go = threading.Semaphore(0), threading.Event()
@@ -257,9 +255,9 @@ def test_passwords_that_are_being_compared_hold_up_no_scrape_that_is_known(
         comparing.release()
         return go.wait(GUARD_SECONDS) and False
 
-    monkeypatch.setattr(passwords, "_matches", slow)
-    with ExitStack() as stack:
-        guesses = [stack.enter_context(endpoint.connect()) for _ in range(2)]
+    monkeypatch.setattr(passwords, "matches_hash", slow)
+    with ExitStack() as exit_stack:
+        guesses = [exit_stack.enter_context(endpoint.connect()) for _ in range(2)]
         for guess in guesses:
             guess.sendall(b"GET / HTTP/1.1\r\nAuthorization: Basic YTpi\r\n\r\n")
         assert comparing.acquire(timeout=GUARD_SECONDS)
@@ -269,13 +267,13 @@ def test_passwords_that_are_being_compared_hold_up_no_scrape_that_is_known(
             assert guess.recv(12) == b"HTTP/1.1 401"
 
 
-def test_a_flood_of_guesses_locks_out_no_scraper_that_is_new(
+def test_a_flood_of_guesses_locks_out_no_new_scraper(
     start: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endpoint = start(with_users(alice=hashed()), max_requests=2)
+    endpoint = start(users_config(alice=hashed()), max_requests=2)
     comparing, go = threading.Semaphore(0), threading.Event()
     compared: list[bytes] = []
-    matches = passwords._matches
+    matches = passwords.matches_hash
 
     def slow(password: bytes, hashed_password: str) -> bool:
         compared.append(password)
@@ -283,17 +281,17 @@ def test_a_flood_of_guesses_locks_out_no_scraper_that_is_new(
         assert go.wait(GUARD_SECONDS)
         return matches(password, hashed_password)
 
-    monkeypatch.setattr(passwords, "_matches", slow)
-    with ExitStack() as stack:
-        guesses = [stack.enter_context(endpoint.connect()) for _ in range(60)]
+    monkeypatch.setattr(passwords, "matches_hash", slow)
+    with ExitStack() as exit_stack:
+        guesses = [exit_stack.enter_context(endpoint.connect()) for _ in range(60)]
         for number, guess in enumerate(guesses):
             login = b64encode(f"alice:guess {number}".encode()).decode()
             guess.sendall(f"GET / HTTP/1.1\r\nAuthorization: Basic {login}\r\n\r\n".encode())
         assert comparing.acquire(timeout=GUARD_SECONDS)
-        scraper = stack.enter_context(endpoint.connect())
+        scraper = exit_stack.enter_context(endpoint.connect())
         login = b64encode(f"alice:{PASSWORD}".encode()).decode()
         scraper.sendall(f"GET /metrics HTTP/1.1\r\nAuthorization: Basic {login}\r\n\r\n".encode())
-        for _ in range(2):  # once these are answered the server has read the scraper's request
+        for _ in range(2):  # when these have their responses, the server has read the scraper's request
             assert endpoint.ask(secure=False)[0].status == 401
         go.set()
         assert scraper.recv(12) == b"HTTP/1.1 200"
@@ -301,7 +299,7 @@ def test_a_flood_of_guesses_locks_out_no_scraper_that_is_new(
         assert all(guess.recv(12) == b"HTTP/1.1 401" for guess in guesses)
 
 
-def test_headers_of_the_config_stand_in_every_answer(start: Callable[..., Endpoint]) -> None:
+def test_configured_headers_are_in_every_response(start: Callable[..., Endpoint]) -> None:
     text = "http_server_config: {headers: {X-Frame-Options: deny, X-Content-Type-Options: nosniff}}"
     endpoint = start(text)
     for path in ("/metrics", "/nowhere"):
@@ -310,9 +308,9 @@ def test_headers_of_the_config_stand_in_every_answer(start: Callable[..., Endpoi
         assert response.headers.get_all("X-Content-Type-Options") == ["nosniff"]
 
 
-def test_closing_ends_the_threads(start: Callable[..., Endpoint]) -> None:
+def test_close_ends_the_threads(start: Callable[..., Endpoint]) -> None:
     before = set(threading.enumerate())
-    endpoint = start(with_users(alice=hashed()))
+    endpoint = start(users_config(alice=hashed()))
     endpoint.ask(login="a:b", secure=False)
     endpoint.server.close()
     assert set(threading.enumerate()) <= before

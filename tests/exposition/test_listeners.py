@@ -1,0 +1,112 @@
+"""Addresses are parsed; clients are accepted; a process without free descriptors accepts them later."""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from paropt_exporter.errors import UsageError
+from paropt_exporter.exposition.listeners import Acceptor, parse_address
+from support.event_samples import StillClock
+
+
+class ListenerWithoutDescriptors:
+    """A listening socket whose `accept` fails for lack of descriptors the first `times` times."""
+
+    def __init__(self, times: int) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.setblocking(False)
+        self.times = times
+
+    def fileno(self) -> int:
+        return self.listener.fileno()
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if self.times:
+            self.times -= 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return self.listener.accept()
+
+    def close(self) -> None:
+        self.listener.close()
+
+
+class AcceptorHarness:
+    """An acceptor under test with the connections that it has accepted."""
+
+    def __init__(self, exit_stack: ExitStack, *, scarce: int = 0) -> None:
+        self.clock = StillClock()
+        self.selector = exit_stack.enter_context(selectors.DefaultSelector())
+        self.accepted: list[socket.socket] = []
+        self.listener = ListenerWithoutDescriptors(scarce)
+        self.acceptor = Acceptor([self.listener], self.selector, self.on_accept, self.clock)  # type: ignore[list-item]
+        exit_stack.callback(self.acceptor.close)
+        self.client = exit_stack.enter_context(socket.create_connection(self.listener.listener.getsockname()))
+        exit_stack.callback(lambda: [each.close() for each in self.accepted])
+
+    def on_accept(self, accepted: socket.socket, peer: object) -> None:
+        self.accepted.append(accepted)
+
+    def select_once(self) -> None:
+        """Run one turn of the serving thread."""
+        for key, _ in self.selector.select(0):
+            key.data()
+
+
+@pytest.fixture
+def exit_stack() -> Iterator[ExitStack]:
+    with ExitStack() as opened:
+        yield opened
+
+
+def test_a_client_is_accepted(exit_stack: ExitStack) -> None:
+    harness = AcceptorHarness(exit_stack)
+    harness.select_once()
+    assert [each.getpeername() for each in harness.accepted] == [harness.client.getsockname()]
+
+
+def test_without_a_descriptor_it_pauses_and_then_accepts_the_waiting_client(
+    exit_stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness = AcceptorHarness(exit_stack, scarce=1)
+    harness.select_once()
+    assert "no descriptor left" in caplog.text
+    assert not harness.selector.get_map(), "a waiting client would wake the thread again and again"
+    harness.clock.advance(0.9)
+    harness.acceptor.resume_if_possible(harness.clock.monotonic())
+    harness.select_once()
+    assert harness.accepted == []
+    harness.clock.advance(0.1)
+    harness.acceptor.resume_if_possible(harness.clock.monotonic())
+    harness.select_once()
+    assert len(harness.accepted) == 1
+
+
+def test_a_stopped_acceptor_never_resumes(exit_stack: ExitStack) -> None:
+    harness = AcceptorHarness(exit_stack, scarce=1)
+    harness.select_once()
+    harness.acceptor.stop()
+    harness.clock.advance(10.0)
+    harness.acceptor.resume_if_possible(harness.clock.monotonic())
+    harness.select_once()
+    assert harness.accepted == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("localhost:1", ("localhost", 1)), (":0", ("", 0)), ("[::]:10178", ("::", 10178)), ("[::1]:5", ("::1", 5))],
+)
+def test_addresses_have_exporter_toolkits_form(given: str, expected: tuple[str, int]) -> None:
+    assert parse_address(given) == expected
+
+
+@pytest.mark.parametrize("given", ["10178", "localhost", "::1:5", "a:b", "a:-1", "a:65536", "a:", "", "a:٣"])
+def test_a_malformed_address_is_a_usage_error(given: str) -> None:
+    with pytest.raises(UsageError, match="address"):
+        parse_address(given)
