@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import wait
 from pathlib import Path
 
+import psutil
 from prometheus_client import CollectorRegistry, generate_latest
 
 import paropt_exporter
@@ -132,16 +133,11 @@ def _cpu_nanoseconds() -> int:
     """Return the CPU time of all threads of all workers, and of this process's but the one that asks."""
     me = threading.get_native_id()
     total = 0
-    for pid in (os.getpid(), *_descendants(os.getpid())):
+    for pid in (os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))):
         for task in Path(f"/proc/{pid}/task").iterdir():
             if int(task.name) != me:
                 total += int((task / "schedstat").read_text().split()[0])
     return total
-
-
-def _descendants(root: int) -> list[int]:
-    found = [int(pid) for path in Path(f"/proc/{root}/task").glob("*/children") for pid in path.read_text().split()]
-    return [*found, *(pid for child in found for pid in _descendants(child))]
 
 
 def grow_milliseconds(kind: Kind) -> float:

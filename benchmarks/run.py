@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+
 HERE = Path(__file__).parent
 NAMES = ("lanes", "pools", "properties", "makespan", "strategies", "control")
 
@@ -25,7 +27,7 @@ def main() -> None:
 
 def machine() -> str:
     """Return what the figures depend on."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)
+    memory = psutil.virtual_memory().total / (1 << 30)
     system = platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
     cores = len(os.sched_getaffinity(0))
     return f"{cores} cores with {memory:.0f} GiB, {system}, Python {platform.python_version()}"

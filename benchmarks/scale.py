@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from itertools import pairwise, product
 from pathlib import Path
 from zlib import crc32
 
+import psutil
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,8 +85,8 @@ class Server:
     pid: int
 
     def cpu_seconds(self) -> float:
-        times = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+        times = psutil.Process(self.pid).cpu_times()
+        return float(times.user + times.system)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

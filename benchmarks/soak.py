@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 SECONDS = 120.0
@@ -159,6 +160,7 @@ def await_answer(port: int) -> None:
 
 def watch(pid: int, port: int, seconds: float) -> Iterator[tuple[int, int, int]]:
     """Scrape ten times a second, and yield threads, descriptors and memory once a second."""
+    process = psutil.Process(pid)
     pause, end, due = threading.Event(), time.monotonic() + seconds, 0.0
     while time.monotonic() < end:
         pause.wait(_SCRAPE_SECONDS)
@@ -166,9 +168,7 @@ def watch(pid: int, port: int, seconds: float) -> Iterator[tuple[int, int, int]]
             scrape(port)
         if time.monotonic() >= due:
             due = time.monotonic() + 1.0
-            status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-            descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-            yield int(status["Threads"]), descriptors, int(status["VmRSS"].split()[0]) * 1024
+            yield process.num_threads(), process.num_fds(), process.memory_info().rss
 
 
 def drip(port: int, stop: threading.Event) -> None:
@@ -247,11 +247,11 @@ def grown(samples: list[tuple[int, int, int]]) -> Iterator[str]:
 
 def left_behind(folder: Path) -> list[int]:
     """Return the processes that still carry the soak's variable in their environment."""
-    mark, found = f"PAROPT_SOAK={folder}".encode(), []
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError):
-            if entry.name.isdigit() and mark in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("PAROPT_SOAK") == str(folder):
+                found.append(process.pid)
     return found
 
 

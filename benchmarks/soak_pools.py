@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 from prometheus_client import CollectorRegistry, generate_latest
 
 from paropt_exporter import PoolCollector
@@ -268,7 +269,7 @@ def holdings() -> Holdings:
     return Holdings(
         threads=threading.active_count(),
         processes=len(descendants()),
-        descriptors=sum(1 for _ in Path("/proc/self/fd").iterdir()),
+        descriptors=psutil.Process().num_fds(),
     )
 
 
@@ -302,16 +303,7 @@ def grown(memory_bytes: list[int]) -> Iterator[str]:
 
 def descendants() -> list[int]:
     """Return all processes below this one, the fork server's too; what has ended and was not waited for counts."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    found, below = {os.getpid()}, 0
-    while len(found) > below:
-        below = len(found)
-        found |= {pid for pid, parent in parents.items() if parent in found}
-    return sorted(found - {os.getpid()})
+    return sorted(child.pid for child in psutil.Process().children(recursive=True))
 
 
 def large_result() -> Iterator[str]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from paropt_exporter import host
@@ -16,9 +17,13 @@ V1_UNLIMITED = str((1 << 63) - 4096)
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A machine of 8 GiB, 6 of them free, without cgroups."""
-    write(tmp_path, "proc/meminfo", f"MemTotal: {8 << 20} kB\nMemFree: 1 kB\nMemAvailable: {6 << 20} kB\n")
+    """The files of a machine without cgroups."""
     return tmp_path
+
+
+def machine() -> tuple[int, int]:
+    """A machine of 8 GiB, 6 of them free."""
+    return 8 * GIB, 6 * GIB
 
 
 @pytest.fixture
@@ -54,8 +59,8 @@ def v1(root: Path, **files: str) -> Path:
 
 def test_without_limits_the_machine_is_there_to_be_used(root: Path, cores: int) -> None:
     assert host.count_cpus(root) == cores
-    assert host.read_total_memory_bytes(root) == 8 * GIB
-    assert host.read_available_memory_bytes(root) == 6 * GIB
+    assert host.read_total_memory_bytes(root, machine) == 8 * GIB
+    assert host.read_available_memory_bytes(root, machine) == 6 * GIB
 
 
 def test_affinity_bounds_the_cores(root: Path, cores: int) -> None:
@@ -96,8 +101,8 @@ def test_memory_is_what_the_group_leaves_with_cache_that_can_go_counted_as_free(
         memory__current=f"{200 << 20}\n",
         memory__stat=f"anon 1\ninactive_file {100 << 20}\n",
     )
-    assert host.read_total_memory_bytes(root) == 256 << 20
-    assert host.read_available_memory_bytes(root) == 156 << 20
+    assert host.read_total_memory_bytes(root, machine) == 256 << 20
+    assert host.read_available_memory_bytes(root, machine) == 156 << 20
 
 
 def test_memory_of_the_old_layout_is_read_alike(root: Path) -> None:
@@ -107,25 +112,44 @@ def test_memory_of_the_old_layout_is_read_alike(root: Path) -> None:
         memory__usage_in_bytes=f"{GIB >> 1}\n",
         memory__stat=f"total_inactive_file {GIB >> 2}\n",
     )
-    assert host.read_total_memory_bytes(root) == GIB
-    assert host.read_available_memory_bytes(root) == GIB - (GIB >> 2)
+    assert host.read_total_memory_bytes(root, machine) == GIB
+    assert host.read_available_memory_bytes(root, machine) == GIB - (GIB >> 2)
 
 
 def test_a_group_without_a_memory_limit_leaves_the_machines(root: Path) -> None:
     v2(root, memory__max="max\n", memory__current="1\n")
-    assert host.read_total_memory_bytes(root) == 8 * GIB
+    assert host.read_total_memory_bytes(root, machine) == 8 * GIB
     write(root, "proc/self/cgroup", "")
     v1(root, memory__limit_in_bytes=V1_UNLIMITED, memory__usage_in_bytes="1\n")
-    assert host.read_total_memory_bytes(root) == 8 * GIB
-    assert host.read_available_memory_bytes(root) == 6 * GIB
+    assert host.read_total_memory_bytes(root, machine) == 8 * GIB
+    assert host.read_available_memory_bytes(root, machine) == 6 * GIB
 
 
 def test_a_group_over_its_limit_leaves_nothing_and_not_less(root: Path) -> None:
     v2(root, memory__max="1000\n", memory__current="5000\n")
-    assert host.read_available_memory_bytes(root) == 0
+    assert host.read_available_memory_bytes(root, machine) == 0
 
 
-def test_a_machine_without_proc_has_its_cores_and_unknown_memory(tmp_path: Path, cores: int) -> None:
+def test_memory_is_unknown_where_machine_and_groups_do_not_tell(tmp_path: Path) -> None:
+    assert host.read_total_memory_bytes(tmp_path, lambda: (0, 0)) == 0
+    assert host.read_available_memory_bytes(tmp_path, lambda: (0, 0)) == 0
+
+
+def test_a_full_machine_leaves_nothing(root: Path) -> None:
+    v2(root, memory__max=f"{GIB}\n", memory__current="0\n")
+    assert host.read_available_memory_bytes(root, lambda: (8 * GIB, 0)) == 0
+
+
+def test_the_memory_of_this_machine_is_the_kernels() -> None:
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    total, available = host.read_machine_memory_bytes()
+    assert total == int(fields["MemTotal"].split()[0]) * 1024
+    assert 0 < available <= total
+
+
+def test_a_machine_without_proc_has_its_cores_and_unknown_memory(
+    tmp_path: Path, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))  # psutil's own setting, for containers
     assert host.count_cpus(tmp_path) == cores
-    assert host.read_total_memory_bytes(tmp_path) == 0
-    assert host.read_available_memory_bytes(tmp_path) == 0
+    assert host.read_machine_memory_bytes() == (0, 0)

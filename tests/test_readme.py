@@ -48,6 +48,13 @@ def test_every_command_line_is_understood() -> None:
         parse(arguments)
 
 
+def test_our_own_lane_names_folders_that_are_there() -> None:
+    words = (ROOT / "paropt.yml").read_text().replace(",", " ").replace("]", " ").split()
+    folders = [word for word in words if word.startswith("tests/")]
+    assert folders
+    assert [folder for folder in folders if not (ROOT / folder).is_dir()] == []
+
+
 def test_every_make_target_is_there() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"[`\n]make ([a-z]+)", README)) <= targets

@@ -226,7 +226,9 @@ def test_slots_and_memory_beyond_lane_and_machine_are_faults() -> None:
             {"number": 2, "name": "small", "run": "x", "slots": 2, "memory": "1GiB"},
         ],
     }
-    told = [(fault.location, fault.message) for fault in cross_check(value, Machine(cores=2, memory_bytes=1 << 30))]
+    told = [
+        (fault.location, fault.message) for fault in cross_check(value, Machine(cores=2, memory_bytes=lambda: 1 << 30))
+    ]
     assert told == [
         (
             ("stages", 0, "memory"),

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from support import projects
+from support import processes, projects
 from support.real_servers import HANG_SECONDS, environment, eventually
 
 ROOT = Path(__file__).parents[2]
@@ -49,16 +50,9 @@ def urls(stack: subprocess.Popen[str]) -> dict[str, str]:
 
 def left_in(folder: Path) -> list[str]:
     """The command lines of processes that run in the folder, or have it in their arguments."""
-    pids = {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
-    lines = {pid: line for pid in pids if (line := _command_line(pid))}
-    return [line for pid, line in lines.items() if str(folder) in line or pid in projects.processes_in(folder)]
-
-
-def _command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except OSError:
-        return ""
+    lines = {pid: line for pid in psutil.pids() if (line := processes.command_line(pid))}
+    inside = processes.in_folder(folder)
+    return [line for pid, line in lines.items() if str(folder) in line or pid in inside]
 
 
 def all_up(prometheus: str) -> bool:
@@ -89,11 +83,7 @@ def test_a_program_that_ends_by_itself_ends_the_stack_and_is_named(
     stack: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     urls(stack)
-    (pid,) = (int(pid) for pid in _children(stack.pid) if "alertmanager" in _command_line(int(pid)))
+    (pid,) = (pid for pid in processes.children(stack.pid) if "alertmanager" in processes.command_line(pid))
     os.kill(pid, signal.SIGKILL)
     assert stack.wait(HANG_SECONDS) == 1
     assert left_in(tmp_path) == []
-
-
-def _children(pid: int) -> list[str]:
-    return [child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support import projects
+from support import processes, projects
 from support.command_scripts import wait_until_gone
 from support.real_servers import HANG_SECONDS, eventually, run, serving
 
@@ -44,7 +44,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with serving(folder, projects.ANY_PORT, "--strategy", "process", "--workers", "4") as command:
         projects.pid_in(folder / "shell")
         projects.pid_in(folder / "napping")
-        left = projects.processes_in(folder)
+        left = processes.in_folder(folder)
         assert len(left) >= 5  # exporter, shell, two sleeps, worker
         command.process.send_signal(signal.SIGKILL)
         command.process.communicate(timeout=HANG_SECONDS)
@@ -53,7 +53,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_kill_9_of_the_exporter_leaves_no_orphan_and_is_told_at_the_next_start(killed: Path) -> None:
-    assert projects.processes_in(killed) == []
+    assert processes.in_folder(killed) == []
     with serving(killed, projects.ANY_PORT, "--lane", "docs") as command:  # another lane: the history is the project's
         projects.whole_summary(command)
         samples = projects.scraped(projects.url(killed))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support import projects
+from support.processes import open_descriptors
 from support.real_servers import HANG_SECONDS, environment, eventually, installed_command
 
 COUNT = 100
@@ -29,11 +30,6 @@ def limited(folder: Path, soft: int, hard: int, *arguments: str) -> subprocess.P
             stderr=log,
             text=True,
         )
-
-
-def held(pid: int) -> int:
-    """Return how many descriptors a process holds."""
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def test_idle_strangers_fail_no_task_under_270_descriptors(tmp_path: Path) -> None:
@@ -54,7 +50,7 @@ def test_idle_strangers_fail_no_task_under_270_descriptors(tmp_path: Path) -> No
         with ExitStack() as stack:
             for _ in range(400):
                 stack.enter_context(socket.create_connection((host, int(port)), timeout=HANG_SECONDS))
-            eventually("the endpoint takes as many as it may", lambda: held(command.pid) >= 270 // 4)
+            eventually("the endpoint takes as many as it may", lambda: open_descriptors(command.pid) >= 270 // 4)
             (tmp_path / "go").write_text("")
             eventually("the run ends", lambda: projects.runs(tmp_path)[-1:])
             [run] = projects.runs(tmp_path)

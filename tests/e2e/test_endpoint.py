@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support import projects
+from support import processes, projects
 from support.real_servers import get, run, serving
 
 GOOD = 'name: good, run: "true"'
@@ -89,7 +89,7 @@ def test_the_endpoint_answers_while_a_stage_runs_and_shows_it(tmp_path: Path) ->
         assert get(projects.url(tmp_path).replace("/metrics", "/-/healthy"))[0] == 200
         assert get(projects.url(tmp_path).replace("/metrics", "/-/ready"))[0] == 200
         command.stop()
-    assert projects.processes_in(tmp_path) == []
+    assert processes.in_folder(tmp_path) == []
 
 
 def test_a_path_of_ones_own_is_served_and_told(good: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support import projects
+from support import processes, projects
 from support.real_servers import environment, installed_command
 
 CALLS = """
@@ -92,7 +92,7 @@ def test_once_ends_whatever_a_call_left_running(tmp_path: Path, call: str, strat
     assert len(told) == 1, ended.stderr
     if strategy != "process" and call != "leaves_process":
         assert told[0].endswith("left running, ended with the exporter: thread left_0")
-    assert projects.processes_in(tmp_path) == []
+    assert processes.in_folder(tmp_path) == []
 
 
 @pytest.mark.parametrize(

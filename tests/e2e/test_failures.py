@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support import projects
+from support import processes, projects
 from support.real_servers import run, serving
 
 STAGES = """
@@ -219,7 +219,7 @@ def test_a_critical_sla_ends_the_lane_with_4_terminates_the_others_and_names_the
         "other": ("cancellation", "stopped: hasty broke its critical SLA of 0.4 s"),
         "later": ("skip", "hasty broke its critical SLA of 0.4 s"),
     }
-    assert not projects.exists(projects.pid_in(tmp_path / "pid"))
+    assert not processes.is_alive(projects.pid_in(tmp_path / "pid"))
     assert "later  skipped: hasty broke its critical SLA" in ended.stdout
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from support import projects
+from support import processes, projects
 from support.command_scripts import wait_until_gone
-from support.pool_tasks import children
+from support.processes import children
 from support.real_servers import HANG_SECONDS, eventually, run, serving
 
 CALLS = """
@@ -94,7 +96,7 @@ def test_processes_of_a_call_end_with_a_signal_to_the_exporter(
         command.process.send_signal(number)
         command.process.communicate(timeout=HANG_SECONDS)
     assert command.process.returncode == 128 + number
-    assert projects.processes_in(tmp_path) == []
+    assert processes.in_folder(tmp_path) == []
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -103,7 +105,7 @@ def test_processes_of_a_call_end_with_a_killed_exporter(tmp_path: Path, strategy
     projects.write(tmp_path, f'name: hangs, call: "calls:{call}"', calls=CALLS)
     with serving(tmp_path, projects.ANY_PORT, "--strategy", strategy) as command:
         projects.pid_in(tmp_path / "pid")
-        left = projects.processes_in(tmp_path)
+        left = processes.in_folder(tmp_path)
         wait_until_the_supervisor_has_looked(command.process.pid)
         command.process.kill()
         command.process.wait(HANG_SECONDS)
@@ -142,7 +144,7 @@ def test_next_start_ends_what_a_killed_exporter_and_a_killed_supervisor_left(tmp
     projects.write(tmp_path, stages, calls=CALLS)
     with serving(tmp_path, projects.ANY_PORT, "--strategy", "thread", "--workers", "2") as command:
         left = [projects.pid_in(tmp_path / "command"), projects.pid_in(tmp_path / "pid")]
-        supervisor = parent(parent(left[0]))
+        supervisor = processes.parent(processes.parent(left[0]))
         os.kill(supervisor, signal.SIGSTOP)
         command.process.kill()
         os.kill(supervisor, signal.SIGKILL)
@@ -168,19 +170,18 @@ def test_a_shell_with_the_environment_of_a_dead_run_can_start_the_next_one(tmp_p
     assert done.returncode == 0, done.stderr
 
 
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 def wait_until_the_supervisor_has_looked(exporter: int) -> None:
     """It runs only to look: its switches to idleness count the looks."""
-    (supervisor,) = (pid for pid in children(exporter) if b"supervisor" in Path(f"/proc/{pid}/cmdline").read_bytes())
-    eventually("the supervisor has started", lambda: _status(supervisor, "SigIgn") != 0)
-    before = _status(supervisor, "voluntary_ctxt_switches")
-    eventually("two looks", lambda: _status(supervisor, "voluntary_ctxt_switches") >= before + 3)
+    (supervisor,) = (pid for pid in children(exporter) if "supervisor" in processes.command_line(pid))
+    eventually("the supervisor has started", lambda: _ignores_signals(supervisor))
+    before = _pauses(supervisor)
+    eventually("two looks", lambda: _pauses(supervisor) >= before + 3)
 
 
-def _status(pid: int, field: str) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    (value,) = (line.split()[1] for line in lines if line.startswith(f"{field}:"))
-    return int(value, 16 if field.startswith("Sig") else 10)
+def _pauses(pid: int) -> int:
+    return psutil.Process(pid).num_ctx_switches().voluntary
+
+
+def _ignores_signals(pid: int) -> bool:
+    (mask,) = re.findall(r"^SigIgn:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(mask, 16) != 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from support.projects import processes_in, write
+from support.processes import in_folder
+from support.projects import write
 from support.real_servers import eventually, run, serving
 
 
@@ -23,7 +24,7 @@ def test_what_profile_writes_is_what_the_next_run_starts_with(tmp_path: Path) ->
 def test_an_interrupted_profile_ends_what_it_runs_and_recommends_nothing(tmp_path: Path) -> None:
     write(tmp_path, """name: waits, run: "sleep 1000" """)
     with serving(tmp_path, "profile", "waits") as command:
-        eventually("the stage runs", lambda: len(processes_in(tmp_path)) > 1)
+        eventually("the stage runs", lambda: len(in_folder(tmp_path)) > 1)
         assert command.stop(signal.SIGINT) == 130
     assert "interrupted: nothing is recommended" in (tmp_path / "stderr.log").read_text()
-    eventually("nothing is left running", lambda: not processes_in(tmp_path))
+    eventually("nothing is left running", lambda: not in_folder(tmp_path))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from support import projects
+from support import processes, projects
 from support.command_scripts import wait_until_gone
 from support.real_servers import HANG_SECONDS, environment, eventually, installed_command, serving
 
@@ -47,9 +47,9 @@ def test_a_signal_during_a_run_ends_it_with_its_own_code_and_leaves_nothing(
     assert command.process.returncode == 128 + number
     assert output.startswith(f"standard interrupted: interrupted by {number.name}")
     assert f"later  skipped: interrupted by {number.name}" in output
-    assert not projects.exists(pid)
-    assert not projects.exists(projects.pid_in(tmp_path / "grandchild"))
-    assert projects.processes_in(tmp_path) == []
+    assert not processes.is_alive(pid)
+    assert not processes.is_alive(projects.pid_in(tmp_path / "grandchild"))
+    assert processes.in_folder(tmp_path) == []
     assert last_run(tmp_path) == ("cancellation", f"interrupted by {number.name}")
     assert "Traceback" not in projects.messages(tmp_path)
 
@@ -67,8 +67,8 @@ def test_the_second_signal_kills_at_once_what_ignores_the_first(tmp_path: Path, 
         command.process.communicate(timeout=HANG_SECONDS)
     assert command.process.returncode == 128 + number
     assert time.monotonic() - began < 9  # the grace that it did not wait for is 10 s
-    assert not projects.exists(pid)
-    assert projects.processes_in(tmp_path) == []
+    assert not processes.is_alive(pid)
+    assert processes.in_folder(tmp_path) == []
     assert last_run(tmp_path)[0] == "cancellation"
 
 
@@ -81,7 +81,7 @@ def test_a_signal_while_only_serving_ends_with_the_last_runs_code(
     with serving(tmp_path, projects.ANY_PORT) as command:
         projects.whole_summary(command)
         assert command.stop(number) == code
-    assert projects.processes_in(tmp_path) == []
+    assert processes.in_folder(tmp_path) == []
     assert last_run(tmp_path)[0] == ("success" if code == 0 else "failure")
 
 
@@ -231,7 +231,7 @@ def test_ctrl_c_on_the_terminal_reaches_the_run_once_and_its_commands_in_order(t
         projects.pid_in(tmp_path / "pid")
         os.killpg(terminal.process.pid, signal.SIGINT)  # as the terminal does: to the whole foreground group
         assert terminal.end() == 130
-        assert projects.processes_in(tmp_path) == []
+        assert processes.in_folder(tmp_path) == []
     finally:
         terminal.close()
     assert last_run(tmp_path) == ("cancellation", "interrupted by SIGINT")
@@ -265,9 +265,8 @@ def test_nohup_outlives_its_terminal(tmp_path: Path) -> None:
 
 def _supervisor_of(exporter: int) -> int:
     """The exporter's child that starts its commands."""
-    children = Path(f"/proc/{exporter}/task").glob("*/children")
-    found = [int(pid) for file in children for pid in file.read_text().split()]
-    return next(pid for pid in found if b"supervisor.event_loop" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    found = processes.children(exporter)
+    return next(pid for pid in found if "supervisor.event_loop" in processes.command_line(pid))
 
 
 def test_two_interrupts_end_a_lane_whose_supervisor_is_stopped(tmp_path: Path) -> None:
@@ -281,9 +280,9 @@ def test_two_interrupts_end_a_lane_whose_supervisor_is_stopped(tmp_path: Path) -
         command.process.send_signal(signal.SIGINT)
         command.process.communicate(timeout=HANG_SECONDS)
     assert command.process.returncode == 130
-    assert not projects.exists(pid)
-    assert not projects.exists(supervisor)
-    assert projects.processes_in(tmp_path) == []
+    assert not processes.is_alive(pid)
+    assert not processes.is_alive(supervisor)
+    assert processes.in_folder(tmp_path) == []
 
 
 def test_command_that_ended_while_the_exporter_was_stopped_has_not_timed_out(tmp_path: Path) -> None:

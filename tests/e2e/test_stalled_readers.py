@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from support import projects
+from support import processes, projects
 from support.real_servers import HANG_SECONDS, environment, eventually, installed_command
 
 NOISE = "".join(
@@ -68,7 +68,7 @@ def test_signal_ends_a_lane_whose_stderr_is_stalled(tmp_path: Path, number: sign
         pid = projects.pid_in(tmp_path / "pid")
         process.send_signal(number)
         assert process.wait(HANG_SECONDS) == 128 + number
-        assert not projects.exists(pid)
+        assert not processes.is_alive(pid)
     assert projects.runs(tmp_path)[-1]["result"] == "cancellation"
 
 
@@ -106,7 +106,7 @@ def test_ctrl_s_in_a_terminal_stops_the_screen_alone(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(HANG_SECONDS) == 130
         assert time.monotonic() - began < 10
-        assert not projects.exists(pid)
+        assert not processes.is_alive(pid)
     finally:
         if process.poll() is None:
             process.kill()

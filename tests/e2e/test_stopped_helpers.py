@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support import projects
+from support import processes, projects
 from support.real_servers import HANG_SECONDS, run, serving
 
 CALLS = """
@@ -46,7 +46,7 @@ def test_signal_ends_a_run_whose_supervisor_is_stopped(tmp_path: Path) -> None:
         command.process.send_signal(signal.SIGINT)
         command.process.communicate(timeout=HANG_SECONDS)
     assert command.process.returncode == 130
-    assert projects.processes_in(tmp_path) == []
+    assert processes.in_folder(tmp_path) == []
 
 
 @pytest.mark.parametrize(

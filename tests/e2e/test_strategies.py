@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support import projects
+from support import processes, projects
 from support.real_servers import HANG_SECONDS, run, serving
 
 CALLS = """
@@ -146,7 +146,7 @@ def test_a_call_in_a_process_is_killed_at_its_time_limit(tmp_path: Path) -> None
     projects.write(tmp_path, 'name: hanging, call: "calls:hangs", timeout: 0.5', calls=CALLS)
     with serving(tmp_path, "--strategy", "process", projects.ANY_PORT) as command:
         assert command.summary().startswith("standard failed")
-        assert not projects.exists(projects.pid_in(tmp_path / "hanging"))
+        assert not processes.is_alive(projects.pid_in(tmp_path / "hanging"))
         command.stop()
     assert projects.stages(projects.runs(tmp_path)[-1]) == {"hanging": ("timeout", "timed out after 0.5 s")}
 
@@ -158,7 +158,7 @@ def test_signals_reach_calls_in_processes_too(tmp_path: Path) -> None:
         command.process.send_signal(signal.SIGTERM)
         command.process.communicate(timeout=HANG_SECONDS)
         assert command.process.returncode == 143
-    assert not projects.exists(worker)
+    assert not processes.is_alive(worker)
 
 
 @pytest.mark.parametrize("strategy", ["thread", "process"])

@@ -16,6 +16,7 @@ from paropt_exporter.executors.commands.command_pool import CommandPool, judge
 from paropt_exporter.executors.commands.command_task import Ending
 from paropt_exporter.executors.commands.output import OutputFile
 from support.command_scripts import HANG_SECONDS, make_fifo, python, run, shell
+from support.processes import open_descriptors
 
 
 @pytest.fixture
@@ -301,10 +302,6 @@ def test_a_thousand_commands_leak_no_descriptor(pool: CommandPool) -> None:
     assert {future.result(HANG_SECONDS).result for future in futures} == {Result.SUCCESS}
     assert open_descriptors(os.getpid()) == before[0]
     assert open_descriptors(supervisor) <= before[1] + 2  # it may not have closed the last two channels yet
-
-
-def open_descriptors(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def test_commands_may_be_submitted_from_many_threads() -> None:

@@ -20,6 +20,7 @@ import paropt_exporter.executors.processes
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.executors import ProcessPool
 from support.pool_tasks import HANG_SECONDS, double, eventually
+from support.processes import is_asleep
 
 _ORDERED_WHILE_BUSY = 256  # tasks that wait for each worker until one is given a second order
 _PACKAGE = str(Path(paropt_exporter.executors.processes.__file__).parent)
@@ -68,10 +69,6 @@ def settling_held_up(pool: ProcessPool, folder: Path, *behind: str) -> Iterator[
         yield tasks
     finally:
         go_on.set()
-
-
-def is_asleep(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 @pytest.fixture

@@ -7,13 +7,14 @@ import subprocess
 from pathlib import Path
 
 from paropt_exporter.executors.worker.orphans import LOOK_SECONDS, Orphans
-from support.pool_tasks import eventually, gone
+from support.pool_tasks import eventually
+from support.processes import is_alive
 
 
 def dead_child() -> int:
     """Return a child that has ended and that no object knows."""
     pid = os.posix_spawn("/bin/true", ["true"], {})
-    assert eventually(lambda: gone(pid))
+    assert eventually(lambda: not is_alive(pid))
     return pid
 
 
@@ -28,7 +29,7 @@ def test_a_zombie_that_nobody_knows_is_waited_for_at_the_second_look() -> None:
 
 def test_the_child_of_a_popen_object_is_left_to_it() -> None:
     orphans, child = Orphans(), subprocess.Popen(["false"])
-    assert eventually(lambda: gone(child.pid))
+    assert eventually(lambda: not is_alive(child.pid))
     orphans.reap(0.0)
     assert not orphans.reap(LOOK_SECONDS)
     assert child.wait() == 1

@@ -30,10 +30,8 @@ from support.pool_tasks import (
     append,
     append_and_read,
     burn_in_child,
-    children,
     double,
     eventually,
-    gone,
     hold_memory,
     nothing,
     raise_it,
@@ -42,6 +40,7 @@ from support.pool_tasks import (
     spin,
     start_grandchild,
 )
+from support.processes import children, is_alive, open_descriptors
 
 
 @pytest.fixture
@@ -270,7 +269,7 @@ def test_stopping_a_running_task_ends_its_worker_and_what_it_started(pool: Proce
     error = TaskStopped("over its limit")
     assert pool.stop(future, error, grace_seconds=10)
     assert future.exception(HANG_SECONDS) is error
-    assert eventually(lambda: gone(grandchild))
+    assert eventually(lambda: not is_alive(grandchild))
     assert eventually(lambda: pool.live == 2)
     assert not pool.stop(future, error)
     assert pool.statistics().finished["cancellation"] == 1
@@ -482,7 +481,7 @@ pool.submit(start_grandchild, {str(fifo)!r}).result()
     grandchild = int(fifo.read_text())
     owner.send_signal(number)
     owner.communicate()
-    assert eventually(lambda: gone(worker) and gone(grandchild))
+    assert eventually(lambda: not is_alive(worker) and not is_alive(grandchild))
 
 
 def test_an_owner_that_is_interrupted_twice_leaves_no_worker(fifo: Path) -> None:
@@ -501,7 +500,7 @@ pool.submit(start_grandchild, {str(fifo)!r}).result()
         with contextlib.suppress(subprocess.TimeoutExpired):
             owner.wait(0.05)
     owner.communicate()
-    assert eventually(lambda: gone(grandchild))
+    assert eventually(lambda: not is_alive(grandchild))
 
 
 def test_a_pool_outlives_its_forkserver(pool: ProcessPool) -> None:
@@ -523,18 +522,15 @@ for number in range(3):
 
 
 def test_no_descriptor_is_left_behind() -> None:
-    def descriptors() -> int:
-        return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
     with ProcessPool(1) as pool:
         pool.submit(nothing).result(HANG_SECONDS)
-    before = descriptors()
+    before = open_descriptors(os.getpid())
     for _ in range(3):
         with ProcessPool(2) as pool:
             pool.submit(nothing).result(HANG_SECONDS)
             pool.submit(os._exit, 1).exception(HANG_SECONDS)
             pool.resize(4)
-    assert descriptors() == before
+    assert open_descriptors(os.getpid()) == before
 
 
 def _environment() -> dict[str, str]:

@@ -21,6 +21,7 @@ from paropt_exporter.executors.commands.supervisor_client import SharedSuperviso
 from paropt_exporter.executors.supervisor.event_loop import Pace
 from support.command_scripts import HANG_SECONDS, make_fifo, python, run, shell, told_pids, wait_until_gone
 from support.pool_tasks import eventually
+from support.processes import is_asleep, switches
 
 PACKAGE_ROOT = str(Path(paropt_exporter.__file__).parent.parent)
 MEGABYTE = 1 << 20
@@ -123,21 +124,11 @@ def test_an_idle_supervisor_does_nothing_at_all() -> None:
     with CommandPool(1) as pool:
         supervisor = supervisor_of(pool)
         run(pool, ["true"])
-        assert eventually(lambda: sleeps(supervisor))
+        assert eventually(lambda: is_asleep(supervisor))
         before = switches(supervisor)
         # A second in which the supervisor could do something: a command of nobody's that takes that long.
         subprocess.run(["sleep", "1"], check=True)
         assert switches(supervisor) == before
-
-
-def sleeps(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
-
-
-def switches(pid: int) -> int:
-    """How often a process has gone to sleep: once it sleeps for good, this stays."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
 
 
 def test_the_supervisor_stays_small_so_that_its_childrens_peaks_are_their_own() -> None:

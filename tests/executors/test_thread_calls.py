@@ -15,7 +15,8 @@ from paropt_exporter.executors import ProcessPool, ThreadPool
 from paropt_exporter.executors.child_processes import listed
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
 from support.command_scripts import make_fifo, told_pids, wait_until_gone
-from support.pool_tasks import HANG_SECONDS, eventually, gone
+from support.pool_tasks import HANG_SECONDS, eventually
+from support.processes import is_alive
 
 MODULE = """
 import subprocess
@@ -127,7 +128,7 @@ def test_end_of_a_run_ends_processes_that_no_call_is_known_for(caplog: pytest.Lo
     thread.start()
     thread.join()
     calls.end_strays()
-    assert gone(started[0].pid)
+    assert not is_alive(started[0].pid)
     assert started[0].wait() == -15
     assert "calls left processes behind: ended" in caplog.text
 
@@ -139,9 +140,9 @@ def test_pool_of_a_library_ends_no_process_that_a_task_left(
     fifo = make_fifo(tmp_path)
     with kind(1) as pool:
         pid = pool.submit(_left, str(fifo)).result(HANG_SECONDS)
-    assert not gone(pid)
+    assert is_alive(pid)
     fifo.write_text("go\n")
-    assert eventually(lambda: gone(pid))
+    assert eventually(lambda: not is_alive(pid))
 
 
 def _left(fifo: str) -> int:

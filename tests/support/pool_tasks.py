@@ -25,27 +25,6 @@ def eventually(condition: Callable[[], bool]) -> bool:
     return True
 
 
-def gone(pid: int) -> bool:
-    """Return whether a process has ended (a zombie has)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-def children(parent: int) -> list[int]:
-    """Return the processes that a process started and that live."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it ended while we looked
-        if int(fields[1]) == parent and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
 def double(number: int) -> int:
     return 2 * number
 

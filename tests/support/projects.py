@@ -89,25 +89,3 @@ def samples(page: str) -> dict[tuple[str, ...], float]:
 def pid_in(path: Path) -> int:
     """The process id that a stage writes into a file, once it has."""
     return int(eventually(f"a process id in {path.name}", lambda: path.exists() and path.read_text().strip()))
-
-
-def exists(pid: int) -> bool:
-    """Whether the process is there and no zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
-
-
-def processes_in(folder: Path) -> list[int]:
-    """The live processes whose working directory is the project: whatever a run started, wherever it went."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and exists(int(entry.name)):
-            try:
-                if folder in ((cwd := (entry / "cwd").readlink()), *cwd.parents):
-                    found.append(int(entry.name))
-            except OSError:
-                continue  # it ended while we looked
-    return found

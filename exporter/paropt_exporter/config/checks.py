@@ -7,7 +7,7 @@ wrong type here is passed over, since its own check reports it.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from paropt_exporter.config import raw_yaml
@@ -22,10 +22,10 @@ from paropt_exporter.events import Strategy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What the stages may ask for: cores, and memory (0: unknown)."""
+    """The limits on what stages may ask for: cores, and memory (0: unknown), read only if a stage needs memory."""
 
     cores: int
-    memory_bytes: int
+    memory_bytes: Callable[[], int]
 
 
 def cross_check(value: object, machine: Machine) -> Iterator[Fault]:
@@ -93,10 +93,8 @@ def _memory(place: Location, stage: dict[str, object], machine: Machine) -> Iter
         memory = size_bytes(stage["memory"])
     except (KeyError, ValueError):
         return
-    if 0 < machine.memory_bytes < memory:
-        message = (
-            f"{memory:,} bytes are more than the machine has ({machine.memory_bytes:,}): the stage could never start"
-        )
+    if 0 < (most := machine.memory_bytes()) < memory:
+        message = f"{memory:,} bytes are more than the machine has ({most:,}): the stage could never start"
         yield Fault(location=(*place, "memory"), message=message)
 
 

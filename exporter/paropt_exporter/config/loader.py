@@ -127,7 +127,7 @@ def _validated(document: Document) -> File:
         raise Unreadable([document.place(Fault(location=(), message=_EMPTY))])
     if isinstance(value, dict):
         value = {key: child for key, child in value.items() if not key.startswith("x-")}  # a place for anchors
-    machine = Machine(cores=host.count_cpu_workers(), memory_bytes=host.read_total_memory_bytes())
+    machine = Machine(cores=host.count_cpu_workers(), memory_bytes=host.read_total_memory_bytes)
     found: list[Fault] = []
     file = None
     try:

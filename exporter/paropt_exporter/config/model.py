@@ -38,7 +38,9 @@ Ratio = Annotated[float, Field(gt=0, le=1, strict=True)]
 class Section(BaseModel):
     """A part of the file: unknown keys are faults, nothing changes after it was read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=False, defer_build=True
+    )
 
 
 class Shorthand(Section):

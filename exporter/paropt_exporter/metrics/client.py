@@ -12,7 +12,12 @@ DROPPED = multiprocess.DROPPED
 from prometheus_client import CollectorRegistry  # noqa: E402
 from prometheus_client.exposition import generate_latest as text_page  # noqa: E402
 from prometheus_client.gc_collector import GCCollector  # noqa: E402
-from prometheus_client.metrics_core import Metric  # noqa: E402
+from prometheus_client.metrics_core import (  # noqa: E402
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_page  # noqa: E402
 from prometheus_client.process_collector import ProcessCollector  # noqa: E402
 from prometheus_client.registry import Collector  # noqa: E402
@@ -24,7 +29,10 @@ __all__ = [
     "DROPPED",
     "Collector",
     "CollectorRegistry",
+    "CounterMetricFamily",
     "GCCollector",
+    "GaugeMetricFamily",
+    "HistogramMetricFamily",
     "Metric",
     "ProcessCollector",
     "go_number",

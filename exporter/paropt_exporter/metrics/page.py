@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from paropt_exporter.aggregation import HistogramTotal
-from paropt_exporter.families import BUCKETS_SECONDS, Family
+from paropt_exporter.families import BUCKETS_SECONDS, Family, Kind
 
 if TYPE_CHECKING:
     from paropt_exporter.metrics.client import Metric
@@ -72,14 +72,9 @@ class Page:
 
     def metrics(self, families: Iterable[Family]) -> Iterator[Metric]:
         """Yield the same series as objects of prometheus_client, for whoever has a registry of their own."""
-        from paropt_exporter.metrics.client import Metric  # as in `_go_number`
-
         for family in families:
             if values := self._values.get(family):
-                metric = Metric(family.name.removesuffix("_total"), family.help, family.kind.value)
-                for labels, value in values.items():
-                    _add(metric, family, dict(zip(family.label_names, (self._project, *labels), strict=True)), value)
-                yield metric
+                yield _metric(family, {(self._project, *labels): value for labels, value in values.items()})
 
     def write(self) -> None:
         """Write the text of all series that have changed, so that the next `text` need not."""
@@ -144,12 +139,19 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
-def _add(metric: Metric, family: Family, labels: dict[str, str], value: Value) -> None:
-    if not isinstance(value, HistogramTotal):
-        metric.add_sample(family.name, labels, value)
-        return
-    counts = list(accumulate(value.buckets))
-    for bound, count in zip(_bounds(), counts, strict=True):
-        metric.add_sample(f"{family.name}_bucket", {**labels, "le": bound}, count)
-    metric.add_sample(f"{family.name}_count", labels, counts[-1])
-    metric.add_sample(f"{family.name}_sum", labels, value.sum)
+def _metric(family: Family, values: Mapping[Labels, Value]) -> Metric:
+    from paropt_exporter.metrics import client  # as in `_go_number`
+
+    if family.kind is Kind.HISTOGRAM:
+        histogram = client.HistogramMetricFamily(family.name, family.help, labels=family.label_names)
+        for labels, total in values.items():
+            assert isinstance(total, HistogramTotal)
+            buckets = zip(_bounds(), accumulate(total.buckets), strict=True)
+            histogram.add_metric(labels, buckets=list(buckets), sum_value=total.sum)
+        return histogram
+    kind = client.CounterMetricFamily if family.kind is Kind.COUNTER else client.GaugeMetricFamily
+    metric = kind(family.name, family.help, labels=family.label_names)
+    for labels, value in values.items():
+        assert isinstance(value, int | float)
+        metric.add_metric(labels, value)
+    return metric
