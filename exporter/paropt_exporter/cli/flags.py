@@ -176,6 +176,13 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         "-q", "--quiet", action="store_true", help="show what goes wrong and the summary; with --list names only"
     )
     run.add_argument("--output", choices=("text", "json"), help="the summary as text or JSON (default: text)")
+    run.add_argument(
+        "--report",
+        action="append",
+        metavar="KIND[=FILE]",
+        help="report each run to other programs, may be repeated: junit=FILE, gitlab=FILE (code quality), json=FILE, "
+        "trace=FILE (for Perfetto), github (default where GITHUB_ACTIONS is set), otlp, none",
+    )
 
 
 def _add_endpoint_flags(top: argparse.ArgumentParser) -> None:
