@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import resource
 import signal
@@ -201,11 +200,10 @@ def small_files() -> Iterator[None]:
     signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.usefixtures("small_files", "logger_as_before")
+@pytest.mark.usefixtures("small_files")
 def test_a_full_disk_is_told_once_and_what_was_kept_stays_readable(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logging.getLogger("paropt_exporter").propagate = True
     logs = begun(folder)
     for number in range(4):
         write(logs, b"x" * 30_000, number=number)
@@ -217,9 +215,7 @@ def test_a_full_disk_is_told_once_and_what_was_kept_stays_readable(
     assert output(folder) == b"x" * 30_000
 
 
-@pytest.mark.usefixtures("logger_as_before")
 def test_a_folder_that_cannot_be_made_costs_the_log_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("paropt_exporter").propagate = True
     (tmp_path / "a-file").write_text("")
     logs = begun(tmp_path / "a-file" / "logs")
     assert logs.open_sink("lint", 0, "lint", None, 1) is None
@@ -228,9 +224,7 @@ def test_a_folder_that_cannot_be_made_costs_the_log_only(tmp_path: Path, caplog:
     assert len(caplog.records) == 1
 
 
-@pytest.mark.usefixtures("logger_as_before")
 def test_no_log_is_written_through_a_link(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("paropt_exporter").propagate = True
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / ".paropt").mkdir()
     (tmp_path / ".paropt" / "logs").symlink_to(tmp_path / "elsewhere")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,7 +100,10 @@ def _rendered(kind: str, run: FinishedRun) -> bytes:
 def write_file(path: Path, content: bytes) -> None:
     """Write a report by renaming, with its folders. Raises OSError, also for what is there and is no regular file."""
     target = path.resolve() if path.is_symlink() else path
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # as the system words it, the report itself would be there
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target.parent)) from None
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
         raise files.NotOurs(errno.EINVAL, "it is there and is not a file", str(path))
     files.replace(target, content)

@@ -98,7 +98,7 @@ def _queues(run: FinishedRun, records: list[TaskRecord]) -> Iterator[_Event]:
     """Yield how many tasks of each pool wait for a worker, and how many run, wherever that changes."""
     for pool in sorted({record.pool for record in records}):
         own = [record for record in records if record.pool == pool]
-        waits = [(record.ready_seconds, record.started_seconds) for record in own]
+        waits = [(record.started_seconds - record.queue_wait_seconds, record.started_seconds) for record in own]
         runs = [(record.started_seconds, record.ended_seconds) for record in own]
         for name, spans in ((f"{pool} queued", waits), (f"{pool} running", runs)):
             yield _counter(name, 0, 0)
