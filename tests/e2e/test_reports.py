@@ -116,7 +116,7 @@ def test_an_interrupted_run_is_reported(tmp_path: Path) -> None:
     assert json.loads((folder / "report.json").read_text())["result"] == "cancellation"
 
 
-def test_a_collector_gets_the_trace_that_commands_were_told_of(tmp_path: Path) -> None:
+def test_a_collector_gets_the_trace_that_commands_got_in_their_environment(tmp_path: Path) -> None:
     folder = project(tmp_path)
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     with collecting() as collector:

@@ -23,7 +23,7 @@ class Broken:
         return plan
 
     def report(self, run: FinishedRun) -> None:
-        raise DeliveryError("nobody answers")
+        raise DeliveryError("no answer")
 
 
 def written(folder: Path, *texts: str, others: dict[str, RunReport] | None = None) -> tuple[str, ...]:
@@ -43,7 +43,7 @@ def test_each_report_is_in_its_file_and_nothing_else_is_left(tmp_path: Path) -> 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(kinds)
 
 
-def test_a_file_that_cannot_be_written_is_told_and_the_others_are_written(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_named_and_the_others_are_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (fault,) = written(tmp_path, f"junit={tmp_path}/file/a.xml", f"json={tmp_path}/b.json")
     assert fault.startswith(f"the report junit={tmp_path}/file/a.xml could not be written: ")

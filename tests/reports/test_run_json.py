@@ -40,7 +40,7 @@ def test_items_of_a_batch_have_results_of_their_own() -> None:
     assert task["items"] == [{"item": "a.py", "result": "success", "duration_seconds": 0.5}]
 
 
-def test_limits_and_pools_are_told() -> None:
+def test_limits_and_pools_are_in_the_report() -> None:
     reached = SlaRecord(
         run_id="r1", lane="standard", stage="unit", limit=LIMIT, broken=False, elapsed_seconds=2.0,
         at_timestamp_seconds=START + 3,

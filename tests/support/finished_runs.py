@@ -64,7 +64,7 @@ def attempt(
 
 
 def stage(name: str, number: int, *attempts: TaskRecord, **fields: Any) -> tuple[StageRecord, tuple[TaskRecord, ...]]:
-    """A stage with what its attempts amount to; `fields` of its record win."""
+    """A stage with the sums of its attempts; `fields` of its record win."""
     last = {record.task: record for record in attempts}
     bad = [record for record in last.values() if record.result is not Result.SUCCESS]
     values: dict[str, Any] = {

@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 class Collector:
-    """What was sent so far. `status`: what it answers."""
+    """The spans and metrics so far. `status`: its answer to each request."""
 
     def __init__(self) -> None:
         self.status = 200

@@ -70,7 +70,7 @@ def size(folder: Path) -> int:
     return (folder / f"{RUN}.log").stat().st_size
 
 
-def test_output_of_attempts_that_run_at_once_is_told_apart(folder: Path) -> None:
+def test_output_of_attempts_that_run_at_once_is_kept_apart(folder: Path) -> None:
     logs = begun(folder)
     first, second = logs.open_sink("unit", 0, "unit[0]", "a", 1), logs.open_sink("unit", 1, "unit[1]", "b", 1)
     assert first is not None and second is not None
@@ -108,7 +108,7 @@ def test_a_silent_failure_is_kept_and_a_silent_success_is_not(folder: Path) -> N
     assert [(each.stage, each.result) for each in attempts(folder)] == [("bad", Result.TIMEOUT)]
 
 
-def test_nobody_else_can_read_a_log(folder: Path) -> None:
+def test_no_other_user_can_read_a_log(folder: Path) -> None:
     before = os.umask(0)
     try:
         begun(folder)
@@ -201,9 +201,7 @@ def small_files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("small_files")
-def test_a_full_disk_is_told_once_and_what_was_kept_stays_readable(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_disk_is_one_warning_and_the_log_stays_readable(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     logs = begun(folder)
     for number in range(4):
         write(logs, b"x" * 30_000, number=number)

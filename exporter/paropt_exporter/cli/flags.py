@@ -24,8 +24,8 @@ STAGE is the name, the number or a glob ('*_tests') of a stage, which runs with 
 the whole lane runs. A stage that is called like a command is reached with --stage. Arguments after -- take the place
 of {args} in the commands of the stages."""
 _EPILOG = """\
-exit codes, the first that holds: 129/130/143 interrupted during a run, 2 usage or config, 3 internal error, history or a
-report not written, a push that failed under --push.fail, 4 critical SLA violation, 1 a stage failed, 0 success.
+exit codes, the first that holds: 129/130/143 interrupted during a run, 2 usage or config, 3 internal error, history
+or a report not written, a push that failed under --push.fail, 4 critical SLA violation, 1 a stage failed, 0 success.
 Start with: paropt-exporter init"""
 
 

@@ -46,7 +46,7 @@ class _Annotation:
 
 
 class GitHubReport:
-    """Shows a run that has ended to whoever looks at the job on GitHub."""
+    """Shows a run that has ended on the page of the GitHub job that it ran in."""
 
     def __init__(self, show: Callable[[str], None], environment: Mapping[str, str]) -> None:
         """`show` prints lines to the step's log, as they are."""

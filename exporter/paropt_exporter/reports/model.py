@@ -12,7 +12,7 @@ from paropt_exporter.findings import Finding
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One attempt. `output` is the end of what it printed, empty for a success; `findings` are those in its output."""
+    """One attempt. `output` is the end of its output, empty for a success; `findings` are those in its output."""
 
     record: TaskRecord
     output: str = ""

@@ -51,7 +51,7 @@ _SAMPLED = 1  # of traceparent's flags
 
 
 class _Ids(IdGenerator):
-    """Gives the spans the ids that were told to commands before these ran."""
+    """Gives the spans the ids that the commands got in TRACEPARENT before they ran."""
 
     def __init__(self) -> None:
         self.trace = 0

@@ -26,7 +26,7 @@ class RunReport(Protocol):
     """A report that goes to no file."""
 
     def prepare(self, plan: Plan) -> Plan:
-        """Return the plan that is about to run, with what the report adds to its environment."""
+        """Return the plan that is about to run, with the variables that the report adds to its environment."""
 
     def report(self, run: FinishedRun) -> None:
         """Report a run that has ended. Raises OSError or DeliveryError."""
@@ -52,7 +52,7 @@ class Reports:
         self._collector = Collector(config=config, top=top)
 
     def begin(self, plan: Plan) -> Plan:
-        """Begin with the run of a plan; return the plan with what reports add to its commands' environment."""
+        """Begin with the run of a plan; return the plan with the variables that reports add."""
         for report in self._others.values():
             plan = report.prepare(plan)
         self._collector.begin(plan)
