@@ -60,6 +60,11 @@ def test_choosing_a_lane_loads_no_executor() -> None:
     assert not {name for name in loaded if name.startswith("paropt_exporter.executors.")}
 
 
+def test_a_lane_loads_parsers_of_outputs_and_reports_only_where_it_uses_them() -> None:
+    loaded = modules_after("import paropt_exporter.app, paropt_exporter.cli.screen")
+    assert not {name for name in loaded if name.startswith(("paropt_exporter.findings", "paropt_exporter.reports"))}
+
+
 def test_telling_the_version_loads_nothing_heavy() -> None:
     loaded = modules_after(
         "from contextlib import suppress\n"

@@ -20,6 +20,7 @@ from typing import Any
 
 HANG_SECONDS = 60.0
 _LOOK_AGAIN_SECONDS = 0.05
+_SET_BY_CI = ("CI", "GITHUB_ACTIONS", "PAROPT_CONFIG_FILE")
 
 
 def program(name: str) -> str:
@@ -40,7 +41,7 @@ def free_port() -> int:
 
 def environment(**more: str) -> dict[str, str]:
     """The environment for commands under test: without what CI sets, since it changes what the command does."""
-    return {name: value for name, value in os.environ.items() if name not in ("CI", "PAROPT_CONFIG_FILE")} | more
+    return {name: value for name, value in os.environ.items() if name not in _SET_BY_CI} | more
 
 
 def eventually(what: str, look: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import resource
 import signal
@@ -71,7 +70,7 @@ def size(folder: Path) -> int:
     return (folder / f"{RUN}.log").stat().st_size
 
 
-def test_output_of_attempts_that_run_at_once_is_told_apart(folder: Path) -> None:
+def test_output_of_attempts_that_run_at_once_is_kept_apart(folder: Path) -> None:
     logs = begun(folder)
     first, second = logs.open_sink("unit", 0, "unit[0]", "a", 1), logs.open_sink("unit", 1, "unit[1]", "b", 1)
     assert first is not None and second is not None
@@ -109,7 +108,7 @@ def test_a_silent_failure_is_kept_and_a_silent_success_is_not(folder: Path) -> N
     assert [(each.stage, each.result) for each in attempts(folder)] == [("bad", Result.TIMEOUT)]
 
 
-def test_nobody_else_can_read_a_log(folder: Path) -> None:
+def test_no_other_user_can_read_a_log(folder: Path) -> None:
     before = os.umask(0)
     try:
         begun(folder)
@@ -201,11 +200,8 @@ def small_files() -> Iterator[None]:
     signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.usefixtures("small_files", "logger_as_before")
-def test_a_full_disk_is_told_once_and_what_was_kept_stays_readable(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    logging.getLogger("paropt_exporter").propagate = True
+@pytest.mark.usefixtures("small_files")
+def test_a_full_disk_is_one_warning_and_the_log_stays_readable(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     logs = begun(folder)
     for number in range(4):
         write(logs, b"x" * 30_000, number=number)
@@ -217,9 +213,7 @@ def test_a_full_disk_is_told_once_and_what_was_kept_stays_readable(
     assert output(folder) == b"x" * 30_000
 
 
-@pytest.mark.usefixtures("logger_as_before")
 def test_a_folder_that_cannot_be_made_costs_the_log_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("paropt_exporter").propagate = True
     (tmp_path / "a-file").write_text("")
     logs = begun(tmp_path / "a-file" / "logs")
     assert logs.open_sink("lint", 0, "lint", None, 1) is None
@@ -228,9 +222,7 @@ def test_a_folder_that_cannot_be_made_costs_the_log_only(tmp_path: Path, caplog:
     assert len(caplog.records) == 1
 
 
-@pytest.mark.usefixtures("logger_as_before")
 def test_no_log_is_written_through_a_link(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("paropt_exporter").propagate = True
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / ".paropt").mkdir()
     (tmp_path / ".paropt" / "logs").symlink_to(tmp_path / "elsewhere")

@@ -139,6 +139,7 @@ class Exporter:
         self._standing = parts.standing(config, plan, self._feedback)
         self._deliveries = parts.push_and_textfile(request, config, plan)
         self._protected = parts.protected(request, config)
+        self._reports = parts.reports(request, config, screen)
         self._metrics = self._make_metrics(plan)
         self._observers = Observers(self._make_observers())
         self._page = WatchedPage(self._metrics, signals.wake)
@@ -210,6 +211,7 @@ class Exporter:
     def _run_once(self) -> int:
         planned, self._next_plan = self._next_plan or self._planner.plan(), None
         plan = sharing(self._planner.started(planned, self._standing), self._jobserver)
+        plan = plan if self._reports is None else self._reports.begin(plan)
         run = self._make_run(plan)
         self._workers.prepare(plan, run.size)
         self._screen.begin(plan, run.live)
@@ -226,7 +228,14 @@ class Exporter:
         self._workers.rest(plan.workers.minimum)
         self._screen.end(record, metrics_url=self._url if self._serves_on else "")
         missed = self._deliveries.deliver(self._metrics.render_final_page)
-        return self._code(record, missed)
+        return self._code(record, missed, self._report(record))
+
+    def _report(self, record: RunRecord) -> tuple[str, ...]:
+        """Make the reports; return which files could not be written, and why."""
+        if self._reports is None:
+            return ()
+        path = self._logs.path(record.run_id) if self._logs is not None else None
+        return self._reports.write(record, log_path=path)
 
     def _running_size(self) -> int | None:
         run = self._run
@@ -266,6 +275,8 @@ class Exporter:
         observers: dict[str, Observer] = {_HISTORY: self._history, "metrics": self._metrics}
         if self._logs is not None:
             observers["logs"] = self._logs
+        if self._reports is not None:
+            observers["reports"] = self._reports
         return {**observers, "screen": self._screen}
 
     def _make_metrics(self, plan: Plan) -> Metrics:
@@ -319,13 +330,13 @@ class Exporter:
         every = self._request.every_seconds
         return None if every is None else max(0.0, began + every - self._clock.monotonic())
 
-    def _code(self, record: RunRecord, missed: frozenset[str]) -> int:
+    def _code(self, record: RunRecord, missed: frozenset[str], unreported: tuple[str, ...]) -> int:
         """Return the run's exit code, and say why where its summary could not know."""
         if self._signals.interrupted_run:
             return EXIT_SIGNAL_BASE + (self._signals.number or 0)
         missing = self._dropped()[_HISTORY]
         lost, self._missing_before = missing - self._missing_before, missing
-        if unwritten := self._unwritten(missed, lost):
+        if unwritten := self._unwritten(missed, lost) or "; ".join(unreported):
             self._screen.say(f"exit code {EXIT_UNWRITTEN}: {unwritten}")
             return EXIT_UNWRITTEN
         if record.critical_sla:

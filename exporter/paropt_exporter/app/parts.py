@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from paropt_exporter.app.request import Request
+from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.autoscaling import ControlState, Order
 from paropt_exporter.autoscaling.control_socket import OrderSocket, open_orders
 from paropt_exporter.clock import Clock
@@ -29,6 +29,8 @@ from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, folder_bes
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling import Feedback
     from paropt_exporter.autoscaling.jobserver import Jobserver
+    from paropt_exporter.reports import Reports
+    from paropt_exporter.reports.reporting import RunReport
 
 
 def history(config: Config, clock: Clock) -> History:
@@ -49,6 +51,38 @@ def task_logs(config: Config, past: History, clock: Clock) -> TaskLogs | None:
         return None
     limits = LogLimits(run_bytes=keep.run, total_bytes=keep.total, age_seconds=keep.age)
     return TaskLogs(LogFolder(folder_beside(config.history_path), limits, clock=clock, lives=past.lives))
+
+
+def reports(request: Request, config: Config, screen: Screen) -> Reports | None:
+    """Return what makes the reports that are asked for. UsageError for one that needs an extra which is not there."""
+    if not request.reports:
+        return None
+    from paropt_exporter.reports import Reports, options, places
+
+    kinds = {option.kind for option in request.reports}
+    others: dict[str, RunReport] = {}
+    if options.GITHUB in kinds:
+        others[options.GITHUB] = _github(screen)
+    if options.OTLP in kinds:
+        others[options.OTLP] = _otlp()
+    top = places.top_folder(config.root, os.environ)
+    return Reports(request.reports, config=config.path, top=top, others=others)
+
+
+def _github(screen: Screen) -> RunReport:
+    from paropt_exporter.reports import github
+
+    return github.GitHubReport(screen.show, os.environ)
+
+
+def _otlp() -> RunReport:
+    try:
+        from paropt_exporter.reports import otlp
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--report otlp: there is no module {error.name}: pip install 'paropt-exporter[otel]'"
+        ) from None
+    return otlp.OtlpReport(os.environ)
 
 
 def feedback(config: Config, clock: Clock) -> Feedback | None:

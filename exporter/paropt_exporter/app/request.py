@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from paropt_exporter.engine import Observer
 from paropt_exporter.events import LiveStage, RunRecord, Strategy
 from paropt_exporter.plan import Bounds, Plan, Selection
+
+if TYPE_CHECKING:
+    from paropt_exporter.reports import ReportOption
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,7 @@ class Request:
     push_fail: bool = False
     push_instance: str | None = None
     textfile: Path | None = None
+    reports: tuple[ReportOption, ...] = ()
 
 
 class Screen(Observer, Protocol):
@@ -64,6 +68,9 @@ class Screen(Observer, Protocol):
 
     def say(self, sentence: str) -> None:
         """Show one line."""
+
+    def show(self, text: str) -> None:
+        """Show lines as they are, for a program that reads them."""
 
     def begin(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         """A run is about to start; `live` tells how its stages stand."""

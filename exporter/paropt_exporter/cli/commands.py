@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from paropt_exporter.config import Config
     from paropt_exporter.history import History
     from paropt_exporter.plan import Selection
+    from paropt_exporter.reports import ReportOption
 
 DEFAULT_LANE = "standard"
 AUTO_LANE = "auto"
@@ -375,6 +376,7 @@ def _request(flags: argparse.Namespace, *, once: bool) -> Request:
         push_fail=flags.push_fail,
         push_instance=flags.push_instance,
         textfile=_absolute(flags.textfile),
+        reports=_reports(flags),
     )
 
 
@@ -406,6 +408,14 @@ def _again(flags: argparse.Namespace) -> str:
     words += [word for pattern in flags.skip for word in ("--skip", pattern)]
     words += ["--", *flags.arguments] if flags.arguments else ["--failed"]
     return shlex.join(words)
+
+
+def _reports(flags: argparse.Namespace) -> tuple[ReportOption, ...]:
+    if not flags.report and "GITHUB_ACTIONS" not in os.environ:
+        return ()
+    from paropt_exporter import reports
+
+    return reports.parse(flags.report or (), os.environ)
 
 
 def _lane(flags: argparse.Namespace) -> str:

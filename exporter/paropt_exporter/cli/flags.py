@@ -24,8 +24,8 @@ STAGE is the name, the number or a glob ('*_tests') of a stage, which runs with 
 the whole lane runs. A stage that is called like a command is reached with --stage. Arguments after -- take the place
 of {args} in the commands of the stages."""
 _EPILOG = """\
-exit codes, the first that holds: 129/130/143 interrupted during a run, 2 usage or config, 3 internal error, history not
-written or a push that failed under --push.fail, 4 critical SLA violation, 1 a stage failed, 0 success.
+exit codes, the first that holds: 129/130/143 interrupted during a run, 2 usage or config, 3 internal error, history
+or a report not written, a push that failed under --push.fail, 4 critical SLA violation, 1 a stage failed, 0 success.
 Start with: paropt-exporter init"""
 
 
@@ -176,6 +176,13 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         "-q", "--quiet", action="store_true", help="show what goes wrong and the summary; with --list names only"
     )
     run.add_argument("--output", choices=("text", "json"), help="the summary as text or JSON (default: text)")
+    run.add_argument(
+        "--report",
+        action="append",
+        metavar="KIND[=FILE]",
+        help="report each run to other programs, may be repeated: junit=FILE, gitlab=FILE (code quality), json=FILE, "
+        "trace=FILE (for Perfetto), github (default where GITHUB_ACTIONS is set), otlp, none",
+    )
 
 
 def _add_endpoint_flags(top: argparse.ArgumentParser) -> None:

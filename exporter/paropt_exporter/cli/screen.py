@@ -112,6 +112,9 @@ class Screen:
     def say(self, sentence: str) -> None:
         self._line(sentence)
 
+    def show(self, text: str) -> None:
+        self._put(lambda: self._write(text), text)
+
     def log(self, text: str) -> None:
         """Show a line of the log."""
         self._put(lambda: self._write(text), text)

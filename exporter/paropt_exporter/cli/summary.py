@@ -8,7 +8,6 @@ from itertools import groupby
 
 from paropt_exporter.cli.formatting import cells, counted, padded, plain, seconds
 from paropt_exporter.events import Bottleneck, Result, RunRecord, StageRecord, TaskRecord
-from paropt_exporter.findings import excerpt
 
 _ORDER = (Result.ERROR, Result.FAILURE, Result.TIMEOUT, Result.CANCELLATION)
 _BAD, _LATE, _GOOD, _SKIPPED = range(4)  # the order in which they are told
@@ -61,6 +60,8 @@ def as_json(run: RunRecord) -> dict[str, object]:
 
 
 def _telling_lines(task: TaskRecord, stage: StageRecord) -> Iterator[str]:
+    from paropt_exporter.findings import excerpt  # here: its patterns take 20 ms, and a good run needs none
+
     message = plain(stage.message)
     for line in excerpt(task.output):
         shown = plain(line if len(line) <= MESSAGES_WIDTH else f"{line[:MESSAGES_WIDTH]} …")

@@ -50,7 +50,7 @@ class LogReader:
                 yield piece
 
     def read_all(self) -> list[LoggedAttempt]:
-        """Read to the end of what is there; return the attempts in the order in which they began to print or ended."""
+        """Read all complete frames; return the attempts in the order in which they began to print or ended."""
         for _ in self.read():
             pass
         return list(self.attempts.values())

@@ -22,8 +22,8 @@ class TaskLogs:
 
         RunStarted -> new file    open_sink -> AttemptLog.write -> file    TaskRecord -> result    RunRecord -> end
 
-    Guarantees: a run's file has at most `limits.run_bytes`, of which an attempt's output gets no more than half of what
-    the others have left; of longer output the beginning and the end are kept. The first error of the disk ends the log
+    Guarantees: a run's file has at most `limits.run_bytes`, and an attempt's output at most half of the room that the
+    others leave; of longer output the beginning and the end are kept. The first error of the disk ends the log
     of the run, is logged once, and concerns nothing else. Any thread may write.
     """
 
@@ -109,7 +109,7 @@ class _RunLog:
             os.close(descriptor)
 
     def share_bytes(self, kept_bytes: int) -> int:
-        """Return how much output an attempt may have of which so much is kept: half of what the others have left."""
+        """Return the most bytes of an attempt's output that fit: half of the room that the others leave."""
         with self._lock:
             return max(0, self._limit_bytes - self._size_bytes + kept_bytes) // 2
 
@@ -127,7 +127,7 @@ class _RunLog:
             self._size_bytes += len(line)
 
     def _give_up(self, error: OSError) -> None:
-        """Close the file; under the lock. What it has stays readable up to the last complete frame."""
+        """Close the file; under the lock. The frames that it has stay readable."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

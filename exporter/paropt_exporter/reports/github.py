@@ -1,0 +1,226 @@
+"""GitHub Actions: annotations at the lines of findings, folded outputs, and a table in the step's summary.
+
+Workflow commands, their escapes and limits are those of GitHub's documentation: of one step at most 10 error and 10
+warning annotations are shown (50 of a job), and 1 MiB of its summary.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+
+from paropt_exporter.events import Result
+from paropt_exporter.findings import Finding, Level
+from paropt_exporter.plan import Plan
+from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask
+from paropt_exporter.reports.places import repository_path
+from paropt_exporter.terminal import visible
+
+MOST_ANNOTATIONS = 10  # of a kind in a step; GitHub leaves out the others without a word
+MOST_SUMMARY_BYTES = 1 << 20  # more, and GitHub shows nothing of it
+_MOST_GROUPS = 20  # folded outputs: the others are in the log that `paropt-exporter log` prints
+_MOST_ROWS, _MOST_FINDINGS = 100, 50  # in the summary
+_SUMMARY_FILE = "GITHUB_STEP_SUMMARY"
+_MARKS = {Result.SUCCESS: "✅", Result.SKIP: "⏭️", Result.CANCELLATION: "⏹️"}
+_BAD_MARK, _LATE_MARK = "❌", "⚠️"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Annotation:
+    level: Level
+    title: str
+    message: str
+    path: str | None = None
+    line: int | None = None
+    column: int | None = None
+
+    @property
+    def command(self) -> str:
+        """Return the workflow command that shows it."""
+        places = (("file", self.path), ("line", self.line), ("col", self.column), ("title", self.title))
+        given = ",".join(f"{name}={_property(str(value))}" for name, value in places if value is not None)
+        return f"::{self.level.value} {given}::{_data(self.message)}"
+
+
+class GitHubReport:
+    """Shows a run that has ended on the page of the GitHub job that it ran in."""
+
+    def __init__(self, show: Callable[[str], None], environment: Mapping[str, str]) -> None:
+        """`show` prints lines to the step's log, as they are."""
+        self._show = show
+        self._environment = environment
+
+    def prepare(self, plan: Plan) -> Plan:
+        return plan
+
+    def report(self, run: FinishedRun) -> None:
+        """Print groups and annotations, and append to the step's summary. Raises OSError."""
+        for task in _failed_tasks(run)[:_MOST_GROUPS]:
+            if task.last.output:
+                self._show(_group(task.last))
+        commands = [annotation.command for annotation in limited(list(_annotations(run)))]
+        if commands:
+            self._show("\n".join(commands))
+        if path := self._environment.get(_SUMMARY_FILE):
+            _append(Path(path), summary(run))
+
+
+def limited(annotations: Sequence[_Annotation]) -> Iterator[_Annotation]:
+    """Yield as many annotations of each level as are shown; the last one of more than that counts the others."""
+    for level in Level:
+        own = [annotation for annotation in annotations if annotation.level is level]
+        if len(own) <= MOST_ANNOTATIONS:
+            yield from own
+            continue
+        yield from own[: MOST_ANNOTATIONS - 1]
+        left = len(own) - MOST_ANNOTATIONS + 1
+        yield _Annotation(
+            level=level, title=f"{left} more", message=f"{left} more {level.value}s: see the step's summary"
+        )
+
+
+def summary(run: FinishedRun) -> str:
+    """Return the run as Markdown, bad news first."""
+    record = run.record
+    bad = [stage for stage in run.stages if stage.record.result.bad]
+    rest = [stage for stage in run.stages if not stage.record.result.bad]
+    words = {Result.SUCCESS: "succeeded", Result.CANCELLATION: "was interrupted"}
+    lines = [
+        f"### {_MARKS.get(record.result, _BAD_MARK)} {_cell(record.lane)} {words.get(record.result, 'failed')}"
+        f" in {record.duration_seconds:.1f} s",
+        "",
+        "| | stage | result | duration | tasks | |",
+        "|---|---|---|---:|---:|---|",
+        *(_row(stage) for stage in [*bad, *rest][:_MOST_ROWS]),
+    ]
+    if (left := len(run.stages) - _MOST_ROWS) > 0:
+        lines.append(f"| | … {left} more | | | | |")
+    lines += ["", *chain.from_iterable(_details(stage) for stage in bad[:_MOST_ROWS])]
+    return _cut("\n".join(lines) + "\n")
+
+
+def _annotations(run: FinishedRun) -> Iterator[_Annotation]:
+    """Yield the findings of all failed stages by turns, so that none of them takes all room; then what was late."""
+    stages = [list(_of_stage(stage, run)) for stage in run.stages if stage.record.result.bad]
+    yield from (annotation for turn in zip_longest(*stages) for annotation in turn if annotation is not None)
+    for stage in run.stages:
+        yield from _warnings(stage)
+
+
+def _of_stage(stage: ReportedStage, run: FinishedRun) -> Iterator[_Annotation]:
+    for task in stage.failed_tasks:
+        for finding in task.last.findings:
+            yield _annotation(finding, stage, run)
+        if not task.last.findings:
+            yield _without_place(stage, task.last)
+    if not stage.failed_tasks:
+        yield _Annotation(level=Level.ERROR, title=f"{stage.record.stage} failed", message=stage.record.message)
+
+
+def _annotation(finding: Finding, stage: ReportedStage, run: FinishedRun) -> _Annotation:
+    path = repository_path(finding.path, stage.folder, run.top)
+    about = finding.test or finding.rule
+    return _Annotation(
+        level=finding.level,
+        title=f"{stage.record.stage}: {about}" if about else stage.record.stage,
+        message=finding.message if path else finding.text,
+        path=path,
+        line=finding.line if path else None,
+        column=finding.column if path else None,
+    )
+
+
+def _without_place(stage: ReportedStage, attempt: Attempt) -> _Annotation:
+    name = stage.record.stage if attempt.record.item is None else f"{stage.record.stage} {attempt.record.item}"
+    end = [line for line in attempt.output.splitlines() if line.strip()][-3:]
+    return _Annotation(level=Level.ERROR, title=f"{name} failed", message="\n".join([attempt.record.message, *end]))
+
+
+def _warnings(stage: ReportedStage) -> Iterator[_Annotation]:
+    record = stage.record
+    if record.sla is not None and (record.warned or record.broken):
+        word = "broke" if record.broken else "came near"
+        message = (
+            f"{record.stage} took {record.duration_seconds:.1f} s and {word} its SLA of {record.sla.max_seconds:g} s"
+        )
+        yield _Annotation(level=Level.WARNING, title=f"{record.stage} is slow", message=message)
+    flaky = [task for task in stage.tasks if task.last.record.result is Result.SUCCESS and len(task.attempts) > 1]
+    for task in flaky:
+        message = f"{task.label} succeeded only at attempt {len(task.attempts)}: {task.attempts[0].record.message}"
+        yield _Annotation(level=Level.WARNING, title=f"{record.stage} is flaky", message=message)
+
+
+def _failed_tasks(run: FinishedRun) -> list[ReportedTask]:
+    return [task for stage in run.stages for task in stage.failed_tasks]
+
+
+def _group(attempt: Attempt) -> str:
+    """Return a folded output; a random word keeps the runner from obeying commands in it."""
+    record, token = attempt.record, secrets.token_hex(16)
+    name = record.stage if record.item is None else f"{record.stage} {record.item}"
+    return "\n".join(
+        [
+            f"::group::{_data(f'{name}: {record.message}')}",
+            f"::stop-commands::{token}",
+            visible(attempt.output.rstrip("\n")),
+            f"::{token}::",
+            "::endgroup::",
+        ]
+    )
+
+
+def _row(stage: ReportedStage) -> str:
+    record = stage.record
+    late = record.result is Result.SUCCESS and (record.warned or record.broken)
+    mark = _LATE_MARK if late else _MARKS.get(record.result, _BAD_MARK)
+    took = f"{record.duration_seconds:.1f} s" if record.started_timestamp_seconds is not None else ""
+    retries = record.attempts - record.tasks
+    note = record.message or (f"after {retries} retr{'y' if retries == 1 else 'ies'}" if retries > 0 else "")
+    return f"| {mark} | {_cell(record.stage)} | {record.result.value} | {took} | {record.tasks} | {_cell(note)} |"
+
+
+def _details(stage: ReportedStage) -> Iterator[str]:
+    """Yield the findings of a failed stage, folded."""
+    findings = [finding for task in stage.failed_tasks for finding in task.last.findings]
+    if not findings:
+        return
+    yield f"<details><summary>{_cell(stage.record.stage)}: {len(findings)} findings</summary>"
+    yield ""
+    yield from (f"* {_cell(finding.text)}" for finding in findings[:_MOST_FINDINGS])
+    if (left := len(findings) - _MOST_FINDINGS) > 0:
+        yield f"* … {left} more"
+    yield "\n</details>\n"
+
+
+def _cut(text: str) -> str:
+    """Return the text, or as many of its first lines as GitHub takes."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= MOST_SUMMARY_BYTES // 2:
+        return text
+    kept = encoded[: MOST_SUMMARY_BYTES // 2].decode("utf-8", "ignore")
+    return kept[: kept.rfind("\n") + 1] + "\n… cut\n"
+
+
+def _append(path: Path, text: str) -> None:
+    with path.open("a", encoding="utf-8", errors="replace") as file:  # the runner's own file: others append too
+        file.write(text)
+
+
+def _cell(text: str) -> str:
+    """Return text that Markdown and HTML show as it is, on one line."""
+    shown = " ".join(visible(text).split())
+    for character in "\\`*_[]|~#":
+        shown = shown.replace(character, f"\\{character}")
+    return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
+
+
+def _data(text: str) -> str:
+    """Return a command's value, escaped as the runner reads it."""
+    return visible(text.replace("\r", " ")).replace("%", "%25").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

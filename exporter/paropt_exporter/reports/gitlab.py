@@ -1,0 +1,79 @@
+"""GitLab's code quality report: the findings of all stages, which a merge request shows beside the lines.
+
+Format: "Code Quality report format" of GitLab's documentation. GitLab keeps one entry of several with the same
+fingerprint, and takes an entry for the same one as before if its fingerprint is; so it does not depend on the line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from paropt_exporter.findings import Finding, Level
+from paropt_exporter.reports.model import FinishedRun, ReportedStage
+from paropt_exporter.reports.places import repository_path
+from paropt_exporter.terminal import visible
+
+_SEVERITIES = {Level.ERROR: "major", Level.WARNING: "minor"}
+_DEFAULT_CONFIG = "paropt.yml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    check: str
+    text: str
+    path: str
+    line: int = 1
+    severity: str = "major"
+
+
+def render(run: FinishedRun) -> bytes:
+    """Return the report of a run: an entry for each finding, and one for each failure that has none."""
+    seen: Counter[str] = Counter()
+    entries = [_values(entry, seen) for stage in run.stages for entry in _entries(run, stage)]
+    return json.dumps(entries, indent=1).encode() + b"\n"
+
+
+def _entries(run: FinishedRun, stage: ReportedStage) -> Iterator[_Entry]:
+    name, config = stage.record.stage, _shown_at(run)
+    for task in stage.failed_tasks:
+        for finding in task.last.findings:
+            yield _found(finding, stage, run, config)
+        if not task.last.findings:
+            item = task.last.record.item
+            named = name if item is None else f"{name} {item}"
+            yield _Entry(check=name, text=f"{named}: {task.last.record.message}", path=config)
+    if stage.record.result.bad and not stage.failed_tasks:
+        yield _Entry(check=name, text=f"{name}: {stage.record.message}", path=config)
+
+
+def _found(finding: Finding, stage: ReportedStage, run: FinishedRun, config: str) -> _Entry:
+    path = repository_path(finding.path, stage.folder, run.top)
+    return _Entry(
+        check=finding.rule or ("test" if finding.test else stage.record.stage),
+        text=finding.message if path and not finding.test else finding.text,
+        path=path or config,
+        line=finding.line or 1 if path else 1,
+        severity=_SEVERITIES[finding.level],
+    )
+
+
+def _shown_at(run: FinishedRun) -> str:
+    """Return the file that a failure without a place is shown at: the config, which has its stage."""
+    return repository_path(str(run.config or _DEFAULT_CONFIG), run.root, run.top) or _DEFAULT_CONFIG
+
+
+def _values(entry: _Entry, seen: Counter[str]) -> dict[str, object]:
+    same = "\0".join((entry.check, entry.text, entry.path))
+    seen[same] += 1
+    fingerprint = hashlib.sha256(f"{same}\0{seen[same]}".encode("utf-8", "replace")).hexdigest()[:32]
+    return {
+        "description": visible(entry.text),
+        "check_name": visible(entry.check),
+        "fingerprint": fingerprint,
+        "severity": entry.severity,
+        "location": {"path": entry.path, "lines": {"begin": entry.line}},
+    }

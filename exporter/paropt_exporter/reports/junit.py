@@ -1,0 +1,157 @@
+"""JUnit XML, as Maven's Surefire writes it: a suite for each stage, a case for each item, retries as flaky or rerun.
+
+The schema is surefire-test-report 3.0; the suites stand in a `testsuites` element, as Jenkins, GitLab and most others
+take them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from xml.etree import ElementTree
+
+from paropt_exporter.events import Result
+from paropt_exporter.findings import Finding
+from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask
+from paropt_exporter.terminal import visible
+
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 has no other characters
+# The children of a case in the order of the schema.
+_ORDER = ("failure", "rerunFailure", "flakyFailure", "skipped", "error", "rerunError", "flakyError")
+_SKIPPED = (Result.CANCELLATION, Result.SKIP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Try:
+    """What an attempt made of one case."""
+
+    result: Result
+    seconds: float
+    message: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    name: str
+    tries: tuple[_Try, ...]
+
+    @property
+    def last(self) -> _Try:
+        return self.tries[-1]
+
+
+def render(run: FinishedRun) -> bytes:
+    """Return the report of a run."""
+    root = ElementTree.Element("testsuites", name=_text(run.record.lane), time=_seconds(run.record.duration_seconds))
+    for stage in run.stages:
+        root.append(_suite(stage))
+    for count in ("tests", "failures", "errors", "skipped"):
+        root.set(count, str(sum(int(suite.get(count, "0")) for suite in root)))
+    ElementTree.indent(root)
+    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"
+
+
+def _suite(stage: ReportedStage) -> ElementTree.Element:
+    record = stage.record
+    cases = list(_cases(stage))
+    suite = ElementTree.Element("testsuite", name=_text(record.stage), time=_seconds(record.duration_seconds))
+    if record.started_timestamp_seconds is not None:
+        began = datetime.fromtimestamp(record.started_timestamp_seconds, UTC)
+        suite.set("timestamp", began.strftime("%Y-%m-%dT%H:%M:%S"))
+    suite.set("tests", str(len(cases)))
+    suite.set("failures", str(sum(case.last.result is Result.FAILURE for case in cases)))
+    suite.set("errors", str(sum(case.last.result in (Result.ERROR, Result.TIMEOUT) for case in cases)))
+    suite.set("skipped", str(sum(case.last.result in _SKIPPED for case in cases)))
+    for case in cases:
+        suite.append(_element(record.stage, case))
+    return suite
+
+
+def _cases(stage: ReportedStage) -> Iterator[_Case]:
+    """Yield the cases of a stage; one for the stage itself where no task tells what came of it."""
+    for task in stage.tasks:
+        yield from _cases_of(task)
+    record = stage.record
+    missing = record.tasks - len(stage.tasks)
+    if not stage.tasks:
+        last = _Try(result=record.result, seconds=0.0, message=record.message, text="")
+        yield _Case(record.stage, (last,))
+    elif missing > 0:
+        name = f"{missing} task{'' if missing == 1 else 's'} not run"
+        yield _Case(name, (_Try(result=Result.CANCELLATION, seconds=0.0, message=record.message, text=""),))
+
+
+def _cases_of(task: ReportedTask) -> Iterator[_Case]:
+    if not task.last.record.items:
+        yield _Case(task.label, tuple(_try(attempt) for attempt in task.attempts))
+        return
+    tries: dict[str, list[_Try]] = {}
+    for attempt in task.attempts:
+        for item in attempt.record.items:
+            tries.setdefault(item.item, []).append(_try_of_item(attempt, item.item, item.result, item.seconds or 0.0))
+    for name, its_tries in tries.items():
+        yield _Case(name, tuple(its_tries))
+
+
+def _try(attempt: Attempt) -> _Try:
+    record = attempt.record
+    return _Try(
+        result=record.result,
+        seconds=record.duration_seconds,
+        message=record.message,
+        text=_details(attempt.findings, attempt.output),
+    )
+
+
+def _try_of_item(attempt: Attempt, item: str, result: Result, seconds: float) -> _Try:
+    """Return what an attempt made of one item of its batch."""
+    if not result.bad:
+        return _Try(result=result, seconds=seconds, message="", text="")
+    own = tuple(found for found in attempt.findings if item in (found.path, (found.test or "").partition("::")[0]))
+    message = own[0].message if own else attempt.record.message
+    return _Try(result=result, seconds=seconds, message=message, text=_details(own or attempt.findings, attempt.output))
+
+
+def _details(findings: tuple[Finding, ...], output: str) -> str:
+    found = "\n".join(finding.text for finding in findings)
+    return f"{found}\n\n{output}" if found else output
+
+
+def _element(stage: str, case: _Case) -> ElementTree.Element:
+    element = ElementTree.Element(
+        "testcase", name=_text(case.name), classname=_text(stage), time=_seconds(case.last.seconds)
+    )
+    last, earlier = case.last, [tried for tried in case.tries[:-1] if tried.result.bad]
+    if last.result in _SKIPPED:
+        ElementTree.SubElement(element, "skipped", message=_text(last.message))
+    elif last.result.bad:
+        _add_fault(element, "failure" if last.result is Result.FAILURE else "error", last)
+    kind = "flaky" if last.result is Result.SUCCESS else "rerun"
+    for tried in earlier:
+        _add_earlier(element, kind + ("Failure" if tried.result is Result.FAILURE else "Error"), tried)
+    element[:] = sorted(element, key=lambda child: _ORDER.index(child.tag))
+    return element
+
+
+def _add_fault(element: ElementTree.Element, tag: str, tried: _Try) -> None:
+    fault = ElementTree.SubElement(element, tag, message=_text(tried.message), type=tried.result.value)
+    fault.text = _text(tried.text)
+
+
+def _add_earlier(element: ElementTree.Element, tag: str, tried: _Try) -> None:
+    """Add a failed attempt before the last one."""
+    child = ElementTree.SubElement(element, tag, message=_text(tried.message), type=tried.result.value)
+    ElementTree.SubElement(child, "stackTrace").text = _text(tried.text)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3f}"
+
+
+def _text(text: str) -> str:
+    """Return the text without characters that XML can't hold or that a terminal acts on."""
+    return _NO_XML.sub("\ufffd", visible(text))

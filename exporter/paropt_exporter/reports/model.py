@@ -1,0 +1,75 @@
+"""A run as reports see it: its stages, their tasks, and the attempts of each with their findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from paropt_exporter.events import Decision, RunRecord, RunStarted, SlaRecord, StageRecord, TaskRecord
+from paropt_exporter.findings import Finding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt. `output` is the end of its output, empty for a success; `findings` are those in its output."""
+
+    record: TaskRecord
+    output: str = ""
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedTask:
+    """A task with its attempts, the first one first; there is at least one."""
+
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def last(self) -> Attempt:
+        return self.attempts[-1]
+
+    @property
+    def label(self) -> str:
+        """Return the item, or the stage's name where the stage has no items."""
+        record = self.last.record
+        return record.stage if record.item is None else record.item
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedStage:
+    """A stage as it ended. `folder`: where its commands ran, to which the paths of findings are relative."""
+
+    record: StageRecord
+    tasks: tuple[ReportedTask, ...] = ()
+    folder: Path = Path()
+
+    @property
+    def failed_tasks(self) -> tuple[ReportedTask, ...]:
+        return tuple(task for task in self.tasks if task.last.record.result.bad)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedRun:
+    """A run that has ended. `log` is the file with the whole output of its tasks, if it is kept.
+
+    `top` is the top folder of the repository, which `root`, the folder of the config, may be or lie in.
+    """
+
+    project: str
+    root: Path
+    top: Path
+    config: Path | None
+    started: RunStarted
+    record: RunRecord
+    stages: tuple[ReportedStage, ...]
+    slas: tuple[SlaRecord, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    start_sizes: Mapping[str, int] = field(default_factory=dict)
+    log: Path | None = None
+
+    def attempts(self) -> Iterator[Attempt]:
+        """Yield every attempt of the run, stage by stage."""
+        for stage in self.stages:
+            for task in stage.tasks:
+                yield from task.attempts

@@ -1,0 +1,245 @@
+"""OpenTelemetry: a trace and metrics of each run, after the semantic conventions for CI/CD, sent by OTLP over HTTP.
+
+Where they go, and with which headers and certificates, OpenTelemetry's own variables say (OTEL_EXPORTER_OTLP_ENDPOINT
+and others). A run joins the trace of TRACEPARENT, if there is one, and each stage's commands get one for their own
+spans. Needs the extra `otel`.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.semconv._incubating.attributes import cicd_attributes as cicd
+from opentelemetry.semconv._incubating.metrics import cicd_metrics
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.trace import (
+    Span,
+    SpanKind,
+    Status,
+    StatusCode,
+    Tracer,
+    get_current_span,
+    set_span_in_context,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from paropt_exporter._version import __version__
+from paropt_exporter.errors import DeliveryError
+from paropt_exporter.events import Result
+from paropt_exporter.plan import Plan
+from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage
+
+TRACEPARENT = "TRACEPARENT"
+_NAME = "paropt-exporter"
+_SPANS_AT_ONCE = 1000  # in a request: collectors take some megabytes
+_NANOSECONDS = 1e9
+_SAMPLED = 1  # of traceparent's flags
+
+
+class _Ids(IdGenerator):
+    """Gives the spans the ids that the commands got in TRACEPARENT before they ran."""
+
+    def __init__(self) -> None:
+        self.trace = 0
+        self.span: int | None = None
+
+    def generate_trace_id(self) -> int:
+        return self.trace
+
+    def generate_span_id(self) -> int:
+        chosen, self.span = self.span, None
+        return chosen or _new_id(64)
+
+
+class OtlpReport:
+    """Sends a run that has ended to an OpenTelemetry collector."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._parent = TraceContextTextMapPropagator().extract({"traceparent": environment.get(TRACEPARENT, "")})
+        self._ids = _Ids()
+        self._stages: Mapping[str, int] = {}
+        resource = _resource(environment)
+        self._reader = InMemoryMetricReader()
+        meter = MeterProvider((self._reader,), resource, shutdown_on_exit=False).get_meter(_NAME, __version__)
+        self._durations = cicd_metrics.create_cicd_pipeline_run_duration(meter)
+        self._errors = cicd_metrics.create_cicd_pipeline_run_errors(meter)
+        self._spans = InMemorySpanExporter()
+        provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(self._spans))
+        self._tracer: Tracer = provider.get_tracer(_NAME, __version__)
+
+    def prepare(self, plan: Plan) -> Plan:
+        """Give the commands of each stage the context of its span; what a stage's own `env` says stays."""
+        parent = get_current_span(self._parent).get_span_context()
+        self._ids.trace = parent.trace_id if parent.is_valid else _new_id(128)
+        flags = parent.trace_flags if parent.is_valid else _SAMPLED
+        self._stages = {stage.name: _new_id(64) for stage in plan.stages}
+        return replace(
+            plan,
+            stages=tuple(
+                replace(stage, env={TRACEPARENT: self._context_of(stage.name, flags), **stage.env})
+                for stage in plan.stages
+            ),
+        )
+
+    def report(self, run: FinishedRun) -> None:
+        """Send a run's spans and the metrics of all runs so far; DeliveryError if the collector does not take them."""
+        self._spans.clear()
+        self._make_spans(run)
+        self._count(run)
+        with _last_complaint() as complaints:
+            sent = self._sent()
+        if not sent:
+            raise DeliveryError(complaints[-1] if complaints else "the collector did not take it")
+
+    def _context_of(self, stage: str, flags: int) -> str:
+        return f"00-{self._ids.trace:032x}-{self._stages[stage]:016x}-{flags:02x}"
+
+    def _make_spans(self, run: FinishedRun) -> None:
+        record = run.record
+        attributes = {
+            cicd.CICD_PIPELINE_NAME: record.lane,
+            cicd.CICD_PIPELINE_RUN_ID: record.run_id,
+            cicd.CICD_PIPELINE_ACTION_NAME: "RUN",
+            cicd.CICD_PIPELINE_RESULT: record.result.value,
+            **_error_type(record.result),
+        }
+        root = self._tracer.start_span(
+            f"RUN {record.lane}",
+            self._parent,
+            SpanKind.SERVER,
+            attributes,
+            start_time=_nanoseconds(record.started_timestamp_seconds),
+        )
+        inside = set_span_in_context(root)
+        for stage in run.stages:
+            if stage.record.started_timestamp_seconds is not None:
+                self._make_stage(stage, run, inside)
+        _end(root, record.result, record.reason, record.ended_timestamp_seconds)
+
+    def _make_stage(self, stage: ReportedStage, run: FinishedRun, inside: Context) -> None:
+        record = stage.record
+        began = record.started_timestamp_seconds or run.record.started_timestamp_seconds
+        self._ids.span = self._stages.get(record.stage)
+        span = self._tracer.start_span(
+            record.stage, inside, SpanKind.INTERNAL, _task_attributes(record.stage, run, record.result),
+            start_time=_nanoseconds(began),
+        )  # fmt: skip
+        for sla in run.slas:
+            if sla.stage == record.stage:
+                name = "sla broken" if sla.broken else "sla warning"
+                span.add_event(
+                    name, {"paropt.sla.max_seconds": sla.limit.max_seconds}, _nanoseconds(sla.at_timestamp_seconds)
+                )
+        for task in stage.tasks:
+            for attempt in task.attempts:
+                self._make_attempt(attempt, run, set_span_in_context(span))
+        _end(span, record.result, record.message, began + record.duration_seconds)
+
+    def _make_attempt(self, attempt: Attempt, run: FinishedRun, inside: Context) -> None:
+        record = attempt.record
+        attributes: dict[str, str | int] = {
+            **_task_attributes(record.stage, run, record.result, f"{record.task}/{record.attempt}"),
+            cicd.CICD_WORKER_NAME: record.worker,
+            "paropt.attempt": record.attempt,
+            **({"paropt.item": record.item} if record.item is not None else {}),
+        }
+        span = self._tracer.start_span(
+            f"{record.stage} task", inside, SpanKind.INTERNAL, attributes,
+            start_time=_nanoseconds(record.started_timestamp_seconds),
+        )  # fmt: skip
+        _end(span, record.result, record.message, record.started_timestamp_seconds + record.duration_seconds)
+
+    def _count(self, run: FinishedRun) -> None:
+        record = run.record
+        name = {cicd.CICD_PIPELINE_NAME: record.lane}
+        finished = {cicd.CICD_PIPELINE_RUN_STATE: "finalizing", cicd.CICD_PIPELINE_RESULT: record.result.value}
+        self._durations.record(record.duration_seconds, {**name, **finished, **_error_type(record.result)})
+        for stage in run.stages:
+            if stage.record.result.bad:
+                self._errors.add(1, {**name, **_error_type(stage.record.result)})
+
+    def _sent(self) -> bool:
+        spans = self._spans.get_finished_spans()
+        traces, metrics = OTLPSpanExporter(), OTLPMetricExporter()
+        try:
+            for at in range(0, len(spans), _SPANS_AT_ONCE):
+                if traces.export(spans[at : at + _SPANS_AT_ONCE]) is not SpanExportResult.SUCCESS:
+                    return False
+            data = self._reader.get_metrics_data()
+            return data is None or metrics.export(data) is MetricExportResult.SUCCESS
+        finally:
+            traces.shutdown()  # type: ignore[no-untyped-call]
+            metrics.shutdown()
+
+
+class _Complaints(logging.Handler):
+    """Takes what the exporters log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(" ".join(record.getMessage().split()))
+
+
+@contextmanager
+def _last_complaint() -> Iterator[list[str]]:
+    """Take what OpenTelemetry's exporters would log: the report's own line says it."""
+    handler, theirs = _Complaints(), logging.getLogger("opentelemetry")
+    propagated, theirs.propagate = theirs.propagate, False
+    theirs.addHandler(handler)
+    try:
+        yield handler.messages
+    finally:
+        theirs.removeHandler(handler)
+        theirs.propagate = propagated
+
+
+def _task_attributes(stage: str, run: FinishedRun, result: Result, part: str = "") -> dict[str, str]:
+    return {
+        cicd.CICD_PIPELINE_TASK_NAME: stage,
+        cicd.CICD_PIPELINE_TASK_RUN_ID: "/".join(filter(None, (run.record.run_id, stage, part))),
+        cicd.CICD_PIPELINE_TASK_RUN_RESULT: result.value,
+        **_error_type(result),
+    }
+
+
+def _error_type(result: Result) -> dict[str, str]:
+    return {ERROR_TYPE: result.value} if result.bad else {}
+
+
+def _end(span: Span, result: Result, message: str, at_timestamp_seconds: float) -> None:
+    if result.bad:
+        span.set_status(Status(StatusCode.ERROR, message))
+    span.end(_nanoseconds(at_timestamp_seconds))
+
+
+def _resource(environment: Mapping[str, str]) -> Resource:
+    """Return what sends this; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over it."""
+    named = SERVICE_NAME in environment.get("OTEL_RESOURCE_ATTRIBUTES", "") or "OTEL_SERVICE_NAME" in environment
+    return Resource.create({} if named else {SERVICE_NAME: _NAME})
+
+
+def _new_id(bits: int) -> int:
+    return secrets.randbits(bits) or 1  # an id of zero is none
+
+
+def _nanoseconds(timestamp_seconds: float) -> int:
+    return round(timestamp_seconds * _NANOSECONDS)

@@ -1,0 +1,145 @@
+"""The spans and metrics that a collector gets, after OpenTelemetry's conventions for CI/CD."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from paropt_exporter.errors import DeliveryError
+from paropt_exporter.events import Result, SlaRecord, Strategy
+from paropt_exporter.plan import Bounds, Plan, PlannedStage
+from paropt_exporter.reports.otlp import OtlpReport
+from support.event_samples import START
+from support.finished_runs import LIMIT, attempt, finished, stage
+from support.otlp_collector import Collector, attributes, collecting
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    with collecting() as running:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", running.address)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
+        yield running
+
+
+def plan(*names: str, **env: str) -> Plan:
+    stages = tuple(PlannedStage(number=number, name=name, tasks=(), env=env) for number, name in enumerate(names))
+    bounds = Bounds(minimum=1, maximum=2, start=1)
+    return Plan(project="shop", lane="standard", strategy=Strategy.ADAPTIVE, workers=bounds, stages=stages)
+
+
+def test_a_run_is_a_trace_of_stages_and_attempts(collector: Collector) -> None:
+    report = OtlpReport({})
+    report.prepare(plan("unit"))
+    report.report(finished(stage("unit", 1, attempt("unit", item="a", result=Result.FAILURE, message="exit 1"))))
+    run, unit, task = (collector.span(name) for name in ("RUN standard", "unit", "unit task"))
+    assert {span.trace_id for span in (run, unit, task)} == {run.trace_id}
+    assert (run.parent_span_id, unit.parent_span_id, task.parent_span_id) == (b"", run.span_id, unit.span_id)
+    assert (run.kind, unit.kind) == (Span.SPAN_KIND_SERVER, Span.SPAN_KIND_INTERNAL)
+    assert attributes(run.attributes) == {
+        "cicd.pipeline.name": "standard",
+        "cicd.pipeline.run.id": "r1",
+        "cicd.pipeline.action.name": "RUN",
+        "cicd.pipeline.result": "failure",
+        "error.type": "failure",
+    }
+    assert attributes(task.attributes) == {
+        "cicd.pipeline.task.name": "unit",
+        "cicd.pipeline.task.run.id": "r1/unit/0/1",
+        "cicd.pipeline.task.run.result": "failure",
+        "error.type": "failure",
+        "cicd.worker.name": "commands-1",
+        "paropt.attempt": 1,
+        "paropt.item": "a",
+    }
+    assert (unit.status.code, unit.status.message) == (Status.STATUS_CODE_ERROR, "exit 1")
+    assert (task.start_time_unix_nano, task.end_time_unix_nano) == ((START + 1) * 1e9, (START + 3) * 1e9)
+    assert collector.resource["service.name"] == "paropt-exporter"
+
+
+def test_a_run_joins_the_trace_that_it_was_started_in(collector: Collector) -> None:
+    report = OtlpReport({"TRACEPARENT": PARENT})
+    report.prepare(plan("unit"))
+    report.report(finished(stage("unit", 1, attempt("unit"))))
+    run = collector.span("RUN standard")
+    assert (run.trace_id.hex(), run.parent_span_id.hex()) == (PARENT.split("-")[1], PARENT.split("-")[2])
+
+
+@pytest.mark.parametrize("environment", [{}, {"TRACEPARENT": PARENT}])
+def test_commands_get_the_context_of_their_stages_span(collector: Collector, environment: dict[str, str]) -> None:
+    report = OtlpReport(environment)
+    planned = report.prepare(plan("lint", "unit"))
+    given = {each.name: each.env["TRACEPARENT"] for each in planned.stages}
+    report.report(finished(stage("lint", 1, attempt("lint")), stage("unit", 2, attempt("unit"))))
+    for name, context in given.items():
+        span = collector.span(name)
+        assert context == f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01"
+
+
+def test_the_context_that_a_stage_sets_itself_stays() -> None:
+    (planned,) = OtlpReport({}).prepare(plan("unit", TRACEPARENT="mine")).stages
+    assert planned.env["TRACEPARENT"] == "mine"
+
+
+def test_a_trace_that_is_not_sampled_stays_so(collector: Collector) -> None:
+    report = OtlpReport({"TRACEPARENT": PARENT[:-1] + "0"})
+    (planned,) = report.prepare(plan("unit")).stages
+    report.report(finished(stage("unit", 1, attempt("unit"))))
+    assert planned.env["TRACEPARENT"].endswith("-00")
+    assert collector.spans == []
+
+
+def test_a_limit_that_was_reached_is_an_event_of_its_stage(collector: Collector) -> None:
+    reached = SlaRecord(
+        run_id="r1", lane="standard", stage="unit", limit=LIMIT, broken=True, elapsed_seconds=3.0,
+        at_timestamp_seconds=START + 4,
+    )  # fmt: skip
+    report = OtlpReport({})
+    report.prepare(plan("unit"))
+    report.report(finished(stage("unit", 1, attempt("unit"), sla=LIMIT), slas=(reached,)))
+    (event,) = collector.span("unit").events
+    assert (event.name, event.time_unix_nano) == ("sla broken", (START + 4) * 1e9)
+
+
+def test_metrics_go_on_over_the_runs_of_a_process(collector: Collector) -> None:
+    report = OtlpReport({})
+    for _ in range(2):
+        report.prepare(plan("unit"))
+        report.report(finished(stage("unit", 1, attempt("unit", result=Result.TIMEOUT, message="timed out"))))
+    duration = collector.metrics["cicd.pipeline.run.duration"]
+    (point,) = duration.histogram.data_points
+    assert (duration.unit, point.count, point.sum) == ("s", 2, 16.0)
+    assert attributes(point.attributes) == {
+        "cicd.pipeline.name": "standard",
+        "cicd.pipeline.run.state": "finalizing",
+        "cicd.pipeline.result": "failure",
+        "error.type": "failure",
+    }
+    (errors,) = collector.metrics["cicd.pipeline.run.errors"].sum.data_points
+    assert (errors.as_int, attributes(errors.attributes)["error.type"]) == (2, "timeout")
+
+
+def test_each_run_is_sent_once(collector: Collector) -> None:
+    report = OtlpReport({})
+    for _ in range(2):
+        report.prepare(plan("unit"))
+        report.report(finished(stage("unit", 1, attempt("unit"))))
+    runs = [span for span in collector.spans if span.name == "RUN standard"]
+    assert len(runs) == 2
+    assert runs[0].trace_id != runs[1].trace_id
+
+
+def test_a_collector_that_refuses_is_one_error_and_no_log_line(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector.status = 400
+    report = OtlpReport({})
+    report.prepare(plan("unit"))
+    with caplog.at_level(logging.DEBUG, logger="opentelemetry"), pytest.raises(DeliveryError, match="400"):
+        report.report(finished(stage("unit", 1, attempt("unit"))))
+    assert caplog.records == []

@@ -1,0 +1,75 @@
+"""Reports are written whole or not at all, and one that fails hinders no other."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.errors import DeliveryError
+from paropt_exporter.events import Strategy
+from paropt_exporter.plan import Bounds, Plan
+from paropt_exporter.reports import Reports, parse
+from paropt_exporter.reports.model import FinishedRun
+from paropt_exporter.reports.reporting import RunReport
+from support.event_samples import run_ended, run_started, task
+
+
+class Broken:
+    """A report whose receiver is gone."""
+
+    def prepare(self, plan: Plan) -> Plan:
+        return plan
+
+    def report(self, run: FinishedRun) -> None:
+        raise DeliveryError("no answer")
+
+
+def written(folder: Path, *texts: str, others: dict[str, RunReport] | None = None) -> tuple[str, ...]:
+    reports = Reports(parse(texts, {}), config=None, top=folder, others=others)
+    bounds = Bounds(minimum=1, maximum=2, start=1)
+    reports.begin(
+        Plan(project="shop", lane="standard", strategy=Strategy.ADAPTIVE, workers=bounds, stages=(), root=folder)
+    )
+    for event in (run_started(), task()):
+        reports.observe(event)
+    return reports.write(run_ended(), log_path=None)
+
+
+def test_each_report_is_in_its_file_and_nothing_else_is_left(tmp_path: Path) -> None:
+    kinds = ("junit", "gitlab", "json", "trace")
+    assert written(tmp_path, *(f"{kind}={tmp_path}/out/{kind}" for kind in kinds)) == ()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(kinds)
+
+
+def test_a_file_that_cannot_be_written_is_named_and_the_others_are_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (fault,) = written(tmp_path, f"junit={tmp_path}/file/a.xml", f"json={tmp_path}/b.json")
+    assert fault.startswith(f"the report junit={tmp_path}/file/a.xml could not be written: ")
+    assert (tmp_path / "b.json").exists()
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        (fault,) = written(tmp_path, f"json={tmp_path}/{name}")
+        assert fault.endswith("it is there and is not a file")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "real.json").write_text("old")
+    (tmp_path / "link.json").symlink_to("real.json")
+    assert written(tmp_path, f"json={tmp_path}/link.json") == ()
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "real.json").read_text().startswith("{")
+
+
+def test_a_report_that_goes_to_no_file_costs_a_line_of_the_log_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert written(tmp_path, "otlp", f"json={tmp_path}/a.json", others={"otlp": Broken()}) == ()
+    assert [record.getMessage() for record in caplog.records] == ["a report was not made"]
+    assert (tmp_path / "a.json").exists()

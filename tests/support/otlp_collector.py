@@ -1,0 +1,77 @@
+"""A stand-in for an OpenTelemetry collector: takes OTLP over HTTP and decodes it with their protobufs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+
+class Collector:
+    """The spans and metrics so far. `status`: its answer to each request."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.spans: list[Span] = []
+        self.metrics: dict[str, Metric] = {}
+        self.resource: dict[str, Any] = {}
+        self.address = ""
+
+    def span(self, name: str) -> Span:
+        (found,) = [span for span in self.spans if span.name == name]
+        return found
+
+    def take(self, path: str, body: bytes) -> None:
+        if path == "/v1/traces":
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                self.resource = attributes(resource.resource.attributes)
+                self.spans += [span for scope in resource.scope_spans for span in scope.spans]
+        elif path == "/v1/metrics":
+            for sent in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+                self.metrics.update((metric.name, metric) for scope in sent.scope_metrics for metric in scope.metrics)
+
+
+def attributes(pairs: Any) -> dict[str, Any]:
+    """The attributes of a span or a data point as plain values."""
+    return {pair.key: _value(pair) for pair in pairs}
+
+
+def _value(pair: KeyValue) -> Any:
+    kind = pair.value.WhichOneof("value")
+    return getattr(pair.value, kind) if kind else None
+
+
+@contextmanager
+def collecting() -> Iterator[Collector]:
+    """Run a collector on loopback."""
+    collector = Collector()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if collector.status == 200:
+                collector.take(self.path, body)
+            self.send_response(collector.status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        collector.address = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, name="otlp-collector", kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield collector
+        finally:
+            server.shutdown()
+            thread.join()
