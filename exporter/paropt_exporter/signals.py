@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Protocol
@@ -31,7 +32,8 @@ class Held:
 
     def __enter__(self) -> Held:
         for number in _WATCHED if threading.current_thread() is threading.main_thread() else ():
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            handler = signal.getsignal(number)
+            if handler is not signal.SIG_IGN and not isinstance(handler, Reload):
                 self._previous[number] = signal.signal(number, self._take)
         return self
 
@@ -49,6 +51,32 @@ class Held:
             os.write(self._button, b"\0")
 
 
+class Reload:
+    """The handler of a SIGHUP that asks a service to read its config again, and stops nothing."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.asked = False
+        self._wake = wake
+
+    def __call__(self, _: int, __: FrameType | None) -> None:
+        self.asked = True
+        self._wake()
+
+    def take(self) -> bool:
+        """Return whether a reload was asked for since the last call."""
+        asked, self.asked = self.asked, False
+        return asked
+
+
+def has_terminal() -> bool:
+    """Say whether the process has a controlling terminal, whose end sends SIGHUP."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 class Stoppable(Protocol):
     """What a signal may end."""
 
@@ -63,8 +91,10 @@ class Signals:
     has no handler run until the sleep ends. Python's C handler writes to the pipe, whichever thread it hits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, reloads: bool = False) -> None:
+        """With `reloads` SIGHUP stops nothing: it ends a `wait`, and `take_reload` tells of it."""
         self._arrived: deque[int] = deque()
+        self._reload = Reload(self.wake) if reloads else None
         self._bell, self._button = os.pipe()
         self._button_before = -1
         self._running: Stoppable | None = None
@@ -84,8 +114,13 @@ class Signals:
         for number in _WATCHED:
             if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                 continue  # nohup: it shall outlive its terminal
-            self._previous[number] = signal.signal(number, self._take)
+            handler = self._reload if number == signal.SIGHUP and self._reload is not None else self._take
+            self._previous[number] = signal.signal(number, handler)
         return self
+
+    def take_reload(self) -> bool:
+        """Return whether SIGHUP asked for a reload since the last call."""
+        return self._reload is not None and self._reload.take()
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
