@@ -275,6 +275,11 @@ WEB_CONFIG_RELOADS = _counter(
     "Changes of the web config that were loaded, or refused as unusable or as less protection.",
     "result",
 )
+CONFIG_RELOADS = _counter(
+    "paropt_exporter_config_reloads_total",
+    "Changes of paropt.yml that were loaded between two runs (--every), or refused as faulty.",
+    "result",
+)
 
 FAMILIES: tuple[Family, ...] = tuple(value for value in globals().values() if isinstance(value, Family))
 
@@ -300,6 +305,7 @@ CLOSED_VALUES: dict[Family, dict[str, tuple[str, ...]]] = {
     CONTROL_QUERY_ERRORS: {"kind": QUERY_ERRORS},
     DELIVERIES: {"target": DELIVERY_TARGETS, "result": DELIVERY_RESULTS},
     WEB_CONFIG_RELOADS: {"result": RELOAD_RESULTS},
+    CONFIG_RELOADS: {"result": RELOAD_RESULTS},
     BOTTLENECK: {"kind": STAGE_BOTTLENECKS},
     LANE_BOTTLENECK: {"kind": LANE_BOTTLENECKS},
 }

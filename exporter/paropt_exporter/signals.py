@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Protocol
@@ -35,7 +36,8 @@ class DeferredSignals:
 
     def __enter__(self) -> DeferredSignals:
         for number in _STOP_SIGNALS if threading.current_thread() is threading.main_thread() else ():
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            handler = signal.getsignal(number)
+            if handler is not signal.SIG_IGN and not isinstance(handler, ReloadHandler):
                 self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -53,6 +55,32 @@ class DeferredSignals:
             os.write(self._wake_writer, b"\0")
 
 
+class ReloadHandler:
+    """The handler of SIGHUP in a service: it requests that the config is read again, and stops nothing."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._requested = False
+        self._wake = wake
+
+    def __call__(self, _: int, __: FrameType | None) -> None:
+        self._requested = True
+        self._wake()
+
+    def take_request(self) -> bool:
+        """Return whether a reload was requested since the last call."""
+        requested, self._requested = self._requested, False
+        return requested
+
+
+def has_terminal() -> bool:
+    """Return whether the process has a controlling terminal, which sends SIGHUP when it closes."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 class Interruptible(Protocol):
     """A run that a signal may end."""
 
@@ -67,8 +95,10 @@ class Signals:
     until the sleep ends. Python's C handler writes to the pipe, whichever thread the signal hits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, reloads: bool = False) -> None:
+        """With `reloads` SIGHUP stops nothing: it ends a `wait` and is reported by `take_reload`."""
         self._arrived: deque[int] = deque()
+        self._reload = ReloadHandler(self.wake) if reloads else None
         self._wake_reader, self._wake_writer = os.pipe()
         self._previous_wakeup_fd = -1
         self._run: Interruptible | None = None
@@ -88,8 +118,13 @@ class Signals:
         for number in _STOP_SIGNALS:
             if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                 continue  # nohup: the process outlives its terminal
-            self._previous[number] = signal.signal(number, self._on_signal)
+            handler = self._reload if number == signal.SIGHUP and self._reload is not None else self._on_signal
+            self._previous[number] = signal.signal(number, handler)
         return self
+
+    def take_reload(self) -> bool:
+        """Return whether SIGHUP requested a reload since the last call."""
+        return self._reload is not None and self._reload.take_request()
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from paropt_exporter import families
+from paropt_exporter.autoscaling import sentences
 from paropt_exporter.autoscaling.decisions import Observation, PolicyDecision, serialize_decision, serialize_observation
 from paropt_exporter.autoscaling.policy.budget import Budget, Claim
 from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup, Work
@@ -123,7 +125,7 @@ def told(history: History, pool: str | None = None, output: str = "text") -> str
 def test_a_runs_size_is_the_sum_of_the_tasks_that_are_named(history: History) -> None:
     history.observe(decision(RUN, decide_lane_size(RUN)))
     text = told(history)
-    assert text.startswith("commands up from 2 to 8: demand")
+    assert text.partition("\n\n")[2].startswith("commands up from 2 to 8: demand")
     assert "run       1 x 0.90 cores  burn" in text
     sums = re.search(r"N\* = (\d+) that fit \+ (\d+) that may start = (\d+)", text)
     assert sums is not None
@@ -294,3 +296,21 @@ def test_a_decision_of_another_version_is_named_and_ends_nothing(history: Histor
 def test_nothing_to_replay_is_one_clear_error(history: History) -> None:
     with pytest.raises(UsageError, match="no decision to replay"):
         replayed(history)
+
+
+def test_it_begins_with_a_plain_sentence_for_each_decision_in_the_order_of_time(history: History) -> None:
+    later = replace(decision(STREAM, decide_pool_size(STREAM), new=7), pool="threads", reason="demand")
+    held = replace(decision(RUN, decide_lane_size(RUN), action="hold"), old_size=8, new_size=8, reason="stale")
+    history.observe(replace(later, at_timestamp_seconds=START_TIMESTAMP_SECONDS + 60))
+    history.observe(replace(held, at_timestamp_seconds=START_TIMESTAMP_SECONDS + 30))
+    sentences, _, sums = told(history).partition("\n\n")
+    assert [line.split("  ", 1)[1] for line in sentences.splitlines()] == [
+        "commands stayed at 8 workers, because the answer to a query was too old.",
+        "threads grew from 2 to 7 workers, because tasks were waiting, and the cores had room for them.",
+    ]
+    assert sums.index("commands stays at 8") < sums.index("threads up from 2 to 7")
+
+
+def test_every_reason_has_its_sentence() -> None:
+    known = {action: frozenset(clauses) for action, clauses in sentences.BY_ACTION.items()}
+    assert known == {action: frozenset(reasons) for action, reasons in families.DECISION_REASONS.items()}

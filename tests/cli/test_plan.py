@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,16 @@ def test_the_estimate_is_unknown_before_the_first_run(tmp_path: Path) -> None:
 def test_a_plan_that_can_run_ends_well(tmp_path: Path) -> None:
     built = plans.build(configs.read(tmp_path, configs.stage()), "standard")
     assert plan.run(built, output="text", stdout=io.StringIO()) == 0
+
+
+def test_a_stage_that_only_ever_failed_has_never_succeeded(tmp_path: Path) -> None:
+    config = configs.read(tmp_path, FILE)
+    text = plan.as_text(plans.build(config, "mine", expected={"lint": 2.0}, never_succeeded={"types", "broken"}))
+    row = next(line for line in text.splitlines() if line.split()[2:3] == ["types"])
+    assert "never succeeded" in row
+    assert re.search(r", without [^:]*: not run yet, without types: never succeeded", text)
+
+
+def test_the_estimate_of_a_lane_that_only_ever_failed_says_so(tmp_path: Path) -> None:
+    built = plans.build(configs.read(tmp_path, FILE), "mine", never_succeeded={"types"})
+    assert "estimated  unknown: no stage has succeeded yet" in plan.as_text(built)

@@ -66,7 +66,7 @@ def test_what_is_recommended_is_written_and_comments_stay(tmp_path: Path) -> Non
 
 
 def test_a_default_lane_is_written_down_with_its_limits(tmp_path: Path) -> None:
-    text = 'stages:\n  - {number: 1, name: waits, run: "true {item}", items: {list: [a]}}\n'
+    text = 'stages:\n  - {number: 1, name: waits, run: "true {item}", items: {list: [a, b]}}\n'
     profiled(tmp_path, text, lane="docs", sizes=(1,), write=True)
     after = text + "lanes:\n  docs: {sla: 10s, total: 5m, fail_fast: true, workers: 1}\n"
     assert (tmp_path / "paropt.yml").read_text() == after
@@ -89,7 +89,9 @@ def test_a_file_that_can_not_be_edited_is_refused_before_anything_runs(tmp_path:
 
 def test_a_stage_of_one_task_teaches_nothing_about_the_size_of_its_lane(tmp_path: Path) -> None:
     _, stdout, _ = profiled(tmp_path, WAITS.replace('"false"', '"true"'), "fails")
-    assert stdout.splitlines()[-1].startswith("recommended  nothing: a stage of one task is as fast with any size")
+    assert stdout.splitlines()[-1].startswith("recommended  nothing: a stage of one task says nothing about its lane")
+    _, stdout, _ = profiled(tmp_path, WAITS.replace('"false"', '"true"'), "fails", sizes=(1, 2))
+    assert stdout.splitlines()[-1].startswith("recommended  nothing")
     _, stdout, _ = profiled(tmp_path, WAITS.replace('"false"', '"true"'), "fails", output="json")
     assert json.loads(stdout)["recommended"] is None
     with pytest.raises(UsageError, match="--write: a stage of one task"):

@@ -144,3 +144,10 @@ def test_quiet_shows_failures_and_the_summary_only(project: Path) -> None:
     shown = run(project, projects.ANY_PORT, "--once", "-q", "unit")
     assert "unit failed after" in shown.stderr
     assert "lint succeeded" not in shown.stderr
+
+
+def test_the_plan_says_of_a_stage_that_it_never_succeeded(project: Path) -> None:
+    (project / "broken").touch()
+    ran(project, "unit", code=1)
+    row = next(line for line in run(project, "plan").stdout.splitlines() if line.split()[2:3] == ["unit"])
+    assert "never succeeded" in row

@@ -467,6 +467,13 @@ def test_a_part_and_a_partial_run_leave_durations_and_last_values(history: Histo
     assert history.last().gauges == {**last, completed: partial.ended_timestamp_seconds}
 
 
+def test_a_stage_that_only_ever_failed_has_never_succeeded(history: History) -> None:
+    good, bad = stage_ended("lint", "r1"), stage_ended("unit", "r1", result=Result.FAILURE)
+    skipped = replace(stage_ended("types", "r1", result=Result.SKIP), started_timestamp_seconds=None)
+    keep(history, run_started("r1", stages=LANE), good, bad, skipped, run_ended("r1", result=Result.FAILURE))
+    assert history.never_succeeded("standard") == {"unit"}
+
+
 def test_what_items_took_is_known_and_forgotten_with_the_tests_of_a_file(history: History) -> None:
     long = ItemRecord(item="a.py", result=Result.SUCCESS, seconds=1.0, long_tests=(("a.py::test_x", 4.0),))
     whole = ItemRecord(item="a.py", result=Result.SUCCESS, seconds=5.0)

@@ -466,3 +466,41 @@ def write_golden() -> None:
     page = without_host(populated(process_metrics=False).render()[0])
     kept = [line for line in page.splitlines(keepends=True) if not line.startswith(f"{families.BUILD_INFO.name}{{")]
     GOLDEN.write_text("".join(kept))
+
+
+def reconfigured(metrics: Metrics, *stages: StageLabels, pools: tuple[str, ...] = ("commands",)) -> str:
+    """Return the page after a config with these stages was read."""
+    lane = LaneLabels(lane="standard", stages=stages)
+    bounds = dict.fromkeys(pools, (1, 2))
+    metrics.reconfigure(lanes=(lane,), bounds=bounds, totals=Totals(), last=LastValues())
+    return metrics.page(openmetrics=False).decode()
+
+
+def test_another_config_begins_new_series_ends_old_ones_and_keeps_all_others() -> None:
+    metrics = Metrics(project="shop", lanes=(LANE,), bounds={"commands": (1, 8), "threads": (1, 8)})
+    for event in (stage_started("lint"), task("lint"), stage_ended("lint"), limit_reached("lint", broken=True)):
+        metrics.observe(event)
+    assert 'paropt_sla_breached{lane="standard",project="shop",severity="normal",stage="lint"} 1' in _page(metrics)
+    page = reconfigured(
+        metrics, StageLabels(name="lint", number=3, pool="commands"), StageLabels(name="new", number=5, pool="commands")
+    )
+    assert 'paropt_stage_runs_total{lane="standard",project="shop",result="success",stage="lint"} 1' in page
+    assert 'paropt_stage_duration_seconds_count{lane="standard",project="shop",stage="lint"} 1' in page
+    assert 'paropt_stage_runs_total{lane="standard",project="shop",result="success",stage="new"} 0' in page
+    assert 'paropt_stage_duration_seconds_count{lane="standard",project="shop",stage="new"} 0' in page
+    assert 'stage="unit"' not in page
+    assert "paropt_sla_" not in page.replace("# HELP paropt_sla_", "").replace("# TYPE paropt_sla_", "")
+    assert [line for line in page.splitlines() if line.startswith("paropt_stage_info") and 'number="2"' in line] == []
+    assert 'pool="threads"' not in page
+
+
+def test_a_stage_that_comes_back_goes_on_from_history() -> None:
+    metrics = Metrics(project="shop", lanes=(LANE,))
+    reconfigured(metrics)
+    runs = (families.STAGE_RUNS.name, ("standard", "lint", "success"))
+    metrics.reconfigure(lanes=(LANE,), bounds={}, totals=Totals(counters={runs: 7.0}), last=LastValues())
+    assert 'paropt_stage_runs_total{lane="standard",project="shop",result="success",stage="lint"} 7' in _page(metrics)
+
+
+def _page(metrics: Metrics) -> str:
+    return metrics.page(openmetrics=False).decode()

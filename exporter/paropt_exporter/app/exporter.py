@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from paropt_exporter import descriptors, host
 from paropt_exporter import plan as plans
 from paropt_exporter.app import parts
 from paropt_exporter.app.planning import Planner, known_peaks, sharing
+from paropt_exporter.app.reloading import ConfigFile
 from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.autoscaling import Controller
 from paropt_exporter.autoscaling.controller import DEADLINE
@@ -29,11 +31,12 @@ from paropt_exporter.exposition import sinks
 from paropt_exporter.history import History, Interrupted
 from paropt_exporter.metrics import Metrics
 from paropt_exporter.plan import PROCESSES, THREADS, Plan
-from paropt_exporter.signals import Signals
+from paropt_exporter.signals import Signals, has_terminal
 
 AUTO_LANE = "auto"
 _HISTORY = "history"  # the observer whose records must not be missing
 READER_SECONDS = 2.0  # for the reader of a screen to go on, once the exporter has to end
+_FIXED_SECTIONS = ("project", "web", "push", "feedback", "history")  # of the config, for as long as a process lives
 EXIT_FAILED, EXIT_UNWRITTEN, EXIT_CRITICAL, EXIT_SIGNAL_BASE = 1, 3, 4, 128
 
 
@@ -44,20 +47,23 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
     """
     descriptors.raise_limit()
     clock = clock or SystemClock()
+    file = ConfigFile(request.config_path if request.every_seconds is not None else None)
     config = configs.read(request.config_path, root=request.root)
     if request.enter_root:
         os.chdir(config.root)
     lane = _lane(request, config.root, screen)
     plans.choose(config, lane, request.selection, request.arguments)  # a misspelled stage must not leave a history
     with ExitStack() as stack:
-        signals = stack.enter_context(Signals())
+        signals = stack.enter_context(Signals(reloads=request.every_seconds is not None and not has_terminal()))
         stack.enter_context(run_mark.marked(config.root, os.environ))
         history = stack.enter_context(closing(parts.history(config, clock)))
         for interrupted in history.recover():
             screen.say(_told(interrupted))
         if orphans := run_mark.end_orphans(config.root):
             screen.say(f"an exporter that was killed left processes behind: ended {listed(orphans)}")
-        exporter = Exporter(request, config, lane, history=history, screen=screen, signals=signals, clock=clock)
+        exporter = Exporter(
+            request, config, lane, file=file, history=history, screen=screen, signals=signals, clock=clock
+        )
         stack.callback(exporter.close)
         return exporter.serve()
 
@@ -74,6 +80,21 @@ def _told(interrupted: Interrupted) -> str:
     began = datetime.fromtimestamp(interrupted.started_timestamp_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     stages = ", ".join(interrupted.running) or "no stage"
     return f"the run of {interrupted.lane} begun {began} was interrupted: {stages} running (again: --failed)"
+
+
+def _import_before_calls(plan: Plan) -> None:
+    """Import now what a page needs: a project's modules join the import path with its first call, and win there."""
+    if {THREADS, PROCESSES} & set(pools_of(plan)):
+        import paropt_exporter.metrics.client  # noqa: F401
+
+
+def _bounds(plan: Plan) -> dict[str, tuple[int, int]]:
+    return dict.fromkeys(pools_of(plan), (plan.workers.minimum, plan.workers.maximum))
+
+
+def _without_items(config: configs.Config) -> configs.Config:
+    """Return the config without the items of its stages, whose commands run once for each run."""
+    return replace(config, stages=tuple(stage.model_copy(update={"items": None}) for stage in config.stages))
 
 
 class WatchedPage:
@@ -111,13 +132,15 @@ class Exporter:
         config: configs.Config,
         lane: str,
         *,
+        file: ConfigFile,
         history: History,
         screen: Screen,
         signals: Signals,
         clock: Clock,
     ) -> None:
         self._request = request
-        self._config = config
+        self._config = self._config_as_read = config
+        self._file = file
         self._lane = lane
         self._history = history
         self._screen = screen
@@ -129,12 +152,10 @@ class Exporter:
         self._run: Run | None = None
         self._missing_before = 0  # records that the history lacked when the last run had ended
         self._feedback = parts.feedback(config, clock)
-        past = self._feedback.past(lane) if self._feedback is not None else None
-        self._planner = Planner(request, config, lane, history, past, screen.say)
+        self._past = self._feedback.past(lane) if self._feedback is not None else None
+        self._planner = self._make_planner(config)
         plan = self._planner.plan()
-        if {THREADS, PROCESSES} & set(pools_of(plan)):
-            # Now, since the project's modules join the import path with its first call, and one may have the same name.
-            import paropt_exporter.metrics.client  # noqa: F401
+        _import_before_calls(plan)
         self._next_plan: Plan | None = plan  # of the first run: an items command may take its work off a queue
         self._standing = parts.standing(config, plan, self._feedback)
         self._deliveries = parts.push_and_textfile(request, config, plan)
@@ -168,8 +189,44 @@ class Exporter:
             if self._request.once:
                 self._linger()
                 return self._shown(code)
-            if self._signals.wait(self._pause(began)):
+            if self._wait_for_start(began):
                 return self._shown(code)
+            self._file.reload_if_changed(self._take, self._screen.say)
+
+    def _wait_for_start(self, began: float) -> bool:
+        """Wait for the next start, and read the config again where SIGHUP asks for it; True: a signal ends it all."""
+        while True:
+            if self._signals.wait(self._pause(began)):
+                return True
+            if not self._signals.take_reload():
+                return False
+            self._file.reload_if_changed(self._take, self._screen.say, asked=True)
+
+    def _take(self, read: configs.Config) -> None:
+        """Go on with the lanes and stages of a changed config; raises UsageError if the lane can't run by it."""
+        config = replace(
+            self._config, lanes=read.lanes, stages=read.stages, places=read.places, notes=read.notes
+        )  # the other sections made the parts of this process
+        plans.choose(config, self._lane, self._request.selection, self._request.arguments)
+        shape = plans.build(_without_items(config), self._lane, **parts.asked(self._request))
+        _import_before_calls(shape)
+        before, self._config_as_read = self._config_as_read, read
+        if changed := [name for name in _FIXED_SECTIONS if getattr(read, name) != getattr(before, name)]:
+            self._screen.say(f"{', '.join(changed)}: changed too, and in force from the next start of the exporter on")
+        self._config, self._planner, self._next_plan = config, self._make_planner(config), None
+        self._standing.reconfigure(shape.workers, pools_of(shape))
+        if self._orders is not None:
+            self._orders.close()
+        self._orders = parts.orders(config, shape, self._standing)
+        self._metrics.reconfigure(
+            lanes=(parts.lane_labels(self._request, config, shape),),
+            bounds=_bounds(shape),
+            totals=self._history.totals(),
+            last=self._history.last(),
+        )
+
+    def _make_planner(self, config: configs.Config) -> Planner:
+        return Planner(self._request, config, self._lane, self._history, self._past, self._screen.say)
 
     def _linger(self) -> None:
         """Serve until a scrape has seen the final values, a signal, or the time given."""
@@ -284,13 +341,14 @@ class Exporter:
             project=plan.project,
             lanes=(parts.lane_labels(self._request, self._config, plan),),
             pools=self._workers.statistics,
-            bounds=dict.fromkeys(pools_of(plan), (plan.workers.minimum, plan.workers.maximum)),
+            bounds=_bounds(plan),
             live=self._live,
             backlog=self._backlog,
             dropped=self._dropped,
             control=self._standing.view,
             deliveries=self._deliveries.count_deliveries,
             reloads=self._protected.count_reloads,
+            config_reloads=self._file.reloads,
             keep_shown=self._keep_shown,
             totals=self._history.totals(),
             last=self._history.last(),

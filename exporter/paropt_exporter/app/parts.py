@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.autoscaling import ControlState, Order
@@ -121,6 +121,17 @@ def orders(config: Config, plan: Plan, stands: ControlState) -> OrderSocket | No
     sequential = plan.strategy is Strategy.SEQUENTIAL
     unsteerable = f"lane {plan.lane} runs one task after another: strategy sequential has no size"
     return open_orders(config.root, stands, lane=plan.lane, unsteerable=unsteerable if sequential else "")
+
+
+def asked(request: Request) -> dict[str, Any]:
+    """Return what a request asks of each plan, whatever failed before."""
+    return {
+        "selection": request.selection,
+        "arguments": request.arguments,
+        "strategy": request.strategy,
+        "workers": request.workers,
+        "fail_fast": request.fail_fast,
+    }
 
 
 def lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabels:

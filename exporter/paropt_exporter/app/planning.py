@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from paropt_exporter import plan as plans
+from paropt_exporter.app import parts
 from paropt_exporter.app.request import Request
 from paropt_exporter.autoscaling import ControlState
 from paropt_exporter.config import Config
@@ -58,13 +59,9 @@ class Planner:
             expected_tasks=self._history.task_seconds(self._lane),
             known_items=self._history.known_items(),
             cpu_shares=self._history.cpu_shares(self._lane),
-            selection=request.selection,
-            arguments=request.arguments,
             only=failed.stages if failed is not None else None,
             only_items=failed.items if failed is not None else {},
-            strategy=request.strategy,
-            workers=request.workers,
-            fail_fast=request.fail_fast,
+            **parts.asked(request),
         )
         if failed is not None:
             self._say(told_failures(plan, failed))

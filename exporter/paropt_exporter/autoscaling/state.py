@@ -63,6 +63,14 @@ class ControlState:
         self._rescue_size = 0
         self._recommended: dict[str, int] = dict.fromkeys(pools, bounds.start)
 
+    def reconfigure(self, bounds: Bounds, pools: Sequence[str]) -> None:
+        """Take the bounds and pools of another config, between two runs; orders and the source stay."""
+        with self._lock:
+            self.bounds = bounds
+            self._band = SizeBounds(floor=bounds.minimum, ceiling=bounds.maximum)
+            self._rescue_size = 0
+            self._recommended = {pool: self._recommended.get(pool, bounds.start) for pool in pools}
+
     @property
     def pools(self) -> tuple[str, ...]:
         """The names of the lane's pools."""

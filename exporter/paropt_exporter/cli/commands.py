@@ -152,6 +152,7 @@ def _learned(loaded: Config, lane: str) -> dict[str, Any]:
                 "expected": history.expected(lane),
                 "expected_tasks": history.task_seconds(lane),
                 "fastest_tasks": history.fastest_tasks(lane),
+                "never_succeeded": history.never_succeeded(lane),
                 "known_items": history.known_items(),
                 "cpu_shares": history.cpu_shares(lane),
             }

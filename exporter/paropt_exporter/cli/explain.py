@@ -28,6 +28,8 @@ _KINDS = ("run", "stream", "target", "band")  # what decides a size first, what 
 def run_explain(history: History, *, pool: str | None, output: str, stdout: TextIO) -> int:
     """Print the last move and the latest decision of each kind for a pool, or for all; returns 0.
 
+    A sentence for each comes first, then the sums, both in the order of time.
+
     Raises UsageError if no decision about the pool is known.
     """
     latest = _find_latest(history.decisions())
@@ -37,10 +39,12 @@ def run_explain(history: History, *, pool: str | None, output: str, stdout: Text
     if pool is not None and pool not in pools:
         raise UsageError(f"no decision about a pool {pool!r}; there are {', '.join(pools)}")
     chosen = [latest[key] for key in sorted(latest, key=_sort_key) if pool in (None, key[0])]
+    chosen.sort(key=lambda decision: decision.at_timestamp_seconds)
     if output == "json":
         stdout.write(json.dumps([_decision_to_json(decision) for decision in chosen], indent=2) + "\n")
     else:
-        stdout.write("\n".join(line for decision in chosen for line in _explain_decision(decision)) + "\n")
+        sums = [line for decision in chosen for line in _explain_decision(decision)]
+        stdout.write("\n".join([*map(_format_sentence, chosen), "", *sums]) + "\n")
     return 0
 
 
@@ -75,6 +79,12 @@ def _explain_decision(decision: Decision) -> Iterator[str]:
         yield from [f"    {line}" for line in explained(decision)]
     except (UnknownObservation, *UNREADABLE):
         yield "    its terms can't be told: another version recorded them, or somebody changed them"
+
+
+def _format_sentence(decision: Decision) -> str:
+    from paropt_exporter.autoscaling.sentences import sentence
+
+    return f"{_format_time(decision)}  {sentence(decision)}"
 
 
 def _decision_to_json(decision: Decision) -> dict[str, object]:

@@ -118,22 +118,28 @@ def _row(place: int, stage: PlannedStage) -> tuple[str, ...]:
         stage.name,
         str(len(stage.tasks)),
         stage.pool,
-        "unknown" if stage.expected_seconds is None else _seconds_text(stage.expected_seconds),
+        _expected_text(stage),
         _limit_text(stage.sla) if stage.sla else "-",
         ", ".join(stage.needs) or "-",
         _work_text(stage),
     )
 
 
+def _expected_text(stage: PlannedStage) -> str:
+    if stage.expected_seconds is not None:
+        return _seconds_text(stage.expected_seconds)
+    return "never succeeded" if stage.never_succeeded else "unknown"
+
+
 def _closing(plan: Plan) -> Iterator[str]:
     """Yield what the table leaves out: the estimate, what is skipped or can't run, and what was left out before."""
     estimate = estimated_seconds(plan)
-    unknown = [stage.name for stage in _running(plan) if stage.expected_seconds is None]
     if estimate is None:
-        yield "estimated  unknown: no stage has run yet"
+        failed = any(stage.never_succeeded for stage in _running(plan))
+        yield f"estimated  unknown: no stage has {'succeeded' if failed else 'run'} yet"
     else:
         sequential = sum(_known(stage) for stage in _running(plan))
-        without = f", without {', '.join(unknown)}: not run yet" if unknown else ""
+        without = "".join(_without(plan))
         yield f"estimated  {_seconds_text(estimate)} (one after another {_seconds_text(sequential)}){without}"
     for stage in plan.stages:
         if stage.skip:
@@ -145,6 +151,15 @@ def _closing(plan: Plan) -> Iterator[str]:
     for stage in _running(plan):
         if advice := _start_up_advice(stage):
             yield f"note       {advice}"
+
+
+def _without(plan: Plan) -> Iterator[str]:
+    """Yield which stages the estimate leaves out, and why."""
+    unknown = [stage for stage in _running(plan) if stage.expected_seconds is None]
+    for why, failed in (("not run yet", False), ("never succeeded", True)):
+        names = [stage.name for stage in unknown if stage.never_succeeded is failed]
+        if names:
+            yield f", without {', '.join(names)}: {why}"
 
 
 def _start_up_advice(stage: PlannedStage) -> str:
@@ -196,6 +211,7 @@ def _stage_json(place: int, stage: PlannedStage) -> dict[str, object]:
         "skip": stage.skip or None,
         "fault": stage.fault or None,
         "expected_seconds": stage.expected_seconds,
+        "never_succeeded": stage.never_succeeded,
         "remaining_seconds": stage.remaining_seconds,
         "sla": _limit_json(stage.sla),
         "timeout_seconds": stage.timeout_seconds,

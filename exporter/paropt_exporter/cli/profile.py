@@ -28,7 +28,7 @@ _HEADERS = ("strategy", "workers", "seconds", "spread", "speed-up", "cores", "me
 _BAR_CHARACTERS = 30
 _WHERE_CALLS_RUN = (Strategy.THREAD, Strategy.PROCESS)
 _EXIT_SIGNAL_BASE = 128
-_ONE_SIZE = "a stage of one task is as fast with any size: split its work (items), or name a size (--workers)"
+_ONE_SIZE = "a stage of one task says nothing about its lane: split its work (items)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def run(
     candidates = _candidates(config, wanted, lane, stage)
     sizes = wanted.sizes or stage_profiler.sizes(candidates[0])
     if write:
-        if not wanted.sizes and len(sizes) * len(candidates) == 1:
+        if _has_one_task(candidates[0]):
             raise UsageError(f"--write: {_ONE_SIZE}")
         _edited(config, wanted.lane, {"strategy": "thread", "workers": {"min": 1, "max": 1, "start": 1}})  # could it?
     stderr.write(f"profiling {stage.name} of lane {wanted.lane}, alone and without its needs\n")
@@ -69,7 +69,7 @@ def run(
         except _Interrupted:
             stderr.write("interrupted: nothing is recommended\n")
             return _EXIT_SIGNAL_BASE + (signals.number or 0)
-    advice = _advice(points, lane, candidates) if wanted.sizes or len(points) > 1 else None
+    advice = None if _has_one_task(candidates[0]) else _advice(points, lane, candidates)
     if output == "json":
         stdout.write(json.dumps(_as_json(wanted, points, advice), indent=2) + "\n")
     else:
@@ -124,6 +124,12 @@ def _candidates(config: Config, wanted: Wanted, lane: Lane, stage: Stage) -> lis
             raise UsageError(f"stage {stage.name} can't be profiled: {planned.skip or planned.fault}")
         found.append(stage_profiler.alone(plan))
     return found
+
+
+def _has_one_task(plan: Plan) -> bool:
+    """Say whether the stage is one task however many workers there are; items that make one batch are several."""
+    (stage,) = plan.stages
+    return len(stage.tasks) == 1 and len(stage.tasks[0].items) < 2
 
 
 def _only(config: Config, stage: Stage) -> Config:

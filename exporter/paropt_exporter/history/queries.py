@@ -291,6 +291,17 @@ def usual_size(connection: sqlite3.Connection, project: str, lane: str) -> int |
     return round(median(sizes)) if sizes else None
 
 
+def never_succeeded(connection: sqlite3.Connection, project: str, lane: str) -> frozenset[str]:
+    """Return the stages that ran in the lane, and never with success."""
+    query = """
+    SELECT stage FROM stages JOIN runs USING (run_id)
+      WHERE project = ? AND lane = ? AND stages.result IS NOT NULL AND stages.started_ts IS NOT NULL
+      GROUP BY stage HAVING sum(stages.result = ?) = 0
+    """
+    found = connection.execute(query, (project, lane, Result.SUCCESS.value))
+    return frozenset(text(stage) for (stage,) in found)
+
+
 def failures(connection: sqlite3.Connection, project: str, lane: str, stages: Collection[str]) -> Failures | None:
     """Return the stages of a lane that the last runs left undone; None if no run of the lane has ended.
 

@@ -161,6 +161,10 @@ class History:
         """Return for each stage the most bytes that a task of it used lately."""
         return self._read(queries.memory_peaks, self._project, lane)
 
+    def never_succeeded(self, lane: str) -> frozenset[str]:
+        """Return the stages that ran in the lane, and never with success."""
+        return self._read(queries.never_succeeded, self._project, lane)
+
     def failures(self, lane: str, stages: Collection[str]) -> queries.Failures | None:
         """Return which of the lane's stages its last runs left undone, or None if no run of it is known."""
         return self._read(queries.failures, self._project, lane, stages)

@@ -41,6 +41,19 @@ _STAGE_WITH_LIMIT = (
     families.SLA_BREACHED,
 )
 
+CONSTANTS = frozenset(
+    {
+        families.RUN_INTERVAL,
+        families.LANE_SLA_LIMIT,
+        families.LANE_SLA_WARNING,
+        families.STAGE_INFO,
+        families.SLA_LIMIT,
+        families.SLA_WARNING,
+    }
+)
+# A lane or stage that loses its limit loses these.
+DECIDED_BY_CONFIG = CONSTANTS | {*_LANE_WITH_LIMIT, *_STAGE_WITH_LIMIT}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageLabels:

@@ -41,6 +41,7 @@ _READ_AT_SCRAPE = (
     families.OBSERVATIONS_DROPPED,
     families.DELIVERIES,
     families.WEB_CONFIG_RELOADS,
+    families.CONFIG_RELOADS,
 )
 # What tells of lanes stays true when this process has ended; what tells of its pools and machine does not.
 _OUTLASTING = tuple(family for family in families.FAMILIES if "lane" in family.labels)
@@ -63,7 +64,7 @@ class Metrics:
     The callables are called at each scrape, in the scraping thread: `backlog` gives for a pool how many ready tasks
     wait outside of it and the oldest one's age, `dropped` how many records each observer failed to take, `deliveries`
     how often each target of final values was served and missed, `reloads` how often a changed web config was loaded and
-    refused; `keep_shown` takes the CPU totals of running stages
+    refused, `config_reloads` how often a changed paropt.yml was; `keep_shown` takes the CPU totals of running stages
     before they are shown. `bounds` is each pool's (min, max) of the config, `serves_on` whether this process is to be
     there until it is stopped. It is a prometheus_client Collector too: register it where there is a registry already,
     or use `registry`, which also has process and GC metrics.
@@ -81,6 +82,7 @@ class Metrics:
         control: Callable[[], ControlView] = ControlView,
         deliveries: Callable[[], Mapping[tuple[str, str], int]] = dict,
         reloads: Callable[[], Mapping[str, int]] = dict,
+        config_reloads: Callable[[], Mapping[str, int]] = dict,
         keep_shown: Callable[[Mapping[str, float]], None] | None = None,
         bounds: Mapping[str, tuple[int, int]] | None = None,
         totals: Totals | None = None,
@@ -90,16 +92,20 @@ class Metrics:
         revision: str | None = None,
     ) -> None:
         self._pools, self._live, self._backlog, self._control = pools, live, backlog, control
-        self._dropped, self._deliveries, self._reloads = dropped, deliveries, reloads
+        self._dropped, self._deliveries = dropped, deliveries
+        self._reloads, self._config_reloads = reloads, config_reloads
         self._keep_shown = keep_shown
         self._state = State(lanes, totals or Totals(), last or LastValues(), pools=tuple(bounds or ()))
-        self._limited = tuple((lane.lane, stage.name) for lane in lanes for stage in lane.stages if stage.sla)
-        self._lock = Lock()  # guards: _page, _overlaid; held for a whole scrape, never while an event is observed
+        self._limited = _limited(lanes)
+        self._lock = (
+            Lock()
+        )  # guards: _page, _overlaid, _bounds, _limited; held for a whole scrape, never while an event is observed
         self._page = Page(project)
         self._overlaid: set[Series] = set()
         self._process_metrics = process_metrics
         self._process: CollectorRegistry | None = None
-        self._put_constants(bounds or {}, revision or build.revision(), serves_on=serves_on)
+        self._bounds = bounds or {}
+        self._put_constants(revision or build.revision(), serves_on=serves_on)
         if serves_on:  # with 10,000 stages a second's work, here and not in the first scrape
             self._take_changes()
             self._page.write()
@@ -112,6 +118,23 @@ class Metrics:
     def observe(self, event: Event) -> None:
         """Take an event into the totals and last values; after the history has committed it."""
         self._state.observe(event)
+
+    def reconfigure(
+        self,
+        *,
+        lanes: Sequence[LaneLabels],
+        bounds: Mapping[str, tuple[int, int]],
+        totals: Totals,
+        last: LastValues,
+    ) -> None:
+        """Take another config, between two runs: its label sets are on the next page."""
+        self._state.reconfigure(lanes, totals, last, pools=tuple(bounds))
+        with self._lock:
+            for pool in self._bounds.keys() - bounds.keys():
+                self._page.drop(families.POOL_SIZE_MIN, (pool,))
+                self._page.drop(families.POOL_SIZE_MAX, (pool,))
+            self._bounds, self._limited = bounds, _limited(lanes)
+            self._put_bounds()
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return the page in the format that an Accept header asks for, and its Content-Type."""
@@ -163,10 +186,13 @@ class Metrics:
         """Name nothing in advance: a registry would otherwise collect everything once, at registration."""
         return ()
 
-    def _put_constants(self, bounds: Mapping[str, tuple[int, int]], revision: str, *, serves_on: bool) -> None:
+    def _put_constants(self, revision: str, *, serves_on: bool) -> None:
         self._page.put(families.BUILD_INFO, (__version__, platform.python_version(), revision), 1.0)
         self._page.put(families.SERVES_ON, (), float(serves_on))
-        for pool, (minimum, maximum) in bounds.items():
+        self._put_bounds()
+
+    def _put_bounds(self) -> None:
+        for pool, (minimum, maximum) in self._bounds.items():
             self._page.put(families.POOL_SIZE_MIN, (pool,), minimum)
             self._page.put(families.POOL_SIZE_MAX, (pool,), maximum)
 
@@ -230,6 +256,8 @@ class Metrics:
             yield families.DELIVERIES, delivery, count
         for result, count in {**_NO_RELOADS, **self._reloads()}.items():
             yield families.WEB_CONFIG_RELOADS, (result,), count
+        for result, count in {**_NO_RELOADS, **self._config_reloads()}.items():
+            yield families.CONFIG_RELOADS, (result,), count
         yield from pools.host_samples()
 
     def _predictions(self, live: Iterable[LiveStage]) -> Iterator[tuple[Family, Labels, Value]]:
@@ -244,3 +272,7 @@ class Metrics:
                 near[place], breaches[place] = float(stage.near_limit), float(stage.predicted_breach)
         for family, flags in ((families.SLA_NEAR, near), (families.SLA_PREDICTED_BREACH, breaches)):
             yield from ((family, place, flag) for place, flag in flags.items())
+
+
+def _limited(lanes: Iterable[LaneLabels]) -> tuple[tuple[str, str], ...]:
+    return tuple((lane.lane, stage.name) for lane in lanes for stage in lane.stages if stage.sla)

@@ -78,6 +78,30 @@ class State:
                 self._set((setting.family, setting.labels), setting.value)
             self._follow(event)
 
+    def reconfigure(
+        self, lanes: Iterable[LaneLabels], totals: Totals, last: LastValues, *, pools: tuple[str, ...] = ()
+    ) -> None:
+        """Take the label sets of another config, between two runs.
+
+        New ones begin at 0, or where history left them; those that are gone end; all others go on.
+        """
+        lanes = tuple(lanes)
+        fresh, known = State(lanes, totals, last, pools=pools), _known_places(lanes, pools)
+        with self._lock:
+            for series in {**self._numbers, **self._histograms}:
+                if series in fresh._numbers or series in fresh._histograms:
+                    continue
+                if series[0] in labels.DECIDED_BY_CONFIG or _place(*series) not in known:
+                    self._histograms.pop(series, None)
+                    self._set(series, None)
+            for series, value in fresh._numbers.items():
+                if series[0] in labels.CONSTANTS or self._numbers.get(series) is None:
+                    self._set(series, value)
+            for series, buckets in fresh._histograms.items():
+                if series not in self._histograms:
+                    self._histograms[series] = buckets
+                    self._changed[series] = None
+
     def changes(self) -> Iterator[tuple[Family, tuple[str, ...], Value | None]]:
         """Yield each series that changed since the last call, with its value now."""
         with self._lock:
@@ -105,21 +129,19 @@ class State:
 
     def _resume(self, lanes: tuple[LaneLabels, ...], pools: tuple[str, ...], totals: Totals, last: LastValues) -> None:
         """Go on from history, but only for label sets of the config: a stage that was removed does not come back."""
-        known = {(lane.lane,) for lane in lanes} | {(lane.lane, stage.name) for lane in lanes for stage in lane.stages}
-        known |= {(pool,) for pool in pools}
+        known = _known_places(lanes, pools)
 
-        def place(name: str, values: tuple[str, ...]) -> Series | None:
+        def found(name: str, values: tuple[str, ...]) -> Series | None:
             family = _BY_NAME.get(name)
             if family is None or len(values) != len(family.labels):
                 return None
-            where = tuple(value for label, value in zip(family.labels, values, strict=True) if label in _PLACES)
-            return (family, values) if where in known else None
+            return (family, values) if _place(family, values) in known else None
 
         for (name, values), number in (*totals.counters.items(), *last.gauges.items()):
-            if (series := place(name, values)) is not None:
+            if (series := found(name, values)) is not None:
                 self._numbers[series] = number
         for (name, values), total in totals.histograms.items():
-            if (series := place(name, values)) is not None:
+            if (series := found(name, values)) is not None:
                 self._histograms[series] = _Buckets(total)
 
     def _add(self, series: Series, amount: float) -> None:
@@ -173,3 +195,13 @@ class State:
         self._progress.pop(place, None)
         self._set((families.STAGE_RUNNING, place), 0.0)
         self._set((families.SLA_DEADLINE, place), None)
+
+
+def _known_places(lanes: Iterable[LaneLabels], pools: Iterable[str]) -> frozenset[tuple[str, ...]]:
+    """Return the lanes, their stages, and the pools: whatever a series may be about."""
+    stages = {(lane.lane, stage.name) for lane in lanes for stage in lane.stages}
+    return frozenset({(lane.lane,) for lane in lanes} | stages | {(pool,) for pool in pools})
+
+
+def _place(family: Family, values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(value for label, value in zip(family.labels, values, strict=True) if label in _PLACES)

@@ -50,6 +50,7 @@ def build(
     expected: Mapping[str, float] = MappingProxyType({}),
     expected_tasks: Mapping[str, float] = MappingProxyType({}),
     fastest_tasks: Mapping[str, float] = MappingProxyType({}),
+    never_succeeded: Collection[str] = (),
     known_items: Mapping[str, KnownItems] = MappingProxyType({}),
     cpu_shares: Mapping[str, float] = MappingProxyType({}),
     selection: Selection = _WHOLE_LANE,
@@ -62,7 +63,7 @@ def build(
 ) -> Plan:
     """Plan one lane; `expected` are known durations of stages, in seconds, by name, `expected_tasks` of their tasks.
 
-    `fastest_tasks` are those of a stage's fastest task.
+    `fastest_tasks` are those of a stage's fastest task, `never_succeeded` the stages that only ever failed.
     `known_items` are known durations of the items of stages that take several to a command, and `cpu_shares` the parts
     of a core that a stage's tasks use: both decide how many batches the items are cut into.
 
@@ -90,6 +91,7 @@ def build(
             expected_seconds=expected.get(stage.name),
             expected_task_seconds=expected_tasks.get(stage.name),
             fastest_task_seconds=fastest_tasks.get(stage.name),
+            never_succeeded=stage.name in never_succeeded,
         )
         for stage in stages
     ]

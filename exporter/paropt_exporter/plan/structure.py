@@ -60,7 +60,7 @@ class PlannedStage:
 
     `template`: the commands with `{items}` still in them, where its tasks are batches of items; `junit`: whether the
     runner that they call is asked for a report, which has a result for each item. `scope` is the part of its work that
-    this run does; a part has no limit.
+    this run does; a part has no limit. `never_succeeded`: it ran before, and never with success.
     """
 
     number: int
@@ -88,6 +88,7 @@ class PlannedStage:
     template: Commands | None = None
     junit: bool = False
     scope: Scope = Scope.ALL
+    never_succeeded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

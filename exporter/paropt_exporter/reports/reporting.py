@@ -105,5 +105,5 @@ def write_file(path: Path, content: bytes) -> None:
     except FileExistsError:  # as the system words it, the report itself would be there
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target.parent)) from None
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-        raise files.NotOurs(errno.EINVAL, "it is there and is not a file", str(path))
-    files.replace(target, content)
+        raise files.UnexpectedFileType(errno.EINVAL, "it is there and is not a file", str(path))
+    files.replace_file(target, content)

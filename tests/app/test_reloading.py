@@ -1,0 +1,109 @@
+"""When a changed paropt.yml is read again, and what is said of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.app.reloading import ConfigFile
+from paropt_exporter.config import Config
+from paropt_exporter.errors import UsageError
+
+GOOD = "stages: [{number: 1, name: one, run: 'true'}]\n"
+BAD = "stages: 5\n"
+
+
+class Taker:
+    """Takes configs and lines; refuses configs with `fault`."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.said: list[str] = []
+        self.fault = ""
+
+    def take(self, config: Config) -> None:
+        if self.fault:
+            raise UsageError(self.fault)
+        self.stages = [stage.name for stage in config.stages]
+
+    def look(self, file: ConfigFile, *, asked: bool = False) -> list[str]:
+        """Let the file be looked at, and return what is said."""
+        self.said.clear()
+        file.reload_if_changed(self.take, self.said.append, asked=asked)
+        return [*self.said]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "paropt.yml").write_text(GOOD)
+    return tmp_path / "paropt.yml"
+
+
+def test_a_file_that_stays_is_not_read(path: Path) -> None:
+    taker = Taker()
+    assert taker.look(ConfigFile(path)) == []
+    assert taker.stages == []
+
+
+def test_a_changed_file_is_read_once(path: Path) -> None:
+    file, taker = ConfigFile(path), Taker()
+    path.write_text(GOOD.replace("one", "another"))
+    assert taker.look(file) == ["paropt.yml has changed: it is in force from the next run on"]
+    assert taker.stages == ["another"]
+    assert taker.look(file) == []
+    assert file.reloads() == {"success": 1, "failure": 0}
+
+
+def test_a_file_of_the_same_size_and_time_is_known_by_its_inode(path: Path) -> None:
+    file, taker, before = ConfigFile(path), Taker(), path.stat()
+    new = path.with_name("new")
+    new.write_text(GOOD.replace("one", "two"))
+    os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
+    new.rename(path)
+    taker.look(file)
+    assert taker.stages == ["two"]
+
+
+@pytest.mark.parametrize("text", [BAD, "", None], ids=["faulty", "empty", "gone"])
+def test_a_file_that_cannot_be_used_is_told_of_once(path: Path, text: str | None) -> None:
+    file, taker = ConfigFile(path), Taker()
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    first, *faults = taker.look(file)
+    assert first == "paropt.yml has changed and can't be used: the one before stays in force"
+    assert all(str(path) in fault for fault in faults)
+    assert taker.look(file) == []
+    assert file.reloads() == {"success": 0, "failure": 1}
+
+
+def test_a_config_that_is_refused_is_told_of_with_the_reason(path: Path) -> None:
+    file, taker = ConfigFile(path), Taker()
+    taker.fault = "lane standard is gone"
+    path.write_text(GOOD.replace("one", "another"))
+    assert taker.look(file)[1:] == ["lane standard is gone"]
+
+
+def test_a_repaired_file_is_read(path: Path) -> None:
+    file, taker = ConfigFile(path), Taker()
+    path.write_text(BAD)
+    taker.look(file)
+    path.write_text(GOOD)
+    taker.look(file)
+    assert (taker.stages, file.reloads()) == (["one"], {"success": 1, "failure": 1})
+
+
+def test_a_file_that_is_asked_for_is_read_unchanged(path: Path) -> None:
+    taker = Taker()
+    taker.look(ConfigFile(path), asked=True)
+    assert taker.stages == ["one"]
+
+
+def test_without_a_file_nothing_is_read(tmp_path: Path) -> None:
+    taker = Taker()
+    assert taker.look(ConfigFile(None), asked=True) == []
+    os.mkfifo(tmp_path / "pipe")
+    assert taker.look(ConfigFile(tmp_path / "pipe"), asked=True) == []  # a pipe can be read only once

@@ -1,0 +1,146 @@
+"""A changed paropt.yml while the lane runs again and again, and SIGHUP where there is no terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support import projects
+from support.real_servers import HANG_SECONDS, Serving, environment, eventually, installed_command
+
+LINT = 'name: lint, run: "true"'
+UNIT = f'{LINT}\nname: unit, run: "true", sla: 30s'
+RELOADS = "paropt_exporter_config_reloads_total"
+
+
+@contextmanager
+def service(folder: Path, *arguments: str) -> Iterator[Serving]:
+    """The command as a service manager starts it: in a session of its own, without a terminal."""
+    with (folder / "stderr.log").open("w") as log:
+        process = subprocess.Popen(
+            [installed_command(), projects.ANY_PORT, *arguments], cwd=folder, env=environment(), text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield Serving(process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=HANG_SECONDS)
+
+
+def replace_config(folder: Path, stages: str, *, lanes: str = "") -> None:
+    """Write a new paropt.yml in the place of the old one, as editors do: another inode, whatever the clock says."""
+    (folder / "new").mkdir(exist_ok=True)
+    projects.write(folder / "new", stages, lanes=lanes)
+    (folder / "new" / "paropt.yml").rename(folder / "paropt.yml")
+
+
+def seen(url: str, name: str, *labels: str) -> float | None:
+    return projects.scraped(url).get((name, *labels))
+
+
+def runs_of(url: str, stage: str) -> float | None:
+    return seen(url, "paropt_stage_runs_total", "standard", "success", stage)
+
+
+def test_a_changed_config_is_in_force_from_the_next_run_on(tmp_path: Path) -> None:
+    projects.write(tmp_path, LINT)
+    with service(tmp_path, "--every", "200ms") as command:
+        url = projects.url(tmp_path)
+        assert runs_of(url, "unit") is None
+        replace_config(tmp_path, UNIT)
+        eventually("the new stage runs", lambda: (runs_of(url, "unit") or 0) >= 1)
+        assert seen(url, RELOADS, "success") == 1
+        assert seen(url, "paropt_sla_limit_seconds", "standard", "unit") == 30
+        replace_config(tmp_path, LINT)
+        eventually("the stage that is gone has no series", lambda: runs_of(url, "unit") is None)
+        assert seen(url, "paropt_sla_limit_seconds", "standard", "unit") is None
+        assert (runs_of(url, "lint") or 0) >= 1
+        command.stop()
+    assert "paropt.yml has changed: it is in force from the next run on" in projects.messages(tmp_path)
+
+
+def test_a_faulty_config_is_refused_once_and_the_old_one_stays(tmp_path: Path) -> None:
+    projects.write(tmp_path, LINT)
+    with service(tmp_path, "--every", "200ms") as command:
+        url = projects.url(tmp_path)
+        replace_config(tmp_path, 'name: lint, runs: "true"')
+        eventually("the fault is counted", lambda: seen(url, RELOADS, "failure") == 1)
+        before = runs_of(url, "lint") or 0
+        eventually("the lane goes on", lambda: (runs_of(url, "lint") or 0) >= before + 2)
+        assert seen(url, RELOADS, "failure") == 1
+        command.stop()
+    told = projects.messages(tmp_path)
+    assert told.count("paropt.yml has changed and can't be used: the one before stays in force") == 1
+    assert "stages[0].runs: " in told
+
+
+def test_a_config_without_the_lane_or_the_selected_stage_is_refused(tmp_path: Path) -> None:
+    projects.write(tmp_path, UNIT)
+    with service(tmp_path, "--every", "200ms", "unit") as command:
+        url = projects.url(tmp_path)
+        replace_config(tmp_path, LINT)
+        eventually("it is refused", lambda: seen(url, RELOADS, "failure") == 1)
+        command.stop()
+    assert "lane standard has no stage 'unit'" in projects.messages(tmp_path)
+
+
+def test_sections_that_a_process_keeps_are_named(tmp_path: Path) -> None:
+    projects.write(tmp_path, LINT)
+    with service(tmp_path, "--every", "200ms") as command:
+        url = projects.url(tmp_path)
+        replace_config(tmp_path, UNIT, lanes="web: {max_requests: 7}")
+        eventually("it is read", lambda: seen(url, RELOADS, "success") == 1)
+        command.stop()
+    assert "web: changed too, and in force from the next start of the exporter on" in projects.messages(tmp_path)
+
+
+def test_hangup_reads_the_config_of_a_service_at_once(tmp_path: Path) -> None:
+    projects.write(tmp_path, LINT)
+    with service(tmp_path, "--every", "1h") as command:
+        url = projects.url(tmp_path)
+        eventually("the first run has ended", lambda: runs_of(url, "lint") == 1)
+        replace_config(tmp_path, UNIT)
+        command.process.send_signal(signal.SIGHUP)
+        eventually("the new stage's series is there before it ran", lambda: runs_of(url, "unit") == 0)
+        assert runs_of(url, "lint") == 1
+        assert command.stop() == 0
+
+
+def test_hangup_during_a_run_of_a_service_does_not_end_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    projects.write(tmp_path, 'name: waits, run: "cat gate"')
+    with service(tmp_path, "--every", "1h") as command:
+        url = projects.url(tmp_path)
+        with (tmp_path / "gate").open("w"):  # open once the stage reads it
+            replace_config(tmp_path, UNIT)
+            command.process.send_signal(signal.SIGHUP)
+        eventually("the run has ended well", lambda: seen(url, "paropt_runs_total", "standard", "success") == 1)
+        eventually("the config was read after it", lambda: seen(url, RELOADS, "success") == 1)
+        assert command.stop() == 0
+
+
+def test_a_terminal_that_is_closed_ends_the_lane(tmp_path: Path) -> None:
+    projects.write(tmp_path, LINT)
+    ours, theirs = pty.openpty()
+    with (tmp_path / "stderr.log").open("w") as log:
+        command = ["setsid", "--ctty", installed_command(), projects.ANY_PORT, "--every", "1h"]
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment(), stdin=theirs, stdout=subprocess.DEVNULL, stderr=log
+        )
+    try:
+        url = projects.url(tmp_path)
+        eventually("the first run has ended", lambda: runs_of(url, "lint") == 1)
+        os.close(theirs)
+        os.close(ours)
+        assert process.wait(HANG_SECONDS) == 0  # between two runs: the last one's exit code
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(HANG_SECONDS)

@@ -1,0 +1,99 @@
+"""docs/coming-from.md keeps its word: each of our commands runs, and runs the stages that its row names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.clock import SystemClock
+from paropt_exporter.history import History, RunSummary
+from support import projects
+from support.real_servers import run
+
+PAGE = (Path(__file__).parent.parent / "docs" / "coming-from.md").read_text()
+TOOLS = {"tox", "nox", "just", "make", "moon", "pytest-xdist"}
+STAGES = ("lint", "build", "unit_tests", "e2e_tests")
+
+
+def _rows() -> Iterator[tuple[str, str, str]]:
+    """Yield the cells of each row: their command, ours, and the stages that run."""
+    for line in PAGE.splitlines():
+        cells = [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+        if line.startswith("| `"):
+            theirs, ours, stages = cells
+            yield theirs, ours, stages
+
+
+ROWS = [*_rows()]
+
+
+class Project:
+    """The project of the page, in which each of our commands is run once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stages: dict[str, str] = {}
+        (self._good,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+        self._write(self._good)
+
+    def stages(self, command: str) -> str:
+        """Run a command, and return the stages that ran as the page writes them."""
+        if command not in self._stages:
+            if "--failed" in command:
+                self._let_unit_tests_fail()
+            known = len(self._runs())
+            assert self.run(command).returncode == 0
+            ran = {stage.stage for one in self._runs()[known:] for stage in one.stages}
+            self._stages[command] = ", ".join(name for name in STAGES if name in ran) or "none"
+        return self._stages[command]
+
+    def run(self, command: str, *more: str) -> subprocess.CompletedProcess[str]:
+        program, *words = shlex.split(command)
+        assert program == "paropt-exporter"
+        flags = [] if words == ["check"] else [projects.ANY_PORT, *([] if "--once" in words else ["--once"])]
+        return run(self._folder, *flags, *more, *words)
+
+    def _let_unit_tests_fail(self) -> None:
+        """Let them fail in a run, and be good again, so that --failed has something to do."""
+        self._write(self._good.replace("echo pytest {args} {items}", "false {items}"))
+        assert self.run("paropt-exporter unit_tests").returncode == 1
+        self._write(self._good)
+
+    def _runs(self) -> tuple[RunSummary, ...]:
+        path = self._folder / ".paropt" / "history.db"
+        if not path.exists():
+            return ()
+        with closing(History(path, project=self._folder.name, clock=SystemClock(), for_reading=True)) as history:
+            return history.runs(limit=1000)
+
+    def _write(self, config: str) -> None:
+        (self._folder / "paropt.yml").write_text(config)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.mark.parametrize(("theirs", "ours", "stages"), ROWS, ids=[theirs for theirs, _, _ in ROWS])
+def test_a_command_runs_the_stages_that_its_row_names(project: Project, theirs: str, ours: str, stages: str) -> None:
+    assert project.stages(ours) == stages, theirs
+
+
+def test_arguments_reach_the_commands_of_the_page(project: Project) -> None:
+    ours = {command for _, command, _ in ROWS if " -- " in command}
+    assert ours
+    for command in ours:
+        assert "-k login" in project.run(command, "--dry-run").stdout, command
+
+
+def test_every_tool_has_its_daily_commands() -> None:
+    sections = {section.partition("\n")[0]: section for section in PAGE.split("\n## ")[1:]}
+    assert sections.keys() == TOOLS
+    assert all(section.count("\n| `") >= 6 for section in sections.values())
