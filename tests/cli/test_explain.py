@@ -227,7 +227,8 @@ def test_a_size_by_query_results_is_depth_and_busy_workers(history: History) -> 
 def test_the_last_move_and_the_hold_after_it_are_both_told(history: History) -> None:
     history.observe(decision(RUN, decide_lane_size(RUN)))
     history.observe(decision(RUN, decide_lane_size(RUN), action="hold"))
-    heads = [line for line in told(history).splitlines() if not line.startswith(" ")]
+    _, _, sums = told(history).partition("\n\n")
+    heads = [line for line in sums.splitlines() if not line.startswith(" ")]
     assert [head.split(":")[0] for head in heads] == ["commands up from 2 to 8", "commands stays at 8"]
 
 
