@@ -99,7 +99,7 @@ class AdaptiveScheduler:
             self.router.recall(known)
             parents = {profile.function: profile.children_demand for profile in known if profile.children_demand}
             self._children, self._parents = DemandMeter(parents), set(parents)
-        lifetime.register(self, leads=True)
+        lifetime.register(self, schedules=True)
 
     # Sizes
 
