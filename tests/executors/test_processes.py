@@ -460,7 +460,7 @@ os.waitpid(pid, 0)
 print(sum(future.result() for future in futures))
 """
     found = _python(code)
-    assert found.count("child: this pool belongs to the process that made it") == 2
+    assert found.count("child: this pool belongs to the parent process") == 2
     assert found.endswith("200\n")
 
 

@@ -160,7 +160,7 @@ def run(code: str, folder: Path) -> list[str]:
 
 def test_a_thread_pool_goes_on_with_the_threads_it_could_get_and_asks_again(tmp_path: Path) -> None:
     said = run(THREADS.format(work=""), tmp_path)
-    assert said[0] == "WARNING no more threads to be had: can't start new thread"
+    assert said[0] == "WARNING the system starts no more threads: can't start new thread"
     assert said[-1] == "all there"
 
 

@@ -20,7 +20,7 @@ from paropt_exporter.errors import InitializerFailed, TaskStopped
 from paropt_exporter.executors import ThreadPool, procfs
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.threads import worker_thread
-from paropt_exporter.executors.threads.worker_thread import Slot
+from paropt_exporter.executors.threads.worker_thread import Worker
 from support.pool_tasks import HANG_SECONDS, FalsyError, burn_in_child, double, eventually, nothing, raise_it, spin
 
 
@@ -362,16 +362,16 @@ for number in range(3):
 
 
 @pytest.mark.parametrize(("cpu_seconds", "delay_seconds"), [(0.95, 0.0), (0.5, 0.25)])
-def test_a_glance_reads_the_delay_only_of_a_task_that_may_have_lost_time_to_it(
+def test_sampling_reads_the_run_delay_only_of_tasks_that_may_have_lost_time(
     monkeypatch: pytest.MonkeyPatch, cpu_seconds: float, delay_seconds: float
 ) -> None:
     monkeypatch.setattr(procfs, "read_thread_cpu_seconds", lambda _: cpu_seconds)
     monkeypatch.setattr(procfs, "read_run_delay_seconds", lambda _: 0.25)
     monkeypatch.setattr(worker_thread, "monotonic", lambda: 11.0)
     future: TaskFuture[None] = TaskFuture()
-    slot = Slot("worker")
-    slot.task, slot.started_seconds, slot.delay_mark = (future, nothing), 10.0, (10.0, 0.0)
-    ((seen, task),) = worker_thread.glance([slot], children=lambda _: True)
+    worker = Worker("worker")
+    worker.task, worker.started_seconds, worker.delay_baseline = (future, nothing), 10.0, (10.0, 0.0)
+    ((seen, task),) = worker_thread.sample_running([worker], children=lambda _: True)
     assert seen is future
     assert (task.cpu_seconds, task.run_delay_seconds) == (cpu_seconds, delay_seconds)
 

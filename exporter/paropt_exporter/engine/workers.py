@@ -30,7 +30,7 @@ from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
 from paropt_exporter.executors.threads import ThreadPool
-from paropt_exporter.executors.worker_time import Use, use_of
+from paropt_exporter.executors.worker_time import WorkerTime, get_worker_time
 from paropt_exporter.plan import (
     COMMANDS,
     PROCESSES,
@@ -99,8 +99,8 @@ class _Use:
     start: int
     peak: int
     reason: str
-    began: Use
-    rested: Use | None = None
+    began: WorkerTime
+    rested: WorkerTime | None = None
     running: set[Future[object]] = field(default_factory=set)
 
 
@@ -247,7 +247,7 @@ class PoolWorkers:
     def _note_rest(self, pool: Pool, use: _Use) -> None:
         """Note the worker time of a pool that has no task left, once; under the lock."""
         if not use.running and use.rested is None:
-            use.rested = use_of(pool)
+            use.rested = get_worker_time(pool)
 
     def pool_of(self, stage: PlannedStage, task: PlannedTask) -> str:
         del stage
@@ -270,7 +270,7 @@ class PoolWorkers:
         pool = self._pools[name]
         use.running = {future for future in use.running if not future.done()}
         self._note_rest(pool, use)
-        until = use_of(pool) if use.rested is None else use.rested
+        until = get_worker_time(pool) if use.rested is None else use.rested
         return PoolUse(
             name=name,
             start_size=use.start,
@@ -431,7 +431,7 @@ class PoolWorkers:
         if use is not None:
             use.peak, use.reason = max(use.peak, size), reason
             return
-        began = use_of(pool)
+        began = get_worker_time(pool)
         with self._lock:
             self._uses[name] = _Use(size, size, reason, began, rested=began)  # it rests until its first task
 

@@ -1,4 +1,4 @@
-"""A pool's totals: what workers that are gone did, and how its size was changed; and the snapshot made of them."""
+"""The counters of a pool and its workers, and the statistics built from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paropt_exporter.families import POOL_RESULTS, RESIZE_REASONS
 
 @dataclass(slots=True)
 class WorkerCounters:
-    """Plain numbers that one worker writes and others only read: no lock in the hot path."""
+    """Plain numbers that one worker writes and other threads only read: the hot path takes no lock."""
 
     succeeded: int = 0
     failed: int = 0
@@ -36,7 +36,7 @@ class WorkerCounters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSnapshot:
-    """What a pool found when it looked at its workers just now; totals are of the workers that live."""
+    """A pool's workers and queue at one moment. Totals are of live workers only."""
 
     target: int
     live: int
@@ -51,11 +51,11 @@ class PoolSnapshot:
 
 
 class PoolCounters:
-    """Keeps what must not be forgotten when a worker goes. Its pool calls it with the pool's lock held.
+    """The totals of a pool: of exited workers, of worker deaths and of resizes. Callers hold the pool's lock.
 
     Guarantees:
-      * No total that it gives out is ever lower than one that it gave out before, though it reads workers in motion.
-      * `submitted` is what waits, runs and has ended: exact at rest, and it costs submit() nothing.
+      * A total never decreases from one call of `build_statistics` to the next, though workers run meanwhile.
+      * `submitted` is the sum of queued, running and ended tasks: exact at rest, and it costs submit() nothing.
     """
 
     def __init__(self, name: str) -> None:
@@ -76,7 +76,9 @@ class PoolCounters:
             self._resizes["up" if new > old else "down", reason] += 1
 
     def build_statistics(self, snapshot: PoolSnapshot, workers: WorkerCounters, busy_seconds: float) -> PoolStatistics:
-        """Make the snapshot. `tally` is of the living workers, read before `moment`: a task moves only forward."""
+        """Build the statistics. Read `workers`, the counters of live workers, before `snapshot`: a task that ends
+        between the two is then missed once, not counted twice.
+        """
         workers.add(self.exited)
         finished = {result: int(self._at_least(result, count)) for result, count in workers.count_by_result().items()}
         draining = min(snapshot.busy, max(0, snapshot.live - snapshot.target))

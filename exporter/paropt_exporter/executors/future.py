@@ -1,4 +1,4 @@
-"""The future that the pools hand out: a standard Future that costs next to nothing until somebody waits for it."""
+"""The future of the pools: a standard Future that costs almost nothing until a thread waits for it."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# What a worker measured: worker, pid, started, ended, CPU and run delay in seconds, peak memory in bytes.
+# A worker's measurement: worker, pid, started, ended, CPU and run delay in seconds, peak memory in bytes.
 Usage = tuple[str, int, float, float, float, float, int]
 
 _NEW, _STARTED, _SETTLING, _STOPPED = range(4)
-_condition_lock = threading.RLock()  # guards: the making of a future's condition and lists, by whoever first needs them
+_condition_lock = threading.RLock()  # guards: the creation of a future's condition and lists
 
 
 class TaskFuture(Future[T]):
-    """A Future whose condition is made when it is first needed: that is most of what a standard one costs.
+    """A Future that creates its condition on first use: the condition is most of the cost of a standard one.
 
-        PENDING ── begin() ──> RUNNING ── finish(), fail() ──> FINISHED
-           │  └──────────────────┴── stop() ─────────────────────^
-           └── cancel() ──> CANCELLED ── begin() refuses ──> CANCELLED_AND_NOTIFIED
+        PENDING ── start_running() ──> RUNNING ── settle_result(), settle_exception() ──> FINISHED
+           │  └──────────────────────────┴── force_exception() ─────────────────────────────^
+           └── cancel() ──> CANCELLED ── start_running() refuses ──> CANCELLED_AND_NOTIFIED
 
     Guarantees:
-      * It settles once, whoever comes first: its worker, `force_exception` or `cancel`.
-      * A worker takes no lock unless somebody else has looked at the future. The order closes the race: the worker
-        writes its mark (`_progress`), then looks for a condition; the others make the condition, then look at the mark.
-        One of them always sees the other, and then the condition decides.
+      * It settles once, by its worker, `force_exception` or `cancel`, whichever comes first.
+      * A worker takes no lock unless another thread has used the future. The order closes the race: the worker writes
+        `_progress`, then checks for a condition; other threads create the condition, then read `_progress`. At least
+        one of them sees the other, and then the condition decides.
     """
 
-    # Class attributes stand in for an __init__: a future that nobody waits for never gets most of them.
+    # Class attributes instead of an __init__: most futures never need an attribute of their own for most of these.
     _state: str = PENDING
     _result: Any = None
     _exception: BaseException | None = None
@@ -51,12 +51,12 @@ class TaskFuture(Future[T]):
     _done_callbacks: Any = ()
     _progress = _NEW
     _usage: Usage | None = None
-    _doom: BaseException | None = None
+    _exit_error: BaseException | None = None
     label: str = ""
-    started_seconds: float | None = None  # of the monotonic clock; when its task began
+    started_seconds: float | None = None  # when its task started, on the monotonic clock
 
     def __init__(self) -> None:
-        """Leave everything to the class attributes."""
+        """Set no attribute: the class attributes are the defaults."""
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]  # the library only reads it
@@ -71,7 +71,7 @@ class TaskFuture(Future[T]):
 
     @property
     def measurement(self) -> Measurement | None:
-        """What the task used; None before it ended, and for tasks too short to be measured one by one."""
+        """The task's measurement; None before it ended, and for tasks too short to be measured one by one."""
         if self._usage is None:
             return None
         worker, pid, started, ended, cpu, delay, memory = self._usage
@@ -114,10 +114,10 @@ class TaskFuture(Future[T]):
         self._invoke_callbacks()  # type: ignore[attr-defined]  # the library's own, unknown to typeshed
         return True
 
-    # What follows is for the pools.
+    # The methods below are for the pools.
 
     def start_running(self, now: float) -> bool:
-        """Claim the task for a worker; False when it was cancelled or stopped before, and must not run."""
+        """Claim the task for a worker; return False if it was cancelled or stopped and must not run."""
         self._progress = _STARTED
         if self._own_condition is None:
             self._state = RUNNING
@@ -135,7 +135,7 @@ class TaskFuture(Future[T]):
             return False
 
     def settle_result(self, result: T) -> bool:
-        """Settle with the task's result; False when `force_exception` came first and the result is dropped."""
+        """Settle with the task's result; return False, and drop the result, if the future was settled before."""
         self._progress = _SETTLING
         if self._own_condition is None:
             self._result = result
@@ -144,7 +144,7 @@ class TaskFuture(Future[T]):
         return self._settle_shared(result, None)
 
     def settle_exception(self, error: BaseException) -> bool:
-        """Settle with the task's exception; False when `force_exception` came first and it is dropped."""
+        """Settle with the task's exception; return False, and drop it, if the future was settled before."""
         self._progress = _SETTLING
         if self._own_condition is None:
             self._exception = error
@@ -153,7 +153,7 @@ class TaskFuture(Future[T]):
         return self._settle_shared(None, error)
 
     def force_exception(self, error: BaseException) -> bool:
-        """Settle with `error` in the place of whatever the task will come to; False when it has ended."""
+        """Settle with `error` now, whatever the outcome of the task will be; return False if the task has ended."""
         with self._condition:
             if self._state not in (PENDING, RUNNING) or self._progress in (_SETTLING, _STOPPED):
                 return False
@@ -163,15 +163,15 @@ class TaskFuture(Future[T]):
         return self._notify_waiters()
 
     def fail_on_exit(self, error: BaseException) -> bool:
-        """Have the task settle with `error` once its worker is gone, whatever it comes to; False when it has ended."""
+        """Settle with `error`, whatever the task's outcome, once its worker has exited; False if the task has ended."""
         with self._condition:
             if self._state != RUNNING or self._progress in (_SETTLING, _STOPPED):
                 return False
-            self._doom = error
+            self._exit_error = error
             return True
 
     def reset_to_pending(self) -> None:
-        """Make a task whose worker never came to it pending again, for another worker to begin."""
+        """Make a task pending again that its worker has claimed but not run, so that another worker can claim it."""
         with self._condition:
             if self._state == RUNNING:
                 self._state, self.started_seconds = PENDING, None
@@ -181,13 +181,13 @@ class TaskFuture(Future[T]):
         with self._condition:
             if self._state != RUNNING:
                 return False
-            doomed = self._doom is not None
-            self._result, self._exception = (None, self._doom) if doomed else (result, error)
+            fails = self._exit_error is not None
+            self._result, self._exception = (None, self._exit_error) if fails else (result, error)
             self._state = FINISHED
-        return self._notify_waiters() and not doomed
+        return self._notify_waiters() and not fails
 
     def _notify_late_waiters(self) -> bool:
-        """Tell those who made the condition since `settle_result` looked for it: they may be waiting."""
+        """Notify threads that created the condition after the check of `settle_result`: they may be waiting."""
         return self._own_condition is None or self._notify_waiters()
 
     def _notify_waiters(self) -> bool:
@@ -200,7 +200,7 @@ class TaskFuture(Future[T]):
             self._condition.notify_all()
         try:
             self._invoke_callbacks()  # type: ignore[attr-defined]  # the library's own, unknown to typeshed
-        except BaseException:  # an exit or an interrupt out of a user's callback: no worker is to end by it
+        except BaseException:  # SystemExit or KeyboardInterrupt of a user's callback must not end the worker
             log.critical("exception calling callback", exc_info=True, extra={"task": self.label})
         return True
 
@@ -215,7 +215,7 @@ class TaskFuture(Future[T]):
 
 
 def get_label(function: Callable[..., Any]) -> str:
-    """Return the name by which a task of this function goes in errors and listings."""
+    """Return the label of a function's tasks in errors and listings."""
     name = getattr(function, "__qualname__", None)
     if type(name) is str:
         return name

@@ -1,4 +1,4 @@
-"""Executor.map by way of submit: results in order, chunks, a bounded buffer, and nothing left running behind."""
+"""Implement Executor.map with submit: results in order, chunks, a bounded buffer, and cancellation at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def map_in_order(
     chunksize: int,
     buffersize: int | None,
 ) -> Iterator[T]:
-    """Submit all now, or the first `buffersize` chunks; the iterator takes results in order, and cancels the rest."""
+    """Submit all chunks now, or the first `buffersize`. The iterator returns results in order and cancels the rest."""
     if chunksize < 1:
         raise ValueError("chunksize must be >= 1.")
     if buffersize is not None and buffersize < 1:
@@ -32,33 +32,33 @@ def map_in_order(
     items = zip(*iterables, strict=False)
     if chunksize == 1:
         futures = (submit(function, *arguments) for arguments in items)
-        return _results(futures, deadline, buffersize)
+        return _iter_results(futures, deadline, buffersize)
     chunks = iter(lambda: tuple(islice(items, chunksize)), ())
-    lists = _results((submit(run_chunk, function, chunk) for chunk in chunks), deadline, buffersize)
-    return (result for results in lists for result in _dropping(results))
+    lists = _iter_results((submit(run_chunk, function, chunk) for chunk in chunks), deadline, buffersize)
+    return (result for results in lists for result in _iter_dropping(results))
 
 
-def _results(source: Iterator[Future[Any]], deadline: float | None, buffersize: int | None) -> Iterator[Any]:
-    waiting = deque(source if buffersize is None else islice(source, buffersize))
+def _iter_results(source: Iterator[Future[Any]], deadline: float | None, buffersize: int | None) -> Iterator[Any]:
+    pending = deque(source if buffersize is None else islice(source, buffersize))
 
     def take() -> Any:
-        result = _result_or_cancel(waiting.popleft(), deadline)
+        result = _take_result(pending.popleft(), deadline)
         if buffersize is not None:
-            waiting.extend(islice(source, 1))
+            pending.extend(islice(source, 1))
         return result
 
     def results() -> Iterator[Any]:
         try:
-            while waiting:
-                yield take()  # no name for the result: the consumer alone shall hold it
+            while pending:
+                yield take()  # no name for the result: only the consumer keeps it alive
         finally:
-            while waiting:
-                waiting.pop().cancel()
+            while pending:
+                pending.pop().cancel()
 
     return results()
 
 
-def _result_or_cancel(future: Future[Any], deadline: float | None) -> Any:
+def _take_result(future: Future[Any], deadline: float | None) -> Any:
     try:
         return future.result(None if deadline is None else deadline - monotonic())
     finally:
@@ -66,7 +66,7 @@ def _result_or_cancel(future: Future[Any], deadline: float | None) -> Any:
         del future  # its exception's traceback holds this frame: break the cycle
 
 
-def _dropping(results: list[Any]) -> Iterator[Any]:
+def _iter_dropping(results: list[Any]) -> Iterator[Any]:
     results.reverse()
     while results:
         yield results.pop()

@@ -1,4 +1,4 @@
-"""The threads of one pool: those on their way, those at work, and when to ask the system for more of them."""
+"""The threads of one pool: start them, join them, and retry when the system refuses one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
-_ASK_AGAIN_SECONDS = 1.0  # after the system gave no thread or no descriptors
+_RETRY_SECONDS = 1.0  # after the system refused a thread or descriptors
 
 
 class PoolThread(threading.Thread):
@@ -14,7 +14,7 @@ class PoolThread(threading.Thread):
 
 
 def list_pool_threads() -> tuple[int, ...]:
-    """Return the native ids of all pools' threads."""
+    """Return the native ids of the threads of all pools."""
     return tuple(
         thread.native_id
         for thread in threading.enumerate()
@@ -23,30 +23,30 @@ def list_pool_threads() -> tuple[int, ...]:
 
 
 class ThreadGroup:
-    """Starts daemon threads for a pool, and waits for their end.
+    """Starts daemon threads for a pool, and joins them.
 
-        expect() ──> on its way ──start()──> at work ──leave()──> gone
-                          └──(the system gives none)───────────────^
+        announce() ──> starting ──start()──> running ──remove_current()──> exited
+                          └──(the system refuses a thread)───────────────────^
 
     Guarantees:
-      * A thread that was expected before the pool was closed is joined, whichever thread is starting it.
-      * Whoever is interrupted in the middle of a start, and shuts the pool down then, does not wait for that start.
-      * Any thread may call, at any point of its own code: the lock is reentrant, and nothing blocks under it.
+      * `join` joins each thread that was announced before the pool was closed, whichever thread starts it.
+      * A thread that is interrupted during `start`, and then shuts the pool down, does not wait for that start.
+      * Any thread may call at any point of its own code: the lock is reentrant, and nothing blocks while it is held.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()  # guards: everything below; its lock is reentrant
         self._threads: set[threading.Thread] = set()
-        self._starting: dict[str, int] = {}  # by name: the ident of who starts it
-        self._refused_seconds: float | None = None  # when the system would give no more; None: all are there
+        self._starting: dict[str, int] = {}  # thread name: ident of the thread that starts it
+        self._refused_seconds: float | None = None  # when the system refused a thread; None: no thread is missing
 
     def announce(self, name: str) -> None:
-        """Announce a thread, before anyone can close the pool unaware of it."""
+        """Announce a thread, so that a concurrent shutdown waits for its start."""
         with self._changed:
             self._starting[name] = threading.get_ident()
 
     def start(self, name: str, work: Callable[[], None]) -> None:
-        """Start a thread that was expected. RuntimeError when the system gives none."""
+        """Start an announced thread. Raises RuntimeError if the system refuses it."""
         thread = PoolThread(target=work, name=name, daemon=True)
         self._threads.add(thread)
         try:
@@ -60,40 +60,40 @@ class ThreadGroup:
                 self._changed.notify_all()
 
     def remove_current(self) -> None:
-        """Take the calling thread off the books, as the last thing that it does."""
+        """Remove the calling thread; the last call of each thread."""
         self._threads.discard(threading.current_thread())
 
     def forget_thread(self, ident: int) -> None:
-        """Take a thread off the books that nobody shall wait for."""
+        """Remove a thread, so that `join` does not wait for it."""
         for thread in tuple(self._threads):
             if thread.ident == ident:
                 self._threads.discard(thread)
 
     def clear_shortage(self) -> None:
-        """Note that the system is asked for more now."""
+        """Note that the pool tries again to start all missing threads."""
         self._refused_seconds = None
 
     def note_shortage(self) -> None:
-        """Note that the system gave no more: it is asked again later."""
+        """Note that the system refused a thread, to retry later."""
         self._refused_seconds = monotonic()
 
     @property
     def has_shortage(self) -> bool:
-        """Whether some are missing that the system would not give."""
+        """Whether threads are missing that the system refused."""
         return self._refused_seconds is not None
 
     def get_retry_delay(self) -> float | None:
-        """Return how long to wait before the system is asked again; None: for ever."""
+        """Return the seconds until the next retry; None: no thread is missing."""
         refused = self._refused_seconds
-        return None if refused is None else max(0.0, refused + _ASK_AGAIN_SECONDS - monotonic())
+        return None if refused is None else max(0.0, refused + _RETRY_SECONDS - monotonic())
 
     def join(self, timeout_seconds: float | None = None) -> bool:
-        """Wait for all threads but the caller, and say whether all have gone. None may be expected any more."""
+        """Join all threads but the caller, and return whether all have exited. Announce no thread after this."""
         me = threading.get_ident()
         end = None if timeout_seconds is None else monotonic() + timeout_seconds
         with self._changed:
             self._changed.wait_for(lambda: all(starter == me for starter in self._starting.values()), timeout_seconds)
         threads = [thread for thread in tuple(self._threads) if thread.ident not in (None, me)]
-        for thread in threads:  # those that go meanwhile leave the set
+        for thread in threads:
             thread.join(None if end is None else max(0.0, end - monotonic()))
         return not any(thread.is_alive() for thread in threads)

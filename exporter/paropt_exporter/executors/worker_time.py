@@ -1,4 +1,4 @@
-"""Adds up how long a pool's workers were there and how long they were busy, over the times when there was work."""
+"""Add up how long the workers of pools existed and were busy, while the pools had work."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Protocol
 from paropt_exporter.events import PoolStatistics
 
 
-class HasStatistics(Protocol):
-    """What is needed of a pool of one kind."""
+class MeasuredPool(Protocol):
+    """A pool whose worker time can be read."""
 
     @property
     def name(self) -> str: ...
@@ -22,17 +22,17 @@ class HasStatistics(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
-    """Worker time: busy, and there to be used."""
+class WorkerTime:
+    """Seconds of worker time: busy, and available."""
 
     busy_seconds: float = 0.0
     slot_seconds: float = 0.0
 
-    def __add__(self, other: Use) -> Use:
-        return Use(self.busy_seconds + other.busy_seconds, self.slot_seconds + other.slot_seconds)
+    def __add__(self, other: WorkerTime) -> WorkerTime:
+        return WorkerTime(self.busy_seconds + other.busy_seconds, self.slot_seconds + other.slot_seconds)
 
-    def __sub__(self, other: Use) -> Use:
-        return Use(self.busy_seconds - other.busy_seconds, self.slot_seconds - other.slot_seconds)
+    def __sub__(self, other: WorkerTime) -> WorkerTime:
+        return WorkerTime(self.busy_seconds - other.busy_seconds, self.slot_seconds - other.slot_seconds)
 
     @property
     def ratio(self) -> float:
@@ -40,48 +40,51 @@ class Use:
 
 
 @dataclass(slots=True)
-class SlotTimes:
-    """Worker time of one batch after another; a pool of one kind counts until its own last task.
+class WorkerTimeMeter:
+    """The worker time of batches, one after another. Each pool counts until its own last task has ended.
 
-    begin() ──> rested() when one kind of worker runs out of work ──> end() ──> begin() ...
+    begin() ──> note_idle() after each task ──> end() ──> begin() ...
 
-    An ADAPTIVE pool's threads, which idle once the work has moved to processes, so are not held against it. Not
-    thread-safe: its owner's lock covers it.
+    So the threads of an ADAPTIVE pool do not count as available after the work has moved to processes. Not
+    thread-safe: the caller's lock protects it.
     """
 
-    total: Use = Use()
-    _began: dict[str, Use] | None = None  # None: between batches
-    _rested: dict[str, Use] = field(default_factory=dict)
+    total: WorkerTime = WorkerTime()
+    _at_start: dict[str, WorkerTime] | None = None  # None: between batches
+    _at_idle: dict[str, WorkerTime] = field(default_factory=dict)
 
-    def begin(self, pools: Sequence[HasStatistics]) -> None:
-        self._began = {pool.name: use_of(pool) for pool in pools}
-        self._rested = {}
+    def begin(self, pools: Sequence[MeasuredPool]) -> None:
+        """Start a batch."""
+        self._at_start = {pool.name: get_worker_time(pool) for pool in pools}
+        self._at_idle = {}
 
-    def rested(self, pools: Sequence[HasStatistics]) -> None:
-        """Note the pools that are through with their work; to be called when a task has ended."""
+    def note_idle(self, pools: Sequence[MeasuredPool]) -> None:
+        """Note which pools are idle; call it when a task has ended."""
         for pool in pools:
             if pool.busy == 0:
-                self._rested[pool.name] = use_of(pool)
+                self._at_idle[pool.name] = get_worker_time(pool)
 
-    def now(self, pools: Sequence[HasStatistics]) -> Use:
-        """Return the total with the batch so far."""
-        found = self.total
-        if self._began is None:
-            return found
+    def get_total(self, pools: Sequence[MeasuredPool]) -> WorkerTime:
+        """Return the worker time of all batches, with the current one so far."""
+        total = self.total
+        if self._at_start is None:
+            return total
         for pool in pools:
-            began, rested, use = self._began.get(pool.name, Use()), self._rested.get(pool.name), use_of(pool)
-            if rested is not None and use.busy_seconds <= rested.busy_seconds:
-                use = rested
-            if use.busy_seconds > began.busy_seconds:
-                found += use - began
-        return found
+            start, idle = self._at_start.get(pool.name, WorkerTime()), self._at_idle.get(pool.name)
+            now = get_worker_time(pool)
+            if idle is not None and now.busy_seconds <= idle.busy_seconds:
+                now = idle
+            if now.busy_seconds > start.busy_seconds:
+                total += now - start
+        return total
 
-    def end(self, pools: Sequence[HasStatistics]) -> None:
-        self.total = self.now(pools)
-        self._began = None
+    def end(self, pools: Sequence[MeasuredPool]) -> None:
+        """End the batch."""
+        self.total = self.get_total(pools)
+        self._at_start = None
 
 
-def use_of(pool: HasStatistics) -> Use:
-    """Return a pool's worker time since it was made."""
+def get_worker_time(pool: MeasuredPool) -> WorkerTime:
+    """Return the worker time of a pool since its start."""
     statistics = pool.statistics()
-    return Use(statistics.busy_seconds, statistics.slot_seconds)
+    return WorkerTime(statistics.busy_seconds, statistics.slot_seconds)

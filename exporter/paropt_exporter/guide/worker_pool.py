@@ -18,7 +18,7 @@ from paropt_exporter.errors import describe
 from paropt_exporter.events import Measurement, PoolStatistics, Strategy
 from paropt_exporter.executors import AdaptivePool, Router, TaskFuture
 from paropt_exporter.executors.adaptive.profiles import MEMORY_NAME
-from paropt_exporter.executors.worker_time import SlotTimes
+from paropt_exporter.executors.worker_time import WorkerTimeMeter
 from paropt_exporter.guide.pool_metrics import StageMetrics, WorkerPoolMetrics
 from paropt_exporter.guide.pool_summary import CoreUse, summarize
 from paropt_exporter.guide.strategies import PROJECT_FOLDER, ParallelizationStrategy, WorkerPoolOptimizer
@@ -84,7 +84,7 @@ class AdaptiveWorkerPool(Executor):
         self._tasks: list[_Task] = []
         self._open: set[_Task] = set()
         self._untold: list[_Task] = []
-        self._slots = SlotTimes()
+        self._slots = WorkerTimeMeter()
         self._batch = 0
         self._first_seconds = self._last_seconds = 0.0
         self._queued = False
@@ -132,7 +132,7 @@ class AdaptiveWorkerPool(Executor):
                 pool_size=self.size,
                 submitted=len(self._tasks),
                 wall_seconds=max(0.0, until - self._first_seconds),
-                busy_ratio=self._slots.now(self._pool.pools()).ratio,
+                busy_ratio=self._slots.get_total(self._pool.pools()).ratio,
                 queued=self._queued,
                 gil_bound=frozenset(self._gil_bound),
                 in_processes=self._in_processes,
@@ -210,7 +210,7 @@ class AdaptiveWorkerPool(Executor):
         self._last_seconds = max(self._last_seconds, measured.ended_seconds)
         self._queued |= measured.started_seconds - task.submitted_seconds > _WAITED_SECONDS
         self._judge(task.number, measured, watched)
-        self._slots.rested(self._pool.pools())
+        self._slots.note_idle(self._pool.pools())
         self._close(task)
 
     def _close(self, task: _Task) -> None:

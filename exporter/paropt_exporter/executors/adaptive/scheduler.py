@@ -24,7 +24,7 @@ from paropt_exporter.executors.demand import DemandMeter, Sample
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes import ProcessPool
 from paropt_exporter.executors.threads import ThreadPool
-from paropt_exporter.executors.threads.worker_thread import CHILDREN_SECONDS
+from paropt_exporter.executors.threads.worker_thread import CHILD_SAMPLING_SECONDS
 from paropt_exporter.plan import PROCESSES, THREADS
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class AdaptiveScheduler:
             self.router.recall(known)
             parents = {profile.function: profile.children_demand for profile in known if profile.children_demand}
             self._children, self._parents = DemandMeter(parents), set(parents)
-        lifetime.register(self, leads=True)
+        lifetime.register(self, schedules=True)
 
     # Sizes
 
@@ -382,11 +382,11 @@ class AdaptiveScheduler:
         if isinstance(threads, ThreadPool):
             began = monotonic()
             children = began >= self._children_due
-            seen = threads.glance(children=self._may_have_children if children else lambda _: False)
+            seen = threads.sample_running(children=self._may_have_children if children else lambda _: False)
             running = [each for each in seen if monitor.age_seconds(each[1]) >= FIRST_LOOK_SECONDS / 2]
             shares = [monitor.share(task) for _, task in running]
             self._crowd = monitor.crowd(shares)
-            if children and monotonic() < began + CHILDREN_SECONDS:  # else the look at them was cut short
+            if children and monotonic() < began + CHILD_SAMPLING_SECONDS:  # else the look at them was cut short
                 self._sample_children(seen)
             # Beside a thread that computes each read waits for the interpreter's lock.
             self._children_due = monotonic() + (_CHILDREN_SECONDS if any(share >= 0.5 for share in shares) else 0.0)

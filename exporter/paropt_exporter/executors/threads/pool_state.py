@@ -1,4 +1,4 @@
-"""The threads behind a ThreadPool: they take tasks from a queue, park when there are none, and come and go."""
+"""The state of a ThreadPool: its work queue, its workers and its counters."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from paropt_exporter.executors.counters import PoolCounters, WorkerCounters
 from paropt_exporter.executors.future import TaskFuture, get_label
 from paropt_exporter.executors.thread_group import ThreadGroup
 from paropt_exporter.executors.threads import worker_thread
-from paropt_exporter.executors.threads.worker_thread import Share, Slot, Task, run
+from paropt_exporter.executors.threads.worker_thread import SharedWorkItem, Worker, WorkItem, run_work_item
 
 log = logging.getLogger(__name__)
 
-MOST_WORKERS = 4096  # more threads than this in one process is a slip of the keyboard
+MAX_WORKERS = 4096  # more threads than this in one process is a typing error
 _INITIALIZER_ATTEMPTS = 3
-_RETRY_SECONDS = 0.1  # doubled from attempt to attempt
-_REFUSAL = "cannot schedule new futures after shutdown"
+_RETRY_SECONDS = 0.1  # doubled after each attempt
+_SHUTDOWN_MESSAGE = "cannot schedule new futures after shutdown"
 
 
-class ThreadCrew:
-    """Queue, threads and size of one pool.
+class ThreadPoolState:
+    """Work queue, workers and size of one pool. It outlives the ThreadPool until its last worker exits.
 
-        submit() ──> queue ──> serving ──(nothing left)──> parked ──(wake)──> serving
-                                  │ size came down, closed        │
-                                  └────────────> gone <───────────┘
+        submit() ──> work_queue ──> busy ──(queue empty)──> idle ──(wake)──> busy
+                                     │ size reduced, closed   │
+                                     └──────> exited <────────┘
 
     Guarantees:
-      * A task that was accepted is run, cancelled or stopped, once.
-      * A waiting task and a parked thread never miss each other: submit() appends and then looks at `wakeable`; a
-        thread sets `wakeable` and then looks at the queue. The lock is for parking, waking and resizing, not for tasks.
-      * At most one woken thread is on its way; it wakes the next one if there is work for two. A burst of short tasks
-        so wakes few threads, which then fight less over the interpreter's lock.
-      * The lock is reentrant, and a thread looks at the queue once more after it has lined up: a garbage collection
+      * An accepted task is run, cancelled or stopped, once.
+      * A queued task and an idle worker never miss each other: submit() appends and then reads `needs_wake`; a worker
+        sets `needs_wake` and then reads the queue. The lock is for idling, waking and resizing, not for tasks.
+      * At most one woken worker is on its way; it wakes the next one if two tasks are queued. A burst of short tasks
+        wakes few workers, so that few threads compete for the interpreter's lock.
+      * The lock is reentrant, and a worker reads the queue once more after it has become idle: a garbage collection
         or a signal handler may submit or close in the middle of each of these methods.
     """
 
@@ -48,20 +48,20 @@ class ThreadCrew:
         self, name: str, prefix: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
     ) -> None:
         self.counters = PoolCounters(name)
-        self.queue: deque[Task | Share] = deque()
+        self.work_queue: deque[WorkItem | SharedWorkItem] = deque()
         self.lock = threading.RLock()  # guards: everything below
         self.target = 0
         self.live = 0
         self.closed = False
-        self.wakeable = False  # whether a submit has to call wake()
-        self.attention = False  # whether a thread has to ask after its task whether it goes
-        self._refusal: Exception = RuntimeError(_REFUSAL)
-        self._slots: list[Slot] = []
-        self._idle: list[Slot] = []
-        self._waking = False
-        self._hands = ThreadGroup()
-        self._abandoned: list[tuple[Slot, str]] = []
-        self._made = 0
+        self.needs_wake = False  # whether submit() must call wake()
+        self.must_check_exit = False  # whether a worker must check after its task if it has to exit
+        self._refusal: Exception = RuntimeError(_SHUTDOWN_MESSAGE)
+        self._workers: list[Worker] = []
+        self._idle: list[Worker] = []
+        self._wake_pending = False  # whether a woken worker is on its way
+        self._threads = ThreadGroup()
+        self._abandoned: list[tuple[Worker, str]] = []
+        self._created = 0
         self._prefix = prefix
         self._initializer = initializer
         self._initargs = initargs
@@ -70,174 +70,175 @@ class ThreadCrew:
     # Size
 
     def resize(self, n: int, reason: str) -> None:
-        if not 1 <= n <= MOST_WORKERS:
-            raise ValueError(f"a pool of {n} threads: expected 1 to {MOST_WORKERS}")
+        if not 1 <= n <= MAX_WORKERS:
+            raise ValueError(f"a pool of {n} threads: expected 1 to {MAX_WORKERS}")
         with self.lock:
             self.counters.count_resize(self.target, n, reason)
             self.target = n
-            surplus = len(self._slots) - n
-            for slot in [self._idle.pop() for _ in range(min(max(surplus, 0), len(self._idle)))]:
-                slot.parker.release()
-            self._look()
-        self._grow()
+            surplus = len(self._workers) - n
+            for worker in [self._idle.pop() for _ in range(min(max(surplus, 0), len(self._idle)))]:
+                worker.wakeup.release()
+            self._update_must_check_exit()
+        self._start_missing()
 
-    def _grow(self) -> None:
-        """Start the threads that are missing. The system may say no: then the pool goes on as it is, and says so."""
-        self._hands.clear_shortage()
-        while (slot := self._new_slot()) is not None:
+    def _start_missing(self) -> None:
+        """Start the missing workers. If the system refuses a thread, log a warning and continue without it."""
+        self._threads.clear_shortage()
+        while (worker := self._add_worker()) is not None:
             try:
-                self._hands.start(slot.name, partial(self._serve, slot))
+                self._threads.start(worker.name, partial(self._run_worker, worker))
             except RuntimeError as error:
-                log.warning("no more threads to be had", extra={"pool": self.counters.name, "err": str(error)})
-                if self._continue_without(slot):
+                log.warning("the system starts no more threads", extra={"pool": self.counters.name, "err": str(error)})
+                if self._continue_without(worker):
                     return
                 raise
-        self._look()
+        self._update_must_check_exit()
 
-    def _continue_without(self, slot: Slot) -> bool:
-        """Go on without a thread that the system would not give; False when there is no other. It is asked again."""
+    def _continue_without(self, worker: Worker) -> bool:
+        """Drop a worker whose thread the system refused, to retry later; return whether there are other workers."""
         with self.lock:
-            self._slots.remove(slot)
-            self._hands.note_shortage()
-            self._look()
+            self._workers.remove(worker)
+            self._threads.note_shortage()
+            self._update_must_check_exit()
             if self._idle:
-                self._idle.pop().parker.release()  # whoever parks now wakes up to ask
-            return bool(self._slots)
+                self._idle.pop().wakeup.release()  # idle workers wait with a timeout from now on, and retry
+            return bool(self._workers)
 
-    def _new_slot(self) -> Slot | None:
+    def _add_worker(self) -> Worker | None:
         with self.lock:
-            if self.closed or len(self._slots) >= self.target:
+            if self.closed or len(self._workers) >= self.target:
                 return None
-            slot = Slot(f"{self._prefix}_{self._made}")
-            slot.companions = self._companions
-            self._made += 1
-            self._slots.append(slot)
-            self._hands.announce(slot.name)
-            return slot
+            worker = Worker(f"{self._prefix}_{self._created}")
+            worker.read_activity = self._read_activity
+            self._created += 1
+            self._workers.append(worker)
+            self._threads.announce(worker.name)
+            return worker
 
-    def _look(self) -> None:
+    def _update_must_check_exit(self) -> None:
         with self.lock:
-            wrong_size = len(self._slots) > self.target or self._hands.has_shortage
-            self.attention = wrong_size or bool(self._abandoned)
+            wrong_size = len(self._workers) > self.target or self._threads.has_shortage
+            self.must_check_exit = wrong_size or bool(self._abandoned)
 
     # Work
 
     def refuse(self) -> NoReturn:
         raise self._refusal
 
-    def wake(self, item: Task | Share | None = None) -> None:
-        """Have a parked thread look at the queue. Raise where the pool was closed before `item` could be taken."""
+    def wake(self, item: WorkItem | SharedWorkItem | None = None) -> None:
+        """Wake an idle worker. Raise if the pool was closed before a worker took `item`."""
         with self.lock:
-            if item is not None and self.closed and item in self.queue:
-                self.queue.remove(item)
+            if item is not None and self.closed and item in self.work_queue:
+                self.work_queue.remove(item)
                 self.refuse()
             self._wake_next()
 
     def _wake_next(self) -> None:
-        if self._idle and not self._waking:
-            self._waking = True
-            self._idle.pop().parker.release()
-        self.wakeable = self.closed or bool(self._idle and not self._waking)
+        if self._idle and not self._wake_pending:
+            self._wake_pending = True
+            self._idle.pop().wakeup.release()
+        self.needs_wake = self.closed or bool(self._idle and not self._wake_pending)
 
-    def _serve(self, slot: Slot) -> None:
+    def _run_worker(self, worker: Worker) -> None:
         try:
-            if self._enter(slot):
-                self._work(slot)
-                self._account(slot)
+            if self._start_worker(worker):
+                self._process_queue(worker)
+                self._add_usage(worker)
         finally:
-            self._hands.remove_current()
+            self._threads.remove_current()
 
-    def _work(self, slot: Slot) -> None:
-        take = self.queue.popleft
+    def _process_queue(self, worker: Worker) -> None:
+        take = self.work_queue.popleft
         now = monotonic()
         while True:
             try:
                 item = take()
             except IndexError:
-                if self._park(slot):
+                if self._wait_for_work(worker):
                     now = monotonic()
-                    slot.resume(now)
+                    worker.skip_idle_time(now)
                     continue
                 return
-            now = run(slot, item, now) if item.__class__ is tuple else item.work(slot, now)  # type: ignore[union-attr]  # told apart by class
-            del item  # its arguments are the user's to let go
-            if self.attention:
-                if self._hands.get_retry_delay() == 0:
-                    self._grow()
-                if self._goes(slot):
+            is_task = item.__class__ is tuple  # otherwise a SharedWorkItem
+            now = run_work_item(worker, item, now) if is_task else item.run_items(worker, now)  # type: ignore[arg-type, union-attr]
+            del item  # the worker must not keep the user's arguments alive
+            if self.must_check_exit:
+                if self._threads.get_retry_delay() == 0:
+                    self._start_missing()
+                if self._exit_if_surplus(worker):
                     return
 
-    def _park(self, slot: Slot) -> bool:
-        """Wait for work; False when the thread shall go."""
+    def _wait_for_work(self, worker: Worker) -> bool:
+        """Wait for a task; return False if the worker must exit."""
         with self.lock:
-            if self._goes(slot):
+            if self._exit_if_surplus(worker):
                 return False
-            self._idle.append(slot)
-            self.wakeable = self.closed or not self._waking
-            if (self.queue or self.closed) and slot in self._idle:
-                self._idle.remove(slot)
-                return bool(self.queue) or not self._goes(slot)
-        while not slot.parker.acquire(timeout=_or_for_ever(self._hands.get_retry_delay())):
-            self._grow()
+            self._idle.append(worker)
+            self.needs_wake = self.closed or not self._wake_pending
+            if (self.work_queue or self.closed) and worker in self._idle:
+                self._idle.remove(worker)
+                return bool(self.work_queue) or not self._exit_if_surplus(worker)
+        while not worker.wakeup.acquire(timeout=_to_lock_timeout(self._threads.get_retry_delay())):
+            self._start_missing()
         with self.lock:
-            self._waking = False
-            if len(self.queue) > 1:
+            self._wake_pending = False
+            if len(self.work_queue) > 1:
                 self._wake_next()
             else:
-                self.wakeable = self.closed or bool(self._idle)
+                self.needs_wake = self.closed or bool(self._idle)
         return True
 
-    def _goes(self, slot: Slot) -> bool:
-        """Take the slot off the books if its thread shall go, and say so."""
+    def _exit_if_surplus(self, worker: Worker) -> bool:
+        """Remove the worker from the pool if it must exit, and return whether it must."""
         with self.lock:
-            if slot.abandoned:
-                self._abandoned = [(gone, label) for gone, label in self._abandoned if gone is not slot]
-                self._look()
+            if worker.abandoned:
+                self._abandoned = [(other, label) for other, label in self._abandoned if other is not worker]
+                self._update_must_check_exit()
                 return True
-            if len(self._slots) <= self.target and not (self.closed and not self.queue):
+            if len(self._workers) <= self.target and not (self.closed and not self.work_queue):
                 return False
-            self._retire(slot)
+            self._remove_worker(worker)
             return True
 
-    def _account(self, slot: Slot) -> None:
-        """Add what a thread that goes has used, outside the lock: the kernel takes its time to tell."""
-        if not slot.abandoned:
-            cpu, delay = thread_time() - slot.cpu_base_seconds, slot.last_delay_seconds
+    def _add_usage(self, worker: Worker) -> None:
+        """Add the CPU time and run delay of an exiting worker; read outside the lock, since the reads take a while."""
+        if not worker.abandoned:
+            cpu, delay = thread_time() - worker.cpu_base_seconds, worker.last_delay_seconds
             if delay is None:
-                delay = procfs.read_run_delay_seconds(slot.schedstat)
+                delay = procfs.read_run_delay_seconds(worker.schedstat)
             with self.lock:
                 self.counters.cpu_seconds += cpu
                 self.counters.run_delay_seconds += delay
 
-    def _retire(self, slot: Slot) -> None:
-        self._slots.remove(slot)
+    def _remove_worker(self, worker: Worker) -> None:
+        self._workers.remove(worker)
         self.live -= 1
-        self.counters.exited.add(slot.tally)
-        self.counters.slot_seconds += monotonic() - (slot.ready_seconds or 0.0)
-        self._look()
+        self.counters.exited.add(worker.counters)
+        self.counters.slot_seconds += monotonic() - (worker.ready_seconds or 0.0)
+        self._update_must_check_exit()
 
-    # Beginning and end
+    # Start and end
 
-    def _enter(self, slot: Slot) -> bool:
-        error = self._initialize(slot)
+    def _start_worker(self, worker: Worker) -> bool:
+        error = self._initialize(worker)
         with self.lock:
             if error is None:
-                slot.enter(monotonic())
+                worker.start(monotonic())
                 self.live += 1
                 return True
-            self._slots.remove(slot)
+            self._workers.remove(worker)
             self.counters.deaths["initializer"] += 1
-            if self._slots or self.closed:
+            if self._workers or self.closed:
                 return False
             self._refusal = InitializerFailed(f"the pool's initializer failed {_INITIALIZER_ATTEMPTS} times: {error!r}")
             self._refusal.__cause__ = error
-            self.closed = self.wakeable = True
-            left = self._drain()
-        self._fail(left, self._refusal)
+            self.closed = self.needs_wake = True
+            queued = self._take_queued()
+        self._fail_items(queued, self._refusal)
         return False
 
-    def _initialize(self, slot: Slot) -> BaseException | None:
-        """Run the user's initializer, again if it fails, with a growing pause; return its last error."""
+    def _initialize(self, worker: Worker) -> BaseException | None:
+        """Call the user's initializer, retry it with a growing delay if it fails, and return its last error."""
         if self._initializer is None:
             return None
         last: BaseException | None = None
@@ -245,130 +246,134 @@ class ThreadCrew:
             try:
                 self._initializer(*self._initargs)
                 return None
-            except BaseException as error:  # a user's function: its error is told to whoever waits for tasks
+            except BaseException as error:  # user code: the pool's tasks fail with its error
                 last = error
                 log.critical("initializer failed", exc_info=True, extra={"pool": self.counters.name})
             if attempt + 1 < _INITIALIZER_ATTEMPTS:
-                slot.parker.acquire(timeout=_RETRY_SECONDS * 2**attempt)
+                worker.wakeup.acquire(timeout=_RETRY_SECONDS * 2**attempt)
         return last
 
-    def close(self, *, cancel_futures: bool = False, refusal: str = _REFUSAL) -> None:
+    def close(self, *, cancel_futures: bool = False, refusal: str = _SHUTDOWN_MESSAGE) -> None:
         with self.lock:
             if not self.closed:
-                self.closed = self.wakeable = True
+                self.closed = self.needs_wake = True
                 self._refusal = RuntimeError(refusal)
-            left = self._drain(keep=sum(slot.task is None for slot in self._slots)) if cancel_futures else []
+            free = sum(worker.task is None for worker in self._workers)
+            queued = self._take_queued(keep=free) if cancel_futures else []
             idle, self._idle = self._idle, []
-        # Read before they wake: 64 threads that come for it at once fight over the interpreter's lock for 3 ms more.
-        for slot in idle:
-            slot.last_delay_seconds = procfs.read_run_delay_seconds(slot.schedstat)
-        for slot in idle:
-            slot.parker.release()
-        for item in left:
-            self._cancel(item)
+        # Read before they wake: 64 threads that read it at once compete for the interpreter's lock for 3 ms more.
+        for worker in idle:
+            worker.last_delay_seconds = procfs.read_run_delay_seconds(worker.schedstat)
+        for worker in idle:
+            worker.wakeup.release()
+        for item in queued:
+            self._cancel_item(item)
 
     def join(self) -> None:
-        self._hands.join()
+        self._threads.join()
 
     def reset_after_fork(self) -> None:
-        """In a forked child: no thread of ours lives here, and a lock may have been held at the fork."""
+        """In a forked child: the child has no worker threads, and the lock may have been held during the fork."""
         self.lock = threading.RLock()
-        self.closed = self.wakeable = True
+        self.closed = self.needs_wake = True
         self._refusal = RuntimeError(lifetime.AFTER_FORK_MESSAGE)
-        self.queue.clear()
+        self.work_queue.clear()
         self.live = 0
-        self._slots, self._idle, self._hands = [], [], ThreadGroup()
+        self._workers, self._idle, self._threads = [], [], ThreadGroup()
 
-    def cancel_share(self, share: Share) -> None:
-        if share.waiting():
-            self._cancel(share)
+    def cancel_shared(self, shared: SharedWorkItem) -> None:
+        if shared.count_pending():
+            self._cancel_item(shared)
 
-    def _drain(self, *, keep: int = 0) -> list[Task | Share]:
-        """Empty the queue but for the tasks that free threads are about to take: those have begun."""
-        kept: list[Task | Share] = []
-        left: list[Task | Share] = []
-        while self.queue:
-            item = self.queue.popleft()
-            (kept if isinstance(item, tuple) and len(kept) < keep else left).append(item)
-        self.queue.extend(kept)
-        return left
+    def _take_queued(self, *, keep: int = 0) -> list[WorkItem | SharedWorkItem]:
+        """Empty the queue, except for `keep` tasks that free workers are about to take: these count as started."""
+        kept: list[WorkItem | SharedWorkItem] = []
+        taken: list[WorkItem | SharedWorkItem] = []
+        while self.work_queue:
+            item = self.work_queue.popleft()
+            (kept if isinstance(item, tuple) and len(kept) < keep else taken).append(item)
+        self.work_queue.extend(kept)
+        return taken
 
-    def _cancel(self, item: Task | Share) -> None:
+    def _cancel_item(self, item: WorkItem | SharedWorkItem) -> None:
         if isinstance(item, tuple):
             count = 1
             item[0].cancel()
             item[0].set_running_or_notify_cancel()
         else:
-            count = item.cancel()
+            count = item.cancel_pending()
         with self.lock:
             self.counters.exited.cancelled += count
 
-    def _fail(self, items: list[Task | Share], error: BaseException) -> None:
+    def _fail_items(self, items: list[WorkItem | SharedWorkItem], error: BaseException) -> None:
         for item in items:
             if isinstance(item, tuple):
                 item[0].force_exception(error)
                 with self.lock:
                     self.counters.exited.errors += 1
             else:
-                self._cancel(item)
+                self._cancel_item(item)
 
     def stop(self, future: TaskFuture[Any], error: BaseException) -> bool:
         if not future.force_exception(error):
             return False
         with self.lock:
-            for slot in self._slots:
-                task = slot.task
+            for worker in self._workers:
+                task = worker.task
                 if task is not None and task[0] is future and future.started_seconds is not None:
-                    self._abandon(slot, task)
+                    self._abandon_worker(worker, task)
                     break
-        self._grow()
+        self._start_missing()
         return True
 
-    def _abandon(self, slot: Slot, task: tuple[Any, ...]) -> None:
-        slot.abandoned = True
-        self._abandoned.append((slot, task[0].label or get_label(task[1])))
-        slot.tally.busy_seconds += monotonic() - slot.started_seconds
-        slot.tally.cancelled += 1
-        self._retire(slot)
-        self.counters.cpu_seconds += procfs.read_thread_cpu_seconds(slot.ident) - slot.cpu_base_seconds
-        self.counters.run_delay_seconds += procfs.read_run_delay_seconds(slot.schedstat)
-        slot.tally = WorkerCounters()  # what the thread still counts is nobody's
+    def _abandon_worker(self, worker: Worker, task: tuple[Any, ...]) -> None:
+        worker.abandoned = True
+        self._abandoned.append((worker, task[0].label or get_label(task[1])))
+        worker.counters.busy_seconds += monotonic() - worker.started_seconds
+        worker.counters.cancelled += 1
+        self._remove_worker(worker)
+        self.counters.cpu_seconds += procfs.read_thread_cpu_seconds(worker.ident) - worker.cpu_base_seconds
+        self.counters.run_delay_seconds += procfs.read_run_delay_seconds(worker.schedstat)
+        worker.counters = WorkerCounters()  # ignore everything that the thread counts from now on
         self.counters.deaths["stopped"] += 1
-        self._hands.forget_thread(slot.ident)
+        self._threads.forget_thread(worker.ident)
 
-    # What others see
+    # Observation
 
     @property
     def busy(self) -> int:
-        return sum(slot.task is not None for slot in tuple(self._slots))
+        return sum(worker.task is not None for worker in tuple(self._workers))
 
-    def abandoned(self) -> tuple[str, ...]:
+    def list_abandoned(self) -> tuple[str, ...]:
         with self.lock:
             return tuple(label for _, label in self._abandoned)
 
-    def _companions(self) -> int:
-        """Return a number that changes when a task begins or ends beside another; 0 when others run now."""
+    def _read_activity(self) -> int:
+        """Return a number that changes when a task starts or ends beside another; 0 while several tasks run."""
         if self.busy > 1:
             return 0
-        tallies = [slot.tally for slot in tuple(self._slots)]
-        return 1 + sum(tally.succeeded + tally.failed for tally in tallies)
+        counters = [worker.counters for worker in tuple(self._workers)]
+        return 1 + sum(worker.succeeded + worker.failed for worker in counters)
 
     def statistics(self) -> PoolStatistics:
         with self.lock:
-            tally = worker_thread.add_up(self._slots)
-            moment, busy_seconds = worker_thread.look(self._slots, tuple(self.queue.copy()), self.target)
-            return self.counters.build_statistics(moment, tally, busy_seconds)
+            counters = worker_thread.sum_counters(self._workers)
+            queued = tuple(self.work_queue.copy())
+            snapshot, busy_seconds = worker_thread.take_snapshot(self._workers, queued, self.target)
+            return self.counters.build_statistics(snapshot, counters, busy_seconds)
 
-    def running(self) -> tuple[RunningTask, ...]:
+    def list_running(self) -> tuple[RunningTask, ...]:
         memory = procfs.read_memory_bytes()
         with self.lock:
-            return worker_thread.running(self._slots, memory)
+            return worker_thread.list_running(self._workers, memory)
 
-    def glance(self, *, children: Callable[[TaskFuture[Any]], bool]) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
+    def sample_running(
+        self, *, children: Callable[[TaskFuture[Any]], bool]
+    ) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
         with self.lock:
-            return worker_thread.glance(self._slots, children=children)
+            return worker_thread.sample_running(self._workers, children=children)
 
 
-def _or_for_ever(seconds: float | None) -> float:
-    """Return a timeout as locks take it."""
+def _to_lock_timeout(seconds: float | None) -> float:
+    """Return a timeout for Lock.acquire, where -1 means no limit."""
     return -1 if seconds is None else seconds

@@ -12,8 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 from paropt_exporter import host
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
 from paropt_exporter.executors.future import TaskFuture, get_label
-from paropt_exporter.executors.threads.map import ThreadMap
-from paropt_exporter.executors.threads.pool_state import ThreadCrew
+from paropt_exporter.executors.threads.map import MapWorkItem
+from paropt_exporter.executors.threads.pool_state import ThreadPoolState
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,9 +25,9 @@ _names = itertools.count()
 class ThreadPool(Executor):
     """A `concurrent.futures.Executor` of threads: resizable, measured, and fast for short tasks.
 
-    Takes what `ThreadPoolExecutor` takes. All workers start at once. A task that starts child processes: their CPU
-    counts in its measurement only while no other task of the pool runs beside it, since the kernel does not tell
-    which thread a waited-for child belonged to.
+    Takes the arguments of `ThreadPoolExecutor`. All workers start at once. The CPU time of a task's child processes is
+    part of its measurement only if no other task of the pool ran beside it, since the kernel does not tell which
+    thread has reaped a child.
     """
 
     def __init__(
@@ -46,23 +46,23 @@ class ThreadPool(Executor):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         prefix = thread_name_prefix or f"paropt-{name}-{next(_names)}"
-        self._crew = crew = ThreadCrew(name, prefix, initializer, initargs)
-        self._append = crew.queue.append
-        # A pool that is dropped without a shutdown lets its workers end what was submitted, then go.
-        self._finalizer = weakref.finalize(self, crew.close)
+        self._state = state = ThreadPoolState(name, prefix, initializer, initargs)
+        self._append = state.work_queue.append
+        # If the pool is dropped without a shutdown, its workers finish the submitted tasks and exit.
+        self._finalizer = weakref.finalize(self, state.close)
         self._finalizer.atexit = False
-        crew.resize(max_workers, "start")
+        state.resize(max_workers, "start")
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
-        crew = self._crew
-        if crew.closed:
-            crew.refuse()
+        state = self._state
+        if state.closed:
+            state.refuse()
         future: TaskFuture[T] = TaskFuture()
         future.label = get_label(fn)
         task = (future, fn, args, kwargs, False, monotonic())
         self._append(task)
-        if crew.wakeable:
-            crew.wake(task)
+        if state.needs_wake:
+            state.wake(task)
         return future
 
     def submit_future(
@@ -74,28 +74,28 @@ class ThreadPool(Executor):
         *,
         profiled: bool = False,
     ) -> None:
-        """Run a task for a future that another executor has handed out already.
+        """Run a task for a future that another executor has already returned.
 
-        `profiled`: as a named task, measured in full; else only if it takes a millisecond, and without its memory.
+        `profiled`: measure it in full, like a named task; otherwise only if it takes a millisecond, without memory.
         """
-        if self._crew.closed:
-            self._crew.refuse()
+        if self._state.closed:
+            self._state.refuse()
         task = (future, fn, args, kwargs, profiled, monotonic())
         self._append(task)
-        if self._crew.wakeable:
-            self._crew.wake(task)
+        if self._state.needs_wake:
+            self._state.wake(task)
 
     def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
-        """Submit a task that goes by `label` in errors and listings, and is measured in full however short it is."""
-        crew = self._crew
-        if crew.closed:
-            crew.refuse()
+        """Submit a task with a label for errors and listings, and measure it in full, however short it is."""
+        state = self._state
+        if state.closed:
+            state.refuse()
         future: TaskFuture[T] = TaskFuture()
         future.label = label
         task = (future, fn, args, kwargs, True, monotonic())
         self._append(task)
-        if crew.wakeable:
-            crew.wake(task)
+        if state.needs_wake:
+            state.wake(task)
         return future
 
     def map(
@@ -107,85 +107,85 @@ class ThreadPool(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """As `Executor.map`. Threads need no chunks: `chunksize` is accepted and changes nothing.
+        """Return results in order, as `Executor.map` does. Threads need no chunks: `chunksize` has no effect.
 
-        `buffersize`: how many results may wait to be taken before no more of the iterables is read.
+        `buffersize`: how many results may wait for the consumer before the map stops reading the iterables.
         """
         del chunksize
-        if self._crew.closed:
-            self._crew.refuse()
-        return ThreadMap(self._crew, get_label(fn), fn, iterables, timeout=timeout, buffersize=buffersize).results()
+        if self._state.closed:
+            self._state.refuse()
+        return MapWorkItem(self._state, get_label(fn), fn, iterables, timeout=timeout, buffersize=buffersize).results()
 
     def resize(self, n: int, *, reason: str = "caller") -> None:
-        """Set how many workers there shall be, and return at once.
+        """Set the target number of workers and return at once.
 
-        Fewer: idle ones go now, busy ones after the task that they hold. ValueError for a size that makes no sense.
+        Surplus workers exit now if idle, otherwise after their task. Raises ValueError for an invalid size.
         """
-        self._crew.resize(n, reason)
+        self._state.resize(n, reason)
 
     def stop(self, future: TaskFuture[Any], error: BaseException, *, grace_seconds: float = 10.0) -> bool:
-        """End one task from outside with `error`; False if it had ended. Does not block.
+        """Settle a task's future with `error` at once; return False if the task had ended. Does not block.
 
-        A thread can't be made to stop: a running task's future settles at once, its thread is left behind (see
-        `abandoned`) and another takes its slot. So there is nothing to wait for, and the grace means nothing here.
+        A thread can't be stopped: the thread of a running task continues (see `abandoned`), and the pool starts
+        another worker in its place. So `grace_seconds` has no effect.
         """
         del grace_seconds
-        return self._crew.stop(future, error)
+        return self._state.stop(future, error)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        self._crew.close(cancel_futures=cancel_futures)
+        self._state.close(cancel_futures=cancel_futures)
         if wait:
-            self._crew.join()
+            self._state.join()
 
     def __repr__(self) -> str:
         return f"<ThreadPool {self.name}: {self.live} of {self.target} workers, {self.busy} busy>"
 
     @property
     def name(self) -> str:
-        return self._crew.counters.name
+        return self._state.counters.name
 
     @property
     def target(self) -> int:
-        """How many workers the pool was told to have."""
-        return self._crew.target
+        """How many workers the pool should have."""
+        return self._state.target
 
     @property
     def live(self) -> int:
-        """How many workers there are, those included that will go after their task."""
-        return self._crew.live
+        """How many workers are alive, including those that will exit after their task."""
+        return self._state.live
 
     @property
     def busy(self) -> int:
-        """How many workers hold a task."""
-        return self._crew.busy
+        """How many workers run a task."""
+        return self._state.busy
 
     @property
     def queued(self) -> int:
-        """How many tasks wait for a worker; a map counts as one."""
-        return len(self._crew.queue)
+        """How many tasks are queued; a map counts as one."""
+        return len(self._state.work_queue)
 
     @property
     def abandoned(self) -> tuple[str, ...]:
-        """Labels of stopped tasks whose threads still run."""
-        return self._crew.abandoned()
+        """The labels of stopped tasks whose threads still run."""
+        return self._state.list_abandoned()
 
     def statistics(self) -> PoolStatistics:
-        return self._crew.statistics()
+        return self._state.statistics()
 
     def running(self) -> tuple[RunningTask, ...]:
-        """List the tasks that run now; memory is the whole process's, since threads share it."""
-        return self._crew.running()
+        """List the running tasks. Memory is that of the whole process, since threads share it."""
+        return self._state.list_running()
 
-    def glance(
+    def sample_running(
         self, *, children: Callable[[TaskFuture[Any]], bool] = lambda _: True
     ) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
-        """List the tasks that run now, each with its future, by as few reads as it takes to tell work from waiting.
+        """List the running tasks with their futures, by the fewest reads that show whether they compute or wait.
 
-        No memory is told, nor the delay of tasks that get nearly a whole core. `children`: of which to look at
-        child processes too.
+        Leaves out memory, and the run delay of tasks that get nearly a whole core. `children`: for which futures to
+        sample child processes too.
         """
-        return self._crew.glance(children=children)
+        return self._state.sample_running(children=children)
 
     def worker_memory(self) -> tuple[WorkerMemory, ...]:
-        """Return nothing: threads share one process, and none has memory of its own."""
+        """Return an empty tuple: threads share the memory of their process."""
         return ()
