@@ -15,7 +15,7 @@ from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_
 from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup
 from paropt_exporter.autoscaling.policy.lane_size import LaneObservation, decide_lane_size
 from paropt_exporter.cli import explain, history
-from paropt_exporter.cli.streams import Visible
+from paropt_exporter.cli.streams import VisibleStream
 from paropt_exporter.config.loader import Config
 from paropt_exporter.errors import HistoryError, ParoptError
 from paropt_exporter.events import Bottleneck, Decision
@@ -41,7 +41,6 @@ VALUES = (
     '{"kind": "run", "seen": {}}',
     '[[1, 2], "x"]',
 )
-MACHINE = history.Machine(cores=2.0, memory_bytes=1 << 30)
 ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -88,8 +87,16 @@ def looked_at(path: Path, folder: Path) -> str:
         lambda past, out: history.run(past, lane=None, limit=20, output="text", stdout=out),
         lambda past, out: history.run(past, lane=None, limit=20, output="json", stdout=out),
         lambda past, out: history.run(past, lane=None, limit=20, output="text", stdout=out, compare=("r1", "r2")),
-        lambda past, out: history.run(
-            past, config, lane=None, run_id=None, workers=(1, 2), machine=MACHINE, output="text", stdout=out
+        lambda past, out: history.run_what_if(
+            past,
+            config,
+            lane=None,
+            run_id=None,
+            workers=(1, 2),
+            cores=2.0,
+            memory_bytes=1 << 30,
+            output="text",
+            stdout=out,
         ),
         lambda past, out: explain.run_explain(past, pool=None, output="text", stdout=out),
         lambda past, out: explain.run_explain(past, pool=None, output="json", stdout=out),
@@ -101,7 +108,7 @@ def looked_at(path: Path, folder: Path) -> str:
         lambda past, out: out.write(f"{past.failures('standard', ('lint', 'unit'))} {past.trend('standard')}"),
     )
     printed = io.StringIO()
-    shown: io.StringIO = Visible(printed)  # type: ignore[assignment]  # as the command line's stdout
+    shown: io.StringIO = VisibleStream(printed)  # type: ignore[assignment]  # as the command line's stdout
     with closing(History(path, project="shop", clock=StillClock(), for_reading=True)) as past:
         for command in commands:
             try:

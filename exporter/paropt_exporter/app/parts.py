@@ -23,7 +23,7 @@ from paropt_exporter.exposition.server import Server, serve
 from paropt_exporter.exposition.sinks import Sinks
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels, StageLabels
-from paropt_exporter.plan import Plan, Selection, choose, pool_of
+from paropt_exporter.plan import Plan, Selection, choose_pool, choose_stages
 from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, folder_beside
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from paropt_exporter.autoscaling.jobserver import Jobserver
 
 
-def history(config: Config, clock: Clock) -> History:
+def open_history(config: Config, clock: Clock) -> History:
     keep = config.history.keep
     return History(
         config.history_path,
@@ -42,7 +42,7 @@ def history(config: Config, clock: Clock) -> History:
     )
 
 
-def task_logs(config: Config, past: History, clock: Clock) -> TaskLogs | None:
+def open_task_logs(config: Config, past: History, clock: Clock) -> TaskLogs | None:
     """Return what keeps the output of tasks; None where the config wants none kept."""
     keep = config.history.logs
     if not keep.enabled:
@@ -51,7 +51,7 @@ def task_logs(config: Config, past: History, clock: Clock) -> TaskLogs | None:
     return TaskLogs(LogFolder(folder_beside(config.history_path), limits, clock=clock, lives=past.lives))
 
 
-def feedback(config: Config, clock: Clock) -> Feedback | None:
+def build_feedback(config: Config, clock: Clock) -> Feedback | None:
     """Return what asks Prometheus; None where nobody is to be asked."""
     settings = config.feedback
     if settings.prometheus is None or settings.source == "local":
@@ -61,7 +61,7 @@ def feedback(config: Config, clock: Clock) -> Feedback | None:
     return Feedback(settings, settings.prometheus, project=config.project, root=config.root, clock=clock)
 
 
-def jobserver(config: Config) -> Jobserver | None:
+def build_jobserver(config: Config) -> Jobserver | None:
     if not config.feedback.jobserver:
         return None
     from paropt_exporter.autoscaling.jobserver import Jobserver, require_make  # here: hardly a lane needs it
@@ -70,7 +70,7 @@ def jobserver(config: Config) -> Jobserver | None:
     return Jobserver()
 
 
-def standing(config: Config, plan: Plan, asks: Feedback | None) -> ControlState:
+def build_control_state(config: Config, plan: Plan, asks: Feedback | None) -> ControlState:
     """Return where the sizes of the plan's pools stand, by nobody's decision yet."""
     settings = config.feedback
     return ControlState(
@@ -82,37 +82,37 @@ def standing(config: Config, plan: Plan, asks: Feedback | None) -> ControlState:
     )
 
 
-def orders(config: Config, plan: Plan, stands: ControlState) -> OrderSocket | None:
+def open_order_socket(config: Config, plan: Plan, stands: ControlState) -> OrderSocket | None:
     """Open the socket through which a person pins or pauses the lane."""
     sequential = plan.strategy is Strategy.SEQUENTIAL
     unsteerable = f"lane {plan.lane} runs one task after another: strategy sequential has no size"
     return open_orders(config.root, stands, lane=plan.lane, unsteerable=unsteerable if sequential else "")
 
 
-def lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabels:
+def build_lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabels:
     """Return the lane as its metrics are labelled: all of its stages, of which a plan may have only some."""
     lane = config.lanes[plan.lane]
-    members, _ = choose(config, plan.lane, Selection())
+    members, _ = choose_stages(config, plan.lane, Selection())
     stages = tuple(
         StageLabels(
             name=stage.name,
             number=stage.number,
-            pool=pool_of(stage, plan.strategy),
-            sla=limit.limit() if (limit := stage.sla or lane.sla) else None,
+            pool=choose_pool(stage, plan.strategy),
+            sla=limit.to_limit() if (limit := stage.sla or lane.sla) else None,
         )
         for stage in members
     )
-    total = lane.total.limit() if lane.total else None
+    total = lane.total.to_limit() if lane.total else None
     return LaneLabels(lane=plan.lane, stages=stages, total=total, interval_seconds=request.every_seconds)
 
 
-def exporter_metrics(request: Request, config: Config) -> bool:
+def exports_process_metrics(request: Request, config: Config) -> bool:
     """Say whether the exporter's own process is on its page."""
     asked = request.exporter_metrics
     return not config.web.disable_exporter_metrics if asked is None else asked
 
 
-def push_and_textfile(request: Request, config: Config, plan: Plan) -> Sinks:
+def build_sinks(request: Request, config: Config, plan: Plan) -> Sinks:
     """Return who is handed the final values of each run. UsageError for a push that is nobody's."""
     settings = config.push
     targets: dict[str, sinks.Deliver] = {}
@@ -133,14 +133,14 @@ def push_and_textfile(request: Request, config: Config, plan: Plan) -> Sinks:
     return Sinks(targets)
 
 
-def protected(request: Request, config: Config) -> Protected:
+def build_protection(request: Request, config: Config) -> Protected:
     """Return what protects the endpoint. Raises ConfigError or UsageError for a web config that can't be honoured."""
     named = config.web.config_file
     path = request.web_config or (config.root / named if named is not None else None)
     return ProtectionFile(path) if path is not None else Open()
 
 
-def endpoint(
+def start_endpoint(
     request: Request, config: Config, page: PageSource, protects: Protected, say: Callable[[str], None]
 ) -> Server:
     web = config.web
