@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from paropt_exporter.config.detect import tools
+from paropt_exporter.config.detect import detect_stages
 
 _TOOLS = ("pytest", "pytest-xdist", "ruff", "mypy")
 _MOST_WALL, _MOST_CPU = 1.05, 1.15  # over the better peer's
@@ -120,14 +120,14 @@ def measure(name: str, root: Path, rounds: int) -> bool:
 def write_makefile(root: Path) -> None:
     """Write the same tools as a makefile, each in one command; `XDIST` goes to pytest."""
     lines = ["all:"]
-    for stage in tools(root).stages:
+    for stage in detect_stages(root).stages:
         words = stage.run if isinstance(stage.run, tuple) else tuple(shlex.split(stage.run or ""))
         if "{items}" in words:
             assert stage.items is not None and stage.items.glob is not None
             words = tuple(Path(stage.items.glob).parts[0] if word == "{items}" else word for word in words)
         extra = " $(XDIST)" if Path(words[0]).name == "pytest" else ""
         lines += [f"all: {stage.name}", f"{stage.name}:", f"\t{shlex.join(words)}{extra}"]
-    lines.append(f".PHONY: all {' '.join(stage.name for stage in tools(root).stages)}")
+    lines.append(f".PHONY: all {' '.join(stage.name for stage in detect_stages(root).stages)}")
     (root / "compared.mk").write_text("\n".join(lines) + "\n")
 
 

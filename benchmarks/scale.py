@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from paropt_exporter import families  # noqa: E402
-from paropt_exporter.config.units import duration_seconds  # noqa: E402
+from paropt_exporter.config.units import parse_duration  # noqa: E402
 from paropt_exporter.families import Family, Kind  # noqa: E402
 from support.real_servers import eventually, free_port, program  # noqa: E402  # the tests' way to find and start servers
 
@@ -146,7 +146,7 @@ def panels(scrape_seconds: int) -> Iterator[Asked]:
 def rules() -> Iterator[Asked]:
     for path in sorted((ROOT / "alerts").glob("*.yml")):
         for group in yaml.safe_load(path.read_text())["groups"]:
-            every = duration_seconds(group["interval"]) if "interval" in group else float(EVALUATION_SECONDS)
+            every = parse_duration(group["interval"]) if "interval" in group else float(EVALUATION_SECONDS)
             for rule in group["rules"]:
                 name = rule.get("record") or rule.get("alert")
                 yield Asked(where=f"rule {name}", expression=rule["expr"], group=(group["name"], every))
@@ -191,7 +191,7 @@ def looks_back(asked: list[Asked]) -> dict[str, int]:
     found: dict[str, int] = {}
     for query in asked:
         windows = re.findall(r"\[(\w+)", query.expression)
-        seconds = query.span_seconds + max(map(int, map(duration_seconds, windows)), default=0) + LOOK_BACK_SECONDS
+        seconds = query.span_seconds + max(map(int, map(parse_duration, windows)), default=0) + LOOK_BACK_SECONDS
         for word in re.findall(r"[a-z_:][a-zA-Z0-9_:]*", query.expression):
             found[word] = max(seconds, found.get(word, 0))
     return found

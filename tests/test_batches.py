@@ -15,7 +15,7 @@ import pytest
 
 from paropt_exporter import host, plan
 from paropt_exporter.plan import Commands, KnownItems, pytest_support, start_up
-from paropt_exporter.plan.batches import Beside, arguments, cut
+from paropt_exporter.plan.batches import ConcurrentStages, build_arguments, cut_batches
 from support import configs
 
 
@@ -24,7 +24,7 @@ def _built(folder: Path, stage: str, *, workers: int = 2, known: KnownItems | No
     bounds = plan.Bounds(minimum=workers, maximum=workers, start=workers)
     known_items = {"one": known} if known is not None else {}
     shares = {"one": 1e-3}  # it waits, so that this machine's cores are no bound
-    return plan.build(read, "standard", workers=bounds, known_items=known_items, cpu_shares=shares).stages[0]
+    return plan.build_plan(read, "standard", workers=bounds, known_items=known_items, cpu_shares=shares).stages[0]
 
 
 def _steps(stage: plan.PlannedStage) -> list[tuple[tuple[str, ...], ...]]:
@@ -32,7 +32,9 @@ def _steps(stage: plan.PlannedStage) -> list[tuple[tuple[str, ...], ...]]:
 
 
 def _cut(known: dict[str, float], *, start_up: float = 0.1, workers: int = 2) -> list[tuple[str, ...]]:
-    return cut([*known], KnownItems(seconds=known, start_up_seconds=start_up), workers=workers, beside=Beside())
+    return cut_batches(
+        [*known], KnownItems(seconds=known, start_up_seconds=start_up), workers=workers, beside=ConcurrentStages()
+    )
 
 
 def test_items_become_arguments_of_their_own(tmp_path: Path) -> None:
@@ -51,7 +53,7 @@ def test_items_are_quoted_for_a_shell(tmp_path: Path) -> None:
 
 def test_unknown_items_go_out_in_two_rounds_the_second_smaller() -> None:
     items = [f"t{number}" for number in range(24)]
-    batches = cut(items, KnownItems(), workers=2, beside=Beside())
+    batches = cut_batches(items, KnownItems(), workers=2, beside=ConcurrentStages())
     assert [len(batch) for batch in batches] == [9, 9, 3, 3]
     assert sorted(chain(*batches)) == sorted(items)
 
@@ -68,7 +70,10 @@ def test_starts_that_outweigh_the_gain_leave_one_batch() -> None:
 
 def test_an_unknown_item_counts_as_the_mean_of_the_known() -> None:
     known = KnownItems(seconds={"a": 4.0, "b": 2.0, "c": 0.0}, start_up_seconds=0.1)
-    assert cut(["a", "b", "c", "new"], known, workers=2, beside=Beside()) == [("a", "c"), ("b", "new")]
+    assert cut_batches(["a", "b", "c", "new"], known, workers=2, beside=ConcurrentStages()) == [
+        ("a", "c"),
+        ("b", "new"),
+    ]
 
 
 def test_one_worker_gets_one_batch() -> None:
@@ -77,7 +82,7 @@ def test_one_worker_gets_one_batch() -> None:
 
 def test_a_longer_stage_beside_it_leaves_one_worker_for_one_batch() -> None:
     known = KnownItems(seconds={"a": 2.0, "b": 2.0}, start_up_seconds=0.5)
-    assert cut(["a", "b"], known, workers=2, beside=Beside(before=(9.0,))) == [("a", "b")]
+    assert cut_batches(["a", "b"], known, workers=2, beside=ConcurrentStages(before=(9.0,))) == [("a", "b")]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -85,7 +90,7 @@ def test_each_item_is_in_one_batch_and_keeps_its_order(seed: int) -> None:
     rng = random.Random(seed)
     items = [f"t{number:04}" for number in range(rng.randint(1, 2000))]
     seconds = {item: rng.expovariate(1.0) for item in items if rng.random() < 0.7}
-    batches = cut(items, KnownItems(seconds=seconds), workers=rng.randint(1, 64), beside=Beside())
+    batches = cut_batches(items, KnownItems(seconds=seconds), workers=rng.randint(1, 64), beside=ConcurrentStages())
     assert sorted(chain(*batches)) == items
     assert all([*batch] == sorted(batch) for batch in batches)
 
@@ -192,10 +197,12 @@ def test_a_hostile_ini_file_costs_no_time(tmp_path: Path) -> None:
 
 
 def test_an_exporter_in_a_test_asks_for_reports_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outer = pytest_support.asking({"PYTEST_ADDOPTS": "-ra"}, tmp_path / f"{pytest_support.FOLDER_PREFIX}abc" / "1.xml")
+    outer = pytest_support.request_report(
+        {"PYTEST_ADDOPTS": "-ra"}, tmp_path / f"{pytest_support.FOLDER_PREFIX}abc" / "1.xml"
+    )
     monkeypatch.setenv("PYTEST_ADDOPTS", outer["PYTEST_ADDOPTS"])
     assert _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit
-    assert pytest_support.asking(outer, Path("/b.xml")) == {"PYTEST_ADDOPTS": "-ra --junitxml=/b.xml"}
+    assert pytest_support.request_report(outer, Path("/b.xml")) == {"PYTEST_ADDOPTS": "-ra --junitxml=/b.xml"}
 
 
 def test_a_report_that_the_project_writes_itself_stays_where_it_is(tmp_path: Path) -> None:
@@ -209,20 +216,23 @@ _PARTS = {"a.py": ["a.py::test_x", "a.py::T::test_y"]}
 
 def test_a_file_that_takes_most_of_the_time_is_cut_at_its_long_tests() -> None:
     known = KnownItems(seconds=_LONG, start_up_seconds=0.5)
-    batches = cut(["a.py", "b.py"], known, workers=2, beside=Beside(), parts=_PARTS)
+    batches = cut_batches(["a.py", "b.py"], known, workers=2, beside=ConcurrentStages(), parts=_PARTS)
     assert batches == [("a.py::test_x", "b.py"), ("a.py", "a.py::T::test_y")]
 
 
 def test_a_file_is_left_whole_where_cutting_it_gains_little() -> None:
     known = KnownItems(seconds={**_LONG, "b.py": 12.0}, start_up_seconds=0.5)
-    assert cut(["a.py", "b.py"], known, workers=2, beside=Beside(), parts=_PARTS) == [("a.py",), ("b.py",)]
+    assert cut_batches(["a.py", "b.py"], known, workers=2, beside=ConcurrentStages(), parts=_PARTS) == [
+        ("a.py",),
+        ("b.py",),
+    ]
 
 
 def test_the_command_of_a_cut_files_rest_leaves_out_what_others_run() -> None:
     apart = ["a.py::test_x", "a.py::T::test_y"]
-    assert arguments(["a.py", "a.py::T::test_y", "b.py"], apart) == ("a.py", "b.py", "--deselect", "a.py::test_x")
-    assert arguments(["a.py::test_x"], apart) == ("a.py::test_x",)
-    assert arguments(["b.py"], apart) == ("b.py",)
+    assert build_arguments(["a.py", "a.py::T::test_y", "b.py"], apart) == ("a.py", "b.py", "--deselect", "a.py::test_x")
+    assert build_arguments(["a.py::test_x"], apart) == ("a.py::test_x",)
+    assert build_arguments(["b.py"], apart) == ("b.py",)
 
 
 def test_each_test_of_a_cut_file_runs_once(tmp_path: Path) -> None:
@@ -308,7 +318,9 @@ def test_a_file_that_has_changed_since_is_not_cut(tmp_path: Path) -> None:
 def test_start_up_dominates_where_tasks_take_hardly_more_than_the_fastest(
     fastest: float, mean: float, tasks: int, told: float
 ) -> None:
-    assert start_up.ratio(fastest_seconds=fastest, mean_seconds=mean, tasks=tasks) == pytest.approx(told)
+    assert start_up.estimate_start_up_ratio(fastest_seconds=fastest, mean_seconds=mean, tasks=tasks) == pytest.approx(
+        told
+    )
 
 
 def test_options_of_other_tools_in_the_same_file_are_no_reason_to_ask_for_no_report(tmp_path: Path) -> None:
@@ -323,7 +335,7 @@ def test_there_are_as_many_batches_as_the_cores_serve(
     monkeypatch.setattr(host, "count_cpus", lambda *_: 2.0)
     read = configs.read(tmp_path, configs.stage(run="'x {items}'", items="{list: [a, b, c, d, e, f, g, h]}"))
     known = KnownItems(seconds=dict.fromkeys("abcdefgh", 4.0), start_up_seconds=0.1)
-    built = plan.build(read, "standard", known_items={"one": known}, cpu_shares={"one": demand})
+    built = plan.build_plan(read, "standard", known_items={"one": known}, cpu_shares={"one": demand})
     assert len(built.stages[0].tasks) == batches
 
 
@@ -341,5 +353,5 @@ def test_a_failed_item_that_is_gone_has_all_items_run_again(
     """It may have been renamed: without it, `--failed` would end with 0 though its tests fail as before."""
     config = configs.read(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a.py, b.py, c.py]}"))
     one = plan.Bounds(minimum=1, maximum=1, start=1)
-    planned = plan.build(config, "standard", workers=one, only=["one"], only_items={"one": failed})
+    planned = plan.build_plan(config, "standard", workers=one, only=["one"], only_items={"one": failed})
     assert [task.items for task in planned.stages[0].tasks] == [runs]

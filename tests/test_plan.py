@@ -13,12 +13,12 @@ from paropt_exporter.config.model import Items
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Strategy
 from paropt_exporter.plan import Bounds, Call, Commands
-from paropt_exporter.plan.items import NoItems, find_items
+from paropt_exporter.plan.items import ItemsError, find_items
 from support import configs
 
 
 def _only_stage(folder: Path, strategy: Strategy | None = None, **keys: str) -> plan.PlannedStage:
-    return plan.build(configs.read(folder, configs.stage(**keys)), "standard", strategy=strategy).stages[0]
+    return plan.build_plan(configs.read(folder, configs.stage(**keys)), "standard", strategy=strategy).stages[0]
 
 
 def _steps(stage: plan.PlannedStage) -> list[tuple[tuple[str, ...], ...]]:
@@ -89,7 +89,7 @@ def test_each_line_that_a_command_prints_is_an_item(tmp_path: Path) -> None:
 )
 def test_an_item_command_that_fails_is_a_fault_of_its_stage_alone(tmp_path: Path, command: str, message: str) -> None:
     content = configs.stage(run="'x {item}'", items=f"{{command: {command}}}") + "- {number: 2, name: two, run: x}\n"
-    stages = {stage.name: stage for stage in plan.build(configs.read(tmp_path, content), "standard").stages}
+    stages = {stage.name: stage for stage in plan.build_plan(configs.read(tmp_path, content), "standard").stages}
     assert stages["one"].tasks == ()
     assert stages["one"].fault.startswith(f"{tmp_path}/paropt.yml:2:3: stages[0]: items: the command `")
     assert message in stages["one"].fault
@@ -107,14 +107,14 @@ NO_ITEMS = {
 @pytest.mark.parametrize("items", NO_ITEMS)
 def test_stage_that_may_have_no_items_is_skipped_and_says_why(tmp_path: Path, items: str) -> None:
     allowed = items.replace("}", ", allow_empty: true}") if "allow_empty" not in items else items
-    built = plan.build(configs.read(tmp_path, configs.stage(run="'x {item}'", items=allowed)), "standard")
+    built = plan.build_plan(configs.read(tmp_path, configs.stage(run="'x {item}'", items=allowed)), "standard")
     assert built.stages[0].skip == f"no items: {NO_ITEMS[items]}"
     assert built.notes == ()
 
 
 @pytest.mark.parametrize("items", [items for items in NO_ITEMS if "list" not in items])
 def test_stage_without_items_fails_and_says_why(tmp_path: Path, items: str) -> None:
-    built = plan.build(configs.read(tmp_path, configs.stage(run="'x {item}'", items=items)), "standard")
+    built = plan.build_plan(configs.read(tmp_path, configs.stage(run="'x {item}'", items=items)), "standard")
     assert (built.stages[0].skip, built.stages[0].tasks) == ("", ())
     assert f"stages[0]: items: {NO_ITEMS[items]}: correct them, or write allow_empty: true" in built.stages[0].fault
 
@@ -127,12 +127,12 @@ def _endless_tree(folder: Path) -> Path:
 
 
 def test_glob_that_matches_more_than_the_bound_is_a_fault(tmp_path: Path) -> None:
-    with pytest.raises(NoItems, match="more than 100,000, the most that one stage may have"):
+    with pytest.raises(ItemsError, match="more than 100,000, the most that one stage may have"):
         find_items(Items(glob="**/*"), root=_endless_tree(tmp_path), cwd=tmp_path, env={})
 
 
 def test_glob_that_walks_for_too_long_is_a_fault(tmp_path: Path) -> None:
-    with pytest.raises(NoItems, match=r"the glob \*\*/\*.none did not end within 0.5 s"):
+    with pytest.raises(ItemsError, match=r"the glob \*\*/\*.none did not end within 0.5 s"):
         find_items(Items(glob="**/*.none"), root=_endless_tree(tmp_path), cwd=tmp_path, env={}, limit_seconds=0.5)
 
 
@@ -150,23 +150,23 @@ def test_a_call_goes_to_threads_unless_the_lane_runs_processes(tmp_path: Path, s
 
 def test_the_longest_remaining_path_comes_first_and_ties_go_by_number(tmp_path: Path) -> None:
     read = configs.read(tmp_path, _chain(a="", b="", c="a", d="c"))
-    built = plan.build(read, "standard", expected={"a": 1.0, "b": 4.0, "c": 1.0, "d": 1.0})
+    built = plan.build_plan(read, "standard", expected={"a": 1.0, "b": 4.0, "c": 1.0, "d": 1.0})
     assert [(stage.name, stage.remaining_seconds) for stage in built.stages] == [("b", 4), ("a", 3), ("c", 2), ("d", 1)]
-    built = plan.build(read, "standard", expected={"b": 3.0, "a": 1.0, "c": 1.0, "d": 1.0})
+    built = plan.build_plan(read, "standard", expected={"b": 3.0, "a": 1.0, "c": 1.0, "d": 1.0})
     assert [stage.name for stage in built.stages] == ["a", "b", "c", "d"]
 
 
 def test_an_unknown_duration_counts_as_the_median_of_the_known(tmp_path: Path) -> None:
     read = configs.read(tmp_path, _chain(a="", b="", c="", d=""))
-    built = plan.build(read, "standard", expected={"a": 1.0, "b": 2.0, "c": 9.0})
+    built = plan.build_plan(read, "standard", expected={"a": 1.0, "b": 2.0, "c": 9.0})
     assert {stage.name: stage.remaining_seconds for stage in built.stages}["d"] == 2
     assert [stage.expected_seconds for stage in built.stages if stage.name == "d"] == [None]
-    assert {stage.remaining_seconds for stage in plan.build(read, "standard").stages} == {1.0}
+    assert {stage.remaining_seconds for stage in plan.build_plan(read, "standard").stages} == {1.0}
 
 
 def test_a_chain_of_thousands_is_no_recursion(tmp_path: Path) -> None:
     names = {f"s{n}": f"s{n - 1}" if n else "" for n in range(3000)}
-    assert plan.build(configs.read(tmp_path, _chain(**names)), "standard").stages[0].remaining_seconds == 3000
+    assert plan.build_plan(configs.read(tmp_path, _chain(**names)), "standard").stages[0].remaining_seconds == 3000
 
 
 def test_limits_come_from_the_stage_else_from_its_lane(tmp_path: Path) -> None:
@@ -190,12 +190,12 @@ def test_what_a_stage_says_is_in_its_plan(tmp_path: Path) -> None:
 
 def test_a_lane_has_only_the_stages_that_it_lists(tmp_path: Path) -> None:
     read = configs.read(tmp_path, _chain(a="", b="a", c="") + "lanes: {short: {stages: [c, a]}}\n")
-    assert {stage.name for stage in plan.build(read, "short").stages} == {"a", "c"}
+    assert {stage.name for stage in plan.build_plan(read, "short").stages} == {"a", "c"}
 
 
 def test_what_failed_is_planned_with_all_that_needs_it(tmp_path: Path) -> None:
     read = configs.read(tmp_path, _chain(a="", b="a", c="b", d="", e="d"))
-    built = plan.build(read, "standard", only={"b"})
+    built = plan.build_plan(read, "standard", only={"b"})
     assert {stage.name: stage.needs for stage in built.stages} == {"b": (), "c": ("b",)}
 
 
@@ -204,30 +204,30 @@ def test_an_unknown_lane_or_stage_lists_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"unknown lane 'standrad': did you mean 'standard'\?; there are docs, standard, heavy"
     ):
-        plan.build(read, "standrad")
+        plan.build_plan(read, "standrad")
     with pytest.raises(UsageError, match="no stage 'two' in this lane; there are one"):
-        plan.build(read, "standard", only={"two"})
+        plan.build_plan(read, "standard", only={"two"})
 
 
 def test_sizes_are_fixed_or_bounded_and_sequential_has_one(tmp_path: Path) -> None:
     lanes = "a: {workers: 3}, b: {workers: {min: 2, max: 16, start: 4}}, c: {strategy: sequential}, d: {workers: 1}"
     read = configs.read(tmp_path, configs.stage() + f"lanes: {{{lanes}}}\n")
-    sizes = {name: plan.build(read, name).workers for name in "abcd"}
+    sizes = {name: plan.build_plan(read, name).workers for name in "abcd"}
     assert sizes["a"] == Bounds(minimum=3, maximum=3, start=3)
     assert sizes["b"] == Bounds(minimum=2, maximum=16, start=4)
     assert sizes["c"] == sizes["d"] == Bounds(minimum=1, maximum=1, start=1)
-    assert plan.build(read, "a", strategy=Strategy.SEQUENTIAL).workers.maximum == 1
+    assert plan.build_plan(read, "a", strategy=Strategy.SEQUENTIAL).workers.maximum == 1
 
 
 def test_auto_starts_with_the_cores_allowed_and_leaves_room_above(tmp_path: Path) -> None:
-    workers = plan.build(configs.read(tmp_path, configs.stage()), "standard").workers
+    workers = plan.build_plan(configs.read(tmp_path, configs.stage()), "standard").workers
     assert (workers.minimum, workers.start) == (1, host.count_cpu_workers())
     assert workers.maximum >= max(32, 4 * host.count_cpu_workers())
 
 
 def test_flags_beat_the_lane(tmp_path: Path) -> None:
     size = Bounds(minimum=5, maximum=5, start=5)
-    built = plan.build(
+    built = plan.build_plan(
         configs.read(tmp_path, configs.stage()), "docs", strategy=Strategy.PROCESS, workers=size, fail_fast=False
     )
     assert (built.strategy, built.workers, built.fail_fast) == (Strategy.PROCESS, size, False)
@@ -235,14 +235,14 @@ def test_flags_beat_the_lane(tmp_path: Path) -> None:
 
 def test_more_slots_than_a_default_lane_has_are_a_fault_of_the_stage(tmp_path: Path) -> None:
     read = configs.read(tmp_path, configs.stage(slots="3"))
-    stage = plan.build(read, "docs").stages[0]
+    stage = plan.build_plan(read, "docs").stages[0]
     assert (stage.fault, stage.tasks) == ("it needs 3 slots, and the lane has at most 2 workers: raise its workers", ())
-    assert plan.build(read, "docs", strategy=Strategy.SEQUENTIAL).stages[0].slots == 1
+    assert plan.build_plan(read, "docs", strategy=Strategy.SEQUENTIAL).stages[0].slots == 1
 
 
 @pytest.mark.parametrize(("text", "size"), [("4", (4, 4)), ("1-16", (1, 16)), ("auto", (1, None))])
 def test_the_flag_for_workers_takes_a_number_bounds_or_auto(text: str, size: tuple[int, int | None]) -> None:
-    bounds = plan.bounds(text)
+    bounds = plan.parse_bounds(text)
     assert bounds.minimum == size[0]
     assert size[1] in (None, bounds.maximum)
     assert bounds.minimum <= bounds.start <= bounds.maximum
@@ -251,7 +251,7 @@ def test_the_flag_for_workers_takes_a_number_bounds_or_auto(text: str, size: tup
 @pytest.mark.parametrize("text", ["", "0", "-1", "5-2", "1-", "x", "1001", "٣", "1-2-3", "9" * 9])
 def test_other_words_for_workers_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--workers: expected auto, a number"):
-        plan.bounds(text)
+        plan.parse_bounds(text)
 
 
 def test_a_plan_can_be_imported_without_pydantic_and_yaml() -> None:
@@ -274,5 +274,5 @@ def test_an_item_command_ends_with_its_process_though_a_daemon_holds_its_output(
 
 
 def test_items_command_that_does_not_end_is_ended_at_the_limit(tmp_path: Path) -> None:
-    with pytest.raises(NoItems, match=r"the command `sleep 30` did not end within 0\.1 s"):
+    with pytest.raises(ItemsError, match=r"the command `sleep 30` did not end within 0\.1 s"):
         find_items(Items(command="sleep 30"), root=tmp_path, cwd=tmp_path, env={}, limit_seconds=0.1)

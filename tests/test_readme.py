@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import config
-from paropt_exporter.cli.flags import parse
+from paropt_exporter.cli.flags import parse_command_line
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -31,7 +31,13 @@ def test_a_python_block_runs_as_a_script(tmp_path: Path, block: str) -> None:
 def test_the_config_is_read_without_a_fault(tmp_path: Path) -> None:
     (block,) = (block for block in blocks("yaml") if "stages:" in block)
     (tmp_path / "paropt.yml").write_text(block)
-    assert [stage.number for stage in config.read(tmp_path / "paropt.yml", root=tmp_path).stages] == [2, 3, 4, 5, 6]
+    assert [stage.number for stage in config.read_config(tmp_path / "paropt.yml", root=tmp_path).stages] == [
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
 
 
 def test_every_linked_file_is_there() -> None:
@@ -45,7 +51,7 @@ def test_every_command_line_is_understood() -> None:
     commands = [words[1:] for words in lines if words[:1] == ["paropt-exporter"]]
     assert commands
     for arguments in commands:
-        parse(arguments)
+        parse_command_line(arguments)
 
 
 def test_our_own_lane_names_folders_that_are_there() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.cli.flags import parser
+from paropt_exporter.cli.flags import build_parser
 from paropt_exporter.history.rows import OUTPUT_CHARACTERS
 from paropt_exporter.history.schema import BUSY_SECONDS
 from paropt_exporter.history.store import KEEP_DECISIONS, KEEP_RUNS
@@ -18,7 +18,7 @@ RELIABILITY = (ROOT / "docs/reliability.md").read_text()
 
 
 def test_every_command_is_called_safe_or_not() -> None:
-    commands = re.findall(r"^    ([a-z]+)  +\S", parser().format_help(), re.MULTILINE)
+    commands = re.findall(r"^    ([a-z]+)  +\S", build_parser().format_help(), re.MULTILINE)
     assert "replay" in commands
     table = SECURITY.partition("| command | safe? |")[2].partition("\n\n")[0]
     rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]

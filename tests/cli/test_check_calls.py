@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.cli.check import call_fault
+from paropt_exporter.cli.check import check_call
 
 RUNS = "import pathlib; pathlib.Path(__file__).with_name('ran').touch()\n"
 
@@ -46,7 +46,7 @@ def root(tmp_path: Path) -> Path:
 )
 def test_a_module_that_is_there_is_found_and_not_run(root: Path, target: str) -> None:
     before = {*sys.modules}, [*sys.path]
-    assert [*call_fault(target, root)] == []
+    assert [*check_call(target, root)] == []
     assert ({*sys.modules}, sys.path) == before
     assert not [*root.rglob("ran")]
 
@@ -62,7 +62,7 @@ def test_a_module_that_is_there_is_found_and_not_run(root: Path, target: str) ->
     ],
 )
 def test_the_first_part_that_is_missing_is_named(root: Path, target: str, missing: str) -> None:
-    assert [*call_fault(target, root)] == [
+    assert [*check_call(target, root)] == [
         f"there is no module {missing!r} for {target}: correct the name, or install it"
     ]
     assert not [*root.rglob("ran")]

@@ -30,13 +30,13 @@ from support.real_servers import run
 def test_the_flag_wins_over_variables_and_these_over_the_stream(
     choice: str, environ: dict[str, str], *, terminal: bool, expected: bool
 ) -> None:
-    assert color.wanted(choice, environ, terminal=terminal) is expected
+    assert color.is_wanted(choice, environ, terminal=terminal) is expected
 
 
 def test_a_summary_has_the_colours_of_its_worst_news() -> None:
-    lines = color.of_summary("standard failed · 2 stages\n  x unit  exit 1\n  ! lint  SLA 8 s\n    scan  0.2 s").split(
-        "\n"
-    )
+    lines = color.paint_summary(
+        "standard failed · 2 stages\n  x unit  exit 1\n  ! lint  SLA 8 s\n    scan  0.2 s"
+    ).split("\n")
     assert lines == [
         "\x1b[31mstandard failed · 2 stages\x1b[0m",
         "\x1b[31m  x unit  exit 1\x1b[0m",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.cli import completion
-from paropt_exporter.cli.flags import parser
+from paropt_exporter.cli.flags import build_parser
 from support import projects
 
 ASK = """
@@ -31,7 +31,7 @@ WITH_COMMAND = {"PATH": os.pathsep.join((str(Path(sys.executable).parent), os.en
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     with (tmp_path / "script").open("w") as script:
-        completion.run("bash", parser(), stdout=script)
+        completion.run("bash", build_parser(), stdout=script)
     (tmp_path / "mine.yml").touch()
     projects.write(tmp_path, 'name: lint, run: "true"\nname: unit, run: "true"')
     (tmp_path / "results").mkdir()
@@ -69,7 +69,7 @@ def fish(folder: Path, line: str) -> set[str]:
     program = shutil.which("fish")
     assert program is not None, "fish is missing: make tools"
     with (folder / "script.fish").open("w") as script:
-        completion.run("fish", parser(), stdout=script)
+        completion.run("fish", build_parser(), stdout=script)
     libraries = [str(path) for path in Path(program).parent.parent.glob("lib/*-linux-gnu")]  # of an unpacked package
     asked = subprocess.run(
         [program, "--no-config", "-c", f"source script.fish; complete -C'paropt-exporter {line}'"],
@@ -102,5 +102,5 @@ def test_fish_completes_flags_values_commands_and_stages(tmp_path: Path, line: s
 @pytest.mark.parametrize("shell", completion.SHELLS)
 def test_every_shell_has_a_script(shell: str) -> None:
     script = io.StringIO()
-    completion.run(shell, parser(), stdout=script)
+    completion.run(shell, build_parser(), stdout=script)
     assert "web.listen-address" in script.getvalue()

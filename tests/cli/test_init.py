@@ -11,8 +11,8 @@ import pytest
 
 from paropt_exporter import config, plan
 from paropt_exporter.cli import check, init
-from paropt_exporter.config.detect import Detected
-from paropt_exporter.config.lanes import changed_paths
+from paropt_exporter.config.detect import DetectedStages
+from paropt_exporter.config.lanes import find_changed_paths
 from paropt_exporter.config.model import Stage
 
 
@@ -41,8 +41,8 @@ def test_what_init_writes_loads_back_and_check_passes(project: Path) -> None:
     assert (code, err) == (0, "")
     told = "2 stages (quality_gates, unit_tests); next: paropt-exporter check"
     assert out.splitlines()[0] == f"wrote {project / 'paropt.yml'}: {told}"
-    read = config.read(project / "paropt.yml", root=project)
-    detected = config.read(None, root=project)
+    read = config.read_config(project / "paropt.yml", root=project)
+    detected = config.read_config(None, root=project)
     assert [stage.name for stage in read.stages] == ["quality_gates", "unit_tests"]
     assert {**read.lanes} == {**detected.lanes}
     assert check.run(project / "paropt.yml", project, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
@@ -54,14 +54,14 @@ def test_another_name_for_the_config_is_the_one_that_is_written(project: Path) -
     code, out, _ = _init(project, name="ci.yml", force=True)
     assert code == 0
     assert out.splitlines()[0].endswith(f"next: paropt-exporter check --config.file {project / 'ci.yml'}")
-    assert len(config.read(project / "ci.yml", root=project).stages) == 2
+    assert len(config.read_config(project / "ci.yml", root=project).stages) == 2
     assert (project / "paropt.yml").read_text() == "mine"
 
 
 def test_the_commands_are_those_that_would_run_without_a_file(project: Path) -> None:
     _init(project)
-    with_file = plan.build(config.read(project / "paropt.yml", root=project), "standard")
-    without = plan.build(config.read(None, root=project), "standard")
+    with_file = plan.build_plan(config.read_config(project / "paropt.yml", root=project), "standard")
+    without = plan.build_plan(config.read_config(None, root=project), "standard")
     assert [stage.tasks for stage in with_file.stages] == [stage.tasks for stage in without.stages]
 
 
@@ -78,7 +78,7 @@ def test_git_is_shown_the_config_alone(project: Path, monkeypatch: pytest.Monkey
     _init(project)
     monkeypatch.undo()
     subprocess.run(["git", "init", "-q", str(project)], check=True)
-    assert {path for path in changed_paths(project) if "paropt" in path} == {"paropt.yml"}
+    assert {path for path in find_changed_paths(project) if "paropt" in path} == {"paropt.yml"}
 
 
 @pytest.mark.parametrize("before", [None, "of an earlier version"])
@@ -143,8 +143,8 @@ def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path) -> None:
 def test_any_words_of_a_command_read_back(tmp_path: Path, words: tuple[str, ...]) -> None:
     stage = Stage.model_validate({"number": 1, "name": "one", "run": words})
     path = tmp_path / "paropt.yml"
-    path.write_text(init.render(Detected(stages=(stage,), notes=())))
-    (read,) = plan.build(config.read(path, root=tmp_path), "standard").stages
+    path.write_text(init.render_config(DetectedStages(stages=(stage,), notes=())))
+    (read,) = plan.build_plan(config.read_config(path, root=tmp_path), "standard").stages
     assert read.tasks[0].work == plan.Commands(steps=(words,))
 
 
@@ -156,5 +156,5 @@ def test_several_test_files_are_proposed_as_items_with_the_way_back(project: Pat
     text = (project / "paropt.yml").read_text()
     assert 'items: {glob: "tests/test_*.py"}' in text
     assert "pytest -q tests\n" in text
-    (stage,) = (stage for stage in config.read(project / "paropt.yml", root=project).stages if stage.items)
+    (stage,) = (stage for stage in config.read_config(project / "paropt.yml", root=project).stages if stage.items)
     assert isinstance(stage.run, str) and stage.run.endswith("pytest -q {items}")

@@ -16,7 +16,7 @@ from itertools import count
 import pytest
 
 from paropt_exporter import logs
-from paropt_exporter.cli.screen import Screen
+from paropt_exporter.cli.screen import ConsoleScreen
 from paropt_exporter.events import LiveStage
 from support import event_samples as samples
 from support.lanes import plan, stage
@@ -103,8 +103,8 @@ def test_lines_and_logs_of_many_threads_stand_above_the_table_and_nothing_of_it_
 
     with terminal(monkeypatch) as told:
         logs.configure("info", "logfmt")
-        screen = Screen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)
-        screen.begin(plan(stage("lint")), live)
+        screen = ConsoleScreen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)
+        screen.begin_run(plan(stage("lint")), live)
         assert drawn.wait(60)
 
         def say() -> None:
@@ -120,7 +120,7 @@ def test_lines_and_logs_of_many_threads_stand_above_the_table_and_nothing_of_it_
             thread.start()
         for thread in threads:
             thread.join()
-        screen.end(samples.run_ended(), metrics_url="")
+        screen.end_run(samples.run_ended(), metrics_url="")
         assert screen.close(60)
         lines = [line for line in shown(told()) if line]
     begun, *rest = lines
@@ -135,10 +135,10 @@ def test_lines_and_logs_of_many_threads_stand_above_the_table_and_nothing_of_it_
 def test_a_line_wider_than_the_terminal_is_left_for_the_terminal_to_break(monkeypatch: pytest.MonkeyPatch) -> None:
     path = "/".join(["a_folder_of_a_long_path"] * 12) + "/a test.py"
     with terminal(monkeypatch) as told:
-        screen = Screen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)
-        screen.begin(plan(stage("lint")), tuple)
+        screen = ConsoleScreen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)
+        screen.begin_run(plan(stage("lint")), tuple)
         screen.say(f"see {path}")
-        screen.end(samples.run_ended(), metrics_url="")
+        screen.end_run(samples.run_ended(), metrics_url="")
         assert screen.close(60)
         assert any(line.endswith(f"see {path}") for line in shown(told()))
 
@@ -156,10 +156,10 @@ def test_of_more_running_stages_than_half_the_terminal_holds_the_rest_is_counted
         return tuple(row(f"stage_{number}") for number in range(75))
 
     with terminal(monkeypatch) as told:  # of 100 lines
-        screen = Screen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)
-        screen.begin(plan(stage("lint")), live)
+        screen = ConsoleScreen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)
+        screen.begin_run(plan(stage("lint")), live)
         assert drawn.wait(60)
-        screen.end(samples.run_ended(), metrics_url="")
+        screen.end_run(samples.run_ended(), metrics_url="")
         assert screen.close(60)
         written = told()
     assert "stage_49" in written

@@ -71,7 +71,7 @@ def printed(
     out, err = io.StringIO(), io.StringIO()
     code = log.run(
         folder,
-        log.Wanted(words=words, **wanted),  # type: ignore[arg-type]
+        log.LogRequest(words=words, **wanted),  # type: ignore[arg-type]
         lives=lambda run_id: lives,
         stdout=out,
         stderr=err,
@@ -165,7 +165,7 @@ def test_follow_prints_lines_as_they_come_until_the_run_ends(tmp_path: Path) -> 
         seen.append(out.getvalue())
         next(steps)()
 
-    log.run(kept.folder, log.Wanted(follow=True), lives=lambda run_id: True, stdout=out, stderr=out, wait=wait)
+    log.run(kept.folder, log.LogRequest(follow=True), lives=lambda run_id: True, stdout=out, stderr=out, wait=wait)
     assert seen == ["unit[3] | one\n", "unit[3] | one\nunit[3] | two\n"]
     assert out.getvalue().endswith("unit[3] | three\n")
 

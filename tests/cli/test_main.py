@@ -96,14 +96,17 @@ def test_an_internal_error_has_its_traceback_at_level_debug(monkeypatch: pytest.
 @pytest.mark.parametrize("command", [[], ["check"], ["plan"], ["generate"], ["history"], ["init"]])
 def test_global_flags_mean_the_same_before_and_after_a_command(command: list[str]) -> None:
     given = ["--config.file", "x.yml", "--log.level", "debug", "--log.format", "json"]
-    before, after = flags.parser().parse_args([*given, *command]), flags.parser().parse_args([*command, *given])
+    before, after = (
+        flags.build_parser().parse_args([*given, *command]),
+        flags.build_parser().parse_args([*command, *given]),
+    )
     assert before == after
     assert (after.config_file, after.log_level, after.log_format) == ("x.yml", "debug", "json")
 
 
 def test_flags_are_not_abbreviated() -> None:
     with pytest.raises(SystemExit):
-        flags.parser().parse_args(["--verb"])
+        flags.build_parser().parse_args(["--verb"])
 
 
 def test_many_faults_of_a_config_are_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

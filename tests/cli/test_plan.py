@@ -35,7 +35,7 @@ class _Terminal(io.StringIO):
 
 
 def _plan(folder: Path, **expected: float) -> plans.Plan:
-    return plans.build(configs.read(folder, FILE), "mine", expected=expected)
+    return plans.build_plan(configs.read(folder, FILE), "mine", expected=expected)
 
 
 def test_the_text_is_the_golden_one(tmp_path: Path) -> None:
@@ -46,11 +46,11 @@ def test_the_text_is_the_golden_one(tmp_path: Path) -> None:
 
 def test_start_up_that_dominates_is_noted(tmp_path: Path) -> None:
     stage = configs.stage(run="'pytest -q {item}'", items="{list: [a, b, c, d]}")
-    built = plans.build(
+    built = plans.build_plan(
         configs.read(tmp_path, stage), "standard", expected_tasks={"one": 0.5}, fastest_tasks={"one": 0.45}
     )
     told = "note       one: up to 90% of its time is pytest starting: use {items}, which hands it several"
-    assert told in plan.as_text(built)
+    assert told in plan.to_text(built)
 
 
 def test_the_json_has_all_of_the_plan(tmp_path: Path) -> None:
@@ -79,17 +79,17 @@ def test_a_terminal_gets_a_table_and_a_narrow_one_the_same_stages(
 
 
 def test_the_estimate_heeds_needs_workers_and_order(tmp_path: Path) -> None:
-    assert plan.estimated_seconds(_plan(tmp_path, **EXPECTED)) == 202
-    assert plan.estimated_seconds(_plan(tmp_path, lint=2.0, types=3.0, tests=1.0, fetch=1.0, shell=5.0)) == 6
+    assert plan.estimate_seconds(_plan(tmp_path, **EXPECTED)) == 202
+    assert plan.estimate_seconds(_plan(tmp_path, lint=2.0, types=3.0, tests=1.0, fetch=1.0, shell=5.0)) == 6
 
 
 def test_the_estimate_is_unknown_before_the_first_run(tmp_path: Path) -> None:
-    assert plan.estimated_seconds(_plan(tmp_path)) is None
-    assert "estimated  unknown: no stage has run yet" in plan.as_text(_plan(tmp_path))
+    assert plan.estimate_seconds(_plan(tmp_path)) is None
+    assert "estimated  unknown: no stage has run yet" in plan.to_text(_plan(tmp_path))
 
 
 def test_a_plan_that_can_run_ends_well(tmp_path: Path) -> None:
-    built = plans.build(configs.read(tmp_path, configs.stage()), "standard")
+    built = plans.build_plan(configs.read(tmp_path, configs.stage()), "standard")
     assert plan.run(built, output="text", stdout=io.StringIO()) == 0
 
 

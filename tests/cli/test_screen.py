@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from paropt_exporter.cli.screen import Screen
+from paropt_exporter.cli.screen import ConsoleScreen
 from paropt_exporter.events import Decision, Event, Result
 from paropt_exporter.executors.commands.output import Capture
 from support import event_samples as samples
@@ -26,7 +26,7 @@ class Watched:
         self, *, verbose: bool = False, json_output: bool = False, quiet: bool = False, color: bool = False
     ) -> None:
         self.out, self.err = io.StringIO(), io.StringIO()
-        self.screen = Screen(
+        self.screen = ConsoleScreen(
             out=self.out,
             err=self.err,
             verbose=verbose,
@@ -53,10 +53,10 @@ def failed(**fields: Any) -> Event:
 
 
 def test_a_run_begins_with_a_line_and_ends_with_the_summary_on_stdout(watched: Watched) -> None:
-    watched.screen.begin(plan(stage("lint"), stage("types", skip="not here")), tuple)
+    watched.screen.begin_run(plan(stage("lint"), stage("types", skip="not here")), tuple)
     record = samples.run_ended()
     watched.screen.observe(record)
-    watched.screen.end(record, metrics_url="http://here/metrics")
+    watched.screen.end_run(record, metrics_url="http://here/metrics")
     assert watched.lines() == ["lane standard: 1 stage, adaptive"]
     assert watched.out.getvalue().splitlines()[0].startswith("standard ")
     assert "http://here/metrics" in watched.out.getvalue()
@@ -64,7 +64,7 @@ def test_a_run_begins_with_a_line_and_ends_with_the_summary_on_stdout(watched: W
 
 def test_json_output_is_one_document(watched: Watched) -> None:
     watched = Watched(json_output=True)
-    watched.screen.end(samples.run_ended(), metrics_url="")
+    watched.screen.end_run(samples.run_ended(), metrics_url="")
     assert watched.screen.close(HANG_SECONDS)
     assert json.loads(watched.out.getvalue())["lane"] == "standard"
 
@@ -142,7 +142,7 @@ def test_decisions_and_starts_are_told_when_asked_for() -> None:
 def test_a_screen_whose_summary_was_lost_says_why() -> None:
     watched = Watched()
     watched.out.close()
-    watched.screen.end(samples.run_ended(), metrics_url="")
+    watched.screen.end_run(samples.run_ended(), metrics_url="")
     assert watched.screen.close(HANG_SECONDS)
     assert watched.screen.fault
     assert "the summary could not be written" in watched.lines()[0]
@@ -150,7 +150,7 @@ def test_a_screen_whose_summary_was_lost_says_why() -> None:
 
 def test_quiet_tells_of_failures_only() -> None:
     watched = Watched(quiet=True)
-    watched.screen.begin(plan(stage("lint")), tuple)
+    watched.screen.begin_run(plan(stage("lint")), tuple)
     bad = replace(samples.stage_ended("unit", result=Result.FAILURE), message="exit 1")
     assert watched.lines(samples.stage_ended("lint"), failed(output="why\n"), bad) == [
         "--- lint", "why", "---", "unit failed after 2.0 s: exit 1",
@@ -167,6 +167,6 @@ def test_failures_are_red_and_what_others_wrote_colours_nothing() -> None:
 
 def test_json_has_no_colours() -> None:
     watched = Watched(json_output=True, color=True)
-    watched.screen.end(samples.run_ended(), metrics_url="")
+    watched.screen.end_run(samples.run_ended(), metrics_url="")
     assert watched.screen.close(HANG_SECONDS)
     assert "\x1b" not in watched.out.getvalue()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from paropt_exporter.cli.streams import Sink, prepare
+from paropt_exporter.cli.streams import LineStream, prepare_streams
 
 
 class Broken(io.StringIO):
@@ -26,7 +26,7 @@ class Broken(io.StringIO):
 def test_what_an_encoding_lacks_is_spelled_with_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii", write_through=True))
-    prepare()
+    prepare_streams()
     print("5 stages · café … \udcff")
     assert raw.getvalue() == b"5 stages - caf? ... ?\n"
 
@@ -34,7 +34,7 @@ def test_what_an_encoding_lacks_is_spelled_with_what_it_has(monkeypatch: pytest.
 def test_a_name_that_is_no_utf_8_can_be_printed_as_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="utf-8", write_through=True))
-    prepare()
+    prepare_streams()
     print("caf\udce9 · é")
     assert raw.getvalue() == "caf? · é\n".encode()
 
@@ -42,7 +42,7 @@ def test_a_name_that_is_no_utf_8_can_be_printed_as_utf_8(monkeypatch: pytest.Mon
 def test_streams_that_were_closed_before_take_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    prepare()
+    prepare_streams()
     assert sys.stdout.write("nobody hears") > 0
     assert sys.stderr.write("nobody hears") > 0
     sys.stdout.close()
@@ -69,25 +69,25 @@ def test_an_unbuffered_stream_loses_nothing_where_writes_are_cut_short(monkeypat
     unbuffered = io.TextIOWrapper(raw, encoding="utf-8", write_through=True)  # type: ignore[type-var]  # as Python does
     monkeypatch.setattr(sys, "stdout", unbuffered)
     monkeypatch.setattr(sys, "__stdout__", unbuffered)
-    prepare()
+    prepare_streams()
     print("a line that is longer than four bytes")
     assert raw.taken == b"a line that is longer than four bytes\n"
 
 
 def test_a_sink_gives_a_stream_up_at_its_first_fault_and_keeps_the_cause() -> None:
     stream = Broken(OSError(28, "No space left on device"))
-    sink = Sink(stream)
-    sink.line("one")
-    sink.line("two")
+    sink = LineStream(stream)
+    sink.write_line("one")
+    sink.write_line("two")
     assert sink.fault == "[Errno 28] No space left on device"
     assert stream.tries == 1
 
 
 def test_a_reader_that_leaves_is_no_fault() -> None:
     stream = Broken(BrokenPipeError())
-    sink = Sink(stream)
-    sink.line("one")
-    sink.line("two")
+    sink = LineStream(stream)
+    sink.write_line("one")
+    sink.write_line("two")
     assert sink.fault is None
     assert stream.tries == 1
 
@@ -95,7 +95,7 @@ def test_a_reader_that_leaves_is_no_fault() -> None:
 def test_a_sink_that_was_closed_is_a_fault_and_no_terminal() -> None:
     stream = io.StringIO()
     stream.close()
-    sink = Sink(stream)
-    sink.line("one")
+    sink = LineStream(stream)
+    sink.write_line("one")
     assert sink.fault is not None
     assert not sink.is_terminal

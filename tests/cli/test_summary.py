@@ -97,7 +97,7 @@ def test_the_summary_of_a_bad_run_starts_with_the_worst_news() -> None:
         ),
     )
     failed = {"type_checking": failed_task("type_checking", "app.py:31: error: Incompatible return value\n\n")}
-    assert summary.text(record, failed, metrics_url="http://127.0.0.1:10178/metrics") == "\n".join(
+    assert summary.format_summary(record, failed, metrics_url="http://127.0.0.1:10178/metrics") == "\n".join(
         [
             "standard failed · 4 stages, 4 tasks in 7.4 s (one after another 21.3 s: 2.9x)",
             "  x type_checking         2.1 s  exit 1",
@@ -117,12 +117,14 @@ def test_the_summary_of_a_bad_run_starts_with_the_worst_news() -> None:
 @pytest.mark.parametrize(("sequential", "told"), [(0.7, ""), (7.9, ""), (8.2, " (one after another 8.2 s: 1.1x)")])
 def test_what_running_in_parallel_gained_is_told_where_it_gained_something(sequential: float, told: str) -> None:
     record = run(stage("a", 2, 3), stage("b", 3, 4), sequential_seconds=sequential)
-    assert summary.text(record, {}).splitlines()[0] == f"standard succeeded · 2 stages, 2 tasks in 7.4 s{told}"
+    assert (
+        summary.format_summary(record, {}).splitlines()[0] == f"standard succeeded · 2 stages, 2 tasks in 7.4 s{told}"
+    )
 
 
 def test_advice_about_a_stage_is_the_hint() -> None:
     record = run(stage("a", 2, 3, advice="a: use {items}"), bottlenecks=(IDLE,))
-    assert summary.text(record, {}).splitlines()[-1] == "  hint     a: use {items}"
+    assert summary.format_summary(record, {}).splitlines()[-1] == "  hint     a: use {items}"
 
 
 SLOW = Bottleneck(kind="slow", stage="unit", sentence="unit is slow", advice="split it")
@@ -151,16 +153,16 @@ UNHELPFUL = (
 )
 def test_hint_is_shown_where_there_is_advice(found: tuple[Bottleneck, ...], hints: list[str]) -> None:
     record = run(stage("lint", 2, 1), stage("unit", 3, 6.0), bottlenecks=found)
-    assert summary.text(record, {}).splitlines()[3:] == hints
+    assert summary.format_summary(record, {}).splitlines()[3:] == hints
 
 
 def test_a_run_of_less_than_a_second_gets_no_hints() -> None:
     record = run(stage("unit", 3, 0.9), duration_seconds=0.9, bottlenecks=(SLOW, IDLE))
-    assert summary.text(record, {}).count("\n") == 1
+    assert summary.format_summary(record, {}).count("\n") == 1
 
 
 def test_a_good_run_says_nothing_that_is_not_needed() -> None:
-    assert summary.text(run(stage("lint", 2, 3.0)), {}) == "\n".join(
+    assert summary.format_summary(run(stage("lint", 2, 3.0)), {}) == "\n".join(
         ["standard succeeded · 1 stage, 1 task in 7.4 s", "    lint     3.0 s"]
     )
 
@@ -169,7 +171,7 @@ def test_of_many_good_and_skipped_stages_the_first_twenty_have_lines() -> None:
     good = [stage(f"good_{number:02}", number, 60.0 - number) for number in range(30)]
     skipped = [stage(f"left_{number:02}", 100 + number, 0, Result.SKIP, message="needs bad") for number in range(23)]
     bad = [stage(f"bad_{number:02}", 200 + number, 1, Result.FAILURE, message="exit 1") for number in range(25)]
-    lines = summary.text(run(*good, *skipped, *bad, result=Result.FAILURE), {}).splitlines()
+    lines = summary.format_summary(run(*good, *skipped, *bad, result=Result.FAILURE), {}).splitlines()
     assert sum(line.startswith("  x bad") for line in lines) == 25
     assert lines[45:47] == ["    good_19    41.0 s", "    … 10 more succeeded, in 40.0 s at most"]
     assert lines[66:68] == ["    left_19  skipped: needs bad", "    … 3 more skipped: left_20, left_21, left_22"]
@@ -177,7 +179,7 @@ def test_of_many_good_and_skipped_stages_the_first_twenty_have_lines() -> None:
 
 def test_a_very_long_name_leaves_the_other_lines_whole_and_wide_characters_keep_the_columns() -> None:
     good = run(stage("a_name_" * 12, 1, 3.0), stage("検査", 2, 2.0), stage("lint", 3, 1.0))
-    assert summary.text(good, {}).splitlines()[1:4] == [
+    assert summary.format_summary(good, {}).splitlines()[1:4] == [
         f"    {'a_name_' * 12}     3.0 s",
         "    検査     2.0 s",
         "    lint     1.0 s",
@@ -186,12 +188,12 @@ def test_a_very_long_name_leaves_the_other_lines_whole_and_wide_characters_keep_
 
 def test_a_message_that_names_a_long_item_is_cut_to_what_a_screen_holds() -> None:
     bad = run(stage("unit", 1, 3.0, Result.FAILURE, message="y" * 300_000), result=Result.FAILURE)
-    assert max(map(len, summary.text(bad, {}).splitlines())) < 200
+    assert max(map(len, summary.format_summary(bad, {}).splitlines())) < 200
 
 
 def test_an_output_that_ends_with_the_message_is_not_said_twice() -> None:
     record = run(stage("call", 2, 1, Result.FAILURE, message="ValueError: no"), result=Result.FAILURE)
-    text = summary.text(record, {"call": failed_task("call", "Traceback ...\nValueError: no\n")})
+    text = summary.format_summary(record, {"call": failed_task("call", "Traceback ...\nValueError: no\n")})
     assert text.count("ValueError: no") == 1
 
 
@@ -199,7 +201,7 @@ def test_a_failed_check_is_shown_by_its_findings_not_by_its_last_line() -> None:
     record = run(stage("lint", 2, 1, Result.FAILURE, message="exit 1"), result=Result.FAILURE)
     output = "".join(f"a.py:{n}:1: F401 `os` imported but unused\n" for n in range(1, 56))
     output += "Found 55 errors.\n[*] 5 fixable with `--fix`.\n"
-    assert summary.text(record, {"lint": failed_task("lint", output)}).splitlines()[2:6] == [
+    assert summary.format_summary(record, {"lint": failed_task("lint", output)}).splitlines()[2:6] == [
         "      a.py:1:1: `os` imported but unused [F401]",
         "      a.py:2:1: `os` imported but unused [F401]",
         "      a.py:3:1: `os` imported but unused [F401]",
@@ -210,23 +212,23 @@ def test_a_failed_check_is_shown_by_its_findings_not_by_its_last_line() -> None:
 def test_a_failure_of_an_unknown_program_is_shown_by_its_first_and_last_lines() -> None:
     record = run(stage("a", 2, 1, Result.FAILURE, message="exit 1"), result=Result.FAILURE)
     output = "".join(f"line {n}\n" for n in range(1, 8)) + "x" * 300_000
-    lines = summary.text(record, {"a": failed_task("a", output)}).splitlines()
+    lines = summary.format_summary(record, {"a": failed_task("a", output)}).splitlines()
     assert lines[2:5] == ["      line 1", "      … 5 lines", "      line 7"]
     assert lines[5] == f"      {'x' * 160} …"
 
 
 def test_a_critical_violation_and_an_interrupt_say_why_in_the_first_line() -> None:
     broken = run(stage("a", 2, 3), result=Result.FAILURE, reason="a broke its critical SLA of 3 s", critical_sla=True)
-    assert summary.text(broken, {}).startswith("standard failed: a broke its critical SLA of 3 s · ")
+    assert summary.format_summary(broken, {}).startswith("standard failed: a broke its critical SLA of 3 s · ")
     stopped = run(stage("a", 2, 3), result=Result.CANCELLATION, reason="interrupted by SIGINT", interrupted=True)
-    assert summary.text(stopped, {}).startswith("standard interrupted: interrupted by SIGINT · ")
+    assert summary.format_summary(stopped, {}).startswith("standard interrupted: interrupted by SIGINT · ")
 
 
 def test_retries_a_broken_total_and_threads_left_behind_are_named() -> None:
     record = run(
         stage("a", 2, 3, attempts=3), total=limit(5), warned=True, broken=True, abandoned=("b",), busy_ratio=0.5
     )
-    text = summary.text(record, {})
+    text = summary.format_summary(record, {})
     assert "after 2 retries" in text
     assert "! total 7.4 s: broke 5.0 s" in text
     assert "left     b still runs in its thread" in text
@@ -234,13 +236,13 @@ def test_retries_a_broken_total_and_threads_left_behind_are_named() -> None:
 
 def test_no_escape_sequence_reaches_the_terminal() -> None:
     record = run(stage("a", 2, 1, Result.FAILURE, message="it\x1b[31m failed\nbadly"), result=Result.FAILURE)
-    text = summary.text(record, {"a": failed_task("a", "\x1b]0;title\x07 last")})
+    text = summary.format_summary(record, {"a": failed_task("a", "\x1b]0;title\x07 last")})
     assert "\x1b" not in text
     assert "\x07" not in text
 
 
 def test_durations_read_well_at_every_size() -> None:
-    assert [formatting.seconds(value) for value in (0.004, 0.42, 9.96, 27.44, 119.9, 185)] == [
+    assert [formatting.format_seconds(value) for value in (0.004, 0.42, 9.96, 27.44, 119.9, 185)] == [
         "0.00 s",
         "0.4 s",
         "10.0 s",

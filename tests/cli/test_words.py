@@ -10,7 +10,7 @@ from paropt_exporter.cli import flags
 
 
 def parsed(line: str) -> argparse.Namespace:
-    return flags.parse(line.split())
+    return flags.parse_command_line(line.split())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from paropt_exporter.cli.writer import MOST_CHARACTERS, Writer
+from paropt_exporter.cli.writer import MOST_CHARACTERS, BackgroundWriter
 
 HANG_SECONDS = 30.0
 
@@ -21,7 +21,7 @@ class Reader:
         self.reading.set()
         self.asked = threading.Event()
         self.idle = threading.Event()
-        self.writer = Writer("reader", say=self.take, tell_idle=self.idle.set)
+        self.writer = BackgroundWriter("reader", say=self.take, tell_idle=self.idle.set)
 
     def take(self, line: str) -> None:
         self.asked.set()
@@ -57,7 +57,7 @@ def test_stalled_reader_stops_nobody_and_is_told_how_many_lines_it_missed(reader
     reader.stall()
     for number in range(10):
         reader.put(str(number), characters=MOST_CHARACTERS // 4)
-    assert not reader.writer.idle
+    assert not reader.writer.is_idle
     reader.reading.set()
     assert reader.writer.wait(HANG_SECONDS)
     assert reader.lines == ["stalled", "0", "1", "2", "3", "6 lines not shown: their reader was too slow"]
@@ -89,15 +89,15 @@ def test_last_write_is_told(reader: Reader) -> None:
     reader.idle.clear()
     reader.reading.set()
     assert reader.idle.wait(HANG_SECONDS)
-    assert reader.writer.idle
+    assert reader.writer.is_idle
 
 
 def test_ticks_come_between_writes_until_they_are_ended(reader: Reader) -> None:
     ticks = threading.Semaphore(0)
-    reader.writer.put(lambda: reader.writer.tick(ticks.release, 0.0))
+    reader.writer.put(lambda: reader.writer.set_tick(ticks.release, 0.0))
     assert all(ticks.acquire(timeout=HANG_SECONDS) for _ in range(3))
     ended = threading.Event()
-    reader.writer.put(lambda: (reader.writer.tick(None), ended.set())[0])
+    reader.writer.put(lambda: (reader.writer.set_tick(None), ended.set())[0])
     assert ended.wait(HANG_SECONDS)
     assert reader.writer.wait(HANG_SECONDS)
 

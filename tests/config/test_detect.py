@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import config
-from paropt_exporter.config.detect import Detected, tools
+from paropt_exporter.config.detect import DetectedStages, detect_stages
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def _write(project: Path, **files: str) -> None:
         path.write_text(content)
 
 
-def _commands(detected: Detected) -> dict[str, object]:
+def _commands(detected: DetectedStages) -> dict[str, object]:
     return {stage.name: stage.run or stage.steps for stage in detected.stages}
 
 
@@ -47,7 +47,7 @@ def test_a_python_project_gets_five_stages_for_its_own_tools(project: Path) -> N
         tests__test_one_dot_py="",
         tests__integration__test_two_dot_py="",
     )
-    detected = tools(project)
+    detected = detect_stages(project)
     assert _commands(detected) == {
         "quality_gates": ("ruff", "check", "."),
         "type_checking": ("mypy", "src"),
@@ -61,7 +61,7 @@ def test_a_python_project_gets_five_stages_for_its_own_tools(project: Path) -> N
 
 def test_an_installed_tool_that_the_project_does_not_show_is_left_out(project: Path) -> None:
     _install(project.parent / "bin", "ruff", "mypy", "bandit", "pytest")
-    detected = tools(project)
+    detected = detect_stages(project)
     assert detected.stages == ()
     assert detected.notes[0] == (
         "quality_gates left out: the project shows none of ruff, flake8, npm script lint, make target lint"
@@ -71,7 +71,7 @@ def test_an_installed_tool_that_the_project_does_not_show_is_left_out(project: P
 
 def test_a_tool_that_is_shown_and_not_installed_is_named_with_why(project: Path) -> None:
     _write(project, _dot_flake8="[flake8]\n")
-    assert tools(project).notes[0] == (
+    assert detect_stages(project).notes[0] == (
         "quality_gates left out: the project uses flake8, but it is neither in .venv/bin nor on PATH: install it"
     )
 
@@ -79,7 +79,7 @@ def test_a_tool_that_is_shown_and_not_installed_is_named_with_why(project: Path)
 def test_the_second_tool_stands_in_for_the_first_and_the_note_stays(project: Path) -> None:
     _install(project.parent / "bin", "pyright")
     _write(project, mypy_dot_ini="[mypy]\n", pyrightconfig_dot_json="{}")
-    detected = tools(project)
+    detected = detect_stages(project)
     assert _commands(detected) == {"type_checking": ("pyright",)}
     assert any("the project uses mypy" in note for note in detected.notes)
 
@@ -88,20 +88,20 @@ def test_the_tools_of_the_projects_virtual_environment_come_first(project: Path)
     _install(project.parent / "bin", "ruff")
     _install(project / ".venv/bin", "ruff")
     _write(project, ruff_dot_toml="")
-    assert _commands(tools(project))["quality_gates"] == (".venv/bin/ruff", "check", ".")
+    assert _commands(detect_stages(project))["quality_gates"] == (".venv/bin/ruff", "check", ".")
 
 
 def test_an_active_virtual_environment_needs_no_path(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _install(project / ".venv/bin", "ruff")
     monkeypatch.setenv("PATH", str(project / ".venv/bin"))
     _write(project, ruff_dot_toml="")
-    assert _commands(tools(project))["quality_gates"] == ("ruff", "check", ".")
+    assert _commands(detect_stages(project))["quality_gates"] == ("ruff", "check", ".")
 
 
 def test_mypy_is_called_bare_where_its_configuration_says_what_to_check(project: Path) -> None:
     _install(project.parent / "bin", "mypy")
     _write(project, pyproject_dot_toml="[tool.mypy]\nfiles = ['a']\n[tool.other]\n")
-    assert _commands(tools(project)) == {"type_checking": ("mypy",)}
+    assert _commands(detect_stages(project)) == {"type_checking": ("mypy",)}
 
 
 def test_npm_scripts_count_and_the_placeholder_of_npm_init_does_not(project: Path) -> None:
@@ -110,42 +110,42 @@ def test_npm_scripts_count_and_the_placeholder_of_npm_init_does_not(project: Pat
         '{"scripts": {"lint": "eslint .", "typecheck": "tsc", "test": "echo \\"Error: no test specified\\" && exit 1"}}'
     )
     _write(project, package_dot_json=scripts)
-    assert _commands(tools(project)) == {
+    assert _commands(detect_stages(project)) == {
         "quality_gates": ("npm", "run", "lint"),
         "type_checking": ("npm", "run", "typecheck"),
     }
     (project / "pnpm-lock.yaml").touch()
-    assert _commands(tools(project))["quality_gates"] == ("pnpm", "run", "lint")
+    assert _commands(detect_stages(project))["quality_gates"] == ("pnpm", "run", "lint")
 
 
 def test_python_and_npm_side_by_side_are_steps_of_one_stage(project: Path) -> None:
     _install(project.parent / "bin", "npm", "ruff")
     _write(project, package_dot_json='{"scripts": {"lint": "eslint ."}}', ruff_dot_toml="")
-    assert _commands(tools(project))["quality_gates"] == (("ruff", "check", "."), ("npm", "run", "lint"))
+    assert _commands(detect_stages(project))["quality_gates"] == (("ruff", "check", "."), ("npm", "run", "lint"))
 
 
 def test_make_targets_count_unless_the_makefile_runs_this_very_command(project: Path) -> None:
     _install(project.parent / "bin", "make")
     _write(project, Makefile="lint test: dep\n\techo\nVARIABLE := x\n.PHONY: lint\n")
-    assert _commands(tools(project)) == {"quality_gates": ("make", "lint"), "unit_tests": ("make", "test")}
+    assert _commands(detect_stages(project)) == {"quality_gates": ("make", "lint"), "unit_tests": ("make", "test")}
     _write(project, Makefile="test:\n\tparopt-exporter --lane standard\n")
-    assert tools(project).stages == ()
+    assert detect_stages(project).stages == ()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"scripts": 5}', '{"scripts": {"lint": 5}}', "[" * 100_000])
 def test_a_broken_package_file_is_no_reason_to_fail(project: Path, content: str) -> None:
     _write(project, package_dot_json=content)
-    assert tools(project).stages == ()
+    assert detect_stages(project).stages == ()
 
 
 def test_a_folder_that_is_not_there_has_no_tools(project: Path) -> None:
-    assert tools(project / "missing").stages == ()
+    assert detect_stages(project / "missing").stages == ()
 
 
 def test_without_a_file_the_config_has_the_detected_stages_and_notes(project: Path) -> None:
     _install(project.parent / "bin", "ruff")
     _write(project, ruff_dot_toml="")
-    read = config.read(None, root=project)
+    read = config.read_config(None, root=project)
     assert [stage.name for stage in read.stages] == ["quality_gates"]
     assert len(read.notes) == 4
     assert read.path is None
@@ -154,13 +154,13 @@ def test_without_a_file_the_config_has_the_detected_stages_and_notes(project: Pa
 def test_a_file_without_stages_keeps_its_lanes_and_gets_the_detected_stages(project: Path) -> None:
     _install(project.parent / "bin", "ruff")
     _write(project, ruff_dot_toml="", paropt_dot_yml="lanes: {quick: {workers: 2}}\n")
-    read = config.read(project / "paropt.yml", root=project)
+    read = config.read_config(project / "paropt.yml", root=project)
     assert "quick" in read.lanes
     assert [stage.name for stage in read.stages] == ["quality_gates"]
 
 
 def _unit_tests(project: Path) -> tuple[object, str | None]:
-    stage = next(stage for stage in tools(project).stages if stage.name == "unit_tests")
+    stage = next(stage for stage in detect_stages(project).stages if stage.name == "unit_tests")
     return stage.run, stage.items.glob if stage.items is not None else None
 
 
@@ -222,5 +222,5 @@ def test_a_long_file_of_empty_lines_costs_no_time(project: Path) -> None:
     _install(project.parent / "bin", "mypy")
     _write(project, mypy_dot_ini="\n" * 500_000, pyproject_dot_toml="[tool.mypy]\n" + "\n" * 500_000, a_dot_py="")
     began = time.process_time()
-    tools(project)
+    detect_stages(project)
     assert time.process_time() - began < 5

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paropt_exporter.config.document import Document
-from paropt_exporter.config.editing import CannotEdit, edited
+from paropt_exporter.config.editing import CannotEdit, edit_text
 
 WORKERS = {"workers": {"min": 1, "max": 16, "start": 4}}
 
 
 def in_lane(text: str, **settings: object) -> str:
-    return edited(text, {"lanes": {"standard": settings or WORKERS}})
+    return edit_text(text, {"lanes": {"standard": settings or WORKERS}})
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_words_and_numbers_are_set_beside_each_other() -> None:
 
 
 def test_a_lane_with_an_odd_name_is_quoted() -> None:
-    text = edited("stages: []\n", {"lanes": {"nightly: 2": {"workers": 4}}})
+    text = edit_text("stages: []\n", {"lanes": {"nightly: 2": {"workers": 4}}})
     assert Document(text).value == {"stages": [], "lanes": {"nightly: 2": {"workers": 4}}}
 
 

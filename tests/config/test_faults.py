@@ -25,7 +25,7 @@ BOMB = "x-a: &a [0,0,0,0,0,0,0,0,0,0]\n" + "".join(
 def test_all_faults_of_a_file_are_told_at_once_with_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(GOLDEN)
     with pytest.raises(ConfigError) as caught:
-        config.read(Path("faults.yml"), root=Path())
+        config.read_config(Path("faults.yml"), root=Path())
     assert str(caught.value) + "\n" == (GOLDEN / "faults.txt").read_text()
 
 
@@ -251,7 +251,7 @@ def test_a_path_that_is_no_file_is_told_as_what_it_is(tmp_path: Path, make, mess
     path = tmp_path / "paropt.yml"
     make(path)
     with pytest.raises(ConfigError, match=message) as caught:
-        config.read(path, root=tmp_path)
+        config.read_config(path, root=tmp_path)
     assert caught.value.faults[0].startswith(f"{path}:1:1: file: ")
 
 
@@ -271,10 +271,10 @@ def _without_rights() -> Iterator[None]:
 def test_a_file_without_permission_is_told_so(tmp_path: Path) -> None:
     path = tmp_path / "paropt.yml"
     path.write_text(configs.stage())
-    config.read(path, root=tmp_path)
+    config.read_config(path, root=tmp_path)
     path.chmod(0)
     with _without_rights(), pytest.raises(ConfigError, match="no permission to read it"):
-        config.read(path, root=tmp_path)
+        config.read_config(path, root=tmp_path)
 
 
 @pytest.mark.parametrize("other", ["out/log.txt", "./out/log.txt", "out/../out//log.txt"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.config.lanes import changed_paths, classify, require_docs, select
+from paropt_exporter.config.lanes import choose_lane, classify_change, find_changed_paths, require_docs_only
 from paropt_exporter.errors import UsageError
 
 
@@ -35,21 +35,21 @@ from paropt_exporter.errors import UsageError
     ],
 )
 def test_the_lane_follows_from_the_changed_files(paths: list[str], lane: str) -> None:
-    assert classify(paths)[0] == lane
+    assert classify_change(paths)[0] == lane
 
 
 def test_the_reason_names_the_files_that_decided() -> None:
-    assert classify(["a.py", "b.md"])[1] == "a.py changed"
-    assert classify(["pyproject.toml", "a.md"])[1] == "pyproject.toml changed: dependencies, build or CI"
-    assert classify([f"{n}.md" for n in range(5)])[1] == "only documents changed: 0.md, 1.md, 2.md and 2 more"
+    assert classify_change(["a.py", "b.md"])[1] == "a.py changed"
+    assert classify_change(["pyproject.toml", "a.md"])[1] == "pyproject.toml changed: dependencies, build or CI"
+    assert classify_change([f"{n}.md" for n in range(5)])[1] == "only documents changed: 0.md, 1.md, 2.md and 2 more"
 
 
 def test_asking_for_docs_with_code_changed_is_an_error_with_a_remedy() -> None:
-    require_docs(["a.md"])
+    require_docs_only(["a.md"])
     with pytest.raises(UsageError, match=r"a\.py changed: use --lane standard"):
-        require_docs(["a.md", "a.py"])
+        require_docs_only(["a.md", "a.py"])
     with pytest.raises(UsageError, match=r"requirements\.txt"):
-        require_docs(["requirements.txt"])
+        require_docs_only(["requirements.txt"])
 
 
 def _git(folder: Path, *arguments: str) -> None:
@@ -86,7 +86,7 @@ def test_committed_changed_and_untracked_files_of_a_branch_count(repository: Pat
     (repository / "un\ntracked é.md").touch()
     (repository / ".gitignore").write_text("*.log\n")
     (repository / "ignored.log").touch()
-    assert changed_paths(repository) == {"committed.md", "old.py", "un\ntracked é.md", ".gitignore"}
+    assert find_changed_paths(repository) == {"committed.md", "old.py", "un\ntracked é.md", ".gitignore"}
 
 
 def test_a_branch_that_was_pushed_is_still_compared_with_the_default_branch(repository: Path, tmp_path: Path) -> None:
@@ -96,12 +96,12 @@ def test_a_branch_that_was_pushed_is_still_compared_with_the_default_branch(repo
     _git(repository, "add", ".")
     _git(repository, "commit", "-q", "-m", "two")
     _git(repository, "push", "-q", "-u", "origin", "main", "feature")
-    assert select(repository) == ("standard", "code.py changed")
+    assert choose_lane(repository) == ("standard", "code.py changed")
 
 
 def test_documents_alone_choose_docs(repository: Path) -> None:
     (repository / "a.md").touch()
-    assert select(repository) == ("docs", "only documents changed: a.md")
+    assert choose_lane(repository) == ("docs", "only documents changed: a.md")
 
 
 def test_a_repository_without_a_commit_takes_all_as_changed(tmp_path: Path) -> None:
@@ -109,20 +109,23 @@ def test_a_repository_without_a_commit_takes_all_as_changed(tmp_path: Path) -> N
     (tmp_path / "a.md").touch()
     _git(tmp_path, "add", "a.md")
     (tmp_path / "b.md").touch()
-    assert changed_paths(tmp_path) == {"a.md", "b.md"}
+    assert find_changed_paths(tmp_path) == {"a.md", "b.md"}
 
 
 def test_only_the_projects_own_folder_counts(repository: Path) -> None:
     (repository / "sub").mkdir()
     (repository / "sub/a.md").touch()
     (repository / "b.py").touch()
-    assert select(repository / "sub") == ("docs", "only documents changed: a.md")
+    assert choose_lane(repository / "sub") == ("docs", "only documents changed: a.md")
 
 
 def test_without_git_the_lane_is_standard_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    lane, why = select(tmp_path)
+    lane, why = choose_lane(tmp_path)
     assert lane == "standard"
     assert "not a git repository" in why
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert select(tmp_path) == ("standard", "the change is unknown: git is not installed, or the folder is not there")
+    assert choose_lane(tmp_path) == (
+        "standard",
+        "the change is unknown: git is not installed, or the folder is not there",
+    )

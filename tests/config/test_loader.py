@@ -35,7 +35,7 @@ def test_the_picture_of_the_design_is_read(tmp_path: Path) -> None:
     assert read.stages[3].retries.count == 1
     assert read.stages[1].run == ("mypy", "exporter")
     mine = read.lanes["mine"]
-    assert (mine.strategy, mine.workers.max, mine.sla and mine.sla.limit().warn_seconds) == (Strategy.HYBRID, 16, 10)
+    assert (mine.strategy, mine.workers.max, mine.sla and mine.sla.to_limit().warn_seconds) == (Strategy.HYBRID, 16, 10)
     assert read.feedback.prometheus is not None
 
 
@@ -102,7 +102,7 @@ def test_a_file_from_a_pipe_is_read_with_the_current_folder_as_root(tmp_path: Pa
     writer = threading.Thread(target=pipe.write_text, args=(configs.stage(),), name="writer", daemon=True)
     writer.start()
     root = tmp_path / "root"
-    assert config.read(pipe, root=root).root == root
+    assert config.read_config(pipe, root=root).root == root
     writer.join(timeout=10)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import plan
-from paropt_exporter.config.placeholders import unprotected
+from paropt_exporter.config.placeholders import find_unprotected
 from paropt_exporter.plan import Commands
 from support import configs
 
@@ -39,7 +39,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("line", GOOD)
 def test_an_item_outside_of_quotes_is_protected(line: str) -> None:
-    assert unprotected(line) is None
+    assert find_unprotected(line) is None
 
 
 @pytest.mark.parametrize(("line", "around"), BAD.items())
@@ -53,7 +53,7 @@ def test_an_item_in_quotes_is_a_fault(tmp_path: Path, line: str, around: str) ->
 def test_no_name_of_an_item_is_run_as_code(tmp_path: Path, line: str) -> None:
     """`lint` does not exist: the shell's own reading of the line is what is tried."""
     stage = configs.stage(run=json.dumps(line), shell="true", items=f"{{list: {json.dumps(HOSTILE)}}}")
-    tasks = plan.build(configs.read(tmp_path, stage), "standard").stages[0].tasks
+    tasks = plan.build_plan(configs.read(tmp_path, stage), "standard").stages[0].tasks
     works = [task.work for task in tasks]
     for work in works:
         assert isinstance(work, Commands)

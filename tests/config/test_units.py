@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paropt_exporter.config.units import duration_seconds, duration_text, size_bytes
+from paropt_exporter.config.units import format_duration, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from paropt_exporter.config.units import duration_seconds, duration_text, size_b
     ],
 )
 def test_a_duration_is_read_as_prometheus_reads_it_or_as_seconds(written: object, seconds: float) -> None:
-    assert duration_seconds(written) == seconds
+    assert parse_duration(written) == seconds
 
 
 @pytest.mark.parametrize(
@@ -53,26 +53,26 @@ def test_a_duration_is_read_as_prometheus_reads_it_or_as_seconds(written: object
 )
 def test_what_is_no_duration_is_refused_with_a_message(written: object) -> None:
     with pytest.raises(ValueError, match=r"duration|too long"):
-        duration_seconds(written)
+        parse_duration(written)
 
 
 def test_zero_is_a_duration_only_where_it_is_asked_for() -> None:
-    assert duration_seconds("0s", zero=True) == 0
+    assert parse_duration("0s", zero=True) == 0
 
 
 @pytest.mark.parametrize(
     ("written", "size"), [("2GiB", 2 << 30), ("500MB", 500_000_000), ("1.5KiB", 1536), (4096, 4096), ("1 kB", 1000)]
 )
 def test_a_size_is_read_with_decimal_and_binary_units(written: object, size: int) -> None:
-    assert size_bytes(written) == size
+    assert parse_size(written) == size
 
 
 @pytest.mark.parametrize("written", ["2G", "GiB", "-1MB", 0, -5, 1.5, True, None, "2000TiB", 10**30, "0B"])
 def test_what_is_no_size_is_refused_with_a_message(written: object) -> None:
     with pytest.raises(ValueError, match="size"):
-        size_bytes(written)
+        parse_size(written)
 
 
 @given(st.integers(min_value=1, max_value=10**10))
 def test_a_duration_that_was_written_reads_back(milliseconds: int) -> None:
-    assert duration_seconds(duration_text(milliseconds / 1000)) == pytest.approx(milliseconds / 1000)
+    assert parse_duration(format_duration(milliseconds / 1000)) == pytest.approx(milliseconds / 1000)

@@ -78,7 +78,7 @@ def test_the_exporters_command_is_understood_and_its_config_is_the_demos_with_an
     demo = (ROOT / "deploy/demo/paropt.yml").read_text()
     expected = demo.replace("http://127.0.0.1:9090", "http://prometheus:9090")
     assert (FOLDER / "paropt.yml").read_text() == expected, "write it anew from deploy/demo/paropt.yml"
-    assert config.read(FOLDER / "paropt.yml", root=FOLDER).project == "demo"
+    assert config.read_config(FOLDER / "paropt.yml", root=FOLDER).project == "demo"
 
 
 def test_prometheus_takes_its_config_with_the_rules(tmp_path: Path) -> None:

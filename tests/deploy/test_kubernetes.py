@@ -64,7 +64,7 @@ def test_the_image_is_left_to_the_overlay() -> None:
 
 
 def test_commands_are_understood_and_run_lanes_of_the_config() -> None:
-    read = config.read(FOLDER / "paropt.yml", root=FOLDER)
+    read = config.read_config(FOLDER / "paropt.yml", root=FOLDER)
     assert {parsed(pod["containers"][0]["args"]).lane for pod in pods().values()} <= set(read.lanes)
     assert len(read.stages) == 3
 

@@ -14,7 +14,7 @@ from paropt_exporter.engine.item_results import ItemReport, of_batch, read
 from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.events import ItemRecord, Measurement, Result, TaskRecord
 from paropt_exporter.plan import Commands, PlannedTask
-from paropt_exporter.plan.batches import ITEMS, task
+from paropt_exporter.plan.batches import ITEMS, build_task
 from paropt_exporter.testing import Script
 from support import projects
 from support.lanes import Bench, plan, stage
@@ -212,7 +212,7 @@ def test_false_times_in_a_report_are_none(tmp_path: Path, time: str) -> None:
 
 def test_a_stage_whose_batches_all_have_no_test_fails() -> None:
     template = Commands(steps=(("x", ITEMS),))
-    batches = tuple(task(template, index, [item]) for index, item in enumerate("ab"))
+    batches = tuple(build_task(template, index, [item]) for index, item in enumerate("ab"))
     planned = replace(stage("one", template=template), tasks=batches)
     empty = Script(exit_code=5, items=(ItemRecord(item="a", result=Result.SUCCESS, seconds=1.0),))
     record = Bench(plan(planned), {"one": [empty]}).run()
@@ -229,7 +229,7 @@ def test_a_retry_runs_the_failed_items_alone() -> None:
         message="b, c: exit 1",
         items=tuple(ItemRecord(item=item, result=result, seconds=1.0) for item, result in results.items()),
     )
-    batch = task(template, 0, ["a", "b", "c"])
+    batch = build_task(template, 0, ["a", "b", "c"])
     planned = replace(stage("one", retries=1, template=template), tasks=(batch,))
     bench = Bench(plan(planned), {"one": [failing, Script()]})
     record = bench.run()

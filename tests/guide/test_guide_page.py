@@ -66,7 +66,7 @@ def test_a_python_block_runs_as_a_script(project: Path, script: str) -> None:
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_a_yaml_block_is_a_config(tmp_path: Path, text: str) -> None:
     (tmp_path / "paropt.yml").write_text(text)
-    read = config.read(tmp_path / "paropt.yml", root=tmp_path)
+    read = config.read_config(tmp_path / "paropt.yml", root=tmp_path)
     assert read.stages
 
 

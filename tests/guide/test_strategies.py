@@ -8,7 +8,7 @@ import pytest
 
 from paropt_exporter import ParallelizationStrategy, WorkerPoolOptimizer, host
 from paropt_exporter.events import Bottleneck, Result, Strategy
-from paropt_exporter.guide.strategies import optimal_size
+from paropt_exporter.guide.strategies import choose_size
 from paropt_exporter.history import RunSummary
 from support import real_servers
 
@@ -58,7 +58,7 @@ def earlier(
 def test_the_size_follows_cores_memory_and_strategy(
     strategy: ParallelizationStrategy, cores: int, memory: int, expected: int
 ) -> None:
-    assert optimal_size(strategy, cores=cores, memory_bytes=memory) == expected
+    assert choose_size(strategy, cores=cores, memory_bytes=memory) == expected
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_size_follows_cores_memory_and_strategy(
     ],
 )
 def test_history_moves_the_size_to_where_workers_are_80_percent_busy(runs: list[RunSummary], expected: int) -> None:
-    assert optimal_size(S.THREAD_POOL, cores=2, memory_bytes=GIB, runs=runs) == expected
+    assert choose_size(S.THREAD_POOL, cores=2, memory_bytes=GIB, runs=runs) == expected
 
 
 @pytest.mark.parametrize("strategy", list(ParallelizationStrategy))
@@ -84,7 +84,7 @@ def test_the_optimizer_answers_for_this_machine(
     asked = WorkerPoolOptimizer.get_optimal_worker_count(strategy)
     cores, free = host.count_cpu_workers(), host.read_available_memory_bytes()
     assert asked == WorkerPoolOptimizer().get_optimal_worker_count(strategy.value)  # type: ignore[arg-type]
-    assert asked == optimal_size(strategy, cores=cores, memory_bytes=free)
+    assert asked == choose_size(strategy, cores=cores, memory_bytes=free)
 
 
 def test_the_optimizer_reads_the_history_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_the_optimizer_reads_the_history_of_the_folder(tmp_path: Path, monkeypat
     assert ended.returncode == 0, ended.stderr
     monkeypatch.chdir(tmp_path)
     # One task at a time is 80 % of two workers, or of one where the run's start took long beside it.
-    assert WorkerPoolOptimizer.get_optimal_worker_count(S.THREAD_POOL) < optimal_size(
+    assert WorkerPoolOptimizer.get_optimal_worker_count(S.THREAD_POOL) < choose_size(
         S.THREAD_POOL, cores=host.count_cpu_workers(), memory_bytes=host.read_available_memory_bytes()
     )
 
@@ -107,4 +107,4 @@ def test_a_faulty_config_does_not_stop_a_pool(tmp_path: Path, monkeypatch: pytes
 
 
 def test_each_strategy_has_a_counterpart_in_the_pools() -> None:
-    assert {strategy.of_pools for strategy in ParallelizationStrategy} == set(Strategy)
+    assert {strategy.pool_strategy for strategy in ParallelizationStrategy} == set(Strategy)

@@ -6,7 +6,7 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
-from paropt_exporter.config.lanes import changed_paths
+from paropt_exporter.config.lanes import find_changed_paths
 from paropt_exporter.history import History
 from support.event_samples import StillClock
 
@@ -14,7 +14,7 @@ from support.event_samples import StillClock
 def changed_after_opening(repository: Path, history: str) -> frozenset[str]:
     subprocess.run(["git", "init", "-q", str(repository)], check=True)
     with closing(History(repository / history, project="shop", clock=StillClock())):
-        return changed_paths(repository)
+        return find_changed_paths(repository)
 
 
 def test_a_history_in_our_own_folder_is_no_change_of_the_project(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_
 from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup
 from paropt_exporter.autoscaling.policy.lane_size import LaneObservation, decide_lane_size
 from paropt_exporter.cli import explain, history
-from paropt_exporter.cli.streams import Visible
+from paropt_exporter.cli.streams import VisibleStream
 from paropt_exporter.config.loader import Config
 from paropt_exporter.errors import HistoryError, ParoptError
 from paropt_exporter.events import Bottleneck, Decision
@@ -108,7 +108,7 @@ def looked_at(path: Path, folder: Path) -> str:
         lambda past, out: out.write(f"{past.failures('standard', ('lint', 'unit'))} {past.trend('standard')}"),
     )
     printed = io.StringIO()
-    shown: io.StringIO = Visible(printed)  # type: ignore[assignment]  # as the command line's stdout
+    shown: io.StringIO = VisibleStream(printed)  # type: ignore[assignment]  # as the command line's stdout
     with closing(History(path, project="shop", clock=StillClock(), for_reading=True)) as past:
         for command in commands:
             try:

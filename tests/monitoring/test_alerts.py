@@ -13,7 +13,7 @@ import yaml
 import alert_stories.files
 from alert_stories.model import ALERTS, Shows
 from paropt_exporter import families
-from paropt_exporter.cli.flags import parser
+from paropt_exporter.cli.flags import build_parser
 from paropt_exporter.families import Kind
 from paropt_exporter.monitoring import outputs
 from paropt_exporter.monitoring.alerts import files
@@ -228,7 +228,7 @@ def test_every_command_of_the_runbook_is_understood() -> None:
     commands = {line.removeprefix("paropt-exporter ") for line in re.findall(r"`(paropt-exporter [^`]+)`", page)}
     assert commands
     for command in commands:
-        parser().parse_args(command.split())
+        build_parser().parse_args(command.split())
 
 
 def test_alerts_are_a_kind_of_generated_files() -> None:

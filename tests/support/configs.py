@@ -14,7 +14,7 @@ def read(folder: Path, content: str | bytes) -> config.Config:
     """Read a paropt.yml with this content."""
     path = folder / "paropt.yml"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return config.read(path, root=folder)
+    return config.read_config(path, root=folder)
 
 
 def faults(folder: Path, content: str | bytes) -> list[str]:

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from paropt_exporter.cli.flags import parser
+from paropt_exporter.cli.flags import build_parser
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the arguments as the command would; a SystemExit fails the test."""
-    return parser().parse_args([str(argument) for argument in arguments])
+    return build_parser().parse_args([str(argument) for argument in arguments])
 
 
 def refusal(*command: object) -> str:

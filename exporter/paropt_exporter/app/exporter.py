@@ -14,14 +14,14 @@ from paropt_exporter import config as configs
 from paropt_exporter import descriptors, host
 from paropt_exporter import plan as plans
 from paropt_exporter.app import parts
-from paropt_exporter.app.planning import Planner, known_peaks, sharing
+from paropt_exporter.app.planning import Planner, collect_memory_peaks, share_jobserver
 from paropt_exporter.app.reloading import ConfigFile
 from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.autoscaling import Controller
 from paropt_exporter.autoscaling.controller import DEADLINE
 from paropt_exporter.autoscaling.meters import CORES_SECONDS, MEMORY_SECONDS, CachedReading
 from paropt_exporter.clock import Clock, SystemClock
-from paropt_exporter.config.lanes import select
+from paropt_exporter.config.lanes import choose_lane
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, pools_of
 from paropt_exporter.events import LiveStage, Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
@@ -48,17 +48,19 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
     descriptors.raise_limit()
     clock = clock or SystemClock()
     file = ConfigFile(request.config_path if request.every_seconds is not None else None)
-    config = configs.read(request.config_path, root=request.root)
+    config = configs.read_config(request.config_path, root=request.root)
     if request.enter_root:
         os.chdir(config.root)
-    lane = _lane(request, config.root, screen)
-    plans.choose(config, lane, request.selection, request.arguments)  # a misspelled stage must not leave a history
+    lane = _choose_lane(request, config.root, screen)
+    plans.choose_stages(
+        config, lane, request.selection, request.arguments
+    )  # a misspelled stage must not leave a history
     with ExitStack() as stack:
         signals = stack.enter_context(Signals(reloads=request.every_seconds is not None and not has_terminal()))
         stack.enter_context(run_mark.marked(config.root, os.environ))
-        history = stack.enter_context(closing(parts.history(config, clock)))
+        history = stack.enter_context(closing(parts.open_history(config, clock)))
         for interrupted in history.recover():
-            screen.say(_told(interrupted))
+            screen.say(_format_interrupted(interrupted))
         if orphans := run_mark.end_orphans(config.root):
             screen.say(f"an exporter that was killed left processes behind: ended {listed(orphans)}")
         exporter = Exporter(
@@ -68,15 +70,15 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
         return exporter.serve()
 
 
-def _lane(request: Request, root: Path, screen: Screen) -> str:
+def _choose_lane(request: Request, root: Path, screen: Screen) -> str:
     if request.lane != AUTO_LANE:
         return request.lane
-    lane, why = select(root)
+    lane, why = choose_lane(root)
     screen.say(f"lane {lane}: {why}")
     return lane
 
 
-def _told(interrupted: Interrupted) -> str:
+def _format_interrupted(interrupted: Interrupted) -> str:
     began = datetime.fromtimestamp(interrupted.started_timestamp_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     stages = ", ".join(interrupted.running) or "no stage"
     return f"the run of {interrupted.lane} begun {began} was interrupted: {stages} running (again: --failed)"
@@ -146,9 +148,9 @@ class Exporter:
         self._screen = screen
         self._signals = signals
         self._clock = clock
-        self._logs = parts.task_logs(config, history, clock)
+        self._logs = parts.open_task_logs(config, history, clock)
         self._workers = PoolWorkers(config.history_path.with_name(MEMORY_NAME), logs=self._logs)
-        self._jobserver = parts.jobserver(config)
+        self._jobserver = parts.build_jobserver(config)
         self._run: Run | None = None
         self._missing_before = 0  # records that the history lacked when the last run had ended
         self._feedback = parts.feedback(config, clock)
@@ -157,23 +159,23 @@ class Exporter:
         plan = self._planner.plan()
         _import_before_calls(plan)
         self._next_plan: Plan | None = plan  # of the first run: an items command may take its work off a queue
-        self._standing = parts.standing(config, plan, self._feedback)
-        self._deliveries = parts.push_and_textfile(request, config, plan)
-        self._protected = parts.protected(request, config)
+        self._control_state = parts.build_control_state(config, plan, self._feedback)
+        self._sinks = parts.build_sinks(request, config, plan)
+        self._protection = parts.protected(request, config)
         self._reports = parts.reports(request, config, screen)
         self._metrics = self._make_metrics(plan)
         self._observers = Observers(self._make_observers())
         self._page = WatchedPage(self._metrics, signals.wake)
-        self._server = parts.endpoint(request, config, self._page, self._protected, screen.say)
-        self._orders = parts.orders(config, plan, self._standing)
+        self._server = parts.start_endpoint(request, config, self._page, self._protection, screen.say)
+        self._order_socket = parts.open_order_socket(config, plan, self._control_state)
 
     def serve(self) -> int:
         """Run and serve until the end; return the exit code."""
         if self._feedback is not None:
             self._feedback.steer(
-                self._standing,
+                self._control_state,
                 pools=self._workers.statistics,
-                size=self._running_size,
+                size=self._get_run_size,
                 cores=host.count_cpus,
                 emit=self._observers.emit,
             )
@@ -185,18 +187,18 @@ class Exporter:
             began = self._clock.monotonic()
             code = self._run_once()
             if self._signals.interrupted_run:
-                return self._shown(code)
+                return self._wait_for_readers(code)
             if self._request.once:
-                self._linger()
-                return self._shown(code)
+                self._wait_for_scrape()
+                return self._wait_for_readers(code)
             if self._wait_for_start(began):
-                return self._shown(code)
+                return self._wait_for_readers(code)
             self._file.reload_if_changed(self._take, self._screen.say)
 
     def _wait_for_start(self, began: float) -> bool:
-        """Wait for the next start, and read the config again where SIGHUP asks for it; True: a signal ends it all."""
+        """Wait for the next start, and read the config again on SIGHUP; True: a signal ends it all."""
         while True:
-            if self._signals.wait(self._pause(began)):
+            if self._signals.wait(self._compute_pause(began)):
                 return True
             if not self._signals.take_reload():
                 return False
@@ -207,19 +209,19 @@ class Exporter:
         config = replace(
             self._config, lanes=read.lanes, stages=read.stages, places=read.places, notes=read.notes
         )  # the other sections made the parts of this process
-        plans.choose(config, self._lane, self._request.selection, self._request.arguments)
-        shape = plans.build(_without_items(config), self._lane, **parts.asked(self._request))
+        plans.choose_stages(config, self._lane, self._request.selection, self._request.arguments)
+        shape = plans.build_plan(_without_items(config), self._lane, **parts.asked(self._request))
         _import_before_calls(shape)
         before, self._config_as_read = self._config_as_read, read
         if changed := [name for name in _FIXED_SECTIONS if getattr(read, name) != getattr(before, name)]:
             self._screen.say(f"{', '.join(changed)}: changed too, and in force from the next start of the exporter on")
         self._config, self._planner, self._next_plan = config, self._make_planner(config), None
-        self._standing.reconfigure(shape.workers, pools_of(shape))
-        if self._orders is not None:
-            self._orders.close()
-        self._orders = parts.orders(config, shape, self._standing)
+        self._control_state.reconfigure(shape.workers, pools_of(shape))
+        if self._order_socket is not None:
+            self._order_socket.close()
+        self._order_socket = parts.open_order_socket(config, shape, self._control_state)
         self._metrics.reconfigure(
-            lanes=(parts.lane_labels(self._request, config, shape),),
+            lanes=(parts.build_lane_labels(self._request, config, shape),),
             bounds=_bounds(shape),
             totals=self._history.totals(),
             last=self._history.last(),
@@ -228,27 +230,27 @@ class Exporter:
     def _make_planner(self, config: configs.Config) -> Planner:
         return Planner(self._request, config, self._lane, self._history, self._past, self._screen.say)
 
-    def _linger(self) -> None:
+    def _wait_for_scrape(self) -> None:
         """Serve until a scrape has seen the final values, a signal, or the time given."""
         if self._request.linger_seconds:
             self._page.wake_at_next_scrape = True
             self._signals.wait(self._request.linger_seconds)
 
-    def _shown(self, code: int) -> int:
+    def _wait_for_readers(self, code: int) -> int:
         """Wait for the readers of the summary, and return the exit code, which a lost summary changes.
 
         Without a signal they have all the time they want; after one as long as one of them goes on.
         """
-        self._screen.when_shown(self._signals.wake)
-        patience, written = (None if self._signals.number is None else READER_SECONDS), self._screen.written
+        self._screen.notify_when_shown(self._signals.wake)
+        patience, written = (None if self._signals.number is None else READER_SECONDS), self._screen.write_count
         while not self._screen.is_shown:
             signalled = self._signals.wait(patience)
-            stalled = written == self._screen.written
+            stalled = written == self._screen.write_count
             if patience is not None and (signalled or stalled):
                 break
             if signalled:
                 patience = READER_SECONDS
-            written = self._screen.written
+            written = self._screen.write_count
         if self._screen.fault and not self._signals.interrupted_run and code != EXIT_UNWRITTEN:
             self._screen.say(f"exit code {EXIT_UNWRITTEN}: the summary could not be written")
             return EXIT_UNWRITTEN
@@ -256,8 +258,8 @@ class Exporter:
 
     def close(self) -> None:
         """End the endpoint and the pools."""
-        if self._orders is not None:
-            self._orders.close()
+        if self._order_socket is not None:
+            self._order_socket.close()
         if self._feedback is not None:
             self._feedback.close()
         self._server.close()
@@ -267,25 +269,25 @@ class Exporter:
 
     def _run_once(self) -> int:
         planned, self._next_plan = self._next_plan or self._planner.plan(), None
-        plan = sharing(self._planner.started(planned, self._standing), self._jobserver)
+        plan = share_jobserver(self._planner.set_start_size(planned, self._control_state), self._jobserver)
         plan = plan if self._reports is None else self._reports.begin(plan)
         run = self._make_run(plan)
         self._workers.prepare(plan, run.size)
-        self._screen.begin(plan, run.live)
+        self._screen.begin_run(plan, run.live)
         self._run = run
         self._signals.send_to(run)
         with ExitStack() as stack:
             if self._jobserver is not None:
                 stack.callback(self._jobserver.reset)
             if plan.strategy is not Strategy.SEQUENTIAL:
-                stack.enter_context(self._control(run, plan))
+                stack.enter_context(self._make_controller(run, plan))
             record = run.execute()
         self._signals.send_to(None)
         self._run = None
         self._workers.rest(plan.workers.minimum)
-        self._screen.end(record, metrics_url=self._url if self._serves_on else "")
-        missed = self._deliveries.deliver(self._metrics.render_final_page)
-        return self._code(record, missed, self._report(record))
+        self._screen.end_run(record, metrics_url=self._url if self._keeps_serving else "")
+        missed = self._sinks.deliver(self._metrics.render_final_page)
+        return self._choose_exit_code(record, missed, self._report(record))
 
     def _report(self, record: RunRecord) -> tuple[str, ...]:
         """Make the reports; return which files could not be written, and why."""
@@ -294,7 +296,7 @@ class Exporter:
         path = self._logs.path(record.run_id) if self._logs is not None else None
         return self._reports.write(record, log_path=path)
 
-    def _running_size(self) -> int | None:
+    def _get_run_size(self) -> int | None:
         run = self._run
         return None if run is None else run.size
 
@@ -311,18 +313,18 @@ class Exporter:
             sums_work=self._config.feedback.objective == DEADLINE,
         )
 
-    def _control(self, run: Run, plan: Plan) -> Controller:
+    def _make_controller(self, run: Run, plan: Plan) -> Controller:
         return Controller(
             run,
             self._workers,
-            control_state=self._standing,
+            control_state=self._control_state,
             cores=CachedReading(host.count_cpus, CORES_SECONDS, self._clock),
             memory_available_bytes=CachedReading(host.read_available_memory_bytes, MEMORY_SECONDS, self._clock),
             emit=self._observers.emit,
             clock=self._clock,
             run_id=run.run_id,
             known_cpu_demands=self._history.cpu_shares(plan.lane),
-            known_peaks=known_peaks(plan, self._history.memory_peaks(plan.lane)),
+            known_peaks=collect_memory_peaks(plan, self._history.memory_peaks(plan.lane)),
             objective=self._config.feedback.objective,
             offer=self._jobserver.offer if self._jobserver is not None else None,
         )
@@ -339,25 +341,25 @@ class Exporter:
     def _make_metrics(self, plan: Plan) -> Metrics:
         return Metrics(
             project=plan.project,
-            lanes=(parts.lane_labels(self._request, self._config, plan),),
+            lanes=(parts.build_lane_labels(self._request, self._config, plan),),
             pools=self._workers.statistics,
             bounds=_bounds(plan),
-            live=self._live,
-            backlog=self._backlog,
-            dropped=self._dropped,
-            control=self._standing.view,
-            deliveries=self._deliveries.count_deliveries,
-            reloads=self._protected.count_reloads,
+            live=self._get_live_stages,
+            backlog=self._get_backlog,
+            dropped=self._count_dropped,
+            control=self._control_state.view,
+            deliveries=self._sinks.count_deliveries,
+            reloads=self._protection.count_reloads,
             config_reloads=self._file.reloads,
-            keep_shown=self._keep_shown,
+            keep_shown=self._save_shown_totals,
             totals=self._history.totals(),
             last=self._history.last(),
-            process_metrics=parts.exporter_metrics(self._request, self._config),
+            process_metrics=parts.exports_process_metrics(self._request, self._config),
             serves_on=not self._request.once,
         )
 
     @property
-    def _serves_on(self) -> bool:
+    def _keeps_serving(self) -> bool:
         """Say whether the endpoint answers after this run: an address that is gone is no address."""
         lingers = not self._request.once or bool(self._request.linger_seconds)
         return lingers and not self._signals.interrupted_run
@@ -366,42 +368,42 @@ class Exporter:
     def _url(self) -> str:
         return self._server.url
 
-    def _live(self) -> tuple[LiveStage, ...]:
+    def _get_live_stages(self) -> tuple[LiveStage, ...]:
         run = self._run
         return run.live() if run is not None else ()
 
-    def _keep_shown(self, cpu_totals: Mapping[str, float]) -> None:
+    def _save_shown_totals(self, cpu_totals: Mapping[str, float]) -> None:
         run = self._run
         if run is not None:
             self._history.show(run.run_id, cpu_totals)
 
-    def _backlog(self) -> Mapping[str, tuple[int, float]]:
+    def _get_backlog(self) -> Mapping[str, tuple[int, float]]:
         run = self._run
         return run.backlog() if run is not None else {}
 
-    def _dropped(self) -> Mapping[str, int]:
+    def _count_dropped(self) -> Mapping[str, int]:
         dropped = self._observers.dropped()
         return {**dropped, _HISTORY: dropped[_HISTORY] + self._history.dropped}
 
-    def _pause(self, began: float) -> float | None:
+    def _compute_pause(self, began: float) -> float | None:
         """Return how long to wait for the next start; None: there is none, serve until a signal."""
         every = self._request.every_seconds
         return None if every is None else max(0.0, began + every - self._clock.monotonic())
 
-    def _code(self, record: RunRecord, missed: frozenset[str], unreported: tuple[str, ...]) -> int:
+    def _choose_exit_code(self, record: RunRecord, missed: frozenset[str], unreported: tuple[str, ...]) -> int:
         """Return the run's exit code, and say why where its summary could not know."""
         if self._signals.interrupted_run:
             return EXIT_SIGNAL_BASE + (self._signals.number or 0)
-        missing = self._dropped()[_HISTORY]
+        missing = self._count_dropped()[_HISTORY]
         lost, self._missing_before = missing - self._missing_before, missing
-        if unwritten := self._unwritten(missed, lost) or "; ".join(unreported):
+        if unwritten := self._describe_unwritten(missed, lost) or "; ".join(unreported):
             self._screen.say(f"exit code {EXIT_UNWRITTEN}: {unwritten}")
             return EXIT_UNWRITTEN
         if record.critical_sla:
             return EXIT_CRITICAL
         return 0 if record.result is Result.SUCCESS else EXIT_FAILED
 
-    def _unwritten(self, missed: frozenset[str], lost: int) -> str:
+    def _describe_unwritten(self, missed: frozenset[str], lost: int) -> str:
         """Say what of the run could not be written or handed on; "" if all was. `lost`: records of it."""
         if self._history.broken:
             return self._history.broken

@@ -23,7 +23,7 @@ from paropt_exporter.exposition.server import Server, start_server
 from paropt_exporter.exposition.sinks import Sinks
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels, StageLabels
-from paropt_exporter.plan import Plan, Selection, choose, pool_of
+from paropt_exporter.plan import Plan, Selection, choose_pool, choose_stages
 from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, folder_beside
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from paropt_exporter.reports.reporting import RunReport
 
 
-def history(config: Config, clock: Clock) -> History:
+def open_history(config: Config, clock: Clock) -> History:
     keep = config.history.keep
     return History(
         config.history_path,
@@ -44,7 +44,7 @@ def history(config: Config, clock: Clock) -> History:
     )
 
 
-def task_logs(config: Config, past: History, clock: Clock) -> TaskLogs | None:
+def open_task_logs(config: Config, past: History, clock: Clock) -> TaskLogs | None:
     """Return what keeps the output of tasks; None where the config wants none kept."""
     keep = config.history.logs
     if not keep.enabled:
@@ -95,7 +95,7 @@ def feedback(config: Config, clock: Clock) -> Feedback | None:
     return Feedback(settings, settings.prometheus, project=config.project, root=config.root, clock=clock)
 
 
-def jobserver(config: Config) -> Jobserver | None:
+def build_jobserver(config: Config) -> Jobserver | None:
     if not config.feedback.jobserver:
         return None
     from paropt_exporter.autoscaling.jobserver import Jobserver, require_make  # here: hardly a lane needs it
@@ -104,7 +104,7 @@ def jobserver(config: Config) -> Jobserver | None:
     return Jobserver()
 
 
-def standing(config: Config, plan: Plan, asks: Feedback | None) -> ControlState:
+def build_control_state(config: Config, plan: Plan, asks: Feedback | None) -> ControlState:
     """Return where the sizes of the plan's pools stand, by nobody's decision yet."""
     settings = config.feedback
     return ControlState(
@@ -116,7 +116,7 @@ def standing(config: Config, plan: Plan, asks: Feedback | None) -> ControlState:
     )
 
 
-def orders(config: Config, plan: Plan, stands: ControlState) -> OrderSocket | None:
+def open_order_socket(config: Config, plan: Plan, stands: ControlState) -> OrderSocket | None:
     """Open the socket through which a person pins or pauses the lane."""
     sequential = plan.strategy is Strategy.SEQUENTIAL
     unsteerable = f"lane {plan.lane} runs one task after another: strategy sequential has no size"
@@ -134,30 +134,30 @@ def asked(request: Request) -> dict[str, Any]:
     }
 
 
-def lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabels:
+def build_lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabels:
     """Return the lane as its metrics are labelled: all of its stages, of which a plan may have only some."""
     lane = config.lanes[plan.lane]
-    members, _ = choose(config, plan.lane, Selection())
+    members, _ = choose_stages(config, plan.lane, Selection())
     stages = tuple(
         StageLabels(
             name=stage.name,
             number=stage.number,
-            pool=pool_of(stage, plan.strategy),
-            sla=limit.limit() if (limit := stage.sla or lane.sla) else None,
+            pool=choose_pool(stage, plan.strategy),
+            sla=limit.to_limit() if (limit := stage.sla or lane.sla) else None,
         )
         for stage in members
     )
-    total = lane.total.limit() if lane.total else None
+    total = lane.total.to_limit() if lane.total else None
     return LaneLabels(lane=plan.lane, stages=stages, total=total, interval_seconds=request.every_seconds)
 
 
-def exporter_metrics(request: Request, config: Config) -> bool:
+def exports_process_metrics(request: Request, config: Config) -> bool:
     """Say whether the exporter's own process is on its page."""
     asked = request.exporter_metrics
     return not config.web.disable_exporter_metrics if asked is None else asked
 
 
-def push_and_textfile(request: Request, config: Config, plan: Plan) -> Sinks:
+def build_sinks(request: Request, config: Config, plan: Plan) -> Sinks:
     """Return who is handed the final values of each run. UsageError for a push that is nobody's."""
     settings = config.push
     targets: dict[str, sinks.Deliver] = {}
@@ -185,7 +185,7 @@ def protected(request: Request, config: Config) -> ProtectionSource:
     return ProtectionFile(path) if path is not None else NoProtection()
 
 
-def endpoint(
+def start_endpoint(
     request: Request, config: Config, page: PageSource, protects: ProtectionSource, say: Callable[[str], None]
 ) -> Server:
     web = config.web

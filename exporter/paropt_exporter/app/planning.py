@@ -51,11 +51,13 @@ class Planner:
     def plan(self) -> Plan:
         """Return what would run. UsageError where nothing can, NothingFailed where --failed has nothing to do."""
         request = self._request
-        failed = failures(self._history, self._config, self._lane, request.selection) if request.failed_only else None
-        plan = plans.build(
+        failed = (
+            find_failures(self._history, self._config, self._lane, request.selection) if request.failed_only else None
+        )
+        plan = plans.build_plan(
             self._config,
             self._lane,
-            expected=self._expected(),
+            expected=self._load_expected_durations(),
             expected_tasks=self._history.task_seconds(self._lane),
             known_items=self._history.known_items(),
             cpu_shares=self._history.cpu_shares(self._lane),
@@ -64,67 +66,68 @@ class Planner:
             **parts.asked(request),
         )
         if failed is not None:
-            self._say(told_failures(plan, failed))
+            self._say(format_failures(plan, failed))
         return plan
 
-    def started(self, plan: Plan, standing: ControlState) -> Plan:
+    def set_start_size(self, plan: Plan, standing: ControlState) -> Plan:
         """Let the lane begin with the size that query results, a person's order or its own past say."""
         if plan.strategy is Strategy.SEQUENTIAL:
             return plan
         configured = self._config.lanes[plan.lane].workers.start is not None or self._request.workers is not None
-        past = None if configured else self._past_size(plan)
+        past = None if configured else self._find_past_size(plan)
         start = standing.start_size(plan.workers.start if past is None else past)
         return replace(plan, workers=replace(plan.workers, start=start))
 
-    def _past_size(self, plan: Plan) -> int | None:
+    def _find_past_size(self, plan: Plan) -> int | None:
         """Return the size that earlier runs of the lane could use; None: nothing is known."""
         known = self._past.sizes if self._past is not None else {}
         sizes = [known[pool] for pool in pools_of(plan) if pool in known]
         return round(max(sizes)) if sizes else self._history.usual_size(plan.lane)
 
-    def _expected(self) -> Mapping[str, float]:
+    def _load_expected_durations(self) -> Mapping[str, float]:
         """Return known durations of stages: what Prometheus knows of all hosts' week beats what this one remembers."""
         own = self._history.expected(self._lane)
         return {**own, **self._past.durations} if self._past is not None else own
 
 
-def failures(history: History, config: Config, lane: str, selection: Selection) -> Failures:
+def find_failures(history: History, config: Config, lane: str, selection: Selection) -> Failures:
     """Return the failures of the selected stages of a lane. UsageError if no run of it is known."""
-    members, _ = plans.choose(config, lane, selection)
+    members, _ = plans.choose_stages(config, lane, selection)
     found = history.failures(lane, [stage.name for stage in members])
     if found is None:
         raise UsageError(f"--failed: no run of lane {lane} is known: run it without --failed first")
     if not found.stages:
-        unknown = f" (not run yet: {_listed(found.unknown)})" if found.unknown else ""
+        unknown = f" (not run yet: {_format_names(found.unknown)})" if found.unknown else ""
         raise NothingFailed(f"--failed: nothing to run: no stage of lane {lane} failed when it last ran{unknown}")
     return found
 
 
-def told_failures(plan: Plan, failed: Failures) -> str:
+def format_failures(plan: Plan, failed: Failures) -> str:
     """Say in a line what --failed runs, and what it leaves out."""
     runs = [
-        f"{stage.name} ({_items(stage)} only)" if stage.scope is Scope.ITEMS else stage.name for stage in plan.stages
+        f"{stage.name} ({_format_item_count(stage)} only)" if stage.scope is Scope.ITEMS else stage.name
+        for stage in plan.stages
     ]
     planned = {stage.name for stage in plan.stages}
     left_out = [name for name in failed.succeeded if name not in planned]
     unknown = [name for name in failed.unknown if name not in planned]
-    parts = [f"--failed runs {_listed(runs)}"]
-    parts += [f"leaves out {_listed(left_out)}, which succeeded"] if left_out else []
-    parts += [f"and {_listed(unknown)}, not run yet"] if unknown else []
+    parts = [f"--failed runs {_format_names(runs)}"]
+    parts += [f"leaves out {_format_names(left_out)}, which succeeded"] if left_out else []
+    parts += [f"and {_format_names(unknown)}, not run yet"] if unknown else []
     return "; ".join(parts)
 
 
-def _items(stage: PlannedStage) -> str:
+def _format_item_count(stage: PlannedStage) -> str:
     count = sum(max(1, len(task.items)) for task in stage.tasks)
     return "1 failed item" if count == 1 else f"{count} failed items"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _format_names(names: Sequence[str]) -> str:
     shown = ", ".join(names[:_MOST_NAMED])
     return shown if len(names) <= _MOST_NAMED else f"{shown} and {len(names) - _MOST_NAMED} more"
 
 
-def sharing(plan: Plan, jobserver: Jobserver | None) -> Plan:
+def share_jobserver(plan: Plan, jobserver: Jobserver | None) -> Plan:
     """Make the lane's commands clients of the jobserver, if there is one; what a stage's own `env` says stays."""
     if jobserver is None or plan.strategy is Strategy.SEQUENTIAL:
         return plan
@@ -132,7 +135,7 @@ def sharing(plan: Plan, jobserver: Jobserver | None) -> Plan:
     return replace(plan, stages=tuple(replace(stage, env={**ours, **stage.env}) for stage in plan.stages))
 
 
-def known_peaks(plan: Plan, measured: Mapping[str, int]) -> Mapping[str, int]:
+def collect_memory_peaks(plan: Plan, measured: Mapping[str, int]) -> Mapping[str, int]:
     """Return the most bytes that a task of each stage takes, as earlier runs measured it or its `memory` says."""
     peaks = {stage.name: max(stage.memory_bytes, measured.get(stage.name, 0)) for stage in plan.stages}
     return {stage: peak for stage, peak in peaks.items() if peak}

@@ -40,7 +40,7 @@ class ConfigFile:
             return
         self._stamp = stamp  # taken before the content: what is replaced in between is read again next time
         try:
-            take(configs.read(self._path, root=self._path.parent))
+            take(configs.read_config(self._path, root=self._path.parent))
         except (ConfigError, UsageError) as error:
             self._reloads[_FAILURE] += 1
             faults = error.faults if isinstance(error, ConfigError) else (str(error),)

@@ -60,10 +60,10 @@ class Screen(Observer, Protocol):
         """Whether the readers have taken everything."""
 
     @property
-    def written(self) -> int:
+    def write_count(self) -> int:
         """How many writes the readers have taken so far."""
 
-    def when_shown(self, tell: Callable[[], None]) -> None:
+    def notify_when_shown(self, tell: Callable[[], None]) -> None:
         """Call `tell`, from another thread, each time that the readers have taken everything."""
 
     def say(self, sentence: str) -> None:
@@ -72,8 +72,8 @@ class Screen(Observer, Protocol):
     def show(self, text: str) -> None:
         """Show lines as they are, for a program that reads them."""
 
-    def begin(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
+    def begin_run(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         """A run is about to start; `live` tells how its stages stand."""
 
-    def end(self, record: RunRecord, *, metrics_url: str) -> None:
+    def end_run(self, record: RunRecord, *, metrics_url: str) -> None:
         """Show the summary of a run that has ended."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli import init
-from paropt_exporter.cli.formatting import counted, faults_shown
+from paropt_exporter.cli.formatting import format_count, format_faults
 from paropt_exporter.errors import ConfigError, UsageError
 from paropt_exporter.plan import NOTHING_TO_RUN
 
@@ -30,47 +30,47 @@ def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextI
     """Print all faults to stderr and return 2, or say on stdout that there are none; `lane`: only its stages."""
     if config_path is not None:
         init.refresh_schema(config_path)
-    config, faults = _read(config_path, root)
+    config, faults = _read_config(config_path, root)
     if config is None:
-        return _ended(faults, stderr)
+        return _print_faults(faults, stderr)
     if lane is not None and lane not in config.lanes and not faults:
         raise UsageError(f"unknown lane {lane!r}; there are {', '.join(config.lanes)}")
     lanes = {name: chosen for name, chosen in config.lanes.items() if lane in (None, name)}
-    stages = [stage for stage in config.stages if any(_in_lane(stage, chosen) for chosen in lanes.values())]
-    for warning in _warnings(config, lanes, stages):
+    stages = [stage for stage in config.stages if any(_is_in_lane(stage, chosen) for chosen in lanes.values())]
+    for warning in _iter_warnings(config, lanes, stages):
         print(f"warning: {warning}", file=stderr)
-    faults += _missing(config, stages)
+    faults += _find_missing(config, stages)
     if not config.stages and not faults:
         faults.append(f"{config.path or 'no paropt.yml'}: {NOTHING_TO_RUN}")
     for note in config.notes:
         print(note, file=stderr if faults else stdout)
     if faults:
-        return _ended(faults, stderr)
+        return _print_faults(faults, stderr)
     name = config.path or "no paropt.yml, built-in stages"
-    print(f"{name}: {counted(len(lanes), 'lane')}, {counted(len(stages), 'stage')}: no faults", file=stdout)
+    print(f"{name}: {format_count(len(lanes), 'lane')}, {format_count(len(stages), 'stage')}: no faults", file=stdout)
     return 0
 
 
-def _read(path: Path | None, root: Path) -> tuple[Config | None, list[str]]:
+def _read_config(path: Path | None, root: Path) -> tuple[Config | None, list[str]]:
     """Return the config and the file's own faults; where it has some, what of it is sound, if anything."""
     from paropt_exporter import config as configs
 
     try:
-        return configs.read(path, root=root), []
+        return configs.read_config(path, root=root), []
     except ConfigError as error:
-        sound = configs.read_sound(path, root=root) if path is not None else None
+        sound = configs.read_valid_parts(path, root=root) if path is not None else None
         return sound, [*error.faults]
 
 
-def _missing(config: Config, stages: list[Stage]) -> Iterator[str]:
+def _find_missing(config: Config, stages: list[Stage]) -> Iterator[str]:
     """Yield what a config needs here and does not find, each thing with its place."""
     for stage in stages:
-        yield from (f"{_place(config, stage)}: {fault}" for fault in _faults(config, stage))
-    yield from (f"{config.path}: {fault}" for fault in _jobserver_fault(config))
-    yield from _web_faults(config)
+        yield from (f"{_get_place(config, stage)}: {fault}" for fault in _check_stage(config, stage))
+    yield from (f"{config.path}: {fault}" for fault in _check_jobserver(config))
+    yield from _check_web_config(config)
 
 
-def _web_faults(config: Config) -> tuple[str, ...]:
+def _check_web_config(config: Config) -> tuple[str, ...]:
     """Return what would keep the endpoint from its TLS and its users."""
     if config.web.config_file is None:
         return ()
@@ -85,38 +85,38 @@ def _web_faults(config: Config) -> tuple[str, ...]:
     return ()
 
 
-def _ended(faults: list[str], stderr: TextIO) -> int:
-    print(*faults_shown(faults), counted(len(faults), "fault"), sep="\n", file=stderr)
+def _print_faults(faults: list[str], stderr: TextIO) -> int:
+    print(*format_faults(faults), format_count(len(faults), "fault"), sep="\n", file=stderr)
     return 2
 
 
-def _faults(config: Config, stage: Stage) -> Iterator[str]:
+def _check_stage(config: Config, stage: Stage) -> Iterator[str]:
     """Yield what would keep a stage from starting, looked up as its run would look it up."""
     if stage.call is not None:
-        yield from call_fault(stage.call, config.root)
+        yield from check_call(stage.call, config.root)
     folder = config.root / stage.cwd if stage.cwd else config.root
     if not folder.is_dir():
         yield f"cwd: there is no folder {stage.cwd}: create it, or correct the path"
         return
-    yield from _glob_fault(config, stage)
+    yield from _check_glob(config, stage)
     path = stage.env.get("PATH", os.environ.get("PATH", os.defpath))
-    for program in dict.fromkeys(_programs(stage)):
-        yield from _program_fault(program, folder, path)
+    for program in dict.fromkeys(_iter_programs(stage)):
+        yield from _check_program(program, folder, path)
 
 
-def _glob_fault(config: Config, stage: Stage) -> Iterator[str]:
+def _check_glob(config: Config, stage: Stage) -> Iterator[str]:
     if stage.items is None or stage.items.glob is None:
         return  # a command of the items belongs to the repository, and is not run here
-    from paropt_exporter.plan.items import NoItems, find_items, no_items
+    from paropt_exporter.plan.items import ItemsError, describe_no_items, find_items
 
     try:
         if not find_items(stage.items, root=config.root, cwd=config.root, env={}) and not stage.items.allow_empty:
-            yield f"items: {no_items(stage.items)}: correct the glob, or write allow_empty: true"
-    except NoItems as error:
+            yield f"items: {describe_no_items(stage.items)}: correct the glob, or write allow_empty: true"
+    except ItemsError as error:
         yield str(error)
 
 
-def _programs(stage: Stage) -> Iterator[str]:
+def _iter_programs(stage: Stage) -> Iterator[str]:
     if stage.shell:
         yield "/bin/sh"  # what the shell finds, only the shell knows
     commands = [] if stage.shell else [stage.run, *(stage.steps or ())]
@@ -128,9 +128,9 @@ def _programs(stage: Stage) -> Iterator[str]:
             yield words[0]
 
 
-def _program_fault(program: str, folder: Path, path: str) -> Iterator[str]:
+def _check_program(program: str, folder: Path, path: str) -> Iterator[str]:
     if "/" not in program:
-        if _found_on(program, folder, path) is None:
+        if _search_path(program, folder, path) is None:
             yield f"{program!r} is not on PATH: install it, or correct the command"
         return
     file = folder / program
@@ -142,13 +142,13 @@ def _program_fault(program: str, folder: Path, path: str) -> Iterator[str]:
         yield f"{program!r} may not be executed: chmod +x it"
 
 
-def _found_on(program: str, folder: Path, path: str) -> str | None:
+def _search_path(program: str, folder: Path, path: str) -> str | None:
     """Look through a PATH as the stage will: its relative entries start from the stage's folder."""
     entries = os.pathsep.join(os.path.join(folder, entry) for entry in path.split(os.pathsep))  # noqa: PTH118 -- a PATH is text
     return shutil.which(program, path=entries)
 
 
-def _jobserver_fault(config: Config) -> Iterator[str]:
+def _check_jobserver(config: Config) -> Iterator[str]:
     if config.feedback.jobserver:
         from paropt_exporter.autoscaling.jobserver import require_make
 
@@ -158,33 +158,33 @@ def _jobserver_fault(config: Config) -> Iterator[str]:
             yield str(error)
 
 
-def _warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
+def _iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
     """Yield what is allowed and seldom meant."""
-    yield from _in_threads(lanes, stages)
-    yield from _too_wide(lanes, stages)
-    yield from _started_for_each(stages)
+    yield from _warn_unstoppable_calls(lanes, stages)
+    yield from _warn_wide_stages(lanes, stages)
+    yield from _warn_repeated_starts(stages)
     if config.feedback.jobserver:
-        yield from _own_jobs(stages)
+        yield from _warn_own_jobs(stages)
 
 
-def _in_threads(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
+def _warn_unstoppable_calls(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
     """Yield the calls that are to be stopped at a limit, in lanes whose threads can't be."""
     from paropt_exporter.events import Strategy
 
     for stage in stages:
         threaded = [
-            name for name, lane in lanes.items() if lane.strategy is not Strategy.PROCESS and _in_lane(stage, lane)
+            name for name, lane in lanes.items() if lane.strategy is not Strategy.PROCESS and _is_in_lane(stage, lane)
         ]
         if stage.call is None or not threaded:
             continue
         critical = [name for name in threaded if (limit := stage.sla or lanes[name].sla) and limit.critical]
         if stage.timeout is not None:
-            yield _unstoppable(stage.name, "at its timeout", threaded)
+            yield _format_unstoppable(stage.name, "at its timeout", threaded)
         elif critical:
-            yield _unstoppable(stage.name, "at its critical SLA", critical)
+            yield _format_unstoppable(stage.name, "at its critical SLA", critical)
 
 
-def _too_wide(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
+def _warn_wide_stages(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
     """Yield the stages that need more slots than a lane ever has workers; one worker runs anything alone."""
     from paropt_exporter import host
     from paropt_exporter.config.defaults import resolve_workers
@@ -192,19 +192,19 @@ def _too_wide(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
     cores = host.count_cpu_workers()
     most = {name: resolve_workers(lane.workers, lane.strategy, cores)[1] for name, lane in lanes.items()}
     for stage in stages:
-        narrow = [name for name, lane in lanes.items() if 1 < most[name] < stage.slots and _in_lane(stage, lane)]
+        narrow = [name for name, lane in lanes.items() if 1 < most[name] < stage.slots and _is_in_lane(stage, lane)]
         if narrow:
             told = ", ".join(f"{name} ({most[name]} workers)" for name in narrow)
             yield f"stage {stage.name!r} needs {stage.slots} slots, and fails in lane {told}: raise workers there"
 
 
-def _started_for_each(stages: list[Stage]) -> Iterator[str]:
+def _warn_repeated_starts(stages: list[Stage]) -> Iterator[str]:
     """Yield the stages that start a program for each item that could take several at once."""
     from paropt_exporter.plan import start_up
 
     for stage in stages:
         words = (stage.run.split() if isinstance(stage.run, str) else stage.run) or ()
-        program = start_up.program(words)
+        program = start_up.find_multi_file_program(words)
         if stage.items is not None and program is not None and any("{item}" in word for word in words):
             yield (
                 f"stage {stage.name!r} starts {program} for each item: with {{items}} it takes several, and starts "
@@ -212,7 +212,7 @@ def _started_for_each(stages: list[Stage]) -> Iterator[str]:
             )
 
 
-def _own_jobs(stages: list[Stage]) -> Iterator[str]:
+def _warn_own_jobs(stages: list[Stage]) -> Iterator[str]:
     """Yield the commands that a jobserver is there for and that turn it down."""
     for stage in stages:
         for command in (stage.run, *(stage.steps or ())):
@@ -225,18 +225,18 @@ def _own_jobs(stages: list[Stage]) -> Iterator[str]:
                 )
 
 
-def _unstoppable(stage: str, when: str, lanes: list[str]) -> str:
+def _format_unstoppable(stage: str, when: str, lanes: list[str]) -> str:
     return (
         f"stage {stage!r} in lane {', '.join(lanes)}: a Python function in a thread can't be stopped {when}, it is "
         "abandoned and runs on: use strategy process, or run it as a command"
     )
 
 
-def _in_lane(stage: Stage, lane: Lane) -> bool:
+def _is_in_lane(stage: Stage, lane: Lane) -> bool:
     return lane.stages is None or stage.name in lane.stages
 
 
-def _place(config: Config, stage: Stage) -> str:
+def _get_place(config: Config, stage: Stage) -> str:
     return config.places.get(stage.name) or f"stage {stage.name}"
 
 
@@ -244,7 +244,7 @@ _DYNAMIC = (b"__path__", b"sys.modules")  # in a package's source: its modules m
 _LARGEST_SOURCE_BYTES = 1_000_000
 
 
-def call_fault(target: str, root: Path) -> Iterator[str]:
+def check_call(target: str, root: Path) -> Iterator[str]:
     """Yield that the module of a call is missing, looked up as a run would: in the config's folder first."""
     module = target.partition(":")[0]
     if module in sys.modules:
@@ -254,7 +254,7 @@ def call_fault(target: str, root: Path) -> Iterator[str]:
     name = ""
     for part in module.split("."):
         name = f"{name}.{part}" if name else part
-        spec = _in_folders(name, folders) or _elsewhere(name)
+        spec = _find_in_folders(name, folders) or _find_elsewhere(name)
         if spec is None:
             yield f"there is no module {name!r} for {target}: correct the name, or install it"
             return
@@ -263,7 +263,7 @@ def call_fault(target: str, root: Path) -> Iterator[str]:
         folders = spec.submodule_search_locations or ()
 
 
-def _in_folders(name: str, folders: Sequence[str]) -> ModuleSpec | None:
+def _find_in_folders(name: str, folders: Sequence[str]) -> ModuleSpec | None:
     """Return the first module or package of that name, or one made of all folders of that name (a namespace)."""
     portions: list[str] = []
     for folder in folders:
@@ -279,7 +279,7 @@ def _in_folders(name: str, folders: Sequence[str]) -> ModuleSpec | None:
     return namespace
 
 
-def _elsewhere(name: str) -> ModuleSpec | None:
+def _find_elsewhere(name: str) -> ModuleSpec | None:
     """Return a module that is built in, or that an installed package's own finder knows."""
     for finder in sys.meta_path:
         spec = finder.find_spec(name, None) if finder is not PathFinder else None

@@ -10,7 +10,7 @@ _RESET = "\x1b[0m"
 RED, YELLOW, GREEN = "\x1b[31m", "\x1b[33m", "\x1b[32m"
 
 
-def wanted(choice: str, environ: Mapping[str, str], *, terminal: bool) -> bool:
+def is_wanted(choice: str, environ: Mapping[str, str], *, terminal: bool) -> bool:
     """Say whether to colour: --color before $NO_COLOR before $FORCE_COLOR before what the stream is.
 
     Both variables count if they are not empty (no-color.org, force-color.org).
@@ -22,17 +22,17 @@ def wanted(choice: str, environ: Mapping[str, str], *, terminal: bool) -> bool:
     return bool(environ.get("FORCE_COLOR")) or (terminal and environ.get("TERM") != "dumb")
 
 
-def painted(text: str, color: str) -> str:
+def paint(text: str, color: str) -> str:
     """Return the text in a colour; what a terminal would act on in it is written as escapes first."""
     return f"{color}{visible(text)}{_RESET}" if color else visible(text)
 
 
-def of_summary(text: str) -> str:
+def paint_summary(text: str) -> str:
     """Return a summary with the colours of its lines: by its headline, and the marks of its stages."""
     first, *rest = text.split("\n")
     headline = RED if " failed" in first else GREEN if " succeeded" in first else YELLOW
-    return "\n".join([painted(first, headline), *(painted(line, _of_line(line)) for line in rest)])
+    return "\n".join([paint(first, headline), *(paint(line, _choose_color(line)) for line in rest)])
 
 
-def _of_line(line: str) -> str:
+def _choose_color(line: str) -> str:
     return {"  x ": RED, "  ! ": YELLOW}.get(line[:4], "")

@@ -37,83 +37,83 @@ def run(flags: argparse.Namespace) -> int:
             path = Path(flags.config_file or init.FILE)
             return init.run(path, force=flags.force, stdout=sys.stdout, stderr=sys.stderr)
         case "check":
-            return _check(flags)
+            return _run_check(flags)
         case "plan":
-            return _plan(flags)
+            return _run_plan(flags)
         case "completion":
             from paropt_exporter.cli import completion
-            from paropt_exporter.cli.flags import parser
+            from paropt_exporter.cli.flags import build_parser
 
-            return completion.run(flags.shell, parser(), stdout=sys.stdout)
+            return completion.run(flags.shell, build_parser(), stdout=sys.stdout)
         case "generate":
-            return _generate(flags)
+            return _run_generate(flags)
         case "history":
-            return _history(flags)
+            return _run_history(flags)
         case "log":
-            return _log(flags)
+            return _run_log(flags)
         case "explain" | "replay":
-            return _decisions(flags)
+            return _run_decisions(flags)
         case "profile":
-            return _profile(flags)
+            return _run_profile(flags)
         case "pin" | "pause" | "resume":
-            return _order(flags)
+            return _send_order(flags)
         case _ if flags.list:
-            return _list(flags)
+            return _run_list(flags)
         case _ if flags.dry_run:
-            return _plan(flags)
+            return _run_plan(flags)
         case _:
             return _run_lane(flags)
 
 
-def _config_path(flags: argparse.Namespace) -> Path | None:
+def _find_config(flags: argparse.Namespace) -> Path | None:
     """Return the config to read, and say on stderr which it is if it was found in a folder above."""
     from paropt_exporter import config
 
     path = config.discover(flags.config_file, os.environ)
-    if _is_above(flags, path) and not flags.quiet:
+    if _is_found_above(flags, path) and not flags.quiet:
         print(f"config {path}", file=sys.stderr)
     return path
 
 
-def _is_above(flags: argparse.Namespace, path: Path | None) -> bool:
+def _is_found_above(flags: argparse.Namespace, path: Path | None) -> bool:
     from paropt_exporter.config.locate import VARIABLE, is_above
 
     return not flags.config_file and not os.environ.get(VARIABLE) and is_above(path)
 
 
-def _check(flags: argparse.Namespace) -> int:
+def _run_check(flags: argparse.Namespace) -> int:
     from paropt_exporter.cli import check
 
-    path = _config_path(flags)
+    path = _find_config(flags)
     return check.run(path, Path.cwd(), lane=flags.lane, stdout=sys.stdout, stderr=sys.stderr)
 
 
-def _plan(flags: argparse.Namespace) -> int:
+def _run_plan(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter import plan as plans
     from paropt_exporter.cli import plan
 
-    loaded = config.read(_config_path(flags), root=Path.cwd())
-    lane = _chosen_lane(flags, loaded.root)
-    planned = plans.build(
+    loaded = config.read_config(_find_config(flags), root=Path.cwd())
+    lane = _choose_lane(flags, loaded.root)
+    planned = plans.build_plan(
         loaded,
         lane,
-        selection=_selection(flags),
+        selection=_build_selection(flags),
         arguments=flags.arguments or (),
         strategy=Strategy(flags.strategy) if flags.strategy else None,
-        workers=plans.bounds(flags.workers) if flags.workers is not None else None,
-        fail_fast=_fail_fast(flags),
-        **_failed(flags, loaded, lane),
-        **_learned(loaded, lane),
+        workers=plans.parse_bounds(flags.workers) if flags.workers is not None else None,
+        fail_fast=_get_fail_fast(flags),
+        **_load_failed(flags, loaded, lane),
+        **_load_learned(loaded, lane),
     )
     return plan.run(planned, output=flags.output or "text", stdout=sys.stdout)
 
 
-def _list(flags: argparse.Namespace) -> int:
+def _run_list(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter.cli import listing
 
-    loaded = config.read(_config_path(flags), root=Path.cwd())
+    loaded = config.read_config(_find_config(flags), root=Path.cwd())
     if flags.lane is not None and flags.lane != AUTO_LANE and flags.lane not in loaded.lanes:
         raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
     return listing.run(
@@ -121,33 +121,33 @@ def _list(flags: argparse.Namespace) -> int:
     )
 
 
-def _chosen_lane(flags: argparse.Namespace, root: Path) -> str:
-    from paropt_exporter.config.lanes import select
+def _choose_lane(flags: argparse.Namespace, root: Path) -> str:
+    from paropt_exporter.config.lanes import choose_lane
 
-    lane = _lane(flags)
+    lane = _get_lane(flags)
     if lane == AUTO_LANE:
-        lane, why = select(root)
+        lane, why = choose_lane(root)
         print(f"lane {lane}: {why}", file=sys.stderr)
     return lane
 
 
-def _failed(flags: argparse.Namespace, loaded: Config, lane: str) -> dict[str, Any]:
+def _load_failed(flags: argparse.Namespace, loaded: Config, lane: str) -> dict[str, Any]:
     """Return what narrows a plan to what failed before; nothing without --failed."""
     if not flags.failed:
         return {}
-    from paropt_exporter.app.planning import failures
+    from paropt_exporter.app.planning import find_failures
 
-    with closing(_past(loaded)) as history:
-        failed = failures(history, loaded, lane, _selection(flags))
+    with closing(_open_history(loaded)) as history:
+        failed = find_failures(history, loaded, lane, _build_selection(flags))
     return {"only": failed.stages, "only_items": failed.items}
 
 
-def _learned(loaded: Config, lane: str) -> dict[str, Any]:
+def _load_learned(loaded: Config, lane: str) -> dict[str, Any]:
     """Return what earlier runs taught about the lane's stages; nothing where the history can't be read."""
     if not os.path.lexists(loaded.history_path):
         return {}
     try:
-        with closing(_past(loaded)) as history:
+        with closing(_open_history(loaded)) as history:
             return {
                 "expected": history.expected(lane),
                 "expected_tasks": history.task_seconds(lane),
@@ -161,7 +161,7 @@ def _learned(loaded: Config, lane: str) -> dict[str, Any]:
         return {}
 
 
-def _past(loaded: Config) -> History:
+def _open_history(loaded: Config) -> History:
     """Open the project's history to look at it: nothing is written, whatever is found there."""
     from paropt_exporter.clock import SystemClock
     from paropt_exporter.history import History
@@ -171,14 +171,14 @@ def _past(loaded: Config) -> History:
     return History(loaded.history_path, project=loaded.project, clock=SystemClock(), for_reading=True)
 
 
-def _history(flags: argparse.Namespace) -> int:
+def _run_history(flags: argparse.Namespace) -> int:
     from paropt_exporter import config, host
     from paropt_exporter.cli import history as command
 
     if flags.run is not None and flags.what_if is None:
         raise UsageError("--run names the run for --what-if: give that too, or --compare with two runs")
-    loaded = config.read(_config_path(flags), root=Path.cwd())
-    with closing(_past(loaded)) as history:
+    loaded = config.read_config(_find_config(flags), root=Path.cwd())
+    with closing(_open_history(loaded)) as history:
         # A lane that the config no longer has may well have had runs.
         if flags.lane is not None and flags.lane not in loaded.lanes and not history.runs(flags.lane, limit=1):
             raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
@@ -204,52 +204,52 @@ def _history(flags: argparse.Namespace) -> int:
         )
 
 
-def _log(flags: argparse.Namespace) -> int:
+def _run_log(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter.cli import log
     from paropt_exporter.history.run_lock import Owners
     from paropt_exporter.task_logs import folder_beside
 
-    loaded = config.read(_config_path(flags), root=Path.cwd())
+    loaded = config.read_config(_find_config(flags), root=Path.cwd())
     return log.run(
         folder_beside(loaded.history_path),
-        log.Wanted(words=tuple(flags.which), lane=flags.lane, failed=flags.failed, follow=flags.follow),
+        log.LogRequest(words=tuple(flags.which), lane=flags.lane, failed=flags.failed, follow=flags.follow),
         lives=Owners(loaded.history_path.parent / "runs").alive,
         stdout=sys.stdout,
         stderr=sys.stderr,
     )
 
 
-def _decisions(flags: argparse.Namespace) -> int:
+def _run_decisions(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter.cli import explain
     from paropt_exporter.clock import SystemClock
 
     output = flags.output or "text"
-    loaded = config.read(_config_path(flags), root=Path.cwd())
-    with closing(_past(loaded)) as history:
+    loaded = config.read_config(_find_config(flags), root=Path.cwd())
+    with closing(_open_history(loaded)) as history:
         if flags.command == "explain":
             return explain.run_explain(history, pool=flags.pool, output=output, stdout=sys.stdout)
-        since = SystemClock().wall() - (_duration("--since", flags.since) or 0.0)
+        since = SystemClock().wall() - (_parse_duration_flag("--since", flags.since) or 0.0)
         return explain.run_replay(history, pool=flags.pool, since_seconds=since, output=output, stdout=sys.stdout)
 
 
-def _profile(flags: argparse.Namespace) -> int:
+def _run_profile(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter.cli import profile
     from paropt_exporter.cli.exit_guard import ExitGuard
     from paropt_exporter.clock import SystemClock
 
-    wanted = profile.Wanted(
+    wanted = profile.ProfileRequest(
         stage=flags.stage,
-        lane=_lane(flags),
+        lane=_get_lane(flags),
         runs=flags.runs,
         sizes=flags.sizes,
         strategies=tuple(Strategy(name) for name in flags.strategies),
     )
-    path = _config_path(flags)
-    loaded = config.read(path, root=Path.cwd())
-    if path is not None and _is_above(flags, path):
+    path = _find_config(flags)
+    loaded = config.read_config(path, root=Path.cwd())
+    if path is not None and _is_found_above(flags, path):
         loaded = replace(loaded, path=loaded.root / path.name)
         os.chdir(loaded.root)
     with ExitGuard():
@@ -264,18 +264,18 @@ def _profile(flags: argparse.Namespace) -> int:
         )
 
 
-def _order(flags: argparse.Namespace) -> int:
+def _send_order(flags: argparse.Namespace) -> int:
     from paropt_exporter.autoscaling.control_socket import Wish
     from paropt_exporter.cli import steering
 
     # Not read: a config that is being edited, and has a fault now, must not keep anybody from the lane that runs.
-    path = _config_path(flags)
+    path = _find_config(flags)
     root = Path.cwd() if path is None else Path(os.path.abspath(path.parent))  # noqa: PTH100 -- keeps links
     wish = Wish(order=flags.command, size=getattr(flags, "size", None), pool=flags.pool)
     return steering.run(root, wish, lane=flags.lane, pid=flags.pid, stdout=sys.stdout)
 
 
-def _generate(flags: argparse.Namespace) -> int:
+def _run_generate(flags: argparse.Namespace) -> int:
     from paropt_exporter.cli import generate
     from paropt_exporter.monitoring.options import PARAMETERS, parse
 
@@ -287,15 +287,15 @@ def _run_lane(flags: argparse.Namespace) -> int:
     from paropt_exporter import logs
     from paropt_exporter.cli.exit_guard import ExitGuard
 
-    with _quick_imports():
+    with _speed_up_imports():
         from paropt_exporter.app import READER_SECONDS, run_lane
         from paropt_exporter.cli import screen
-    watching = screen.on_standard_streams(
+    watching = screen.open_screen(
         verbose=flags.verbose,
         quiet=flags.quiet,
         json_output=flags.output == "json",
         json_logs=flags.log_format == "json",
-        again=_again(flags),
+        again=_format_again(flags),
         color=flags.color,
     )
     once = flags.once
@@ -305,8 +305,8 @@ def _run_lane(flags: argparse.Namespace) -> int:
             watching.say("CI is set: ending with the lane (--no-once serves on)")
     with ExitGuard() as guard:
         try:
-            _refuse_flags_at_odds(flags, once=once)
-            request = _request(flags, once=once)
+            _reject_conflicting_flags(flags, once=once)
+            request = _build_request(flags, once=once)
             if request.enter_root:
                 watching.say(f"config {request.config_path}")
             code = guard.code = run_lane(request, watching)
@@ -319,7 +319,7 @@ def _run_lane(flags: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _quick_imports() -> Iterator[None]:
+def _speed_up_imports() -> Iterator[None]:
     """Import without garbage collections, which find nothing, and without pydantic's search for plugins.
 
     The search reads the metadata of every installed distribution. What was imported stays out of later collections.
@@ -338,7 +338,7 @@ def _quick_imports() -> Iterator[None]:
             gc.enable()
 
 
-def _refuse_flags_at_odds(flags: argparse.Namespace, *, once: bool) -> None:
+def _reject_conflicting_flags(flags: argparse.Namespace, *, once: bool) -> None:
     if once and flags.every is not None:
         raise UsageError("--every repeats the lane and --once ends with it: give one of them")
     if flags.web_linger is not None and not once:
@@ -347,7 +347,7 @@ def _refuse_flags_at_odds(flags: argparse.Namespace, *, once: bool) -> None:
         raise UsageError("--web.systemd-socket takes the place of --web.listen-address: give one of them")
 
 
-def _request(flags: argparse.Namespace, *, once: bool) -> Request:
+def _build_request(flags: argparse.Namespace, *, once: bool) -> Request:
     from paropt_exporter import config
     from paropt_exporter import plan as plans
     from paropt_exporter.app import Request
@@ -356,53 +356,53 @@ def _request(flags: argparse.Namespace, *, once: bool) -> Request:
     return Request(
         config_path=path,
         root=Path.cwd(),
-        enter_root=_is_above(flags, path),
-        lane=_lane(flags),
+        enter_root=_is_found_above(flags, path),
+        lane=_get_lane(flags),
         once=once,
-        every_seconds=_duration("--every", flags.every),
-        linger_seconds=_duration("--web.linger", flags.web_linger),
-        selection=_selection(flags),
+        every_seconds=_parse_duration_flag("--every", flags.every),
+        linger_seconds=_parse_duration_flag("--web.linger", flags.web_linger),
+        selection=_build_selection(flags),
         arguments=flags.arguments or (),
         failed_only=flags.failed,
-        fail_fast=_fail_fast(flags),
+        fail_fast=_get_fail_fast(flags),
         strategy=Strategy(flags.strategy) if flags.strategy else None,
-        workers=plans.bounds(flags.workers) if flags.workers is not None else None,
+        workers=plans.parse_bounds(flags.workers) if flags.workers is not None else None,
         addresses=tuple(flags.web_listen_address or ()),
         telemetry_path=flags.web_telemetry_path,
-        max_requests=_count("--web.max-requests", flags.web_max_requests),
+        max_requests=_parse_count_flag("--web.max-requests", flags.web_max_requests),
         exporter_metrics=False if flags.web_disable_exporter_metrics else None,
-        web_config=_absolute(flags.web_config_file),
+        web_config=_make_absolute(flags.web_config_file),
         systemd_socket=flags.web_systemd_socket,
         push_url=flags.push_url,
         push_fail=flags.push_fail,
         push_instance=flags.push_instance,
-        textfile=_absolute(flags.textfile),
+        textfile=_make_absolute(flags.textfile),
         reports=_reports(flags),
     )
 
 
-def _absolute(path: str | None) -> Path | None:
+def _make_absolute(path: str | None) -> Path | None:
     """Return a path of the command line as it is here: the lane may run in a folder above."""
     return None if path is None else Path(os.path.abspath(path))  # noqa: PTH100 -- keeps links
 
 
-def _selection(flags: argparse.Namespace) -> Selection:
-    from paropt_exporter.cli.flags import parser
+def _build_selection(flags: argparse.Namespace) -> Selection:
+    from paropt_exporter.cli.flags import build_parser
     from paropt_exporter.plan import Selection
 
     return Selection(
         patterns=tuple(flags.stages),
         skipped=tuple(flags.skip),
         with_needs=not flags.only,
-        commands=parser().commands if flags.stages else (),
+        commands=build_parser().commands if flags.stages else (),
     )
 
 
-def _fail_fast(flags: argparse.Namespace) -> bool | None:
+def _get_fail_fast(flags: argparse.Namespace) -> bool | None:
     return True if flags.fail_fast else False if flags.keep_going else None
 
 
-def _again(flags: argparse.Namespace) -> str:
+def _format_again(flags: argparse.Namespace) -> str:
     """Return the flags that repeat what failed of a run; a stage with arguments is repeated as it was."""
     words = [word for pattern in flags.stages for word in ("--stage", pattern)]
     words += ["--only"] if flags.only else []
@@ -419,22 +419,22 @@ def _reports(flags: argparse.Namespace) -> tuple[ReportOption, ...]:
     return reports.parse(flags.report or (), os.environ)
 
 
-def _lane(flags: argparse.Namespace) -> str:
+def _get_lane(flags: argparse.Namespace) -> str:
     return DEFAULT_LANE if flags.lane is None else str(flags.lane)
 
 
-def _duration(flag: str, text: str | None) -> float | None:
+def _parse_duration_flag(flag: str, text: str | None) -> float | None:
     if text is None:
         return None
-    from paropt_exporter.config.units import duration_seconds
+    from paropt_exporter.config.units import parse_duration
 
     try:
-        return duration_seconds(text)
+        return parse_duration(text)
     except ValueError as error:
         raise UsageError(f"{flag}: {error}") from None
 
 
-def _count(flag: str, text: str | None) -> int | None:
+def _parse_count_flag(flag: str, text: str | None) -> int | None:
     if text is None:
         return None
     if not text.isdecimal() or not 1 <= int(text) <= 1000:

@@ -10,7 +10,7 @@ import threading
 from contextlib import suppress
 
 from paropt_exporter.cli import PROGRAM
-from paropt_exporter.cli.streams import Sink
+from paropt_exporter.cli.streams import LineStream
 
 TYPE_CHECKING = False  # typing alone would take as long to load as all else that --version needs
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ class ExitGuard:
         self._owner = os.getpid()
 
     def __enter__(self) -> ExitGuard:
-        os._exit = self._end
-        os.execv = lambda path, argv: _execv(path, argv) if self._is_fork() else self._refuse(path)
-        os.execve = lambda path, argv, env: _execve(path, argv, env) if self._is_fork() else self._refuse(path)
+        os._exit = self._exit_with_code
+        os.execv = lambda path, argv: _execv(path, argv) if self._is_fork() else self._reject_exec(path)
+        os.execve = lambda path, argv, env: _execve(path, argv, env) if self._is_fork() else self._reject_exec(path)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -47,10 +47,10 @@ class ExitGuard:
     def _is_fork(self) -> bool:
         return os.getpid() != self._owner
 
-    def _refuse(self, path: object) -> NoReturn:
+    def _reject_exec(self, path: object) -> NoReturn:
         raise RuntimeError(f"os.exec of {path!r} would end the exporter: start a process, or run the call in one")
 
-    def _end(self, status: int) -> NoReturn:
+    def _exit_with_code(self, status: int) -> NoReturn:
         if not self._is_fork() and not status and self.code:
             with suppress(OSError):
                 os.write(2, f"{PROGRAM}: a call ended the exporter by os._exit(0): exit code {self.code}\n".encode())
@@ -58,22 +58,22 @@ class ExitGuard:
         _exit(status)
 
 
-def leave(code: int) -> None:
+def end_process(code: int) -> None:
     """Name what still runs, run the exit handlers and end the process; return if nothing keeps it from ending."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the end is near, and one more signal would only change the exit code
     ExitGuard(code).__enter__()  # up to the end
-    if not _left():
+    if not _list_remaining_threads():
         _limit_handlers(code)
         return
     # As the interpreter would, but with a limit: executors let idle threads go, then wait for busy ones.
-    _bounded(getattr(threading, "_threading_atexits", ()), _SETTLE_SECONDS)
-    left = _left()
+    _run_with_limit(getattr(threading, "_threading_atexits", ()), _SETTLE_SECONDS)
+    left = _list_remaining_threads()
     if not left:
         return
     names = ", ".join(f"thread {thread.name}" for thread in left)
-    Sink(sys.stderr).line(f"{PROGRAM}: left running, ended with the exporter: {names}")
-    _bounded((atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush), _HANDLERS_SECONDS)
+    LineStream(sys.stderr).write_line(f"{PROGRAM}: left running, ended with the exporter: {names}")
+    _run_with_limit((atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush), _HANDLERS_SECONDS)
     _exit(code)
 
 
@@ -83,7 +83,7 @@ def _limit_handlers(code: int) -> None:
         return  # no call has run: all handlers are ours
 
     def end() -> None:
-        Sink(sys.stderr).line(
+        LineStream(sys.stderr).write_line(
             f"{PROGRAM}: exit handlers of calls ended after {_HANDLERS_SECONDS:g} s with the exporter"
         )
         _exit(code)
@@ -94,7 +94,7 @@ def _limit_handlers(code: int) -> None:
         watch.start()
 
 
-def _left() -> list[threading.Thread]:
+def _list_remaining_threads() -> list[threading.Thread]:
     """Return the threads that the interpreter waits for at its end."""
     executors = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", ())
     return [
@@ -104,7 +104,7 @@ def _left() -> list[threading.Thread]:
     ]
 
 
-def _bounded(functions: Iterable[Callable[[], object]], seconds: float) -> None:
+def _run_with_limit(functions: Iterable[Callable[[], object]], seconds: float) -> None:
     """Run functions one after another in a thread; return when they have ended, or when the time is over."""
     thread = threading.Thread(target=lambda: [function() for function in functions], daemon=True)
     thread.start()

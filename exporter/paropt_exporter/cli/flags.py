@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from paropt_exporter.cli import PROGRAM, format_version
 from paropt_exporter.cli.completion import SHELLS
-from paropt_exporter.cli.words import split
+from paropt_exporter.cli.words import split_words
 
 EXIT_USAGE = 2
 _MOST_WORKERS = 1000  # as config.model has it, which takes long to load
@@ -50,10 +50,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if message.startswith(("argument COMMAND: invalid choice", "unrecognized arguments")):
-            message = self._misspelled() or message
+            message = self._find_misspelled_flag() or message
         self.exit(EXIT_USAGE, f"{PROGRAM}: {message} ({self.prog} --help shows what there is)\n")
 
-    def _misspelled(self) -> str | None:
+    def _find_misspelled_flag(self) -> str | None:
         """Name the first flag that is none: argparse would take its value for a command, and complain about that."""
         for word in takewhile(lambda word: word not in self.commands, self._given):
             flag = word.partition("=")[0]
@@ -65,14 +65,14 @@ class Parser(argparse.ArgumentParser):
         return None
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the flags of a command line; `stages` has the words that are no flags, `arguments` those after `--`.
 
     The first word that is no flag names a sub-command, if there is one of that name, and otherwise a stage.
     """
     given = sys.argv[1:] if arguments is None else [*arguments]
-    top = parser()
-    words = split(given, top.options)
+    top = build_parser()
+    words = split_words(given, top.options)
     if words.positional[:1] and words.positional[0] in top.commands:
         flags = top.parse_args(given)
         flags.arguments = None
@@ -82,14 +82,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return flags
 
 
-def parser() -> Parser:
+def build_parser() -> Parser:
     """Return the whole parser; also what completion scripts and the documentation are made from."""
     top = Parser(
         prog=PROGRAM,
         usage=_USAGE,
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        parents=[_global_flags(defaults=True)],
+        parents=[_build_global_flags(defaults=True)],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -104,7 +104,7 @@ def parser() -> Parser:
     return top
 
 
-def _global_flags(*, defaults: bool) -> Parser:
+def _build_global_flags(*, defaults: bool) -> Parser:
     """Flags that stand before or after a sub-command; there they keep quiet unless given."""
     flags = Parser(add_help=False, argument_default=None if defaults else argparse.SUPPRESS)
     group = flags.add_argument_group("everywhere")
@@ -244,7 +244,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
             name,
             help=help_text,
             description=f"{help_text[0].upper()}{help_text[1:]}.",
-            parents=[_global_flags(defaults=False)],
+            parents=[_build_global_flags(defaults=False)],
             allow_abbrev=False,
         )
 
@@ -275,7 +275,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     replay.add_argument("--since", metavar="DURATION", default="1h", help="how far back (default: 1h)")
     replay.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
     _add_order_flags(add("pin", "hold the lane that runs here at a size, whatever its load")).add_argument(
-        "size", type=_count, metavar="SIZE", help="how many tasks at once"
+        "size", type=_parse_count, metavar="SIZE", help="how many tasks at once"
     )
     _add_order_flags(add("pause", "leave the size of the lane that runs here as it is"))
     _add_order_flags(add("resume", "let the lane that runs here size itself again, as its config says"))
@@ -283,10 +283,10 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
 
 def _add_history_flags(history: Parser) -> None:
     history.add_argument("--lane", default=argparse.SUPPRESS)
-    history.add_argument("--limit", type=_count, default=20, metavar="N", help="the latest N runs (default: 20)")
+    history.add_argument("--limit", type=_parse_count, default=20, metavar="N", help="the latest N runs (default: 20)")
     about = history.add_mutually_exclusive_group()
     about.add_argument(
-        "--what-if", type=_counts, metavar="N,N", help="how long a run would have taken with so many workers"
+        "--what-if", type=_parse_counts, metavar="N,N", help="how long a run would have taken with so many workers"
     )
     history.add_argument("--run", metavar="RUN", help="for --what-if: which run (default: the latest)")
     about.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="two runs, stage by stage")
@@ -308,9 +308,16 @@ def _add_log_flags(log: Parser) -> None:
 def _add_profile_flags(profile: Parser) -> None:
     profile.add_argument("stage", metavar="STAGE", help="it runs alone, without its needs, and leaves no history")
     profile.add_argument("--lane", default=argparse.SUPPRESS, help="whose settings are looked for (default: standard)")
-    profile.add_argument("--runs", type=_count, default=3, metavar="N", help="of each size and strategy (default: 3)")
     profile.add_argument(
-        "--workers", dest="sizes", type=_counts, default=(), metavar="N,N", help="sizes (default: 1, 2, 4 and so on)"
+        "--runs", type=_parse_count, default=3, metavar="N", help="of each size and strategy (default: 3)"
+    )
+    profile.add_argument(
+        "--workers",
+        dest="sizes",
+        type=_parse_counts,
+        default=(),
+        metavar="N,N",
+        help="sizes (default: 1, 2, 4 and so on)",
     )
     profile.add_argument(
         "--strategy",
@@ -327,7 +334,7 @@ def _add_profile_flags(profile: Parser) -> None:
 def _add_order_flags(order: Parser) -> Parser:
     order.add_argument("pool", nargs="?", metavar="POOL", help="only if its lane has this pool; pools share a size")
     order.add_argument("--lane", default=argparse.SUPPRESS, help="which, where several run here")
-    order.add_argument("--pid", type=_count, metavar="PID", help="which, where several of one lane run here")
+    order.add_argument("--pid", type=_parse_count, metavar="PID", help="which, where several of one lane run here")
     return order
 
 
@@ -352,7 +359,7 @@ def _add_generate_flags(generate: Parser) -> None:
     )
 
 
-def _count(text: str) -> int:
+def _parse_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     if int(text) > _MOST:
@@ -360,8 +367,8 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _counts(text: str) -> tuple[int, ...]:
-    counts = sorted({_count(part.strip()) for part in text.split(",")})
+def _parse_counts(text: str) -> tuple[int, ...]:
+    counts = sorted({_parse_count(part.strip()) for part in text.split(",")})
     if counts[-1] > _MOST_WORKERS:
         raise argparse.ArgumentTypeError(
             f"{counts[-1]} is more than {_MOST_WORKERS}, the most workers that a lane may have"

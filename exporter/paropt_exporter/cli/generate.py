@@ -14,11 +14,11 @@ from paropt_exporter.monitoring.options import Options
 def run(kinds: Sequence[str], out: Path, options: Options, *, stdout: TextIO) -> int:
     """Write the kinds named (none: all) below `out`; a file that is already as it should be is left alone."""
     for name, text in outputs.render(kinds, options).items():
-        _write(out / name, text, stdout)
+        _write_file(out / name, text, stdout)
     return 0
 
 
-def _write(path: Path, text: str, stdout: TextIO) -> None:
+def _write_file(path: Path, text: str, stdout: TextIO) -> None:
     try:
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             print(f"{path} is up to date", file=stdout)

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.cli.formatting import counted, table
+from paropt_exporter.cli.formatting import format_count, format_table
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Result
 from paropt_exporter.history.cells import FALSE_VALUE
-from paropt_exporter.plan import PlannedStage, ordered
+from paropt_exporter.plan import PlannedStage, order_stages
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config
@@ -39,18 +39,18 @@ def run(
     `compare`: two run ids or unambiguous beginnings of them. Raises UsageError if there is no such run.
     """
     if compare is not None:
-        before, after = (_run(history, run_id) for run_id in compare)
-        text = _dumped([before, after]) if output == "json" else _compared(before, after)
+        before, after = (_find_run(history, run_id) for run_id in compare)
+        text = _dump_json([before, after]) if output == "json" else _format_comparison(before, after)
     elif output == "json":
         # A run that still goes on has no throughput yet, and would read as one that got slow.
-        text = _dumped([each for each in history.runs(lane, limit=limit) if each.result is not None])
+        text = _dump_json([each for each in history.runs(lane, limit=limit) if each.result is not None])
     else:
-        text = _listed(history, lane=lane, limit=limit)
+        text = _format_runs(history, lane=lane, limit=limit)
     stdout.write(text)
     return 0
 
 
-def as_json(summary: RunSummary) -> dict[str, object]:
+def to_json(summary: RunSummary) -> dict[str, object]:
     """Return a run as plain values, under the names of `pool.metrics`; `worker_utilization` is in percent."""
     return {
         "run_id": summary.run_id,
@@ -58,7 +58,7 @@ def as_json(summary: RunSummary) -> dict[str, object]:
         "strategy": summary.strategy,
         "result": summary.result.value if summary.result else None,
         "reason": summary.reason,
-        "timestamp": _iso(summary.started_timestamp_seconds),
+        "timestamp": _format_timestamp(summary.started_timestamp_seconds),
         "total_duration_seconds": summary.duration_seconds,
         "sequential_seconds": summary.sequential_seconds,
         "total_tasks": summary.total_tasks,
@@ -71,11 +71,11 @@ def as_json(summary: RunSummary) -> dict[str, object]:
         "interrupted": summary.interrupted,
         "partial": summary.partial,
         "bottlenecks": [bottleneck.text for bottleneck in summary.bottlenecks],
-        "stage_metrics": [_stage_json(stage) for stage in summary.stages],
+        "stage_metrics": [_stage_to_json(stage) for stage in summary.stages],
     }
 
 
-def _stage_json(stage: StageSummary) -> dict[str, object]:
+def _stage_to_json(stage: StageSummary) -> dict[str, object]:
     return {
         "stage_name": stage.stage,
         "stage_number": stage.number,
@@ -93,7 +93,7 @@ def _stage_json(stage: StageSummary) -> dict[str, object]:
     }
 
 
-def _run(history: History, run_id: str) -> RunSummary:
+def _find_run(history: History, run_id: str) -> RunSummary:
     found = history.run(run_id)
     if found is None:
         known = ", ".join(each.run_id for each in history.runs(limit=_KNOWN_RUNS))
@@ -101,46 +101,48 @@ def _run(history: History, run_id: str) -> RunSummary:
     return found
 
 
-def _dumped(summaries: Sequence[RunSummary]) -> str:
-    return json.dumps([as_json(summary) for summary in summaries], indent=2) + "\n"
+def _dump_json(summaries: Sequence[RunSummary]) -> str:
+    return json.dumps([to_json(summary) for summary in summaries], indent=2) + "\n"
 
 
-def _listed(history: History, *, lane: str | None, limit: int) -> str:
+def _format_runs(history: History, *, lane: str | None, limit: int) -> str:
     summaries = history.runs(lane, limit=limit)
     if not summaries:
         return f"no runs of lane {lane} yet\n" if lane else "no runs yet\n"
-    lines = table(_RUN_HEADERS, [_run_row(history, summary) for summary in summaries])
+    lines = format_table(_RUN_HEADERS, [_build_run_row(history, summary) for summary in summaries])
     lanes = dict.fromkeys(summary.lane for summary in summaries)
-    trends = [line for name in lanes if (trend := history.trend(name, limit=limit)) for line in _trend(name, trend)]
+    trends = [
+        line for name in lanes if (trend := history.trend(name, limit=limit)) for line in _format_trend(name, trend)
+    ]
     return "\n".join([*lines, *([""] if trends else []), *trends, ""])
 
 
-def _run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
+def _build_run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
     gone = summary.result is None and not history.lives(summary.run_id)
     notes = _GONE if gone else summary.reason or "; ".join(held.text for held in summary.bottlenecks)
-    notes = _with_partial(notes, summary)
+    notes = _add_partial(notes, summary)
     return (
         summary.run_id,
         f"{datetime.fromtimestamp(summary.started_timestamp_seconds).astimezone():%Y-%m-%d %H:%M:%S}",
         summary.lane,
-        "interrupted" if gone else _result(summary.result),
+        "interrupted" if gone else _format_result(summary.result),
         f"{summary.duration_seconds:.1f} s",
         str(summary.total_tasks),
         str(summary.failed_tasks),
         f"{summary.throughput_tasks_per_second:.2f}",
         f"{summary.busy_ratio:.0%}",
-        _shortened(notes),
+        _shorten(notes),
     )
 
 
-def _with_partial(notes: str, summary: RunSummary) -> str:
+def _add_partial(notes: str, summary: RunSummary) -> str:
     if not summary.partial:
         return notes
     told = f"only {', '.join(stage.stage for stage in summary.stages)}"
     return f"{told}; {notes}" if notes else told
 
 
-def _trend(lane: str, trend: Trend) -> Iterator[str]:
+def _format_trend(lane: str, trend: Trend) -> Iterator[str]:
     runs = "run" if trend.earlier_runs == 1 else "runs"
     yield (
         f"trend of {lane}: {trend.latest:.2f} tasks/s in the latest run, "
@@ -153,48 +155,55 @@ def _trend(lane: str, trend: Trend) -> Iterator[str]:
         )
 
 
-def _compared(before: RunSummary, after: RunSummary) -> str:
+def _format_comparison(before: RunSummary, after: RunSummary) -> str:
     old, new = ({stage.stage: stage for stage in summary.stages} for summary in (before, after))
-    rows = [_compared_row(name, old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
+    rows = [_build_comparison_row(name, old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
     total = (
         "whole run",
         f"{before.duration_seconds:.1f} s",
         f"{after.duration_seconds:.1f} s",
-        _change(before.duration_seconds, after.duration_seconds),
-        _result(before.result),
-        _result(after.result),
+        _format_change(before.duration_seconds, after.duration_seconds),
+        _format_result(before.result),
+        _format_result(after.result),
     )
     heading = f"{before.lane} {before.run_id} -> {after.lane} {after.run_id}"
-    return "\n".join([heading, *table(_COMPARED_HEADERS, [*rows, total]), ""])
+    return "\n".join([heading, *format_table(_COMPARED_HEADERS, [*rows, total]), ""])
 
 
-def _compared_row(name: str, before: StageSummary | None, after: StageSummary | None) -> tuple[str, ...]:
-    change = _change(before.duration_seconds, after.duration_seconds) if before and after else ""
-    return (name, _took(before), _took(after), change, _came_of(before), _came_of(after))
+def _build_comparison_row(name: str, before: StageSummary | None, after: StageSummary | None) -> tuple[str, ...]:
+    change = _format_change(before.duration_seconds, after.duration_seconds) if before and after else ""
+    return (
+        name,
+        _format_duration(before),
+        _format_duration(after),
+        change,
+        _format_stage_result(before),
+        _format_stage_result(after),
+    )
 
 
-def _took(stage: StageSummary | None) -> str:
+def _format_duration(stage: StageSummary | None) -> str:
     return f"{stage.duration_seconds:.1f} s" if stage else "-"
 
 
-def _came_of(stage: StageSummary | None) -> str:
-    return "-" if stage is None else _result(stage.result)
+def _format_stage_result(stage: StageSummary | None) -> str:
+    return "-" if stage is None else _format_result(stage.result)
 
 
-def _result(result: Result | None) -> str:
+def _format_result(result: Result | None) -> str:
     return result.value if result else "running"
 
 
-def _change(before: float, after: float) -> str:
+def _format_change(before: float, after: float) -> str:
     return f"{after / before - 1:+.0%}" if before > 0 and after > 0 else ""
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _NOTES_CHARACTERS else line[: _NOTES_CHARACTERS - 1] + "…"
 
 
-def _iso(timestamp_seconds: float) -> str:
+def _format_timestamp(timestamp_seconds: float) -> str:
     return datetime.fromtimestamp(timestamp_seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -291,7 +300,7 @@ def _plan_stages(summary: RunSummary, config: Config) -> Sequence[PlannedStage]:
                 slots=known.slots if known else 1,
             )
         )
-    return ordered(planned)
+    return order_stages(planned)
 
 
 def _format_what_if(
@@ -303,7 +312,8 @@ def _format_what_if(
     )
     for size in workers:
         change = seconds[size] / seconds[had] - 1 if seconds[had] > 0 else 0.0
-        yield f"with {counted(size, 'worker')}, {summary.lane} would have taken {seconds[size]:.1f} s ({change:+.0%})"
+        took = f"{seconds[size]:.1f} s ({change:+.0%})"
+        yield f"with {format_count(size, 'worker')}, {summary.lane} would have taken {took}"
 
 
 def _what_if_to_json(

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter import files
-from paropt_exporter.cli.formatting import counted
+from paropt_exporter.cli.formatting import format_count
 from paropt_exporter.config.command_checks import ITEMS
 
 if TYPE_CHECKING:
-    from paropt_exporter.config.detect import Detected
+    from paropt_exporter.config.detect import DetectedStages
     from paropt_exporter.config.model import Stage
 
 FILE = "paropt.yml"
@@ -59,65 +59,66 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
 
     Returns the exit code: 2 where a config is there already and `force` is not given.
     """
-    from paropt_exporter.config.detect import tools
+    from paropt_exporter.config.detect import detect_stages
 
-    there = _is_there(path)
+    there = _find_existing(path)
     if there is not None and not (force and there == path.name):
         remedy = "--force overwrites it" if there == path.name else "remove it first"
         print(f"{there} is there already: {remedy}", file=stderr)
         return 2
-    detected = tools(path.parent)
+    detected = detect_stages(path.parent)
     try:
         write_schema(path.parent)
-        write(path, render(detected))
+        write_file(path, render_config(detected))
     except OSError as error:
         place = error.filename if isinstance(error, files.UnexpectedFileType) else path
         print(f"{place} can't be written: {error.strerror}", file=stderr)
         return 2
     named = "" if path.name == FILE else f" --config.file {path}"
-    print(f"wrote {path}: {_stages_told(detected)}; next: paropt-exporter check{named}", file=stdout)
+    print(f"wrote {path}: {_describe_stages(detected)}; next: paropt-exporter check{named}", file=stdout)
     print("  commit it; .paropt/ is this machine's own, and git ignores it", file=stdout)
     for note in detected.notes:
         print(f"  {note}", file=stdout)
     return 0
 
 
-def _is_there(path: Path) -> str | None:
+def _find_existing(path: Path) -> str | None:
     """Return the name of a file that is, or is taken for, the config that would be written."""
     names = sorted(_SPELLINGS | {path.name}) if path.name in _SPELLINGS else [path.name]
     return next((name for name in names if os.path.lexists(path.with_name(name))), None)
 
 
-def render(detected: Detected) -> str:
+def render_config(detected: DetectedStages) -> str:
     """Return the text of paropt.yml for what was detected."""
-    stages = "".join(_stage_text(stage) for stage in detected.stages) or _EXAMPLE
+    stages = "".join(_render_stage(stage) for stage in detected.stages) or _EXAMPLE
     left_out = "".join(f"  # {note}\n" for note in detected.notes)
     return _HEAD.format(schema=SCHEMA) + stages + left_out + _TAIL
 
 
-def _stage_text(stage: Stage) -> str:
+def _render_stage(stage: Stage) -> str:
     lines = [f"  - number: {stage.number}", f"    name: {stage.name}"]
     if stage.steps is not None:
-        lines += ["    steps:", *(f"      - {_command_text(step)}" for step in stage.steps)]
+        lines += ["    steps:", *(f"      - {_format_command(step)}" for step in stage.steps)]
     elif stage.run is not None:
-        lines.append(f"    run: {_command_text(stage.run)}")
+        lines.append(f"    run: {_format_command(stage.run)}")
     if stage.items is not None and stage.items.glob is not None:
         pattern = json.dumps(stage.items.glob, ensure_ascii=False)
         lines.append(
             f"    items: {{glob: {pattern}}}   # {{items}} hands several to one pytest, and starts one for each core"
         )
-        lines.append(f"    # Where test files need each other, one pytest runs them all: {_whole(stage.run, pattern)}")
+        single = _format_single_command(stage.run, pattern)
+        lines.append(f"    # Where test files need each other, one pytest runs them all: {single}")
     return "\n".join(lines) + "\n"
 
 
-def _whole(run: str | tuple[str, ...] | None, pattern: str) -> str:
+def _format_single_command(run: str | tuple[str, ...] | None, pattern: str) -> str:
     """Return the command for all items at once."""
     words = run if isinstance(run, tuple) else ()
     folder = json.loads(pattern).rpartition("/")[0].removesuffix("/**") or "."
     return "run: " + " ".join(folder if word == ITEMS else word for word in words)
 
 
-def _command_text(command: str | tuple[str, ...]) -> str:
+def _format_command(command: str | tuple[str, ...]) -> str:
     """Write words as a plain line where YAML reads that back as the same words, else as a list."""
     words = command if isinstance(command, tuple) else (command,)
     if all(_PLAIN_WORD.fullmatch(word) for word in words) and (len(words) > 1 or words[0].lower() not in _BOOLEANS):
@@ -125,9 +126,11 @@ def _command_text(command: str | tuple[str, ...]) -> str:
     return json.dumps(list(words), ensure_ascii=False)  # JSON is YAML
 
 
-def _stages_told(detected: Detected) -> str:
+def _describe_stages(detected: DetectedStages) -> str:
     names = ", ".join(stage.name for stage in detected.stages)
-    return f"{counted(len(detected.stages), 'stage')} ({names})" if names else "one example stage, no tool was found"
+    return (
+        f"{format_count(len(detected.stages), 'stage')} ({names})" if names else "one example stage, no tool was found"
+    )
 
 
 SCHEMA = ".paropt/paropt.schema.json"  # editors find it without a network
@@ -143,29 +146,29 @@ def write_schema(root: Path) -> None:
     root.stat()  # a folder that is missing is not made
     files.make_folder(path.parent)
     folder.keep_out_of_git(path.parent)
-    if not _has(path, text.encode()):
-        write(path, text)
+    if not _has_content(path, text.encode()):
+        write_file(path, text)
 
 
 def refresh_schema(config_path: Path) -> None:
     """Write the schema where a config names it: a fresh clone has none, and that of an earlier version is wrong."""
     with suppress(OSError):  # a folder that can't be written is no fault of the config's
-        if config_path.is_file() and _names_it(config_path):
+        if config_path.is_file() and _refers_to_schema(config_path):
             write_schema(config_path.parent)
 
 
-def write(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
     """Write by renaming, so that a full disk leaves no half file; a link there is replaced, not followed."""
     files.replace_file(path, text.encode())
 
 
-def _has(path: Path, content: bytes) -> bool:
+def _has_content(path: Path, content: bytes) -> bool:
     try:
         return files.read_file(path, len(content)) == content
     except OSError:
         return False
 
 
-def _names_it(config_path: Path) -> bool:
+def _refers_to_schema(config_path: Path) -> bool:
     with config_path.open("rb") as file:
         return f"$schema={SCHEMA}\n".encode() in file.read(_HEAD_BYTES)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from paropt_exporter.cli.formatting import plain, seconds
+from paropt_exporter.cli.formatting import format_line, format_seconds
 from paropt_exporter.errors import UsageError
 from paropt_exporter.executors.commands.output import clean
 from paropt_exporter.task_logs.folder import list_runs, open_log
@@ -21,7 +21,7 @@ _FOLLOW_SECONDS = 0.2  # between looks at a log that grows: soon enough for a pe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class LogRequest:
     """What is asked for: `words` name a run, a stage, or both in this order."""
 
     words: tuple[str, ...] = ()
@@ -31,25 +31,25 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
+class _Filter:
     """Which attempts of a run are printed. `item`: an item, a part of it or its number; "" for all."""
 
     stage: str
     item: str
     failed: bool
 
-    def takes(self, attempt: LoggedAttempt) -> bool:
+    def matches(self, attempt: LoggedAttempt) -> bool:
         if self.failed and not attempt.failed:
             return False
-        return not self.stage or (attempt.stage == self.stage and self._takes_item(attempt))
+        return not self.stage or (attempt.stage == self.stage and self._matches_item(attempt))
 
-    def _takes_item(self, attempt: LoggedAttempt) -> bool:
+    def _matches_item(self, attempt: LoggedAttempt) -> bool:
         return self.item in ("", str(attempt.task)) or (attempt.item is not None and self.item in attempt.item)
 
 
 def run(
     folder: Path,
-    wanted: Wanted,
+    wanted: LogRequest,
     *,
     lives: Callable[[str], bool],
     stdout: TextIO,
@@ -61,9 +61,9 @@ def run(
     `lives`: whether the process of a run, by its id, goes on. `wait` waits so many seconds. Raises UsageError for a
     run or a stage that has no log.
     """
-    run_id, stage = _named(folder, wanted)
+    run_id, stage = _resolve_words(folder, wanted)
     name, _, item = stage.partition("[")
-    choice = _Choice(name, item.removesuffix("]"), wanted.failed)
+    choice = _Filter(name, item.removesuffix("]"), wanted.failed)
     try:
         with closing(open_log(folder, run_id)) as file:
             reader = LogReader(file)
@@ -78,19 +78,19 @@ def run(
     return 0
 
 
-def _named(folder: Path, wanted: Wanted) -> tuple[str, str]:
+def _resolve_words(folder: Path, wanted: LogRequest) -> tuple[str, str]:
     """Return the run and the stage that the words name; "" for every stage."""
     if len(wanted.words) > 2:
         raise UsageError(f"log takes a run and a stage, found {len(wanted.words)} words")
     runs = list_runs(folder)
     if not runs:
         raise UsageError(f"no logs yet in {folder}: run a lane first (`history: {{logs: false}}` keeps none)")
-    if wanted.lane is not None and not (runs := [each for each in runs if _lane_of(folder, each) == wanted.lane]):
+    if wanted.lane is not None and not (runs := [each for each in runs if _read_lane(folder, each) == wanted.lane]):
         raise UsageError(f"no log of a run of lane {wanted.lane}")
     words = list(wanted.words)
     if not words:
         return runs[-1], ""
-    found = _run_called(words[0], runs)
+    found = _find_run(words[0], runs)
     if found is not None:
         return found, words[1] if len(words) > 1 else ""
     if len(words) > 1:
@@ -98,7 +98,7 @@ def _named(folder: Path, wanted: Wanted) -> tuple[str, str]:
     return runs[-1], words[0]
 
 
-def _run_called(word: str, runs: list[str]) -> str | None:
+def _find_run(word: str, runs: list[str]) -> str | None:
     """Return the run that a word is the id of, or an unambiguous beginning of it."""
     if word == _LATEST:
         return runs[-1]
@@ -106,7 +106,7 @@ def _run_called(word: str, runs: list[str]) -> str | None:
     return fitting[0] if len(fitting) == 1 and word[0].isdigit() else None
 
 
-def _lane_of(folder: Path, run_id: str) -> str:
+def _read_lane(folder: Path, run_id: str) -> str:
     try:
         with closing(open_log(folder, run_id)) as file:
             reader = LogReader(file)
@@ -117,19 +117,19 @@ def _lane_of(folder: Path, run_id: str) -> str:
         return ""
 
 
-def _print(reader: LogReader, choice: _Choice, run_id: str, stdout: TextIO, stderr: TextIO) -> None:
+def _print(reader: LogReader, choice: _Filter, run_id: str, stdout: TextIO, stderr: TextIO) -> None:
     attempts = reader.read_all()
-    chosen = [attempt for attempt in attempts if choice.takes(attempt)]
+    chosen = [attempt for attempt in attempts if choice.matches(attempt)]
     if not chosen:
-        _say_why_nothing(attempts, choice, run_id, stderr)
+        _explain_no_output(attempts, choice, run_id, stderr)
     for attempt in chosen:
         output = clean(reader.output(attempt))
         if len(chosen) > 1:
-            stdout.write(f"--- {_told(attempt)}\n")
+            stdout.write(f"--- {_format_heading(attempt)}\n")
         stdout.write(output if output.endswith("\n") or not output else f"{output}\n")
 
 
-def _say_why_nothing(attempts: list[LoggedAttempt], choice: _Choice, run_id: str, stderr: TextIO) -> None:
+def _explain_no_output(attempts: list[LoggedAttempt], choice: _Filter, run_id: str, stderr: TextIO) -> None:
     """Raise UsageError for a stage that the run does not have; otherwise say that there is nothing."""
     stages = dict.fromkeys(attempt.stage for attempt in attempts)
     if choice.stage and choice.stage not in stages:
@@ -138,20 +138,20 @@ def _say_why_nothing(attempts: list[LoggedAttempt], choice: _Choice, run_id: str
     stderr.write(f"run {run_id}: {'nothing failed' if choice.failed else 'no output'}\n")
 
 
-def _told(attempt: LoggedAttempt) -> str:
+def _format_heading(attempt: LoggedAttempt) -> str:
     """Return the line above an attempt's output."""
     name = attempt.label if attempt.item is None else f"{attempt.label} {attempt.item}"
     number = f", attempt {attempt.number}" if attempt.number > 1 else ""
     if attempt.result is None:
-        return f"{plain(name)}{number}, no end recorded"
+        return f"{format_line(name)}{number}, no end recorded"
     message = f": {attempt.message}" if attempt.message else ""
-    return plain(f"{name}{number}, {attempt.result.value} after {seconds(attempt.seconds)}{message}")
+    return format_line(f"{name}{number}, {attempt.result.value} after {format_seconds(attempt.seconds)}{message}")
 
 
 def _follow(
-    reader: LogReader, choice: _Choice, lives: Callable[[], bool], stdout: TextIO, wait: Callable[[float], object]
+    reader: LogReader, choice: _Filter, lives: Callable[[], bool], stdout: TextIO, wait: Callable[[float], object]
 ) -> None:
-    lines = _Lines(reader, choice, stdout)
+    lines = _LinePrinter(reader, choice, stdout)
     while True:
         gone = not lives()  # before the last look: what came until then is printed
         lines.print_new()
@@ -161,10 +161,10 @@ def _follow(
         wait(_FOLLOW_SECONDS)
 
 
-class _Lines:
+class _LinePrinter:
     """Prints output line by line as it comes; of each attempt what has no end of line yet waits for it."""
 
-    def __init__(self, reader: LogReader, choice: _Choice, stdout: TextIO) -> None:
+    def __init__(self, reader: LogReader, choice: _Filter, stdout: TextIO) -> None:
         self._reader = reader
         self._choice = choice
         self._stdout = stdout
@@ -172,7 +172,7 @@ class _Lines:
 
     def print_new(self) -> None:
         for attempt, position, size in self._reader.read():
-            if not self._choice.failed and self._choice.takes(attempt):
+            if not self._choice.failed and self._choice.matches(attempt):
                 self._print(attempt.label, self._reader.bytes_at(position, size))
         self._stdout.flush()
 
@@ -180,7 +180,7 @@ class _Lines:
         """Print unfinished lines; with `failed`, what failed, since that is known only now."""
         if self._choice.failed:
             for attempt in self._reader.attempts.values():
-                if self._choice.takes(attempt):
+                if self._choice.matches(attempt):
                     self._print(attempt.label, self._reader.output(attempt))
                     self._end_line(attempt.label)
         for label in list(self._begun):
@@ -195,5 +195,5 @@ class _Lines:
         *lines, begun = (self._begun.pop(label, b"") + output).split(b"\n")
         if begun:
             self._begun[label] = begun
-        prefix = "" if self._choice.stage == label else f"{plain(label)} | "
+        prefix = "" if self._choice.stage == label else f"{format_line(label)} | "
         self._stdout.writelines(f"{prefix}{clean(line)}\n" for line in lines)

@@ -23,31 +23,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Without `arguments`, those of the process, it does not return if a call left threads that would go on.
     """
-    code = _run(arguments)
+    code = _run_command(arguments)
     if arguments is None and "threading" in sys.modules:
-        from paropt_exporter.cli.exit_guard import leave
+        from paropt_exporter.cli.exit_guard import end_process
 
-        leave(code)
+        end_process(code)
     return code
 
 
-def _run(arguments: Sequence[str] | None) -> int:
-    ours = streams.prepare()
+def _run_command(arguments: Sequence[str] | None) -> int:
+    ours = streams.prepare_streams()
     if (sys.argv[1:] if arguments is None else list(arguments)) == ["--version"]:
         with suppress(OSError):  # a lost line is still in the buffer: the flush tells
             print(format_version())  # what build scripts ask again and again need not wait for the parser
-        return _flushed(0)
-    from paropt_exporter.cli.flags import parse
+        return _flush_output(0)
+    from paropt_exporter.cli.flags import parse_command_line
 
     try:
-        flags = parse(arguments)
+        flags = parse_command_line(arguments)
     except SystemExit as ended:  # argparse has told its help, or a usage error
-        raise SystemExit(_flushed(int(ended.code or 0))) from None
-    return _guarded(flags, ours)
+        raise SystemExit(_flush_output(int(ended.code or 0))) from None
+    return _run_guarded(flags, ours)
 
 
-def _guarded(flags: argparse.Namespace, ours: tuple[TextIO, TextIO]) -> int:
-    from paropt_exporter.cli.formatting import faults_shown
+def _run_guarded(flags: argparse.Namespace, ours: tuple[TextIO, TextIO]) -> int:
+    from paropt_exporter.cli.formatting import format_faults
     from paropt_exporter.errors import ConfigError, ParoptError
 
     try:
@@ -55,24 +55,28 @@ def _guarded(flags: argparse.Namespace, ours: tuple[TextIO, TextIO]) -> int:
             code = _dispatch(flags)
         finally:
             sys.stdout, sys.stderr = ours  # a call may have put anything in their place, None too
-        return _flushed(code)
+        return _flush_output(code)
     except ParoptError as error:
-        _complain("\n".join(faults_shown(error.faults)) if isinstance(error, ConfigError) else f"{PROGRAM}: {error}")
+        _print_error(
+            "\n".join(format_faults(error.faults)) if isinstance(error, ConfigError) else f"{PROGRAM}: {error}"
+        )
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        streams.forget(sys.stdout)
+        streams.discard_output(sys.stdout)
         return EXIT_PIPE
     except Exception as error:  # the boundary: a fault of ours is one line, and a traceback where it was asked for
-        if isinstance(error, OSError) and (code := _flushed(0)):
+        if isinstance(error, OSError) and (code := _flush_output(0)):
             return code
         if flags.log_level == "debug":
             raise
         if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
-            _complain(f"{PROGRAM}: the system has no thread left: raise its limit (ulimit -u, or a cgroup's pids.max)")
+            _print_error(
+                f"{PROGRAM}: the system has no thread left: raise its limit (ulimit -u, or a cgroup's pids.max)"
+            )
             return EXIT_INTERNAL
-        _complain(f"{PROGRAM}: internal error: {type(error).__name__}: {error} (--log.level debug shows where)")
+        _print_error(f"{PROGRAM}: internal error: {type(error).__name__}: {error} (--log.level debug shows where)")
         return EXIT_INTERNAL
 
 
@@ -80,13 +84,13 @@ def _dispatch(flags: argparse.Namespace) -> int:
     from paropt_exporter import logs
 
     logs.configure(flags.log_level, flags.log_format)
-    _refuse_a_lost_folder()
+    _require_current_folder()
     from paropt_exporter.cli import commands
 
     return commands.run(flags)
 
 
-def _refuse_a_lost_folder() -> None:
+def _require_current_folder() -> None:
     try:
         os.getcwd()  # noqa: PTH109 -- only whether it works
     except FileNotFoundError:
@@ -95,20 +99,20 @@ def _refuse_a_lost_folder() -> None:
         raise UsageError("the current folder is gone: change to one that is there") from None
 
 
-def _flushed(code: int) -> int:
+def _flush_output(code: int) -> int:
     """Return the exit code once all is written, or another if it can't be: what a write lost is tried again here."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        streams.forget(sys.stdout)
+        streams.discard_output(sys.stdout)
         return EXIT_PIPE
     except OSError as error:
-        streams.forget(sys.stdout)
-        _complain(f"{PROGRAM}: cannot write to standard output: {error.strerror}")
+        streams.discard_output(sys.stdout)
+        _print_error(f"{PROGRAM}: cannot write to standard output: {error.strerror}")
         return EXIT_INTERNAL
     return code
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     """Say it on stderr if anybody can hear it; the exit code says it anyway."""
-    streams.Sink(sys.stderr).line(text)
+    streams.LineStream(sys.stderr).write_line(text)

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.cli.formatting import counted, plain, table
+from paropt_exporter.cli.formatting import format_count, format_line, format_table
 from paropt_exporter.events import SlaLimit
 from paropt_exporter.plan import Call, start_up
 
@@ -23,22 +23,22 @@ _WIDE_COLUMNS = 120  # of a terminal; a narrower one has no room for the work
 def run(plan: Plan, *, output: str, stdout: TextIO) -> int:
     """Print a plan as "text" or "json"; returns 0, or 2 where a stage can't run."""
     if output == "json":
-        json.dump(as_json(plan), stdout, indent=2)
+        json.dump(to_json(plan), stdout, indent=2)
         stdout.write("\n")
     elif stdout.isatty():
         _print_table(plan, stdout)
     else:
-        stdout.write(as_text(plan))
+        stdout.write(to_text(plan))
     return 2 if any(stage.fault for stage in plan.stages) else 0
 
 
-def as_text(plan: Plan) -> str:
+def to_text(plan: Plan) -> str:
     """Return the plan as lines with aligned columns."""
-    rows = [_row(place, stage) for place, stage in enumerate(_running(plan), start=1)]
-    return "\n".join([_heading(plan), "", *table(_HEADERS, rows), "", *_closing(plan)]) + "\n"
+    rows = [_build_row(place, stage) for place, stage in enumerate(_list_runnable(plan), start=1)]
+    return "\n".join([_format_heading(plan), "", *format_table(_HEADERS, rows), "", *_iter_closing_lines(plan)]) + "\n"
 
 
-def as_json(plan: Plan) -> dict[str, object]:
+def to_json(plan: Plan) -> dict[str, object]:
     """Return all of a plan as plain values; what is not known is null."""
     return {
         "project": plan.project,
@@ -46,30 +46,30 @@ def as_json(plan: Plan) -> dict[str, object]:
         "strategy": plan.strategy.value,
         "workers": {"min": plan.workers.minimum, "max": plan.workers.maximum, "start": plan.workers.start},
         "fail_fast": plan.fail_fast,
-        "total": _limit_json(plan.total),
+        "total": _limit_to_json(plan.total),
         "root": str(plan.root),
-        "estimated_seconds": estimated_seconds(plan),
-        "sequential_seconds": sum(_known(stage) for stage in _running(plan)),
-        "unknown_durations": [stage.name for stage in _running(plan) if stage.expected_seconds is None],
+        "estimated_seconds": estimate_seconds(plan),
+        "sequential_seconds": sum(_get_expected_seconds(stage) for stage in _list_runnable(plan)),
+        "unknown_durations": [stage.name for stage in _list_runnable(plan) if stage.expected_seconds is None],
         "notes": [*plan.notes],
-        "stages": [_stage_json(place, stage) for place, stage in enumerate(plan.stages, start=1)],
+        "stages": [_stage_to_json(place, stage) for place, stage in enumerate(plan.stages, start=1)],
     }
 
 
-def estimated_seconds(plan: Plan) -> float | None:
+def estimate_seconds(plan: Plan) -> float | None:
     """Estimate the lane's duration with as many workers as at its start; None where no stage's duration is known.
 
     Each stage is one block of its expected duration that holds its slots: the order and the needs are heeded, locks,
     memory and exclusive stages are not. Stages of unknown duration count as 0.
     """
-    if all(stage.expected_seconds is None for stage in _running(plan)):
+    if all(stage.expected_seconds is None for stage in _list_runnable(plan)):
         return None
     dependents: dict[str, list[PlannedStage]] = {}
     for stage in plan.stages:
         for need in stage.needs:
             dependents.setdefault(need, []).append(stage)
     waiting = {stage.name: len(stage.needs) for stage in plan.stages}
-    ready = [_turn(stage) for stage in plan.stages if not stage.needs]
+    ready = [_get_priority(stage) for stage in plan.stages if not stage.needs]
     heapq.heapify(ready)
     ends: list[tuple[float, int, PlannedStage]] = []
     now, free = 0.0, max([plan.workers.start, *(stage.slots for stage in plan.stages)])
@@ -77,41 +77,43 @@ def estimated_seconds(plan: Plan) -> float | None:
         while ready and ready[0][2].slots <= free:
             stage = heapq.heappop(ready)[2]
             free -= stage.slots
-            heapq.heappush(ends, (now + _known(stage), stage.number, stage))
+            heapq.heappush(ends, (now + _get_expected_seconds(stage), stage.number, stage))
         now, _, ended = heapq.heappop(ends)
         free += ended.slots
         for stage in dependents.get(ended.name, ()):
             waiting[stage.name] -= 1
             if waiting[stage.name] == 0:
-                heapq.heappush(ready, _turn(stage))
+                heapq.heappush(ready, _get_priority(stage))
     return now
 
 
-def _turn(stage: PlannedStage) -> tuple[float, int, PlannedStage]:
+def _get_priority(stage: PlannedStage) -> tuple[float, int, PlannedStage]:
     return -stage.remaining_seconds, stage.number, stage
 
 
-def _known(stage: PlannedStage) -> float:
+def _get_expected_seconds(stage: PlannedStage) -> float:
     return 0.0 if stage.skip or stage.fault else stage.expected_seconds or 0.0
 
 
-def _running(plan: Plan) -> list[PlannedStage]:
+def _list_runnable(plan: Plan) -> list[PlannedStage]:
     return [stage for stage in plan.stages if not stage.skip and not stage.fault]
 
 
-def _heading(plan: Plan) -> str:
-    limits = f", total {_limit_text(plan.total)}" if plan.total else ""
+def _format_heading(plan: Plan) -> str:
+    limits = f", total {_format_limit(plan.total)}" if plan.total else ""
     ending = "the first failure ends it" if plan.fail_fast else "keeps going after a failure"
-    return f"lane {plan.lane} of {plan.project}: {plan.strategy.value}, {_workers_text(plan.workers)}{limits}, {ending}"
+    return (
+        f"lane {plan.lane} of {plan.project}: {plan.strategy.value}, {_format_workers(plan.workers)}{limits}, {ending}"
+    )
 
 
-def _workers_text(workers: Bounds) -> str:
+def _format_workers(workers: Bounds) -> str:
     if workers.fixed:
-        return counted(workers.minimum, "worker")
+        return format_count(workers.minimum, "worker")
     return f"{workers.minimum} to {workers.maximum} workers, {workers.start} at the start"
 
 
-def _row(place: int, stage: PlannedStage) -> tuple[str, ...]:
+def _build_row(place: int, stage: PlannedStage) -> tuple[str, ...]:
     return (
         str(place),
         str(stage.number),
@@ -119,28 +121,28 @@ def _row(place: int, stage: PlannedStage) -> tuple[str, ...]:
         str(len(stage.tasks)),
         stage.pool,
         _expected_text(stage),
-        _limit_text(stage.sla) if stage.sla else "-",
+        _format_limit(stage.sla) if stage.sla else "-",
         ", ".join(stage.needs) or "-",
-        _work_text(stage),
+        _format_work(stage),
     )
 
 
 def _expected_text(stage: PlannedStage) -> str:
     if stage.expected_seconds is not None:
-        return _seconds_text(stage.expected_seconds)
+        return _format_seconds(stage.expected_seconds)
     return "never succeeded" if stage.never_succeeded else "unknown"
 
 
-def _closing(plan: Plan) -> Iterator[str]:
-    """Yield what the table leaves out: the estimate, what is skipped or can't run, and what was left out before."""
-    estimate = estimated_seconds(plan)
+def _iter_closing_lines(plan: Plan) -> Iterator[str]:
+    """Yield the lines below the table: the estimate, skipped stages and stages that can't run."""
+    estimate = estimate_seconds(plan)
     if estimate is None:
-        failed = any(stage.never_succeeded for stage in _running(plan))
+        failed = any(stage.never_succeeded for stage in _list_runnable(plan))
         yield f"estimated  unknown: no stage has {'succeeded' if failed else 'run'} yet"
     else:
-        sequential = sum(_known(stage) for stage in _running(plan))
+        sequential = sum(_get_expected_seconds(stage) for stage in _list_runnable(plan))
         without = "".join(_without(plan))
-        yield f"estimated  {_seconds_text(estimate)} (one after another {_seconds_text(sequential)}){without}"
+        yield f"estimated  {_format_seconds(estimate)} (one after another {_format_seconds(sequential)}){without}"
     for stage in plan.stages:
         if stage.skip:
             yield f"skipped    {stage.name}: {stage.skip}"
@@ -148,60 +150,60 @@ def _closing(plan: Plan) -> Iterator[str]:
             yield f"can't run  {stage.name}: {stage.fault}"
     for note in plan.notes:
         yield f"note       {note}"
-    for stage in _running(plan):
-        if advice := _start_up_advice(stage):
+    for stage in _list_runnable(plan):
+        if advice := _advise_on_start_up(stage):
             yield f"note       {advice}"
 
 
 def _without(plan: Plan) -> Iterator[str]:
     """Yield which stages the estimate leaves out, and why."""
-    unknown = [stage for stage in _running(plan) if stage.expected_seconds is None]
+    unknown = [stage for stage in _list_runnable(plan) if stage.expected_seconds is None]
     for why, failed in (("not run yet", False), ("never succeeded", True)):
         names = [stage.name for stage in unknown if stage.never_succeeded is failed]
         if names:
             yield f", without {', '.join(names)}: {why}"
 
 
-def _start_up_advice(stage: PlannedStage) -> str:
-    program = start_up.repeated(stage)
+def _advise_on_start_up(stage: PlannedStage) -> str:
+    program = start_up.find_repeated_program(stage)
     if program is None or stage.expected_task_seconds is None or stage.fastest_task_seconds is None:
         return ""
-    part = start_up.ratio(
+    part = start_up.estimate_start_up_ratio(
         fastest_seconds=stage.fastest_task_seconds, mean_seconds=stage.expected_task_seconds, tasks=len(stage.tasks)
     )
-    return start_up.sentence(stage.name, program, part) if part else ""
+    return start_up.format_advice(stage.name, program, part) if part else ""
 
 
-def _work_text(stage: PlannedStage) -> str:
+def _format_work(stage: PlannedStage) -> str:
     """Return what the first task runs, on one line."""
     if not stage.tasks:
         return "-"
-    shown = plain(" && ".join(_steps_text(stage.tasks[0].work)))
+    shown = format_line(" && ".join(_format_steps(stage.tasks[0].work)))
     more = f"  (+{len(stage.tasks) - 1})" if len(stage.tasks) > 1 else ""
     return (shown if len(shown) <= _LONGEST_WORK else shown[: _LONGEST_WORK - 3] + "...") + more
 
 
-def _steps_text(work: Work) -> list[str]:
+def _format_steps(work: Work) -> list[str]:
     if isinstance(work, Call):
         return [f"{work.target}({', '.join(map(repr, work.arguments))})"]
     return [words[2] if words[:2] == ("/bin/sh", "-c") else shlex.join(words) for words in work.steps]
 
 
-def _limit_text(limit: SlaLimit) -> str:
-    return _seconds_text(limit.max_seconds) + (" critical" if limit.critical else "")
+def _format_limit(limit: SlaLimit) -> str:
+    return _format_seconds(limit.max_seconds) + (" critical" if limit.critical else "")
 
 
-def _seconds_text(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-def _limit_json(limit: SlaLimit | None) -> dict[str, object] | None:
+def _limit_to_json(limit: SlaLimit | None) -> dict[str, object] | None:
     if limit is None:
         return None
     return {"max_seconds": limit.max_seconds, "warn_seconds": limit.warn_seconds, "critical": limit.critical}
 
 
-def _stage_json(place: int, stage: PlannedStage) -> dict[str, object]:
+def _stage_to_json(place: int, stage: PlannedStage) -> dict[str, object]:
     return {
         "order": place,
         "number": stage.number,
@@ -213,7 +215,7 @@ def _stage_json(place: int, stage: PlannedStage) -> dict[str, object]:
         "expected_seconds": stage.expected_seconds,
         "never_succeeded": stage.never_succeeded,
         "remaining_seconds": stage.remaining_seconds,
-        "sla": _limit_json(stage.sla),
+        "sla": _limit_to_json(stage.sla),
         "timeout_seconds": stage.timeout_seconds,
         "retries": stage.retries,
         "backoff_seconds": stage.backoff_seconds,
@@ -224,16 +226,16 @@ def _stage_json(place: int, stage: PlannedStage) -> dict[str, object]:
         "exclusive": stage.exclusive,
         "memory_bytes": stage.memory_bytes,
         "slots": stage.slots,
-        "tasks": [_task_json(task) for task in stage.tasks],
+        "tasks": [_task_to_json(task) for task in stage.tasks],
     }
 
 
-def _task_json(task: PlannedTask) -> dict[str, object]:
+def _task_to_json(task: PlannedTask) -> dict[str, object]:
     batch = {"items": [*task.items]} if task.items else {}
-    return {"index": task.index, "item": task.item, **batch, **_work_json(task.work)}
+    return {"index": task.index, "item": task.item, **batch, **_work_to_json(task.work)}
 
 
-def _work_json(work: Work) -> dict[str, object]:
+def _work_to_json(work: Work) -> dict[str, object]:
     if isinstance(work, Call):
         return {"call": work.target, "arguments": [*work.arguments]}
     return {"steps": [[*words] for words in work.steps]}
@@ -249,7 +251,12 @@ def _print_table(plan: Plan, stdout: TextIO) -> None:
     headers = _HEADERS if console.width >= _WIDE_COLUMNS else _HEADERS[:-1]
     for header in headers:
         drawn.add_column(header, no_wrap=header == "stage", overflow="fold")
-    for place, stage in enumerate(_running(plan), start=1):
-        cells = _row(place, stage)[: len(headers)]
-        drawn.add_row(*(Text(plain(cell)) for cell in cells))  # Text: brackets in a command are no markup
-    console.print(Text(plain(_heading(plan))), drawn, *(Text(plain(line)) for line in _closing(plan)), sep="\n")
+    for place, stage in enumerate(_list_runnable(plan), start=1):
+        cells = _build_row(place, stage)[: len(headers)]
+        drawn.add_row(*(Text(format_line(cell)) for cell in cells))  # Text: brackets in a command are no markup
+    console.print(
+        Text(format_line(_format_heading(plan))),
+        drawn,
+        *(Text(format_line(line)) for line in _iter_closing_lines(plan)),
+        sep="\n",
+    )

@@ -13,8 +13,8 @@ from paropt_exporter import files
 from paropt_exporter import plan as plans
 from paropt_exporter.autoscaling import stage_profiler
 from paropt_exporter.autoscaling.stage_profiler import Point, Recommendation
-from paropt_exporter.config.editing import CannotEdit, edited, flow_text
-from paropt_exporter.config.units import duration_text
+from paropt_exporter.config.editing import CannotEdit, edit_text, format_flow
+from paropt_exporter.config.units import format_duration
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import RunRecord, Strategy
 from paropt_exporter.signals import Signals
@@ -32,7 +32,7 @@ _ONE_SIZE = "a stage of one task says nothing about its lane: split its work (it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class ProfileRequest:
     """What to measure; empty sizes or strategies: those that make sense for the stage."""
 
     stage: str
@@ -43,19 +43,21 @@ class Wanted:
 
 
 def run(
-    config: Config, wanted: Wanted, *, write: bool, output: str, clock: Clock, stdout: TextIO, stderr: TextIO
+    config: Config, wanted: ProfileRequest, *, write: bool, output: str, clock: Clock, stdout: TextIO, stderr: TextIO
 ) -> int:
     """Measure, print the curve and the settings that it recommends as "text" or "json", and return the exit code.
 
     `write`: set them in the config's file too. Raises UsageError before anything runs, StageFailed if the stage fails.
     """
-    lane, stage = _found(config, wanted)
-    candidates = _candidates(config, wanted, lane, stage)
+    lane, stage = _find_stage(config, wanted)
+    candidates = _plan_candidates(config, wanted, lane, stage)
     sizes = wanted.sizes or stage_profiler.sizes(candidates[0])
     if write:
         if _has_one_task(candidates[0]):
             raise UsageError(f"--write: {_ONE_SIZE}")
-        _edited(config, wanted.lane, {"strategy": "thread", "workers": {"min": 1, "max": 1, "start": 1}})  # could it?
+        _edit_config(
+            config, wanted.lane, {"strategy": "thread", "workers": {"min": 1, "max": 1, "start": 1}}
+        )  # could it?
     stderr.write(f"profiling {stage.name} of lane {wanted.lane}, alone and without its needs\n")
     with Signals() as signals:
         try:
@@ -63,19 +65,19 @@ def run(
                 candidates,
                 sizes,
                 runs=wanted.runs,
-                execute=lambda plan: _execute(plan, signals, clock),
-                tell=lambda line: _tell(line, stderr),
+                execute=lambda plan: _execute_run(plan, signals, clock),
+                tell=lambda line: _print_progress(line, stderr),
             )
         except _Interrupted:
             stderr.write("interrupted: nothing is recommended\n")
             return _EXIT_SIGNAL_BASE + (signals.number or 0)
-    advice = None if _has_one_task(candidates[0]) else _advice(points, lane, candidates)
+    advice = None if _has_one_task(candidates[0]) else _build_advice(points, lane, candidates)
     if output == "json":
-        stdout.write(json.dumps(_as_json(wanted, points, advice), indent=2) + "\n")
+        stdout.write(json.dumps(_to_json(wanted, points, advice), indent=2) + "\n")
     else:
-        stdout.write("\n".join(_as_text(wanted, points, advice)) + "\n")
+        stdout.write("\n".join(_format_text(wanted, points, advice)) + "\n")
     if write and advice is not None:
-        _write(config, wanted.lane, advice.settings)
+        _write_config(config, wanted.lane, advice.settings)
         stderr.write(f"{config.path}: lane {wanted.lane} has these settings now\n")
     return 0
 
@@ -90,14 +92,14 @@ class _Interrupted(Exception):
     """A signal ended a run."""
 
 
-def _execute(plan: Plan, signals: Signals, clock: Clock) -> RunRecord:
+def _execute_run(plan: Plan, signals: Signals, clock: Clock) -> RunRecord:
     record = stage_profiler.execute_alone(plan, clock=clock, during=signals.send_to)
     if signals.interrupted_run:
         raise _Interrupted
     return record
 
 
-def _found(config: Config, wanted: Wanted) -> tuple[Lane, Stage]:
+def _find_stage(config: Config, wanted: ProfileRequest) -> tuple[Lane, Stage]:
     if wanted.lane not in config.lanes:
         raise UsageError(f"unknown lane {wanted.lane!r}; there are {', '.join(config.lanes)}")
     lane = config.lanes[wanted.lane]
@@ -109,7 +111,7 @@ def _found(config: Config, wanted: Wanted) -> tuple[Lane, Stage]:
     raise UsageError(f"no stage {wanted.stage!r} in lane {wanted.lane}; there are {there}")
 
 
-def _candidates(config: Config, wanted: Wanted, lane: Lane, stage: Stage) -> list[Plan]:
+def _plan_candidates(config: Config, wanted: ProfileRequest, lane: Lane, stage: Stage) -> list[Plan]:
     """Return the stage's plan for each strategy: a command runs alike on all, a call does not."""
     strategies = wanted.strategies
     if not strategies and lane.strategy is Strategy.SEQUENTIAL:
@@ -118,7 +120,7 @@ def _candidates(config: Config, wanted: Wanted, lane: Lane, stage: Stage) -> lis
         strategies = (lane.strategy,) if stage.call is None else (lane.strategy, *_WHERE_CALLS_RUN)
     found = []
     for strategy in dict.fromkeys(strategies):
-        plan = plans.build(_only(config, stage), wanted.lane, strategy=strategy)
+        plan = plans.build_plan(_keep_stage(config, stage), wanted.lane, strategy=strategy)
         planned = plan.stages[0]
         if planned.skip or planned.fault:
             raise UsageError(f"stage {stage.name} can't be profiled: {planned.skip or planned.fault}")
@@ -132,22 +134,22 @@ def _has_one_task(plan: Plan) -> bool:
     return len(stage.tasks) == 1 and len(stage.tasks[0].items) < 2
 
 
-def _only(config: Config, stage: Stage) -> Config:
+def _keep_stage(config: Config, stage: Stage) -> Config:
     return replace(config, stages=(stage,), notes=())
 
 
-def _tell(line: str, stderr: TextIO) -> None:
+def _print_progress(line: str, stderr: TextIO) -> None:
     stderr.write(f"  {line}\n")
     stderr.flush()
 
 
-def _advice(points: Sequence[Point], lane: Lane, candidates: Sequence[Plan]) -> _Advice:
+def _build_advice(points: Sequence[Point], lane: Lane, candidates: Sequence[Plan]) -> _Advice:
     bounds = {plan.strategy: plan.workers for plan in candidates}
     found = stage_profiler.recommend(points, strategy=lane.strategy, bounds=bounds)
-    return _Advice(found=found, settings=_settings(found, lane))
+    return _Advice(found=found, settings=_build_settings(found, lane))
 
 
-def _settings(found: Recommendation, lane: Lane) -> dict[str, Any]:
+def _build_settings(found: Recommendation, lane: Lane) -> dict[str, Any]:
     """Return the keys of the lane to set; a strategy that it has already is not one."""
     bounds, strategy = found.workers, found.point.strategy
     workers = {"min": bounds.minimum, "max": bounds.maximum, "start": bounds.start}
@@ -155,11 +157,11 @@ def _settings(found: Recommendation, lane: Lane) -> dict[str, Any]:
     return {**changed, "workers": bounds.start if bounds.fixed else workers}
 
 
-def _as_text(wanted: Wanted, points: Sequence[Point], advice: _Advice | None) -> Iterator[str]:
+def _format_text(wanted: ProfileRequest, points: Sequence[Point], advice: _Advice | None) -> Iterator[str]:
     yield f"{wanted.stage} of lane {wanted.lane}, the median of {wanted.runs} runs each"
     yield ""
     slowest = max(point.seconds for point in points)
-    rows = [_HEADERS, *(_row(point, times, slowest) for point, times in stage_profiler.speed_ups(points))]
+    rows = [_HEADERS, *(_build_row(point, times, slowest) for point, times in stage_profiler.speed_ups(points))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADERS))]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)]
@@ -168,11 +170,11 @@ def _as_text(wanted: Wanted, points: Sequence[Point], advice: _Advice | None) ->
     if advice is None:
         yield f"recommended  nothing: {_ONE_SIZE}"
         return
-    yield f"recommended  {_reason(advice.found)}"
-    yield f"             lanes: {flow_text({wanted.lane: dict(advice.settings)})}"
+    yield f"recommended  {_format_reason(advice.found)}"
+    yield f"             lanes: {format_flow({wanted.lane: dict(advice.settings)})}"
 
 
-def _row(point: Point, times: float, slowest: float) -> tuple[str, ...]:
+def _build_row(point: Point, times: float, slowest: float) -> tuple[str, ...]:
     bar = "#" * max(1, round(_BAR_CHARACTERS * point.seconds / slowest)) if slowest > 0 else ""
     return (
         point.strategy.value,
@@ -186,7 +188,7 @@ def _row(point: Point, times: float, slowest: float) -> tuple[str, ...]:
     )
 
 
-def _reason(found: Recommendation) -> str:
+def _format_reason(found: Recommendation) -> str:
     point, fastest = found.point, found.fastest
     chosen = f"{point.strategy.value}, {point.workers} at the start: {point.seconds:.2f} s"
     if point is fastest:
@@ -194,7 +196,7 @@ def _reason(found: Recommendation) -> str:
     return f"{chosen}; the fastest, {fastest.strategy.value} with {fastest.workers}, takes {fastest.seconds:.2f} s"
 
 
-def _as_json(wanted: Wanted, points: Sequence[Point], advice: _Advice | None) -> dict[str, object]:
+def _to_json(wanted: ProfileRequest, points: Sequence[Point], advice: _Advice | None) -> dict[str, object]:
     return {
         "lane": wanted.lane,
         "stage": wanted.stage,
@@ -214,7 +216,7 @@ def _as_json(wanted: Wanted, points: Sequence[Point], advice: _Advice | None) ->
     }
 
 
-def _edited(config: Config, lane: str, settings: Mapping[str, Any]) -> tuple[Path, bytes]:
+def _edit_config(config: Config, lane: str, settings: Mapping[str, Any]) -> tuple[Path, bytes]:
     """Return the config's file, links followed, and what shall be in it; raises UsageError where that can't be."""
     if config.path is None:
         raise UsageError("--write: there is no paropt.yml to write to: paropt-exporter init makes one")
@@ -225,22 +227,22 @@ def _edited(config: Config, lane: str, settings: Mapping[str, Any]) -> tuple[Pat
     text = content.decode("utf-8-sig")
     mark = b"\xef\xbb\xbf" if content.startswith(b"\xef\xbb\xbf") else b""
     try:
-        after = edited(text, {"lanes": {lane: {**_unwritten(text, config, lane), **settings}}})
+        after = edit_text(text, {"lanes": {lane: {**_list_unwritten_keys(text, config, lane), **settings}}})
     except CannotEdit as error:
         raise UsageError(f"--write: {config.path}: {error}: set workers and strategy of {lane} by hand") from None
     return file, mark + after.encode()
 
 
-def _write(config: Config, lane: str, settings: Mapping[str, Any]) -> None:
+def _write_config(config: Config, lane: str, settings: Mapping[str, Any]) -> None:
     """Put a new file in the old one's place: nobody ever reads a half of it."""
-    file, content = _edited(config, lane, settings)
+    file, content = _edit_config(config, lane, settings)
     try:
         files.replace_file(file, content, mode=file.stat().st_mode & 0o7777)
     except OSError as error:
         raise UsageError(f"--write: {config.path} can't be written: {error.strerror}") from None
 
 
-def _unwritten(text: str, config: Config, name: str) -> dict[str, Any]:
+def _list_unwritten_keys(text: str, config: Config, name: str) -> dict[str, Any]:
     """Return what a default lane has that the file does not name: a lane that is written down stands for itself."""
     from paropt_exporter.config.document import Document
 
@@ -250,9 +252,9 @@ def _unwritten(text: str, config: Config, name: str) -> dict[str, Any]:
         return {}
     lane = config.lanes[name]
     limits = {"sla": lane.sla, "total": lane.total}
-    kept: dict[str, Any] = {key: _limit(limit) for key, limit in limits.items() if limit is not None}
+    kept: dict[str, Any] = {key: _format_limit(limit) for key, limit in limits.items() if limit is not None}
     return {**kept, **({"fail_fast": True} if lane.fail_fast else {})}
 
 
-def _limit(sla: Sla) -> object:
-    return duration_text(sla.max)  # those of the default lanes have no more than a limit
+def _format_limit(sla: Sla) -> object:
+    return format_duration(sla.max)  # those of the default lanes have no more than a limit

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 from paropt_exporter import logs
 from paropt_exporter.cli import color as coloring
 from paropt_exporter.cli import summary
-from paropt_exporter.cli.formatting import counted, plain, seconds
-from paropt_exporter.cli.streams import Sink, is_same_file, unfiltered
-from paropt_exporter.cli.writer import Writer
+from paropt_exporter.cli.formatting import format_count, format_line, format_seconds
+from paropt_exporter.cli.streams import LineStream, get_raw_stream, is_same_file
+from paropt_exporter.cli.writer import BackgroundWriter
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.events import (
     Decision,
@@ -46,7 +46,7 @@ _SHOWN_LINES = 40  # of a failed task's output: its last lines, a screen full
 _SHOWN_CHARACTERS = 1000  # of each: what a compiler or a test says of one place; one line may be all that is kept
 
 
-class Screen:
+class ConsoleScreen:
     """An observer that writes to a person: progress to `err`, the summary to `out`.
 
     Guarantees: nobody who shows something waits for a reader, `close` apart; nothing that the work prints reaches the
@@ -67,8 +67,8 @@ class Screen:
         clock: Clock | None = None,
         refresh_seconds: float = 0.25,
     ) -> None:
-        self._out = Sink(out)
-        self._err = Sink(err)
+        self._out = LineStream(out)
+        self._err = LineStream(err)
         self._verbose = verbose
         self._quiet = quiet
         self._again = again
@@ -78,12 +78,12 @@ class Screen:
         self._failed: dict[str, TaskRecord] = {}
         self._clock = clock or SystemClock()
         self._refresh_seconds = refresh_seconds
-        self._table: _Table | None = None  # the thread that writes to `err` makes, draws and ends it
+        self._table: _LiveTable | None = None  # the thread that writes to `err` makes, draws and ends it
         self._tell_shown: Callable[[], None] | None = None
-        self._err_writer = Writer("paropt-stderr", say=self._write_line, tell_idle=self._became_idle)
+        self._err_writer = BackgroundWriter("paropt-stderr", say=self._write_line, tell_idle=self._on_idle)
         self._out_writer = self._err_writer
         if not is_same_file(out, err):
-            self._out_writer = Writer("paropt-stdout", say=self._out.line, tell_idle=self._became_idle)
+            self._out_writer = BackgroundWriter("paropt-stdout", say=self._out.write_line, tell_idle=self._on_idle)
 
     @property
     def fault(self) -> str | None:
@@ -93,14 +93,14 @@ class Screen:
     @property
     def is_shown(self) -> bool:
         """Whether the readers have taken everything."""
-        return self._err_writer.idle and self._out_writer.idle
+        return self._err_writer.is_idle and self._out_writer.is_idle
 
     @property
-    def written(self) -> int:
+    def write_count(self) -> int:
         """How many writes the readers have taken so far: it grows as long as one of them goes on."""
-        return self._err_writer.written + self._out_writer.written
+        return self._err_writer.write_count + self._out_writer.write_count
 
-    def when_shown(self, tell: Callable[[], None]) -> None:
+    def notify_when_shown(self, tell: Callable[[], None]) -> None:
         """Call `tell` each time that the readers have taken everything; on another thread."""
         self._tell_shown = tell
 
@@ -110,143 +110,147 @@ class Screen:
         return self._out_writer.wait(patience_seconds) and shown
 
     def say(self, sentence: str) -> None:
-        self._line(sentence)
+        self._show_line(sentence)
 
     def show(self, text: str) -> None:
-        self._put(lambda: self._write(text), text)
+        self._queue_write(lambda: self._write_text(text), text)
 
     def log(self, text: str) -> None:
         """Show a line of the log."""
-        self._put(lambda: self._write(text), text)
+        self._queue_write(lambda: self._write_text(text), text)
 
-    def begin(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
+    def begin_run(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         self._failed = {}
         stages = sum(not stage.skip for stage in plan.stages)
         if self._quiet:
             return
-        self._line(f"lane {plan.lane}: {counted(stages, 'stage')}, {plan.strategy.value}")
+        self._show_line(f"lane {plan.lane}: {format_count(stages, 'stage')}, {plan.strategy.value}")
         self._err_writer.put(lambda: self._start_progress(live))
 
     def observe(self, event: Event) -> None:
         match event:
             case StageStarted() if self._verbose:
-                self._line(f"{event.stage} started on {event.pool}")
+                self._show_line(f"{event.stage} started on {event.pool}")
             case TaskRecord():
-                self._task(event)
+                self._show_task(event)
             case SlaRecord():
                 what = event.stage or f"lane {event.lane}"
                 word = f"broke its SLA of {event.limit.max_seconds:g} s"
                 near = f"has run {event.limit.warn_seconds:g} s of the {event.limit.max_seconds:g} s its SLA allows"
-                self._line(f"{what} {word if event.broken else near}", coloring.YELLOW)
+                self._show_line(f"{what} {word if event.broken else near}", coloring.YELLOW)
             case StageRecord():
-                self._stage(event)
+                self._show_stage(event)
             case Decision() if self._verbose:
                 moved = event.old_size != event.new_size
                 size = f"{event.old_size} -> {event.new_size}" if moved else f"stays at {event.new_size}"
-                self._line(f"pool {event.pool} {size} ({event.reason})")
+                self._show_line(f"pool {event.pool} {size} ({event.reason})")
             case RunRecord():
                 self._err_writer.put(self._stop_progress)
             case _:
                 pass
 
-    def end(self, record: RunRecord, *, metrics_url: str) -> None:
+    def end_run(self, record: RunRecord, *, metrics_url: str) -> None:
         if self._json_output:
-            text = json.dumps(summary.as_json(record), default=str)
+            text = json.dumps(summary.to_json(record), default=str)
         else:
-            text = summary.text(record, self._failed, metrics_url=metrics_url, again=self._again)
+            text = summary.format_summary(record, self._failed, metrics_url=metrics_url, again=self._again)
         self._err_writer.put(self._stop_progress)
         self._out_writer.put(lambda: self._write_summary(text), characters=len(text), lines=text.count("\n") + 1)
 
-    def _task(self, record: TaskRecord) -> None:
+    def _show_task(self, record: TaskRecord) -> None:
         if record.result.bad and record.final:
             self._failed.setdefault(record.stage, record)
         if not record.final:
-            message = plain(record.message[: summary.MESSAGES_WIDTH])
-            self._line(f"{record.stage}: {message}, attempt {record.attempt + 1} follows")
+            message = format_line(record.message[: summary.MESSAGES_WIDTH])
+            self._show_line(f"{record.stage}: {message}, attempt {record.attempt + 1} follows")
         if self._verbose or (record.result.bad and record.final):
-            self._output(record)
+            self._show_output(record)
 
-    def _output(self, record: TaskRecord) -> None:
-        lines = [plain(line) for line in record.output.rstrip().splitlines()]
+    def _show_output(self, record: TaskRecord) -> None:
+        lines = [format_line(line) for line in record.output.rstrip().splitlines()]
         if not lines:
             return
-        shown = lines if self._verbose else [_shortened(line) for line in lines[-_SHOWN_LINES:]]
-        name = record.stage if record.item is None else f"{record.stage} {plain(record.item[: summary.MESSAGES_WIDTH])}"
+        shown = lines if self._verbose else [_shorten_line(line) for line in lines[-_SHOWN_LINES:]]
+        name = (
+            record.stage
+            if record.item is None
+            else f"{record.stage} {format_line(record.item[: summary.MESSAGES_WIDTH])}"
+        )
         where = f", whole in {record.output_path}" if record.output_path else ""
         total = "" if is_cut(record.output) else f" of {len(lines)}"
         cut = f", last {len(shown)}{total} lines{where}" if len(shown) < len(lines) else ""
-        self._line("\n".join([f"--- {name}{cut}", *shown, "---"]))
+        self._show_line("\n".join([f"--- {name}{cut}", *shown, "---"]))
 
-    def _stage(self, record: StageRecord) -> None:
+    def _show_stage(self, record: StageRecord) -> None:
         if self._quiet and not record.result.bad:
             return
-        took = seconds(record.duration_seconds)
-        message = plain(record.message[: summary.MESSAGES_WIDTH])
+        took = format_seconds(record.duration_seconds)
+        message = format_line(record.message[: summary.MESSAGES_WIDTH])
         if record.result is Result.SKIP:
-            self._line(f"{record.stage} skipped: {message}")
+            self._show_line(f"{record.stage} skipped: {message}")
         elif record.result is Result.SUCCESS:
-            self._line(f"{record.stage} succeeded in {took}")
+            self._show_line(f"{record.stage} succeeded in {took}")
         else:
             word = "failed" if record.result.bad else "ended"  # the message says how: timed out, killed, stopped
-            self._line(f"{record.stage} {word} after {took}: {message}", coloring.RED if record.result.bad else "")
+            self._show_line(f"{record.stage} {word} after {took}: {message}", coloring.RED if record.result.bad else "")
 
-    def _line(self, text: str, color: str = "") -> None:
+    def _show_line(self, text: str, color: str = "") -> None:
         if self._json_logs:
             log.info(text)  # a log collector reads stderr then: each line must be one JSON object
             return
-        line = f"{_time_of_day(self._clock)} {text}"
-        self._put(lambda: self._write(line, color), line)
+        line = f"{_format_time_of_day(self._clock)} {text}"
+        self._queue_write(lambda: self._write_text(line, color), line)
 
-    def _put(self, write: Callable[[], None], text: str) -> None:
+    def _queue_write(self, write: Callable[[], None], text: str) -> None:
         self._err_writer.put(write, characters=len(text) or 1, lines=text.count("\n") + 1)
 
     # What follows runs on the writers' threads.
 
-    def _became_idle(self) -> None:
+    def _on_idle(self) -> None:
         if self._tell_shown is not None and self.is_shown:
             self._tell_shown()
 
-    def _write(self, text: str, color: str = "") -> None:
+    def _write_text(self, text: str, color: str = "") -> None:
         color = color if self._err_colored else ""
         if self._table is not None:
             self._table.print(text, color)
         elif color:
-            self._err.colored(coloring.painted(text, color))
+            self._err.colored(coloring.paint(text, color))
         else:
-            self._err.line(text)
+            self._err.write_line(text)
 
     def _write_line(self, text: str) -> None:
-        self._write(f"{_time_of_day(self._clock)} {text}")
+        self._write_text(f"{_format_time_of_day(self._clock)} {text}")
 
     def _write_summary(self, text: str) -> None:
         if self._out_colored and not self._json_output:
-            self._out.colored(coloring.of_summary(text))
+            self._out.colored(coloring.paint_summary(text))
         else:
-            self._out.line(text)
+            self._out.write_line(text)
         if self._out.fault is not None:
-            self._line(f"the summary could not be written: {self._out.fault}")
+            self._show_line(f"the summary could not be written: {self._out.fault}")
 
     def _start_progress(self, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         if not self._err_writer.has_thread:
             return
         if self._err.is_terminal and not self._json_logs:
-            self._table = _Table(live, self._clock, colored=self._err_colored)
-            self._err_writer.tick(self._table.refresh, self._refresh_seconds)
+            self._table = _LiveTable(live, self._clock, colored=self._err_colored)
+            self._err_writer.set_tick(self._table.refresh, self._refresh_seconds)
         else:
-            self._err_writer.tick(lambda: self._give_sign_of_life(live), SIGN_OF_LIFE_SECONDS)
+            self._err_writer.set_tick(lambda: self._show_still_running(live), SIGN_OF_LIFE_SECONDS)
 
     def _stop_progress(self) -> None:
-        self._err_writer.tick(None)
+        self._err_writer.set_tick(None)
         table, self._table = self._table, None
         if table is not None:
             table.close()
 
-    def _give_sign_of_life(self, live: Callable[[], tuple[LiveStage, ...]]) -> None:
+    def _show_still_running(self, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         running = ", ".join(f"{stage.stage} {stage.tasks_ended}/{stage.tasks}" for stage in live())
-        self._line(f"still running: {running}" if running else "still waiting")
+        self._show_line(f"still running: {running}" if running else "still waiting")
 
 
-class _Table:
+class _LiveTable:
     """A live table of the running stages on a terminal; what is printed, and what goes to stderr, stands above it.
 
     One thread uses it; others may print to stderr meanwhile.
@@ -258,9 +262,9 @@ class _Table:
         self._stages = live
         self._clock = clock
         self._rows: tuple[LiveStage, ...] = ()
-        self._console = _console(colored=colored)
+        self._build_console = _build_console(colored=colored)
         self._view = Live(
-            console=self._console,
+            console=self._build_console,
             get_renderable=self._render,
             auto_refresh=False,  # rich's own thread takes its locks in the other order than whoever prints
             transient=True,
@@ -272,15 +276,15 @@ class _Table:
         self._rows = self._stages()
         with suppress(OSError):  # the terminal has gone; the work goes on
             # Whole lines, which the terminal itself breaks: what a person copies is then what the work printed.
-            self._console.print(visible(text), soft_wrap=True, style=_RICH_STYLES[color])
+            self._build_console.print(visible(text), soft_wrap=True, style=_RICH_STYLES[color])
 
     def refresh(self) -> None:
         self._rows = self._stages()  # not under the console's lock: who logs waits for the terminal alone
-        with suppress(OSError), self._console:
+        with suppress(OSError), self._build_console:
             self._view.refresh()
 
     def close(self) -> None:
-        with suppress(OSError), self._console:
+        with suppress(OSError), self._build_console:
             self._view.stop()
 
     def _render(self) -> Table:
@@ -288,15 +292,15 @@ class _Table:
 
         table = RichTable.grid(padding=(0, 2))
         now = self._clock.wall()
-        room = self._console.height // 2  # the other half shows what has ended, bad news too
+        room = self._build_console.height // 2  # the other half shows what has ended, bad news too
         for stage in self._rows[:room]:
-            table.add_row(*_cells(stage, now), style="yellow" if _is_near_its_limit(stage, now) else "none")
+            table.add_row(*_build_cells(stage, now), style="yellow" if _is_near_its_limit(stage, now) else "none")
         if left := len(self._rows[room:]):
             table.add_row("…", f"{left} more running")
         return table
 
 
-def _cells(stage: LiveStage, now: float) -> tuple[str, ...]:
+def _build_cells(stage: LiveStage, now: float) -> tuple[str, ...]:
     elapsed = now - stage.started_timestamp_seconds
     done = f"{stage.tasks_ended}/{stage.tasks}" if stage.tasks > 1 else ""
     limit = f"of {stage.sla.max_seconds:g} s" if stage.sla else ""
@@ -308,7 +312,7 @@ def _is_near_its_limit(stage: LiveStage, now: float) -> bool:
     return stage.sla is not None and now - stage.started_timestamp_seconds >= stage.sla.warn_seconds
 
 
-def _console(*, colored: bool) -> Console:
+def _build_console(*, colored: bool) -> Console:
     """Return a console that one thread at a time writes to.
 
     Rich reckons which lines to wipe, and writes later: of two threads at once, one leaves a line or wipes another's.
@@ -327,24 +331,24 @@ def _console(*, colored: bool) -> Console:
                 lock.release()
 
     lock = threading.RLock()  # guards: the terminal, from reckoning to writing
-    return OneAtATime(file=unfiltered(sys.stderr), highlight=False, markup=False, no_color=not colored)
+    return OneAtATime(file=get_raw_stream(sys.stderr), highlight=False, markup=False, no_color=not colored)
 
 
-def _shortened(line: str) -> str:
+def _shorten_line(line: str) -> str:
     if len(line) <= _SHOWN_CHARACTERS:
         return line
     return f"{line[:_SHOWN_CHARACTERS]} … {len(line) - _SHOWN_CHARACTERS} more characters"
 
 
-def _time_of_day(clock: Clock) -> str:
+def _format_time_of_day(clock: Clock) -> str:
     return datetime.fromtimestamp(clock.wall()).astimezone().strftime("%H:%M:%S")
 
 
-def on_standard_streams(
+def open_screen(
     *, verbose: bool, quiet: bool, json_output: bool, json_logs: bool, again: str, color: str
-) -> Screen:
+) -> ConsoleScreen:
     """Show on stdout and stderr, log lines too; `quiet`: only what goes wrong, and the summary."""
-    screen = Screen(
+    screen = ConsoleScreen(
         out=sys.stdout,
         err=sys.stderr,
         verbose=verbose,
@@ -352,7 +356,7 @@ def on_standard_streams(
         json_output=json_output,
         json_logs=json_logs,
         again=again,
-        color=lambda terminal: coloring.wanted(color, os.environ, terminal=terminal),
+        color=lambda terminal: coloring.is_wanted(color, os.environ, terminal=terminal),
     )
     logs.set_writer(screen.log)
     return screen

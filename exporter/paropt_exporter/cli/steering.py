@@ -13,7 +13,7 @@ from paropt_exporter.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exporter:
+class RunningExporter:
     """One that runs here, as it described itself."""
 
     path: Path
@@ -30,26 +30,26 @@ def run(root: Path, wish: Wish, *, lane: str | None, pid: int | None, stdout: Te
 
     Raises UsageError where no exporter runs under `root`, where it can't be told which is meant, or if it refuses.
     """
-    running, silent = _running(root)
+    running, silent = _find_running(root)
     if silent and (not running or (lane is None and pid is None)):
         raise UsageError(f"an exporter does not answer ({silent[0]}): name the one that you mean with --lane or --pid")
     if not running:
         raise UsageError(f"no exporter runs in {root}: start a lane there first, or name its config with --config.file")
-    exporter = _chosen(running, lane=lane, pid=pid, pool=wish.pool)
+    exporter = _choose_exporter(running, lane=lane, pid=pid, pool=wish.pool)
     try:
         answer = control_socket.ask(exporter.path, wish)
     except OSError as error:
         raise UsageError(f"{exporter} did not answer: {error}") from None
-    stdout.write(_told(answer) + "\n")
+    stdout.write(_format_state(answer) + "\n")
     return 0
 
 
-def _running(root: Path) -> tuple[list[Exporter], list[str]]:
+def _find_running(root: Path) -> tuple[list[RunningExporter], list[str]]:
     """Find the exporters that answer, and why others don't; sockets of dead ones are passed over."""
     found, silent = [], []
     for path in control_socket.sockets(root / control_socket.FOLDER):
         try:
-            found.append(_described(path))
+            found.append(_describe(path))
         except ConnectionRefusedError:
             continue
         except OSError as error:
@@ -57,33 +57,37 @@ def _running(root: Path) -> tuple[list[Exporter], list[str]]:
     return found, silent
 
 
-def _described(path: Path) -> Exporter:
+def _describe(path: Path) -> RunningExporter:
     answer = control_socket.ask(path, Wish(order=control_socket.SHOW))
     pid, pools = answer.get("pid"), answer.get("pools")
     if not isinstance(pid, int) or not isinstance(pools, list):
         raise OSError("no answer that makes sense")
-    return Exporter(path=path, pid=pid, lane=str(answer.get("lane")), pools=tuple(map(str, pools)))
+    return RunningExporter(path=path, pid=pid, lane=str(answer.get("lane")), pools=tuple(map(str, pools)))
 
 
-def _chosen(running: Sequence[Exporter], *, lane: str | None, pid: int | None, pool: str | None) -> Exporter:
+def _choose_exporter(
+    running: Sequence[RunningExporter], *, lane: str | None, pid: int | None, pool: str | None
+) -> RunningExporter:
     fitting = [each for each in running if lane in (None, each.lane) and pid in (None, each.pid)]
     if not fitting:
-        raise UsageError(f"no such exporter; there run {_listed(running)}")
+        raise UsageError(f"no such exporter; there run {_format_exporters(running)}")
     if len(fitting) > 1 and pool is not None:
         fitting = [each for each in fitting if pool in each.pools]
         if not fitting:
             pools = sorted({pool for each in running for pool in each.pools})
             raise UsageError(f"no lane that runs here has a pool {pool!r}; there are {', '.join(pools)}")
     if len(fitting) > 1:
-        raise UsageError(f"{len(fitting)} exporters run here, {_listed(fitting)}: name one with --lane or --pid")
+        raise UsageError(
+            f"{len(fitting)} exporters run here, {_format_exporters(fitting)}: name one with --lane or --pid"
+        )
     return fitting[0]
 
 
-def _listed(exporters: Sequence[Exporter]) -> str:
+def _format_exporters(exporters: Sequence[RunningExporter]) -> str:
     return ", ".join(map(str, exporters))
 
 
-def _told(answer: dict[str, object]) -> str:
+def _format_state(answer: dict[str, object]) -> str:
     pools = answer.get("pools")
     named = ", ".join(map(str, pools)) if isinstance(pools, list) else ""
     match answer.get("mode"):

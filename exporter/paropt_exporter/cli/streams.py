@@ -20,15 +20,15 @@ _SPELLED = {"·": "-", "…": "...", "—": "-"}  # what we print ourselves; any
 _LAST_STANDARD_DESCRIPTOR = 2
 
 
-def prepare() -> tuple[TextIO, TextIO]:
+def prepare_streams() -> tuple[TextIO, TextIO]:
     """Let printing never fail for what is printed, nor for a stream that was closed before; return both streams."""
     _occupy_standard_descriptors()
-    codecs.register_error(_FALLBACK, _spelled)
-    sys.stdout, sys.stderr = _visible(_usable(sys.stdout)), _visible(_usable(sys.stderr))
+    codecs.register_error(_FALLBACK, _replace_unwritable)
+    sys.stdout, sys.stderr = _make_visible(_make_usable(sys.stdout)), _make_visible(_make_usable(sys.stderr))
     return sys.stdout, sys.stderr
 
 
-def forget(stream: TextIO) -> None:
+def discard_output(stream: TextIO) -> None:
     """Let what is still buffered, and all that follows, go nowhere, so that the interpreter's last flush succeeds."""
     with suppress(OSError, ValueError):  # a stream without a descriptor, or a closed one: nothing to flush
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -36,7 +36,7 @@ def forget(stream: TextIO) -> None:
         os.close(nowhere)
 
 
-class Visible:
+class VisibleStream:
     """A text stream on which a terminal acts upon nothing that is written: see `terminal.visible`.
 
     All that a command prints goes through it, so that none has to remember where a text came from. Only rich, whose
@@ -58,13 +58,13 @@ class Visible:
         return getattr(self.rich_proxied_file, name)
 
 
-def unfiltered(stream: TextIO) -> TextIO:
+def get_raw_stream(stream: TextIO) -> TextIO:
     """Return the stream behind a Visible one, for code that writes escapes and cleans foreign text by itself."""
-    return stream.rich_proxied_file if isinstance(stream, Visible) else stream
+    return stream.rich_proxied_file if isinstance(stream, VisibleStream) else stream
 
 
-def _visible(stream: TextIO) -> TextIO:
-    return stream if isinstance(stream, Visible) else Visible(stream)  # type: ignore[return-value]  # it has all of its methods
+def _make_visible(stream: TextIO) -> TextIO:
+    return stream if isinstance(stream, VisibleStream) else VisibleStream(stream)  # type: ignore[return-value]  # it has all of its methods
 
 
 def is_same_file(first: TextIO, second: TextIO) -> bool:
@@ -75,7 +75,7 @@ def is_same_file(first: TextIO, second: TextIO) -> bool:
         return False
 
 
-class Sink:
+class LineStream:
     """A stream for lines, given up at its first fault: who watches must not hurt the work.
 
     `fault` is why it was given up, if that is a fault at all: a reader that left (`| head`) has seen enough.
@@ -90,13 +90,13 @@ class Sink:
     def is_terminal(self) -> bool:
         return self._open and self._stream.isatty()
 
-    def line(self, text: str) -> None:
+    def write_line(self, text: str) -> None:
         """Print a line, or nothing once the stream was given up."""
         self._print(text, self._stream)
 
     def colored(self, text: str) -> None:
         """Print a line of ours with its colours: all that is not ours in it was made visible before."""
-        self._print(text, unfiltered(self._stream))
+        self._print(text, get_raw_stream(self._stream))
 
     def _print(self, text: str, stream: TextIO) -> None:
         if not self._open:
@@ -111,7 +111,7 @@ class Sink:
 
     def _give_up(self) -> None:
         self._open = False
-        forget(self._stream)
+        discard_output(self._stream)
 
 
 def _occupy_standard_descriptors() -> None:
@@ -121,7 +121,7 @@ def _occupy_standard_descriptors() -> None:
     os.close(descriptor)
 
 
-def _usable(stream: TextIO | None) -> TextIO:
+def _make_usable(stream: TextIO | None) -> TextIO:
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 -- it lives as long as the process
     if not isinstance(stream, io.TextIOWrapper):
@@ -135,7 +135,7 @@ def _usable(stream: TextIO | None) -> TextIO:
     return stream
 
 
-def _spelled(error: UnicodeError) -> tuple[str, int]:
+def _replace_unwritable(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     unwritable = error.object[error.start : error.end]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 
-from paropt_exporter.cli.formatting import cells, counted, padded, plain, seconds
+from paropt_exporter.cli.formatting import count_columns, format_count, format_line, format_seconds, pad_text
 from paropt_exporter.events import Bottleneck, Result, RunRecord, StageRecord, TaskRecord
 
 _ORDER = (Result.ERROR, Result.FAILURE, Result.TIMEOUT, Result.CANCELLATION)
@@ -18,7 +18,7 @@ MESSAGES_WIDTH = 160  # two lines of a terminal: the item that a message names m
 _SHOWN_QUIET = 20  # stages that went well, and as many that were skipped: more would push the bad news off the screen
 
 
-def text(
+def format_summary(
     run: RunRecord,
     failed: Mapping[str, TaskRecord],
     *,
@@ -30,66 +30,66 @@ def text(
 
     `again`: the flags that run the failed part again.
     """
-    widths = (cells(stage.stage) for stage in run.stages)
+    widths = (count_columns(stage.stage) for stage in run.stages)
     width = max((width for width in widths if width <= _NAMES_WIDTH), default=0)
-    lines = [_headline(run)]
-    for kind, group in groupby(sorted(run.stages, key=_badness), key=_kind):
+    lines = [_format_headline(run)]
+    for kind, group in groupby(sorted(run.stages, key=_sort_key), key=_classify_stage):
         stages = list(group)
         shown = len(stages) if kind in (_BAD, _LATE) else _SHOWN_QUIET
         for stage in stages[:shown]:
-            lines.append(f"  {_mark(stage)} {padded(stage.stage, width)}  {_told(stage)}")
+            lines.append(f"  {_choose_mark(stage)} {pad_text(stage.stage, width)}  {_format_facts(stage)}")
             if stage.stage in failed:
-                lines.extend(f"      {line}" for line in _telling_lines(failed[stage.stage], stage))
+                lines.extend(f"      {line}" for line in _choose_telling_lines(failed[stage.stage], stage))
         if left := stages[shown:]:
-            lines.append(f"    … {len(left)} more {_quietly(left)}")
+            lines.append(f"    … {len(left)} more {_format_remaining(left)}")
     if run.total is not None and (run.warned or run.broken):
         word = "broke" if run.broken else "warned at"
         limit = run.total.max_seconds if run.broken else run.total.warn_seconds
-        lines.append(f"  ! total {seconds(run.duration_seconds)}: {word} {seconds(limit)}")
+        lines.append(f"  ! total {format_seconds(run.duration_seconds)}: {word} {format_seconds(limit)}")
     lines.extend(
-        f"  {name:<8} {fact}" for name, fact in _footer(run, metrics_url, f"{program} --lane {run.lane} {again}")
+        f"  {name:<8} {fact}" for name, fact in _iter_footer(run, metrics_url, f"{program} --lane {run.lane} {again}")
     )
     return "\n".join(lines)
 
 
-def as_json(run: RunRecord) -> dict[str, object]:
+def to_json(run: RunRecord) -> dict[str, object]:
     """Return the run as plain JSON values."""
     record = asdict(run)
     record["speedup"] = run.sequential_seconds / run.duration_seconds if run.duration_seconds else None
     return record
 
 
-def _telling_lines(task: TaskRecord, stage: StageRecord) -> Iterator[str]:
+def _choose_telling_lines(task: TaskRecord, stage: StageRecord) -> Iterator[str]:
     from paropt_exporter.findings import excerpt  # here: its patterns take 20 ms, and a good run needs none
 
-    message = plain(stage.message)
+    message = format_line(stage.message)
     for line in excerpt(task.output):
-        shown = plain(line if len(line) <= MESSAGES_WIDTH else f"{line[:MESSAGES_WIDTH]} …")
+        shown = format_line(line if len(line) <= MESSAGES_WIDTH else f"{line[:MESSAGES_WIDTH]} …")
         if shown != message:
             yield shown
 
 
-def _headline(run: RunRecord) -> str:
+def _format_headline(run: RunRecord) -> str:
     tasks = sum(stage.tasks for stage in run.stages if stage.result is not Result.SKIP)
     ran = sum(stage.result is not Result.SKIP for stage in run.stages)
     word = {Result.SUCCESS: "succeeded", Result.CANCELLATION: "interrupted"}.get(run.result, "failed")
     pace = ""
     if ran > 1 and run.sequential_seconds >= _TOLD_PACE * run.duration_seconds > 0:
         ratio = run.sequential_seconds / run.duration_seconds
-        pace = f" (one after another {seconds(run.sequential_seconds)}: {ratio:.1f}x)"
+        pace = f" (one after another {format_seconds(run.sequential_seconds)}: {ratio:.1f}x)"
     why = f": {run.reason}" if run.critical_sla or run.interrupted else ""
-    counts = f"{counted(ran, 'stage')}, {counted(tasks, 'task')}"
-    return f"{run.lane} {word}{why} · {counts} in {seconds(run.duration_seconds)}{pace}"
+    counts = f"{format_count(ran, 'stage')}, {format_count(tasks, 'task')}"
+    return f"{run.lane} {word}{why} · {counts} in {format_seconds(run.duration_seconds)}{pace}"
 
 
-def _badness(stage: StageRecord) -> tuple[int, float]:
-    kind = _kind(stage)
+def _sort_key(stage: StageRecord) -> tuple[int, float]:
+    kind = _classify_stage(stage)
     if kind == _BAD:
         return kind, _ORDER.index(stage.result)
     return kind, stage.number if kind == _SKIPPED else -stage.duration_seconds
 
 
-def _kind(stage: StageRecord) -> int:
+def _classify_stage(stage: StageRecord) -> int:
     if stage.result in _ORDER:
         return _BAD
     if stage.broken or stage.warned:
@@ -97,25 +97,25 @@ def _kind(stage: StageRecord) -> int:
     return _SKIPPED if stage.result is Result.SKIP else _GOOD
 
 
-def _quietly(stages: Sequence[StageRecord]) -> str:
+def _format_remaining(stages: Sequence[StageRecord]) -> str:
     """Tell what became of stages of one kind that have no line of their own; the slowest stands first."""
-    if _kind(stages[0]) == _SKIPPED:
+    if _classify_stage(stages[0]) == _SKIPPED:
         return f"skipped: {', '.join(stage.stage for stage in stages)}"  # each exception to a success has its name here
-    return f"succeeded, in {seconds(stages[0].duration_seconds)} at most"
+    return f"succeeded, in {format_seconds(stages[0].duration_seconds)} at most"
 
 
-def _mark(stage: StageRecord) -> str:
+def _choose_mark(stage: StageRecord) -> str:
     if stage.result in _ORDER:
         return "x"
     return "!" if stage.warned or stage.broken else " "
 
 
-def _told(stage: StageRecord) -> str:
+def _format_facts(stage: StageRecord) -> str:
     if stage.result is Result.SKIP:
-        return f"skipped: {_message(stage)}"
-    facts = [f"{seconds(stage.duration_seconds):>8}"]
+        return f"skipped: {_format_message(stage)}"
+    facts = [f"{format_seconds(stage.duration_seconds):>8}"]
     if stage.message:
-        facts.append(_message(stage))
+        facts.append(_format_message(stage))
     elif stage.attempts > stage.tasks:
         retries = stage.attempts - stage.tasks
         facts.append(f"after {retries} retr{'y' if retries == 1 else 'ies'}")
@@ -125,15 +125,15 @@ def _told(stage: StageRecord) -> str:
     return "  ".join(facts)
 
 
-def _message(stage: StageRecord) -> str:
-    return plain(stage.message[:MESSAGES_WIDTH])
+def _format_message(stage: StageRecord) -> str:
+    return format_line(stage.message[:MESSAGES_WIDTH])
 
 
-def _footer(run: RunRecord, metrics_url: str, again: str) -> Iterator[tuple[str, str]]:
+def _iter_footer(run: RunRecord, metrics_url: str, again: str) -> Iterator[tuple[str, str]]:
     if run.pools:
-        pools = " · ".join(_pool(pool.name, pool.start_size, pool.peak_size, pool.reason) for pool in run.pools)
+        pools = " · ".join(_format_pool(pool.name, pool.start_size, pool.peak_size, pool.reason) for pool in run.pools)
         yield "pools", f"{pools} · {run.busy_ratio:.0%} busy"
-    yield from _hints(run)
+    yield from _iter_hints(run)
     for label in run.abandoned:
         yield "left", f"{label} still runs in its thread: Python can't stop it"
     if metrics_url:
@@ -142,34 +142,34 @@ def _footer(run: RunRecord, metrics_url: str, again: str) -> Iterator[tuple[str,
         yield "again", again
 
 
-def _hints(run: RunRecord) -> Iterator[tuple[str, str]]:
+def _iter_hints(run: RunRecord) -> Iterator[tuple[str, str]]:
     """Yield the slowest stage and one other thing, where a change would help; the metrics have all bottlenecks."""
     if run.duration_seconds < _HINTS_FROM_SECONDS:
         return
     helpful = [found for found in run.bottlenecks if found.advice]
-    slowest = _slowest(run, helpful)
+    slowest = _find_slowest(run, helpful)
     if slowest is not None:
         yield "slowest", slowest.text
     advised = [stage for stage in run.stages if stage.advice]
     if advised:
-        yield "hint", plain(max(advised, key=lambda stage: stage.duration_seconds).advice)
+        yield "hint", format_line(max(advised, key=lambda stage: stage.duration_seconds).advice)
         return
     for found in helpful:
-        if found.kind != "slow" and not (slowest is not None and _says_the_same(found, slowest)):
+        if found.kind != "slow" and not (slowest is not None and _is_same_advice(found, slowest)):
             yield "hint", found.text
             return
 
 
-def _says_the_same(found: Bottleneck, slowest: Bottleneck) -> bool:
+def _is_same_advice(found: Bottleneck, slowest: Bottleneck) -> bool:
     """A stage that is slow is often uneven itself, and makes its lane uneven."""
     return found.stage == slowest.stage or (found.stage is None and found.kind == "uneven")
 
 
-def _slowest(run: RunRecord, found: Sequence[Bottleneck]) -> Bottleneck | None:
+def _find_slowest(run: RunRecord, found: Sequence[Bottleneck]) -> Bottleneck | None:
     took = {stage.stage: stage.duration_seconds for stage in run.stages}
     slow = [each for each in found if each.kind == "slow"]
     return max(slow, key=lambda each: took.get(each.stage or "", 0.0), default=None)
 
 
-def _pool(name: str, start: int, peak: int, reason: str) -> str:
+def _format_pool(name: str, start: int, peak: int, reason: str) -> str:
     return f"{name} {start}" if start == peak else f"{name} {start} -> {peak} ({reason})"

@@ -18,7 +18,7 @@ class Words:
     arguments: tuple[str, ...] | None
 
 
-def split(words: Sequence[str], options: Mapping[str, argparse.Action]) -> Words:
+def split_words(words: Sequence[str], options: Mapping[str, argparse.Action]) -> Words:
     """Split a command line by what `options`, flags with their actions, take as values.
 
     argparse itself takes words between flags for one list only if no sub-command may stand there.

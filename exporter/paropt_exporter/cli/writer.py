@@ -23,7 +23,7 @@ class _Job:
     lines: int
 
 
-class Writer:
+class BackgroundWriter:
     """A bounded queue of writes, and the one thread that performs them in order.
 
     ```
@@ -44,7 +44,7 @@ class Writer:
         self._waiting_characters = 0
         self._dropped_lines = 0
         self._is_writing = False
-        self._written = 0
+        self._write_count = 0
         self._tick: Callable[[], None] | None = None
         self._tick_seconds = _NEVER_SECONDS
         self._next_tick_seconds = 0.0
@@ -66,24 +66,24 @@ class Writer:
                 self._dropped_lines += lines
                 return
             if self._dropped_lines and characters:
-                self._queue.append(self._told_drop())
+                self._queue.append(self._take_drop_notice())
             self._queue.append(_Job(write, characters, lines))
             self._waiting_characters += characters
             self._changed.notify_all()
 
-    def tick(self, action: Callable[[], None] | None, seconds: float = _NEVER_SECONDS) -> None:
+    def set_tick(self, action: Callable[[], None] | None, seconds: float = _NEVER_SECONDS) -> None:
         """Call `action` every so many seconds while nothing is to be written; None: no more. From a write only."""
         self._tick, self._tick_seconds = action, seconds
         self._next_tick_seconds = time.monotonic() + seconds
 
     @property
-    def written(self) -> int:
+    def write_count(self) -> int:
         """How many writes have ended: it grows as long as the reader goes on."""
         with self._changed:
-            return self._written
+            return self._write_count
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether everything was written."""
         with self._changed:
             return not self._queue and not self._is_writing and not self._dropped_lines
@@ -92,32 +92,32 @@ class Writer:
         """Wait until everything is written, or until no write has ended for `patience_seconds`; return which."""
         with self._changed:
             while self._queue or self._is_writing or self._dropped_lines:
-                if not self._changed.wait_for(partial(self._has_moved, self._written), patience_seconds):
+                if not self._changed.wait_for(partial(self._has_progressed, self._write_count), patience_seconds):
                     return False
         return True
 
-    def _has_moved(self, since: int) -> bool:
-        return self._written != since
+    def _has_progressed(self, since: int) -> bool:
+        return self._write_count != since
 
-    def _told_drop(self) -> _Job:
+    def _take_drop_notice(self) -> _Job:
         count, self._dropped_lines = self._dropped_lines, 0
         return _Job(lambda: self._say(f"{count:,} lines not shown: their reader was too slow"), 0, 0)
 
     def _run(self) -> None:
         while True:
-            job = self._next()
+            job = self._wait_for_next()
             try:
                 job()
             except Exception:  # a fault of showing must not become one of the work
                 log.exception("the screen failed")
             with self._changed:
                 self._is_writing = False
-                self._written += 1
+                self._write_count += 1
                 self._changed.notify_all()
-            if self.idle:
+            if self.is_idle:
                 self._tell_idle()
 
-    def _next(self) -> Callable[[], None]:
+    def _wait_for_next(self) -> Callable[[], None]:
         """Wait for the next write or tick."""
         with self._changed:
             while not self._queue and not self._dropped_lines:
@@ -126,7 +126,7 @@ class Writer:
                     self._next_tick_seconds = time.monotonic() + self._tick_seconds
                     return self._tick
                 self._changed.wait(min(left, _NEVER_SECONDS))
-            job = self._queue.popleft() if self._queue else self._told_drop()
+            job = self._queue.popleft() if self._queue else self._take_drop_notice()
             self._waiting_characters -= job.characters
             self._is_writing = True
             return job.write

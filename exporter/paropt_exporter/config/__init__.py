@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from paropt_exporter.config.locate import discover
 
 if TYPE_CHECKING:
-    from paropt_exporter.config.loader import Config, read, read_sound
+    from paropt_exporter.config.loader import Config, read_config, read_valid_parts
     from paropt_exporter.config.model import Feedback, History, Lane, Push, Sla, Stage, Web, Workers
 
 _HOMES = {
@@ -24,8 +24,8 @@ _HOMES = {
     "Stage": "model",
     "Web": "model",
     "Workers": "model",
-    "read": "loader",
-    "read_sound": "loader",
+    "read_config": "loader",
+    "read_valid_parts": "loader",
 }
 
 __all__ = [
@@ -39,8 +39,8 @@ __all__ = [
     "Web",
     "Workers",
     "discover",
-    "read",
-    "read_sound",
+    "read_config",
+    "read_valid_parts",
 ]
 
 if not TYPE_CHECKING:  # a checker that saw this function would take every misspelt name for an Any

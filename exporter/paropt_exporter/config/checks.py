@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from paropt_exporter.config import raw_yaml
-from paropt_exporter.config.command_checks import work
+from paropt_exporter.config.command_checks import check_work
 from paropt_exporter.config.defaults import resolve_workers
-from paropt_exporter.config.faults import Fault, Location, did_you_mean
+from paropt_exporter.config.faults import Fault, Location, suggest_name
 from paropt_exporter.config.model import MOST_STAGES, MOST_WORKERS, Workers
 from paropt_exporter.config.raw_yaml import RawStage
-from paropt_exporter.config.units import shown, size_bytes
+from paropt_exporter.config.units import format_value, parse_size
 from paropt_exporter.events import Strategy
 
 
@@ -30,23 +30,23 @@ class Machine:
 
 def cross_check(value: object, machine: Machine) -> Iterator[Fault]:
     """Yield the faults of a file's plain value."""
-    file = raw_yaml.mapping(value)
-    stages, lanes = raw_yaml.stages(file), raw_yaml.lanes(file)
-    yield from _counts(stages, lanes, file.get("stages"))
-    yield from _duplicates(stages)
-    yield from _shared_files(stages)
+    file = raw_yaml.as_mapping(value)
+    stages, lanes = raw_yaml.list_stages(file), raw_yaml.get_lanes(file)
+    yield from _check_list_lengths(stages, lanes, file.get("stages"))
+    yield from _find_duplicates(stages)
+    yield from _find_shared_files(stages)
     for place, stage in stages:
-        yield from work(place, stage)
-        yield from _memory(place, stage, machine)
+        yield from check_work(place, stage)
+        yield from _check_memory(place, stage, machine)
     yield from _find_unknown_needs(stages)
     yield from _find_cycles(stages)
-    yield from _lanes(lanes, stages)
-    yield from _slots(lanes, stages, machine)
-    yield from _feedback(raw_yaml.mapping(file.get("feedback")))
-    yield from _server(("push",), raw_yaml.mapping(file.get("push")))
+    yield from _check_lanes(lanes, stages)
+    yield from _check_slots(lanes, stages, machine)
+    yield from _check_feedback(raw_yaml.as_mapping(file.get("feedback")))
+    yield from _check_server(("push",), raw_yaml.as_mapping(file.get("push")))
 
 
-def _counts(stages: list[RawStage], lanes: dict[str, dict[str, object]], listed: object) -> Iterator[Fault]:
+def _check_list_lengths(stages: list[RawStage], lanes: dict[str, dict[str, object]], listed: object) -> Iterator[Fault]:
     """Yield lists that are empty or too long; pydantic's own check counts only the entries without faults."""
     if len(stages) > MOST_STAGES:
         message = f"{len(stages):,} stages are more than {MOST_STAGES:,}, the most allowed"
@@ -54,14 +54,14 @@ def _counts(stages: list[RawStage], lanes: dict[str, dict[str, object]], listed:
     lists: list[tuple[Location, object]] = [(("stages",), listed)]
     lists += [((*place, "steps"), stage.get("steps")) for place, stage in stages]
     lists += [(("lanes", name, "stages"), lane.get("stages")) for name, lane in lanes.items()]
-    items = [(place, raw_yaml.mapping(stage.get("items"))) for place, stage in stages]
+    items = [(place, raw_yaml.as_mapping(stage.get("items"))) for place, stage in stages]
     lists += [((*place, "items", "list"), keys.get("list")) for place, keys in items if not keys.get("allow_empty")]
     for location, entries in lists:
         if entries == []:
             yield Fault(location=location, message="the list is empty")
 
 
-def _duplicates(stages: list[RawStage]) -> Iterator[Fault]:
+def _find_duplicates(stages: list[RawStage]) -> Iterator[Fault]:
     for key in ("name", "number"):
         first: dict[object, int] = {}
         for index, (place, stage) in enumerate(stages):
@@ -69,12 +69,12 @@ def _duplicates(stages: list[RawStage]) -> Iterator[Fault]:
             if not isinstance(value, str | int) or isinstance(value, bool):
                 continue
             if value in first:
-                message = f"{shown(value)} is also the {key} of stages[{first[value]}]"
+                message = f"{format_value(value)} is also the {key} of stages[{first[value]}]"
                 yield Fault(location=(*place, key), message=message)
             first.setdefault(value, index)
 
 
-def _shared_files(stages: list[RawStage]) -> Iterator[Fault]:
+def _find_shared_files(stages: list[RawStage]) -> Iterator[Fault]:
     """Yield files that two stages name: each run of a stage begins its file with nothing in it."""
     first: dict[str, int] = {}
     for index, (place, stage) in enumerate(stages):
@@ -83,14 +83,14 @@ def _shared_files(stages: list[RawStage]) -> Iterator[Fault]:
             continue
         path = posixpath.normpath(file)
         if path in first:
-            message = f"{shown(file)} is also the file of stages[{first[path]}]: each stage needs its own"
+            message = f"{format_value(file)} is also the file of stages[{first[path]}]: each stage needs its own"
             yield Fault(location=(*place, "file"), message=message)
         first.setdefault(path, index)
 
 
-def _memory(place: Location, stage: dict[str, object], machine: Machine) -> Iterator[Fault]:
+def _check_memory(place: Location, stage: dict[str, object], machine: Machine) -> Iterator[Fault]:
     try:
-        memory = size_bytes(stage["memory"])
+        memory = parse_size(stage["memory"])
     except (KeyError, ValueError):
         return
     if 0 < (most := machine.memory_bytes()) < memory:
@@ -98,9 +98,9 @@ def _memory(place: Location, stage: dict[str, object], machine: Machine) -> Iter
         yield Fault(location=(*place, "memory"), message=message)
 
 
-def _lanes(lanes: dict[str, dict[str, object]], stages: list[RawStage]) -> Iterator[Fault]:
-    names = raw_yaml.names(stages)
-    wanted = {raw_yaml.name(stage): raw_yaml.words(stage.get("needs")) for _, stage in stages}
+def _check_lanes(lanes: dict[str, dict[str, object]], stages: list[RawStage]) -> Iterator[Fault]:
+    names = raw_yaml.list_names(stages)
+    wanted = {raw_yaml.get_name(stage): raw_yaml.list_words(stage.get("needs")) for _, stage in stages}
     for lane, keys in lanes.items():
         if lane == "auto":
             yield Fault(
@@ -111,28 +111,28 @@ def _lanes(lanes: dict[str, dict[str, object]], stages: list[RawStage]) -> Itera
             yield Fault(
                 location=("lanes", lane, "workers"), message="sequential runs one task at a time: leave workers out"
             )
-        listed = _members(keys, stages)
+        listed = _list_members(keys, stages)
         for index, name in enumerate(listed if stages else []):
             where = ("lanes", lane, "stages", index)
             if name not in names:
-                yield Fault(location=where, message=f"unknown stage {shown(name)}{did_you_mean(name, names)}")
+                yield Fault(location=where, message=f"unknown stage {format_value(name)}{suggest_name(name, names)}")
             for need in wanted.get(name, ()):
                 if need in names and need not in listed:
-                    message = f"{shown(name)} needs {shown(need)}, which is not in this lane: add it"
+                    message = f"{format_value(name)} needs {format_value(need)}, which is not in this lane: add it"
                     yield Fault(location=where, message=message)
 
 
-def _members(lane: dict[str, object], stages: list[RawStage]) -> list[str]:
+def _list_members(lane: dict[str, object], stages: list[RawStage]) -> list[str]:
     """Return the names of a lane's stages; a number stands for its stage, unless another one has it as its name."""
-    names = {str(stage.get("number")): raw_yaml.name(stage) for _, stage in stages if raw_yaml.name(stage)}
-    names |= {name: name for name in raw_yaml.names(stages)}
-    return [names.get(word, word) for word in raw_yaml.words(lane.get("stages"))]
+    names = {str(stage.get("number")): raw_yaml.get_name(stage) for _, stage in stages if raw_yaml.get_name(stage)}
+    names |= {name: name for name in raw_yaml.list_names(stages)}
+    return [names.get(word, word) for word in raw_yaml.list_words(lane.get("stages"))]
 
 
-def _slots(lanes: dict[str, dict[str, object]], stages: list[RawStage], machine: Machine) -> Iterator[Fault]:
+def _check_slots(lanes: dict[str, dict[str, object]], stages: list[RawStage], machine: Machine) -> Iterator[Fault]:
     """Yield stages that a lane of this file could never start; a default lane nobody wrote is not held against them."""
-    most = {name: _most_workers(lane, machine) for name, lane in lanes.items()}
-    members = {name: set(_members(lane, stages)) for name, lane in lanes.items() if lane.get("stages")}
+    most = {name: _find_max_workers(lane, machine) for name, lane in lanes.items()}
+    members = {name: set(_list_members(lane, stages)) for name, lane in lanes.items() if lane.get("stages")}
     for place, stage in stages:
         slots = stage.get("slots")
         if not isinstance(slots, int) or isinstance(slots, bool) or slots > MOST_WORKERS:
@@ -140,14 +140,14 @@ def _slots(lanes: dict[str, dict[str, object]], stages: list[RawStage], machine:
         narrow = [
             f"{lane} ({count})"
             for lane, count in most.items()
-            if count < slots and (lane not in members or raw_yaml.name(stage) in members[lane])
+            if count < slots and (lane not in members or raw_yaml.get_name(stage) in members[lane])
         ]
         if narrow:
             message = f"{slots} slots are more than the most workers of lane {', '.join(narrow)}: it could never start"
             yield Fault(location=(*place, "slots"), message=message)
 
 
-def _most_workers(lane: dict[str, object], machine: Machine) -> int:
+def _find_max_workers(lane: dict[str, object], machine: Machine) -> int:
     try:
         strategy = Strategy(str(lane.get("strategy", Strategy.ADAPTIVE)))
         workers = Workers.model_validate(lane.get("workers", "auto"))
@@ -157,19 +157,19 @@ def _most_workers(lane: dict[str, object], machine: Machine) -> int:
     return MOST_WORKERS if strategy is Strategy.SEQUENTIAL else resolve_workers(workers, strategy, machine.cores)[1]
 
 
-def _feedback(feedback: dict[str, object]) -> Iterator[Fault]:
+def _check_feedback(feedback: dict[str, object]) -> Iterator[Fault]:
     if "prometheus" in feedback:
-        yield from _server(("feedback", "prometheus"), raw_yaml.mapping(feedback["prometheus"]))
+        yield from _check_server(("feedback", "prometheus"), raw_yaml.as_mapping(feedback["prometheus"]))
         return
     if feedback.get("source") in ("both", "prometheus"):
-        message = f"source {shown(feedback['source'])} needs a Prometheus: add `prometheus: {{url: ...}}`"
+        message = f"source {format_value(feedback['source'])} needs a Prometheus: add `prometheus: {{url: ...}}`"
         yield Fault(location=("feedback", "source"), message=message)
     if feedback.get("signals"):
         message = "signals are queries and need a Prometheus: add `prometheus: {url: ...}`"
         yield Fault(location=("feedback", "signals"), message=message, on_key=True)
 
 
-def _server(place: Location, server: dict[str, object]) -> Iterator[Fault]:
+def _check_server(place: Location, server: dict[str, object]) -> Iterator[Fault]:
     """Yield what is wrong with how a server is to be reached, and as whom."""
     url = server.get("url")
     if isinstance(url, str) and "@" in url.partition("://")[2].partition("/")[0]:
@@ -183,7 +183,7 @@ def _server(place: Location, server: dict[str, object]) -> Iterator[Fault]:
         yield Fault(
             location=(*place, ways[1]), message=f"{ways[0]} is given too: one way to show who asks", on_key=True
         )
-    basic = raw_yaml.mapping(server.get("basic_auth"))
+    basic = raw_yaml.as_mapping(server.get("basic_auth"))
     secrets = [key for key in ("password_file", "password_env") if basic.get(key) is not None]
     if basic and len(secrets) != 1:
         message = "exactly one of password_file and password_env says where the password is"
@@ -198,42 +198,44 @@ _Needs = dict[str, list[str]]
 
 def _find_unknown_needs(stages: list[RawStage]) -> Iterator[Fault]:
     """Yield needs that name no other stage, or the same one twice."""
-    names = raw_yaml.names(stages)
+    names = raw_yaml.list_names(stages)
     for place, stage in stages:
         seen: set[object] = set()
-        for index, need in enumerate(raw_yaml.words(stage.get("needs"))):
+        for index, need in enumerate(raw_yaml.list_words(stage.get("needs"))):
             where = (*place, "needs", index)
             if need in seen:
-                yield Fault(location=where, message=f"{shown(need)} stands here twice")
-            elif need == raw_yaml.name(stage):
+                yield Fault(location=where, message=f"{format_value(need)} stands here twice")
+            elif need == raw_yaml.get_name(stage):
                 yield Fault(location=where, message="a stage can't need itself")
             elif need not in names:
-                yield Fault(location=where, message=f"unknown stage {shown(need)}{did_you_mean(need, names)}")
+                yield Fault(location=where, message=f"unknown stage {format_value(need)}{suggest_name(need, names)}")
             seen.add(need)
 
 
 def _find_cycles(stages: list[RawStage]) -> Iterator[Fault]:
     """Yield a fault for each circle that the needs make."""
-    names = raw_yaml.names(stages)
+    names = raw_yaml.list_names(stages)
     needs: _Needs = {}
     places: dict[str, Location] = {}
     for place, stage in stages:
-        name = raw_yaml.name(stage)
+        name = raw_yaml.get_name(stage)
         if name and name not in needs:
             places[name] = place
             needs[name] = [
-                need for need in dict.fromkeys(raw_yaml.words(stage.get("needs"))) if need in names and need != name
+                need
+                for need in dict.fromkeys(raw_yaml.list_words(stage.get("needs")))
+                if need in names and need != name
             ]
     for _ in range(_MOST_ROUNDS):
-        needs = _waiting(needs)
-        for circle in _walk(needs):
-            message = f"the needs go in a circle: {' -> '.join(_shortened([*circle, circle[0]]))}"
+        needs = _drop_startable(needs)
+        for circle in _follow_needs(needs):
+            message = f"the needs go in a circle: {' -> '.join(_shorten_cycle([*circle, circle[0]]))}"
             yield Fault(location=(*places[circle[0]], "needs"), message=message)
             for name in circle:
                 del needs[name]
 
 
-def _waiting(needs: _Needs) -> _Needs:
+def _drop_startable(needs: _Needs) -> _Needs:
     """Return the stages that could never start, with those of their needs that never can either."""
     needs = {name: [need for need in wanted if need in needs] for name, wanted in needs.items()}
     unmet = {name: len(wanted) for name, wanted in needs.items()}
@@ -250,7 +252,7 @@ def _waiting(needs: _Needs) -> _Needs:
     return {name: [need for need in needs[name] if unmet[need] > 0] for name, count in unmet.items() if count > 0}
 
 
-def _walk(needs: _Needs) -> list[list[str]]:
+def _follow_needs(needs: _Needs) -> list[list[str]]:
     """Follow the first need of each stage that waits: each has one, so every way ends in a circle or a known stage."""
     found: list[list[str]] = []
     seen: set[str] = set()
@@ -262,16 +264,16 @@ def _walk(needs: _Needs) -> list[list[str]]:
             path[name] = len(path)
             name = needs[name][0]
         if name in path:
-            found.append(_from_first([*path][path[name] :], needs))
+            found.append(_rotate_to_first([*path][path[name] :], needs))
     return found
 
 
-def _from_first(circle: list[str], needs: _Needs) -> list[str]:
+def _rotate_to_first(circle: list[str], needs: _Needs) -> list[str]:
     """Turn a circle so that it begins with the stage that stands first in the file."""
     members = set(circle)
     first = circle.index(next(name for name in needs if name in members)) if len(circle) < 1000 else 0
     return circle[first:] + circle[:first]
 
 
-def _shortened(circle: list[str]) -> list[str]:
+def _shorten_cycle(circle: list[str]) -> list[str]:
     return circle if len(circle) <= 12 else [*circle[:6], "...", *circle[-5:]]

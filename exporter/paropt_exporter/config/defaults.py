@@ -33,12 +33,12 @@ def resolve_workers(workers: Workers, strategy: Strategy, cores: int) -> tuple[i
     if strategy is Strategy.SEQUENTIAL:
         return 1, 1, 1
     minimum = workers.min or 1
-    maximum = workers.max or max(minimum, workers.start or 1, _auto_maximum(strategy, cores))
+    maximum = workers.max or max(minimum, workers.start or 1, _choose_auto_maximum(strategy, cores))
     start = workers.start or min(max(cores, minimum), maximum)
     return minimum, maximum, start
 
 
-def _auto_maximum(strategy: Strategy, cores: int) -> int:
+def _choose_auto_maximum(strategy: Strategy, cores: int) -> int:
     if strategy is Strategy.PROCESS:
         return min(MOST_WORKERS, max(2, AUTO_MAX_PROCESSES_PER_CORE * cores))
     return min(MOST_WORKERS, max(AUTO_MAX, AUTO_MAX_PER_CORE * cores))

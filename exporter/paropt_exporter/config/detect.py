@@ -18,11 +18,11 @@ from pathlib import Path
 
 from paropt_exporter.config.command_checks import ITEMS
 from paropt_exporter.config.model import Stage
-from paropt_exporter.config.pytest_options import pytest_options
+from paropt_exporter.config.pytest_options import read_pytest_options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Detected:
+class DetectedStages:
     """The built-in stages for a project; `notes` name each stage or tool that was left out, with why."""
 
     stages: tuple[Stage, ...]
@@ -30,7 +30,7 @@ class Detected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
+class _BuiltInStage:
     """One built-in stage: Python tools (the first that is there is taken), npm scripts and make targets for it."""
 
     number: int
@@ -40,36 +40,36 @@ class _Kind:
     targets: tuple[str, ...]
 
 
-_KINDS = (
-    _Kind(
+_BUILT_IN_STAGES = (
+    _BuiltInStage(
         number=2,
         name="quality_gates",
         tools=("ruff", "flake8"),
         scripts=("lint",),
         targets=("lint", "style", "format-check"),
     ),
-    _Kind(
+    _BuiltInStage(
         number=3,
         name="type_checking",
         tools=("mypy", "pyright"),
         scripts=("typecheck", "type-check", "types", "tsc"),
         targets=("typecheck", "type-check", "types", "mypy"),
     ),
-    _Kind(
+    _BuiltInStage(
         number=4,
         name="unit_tests",
         tools=("pytest",),
         scripts=("test:unit", "unit", "test"),
         targets=("test-unit", "unit", "unit-test", "test"),
     ),
-    _Kind(
+    _BuiltInStage(
         number=5,
         name="integration_tests",
         tools=("pytest",),
         scripts=("test:integration", "integration", "test:e2e", "e2e"),
         targets=("test-integration", "integration", "integration-test", "e2e"),
     ),
-    _Kind(
+    _BuiltInStage(
         number=6,
         name="security_scan",
         tools=("bandit",),
@@ -79,56 +79,56 @@ _KINDS = (
 )
 
 
-def tools(root: Path) -> Detected:
+def detect_stages(root: Path) -> DetectedStages:
     """Return the built-in stages for the project in `root`; reads files there, runs nothing."""
     project = Project(root)
     stages, notes = [], []
-    for kind in _KINDS:
-        commands, missing = _commands(project, kind)
+    for kind in _BUILT_IN_STAGES:
+        commands, missing = _choose_commands(project, kind)
         if commands:
             work: dict[str, object] = {"steps": commands}
             if len(commands) == 1:
-                work = _several(project, commands[0]) or {"run": commands[0]}
+                work = _build_batched_work(project, commands[0]) or {"run": commands[0]}
             stages.append(Stage.model_validate({"number": kind.number, "name": kind.name, **work}))
             notes += [f"{kind.name}: {why}" for why in missing]
         else:
-            notes.append(f"{kind.name} left out: {'; '.join(missing) or _nothing(kind)}")
-    return Detected(stages=tuple(stages), notes=tuple(notes))
+            notes.append(f"{kind.name} left out: {'; '.join(missing) or _describe_missing(kind)}")
+    return DetectedStages(stages=tuple(stages), notes=tuple(notes))
 
 
-def _commands(project: Project, kind: _Kind) -> tuple[list[tuple[str, ...]], list[str]]:
+def _choose_commands(project: Project, kind: _BuiltInStage) -> tuple[list[tuple[str, ...]], list[str]]:
     """Return the commands of one stage, and why a tool that the project shows is not among them."""
     commands: list[tuple[str, ...]] = []
     missing: list[str] = []
     for tool in kind.tools:
-        arguments = _arguments(project, kind, tool)
+        arguments = _choose_arguments(project, kind, tool)
         if arguments is None:
             continue
-        program = project.program(tool)
+        program = project.find_program(tool)
         if program is not None:
             commands.append((program, *arguments))
             break
         missing.append(f"the project uses {tool}, but it is neither in .venv/bin nor on PATH: install it")
     script = next((script for script in kind.scripts if script in project.scripts), None)
     if script is not None:
-        if project.program(project.script_runner) is None:
+        if project.find_program(project.script_runner) is None:
             missing.append(f"package.json has the script {script!r}, but {project.script_runner} is not on PATH")
         else:
             commands.append((project.script_runner, "run", script))
     if commands:
         return commands, missing if not kind.tools or commands else []
     target = next((target for target in kind.targets if target in project.targets), None)
-    if target is not None and project.program("make") is not None:
+    if target is not None and project.find_program("make") is not None:
         commands.append(("make", target))
     return commands, missing
 
 
-def _arguments(project: Project, kind: _Kind, tool: str) -> tuple[str, ...] | None:
+def _choose_arguments(project: Project, kind: _BuiltInStage, tool: str) -> tuple[str, ...] | None:
     """Return what a tool is called with in this project; None where the project does not show it."""
     match tool:
         case "pytest":
-            return _pytest(project, integration=kind.name == "integration_tests")
-        case _ if not project.shows(tool):
+            return _choose_pytest_arguments(project, integration=kind.name == "integration_tests")
+        case _ if not project.uses(tool):
             return None
         case "ruff":
             return ("check", ".")
@@ -141,7 +141,7 @@ def _arguments(project: Project, kind: _Kind, tool: str) -> tuple[str, ...] | No
             return ()
 
 
-def _several(project: Project, command: tuple[str, ...]) -> dict[str, object] | None:
+def _build_batched_work(project: Project, command: tuple[str, ...]) -> dict[str, object] | None:
     """Return a stage that hands the files of the unit tests to as many pytests as help; None where one is to run."""
     pattern = project.unit_test_files
     if pattern is None or Path(command[0]).name != "pytest" or command[1:] != ("-q", project.unit_tests):
@@ -149,7 +149,7 @@ def _several(project: Project, command: tuple[str, ...]) -> dict[str, object] | 
     return {"run": (command[0], "-q", ITEMS), "items": {"glob": pattern}}
 
 
-def _pytest(project: Project, *, integration: bool) -> tuple[str, ...] | None:
+def _choose_pytest_arguments(project: Project, *, integration: bool) -> tuple[str, ...] | None:
     separate = project.integration_tests
     if integration:
         return ("-q", separate) if separate else None
@@ -159,7 +159,7 @@ def _pytest(project: Project, *, integration: bool) -> tuple[str, ...] | None:
     return ("-q", project.unit_tests, *ignored)
 
 
-def _nothing(kind: _Kind) -> str:
+def _describe_missing(kind: _BuiltInStage) -> str:
     looked = [*kind.tools, f"npm script {kind.scripts[0]}", f"make target {kind.targets[0]}"]
     if kind.name == "integration_tests":
         looked[0] = "tests/integration or tests/e2e"
@@ -196,13 +196,13 @@ class Project:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def shows(self, tool: str) -> bool:
+    def uses(self, tool: str) -> bool:
         """Whether the project has this tool's own file, or names it where it names its tools."""
         if any((self._root / marker).is_file() for marker in _MARKERS.get(tool, ())):
             return True
         return re.search(rf"(?<!\w){re.escape(tool)}(?![\w-])", self._mentions) is not None
 
-    def program(self, name: str) -> str | None:
+    def find_program(self, name: str) -> str | None:
         """Return how to call a program: by name, or by its path in the project's virtual environment."""
         for folder in (".venv/bin", "venv/bin"):
             path = self._root / folder / name
@@ -217,10 +217,10 @@ class Project:
         """Where the Python sources stand: `src`, or the packages at the top (one level down too), or everything."""
         if (self._root / "src").is_dir():
             return ("src",)
-        packages = [folder.name for folder in self._folders(self._root) if (folder / "__init__.py").is_file()]
+        packages = [folder.name for folder in self._list_folders(self._root) if (folder / "__init__.py").is_file()]
         holders = [
-            folder.name for folder in self._folders(self._root)
-            if any((inner / "__init__.py").is_file() for inner in self._folders(folder))
+            folder.name for folder in self._list_folders(self._root)
+            if any((inner / "__init__.py").is_file() for inner in self._list_folders(folder))
         ]  # fmt: skip
         return tuple(packages or holders or (".",))
 
@@ -263,11 +263,11 @@ class Project:
     def _has_collection_rules(self, folder: Path) -> bool:
         """Whether a conftest.py decides which files are collected: a file that a command names is, whatever it says."""
         inside = [path.relative_to(self._root) for path in folder.glob("**/conftest.py")]
-        return any(_COLLECTION_RULES.search(self._text(str(path))) for path in (Path("conftest.py"), *inside))
+        return any(_COLLECTION_RULES.search(self._read_text(str(path))) for path in (Path("conftest.py"), *inside))
 
     @cached_property
     def _pytest_options(self) -> dict[str, str]:
-        return pytest_options(self._text)
+        return read_pytest_options(self._read_text)
 
     @cached_property
     def integration_tests(self) -> str | None:
@@ -283,7 +283,7 @@ class Project:
     def scripts(self) -> frozenset[str]:
         """The npm scripts of package.json."""
         try:
-            scripts = json.loads(self._text("package.json") or "{}").get("scripts", {})
+            scripts = json.loads(self._read_text("package.json") or "{}").get("scripts", {})
         except (ValueError, AttributeError, RecursionError):
             return frozenset()
         placeholder = "no test specified"  # what `npm init` writes: it only fails
@@ -299,7 +299,7 @@ class Project:
     @cached_property
     def targets(self) -> frozenset[str]:
         """The targets of the Makefile; none where it runs paropt-exporter itself, which would go in a circle."""
-        text = self._text("Makefile") or self._text("GNUmakefile") or self._text("makefile")
+        text = self._read_text("Makefile") or self._read_text("GNUmakefile") or self._read_text("makefile")
         if "paropt-exporter" in text or "paropt_exporter" in text:
             return frozenset()
         return frozenset(
@@ -308,17 +308,17 @@ class Project:
 
     @cached_property
     def _mentions(self) -> str:
-        requirements = sorted(path.name for path in self._glob("*requirements*.txt"))
-        requirements += sorted(f"requirements/{path.name}" for path in self._glob("requirements/*.txt"))
-        return "\n".join(self._text(name) for name in (*_MENTIONS, *requirements[:20]))
+        requirements = sorted(path.name for path in self._list_files("*requirements*.txt"))
+        requirements += sorted(f"requirements/{path.name}" for path in self._list_files("requirements/*.txt"))
+        return "\n".join(self._read_text(name) for name in (*_MENTIONS, *requirements[:20]))
 
     @cached_property
     def _mypy_section(self) -> str:
-        own = self._text("mypy.ini") or self._text(".mypy.ini")
+        own = self._read_text("mypy.ini") or self._read_text(".mypy.ini")
         if own:
             return own
         for name, header in (("pyproject.toml", r"^\[tool\.mypy\]"), ("setup.cfg", r"^\[mypy\]")):
-            match = re.search(header + r"(.*?)(?=^\[|\Z)", self._text(name), re.MULTILINE | re.DOTALL)
+            match = re.search(header + r"(.*?)(?=^\[|\Z)", self._read_text(name), re.MULTILINE | re.DOTALL)
             if match:
                 return match[1]
         return ""
@@ -329,20 +329,20 @@ class Project:
         except (OSError, RecursionError):  # folders deeper than Python goes
             return False
 
-    def _folders(self, folder: Path) -> list[Path]:
+    def _list_folders(self, folder: Path) -> list[Path]:
         try:
             inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
         except OSError:
             return []
         return [path for path in inside if path.name not in _NO_SOURCES and not (path / "pyvenv.cfg").exists()]
 
-    def _glob(self, pattern: str) -> list[Path]:
+    def _list_files(self, pattern: str) -> list[Path]:
         try:
             return [*self._root.glob(pattern)]
         except OSError:
             return []
 
-    def _text(self, name: str) -> str:
+    def _read_text(self, name: str) -> str:
         path = self._root / name
         try:
             if not path.is_file() or path.stat().st_size > _LARGEST_BYTES:

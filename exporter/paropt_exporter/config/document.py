@@ -8,8 +8,8 @@ from typing import NoReturn
 
 import yaml
 
-from paropt_exporter.config.faults import Fault, Location, PlacedFault, path_text
-from paropt_exporter.config.units import shown
+from paropt_exporter.config.faults import Fault, Location, PlacedFault, format_path
+from paropt_exporter.config.units import format_value
 
 LARGEST_FILE_BYTES = 4_000_000  # 10,000 stages of 400 bytes; what libyaml composes in seconds
 MOST_VALUES = 1_000_000  # after aliases are followed: 10,000 stages of 100 values
@@ -24,13 +24,13 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 _TRUE = frozenset({"yes", "true", "on"})
 
 
-class Whole(int):
+class WrittenInt(int):
     """A whole number that remembers how it was written (`text`): `{list: [010]}` means the word `010`."""
 
     text: str
 
 
-class Real(float):
+class WrittenFloat(float):
     """A number with a fraction that remembers how it was written (`text`): `1.10` is not the word `1.1`."""
 
     text: str
@@ -61,21 +61,23 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(_tag, re.compile(_pattern), _first)
 
 
-def decode(content: bytes) -> str:
+def decode_text(content: bytes) -> str:
     """Return the text of a config file; raises Unreadable for what is no UTF-8 text."""
     if len(content) > LARGEST_FILE_BYTES:
-        _refuse(1, 1, f"the file is larger than {LARGEST_FILE_BYTES // 1_000_000} MB, the most that is read")
+        _raise_unreadable(1, 1, f"the file is larger than {LARGEST_FILE_BYTES // 1_000_000} MB, the most that is read")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        _refuse(1, 1, "the file is UTF-16: save it as UTF-8")
+        _raise_unreadable(1, 1, "the file is UTF-16: save it as UTF-8")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line, column = _position(content[: error.start].decode("utf-8-sig"))
-        _refuse(line, column, f"byte 0x{content[error.start]:02x} is no UTF-8 (Latin-1?): save the file as UTF-8")
+        line, column = _compute_position(content[: error.start].decode("utf-8-sig"))
+        _raise_unreadable(
+            line, column, f"byte 0x{content[error.start]:02x} is no UTF-8 (Latin-1?): save the file as UTF-8"
+        )
     match = _UNPRINTABLE.search(text)
     if match is not None:
-        line, column = _position(text[: match.start()])
-        _refuse(line, column, f"control character U+{ord(match[0]):04X} is not allowed: remove it")
+        line, column = _compute_position(text[: match.start()])
+        _raise_unreadable(line, column, f"control character U+{ord(match[0]):04X} is not allowed: remove it")
     return text
 
 
@@ -91,69 +93,71 @@ class Document:
         self._pairs: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
         self._values: dict[int, tuple[object, int]] = {}
         self._open: set[int] = set()
-        self._root = _compose(text)
-        self.value, size = self._convert(self._root, (), 0) if self._root is not None else (None, 0)
+        self._root = _compose_nodes(text)
+        self.value, size = self._convert_node(self._root, (), 0) if self._root is not None else (None, 0)
         if size > MOST_VALUES:
-            _refuse(
+            _raise_unreadable(
                 1, 1, f"with its aliases written out the file has more than {MOST_VALUES:,} values, the most allowed"
             )
         if self._faults:
             raise Unreadable(self._faults)
 
-    def place(self, fault: Fault) -> PlacedFault:
+    def locate(self, fault: Fault) -> PlacedFault:
         """Find a fault's line and column; parts of its location that the file does not have are left out."""
         node, mark, location = self._root, None, []
         for part in fault.location:
-            key, child = self._child(node, part)
+            key, child = self._get_child(node, part)
             if child is None:
                 continue
             node, mark = child, key if fault.on_key else child
             location.append(part)
-        line, column = _mark(mark or node)
-        return PlacedFault(line=line, column=column, path=path_text(tuple(location)), message=fault.message)
+        line, column = _get_position(mark or node)
+        return PlacedFault(line=line, column=column, path=format_path(tuple(location)), message=fault.message)
 
-    def written(self, location: Location) -> str | None:
+    def get_written(self, location: Location) -> str | None:
         """Return how a plain scalar was written (`on` for the value True); None where there is none."""
         node = self._root
         for part in location:
-            child = self._child(node, part)[1]
+            child = self._get_child(node, part)[1]
             node = child if child is not None else node
         return node.value if isinstance(node, yaml.ScalarNode) else None
 
-    def _child(self, node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, yaml.Node | None]:
+    def _get_child(self, node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, yaml.Node | None]:
         if isinstance(node, yaml.MappingNode) and isinstance(part, str):
-            return self._pairs_of(node, ()).get(part, (None, None))
+            return self._collect_pairs(node, ()).get(part, (None, None))
         if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             return node.value[part], node.value[part]
         return None, None
 
-    def _convert(self, node: yaml.Node, location: Location, depth: int) -> tuple[object, int]:
+    def _convert_node(self, node: yaml.Node, location: Location, depth: int) -> tuple[object, int]:
         """Return a node's value and how many values it has when aliases are written out."""
         known = self._values.get(id(node))
         if known is not None:
             return known
         if id(node) in self._open:
-            return self._fault(node, location, "it contains itself through an alias"), 1
+            return self._add_fault(node, location, "it contains itself through an alias"), 1
         if depth > DEEPEST:
-            return self._fault(node, location, f"nested deeper than {DEEPEST} levels"), 1
+            return self._add_fault(node, location, f"nested deeper than {DEEPEST} levels"), 1
         self._open.add(id(node))
-        known = self._values[id(node)] = self._convert_new(node, location, depth)
+        known = self._values[id(node)] = self._convert_uncached(node, location, depth)
         self._open.discard(id(node))
         return known
 
-    def _convert_new(self, node: yaml.Node, location: Location, depth: int) -> tuple[object, int]:
+    def _convert_uncached(self, node: yaml.Node, location: Location, depth: int) -> tuple[object, int]:
         if isinstance(node, yaml.MappingNode) and node.tag == _PREFIX + "map":
-            pairs = self._pairs_of(node, location)
-            children = {key: self._convert(child, (*location, key), depth + 1) for key, (_, child) in pairs.items()}
+            pairs = self._collect_pairs(node, location)
+            children = {
+                key: self._convert_node(child, (*location, key), depth + 1) for key, (_, child) in pairs.items()
+            }
             return {key: value for key, (value, _) in children.items()}, 1 + sum(size for _, size in children.values())
         if isinstance(node, yaml.SequenceNode) and node.tag == _PREFIX + "seq":
-            items = [self._convert(child, (*location, index), depth + 1) for index, child in enumerate(node.value)]
+            items = [self._convert_node(child, (*location, index), depth + 1) for index, child in enumerate(node.value)]
             return [value for value, _ in items], 1 + sum(size for _, size in items)
         if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node, location), 1
-        return self._fault(node, location, f"the tag {_tag_text(node)} is not allowed: remove it"), 1
+            return self._convert_scalar(node, location), 1
+        return self._add_fault(node, location, f"the tag {_format_tag(node)} is not allowed: remove it"), 1
 
-    def _scalar(self, node: yaml.ScalarNode, location: Location) -> object:
+    def _convert_scalar(self, node: yaml.ScalarNode, location: Location) -> object:
         text: str = node.value
         try:
             match node.tag:
@@ -164,14 +168,14 @@ class Document:
                 case "tag:yaml.org,2002:bool":
                     return text.lower() in _TRUE
                 case "tag:yaml.org,2002:int" | "tag:yaml.org,2002:float" if len(text) <= LONGEST_NUMBER:
-                    return _number(node.tag, text)
+                    return _parse_number(node.tag, text)
                 case "tag:yaml.org,2002:int" | "tag:yaml.org,2002:float":
-                    return self._fault(node, location, f"a number of {len(text)} characters is too long")
+                    return self._add_fault(node, location, f"a number of {len(text)} characters is too long")
         except ValueError:
-            return self._fault(node, location, f"{shown(text)} does not fit its tag {_tag_text(node)}")
-        return self._fault(node, location, f"the tag {_tag_text(node)} is not allowed: remove it")
+            return self._add_fault(node, location, f"{format_value(text)} does not fit its tag {_format_tag(node)}")
+        return self._add_fault(node, location, f"the tag {_format_tag(node)} is not allowed: remove it")
 
-    def _pairs_of(self, node: yaml.MappingNode, location: Location) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+    def _collect_pairs(self, node: yaml.MappingNode, location: Location) -> dict[str, tuple[yaml.Node, yaml.Node]]:
         """Return a mapping's keys with their nodes; its own keys win over merged ones (`<<`)."""
         known = self._pairs.get(id(node))
         if known is not None:
@@ -181,61 +185,63 @@ class Document:
         merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in node.value:
             if key.tag == _MERGE:
-                for source in self._merge_sources(value, (*location, "<<")):
-                    merged = {**self._pairs_of(source, location), **merged}
+                for source in self._iter_merge_sources(value, (*location, "<<")):
+                    merged = {**self._collect_pairs(source, location), **merged}
             elif not isinstance(key, yaml.ScalarNode):
-                self._fault(
+                self._add_fault(
                     key, location, "a key must be a word, found " + ("a list" if key.id == "sequence" else "a mapping")
                 )
             elif key.value in own:
-                first, _ = _mark(own[key.value][0])
-                self._fault(
-                    key, (*location, key.value), f"the key {shown(key.value)} stands here twice (first in line {first})"
+                first, _ = _get_position(own[key.value][0])
+                self._add_fault(
+                    key,
+                    (*location, key.value),
+                    f"the key {format_value(key.value)} stands here twice (first in line {first})",
                 )
             else:
                 own[key.value] = key, value
         own.update({key: pair for key, pair in merged.items() if key not in own})
         return own
 
-    def _merge_sources(self, node: yaml.Node, location: Location) -> Iterator[yaml.MappingNode]:
+    def _iter_merge_sources(self, node: yaml.Node, location: Location) -> Iterator[yaml.MappingNode]:
         for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             if isinstance(source, yaml.MappingNode):
                 yield source
             else:
-                self._fault(source, location, "only mappings can be merged with <<")
+                self._add_fault(source, location, "only mappings can be merged with <<")
 
-    def _fault(self, node: yaml.Node, location: Location, message: str) -> object:
+    def _add_fault(self, node: yaml.Node, location: Location, message: str) -> object:
         """Note a fault and return the value that stands for the wrong one."""
-        line, column = _mark(node)
-        self._faults.append(PlacedFault(line=line, column=column, path=path_text(location), message=message))
+        line, column = _get_position(node)
+        self._faults.append(PlacedFault(line=line, column=column, path=format_path(location), message=message))
         return None
 
 
-def _number(tag: str, text: str) -> Whole | Real:
+def _parse_number(tag: str, text: str) -> WrittenInt | WrittenFloat:
     plain = text.replace("_", "")
-    number: Whole | Real
+    number: WrittenInt | WrittenFloat
     if tag == _INT:
-        number = Whole(plain, 16 if "0x" in plain else 10)
+        number = WrittenInt(plain, 16 if "0x" in plain else 10)
     else:
-        number = Real(plain.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        number = WrittenFloat(plain.lower().replace(".inf", "inf").replace(".nan", "nan"))
     number.text = text
     return number
 
 
-def _compose(text: str) -> yaml.Node | None:
+def _compose_nodes(text: str) -> yaml.Node | None:
     try:
         return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        _refuse(line, column, _problem(error, text, line))
+        _raise_unreadable(line, column, _describe_problem(error, text, line))
     except yaml.YAMLError as error:
-        _refuse(1, 1, f"no valid YAML: {shown(str(error))}")
+        _raise_unreadable(1, 1, f"no valid YAML: {format_value(str(error))}")
     except RecursionError:  # the pure-Python parser has no limit of its own
-        _refuse(1, 1, "no valid YAML: nested too deeply")
+        _raise_unreadable(1, 1, "no valid YAML: nested too deeply")
 
 
-def _problem(error: yaml.MarkedYAMLError, text: str, line: int) -> str:
+def _describe_problem(error: yaml.MarkedYAMLError, text: str, line: int) -> str:
     lines = text.splitlines()
     indentation = re.match(r"\s*", lines[line - 1])[0] if line <= len(lines) else ""  # type: ignore[index] # \s* matches
     if "\t" in indentation:
@@ -245,17 +251,17 @@ def _problem(error: yaml.MarkedYAMLError, text: str, line: int) -> str:
     return f"no valid YAML: {error.problem}" + (f", {error.context}" if error.context else "")
 
 
-def _tag_text(node: yaml.Node) -> str:
-    return shown(str(node.tag).replace(_PREFIX, "!!"))
+def _format_tag(node: yaml.Node) -> str:
+    return format_value(str(node.tag).replace(_PREFIX, "!!"))
 
 
-def _mark(node: yaml.Node | None) -> tuple[int, int]:
+def _get_position(node: yaml.Node | None) -> tuple[int, int]:
     return (node.start_mark.line + 1, node.start_mark.column + 1) if node is not None else (1, 1)
 
 
-def _position(before: str) -> tuple[int, int]:
+def _compute_position(before: str) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
-def _refuse(line: int, column: int, message: str) -> NoReturn:
+def _raise_unreadable(line: int, column: int, message: str) -> NoReturn:
     raise Unreadable([PlacedFault(line=line, column=column, path="file", message=message)])

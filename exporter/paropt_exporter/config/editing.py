@@ -33,7 +33,7 @@ class _Edit:
     text: str
 
 
-def edited(text: str, changes: Changes) -> str:
+def edit_text(text: str, changes: Changes) -> str:
     """Return a file's text with the changes made; raises CannotEdit rather than change anything else.
 
     A key that is there gets a new value, one that is not is added at the end of its mapping. The result is read again
@@ -45,64 +45,64 @@ def edited(text: str, changes: Changes) -> str:
         raise CannotEdit(f"it can't be read again: {error}") from None
     if not isinstance(root, yaml.MappingNode):
         raise CannotEdit("the file is no mapping of keys to values")
-    edits = [*_set_all(text, root, changes)]
+    edits = [*_edit_mapping(text, root, changes)]
     result = text
     for edit in sorted(edits, key=lambda edit: edit.start, reverse=True):
         result = result[: edit.start] + edit.text + result[edit.end :]
-    if not _is_meant(text, result, changes):
+    if not _changes_only(text, result, changes):
         raise CannotEdit("the values can't be set by themselves in the way the file is written")
     return result
 
 
-def flow_text(value: object) -> str:
+def format_flow(value: object) -> str:
     """Write a value on one line."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key_text(key)}: {flow_text(child)}" for key, child in value.items()) + "}"
+        return "{" + ", ".join(f"{_format_key(key)}: {format_flow(child)}" for key, child in value.items()) + "}"
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
 
 
-def _set_all(text: str, node: yaml.MappingNode, changes: Changes) -> Iterator[_Edit]:
+def _edit_mapping(text: str, node: yaml.MappingNode, changes: Changes) -> Iterator[_Edit]:
     own = {key.value: (key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)}
     for name, wanted in changes.items():
         if name in own:
-            yield from _replaced(text, *own[name], wanted)
+            yield from _replace_value(text, *own[name], wanted)
     missing = {name: wanted for name, wanted in changes.items() if name not in own}
     if missing:
-        yield _added(text, node, missing)
+        yield _add_keys(text, node, missing)
 
 
-def _replaced(text: str, key: yaml.Node, value: yaml.Node, wanted: object) -> Iterator[_Edit]:
+def _replace_value(text: str, key: yaml.Node, value: yaml.Node, wanted: object) -> Iterator[_Edit]:
     start, end = value.start_mark.index, value.end_mark.index
     if start < key.end_mark.index or text[start : start + 1] in ("&", "!"):
         raise CannotEdit(f"the value of {key.value!r} is shared through an alias, or has a tag")
     if isinstance(wanted, Mapping) and isinstance(value, yaml.MappingNode):
-        yield from _set_all(text, value, wanted)
+        yield from _edit_mapping(text, value, wanted)
     elif isinstance(value, yaml.ScalarNode) or (isinstance(value, yaml.CollectionNode) and value.flow_style):
         space = " " if text[start - 1 : start] == ":" else ""
-        yield _Edit(start, end, space + flow_text(wanted))
+        yield _Edit(start, end, space + format_flow(wanted))
     else:
         raise CannotEdit(f"the value of {key.value!r} is a block of lines")
 
 
-def _added(text: str, node: yaml.MappingNode, missing: Changes) -> _Edit:
+def _add_keys(text: str, node: yaml.MappingNode, missing: Changes) -> _Edit:
     if node.flow_style:
-        pairs = flow_text(missing)[1:-1]
+        pairs = format_flow(missing)[1:-1]
         if not node.value:
             return _Edit(node.start_mark.index + 1, node.start_mark.index + 1, pairs)
         end = node.value[-1][1].end_mark.index
         return _Edit(end, end, f", {pairs}")
-    first, last = node.value[0][0], _last(node)
+    first, last = node.value[0][0], _find_last_node(node)
     line_end = text.find("\n", len(text[: last.end_mark.index].rstrip()))
     place = len(text) if line_end < 0 else line_end
     place -= text[:place].endswith("\r")
     newline = "\r\n" if "\r\n" in text else "\n"
-    lines = [line for name, wanted in missing.items() for line in _lines(name, wanted, first.start_mark.column)]
+    lines = [line for name, wanted in missing.items() for line in _format_lines(name, wanted, first.start_mark.column)]
     return _Edit(place, place, "".join(newline + line for line in lines))
 
 
-def _last(node: yaml.Node) -> yaml.Node:
+def _find_last_node(node: yaml.Node) -> yaml.Node:
     """Return the last part of a block that ends where it seems to: blocks' own end marks lie after the comments."""
     while isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
@@ -110,34 +110,34 @@ def _last(node: yaml.Node) -> yaml.Node:
     return node
 
 
-def _lines(name: str, wanted: object, indent: int) -> Iterator[str]:
+def _format_lines(name: str, wanted: object, indent: int) -> Iterator[str]:
     """Write a new key as lines; a section of the file (`lanes`) is a block, with a line for each of its keys."""
-    key = " " * indent + _key_text(name) + ":"
+    key = " " * indent + _format_key(name) + ":"
     if indent == 0 and isinstance(wanted, Mapping):
         yield key
-        yield from (f"  {_key_text(child)}: {flow_text(value)}" for child, value in wanted.items())
+        yield from (f"  {_format_key(child)}: {format_flow(value)}" for child, value in wanted.items())
     else:
-        yield f"{key} {flow_text(wanted)}"
+        yield f"{key} {format_flow(wanted)}"
 
 
-def _key_text(name: str) -> str:
+def _format_key(name: str) -> str:
     return name if _PLAIN.fullmatch(name) else json.dumps(name, ensure_ascii=False)
 
 
-def _is_meant(before: str, after: str, changes: Changes) -> bool:
+def _changes_only(before: str, after: str, changes: Changes) -> bool:
     try:
         meant, found = deepcopy(Document(before).value), Document(after).value
     except Unreadable:
         return False
     if not isinstance(meant, dict):
         return False
-    _merge(meant, changes)
+    _merge_changes(meant, changes)
     return bool(meant == found)
 
 
-def _merge(value: dict[str, Any], changes: Changes) -> None:
+def _merge_changes(value: dict[str, Any], changes: Changes) -> None:
     for name, wanted in changes.items():
         if isinstance(wanted, Mapping) and isinstance(value.get(name), dict):
-            _merge(value[name], wanted)
+            _merge_changes(value[name], wanted)
         else:
             value[name] = deepcopy(dict(wanted)) if isinstance(wanted, Mapping) else wanted

@@ -33,22 +33,22 @@ class PlacedFault:
     path: str
     message: str
 
-    def text(self, file: str) -> str:
+    def format(self, file: str) -> str:
         return f"{file}:{self.line}:{self.column}: {self.path}: {self.message}"
 
 
-def path_text(location: Location) -> str:
+def format_path(location: Location) -> str:
     """Write a location as `stages[2].sla.max`; the whole file is `file`."""
     text = ""
     for part in location:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            text += f".{_key_text(part)}" if text else _key_text(part)
+            text += f".{_format_key(part)}" if text else _format_key(part)
     return text or "file"
 
 
-def did_you_mean(word: object, known: Collection[str]) -> str:
+def suggest_name(word: object, known: Collection[str]) -> str:
     """Return `: did you mean 'x'?`, or the names there are when none is near."""
     if len(known) <= _MOST_COMPARED:
         near = difflib.get_close_matches(str(word)[:_LONGEST_KEY].lower(), known, n=1, cutoff=0.6)
@@ -59,7 +59,7 @@ def did_you_mean(word: object, known: Collection[str]) -> str:
     return f": there is {', '.join(listed)}{more}" if listed else ""
 
 
-def _key_text(key: str) -> str:
+def _format_key(key: str) -> str:
     if _PLAIN_KEY.fullmatch(key) and len(key) <= _LONGEST_KEY:
         return key
     return repr(key if len(key) <= _LONGEST_KEY else key[: _LONGEST_KEY - 3] + "...")

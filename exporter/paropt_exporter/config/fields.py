@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Discriminator, Tag, WithJsonSchema
 
 from paropt_exporter.config import units
-from paropt_exporter.config.units import shown
+from paropt_exporter.config.units import format_value
 
 LONGEST_NAME = 100
 # What is safe as a metric label, a file name's part and a word of a command line: no quote, backslash or line break.
@@ -25,95 +25,95 @@ _URL = re.compile(URL_PATTERN)
 _TEXT, _LIST = "<text>", "<list>"
 
 
-def _name(value: object) -> str:
-    text = _word(value)
+def _parse_name(value: object) -> str:
+    text = _parse_word(value)
     if len(text) > LONGEST_NAME:
         raise ValueError(f"a name has at most {LONGEST_NAME} characters, this one has {len(text)}")
     if not _NAME.match(text) or not text.isprintable():
         raise ValueError(
-            f"{shown(text)} is no name: printable characters without quotes, backslashes and line breaks, "
+            f"{format_value(text)} is no name: printable characters without quotes, backslashes and line breaks, "
             "not beginning with a dash or slash"
         )
     return text
 
 
-def _word(value: object) -> str:
+def _parse_word(value: object) -> str:
     """Return a word as it was written: `[sleep, 5]` means "5", but `yes` could mean two things and is refused."""
     written = getattr(value, "text", value)
     if isinstance(value, bool) or not isinstance(written, str):
-        raise ValueError(f"expected a string, found {shown(value)}")
+        raise ValueError(f"expected a string, found {format_value(value)}")
     if "\0" in written:
         raise ValueError("a NUL character is not allowed here")
     return written
 
 
-def _text(value: object) -> str:
-    text = _word(value)
+def _parse_text(value: object) -> str:
+    text = _parse_word(value)
     if not text.strip():
         raise ValueError("expected some text, found an empty string")
     return text
 
 
-def _duration(value: object) -> float:
-    return units.duration_seconds(value)
+def _parse_duration(value: object) -> float:
+    return units.parse_duration(value)
 
 
-def _duration_or_zero(value: object) -> float:
-    return units.duration_seconds(value, zero=True)
+def _parse_duration_or_zero(value: object) -> float:
+    return units.parse_duration(value, zero=True)
 
 
-def _call(value: object) -> str:
-    text = _word(value)
+def _parse_call(value: object) -> str:
+    text = _parse_word(value)
     if not _CALL.match(text):
-        raise ValueError(f"expected module:function, found {shown(text)}")
+        raise ValueError(f"expected module:function, found {format_value(text)}")
     return text
 
 
-def _query(value: object) -> str:
-    text = _text(value)
+def _parse_query(value: object) -> str:
+    text = _parse_text(value)
     fault = find_query_fault(text)
     if fault is not None:
         raise ValueError(f"no valid PromQL: {fault}")
     return text
 
 
-def _address(value: object) -> str:
-    text = _word(value)
+def _parse_address(value: object) -> str:
+    text = _parse_word(value)
     if not _ADDRESS.match(text) or int(text.rpartition(":")[2]) > 65535:
-        raise ValueError(f"expected host:port, :port or [ipv6]:port, found {shown(text)}")
+        raise ValueError(f"expected host:port, :port or [ipv6]:port, found {format_value(text)}")
     return text
 
 
-def _url(value: object) -> str:
-    text = _word(value)
+def _parse_url(value: object) -> str:
+    text = _parse_word(value)
     if not _URL.match(text):
-        raise ValueError(f"expected a URL like http://127.0.0.1:9090, found {shown(text)}")
+        raise ValueError(f"expected a URL like http://127.0.0.1:9090, found {format_value(text)}")
     return text
 
 
-def _url_path(value: object) -> str:
-    text = _word(value)
+def _parse_url_path(value: object) -> str:
+    text = _parse_word(value)
     if not re.match(r"^/[\w./~-]*$", text, re.ASCII):
-        raise ValueError(f"expected a path like /metrics, found {shown(text)}")
+        raise ValueError(f"expected a path like /metrics, found {format_value(text)}")
     return text
 
 
-def _several(value: object) -> object:
+def _wrap_single(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _variable(value: object) -> str:
-    text = _word(value)
+def _parse_variable(value: object) -> str:
+    text = _parse_word(value)
     if not text or "=" in text:
-        raise ValueError(f"{shown(text)} is no name of an environment variable")
+        raise ValueError(f"{format_value(text)} is no name of an environment variable")
     return text
 
 
-def _branch(value: object) -> str:
+def _choose_branch(value: object) -> str:
     return _LIST if isinstance(value, list | tuple) else _TEXT
 
 
-def _schema(**keys: Any) -> WithJsonSchema:
+def _build_schema(**keys: Any) -> WithJsonSchema:
     return WithJsonSchema(keys)
 
 
@@ -121,26 +121,26 @@ _DURATION_SCHEMA: dict[str, Any] = {
     "anyOf": [{"type": "string", "pattern": units.DURATION_PATTERN}, {"type": "number", "minimum": 0}],
 }
 
-Name = Annotated[str, BeforeValidator(_name), _schema(type="string", pattern=NAME_PATTERN)]
-Word = Annotated[str, BeforeValidator(_word), _schema(type=["string", "number"])]
-Text = Annotated[str, BeforeValidator(_text), _schema(type="string", minLength=1)]
-Query = Annotated[str, BeforeValidator(_query), _schema(type="string", minLength=1)]
-Variable = Annotated[str, BeforeValidator(_variable), _schema(type="string", pattern="^[^=]+$")]
-Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
-DurationOrZero = Annotated[float, BeforeValidator(_duration_or_zero), WithJsonSchema(_DURATION_SCHEMA)]
+Name = Annotated[str, BeforeValidator(_parse_name), _build_schema(type="string", pattern=NAME_PATTERN)]
+Word = Annotated[str, BeforeValidator(_parse_word), _build_schema(type=["string", "number"])]
+Text = Annotated[str, BeforeValidator(_parse_text), _build_schema(type="string", minLength=1)]
+Query = Annotated[str, BeforeValidator(_parse_query), _build_schema(type="string", minLength=1)]
+Variable = Annotated[str, BeforeValidator(_parse_variable), _build_schema(type="string", pattern="^[^=]+$")]
+Duration = Annotated[float, BeforeValidator(_parse_duration), WithJsonSchema(_DURATION_SCHEMA)]
+DurationOrZero = Annotated[float, BeforeValidator(_parse_duration_or_zero), WithJsonSchema(_DURATION_SCHEMA)]
 Size = Annotated[
     int,
-    BeforeValidator(units.size_bytes),
-    _schema(anyOf=[{"type": "string", "pattern": units.SIZE_PATTERN}, {"type": "integer", "minimum": 1}]),
+    BeforeValidator(units.parse_size),
+    _build_schema(anyOf=[{"type": "string", "pattern": units.SIZE_PATTERN}, {"type": "integer", "minimum": 1}]),
 ]
-CallTarget = Annotated[str, BeforeValidator(_call), _schema(type="string", pattern=CALL_PATTERN)]
-Address = Annotated[str, BeforeValidator(_address), _schema(type="string", pattern=ADDRESS_PATTERN)]
-Url = Annotated[str, BeforeValidator(_url), _schema(type="string", pattern=URL_PATTERN)]
-UrlPath = Annotated[str, BeforeValidator(_url_path), _schema(type="string", pattern=r"^/[\w./~-]*$")]
+CallTarget = Annotated[str, BeforeValidator(_parse_call), _build_schema(type="string", pattern=CALL_PATTERN)]
+Address = Annotated[str, BeforeValidator(_parse_address), _build_schema(type="string", pattern=ADDRESS_PATTERN)]
+Url = Annotated[str, BeforeValidator(_parse_url), _build_schema(type="string", pattern=URL_PATTERN)]
+UrlPath = Annotated[str, BeforeValidator(_parse_url_path), _build_schema(type="string", pattern=r"^/[\w./~-]*$")]
 Addresses = Annotated[
     tuple[Address, ...],
-    BeforeValidator(_several),
-    _schema(
+    BeforeValidator(_wrap_single),
+    _build_schema(
         anyOf=[
             {"type": "string", "pattern": ADDRESS_PATTERN},
             {"type": "array", "items": {"type": "string", "pattern": ADDRESS_PATTERN}},
@@ -150,7 +150,7 @@ Addresses = Annotated[
 # A command line, or a list of words.
 Command = Annotated[
     Annotated[Text, Tag(_TEXT)] | Annotated[tuple[Word, ...], Tag(_LIST)],
-    Discriminator(_branch),
+    Discriminator(_choose_branch),
 ]
 
 

@@ -14,8 +14,8 @@ MOST_CODE_FILES = 5  # the guide's limits: one more, and the change is wide
 MOST_TEST_FILES = 3
 GIT_SECONDS = 20.0  # a diff of a large repository on a cold disk
 
-_DOCS = frozenset({".md", ".rst", ".txt"})
-_CODE = frozenset(
+_DOCUMENT_SUFFIXES = frozenset({".md", ".rst", ".txt"})
+_CODE_SUFFIXES = frozenset(
     {
         ".py", ".pyi", ".pyx", ".js", ".mjs", ".cjs", ".jsx", ".ts", ".tsx", ".vue", ".svelte", ".go", ".rs",
         ".c", ".h", ".cc", ".cpp", ".hpp", ".java", ".kt", ".scala", ".rb", ".php", ".cs", ".swift", ".sh",
@@ -38,79 +38,81 @@ _RISKY_FOLDERS = (".github/workflows/", ".github/actions/", ".circleci/", ".ci/"
 _DEFAULT_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
 
 
-def classify(paths: Iterable[str]) -> tuple[str, str]:
+def classify_change(paths: Iterable[str]) -> tuple[str, str]:
     """Return the lane for changed files (paths with `/`, relative to the project), and why."""
     changed = sorted({path for path in paths if path})
     if not changed:
         return STANDARD, "nothing changed"
-    risky = [path for path in changed if _risky(path)]
+    risky = [path for path in changed if _is_risky(path)]
     if risky:
-        return HEAVY, f"{_listed(risky)} changed: dependencies, build or CI"
-    code = [path for path in changed if _code(path) and not _test(path)]
-    tests = [path for path in changed if _code(path) and _test(path)]
+        return HEAVY, f"{_format_paths(risky)} changed: dependencies, build or CI"
+    code = [path for path in changed if _is_code(path) and not _is_test(path)]
+    tests = [path for path in changed if _is_code(path) and _is_test(path)]
     if len(code) > MOST_CODE_FILES:
         return HEAVY, f"a wide change: {len(code)} code files, more than {MOST_CODE_FILES}"
     if len(tests) > MOST_TEST_FILES:
         return HEAVY, f"a wide change: {len(tests)} test files, more than {MOST_TEST_FILES}"
-    others = [path for path in changed if not _document(path)]
+    others = [path for path in changed if not _is_document(path)]
     if not others:
-        return DOCS, f"only documents changed: {_listed(changed)}"
-    return STANDARD, f"{_listed(others)} changed"
+        return DOCS, f"only documents changed: {_format_paths(changed)}"
+    return STANDARD, f"{_format_paths(others)} changed"
 
 
-def require_docs(paths: Iterable[str]) -> None:
+def require_docs_only(paths: Iterable[str]) -> None:
     """Raise UsageError if other files than documents changed: the docs lane would leave them unchecked."""
-    others = sorted({path for path in paths if path and not (_document(path) and not _risky(path))})
+    others = sorted({path for path in paths if path and not (_is_document(path) and not _is_risky(path))})
     if others:
-        raise UsageError(f"the docs lane is for documents only, but {_listed(others)} changed: use --lane standard")
+        raise UsageError(
+            f"the docs lane is for documents only, but {_format_paths(others)} changed: use --lane standard"
+        )
 
 
-def select(root: Path) -> tuple[str, str]:
+def choose_lane(root: Path) -> tuple[str, str]:
     """Return the lane for what changed in a git work tree, and why; standard where git can't tell.
 
     Changed is what differs from the point where the branch left its upstream or the default branch, what is not
     committed, and what is not tracked. Runs git, which may block for GIT_SECONDS.
     """
     try:
-        return classify(changed_paths(root))
+        return classify_change(find_changed_paths(root))
     except (OSError, subprocess.SubprocessError) as error:
-        return STANDARD, f"the change is unknown: {_reason(error)}"
+        return STANDARD, f"the change is unknown: {_describe_git_error(error)}"
 
 
-def changed_paths(root: Path) -> frozenset[str]:
+def find_changed_paths(root: Path) -> frozenset[str]:
     """Return the changed files of the project in `root`; raises OSError or SubprocessError where git can't tell."""
-    base = _base(root)
-    found = {*_git(root, "diff", "--name-only", "-z", "--relative", "--no-renames", "--no-ext-diff", base, "--")}
-    found.update(_git(root, "ls-files", "--others", "--exclude-standard", "-z"))
+    base = _find_base(root)
+    found = {*_run_git(root, "diff", "--name-only", "-z", "--relative", "--no-renames", "--no-ext-diff", base, "--")}
+    found.update(_run_git(root, "ls-files", "--others", "--exclude-standard", "-z"))
     return frozenset(found - {""})
 
 
-def _base(root: Path) -> str:
+def _find_base(root: Path) -> str:
     """Return the commit that the work tree is compared with: where its branch left the one it will go into."""
-    _git(root, "rev-parse", "--is-inside-work-tree")
-    for branch in _targets(root):
+    _run_git(root, "rev-parse", "--is-inside-work-tree")
+    for branch in _list_target_branches(root):
         try:
-            return _git(root, "merge-base", "HEAD", branch)[0].strip()
+            return _run_git(root, "merge-base", "HEAD", branch)[0].strip()
         except subprocess.CalledProcessError:
             continue  # no such branch, or no common commit
     try:
-        return _git(root, "rev-parse", "--verify", "HEAD")[0].strip()
+        return _run_git(root, "rev-parse", "--verify", "HEAD")[0].strip()
     except subprocess.CalledProcessError:
-        return _git(root, "hash-object", "-t", "tree", os.devnull)[0].strip()  # no commit yet: all is new
+        return _run_git(root, "hash-object", "-t", "tree", os.devnull)[0].strip()  # no commit yet: all is new
 
 
-def _targets(root: Path) -> list[str]:
+def _list_target_branches(root: Path) -> list[str]:
     """Return branches that this one may go into; an upstream of the same name is only its own pushed copy."""
     try:
-        upstream = _git(root, "rev-parse", "--abbrev-ref", "@{upstream}")[0].strip()
-        branch = _git(root, "rev-parse", "--abbrev-ref", "HEAD")[0].strip()
+        upstream = _run_git(root, "rev-parse", "--abbrev-ref", "@{upstream}")[0].strip()
+        branch = _run_git(root, "rev-parse", "--abbrev-ref", "HEAD")[0].strip()
     except subprocess.CalledProcessError:
         return [*_DEFAULT_BRANCHES]
     copy = upstream.partition("/")[2] == branch
     return [*_DEFAULT_BRANCHES, upstream] if copy else [upstream, *_DEFAULT_BRANCHES]
 
 
-def _git(root: Path, *arguments: str) -> list[str]:
+def _run_git(root: Path, *arguments: str) -> list[str]:
     """Run git and return what it printed, split at NUL; it must not wait for a lock, a prompt or a hook."""
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     process = subprocess.run(
@@ -125,7 +127,7 @@ def _git(root: Path, *arguments: str) -> list[str]:
     return process.stdout.decode(errors="surrogateescape").split("\0")
 
 
-def _reason(error: Exception) -> str:
+def _describe_git_error(error: Exception) -> str:
     match error:
         case FileNotFoundError():
             return "git is not installed, or the folder is not there"
@@ -136,15 +138,15 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _document(path: str) -> bool:
-    return PurePosixPath(path).suffix.lower() in _DOCS
+def _is_document(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in _DOCUMENT_SUFFIXES
 
 
-def _code(path: str) -> bool:
-    return PurePosixPath(path).suffix.lower() in _CODE
+def _is_code(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in _CODE_SUFFIXES
 
 
-def _test(path: str) -> bool:
+def _is_test(path: str) -> bool:
     file = PurePosixPath(path)
     stem = file.name.split(".")[0]
     in_folder = any(part in ("tests", "test", "__tests__", "spec") for part in file.parts[:-1])
@@ -157,12 +159,12 @@ def _test(path: str) -> bool:
     )
 
 
-def _risky(path: str) -> bool:
+def _is_risky(path: str) -> bool:
     name = PurePosixPath(path).name.lower()
     requirements = name.endswith((".txt", ".in")) and name.startswith(("requirements", "constraints"))
     return name in _RISKY_NAMES or requirements or path.startswith(_RISKY_FOLDERS) or name.startswith("dockerfile.")
 
 
-def _listed(paths: list[str]) -> str:
+def _format_paths(paths: list[str]) -> str:
     shown = ", ".join(path.encode(errors="surrogateescape").decode(errors="replace") for path in paths[:3])
     return shown + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")

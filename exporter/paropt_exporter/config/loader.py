@@ -14,9 +14,9 @@ from pydantic import BaseModel, ValidationError
 from paropt_exporter import host
 from paropt_exporter.config import defaults, messages, raw_yaml
 from paropt_exporter.config.checks import Machine, cross_check
-from paropt_exporter.config.command_checks import work
-from paropt_exporter.config.detect import tools
-from paropt_exporter.config.document import LARGEST_FILE_BYTES, Document, Unreadable, decode
+from paropt_exporter.config.command_checks import check_work
+from paropt_exporter.config.detect import detect_stages
+from paropt_exporter.config.document import LARGEST_FILE_BYTES, Document, Unreadable, decode_text
 from paropt_exporter.config.faults import Fault
 from paropt_exporter.config.fields import LONGEST_NAME, NAME_PATTERN
 from paropt_exporter.config.model import Feedback, File, History, Lane, Push, Stage, Web
@@ -50,22 +50,22 @@ class Config:
         return self.root / self.history.path
 
 
-def read(path: Path | None, *, root: Path) -> Config:
+def read_config(path: Path | None, *, root: Path) -> Config:
     """Read the file at `path`; None: the built-in stages for the tools of the project in `root`.
 
     Raises ConfigError with every fault of the file, each as `file:line:column: path: message`.
     """
     if path is None:
-        return _config(File(), path=None, root=_absolute(root), places={})
+        return _build_config(File(), path=None, root=_make_absolute(root), places={})
     try:
-        document = Document(decode(_content(path)))
-        file = _validated(document)
+        document = Document(decode_text(_read_content(path)))
+        file = _validate(document)
     except Unreadable as error:
-        raise ConfigError(tuple(fault.text(str(path)) for fault in sorted(error.faults))) from None
-    return _of_document(file, document, path, root)
+        raise ConfigError(tuple(fault.format(str(path)) for fault in sorted(error.faults))) from None
+    return _build_from_document(file, document, path, root)
 
 
-def read_sound(path: Path, *, root: Path) -> Config | None:
+def read_valid_parts(path: Path, *, root: Path) -> Config | None:
     """Return what is sound of a file that `read` refused: its keys without a fault, and of its stages each without one.
 
     For whoever looks for more faults: nothing of it may run. None where the file can't be read a second time, or has
@@ -74,22 +74,24 @@ def read_sound(path: Path, *, root: Path) -> Config | None:
     if not path.is_file():
         return None  # a pipe has nothing left, and a second reader would wait for ever
     try:
-        document = Document(decode(_content(path)))
-        return _of_document(File.model_validate(_sound_parts(document.value)), document, path, root)
+        document = Document(decode_text(_read_content(path)))
+        return _build_from_document(File.model_validate(_keep_valid_parts(document.value)), document, path, root)
     except (Unreadable, ConfigError, ValidationError):
         return None
 
 
-def _sound_parts(value: object) -> dict[str, object]:
-    file = raw_yaml.mapping(value)
-    parts = {key: child for key, child in file.items() if _is_sound(File, {key: child})}
+def _keep_valid_parts(value: object) -> dict[str, object]:
+    file = raw_yaml.as_mapping(value)
+    parts = {key: child for key, child in file.items() if _is_valid(File, {key: child})}
     stages = [
-        stage for place, stage in raw_yaml.stages(file) if _is_sound(Stage, stage) and not any(work(place, stage))
+        stage
+        for place, stage in raw_yaml.list_stages(file)
+        if _is_valid(Stage, stage) and not any(check_work(place, stage))
     ]
     return {**parts, "stages": stages}
 
 
-def _is_sound(model: type[BaseModel], value: dict[str, object]) -> bool:
+def _is_valid(model: type[BaseModel], value: dict[str, object]) -> bool:
     try:
         model.model_validate(value)
     except ValidationError:
@@ -97,16 +99,17 @@ def _is_sound(model: type[BaseModel], value: dict[str, object]) -> bool:
     return True
 
 
-def _of_document(file: File, document: Document, path: Path, root: Path) -> Config:
+def _build_from_document(file: File, document: Document, path: Path, root: Path) -> Config:
     folder = path.parent if path.is_file() else root  # a pipe's folder is nobody's project
     places = {
-        raw_yaml.name(stage): document.place(Fault(location=place, message="")).text(str(path)).removesuffix(": ")
-        for place, stage in raw_yaml.stages(raw_yaml.mapping(document.value))
+        raw_yaml.get_name(stage): document.locate(Fault(location=location, message=""))
+        for location, stage in raw_yaml.list_stages(raw_yaml.as_mapping(document.value))
     }
-    return _config(file, path=path, root=_absolute(folder), places=places)
+    texts = {name: place.format(str(path)).removesuffix(": ") for name, place in places.items()}
+    return _build_config(file, path=path, root=_make_absolute(folder), places=texts)
 
 
-def _content(path: Path) -> bytes:
+def _read_content(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(LARGEST_FILE_BYTES + 1)  # a pipe or a device may have no end
@@ -121,10 +124,10 @@ def _content(path: Path) -> bytes:
     raise ConfigError((f"{path}:1:1: file: {problem}",))
 
 
-def _validated(document: Document) -> File:
+def _validate(document: Document) -> File:
     value = document.value
     if value is None:
-        raise Unreadable([document.place(Fault(location=(), message=_EMPTY))])
+        raise Unreadable([document.locate(Fault(location=(), message=_EMPTY))])
     if isinstance(value, dict):
         value = {key: child for key, child in value.items() if not key.startswith("x-")}  # a place for anchors
     machine = Machine(cores=host.count_cpu_workers(), memory_bytes=host.read_total_memory_bytes)
@@ -133,22 +136,22 @@ def _validated(document: Document) -> File:
     try:
         file = File.model_validate(value)
     except ValidationError as error:
-        found += messages.faults(error, document, File)
+        found += messages.iter_faults(error, document, File)
     found += cross_check(value, machine)
     if found or file is None:
-        raise Unreadable([*dict.fromkeys(document.place(fault) for fault in found)])
+        raise Unreadable([*dict.fromkeys(document.locate(fault) for fault in found)])
     return file
 
 
-def _config(file: File, *, path: Path | None, root: Path, places: Mapping[str, str]) -> Config:
+def _build_config(file: File, *, path: Path | None, root: Path, places: Mapping[str, str]) -> Config:
     notes: tuple[str, ...] = ()
     stages = file.stages
     if stages is None:
-        detected = tools(root)
+        detected = detect_stages(root)
         stages, notes = detected.stages, detected.notes
     return Config(
-        project=file.project or _project(root),
-        lanes=MappingProxyType({**defaults.build_default_lanes(), **_with_names(file.lanes, stages)}),
+        project=file.project or _choose_project_name(root),
+        lanes=MappingProxyType({**defaults.build_default_lanes(), **_resolve_stage_numbers(file.lanes, stages)}),
         stages=stages,
         feedback=file.feedback,
         web=file.web,
@@ -161,7 +164,7 @@ def _config(file: File, *, path: Path | None, root: Path, places: Mapping[str, s
     )
 
 
-def _with_names(lanes: Mapping[str, Lane], stages: tuple[Stage, ...]) -> dict[str, Lane]:
+def _resolve_stage_numbers(lanes: Mapping[str, Lane], stages: tuple[Stage, ...]) -> dict[str, Lane]:
     """Return the lanes with the names of their stages in the place of numbers."""
     names = {str(stage.number): stage.name for stage in stages} | {stage.name: stage.name for stage in stages}
     return {
@@ -172,11 +175,11 @@ def _with_names(lanes: Mapping[str, Lane], stages: tuple[Stage, ...]) -> dict[st
     }
 
 
-def _project(root: Path) -> str:
+def _choose_project_name(root: Path) -> str:
     """Return the folder's name, with what no name may have put as underscores."""
     name = re.sub(r"[\s\"'`\\]|[^\x20-\U0010ffff]", "_", root.name)[:LONGEST_NAME].lstrip("-") or "project"
     return name if re.match(NAME_PATTERN, name) and name.isprintable() else "project"
 
 
-def _absolute(folder: Path) -> Path:
+def _make_absolute(folder: Path) -> Path:
     return Path(os.path.abspath(folder))  # noqa: PTH100 -- resolve() would follow links, and a linked project is meant as named

@@ -26,8 +26,8 @@ def discover(flag: str | None, environ: Mapping[str, str], *, folder: Path = Pat
         if not named or not os.path.lexists(path):
             raise UsageError(f"{source}: there is no file {named!r}: correct the path, or leave it out")
         return path
-    for place in _upwards(folder, environ.get("HOME") or None):
-        found = _in(place)
+    for place in _walk_up(folder, environ.get("HOME") or None):
+        found = _find_in(place)
         if found is not None:
             return found
     return None
@@ -38,7 +38,7 @@ def is_above(path: Path | None) -> bool:
     return path is not None and path.parts[:1] == ("..",)
 
 
-def _in(folder: Path) -> Path | None:
+def _find_in(folder: Path) -> Path | None:
     found = [folder / name for name in NAMES if os.path.lexists(folder / name)]
     if len(found) > 1:
         where = "" if folder == Path() else f"in {folder} "
@@ -48,7 +48,7 @@ def _in(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _upwards(folder: Path, home: str | None) -> Iterator[Path]:
+def _walk_up(folder: Path, home: str | None) -> Iterator[Path]:
     """Yield a folder and those above it, up to the root of a repository.
 
     The search enters neither the home folder nor one that everybody may write to: commands of other people's files

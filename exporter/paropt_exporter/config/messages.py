@@ -10,9 +10,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from paropt_exporter.config.document import Document
-from paropt_exporter.config.faults import Fault, Location, did_you_mean
+from paropt_exporter.config.faults import Fault, Location, suggest_name
 from paropt_exporter.config.model import Shorthand
-from paropt_exporter.config.units import shown
+from paropt_exporter.config.units import format_value
 
 _KINDS = {
     "string_type": "a string",
@@ -36,10 +36,10 @@ _BOUNDS = {
 }
 
 
-_SHORTHANDS = {model.__name__: model.expected() for model in Shorthand.__subclasses__()}
+_SHORTHANDS = {model.__name__: model.describe_expected() for model in Shorthand.__subclasses__()}
 
 
-def faults(error: ValidationError, document: Document, model: type[BaseModel]) -> Iterator[Fault]:
+def iter_faults(error: ValidationError, document: Document, model: type[BaseModel]) -> Iterator[Fault]:
     """Yield one fault for each error, at the place in the file that it is about."""
     for detail in error.errors(include_url=False):
         location: Location = tuple(part for part in detail["loc"] if not str(part).startswith("<"))
@@ -47,56 +47,55 @@ def faults(error: ValidationError, document: Document, model: type[BaseModel]) -
         if kind == "missing":
             yield Fault(location=location[:-1], message=f"the key {location[-1]!r} is missing")
         elif kind == "extra_forbidden":
-            known = _keys(model, location[:-1])
-            message = f"unknown key {shown(location[-1])}{did_you_mean(location[-1], known)}"
+            known = _list_keys(model, location[:-1])
+            message = f"unknown key {format_value(location[-1])}{suggest_name(location[-1], known)}"
             yield Fault(location=location, message=message, on_key=True)
         else:
             on_key = location[-1:] == ("[key]",)
             location = location[:-1] if on_key else location
-            yield Fault(location=location, message=_message(detail, document, location), on_key=on_key)
+            yield Fault(location=location, message=_format_message(detail, document, location), on_key=on_key)
 
 
-def _message(detail: ErrorDetails, document: Document, location: Location) -> str:
+def _format_message(detail: ErrorDetails, document: Document, location: Location) -> str:
     kind, found, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "model_type" and context["class_name"] in _SHORTHANDS:
-        message = f"expected {_SHORTHANDS[context['class_name']]}, found {shown(found)}"
+        message = f"expected {_SHORTHANDS[context['class_name']]}, found {format_value(found)}"
     elif kind == "value_error":
         message = str(context["error"])
     elif kind in ("enum", "literal_error"):
         known = re.findall(r"'([^']*)'", str(context["expected"]))
-        message = (
-            f"expected {' or '.join(known) if len(known) < 3 else 'one of ' + ', '.join(known)}, found {shown(found)}"
-        )
-        near = did_you_mean(found, known) if isinstance(found, str) else ""
+        choices = " or ".join(known) if len(known) < 3 else "one of " + ", ".join(known)
+        message = f"expected {choices}, found {format_value(found)}"
+        near = suggest_name(found, known) if isinstance(found, str) else ""
         message += near if "did you mean" in near else ""
     elif kind in _KINDS:
-        message = f"expected {_KINDS[kind]}, found {shown(found)}"
+        message = f"expected {_KINDS[kind]}, found {format_value(found)}"
     elif kind in _BOUNDS:
         words, key = _BOUNDS[kind]
-        message = f"expected a number {words} {context[key]:g}, found {shown(found)}"
+        message = f"expected a number {words} {context[key]:g}, found {format_value(found)}"
     else:
         message = str(detail["msg"])
-    return message + _boolean_hint(found, document.written(location))
+    return message + _explain_boolean(found, document.get_written(location))
 
 
-def _boolean_hint(found: object, written: str | None) -> str:
+def _explain_boolean(found: object, written: str | None) -> str:
     """Explain `yes`, which YAML 1.1 reads as a boolean."""
     if not isinstance(found, bool) or written is None or written.lower() in ("true", "false"):
         return ""
     return f" (YAML reads {written} as a boolean: put it in quotes if you mean the word)"
 
 
-def _keys(model: type[BaseModel], location: Location) -> list[str]:
+def _list_keys(model: type[BaseModel], location: Location) -> list[str]:
     """Return the keys that a mapping at this place may have."""
     found: object = model
     for part in location:
-        found = _inside(found, part)
-    models = [choice for choice in _choices(found) if isinstance(choice, type) and issubclass(choice, BaseModel)]
+        found = _get_inner_type(found, part)
+    models = [choice for choice in _list_choices(found) if isinstance(choice, type) and issubclass(choice, BaseModel)]
     return [key for choice in models for key in choice.model_fields]
 
 
-def _inside(annotation: object, part: str | int) -> object:
-    for choice in _choices(annotation):
+def _get_inner_type(annotation: object, part: str | int) -> object:
+    for choice in _list_choices(annotation):
         if isinstance(choice, type) and issubclass(choice, BaseModel) and part in choice.model_fields:
             return choice.model_fields[str(part)].annotation
         arguments = get_args(choice)
@@ -108,7 +107,7 @@ def _inside(annotation: object, part: str | int) -> object:
     return None
 
 
-def _choices(annotation: object) -> list[object]:
+def _list_choices(annotation: object) -> list[object]:
     """Return the alternatives of a union; anything else is its own only one."""
     if getattr(annotation, "__origin__", None) in (tuple, dict) or isinstance(annotation, type):
         return [annotation]

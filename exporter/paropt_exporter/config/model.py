@@ -47,18 +47,18 @@ class Shorthand(Section):
     """A section that may also be written as one value, which then stands for one of its keys."""
 
     @classmethod
-    def short_forms(cls) -> list[dict[str, Any]]:
+    def build_short_schemas(cls) -> list[dict[str, Any]]:
         """Return the JSON Schemas of the values that may stand in place of the mapping."""
         raise NotImplementedError
 
     @classmethod
-    def expected(cls) -> str:
+    def describe_expected(cls) -> str:
         """Say which values are taken, for the message about another one."""
         raise NotImplementedError
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"anyOf": [*cls.short_forms(), handler(core_schema)]}
+        return {"anyOf": [*cls.build_short_schemas(), handler(core_schema)]}
 
 
 class Workers(Shorthand):
@@ -71,16 +71,16 @@ class Workers(Shorthand):
     )
 
     @classmethod
-    def short_forms(cls) -> list[dict[str, Any]]:
+    def build_short_schemas(cls) -> list[dict[str, Any]]:
         return [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MOST_WORKERS}]
 
     @classmethod
-    def expected(cls) -> str:
+    def describe_expected(cls) -> str:
         return "auto, a number of workers, or a mapping of min, max and start"
 
     @model_validator(mode="before")
     @classmethod
-    def _from_value(cls, value: object) -> object:
+    def _expand_shorthand(cls, value: object) -> object:
         if value == "auto":
             return {}
         if isinstance(value, int) and not isinstance(value, bool):
@@ -88,7 +88,7 @@ class Workers(Shorthand):
         return value
 
     @model_validator(mode="after")
-    def _rising(self) -> Workers:
+    def _check_order(self) -> Workers:
         given = [number for number in (self.min, self.start, self.max) if number is not None]
         if given != sorted(given):
             raise ValueError(f"min, start and max must not fall: {', '.join(map(str, given))}")
@@ -103,19 +103,19 @@ class Sla(Shorthand):
     critical: StrictBool = Field(default=False, description="Whether breaking the limit stops the lane (exit code 4).")
 
     @classmethod
-    def short_forms(cls) -> list[dict[str, Any]]:
+    def build_short_schemas(cls) -> list[dict[str, Any]]:
         return [_DURATION_TEXT, _SECONDS]
 
     @classmethod
-    def expected(cls) -> str:
+    def describe_expected(cls) -> str:
         return "a duration, or a mapping of max, warn_at and critical"
 
     @model_validator(mode="before")
     @classmethod
-    def _from_value(cls, value: object) -> object:
+    def _expand_shorthand(cls, value: object) -> object:
         return {"max": value} if isinstance(value, str | int | float) else value
 
-    def limit(self) -> SlaLimit:
+    def to_limit(self) -> SlaLimit:
         return SlaLimit(max_seconds=self.max, warn_seconds=self.max * self.warn_at, critical=self.critical)
 
 
@@ -128,16 +128,16 @@ class Retries(Shorthand):
     )
 
     @classmethod
-    def short_forms(cls) -> list[dict[str, Any]]:
+    def build_short_schemas(cls) -> list[dict[str, Any]]:
         return [{"type": "integer", "minimum": 0, "maximum": 100}]
 
     @classmethod
-    def expected(cls) -> str:
+    def describe_expected(cls) -> str:
         return "a number of retries, or a mapping of count and backoff"
 
     @model_validator(mode="before")
     @classmethod
-    def _from_value(cls, value: object) -> object:
+    def _expand_shorthand(cls, value: object) -> object:
         return {"count": value} if isinstance(value, int | float) else value
 
 
@@ -347,16 +347,16 @@ class Keep(Shorthand):
     age: Duration | None = Field(default=None, description="Runs not older than this. Default: any age.")
 
     @classmethod
-    def short_forms(cls) -> list[dict[str, Any]]:
+    def build_short_schemas(cls) -> list[dict[str, Any]]:
         return [{"type": "integer", "minimum": 1}, _DURATION_TEXT]
 
     @classmethod
-    def expected(cls) -> str:
+    def describe_expected(cls) -> str:
         return "a number of runs, a duration, or a mapping of runs and age"
 
     @model_validator(mode="before")
     @classmethod
-    def _from_value(cls, value: object) -> object:
+    def _expand_shorthand(cls, value: object) -> object:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return {"runs": value}
         return {"age": value} if isinstance(value, str) else value
@@ -376,20 +376,20 @@ class Logs(Shorthand):
     age: Duration = Field(default=14 * 86_400.0, description="Only output that is not older than this. Default: 14d.")
 
     @classmethod
-    def short_forms(cls) -> list[dict[str, Any]]:
+    def build_short_schemas(cls) -> list[dict[str, Any]]:
         return [{"type": "boolean"}]
 
     @classmethod
-    def expected(cls) -> str:
+    def describe_expected(cls) -> str:
         return "true, false, or a mapping of run, total and age"
 
     @model_validator(mode="before")
     @classmethod
-    def _from_value(cls, value: object) -> object:
+    def _expand_shorthand(cls, value: object) -> object:
         return {"enabled": value} if isinstance(value, bool) else value
 
     @model_validator(mode="after")
-    def _fits(self) -> Logs:
+    def _check_sizes(self) -> Logs:
         if self.run > self.total:
             raise ValueError("run must not be larger than total")
         return self

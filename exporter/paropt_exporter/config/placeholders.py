@@ -12,7 +12,7 @@ _ENDS = {"'": re.compile("'|$"), "#": re.compile("\n|$")}  # what stands in betw
 _ALL_THE_WAY_IN = ("`", "<<")  # backslashes and dollars have another meaning in whatever stands in them
 
 
-def unprotected(line: str) -> tuple[str, str] | None:
+def find_unprotected(line: str) -> tuple[str, str] | None:
     """Return the first item that stands where its quotes are no quotes, and what it stands in; None: there is none.
 
     Each item is quoted for a shell when it is put in. Inside of other quotes these would end them.
@@ -33,11 +33,11 @@ def unprotected(line: str) -> tuple[str, str] | None:
                     return found[0], _NAMES[text]
                 at = end.end()
         else:
-            _open_or_close(inside, text)
+            _track_nesting(inside, text)
     return None
 
 
-def _open_or_close(inside: list[str], text: str) -> None:
+def _track_nesting(inside: list[str], text: str) -> None:
     innermost = inside[-1] if inside else ""
     if text == "`" and "`" in inside:
         del inside[inside.index("`") :]

@@ -19,7 +19,7 @@ _MOST_DOTS = 500  # in a line; tomllib takes minutes for a key of 100,000 parts
 _LONG_BLANK = re.compile(r"[^\S\n]{100,}")  # configparser takes time that grows with the square of its length
 
 
-def pytest_options(read: Callable[[str], str]) -> dict[str, str]:
+def read_pytest_options(read: Callable[[str], str]) -> dict[str, str]:
     """Return the options by name, lists joined by blanks; `read` returns a file's text, "" if there is none.
 
     A file that can't be understood has none: pytest itself will say so.
@@ -27,7 +27,7 @@ def pytest_options(read: Callable[[str], str]) -> dict[str, str]:
     for name, section in _FILES:
         text = read(name)
         try:
-            found = _of_toml(text) if name.endswith(".toml") else _of_ini(text, section)
+            found = _parse_toml(text) if name.endswith(".toml") else _parse_ini(text, section)
         except (ValueError, configparser.Error, RecursionError):
             continue
         if found:
@@ -35,15 +35,15 @@ def pytest_options(read: Callable[[str], str]) -> dict[str, str]:
     return {}
 
 
-def _of_toml(text: str) -> dict[str, str]:
+def _parse_toml(text: str) -> dict[str, str]:
     if "pytest" not in text or any(line.count(".") > _MOST_DOTS for line in text.split("\n")):
         return {}
-    found = raw_yaml.mapping(raw_yaml.mapping(tomllib.loads(text).get("tool")).get("pytest"))
-    options = {**found, **raw_yaml.mapping(found.get("ini_options"))}
+    found = raw_yaml.as_mapping(raw_yaml.as_mapping(tomllib.loads(text).get("tool")).get("pytest"))
+    options = {**found, **raw_yaml.as_mapping(found.get("ini_options"))}
     return {key: " ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in options.items()}
 
 
-def _of_ini(text: str, section: str) -> dict[str, str]:
+def _parse_ini(text: str, section: str) -> dict[str, str]:
     parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
     parser.read_string(_LONG_BLANK.sub(" ", text))
     return {key: value or "" for key, value in parser[section].items()} if parser.has_section(section) else {}

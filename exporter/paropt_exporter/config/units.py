@@ -30,22 +30,22 @@ _EXPECTED_DURATION = "expected a duration like 30s, 5m, 1h30m or 500ms, or a num
 _EXPECTED_SIZE = "expected a size like 2GiB or 500MB, or a number of bytes"
 
 
-def duration_seconds(value: object, *, zero: bool = False) -> float:
+def parse_duration(value: object, *, zero: bool = False) -> float:
     """Return the seconds of a Prometheus duration or of a number; `zero`: whether 0 is one.
 
     Raises ValueError with a message for the user.
     """
-    seconds = _seconds(value)
+    seconds = _convert_seconds(value)
     if not math.isfinite(seconds):
         raise ValueError(f"{_EXPECTED_DURATION}, found {seconds}")
     if seconds < 0 or (seconds == 0 and not zero):
-        raise ValueError(f"expected a duration {'of 0 or more' if zero else 'above 0'}, found {shown(value)}")
+        raise ValueError(f"expected a duration {'of 0 or more' if zero else 'above 0'}, found {format_value(value)}")
     if seconds > LONGEST_SECONDS:
-        raise ValueError(f"{shown(value)} is too long: the longest duration is ten years")
+        raise ValueError(f"{format_value(value)} is too long: the longest duration is ten years")
     return seconds
 
 
-def size_bytes(value: object) -> int:
+def parse_size(value: object) -> int:
     """Return the bytes of a size like `2GiB`, `500MB` or a number; ValueError with a message for the user."""
     match = _SIZE.match(value) if isinstance(value, str) and len(value) <= 40 else None
     if match is not None:
@@ -53,15 +53,15 @@ def size_bytes(value: object) -> int:
     elif isinstance(value, int) and not isinstance(value, bool):
         size = min(value, LARGEST_BYTES + 1)
     else:
-        raise ValueError(f"{_EXPECTED_SIZE}, found {shown(value)}")
+        raise ValueError(f"{_EXPECTED_SIZE}, found {format_value(value)}")
     if size < 1:
-        raise ValueError(f"expected a size above 0, found {shown(value)}")
+        raise ValueError(f"expected a size above 0, found {format_value(value)}")
     if size > LARGEST_BYTES:
-        raise ValueError(f"{shown(value)} is too large: the largest size is 1024TiB")
+        raise ValueError(f"{format_value(value)} is too large: the largest size is 1024TiB")
     return round(size)
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """Show a value of the config in a message: quoted, without control characters, not longer than a line."""
     match value:
         case None:
@@ -76,7 +76,7 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def duration_text(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Write seconds as a short Prometheus duration: 90 -> `1m30s`, 0.25 -> `250ms`."""
     rest = round(seconds * 1000)
     parts = []
@@ -87,18 +87,18 @@ def duration_text(seconds: float) -> str:
     return "".join(parts) or "0s"
 
 
-def _seconds(value: object) -> float:
+def _convert_seconds(value: object) -> float:
     if isinstance(value, str):
-        return _seconds_of_text(value.strip())
+        return _parse_seconds(value.strip())
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{_EXPECTED_DURATION}, found {shown(value)}")
+        raise ValueError(f"{_EXPECTED_DURATION}, found {format_value(value)}")
     try:
         return float(value)
     except OverflowError:
         return LONGEST_SECONDS * 2
 
 
-def _seconds_of_text(text: str) -> float:
+def _parse_seconds(text: str) -> float:
     match = _DURATION.match(text) if len(text) <= 100 else None
     if match is not None:
         return sum(
@@ -108,4 +108,4 @@ def _seconds_of_text(text: str) -> float:
         )
     if len(text) <= 100 and _NUMBER.fullmatch(text):
         return float(text)
-    raise ValueError(f"{_EXPECTED_DURATION}, found {shown(text)}")
+    raise ValueError(f"{_EXPECTED_DURATION}, found {format_value(text)}")

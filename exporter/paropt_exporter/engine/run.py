@@ -32,7 +32,7 @@ from paropt_exporter.events import (
     TaskTiming,
 )
 from paropt_exporter.plan import COMMANDS, THREADS, Plan, PlannedTask
-from paropt_exporter.plan.batches import task as batch_task
+from paropt_exporter.plan.batches import build_task as batch_task
 from paropt_exporter.sla import Watch
 
 log = logging.getLogger(__name__)

@@ -248,10 +248,12 @@ class StageState:
         return self.record
 
     def _advice(self) -> str:
-        program, ended = start_up.repeated(self.plan), self.finals
+        program, ended = start_up.find_repeated_program(self.plan), self.finals
         mean = ended.seconds / max(1, ended.count)
-        part = start_up.ratio(fastest_seconds=ended.fastest_seconds, mean_seconds=mean, tasks=ended.count)
-        return start_up.sentence(self.name, program, part) if program and part else ""
+        part = start_up.estimate_start_up_ratio(
+            fastest_seconds=ended.fastest_seconds, mean_seconds=mean, tasks=ended.count
+        )
+        return start_up.format_advice(self.name, program, part) if program and part else ""
 
     def duration_seconds(self) -> float:
         return max(0.0, self.last_ended_seconds - self.started_seconds) if self.started_seconds is not None else 0.0

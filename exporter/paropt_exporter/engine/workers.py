@@ -303,7 +303,7 @@ class PoolWorkers:
             label,
             work.steps,
             cwd=stage.cwd,
-            env=env if report is None else pytest_support.asking(env, report),
+            env=env if report is None else pytest_support.request_report(env, report),
             output_file=self._output_file(stage),
             sink=self._open_sink(stage, task, label),
         )

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, StrictBool, ValidationError, Valida
 
 from paropt_exporter import files
 from paropt_exporter.config import messages
-from paropt_exporter.config.document import LARGEST_FILE_BYTES, Document, Unreadable, decode
+from paropt_exporter.config.document import LARGEST_FILE_BYTES, Document, Unreadable, decode_text
 from paropt_exporter.config.fields import Text, Word
 from paropt_exporter.config.model import Section
 from paropt_exporter.errors import ConfigError
@@ -174,14 +174,14 @@ def load_web_config(path: Path, *, shown_path: Path | None = None) -> WebConfig:
     """
     shown_path = shown_path or path
     try:
-        document = Document(decode(_read_content(path, shown_path)))
+        document = Document(decode_text(_read_content(path, shown_path)))
         try:
             return WebConfig.model_validate({} if document.value is None else document.value)
         except ValidationError as error:
-            found = messages.faults(error, document, WebConfig)
-            raise Unreadable([*dict.fromkeys(document.place(fault) for fault in found)]) from None
+            found = messages.iter_faults(error, document, WebConfig)
+            raise Unreadable([*dict.fromkeys(document.locate(fault) for fault in found)]) from None
     except Unreadable as error:
-        raise ConfigError(tuple(fault.text(str(shown_path)) for fault in sorted(error.faults))) from None
+        raise ConfigError(tuple(fault.format(str(shown_path)) for fault in sorted(error.faults))) from None
 
 
 def _read_content(path: Path, shown_path: Path) -> bytes:

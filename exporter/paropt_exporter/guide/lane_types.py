@@ -24,8 +24,8 @@ def detect_lane(paths: Iterable[str] | None = None, asked: LaneType | str | None
     one raises UsageError unless only documents changed. Without `paths` git runs, for up to 20 s.
     """
     if asked is None:
-        lane, _ = lanes.select(Path.cwd()) if paths is None else lanes.classify(paths)
+        lane, _ = lanes.choose_lane(Path.cwd()) if paths is None else lanes.classify_change(paths)
         return LaneType(lane)
     if LaneType(asked) is LaneType.DOCS:
-        lanes.require_docs(lanes.changed_paths(Path.cwd()) if paths is None else paths)
+        lanes.require_docs_only(lanes.find_changed_paths(Path.cwd()) if paths is None else paths)
     return LaneType(asked)

@@ -37,7 +37,7 @@ class StageMetrics:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values; times as ISO 8601 with their offset."""
-        return {each.name: _plain(getattr(self, each.name)) for each in fields(self) if each.name != "batch"}
+        return {each.name: _to_plain(getattr(self, each.name)) for each in fields(self) if each.name != "batch"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,11 @@ class WorkerPoolMetrics:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values: no infinity, times as ISO 8601 with their offset."""
-        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+        return {each.name: _to_plain(getattr(self, each.name)) for each in fields(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
+class StageExecution:
     """One execution of a stage: what was submitted under one number in one batch, as one duration.
 
     `key` is the same for the same execution in every snapshot.
@@ -94,22 +94,23 @@ class Execution:
         return self.number, self.tasks[0].batch or min(task.start_time for task in self.tasks)
 
 
-def executions(tasks: Iterable[StageMetrics]) -> tuple[Execution, ...]:
+def group_executions(tasks: Iterable[StageMetrics]) -> tuple[StageExecution, ...]:
     """Return the executions of stages that the tasks belong to, in order of their first tasks."""
     groups: dict[tuple[int, int], list[StageMetrics]] = {}
     for task in tasks:
         groups.setdefault((task.batch, task.stage_number), []).append(task)
     return tuple(
-        Execution(number=number, name=_joined(group), tasks=tuple(group)) for (_, number), group in groups.items()
+        StageExecution(number=number, name=_join_names(group), tasks=tuple(group))
+        for (_, number), group in groups.items()
     )
 
 
-def _joined(tasks: Iterable[StageMetrics]) -> str:
+def _join_names(tasks: Iterable[StageMetrics]) -> str:
     names = list(dict.fromkeys(task.stage_name for task in tasks))
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def _plain(value: object) -> Any:
+def _to_plain(value: object) -> Any:
     match value:
         case StageMetrics():
             return value.to_dict()
@@ -120,7 +121,7 @@ def _plain(value: object) -> Any:
         case float():
             return value if math.isfinite(value) else None
         case list():
-            return [_plain(each) for each in value]
+            return [_to_plain(each) for each in value]
     return value
 
 
@@ -133,10 +134,10 @@ class ParallelizationDashboard:
     @staticmethod
     def format_metrics_report(metrics: WorkerPoolMetrics) -> str:
         """Return the report: pool, tasks in order of submission, bottlenecks and recommendations."""
-        return "\n".join(_lines(metrics))
+        return "\n".join(_iter_report_lines(metrics))
 
 
-def _lines(metrics: WorkerPoolMetrics) -> Iterator[str]:
+def _iter_report_lines(metrics: WorkerPoolMetrics) -> Iterator[str]:
     left = metrics.total_tasks - metrics.completed_tasks - metrics.failed_tasks
     counts = f"{metrics.completed_tasks} succeeded, {metrics.failed_tasks} failed"
     yield (
@@ -150,14 +151,14 @@ def _lines(metrics: WorkerPoolMetrics) -> Iterator[str]:
     )
     width = max((len(task.stage_name) for task in metrics.stage_metrics[:_MOST_LISTED]), default=0)
     for task in metrics.stage_metrics[:_MOST_LISTED]:
-        yield _task_line(task, width)
+        yield _format_task(task, width)
     if len(metrics.stage_metrics) > _MOST_LISTED:
         yield f"  … and {len(metrics.stage_metrics) - _MOST_LISTED} more"
     yield from (f"  bottleneck: {sentence}" for sentence in metrics.bottlenecks)
     yield from (f"  try: {sentence}" for sentence in metrics.recommendations)
 
 
-def _task_line(task: StageMetrics, width: int) -> str:
+def _format_task(task: StageMetrics, width: int) -> str:
     mark = " " if task.success else "x"
     facts = f"{task.duration_seconds:8.2f} s  {task.cpu_percent:5.0f} % CPU  {task.memory_mb:6.0f} MB  {task.worker_id}"
     why = f"  {' '.join(task.error_message.split())}" if task.error_message else ""

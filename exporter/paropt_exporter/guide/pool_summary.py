@@ -11,7 +11,7 @@ from paropt_exporter.cpu_demand import WAITING_DEMAND, CoreTime, cpu_demand
 from paropt_exporter.engine import bottlenecks
 from paropt_exporter.events import Bottleneck, Measurement, Result, StageRecord
 from paropt_exporter.executors.adaptive.scheduler import ThreadFallback
-from paropt_exporter.guide.pool_metrics import Execution, StageMetrics, WorkerPoolMetrics, executions
+from paropt_exporter.guide.pool_metrics import StageExecution, StageMetrics, WorkerPoolMetrics, group_executions
 from paropt_exporter.guide.strategies import ParallelizationStrategy
 
 _NOTICEABLE_SECONDS = 0.1  # of running: where tasks take less, their start costs more than where they run
@@ -59,9 +59,9 @@ def summarize(
     """
     took = [task.duration_seconds for task in tasks if task.worker_id]
     succeeded = sum(task.success for task in tasks)
-    records = _records(tasks, gil_bound)
+    records = _build_stage_records(tasks, gil_bound)
     found = bottlenecks.find(records, busy_ratio=busy_ratio, queued=queued)
-    misplaced = [*_waiting(records, strategy, in_processes), *_unsent(fallbacks)]
+    misplaced = [*_find_waiting_stages(records, strategy, in_processes), *_describe_fallbacks(fallbacks)]
     return WorkerPoolMetrics(
         pool_size=pool_size,
         strategy=strategy,
@@ -74,16 +74,18 @@ def summarize(
         max_task_duration_seconds=max(took, default=0.0),
         worker_utilization=busy_ratio * 100,
         throughput_tasks_per_second=succeeded / wall_seconds if wall_seconds > 0 else 0.0,
-        stage_metrics=_beside(tasks),
+        stage_metrics=_mark_parallel(tasks),
         bottlenecks=[*(each.sentence for each in found), *(fact for fact, _ in misplaced)],
         recommendations=list(
-            dict.fromkeys([*(_advice(each, strategy, pool_size) for each in found), *(what for _, what in misplaced)])
+            dict.fromkeys(
+                [*(_format_advice(each, strategy, pool_size) for each in found), *(what for _, what in misplaced)]
+            )
         ),
         timestamp=now,
     )
 
 
-def _waiting(
+def _find_waiting_stages(
     stages: Sequence[StageRecord], strategy: ParallelizationStrategy, in_processes: Mapping[int, CoreUse]
 ) -> Iterator[tuple[str, str]]:
     """Yield the stages that wait in a fixed number of processes, with what to do."""
@@ -98,7 +100,7 @@ def _waiting(
             )
 
 
-def _unsent(fallbacks: Sequence[ThreadFallback]) -> Iterator[tuple[str, str]]:
+def _describe_fallbacks(fallbacks: Sequence[ThreadFallback]) -> Iterator[tuple[str, str]]:
     for each in fallbacks:
         tasks = f"{each.tasks} task{'' if each.tasks == 1 else 's'}"
         yield (
@@ -107,7 +109,7 @@ def _unsent(fallbacks: Sequence[ThreadFallback]) -> Iterator[tuple[str, str]]:
         )
 
 
-def _beside(tasks: Sequence[StageMetrics]) -> list[StageMetrics]:
+def _mark_parallel(tasks: Sequence[StageMetrics]) -> list[StageMetrics]:
     """Mark the tasks that ran at the same time as another one."""
     marked: set[int] = set()
     longest = -1
@@ -120,13 +122,13 @@ def _beside(tasks: Sequence[StageMetrics]) -> list[StageMetrics]:
     return [replace(task, parallelized=True) if index in marked else task for index, task in enumerate(tasks)]
 
 
-def _records(tasks: Sequence[StageMetrics], gil_bound: Collection[int]) -> Sequence[StageRecord]:
+def _build_stage_records(tasks: Sequence[StageMetrics], gil_bound: Collection[int]) -> Sequence[StageRecord]:
     """Return each stage's latest execution in the form that bottlenecks are looked for in."""
-    latest = {stage.number: stage for stage in executions(task for task in tasks if task.worker_id)}
-    return [_record(stage, gil_bound=stage.number in gil_bound) for stage in latest.values()]
+    latest = {stage.number: stage for stage in group_executions(task for task in tasks if task.worker_id)}
+    return [_build_stage_record(stage, gil_bound=stage.number in gil_bound) for stage in latest.values()]
 
 
-def _record(stage: Execution, *, gil_bound: bool) -> StageRecord:
+def _build_stage_record(stage: StageExecution, *, gil_bound: bool) -> StageRecord:
     took = [task.duration_seconds for task in stage.tasks]
     failed = sum(not task.success for task in stage.tasks)
     return StageRecord(
@@ -147,28 +149,28 @@ def _record(stage: Execution, *, gil_bound: bool) -> StageRecord:
     )
 
 
-def _advice(found: Bottleneck, strategy: ParallelizationStrategy, size: int) -> str:
+def _format_advice(found: Bottleneck, strategy: ParallelizationStrategy, size: int) -> str:
     match found.kind:
         case "gil_bound":
-            return _processes(found, strategy)
+            return _advise_processes(found, strategy)
         case "slow":
             return f"{found.stage}: submit it as several tasks, or make it faster: it decides how long the rest waits"
         case "uneven":
             return f"{found.stage or 'stages'}: cut the work into pieces of about the same size"
         case "saturated":
-            return _more_room(strategy, size)
+            return _advise_more_workers(strategy, size)
         case _:
             fewer = f"fewer than {size} workers, or " if size > 1 else ""
             return f"{fewer}more tasks that can run at the same time"
 
 
-def _processes(found: Bottleneck, strategy: ParallelizationStrategy) -> str:
+def _advise_processes(found: Bottleneck, strategy: ParallelizationStrategy) -> str:
     if strategy in (ParallelizationStrategy.HYBRID, ParallelizationStrategy.ADAPTIVE):
         return f"{found.stage}: let it run in processes: without thread_only, with arguments that can be pickled"
     return f"{found.stage}: use PROCESS_POOL, HYBRID or ADAPTIVE instead of {strategy.name}"
 
 
-def _more_room(strategy: ParallelizationStrategy, size: int) -> str:
+def _advise_more_workers(strategy: ParallelizationStrategy, size: int) -> str:
     match strategy:
         case ParallelizationStrategy.SEQUENTIAL:
             return "use another strategy than SEQUENTIAL, which is for finding faults"

@@ -14,7 +14,7 @@ from paropt_exporter.executors import Router, ThreadPool
 from paropt_exporter.executors.adaptive.routing import is_thread_only
 from paropt_exporter.executors.worker.payload import Packer
 from paropt_exporter.guide.strategies import ParallelizationStrategy
-from paropt_exporter.guide.watched import Children, Watched
+from paropt_exporter.guide.watched import ChildCpuMeter, MeasuredFunction
 from paropt_exporter.plan import PROCESSES
 
 P = ParamSpec("P")
@@ -51,22 +51,22 @@ class ParallelizationProfiler:
         is their standard deviation. A failure is in `error_message`, `failed_iterations` counts them.
         """
         with ThreadPool(1, name="profile") as pool:
-            trials = [_try(pool, stage_name, func, args, kwargs) for _ in range(self.num_iterations)]
+            trials = [_run_trial(pool, stage_name, func, args, kwargs) for _ in range(self.num_iterations)]
         profile = {
             "stage_number": stage_number,
             "stage_name": stage_name,
             "iterations": len(trials),
-            **_figures(trials),
-            **_verdict(trials, func, args, kwargs),
+            **_compute_figures(trials),
+            **_choose_strategy(trials, func, args, kwargs),
         }
         self.profile_results[stage_number] = profile
         return profile
 
 
-def _try(
+def _run_trial(
     pool: ThreadPool, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> _Trial:
-    watched = Watched(function, Children())
+    watched = MeasuredFunction(function, ChildCpuMeter())
     future = pool.submit_named(name, watched, *args, **kwargs)
     error = future.exception()
     measured = future.measurement
@@ -77,7 +77,7 @@ def _try(
     return _Trial(measured, own, describe(error) if error is not None else None)
 
 
-def _figures(trials: list[_Trial]) -> dict[str, Any]:
+def _compute_figures(trials: list[_Trial]) -> dict[str, Any]:
     failed = [trial for trial in trials if trial.error is not None]
     used = [trial for trial in trials if trial.error is None] or trials
     seconds = [trial.seconds for trial in used]
@@ -91,12 +91,12 @@ def _figures(trials: list[_Trial]) -> dict[str, Any]:
     }
 
 
-def _verdict(
+def _choose_strategy(
     trials: list[_Trial], function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
     """Say where the function belongs, by the same rule as an ADAPTIVE pool, and why."""
-    bound = _cpu_bound(trials)
-    obstacle = _obstacle(function, args, kwargs) if bound else ""
+    bound = _is_cpu_bound(trials)
+    obstacle = _find_obstacle(function, args, kwargs) if bound else ""
     strategy, reason = ParallelizationStrategy.THREAD_POOL, "it waits most of its time, or its child processes work"
     if any(trial.error is not None for trial in trials):
         strategy, reason = ParallelizationStrategy.SEQUENTIAL, "it fails: run it alone until it does not"
@@ -111,7 +111,7 @@ def _verdict(
     }
 
 
-def _cpu_bound(trials: list[_Trial]) -> bool:
+def _is_cpu_bound(trials: list[_Trial]) -> bool:
     router = Router(Strategy.ADAPTIVE)
     for trial in trials:
         own = replace(trial.measured, cpu_seconds=trial.own_cpu_seconds, pid=os.getpid())
@@ -119,7 +119,7 @@ def _cpu_bound(trials: list[_Trial]) -> bool:
     return router.choose("it") == PROCESSES
 
 
-def _obstacle(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+def _find_obstacle(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """Say what keeps a function from running in another process; "" for nothing."""
     if is_thread_only(function):
         return "it is marked thread_only"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from paropt_exporter.guide.pool_metrics import WorkerPoolMetrics, executions
+from paropt_exporter.guide.pool_metrics import WorkerPoolMetrics, group_executions
 
 STAGES = range(2, 7)  # the guide's stages
 DEFAULT_SECONDS = 30.0
@@ -71,7 +71,7 @@ class ParallelizationSLAManager:
         """Return False if any stage broke its limit; several tasks under one number count as one stage."""
         kept = [
             self._check(stage.number, stage.duration_seconds, stage.key, f" ({stage.name})")
-            for stage in executions(metrics.stage_metrics)
+            for stage in group_executions(metrics.stage_metrics)
         ]
         return all(kept)
 
@@ -87,10 +87,10 @@ class ParallelizationSLAManager:
         kept, sentence = target.check(seconds)
         if not kept or target.warns(seconds):
             sentence = sentence.replace(" took", f"{name} took", 1)
-            self._list(self.violations if target.critical and not kept else self.warnings, (kept, *key), sentence)
+            self._add_once(self.violations if target.critical and not kept else self.warnings, (kept, *key), sentence)
         return kept
 
-    def _list(self, found: list[str], key: tuple[object, ...], sentence: str) -> None:
+    def _add_once(self, found: list[str], key: tuple[object, ...], sentence: str) -> None:
         # A caller may have emptied the list, to start anew: then what is checked again is listed again.
         if self._listed.get(key) not in found:
             self._listed[key] = sentence

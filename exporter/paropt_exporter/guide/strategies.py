@@ -41,7 +41,7 @@ class ParallelizationStrategy(StrEnum):
     ADAPTIVE = "adaptive"
 
     @property
-    def of_pools(self) -> Strategy:
+    def pool_strategy(self) -> Strategy:
         """The same strategy as the pools and the config spell it."""
         return Strategy(self.value.removesuffix("_pool"))
 
@@ -57,24 +57,24 @@ class WorkerPoolOptimizer:
         or one more than they had where that was not enough.
         """
         wanted = ParallelizationStrategy(strategy)
-        return optimal_size(
+        return choose_size(
             wanted,
             cores=host.count_cpu_workers(),
             memory_bytes=host.read_available_memory_bytes(),
-            runs=_earlier_runs(wanted.of_pools),
+            runs=_load_earlier_runs(wanted.pool_strategy),
         )
 
 
-def optimal_size(
+def choose_size(
     strategy: ParallelizationStrategy, *, cores: int, memory_bytes: int, runs: Iterable[RunSummary] = ()
 ) -> int:
     """Return how many workers to begin with. `memory_bytes`: what is free (0: unknown); `runs`: of this strategy."""
-    known = [slots for run in runs if (slots := _slots_wanted(run)) is not None]
+    known = [slots for run in runs if (slots := _estimate_slots(run)) is not None]
     match strategy:
         case ParallelizationStrategy.SEQUENTIAL:
             return 1
         case ParallelizationStrategy.PROCESS_POOL:
-            size, most = cores, min(cores, _processes_in(memory_bytes) or cores)
+            size, most = cores, min(cores, _count_fitting_processes(memory_bytes) or cores)
         case ParallelizationStrategy.ADAPTIVE:
             size, most = cores, MOST_THREADS
         case ParallelizationStrategy.THREAD_POOL | ParallelizationStrategy.HYBRID:
@@ -82,11 +82,11 @@ def optimal_size(
     return max(1, min(math.ceil(median(known) - _SLACK) if known else size, most))
 
 
-def _processes_in(memory_bytes: int) -> int:
+def _count_fitting_processes(memory_bytes: int) -> int:
     return max(1, int(memory_bytes * _MEMORY_SHARE / _PROCESS_BYTES)) if memory_bytes else 0
 
 
-def _slots_wanted(run: RunSummary) -> float | None:
+def _estimate_slots(run: RunSummary) -> float | None:
     """Return how many slots a past run could have used; None where it says nothing."""
     if run.result is not Result.SUCCESS or run.duration_seconds <= 0 or run.busy_ratio <= 0:
         return None
@@ -96,23 +96,23 @@ def _slots_wanted(run: RunSummary) -> float | None:
     return running / _WANTED_BUSY_RATIO
 
 
-def _earlier_runs(strategy: Strategy) -> tuple[RunSummary, ...]:
+def _load_earlier_runs(strategy: Strategy) -> tuple[RunSummary, ...]:
     """Return the last runs of the project in the current folder; none where there is no history to be had."""
     if not PROJECT_FOLDER.exists() and not Path("paropt.yml").exists():
         return ()  # most scripts: not worth loading what reads a config
     from paropt_exporter import config
 
     try:
-        loaded = config.read(config.discover(None, os.environ), root=Path.cwd())
+        loaded = config.read_config(config.discover(None, os.environ), root=Path.cwd())
         if not loaded.history_path.exists():
             return ()
-        return _read(loaded.history_path, loaded.project, strategy)
+        return _read_runs(loaded.history_path, loaded.project, strategy)
     except Exception as error:  # noqa: BLE001 -- history is a hint only: no fault in a config may stop a script's pool
         log.debug("no history to size the pool by", extra={"err": str(error)})
         return ()
 
 
-def _read(path: Path, project: str, strategy: Strategy) -> tuple[RunSummary, ...]:
+def _read_runs(path: Path, project: str, strategy: Strategy) -> tuple[RunSummary, ...]:
     from paropt_exporter.clock import SystemClock
     from paropt_exporter.history import History
 

@@ -13,7 +13,7 @@ from paropt_exporter.executors.adaptive.routing import is_thread_only, thread_on
 from paropt_exporter.executors.future import get_label
 
 
-class Children:
+class ChildCpuMeter:
     """Shares out the CPU time of child processes among the tasks that run in this process's threads.
 
     The kernel adds a child's time to the whole process at the moment somebody waits for it. Whichever task ends next
@@ -26,13 +26,13 @@ class Children:
         self._seen_seconds = 0.0
         self._running = 0
 
-    def enter(self) -> None:
+    def begin_task(self) -> None:
         with self._lock:
             if not self._running:
                 self._seen_seconds = _children_cpu_seconds()
             self._running += 1
 
-    def leave(self) -> float:
+    def end_task(self) -> float:
         """Return the CPU time of children that were waited for since the last task ended."""
         with self._lock:
             self._running -= 1
@@ -40,36 +40,36 @@ class Children:
             return max(0.0, self._seen_seconds - before)
 
 
-class Watched:
+class MeasuredFunction:
     """A stage's function as the pool gets it. In a process it travels as the bare function: there the worker measures.
 
     It goes by the function's name and line, so that the pool learns lambdas of one place apart from each other.
     """
 
-    def __init__(self, function: Callable[..., Any], children: Children) -> None:
+    def __init__(self, function: Callable[..., Any], children: ChildCpuMeter) -> None:
         self.own_cpu_seconds: float | None = None  # of its thread; None: it did not run in one of ours
         self.children_cpu_seconds = 0.0
         self._function = function
         self._children = children
         self.__module__ = getattr(function, "__module__", None) or ""
-        self.__qualname__ = f"{get_label(function)}:{_line(function)}"
+        self.__qualname__ = f"{get_label(function)}:{_get_first_line(function)}"
         if is_thread_only(function):
             thread_only(self)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        self._children.enter()
+        self._children.begin_task()
         began = thread_time()
         try:
             return self._function(*arguments, **keywords)
         finally:
             self.own_cpu_seconds = thread_time() - began
-            self.children_cpu_seconds = self._children.leave()
+            self.children_cpu_seconds = self._children.end_task()
 
     def __reduce__(self) -> tuple[type[partial[Any]], tuple[Callable[..., Any]]]:
         return partial, (self._function,)
 
 
-def _line(function: object) -> int:
+def _get_first_line(function: object) -> int:
     inner = getattr(function, "func", function)  # functools.partial
     code = getattr(inner, "__code__", None)
     return code.co_firstlineno if code is not None else 0

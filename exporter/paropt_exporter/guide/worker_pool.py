@@ -22,7 +22,7 @@ from paropt_exporter.executors.worker_time import WorkerTimeMeter
 from paropt_exporter.guide.pool_metrics import StageMetrics, WorkerPoolMetrics
 from paropt_exporter.guide.pool_summary import CoreUse, summarize
 from paropt_exporter.guide.strategies import PROJECT_FOLDER, ParallelizationStrategy, WorkerPoolOptimizer
-from paropt_exporter.guide.watched import Children, Watched
+from paropt_exporter.guide.watched import ChildCpuMeter, MeasuredFunction
 from paropt_exporter.plan import THREADS
 
 P = ParamSpec("P")
@@ -37,17 +37,17 @@ class _Task:
 
     __slots__ = ("batch", "future", "metrics", "name", "number", "submitted_seconds", "watched")
 
-    def __init__(self, number: int, name: str, watched: Watched) -> None:
+    def __init__(self, number: int, name: str, watched: MeasuredFunction) -> None:
         self.number = number
         self.name = name
-        self.watched: Watched | None = watched  # until it ended: it holds on to the user's function
+        self.watched: MeasuredFunction | None = watched  # until it ended: it holds on to the user's function
         self.future: TaskFuture[Any] | None = None  # likewise: it holds on to the result
         self.batch = 0
         self.submitted_seconds = 0.0
         self.metrics: StageMetrics | None = None
 
     @property
-    def told(self) -> str:
+    def label(self) -> str:
         return f"stage {self.number} ({self.name})"
 
 
@@ -76,9 +76,11 @@ class AdaptiveWorkerPool(Executor):
         if initial_size is not None and initial_size < 1:
             raise ValueError(f"initial_size is {initial_size}: expected at least 1, or None to choose one")
         self._beginning = initial_size or WorkerPoolOptimizer.get_optimal_worker_count(self.strategy)
-        most = _most_workers(self.strategy, initial_size, self._beginning)
-        self._pool = AdaptivePool(self.strategy.of_pools, most, start=self._beginning, memory=_memory())
-        self._children = Children()
+        most = _choose_max_workers(self.strategy, initial_size, self._beginning)
+        self._pool = AdaptivePool(
+            self.strategy.pool_strategy, most, start=self._beginning, memory=_find_profiles_path()
+        )
+        self._children = ChildCpuMeter()
         self._gil = Router(Strategy.THREAD)
         self._changed = threading.Condition()  # guards: everything below; reentrant, since a callback may cancel
         self._tasks: list[_Task] = []
@@ -95,15 +97,15 @@ class AdaptiveWorkerPool(Executor):
         self, stage_num: int, stage_name: str, task_func: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> TaskFuture[T]:
         """Run a task of a stage; one number may have many tasks. The future is a standard one."""
-        task = _Task(stage_num, stage_name, watched := Watched(task_func, self._children))
-        self._opened(task)
+        task = _Task(stage_num, stage_name, watched := MeasuredFunction(task_func, self._children))
+        self._open_task(task)
         try:
             future: TaskFuture[T] = self._pool.submit_named(stage_name, watched, *args, **kwargs)
         except BaseException:  # a task that was refused is not counted as open; raised again
-            self._unopened(task)
+            self._withdraw_task(task)
             raise
         task.future = future
-        future.add_done_callback(partial(self._settled, task))
+        future.add_done_callback(partial(self._on_settled, task))
         return future
 
     def wait_all(self, timeout: float | None = None) -> tuple[bool, list[str]]:
@@ -114,16 +116,16 @@ class AdaptiveWorkerPool(Executor):
         with self._changed:
             tasks = tuple(self._untold)
             self._changed.wait_for(lambda: self._open.isdisjoint(tasks), timeout)
-            self._settle()
+            self._settle_done_tasks()
             self._untold = [task for task in self._untold if task.metrics is None or task not in tasks]
-        errors = [error for task in tasks if (error := _error_of(task, timeout))]
+        errors = [error for task in tasks if (error := _format_failure(task, timeout))]
         return not errors, errors
 
     @property
     def metrics(self) -> WorkerPoolMetrics:
         """A snapshot of the pool's life so far, whether or not tasks run."""
         with self._changed:
-            self._settle()
+            self._settle_done_tasks()
             ended = [task.metrics for task in self._tasks if task.metrics is not None]
             until = monotonic() if self._open else self._last_seconds
             return summarize(
@@ -172,7 +174,7 @@ class AdaptiveWorkerPool(Executor):
         """End the pool after what was submitted; metrics stay readable. A second call changes nothing."""
         self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
 
-    def _opened(self, task: _Task) -> None:
+    def _open_task(self, task: _Task) -> None:
         with self._changed:
             now = monotonic()
             if not self._tasks:
@@ -185,41 +187,41 @@ class AdaptiveWorkerPool(Executor):
                 tasks.append(task)
             self._open.add(task)
 
-    def _unopened(self, task: _Task) -> None:
+    def _withdraw_task(self, task: _Task) -> None:
         with self._changed:
             self._tasks.remove(task)
             self._untold.remove(task)
-            self._close(task)
+            self._close_task(task)
 
-    def _settled(self, task: _Task, _: object) -> None:
+    def _on_settled(self, task: _Task, _: object) -> None:
         with self._changed:
-            self._end(task)
+            self._end_task(task)
 
-    def _settle(self) -> None:
+    def _settle_done_tasks(self) -> None:
         """Take in the tasks whose futures have settled but have not called back yet."""
         for task in [task for task in self._open if task.future is not None and task.future.done()]:
-            self._end(task)
+            self._end_task(task)
 
-    def _end(self, task: _Task) -> None:
+    def _end_task(self, task: _Task) -> None:
         future, watched = task.future, task.watched
         if task.metrics is not None or future is None or watched is None:
             return
-        measured = _measured(future, watched)
-        task.metrics = _metrics(task, measured, _error(future))
+        measured = _measure(future, watched)
+        task.metrics = _build_stage_metrics(task, measured, _describe_error(future))
         task.future = task.watched = None
         self._last_seconds = max(self._last_seconds, measured.ended_seconds)
         self._queued |= measured.started_seconds - task.submitted_seconds > _WAITED_SECONDS
-        self._judge(task.number, measured, watched)
+        self._learn_core_use(task.number, measured, watched)
         self._slots.note_idle(self._pool.pools())
-        self._close(task)
+        self._close_task(task)
 
-    def _close(self, task: _Task) -> None:
+    def _close_task(self, task: _Task) -> None:
         self._open.discard(task)
         if not self._open:
             self._slots.end(self._pool.pools())
         self._changed.notify_all()
 
-    def _judge(self, number: int, measured: Measurement, watched: Watched) -> None:
+    def _learn_core_use(self, number: int, measured: Measurement, watched: MeasuredFunction) -> None:
         """Note how many cores a task in a process wanted, or that a stage computes in threads beside others."""
         if watched.own_cpu_seconds is None:
             self._in_processes.setdefault(number, CoreUse()).add(measured)
@@ -234,19 +236,19 @@ class AdaptiveWorkerPool(Executor):
         (self._gil_bound.add if self._gil.gil_bound(key) else self._gil_bound.discard)(number)
 
 
-def _memory() -> Path | None:
+def _find_profiles_path() -> Path | None:
     """Return where this folder's project keeps what pools learned of functions; None where there is no such project."""
     return PROJECT_FOLDER.absolute() / MEMORY_NAME if PROJECT_FOLDER.is_dir() else None
 
 
-def _most_workers(strategy: ParallelizationStrategy, asked: int | None, beginning: int) -> int | None:
+def _choose_max_workers(strategy: ParallelizationStrategy, asked: int | None, beginning: int) -> int | None:
     """Return the bound that the real pool gets: None where it finds its size, or a size for each kind, by itself."""
     if strategy is ParallelizationStrategy.ADAPTIVE or (strategy is ParallelizationStrategy.HYBRID and asked is None):
         return None
     return beginning
 
 
-def _measured(future: TaskFuture[Any], watched: Watched) -> Measurement:
+def _measure(future: TaskFuture[Any], watched: MeasuredFunction) -> Measurement:
     """Return what the task used; of one that never ran, or whose worker died, only when."""
     found = future.measurement
     if found is None:
@@ -259,7 +261,7 @@ def _measured(future: TaskFuture[Any], watched: Watched) -> Measurement:
     return replace(found, cpu_seconds=watched.own_cpu_seconds + watched.children_cpu_seconds)
 
 
-def _metrics(task: _Task, measured: Measurement, error: str | None) -> StageMetrics:
+def _build_stage_metrics(task: _Task, measured: Measurement, error: str | None) -> StageMetrics:
     took = max(0.0, measured.ended_seconds - measured.started_seconds)
     ended_ago = max(0.0, monotonic() - measured.ended_seconds)
     ended = datetime.fromtimestamp(SystemClock().wall() - ended_ago, UTC)
@@ -278,14 +280,14 @@ def _metrics(task: _Task, measured: Measurement, error: str | None) -> StageMetr
     )
 
 
-def _error(future: TaskFuture[Any]) -> str | None:
+def _describe_error(future: TaskFuture[Any]) -> str | None:
     if future.cancelled():
         return "cancelled before it began"
     error = future.exception()
     return None if error is None else describe(error)
 
 
-def _error_of(task: _Task, timeout: float | None) -> str:
+def _format_failure(task: _Task, timeout: float | None) -> str:
     if task.metrics is None:
-        return f"{task.told}: not ended after {timeout:g} s"
-    return "" if task.metrics.success else f"{task.told}: {task.metrics.error_message}"
+        return f"{task.label}: not ended after {timeout:g} s"
+    return "" if task.metrics.success else f"{task.label}: {task.metrics.error_message}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
-from paropt_exporter.config.units import duration_seconds
+from paropt_exporter.config.units import parse_duration
 from paropt_exporter.errors import UsageError
 from paropt_exporter.families import FAMILIES, PROJECT
 
@@ -127,7 +127,7 @@ def _check_window(window: str | None) -> None:
     if not window or window.isdecimal():
         raise UsageError(f"--rate-window: expected a Prometheus duration like 5m, found {window!r}")
     try:
-        seconds = duration_seconds(window)
+        seconds = parse_duration(window)
     except ValueError as error:
         raise UsageError(f"--rate-window: {error}") from None
     if not 1.0 <= seconds <= _LONGEST_WINDOW_SECONDS:

@@ -1,7 +1,14 @@
 """What a run will do, decided before it starts: stages with their tasks, limits and order, free of any YAML."""
 
 from paropt_exporter.plan.batches import KnownItems
-from paropt_exporter.plan.building import NOTHING_TO_RUN, bounds, build, choose, ordered, pool_of
+from paropt_exporter.plan.building import (
+    NOTHING_TO_RUN,
+    build_plan,
+    choose_pool,
+    choose_stages,
+    order_stages,
+    parse_bounds,
+)
 from paropt_exporter.plan.selection import Selection
 from paropt_exporter.plan.structure import (
     COMMANDS,
@@ -30,9 +37,9 @@ __all__ = [
     "PlannedTask",
     "Selection",
     "Work",
-    "bounds",
-    "build",
-    "choose",
-    "ordered",
-    "pool_of",
+    "build_plan",
+    "choose_pool",
+    "choose_stages",
+    "order_stages",
+    "parse_bounds",
 ]

@@ -57,19 +57,19 @@ class KnownItems:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
+class ConcurrentStages:
     """The seconds of other stages that may run at the same time, by their places in the plan's order."""
 
     before: tuple[float, ...] = ()
     after: tuple[float, ...] = ()
 
 
-def cut(
+def cut_batches(
     items: Sequence[str],
     known: KnownItems,
     *,
     workers: int,
-    beside: Beside,
+    beside: ConcurrentStages,
     parts: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Batches:
     """Return the batches for `workers` commands at once; items of unknown duration count as the mean of the others.
@@ -79,28 +79,28 @@ def cut(
     """
     if workers == 1 or not items:
         return [tuple(items)] if items else []
-    whole = {item: _whole_seconds(item, known, parts.get(item, ())) for item in items}
+    whole = {item: _sum_seconds(item, known, parts.get(item, ())) for item in items}
     durations = [seconds for seconds in whole.values() if seconds is not None]
     if not durations:
-        return _first_cut(items, workers)
+        return _cut_unmeasured(items, workers)
     mean = sum(durations) / len(durations)
     weights = [mean if (seconds := whole[item]) is None else seconds for item in items]
     start_up = UNKNOWN_START_UP_SECONDS if known.start_up_seconds is None else known.start_up_seconds
-    best = _best(items, weights, start_up, workers, beside)
+    best = _find_best_cut(items, weights, start_up, workers, beside)
     long = {
         item
         for item, weight in zip(items, weights, strict=True)
         if item in parts and weight >= sum(weights) / workers / 2
     }
     if long:
-        units, loads = _units(items, weights, known, {item: parts[item] for item in long})
-        finer = _best(units, loads, start_up, workers, beside)
+        units, loads = _expand_parts(items, weights, known, {item: parts[item] for item in long})
+        finer = _find_best_cut(units, loads, start_up, workers, beside)
         if finer.cost < _WORTH_CUTTING_RATIO * best.cost:
             return finer.batches
     return best.batches
 
 
-def arguments(items: Sequence[str], apart: Sequence[str]) -> tuple[str, ...]:
+def build_arguments(items: Sequence[str], apart: Sequence[str]) -> tuple[str, ...]:
     """Return the words that replace `{items}`; a cut file without other batches' parts, as pytest has it."""
     if not apart:
         return tuple(items)
@@ -110,36 +110,38 @@ def arguments(items: Sequence[str], apart: Sequence[str]) -> tuple[str, ...]:
     return (*files, *(word for part in elsewhere for word in ("--deselect", part)))
 
 
-def filled(template: Commands, items: Sequence[str]) -> Commands:
+def fill_template(template: Commands, items: Sequence[str]) -> Commands:
     """Put the items in the place of `{items}`: separate arguments, for a shell quoted ones."""
-    return Commands(steps=tuple(_filled_step(step, items) for step in template.steps))
+    return Commands(steps=tuple(_fill_step(step, items) for step in template.steps))
 
 
-def tasks(stage: PlannedStage, template: Commands, batches: Batches, items: Collection[str]) -> tuple[PlannedTask, ...]:
+def build_tasks(
+    stage: PlannedStage, template: Commands, batches: Batches, items: Collection[str]
+) -> tuple[PlannedTask, ...]:
     """Return a task for each batch of the stage's `items`, in pieces that are no longer than the system takes."""
-    fit = _fits(template, stage.env)
+    fit = _build_size_check(template, stage.env)
     whole = frozenset(items)
     apart = tuple(item for batch in batches for item in batch if item not in whole)
-    pieces = [piece for batch in batches for piece in _split(batch, fit)]
-    return tuple(task(template, index, piece, apart) for index, piece in enumerate(pieces))
+    pieces = [piece for batch in batches for piece in _split_batch(batch, fit)]
+    return tuple(build_task(template, index, piece, apart) for index, piece in enumerate(pieces))
 
 
-def task(template: Commands, index: int, items: Sequence[str], apart: Sequence[str] = ()) -> PlannedTask:
+def build_task(template: Commands, index: int, items: Sequence[str], apart: Sequence[str] = ()) -> PlannedTask:
     """Return the task that hands these items to one command; it is named by the first and the number of the others."""
     name = items[0] if len(items) == 1 else f"{items[0]} +{len(items) - 1}"
-    work = filled(template, arguments(items, apart))
+    work = fill_template(template, build_arguments(items, apart))
     return PlannedTask(index=index, item=name, items=tuple(items), work=work, apart=tuple(apart))
 
 
-def _first_cut(items: Sequence[str], workers: int) -> Batches:
+def _cut_unmeasured(items: Sequence[str], workers: int) -> Batches:
     first = len(items)
     if len(items) >= 4 * workers:
         first = round(len(items) * _FIRST_ROUND_SHARE)
     rounds = (items[:first], items[first:])
-    return [batch for part in rounds for batch in _packed(part, [1.0] * len(part), min(workers, len(part)))]
+    return [batch for part in rounds for batch in _pack(part, [1.0] * len(part), min(workers, len(part)))]
 
 
-def _packed(items: Sequence[str], weights: Sequence[float], count: int) -> Batches:
+def _pack(items: Sequence[str], weights: Sequence[float], count: int) -> Batches:
     """Pack by longest processing time first (Graham, 1969: at most 4/3 of the best), and return the longest first."""
     if count < 1:
         return []
@@ -155,29 +157,31 @@ def _packed(items: Sequence[str], weights: Sequence[float], count: int) -> Batch
 
 
 @dataclass(frozen=True, slots=True)
-class _Cut:
+class _Candidate:
     batches: Batches
     cost: float
 
 
-def _best(items: Sequence[str], weights: Sequence[float], start_up: float, workers: int, beside: Beside) -> _Cut:
+def _find_best_cut(
+    items: Sequence[str], weights: Sequence[float], start_up: float, workers: int, beside: ConcurrentStages
+) -> _Candidate:
     """Return the batches that end the lane soonest, the CPU time of their starts weighed against it."""
 
     def cost(count: int) -> float:
-        batches = [load + start_up for load in _loads(weights, count)]
-        makespan = _makespan([*beside.before, *batches, *beside.after], workers)
+        batches = [load + start_up for load in _compute_loads(weights, count)]
+        makespan = _compute_makespan([*beside.before, *batches, *beside.after], workers)
         return makespan + _START_UP_WEIGHT * start_up * count
 
-    count = min(_counts(min(len(weights), 2 * workers)), key=cost)
-    return _Cut(_packed(items, weights, count), cost(count))
+    count = min(_list_batch_counts(min(len(weights), 2 * workers)), key=cost)
+    return _Candidate(_pack(items, weights, count), cost(count))
 
 
-def _whole_seconds(item: str, known: KnownItems, parts: Sequence[str]) -> float | None:
+def _sum_seconds(item: str, known: KnownItems, parts: Sequence[str]) -> float | None:
     own = known.seconds.get(item)
     return None if own is None else own + sum(known.seconds[part] for part in parts)
 
 
-def _units(
+def _expand_parts(
     items: Sequence[str], weights: Sequence[float], known: KnownItems, parts: Mapping[str, Sequence[str]]
 ) -> tuple[list[str], list[float]]:
     """Return the items with the parts of some behind them, each with its seconds."""
@@ -188,11 +192,11 @@ def _units(
     return [unit for unit, _ in units], [seconds for _, seconds in units]
 
 
-def _counts(most: int) -> list[int]:
+def _list_batch_counts(most: int) -> list[int]:
     return [*range(1, min(most, _MOST_TRIED) + 1), *(1 << power for power in range(5, most.bit_length()))]
 
 
-def _loads(weights: Sequence[float], count: int) -> list[float]:
+def _compute_loads(weights: Sequence[float], count: int) -> list[float]:
     if len(weights) > _EXACT_ITEMS:
         even, longest = sum(weights) / count, max(weights)
         return [max(even, longest), *[even] * (count - 1)]
@@ -202,7 +206,7 @@ def _loads(weights: Sequence[float], count: int) -> list[float]:
     return sorted(loads, reverse=True)
 
 
-def _makespan(jobs: Sequence[float], workers: int) -> float:
+def _compute_makespan(jobs: Sequence[float], workers: int) -> float:
     """Return when the last job ends, if each worker takes the next one in order as it gets free."""
     ends = [0.0] * workers
     for job in jobs:
@@ -210,25 +214,25 @@ def _makespan(jobs: Sequence[float], workers: int) -> float:
     return max(ends)
 
 
-def _filled_step(step: tuple[str, ...], items: Sequence[str]) -> tuple[str, ...]:
+def _fill_step(step: tuple[str, ...], items: Sequence[str]) -> tuple[str, ...]:
     if step[:2] == SHELL:
         return (*SHELL, step[2].replace(ITEMS, shlex.join(items)))
     return tuple(word for part in step for word in (items if part == ITEMS else (part,)))
 
 
-def _split(batch: Sequence[str], fits: Callable[[Sequence[str]], bool]) -> Batches:
+def _split_batch(batch: Sequence[str], fits: Callable[[Sequence[str]], bool]) -> Batches:
     """Halve a batch until the system takes each part; a single item that it refuses fails with a clear message."""
     if len(batch) == 1 or fits(batch):
         return [tuple(batch)]
     middle = len(batch) // 2
-    return [*_split(batch[:middle], fits), *_split(batch[middle:], fits)]
+    return [*_split_batch(batch[:middle], fits), *_split_batch(batch[middle:], fits)]
 
 
-def _fits(template: Commands, env: Mapping[str, str]) -> Callable[[Sequence[str]], bool]:
-    most = _most_bytes(env)
+def _build_size_check(template: Commands, env: Mapping[str, str]) -> Callable[[Sequence[str]], bool]:
+    most = _compute_argument_limit(env)
 
     def fits(batch: Sequence[str]) -> bool:
-        for step in filled(template, batch).steps:
+        for step in fill_template(template, batch).steps:
             sizes = [len(os.fsencode(word)) for word in step]
             if max(sizes) > _LONGEST_WORD_BYTES or sum(sizes) + len(sizes) * (_POINTER_BYTES + 1) > most:
                 return False
@@ -237,7 +241,7 @@ def _fits(template: Commands, env: Mapping[str, str]) -> Callable[[Sequence[str]
     return fits
 
 
-def _most_bytes(env: Mapping[str, str]) -> int:
+def _compute_argument_limit(env: Mapping[str, str]) -> int:
     """Return how many bytes a command's arguments may have: a quarter of the stack's limit, less the environment."""
     whole = {**os.environ, **env}
     used = sum(len(os.fsencode(key)) + len(os.fsencode(value)) + 2 + _POINTER_BYTES for key, value in whole.items())

@@ -15,9 +15,9 @@ from paropt_exporter import host
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Strategy
 from paropt_exporter.plan import batches, pytest_support
-from paropt_exporter.plan.batches import ITEMS, SHELL, Beside, KnownItems
-from paropt_exporter.plan.items import ITEM, NoItems, find_items, no_items
-from paropt_exporter.plan.pytest_support import separable
+from paropt_exporter.plan.batches import ITEMS, SHELL, ConcurrentStages, KnownItems
+from paropt_exporter.plan.items import ITEM, ItemsError, describe_no_items, find_items
+from paropt_exporter.plan.pytest_support import find_separable_tests
 from paropt_exporter.plan.selection import Selection, select_stages
 from paropt_exporter.plan.structure import (
     COMMANDS,
@@ -43,7 +43,7 @@ _WHOLE_LANE = Selection()
 _CORE_SLACK = 0.1  # measured shares of a core are a few percent off
 
 
-def build(
+def build_plan(
     config: Config,
     lane: str,
     *,
@@ -73,16 +73,16 @@ def build(
     with a `fault`. Raises UsageError for an unknown lane or stage, where there is no stage at all, and for arguments
     that no stage takes.
     """
-    members, given = choose(config, lane, selection, arguments)
+    members, given = choose_stages(config, lane, selection, arguments)
     chosen = config.lanes[lane]
     strategy = strategy or chosen.strategy
     partial = bool(selection) or bool(given)
     if only is not None:
-        members = _narrowed(members, only)
+        members = _keep_failed_and_dependents(members, only)
     names = {stage.name for stage in members}
-    size = _bounds(chosen, strategy, workers)
+    size = _choose_bounds(chosen, strategy, workers)
     stages = [
-        _only(_stage(config, chosen, stage, strategy, names, given.get(stage.name, ())), only_items)
+        _keep_items(_build_stage(config, chosen, stage, strategy, names, given.get(stage.name, ())), only_items)
         for stage in members
     ]
     known = [
@@ -100,8 +100,8 @@ def build(
         lane=lane,
         strategy=strategy,
         workers=size,
-        stages=_cut(ordered([_fitted(stage, size) for stage in known]), size, known_items, cpu_shares),
-        total=chosen.total.limit() if chosen.total and not partial else None,
+        stages=_cut_stages(order_stages([_fit_slots(stage, size) for stage in known]), size, known_items, cpu_shares),
+        total=chosen.total.to_limit() if chosen.total and not partial else None,
         fail_fast=chosen.fail_fast if fail_fast is None else fail_fast,
         root=config.root,
         notes=config.notes,
@@ -109,7 +109,7 @@ def build(
     )
 
 
-def choose(
+def choose_stages(
     config: Config, lane: str, selection: Selection, arguments: tuple[str, ...] = ()
 ) -> tuple[list[Stage], Mapping[str, tuple[str, ...]]]:
     """Return the selected stages of a lane, and the arguments of those that take them; runs nothing.
@@ -117,10 +117,10 @@ def choose(
     Raises UsageError as `build` does.
     """
     _require_lane(config, lane)
-    members = _members(config, lane)
+    members = _list_members(config, lane)
     named = frozenset(stage.name for stage in members)
     if selection or not selection.with_needs:
-        selected = select_stages(members, selection, lane=lane, lanes_of=_lanes_of(config))
+        selected = select_stages(members, selection, lane=lane, lanes_of=_map_stages_to_lanes(config))
         members, named = [*selected.stages], selected.named
     if not arguments:
         return members, {}
@@ -133,7 +133,7 @@ def choose(
     return members, {stage.name: arguments for stage in takers}
 
 
-def pool_of(stage: Stage, strategy: Strategy) -> str:
+def choose_pool(stage: Stage, strategy: Strategy) -> str:
     """Return where a stage starts; with hybrid and adaptive the engine may send a call's tasks elsewhere."""
     if stage.call is None:
         return COMMANDS
@@ -142,10 +142,10 @@ def pool_of(stage: Stage, strategy: Strategy) -> str:
 
 def takes_arguments(stage: Stage) -> bool:
     """Say whether a stage's commands have a place for arguments of the command line."""
-    return any(ARGS in part for command in _commands(stage) for part in _parts(command))
+    return any(ARGS in part for command in _list_commands(stage) for part in _list_parts(command))
 
 
-def _lanes_of(config: Config) -> dict[str, list[str]]:
+def _map_stages_to_lanes(config: Config) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {stage.name: [] for stage in config.stages}
     for name, lane in config.lanes.items():
         for stage in config.stages:
@@ -154,17 +154,17 @@ def _lanes_of(config: Config) -> dict[str, list[str]]:
     return found
 
 
-def ordered(stages: list[PlannedStage]) -> tuple[PlannedStage, ...]:
+def order_stages(stages: list[PlannedStage]) -> tuple[PlannedStage, ...]:
     """Fill in `remaining_seconds` and order by it, the longest first, ties by number: the order of a run."""
-    remaining = _remaining(stages)
+    remaining = _compute_remaining(stages)
     filled = [replace(stage, remaining_seconds=remaining[stage.name]) for stage in stages]
     return tuple(sorted(filled, key=lambda stage: (-stage.remaining_seconds, stage.number)))
 
 
-def bounds(text: str) -> Bounds:
+def parse_bounds(text: str) -> Bounds:
     """Read the value of --workers: auto, a number, or bounds like `1-16`; UsageError for anything else."""
     if text.strip() == "auto":
-        return _automatic()
+        return _choose_automatic_bounds()
     first, dash, last = text.strip().partition("-")
     numbers = [
         int(part) for part in (first, last if dash else first) if part.isascii() and part.isdigit() and len(part) < 5
@@ -176,7 +176,7 @@ def bounds(text: str) -> Bounds:
     )
 
 
-def _automatic() -> Bounds:
+def _choose_automatic_bounds() -> Bounds:
     from paropt_exporter.config.defaults import resolve_workers
     from paropt_exporter.config.model import Workers
 
@@ -184,7 +184,7 @@ def _automatic() -> Bounds:
     return Bounds(minimum=minimum, maximum=maximum, start=start)
 
 
-def _only(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> PlannedStage:
+def _keep_items(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> PlannedStage:
     """Leave a stage those of its items that are asked for.
 
     All, where one of them is gone: it may have another name now, under which it would fail as before.
@@ -192,43 +192,45 @@ def _only(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> PlannedS
     if not stage.tasks or stage.name not in items:
         return stage
     if stage.template is None:
-        return _only_tasks(stage, frozenset(items[stage.name]))
+        return _keep_tasks(stage, frozenset(items[stage.name]))
     there = frozenset(stage.tasks[0].items)
     # A part of a file was an item of the last run alone: the file has it now.
     wanted = {item if item in there else item.partition("::")[0] for item in items[stage.name]}
     if not wanted or not wanted <= there:
         return stage
     kept = tuple(item for item in stage.tasks[0].items if item in wanted)
-    return _part(replace(stage, tasks=(batches.task(stage.template, 0, kept),)), Scope.ITEMS, whole=wanted == there)
+    return _mark_partial(
+        replace(stage, tasks=(batches.build_task(stage.template, 0, kept),)), Scope.ITEMS, whole=wanted == there
+    )
 
 
-def _only_tasks(stage: PlannedStage, wanted: frozenset[str]) -> PlannedStage:
+def _keep_tasks(stage: PlannedStage, wanted: frozenset[str]) -> PlannedStage:
     there = frozenset(task.item for task in stage.tasks)
     if not wanted or not wanted <= there:
         return stage
     kept = [task for task in stage.tasks if task.item in wanted]
     tasks = tuple(replace(task, index=index) for index, task in enumerate(kept))
-    return _part(replace(stage, tasks=tasks), Scope.ITEMS, whole=wanted == there)
+    return _mark_partial(replace(stage, tasks=tasks), Scope.ITEMS, whole=wanted == there)
 
 
-def _part(stage: PlannedStage, scope: Scope, *, whole: bool) -> PlannedStage:
+def _mark_partial(stage: PlannedStage, scope: Scope, *, whole: bool) -> PlannedStage:
     """Mark a stage that does a part of its work: its duration says nothing about its limit."""
     return stage if whole or stage.scope is not Scope.ALL else replace(stage, scope=scope, sla=None)
 
 
-def _cut(
+def _cut_stages(
     stages: tuple[PlannedStage, ...], size: Bounds, known: Mapping[str, KnownItems], shares: Mapping[str, float]
 ) -> tuple[PlannedStage, ...]:
     """Cut the items of stages that take several to a command into batches."""
     return tuple(
         stage
         if stage.template is None or not stage.tasks
-        else replace(stage, tasks=_batches(stage, stage.template, stages, size, known, shares))
+        else replace(stage, tasks=_build_batches(stage, stage.template, stages, size, known, shares))
         for stage in stages
     )
 
 
-def _batches(
+def _build_batches(
     stage: PlannedStage,
     template: Commands,
     stages: Sequence[PlannedStage],
@@ -237,16 +239,16 @@ def _batches(
     shares: Mapping[str, float],
 ) -> tuple[PlannedTask, ...]:
     workers = max(
-        1, min(_commands_at_once(host.count_cpus(), shares.get(stage.name, 1.0)), size.maximum // stage.slots)
+        1, min(_count_concurrent_commands(host.count_cpus(), shares.get(stage.name, 1.0)), size.maximum // stage.slots)
     )
     items, told = stage.tasks[0].items, known.get(stage.name, KnownItems())
-    parts = _unchanged_parts(stage, items, told) if stage.junit else {}
-    told = _with_tests_in_files(told, items, parts)
-    cut = batches.cut(items, told, workers=workers, beside=_beside(stage, stages), parts=parts)
-    return batches.tasks(stage, template, cut, items)
+    parts = _find_unchanged_parts(stage, items, told) if stage.junit else {}
+    told = _add_kept_parts(told, items, parts)
+    cut = batches.cut_batches(items, told, workers=workers, beside=_find_concurrent_stages(stage, stages), parts=parts)
+    return batches.build_tasks(stage, template, cut, items)
 
 
-def _commands_at_once(cores: float, demand: float) -> int:
+def _count_concurrent_commands(cores: float, demand: float) -> int:
     """Return how many commands that each want `demand` cores the cores can serve.
 
     Above one core the number is rounded up: some tests start threads, and a busy machine makes these look like more.
@@ -256,7 +258,7 @@ def _commands_at_once(cores: float, demand: float) -> int:
     return int((cores + _CORE_SLACK) / max(demand, 1e-3))
 
 
-def _unchanged_parts(stage: PlannedStage, items: Sequence[str], known: KnownItems) -> dict[str, list[str]]:
+def _find_unchanged_parts(stage: PlannedStage, items: Sequence[str], known: KnownItems) -> dict[str, list[str]]:
     """Return the long tests of files that are as they were when these were measured: no name can be out of date.
 
     Only those that a command can leave out without leaving out another test.
@@ -267,12 +269,12 @@ def _unchanged_parts(stage: PlannedStage, items: Sequence[str], known: KnownItem
         file, separator, _ = name.partition("::")
         if separator and file in wanted and name not in wanted:
             found.setdefault(file, []).append(name)
-    unchanged = {file: parts for file, parts in found.items() if not _changed(stage.cwd / file, parts, known)}
-    each = {file: separable(stage.cwd / file, parts) for file, parts in unchanged.items()}
+    unchanged = {file: parts for file, parts in found.items() if not _has_changed(stage.cwd / file, parts, known)}
+    each = {file: find_separable_tests(stage.cwd / file, parts) for file, parts in unchanged.items()}
     return {file: parts for file, parts in each.items() if parts}
 
 
-def _with_tests_in_files(known: KnownItems, items: Sequence[str], parts: Mapping[str, Sequence[str]]) -> KnownItems:
+def _add_kept_parts(known: KnownItems, items: Sequence[str], parts: Mapping[str, Sequence[str]]) -> KnownItems:
     """Add the seconds of long tests that stay in their files to those of the files."""
     seconds, wanted = dict(known.seconds), frozenset(items)
     for name, took in known.seconds.items():
@@ -282,7 +284,7 @@ def _with_tests_in_files(known: KnownItems, items: Sequence[str], parts: Mapping
     return replace(known, seconds=seconds)
 
 
-def _changed(file: Path, parts: Sequence[str], known: KnownItems) -> bool:
+def _has_changed(file: Path, parts: Sequence[str], known: KnownItems) -> bool:
     try:
         changed = file.stat().st_mtime
     except OSError:
@@ -290,11 +292,11 @@ def _changed(file: Path, parts: Sequence[str], known: KnownItems) -> bool:
     return any(known.seen_timestamp_seconds.get(part, 0.0) <= changed for part in parts)
 
 
-def _beside(stage: PlannedStage, stages: Sequence[PlannedStage]) -> Beside:
+def _find_concurrent_stages(stage: PlannedStage, stages: Sequence[PlannedStage]) -> ConcurrentStages:
     """Return the stages that may run at the same time: neither its needs nor its dependents."""
     needs = {each.name: each.needs for each in stages}
-    related = {stage.name, *_reachable(stage.name, needs)}
-    related |= {name for name in needs if stage.name in _reachable(name, needs)}
+    related = {stage.name, *_find_reachable(stage.name, needs)}
+    related |= {name for name in needs if stage.name in _find_reachable(name, needs)}
     before: list[float] = []
     after: list[float] = []
     into = before
@@ -303,10 +305,10 @@ def _beside(stage: PlannedStage, stages: Sequence[PlannedStage]) -> Beside:
             into = after
         elif each.name not in related and each.expected_seconds and not each.skip and not each.fault:
             into.append(each.expected_seconds)
-    return Beside(before=tuple(before), after=tuple(after))
+    return ConcurrentStages(before=tuple(before), after=tuple(after))
 
 
-def _reachable(name: str, edges: Mapping[str, Sequence[str]]) -> set[str]:
+def _find_reachable(name: str, edges: Mapping[str, Sequence[str]]) -> set[str]:
     found: set[str] = set()
     waiting = [*edges[name]]
     while waiting:
@@ -318,16 +320,16 @@ def _reachable(name: str, edges: Mapping[str, Sequence[str]]) -> set[str]:
 
 
 def _require_lane(config: Config, lane: str) -> None:
-    from paropt_exporter.config.faults import did_you_mean
+    from paropt_exporter.config.faults import suggest_name
 
     if lane not in config.lanes:
         there = ", ".join(config.lanes)
-        hint = did_you_mean(lane, config.lanes)
+        hint = suggest_name(lane, config.lanes)
         suffix = hint if "did you mean" in hint else ""
         raise UsageError(f"unknown lane {lane!r}{suffix}; there are {there}")
 
 
-def _members(config: Config, lane: str) -> list[Stage]:
+def _list_members(config: Config, lane: str) -> list[Stage]:
     listed = config.lanes[lane].stages
     wanted = None if listed is None else frozenset(listed)
     members = [stage for stage in config.stages if wanted is None or stage.name in wanted]
@@ -336,7 +338,7 @@ def _members(config: Config, lane: str) -> list[Stage]:
     return members
 
 
-def _narrowed(stages: list[Stage], only: Collection[str]) -> list[Stage]:
+def _keep_failed_and_dependents(stages: list[Stage], only: Collection[str]) -> list[Stage]:
     """Keep the stages named and all that need them; what those need besides has succeeded before."""
     unknown = [name for name in only if name not in {stage.name for stage in stages}]
     if unknown:
@@ -356,25 +358,25 @@ def _narrowed(stages: list[Stage], only: Collection[str]) -> list[Stage]:
     return [stage for stage in stages if stage.name in kept]
 
 
-def _stage(
+def _build_stage(
     config: Config, lane: Lane, stage: Stage, strategy: Strategy, names: set[str], arguments: tuple[str, ...]
 ) -> PlannedStage:
-    tasks, skip, fault = _tasks(config, stage, arguments)
+    tasks, skip, fault = _build_tasks(config, stage, arguments)
     limit = None if arguments else stage.sla or lane.sla
-    template, folder = _template(stage, arguments), _folder(config, stage)
+    template, folder = _build_template(stage, arguments), _get_folder(config, stage)
     return PlannedStage(
         number=stage.number,
         name=stage.name,
         tasks=tasks,
         needs=tuple(need for need in stage.needs if need in names),
-        pool=pool_of(stage, strategy),
+        pool=choose_pool(stage, strategy),
         retries=stage.retries.count,
         backoff_seconds=stage.retries.backoff,
         timeout_seconds=stage.timeout,
         env=MappingProxyType(dict(stage.env)),
         cwd=folder,
         output_file=config.root / stage.file if stage.file else None,
-        sla=limit.limit() if limit else None,
+        sla=limit.to_limit() if limit else None,
         locks=frozenset(stage.locks),
         exclusive=stage.exclusive,
         memory_bytes=stage.memory or 0,
@@ -382,12 +384,12 @@ def _stage(
         skip=skip,
         fault=fault,
         template=template,
-        junit=template is not None and pytest_support.may_ask(template, folder, config.root, stage.env),
+        junit=template is not None and pytest_support.can_request_report(template, folder, config.root, stage.env),
         scope=Scope.ARGUMENTS if arguments else Scope.ALL,
     )
 
 
-def _fitted(stage: PlannedStage, size: Bounds) -> PlannedStage:
+def _fit_slots(stage: PlannedStage, size: Bounds) -> PlannedStage:
     """Hold a stage's slots against the lane's size: one worker runs anything alone, else too many are a fault."""
     if stage.slots <= size.maximum:
         return stage
@@ -397,50 +399,52 @@ def _fitted(stage: PlannedStage, size: Bounds) -> PlannedStage:
     return replace(stage, tasks=(), fault=fault)
 
 
-def _tasks(config: Config, stage: Stage, arguments: tuple[str, ...]) -> tuple[tuple[PlannedTask, ...], str, str]:
+def _build_tasks(config: Config, stage: Stage, arguments: tuple[str, ...]) -> tuple[tuple[PlannedTask, ...], str, str]:
     """Return a stage's tasks, why it is skipped, and why it can't run."""
     if stage.items is None:
-        return (PlannedTask(index=0, item=None, work=_work(stage, None, arguments)),), "", ""
+        return (PlannedTask(index=0, item=None, work=_build_work(stage, None, arguments)),), "", ""
     try:
-        items = find_items(stage.items, root=config.root, cwd=_folder(config, stage), env=stage.env)
-    except NoItems as error:
+        items = find_items(stage.items, root=config.root, cwd=_get_folder(config, stage), env=stage.env)
+    except ItemsError as error:
         place = config.places.get(stage.name, "")
         return (), "", f"{place}: {error}" if place else str(error)
     if not items and stage.items.allow_empty:
-        return (), f"no items: {no_items(stage.items)}", ""
+        return (), f"no items: {describe_no_items(stage.items)}", ""
     if not items:
         where = f"{place}: " if (place := config.places.get(stage.name, "")) else ""
-        return (), "", f"{where}items: {no_items(stage.items)}: correct them, or write allow_empty: true"
-    template = _template(stage, arguments)
+        return (), "", f"{where}items: {describe_no_items(stage.items)}: correct them, or write allow_empty: true"
+    template = _build_template(stage, arguments)
     if template is not None:  # all in one, until the order of the stages is known
-        return (batches.task(template, 0, items),), "", ""
-    each = [_work(stage, item, arguments) for item in items]
+        return (batches.build_task(template, 0, items),), "", ""
+    each = [_build_work(stage, item, arguments) for item in items]
     return tuple(PlannedTask(index=n, item=items[n], work=work) for n, work in enumerate(each)), "", ""
 
 
-def _template(stage: Stage, arguments: tuple[str, ...]) -> Commands | None:
+def _build_template(stage: Stage, arguments: tuple[str, ...]) -> Commands | None:
     """Return the commands that take several items each; None where a task is for one item, or for none."""
-    commands = _commands(stage)
-    if stage.items is None or not any(ITEMS in part for command in commands for part in _parts(command)):
+    commands = _list_commands(stage)
+    if stage.items is None or not any(ITEMS in part for command in commands for part in _list_parts(command)):
         return None
-    return Commands(steps=tuple(_words(command, None, arguments, shell=stage.shell) for command in commands))
+    return Commands(steps=tuple(_build_words(command, None, arguments, shell=stage.shell) for command in commands))
 
 
-def _commands(stage: Stage) -> Sequence[str | tuple[str, ...]]:
+def _list_commands(stage: Stage) -> Sequence[str | tuple[str, ...]]:
     return (stage.run,) if stage.run is not None else stage.steps or ()
 
 
-def _parts(command: str | tuple[str, ...]) -> tuple[str, ...]:
+def _list_parts(command: str | tuple[str, ...]) -> tuple[str, ...]:
     return (command,) if isinstance(command, str) else command
 
 
-def _work(stage: Stage, item: str | None, arguments: tuple[str, ...]) -> Work:
+def _build_work(stage: Stage, item: str | None, arguments: tuple[str, ...]) -> Work:
     if stage.call is not None:
         return Call(target=stage.call, arguments=() if item is None else (item,))
-    return Commands(steps=tuple(_words(command, item, arguments, shell=stage.shell) for command in _commands(stage)))
+    return Commands(
+        steps=tuple(_build_words(command, item, arguments, shell=stage.shell) for command in _list_commands(stage))
+    )
 
 
-def _words(
+def _build_words(
     command: str | tuple[str, ...], item: str | None, arguments: tuple[str, ...], *, shell: bool
 ) -> tuple[str, ...]:
     """Return an argument vector, with the arguments in the place of `{args}`.
@@ -461,11 +465,11 @@ def _words(
     return tuple(filled)
 
 
-def _folder(config: Config, stage: Stage) -> Path:
+def _get_folder(config: Config, stage: Stage) -> Path:
     return config.root / stage.cwd if stage.cwd else config.root
 
 
-def _bounds(lane: Lane, strategy: Strategy, override: Bounds | None) -> Bounds:
+def _choose_bounds(lane: Lane, strategy: Strategy, override: Bounds | None) -> Bounds:
     from paropt_exporter.config.defaults import resolve_workers
 
     if strategy is Strategy.SEQUENTIAL:
@@ -476,29 +480,29 @@ def _bounds(lane: Lane, strategy: Strategy, override: Bounds | None) -> Bounds:
     return Bounds(minimum=minimum, maximum=maximum, start=start)
 
 
-def _remaining(stages: list[PlannedStage]) -> dict[str, float]:
+def _compute_remaining(stages: list[PlannedStage]) -> dict[str, float]:
     """Return the longest path from each stage's start to the run's end, by name; no recursion: chains are long."""
     from statistics import median
 
     known = [stage.expected_seconds for stage in stages if stage.expected_seconds is not None]
     unknown = median(known) if known else UNKNOWN_SECONDS
-    own = {stage.name: _own_seconds(stage, unknown) for stage in stages}
+    own = {stage.name: _estimate_own_seconds(stage, unknown) for stage in stages}
     after: dict[str, float] = dict.fromkeys(own, 0.0)
     remaining: dict[str, float] = {}
-    for stage in reversed(_topological(stages)):
+    for stage in reversed(_sort_topologically(stages)):
         remaining[stage.name] = own[stage.name] + after[stage.name]
         for need in stage.needs:
             after[need] = max(after[need], remaining[stage.name])
     return remaining
 
 
-def _own_seconds(stage: PlannedStage, unknown: float) -> float:
+def _estimate_own_seconds(stage: PlannedStage, unknown: float) -> float:
     if stage.skip or stage.fault:
         return 0.0
     return unknown if stage.expected_seconds is None else stage.expected_seconds
 
 
-def _topological(stages: Iterable[PlannedStage]) -> list[PlannedStage]:
+def _sort_topologically(stages: Iterable[PlannedStage]) -> list[PlannedStage]:
     by_name = {stage.name: stage for stage in stages}
     open_needs = {name: len(stage.needs) for name, stage in by_name.items()}
     dependents: dict[str, list[str]] = {}

@@ -37,7 +37,7 @@ for name in itertools.islice(glob.iglob(pattern, root_dir=root, recursive=True),
 """
 
 
-class NoItems(Exception):
+class ItemsError(Exception):
     """The items can't be told; the message says why and what to do."""
 
 
@@ -48,29 +48,31 @@ def find_items(
     if items.list is not None:
         found = items.list
     elif items.glob is not None:
-        found = _files(items.glob, root, limit_seconds)
+        found = _match_files(items.glob, root, limit_seconds)
     else:
         command = items.command or ()
         words = tuple(shlex.split(command)) if isinstance(command, str) else command
-        found = _lines(words, cwd=cwd, env=env, limit_seconds=limit_seconds)
+        found = _read_command_lines(words, cwd=cwd, env=env, limit_seconds=limit_seconds)
     if len(found) > MOST_ITEMS:
         count = f"{len(found):,} are more than" if items.glob is None else "there are more than"  # the search stopped
-        raise NoItems(f"items: {count} {MOST_ITEMS:,}, the most that one stage may have")
+        raise ItemsError(f"items: {count} {MOST_ITEMS:,}, the most that one stage may have")
     return found
 
 
-def no_items(items: Items) -> str:
+def describe_no_items(items: Items) -> str:
     """Say in a few words that there are none."""
     if items.glob is not None:
         return f"nothing matches {items.glob}"
     return "the command printed none" if items.command is not None else "the list is empty"
 
 
-def _files(pattern: str, root: Path, limit_seconds: float) -> tuple[str, ...]:
+def _match_files(pattern: str, root: Path, limit_seconds: float) -> tuple[str, ...]:
     """Return what matches. A process walks folders of any depth, since it can be ended: they may be a whole disk."""
     if "**" in pattern:
         walk = (sys.executable, "-I", "-S", "-c", _WALK, pattern, str(root), str(MOST_ITEMS + 1))
-        printed = _output(walk, cwd=root, env={}, what=f"the glob {_short(pattern)}", limit_seconds=limit_seconds)
+        printed = _capture_output(
+            walk, cwd=root, env={}, what=f"the glob {_shorten(pattern)}", limit_seconds=limit_seconds
+        )
         found = [os.fsdecode(name) for name in printed.split(b"\0")[:-1]]
     else:
         matches = glob.iglob(pattern, root_dir=root, recursive=True)  # noqa: PTH207 -- takes absolute patterns too
@@ -79,33 +81,37 @@ def _files(pattern: str, root: Path, limit_seconds: float) -> tuple[str, ...]:
     return tuple(f"./{name}" if name.startswith("-") else name for name in sorted(found))
 
 
-def _lines(words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], limit_seconds: float) -> tuple[str, ...]:
-    printed = _output(
-        words, cwd=cwd, env=env, what=f"the command `{_short(shlex.join(words))}`", limit_seconds=limit_seconds
+def _read_command_lines(
+    words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], limit_seconds: float
+) -> tuple[str, ...]:
+    printed = _capture_output(
+        words, cwd=cwd, env=env, what=f"the command `{_shorten(shlex.join(words))}`", limit_seconds=limit_seconds
     )
     return tuple(line for line in printed.decode(errors="replace").splitlines() if line.strip())
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     return text[:100]
 
 
-def _output(words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], what: str, limit_seconds: float) -> bytes:
+def _capture_output(
+    words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], what: str, limit_seconds: float
+) -> bytes:
     """Return what a command prints; raises NoItems if it fails, prints too much, or does not end in time.
 
     Raises Interrupted if a signal came, which has its usual effect once the command has ended.
     """
     with DeferredSignals() as held:
-        code, output, errors = _run(words, cwd=cwd, env=env, what=what, limit_seconds=limit_seconds, held=held)
+        code, output, errors = _run_command(words, cwd=cwd, env=env, what=what, limit_seconds=limit_seconds, held=held)
     if held.number is not None:
         raise Interrupted(held.number, f"interrupted by {signal.Signals(held.number).name} before a run: {what} ran")
     if code != 0:
         last = errors.decode(errors="replace").strip().splitlines()[-1:] or ["it printed no error"]
-        raise NoItems(f"items: {what} failed (exit {code}): {last[0][:200]}")
+        raise ItemsError(f"items: {what} failed (exit {code}): {last[0][:200]}")
     return output
 
 
-def _run(
+def _run_command(
     words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], what: str, limit_seconds: float, held: DeferredSignals
 ) -> tuple[int, bytes, bytes]:
     """Return the exit code of a command and what it printed, up to its end or a signal."""
@@ -121,16 +127,16 @@ def _run(
                 start_new_session=True,  # so that its children end with it at the limit
             )
     except OSError as error:
-        raise NoItems(f"items: {what} can't be run: {error.strerror}") from None
+        raise ItemsError(f"items: {what} can't be run: {error.strerror}") from None
     with process:
         try:
-            output, errors = _read(process, what, limit_seconds, held)
+            output, errors = _read_output(process, what, limit_seconds, held)
         finally:
-            _end(process)
+            _kill_group(process)
     return process.returncode, output, errors
 
 
-def _read(
+def _read_output(
     process: subprocess.Popen[bytes], what: str, limit_seconds: float, held: DeferredSignals
 ) -> tuple[bytes, bytes]:
     """Return what the command prints until it ends, or a signal comes.
@@ -145,28 +151,28 @@ def _read(
         with selectors.DefaultSelector() as selector:
             for descriptor in (*kept, ended, held.wake_reader):
                 selector.register(descriptor, selectors.EVENT_READ)
-            while held.number is None and (process.poll() is None or _ready(selector, kept, 0.0)):
-                ready = _ready(selector, kept, max(0.0, deadline - time.monotonic()))
+            while held.number is None and (process.poll() is None or _select_ready(selector, kept, 0.0)):
+                ready = _select_ready(selector, kept, max(0.0, deadline - time.monotonic()))
                 if not ready and process.poll() is None and time.monotonic() >= deadline:
-                    raise NoItems(f"items: {what} did not end within {limit_seconds:g} s")
+                    raise ItemsError(f"items: {what} did not end within {limit_seconds:g} s")
                 for descriptor in ready:
                     chunk = os.read(descriptor, _CHUNK_BYTES)
                     kept[descriptor] += chunk
                     if not chunk:
                         selector.unregister(descriptor)
                     if len(kept[descriptor]) > MOST_BYTES:
-                        raise NoItems(f"items: {what} printed more than {MOST_BYTES >> 20} MiB")
+                        raise ItemsError(f"items: {what} printed more than {MOST_BYTES >> 20} MiB")
     finally:
         os.close(ended)
     output, errors = kept.values()
     return bytes(output), bytes(errors)
 
 
-def _ready(selector: selectors.BaseSelector, pipes: Mapping[int, bytearray], seconds: float) -> list[int]:
+def _select_ready(selector: selectors.BaseSelector, pipes: Mapping[int, bytearray], seconds: float) -> list[int]:
     return [key.fd for key, _ in selector.select(seconds) if key.fd in pipes]
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """End what still lives of the command's group, also what it left behind."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -34,7 +34,7 @@ _OUTER = re.compile(rf"'?--junitxml=[^\s']*/{FOLDER_PREFIX}[^\s']*'?")
 _SHELL_OPERATOR = re.compile(r"[;|`\n)]|(?<!>)&(?!>)")
 
 
-def may_ask(template: Commands, folder: Path, root: Path, env: Mapping[str, str]) -> bool:
+def can_request_report(template: Commands, folder: Path, root: Path, env: Mapping[str, str]) -> bool:
     """Say whether the last step visibly calls pytest, and nothing speaks against a report.
 
     Against it: a report that somebody else reads, which must go where it goes now; another user or place to run in,
@@ -43,19 +43,19 @@ def may_ask(template: Commands, folder: Path, root: Path, env: Mapping[str, str]
     is then theirs, and a retry of the failed items would hide the other items from them.
     """
     calls = [step for step in template.steps if _calls_pytest(step)]
-    if len(calls) != 1 or calls[0] is not template.steps[-1] or not _hands_items_to_pytest(calls[0]):
+    if len(calls) != 1 or calls[0] is not template.steps[-1] or not _passes_items_to_pytest(calls[0]):
         return False
     if _ELSEWHERE.search(" ".join(calls[0])):
         return False
     texts = [" ".join(calls[0]), _OUTER.sub("", env.get(VARIABLE, os.environ.get(VARIABLE, "")))]
     try:
-        texts += [_configured(place) for place in dict.fromkeys((folder, root))]
+        texts += [_read_addopts(place) for place in dict.fromkeys((folder, root))]
     except OSError:
         return False  # what it says is unknown
     return not any(_AGAINST.search(text) for text in texts)
 
 
-def asking(env: Mapping[str, str], report: Path) -> dict[str, str]:
+def request_report(env: Mapping[str, str], report: Path) -> dict[str, str]:
     """Return the environment in which pytest writes its report to a file, beside all that it does otherwise."""
     own = _OUTER.sub("", env.get(VARIABLE, "")).strip()
     return {**env, VARIABLE: f"{own} {shlex.quote(f'--junitxml={report}')}".lstrip()}
@@ -67,7 +67,7 @@ def _calls_pytest(step: tuple[str, ...]) -> bool:
     return any(Path(word).name in ("pytest", "py.test") for word in step)
 
 
-def _hands_items_to_pytest(step: tuple[str, ...]) -> bool:
+def _passes_items_to_pytest(step: tuple[str, ...]) -> bool:
     """Say whether pytest gets the items, in a shell's line as its last command."""
     if step[:2] != SHELL:
         return ITEMS in step
@@ -75,12 +75,12 @@ def _hands_items_to_pytest(step: tuple[str, ...]) -> bool:
     return ITEMS in last and _PYTEST.search(last) is not None
 
 
-def _configured(folder: Path) -> str:
+def _read_addopts(folder: Path) -> str:
     """Return the options that the configuration in a folder adds to pytest's command line.
 
     Raises OSError if a file is there that can't be read, or is longer than a configuration.
     """
-    from paropt_exporter.config.pytest_options import pytest_options
+    from paropt_exporter.config.pytest_options import read_pytest_options
 
     def read(name: str) -> str:
         try:
@@ -91,7 +91,7 @@ def _configured(folder: Path) -> str:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         return text.decode(errors="replace")
 
-    return pytest_options(read).get("addopts", "")
+    return read_pytest_options(read).get("addopts", "")
 
 
 _MOST_BYTES = 1 << 20  # a test file that is longer stays whole
@@ -99,7 +99,7 @@ _PLAIN_BASES = frozenset({"object", "TestCase", "IsolatedAsyncioTestCase"})
 _MAKES_NAMES = re.compile(r"\b(?:globals|locals|vars|setattr|exec|eval)\s*\(|\bmetaclass\b")
 
 
-def separable(file: Path, tests: Iterable[str]) -> list[str]:
+def find_separable_tests(file: Path, tests: Iterable[str]) -> list[str]:
     """Return the tests whose ids no other test of the file can begin with; none, if the file can't be understood.
 
     Conditional definitions and inherited tests count too: they may be absent from every report up to now.

@@ -54,18 +54,20 @@ def select_stages(
     """
     if not selection.with_needs and not selection.patterns:
         raise UsageError("--only leaves out the needs of the stages that are named: name one (paropt-exporter --list)")
-    unknown = [pattern for pattern in selection.patterns if not _matches(pattern, stages)]
+    unknown = [pattern for pattern in selection.patterns if not _find_matches(pattern, stages)]
     unknown_skips = [
-        pattern for pattern in selection.skipped if not _matches(pattern, stages) and not _elsewhere(pattern, lanes_of)
+        pattern
+        for pattern in selection.skipped
+        if not _find_matches(pattern, stages) and not _is_in_other_lane(pattern, lanes_of)
     ]
     if unknown or unknown_skips:
-        raise UsageError(_unknown([*unknown, *unknown_skips], stages, selection.commands, lane, lanes_of))
-    skipped = {name for pattern in selection.skipped for name in _matches(pattern, stages)}
-    wanted = {name for pattern in selection.patterns for name in _matches(pattern, stages)}
+        raise UsageError(_describe_unknown([*unknown, *unknown_skips], stages, selection.commands, lane, lanes_of))
+    skipped = {name for pattern in selection.skipped for name in _find_matches(pattern, stages)}
+    wanted = {name for pattern in selection.patterns for name in _find_matches(pattern, stages)}
     if not selection.patterns:
         kept = {stage.name for stage in stages} - skipped
     elif selection.with_needs:
-        kept = _with_needs(stages, wanted - skipped, without=skipped)
+        kept = _add_needs(stages, wanted - skipped, without=skipped)
     else:
         kept = wanted - skipped
     if not kept:
@@ -74,7 +76,7 @@ def select_stages(
     return Selected(stages=tuple(stage for stage in stages if stage.name in kept), named=frozenset(named))
 
 
-def _matches(pattern: str, stages: Sequence[Stage]) -> list[str]:
+def _find_matches(pattern: str, stages: Sequence[Stage]) -> list[str]:
     """Return the names that a pattern selects: an equal name wins over a number, and a number over a glob."""
     named = [stage.name for stage in stages if stage.name == pattern]
     if not named and pattern.isdecimal():
@@ -84,11 +86,11 @@ def _matches(pattern: str, stages: Sequence[Stage]) -> list[str]:
     return named
 
 
-def _elsewhere(pattern: str, lanes_of: Mapping[str, Sequence[str]]) -> bool:
+def _is_in_other_lane(pattern: str, lanes_of: Mapping[str, Sequence[str]]) -> bool:
     return any(name == pattern or fnmatchcase(name, pattern) for name in lanes_of)
 
 
-def _with_needs(stages: Sequence[Stage], wanted: Collection[str], *, without: Collection[str]) -> set[str]:
+def _add_needs(stages: Sequence[Stage], wanted: Collection[str], *, without: Collection[str]) -> set[str]:
     needs = {stage.name: stage.needs for stage in stages}
     kept: set[str] = set()
     waiting = [*wanted]
@@ -100,7 +102,7 @@ def _with_needs(stages: Sequence[Stage], wanted: Collection[str], *, without: Co
     return kept
 
 
-def _unknown(
+def _describe_unknown(
     patterns: Sequence[str],
     stages: Sequence[Stage],
     commands: Sequence[str],
@@ -109,13 +111,15 @@ def _unknown(
 ) -> str:
     """Say which patterns select nothing, what may have been meant, and which stages there are."""
     names = [stage.name for stage in stages]
-    hints = {pattern: _hint(pattern, names, commands, lanes_of) for pattern in patterns}
+    hints = {pattern: _suggest_name(pattern, names, commands, lanes_of) for pattern in patterns}
     told = ", ".join(f"no stage {pattern!r}{hint}" for pattern, hint in hints.items())
     more = "" if all(hints.values()) or not commands else " (--help lists the commands)"
-    return f"lane {lane} has {told}; it has {', '.join(_listed(names))}{more}"
+    return f"lane {lane} has {told}; it has {', '.join(_iter_shown_names(names))}{more}"
 
 
-def _hint(pattern: str, names: Sequence[str], commands: Sequence[str], lanes_of: Mapping[str, Sequence[str]]) -> str:
+def _suggest_name(
+    pattern: str, names: Sequence[str], commands: Sequence[str], lanes_of: Mapping[str, Sequence[str]]
+) -> str:
     if other := lanes_of.get(pattern):
         return f" (lane {other[0]} has it)"
     known = [*names, *commands]
@@ -125,7 +129,7 @@ def _hint(pattern: str, names: Sequence[str], commands: Sequence[str], lanes_of:
     return f" (did you mean the command {near[0]!r}?)" if near[0] not in names else f" (did you mean {near[0]!r}?)"
 
 
-def _listed(names: Sequence[str]) -> Iterator[str]:
+def _iter_shown_names(names: Sequence[str]) -> Iterator[str]:
     yield from islice(names, _MOST_LISTED)
     if len(names) > _MOST_LISTED:
         yield f"and {len(names) - _MOST_LISTED} more"

@@ -20,20 +20,20 @@ _LONGEST_START_SECONDS = 5.0  # a longer task does more than start
 _NOTICEABLE_SECONDS = 1.0  # of all tasks together
 
 
-def program(words: Sequence[str]) -> str | None:
+def find_multi_file_program(words: Sequence[str]) -> str | None:
     """Return the program of a command that takes several files at once, also behind `python -m` and the like."""
     return next((name for word in words[:4] if (name := Path(word).name) in _TAKE_SEVERAL), None)
 
 
-def repeated(stage: PlannedStage) -> str | None:
+def find_repeated_program(stage: PlannedStage) -> str | None:
     """Return the program that a stage starts for each of its items; None: it starts none that could take several."""
     first = stage.tasks[0] if stage.tasks else None
     if stage.template is not None or first is None or first.item is None or not isinstance(first.work, Commands):
         return None
-    return program(first.work.steps[0]) if len(first.work.steps) == 1 else None
+    return find_multi_file_program(first.work.steps[0]) if len(first.work.steps) == 1 else None
 
 
-def ratio(*, fastest_seconds: float, mean_seconds: float, tasks: int) -> float:
+def estimate_start_up_ratio(*, fastest_seconds: float, mean_seconds: float, tasks: int) -> float:
     """Return which part of the tasks' time is start-up, at most: none takes less than its start. 0: nothing to tell.
 
     Only where the fastest takes most of what the mean one does: tasks that differ do more than start.
@@ -44,6 +44,6 @@ def ratio(*, fastest_seconds: float, mean_seconds: float, tasks: int) -> float:
     return found if found >= _DOMINATES_RATIO and fastest_seconds <= _LONGEST_START_SECONDS else 0.0
 
 
-def sentence(stage: str, started: str, part: float) -> str:
+def format_advice(stage: str, started: str, part: float) -> str:
     """Return the advice in one line."""
     return f"{stage}: up to {part:.0%} of its time is {started} starting: use {{items}}, which hands it several"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paropt_exporter import families
-from paropt_exporter.config.units import duration_seconds
+from paropt_exporter.config.units import parse_duration
 from paropt_exporter.monitoring.alerts import recording
 from paropt_exporter.monitoring.alerts.rules import Alert, Board, Condition, Level, Query
 from paropt_exporter.monitoring.alerts.series import WITHOUT_REPLICA, Series
@@ -135,7 +135,7 @@ def _pair(series: Series, rate: str, long: str, short: str, level: Level) -> Con
         expr=(
             f"(\n  {burns(long)}\nand\n  {burns(short)}\nand\n"
             f"  {recording.checks(series, long)} >= {_ENOUGH_CHECKS}\n)\n"
-            f"unless\n{intervals} * 2 > {duration_seconds(short):g}"
+            f"unless\n{intervals} * 2 > {parse_duration(short):g}"
         ),
         level=level,
         keep=short,

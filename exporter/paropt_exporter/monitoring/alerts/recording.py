@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from paropt_exporter import families
-from paropt_exporter.config.units import duration_seconds
+from paropt_exporter.config.units import parse_duration
 from paropt_exporter.events import Result, Severity
 from paropt_exporter.families import Family
 from paropt_exporter.monitoring.alerts.rules import Group, Recording
@@ -73,7 +73,7 @@ def runs(series: Series, span: str) -> str:
 
 def longer(span: str, than: str) -> bool:
     """Compare Prometheus durations."""
-    return duration_seconds(span) > duration_seconds(than)
+    return parse_duration(span) > parse_duration(than)
 
 
 def on_host(family: Family, window: str) -> str:
