@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from paropt_exporter.signals import Held, Signals
+from paropt_exporter.signals import DeferredSignals, Signals
 
 HANG_SECONDS = 30.0
 
@@ -84,9 +84,9 @@ def test_the_handlers_that_were_there_come_back() -> None:
 def test_a_hangup_that_asks_for_a_reload_ends_a_wait_and_no_run() -> None:
     running = Running()
     with Signals(reloads=True) as signals:
-        signals.during(running)
+        signals.send_to(running)
         signal.raise_signal(signal.SIGHUP)
-        signals.during(None)
+        signals.send_to(None)
         assert not signals.wait(HANG_SECONDS)
         assert (signals.take_reload(), signals.take_reload()) == (True, False)
     assert (running.stops, signals.number) == ([], None)
@@ -95,14 +95,14 @@ def test_a_hangup_that_asks_for_a_reload_ends_a_wait_and_no_run() -> None:
 def test_other_signals_end_a_run_that_a_hangup_reloads() -> None:
     running = Running()
     with Signals(reloads=True) as signals:
-        signals.during(running)
+        signals.send_to(running)
         signal.raise_signal(signal.SIGTERM)
     assert running.stops == [("interrupted by SIGTERM", False)]
 
 
 def test_a_hangup_that_asks_for_a_reload_does_not_end_a_program_that_is_waited_for() -> None:
     with Signals(reloads=True) as signals:
-        with Held() as held:
+        with DeferredSignals() as held:
             signal.raise_signal(signal.SIGHUP)
             assert held.number is None
         assert signals.take_reload()

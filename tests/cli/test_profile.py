@@ -38,7 +38,7 @@ def profiled(folder: Path, content: str, stage: str = "waits", **options: Any) -
     chosen: dict[str, Any] = {"write": False, "output": "text"} | options
     code = profile.run(
         read(folder, content),
-        profile.WantedSize(stage=stage, **keys),
+        profile.Wanted(stage=stage, **keys),
         clock=SystemClock(),
         stdout=stdout,
         stderr=stderr,

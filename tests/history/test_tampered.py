@@ -41,7 +41,6 @@ VALUES = (
     '{"kind": "run", "seen": {}}',
     '[[1, 2], "x"]',
 )
-MACHINE = history.Machine(cores=2.0, memory_bytes=1 << 30)
 ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -88,8 +87,16 @@ def looked_at(path: Path, folder: Path) -> str:
         lambda past, out: history.run(past, lane=None, limit=20, output="text", stdout=out),
         lambda past, out: history.run(past, lane=None, limit=20, output="json", stdout=out),
         lambda past, out: history.run(past, lane=None, limit=20, output="text", stdout=out, compare=("r1", "r2")),
-        lambda past, out: history.run(
-            past, config, lane=None, run_id=None, workers=(1, 2), machine=MACHINE, output="text", stdout=out
+        lambda past, out: history.run_what_if(
+            past,
+            config,
+            lane=None,
+            run_id=None,
+            workers=(1, 2),
+            cores=2.0,
+            memory_bytes=1 << 30,
+            output="text",
+            stdout=out,
         ),
         lambda past, out: explain.run_explain(past, pool=None, output="text", stdout=out),
         lambda past, out: explain.run_explain(past, pool=None, output="json", stdout=out),

@@ -480,7 +480,7 @@ def reconfigured(metrics: Metrics, *stages: StageLabels, pools: tuple[str, ...] 
     lane = LaneLabels(lane="standard", stages=stages)
     bounds = dict.fromkeys(pools, (1, 2))
     metrics.reconfigure(lanes=(lane,), bounds=bounds, totals=Totals(), last=LastValues())
-    return metrics.page(openmetrics=False).decode()
+    return metrics.render_page(openmetrics=False).decode()
 
 
 def test_another_config_begins_new_series_ends_old_ones_and_keeps_all_others() -> None:
@@ -510,4 +510,4 @@ def test_a_stage_that_comes_back_goes_on_from_history() -> None:
 
 
 def _page(metrics: Metrics) -> str:
-    return metrics.page(openmetrics=False).decode()
+    return metrics.render_page(openmetrics=False).decode()
