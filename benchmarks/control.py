@@ -343,8 +343,8 @@ def real() -> None:
     print(
         f"Lanes of one stage on {len(os.sched_getaffinity(0))} cores, at most 64 workers; medians of {ROUNDS} rounds.\n"
     )
-    headers = ("workload", "expected", "ours", "moves", "best fixed", "makespan, ours / best fixed")
-    table(headers, (real_row(*workload) for workload in REAL))
+    lane_headers = ("workload", "expected", "ours", "moves", "best fixed", "makespan, ours / best fixed")
+    table(lane_headers, (real_row(*workload) for workload in REAL))
 
 
 def real_stream_row(stream: Stream) -> Iterator[object]:

@@ -15,7 +15,7 @@ import sys
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import paropt_exporter
 from paropt_exporter.executors import ProcessPool, TaskFuture, ThreadPool
@@ -121,7 +121,7 @@ def _put_in_place() -> None:
     shutdown.assert_python_ok = lambda option, code: plain(option, prefix + code)
 
 
-def _module(name: str) -> ModuleType:
+def _module(name: str) -> Any:
     return importlib.import_module(f"test.test_concurrent_futures.{name}")
 
 

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 ROUNDS = 5
@@ -195,7 +196,7 @@ def _startup() -> float:
     times: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(STARTS):
         for name, command in commands.items():
-            times[name].append(_timed(lambda command=command: _run(Path(), *command)))
+            times[name].append(_timed(partial(_run, Path(), *command)))
     return statistics.median(times["ours"]) / statistics.median(times["python"])
 
 

@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from paropt_exporter.config.detect import detect_stages
 
@@ -61,7 +62,7 @@ def main() -> int:
     return 0 if good else 1
 
 
-def prepare(folder: Path, name: str, project: Mapping[str, object]) -> Path:
+def prepare(folder: Path, name: str, project: Mapping[str, Any]) -> Path:
     """Return the project's folder, fetched and with an environment in which its tests run."""
     root = folder / name
     if (root / ".venv/bin/pytest").exists():
@@ -69,7 +70,7 @@ def prepare(folder: Path, name: str, project: Mapping[str, object]) -> Path:
     archives = folder / "archives"
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     wanted = f"{name}=={project['version']}"
-    subprocess.run([*pip, "download", "--no-binary", name, "--no-deps", "-d", archives, wanted], check=True)
+    subprocess.run([*pip, "download", "--no-binary", name, "--no-deps", "-d", str(archives), wanted], check=True)
     stem = name.replace("-", "_")
     archive = next(path for path in archives.iterdir() if path.name.startswith((f"{name}-", f"{stem}-")))
     if hashlib.sha256(archive.read_bytes()).hexdigest() != project["sha256"]:
@@ -79,8 +80,8 @@ def prepare(folder: Path, name: str, project: Mapping[str, object]) -> Path:
         inner = packed.getnames()[0].partition("/")[0]
     (folder / inner).rename(root)
     subprocess.run([sys.executable, "-m", "venv", root / ".venv"], check=True)
-    needs = [*_TOOLS, *map(str, project["needs"])]  # type: ignore[call-overload]  # a list of names
-    installing = [root / ".venv/bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+    needs = [*_TOOLS, *project["needs"]]
+    installing = [str(root / ".venv/bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
     subprocess.run([*installing, "-e", root, *needs], check=True)
     return root
 
@@ -91,7 +92,7 @@ def measure(name: str, root: Path, rounds: int) -> bool:
     shutil.rmtree(root / ".paropt", ignore_errors=True)
     (root / "paropt.yml").unlink(missing_ok=True)
     run(root, [_EXPORTER, "init"])
-    lane = [_EXPORTER, "--lane", "standard", "--once", "--web.listen-address", "127.0.0.1:0"]
+    lane: list[str | Path] = [_EXPORTER, "--lane", "standard", "--once", "--web.listen-address", "127.0.0.1:0"]
     ways: dict[str, Sequence[str | Path]] = {
         "lane": lane,
         "make": ["make", "-k", f"-j{_JOBS}", "-f", "compared.mk"],

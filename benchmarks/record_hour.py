@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -159,8 +160,9 @@ def record(folder: Path, seconds: float) -> None:
     with ExitStack() as stack:
         signals = stack.enter_context(signal_server(broker_messages=60.0, database_busy_ratio=0.5))
         targets = [*(f"127.0.0.1:{port}" for port in ports.values()), signals.address]
-        every = {"scrape_interval": "5s", "scrape_timeout": "4s"}
-        server = stack.enter_context(prometheus(folder / "prometheus", targets, **every))
+        server = stack.enter_context(
+            prometheus(folder / "prometheus", targets, scrape_interval="5s", scrape_timeout="4s")
+        )
         lanes = {name: stack.enter_context(lane(folder / name, ports[name], server.url)) for name in LANES}
         stack.enter_context(streams(folder / "streams", seconds))
         live(World(folder=folder, server=server, signals=signals, lanes=lanes), seconds)
@@ -207,7 +209,7 @@ def faults(world: World) -> Iterator[tuple[float, str, Callable[[], object]]]:
     yield 0.70, "alone is paused", lambda: alone.order("pause")
     yield 0.73, "alone is steered again", lambda: alone.order("resume")
     for name in ("shop", "alone"):
-        yield 0.78, f"{name} is killed", lambda name=name: world.lanes[name].end(signal.SIGKILL)
+        yield 0.78, f"{name} is killed", partial(world.lanes[name].end, signal.SIGKILL)
         yield 0.79, f"{name} is started again", world.lanes[name].start
 
 
@@ -219,7 +221,7 @@ def load_changes(world: World) -> Iterator[tuple[float, str, Callable[[], object
         yield (
             number / LOAD_CHANGES,
             f"{tasks} tasks, {messages:g} messages",
-            lambda t=tasks, m=messages: change_load(world, t, m),
+            partial(change_load, world, tasks, messages),
         )
 
 

@@ -136,7 +136,7 @@ def free_port() -> Iterator[int]:
 def exporter(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     with free_port() as port:
         pass
-    command = [COMMAND, "--lane", "standard", "--every", "1", f"--web.listen-address=127.0.0.1:{port}"]
+    command = [str(COMMAND), "--lane", "standard", "--every", "1", f"--web.listen-address=127.0.0.1:{port}"]
     environment = {key: value for key, value in os.environ.items() if key != "CI"} | {"PAROPT_SOAK": str(folder)}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)

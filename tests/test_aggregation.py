@@ -135,14 +135,16 @@ def test_bottlenecks_are_one_where_found_and_zero_elsewhere() -> None:
 
 
 def test_every_label_value_belongs_to_the_closed_sets_of_the_catalogue() -> None:
-    events = [
+    events: list[Event] = [
         *(task(result=result) for result in Result if result is not Result.SKIP),
         *(stage_ended(result=result, broken=True) for result in Result),
         *(limit_reached(stage, broken=broken, limit=limit) for stage in ("lint", None) for broken in (True, False)
           for limit in (LIMIT, CRITICAL)),
         run_ended(stages=(stage_ended(),)),
     ]  # fmt: skip
-    changes = [change for event in events for change in (*aggregation.increments(event), *aggregation.settings(event))]
+    changes: list[aggregation.Increment | aggregation.Setting] = []
+    for event in events:
+        changes += [*aggregation.increments(event), *aggregation.settings(event)]
     for change in changes:
         values = dict(zip(change.family.labels, change.labels, strict=True))
         for label, allowed in families.CLOSED_VALUES.get(change.family, {}).items():

@@ -43,7 +43,7 @@ def test_type_checkers_see_the_names_that_are_loaded_lazily(package: ModuleType)
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'paropt_exporter' has no attribute 'nope'"):
-        _ = paropt_exporter.nope
+        _ = paropt_exporter.nope  # type: ignore[attr-defined]  # that is the mistake
 
 
 def test_importing_the_package_loads_nothing_but_itself() -> None:

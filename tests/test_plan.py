@@ -185,7 +185,7 @@ def test_what_a_stage_says_is_in_its_plan(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (stage.retries, stage.backoff_seconds, stage.timeout_seconds) == (2, 5, 60)
     assert (stage.env, stage.cwd, stage.output_file) == ({"A": "b"}, tmp_path / "sub", tmp_path / "out/log.txt")
-    assert (stage.locks, stage.exclusive, stage.memory_bytes, stage.slots) == ({"db"}, True, 1 << 20, 2)
+    assert (stage.locks, stage.exclusive, stage.memory_bytes, stage.slots) == (frozenset({"db"}), True, 1 << 20, 2)
 
 
 def test_a_lane_has_only_the_stages_that_it_lists(tmp_path: Path) -> None:

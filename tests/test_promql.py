@@ -42,4 +42,4 @@ def test_a_histogram_is_selected_by_part() -> None:
 )
 def test_what_is_not_exported_cannot_be_selected(family: families.Family, arguments: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=family.name):
-        select(family, **arguments)  # type: ignore[arg-type]  # one of them is the part
+        select(family, **arguments)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby, pairwise
+from pathlib import Path
 
 from paropt_exporter.autoscaling import Controller, ControlState
 from paropt_exporter.autoscaling.controller import TICK_SECONDS
@@ -260,7 +261,7 @@ class _Stage:
     """Tasks that wait, and the sums of those that have ended."""
 
     def __init__(self, name: str, pool: str) -> None:
-        self.plan = PlannedStage(number=2, name=name, pool=pool, tasks=(), cwd="/")
+        self.plan = PlannedStage(number=2, name=name, pool=pool, tasks=(), cwd=Path("/"))
         self.queue: deque[tuple[str, Work]] = deque()
         self.ended = 0
         self.wanted = self.spent = self.delayed = self.fastest = 0.0

@@ -63,8 +63,8 @@ def main() -> None:
 def bundle(target: Path) -> None:
     esbuild = HERE / "node_modules/.bin/esbuild"
     command = [
-        esbuild, HERE / "draw.jsx", "--bundle", "--minify", "--format=iife", "--jsx=automatic", f"--outfile={target}",
-        "--define:process.env.NODE_ENV=\"production\"", "--loader:.svg=dataurl",
+        str(esbuild), str(HERE / "draw.jsx"), "--bundle", "--minify", "--format=iife", "--jsx=automatic",
+        f"--outfile={target}", "--define:process.env.NODE_ENV=\"production\"", "--loader:.svg=dataurl",
         "--loader:.ttf=dataurl", "--loader:.woff=dataurl", "--loader:.woff2=dataurl", "--log-level=error",
     ]  # fmt: skip
     subprocess.run(command, check=True)

@@ -7,6 +7,7 @@ import io
 import json
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def recorded() -> tuple[Decision, ...]:
         return tuple(decision(**json.loads(line)) for line in lines)
 
 
-def decision(*, project: str, pools: list[str], timestamp_seconds: float, **rest: str) -> Decision:
+def decision(*, project: str, pools: list[str], timestamp_seconds: float, **rest: Any) -> Decision:
     return Decision(
         pool=f"{project} {pools[0]}", old_size=0, new_size=0, at_timestamp_seconds=timestamp_seconds, **rest
     )

@@ -13,7 +13,7 @@ import pytest
 
 from paropt_exporter.cli.history import run_what_if
 from paropt_exporter.errors import UsageError
-from paropt_exporter.events import Result
+from paropt_exporter.events import Event, Result
 from paropt_exporter.history import History
 from support.configs import read
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
@@ -34,7 +34,7 @@ def history(tmp_path: Path) -> Iterator[History]:
             replace(task("unit", number=number, cpu=0.0), started_timestamp_seconds=START + 2.0 + number // 2 * 2.0)
             for number in range(4)
         )
-        for event in (
+        events: tuple[Event, ...] = (
             run_started(),
             stage_started("lint"),
             task("lint", cpu=0.0),
@@ -43,7 +43,8 @@ def history(tmp_path: Path) -> Iterator[History]:
             *units,
             unit,
             run_ended(seconds=6.0, stages=(lint, unit)),
-        ):
+        )
+        for event in events:
             history.observe(event)
         yield history
 

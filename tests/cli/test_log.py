@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -159,7 +159,7 @@ def test_follow_prints_lines_as_they_come_until_the_run_ends(tmp_path: Path) -> 
     sink.write(b"one\ntw")
     seen: list[str] = []
     out = io.StringIO()
-    steps = iter([lambda: sink.write(b"o\nthree"), lambda: kept.end()])
+    steps: Iterator[Callable[[], object]] = iter([lambda: sink.write(b"o\nthree"), kept.end])
 
     def wait(seconds: float) -> None:
         seen.append(out.getvalue())

@@ -32,10 +32,10 @@ stages:
 def profiled(folder: Path, content: str, stage: str = "waits", **options: Any) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of one run of each size, unless `options` say otherwise."""
     stdout, stderr = io.StringIO(), io.StringIO()
-    keys = {"lane": "standard", "runs": 1} | {
+    keys: dict[str, Any] = {"lane": "standard", "runs": 1} | {
         key: options.pop(key) for key in ("lane", "runs", "sizes", "strategies") if key in options
     }
-    chosen = {"write": False, "output": "text"} | options
+    chosen: dict[str, Any] = {"write": False, "output": "text"} | options
     code = profile.run(
         read(folder, content),
         profile.Wanted(stage=stage, **keys),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -247,7 +247,9 @@ def test_slots_and_memory_beyond_lane_and_machine_are_faults() -> None:
         (lambda path: None, "there is no such file"),
     ],
 )
-def test_a_path_that_is_no_file_is_told_as_what_it_is(tmp_path: Path, make, message: str) -> None:
+def test_a_path_that_is_no_file_is_told_as_what_it_is(
+    tmp_path: Path, make: Callable[[Path], None], message: str
+) -> None:
     path = tmp_path / "paropt.yml"
     make(path)
     with pytest.raises(ConfigError, match=message) as caught:

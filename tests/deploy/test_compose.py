@@ -46,7 +46,7 @@ def has_compose() -> bool:
 
 @pytest.mark.skipif(not has_compose(), reason="docker compose is not installed")
 def test_compose_itself_takes_the_file() -> None:
-    command = ["docker", "compose", "--file", FOLDER / "compose.yml", "config", "--quiet"]
+    command = ["docker", "compose", "--file", str(FOLDER / "compose.yml"), "config", "--quiet"]
     read = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (read.returncode, read.stderr) == (0, "")
 

@@ -6,8 +6,8 @@ import math
 import re
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from paropt_exporter.autoscaling.signals import queries
 from support.real_servers import Prometheus, eventually, free_port, get, prometheus, run, serving, victoria_metrics
 from support.signal_server import SignalServer, signal_server
 
-SERVERS: dict[str, tuple[Callable[..., object], str]] = {
+SERVERS: dict[str, tuple[Callable[[Path, Sequence[str]], AbstractContextManager[Prometheus]], str]] = {
     "prometheus": (prometheus, "/-/ready"),
     "victoria_metrics": (victoria_metrics, "/health"),
 }
@@ -98,7 +98,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     with ExitStack() as stack:
         signals = stack.enter_context(signal_server(broker_messages=60.0, database_busy_ratio=0.5))
         targets = [f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}", signals.address]
-        server = stack.enter_context(make(folder / "server", targets))  # type: ignore[arg-type]  # both are managers
+        server = stack.enter_context(make(folder / "server", targets))
         yield World(server, ready, signals, ports, folder)
 
 

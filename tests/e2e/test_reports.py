@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from support import projects
+from support import processes, projects
 from support.otlp_collector import collecting
 from support.real_servers import HANG_SECONDS, eventually, run, serving
 
@@ -100,7 +100,7 @@ def test_a_killed_exporter_leaves_the_report_of_the_run_before_whole(tmp_path: P
     before = (folder / "report.json").read_bytes()
     (folder / "go").unlink()
     with serving(folder, projects.ANY_PORT, "--report", "json=report.json") as command:
-        eventually("the stage runs", lambda: any(projects.processes_in(folder)))
+        eventually("the stage runs", lambda: any(processes.in_folder(folder)))
         command.process.send_signal(signal.SIGKILL)
         command.process.wait(HANG_SECONDS)
     assert (folder / "report.json").read_bytes() == before

@@ -33,10 +33,10 @@ def stalled(folder: Path, *arguments: str, stream: str) -> Iterator[tuple[subpro
     """Run the command with a pipe behind one of its streams, and yield it with the end that nobody reads."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
-    others = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    out, error = (writer if name == stream else subprocess.DEVNULL for name in ("stdout", "stderr"))
     process = subprocess.Popen(
         [installed_command(), projects.ANY_PORT, *arguments],
-        cwd=folder, env=environment(), stdin=subprocess.DEVNULL, **{**others, stream: writer},
+        cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=error,
     )  # fmt: skip
     os.close(writer)
     try:

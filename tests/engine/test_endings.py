@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -85,7 +86,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     sys.modules.pop("paropt_sample_endings", None)
 
 
-def calls(name: str, endings: list[str], **fields: object) -> PlannedStage:
+def calls(name: str, endings: list[str], **fields: Any) -> PlannedStage:
     """A stage whose tasks are calls that end so."""
     tasks = tuple(
         PlannedTask(index=index, item=None, work=Call(target=f"paropt_sample_endings:{ending}"))
@@ -216,8 +217,8 @@ def settled(error: BaseException | None = None, value: object = None) -> TaskFut
 class Hostile(Exception):
     """Raises whatever it is asked."""
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]  # hostile on purpose
+    @property  # type: ignore[misc]  # hostile on purpose
+    def __class__(self) -> type:
         raise KeyboardInterrupt
 
     def __str__(self) -> str:

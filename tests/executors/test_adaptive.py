@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from concurrent.futures import wait
+from functools import partial
 
 import pytest
 
@@ -27,7 +28,7 @@ def test_sequential_runs_one_after_another_in_order() -> None:
     order: list[int] = []
     with AdaptivePool(Strategy.SEQUENTIAL) as pool:
         for number in range(50):
-            pool.submit(order.append, number) if number % 2 else pool.submit(lambda n=number: order.append(n))
+            pool.submit(order.append, number) if number % 2 else pool.submit(partial(order.append, number))
     assert order == list(range(50))
 
 
@@ -46,7 +47,8 @@ def test_waiting_work_gets_a_thread_each_before_the_first_task_ends() -> None:
 
 
 def test_a_pool_goes_on_without_a_thread_that_looks_and_asks_for_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, refused = threading.Thread.start, []
+    start = threading.Thread.start
+    refused: list[threading.Thread] = []
 
     def refuse_once(thread: threading.Thread) -> None:
         if "steward" in thread.name and not refused:

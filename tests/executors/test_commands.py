@@ -180,7 +180,7 @@ def test_a_message_is_one_line_whatever_the_command_is_called(pool: CommandPool)
 
 def test_commands_given_as_strings_are_refused(pool: CommandPool) -> None:
     with pytest.raises(TypeError, match="argument vectors"):
-        pool.submit_commands("task", ["echo hi"], cwd="/")  # type: ignore[list-item]  # that is the mistake
+        pool.submit_commands("task", ["echo hi"], cwd="/")
     with pytest.raises(ValueError, match="at least one"):
         pool.submit_commands("task", [], cwd="/")
 

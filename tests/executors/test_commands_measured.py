@@ -105,8 +105,13 @@ def test_the_cpu_of_a_child_whose_parent_ignores_its_end_counts() -> None:
         parent.stdin.write(b"end\n")
         parent.stdin.flush()
         assert parent.stdout.readline() == b"ended\n"
+
         # The kernel wakes the parent a moment before the child has left /proc.
-        eventually("the child has gone", lambda: table.look(time.monotonic()) or not child & tree.members.keys())
+        def has_gone() -> bool:
+            table.look(time.monotonic())
+            return not child & tree.members.keys()
+
+        eventually("the child has gone", has_gone)
         assert tree.cpu_seconds() == pytest.approx(seen, abs=0.1)
         assert seen >= BURNED_SECONDS * 0.9
     finally:

@@ -111,6 +111,7 @@ def fill(found: Any, event: Any) -> None:
 
 def write_into(name: str) -> None:
     block = shared_memory.SharedMemory(name)
+    assert block.buf is not None
     block.buf[0] = 42
     block.close()
 
@@ -121,6 +122,7 @@ def test_shared_memory_outlives_the_worker_that_looked_at_it() -> None:
         with ProcessPool(1) as pool:
             pool.submit(write_into, block.name).result(HANG_SECONDS)
         again = shared_memory.SharedMemory(block.name)
+        assert again.buf is not None
         assert again.buf[0] == 42
         again.close()
     finally:

@@ -9,7 +9,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from linecache import getline
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pytest
 
 import paropt_exporter.executors.processes
 from paropt_exporter.errors import TaskStopped
-from paropt_exporter.executors import ProcessPool
+from paropt_exporter.executors import ProcessPool, TaskFuture
 from support.pool_tasks import HANG_SECONDS, double, eventually
 from support.processes import is_asleep
 
@@ -41,7 +41,7 @@ def listen_second(path: str = "") -> None:
 
 
 @contextlib.contextmanager
-def settling_held_up(pool: ProcessPool, folder: Path, *behind: str) -> Iterator[list[Future[None]]]:
+def settling_held_up(pool: ProcessPool, folder: Path, *behind: str) -> Iterator[list[TaskFuture[None]]]:
     """Have a worker at one order of tasks that `listen` to FIFOs or nothing, and its thread not settle anything.
 
     Each function is known to be brief until the pool hears of a task that waited, so there are three.

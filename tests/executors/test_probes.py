@@ -167,7 +167,7 @@ def test_a_result_that_can_not_be_compared_or_judged_comes_back(pool: Pool) -> N
     assert [type(found) for found in pool.map(lambda _: Uncomparable(), range(3))] == [Uncomparable] * 3
 
 
-@pytest.mark.parametrize("make", [threading.Lock, lambda: (number for number in ()), Unloadable, sys._getframe])
+@pytest.mark.parametrize("make", [threading.Lock, lambda: (letter for letter in ""), Unloadable, sys._getframe])
 def test_a_result_that_can_not_travel_fails_its_task_alone(processes: ProcessPool, make: Callable[[], Any]) -> None:
     assert isinstance(processes.submit(make).exception(HANG_SECONDS), UnpicklableError)
     assert works(processes)
@@ -306,8 +306,9 @@ def test_the_librarys_waits_take_these_futures(pool: Pool, tmp_path: Path) -> No
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     slow, quick = pool.submit(fifo.read_text), pool.submit(double, 3)
-    assert wait([slow, quick], HANG_SECONDS, return_when=FIRST_COMPLETED).done == {quick}
-    assert next(as_completed([slow, quick], HANG_SECONDS)) is quick
+    both: list[Future[Any]] = [slow, quick]
+    assert wait(both, HANG_SECONDS, return_when=FIRST_COMPLETED).done == {quick}
+    assert next(as_completed(both, HANG_SECONDS)) is quick
     with pytest.raises(TimeoutError):
         slow.result(0)
     fifo.write_text("done")
@@ -536,7 +537,7 @@ def close_standard_streams() -> None:
 
 
 def break_standard_streams() -> None:
-    sys.stdout = sys.stderr = None  # type: ignore[assignment]  # on purpose
+    sys.stdout = sys.stderr = None
 
 
 def break_modules() -> None:

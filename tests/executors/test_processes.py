@@ -13,7 +13,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, wait
+from concurrent.futures import BrokenExecutor, Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def test_any_exception_is_the_tasks_own_failure(pool: ProcessPool, error: BaseEx
 
 
 def test_what_can_not_travel_fails_its_task_with_a_clear_error(pool: ProcessPool) -> None:
-    cases = {
+    cases: dict[str, Future[Any]] = {
         "will not travel": pool.submit(nothing, Unpicklable()),
         "will not be loaded": pool.submit(nothing, Unloadable()),
         "result could not be sent back": pool.submit(Unpicklable),
@@ -158,10 +158,10 @@ def raise_odd() -> None:
     ],
 )
 def test_a_dying_worker_fails_only_its_task_and_the_slot_comes_back(
-    pool: ProcessPool, function: object, argument: int, text: str, code: int
+    pool: ProcessPool, function: Callable[[int], object], argument: int, text: str, code: int
 ) -> None:
     others = [pool.submit(double, number) for number in range(50)]
-    future = pool.submit_named("doomed", function, argument)  # type: ignore[arg-type]  # one of the table's
+    future = pool.submit_named("doomed", function, argument)
     others += [pool.submit(double, number) for number in range(50)]
     error = future.exception(HANG_SECONDS)
     assert isinstance(error, WorkerDied)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import weakref
-from concurrent.futures import CancelledError, as_completed, wait
+from concurrent.futures import CancelledError, Future, as_completed, wait
 from pathlib import Path
 
 import pytest
@@ -32,7 +32,7 @@ def test_results_come_back_from_named_threads() -> None:
 
 def test_it_works_with_the_librarys_own_tools() -> None:
     with ThreadPool(2) as pool:
-        futures = [pool.submit(double, number) for number in range(20)]
+        futures: list[Future[int]] = [pool.submit(double, number) for number in range(20)]
         assert wait(futures, HANG_SECONDS).not_done == set()
         assert sorted(future.result() for future in as_completed(futures)) == [2 * number for number in range(20)]
 
@@ -199,7 +199,8 @@ def test_stopping_a_running_task_gives_its_slot_to_another_thread() -> None:
 
 
 def test_stopping_a_queued_task_keeps_it_from_running() -> None:
-    release, runs = threading.Event(), []
+    release = threading.Event()
+    runs: list[int] = []
     with ThreadPool(1) as pool:
         pool.submit(release.wait, HANG_SECONDS)
         future = pool.submit(runs.append, 1)

@@ -48,7 +48,11 @@ class AcceptorHarness:
         self.acceptor = Acceptor([self.listener], self.selector, self.on_accept, self.clock)  # type: ignore[list-item]
         exit_stack.callback(self.acceptor.close)
         self.client = exit_stack.enter_context(socket.create_connection(self.listener.listener.getsockname()))
-        exit_stack.callback(lambda: [each.close() for each in self.accepted])
+        exit_stack.callback(self.close_accepted)
+
+    def close_accepted(self) -> None:
+        for each in self.accepted:
+            each.close()
 
     def on_accept(self, accepted: socket.socket, peer: object) -> None:
         self.accepted.append(accepted)

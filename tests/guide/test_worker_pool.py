@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, wait
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import monotonic, process_time, thread_time
 
 import pytest
@@ -172,9 +173,10 @@ def test_a_hybrid_pool_runs_lambdas_and_keeps_what_is_marked_in_threads(make: Ma
 
 
 def test_sequential_runs_one_task_after_another_in_order(make: Make) -> None:
-    pool, order = make(ParallelizationStrategy.SEQUENTIAL, 4), []
+    pool = make(ParallelizationStrategy.SEQUENTIAL, 4)
+    order: list[int] = []
     for number in range(6):
-        pool.submit_stage(number, "step", lambda number=number: order.append(number))
+        pool.submit_stage(number, "step", partial(order.append, number))
     assert pool.wait_all(HANG_SECONDS) == (True, [])
     assert (order, pool.size) == ([0, 1, 2, 3, 4, 5], 1)
     assert not any(task.parallelized for task in pool.metrics.stage_metrics)

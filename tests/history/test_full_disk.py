@@ -77,6 +77,10 @@ def full(path: Path, table: str = "runs") -> Iterator[None]:
         connection.execute("DROP TRIGGER full")
 
 
+def is_broken(history: History) -> bool:
+    return history.broken is not None
+
+
 def runs_counted(path: Path) -> float:
     with closing(opened(path)) as history:
         return history.totals().counters[families.RUNS.name, ("standard", "success")]
@@ -86,9 +90,9 @@ def test_a_run_after_the_disk_was_freed_is_not_called_unwritten(path: Path) -> N
     with closing(opened(path)) as history:
         with full(path):
             observe(history, *whole_run("r1"))
-            assert history.broken is not None
+            assert is_broken(history)
         observe(history, *whole_run("r2"))
-        assert history.broken is None
+        assert not is_broken(history)
         assert history.dropped == 5
 
 
@@ -136,10 +140,10 @@ def test_a_history_that_could_not_be_opened_is_tried_again_at_each_run(
     with closing(opened(path)) as history:
         observe(history, *whole_run("r1"))
         observe(history, *whole_run("r2"))
-        assert history.broken is not None
+        assert is_broken(history)
         path.parent.unlink()
         observe(history, *whole_run("r3"))
-        assert history.broken is None
+        assert not is_broken(history)
         assert [run.run_id for run in history.runs()] == ["r3"]
     assert runs_counted(path) == 3
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client import Metric
+from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from paropt_exporter import families
@@ -57,6 +59,8 @@ CONTROL = ControlView(
     ),
     queries=QueryCounts(buckets=(1,) * 24, seconds=3.5, errors={"timeout": 2}),
 )
+
+parse_openmetrics: Callable[[str], Iterable[Metric]] = openmetrics_parser.text_string_to_metric_families
 
 
 class Running:
@@ -226,7 +230,8 @@ def test_cpu_time_never_goes_down_when_a_task_ends_between_two_scrapes() -> None
 
 
 def test_what_a_page_shows_of_running_stages_cpu_is_kept_before() -> None:
-    running, kept = Running(), []
+    running = Running()
+    kept: list[Mapping[str, float]] = []
     metrics = a_lane(live=lambda: running.stages, keep_shown=kept.append)
     metrics.observe(task(cpu=2.0))
     running.lint(cpu=0.75)
@@ -289,7 +294,9 @@ def test_how_the_controller_stands_to_a_pool_is_read_at_the_scrape() -> None:
 
 
 def test_decisions_count_by_action_and_reason_from_zero_and_go_on_from_history() -> None:
-    before = {(families.CONTROL_DECISIONS.name, ("commands", "hold", "stale")): 3.0}
+    before: dict[tuple[str, tuple[str, ...]], float] = {
+        (families.CONTROL_DECISIONS.name, ("commands", "hold", "stale")): 3.0
+    }
     metrics = populated(totals=Totals(counters=before))
     assert value(metrics, families.CONTROL_DECISIONS, pool="commands", action="up", reason="demand") == 0
     assert value(metrics, families.CONTROL_DECISIONS, pool="commands", action="hold", reason="stale") == 3
@@ -473,7 +480,7 @@ def reconfigured(metrics: Metrics, *stages: StageLabels, pools: tuple[str, ...] 
     lane = LaneLabels(lane="standard", stages=stages)
     bounds = dict.fromkeys(pools, (1, 2))
     metrics.reconfigure(lanes=(lane,), bounds=bounds, totals=Totals(), last=LastValues())
-    return metrics.page(openmetrics=False).decode()
+    return metrics.render_page(openmetrics=False).decode()
 
 
 def test_another_config_begins_new_series_ends_old_ones_and_keeps_all_others() -> None:
@@ -503,4 +510,4 @@ def test_a_stage_that_comes_back_goes_on_from_history() -> None:
 
 
 def _page(metrics: Metrics) -> str:
-    return metrics.page(openmetrics=False).decode()
+    return metrics.render_page(openmetrics=False).decode()

@@ -17,6 +17,7 @@ from paropt_exporter.cli.flags import build_parser
 from paropt_exporter.families import Kind
 from paropt_exporter.monitoring import outputs
 from paropt_exporter.monitoring.alerts import files
+from paropt_exporter.monitoring.alerts.rules import Alert
 from paropt_exporter.monitoring.options import Format, Options
 from support.real_servers import program
 
@@ -54,7 +55,7 @@ def test_the_stories_are_true(path: str) -> None:
 
 
 @every_alert
-def test_an_alert_is_shown_firing_silent_across_a_restart_and_on_an_empty_prometheus(alert: files.Alert) -> None:
+def test_an_alert_is_shown_firing_silent_across_a_restart_and_on_an_empty_prometheus(alert: Alert) -> None:
     told = [story for story in alert_stories.files.stories() if story.alert == alert.name]
     assert {story.shows for story in told} == set(Shows)
     for story in told:
@@ -115,7 +116,7 @@ def test_the_sla_target_is_what_the_budget_is_made_from() -> None:
 
 
 @every_alert
-def test_an_alert_says_what_to_do(alert: files.Alert) -> None:
+def test_an_alert_says_what_to_do(alert: Alert) -> None:
     assert re.fullmatch(r"Paropt([A-Z][a-z]+)+", alert.name)
     assert "{{" not in alert.summary
     assert alert.summary.endswith(".")
@@ -126,32 +127,32 @@ def test_an_alert_says_what_to_do(alert: files.Alert) -> None:
 
 
 @every_alert
-def test_an_alert_links_to_a_dashboard_that_has_its_variables(alert: files.Alert) -> None:
+def test_an_alert_links_to_a_dashboard_that_has_its_variables(alert: Alert) -> None:
     boards = [json.loads(path.read_text()) for path in (ROOT / "dashboards").glob("*.json")]
     (board,) = (board for board in boards if board["uid"] == alert.board.value)
     assert set(alert.link) <= {variable["name"] for variable in board["templating"]["list"]}
 
 
 @every_alert
-def test_an_alert_has_its_heading_in_the_runbook_that_its_link_leads_to(alert: files.Alert) -> None:
+def test_an_alert_has_its_heading_in_the_runbook_that_its_link_leads_to(alert: Alert) -> None:
     page = (ROOT / "docs/runbook.md").read_text()
     entry = page.partition(f"\n## {alert.name}\n")[2].partition("\n## ")[0]
     for part in ("**Meaning.**", "**Impact.**", "**Diagnosis.**", "**Mitigation.**"):
         assert part in entry
     assert all(query.expr in entry for query in alert.diagnosis)
-    notes = annotations(Options(runbook_url="https://wiki.example.org/r"))[alert.name]
+    notes = annotations_of(Options(runbook_url="https://wiki.example.org/r"))[alert.name]
     assert notes["runbook_url"] == f"https://wiki.example.org/r#{alert.name.lower()}"
 
 
-def annotations(options: Options) -> dict[str, dict[str, str]]:
+def annotations_of(options: Options) -> dict[str, dict[str, str]]:
     """Return each alert's annotations by its name; conditions of one alert differ in their description only."""
     groups = yaml.safe_load(files.render(options)["alerts/paropt-alerts.yml"])["groups"]
     return {rule["alert"]: rule["annotations"] for group in groups for rule in group["rules"]}
 
 
 def test_an_alert_links_only_to_addresses_that_the_user_gives() -> None:
-    assert all(notes.keys() == {"summary", "description"} for notes in annotations(Options()).values())
-    stuck = annotations(Options(grafana_url="https://g.example.org/"))["ParoptStageStuck"]
+    assert all(notes.keys() == {"summary", "description"} for notes in annotations_of(Options()).values())
+    stuck = annotations_of(Options(grafana_url="https://g.example.org/"))["ParoptStageStuck"]
     assert stuck.keys() == {"summary", "description", "dashboard_url"}
     dashboard = "https://g.example.org/d/paropt-lane?var-job={{ urlquery $labels.job }}&var-instance="
     assert stuck["dashboard_url"].startswith(dashboard)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paropt_exporter.events import Result
+from paropt_exporter.events import Result, StageRecord, TaskRecord
 from paropt_exporter.reports import github
 from paropt_exporter.reports.model import FinishedRun
 from support.finished_runs import LIMIT, attempt, finished, stage
@@ -53,11 +54,11 @@ def shown(run: FinishedRun, **environment: str) -> list[str]:
     return lines
 
 
-def annotations(run: FinishedRun) -> list[Command]:
+def annotations_of(run: FinishedRun) -> list[Command]:
     return [command for command in commands(shown(run)) if command.name in ("error", "warning")]
 
 
-def failing(name: str, number: int, output: str, **fields: object) -> object:
+def failing(name: str, number: int, output: str, **fields: Any) -> tuple[StageRecord, tuple[TaskRecord, ...]]:
     return stage(name, number, attempt(name, result=Result.FAILURE, message="exit 1", output=output), **fields)
 
 
@@ -66,29 +67,29 @@ def ruff(count: int, path: str = "a.py") -> str:
 
 
 def test_a_finding_is_an_annotation_at_its_line() -> None:
-    (found,) = annotations(finished(failing("lint", 1, ruff(1))))
+    (found,) = annotations_of(finished(failing("lint", 1, ruff(1))))
     assert (found.name, found.data) == ("error", "`x1` imported but unused")
     assert found.properties == {"file": "a.py", "line": "1", "col": "5", "title": "lint: F401"}
 
 
 def test_files_are_named_from_the_top_of_the_repository() -> None:
     run = finished(failing("lint", 1, ruff(1)), root=Path("/repo/backend"), top=Path("/repo"), cwd="src")
-    assert annotations(run)[0].properties["file"] == "backend/src/a.py"
+    assert annotations_of(run)[0].properties["file"] == "backend/src/a.py"
 
 
 def test_a_file_outside_the_repository_is_in_the_text_instead() -> None:
-    (found,) = annotations(finished(failing("lint", 1, ruff(1, "/usr/lib/a.py"))))
+    (found,) = annotations_of(finished(failing("lint", 1, ruff(1, "/usr/lib/a.py"))))
     assert "file" not in found.properties
     assert found.data == "/usr/lib/a.py:1:5: `x1` imported but unused [F401]"
 
 
 def test_a_failure_without_findings_shows_the_end_of_its_output() -> None:
-    (found,) = annotations(finished(failing("build", 1, "1\n2\n3\nlast\n")))
+    (found,) = annotations_of(finished(failing("build", 1, "1\n2\n3\nlast\n")))
     assert (found.properties, found.data) == ({"title": "build failed"}, "exit 1\n2\n3\nlast")
 
 
 def test_of_more_errors_than_github_shows_each_stage_has_one_and_the_rest_are_counted() -> None:
-    found = annotations(finished(failing("lint", 1, ruff(55)), failing("types", 2, ruff(3, "b.py"))))
+    found = annotations_of(finished(failing("lint", 1, ruff(55)), failing("types", 2, ruff(3, "b.py"))))
     assert len(found) == github.MOST_ANNOTATIONS
     assert [each.properties.get("file") for each in found[:4]] == ["a.py", "b.py", "a.py", "b.py"]
     assert found[-1].data == "49 more errors: see the step's summary"
@@ -99,7 +100,7 @@ def test_warnings_have_room_of_their_own() -> None:
         stage(f"slow{n}", n, attempt(f"slow{n}", seconds=2.5), sla=LIMIT, warned=True, duration_seconds=2.5)
         for n in range(2, 14)
     ]
-    found = annotations(finished(failing("lint", 1, ruff(55)), *slow))
+    found = annotations_of(finished(failing("lint", 1, ruff(55)), *slow))
     assert [each.name for each in found] == ["error"] * 10 + ["warning"] * 10
     assert found[10].data == "slow2 took 2.5 s and came near its SLA of 3 s"
 
@@ -108,7 +109,7 @@ def test_a_flaky_task_is_a_warning() -> None:
     run = finished(
         stage("unit", 1, attempt("unit", result=Result.FAILURE, message="exit 1"), attempt("unit", number=2))
     )
-    (found,) = annotations(run)
+    (found,) = annotations_of(run)
     assert (found.name, found.data) == ("warning", "unit succeeded only at attempt 2: exit 1")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from paropt_exporter.events import (
     Decision,
+    Event,
     ItemRecord,
     PoolUse,
     Result,
@@ -115,7 +116,8 @@ def finished(
             stages=names,
         )
     )
-    for event in (*(record for _, attempts in stages for record in attempts), *slas, *decisions):
+    events: list[Event] = [*(record for _, attempts in stages for record in attempts), *slas, *decisions]
+    for event in events:
         collector.observe(event)
     bad = any(record.result.bad for record, _ in stages)
     pools = (PoolUse(name="commands", start_size=2, peak_size=4, reason="demand", busy_seconds=8.0, slot_seconds=9.0),)

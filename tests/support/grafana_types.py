@@ -56,19 +56,25 @@ def _read_keys(kind: Any) -> Iterator[tuple[str, str]]:
     """Yield (JSON key, attribute) of each `if "key" in data: args["attribute"] = ...` in `from_json`."""
     for node in ast.walk(_source(kind.from_json)):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and isinstance(node.test.left, ast.Constant):
-            assigned = next(n for n in ast.walk(node) if isinstance(n, ast.Assign) and _is_argument(n.targets[0]))
-            yield node.test.left.value, assigned.targets[0].slice.value  # type: ignore[attr-defined]
+            (attribute, *_) = (name for each in ast.walk(node) if (name := _assigned_argument(each)))
+            yield str(node.test.left.value), attribute
 
 
-def _is_argument(target: ast.expr) -> bool:
-    return isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name) and target.value.id == "args"
+def _assigned_argument(node: ast.AST) -> str:
+    """Return the name in `args["name"] = ...`; "" for any other code."""
+    match node:
+        case ast.Assign(targets=[ast.Subscript(value=ast.Name(id="args"), slice=ast.Constant(value=str() as name))]):
+            return name
+    return ""
 
 
 def _written_always(kind: Any) -> Iterator[tuple[str, str]]:
     """Yield (JSON key, attribute) of the payload that `to_json` begins with: what needs no condition."""
     payload = next(node for node in ast.walk(_source(kind.to_json)) if isinstance(node, ast.Dict))
     for key, attribute in zip(payload.keys, payload.values, strict=True):
-        yield key.value, attribute.attr  # type: ignore[union-attr]  # each is `"key": self.attribute`
+        assert isinstance(key, ast.Constant)  # each is `"key": self.attribute`
+        assert isinstance(attribute, ast.Attribute)
+        yield str(key.value), attribute.attr
 
 
 def _source(function: Any) -> ast.Module:

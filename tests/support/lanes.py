@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from paropt_exporter.engine.run import Run
 from paropt_exporter.events import Event, RunRecord, SlaLimit, Strategy
@@ -12,22 +13,22 @@ from paropt_exporter.testing import FakeClock, FakeInbox, FakeWorkers, Recorder,
 GIB = 1 << 30
 
 
-def stage(name: str, number: int = 2, tasks: int = 1, **fields: object) -> PlannedStage:
+def stage(name: str, number: int = 2, tasks: int = 1, **fields: Any) -> PlannedStage:
     """A stage of `tasks` commands."""
     work = Commands(steps=(("true",),))
     planned = tuple(PlannedTask(index=index, item=None, work=work) for index in range(tasks))
-    return PlannedStage(number=number, name=name, tasks=planned, **fields)  # type: ignore[arg-type]  # test shorthand
+    return PlannedStage(number=number, name=name, tasks=planned, **fields)
 
 
-def plan(*stages: PlannedStage, workers: int = 8, **fields: object) -> Plan:
+def plan(*stages: PlannedStage, workers: int = 8, **fields: Any) -> Plan:
     """A plan of those stages, in that order, for a fixed number of workers."""
-    defaults: dict[str, object] = {
+    defaults: dict[str, Any] = {
         "project": "demo",
         "lane": "standard",
         "strategy": Strategy.ADAPTIVE,
         "workers": Bounds(minimum=workers, maximum=workers, start=workers),
     }
-    return Plan(stages=stages, **(defaults | fields))  # type: ignore[arg-type]  # test shorthand
+    return Plan(stages=stages, **(defaults | fields))
 
 
 def limit(seconds: float, *, critical: bool = False) -> SlaLimit:

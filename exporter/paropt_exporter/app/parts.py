@@ -80,7 +80,8 @@ def _otlp() -> RunReport:
         from paropt_exporter.reports import otlp
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"--report otlp: there is no module {error.name}: pip install 'paropt-exporter[otel]'"
+            f"--report otlp: there is no module {error.name}: "
+            "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
         ) from None
     return otlp.OtlpReport(os.environ)
 

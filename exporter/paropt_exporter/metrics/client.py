@@ -10,7 +10,7 @@ DROPPED = multiprocess.DROPPED
 
 # E402: the imports below have to come after that of `multiprocess`.
 from prometheus_client import CollectorRegistry  # noqa: E402
-from prometheus_client.exposition import generate_latest as text_page  # noqa: E402
+from prometheus_client.exposition import generate_latest  # noqa: E402
 from prometheus_client.gc_collector import GCCollector  # noqa: E402
 from prometheus_client.metrics_core import (  # noqa: E402
     CounterMetricFamily,
@@ -18,12 +18,14 @@ from prometheus_client.metrics_core import (  # noqa: E402
     HistogramMetricFamily,
     Metric,
 )
-from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_page  # noqa: E402
+from prometheus_client.openmetrics import exposition as openmetrics  # noqa: E402
 from prometheus_client.process_collector import ProcessCollector  # noqa: E402
 from prometheus_client.registry import Collector  # noqa: E402
 from prometheus_client.utils import floatToGoString  # noqa: E402
 
 go_number: Callable[[float], str] = floatToGoString
+text_page: Callable[[Collector], bytes] = generate_latest
+openmetrics_page: Callable[[Collector], bytes] = openmetrics.generate_latest
 
 __all__ = [
     "DROPPED",

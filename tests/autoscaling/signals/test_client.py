@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,9 +35,9 @@ from support.fake_prometheus import (
 TIMEOUT_SECONDS = 0.4
 
 
-def client(url: str, *, timeout: float = 60.0, **access: object) -> Client:
+def client(url: str, *, timeout: float = 60.0, **access: Any) -> Client:
     return Client(
-        Access(url=url, timeout_seconds=timeout, **access),  # type: ignore[arg-type]  # each test names its own
+        Access(url=url, timeout_seconds=timeout, **access),
         clock=SystemClock(),
         jitter=lambda: 0.0,
         stop=threading.Event(),
@@ -49,7 +50,7 @@ def server() -> Iterator[FakePrometheus]:
         yield fake
 
 
-def failure(server: FakePrometheus, **access: object) -> QueryFailed:
+def failure(server: FakePrometheus, **access: Any) -> QueryFailed:
     with pytest.raises(QueryFailed) as failed:
         client(server.url, **access).query("up")
     return failed.value
@@ -244,7 +245,7 @@ def test_a_scalar_is_one_element(server: FakePrometheus) -> None:
 
 
 @pytest.mark.parametrize("more", [{"warnings": ["store gone"]}, {"isPartial": True}], ids=["Thanos", "VictoriaMetrics"])
-def test_a_partial_answer_is_known_as_one(server: FakePrometheus, more: dict[str, object]) -> None:
+def test_a_partial_answer_is_known_as_one(server: FakePrometheus, more: dict[str, Any]) -> None:
     server.reply = vector(({}, "1"), **more)
     assert client(server.url).query("up").warnings
 
@@ -354,6 +355,6 @@ def test_the_client_shows_its_own_certificate_where_the_server_asks_for_one(
     tls.verify_mode = ssl.CERT_REQUIRED
     tls.load_verify_locations(certificate)
     with fake_prometheus(number("42"), tls=tls) as secure:
-        own = {"ca_file": certificate, "cert_file": certificate, "key_file": key}
-        assert client(secure.url, **own).query("up").elements[0].value == 42.0
+        own = client(secure.url, ca_file=certificate, cert_file=certificate, key_file=key)
+        assert own.query("up").elements[0].value == 42.0
         assert failure(secure, ca_file=certificate).kind in ("tls", "connection")

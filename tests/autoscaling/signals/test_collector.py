@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -137,9 +138,7 @@ def test_the_pools_own_series_are_read_in_one_query() -> None:
         ({"completions": 9.0}, "disagree"),
     ],
 )
-def test_a_pool_is_not_believed_if_its_series_are_not_surely_its_own(
-    changes: dict[str, float | None], reason: str
-) -> None:
+def test_a_pool_is_not_believed_if_its_series_are_not_surely_its_own(changes: dict[str, Any], reason: str) -> None:
     seen = pool(**changes)
     assert (seen.reading.rejection_reason, seen.measurement) == (reason, None)
 

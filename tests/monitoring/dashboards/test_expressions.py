@@ -90,7 +90,8 @@ def filled(expression: str) -> str:
 def rightly_empty() -> dict[str, str]:
     """Return the reason by regular expression, as the file lists them: `REGEX  # reason`."""
     lines = RIGHTLY_EMPTY.read_text().splitlines()
-    return dict(line.split("  # ", 1) for line in lines if line and not line.startswith("#"))  # type: ignore[misc]
+    pairs = (line.partition("  # ") for line in lines if line and not line.startswith("#"))
+    return {pattern: reason for pattern, _, reason in pairs}
 
 
 @pytest.fixture(scope="module")
