@@ -23,13 +23,13 @@ from paropt_exporter.autoscaling.meters import CORES_SECONDS, MEMORY_SECONDS, Ca
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.config.lanes import choose_lane
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, pools_of
-from paropt_exporter.events import LiveStage, Result, RunRecord, Strategy
+from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
 from paropt_exporter.executors.adaptive.profiles import MEMORY_NAME
 from paropt_exporter.executors.child_processes import listed
 from paropt_exporter.exposition import sinks
 from paropt_exporter.history import History, Interrupted
-from paropt_exporter.metrics import Metrics
+from paropt_exporter.metrics import Metrics, Snapshot
 from paropt_exporter.plan import PROCESSES, THREADS, Plan
 from paropt_exporter.signals import Signals, has_terminal
 
@@ -342,16 +342,9 @@ class Exporter:
         return Metrics(
             project=plan.project,
             lanes=(parts.build_lane_labels(self._request, self._config, plan),),
-            pools=self._workers.statistics,
+            read_snapshot=self._read_snapshot,
+            on_cpu_shown=self._save_shown_totals,
             bounds=_bounds(plan),
-            live=self._get_live_stages,
-            backlog=self._get_backlog,
-            dropped=self._count_dropped,
-            control=self._control_state.view,
-            deliveries=self._sinks.count_deliveries,
-            reloads=self._protection.count_reloads,
-            config_reloads=self._file.reloads,
-            keep_shown=self._save_shown_totals,
             totals=self._history.totals(),
             last=self._history.last(),
             process_metrics=parts.exports_process_metrics(self._request, self._config),
@@ -368,18 +361,23 @@ class Exporter:
     def _url(self) -> str:
         return self._server.url
 
-    def _get_live_stages(self) -> tuple[LiveStage, ...]:
+    def _read_snapshot(self) -> Snapshot:
         run = self._run
-        return run.live() if run is not None else ()
+        return Snapshot(
+            pools=self._workers.statistics(),
+            live=run.live() if run is not None else (),
+            backlogs=run.backlog() if run is not None else {},
+            control=self._control_state.view(),
+            dropped=self._count_dropped(),
+            deliveries=self._sinks.count_deliveries(),
+            web_config_reloads=self._protection.count_reloads(),
+            config_reloads=self._file.reloads(),
+        )
 
     def _save_shown_totals(self, cpu_totals: Mapping[str, float]) -> None:
         run = self._run
         if run is not None:
             self._history.show(run.run_id, cpu_totals)
-
-    def _get_backlog(self) -> Mapping[str, tuple[int, float]]:
-        run = self._run
-        return run.backlog() if run is not None else {}
 
     def _count_dropped(self) -> Mapping[str, int]:
         dropped = self._observers.dropped()
