@@ -53,13 +53,13 @@ def test_the_known_format_with_the_highest_weight_wins(accept: str, expected: Fo
     ],
 )
 def test_an_invalid_accept_header_gets_plain_text(accept: str) -> None:
-    assert negotiate(accept).content_type == Format.TEXT_0.read_value
+    assert negotiate(accept).content_type == Format.TEXT_0.value
 
 
 def test_the_requested_escaping_is_confirmed() -> None:
     assert negotiate(PROMETHEUS_3).content_type.endswith("; charset=utf-8; escaping=allow-utf-8")
-    assert negotiate(PROMETHEUS_2).content_type == Format.OPENMETRICS.read_value
+    assert negotiate(PROMETHEUS_2).content_type == Format.OPENMETRICS.value
 
 
 def test_an_unknown_escaping_is_not_echoed() -> None:
-    assert negotiate("text/plain;version=1.0.0;escaping=evil").content_type == Format.TEXT_1.read_value
+    assert negotiate("text/plain;version=1.0.0;escaping=evil").content_type == Format.TEXT_1.value

@@ -132,7 +132,7 @@ def _iter_control_samples(pool: PoolControl) -> Iterator[Sample]:
     yield families.CONTROL_RECOMMENDED, name, pool.recommended_size
     yield families.CONTROL_FLOOR, name, pool.floor
     yield families.CONTROL_CEILING, name, pool.ceiling
-    yield families.CONTROL_BLIND, name, float(pool.blind)
+    yield families.CONTROL_BLIND, name, float(pool.no_data)
     yield families.CONTROL_FLAPPING, name, float(pool.flapping)
 
 
@@ -163,8 +163,8 @@ def _iter_predictions(live: Iterable[LiveStage], limited: Iterable[tuple[str, st
 
 def _iter_host_samples() -> Iterator[Sample]:
     """Yield the CPUs and memory that this process may use; memory is left out if it is unknown."""
-    yield families.HOST_CPUS, (), host.cpus()
-    if available := host.memory_available_bytes():
+    yield families.HOST_CPUS, (), host.count_cpus()
+    if available := host.read_available_memory_bytes():
         yield families.HOST_MEMORY, (), available
-    if limit := host.memory_total_bytes():
+    if limit := host.read_total_memory_bytes():
         yield families.HOST_MEMORY_LIMIT, (), limit
