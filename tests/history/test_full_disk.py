@@ -83,7 +83,7 @@ def is_broken(history: History) -> bool:
 
 def runs_counted(path: Path) -> float:
     with closing(opened(path)) as history:
-        return history.totals().counters[families.RUNS.name, ("standard", "success")]
+        return history.load_totals().counters[families.RUNS.name, ("standard", "success")]
 
 
 def test_a_run_after_the_disk_was_freed_is_not_called_unwritten(path: Path) -> None:
@@ -111,8 +111,8 @@ def test_histograms_and_last_values_of_missed_runs_are_caught_up_with(path: Path
             observe(history, *whole_run("r1", Result.FAILURE))
         observe(history, run_started("r2"))
     with closing(opened(path)) as history:
-        assert history.totals().histograms[families.RUN_DURATION.name, ("standard",)].count == 1
-        assert history.last().gauges[families.RUN_LAST_COMPLETION.name, ("standard",)] == START + 4
+        assert history.load_totals().histograms[families.RUN_DURATION.name, ("standard",)].count == 1
+        assert history.load_last_values().gauges[families.RUN_LAST_COMPLETION.name, ("standard",)] == START + 4
 
 
 def test_what_was_missed_is_written_at_the_end_if_there_is_room_by_then(path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_half_that_was_missed_is_caught_up_with_once(path: Path) -> None:
         observe(history, *whole_run("r2"))
     assert runs_counted(path) == 2
     with closing(opened(path)) as history:
-        tasks = history.totals().counters[families.TASK_ATTEMPTS.name, ("standard", "lint", "success")]
+        tasks = history.load_totals().counters[families.TASK_ATTEMPTS.name, ("standard", "lint", "success")]
         assert tasks == 2
 
 
@@ -144,7 +144,7 @@ def test_a_history_that_could_not_be_opened_is_tried_again_at_each_run(
         path.parent.unlink()
         observe(history, *whole_run("r3"))
         assert not is_broken(history)
-        assert [run.run_id for run in history.runs()] == ["r3"]
+        assert [run.run_id for run in history.load_runs()] == ["r3"]
     assert runs_counted(path) == 3
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
 

@@ -111,7 +111,7 @@ def test_totals_and_last_values_are_there_for_the_next_process(path: Path) -> No
     with closing(opened(path)) as history:
         keep(history, *whole_run("r1"), *whole_run("r2", at=START + 60))
     with closing(opened(path)) as history:
-        totals, last = history.totals(), history.last()
+        totals, last = history.load_totals(), history.load_last_values()
     assert totals.counters[families.RUNS.name, ("standard", "success")] == 2
     assert totals.histograms[families.RUN_DURATION.name, ("standard",)].count == 2
     assert totals.histograms[families.RUN_DURATION.name, ("standard",)].sum == 8.0
@@ -136,7 +136,11 @@ def test_memory_and_history_agree_on_every_total_after_a_restart(history: Histor
         watching.observe(event)
     keep(history, *events)
     resumed = Metrics(
-        project="shop", lanes=(lane,), process_metrics=False, totals=history.totals(), last=history.last()
+        project="shop",
+        lanes=(lane,),
+        process_metrics=False,
+        totals=history.load_totals(),
+        last=history.load_last_values(),
     )
     passing = (families.STAGE_PROGRESS.name, families.HOST_MEMORY.name)
     before, after = (
@@ -149,8 +153,8 @@ def test_memory_and_history_agree_on_every_total_after_a_restart(history: Histor
 def test_projects_in_one_file_do_not_see_each_other(path: Path) -> None:
     with closing(opened(path)) as shop, closing(opened(path, project="bank")) as bank:
         keep(shop, *whole_run("r1"))
-        assert bank.totals().counters == {}
-        assert bank.runs() == ()
+        assert bank.load_totals().counters == {}
+        assert bank.load_runs() == ()
 
 
 def test_several_processes_threads_and_connections_add_up_in_one_file(path: Path) -> None:
@@ -161,17 +165,17 @@ def test_several_processes_threads_and_connections_add_up_in_one_file(path: Path
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(work, range(16)))
     with closing(opened(path)) as history:
-        assert history.totals().counters[families.RUNS.name, ("standard", "success")] == 16
-        assert history.totals().counters[families.TASK_ATTEMPTS.name, ("standard", "lint", "success")] == 80
-        assert len(history.runs(limit=100)) == 16
+        assert history.load_totals().counters[families.RUNS.name, ("standard", "success")] == 16
+        assert history.load_totals().counters[families.TASK_ATTEMPTS.name, ("standard", "lint", "success")] == 80
+        assert len(history.load_runs(limit=100)) == 16
 
 
 def test_old_runs_are_pruned_and_totals_are_not(path: Path) -> None:
     with closing(opened(path, keep_runs=3)) as history:
         for number in range(5):
             keep(history, *whole_run(f"r{number}", at=START + number))
-        assert [run.run_id for run in history.runs()] == ["r2", "r3", "r4"]
-        assert history.totals().counters[families.RUNS.name, ("standard", "success")] == 5
+        assert [run.run_id for run in history.load_runs()] == ["r2", "r3", "r4"]
+        assert history.load_totals().counters[families.RUNS.name, ("standard", "success")] == 5
     with closing(sqlite3.connect(path)) as connection:
         for table in ("tasks", "stages"):
             assert connection.execute(f"SELECT count(DISTINCT run_id) FROM {table}").fetchone() == (3,)
@@ -183,7 +187,7 @@ def test_runs_older_than_the_age_to_keep_are_pruned(path: Path) -> None:
         keep(history, *whole_run("old", at=clock.wall()))
         clock.advance(3700.0)
         keep(history, *whole_run("new", at=clock.wall()))
-        assert [run.run_id for run in history.runs()] == ["new"]
+        assert [run.run_id for run in history.load_runs()] == ["new"]
 
 
 def test_decisions_are_kept_with_their_terms(history: History, path: Path) -> None:
@@ -207,18 +211,18 @@ def test_the_usual_size_of_a_run_in_which_more_were_no_use_is_what_it_went_back_
         )  # fmt: skip
 
     keep(history, *whole_run("r1"), moved("r1", "up", "demand", 2, 64))
-    assert history.usual_size("standard") == 64
+    assert history.load_usual_size("standard") == 64
     keep(history, moved("r1", "down", "ineffective", 64, 16), moved("r1", "down", "ineffective", 16, 2))
-    assert history.usual_size("standard") == 2
+    assert history.load_usual_size("standard") == 2
 
 
 def test_a_run_whose_owner_was_killed_is_marked_as_interrupted(path: Path) -> None:
     kill(owner(path))
     with closing(opened(path)) as history:
-        assert not history.lives("dead")
-        (interrupted,) = history.recover()
+        assert not history.is_alive("dead")
+        (interrupted,) = history.mark_interrupted_runs()
         assert (interrupted.run_id, interrupted.running, interrupted.not_started) == ("dead", ("unit",), ("types",))
-        (run,) = history.runs()
+        (run,) = history.load_runs()
         assert (run.result, run.interrupted) == (Result.CANCELLATION, True)
         results = {stage.stage: stage.result for stage in run.stages}
         assert results == {"lint": Result.SUCCESS, "unit": Result.CANCELLATION, "types": Result.SKIP}
@@ -228,8 +232,8 @@ def test_a_run_whose_owner_was_killed_is_marked_as_interrupted(path: Path) -> No
 def test_totals_of_an_interrupted_run_are_those_of_a_cancelled_one(path: Path) -> None:
     kill(owner(path))
     with closing(opened(path)) as history:
-        history.recover()
-        counters = history.totals().counters
+        history.mark_interrupted_runs()
+        counters = history.load_totals().counters
     assert counters[families.RUNS.name, ("standard", "cancellation")] == 1
     assert counters[families.STAGE_RUNS.name, ("standard", "unit", "cancellation")] == 1
     assert counters[families.STAGE_RUNS.name, ("standard", "types", "skip")] == 1
@@ -240,20 +244,20 @@ def test_totals_of_an_interrupted_run_are_those_of_a_cancelled_one(path: Path) -
 def test_cpu_that_was_shown_of_an_attempt_that_was_cut_off_is_in_the_totals_after_a_restart(path: Path) -> None:
     kill(owner(path))
     with closing(opened(path)) as history:
-        history.show("dead", {"unit": 7.5})
-        history.recover()
-        history.recover()
-        assert history.totals().counters[families.STAGE_CPU.name, ("standard", "unit")] == 7.5
+        history.store_shown_cpu("dead", {"unit": 7.5})
+        history.mark_interrupted_runs()
+        history.mark_interrupted_runs()
+        assert history.load_totals().counters[families.STAGE_CPU.name, ("standard", "unit")] == 7.5
 
 
 def test_a_live_sample_of_cpu_over_what_the_attempts_end_says_is_no_reset_after_a_restart(history: History) -> None:
     keep(history, run_started("r1"), stage_started("lint", "r1"))
-    history.show("r1", {"lint": 5.0})
+    history.store_shown_cpu("r1", {"lint": 5.0})
     keep(history, task("lint", "r1", cpu=4.9), stage_ended("lint", "r1"))
     keep(history, run_started("r2"), stage_started("lint", "r2"))
-    history.show("r2", {"lint": 5.5})
+    history.store_shown_cpu("r2", {"lint": 5.5})
     keep(history, task("lint", "r2", cpu=1.0), stage_ended("lint", "r2"))
-    assert history.totals().counters[families.STAGE_CPU.name, ("standard", "lint")] == pytest.approx(6.0)
+    assert history.load_totals().counters[families.STAGE_CPU.name, ("standard", "lint")] == pytest.approx(6.0)
 
 
 def test_a_history_of_an_earlier_version_goes_on(path: Path) -> None:
@@ -262,9 +266,9 @@ def test_a_history_of_an_earlier_version_goes_on(path: Path) -> None:
     write_as_version(path, 2)
     with closing(opened(path)) as history:
         keep(history, run_started("r2"), stage_started("lint", "r2"))
-        history.show("r2", {"lint": 99.0})
+        history.store_shown_cpu("r2", {"lint": 99.0})
         keep(history, stage_ended("lint", "r2"))
-        assert history.totals().counters[families.STAGE_CPU.name, ("standard", "lint")] == 99.0
+        assert history.load_totals().counters[families.STAGE_CPU.name, ("standard", "lint")] == 99.0
 
 
 _OTHER_4 = """
@@ -282,14 +286,14 @@ def test_a_history_of_the_other_version_4_goes_on(path: Path) -> None:
         connection.executescript(_OTHER_4)
     with closing(opened(path)) as history:
         keep(history, *whole_run("r2", at=START + 60))
-        assert [run.run_id for run in history.runs()] == ["r1", "r2"]
+        assert [run.run_id for run in history.load_runs()] == ["r1", "r2"]
 
 
 def test_a_history_that_can_not_be_upgraded_is_one_clear_error(path: Path) -> None:
     opened(path).close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 3")
-    with pytest.raises(HistoryError, match=r"can't be read \(duplicate column name: sequence\)"):
+    with pytest.raises(HistoryError, match=r"cannot read it \(duplicate column name: sequence\)"):
         opened(path)
 
 
@@ -297,16 +301,16 @@ def test_a_run_whose_owner_lives_is_left_alone(path: Path) -> None:
     process = owner(path)
     try:
         with closing(opened(path)) as history:
-            assert history.lives("dead")
-            assert history.recover() == ()
-            assert history.runs()[0].result is None
+            assert history.is_alive("dead")
+            assert history.mark_interrupted_runs() == ()
+            assert history.load_runs()[0].result is None
     finally:
         kill(process)
 
 
 def test_a_run_of_this_very_process_is_left_alone(history: History) -> None:
     keep(history, run_started())
-    assert history.recover() == ()
+    assert history.mark_interrupted_runs() == ()
 
 
 def test_an_interrupted_run_is_marked_once_however_many_start_together(path: Path) -> None:
@@ -314,27 +318,27 @@ def test_an_interrupted_run_is_marked_once_however_many_start_together(path: Pat
 
     def recovered(_: int) -> int:
         with closing(opened(path)) as history:
-            return len(history.recover())
+            return len(history.mark_interrupted_runs())
 
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(recovered, range(8))) == 1
     with closing(opened(path)) as history:
-        assert history.totals().counters[families.RUNS.name, ("standard", "cancellation")] == 1
+        assert history.load_totals().counters[families.RUNS.name, ("standard", "cancellation")] == 1
 
 
 def test_no_lock_is_left_behind_by_ended_or_recovered_runs(path: Path) -> None:
     kill(owner(path))
     with closing(opened(path)) as history:
         keep(history, *whole_run("r1"))
-        history.recover()
+        history.mark_interrupted_runs()
     assert list((path.parent / "runs").iterdir()) == []
 
 
 def test_the_expected_duration_is_the_median_of_the_last_ten_good_runs(history: History) -> None:
     for number, seconds in enumerate([100.0, *range(1, 11)]):
         keep(history, *whole_run(f"r{number:02}", at=START + number, seconds=float(seconds)))
-    assert history.expected("standard") == {"lint": 5.5}
-    assert history.expected("docs") == {}
+    assert history.load_expected_seconds("standard") == {"lint": 5.5}
+    assert history.load_expected_seconds("docs") == {}
 
 
 def test_the_share_of_a_core_leaves_out_the_wait_for_one(history: History) -> None:
@@ -344,7 +348,7 @@ def test_the_share_of_a_core_leaves_out_the_wait_for_one(history: History) -> No
         replace(task("burns"), ended_seconds=4.0, started_seconds=0.0, cpu_seconds=1.0, run_delay_seconds=3.0),
         replace(task("waits"), ended_seconds=4.0, started_seconds=0.0, cpu_seconds=0.2, run_delay_seconds=0.0),
     )
-    assert history.cpu_shares("standard") == {"burns": 1.0, "waits": 0.05}
+    assert history.load_cpu_demands("standard") == {"burns": 1.0, "waits": 0.05}
 
 
 def test_the_peak_of_a_stage_is_its_largest_tasks_and_none_of_threads(history: History) -> None:
@@ -355,26 +359,26 @@ def test_the_peak_of_a_stage_is_its_largest_tasks_and_none_of_threads(history: H
         replace(task("tests"), task=1, pool="commands", memory_peak_bytes=500),
         replace(task("calls"), pool="threads", memory_peak_bytes=900),
     )
-    assert history.memory_peaks("standard") == {"tests": 500}
+    assert history.load_memory_peaks("standard") == {"tests": 500}
 
 
 LANE = ("lint", "unit", "types")
 
 
 def undone(history: History) -> frozenset[str]:
-    found = history.failures("standard", LANE)
+    found = history.find_failures("standard", LANE)
     assert found is not None
     return found.stages
 
 
 def failed_items(history: History) -> Mapping[str, frozenset[str]]:
-    found = history.failures("standard", LANE)
+    found = history.find_failures("standard", LANE)
     assert found is not None
     return found.items
 
 
 def test_failed_stages_are_those_that_the_last_run_left_undone(history: History) -> None:
-    assert history.failures("standard", LANE) is None
+    assert history.find_failures("standard", LANE) is None
     bad = stage_ended("unit", "r1", result=Result.TIMEOUT)
     skipped = stage_ended("types", "r1", result=Result.SKIP)
     keep(
@@ -450,38 +454,38 @@ def test_a_stage_that_the_lane_has_no_more_is_not_among_its_failures(history: Hi
 @pytest.mark.parametrize("scope", [Scope.ITEMS, Scope.ARGUMENTS])
 def test_a_part_of_a_stage_leaves_its_expected_duration(history: History, scope: Scope) -> None:
     keep(history, *whole_run("r1"))
-    before = history.expected("standard")
+    before = history.load_expected_seconds("standard")
     part = replace(stage_ended("lint", "r2"), duration_seconds=1000.0, scope=scope)
     keep(history, run_started("r2", at=START + 60), part, run_ended("r2", at=START + 60, stages=(part,)))
-    assert history.expected("standard") == before
+    assert history.load_expected_seconds("standard") == before
 
 
 def test_a_part_and_a_partial_run_leave_durations_and_last_values(history: History) -> None:
     keep(history, *whole_run("r1"))
-    durations, last = history.totals().histograms, history.last().gauges
+    durations, last = history.load_totals().histograms, history.load_last_values().gauges
     part = replace(stage_ended("lint", "r2"), duration_seconds=1000.0, scope=Scope.ARGUMENTS)
     partial = replace(run_ended("r2", at=START + 60, stages=(part,)), partial=True)
     keep(history, replace(run_started("r2", at=START + 60), partial=True), part, partial)
     completed = (families.RUN_LAST_COMPLETION.name, ("standard",))
-    assert history.totals().histograms == durations
-    assert history.last().gauges == {**last, completed: partial.ended_timestamp_seconds}
+    assert history.load_totals().histograms == durations
+    assert history.load_last_values().gauges == {**last, completed: partial.ended_timestamp_seconds}
 
 
 def test_a_stage_that_only_ever_failed_has_never_succeeded(history: History) -> None:
     good, bad = stage_ended("lint", "r1"), stage_ended("unit", "r1", result=Result.FAILURE)
     skipped = replace(stage_ended("types", "r1", result=Result.SKIP), started_timestamp_seconds=None)
     keep(history, run_started("r1", stages=LANE), good, bad, skipped, run_ended("r1", result=Result.FAILURE))
-    assert history.never_succeeded("standard") == {"unit"}
+    assert history.find_never_succeeded("standard") == {"unit"}
 
 
 def test_what_items_took_is_known_and_forgotten_with_the_tests_of_a_file(history: History) -> None:
     long = ItemRecord(item="a.py", result=Result.SUCCESS, seconds=1.0, long_tests=(("a.py::test_x", 4.0),))
     whole = ItemRecord(item="a.py", result=Result.SUCCESS, seconds=5.0)
     keep(history, run_started(), replace(task("unit"), items=(long,), start_up_seconds=0.5))
-    known = history.known_items()["unit"]
+    known = history.load_known_items()["unit"]
     assert (known.seconds, known.start_up_seconds) == ({"a.py": 1.0, "a.py::test_x": 4.0}, 0.5)
     keep(history, replace(task("unit"), task=1, items=(whole,), start_up_seconds=0.5))
-    assert history.known_items()["unit"].seconds == {"a.py": 3.0}
+    assert history.load_known_items()["unit"].seconds == {"a.py": 3.0}
 
 
 def test_a_retried_task_counts_once_by_its_last_attempt(history: History) -> None:
@@ -494,26 +498,26 @@ def test_a_retried_task_counts_once_by_its_last_attempt(history: History) -> Non
         stage_ended("lint", "r1"),
         run_ended("r1"),
     )
-    (run,) = history.runs()
+    (run,) = history.load_runs()
     assert (run.total_tasks, run.completed_tasks, run.failed_tasks) == (1, 1, 0)
 
 
 def test_tasks_of_a_skipped_stage_are_not_among_those_of_the_run(history: History) -> None:
     skipped = stage_ended("tests", "r1", result=Result.SKIP)
     keep(history, run_started("r1"), task("lint", "r1"), stage_ended("lint", "r1"), skipped, run_ended("r1"))
-    (run,) = history.runs()
+    (run,) = history.load_runs()
     assert run.total_tasks == 1
 
 
 def test_throughput_under_four_fifths_of_the_average_is_degradation(history: History) -> None:
     keep(history, *whole_run("r1", seconds=2.0))
-    assert history.trend("standard") is None
+    assert history.compute_trend("standard") is None
     keep(history, *whole_run("r2", at=START + 60, seconds=2.0), *whole_run("r3", at=START + 120, seconds=2.4))
-    trend = history.trend("standard")
+    trend = history.compute_trend("standard")
     assert trend is not None
     assert (trend.average, trend.earlier_runs, trend.degraded) == (0.5, 2, False)
     keep(history, *whole_run("r4", at=START + 180, seconds=4.0))
-    slower = history.trend("standard")
+    slower = history.compute_trend("standard")
     assert slower is not None
     assert slower.degraded
 
@@ -525,24 +529,24 @@ def test_a_run_of_what_had_failed_says_nothing_of_the_lanes_speed(history: Histo
         ended = tuple(stage_ended(stage, f"r{number}", result=result) for stage in stages)
         keep(history, run_started(f"r{number}", stages=stages, at=START + number), *ended)
         keep(history, run_ended(f"r{number}", result=result, stages=ended, at=START + number))
-    trend = history.trend("standard")
+    trend = history.compute_trend("standard")
     assert trend is not None
     assert trend.earlier_runs == 1
 
 
 def test_a_run_is_found_by_an_unambiguous_beginning_of_its_id(history: History) -> None:
     keep(history, *whole_run("20260101-aa"), *whole_run("20260102-bb"))
-    found = history.run("20260102")
+    found = history.find_run("20260102")
     assert found is not None
     assert found.run_id == "20260102-bb"
-    assert history.run("2026") is None
+    assert history.find_run("2026") is None
 
 
 @pytest.mark.parametrize("content", [b"this is no database, but it is long enough to be one" * 100, b"short"])
 def test_a_file_that_somebody_else_wrote_is_refused_with_a_remedy(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
-    with pytest.raises(HistoryError, match=r"notes\.txt: no database; name another file"):
+    with pytest.raises(HistoryError, match=r"notes\.txt: not a database; choose another file"):
         opened(path)
     assert path.read_bytes() == content
 
@@ -555,7 +559,7 @@ def test_a_damaged_history_is_set_aside_and_a_new_one_begun(
     path.write_bytes(content)
     with closing(opened(path)) as history:
         keep(history, *whole_run("r1"))
-        assert [run.run_id for run in history.runs()] == ["r1"]
+        assert [run.run_id for run in history.load_runs()] == ["r1"]
     (kept,) = path.parent.glob("history.db.corrupt-*Z")
     assert kept.read_bytes() == content
     (warning,) = caplog.records
@@ -575,10 +579,10 @@ def test_damage_that_shows_only_when_it_is_read_costs_the_past_alone(path: Path)
         keep(history, *whole_run("r1"))
     damage_pages(path)
     with closing(opened(path)) as history:
-        assert history.recover() == ()
-        assert history.totals().counters == {}
+        assert history.mark_interrupted_runs() == ()
+        assert history.load_totals().counters == {}
         keep(history, *whole_run("r2"))
-        assert [run.run_id for run in history.runs()] == ["r2"]
+        assert [run.run_id for run in history.load_runs()] == ["r2"]
     assert len([*path.parent.glob("history.db.corrupt-*Z")]) == 1
 
 
@@ -587,7 +591,7 @@ def test_damage_that_shows_only_when_it_is_written_costs_the_past_alone(path: Pa
     with closing(opened(path)) as history:
         damage_pages(path)
         keep(history, *whole_run("r1"))
-        assert [run.run_id for run in history.runs()] == ["r1"]
+        assert [run.run_id for run in history.load_runs()] == ["r1"]
 
 
 def test_of_many_that_find_the_damage_one_sets_it_aside(path: Path) -> None:
@@ -601,7 +605,7 @@ def test_of_many_that_find_the_damage_one_sets_it_aside(path: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(work, range(8)))
     with closing(opened(path)) as history:
-        assert len(history.runs()) == 8
+        assert len(history.load_runs()) == 8
     assert len([*path.parent.glob("history.db.corrupt-*Z")]) == 1
 
 
@@ -634,10 +638,13 @@ def test_a_history_that_is_deleted_in_a_run_is_written_anew_with_all_it_had(
         keep(history, *rest)
         assert (history.broken, history.dropped) == (None, 0)
     with closing(opened(path)) as history:
-        assert [(run.run_id, run.result) for run in history.runs()] == [("r1", Result.SUCCESS), ("r2", Result.SUCCESS)]
-        assert history.totals().counters[families.RUNS.name, ("standard", "success")] == 2
+        assert [(run.run_id, run.result) for run in history.load_runs()] == [
+            ("r1", Result.SUCCESS),
+            ("r2", Result.SUCCESS),
+        ]
+        assert history.load_totals().counters[families.RUNS.name, ("standard", "success")] == 2
     assert [record.getMessage() for record in caplog.records] == [
-        "the history was deleted or replaced while in use: going on at its old place"
+        "the history was deleted or replaced while in use: continuing at the same path"
     ]
     assert sorted(left.name for left in path.parent.iterdir()) == [
         ".gitignore",
@@ -652,8 +659,8 @@ def test_a_run_whose_lock_was_deleted_with_the_history_still_counts_as_alive(pat
         shutil.rmtree(path.parent)
         keep(history, stage_started("lint", "r1"))
         keep(other, run_started("r2"))
-        assert other.lives("r1")
-        assert {run.run_id for run in other.runs()} == {"r1", "r2"}
+        assert other.is_alive("r1")
+        assert {run.run_id for run in other.load_runs()} == {"r1", "r2"}
 
 
 def test_a_folder_that_can_not_be_made_again_costs_the_history_alone(path: Path) -> None:
@@ -676,7 +683,7 @@ def test_a_newer_history_in_the_place_of_ours_is_left_alone(path: Path) -> None:
             newer.execute("PRAGMA user_version = 99")
         history.observe(stage_started("lint", "r1"))
         assert "newer paropt-exporter" in str(history.broken)
-        assert history.runs()[0].run_id == "r1"
+        assert history.load_runs()[0].run_id == "r1"
 
 
 def test_a_directory_in_the_files_place_is_refused(path: Path) -> None:
@@ -712,7 +719,7 @@ def test_a_full_disk_is_said_once_and_the_work_goes_on(
     assert history.broken is not None
     assert "disk is full" in history.broken
     assert len(caplog.records) == 1
-    assert [run.run_id for run in history.runs()] == ["r1"]
+    assert [run.run_id for run in history.load_runs()] == ["r1"]
 
 
 def test_after_a_failure_the_next_run_is_tried_again(history: History, path: Path) -> None:
@@ -723,7 +730,7 @@ def test_after_a_failure_the_next_run_is_tried_again(history: History, path: Pat
         connection.execute("DROP TRIGGER full")
     for event in whole_run("r2", at=START + 60):
         history.observe(event)
-    assert [(run.run_id, run.completed_tasks) for run in history.runs()] == [("r1", 0), ("r2", 1)]
+    assert [(run.run_id, run.completed_tasks) for run in history.load_runs()] == [("r1", 0), ("r2", 1)]
     assert history.broken is None
 
 
@@ -733,7 +740,7 @@ def test_where_nothing_can_be_written_the_history_is_in_memory_and_says_so(tmp_p
         assert history.broken is not None
         for event in whole_run("r1"):
             history.observe(event)
-        assert history.totals().counters[families.RUNS.name, ("standard", "success")] == 1
+        assert history.load_totals().counters[families.RUNS.name, ("standard", "success")] == 1
 
 
 def test_where_the_file_can_not_grow_its_totals_are_still_read(path: Path) -> None:
@@ -745,7 +752,7 @@ def test_where_the_file_can_not_grow_its_totals_are_still_read(path: Path) -> No
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
         "history = History(Path(sys.argv[1]), project='shop', clock=SystemClock())\n"
-        "print(len(history.totals().counters) > 0, history.broken is not None)\n"
+        "print(len(history.load_totals().counters) > 0, history.broken is not None)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "exporter")}
     ran = subprocess.run(
@@ -757,4 +764,4 @@ def test_where_the_file_can_not_grow_its_totals_are_still_read(path: Path) -> No
         check=False,
     )
     assert ran.stdout == "True True\n", ran.stderr
-    assert ran.stderr.count("history can't be written") == 1
+    assert ran.stderr.count("cannot write the history") == 1

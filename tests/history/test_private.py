@@ -113,7 +113,7 @@ def test_a_dead_runs_lock_is_not_removed_through_a_link(path: Path, tmp_path: Pa
     shutil.rmtree(path.parent / "runs")
     (path.parent / "runs").symlink_to(mine)
     with closing(opened(path)) as history:
-        assert [run.run_id for run in history.recover()] == ["dead"]
+        assert [run.run_id for run in history.mark_interrupted_runs()] == ["dead"]
     assert (mine / "dead.lock").exists()
 
 
@@ -145,7 +145,7 @@ def test_a_link_outside_of_paropt_leads_to_the_history(tmp_path: Path) -> None:
             history.observe(run_started(run_id))
             assert history.broken is None
             with closing(History(link, project="shop", clock=StillClock(), for_reading=True)) as looking:
-                assert looking.run(run_id) is not None
+                assert looking.find_run(run_id) is not None
         (tmp_path / "elsewhere.db").chmod(0o644)
     opened(link).close()
     assert link.is_symlink()

@@ -36,7 +36,7 @@ def keep_run(history: History, run_id: str) -> None:
 
 
 def ids(history: History) -> list[str]:
-    return [run.run_id for run in history.runs()]
+    return [run.run_id for run in history.load_runs()]
 
 
 def test_reading_a_closed_history_leaves_it_as_it_is(path: Path) -> None:
@@ -93,7 +93,7 @@ def test_reading_a_damaged_history_says_what_the_next_run_does(path: Path) -> No
 def test_a_file_that_is_no_history_is_not_called_damaged(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     notes.write_text("mine " * 1000)
-    with pytest.raises(HistoryError, match="no database; name another file"):
+    with pytest.raises(HistoryError, match="not a database; choose another file"):
         reading(notes)
 
 
@@ -115,7 +115,7 @@ def test_damage_that_shows_only_when_it_is_read_is_one_clear_error(path: Path) -
         file.seek(4096)
         file.write(b"\xff" * (size - 4096))
     with closing(reading(path)) as history, pytest.raises(HistoryError, match="damaged"):
-        history.runs()
+        history.load_runs()
 
 
 @pytest.mark.parametrize(
@@ -133,13 +133,13 @@ def test_a_changed_schema_or_text_that_is_none_is_one_clear_error(path: Path, ch
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(change)
     with pytest.raises(HistoryError), closing(reading(path)) as history:
-        history.runs()
+        history.load_runs()
     with pytest.raises(HistoryError), closing(writing(path)) as history:
-        history.runs()
+        history.load_runs()
 
 
 def test_a_lane_that_is_no_unicode_is_not_the_historys_fault(path: Path) -> None:
     with closing(writing(path)) as history:
         keep_run(history, "r1")
-    with closing(reading(path)) as history, pytest.raises(HistoryError, match="no Unicode"):
-        history.runs("\udcff")
+    with closing(reading(path)) as history, pytest.raises(HistoryError, match="not valid Unicode"):
+        history.load_runs("\udcff")

@@ -102,10 +102,14 @@ def looked_at(path: Path, folder: Path) -> str:
         lambda past, out: explain.run_explain(past, pool=None, output="json", stdout=out),
         lambda past, out: explain.run_replay(past, pool=None, since_seconds=0.0, output="text", stdout=out),
         lambda past, out: explain.run_replay(past, pool=None, since_seconds=0.0, output="json", stdout=out),
-        lambda past, out: out.write(f"{past.totals()} {past.last()} {past.expected('standard')}"),
-        lambda past, out: out.write(f"{past.task_seconds('standard')} {past.usual_size('standard')}"),
-        lambda past, out: out.write(f"{past.cpu_shares('standard')} {past.memory_peaks('standard')}"),
-        lambda past, out: out.write(f"{past.failures('standard', ('lint', 'unit'))} {past.trend('standard')}"),
+        lambda past, out: out.write(
+            f"{past.load_totals()} {past.load_last_values()} {past.load_expected_seconds('standard')}"
+        ),
+        lambda past, out: out.write(f"{past.load_mean_task_seconds('standard')} {past.load_usual_size('standard')}"),
+        lambda past, out: out.write(f"{past.load_cpu_demands('standard')} {past.load_memory_peaks('standard')}"),
+        lambda past, out: out.write(
+            f"{past.find_failures('standard', ('lint', 'unit'))} {past.compute_trend('standard')}"
+        ),
     )
     printed = io.StringIO()
     shown: io.StringIO = VisibleStream(printed)  # type: ignore[assignment]  # as the command line's stdout
@@ -155,7 +159,7 @@ def test_a_run_over_a_tampered_history_recovers_or_says_so_in_one_line(
             continue
         with closing(History(path, project="shop", clock=StillClock())) as past:
             with suppress(HistoryError):
-                past.recover()
+                past.mark_interrupted_runs()
             past.observe(run_started("r3"))
 
 
@@ -166,6 +170,6 @@ def test_a_cell_that_no_exporter_wrote_is_named_with_its_file(tmp_path: Path) ->
         connection.execute("UPDATE runs SET result = 'excellent'")
     with (
         closing(History(path, project="shop", clock=StillClock(), for_reading=True)) as past,
-        pytest.raises(ParoptError, match=r"history\.db: it holds what no exporter wrote .*move it away"),
+        pytest.raises(ParoptError, match=r"history\.db: it contains values that no exporter wrote .*move it away"),
     ):
-        past.runs()
+        past.load_runs()
