@@ -1,4 +1,4 @@
-"""Which run is the last one: the one that began last, whatever the wall clock said."""
+"""The last run is the one that began last, whatever the wall clock says."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_run_stamped_in_the_future_does_not_stay_the_last_run(history: History
     assert history.find_failures("standard", ("lint",)) == Failures(stages=frozenset({"lint"}), items={})
 
 
-def test_runs_stamped_in_the_future_do_not_stay_what_is_expected(history: History) -> None:
+def test_runs_stamped_in_the_future_do_not_stay_in_expectations(history: History) -> None:
     for number in range(10):
         keep_run(history, f"future{number}", at=START + YEAR_SECONDS + number, seconds=100.0, cpu=100.0)
     for number in range(10):
@@ -76,7 +76,7 @@ def test_runs_stamped_in_the_future_are_pruned_in_their_turn(history: History) -
     assert "future" not in {run.run_id for run in history.load_runs(limit=100)}
 
 
-def test_a_history_of_version_3_keeps_its_order_and_goes_on(path: Path) -> None:
+def test_a_history_of_version_3_keeps_its_order(path: Path) -> None:
     with closing(History(path, project="shop", clock=StillClock())) as history:
         for number in (2, 1, 3):
             keep_run(history, f"r{number}", at=START + number)

@@ -1,4 +1,4 @@
-"""The locks by which a run is known to live."""
+"""Locks show that a run's process is alive."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from paropt_exporter.history.run_lock import RunLocks
 
 
-def test_run_is_locked_though_no_other_descriptor_is_left(tmp_path: Path) -> None:
+def test_a_run_is_locked_when_no_descriptor_is_left(tmp_path: Path) -> None:
     locks = RunLocks(tmp_path / "runs")
     locks.reserve_descriptor()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
