@@ -291,7 +291,7 @@ def summarize(folder: Path) -> list[dict[str, object]]:
     kept: list[dict[str, object]] = []
     for name in (*LANES, "streams"):
         with closing(History(folder / name / ".paropt/history.db", project=name, clock=SystemClock())) as history:
-            decisions = [decision for decision in history.decisions() if decision.situation]
+            decisions = [decision for decision in history.load_decisions() if decision.situation]
         reasons = Counter(f"{decision.action} {decision.reason}" for decision in decisions)
         told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
         print(f"{name}: {len(decisions)} decisions: {told}", flush=True)

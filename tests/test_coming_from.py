@@ -70,7 +70,7 @@ class Project:
         if not path.exists():
             return ()
         with closing(History(path, project=self._folder.name, clock=SystemClock(), for_reading=True)) as history:
-            return history.runs(limit=1000)
+            return history.load_runs(limit=1000)
 
     def _write(self, config: str) -> None:
         (self._folder / "paropt.yml").write_text(config)

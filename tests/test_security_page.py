@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.cli.flags import build_parser
+from paropt_exporter.history.database import BUSY_SECONDS
 from paropt_exporter.history.rows import OUTPUT_CHARACTERS
-from paropt_exporter.history.schema import BUSY_SECONDS
 from paropt_exporter.history.store import KEEP_DECISIONS, KEEP_RUNS
 
 ROOT = Path(__file__).parent.parent

@@ -152,7 +152,7 @@ def test_after_a_full_disk_was_freed_runs_end_with_0_and_no_total_falls(tmp_path
         before = resource.prlimit(command.process.pid, resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
         eventually("a run that is not in the history", lambda: "exit code 3" in projects.messages(tmp_path))
         resource.prlimit(command.process.pid, resource.RLIMIT_FSIZE, before)
-        eventually("the history goes on", lambda: "takes records again" in projects.messages(tmp_path))
+        eventually("the history goes on", lambda: "the history is writable again" in projects.messages(tmp_path))
         projects.whole_summary(command)
         shown = projects.scraped(projects.url(tmp_path))[counted]
         assert command.stop() in (0, 143)  # 143: in the middle of a run

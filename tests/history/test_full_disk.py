@@ -1,4 +1,4 @@
-"""A disk that is full and then freed: the history goes on by itself, and no total falls at the next start."""
+"""After a full disk has space again, the history continues, and no total is lower after the next start."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 history = History(Path(sys.argv[1]), project="shop", clock=SystemClock())
 seen = []
 for number in range(4):
-    if number in (1, 2):  # no file may grow beyond this: what write(2) says of a full disk
+    if number in (1, 2):  # no file may grow beyond this; write(2) fails as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, unlimited))
     for event in whole_run(f"r{number}"):
         history.observe(event)
@@ -46,7 +46,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / ".paropt" / "history.db"
 
 
-def opened(path: Path) -> History:
+def open_file(path: Path) -> History:
     return History(path, project="shop", clock=StillClock())
 
 
@@ -67,8 +67,8 @@ def observe(history: History, *events: Event) -> None:
 
 
 @contextmanager
-def full(path: Path, table: str = "runs") -> Iterator[None]:
-    """Stands for a full disk: no row can be written."""
+def make_disk_full(path: Path, table: str = "runs") -> Iterator[None]:
+    """Simulate a full disk: writing a row fails."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(
             f"CREATE TRIGGER full BEFORE INSERT ON {table} BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
@@ -81,14 +81,14 @@ def is_broken(history: History) -> bool:
     return history.broken is not None
 
 
-def runs_counted(path: Path) -> float:
-    with closing(opened(path)) as history:
-        return history.totals().counters[families.RUNS.name, ("standard", "success")]
+def count_runs(path: Path) -> float:
+    with closing(open_file(path)) as history:
+        return history.load_totals().counters[families.RUNS.name, ("standard", "success")]
 
 
-def test_a_run_after_the_disk_was_freed_is_not_called_unwritten(path: Path) -> None:
-    with closing(opened(path)) as history:
-        with full(path):
+def test_a_run_after_the_disk_was_freed_is_not_broken(path: Path) -> None:
+    with closing(open_file(path)) as history:
+        with make_disk_full(path):
             observe(history, *whole_run("r1"))
             assert is_broken(history)
         observe(history, *whole_run("r2"))
@@ -97,59 +97,59 @@ def test_a_run_after_the_disk_was_freed_is_not_called_unwritten(path: Path) -> N
 
 
 def test_totals_do_not_fall_at_a_restart_after_the_disk_was_freed(path: Path) -> None:
-    with closing(opened(path)) as history:
+    with closing(open_file(path)) as history:
         observe(history, *whole_run("r1"))
-        with full(path):
+        with make_disk_full(path):
             observe(history, *whole_run("r2"))
         observe(history, *whole_run("r3"))
-    assert runs_counted(path) == 3
+    assert count_runs(path) == 3
 
 
-def test_histograms_and_last_values_of_missed_runs_are_caught_up_with(path: Path) -> None:
-    with closing(opened(path)) as history:
-        with full(path):
+def test_histograms_and_last_values_of_missed_runs_are_added_later(path: Path) -> None:
+    with closing(open_file(path)) as history:
+        with make_disk_full(path):
             observe(history, *whole_run("r1", Result.FAILURE))
         observe(history, run_started("r2"))
-    with closing(opened(path)) as history:
-        assert history.totals().histograms[families.RUN_DURATION.name, ("standard",)].count == 1
-        assert history.last().gauges[families.RUN_LAST_COMPLETION.name, ("standard",)] == START + 4
+    with closing(open_file(path)) as history:
+        assert history.load_totals().histograms[families.RUN_DURATION.name, ("standard",)].count == 1
+        assert history.load_last_values().gauges[families.RUN_LAST_COMPLETION.name, ("standard",)] == START + 4
 
 
-def test_what_was_missed_is_written_at_the_end_if_there_is_room_by_then(path: Path) -> None:
-    with closing(opened(path)) as history, full(path):
+def test_missed_totals_are_written_at_close_if_there_is_space(path: Path) -> None:
+    with closing(open_file(path)) as history, make_disk_full(path):
         observe(history, *whole_run("r1"))
-    assert runs_counted(path) == 1
+    assert count_runs(path) == 1
 
 
-def test_a_half_that_was_missed_is_caught_up_with_once(path: Path) -> None:
-    with closing(opened(path)) as history:
-        with full(path, "tasks"):
+def test_a_partly_missed_run_is_added_once(path: Path) -> None:
+    with closing(open_file(path)) as history:
+        with make_disk_full(path, "tasks"):
             observe(history, *whole_run("r1"))
         observe(history, *whole_run("r2"))
-    assert runs_counted(path) == 2
-    with closing(opened(path)) as history:
-        tasks = history.totals().counters[families.TASK_ATTEMPTS.name, ("standard", "lint", "success")]
+    assert count_runs(path) == 2
+    with closing(open_file(path)) as history:
+        tasks = history.load_totals().counters[families.TASK_ATTEMPTS.name, ("standard", "lint", "success")]
         assert tasks == 2
 
 
-def test_a_history_that_could_not_be_opened_is_tried_again_at_each_run(
+def test_a_history_that_could_not_be_opened_is_retried_at_each_run(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     path.parent.write_text("a file in its place")
-    with closing(opened(path)) as history:
+    with closing(open_file(path)) as history:
         observe(history, *whole_run("r1"))
         observe(history, *whole_run("r2"))
         assert is_broken(history)
         path.parent.unlink()
         observe(history, *whole_run("r3"))
         assert not is_broken(history)
-        assert [run.run_id for run in history.runs()] == ["r3"]
-    assert runs_counted(path) == 3
+        assert [run.run_id for run in history.load_runs()] == ["r3"]
+    assert count_runs(path) == 3
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
 
 
-def test_a_file_that_really_can_not_grow_costs_its_own_runs_alone(path: Path) -> None:
+def test_a_file_that_can_not_grow_loses_only_its_own_runs(path: Path) -> None:
     tests = str(Path(__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((tests, str(Path(tests).parent / "exporter")))}
     ran = subprocess.run(
@@ -161,4 +161,4 @@ def test_a_file_that_really_can_not_grow_costs_its_own_runs_alone(path: Path) ->
         check=True,
     )
     assert json.loads(ran.stdout) == [True, False, False, True]
-    assert runs_counted(path) == 4
+    assert count_runs(path) == 4

@@ -1,4 +1,4 @@
-"""What the history keeps, and that it survives whatever happens to it."""
+"""The history keeps events, totals and order, and survives kills, damage, deletion and full disks."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def history(path: Path) -> Iterator[History]:
-    with closing(opened(path)) as history:
+    with closing(open_file(path)) as history:
         yield history
 
 
-def opened(path: Path, *, project: str = "shop", keep_runs: int | None = 1000) -> History:
+def open_file(path: Path, *, project: str = "shop", keep_runs: int | None = 1000) -> History:
     return History(path, project=project, clock=StillClock(), keep_runs=keep_runs)
 
 
@@ -85,8 +85,8 @@ def whole_run(run_id: str, *, at: float = START, seconds: float = 4.0, tasks: in
     )
 
 
-def owner(path: Path) -> subprocess.Popen[str]:
-    """Start a process that is in the middle of a run."""
+def start_owner(path: Path) -> subprocess.Popen[str]:
+    """Start a process and return it during its run."""
     tests, package = Path(__file__).parents[1], Path(__file__).parents[2] / "exporter"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tests, package)))}
     process = subprocess.Popen([sys.executable, "-c", HELD, str(path)], env=environment, stdin=-1, stdout=-1, text=True)
@@ -101,17 +101,17 @@ def kill(process: subprocess.Popen[str]) -> None:
         process.wait(60)
 
 
-def test_an_item_that_is_no_unicode_is_kept_with_its_bytes_shown(history: History) -> None:
+def test_an_item_with_invalid_unicode_is_stored_with_escapes(history: History) -> None:
     keep(history, run_started("r1", stages=("lint",)), replace(task("lint"), item=os.fsdecode(b"tests/\xff.py")))
     with closing(sqlite3.connect(history.path)) as reader:
         assert reader.execute("SELECT item FROM tasks").fetchone() == ("tests/\\udcff.py",)
 
 
-def test_totals_and_last_values_are_there_for_the_next_process(path: Path) -> None:
-    with closing(opened(path)) as history:
+def test_the_next_process_resumes_totals_and_last_values(path: Path) -> None:
+    with closing(open_file(path)) as history:
         keep(history, *whole_run("r1"), *whole_run("r2", at=START + 60))
-    with closing(opened(path)) as history:
-        totals, last = history.totals(), history.last()
+    with closing(open_file(path)) as history:
+        totals, last = history.load_totals(), history.load_last_values()
     assert totals.counters[families.RUNS.name, ("standard", "success")] == 2
     assert totals.histograms[families.RUN_DURATION.name, ("standard",)].count == 2
     assert totals.histograms[families.RUN_DURATION.name, ("standard",)].sum == 8.0
@@ -136,7 +136,11 @@ def test_memory_and_history_agree_on_every_total_after_a_restart(history: Histor
         watching.observe(event)
     keep(history, *events)
     resumed = Metrics(
-        project="shop", lanes=(lane,), process_metrics=False, totals=history.totals(), last=history.last()
+        project="shop",
+        lanes=(lane,),
+        process_metrics=False,
+        totals=history.load_totals(),
+        last=history.load_last_values(),
     )
     passing = (families.STAGE_PROGRESS.name, families.HOST_MEMORY.name)
     before, after = (
@@ -147,31 +151,31 @@ def test_memory_and_history_agree_on_every_total_after_a_restart(history: Histor
 
 
 def test_projects_in_one_file_do_not_see_each_other(path: Path) -> None:
-    with closing(opened(path)) as shop, closing(opened(path, project="bank")) as bank:
+    with closing(open_file(path)) as shop, closing(open_file(path, project="bank")) as bank:
         keep(shop, *whole_run("r1"))
-        assert bank.totals().counters == {}
-        assert bank.runs() == ()
+        assert bank.load_totals().counters == {}
+        assert bank.load_runs() == ()
 
 
 def test_several_processes_threads_and_connections_add_up_in_one_file(path: Path) -> None:
     def work(number: int) -> None:
-        with closing(opened(path)) as history:
+        with closing(open_file(path)) as history:
             keep(history, *whole_run(f"r{number}", at=START + number, tasks=5))
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(work, range(16)))
-    with closing(opened(path)) as history:
-        assert history.totals().counters[families.RUNS.name, ("standard", "success")] == 16
-        assert history.totals().counters[families.TASK_ATTEMPTS.name, ("standard", "lint", "success")] == 80
-        assert len(history.runs(limit=100)) == 16
+    with closing(open_file(path)) as history:
+        assert history.load_totals().counters[families.RUNS.name, ("standard", "success")] == 16
+        assert history.load_totals().counters[families.TASK_ATTEMPTS.name, ("standard", "lint", "success")] == 80
+        assert len(history.load_runs(limit=100)) == 16
 
 
 def test_old_runs_are_pruned_and_totals_are_not(path: Path) -> None:
-    with closing(opened(path, keep_runs=3)) as history:
+    with closing(open_file(path, keep_runs=3)) as history:
         for number in range(5):
             keep(history, *whole_run(f"r{number}", at=START + number))
-        assert [run.run_id for run in history.runs()] == ["r2", "r3", "r4"]
-        assert history.totals().counters[families.RUNS.name, ("standard", "success")] == 5
+        assert [run.run_id for run in history.load_runs()] == ["r2", "r3", "r4"]
+        assert history.load_totals().counters[families.RUNS.name, ("standard", "success")] == 5
     with closing(sqlite3.connect(path)) as connection:
         for table in ("tasks", "stages"):
             assert connection.execute(f"SELECT count(DISTINCT run_id) FROM {table}").fetchone() == (3,)
@@ -183,7 +187,7 @@ def test_runs_older_than_the_age_to_keep_are_pruned(path: Path) -> None:
         keep(history, *whole_run("old", at=clock.wall()))
         clock.advance(3700.0)
         keep(history, *whole_run("new", at=clock.wall()))
-        assert [run.run_id for run in history.runs()] == ["new"]
+        assert [run.run_id for run in history.load_runs()] == ["new"]
 
 
 def test_decisions_are_kept_with_their_terms(history: History, path: Path) -> None:
@@ -199,37 +203,37 @@ def test_decisions_are_kept_with_their_terms(history: History, path: Path) -> No
     assert kept == [("commands", "up", 2, 4, '{"queue": 3.0}')]
 
 
-def test_the_usual_size_of_a_run_in_which_more_were_no_use_is_what_it_went_back_to(history: History) -> None:
-    def moved(run_id: str, action: str, reason: str, old: int, new: int) -> Decision:
+def test_the_usual_size_of_an_ineffective_increase_is_the_size_before(history: History) -> None:
+    def make_decision(run_id: str, action: str, reason: str, old: int, new: int) -> Decision:
         return Decision(
             pool="commands", action=action, reason=reason, old_size=old, new_size=new, at_timestamp_seconds=START,
             run_id=run_id,
         )  # fmt: skip
 
-    keep(history, *whole_run("r1"), moved("r1", "up", "demand", 2, 64))
-    assert history.usual_size("standard") == 64
-    keep(history, moved("r1", "down", "ineffective", 64, 16), moved("r1", "down", "ineffective", 16, 2))
-    assert history.usual_size("standard") == 2
+    keep(history, *whole_run("r1"), make_decision("r1", "up", "demand", 2, 64))
+    assert history.load_usual_size("standard") == 64
+    keep(history, make_decision("r1", "down", "ineffective", 64, 16), make_decision("r1", "down", "ineffective", 16, 2))
+    assert history.load_usual_size("standard") == 2
 
 
-def test_a_run_whose_owner_was_killed_is_marked_as_interrupted(path: Path) -> None:
-    kill(owner(path))
-    with closing(opened(path)) as history:
-        assert not history.lives("dead")
-        (interrupted,) = history.recover()
+def test_a_run_of_a_killed_process_is_marked_as_interrupted(path: Path) -> None:
+    kill(start_owner(path))
+    with closing(open_file(path)) as history:
+        assert not history.is_alive("dead")
+        (interrupted,) = history.mark_interrupted_runs()
         assert (interrupted.run_id, interrupted.running, interrupted.not_started) == ("dead", ("unit",), ("types",))
-        (run,) = history.runs()
+        (run,) = history.load_runs()
         assert (run.result, run.interrupted) == (Result.CANCELLATION, True)
         results = {stage.stage: stage.result for stage in run.stages}
         assert results == {"lint": Result.SUCCESS, "unit": Result.CANCELLATION, "types": Result.SKIP}
-        assert undone(history) == {"unit", "types"}
+        assert load_failed_stages(history) == {"unit", "types"}
 
 
-def test_totals_of_an_interrupted_run_are_those_of_a_cancelled_one(path: Path) -> None:
-    kill(owner(path))
-    with closing(opened(path)) as history:
-        history.recover()
-        counters = history.totals().counters
+def test_an_interrupted_run_has_the_totals_of_a_cancelled_one(path: Path) -> None:
+    kill(start_owner(path))
+    with closing(open_file(path)) as history:
+        history.mark_interrupted_runs()
+        counters = history.load_totals().counters
     assert counters[families.RUNS.name, ("standard", "cancellation")] == 1
     assert counters[families.STAGE_RUNS.name, ("standard", "unit", "cancellation")] == 1
     assert counters[families.STAGE_RUNS.name, ("standard", "types", "skip")] == 1
@@ -237,34 +241,34 @@ def test_totals_of_an_interrupted_run_are_those_of_a_cancelled_one(path: Path) -
     assert counters[families.SLA_CHECKS.name, ("standard", "unit")] == 1
 
 
-def test_cpu_that_was_shown_of_an_attempt_that_was_cut_off_is_in_the_totals_after_a_restart(path: Path) -> None:
-    kill(owner(path))
-    with closing(opened(path)) as history:
-        history.show("dead", {"unit": 7.5})
-        history.recover()
-        history.recover()
-        assert history.totals().counters[families.STAGE_CPU.name, ("standard", "unit")] == 7.5
+def test_shown_cpu_of_an_interrupted_attempt_is_in_the_totals(path: Path) -> None:
+    kill(start_owner(path))
+    with closing(open_file(path)) as history:
+        history.store_shown_cpu("dead", {"unit": 7.5})
+        history.mark_interrupted_runs()
+        history.mark_interrupted_runs()
+        assert history.load_totals().counters[families.STAGE_CPU.name, ("standard", "unit")] == 7.5
 
 
-def test_a_live_sample_of_cpu_over_what_the_attempts_end_says_is_no_reset_after_a_restart(history: History) -> None:
+def test_a_live_cpu_sample_above_the_final_value_causes_no_counter_reset(history: History) -> None:
     keep(history, run_started("r1"), stage_started("lint", "r1"))
-    history.show("r1", {"lint": 5.0})
+    history.store_shown_cpu("r1", {"lint": 5.0})
     keep(history, task("lint", "r1", cpu=4.9), stage_ended("lint", "r1"))
     keep(history, run_started("r2"), stage_started("lint", "r2"))
-    history.show("r2", {"lint": 5.5})
+    history.store_shown_cpu("r2", {"lint": 5.5})
     keep(history, task("lint", "r2", cpu=1.0), stage_ended("lint", "r2"))
-    assert history.totals().counters[families.STAGE_CPU.name, ("standard", "lint")] == pytest.approx(6.0)
+    assert history.load_totals().counters[families.STAGE_CPU.name, ("standard", "lint")] == pytest.approx(6.0)
 
 
-def test_a_history_of_an_earlier_version_goes_on(path: Path) -> None:
-    with closing(opened(path)) as history:
+def test_a_history_of_an_earlier_version_is_upgraded(path: Path) -> None:
+    with closing(open_file(path)) as history:
         keep(history, *whole_run("r1"))
     write_as_version(path, 2)
-    with closing(opened(path)) as history:
+    with closing(open_file(path)) as history:
         keep(history, run_started("r2"), stage_started("lint", "r2"))
-        history.show("r2", {"lint": 99.0})
+        history.store_shown_cpu("r2", {"lint": 99.0})
         keep(history, stage_ended("lint", "r2"))
-        assert history.totals().counters[families.STAGE_CPU.name, ("standard", "lint")] == 99.0
+        assert history.load_totals().counters[families.STAGE_CPU.name, ("standard", "lint")] == 99.0
 
 
 _OTHER_4 = """
@@ -274,80 +278,80 @@ CREATE INDEX runs_by_lane ON runs (project, lane, started_ts); PRAGMA user_versi
 """
 
 
-def test_a_history_of_the_other_version_4_goes_on(path: Path) -> None:
-    """Two unreleased versions were called 4 for a time: one had the items' tables, one the order of the runs."""
-    with closing(opened(path)) as history:
+def test_a_history_of_the_other_version_4_is_upgraded(path: Path) -> None:
+    """Two unreleased versions had the number 4: one had the items' tables, the other the order of the runs."""
+    with closing(open_file(path)) as history:
         keep(history, *whole_run("r1"))
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(_OTHER_4)
-    with closing(opened(path)) as history:
+    with closing(open_file(path)) as history:
         keep(history, *whole_run("r2", at=START + 60))
-        assert [run.run_id for run in history.runs()] == ["r1", "r2"]
+        assert [run.run_id for run in history.load_runs()] == ["r1", "r2"]
 
 
 def test_a_history_that_can_not_be_upgraded_is_one_clear_error(path: Path) -> None:
-    opened(path).close()
+    open_file(path).close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 3")
-    with pytest.raises(HistoryError, match=r"can't be read \(duplicate column name: sequence\)"):
-        opened(path)
+    with pytest.raises(HistoryError, match=r"cannot read it \(duplicate column name: sequence\)"):
+        open_file(path)
 
 
-def test_a_run_whose_owner_lives_is_left_alone(path: Path) -> None:
-    process = owner(path)
+def test_a_run_of_a_live_process_is_left_alone(path: Path) -> None:
+    process = start_owner(path)
     try:
-        with closing(opened(path)) as history:
-            assert history.lives("dead")
-            assert history.recover() == ()
-            assert history.runs()[0].result is None
+        with closing(open_file(path)) as history:
+            assert history.is_alive("dead")
+            assert history.mark_interrupted_runs() == ()
+            assert history.load_runs()[0].result is None
     finally:
         kill(process)
 
 
-def test_a_run_of_this_very_process_is_left_alone(history: History) -> None:
+def test_a_run_of_this_process_is_left_alone(history: History) -> None:
     keep(history, run_started())
-    assert history.recover() == ()
+    assert history.mark_interrupted_runs() == ()
 
 
 def test_an_interrupted_run_is_marked_once_however_many_start_together(path: Path) -> None:
-    kill(owner(path))
+    kill(start_owner(path))
 
-    def recovered(_: int) -> int:
-        with closing(opened(path)) as history:
-            return len(history.recover())
+    def recover_runs(_: int) -> int:
+        with closing(open_file(path)) as history:
+            return len(history.mark_interrupted_runs())
 
     with ThreadPoolExecutor(8) as threads:
-        assert sum(threads.map(recovered, range(8))) == 1
-    with closing(opened(path)) as history:
-        assert history.totals().counters[families.RUNS.name, ("standard", "cancellation")] == 1
+        assert sum(threads.map(recover_runs, range(8))) == 1
+    with closing(open_file(path)) as history:
+        assert history.load_totals().counters[families.RUNS.name, ("standard", "cancellation")] == 1
 
 
 def test_no_lock_is_left_behind_by_ended_or_recovered_runs(path: Path) -> None:
-    kill(owner(path))
-    with closing(opened(path)) as history:
+    kill(start_owner(path))
+    with closing(open_file(path)) as history:
         keep(history, *whole_run("r1"))
-        history.recover()
+        history.mark_interrupted_runs()
     assert list((path.parent / "runs").iterdir()) == []
 
 
 def test_the_expected_duration_is_the_median_of_the_last_ten_good_runs(history: History) -> None:
     for number, seconds in enumerate([100.0, *range(1, 11)]):
         keep(history, *whole_run(f"r{number:02}", at=START + number, seconds=float(seconds)))
-    assert history.expected("standard") == {"lint": 5.5}
-    assert history.expected("docs") == {}
+    assert history.load_expected_seconds("standard") == {"lint": 5.5}
+    assert history.load_expected_seconds("docs") == {}
 
 
-def test_the_share_of_a_core_leaves_out_the_wait_for_one(history: History) -> None:
+def test_the_cpu_demand_excludes_waits_for_a_core(history: History) -> None:
     keep(
         history,
         run_started(),
         replace(task("burns"), ended_seconds=4.0, started_seconds=0.0, cpu_seconds=1.0, run_delay_seconds=3.0),
         replace(task("waits"), ended_seconds=4.0, started_seconds=0.0, cpu_seconds=0.2, run_delay_seconds=0.0),
     )
-    assert history.cpu_shares("standard") == {"burns": 1.0, "waits": 0.05}
+    assert history.load_cpu_demands("standard") == {"burns": 1.0, "waits": 0.05}
 
 
-def test_the_peak_of_a_stage_is_its_largest_tasks_and_none_of_threads(history: History) -> None:
+def test_a_stages_memory_peak_is_its_largest_tasks_without_threads(history: History) -> None:
     keep(
         history,
         run_started(),
@@ -355,26 +359,26 @@ def test_the_peak_of_a_stage_is_its_largest_tasks_and_none_of_threads(history: H
         replace(task("tests"), task=1, pool="commands", memory_peak_bytes=500),
         replace(task("calls"), pool="threads", memory_peak_bytes=900),
     )
-    assert history.memory_peaks("standard") == {"tests": 500}
+    assert history.load_memory_peaks("standard") == {"tests": 500}
 
 
 LANE = ("lint", "unit", "types")
 
 
-def undone(history: History) -> frozenset[str]:
-    found = history.failures("standard", LANE)
+def load_failed_stages(history: History) -> frozenset[str]:
+    found = history.find_failures("standard", LANE)
     assert found is not None
     return found.stages
 
 
-def failed_items(history: History) -> Mapping[str, frozenset[str]]:
-    found = history.failures("standard", LANE)
+def load_failed_items(history: History) -> Mapping[str, frozenset[str]]:
+    found = history.find_failures("standard", LANE)
     assert found is not None
     return found.items
 
 
-def test_failed_stages_are_those_that_the_last_run_left_undone(history: History) -> None:
-    assert history.failures("standard", LANE) is None
+def test_failed_stages_are_those_without_success_in_the_last_run(history: History) -> None:
+    assert history.find_failures("standard", LANE) is None
     bad = stage_ended("unit", "r1", result=Result.TIMEOUT)
     skipped = stage_ended("types", "r1", result=Result.SKIP)
     keep(
@@ -385,13 +389,13 @@ def test_failed_stages_are_those_that_the_last_run_left_undone(history: History)
         skipped,
         run_ended("r1", result=Result.FAILURE, stages=(stage_ended("lint", "r1"), bad, skipped)),
     )
-    assert undone(history) == {"unit", "types"}
+    assert load_failed_stages(history) == {"unit", "types"}
     good = tuple(stage_ended(name, "r2") for name in LANE)
     keep(history, run_started("r2", at=START + 60, stages=LANE), *good, run_ended("r2", at=START + 60, stages=good))
-    assert undone(history) == frozenset()
+    assert load_failed_stages(history) == frozenset()
 
 
-def _batch(run_id: str, results: dict[str, Result], **fields: object) -> TaskRecord:
+def _make_batch(run_id: str, results: dict[str, Result], **fields: object) -> TaskRecord:
     bad = any(result.bad for result in results.values())
     result = Result.FAILURE if bad else Result.SUCCESS
     items = tuple(ItemRecord(item=item, result=each, seconds=1.0) for item, each in results.items())
@@ -401,33 +405,33 @@ def _batch(run_id: str, results: dict[str, Result], **fields: object) -> TaskRec
 def test_the_items_that_failed_are_those_of_the_lanes_last_run(history: History) -> None:
     for number, results in enumerate([{"a": Result.FAILURE}, {"a": Result.SUCCESS, "b": Result.FAILURE}]):
         run_id, at = f"r{number}", START + number
-        keep(history, run_started(run_id, at=at), stage_started("unit", run_id), _batch(run_id, results))
+        keep(history, run_started(run_id, at=at), stage_started("unit", run_id), _make_batch(run_id, results))
         keep(
             history, stage_ended("unit", run_id, result=Result.FAILURE), run_ended(run_id, at=at, result=Result.FAILURE)
         )
-    assert failed_items(history) == {"unit": frozenset({"b"})}
+    assert load_failed_items(history) == {"unit": frozenset({"b"})}
 
 
 def test_a_stage_whose_batches_did_not_all_end_has_no_failed_items(history: History) -> None:
-    keep(history, run_started(), stage_started("unit", tasks=2), _batch("r1", {"a": Result.FAILURE}))
+    keep(history, run_started(), stage_started("unit", tasks=2), _make_batch("r1", {"a": Result.FAILURE}))
     keep(history, replace(stage_ended("unit", result=Result.FAILURE), tasks=2), run_ended(result=Result.FAILURE))
-    assert failed_items(history) == {}
+    assert load_failed_items(history) == {}
 
 
 def test_a_failed_item_of_a_task_for_each_item_is_known(history: History) -> None:
     good, bad = replace(task("unit"), item="a"), replace(task("unit"), task=1, item="b", result=Result.FAILURE)
     ended = replace(stage_ended("unit", result=Result.FAILURE), tasks=2)
     keep(history, run_started(), stage_started("unit", tasks=2), good, bad, ended, run_ended(result=Result.FAILURE))
-    assert failed_items(history) == {"unit": frozenset({"b"})}
+    assert load_failed_items(history) == {"unit": frozenset({"b"})}
 
 
-def test_a_run_of_one_stage_leaves_the_failures_of_the_others_known(history: History) -> None:
+def test_a_run_of_one_stage_keeps_the_failures_of_the_others(history: History) -> None:
     bad = stage_ended("unit", "r1", result=Result.FAILURE)
     keep(history, run_started("r1", stages=LANE), stage_ended("lint", "r1"), bad, stage_ended("types", "r1"))
     keep(history, run_ended("r1", result=Result.FAILURE, stages=(bad,)))
     keep(history, replace(run_started("r2", stages=("lint",)), partial=True), stage_ended("lint", "r2"))
     keep(history, replace(run_ended("r2", at=START + 60, stages=(stage_ended("lint", "r2"),)), partial=True))
-    assert undone(history) == {"unit"}
+    assert load_failed_stages(history) == {"unit"}
 
 
 def test_a_stage_with_arguments_neither_fails_nor_completes_anything(history: History) -> None:
@@ -438,50 +442,50 @@ def test_a_stage_with_arguments_neither_fails_nor_completes_anything(history: Hi
         stage = replace(stage_ended("unit", run_id, result=result), scope=scope)
         keep(history, run_started(run_id, at=START + number, stages=("unit",)), stage)
         keep(history, run_ended(run_id, at=START + number, result=result, stages=(stage,)))
-        assert undone(history) == (frozenset() if scope is Scope.ITEMS else {"unit"})
+        assert load_failed_stages(history) == (frozenset() if scope is Scope.ITEMS else {"unit"})
 
 
-def test_a_stage_that_the_lane_has_no_more_is_not_among_its_failures(history: History) -> None:
+def test_a_removed_stage_is_not_a_failure(history: History) -> None:
     bad = stage_ended("old", "r1", result=Result.FAILURE)
     keep(history, run_started("r1", stages=("old",)), bad, run_ended("r1", result=Result.FAILURE, stages=(bad,)))
-    assert undone(history) == frozenset()
+    assert load_failed_stages(history) == frozenset()
 
 
 @pytest.mark.parametrize("scope", [Scope.ITEMS, Scope.ARGUMENTS])
-def test_a_part_of_a_stage_leaves_its_expected_duration(history: History, scope: Scope) -> None:
+def test_a_partial_stage_does_not_change_its_expected_duration(history: History, scope: Scope) -> None:
     keep(history, *whole_run("r1"))
-    before = history.expected("standard")
+    before = history.load_expected_seconds("standard")
     part = replace(stage_ended("lint", "r2"), duration_seconds=1000.0, scope=scope)
     keep(history, run_started("r2", at=START + 60), part, run_ended("r2", at=START + 60, stages=(part,)))
-    assert history.expected("standard") == before
+    assert history.load_expected_seconds("standard") == before
 
 
-def test_a_part_and_a_partial_run_leave_durations_and_last_values(history: History) -> None:
+def test_partial_runs_do_not_change_durations_and_last_values(history: History) -> None:
     keep(history, *whole_run("r1"))
-    durations, last = history.totals().histograms, history.last().gauges
+    durations, last = history.load_totals().histograms, history.load_last_values().gauges
     part = replace(stage_ended("lint", "r2"), duration_seconds=1000.0, scope=Scope.ARGUMENTS)
     partial = replace(run_ended("r2", at=START + 60, stages=(part,)), partial=True)
     keep(history, replace(run_started("r2", at=START + 60), partial=True), part, partial)
     completed = (families.RUN_LAST_COMPLETION.name, ("standard",))
-    assert history.totals().histograms == durations
-    assert history.last().gauges == {**last, completed: partial.ended_timestamp_seconds}
+    assert history.load_totals().histograms == durations
+    assert history.load_last_values().gauges == {**last, completed: partial.ended_timestamp_seconds}
 
 
 def test_a_stage_that_only_ever_failed_has_never_succeeded(history: History) -> None:
     good, bad = stage_ended("lint", "r1"), stage_ended("unit", "r1", result=Result.FAILURE)
     skipped = replace(stage_ended("types", "r1", result=Result.SKIP), started_timestamp_seconds=None)
     keep(history, run_started("r1", stages=LANE), good, bad, skipped, run_ended("r1", result=Result.FAILURE))
-    assert history.never_succeeded("standard") == {"unit"}
+    assert history.find_never_succeeded("standard") == {"unit"}
 
 
-def test_what_items_took_is_known_and_forgotten_with_the_tests_of_a_file(history: History) -> None:
+def test_item_durations_are_stored_and_deleted_with_the_tests_of_a_file(history: History) -> None:
     long = ItemRecord(item="a.py", result=Result.SUCCESS, seconds=1.0, long_tests=(("a.py::test_x", 4.0),))
     whole = ItemRecord(item="a.py", result=Result.SUCCESS, seconds=5.0)
     keep(history, run_started(), replace(task("unit"), items=(long,), start_up_seconds=0.5))
-    known = history.known_items()["unit"]
+    known = history.load_known_items()["unit"]
     assert (known.seconds, known.start_up_seconds) == ({"a.py": 1.0, "a.py::test_x": 4.0}, 0.5)
     keep(history, replace(task("unit"), task=1, items=(whole,), start_up_seconds=0.5))
-    assert history.known_items()["unit"].seconds == {"a.py": 3.0}
+    assert history.load_known_items()["unit"].seconds == {"a.py": 3.0}
 
 
 def test_a_retried_task_counts_once_by_its_last_attempt(history: History) -> None:
@@ -494,68 +498,68 @@ def test_a_retried_task_counts_once_by_its_last_attempt(history: History) -> Non
         stage_ended("lint", "r1"),
         run_ended("r1"),
     )
-    (run,) = history.runs()
+    (run,) = history.load_runs()
     assert (run.total_tasks, run.completed_tasks, run.failed_tasks) == (1, 1, 0)
 
 
 def test_tasks_of_a_skipped_stage_are_not_among_those_of_the_run(history: History) -> None:
     skipped = stage_ended("tests", "r1", result=Result.SKIP)
     keep(history, run_started("r1"), task("lint", "r1"), stage_ended("lint", "r1"), skipped, run_ended("r1"))
-    (run,) = history.runs()
+    (run,) = history.load_runs()
     assert run.total_tasks == 1
 
 
-def test_throughput_under_four_fifths_of_the_average_is_degradation(history: History) -> None:
+def test_throughput_below_four_fifths_of_the_average_is_degraded(history: History) -> None:
     keep(history, *whole_run("r1", seconds=2.0))
-    assert history.trend("standard") is None
+    assert history.compute_trend("standard") is None
     keep(history, *whole_run("r2", at=START + 60, seconds=2.0), *whole_run("r3", at=START + 120, seconds=2.4))
-    trend = history.trend("standard")
+    trend = history.compute_trend("standard")
     assert trend is not None
     assert (trend.average, trend.earlier_runs, trend.degraded) == (0.5, 2, False)
     keep(history, *whole_run("r4", at=START + 180, seconds=4.0))
-    slower = history.trend("standard")
+    slower = history.compute_trend("standard")
     assert slower is not None
     assert slower.degraded
 
 
-def test_a_run_of_what_had_failed_says_nothing_of_the_lanes_speed(history: History) -> None:
+def test_a_run_of_failed_stages_does_not_count_in_the_trend(history: History) -> None:
     for number, (stages, result) in enumerate(
         [(("lint", "unit"), Result.SUCCESS), (("lint", "unit"), Result.FAILURE), (("unit",), Result.SUCCESS)]
     ):
         ended = tuple(stage_ended(stage, f"r{number}", result=result) for stage in stages)
         keep(history, run_started(f"r{number}", stages=stages, at=START + number), *ended)
         keep(history, run_ended(f"r{number}", result=result, stages=ended, at=START + number))
-    trend = history.trend("standard")
+    trend = history.compute_trend("standard")
     assert trend is not None
     assert trend.earlier_runs == 1
 
 
 def test_a_run_is_found_by_an_unambiguous_beginning_of_its_id(history: History) -> None:
     keep(history, *whole_run("20260101-aa"), *whole_run("20260102-bb"))
-    found = history.run("20260102")
+    found = history.find_run("20260102")
     assert found is not None
     assert found.run_id == "20260102-bb"
-    assert history.run("2026") is None
+    assert history.find_run("2026") is None
 
 
 @pytest.mark.parametrize("content", [b"this is no database, but it is long enough to be one" * 100, b"short"])
-def test_a_file_that_somebody_else_wrote_is_refused_with_a_remedy(tmp_path: Path, content: bytes) -> None:
+def test_a_foreign_file_is_refused_with_a_remedy(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
-    with pytest.raises(HistoryError, match=r"notes\.txt: no database; name another file"):
-        opened(path)
+    with pytest.raises(HistoryError, match=r"notes\.txt: not a database; choose another file"):
+        open_file(path)
     assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize("content", [b"this is no database, but it is long enough to be one" * 100, b"short"])
-def test_a_damaged_history_is_set_aside_and_a_new_one_begun(
+def test_a_damaged_history_is_set_aside_and_a_new_one_created(
     path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
-    with closing(opened(path)) as history:
+    with closing(open_file(path)) as history:
         keep(history, *whole_run("r1"))
-        assert [run.run_id for run in history.runs()] == ["r1"]
+        assert [run.run_id for run in history.load_runs()] == ["r1"]
     (kept,) = path.parent.glob("history.db.corrupt-*Z")
     assert kept.read_bytes() == content
     (warning,) = caplog.records
@@ -563,81 +567,82 @@ def test_a_damaged_history_is_set_aside_and_a_new_one_begun(
 
 
 def damage_pages(path: Path) -> None:
-    """Overwrite all but the first page, which has the schema: the file opens, and can't be read."""
+    """Overwrite all but the first page, which has the schema: the file opens, but queries fail."""
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * (size - 4096))
 
 
-def test_damage_that_shows_only_when_it_is_read_costs_the_past_alone(path: Path) -> None:
-    with closing(opened(path)) as history:
+def test_damage_found_by_a_read_loses_only_past_runs(path: Path) -> None:
+    with closing(open_file(path)) as history:
         keep(history, *whole_run("r1"))
     damage_pages(path)
-    with closing(opened(path)) as history:
-        assert history.recover() == ()
-        assert history.totals().counters == {}
+    with closing(open_file(path)) as history:
+        assert history.mark_interrupted_runs() == ()
+        assert history.load_totals().counters == {}
         keep(history, *whole_run("r2"))
-        assert [run.run_id for run in history.runs()] == ["r2"]
+        assert [run.run_id for run in history.load_runs()] == ["r2"]
     assert len([*path.parent.glob("history.db.corrupt-*Z")]) == 1
 
 
-def test_damage_that_shows_only_when_it_is_written_costs_the_past_alone(path: Path) -> None:
-    opened(path).close()
-    with closing(opened(path)) as history:
+def test_damage_found_by_a_write_loses_only_past_runs(path: Path) -> None:
+    open_file(path).close()
+    with closing(open_file(path)) as history:
         damage_pages(path)
         keep(history, *whole_run("r1"))
-        assert [run.run_id for run in history.runs()] == ["r1"]
+        assert [run.run_id for run in history.load_runs()] == ["r1"]
 
 
-def test_of_many_that_find_the_damage_one_sets_it_aside(path: Path) -> None:
+def test_one_of_several_processes_sets_a_damaged_file_aside(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"garbage" * 1000)
 
     def work(number: int) -> None:
-        with closing(opened(path)) as history:
+        with closing(open_file(path)) as history:
             keep(history, *whole_run(f"r{number}", at=START + number))
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(work, range(8)))
-    with closing(opened(path)) as history:
-        assert len(history.runs()) == 8
+    with closing(open_file(path)) as history:
+        assert len(history.load_runs()) == 8
     assert len([*path.parent.glob("history.db.corrupt-*Z")]) == 1
 
 
-def test_a_second_damaged_history_of_one_second_takes_no_ones_name(path: Path) -> None:
+def test_a_second_damaged_history_in_one_second_gets_another_name(path: Path) -> None:
     path.parent.mkdir()
     for content in (b"first" * 1000, b"second" * 1000):
         path.write_bytes(content)
-        opened(path).close()
+        open_file(path).close()
         path.unlink()
     assert {kept.read_bytes()[:5] for kept in path.parent.glob("history.db.corrupt-*")} == {b"first", b"secon"}
 
 
-def test_a_damaged_history_that_can_not_be_set_aside_costs_the_history_alone(path: Path) -> None:
+def test_the_run_goes_on_if_a_damaged_history_can_not_be_set_aside(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"garbage" * 1000)
-    path.with_name("history.db.lock").mkdir()  # stands for a folder that can't be written: root may write anywhere
-    with closing(opened(path)) as history:
+    path.with_name("history.db.lock").mkdir()  # simulates a read-only folder, since root may write anywhere
+    with closing(open_file(path)) as history:
         assert history.broken is not None
         history.observe(run_started())
         assert history.dropped == 1
 
 
-def test_a_history_that_is_deleted_in_a_run_is_written_anew_with_all_it_had(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_history_deleted_during_a_run_is_restored(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first, *rest = whole_run("r2", at=START + 60)
-    with closing(opened(path)) as history:
+    with closing(open_file(path)) as history:
         keep(history, *whole_run("r1"), first)
         shutil.rmtree(path.parent)
         keep(history, *rest)
         assert (history.broken, history.dropped) == (None, 0)
-    with closing(opened(path)) as history:
-        assert [(run.run_id, run.result) for run in history.runs()] == [("r1", Result.SUCCESS), ("r2", Result.SUCCESS)]
-        assert history.totals().counters[families.RUNS.name, ("standard", "success")] == 2
+    with closing(open_file(path)) as history:
+        assert [(run.run_id, run.result) for run in history.load_runs()] == [
+            ("r1", Result.SUCCESS),
+            ("r2", Result.SUCCESS),
+        ]
+        assert history.load_totals().counters[families.RUNS.name, ("standard", "success")] == 2
     assert [record.getMessage() for record in caplog.records] == [
-        "the history was deleted or replaced while in use: going on at its old place"
+        "the history was deleted or replaced while in use: continuing at the same path"
     ]
     assert sorted(left.name for left in path.parent.iterdir()) == [
         ".gitignore",
@@ -646,18 +651,18 @@ def test_a_history_that_is_deleted_in_a_run_is_written_anew_with_all_it_had(
     ]
 
 
-def test_a_run_whose_lock_was_deleted_with_the_history_still_counts_as_alive(path: Path) -> None:
-    with closing(opened(path)) as history, closing(opened(path)) as other:
+def test_a_run_whose_lock_file_was_deleted_still_counts_as_alive(path: Path) -> None:
+    with closing(open_file(path)) as history, closing(open_file(path)) as other:
         keep(history, run_started("r1"))
         shutil.rmtree(path.parent)
         keep(history, stage_started("lint", "r1"))
         keep(other, run_started("r2"))
-        assert other.lives("r1")
-        assert {run.run_id for run in other.runs()} == {"r1", "r2"}
+        assert other.is_alive("r1")
+        assert {run.run_id for run in other.load_runs()} == {"r1", "r2"}
 
 
-def test_a_folder_that_can_not_be_made_again_costs_the_history_alone(path: Path) -> None:
-    with closing(opened(path)) as history:
+def test_the_run_goes_on_if_the_folder_can_not_be_restored(path: Path) -> None:
+    with closing(open_file(path)) as history:
         keep(history, run_started("r1"))
         shutil.rmtree(path.parent)
         path.parent.write_text("a file in its place")
@@ -667,8 +672,8 @@ def test_a_folder_that_can_not_be_made_again_costs_the_history_alone(path: Path)
         assert history.dropped == 2
 
 
-def test_a_newer_history_in_the_place_of_ours_is_left_alone(path: Path) -> None:
-    with closing(opened(path)) as history:
+def test_a_newer_history_in_place_of_ours_is_left_alone(path: Path) -> None:
+    with closing(open_file(path)) as history:
         keep(history, run_started("r1"))
         shutil.rmtree(path.parent)
         path.parent.mkdir()
@@ -676,46 +681,46 @@ def test_a_newer_history_in_the_place_of_ours_is_left_alone(path: Path) -> None:
             newer.execute("PRAGMA user_version = 99")
         history.observe(stage_started("lint", "r1"))
         assert "newer paropt-exporter" in str(history.broken)
-        assert history.runs()[0].run_id == "r1"
+        assert history.load_runs()[0].run_id == "r1"
 
 
 def test_a_directory_in_the_files_place_is_refused(path: Path) -> None:
     path.mkdir(parents=True)
     with pytest.raises(HistoryError, match="not a regular file"):
-        opened(path)
+        open_file(path)
 
 
 def test_a_history_of_a_newer_version_is_refused(path: Path) -> None:
-    opened(path).close()
+    open_file(path).close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(HistoryError, match=r"newer paropt-exporter .*upgrade"):
-        opened(path)
+        open_file(path)
 
 
-def test_someone_elses_database_is_refused(path: Path) -> None:
+def test_a_foreign_database_is_refused(path: Path) -> None:
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE theirs (x)")
     with pytest.raises(HistoryError, match="not a run history"):
-        opened(path)
+        open_file(path)
 
 
-def test_a_full_disk_is_said_once_and_the_work_goes_on(
+def test_a_full_disk_is_reported_once_and_the_run_goes_on(
     history: History, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     keep(history, *whole_run("r1"))
-    with closing(sqlite3.connect(path)) as connection:  # stands for the disk: the file may not be changed any more
+    with closing(sqlite3.connect(path)) as connection:  # simulates a full disk
         connection.execute("CREATE TRIGGER full BEFORE INSERT ON runs BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
     for event in whole_run("r2", at=START + 60):
         history.observe(event)
     assert history.broken is not None
     assert "disk is full" in history.broken
     assert len(caplog.records) == 1
-    assert [run.run_id for run in history.runs()] == ["r1"]
+    assert [run.run_id for run in history.load_runs()] == ["r1"]
 
 
-def test_after_a_failure_the_next_run_is_tried_again(history: History, path: Path) -> None:
+def test_after_a_failure_the_next_run_is_stored(history: History, path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TRIGGER full BEFORE INSERT ON tasks BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
         for event in whole_run("r1"):
@@ -723,21 +728,21 @@ def test_after_a_failure_the_next_run_is_tried_again(history: History, path: Pat
         connection.execute("DROP TRIGGER full")
     for event in whole_run("r2", at=START + 60):
         history.observe(event)
-    assert [(run.run_id, run.completed_tasks) for run in history.runs()] == [("r1", 0), ("r2", 1)]
+    assert [(run.run_id, run.completed_tasks) for run in history.load_runs()] == [("r1", 0), ("r2", 1)]
     assert history.broken is None
 
 
-def test_where_nothing_can_be_written_the_history_is_in_memory_and_says_so(tmp_path: Path) -> None:
+def test_an_unwritable_history_is_kept_in_memory_and_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with closing(opened(tmp_path / "file" / "history.db")) as history:
+    with closing(open_file(tmp_path / "file" / "history.db")) as history:
         assert history.broken is not None
         for event in whole_run("r1"):
             history.observe(event)
-        assert history.totals().counters[families.RUNS.name, ("standard", "success")] == 1
+        assert history.load_totals().counters[families.RUNS.name, ("standard", "success")] == 1
 
 
-def test_where_the_file_can_not_grow_its_totals_are_still_read(path: Path) -> None:
-    with closing(opened(path)) as history:
+def test_totals_are_read_from_a_file_that_can_not_grow(path: Path) -> None:
+    with closing(open_file(path)) as history:
         keep(history, *whole_run("r1"))
     script = (
         "import resource, signal, sys; from pathlib import Path\n"
@@ -745,7 +750,7 @@ def test_where_the_file_can_not_grow_its_totals_are_still_read(path: Path) -> No
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
         "history = History(Path(sys.argv[1]), project='shop', clock=SystemClock())\n"
-        "print(len(history.totals().counters) > 0, history.broken is not None)\n"
+        "print(len(history.load_totals().counters) > 0, history.broken is not None)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "exporter")}
     ran = subprocess.run(
@@ -757,4 +762,4 @@ def test_where_the_file_can_not_grow_its_totals_are_still_read(path: Path) -> No
         check=False,
     )
     assert ran.stdout == "True True\n", ran.stderr
-    assert ran.stderr.count("history can't be written") == 1
+    assert ran.stderr.count("cannot write the history") == 1

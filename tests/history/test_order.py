@@ -1,4 +1,4 @@
-"""Which run is the last one: the one that began last, whatever the wall clock said."""
+"""The last run is the one that began last, whatever the wall clock says."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ def keep_run(
 def test_a_run_stamped_in_the_future_does_not_stay_the_last_run(history: History) -> None:
     keep_run(history, "future", at=START + YEAR_SECONDS)
     keep_run(history, "now", at=START, result=Result.FAILURE)
-    assert [run.run_id for run in history.runs()] == ["future", "now"]
-    assert [run.run_id for run in history.runs(limit=1)] == ["now"]
-    assert history.failures("standard", ("lint",)) == Failures(stages=frozenset({"lint"}), items={})
+    assert [run.run_id for run in history.load_runs()] == ["future", "now"]
+    assert [run.run_id for run in history.load_runs(limit=1)] == ["now"]
+    assert history.find_failures("standard", ("lint",)) == Failures(stages=frozenset({"lint"}), items={})
 
 
-def test_runs_stamped_in_the_future_do_not_stay_what_is_expected(history: History) -> None:
+def test_runs_stamped_in_the_future_do_not_stay_in_expectations(history: History) -> None:
     for number in range(10):
         keep_run(history, f"future{number}", at=START + YEAR_SECONDS + number, seconds=100.0, cpu=100.0)
     for number in range(10):
         keep_run(history, f"now{number}", at=START + number, seconds=2.0, cpu=1.0)
-    assert history.expected("standard") == {"lint": 2.0}
-    assert history.task_seconds("standard") == {"lint": pytest.approx(2.0)}
-    assert history.cpu_shares("standard") == {"lint": pytest.approx(0.5)}
-    assert history.usual_size("standard") == 2
-    trend = history.trend("standard")
+    assert history.load_expected_seconds("standard") == {"lint": 2.0}
+    assert history.load_mean_task_seconds("standard") == {"lint": pytest.approx(2.0)}
+    assert history.load_cpu_demands("standard") == {"lint": pytest.approx(0.5)}
+    assert history.load_usual_size("standard") == 2
+    trend = history.compute_trend("standard")
     assert trend is not None
     assert trend.latest == 0.5
 
@@ -73,14 +73,14 @@ def test_runs_stamped_in_the_future_are_pruned_in_their_turn(history: History) -
     keep_run(history, "future", at=START + YEAR_SECONDS)
     for number in range(20):
         keep_run(history, f"now{number}", at=START + number)
-    assert "future" not in {run.run_id for run in history.runs(limit=100)}
+    assert "future" not in {run.run_id for run in history.load_runs(limit=100)}
 
 
-def test_a_history_of_version_3_keeps_its_order_and_goes_on(path: Path) -> None:
+def test_a_history_of_version_3_keeps_its_order(path: Path) -> None:
     with closing(History(path, project="shop", clock=StillClock())) as history:
         for number in (2, 1, 3):
             keep_run(history, f"r{number}", at=START + number)
     write_as_version(path, 3)
     with closing(History(path, project="shop", clock=StillClock())) as history:
         keep_run(history, "r0", at=START)
-        assert [run.run_id for run in history.runs()] == ["r1", "r2", "r3", "r0"]
+        assert [run.run_id for run in history.load_runs()] == ["r1", "r2", "r3", "r0"]

@@ -1,4 +1,4 @@
-"""The history holds what stages printed: other users of the machine can't read it."""
+"""The history contains the output of stages: other users of the machine can't read it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.event_samples import StillClock, run_ended, run_started
 
 @pytest.fixture(autouse=True)
 def open_umask() -> Iterator[None]:
-    """The most careless umask: what is closed then is closed always."""
+    """Use the most permissive umask: files that are private under it are always private."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / ".paropt" / "history.db"
 
 
-def opened(path: Path) -> History:
+def open_file(path: Path) -> History:
     return History(path, project="shop", clock=StillClock())
 
 
@@ -44,7 +44,7 @@ def modes(folder: Path) -> dict[str, int]:
 
 
 def test_others_can_read_no_file_of_a_new_history(path: Path) -> None:
-    with closing(opened(path)) as history:
+    with closing(open_file(path)) as history:
         history.observe(run_started("r1"))
         assert mode(path.parent) == 0o700
         assert modes(path.parent) == {
@@ -57,26 +57,26 @@ def test_others_can_read_no_file_of_a_new_history(path: Path) -> None:
         assert modes(path.parent / "runs") == {"r1.lock": 0o600}
 
 
-def test_an_existing_history_is_closed_to_others(path: Path) -> None:
-    with closing(opened(path)) as history:
+def test_an_existing_history_becomes_private(path: Path) -> None:
+    with closing(open_file(path)) as history:
         history.observe(run_started("r1"))
         for found in path.parent.iterdir():
             found.chmod(0o755 if found.is_dir() else 0o644)
         path.parent.chmod(0o755)
-        opened(path).close()
+        open_file(path).close()
         assert mode(path.parent) == 0o700
         assert {mode for name, mode in modes(path.parent).items() if name.startswith("history.db")} == {0o600}
 
 
-def test_a_history_that_is_written_anew_or_set_aside_stays_closed(path: Path) -> None:
-    with closing(opened(path)) as history:
+def test_a_restored_or_set_aside_history_stays_private(path: Path) -> None:
+    with closing(open_file(path)) as history:
         history.observe(run_started("r1"))
         shutil.rmtree(path.parent)
         history.observe(run_ended("r1"))
         assert (mode(path.parent), mode(path)) == (0o700, 0o600)
     path.write_bytes(b"garbage" * 1000)
     path.chmod(0o644)
-    opened(path).close()
+    open_file(path).close()
     (kept,) = path.parent.glob("history.db.corrupt-*")
     assert mode(kept) == 0o600
 
@@ -84,7 +84,7 @@ def test_a_history_that_is_written_anew_or_set_aside_stays_closed(path: Path) ->
 def test_a_folder_of_the_users_keeps_its_mode(tmp_path: Path) -> None:
     folder = tmp_path / "build"
     folder.mkdir(0o755)
-    with closing(opened(folder / "history.db")):
+    with closing(open_file(folder / "history.db")):
         assert mode(folder) == 0o755
         assert mode(folder / "history.db") == 0o600
 
@@ -95,11 +95,11 @@ def test_a_file_with_a_second_name_keeps_its_mode(path: Path, tmp_path: Path) ->
     mine.chmod(0o644)
     path.parent.mkdir()
     path.with_name("history.db.lock").hardlink_to(mine)
-    opened(path).close()
+    open_file(path).close()
     assert mode(mine) == 0o644
 
 
-def test_learned_profiles_are_closed_to_others(path: Path) -> None:
+def test_profiles_are_private(path: Path) -> None:
     remember(path.with_name("functions.json"), [FunctionProfile(function="f", share=0.5, seconds=1.0)])
     assert (mode(path.parent), mode(path.with_name("functions.json"))) == (0o700, 0o600)
 
@@ -108,22 +108,22 @@ def test_a_dead_runs_lock_is_not_removed_through_a_link(path: Path, tmp_path: Pa
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "dead.lock").touch()
-    with closing(opened(path)) as history:
+    with closing(open_file(path)) as history:
         history.observe(run_started("dead"))
     shutil.rmtree(path.parent / "runs")
     (path.parent / "runs").symlink_to(mine)
-    with closing(opened(path)) as history:
-        assert [run.run_id for run in history.recover()] == ["dead"]
+    with closing(open_file(path)) as history:
+        assert [run.run_id for run in history.mark_interrupted_runs()] == ["dead"]
     assert (mine / "dead.lock").exists()
 
 
 @pytest.mark.parametrize("content", [b"root:x:0:0\n" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
-def test_a_file_that_is_no_history_keeps_its_mode(tmp_path: Path, content: bytes) -> None:
+def test_a_foreign_file_keeps_its_mode(tmp_path: Path, content: bytes) -> None:
     mine = tmp_path / "passwd"
     mine.write_bytes(content)
     mine.chmod(0o644)
     with suppress(HistoryError):
-        opened(mine).close()
+        open_file(mine).close()
     assert {mode(found) for found in tmp_path.iterdir() if found.read_bytes() == content} == {0o644}
 
 
@@ -133,7 +133,7 @@ def test_a_database_of_another_program_keeps_its_mode(tmp_path: Path) -> None:
         connection.execute("CREATE TABLE theirs (x)")
     theirs.chmod(0o644)
     with pytest.raises(HistoryError):
-        opened(theirs)
+        open_file(theirs)
     assert mode(theirs) == 0o644
 
 
@@ -141,12 +141,12 @@ def test_a_link_outside_of_paropt_leads_to_the_history(tmp_path: Path) -> None:
     link = tmp_path / "build.db"
     link.symlink_to(tmp_path / "elsewhere.db")
     for run_id in ("r1", "r2"):
-        with closing(opened(link)) as history:
+        with closing(open_file(link)) as history:
             history.observe(run_started(run_id))
             assert history.broken is None
             with closing(History(link, project="shop", clock=StillClock(), for_reading=True)) as looking:
-                assert looking.run(run_id) is not None
+                assert looking.find_run(run_id) is not None
         (tmp_path / "elsewhere.db").chmod(0o644)
-    opened(link).close()
+    open_file(link).close()
     assert link.is_symlink()
     assert mode(tmp_path / "elsewhere.db") == 0o600

@@ -1,4 +1,4 @@
-"""A history that is only looked at: read whatever state it is in, and left as it is."""
+"""A history opened for reading is read in any state and never changed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / ".paropt" / "history.db"
 
 
-def writing(path: Path) -> History:
+def open_for_writing(path: Path) -> History:
     return History(path, project="shop", clock=StillClock())
 
 
-def reading(path: Path) -> History:
+def open_for_reading(path: Path) -> History:
     return History(path, project="shop", clock=StillClock(), for_reading=True)
 
 
@@ -35,51 +35,51 @@ def keep_run(history: History, run_id: str) -> None:
     assert history.broken is None
 
 
-def ids(history: History) -> list[str]:
-    return [run.run_id for run in history.runs()]
+def list_run_ids(history: History) -> list[str]:
+    return [run.run_id for run in history.load_runs()]
 
 
-def test_reading_a_closed_history_leaves_it_as_it_is(path: Path) -> None:
-    with closing(writing(path)) as history:
+def test_reading_a_closed_history_changes_no_file(path: Path) -> None:
+    with closing(open_for_writing(path)) as history:
         keep_run(history, "r1")
     before = hostile.state(path.parent)
-    with closing(reading(path)) as history:
-        assert ids(history) == ["r1"]
+    with closing(open_for_reading(path)) as history:
+        assert list_run_ids(history) == ["r1"]
     assert hostile.state(path.parent) == before
 
 
-def test_reading_sees_what_a_live_run_has_just_written(path: Path) -> None:
-    with closing(writing(path)) as live:
+def test_reading_sees_the_latest_event_of_a_live_run(path: Path) -> None:
+    with closing(open_for_writing(path)) as live:
         keep_run(live, "r1")
         before = sorted(hostile.state(path.parent))
-        with closing(reading(path)) as history:
+        with closing(open_for_reading(path)) as history:
             keep_run(live, "r2")
-            assert ids(history) == ["r1", "r2"]
+            assert list_run_ids(history) == ["r1", "r2"]
         assert sorted(hostile.state(path.parent)) == before
         keep_run(live, "r3")
-        assert ids(live) == ["r1", "r2", "r3"]
+        assert list_run_ids(live) == ["r1", "r2", "r3"]
 
 
-def test_reading_what_a_killed_exporter_left_repairs_nothing(path: Path, tmp_path: Path) -> None:
-    with closing(writing(path)) as live:
+def test_reading_the_files_of_a_killed_exporter_repairs_nothing(path: Path, tmp_path: Path) -> None:
+    with closing(open_for_writing(path)) as live:
         keep_run(live, "r1")
         left = tmp_path / "left" / ".paropt"
         left.mkdir(parents=True)
         for part in path.parent.glob("history.db*"):
             (left / part.name).write_bytes(part.read_bytes())
     before = hostile.state(left)
-    with closing(reading(left / path.name)) as history:
-        assert ids(history) == ["r1"]
+    with closing(open_for_reading(left / path.name)) as history:
+        assert list_run_ids(history) == ["r1"]
     assert hostile.state(left) == before
 
 
 def test_reading_a_history_of_an_earlier_version_upgrades_a_copy(path: Path) -> None:
-    with closing(writing(path)) as history:
+    with closing(open_for_writing(path)) as history:
         keep_run(history, "r1")
     write_as_version(path, 2)
     before = path.read_bytes()
-    with closing(reading(path)) as history:
-        assert ids(history) == ["r1"]
+    with closing(open_for_reading(path)) as history:
+        assert list_run_ids(history) == ["r1"]
     assert path.read_bytes() == before
 
 
@@ -87,35 +87,35 @@ def test_reading_a_damaged_history_says_what_the_next_run_does(path: Path) -> No
     path.parent.mkdir()
     path.write_bytes(b"garbage" * 1000)
     with pytest.raises(HistoryError, match=r"damaged \(file is not a database\); the next run sets it aside"):
-        reading(path)
+        open_for_reading(path)
 
 
-def test_a_file_that_is_no_history_is_not_called_damaged(tmp_path: Path) -> None:
+def test_a_foreign_file_is_not_called_damaged(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     notes.write_text("mine " * 1000)
-    with pytest.raises(HistoryError, match="no database; name another file"):
-        reading(notes)
+    with pytest.raises(HistoryError, match="not a database; choose another file"):
+        open_for_reading(notes)
 
 
-def test_a_view_that_never_ends_is_not_read(path: Path) -> None:
-    with closing(writing(path)) as history:
+def test_an_endless_view_is_not_read(path: Path) -> None:
+    with closing(open_for_writing(path)) as history:
         keep_run(history, "r1")
     endless = "WITH RECURSIVE n(x) AS (VALUES(1) UNION ALL SELECT x + 1 FROM n) SELECT x AS run_id FROM n"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(f"ALTER TABLE runs RENAME TO hidden; CREATE VIEW runs AS {endless};")
     with pytest.raises(HistoryError, match="views or triggers"):
-        reading(path)
+        open_for_reading(path)
 
 
-def test_damage_that_shows_only_when_it_is_read_is_one_clear_error(path: Path) -> None:
-    with closing(writing(path)) as history:
+def test_damage_found_by_a_read_is_one_clear_error(path: Path) -> None:
+    with closing(open_for_writing(path)) as history:
         keep_run(history, "r1")
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * (size - 4096))
-    with closing(reading(path)) as history, pytest.raises(HistoryError, match="damaged"):
-        history.runs()
+    with closing(open_for_reading(path)) as history, pytest.raises(HistoryError, match="damaged"):
+        history.load_runs()
 
 
 @pytest.mark.parametrize(
@@ -127,19 +127,19 @@ def test_damage_that_shows_only_when_it_is_read_is_one_clear_error(path: Path) -
         "UPDATE runs SET lane = CAST(x'ff' AS TEXT)",
     ],
 )
-def test_a_changed_schema_or_text_that_is_none_is_one_clear_error(path: Path, change: str) -> None:
-    with closing(writing(path)) as history:
+def test_a_changed_schema_or_invalid_text_is_one_clear_error(path: Path, change: str) -> None:
+    with closing(open_for_writing(path)) as history:
         keep_run(history, "r1")
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(change)
-    with pytest.raises(HistoryError), closing(reading(path)) as history:
-        history.runs()
-    with pytest.raises(HistoryError), closing(writing(path)) as history:
-        history.runs()
+    with pytest.raises(HistoryError), closing(open_for_reading(path)) as history:
+        history.load_runs()
+    with pytest.raises(HistoryError), closing(open_for_writing(path)) as history:
+        history.load_runs()
 
 
-def test_a_lane_that_is_no_unicode_is_not_the_historys_fault(path: Path) -> None:
-    with closing(writing(path)) as history:
+def test_a_lane_with_invalid_unicode_is_not_the_historys_fault(path: Path) -> None:
+    with closing(open_for_writing(path)) as history:
         keep_run(history, "r1")
-    with closing(reading(path)) as history, pytest.raises(HistoryError, match="no Unicode"):
-        history.runs("\udcff")
+    with closing(open_for_reading(path)) as history, pytest.raises(HistoryError, match="not valid Unicode"):
+        history.load_runs("\udcff")

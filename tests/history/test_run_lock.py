@@ -1,4 +1,4 @@
-"""The locks by which a run is known to live."""
+"""Locks show that a run's process is alive."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
-from paropt_exporter.history.run_lock import Owners
+from paropt_exporter.history.run_lock import RunLocks
 
 
-def test_run_is_locked_though_no_other_descriptor_is_left(tmp_path: Path) -> None:
-    owners = Owners(tmp_path / "runs")
-    owners.reserve()
+def test_a_run_is_locked_when_no_descriptor_is_left(tmp_path: Path) -> None:
+    locks = RunLocks(tmp_path / "runs")
+    locks.reserve_descriptor()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken: list[int] = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
@@ -20,9 +20,9 @@ def test_run_is_locked_though_no_other_descriptor_is_left(tmp_path: Path) -> Non
         with suppress(OSError):
             while True:
                 taken.append(os.open(os.devnull, os.O_RDONLY))
-        owners.take("r1")
+        locks.acquire("r1")
     finally:
         for descriptor in taken:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        owners.release_all()
+        locks.release_all()

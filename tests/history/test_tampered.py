@@ -1,4 +1,4 @@
-"""A history whose cells somebody changed: told in one line or shown harmlessly, whatever stands in them."""
+"""Changed cells of a history cause one line of error or harmless output, whatever their values."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def write_history(path: Path) -> None:
         situation=serialize_observation(SITUATION),
         choice=serialize_decision(decide_lane_size(SITUATION)),
     )
-    with closing(History(path, project="shop", clock=StillClock())) as written:
+    with closing(History(path, project="shop", clock=StillClock())) as template:
         for event in (
             run_started("r1", stages=("lint",)),
             stage_started("lint", "r1"),
@@ -70,8 +70,8 @@ def write_history(path: Path) -> None:
             run_ended("r1", stages=(lint,), bottlenecks=held),
             run_started("r2", stages=("lint",)),
         ):
-            written.observe(event)
-        assert written.broken is None
+            template.observe(event)
+        assert template.broken is None
 
 
 def columns(path: Path) -> list[tuple[str, str]]:
@@ -80,8 +80,8 @@ def columns(path: Path) -> list[tuple[str, str]]:
         return [(table, row[1]) for table in tables for row in connection.execute(f"PRAGMA table_info({table})")]
 
 
-def looked_at(path: Path, folder: Path) -> str:
-    """What all commands make of it: their texts, or their lines of error."""
+def run_commands(path: Path, folder: Path) -> str:
+    """Return the output or the error lines of all commands that read a history."""
     config = Config(project="shop", lanes={}, stages=(), root=folder)
     commands: tuple[Callable[[History, io.StringIO], object], ...] = (
         lambda past, out: history.run(past, lane=None, limit=20, output="text", stdout=out),
@@ -102,10 +102,14 @@ def looked_at(path: Path, folder: Path) -> str:
         lambda past, out: explain.run_explain(past, pool=None, output="json", stdout=out),
         lambda past, out: explain.run_replay(past, pool=None, since_seconds=0.0, output="text", stdout=out),
         lambda past, out: explain.run_replay(past, pool=None, since_seconds=0.0, output="json", stdout=out),
-        lambda past, out: out.write(f"{past.totals()} {past.last()} {past.expected('standard')}"),
-        lambda past, out: out.write(f"{past.task_seconds('standard')} {past.usual_size('standard')}"),
-        lambda past, out: out.write(f"{past.cpu_shares('standard')} {past.memory_peaks('standard')}"),
-        lambda past, out: out.write(f"{past.failures('standard', ('lint', 'unit'))} {past.trend('standard')}"),
+        lambda past, out: out.write(
+            f"{past.load_totals()} {past.load_last_values()} {past.load_expected_seconds('standard')}"
+        ),
+        lambda past, out: out.write(f"{past.load_mean_task_seconds('standard')} {past.load_usual_size('standard')}"),
+        lambda past, out: out.write(f"{past.load_cpu_demands('standard')} {past.load_memory_peaks('standard')}"),
+        lambda past, out: out.write(
+            f"{past.find_failures('standard', ('lint', 'unit'))} {past.compute_trend('standard')}"
+        ),
     )
     printed = io.StringIO()
     shown: io.StringIO = VisibleStream(printed)  # type: ignore[assignment]  # as the command line's stdout
@@ -119,35 +123,35 @@ def looked_at(path: Path, folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tampered") / "history.db"
     write_history(path)
     return path
 
 
-@pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
-def test_a_tampered_cell_is_no_internal_error_and_acts_on_no_terminal(
-    written: Path, tmp_path: Path, value: object
+@pytest.mark.parametrize("value", VALUES, list_run_ids=range(len(VALUES)))
+def test_a_tampered_cell_causes_no_internal_error_or_escape_sequence(
+    template: Path, tmp_path: Path, value: object
 ) -> None:
-    for table, column in columns(written):
+    for table, column in columns(template):
         path = tmp_path / f"{table}-{column}.db"
-        path.write_bytes(written.read_bytes())
+        path.write_bytes(template.read_bytes())
         try:
             with closing(sqlite3.connect(path)) as connection, connection:
                 connection.execute(f"UPDATE {table} SET {column} = ?", (value,))
         except sqlite3.IntegrityError:
             continue  # SQLite itself refuses it
-        assert not ACTING.search(looked_at(path, tmp_path)), (table, column)
+        assert not ACTING.search(run_commands(path, tmp_path)), (table, column)
         path.unlink()
 
 
-@pytest.mark.parametrize("value", VALUES[:3], ids=range(3))
-def test_a_run_over_a_tampered_history_recovers_or_says_so_in_one_line(
-    written: Path, tmp_path: Path, value: object
+@pytest.mark.parametrize("value", VALUES[:3], list_run_ids=range(3))
+def test_a_run_on_a_tampered_history_recovers_or_reports_one_line(
+    template: Path, tmp_path: Path, value: object
 ) -> None:
-    for table, column in columns(written):
+    for table, column in columns(template):
         path = tmp_path / f"{table}-{column}.db"
-        path.write_bytes(written.read_bytes())
+        path.write_bytes(template.read_bytes())
         try:
             with closing(sqlite3.connect(path)) as connection, connection:
                 connection.execute(f"UPDATE {table} SET {column} = ?", (value,))
@@ -155,17 +159,17 @@ def test_a_run_over_a_tampered_history_recovers_or_says_so_in_one_line(
             continue
         with closing(History(path, project="shop", clock=StillClock())) as past:
             with suppress(HistoryError):
-                past.recover()
+                past.mark_interrupted_runs()
             past.observe(run_started("r3"))
 
 
-def test_a_cell_that_no_exporter_wrote_is_named_with_its_file(tmp_path: Path) -> None:
+def test_an_invalid_cell_is_reported_with_its_file(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     write_history(path)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE runs SET result = 'excellent'")
     with (
         closing(History(path, project="shop", clock=StillClock(), for_reading=True)) as past,
-        pytest.raises(ParoptError, match=r"history\.db: it holds what no exporter wrote .*move it away"),
+        pytest.raises(ParoptError, match=r"history\.db: it contains values that no exporter wrote .*move it away"),
     ):
-        past.runs()
+        past.load_runs()

@@ -1,4 +1,4 @@
-"""Pools of a Python program on its own prometheus_client registry."""
+"""PoolCollector exports a program's pools on its own prometheus_client registry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_pool_is_read_at_each_scrape() -> None:
         assert finished == 1
 
 
-def test_every_kind_of_worker_of_an_adaptive_pool_is_there() -> None:
+def test_the_pools_of_an_adaptive_pool_are_exported() -> None:
     registry = CollectorRegistry()
     with AdaptiveWorkerPool() as pool:
         registry.register(PoolCollector(pool, project="shop"))

@@ -1,10 +1,10 @@
-"""Which format an Accept header gets."""
+"""The Accept header chooses the format."""
 
 from __future__ import annotations
 
 import pytest
 
-from paropt_exporter.metrics.formats import Format, choose
+from paropt_exporter.metrics.formats import Format, negotiate
 
 PROMETHEUS_2 = (
     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
@@ -34,8 +34,8 @@ PROMETHEUS_3 = (
         ('APPLICATION/OpenMetrics-Text; Version="1.0.0"', Format.OPENMETRICS),
     ],
 )
-def test_the_heaviest_format_that_is_known_wins(accept: str, expected: Format) -> None:
-    assert choose(accept).format is expected
+def test_the_known_format_with_the_highest_weight_wins(accept: str, expected: Format) -> None:
+    assert negotiate(accept).format is expected
 
 
 @pytest.mark.parametrize(
@@ -52,14 +52,14 @@ def test_the_heaviest_format_that_is_known_wins(accept: str, expected: Format) -
         "a" * 100_000,
     ],
 )
-def test_nonsense_in_accept_gets_plain_text(accept: str) -> None:
-    assert choose(accept).content_type == Format.TEXT_0.value
+def test_an_invalid_accept_header_gets_plain_text(accept: str) -> None:
+    assert negotiate(accept).content_type == Format.TEXT_0.value
 
 
-def test_the_escaping_that_was_asked_for_is_confirmed() -> None:
-    assert choose(PROMETHEUS_3).content_type.endswith("; charset=utf-8; escaping=allow-utf-8")
-    assert choose(PROMETHEUS_2).content_type == Format.OPENMETRICS.value
+def test_the_requested_escaping_is_confirmed() -> None:
+    assert negotiate(PROMETHEUS_3).content_type.endswith("; charset=utf-8; escaping=allow-utf-8")
+    assert negotiate(PROMETHEUS_2).content_type == Format.OPENMETRICS.value
 
 
-def test_an_unknown_escaping_is_not_repeated_into_the_answer() -> None:
-    assert choose("text/plain;version=1.0.0;escaping=evil").content_type == Format.TEXT_1.value
+def test_an_unknown_escaping_is_not_echoed() -> None:
+    assert negotiate("text/plain;version=1.0.0;escaping=evil").content_type == Format.TEXT_1.value

@@ -1,4 +1,4 @@
-"""What a scrape shows of lanes, stages, pools and the host."""
+"""A scrape shows lanes, stages, pools and the host."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from paropt_exporter import families
 from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals
 from paropt_exporter.events import ControlView, Decision, LiveStage, PoolControl, PoolStatistics, QueryCounts, Result
 from paropt_exporter.families import Family
-from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels, client
+from paropt_exporter.metrics import LaneLabels, Metrics, Snapshot, StageLabels, client
+from paropt_exporter.metrics.metrics import read_revision
 from support.event_samples import LIMIT, START, limit_reached, run_ended, run_started, stage_ended, stage_started, task
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.txt"
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LINT = {"lane": "standard", "stage": "lint"}
 LANE = LaneLabels(
     lane="standard",
@@ -63,14 +65,17 @@ CONTROL = ControlView(
 parse_openmetrics: Callable[[str], Iterable[Metric]] = openmetrics_parser.text_string_to_metric_families
 
 
-class Running:
-    """The live stages of an engine that the test plays."""
+class FakeRun:
+    """A run whose live stages the test sets."""
 
     def __init__(self) -> None:
         self.stages: tuple[LiveStage, ...] = ()
         self.predicted_end_timestamp_seconds: float | None = None
 
-    def lint(self, *, cpu: float, memory: int = 0, elapsed: float = 0.0) -> None:
+    def read_snapshot(self) -> Snapshot:
+        return Snapshot(live=self.stages)
+
+    def run_lint(self, *, cpu: float, memory: int = 0, elapsed: float = 0.0) -> None:
         self.stages = (
             LiveStage(
                 lane="standard",
@@ -87,40 +92,43 @@ class Running:
         )
 
 
-def a_lane(**arguments: object) -> Metrics:
+def make_metrics(**arguments: object) -> Metrics:
     return Metrics(project="shop", lanes=(LANE,), **arguments)  # type: ignore[arg-type]  # each test names its own
 
 
-def value(metrics: Metrics, family: Family, **labels: str) -> float | None:
+def read_value(metrics: Metrics, family: Family, **labels: str) -> float | None:
     page = metrics.render()[0].decode()
     wanted = {"project": "shop", **labels}
     samples = [sample for parsed in parse_text(page) for sample in parsed.samples if sample.name == family.name]
     return next((sample.value for sample in samples if sample.labels == wanted), None)
 
 
-def count(metrics: Metrics, family: Family, **labels: str) -> float | None:
+def read_count(metrics: Metrics, family: Family, **labels: str) -> float | None:
     found = [s for f in parse_text(metrics.render()[0].decode()) for s in f.samples if s.name == f"{family.name}_count"]
     return next((sample.value for sample in found if sample.labels == {"project": "shop", **labels}), None)
 
 
-def populated(**arguments: object) -> Metrics:
-    metrics = a_lane(
-        pools=lambda: (POOL,),
+def make_populated(live: Callable[[], tuple[LiveStage, ...]] = tuple, **arguments: object) -> Metrics:
+    metrics = make_metrics(
+        read_snapshot=lambda: Snapshot(
+            pools=(POOL,),
+            live=live(),
+            backlogs={"commands": (2, 4.0)},
+            dropped={"history": 0},
+            control=CONTROL,
+        ),
         bounds={"commands": (1, 8)},
-        backlog=lambda: {"commands": (2, 4.0)},
-        dropped=lambda: {"history": 0},
-        control=lambda: CONTROL,
         revision="abc",
         **arguments,
     )
-    lint = stage_ended(seconds=31.0, broken=True)
+    run_lint = stage_ended(seconds=31.0, broken=True)
     for event in (
         run_started(),
         stage_started(),
         task(seconds=31.0),
         limit_reached(broken=False),
         limit_reached(broken=True),
-        lint,
+        run_lint,
         stage_started("unit", tasks=2, sla=None),
         task("unit", cpu=0.0),
     ):
@@ -129,221 +137,221 @@ def populated(**arguments: object) -> Metrics:
 
 
 def test_counters_histograms_and_flags_of_the_config_are_zero_from_the_first_scrape() -> None:
-    metrics = a_lane()
-    assert value(metrics, families.RUNS, lane="standard", result="failure") == 0
-    assert value(metrics, families.STAGE_RUNS, **LINT, result="timeout") == 0
-    assert value(metrics, families.STAGE_LAST_RESULT, **LINT, result="success") == 0
-    assert value(metrics, families.SLA_VIOLATIONS, **LINT, severity="critical") == 0
-    assert value(metrics, families.BOTTLENECK, **LINT, kind="gil_bound") == 0
-    assert value(metrics, families.STAGE_CPU, **LINT) == 0
-    assert count(metrics, families.TASK_QUEUE_WAIT, **LINT) == 0
+    metrics = make_metrics()
+    assert read_value(metrics, families.RUNS, lane="standard", result="failure") == 0
+    assert read_value(metrics, families.STAGE_RUNS, **LINT, result="timeout") == 0
+    assert read_value(metrics, families.STAGE_LAST_RESULT, **LINT, result="success") == 0
+    assert read_value(metrics, families.SLA_VIOLATIONS, **LINT, severity="critical") == 0
+    assert read_value(metrics, families.BOTTLENECK, **LINT, kind="gil_bound") == 0
+    assert read_value(metrics, families.STAGE_CPU, **LINT) == 0
+    assert read_count(metrics, families.TASK_QUEUE_WAIT, **LINT) == 0
 
 
 def test_timestamps_and_last_values_are_absent_until_they_are_known() -> None:
-    metrics = a_lane()
+    metrics = make_metrics()
     for family in (families.RUN_LAST_SUCCESS, families.RUN_LAST_COMPLETION):
-        assert value(metrics, family, lane="standard") is None
+        assert read_value(metrics, family, lane="standard") is None
     for family in (families.STAGE_LAST_DURATION, families.STAGE_MEMORY_PEAK, families.SLA_DEADLINE):
-        assert value(metrics, family, **LINT) is None
+        assert read_value(metrics, family, **LINT) is None
 
 
-def test_limits_and_the_interval_are_what_the_config_says() -> None:
-    metrics = a_lane()
-    assert value(metrics, families.SLA_LIMIT, **LINT) == 30
-    assert value(metrics, families.SLA_WARNING, **LINT) == 24
-    assert value(metrics, families.LANE_SLA_LIMIT, lane="standard") == 30
-    assert value(metrics, families.RUN_INTERVAL, lane="standard") == 600
-    assert value(metrics, families.STAGE_INFO, **LINT, number="2", pool="commands") == 1
+def test_limits_and_the_interval_come_from_the_config() -> None:
+    metrics = make_metrics()
+    assert read_value(metrics, families.SLA_LIMIT, **LINT) == 30
+    assert read_value(metrics, families.SLA_WARNING, **LINT) == 24
+    assert read_value(metrics, families.LANE_SLA_LIMIT, lane="standard") == 30
+    assert read_value(metrics, families.RUN_INTERVAL, lane="standard") == 600
+    assert read_value(metrics, families.STAGE_INFO, **LINT, number="2", pool="commands") == 1
 
 
 def test_a_stage_without_a_limit_has_no_sla_families() -> None:
-    metrics = a_lane()
-    assert value(metrics, families.SLA_CHECKS, lane="standard", stage="unit") is None
-    assert value(metrics, families.SLA_LIMIT, lane="standard", stage="unit") is None
+    metrics = make_metrics()
+    assert read_value(metrics, families.SLA_CHECKS, lane="standard", stage="unit") is None
+    assert read_value(metrics, families.SLA_LIMIT, lane="standard", stage="unit") is None
 
 
 def test_a_stage_is_running_with_a_deadline_from_its_start_to_its_end() -> None:
-    metrics = a_lane()
+    metrics = make_metrics()
     metrics.observe(stage_started())
-    assert value(metrics, families.STAGE_RUNNING, **LINT) == 1
-    assert value(metrics, families.SLA_DEADLINE, **LINT) == START + 30
+    assert read_value(metrics, families.STAGE_RUNNING, **LINT) == 1
+    assert read_value(metrics, families.SLA_DEADLINE, **LINT) == START + 30
     metrics.observe(stage_ended())
-    assert value(metrics, families.STAGE_RUNNING, **LINT) == 0
-    assert value(metrics, families.SLA_DEADLINE, **LINT) is None
+    assert read_value(metrics, families.STAGE_RUNNING, **LINT) == 0
+    assert read_value(metrics, families.SLA_DEADLINE, **LINT) is None
 
 
-def test_progress_counts_tasks_that_ended_for_good_and_starts_over_with_the_next_run() -> None:
-    metrics = a_lane()
+def test_progress_counts_final_attempts_and_restarts_with_the_next_run() -> None:
+    metrics = make_metrics()
     for event in (run_started(), stage_started(tasks=2), task(final=False, result=Result.FAILURE), task(attempt=2)):
         metrics.observe(event)
-    assert value(metrics, families.STAGE_PROGRESS, **LINT) == 0.5
+    assert read_value(metrics, families.STAGE_PROGRESS, **LINT) == 0.5
     metrics.observe(run_started("r2"))
-    assert value(metrics, families.STAGE_PROGRESS, **LINT) == 0
+    assert read_value(metrics, families.STAGE_PROGRESS, **LINT) == 0
 
 
 def test_a_lane_is_in_progress_from_its_start_to_its_end() -> None:
-    metrics = a_lane()
+    metrics = make_metrics()
     metrics.observe(run_started())
-    assert value(metrics, families.RUN_IN_PROGRESS, lane="standard") == 1
+    assert read_value(metrics, families.RUN_IN_PROGRESS, lane="standard") == 1
     metrics.observe(run_ended())
-    assert value(metrics, families.RUN_IN_PROGRESS, lane="standard") == 0
-    assert value(metrics, families.RUN_LAST_SUCCESS, lane="standard") == START + 4
+    assert read_value(metrics, families.RUN_IN_PROGRESS, lane="standard") == 0
+    assert read_value(metrics, families.RUN_LAST_SUCCESS, lane="standard") == START + 4
 
 
 def test_a_breach_shows_while_the_stage_still_runs_and_until_its_next_good_run() -> None:
-    metrics = a_lane()
+    metrics = make_metrics()
     for event in (stage_started(), limit_reached(broken=False), limit_reached(broken=True)):
         metrics.observe(event)
-    assert value(metrics, families.SLA_BREACHED, **LINT, severity="normal") == 1
+    assert read_value(metrics, families.SLA_BREACHED, **LINT, severity="normal") == 1
     metrics.observe(stage_ended(broken=True))
     metrics.observe(stage_started(run_id="r2"))
-    assert value(metrics, families.SLA_BREACHED, **LINT, severity="normal") == 1
+    assert read_value(metrics, families.SLA_BREACHED, **LINT, severity="normal") == 1
     metrics.observe(stage_ended(run_id="r2"))
-    assert value(metrics, families.SLA_BREACHED, **LINT, severity="normal") == 0
-    assert value(metrics, families.SLA_WARNINGS, **LINT) == 1
-    assert value(metrics, families.SLA_VIOLATIONS, **LINT, severity="normal") == 1
-    assert value(metrics, families.SLA_CHECKS, **LINT) == 2
+    assert read_value(metrics, families.SLA_BREACHED, **LINT, severity="normal") == 0
+    assert read_value(metrics, families.SLA_WARNINGS, **LINT) == 1
+    assert read_value(metrics, families.SLA_VIOLATIONS, **LINT, severity="normal") == 1
+    assert read_value(metrics, families.SLA_CHECKS, **LINT) == 2
 
 
 def test_cpu_time_counts_running_tasks_up_to_the_scrape() -> None:
-    running = Running()
-    metrics = a_lane(live=lambda: running.stages)
+    running = FakeRun()
+    metrics = make_metrics(read_snapshot=running.read_snapshot)
     metrics.observe(task(cpu=2.0))
-    running.lint(cpu=0.75)
-    assert value(metrics, families.STAGE_CPU, **LINT) == 2.75
+    running.run_lint(cpu=0.75)
+    assert read_value(metrics, families.STAGE_CPU, **LINT) == 2.75
     running.stages = ()
     metrics.observe(task(cpu=1.0))
-    assert value(metrics, families.STAGE_CPU, **LINT) == 3.0
+    assert read_value(metrics, families.STAGE_CPU, **LINT) == 3.0
 
 
 def test_cpu_time_never_goes_down_when_a_task_ends_between_two_scrapes() -> None:
-    running = Running()
-    metrics = a_lane(live=lambda: running.stages)
-    running.lint(cpu=5.0)
-    assert value(metrics, families.STAGE_CPU, **LINT) == 5.0
-    running.stages = ()  # ended, and its record is still on its way
-    assert value(metrics, families.STAGE_CPU, **LINT) == 5.0
-    metrics.observe(task(cpu=4.9))  # the last sample was a little high
-    assert value(metrics, families.STAGE_CPU, **LINT) == 5.0
+    running = FakeRun()
+    metrics = make_metrics(read_snapshot=running.read_snapshot)
+    running.run_lint(cpu=5.0)
+    assert read_value(metrics, families.STAGE_CPU, **LINT) == 5.0
+    running.stages = ()  # it has ended, but its record has not arrived
+    assert read_value(metrics, families.STAGE_CPU, **LINT) == 5.0
+    metrics.observe(task(cpu=4.9))  # the last sample was slightly too high
+    assert read_value(metrics, families.STAGE_CPU, **LINT) == 5.0
     metrics.observe(task(cpu=1.0))
-    assert value(metrics, families.STAGE_CPU, **LINT) == pytest.approx(5.9)
+    assert read_value(metrics, families.STAGE_CPU, **LINT) == pytest.approx(5.9)
 
 
-def test_what_a_page_shows_of_running_stages_cpu_is_kept_before() -> None:
-    running = Running()
+def test_the_cpu_of_running_stages_is_stored_before_it_is_shown() -> None:
+    running = FakeRun()
     kept: list[Mapping[str, float]] = []
-    metrics = a_lane(live=lambda: running.stages, keep_shown=kept.append)
+    metrics = make_metrics(read_snapshot=running.read_snapshot, on_cpu_shown=kept.append)
     metrics.observe(task(cpu=2.0))
-    running.lint(cpu=0.75)
+    running.run_lint(cpu=0.75)
     metrics.render()
     assert kept == [{"lint": 2.75}]
 
 
-def test_the_memory_peak_rises_with_a_running_stage_and_is_its_own_at_its_end() -> None:
-    running = Running()
-    metrics = a_lane(live=lambda: running.stages)
+def test_the_memory_peak_rises_with_a_running_stage_and_is_the_runs_own_at_its_end() -> None:
+    running = FakeRun()
+    metrics = make_metrics(read_snapshot=running.read_snapshot)
     metrics.observe(stage_ended(memory=100))
-    running.lint(cpu=0.0, memory=70)
-    assert value(metrics, families.STAGE_MEMORY_PEAK, **LINT) == 100
-    running.lint(cpu=0.0, memory=130)
-    assert value(metrics, families.STAGE_MEMORY_PEAK, **LINT) == 130
+    running.run_lint(cpu=0.0, memory=70)
+    assert read_value(metrics, families.STAGE_MEMORY_PEAK, **LINT) == 100
+    running.run_lint(cpu=0.0, memory=130)
+    assert read_value(metrics, families.STAGE_MEMORY_PEAK, **LINT) == 130
     running.stages = ()
     metrics.observe(stage_ended(memory=90))
-    assert value(metrics, families.STAGE_MEMORY_PEAK, **LINT) == 90
+    assert read_value(metrics, families.STAGE_MEMORY_PEAK, **LINT) == 90
 
 
-def test_memory_of_a_stage_that_ended_without_a_measurement_is_taken_back() -> None:
-    running = Running()
-    metrics = a_lane(live=lambda: running.stages)
-    running.lint(cpu=0.0, memory=130)
-    assert value(metrics, families.STAGE_MEMORY_PEAK, **LINT) == 130
+def test_memory_of_a_stage_without_a_final_measurement_is_removed() -> None:
+    running = FakeRun()
+    metrics = make_metrics(read_snapshot=running.read_snapshot)
+    running.run_lint(cpu=0.0, memory=130)
+    assert read_value(metrics, families.STAGE_MEMORY_PEAK, **LINT) == 130
     running.stages = ()
-    assert value(metrics, families.STAGE_MEMORY_PEAK, **LINT) is None
+    assert read_value(metrics, families.STAGE_MEMORY_PEAK, **LINT) is None
 
 
 def test_pool_families_come_from_the_pools_own_statistics() -> None:
-    metrics = populated()
-    workers = {s: value(metrics, families.POOL_WORKERS, pool="commands", state=s) for s in families.WORKER_STATES}
+    metrics = make_populated()
+    workers = {s: read_value(metrics, families.POOL_WORKERS, pool="commands", state=s) for s in families.WORKER_STATES}
     assert workers == {"busy": 2, "idle": 1, "starting": 0, "draining": 1}
-    assert value(metrics, families.POOL_SIZE_MAX, pool="commands") == 8
-    assert value(metrics, families.POOL_BUSY, pool="commands") == 12.25
-    assert value(metrics, families.POOL_EPOCH, pool="commands") == START + 0.123456
-    assert value(metrics, families.POOL_RESIZES, pool="commands", direction="up", reason="demand") == 2
-    assert value(metrics, families.POOL_RESIZES, pool="commands", direction="down", reason="bounds") == 0
-    assert value(metrics, families.POOL_FINISHED, pool="commands", result="error") == 0
-    assert value(metrics, families.POOL_DEATHS, pool="commands", cause="exit") == 0
+    assert read_value(metrics, families.POOL_SIZE_MAX, pool="commands") == 8
+    assert read_value(metrics, families.POOL_BUSY, pool="commands") == 12.25
+    assert read_value(metrics, families.POOL_EPOCH, pool="commands") == START + 0.123456
+    assert read_value(metrics, families.POOL_RESIZES, pool="commands", direction="up", reason="demand") == 2
+    assert read_value(metrics, families.POOL_RESIZES, pool="commands", direction="down", reason="bounds") == 0
+    assert read_value(metrics, families.POOL_FINISHED, pool="commands", result="error") == 0
+    assert read_value(metrics, families.POOL_DEATHS, pool="commands", cause="exit") == 0
 
 
-def test_ready_tasks_outside_of_the_pool_wait_in_its_queue_too() -> None:
-    metrics = populated()
-    assert value(metrics, families.POOL_QUEUE_DEPTH, pool="commands") == 5
-    assert value(metrics, families.POOL_OLDEST_AGE, pool="commands") == 4.0
+def test_ready_tasks_in_the_engine_count_in_the_pools_queue() -> None:
+    metrics = make_populated()
+    assert read_value(metrics, families.POOL_QUEUE_DEPTH, pool="commands") == 5
+    assert read_value(metrics, families.POOL_OLDEST_AGE, pool="commands") == 4.0
 
 
-def test_how_the_controller_stands_to_a_pool_is_read_at_the_scrape() -> None:
-    metrics = populated()
-    assert value(metrics, families.CONTROL_MODE, pool="commands", mode="act", source="both") == 1
-    assert value(metrics, families.CONTROL_FLOOR, pool="commands") == 2
-    assert value(metrics, families.CONTROL_CEILING, pool="commands") == 8
-    assert value(metrics, families.CONTROL_RECOMMENDED, pool="commands") == 4
-    assert value(metrics, families.CONTROL_FLAPPING, pool="commands") == 1
-    assert value(metrics, families.CONTROL_BLIND, pool="commands") == 0
-    assert value(metrics, families.CONTROL_QUERY_ERRORS, kind="timeout") == 2
-    assert value(metrics, families.CONTROL_QUERY_ERRORS, kind="tls") == 0
-    assert count(metrics, families.CONTROL_QUERY_DURATION) == 24
+def test_control_families_are_read_at_the_scrape() -> None:
+    metrics = make_populated()
+    assert read_value(metrics, families.CONTROL_MODE, pool="commands", mode="act", source="both") == 1
+    assert read_value(metrics, families.CONTROL_FLOOR, pool="commands") == 2
+    assert read_value(metrics, families.CONTROL_CEILING, pool="commands") == 8
+    assert read_value(metrics, families.CONTROL_RECOMMENDED, pool="commands") == 4
+    assert read_value(metrics, families.CONTROL_FLAPPING, pool="commands") == 1
+    assert read_value(metrics, families.CONTROL_BLIND, pool="commands") == 0
+    assert read_value(metrics, families.CONTROL_QUERY_ERRORS, kind="timeout") == 2
+    assert read_value(metrics, families.CONTROL_QUERY_ERRORS, kind="tls") == 0
+    assert read_count(metrics, families.CONTROL_QUERY_DURATION) == 24
 
 
-def test_decisions_count_by_action_and_reason_from_zero_and_go_on_from_history() -> None:
+def test_decisions_are_counted_from_zero_or_from_history() -> None:
     before: dict[tuple[str, tuple[str, ...]], float] = {
         (families.CONTROL_DECISIONS.name, ("commands", "hold", "stale")): 3.0
     }
-    metrics = populated(totals=Totals(counters=before))
-    assert value(metrics, families.CONTROL_DECISIONS, pool="commands", action="up", reason="demand") == 0
-    assert value(metrics, families.CONTROL_DECISIONS, pool="commands", action="hold", reason="stale") == 3
+    metrics = make_populated(totals=Totals(counters=before))
+    assert read_value(metrics, families.CONTROL_DECISIONS, pool="commands", action="up", reason="demand") == 0
+    assert read_value(metrics, families.CONTROL_DECISIONS, pool="commands", action="hold", reason="stale") == 3
     decision = Decision(
         pool="commands", action="up", reason="demand", old_size=2, new_size=5, at_timestamp_seconds=START
     )
     metrics.observe(decision)
-    assert value(metrics, families.CONTROL_DECISIONS, pool="commands", action="up", reason="demand") == 1
+    assert read_value(metrics, families.CONTROL_DECISIONS, pool="commands", action="up", reason="demand") == 1
 
 
-def test_a_running_stage_tells_whether_it_is_close_to_its_limit() -> None:
-    running = Running()
-    metrics = a_lane(live=lambda: running.stages)
-    told = {}
+def test_a_running_stage_near_its_limit_is_flagged() -> None:
+    running = FakeRun()
+    metrics = make_metrics(read_snapshot=running.read_snapshot)
+    flags = {}
     for elapsed in (LIMIT.warn_seconds - 1, LIMIT.warn_seconds, LIMIT.max_seconds - 1, LIMIT.max_seconds):
-        running.lint(cpu=0.0, elapsed=elapsed)
-        told[elapsed] = value(metrics, families.SLA_NEAR, **LINT)
-    assert [*told.values()] == [0, 1, 1, 0]
+        running.run_lint(cpu=0.0, elapsed=elapsed)
+        flags[elapsed] = read_value(metrics, families.SLA_NEAR, **LINT)
+    assert [*flags.values()] == [0, 1, 1, 0]
     running.stages = ()
-    assert value(metrics, families.SLA_NEAR, **LINT) == 0
+    assert read_value(metrics, families.SLA_NEAR, **LINT) == 0
 
 
-def test_a_running_stage_tells_when_it_will_end_and_whether_that_is_too_late() -> None:
-    running = Running()
-    metrics = a_lane(live=lambda: running.stages)
-    assert value(metrics, families.SLA_PREDICTED_BREACH, **LINT) == 0
-    assert value(metrics, families.SLA_PREDICTED_END, **LINT) is None
+def test_a_running_stages_end_and_breach_are_predicted() -> None:
+    running = FakeRun()
+    metrics = make_metrics(read_snapshot=running.read_snapshot)
+    assert read_value(metrics, families.SLA_PREDICTED_BREACH, **LINT) == 0
+    assert read_value(metrics, families.SLA_PREDICTED_END, **LINT) is None
     running.predicted_end_timestamp_seconds = START + 31
-    running.lint(cpu=0.0)
-    assert value(metrics, families.SLA_PREDICTED_BREACH, **LINT) == 1
-    assert value(metrics, families.SLA_PREDICTED_END, **LINT) == START + 31
-    assert value(metrics, families.SLA_PREDICTED_RATIO, **LINT) == 31 / LIMIT.max_seconds
+    running.run_lint(cpu=0.0)
+    assert read_value(metrics, families.SLA_PREDICTED_BREACH, **LINT) == 1
+    assert read_value(metrics, families.SLA_PREDICTED_END, **LINT) == START + 31
+    assert read_value(metrics, families.SLA_PREDICTED_RATIO, **LINT) == 31 / LIMIT.max_seconds
     running.stages = ()
-    assert value(metrics, families.SLA_PREDICTED_RATIO, **LINT) is None
-    assert value(metrics, families.SLA_PREDICTED_BREACH, **LINT) == 0
-    assert value(metrics, families.SLA_PREDICTED_END, **LINT) is None
+    assert read_value(metrics, families.SLA_PREDICTED_RATIO, **LINT) is None
+    assert read_value(metrics, families.SLA_PREDICTED_BREACH, **LINT) == 0
+    assert read_value(metrics, families.SLA_PREDICTED_END, **LINT) is None
 
 
-def test_a_pool_that_is_gone_leaves_the_page() -> None:
+def test_a_closed_pool_leaves_the_page() -> None:
     pools = [POOL]
-    metrics = a_lane(pools=lambda: tuple(pools))
-    assert value(metrics, families.POOL_SIZE, pool="commands") == 4
+    metrics = make_metrics(read_snapshot=lambda: Snapshot(pools=tuple(pools)))
+    assert read_value(metrics, families.POOL_SIZE, pool="commands") == 4
     pools.clear()
-    assert value(metrics, families.POOL_SIZE, pool="commands") is None
+    assert read_value(metrics, families.POOL_SIZE, pool="commands") is None
 
 
-def test_totals_and_last_values_go_on_from_history() -> None:
+def test_totals_and_last_values_continue_from_history() -> None:
     buckets = [0.0] * 24
     buckets[-1] = 3.0
     totals = Totals(
@@ -351,39 +359,39 @@ def test_totals_and_last_values_go_on_from_history() -> None:
         histograms={(families.RUN_DURATION.name, ("standard",)): HistogramTotal(buckets=tuple(buckets), sum=9e3)},
     )
     last = LastValues(gauges={(families.RUN_LAST_SUCCESS.name, ("standard",)): START})
-    metrics = a_lane(totals=totals, last=last)
-    assert value(metrics, families.RUN_LAST_SUCCESS, lane="standard") == START
+    metrics = make_metrics(totals=totals, last=last)
+    assert read_value(metrics, families.RUN_LAST_SUCCESS, lane="standard") == START
     metrics.observe(run_ended())
-    assert value(metrics, families.RUNS, lane="standard", result="success") == 42
-    assert count(metrics, families.RUN_DURATION, lane="standard") == 4
+    assert read_value(metrics, families.RUNS, lane="standard", result="success") == 42
+    assert read_count(metrics, families.RUN_DURATION, lane="standard") == 4
 
 
-def test_a_stage_that_the_config_no_longer_has_does_not_come_back_from_history() -> None:
+def test_a_removed_stage_does_not_come_back_from_history() -> None:
     gone = ("standard", "gone", "success")
-    metrics = a_lane(totals=Totals(counters={(families.STAGE_RUNS.name, gone): 7.0}))
-    assert value(metrics, families.STAGE_RUNS, lane="standard", stage="gone", result="success") is None
+    metrics = make_metrics(totals=Totals(counters={(families.STAGE_RUNS.name, gone): 7.0}))
+    assert read_value(metrics, families.STAGE_RUNS, lane="standard", stage="gone", result="success") is None
 
 
-def test_names_in_history_that_this_version_does_not_know_are_passed_over() -> None:
+def test_unknown_names_in_history_are_ignored() -> None:
     totals = Totals(counters={("paropt_of_another_version_total", ("standard",)): 1.0})
-    assert value(a_lane(totals=totals), families.RUNS, lane="standard", result="success") == 0
+    assert read_value(make_metrics(totals=totals), families.RUNS, lane="standard", result="success") == 0
 
 
 def test_label_values_are_escaped() -> None:
     odd = 'a "quoted"\\back\nslash'
     stages = (StageLabels(name=odd, number=2, pool="commands"),)
     metrics = Metrics(project="shop", lanes=(LaneLabels(lane="standard", stages=stages),))
-    assert value(metrics, families.STAGE_RUNNING, lane="standard", stage=odd) == 0
+    assert read_value(metrics, families.STAGE_RUNNING, lane="standard", stage=odd) == 0
 
 
-def test_the_page_is_what_prometheus_clients_own_writer_gives() -> None:
-    metrics = populated(process_metrics=False)
+def test_the_page_equals_that_of_prometheus_clients_writer() -> None:
+    metrics = make_populated(process_metrics=False)
     assert without_host(metrics.render()[0]) == without_host(client.text_page(metrics.registry))
     assert without_host(metrics.render(OPENMETRICS)[0]) == without_host(client.openmetrics_page(metrics.registry))
 
 
 def test_the_page_parses_as_openmetrics() -> None:
-    names = {family.name for family in parse_openmetrics(populated().render(OPENMETRICS)[0].decode())}
+    names = {family.name for family in parse_openmetrics(make_populated().render(OPENMETRICS)[0].decode())}
     assert {family.name.removesuffix("_total") for family in families.FAMILIES} - names == {
         families.RUN_LAST_SUCCESS.name,
         families.RUN_LAST_COMPLETION.name,
@@ -393,8 +401,8 @@ def test_the_page_parses_as_openmetrics() -> None:
     }
 
 
-def test_what_outlasts_the_process_tells_of_lanes_and_not_of_its_pools_and_machine() -> None:
-    metrics = populated()
+def test_the_final_page_has_lanes_but_no_pools_or_host() -> None:
+    metrics = make_populated()
     metrics.observe(run_ended())
     written = {family.name: family for family in parse_text(metrics.render_final_page().decode())}
     assert "paropt_runs" in written
@@ -402,11 +410,11 @@ def test_what_outlasts_the_process_tells_of_lanes_and_not_of_its_pools_and_machi
     assert all("lane" in sample.labels for family in written.values() for sample in family.samples)
 
 
-def test_every_family_of_the_catalogue_is_on_the_page_once_a_lane_has_run() -> None:
-    running = Running()
+def test_every_family_is_on_the_page_after_a_run() -> None:
+    running = FakeRun()
     running.predicted_end_timestamp_seconds = START + 29
-    running.lint(cpu=0.0)
-    metrics = populated(live=lambda: running.stages)
+    running.run_lint(cpu=0.0)
+    metrics = make_populated(live=lambda: running.stages)
     metrics.observe(run_ended())
     metrics.observe(stage_started())
     names = {family.name for family in parse_text(metrics.render()[0].decode())}
@@ -414,23 +422,23 @@ def test_every_family_of_the_catalogue_is_on_the_page_once_a_lane_has_run() -> N
 
 
 def test_process_and_gc_metrics_can_be_left_out() -> None:
-    assert b"process_cpu_seconds_total" in a_lane().render()[0]
-    assert b"python_gc_collections_total" in a_lane().render()[0]
-    assert b"process_" not in a_lane(process_metrics=False).render()[0]
+    assert b"process_cpu_seconds_total" in make_metrics().render()[0]
+    assert b"python_gc_collections_total" in make_metrics().render()[0]
+    assert b"process_" not in make_metrics(process_metrics=False).render()[0]
 
 
 @pytest.mark.parametrize("serves_on", [True, False])
-def test_whether_the_exporter_is_to_stay_is_told(serves_on: bool) -> None:
-    assert value(a_lane(serves_on=serves_on), families.SERVES_ON) == serves_on
+def test_serves_on_says_whether_the_exporter_stays(serves_on: bool) -> None:
+    assert read_value(make_metrics(serves_on=serves_on), families.SERVES_ON) == serves_on
 
 
 def test_no_created_series_are_exported() -> None:
-    assert b"_created" not in populated().render()[0]
-    assert b"_created" not in populated().render(OPENMETRICS)[0]
+    assert b"_created" not in make_populated().render()[0]
+    assert b"_created" not in make_populated().render(OPENMETRICS)[0]
 
 
-def test_promtool_finds_nothing_to_complain_about() -> None:
-    metrics = populated()
+def test_promtool_accepts_the_page() -> None:
+    metrics = make_populated()
     metrics.observe(run_ended())
     check = subprocess.run(
         ["promtool", "check", "metrics"], input=metrics.render()[0], capture_output=True, timeout=60, check=False
@@ -438,8 +446,8 @@ def test_promtool_finds_nothing_to_complain_about() -> None:
     assert (check.returncode, check.stdout, check.stderr) == (0, b"", b"")
 
 
-def test_the_page_is_the_golden_one() -> None:
-    metrics = populated(process_metrics=False)
+def test_the_page_equals_the_golden_file() -> None:
+    metrics = make_populated(process_metrics=False)
     lines = without_host(metrics.render()[0]).splitlines(keepends=True)
     page = "".join(line for line in lines if not line.startswith(f"{families.BUILD_INFO.name}{{"))
     assert page == GOLDEN.read_text(), f"if this change is meant: {__name__} has `write_golden`"
@@ -462,15 +470,42 @@ def test_prometheus_multiproc_dir_is_dropped_before_the_client_is_imported(tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def repository(root: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = root / ".git" / name.replace("__", "/").replace("_", "-")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_a_branch_is_followed_to_its_commit(tmp_path: Path) -> None:
+    root = repository(tmp_path, HEAD="ref: refs/heads/main\n", refs__heads__main=f"{COMMIT}\n")
+    assert read_revision(root) == COMMIT[:12]
+
+
+def test_a_detached_head_is_the_commit_itself(tmp_path: Path) -> None:
+    assert read_revision(repository(tmp_path, HEAD=f"{COMMIT}\n")) == COMMIT[:12]
+
+
+def test_a_packed_branch_is_found(tmp_path: Path) -> None:
+    packed = f"# pack-refs with: peeled\n{COMMIT} refs/heads/main\n"
+    root = repository(tmp_path, HEAD="ref: refs/heads/main\n", packed_refs=packed)
+    assert read_revision(root) == COMMIT[:12]
+
+
+def test_the_revision_of_an_installed_package_is_unknown(tmp_path: Path) -> None:
+    assert read_revision(tmp_path) == "unknown"
+
+
 def without_host(page: bytes) -> str:
-    """Leave out what the machine decides from one moment to the next."""
+    """Remove the samples that depend on the machine's state."""
     host = (families.HOST_MEMORY, families.HOST_MEMORY_LIMIT, families.HOST_CPUS)
     samples = tuple(f"{family.name}{{" for family in host)
     return "".join(line for line in page.decode().splitlines(keepends=True) if not line.startswith(samples))
 
 
 def write_golden() -> None:
-    page = without_host(populated(process_metrics=False).render()[0])
+    page = without_host(make_populated(process_metrics=False).render()[0])
     kept = [line for line in page.splitlines(keepends=True) if not line.startswith(f"{families.BUILD_INFO.name}{{")]
     GOLDEN.write_text("".join(kept))
 

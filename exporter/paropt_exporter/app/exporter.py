@@ -23,13 +23,13 @@ from paropt_exporter.autoscaling.meters import CORES_SECONDS, MEMORY_SECONDS, Ca
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.config.lanes import choose_lane
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, pools_of
-from paropt_exporter.events import LiveStage, Result, RunRecord, Strategy
+from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
 from paropt_exporter.executors.adaptive.profiles import MEMORY_NAME
 from paropt_exporter.executors.child_processes import listed
 from paropt_exporter.exposition import sinks
-from paropt_exporter.history import History, Interrupted
-from paropt_exporter.metrics import Metrics
+from paropt_exporter.history import History, InterruptedRun
+from paropt_exporter.metrics import Metrics, Snapshot
 from paropt_exporter.plan import PROCESSES, THREADS, Plan
 from paropt_exporter.signals import Signals, has_terminal
 
@@ -59,7 +59,7 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
         signals = stack.enter_context(Signals(reloads=request.every_seconds is not None and not has_terminal()))
         stack.enter_context(run_mark.marked(config.root, os.environ))
         history = stack.enter_context(closing(parts.open_history(config, clock)))
-        for interrupted in history.recover():
+        for interrupted in history.mark_interrupted_runs():
             screen.say(_format_interrupted(interrupted))
         if orphans := run_mark.end_orphans(config.root):
             screen.say(f"an exporter that was killed left processes behind: ended {listed(orphans)}")
@@ -78,7 +78,7 @@ def _choose_lane(request: Request, root: Path, screen: Screen) -> str:
     return lane
 
 
-def _format_interrupted(interrupted: Interrupted) -> str:
+def _format_interrupted(interrupted: InterruptedRun) -> str:
     began = datetime.fromtimestamp(interrupted.started_timestamp_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     stages = ", ".join(interrupted.running) or "no stage"
     return f"the run of {interrupted.lane} begun {began} was interrupted: {stages} running (again: --failed)"
@@ -223,8 +223,8 @@ class Exporter:
         self._metrics.reconfigure(
             lanes=(parts.build_lane_labels(self._request, config, shape),),
             bounds=_bounds(shape),
-            totals=self._history.totals(),
-            last=self._history.last(),
+            totals=self._history.load_totals(),
+            last=self._history.load_last_values(),
         )
 
     def _make_planner(self, config: configs.Config) -> Planner:
@@ -323,8 +323,8 @@ class Exporter:
             emit=self._observers.emit,
             clock=self._clock,
             run_id=run.run_id,
-            known_cpu_demands=self._history.cpu_shares(plan.lane),
-            known_peaks=collect_memory_peaks(plan, self._history.memory_peaks(plan.lane)),
+            known_cpu_demands=self._history.load_cpu_demands(plan.lane),
+            known_peaks=collect_memory_peaks(plan, self._history.load_memory_peaks(plan.lane)),
             objective=self._config.feedback.objective,
             offer=self._jobserver.offer if self._jobserver is not None else None,
         )
@@ -342,18 +342,11 @@ class Exporter:
         return Metrics(
             project=plan.project,
             lanes=(parts.build_lane_labels(self._request, self._config, plan),),
-            pools=self._workers.statistics,
+            read_snapshot=self._read_snapshot,
+            on_cpu_shown=self._save_shown_totals,
             bounds=_bounds(plan),
-            live=self._get_live_stages,
-            backlog=self._get_backlog,
-            dropped=self._count_dropped,
-            control=self._control_state.view,
-            deliveries=self._sinks.count_deliveries,
-            reloads=self._protection.count_reloads,
-            config_reloads=self._file.reloads,
-            keep_shown=self._save_shown_totals,
-            totals=self._history.totals(),
-            last=self._history.last(),
+            totals=self._history.load_totals(),
+            last=self._history.load_last_values(),
             process_metrics=parts.exports_process_metrics(self._request, self._config),
             serves_on=not self._request.once,
         )
@@ -368,18 +361,23 @@ class Exporter:
     def _url(self) -> str:
         return self._server.url
 
-    def _get_live_stages(self) -> tuple[LiveStage, ...]:
+    def _read_snapshot(self) -> Snapshot:
         run = self._run
-        return run.live() if run is not None else ()
+        return Snapshot(
+            pools=self._workers.statistics(),
+            live=run.live() if run is not None else (),
+            backlogs=run.backlog() if run is not None else {},
+            control=self._control_state.view(),
+            dropped=self._count_dropped(),
+            deliveries=self._sinks.count_deliveries(),
+            web_config_reloads=self._protection.count_reloads(),
+            config_reloads=self._file.reloads(),
+        )
 
     def _save_shown_totals(self, cpu_totals: Mapping[str, float]) -> None:
         run = self._run
         if run is not None:
-            self._history.show(run.run_id, cpu_totals)
-
-    def _get_backlog(self) -> Mapping[str, tuple[int, float]]:
-        run = self._run
-        return run.backlog() if run is not None else {}
+            self._history.store_shown_cpu(run.run_id, cpu_totals)
 
     def _count_dropped(self) -> Mapping[str, int]:
         dropped = self._observers.dropped()

@@ -58,9 +58,9 @@ class Planner:
             self._config,
             self._lane,
             expected=self._load_expected_durations(),
-            expected_tasks=self._history.task_seconds(self._lane),
-            known_items=self._history.known_items(),
-            cpu_shares=self._history.cpu_shares(self._lane),
+            expected_tasks=self._history.load_mean_task_seconds(self._lane),
+            known_items=self._history.load_known_items(),
+            cpu_shares=self._history.load_cpu_demands(self._lane),
             only=failed.stages if failed is not None else None,
             only_items=failed.items if failed is not None else {},
             **parts.asked(request),
@@ -82,18 +82,18 @@ class Planner:
         """Return the size that earlier runs of the lane could use; None: nothing is known."""
         known = self._past.sizes if self._past is not None else {}
         sizes = [known[pool] for pool in pools_of(plan) if pool in known]
-        return round(max(sizes)) if sizes else self._history.usual_size(plan.lane)
+        return round(max(sizes)) if sizes else self._history.load_usual_size(plan.lane)
 
     def _load_expected_durations(self) -> Mapping[str, float]:
         """Return known durations of stages: what Prometheus knows of all hosts' week beats what this one remembers."""
-        own = self._history.expected(self._lane)
+        own = self._history.load_expected_seconds(self._lane)
         return {**own, **self._past.durations} if self._past is not None else own
 
 
 def find_failures(history: History, config: Config, lane: str, selection: Selection) -> Failures:
     """Return the failures of the selected stages of a lane. UsageError if no run of it is known."""
     members, _ = plans.choose_stages(config, lane, selection)
-    found = history.failures(lane, [stage.name for stage in members])
+    found = history.find_failures(lane, [stage.name for stage in members])
     if found is None:
         raise UsageError(f"--failed: no run of lane {lane} is known: run it without --failed first")
     if not found.stages:

@@ -149,12 +149,12 @@ def _load_learned(loaded: Config, lane: str) -> dict[str, Any]:
     try:
         with closing(_open_history(loaded)) as history:
             return {
-                "expected": history.expected(lane),
-                "expected_tasks": history.task_seconds(lane),
-                "fastest_tasks": history.fastest_tasks(lane),
-                "never_succeeded": history.never_succeeded(lane),
-                "known_items": history.known_items(),
-                "cpu_shares": history.cpu_shares(lane),
+                "expected": history.load_expected_seconds(lane),
+                "expected_tasks": history.load_mean_task_seconds(lane),
+                "fastest_tasks": history.load_fastest_task_seconds(lane),
+                "never_succeeded": history.find_never_succeeded(lane),
+                "known_items": history.load_known_items(),
+                "cpu_shares": history.load_cpu_demands(lane),
             }
     except HistoryError as error:
         print(f"{error}", file=sys.stderr)
@@ -180,7 +180,7 @@ def _run_history(flags: argparse.Namespace) -> int:
     loaded = config.read_config(_find_config(flags), root=Path.cwd())
     with closing(_open_history(loaded)) as history:
         # A lane that the config no longer has may well have had runs.
-        if flags.lane is not None and flags.lane not in loaded.lanes and not history.runs(flags.lane, limit=1):
+        if flags.lane is not None and flags.lane not in loaded.lanes and not history.load_runs(flags.lane, limit=1):
             raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
         if flags.what_if is not None:
             return command.run_what_if(
@@ -207,14 +207,14 @@ def _run_history(flags: argparse.Namespace) -> int:
 def _run_log(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter.cli import log
-    from paropt_exporter.history.run_lock import Owners
+    from paropt_exporter.history.run_lock import RunLocks
     from paropt_exporter.task_logs import folder_beside
 
     loaded = config.read_config(_find_config(flags), root=Path.cwd())
     return log.run(
         folder_beside(loaded.history_path),
         log.LogRequest(words=tuple(flags.which), lane=flags.lane, failed=flags.failed, follow=flags.follow),
-        lives=Owners(loaded.history_path.parent / "runs").alive,
+        lives=RunLocks(loaded.history_path.parent / "runs").is_alive,
         stdout=sys.stdout,
         stderr=sys.stderr,
     )

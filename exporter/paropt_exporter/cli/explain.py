@@ -32,7 +32,7 @@ def run_explain(history: History, *, pool: str | None, output: str, stdout: Text
 
     Raises UsageError if no decision about the pool is known.
     """
-    latest = _find_latest(history.decisions())
+    latest = _find_latest(history.load_decisions())
     pools = tuple(dict.fromkeys(name for name, _, _ in latest))
     if not latest:
         raise UsageError("no decision yet: run a lane whose workers are not a fixed number")
@@ -117,7 +117,7 @@ def _format_time(decision: Decision) -> str:
 def run_replay(history: History, *, pool: str | None, since_seconds: float, output: str, stdout: TextIO) -> int:
     """Print what today's policy makes of the decisions since a moment of wall time; 1 if anything differs, else 0."""
     recorded = [
-        decision for decision in history.decisions(pool=pool, since_seconds=since_seconds) if decision.situation
+        decision for decision in history.load_decisions(pool=pool, since_seconds=since_seconds) if decision.situation
     ]
     if not recorded:
         raise UsageError("no decision to replay: none was recorded in that time (--since)")

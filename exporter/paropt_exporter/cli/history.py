@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from paropt_exporter.cli.formatting import format_count, format_table
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Result
-from paropt_exporter.history.cells import FALSE_VALUE
+from paropt_exporter.history.values import INVALID_VALUE_ERRORS
 from paropt_exporter.plan import PlannedStage, order_stages
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run(
         text = _dump_json([before, after]) if output == "json" else _format_comparison(before, after)
     elif output == "json":
         # A run that still goes on has no throughput yet, and would read as one that got slow.
-        text = _dump_json([each for each in history.runs(lane, limit=limit) if each.result is not None])
+        text = _dump_json([each for each in history.load_runs(lane, limit=limit) if each.result is not None])
     else:
         text = _format_runs(history, lane=lane, limit=limit)
     stdout.write(text)
@@ -94,9 +94,9 @@ def _stage_to_json(stage: StageSummary) -> dict[str, object]:
 
 
 def _find_run(history: History, run_id: str) -> RunSummary:
-    found = history.run(run_id)
+    found = history.find_run(run_id)
     if found is None:
-        known = ", ".join(each.run_id for each in history.runs(limit=_KNOWN_RUNS))
+        known = ", ".join(each.run_id for each in history.load_runs(limit=_KNOWN_RUNS))
         raise UsageError(f"no single run {run_id!r} in the history; the latest are {known or 'none'}")
     return found
 
@@ -106,19 +106,22 @@ def _dump_json(summaries: Sequence[RunSummary]) -> str:
 
 
 def _format_runs(history: History, *, lane: str | None, limit: int) -> str:
-    summaries = history.runs(lane, limit=limit)
+    summaries = history.load_runs(lane, limit=limit)
     if not summaries:
         return f"no runs of lane {lane} yet\n" if lane else "no runs yet\n"
     lines = format_table(_RUN_HEADERS, [_build_run_row(history, summary) for summary in summaries])
     lanes = dict.fromkeys(summary.lane for summary in summaries)
     trends = [
-        line for name in lanes if (trend := history.trend(name, limit=limit)) for line in _format_trend(name, trend)
+        line
+        for name in lanes
+        if (trend := history.compute_trend(name, limit=limit))
+        for line in _format_trend(name, trend)
     ]
     return "\n".join([*lines, *([""] if trends else []), *trends, ""])
 
 
 def _build_run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
-    gone = summary.result is None and not history.lives(summary.run_id)
+    gone = summary.result is None and not history.is_alive(summary.run_id)
     notes = _GONE if gone else summary.reason or "; ".join(held.text for held in summary.bottlenecks)
     notes = _add_partial(notes, summary)
     return (
@@ -229,7 +232,7 @@ def run_what_if(
     from paropt_exporter.engine.what_if import most_at_once
 
     summary = _choose_run(history, lane, run_id)
-    tasks = history.tasks(summary.run_id)
+    tasks = history.load_tasks(summary.run_id)
     if summary.result not in _COMPLETE or not tasks or any(task.result is Result.CANCELLATION for task in tasks):
         raise UsageError(f"run {summary.run_id} was cut short or ran nothing: name another one with --run")
     timings = [task.timing for task in tasks]
@@ -238,7 +241,7 @@ def run_what_if(
         seconds = _predict_seconds(
             summary, config, timings, sizes=(had, *workers), cores=cores, memory_bytes=memory_bytes
         )
-    except FALSE_VALUE as error:
+    except INVALID_VALUE_ERRORS as error:
         raise UsageError(
             f"run {summary.run_id}: its records do not fit together ({error!r}): name another one"
         ) from error
@@ -269,11 +272,11 @@ def _predict_seconds(
 
 def _choose_run(history: History, lane: str | None, run_id: str | None) -> RunSummary:
     if run_id is not None:
-        found = history.run(run_id)
+        found = history.find_run(run_id)
         if found is None:
             raise UsageError(f"no single run {run_id!r} in the history: `paropt-exporter history` lists them")
         return found
-    ended = [summary for summary in history.runs(lane) if summary.result in _COMPLETE]
+    ended = [summary for summary in history.load_runs(lane) if summary.result in _COMPLETE]
     if not ended:
         raise UsageError(f"no run{f' of lane {lane}' if lane else ''} has come to its end yet")
     return ended[-1]

@@ -139,13 +139,13 @@ _HEAD_BYTES = 1000  # of a config: the line that names a schema stands at its to
 
 def write_schema(root: Path) -> None:
     """Write the schema of this version for the project in `root`, unless it is there. Raises OSError."""
-    from paropt_exporter.history import folder
+    from paropt_exporter.history import database
     from paropt_exporter.monitoring import schema
 
     path, text = root / SCHEMA, schema.render()
     root.stat()  # a folder that is missing is not made
     files.make_folder(path.parent)
-    folder.keep_out_of_git(path.parent)
+    database.keep_out_of_git(path.parent)
     if not _has_content(path, text.encode()):
         write_file(path, text)
 

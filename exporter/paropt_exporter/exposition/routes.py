@@ -11,7 +11,7 @@ from http import HTTPStatus
 from paropt_exporter._version import __version__
 from paropt_exporter.errors import UsageError
 from paropt_exporter.exposition.http import Request, Response
-from paropt_exporter.metrics.formats import Choice, choose
+from paropt_exporter.metrics.formats import ContentChoice, negotiate
 
 HEALTHY = "/-/healthy"
 READY = "/-/ready"
@@ -23,7 +23,7 @@ _PATH = re.compile(r"/[\w./~-]*", re.ASCII)  # the same as the config's `config.
 class Scrape:
     """A request for the metrics page. Another thread renders it, since that takes time."""
 
-    choice: Choice
+    choice: ContentChoice
     gzip: bool
 
 
@@ -48,7 +48,7 @@ class Routes:
                 HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD", ("Allow", ", ".join(_METHODS))
             )
         if request.path == self.telemetry_path:
-            return Scrape(choose(request.headers.get("accept", "")), request.gzip)
+            return Scrape(negotiate(request.headers.get("accept", "")), request.gzip)
         if request.path == "/":
             return Response(body=self._render_landing_page(), content_type="text/html; charset=utf-8")
         if request.path == HEALTHY:

@@ -117,4 +117,4 @@ def _read_runs(path: Path, project: str, strategy: Strategy) -> tuple[RunSummary
     from paropt_exporter.history import History
 
     with closing(History(path, project=project, clock=SystemClock(), for_reading=True)) as history:
-        return tuple(run for run in history.runs(limit=_RUNS) if run.strategy == strategy.value)
+        return tuple(run for run in history.load_runs(limit=_RUNS) if run.strategy == strategy.value)

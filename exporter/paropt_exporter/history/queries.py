@@ -1,6 +1,6 @@
-"""Read the history: totals to resume from, expected durations, what failed last, summaries and the trend.
+"""Query the history: totals to resume from, expected durations, failures of the last runs, summaries and the trend.
 
-The last run is the one that began last (`sequence`), not the one with the latest timestamp: wall clocks are set.
+The last run is the one that began last (`sequence`), not the one with the latest timestamp, since wall clocks jump.
 """
 
 from __future__ import annotations
@@ -11,22 +11,24 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Literal
 
 from paropt_exporter import families
 from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, Totals, bucket_index
 from paropt_exporter.cpu_demand import CROWDED_RATIO
 from paropt_exporter.events import Bottleneck, Decision, Result, TaskTiming
 from paropt_exporter.history import rows
-from paropt_exporter.history.cells import count, number, text, texts, timestamp
+from paropt_exporter.history.values import to_count, to_number, to_text, to_texts, to_timestamp
 from paropt_exporter.plan import THREADS, KnownItems
 
-EXPECTED_RUNS = 10  # a median of ten follows a change within a day's work and shrugs off four outliers
+EXPECTED_RUNS = 10  # a median of ten follows a change within a day and ignores up to four outliers
+_LAST_RUNS = "SELECT run_id FROM runs WHERE project = :project AND lane = :lane ORDER BY sequence DESC LIMIT :runs"
 DEGRADED_RATIO = 0.8  # the guide's figure: latest throughput under 80 % of the average
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSummary:
-    """One stage of a run. `result` None: it runs still."""
+    """A stage of a run. `result` is None while it runs."""
 
     stage: str
     number: int
@@ -45,9 +47,9 @@ class StageSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """One run. `result` None: it runs still. Tasks count once, by their last attempt.
+    """A run. `result` is None while it runs. Tasks count once, by their last attempt.
 
-    `partial`: the command line left out stages, or gave some arguments.
+    `partial`: the command line left out stages or gave arguments to some.
     """
 
     run_id: str
@@ -76,9 +78,9 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failures:
-    """The stages that a lane's last runs left undone, and the failed items of those of which these are known.
+    """The stages that failed or did not run in a lane's last runs, and their failed items where these are known.
 
-    `succeeded` and `unknown` (no run planned them) are the others.
+    `succeeded` and `unknown` are the other stages; no run planned the unknown ones.
     """
 
     stages: frozenset[str]
@@ -89,7 +91,7 @@ class Failures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSummary:
-    """One attempt of one task of a run."""
+    """An attempt of a task of a run."""
 
     stage: str
     task: int
@@ -115,7 +117,7 @@ class TaskSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trend:
-    """The latest run's throughput beside the average of the earlier ones, in tasks per second."""
+    """The latest run's throughput and the average of the earlier ones, in tasks per second."""
 
     latest: float
     average: float
@@ -126,34 +128,34 @@ class Trend:
         return self.latest < self.average * DEGRADED_RATIO
 
 
-def totals(connection: sqlite3.Connection, project: str) -> Totals:
-    """Return the project's counters and histograms. Buckets of an older layout count in the next higher bound."""
+def load_totals(connection: sqlite3.Connection, project: str) -> Totals:
+    """Return the project's counters and histograms. Buckets of an older layout count in the next higher bucket."""
     counters: dict[SeriesKey, float] = {}
     buckets: dict[SeriesKey, list[float]] = {}
     sums: dict[SeriesKey, float] = defaultdict(float)
     query = "SELECT family, labels, part, value FROM totals WHERE project = ?"
     for family, labels, part, value in connection.execute(query, (project,)):
-        key = (text(family), texts(labels))
+        key = (to_text(family), to_texts(labels))
         if part == rows.COUNTER:
-            counters[key] = number(value)
+            counters[key] = to_number(value)
         elif part == rows.SUM:
-            sums[key] += number(value)
+            sums[key] += to_number(value)
         else:
             places = buckets.setdefault(key, [0.0] * (len(families.BUCKETS_SECONDS) + 1))
-            places[bucket_index(float(part))] += number(value)
+            places[bucket_index(float(part))] += to_number(value)
     histograms = {key: HistogramTotal(buckets=tuple(places), sum=sums[key]) for key, places in buckets.items()}
     return Totals(counters=counters, histograms=histograms)
 
 
-def last_values(connection: sqlite3.Connection, project: str) -> LastValues:
-    """Return the gauges that the project's last runs left."""
+def load_last_values(connection: sqlite3.Connection, project: str) -> LastValues:
+    """Return the gauges that the project's last runs set."""
     query = "SELECT family, labels, value FROM latest WHERE project = ?"
     found = connection.execute(query, (project,))
-    return LastValues(gauges={(text(family), texts(labels)): number(value) for family, labels, value in found})
+    return LastValues(gauges={(to_text(family), to_texts(labels)): to_number(value) for family, labels, value in found})
 
 
-def expected(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
-    """Return for each stage the median duration in seconds of its last successful runs, of whole ones."""
+def load_expected_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
+    """Return for each stage the median duration in seconds of its last successful complete runs."""
     query = """
     SELECT stage, duration FROM (
       SELECT stage, stages.duration AS duration,
@@ -164,28 +166,27 @@ def expected(connection: sqlite3.Connection, project: str, lane: str) -> Mapping
     durations: dict[str, list[float]] = defaultdict(list)
     found = connection.execute(query, (project, lane, Result.SUCCESS.value, EXPECTED_RUNS))
     for stage, duration in found:
-        durations[text(stage)].append(number(duration))
+        durations[to_text(stage)].append(to_number(duration))
     return {stage: median(values) for stage, values in durations.items()}
 
 
-def cpu_shares(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
-    """Return for each stage how many cores a task wanted on average, over its last runs.
+def load_cpu_demands(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
+    """Return for each stage the average CPU demand of its tasks, in cores, over its last runs.
 
-    Only tasks that ended by themselves count. A thread that computed waited for the interpreter's lock, which no clock
-    tells: it wanted one.
+    Only tasks that succeeded or failed count, not those that were stopped. A GIL-bound task in a thread counts as 1
+    core: no clock measures its waits for the GIL.
     """
-    # The formula of `cpu_demand`, times the duration: in Python it would take a second for half a million tasks.
-    query = """
+    # The formula of `cpu_demand`, times the duration. In Python it would take a second for half a million tasks.
+    query = f"""
     SELECT tasks.stage, sum(tasks.duration), sum(CASE
         WHEN tasks.pool = :threads AND gil_bound THEN tasks.duration
         WHEN tasks.cpu + run_delay > tasks.duration OR run_delay > :crowded * tasks.duration THEN tasks.cpu + run_delay
         ELSE tasks.duration * tasks.cpu / (tasks.duration - run_delay) END)
       FROM tasks LEFT JOIN stages USING (run_id, stage)
       WHERE tasks.duration > 0 AND tasks.result IN (:success, :failure) AND coalesce(scope, '') <> 'arguments'
-        AND run_id IN
-        (SELECT run_id FROM runs WHERE project = :project AND lane = :lane ORDER BY sequence DESC LIMIT :runs)
+        AND run_id IN ({_LAST_RUNS})
       GROUP BY tasks.stage
-    """
+    """  # nosec B608 # literals of this module
     values = {
         "threads": THREADS,
         "crowded": CROWDED_RATIO,
@@ -195,52 +196,48 @@ def cpu_shares(connection: sqlite3.Connection, project: str, lane: str) -> Mappi
         "lane": lane,
         "runs": EXPECTED_RUNS,
     }
-    return {text(stage): number(wanted / wall) for stage, wall, wanted in connection.execute(query, values)}
+    return {to_text(stage): to_number(wanted / wall) for stage, wall, wanted in connection.execute(query, values)}
 
 
-def memory_peaks(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, int]:
-    """Return for each stage the most bytes that one of its tasks used in its last runs; a thread's are not its own."""
-    query = """
+def load_memory_peaks(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, int]:
+    """Return for each stage the peak memory of a task in its last runs, in bytes; tasks in threads have none."""
+    query = f"""
     SELECT stage, max(memory_peak) FROM tasks
-      WHERE pool <> ? AND memory_peak > 0 AND run_id IN
-        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT ?)
-      GROUP BY stage
-    """
-    found = connection.execute(query, (THREADS, project, lane, EXPECTED_RUNS))
-    return {text(stage): count(peak) for stage, peak in found}
+      WHERE pool <> :threads AND memory_peak > 0 AND run_id IN ({_LAST_RUNS}) GROUP BY stage
+    """  # nosec B608 # literals of this module
+    values = {"threads": THREADS, "project": project, "lane": lane, "runs": EXPECTED_RUNS}
+    return {to_text(stage): to_count(peak) for stage, peak in connection.execute(query, values)}
 
 
-def task_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
-    """Return for each stage the mean duration in seconds of one task in its last runs, of tasks that succeeded."""
-    query = """
-    SELECT tasks.stage, avg(tasks.duration) FROM tasks LEFT JOIN stages USING (run_id, stage)
-      WHERE tasks.result = ? AND coalesce(scope, '') <> 'arguments' AND run_id IN
-        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT ?)
+def load_mean_task_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
+    """Return for each stage the mean duration in seconds of a successful task in its last runs."""
+    return _aggregate_task_seconds(connection, "avg", project, lane)
+
+
+def load_fastest_task_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
+    """Return for each stage the shortest duration in seconds of a successful task in its last runs."""
+    return _aggregate_task_seconds(connection, "min", project, lane)
+
+
+def _aggregate_task_seconds(
+    connection: sqlite3.Connection, aggregate: Literal["avg", "min"], project: str, lane: str
+) -> Mapping[str, float]:
+    query = f"""
+    SELECT tasks.stage, {aggregate}(tasks.duration) FROM tasks LEFT JOIN stages USING (run_id, stage)
+      WHERE tasks.result = :success AND coalesce(scope, '') <> 'arguments' AND run_id IN ({_LAST_RUNS})
       GROUP BY tasks.stage
-    """
-    found = connection.execute(query, (Result.SUCCESS.value, project, lane, EXPECTED_RUNS))
-    return {text(stage): number(seconds) for stage, seconds in found}
+    """  # nosec B608 # literals of this module
+    values = {"success": Result.SUCCESS.value, "project": project, "lane": lane, "runs": EXPECTED_RUNS}
+    return {to_text(stage): to_number(seconds) for stage, seconds in connection.execute(query, values)}
 
 
-def fastest_tasks(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
-    """Return for each stage the least seconds of one task in its last runs, of tasks that succeeded."""
-    query = """
-    SELECT tasks.stage, min(tasks.duration) FROM tasks LEFT JOIN stages USING (run_id, stage)
-      WHERE tasks.result = ? AND coalesce(scope, '') <> 'arguments' AND run_id IN
-        (SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT ?)
-      GROUP BY tasks.stage
-    """
-    found = connection.execute(query, (Result.SUCCESS.value, project, lane, EXPECTED_RUNS))
-    return {text(stage): number(seconds) for stage, seconds in found}
-
-
-def known_items(connection: sqlite3.Connection, project: str) -> Mapping[str, KnownItems]:
-    """Return for each stage how long each of its items took lately, and a command beside them."""
+def load_known_items(connection: sqlite3.Connection, project: str) -> Mapping[str, KnownItems]:
+    """Return for each stage the recent duration of each of its items, and of a command apart from its items."""
     seconds: dict[str, dict[str, float]] = defaultdict(dict)
     seen: dict[str, dict[str, float]] = defaultdict(dict)
     query = "SELECT stage, item, seconds, seen_ts FROM items WHERE project = ?"
     for stage, item, took, at in connection.execute(query, (project,)):
-        seconds[text(stage)][text(item)], seen[stage][item] = number(took), timestamp(at)
+        seconds[to_text(stage)][to_text(item)], seen[stage][item] = to_number(took), to_timestamp(at)
     return {
         stage: KnownItems(
             start_up_seconds=items.pop(rows.START_UP_ITEM, None), seconds=items, seen_timestamp_seconds=seen[stage]
@@ -249,10 +246,10 @@ def known_items(connection: sqlite3.Connection, project: str) -> Mapping[str, Kn
     }
 
 
-def decisions(
+def load_decisions(
     connection: sqlite3.Connection, project: str, *, pool: str | None, since_seconds: float, limit: int
 ) -> tuple[Decision, ...]:
-    """Return the last `limit` decisions made since a moment of wall time, oldest first."""
+    """Return the last `limit` decisions since `since_seconds` of wall time, oldest first."""
     query = """
     SELECT pool, action, reason, old_size, new_size, at_ts, terms, run_id, situation, choice FROM decisions
     WHERE project = :project AND (:pool IS NULL OR pool = :pool) AND at_ts >= :since ORDER BY id DESC LIMIT :limit
@@ -260,25 +257,25 @@ def decisions(
     found = connection.execute(query, {"project": project, "pool": pool, "since": since_seconds, "limit": limit})
     return tuple(
         Decision(
-            pool=text(name),
-            action=text(action),
-            reason=text(reason),
-            old_size=count(old),
-            new_size=count(new),
-            at_timestamp_seconds=timestamp(at),
-            terms={text(term): number(value) for term, value in json.loads(terms).items()},
-            run_id=None if run_id is None else text(run_id),
-            situation=text(situation),
-            choice=text(choice),
+            pool=to_text(name),
+            action=to_text(action),
+            reason=to_text(reason),
+            old_size=to_count(old),
+            new_size=to_count(new),
+            at_timestamp_seconds=to_timestamp(at),
+            terms={to_text(term): to_number(value) for term, value in json.loads(terms).items()},
+            run_id=None if run_id is None else to_text(run_id),
+            situation=to_text(situation),
+            choice=to_text(choice),
         )
         for name, action, reason, old, new, at, terms, run_id, situation, choice in reversed(found.fetchall())
     )
 
 
-def usual_size(connection: sqlite3.Connection, project: str, lane: str) -> int | None:
-    """Return the median of the largest sizes that the controller gave the lane's last runs; None: it gave none.
+def load_usual_size(connection: sqlite3.Connection, project: str, lane: str) -> int | None:
+    """Return the median of the largest sizes of the lane's last runs; None without decisions.
 
-    Of a run in which more were no use, the size that it went back to.
+    For a run that went back because a larger size did not help, it is the size that it went back to.
     """
     query = """
     SELECT coalesce(min(CASE WHEN reason = 'ineffective' AND action = 'down' THEN new_size END), max(new_size))
@@ -287,27 +284,26 @@ def usual_size(connection: sqlite3.Connection, project: str, lane: str) -> int |
         (SELECT run_id FROM runs WHERE project = ? AND lane = ? AND NOT partial ORDER BY sequence DESC LIMIT ?)
       GROUP BY run_id
     """
-    sizes = [count(size) for (size,) in connection.execute(query, (project, lane, EXPECTED_RUNS))]
+    sizes = [to_count(size) for (size,) in connection.execute(query, (project, lane, EXPECTED_RUNS))]
     return round(median(sizes)) if sizes else None
 
 
-def never_succeeded(connection: sqlite3.Connection, project: str, lane: str) -> frozenset[str]:
-    """Return the stages that ran in the lane, and never with success."""
+def find_never_succeeded(connection: sqlite3.Connection, project: str, lane: str) -> frozenset[str]:
+    """Return the stages that have run in the lane, but never with success."""
     query = """
     SELECT stage FROM stages JOIN runs USING (run_id)
       WHERE project = ? AND lane = ? AND stages.result IS NOT NULL AND stages.started_ts IS NOT NULL
       GROUP BY stage HAVING sum(stages.result = ?) = 0
     """
     found = connection.execute(query, (project, lane, Result.SUCCESS.value))
-    return frozenset(text(stage) for (stage,) in found)
+    return frozenset(to_text(stage) for (stage,) in found)
 
 
-def failures(connection: sqlite3.Connection, project: str, lane: str, stages: Collection[str]) -> Failures | None:
-    """Return the stages of a lane that the last runs left undone; None if no run of the lane has ended.
+def find_failures(connection: sqlite3.Connection, project: str, lane: str, stages: Collection[str]) -> Failures | None:
+    """Return the stages of a lane that failed or did not run in its last runs; None if no run of the lane has ended.
 
-    The last run that planned a stage decides about it: runs of a few stages leave the others as they are. A stage that
-    was given arguments in a run, or that no run ever planned, is not decided by it. In a run that was no success, a
-    skipped stage and one without any record count as left undone too.
+    The last run that planned a stage decides its state, unless that run gave it arguments. In a run that was not
+    successful, a skipped stage and a stage without a record count as failures too.
     """
     query = """
     SELECT run_id, result, planned FROM runs
@@ -318,13 +314,13 @@ def failures(connection: sqlite3.Connection, project: str, lane: str, stages: Co
         known = True
         if not open_stages:
             break
-        decided = open_stages & frozenset(texts(planned)) - _with_arguments(connection, run_id)
-        done = decided if result == Result.SUCCESS else _succeeded(connection, run_id)
-        undone.update(dict.fromkeys(decided - done, text(run_id)))
+        decided = open_stages & frozenset(to_texts(planned)) - _load_stages_with_arguments(connection, run_id)
+        done = decided if result == Result.SUCCESS else _load_succeeded_stages(connection, run_id)
+        undone.update(dict.fromkeys(decided - done, to_text(run_id)))
         open_stages -= decided
     if not known:
         return None
-    items = {stage: _failed_items(connection, run_id, stage) for stage, run_id in undone.items()}
+    items = {stage: _load_failed_items(connection, run_id, stage) for stage, run_id in undone.items()}
     return Failures(
         stages=frozenset(undone),
         items={stage: found for stage, found in items.items() if found},
@@ -333,20 +329,20 @@ def failures(connection: sqlite3.Connection, project: str, lane: str, stages: Co
     )
 
 
-def _with_arguments(connection: sqlite3.Connection, run_id: str) -> frozenset[str]:
+def _load_stages_with_arguments(connection: sqlite3.Connection, run_id: str) -> frozenset[str]:
     found = connection.execute("SELECT stage FROM stages WHERE run_id = ? AND scope = 'arguments'", (run_id,))
-    return frozenset(text(stage) for (stage,) in found)
+    return frozenset(to_text(stage) for (stage,) in found)
 
 
-def _succeeded(connection: sqlite3.Connection, run_id: str) -> frozenset[str]:
+def _load_succeeded_stages(connection: sqlite3.Connection, run_id: str) -> frozenset[str]:
     query = "SELECT stage FROM stages WHERE run_id = ? AND result = ?"
-    return frozenset(text(stage) for (stage,) in connection.execute(query, (run_id, Result.SUCCESS.value)))
+    return frozenset(to_text(stage) for (stage,) in connection.execute(query, (run_id, Result.SUCCESS.value)))
 
 
-def _failed_items(connection: sqlite3.Connection, run_id: str, stage: str) -> frozenset[str]:
-    """Return the items that failed in a run, if all tasks of the stage came to an end of their own.
+def _load_failed_items(connection: sqlite3.Connection, run_id: str, stage: str) -> frozenset[str]:
+    """Return the items of a stage that failed in a run, if none of its tasks was stopped.
 
-    None of a stage that was stopped: more than the items that failed are left undone.
+    It returns no items for a stopped stage, since other items did not run either.
     """
     query = """
     SELECT item FROM failed_items JOIN stages USING (run_id, stage) WHERE run_id = :run AND stage = :stage
@@ -354,10 +350,10 @@ def _failed_items(connection: sqlite3.Connection, run_id: str, stage: str) -> fr
                    AND ended.stage = :stage AND final AND ended.result <> :cancelled)
     """
     values = {"run": run_id, "stage": stage, "cancelled": Result.CANCELLATION.value}
-    return frozenset(text(item) for (item,) in connection.execute(query, values))
+    return frozenset(to_text(item) for (item,) in connection.execute(query, values))
 
 
-def runs(connection: sqlite3.Connection, project: str, *, lane: str | None, limit: int) -> tuple[RunSummary, ...]:
+def load_runs(connection: sqlite3.Connection, project: str, *, lane: str | None, limit: int) -> tuple[RunSummary, ...]:
     """Return the last `limit` runs, oldest first."""
     query = """
     SELECT run_id, lane, strategy, result, reason, started_ts, coalesce(duration, seen_ts - started_ts),
@@ -366,49 +362,49 @@ def runs(connection: sqlite3.Connection, project: str, *, lane: str | None, limi
     FROM runs WHERE project = :project AND (:lane IS NULL OR lane = :lane) ORDER BY sequence DESC LIMIT :limit
     """
     found = connection.execute(query, {"project": project, "lane": lane, "limit": limit}).fetchall()
-    return tuple(_summary(connection, row) for row in reversed(found))
+    return tuple(_build_summary(connection, row) for row in reversed(found))
 
 
-def run(connection: sqlite3.Connection, project: str, run_id: str) -> RunSummary | None:
-    """Return one run by its id, or by the first characters of it if only one run has them."""
+def find_run(connection: sqlite3.Connection, project: str, run_id: str) -> RunSummary | None:
+    """Return the run with this id, or with an id that begins so if it is the only one."""
     query = "SELECT run_id FROM runs WHERE project = ? AND substr(run_id, 1, ?) = ?"
     found = connection.execute(query, (project, len(run_id), run_id)).fetchall()
     if len(found) != 1:
         return None
-    everything = runs(connection, project, lane=None, limit=-1)
+    everything = load_runs(connection, project, lane=None, limit=-1)
     return next(summary for summary in everything if summary.run_id == found[0][0])
 
 
-def tasks(connection: sqlite3.Connection, run_id: str) -> tuple[TaskSummary, ...]:
-    """Return every attempt of a run's tasks, in the order of stages, tasks and attempts."""
+def load_tasks(connection: sqlite3.Connection, run_id: str) -> tuple[TaskSummary, ...]:
+    """Return all attempts of a run's tasks, ordered by stage, task and attempt."""
     query = """
     SELECT stage, task, tasks.result, tasks.started_ts, tasks.duration, tasks.cpu, run_delay, coalesce(gil_bound, 0)
     FROM tasks LEFT JOIN stages USING (run_id, stage) WHERE run_id = ? ORDER BY stage, task, attempt
     """
     return tuple(
         TaskSummary(
-            stage=text(stage),
-            task=count(task),
+            stage=to_text(stage),
+            task=to_count(task),
             result=Result(result),
-            started_timestamp_seconds=timestamp(started),
-            duration_seconds=number(duration),
-            cpu_seconds=number(cpu),
-            run_delay_seconds=number(delay),
+            started_timestamp_seconds=to_timestamp(started),
+            duration_seconds=to_number(duration),
+            cpu_seconds=to_number(cpu),
+            run_delay_seconds=to_number(delay),
             gil_bound=bool(bound),
         )
         for stage, task, result, started, duration, cpu, delay, bound in connection.execute(query, (run_id,))
     )
 
 
-def trend(connection: sqlite3.Connection, project: str, lane: str, *, limit: int) -> Trend | None:
+def compute_trend(connection: sqlite3.Connection, project: str, lane: str, *, limit: int) -> Trend | None:
     """Compare the lane's latest throughput with the average of up to `limit` earlier runs; None with fewer than two.
 
-    Runs that were cancelled or still run say nothing of the lane's speed and are left out, and so are partial runs and
-    those of what had failed (`--failed`), which have other stages.
+    Cancelled, running and partial runs are left out, and runs of failed stages only (`--failed`), which have fewer
+    stages than the lane.
     """
     ended = [
         summary.throughput_tasks_per_second
-        for summary in _whole(runs(connection, project, lane=lane, limit=limit + 1))
+        for summary in _iter_whole_runs(load_runs(connection, project, lane=lane, limit=limit + 1))
         if summary.result in (Result.SUCCESS, Result.FAILURE)
     ]
     if len(ended) < 2:
@@ -416,8 +412,8 @@ def trend(connection: sqlite3.Connection, project: str, lane: str, *, limit: int
     return Trend(latest=ended[-1], average=fmean(ended[:-1]), earlier_runs=len(ended) - 1)
 
 
-def _whole(summaries: Iterable[RunSummary]) -> Iterator[RunSummary]:
-    """Yield the runs that ran all of the lane: not those of fewer stages that follow one that was no success."""
+def _iter_whole_runs(summaries: Iterable[RunSummary]) -> Iterator[RunSummary]:
+    """Yield the runs of the whole lane, without those of fewer stages after an unsuccessful run."""
     last: RunSummary | None = None
     whole: frozenset[str] = frozenset()
     for summary in summaries:
@@ -431,25 +427,25 @@ def _whole(summaries: Iterable[RunSummary]) -> Iterator[RunSummary]:
             yield summary
 
 
-def _summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> RunSummary:
+def _build_summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> RunSummary:
     (
         run_id, lane, strategy, result, reason, started, duration, sequential, busy, warned, broken, interrupted, held,
         partial,
     ) = row  # fmt: skip
-    stages = _stages(connection, text(run_id))
+    stages = _load_stages(connection, to_text(run_id))
     counts: dict[str, int] = dict(
         connection.execute("SELECT result, count(*) FROM tasks WHERE run_id = ? AND final GROUP BY result", (run_id,))
     )
     return RunSummary(
-        run_id=text(run_id),
-        lane=text(lane),
-        strategy=text(strategy),
-        result=Result(text(result)) if result is not None else None,
-        reason=text(reason),
-        started_timestamp_seconds=timestamp(started),
-        duration_seconds=number(duration),
-        sequential_seconds=number(sequential),
-        busy_ratio=number(busy),
+        run_id=to_text(run_id),
+        lane=to_text(lane),
+        strategy=to_text(strategy),
+        result=Result(to_text(result)) if result is not None else None,
+        reason=to_text(reason),
+        started_timestamp_seconds=to_timestamp(started),
+        duration_seconds=to_number(duration),
+        sequential_seconds=to_number(sequential),
+        busy_ratio=to_number(busy),
         total_tasks=sum(stage.tasks for stage in stages if stage.result is not Result.SKIP),
         completed_tasks=counts.get(Result.SUCCESS, 0),
         failed_tasks=sum(count for name, count in counts.items() if Result(name).bad),
@@ -458,19 +454,19 @@ def _summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> RunSumm
         interrupted=bool(interrupted),
         bottlenecks=tuple(
             Bottleneck(
-                kind=text(kind),
-                stage=None if stage is None else text(stage),
-                sentence=text(sentence),
-                advice=text(advice[0]) if advice else "",
+                kind=to_text(kind),
+                stage=None if stage is None else to_text(stage),
+                sentence=to_text(sentence),
+                advice=to_text(advice[0]) if advice else "",
             )
-            for kind, stage, sentence, *advice in json.loads(text(held))  # no advice in rows of older versions
+            for kind, stage, sentence, *advice in json.loads(to_text(held))  # rows of older versions have no advice
         ),
         stages=stages,
         partial=bool(partial),
     )
 
 
-def _stages(connection: sqlite3.Connection, run_id: str) -> tuple[StageSummary, ...]:
+def _load_stages(connection: sqlite3.Connection, run_id: str) -> tuple[StageSummary, ...]:
     query = """
     SELECT stage, number, pool, result, message, tasks, coalesce(tasks_failed, 0), coalesce(duration, 0),
            coalesce(cpu, 0), coalesce(memory_peak, 0), coalesce(attempts, 0), coalesce(warned, 0), coalesce(broken, 0)
@@ -478,17 +474,17 @@ def _stages(connection: sqlite3.Connection, run_id: str) -> tuple[StageSummary, 
     """
     return tuple(
         StageSummary(
-            stage=text(stage),
-            number=count(place),
-            pool=text(pool),
+            stage=to_text(stage),
+            number=to_count(place),
+            pool=to_text(pool),
             result=Result(result) if result is not None else None,
-            message=text(message),
-            tasks=count(tasks),
-            tasks_failed=count(failed),
-            duration_seconds=number(duration),
-            cpu_seconds=number(cpu),
-            memory_peak_bytes=count(memory),
-            attempts=count(attempts),
+            message=to_text(message),
+            tasks=to_count(tasks),
+            tasks_failed=to_count(failed),
+            duration_seconds=to_number(duration),
+            cpu_seconds=to_number(cpu),
+            memory_peak_bytes=to_count(memory),
+            attempts=to_count(attempts),
             warned=bool(warned),
             broken=bool(broken),
         )

@@ -1,4 +1,4 @@
-"""Mark runs whose process died in the middle, with the same totals as if they had been cancelled."""
+"""End runs whose process died, with the same totals as if they had been cancelled."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from paropt_exporter.events import Result, RunRecord, Scope, SlaLimit, StageRecord, Strategy
 from paropt_exporter.history import rows
-from paropt_exporter.history.cells import count, number, text, texts, timestamp
+from paropt_exporter.history.values import to_count, to_number, to_text, to_texts, to_timestamp
 
 MESSAGE = "interrupted: the exporter ended in the middle of the run"
 NOT_STARTED = "not started: the exporter ended before"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Interrupted:
-    """A run that its process didn't live to end: which of its stages were running, and which had not begun."""
+class InterruptedRun:
+    """A run whose process died: the stages that were running, and those that had not started."""
 
     run_id: str
     lane: str
@@ -25,17 +25,16 @@ class Interrupted:
     not_started: tuple[str, ...]
 
 
-def unended(connection: sqlite3.Connection, project: str) -> list[str]:
-    """Return the ids of the project's runs that have no end yet."""
+def find_unended_runs(connection: sqlite3.Connection, project: str) -> list[str]:
+    """Return the ids of the project's runs that have not ended."""
     query = "SELECT run_id FROM runs WHERE project = ? AND ended_ts IS NULL ORDER BY sequence"
-    return [text(run_id) for (run_id,) in connection.execute(query, (project,))]
+    return [to_text(run_id) for (run_id,) in connection.execute(query, (project,))]
 
 
-def mark(connection: sqlite3.Connection, project: str, run_id: str) -> Interrupted | None:
-    """End one run as cancelled; the caller holds the transaction. None if another process has ended it meanwhile.
+def end_interrupted_run(connection: sqlite3.Connection, project: str, run_id: str) -> InterruptedRun | None:
+    """End a run as cancelled, in the caller's transaction; return None if another process has ended it.
 
-    How long it really ran is not known: its last sign of life, the last event in the history, is taken for its end.
-    Its tasks leave no record: which of them had started died with the exporter.
+    Its last event counts as its end, since the real one is unknown. Its running tasks have no record.
     """
     row = connection.execute(
         "SELECT lane, strategy, started_ts, seen_ts, planned, partial FROM runs WHERE run_id = ? AND ended_ts IS NULL",
@@ -43,12 +42,12 @@ def mark(connection: sqlite3.Connection, project: str, run_id: str) -> Interrupt
     ).fetchone()
     if row is None:
         return None
-    lane, strategy, planned = text(row[0]), Strategy(row[1]), texts(row[4])
-    started, seen = timestamp(row[2]), timestamp(row[3])
-    stages = tuple(_stages(connection, run_id, lane, planned=planned, seen_seconds=seen))
+    lane, strategy, planned = to_text(row[0]), Strategy(row[1]), to_texts(row[4])
+    started, seen = to_timestamp(row[2]), to_timestamp(row[3])
+    stages = tuple(_iter_stage_records(connection, run_id, lane, planned=planned, seen_seconds=seen))
     for stage in stages:
-        rows.write(connection, project, stage, seen)
-    total, warned, broken = _limit(connection, run_id, None)
+        rows.write_event(connection, project, stage, seen)
+    total, warned, broken = _load_reached_limit(connection, run_id, None)
     run = RunRecord(
         run_id=run_id,
         lane=lane,
@@ -67,12 +66,12 @@ def mark(connection: sqlite3.Connection, project: str, run_id: str) -> Interrupt
         interrupted=True,
         partial=bool(row[5]),
     )
-    rows.write(connection, project, run, seen)
-    return _interrupted(run)
+    rows.write_event(connection, project, run, seen)
+    return _build_interrupted(run)
 
 
-def _interrupted(run: RunRecord) -> Interrupted:
-    return Interrupted(
+def _build_interrupted(run: RunRecord) -> InterruptedRun:
+    return InterruptedRun(
         run_id=run.run_id,
         lane=run.lane,
         started_timestamp_seconds=run.started_timestamp_seconds,
@@ -81,7 +80,7 @@ def _interrupted(run: RunRecord) -> Interrupted:
     )
 
 
-def _stages(
+def _iter_stage_records(
     connection: sqlite3.Connection, run_id: str, lane: str, *, planned: tuple[str, ...], seen_seconds: float
 ) -> Iterator[StageRecord]:
     """Yield a record for each planned stage that has no result."""
@@ -91,19 +90,19 @@ def _stages(
         _, place, pool, tasks, started, result, scope = known.get(stage, (stage, 0, "", 0, None, None, Scope.ALL))
         if result is not None:
             continue
-        sla, warned, broken = _limit(connection, run_id, stage)
+        sla, warned, broken = _load_reached_limit(connection, run_id, stage)
         yield StageRecord(
             run_id=run_id,
             lane=lane,
             stage=stage,
-            number=count(place),
+            number=to_count(place),
             result=Result.CANCELLATION if started is not None else Result.SKIP,
             message=MESSAGE if started is not None else NOT_STARTED,
-            pool=text(pool),
-            tasks=count(tasks),
+            pool=to_text(pool),
+            tasks=to_count(tasks),
             tasks_failed=0,
-            duration_seconds=max(0.0, seen_seconds - timestamp(started)) if started is not None else 0.0,
-            started_timestamp_seconds=None if started is None else timestamp(started),
+            duration_seconds=max(0.0, seen_seconds - to_timestamp(started)) if started is not None else 0.0,
+            started_timestamp_seconds=None if started is None else to_timestamp(started),
             sla=sla,
             warned=warned,
             broken=broken,
@@ -111,12 +110,14 @@ def _stages(
         )
 
 
-def _limit(connection: sqlite3.Connection, run_id: str, stage: str | None) -> tuple[SlaLimit | None, bool, bool]:
-    """Return the limit that was reached in the run, and whether it was warned of and broken."""
+def _load_reached_limit(
+    connection: sqlite3.Connection, run_id: str, stage: str | None
+) -> tuple[SlaLimit | None, bool, bool]:
+    """Return the limit that a run or stage reached, if any, and whether its warning and its maximum were."""
     query = "SELECT max, warn, critical, broken FROM sla WHERE run_id = ? AND stage IS ? ORDER BY broken"
     reached = connection.execute(query, (run_id, stage)).fetchall()
     if not reached:
         return None, False, False
     max_seconds, warn_seconds, critical, broken = reached[-1]
-    limit = SlaLimit(max_seconds=number(max_seconds), warn_seconds=number(warn_seconds), critical=bool(critical))
+    limit = SlaLimit(max_seconds=to_number(max_seconds), warn_seconds=to_number(warn_seconds), critical=bool(critical))
     return limit, True, bool(broken)

@@ -1,4 +1,4 @@
-"""Mend what becomes of the history file: a damaged one is set aside, a deleted one is written anew."""
+"""Repair the history file: set a damaged one aside, restore a deleted one."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from paropt_exporter.files import OWN_FOLDER
 
 log = logging.getLogger(__name__)
 
-Identity = tuple[int, int]  # device and inode: two files of one name are told apart by it
+Identity = tuple[int, int]  # device and inode, which differ for two files of the same name
 
 # A full disk, a missing permission and a busy file have other codes.
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_PRIMARY_CODE = 0xFF  # an extended result code says more in its higher bits
+_PRIMARY_CODE = 0xFF  # an extended result code has details in its higher bits
 _MAGIC = b"SQLite format 3\0"
-# In this order: a log that stayed behind would be taken for one of the next file of that name.
+# In this order: a log that stays behind would count as the log of the next file of that name.
 _PARTS = ("-wal", "-shm", "")
 
 
-def identity(path: Path) -> Identity | None:
-    """Return which file is at a path now; None: none that can be seen."""
+def identify_file(path: Path) -> Identity | None:
+    """Return the identity of the file at a path; None if there is none, or it is inaccessible."""
     try:
         found = path.stat()
     except OSError:
@@ -38,14 +38,14 @@ def identity(path: Path) -> Identity | None:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Say whether an error means that the content of the file is broken, and not that it can't be had or written."""
+    """Say whether an error means that the file's content is damaged, rather than that it is inaccessible."""
     return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE in _DAMAGE
 
 
 def is_ours(path: Path) -> bool:
-    """Say whether a damaged file may be taken for a history: it lies in our folder, or was a database once.
+    """Say whether a damaged file was a history: it is in our own folder, or begins like a database.
 
-    A config may name any file as its history, and what somebody else wrote stays where it is.
+    A config may name any file as its history, and other files must stay where they are.
     """
     if path.parent.name == OWN_FOLDER:
         return True
@@ -57,28 +57,28 @@ def is_ours(path: Path) -> bool:
 
 
 def set_aside(path: Path, damaged: Identity | None, why: str, now_seconds: float) -> None:
-    """Rename a damaged file, with its log, to a name that says so; raises OSError where that can't be done.
+    """Rename a damaged file and its log to a name that contains "corrupt"; raises OSError if that fails.
 
-    `damaged`: which file it is. Of several processes that find it, one renames it; the others find another file, or
-    none, in its place and leave that alone.
+    `damaged` identifies the file. Of several processes that find it, one renames it; the others see by its identity
+    that another file, or none, is in its place.
     """
-    with locked(path):
-        if damaged is None or identity(path) != damaged:
+    with hold_lock(path):
+        if damaged is None or identify_file(path) != damaged:
             return
-        kept = _free_name(path, now_seconds)
+        kept = _choose_free_name(path, now_seconds)
         for part in _PARTS:
             with suppress(FileNotFoundError):
                 Path(f"{path}{part}").rename(f"{kept}{part}")
     log.warning(
-        "the history is damaged: it was set aside, a new one begins and its totals start at 0",
+        "the history is damaged: it was set aside, and a new one starts with totals of 0",
         extra={"path": str(path), "kept": str(kept), "err": why},
     )
 
 
-def write_anew(path: Path, deleted: sqlite3.Connection) -> None:
-    """Put what a connection to a deleted file still has into a file at the old path, unless there is one by now.
+def restore_deleted(path: Path, deleted: sqlite3.Connection) -> None:
+    """Copy a deleted file, which a connection still has open, to its old path, unless a file is there.
 
-    Another process that shared the file may have been first; what this one wrote after that process copied is lost.
+    Another process that shared the file may have been first; later writes of this process are then lost.
     """
     files.make_folder(path.parent)
     copy = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
@@ -93,8 +93,8 @@ def write_anew(path: Path, deleted: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold what one process at a time may do to the file as a whole."""
+def hold_lock(path: Path) -> Iterator[None]:
+    """Hold the lock that lets one process at a time create, replace or upgrade the file."""
     lock = files.open_lock(path.with_name(path.name + ".lock"))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -103,7 +103,7 @@ def locked(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _free_name(path: Path, now_seconds: float) -> Path:
+def _choose_free_name(path: Path, now_seconds: float) -> Path:
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_seconds))
     names = (path.with_name(f"{path.name}.corrupt-{moment}{f'-{again}' if again else ''}") for again in count())
     return next(name for name in names if not os.path.lexists(name))

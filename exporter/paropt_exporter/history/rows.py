@@ -1,4 +1,4 @@
-"""Write one event as rows, together with what it changes in the totals; the caller holds the transaction."""
+"""Write an event as rows and add it to the totals, in the caller's transaction."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ from paropt_exporter.events import (
 )
 from paropt_exporter.families import Kind
 
-OUTPUT_CHARACTERS = 4096  # of a failed task's output: a screen or two; the whole is the stage's `file`
+OUTPUT_CHARACTERS = 4096  # of a failed task's output: one or two screens; a stage's `file` has all of it
 SUM = "sum"
 COUNTER = ""
 INFINITY = "+Inf"
 
-_ADD = """
+_ADD_TOTAL = """
 INSERT INTO totals (project, family, labels, part, value) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET value = value + excluded.value
 """
-_SHOW = "UPDATE stages SET shown_cpu_total = ? WHERE run_id = ? AND stage = ?"
-_RAISE = """
+_STORE_SHOWN_CPU = "UPDATE stages SET shown_cpu_total = ? WHERE run_id = ? AND stage = ?"
+_RAISE_TOTAL = """
 INSERT INTO totals (project, family, labels, part, value)
   SELECT ?, ?, ?, ?, shown_cpu_total FROM stages WHERE run_id = ? AND stage = ? AND shown_cpu_total IS NOT NULL
 ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
 """
-_SET = """
+_SET_LATEST = """
 INSERT INTO latest (project, family, labels, value) VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET value = excluded.value
 """
 
 
-# The mean of the last runs, each counting twice as much as the one before: enough to pack by, and one row an item.
-_TIME = """
+# A mean in which each run weighs twice as much as the one before: precise enough to cut batches, with one row an item.
+_STORE_DURATION = """
 INSERT INTO items (project, stage, item, seconds, seen_ts) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET seconds = (seconds + excluded.seconds) / 2, seen_ts = excluded.seen_ts
 """
-_FORGET = "DELETE FROM items WHERE project = ? AND stage = ? AND item = ?"
-_FORGET_TESTS = """
+_DELETE_ITEM = "DELETE FROM items WHERE project = ? AND stage = ? AND item = ?"
+_DELETE_TESTS = """
 DELETE FROM items WHERE project = ? AND stage = ? AND item >= ? || '::' AND item < ? || ':;'
 """
-START_UP_ITEM = ""  # in the table of items: the seconds of a command beside its items; no file has this name
+START_UP_ITEM = ""  # the row of table items with a command's seconds apart from its items; no file has this name
 
 
-class Change:
-    """What events change in the totals and last values, added up."""
+class TotalsDelta:
+    """The changes of totals and last values by some events, added up."""
 
     def __init__(self) -> None:
         self.amounts: dict[tuple[str, str, str], float] = defaultdict(float)  # family, labels, part
@@ -67,115 +67,120 @@ class Change:
     def __bool__(self) -> bool:
         return bool(self.amounts or self.values)
 
-    def take(self, event: Event) -> None:
+    def add_event(self, event: Event) -> None:
         for increment in aggregation.increments(event):
-            for part, amount in _parts(increment):
-                self.amounts[increment.family.name, _labels(increment.labels), part] += amount
+            for part, amount in _split_increment(increment):
+                self.amounts[increment.family.name, _encode_labels(increment.labels), part] += amount
         for setting in aggregation.settings(event):
-            self.values[setting.family.name, _labels(setting.labels)] = setting.value
+            self.values[setting.family.name, _encode_labels(setting.labels)] = setting.value
 
 
 @lru_cache(maxsize=1024)  # an event changes several families with the same labels
-def _labels(values: tuple[str, ...]) -> str:
+def _encode_labels(values: tuple[str, ...]) -> str:
     return json.dumps(values)
 
 
-def add(connection: sqlite3.Connection, project: str, change: Change) -> None:
-    """Add to the totals, and set the last values; the caller holds the transaction."""
-    if change.amounts:
-        connection.executemany(_ADD, [(project, *place, amount) for place, amount in change.amounts.items()])
-    if change.values:
-        connection.executemany(_SET, [(project, *place, value) for place, value in change.values.items()])
+def apply_delta(connection: sqlite3.Connection, project: str, delta: TotalsDelta) -> None:
+    """Add to the totals and set the last values, in the caller's transaction."""
+    if delta.amounts:
+        connection.executemany(_ADD_TOTAL, [(project, *place, amount) for place, amount in delta.amounts.items()])
+    if delta.values:
+        connection.executemany(_SET_LATEST, [(project, *place, value) for place, value in delta.values.items()])
 
 
-def write(connection: sqlite3.Connection, project: str, event: Event, now_seconds: float) -> None:
-    """Write the event's rows, totals and last values. `now_seconds`: wall time, the run's last sign of life."""
-    _row(connection, project, event, now_seconds)
-    change = Change()
-    change.take(event)
-    add(connection, project, change)
+def write_event(connection: sqlite3.Connection, project: str, event: Event, now_seconds: float) -> None:
+    """Write an event's rows, totals and last values. `now_seconds` is wall time: when the run was last alive."""
+    _write_row(connection, project, event, now_seconds)
+    delta = TotalsDelta()
+    delta.add_event(event)
+    apply_delta(connection, project, delta)
     if isinstance(event, StageRecord):
-        _raise_to_shown(connection, project, event)
+        _raise_total_to_shown(connection, project, event)
     if event.run_id is not None:
         connection.execute("UPDATE runs SET seen_ts = ? WHERE run_id = ?", (now_seconds, event.run_id))
 
 
-def show(connection: sqlite3.Connection, run_id: str, cpu_totals: Mapping[str, float]) -> None:
-    """Keep with running stages which total of CPU seconds a page shows: it has parts of attempts without an end yet."""
-    connection.executemany(_SHOW, [(total, run_id, stage) for stage, total in cpu_totals.items()])
+def store_shown_cpu(connection: sqlite3.Connection, run_id: str, cpu_totals: Mapping[str, float]) -> None:
+    """Store the CPU totals that a page shows of running stages: they include attempts that have not ended."""
+    connection.executemany(_STORE_SHOWN_CPU, [(total, run_id, stage) for stage, total in cpu_totals.items()])
 
 
-def _raise_to_shown(connection: sqlite3.Connection, project: str, stage: StageRecord) -> None:
-    # The attempts of a killed exporter leave no record, and a live sample may be a little over what the attempt's end
-    # says: a total under what was shown would be a counter's reset, and all of it be counted again.
+def _raise_total_to_shown(connection: sqlite3.Connection, project: str, stage: StageRecord) -> None:
+    # The attempts of a killed exporter have no record, and a live sample may exceed an attempt's final value slightly.
+    # A total below the shown one would look like a counter reset, and `increase()` would count all of it again.
     place = json.dumps((stage.lane, stage.stage))
-    connection.execute(_RAISE, (project, families.STAGE_CPU.name, place, COUNTER, stage.run_id, stage.stage))
+    connection.execute(_RAISE_TOTAL, (project, families.STAGE_CPU.name, place, COUNTER, stage.run_id, stage.stage))
 
 
-def _parts(increment: aggregation.Increment) -> list[tuple[str, float]]:
+def _split_increment(increment: aggregation.Increment) -> list[tuple[str, float]]:
     if increment.family.kind is not Kind.HISTOGRAM:
         return [(COUNTER, increment.amount)]
     bounds = families.BUCKETS_SECONDS
     index = aggregation.bucket_index(increment.amount)
-    # Buckets are kept by their bound, not by place: a history outlives a change of the layout.
+    # Buckets are stored by their bound, not by index: a history outlives changes of the bounds.
     return [(repr(bounds[index]) if index < len(bounds) else INFINITY, 1.0), (SUM, increment.amount)]
 
 
-def _row(connection: sqlite3.Connection, project: str, event: Event, now_seconds: float) -> None:
+def _write_row(connection: sqlite3.Connection, project: str, event: Event, now_seconds: float) -> None:
     match event:
         case RunStarted():
-            _insert(connection, "runs", _run_started(event, project, now_seconds))
-            _number(connection, project, event.run_id)
+            _insert(connection, "runs", _build_run_start_row(event, project, now_seconds))
+            _assign_sequence(connection, project, event.run_id)
         case StageStarted():
-            _insert(connection, "stages", _stage_started(event))
+            _insert(connection, "stages", _build_stage_start_row(event))
         case TaskRecord():
-            _insert(connection, "tasks", _task(event))
-            _time_items(connection, event, project, now_seconds)
-            _fail_items(connection, event)
+            _insert(connection, "tasks", _build_task_row(event))
+            _write_item_durations(connection, event, project, now_seconds)
+            _write_failed_items(connection, event)
         case SlaRecord():
-            _insert(connection, "sla", _limit(event))
+            _insert(connection, "sla", _build_sla_row(event))
         case StageRecord():
-            _insert(connection, "stages", _stage(event), keys=("run_id", "stage"))
+            _insert(connection, "stages", _build_stage_row(event), keys=("run_id", "stage"))
         case RunRecord():
-            _insert(connection, "runs", _run(event, project, now_seconds), keys=("run_id",), keep=("planned",))
-            _number(connection, project, event.run_id)
+            _insert(
+                connection, "runs", _build_run_row(event, project, now_seconds), keys=("run_id",), keep=("planned",)
+            )
+            _assign_sequence(connection, project, event.run_id)
         case Decision():
-            _insert(connection, "decisions", _decision(event, project))
+            _insert(connection, "decisions", _build_decision_row(event, project))
         case _:
             assert_never(event)
 
 
-def _number(connection: sqlite3.Connection, project: str, run_id: str) -> None:
-    """Give a new run its place behind all earlier ones of its project."""
+def _assign_sequence(connection: sqlite3.Connection, project: str, run_id: str) -> None:
+    """Number a new run after all earlier ones of its project."""
     last = "SELECT coalesce(max(sequence), 0) FROM runs WHERE project = ?"
-    connection.execute(f"UPDATE runs SET sequence = 1 + ({last}) WHERE run_id = ? AND sequence = 0", (project, run_id))  # nosec B608 # literals
+    connection.execute(f"UPDATE runs SET sequence = 1 + ({last}) WHERE run_id = ? AND sequence = 0", (project, run_id))
+    # nosec B608 # literals
 
 
-def _time_items(connection: sqlite3.Connection, task: TaskRecord, project: str, now_seconds: float) -> None:
+def _write_item_durations(connection: sqlite3.Connection, task: TaskRecord, project: str, now_seconds: float) -> None:
     if task.scope is Scope.ARGUMENTS or (not task.items and task.start_up_seconds is None):
         return
     timed = [each for each in task.items if each.seconds is not None and each.item]
     times = [(each.item, each.seconds) for each in timed] + [test for each in timed for test in each.long_tests]
-    if task.start_up_seconds is not None:  # its runner told: a file's tests that are not among these are no longer long
-        files = [_stored(each.item) for each in timed if each.item not in task.cut_items]
-        connection.executemany(_FORGET_TESTS, [(project, task.stage, file, file) for file in files])
-        now_less = [_stored(each.item) for each in timed if each.long_tests]
-        connection.executemany(_FORGET, [(project, task.stage, file) for file in now_less])
+    if (
+        task.start_up_seconds is not None
+    ):  # its runner reported all durations: the file's other tests are no longer long
+        files = [_to_stored(each.item) for each in timed if each.item not in task.cut_items]
+        connection.executemany(_DELETE_TESTS, [(project, task.stage, file, file) for file in files])
+        now_less = [_to_stored(each.item) for each in timed if each.long_tests]
+        connection.executemany(_DELETE_ITEM, [(project, task.stage, file) for file in now_less])
         times.append((START_UP_ITEM, task.start_up_seconds))
     connection.executemany(
-        _TIME, [(project, task.stage, _stored(item), seconds, now_seconds) for item, seconds in times]
+        _STORE_DURATION, [(project, task.stage, _to_stored(item), seconds, now_seconds) for item, seconds in times]
     )
 
 
-def _fail_items(connection: sqlite3.Connection, task: TaskRecord) -> None:
+def _write_failed_items(connection: sqlite3.Connection, task: TaskRecord) -> None:
     if not task.final or not task.result.bad or task.scope is Scope.ARGUMENTS:
         return
-    # Of a batch that timed out or was killed nothing tells which items failed: none of them has succeeded.
+    # A batch that timed out or was killed does not report which items failed: all without a success count.
     undone = [each.item for each in task.items if each.result is not Result.SUCCESS]
     bad = undone or [each.item for each in task.items] or ([] if task.item is None else [task.item])
     connection.executemany(
         "INSERT OR IGNORE INTO failed_items VALUES (?, ?, ?)",
-        [(task.run_id, task.stage, _stored(item)) for item in bad],
+        [(task.run_id, task.stage, _to_stored(item)) for item in bad],
     )
 
 
@@ -187,24 +192,24 @@ def _insert(
     keys: tuple[str, ...] = (),
     keep: tuple[str, ...] = (),
 ) -> None:
-    """Insert a row, or complete the one that is there (not its `keep` columns). Names are from this module alone."""
-    connection.execute(_insert_statement(table, tuple(row), keys, keep), tuple(map(_stored, row.values())))
+    """Insert a row, or update the existing one except for its `keep` columns. All names are from this module."""
+    connection.execute(_build_insert(table, tuple(row), keys, keep), tuple(map(_to_stored, row.values())))
 
 
 @cache
-def _insert_statement(table: str, names: tuple[str, ...], keys: tuple[str, ...], keep: tuple[str, ...]) -> str:
+def _build_insert(table: str, names: tuple[str, ...], keys: tuple[str, ...], keep: tuple[str, ...]) -> str:
     changed = ", ".join(f"{name} = excluded.{name}" for name in names if name not in keys + keep)
     conflict = f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}" if keys else ""  # nosec B608 # literals
     marks = ", ".join("?" * len(names))
     return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks}){conflict}"  # nosec B608 # of this module
 
 
-def _stored(value: object) -> object:
-    """Return a value that SQLite takes: a file name or message that is no Unicode shows its bytes as escapes."""
+def _to_stored(value: object) -> object:
+    """Return a value that SQLite accepts: text that is not valid Unicode gets its bytes as escapes."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-def _run_started(run: RunStarted, project: str, now_seconds: float) -> dict[str, object]:
+def _build_run_start_row(run: RunStarted, project: str, now_seconds: float) -> dict[str, object]:
     return {
         "run_id": run.run_id,
         "project": project,
@@ -217,7 +222,7 @@ def _run_started(run: RunStarted, project: str, now_seconds: float) -> dict[str,
     }
 
 
-def _run(run: RunRecord, project: str, now_seconds: float) -> dict[str, object]:
+def _build_run_row(run: RunRecord, project: str, now_seconds: float) -> dict[str, object]:
     bottlenecks = [(found.kind, found.stage, found.sentence, found.advice) for found in run.bottlenecks]
     return {
         "run_id": run.run_id,
@@ -244,8 +249,8 @@ def _run(run: RunRecord, project: str, now_seconds: float) -> dict[str, object]:
     }
 
 
-def _stage_started(stage: StageStarted | StageRecord) -> dict[str, object]:
-    """Return what is known of a stage from its start on."""
+def _build_stage_start_row(stage: StageStarted | StageRecord) -> dict[str, object]:
+    """Return the columns that are known from a stage's start."""
     return {
         "run_id": stage.run_id,
         "stage": stage.stage,
@@ -260,9 +265,9 @@ def _stage_started(stage: StageStarted | StageRecord) -> dict[str, object]:
     }
 
 
-def _stage(stage: StageRecord) -> dict[str, object]:
+def _build_stage_row(stage: StageRecord) -> dict[str, object]:
     return {
-        **_stage_started(stage),
+        **_build_stage_start_row(stage),
         "result": stage.result.value,
         "message": stage.message,
         "tasks_failed": stage.tasks_failed,
@@ -278,7 +283,7 @@ def _stage(stage: StageRecord) -> dict[str, object]:
     }
 
 
-def _task(task: TaskRecord) -> dict[str, object]:
+def _build_task_row(task: TaskRecord) -> dict[str, object]:
     return {
         "run_id": task.run_id,
         "stage": task.stage,
@@ -302,7 +307,7 @@ def _task(task: TaskRecord) -> dict[str, object]:
     }
 
 
-def _limit(limit: SlaRecord) -> dict[str, object]:
+def _build_sla_row(limit: SlaRecord) -> dict[str, object]:
     return {
         "run_id": limit.run_id,
         "stage": limit.stage,
@@ -315,7 +320,7 @@ def _limit(limit: SlaRecord) -> dict[str, object]:
     }
 
 
-def _decision(decision: Decision, project: str) -> dict[str, object]:
+def _build_decision_row(decision: Decision, project: str) -> dict[str, object]:
     return {
         "project": project,
         "run_id": decision.run_id,

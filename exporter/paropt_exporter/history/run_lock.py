@@ -1,4 +1,4 @@
-"""Tell runs whose process lives from those whose process is gone, by a lock that the kernel drops with its owner."""
+"""Lock runs, so that others see whether a run's process is alive: the kernel releases the locks of dead processes."""
 
 from __future__ import annotations
 
@@ -11,88 +11,90 @@ from urllib.parse import quote
 from paropt_exporter import files
 
 
-class Owners:
-    """The locks that this process holds on its own runs, one file for each under `folder`.
+class RunLocks:
+    """The locks of this process's runs, one file for each under `folder`.
 
-    A pid can be given to another process; an flock can't outlive its owner. The files are not inherited by programs
-    that are started (they are opened close-on-exec), so an orphan command doesn't keep a dead run alive. A descriptor
-    is kept for the next lock, since the workers of a run may take all that the system has before the run begins.
+    A pid can be reused by another process; an flock ends with its process. Commands don't inherit the files (they are
+    opened close-on-exec), so an orphan command doesn't keep a dead run locked. A descriptor is reserved for the next
+    lock, since the workers may use up the system's descriptors before a run begins.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._held: dict[str, int] = {}  # descriptors
+        self._descriptors: dict[str, int] = {}  # descriptors
         self._spare: int | None = None
 
-    def reserve(self) -> None:
-        """Keep a descriptor for the next lock, if there is one to be kept."""
+    def reserve_descriptor(self) -> None:
+        """Reserve a descriptor for the next lock, if one is available."""
         if self._spare is None:
             with suppress(OSError):
                 self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
-    def _free_reserve(self) -> None:
+    def _close_reserve(self) -> None:
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
 
-    def take(self, run_id: str) -> None:
-        """Lock a run of ours, unless it is. Raises OSError if the folder can't be written or another process has it."""
-        before = self._held.get(run_id)
+    def acquire(self, run_id: str) -> None:
+        """Lock a run, if it is not locked yet. Raises OSError if that fails or another process has locked it."""
+        before = self._descriptors.get(run_id)
         if before is not None and self._path(run_id).exists():
             return
         files.make_folder(self._folder)
-        self._free_reserve()
+        self._close_reserve()
         lock = files.open_lock(self._path(run_id))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(lock)
             raise
-        self._held[run_id] = lock
+        self._descriptors[run_id] = lock
         if before is not None:
             os.close(before)
 
     def release(self, run_id: str) -> None:
-        """Let a run of ours go and remove its file; nothing if we don't hold it."""
-        lock = self._held.pop(run_id, None)
+        """Unlock a run and remove its file, if this process holds it."""
+        lock = self._descriptors.pop(run_id, None)
         if lock is not None:
             self._remove(run_id)
             os.close(lock)
-            self.reserve()
+            self.reserve_descriptor()
 
-    def retake(self) -> None:
-        """Lock again the runs of ours whose files are gone, or others would take us for dead. Raises OSError."""
-        for run_id in tuple(self._held):
-            self.take(run_id)
+    def reacquire_lost(self) -> None:
+        """Lock the runs again whose files were deleted: otherwise they would look dead. Raises OSError."""
+        for run_id in tuple(self._descriptors):
+            self.acquire(run_id)
 
     def release_all(self) -> None:
-        """Let every run of ours go, and the reserve."""
-        for run_id in tuple(self._held):
+        """Unlock all runs and close the reserved descriptor."""
+        for run_id in tuple(self._descriptors):
             self.release(run_id)
-        self._free_reserve()
+        self._close_reserve()
 
-    def alive(self, run_id: str) -> bool:
-        """Say whether the run's owner lives: this process, or another one that holds the lock."""
-        if run_id in self._held:
+    def is_alive(self, run_id: str) -> bool:
+        """Say whether a run's process is alive: this process, or another one that holds the lock."""
+        if run_id in self._descriptors:
             return True
         try:
             lock = files.open_regular(self._path(run_id))
         except (FileNotFoundError, files.UnexpectedFileType):
             return False
         try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask don't take each other for owners
+            fcntl.flock(
+                lock, fcntl.LOCK_SH | fcntl.LOCK_NB
+            )  # shared: two processes that check don't see each other as the run's process
         except BlockingIOError:
             return True
         finally:
             os.close(lock)
         return False
 
-    def forget(self, run_id: str) -> None:
-        """Remove what a dead owner left."""
+    def remove_stale(self, run_id: str) -> None:
+        """Remove the file of a dead process's run."""
         self._remove(run_id)
 
     def _remove(self, run_id: str) -> None:
-        with suppress(OSError):  # a file too many does no harm: nobody holds its lock
+        with suppress(OSError):  # a file that stays is harmless: no process holds its lock
             files.check_no_links(self._folder)
             self._path(run_id).unlink()
 

@@ -1,4 +1,4 @@
-"""Take events as they happen and keep them, one transaction each with the totals that it changes."""
+"""Store events as they happen, each in one transaction with the totals that it changes."""
 
 from __future__ import annotations
 
@@ -14,47 +14,48 @@ from paropt_exporter.aggregation import LastValues, Totals
 from paropt_exporter.clock import Clock
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.events import Decision, Event, RunRecord, RunStarted
-from paropt_exporter.history import cells, queries, recovery, repair, rows
-from paropt_exporter.history.run_lock import Owners
-from paropt_exporter.history.schema import open_for_reading, open_history, unreadable
+from paropt_exporter.history import queries, recovery, repair, rows, values
+from paropt_exporter.history.database import build_unreadable_error, open_for_reading, open_history
+from paropt_exporter.history.run_lock import RunLocks
 from paropt_exporter.plan import KnownItems
 
 log = logging.getLogger(__name__)
 
 KEEP_RUNS = 1000
-KEEP_ITEMS_SECONDS = 90 * 86_400.0  # an item that no run has had for a quarter of a year is gone, or renamed
-KEEP_DECISIONS = 10_000  # of all runs together: a busy controller makes several a minute
-_UNBOUNDED = -1  # as SQLite's LIMIT has it
-_Asked = ParamSpec("_Asked")
-_Answer = TypeVar("_Answer")
+KEEP_ITEMS_SECONDS = 90 * 86_400.0  # an item that has not run for a quarter of a year was deleted or renamed
+KEEP_DECISIONS = 10_000  # of all runs together; a busy controller makes several per minute
+_UNBOUNDED = -1  # SQLite's LIMIT without a limit
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 class History:
     """The run history of one project, in a file that several processes may share.
 
         observe(event) -> BEGIN IMMEDIATE -> rows + totals + last values -> COMMIT
-                          RunStarted: first flock runs/RUN_ID.lock      RunRecord: release it, prune
+                          RunStarted: first lock runs/RUN_ID.lock      RunRecord: unlock it, prune
 
     Guarantees:
     * An event's rows and the totals that it changes are committed together, before `observe` returns.
-    * The end of this process (kill -9 too) loses no event that `observe` returned from: the file is in WAL mode with
-      `synchronous=NORMAL`. A power cut may lose the last transactions, never the file.
-    * A run whose owner is gone is marked once, however many processes start together: its end is written in the
-      transaction that found it without one.
-    * `observe` never raises for the file's or the disk's sake: it says so once in the log and, for each run that it
-      concerns, in `broken`. It may block for `schema.BUSY_SECONDS` if another process holds the file. After a failure
-      only the start and the end of a run are tried again, so that a broken disk can't slow down each task. `dropped`
+    * If this process dies (also by SIGKILL), no event is lost for which `observe` has returned: the file is in WAL mode
+      with `synchronous=NORMAL`. A power failure may lose the last transactions, never the file.
+    * An interrupted run is ended once, however many processes start together: each checks in the same transaction that
+      the run has no end.
+    * `observe` never raises because of the file or disk: it logs the failure once and, for each run that lacks records,
+      sets `broken`. It blocks for up to `database.BUSY_SECONDS` if another process has locked the file. After a failure
+      it tries again only at the start and end of a run, so that a broken disk can't slow down each task. `dropped`
       counts the events whose rows are missing.
-    * What missing events would have added to the totals is added as soon as the file takes rows again, `close`
-      included: the page has shown it, and totals that fall at a restart would be counted twice.
-    * A file that is deleted under it is written anew, with all that it had; one that turns out to be damaged is set
-      aside, and an empty one begun. Each is said in a line of the log.
-    * Totals are at least what a page has shown (`show`), of attempts too that were cut off with their exporter.
-    * With `for_reading` nothing is written, moved or repaired: a checkout that is only looked at stays as it is.
-    * Totals and last values are never pruned; runs are kept while they are among the last `keep_runs` and no older
+    * The totals of missing events are added when the file is writable again, at the latest in `close`: the page has
+      shown them, and `increase()` would count lower totals after a restart twice.
+    * A file that is deleted while open is restored completely; a damaged one is set aside and an empty one created.
+      Both are logged.
+    * Totals are never lower than a page has shown (`store_shown_cpu`), including attempts that died with their
+      exporter.
+    * With `for_reading` no file is written, moved or repaired: a checkout that is only inspected stays unchanged.
+    * Totals and last values are never pruned. Runs are kept while they are among the last `keep_runs` and no older
       than `keep_seconds` (None: any number, any age).
 
-    May be used from any thread. Reading methods raise HistoryError if the disk fails.
+    Thread-safe. Reading methods raise HistoryError if the disk fails.
     """
 
     def __init__(
@@ -74,139 +75,141 @@ class History:
         self._clock = clock
         self._keep_runs = keep_runs
         self._keep_seconds = keep_seconds
-        self._owners = Owners(path.parent / "runs")
-        self._lock = RLock()  # guards: the connection (one transaction at a time), _owners, and all below
-        self._gave_up = False
-        self._told: str | None = None  # the fault that the log has told of, until there is none
-        self._owed = rows.Change()  # of events that the file lacks
+        self._run_locks = RunLocks(path.parent / "runs")
+        self._lock = RLock()  # guards: the connection (one transaction at a time), _run_locks and all attributes below
+        self._has_failed = False
+        self._logged_fault: str | None = None  # the fault that was logged, until writes succeed again
+        self._pending = rows.TotalsDelta()  # totals of events that the file lacks
         self._for_reading = for_reading
         self._open()
         if not for_reading:
-            self._owners.reserve()
+            self._run_locks.reserve_descriptor()
 
     def observe(self, event: Event) -> None:
-        """Keep an event; returns when it is committed, or when it is clear that it can't be."""
+        """Store an event; return when it is committed or has failed."""
         with self._lock:
             if isinstance(event, RunStarted):
-                self._try_again()
-            if self._gave_up and not isinstance(event, RunStarted | RunRecord):
-                self._miss(event)
+                self._retry_for_new_run()
+            if self._has_failed and not isinstance(event, RunStarted | RunRecord):
+                self._defer(event)
                 return
             try:
-                self._follow_file()
-                self._unless_damaged(self._keep, event)
-                self._gave_up = False
+                self._reopen_if_replaced()
+                self._replace_if_damaged(self._write_event, event)
+                self._has_failed = False
                 if self._in_memory:
-                    self._miss(event)
+                    self._defer(event)
             except (sqlite3.Error, OSError, HistoryError) as error:
-                self._gave_up = True
-                self._miss(event)
-                self._break(str(error))
+                self._has_failed = True
+                self._defer(event)
+                self._report_fault(str(error))
             if isinstance(event, RunRecord):
-                self._owners.release(event.run_id)
+                self._run_locks.release(event.run_id)
 
-    def show(self, run_id: str, cpu_totals: Mapping[str, float]) -> None:
-        """Keep what a page is about to show of running stages' CPU, so that no restart shows less; never raises."""
+    def store_shown_cpu(self, run_id: str, cpu_totals: Mapping[str, float]) -> None:
+        """Store the CPU totals of running stages before a page shows them: no restart shows less. Never raises."""
         with self._lock:
-            if self._gave_up or self._in_memory or not cpu_totals:
+            if self._has_failed or self._in_memory or not cpu_totals:
                 return
             try:
                 with self._transaction():
-                    rows.show(self._connection, run_id, cpu_totals)
-            except sqlite3.Error as error:  # no event is lost, and the next one finds the same fault
-                log.debug("the CPU shown of running stages was not kept", extra={"err": str(error)})
+                    rows.store_shown_cpu(self._connection, run_id, cpu_totals)
+            except sqlite3.Error as error:  # no event is lost, and the next event reports the fault
+                log.debug("the shown CPU totals of running stages were not stored", extra={"err": str(error)})
 
-    def recover(self) -> tuple[recovery.Interrupted, ...]:
-        """Mark the runs whose process is gone as interrupted and return them, oldest first; call it at start."""
+    def mark_interrupted_runs(self) -> tuple[recovery.InterruptedRun, ...]:
+        """End the runs whose process has died, and return them, oldest first; call it at the start."""
         with self._lock:
             try:
-                return self._unless_damaged(lambda: tuple(self._recovered()))
+                return self._replace_if_damaged(lambda: tuple(self._iter_interrupted_runs()))
             except (sqlite3.Error, OSError) as error:
-                self._break(str(error))
+                self._report_fault(str(error))
                 return ()
 
-    def totals(self) -> Totals:
-        """Return the counters and histograms of all runs so far, of every process."""
-        return self._read(queries.totals, self._project)
+    def load_totals(self) -> Totals:
+        """Return the counters and histograms of all runs so far, of all processes."""
+        return self._query(queries.load_totals, self._project)
 
-    def last(self) -> LastValues:
-        """Return the gauges that the last runs left."""
-        return self._read(queries.last_values, self._project)
+    def load_last_values(self) -> LastValues:
+        """Return the gauges that the last runs set."""
+        return self._query(queries.load_last_values, self._project)
 
-    def expected(self, lane: str) -> Mapping[str, float]:
+    def load_expected_seconds(self, lane: str) -> Mapping[str, float]:
         """Return for each stage of the lane the median duration in seconds of its last ten successful runs."""
-        return self._read(queries.expected, self._project, lane)
+        return self._query(queries.load_expected_seconds, self._project, lane)
 
-    def task_seconds(self, lane: str) -> Mapping[str, float]:
-        """Return for each stage of the lane the mean duration in seconds of one of its tasks in its last ten runs."""
-        return self._read(queries.task_seconds, self._project, lane)
+    def load_mean_task_seconds(self, lane: str) -> Mapping[str, float]:
+        """Return for each stage of the lane the mean duration in seconds of a successful task in its last ten runs."""
+        return self._query(queries.load_mean_task_seconds, self._project, lane)
 
-    def fastest_tasks(self, lane: str) -> Mapping[str, float]:
-        """Return for each stage of the lane the least seconds of one of its tasks in its last ten runs."""
-        return self._read(queries.fastest_tasks, self._project, lane)
+    def load_fastest_task_seconds(self, lane: str) -> Mapping[str, float]:
+        """Return for each stage of the lane the shortest seconds of a successful task in its last ten runs."""
+        return self._query(queries.load_fastest_task_seconds, self._project, lane)
 
-    def known_items(self) -> Mapping[str, KnownItems]:
-        """Return for each stage how long each of its items took lately, where it takes several to a command."""
-        return self._read(queries.known_items, self._project)
+    def load_known_items(self) -> Mapping[str, KnownItems]:
+        """Return for each stage with batches of items the recent duration of each item."""
+        return self._query(queries.load_known_items, self._project)
 
-    def usual_size(self, lane: str) -> int | None:
-        """Return the size that the lane's last ten runs could use; None where nothing is known."""
-        return self._read(queries.usual_size, self._project, lane)
+    def load_usual_size(self, lane: str) -> int | None:
+        """Return the size that the lane's last ten runs could use; None if it is unknown."""
+        return self._query(queries.load_usual_size, self._project, lane)
 
-    def cpu_shares(self, lane: str) -> Mapping[str, float]:
-        """Return for each stage of the lane the part of a core that one of its tasks used in its last ten runs."""
-        return self._read(queries.cpu_shares, self._project, lane)
+    def load_cpu_demands(self, lane: str) -> Mapping[str, float]:
+        """Return for each stage of the lane the CPU demand of a task, in cores, in its last ten runs."""
+        return self._query(queries.load_cpu_demands, self._project, lane)
 
-    def memory_peaks(self, lane: str) -> Mapping[str, int]:
-        """Return for each stage the most bytes that a task of it used lately."""
-        return self._read(queries.memory_peaks, self._project, lane)
+    def load_memory_peaks(self, lane: str) -> Mapping[str, int]:
+        """Return for each stage the peak memory of a task in its last ten runs, in bytes."""
+        return self._query(queries.load_memory_peaks, self._project, lane)
 
-    def never_succeeded(self, lane: str) -> frozenset[str]:
-        """Return the stages that ran in the lane, and never with success."""
-        return self._read(queries.never_succeeded, self._project, lane)
+    def find_never_succeeded(self, lane: str) -> frozenset[str]:
+        """Return the stages that have run in the lane, but never with success."""
+        return self._query(queries.find_never_succeeded, self._project, lane)
 
-    def failures(self, lane: str, stages: Collection[str]) -> queries.Failures | None:
-        """Return which of the lane's stages its last runs left undone, or None if no run of it is known."""
-        return self._read(queries.failures, self._project, lane, stages)
+    def find_failures(self, lane: str, stages: Collection[str]) -> queries.Failures | None:
+        """Return the lane's stages that failed or did not run in its last runs; None if no run has ended."""
+        return self._query(queries.find_failures, self._project, lane, stages)
 
-    def decisions(
+    def load_decisions(
         self, *, pool: str | None = None, since_seconds: float = 0.0, limit: int = KEEP_DECISIONS
     ) -> tuple[Decision, ...]:
         """Return the controller's last decisions (of one pool or of all) since a moment of wall time, oldest first."""
-        return self._read(queries.decisions, self._project, pool=pool, since_seconds=since_seconds, limit=limit)
+        return self._query(queries.load_decisions, self._project, pool=pool, since_seconds=since_seconds, limit=limit)
 
-    def runs(self, lane: str | None = None, *, limit: int = 20) -> tuple[queries.RunSummary, ...]:
+    def load_runs(self, lane: str | None = None, *, limit: int = 20) -> tuple[queries.RunSummary, ...]:
         """Return the last runs (of one lane or of all), oldest first."""
-        return self._read(queries.runs, self._project, lane=lane, limit=limit)
+        return self._query(queries.load_runs, self._project, lane=lane, limit=limit)
 
-    def run(self, run_id: str) -> queries.RunSummary | None:
-        """Return one run by its id or an unambiguous beginning of it."""
-        return self._read(queries.run, self._project, run_id)
+    def find_run(self, run_id: str) -> queries.RunSummary | None:
+        """Return a run by its id or an unambiguous beginning of it."""
+        return self._query(queries.find_run, self._project, run_id)
 
-    def lives(self, run_id: str) -> bool:
-        """Say whether the process that runs it lives, or may live: a lock of another user's tells nothing."""
+    def is_alive(self, run_id: str) -> bool:
+        """Say whether a run's process is alive; also True for a lock that this user can't read."""
         with self._lock:
             try:
-                return self._owners.alive(run_id)
+                return self._run_locks.is_alive(run_id)
             except OSError:
                 return True
 
-    def tasks(self, run_id: str) -> tuple[queries.TaskSummary, ...]:
-        """Return every attempt of the tasks of one run, by its whole id."""
-        return self._read(queries.tasks, run_id)
+    def load_tasks(self, run_id: str) -> tuple[queries.TaskSummary, ...]:
+        """Return all attempts of a run's tasks, by its full id."""
+        return self._query(queries.load_tasks, run_id)
 
-    def trend(self, lane: str, *, limit: int = 20) -> queries.Trend | None:
+    def compute_trend(self, lane: str, *, limit: int = 20) -> queries.Trend | None:
         """Compare the lane's latest throughput with the average of up to `limit` earlier runs."""
-        return self._read(queries.trend, self._project, lane, limit=limit)
+        return self._query(queries.compute_trend, self._project, lane, limit=limit)
 
     def close(self) -> None:
-        """Let go of the file and of this process's runs; a run without an end is then marked at the next start."""
+        """Close the file and unlock this process's runs; the next start ends a run that has no end."""
         with self._lock:
             try:
-                self._catch_up()
+                self._write_pending()
             except (sqlite3.Error, OSError, HistoryError) as error:
-                log.warning("totals will be lower at the next start", extra={"path": str(self.path), "err": str(error)})
-            self._owners.release_all()
+                log.warning(
+                    "totals will be lower after the next start", extra={"path": str(self.path), "err": str(error)}
+                )
+            self._run_locks.release_all()
             self._connection.close()
 
     def _open(self) -> None:
@@ -214,99 +217,99 @@ class History:
             self._connection, self._in_memory = open_for_reading(self.path), False
             return
         self._connection, why = open_history(self.path, self._clock.wall())
-        self._file = repair.identity(self.path)
+        self._file = repair.identify_file(self.path)
         self._in_memory = why is not None
         if why is not None:
-            self._break(why)
+            self._report_fault(why)
 
-    def _read(
+    def _query(
         self,
-        query: Callable[Concatenate[sqlite3.Connection, _Asked], _Answer],
-        *arguments: _Asked.args,
-        **keywords: _Asked.kwargs,
-    ) -> _Answer:
+        query: Callable[Concatenate[sqlite3.Connection, _Arguments], _Result],
+        *arguments: _Arguments.args,
+        **keywords: _Arguments.kwargs,
+    ) -> _Result:
         with self._lock:
             try:
-                return self._unless_damaged(lambda: query(self._connection, *arguments, **keywords))
+                return self._replace_if_damaged(lambda: query(self._connection, *arguments, **keywords))
             except sqlite3.Error as error:
-                raise unreadable(self.path, error) from error
+                raise build_unreadable_error(self.path, error) from error
 
-    def _unless_damaged(
-        self, work: Callable[_Asked, _Answer], *arguments: _Asked.args, **keywords: _Asked.kwargs
-    ) -> _Answer:
-        """Return what the work returns, from an empty history where this one is found to be damaged.
+    def _replace_if_damaged(
+        self, work: Callable[_Arguments, _Result], *arguments: _Arguments.args, **keywords: _Arguments.kwargs
+    ) -> _Result:
+        """Run the work; if the file is damaged, set it aside and run the work again on an empty history.
 
         Raises HistoryError for values that no exporter wrote.
         """
         try:
             return work(*arguments, **keywords)
         except UnicodeEncodeError as error:
-            raise HistoryError(f"history {self.path}: a name that is no Unicode can't be looked for") from error
-        except cells.FALSE_VALUE as error:
+            raise HistoryError(f"history {self.path}: cannot search for a name that is not valid Unicode") from error
+        except values.INVALID_VALUE_ERRORS as error:
             raise HistoryError(
-                f"history {self.path}: it holds what no exporter wrote ({error}); move it away"
+                f"history {self.path}: it contains values that no exporter wrote ({error}); move it away"
             ) from error
         except sqlite3.Error as error:
             if self._for_reading:
-                return self._read_again(error, lambda: work(*arguments, **keywords))
+                return self._retry_query(error, lambda: work(*arguments, **keywords))
             if self._in_memory or not repair.is_damage(error):
                 raise
             repair.set_aside(self.path, self._file, str(error), self._clock.wall())
-            self._move_on()
+            self._switch_file()
             return work(*arguments, **keywords)
 
-    def _read_again(self, error: sqlite3.Error, work: Callable[[], _Answer]) -> _Answer:
-        """Read once more: a file that no process had open may have been taken up by a run meanwhile."""
+    def _retry_query(self, error: sqlite3.Error, work: Callable[[], _Result]) -> _Result:
+        """Query once more: a run may have opened and changed the file in between."""
         if not repair.is_damage(error):
-            raise unreadable(self.path, error) from error
+            raise build_unreadable_error(self.path, error) from error
         self._connection.close()
         self._open()
         try:
             return work()
         except sqlite3.Error as again:
-            raise unreadable(self.path, again) from again
+            raise build_unreadable_error(self.path, again) from again
 
-    def _follow_file(self) -> None:
-        """Go on in a file of the old name where ours is gone: what is written to a deleted file is lost with us."""
-        found = repair.identity(self.path)
+    def _reopen_if_replaced(self) -> None:
+        """If the file was deleted or replaced, continue with one at its path: a deleted file loses writes."""
+        found = repair.identify_file(self.path)
         if self._in_memory or found == self._file:
             return
         log.warning(
-            "the history was deleted or replaced while in use: going on at its old place",
+            "the history was deleted or replaced while in use: continuing at the same path",
             extra={"path": str(self.path)},
         )
         if found is None:
-            repair.write_anew(self.path, self._connection)
-        self._move_on()
-        self._owners.retake()
+            repair.restore_deleted(self.path, self._connection)
+        self._switch_file()
+        self._run_locks.reacquire_lost()
 
-    def _move_on(self) -> None:
-        """Let go of a file only once there is another: closed under its old name, SQLite would still change it."""
+    def _switch_file(self) -> None:
+        """Open the new file, then close the old one: otherwise SQLite would change the new file by its name."""
         before = self._connection
         self._open()
         before.close()
 
-    def _keep(self, event: Event) -> None:
+    def _write_event(self, event: Event) -> None:
         if isinstance(event, RunStarted) and not self._in_memory:
-            # Before its row: whoever sees the row finds the lock held for as long as we live.
-            self._owners.take(event.run_id)
+            # Before its row: a process that sees the row finds the lock held while this process lives.
+            self._run_locks.acquire(event.run_id)
         with self._transaction():
-            if not self._in_memory:  # there they are counted already
-                rows.add(self._connection, self._project, self._owed)
-            rows.write(self._connection, self._project, event, self._clock.wall())
+            if not self._in_memory:  # in memory they are counted already
+                rows.apply_delta(self._connection, self._project, self._pending)
+            rows.write_event(self._connection, self._project, event, self._clock.wall())
         if not self._in_memory:
-            self._caught_up()
+            self._clear_pending()
         if isinstance(event, RunRecord):
             with self._transaction():
                 self._prune()
 
-    def _recovered(self) -> Iterator[recovery.Interrupted]:
-        for run_id in recovery.unended(self._connection, self._project):
-            if self._owners.alive(run_id):
+    def _iter_interrupted_runs(self) -> Iterator[recovery.InterruptedRun]:
+        for run_id in recovery.find_unended_runs(self._connection, self._project):
+            if self._run_locks.is_alive(run_id):
                 continue
             with self._transaction():
-                marked = recovery.mark(self._connection, self._project, run_id)
-            self._owners.forget(run_id)
+                marked = recovery.end_interrupted_run(self._connection, self._project, run_id)
+            self._run_locks.remove_stale(run_id)
             if marked is not None:
                 yield marked
 
@@ -314,74 +317,74 @@ class History:
         oldest = self._clock.wall() - self._keep_seconds if self._keep_seconds is not None else 0.0
         most = self._keep_runs if self._keep_runs is not None else _UNBOUNDED
         execute = self._connection.execute
-        doomed = """
+        expired = """
         SELECT run_id FROM runs WHERE project = :project AND ended_ts IS NOT NULL AND (started_ts < :oldest OR
           run_id NOT IN (SELECT run_id FROM runs WHERE project = :project ORDER BY sequence DESC LIMIT :most))
         """
-        gone = execute(doomed, {"project": self._project, "oldest": oldest, "most": most}).fetchall()
+        expired_ids = execute(expired, {"project": self._project, "oldest": oldest, "most": most}).fetchall()
         for table in ("tasks", "stages", "sla", "failed_items", "runs"):
-            self._connection.executemany(f"DELETE FROM {table} WHERE run_id = ?", gone)  # nosec B608 # literals above
+            self._connection.executemany(f"DELETE FROM {table} WHERE run_id = ?", expired_ids)  # nosec B608 # literals
         execute("DELETE FROM items WHERE seen_ts < ?", (self._clock.wall() - KEEP_ITEMS_SECONDS,))
         execute("DELETE FROM decisions WHERE id <= (SELECT max(id) - ? FROM decisions)", (KEEP_DECISIONS,))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        # IMMEDIATE: a transaction that read first and then finds another writer can't wait, it must fail.
+        # IMMEDIATE: a transaction that reads first can't wait for another writer when it starts to write; it fails.
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
             self._connection.execute("COMMIT")
-        except BaseException:  # whatever it was, the transaction is not left open; raised again
-            with suppress(sqlite3.Error):  # a full disk rolls back by itself; the first error is the one to tell
+        except BaseException:  # close the transaction whatever happened, then raise again
+            with suppress(sqlite3.Error):  # a full disk rolls back by itself; the first error is the one to report
                 self._connection.execute("ROLLBACK")
             raise
 
-    def _try_again(self) -> None:
-        """Begin a run without the faults of those before: a disk that was full may have been freed."""
+    def _retry_for_new_run(self) -> None:
+        """Forget earlier failures at the start of a run: there may be space on the disk again."""
         self.broken = None
         if self._in_memory:
-            self._reopen()
+            self._leave_memory()
 
-    def _reopen(self) -> None:
-        """Go on in the file, if there can be one by now."""
+    def _leave_memory(self) -> None:
+        """Move from memory to the file, if it can be opened now."""
         try:
             connection, why = open_history(self.path, self._clock.wall())
         except HistoryError as error:
-            self._break(str(error))
+            self._report_fault(str(error))
             return
         if why is not None:
             connection.close()
-            self._break(why)
+            self._report_fault(why)
             return
         self._connection.close()
         self._connection, self._in_memory = connection, False
-        self._file = repair.identity(self.path)
+        self._file = repair.identify_file(self.path)
 
-    def _miss(self, event: Event) -> None:
+    def _defer(self, event: Event) -> None:
         self.dropped += 1
-        self._owed.take(event)
+        self._pending.add_event(event)
 
-    def _catch_up(self) -> None:
-        """Add to the totals what missing events would have added, if there are any."""
-        if self._owed and self._in_memory:
-            self._reopen()
-        if self._owed and not self._in_memory:
-            self._follow_file()
+    def _write_pending(self) -> None:
+        """Add the totals of missing events, if there are any."""
+        if self._pending and self._in_memory:
+            self._leave_memory()
+        if self._pending and not self._in_memory:
+            self._reopen_if_replaced()
             with self._transaction():
-                rows.add(self._connection, self._project, self._owed)
-            self._caught_up()
+                rows.apply_delta(self._connection, self._project, self._pending)
+            self._clear_pending()
 
-    def _caught_up(self) -> None:
-        self._owed = rows.Change()
-        if self._told is not None:
-            self._told = None
-            log.info("the history takes records again", extra={"path": str(self.path), "dropped": self.dropped})
+    def _clear_pending(self) -> None:
+        self._pending = rows.TotalsDelta()
+        if self._logged_fault is not None:
+            self._logged_fault = None
+            log.info("the history is writable again", extra={"path": str(self.path), "dropped": self.dropped})
 
-    def _break(self, why: str) -> None:
-        if why != self._told:
-            self._told = why
+    def _report_fault(self, why: str) -> None:
+        if why != self._logged_fault:
+            self._logged_fault = why
             log.error(
-                "history can't be written: the work goes on, this run will be missing from it",
+                "cannot write the history: the run goes on and will be missing from it",
                 extra={"path": str(self.path), "err": why},
             )
-        self.broken = self.broken or f"history {self.path}: {why}; free disk space or mend the folder's permissions"
+        self.broken = self.broken or f"history {self.path}: {why}; free disk space or fix the folder's permissions"

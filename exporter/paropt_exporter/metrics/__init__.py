@@ -1,8 +1,9 @@
-"""Turn events and pool statistics into the families of the catalogue, as a page for Prometheus."""
+"""Turn events and pool statistics into the metric families, as a page for Prometheus."""
 
 from __future__ import annotations
 
-from paropt_exporter.metrics.labels import LaneLabels, StageLabels
+from paropt_exporter.metrics.event_state import LaneLabels, StageLabels
 from paropt_exporter.metrics.metrics import Metrics
+from paropt_exporter.metrics.samples import Snapshot
 
-__all__ = ["LaneLabels", "Metrics", "StageLabels"]
+__all__ = ["LaneLabels", "Metrics", "Snapshot", "StageLabels"]

@@ -1,4 +1,4 @@
-"""Import prometheus_client, once its multi-process mode is ruled out."""
+"""Import prometheus_client after its multi-process mode is disabled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from paropt_exporter.metrics import multiprocess
 
 DROPPED = multiprocess.DROPPED
 
-# E402: the imports below have to come after that of `multiprocess`.
+# E402: these imports must come after that of `multiprocess`.
 from prometheus_client import CollectorRegistry  # noqa: E402
 from prometheus_client.exposition import generate_latest  # noqa: E402
 from prometheus_client.gc_collector import GCCollector  # noqa: E402

@@ -1,4 +1,4 @@
-"""Show the pools of a Python program on the Prometheus endpoint that it has already."""
+"""Export the pools of a Python program on its own Prometheus endpoint."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from paropt_exporter.events import PoolStatistics
-from paropt_exporter.metrics import pools
 from paropt_exporter.metrics.client import Collector, Metric
 from paropt_exporter.metrics.page import Page
+from paropt_exporter.metrics.samples import POOL_FAMILIES, iter_pool_samples
 
 
-class Measured(Protocol):
-    """A pool that can be looked at: ThreadPool, ProcessPool, AdaptiveWorkerPool."""
+class MeasuredPool(Protocol):
+    """A pool with statistics: ThreadPool, ProcessPool or AdaptiveWorkerPool."""
 
     def statistics(self) -> PoolStatistics | tuple[PoolStatistics, ...]: ...
 
 
 class PoolCollector(Collector):
-    """The `paropt_pool_*` families of some pools, read at each scrape.
+    """A collector for the `paropt_pool_*` families of pools; it reads them at each scrape.
 
-    `REGISTRY.register(PoolCollector(pool, project="shop"))`, with prometheus_client's registry. `project` becomes the
-    label of that name; pools of one project need different names. Costs the pools nothing between scrapes.
+    `REGISTRY.register(PoolCollector(pool, project="shop"))` registers it with prometheus_client's registry. `project`
+    becomes the label of that name; pools of one project need different names. Pools do no work for it between scrapes.
     """
 
-    def __init__(self, *measured: Measured, project: str) -> None:
-        self._measured = measured
+    def __init__(self, *measured: MeasuredPool, project: str) -> None:
+        self._pools = measured
         self._project = project
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the families as they stand now; from whichever thread scrapes."""
+        """Yield the current families; from the scraping thread."""
         page = Page(self._project)
-        for statistics in self._statistics():
-            for family, labels, value in pools.samples(statistics, backlog=(0, 0.0)):
+        for statistics in self._iter_statistics():
+            for family, labels, value in iter_pool_samples(statistics):
                 page.put(family, labels, value)
-        yield from page.metrics(pools.FAMILIES)
+        yield from page.iter_metrics(POOL_FAMILIES)
 
     def describe(self) -> Iterable[Metric]:
-        """Name nothing in advance: a registry would otherwise collect everything once, at registration."""
+        """Return nothing: without this method a registry collects everything once at registration."""
         return ()
 
-    def _statistics(self) -> Iterator[PoolStatistics]:
-        for pool in self._measured:
-            snapshot = pool.statistics()
-            yield from (snapshot,) if isinstance(snapshot, PoolStatistics) else snapshot
+    def _iter_statistics(self) -> Iterator[PoolStatistics]:
+        for pool in self._pools:
+            statistics = pool.statistics()
+            yield from (statistics,) if isinstance(statistics, PoolStatistics) else statistics

@@ -5,69 +5,53 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import product
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, cast
 
 from paropt_exporter import families
 from paropt_exporter._version import __version__
 from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals
-from paropt_exporter.events import ControlView, Event, LiveStage, PoolStatistics
+from paropt_exporter.events import Event, LiveStage
 from paropt_exporter.families import Family
-from paropt_exporter.metrics import build, control, multiprocess, pools
-from paropt_exporter.metrics.formats import Format, choose
-from paropt_exporter.metrics.labels import LaneLabels
-from paropt_exporter.metrics.page import Labels, Page, Value
-from paropt_exporter.metrics.state import State
+from paropt_exporter.metrics import multiprocess
+from paropt_exporter.metrics.event_state import EventState, LaneLabels
+from paropt_exporter.metrics.formats import Format, negotiate
+from paropt_exporter.metrics.page import Labels, Page
+from paropt_exporter.metrics.samples import SCRAPE_FAMILIES, Snapshot, iter_samples
 
 if TYPE_CHECKING:
     from paropt_exporter.metrics.client import Collector, CollectorRegistry, Metric
 
 log = logging.getLogger(__name__)
 
-Series = tuple[Family, tuple[str, ...]]
+Series = tuple[Family, Labels]
 
-# Set anew from their source at each scrape; what the source does not name any more is gone from the page.
-_READ_AT_SCRAPE = (
-    *pools.FAMILIES,
-    *control.FAMILIES,
-    families.SLA_NEAR,
-    families.SLA_PREDICTED_END,
-    families.SLA_PREDICTED_RATIO,
-    families.SLA_PREDICTED_BREACH,
-    families.HOST_CPUS,
-    families.HOST_MEMORY,
-    families.HOST_MEMORY_LIMIT,
-    families.OBSERVATIONS_DROPPED,
-    families.DELIVERIES,
-    families.WEB_CONFIG_RELOADS,
-    families.CONFIG_RELOADS,
-)
-# What tells of lanes stays true when this process has ended; what tells of its pools and machine does not.
-_OUTLASTING = tuple(family for family in families.FAMILIES if "lane" in family.labels)
-_NO_RELOADS = dict.fromkeys(families.RELOAD_RESULTS, 0)
-_NO_DELIVERIES = dict.fromkeys(product(families.DELIVERY_TARGETS, families.DELIVERY_RESULTS), 0)
+# Series of lanes stay true when this process has exited; those of its pools and host do not.
+_FINAL_FAMILIES = tuple(family for family in families.FAMILIES if "lane" in family.labels)
+
+UNKNOWN_REVISION = "unknown"
+_CHECKOUT = Path(__file__).parents[3]  # the repository's root, if the package runs from a checkout
+_REVISION_CHARACTERS = 12
 
 
 class Metrics:
-    """Everything that is exported, for one project.
+    """All exported metrics of one project.
 
-        observe(event) -> State (numbers, own short lock) --changes--.
-        live(), pools(), backlog(), control(), host ----read now-----+--> Page --> render(accept), render_final_page()
-                                                                          process and GC, by prometheus_client --^
+        observe(event) -> EventState (numbers, with its own short lock) --changes--.
+        read_snapshot(): pools, live stages, backlogs, controller -----------------+--> Page -> render_page()
+                                                                                   |         -> render_final_page()
+                                              process and GC, by prometheus_client -'
 
     Guarantees:
-    * `observe` costs a few µs and waits for no scrape; all formatting is the scrape's.
-    * A counter never goes down while this process lives, `paropt_stage_cpu_seconds_total` with its live part too.
-    * Every counter, histogram and 0/1 gauge of the config's label sets is there from the first scrape.
+    * `observe` takes a few µs and never waits for a scrape; the scrape's thread does all formatting.
+    * A counter never decreases while this process lives; this includes the live part of STAGE_CPU.
+    * Every counter, histogram and 0/1 gauge of the config's label sets is on the page from the first scrape.
 
-    The callables are called at each scrape, in the scraping thread: `backlog` gives for a pool how many ready tasks
-    wait outside of it and the oldest one's age, `dropped` how many records each observer failed to take, `deliveries`
-    how often each target of final values was served and missed, `reloads` how often a changed web config was loaded and
-    refused, `config_reloads` how often a changed paropt.yml was; `keep_shown` takes the CPU totals of running stages
-    before they are shown. `bounds` is each pool's (min, max) of the config, `serves_on` whether this process is to be
-    there until it is stopped. It is a prometheus_client Collector too: register it where there is a registry already,
-    or use `registry`, which also has process and GC metrics.
+    Each scrape calls `read_snapshot`, and then `on_cpu_shown` with the CPU totals of running stages before the page
+    shows them. `bounds` has the configured (min, max) of each pool. `serves_on` says whether this process serves until
+    it is stopped. It is also a collector of prometheus_client: register it with an existing registry, or use
+    `registry`, which adds process and GC metrics.
     """
 
     def __init__(
@@ -75,15 +59,8 @@ class Metrics:
         *,
         project: str,
         lanes: Sequence[LaneLabels],
-        pools: Callable[[], Iterable[PoolStatistics]] = tuple,
-        live: Callable[[], Iterable[LiveStage]] = tuple,
-        backlog: Callable[[], Mapping[str, tuple[int, float]]] = dict,
-        dropped: Callable[[], Mapping[str, int]] = dict,
-        control: Callable[[], ControlView] = ControlView,
-        deliveries: Callable[[], Mapping[tuple[str, str], int]] = dict,
-        reloads: Callable[[], Mapping[str, int]] = dict,
-        config_reloads: Callable[[], Mapping[str, int]] = dict,
-        keep_shown: Callable[[Mapping[str, float]], None] | None = None,
+        read_snapshot: Callable[[], Snapshot] = Snapshot,
+        on_cpu_shown: Callable[[Mapping[str, float]], None] | None = None,
         bounds: Mapping[str, tuple[int, int]] | None = None,
         totals: Totals | None = None,
         last: LastValues | None = None,
@@ -91,24 +68,20 @@ class Metrics:
         serves_on: bool = True,
         revision: str | None = None,
     ) -> None:
-        self._pools, self._live, self._backlog, self._control = pools, live, backlog, control
-        self._dropped, self._deliveries = dropped, deliveries
-        self._reloads, self._config_reloads = reloads, config_reloads
-        self._keep_shown = keep_shown
-        self._state = State(lanes, totals or Totals(), last or LastValues(), pools=tuple(bounds or ()))
-        self._limited = _limited(lanes)
-        self._lock = (
-            Lock()
-        )  # guards: _page, _overlaid, _bounds, _limited; held for a whole scrape, never while an event is observed
+        self._read_snapshot, self._on_cpu_shown = read_snapshot, on_cpu_shown
+        self._state = EventState(lanes, totals or Totals(), last or LastValues(), pools=tuple(bounds or ()))
+        self._limited = _find_limited_stages(lanes)
+        # Held for a whole scrape, never while an event is observed.
+        self._lock = Lock()  # guards: _page, _overlaid, _bounds, _limited
         self._page = Page(project)
         self._overlaid: set[Series] = set()
         self._process_metrics = process_metrics
         self._process: CollectorRegistry | None = None
         self._bounds = bounds or {}
-        self._put_constants(revision or build.revision(), serves_on=serves_on)
-        if serves_on:  # with 10,000 stages a second's work, here and not in the first scrape
+        self._put_constants(revision or read_revision(), serves_on=serves_on)
+        if serves_on:  # takes a second for 10,000 stages: here rather than in the first scrape
             self._take_changes()
-            self._page.write()
+            self._page.write_changed()
         if multiprocess.DROPPED:
             log.warning(
                 "ignored: it would move all of prometheus_client's values into shared files; tasks report without it",
@@ -116,7 +89,7 @@ class Metrics:
             )
 
     def observe(self, event: Event) -> None:
-        """Take an event into the totals and last values; after the history has committed it."""
+        """Apply an event to totals and last values; call it after the history has committed the event."""
         self._state.observe(event)
 
     def reconfigure(
@@ -127,47 +100,47 @@ class Metrics:
         totals: Totals,
         last: LastValues,
     ) -> None:
-        """Take another config, between two runs: its label sets are on the next page."""
+        """Use the label sets of another config from the next page on; call it between two runs."""
         self._state.reconfigure(lanes, totals, last, pools=tuple(bounds))
         with self._lock:
             for pool in self._bounds.keys() - bounds.keys():
                 self._page.drop(families.POOL_SIZE_MIN, (pool,))
                 self._page.drop(families.POOL_SIZE_MAX, (pool,))
-            self._bounds, self._limited = bounds, _limited(lanes)
+            self._bounds, self._limited = bounds, _find_limited_stages(lanes)
             self._put_bounds()
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return the page in the format that an Accept header asks for, and its Content-Type."""
-        choice = choose(accept)
-        return self.render_page(openmetrics=choice.format is Format.OPENMETRICS), choice.content_type
+        content = negotiate(accept)
+        return self.render_page(openmetrics=content.format is Format.OPENMETRICS), content.content_type
 
     def render_page(self, *, openmetrics: bool) -> bytes:
         """Return the page as OpenMetrics or as text."""
-        from paropt_exporter.metrics import client  # slow to load, and a run that no one scrapes needs it not
+        from paropt_exporter.metrics import client  # slow to import; a run that is never scraped does not need it
 
         with self._lock:
             if self._process is None:
-                self._process = self._new_registry()
+                self._process = self._create_registry()
             self._refresh()
-            own = [part.encode() for part in self._page.text(families.FAMILIES, openmetrics=openmetrics)]
+            own = [part.encode() for part in self._page.iter_text(families.FAMILIES, openmetrics=openmetrics)]
         write = client.openmetrics_page if openmetrics else client.text_page
         return b"".join([*own, write(self._process)])
 
     def render_final_page(self) -> bytes:
-        """Return what stays true after this process, in text format: the series of lanes, stages and limits."""
+        """Return the series of lanes, stages and limits, which stay true after this process, in text format."""
         with self._lock:
             self._refresh()
-            return b"".join(part.encode() for part in self._page.text(_OUTLASTING, openmetrics=False))
+            return b"".join(part.encode() for part in self._page.iter_text(_FINAL_FAMILIES, openmetrics=False))
 
     @property
     def registry(self) -> CollectorRegistry:
-        """A new registry of prometheus_client that has this collector and the process and GC metrics."""
-        registry = self._new_registry()
+        """A new prometheus_client registry with this collector and the process and GC metrics."""
+        registry = self._create_registry()
         registry.register(cast("Collector", self))
         return registry
 
-    def _new_registry(self) -> CollectorRegistry:
-        from paropt_exporter.metrics import client  # as in `page`
+    def _create_registry(self) -> CollectorRegistry:
+        from paropt_exporter.metrics import client  # as in `render_page`
 
         registry = client.CollectorRegistry(auto_describe=False)
         if self._process_metrics:
@@ -176,14 +149,14 @@ class Metrics:
         return registry
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every family as prometheus_client's registries want them."""
+        """Yield every family for a registry of prometheus_client."""
         with self._lock:
             self._refresh()
-            metrics = tuple(self._page.metrics(families.FAMILIES))
+            metrics = tuple(self._page.iter_metrics(families.FAMILIES))
         yield from metrics
 
     def describe(self) -> Iterable[Metric]:
-        """Name nothing in advance: a registry would otherwise collect everything once, at registration."""
+        """Return nothing: without this method a registry collects everything once at registration."""
         return ()
 
     def _put_constants(self, revision: str, *, serves_on: bool) -> None:
@@ -197,20 +170,20 @@ class Metrics:
             self._page.put(families.POOL_SIZE_MAX, (pool,), maximum)
 
     def _refresh(self) -> None:
-        # Totals first, live stages after: a task that ends in between is missing from this scrape, and is not counted
-        # twice; `_put` holds the counter where it was until the next one.
+        # First totals, then live stages: a task that ends in between is missing from this scrape instead of counted
+        # twice, and `_put` keeps the counter until the next scrape.
         self._take_changes()
-        live = tuple(self._live())
-        self._overlay(live)
-        if self._keep_shown is not None:
-            self._keep_shown({stage.stage: self._shown_cpu_total(stage) for stage in live})
-        self._page.replace(_READ_AT_SCRAPE, self._read(live))
+        snapshot = self._read_snapshot()
+        self._overlay(snapshot.live)
+        if self._on_cpu_shown is not None:
+            self._on_cpu_shown({stage.stage: self._read_shown_cpu(stage) for stage in snapshot.live})
+        self._page.replace(SCRAPE_FAMILIES, iter_samples(snapshot, limited=self._limited))
 
-    def _shown_cpu_total(self, stage: LiveStage) -> float:
-        return self._page.number(families.STAGE_CPU, (stage.lane, stage.stage))
+    def _read_shown_cpu(self, stage: LiveStage) -> float:
+        return self._page.get_number(families.STAGE_CPU, (stage.lane, stage.stage))
 
     def _take_changes(self) -> None:
-        for family, labels, value in self._state.changes():
+        for family, labels, value in self._state.iter_changes():
             if value is None:
                 self._page.drop(family, labels)
             elif isinstance(value, HistogramTotal):
@@ -218,24 +191,24 @@ class Metrics:
             else:
                 self._put(family, labels, value)
 
-    def _put(self, family: Family, labels: tuple[str, ...], value: float) -> None:
+    def _put(self, family: Family, labels: Labels, value: float) -> None:
         if family is families.STAGE_CPU:
-            value = max(value, self._page.number(family, labels))
+            value = max(value, self._page.get_number(family, labels))
         self._page.put(family, labels, value)
 
     def _overlay(self, live: Iterable[LiveStage]) -> None:
-        """Add what running tasks have used so far; give back what was added for stages that run no more."""
+        """Add the resources that running tasks have used so far; restore the values of stages that have ended."""
         fresh: dict[Series, float] = {}
         for stage in live:
             place = (stage.lane, stage.stage)
-            cpu_seconds = (self._state.number(families.STAGE_CPU, place) or 0.0) + stage.cpu_seconds
+            cpu_seconds = (self._state.get_number(families.STAGE_CPU, place) or 0.0) + stage.cpu_seconds
             fresh[families.STAGE_CPU, place] = cpu_seconds
-            # The last run's peak stands until this run is higher: it does not fall to nothing at each start.
-            peak_bytes = max(self._state.number(families.STAGE_MEMORY_PEAK, place) or 0.0, stage.memory_bytes)
+            # The last run's peak stays until this run exceeds it: the series does not drop to 0 at each start.
+            peak_bytes = max(self._state.get_number(families.STAGE_MEMORY_PEAK, place) or 0.0, stage.memory_bytes)
             if peak_bytes:
                 fresh[families.STAGE_MEMORY_PEAK, place] = peak_bytes
         for series in self._overlaid - fresh.keys():
-            value = self._state.number(*series)
+            value = self._state.get_number(*series)
             if value is None:
                 self._page.drop(*series)
             else:
@@ -244,35 +217,30 @@ class Metrics:
             self._put(*series, value)
         self._overlaid = set(fresh)
 
-    def _read(self, live: Iterable[LiveStage]) -> Iterator[tuple[Family, Labels, Value]]:
-        backlog = self._backlog()
-        for statistics in self._pools():
-            yield from pools.samples(statistics, backlog=backlog.get(statistics.name, (0, 0.0)))
-        for observer, count in self._dropped().items():
-            yield families.OBSERVATIONS_DROPPED, (observer,), count
-        yield from control.samples(self._control())
-        yield from self._predictions(live)
-        for delivery, count in {**_NO_DELIVERIES, **self._deliveries()}.items():
-            yield families.DELIVERIES, delivery, count
-        for result, count in {**_NO_RELOADS, **self._reloads()}.items():
-            yield families.WEB_CONFIG_RELOADS, (result,), count
-        for result, count in {**_NO_RELOADS, **self._config_reloads()}.items():
-            yield families.CONFIG_RELOADS, (result,), count
-        yield from pools.host_samples()
 
-    def _predictions(self, live: Iterable[LiveStage]) -> Iterator[tuple[Family, Labels, Value]]:
-        near, breaches = dict.fromkeys(self._limited, 0.0), dict.fromkeys(self._limited, 0.0)
-        for stage in live:
-            place = (stage.lane, stage.stage)
-            if stage.predicted_end_timestamp_seconds is not None:
-                yield families.SLA_PREDICTED_END, place, stage.predicted_end_timestamp_seconds
-            if stage.predicted_ratio is not None:
-                yield families.SLA_PREDICTED_RATIO, place, stage.predicted_ratio
-            if stage.sla is not None:
-                near[place], breaches[place] = float(stage.near_limit), float(stage.predicted_breach)
-        for family, flags in ((families.SLA_NEAR, near), (families.SLA_PREDICTED_BREACH, breaches)):
-            yield from ((family, place, flag) for place, flag in flags.items())
-
-
-def _limited(lanes: Iterable[LaneLabels]) -> tuple[tuple[str, str], ...]:
+def _find_limited_stages(lanes: Iterable[LaneLabels]) -> tuple[tuple[str, str], ...]:
     return tuple((lane.lane, stage.name) for lane in lanes for stage in lane.stages if stage.sla)
+
+
+def read_revision(root: Path = _CHECKOUT) -> str:
+    """Return the git commit of a checkout, or "unknown" for an installed package.
+
+    It reads git's files: a `git` process would take longer than the rest of the start-up.
+    """
+    folder = root / ".git"
+    head = _read_text(folder / "HEAD")
+    name = head.removeprefix("ref: ")
+    commit = head if name == head else _read_text(folder / name) or _find_packed_ref(folder, name)
+    return commit[:_REVISION_CHARACTERS] or UNKNOWN_REVISION
+
+
+def _find_packed_ref(folder: Path, name: str) -> str:
+    lines = (line.split(" ") for line in _read_text(folder / "packed-refs").splitlines())
+    return next((line[0] for line in lines if line[1:] == [name]), "")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,9 +1,9 @@
-"""Rule out prometheus_client's multi-process mode, before anything imports it."""
+"""Disable prometheus_client's multi-process mode, before any module imports the client."""
 
 from __future__ import annotations
 
 import os
 
-# The client looks at this at import, and would then keep every value in memory-mapped files that other programs read
-# too. Tasks here bring their measurements home themselves.
+# With one of these variables the client keeps each value in a memory-mapped file. Here, tasks return their
+# measurements.
 DROPPED = [name for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir") if os.environ.pop(name, None)]

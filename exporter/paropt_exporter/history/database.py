@@ -1,4 +1,4 @@
-"""Open the history file: make its tables, refuse what is not one, stay in memory where nothing can be written."""
+"""Open the history file: create or upgrade its tables, refuse other files, work in memory if it is not writable."""
 
 from __future__ import annotations
 
@@ -10,15 +10,27 @@ from pathlib import Path
 
 from paropt_exporter import files
 from paropt_exporter.errors import HistoryError
-from paropt_exporter.history import folder, repair
+from paropt_exporter.files import OWN_FOLDER
+from paropt_exporter.history import repair
 
 VERSION = 6
-# Transactions take about 0.1 ms, so whoever waits longer waits for a process that was stopped or a disk that hangs.
+# Transactions take about 0.1 ms, so a longer wait means a stopped process or a hanging disk.
 BUSY_SECONDS = 2.0
 
-_TRIES = 5  # to open a file that others set aside at the same time
+_TRIES = 5  # to open a file while other processes set it aside
 
-_TABLES = """
+_ITEM_TABLES = """
+CREATE TABLE items (
+  project TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, seconds REAL NOT NULL, seen_ts REAL NOT NULL,
+  PRIMARY KEY (project, stage, item)
+) WITHOUT ROWID;
+CREATE TABLE failed_items (
+  run_id TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, PRIMARY KEY (run_id, stage, item)
+) WITHOUT ROWID;
+"""
+_TABLES = (
+    _ITEM_TABLES
+    + """
 CREATE TABLE runs (
   run_id TEXT PRIMARY KEY, project TEXT NOT NULL, lane TEXT NOT NULL, strategy TEXT NOT NULL,
   started_ts REAL NOT NULL, seen_ts REAL NOT NULL, planned TEXT NOT NULL, ended_ts REAL, result TEXT,
@@ -42,13 +54,6 @@ CREATE TABLE tasks (
   run_delay REAL NOT NULL, memory_peak INTEGER NOT NULL, exit_code INTEGER, signal INTEGER, output TEXT NOT NULL,
   PRIMARY KEY (run_id, stage, task, attempt)
 ) WITHOUT ROWID;
-CREATE TABLE items (
-  project TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, seconds REAL NOT NULL, seen_ts REAL NOT NULL,
-  PRIMARY KEY (project, stage, item)
-) WITHOUT ROWID;
-CREATE TABLE failed_items (
-  run_id TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, PRIMARY KEY (run_id, stage, item)
-) WITHOUT ROWID;
 CREATE TABLE sla (
   run_id TEXT NOT NULL, stage TEXT, broken INTEGER NOT NULL, max REAL NOT NULL, warn REAL NOT NULL,
   critical INTEGER NOT NULL, elapsed REAL NOT NULL, at_ts REAL NOT NULL
@@ -68,15 +73,16 @@ CREATE TABLE latest (
   PRIMARY KEY (project, family, labels)
 ) WITHOUT ROWID;
 """
+)
 
-# What brings a file of an earlier version to the next one, by the version that it has.
+# Statements that upgrade a file to the next version, by its current version.
 _UPGRADES = {
     1: """
     ALTER TABLE decisions ADD COLUMN situation TEXT NOT NULL DEFAULT '';
     ALTER TABLE decisions ADD COLUMN choice TEXT NOT NULL DEFAULT '';
     """,
     2: "ALTER TABLE stages ADD COLUMN shown_cpu_total REAL;",
-    # The order in which runs began: a wall clock that was wrong once would have one run be the last for years.
+    # The order in which runs began: ordered by time, a run with a wrong clock could stay the last one for years.
     3: """
     ALTER TABLE runs ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0;
     UPDATE runs SET sequence = ranked.place FROM
@@ -85,17 +91,7 @@ _UPGRADES = {
     DROP INDEX IF EXISTS runs_by_lane;
     CREATE INDEX runs_by_sequence ON runs (project, lane, sequence);
     """,
-    4: """
-    DROP TABLE IF EXISTS items;
-    DROP TABLE IF EXISTS failed_items;
-    CREATE TABLE items (
-      project TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, seconds REAL NOT NULL, seen_ts REAL NOT NULL,
-      PRIMARY KEY (project, stage, item)
-    ) WITHOUT ROWID;
-    CREATE TABLE failed_items (
-      run_id TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, PRIMARY KEY (run_id, stage, item)
-    ) WITHOUT ROWID;
-    """,
+    4: "DROP TABLE IF EXISTS items; DROP TABLE IF EXISTS failed_items;" + _ITEM_TABLES,
     5: """
     ALTER TABLE runs ADD COLUMN partial INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE stages ADD COLUMN scope TEXT NOT NULL DEFAULT 'all';
@@ -104,76 +100,76 @@ _UPGRADES = {
 
 
 def open_history(path: Path, now_seconds: float) -> tuple[sqlite3.Connection, str | None]:
-    """Return a connection in autocommit mode, and None or why what it takes is kept in memory only.
+    """Return a connection in autocommit mode, with None, or with the reason if it is to a database in memory.
 
-    A damaged history is set aside (`now_seconds`, wall time, is in its new name) and a new one begun. Raises
-    HistoryError if the file is there and is not ours to use: no history, unreadable, made by a newer version.
+    A damaged history is set aside (its new name contains `now_seconds`, wall time) and a new one created. Raises
+    HistoryError for an existing file that can't be used: not a history, unreadable, or of a newer version.
     """
     try:
         files.make_folder(path.parent)
-        folder.keep_out_of_git(path.parent)
+        keep_out_of_git(path.parent)
         return _open_or_set_aside(path, now_seconds), None
     except files.UnexpectedFileType as error:
-        raise _refused(path, error) from error
+        raise _build_file_type_error(path, error) from error
     except sqlite3.Error as error:
-        return _in_memory(path), str(error)
+        return _open_in_memory(path), str(error)
     except OSError as error:
-        return _in_memory(path), error.strerror or str(error)
+        return _open_in_memory(path), error.strerror or str(error)
 
 
 def _open_or_set_aside(path: Path, now_seconds: float) -> sqlite3.Connection:
-    """Open the file, made if it is missing; another process may set it aside between any two steps of this one."""
+    """Open the file; create it if it is missing. Another process may set it aside between any two steps."""
     for tries_left in reversed(range(_TRIES)):
         _prepare_file(path)
-        found = repair.identity(path)
+        found = repair.identify_file(path)
         try:
             return _open_file(path)
         except sqlite3.DatabaseError as error:
-            gone = found is None or repair.identity(path) != found
+            gone = found is None or repair.identify_file(path) != found
             if tries_left and gone:
                 continue
             if not tries_left or not repair.is_damage(error):
                 raise
             if not repair.is_ours(path):
-                raise _no_database(path) from error
+                raise _build_not_a_database_error(path) from error
             repair.set_aside(path, found, str(error), now_seconds)
     raise AssertionError("the last try returns or raises")
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
-    """Return a connection that reads and leaves everything as it is: nothing is made, moved, repaired or upgraded.
+    """Return a connection for reading, which creates, moves, repairs and upgrades no file.
 
-    Raises HistoryError if there is no history that can be read. Queries may raise sqlite3.Error.
+    Raises HistoryError if there is no readable history. Queries may raise sqlite3.Error.
     """
     try:
         if not files.has_regular_file(path):
             raise HistoryError(f"no history yet at {path}: run a lane first")
-        log = _real(path).with_name(_real(path).name + "-wal")
+        log = _resolve_path(path).with_name(_resolve_path(path).name + "-wal")
         live = files.has_regular_file(log) and log.stat().st_size > 0
-        # Without a log there is nothing to lock, and SQLite would make an empty one. With one, a run may be under way:
-        # its index is read with shared locks, or rebuilt in memory if no process holds it.
+        # Without a log no lock is needed, and SQLite would create an empty log. With a log, a run may be in progress:
+        # its index is read with shared locks, or rebuilt in memory if no process has it open.
         how = "mode=ro&readonly_shm=1" if live else "mode=ro&immutable=1"
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?{how}", uri=True, timeout=BUSY_SECONDS, isolation_level=None,
             check_same_thread=False,
         )  # fmt: skip
     except files.UnexpectedFileType as error:
-        raise _refused(path, error) from error
+        raise _build_file_type_error(path, error) from error
     except (sqlite3.Error, OSError) as error:
-        raise unreadable(path, error) from error
+        raise build_unreadable_error(path, error) from error
     try:
-        return _of_this_version(connection, path)
+        return _load_current_version(connection, path)
     except sqlite3.Error as error:
         connection.close()
-        raise unreadable(path, error) from error
-    except BaseException:  # nothing may leave the connection open; raised again
+        raise build_unreadable_error(path, error) from error
+    except BaseException:  # close the connection whatever happened, then raise again
         connection.close()
         raise
 
 
-def _of_this_version(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
-    """Return the connection, or one in memory if the file was written by an earlier version or has no tables yet."""
-    version = _version(connection, path)
+def _load_current_version(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+    """Return the connection; for a file of an earlier version, or without tables, one to an upgraded copy in memory."""
+    version = _read_version(connection, path)
     _refuse_foreign_schema(connection, path)
     if version == VERSION:
         return connection
@@ -185,68 +181,68 @@ def _of_this_version(connection: sqlite3.Connection, path: Path) -> sqlite3.Conn
 
 
 def _refuse_foreign_schema(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise HistoryError for views, triggers and virtual tables: reading those may run without end."""
+    """Raise HistoryError for views, triggers and virtual tables: reading those may never end."""
     connection.execute("PRAGMA trusted_schema = OFF")
     foreign = "SELECT name FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%'"
     if connection.execute(foreign).fetchone() is not None:
         raise HistoryError(f"history {path}: has views or triggers, which no exporter makes: move the file away")
 
 
-def unreadable(path: Path, error: Exception) -> HistoryError:
-    """Return what to say where a history can't be read."""
+def build_unreadable_error(path: Path, error: Exception) -> HistoryError:
+    """Return the error for a history that can't be read."""
     if isinstance(error, sqlite3.Error) and repair.is_damage(error):
         if not repair.is_ours(path):
-            return _no_database(path)
-        return HistoryError(f"history {path}: damaged ({error}); the next run sets it aside and begins a new one")
-    return HistoryError(f"history {path}: can't be read ({error}); mend its permissions or name another file")
+            return _build_not_a_database_error(path)
+        return HistoryError(f"history {path}: damaged ({error}); the next run sets it aside and creates a new one")
+    return HistoryError(f"history {path}: cannot read it ({error}); fix its permissions or choose another file")
 
 
-def _no_database(path: Path) -> HistoryError:
-    return HistoryError(f"history {path}: no database; name another file, or move it away")
+def _build_not_a_database_error(path: Path) -> HistoryError:
+    return HistoryError(f"history {path}: not a database; choose another file, or move it away")
 
 
-def _refused(path: Path, error: files.UnexpectedFileType) -> HistoryError:
+def _build_file_type_error(path: Path, error: files.UnexpectedFileType) -> HistoryError:
     return HistoryError(
         f"history {path}: {error.filename} is {error.strerror}: move it away; "
-        "to keep the history elsewhere, name its file in the config (history: {path: ...})"
+        "to keep the history elsewhere, set its path in the config (history: {path: ...})"
     )
 
 
 def _prepare_file(path: Path) -> None:
-    """Make the file if it is missing; in `.paropt`, close what is there to other users."""
+    """Create the file if it is missing; in `.paropt`, make its files private."""
     if _is_missing(path):
-        with repair.locked(path):
+        with repair.hold_lock(path):
             if _is_missing(path):
-                _create(path)
+                _create_file(path)
     if files.find_private_parts(path):
-        # A history is in WAL mode from its first byte on and has no rollback journal. One that somebody left there may
-        # name any file as its list of journals, and SQLite deletes that file when it rolls back.
+        # A history is in WAL mode from its first byte on and has no rollback journal. A journal of other origin may
+        # contain the name of any file as its list of journals, and SQLite deletes that file when it rolls back.
         path.with_name(path.name + "-journal").unlink(missing_ok=True)
         _make_private(path)
 
 
 def _make_private(path: Path) -> None:
-    """Close a history to other users: it holds what stages printed."""
-    path = _real(path)
+    """Make a history private to its user: it contains the output of stages."""
+    path = _resolve_path(path)
     for part in ("", "-wal", "-shm", ".lock"):
         files.make_private(path.with_name(path.name + part))
 
 
-def _real(path: Path) -> Path:
-    """Return where SQLite keeps the file and its log: outside of `.paropt` a link leads to where the user wants it."""
+def _resolve_path(path: Path) -> Path:
+    """Return the path of SQLite's files: outside of `.paropt`, links are followed to the place that the user chose."""
     return path if files.find_private_parts(path) else path.resolve()
 
 
 def _is_missing(path: Path) -> bool:
     try:
         return not files.has_regular_file(path) or path.stat().st_size == 0
-    except FileNotFoundError:  # set aside meanwhile
+    except FileNotFoundError:  # another process has set it aside
         return True
 
 
-def _create(path: Path) -> None:
-    """Make a whole history under another name first: processes that start together never meet half of one."""
-    path = _real(path)
+def _create_file(path: Path) -> None:
+    """Create a complete history under another name, then rename it: no other process sees an incomplete one."""
+    path = _resolve_path(path)
     copy = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     files.create_private(copy)
     try:
@@ -256,7 +252,7 @@ def _create(path: Path) -> None:
         if path.exists():
             copy.replace(path)  # an empty file
         else:
-            with suppress(FileExistsError):  # one that was deleted is back, with all that it had
+            with suppress(FileExistsError):  # another process has restored a deleted one
                 path.hardlink_to(copy)
     finally:
         for part in ("", "-wal", "-shm", "-journal"):
@@ -264,50 +260,50 @@ def _create(path: Path) -> None:
 
 
 def _open_file(path: Path) -> sqlite3.Connection:
-    # `mode=rw` makes no file: one that was set aside a moment ago would come back empty, and half made.
+    # `mode=rw` creates no file: one that was just set aside would come back empty and incomplete.
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None,
         check_same_thread=False,
     )  # fmt: skip
     try:
-        version = _version(connection, path)
+        version = _read_version(connection, path)
         connection.execute("PRAGMA synchronous = NORMAL")
         if version < VERSION or connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-            _prepare(connection, path)
-        # Says now, not in the middle of a run, that the file can't be written.
+            _upgrade_file(connection, path)
+        # Fails now, not during a run, if the file is not writable.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("COMMIT")
-        _make_private(path)  # only now: a config may name any file, and that of another program keeps its mode
-    except BaseException:  # nothing may leave the connection open; raised again
+        _make_private(path)  # only now: the config may name another program's file, which must keep its mode
+    except BaseException:  # close the connection whatever happened, then raise again
         connection.close()
         raise
     return connection
 
 
-def _version(connection: sqlite3.Connection, path: Path) -> int:
-    # Tables before version: both appear in one transaction, so tables seen here have their version in the next read,
-    # also where another process makes the file at this moment.
+def _read_version(connection: sqlite3.Connection, path: Path) -> int:
+    # Read tables before the version: another process may create both now, in one transaction, and tables that are
+    # visible here have their version in the next read.
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > VERSION:
         raise HistoryError(
-            f"history {path}: made by a newer paropt-exporter (schema {version}, this one knows {VERSION}); "
+            f"history {path}: written by a newer paropt-exporter (schema {version}, this one supports {VERSION}); "
             "upgrade, or move the file away"
         )
     if version < 0 or (version == 0 and tables):
-        raise HistoryError(f"history {path}: a database, but not a run history; name another file")
+        raise HistoryError(f"history {path}: a database, but not a run history; choose another file")
     return version
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    # SQLite's busy time-out doesn't cover the switch to WAL: processes that start together would fail, so one waits
-    # for the other here.
-    with repair.locked(path):
+def _upgrade_file(connection: sqlite3.Connection, path: Path) -> None:
+    # SQLite's busy timeout doesn't cover the switch to WAL mode: processes that start together would fail, so they
+    # take turns here.
+    with repair.hold_lock(path):
         connection.execute("PRAGMA journal_mode = WAL")
-        version = _version(connection, path)
+        version = _read_version(connection, path)
         if version == 0:
             connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
-        for earlier in range(_upgrade_from(connection, version or VERSION), VERSION):
+        for earlier in range(_find_first_upgrade(connection, version or VERSION), VERSION):
             upgrade = f"{_UPGRADES[earlier]} PRAGMA user_version = {earlier + 1};"
             connection.executescript(f"BEGIN IMMEDIATE; {upgrade} COMMIT;")
 
@@ -315,29 +311,29 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 def _copy(path: Path, memory: sqlite3.Connection) -> None:
     # `immutable`: WAL wants to write its index even to read, which a read-only directory refuses.
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as source:
-        _version(source, path)
-        source.execute("PRAGMA quick_check").fetchall()  # raises before half of a damaged file is copied
+        _read_version(source, path)
+        source.execute("PRAGMA quick_check").fetchall()  # raises before part of a damaged file is copied
         source.backup(memory)
 
 
-def _in_memory(path: Path) -> sqlite3.Connection:
-    """Return a database in memory, with what the file holds if it can at least be read."""
+def _open_in_memory(path: Path) -> sqlite3.Connection:
+    """Return a database in memory, with the file's content if it is readable."""
     memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     try:
         if path.exists() and not path.is_file():
-            raise OSError("not a file")  # a folder that can't be written may hold anything
+            raise OSError("not a file")  # in a folder that is not writable, it may be anything
         if path.exists() and path.stat().st_size:
             _copy(path, memory)
     except (sqlite3.Error, OSError) as error:
         if not (isinstance(error, sqlite3.Error) and repair.is_damage(error)):
             memory.close()
-            raise unreadable(path, error) from error
-        # Damaged, and it can't be set aside: nothing of it is used, and the work goes on.
+            raise build_unreadable_error(path, error) from error
+        # It is damaged and can't be set aside: ignore it, so that the run goes on.
     try:
         _upgrade_in_memory(memory)
-    except sqlite3.Error as error:  # its tables are not those that its version has
+    except sqlite3.Error as error:  # its tables are not those of its version
         memory.close()
-        raise unreadable(path, error) from error
+        raise build_unreadable_error(path, error) from error
     return memory
 
 
@@ -345,11 +341,26 @@ def _upgrade_in_memory(memory: sqlite3.Connection) -> None:
     version = memory.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
         memory.executescript(f"{_TABLES} PRAGMA user_version = {VERSION};")
-    for earlier in range(_upgrade_from(memory, version or VERSION), VERSION):
+    for earlier in range(_find_first_upgrade(memory, version or VERSION), VERSION):
         memory.executescript(_UPGRADES[earlier])
 
 
-def _upgrade_from(connection: sqlite3.Connection, version: int) -> int:
-    """Return the version that a file's tables are of: for a time, two unreleased ones were both called 4."""
+def _find_first_upgrade(connection: sqlite3.Connection, version: int) -> int:
+    """Return the version of a file's tables: two unreleased versions both had the number 4."""
     columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(runs)")}
     return 3 if version == 4 and "sequence" not in columns else version
+
+
+# A tracked history would change with each run, and `--lane auto` would always find a change.
+_IGNORE = "# Made by paropt-exporter: history and schema are this machine's own.\n*\n"
+
+
+def keep_out_of_git(folder: Path) -> None:
+    """Make git ignore our own folder `.paropt`; a folder of another name is left to the user."""
+    if folder.name != OWN_FOLDER:
+        return
+    with (
+        suppress(OSError),
+        (folder / ".gitignore").open("x", encoding="utf-8") as file,
+    ):  # it exists, or the folder is read-only
+        file.write(_IGNORE)

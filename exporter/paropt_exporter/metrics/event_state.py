@@ -1,0 +1,325 @@
+"""Hold the current value of every series that the config and events define, under one lock, as plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, product
+from threading import Lock
+
+from paropt_exporter import aggregation, families
+from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals
+from paropt_exporter.events import (
+    Event,
+    Result,
+    RunRecord,
+    RunStarted,
+    SlaLimit,
+    StageRecord,
+    StageStarted,
+    TaskRecord,
+)
+from paropt_exporter.families import Family, Kind
+from paropt_exporter.metrics.page import Labels, Value
+
+Series = tuple[Family, Labels]
+
+_COPIED_AT_ONCE = 1000  # series copied under the lock at once: under a millisecond
+_PLACE_LABELS = ("lane", "stage", "pool")
+_FAMILIES_BY_NAME = {family.name: family for family in families.FAMILIES}
+
+_LANE = (
+    families.RUNS,
+    families.RUN_DURATION,
+    families.RUN_IN_PROGRESS,
+    families.LANE_BOTTLENECK,
+)
+_LANE_WITH_LIMIT = (
+    families.LANE_SLA_CHECKS,
+    families.LANE_SLA_WARNINGS,
+    families.LANE_SLA_VIOLATIONS,
+    families.LANE_SLA_BREACHED,
+)
+_STAGE = (
+    families.STAGE_DURATION,
+    families.STAGE_LAST_RESULT,
+    families.STAGE_RUNS,
+    families.STAGE_RUNNING,
+    families.STAGE_PROGRESS,
+    families.STAGE_CPU,
+    families.TASK_DURATION,
+    families.TASK_QUEUE_WAIT,
+    families.TASK_ATTEMPTS,
+    families.BOTTLENECK,
+)
+_STAGE_WITH_LIMIT = (
+    families.SLA_CHECKS,
+    families.SLA_WARNINGS,
+    families.SLA_VIOLATIONS,
+    families.SLA_BREACHED,
+)
+
+_CONSTANT_FAMILIES = frozenset(
+    {
+        families.RUN_INTERVAL,
+        families.LANE_SLA_LIMIT,
+        families.LANE_SLA_WARNING,
+        families.STAGE_INFO,
+        families.SLA_LIMIT,
+        families.SLA_WARNING,
+    }
+)
+# A lane or stage without a limit has none of the SLA families.
+_CONFIG_FAMILIES = _CONSTANT_FAMILIES | {*_LANE_WITH_LIMIT, *_STAGE_WITH_LIMIT}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageLabels:
+    """A stage of the config; `pool` runs its tasks."""
+
+    name: str
+    number: int
+    pool: str
+    sla: SlaLimit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneLabels:
+    """A lane with its stages. `total` limits the whole run; `interval_seconds` is that of `--every`."""
+
+    lane: str
+    stages: tuple[StageLabels, ...]
+    total: SlaLimit | None = None
+    interval_seconds: float | None = None
+
+
+class EventState:
+    """The series of lanes and stages.
+
+        observe(event): change numbers, mark their series      iter_changes(): yield the marked series, for the page
+
+    Guarantees: an event takes one short critical section of dict updates (a few µs) without formatting. Each change is
+    yielded once. The value None means that the series is gone.
+    """
+
+    def __init__(
+        self, lanes: Iterable[LaneLabels], totals: Totals, last: LastValues, *, pools: tuple[str, ...] = ()
+    ) -> None:
+        lanes = tuple(lanes)
+        self._lock = Lock()  # guards: all below
+        self._numbers: dict[Series, float | None] = {}
+        self._histograms: dict[Series, _Histogram] = {}
+        self._progress: dict[tuple[str, str], _Progress] = {}
+        self._seed(lanes, pools)
+        self._resume(lanes, pools, totals, last)
+        self._changed: dict[Series, None] = dict.fromkeys((*self._numbers, *self._histograms))  # in this order
+
+    def observe(self, event: Event) -> None:
+        """Apply an event; from any thread."""
+        with self._lock:
+            for increment in aggregation.increments(event):
+                self._add((increment.family, increment.labels), increment.amount)
+            for setting in aggregation.settings(event):
+                self._set((setting.family, setting.labels), setting.value)
+            self._update_live_series(event)
+
+    def reconfigure(
+        self, lanes: Iterable[LaneLabels], totals: Totals, last: LastValues, *, pools: tuple[str, ...] = ()
+    ) -> None:
+        """Replace the label sets by those of another config, between two runs.
+
+        New series start at 0 or continue from history, series without a place in the config end, others continue.
+        """
+        lanes = tuple(lanes)
+        fresh, known = EventState(lanes, totals, last, pools=pools), _collect_places(lanes, pools)
+        with self._lock:
+            for series in {**self._numbers, **self._histograms}:
+                if series in fresh._numbers or series in fresh._histograms:
+                    continue
+                if series[0] in _CONFIG_FAMILIES or _get_place(*series) not in known:
+                    self._histograms.pop(series, None)
+                    self._set(series, None)
+            for series, value in fresh._numbers.items():
+                if series[0] in _CONSTANT_FAMILIES or self._numbers.get(series) is None:
+                    self._set(series, value)
+            for series, histogram in fresh._histograms.items():
+                if series not in self._histograms:
+                    self._histograms[series] = histogram
+                    self._changed[series] = None
+
+    def iter_changes(self) -> Iterator[tuple[Family, Labels, Value | None]]:
+        """Yield each series that has changed since the last call, with its current value."""
+        with self._lock:
+            changed, self._changed = self._changed, {}
+        remaining = iter(changed)
+        # In slices: the first scrape of a large config yields all series, and events must not wait that long.
+        while batch := tuple(islice(remaining, _COPIED_AT_ONCE)):
+            with self._lock:
+                values = [(*series, self._read_value(series)) for series in batch]
+            yield from values
+
+    def get_number(self, family: Family, place: Labels) -> float | None:
+        """Return the value of a counter or gauge; None if it has none."""
+        with self._lock:
+            return self._numbers.get((family, place))
+
+    def _seed(self, lanes: tuple[LaneLabels, ...], pools: tuple[str, ...]) -> None:
+        for family, place in (*_iter_zeros(lanes), *_iter_pool_zeros(pools)):
+            if family.kind is Kind.HISTOGRAM:
+                self._histograms[family, place] = _Histogram(HistogramTotal())
+            else:
+                self._numbers[family, place] = 0.0
+        for family, place, value in _iter_constants(lanes):
+            self._numbers[family, place] = value
+
+    def _resume(self, lanes: tuple[LaneLabels, ...], pools: tuple[str, ...], totals: Totals, last: LastValues) -> None:
+        """Continue from history, for the config's label sets only: a stage that was removed does not come back."""
+        known = _collect_places(lanes, pools)
+
+        def find_series(name: str, values: Labels) -> Series | None:
+            family = _FAMILIES_BY_NAME.get(name)
+            if family is None or len(values) != len(family.labels):
+                return None
+            return (family, values) if _get_place(family, values) in known else None
+
+        for (name, values), number in (*totals.counters.items(), *last.gauges.items()):
+            if (series := find_series(name, values)) is not None:
+                self._numbers[series] = number
+        for (name, values), total in totals.histograms.items():
+            if (series := find_series(name, values)) is not None:
+                self._histograms[series] = _Histogram(total)
+
+    def _add(self, series: Series, amount: float) -> None:
+        if series[0].kind is Kind.HISTOGRAM:
+            self._histograms.setdefault(series, _Histogram(HistogramTotal())).observe(amount)
+        else:
+            self._numbers[series] = (self._numbers.get(series) or 0.0) + amount
+        self._changed[series] = None
+
+    def _set(self, series: Series, value: float | None) -> None:
+        self._numbers[series] = value
+        self._changed[series] = None
+
+    def _read_value(self, series: Series) -> Value | None:
+        buckets = self._histograms.get(series)
+        return buckets.total() if buckets is not None else self._numbers[series]
+
+    def _update_live_series(self, event: Event) -> None:
+        """Set the series that describe running stages and lanes."""
+        match event:
+            case RunStarted():
+                self._set((families.RUN_IN_PROGRESS, (event.lane,)), 1.0)
+                for stage in event.stages:
+                    self._set((families.STAGE_PROGRESS, (event.lane, stage)), 0.0)
+            case StageStarted():
+                self._start_stage(event)
+            case TaskRecord(final=True) if event.result is not Result.SKIP:
+                self._count_task((event.lane, event.stage))
+            case StageRecord():
+                self._end_stage((event.lane, event.stage))
+            case RunRecord():
+                self._set((families.RUN_IN_PROGRESS, (event.lane,)), 0.0)
+            case _:
+                return
+
+    def _start_stage(self, stage: StageStarted) -> None:
+        place = (stage.lane, stage.stage)
+        self._progress[place] = _Progress(stage.tasks)
+        self._set((families.STAGE_RUNNING, place), 1.0)
+        if stage.sla is not None:
+            deadline = stage.started_timestamp_seconds + stage.sla.max_seconds
+            self._set((families.SLA_DEADLINE, place), deadline)
+
+    def _count_task(self, place: tuple[str, str]) -> None:
+        progress = self._progress.get(place)
+        if progress is not None:
+            progress.ended += 1
+            self._set((families.STAGE_PROGRESS, place), min(1.0, progress.ended / max(1, progress.tasks)))
+
+    def _end_stage(self, place: tuple[str, str]) -> None:
+        self._progress.pop(place, None)
+        self._set((families.STAGE_RUNNING, place), 0.0)
+        self._set((families.SLA_DEADLINE, place), None)
+
+
+def _collect_places(lanes: Iterable[LaneLabels], pools: Iterable[str]) -> frozenset[Labels]:
+    """Return the place labels of all lanes, stages and pools."""
+    stages = {(lane.lane, stage.name) for lane in lanes for stage in lane.stages}
+    return frozenset({(lane.lane,) for lane in lanes} | stages | {(pool,) for pool in pools})
+
+
+def _get_place(family: Family, values: Labels) -> Labels:
+    return tuple(value for label, value in zip(family.labels, values, strict=True) if label in _PLACE_LABELS)
+
+
+def _iter_zeros(lanes: Iterable[LaneLabels]) -> Iterator[tuple[Family, Labels]]:
+    """Yield every counter, histogram and 0/1 gauge of the lanes, so that their series are 0 from the start.
+
+    Only stages and lanes with a limit have SLA families.
+    """
+    for lane in lanes:
+        yield from _iter_products(_LANE, (lane.lane,))
+        if lane.total is not None:
+            yield from _iter_products(_LANE_WITH_LIMIT, (lane.lane,))
+        for stage in lane.stages:
+            yield from _iter_products(_STAGE, (lane.lane, stage.name))
+            if stage.sla is not None:
+                yield from _iter_products(_STAGE_WITH_LIMIT, (lane.lane, stage.name))
+
+
+def _iter_pool_zeros(pools: Iterable[str]) -> Iterator[tuple[Family, Labels]]:
+    """Yield every counter of a pool's decisions: each action with its possible reasons."""
+    for pool in pools:
+        for action, reasons in families.DECISION_REASONS.items():
+            for reason in reasons:
+                yield families.CONTROL_DECISIONS, (pool, action, reason)
+
+
+def _iter_constants(lanes: Iterable[LaneLabels]) -> Iterator[tuple[Family, Labels, float]]:
+    """Yield the gauges that the config defines."""
+    for lane in lanes:
+        if lane.interval_seconds is not None:
+            yield families.RUN_INTERVAL, (lane.lane,), lane.interval_seconds
+        if lane.total is not None:
+            yield families.LANE_SLA_LIMIT, (lane.lane,), lane.total.max_seconds
+            yield families.LANE_SLA_WARNING, (lane.lane,), lane.total.warn_seconds
+        for stage in lane.stages:
+            place = (lane.lane, stage.name)
+            yield families.STAGE_INFO, (*place, str(stage.number), stage.pool), 1.0
+            if stage.sla is not None:
+                yield families.SLA_LIMIT, place, stage.sla.max_seconds
+                yield families.SLA_WARNING, place, stage.sla.warn_seconds
+
+
+def _iter_products(chosen: Sequence[Family], place: Labels) -> Iterator[tuple[Family, Labels]]:
+    """Yield each family for a lane or stage, with each combination of its closed labels, which come last."""
+    for family in chosen:
+        for values in product(*families.CLOSED_VALUES.get(family, {}).values()):
+            yield family, (*place, *values)
+
+
+class _Histogram:
+    """A histogram that changes with each observation."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self, total: HistogramTotal) -> None:
+        self.counts = list(total.buckets)
+        self.sum = total.sum
+
+    def observe(self, seconds: float) -> None:
+        self.counts[aggregation.bucket_index(seconds)] += 1
+        self.sum += seconds
+
+    def total(self) -> HistogramTotal:
+        return HistogramTotal(buckets=tuple(self.counts), sum=self.sum)
+
+
+class _Progress:
+    """A running stage's number of tasks, and how many have ended."""
+
+    __slots__ = ("ended", "tasks")
+
+    def __init__(self, tasks: int) -> None:
+        self.tasks = tasks
+        self.ended = 0
