@@ -129,7 +129,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("value", VALUES, list_run_ids=range(len(VALUES)))
+@pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
 def test_a_tampered_cell_causes_no_internal_error_or_escape_sequence(
     template: Path, tmp_path: Path, value: object
 ) -> None:
@@ -145,7 +145,7 @@ def test_a_tampered_cell_causes_no_internal_error_or_escape_sequence(
         path.unlink()
 
 
-@pytest.mark.parametrize("value", VALUES[:3], list_run_ids=range(3))
+@pytest.mark.parametrize("value", VALUES[:3], ids=range(3))
 def test_a_run_on_a_tampered_history_recovers_or_reports_one_line(
     template: Path, tmp_path: Path, value: object
 ) -> None:
