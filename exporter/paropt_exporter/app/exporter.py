@@ -18,11 +18,11 @@ from paropt_exporter.app.planning import Planner, known_peaks, sharing
 from paropt_exporter.app.reloading import ConfigFile
 from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.autoscaling import Controller
-from paropt_exporter.autoscaling.controller import DEADLINE
-from paropt_exporter.autoscaling.meters import CORES_SECONDS, MEMORY_SECONDS, CachedReading
+from paropt_exporter.autoscaling.controller import DEADLINE, KnownStages
+from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.config.lanes import select
-from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, pools_of
+from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, get_pool_names
 from paropt_exporter.events import LiveStage, Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
 from paropt_exporter.executors.adaptive.profiles import MEMORY_NAME
@@ -84,12 +84,12 @@ def _told(interrupted: Interrupted) -> str:
 
 def _import_before_calls(plan: Plan) -> None:
     """Import now what a page needs: a project's modules join the import path with its first call, and win there."""
-    if {THREADS, PROCESSES} & set(pools_of(plan)):
+    if {THREADS, PROCESSES} & set(get_pool_names(plan)):
         import paropt_exporter.metrics.client  # noqa: F401
 
 
 def _bounds(plan: Plan) -> dict[str, tuple[int, int]]:
-    return dict.fromkeys(pools_of(plan), (plan.workers.minimum, plan.workers.maximum))
+    return dict.fromkeys(get_pool_names(plan), (plan.workers.minimum, plan.workers.maximum))
 
 
 def _without_items(config: configs.Config) -> configs.Config:
@@ -152,7 +152,7 @@ class Exporter:
         self._run: Run | None = None
         self._missing_before = 0  # records that the history lacked when the last run had ended
         self._feedback = parts.feedback(config, clock)
-        self._past = self._feedback.past(lane) if self._feedback is not None else None
+        self._past = self._feedback.fetch_past_runs(lane) if self._feedback is not None else None
         self._planner = self._make_planner(config)
         plan = self._planner.plan()
         _import_before_calls(plan)
@@ -170,11 +170,11 @@ class Exporter:
     def serve(self) -> int:
         """Run and serve until the end; return the exit code."""
         if self._feedback is not None:
-            self._feedback.steer(
+            from paropt_exporter.autoscaling.bounds_controller import LaneReadings  # here: few lanes have feedback
+
+            self._feedback.start_controller(
                 self._standing,
-                pools=self._workers.statistics,
-                size=self._running_size,
-                cores=host.count_cpus,
+                lane=LaneReadings(pools=self._workers.statistics, size=self._running_size, cores=host.count_cpus),
                 emit=self._observers.emit,
             )
         for note in self._config.notes:
@@ -214,7 +214,7 @@ class Exporter:
         if changed := [name for name in _FIXED_SECTIONS if getattr(read, name) != getattr(before, name)]:
             self._screen.say(f"{', '.join(changed)}: changed too, and in force from the next start of the exporter on")
         self._config, self._planner, self._next_plan = config, self._make_planner(config), None
-        self._standing.reconfigure(shape.workers, pools_of(shape))
+        self._standing.reconfigure(shape.workers, get_pool_names(shape))
         if self._orders is not None:
             self._orders.close()
         self._orders = parts.orders(config, shape, self._standing)
@@ -271,7 +271,7 @@ class Exporter:
         plan = plan if self._reports is None else self._reports.begin(plan)
         run = self._make_run(plan)
         self._workers.prepare(plan, run.size)
-        self._screen.begin(plan, run.live)
+        self._screen.begin(plan, run.snapshot_stages)
         self._run = run
         self._signals.send_to(run)
         with ExitStack() as stack:
@@ -282,7 +282,7 @@ class Exporter:
             record = run.execute()
         self._signals.send_to(None)
         self._run = None
-        self._workers.rest(plan.workers.minimum)
+        self._workers.release_workers(plan.workers.minimum)
         self._screen.end(record, metrics_url=self._url if self._serves_on else "")
         missed = self._deliveries.deliver(self._metrics.render_final_page)
         return self._code(record, missed, self._report(record))
@@ -316,13 +316,13 @@ class Exporter:
             run,
             self._workers,
             control_state=self._standing,
-            cores=CachedReading(host.count_cpus, CORES_SECONDS, self._clock),
-            memory_available_bytes=CachedReading(host.read_available_memory_bytes, MEMORY_SECONDS, self._clock),
+            host=HostReadings.cached(self._clock),
             emit=self._observers.emit,
             clock=self._clock,
-            run_id=run.run_id,
-            known_cpu_demands=self._history.cpu_shares(plan.lane),
-            known_peaks=known_peaks(plan, self._history.memory_peaks(plan.lane)),
+            known=KnownStages(
+                cpu_demands=self._history.cpu_shares(plan.lane),
+                peak_bytes=known_peaks(plan, self._history.memory_peaks(plan.lane)),
+            ),
             objective=self._config.feedback.objective,
             offer=self._jobserver.offer if self._jobserver is not None else None,
         )
@@ -345,7 +345,7 @@ class Exporter:
             live=self._live,
             backlog=self._backlog,
             dropped=self._dropped,
-            control=self._standing.view,
+            control=self._standing.snapshot,
             deliveries=self._deliveries.count_deliveries,
             reloads=self._protected.count_reloads,
             config_reloads=self._file.reloads,
@@ -368,7 +368,7 @@ class Exporter:
 
     def _live(self) -> tuple[LiveStage, ...]:
         run = self._run
-        return run.live() if run is not None else ()
+        return run.snapshot_stages() if run is not None else ()
 
     def _keep_shown(self, cpu_totals: Mapping[str, float]) -> None:
         run = self._run
@@ -377,7 +377,7 @@ class Exporter:
 
     def _backlog(self) -> Mapping[str, tuple[int, float]]:
         run = self._run
-        return run.backlog() if run is not None else {}
+        return run.measure_backlog() if run is not None else {}
 
     def _dropped(self) -> Mapping[str, int]:
         dropped = self._observers.dropped()

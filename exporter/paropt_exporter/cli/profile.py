@@ -47,11 +47,11 @@ def run(
 ) -> int:
     """Measure, print the curve and the settings that it recommends as "text" or "json", and return the exit code.
 
-    `write`: set them in the config's file too. Raises UsageError before anything runs, StageFailed if the stage fails.
+    `write`: set them in the config's file too. Raises UsageError before anything runs, ProfilingFailed if the stage fails.
     """
     lane, stage = _found(config, wanted)
     candidates = _candidates(config, wanted, lane, stage)
-    sizes = wanted.sizes or stage_profiler.sizes(candidates[0])
+    sizes = wanted.sizes or stage_profiler.choose_sizes(candidates[0])
     if write:
         if _has_one_task(candidates[0]):
             raise UsageError(f"--write: {_ONE_SIZE}")
@@ -122,7 +122,7 @@ def _candidates(config: Config, wanted: Wanted, lane: Lane, stage: Stage) -> lis
         planned = plan.stages[0]
         if planned.skip or planned.fault:
             raise UsageError(f"stage {stage.name} can't be profiled: {planned.skip or planned.fault}")
-        found.append(stage_profiler.alone(plan))
+        found.append(stage_profiler.remove_limits(plan))
     return found
 
 
@@ -159,7 +159,7 @@ def _as_text(wanted: Wanted, points: Sequence[Point], advice: _Advice | None) ->
     yield f"{wanted.stage} of lane {wanted.lane}, the median of {wanted.runs} runs each"
     yield ""
     slowest = max(point.seconds for point in points)
-    rows = [_HEADERS, *(_row(point, times, slowest) for point, times in stage_profiler.speed_ups(points))]
+    rows = [_HEADERS, *(_row(point, times, slowest) for point, times in stage_profiler.iter_speed_ups(points))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADERS))]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)]
@@ -208,7 +208,7 @@ def _as_json(wanted: Wanted, points: Sequence[Point], advice: _Advice | None) ->
                 "cores": point.cores,
                 "memory_peak_bytes": point.memory_peak_bytes,
             }
-            for point, times in stage_profiler.speed_ups(points)
+            for point, times in stage_profiler.iter_speed_ups(points)
         ],
         "recommended": advice and {"strategy": advice.found.point.strategy.value, **advice.settings},
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.autoscaling.signals.client import Access, Client, QueryFailed
+from paropt_exporter.autoscaling.signals.client import Client, ClientSettings, QueryFailed
 from paropt_exporter.clock import SystemClock
 from support.fake_prometheus import (
     Asked,
@@ -36,7 +36,7 @@ TIMEOUT_SECONDS = 0.4
 
 def client(url: str, *, timeout: float = 60.0, **access: object) -> Client:
     return Client(
-        Access(url=url, timeout_seconds=timeout, **access),  # type: ignore[arg-type]  # each test names its own
+        ClientSettings(url=url, timeout_seconds=timeout, **access),  # type: ignore[arg-type]  # each test names its own
         clock=SystemClock(),
         jitter=lambda: 0.0,
         stop=threading.Event(),
@@ -148,8 +148,8 @@ def test_each_fault_is_told_by_its_kind_and_the_next_query_is_well(
     with pytest.raises(QueryFailed) as failed:
         asking.query("up")
     assert failed.value.kind == kind
-    assert asking.counts().errors == {kind: 1}
-    assert sum(asking.counts().buckets) == 1
+    assert asking.get_counts().errors == {kind: 1}
+    assert sum(asking.get_counts().buckets) == 1
     server.reply = well
     assert asking.query("up").elements[0].value == 42.0
 
