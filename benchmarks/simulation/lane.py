@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +10,11 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 from paropt_exporter.autoscaling import Controller, ControlState
-from paropt_exporter.autoscaling.controller import TICK_SECONDS
+from paropt_exporter.autoscaling.controller import TICK_SECONDS, KnownStages
+from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime, cpu_demand
 from paropt_exporter.engine import Admission, Demand, StageCounts
+from paropt_exporter.engine.list_scheduler import ListScheduler, StartedTask
 from paropt_exporter.engine.resources import Resources
 from paropt_exporter.events import Decision, RunningTask
 from paropt_exporter.executors.core_time import ThreadTime
@@ -64,13 +65,20 @@ class Work:
 
 @dataclass(slots=True, eq=False)
 class _Running:
-    label: str
-    work: Work
+    scheduled: StartedTask[Work]
     started: float
     threads: list[Thread]
     sampled_at: float = 0.0
     core_time: CoreTime = NO_TIME
     observation: list[ThreadTime] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        return self.scheduled.label
+
+    @property
+    def work(self) -> Work:
+        return self.scheduled.task
 
     @property
     def ended(self) -> bool:
@@ -100,13 +108,14 @@ class _Running:
 class SimulatedLane:
     """Tasks of some stages that run at the lane's size on a machine; threads share one interpreter besides.
 
-    `late_seconds`: how long a sample is on its way to the controller.
+    `late_seconds`: how long a measurement is on its way to the controller.
     """
 
     def __init__(
         self, tasks: Sequence[Work], *, clock: FakeClock, cores: float, size: int, pool: str = "commands",
         deadline_seconds: float | None = None, others: int = 0, late_seconds: float = 0.0,
     ) -> None:  # fmt: skip
+        self.run_id = "simulated"
         self.size = size
         self.peak = size
         self.limits: list[tuple[float, int | None]] = []  # of a stage, as they changed
@@ -116,26 +125,27 @@ class SimulatedLane:
         self._deadline_seconds = deadline_seconds
         self._machine = Machine(max(1, round(cores)), others)
         self._late_seconds = late_seconds
-        self._stages: dict[str, _Stage] = {}
-        for number, work in enumerate(tasks):
-            stage = self._stages.setdefault(work.stage, _Stage(work.stage, pool))
-            stage.queue.append((f"{work.stage}[{number}]", work))
+        works: dict[str, list[Work]] = {}
+        for work in tasks:
+            works.setdefault(work.stage, []).append(work)
+        self._stages = {name: _Stage(name, pool) for name in works}
+        plans = [stage.plan for stage in self._stages.values()]
+        self._scheduler = ListScheduler(plans, works, Resources(1 << 40))
         self._running: list[_Running] = []
-        self._shares = Resources(1 << 40)
         self._admission: Admission | None = None
         self._target = size
         self._limits: Mapping[str, int] = {}
         self._next_sample = 0.0
-        self._news: deque[tuple[float, tuple[RunningTask, ...]]] = deque()
-        self._told: tuple[RunningTask, ...] = ()
+        self._samples_on_their_way: deque[tuple[float, tuple[RunningTask, ...]]] = deque()
+        self._newest_sample: tuple[RunningTask, ...] = ()
 
     @property
     def done(self) -> bool:
-        return not self._running and not any(stage.queue for stage in self._stages.values())
+        return self._scheduler.has_ended
 
     def advance(self, now: float) -> None:
         """Let the tasks run from the clock's moment to `now`."""
-        self._start()
+        self._start_tasks()
         while self._clock.now < now - 1e-9 and not self.done:
             self._sample()
             self._hold_locks()
@@ -143,8 +153,8 @@ class SimulatedLane:
             most = min(now, self._next_sample) - self._clock.now
             self._clock.advance(self._machine.step(threads, self._clock.now, max(most, 1e-6)))
             for task in [task for task in self._running if task.ended]:
-                self._end(task)
-        self._start()
+                self._end_task(task)
+        self._start_tasks()
 
     def _sample(self) -> None:
         now = self._clock.now
@@ -154,86 +164,82 @@ class SimulatedLane:
             task.sample(now)
         young = any(now < task.started + _YOUNG_SECONDS for task in self._running)
         self._next_sample = now + (_SAMPLE_SECONDS if young else _LATER_SAMPLE_SECONDS)
-        self._news.append((now + self._late_seconds, tuple(self._read(task) for task in self._running)))
-        waits = [work for stage in self._stages.values() for _, work in stage.queue]
+        measured = tuple(self._measure_task(task) for task in self._running)
+        self._samples_on_their_way.append((now + self._late_seconds, measured))
         computing = sum(task.work.computes for task in self._running)
-        self.log.append((now, computing, len(self._running) - computing, sum(work.sleeps for work in waits)))
+        sleepers = sum(work.sleeps for work in self._get_waiting_works())
+        self.log.append((now, computing, len(self._running) - computing, sleepers))
+
+    def _get_waiting_works(self) -> list[Work]:
+        return [work for name in self._stages for work in self._scheduler.get_queue(name)]
 
     def _hold_locks(self) -> None:
-        """Let only the first of those behind a lock get on: the lock of the tasks, or the interpreter's."""
+        """Let only the first task behind a lock go on: the lock of the tasks, or the interpreter's."""
         holder = next((task for task in self._running if task.work.locked), None)
         for task in self._running:
             for thread in task.threads:
                 thread.blocked = task.work.locked and task is not holder
         if self._pool == "threads":
-            wanting = [thread for task in self._running for thread in task.threads if thread.runnable]
-            for thread in sorted(wanting, key=lambda thread: thread.run)[1:]:
+            runnable = [thread for task in self._running for thread in task.threads if thread.runnable]
+            for thread in sorted(runnable, key=lambda thread: thread.run)[1:]:
                 thread.blocked = True
 
-    def _end(self, task: _Running) -> None:
+    def _end_task(self, task: _Running) -> None:
         self._running.remove(task)
-        stage = self._stages[task.work.stage]
-        stage.end(task, self._clock.now)
-        self._shares.end_task(stage.plan, self._pool, task.label)
-        self._start()
+        self._stages[task.work.stage].add_task(task, self._clock.now)
+        self._scheduler.end_task(task.scheduled)
+        self._start_tasks()
 
-    def _start(self) -> None:
-        """Start what fits, as the engine does."""
-        self._shares.admit(self._admission)
-        for name, stage in self._stages.items():
-            most = self._limits.get(name, math.inf)
-            while (
-                stage.queue
-                and sum(task.work.stage == name for task in self._running) < most
-                and self._shares.task_fits(stage.plan, size=self.size)
-            ):
-                label, work = stage.queue.popleft()
-                self._shares.begin_task(stage.plan, self._pool, label)
-                phases = [Phase(seconds=work.seconds, cpu_demand=work.cpu_demand), *work.phases]
-                threads = [Thread(list(phases), weight=work.weight) for _ in range(work.threads)]
-                self._running.append(_Running(label, work, self._clock.now, threads))
-                self._next_sample = min(self._next_sample, self._clock.now + _SAMPLE_SECONDS)
+    def _start_tasks(self) -> None:
+        self._scheduler.resources.set_admission(self._admission)
+        for scheduled in self._scheduler.start_tasks(self.size, self._limits):
+            work = scheduled.task
+            phases = [Phase(seconds=work.seconds, cpu_demand=work.cpu_demand), *work.phases]
+            threads = [Thread(list(phases), weight=work.weight) for _ in range(work.threads)]
+            self._running.append(_Running(scheduled, self._clock.now, threads))
+            self._next_sample = min(self._next_sample, self._clock.now + _SAMPLE_SECONDS)
         self.peak = max(self.peak, len(self._running))
 
-    # What the controller needs of a run and of its pools.
+    # The controller's view of a run and of its pools.
 
-    def demand(self) -> Demand:
-        tasks = [work for stage in self._stages.values() for _, work in stage.queue]
-        longest = max((work.alone_seconds for work in tasks), default=0.0)
+    def measure_demand(self) -> Demand:
+        waiting = self._get_waiting_works()
+        longest = max((work.alone_seconds for work in waiting), default=0.0)
         now = self._clock.now
         left = sum(max(0.0, task.work.alone_seconds - (now - task.started)) for task in self._running)
         stages = self._stages.items()
+        queued = {name: len(self._scheduler.get_queue(name)) for name in self._stages}
         return Demand(
-            ready=tuple((self._pool, name, len(stage.queue)) for name, stage in stages if stage.queue),
+            ready=tuple((self._pool, name, count) for name, count in queued.items() if count),
             running=tuple((self._pool, task.work.stage, task.label, task.started) for task in self._running),
             ended=tuple((name, stage.ended, stage.wanted, stage.spent) for name, stage in stages if stage.ended),
-            stages=tuple(stage.counts(self._running, now) for _, stage in stages),
-            work_seconds=left + sum(work.alone_seconds for work in tasks),
+            stages=tuple(stage.build_counts(self._running, queued[name], now) for name, stage in stages),
+            work_seconds=left + sum(work.alone_seconds for work in waiting),
             path_seconds=longest,
             left_seconds=None if self._deadline_seconds is None else self._deadline_seconds - now,
         )
 
-    def limit(self, stages: Mapping[str, int]) -> None:
+    def set_limits(self, stages: Mapping[str, int]) -> None:
         self._limits = dict(stages)
         self.limits.append((self._clock.now, next(iter(stages.values()), None)))
-        self._start()
+        self._start_tasks()
 
-    def admit(self, admission: Admission | None) -> None:
+    def set_admission(self, admission: Admission | None) -> None:
         self._admission = admission
-        self._start()
+        self._start_tasks()
 
     def resize(self, size: int) -> None:
         self.size = size
-        self._start()
+        self._start_tasks()
 
     def running(self) -> tuple[RunningTask, ...]:
-        """Return the newest samples that have arrived, of the tasks that still run."""
-        while self._news and self._news[0][0] <= self._clock.now + 1e-9:
-            self._told = self._news.popleft()[1]
+        """Return the newest measurements that have arrived, of the tasks that still run."""
+        while self._samples_on_their_way and self._samples_on_their_way[0][0] <= self._clock.now + 1e-9:
+            self._newest_sample = self._samples_on_their_way.popleft()[1]
         alive = {task.label for task in self._running}
-        return tuple(task for task in self._told if task.label in alive)
+        return tuple(task for task in self._newest_sample if task.label in alive)
 
-    def _read(self, task: _Running) -> RunningTask:
+    def _measure_task(self, task: _Running) -> RunningTask:
         return RunningTask(
             label=task.label,
             worker="w",
@@ -246,7 +252,7 @@ class SimulatedLane:
             sampled_seconds=task.sampled_at or 1e-9,
         )
 
-    def pool_sizes(self, size: int) -> Mapping[str, int]:
+    def get_pool_sizes(self, size: int) -> Mapping[str, int]:
         return {self._pool: size}
 
     def resize_pools(
@@ -258,7 +264,7 @@ class SimulatedLane:
 
 
 class _Stage:
-    """Tasks that wait, and the sums of those that have ended."""
+    """The sums of a stage's tasks that have ended."""
 
     def __init__(self, name: str, pool: str) -> None:
         self.plan = PlannedStage(number=2, name=name, pool=pool, tasks=(), cwd=Path("/"))
@@ -266,7 +272,7 @@ class _Stage:
         self.ended = 0
         self.wanted = self.spent = self.delayed = self.fastest = 0.0
 
-    def end(self, task: _Running, now: float) -> None:
+    def add_task(self, task: _Running, now: float) -> None:
         seconds = now - task.started
         self.ended += 1
         self.spent += seconds
@@ -275,12 +281,12 @@ class _Stage:
         alone = max(0.0, seconds - task.waited)
         self.fastest = min(self.fastest or alone, alone)
 
-    def counts(self, running: Sequence[_Running], now: float) -> StageCounts:
+    def build_counts(self, running: Sequence[_Running], waiting: int, now: float) -> StageCounts:
         own = [task for task in running if task.work.stage == self.plan.name]
         return StageCounts(
             stage=self.plan.name,
             running=len(own),
-            waiting=len(self.queue),
+            waiting=waiting,
             busy_seconds=self.spent + sum(now - task.started for task in own),
             delay_seconds=self.delayed,
             ended=self.ended,
@@ -341,25 +347,23 @@ def run_lane(
         tasks, clock=clock, cores=cores, size=start, pool=pool, deadline_seconds=deadline_seconds, others=others,
         late_seconds=late_seconds,
     )  # fmt: skip
-    loop = Controller(
+    controller = Controller(
         lane,
         lane,
         control_state=ControlState(Bounds(minimum=1, maximum=maximum, start=start), (pool,), source="local"),
-        cores=lambda: cores,
-        memory_available_bytes=lambda: 1 << 40,
+        host=HostReadings(cores=lambda: cores, memory_available_bytes=lambda: 1 << 40),
         emit=recorder.observe,
         clock=clock,
-        run_id="simulated",
-        known_cpu_demands=known or {},
+        known=KnownStages(cpu_demands=known or {}),
         objective="deadline" if deadline_seconds is not None else "fast",
     )
     if not fixed:
-        loop.begin()
+        controller.start_admission()
     lane.advance(0.0)
     while not lane.done:
         lane.advance(clock.now + TICK_SECONDS)
         if not fixed:
-            loop.step()
+            controller.step()
     moves = tuple(decision for decision in recorder.of(Decision) if decision.action != "hold")
     return LaneRun(
         makespan_seconds=clock.now, peak=lane.peak, moves=moves, limits=tuple(lane.limits), log=tuple(lane.log)

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.autoscaling.policy.queueing import compute_workers
 from paropt_exporter.autoscaling.pool_controller import PoolController, PoolSettings
 from paropt_exporter.testing import FakeClock
@@ -30,16 +31,15 @@ class Ours:
 
     def __init__(self, pool: SimulatedPool, most: int, *, cores: float = 1000.0) -> None:
         self._clock = FakeClock()
-        self._loop = PoolController(
+        self._controller = PoolController(
             [PoolSettings(pool=pool, floor=1, ceiling=most)],
             clock=self._clock,
-            cores=lambda: cores,
-            memory_available_bytes=lambda: 1 << 40,
+            host=HostReadings(cores=lambda: cores, memory_available_bytes=lambda: 1 << 40),
         )
 
     def step(self, now: float) -> None:
         self._clock.now = now
-        self._loop.step()
+        self._controller.step()
 
 
 class Dask:

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from paropt_exporter.engine.interfaces import Running
+from paropt_exporter.engine.interfaces import RunningAttempt
 from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.events import Event, ItemRecord, Measurement, PoolUse, Result, RunningTask
 from paropt_exporter.plan import PlannedStage, PlannedTask
@@ -163,7 +163,7 @@ class FakeWorkers:
         self._scripts = {stage: list(scripts) for stage, scripts in (scripts or {}).items()}
         self._sizes = dict(sizes or {})
 
-    def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> Running:
+    def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> RunningAttempt:
         script = self._next_script(stage.name)
         running = FakeRunning(
             pool=stage.pool,
@@ -183,10 +183,10 @@ class FakeWorkers:
     def alive(self) -> list[FakeRunning]:
         return [attempt for attempt in self.attempts if not attempt.future.done()]
 
-    def pool_of(self, stage: PlannedStage, task: PlannedTask) -> str:  # noqa: ARG002 -- the protocol has it
+    def choose_pool(self, stage: PlannedStage, task: PlannedTask) -> str:  # noqa: ARG002 -- the protocol has it
         return stage.pool
 
-    def size(self, pool: str) -> int:
+    def get_pool_size(self, pool: str) -> int:
         return self._sizes.get(pool, 1000)
 
     def running(self) -> tuple[RunningTask, ...]:
@@ -201,13 +201,13 @@ class FakeWorkers:
             for attempt in self.alive()
         )
 
-    def use(self) -> tuple[PoolUse, ...]:
+    def get_pool_uses(self) -> tuple[PoolUse, ...]:
         return ()
 
-    def gil_bound(self, stage: str) -> bool:  # noqa: ARG002 -- the protocol has it
+    def is_gil_bound(self, stage: str) -> bool:  # noqa: ARG002 -- the protocol has it
         return False
 
-    def abandoned(self) -> tuple[str, ...]:
+    def get_abandoned_calls(self) -> tuple[str, ...]:
         return ()
 
     def _next_script(self, stage: str) -> Script:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from paropt_exporter.autoscaling.bounds_controller import BoundsController
+from paropt_exporter.autoscaling.bounds_controller import BoundsController, LaneReadings, Timing
 from paropt_exporter.autoscaling.decisions import replay
 from paropt_exporter.autoscaling.policy.prometheus_size import PoolMeasurement, PoolReading
 from paropt_exporter.autoscaling.policy.query_validity import Reading, reject_reading
@@ -25,18 +25,18 @@ POOL = PoolStatistics(
 QUIET = PoolMeasurement(sampled=0.0, scrape_seconds=15.0, size=2.0, depth=0.0, busy=2.0, cpu=0.0, delay=0.0)
 
 
-class Told:
+class FakeSource:
     """Readings as the test says."""
 
     def __init__(self) -> None:
         self.load: Reading = Reading(value=0.0)
         self.measurement: PoolMeasurement | None = None
 
-    def signals(self) -> tuple[Signal, ...]:
+    def read_signals(self) -> tuple[Signal, ...]:
         return (Signal(name="broker", use="load", target=20.0, reading=self.load),)
 
-    def pool(
-        self, statistics: PoolStatistics, twin: Callable[[float, float], Rates | None], window: float
+    def read_pool(
+        self, statistics: PoolStatistics, local_rates: Callable[[float, float], Rates | None], window: float
     ) -> PoolReading:
         reading = Reading() if self.measurement is not None else reject_reading("no_data", "none")
         return PoolReading(
@@ -46,76 +46,72 @@ class Told:
 
 class Lane:
     def __init__(self, source: str = "both") -> None:
-        self.clock, self.told, self.recorder = FakeClock(), Told(), Recorder()
+        self.clock, self.source, self.recorder = FakeClock(), FakeSource(), Recorder()
         self.control_state = ControlState(Bounds(minimum=1, maximum=16, start=2), ("commands",), source=source)
-        self.loop = BoundsController(
+        self.controller = BoundsController(
             self.control_state,
-            self.told,
-            pools=lambda: (POOL,),
-            size=lambda: 2,
-            cores=lambda: 2.0,
+            self.source,
+            lane=LaneReadings(pools=lambda: (POOL,), size=lambda: 2, cores=lambda: 2.0),
+            timing=Timing(interval_seconds=15.0, window_seconds=60.0, stable_seconds=60.0),
             emit=self.recorder.observe,
             clock=self.clock,
-            interval_seconds=15.0,
-            window_seconds=60.0,
-            stable_seconds=60.0,
         )
 
     def interval(self) -> Decision:
         self.clock.advance(15.0)
-        self.loop.step()
+        self.controller.step()
         return self.recorder.of(Decision)[-1]
 
 
 def test_a_load_sets_the_floor_that_the_inner_loop_keeps_to() -> None:
     lane = Lane()
-    lane.told.load = Reading(value=100.0)
+    lane.source.load = Reading(value=100.0)
     decision = lane.interval()
-    assert lane.control_state.band.floor == 5
+    assert lane.control_state.size_bounds.floor == 5
     assert (decision.action, decision.reason, decision.old_size, decision.new_size) == ("up", "load", 1, 5)
     assert decision.terms["load broker"] == 100.0
 
 
 def test_a_doubtful_load_holds_the_floor_and_the_decision_names_why() -> None:
     lane = Lane()
-    lane.told.load = Reading(value=100.0)
+    lane.source.load = Reading(value=100.0)
     lane.interval()
-    lane.told.load = reject_reading("stale", "old")
+    lane.source.load = reject_reading("stale", "old")
     decision = lane.interval()
     assert (decision.action, decision.reason) == ("hold", "stale")
-    assert lane.control_state.band.floor == 5
+    assert lane.control_state.size_bounds.floor == 5
 
 
 def test_query_results_alone_give_the_size_where_the_user_asks_for_that() -> None:
     lane = Lane("prometheus")
-    lane.told.measurement = replace(QUIET, depth=6.0)
+    lane.source.measurement = replace(QUIET, depth=6.0)
     decision = lane.interval()
-    assert lane.control_state.band.target == 8
+    assert lane.control_state.size_bounds.target == 8
     assert (decision.action, decision.reason, decision.new_size) == ("up", "demand", 8)
 
 
 def test_a_hold_does_not_undo_a_size_that_the_lane_has_not_got_yet() -> None:
     lane = Lane("prometheus")
-    lane.told.measurement = replace(QUIET, depth=6.0)
+    lane.source.measurement = replace(QUIET, depth=6.0)
     assert lane.interval().new_size == 8
-    lane.told.measurement = None  # and the lane, here, still has its two workers
+    lane.source.measurement = None  # and the lane, here, still has its two workers
     assert lane.interval().reason == "no_data"
-    assert lane.control_state.band.target == 8
+    assert lane.control_state.size_bounds.target == 8
 
 
 def test_without_a_word_from_prometheus_the_size_stays_and_blindness_shows() -> None:
     lane = Lane("prometheus")
     for _ in range(3):
         assert lane.interval().reason == "no_data"
-    assert lane.control_state.band.target == 2
-    assert lane.control_state.view().pools[0].no_data
+    assert lane.control_state.size_bounds.target == 2
+    assert lane.control_state.snapshot().pools[0].no_data
 
 
 def test_every_decision_is_made_again_to_the_byte() -> None:
     lane = Lane("prometheus")
     for number in range(40):
-        lane.told.load = Reading(value=float(number * 7 % 300)) if number % 5 else reject_reading("partial", "half")
-        lane.told.measurement = replace(QUIET, sampled=lane.clock.now + 15.0, depth=float(number))
+        lane.source.load = Reading(value=float(number * 7 % 300)) if number % 5 else reject_reading("partial", "half")
+        lane.source.measurement = replace(QUIET, sampled=lane.clock.now + 15.0, depth=float(number))
         lane.interval()
     decisions = lane.recorder.of(Decision)
     assert len(decisions) == 80

@@ -11,8 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.autoscaling import ControlState, Order
-from paropt_exporter.autoscaling.control_socket import FOLDER, OrderSocket, Refused, Wish, ask, open_orders
+from paropt_exporter.autoscaling import ControlState, Override
+from paropt_exporter.autoscaling.control_socket import (
+    FOLDER,
+    ControlRequest,
+    ControlSocket,
+    RequestRefused,
+    open_control_socket,
+    send_request,
+)
 from paropt_exporter.plan import Bounds
 
 HANG_SECONDS = 30.0
@@ -20,7 +27,7 @@ POOLS = ("commands", "threads")
 
 
 def control_state(mode: str = "act") -> ControlState:
-    return ControlState(Bounds(minimum=1, maximum=8, start=2), POOLS, source="local", order=Order(mode=mode))
+    return ControlState(Bounds(minimum=1, maximum=8, start=2), POOLS, source="local", override=Override(mode=mode))
 
 
 @pytest.fixture
@@ -29,8 +36,8 @@ def lane() -> ControlState:
 
 
 @pytest.fixture
-def taking(tmp_path: Path, lane: ControlState) -> Iterator[OrderSocket]:
-    taking = OrderSocket(tmp_path, lane, lane="standard")
+def taking(tmp_path: Path, lane: ControlState) -> Iterator[ControlSocket]:
+    taking = ControlSocket(tmp_path, lane, lane="standard")
     yield taking
     taking.close()
 
@@ -61,48 +68,48 @@ def raw(path: Path, sent: bytes) -> bytes:
 
 def test_a_pin_holds_until_resume_goes_back_to_what_the_config_says(tmp_path: Path) -> None:
     lane = control_state(mode="advise")
-    taking = OrderSocket(tmp_path, lane, lane="standard")
-    assert ask(only(tmp_path), Wish(order="pin", size=5)) == {
+    taking = ControlSocket(tmp_path, lane, lane="standard")
+    assert send_request(only(tmp_path), ControlRequest(command="pin", size=5)) == {
         "pid": os.getpid(),
         "lane": "standard",
         "pools": ["commands", "threads"],
         "mode": "pin",
         "size": 5,
     }
-    assert lane.order == Order(mode="pin", size=5)
-    assert ask(only(tmp_path), Wish(order="resume"))["mode"] == "advise"
-    assert lane.order == Order(mode="advise")
+    assert lane.override == Override(mode="pin", size=5)
+    assert send_request(only(tmp_path), ControlRequest(command="resume"))["mode"] == "advise"
+    assert lane.override == Override(mode="advise")
     taking.close()
 
 
-def test_a_pause_is_an_order_without_a_size(tmp_path: Path, lane: ControlState, taking: OrderSocket) -> None:
-    ask(only(tmp_path), Wish(order="pause", size=5))
-    assert lane.order == Order(mode="pause")
+def test_a_pause_is_an_order_without_a_size(tmp_path: Path, lane: ControlState, taking: ControlSocket) -> None:
+    send_request(only(tmp_path), ControlRequest(command="pause", size=5))
+    assert lane.override == Override(mode="pause")
 
 
-def test_to_be_shown_the_lane_changes_nothing(tmp_path: Path, lane: ControlState, taking: OrderSocket) -> None:
-    assert ask(only(tmp_path), Wish(order="show"))["mode"] == "act"
-    assert lane.order == Order()
+def test_to_be_shown_the_lane_changes_nothing(tmp_path: Path, lane: ControlState, taking: ControlSocket) -> None:
+    assert send_request(only(tmp_path), ControlRequest(command="show"))["mode"] == "act"
+    assert lane.override == Override()
 
 
-def test_only_the_owner_may_use_the_socket(tmp_path: Path, taking: OrderSocket) -> None:
+def test_only_the_owner_may_use_the_socket(tmp_path: Path, taking: ControlSocket) -> None:
     mode = only(tmp_path).stat().st_mode
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o600
 
 
 def test_an_unknown_pool_is_refused_with_those_there_are(
-    tmp_path: Path, lane: ControlState, taking: OrderSocket
+    tmp_path: Path, lane: ControlState, taking: ControlSocket
 ) -> None:
-    with pytest.raises(Refused, match=r"no pool 'thread' in lane standard; there are commands, threads"):
-        ask(only(tmp_path), Wish(order="pin", size=5, pool="thread"))
-    assert lane.order == Order()
+    with pytest.raises(RequestRefused, match=r"no pool 'thread' in lane standard; there are commands, threads"):
+        send_request(only(tmp_path), ControlRequest(command="pin", size=5, pool="thread"))
+    assert lane.override == Override()
 
 
 def test_a_lane_without_a_size_says_why_it_takes_no_order(tmp_path: Path, lane: ControlState) -> None:
-    taking = OrderSocket(tmp_path, lane, lane="standard", unsteerable="it runs one task after another")
-    with pytest.raises(Refused, match="one task after another"):
-        ask(only(tmp_path), Wish(order="pin", size=5))
+    taking = ControlSocket(tmp_path, lane, lane="standard", refusal_reason="it runs one task after another")
+    with pytest.raises(RequestRefused, match="one task after another"):
+        send_request(only(tmp_path), ControlRequest(command="pin", size=5))
     taking.close()
 
 
@@ -130,27 +137,27 @@ def test_a_lane_without_a_size_says_why_it_takes_no_order(tmp_path: Path, lane: 
     ],
 )
 def test_nonsense_is_answered_and_changes_nothing(
-    tmp_path: Path, lane: ControlState, taking: OrderSocket, sent: bytes, error: str
+    tmp_path: Path, lane: ControlState, taking: ControlSocket, sent: bytes, error: str
 ) -> None:
     answer = raw(only(tmp_path), sent)
     if len(sent) < 4096:  # what is longer may be cut off before its answer is read
         assert error in json.loads(answer)["error"]
-    assert lane.order == Order()
-    assert ask(only(tmp_path), Wish(order="pin", size=3))["size"] == 3
+    assert lane.override == Override()
+    assert send_request(only(tmp_path), ControlRequest(command="pin", size=3))["size"] == 3
 
 
-def test_silent_clients_keep_nobody_waiting(tmp_path: Path, lane: ControlState, taking: OrderSocket) -> None:
+def test_silent_clients_keep_nobody_waiting(tmp_path: Path, lane: ControlState, taking: ControlSocket) -> None:
     silent = [socket.socket(socket.AF_UNIX) for _ in range(5)]
     for client in silent:
         client.connect(str(only(tmp_path)))
         client.sendall(b'{"order": ')
-    assert ask(only(tmp_path), Wish(order="pin", size=3))["size"] == 3
+    assert send_request(only(tmp_path), ControlRequest(command="pin", size=3))["size"] == 3
     for client in silent:
         client.close()
 
 
 def test_the_socket_is_gone_after_close(tmp_path: Path, lane: ControlState) -> None:
-    OrderSocket(tmp_path, lane, lane="standard").close()
+    ControlSocket(tmp_path, lane, lane="standard").close()
     assert [*(tmp_path / FOLDER).iterdir()] == []
 
 
@@ -161,10 +168,10 @@ def test_a_socket_that_a_killed_exporter_left_is_removed_and_a_live_one_is_not(
     left = tmp_path / FOLDER / "4711-abcdef.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(left))
-    first = OrderSocket(tmp_path, lane, lane="standard")
-    second = OrderSocket(tmp_path, lane, lane="heavy")
+    first = ControlSocket(tmp_path, lane, lane="standard")
+    second = ControlSocket(tmp_path, lane, lane="heavy")
     assert not left.exists()
-    lanes = {str(ask(path, Wish(order="show"))["lane"]) for path in (tmp_path / FOLDER).iterdir()}
+    lanes = {str(send_request(path, ControlRequest(command="show"))["lane"]) for path in (tmp_path / FOLDER).iterdir()}
     assert lanes == {"standard", "heavy"}
     first.close()
     second.close()
@@ -172,8 +179,8 @@ def test_a_socket_that_a_killed_exporter_left_is_removed_and_a_live_one_is_not(
 
 def test_a_folder_deeper_than_an_address_has_room_for_is_no_obstacle(tmp_path: Path, lane: ControlState) -> None:
     deep = tmp_path / ("d" * 100) / ("e" * 100)
-    taking = OrderSocket(deep, lane, lane="standard")
-    assert ask(only(deep), Wish(order="pin", size=4))["size"] == 4
+    taking = ControlSocket(deep, lane, lane="standard")
+    assert send_request(only(deep), ControlRequest(command="pin", size=4))["size"] == 4
     taking.close()
 
 
@@ -181,5 +188,5 @@ def test_where_no_socket_can_be_made_the_work_goes_on_with_a_warning(
     tmp_path: Path, lane: ControlState, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / ".paropt").write_text("a file where the folder should be")
-    assert open_orders(tmp_path, lane, lane="standard") is None
+    assert open_control_socket(tmp_path, lane, lane="standard") is None
     assert "pin, pause and resume won't work" in caplog.text

@@ -1,4 +1,4 @@
-"""The inner loop, step by step on a fake clock."""
+"""The inner controller, step by step on a fake clock."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from dataclasses import dataclass
 
 import pytest
 
-from paropt_exporter.autoscaling import Controller, ControlState, Order
+from paropt_exporter.autoscaling import Controller, ControlState, Override
 from paropt_exporter.autoscaling.controller import (
     IDLE_TICK_SECONDS,
     QUIET_SECONDS,
     QUIET_TICK_SECONDS,
     TICK_SECONDS,
-    pause_seconds,
+    KnownStages,
+    get_pause_seconds,
 )
-from paropt_exporter.autoscaling.meters import CachedReading, ConcurrencyMeter, PeakMeter
+from paropt_exporter.autoscaling.host_readings import CachedReading, HostReadings
+from paropt_exporter.autoscaling.meters import ConcurrencyMeter, PeakMeter
 from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES
-from paropt_exporter.autoscaling.policy.stage_concurrency import StageState
+from paropt_exporter.autoscaling.policy.stage_concurrency import StageLimitState
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.engine import Admission, Demand, StageCounts
 from paropt_exporter.events import Decision, RunningTask
@@ -36,8 +38,9 @@ class FakeLane:
     memory_bytes: int = 0
     since: float = 0.0  # when it began to burn
     admission: Admission | None = None
+    run_id: str = "r1"
 
-    def demand(self) -> Demand:
+    def measure_demand(self) -> Demand:
         running = [f"a[{index}]" for index in range(min(self.size, self.waiting))]
         left = self.waiting - len(running)
         return Demand(
@@ -48,10 +51,10 @@ class FakeLane:
     def resize(self, size: int) -> None:
         self.size = size
 
-    def admit(self, admission: Admission | None) -> None:
+    def set_admission(self, admission: Admission | None) -> None:
         self.admission = admission
 
-    def limit(self, stages: Mapping[str, int]) -> None:
+    def set_limits(self, stages: Mapping[str, int]) -> None:
         raise AssertionError(f"a lane without counts of its stages is limited: {stages}")
 
     def running(self) -> tuple[RunningTask, ...]:
@@ -64,10 +67,10 @@ class FakeLane:
                 core_time=CoreTime(self.burn * (self.clock.now - self.since)),
                 memory_bytes=self.memory_bytes,
             )
-            for _, _, label, _ in self.demand().running
+            for _, _, label, _ in self.measure_demand().running
         )
 
-    def pool_sizes(self, size: int) -> dict[str, int]:
+    def get_pool_sizes(self, size: int) -> dict[str, int]:
         return {"commands": size}
 
     def resize_pools(
@@ -76,7 +79,7 @@ class FakeLane:
         return (("commands", self.size, size),) if size != self.size else ()
 
 
-def looped(
+def build_controller(
     lane: FakeLane,
     recorder: Recorder,
     maximum: int = 32,
@@ -93,26 +96,26 @@ def looped(
         lane,
         control_state=control_state or ControlState(bounds, ("commands",), source="local"),
         offer=offer,
-        cores=lambda: 2.0,
-        memory_available_bytes=lambda: total_bytes - sum(task.memory_bytes for task in lane.running()),
+        host=HostReadings(
+            cores=lambda: 2.0,
+            memory_available_bytes=lambda: total_bytes - sum(task.memory_bytes for task in lane.running()),
+        ),
         emit=recorder.observe,
         clock=lane.clock,
-        run_id="r1",
-        known_peaks=known_peaks or {},
-        known_cpu_demands=known_demands or {},
+        known=KnownStages(peak_bytes=known_peaks or {}, cpu_demands=known_demands or {}),
     )
 
 
-def steps(loop: Controller, clock: FakeClock, seconds: float) -> None:
+def steps(controller: Controller, clock: FakeClock, seconds: float) -> None:
     for _ in range(round(seconds / 0.05)):
         clock.advance(0.05)
-        loop.step()
+        controller.step()
 
 
 def test_tasks_that_wait_are_all_started_within_a_fifth_of_a_second_in_one_decision() -> None:
     clock, recorder = FakeClock(), Recorder()
     lane = FakeLane(clock, waiting=5, burn=0.0)
-    steps(looped(lane, recorder), clock, 0.25)
+    steps(build_controller(lane, recorder), clock, 0.25)
     assert lane.size == 5
     (decision,) = recorder.of(Decision)
     assert (decision.action, decision.reason, decision.old_size, decision.new_size) == ("up", "demand", 2, 5)
@@ -121,7 +124,7 @@ def test_tasks_that_wait_are_all_started_within_a_fifth_of_a_second_in_one_decis
 def test_burners_keep_one_worker_a_core() -> None:
     clock, recorder = FakeClock(), Recorder()
     lane = FakeLane(clock, waiting=5, burn=1.0)
-    steps(looped(lane, recorder), clock, 3.0)
+    steps(build_controller(lane, recorder), clock, 3.0)
     assert lane.size == 2
     (decision,) = recorder.of(Decision)
     assert (decision.action, decision.reason) == ("hold", "cpu_limit")
@@ -130,7 +133,11 @@ def test_burners_keep_one_worker_a_core() -> None:
 def test_a_stage_whose_peak_is_known_gets_no_task_that_memory_does_not_hold() -> None:
     clock, recorder = FakeClock(), Recorder()
     lane = FakeLane(clock, waiting=50, burn=0.0, memory_bytes=100 << 20)
-    steps(looped(lane, recorder, total_bytes=RESERVE_BYTES + (790 << 20), known_peaks={"a": 100 << 20}), clock, 1.5)
+    steps(
+        build_controller(lane, recorder, total_bytes=RESERVE_BYTES + (790 << 20), known_peaks={"a": 100 << 20}),
+        clock,
+        1.5,
+    )
     assert lane.size == 7
     up, hold = recorder.of(Decision)
     assert (up.new_size, up.terms["memory_size"]) == (7, 7)
@@ -140,7 +147,7 @@ def test_a_stage_whose_peak_is_known_gets_no_task_that_memory_does_not_hold() ->
 def test_what_running_tasks_take_is_what_the_next_will_take_where_nothing_is_known() -> None:
     clock = FakeClock()
     lane = FakeLane(clock, waiting=50, burn=0.0, memory_bytes=200 << 20)
-    steps(looped(lane, Recorder(), total_bytes=RESERVE_BYTES + (900 << 20)), clock, 1.5)
+    steps(build_controller(lane, Recorder(), total_bytes=RESERVE_BYTES + (900 << 20)), clock, 1.5)
     assert lane.size == 4
 
 
@@ -158,45 +165,49 @@ def counts(running: int, waiting: int, busy: float, ended: int, *, delay: float 
 
 def test_a_stages_tasks_are_measured_while_others_wait_and_anew_after_each_change() -> None:
     meter = ConcurrencyMeter()
-    meter.look([counts(4, 90, 0.0, 0)], (), 10.0)
-    (observation,) = meter.look([counts(4, 50, 40.0, 40, delay=8.0)], (), 20.0)
+    meter.update([counts(4, 90, 0.0, 0)], (), 10.0)
+    (observation,) = meter.update([counts(4, 50, 40.0, 40, delay=8.0)], (), 20.0)
     assert (observation.level.concurrency, observation.level.sample.count) == (4.0, 40)
     assert observation.level.sample.mean == pytest.approx(0.8), "without the wait for a core"
-    meter.look([counts(4, 0, 80.0, 80, delay=8.0)], (), 30.0)
-    (observation,) = meter.look([counts(4, 0, 120.0, 90, delay=8.0)], (), 40.0)
+    meter.update([counts(4, 0, 80.0, 80, delay=8.0)], (), 30.0)
+    (observation,) = meter.update([counts(4, 0, 120.0, 90, delay=8.0)], (), 40.0)
     assert observation.level.sample.count == 40, "nothing waited: the last tasks of a stage tell nothing"
-    (observation,) = meter.look([counts(4, 50, 120.0, 90)], (StageState(stage="a", changes=1),), 50.0)
+    (observation,) = meter.update([counts(4, 50, 120.0, 90)], (StageLimitState(stage="a", changes=1),), 50.0)
     assert observation.level.sample.count == 0
 
 
 def test_threads_have_no_memory_of_their_own() -> None:
     peaks = PeakMeter()
-    peaks.look([("threads", "calls", 900), ("processes", "calls", 100)], [("tests", 300)])
-    assert (peaks.of_task("threads", "calls"), peaks.of_task("processes", "calls"), peaks.of_stage("tests")) == (
+    peaks.update([("threads", "calls", 900), ("processes", "calls", 100)], [("tests", 300)])
+    assert (
+        peaks.get_task_peak("threads", "calls"),
+        peaks.get_task_peak("processes", "calls"),
+        peaks.get_stage_peak("tests"),
+    ) == (
         0,
         100,
         300,
     )
-    assert peaks.held([("threads", "calls", 900), ("processes", "calls", 70)]) == 70
+    assert peaks.sum_held_bytes([("threads", "calls", 900), ("processes", "calls", 70)]) == 70
 
 
 def test_workers_are_given_back_after_a_second_of_needing_fewer() -> None:
     clock, recorder = FakeClock(), Recorder()
     lane = FakeLane(clock, waiting=8, burn=0.0)
-    loop = looped(lane, recorder)
-    steps(loop, clock, 1.0)
+    controller = build_controller(lane, recorder)
+    steps(controller, clock, 1.0)
     assert lane.size == 8
     lane.waiting = 1
-    steps(loop, clock, 0.9)
+    steps(controller, clock, 0.9)
     assert lane.size == 8
-    steps(loop, clock, 0.3)
+    steps(controller, clock, 0.3)
     assert lane.size == 1
 
 
-def test_the_loop_keeps_to_the_bounds_of_the_config() -> None:
+def test_the_controller_keeps_to_the_bounds_of_the_config() -> None:
     clock = FakeClock()
     lane = FakeLane(clock, waiting=100, burn=0.0)
-    steps(looped(lane, Recorder(), maximum=10), clock, 1.0)
+    steps(build_controller(lane, Recorder(), maximum=10), clock, 1.0)
     assert lane.size == 10
 
 
@@ -204,14 +215,14 @@ def test_a_lane_of_fixed_size_is_looked_at_only_while_somebody_pins_it() -> None
     clock, recorder = FakeClock(), Recorder()
     lane = FakeLane(clock, waiting=8, burn=0.0)
     control_state = ControlState(Bounds(minimum=2, maximum=2, start=2), ("commands",), source="local")
-    loop = looped(lane, recorder, control_state=control_state)
-    steps(loop, clock, 3.0)
+    controller = build_controller(lane, recorder, control_state=control_state)
+    steps(controller, clock, 3.0)
     assert recorder.of(Decision) == []
-    control_state.give(Order(mode="pin", size=5))
-    steps(loop, clock, 1.0)
+    control_state.set_override(Override(mode="pin", size=5))
+    steps(controller, clock, 1.0)
     assert lane.size == 5
-    control_state.give(None)
-    steps(loop, clock, 1.0)
+    control_state.set_override(None)
+    steps(controller, clock, 1.0)
     assert lane.size == 2
     assert [
         (decision.reason, decision.new_size) for decision in recorder.of(Decision) if decision.action != "hold"
@@ -224,37 +235,37 @@ def test_a_lane_of_fixed_size_is_looked_at_only_while_somebody_pins_it() -> None
 def test_each_look_tells_the_jobs_that_there_is_room_for() -> None:
     clock, offered = FakeClock(), list[int]()
     lane = FakeLane(clock, waiting=1, burn=1.0)
-    loop = looped(lane, Recorder(), offer=offered.append)
-    steps(loop, clock, 0.1)
+    controller = build_controller(lane, Recorder(), offer=offered.append)
+    steps(controller, clock, 0.1)
     assert offered == [1, 1], "two cores less one task"
 
 
 def test_cores_are_given_out_by_demand_and_not_where_the_size_is_fixed() -> None:
     clock = FakeClock()
     lane = FakeLane(clock, waiting=8, burn=1.0)
-    loop = looped(lane, Recorder(), known_demands={"a": 0.4})
-    loop.begin()
+    controller = build_controller(lane, Recorder(), known_demands={"a": 0.4})
+    controller.start_admission()
     assert lane.admission == Admission(cores=2.0, floor=1, stages={"a": 0.4})
-    steps(loop, clock, 0.3)
+    steps(controller, clock, 0.3)
     assert lane.admission is not None
     assert min(lane.admission.tasks.values()) == pytest.approx(1.0)
     assert lane.admission.stages["a"] > 0.7
     fixed = ControlState(Bounds(minimum=2, maximum=2, start=2), ("commands",), source="local")
-    loop = looped(lane, Recorder(), control_state=fixed, offer=lambda _: None)
+    controller = build_controller(lane, Recorder(), control_state=fixed, offer=lambda _: None)
     lane.admission = None
-    loop.begin()
-    steps(loop, clock, 0.3)
+    controller.start_admission()
+    steps(controller, clock, 0.3)
     assert lane.admission is None
 
 
 def test_a_size_that_a_wrong_reading_raised_is_back_within_two_seconds() -> None:
     clock = FakeClock()
     lane = FakeLane(clock, waiting=2000, burn=0.0)
-    loop = looped(lane, Recorder(), maximum=16)
-    steps(loop, clock, 0.2)
+    controller = build_controller(lane, Recorder(), maximum=16)
+    steps(controller, clock, 0.2)
     assert lane.size == 16
     lane.burn, lane.since = 1.0, clock.now
-    steps(loop, clock, 2.0)
+    steps(controller, clock, 2.0)
     assert lane.size <= 3
 
 
@@ -262,43 +273,43 @@ def test_a_run_does_not_teach_a_start_that_its_own_measurements_contradict() -> 
     clock = FakeClock()
     lane = FakeLane(clock, waiting=2000, burn=0.0)
     control_state = ControlState(Bounds(minimum=1, maximum=16, start=2), ("commands",), source="local")
-    loop = looped(lane, Recorder(), control_state=control_state)
-    with loop:
-        steps(loop, clock, 0.2)
+    controller = build_controller(lane, Recorder(), control_state=control_state)
+    with controller:
+        steps(controller, clock, 0.2)
         lane.burn, lane.since = 1.0, clock.now
-        steps(loop, clock, 2.0)
-    assert control_state.view().pools[0].recommended_size <= 3
+        steps(controller, clock, 2.0)
+    assert control_state.snapshot().pools[0].recommended_size <= 3
 
 
-def looks(loop: Controller, clock: FakeClock, seconds: float) -> int:
+def looks(controller: Controller, clock: FakeClock, seconds: float) -> int:
     """Count the looks that are due within that time while no task waits."""
     taken = 0
     for _ in range(round(seconds / IDLE_TICK_SECONDS)):
         clock.advance(IDLE_TICK_SECONDS)
-        taken += not loop.is_quiet()
+        taken += not controller.is_quiet()
     return taken
 
 
 def test_looks_are_rarer_once_nothing_has_changed_for_seconds() -> None:
     clock = FakeClock()
-    loop = looped(FakeLane(clock, waiting=1, burn=0.0), Recorder())
-    assert looks(loop, clock, QUIET_SECONDS) == round(QUIET_SECONDS / IDLE_TICK_SECONDS)
-    assert looks(loop, clock, 10.0) <= 10.0 / QUIET_TICK_SECONDS + 1
+    controller = build_controller(FakeLane(clock, waiting=1, burn=0.0), Recorder())
+    assert looks(controller, clock, QUIET_SECONDS) == round(QUIET_SECONDS / IDLE_TICK_SECONDS)
+    assert looks(controller, clock, 10.0) <= 10.0 / QUIET_TICK_SECONDS + 1
 
 
 def test_waiting_task_ends_the_quiet_at_once() -> None:
     clock = FakeClock()
     lane = FakeLane(clock, waiting=1, burn=0.0)
-    loop = looped(lane, Recorder())
-    looks(loop, clock, 10.0)
+    controller = build_controller(lane, Recorder())
+    looks(controller, clock, 10.0)
     lane.waiting = 5
-    assert not loop.is_quiet()
+    assert not controller.is_quiet()
 
 
 def test_expensive_looks_are_spread_over_time() -> None:
-    assert pause_seconds(waiting=True, cost_seconds=0.0002) == TICK_SECONDS
-    assert pause_seconds(waiting=False, cost_seconds=0.0002) == IDLE_TICK_SECONDS
-    assert pause_seconds(waiting=True, cost_seconds=0.01) == pytest.approx(0.1)
+    assert get_pause_seconds(has_waiting_tasks=True, cost_seconds=0.0002) == TICK_SECONDS
+    assert get_pause_seconds(has_waiting_tasks=False, cost_seconds=0.0002) == IDLE_TICK_SECONDS
+    assert get_pause_seconds(has_waiting_tasks=True, cost_seconds=0.01) == pytest.approx(0.1)
 
 
 def test_reading_is_taken_anew_when_it_is_old() -> None:

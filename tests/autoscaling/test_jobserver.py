@@ -26,7 +26,7 @@ class Client:
     """Opens the server by the path in MAKEFLAGS, without blocking, so that an empty pipe shows."""
 
     def __init__(self, server: Jobserver) -> None:
-        match = re.search(r"--jobserver-auth=fifo:(\S+)", server.environment({}, 4)["MAKEFLAGS"])
+        match = re.search(r"--jobserver-auth=fifo:(\S+)", server.build_environment({}, 4)["MAKEFLAGS"])
         assert match
         self.pipe = os.open(match[1], os.O_RDWR | os.O_NONBLOCK)
 
@@ -105,7 +105,7 @@ def test_what_a_killed_client_took_is_made_up_for_after_a_reset(server: Jobserve
     ],
 )
 def test_flags_of_the_user_stay_and_those_of_another_server_go(server: Jobserver, before: str, kept: str) -> None:
-    flags = server.environment({"MAKEFLAGS": before}, 4)["MAKEFLAGS"]
+    flags = server.build_environment({"MAKEFLAGS": before}, 4)["MAKEFLAGS"]
     assert re.fullmatch(re.escape(kept) + rf"-j4 --jobserver-auth=fifo:/proc/{os.getpid()}/fd/\d+", flags)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from paropt_exporter import ProcessPool, ThreadPool, steer
 from paropt_exporter.autoscaling.decisions import replay
+from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES
 from paropt_exporter.autoscaling.pool_controller import PoolController, PoolSettings
 from paropt_exporter.events import Decision
@@ -38,18 +39,17 @@ def steered(
 ) -> Recorder:
     clock, recorder, machine = FakeClock(), Recorder(), machine or Machine(1 << 40)
     machine.pools = pools
-    loop = PoolController(
+    controller = PoolController(
         [PoolSettings(pool=pool, floor=1, ceiling=64, urgent=place == critical) for place, pool in enumerate(pools)],
         clock=clock,
-        cores=lambda: cores,
-        memory_available_bytes=machine.available_bytes,
+        host=HostReadings(cores=lambda: cores, memory_available_bytes=machine.available_bytes),
         emit=recorder.observe,
     )
     for second in range(until):
         clock.now = float(second)
         for pool in pools:
             pool.advance(clock.now)
-        loop.step()
+        controller.step()
     return recorder
 
 
@@ -98,10 +98,10 @@ def test_workers_go_as_soon_as_others_take_the_memory() -> None:
     pool, machine = hungry(1), Machine(RESERVE_BYTES + 2000 * MB)
     clock, recorder = FakeClock(), Recorder()
     machine.pools = (pool,)
-    loop = PoolController(
+    controller = PoolController(
         [PoolSettings(pool=pool, floor=1, ceiling=64)],
         clock=clock,
-        memory_available_bytes=machine.available_bytes,
+        host=HostReadings(memory_available_bytes=machine.available_bytes),
         emit=recorder.observe,
     )
     for second in range(60):
@@ -109,7 +109,7 @@ def test_workers_go_as_soon_as_others_take_the_memory() -> None:
             machine.total_bytes -= 1500 * MB
         clock.now = float(second)
         pool.advance(clock.now)
-        loop.step()
+        controller.step()
     assert pool.target <= 6
     assert ("down", "memory_limit") in [(move.action, move.reason) for move in recorder.of(Decision)]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from paropt_exporter.autoscaling.explanation import explained
+from paropt_exporter.autoscaling.explanation import iter_explanation
 from paropt_exporter.cli import explain
 from paropt_exporter.events import Decision
 from paropt_exporter.history import History
@@ -53,4 +53,4 @@ def test_the_recorded_hour_is_one_of_every_loop_with_faults_and_orders(recorded:
 
 
 def test_every_decision_of_the_recorded_hour_can_be_explained(recorded: tuple[Decision, ...]) -> None:
-    assert all(len([*explained(each)]) > 1 for each in recorded)
+    assert all(len([*iter_explanation(each)]) > 1 for each in recorded)

@@ -63,7 +63,7 @@ def test_sizes_double_until_every_task_runs_or_the_lane_allows_no_more(
 ) -> None:
     bounds = Bounds(minimum=1, maximum=maximum, start=1)
     planned = replace(plan(stage("a", tasks=tasks, slots=slots)), workers=bounds)
-    assert stage_profiler.sizes(planned) == expected
+    assert stage_profiler.choose_sizes(planned) == expected
 
 
 def test_each_round_measures_every_size_after_one_run_that_does_not_count() -> None:
@@ -88,8 +88,8 @@ def test_a_stage_that_fails_is_not_measured() -> None:
 
 def test_neither_limits_nor_retries_shape_the_curve() -> None:
     planned = plan(stage("a", sla=limit(1.0, critical=True), retries=3), total=limit(2.0))
-    (alone,) = stage_profiler.alone(planned).stages
-    assert (alone.sla, alone.retries, stage_profiler.alone(planned).total) == (None, 0, None)
+    (alone,) = stage_profiler.remove_limits(planned).stages
+    assert (alone.sla, alone.retries, stage_profiler.remove_limits(planned).total) == (None, 0, None)
 
 
 def test_the_fewest_workers_that_are_as_good_as_the_fastest_are_recommended() -> None:

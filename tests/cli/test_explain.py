@@ -16,7 +16,7 @@ from paropt_exporter import families
 from paropt_exporter.autoscaling import sentences
 from paropt_exporter.autoscaling.decisions import Observation, PolicyDecision, serialize_decision, serialize_observation
 from paropt_exporter.autoscaling.policy.budget import Budget, Claim
-from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup, Work
+from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup, RemainingWork
 from paropt_exporter.autoscaling.policy.lane_size import LaneObservation, LaneSizingState, decide_lane_size
 from paropt_exporter.autoscaling.policy.memory import Memory, PoolMemory
 from paropt_exporter.autoscaling.policy.pool_size import PoolObservation, PoolSizingState, decide_pool_size
@@ -31,7 +31,12 @@ from paropt_exporter.autoscaling.policy.query_validity import Reading, reject_re
 from paropt_exporter.autoscaling.policy.queueing import Traffic
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import Sample
 from paropt_exporter.autoscaling.policy.size_bounds import BoundsObservation, BoundsState, Signal, decide_size_bounds
-from paropt_exporter.autoscaling.policy.stage_concurrency import LIMITED, ConcurrencyLevel, StageMeasurement, StageState
+from paropt_exporter.autoscaling.policy.stage_concurrency import (
+    LIMITED,
+    ConcurrencyLevel,
+    StageLimitState,
+    StageMeasurement,
+)
 from paropt_exporter.cli import explain
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Decision
@@ -155,7 +160,9 @@ def test_a_stage_of_which_more_are_no_use_is_told_with_what_both_took(history: H
     few = ConcurrencyLevel(concurrency=4.0, sample=Sample(count=30, mean=0.2, variance=0.01))
     many = ConcurrencyLevel(concurrency=16.0, sample=Sample(count=40, mean=0.8, variance=0.01))
     naps = Load(pool="commands", stage="naps", cpu_demand=0.01)
-    limited = StageState(stage="naps", phase=LIMITED, limit=4, reference=few, useless=many, until=61.0, deepest=True)
+    limited = StageLimitState(
+        stage="naps", phase=LIMITED, limit=4, reference=few, useless=many, until=61.0, deepest=True
+    )
     seen = replace(
         RUN,
         size=4,
@@ -174,7 +181,7 @@ def test_a_stage_of_which_more_are_no_use_is_told_with_what_both_took(history: H
 
 
 def test_a_deadline_is_told_with_the_bound_that_it_solves(history: History) -> None:
-    work = Work(seconds=1000.0, critical_path_seconds=10.0, left_seconds=100.0)
+    work = RemainingWork(seconds=1000.0, critical_path_seconds=10.0, left_seconds=100.0)
     waiting = replace(RUN.waiting[0], count=99)
     seen = replace(RUN, waiting=(waiting,), ceiling=64, work=work)
     history.observe(decision(seen, decide_lane_size(seen)))

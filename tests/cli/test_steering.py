@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.autoscaling import ControlState
-from paropt_exporter.autoscaling.control_socket import FOLDER, OrderSocket, Wish
+from paropt_exporter.autoscaling.control_socket import FOLDER, ControlRequest, ControlSocket
 from paropt_exporter.cli import steering
 from paropt_exporter.errors import UsageError
 from paropt_exporter.plan import Bounds
 
-PIN = Wish(order="pin", size=3)
+PIN = ControlRequest(command="pin", size=3)
 
 
 @contextmanager
@@ -29,13 +29,13 @@ def exporters(root: Path, **pools: tuple[str, ...]) -> Iterator[dict[str, Contro
         lane: ControlState(Bounds(minimum=1, maximum=8, start=2), names, source="local")
         for lane, names in pools.items()
     }
-    taking = [OrderSocket(root, standing, lane=lane) for lane, standing in lanes.items()]
+    taking = [ControlSocket(root, standing, lane=lane) for lane, standing in lanes.items()]
     yield lanes
     for each in taking:
         each.close()
 
 
-def told(root: Path, wish: Wish, *, lane: str | None = None, pid: int | None = None) -> str:
+def told(root: Path, wish: ControlRequest, *, lane: str | None = None, pid: int | None = None) -> str:
     stdout = io.StringIO()
     assert steering.run(root, wish, lane=lane, pid=pid, stdout=stdout) == 0
     return stdout.getvalue()
@@ -45,9 +45,9 @@ def test_each_order_is_answered_with_how_the_lane_stands_now(tmp_path: Path) -> 
     with exporters(tmp_path, standard=("commands", "threads")):
         pools = "(pools: commands, threads)"
         assert told(tmp_path, PIN) == f"lane standard pinned at 3 until resume {pools}\n"
-        paused = told(tmp_path, Wish(order="pause"))
+        paused = told(tmp_path, ControlRequest(command="pause"))
         assert paused == f"lane standard paused: its size stays as it is until resume {pools}\n"
-        assert told(tmp_path, Wish(order="resume")) == f"lane standard steered again {pools}\n"
+        assert told(tmp_path, ControlRequest(command="resume")) == f"lane standard steered again {pools}\n"
 
 
 def test_with_no_exporter_the_error_says_what_to_do(tmp_path: Path) -> None:
@@ -61,17 +61,17 @@ def test_of_several_lanes_one_must_be_named(tmp_path: Path) -> None:
             told(tmp_path, PIN)
         assert f"lane heavy (pid {os.getpid()})" in str(caught.value)
         told(tmp_path, PIN, lane="heavy")
-        assert {name: lane.order.mode for name, lane in lanes.items()} == {"heavy": "pin", "standard": "act"}
+        assert {name: lane.override.mode for name, lane in lanes.items()} == {"heavy": "pin", "standard": "act"}
 
 
 def test_a_pool_that_one_lane_has_names_that_lane(tmp_path: Path) -> None:
     with exporters(tmp_path, heavy=("commands", "processes"), standard=("commands",)) as lanes:
-        told(tmp_path, Wish(order="pin", size=3, pool="processes"))
-        assert lanes["heavy"].order.size == 3
+        told(tmp_path, ControlRequest(command="pin", size=3, pool="processes"))
+        assert lanes["heavy"].override.size == 3
         with pytest.raises(
             UsageError, match="no lane that runs here has a pool 'thread'; there are commands, processes"
         ):
-            told(tmp_path, Wish(order="pin", size=3, pool="thread"))
+            told(tmp_path, ControlRequest(command="pin", size=3, pool="thread"))
 
 
 def test_an_unknown_lane_or_process_is_refused_with_those_that_run(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_an_exporter_that_does_not_answer_is_not_passed_over_in_silence(tmp_path
         with pytest.raises(UsageError, match=r"an exporter does not answer .*: name the one that you mean"):
             told(tmp_path, PIN)
         closing.join()
-        assert lanes["standard"].order.mode == "act"
+        assert lanes["standard"].override.mode == "act"
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,6 @@ def test_answers_of_anybody_are_no_internal_error(tmp_path: Path, answer: dict[s
         server = threading.Thread(target=serve, daemon=True)
         server.start()
         with suppress(UsageError):
-            steering.run(tmp_path, Wish(order="pin", size=2), lane=None, pid=None, stdout=io.StringIO())
+            steering.run(tmp_path, ControlRequest(command="pin", size=2), lane=None, pid=None, stdout=io.StringIO())
         listener.shutdown(socket.SHUT_RDWR)
         server.join(10)

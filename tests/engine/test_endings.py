@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.engine import PoolWorkers, QueueInbox, Run
-from paropt_exporter.engine.interfaces import Running
-from paropt_exporter.engine.outcome import of_future
+from paropt_exporter.engine.interfaces import RunningAttempt
+from paropt_exporter.engine.outcome import read_future
 from paropt_exporter.errors import LONGEST_MESSAGE_CHARACTERS, TaskStopped, WorkerDied
 from paropt_exporter.events import Measurement, Result, RunRecord, Strategy, TaskRecord
 from paropt_exporter.executors.calls import KEPT_CHARACTERS
@@ -163,7 +163,7 @@ def test_stage_without_items_leaves_the_run_a_success() -> None:
 class Refusing(FakeWorkers):
     """Pools that take no task of stage `refused`."""
 
-    def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> Running:
+    def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> RunningAttempt:
         if stage.name == "refused":
             raise RuntimeError("can't start new thread")
         return super().start(stage, task, label)
@@ -249,7 +249,7 @@ class HostileStop(TaskStopped):
     ids=lambda value: type(value).__name__,
 )
 def test_future_with_any_exception_has_an_outcome(error: BaseException, result: Result) -> None:
-    outcome = of_future(settled(error))
+    outcome = read_future(settled(error))
     assert outcome.result is result
     assert outcome.message
 
@@ -257,7 +257,7 @@ def test_future_with_any_exception_has_an_outcome(error: BaseException, result: 
 def test_cancelled_future_never_started() -> None:
     future: TaskFuture[object] = TaskFuture()
     assert future.cancel()
-    assert of_future(future).message == "cancelled before it started"
+    assert read_future(future).message == "cancelled before it started"
 
 
 @pytest.mark.parametrize("result", [result for result in Result if result is not Result.SKIP])
@@ -267,4 +267,4 @@ def test_commands_outcome_keeps_its_result(result: Result) -> None:
         result=result, message="m", exit_code=1, signal=None, output="", output_path=None,
         measurement=measurement, stopped=False,
     )  # fmt: skip
-    assert of_future(settled(value=outcome)).result is result
+    assert read_future(settled(value=outcome)).result is result

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.engine.item_results import ItemReport, of_batch, read
+from paropt_exporter.engine.item_results import ItemReport, add_item_results, read_report
 from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.events import ItemRecord, Measurement, Result, TaskRecord
 from paropt_exporter.plan import Commands, PlannedTask
@@ -46,7 +46,7 @@ def _failed(**fields: object) -> Outcome:
 
 def test_a_test_case_belongs_to_the_file_that_it_is_named_after(report: Path) -> None:
     items = ["tests/test_a.py", "./tests/test_ab.py", "tests/test_c.py", "tests/sub", "tests/test_none.py"]
-    found = read(report, items)
+    found = read_report(report, items)
     assert found is not None
     assert found.seconds == 5.375
     assert found.items == {
@@ -59,21 +59,21 @@ def test_a_test_case_belongs_to_the_file_that_it_is_named_after(report: Path) ->
 
 
 def test_the_time_between_test_cases_goes_to_items_by_their_number(report: Path) -> None:
-    found = read(report, ["tests/test_a.py", "tests/test_ab.py", "tests/test_c.py", "tests/sub"])
+    found = read_report(report, ["tests/test_a.py", "tests/test_ab.py", "tests/test_c.py", "tests/sub"])
     assert found is not None
     assert [found.item_seconds(item) for item in found.items] == [1.35, 2.3, 1.3, 0.425]
 
 
 def test_a_test_case_belongs_to_the_id_that_names_it_best(report: Path) -> None:
     items = ["tests/test_a.py", "tests/test_a.py::TestX::test_two", "tests/test_ab.py", "tests/test_c.py", "tests/sub"]
-    found = read(report, items)
+    found = read_report(report, items)
     assert found is not None
     assert found.items["tests/test_a.py"] == ItemReport(cases=1, seconds=0.5)
     assert found.items["tests/test_a.py::TestX::test_two"] == ItemReport(cases=1, failed=1, seconds=0.25)
 
 
 def test_a_runner_that_counts_from_the_items_own_folder_is_understood(report: Path) -> None:
-    found = read(report, ["/work/pkg/tests/test_a.py", "sub/pkg/tests/test_c.py", "x/tests/sub/test_d.py"])
+    found = read_report(report, ["/work/pkg/tests/test_a.py", "sub/pkg/tests/test_c.py", "x/tests/sub/test_d.py"])
     assert found is not None
     assert [each.cases for each in found.items.values()] == [2, 1, 1]
 
@@ -83,7 +83,7 @@ def test_long_tests_are_told_apart_from_their_file(tmp_path: Path) -> None:
     cases = "".join(f'<testcase classname="test_a" name="{name}" time="{took}"/>' for name, took in times.items())
     inner = '<testcase classname="test_a.T" name="test_also" time="3"/>'
     (tmp_path / "r.xml").write_text(f'<testsuites><testsuite time="10">{cases}{inner}</testsuite></testsuites>')
-    outcome = of_batch(
+    outcome = add_item_results(
         Outcome(result=Result.SUCCESS, measurement=MEASURED), ["test_a.py"], tmp_path / "r.xml", alone=True
     )
     (record,) = outcome.items
@@ -96,18 +96,18 @@ def test_long_tests_are_told_apart_from_their_file(tmp_path: Path) -> None:
 
 
 def test_a_report_with_a_failure_of_no_item_tells_nothing(report: Path) -> None:
-    assert read(report, ["tests/test_ab.py"]) is None
+    assert read_report(report, ["tests/test_ab.py"]) is None
 
 
 @pytest.mark.parametrize("text", ["", "<testsuites><testsuite>", "no xml"])
 def test_a_report_that_was_cut_off_tells_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "cut.xml").write_text(text)
-    assert read(tmp_path / "cut.xml", ["a"]) is None
-    assert read(tmp_path / "missing.xml", ["a"]) is None
+    assert read_report(tmp_path / "cut.xml", ["a"]) is None
+    assert read_report(tmp_path / "missing.xml", ["a"]) is None
 
 
 def test_a_failed_batch_names_its_failed_items_and_leaves_no_report(report: Path) -> None:
-    outcome = of_batch(
+    outcome = add_item_results(
         _failed(), ["tests/test_a.py", "tests/test_ab.py", "tests/test_c.py", "tests/sub"], report, alone=False
     )
     assert [(each.item, each.result) for each in outcome.items if each.result.bad] == [
@@ -121,33 +121,33 @@ def test_a_failed_batch_names_its_failed_items_and_leaves_no_report(report: Path
 
 def test_a_batch_that_was_killed_fails_as_a_whole_whatever_its_report_says(report: Path) -> None:
     killed = _failed(result=Result.ERROR, exit_code=None, signal=9, message="killed")
-    outcome = of_batch(killed, ["tests/test_a.py", "tests/sub"], report, alone=False)
+    outcome = add_item_results(killed, ["tests/test_a.py", "tests/sub"], report, alone=False)
     assert [each.result for each in outcome.items] == [Result.ERROR, Result.ERROR]
 
 
 def test_without_a_report_items_share_the_time_of_a_batch_that_succeeded() -> None:
     good = Outcome(result=Result.SUCCESS, measurement=MEASURED)
-    outcome = of_batch(good, ["a", "b", "c"], None, alone=True)
+    outcome = add_item_results(good, ["a", "b", "c"], None, alone=True)
     assert [each.seconds for each in outcome.items] == [2.0, 2.0, 2.0]
-    assert [each.seconds for each in of_batch(_failed(), ["a", "b"], None, alone=True).items] == [None, None]
+    assert [each.seconds for each in add_item_results(_failed(), ["a", "b"], None, alone=True).items] == [None, None]
 
 
 def test_a_batch_without_tests_is_a_failure_only_where_it_is_the_whole_stage(tmp_path: Path) -> None:
     path = tmp_path / "empty.xml"
     path.write_text("<testsuites><testsuite/></testsuites>")
-    assert of_batch(_failed(exit_code=5), ["a"], path, alone=False).result is Result.SUCCESS
+    assert add_item_results(_failed(exit_code=5), ["a"], path, alone=False).result is Result.SUCCESS
     path.write_text("<testsuites><testsuite/></testsuites>")
-    assert of_batch(_failed(exit_code=5), ["a"], path, alone=True).result is Result.FAILURE
+    assert add_item_results(_failed(exit_code=5), ["a"], path, alone=True).result is Result.FAILURE
 
 
 def test_a_batch_without_tests_but_with_a_failure_is_a_failure(report: Path) -> None:
     items = ["tests/test_a.py", "tests/test_ab.py", "tests/test_c.py", "tests/sub"]
-    assert of_batch(_failed(exit_code=5), items, report, alone=False).result is Result.FAILURE
+    assert add_item_results(_failed(exit_code=5), items, report, alone=False).result is Result.FAILURE
 
 
 def test_an_item_without_a_test_case_in_a_failed_batch_has_not_succeeded(report: Path) -> None:
     items = ["tests/test_a.py", "tests/test_ab.py", "tests/test_c.py", "tests/sub", "tests/test_none.py"]
-    outcome = of_batch(_failed(), items, report, alone=False)
+    outcome = add_item_results(_failed(), items, report, alone=False)
     assert outcome.items[-1].result is Result.SKIP
     assert outcome.message == "tests/test_a.py, tests/sub: exit 1"
 
@@ -155,7 +155,7 @@ def test_an_item_without_a_test_case_in_a_failed_batch_has_not_succeeded(report:
 def test_a_report_of_a_runner_that_ended_early_tells_nothing(report: Path) -> None:
     items = ["tests/test_a.py", "tests/test_ab.py", "tests/test_c.py", "tests/sub"]
     early = _failed(output="FAILED tests/test_a.py\n!!!!!!!! stopping after 1 failures !!!!!!!!!\n1 failed in 1 s\n")
-    assert {each.result for each in of_batch(early, items, report, alone=False).items} == {Result.FAILURE}
+    assert {each.result for each in add_item_results(early, items, report, alone=False).items} == {Result.FAILURE}
 
 
 def _put_pipe(path: Path) -> None:
@@ -196,7 +196,7 @@ _DOCUMENT_TYPE = f'<!DOCTYPE t [<!ENTITY e0 "x">{_ENTITIES}]><testsuites>&e9;</t
 def test_whatever_a_test_put_in_the_reports_place_tells_nothing(tmp_path: Path, put: Callable[[Path], object]) -> None:
     path = tmp_path / "report.xml"
     put(path)
-    outcome = of_batch(_failed(), ["a", "b"], path, alone=False)
+    outcome = add_item_results(_failed(), ["a", "b"], path, alone=False)
     assert [each.result for each in outcome.items] == [Result.FAILURE, Result.FAILURE]
 
 
@@ -204,7 +204,7 @@ def test_whatever_a_test_put_in_the_reports_place_tells_nothing(tmp_path: Path, 
 def test_false_times_in_a_report_are_none(tmp_path: Path, time: str) -> None:
     case = f'<testcase classname="a" name="test_x" time="{time}"/>'
     (tmp_path / "report.xml").write_text(f'<testsuite time="{time}">{case}</testsuite>')
-    found = read(tmp_path / "report.xml", ["a.py"])
+    found = read_report(tmp_path / "report.xml", ["a.py"])
     assert found is not None
     assert 0 <= found.item_seconds("a.py") <= 10
     assert 0 <= found.seconds <= 10

@@ -99,7 +99,7 @@ def test_a_smaller_size_never_interrupts_what_runs() -> None:
 
 def test_a_limited_stage_leaves_its_slots_to_the_others() -> None:
     bench = Bench(plan(stage("a", tasks=4), stage("b", tasks=4), workers=4), {"a": [Script(seconds=10)]})
-    bench.engine.limit({"a": 1})
+    bench.engine.set_limits({"a": 1})
     bench.run()
     assert [moment for moment, label in bench.workers.started if label.startswith("a")] == [0, 10, 20, 30]
     assert [moment for moment, label in bench.workers.started if label.startswith("b")] == [0, 0, 0, 1]
@@ -107,15 +107,15 @@ def test_a_limited_stage_leaves_its_slots_to_the_others() -> None:
 
 def test_a_limited_stage_of_several_slots_starves_nobody_behind_it() -> None:
     bench = Bench(plan(stage("a", tasks=2, slots=2), stage("b"), workers=4), {"a": [Script(seconds=10)]})
-    bench.engine.limit({"a": 1})
+    bench.engine.set_limits({"a": 1})
     bench.run()
     assert bench.starts == {"a[0]": 0, "b": 0, "a[1]": 10}
 
 
 def test_a_limit_that_is_lifted_lets_the_rest_start() -> None:
     bench = Bench(plan(stage("a", tasks=4), workers=4), {"a": [Script(seconds=10)]})
-    bench.engine.limit({"a": 1})
-    bench.inbox.at(2.0, lambda: bench.engine.limit({}))
+    bench.engine.set_limits({"a": 1})
+    bench.inbox.at(2.0, lambda: bench.engine.set_limits({}))
     bench.run()
     assert [moment for moment, _ in bench.workers.started] == [0, 2, 2, 2]
 
@@ -124,7 +124,7 @@ def test_the_demand_counts_what_a_stages_attempts_spent() -> None:
     scripts = [Script(seconds=2), Script(seconds=6), Script(seconds=4)]
     bench = Bench(plan(stage("a", tasks=4), workers=2), {"a": scripts})
     seen: list[StageCounts] = []
-    bench.inbox.at(5.0, lambda: seen.extend(bench.engine.demand().stages))
+    bench.inbox.at(5.0, lambda: seen.extend(bench.engine.measure_demand().stages))
     bench.run()
     (counts,) = seen
     assert (counts.running, counts.waiting, counts.ended) == (2, 1, 1)
@@ -360,10 +360,10 @@ def test_the_live_view_and_the_demand_show_what_runs_and_what_waits() -> None:
     seen: list[object] = []
 
     def look() -> None:
-        (live,) = bench.engine.live()
+        (live,) = bench.engine.snapshot_stages()
         seen.append((live.stage, live.tasks, live.tasks_ended))
-        seen.append(bench.engine.backlog())
-        demand = bench.engine.demand()
+        seen.append(bench.engine.measure_backlog())
+        demand = bench.engine.measure_demand()
         seen.append((demand.ready, [label for _, _, label, _ in demand.running]))
 
     bench.inbox.at(2.0, look)

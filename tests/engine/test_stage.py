@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from paropt_exporter.engine.stage import remaining_seconds, stage_remaining_seconds, workers_within
+from paropt_exporter.engine.stage import (
+    count_workers_within,
+    estimate_remaining_seconds,
+    estimate_stage_remaining_seconds,
+)
 
 
 def remaining(
     *, expected: float | None = None, elapsed: float = 0.0, task: float | None = None, ages: tuple[float, ...] = (),
     waiting: int = 0,
 ) -> float | None:  # fmt: skip
-    return stage_remaining_seconds(
+    return estimate_stage_remaining_seconds(
         expected_seconds=expected, elapsed_seconds=elapsed, task_seconds=task, ages_seconds=ages, waiting=waiting
     )
 
@@ -37,15 +41,15 @@ def test_of_which_no_single_task_is_known_a_stage_takes_as_long_as_before() -> N
 
 
 def test_the_workers_that_get_free_first_take_the_tasks_that_are_left_over() -> None:
-    assert remaining_seconds(10.0, (9.0, 2.0), 1, 2) == pytest.approx(11.0)
-    assert remaining_seconds(10.0, (9.0, 2.0), 2, 2) == pytest.approx(18.0)
+    assert estimate_remaining_seconds(10.0, (9.0, 2.0), 1, 2) == pytest.approx(11.0)
+    assert estimate_remaining_seconds(10.0, (9.0, 2.0), 2, 2) == pytest.approx(18.0)
 
 
 def test_more_workers_than_running_tasks_begin_at_once() -> None:
-    assert remaining_seconds(10.0, (), 4, 4) == pytest.approx(10.0)
-    assert remaining_seconds(10.0, (5.0,), 3, 4) == pytest.approx(10.0)
+    assert estimate_remaining_seconds(10.0, (), 4, 4) == pytest.approx(10.0)
+    assert estimate_remaining_seconds(10.0, (5.0,), 3, 4) == pytest.approx(10.0)
 
 
 def test_the_fewest_workers_that_are_in_time_are_found() -> None:
-    assert workers_within(30.0, 10.0, (0.0,), 8) == 3
-    assert workers_within(10.0, 10.0, (), 8) == 8
+    assert count_workers_within(30.0, 10.0, (0.0,), 8) == 3
+    assert count_workers_within(10.0, 10.0, (), 8) == 8

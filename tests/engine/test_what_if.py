@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paropt_exporter.engine.what_if import (
-    Piece,
+    RecordedTask,
     Workload,
-    makespan_seconds,
-    most_at_once,
-    workload_of,
+    build_workload,
+    compute_makespan,
+    count_most_at_once,
 )
 from paropt_exporter.events import TaskTiming
 from paropt_exporter.plan import PlannedStage
@@ -21,20 +21,22 @@ from support.lanes import stage
 
 
 def took(
-    pieces: Sequence[Piece],
+    tasks: Sequence[RecordedTask],
     workers: int,
     *stages: PlannedStage,
     cores: float = 2.0,
-    others: float = 0.0,
+    other_threads: float = 0.0,
     memory_bytes: int = 1 << 30,
 ) -> float:
-    planned = stages or tuple(stage(name) for name in sorted({piece.stage for piece in pieces}))
-    workload = Workload(pieces=tuple(pieces), others=others)
-    return makespan_seconds(workload, planned, workers=workers, cores=cores, memory_bytes=memory_bytes)
+    planned = stages or tuple(stage(name) for name in sorted({piece.stage for piece in tasks}))
+    workload = Workload(tasks=tuple(tasks), other_threads=other_threads)
+    return compute_makespan(workload, planned, workers=workers, cores=cores, memory_bytes=memory_bytes)
 
 
-def tasks(count: int, seconds: float = 2.0, cpu_demand: float = 0.0, name: str = "a", **fields: bool) -> list[Piece]:
-    return [Piece(stage=name, seconds=seconds, cpu_demand=cpu_demand, **fields) for _ in range(count)]
+def equal_tasks(
+    count: int, seconds: float = 2.0, cpu_demand: float = 0.0, name: str = "a", **fields: bool
+) -> list[RecordedTask]:
+    return [RecordedTask(stage=name, seconds=seconds, cpu_demand=cpu_demand, **fields) for _ in range(count)]
 
 
 def attempt(
@@ -52,45 +54,45 @@ def attempt(
 
 
 def test_tasks_that_wait_run_as_many_at_once_as_there_are_workers() -> None:
-    assert [took(tasks(5), workers) for workers in (1, 2, 4, 5, 64)] == [10.0, 6.0, 4.0, 2.0, 2.0]
+    assert [took(equal_tasks(5), workers) for workers in (1, 2, 4, 5, 64)] == [10.0, 6.0, 4.0, 2.0, 2.0]
 
 
 def test_tasks_that_compute_gain_nothing_beyond_the_cores() -> None:
-    assert [took(tasks(4, cpu_demand=1.0), workers) for workers in (1, 2, 4)] == pytest.approx([8.0, 4.0, 4.0])
+    assert [took(equal_tasks(4, cpu_demand=1.0), workers) for workers in (1, 2, 4)] == pytest.approx([8.0, 4.0, 4.0])
 
 
 def test_tasks_that_compute_half_of_their_time_fill_the_cores_at_twice_as_many() -> None:
-    assert [took(tasks(4, cpu_demand=0.5), workers) for workers in (1, 2, 4)] == pytest.approx([8.0, 4.0, 2.0])
-    assert took(tasks(8, cpu_demand=0.5), 8) == pytest.approx(4.0)  # 8 s of computing on 2 cores
+    assert [took(equal_tasks(4, cpu_demand=0.5), workers) for workers in (1, 2, 4)] == pytest.approx([8.0, 4.0, 2.0])
+    assert took(equal_tasks(8, cpu_demand=0.5), 8) == pytest.approx(4.0)  # 8 s of computing on 2 cores
 
 
 def test_one_task_on_many_cores_is_slowed_by_the_cores_that_are_missing() -> None:
-    assert took(tasks(1, cpu_demand=4.0), 1) == pytest.approx(4.0)
+    assert took(equal_tasks(1, cpu_demand=4.0), 1) == pytest.approx(4.0)
 
 
 def test_what_computes_under_one_interpreter_lock_gains_nothing_at_all() -> None:
-    assert took(tasks(4, cpu_demand=1.0, gil_bound=True), 4, cores=8.0) == pytest.approx(8.0)
+    assert took(equal_tasks(4, cpu_demand=1.0, gil_bound=True), 4, cores=8.0) == pytest.approx(8.0)
 
 
 def test_stages_wait_for_what_they_need() -> None:
-    pieces = [*tasks(1, name="a"), *tasks(1, 3.0, name="b"), *tasks(1, 4.0, name="c")]
-    assert took(pieces, 8, stage("b", needs=("a",)), stage("a"), stage("c", needs=("skipped",))) == 5.0
+    tasks = [*equal_tasks(1, name="a"), *equal_tasks(1, 3.0, name="b"), *equal_tasks(1, 4.0, name="c")]
+    assert took(tasks, 8, stage("b", needs=("a",)), stage("a"), stage("c", needs=("skipped",))) == 5.0
 
 
 def test_locks_and_exclusive_stages_keep_apart() -> None:
-    pieces = [*tasks(2, name="a"), *tasks(1, name="b")]
-    assert took(pieces, 8, stage("a", locks=frozenset({"db"})), stage("b", locks=frozenset({"db"}))) == 4.0
-    assert took(pieces, 8, stage("a"), stage("b", exclusive=True)) == 4.0
+    tasks = [*equal_tasks(2, name="a"), *equal_tasks(1, name="b")]
+    assert took(tasks, 8, stage("a", locks=frozenset({"db"})), stage("b", locks=frozenset({"db"}))) == 4.0
+    assert took(tasks, 8, stage("a"), stage("b", exclusive=True)) == 4.0
 
 
 def test_slots_and_memory_bound_what_runs_at_once() -> None:
-    assert took(tasks(4), 4, stage("a", slots=2)) == 4.0
-    assert took(tasks(4), 1, stage("a", slots=2)) == 8.0
-    assert took(tasks(4), 4, stage("a", memory_bytes=400), memory_bytes=1000) == 4.0
+    assert took(equal_tasks(4), 4, stage("a", slots=2)) == 4.0
+    assert took(equal_tasks(4), 1, stage("a", slots=2)) == 8.0
+    assert took(equal_tasks(4), 4, stage("a", memory_bytes=400), memory_bytes=1000) == 4.0
 
 
 def test_tasks_that_took_no_time_and_none_at_all_take_none() -> None:
-    assert took(tasks(3, 0.0), 1) == 0.0
+    assert took(equal_tasks(3, 0.0), 1) == 0.0
     assert took([], 1, stage("a")) == 0.0
 
 
@@ -101,8 +103,8 @@ def test_tasks_that_took_no_time_and_none_at_all_take_none() -> None:
 def test_no_schedule_is_shorter_than_the_work_allows_nor_longer_than_grahams_bound(
     seconds: list[float], workers: int
 ) -> None:
-    pieces = [Piece(stage="a", seconds=each, cpu_demand=0.0) for each in seconds]
-    found = took(pieces, workers)
+    tasks = [RecordedTask(stage="a", seconds=each, cpu_demand=0.0) for each in seconds]
+    found = took(tasks, workers)
     assert found >= max(max(seconds), sum(seconds) / workers) * (1 - 1e-6)
     assert found <= (sum(seconds) / workers + max(seconds)) * (1 + 1e-6)
 
@@ -110,40 +112,44 @@ def test_no_schedule_is_shorter_than_the_work_allows_nor_longer_than_grahams_bou
 @given(
     shares=st.lists(st.floats(0.0, 3.0), min_size=1, max_size=20),
     workers=st.integers(1, 20),
-    others=st.floats(0.0, 10.0),
+    other_threads=st.floats(0.0, 10.0),
 )
-def test_no_schedule_computes_more_than_the_cores_can(shares: list[float], workers: int, others: float) -> None:
-    pieces = [Piece(stage="a", seconds=2.0, cpu_demand=cpu_demand) for cpu_demand in shares]
-    assert took(pieces, workers, others=others) >= sum(2.0 * cpu_demand for cpu_demand in shares) / 2.0 * (1 - 1e-6)
+def test_no_schedule_computes_more_than_the_cores_can(shares: list[float], workers: int, other_threads: float) -> None:
+    tasks = [RecordedTask(stage="a", seconds=2.0, cpu_demand=cpu_demand) for cpu_demand in shares]
+    assert took(tasks, workers, other_threads=other_threads) >= sum(2.0 * cpu_demand for cpu_demand in shares) / 2.0 * (
+        1 - 1e-6
+    )
 
 
 def test_others_on_the_machine_take_their_part_of_the_cores() -> None:
-    assert took(tasks(2, cpu_demand=1.0), 2, others=2.0) == pytest.approx(4.0)
-    assert took(tasks(2, cpu_demand=1.0), 1, others=3.0) == pytest.approx(8.0)
+    assert took(equal_tasks(2, cpu_demand=1.0), 2, other_threads=2.0) == pytest.approx(4.0)
+    assert took(equal_tasks(2, cpu_demand=1.0), 1, other_threads=3.0) == pytest.approx(8.0)
 
 
 def test_waits_for_a_core_are_taken_out() -> None:
     crowded = [attempt(number, 0.0, 4.0, cpu=2.0, delay=2.0) for number in range(4)]
-    assert workload_of(crowded, 2.0) == Workload(
-        pieces=(Piece(stage="a", seconds=2.0, cpu_demand=1.0),) * 4, others=0.0
+    assert build_workload(crowded, 2.0) == Workload(
+        tasks=(RecordedTask(stage="a", seconds=2.0, cpu_demand=1.0),) * 4, other_threads=0.0
     )
 
 
 def test_waits_caused_by_others_count_as_their_threads() -> None:
-    found = workload_of([attempt(0, 0.0, 4.0, cpu=2.0, delay=2.0)], 2.0)
-    assert found == Workload(pieces=(Piece(stage="a", seconds=2.0, cpu_demand=1.0),), others=3.0)
+    found = build_workload([attempt(0, 0.0, 4.0, cpu=2.0, delay=2.0)], 2.0)
+    assert found == Workload(tasks=(RecordedTask(stage="a", seconds=2.0, cpu_demand=1.0),), other_threads=3.0)
 
 
 def test_only_tasks_at_the_same_time_explain_each_others_waits() -> None:
     before = attempt(0, 0.0, 2.0, cpu=1.0, delay=1.0)
     crowded = [attempt(number, 10.0, 4.0, cpu=2.0, delay=2.0) for number in range(1, 5)]
-    assert workload_of(crowded, 2.0).others == 0.0
-    assert workload_of([before, *crowded], 2.0).others == pytest.approx(1 / 3)  # 3 threads in 1 of 9 s of computing
+    assert build_workload(crowded, 2.0).other_threads == 0.0
+    assert build_workload([before, *crowded], 2.0).other_threads == pytest.approx(
+        1 / 3
+    )  # 3 threads in 1 of 9 s of computing
 
 
 def test_spare_cores_are_not_taken_for_the_load_of_others() -> None:
-    assert workload_of([attempt(0, 0.0, 2.0, cpu=2.0)], 2.0).others == 0.0
-    assert workload_of([attempt(0, 0.0, 2.02, cpu=2.0, delay=0.02)], 2.0).others < 0.05
+    assert build_workload([attempt(0, 0.0, 2.0, cpu=2.0)], 2.0).other_threads == 0.0
+    assert build_workload([attempt(0, 0.0, 2.02, cpu=2.0, delay=0.02)], 2.0).other_threads < 0.05
 
 
 # Ten Python commands of 0.4 s, run with 8 workers and then with 2 on a machine of 2 cores with a load of 8 by others:
@@ -165,7 +171,7 @@ def recorded(rows: Sequence[tuple[float, float, float]], workers: int) -> Worklo
         begin = min(free)
         free[free.index(begin)] = begin + seconds
         timings.append(attempt(number, begin, seconds, cpu=cpu, delay=delay))
-    return workload_of(timings, 2.0)
+    return build_workload(timings, 2.0)
 
 
 @pytest.mark.parametrize(("rows", "workers"), [(EIGHT, 8), (TWO, 2)])
@@ -173,26 +179,26 @@ def test_tasks_that_share_cores_with_others_take_as_long_as_they_did_with_either
     rows: Sequence[tuple[float, float, float]], workers: int
 ) -> None:
     found = recorded(rows, workers)
-    assert took(found.pieces, 8, others=found.others) == pytest.approx(4.9, rel=0.15)
-    assert took(found.pieces, 2, others=found.others) == pytest.approx(8.4, rel=0.15)
+    assert took(found.tasks, 8, other_threads=found.other_threads) == pytest.approx(4.9, rel=0.15)
+    assert took(found.tasks, 2, other_threads=found.other_threads) == pytest.approx(8.4, rel=0.15)
 
 
 def test_fewer_workers_are_not_slower_where_many_tasks_share_the_cores() -> None:
     half_waiting = [attempt(number, 0.0, 8.0, cpu=1.0, delay=6.0) for number in range(16)]
-    found = workload_of(half_waiting, 2.0)
-    assert took(found.pieces, 4, others=found.others) == pytest.approx(8.0, rel=0.1)
+    found = build_workload(half_waiting, 2.0)
+    assert took(found.tasks, 4, other_threads=found.other_threads) == pytest.approx(8.0, rel=0.1)
 
 
 def test_attempts_of_one_task_are_one_piece() -> None:
-    (piece,) = workload_of([attempt(0, 0.0, 1.0, cpu=0.5), attempt(0, 5.0, 3.0, cpu=0.5)], 2.0).pieces
+    (piece,) = build_workload([attempt(0, 0.0, 1.0, cpu=0.5), attempt(0, 5.0, 3.0, cpu=0.5)], 2.0).tasks
     assert (piece.seconds, piece.cpu_demand) == (4.0, 0.25)
 
 
 def test_a_task_bound_by_the_interpreter_lock_is_as_long_as_it_computed() -> None:
-    (piece,) = workload_of([attempt(0, 0.0, 8.0, cpu=2.0, gil_bound=True)], 2.0).pieces
-    assert piece == Piece(stage="a", seconds=2.0, cpu_demand=1.0, gil_bound=True)
+    (piece,) = build_workload([attempt(0, 0.0, 8.0, cpu=2.0, gil_bound=True)], 2.0).tasks
+    assert piece == RecordedTask(stage="a", seconds=2.0, cpu_demand=1.0, gil_bound=True)
 
 
 def test_intervals_that_touch_do_not_overlap() -> None:
-    assert most_at_once([(0.0, 1.0), (1.0, 2.0), (1.5, 3.0)]) == 2
-    assert most_at_once([]) == 0
+    assert count_most_at_once([(0.0, 1.0), (1.0, 2.0), (1.5, 3.0)]) == 2
+    assert count_most_at_once([]) == 0

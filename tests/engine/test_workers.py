@@ -36,7 +36,7 @@ def run(workers: PoolWorkers, stage: PlannedStage) -> None:
 
 
 def use(workers: PoolWorkers) -> dict[str, PoolUse]:
-    return {use.name: use for use in workers.use()}
+    return {use.name: use for use in workers.get_pool_uses()}
 
 
 def test_pool_without_tasks_adds_no_worker_time(workers: PoolWorkers) -> None:
@@ -44,7 +44,7 @@ def test_pool_without_tasks_adds_no_worker_time(workers: PoolWorkers) -> None:
     uses = use(workers)
     assert (uses[THREADS].busy_seconds, uses[THREADS].slot_seconds) == (0.0, 0.0)
     assert uses[COMMANDS].slot_seconds >= uses[COMMANDS].busy_seconds > 0.0
-    assert report.busy_ratio(tuple(uses.values())) == pytest.approx(
+    assert report.compute_busy_ratio(tuple(uses.values())) == pytest.approx(
         uses[COMMANDS].busy_seconds / uses[COMMANDS].slot_seconds
     )
 

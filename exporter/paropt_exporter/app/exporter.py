@@ -19,10 +19,9 @@ from paropt_exporter.app.reloading import ConfigFile
 from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.autoscaling import Controller
 from paropt_exporter.autoscaling.controller import DEADLINE
-from paropt_exporter.autoscaling.meters import CORES_SECONDS, MEMORY_SECONDS, CachedReading
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.config.lanes import choose_lane
-from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, pools_of
+from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, get_pool_names
 from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
 from paropt_exporter.executors.adaptive.profiles import MEMORY_NAME
@@ -86,12 +85,12 @@ def _format_interrupted(interrupted: InterruptedRun) -> str:
 
 def _import_before_calls(plan: Plan) -> None:
     """Import now what a page needs: a project's modules join the import path with its first call, and win there."""
-    if {THREADS, PROCESSES} & set(pools_of(plan)):
+    if {THREADS, PROCESSES} & set(get_pool_names(plan)):
         import paropt_exporter.metrics.client  # noqa: F401
 
 
 def _bounds(plan: Plan) -> dict[str, tuple[int, int]]:
-    return dict.fromkeys(pools_of(plan), (plan.workers.minimum, plan.workers.maximum))
+    return dict.fromkeys(get_pool_names(plan), (plan.workers.minimum, plan.workers.maximum))
 
 
 def _without_items(config: configs.Config) -> configs.Config:
@@ -154,7 +153,7 @@ class Exporter:
         self._run: Run | None = None
         self._missing_before = 0  # records that the history lacked when the last run had ended
         self._feedback = parts.feedback(config, clock)
-        self._past = self._feedback.past(lane) if self._feedback is not None else None
+        self._past = self._feedback.fetch_past_runs(lane) if self._feedback is not None else None
         self._planner = self._make_planner(config)
         plan = self._planner.plan()
         _import_before_calls(plan)
@@ -172,7 +171,7 @@ class Exporter:
     def serve(self) -> int:
         """Run and serve until the end; return the exit code."""
         if self._feedback is not None:
-            self._feedback.steer(
+            self._feedback.start_controller(
                 self._control_state,
                 pools=self._workers.statistics,
                 size=self._get_run_size,
@@ -216,7 +215,7 @@ class Exporter:
         if changed := [name for name in _FIXED_SECTIONS if getattr(read, name) != getattr(before, name)]:
             self._screen.say(f"{', '.join(changed)}: changed too, and in force from the next start of the exporter on")
         self._config, self._planner, self._next_plan = config, self._make_planner(config), None
-        self._control_state.reconfigure(shape.workers, pools_of(shape))
+        self._control_state.reconfigure(shape.workers, get_pool_names(shape))
         if self._order_socket is not None:
             self._order_socket.close()
         self._order_socket = parts.open_order_socket(config, shape, self._control_state)
@@ -273,7 +272,7 @@ class Exporter:
         plan = plan if self._reports is None else self._reports.begin(plan)
         run = self._make_run(plan)
         self._workers.prepare(plan, run.size)
-        self._screen.begin_run(plan, run.live)
+        self._screen.begin_run(plan, run.snapshot_stages)
         self._run = run
         self._signals.send_to(run)
         with ExitStack() as stack:
@@ -284,7 +283,7 @@ class Exporter:
             record = run.execute()
         self._signals.send_to(None)
         self._run = None
-        self._workers.rest(plan.workers.minimum)
+        self._workers.release_workers(plan.workers.minimum)
         self._screen.end_run(record, metrics_url=self._url if self._keeps_serving else "")
         missed = self._sinks.deliver(self._metrics.render_final_page)
         return self._choose_exit_code(record, missed, self._report(record))
@@ -323,7 +322,7 @@ class Exporter:
             emit=self._observers.emit,
             clock=self._clock,
             run_id=run.run_id,
-            known_cpu_demands=self._history.load_cpu_demands(plan.lane),
+            cpu_demands=self._history.load_cpu_demands(plan.lane),
             known_peaks=collect_memory_peaks(plan, self._history.load_memory_peaks(plan.lane)),
             objective=self._config.feedback.objective,
             offer=self._jobserver.offer if self._jobserver is not None else None,
@@ -365,9 +364,9 @@ class Exporter:
         run = self._run
         return Snapshot(
             pools=self._workers.statistics(),
-            live=run.live() if run is not None else (),
+            snapshot_stages=run.snapshot_stages() if run is not None else (),
             backlogs=run.backlog() if run is not None else {},
-            control=self._control_state.view(),
+            control=self._control_state.snapshot(),
             dropped=self._count_dropped(),
             deliveries=self._sinks.count_deliveries(),
             web_config_reloads=self._protection.count_reloads(),

@@ -9,11 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from paropt_exporter.app.request import Request, Screen
-from paropt_exporter.autoscaling import ControlState, Order
-from paropt_exporter.autoscaling.control_socket import OrderSocket, open_orders
+from paropt_exporter.autoscaling import ControlState, Override
+from paropt_exporter.autoscaling.control_socket import ControlSocket, open_control_socket
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import Config
-from paropt_exporter.engine import pools_of
+from paropt_exporter.engine import get_pool_names
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import QueryCounts, Strategy
 from paropt_exporter.exposition import listeners, pushgateway, sinks, textfile
@@ -110,18 +110,18 @@ def build_control_state(config: Config, plan: Plan, asks: Feedback | None) -> Co
     settings = config.feedback
     return ControlState(
         plan.workers,
-        pools_of(plan),
+        get_pool_names(plan),
         source=settings.source or ("both" if settings.prometheus is not None else "local"),
-        order=Order(mode=settings.mode),
-        queries=asks.counts if asks is not None else QueryCounts,
+        override=Override(mode=settings.mode),
+        queries=asks.get_counts if asks is not None else QueryCounts,
     )
 
 
-def open_order_socket(config: Config, plan: Plan, stands: ControlState) -> OrderSocket | None:
+def open_order_socket(config: Config, plan: Plan, stands: ControlState) -> ControlSocket | None:
     """Open the socket through which a person pins or pauses the lane."""
     sequential = plan.strategy is Strategy.SEQUENTIAL
     unsteerable = f"lane {plan.lane} runs one task after another: strategy sequential has no size"
-    return open_orders(config.root, stands, lane=plan.lane, unsteerable=unsteerable if sequential else "")
+    return open_control_socket(config.root, stands, lane=plan.lane, refusal_reason=unsteerable if sequential else "")
 
 
 def asked(request: Request) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from paropt_exporter.app import parts
 from paropt_exporter.app.request import Request
 from paropt_exporter.autoscaling import ControlState
 from paropt_exporter.config import Config
-from paropt_exporter.engine import pools_of
+from paropt_exporter.engine import get_pool_names
 from paropt_exporter.errors import NothingFailed, UsageError
 from paropt_exporter.events import Scope, Strategy
 from paropt_exporter.history import Failures, History
@@ -75,13 +75,13 @@ class Planner:
             return plan
         configured = self._config.lanes[plan.lane].workers.start is not None or self._request.workers is not None
         past = None if configured else self._find_past_size(plan)
-        start = standing.start_size(plan.workers.start if past is None else past)
+        start = standing.get_start_size(plan.workers.start if past is None else past)
         return replace(plan, workers=replace(plan.workers, start=start))
 
     def _find_past_size(self, plan: Plan) -> int | None:
         """Return the size that earlier runs of the lane could use; None: nothing is known."""
         known = self._past.sizes if self._past is not None else {}
-        sizes = [known[pool] for pool in pools_of(plan) if pool in known]
+        sizes = [known[pool] for pool in get_pool_names(plan) if pool in known]
         return round(max(sizes)) if sizes else self._history.load_usual_size(plan.lane)
 
     def _load_expected_durations(self) -> Mapping[str, float]:
@@ -131,7 +131,7 @@ def share_jobserver(plan: Plan, jobserver: Jobserver | None) -> Plan:
     """Make the lane's commands clients of the jobserver, if there is one; what a stage's own `env` says stays."""
     if jobserver is None or plan.strategy is Strategy.SEQUENTIAL:
         return plan
-    ours = jobserver.environment(os.environ, plan.workers.maximum)
+    ours = jobserver.build_environment(os.environ, plan.workers.maximum)
     return replace(plan, stages=tuple(replace(stage, env={**ours, **stage.env}) for stage in plan.stages))
 
 

@@ -1,6 +1,6 @@
-"""Size pools by what their tasks are measured to do, and by what queries say of the world around them.
+"""Size pools by measurements of their tasks and by Prometheus queries.
 
-Names are loaded when they are first used (PEP 562): a lane without a Prometheus must not pay for `requests`.
+`Feedback` loads when it is first used (PEP 562), so that a lane without a Prometheus does not import `requests`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from paropt_exporter.autoscaling.controller import Controller
-from paropt_exporter.autoscaling.state import ControlState, Order, SizeBounds
+from paropt_exporter.autoscaling.state import ControlState, Override, SizeBounds
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling.feedback import Feedback as Feedback
 
-__all__ = ["ControlState", "Controller", "Feedback", "Order", "SizeBounds"]
+__all__ = ["ControlState", "Controller", "Feedback", "Override", "SizeBounds"]
 
 if not TYPE_CHECKING:  # a checker that saw this function would take every misspelt name for an Any
 

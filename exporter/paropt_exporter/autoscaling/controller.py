@@ -1,4 +1,4 @@
-"""The inner loop: while a lane runs, look at its own counters and move its size between floor and ceiling."""
+"""The controller: while a lane runs, measure it and move its size between floor and ceiling."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
 from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_observation
+from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.autoscaling.meters import ConcurrencyMeter, PeakMeter
-from paropt_exporter.autoscaling.policy.fixed_workload import (
-    Load,
-    LoadGroup,
-    Sizing,
-    Work,
-    lock_is_full,
-)
+from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup, RemainingWork, Sizing, lock_is_full
 from paropt_exporter.autoscaling.policy.lane_size import (
     STABLE_SECONDS,
     LaneDecision,
@@ -45,255 +40,267 @@ from paropt_exporter.plan import THREADS
 
 log = logging.getLogger(__name__)
 
-TICK_SECONDS = 0.03  # lanes of a few seconds gain nothing from a slower eye; one look costs about 0.1 ms
-STUCK_SECONDS = 0.7  # that unknown tasks wait; those that only sleep shall not be held back for a second
-_WHOLE_CORE = 0.75  # a task that wants this much is counted as one that only computes
-IDLE_TICK_SECONDS = 0.1  # the same while no task waits, and nothing can be decided
-QUIET_SECONDS = 2.0  # by then a wrong size is corrected, and a demand known
-QUIET_TICK_SECONDS = 0.5  # between looks while nothing waits and nothing has changed for so long
-_LOOK_RATIO = 0.1  # of a core for looks at most: with a thousand waiting stages one takes milliseconds
+TICK_SECONDS = 0.03  # lanes of a few seconds gain nothing from a shorter interval; a step costs about 0.1 ms
+STUCK_SECONDS = 0.7  # for which unknown tasks wait; tasks that only sleep may be held back for less than a second
+_WHOLE_CORE = 0.75  # from this demand on, a task counts as one that only computes
+IDLE_TICK_SECONDS = 0.1  # while no task waits, and there is nothing to decide
+QUIET_SECONDS = 2.0  # by then a wrong size has been corrected and every demand is known
+QUIET_TICK_SECONDS = 0.5  # once no task waits and nothing has changed for QUIET_SECONDS
+_STEP_RATIO = 0.1  # of a core for steps at most: with a thousand waiting stages a step takes milliseconds
 DEADLINE = "deadline"
-_HOLD_SECONDS = 1.0  # a hold is told when its reason or a stage's limit changes, at most so often
+_HOLD_SECONDS = 1.0  # between reports of a hold, whose reason or limits must have changed
 
 
-class Steerable(Protocol):
-    """What the loop needs of a run."""
+class ControllableRun(Protocol):
+    """The run that the controller sizes: `engine.Run`, or a fake."""
+
+    @property
+    def run_id(self) -> str: ...
 
     @property
     def size(self) -> int: ...
 
-    def demand(self) -> Demand: ...
+    def measure_demand(self) -> Demand: ...
 
     def resize(self, size: int) -> None: ...
 
-    def limit(self, stages: Mapping[str, int]) -> None:
-        """Let at most so many tasks of these stages run at once, and any number of others'."""
+    def set_limits(self, stages: Mapping[str, int]) -> None:
+        """Run at most so many tasks of these stages at once, and any number of other stages' tasks."""
 
-    def admit(self, admission: Admission | None) -> None:
-        """Start only tasks that the cores have room for; None: any that have a slot."""
+    def set_admission(self, admission: Admission | None) -> None:
+        """Start only tasks for which there are cores; None: start any task that has a slot."""
 
 
-class Resizable(Protocol):
-    """What the loop needs of the pools."""
+class ControllablePools(Protocol):
+    """The pools that the controller sizes: `engine.PoolWorkers`, or a fake."""
 
     def running(self) -> tuple[RunningTask, ...]: ...
 
-    def pool_sizes(self, size: int) -> Mapping[str, int]:
-        """Return what each pool of the lane would get of a lane of `size`."""
+    def get_pool_sizes(self, size: int) -> Mapping[str, int]:
+        """Return the size that each pool of the lane would have in a lane of `size`."""
 
     def resize_pools(
         self, size: int, reason: str, tasks: Mapping[str, int] | None = None
     ) -> tuple[tuple[str, int, int], ...]:
         """Set the pools' targets for a lane of `size`; return (pool, old, new) for each that changed.
 
-        `tasks`: how many of the lane's tasks are for each pool; None: any number for any.
+        `tasks`: how many of the lane's tasks each pool gets; None: any number.
         """
 
 
-class Controller:
-    """Steers one run from a thread of its own; `with Controller(...):` around the run.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownStages:
+    """Measurements of earlier runs by stage: CPU demands of a task in cores, and peaks of its memory in bytes."""
 
-    Guarantees: it alone writes the run's size; no move down within STABLE_SECONDS of a moment that needed more; where
-    the size is its own to set, no task starts that the cores have no room for, by the demands known then; each
-    change is told as a Decision for each pool that it moved, each new reason to hold as one for each pool. `objective`:
-    fast, or deadline: just enough workers to keep the lane's total. A stage of which more tasks at once get no more
-    done is limited by itself, and the lane's other stages have its slots. `offer` is told at each look how many jobs
-    beside the run's tasks there is room for.
+    cpu_demands: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    peak_bytes: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Controller:
+    """Sizes one run from a thread of its own; `with Controller(...):` around the run.
+
+        run, pools, host --observation--> decide_lane_size --decision--> run.resize, resize_pools, Decision events
+                                                |
+                                      stage limits, admission --> run
+
+    Guarantees: only the controller writes the run's size; no move down within STABLE_SECONDS of a moment that needed
+    more; while it sets the size itself, no task starts without cores for its demand as known then; each resize emits
+    a Decision for each pool that it changes, and each new reason to hold one for each pool.
+
+    `objective`: fast, or deadline: just enough workers for the lane to keep its total. A stage that gets no more done
+    with more tasks at once gets a limit of its own, and the other stages get its slots. Each step calls `offer` with
+    the number of jobs for which there is room beside the run's tasks.
     """
 
     def __init__(
         self,
-        run: Steerable,
-        pools: Resizable,
+        run: ControllableRun,
+        pools: ControllablePools,
         *,
         control_state: ControlState,
-        cores: Callable[[], float],
-        memory_available_bytes: Callable[[], int],
+        host: HostReadings,
         emit: Callable[[Event], None],
         clock: Clock,
-        run_id: str,
-        known_cpu_demands: Mapping[str, float] = MappingProxyType({}),
-        known_peaks: Mapping[str, int] = MappingProxyType({}),
+        known: KnownStages = KnownStages(),
         objective: str = "fast",
         offer: Callable[[int], None] | None = None,
     ) -> None:
         self._run = run
         self._pools = pools
         self._control_state = control_state
-        self._cores = cores
-        self._memory = memory_available_bytes
+        self._host = host
         self._emit = emit
         self._clock = clock
-        self._run_id = run_id
+        self._known = known
         self._objective = objective
         self._offer = offer
-        self._meter = DemandMeter(known_cpu_demands)
-        self._peaks = PeakMeter(known_peaks)
-        self._company = ConcurrencyMeter()
+        self._demands = DemandMeter(known.cpu_demands)
+        self._peaks = PeakMeter(known.peak_bytes)
+        self._concurrency = ConcurrencyMeter()
         self._limits: Mapping[str, int] = {}
         self._state = LaneSizingState()
-        self._peak = 0
-        self._waiting = True
-        self._unknown: dict[str, float] = {}  # stages that wait and were never measured, and since when
-        self._tasks: Mapping[str, int] | None = None
-        self._kept: dict[str, tuple[int, float]] = {}  # pool -> workers that it keeps, and until when
-        self._known = dict(known_cpu_demands)
-        self._held: tuple[tuple[object, ...], float] = ((), 0.0)  # why it held when that was last told, and when
-        self._quiet: tuple[object, ...] = ()  # the running tasks, and what they were to keep to, at the last look
-        self._quiet_since = self._stepped = -math.inf
+        self._peak_size = 0
+        self._has_waiting_tasks = True
+        self._unknown_since: dict[str, float] = {}  # waiting stages without a measurement
+        self._tasks_per_pool: Mapping[str, int] | None = None
+        self._held_pool_sizes: dict[str, tuple[int, float]] = {}  # pool -> workers that it keeps, and until when
+        self._reported_hold: tuple[tuple[object, ...], float] = ((), 0.0)  # why it held at the last report, and when
+        self._quiet: tuple[object, ...] = ()  # the running tasks and the bounds at the last check
+        self._quiet_since = self._stepped_at = -math.inf
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="paropt-control", daemon=True)
+        self._thread = threading.Thread(target=self._run_steps, name="paropt-control", daemon=True)
 
     def __enter__(self) -> Controller:
-        self.begin()
+        self.start_admission()
         try:
             self._thread.start()
-        except RuntimeError as error:  # no thread left: the pools took the last ones
-            log.warning("no thread to size the lane: it keeps the size that it has", extra={"err": str(error)})
+        except RuntimeError as error:  # the system has no thread left: the pools took the last ones
+            log.warning("no thread to size the lane: its size stays", extra={"err": str(error)})
         return self
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
         if self._thread.ident is not None:
             self._thread.join()
-        # What the next run wants to know is how much this one could use, not how little was left at its end.
-        self._control_state.recommend(self._pools.pool_sizes(self._peak or self._run.size))
+        # The next run starts with the size that this one could use, not with the one that sufficed at its end.
+        sizes = self._pools.get_pool_sizes(self._peak_size or self._run.size)
+        self._control_state.set_recommended_sizes(sizes)
 
-    def begin(self) -> None:
-        """Give out the cores by what earlier runs measured, until the first sample of this one."""
-        if self._rations():
-            self._run.admit(self._admission(self._known, {}, frozenset()))
+    def start_admission(self) -> None:
+        """Admit tasks by the demands of earlier runs, until the first measurement of this run."""
+        if self._allocates_cores():
+            self._run.set_admission(self._build_admission(self._known.cpu_demands, {}, frozenset()))
 
-    def _loop(self) -> None:
+    def _run_steps(self) -> None:
         cost = 0.0
-        while not self._done.wait(pause_seconds(waiting=self._waiting, cost_seconds=cost)):
+        while not self._done.wait(get_pause_seconds(has_waiting_tasks=self._has_waiting_tasks, cost_seconds=cost)):
             began = time.thread_time()
             if not self.is_quiet():
                 self.step()
             cost = time.thread_time() - began
 
     def is_quiet(self) -> bool:
-        """Whether the next look can wait: no task does, and the same ones have been running for seconds."""
-        now, demand = self._clock.monotonic(), self._run.demand()
-        observation = (
-            self._control_state.order,
-            self._control_state.band,
-            demand.rescue_size,
-            *(task[2] for task in demand.running),
-        )
-        if demand.ready or self._offer is not None or observation != self._quiet:
-            self._quiet, self._quiet_since = observation, now
-        if now >= self._quiet_since + QUIET_SECONDS and now < self._stepped + QUIET_TICK_SECONDS:
+        """Whether the next step can wait: no task waits, and the same tasks have been running for seconds."""
+        now, demand = self._clock.monotonic(), self._run.measure_demand()
+        state = self._control_state
+        current = (state.override, state.size_bounds, demand.rescue_size, *(task[2] for task in demand.running))
+        if demand.ready or self._offer is not None or current != self._quiet:
+            self._quiet, self._quiet_since = current, now
+        if now >= self._quiet_since + QUIET_SECONDS and now < self._stepped_at + QUIET_TICK_SECONDS:
             return True
-        self._stepped = now
+        self._stepped_at = now
         return False
 
     def step(self) -> None:
-        """Look once and move if there is reason to."""
-        if self._settled():
+        """Observe the lane once, decide, and apply the decision."""
+        if self._has_nothing_to_do():
             return
         now, running = self._clock.monotonic(), self._pools.running()
-        self._meter.sample(samples(running, now), now)
-        demand = self._run.demand()
-        observation = self._situation(demand, now, {task.label: task.memory_bytes for task in running})
-        self._waiting = bool(observation.waiting)
-        choice = decide_lane_size(observation)
-        self._state = choice.state
-        self._limit(collect_limits(choice.state.stages))
-        self._run.admit(self._measured_admission(demand, observation) if self._rations() else None)
-        given = self._control_state.source == PROMETHEUS
-        size, reason = self._given(observation) if given else (choice.size, choice.reason)
+        self._demands.sample(samples(running, now), now)
+        demand = self._run.measure_demand()
+        observation = self._observe(demand, now, {task.label: task.memory_bytes for task in running})
+        self._has_waiting_tasks = bool(observation.waiting)
+        decision = decide_lane_size(observation)
+        self._state = decision.state
+        self._set_limits(collect_limits(decision.state.stages))
+        allocates_cores = self._allocates_cores()
+        self._run.set_admission(self._build_measured_admission(demand, observation) if allocates_cores else None)
+        by_queries = self._control_state.source == PROMETHEUS
+        size, reason = self._get_query_size(observation) if by_queries else (decision.size, decision.reason)
         if reason == "bounds":
-            reason = self._control_state.band.reason  # what moved the bound says more
+            reason = self._control_state.size_bounds.reason  # the cause of the bounds says more
         sizing = compute_lane_sizing(observation, assess_lane(observation))
-        self._note_peak(sizing)
-        self._tasks = self._lasting(sizing.pools, now) if self._rations() else None
-        self._control_state.recommend(self._pools.pool_sizes(size))
-        self._obey(_Evaluation(observation, choice, told=given), size, reason)
+        self._record_peak_size(sizing)
+        self._tasks_per_pool = self._hold_pool_sizes(sizing.pools, now) if allocates_cores else None
+        self._control_state.set_recommended_sizes(self._pools.get_pool_sizes(size))
+        self._apply(_Evaluation(observation, decision, by_queries=by_queries), size, reason)
         if self._offer is not None:
-            self._offer(count_spare_slots(observation, fixed=self._fixed_slots()))
+            self._offer(count_spare_slots(observation, fixed=self._get_fixed_slots()))
 
-    def _note_peak(self, sizing: Sizing) -> None:
-        """Keep the largest size that this run could use; one that its own measurements contradict was none."""
-        self._peak = sizing.size if sizing.surplus else max(self._peak, sizing.size)
+    def _record_peak_size(self, sizing: Sizing) -> None:
+        """Keep the largest size that this run could use; a surplus contradicts an earlier, larger size."""
+        self._peak_size = sizing.size if sizing.surplus else max(self._peak_size, sizing.size)
 
-    def _lasting(self, pools: Mapping[str, int], now: float) -> Mapping[str, int]:
+    def _hold_pool_sizes(self, pools: Mapping[str, int], now: float) -> Mapping[str, int]:
         """Return how many workers each pool needs: the most that it had tasks for within the stable time."""
-        for pool in self._kept.keys() | pools.keys():
-            needed, (kept, until) = pools.get(pool, 0), self._kept.get(pool, (0, now))
-            if needed >= kept or now >= until:
-                self._kept[pool] = needed, now + STABLE_SECONDS
-        return {pool: kept for pool, (kept, _) in self._kept.items()}
+        for pool in self._held_pool_sizes.keys() | pools.keys():
+            needed, (held, until) = pools.get(pool, 0), self._held_pool_sizes.get(pool, (0, now))
+            if needed >= held or now >= until:
+                self._held_pool_sizes[pool] = needed, now + STABLE_SECONDS
+        return {pool: held for pool, (held, _) in self._held_pool_sizes.items()}
 
-    def _rations(self) -> bool:
-        """Whether cores are given out by demand: not where a person, the config or query results set the size."""
-        return self._acts() and not self._control_state.bounds.fixed
+    def _allocates_cores(self) -> bool:
+        """Whether tasks get cores by their demands: not if a person, the config or query results set the size."""
+        return self._sets_size() and not self._control_state.config_bounds.fixed
 
-    def _measured_admission(self, demand: Demand, observation: LaneObservation) -> Admission:
+    def _build_measured_admission(self, demand: Demand, observation: LaneObservation) -> Admission:
         stages = {one[1] for one in demand.ready} | {one[1] for one in demand.running}
-        known = {stage: wanted for stage in stages if (wanted := self._meter.of_group(stage)) is not None}
+        known = {stage: wanted for stage in stages if (wanted := self._demands.of_group(stage)) is not None}
         tasks = {
             label: wanted
             for _, stage, label, _ in demand.running
-            if (wanted := self._meter.of_task(label, stage)) is not None
+            if (wanted := self._demands.of_task(label, stage)) is not None
         }
-        held = {group.load.stage for group in observation.waiting if lock_is_full(observation.running, group.load)}
-        return self._admission(known, tasks, frozenset(held), stuck=observation.stuck)
+        running = observation.running
+        held = {group.load.stage for group in observation.waiting if lock_is_full(running, group.load)}
+        return self._build_admission(known, tasks, frozenset(held), stuck=observation.stuck)
 
-    def _admission(
+    def _build_admission(
         self, stages: Mapping[str, float], tasks: Mapping[str, float], held: frozenset[str], *, stuck: bool = False
     ) -> Admission:
         return Admission(
-            cores=self._cores(),
-            floor=self._control_state.band.floor,
+            cores=self._host.cores(),
+            floor=self._control_state.size_bounds.floor,
             stages=stages,
             tasks=tasks,
             held=held,
             stuck=stuck,
         )
 
-    def _limit(self, stages: Mapping[str, int]) -> None:
+    def _set_limits(self, stages: Mapping[str, int]) -> None:
         if stages != self._limits:
             self._limits = stages
-            self._run.limit(stages)
+            self._run.set_limits(stages)
 
-    def _fixed_slots(self) -> int | None:
-        order, bounds = self._control_state.order, self._control_state.bounds
-        if order.mode == PIN:
-            return order.size
+    def _get_fixed_slots(self) -> int | None:
+        override, bounds = self._control_state.override, self._control_state.config_bounds
+        if override.mode == PIN:
+            return override.size
         return bounds.maximum if bounds.fixed else None
 
-    def _settled(self) -> bool:
-        """Whether nothing could come of a look: the size is fixed, is what it should be, and nobody asks for more."""
-        bounds = self._control_state.bounds
-        at_rest = bounds.fixed and self._run.size == bounds.maximum and self._control_state.order.mode != PIN
+    def _has_nothing_to_do(self) -> bool:
+        """Whether the lane has its fixed size, no pin asks for another, and no jobserver needs an offer."""
+        state = self._control_state
+        bounds = state.config_bounds
+        at_rest = bounds.fixed and self._run.size == bounds.maximum and state.override.mode != PIN
         return at_rest and self._offer is None
 
-    def _acts(self) -> bool:
-        """Whether sizes are this loop's own to set: what nobody follows can't be tried."""
-        return self._control_state.order.mode == ACT and self._control_state.source != PROMETHEUS
+    def _sets_size(self) -> bool:
+        """Whether the controller's own decisions apply; otherwise it can't try stages with fewer tasks."""
+        return self._control_state.override.mode == ACT and self._control_state.source != PROMETHEUS
 
-    def _given(self, observation: LaneObservation) -> tuple[int, str]:
-        """Return the size that query results alone decided, and why; until they have, the size stays."""
-        band = self._control_state.band
-        if band.target is None:
+    def _get_query_size(self, observation: LaneObservation) -> tuple[int, str]:
+        """Return the size that query results decided, and the reason; before their first decision the size stays."""
+        bounds = self._control_state.size_bounds
+        if bounds.target is None:
             return observation.size, "no_data"
-        action = "hold" if band.target == observation.size else "up" if band.target > observation.size else "down"
-        return band.target, band.reason if band.reason in DECISION_REASONS[action] else "demand"
+        up_or_down = "up" if bounds.target > observation.size else "down"
+        action = "hold" if bounds.target == observation.size else up_or_down
+        return bounds.target, bounds.reason if bounds.reason in DECISION_REASONS[action] else "demand"
 
-    def _situation(self, demand: Demand, now: float, memory_bytes: Mapping[str, int]) -> LaneObservation:
-        band = self._control_state.band
-        self._control_state.rescue(demand.rescue_size)
-        self._meter.learn(demand.ended, now)
+    def _observe(self, demand: Demand, now: float, memory_bytes: Mapping[str, int]) -> LaneObservation:
+        bounds = self._control_state.size_bounds
+        self._control_state.set_rescue_size(demand.rescue_size)
+        self._demands.learn(demand.ended, now)
         holding = [(pool, stage, memory_bytes.get(label, 0)) for pool, stage, label, _ in demand.running]
-        self._peaks.look(holding, demand.peaks)
+        self._peaks.update(holding, demand.peaks)
         running = [
             Load(
                 pool=pool,
                 stage=stage,
-                cpu_demand=_rounded(self._meter.of_task(label, stage)),
-                thread_cpu_demand=round(self._meter.of_thread(label, stage), 2) if pool == THREADS else 0.0,
-                peak_bytes=self._peaks.of_task(pool, stage),
+                cpu_demand=_round_demand(self._demands.of_task(label, stage)),
+                thread_cpu_demand=round(self._demands.of_thread(label, stage), 2) if pool == THREADS else 0.0,
+                peak_bytes=self._peaks.get_task_peak(pool, stage),
             )
             for pool, stage, label, _ in demand.running
         ]
@@ -302,88 +309,95 @@ class Controller:
                 load=Load(
                     pool=pool,
                     stage=stage,
-                    cpu_demand=_rounded(self._meter.of_group(stage)),
-                    peak_bytes=self._peaks.of_stage(stage),
+                    cpu_demand=_round_demand(self._demands.of_group(stage)),
+                    peak_bytes=self._peaks.get_stage_peak(stage),
                 ),
                 count=count,
             )
             for pool, stage, count in demand.ready
         )
+        stages = self._concurrency.update(demand.stages, self._state.stages, now) if self._sets_size() else ()
         return LaneObservation(
             now=now,
             size=self._run.size,
-            floor=band.floor,
-            ceiling=band.ceiling,
-            cores=self._cores(),
+            floor=bounds.floor,
+            ceiling=bounds.ceiling,
+            cores=self._host.cores(),
             running=group_equal_loads(running),
             waiting=waiting,
             state=self._state,
-            stages=self._company.look(demand.stages, self._state.stages, now) if self._acts() else (),
-            memory=self._left(self._peaks.held(holding)),
-            work=self._work(demand),
+            stages=stages,
+            memory=self._read_memory(self._peaks.sum_held_bytes(holding)),
+            work=self._get_remaining_work(demand),
             rescue_size=demand.rescue_size if self._objective == DEADLINE else 0,
-            stuck=self._stuck(demand, now),
+            stuck=self._is_stuck(demand, now),
         )
 
-    def _stuck(self, demand: Demand, now: float) -> bool:
+    def _is_stuck(self, demand: Demand, now: float) -> bool:
         """Whether tasks of unknown demand have waited so long that one should be measured even on full cores.
 
-        Not beside more tasks than cores that only compute: there may never be more than one beyond the cores.
+        Not if more tasks than cores only compute: at most one of them may run beyond the cores.
         """
-        unknown = {stage for _, stage, _ in demand.ready if self._meter.of_group(stage) is None}
-        self._unknown = {stage: self._unknown.get(stage, now) for stage in unknown}
-        if not unknown or now - min(self._unknown.values()) < STUCK_SECONDS:
+        unknown = {stage for _, stage, _ in demand.ready if self._demands.of_group(stage) is None}
+        self._unknown_since = {stage: self._unknown_since.get(stage, now) for stage in unknown}
+        if not unknown or now - min(self._unknown_since.values()) < STUCK_SECONDS:
             return False
-        wanted = [self._meter.of_task(label, stage) for _, stage, label, _ in demand.running]
+        wanted = [self._demands.of_task(label, stage) for _, stage, label, _ in demand.running]
         computing = sum(demand is None or demand >= _WHOLE_CORE for demand in wanted)
-        return computing <= self._cores()
+        return computing <= self._host.cores()
 
-    def _left(self, held_bytes: int) -> Memory | None:
-        available = self._memory()
+    def _read_memory(self, held_bytes: int) -> Memory | None:
+        available = self._host.memory_available_bytes()
         return Memory(available_bytes=available, held_bytes=held_bytes) if available else None
 
-    def _work(self, demand: Demand) -> Work | None:
+    def _get_remaining_work(self, demand: Demand) -> RemainingWork | None:
         if self._objective != DEADLINE or demand.left_seconds is None or demand.work_seconds <= 0:
             return None
-        return Work(
+        return RemainingWork(
             seconds=demand.work_seconds,
             critical_path_seconds=demand.path_seconds,
             left_seconds=demand.left_seconds,
         )
 
-    def _obey(self, made: _Evaluation, size: int, reason: str) -> None:
-        order = self._control_state.order
-        if order.mode == PIN and order.size is not None:
-            self._move_or_hold(made, order.size, "pinned")
-        elif order.mode in (PAUSE, ADVISE):
-            self._hold(made, "paused" if order.mode == PAUSE else "advised")
+    def _apply(self, evaluation: _Evaluation, size: int, reason: str) -> None:
+        """Resize to `size`, unless a person's override says otherwise."""
+        override = self._control_state.override
+        if override.mode == PIN and override.size is not None:
+            self._resize_or_hold(evaluation, override.size, "pinned")
+        elif override.mode in (PAUSE, ADVISE):
+            self._report_hold(evaluation, "paused" if override.mode == PAUSE else "advised")
         else:
-            self._move_or_hold(made, size, reason)
+            self._resize_or_hold(evaluation, size, reason)
 
-    def _move_or_hold(self, made: _Evaluation, size: int, reason: str) -> None:
-        # Tasks for one pool may take the place of another's while the lane's size stays.
-        moving = reason if size != made.observation.size else "demand"
-        changed = self._pools.resize_pools(size, moving, self._tasks)
-        if size == made.observation.size and not changed:
-            self._hold(made, reason)
+    def _resize_or_hold(self, evaluation: _Evaluation, size: int, reason: str) -> None:
+        # One pool may grow and another shrink while the lane's size stays.
+        observed_size = evaluation.observation.size
+        resize_reason = reason if size != observed_size else "demand"
+        changed = self._pools.resize_pools(size, resize_reason, self._tasks_per_pool)
+        if size == observed_size and not changed:
+            self._report_hold(evaluation, reason)
             return
         self._run.resize(size)
         for pool, old, new in changed:
             action = "up" if new > old else "down"
-            why = moving if moving in DECISION_REASONS[action] else "plan" if action == "down" else "demand"
-            self._tell(made, pool=pool, action=action, reason=why, old=old, new=new)
+            default = "plan" if action == "down" else "demand"
+            why = resize_reason if resize_reason in DECISION_REASONS[action] else default
+            self._emit_decision(evaluation, pool=pool, action=action, reason=why, old=old, new=new)
 
-    def _hold(self, made: _Evaluation, reason: str) -> None:
+    def _report_hold(self, evaluation: _Evaluation, reason: str) -> None:
+        observation = evaluation.observation
         why = (reason, *sorted(self._limits.items()))
-        told, at = self._held
-        if why == told or made.observation.now < at + _HOLD_SECONDS:
+        reported, at = self._reported_hold
+        if why == reported or observation.now < at + _HOLD_SECONDS:
             return
-        self._held = (why, made.observation.now)
-        for pool, size in self._pools.pool_sizes(made.observation.size).items():
-            self._tell(made, pool=pool, action="hold", reason=reason, old=size, new=size)
+        self._reported_hold = (why, observation.now)
+        for pool, size in self._pools.get_pool_sizes(observation.size).items():
+            self._emit_decision(evaluation, pool=pool, action="hold", reason=reason, old=size, new=size)
 
-    def _tell(self, made: _Evaluation, *, pool: str, action: str, reason: str, old: int, new: int) -> None:
-        if made.told and reason not in ("pinned", "paused", "advised"):
+    def _emit_decision(
+        self, evaluation: _Evaluation, *, pool: str, action: str, reason: str, old: int, new: int
+    ) -> None:
+        if evaluation.by_queries and reason not in ("pinned", "paused", "advised"):
             return
         self._emit(
             Decision(
@@ -393,37 +407,37 @@ class Controller:
                 old_size=old,
                 new_size=new,
                 at_timestamp_seconds=self._clock.wall(),
-                terms=_terms(made.observation, made.choice),
-                run_id=self._run_id,
-                situation=serialize_observation(made.observation),
-                choice=serialize_decision(made.choice),
+                terms=_build_terms(evaluation.observation, evaluation.decision),
+                run_id=self._run.run_id,
+                situation=serialize_observation(evaluation.observation),
+                choice=serialize_decision(evaluation.decision),
             )
         )
 
 
-def pause_seconds(*, waiting: bool, cost_seconds: float) -> float:
-    """Return how long to wait for the next look, after one that took `cost_seconds` of CPU time."""
-    return max(TICK_SECONDS if waiting else IDLE_TICK_SECONDS, cost_seconds / _LOOK_RATIO)
+def get_pause_seconds(*, has_waiting_tasks: bool, cost_seconds: float) -> float:
+    """Return how long to wait for the next step, after one that took `cost_seconds` of CPU time."""
+    return max(TICK_SECONDS if has_waiting_tasks else IDLE_TICK_SECONDS, cost_seconds / _STEP_RATIO)
 
 
 @dataclass(frozen=True, slots=True)
 class _Evaluation:
-    """What was seen, and what policy makes of it by itself: recorded whatever a person says.
+    """An observation with the policy's decision; both are recorded whatever a person's override says.
 
-    `told`: the outer loop has decided and told of it already.
+    `by_queries`: the bounds controller has decided the size and emitted the decision already.
     """
 
     observation: LaneObservation
-    choice: LaneDecision
-    told: bool
+    decision: LaneDecision
+    by_queries: bool
 
 
-def _rounded(demand: float | None) -> float | None:
-    """Return a demand to the hundredth of a core: no finer than it is measured, and equal ones count together."""
+def _round_demand(demand: float | None) -> float | None:
+    """Return a demand to the hundredth of a core: no finer than it is measured, and equal ones form one group."""
     return None if demand is None else round(demand, 2)
 
 
-def _terms(observation: LaneObservation, choice: LaneDecision) -> Mapping[str, float]:
+def _build_terms(observation: LaneObservation, decision: LaneDecision) -> Mapping[str, float]:
     terms: dict[str, float] = {
         "running": count_tasks(observation.running),
         "waiting": count_tasks(observation.waiting),
@@ -432,13 +446,11 @@ def _terms(observation: LaneObservation, choice: LaneDecision) -> Mapping[str, f
         "floor": observation.floor,
         "ceiling": observation.ceiling,
         "lane_size": observation.size,
-        "lane_size_chosen": choice.size,
+        "lane_size_chosen": decision.size,
     }
-    if observation.memory is not None:
-        terms |= {
-            "memory_available_bytes": observation.memory.available_bytes,
-            "memory_held_bytes": observation.memory.held_bytes,
-        }
+    memory = observation.memory
+    if memory is not None:
+        terms |= {"memory_available_bytes": memory.available_bytes, "memory_held_bytes": memory.held_bytes}
     if (bound := compute_memory_bound(observation, assess_lane(observation))) is not None:
         terms["memory_size"] = bound
     return terms

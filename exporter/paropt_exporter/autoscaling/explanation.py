@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from paropt_exporter.autoscaling.decisions import Observation, describe_decision, parse_observation
 from paropt_exporter.autoscaling.policy import fixed_workload, queueing
-from paropt_exporter.autoscaling.policy.budget import divide
+from paropt_exporter.autoscaling.policy.budget import divide_resources
 from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup, Sizing, compute_deadline_size
 from paropt_exporter.autoscaling.policy.lane_size import (
     LaneAssessment,
@@ -37,50 +37,50 @@ from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAN
 from paropt_exporter.events import Decision
 
 
-def explained(decision: Decision) -> Iterator[str]:
+def iter_explanation(decision: Decision) -> Iterator[str]:
     """Yield the terms that lead to a decision, line by line. Raises UnknownSituation."""
     if not decision.situation:
         return
     observation = parse_observation(decision.situation)
-    yield from _terms(observation)
+    yield from _iter_terms(observation)
     yield f"policy: {describe_decision(decision.choice)}"
 
 
-def headline(decision: Decision) -> str:
+def format_headline(decision: Decision) -> str:
     """Return what was decided, in a line."""
     if decision.action == "hold":
         return f"{decision.pool} stays at {decision.new_size}: {decision.reason}"
     return f"{decision.pool} {decision.action} from {decision.old_size} to {decision.new_size}: {decision.reason}"
 
 
-def _terms(observation: Observation) -> Iterator[str]:
+def _iter_terms(observation: Observation) -> Iterator[str]:
     match observation:
         case LaneObservation():
-            yield from _of_run(observation)
+            yield from _explain_lane(observation)
         case PoolObservation():
-            yield from _of_stream(observation)
+            yield from _explain_pool(observation)
         case BoundsObservation():
-            yield from _of_band(observation)
+            yield from _explain_bounds(observation)
         case TargetObservation():
-            yield from _of_target(observation)
+            yield from _explain_target(observation)
 
 
-def _of_run(observation: LaneObservation) -> Iterator[str]:
+def _explain_lane(observation: LaneObservation) -> Iterator[str]:
     yield "N* = running tasks, then waiting ones in order, as long as the cores that they want fit"
     for group in observation.running:
-        yield f"  run    {group.count:>4} x {_demand(group)} cores  {group.load.stage}"
+        yield f"  run    {group.count:>4} x {_format_demand(group)} cores  {group.load.stage}"
     for group in observation.waiting:
-        yield f"  wait   {group.count:>4} x {_demand(group)} cores  {group.load.stage}"
+        yield f"  wait   {group.count:>4} x {_format_demand(group)} cores  {group.load.stage}"
     assessment = assess_lane(observation)
-    yield from _of_stages(observation, assessment)
+    yield from _explain_limits(observation, assessment)
     sizing = compute_lane_sizing(observation, assessment)
     yield (
         f"  cores {observation.cores:g} (+{CORE_SLACK:g} for what a measurement is off);"
         f" tasks that want under {WAITING_DEMAND:g} of a core are counted apart"
     )
-    yield f"  N* = {_sum_of(observation, sizing)} ({sizing.reason})"
+    yield f"  N* = {_format_sum(observation, sizing)} ({sizing.reason})"
     if observation.memory is not None:
-        yield from _of_memory(observation, assessment, observation.memory)
+        yield from _explain_memory(observation, assessment, observation.memory)
     if observation.work is not None:
         work = observation.work
         yield (
@@ -91,7 +91,7 @@ def _of_run(observation: LaneObservation) -> Iterator[str]:
     yield f"  between floor {observation.floor} and ceiling {observation.ceiling}; the lane had {observation.size}"
 
 
-def _of_stages(observation: LaneObservation, assessment: LaneAssessment) -> Iterator[str]:
+def _explain_limits(observation: LaneObservation, assessment: LaneAssessment) -> Iterator[str]:
     measured = {one.stage: one for one in observation.stages}
     for state in assessment.stages:
         if state.limit is None:
@@ -101,10 +101,10 @@ def _of_stages(observation: LaneObservation, assessment: LaneAssessment) -> Iter
         yield f"  limit  {state.limit:>4} at once ({state.phase}{lasts}); {one.running} run  {state.stage}"
         few, many = (one.level, state.reference) if state.phase == TRIAL else (state.reference, state.useless)
         if few is not None and many is not None:
-            yield from _of_company(few, many)
+            yield from _explain_concurrency(few, many)
 
 
-def _of_company(few: ConcurrencyLevel, many: ConcurrencyLevel) -> Iterator[str]:
+def _explain_concurrency(few: ConcurrencyLevel, many: ConcurrencyLevel) -> Iterator[str]:
     for level in (few, many):
         yield f"    {level.concurrency:.1f} at once took {level.sample.mean:.3g} s each ({level.sample.count} ended)"
     if few.concurrency > 0 and few.sample.mean > 0:
@@ -115,34 +115,34 @@ def _of_company(few: ConcurrencyLevel, many: ConcurrencyLevel) -> Iterator[str]:
         )
 
 
-def _of_memory(observation: LaneObservation, assessment: LaneAssessment, memory: Memory) -> Iterator[str]:
+def _explain_memory(observation: LaneObservation, assessment: LaneAssessment, memory: Memory) -> Iterator[str]:
     known = [group for group in observation.running if group.load.peak_bytes]
-    peaks = " + ".join(f"{group.count} x {_megabytes(group.load.peak_bytes)}" for group in known) or "0"
+    peaks = " + ".join(f"{group.count} x {_format_megabytes(group.load.peak_bytes)}" for group in known) or "0"
     grow, room = (
         compute_growth_bytes(observation.running, memory.held_bytes),
         compute_room_bytes(observation.running, memory),
     )
-    yield f"  memory: running tasks may still take {peaks} - {_megabytes(memory.held_bytes)} = {_megabytes(grow)}"
+    yield f"  memory: running tasks may still take {peaks} - {_format_megabytes(memory.held_bytes)} = {_format_megabytes(grow)}"
     yield (
-        f"    room: {_megabytes(memory.available_bytes)} available - {_megabytes(memory.reserve_bytes)} kept free"
-        f" - {_megabytes(grow)} = {_megabytes(room)}"
+        f"    room: {_format_megabytes(memory.available_bytes)} available - {_format_megabytes(memory.reserve_bytes)} kept free"
+        f" - {_format_megabytes(grow)} = {_format_megabytes(room)}"
     )
     for group in assessment.waiting:
         if group.load.peak_bytes:
-            yield f"    wait   {group.count:>4} x {_megabytes(group.load.peak_bytes)}  {group.load.stage}"
+            yield f"    wait   {group.count:>4} x {_format_megabytes(group.load.peak_bytes)}  {group.load.stage}"
     if assessment.waiting:
         yield f"    N_mem = {assessment.memory_size} of those that run and wait"
 
 
-def _megabytes(size: int) -> str:
+def _format_megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-def _demand(group: LoadGroup) -> str:
+def _format_demand(group: LoadGroup) -> str:
     return f"{UNKNOWN_DEMAND:.2f} (unknown)" if group.load.cpu_demand is None else f"{group.load.cpu_demand:.2f}"
 
 
-def _sum_of(observation: LaneObservation, sizing: Sizing) -> str:
+def _format_sum(observation: LaneObservation, sizing: Sizing) -> str:
     fit = count_tasks(observation.running) - sizing.surplus
     beyond = f" (and {sizing.surplus} that run beyond the cores)" if sizing.surplus else ""
     total = fit + sizing.admitted
@@ -150,7 +150,7 @@ def _sum_of(observation: LaneObservation, sizing: Sizing) -> str:
     return f"{fit} that fit{beyond} + {sizing.admitted} that may start{last}"
 
 
-def _of_stream(observation: PoolObservation) -> Iterator[str]:
+def _explain_pool(observation: PoolObservation) -> Iterator[str]:
     traffic = observation.traffic
     size = compute_workers(traffic.load)
     yield f"load a = {traffic.arrivals:.3g} tasks/s x {traffic.service_seconds:.3g} s = {traffic.load:.3g} Erlang"
@@ -163,44 +163,44 @@ def _of_stream(observation: PoolObservation) -> Iterator[str]:
     yield f"  queue: {traffic.queued} x {traffic.service_seconds:.3g} s / {drain:.3g} s = {waiting:.2f}, rounded up"
     if observation.cpu_demand is not None and observation.cpu_demand >= WAITING_DEMAND:
         yield f"  N_cpu = {observation.cores:g} cores / {observation.cpu_demand:.2f} of a core = {compute_cpu_size(observation.cores, observation.cpu_demand)}"
-    yield from _of_machine(observation)
+    yield from _explain_machine(observation)
     yield f"  between floor {observation.floor} and ceiling {observation.ceiling}; the pool had {observation.size}"
     if observation.state.history.reversals:
         yield f"  {len(observation.state.history.reversals)} of {MAX_REVERSALS} changes of direction an hour are spent"
 
 
-def _of_machine(observation: PoolObservation) -> Iterator[str]:
+def _explain_machine(observation: PoolObservation) -> Iterator[str]:
     memory, budget = observation.memory, observation.budget
     if memory is not None:
         yield (
-            f"  memory: {_megabytes(memory.available_bytes)} available - {_megabytes(memory.reserve_bytes)} kept free"
-            f" - {_megabytes(memory.growth_bytes)} that workers may still take = {_megabytes(memory.room_bytes)}"
+            f"  memory: {_format_megabytes(memory.available_bytes)} available - {_format_megabytes(memory.reserve_bytes)} kept free"
+            f" - {_format_megabytes(memory.growth_bytes)} that workers may still take = {_format_megabytes(memory.room_bytes)}"
         )
         if memory.peak_bytes:
             most = compute_pool_memory_size(observation.size, memory)
-            room, peak = _megabytes(memory.room_bytes), _megabytes(memory.peak_bytes)
+            room, peak = _format_megabytes(memory.room_bytes), _format_megabytes(memory.peak_bytes)
             yield f"    N_mem = {observation.size} + {room} / {peak} a worker = {most}"
     if budget is None or (len(budget.claims) < 2 and not any(claim.memory_bytes for claim in budget.claims)):
         return
-    sizes = divide(budget.claims, cores=budget.cores, memory_bytes=budget.memory_bytes)
+    sizes = divide_resources(budget.claims, cores=budget.cores, memory_bytes=budget.memory_bytes)
     cores = "any" if budget.cores is None else f"{budget.cores:g}"
-    bytes_ = "any" if budget.memory_bytes is None else _megabytes(budget.memory_bytes)
+    bytes_ = "any" if budget.memory_bytes is None else _format_megabytes(budget.memory_bytes)
     yield f"  the machine's cores ({cores}) and memory ({bytes_} for workers) go to the pool that has least of them:"
     for claim in budget.claims:
         first = ", first" if claim.urgent else ""
         yield (
             f"    {claim.pool}: {sizes[claim.pool]} of {claim.wanted} wanted, at least {claim.floor};"
-            f" {claim.cpu_demand:.2f} of a core and {_megabytes(claim.memory_bytes)} each, weight {claim.weight:g}{first}"
+            f" {claim.cpu_demand:.2f} of a core and {_format_megabytes(claim.memory_bytes)} each, weight {claim.weight:g}{first}"
         )
 
 
-def _of_band(observation: BoundsObservation) -> Iterator[str]:
+def _explain_bounds(observation: BoundsObservation) -> Iterator[str]:
     for signal in observation.signals:
-        yield f"  {_of_signal(signal)}"
+        yield f"  {_explain_signal(signal)}"
     yield f"  the config allows {observation.minimum} to {observation.maximum}; the band was {observation.floor} to {observation.ceiling}"
 
 
-def _of_signal(signal: Signal) -> str:
+def _explain_signal(signal: Signal) -> str:
     reading = signal.reading
     if not reading.is_valid:
         last = "its last word holds for ten intervals, then the config's"
@@ -212,7 +212,7 @@ def _of_signal(signal: Signal) -> str:
     return f"limit {signal.name}: {reading.value:g} is {over} its target {signal.target:g}"
 
 
-def _of_target(observation: TargetObservation) -> Iterator[str]:
+def _explain_target(observation: TargetObservation) -> Iterator[str]:
     for pool in observation.pools:
         if pool.measurement is None:
             yield f"  {pool.pool}: not believed ({pool.reading.rejection_reason}: {pool.reading.detail})"

@@ -1,24 +1,24 @@
-"""The outer loop with its client put together, from the config's `feedback`."""
+"""Build the bounds controller and its Prometheus client from the config's `feedback`."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
-from paropt_exporter.autoscaling.bounds_controller import BoundsController
+from paropt_exporter.autoscaling.bounds_controller import BoundsController, LaneReadings, Timing
 from paropt_exporter.autoscaling.signals import queries
-from paropt_exporter.autoscaling.signals.client import Access, Client
-from paropt_exporter.autoscaling.signals.collector import SignalCollector, Wish
+from paropt_exporter.autoscaling.signals.client import Client, ClientSettings
+from paropt_exporter.autoscaling.signals.collector import QuerySpec, SignalCollector
 from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import model
-from paropt_exporter.events import Event, PoolStatistics, QueryCounts
+from paropt_exporter.events import Event, QueryCounts
 
-PAST_SECONDS = 2.0  # how long a lane's start may be held up by the question how it went before
+PAST_SECONDS = 2.0  # for which a lane's start may wait for the queries about past runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +30,10 @@ class PastRuns:
 
 
 class Feedback:
-    """Query results on their way to a lane.
+    """Feedback from Prometheus to one lane.
 
-    `past` asks once; `steer` begins the outer loop; `close` ends both, whatever the server does.
+    `fetch_past_runs` queries once; `start_controller` starts the bounds controller; `close` ends both, even if the
+    server hangs.
     """
 
     def __init__(
@@ -43,8 +44,8 @@ class Feedback:
         self._root = root
         self._clock = clock
         self._stop = threading.Event()
-        self._client = Client(_access(prometheus, root), clock=clock, stop=self._stop)
-        self._loop: BoundsController | None = None
+        self._client = Client(_build_client_settings(prometheus, root), clock=clock, stop=self._stop)
+        self._controller: BoundsController | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -54,90 +55,86 @@ class Feedback:
     ) -> None:
         self.close()
 
-    def counts(self) -> QueryCounts:
-        return self._client.counts()
+    def get_counts(self) -> QueryCounts:
+        """Return the counts of queries and their errors."""
+        return self._client.get_counts()
 
-    def past(self, lane: str) -> PastRuns:
-        """Return what the last seven days teach of a lane; empty where nothing is known or answers take too long."""
+    def fetch_past_runs(self, lane: str) -> PastRuns:
+        """Return sizes and durations of the last seven days; blocks up to PAST_SECONDS, and returns the answers so far."""
         found: dict[str, MappingProxyType[str, float]] = {}
-        asking = threading.Thread(target=self._ask_past, args=(lane, found), name="paropt-past", daemon=True)
-        asking.start()
-        asking.join(PAST_SECONDS)
+        thread = threading.Thread(target=self._query_past_runs, args=(lane, found), name="paropt-past", daemon=True)
+        thread.start()
+        thread.join(PAST_SECONDS)
         nothing: MappingProxyType[str, float] = MappingProxyType({})
         return PastRuns(sizes=found.get("pool", nothing), durations=found.get("stage", nothing))
 
-    def _ask_past(self, lane: str, found: dict[str, MappingProxyType[str, float]]) -> None:
-        collector = self._gatherer()
+    def _query_past_runs(self, lane: str, found: dict[str, MappingProxyType[str, float]]) -> None:
+        collector = self._build_collector()
         for label, query in (
             ("pool", queries.build_past_size_query(self._project, lane)),
             ("stage", queries.build_past_durations_query(self._project, lane)),
         ):
-            found[label] = MappingProxyType(dict(collector.by_label(query, label)))
+            found[label] = MappingProxyType(dict(collector.read_by_label(query, label)))
 
-    def steer(
-        self,
-        control_state: ControlState,
-        *,
-        pools: Callable[[], Sequence[PoolStatistics]],
-        size: Callable[[], int | None],
-        cores: Callable[[], float],
-        emit: Callable[[Event], None],
+    def start_controller(
+        self, control_state: ControlState, *, lane: LaneReadings, emit: Callable[[Event], None]
     ) -> None:
-        """Begin to ask each interval, and to set the lane's band."""
+        """Start to query each interval and to set the lane's bounds."""
         interval = self._feedback.interval
         window = self._feedback.window or max(60.0, 4 * interval)
-        self._loop = BoundsController(
+        self._controller = BoundsController(
             control_state,
-            self._gatherer(),
-            pools=pools,
-            size=size,
-            cores=cores,
+            self._build_collector(),
+            lane=lane,
+            timing=Timing(
+                interval_seconds=interval,
+                window_seconds=window,
+                stable_seconds=self._feedback.stabilization or max(60.0, 3 * window),
+            ),
             emit=emit,
             clock=self._clock,
-            interval_seconds=interval,
-            window_seconds=window,
-            stable_seconds=self._feedback.stabilization or max(60.0, 3 * window),
         )
-        self._loop.__enter__()
+        self._controller.__enter__()
 
     def close(self) -> None:
-        if self._loop is not None:
-            self._loop.__exit__()
+        """Cut the query in progress and wait for the controller's thread."""
+        if self._controller is not None:
+            self._controller.__exit__()
         self._client.close()
-        if self._loop is not None:
-            self._loop.close()
+        if self._controller is not None:
+            self._controller.close()
 
-    def _gatherer(self) -> SignalCollector:
+    def _build_collector(self) -> SignalCollector:
         feedback = self._feedback
-        wishes = [
-            Wish(name=name, query=signal.query, use=signal.use, target=signal.target)
+        specs = [
+            QuerySpec(name=name, query=signal.query, use=signal.use, target=signal.target)
             for name, signal in feedback.signals.items()
         ]
         return SignalCollector(
             self._client,
             project=self._project,
-            wishes=wishes,
+            specs=specs,
             interval_seconds=feedback.interval,
             clock=self._clock,
         )
 
 
-def _access(prometheus: model.Prometheus, root: Path) -> Access:
-    def file(path: str | None) -> Path | None:
+def _build_client_settings(prometheus: model.Prometheus, root: Path) -> ClientSettings:
+    def resolve(path: str | None) -> Path | None:
         return None if path is None else root / path
 
     basic, tls = prometheus.basic_auth, prometheus.tls
-    return Access(
+    return ClientSettings(
         url=prometheus.url,
         timeout_seconds=prometheus.timeout,
-        bearer_token_file=file(prometheus.bearer_token_file),
+        bearer_token_file=resolve(prometheus.bearer_token_file),
         bearer_token_env=prometheus.bearer_token_env,
         username=basic.username if basic else None,
-        password_file=file(basic.password_file) if basic else None,
+        password_file=resolve(basic.password_file) if basic else None,
         password_env=basic.password_env if basic else None,
-        ca_file=file(tls.ca_file) if tls else None,
-        cert_file=file(tls.cert_file) if tls else None,
-        key_file=file(tls.key_file) if tls else None,
+        ca_file=resolve(tls.ca_file) if tls else None,
+        cert_file=resolve(tls.cert_file) if tls else None,
+        key_file=resolve(tls.key_file) if tls else None,
         headers=dict(prometheus.headers),
         header_files={name: root / path for name, path in prometheus.header_files.items()},
     )

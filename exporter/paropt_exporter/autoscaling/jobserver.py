@@ -22,7 +22,7 @@ VARIABLE = "MAKEFLAGS"
 _TOKEN = b"+"  # as make writes it; clients take any byte
 _OLDEST_MAKE = (4, 4)  # earlier ones end with an error at the flag
 _OTHER_SERVER = re.compile(r"(?:^|\s+)(?:--jobserver-(?:auth|fds)=\S+|-j\s*\d*(?=\s|$))")
-_PATIENCE_SECONDS = 10.0
+_MAKE_TIMEOUT_SECONDS = 10.0
 
 
 class Jobserver:
@@ -43,7 +43,7 @@ class Jobserver:
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._out = 0
 
-    def environment(self, environ: Mapping[str, str], slots: int) -> dict[str, str]:
+    def build_environment(self, environ: Mapping[str, str], slots: int) -> dict[str, str]:
         """Return what makes a command a client: flags of the user stay, another server's do not."""
         kept = _OTHER_SERVER.sub("", environ.get(VARIABLE, "")).strip()
         ours = f"-j{slots} --jobserver-auth=fifo:/proc/{os.getpid()}/fd/{self._reader}"
@@ -51,27 +51,27 @@ class Jobserver:
 
     def offer(self, count: int) -> None:
         """Have `count` tokens out from now on."""
-        surplus = max(0, self._in_pipe() - self._out)  # put in by a client that had taken none
+        surplus = max(0, self._count_tokens() - self._out)  # put in by a client that had taken none
         self._out += surplus
         if self._out > count:
-            self._out -= self._take(self._out - count)
+            self._out -= self._remove_tokens(self._out - count)
         elif self._out < count:
             self._out += os.write(self._writer, _TOKEN * (count - self._out))
 
     def reset(self) -> None:
         """Have none out: for a moment at which no client lives."""
-        self._take(self._in_pipe())
+        self._remove_tokens(self._count_tokens())
         self._out = 0
 
     def close(self) -> None:
         os.close(self._reader)
         os.close(self._writer)
 
-    def _in_pipe(self) -> int:
+    def _count_tokens(self) -> int:
         waiting = fcntl.ioctl(self._reader, termios.FIONREAD, b"\0" * 4)
         return int(struct.unpack("i", waiting)[0])
 
-    def _take(self, count: int) -> int:
+    def _remove_tokens(self, count: int) -> int:
         with suppress(BlockingIOError):  # clients hold them all
             return len(os.read(self._reader, count)) if count else 0
         return 0
@@ -80,7 +80,7 @@ class Jobserver:
 def require_make(environ: Mapping[str, str]) -> None:
     """Raise UsageError if the make on PATH is one that a jobserver's fifo would break."""
     program = shutil.which("make", path=environ.get("PATH"))
-    version = _version(program) if program else None
+    version = _read_make_version(program) if program else None
     if version is not None and version < _OLDEST_MAKE:
         found = ".".join(map(str, version))
         raise UsageError(
@@ -89,10 +89,10 @@ def require_make(environ: Mapping[str, str]) -> None:
         )
 
 
-def _version(program: str) -> tuple[int, int] | None:
+def _read_make_version(program: str) -> tuple[int, int] | None:
     try:
         told = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=False
+            [program, "--version"], capture_output=True, text=True, timeout=_MAKE_TIMEOUT_SECONDS, check=False
         )
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None

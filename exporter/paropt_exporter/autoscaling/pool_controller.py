@@ -1,4 +1,4 @@
-"""Steer executors: pools to which tasks may come at any time, sized each second by what their stream needs."""
+"""Size pools whose tasks may arrive at any time, once a second, by queueing theory."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from paropt_exporter import host
 from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_observation
+from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.autoscaling.policy.budget import Budget, Claim
 from paropt_exporter.autoscaling.policy.memory import (
     SPARE_BYTES,
@@ -24,7 +24,7 @@ from paropt_exporter.autoscaling.policy.pool_size import (
     decide_pool_size,
 )
 from paropt_exporter.autoscaling.policy.queueing import Traffic, compute_traffic_size
-from paropt_exporter.autoscaling.signals.local_counters import CounterHistory, sample_pool
+from paropt_exporter.autoscaling.signals.local_counters import CounterHistory, sample_counters
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.cpu_demand import WAITING_DEMAND
 from paropt_exporter.events import Decision, PoolStatistics, WorkerMemory
@@ -35,17 +35,17 @@ TICK_SECONDS = 1.0
 
 
 def steer(
-    *pools: Steerable,
+    *pools: ResizablePool,
     minimum: int = 1,
     maximum: int = 32,
     weights: Sequence[float] = (),
-    critical: Collection[Steerable] = (),
+    critical: Collection[ResizablePool] = (),
 ) -> PoolController:
-    """Size pools by their load for as long as the block lasts: `with ThreadPool(1) as pool, steer(pool, maximum=64):`.
+    """Size pools by their load within a `with` block: `with ThreadPool(1) as pool, steer(pool, maximum=64):`.
 
-    Each keeps between `minimum` and `maximum` workers. Where the machine's cores or memory are not enough for all,
-    `critical` pools get theirs first, and the others by `weights` (one for each pool; all alike without). Raises
-    ValueError for bounds that no size fits, and for weights that are not one positive number for each pool.
+    Each pool keeps between `minimum` and `maximum` workers. If the machine's cores or memory do not suffice for all,
+    `critical` pools get theirs first and the others share by `weights` (one for each pool; default: equal). Raises
+    ValueError unless 1 <= minimum <= maximum, and unless there is one positive weight for each pool.
     """
     if not 1 <= minimum <= maximum:
         raise ValueError(f"minimum {minimum} and maximum {maximum}: expected 1 <= minimum <= maximum")
@@ -60,8 +60,8 @@ def steer(
     )
 
 
-class Steerable(Protocol):
-    """What is steered: ThreadPool, ProcessPool."""
+class ResizablePool(Protocol):
+    """A pool that the controller can size: ThreadPool, ProcessPool."""
 
     @property
     def target(self) -> int: ...
@@ -71,14 +71,14 @@ class Steerable(Protocol):
     def statistics(self) -> PoolStatistics: ...
 
     def worker_memory(self) -> tuple[WorkerMemory, ...]:
-        """Return what each worker has in memory; nothing where they have none of their own."""
+        """Return the memory of each worker; nothing for threads, which have no memory of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSettings:
-    """One pool with its bounds, and how it stands where there is not enough for all: `weight`, `urgent` ones first."""
+    """A pool with its bounds. If resources are scarce, `urgent` pools get theirs first and others share by `weight`."""
 
-    pool: Steerable
+    pool: ResizablePool
     floor: int
     ceiling: int
     weight: float = 1.0
@@ -87,21 +87,21 @@ class PoolSettings:
 
 @dataclass(slots=True, eq=False)
 class _ManagedPool:
-    """One pool with what is carried from one second to the next. `peak_bytes`: the most that a worker has used."""
+    """A pool with the state that lasts from tick to tick. `peak_bytes`: the most that one worker has used."""
 
-    steering: PoolSettings
+    settings: PoolSettings
     counters: CounterHistory
     state: PoolSizingState
     peak_bytes: int = 0
-    held: str = ""  # the reason to hold that was told last; "" since a move
+    reported_hold: str = ""  # the reason of the hold that was emitted last; "" since a resize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
-    """One pool at one moment. `wanted`: what its stream needs; `held_bytes`: what its workers have of their peaks."""
+class _PoolSample:
+    """A pool at one moment. `wanted`: the size for its traffic; `held_bytes`: the part of peaks that workers hold."""
 
     pool: str
-    steered: _ManagedPool
+    managed: _ManagedPool
     size: int
     traffic: Traffic
     wanted: int
@@ -110,34 +110,34 @@ class _Look:
 
     @property
     def growth_bytes(self) -> int:
-        """What the workers that the pool was told to have may still take."""
-        return max(0, self.size * self.steered.peak_bytes - self.held_bytes)
+        """The memory that workers up to the target size may still take."""
+        return max(0, self.size * self.managed.peak_bytes - self.held_bytes)
 
     @property
     def wanted_held_bytes(self) -> int:
-        """What workers hold that are wanted: the others' is not there for anyone until they have gone."""
+        """The memory that wanted workers hold; surplus workers' memory is unavailable until they have exited."""
         return self.held_bytes * min(self.wanted, self.size) // max(1, self.size)
 
-    def claim(self) -> Claim:
-        steering = self.steered.steering
+    def build_claim(self) -> Claim:
+        settings = self.managed.settings
         return Claim(
             pool=self.pool,
             wanted=self.wanted,
-            floor=steering.floor,
+            floor=settings.floor,
             cpu_demand=self.cpu_demand or 0.0,
-            memory_bytes=self.steered.peak_bytes,
-            weight=steering.weight,
-            urgent=steering.urgent,
+            memory_bytes=self.managed.peak_bytes,
+            weight=settings.weight,
+            urgent=settings.urgent,
         )
 
 
 class PoolController:
-    """Steers executors from one thread; `with StreamLoop(...)`, or `step` on a clock of one's own.
+    """Sizes pools from one thread; `with PoolController(...)`, or call `step` with a clock of your own.
 
-        look at each pool --> one budget of cores and memory --> decide each pool's size --> resize, tell
+        sample each pool --> one budget of cores and memory --> decide each pool's size --> resize, emit
 
-    Guarantees: it alone resizes the pools; a pool's size stays within its bounds; each move is told as a Decision, and
-    each new reason to hold; a fault in one second's look is logged and does not end the steering.
+    Guarantees: only the controller resizes the pools; a pool's size stays within its bounds; each resize and each new
+    reason to hold emits a Decision; an error in one tick is logged and does not end the thread.
     """
 
     def __init__(
@@ -145,25 +145,23 @@ class PoolController:
         pools: Sequence[PoolSettings],
         *,
         clock: Clock | None = None,
-        cores: Callable[[], float] = host.count_cpus,
-        memory_available_bytes: Callable[[], int] = host.read_available_memory_bytes,
+        host: HostReadings | None = None,
         emit: Callable[[Decision], None] | None = None,
         known_service_seconds: float = 0.0,
     ) -> None:
-        self._steered = [
+        self._pools = [
             _ManagedPool(
-                steering=steering,
+                settings=settings,
                 counters=CounterHistory(known_service_seconds=known_service_seconds),
                 state=PoolSizingState(),
             )
-            for steering in pools
+            for settings in pools
         ]
         self._clock = clock or SystemClock()
-        self._cores = cores
-        self._memory = memory_available_bytes
+        self._host = host or HostReadings()
         self._emit = emit
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="paropt-steering", daemon=True)
+        self._thread = threading.Thread(target=self._run_steps, name="paropt-steering", daemon=True)
 
     def __enter__(self) -> PoolController:
         self._thread.start()
@@ -173,95 +171,95 @@ class PoolController:
         self._done.set()
         self._thread.join()
 
-    def _loop(self) -> None:
+    def _run_steps(self) -> None:
         while not self._done.wait(TICK_SECONDS):
             try:
                 self.step()
-            except (
-                Exception
-            ):  # the loop's boundary: a pool that is shut down meanwhile must not end the others' steering
-                log.exception("steering failed for one look")
+            except Exception:  # the thread's boundary: one pool's shutdown must not end the sizing of the others
+                log.exception("sizing pools failed for one tick")
 
     def step(self) -> None:
-        """Look at each pool once and move it if there is reason to; all within one budget of cores and memory."""
-        now, cores, available = self._clock.monotonic(), self._cores(), self._memory()
-        looks = [self._look(place, steered, now, cores) for place, steered in enumerate(self._steered)]
-        budget = _budget(looks, cores, available)
-        growth = sum(look.growth_bytes for look in looks)
-        for look in looks:
-            memory = _left(look, available, growth) if available else None
-            self._move(look.steered, _situation(look, now, cores, memory, budget))
+        """Sample each pool once and resize it if needed, all within one budget of cores and memory."""
+        now, cores, available = self._clock.monotonic(), self._host.cores(), self._host.memory_available_bytes()
+        pool_samples = [self._sample_pool(index, managed, now, cores) for index, managed in enumerate(self._pools)]
+        budget = _build_budget(pool_samples, cores, available)
+        growth = sum(sample.growth_bytes for sample in pool_samples)
+        for sample in pool_samples:
+            memory = _build_pool_memory(sample, available, growth) if available else None
+            self._resize_pool(sample.managed, _build_observation(sample, now, cores, memory, budget))
 
-    def _look(self, place: int, steered: _ManagedPool, now: float, cores: float) -> _Look:
-        steering, counters = steered.steering, steered.counters
-        pool = steering.pool
+    def _sample_pool(self, index: int, managed: _ManagedPool, now: float, cores: float) -> _PoolSample:
+        settings, counters = managed.settings, managed.counters
+        pool = settings.pool
         statistics, workers = pool.statistics(), pool.worker_memory()
-        counters.look(sample_pool(statistics, now))
+        counters.add_sample(sample_counters(statistics, now))
         if statistics.draining:
-            counters.moved()  # what ends now was begun among more workers, and is no sample of this size
-        steered.peak_bytes = max([steered.peak_bytes, *(worker.peak_bytes for worker in workers)])
-        traffic = counters.traffic()
-        return _Look(
-            pool=f"{statistics.name} {place + 1}",
-            steered=steered,
+            counters.reset_service_times()  # tasks that end now began among more workers, and don't measure this size
+        managed.peak_bytes = max([managed.peak_bytes, *(worker.peak_bytes for worker in workers)])
+        traffic = counters.estimate_traffic()
+        return _PoolSample(
+            pool=f"{statistics.name} {index + 1}",
+            managed=managed,
             size=statistics.target,
             traffic=traffic,
-            wanted=min(max(compute_traffic_size(traffic), steering.floor), steering.ceiling),
-            cpu_demand=counters.cpu_demand(cores),
-            held_bytes=sum(min(worker.now_bytes, steered.peak_bytes) for worker in workers),
+            wanted=min(max(compute_traffic_size(traffic), settings.floor), settings.ceiling),
+            cpu_demand=counters.estimate_cpu_demand(cores),
+            held_bytes=sum(min(worker.now_bytes, managed.peak_bytes) for worker in workers),
         )
 
-    def _move(self, steered: _ManagedPool, observation: PoolObservation) -> None:
-        choice = decide_pool_size(observation)
-        steered.state = choice.state
-        if choice.size != observation.size:
-            steered.steering.pool.resize(choice.size, reason=choice.reason)
-            steered.counters.moved()
-        self._tell(steered, observation, choice)
+    def _resize_pool(self, managed: _ManagedPool, observation: PoolObservation) -> None:
+        decision = decide_pool_size(observation)
+        managed.state = decision.state
+        if decision.size != observation.size:
+            managed.settings.pool.resize(decision.size, reason=decision.reason)
+            managed.counters.reset_service_times()
+        self._report(managed, observation, decision)
 
-    def _tell(self, steered: _ManagedPool, observation: PoolObservation, choice: PoolDecision) -> None:
-        held = choice.reason if choice.action == "hold" else ""
-        if self._emit is not None and (not held or held != steered.held):
-            name = steered.steering.pool.statistics().name
-            self._emit(_decision(name, observation, choice, self._clock.wall()))
-        steered.held = held
+    def _report(self, managed: _ManagedPool, observation: PoolObservation, decision: PoolDecision) -> None:
+        hold = decision.reason if decision.action == "hold" else ""
+        if self._emit is not None and (not hold or hold != managed.reported_hold):
+            name = managed.settings.pool.statistics().name
+            self._emit(_build_decision(name, observation, decision, self._clock.wall()))
+        managed.reported_hold = hold
 
 
-def _budget(looks: Sequence[_Look], cores: float, available_bytes: int) -> Budget:
-    """Return what the pools claim together; a pool that is alone finds its number of cores by itself."""
-    held = sum(look.wanted_held_bytes for look in looks)
+def _build_budget(pool_samples: Sequence[_PoolSample], cores: float, available_bytes: int) -> Budget:
+    """Return the budget of all pools; a single pool finds its number of cores by itself."""
+    held = sum(sample.wanted_held_bytes for sample in pool_samples)
     return Budget(
-        claims=tuple(look.claim() for look in looks),
-        cores=cores if len(looks) > 1 else None,
+        claims=tuple(sample.build_claim() for sample in pool_samples),
+        cores=cores if len(pool_samples) > 1 else None,
         memory_bytes=compute_shareable_bytes(available_bytes, held) if available_bytes else None,
         spare_bytes=SPARE_BYTES,
     )
 
 
-def _left(look: _Look, available_bytes: int, growth_bytes: int) -> PoolMemory:
-    return PoolMemory(available_bytes=available_bytes, growth_bytes=growth_bytes, peak_bytes=look.steered.peak_bytes)
+def _build_pool_memory(sample: _PoolSample, available_bytes: int, growth_bytes: int) -> PoolMemory:
+    return PoolMemory(available_bytes=available_bytes, growth_bytes=growth_bytes, peak_bytes=sample.managed.peak_bytes)
 
 
-def _situation(look: _Look, now: float, cores: float, memory: PoolMemory | None, budget: Budget) -> PoolObservation:
-    steered = look.steered
+def _build_observation(
+    sample: _PoolSample, now: float, cores: float, memory: PoolMemory | None, budget: Budget
+) -> PoolObservation:
+    managed = sample.managed
     return PoolObservation(
         now=now,
-        size=look.size,
-        floor=steered.steering.floor,
-        ceiling=steered.steering.ceiling,
-        traffic=look.traffic,
+        size=sample.size,
+        floor=managed.settings.floor,
+        ceiling=managed.settings.ceiling,
+        traffic=sample.traffic,
         cores=cores,
-        cpu_demand=look.cpu_demand,
-        cpu=steered.counters.cpu(),
-        sample=steered.counters.sample,
-        state=steered.state,
+        cpu_demand=sample.cpu_demand,
+        cpu=managed.counters.compute_cores_used(),
+        sample=managed.counters.sample,
+        state=managed.state,
         memory=memory,
-        pool=look.pool,
+        pool=sample.pool,
         budget=budget,
     )
 
 
-def _decision(pool: str, observation: PoolObservation, choice: PoolDecision, at: float) -> Decision:
+def _build_decision(pool: str, observation: PoolObservation, decision: PoolDecision, at: float) -> Decision:
     terms = {
         "arrivals_per_second": observation.traffic.arrivals,
         "service_seconds": observation.traffic.service_seconds,
@@ -279,12 +277,12 @@ def _decision(pool: str, observation: PoolObservation, choice: PoolDecision, at:
             terms["memory_size"] = float(most)
     return Decision(
         pool=pool,
-        action=choice.action,
-        reason=choice.reason,
+        action=decision.action,
+        reason=decision.reason,
         old_size=observation.size,
-        new_size=choice.size,
+        new_size=decision.size,
         at_timestamp_seconds=at,
         terms=terms,
         situation=serialize_observation(observation),
-        choice=serialize_decision(choice),
+        choice=serialize_decision(decision),
     )

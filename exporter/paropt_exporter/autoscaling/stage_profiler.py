@@ -72,7 +72,7 @@ class Recommendation:
     workers: Bounds
 
 
-def sizes(plan: Plan) -> tuple[int, ...]:
+def choose_sizes(plan: Plan) -> tuple[int, ...]:
     """Return the sizes worth measuring: doubled until the stage's tasks all run at once, or the lane's bound."""
     (stage,) = plan.stages
     most = max(1, min(len(stage.tasks), plan.workers.maximum // stage.slots))
@@ -95,13 +95,13 @@ def measure(
     """
     wanted = [(plan, size) for plan in plans for size in workers]
     tell(f"1 run to warm up, then {runs} rounds of {len(wanted)}")
-    _trial(plans[0], workers[-1], execute)
+    _run_trial(plans[0], workers[-1], execute)
     trials: dict[tuple[Strategy, int], list[Trial]] = {}
     for number in range(1, runs + 1):
         for plan, size in wanted:
-            trial = _trial(plan, size, execute)
+            trial = _run_trial(plan, size, execute)
             trials.setdefault((plan.strategy, size), []).append(trial)
-            tell(f"round {number} of {runs}: {plan.strategy.value}, {_counted(size)}: {trial.seconds:.2f} s")
+            tell(f"round {number} of {runs}: {plan.strategy.value}, {_format_workers(size)}: {trial.seconds:.2f} s")
     return tuple(
         Point(strategy=strategy, workers=size, trials=tuple(measured)) for (strategy, size), measured in trials.items()
     )
@@ -154,25 +154,25 @@ def execute_alone(plan: Plan, *, clock: Clock, during: Callable[[Run | None], No
         workers.close()
 
 
-def alone(plan: Plan) -> Plan:
+def remove_limits(plan: Plan) -> Plan:
     """Take from a plan of one stage what would cut a measurement short, or repeat a part of it."""
     (stage,) = plan.stages
     return replace(plan, stages=(replace(stage, sla=None, retries=0),), total=None)
 
 
-def speed_ups(points: Sequence[Point]) -> Iterator[tuple[Point, float]]:
+def iter_speed_ups(points: Sequence[Point]) -> Iterator[tuple[Point, float]]:
     """Yield each point with how many times faster it is than the fewest workers of the first strategy."""
     first = points[0].seconds
     for point in points:
         yield point, first / point.seconds if point.seconds > 0 else 1.0
 
 
-def _trial(plan: Plan, size: int, execute: Callable[[Plan], RunRecord]) -> Trial:
+def _run_trial(plan: Plan, size: int, execute: Callable[[Plan], RunRecord]) -> Trial:
     sized = replace(plan, workers=Bounds(minimum=size, maximum=size, start=size))
     (stage,) = execute(sized).stages
     if stage.result is not Result.SUCCESS:
         raise ProfilingFailed(
-            f"stage {stage.stage} can't be profiled: with {_counted(size)}, {plan.strategy.value}, it ended as "
+            f"stage {stage.stage} can't be profiled: with {_format_workers(size)}, {plan.strategy.value}, it ended as "
             f"{stage.result.value}: {stage.message}"
         )
     return Trial(
@@ -180,5 +180,5 @@ def _trial(plan: Plan, size: int, execute: Callable[[Plan], RunRecord]) -> Trial
     )
 
 
-def _counted(size: int) -> str:
+def _format_workers(size: int) -> str:
     return f"{size} worker{'' if size == 1 else 's'}"

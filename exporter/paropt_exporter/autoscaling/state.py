@@ -1,4 +1,4 @@
-"""What the two loops, the commands and the scrape share about a lane's pools: bounds in force, mode, recommendation."""
+"""A lane's control state: the bounds in force, a person's override and the recommended sizes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from paropt_exporter.events import ControlView, PoolControl, QueryCounts
 from paropt_exporter.plan import Bounds
 
 ACT, ADVISE, PAUSE, PIN = "act", "advise", "pause", "pin"
-PROMETHEUS = "prometheus"  # the source by which query results alone decide
+PROMETHEUS = "prometheus"  # the source with which query results alone decide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What a person wants of the controller; it beats everything. `size` is that of a pin."""
+class Override:
+    """A person's instruction to the controller; it overrides every decision. `size` is the size of a pin."""
 
     mode: str = ACT
     size: int | None = None
@@ -23,9 +23,9 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizeBounds:
-    """Between which sizes the inner loop moves now, and what the outer loop has found out beside that.
+    """The bounds within which the controller sizes a lane now, and other results of the bounds controller.
 
-    `target`: the size by query results, where they alone decide. `reason`: why the band is not the config's.
+    `target`: the size by query results, if they alone decide. `reason`: why the bounds are not the config's.
     """
 
     floor: int
@@ -37,12 +37,13 @@ class SizeBounds:
 
 
 class ControlState:
-    """One lane's standing with its controller.
+    """The control state of one lane, shared by both controllers, the control socket and the scrape.
 
-        outer loop --band--> Standing <--recommended-- inner loop       pin, pause, resume --order--> Standing
-                                 '--view()--> metrics
+        BoundsController --size bounds-->  ControlState  <--recommended sizes-- Controller
+        control socket   --override----->       |
+                                                '--snapshot()--> metrics
 
-    Guarantees: each part has one writer; readers get frozen values; nothing here blocks.
+    Guarantees: each part has one writer; readers get frozen values; no method blocks.
     """
 
     def __init__(
@@ -51,15 +52,15 @@ class ControlState:
         pools: Sequence[str],
         *,
         source: str,
-        order: Order | None = None,
+        override: Override | None = None,
         queries: Callable[[], QueryCounts] = QueryCounts,
     ) -> None:
-        self.bounds = bounds
+        self.config_bounds = bounds
         self.source = source
         self._queries = queries
         self._lock = Lock()  # guards: all below
-        self._configured = self._order = order or Order()
-        self._band = SizeBounds(floor=bounds.minimum, ceiling=bounds.maximum)
+        self._configured = self._override = override or Override()
+        self._size_bounds = SizeBounds(floor=bounds.minimum, ceiling=bounds.maximum)
         self._rescue_size = 0
         self._recommended: dict[str, int] = dict.fromkeys(pools, bounds.start)
 
@@ -78,64 +79,63 @@ class ControlState:
             return tuple(self._recommended)
 
     @property
-    def band(self) -> SizeBounds:
+    def size_bounds(self) -> SizeBounds:
         with self._lock:
-            return self._band
+            return self._size_bounds
 
     @property
-    def order(self) -> Order:
+    def override(self) -> Override:
         with self._lock:
-            return self._order
+            return self._override
 
-    def set_band(self, band: SizeBounds) -> None:
-        """Take what the outer loop found; a band is never outside of the config's bounds nor upside down."""
-        ceiling = min(max(band.ceiling, self.bounds.minimum), self.bounds.maximum)
-        floor = min(max(band.floor, self.bounds.minimum), ceiling)
+    def set_size_bounds(self, bounds: SizeBounds) -> None:
+        """Store new bounds, clamped to the config's; the floor is at most the ceiling."""
+        ceiling = min(max(bounds.ceiling, self.config_bounds.minimum), self.config_bounds.maximum)
+        floor = min(max(bounds.floor, self.config_bounds.minimum), ceiling)
         with self._lock:
-            self._band = replace(band, floor=floor, ceiling=ceiling)
+            self._size_bounds = replace(bounds, floor=floor, ceiling=ceiling)
 
-    def give(self, order: Order | None) -> None:
-        """Take a person's order; None: go back to what the config says."""
+    def set_override(self, override: Override | None) -> None:
+        """Store a person's instruction; None restores the config's mode."""
         with self._lock:
-            self._order = order or self._configured
+            self._override = override or self._configured
 
-    def start_size(self, wanted: int) -> int:
-        """Return the size that a run begins with: of an order, of query results, else the wanted one in the band."""
-        band, order = self.band, self.order
-        if order.mode == PIN and order.size is not None:
-            return order.size
-        return min(max(wanted if band.target is None else band.target, band.floor), band.ceiling)
+    def get_start_size(self, wanted: int) -> int:
+        """Return the size with which a run starts: a pin's, the target by query results, or `wanted` within bounds."""
+        bounds, override = self.size_bounds, self.override
+        if override.mode == PIN and override.size is not None:
+            return override.size
+        return min(max(wanted if bounds.target is None else bounds.target, bounds.floor), bounds.ceiling)
 
     @property
     def rescue_size(self) -> int:
-        """The lane's size that would save a stage which is about to break its limit; 0: none is."""
+        """The lane's size that would save a stage which is about to break its limit; 0: no stage is at risk."""
         with self._lock:
             return self._rescue_size
 
-    def rescue(self, size: int) -> None:
-        """Take what would save a stage at risk."""
+    def set_rescue_size(self, size: int) -> None:
         with self._lock:
             self._rescue_size = size
 
-    def recommend(self, sizes: Mapping[str, int]) -> None:
-        """Take the sizes that the inner loop would give the pools."""
+    def set_recommended_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Store the sizes that the controller would give the pools, by name."""
         with self._lock:
             self._recommended.update(sizes)
 
-    def view(self) -> ControlView:
-        """Return what a scrape shows."""
+    def snapshot(self) -> ControlView:
+        """Return the state for a scrape."""
         with self._lock:
-            band, order, recommended = self._band, self._order, dict(self._recommended)
+            bounds, override, recommended = self._size_bounds, self._override, dict(self._recommended)
         pools = tuple(
             PoolControl(
                 pool=pool,
-                mode=order.mode,
+                mode=override.mode,
                 source=self.source,
-                floor=band.floor,
-                ceiling=band.ceiling,
+                floor=bounds.floor,
+                ceiling=bounds.ceiling,
                 recommended_size=size,
-                no_data=band.no_data,
-                flapping=band.flapping,
+                no_data=bounds.no_data,
+                flapping=bounds.flapping,
             )
             for pool, size in recommended.items()
         )

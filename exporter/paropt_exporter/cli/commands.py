@@ -265,13 +265,13 @@ def _run_profile(flags: argparse.Namespace) -> int:
 
 
 def _send_order(flags: argparse.Namespace) -> int:
-    from paropt_exporter.autoscaling.control_socket import Wish
+    from paropt_exporter.autoscaling.control_socket import ControlRequest
     from paropt_exporter.cli import steering
 
     # Not read: a config that is being edited, and has a fault now, must not keep anybody from the lane that runs.
     path = _find_config(flags)
     root = Path.cwd() if path is None else Path(os.path.abspath(path.parent))  # noqa: PTH100 -- keeps links
-    wish = Wish(order=flags.command, size=getattr(flags, "size", None), pool=flags.pool)
+    wish = ControlRequest(command=flags.command, size=getattr(flags, "size", None), pool=flags.pool)
     return steering.run(root, wish, lane=flags.lane, pid=flags.pid, stdout=sys.stdout)
 
 

@@ -72,11 +72,11 @@ def _sort_key(key: _Key) -> tuple[str, int, bool]:
 
 
 def _explain_decision(decision: Decision) -> Iterator[str]:
-    from paropt_exporter.autoscaling.explanation import explained, headline
+    from paropt_exporter.autoscaling.explanation import format_headline, iter_explanation
 
-    yield f"{headline(decision)}  ({_format_time(decision)})"
+    yield f"{format_headline(decision)}  ({_format_time(decision)})"
     try:
-        yield from [f"    {line}" for line in explained(decision)]
+        yield from [f"    {line}" for line in iter_explanation(decision)]
     except (UnknownObservation, *UNREADABLE):
         yield "    its terms can't be told: another version recorded them, or somebody changed them"
 

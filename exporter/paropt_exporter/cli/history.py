@@ -229,14 +229,14 @@ def run_what_if(
 
     Raises UsageError if there is no such run, or if it was cut short and so says nothing.
     """
-    from paropt_exporter.engine.what_if import most_at_once
+    from paropt_exporter.engine.what_if import count_most_at_once
 
     summary = _choose_run(history, lane, run_id)
     tasks = history.load_tasks(summary.run_id)
     if summary.result not in _COMPLETE or not tasks or any(task.result is Result.CANCELLATION for task in tasks):
         raise UsageError(f"run {summary.run_id} was cut short or ran nothing: name another one with --run")
     timings = [task.timing for task in tasks]
-    had = most_at_once((task.started_seconds, task.ended_seconds) for task in timings)
+    had = count_most_at_once((task.started_seconds, task.ended_seconds) for task in timings)
     try:
         seconds = _predict_seconds(
             summary, config, timings, sizes=(had, *workers), cores=cores, memory_bytes=memory_bytes
@@ -262,11 +262,11 @@ def _predict_seconds(
     memory_bytes: int,
 ) -> dict[int, float]:
     """Return how long the run's tasks would have taken with each number of workers."""
-    from paropt_exporter.engine.what_if import makespan_seconds, workload_of
+    from paropt_exporter.engine.what_if import build_workload, compute_makespan
 
-    workload, stages = workload_of(timings, cores), _plan_stages(summary, config)
+    workload, stages = build_workload(timings, cores), _plan_stages(summary, config)
     return {
-        size: makespan_seconds(workload, stages, workers=size, cores=cores, memory_bytes=memory_bytes) for size in sizes
+        size: compute_makespan(workload, stages, workers=size, cores=cores, memory_bytes=memory_bytes) for size in sizes
     }
 
 

@@ -47,7 +47,7 @@ def run(
 ) -> int:
     """Measure, print the curve and the settings that it recommends as "text" or "json", and return the exit code.
 
-    `write`: set them in the config's file too. Raises UsageError before anything runs, StageFailed if the stage fails.
+    `write`: set them in the config's file too. Raises UsageError before anything runs, ProfilingFailed if the stage fails.
     """
     lane, stage = _find_stage(config, wanted)
     candidates = _plan_candidates(config, wanted, lane, stage)
@@ -124,7 +124,7 @@ def _plan_candidates(config: Config, wanted: ProfileRequest, lane: Lane, stage: 
         planned = plan.stages[0]
         if planned.skip or planned.fault:
             raise UsageError(f"stage {stage.name} can't be profiled: {planned.skip or planned.fault}")
-        found.append(stage_profiler.alone(plan))
+        found.append(stage_profiler.remove_limits(plan))
     return found
 
 
@@ -161,7 +161,7 @@ def _format_text(wanted: ProfileRequest, points: Sequence[Point], advice: _Advic
     yield f"{wanted.stage} of lane {wanted.lane}, the median of {wanted.runs} runs each"
     yield ""
     slowest = max(point.seconds for point in points)
-    rows = [_HEADERS, *(_build_row(point, times, slowest) for point, times in stage_profiler.speed_ups(points))]
+    rows = [_HEADERS, *(_build_row(point, times, slowest) for point, times in stage_profiler.iter_speed_ups(points))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADERS))]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)]
@@ -210,7 +210,7 @@ def _to_json(wanted: ProfileRequest, points: Sequence[Point], advice: _Advice | 
                 "cores": point.cores,
                 "memory_peak_bytes": point.memory_peak_bytes,
             }
-            for point, times in stage_profiler.speed_ups(points)
+            for point, times in stage_profiler.iter_speed_ups(points)
         ],
         "recommended": advice and {"strategy": advice.found.point.strategy.value, **advice.settings},
     }

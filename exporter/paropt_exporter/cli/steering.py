@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from paropt_exporter.autoscaling import control_socket
-from paropt_exporter.autoscaling.control_socket import Wish
+from paropt_exporter.autoscaling.control_socket import ControlRequest
 from paropt_exporter.errors import UsageError
 
 
@@ -25,7 +25,7 @@ class RunningExporter:
         return f"lane {self.lane} (pid {self.pid})"
 
 
-def run(root: Path, wish: Wish, *, lane: str | None, pid: int | None, stdout: TextIO) -> int:
+def run(root: Path, wish: ControlRequest, *, lane: str | None, pid: int | None, stdout: TextIO) -> int:
     """Give one order and tell how the lane stands now; returns 0.
 
     Raises UsageError where no exporter runs under `root`, where it can't be told which is meant, or if it refuses.
@@ -37,7 +37,7 @@ def run(root: Path, wish: Wish, *, lane: str | None, pid: int | None, stdout: Te
         raise UsageError(f"no exporter runs in {root}: start a lane there first, or name its config with --config.file")
     exporter = _choose_exporter(running, lane=lane, pid=pid, pool=wish.pool)
     try:
-        answer = control_socket.ask(exporter.path, wish)
+        answer = control_socket.send_request(exporter.path, wish)
     except OSError as error:
         raise UsageError(f"{exporter} did not answer: {error}") from None
     stdout.write(_format_state(answer) + "\n")
@@ -47,7 +47,7 @@ def run(root: Path, wish: Wish, *, lane: str | None, pid: int | None, stdout: Te
 def _find_running(root: Path) -> tuple[list[RunningExporter], list[str]]:
     """Find the exporters that answer, and why others don't; sockets of dead ones are passed over."""
     found, silent = [], []
-    for path in control_socket.sockets(root / control_socket.FOLDER):
+    for path in control_socket.iter_sockets(root / control_socket.FOLDER):
         try:
             found.append(_describe(path))
         except ConnectionRefusedError:
@@ -58,7 +58,7 @@ def _find_running(root: Path) -> tuple[list[RunningExporter], list[str]]:
 
 
 def _describe(path: Path) -> RunningExporter:
-    answer = control_socket.ask(path, Wish(order=control_socket.SHOW))
+    answer = control_socket.send_request(path, ControlRequest(command=control_socket.SHOW))
     pid, pools = answer.get("pid"), answer.get("pools")
     if not isinstance(pid, int) or not isinstance(pools, list):
         raise OSError("no answer that makes sense")

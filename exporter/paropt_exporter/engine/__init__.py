@@ -4,7 +4,7 @@ from paropt_exporter.engine.inbox import QueueInbox
 from paropt_exporter.engine.interfaces import Admission, Demand, StageCounts, Stop
 from paropt_exporter.engine.observers import Observer, Observers
 from paropt_exporter.engine.run import TERM_GRACE_SECONDS, Run
-from paropt_exporter.engine.workers import PoolWorkers, pools_of
+from paropt_exporter.engine.workers import PoolWorkers, get_pool_names
 
 __all__ = [
     "TERM_GRACE_SECONDS",
@@ -17,5 +17,5 @@ __all__ = [
     "Run",
     "StageCounts",
     "Stop",
-    "pools_of",
+    "get_pool_names",
 ]

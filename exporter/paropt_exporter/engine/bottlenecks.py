@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from paropt_exporter.engine.what_if import Piece, Workload, makespan_seconds, most_at_once, workload_of
+from paropt_exporter.engine.what_if import RecordedTask, Workload, build_workload, compute_makespan, count_most_at_once
 from paropt_exporter.events import Bottleneck, Result, StageRecord, Strategy, TaskTiming
 from paropt_exporter.plan import Plan
 
@@ -22,7 +22,7 @@ _FEWEST_STAGES = 3  # of two, one is over 1.5x their average just when it takes 
 _NOTICEABLE_SECONDS = 0.1  # ratios between shorter durations are noise that nobody should act on
 
 
-def find(stages: Sequence[StageRecord], *, busy_ratio: float, queued: bool) -> tuple[Bottleneck, ...]:
+def find_bottlenecks(stages: Sequence[StageRecord], *, busy_ratio: float, queued: bool) -> tuple[Bottleneck, ...]:
     """Return the bottlenecks of a run. `queued`: whether tasks had to wait for a slot.
 
     A pool counts as saturated only where something waited for it: five busy slots for five tasks are just right.
@@ -31,10 +31,13 @@ def find(stages: Sequence[StageRecord], *, busy_ratio: float, queued: bool) -> t
     ran = [stage for stage in stages if stage.result in (Result.SUCCESS, Result.FAILURE)]
     # A stage that failed at once is not the fastest of anything, and would halve the average.
     whole = [stage for stage in ran if stage.result is Result.SUCCESS]
-    return (*_of_stages(ran, whole), *_of_lane(ran, whole, busy_ratio=busy_ratio, queued=queued))
+    return (
+        *_iter_stage_bottlenecks(ran, whole),
+        *_iter_lane_bottlenecks(ran, whole, busy_ratio=busy_ratio, queued=queued),
+    )
 
 
-def _of_stages(ran: Sequence[StageRecord], whole: Sequence[StageRecord]) -> Iterator[Bottleneck]:
+def _iter_stage_bottlenecks(ran: Sequence[StageRecord], whole: Sequence[StageRecord]) -> Iterator[Bottleneck]:
     average = sum(stage.duration_seconds for stage in whole) / len(whole) if whole else 0.0
     for stage in ran:
         ratio = stage.duration_seconds / average if average else 0.0
@@ -44,7 +47,7 @@ def _of_stages(ran: Sequence[StageRecord], whole: Sequence[StageRecord]) -> Iter
                 stage=stage.stage,
                 sentence=f"{stage.stage} is slow: {ratio:.1f}x the average stage",
             )
-        if stage.tasks > 1 and _uneven(stage.fastest_task_seconds, stage.slowest_task_seconds):
+        if stage.tasks > 1 and _is_uneven(stage.fastest_task_seconds, stage.slowest_task_seconds):
             ratio = stage.slowest_task_seconds / max(stage.fastest_task_seconds, 1e-3)
             sentence = f"{stage.stage} is uneven: its slowest task took {ratio:.1f}x its fastest"
             yield Bottleneck(kind="uneven", stage=stage.stage, sentence=sentence)
@@ -53,12 +56,12 @@ def _of_stages(ran: Sequence[StageRecord], whole: Sequence[StageRecord]) -> Iter
             yield Bottleneck(kind="gil_bound", stage=stage.stage, sentence=sentence)
 
 
-def _of_lane(
+def _iter_lane_bottlenecks(
     ran: Sequence[StageRecord], whole: Sequence[StageRecord], *, busy_ratio: float, queued: bool
 ) -> Iterator[Bottleneck]:
     fastest = min(whole, key=lambda stage: stage.duration_seconds, default=None)
     slowest = max(ran, key=lambda stage: stage.duration_seconds, default=None)
-    if fastest and slowest and _uneven(fastest.duration_seconds, slowest.duration_seconds):
+    if fastest and slowest and _is_uneven(fastest.duration_seconds, slowest.duration_seconds):
         ratio = slowest.duration_seconds / max(fastest.duration_seconds, 1e-3)
         sentence = f"stages are uneven: {slowest.stage} took {ratio:.1f}x as long as {fastest.stage}"
         yield Bottleneck(kind="uneven", stage=None, sentence=sentence)
@@ -70,7 +73,7 @@ def _of_lane(
         yield Bottleneck(kind="saturated", stage=None, sentence=sentence)
 
 
-def _uneven(fastest: float, slowest: float) -> bool:
+def _is_uneven(fastest: float, slowest: float) -> bool:
     return slowest >= _NOTICEABLE_SECONDS and slowest > UNEVEN_RATIO * fastest
 
 
@@ -94,94 +97,94 @@ class RecordedRun:
     cores: float
     memory_bytes: int
 
-    def seconds(self, size: int, pieces: Iterable[Piece] | None = None) -> float:
+    def estimate_seconds(self, size: int, tasks: Iterable[RecordedTask] | None = None) -> float:
         """Return how long the lane would have taken, by the ratio to the same computation for the run as it was."""
-        workload = Workload(pieces=self.pieces if pieces is None else tuple(pieces))
-        return self.duration_seconds * self._makespan(workload, size) / self._makespan_as_it_was
+        workload = Workload(tasks=self.tasks if tasks is None else tuple(tasks))
+        return self.duration_seconds * self._compute_makespan(workload, size) / self._recorded_makespan
 
     @cached_property
-    def pieces(self) -> tuple[Piece, ...]:
-        return self._workload.pieces
+    def tasks(self) -> tuple[RecordedTask, ...]:
+        return self._workload.tasks
 
     @cached_property
     def size(self) -> int:
         """The number of workers that it had: what was fixed, otherwise as many as were used at once."""
         if self.plan.strategy is Strategy.SEQUENTIAL:
             return 1
-        used = most_at_once((each.started_seconds, each.ended_seconds) for each in self.timings)
+        used = count_most_at_once((each.started_seconds, each.ended_seconds) for each in self.timings)
         return self.plan.workers.maximum if self.plan.workers.fixed else max(1, used)
 
     @cached_property
-    def explained(self) -> bool:
+    def is_explained(self) -> bool:
         """Whether the recorded tasks explain how long the run took."""
-        if not 0 < len(self.timings) <= MOST_TASKS or self._makespan_as_it_was <= 0 or self.duration_seconds <= 0:
+        if not 0 < len(self.timings) <= MOST_TASKS or self._recorded_makespan <= 0 or self.duration_seconds <= 0:
             return False
         least, most = _TRUSTED_RATIOS
-        return least <= self._makespan(self._workload, self.size) / self.duration_seconds <= most
+        return least <= self._compute_makespan(self._workload, self.size) / self.duration_seconds <= most
 
     @cached_property
     def _workload(self) -> Workload:
-        return workload_of(self.timings, self.cores)
+        return build_workload(self.timings, self.cores)
 
     @cached_property
-    def _makespan_as_it_was(self) -> float:
+    def _recorded_makespan(self) -> float:
         # Without others on the machine, here and in each trial: no change is advised that takes cores from them.
-        return self._makespan(Workload(pieces=self.pieces), self.size)
+        return self._compute_makespan(Workload(tasks=self.tasks), self.size)
 
-    def _makespan(self, workload: Workload, size: int) -> float:
-        return makespan_seconds(
+    def _compute_makespan(self, workload: Workload, size: int) -> float:
+        return compute_makespan(
             workload, self.plan.stages, workers=size, cores=self.cores, memory_bytes=self.memory_bytes
         )
 
 
-def advise(found: Sequence[Bottleneck], run: RecordedRun) -> tuple[Bottleneck, ...]:
+def add_advice(found: Sequence[Bottleneck], run: RecordedRun) -> tuple[Bottleneck, ...]:
     """Return the bottlenecks, with advice where following it would have helped."""
-    if not found or not run.explained:
+    if not found or not run.is_explained:
         return tuple(found)
     return tuple(replace(each, advice=_ADVICE[each.kind](each, run)) for each in found)
 
 
-def _more_workers(_: Bottleneck, run: RecordedRun) -> str:
+def _try_more_workers(_: Bottleneck, run: RecordedRun) -> str:
     """An adaptive lane below its maximum had a reason not to grow; SEQUENTIAL has one worker whatever is asked."""
     at_maximum = run.plan.workers.fixed or run.peak_size >= run.plan.workers.maximum
     if not at_maximum or run.plan.strategy is Strategy.SEQUENTIAL:
         return ""
     sizes, size = [], max(run.size, run.plan.workers.maximum)
-    most = min(len(run.pieces), _MOST_WORKERS)
+    most = min(len(run.tasks), _MOST_WORKERS)
     while size < most:
         size = min(2 * size, most)
         sizes.append(size)
-    took = {size: run.seconds(size) for size in sizes}
+    took = {size: run.estimate_seconds(size) for size in sizes}
     enough = next((size for size in sizes if took[size] <= _EQUAL_RATIO * min(took.values())), None)
     if enough is None or took[enough] > _GAIN_RATIO * run.duration_seconds:
         return ""
-    return f"{enough} workers would have taken {_gain(took[enough], run)}"
+    return f"{enough} workers would have taken {_format_gain(took[enough], run)}"
 
 
-def _fewer_workers(_: Bottleneck, run: RecordedRun) -> str:
+def _try_fewer_workers(_: Bottleneck, run: RecordedRun) -> str:
     if not run.plan.workers.fixed or run.plan.strategy is Strategy.SEQUENTIAL:
         return ""
     most_seconds = _EQUAL_RATIO * run.duration_seconds
-    enough = 1 + bisect_left(range(1, run.size), True, key=lambda size: run.seconds(size) <= most_seconds)
+    enough = 1 + bisect_left(range(1, run.size), True, key=lambda size: run.estimate_seconds(size) <= most_seconds)
     if enough >= run.size:
         return ""
-    return f"{enough} worker{'' if enough == 1 else 's'} would have taken {run.seconds(enough):.1f} s too"
+    return f"{enough} worker{'' if enough == 1 else 's'} would have taken {run.estimate_seconds(enough):.1f} s too"
 
 
-def _processes(found: Bottleneck, run: RecordedRun) -> str:
-    pieces = [replace(each, gil_bound=False) if each.stage == found.stage else each for each in run.pieces]
-    return _if_faster("run it in processes", pieces, run, run.size)
+def _try_processes(found: Bottleneck, run: RecordedRun) -> str:
+    tasks = [replace(each, gil_bound=False) if each.stage == found.stage else each for each in run.tasks]
+    return _format_if_faster("run it in processes", tasks, run, run.size)
 
 
-def _split(found: Bottleneck, run: RecordedRun) -> str:
+def _try_split(found: Bottleneck, run: RecordedRun) -> str:
     """Try the longest task of the stage, or of the lane, in two halves."""
-    places = [place for place, each in enumerate(run.pieces) if found.stage in (None, each.stage)]
+    places = [place for place, each in enumerate(run.tasks) if found.stage in (None, each.stage)]
     if not places:
         return ""
-    longest = max(places, key=lambda place: run.pieces[place].seconds)
-    half = replace(run.pieces[longest], seconds=run.pieces[longest].seconds / 2)
-    pieces = [*run.pieces[:longest], half, half, *run.pieces[longest + 1 :]]
-    of_stage = sum(each.stage == half.stage for each in run.pieces)
+    longest = max(places, key=lambda place: run.tasks[place].seconds)
+    half = replace(run.tasks[longest], seconds=run.tasks[longest].seconds / 2)
+    tasks = [*run.tasks[:longest], half, half, *run.tasks[longest + 1 :]]
+    of_stage = sum(each.stage == half.stage for each in run.tasks)
     if of_stage > 1:
         what = "its longest task" if found.stage else f"the longest task of {half.stage}"
         split = f"split {what} in two"
@@ -189,22 +192,22 @@ def _split(found: Bottleneck, run: RecordedRun) -> str:
         split = f"split {'it' if found.stage else half.stage} in two (items)"
     # A lane that sizes itself gives the second half a worker.
     size = run.size if run.plan.workers.fixed else run.size + 1
-    return _if_faster(split, pieces, run, size)
+    return _format_if_faster(split, tasks, run, size)
 
 
-def _if_faster(change: str, pieces: Sequence[Piece], run: RecordedRun, size: int) -> str:
-    seconds = run.seconds(size, pieces)
-    return f"{change}: {_gain(seconds, run)}" if seconds <= _GAIN_RATIO * run.duration_seconds else ""
+def _format_if_faster(change: str, tasks: Sequence[RecordedTask], run: RecordedRun, size: int) -> str:
+    seconds = run.estimate_seconds(size, tasks)
+    return f"{change}: {_format_gain(seconds, run)}" if seconds <= _GAIN_RATIO * run.duration_seconds else ""
 
 
-def _gain(seconds: float, run: RecordedRun) -> str:
+def _format_gain(seconds: float, run: RecordedRun) -> str:
     return f"{seconds:.1f} s instead of {run.duration_seconds:.1f} s"
 
 
 _ADVICE: dict[str, Callable[[Bottleneck, RecordedRun], str]] = {
-    "saturated": _more_workers,
-    "under_used": _fewer_workers,
-    "gil_bound": _processes,
-    "slow": _split,
-    "uneven": _split,
+    "saturated": _try_more_workers,
+    "under_used": _try_fewer_workers,
+    "gil_bound": _try_processes,
+    "slow": _try_split,
+    "uneven": _try_split,
 }

@@ -12,7 +12,7 @@ from paropt_exporter.events import PoolUse, RunningTask
 from paropt_exporter.plan import PlannedStage, PlannedTask
 
 
-class Running(Protocol):
+class RunningAttempt(Protocol):
     """An attempt that a worker has, or is about to have."""
 
     @property
@@ -41,25 +41,25 @@ class Running(Protocol):
 class Workers(Protocol):
     """What the engine needs of the pools."""
 
-    def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> Running:
+    def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> RunningAttempt:
         """Hand one attempt to a pool; returns at once."""
 
-    def pool_of(self, stage: PlannedStage, task: PlannedTask) -> str:
+    def choose_pool(self, stage: PlannedStage, task: PlannedTask) -> str:
         """Return the pool that a task would start in now."""
 
-    def size(self, pool: str) -> int:
+    def get_pool_size(self, pool: str) -> int:
         """Return how many tasks `pool` may have at once now."""
 
     def running(self) -> tuple[RunningTask, ...]:
         """Return what runs now, measured up to this moment; from any thread."""
 
-    def use(self) -> tuple[PoolUse, ...]:
+    def get_pool_uses(self) -> tuple[PoolUse, ...]:
         """Return how the pools fared since the run began."""
 
-    def gil_bound(self, stage: str) -> bool:
+    def is_gil_bound(self, stage: str) -> bool:
         """Whether the stage's calls were measured to be CPU-bound Python in threads."""
 
-    def abandoned(self) -> tuple[str, ...]:
+    def get_abandoned_calls(self) -> tuple[str, ...]:
         """Return the labels of calls that were given up but still run in their threads."""
 
 

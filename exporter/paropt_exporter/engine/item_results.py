@@ -69,7 +69,7 @@ class Report:
         least = max(_LONG_SECONDS, _LONG_SHARE * self.seconds)
         took = {name: self._with_overhead(*times) for name, times in self.items[item].tests.items()}
         # pytest deselects by beginnings: an id that another one begins with can't be left out by itself.
-        long = [name for name, seconds in took.items() if seconds >= least and not _begins_another(name, took)]
+        long = [name for name, seconds in took.items() if seconds >= least and not _is_prefix_of_another(name, took)]
         return {name: took[name] for name in long}
 
     def _with_overhead(self, cases: int, seconds: float) -> float:
@@ -82,59 +82,59 @@ class Report:
         return seconds + (between * cases / every if every else 0.0)
 
 
-def of_batch(outcome: Outcome, items: Sequence[str], path: Path | None, *, alone: bool) -> Outcome:
+def add_item_results(outcome: Outcome, items: Sequence[str], path: Path | None, *, alone: bool) -> Outcome:
     """Return the outcome with its items. `alone`: the stage has no other batch.
 
     The report at `path` (None: none was asked for) is read and removed. Without one, the items share the batch's
     result and, in equal parts, its duration; a failed batch then says nothing of how long an item takes.
     """
-    report = _taken(path, items) if path is not None else None
+    report = _take_report(path, items) if path is not None else None
     if report is not None and outcome.exit_code == _NO_TESTS and not alone and not report.failed:
         # A file whose tests are all skipped at its import would be no failure of the whole suite, so it is none here;
         # the stage fails if no batch of it had a test.
         outcome = replace(outcome, result=Result.SUCCESS, message="")
-    alone_ratio, duration = _times(outcome)
-    if report is None or not _tells_all(outcome, report):
+    alone_ratio, duration = _compute_times(outcome)
+    if report is None or not _is_complete(outcome, report):
         seconds = duration * alone_ratio / len(items) if outcome.result is Result.SUCCESS else None
         same = tuple(ItemRecord(item=item, result=outcome.result, seconds=seconds) for item in items)
         return replace(outcome, items=same)
     failed_batch = outcome.result is not Result.SUCCESS
-    found = tuple(_record(item, report, alone_ratio, failed_batch=failed_batch) for item in items)
+    found = tuple(_build_record(item, report, alone_ratio, failed_batch=failed_batch) for item in items)
     start_up = alone_ratio * max(0.0, duration - report.seconds)
-    return replace(outcome, items=found, start_up_seconds=start_up, message=_message(outcome, found))
+    return replace(outcome, items=found, start_up_seconds=start_up, message=_build_message(outcome, found))
 
 
-def read(path: Path, items: Sequence[str]) -> Report | None:
+def read_report(path: Path, items: Sequence[str]) -> Report | None:
     """Read a JUnit report and sum it up by item, a path or a test's id; None if it can't be read or assigned.
 
     Test cases are matched by their dotted names: `tests/test_a.py` is `tests.test_a`, or `pkg.tests.test_a` where the
     runner counts from a folder further up, or `test_a` where it counts from one further down. Cases that belong to no
     item are left out, unless one of them failed.
     """
-    reading = _Reading(items)
+    parser = _ReportParser(items)
     try:
         text = files.read_start(path, limit_bytes=_MOST_REPORT_BYTES + 1)
         if len(text) > _MOST_REPORT_BYTES:
-            raise _NotUsable("longer than a report may be")
-        reading.parse(text)
-    except (OSError, ValueError, LookupError, _NotUsable) as error:
+            raise _UnusableReport("longer than a report may be")
+        parser.parse(text)
+    except (OSError, ValueError, LookupError, _UnusableReport) as error:
         log.debug("a test report can't be read", extra={"path": str(path), "err": str(error)})
         return None
-    return Report(items=reading.found, seconds=reading.seconds) if reading.matched or not reading.cases else None
+    return Report(items=parser.found, seconds=parser.seconds) if parser.matched or not parser.cases else None
 
 
-class _NotUsable(Exception):
+class _UnusableReport(Exception):
     """A report that can't be read, or does not say which item a failure belongs to."""
 
 
-class _Reading:
+class _ReportParser:
     """Sums a report up while it is parsed, without a tree in memory: a test may have written anything there."""
 
     def __init__(self, items: Sequence[str]) -> None:
         self.found = {item: ItemReport() for item in items}
         self.cases = self.matched = 0
         self.seconds = 0.0
-        self._by_name = _names(items)
+        self._by_name = _index_names(items)
         self._case: Mapping[str, str] | None = None
         self._failed = False
 
@@ -148,14 +148,14 @@ class _Reading:
         try:
             parser.Parse(text, True)
         except expat.ExpatError as error:
-            raise _NotUsable(str(error)) from None
+            raise _UnusableReport(str(error)) from None
 
     def _refuse_doctype(self, *_: object) -> None:
-        raise _NotUsable("it has a document type, which may define entities without end")
+        raise _UnusableReport("it has a document type, which may define entities without end")
 
     def _start(self, tag: str, attributes: Mapping[str, str]) -> None:
         if tag == "testsuite":
-            self.seconds += _seconds(attributes.get("time"))
+            self.seconds += _parse_seconds(attributes.get("time"))
         elif tag == "testcase":
             self._case, self._failed = attributes, False
         elif tag in _BAD:
@@ -167,32 +167,32 @@ class _Reading:
             return
         self._case = None
         self.cases += 1
-        item, test = _item_of(case, self._by_name)
+        item, test = _find_item(case, self._by_name)
         if item is not None:
             self.matched += 1
-            self.found[item].add(test, failed=self._failed, seconds=_seconds(case.get("time")))
+            self.found[item].add(test, failed=self._failed, seconds=_parse_seconds(case.get("time")))
         elif self._failed:
-            raise _NotUsable("a failure belongs to no item")
+            raise _UnusableReport("a failure belongs to no item")
 
 
-def _result(item: ItemReport, *, failed_batch: bool) -> Result:
+def _get_result(item: ItemReport, *, failed_batch: bool) -> Result:
     """Return an item's result; in a failed batch, an item without a test case may not have run at all."""
     if item.failed:
         return Result.FAILURE
     return Result.SKIP if failed_batch and not item.cases else Result.SUCCESS
 
 
-def _record(item: str, report: Report, alone_ratio: float, *, failed_batch: bool) -> ItemRecord:
+def _build_record(item: str, report: Report, alone_ratio: float, *, failed_batch: bool) -> ItemRecord:
     long = report.long_tests(item)
     return ItemRecord(
         item=item,
-        result=_result(report.items[item], failed_batch=failed_batch),
+        result=_get_result(report.items[item], failed_batch=failed_batch),
         seconds=alone_ratio * max(0.0, report.item_seconds(item) - sum(long.values())),
         long_tests=tuple((name, alone_ratio * seconds) for name, seconds in long.items()),
     )
 
 
-def _times(outcome: Outcome) -> tuple[float, float]:
+def _compute_times(outcome: Outcome) -> tuple[float, float]:
     """Return which part of its duration a batch would have taken with a core to itself, and its duration."""
     measured = outcome.measurement
     if measured is None or measured.ended_seconds <= measured.started_seconds:
@@ -202,22 +202,22 @@ def _times(outcome: Outcome) -> tuple[float, float]:
     return undelayed / duration, duration
 
 
-def _taken(path: Path, items: Sequence[str]) -> Report | None:
+def _take_report(path: Path, items: Sequence[str]) -> Report | None:
     try:
-        return read(path, items)
+        return read_report(path, items)
     finally:
         with suppress(OSError):  # gone, or a test put a folder there: the folder of all reports goes at the end
             path.unlink()
 
 
-def _tells_all(outcome: Outcome, report: Report) -> bool:
+def _is_complete(outcome: Outcome, report: Report) -> bool:
     """Whether the report accounts for the batch's end: one that was cut off lacks the tests that did not run."""
     if outcome.result is Result.SUCCESS:
         return True
     return outcome.exit_code == _FAILED and report.failed and not _ENDED_EARLY.search(outcome.output)
 
 
-def _message(outcome: Outcome, items: Sequence[ItemRecord]) -> str:
+def _build_message(outcome: Outcome, items: Sequence[ItemRecord]) -> str:
     bad = [each.item for each in items if each.result.bad]
     if not bad or len(items) == 1:
         return outcome.message
@@ -225,58 +225,64 @@ def _message(outcome: Outcome, items: Sequence[ItemRecord]) -> str:
     return f"{', '.join(bad[:_SHOWN_ITEMS])}{more}: {outcome.message}"
 
 
-def _names(items: Sequence[str]) -> dict[str, str]:
+def _index_names(items: Sequence[str]) -> dict[str, str]:
     """Return the items by their dotted names, and by each end of a name that only one item has."""
-    whole = {_dotted(item): item for item in items}
+    whole = {_get_dotted_name(item): item for item in items}
     ends: dict[str, set[str]] = {}
     for name, item in whole.items():
-        for end in _ends(name):
+        for end in _iter_ends(name):
             ends.setdefault(end, set()).add(item)
     return {end: next(iter(those)) for end, those in ends.items() if len(those) == 1} | whole
 
 
-def _item_of(case: Mapping[str, str], by_name: Mapping[str, str]) -> tuple[str | None, str]:
+def _find_item(case: Mapping[str, str], by_name: Mapping[str, str]) -> tuple[str | None, str]:
     """Return the item that a test case belongs to, and the id of its test function in that file.
 
     The item is the one with the longest dotted beginning of the case's name. The id is "" where the runner may write it
     in another way.
     """
     name = f"{case.get('classname', '')}.{case.get('name', '').partition('[')[0]}".strip(".")
-    for end in _ends(name):
-        for beginning in _beginnings(end):
+    for end in _iter_ends(name):
+        for beginning in _iter_beginnings(end):
             item = by_name.get(beginning)
             if item is None:
                 continue
             inner = end[len(beginning) + 1 :].replace(".", "::")
-            sure = inner and end == name and item.endswith(".py") and _dotted(item) == beginning and item[0] not in "./"
+            sure = (
+                inner
+                and end == name
+                and item.endswith(".py")
+                and _get_dotted_name(item) == beginning
+                and item[0] not in "./"
+            )
             return item, f"{item}::{inner}" if sure else ""
     return None, ""
 
 
-def _begins_another(name: str, names: Iterable[str]) -> bool:
+def _is_prefix_of_another(name: str, names: Iterable[str]) -> bool:
     return any(other != name and other.startswith(name) for other in names)
 
 
-def _ends(name: str) -> Iterator[str]:
+def _iter_ends(name: str) -> Iterator[str]:
     """Yield a dotted name, then without its first parts: the runner may count from a folder further up."""
     while name:
         yield name
         name = name.partition(".")[2]
 
 
-def _beginnings(name: str) -> Iterator[str]:
+def _iter_beginnings(name: str) -> Iterator[str]:
     while name:
         yield name
         name = name.rpartition(".")[0]
 
 
-def _dotted(item: str) -> str:
+def _get_dotted_name(item: str) -> str:
     path, *inner = item.split("::")
     path = path.removeprefix("./").removesuffix("/").removesuffix(".py")
     return ".".join([path.replace("/", "."), *(part.partition("[")[0] for part in inner)])
 
 
-def _seconds(text: str | None) -> float:
+def _parse_seconds(text: str | None) -> float:
     """Return a duration as a report has it; 0 for anything that is none."""
     try:
         found = float(text or 0.0)

@@ -45,7 +45,7 @@ class OpenStages:
         """Return the open stages whose needs have succeeded, those that run included."""
         return tuple(self._startable)
 
-    def end(self, state: StageState) -> None:
+    def remove(self, state: StageState) -> None:
         """Take a stage out that has its record, and tell its dependents."""
         name, record = state.name, state.record
         del self._open[name]
@@ -55,9 +55,9 @@ class OpenStages:
         succeeded = bool(state.plan.skip) or (record is not None and record.result is Result.SUCCESS)
         for dependent in self._dependents.get(name, ()):
             if dependent in self._open:
-                self._tell(dependent, name, succeeded=succeeded)
+                self._notify_dependent(dependent, name, succeeded=succeeded)
 
-    def next_lost(self) -> tuple[StageState, list[str]] | None:
+    def pop_lost(self) -> tuple[StageState, list[str]] | None:
         """Return the first stage in plan order that can't start any more, and the needs that failed; None: none."""
         self._failed = {name: failed for name, failed in self._failed.items() if name in self._open}
         if not self._failed:
@@ -66,7 +66,7 @@ class OpenStages:
         state, failed = self._open[name], self._failed.pop(name)
         return state, [need for need in state.plan.needs if need in failed]
 
-    def _tell(self, dependent: str, need: str, *, succeeded: bool) -> None:
+    def _notify_dependent(self, dependent: str, need: str, *, succeeded: bool) -> None:
         if not succeeded:
             self._failed.setdefault(dependent, set()).add(need)
             return
@@ -79,7 +79,7 @@ class OpenStages:
             self.revision += 1
 
 
-def backlog(startable: Iterable[StageState], now: float) -> dict[str, tuple[int, float]]:
+def measure_backlog(startable: Iterable[StageState], now: float) -> dict[str, tuple[int, float]]:
     """Return, for each pool, how many tasks wait for room, and the age in seconds of the oldest."""
     waiting: dict[str, tuple[int, float]] = {}
     for state in startable:
@@ -90,7 +90,7 @@ def backlog(startable: Iterable[StageState], now: float) -> dict[str, tuple[int,
     return waiting
 
 
-def demand(
+def measure_demand(
     states: Sequence[StageState],
     startable: Iterable[StageState],
     *,
@@ -116,15 +116,15 @@ def demand(
             if state.attempts_ended
         ),
         peaks=tuple((state.name, peak) for state in states if (peak := state.task_peak_bytes)),
-        stages=tuple(state.counts(now) for state in states if state.started and len(state.plan.tasks) > 1),
-        work_seconds=sum(state.work_seconds(now) for state in states) if work else 0.0,
-        path_seconds=_longest_path(states, now) if work else 0.0,
+        stages=tuple(state.build_counts(now) for state in states if state.started and len(state.plan.tasks) > 1),
+        work_seconds=sum(state.estimate_work_seconds(now) for state in states) if work else 0.0,
+        path_seconds=_compute_longest_path(states, now) if work else 0.0,
         left_seconds=None if ends_seconds is None else ends_seconds - now,
-        rescue_size=_rescue_size(states, now, size),
+        rescue_size=_compute_rescue_size(states, now, size),
     )
 
 
-def _longest_path(states: Sequence[StageState], now: float) -> float:
+def _compute_longest_path(states: Sequence[StageState], now: float) -> float:
     """Return the longest chain of tasks that depend on each other, in seconds; stages stand in any order."""
     by_name = {state.name: state for state in states}
     known: dict[str, float] = {}
@@ -136,12 +136,14 @@ def _longest_path(states: Sequence[StageState], now: float) -> float:
             if open_needs := [need for need in needs if need not in known]:
                 stack += open_needs
                 continue
-            known[state.name] = state.longest_task_seconds(now) + max((known[need] for need in needs), default=0.0)
+            known[state.name] = state.estimate_longest_task_seconds(now) + max(
+                (known[need] for need in needs), default=0.0
+            )
             stack.pop()
     return max(known.values(), default=0.0)
 
 
-def _rescue_size(states: Iterable[StageState], now: float, size: int) -> int:
+def _compute_rescue_size(states: Iterable[StageState], now: float, size: int) -> int:
     """Return the smallest size that saves every stage at risk that more workers can save; 0: there is none."""
-    more = [extra for state in states if state.started and (extra := state.workers_to_be_saved(now)) > 0]
+    more = [extra for state in states if state.started and (extra := state.count_rescue_workers(now)) > 0]
     return size + sum(more) if more else 0

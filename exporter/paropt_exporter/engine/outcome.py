@@ -51,29 +51,29 @@ class NotStarted:
         return Outcome(result=Result.ERROR, message=to_one_line(f"could not be started: {why}"))
 
 
-def not_started(pool: str, label: str, error: BaseException) -> NotStarted:
+def build_not_started(pool: str, label: str, error: BaseException) -> NotStarted:
     """Make an attempt that has failed already."""
     future: Future[object] = Future()
     future.set_exception(error)
     return NotStarted(pool, label, future)
 
 
-def of_future(future: Future[object]) -> Outcome:
+def read_future(future: Future[object]) -> Outcome:
     """Read a settled future of any pool. Never raises."""
     measurement: Measurement | None = getattr(future, "measurement", None)
     if future.cancelled():  # not by its exception: a call may raise CancelledError too
         return Outcome(result=Result.CANCELLATION, message="cancelled before it started", stopped=True)
     error = future.exception(timeout=0)
     if error is not None:
-        return _of_exception(error, measurement)
+        return _read_exception(error, measurement)
     value = future.result(timeout=0)
     if isinstance(value, CommandOutcome):
-        return _of_command(value)
+        return _read_command(value)
     output = value.output if isinstance(value, CallOutcome) else ""
     return Outcome(result=Result.SUCCESS, output=output, measurement=measurement)
 
 
-def _of_command(outcome: CommandOutcome) -> Outcome:
+def _read_command(outcome: CommandOutcome) -> Outcome:
     return Outcome(
         result=outcome.result,
         message=outcome.message,
@@ -86,30 +86,32 @@ def _of_command(outcome: CommandOutcome) -> Outcome:
     )
 
 
-def _of_exception(error: BaseException, measurement: Measurement | None) -> Outcome:
-    if _is(error, CallFailed):
+def _read_exception(error: BaseException, measurement: Measurement | None) -> Outcome:
+    if _is_a(error, CallFailed):
         return Outcome(result=Result.FAILURE, message=error.message, output=error.output, measurement=measurement)
-    if _is(error, TaskStopped):
-        return Outcome(result=Result.CANCELLATION, message=_text(error), measurement=measurement, stopped=True)
-    if _is(error, WorkerDied):
+    if _is_a(error, TaskStopped):
+        return Outcome(result=Result.CANCELLATION, message=_get_text(error), measurement=measurement, stopped=True)
+    if _is_a(error, WorkerDied):
         code = error.exit_code_or_signal
         return Outcome(
             result=Result.ERROR,
-            message=_text(error),
+            message=_get_text(error),
             exit_code=code if code is not None and code >= 0 else None,
             signal=-code if code is not None and code < 0 else None,
             measurement=measurement,
         )
-    result, message = (Result.ERROR, _text(error)) if _is(error, ParoptError) else (Result.FAILURE, describe(error))
+    result, message = (
+        (Result.ERROR, _get_text(error)) if _is_a(error, ParoptError) else (Result.FAILURE, describe(error))
+    )
     return Outcome(result=result, message=to_one_line(message), measurement=measurement)
 
 
-def _is(error: BaseException, kind: type[E]) -> TypeGuard[E]:
+def _is_a(error: BaseException, kind: type[E]) -> TypeGuard[E]:
     """Tell an exception's kind without `isinstance`, which reads `__class__`: a class may define that to raise."""
     return issubclass(type(error), kind)
 
 
-def _text(error: ParoptError) -> str:
+def _get_text(error: ParoptError) -> str:
     try:
         return str(error)
     except BaseException:  # noqa: BLE001 -- a subclass may define its own text

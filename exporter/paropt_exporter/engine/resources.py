@@ -30,17 +30,17 @@ class Resources:
         self._cores = CoreBudget(0.0)
         self._least: frozenset[float | None] = frozenset()
 
-    def admit(self, admission: Admission | None) -> bool:
+    def set_admission(self, admission: Admission | None) -> bool:
         """Give out cores by these demands from now on; None: never mind the cores. Return whether they are new."""
         if admission is self._admission:
             return False
         self._admission = admission
         self._cores = CoreBudget(0.0) if admission is None else CoreBudget(admission.cores, stuck=admission.stuck)
         for label, (stage, _) in self._tasks.items():
-            self._count(label, stage)
+            self._count_demand(label, stage)
         return True
 
-    def expect(self, stages: Iterable[str]) -> None:
+    def set_expected_stages(self, stages: Iterable[str]) -> None:
         """Take the stages that may start tasks under this Admission: `cores_left` speaks of these."""
         if self._admission is None:
             return
@@ -50,23 +50,23 @@ class Resources:
         least.append(min((demand for demand in known if demand >= WAITING_DEMAND), default=None))
         self._least = frozenset(demand for demand in least if demand is not None) | (demands & {None})
 
-    def cores_left(self) -> bool:
+    def has_cores_left(self) -> bool:
         """Whether the cores have room for a task of any stage that is expected."""
         if self._admission is None or len(self._tasks) < self._admission.floor:
             return True
         return any(self._cores.room(demand) > 0 for demand in self._least)
 
-    def _count(self, label: str, stage: str) -> None:
+    def _count_demand(self, label: str, stage: str) -> None:
         admission = self._admission
         demand = 0.0 if admission is None else admission.tasks.get(label, admission.stages.get(stage))
         self._tasks[label] = stage, demand
         self._cores.take(demand)
 
-    def in_pool(self, pool: str) -> int:
+    def count_in_pool(self, pool: str) -> int:
         """Return how many tasks run in `pool`."""
         return self._pools[pool]
 
-    def stage_fits(self, stage: PlannedStage) -> bool:
+    def can_begin_stage(self, stage: PlannedStage) -> bool:
         """Whether the stage may begin beside those that run: locks and exclusiveness."""
         if stage.exclusive and self._stages:
             return False
@@ -76,14 +76,14 @@ class Resources:
         """Whether a task of one slot finds one, or nothing runs: `size` is how many slots the lane may use now."""
         return self._slots_held == 0 or self._slots_held < size
 
-    def task_fits(self, stage: PlannedStage, *, size: int) -> bool:
+    def can_begin_task(self, stage: PlannedStage, *, size: int) -> bool:
         """Whether one more task of the stage fits: `size` is how many slots the lane may use now."""
         if self._slots_held == 0:
             return True
         enough_memory = self._memory_held + stage.memory_bytes <= self._memory_bytes or not stage.memory_bytes
-        return enough_memory and self._slots_held + stage.slots <= size and self.cores_fit(stage.name)
+        return enough_memory and self._slots_held + stage.slots <= size and self.has_cores_for(stage.name)
 
-    def cores_fit(self, stage: str) -> bool:
+    def has_cores_for(self, stage: str) -> bool:
         """Whether the cores have room for one more task of the stage."""
         admission = self._admission
         if admission is None or len(self._tasks) < admission.floor:
@@ -97,7 +97,7 @@ class Resources:
         self._stages.pop(stage.name, None)
 
     def begin_task(self, stage: PlannedStage, pool: str, label: str) -> None:
-        self._count(label, stage.name)
+        self._count_demand(label, stage.name)
         self._slots_held += stage.slots
         self._memory_held += stage.memory_bytes
         self._pools[pool] += 1

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 
 from paropt_exporter import host
 from paropt_exporter.clock import Clock
-from paropt_exporter.engine import open_stages, report
-from paropt_exporter.engine.bottlenecks import MOST_TASKS
+from paropt_exporter.engine.bottlenecks import MOST_TASKS, RecordedRun
 from paropt_exporter.engine.inbox import Inbox, Timers
-from paropt_exporter.engine.interfaces import Admission, Demand, Running, Stop, Wake, Workers
-from paropt_exporter.engine.open_stages import OpenStages
-from paropt_exporter.engine.outcome import not_started
+from paropt_exporter.engine.interfaces import Admission, Demand, RunningAttempt, Stop, Wake, Workers
+from paropt_exporter.engine.open_stages import OpenStages, measure_backlog, measure_demand
+from paropt_exporter.engine.outcome import build_not_started
+from paropt_exporter.engine.report import RunEnd, build_run_record
 from paropt_exporter.engine.resources import Resources
-from paropt_exporter.engine.stage import Attempt, Ready, StageState, alone_seconds, timing_of
+from paropt_exporter.engine.stage import Attempt, Ready, StageState, build_timing, compute_alone_seconds
 from paropt_exporter.errors import describe
 from paropt_exporter.events import (
     Event,
@@ -88,7 +88,7 @@ class Run:
         self._emit = emit
         self._inbox = inbox
         self._clock = clock
-        self._shares = Resources(memory_bytes)
+        self._resources = Resources(memory_bytes)
         self._memory_bytes = memory_bytes
         self._sums_work = sums_work
         self._cores = host.count_cpus() if cores is None else cores
@@ -105,7 +105,7 @@ class Run:
         self._total: Watch | None = None
         self._sequential_seconds = 0.0
         self._limits: Mapping[str, int] = {}
-        self._spared: float | None = None  # the timer that was late
+        self._late_timer: float | None = None  # the timer that was late
         self._judge_from_seconds = 0.0
         self._admission: Admission | None = None
 
@@ -118,12 +118,12 @@ class Run:
         self.size = size
         self._inbox.post(Wake())
 
-    def limit(self, stages: Mapping[str, int]) -> None:
+    def set_limits(self, stages: Mapping[str, int]) -> None:
         """Let at most so many tasks of these stages run at once, and of others any number. From any thread."""
         self._limits = dict(stages)
         self._inbox.post(Wake())
 
-    def admit(self, admission: Admission | None) -> None:
+    def set_admission(self, admission: Admission | None) -> None:
         """Start only tasks that the cores have room for; None: any that have a slot. From any thread."""
         self._admission = admission
         self._inbox.post(Wake())
@@ -146,135 +146,131 @@ class Run:
             self._total = Watch(self.plan.total, started)
             self._timers.at(self._total.next_deadline, self._check_total)
         for state in self._stages.values():
-            self._admit(state, started)
+            self._prepare_stage(state, started)
         for message in self._inbox.receive(started):
-            self._take(message)  # an interrupt that came before the first task lets nothing start
+            self._handle_message(message)  # an interrupt that came before the first task lets nothing start
         while True:
             self._fire_timers()
-            self._start_what_fits()
+            self._start_tasks()
             if not self._open_stages:
                 break
-            for message in self._inbox.receive(self._next_moment()):
-                self._take(message)
-        return self._end(started, started_timestamp)
+            for message in self._inbox.receive(self._get_next_moment()):
+                self._handle_message(message)
+        return self._end_run(started, started_timestamp)
 
     # What others may look at while the run goes on; from any thread.
 
-    def live(self) -> tuple[LiveStage, ...]:
+    def snapshot_stages(self) -> tuple[LiveStage, ...]:
         """Return the running stages, measured up to this moment."""
         usage = {task.label: (task.cpu_seconds, task.memory_bytes) for task in self._workers.running()}
         now, wall = self._clock.monotonic(), self._clock.wall()
         return tuple(
-            state.live(self.plan.lane, usage, now=now, now_timestamp=wall) for state in self._open() if state.started
+            state.build_live_stage(self.plan.lane, usage, now=now, now_timestamp=wall)
+            for state in self._open_stages.all()
+            if state.started
         )
 
-    def backlog(self) -> dict[str, tuple[int, float]]:
+    def measure_backlog(self) -> dict[str, tuple[int, float]]:
         """Return, for each pool, how many tasks could run now if there were room, and the age of the oldest."""
-        return open_stages.backlog(self._startable(), self._clock.monotonic())
+        return measure_backlog(self._open_stages.startable(), self._clock.monotonic())
 
-    def demand(self) -> Demand:
+    def measure_demand(self) -> Demand:
         """Return what runs and what could run, for the controller."""
         total = self._total
-        return open_stages.demand(
-            self._open(),
-            self._startable(),
+        return measure_demand(
+            self._open_stages.all(),
+            self._open_stages.startable(),
             now=self._clock.monotonic(),
             size=self.size,
             work=self._sums_work,
             ends_seconds=None if total is None else total.started_seconds + total.limit.max_seconds,
         )
 
-    def _startable(self) -> tuple[StageState, ...]:
-        return self._open_stages.startable()
-
     # Starting
 
-    def _admit(self, state: StageState, now: float) -> None:
+    def _prepare_stage(self, state: StageState, now: float) -> None:
         if state.plan.skip:
-            self._close(state, Result.SKIP, state.plan.skip)
+            self._close_stage(state, Result.SKIP, state.plan.skip)
         elif state.plan.fault:
-            self._close(state, Result.ERROR, state.plan.fault)
+            self._close_stage(state, Result.ERROR, state.plan.fault)
             self._fail_fast(state)
         else:
             state.ready.extend(Ready(task=task, attempt=1, ready_seconds=now) for task in state.plan.tasks)
 
-    def _close(self, state: StageState, result: Result, why: str) -> None:
+    def _close_stage(self, state: StageState, result: Result, why: str) -> None:
         record = state.close(self.run_id, self.plan.lane, result, why)
-        self._open_stages.end(state)
+        self._open_stages.remove(state)
         self._emit(record)
 
     def _fail_fast(self, state: StageState) -> None:
         if self.plan.fail_fast and self._stopping is None:
-            self._stop(Stop(f"fail-fast: {state.name} failed", interrupted=False))
+            self._begin_stopping(Stop(f"fail-fast: {state.name} failed", interrupted=False))
 
-    def _start_what_fits(self) -> None:
+    def _start_tasks(self) -> None:
         if self._stopping is not None:
-            self._skip_the_rest(self._stopping.reason)
+            self._skip_unstarted_stages(self._stopping.reason)
             return
-        self._skip_what_lost_its_needs()
+        self._skip_stages_with_failed_needs()
         startable, revision = self._open_stages.startable(), self._open_stages.revision
-        if self._shares.admit(self._admission) or revision != self._expected:
-            self._shares.expect(state.name for state in startable)
+        if self._resources.set_admission(self._admission) or revision != self._expected:
+            self._resources.set_expected_stages(state.name for state in startable)
             self._expected = revision
         for state in startable:
             if self._queued and self._is_full():
                 return  # a walk over a thousand waiting stages at each event would cost more than their tasks
-            while state.ready and self._fits(state):
-                self._start(state, state.ready.popleft())
-            if state.ready and not self._limited(state):
+            while state.ready and self._can_start(state):
+                self._start_task(state, state.ready.popleft())
+            if state.ready and not self._is_at_limit(state):
                 self._queued = True
-                if self._needs_room(state) and self._shares.cores_fit(state.name):
+                if self._needs_much_room(state) and self._resources.has_cores_for(state.name):
                     return  # smaller stages behind it would starve it for ever
 
     def _is_full(self) -> bool:
         """Whether no task can start, of whatever stage."""
-        if not (self._shares.has_slot(self.size) and self._shares.cores_left()):
+        if not (self._resources.has_slot(self.size) and self._resources.has_cores_left()):
             return True
-        return self._only_commands and self._shares.in_pool(COMMANDS) >= self._workers.size(COMMANDS)
+        return self._only_commands and self._resources.count_in_pool(COMMANDS) >= self._workers.get_pool_size(COMMANDS)
 
-    def _needs_room(self, state: StageState) -> bool:
+    def _needs_much_room(self, state: StageState) -> bool:
         return bool(state.plan.slots > 1 or state.plan.memory_bytes or state.plan.exclusive)
 
-    def _open(self) -> tuple[StageState, ...]:
-        return self._open_stages.all()
-
-    def _fits(self, state: StageState) -> bool:
-        if not state.started and not self._shares.stage_fits(state.plan):
+    def _can_start(self, state: StageState) -> bool:
+        if not state.started and not self._resources.can_begin_stage(state.plan):
             return False
-        if self._limited(state):
+        if self._is_at_limit(state):
             return False
-        pool = self._workers.pool_of(state.plan, state.ready[0].task)
-        return self._shares.task_fits(state.plan, size=self.size) and (
-            self._shares.in_pool(pool) < self._workers.size(pool)
+        pool = self._workers.choose_pool(state.plan, state.ready[0].task)
+        return self._resources.can_begin_task(state.plan, size=self.size) and (
+            self._resources.count_in_pool(pool) < self._workers.get_pool_size(pool)
         )
 
-    def _limited(self, state: StageState) -> bool:
+    def _is_at_limit(self, state: StageState) -> bool:
         return len(state.attempts) >= self._limits.get(state.name, len(state.attempts) + 1)
 
-    def _start(self, state: StageState, ready: Ready) -> None:
+    def _start_task(self, state: StageState, ready: Ready) -> None:
         now = self._clock.monotonic()
         label = state.name if len(state.plan.tasks) == 1 else f"{state.name}[{ready.task.index}]"
-        running = self._running(state, ready, label)
+        running = self._submit_attempt(state, ready, label)
         attempt = Attempt(state, ready.task, ready.attempt, ready.ready_seconds, now, running)
         if not state.started:
-            self._begin(state, running.pool, now)
-        self._shares.begin_task(state.plan, running.pool, label)
+            self._begin_stage(state, running.pool, now)
+        self._resources.begin_task(state.plan, running.pool, label)
         state.pool = running.pool
         state.attempts.append(attempt)
         if state.plan.timeout_seconds is not None:
             self._timers.at(now + state.plan.timeout_seconds, lambda: self._check_timeout(attempt))
         running.future.add_done_callback(lambda _: self._inbox.post(_Ended(attempt)))
 
-    def _running(self, state: StageState, ready: Ready, label: str) -> Running:
+    def _submit_attempt(self, state: StageState, ready: Ready, label: str) -> RunningAttempt:
         try:
             return self._workers.start(state.plan, ready.task, label)
         except Exception as error:  # noqa: BLE001 -- what the system lacks (threads, processes) costs this task only
             log.warning("a task could not be started", extra={"task": label, "err": describe(error)})
-            return not_started(state.plan.pool, label, error)
+            return build_not_started(state.plan.pool, label, error)
 
-    def _begin(self, state: StageState, pool: str, now: float) -> None:
+    def _begin_stage(self, state: StageState, pool: str, now: float) -> None:
         state.started_seconds, state.started_timestamp_seconds = now, self._clock.wall()
-        self._shares.begin_stage(state.plan)
+        self._resources.begin_stage(state.plan)
         self._emit(
             StageStarted(
                 run_id=self.run_id,
@@ -293,19 +289,19 @@ class Run:
             state.watch = Watch(state.plan.sla, now)
             self._timers.at(state.watch.next_deadline, lambda: self._check_stage(state))
 
-    def _skip_what_lost_its_needs(self) -> None:
-        while lost := self._open_stages.next_lost():
+    def _skip_stages_with_failed_needs(self) -> None:
+        while lost := self._open_stages.pop_lost():
             state, needs = lost
-            self._close(state, Result.SKIP, f"needs {', '.join(needs)}")
+            self._close_stage(state, Result.SKIP, f"needs {', '.join(needs)}")
 
     # Messages
 
-    def _take(self, message: object) -> None:
+    def _handle_message(self, message: object) -> None:
         match message:
             case _Ended(attempt):
                 self._end_attempt(attempt)
             case Stop():
-                self._stop(message)
+                self._begin_stopping(message)
             case _:
                 pass  # Wake: the loop looks again anyway
 
@@ -313,23 +309,23 @@ class Run:
         state = attempt.stage
         # Out of the live view before its record adds it to the totals: a scrape in between must not see it twice.
         state.attempts.remove(attempt)
-        self._shares.end_task(state.plan, attempt.running.pool, attempt.running.label)
-        record = self._record(attempt)
-        state.gil_bound = state.gil_bound or self._workers.gil_bound(state.name)
-        state.take(record)
+        self._resources.end_task(state.plan, attempt.running.pool, attempt.running.label)
+        record = self._build_task_record(attempt)
+        state.gil_bound = state.gil_bound or self._workers.is_gil_bound(state.name)
+        state.add_record(record)
         if len(self._timings) <= MOST_TASKS:
-            self._timings.append(timing_of(record))
-        self._sequential_seconds += alone_seconds(record, gil_bound=state.gil_bound)
+            self._timings.append(build_timing(record))
+        self._sequential_seconds += compute_alone_seconds(record, gil_bound=state.gil_bound)
         self._emit(record)
         if not record.final:
-            self._rest(state, attempt, record)
+            self._schedule_retry(state, attempt, record)
         elif record.result.bad:
             self._fail_fast(state)
-        self._end_stage_if_settled(state)
+        self._end_stage_if_done(state)
 
-    def _record(self, attempt: Attempt) -> TaskRecord:
+    def _build_task_record(self, attempt: Attempt) -> TaskRecord:
         may_retry = attempt.number <= attempt.stage.plan.retries and self._stopping is None
-        return attempt.end(
+        return attempt.build_record(
             self.run_id,
             self.plan.lane,
             may_retry=may_retry,
@@ -337,42 +333,42 @@ class Run:
             now_timestamp=self._clock.wall(),
         )
 
-    def _rest(self, state: StageState, attempt: Attempt, record: TaskRecord) -> None:
+    def _schedule_retry(self, state: StageState, attempt: Attempt, record: TaskRecord) -> None:
         wait = state.plan.backoff_seconds * 2.0 ** (attempt.number - 1)
         state.resting += 1
         again = Ready(
-            task=_narrowed(state, attempt.task, record),
+            task=_narrow_task(state, attempt.task, record),
             attempt=record.attempt + 1,
             ready_seconds=self._clock.monotonic() + wait,
         )
-        self._timers.at(again.ready_seconds, lambda: self._wake_task(state, again))
+        self._timers.at(again.ready_seconds, lambda: self._end_backoff(state, again))
 
-    def _wake_task(self, state: StageState, ready: Ready) -> None:
+    def _end_backoff(self, state: StageState, ready: Ready) -> None:
         if state.ended:
             return
         state.resting -= 1
         state.ready.append(ready)
 
-    def _end_stage_if_settled(self, state: StageState) -> None:
+    def _end_stage_if_done(self, state: StageState) -> None:
         if state.ended or not state.settled:
             return
         if state.watch is not None:
-            self._tell(state.watch, state.name, state.last_ended_seconds, rebase=state.started_seconds)
-        self._shares.end_stage(state.plan)
-        record = state.end(self.run_id, self.plan.lane)
-        self._open_stages.end(state)
+            self._check_sla(state.watch, state.name, state.last_ended_seconds, rebase=state.started_seconds)
+        self._resources.end_stage(state.plan)
+        record = state.build_record(self.run_id, self.plan.lane)
+        self._open_stages.remove(state)
         self._emit(record)
         if record.result.bad:  # no task of it may be bad: none of its batches had a test
             self._fail_fast(state)
 
     def _fire_timers(self) -> None:
         now, due = self._clock.monotonic(), self._timers.next_moment
-        if due is not None and due != self._spared and now > due + _LATE_SECONDS:
-            self._spared, self._judge_from_seconds = due, now + _NEWS_SECONDS
+        if due is not None and due != self._late_timer and now > due + _LATE_SECONDS:
+            self._late_timer, self._judge_from_seconds = due, now + _NEWS_SECONDS
         if now >= self._judge_from_seconds:
             self._timers.fire(now)
 
-    def _next_moment(self) -> float | None:
+    def _get_next_moment(self) -> float | None:
         due = self._timers.next_moment
         return None if due is None else max(due, self._judge_from_seconds)
 
@@ -402,25 +398,25 @@ class Run:
             return
         first = min((attempt.started_seconds for attempt in state.attempts), default=None)
         rebase = first if first is not None and not state.attempts_ended else state.started_seconds
-        self._tell(state.watch, state.name, self._clock.monotonic(), rebase=rebase)
+        self._check_sla(state.watch, state.name, self._clock.monotonic(), rebase=rebase)
         if state.watch.broken and state.watch.limit.critical:
-            self._break_critical(state)
+            self._stop_for_critical_sla(state)
         self._timers.at(state.watch.next_deadline, lambda: self._check_stage(state))
 
-    def _break_critical(self, state: StageState) -> None:
+    def _stop_for_critical_sla(self, state: StageState) -> None:
         self._critical = True
         why = f"broke its critical SLA of {state.watch.limit.max_seconds:g} s" if state.watch else ""
         for attempt in state.attempts:
             attempt.verdict = attempt.verdict or (Result.TIMEOUT, why)
-        self._stop(Stop(f"{state.name} {why}", interrupted=False))
+        self._begin_stopping(Stop(f"{state.name} {why}", interrupted=False))
 
     def _check_total(self) -> None:
         if self._total is None:
             return
-        self._tell(self._total, None, self._clock.monotonic())
+        self._check_sla(self._total, None, self._clock.monotonic())
         if self._total.broken and self._total.limit.critical:
             self._critical = True
-            self._stop(
+            self._begin_stopping(
                 Stop(
                     f"{self.plan.lane} broke its critical total of {self._total.limit.max_seconds:g} s",
                     interrupted=False,
@@ -428,7 +424,7 @@ class Run:
             )
         self._timers.at(self._total.next_deadline, self._check_total)
 
-    def _tell(self, watch: Watch, stage: str | None, now: float, *, rebase: float | None = None) -> None:
+    def _check_sla(self, watch: Watch, stage: str | None, now: float, *, rebase: float | None = None) -> None:
         if rebase is not None:
             watch.started_seconds = rebase
         for broken in watch.check(now):
@@ -447,66 +443,68 @@ class Run:
 
     # Stopping and the end
 
-    def _stop(self, stop: Stop) -> None:
+    def _begin_stopping(self, stop: Stop) -> None:
         """End the run: the first reason stays, a later one may only hasten it."""
         if self._stopping is None:
             self._stopping = stop
         elif not stop.now:
             return
-        for attempt in self._attempts():
+        for attempt in self._iter_attempts():
             attempt.verdict = attempt.verdict or (Result.CANCELLATION, f"stopped: {self._stopping.reason}")
             self._stop_attempt(attempt, 0.0 if stop.now else TERM_GRACE_SECONDS)
 
-    def _attempts(self) -> Iterator[Attempt]:
+    def _iter_attempts(self) -> Iterator[Attempt]:
         for state in self._stages.values():
             yield from tuple(state.attempts)
 
-    def _skip_the_rest(self, reason: str) -> None:
-        for state in self._open():
+    def _skip_unstarted_stages(self, reason: str) -> None:
+        for state in self._open_stages.all():
             if not state.started:
-                self._close(state, Result.SKIP, reason)
+                self._close_stage(state, Result.SKIP, reason)
             state.ready.clear()
             state.resting = 0
-            self._end_stage_if_settled(state)
+            self._end_stage_if_done(state)
 
-    def _end(self, started: float, started_timestamp: float) -> RunRecord:
+    def _end_run(self, started: float, started_timestamp: float) -> RunRecord:
         ended = self._clock.monotonic()
         if self._total is not None:
-            self._tell(self._total, None, ended)
-        stopping = self._stopping
-        result, reason = report.verdict(self.plan, self._records(), stopping, critical=self._critical)
-        record = report.of_run(
-            self.plan,
+            self._check_sla(self._total, None, ended)
+        pools, duration = self._workers.get_pool_uses(), ended - started
+        record = build_run_record(
             self.run_id,
-            self._records(),
-            result=result,
-            reason=reason,
-            duration_seconds=ended - started,
+            RecordedRun(
+                plan=self.plan,
+                timings=self._collect_timings() if self._stopping is None else (),
+                duration_seconds=duration,
+                peak_size=max((pool.peak_size for pool in pools), default=0),
+                cores=self._cores,
+                memory_bytes=self._memory_bytes,
+            ),
+            self._collect_stage_records(),
+            pools,
+            RunEnd(
+                stopping=self._stopping,
+                critical=self._critical,
+                total=self._total,
+                queued=self._queued,
+                abandoned=self._workers.get_abandoned_calls(),
+            ),
             started_timestamp_seconds=started_timestamp,
             sequential_seconds=self._sequential_seconds,
-            total=self._total,
-            critical=self._critical,
-            interrupted=stopping is not None and stopping.interrupted,
-            queued=self._queued,
-            pools=self._workers.use(),
-            abandoned=self._workers.abandoned(),
-            timings=self._recorded() if stopping is None else (),
-            cores=self._cores,
-            memory_bytes=self._memory_bytes,
         )
         self._emit(record)
         return record
 
-    def _recorded(self) -> list[TaskTiming]:
+    def _collect_timings(self) -> list[TaskTiming]:
         """Return what the tasks used. That a stage's threads fought for the interpreter's lock is known at its end."""
         bound = {name for name, state in self._stages.items() if state.gil_bound and state.pool == THREADS}
         return [replace(timing, gil_bound=timing.stage in bound) for timing in self._timings]
 
-    def _records(self) -> tuple[StageRecord, ...]:
+    def _collect_stage_records(self) -> tuple[StageRecord, ...]:
         return tuple(state.record for state in self._stages.values() if state.record is not None)
 
 
-def _narrowed(state: StageState, task: PlannedTask, record: TaskRecord) -> PlannedTask:
+def _narrow_task(state: StageState, task: PlannedTask, record: TaskRecord) -> PlannedTask:
     """Return the task of a retry: of a batch whose failed items are known, only those that did not succeed."""
     bad = tuple(each.item for each in record.items if each.result is not Result.SUCCESS)
     if state.plan.template is None or not bad or len(bad) == len(task.items):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
-from paropt_exporter.engine.interfaces import Running, StageCounts
+from paropt_exporter.engine.interfaces import RunningAttempt, StageCounts
 from paropt_exporter.errors import shorten
 from paropt_exporter.events import LiveStage, Result, StageRecord, TaskRecord, TaskTiming
 from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask, start_up
@@ -27,14 +27,14 @@ class Attempt:
     number: int
     ready_seconds: float
     submitted_seconds: float
-    running: Running
+    running: RunningAttempt
     verdict: tuple[Result, str] | None = None
 
     @property
     def started_seconds(self) -> float:
         return self.running.started_seconds or self.submitted_seconds
 
-    def end(self, run_id: str, lane: str, *, may_retry: bool, now: float, now_timestamp: float) -> TaskRecord:
+    def build_record(self, run_id: str, lane: str, *, may_retry: bool, now: float, now_timestamp: float) -> TaskRecord:
         """Make the record of an attempt whose future has settled; our own verdict beats what its end looks like."""
         outcome = self.running.outcome()
         measured = outcome.measurement
@@ -102,10 +102,10 @@ class Finals:
         self.counts[record.result] += 1
         self.without_tests += record.result is Result.SUCCESS and bool(record.exit_code)
         if record.result is not Result.SUCCESS:
-            self.first.setdefault(record.result, _message(record))
+            self.first.setdefault(record.result, _format_message(record))
 
 
-def _message(record: TaskRecord) -> str:
+def _format_message(record: TaskRecord) -> str:
     """Return the message of a task in one line that names it."""
     item, message = record.item, record.message
     named = message
@@ -172,7 +172,7 @@ class StageState:
         """How many tasks have not ended for good."""
         return 0 if self.ended else len(self.plan.tasks) - self.finals.count
 
-    def take(self, record: TaskRecord) -> None:
+    def add_record(self, record: TaskRecord) -> None:
         """Add an attempt that has ended to the sums."""
         self.attempts_ended += 1
         self.busy_seconds += record.duration_seconds
@@ -181,7 +181,7 @@ class StageState:
             undelayed = max(0.0, record.duration_seconds - record.run_delay_seconds)
             self.fastest_seconds = min(self.fastest_seconds or undelayed, undelayed)
         self.cpu_seconds += record.cpu_seconds
-        self.wanted_seconds += record.duration_seconds * demand_of(record, gil_bound=self.gil_bound)
+        self.wanted_seconds += record.duration_seconds * compute_demand(record, gil_bound=self.gil_bound)
         self.memory_peak_bytes = max(self.memory_peak_bytes, record.memory_peak_bytes)
         if record.pool != THREADS:
             self.task_peak_bytes = max(self.task_peak_bytes, record.memory_peak_bytes)
@@ -191,9 +191,9 @@ class StageState:
         if record.final:
             self.finals.add(record)
 
-    def result(self) -> Result:
+    def compute_result(self) -> Result:
         results = {*self.finals.counts}
-        if self.never_run():
+        if self.count_not_run():
             results.add(Result.CANCELLATION)
         if results == {Result.SUCCESS} and self._without_tests():
             return Result.FAILURE
@@ -203,35 +203,35 @@ class StageState:
         """Whether its runner found no test in any batch, so that nothing was tested."""
         return 0 < self.finals.count == self.finals.without_tests
 
-    def never_run(self) -> int:
+    def count_not_run(self) -> int:
         """How many tasks of a stage that was stopped did not come to an end of their own."""
         return len(self.plan.tasks) - self.finals.count
 
-    def message(self) -> str:
+    def build_message(self) -> str:
         """Return why the stage is not a success, in one line that names the task; "" for a success."""
-        result = self.result()
+        result = self.compute_result()
         if result is Result.SUCCESS:
             return ""
         if result is Result.FAILURE and self._without_tests():
             return f"none of its {self.finals.count} batches had a test"
         if result not in self.finals.first:
-            return f"stopped with {self.never_run()} of {len(self.plan.tasks)} tasks not run"
+            return f"stopped with {self.count_not_run()} of {len(self.plan.tasks)} tasks not run"
         others = self.finals.counts[result] - 1
         return self.finals.first[result] + (f" (and {others} more)" if others else "")
 
-    def end(self, run_id: str, lane: str) -> StageRecord:
+    def build_record(self, run_id: str, lane: str) -> StageRecord:
         """Sum up a stage that has settled."""
         self.record = StageRecord(
             run_id=run_id,
             lane=lane,
             stage=self.name,
             number=self.plan.number,
-            result=self.result(),
-            message=self.message(),
+            result=self.compute_result(),
+            message=self.build_message(),
             pool=self.pool,
             tasks=len(self.plan.tasks),
             tasks_failed=self.finals.count - self.finals.counts[Result.SUCCESS],
-            duration_seconds=self.duration_seconds(),
+            duration_seconds=self.get_duration_seconds(),
             started_timestamp_seconds=self.started_timestamp_seconds,
             cpu_seconds=self.cpu_seconds,
             memory_peak_bytes=self.memory_peak_bytes,
@@ -242,12 +242,12 @@ class StageState:
             sla=self.plan.sla,
             warned=self.watch is not None and self.watch.warned,
             broken=self.watch is not None and self.watch.broken,
-            advice=self._advice(),
+            advice=self._build_advice(),
             scope=self.plan.scope,
         )
         return self.record
 
-    def _advice(self) -> str:
+    def _build_advice(self) -> str:
         program, ended = start_up.find_repeated_program(self.plan), self.finals
         mean = ended.seconds / max(1, ended.count)
         part = start_up.estimate_start_up_ratio(
@@ -255,7 +255,7 @@ class StageState:
         )
         return start_up.format_advice(self.name, program, part) if program and part else ""
 
-    def duration_seconds(self) -> float:
+    def get_duration_seconds(self) -> float:
         return max(0.0, self.last_ended_seconds - self.started_seconds) if self.started_seconds is not None else 0.0
 
     def close(self, run_id: str, lane: str, result: Result, why: str) -> StageRecord:
@@ -278,15 +278,15 @@ class StageState:
         )
         return self.record
 
-    def task_seconds(self) -> float | None:
+    def estimate_task_seconds(self) -> float | None:
         """Return how long one of its tasks takes: by those that ended in this run, else by earlier runs."""
         if self.finals.count:
             return self.finals.seconds / self.finals.count
         return self.plan.expected_seconds if len(self.plan.tasks) == 1 else self.plan.expected_task_seconds
 
-    def counts(self, now: float) -> StageCounts:
+    def build_counts(self, now: float) -> StageCounts:
         """Return how many of its tasks run and wait, and for how long they have; for the controller."""
-        ages = self._ages(now)
+        ages = self.get_task_ages(now)
         return StageCounts(
             stage=self.name,
             running=len(ages),
@@ -297,60 +297,62 @@ class StageState:
             fastest_seconds=self.fastest_seconds,
         )
 
-    def work_seconds(self, now: float) -> float:
+    def estimate_work_seconds(self, now: float) -> float:
         """Return what is left to do in seconds of one worker; what nobody knows counts as nothing."""
-        task_seconds = self.task_seconds()
+        task_seconds = self.estimate_task_seconds()
         if task_seconds is None:
             return 0.0
-        ages = self._ages(now)
+        ages = self.get_task_ages(now)
         waiting = max(0, self.unfinished - len(ages))
-        return sum(left_seconds(task_seconds, age) for age in ages) + waiting * task_seconds
+        return sum(estimate_left_seconds(task_seconds, age) for age in ages) + waiting * task_seconds
 
-    def longest_task_seconds(self, now: float) -> float:
+    def estimate_longest_task_seconds(self, now: float) -> float:
         """Return how long its last task runs at least, whatever the number of workers."""
-        task_seconds = self.task_seconds()
+        task_seconds = self.estimate_task_seconds()
         if task_seconds is None or not self.unfinished:
             return 0.0
-        ages = self._ages(now)
+        ages = self.get_task_ages(now)
         if self.unfinished > len(ages):
             return task_seconds
-        return max(left_seconds(task_seconds, age) for age in ages)
+        return max(estimate_left_seconds(task_seconds, age) for age in ages)
 
-    def workers_to_be_saved(self, now: float) -> int:
+    def count_rescue_workers(self, now: float) -> int:
         """Return how many workers more keep the stage within its limit; 0: it keeps it as it is, or none can help."""
-        task_seconds, ages = self.task_seconds(), self._ages(now)
+        task_seconds, ages = self.estimate_task_seconds(), self.get_task_ages(now)
         waiting = max(0, self.unfinished - len(ages))
         if task_seconds is None or self.plan.sla is None or self.started_seconds is None or not waiting:
             return 0
         usable = self.started_seconds + self.plan.sla.max_seconds - now
         workers = max(1, len(ages))
-        if remaining_seconds(task_seconds, ages, waiting, workers) <= usable:
+        if estimate_remaining_seconds(task_seconds, ages, waiting, workers) <= usable:
             return 0
-        if remaining_seconds(task_seconds, ages, waiting, workers + waiting) > usable:
+        if estimate_remaining_seconds(task_seconds, ages, waiting, workers + waiting) > usable:
             return 0
-        return workers_within(usable, task_seconds, ages, waiting) - workers
+        return count_workers_within(usable, task_seconds, ages, waiting) - workers
 
-    def _ages(self, now: float) -> tuple[float, ...]:
+    def get_task_ages(self, now: float) -> tuple[float, ...]:
         return tuple(max(0.0, now - attempt.started_seconds) for attempt in tuple(self.attempts))
 
-    def remaining_seconds(self, now: float) -> float | None:
+    def estimate_remaining_seconds(self, now: float) -> float | None:
         """Return how long the stage will still run, at the monotonic moment `now`; None: nothing is known."""
-        ages = self._ages(now)
-        return stage_remaining_seconds(
+        ages = self.get_task_ages(now)
+        return estimate_stage_remaining_seconds(
             expected_seconds=self.plan.expected_seconds,
-            elapsed_seconds=self.elapsed_seconds(now),
-            task_seconds=self.task_seconds(),
+            elapsed_seconds=self.get_elapsed_seconds(now),
+            task_seconds=self.estimate_task_seconds(),
             ages_seconds=ages,
             waiting=max(0, self.unfinished - len(ages)),
         )
 
-    def elapsed_seconds(self, now: float) -> float:
+    def get_elapsed_seconds(self, now: float) -> float:
         """Return for how long it has run, at the monotonic moment `now`."""
         return max(0.0, now - self.started_seconds) if self.started_seconds is not None else 0.0
 
-    def live(self, lane: str, usage: dict[str, tuple[float, int]], *, now: float, now_timestamp: float) -> LiveStage:
+    def build_live_stage(
+        self, lane: str, usage: dict[str, tuple[float, int]], *, now: float, now_timestamp: float
+    ) -> LiveStage:
         """Return the stage as it stands; `usage` has CPU seconds and memory by the label of running attempts."""
-        remaining = self.remaining_seconds(now)
+        remaining = self.estimate_remaining_seconds(now)
         used = [usage.get(attempt.running.label, (0.0, 0)) for attempt in tuple(self.attempts)]
         return LiveStage(
             lane=lane,
@@ -362,11 +364,11 @@ class StageState:
             memory_bytes=sum(memory for _, memory in used),
             sla=self.plan.sla,
             predicted_end_timestamp_seconds=None if remaining is None else now_timestamp + remaining,
-            elapsed_seconds=self.elapsed_seconds(now),
+            elapsed_seconds=self.get_elapsed_seconds(now),
         )
 
 
-def demand_of(record: TaskRecord, *, gil_bound: bool) -> float:
+def compute_demand(record: TaskRecord, *, gil_bound: bool) -> float:
     """Return how many cores an attempt wanted while it ran.
 
     In threads the wait for the interpreter's lock shows nowhere: work that does nothing but compute wanted one core.
@@ -381,7 +383,7 @@ def _names_items(record: TaskRecord) -> bool:
     return record.start_up_seconds is not None and len(record.items) > 1
 
 
-def alone_seconds(record: TaskRecord, *, gil_bound: bool) -> float:
+def compute_alone_seconds(record: TaskRecord, *, gil_bound: bool) -> float:
     """Return how long an attempt would have taken with the machine to itself: without its wait for a core.
 
     The delay is summed over the processes of a command, so the CPU time that it used is the least. In threads the wait
@@ -393,7 +395,7 @@ def alone_seconds(record: TaskRecord, *, gil_bound: bool) -> float:
     return max(least, record.duration_seconds - record.run_delay_seconds)
 
 
-def timing_of(record: TaskRecord) -> TaskTiming:
+def build_timing(record: TaskRecord) -> TaskTiming:
     """Return when an attempt ran and what it used."""
     return TaskTiming(
         stage=record.stage,
@@ -409,7 +411,7 @@ def timing_of(record: TaskRecord) -> TaskTiming:
 OVERDUE_RATIO = 0.1
 
 
-def stage_remaining_seconds(
+def estimate_stage_remaining_seconds(
     *,
     expected_seconds: float | None,
     elapsed_seconds: float,
@@ -424,34 +426,34 @@ def stage_remaining_seconds(
     known.
     """
     if task_seconds is not None:
-        return remaining_seconds(task_seconds, ages_seconds, waiting, max(1, len(ages_seconds)))
+        return estimate_remaining_seconds(task_seconds, ages_seconds, waiting, max(1, len(ages_seconds)))
     if expected_seconds is None:
         return None
-    return left_seconds(expected_seconds, elapsed_seconds)
+    return estimate_left_seconds(expected_seconds, elapsed_seconds)
 
 
-def remaining_seconds(task_seconds: float, ages_seconds: Sequence[float], waiting: int, workers: int) -> float:
+def estimate_remaining_seconds(task_seconds: float, ages_seconds: Sequence[float], waiting: int, workers: int) -> float:
     """Return when the last of equally long tasks ends: each worker takes the next one as it gets free.
 
     The first to get free take one task more, r_i + (waiting // N + 1) d; the others r_i + (waiting // N) d.
     """
-    left = sorted(left_seconds(task_seconds, age) for age in ages_seconds)
+    left = sorted(estimate_left_seconds(task_seconds, age) for age in ages_seconds)
     free = [0.0] * max(0, workers - len(left)) + left
     rounds, rest = divmod(waiting, len(free))
     return max(moment + (rounds + (place < rest)) * task_seconds for place, moment in enumerate(free))
 
 
-def left_seconds(expected_seconds: float, age_seconds: float) -> float:
+def estimate_left_seconds(expected_seconds: float, age_seconds: float) -> float:
     """Return what is left of something that takes `expected_seconds` and has run for `age_seconds`."""
     return max(expected_seconds - age_seconds, OVERDUE_RATIO * age_seconds)
 
 
-def workers_within(seconds: float, task_seconds: float, ages_seconds: Sequence[float], waiting: int) -> int:
+def count_workers_within(seconds: float, task_seconds: float, ages_seconds: Sequence[float], waiting: int) -> int:
     """Return the smallest number of workers that end all tasks in time, which as many workers as tasks can."""
     least, most = max(1, len(ages_seconds)), len(ages_seconds) + waiting
     while least < most:
         middle = (least + most) // 2
-        if remaining_seconds(task_seconds, ages_seconds, waiting, middle) <= seconds:
+        if estimate_remaining_seconds(task_seconds, ages_seconds, waiting, middle) <= seconds:
             most = middle
         else:
             least = middle + 1

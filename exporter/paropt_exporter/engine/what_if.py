@@ -1,143 +1,140 @@
-"""Compute how long a run that has ended would have taken with another number of workers: pure functions.
+"""Compute how long an ended run would have taken with another number of workers: pure functions.
 
-List scheduling (Graham, 1966) in the engine's own order, on cores that a fair scheduler shares: while
-more threads are runnable than there are cores, computing takes so many times longer, and waiting does not.
+List scheduling in the engine's own order, on cores that a fair scheduler shares: while more threads are runnable than
+there are cores, computing takes so many times longer, and waiting does not.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from paropt_exporter.engine.list_scheduler import ListScheduler, StartedTask
 from paropt_exporter.engine.resources import Resources
 from paropt_exporter.events import TaskTiming
 from paropt_exporter.plan import PlannedStage
 
-_ENDED_SECONDS = 1e-9  # what is left of a task that has ended, by rounding
-# Of computing time. So much delay occurs with spare cores too, by wake-ups and moves between cores; only beyond it does
-# delay tell that others on the machine filled them.
+_ENDED_SECONDS = 1e-9  # a task has ended with less than this left, by rounding
+# Of computing time. So much delay occurs with spare cores too, by wake-ups and moves between cores; a longer delay shows
+# that other processes filled the cores.
 _CERTAIN_DELAY_RATIO = 0.25
 _CROWDING_STEPS = 50  # Newton's method needs about five
 _CROWDING_PRECISION = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """One task as it would run with the machine to itself: `seconds` long, on `share` of a core (more, if it is many).
+class RecordedTask:
+    """One task as it would run with the machine to itself, for `seconds` with a demand of `cpu_demand` cores.
 
-    `gil_bound`: it also shares one interpreter with all others that are.
+    `gil_bound`: it also shares one interpreter with all other tasks that are.
     """
 
     stage: str
     seconds: float
-    cpu_demand: float
+    cpu_demand: float = 0.0
     gil_bound: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class _Running:
-    piece: Piece
-    plan: PlannedStage
+    task: RecordedTask
+    started: StartedTask[RecordedTask]
     left_seconds: float
-    label: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """A recorded run to be scheduled again: its tasks, and how many threads of others were runnable meanwhile."""
+    """The tasks of a recorded run. `other_threads`: how many threads of other processes were runnable meanwhile."""
 
-    pieces: tuple[Piece, ...]
-    others: float = 0.0
+    tasks: tuple[RecordedTask, ...]
+    other_threads: float = 0.0
 
 
-def workload_of(tasks: Sequence[TaskTiming], cores: float) -> Workload:
-    """Return one piece for each task of a run, its attempts taken together, freed of its waits for a core.
+def build_workload(timings: Sequence[TaskTiming], cores: float) -> Workload:
+    """Return one task for all attempts of each task of a run, without its waits for a core.
 
-    Waits that the run's own threads don't account for were caused by others on the machine. They compete again, so the
-    answer is for a machine as busy as it was.
+    Waits that the run's own threads don't account for come from other processes. These compete again, so the result
+    is for a machine as busy as it was.
     """
     attempts: dict[tuple[str, int], list[TaskTiming]] = {}
-    for task in tasks:
-        attempts.setdefault((task.stage, task.task), []).append(task)
-    pieces = tuple(_piece(stage, tried) for (stage, _), tried in sorted(attempts.items(), key=lambda it: it[0]))
-    return Workload(pieces=pieces, others=_others(tasks, cores))
+    for timing in timings:
+        attempts.setdefault((timing.stage, timing.task), []).append(timing)
+    tasks = tuple(_build_task(stage, tried) for (stage, _), tried in sorted(attempts.items(), key=lambda it: it[0]))
+    return Workload(tasks=tasks, other_threads=_estimate_other_threads(timings, cores))
 
 
-def makespan_seconds(
+def compute_makespan(
     workload: Workload, stages: Sequence[PlannedStage], *, workers: int, cores: float, memory_bytes: int
 ) -> float:
-    """Return how long the workload takes with so many workers.
+    """Return how many seconds the workload takes with so many workers, without the time that the engine takes.
 
-    `stages`: in the order in which the engine takes them; needs, locks, slots, memory and exclusiveness hold.
-    Pieces of one stage start in their own order. Time that the engine itself takes is not counted.
+    `stages`: in the engine's order. Needs, locks, slots, memory and exclusiveness apply; tasks of one stage start in
+    their own order.
     """
-    ready: dict[str, deque[Piece]] = {stage.name: deque() for stage in stages}
-    for piece in workload.pieces:
-        ready[piece.stage].append(piece)
-    unfinished = {name: len(queue) for name, queue in ready.items()}
-    waiting = {stage.name: stage for stage in stages if ready[stage.name]}
-    shares, running, now = Resources(memory_bytes), list[_Running](), 0.0
-    while waiting or running:
-        running += _started(waiting, ready, unfinished, shares, workers - len(running), workers)
-        rates = _rates(running, cores, workload.others)
+    tasks: dict[str, list[RecordedTask]] = {stage.name: [] for stage in stages}
+    for task in workload.tasks:
+        tasks[task.stage].append(task)
+    scheduler, running, now = ListScheduler(stages, tasks, Resources(memory_bytes)), list[_Running](), 0.0
+    while not scheduler.has_ended:
+        running += [_Running(each.task, each, each.task.seconds) for each in scheduler.start_tasks(workers)]
+        rates = _compute_rates([each.task for each in running], cores, workload.other_threads)
         step = min(each.left_seconds / rate for each, rate in zip(running, rates, strict=True))
         now += step
         for each, rate in zip(running, rates, strict=True):
             each.left_seconds -= step * rate
         for each in running:
             if each.left_seconds <= _ENDED_SECONDS:
-                _end(each, unfinished, shares)
+                scheduler.end_task(each.started)
         running = [each for each in running if each.left_seconds > _ENDED_SECONDS]
     return now
 
 
-def most_at_once(intervals: Iterable[tuple[float, float]]) -> int:
+def count_most_at_once(intervals: Iterable[tuple[float, float]]) -> int:
     """Return how many of the intervals (begin, end) overlap at most; one that begins at another's end does not."""
-    turns = sorted((moment, change) for begin, end in intervals for moment, change in ((begin, 1), (end, -1)))
+    changes = sorted((moment, change) for begin, end in intervals for moment, change in ((begin, 1), (end, -1)))
     most = now = 0
-    for _, change in turns:
+    for _, change in changes:
         now += change
         most = max(most, now)
     return most
 
 
-def _others(tasks: Sequence[TaskTiming], cores: float) -> float:
-    """Return how many threads of others were runnable on average, while the run's tasks computed.
+def _estimate_other_threads(timings: Sequence[TaskTiming], cores: float) -> float:
+    """Return how many threads of other processes were runnable on average while the run's tasks computed.
 
     A fair scheduler stretches computing by runnable threads / cores, so others = cores * stretch - own threads.
     """
-    computing = [task for task in tasks if task.cpu_seconds > 0 and not task.gil_bound]
+    computing = [task for task in timings if task.cpu_seconds > 0 and not task.gil_bound]
     cpu = sum(task.cpu_seconds for task in computing)
     if not cpu:
         return 0.0
-    runnable = _Runnable(tasks)
-    own = sum(task.cpu_seconds * runnable.mean(task) for task in computing) / cpu
+    runnable = _RunnableThreads(timings)
+    own = sum(task.cpu_seconds * runnable.compute_mean(task) for task in computing) / cpu
     delay_ratio = sum(task.run_delay_seconds for task in computing) / cpu
     certainty = min(1.0, delay_ratio / _CERTAIN_DELAY_RATIO)
     return max(0.0, cores * (1.0 + delay_ratio) - own) * certainty
 
 
-class _Runnable:
+class _RunnableThreads:
     """How many threads of a run's tasks were runnable, as a step function of time."""
 
-    def __init__(self, tasks: Sequence[TaskTiming]) -> None:
-        turns = sorted(
+    def __init__(self, timings: Sequence[TaskTiming]) -> None:
+        changes = sorted(
             (moment, change)
-            for task in tasks
+            for task in timings
             for moment, change in (
                 (task.started_seconds, task.runnable_ratio),
                 (task.ended_seconds, -task.runnable_ratio),
             )
         )
-        self._moments = [moment for moment, _ in turns]
-        self._levels = [*accumulate(change for _, change in turns)]
+        self._moments = [moment for moment, _ in changes]
+        self._levels = [*accumulate(change for _, change in changes)]
         gaps = zip(self._moments, self._moments[1:], self._levels, strict=False)
         self._sums = [*accumulate(((until - since) * level for since, until, level in gaps), initial=0.0)]
 
-    def mean(self, task: TaskTiming) -> float:
+    def compute_mean(self, task: TaskTiming) -> float:
         """Return the mean over a task's time, itself included."""
         if task.duration_seconds <= 0:
             return task.runnable_ratio
@@ -148,89 +145,53 @@ class _Runnable:
         return self._sums[place] + (moment - self._moments[place]) * self._levels[place]
 
 
-def _piece(stage: str, attempts: Sequence[TaskTiming]) -> Piece:
+def _build_task(stage: str, attempts: Sequence[TaskTiming]) -> RecordedTask:
     cpu = sum(task.cpu_seconds for task in attempts)
-    if any(task.gil_bound for task in attempts):  # no clock tells how long it waited for the interpreter: it computes
-        return Piece(stage=stage, seconds=cpu, cpu_demand=1.0, gil_bound=True)
-    seconds = sum(_alone_seconds(task) for task in attempts)
-    return Piece(stage=stage, seconds=seconds, cpu_demand=cpu / seconds if seconds > 0 else 0.0)
+    if any(task.gil_bound for task in attempts):  # no clock measures the wait for the interpreter's lock: it computes
+        return RecordedTask(stage=stage, seconds=cpu, cpu_demand=1.0, gil_bound=True)
+    seconds = sum(_compute_alone_seconds(task) for task in attempts)
+    return RecordedTask(stage=stage, seconds=seconds, cpu_demand=cpu / seconds if seconds > 0 else 0.0)
 
 
-def _alone_seconds(task: TaskTiming) -> float:
-    # The delay is summed over a command's processes and may exceed its duration: the least is its CPU time.
+def _compute_alone_seconds(task: TaskTiming) -> float:
+    # The delay is a sum over a command's processes and may exceed its duration; its CPU time is the minimum.
     return max(min(task.cpu_seconds, task.duration_seconds), task.duration_seconds - task.run_delay_seconds)
 
 
-def _started(
-    waiting: dict[str, PlannedStage],
-    ready: Mapping[str, deque[Piece]],
-    unfinished: Mapping[str, int],
-    shares: Resources,
-    free: int,
-    workers: int,
-) -> list[_Running]:
-    """Start what fits, as the engine does; stages with nothing left to start leave `waiting`."""
-    found: list[_Running] = []
-    for name, stage in tuple(waiting.items()):
-        if len(found) >= free:
-            break
-        begun = len(ready[name]) < unfinished[name]
-        may_begin = all(not unfinished.get(need) for need in stage.needs)
-        while ready[name] and (begun or (may_begin and shares.stage_fits(stage))):
-            if not shares.task_fits(stage, size=workers):
-                break
-            if not begun:
-                shares.begin_stage(stage)
-                begun = True
-            label = f"{name}[{len(ready[name])}]"
-            shares.begin_task(stage, stage.pool, label)
-            piece = ready[name].popleft()
-            found.append(_Running(piece, stage, piece.seconds, label))
-        if not ready[name]:
-            del waiting[name]
-        elif (begun or may_begin) and (stage.slots > 1 or stage.memory_bytes or stage.exclusive):
-            break  # the engine lets nothing smaller overtake it
-    return found
+def _compute_rates(tasks: Sequence[RecordedTask], cores: float, other_threads: float) -> list[float]:
+    """Return how fast each task progresses; 1 is the pace with the machine to itself.
 
-
-def _rates(running: Sequence[_Running], cores: float, others: float) -> list[float]:
-    """Return how fast each task progresses: 1 with a machine to itself.
-
-    Tasks that share one interpreter share its lock first, and take part in the cores as one thread.
+    Tasks that share one interpreter share its lock first, and compete for the cores as one thread.
     """
-    locked = [each.piece.cpu_demand for each in running if each.piece.gil_bound]
-    lock = _crowding(locked, 1.0)
-    shares = [each.piece.cpu_demand for each in running if not each.piece.gil_bound]
-    crowding = _crowding([*shares, sum(_rate(cpu_demand, lock) * cpu_demand for cpu_demand in locked)], cores, others)
-    return [_rate(each.piece.cpu_demand, crowding * (lock if each.piece.gil_bound else 1.0)) for each in running]
+    if not any(task.cpu_demand for task in tasks):
+        return [1.0] * len(tasks)
+    locked = [task.cpu_demand for task in tasks if task.gil_bound]
+    lock = _solve_crowding(locked, 1.0)
+    demands = [task.cpu_demand for task in tasks if not task.gil_bound]
+    thread = sum(_compute_rate(demand, lock) * demand for demand in locked)
+    crowding = _solve_crowding([*demands, thread], cores, other_threads)
+    return [_compute_rate(task.cpu_demand, crowding * (lock if task.gil_bound else 1.0)) for task in tasks]
 
 
-def _rate(cpu_demand: float, crowding: float) -> float:
+def _compute_rate(cpu_demand: float, crowding: float) -> float:
     computing = min(1.0, cpu_demand)
     return 1.0 / (1.0 - computing + computing * crowding)
 
 
-def _crowding(shares: Sequence[float], cores: float, others: float = 0.0) -> float:
+def _solve_crowding(demands: Sequence[float], cores: float, other_threads: float = 0.0) -> float:
     """Return how many times longer computing takes, at least 1.
 
-    The c at which all cores are used: sum(share * rate(share, c)) + others / c = cores. The left side is convex and
-    falls with c, so Newton's method from c = 1 approaches it from below.
+    The c at which all cores are used: sum(demand * rate(demand, c)) + other threads / c = cores. The left side is
+    convex and falls with c, so Newton's method from c = 1 approaches it from below.
     """
     crowding = 1.0
     for _ in range(_CROWDING_STEPS):
-        excess, slope = others / crowding - cores, others / crowding**2
-        for cpu_demand in shares:
-            rate = _rate(cpu_demand, crowding)
-            excess += cpu_demand * rate
-            slope += cpu_demand * min(1.0, cpu_demand) * rate * rate
+        excess, slope = other_threads / crowding - cores, other_threads / crowding**2
+        for demand in demands:
+            rate = _compute_rate(demand, crowding)
+            excess += demand * rate
+            slope += demand * min(1.0, demand) * rate * rate
         if excess <= _CROWDING_PRECISION:
             break
         crowding += excess / slope
     return crowding
-
-
-def _end(ended: _Running, unfinished: dict[str, int], shares: Resources) -> None:
-    shares.end_task(ended.plan, ended.plan.pool, ended.label)
-    unfinished[ended.piece.stage] -= 1
-    if not unfinished[ended.piece.stage]:
-        shares.end_stage(ended.plan)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from paropt_exporter import host
 from paropt_exporter.engine import item_results
-from paropt_exporter.engine.outcome import Outcome, of_future
+from paropt_exporter.engine.outcome import Outcome, read_future
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Strategy
 from paropt_exporter.executors import lifetime
@@ -55,7 +55,7 @@ _ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class ItemBatch:
     """The items of an attempt, and the file that its runner writes about them (None: it is not asked to)."""
 
     items: tuple[str, ...]
@@ -64,7 +64,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolRunning:
+class PoolAttempt:
     """One attempt in one of the pools."""
 
     pool: str
@@ -72,7 +72,7 @@ class PoolRunning:
     future: Future[object]
     _stop: Callable[[float], object]
     _give_up: Callable[[], object] | None = None
-    batch: Batch | None = None
+    batch: ItemBatch | None = None
 
     @property
     def started_seconds(self) -> float | None:
@@ -86,14 +86,14 @@ class PoolRunning:
             self._give_up()
 
     def outcome(self) -> Outcome:
-        outcome, batch = of_future(self.future), self.batch
+        outcome, batch = read_future(self.future), self.batch
         if batch is None:
             return outcome
-        return item_results.of_batch(outcome, batch.items, batch.report, alone=batch.alone)
+        return item_results.add_item_results(outcome, batch.items, batch.report, alone=batch.alone)
 
 
 @dataclass(slots=True)
-class _Use:
+class _RunUse:
     """A pool's sizes in this run, and its worker time: when the run began, and when its last task had ended."""
 
     start: int
@@ -132,7 +132,7 @@ class PoolWorkers:
         self._remembered = recall(memory) if memory is not None else ()
         self._lock = threading.Lock()  # guards: _pools and _uses against other threads
         self._pools: dict[str, Pool] = {}
-        self._uses: dict[str, _Use] = {}
+        self._uses: dict[str, _RunUse] = {}
         self._plan: Plan | None = None
         self._thread_calls = ThreadCalls(lambda: {SUPERVISOR.pid or 0, lifetime.FORK_SERVERS.pid})
         self._watched = False
@@ -152,29 +152,29 @@ class PoolWorkers:
     def prepare(self, plan: Plan, size: int) -> None:
         """Bring the pools that `plan` needs to the size that it starts with."""
         self._plan, self._size, self._reason, self._tasks = plan, size, "plan", None
-        self._names = pools_of(plan)
-        self._most = {name: _tasks_for(plan, name) for name in (COMMANDS, THREADS, PROCESSES)}
+        self._names = get_pool_names(plan)
+        self._most = {name: _count_tasks_for(plan, name) for name in (COMMANDS, THREADS, PROCESSES)}
         self._output_files.clear()
         self._attempts.clear()
         self._environments.clear()
-        self._targets = {stage.name: targets for stage in plan.stages if (targets := _targets_of(stage))}
+        self._targets = {stage.name: targets for stage in plan.stages if (targets := _get_call_targets(stage))}
         if plan.lane not in self._routers:
             self._routers[plan.lane] = Router(plan.strategy)
             self._routers[plan.lane].recall(self._remembered)
         self._router = self._routers[plan.lane]
         with self._lock:
             self._uses.clear()
-        if {THREADS, PROCESSES} & set(pools_of(plan)):
-            self._watch_calls()
-        needed = [name for name in pools_of(plan) if name in self._pools or not self._is_optional(name)]
+        if {THREADS, PROCESSES} & set(get_pool_names(plan)):
+            self._start_supervisor()
+        needed = [name for name in get_pool_names(plan) if name in self._pools or not self._is_optional(name)]
         missing = [name for name in needed if name not in self._pools]
         if len(missing) > 1:  # one worker for each before any gets more: the system may have only a few threads left
             for name in missing:
-                self._make(name, 1)
+                self._make_pool(name, 1)
         for name in missing:
-            self._make(name, self._share_of(name))
+            self._make_pool(name, self._get_pool_target(name))
         for name in needed:
-            self._pool(name)
+            self._get_pool(name)
 
     def resize_pools(
         self, size: int, reason: str, tasks: Mapping[str, int] | None = None
@@ -187,25 +187,25 @@ class PoolWorkers:
         self._size, self._reason, self._tasks = size, reason, tasks
         changed = []
         for name in tuple(self._uses):
-            old, new = self._pools[name].target, self._share_of(name)
+            old, new = self._pools[name].target, self._get_pool_target(name)
             if old != new:
-                self._resize(name, new, reason)
+                self._resize_pool(name, new, reason)
                 changed.append((name, old, new))
         return tuple(changed)
 
-    def pool_sizes(self, size: int) -> Mapping[str, int]:
+    def get_pool_sizes(self, size: int) -> Mapping[str, int]:
         """Return what each pool of the plan would get of a lane of `size`."""
         plan = self._plan
         return {name: min(size, self._most[name]) for name in self._names} if plan else {}
 
-    def rest(self, size: int) -> None:
+    def release_workers(self, size: int) -> None:
         """End what calls left running, and give back workers that only the run needed."""
         self._thread_calls.end_strays()
         if self._watched and not self._thread_calls.go_on:
             SUPERVISOR.rest()
         for name, pool in tuple(self._pools.items()):
             if pool.target > size:
-                self._resize(name, size, "bounds")
+                self._resize_pool(name, size, "bounds")
 
     def close(self) -> None:
         """Shut all pools down; does not wait for threads that were given up, nor for workers kept by such threads."""
@@ -225,51 +225,51 @@ class PoolWorkers:
 
     # What the engine asks.
 
-    def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> PoolRunning:
+    def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> PoolAttempt:
         self._attempts[label] += 1
         if isinstance(task.work, Commands):
             return self._start_commands(stage, task, task.work, label)
         return self._start_call(task.work, label)
 
-    def _count(self, name: str, future: Future[object]) -> None:
+    def _count_task(self, name: str, future: Future[object]) -> None:
         """Count a task into its pool's use until it has ended."""
         with self._lock:
             use = self._uses[name]
             use.running.add(future)
             use.rested = None
-        future.add_done_callback(lambda done: self._end(self._pools[name], use, done))
+        future.add_done_callback(lambda done: self._end_task(self._pools[name], use, done))
 
-    def _end(self, pool: Pool, use: _Use, future: Future[object]) -> None:
+    def _end_task(self, pool: Pool, use: _RunUse, future: Future[object]) -> None:
         with self._lock:
             use.running.discard(future)
-            self._note_rest(pool, use)
+            self._record_rest(pool, use)
 
-    def _note_rest(self, pool: Pool, use: _Use) -> None:
+    def _record_rest(self, pool: Pool, use: _RunUse) -> None:
         """Note the worker time of a pool that has no task left, once; under the lock."""
         if not use.running and use.rested is None:
             use.rested = get_worker_time(pool)
 
-    def pool_of(self, stage: PlannedStage, task: PlannedTask) -> str:
+    def choose_pool(self, stage: PlannedStage, task: PlannedTask) -> str:
         del stage
         return COMMANDS if isinstance(task.work, Commands) else self._router.choose(task.work.target)
 
-    def size(self, pool: str) -> int:
-        return self._pool(pool).target
+    def get_pool_size(self, pool: str) -> int:
+        return self._get_pool(pool).target
 
     def running(self) -> tuple[RunningTask, ...]:
         with self._lock:
             pools = tuple(self._pools.values())
         return tuple(task for pool in pools for task in pool.running())
 
-    def use(self) -> tuple[PoolUse, ...]:
+    def get_pool_uses(self) -> tuple[PoolUse, ...]:
         """Return how each pool fared since the run began, its worker time until its last task ended."""
         with self._lock:
-            return tuple(self._used(name, use) for name, use in self._uses.items())
+            return tuple(self._build_pool_use(name, use) for name, use in self._uses.items())
 
-    def _used(self, name: str, use: _Use) -> PoolUse:
+    def _build_pool_use(self, name: str, use: _RunUse) -> PoolUse:
         pool = self._pools[name]
         use.running = {future for future in use.running if not future.done()}
-        self._note_rest(pool, use)
+        self._record_rest(pool, use)
         until = get_worker_time(pool) if use.rested is None else use.rested
         return PoolUse(
             name=name,
@@ -280,10 +280,10 @@ class PoolWorkers:
             slot_seconds=until.slot_seconds - use.began.slot_seconds,
         )
 
-    def gil_bound(self, stage: str) -> bool:
+    def is_gil_bound(self, stage: str) -> bool:
         return any(self._router.gil_bound(target) for target in self._targets.get(stage, ()))
 
-    def abandoned(self) -> tuple[str, ...]:
+    def get_abandoned_calls(self) -> tuple[str, ...]:
         threads = self._pools.get(THREADS)
         return threads.abandoned if isinstance(threads, ThreadPool) else ()
 
@@ -295,8 +295,8 @@ class PoolWorkers:
 
     # Below: which pool, and how a task gets into it.
 
-    def _start_commands(self, stage: PlannedStage, task: PlannedTask, work: Commands, label: str) -> PoolRunning:
-        pool = cast("CommandPool", self._pool(COMMANDS))
+    def _start_commands(self, stage: PlannedStage, task: PlannedTask, work: Commands, label: str) -> PoolAttempt:
+        pool = cast("CommandPool", self._get_pool(COMMANDS))
         env = self._environment(stage)
         report = self._report_path() if stage.junit else None
         future = pool.submit_commands(
@@ -307,10 +307,10 @@ class PoolWorkers:
             output_file=self._output_file(stage),
             sink=self._open_sink(stage, task, label),
         )
-        batch = Batch(items=task.items, report=report, alone=len(stage.tasks) == 1) if task.items else None
+        batch = ItemBatch(items=task.items, report=report, alone=len(stage.tasks) == 1) if task.items else None
         anything = cast("Future[object]", future)
-        self._count(COMMANDS, anything)
-        return PoolRunning(
+        self._count_task(COMMANDS, anything)
+        return PoolAttempt(
             COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_supervisor, batch
         )
 
@@ -342,8 +342,8 @@ class PoolWorkers:
                 return None
         return Path(self._reports.name) / f"{next(self._report_numbers)}.xml"
 
-    def _start_call(self, work: Call, label: str) -> PoolRunning:
-        name, pool = self._pool_for(work.target)
+    def _start_call(self, work: Call, label: str) -> PoolAttempt:
+        name, pool = self._choose_call_pool(work.target)
         root = str(self._plan.root) if self._plan else ""
         before = pool.statistics().cpu_seconds
         stopped = TaskStopped(f"{label} was stopped")
@@ -354,12 +354,14 @@ class PoolWorkers:
         else:
             future = pool.submit_named(label, run_call_in_process, root, work.target, work.arguments)
             stop = lambda grace: pool.stop(future, stopped, grace_seconds=grace)  # noqa: E731
-        self._count(name, cast("Future[object]", future))
-        future.add_done_callback(lambda done: self._learn(work.target, cast("TaskFuture[object]", done), pool, before))
-        future.add_done_callback(lambda done: _tell_left(label, done))
-        return PoolRunning(name, label, cast("Future[object]", future), stop)
+        self._count_task(name, cast("Future[object]", future))
+        future.add_done_callback(
+            lambda done: self._record_measurement(work.target, cast("TaskFuture[object]", done), pool, before)
+        )
+        future.add_done_callback(lambda done: _log_left_processes(label, done))
+        return PoolAttempt(name, label, cast("Future[object]", future), stop)
 
-    def _watch_calls(self) -> None:
+    def _start_supervisor(self) -> None:
         """Have the processes of calls killed with this process, and those of calls in threads found."""
         self._thread_calls.prepare()
         if not self._watched:
@@ -372,17 +374,17 @@ class PoolWorkers:
                 "no supervisor for the processes of calls: they would outlive a kill -9", extra={"err": str(error)}
             )
 
-    def _pool_for(self, target: str) -> tuple[str, ThreadPool | ProcessPool]:
+    def _choose_call_pool(self, target: str) -> tuple[str, ThreadPool | ProcessPool]:
         name = self._router.choose(target)
         try:
-            return name, cast("ThreadPool | ProcessPool", self._pool(name))
+            return name, cast("ThreadPool | ProcessPool", self._get_pool(name))
         except (RuntimeError, OSError) as error:  # the system has nothing left for a pool of processes
             if not self._is_optional(name) or THREADS not in self._pools:
                 raise
             log.warning("no processes for calls: they stay in threads", extra={"err": str(error)})
-            return THREADS, cast("ThreadPool", self._pool(THREADS))
+            return THREADS, cast("ThreadPool", self._get_pool(THREADS))
 
-    def _learn(self, target: str, future: TaskFuture[Any], pool: Pool, cpu_seconds_before: float) -> None:
+    def _record_measurement(self, target: str, future: TaskFuture[Any], pool: Pool, cpu_seconds_before: float) -> None:
         measured = future.measurement
         if measured is None:
             return
@@ -398,23 +400,23 @@ class PoolWorkers:
         """Whether a pool is only made once a task is routed to it: a routed lane may never need processes."""
         return name == PROCESSES and self._plan is not None and self._plan.strategy in _ROUTED
 
-    def _pool(self, name: str) -> Pool:
+    def _get_pool(self, name: str) -> Pool:
         if name not in self._pools:
-            self._make(name, self._share_of(name))
+            self._make_pool(name, self._get_pool_target(name))
         if name not in self._uses:
-            self._resize(name, self._share_of(name), self._reason)
+            self._resize_pool(name, self._get_pool_target(name), self._reason)
         return self._pools[name]
 
-    def _make(self, name: str, size: int) -> None:
+    def _make_pool(self, name: str, size: int) -> None:
         """Make a pool, or bring one that was just made to its size."""
         if name in self._pools:
             self._pools[name].resize(size, reason="start")
             return
-        made = _make(name, size)
+        made = _create_pool(name, size)
         with self._lock:
             self._pools[name] = made
 
-    def _share_of(self, name: str) -> int:
+    def _get_pool_target(self, name: str) -> int:
         if self._plan is None:
             return 1
         most = min(self._size, self._most[name])
@@ -423,7 +425,7 @@ class PoolWorkers:
         # Until the controller has looked, a routed call that computes may find as many processes as there are cores.
         return min(most, host.count_cpu_workers()) if self._is_optional(name) and not self._plan.workers.fixed else most
 
-    def _resize(self, name: str, size: int, reason: str) -> None:
+    def _resize_pool(self, name: str, size: int, reason: str) -> None:
         pool = self._pools[name]
         if pool.target != size:
             pool.resize(size, reason=reason)
@@ -433,10 +435,10 @@ class PoolWorkers:
             return
         began = get_worker_time(pool)
         with self._lock:
-            self._uses[name] = _Use(size, size, reason, began, rested=began)  # it rests until its first task
+            self._uses[name] = _RunUse(size, size, reason, began, rested=began)  # it rests until its first task
 
 
-def pools_of(plan: Plan) -> tuple[str, ...]:
+def get_pool_names(plan: Plan) -> tuple[str, ...]:
     """Return the names of the pools that a plan's tasks may run on."""
     names = {stage.pool for stage in plan.stages}
     if plan.strategy in _ROUTED and names & {THREADS, PROCESSES}:
@@ -444,7 +446,7 @@ def pools_of(plan: Plan) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _tell_left(label: str, future: Future[CallOutcome]) -> None:
+def _log_left_processes(label: str, future: Future[CallOutcome]) -> None:
     """Log the processes that a call left running, which were ended."""
     if future.cancelled():
         return
@@ -454,18 +456,18 @@ def _tell_left(label: str, future: Future[CallOutcome]) -> None:
         log.warning("a call left processes behind: ended", extra={"task": label, "processes": listed(left)})
 
 
-def _targets_of(stage: PlannedStage) -> frozenset[str]:
+def _get_call_targets(stage: PlannedStage) -> frozenset[str]:
     return frozenset(task.work.target for task in stage.tasks if isinstance(task.work, Call))
 
 
-def _tasks_for(plan: Plan, pool: str) -> int:
+def _count_tasks_for(plan: Plan, pool: str) -> int:
     """Return how many tasks of the plan may be in `pool` at once, at least 1: more workers could never be busy."""
     calls = pool in (THREADS, PROCESSES) and plan.strategy in _ROUTED
     fits = [stage for stage in plan.stages if stage.pool == pool or (calls and stage.pool != COMMANDS)]
     return max(1, sum(len(stage.tasks) for stage in fits))
 
 
-def _make(name: str, size: int) -> Pool:
+def _create_pool(name: str, size: int) -> Pool:
     if name == COMMANDS:
         return CommandPool(size)
     if name == PROCESSES:

@@ -60,7 +60,7 @@ def summarize(
     took = [task.duration_seconds for task in tasks if task.worker_id]
     succeeded = sum(task.success for task in tasks)
     records = _build_stage_records(tasks, gil_bound)
-    found = bottlenecks.find(records, busy_ratio=busy_ratio, queued=queued)
+    found = bottlenecks.find_bottlenecks(records, busy_ratio=busy_ratio, queued=queued)
     misplaced = [*_find_waiting_stages(records, strategy, in_processes), *_describe_fallbacks(fallbacks)]
     return WorkerPoolMetrics(
         pool_size=pool_size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paropt_exporter.autoscaling.policy.budget import Allowance, Budget, Claim, compute_allowance, divide
+from paropt_exporter.autoscaling.policy.budget import Allowance, Budget, Claim, compute_allowance, divide_resources
 
 
 def claim(pool: str, wanted: int, **more: object) -> Claim:
@@ -14,32 +14,34 @@ def claim(pool: str, wanted: int, **more: object) -> Claim:
 
 
 def test_two_greedy_pools_share_the_cores_evenly() -> None:
-    assert divide([claim("a", 8), claim("b", 8)], cores=4.0, memory_bytes=0) == {"a": 2, "b": 2}
+    assert divide_resources([claim("a", 8), claim("b", 8)], cores=4.0, memory_bytes=0) == {"a": 2, "b": 2}
 
 
 def test_weights_divide_what_is_not_enough_for_all() -> None:
-    assert divide([claim("a", 8, weight=3.0), claim("b", 8)], cores=8.0, memory_bytes=0) == {"a": 6, "b": 2}
+    assert divide_resources([claim("a", 8, weight=3.0), claim("b", 8)], cores=8.0, memory_bytes=0) == {"a": 6, "b": 2}
 
 
 def test_what_one_does_not_want_the_other_gets() -> None:
-    assert divide([claim("a", 1), claim("b", 8)], cores=4.0, memory_bytes=0) == {"a": 1, "b": 3}
+    assert divide_resources([claim("a", 1), claim("b", 8)], cores=4.0, memory_bytes=0) == {"a": 1, "b": 3}
 
 
 def test_where_there_is_enough_for_all_each_gets_what_it_wants() -> None:
     claims = [claim("a", 2, memory_bytes=100), claim("b", 3, floor=2, cpu_demand=0.6)]
-    assert divide(claims, cores=3.8, memory_bytes=200) == {"a": 2, "b": 3}
+    assert divide_resources(claims, cores=3.8, memory_bytes=200) == {"a": 2, "b": 3}
 
 
 def test_a_pool_whose_sla_is_at_risk_goes_first() -> None:
-    assert divide([claim("a", 8), claim("b", 3, urgent=True)], cores=4.0, memory_bytes=0) == {"a": 1, "b": 3}
+    assert divide_resources([claim("a", 8), claim("b", 3, urgent=True)], cores=4.0, memory_bytes=0) == {"a": 1, "b": 3}
 
 
 def test_work_that_waits_is_refused_to_nobody() -> None:
-    assert divide([claim("a", 8), claim("b", 50, cpu_demand=0.01)], cores=2.0, memory_bytes=0)["b"] == 50
+    assert divide_resources([claim("a", 8), claim("b", 50, cpu_demand=0.01)], cores=2.0, memory_bytes=0)["b"] == 50
 
 
 def test_memory_bounds_a_pool_too() -> None:
-    assert divide([claim("a", 50, cpu_demand=0.01, memory_bytes=100)], cores=2.0, memory_bytes=450) == {"a": 4}
+    assert divide_resources([claim("a", 50, cpu_demand=0.01, memory_bytes=100)], cores=2.0, memory_bytes=450) == {
+        "a": 4
+    }
 
 
 def test_memory_that_is_not_enough_for_all_is_shared_by_weight() -> None:
@@ -47,7 +49,7 @@ def test_memory_that_is_not_enough_for_all_is_shared_by_weight() -> None:
         claim("a", 50, cpu_demand=0.01, memory_bytes=100, weight=3.0),
         claim("b", 50, cpu_demand=0.01, memory_bytes=100),
     ]
-    assert divide(claims, cores=2.0, memory_bytes=800) == {"a": 6, "b": 2}
+    assert divide_resources(claims, cores=2.0, memory_bytes=800) == {"a": 6, "b": 2}
 
 
 def test_a_critical_pool_gets_its_memory_first() -> None:
@@ -55,7 +57,7 @@ def test_a_critical_pool_gets_its_memory_first() -> None:
         claim("a", 50, cpu_demand=0.01, memory_bytes=100),
         claim("b", 8, cpu_demand=0.01, memory_bytes=100, urgent=True),
     ]
-    assert divide(claims, cores=2.0, memory_bytes=1000) == {"a": 2, "b": 8}
+    assert divide_resources(claims, cores=2.0, memory_bytes=1000) == {"a": 2, "b": 8}
 
 
 def test_an_allowance_names_what_is_scarce() -> None:
@@ -87,7 +89,7 @@ def test_nobody_gets_more_than_wanted_or_less_than_its_floor(
         claim(str(place), wanted, floor=floor, cpu_demand=cpu_demand, weight=weight)
         for place, (wanted, floor, cpu_demand, weight) in enumerate(drawn)
     ]
-    sizes = divide(claims, cores=cores, memory_bytes=0)
+    sizes = divide_resources(claims, cores=cores, memory_bytes=0)
     assert all(min(c.floor, c.wanted) <= sizes[c.pool] <= c.wanted for c in claims)
     floors = sum(c.cpu_demand * min(c.floor, c.wanted) for c in claims)
     computing = sum(c.cpu_demand * sizes[c.pool] for c in claims if c.cpu_demand >= 0.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paropt_exporter.autoscaling.policy import Load, LoadGroup, Sizing, compute_fixed_workload_size
+from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup, Sizing, compute_fixed_workload_size
 
 
 def group(*demands: float | None, pool: str = "commands", thread: bool = False) -> list[LoadGroup]:

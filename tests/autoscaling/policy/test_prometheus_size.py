@@ -11,8 +11,8 @@ from paropt_exporter.autoscaling.policy.prometheus_size import (
     TargetDecision,
     TargetObservation,
     TargetState,
+    compute_wanted_target,
     decide_target_size,
-    wanted_size,
 )
 from paropt_exporter.autoscaling.policy.query_validity import Reading, reject_reading
 
@@ -61,11 +61,11 @@ class Lane:
 
 
 def test_every_task_that_waits_or_runs_gets_a_worker() -> None:
-    assert wanted_size((seen(depth=8.0, busy=2.0),), cores=2.0).size == 10
+    assert compute_wanted_target((seen(depth=8.0, busy=2.0),), cores=2.0).size == 10
 
 
 def test_work_that_computes_is_bounded_by_the_cores() -> None:
-    wanted = wanted_size((seen(depth=30.0, busy=2.0, cpu=1.0),), cores=2.0)
+    wanted = compute_wanted_target((seen(depth=30.0, busy=2.0, cpu=1.0),), cores=2.0)
     assert (wanted.size, wanted.reason) == (4, "cpu_limit")
 
 

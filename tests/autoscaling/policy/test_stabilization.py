@@ -76,9 +76,9 @@ def test_bounds_that_move_take_the_size_along_at_once() -> None:
 
 
 def test_what_speaks_against_more_holds_unless_an_sla_is_at_risk() -> None:
-    wanted = WantedSize(size=20, reason="demand", against_more="saturated")
+    wanted = WantedSize(size=20, reason="demand", hold_reason="saturated")
     assert decide_size(0.0, 10, wanted, LIMITS, ScalingHistory()).reason == "saturated"
-    rescue = WantedSize(size=20, reason="rescue", against_more="saturated", rescue=True)
+    rescue = WantedSize(size=20, reason="rescue", hold_reason="saturated", rescue=True)
     assert decide_size(0.0, 10, rescue, LIMITS, ScalingHistory()).size == 20
 
 
@@ -88,7 +88,7 @@ def test_when_the_hours_turns_are_spent_nothing_goes_down_but_ups_go_on() -> Non
     taken = steps(*wants, size=10, limits=limits)
     assert [s.reason for s in taken if s.action == "hold"].count("flap_budget") > 0
     assert len(taken[-1].history.reversals) >= MAX_REVERSALS
-    assert taken[-1].history.flapping(200.0)
+    assert taken[-1].history.is_flapping(200.0)
     later = decide_size(201.0, 20, WantedSize(size=50, reason="demand"), limits, taken[-1].history)
     assert later.size == 50
 

@@ -18,8 +18,8 @@ from paropt_exporter.autoscaling.policy.stage_concurrency import (
     LIMITED,
     TRIAL,
     ConcurrencyLevel,
+    StageLimitState,
     StageMeasurement,
-    StageState,
     collect_limits,
     compute_next_state,
     compute_next_states,
@@ -45,12 +45,12 @@ def seen(
     )
 
 
-def after(one: StageMeasurement, state: StageState | None = None, now: float = 0.0) -> StageState:
-    return compute_next_state(one, state or StageState(stage="a"), now, CORES)
+def after(one: StageMeasurement, state: StageLimitState | None = None, now: float = 0.0) -> StageLimitState:
+    return compute_next_state(one, state or StageLimitState(stage="a"), now, CORES)
 
 
-TRYING = StageState(stage="a", phase=TRIAL, limit=16, reference=level(64.0, 3.2), settled=True)
-BLOCKED = StageState(stage="a", phase=LIMITED, limit=16, reference=level(16.0, 0.8), settled=True, until=60.0)
+TRYING = StageLimitState(stage="a", phase=TRIAL, limit=16, reference=level(64.0, 3.2), settled=True)
+BLOCKED = StageLimitState(stage="a", phase=LIMITED, limit=16, reference=level(16.0, 0.8), settled=True, until=60.0)
 
 
 def test_tasks_that_take_as_much_longer_as_there_are_more_of_them_are_tried_with_a_quarter() -> None:
@@ -119,7 +119,7 @@ def test_a_limit_is_lifted_where_surely_a_third_more_or_less_gets_done() -> None
 
 
 def test_nothing_changes_where_nothing_waits() -> None:
-    for state in (TRYING, BLOCKED, StageState(stage="a")):
+    for state in (TRYING, BLOCKED, StageLimitState(stage="a")):
         assert after(seen(64.0, 3.2, waiting=0), state, now=1000.0) == state
 
 
@@ -171,7 +171,7 @@ def test_a_lane_with_nothing_else_to_do_says_that_more_are_no_use() -> None:
 
 _MEANS = st.just(0.0) | st.floats(0.001, 10.0)
 _STATES = st.sampled_from(
-    [TRYING, BLOCKED, StageState(stage="a"), replace(BLOCKED, phase=LIFTED, limit=None, fallback=4)]
+    [TRYING, BLOCKED, StageLimitState(stage="a"), replace(BLOCKED, phase=LIFTED, limit=None, fallback=4)]
 )
 
 
@@ -180,7 +180,7 @@ _STATES = st.sampled_from(
     st.floats(0.0, 200.0),
 )  # fmt: skip
 def test_a_limit_is_never_below_one_and_only_a_trial_lowers_it(
-    concurrency: float, mean: float, count: int, running: int, waiting: int, state: StageState, now: float
+    concurrency: float, mean: float, count: int, running: int, waiting: int, state: StageLimitState, now: float
 ) -> None:
     then = after(seen(concurrency, mean, count=count, running=running, waiting=waiting), state, now)
     assert then.limit is None or then.limit >= 1

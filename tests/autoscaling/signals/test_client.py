@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from paropt_exporter.autoscaling.signals.client import Access, Client, QueryFailed
+from paropt_exporter.autoscaling.signals.client import Client, QueryFailed
 from paropt_exporter.clock import SystemClock
 from support.fake_prometheus import (
     Asked,
@@ -149,8 +149,8 @@ def test_each_fault_is_told_by_its_kind_and_the_next_query_is_well(
     with pytest.raises(QueryFailed) as failed:
         asking.query("up")
     assert failed.value.kind == kind
-    assert asking.counts().errors == {kind: 1}
-    assert sum(asking.counts().buckets) == 1
+    assert asking.get_counts().errors == {kind: 1}
+    assert sum(asking.get_counts().buckets) == 1
     server.reply = well
     assert asking.query("up").elements[0].value == 42.0
 

@@ -11,7 +11,7 @@ from paropt_exporter.autoscaling.policy.prometheus_size import PoolReading
 from paropt_exporter.autoscaling.policy.query_validity import QueryResult, SeriesValue
 from paropt_exporter.autoscaling.signals import queries
 from paropt_exporter.autoscaling.signals.client import QueryFailed
-from paropt_exporter.autoscaling.signals.collector import SignalCollector, Wish
+from paropt_exporter.autoscaling.signals.collector import QuerySpec, SignalCollector
 from paropt_exporter.autoscaling.signals.local_counters import Rates
 from paropt_exporter.events import PoolStatistics
 from paropt_exporter.testing import START_TIMESTAMP_SECONDS, FakeClock
@@ -43,12 +43,12 @@ def vector(*values: float, at: float = NOW, kind: str = "vector", warnings: tupl
 def collector(told: Told, query: str = "sum(broker)") -> SignalCollector:
     clock = FakeClock()
     clock.advance(1000.0)
-    wish = Wish(name="broker", query=query, use="load", target=20.0)
-    return SignalCollector(told, project="shop", wishes=(wish,), interval_seconds=15.0, clock=clock)
+    spec = QuerySpec(name="broker", query=query, use="load", target=20.0)
+    return SignalCollector(told, project="shop", specs=(spec,), interval_seconds=15.0, clock=clock)
 
 
 def rejection_reason(answer: QueryResult | QueryFailed, query: str = "sum(broker)") -> str:
-    (signal,) = collector(Told(broker=answer), query).signals()
+    (signal,) = collector(Told(broker=answer), query).read_signals()
     return signal.reading.rejection_reason
 
 
@@ -74,14 +74,14 @@ def test_an_answer_that_is_no_single_fresh_number_is_doubtful(answer: QueryResul
 
 
 def test_one_finite_fresh_number_is_believed() -> None:
-    (signal,) = collector(Told(broker=vector(60.0))).signals()
+    (signal,) = collector(Told(broker=vector(60.0))).read_signals()
     assert (signal.reading.value, signal.reading.rejection_reason) == (60.0, "")
 
 
 def test_the_age_of_a_plain_selector_is_asked_for() -> None:
     for age, reason in ((5.0, ""), (40.0, "stale"), (-30.0, "future")):
         told = Told(timestamp=vector(NOW - age), broker=vector(60.0))
-        (signal,) = collector(told, 'broker{queue="a"}').signals()
+        (signal,) = collector(told, 'broker{queue="a"}').read_signals()
         assert signal.reading.rejection_reason == reason
         assert told.asked == ['broker{queue="a"}', 'timestamp(broker{queue="a"})']
 
@@ -91,9 +91,9 @@ def test_a_doubt_is_logged_when_it_begins_and_when_it_ends(caplog: pytest.LogCap
     gathering = collector(told)
     with caplog.at_level("INFO"):
         for _ in range(3):
-            gathering.signals()
+            gathering.read_signals()
         told.answers["broker"] = vector(1.0)
-        gathering.signals()
+        gathering.read_signals()
     assert [record.message for record in caplog.records] == ["reading doubtful", "reading believed again"]
 
 
@@ -113,7 +113,7 @@ def pool(twin: Rates | None = TWIN, **changes: float | None) -> PoolReading:
     parts = {name: value for name, value in {**OWN, **changes}.items() if value is not None}
     elements = tuple(SeriesValue(labels=((queries.SIGNAL, name),), value=value) for name, value in parts.items())
     answer = QueryResult(kind="vector", elements=elements, evaluated_timestamp_seconds=NOW)
-    return collector(Told(paropt_pool=answer)).pool(POOL, lambda _begin, _end: twin, WINDOW)
+    return collector(Told(paropt_pool=answer)).read_pool(POOL, lambda _begin, _end: twin, WINDOW)
 
 
 def test_the_pools_own_series_are_read_in_one_query() -> None:
@@ -153,8 +153,8 @@ def test_the_past_is_a_value_for_each_label_and_nothing_where_it_is_doubtful() -
         SeriesValue(labels=(("stage", "unit"),), value=math.nan),
     )
     answer = QueryResult(kind="vector", elements=elements, evaluated_timestamp_seconds=NOW)
-    assert collector(Told(past=answer)).by_label("past", "stage") == {"lint": 3.0}
-    assert collector(Told(past=QueryFailed("timeout", "slow"))).by_label("past", "stage") == {}
+    assert collector(Told(past=answer)).read_by_label("past", "stage") == {"lint": 3.0}
+    assert collector(Told(past=QueryFailed("timeout", "slow"))).read_by_label("past", "stage") == {}
 
 
 def test_queries_name_what_the_catalogue_has_with_labels_escaped() -> None:

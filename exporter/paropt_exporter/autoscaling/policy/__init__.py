@@ -1,10 +1,7 @@
-"""How many workers: pure functions from what was read to a size, each with the source of its formula.
+"""Scaling policies: pure functions from an observation to a decision, each with the source of its formula.
 
-`closed` for a run, whose tasks are known; `streams` for an executor, to which tasks may come at any time; `moving`
-for when to follow; `reading` for what may be believed; `band` for what query results allow; `target` for a size by
-query results alone; `effect` for whether more workers helped; `budget` for several pools of one machine.
+`lane_size` sizes a run, whose tasks are known (`fixed_workload`, `memory`, `stage_concurrency`); `pool_size` sizes a
+pool whose tasks may arrive at any time (`queueing`, `budget`, `scaling_effectiveness`); `size_bounds` and
+`prometheus_size` decide from query results, which `query_validity` accepts or rejects; `stabilization` decides for all
+of them when to follow a wanted size.
 """
-
-from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup, Sizing, compute_fixed_workload_size
-
-__all__ = ["Load", "LoadGroup", "Sizing", "compute_fixed_workload_size"]

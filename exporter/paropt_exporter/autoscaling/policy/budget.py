@@ -48,17 +48,17 @@ class Allowance:
 
 def compute_allowance(budget: Budget, pool: str, size: int) -> Allowance:
     """Return what a budget leaves to one pool of `size`; memory is the reason where it would get more without it."""
-    allowed = divide(budget.claims, cores=budget.cores, memory_bytes=budget.memory_bytes)[pool]
+    allowed = divide_resources(budget.claims, cores=budget.cores, memory_bytes=budget.memory_bytes)[pool]
     if allowed < size and budget.memory_bytes is not None:
         memory = budget.memory_bytes + budget.spare_bytes
-        allowed = min(size, divide(budget.claims, cores=budget.cores, memory_bytes=memory)[pool])
+        allowed = min(size, divide_resources(budget.claims, cores=budget.cores, memory_bytes=memory)[pool])
     if allowed >= next(claim.wanted for claim in budget.claims if claim.pool == pool):
         return Allowance(size=allowed, reason="demand")
-    unbounded = divide(budget.claims, cores=budget.cores, memory_bytes=None)[pool]
+    unbounded = divide_resources(budget.claims, cores=budget.cores, memory_bytes=None)[pool]
     return Allowance(size=allowed, reason="memory_limit" if unbounded > allowed else "cpu_limit")
 
 
-def divide(claims: Sequence[Claim], *, cores: float | None, memory_bytes: int | None) -> dict[str, int]:
+def divide_resources(claims: Sequence[Claim], *, cores: float | None, memory_bytes: int | None) -> dict[str, int]:
     """Return each pool's size: floors first, then worker by worker to the one that has least for its weight.
 
     Weighted dominant resource fairness (Ghodsi et al., NSDI 2011): what a pool has is its part of the cores or of the
@@ -67,15 +67,15 @@ def divide(claims: Sequence[Claim], *, cores: float | None, memory_bytes: int | 
     """
     cores = math.inf if cores is None else cores
     memory = math.inf if memory_bytes is None else memory_bytes
-    if _enough_for_all(claims, cores, memory):
+    if _is_enough_for_all(claims, cores, memory):
         return {claim.pool: claim.wanted for claim in claims}
     sizes = {claim.pool: min(claim.floor, claim.wanted) for claim in claims}
     left = cores - sum(claim.cpu_demand * sizes[claim.pool] for claim in claims)
     free = memory - sum(claim.memory_bytes * sizes[claim.pool] for claim in claims)
-    parts = {claim.pool: _part(claim, cores, memory) for claim in claims}
+    parts = {claim.pool: _compute_dominant_share(claim, cores, memory) for claim in claims}
     for urgent in (True, False):
         open_claims = [claim for claim in claims if claim.urgent is urgent]
-        while growing := [claim for claim in open_claims if _fits(claim, sizes[claim.pool], left, free)]:
+        while growing := [claim for claim in open_claims if _can_add_worker(claim, sizes[claim.pool], left, free)]:
             poorest = min(growing, key=lambda claim: (sizes[claim.pool] * parts[claim.pool], claim.pool))
             sizes[poorest.pool] += 1
             left -= poorest.cpu_demand
@@ -83,17 +83,17 @@ def divide(claims: Sequence[Claim], *, cores: float | None, memory_bytes: int | 
     return sizes
 
 
-def _enough_for_all(claims: Sequence[Claim], cores: float, memory: float) -> bool:
+def _is_enough_for_all(claims: Sequence[Claim], cores: float, memory: float) -> bool:
     taken = sum(claim.memory_bytes * claim.wanted for claim in claims)
     return taken <= memory and sum(claim.cpu_demand * claim.wanted for claim in claims) <= cores
 
 
-def _part(claim: Claim, cores: float, memory: float) -> float:
+def _compute_dominant_share(claim: Claim, cores: float, memory: float) -> float:
     """Return a worker's part of what there is more scarcely of, for its pool's weight."""
     return max(claim.cpu_demand / max(cores, 1e-9), claim.memory_bytes / max(memory, 1.0)) / claim.weight
 
 
-def _fits(claim: Claim, size: int, cores_left: float, memory_left: float) -> bool:
+def _can_add_worker(claim: Claim, size: int, cores_left: float, memory_left: float) -> bool:
     waits = claim.cpu_demand < WAITING_DEMAND  # nothing that could be shared out
     return (
         size < claim.wanted

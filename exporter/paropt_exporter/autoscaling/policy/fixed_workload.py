@@ -59,7 +59,7 @@ class Sizing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class RemainingWork:
     """What is left of a run: work in seconds of one worker, its longest chain, and the time left until a deadline."""
 
     seconds: float
@@ -67,7 +67,7 @@ class Work:
     left_seconds: float
 
 
-def compute_deadline_size(work: Work) -> int:
+def compute_deadline_size(work: RemainingWork) -> int:
     """Return N* = the smallest N with path + (work - path) / N <= 0.9 x the time left.
 
     Graham's bound (1969): no order in which workers take what is ready takes longer. Where no number of workers is
@@ -98,8 +98,8 @@ def compute_fixed_workload_size(
     budget = CoreBudget(cores, stuck=stuck)
     there = sum(group.count for group in running)
     size, pools = 0, Counter[str]()
-    for group in sorted(running, key=_cpu_demand):
-        count = _take(budget, group)
+    for group in sorted(running, key=_get_demand):
+        count = _admit_group(budget, group)
         budget.take(group.load.cpu_demand, group.count - count)  # those that do not fit have their cores all the same
         size += count
         pools[group.load.pool] += group.count
@@ -112,7 +112,7 @@ def compute_fixed_workload_size(
         most = maximum - size
         if competes_for_lock(group.load):
             most = min(most, max(0, math.floor(lock / (group.load.cpu_demand or 1.0))))
-        count = _take(budget, group, most=most)
+        count = _admit_group(budget, group, most=most)
         if competes_for_lock(group.load):
             lock -= count * (group.load.cpu_demand or 0.0)
         size, admitted = size + count, admitted + count
@@ -137,7 +137,7 @@ def lock_is_full(running: Iterable[LoadGroup], load: Load) -> bool:
     return competes_for_lock(load) and taken + (load.cpu_demand or 0.0) > 1.0 + CORE_SLACK
 
 
-def _take(budget: CoreBudget, group: LoadGroup, *, most: int | None = None) -> int:
+def _admit_group(budget: CoreBudget, group: LoadGroup, *, most: int | None = None) -> int:
     """Give as many of these tasks their cores as fit, `most` at most, and return how many that is."""
     wanted = group.count if most is None else min(group.count, most)
     count = min(wanted, budget.room(group.load.cpu_demand))
@@ -145,5 +145,5 @@ def _take(budget: CoreBudget, group: LoadGroup, *, most: int | None = None) -> i
     return count
 
 
-def _cpu_demand(group: LoadGroup) -> float:
+def _get_demand(group: LoadGroup) -> float:
     return UNKNOWN_DEMAND if group.load.cpu_demand is None else group.load.cpu_demand

@@ -10,16 +10,16 @@ from itertools import groupby
 from paropt_exporter.autoscaling.policy.fixed_workload import (
     Load,
     LoadGroup,
+    RemainingWork,
     Sizing,
-    Work,
     compute_deadline_size,
     compute_fixed_workload_size,
 )
 from paropt_exporter.autoscaling.policy.memory import Memory, compute_memory_size
 from paropt_exporter.autoscaling.policy.stabilization import ScalingHistory, SizeLimits, WantedSize, decide_size
 from paropt_exporter.autoscaling.policy.stage_concurrency import (
+    StageLimitState,
     StageMeasurement,
-    StageState,
     collect_limits,
     compute_next_states,
 )
@@ -40,7 +40,7 @@ class LaneSizingState:
 
     history: ScalingHistory = field(default_factory=ScalingHistory)
     short_since: float | None = None
-    stages: tuple[StageState, ...] = ()
+    stages: tuple[StageLimitState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class LaneObservation:
     state: LaneSizingState = field(default_factory=LaneSizingState)
     stages: tuple[StageMeasurement, ...] = ()
     memory: Memory | None = None
-    work: Work | None = None
+    work: RemainingWork | None = None
     rescue_size: int = 0
     stuck: bool = False
 
@@ -84,7 +84,7 @@ class LaneAssessment:
     `memory_size`: N_mem of those that run and these; None: unknown.
     """
 
-    stages: tuple[StageState, ...]
+    stages: tuple[StageLimitState, ...]
     waiting: tuple[LoadGroup, ...]
     memory_size: int | None
 
@@ -94,7 +94,7 @@ def assess_lane(observation: LaneObservation) -> LaneAssessment:
     stages = compute_next_states(
         observation.stages, observation.state.stages, now=observation.now, cores=observation.cores
     )
-    waiting = _admissible(observation, collect_limits(stages))
+    waiting = _select_admissible(observation, collect_limits(stages))
     size = None if observation.memory is None else compute_memory_size(observation.running, waiting, observation.memory)
     return LaneAssessment(stages=stages, waiting=waiting, memory_size=size)
 
@@ -111,10 +111,14 @@ def decide_lane_size(observation: LaneObservation) -> LaneDecision:
             why = why if enough > observation.size else "deadline"  # a rescue is a reason to grow, not to shrink
             wanted = WantedSize(size=max(enough, observation.floor), reason=why, exact=True)
     taken = decide_size(
-        observation.now, observation.size, wanted, _limits(observation, assessment), observation.state.history
+        observation.now,
+        observation.size,
+        wanted,
+        _build_size_limits(observation, assessment),
+        observation.state.history,
     )
     state = LaneSizingState(
-        history=taken.history, short_since=_short_since(observation, assessment), stages=assessment.stages
+        history=taken.history, short_since=_find_short_since(observation, assessment), stages=assessment.stages
     )
     return LaneDecision(size=taken.size, action=taken.action, reason=taken.reason, state=state)
 
@@ -135,7 +139,7 @@ def compute_lane_sizing(observation: LaneObservation, assessment: LaneAssessment
     if sizing.reason != "plan" or count_tasks(assessment.waiting) == count_tasks(observation.waiting):
         return sizing
     # What runs beyond a limit keeps others' slots until it has ended, unless there are no others.
-    surplus = 0 if assessment.waiting else _beyond_limits(observation, assessment)
+    surplus = 0 if assessment.waiting else _count_beyond_limits(observation, assessment)
     return replace(sizing, size=max(sizing.size - surplus, observation.floor, 1), reason="ineffective")
 
 
@@ -162,7 +166,7 @@ def count_tasks(tasks: Iterable[LoadGroup]) -> int:
     return sum(group.count for group in tasks)
 
 
-def _admissible(observation: LaneObservation, most: Mapping[str, int]) -> tuple[LoadGroup, ...]:
+def _select_admissible(observation: LaneObservation, most: Mapping[str, int]) -> tuple[LoadGroup, ...]:
     """Return the waiting tasks without those that their stages' limits keep waiting."""
     if not most:
         return observation.waiting
@@ -176,19 +180,19 @@ def _admissible(observation: LaneObservation, most: Mapping[str, int]) -> tuple[
     return tuple(group for group in there if group.count)
 
 
-def _beyond_limits(observation: LaneObservation, assessment: LaneAssessment) -> int:
+def _count_beyond_limits(observation: LaneObservation, assessment: LaneAssessment) -> int:
     """Return how many tasks run that their stages' limits would not let start now."""
     most = collect_limits(assessment.stages)
     return sum(max(0, one.running - most.get(one.stage, one.running)) for one in observation.stages)
 
 
-def _short_since(observation: LaneObservation, assessment: LaneAssessment) -> float | None:
+def _find_short_since(observation: LaneObservation, assessment: LaneAssessment) -> float | None:
     if assessment.memory_size is None or assessment.memory_size >= count_tasks(observation.running):
         return None
     return observation.now if observation.state.short_since is None else observation.state.short_since
 
 
-def _limits(observation: LaneObservation, assessment: LaneAssessment) -> SizeLimits:
+def _build_size_limits(observation: LaneObservation, assessment: LaneAssessment) -> SizeLimits:
     """Return the bounds: who starts without memory for it is not to be waited for, so memory bounds at once."""
     bound = compute_memory_bound(observation, assessment)
     if bound is None or bound >= observation.ceiling:
@@ -209,10 +213,10 @@ def count_spare_slots(observation: LaneObservation, *, fixed: int | None) -> int
     if fixed is not None:
         return max(0, fixed - sum(group.count for group in tasks))
     slots = min(observation.ceiling, max(1, math.floor(observation.cores + CORE_SLACK)))
-    return max(0, slots - sum(group.count for group in tasks if not _waits(group.load)))
+    return max(0, slots - sum(group.count for group in tasks if not _mostly_waits(group.load)))
 
 
-def _waits(load: Load) -> bool:
+def _mostly_waits(load: Load) -> bool:
     return load.cpu_demand is not None and load.cpu_demand < WAITING_DEMAND
 
 

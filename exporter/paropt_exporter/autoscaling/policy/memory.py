@@ -46,25 +46,25 @@ def compute_memory_size(running: Sequence[LoadGroup], waiting: Sequence[LoadGrou
     """
     size, room = sum(group.count for group in running), compute_room_bytes(running, memory)
     if room <= 0:
-        return max(1, size - _pieces(-room - SPARE_BYTES, _next_peak_bytes(waiting)))
+        return max(1, size - _count_missing_tasks(-room - SPARE_BYTES, _get_next_peak_bytes(waiting)))
     for group in waiting:
-        fits = _fits(group, room)
+        fits = _count_fitting(group, room)
         size, room = size + fits, room - fits * group.load.peak_bytes
         if fits < group.count:
             break
     return max(1, size)
 
 
-def _fits(group: LoadGroup, room: int) -> int:
+def _count_fitting(group: LoadGroup, room: int) -> int:
     peak = group.load.peak_bytes
     return min(group.count, room // peak) if peak else group.count if room > 0 else 0
 
 
-def _pieces(missing: int, peak: int) -> int:
+def _count_missing_tasks(missing: int, peak: int) -> int:
     return math.ceil(missing / peak) if missing > 0 and peak else 0
 
 
-def _next_peak_bytes(waiting: Sequence[LoadGroup]) -> int:
+def _get_next_peak_bytes(waiting: Sequence[LoadGroup]) -> int:
     return waiting[0].load.peak_bytes if waiting else 0
 
 
@@ -85,7 +85,7 @@ class PoolMemory:
         return self.available_bytes - self.reserve_bytes - self.growth_bytes
 
     @property
-    def short(self) -> bool:
+    def is_short(self) -> bool:
         """Whether so much is promised that workers have to go."""
         return self.room_bytes < -SPARE_BYTES
 

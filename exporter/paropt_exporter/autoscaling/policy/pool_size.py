@@ -92,13 +92,17 @@ class PoolDecision:
 def decide_pool_size(observation: PoolObservation) -> PoolDecision:
     """Decide an executor's next size."""
     state = observation.state
-    if _did_not_help(observation) and state.trial is not None:
-        return _go_back(observation, state.trial)
+    if _has_not_helped(observation) and state.trial is not None:
+        return _revert_trial(observation, state.trial)
     taken = decide_size(
-        observation.now, observation.size, compute_wanted_size(observation), _limits(observation), state.history
+        observation.now,
+        observation.size,
+        compute_wanted_size(observation),
+        _build_size_limits(observation),
+        state.history,
     )
     return PoolDecision(
-        size=taken.size, action=taken.action, reason=taken.reason, state=_next_state(observation, taken)
+        size=taken.size, action=taken.action, reason=taken.reason, state=_compute_next_state(observation, taken)
     )
 
 
@@ -115,14 +119,14 @@ def compute_machine_bound(observation: PoolObservation) -> tuple[int, str] | Non
     if observation.budget is not None:
         allowed, short = (
             compute_allowance(observation.budget, observation.pool, observation.size),
-            observation.memory is not None and observation.memory.short,
+            observation.memory is not None and observation.memory.is_short,
         )
         if short or allowed.reason != "demand":
             bounds.append((allowed.size, allowed.reason if allowed.reason != "demand" else "memory_limit"))
     return min(bounds, default=None)
 
 
-def _limits(observation: PoolObservation) -> SizeLimits:
+def _build_size_limits(observation: PoolObservation) -> SizeLimits:
     stable_seconds = max(STABLE_SECONDS, STABLE_SERVICES * observation.traffic.service_seconds)
     bound = compute_machine_bound(observation)
     if bound is None or bound[0] >= observation.ceiling:
@@ -149,25 +153,25 @@ def compute_wanted_size(observation: PoolObservation) -> WantedSize:
         if bound is None
         else min(compute_size_to_keep(observation.traffic), bound)
     )
-    against_more = _against_more(observation, computes=computes)
+    hold_reason = _find_hold_reason(observation, computes=computes)
     return WantedSize(
         size=size,
         reason=reason,
         keep=keep,
-        against_more=against_more,
+        hold_reason=hold_reason,
         late=is_late(observation.traffic, observation.size),
     )
 
 
-def _against_more(observation: PoolObservation, *, computes: bool) -> str:
+def _find_hold_reason(observation: PoolObservation, *, computes: bool) -> str:
     if computes and observation.cpu >= SATURATED_RATIO * observation.cores:
         return "saturated"
-    if _blocked(observation):
+    if _is_blocked(observation):
         return "ineffective"
-    return "settling" if _on_trial(observation) else ""
+    return "settling" if _is_on_trial(observation) else ""
 
 
-def _on_trial(observation: PoolObservation) -> bool:
+def _is_on_trial(observation: PoolObservation) -> bool:
     """Whether it is too early to tell what doubling the size has done: the tasks of the new size have not ended."""
     trial = observation.state.trial
     if (
@@ -179,7 +183,7 @@ def _on_trial(observation: PoolObservation) -> bool:
     return observation.now < trial.moved_at + TRIAL_SERVICES * observation.traffic.service_seconds
 
 
-def _blocked(observation: PoolObservation) -> bool:
+def _is_blocked(observation: PoolObservation) -> bool:
     block = observation.state.block
     if block is None or observation.size < block.size:
         return False
@@ -187,7 +191,7 @@ def _blocked(observation: PoolObservation) -> bool:
     return is_still_blocked(block, observation.now, load=observation.traffic.arrivals, service_seconds=service_seconds)
 
 
-def _did_not_help(observation: PoolObservation) -> bool:
+def _has_not_helped(observation: PoolObservation) -> bool:
     trial, saturated = observation.state.trial, observation.traffic.queued > 0
     return (
         trial is not None
@@ -197,7 +201,7 @@ def _did_not_help(observation: PoolObservation) -> bool:
     )
 
 
-def _go_back(observation: PoolObservation, trial: Trial) -> PoolDecision:
+def _revert_trial(observation: PoolObservation, trial: Trial) -> PoolDecision:
     size = max(trial.old_size, observation.floor)
     block = start_block(
         observation.now,
@@ -212,7 +216,7 @@ def _go_back(observation: PoolObservation, trial: Trial) -> PoolDecision:
     return PoolDecision(size=size, action="down", reason="ineffective", state=state)
 
 
-def _next_state(observation: PoolObservation, taken: SizeDecision) -> PoolSizingState:
+def _compute_next_state(observation: PoolObservation, taken: SizeDecision) -> PoolSizingState:
     state = PoolSizingState(history=taken.history, trial=observation.state.trial, block=observation.state.block)
     if taken.action == "up" and observation.traffic.queued > 0:
         validated = state.trial is None or observation.sample.count >= COMPLETIONS

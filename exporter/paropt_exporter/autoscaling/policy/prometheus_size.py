@@ -89,19 +89,19 @@ class TargetDecision:
 
 def decide_target_size(observation: TargetObservation) -> TargetDecision:
     """Decide a lane's size from what Prometheus says of its pools, or hold."""
-    rejection_reason, state = _doubt(observation)
+    rejection_reason, state = _find_rejection(observation)
     if rejection_reason is None:
-        return _moved(observation, replace(state, rejected_count=0))
+        return _decide_by_queries(observation, replace(state, rejected_count=0))
     state = replace(state, rejected_count=state.rejected_count + (rejection_reason != "settling"))
     no_data = state.rejected_count >= NO_DATA_AFTER
     if observation.rescue_size > observation.size:
         size = min(observation.rescue_size, observation.ceiling)
         if size > observation.size:
-            return TargetDecision(size=size, action="up", reason="rescue", no_data=no_data, state=_moving(state))
+            return TargetDecision(size=size, action="up", reason="rescue", no_data=no_data, state=_mark_moved(state))
     return TargetDecision(size=observation.size, action="hold", reason=rejection_reason, no_data=no_data, state=state)
 
 
-def wanted_size(pools: tuple[PoolMeasurement, ...], *, cores: float) -> WantedSize:
+def compute_wanted_target(pools: tuple[PoolMeasurement, ...], *, cores: float) -> WantedSize:
     """Return N* = min(tasks that wait or run, N_cpu), and whether the cores are busy already."""
     unfinished = math.ceil(sum(measurement.depth + measurement.busy for measurement in pools) - CORE_SLACK)
     busy, cpu, delay = (sum(values) for values in zip(*((p.busy, p.cpu, p.delay) for p in pools), strict=True))
@@ -109,10 +109,10 @@ def wanted_size(pools: tuple[PoolMeasurement, ...], *, cores: float) -> WantedSi
     bound = compute_cpu_size(cores, cpu_demand) if cpu_demand >= WAITING_DEMAND else None
     saturated = cpu >= SATURATED_RATIO * cores and cpu_demand >= WAITING_DEMAND
     size, reason = (unfinished, "demand") if bound is None or unfinished <= bound else (bound, "cpu_limit")
-    return WantedSize(size=max(1, size), reason=reason, against_more="saturated" if saturated else "")
+    return WantedSize(size=max(1, size), reason=reason, hold_reason="saturated" if saturated else "")
 
 
-def _doubt(observation: TargetObservation) -> tuple[str | None, TargetState]:
+def _find_rejection(observation: TargetObservation) -> tuple[str | None, TargetState]:
     """Return why nothing may be decided, or None; and the state with what became visible."""
     state = observation.state
     bad = next((pool.reading for pool in observation.pools if not pool.reading.is_valid), None)
@@ -130,17 +130,17 @@ def _doubt(observation: TargetObservation) -> tuple[str | None, TargetState]:
     return (None, replace(state, moved=False, visible_since=None)) if settled else ("settling", state)
 
 
-def _moved(observation: TargetObservation, state: TargetState) -> TargetDecision:
-    wanted = wanted_size(
+def _decide_by_queries(observation: TargetObservation, state: TargetState) -> TargetDecision:
+    wanted = compute_wanted_target(
         tuple(p.measurement for p in observation.pools if p.measurement is not None), cores=observation.cores
     )
     limits = SizeLimits(floor=observation.floor, ceiling=observation.ceiling, stable_seconds=observation.stable_seconds)
     taken: SizeDecision = decide_size(observation.now, observation.size, wanted, limits, state.history)
     state = replace(state, history=taken.history)
     if taken.size != observation.size:
-        state = _moving(state)
+        state = _mark_moved(state)
     return TargetDecision(size=taken.size, action=taken.action, reason=taken.reason, no_data=False, state=state)
 
 
-def _moving(state: TargetState) -> TargetState:
+def _mark_moved(state: TargetState) -> TargetState:
     return replace(state, moved=True, visible_since=None)

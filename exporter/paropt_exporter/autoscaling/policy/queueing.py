@@ -45,16 +45,16 @@ def compute_traffic_size(traffic: Traffic) -> int:
     load's own workers get through in time is nothing to add workers for.
     """
     return max(
-        compute_workers(traffic.load), math.ceil(traffic.queued * traffic.service_seconds / _drain_seconds(traffic))
+        compute_workers(traffic.load), math.ceil(traffic.queued * traffic.service_seconds / _get_drain_seconds(traffic))
     )
 
 
 def is_late(traffic: Traffic, size: int) -> bool:
     """Whether so many workers take more than half of the time in which what waits should begin."""
-    return traffic.queued * traffic.service_seconds > LATE_RATIO * size * _drain_seconds(traffic)
+    return traffic.queued * traffic.service_seconds > LATE_RATIO * size * _get_drain_seconds(traffic)
 
 
-def _drain_seconds(traffic: Traffic) -> float:
+def _get_drain_seconds(traffic: Traffic) -> float:
     return max(DRAIN_SECONDS, DRAIN_SERVICES * traffic.service_seconds)
 
 
@@ -68,11 +68,11 @@ def compute_size_to_keep(traffic: Traffic) -> int:
 
 def compute_workers(load: float) -> int:
     """Return the smallest N whose mean wait is at most `WAIT_RATIO` of the service time."""
-    return _workers_for(round(min(load, _LARGEST_LOAD) / _LOAD_STEP))
+    return _search_workers(round(min(load, _LARGEST_LOAD) / _LOAD_STEP))
 
 
 @lru_cache(maxsize=100_000)
-def _workers_for(steps: int) -> int:
+def _search_workers(steps: int) -> int:
     load = steps * _LOAD_STEP
     if load <= 0:
         return 1
@@ -80,7 +80,7 @@ def _workers_for(steps: int) -> int:
     while True:
         workers += 1
         blocked = load * blocked / (workers + load * blocked)  # Erlang B of one worker more
-        if workers > load and _wait_ratio(blocked, load, workers) <= WAIT_RATIO:
+        if workers > load and _compute_erlang_wait_ratio(blocked, load, workers) <= WAIT_RATIO:
             return workers
 
 
@@ -91,10 +91,10 @@ def compute_wait_ratio(load: float, workers: int) -> float:
     blocked = 1.0
     for number in range(1, workers + 1):
         blocked = load * blocked / (number + load * blocked)
-    return _wait_ratio(blocked, load, workers)
+    return _compute_erlang_wait_ratio(blocked, load, workers)
 
 
-def _wait_ratio(blocked: float, load: float, workers: int) -> float:
+def _compute_erlang_wait_ratio(blocked: float, load: float, workers: int) -> float:
     waits = blocked / (1.0 - (load / workers) * (1.0 - blocked))  # Erlang C from B
     return waits / (workers - load)
 

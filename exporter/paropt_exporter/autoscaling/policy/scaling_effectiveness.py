@@ -64,17 +64,17 @@ def compute_useless_inflation(growth: float) -> float:
 
 def start_block(now: float, size: int, *, load: float, service_seconds: float, earlier: Block | None) -> Block:
     """Block ups from `size` on; for twice as long as the last time in the same situation."""
-    again = earlier is not None and not _changed(earlier, load=load, service_seconds=service_seconds)
+    again = earlier is not None and not _has_changed(earlier, load=load, service_seconds=service_seconds)
     seconds = min(2.0 * earlier.seconds, LONGEST_BLOCK_SECONDS) if again and earlier else FIRST_BLOCK_SECONDS
     return Block(size=size, until=now + seconds, seconds=seconds, load=load, service_seconds=service_seconds)
 
 
 def is_still_blocked(block: Block, now: float, *, load: float, service_seconds: float) -> bool:
     """Whether a block holds: until its time is over, the load is another, or tasks take less time."""
-    return now < block.until and not _changed(block, load=load, service_seconds=service_seconds)
+    return now < block.until and not _has_changed(block, load=load, service_seconds=service_seconds)
 
 
-def _changed(block: Block, *, load: float, service_seconds: float) -> bool:
+def _has_changed(block: Block, *, load: float, service_seconds: float) -> bool:
     # Longer service times are what the block is about, and tasks of the larger size still end for a while.
     faster = service_seconds < (1.0 - CHANGE_RATIO) * block.service_seconds
     return faster or abs(load - block.load) > CHANGE_RATIO * max(block.load, 1e-9)

@@ -80,18 +80,26 @@ class BoundsDecision:
 
 def decide_size_bounds(observation: BoundsObservation) -> BoundsDecision:
     """Decide floor and ceiling for the next interval."""
-    last_signals = tuple(_word(observation, signal) for signal in observation.signals)
-    ceiling, limiter = _ceiling(observation, last_signals)
-    floor, loader, floors = _floor(observation, last_signals)
+    last_signals = tuple(_update_signal(observation, signal) for signal in observation.signals)
+    ceiling, limit_signal = _compute_ceiling(observation, last_signals)
+    floor, load_signal, floors = _compute_floor(observation, last_signals)
     floor = min(floor, ceiling)
     state = BoundsState(last_signals=last_signals, floors=floors)
     if ceiling != observation.ceiling:
-        action, reason, signal = _direction(observation.ceiling, ceiling), LIMIT if limiter else "bounds", limiter
+        action, reason, signal = (
+            _get_direction(observation.ceiling, ceiling),
+            LIMIT if limit_signal else "bounds",
+            limit_signal,
+        )
     elif floor != observation.floor:
-        action, reason, signal = _direction(observation.floor, floor), LOAD if loader else "bounds", loader
+        action, reason, signal = (
+            _get_direction(observation.floor, floor),
+            LOAD if load_signal else "bounds",
+            load_signal,
+        )
     else:
         action = "hold"
-        reason, signal = _why_held(observation, loader, limiter)
+        reason, signal = _find_hold_reason(observation, load_signal, limit_signal)
     return BoundsDecision(floor=floor, ceiling=ceiling, action=action, reason=reason, signal=signal, state=state)
 
 
@@ -111,9 +119,9 @@ def compute_raised_ceiling(base: int, value: float, target: float) -> int:
     return max(base + 1, math.floor(base * min(room, 1.0 + _LARGEST_RAISE_RATIO)))
 
 
-def _word(observation: BoundsObservation, signal: Signal) -> LastSignal:
+def _update_signal(observation: BoundsObservation, signal: Signal) -> LastSignal:
     last = next(
-        (word for word in observation.state.last_signals if word.name == signal.name), LastSignal(name=signal.name)
+        (last for last in observation.state.last_signals if last.name == signal.name), LastSignal(name=signal.name)
     )
     if not signal.reading.is_valid:
         lost = last.rejected_count + 1 > PATIENT_INTERVALS
@@ -121,10 +129,10 @@ def _word(observation: BoundsObservation, signal: Signal) -> LastSignal:
     if signal.use == LOAD:
         workers = compute_load_workers(signal.reading.value, signal.target)
         return replace(last, workers=workers, at=observation.now, rejected_count=0)
-    return _limit_word(observation, signal, replace(last, rejected_count=0))
+    return _update_limit_signal(observation, signal, replace(last, rejected_count=0))
 
 
-def _limit_word(observation: BoundsObservation, signal: Signal, last: LastSignal) -> LastSignal:
+def _update_limit_signal(observation: BoundsObservation, signal: Signal, last: LastSignal) -> LastSignal:
     value = signal.reading.value
     now_allowed = observation.maximum if last.workers is None else last.workers
     if last.workers is not None and observation.now < last.at + SETTLE_INTERVALS * observation.interval_seconds:
@@ -142,16 +150,24 @@ def _limit_word(observation: BoundsObservation, signal: Signal, last: LastSignal
     return last
 
 
-def _ceiling(observation: BoundsObservation, last_signals: tuple[LastSignal, ...]) -> tuple[int, str]:
-    allowed = [(word.workers, word.name) for word in _of(observation, last_signals, LIMIT) if word.workers is not None]
+def _compute_ceiling(observation: BoundsObservation, last_signals: tuple[LastSignal, ...]) -> tuple[int, str]:
+    allowed = [
+        (last.workers, last.name)
+        for last in _select_signals(observation, last_signals, LIMIT)
+        if last.workers is not None
+    ]
     lowest, name = min(allowed, default=(observation.maximum, ""))
     return min(max(lowest, observation.minimum), observation.maximum), name
 
 
-def _floor(
+def _compute_floor(
     observation: BoundsObservation, last_signals: tuple[LastSignal, ...]
 ) -> tuple[int, str, tuple[tuple[float, int], ...]]:
-    group = [(word.workers, word.name) for word in _of(observation, last_signals, LOAD) if word.workers is not None]
+    group = [
+        (last.workers, last.name)
+        for last in _select_signals(observation, last_signals, LOAD)
+        if last.workers is not None
+    ]
     wanted, name = max(group, default=(observation.minimum, ""))
     wanted = min(max(wanted, observation.minimum), observation.maximum)
     floors = [entry for entry in observation.state.floors if entry[0] > observation.now - observation.stable_seconds]
@@ -159,26 +175,26 @@ def _floor(
         floors.pop()
     floors.append((observation.now, wanted))
     floor = floors[0][1]
-    if any(0 < word.rejected_count <= PATIENT_INTERVALS for word in _of(observation, last_signals, LOAD)):
+    if any(0 < last.rejected_count <= PATIENT_INTERVALS for last in _select_signals(observation, last_signals, LOAD)):
         floor = max(floor, observation.floor)
     if floor < observation.floor:  # down by steps, as sizes go
         floor = max(floor, min(observation.floor - 1, math.ceil(observation.floor * (1.0 - LARGEST_STEP_DOWN_RATIO))))
     return floor, name, tuple(floors)
 
 
-def _of(observation: BoundsObservation, last_signals: tuple[LastSignal, ...], use: str) -> list[LastSignal]:
+def _select_signals(observation: BoundsObservation, last_signals: tuple[LastSignal, ...], use: str) -> list[LastSignal]:
     names = {signal.name for signal in observation.signals if signal.use == use}
-    return [word for word in last_signals if word.name in names]
+    return [last for last in last_signals if last.name in names]
 
 
-def _direction(old: int, new: int) -> str:
+def _get_direction(old: int, new: int) -> str:
     return "up" if new > old else "down"
 
 
-def _why_held(observation: BoundsObservation, loader: str, limiter: str) -> tuple[str, str]:
+def _find_hold_reason(observation: BoundsObservation, load_signal: str, limit_signal: str) -> tuple[str, str]:
     invalid = next((signal for signal in observation.signals if not signal.reading.is_valid), None)
     if invalid is not None:
         return invalid.reading.rejection_reason, invalid.name
-    if limiter:
-        return LIMIT, limiter
-    return (LOAD, loader) if loader else ("bounds", "")
+    if limit_signal:
+        return LIMIT, limit_signal
+    return (LOAD, load_signal) if load_signal else ("bounds", "")

@@ -46,7 +46,7 @@ class WantedSize:
     size: int
     reason: str
     keep: int = 0
-    against_more: str = ""
+    hold_reason: str = ""
     exact: bool = False
     late: bool = False
     rescue: bool = False
@@ -67,7 +67,7 @@ class ScalingHistory:
     moved_at: float = 0.0
     moved_from: int = 0
 
-    def flapping(self, now: float) -> bool:
+    def is_flapping(self, now: float) -> bool:
         """Whether the hour's turns are spent."""
         return sum(moment > now - REVERSAL_WINDOW_SECONDS for moment in self.reversals) >= MAX_REVERSALS
 
@@ -90,48 +90,50 @@ def decide_size(now: float, size: int, wanted: WantedSize, limits: SizeLimits, h
     began = now if history.began is None else history.began
     history = ScalingHistory(
         began=began,
-        peaks=_peaks(history.peaks, now, kept, limits.stable_seconds),
+        peaks=_add_peak(history.peaks, now, kept, limits.stable_seconds),
         reversals=history.reversals,
         rising=history.rising,
         moved_at=history.moved_at,
         moved_from=history.moved_from,
     )
     if size < limits.floor:
-        return _moved(now, size, max(bounded, limits.floor), "bounds", history, wanted)
+        return _move(now, size, max(bounded, limits.floor), "bounds", history, wanted)
     if size > limits.ceiling:
-        return _moved(now, size, limits.ceiling, limits.ceiling_reason, history, wanted)
+        return _move(now, size, limits.ceiling, limits.ceiling_reason, history, wanted)
     if bounded > size:
-        return _up(now, size, bounded, reason, wanted, history)
+        return _grow(now, size, bounded, reason, wanted, history)
     if bounded < size:
-        return _down(now, size, wanted, reason, limits, history)
+        return _shrink(now, size, wanted, reason, limits, history)
     return SizeDecision(size=size, action="hold", reason=reason, history=history)
 
 
-def _up(now: float, size: int, bounded: int, reason: str, wanted: WantedSize, history: ScalingHistory) -> SizeDecision:
-    if wanted.against_more and not wanted.rescue:
-        return SizeDecision(size=size, action="hold", reason=wanted.against_more, history=history)
-    if within_tolerance(size, bounded) and not (wanted.exact or wanted.late or wanted.rescue):
+def _grow(
+    now: float, size: int, bounded: int, reason: str, wanted: WantedSize, history: ScalingHistory
+) -> SizeDecision:
+    if wanted.hold_reason and not wanted.rescue:
+        return SizeDecision(size=size, action="hold", reason=wanted.hold_reason, history=history)
+    if is_within_tolerance(size, bounded) and not (wanted.exact or wanted.late or wanted.rescue):
         return SizeDecision(size=size, action="hold", reason="deadband", history=history)
     # Cores and memory may say how far it goes; that it goes up at all is the demand's doing.
-    return _moved(now, size, bounded, "demand" if reason in ("cpu_limit", "memory_limit") else reason, history, wanted)
+    return _move(now, size, bounded, "demand" if reason in ("cpu_limit", "memory_limit") else reason, history, wanted)
 
 
-def _down(
+def _shrink(
     now: float, size: int, wanted: WantedSize, reason: str, limits: SizeLimits, history: ScalingHistory
 ) -> SizeDecision:
     highest = history.peaks[0][1]
     young = history.began is None or now < history.began + limits.stable_seconds
     if young or highest >= size:
         return SizeDecision(size=size, action="hold", reason="stabilizing", history=history)
-    if within_tolerance(size, highest) and not wanted.exact:
+    if is_within_tolerance(size, highest) and not wanted.exact:
         return SizeDecision(size=size, action="hold", reason="deadband", history=history)
-    if history.flapping(now) and not wanted.exact:
+    if history.is_flapping(now) and not wanted.exact:
         return SizeDecision(size=size, action="hold", reason="flap_budget", history=history)
     least = limits.floor if wanted.exact else min(math.ceil(size * (1.0 - LARGEST_STEP_DOWN_RATIO)), size - 1)
-    return _moved(now, size, max(highest, least, limits.floor), reason, history, wanted)
+    return _move(now, size, max(highest, least, limits.floor), reason, history, wanted)
 
 
-def _moved(now: float, size: int, new: int, reason: str, history: ScalingHistory, wanted: WantedSize) -> SizeDecision:
+def _move(now: float, size: int, new: int, reason: str, history: ScalingHistory, wanted: WantedSize) -> SizeDecision:
     rising = new > size
     undone = new >= history.moved_from if rising else new <= history.moved_from
     reversed_ = history.rising is not None and history.rising is not rising
@@ -143,12 +145,12 @@ def _moved(now: float, size: int, new: int, reason: str, history: ScalingHistory
     return SizeDecision(size=new, action="up" if rising else "down", reason=reason, history=history)
 
 
-def within_tolerance(size: int, wanted: int) -> bool:
+def is_within_tolerance(size: int, wanted: int) -> bool:
     """Whether a difference is too small to move for: |N* - N| < max(1, 0.1 N)."""
     return abs(wanted - size) < max(1.0, TOLERANCE_RATIO * size)
 
 
-def _peaks(
+def _add_peak(
     peaks: tuple[tuple[float, int], ...], now: float, size: int, stable_seconds: float
 ) -> tuple[tuple[float, int], ...]:
     """Add what is wanted now; the first entry is then the highest of the window (a monotonic queue)."""

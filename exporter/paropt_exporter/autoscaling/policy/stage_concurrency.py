@@ -61,7 +61,7 @@ class StageMeasurement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageState:
+class StageLimitState:
     """How a stage stands. `limit`: so many may run at once (None: any number); `fallback`: the limit before a trial.
 
     `reference`: what the phase's measure is held against; `useless`: the larger company that the limit's was held
@@ -84,23 +84,26 @@ class StageState:
 
 
 def compute_next_states(
-    measurement: tuple[StageMeasurement, ...], states: tuple[StageState, ...], *, now: float, cores: float
-) -> tuple[StageState, ...]:
+    measurement: tuple[StageMeasurement, ...], states: tuple[StageLimitState, ...], *, now: float, cores: float
+) -> tuple[StageLimitState, ...]:
     """Return how the stages stand from now on; those that have ended are forgotten."""
     known = {state.stage: state for state in states}
     return tuple(
-        compute_next_state(one, known.get(one.stage, StageState(stage=one.stage)), now, cores) for one in measurement
+        compute_next_state(one, known.get(one.stage, StageLimitState(stage=one.stage)), now, cores)
+        for one in measurement
     )
 
 
-def collect_limits(states: tuple[StageState, ...]) -> Mapping[str, int]:
+def collect_limits(states: tuple[StageLimitState, ...]) -> Mapping[str, int]:
     """Return the stages of which not any number may run."""
     return {state.stage: state.limit for state in states if state.limit is not None}
 
 
-def compute_next_state(measurement: StageMeasurement, state: StageState, now: float, cores: float) -> StageState:
+def compute_next_state(
+    measurement: StageMeasurement, state: StageLimitState, now: float, cores: float
+) -> StageLimitState:
     """Return how one stage stands from now on."""
-    after = _after(measurement, state, now, cores)
+    after = _advance(measurement, state, now, cores)
     return after if after == state else replace(after, changes=state.changes + 1)
 
 
@@ -109,65 +112,69 @@ def is_suspicious(level: ConcurrencyLevel, fastest_seconds: float) -> bool:
     return fastest_seconds > 0 and level.sample.mean > compute_useless_inflation(level.concurrency) * fastest_seconds
 
 
-def _after(measurement: StageMeasurement, state: StageState, now: float, cores: float) -> StageState:
+def _advance(measurement: StageMeasurement, state: StageLimitState, now: float, cores: float) -> StageLimitState:
     if not measurement.waiting:
         return state  # what runs is all there is: no number of slots matters
     match state.phase:
         case "trial":
-            return _after_trial(measurement, state, now)
+            return _advance_trial(measurement, state, now)
         case "limited":
-            return _after_limited(measurement, state, now)
+            return _advance_limited(measurement, state, now)
         case "lifted":
-            return _after_lifted(measurement, state, now)
+            return _advance_lifted(measurement, state, now)
         case _:
             crowded = measurement.level.concurrency > max(cores, FEWEST)
-            return _trial(measurement, state) if crowded and now >= state.until and _worthwhile(measurement) else state
+            return (
+                _start_trial(measurement, state)
+                if crowded and now >= state.until and _is_worthwhile(measurement)
+                else state
+            )
 
 
-def _worthwhile(measurement: StageMeasurement) -> bool:
+def _is_worthwhile(measurement: StageMeasurement) -> bool:
     """Whether enough is known for a suspicion, and enough is left for a trial."""
     known = measurement.level.sample.count >= max(COMPLETIONS, measurement.level.concurrency)
     enough = measurement.waiting >= _WORTHWHILE * (COMPLETIONS + measurement.level.concurrency)
     return known and enough and is_suspicious(measurement.level, measurement.fastest_seconds)
 
 
-def _trial(measurement: StageMeasurement, state: StageState) -> StageState:
+def _start_trial(measurement: StageMeasurement, state: StageLimitState) -> StageLimitState:
     fewer = max(1, round(TRIED_RATIO * measurement.level.concurrency))
     return replace(state, phase=TRIAL, limit=fewer, fallback=state.limit, reference=measurement.level, settled=False)
 
 
-def _after_trial(measurement: StageMeasurement, state: StageState, now: float) -> StageState:
+def _advance_trial(measurement: StageMeasurement, state: StageLimitState, now: float) -> StageLimitState:
     many, few = state.reference, measurement.level
     if many is None or state.limit is None:
         return state
-    if _helped(few, many) or few.sample.count >= _ENDLESS:
-        return _withdrawn(state, now)
-    if state.settled and few.sample.count >= COMPLETIONS and _useless(few, many):
-        return _limited(state, state.limit, few, many, until=now + state.seconds)
+    if _has_helped(few, many) or few.sample.count >= _ENDLESS:
+        return _withdraw_trial(state, now)
+    if state.settled and few.sample.count >= COMPLETIONS and _is_useless(few, many):
+        return _set_limit(state, state.limit, few, many, until=now + state.seconds)
     return replace(state, settled=True) if not state.settled and measurement.running <= state.limit else state
 
 
-def _withdrawn(state: StageState, now: float) -> StageState:
+def _withdraw_trial(state: StageLimitState, now: float) -> StageLimitState:
     """End a trial that showed that more get more done."""
     until = now + state.seconds
     if state.fallback is None:
-        return _unlimited(state, until=until, seconds=_longer(state.seconds))
+        return _lift_limit(state, until=until, seconds=_double(state.seconds))
     return replace(state, phase=LIMITED, limit=state.fallback, fallback=None, deepest=True, until=until)
 
 
-def _after_limited(measurement: StageMeasurement, state: StageState, now: float) -> StageState:
+def _advance_limited(measurement: StageMeasurement, state: StageLimitState, now: float) -> StageLimitState:
     few, level = state.reference, measurement.level
     if few is None:
         return state
     if now >= state.until:
         measured = level if level.sample.count >= COMPLETIONS else few
         return replace(state, phase=LIFTED, limit=None, fallback=state.limit, reference=measured)
-    if _changed(level, few):
-        return _unlimited(state, until=now, seconds=FIRST_BLOCK_SECONDS)
-    return state if state.deepest or not _worthwhile(measurement) else _trial(measurement, state)
+    if _has_changed(level, few):
+        return _lift_limit(state, until=now, seconds=FIRST_BLOCK_SECONDS)
+    return state if state.deepest or not _is_worthwhile(measurement) else _start_trial(measurement, state)
 
 
-def _changed(level: ConcurrencyLevel, reference: ConcurrencyLevel) -> bool:
+def _has_changed(level: ConcurrencyLevel, reference: ConcurrencyLevel) -> bool:
     """Whether surely 30 % more or less gets done than when the limit was set, and its reasons may be gone.
 
     Held against each other for the same company: behind a lock two take twice as long as the one that was tried.
@@ -181,21 +188,21 @@ def _changed(level: ConcurrencyLevel, reference: ConcurrencyLevel) -> bool:
     return lower > (1.0 + CHANGE_RATIO) * growth or upper < (1.0 - CHANGE_RATIO) * growth
 
 
-def _after_lifted(measurement: StageMeasurement, state: StageState, now: float) -> StageState:
+def _advance_lifted(measurement: StageMeasurement, state: StageLimitState, now: float) -> StageLimitState:
     few, many = state.reference, measurement.level
     if few is None or state.fallback is None or many.sample.count < max(COMPLETIONS, many.concurrency):
         return state
     if many.concurrency < _TELLING_GROWTH * few.concurrency:
         return state
-    if not _useless(few, many):
-        return _unlimited(state, until=now + state.seconds, seconds=FIRST_BLOCK_SECONDS)
-    seconds = _longer(state.seconds)
-    return _limited(replace(state, seconds=seconds), state.fallback, few, many, until=now + seconds)
+    if not _is_useless(few, many):
+        return _lift_limit(state, until=now + state.seconds, seconds=FIRST_BLOCK_SECONDS)
+    seconds = _double(state.seconds)
+    return _set_limit(replace(state, seconds=seconds), state.fallback, few, many, until=now + seconds)
 
 
-def _limited(
-    state: StageState, limit: int, few: ConcurrencyLevel, many: ConcurrencyLevel, *, until: float
-) -> StageState:
+def _set_limit(
+    state: StageLimitState, limit: int, few: ConcurrencyLevel, many: ConcurrencyLevel, *, until: float
+) -> StageLimitState:
     return replace(
         state,
         phase=LIMITED,
@@ -209,15 +216,15 @@ def _limited(
     )
 
 
-def _unlimited(state: StageState, *, until: float, seconds: float) -> StageState:
-    return StageState(stage=state.stage, until=until, seconds=seconds, changes=state.changes)
+def _lift_limit(state: StageLimitState, *, until: float, seconds: float) -> StageLimitState:
+    return StageLimitState(stage=state.stage, until=until, seconds=seconds, changes=state.changes)
 
 
-def _useless(few: ConcurrencyLevel, many: ConcurrencyLevel) -> bool:
+def _is_useless(few: ConcurrencyLevel, many: ConcurrencyLevel) -> bool:
     return is_ineffective(few.sample, many.sample, old_size=few.concurrency, new_size=many.concurrency)
 
 
-def _helped(few: ConcurrencyLevel, many: ConcurrencyLevel) -> bool:
+def _has_helped(few: ConcurrencyLevel, many: ConcurrencyLevel) -> bool:
     """Whether more at once probably got more done: the inflation and a deviation are below what is useless.
 
     To be sure of it would cost more than it saves, and whom it spares wrongly is tried again.
@@ -228,5 +235,5 @@ def _helped(few: ConcurrencyLevel, many: ConcurrencyLevel) -> bool:
     return estimate_inflation(few.sample, many.sample, sigmas=1.0)[1] < compute_useless_inflation(growth)
 
 
-def _longer(seconds: float) -> float:
+def _double(seconds: float) -> float:
     return min(2.0 * seconds, LONGEST_BLOCK_SECONDS)

@@ -54,7 +54,7 @@ class QueryFailed(ParoptError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class ClientSettings:
     """Where the queries go and what shows who asks. Files are read again for each query: secrets are rotated."""
 
     url: str
@@ -82,14 +82,19 @@ class Client:
     """
 
     def __init__(
-        self, access: Access, *, clock: Clock, jitter: Callable[[], float] = random.random, stop: threading.Event
+        self,
+        settings: ClientSettings,
+        *,
+        clock: Clock,
+        jitter: Callable[[], float] = random.random,
+        stop: threading.Event,
     ) -> None:
-        self._access = access
+        self._settings = settings
         self._clock = clock
         self._jitter = jitter
         self._stop = stop
         self._method = "POST"
-        self._url = access.url.rstrip("/") + "/api/v1/query"
+        self._url = settings.url.rstrip("/") + "/api/v1/query"
         self._sockets = _Sockets()
         self._session = requests.Session()
         self._session.trust_env = False  # a netrc's or a proxy's credentials would go along unasked
@@ -104,15 +109,15 @@ class Client:
         """Return what the server says to an expression; blocks up to the timeout. Raises QueryFailed."""
         began = self._clock.monotonic()
         try:
-            return self._query(expression, began + self._access.timeout_seconds)
+            return self._query_with_retries(expression, began + self._settings.timeout_seconds)
         except QueryFailed as failed:
             with self._lock:
                 self._errors[failed.kind] = self._errors.get(failed.kind, 0) + 1
             raise
         finally:
-            self._count(self._clock.monotonic() - began)
+            self._count_query(self._clock.monotonic() - began)
 
-    def counts(self) -> QueryCounts:
+    def get_counts(self) -> QueryCounts:
         """Return how many queries there were, how long they took and how they failed."""
         with self._lock:
             return QueryCounts(buckets=tuple(self._buckets), seconds=self._seconds, errors=dict(self._errors))
@@ -123,16 +128,16 @@ class Client:
         self._sockets.cut()
         self._session.close()
 
-    def _count(self, seconds: float) -> None:
+    def _count_query(self, seconds: float) -> None:
         with self._lock:
             self._buckets[bisect_left(families.BUCKETS_SECONDS, seconds)] += 1
             self._seconds += seconds
 
-    def _query(self, expression: str, deadline: float) -> QueryResult:
+    def _query_with_retries(self, expression: str, deadline: float) -> QueryResult:
         for tried in range(1, TRIES + 1):
             try:
-                return self._try(expression, deadline)
-            except _Again as again:
+                return self._try_query(expression, deadline)
+            except _RetryableFailure as again:
                 # Waits apart by chance: many hosts that lost one server must not come back as one.
                 pause = _FIRST_PAUSE_SECONDS * 2 ** (tried - 1) * (0.5 + self._jitter())
                 last = tried == TRIES or self._clock.monotonic() + pause >= deadline
@@ -140,88 +145,88 @@ class Client:
                     raise QueryFailed(again.kind, str(again)) from None
         raise AssertionError("unreachable")  # pragma: no cover
 
-    def _try(self, expression: str, deadline: float) -> QueryResult:
+    def _try_query(self, expression: str, deadline: float) -> QueryResult:
         left = deadline - self._clock.monotonic()
         if left <= 0:
-            raise QueryFailed("timeout", self._late())
+            raise QueryFailed("timeout", self._get_timeout_message())
         watchdog = threading.Timer(left, self._sockets.cut)
         watchdog.daemon = True
         watchdog.start()
         try:
-            return _answer(self._body(expression, left))
+            return _parse_result(self._fetch(expression, left))
         except requests.exceptions.SSLError as error:
-            raise QueryFailed("tls", f"{self._where}: {_cause(error)}") from None
+            raise QueryFailed("tls", f"{self._server_name}: {_find_cause(error)}") from None
         except (requests.exceptions.Timeout, TimeoutError):
-            raise QueryFailed("timeout", self._late()) from None
+            raise QueryFailed("timeout", self._get_timeout_message()) from None
         except (requests.exceptions.RequestException, OSError, ValueError) as error:
             if self._clock.monotonic() >= deadline:
-                raise QueryFailed("timeout", self._late()) from None
-            raise _Again("connection", f"{self._where}: {_cause(error)}") from None
+                raise QueryFailed("timeout", self._get_timeout_message()) from None
+            raise _RetryableFailure("connection", f"{self._server_name}: {_find_cause(error)}") from None
         finally:
             watchdog.cancel()
 
-    def _body(self, expression: str, left: float) -> bytes:
+    def _fetch(self, expression: str, left: float) -> bytes:
         form = {"query": expression, "timeout": f"{max(1, round(left * 1000))}ms", **dict(_EXTRA)}
         url = self._url
         for _ in range(_REDIRECTS + 1):
-            response = self._send(url, form, left)
+            response = self._send_request(url, form, left)
             with response:
                 if response.status_code == 405 and self._method == "POST":
                     self._method = "GET"
                 elif 300 <= response.status_code < 400:
-                    url = self._followed(url, response.headers.get("Location", ""))
+                    url = self._resolve_redirect(url, response.headers.get("Location", ""))
                 else:
-                    return _checked(response.status_code, _read(response), self._where)
-        raise QueryFailed("redirect", f"{self._where}: redirected more than {_REDIRECTS} times")
+                    return _check_status(response.status_code, _read_body(response), self._server_name)
+        raise QueryFailed("redirect", f"{self._server_name}: redirected more than {_REDIRECTS} times")
 
-    def _send(self, url: str, form: dict[str, str], left: float) -> requests.Response:
-        access = self._access
+    def _send_request(self, url: str, form: dict[str, str], left: float) -> requests.Response:
+        settings = self._settings
         posted = self._method == "POST"
         certificate = None
-        if access.cert_file is not None:
-            certificate = (str(access.cert_file), str(access.key_file or access.cert_file))
+        if settings.cert_file is not None:
+            certificate = (str(settings.cert_file), str(settings.key_file or settings.cert_file))
         return self._session.request(
             self._method,
             url,
             data=form if posted else None,
             params=None if posted else form,
-            headers=self._headers(),
+            headers=self._build_headers(),
             timeout=left,
             allow_redirects=False,
             stream=True,
-            verify=str(access.ca_file) if access.ca_file is not None else True,
+            verify=str(settings.ca_file) if settings.ca_file is not None else True,
             cert=certificate,
         )
 
-    def _followed(self, url: str, location: str) -> str:
+    def _resolve_redirect(self, url: str, location: str) -> str:
         target = urljoin(url, location)
         if not location or urlsplit(target)[:2] != urlsplit(url)[:2]:
-            raise QueryFailed("redirect", f"{self._where}: redirected to another host, which is not followed")
+            raise QueryFailed("redirect", f"{self._server_name}: redirected to another host, which is not followed")
         return target.partition("?")[0]
 
-    def _headers(self) -> dict[str, str]:
-        access = self._access
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", **access.headers}
-        headers |= {name: _secret(file, None) for name, file in access.header_files.items()}
-        if access.bearer_token_file is not None or access.bearer_token_env is not None:
-            headers["Authorization"] = f"Bearer {_secret(access.bearer_token_file, access.bearer_token_env)}"
-        if access.username is not None:
-            pair = f"{access.username}:{_secret(access.password_file, access.password_env)}"
+    def _build_headers(self) -> dict[str, str]:
+        settings = self._settings
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity", **settings.headers}
+        headers |= {name: _read_secret(file, None) for name, file in settings.header_files.items()}
+        if settings.bearer_token_file is not None or settings.bearer_token_env is not None:
+            headers["Authorization"] = f"Bearer {_read_secret(settings.bearer_token_file, settings.bearer_token_env)}"
+        if settings.username is not None:
+            pair = f"{settings.username}:{_read_secret(settings.password_file, settings.password_env)}"
             headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         return headers
 
     @property
-    def _where(self) -> str:
+    def _server_name(self) -> str:
         """The server as messages name it: what may hold a secret, a user or a query, is left out."""
-        scheme, _, rest = self._access.url.partition("://")
+        scheme, _, rest = self._settings.url.partition("://")
         host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
         return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
-    def _late(self) -> str:
-        return f"{self._where}: no answer within {self._access.timeout_seconds:g} s"
+    def _get_timeout_message(self) -> str:
+        return f"{self._server_name}: no answer within {self._settings.timeout_seconds:g} s"
 
 
-class _Again(ParoptError):
+class _RetryableFailure(ParoptError):
     """A failure that may be over in a moment."""
 
     def __init__(self, kind: str, message: str) -> None:
@@ -280,7 +285,7 @@ class _Adapter(HTTPAdapter):
         return type("WatchedPool", (pool,), {"ConnectionCls": watched})
 
 
-def _secret(file: Path | None, variable: str | None) -> str:
+def _read_secret(file: Path | None, variable: str | None) -> str:
     """Return a secret without the line break that editors add."""
     if file is None:
         value = os.environ.get(variable or "", "")
@@ -297,7 +302,7 @@ def _secret(file: Path | None, variable: str | None) -> str:
     return text
 
 
-def _read(response: requests.Response) -> bytes:
+def _read_body(response: requests.Response) -> bytes:
     body = bytearray()
     for chunk in response.iter_content(_CHUNK_BYTES):
         body += chunk
@@ -306,20 +311,20 @@ def _read(response: requests.Response) -> bytes:
     return bytes(body)
 
 
-def _checked(status: int, body: bytes, where: str) -> bytes:
+def _check_status(status: int, body: bytes, where: str) -> bytes:
     if 200 <= status < 300:
         return body
     if status in (401, 403):
         raise QueryFailed("unauthorized", f"{where}: status {status}: check the credentials under feedback.prometheus")
     if status in _RETRIED:
-        raise _Again("status", f"{where}: status {status}")
-    said = _error_in(body)
+        raise _RetryableFailure("status", f"{where}: status {status}")
+    said = _find_error(body)
     if said:
         raise QueryFailed("query", f"{where}: {said}")
     raise QueryFailed("status", f"{where}: status {status}: is this the URL of a Prometheus API?")
 
 
-def _error_in(body: bytes) -> str:
+def _find_error(body: bytes) -> str:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -328,19 +333,19 @@ def _error_in(body: bytes) -> str:
     return " ".join(str(said).split())[:300] if said else ""
 
 
-def _answer(body: bytes) -> QueryResult:
+def _parse_result(body: bytes) -> QueryResult:
     try:
         document = json.loads(body)
         status = document["status"]
         if status != "success":
-            said = _error_in(body) or f"status {status!r}"
+            said = _find_error(body) or f"status {status!r}"
             raise QueryFailed("query", said)
-        return _parsed(document)
+        return _parse_document(document)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError):
         raise QueryFailed("malformed", "the answer is not what the API of Prometheus gives") from None
 
 
-def _parsed(document: Mapping[str, Any]) -> QueryResult:
+def _parse_document(document: Mapping[str, Any]) -> QueryResult:
     result, kind = document["data"]["result"], str(document["data"]["resultType"])
     warnings = tuple(str(warning)[:300] for warning in document.get("warnings") or ())
     if document.get("isPartial"):
@@ -363,7 +368,7 @@ def _parsed(document: Mapping[str, Any]) -> QueryResult:
     )
 
 
-def _cause(error: BaseException) -> str:
+def _find_cause(error: BaseException) -> str:
     """Return the innermost reason of an error, in one line: what requests says around it is no help."""
     inner = error
     while (deeper := inner.__cause__ or inner.__context__) is not None and deeper is not inner:

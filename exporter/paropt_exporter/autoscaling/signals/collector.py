@@ -35,7 +35,7 @@ _LEAST_TASKS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class QuerySpec:
     """A signal as the config has it."""
 
     name: str
@@ -44,7 +44,7 @@ class Wish:
     target: float
 
 
-Twin = Callable[[float, float], Rates | None]  # the flows between two moments by our own counters
+LocalRates = Callable[[float, float], Rates | None]  # the flows between two moments by our own counters
 
 
 class QueryClient(Protocol):
@@ -60,33 +60,34 @@ class SignalCollector:
     """
 
     def __init__(
-        self, client: QueryClient, *, project: str, wishes: Sequence[Wish], interval_seconds: float, clock: Clock
+        self, client: QueryClient, *, project: str, specs: Sequence[QuerySpec], interval_seconds: float, clock: Clock
     ):
         self._client = client
         self._project = project
-        self._wishes = tuple(wishes)
+        self._specs = tuple(specs)
         self._interval_seconds = interval_seconds
         self._clock = clock
         self._logged: dict[str, str] = {}
 
-    def signals(self) -> tuple[Signal, ...]:
+    def read_signals(self) -> tuple[Signal, ...]:
         """Ask for the user's own signals; blocks up to a time-out for each."""
         return tuple(
-            Signal(name=wish.name, use=wish.use, target=wish.target, reading=self._read(wish)) for wish in self._wishes
+            Signal(name=spec.name, use=spec.use, target=spec.target, reading=self._read_signal(spec))
+            for spec in self._specs
         )
 
-    def pool(self, statistics: PoolStatistics, twin: Twin, window_seconds: float) -> PoolReading:
+    def read_pool(self, statistics: PoolStatistics, local_rates: LocalRates, window_seconds: float) -> PoolReading:
         """Ask for what Prometheus knows of a pool of ours, and hold it against our own counters."""
         query = queries.build_pool_query(
             self._project, statistics.name, statistics.epoch_timestamp_seconds, window_seconds
         )
-        reading, parts = self._parts(query)
+        reading, parts = self._query_parts(query)
         measurement = None
         if reading.is_valid:
-            reading, measurement = self._judged(parts, window_seconds)
+            reading, measurement = self._validate_parts(parts, window_seconds)
         if measurement is not None:
-            reading = self._held_against(reading, measurement, parts, twin, window_seconds)
-        self._log(f"pool {statistics.name}", reading)
+            reading = self._compare_with_counters(reading, measurement, parts, local_rates, window_seconds)
+        self._log_change(f"pool {statistics.name}", reading)
         return PoolReading(
             pool=statistics.name,
             target=statistics.target,
@@ -94,27 +95,27 @@ class SignalCollector:
             measurement=measurement if reading.is_valid else None,
         )
 
-    def by_label(self, query: str, label: str) -> Mapping[str, float]:
+    def read_by_label(self, query: str, label: str) -> Mapping[str, float]:
         """Return a finite value for each value of a label; nothing where the answer can't be believed."""
-        answer, reading = self._ask(query)
+        answer, reading = self._run_query(query)
         if reading.rejection_reason != "no_data":  # a first run has no past: nothing to warn of
-            self._log(f"past by {label}", reading)
+            self._log_change(f"past by {label}", reading)
         if not reading.is_valid:
             return {}
         finite = {element.label(label): element.value for element in answer.elements if _is_finite(element.value)}
         return {name: value for name, value in finite.items() if name}
 
-    def _read(self, wish: Wish) -> Reading:
-        answer, reading = self._ask(wish.query)
+    def _read_signal(self, spec: QuerySpec) -> Reading:
+        answer, reading = self._run_query(spec.query)
         if reading.is_valid:
             reading = validate_value(answer.elements)
-        if reading.is_valid and _SELECTOR.match(wish.query):
-            reading = self._aged(wish.query, answer.elements)
-        self._log(f"signal {wish.name}", reading)
+        if reading.is_valid and _SELECTOR.match(spec.query):
+            reading = self._check_age(spec.query, answer.elements)
+        self._log_change(f"signal {spec.name}", reading)
         return reading
 
-    def _aged(self, selector: str, elements: Sequence[SeriesValue]) -> Reading:
-        answer, reading = self._ask(f"timestamp({selector.strip()})")
+    def _check_age(self, selector: str, elements: Sequence[SeriesValue]) -> Reading:
+        answer, reading = self._run_query(f"timestamp({selector.strip()})")
         if not reading.is_valid:
             return reading
         stamp = validate_value(answer.elements)
@@ -123,7 +124,7 @@ class SignalCollector:
         age = answer.evaluated_timestamp_seconds - stamp.value
         return validate_value(elements, age_seconds=age, interval_seconds=self._interval_seconds)
 
-    def _ask(self, query: str) -> tuple[QueryResult, Reading]:
+    def _run_query(self, query: str) -> tuple[QueryResult, Reading]:
         """Return the answer, and a doubtful reading if the answer as a whole is."""
         try:
             answer = self._client.query(query)
@@ -132,9 +133,9 @@ class SignalCollector:
         whole = validate_answer(answer, now_timestamp_seconds=self._clock.wall())
         return answer, whole or Reading()
 
-    def _parts(self, query: str) -> tuple[Reading, Mapping[str, float]]:
+    def _query_parts(self, query: str) -> tuple[Reading, Mapping[str, float]]:
         """Return the parts of one answer by name; each must be there exactly once."""
-        answer, reading = self._ask(query)
+        answer, reading = self._run_query(query)
         if not reading.is_valid:
             return reading, {}
         named = [(element.label(queries.SIGNAL), element.value) for element in answer.elements]
@@ -145,7 +146,9 @@ class SignalCollector:
             return reject_reading("not_finite", "a part of the answer is no finite number"), {}
         return Reading(), {**parts, "evaluated": answer.evaluated_timestamp_seconds}
 
-    def _judged(self, parts: Mapping[str, float], window_seconds: float) -> tuple[Reading, PoolMeasurement | None]:
+    def _validate_parts(
+        self, parts: Mapping[str, float], window_seconds: float
+    ) -> tuple[Reading, PoolMeasurement | None]:
         if "matches" not in parts:
             return reject_reading("epoch", "no series of this very process: not scraped yet, or by nobody"), None
         if parts["matches"] != 1:
@@ -173,18 +176,18 @@ class SignalCollector:
         )
         return whole, measurement if whole.is_valid else None
 
-    def _held_against(
+    def _compare_with_counters(
         self,
         reading: Reading,
         measurement: PoolMeasurement,
         parts: Mapping[str, float],
-        twin: Twin,
+        local_rates: LocalRates,
         window_seconds: float,
     ) -> Reading:
         """Doubt a reading that our own counters contradict, over the same span of time as the answer's."""
         # The sample's moment on our own clock: the answer's age does not depend on whose clock it is read from.
         sampled = self._clock.monotonic() - (parts["evaluated"] - measurement.sampled)
-        own = twin(sampled - window_seconds, sampled)
+        own = local_rates(sampled - window_seconds, sampled)
         if own is None:
             return reading
         pairs = (
@@ -197,7 +200,7 @@ class SignalCollector:
                 return validated
         return reading
 
-    def _log(self, what: str, reading: Reading) -> None:
+    def _log_change(self, what: str, reading: Reading) -> None:
         """Say when a reading begins or ceases to be doubtful, not each time that it still is."""
         if self._logged.get(what, "") != reading.rejection_reason:
             self._logged[what] = reading.rejection_reason

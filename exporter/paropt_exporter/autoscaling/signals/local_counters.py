@@ -50,7 +50,7 @@ class Rates:
     delay: float
 
 
-def sample_pool(pool: PoolStatistics, moment: float) -> CounterSample:
+def sample_counters(pool: PoolStatistics, moment: float) -> CounterSample:
     """Return a pool's counters as they stand."""
     return CounterSample(
         moment=moment,
@@ -84,7 +84,7 @@ class CounterHistory:
         self._cpu_demand: float | None = None
         self._services = ServiceTimes()
 
-    def look(self, count: CounterSample) -> None:
+    def add_sample(self, count: CounterSample) -> None:
         """Take the counters at one moment; moments rise."""
         if self._counts:
             self._services.add(self._counts[-1], count)
@@ -95,9 +95,9 @@ class CounterHistory:
         if self._moments[0] < count.moment - 2 * _KEPT_SECONDS:
             gone = bisect_left(self._moments, count.moment - _KEPT_SECONDS)
             del self._counts[:gone], self._moments[:gone], self._submitted[:gone], self._finished[:gone]
-        self._find_change()
+        self._detect_change()
 
-    def moved(self) -> None:
+    def reset_service_times(self) -> None:
         """Forget service times: the pool was resized, and those from now on are of the new size."""
         self._services = ServiceTimes()
 
@@ -106,48 +106,48 @@ class CounterHistory:
         """Service times since the last resize."""
         return self._services.sample()
 
-    def traffic(self) -> Traffic:
+    def estimate_traffic(self) -> Traffic:
         """Return the stream of tasks as it is now."""
         last = self._counts[-1]
-        first = self._since_change(last)
+        first = self._find_window_start(last)
         seconds = last.moment - first.moment
         arrived = last.submitted - first.submitted
         if seconds < _YOUNG_SECONDS:
             arrived -= math.sqrt(arrived)
         return Traffic(
             arrivals=arrived / seconds if seconds > 0 else 0.0,
-            service_seconds=self._service_seconds(last, first),
+            service_seconds=self._estimate_service_seconds(last, first),
             queued=last.queued,
             spread=math.sqrt(2.0 / max(2.0, arrived)),
         )
 
-    def cpu(self) -> float:
+    def compute_cores_used(self) -> float:
         """Return the cores that the pool kept busy over the last two seconds."""
         last = self._counts[-1]
-        first = self._at(last.moment - _RECENT_SECONDS)
+        first = self._get_sample_at(last.moment - _RECENT_SECONDS)
         seconds = last.moment - first.moment
         return (last.cpu - first.cpu) / seconds if seconds > 0 else 0.0
 
-    def cpu_demand(self, cores: float) -> float | None:
+    def estimate_cpu_demand(self, cores: float) -> float | None:
         """Return the part of a core that a worker uses, c = cpu / (busy - delay); None until one was seen at work.
 
         While the machine is saturated it may rise, never fall: over-subscribed work looks as if it waited.
         """
         last = self._counts[-1]
-        first = self._at(last.moment - _RECENT_SECONDS)
+        first = self._get_sample_at(last.moment - _RECENT_SECONDS)
         cpu, alone = last.cpu - first.cpu, (last.busy - first.busy) - (last.delay - first.delay)
         if last.busy - first.busy > 0:
             seen = min(1.0, cpu / max(alone, cpu, 1e-9))
             rises = self._cpu_demand is None or seen >= self._cpu_demand
-            if rises or self.cpu() < SATURATION_RATIO * cores:
+            if rises or self.compute_cores_used() < SATURATION_RATIO * cores:
                 self._cpu_demand = seen
         return self._cpu_demand
 
-    def flows(self, begin: float, end: float) -> Rates | None:
+    def compute_rates(self, begin: float, end: float) -> Rates | None:
         """Return the flows between two moments, interpolated; None where they were not watched."""
         if not self._counts or begin < self._moments[0] or end > self._moments[-1] or end <= begin:
             return None
-        first, last, seconds = self._between(begin), self._between(end), end - begin
+        first, last, seconds = self._interpolate(begin), self._interpolate(end), end - begin
         return Rates(
             arrivals=(last.submitted - first.submitted) / seconds,
             completions=(last.finished - first.finished) / seconds,
@@ -157,7 +157,7 @@ class CounterHistory:
             delay=(last.delay - first.delay) / seconds,
         )
 
-    def _find_change(self) -> None:
+    def _detect_change(self) -> None:
         moments, submitted = self._moments, self._submitted
         now, arrived, since, longest = moments[-1], submitted[-1], self._since, self._longest
         for seconds in _RECENT_SPANS_SECONDS:
@@ -173,37 +173,37 @@ class CounterHistory:
                 self._since = begin
                 return
 
-    def _since_change(self, last: CounterSample) -> CounterSample:
-        return self._at(max(self._since, last.moment - self._longest))
+    def _find_window_start(self, last: CounterSample) -> CounterSample:
+        return self._get_sample_at(max(self._since, last.moment - self._longest))
 
     @property
     def _longest(self) -> float:
         return max(LONGEST_WINDOW_SECONDS, _SERVICES * self._services.mean)
 
-    def _service_seconds(self, last: CounterSample, since: CounterSample) -> float:
+    def _estimate_service_seconds(self, last: CounterSample, since: CounterSample) -> float:
         """Return S: over the load's window, or over the last 30 tasks that ended where that is quite another.
 
         With few tasks it is no less than what is known from before.
         """
-        lately = self._last_thirty(last)
-        recent, ended = _service_between(lately, last), last.finished - lately.finished
+        lately = self._find_recent_start(last)
+        recent, ended = _compute_service_seconds(lately, last), last.finished - lately.finished
         if since.moment < lately.moment:
-            whole = _service_between(since, last)
+            whole = _compute_service_seconds(since, last)
             recent = whole if abs(recent - whole) <= _SERVICE_CHANGE_RATIO * whole else recent
         return recent if ended >= _FEW_COMPLETIONS else max(recent, self._known_service_seconds)
 
-    def _last_thirty(self, last: CounterSample) -> CounterSample:
+    def _find_recent_start(self, last: CounterSample) -> CounterSample:
         """Return the look since which 30 tasks have ended, two seconds ago at least."""
         enough = bisect_left(self._finished, last.finished - STEADY_COMPLETIONS)
         young = bisect_left(self._moments, last.moment - _RECENT_SECONDS)
         old = bisect_left(self._moments, last.moment - self._longest)
         return self._counts[max(old, min(enough - 1, young), 0)]
 
-    def _at(self, moment: float) -> CounterSample:
+    def _get_sample_at(self, moment: float) -> CounterSample:
         """Return the first look at or after a moment."""
         return self._counts[min(bisect_left(self._moments, moment), len(self._counts) - 1)]
 
-    def _between(self, moment: float) -> CounterSample:
+    def _interpolate(self, moment: float) -> CounterSample:
         place = bisect_left(self._moments, moment)
         after = self._counts[place]
         if place == 0 or after.moment == moment:
@@ -221,7 +221,7 @@ class CounterHistory:
         )
 
 
-def _service_between(first: CounterSample, last: CounterSample) -> float:
+def _compute_service_seconds(first: CounterSample, last: CounterSample) -> float:
     """Return S = busy time / tasks done between two looks.
 
     Tasks that run at either look count as half done: else S would seem to grow with each worker added.

@@ -48,7 +48,7 @@ def build_pool_query(project: str, pool: str, epoch_timestamp_seconds: float, wi
         "cpu": flow(families.POOL_CPU),
         "delay": flow(families.POOL_RUN_DELAY),
     }
-    return _in_one(parts)
+    return _join_parts(parts)
 
 
 OWN_SIGNALS = (
@@ -79,6 +79,6 @@ def format_duration(seconds: float) -> str:
     return f"{milliseconds // 1000}s" if milliseconds % 1000 == 0 else f"{milliseconds}ms"
 
 
-def _in_one(parts: Mapping[str, str]) -> str:
+def _join_parts(parts: Mapping[str, str]) -> str:
     named = (f'label_replace({expression}, "{SIGNAL}", "{name}", "", "")' for name, expression in parts.items())
     return " or ".join(named)

@@ -1,0 +1,51 @@
+"""Read the host's cores and available memory, cached for a moment, since the controller asks many times a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from paropt_exporter import host
+from paropt_exporter.clock import Clock
+
+_Value = TypeVar("_Value")
+
+CORES_SECONDS = 1.0  # a quota or an affinity changes by hand: half of the 2 s within which a wrong size is corrected
+MEMORY_SECONDS = 0.2  # memory fills at some GB/s at most, and the policy waits 1 s before it takes slots away for it
+
+
+class CachedReading(Generic[_Value]):
+    """A callable that reads again if its last value is older than `seconds`. For one thread.
+
+    Reading a cgroup's files takes longer than a decision does.
+    """
+
+    def __init__(self, read: Callable[[], _Value], seconds: float, clock: Clock) -> None:
+        self._read = read
+        self._seconds = seconds
+        self._clock = clock
+        self._value: _Value | None = None
+        self._until = 0.0
+
+    def __call__(self) -> _Value:
+        now = self._clock.monotonic()
+        if self._value is None or now >= self._until:
+            self._value, self._until = self._read(), now + self._seconds
+        return self._value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostReadings:
+    """The cores that this process may use and the available memory (0: unknown), read on each call."""
+
+    cores: Callable[[], float] = host.count_cpus
+    memory_available_bytes: Callable[[], int] = host.read_available_memory_bytes
+
+    @classmethod
+    def cached(cls, clock: Clock) -> HostReadings:
+        """Return readings that are cached for as long as the controller can do with an old value."""
+        return cls(
+            cores=CachedReading(host.count_cpus, CORES_SECONDS, clock),
+            memory_available_bytes=CachedReading(host.read_available_memory_bytes, MEMORY_SECONDS, clock),
+        )
