@@ -153,16 +153,18 @@ def _sum_of(observation: LaneObservation, sizing: Sizing) -> str:
 def _of_stream(observation: PoolObservation) -> Iterator[str]:
     traffic = observation.traffic
     size = compute_workers(traffic.load)
+    waits, with_one_less = compute_wait_ratio(traffic.load, size), compute_wait_ratio(traffic.load, size - 1)
     yield f"load a = {traffic.arrivals:.3g} tasks/s x {traffic.service_seconds:.3g} s = {traffic.load:.3g} Erlang"
     yield (
-        f"  N(a) = {size}: a task waits {compute_wait_ratio(traffic.load, size):.3f} of its own time, at most {WAIT_RATIO:g}"
-        f" (with {size - 1}: {compute_wait_ratio(traffic.load, size - 1):.3f})"
+        f"  N(a) = {size}: a task waits {waits:.3f} of its own time, at most {WAIT_RATIO:g}"
+        f" (with {size - 1}: {with_one_less:.3f})"
     )
     drain = max(queueing.DRAIN_SECONDS, queueing.DRAIN_SERVICES * traffic.service_seconds)
     waiting = traffic.queued * traffic.service_seconds / drain
     yield f"  queue: {traffic.queued} x {traffic.service_seconds:.3g} s / {drain:.3g} s = {waiting:.2f}, rounded up"
     if observation.cpu_demand is not None and observation.cpu_demand >= WAITING_DEMAND:
-        yield f"  N_cpu = {observation.cores:g} cores / {observation.cpu_demand:.2f} of a core = {compute_cpu_size(observation.cores, observation.cpu_demand)}"
+        most = compute_cpu_size(observation.cores, observation.cpu_demand)
+        yield f"  N_cpu = {observation.cores:g} cores / {observation.cpu_demand:.2f} of a core = {most}"
     yield from _of_machine(observation)
     yield f"  between floor {observation.floor} and ceiling {observation.ceiling}; the pool had {observation.size}"
     if observation.state.history.reversals:
@@ -190,14 +192,18 @@ def _of_machine(observation: PoolObservation) -> Iterator[str]:
         first = ", first" if claim.urgent else ""
         yield (
             f"    {claim.pool}: {sizes[claim.pool]} of {claim.wanted} wanted, at least {claim.floor};"
-            f" {claim.cpu_demand:.2f} of a core and {_megabytes(claim.memory_bytes)} each, weight {claim.weight:g}{first}"
+            f" {claim.cpu_demand:.2f} of a core and {_megabytes(claim.memory_bytes)} each,"
+            f" weight {claim.weight:g}{first}"
         )
 
 
 def _of_band(observation: BoundsObservation) -> Iterator[str]:
     for signal in observation.signals:
         yield f"  {_of_signal(signal)}"
-    yield f"  the config allows {observation.minimum} to {observation.maximum}; the band was {observation.floor} to {observation.ceiling}"
+    yield (
+        f"  the config allows {observation.minimum} to {observation.maximum};"
+        f" the band was {observation.floor} to {observation.ceiling}"
+    )
 
 
 def _of_signal(signal: Signal) -> str:
@@ -223,4 +229,7 @@ def _of_target(observation: TargetObservation) -> Iterator[str]:
         if told.cpu > 0:
             alone = max(told.busy - told.delay, told.cpu)
             yield f"  c = {told.cpu:.2f} / ({told.busy:.2f} - {told.delay:.2f}) = {told.cpu / alone:.2f} of a core"
-    yield f"  cores {observation.cores:g}; between floor {observation.floor} and ceiling {observation.ceiling}; the lane had {observation.size}"
+    yield (
+        f"  cores {observation.cores:g}; between floor {observation.floor} and ceiling {observation.ceiling};"
+        f" the lane had {observation.size}"
+    )
