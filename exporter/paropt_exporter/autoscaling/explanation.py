@@ -153,10 +153,11 @@ def _format_sum(observation: LaneObservation, sizing: Sizing) -> str:
 def _explain_pool(observation: PoolObservation) -> Iterator[str]:
     traffic = observation.traffic
     size = compute_workers(traffic.load)
+    waits, with_one_less = compute_wait_ratio(traffic.load, size), compute_wait_ratio(traffic.load, size - 1)
     yield f"load a = {traffic.arrivals:.3g} tasks/s x {traffic.service_seconds:.3g} s = {traffic.load:.3g} Erlang"
     yield (
-        f"  N(a) = {size}: a task waits {compute_wait_ratio(traffic.load, size):.3f} of its own time, at most {WAIT_RATIO:g}"
-        f" (with {size - 1}: {compute_wait_ratio(traffic.load, size - 1):.3f})"
+        f"  N(a) = {size}: a task waits {waits:.3f} of its own time, at most {WAIT_RATIO:g}"
+        f" (with {size - 1}: {with_one_less:.3f})"
     )
     drain = max(queueing.DRAIN_SECONDS, queueing.DRAIN_SERVICES * traffic.service_seconds)
     waiting = traffic.queued * traffic.service_seconds / drain
@@ -223,4 +224,7 @@ def _explain_target(observation: TargetObservation) -> Iterator[str]:
         if told.cpu > 0:
             alone = max(told.busy - told.delay, told.cpu)
             yield f"  c = {told.cpu:.2f} / ({told.busy:.2f} - {told.delay:.2f}) = {told.cpu / alone:.2f} of a core"
-    yield f"  cores {observation.cores:g}; between floor {observation.floor} and ceiling {observation.ceiling}; the lane had {observation.size}"
+    yield (
+        f"  cores {observation.cores:g}; between floor {observation.floor} and ceiling {observation.ceiling};"
+        f" the lane had {observation.size}"
+    )
