@@ -95,12 +95,12 @@ def test_a_plan_that_can_run_ends_well(tmp_path: Path) -> None:
 
 def test_a_stage_that_only_ever_failed_has_never_succeeded(tmp_path: Path) -> None:
     config = configs.read(tmp_path, FILE)
-    text = plan.as_text(plans.build(config, "mine", expected={"lint": 2.0}, never_succeeded={"types", "broken"}))
+    text = plan.to_text(plans.build_plan(config, "mine", expected={"lint": 2.0}, never_succeeded={"types", "broken"}))
     row = next(line for line in text.splitlines() if line.split()[2:3] == ["types"])
     assert "never succeeded" in row
     assert re.search(r", without [^:]*: not run yet, without types: never succeeded", text)
 
 
 def test_the_estimate_of_a_lane_that_only_ever_failed_says_so(tmp_path: Path) -> None:
-    built = plans.build(configs.read(tmp_path, FILE), "mine", never_succeeded={"types"})
-    assert "estimated  unknown: no stage has succeeded yet" in plan.as_text(built)
+    built = plans.build_plan(configs.read(tmp_path, FILE), "mine", never_succeeded={"types"})
+    assert "estimated  unknown: no stage has succeeded yet" in plan.to_text(built)

@@ -38,7 +38,7 @@ def profiled(folder: Path, content: str, stage: str = "waits", **options: Any) -
     chosen: dict[str, Any] = {"write": False, "output": "text"} | options
     code = profile.run(
         read(folder, content),
-        profile.Wanted(stage=stage, **keys),
+        profile.ProfileRequest(stage=stage, **keys),
         clock=SystemClock(),
         stdout=stdout,
         stderr=stderr,

@@ -97,7 +97,12 @@ def test_ticks_come_between_writes_until_they_are_ended(reader: Reader) -> None:
     reader.writer.put(lambda: reader.writer.set_tick(ticks.release, 0.0))
     assert all(ticks.acquire(timeout=HANG_SECONDS) for _ in range(3))
     ended = threading.Event()
-    reader.writer.put(lambda: (reader.writer.set_tick(None), ended.set())[0])
+
+    def end() -> None:
+        reader.writer.set_tick(None)
+        ended.set()
+
+    reader.writer.put(end)
     assert ended.wait(HANG_SECONDS)
     assert reader.writer.wait(HANG_SECONDS)
 

@@ -83,7 +83,7 @@ def test_the_optimizer_answers_for_this_machine(
     monkeypatch.chdir(tmp_path)
     asked = WorkerPoolOptimizer.get_optimal_worker_count(strategy)
     cores, free = host.count_cpu_workers(), host.read_available_memory_bytes()
-    assert asked == WorkerPoolOptimizer().get_optimal_worker_count(strategy.value)  # type: ignore[arg-type]
+    assert asked == WorkerPoolOptimizer().get_optimal_worker_count(strategy.value)
     assert asked == choose_size(strategy, cores=cores, memory_bytes=free)
 
 

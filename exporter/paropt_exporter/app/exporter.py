@@ -153,7 +153,7 @@ class Exporter:
         self._jobserver = parts.build_jobserver(config)
         self._run: Run | None = None
         self._missing_before = 0  # records that the history lacked when the last run had ended
-        self._feedback = parts.feedback(config, clock)
+        self._feedback = parts.build_feedback(config, clock)
         self._past = self._feedback.past(lane) if self._feedback is not None else None
         self._planner = self._make_planner(config)
         plan = self._planner.plan()
@@ -161,7 +161,7 @@ class Exporter:
         self._next_plan: Plan | None = plan  # of the first run: an items command may take its work off a queue
         self._control_state = parts.build_control_state(config, plan, self._feedback)
         self._sinks = parts.build_sinks(request, config, plan)
-        self._protection = parts.protected(request, config)
+        self._protection = parts.build_protection(request, config)
         self._reports = parts.reports(request, config, screen)
         self._metrics = self._make_metrics(plan)
         self._observers = Observers(self._make_observers())
