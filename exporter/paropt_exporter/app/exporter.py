@@ -160,7 +160,7 @@ class Exporter:
         self._next_plan: Plan | None = plan  # of the first run: an items command may take its work off a queue
         self._control_state = parts.build_control_state(config, plan, self._feedback)
         self._sinks = parts.build_sinks(request, config, plan)
-        self._protection = parts.protected(request, config)
+        self._protection = parts.build_protection(request, config)
         self._reports = parts.reports(request, config, screen)
         self._metrics = self._make_metrics(plan)
         self._observers = Observers(self._make_observers())

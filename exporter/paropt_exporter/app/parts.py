@@ -86,7 +86,7 @@ def _otlp() -> RunReport:
     return otlp.OtlpReport(os.environ)
 
 
-def feedback(config: Config, clock: Clock) -> Feedback | None:
+def build_feedback(config: Config, clock: Clock) -> Feedback | None:
     """Return what asks Prometheus; None where nobody is to be asked."""
     settings = config.feedback
     if settings.prometheus is None or settings.source == "local":
@@ -179,7 +179,7 @@ def build_sinks(request: Request, config: Config, plan: Plan) -> Sinks:
     return Sinks(targets)
 
 
-def protected(request: Request, config: Config) -> ProtectionSource:
+def build_protection(request: Request, config: Config) -> ProtectionSource:
     """Return what protects the endpoint. Raises ConfigError or UsageError for a web config that can't be honoured."""
     named = config.web.config_file
     path = request.web_config or (config.root / named if named is not None else None)
