@@ -24,7 +24,7 @@ from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox,
 from paropt_exporter.events import LiveStage, Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
 from paropt_exporter.executors.adaptive.profiles import MEMORY_NAME
-from paropt_exporter.executors.child_processes import listed
+from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.exposition import sinks
 from paropt_exporter.history import History, Interrupted
 from paropt_exporter.metrics import Metrics
@@ -51,12 +51,12 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
     plans.choose(config, lane, request.selection, request.arguments)  # a misspelled stage must not leave a history
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
-        stack.enter_context(run_mark.marked(config.root, os.environ))
+        stack.enter_context(run_mark.set_run_mark(config.root, os.environ))
         history = stack.enter_context(closing(parts.history(config, clock)))
         for interrupted in history.recover():
             screen.say(_told(interrupted))
         if orphans := run_mark.end_orphans(config.root):
-            screen.say(f"an exporter that was killed left processes behind: ended {listed(orphans)}")
+            screen.say(f"an exporter that was killed left processes behind: ended {format_names(orphans)}")
         exporter = Exporter(request, config, lane, history=history, screen=screen, signals=signals, clock=clock)
         stack.callback(exporter.close)
         return exporter.serve()

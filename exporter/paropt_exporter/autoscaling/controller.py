@@ -40,7 +40,7 @@ from paropt_exporter.autoscaling.state import ACT, ADVISE, PAUSE, PIN, PROMETHEU
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine import Admission, Demand
 from paropt_exporter.events import Decision, Event, RunningTask
-from paropt_exporter.executors.demand import DemandMeter, samples
+from paropt_exporter.executors.demand import DemandMeter, build_samples
 from paropt_exporter.families import DECISION_REASONS
 from paropt_exporter.plan import THREADS
 
@@ -187,7 +187,7 @@ class Controller:
         if self._settled():
             return
         now, running = self._clock.monotonic(), self._pools.running()
-        self._meter.sample(samples(running, now), now)
+        self._meter.sample(build_samples(running, now), now)
         demand = self._run.demand()
         seen = self._situation(demand, now, {task.label: task.memory_bytes for task in running})
         self._waiting = bool(seen.waiting)
@@ -225,11 +225,11 @@ class Controller:
 
     def _measured_admission(self, demand: Demand, seen: RunSituation) -> Admission:
         stages = {one[1] for one in demand.ready} | {one[1] for one in demand.running}
-        known = {stage: wanted for stage in stages if (wanted := self._meter.of_group(stage)) is not None}
+        known = {stage: wanted for stage in stages if (wanted := self._meter.get_group_demand(stage)) is not None}
         tasks = {
             label: wanted
             for _, stage, label, _ in demand.running
-            if (wanted := self._meter.of_task(label, stage)) is not None
+            if (wanted := self._meter.get_task_demand(label, stage)) is not None
         }
         held = {loads.load.stage for loads in seen.waiting if lock_is_full(seen.running, loads.load)}
         return self._admission(known, tasks, frozenset(held), stuck=seen.stuck)
@@ -278,15 +278,15 @@ class Controller:
     def _situation(self, demand: Demand, now: float, memory_bytes: Mapping[str, int]) -> RunSituation:
         band = self._standing.band
         self._standing.rescue(demand.rescue_size)
-        self._meter.learn(demand.ended, now)
+        self._meter.learn_ended(demand.ended, now)
         holding = [(pool, stage, memory_bytes.get(label, 0)) for pool, stage, label, _ in demand.running]
         self._peaks.look(holding, demand.peaks)
         running = [
             Load(
                 pool=pool,
                 stage=stage,
-                share=_rounded(self._meter.of_task(label, stage)),
-                thread_share=round(self._meter.of_thread(label, stage), 2) if pool == THREADS else 0.0,
+                share=_rounded(self._meter.get_task_demand(label, stage)),
+                thread_share=round(self._meter.get_thread_demand(label, stage), 2) if pool == THREADS else 0.0,
                 peak_bytes=self._peaks.of_task(pool, stage),
             )
             for pool, stage, label, _ in demand.running
@@ -296,7 +296,7 @@ class Controller:
                 load=Load(
                     pool=pool,
                     stage=stage,
-                    share=_rounded(self._meter.of_group(stage)),
+                    share=_rounded(self._meter.get_group_demand(stage)),
                     peak_bytes=self._peaks.of_stage(stage),
                 ),
                 count=count,
@@ -324,11 +324,11 @@ class Controller:
 
         Not beside more tasks than cores that only compute: there may never be more than one beyond the cores.
         """
-        unknown = {stage for _, stage, _ in demand.ready if self._meter.of_group(stage) is None}
+        unknown = {stage for _, stage, _ in demand.ready if self._meter.get_group_demand(stage) is None}
         self._unknown = {stage: self._unknown.get(stage, now) for stage in unknown}
         if not unknown or now - min(self._unknown.values()) < STUCK_SECONDS:
             return False
-        wanted = [self._meter.of_task(label, stage) for _, stage, label, _ in demand.running]
+        wanted = [self._meter.get_task_demand(label, stage) for _, stage, label, _ in demand.running]
         computing = sum(demand is None or demand >= _WHOLE_CORE for demand in wanted)
         return computing <= self._cores()
 

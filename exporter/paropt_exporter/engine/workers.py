@@ -23,7 +23,7 @@ from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.profiles import recall, remember
 from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, Router
 from paropt_exporter.executors.calls import CallOutcome, run_call_in_process
-from paropt_exporter.executors.child_processes import listed
+from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.commands import CommandPool
 from paropt_exporter.executors.commands.output import RAW_BYTES, OutputFile, OutputSink
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
@@ -189,7 +189,7 @@ class PoolWorkers:
     def rest(self, size: int) -> None:
         """End what calls left running, and give back workers that only the run needed."""
         self._thread_calls.end_strays()
-        if self._watched and not self._thread_calls.go_on:
+        if self._watched and not self._thread_calls.has_running:
             SUPERVISOR.rest()
         for name, pool in tuple(self._pools.items()):
             if pool.target > size:
@@ -202,7 +202,7 @@ class PoolWorkers:
             processes = cast("ProcessPool", pool) if name == PROCESSES else None
             if processes is not None and (left := processes.kill_workers(_WORKERS_END_SECONDS)):
                 log.warning("calls left threads running in workers: killed", extra={"workers": ", ".join(left)})
-        if self._watched and not self._thread_calls.go_on:  # processes of a call that does must not outlive us
+        if self._watched and not self._thread_calls.has_running:  # processes of a call that does must not outlive us
             self._watched = False
             SUPERVISOR.release()
         if self._reports is not None:
@@ -439,7 +439,7 @@ def _tell_left(label: str, future: Future[CallOutcome]) -> None:
     error = future.exception()
     left = getattr(error, "left", ()) if error is not None else future.result().left
     if left:
-        log.warning("a call left processes behind: ended", extra={"task": label, "processes": listed(left)})
+        log.warning("a call left processes behind: ended", extra={"task": label, "processes": format_names(left)})
 
 
 def _targets_of(stage: PlannedStage) -> frozenset[str]:

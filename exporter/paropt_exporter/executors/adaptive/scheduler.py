@@ -268,14 +268,14 @@ class AdaptiveScheduler:
         """
         if self._strategy is not Strategy.ADAPTIVE:
             return False
-        untold = key in self._parents and self._children.of_group(key) is None
+        untold = key in self._parents and self._children.get_group_demand(key) is None
         if self.router.share(key) is not None and not untold:
             return False
         return any(known == key for _, known in self._where.values())
 
     def _cores_fit(self, key: str) -> bool:
         """Whether the cores have room for the child processes of one more task, beside those of the running ones."""
-        demand = self._children.of_group(key) or 0.0
+        demand = self._children.get_group_demand(key) or 0.0
         if self._strategy is not Strategy.ADAPTIVE or demand < WAITING_DEMAND:
             return True
         return self._cores_left().room(demand) > 0
@@ -284,14 +284,14 @@ class AdaptiveScheduler:
         """Return the cores with what the child processes of running tasks take of them; under the lock."""
         budget = CoreBudget(float(self._cores))
         for _, known in self._where.values():
-            budget.take(self._children.of_group(known) or 0.0)
+            budget.take(self._children.get_group_demand(known) or 0.0)
         return budget
 
     def _startable(self, key: str, tasks: int) -> int:
         """Return how many of a function's waiting tasks the cores have room for; under the lock."""
         if key not in self._parents:
             return tasks
-        demand = self._children.of_group(key)
+        demand = self._children.get_group_demand(key)
         return 0 if demand is None else min(tasks, self._cores_left().room(demand))
 
     def _fail(self, task: Waiting, error: Exception) -> None:
@@ -495,7 +495,7 @@ class AdaptiveScheduler:
 
     def _profiles(self) -> Iterable[FunctionProfile]:
         for profile in self.router.profiles():
-            yield replace(profile, children_demand=self._children.of_group(profile.function) or 0.0)
+            yield replace(profile, children_demand=self._children.get_group_demand(profile.function) or 0.0)
 
     def reset_after_fork(self) -> None:
         """In a forked child: the pools are the parent's."""
