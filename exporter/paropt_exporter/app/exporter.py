@@ -23,7 +23,7 @@ from paropt_exporter.config.lanes import select
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, pools_of
 from paropt_exporter.events import LiveStage, Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
-from paropt_exporter.executors.adaptive.profiles import MEMORY_NAME
+from paropt_exporter.executors.adaptive.profiles import PROFILES_NAME
 from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.exposition import sinks
 from paropt_exporter.history import History, Interrupted
@@ -124,7 +124,7 @@ class Exporter:
         self._signals = signals
         self._clock = clock
         self._logs = parts.task_logs(config, history, clock)
-        self._workers = PoolWorkers(config.history_path.with_name(MEMORY_NAME), logs=self._logs)
+        self._workers = PoolWorkers(config.history_path.with_name(PROFILES_NAME), logs=self._logs)
         self._jobserver = parts.jobserver(config)
         self._run: Run | None = None
         self._missing_before = 0  # records that the history lacked when the last run had ended

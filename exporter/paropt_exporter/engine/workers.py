@@ -20,7 +20,7 @@ from paropt_exporter.engine.outcome import Outcome, of_future
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Strategy
 from paropt_exporter.executors import lifetime
-from paropt_exporter.executors.adaptive.profiles import recall, remember
+from paropt_exporter.executors.adaptive.profiles import load_profiles, save_profiles
 from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, Router
 from paropt_exporter.executors.calls import CallOutcome, run_call_in_process
 from paropt_exporter.executors.child_processes import format_names
@@ -119,7 +119,7 @@ class PoolWorkers:
         self._logs = logs
         self._attempts: Counter[str] = Counter()  # that started in this run, by the label of their task
         self._memory = memory
-        self._remembered = recall(memory) if memory is not None else ()
+        self._remembered = load_profiles(memory) if memory is not None else ()
         self._lock = threading.Lock()  # guards: _pools and _uses against other threads
         self._pools: dict[str, Pool] = {}
         self._uses: dict[str, _Use] = {}
@@ -150,7 +150,7 @@ class PoolWorkers:
         self._targets = {stage.name: targets for stage in plan.stages if (targets := _targets_of(stage))}
         if plan.lane not in self._routers:
             self._routers[plan.lane] = Router(plan.strategy)
-            self._routers[plan.lane].recall(self._remembered)
+            self._routers[plan.lane].load_profiles(self._remembered)
         self._router = self._routers[plan.lane]
         with self._lock:
             self._uses.clear()
@@ -190,7 +190,7 @@ class PoolWorkers:
         """End what calls left running, and give back workers that only the run needed."""
         self._thread_calls.end_strays()
         if self._watched and not self._thread_calls.has_running:
-            SUPERVISOR.rest()
+            SUPERVISOR.stop_watching()
         for name, pool in tuple(self._pools.items()):
             if pool.target > size:
                 self._resize(name, size, "bounds")
@@ -207,9 +207,9 @@ class PoolWorkers:
             SUPERVISOR.release()
         if self._reports is not None:
             self._reports.cleanup()
-        learned = [profile for router in self._routers.values() for profile in router.profiles()]
+        learned = [profile for router in self._routers.values() for profile in router.build_profiles()]
         if self._memory is not None and learned:
-            remember(self._memory, learned)
+            save_profiles(self._memory, learned)
 
     # What the engine asks.
 
@@ -269,7 +269,7 @@ class PoolWorkers:
         )
 
     def gil_bound(self, stage: str) -> bool:
-        return any(self._router.gil_bound(target) for target in self._targets.get(stage, ()))
+        return any(self._router.is_gil_bound(target) for target in self._targets.get(stage, ()))
 
     def abandoned(self) -> tuple[str, ...]:
         threads = self._pools.get(THREADS)

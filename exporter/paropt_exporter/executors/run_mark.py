@@ -10,7 +10,7 @@ from pathlib import Path
 
 from paropt_exporter.executors import child_processes, procfs
 from paropt_exporter.executors.supervisor.parent_process import RUN_MARK
-from paropt_exporter.executors.supervisor.process_tree import living, read_environment
+from paropt_exporter.executors.supervisor.process_tree import list_living, read_environment
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def end_orphans(root: Path) -> tuple[str, ...]:
 
 
 def _find_orphans(project: str) -> list[int]:
-    space, processes = _read_pid_namespace("self"), living()
+    space, processes = _read_pid_namespace("self"), list_living()
     ancestors = _find_ancestors(str(os.getpid()), {pid: fields[1] for pid, fields in processes})
     inherited = set(_read_marks("self"))
     return [

@@ -168,7 +168,7 @@ class ThreadCalls:
         return self._list_exempt_pids() | child_processes.list_helpers()
 
     def list_strays(self) -> set[int]:
-        """Return the children of threads that belong to no pool; none between runs, when they are this process's own."""
+        """Return the children of threads that belong to no pool; none between runs, when they are not of calls."""
         if not self._prepared:
             return set()
         ours = list_pool_threads()
