@@ -86,7 +86,7 @@ def test_what_may_not_move_stays_in_threads_and_says_why() -> None:
         for function, reason in ((locked, "can't travel"), (marked, "thread_only")):
             futures = [pool.submit(function) for _ in range(8)]
             assert {future.result(HANG_SECONDS) for future in futures} == {os.getpid()}
-            assert reason in pool.router.kept(futures[0].label)
+            assert reason in pool.router.get_pin_reason(futures[0].label)
         (fallback,) = pool.fallbacks
         assert "locked" in fallback.function and "lock" in fallback.reason and fallback.tasks > 0
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.events import Result
-from paropt_exporter.executors.commands.command_pool import CommandPool, judge
-from paropt_exporter.executors.commands.command_task import Ending
+from paropt_exporter.executors.commands.command_pool import CommandPool, classify_result
+from paropt_exporter.executors.commands.command_task import StepResult
 from paropt_exporter.executors.commands.output import OutputFile
 from support.command_scripts import HANG_SECONDS, make_fifo, python, run, shell
 from support.processes import open_descriptors
@@ -69,7 +69,7 @@ def test_a_signal_an_exit_code_of_137_and_a_stop_are_told_apart(pool: CommandPoo
     ],
 )
 def test_exit_codes_of_shells_are_put_in_words(code: int, message: str) -> None:
-    assert judge(Ending(code=code), stopped=False) == (Result.FAILURE, message)
+    assert classify_result(StepResult(code=code), stopped=False) == (Result.FAILURE, message)
 
 
 def test_steps_run_one_after_another_and_share_their_output(pool: CommandPool, tmp_path: Path) -> None:

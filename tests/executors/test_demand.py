@@ -8,7 +8,7 @@ import pytest
 
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.events import RunningTask
-from paropt_exporter.executors.demand import DemandMeter, samples
+from paropt_exporter.executors.demand import DemandMeter, build_samples
 
 
 def running(label: str, run: float, *, wait: float = 0.0, at: float | None = None) -> RunningTask:
@@ -24,39 +24,39 @@ def running(label: str, run: float, *, wait: float = 0.0, at: float | None = Non
 
 
 def sampled(meter: DemandMeter, now: float, *tasks: RunningTask) -> None:
-    meter.sample(samples(tasks, now), now)
+    meter.sample(build_samples(tasks, now), now)
 
 
 def test_a_demand_is_known_after_a_window_and_stays_with_the_stage_when_its_task_has_ended() -> None:
     meter = DemandMeter()
     sampled(meter, 10.0, running("a[0]", 1.0))
-    assert meter.of_task("a[0]", "a") is None
+    assert meter.get_task_demand("a[0]", "a") is None
     sampled(meter, 10.2, running("a[0]", 1.1))
-    assert meter.of_task("a[0]", "a") == pytest.approx(0.5)
+    assert meter.get_task_demand("a[0]", "a") == pytest.approx(0.5)
     sampled(meter, 10.3)
-    assert meter.of_group("a") == pytest.approx(0.5)
-    assert meter.of_group("b") is None
+    assert meter.get_group_demand("a") == pytest.approx(0.5)
+    assert meter.get_group_demand("b") is None
 
 
 def test_a_starved_burner_wants_a_whole_core() -> None:
     meter = DemandMeter()
     sampled(meter, 10.0, running("a", 0.0))
     sampled(meter, 10.1, running("a", 0.01, wait=0.09))
-    assert meter.of_task("a", "a") == pytest.approx(1.0)
+    assert meter.get_task_demand("a", "a") == pytest.approx(1.0)
 
 
 def test_short_waits_for_a_core_do_not_raise_the_demand_of_work_that_waits_half_of_its_time() -> None:
     meter = DemandMeter()
     sampled(meter, 10.0, running("a", 0.0))
     sampled(meter, 10.2, running("a", 0.08, wait=0.04))
-    assert meter.of_task("a", "a") == pytest.approx(0.5)
+    assert meter.get_task_demand("a", "a") == pytest.approx(0.5)
 
 
 def test_several_threads_want_several_cores() -> None:
     meter = DemandMeter()
     sampled(meter, 10.0, running("a", 0.0))
     sampled(meter, 10.1, running("a", 0.05, wait=0.25))
-    assert meter.of_task("a", "a") == pytest.approx(3.0)
+    assert meter.get_task_demand("a", "a") == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize("at", [0.0, 10.0])
@@ -64,32 +64,32 @@ def test_no_news_is_no_measurement(at: float) -> None:
     meter = DemandMeter({"a": 1.0})
     for moment in (10.0, 10.5, 11.0):
         sampled(meter, moment, running("a", 0.0, at=at))
-    assert meter.of_task("a", "a") == 1.0
+    assert meter.get_task_demand("a", "a") == 1.0
 
 
 def test_a_running_task_is_soon_known_by_what_it_does_now() -> None:
     meter = DemandMeter()
     for tick in range(4):
         sampled(meter, 10.0 + tick * 0.06, running("a", tick * 0.06))
-    assert meter.of_task("a", "a") == pytest.approx(1.0)
+    assert meter.get_task_demand("a", "a") == pytest.approx(1.0)
     for tick in range(8):
         sampled(meter, 10.24 + tick * 0.06, running("a", 0.24))
-    assert (meter.of_task("a", "a") or 1.0) < 0.1
+    assert (meter.get_task_demand("a", "a") or 1.0) < 0.1
 
 
 def test_earlier_runs_count_until_this_one_says_otherwise() -> None:
     meter = DemandMeter({"a": 0.0})
-    assert meter.of_group("a") == 0.0
-    meter.learn([("a", 2, 2.0, 2.0)], 10.0)
-    assert (meter.of_group("a") or 0.0) > 0.8
+    assert meter.get_group_demand("a") == 0.0
+    meter.learn_ended([("a", 2, 2.0, 2.0)], 10.0)
+    assert (meter.get_group_demand("a") or 0.0) > 0.8
 
 
 def test_ended_tasks_count_once() -> None:
     meter = DemandMeter()
-    meter.learn([("a", 1, 1.0, 1.0)], 10.0)
-    meter.learn([("a", 1, 1.0, 1.0)], 10.1)
-    meter.learn([("a", 2, 1.0, 2.0)], 10.1)
-    assert meter.of_group("a") == pytest.approx(0.5, abs=0.05)
+    meter.learn_ended([("a", 1, 1.0, 1.0)], 10.0)
+    meter.learn_ended([("a", 1, 1.0, 1.0)], 10.1)
+    meter.learn_ended([("a", 2, 1.0, 2.0)], 10.1)
+    assert meter.get_group_demand("a") == pytest.approx(0.5, abs=0.05)
 
 
 def test_threads_that_fill_the_interpreters_lock_would_each_take_a_core_elsewhere() -> None:
@@ -97,5 +97,5 @@ def test_threads_that_fill_the_interpreters_lock_would_each_take_a_core_elsewher
     for now, run in ((10.0, 0.0), (10.1, 0.05), (10.2, 0.1), (10.3, 0.15)):
         tasks = [replace(running(f"a[{number}]", run), thread_run_seconds=run) for number in range(2)]
         sampled(meter, now, *tasks)
-    assert meter.of_task("a[0]", "a") == pytest.approx(0.5)
-    assert (meter.of_group("a") or 0.0) > 0.9
+    assert meter.get_task_demand("a[0]", "a") == pytest.approx(0.5)
+    assert (meter.get_group_demand("a") or 0.0) > 0.9

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paropt_exporter.executors.commands.output import RAW_BYTES, TEXT_CHARACTERS, Capture, OutputFile, clean, last_line
+from paropt_exporter.executors.commands.output import (
+    RAW_BYTES,
+    TEXT_CHARACTERS,
+    Capture,
+    OutputFile,
+    clean_output,
+    get_last_line,
+)
 
 
 def captured(*chunks: bytes) -> str:
@@ -72,7 +79,7 @@ def test_characters_split_between_chunks_are_whole() -> None:
 
 
 def test_bytes_that_are_not_utf_8_are_replaced() -> None:
-    assert clean(b"caf\xe9 \xff\xfe ok") == "caf\ufffd \ufffd\ufffd ok"
+    assert clean_output(b"caf\xe9 \xff\xfe ok") == "caf\ufffd \ufffd\ufffd ok"
 
 
 @pytest.mark.parametrize(
@@ -95,20 +102,20 @@ def test_bytes_that_are_not_utf_8_are_replaced() -> None:
     ],
 )
 def test_terminal_escapes_are_taken_out(raw: bytes, shown: str) -> None:
-    assert clean(raw) == shown
+    assert clean_output(raw) == shown
 
 
 def test_of_a_progress_bar_the_last_state_is_kept() -> None:
-    assert clean(b"start\n  0 %\r 50 %\r100 %\ndone\n") == "start\n100 %\ndone\n"
+    assert clean_output(b"start\n  0 %\r 50 %\r100 %\ndone\n") == "start\n100 %\ndone\n"
 
 
 def test_a_progress_bar_that_ends_with_a_return_is_not_lost() -> None:
-    assert clean(b" 50 %\r100 %\r\n") == "100 %\n"
-    assert clean(b"100 %\r\x1b[K\rnext") == "next"
+    assert clean_output(b" 50 %\r100 %\r\n") == "100 %\n"
+    assert clean_output(b"100 %\r\x1b[K\rnext") == "next"
 
 
 def test_windows_line_ends_become_plain_ones() -> None:
-    assert clean(b"one\r\ntwo\r\n") == "one\ntwo\n"
+    assert clean_output(b"one\r\ntwo\r\n") == "one\ntwo\n"
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=5))
@@ -116,21 +123,21 @@ def test_no_control_character_comes_through_however_the_bytes_fall(raw: bytes, c
     places = sorted({0, len(raw), *(cut for cut in cuts if cut <= len(raw))})
     text = captured(*(raw[start:end] for start, end in itertools.pairwise(places)))
     assert all(character in "\t\n" or character.isprintable() or ord(character) >= 0xA0 for character in text)
-    assert text == clean(raw)
+    assert text == clean_output(raw)
 
 
 def test_hostile_escapes_are_cleaned_in_linear_time() -> None:
     started = time.monotonic()
     for pattern in (b"\x1b[", b"\x1b]", b"\x1b", b"\r", b"\x1b[0;", b"\x9b"):
-        clean(pattern * (RAW_BYTES // len(pattern)))
+        clean_output(pattern * (RAW_BYTES // len(pattern)))
     assert time.monotonic() - started < 10  # a quadratic expression would take minutes
 
 
 def test_the_last_line_is_the_last_that_says_something() -> None:
-    assert last_line("one\n  two  \n\n \n") == "two"
-    assert last_line("") == ""
-    assert last_line("\n\n") == ""
-    assert last_line("only") == "only"
+    assert get_last_line("one\n  two  \n\n \n") == "two"
+    assert get_last_line("") == ""
+    assert get_last_line("\n\n") == ""
+    assert get_last_line("only") == "only"
 
 
 def test_the_file_holds_every_byte(tmp_path: Path) -> None:

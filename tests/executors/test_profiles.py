@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.executors import AdaptivePool, ProcessPool, lifetime
-from paropt_exporter.executors.adaptive.profiles import FunctionProfile, recall, remember
+from paropt_exporter.executors.adaptive.profiles import FunctionProfile, load_profiles, save_profiles
 from support.pool_tasks import HANG_SECONDS, nothing, spin
 
 
 def test_a_pool_with_a_memory_sends_what_computed_before_to_processes_at_once(tmp_path: Path) -> None:
     memory = tmp_path / "functions.json"
-    remember(memory, [FunctionProfile(function=f"{spin.__module__}.spin", share=1.0, seconds=0.05)])
+    save_profiles(memory, [FunctionProfile(function=f"{spin.__module__}.spin", cpu_demand=1.0, seconds=0.05)])
     with AdaptivePool(memory=memory) as pool:
         assert pool.submit(spin, 0.01).result(HANG_SECONDS) != os.getpid()
 
@@ -26,7 +26,7 @@ def test_a_pool_with_a_memory_sends_what_computed_before_to_processes_at_once(tm
 @pytest.mark.parametrize("warm", [False, True])
 def test_a_thread_computes_until_processes_are_there_only_where_that_takes_long(tmp_path: Path, *, warm: bool) -> None:
     memory = tmp_path / "functions.json"
-    remember(memory, [FunctionProfile(function=f"{spin.__module__}.spin", share=1.0, seconds=0.05)])
+    save_profiles(memory, [FunctionProfile(function=f"{spin.__module__}.spin", cpu_demand=1.0, seconds=0.05)])
     lifetime.FORK_SERVERS.close()
     if warm:
         with ProcessPool(1) as pool:
@@ -41,15 +41,15 @@ def test_a_pool_writes_down_what_it_learned(tmp_path: Path) -> None:
     memory = tmp_path / "functions.json"
     with AdaptivePool(memory=memory) as pool:
         wait([pool.submit_named("spin", spin, 0.02) for _ in range(4)], HANG_SECONDS)
-    (profile,) = recall(memory)
+    (profile,) = load_profiles(memory)
     assert profile.function == f"{spin.__module__}.spin"
-    assert profile.share > 0.1  # what waits has none
+    assert profile.cpu_demand > 0.1  # what waits has none
 
 
 def test_a_pool_with_a_memory_has_its_threads_wait_before_it_looks(tmp_path: Path) -> None:
     memory = tmp_path / "functions.json"
     name = f"{threading.Barrier.wait.__module__}.{threading.Barrier.wait.__qualname__}"
-    remember(memory, [FunctionProfile(function=name, share=0.0, seconds=1.0)])
+    save_profiles(memory, [FunctionProfile(function=name, cpu_demand=0.0, seconds=1.0)])
     barrier = threading.Barrier(12)  # opens only when all tasks run at once
     with AdaptivePool(memory=memory) as pool:
         futures = [pool.submit(barrier.wait, HANG_SECONDS) for _ in range(12)]
@@ -59,11 +59,11 @@ def test_a_pool_with_a_memory_has_its_threads_wait_before_it_looks(tmp_path: Pat
 
 def test_the_newest_profile_of_a_function_counts_and_others_stay(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "functions.json"
-    old, other = (FunctionProfile(function=name, share=0.5, seconds=1.0) for name in ("old", "other"))
-    remember(path, [old, other])
-    newer = FunctionProfile(function="old", share=1.0, seconds=2.0)
-    remember(path, [newer])
-    assert recall(path) == (other, newer)
+    old, other = (FunctionProfile(function=name, cpu_demand=0.5, seconds=1.0) for name in ("old", "other"))
+    save_profiles(path, [old, other])
+    newer = FunctionProfile(function="old", cpu_demand=1.0, seconds=2.0)
+    save_profiles(path, [newer])
+    assert load_profiles(path) == (other, newer)
     assert [entry.name for entry in path.parent.iterdir()] == ["functions.json"]
 
 
@@ -96,4 +96,4 @@ def test_a_memory_that_can_not_be_written_is_said_and_harms_nothing(
 ) -> None:
     with caplog.at_level(logging.WARNING), AdaptivePool(memory=tmp_path) as pool:
         assert pool.submit(nothing).result(HANG_SECONDS) is None
-    assert "can't be kept" in caplog.text
+    assert "can't be saved" in caplog.text

@@ -37,7 +37,7 @@ def test_cpu_bound_work_moves_to_processes_and_waiting_work_stays(strategy: Stra
     router.learn("burns", measured(cpu=0.95), concurrent=1)
     router.learn("waits", measured(cpu=0.01), concurrent=8)
     assert (router.choose("burns"), router.choose("waits")) == ("processes", "threads")
-    assert (router.gil_bound("burns"), router.gil_bound("waits")) == (True, False)
+    assert (router.is_gil_bound("burns"), router.is_gil_bound("waits")) == (True, False)
 
 
 @pytest.mark.parametrize(("concurrent", "share"), [(2, 0.51), (4, 0.27), (8, 0.15)])
@@ -69,9 +69,9 @@ def test_tasks_too_short_to_be_worth_the_way_stay() -> None:
 
 def test_what_must_stay_stays_and_says_why() -> None:
     router = Router(Strategy.ADAPTIVE)
-    router.keep("f", "it is marked thread_only")
+    router.pin_to_threads("f", "it is marked thread_only")
     router.learn("f", measured(cpu=1.0), concurrent=1)
-    assert (router.choose("f"), router.kept("f")) == ("threads", "it is marked thread_only")
+    assert (router.choose("f"), router.get_pin_reason("f")) == ("threads", "it is marked thread_only")
 
 
 def seen_to_wait(router: Router) -> None:
@@ -83,7 +83,7 @@ def test_many_that_wait_and_fill_the_interpreters_lock_together_are_doubted_not_
     router = Router(Strategy.ADAPTIVE)
     seen_to_wait(router)
     router.learn("f", measured(cpu=0.02), concurrent=60)
-    assert (router.choose("f"), router.doubts("f")) == ("threads", True)
+    assert (router.choose("f"), router.needs_trial("f")) == ("threads", True)
 
 
 @pytest.mark.parametrize(("cpu", "place"), [(0.02, "threads"), (1.0, "processes")])
@@ -93,12 +93,12 @@ def test_a_process_settles_the_doubt(cpu: float, place: str) -> None:
     router.learn("f", measured(cpu=0.02), concurrent=60)
     for _ in range(2):
         router.learn("f", measured(cpu=cpu, pid=1), concurrent=1)
-    assert (router.choose("f"), router.doubts("f")) == (place, False)
+    assert (router.choose("f"), router.needs_trial("f")) == (place, False)
 
 
 def test_what_may_not_move_is_not_doubted() -> None:
     router = Router(Strategy.ADAPTIVE)
     seen_to_wait(router)
-    router.keep("f", "it is marked thread_only")
+    router.pin_to_threads("f", "it is marked thread_only")
     router.learn("f", measured(cpu=0.02), concurrent=60)
-    assert not router.doubts("f")
+    assert not router.needs_trial("f")

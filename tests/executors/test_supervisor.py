@@ -18,7 +18,7 @@ import paropt_exporter
 from paropt_exporter.events import Result
 from paropt_exporter.executors.commands import CommandPool
 from paropt_exporter.executors.commands.supervisor_client import SharedSupervisor
-from paropt_exporter.executors.supervisor.event_loop import Pace
+from paropt_exporter.executors.supervisor.event_loop import SamplingPace
 from support.command_scripts import HANG_SECONDS, make_fifo, python, run, shell, told_pids, wait_until_gone
 from support.pool_tasks import eventually
 from support.processes import is_asleep, switches
@@ -222,9 +222,9 @@ def test_the_sixty_fourth_command_is_measured_too() -> None:
 
 
 def test_looks_are_rarer_while_processes_and_memory_stay_the_same() -> None:
-    pace, shape = Pace(), ((1, 10),)
-    pauses = [pace.pause(now=now, cost=0.0, young=now < 0.5, shape=shape) for now in (0.0, 1.0, 3.0)]
+    pace, shape = SamplingPace(), ((1, 10),)
+    pauses = [pace.get_pause(now=now, cost=0.0, young=now < 0.5, shape=shape) for now in (0.0, 1.0, 3.0)]
     assert pauses == [0.02, 0.1, 0.25]
-    assert pace.pause(now=3.25, cost=0.0, young=False, shape=((1, 11),)) == 0.1  # more memory
-    assert pace.pause(now=3.35, cost=0.0, young=False, shape=((2, 11),)) == 0.1  # a child
-    assert pace.pause(now=9.0, cost=0.009, young=False, shape=((2, 11),)) == pytest.approx(0.6)  # a crowded machine
+    assert pace.get_pause(now=3.25, cost=0.0, young=False, shape=((1, 11),)) == 0.1  # more memory
+    assert pace.get_pause(now=3.35, cost=0.0, young=False, shape=((2, 11),)) == 0.1  # a child
+    assert pace.get_pause(now=9.0, cost=0.009, young=False, shape=((2, 11),)) == pytest.approx(0.6)  # a crowded machine

@@ -12,7 +12,7 @@ import pytest
 
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.executors import ProcessPool, ThreadPool
-from paropt_exporter.executors.child_processes import listed
+from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
 from support.command_scripts import make_fifo, told_pids, wait_until_gone
 from support.pool_tasks import HANG_SECONDS, eventually
@@ -95,13 +95,13 @@ def test_each_process_that_a_call_starts_after_it_was_given_up_is_killed(tmp_pat
     assert wait_until_gone(told_pids(bench.fifo)) == []
     assert bench.pool.abandoned == ("task",)
     (tmp_path / "fifo.end").touch()
-    assert eventually(lambda: not bench.calls.go_on)
+    assert eventually(lambda: not bench.calls.has_running)
     bench.pool.shutdown()
 
 
 def test_many_processes_are_named_in_one_short_line() -> None:
-    assert listed(["sh (pid 1)", "sh (pid 2)"]) == "sh (pid 1), sh (pid 2)"
-    assert listed([str(number) for number in range(13)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"
+    assert format_names(["sh (pid 1)", "sh (pid 2)"]) == "sh (pid 1), sh (pid 2)"
+    assert format_names([str(number) for number in range(13)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"
 
 
 def test_children_that_were_there_before_a_run_are_left_alone() -> None:
@@ -117,7 +117,7 @@ def test_children_of_the_time_between_runs_are_no_calls() -> None:
     calls.prepare()
     calls.end_strays()
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE):
-        assert calls.strays() == set()
+        assert calls.list_strays() == set()
 
 
 def test_end_of_a_run_ends_processes_that_no_call_is_known_for(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.errors import HistoryError
-from paropt_exporter.executors.adaptive.profiles import FunctionProfile, remember
+from paropt_exporter.executors.adaptive.profiles import FunctionProfile, save_profiles
 from paropt_exporter.history import History
 from support.event_samples import StillClock, run_ended, run_started
 
@@ -100,7 +100,7 @@ def test_a_file_with_a_second_name_keeps_its_mode(path: Path, tmp_path: Path) ->
 
 
 def test_profiles_are_private(path: Path) -> None:
-    remember(path.with_name("functions.json"), [FunctionProfile(function="f", share=0.5, seconds=1.0)])
+    save_profiles(path.with_name("functions.json"), [FunctionProfile(function="f", cpu_demand=0.5, seconds=1.0)])
     assert (mode(path.parent), mode(path.with_name("functions.json"))) == (0o700, 0o600)
 
 

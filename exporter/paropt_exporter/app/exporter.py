@@ -24,8 +24,8 @@ from paropt_exporter.config.lanes import choose_lane
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, get_pool_names
 from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
-from paropt_exporter.executors.adaptive.profiles import MEMORY_NAME
-from paropt_exporter.executors.child_processes import listed
+from paropt_exporter.executors.adaptive.profiles import PROFILES_NAME
+from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.exposition import sinks
 from paropt_exporter.history import History, InterruptedRun
 from paropt_exporter.metrics import Metrics, Snapshot
@@ -56,12 +56,12 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
     )  # a misspelled stage must not leave a history
     with ExitStack() as stack:
         signals = stack.enter_context(Signals(reloads=request.every_seconds is not None and not has_terminal()))
-        stack.enter_context(run_mark.marked(config.root, os.environ))
+        stack.enter_context(run_mark.set_run_mark(config.root, os.environ))
         history = stack.enter_context(closing(parts.open_history(config, clock)))
         for interrupted in history.mark_interrupted_runs():
             screen.say(_format_interrupted(interrupted))
         if orphans := run_mark.end_orphans(config.root):
-            screen.say(f"an exporter that was killed left processes behind: ended {listed(orphans)}")
+            screen.say(f"an exporter that was killed left processes behind: ended {format_names(orphans)}")
         exporter = Exporter(
             request, config, lane, file=file, history=history, screen=screen, signals=signals, clock=clock
         )
@@ -148,7 +148,7 @@ class Exporter:
         self._signals = signals
         self._clock = clock
         self._logs = parts.open_task_logs(config, history, clock)
-        self._workers = PoolWorkers(config.history_path.with_name(MEMORY_NAME), logs=self._logs)
+        self._workers = PoolWorkers(config.history_path.with_name(PROFILES_NAME), logs=self._logs)
         self._jobserver = parts.build_jobserver(config)
         self._run: Run | None = None
         self._missing_before = 0  # records that the history lacked when the last run had ended

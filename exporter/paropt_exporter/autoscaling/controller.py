@@ -34,7 +34,7 @@ from paropt_exporter.autoscaling.state import ACT, ADVISE, PAUSE, PIN, PROMETHEU
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine import Admission, Demand
 from paropt_exporter.events import Decision, Event, RunningTask
-from paropt_exporter.executors.demand import DemandMeter, samples
+from paropt_exporter.executors.demand import DemandMeter, build_samples
 from paropt_exporter.families import DECISION_REASONS
 from paropt_exporter.plan import THREADS
 
@@ -196,7 +196,7 @@ class Controller:
         if self._has_nothing_to_do():
             return
         now, running = self._clock.monotonic(), self._pools.running()
-        self._demands.sample(samples(running, now), now)
+        self._demands.sample(build_samples(running, now), now)
         demand = self._run.measure_demand()
         observation = self._observe(demand, now, {task.label: task.memory_bytes for task in running})
         self._has_waiting_tasks = bool(observation.waiting)
@@ -235,11 +235,11 @@ class Controller:
 
     def _build_measured_admission(self, demand: Demand, observation: LaneObservation) -> Admission:
         stages = {one[1] for one in demand.ready} | {one[1] for one in demand.running}
-        known = {stage: wanted for stage in stages if (wanted := self._demands.of_group(stage)) is not None}
+        known = {stage: wanted for stage in stages if (wanted := self._demands.get_group_demand(stage)) is not None}
         tasks = {
             label: wanted
             for _, stage, label, _ in demand.running
-            if (wanted := self._demands.of_task(label, stage)) is not None
+            if (wanted := self._demands.get_task_demand(label, stage)) is not None
         }
         running = observation.running
         held = {group.load.stage for group in observation.waiting if lock_is_full(running, group.load)}
@@ -291,15 +291,15 @@ class Controller:
     def _observe(self, demand: Demand, now: float, memory_bytes: Mapping[str, int]) -> LaneObservation:
         bounds = self._control_state.size_bounds
         self._control_state.set_rescue_size(demand.rescue_size)
-        self._demands.learn(demand.ended, now)
+        self._demands.learn_ended(demand.ended, now)
         holding = [(pool, stage, memory_bytes.get(label, 0)) for pool, stage, label, _ in demand.running]
         self._peaks.update(holding, demand.peaks)
         running = [
             Load(
                 pool=pool,
                 stage=stage,
-                cpu_demand=_round_demand(self._demands.of_task(label, stage)),
-                thread_cpu_demand=round(self._demands.of_thread(label, stage), 2) if pool == THREADS else 0.0,
+                cpu_demand=_round_demand(self._demands.get_task_demand(label, stage)),
+                thread_cpu_demand=round(self._demands.get_thread_demand(label, stage), 2) if pool == THREADS else 0.0,
                 peak_bytes=self._peaks.get_task_peak(pool, stage),
             )
             for pool, stage, label, _ in demand.running
@@ -309,7 +309,7 @@ class Controller:
                 load=Load(
                     pool=pool,
                     stage=stage,
-                    cpu_demand=_round_demand(self._demands.of_group(stage)),
+                    cpu_demand=_round_demand(self._demands.get_group_demand(stage)),
                     peak_bytes=self._peaks.get_stage_peak(stage),
                 ),
                 count=count,
@@ -338,11 +338,11 @@ class Controller:
 
         Not if more tasks than cores only compute: at most one of them may run beyond the cores.
         """
-        unknown = {stage for _, stage, _ in demand.ready if self._demands.of_group(stage) is None}
+        unknown = {stage for _, stage, _ in demand.ready if self._demands.get_group_demand(stage) is None}
         self._unknown_since = {stage: self._unknown_since.get(stage, now) for stage in unknown}
         if not unknown or now - min(self._unknown_since.values()) < STUCK_SECONDS:
             return False
-        wanted = [self._demands.of_task(label, stage) for _, stage, label, _ in demand.running]
+        wanted = [self._demands.get_task_demand(label, stage) for _, stage, label, _ in demand.running]
         computing = sum(demand is None or demand >= _WHOLE_CORE for demand in wanted)
         return computing <= self._host.cores()
 

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from paropt_exporter.cli.formatting import format_line, format_seconds
 from paropt_exporter.errors import UsageError
-from paropt_exporter.executors.commands.output import clean
+from paropt_exporter.executors.commands.output import clean_output
 from paropt_exporter.task_logs.folder import list_runs, open_log
 from paropt_exporter.task_logs.reading import LoggedAttempt, LogReader
 
@@ -123,7 +123,7 @@ def _print(reader: LogReader, choice: _Filter, run_id: str, stdout: TextIO, stde
     if not chosen:
         _explain_no_output(attempts, choice, run_id, stderr)
     for attempt in chosen:
-        output = clean(reader.output(attempt))
+        output = clean_output(reader.output(attempt))
         if len(chosen) > 1:
             stdout.write(f"--- {_format_heading(attempt)}\n")
         stdout.write(output if output.endswith("\n") or not output else f"{output}\n")
@@ -196,4 +196,4 @@ class _LinePrinter:
         if begun:
             self._begun[label] = begun
         prefix = "" if self._choice.stage == label else f"{format_line(label)} | "
-        self._stdout.writelines(f"{prefix}{clean(line)}\n" for line in lines)
+        self._stdout.writelines(f"{prefix}{clean_output(line)}\n" for line in lines)

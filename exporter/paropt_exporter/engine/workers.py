@@ -20,10 +20,10 @@ from paropt_exporter.engine.outcome import Outcome, read_future
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Strategy
 from paropt_exporter.executors import lifetime
-from paropt_exporter.executors.adaptive.profiles import recall, remember
+from paropt_exporter.executors.adaptive.profiles import load_profiles, save_profiles
 from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, Router
 from paropt_exporter.executors.calls import CallOutcome, run_call_in_process
-from paropt_exporter.executors.child_processes import listed
+from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.commands import CommandPool
 from paropt_exporter.executors.commands.output import RAW_BYTES, OutputFile, OutputSink
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
@@ -129,7 +129,7 @@ class PoolWorkers:
         self._logs = logs
         self._attempts: Counter[str] = Counter()  # that started in this run, by the label of their task
         self._memory = memory
-        self._remembered = recall(memory) if memory is not None else ()
+        self._remembered = load_profiles(memory) if memory is not None else ()
         self._lock = threading.Lock()  # guards: _pools and _uses against other threads
         self._pools: dict[str, Pool] = {}
         self._uses: dict[str, _RunUse] = {}
@@ -160,7 +160,7 @@ class PoolWorkers:
         self._targets = {stage.name: targets for stage in plan.stages if (targets := _get_call_targets(stage))}
         if plan.lane not in self._routers:
             self._routers[plan.lane] = Router(plan.strategy)
-            self._routers[plan.lane].recall(self._remembered)
+            self._routers[plan.lane].load_profiles(self._remembered)
         self._router = self._routers[plan.lane]
         with self._lock:
             self._uses.clear()
@@ -201,8 +201,8 @@ class PoolWorkers:
     def release_workers(self, size: int) -> None:
         """End what calls left running, and give back workers that only the run needed."""
         self._thread_calls.end_strays()
-        if self._watched and not self._thread_calls.go_on:
-            SUPERVISOR.rest()
+        if self._watched and not self._thread_calls.has_running:
+            SUPERVISOR.stop_watching()
         for name, pool in tuple(self._pools.items()):
             if pool.target > size:
                 self._resize_pool(name, size, "bounds")
@@ -214,14 +214,14 @@ class PoolWorkers:
             processes = cast("ProcessPool", pool) if name == PROCESSES else None
             if processes is not None and (left := processes.kill_workers(_WORKERS_END_SECONDS)):
                 log.warning("calls left threads running in workers: killed", extra={"workers": ", ".join(left)})
-        if self._watched and not self._thread_calls.go_on:  # processes of a call that does must not outlive us
+        if self._watched and not self._thread_calls.has_running:  # processes of a call that does must not outlive us
             self._watched = False
             SUPERVISOR.release()
         if self._reports is not None:
             self._reports.cleanup()
-        learned = [profile for router in self._routers.values() for profile in router.profiles()]
+        learned = [profile for router in self._routers.values() for profile in router.build_profiles()]
         if self._memory is not None and learned:
-            remember(self._memory, learned)
+            save_profiles(self._memory, learned)
 
     # What the engine asks.
 
@@ -453,7 +453,7 @@ def _log_left_processes(label: str, future: Future[CallOutcome]) -> None:
     error = future.exception()
     left = getattr(error, "left", ()) if error is not None else future.result().left
     if left:
-        log.warning("a call left processes behind: ended", extra={"task": label, "processes": listed(left)})
+        log.warning("a call left processes behind: ended", extra={"task": label, "processes": format_names(left)})
 
 
 def _get_call_targets(stage: PlannedStage) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Find and end the child processes that a stage's call started: TERM, KILL after a grace."""
+"""Find and end the child processes of calls: SIGTERM first, SIGKILL after a grace."""
 
 from __future__ import annotations
 
@@ -13,55 +13,55 @@ from time import monotonic
 
 from paropt_exporter.executors import procfs
 
-LINGER_SECONDS = 0.2  # as for commands: what a call leaves may end by itself, a `tee` that still has to write
-LEFT_GRACE_SECONDS = 2.0  # as for commands: from TERM to KILL for what was left
-_GIVE_UP_SECONDS = 5.0  # after KILL: a process in uninterruptible sleep must not hold a worker forever
-_MOST_NAMES = 10  # in one line
-_LOOK_SECONDS = 0.1  # between two looks for new processes: /proc tells of none by itself
+LINGER_SECONDS = 0.2  # as for commands: left processes may exit by themselves, like a `tee` that still writes
+LEFT_GRACE_SECONDS = 2.0  # as for commands: from SIGTERM to SIGKILL for left processes
+_MAX_KILL_SECONDS = 5.0  # after SIGKILL: a process in uninterruptible sleep must not block a worker
+_MAX_NAMES = 10  # in one line
+_POLL_SECONDS = 0.1  # between two scans of /proc for new processes
 
 
-class Ending:
-    """The end of a set of processes and of all their descendants.
+class Termination:
+    """Ends a set of processes and all their descendants.
 
-        alive --term_at--> TERM to each, as it is found --kill_at--> KILL to each, as it is found --> none left
+        alive --term_at--> SIGTERM to each process found --kill_at--> SIGKILL to each process found --> none left
 
-    `roots` returns the processes to start from, at each look. Descendants stay known when their parent ends. A process
-    is known by its number and its start time, so that no other process that gets the number is hit.
+    Each scan starts from the processes that `roots` returns, and from known descendants, also if their parent has
+    ended. It identifies a process by pid and start time, so that it signals no other process that gets the same pid.
     """
 
     def __init__(self, roots: Callable[[], Iterable[int]]) -> None:
         self.term_at = self.kill_at = math.inf
         self._roots = roots
         self._known: dict[int, str] = {}  # pid: start time
-        self._asked: set[int] = set()
+        self._terminated: set[int] = set()
 
-    def leave(self, now: float) -> None:
-        """Give the processes the short grace of those that a call leaves behind."""
+    def start_linger(self, now: float) -> None:
+        """Give the processes the short grace of left processes."""
         if math.isinf(self.kill_at):
             self.term_at, self.kill_at = now + LINGER_SECONDS, now + LINGER_SECONDS + LEFT_GRACE_SECONDS
 
     def stop(self, grace_seconds: float, now: float) -> None:
-        """TERM from now on, KILL after the grace; a second call can only shorten it."""
+        """Send SIGTERM from now on, SIGKILL after the grace; a second call can only shorten the grace."""
         self.term_at = min(self.term_at, now)
         self.kill_at = min(self.kill_at, now + grace_seconds)
 
     def advance(self, now: float) -> list[int]:
-        """Look, send what is due, and return the processes that live."""
+        """Scan for processes, send the signals that are due, and return the live processes."""
         self._discover()
         alive = list(self._known)
         for pid in alive:
             if now >= self.kill_at:
                 _send(pid, signal.SIGKILL)
-            elif now >= self.term_at and pid not in self._asked:
-                self._asked.add(pid)
+            elif now >= self.term_at and pid not in self._terminated:
+                self._terminated.add(pid)
                 _send(pid, signal.SIGTERM)
-                _send(pid, signal.SIGCONT)  # a stopped process takes no other signal but KILL
+                _send(pid, signal.SIGCONT)  # a stopped process reacts to no other signal but SIGKILL
         return alive
 
     def wait(self) -> None:
-        """Return when none lives, or when KILL was of no use."""
-        while (alive := self.advance(now := monotonic())) and now < self.kill_at + _GIVE_UP_SECONDS:
-            wait_for_an_end(alive, min(_LOOK_SECONDS, *(at - now for at in (self.term_at, self.kill_at) if at > now)))
+        """Return when all have exited, or some time after SIGKILL at the latest."""
+        while (alive := self.advance(now := monotonic())) and now < self.kill_at + _MAX_KILL_SECONDS:
+            wait_for_exit(alive, min(_POLL_SECONDS, *(at - now for at in (self.term_at, self.kill_at) if at > now)))
 
     def _discover(self) -> None:
         waiting = [*self._known, *self._roots()]
@@ -75,42 +75,44 @@ class Ending:
         self._known = seen
 
 
-def end_left(ending: Ending) -> tuple[str, ...]:
-    """End what a call left behind and return the names of these processes."""
+def end_leftovers(termination: Termination) -> tuple[str, ...]:
+    """End the processes that a call left running and return their names."""
     now = monotonic()
-    left = ending.advance(now)
+    left = termination.advance(now)
     if not left:
         return ()
     names = tuple(f"{procfs.read_command_name(pid)} (pid {pid})" for pid in left)
-    ending.leave(now)
-    ending.wait()
+    termination.start_linger(now)
+    termination.wait()
     return names
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return the first of the names, and how many more there are."""
-    shown, more = ", ".join(names[:_MOST_NAMES]), len(names) - _MOST_NAMES
+def format_names(names: Sequence[str]) -> str:
+    """Return the first names in a line, and the number of the others."""
+    shown, more = ", ".join(names[:_MAX_NAMES]), len(names) - _MAX_NAMES
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def of_this_process() -> set[int]:
-    """Return the children of this process, whichever thread started them."""
-    return procfs.list_children("self") - helpers()
+def list_own_children() -> set[int]:
+    """Return the children of this process, started by any thread."""
+    return procfs.list_children("self") - list_helpers()
 
 
-def helpers() -> set[int]:
-    """Return the child that belongs to no call: multiprocessing's resource tracker, which ends after the last user."""
+def list_helpers() -> set[int]:
+    """Return multiprocessing's resource tracker, a child that belongs to no call and ends after its last user."""
     module = sys.modules.get("multiprocessing.resource_tracker")
     pid = getattr(getattr(module, "_resource_tracker", None), "_pid", None)
     return set() if pid is None else {pid}
 
 
-def wait_for_an_end(pids: Iterable[int], seconds: float) -> None:
-    """Return when one of the processes ends, at the latest after `seconds`."""
+def wait_for_exit(pids: Iterable[int], seconds: float) -> None:
+    """Wait until one of the processes exits, at most `seconds`."""
     poll = select.poll()
     with contextlib.ExitStack() as stack:
         for pid in pids:
-            with contextlib.suppress(OSError):  # ended meanwhile, or no descriptors left: then it takes the whole time
+            with contextlib.suppress(
+                OSError
+            ):  # it has exited, or no descriptor is left: then the call waits the whole time
                 handle = os.pidfd_open(pid)
                 stack.callback(os.close, handle)
                 poll.register(handle, select.POLLIN)
@@ -118,5 +120,5 @@ def wait_for_an_end(pids: Iterable[int], seconds: float) -> None:
 
 
 def _send(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # ended meanwhile, or a set-user-id program
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it has exited, or is a set-user-id program
         os.kill(pid, number)

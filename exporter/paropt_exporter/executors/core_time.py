@@ -1,11 +1,11 @@
 """Sample from /proc how long the threads of a process ran, and how long they were runnable without a core.
 
-The kernel adds a wait for a core to `schedstat` only when the wait ends. Until then the thread's state tells: one that
-is runnable at two samples in a row, did not give up its core by itself in between, and was credited with less than the
-time between them, is waiting now. So a thread that only computes is seen to want a whole core, whether it gets one or a
-twelfth of one.
+The kernel adds a wait for a core to `schedstat` only when the wait ends. Until then the state of the thread shows it: a
+thread waits now if it is runnable at two samples in a row, did not give up its core in between, and was credited with
+less than the time between them. So the CPU demand of a thread that only computes is one core, whether it gets a core or
+a twelfth of one.
 
-Imported by the supervisor of commands, so it needs next to nothing.
+The supervisor of commands imports this module, so it imports almost nothing itself.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _RUNNABLE = b"R"
 _ENDED = "ZX"
 _READ_BYTES = 4096  # more than a stat or a schedstat ever has
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_NOTICEABLE_SECONDS = 0.005  # more than the tick by which `schedstat` of a running thread is late
+_NOTICEABLE_SECONDS = 0.005  # `schedstat` of a running thread is late by up to one tick, which is less
 _THREADS_FIELD, _MEMORY_FIELD = 17, 21  # of /proc/PID/stat, after the command's name
 
 
 class ThreadTime:
-    """One thread, in seconds: `run` and `wait` as `schedstat` has them, `wanted` with the wait under way.
+    """One thread, in seconds: `run` and `wait` from `schedstat`; `wanted` is their sum with the current wait.
 
-    `pending` is the part of that wait which `schedstat` does not have yet. A thread that is runnable at two samples may
-    have slept in between; its count of voluntary switches tells, and is read only where it matters.
+    `pending` is the part of the current wait that `schedstat` does not contain yet. A thread that is runnable at two
+    samples may have slept in between; its count of voluntary switches shows it, and is read only if it matters.
 
     Guarantee: between two samples `wanted` grows by no more than the time between them, whatever the kernel adds late.
     """
@@ -47,13 +47,13 @@ class ThreadTime:
     def sample(
         self, schedstat: tuple[float, float], *, runnable: bool, now: float, switches: Callable[[], int | None]
     ) -> None:
-        """Take what `schedstat` and the state say at the monotonic moment `now`; `switches` reads the count."""
+        """Take the values of `schedstat` and the state at the monotonic time `now`; `switches` reads the count."""
         run, wait = schedstat
         passed, credited = now - self.at, (run - self.run) + (wait - self.wait)
         pending = 0.0
         missing = passed + self.pending - credited
         suspected = runnable and self.runnable and missing > _NOTICEABLE_SECONDS
-        if suspected and (run == self.run or self._stayed_runnable(switches())):  # it must run to fall asleep
+        if suspected and (run == self.run or self._stayed_runnable(switches())):  # a thread must run to fall asleep
             pending = missing
         self.wanted += min(max(0.0, credited + pending - self.pending), passed)
         self.run, self.wait, self.pending, self.runnable, self.at = run, wait, pending, runnable, now
@@ -64,31 +64,31 @@ class ThreadTime:
 
 
 class ProcessTime:
-    """All threads of one process, from sample to sample; those that have ended keep what they were last seen with."""
+    """All threads of one process, from sample to sample. Ended threads count with their last sample."""
 
-    __slots__ = ("_gone_run", "_gone_wait", "_threads", "pid")
+    __slots__ = ("_ended_run", "_ended_wait", "_threads", "pid")
 
     def __init__(self, pid: int | str) -> None:
         self.pid = pid
         self._threads: dict[str, ThreadTime] = {}
-        self._gone_run = self._gone_wait = 0.0
+        self._ended_run = self._ended_wait = 0.0
 
     @property
     def run_seconds(self) -> float:
-        return self._gone_run + sum(thread.run for thread in self._threads.values())
+        return self._ended_run + sum(thread.run for thread in self._threads.values())
 
     @property
     def waited_seconds(self) -> float:
-        """The waits that have ended."""
-        return self._gone_wait + sum(thread.wait for thread in self._threads.values())
+        """The waits that have ended, in seconds."""
+        return self._ended_wait + sum(thread.wait for thread in self._threads.values())
 
     @property
     def wait_seconds(self) -> float:
-        """All waits, those under way included."""
-        return self._gone_wait + sum(max(0.0, thread.wanted - thread.run) for thread in self._threads.values())
+        """All waits, current ones included, in seconds."""
+        return self._ended_wait + sum(max(0.0, thread.wanted - thread.run) for thread in self._threads.values())
 
     def sample(self, *, threads: int, state: str, now: float) -> None:
-        """Read all threads; `threads` and `state` are what the process's own stat has just said."""
+        """Read all threads; `threads` and `state` come from a fresh read of the process's stat."""
         main = str(self.pid)
         if threads <= 1 and (not self._threads or self._threads.keys() == {main}):
             self._sample(main, f"/proc/{main}", runnable=state == "R", now=now)
@@ -96,8 +96,8 @@ class ProcessTime:
         present = _thread_ids(main)
         for gone in self._threads.keys() - present:
             ended = self._threads.pop(gone)
-            self._gone_run += ended.run
-            self._gone_wait += ended.wait
+            self._ended_run += ended.run
+            self._ended_wait += ended.wait
         for thread in present:
             folder = f"/proc/{main}/task/{thread}"
             self._sample(thread, folder, runnable=thread_is_runnable(folder), now=now)
@@ -117,33 +117,33 @@ class ProcessTime:
 
 
 class TreeTime:
-    """A process tree below given roots, found through each thread's list of children.
+    """The process trees below given roots, found through each thread's list of children.
 
-    Guarantee: the sums only grow but for corrections of waits under way. Processes that start and end between two
-    samples are missed, and so is what one used between its last sample and its end.
+    Guarantee: the sums only grow, except for corrections of current waits. They miss processes that start and end
+    between two samples, and the time of a process between its last sample and its end.
     """
 
     def __init__(self) -> None:
         self._processes: dict[str, ProcessTime] = {}
-        self._gone_run = self._gone_wait = 0.0
+        self._ended_run = self._ended_wait = 0.0
         self.memory_bytes = 0
         self.memory_peak_bytes = 0
 
     @property
     def run_seconds(self) -> float:
-        return self._gone_run + sum(process.run_seconds for process in self._processes.values())
+        return self._ended_run + sum(process.run_seconds for process in self._processes.values())
 
     @property
     def wait_seconds(self) -> float:
-        return self._gone_wait + sum(process.wait_seconds for process in self._processes.values())
+        return self._ended_wait + sum(process.wait_seconds for process in self._processes.values())
 
     @property
     def empty(self) -> bool:
-        """Whether no process of it was there at the last sample."""
+        """Whether the last sample found no process."""
         return not self._processes
 
     def sample(self, roots: Iterable[int], now: float) -> None:
-        """Look at the trees below the processes `roots`, the roots included."""
+        """Sample the trees below the processes `roots`, the roots included."""
         left, present = [str(pid) for pid in roots], set[str]()
         self.memory_bytes = 0
         while left:
@@ -156,38 +156,38 @@ class TreeTime:
             left += children_of_process(pid, threads=int(fields[_THREADS_FIELD]))
         for pid in self._processes.keys() - present:
             ended = self._processes.pop(pid)
-            self._gone_run += ended.run_seconds
-            self._gone_wait += ended.waited_seconds
+            self._ended_run += ended.run_seconds
+            self._ended_wait += ended.waited_seconds
         self.memory_peak_bytes = max(self.memory_peak_bytes, self.memory_bytes)
 
     def _sample(self, pid: str, fields: list[str], now: float) -> None:
         process = self._processes.get(pid)
         if process is None:
             process = self._processes[pid] = ProcessTime(pid)
-        else:  # between fork and exec a process shows its parent's memory as its own
+        else:  # skip the first sample: between fork and exec a process shows its parent's memory as its own
             self.memory_bytes += int(fields[_MEMORY_FIELD]) * _PAGE_BYTES
         process.sample(threads=int(fields[_THREADS_FIELD]), state=fields[0], now=now)
 
 
 def read_schedstat(path: str) -> tuple[float, float] | None:
-    """Return the seconds that a thread ran, and that it waited for a core; None where the kernel does not tell."""
+    """Return the seconds that a thread ran and waited for a core; None if the kernel does not provide them."""
     fields = _read(path).split()
     return (int(fields[0]) / 1e9, int(fields[1]) / 1e9) if len(fields) > 1 else None
 
 
 def read_stat(pid: str) -> list[str] | None:
-    """Return the fields of /proc/PID/stat after the command's name, which may hold anything; None if it is gone."""
+    """Return the fields of /proc/PID/stat after the command name, which may hold any text; None if it has exited."""
     text = _read(f"/proc/{pid}/stat").decode("latin-1")
     return text[text.rindex(")") + 2 :].split() if ")" in text else None
 
 
 def thread_is_runnable(folder: str) -> bool:
-    """Whether the thread behind a folder of /proc runs, or would if it had a core."""
+    """Return whether the thread of a /proc folder is runnable, on a core or not."""
     return _read(f"{folder}/stat").rpartition(b") ")[2][:1] == _RUNNABLE
 
 
 def voluntary_switches(folder: str) -> int | None:
-    """Return how often the thread behind a folder of /proc gave its core up by itself; None if it is gone."""
+    """Return how often the thread of a /proc folder gave up its core voluntarily; None if it has exited."""
     for line in _read(f"{folder}/status").splitlines():
         if line.startswith(b"voluntary_ctxt_switches:"):
             return int(line.split()[1])
@@ -195,7 +195,7 @@ def voluntary_switches(folder: str) -> int | None:
 
 
 def children_of_process(pid: str, *, threads: int = 1) -> list[str]:
-    """Return the processes that any thread of a process has started and that still are its children."""
+    """Return the children of a process, of all its threads."""
     present = (pid,) if threads <= 1 else _thread_ids(pid)
     return [child for thread in present for child in _read(f"/proc/{pid}/task/{thread}/children").decode().split()]
 

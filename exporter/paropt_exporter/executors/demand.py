@@ -1,4 +1,4 @@
-"""Measure how many cores running tasks want, and how many a task of each group wants on average."""
+"""Measure the CPU demand of running tasks, and the average demand of each group of tasks, in cores."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from paropt_exporter.events import RunningTask
 
 WINDOW_SECONDS = 0.05  # the shortest time that a demand is measured over: three samples of a young command
 _TASK_SECONDS = 0.15  # time constant of a running task's demand: it must show soon that start-up is over
-_GROUP_SECONDS = 2.0  # time constant of a group's demand: a wrong idea of it is forgotten within this time
-_PRIOR_SECONDS = 0.25  # of a task: so much measured in this run weighs as much as all earlier runs
-FULL_LOCK_CORES = 0.8  # threads that use so much between them may be queueing for the interpreter's lock
-_LONGEST_SECONDS = 1.0  # of an ended task that count: one long task must not outweigh all that happens now
+_GROUP_SECONDS = 2.0  # time constant of a group's demand: a wrong value fades within this time
+_PRIOR_SECONDS = 0.25  # of a task's time in this run weigh as much as all earlier runs
+FULL_LOCK_CORES = 0.8  # threads that use this many cores together may compete for the interpreter's lock
+_LONGEST_SECONDS = 1.0  # the most that an ended task counts: one long task must not outweigh the present
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A running task's core time up to the monotonic moment `at`; `thread_seconds` of it are of a thread of ours."""
+    """The core time of a running task up to the monotonic time `at`; `thread_seconds` of it in a thread of a pool."""
 
     at: float
     core_time: CoreTime
@@ -28,28 +28,28 @@ class Sample:
 
 
 class DemandMeter:
-    """Demands in cores, by running task and by group of tasks that are alike: a lane's stages, a pool's functions.
+    """CPU demand in cores, by running task and by group of similar tasks: the stages of a lane, functions of a pool.
 
-    Guarantees: a task's own demand is known only once it was sampled over a window, and no news changes nothing; a
-    group's is the mean over the time that its tasks ran, lately and, until that outweighs it, as it was known before.
+    Guarantees: a task has a demand of its own only after samples over a whole window, and a missing sample changes
+    nothing. A group's demand is the mean over the recent run time of its tasks, and first of all the prior demand.
     """
 
     def __init__(self, groups: Mapping[str, float] = MappingProxyType({})) -> None:
-        """Begin with the demands of groups that were measured before."""
-        self._marks: dict[Hashable, Sample] = {}  # task -> where its window began
+        """Start with the demands that earlier runs measured, by group."""
+        self._window_starts: dict[Hashable, Sample] = {}  # task -> where its window began
         self._tasks: dict[Hashable, float] = {}
         self._threads: dict[Hashable, float] = {}  # task -> the part of its demand under the interpreter's lock
         self._groups = {group: _GroupDemand(demand) for group, demand in groups.items()}
 
     def sample(self, tasks: Mapping[Hashable, tuple[str, Sample]], now: float) -> None:
-        """Take all running tasks, each with its group, at the monotonic moment `now`."""
+        """Take samples of all running tasks, each with its group, at the monotonic time `now`."""
         for task, (group, sample) in tasks.items():
-            before = self._marks.setdefault(task, sample)
+            before = self._window_starts.setdefault(task, sample)
             if sample.at - before.at >= WINDOW_SECONDS:
-                self._marks[task] = sample
+                self._window_starts[task] = sample
                 self._measure(task, group, before, sample, now)
-        for task in self._marks.keys() - tasks.keys():
-            del self._marks[task]
+        for task in self._window_starts.keys() - tasks.keys():
+            del self._window_starts[task]
             self._tasks.pop(task, None)
             self._threads.pop(task, None)
 
@@ -61,55 +61,55 @@ class DemandMeter:
         for demands, measured in ((self._tasks, wanted), (self._threads, threads)):
             known = demands.get(task, measured)
             demands[task] = known + newest * (measured - known)
-        # What threads queue for the interpreter's lock shows in no wait for a core; elsewhere each would take one.
-        elsewhere = max(wanted, 1.0) if self._queues_for_lock(task) else wanted
+        # Waits for the interpreter's lock are no waits for a core; in a process each such thread would use a core.
+        elsewhere = max(wanted, 1.0) if self._competes_for_lock(task) else wanted
         self._groups.setdefault(group, _GroupDemand(None)).add(elsewhere, seconds, now)
 
-    def _queues_for_lock(self, task: Hashable) -> bool:
-        """Whether a task is one of several threads that fill the interpreter's lock between them."""
+    def _competes_for_lock(self, task: Hashable) -> bool:
+        """Return whether a task is one of several threads that together fill the interpreter's lock."""
         total = sum(self._threads.values())
         mean = total / max(1, len(self._threads))
         competing = sum(demand >= mean / 2 for demand in self._threads.values())
         return total >= FULL_LOCK_CORES and competing > 1 and self._threads[task] >= mean / 2
 
-    def learn(self, ended: Iterable[tuple[str, int, float, float]], now: float) -> None:
-        """Take what tasks wanted that have ended: (group, how many, wanted seconds, wall seconds), sums that grow."""
+    def learn_ended(self, ended: Iterable[tuple[str, int, float, float]], now: float) -> None:
+        """Take the totals of ended tasks: (group, number of tasks, wanted core seconds, wall seconds)."""
         for group, count, wanted_seconds, wall_seconds in ended:
             self._groups.setdefault(group, _GroupDemand(None)).add_ended(count, wanted_seconds, wall_seconds, now)
 
-    def of_task(self, task: Hashable, group: str) -> float | None:
-        """Return a running task's own demand; until it was measured, its group's; None: nothing is known."""
-        return self._tasks.get(task, self.of_group(group))
+    def get_task_demand(self, task: Hashable, group: str) -> float | None:
+        """Return a running task's own demand, or its group's until it is measured; None: unknown."""
+        return self._tasks.get(task, self.get_group_demand(group))
 
-    def of_thread(self, task: Hashable, group: str) -> float:
-        """Return the part of a running thread's demand that is under the interpreter's lock, at least its group's mean.
+    def get_thread_demand(self, task: Hashable, group: str) -> float:
+        """Return the part of a running task's demand in a thread of a pool, at least the mean of its group.
 
-        How the lock goes round in so short a window says less than the mean does.
+        In one short window the interpreter's lock is distributed unevenly: the mean is more reliable.
         """
-        return max(self._threads.get(task, 0.0), self.of_group(group) or 0.0)
+        return max(self._threads.get(task, 0.0), self.get_group_demand(group) or 0.0)
 
-    def of_group(self, group: str) -> float | None:
-        """Return what a task of the group wants on average; None: nothing is known."""
+    def get_group_demand(self, group: str) -> float | None:
+        """Return the mean demand of a group's tasks; None: unknown."""
         known = self._groups.get(group)
         return known.mean if known is not None else None
 
 
-def samples(tasks: Iterable[RunningTask], now: float) -> dict[Hashable, tuple[str, Sample]]:
-    """Return the samples of a lane's running tasks by label, each with its stage."""
+def build_samples(tasks: Iterable[RunningTask], now: float) -> dict[Hashable, tuple[str, Sample]]:
+    """Return samples of a lane's running tasks by label, each with its stage."""
     return {
         task.label: (task.label.partition("[")[0], _sample(task, now)) for task in tasks if task.sampled_seconds != 0
     }
 
 
 def _sample(task: RunningTask, now: float) -> Sample:
-    # A thread that has the interpreter's lock keeps it while it waits for a core.
+    # A thread keeps the interpreter's lock while it waits for a core.
     threads = task.thread_run_seconds and task.thread_run_seconds + task.run_delay_seconds
     at = now if task.sampled_seconds is None else task.sampled_seconds
     return Sample(at, task.core_time, threads)
 
 
 class _GroupDemand:
-    """The mean demand of a group's tasks over the time that they ran, lately."""
+    """The mean demand of a group's tasks over their recent run time."""
 
     def __init__(self, prior: float | None) -> None:
         self._wall_seconds = _PRIOR_SECONDS if prior is not None else 0.0
@@ -122,7 +122,7 @@ class _GroupDemand:
         return self._wanted_seconds / self._wall_seconds if self._wall_seconds > 0 else None
 
     def add(self, demand: float, seconds: float, now: float) -> None:
-        self._forget(now)
+        self._decay(now)
         self._wanted_seconds += demand * seconds
         self._wall_seconds += seconds
 
@@ -133,7 +133,7 @@ class _GroupDemand:
         if ended > 0 and wall > 0:
             self.add((wanted_seconds - before[1]) / wall, min(wall, ended * _LONGEST_SECONDS), now)
 
-    def _forget(self, now: float) -> None:
+    def _decay(self, now: float) -> None:
         if self._at is not None and now > self._at:
             kept = math.exp(-(now - self._at) / _GROUP_SECONDS)
             self._wanted_seconds *= kept

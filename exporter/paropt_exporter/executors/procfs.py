@@ -1,4 +1,4 @@
-"""Reads CPU time, run-queue delay and memory of threads and processes from /proc; 0 where there is none."""
+"""Read CPU time, run delay and memory of threads and processes from /proc; 0 if they have exited."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def read_thread_cpu_seconds(thread: int) -> float:
-    """Return the CPU time of a thread of this process that is alive (`Thread.ident`), read from outside."""
+    """Return the CPU time of a live thread of this process (`Thread.ident`); from another thread."""
     return time.clock_gettime(time.pthread_getcpuclockid(thread))
 
 
 def read_run_delay_seconds(path: str) -> float:
-    """Return how long the task behind a `schedstat` file was ready to run but had no core."""
+    """Return how long the thread of a `schedstat` file was runnable without a core."""
     try:
         return int(_read(path).split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
@@ -26,8 +26,8 @@ def read_run_delay_seconds(path: str) -> float:
 def list_thread_children(thread: int) -> tuple[int, ...]:
     """Return the child processes that a thread of this process started, by its native id, zombies too.
 
-    Empty if the thread has ended: another one has inherited its children. A child that starts or ends meanwhile may be
-    missing, or hide another one: look twice where it matters.
+    Empty if the thread has exited: another thread has inherited its children. A child that starts or exits meanwhile
+    may be missing, or hide another one: read twice if it matters.
     """
     try:
         return tuple(map(int, _read_all(f"/proc/self/task/{thread}/children").split()))
@@ -43,12 +43,12 @@ def list_children(process: int | str) -> set[int]:
             with contextlib.suppress(OSError):
                 found.update(map(int, _read_all(f"/proc/{process}/task/{thread}/children").split()))
     except OSError:
-        pass  # it has ended
+        pass  # it has exited
     return found
 
 
 def read_start_time(process: int) -> str:
-    """Return when a process began, in the kernel's ticks; "" if it has ended or is a zombie."""
+    """Return the start time of a process in kernel ticks; "" if it has exited or is a zombie."""
     try:
         fields = _read(f"/proc/{process}/stat").rpartition(b")")[2].split()
         return "" if fields[0] in b"ZX" else fields[19].decode()
@@ -57,7 +57,7 @@ def read_start_time(process: int) -> str:
 
 
 def read_command_name(process: int) -> str:
-    """Return the name of a process's program, at most 15 characters; "?" if it has ended."""
+    """Return the name of a process's program, at most 15 characters; "?" if it has exited."""
     try:
         return _read(f"/proc/{process}/comm").decode("utf-8", "replace").strip()
     except OSError:
@@ -65,7 +65,7 @@ def read_command_name(process: int) -> str:
 
 
 def read_memory_peak_bytes(process: int | str = "self") -> int:
-    """Return the highest memory use of a process since it began, or since its high-water mark was reset."""
+    """Return the highest memory use of a process since its start, or since its high-water mark was reset."""
     try:
         for line in _read(f"/proc/{process}/status").splitlines():
             if line.startswith(b"VmHWM:"):
@@ -76,7 +76,7 @@ def read_memory_peak_bytes(process: int | str = "self") -> int:
 
 
 def read_memory_and_peak_bytes(process: int | str) -> tuple[int, int]:
-    """Return what a process has in memory now and its highest use, by one read; zeros where there is none."""
+    """Return the current and the highest memory use of a process with one read; zeros if it has exited."""
     found = {b"VmRSS:": 0, b"VmHWM:": 0}
     try:
         for line in _read(f"/proc/{process}/status").splitlines():
@@ -89,7 +89,7 @@ def read_memory_and_peak_bytes(process: int | str) -> tuple[int, int]:
 
 
 def read_memory_bytes(process: int | str = "self") -> int:
-    """Return what a process has in memory now."""
+    """Return the current memory use of a process."""
     try:
         return int(_read(f"/proc/{process}/statm").split()[1]) * _PAGE_BYTES
     except (OSError, IndexError, ValueError):
@@ -97,15 +97,15 @@ def read_memory_bytes(process: int | str = "self") -> int:
 
 
 def measure_trees(roots: set[int]) -> dict[int, tuple[float, int]]:
-    """Return CPU seconds and memory bytes of each root's process tree, by one walk over /proc.
+    """Return CPU seconds and memory bytes of each root's process tree, with one scan of /proc.
 
-    CPU counts descendants that were waited for (they are in their parent's figures) and those that live on.
+    CPU time includes reaped descendants (in the figures of their parents) and live ones.
     """
-    found = _processes()
+    found = _read_processes()
     owner: dict[int, int] = {}
     totals = dict.fromkeys(roots, (0.0, 0))
     for pid, (_, cpu_seconds) in found.items():
-        root = _root_of(pid, found, roots, owner)
+        root = _find_root(pid, found, roots, owner)
         if root:
             cpu, memory = totals[root]
             totals[root] = (cpu + cpu_seconds, memory + read_memory_bytes(pid))
@@ -113,13 +113,13 @@ def measure_trees(roots: set[int]) -> dict[int, tuple[float, int]]:
 
 
 def measure_descendants_cpu(root: int) -> float:
-    """Return the CPU time of a process's descendants that nobody has waited for yet, zombies too."""
-    found = _processes()
+    """Return the CPU time of a process's descendants that are not reaped yet, zombies too."""
+    found = _read_processes()
     owner: dict[int, int] = {}
-    return sum(cpu for pid, (_, cpu) in found.items() if pid != root and _root_of(pid, found, {root}, owner) == root)
+    return sum(cpu for pid, (_, cpu) in found.items() if pid != root and _find_root(pid, found, {root}, owner) == root)
 
 
-def _root_of(pid: int, found: dict[int, tuple[int, float]], roots: set[int], owner: dict[int, int]) -> int:
+def _find_root(pid: int, found: dict[int, tuple[int, float]], roots: set[int], owner: dict[int, int]) -> int:
     path = []
     root = pid
     while root not in roots and root not in owner and root in found:
@@ -130,11 +130,11 @@ def _root_of(pid: int, found: dict[int, tuple[int, float]], roots: set[int], own
     return root
 
 
-def _processes() -> dict[int, tuple[int, float]]:
-    """Return parent and CPU seconds (children that were waited for included) of every process."""
+def _read_processes() -> dict[int, tuple[int, float]]:
+    """Return the parent and the CPU seconds, reaped children included, of every process."""
     found: dict[int, tuple[int, float]] = {}
     try:
-        names = os.listdir("/proc")  # noqa: PTH208 -- hundreds of Path objects a walk would be most of its cost
+        names = os.listdir("/proc")  # noqa: PTH208 -- hundreds of Path objects would be most of the cost
     except OSError:
         return found
     for name in names:
@@ -143,7 +143,7 @@ def _processes() -> dict[int, tuple[int, float]]:
                 fields = _read(f"/proc/{name}/stat").rpartition(b")")[2].split()
                 found[int(name)] = (int(fields[1]), sum(map(int, fields[11:15])) / _TICKS_PER_SECOND)
             except (OSError, IndexError, ValueError):
-                continue  # it ended while we looked
+                continue  # it exited during the scan
     return found
 
 

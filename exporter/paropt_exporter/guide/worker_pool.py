@@ -17,7 +17,7 @@ from paropt_exporter.clock import SystemClock
 from paropt_exporter.errors import describe
 from paropt_exporter.events import Measurement, PoolStatistics, Strategy
 from paropt_exporter.executors import AdaptivePool, Router, TaskFuture
-from paropt_exporter.executors.adaptive.profiles import MEMORY_NAME
+from paropt_exporter.executors.adaptive.profiles import PROFILES_NAME
 from paropt_exporter.executors.worker_time import WorkerTimeMeter
 from paropt_exporter.guide.pool_metrics import StageMetrics, WorkerPoolMetrics
 from paropt_exporter.guide.pool_summary import CoreUse, summarize
@@ -233,12 +233,12 @@ class AdaptiveWorkerPool(Executor):
             return
         beside = sum(pool.busy for pool in self._pool.pools() if pool.name == THREADS) + 1
         self._gil.learn(key, replace(measured, cpu_seconds=watched.own_cpu_seconds), concurrent=beside)
-        (self._gil_bound.add if self._gil.gil_bound(key) else self._gil_bound.discard)(number)
+        (self._gil_bound.add if self._gil.is_gil_bound(key) else self._gil_bound.discard)(number)
 
 
 def _find_profiles_path() -> Path | None:
     """Return where this folder's project keeps what pools learned of functions; None where there is no such project."""
-    return PROJECT_FOLDER.absolute() / MEMORY_NAME if PROJECT_FOLDER.is_dir() else None
+    return PROJECT_FOLDER.absolute() / PROFILES_NAME if PROJECT_FOLDER.is_dir() else None
 
 
 def _choose_max_workers(strategy: ParallelizationStrategy, asked: int | None, beginning: int) -> int | None:

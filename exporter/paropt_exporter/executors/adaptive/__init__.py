@@ -1,6 +1,6 @@
-"""One executor over threads and processes that finds out where each function belongs.
+"""An executor over threads and processes that measures which pool suits each function.
 
-Names are loaded when they are first used: a lane routes its calls without an AdaptivePool.
+Names are loaded on first use: a lane routes its calls without an AdaptivePool.
 """
 
 from __future__ import annotations

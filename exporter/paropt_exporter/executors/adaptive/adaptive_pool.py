@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from paropt_exporter.events import PoolStatistics, RunningTask, Strategy
 from paropt_exporter.executors.adaptive.routing import Router
-from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, ThreadFallback, Waiting, key_of
+from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, QueuedTask, ThreadFallback, get_function_key
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.mapping import map_in_order
 from paropt_exporter.executors.processes import ProcessPool
@@ -23,11 +23,12 @@ T = TypeVar("T")
 
 
 class AdaptivePool(Executor):
-    """A `concurrent.futures.Executor` over a ThreadPool and a ProcessPool, each made when it is first needed.
+    """A `concurrent.futures.Executor` over a ThreadPool and a ProcessPool, each made on first use.
 
-    ADAPTIVE knows nothing in advance: a function's first tasks run in threads; CPU-bound ones move to processes, for
-    waiting ones threads are added up to `max_workers` (64 by default). HYBRID routes alike and keeps its sizes; THREAD,
-    PROCESS and SEQUENTIAL do what they say. What may not move (`thread_only`, unpicklable) stays, see `router.kept`.
+    ADAPTIVE runs the first tasks of an unknown function in threads. It moves CPU-bound functions to processes, and adds
+    threads for waiting ones, up to `max_workers` (64 by default). HYBRID routes in the same way with fixed sizes;
+    THREAD, PROCESS and SEQUENTIAL use one pool. A function that is `thread_only` or can't be pickled stays in threads;
+    `router.get_pin_reason` returns the reason.
     """
 
     def __init__(
@@ -40,32 +41,32 @@ class AdaptivePool(Executor):
     ) -> None:
         """Make the pool.
 
-        `start`: with how many threads an ADAPTIVE one begins (default: the cores). `memory`: a JSON file with what
-        pools learned of functions: read now, and written when this pool has ended (`shutdown` that waits, `with`).
+        `start`: the initial number of threads of an ADAPTIVE pool (default: the cores). `memory`: a JSON file of
+        function profiles, read now and written when this pool has ended (`shutdown` that waits, `with`).
         """
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
-        self._crew = crew = AdaptiveScheduler(
-            strategy, max_workers, start=start, memory=None if memory is None else Path(memory)
+        self._scheduler = scheduler = AdaptiveScheduler(
+            strategy, max_workers, start=start, profiles_path=None if memory is None else Path(memory)
         )
-        self._finalizer = weakref.finalize(self, crew.close)
+        self._finalizer = weakref.finalize(self, scheduler.close)
         self._finalizer.atexit = False
 
     @property
     def router(self) -> Router:
-        return self._crew.router
+        return self._scheduler.router
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         future: TaskFuture[T] = TaskFuture()
-        future.label = key_of(fn)
-        self._crew.submit(Waiting(future, fn, args, kwargs))
+        future.label = get_function_key(fn)
+        self._scheduler.submit(QueuedTask(future, fn, args, kwargs))
         return future
 
     def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
-        """Submit a task that goes by `label` and is measured in full; it is routed by its function all the same."""
+        """Submit a task with a label, and measure it in full; it is routed by its function all the same."""
         future: TaskFuture[T] = TaskFuture()
         future.label = label
-        self._crew.submit(Waiting(future, fn, args, kwargs, profiled=True))
+        self._scheduler.submit(QueuedTask(future, fn, args, kwargs, profiled=True))
         return future
 
     def map(
@@ -77,31 +78,31 @@ class AdaptivePool(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """As `Executor.map`; items are routed one by one, so `chunksize` changes nothing."""
+        """Return results in order, as `Executor.map` does. Items are routed one by one: `chunksize` has no effect."""
         del chunksize
         return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=1, buffersize=buffersize)
 
     def resize(self, n: int, *, reason: str = "caller") -> None:
-        """Set the most workers of a kind there may be: for ADAPTIVE a bound, for the others the size itself.
+        """Set the maximum size of each pool; for strategies other than ADAPTIVE it is the size itself.
 
-        ValueError for a size that makes no sense.
+        Raises ValueError for an invalid size.
         """
         if not 1 <= n <= MOST_WORKERS:
             raise ValueError(f"a pool of {n} workers: expected 1 to {MOST_WORKERS}")
-        self._crew.resize(n, reason)
+        self._scheduler.resize(n, reason)
 
     def stop(self, future: TaskFuture[Any], error: BaseException, *, grace_seconds: float = 10.0) -> bool:
-        """End one task from outside with `error`; False if it had ended. As its pool's `stop`; does not block."""
-        return self._crew.stop(future, error, grace_seconds)
+        """Settle a task with `error`, as its pool's `stop` does; return False if it had ended. Does not block."""
+        return self._scheduler.stop(future, error, grace_seconds)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        self._crew.close(cancel_futures=cancel_futures)
+        self._scheduler.close(cancel_futures=cancel_futures)
         if wait:
-            self._crew.join()
+            self._scheduler.join()
 
     def pools(self) -> tuple[ThreadPool | ProcessPool, ...]:
-        """Return the pools that were needed so far."""
-        return self._crew.pools()
+        """Return the pools that were used so far."""
+        return self._scheduler.pools()
 
     @property
     def target(self) -> int:
@@ -117,8 +118,8 @@ class AdaptivePool(Executor):
 
     @property
     def waiting(self) -> int:
-        """How many tasks have been given to no pool yet."""
-        return self._crew.waiting()
+        """How many tasks are not submitted to a pool yet."""
+        return self._scheduler.count_backlog()
 
     @property
     def abandoned(self) -> tuple[str, ...]:
@@ -126,11 +127,11 @@ class AdaptivePool(Executor):
 
     @property
     def fallbacks(self) -> tuple[ThreadFallback, ...]:
-        """The functions that were to run in processes but can't be sent to one, and so run in threads."""
-        return self._crew.fallbacks()
+        """The CPU-bound functions that run in threads because they can't be pickled."""
+        return self._scheduler.fallbacks()
 
     def statistics(self) -> tuple[PoolStatistics, ...]:
-        """Return a snapshot of each pool; tasks that wait for either are in `waiting`."""
+        """Return the statistics of each pool; tasks of the backlog are in `waiting`."""
         return tuple(pool.statistics() for pool in self.pools())
 
     def running(self) -> tuple[RunningTask, ...]:

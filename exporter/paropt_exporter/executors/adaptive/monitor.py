@@ -1,4 +1,4 @@
-"""The thread that looks at an adaptive pool's running work while other work waits."""
+"""Sample the running tasks of an adaptive pool while others are queued: their CPU demand, and their child processes."""
 
 from __future__ import annotations
 
@@ -15,128 +15,130 @@ from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES
 
 log = logging.getLogger(__name__)
 
-_LONGEST_WATCH_SECONDS = 0.25  # between two looks at the child processes of tasks while no task waits
-FIRST_LOOK_SECONDS = 0.005  # after work began to wait: long enough for a thread's CPU share to show
-_LONGEST_LOOK_SECONDS = 0.05
-_REST_SECONDS = 10.0  # without waiting work, before threads that only it needed are let go
+_MAX_CHILD_SAMPLE_SECONDS = 0.25  # between two samples of child processes while no task is queued
+FIRST_SAMPLE_SECONDS = 0.005  # after the first task was queued: long enough to measure a thread's CPU demand
+_MAX_SAMPLE_SECONDS = 0.05
+_IDLE_SECONDS = 10.0  # without queued tasks, until surplus threads are released
 
 
-class Crew(Protocol):
-    """What a steward looks after."""
+class MonitoredScheduler(Protocol):
+    """The scheduler of a monitor."""
 
     closed: bool
 
     @property
     def changed(self) -> threading.Condition: ...
 
-    def wanting(self) -> int: ...
+    def count_pending(self) -> int: ...
 
-    def watched(self) -> bool: ...
+    def runs_in_threads(self) -> bool: ...
 
-    def knows_what_waits(self) -> bool: ...
+    def knows_backlog(self) -> bool: ...
 
-    def look(self) -> None: ...
+    def sample_running(self) -> None: ...
 
-    def rest(self) -> None: ...
+    def release_surplus(self) -> None: ...
 
 
 class Monitor:
-    """Looks at running work while some waits, ever less often; then has surplus threads let go, and ends.
+    """A thread that samples running tasks while others are queued, less and less often, and then releases threads.
 
-        none ──call()──> looking <──(work waits)── resting ──(10 s)──> none
-                            └──(none waits, and none runs in a thread)──^
+        no thread ──wake()──> sampling <──(tasks queued)── idle ──(10 s)──> no thread
+                                 └──(none queued, none in threads)──^
 
-    While work runs in threads and none waits, it looks a few times a second: what child processes hold can be read only
-    while they live.
+    While tasks run in threads and none is queued, it samples a few times a second, since the CPU time and memory of
+    child processes can be read only while they live.
 
-    Its crew calls it with nothing locked; `changed` of the crew guards its state.
+    The scheduler calls it without any lock held; the scheduler's `changed` guards the state.
     """
 
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
+    def __init__(self, scheduler: MonitoredScheduler) -> None:
+        self._scheduler = scheduler
         self._thread: threading.Thread | None = None
-        self._resting = False
-        self._missed = False  # whether the system once had no thread to give, and that was said
+        self._idle = False
+        self._warned = False  # whether it has logged that the system refused a thread
 
     @property
-    def at_work(self) -> bool:
-        return self._thread is not None and not self._resting
+    def is_sampling(self) -> bool:
+        return self._thread is not None and not self._idle
 
-    def call(self) -> None:
-        """Have the work looked at, if any waits."""
-        crew = self._crew
-        with crew.changed:
-            if crew.closed or not (crew.wanting() or crew.watched()):
+    def wake(self) -> None:
+        """Start sampling if tasks are queued or run in threads."""
+        scheduler = self._scheduler
+        with scheduler.changed:
+            if scheduler.closed or not (scheduler.count_pending() or scheduler.runs_in_threads()):
                 return
             if self._thread is not None:
-                if self._resting:
-                    crew.changed.notify_all()
+                if self._idle:
+                    scheduler.changed.notify_all()
                 return
-            thread = self._thread = threading.Thread(target=self._watch, name="paropt-adaptive-steward", daemon=True)
+            thread = self._thread = threading.Thread(target=self._run, name="paropt-adaptive-monitor", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
-            if not self._missed:
-                log.warning("no thread to be had that looks at running work", extra={"err": str(error)})
-            self._thread, self._missed = None, True  # asked for again with the next task that comes or ends
+            if not self._warned:
+                log.warning("the system starts no thread to sample running tasks", extra={"err": str(error)})
+            self._thread, self._warned = None, True  # retried when the next task is submitted or ends
 
     def join(self) -> None:
-        """Wait for the thread's end, which comes with its crew's."""
+        """Join the thread, which ends with its scheduler."""
         thread = self._thread
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join()
 
-    def _watch(self) -> None:
-        crew, pause, rested = self._crew, FIRST_LOOK_SECONDS, monotonic()
-        while not crew.closed or crew.wanting() or crew.watched():
-            with crew.changed:
-                idle = not (crew.wanting() or crew.watched())
-                left = _REST_SECONDS - (monotonic() - rested) if idle else pause
-                if idle and left <= 0:
+    def _run(self) -> None:
+        scheduler, pause, last_busy = self._scheduler, FIRST_SAMPLE_SECONDS, monotonic()
+        while not scheduler.closed or scheduler.count_pending() or scheduler.runs_in_threads():
+            with scheduler.changed:
+                is_idle = not (scheduler.count_pending() or scheduler.runs_in_threads())
+                left = _IDLE_SECONDS - (monotonic() - last_busy) if is_idle else pause
+                if is_idle and left <= 0:
                     self._thread = None
                     break
-                self._resting = idle
-                crew.changed.wait_for(self._disturbed, timeout=left)
-                self._resting = False
-            if not idle:
-                rested = monotonic()
-                crew.look()
-                pause = self._next_pause(pause)
-        if not crew.closed:
-            crew.rest()
+                self._idle = is_idle
+                scheduler.changed.wait_for(self._must_wake, timeout=left)
+                self._idle = False
+            if not is_idle:
+                last_busy = monotonic()
+                scheduler.sample_running()
+                pause = self._get_next_pause(pause)
+        if not scheduler.closed:
+            scheduler.release_surplus()
 
-    def _next_pause(self, pause: float) -> float:
-        if not self._crew.wanting():
-            return min(pause * 1.5, _LONGEST_WATCH_SECONDS)
-        return min(pause * 1.5, _LONGEST_LOOK_SECONDS) if self._crew.knows_what_waits() else FIRST_LOOK_SECONDS
+    def _get_next_pause(self, pause: float) -> float:
+        if not self._scheduler.count_pending():
+            return min(pause * 1.5, _MAX_CHILD_SAMPLE_SECONDS)
+        return min(pause * 1.5, _MAX_SAMPLE_SECONDS) if self._scheduler.knows_backlog() else FIRST_SAMPLE_SECONDS
 
-    def _disturbed(self) -> bool:
-        work = self._crew.wanting() > 0 or self._crew.watched()
-        return (self._crew.closed and not work) or (self._resting and work)
+    def _must_wake(self) -> bool:
+        work = self._scheduler.count_pending() > 0 or self._scheduler.runs_in_threads()
+        return (self._scheduler.closed and not work) or (self._idle and work)
 
 
-def age_seconds(task: RunningTask) -> float:
+def get_age_seconds(task: RunningTask) -> float:
     return max(1e-6, monotonic() - task.started_seconds)
 
 
-def crowd(shares: Sequence[float]) -> int:
-    """Return how many of the running tasks compete for the interpreter's lock: 1 unless they fill it."""
-    total = sum(shares)
-    return sum(share >= total / len(shares) / 2 for share in shares) if total >= FULL_LOCK_CORES else 1
+def count_competing(demands: Sequence[float]) -> int:
+    """Return how many running tasks compete for the interpreter's lock: 1 unless they fill it."""
+    total = sum(demands)
+    return (
+        sum(get_cpu_demand >= total / len(demands) / 2 for get_cpu_demand in demands) if total >= FULL_LOCK_CORES else 1
+    )
 
 
-def share(task: RunningTask) -> float:
-    """Return the part of a core that a task's own thread has wanted so far, whether it got it or not."""
+def get_cpu_demand(task: RunningTask) -> float:
+    """Return the CPU demand of a task's own thread so far, at most 1 core."""
     time = CoreTime(task.thread_run_seconds, task.run_delay_seconds)
-    return min(1.0, cpu_demand(time, max(age_seconds(task), 1e-3)))
+    return min(1.0, cpu_demand(time, max(get_age_seconds(task), 1e-3)))
 
 
-def children_time(task: RunningTask) -> CoreTime:
-    """Return the core time of the processes that a task has started."""
+def get_children_time(task: RunningTask) -> CoreTime:
+    """Return the core time of a task's child processes."""
     return task.core_time.since(CoreTime(task.thread_run_seconds, task.run_delay_seconds))
 
 
-def so_far(task: RunningTask) -> Measurement:
+def measure_so_far(task: RunningTask) -> Measurement:
     return Measurement(
         worker=task.worker,
         pid=os.getpid(),

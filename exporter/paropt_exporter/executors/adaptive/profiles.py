@@ -1,4 +1,4 @@
-"""Keeps what adaptive pools learned of functions in a file, so that the next one need not find it out again."""
+"""Save function profiles of adaptive pools to a file, so that later pools do not measure the functions again."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from paropt_exporter import files
 
 log = logging.getLogger(__name__)
 
-MEMORY_NAME = "functions.json"  # beside a project's history
-_MOST_KEPT = 10_000  # functions
-_MOST_BYTES = 16_000_000  # of the file: as many functions with names of a kilobyte
+PROFILES_NAME = "functions.json"  # beside a project's history
+_MAX_PROFILES = 10_000
+_MAX_BYTES = 16_000_000  # of the file: the most profiles, each with a name of a kilobyte
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionProfile:
-    """What is known of a function: the share of a core that one of its tasks takes (0..1), and how long it takes.
+    """The mean CPU demand (0 to 1 core) and duration of a function's tasks.
 
-    `children_demand`: how many cores the child processes of one of its tasks want.
+    `children_demand`: the CPU demand of the child processes of one task, in cores.
     """
 
     function: str
-    share: float
+    cpu_demand: float
     seconds: float
     children_demand: float = 0.0
 
 
-def recall(path: Path) -> tuple[FunctionProfile, ...]:
-    """Read what was kept; nothing, with a warning, where it can't be read."""
+def load_profiles(path: Path) -> tuple[FunctionProfile, ...]:
+    """Read the profiles in a file. If it can't be read, log a warning and return none."""
     try:
-        found = json.loads(files.read_file(path, _MOST_BYTES))["functions"]
-        return tuple(_profile(name, **entry) for name, entry in found.items())
+        found = json.loads(files.read_file(path, _MAX_BYTES))["functions"]
+        return tuple(_parse_profile(name, **entry) for name, entry in found.items())
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        log.warning("what pools learned before can't be read", extra={"path": str(path), "err": repr(error)})
+        log.warning("function profiles can't be read", extra={"path": str(path), "err": repr(error)})
         return ()
 
 
-def remember(path: Path, profiles: Iterable[FunctionProfile]) -> None:
-    """Add profiles to the file, the newest of a function in the place of older ones; a warning where it can't be."""
-    kept = {profile.function: profile for profile in recall(path)}
+def save_profiles(path: Path, profiles: Iterable[FunctionProfile]) -> None:
+    """Add profiles to the file; a new profile replaces the old one of its function. Log a warning if this fails."""
+    kept = {profile.function: profile for profile in load_profiles(path)}
     for profile in profiles:
         kept.pop(profile.function, None)
         kept[profile.function] = profile
-    newest = list(kept.values())[-_MOST_KEPT:]
+    newest = list(kept.values())[-_MAX_PROFILES:]
     content = {
-        entry.function: {"share": entry.share, "seconds": entry.seconds, "children_demand": entry.children_demand}
+        entry.function: {"share": entry.cpu_demand, "seconds": entry.seconds, "children_demand": entry.children_demand}
         for entry in newest
     }
     try:
         files.make_folder(path.parent)
         files.replace_file(path, json.dumps({"functions": content}, indent=1).encode(), mode=files.PRIVATE_FILE)
     except OSError as error:
-        log.warning("what this pool learned can't be kept", extra={"path": str(path), "err": str(error)})
+        log.warning("function profiles can't be saved", extra={"path": str(path), "err": str(error)})
 
 
-def _profile(name: str, *, share: float, seconds: float, children_demand: float = 0.0) -> FunctionProfile:
-    if not (0 <= share <= 1 and 0 <= seconds < math.inf and 0 <= children_demand < math.inf):
-        raise ValueError(f"{name}: a share of {share!r}, {seconds!r} seconds and {children_demand!r} cores")
+def _parse_profile(name: str, *, cpu_demand: float, seconds: float, children_demand: float = 0.0) -> FunctionProfile:
+    if not (0 <= cpu_demand <= 1 and 0 <= seconds < math.inf and 0 <= children_demand < math.inf):
+        raise ValueError(f"{name}: a share of {cpu_demand!r}, {seconds!r} seconds and {children_demand!r} cores")
     return FunctionProfile(
-        function=name, share=float(share), seconds=float(seconds), children_demand=float(children_demand)
+        function=name, cpu_demand=float(cpu_demand), seconds=float(seconds), children_demand=float(children_demand)
     )

@@ -1,4 +1,4 @@
-"""What an AdaptivePool knows and decides: which pool each waiting task goes to, and how large the pools are."""
+"""The state of an AdaptivePool: it chooses a pool for each queued task, and the sizes of the pools."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.events import RunningTask, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive import monitor
-from paropt_exporter.executors.adaptive.monitor import FIRST_LOOK_SECONDS, Monitor
-from paropt_exporter.executors.adaptive.profiles import FunctionProfile, recall, remember
-from paropt_exporter.executors.adaptive.routing import Place, Router, is_thread_only
+from paropt_exporter.executors.adaptive.monitor import FIRST_SAMPLE_SECONDS, Monitor
+from paropt_exporter.executors.adaptive.profiles import FunctionProfile, load_profiles, save_profiles
+from paropt_exporter.executors.adaptive.routing import PoolName, Router, is_thread_only
 from paropt_exporter.executors.demand import DemandMeter, Sample
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes import ProcessPool
@@ -29,24 +29,24 @@ from paropt_exporter.plan import PROCESSES, THREADS
 
 log = logging.getLogger(__name__)
 
-_CHILDREN_SECONDS = 0.2  # between two looks at child processes while threads compute
-_CHILDLESS_SECONDS = 0.02  # without a child process after which a task is taken to start none
-MOST_WAITING = 64  # threads that wait at once, where nobody set a bound
+_CHILD_SAMPLE_SECONDS = 0.2  # between two samples of child processes while threads compute
+_NO_CHILD_SECONDS = 0.02  # a task that has no child process after this time is assumed to start none
+MAX_WAITING_THREADS = 64  # threads that wait at once, unless the caller sets a bound
 _REFUSAL = "cannot schedule new futures after shutdown"
 
 
-class Waiting(NamedTuple):
-    """A task that has been given to no pool yet."""
+class QueuedTask(NamedTuple):
+    """A task in the backlog of the scheduler, not submitted to a pool yet."""
 
     future: TaskFuture[Any]
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
-    profiled: bool = False  # whether to measure it in full wherever it runs
+    profiled: bool = False  # whether to measure it in full
 
 
 class ThreadFallback(NamedTuple):
-    """A function that was to run in processes but can't be sent to one: why, and how many tasks threads got instead."""
+    """A CPU-bound function that can't be pickled: the reason, and how many of its tasks ran in threads."""
 
     function: str
     reason: str
@@ -54,22 +54,27 @@ class ThreadFallback(NamedTuple):
 
 
 class AdaptiveScheduler:
-    """The backlog of an AdaptivePool, and the steward thread that looks at running work while some waits.
+    """The backlog of an AdaptivePool, with a monitor that samples running tasks while others are queued.
 
-        submit() ──> backlog, by function ──(room)──> threads | processes ──> ended ──> room for the next
-           │              ^                              ^ │
-           │              └── steward: CPU shares of running tasks move functions and sizes
-           └───(nothing to decide: brief, or one pool for all)
+        submit() ──> backlog, by function ──(free worker)──> threads | processes ──> done ──> next task
+           │              ^                                    ^ │
+           │              └── monitor: the CPU demand of running tasks moves functions and changes sizes
+           └───(no decision needed: brief function, or a single pool)
 
     Guarantees:
-      * A task about which there is something to decide is given to a pool only when that pool has room for it, so what
-        is learned from the first tasks of a function holds for all that wait.
-      * Within a function tasks begin in the order of their submits; SEQUENTIAL keeps it across functions.
-      * Nothing runs, and nothing wakes, while nothing waits (but once, to let surplus threads go).
+      * A task that needs a decision is submitted to a pool only when the pool has a free worker, so that measurements
+        of a function's first tasks apply to all queued ones.
+      * The tasks of a function start in the order of submission; SEQUENTIAL keeps the order across functions.
+      * No thread runs or wakes while no task is queued (except once, to release surplus threads).
     """
 
     def __init__(
-        self, strategy: Strategy, max_workers: int | None, *, start: int | None = None, memory: Path | None = None
+        self,
+        strategy: Strategy,
+        max_workers: int | None,
+        *,
+        start: int | None = None,
+        profiles_path: Path | None = None,
     ) -> None:
         self.router = Router(strategy)
         self.lock = threading.RLock()  # guards: everything below
@@ -78,58 +83,60 @@ class AdaptiveScheduler:
         self.changed = threading.Condition(self.lock)
         self._strategy = strategy
         self._cores = host.count_cpu_workers()
-        self._most = max_workers
+        self._max_workers = max_workers
         self._start = start or self._cores
-        self._backlog: dict[str, deque[Waiting]] = {}
-        self._inside: dict[Place, int] = {THREADS: 0, PROCESSES: 0}
-        self._where: dict[TaskFuture[Any], tuple[Place, str]] = {}  # pool and function of what runs
+        self._backlog: dict[str, deque[QueuedTask]] = {}
+        self._counts: dict[PoolName, int] = {THREADS: 0, PROCESSES: 0}
+        self._submitted: dict[TaskFuture[Any], tuple[PoolName, str]] = {}  # pool and function of each submitted task
         self._fallbacks: dict[str, ThreadFallback] = {}  # by function
-        self._giving = 0  # tasks on their way into a pool
-        self._children = DemandMeter()  # cores that child processes of the threads' tasks want, by function
-        self._childless: set[str] = set()  # functions whose tasks were seen to have none
-        self._children_due = 0.0  # when to look at child processes again
-        self._parents: set[str] = set()  # functions whose tasks were seen to have child processes
-        self._crowd = 1  # how many threads were last seen to compete for the interpreter's lock
-        self._pools: dict[Place, ThreadPool | ProcessPool] = {}
-        self._room: dict[Place, int] = {place: self._beginning(place) for place in (THREADS, PROCESSES)}
-        self._steward = Monitor(self)
-        self._memory = memory
-        if memory is not None:
-            known = recall(memory)
-            self.router.recall(known)
+        self._submitting = 0  # tasks that a thread is submitting to a pool
+        self._children = DemandMeter()  # CPU demand of the child processes of tasks in threads, by function
+        self._childless: set[str] = set()  # functions whose sampled tasks had no child processes
+        self._next_child_sample = 0.0  # when to sample child processes next
+        self._parents: set[str] = set()  # functions whose sampled tasks had child processes
+        self._competing = 1  # how many threads competed for the interpreter's lock at the last sample
+        self._pools: dict[PoolName, ThreadPool | ProcessPool] = {}
+        self._sizes: dict[PoolName, int] = {
+            pool_name: self._get_initial_size(pool_name) for pool_name in (THREADS, PROCESSES)
+        }
+        self._monitor = Monitor(self)
+        self._profiles_path = profiles_path
+        if profiles_path is not None:
+            known = load_profiles(profiles_path)
+            self.router.load_profiles(known)
             parents = {profile.function: profile.children_demand for profile in known if profile.children_demand}
             self._children, self._parents = DemandMeter(parents), set(parents)
         lifetime.register(self, schedules=True)
 
     # Sizes
 
-    def _beginning(self, place: Place) -> int:
+    def _get_initial_size(self, pool_name: PoolName) -> int:
         if self._strategy is Strategy.SEQUENTIAL:
             return 1
-        if place == PROCESSES:
-            processes = self._most or self._cores
+        if pool_name == PROCESSES:
+            processes = self._max_workers or self._cores
             return min(processes, self._cores) if self._strategy is Strategy.ADAPTIVE else processes
         if self._strategy is Strategy.ADAPTIVE:
-            return min(self._most or self._start, self._start)
-        return self._most or min(32, self._cores + 4)
+            return min(self._max_workers or self._start, self._start)
+        return self._max_workers or min(32, self._cores + 4)
 
     def resize(self, n: int, reason: str) -> None:
         if n < 1:
             raise ValueError(f"a pool of {n} workers: expected at least 1")
         with self.lock:
-            self._most = n
-            self._room = {place: self._beginning(place) for place in self._room}
-            sizes = [(pool, self._room[place]) for place, pool in self._pools.items()]
+            self._max_workers = n
+            self._sizes = {pool_name: self._get_initial_size(pool_name) for pool_name in self._sizes}
+            sizes = [(pool, self._sizes[pool_name]) for pool_name, pool in self._pools.items()]
         for pool, size in sizes:
             pool.resize(size, reason=reason)
-        self.feed()
+        self.dispatch()
 
-    def pool(self, place: Place) -> ThreadPool | ProcessPool:
+    def get_pool(self, pool_name: PoolName) -> ThreadPool | ProcessPool:
         with self.lock:
-            if place not in self._pools:
-                size = self._room[place]
-                self._pools[place] = ThreadPool(size) if place == THREADS else ProcessPool(size)
-            return self._pools[place]
+            if pool_name not in self._pools:
+                size = self._sizes[pool_name]
+                self._pools[pool_name] = ThreadPool(size) if pool_name == THREADS else ProcessPool(size)
+            return self._pools[pool_name]
 
     def pools(self) -> tuple[ThreadPool | ProcessPool, ...]:
         with self.lock:
@@ -137,196 +144,203 @@ class AdaptiveScheduler:
 
     # Work
 
-    def submit(self, task: Waiting) -> None:
-        if not self._pass_on(task):
-            self._decide(task)
+    def submit(self, task: QueuedTask) -> None:
+        if not self._submit_directly(task):
+            self._enqueue(task)
 
-    def _pass_on(self, task: Waiting) -> bool:
-        """Give a task straight to its pool where there is nothing to decide; False if there is, or it can't go."""
-        place = self._straight_to(task)
-        if place is None:
+    def _submit_directly(self, task: QueuedTask) -> bool:
+        """Submit a task to its pool if no decision is needed; return False if one is, or if it can't be pickled."""
+        pool_name = self._choose_direct_pool(task)
+        if pool_name is None:
             return False
         future, function, arguments, keywords, profiled = task
-        pool = self._pools.get(place) or self.pool(place)
+        pool = self._pools.get(pool_name) or self.get_pool(pool_name)
         try:
             pool.submit_future(future, function, arguments, keywords, profiled=profiled)
         except UnpicklableError:
             return False
-        if isinstance(pool, ThreadPool) and pool.queued > self._room[THREADS] and not self._steward.at_work:
-            self._call_steward()
+        if isinstance(pool, ThreadPool) and pool.queued > self._sizes[THREADS] and not self._monitor.is_sampling:
+            self._wake_monitor()
         return True
 
-    def _straight_to(self, task: Waiting) -> Place | None:
+    def _choose_direct_pool(self, task: QueuedTask) -> PoolName | None:
         if self.closed or self._strategy is Strategy.SEQUENTIAL:
             return None
         if self._strategy in (Strategy.THREAD, Strategy.PROCESS):
             return THREADS if self._strategy is Strategy.THREAD else PROCESSES
-        # One that is measured in full has a label of its stage's.
+        # The label of a profiled task is not its function's.
         return THREADS if not task.profiled and self.router.is_brief(task.future.label) else None
 
-    def _decide(self, task: Waiting) -> None:
+    def _enqueue(self, task: QueuedTask) -> None:
         with self.lock:
             if self.closed:
                 raise RuntimeError(self.refusal)
-            key = key_of(task.function)
+            key = get_function_key(task.function)
             if is_thread_only(task.function):
-                self.router.keep(key, "it is marked thread_only")
+                self.router.pin_to_threads(key, "it is marked thread_only")
             self._backlog.setdefault("" if self._strategy is Strategy.SEQUENTIAL else key, deque()).append(task)
-        task.future.add_done_callback(self._ended)
-        if self._strategy is Strategy.ADAPTIVE and self.router.share(key) is not None:
-            self._expect()
-        self.feed()
+        task.future.add_done_callback(self._on_task_done)
+        if self._strategy is Strategy.ADAPTIVE and self.router.get_cpu_demand(key) is not None:
+            self._prepare_threads()
+        self.dispatch()
 
-    def feed(self) -> None:
-        """Give the pools what they have room for, and have the rest looked at."""
-        self._feed_pools()
-        self._call_steward()
+    def dispatch(self) -> None:
+        """Submit the tasks that the pools have room for, and wake the monitor for the others."""
+        self._submit_startable()
+        self._wake_monitor()
 
-    def _call_steward(self) -> None:
+    def _wake_monitor(self) -> None:
         if self._strategy is Strategy.ADAPTIVE:
-            self._steward.call()
+            self._monitor.wake()
 
-    def _feed_pools(self) -> None:
-        while (found := self._take()) is not None:
+    def _submit_startable(self) -> None:
+        while (found := self._pop_startable()) is not None:
             try:
-                self._give(*found)
+                self._submit_to(*found)
             except (RuntimeError, OSError) as error:  # the pool has given up, or there are no threads to be had
-                self._fail(found[1], error)
+                self._fail_task(found[1], error)
             finally:
                 with self.lock:
-                    self._giving -= 1
+                    self._submitting -= 1
         if self.closed:
             self._close_pools()
 
-    def _give(self, place: Place, task: Waiting) -> None:
-        if place == PROCESSES:
+    def _submit_to(self, pool_name: PoolName, task: QueuedTask) -> None:
+        if pool_name == PROCESSES:
             try:
-                self._adopt(place, task)
+                self._submit_future(pool_name, task)
                 return
             except UnpicklableError as error:
-                self._keep(task, error)
+                self._fall_back_to_threads(task, error)
         self._count_fallback(task)
-        self._adopt(THREADS, task)
+        self._submit_future(THREADS, task)
 
-    def _adopt(self, place: Place, task: Waiting) -> None:
+    def _submit_future(self, pool_name: PoolName, task: QueuedTask) -> None:
         future, function, arguments, keywords, profiled = task
-        profiled = profiled or not self.router.is_brief(key_of(function))  # worth the reading
-        self.pool(place).submit_future(future, function, arguments, keywords, profiled=profiled)
+        profiled = profiled or not self.router.is_brief(get_function_key(function))  # a measurement is worth its cost
+        self.get_pool(pool_name).submit_future(future, function, arguments, keywords, profiled=profiled)
 
-    def _take(self) -> tuple[Place, Waiting] | None:
+    def _pop_startable(self) -> tuple[PoolName, QueuedTask] | None:
         with self.lock:
             for key, tasks in list(self._backlog.items()):
                 if not tasks:
                     del self._backlog[key]
                     continue
-                place = self._place(key)
-                if self._inside[place] < self._room[place] and not self._on_trial(key) and self._cores_fit(key):
+                pool_name = self._choose_pool(key)
+                if (
+                    self._counts[pool_name] < self._sizes[pool_name]
+                    and not self._has_trial(key)
+                    and self._has_cores_for(key)
+                ):
                     task = tasks.popleft()
                     if task.future.done():
                         task.future.start_running(
                             monotonic()
-                        )  # refuses, and tells those who wait that it was cancelled
-                        return self._take()
-                    self._inside[place] += 1
-                    self._giving += 1
-                    self._where[task.future] = place, key_of(task.function)
+                        )  # refuses, and notifies waiting threads of the cancellation
+                        return self._pop_startable()
+                    self._counts[pool_name] += 1
+                    self._submitting += 1
+                    self._submitted[task.future] = pool_name, get_function_key(task.function)
                     self._backlog[key] = self._backlog.pop(key)  # the next function's turn
-                    return place, task
+                    return pool_name, task
             return None
 
-    def _place(self, key: str) -> Place:
-        """Return where a function's tasks go. While others compute in the threads, what is not known yet goes to
+    def _choose_pool(self, key: str) -> PoolName:
+        """Return the pool for a function's tasks. While other tasks compute in threads, an unknown function goes to
         processes: in a thread it would only wait for the interpreter's lock.
         """
-        place = self.router.choose(key)
+        pool_name = self.router.choose(key)
         if self._strategy is not Strategy.ADAPTIVE:
-            return place
-        if self.router.share(key) is None:
-            return PROCESSES if self._computing_in_threads() else place
-        if place == PROCESSES and self._inside[PROCESSES] >= self._room[PROCESSES] and self._may_bridge():
+            return pool_name
+        if self.router.get_cpu_demand(key) is None:
+            return PROCESSES if self._computes_in_threads() else pool_name
+        if pool_name == PROCESSES and self._counts[PROCESSES] >= self._sizes[PROCESSES] and self._may_bridge_start():
             return THREADS
-        if place == THREADS and self.router.doubts(key) and (PROCESSES, key) not in self._where.values():
+        if pool_name == THREADS and self.router.needs_trial(key) and (PROCESSES, key) not in self._submitted.values():
             return PROCESSES
-        return place
+        return pool_name
 
-    def _may_bridge(self) -> bool:
-        """Whether a thread may compute while no process has begun yet: one, since the interpreter's lock is one.
+    def _may_bridge_start(self) -> bool:
+        """Return whether one task may compute in a thread while no process has started yet: there is only one
+        interpreter lock.
 
-        Not where a process begins within milliseconds: the start of one waits for that lock a dozen times.
+        Not if a process starts within milliseconds: its start waits for that lock a dozen times.
         """
         processes = self._pools.get(PROCESSES)
-        far = processes is not None and not processes.live and not lifetime.FORK_SERVERS.warm
-        return far and not self._computing_in_threads()
+        slow_start = processes is not None and not processes.live and not lifetime.FORK_SERVERS.warm
+        return slow_start and not self._computes_in_threads()
 
-    def _computing_in_threads(self) -> bool:
-        return any(place == THREADS and self.router.choose(key) == PROCESSES for place, key in self._where.values())
+    def _computes_in_threads(self) -> bool:
+        return any(
+            pool_name == THREADS and self.router.choose(key) == PROCESSES for pool_name, key in self._submitted.values()
+        )
 
-    def _on_trial(self, key: str) -> bool:
-        """Whether a task of an unknown function runs, so that the rest had better wait for what it shows.
+    def _has_trial(self, key: str) -> bool:
+        """Return whether a task of this unknown function runs, so that its other tasks wait for the measurement.
 
-        One is enough, and all that the others in the threads should suffer from one that keeps the interpreter's lock.
+        One trial is enough, and limits the harm to other threads if the function keeps the interpreter's lock.
         """
         if self._strategy is not Strategy.ADAPTIVE:
             return False
-        untold = key in self._parents and self._children.of_group(key) is None
-        if self.router.share(key) is not None and not untold:
+        unmeasured = key in self._parents and self._children.get_group_demand(key) is None
+        if self.router.get_cpu_demand(key) is not None and not unmeasured:
             return False
-        return any(known == key for _, known in self._where.values())
+        return any(known == key for _, known in self._submitted.values())
 
-    def _cores_fit(self, key: str) -> bool:
-        """Whether the cores have room for the child processes of one more task, beside those of the running ones."""
-        demand = self._children.of_group(key) or 0.0
+    def _has_cores_for(self, key: str) -> bool:
+        """Return whether the cores have room for the child processes of one more task."""
+        demand = self._children.get_group_demand(key) or 0.0
         if self._strategy is not Strategy.ADAPTIVE or demand < WAITING_DEMAND:
             return True
-        return self._cores_left().room(demand) > 0
+        return self._build_core_budget().room(demand) > 0
 
-    def _cores_left(self) -> CoreBudget:
-        """Return the cores with what the child processes of running tasks take of them; under the lock."""
+    def _build_core_budget(self) -> CoreBudget:
+        """Return the core budget less the demand of running tasks' child processes; under the lock."""
         budget = CoreBudget(float(self._cores))
-        for _, known in self._where.values():
-            budget.take(self._children.of_group(known) or 0.0)
+        for _, known in self._submitted.values():
+            budget.take(self._children.get_group_demand(known) or 0.0)
         return budget
 
-    def _startable(self, key: str, tasks: int) -> int:
-        """Return how many of a function's waiting tasks the cores have room for; under the lock."""
+    def _count_startable(self, key: str, tasks: int) -> int:
+        """Return how many queued tasks of a function the cores have room for; under the lock."""
         if key not in self._parents:
             return tasks
-        demand = self._children.of_group(key)
-        return 0 if demand is None else min(tasks, self._cores_left().room(demand))
+        demand = self._children.get_group_demand(key)
+        return 0 if demand is None else min(tasks, self._build_core_budget().room(demand))
 
-    def _fail(self, task: Waiting, error: Exception) -> None:
-        """Settle a task that its pool does not take."""
+    def _fail_task(self, task: QueuedTask, error: Exception) -> None:
+        """Settle a task that its pool has refused."""
         with self.lock:
-            place, _ = self._where.pop(task.future)
-            self._inside[place] -= 1
+            pool_name, _ = self._submitted.pop(task.future)
+            self._counts[pool_name] -= 1
             self.changed.notify_all()
         task.future.force_exception(error)
 
-    def _keep(self, task: Waiting, error: UnpicklableError) -> None:
-        """Have a task that can't be sent to a process, and its function, run in threads."""
-        key = key_of(task.function)
-        # An unknown function is sent only to find out what it does: it may well wait, and belong in threads.
+    def _fall_back_to_threads(self, task: QueuedTask, error: UnpicklableError) -> None:
+        """Run a task that can't be pickled, and its function from now on, in threads."""
+        key = get_function_key(task.function)
+        # An unknown function goes to a process only for a trial: it may wait, and belong in threads.
         unknown = self._strategy is not Strategy.PROCESS and self.router.choose(key) == THREADS
-        self.router.keep(key, f"it can't travel to a process: {error}")
+        self.router.pin_to_threads(key, f"it can't be pickled for a process: {error}")
         facts = {"function": key, "err": str(error)}
         with self.lock:
-            self._inside[PROCESSES] -= 1
-            self._inside[THREADS] += 1
-            self._where[task.future] = THREADS, key
+            self._counts[PROCESSES] -= 1
+            self._counts[THREADS] += 1
+            self._submitted[task.future] = THREADS, key
             first = not unknown and key not in self._fallbacks
             if first:
                 self._fallbacks[key] = ThreadFallback(key, str(error), 0)
         if first:
-            # Named in the message: scripts that configure no logging see nothing else.
+            # The message has the name, since scripts that configure no logging see only the message.
             log.warning("%s can't be sent to a process: its tasks run in threads", key, extra=facts)
         elif unknown:
             log.info("a function stays in threads", extra=facts)
 
-    def _count_fallback(self, task: Waiting) -> None:
+    def _count_fallback(self, task: QueuedTask) -> None:
         if not self._fallbacks:
             return
         with self.lock:
-            known = self._fallbacks.get(key := key_of(task.function))
+            known = self._fallbacks.get(key := get_function_key(task.function))
             if known is not None:
                 self._fallbacks[key] = known._replace(tasks=known.tasks + 1)
 
@@ -334,79 +348,81 @@ class AdaptiveScheduler:
         with self.lock:
             return tuple(self._fallbacks.values())
 
-    def _ended(self, future: Any) -> None:
+    def _on_task_done(self, future: Any) -> None:
         with self.lock:
-            where = self._where.pop(future, None)
+            where = self._submitted.pop(future, None)
             if where is None:
-                return  # cancelled or stopped before it was given to a pool
-            place, key = where
-            self._inside[place] -= 1
-            crowd = self._crowd if place == THREADS else 1
+                return  # cancelled or stopped before it was submitted to a pool
+            pool_name, key = where
+            self._counts[pool_name] -= 1
+            concurrent = self._competing if pool_name == THREADS else 1
             self.changed.notify_all()
         if future.measurement is not None:
-            self.router.learn(key, future.measurement, concurrent=crowd)
-        self.feed()
+            self.router.learn(key, future.measurement, concurrent=concurrent)
+        self.dispatch()
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
         with self.lock:
-            where = self._where.get(future)
+            where = self._submitted.get(future)
             threads = self._pools.get(THREADS)
         if where is None and threads is not None:
             return threads.stop(future, error)
         if where is None:
             return future.force_exception(error)
-        return self.pool(where[0]).stop(future, error, grace_seconds=grace_seconds)
+        return self.get_pool(where[0]).stop(future, error, grace_seconds=grace_seconds)
 
-    def wanting(self) -> int:
-        """Return how many tasks wait, here or for a thread."""
+    def count_pending(self) -> int:
+        """Return how many tasks are queued, here or in the thread pool."""
         threads = self._pools.get(THREADS)
-        return self.waiting() + (threads.queued if isinstance(threads, ThreadPool) else 0)
+        return self.count_backlog() + (threads.queued if isinstance(threads, ThreadPool) else 0)
 
-    def watched(self) -> bool:
-        """Whether tasks run in threads: their child processes are measured while they live."""
-        return self._strategy is Strategy.ADAPTIVE and self._inside[THREADS] > 0
+    def runs_in_threads(self) -> bool:
+        """Return whether tasks run in threads: the monitor measures their child processes while they live."""
+        return self._strategy is Strategy.ADAPTIVE and self._counts[THREADS] > 0
 
-    def waiting(self) -> int:
+    def count_backlog(self) -> int:
         with self.lock:
             return sum(map(len, self._backlog.values()))
 
-    # What the steward asks for
+    # Called by the monitor
 
-    def knows_what_waits(self) -> bool:
+    def knows_backlog(self) -> bool:
         with self.lock:
-            return all(self.router.share(key) is not None for key, tasks in self._backlog.items() if tasks)
+            return all(self.router.get_cpu_demand(key) is not None for key, tasks in self._backlog.items() if tasks)
 
-    def look(self) -> None:
-        """Learn from tasks that still run, so that waiting work is known as such before its first task ends."""
+    def sample_running(self) -> None:
+        """Learn from running tasks, so that a waiting function is recognized before its first task ends."""
         threads = self._pools.get(THREADS)
         if isinstance(threads, ThreadPool):
             began = monotonic()
-            children = began >= self._children_due
+            children = began >= self._next_child_sample
             seen = threads.sample_running(children=self._may_have_children if children else lambda _: False)
-            running = [each for each in seen if monitor.age_seconds(each[1]) >= FIRST_LOOK_SECONDS / 2]
-            shares = [monitor.share(task) for _, task in running]
-            self._crowd = monitor.crowd(shares)
-            if children and monotonic() < began + CHILD_SAMPLING_SECONDS:  # else the look at them was cut short
+            running = [each for each in seen if monitor.get_age_seconds(each[1]) >= FIRST_SAMPLE_SECONDS / 2]
+            demands = [monitor.get_cpu_demand(task) for _, task in running]
+            self._competing = monitor.count_competing(demands)
+            if children and monotonic() < began + CHILD_SAMPLING_SECONDS:  # otherwise the sampling was cut short
                 self._sample_children(seen)
-            # Beside a thread that computes each read waits for the interpreter's lock.
-            self._children_due = monotonic() + (_CHILDREN_SECONDS if any(share >= 0.5 for share in shares) else 0.0)
+            # While a thread computes, each read waits for the interpreter's lock.
+            self._next_child_sample = monotonic() + (
+                _CHILD_SAMPLE_SECONDS if any(demand >= 0.5 for demand in demands) else 0.0
+            )
             for future, task in running:
-                where = self._where.get(future)
+                where = self._submitted.get(future)
                 key = where[1] if where is not None else future.label
-                if where is not None or self.router.share(key) is not None:
-                    self.router.learn(key, monitor.so_far(task), concurrent=self._crowd)
-            if shares:
-                self._oversubscribe(sum(shares) / len(shares))
-        self.feed()
+                if where is not None or self.router.get_cpu_demand(key) is not None:
+                    self.router.learn(key, monitor.measure_so_far(task), concurrent=self._competing)
+            if demands:
+                self._add_threads(sum(demands) / len(demands))
+        self.dispatch()
 
     def _sample_children(self, seen: Iterable[tuple[TaskFuture[Any], RunningTask]]) -> None:
         now, found = monotonic(), dict[Hashable, tuple[str, Sample]]()
         with self.lock:
             for future, task in seen:
-                where, below = self._where.get(future), monitor.children_time(task)
+                where, below = self._submitted.get(future), monitor.get_children_time(task)
                 if where is not None and where[1] not in self._childless:
                     found[future] = where[1], Sample(now, below)
-                    if below == NO_TIME and monitor.age_seconds(task) >= _CHILDLESS_SECONDS:
+                    if below == NO_TIME and monitor.get_age_seconds(task) >= _NO_CHILD_SECONDS:
                         self._childless.add(where[1])
                     if below != NO_TIME:
                         self._parents.add(where[1])
@@ -414,50 +430,50 @@ class AdaptiveScheduler:
             self._children.sample(found, now)
 
     def _may_have_children(self, future: TaskFuture[Any]) -> bool:
-        where = self._where.get(future)
+        where = self._submitted.get(future)
         return where is None or where[1] not in self._childless
 
-    def _expect(self) -> None:
-        """Let threads wait at once for functions that are known to wait."""
+    def _prepare_threads(self) -> None:
+        """Add threads at once for queued functions that are known to wait."""
         with self.lock:
             known = [
-                (share, len(tasks))
+                (demand, len(tasks))
                 for key, tasks in self._backlog.items()
-                if (share := self.router.share(key)) is not None and self.router.choose(key) == THREADS
+                if (demand := self.router.get_cpu_demand(key)) is not None and self.router.choose(key) == THREADS
             ]
         count = sum(number for _, number in known)
-        if count and self.pool(THREADS):
-            self._oversubscribe(sum(share * number for share, number in known) / count)
+        if count and self.get_pool(THREADS):
+            self._add_threads(sum(demand * number for demand, number in known) / count)
 
-    def _oversubscribe(self, share: float) -> None:
-        """Have as many threads as fill a core with tasks that take `share` of one each, if so many are wanted."""
-        threads, bound = self._pools[THREADS], self._most or MOST_WAITING
+    def _add_threads(self, demand: float) -> None:
+        """Resize to the threads that fill one core with tasks of `demand` cores, at most to the number of tasks."""
+        threads, bound = self._pools[THREADS], self._max_workers or MAX_WAITING_THREADS
         inside = threads.busy + (threads.queued if isinstance(threads, ThreadPool) else 0)
         with self.lock:
-            waiting = sum(
-                self._startable(key, len(tasks))
+            count_backlog = sum(
+                self._count_startable(key, len(tasks))
                 for key, tasks in self._backlog.items()
-                if self.router.share(key) is not None and self.router.choose(key) == THREADS
+                if self.router.get_cpu_demand(key) is not None and self.router.choose(key) == THREADS
             )
-            wanted = max(inside, self._inside[THREADS]) + waiting
-            # One core is all that threads get between them: more of them than fill it do not help.
-            size = min(bound, wanted, int(1 / max(share, 1 / bound) + CORE_SLACK))
-            room = self._room[THREADS]
+            wanted = max(inside, self._counts[THREADS]) + count_backlog
+            # Threads share one core, by the interpreter's lock: more threads than fill it do not help.
+            size = min(bound, wanted, int(1 / max(demand, 1 / bound) + CORE_SLACK))
+            room = self._sizes[THREADS]
             if size < room and self._parents.intersection(self._backlog):
-                size = max(size, self._inside[THREADS], min(room, self._beginning(THREADS)))
+                size = max(size, self._counts[THREADS], min(room, self._get_initial_size(THREADS)))
             elif size <= room:
                 return
-            self._room[THREADS] = size
+            self._sizes[THREADS] = size
         if size < room:
             threads.resize(size, reason="cpu_limit")
             return
-        self._feed_pools()  # first, so that each new thread finds its task when it begins, not when the last has begun
+        self._submit_startable()  # first, so that each new thread finds its task at its start
         threads.resize(size, reason="demand")
 
-    def rest(self) -> None:
-        """Let threads go that only waiting work needed."""
+    def release_surplus(self) -> None:
+        """Release the threads that only waiting tasks needed."""
         with self.lock:
-            size = self._room[THREADS] = self._beginning(THREADS)
+            size = self._sizes[THREADS] = self._get_initial_size(THREADS)
             threads = self._pools.get(THREADS)
         if threads is not None and threads.target > size:
             threads.resize(size, reason="demand")
@@ -479,32 +495,32 @@ class AdaptiveScheduler:
 
     def _close_pools(self, *, cancel_futures: bool = False) -> None:
         with self.lock:
-            through = not any(self._backlog.values()) and not self._giving
-        if through:
+            all_submitted = not any(self._backlog.values()) and not self._submitting
+        if all_submitted:
             for pool in self.pools():
                 pool.shutdown(wait=False, cancel_futures=cancel_futures)
 
     def join(self) -> None:
         with self.lock:
-            self.changed.wait_for(lambda: not self.waiting() and not self._where)
+            self.changed.wait_for(lambda: not self.count_backlog() and not self._submitted)
         for pool in self.pools():
             pool.shutdown(wait=True)
-        self._steward.join()
-        if self._memory is not None:
-            remember(self._memory, self._profiles())
+        self._monitor.join()
+        if self._profiles_path is not None:
+            save_profiles(self._profiles_path, self._iter_profiles())
 
-    def _profiles(self) -> Iterable[FunctionProfile]:
-        for profile in self.router.profiles():
-            yield replace(profile, children_demand=self._children.of_group(profile.function) or 0.0)
+    def _iter_profiles(self) -> Iterable[FunctionProfile]:
+        for profile in self.router.build_profiles():
+            yield replace(profile, children_demand=self._children.get_group_demand(profile.function) or 0.0)
 
     def reset_after_fork(self) -> None:
         """In a forked child: the pools are the parent's."""
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.closed, self.refusal = True, lifetime.AFTER_FORK_MESSAGE
-        self._backlog, self._where = {}, {}
+        self._backlog, self._submitted = {}, {}
 
 
-def key_of(function: Callable[..., Any]) -> str:
+def get_function_key(function: Callable[..., Any]) -> str:
     inner = getattr(function, "func", function)
     return f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__qualname__)}"

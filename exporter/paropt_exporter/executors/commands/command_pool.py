@@ -17,7 +17,7 @@ from types import MappingProxyType, TracebackType
 
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.events import Measurement, PoolStatistics, Result, RunningTask
-from paropt_exporter.executors.commands.command_task import CommandTask, Ending, Shortage
+from paropt_exporter.executors.commands.command_task import CommandTask, ResourceShortage, StepResult
 from paropt_exporter.executors.commands.output import Capture, OutputFile, OutputSink
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.future import TaskFuture
@@ -64,8 +64,8 @@ class CommandPool:
     def __init__(self, max_workers: int, *, name: str = "commands", clock: Clock | None = None) -> None:
         self.name = name
         self._clock = clock or SystemClock()
-        self._slots = ThreadPool(max_workers, name=name)
-        self._shortage = Shortage()
+        self._threads = ThreadPool(max_workers, name=name)
+        self._shortage = ResourceShortage()
         self._marks = itertools.count(1)
         self._mark = secrets.token_hex(8)
         self._lock = (
@@ -76,8 +76,8 @@ class CommandPool:
         self._finished: Counter[str] = Counter()
         self._cpu_seconds = 0.0
         self._delay_seconds = 0.0
-        self._cpu_told = self._delay_told = 0.0
-        self._leased = False
+        self._reported_cpu = self._reported_delay = 0.0
+        self._has_lease = False
 
     def submit_commands(
         self,
@@ -112,8 +112,8 @@ class CommandPool:
         with self._lock:
             self._tasks[future] = task
         # Not measured in full: that would be the thread, which only waits for the supervisor's numbers.
-        self._slots.submit_future(future, self._perform, (task, output_file, sink), {})
-        future.add_done_callback(self._forget)
+        self._threads.submit_future(future, self._run_task, (task, output_file, sink), {})
+        future.add_done_callback(self._remove_task)
         return future
 
     def stop(self, future: TaskFuture[CommandOutcome], *, grace_seconds: float = _GRACE_SECONDS) -> bool:
@@ -137,30 +137,30 @@ class CommandPool:
 
     def resize(self, n: int, *, reason: str = "caller") -> None:
         """Have `n` slots from now on; a slot that goes ends its task first. Returns at once."""
-        self._slots.resize(n, reason=reason)
+        self._threads.resize(n, reason=reason)
 
     @property
     def target(self) -> int:
-        return self._slots.target
+        return self._threads.target
 
     @property
     def live(self) -> int:
-        return self._slots.live
+        return self._threads.live
 
     @property
     def busy(self) -> int:
-        return self._slots.busy
+        return self._threads.busy
 
     def statistics(self) -> PoolStatistics:
         """Return the slots' numbers, with the results, CPU and run delay of the commands themselves."""
-        slots = self._slots.statistics()
+        slots = self._threads.statistics()
         with self._lock:
             usages = [task.usage() for task in self._running]
             finished = self._finished.copy()
             # A descendant that ended between two looks takes its run delay with it: what was told once is the least.
-            cpu = self._cpu_told = max(self._cpu_told, self._cpu_seconds + sum(u.cpu_seconds for u in usages))
-            delay = self._delay_told = max(
-                self._delay_told, self._delay_seconds + sum(u.run_delay_seconds for u in usages)
+            cpu = self._reported_cpu = max(self._reported_cpu, self._cpu_seconds + sum(u.cpu_seconds for u in usages))
+            delay = self._reported_delay = max(
+                self._reported_delay, self._delay_seconds + sum(u.run_delay_seconds for u in usages)
             )
         finished[Result.CANCELLATION] += slots.finished.get(Result.CANCELLATION, 0)  # these never reached a slot
         return replace(slots, cpu_seconds=cpu, run_delay_seconds=delay, finished=MappingProxyType(finished))
@@ -185,9 +185,9 @@ class CommandPool:
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks; with `wait`, return when all have ended. Running commands are not stopped: use `stop`."""
-        self._slots.shutdown(wait=wait, cancel_futures=cancel_futures)
+        self._threads.shutdown(wait=wait, cancel_futures=cancel_futures)
         with self._lock:
-            leased, self._leased = self._leased, False
+            leased, self._has_lease = self._has_lease, False
         if leased:
             SUPERVISOR.release()
 
@@ -199,30 +199,30 @@ class CommandPool:
     ) -> None:
         self.shutdown()
 
-    def _perform(self, task: CommandTask, output_file: OutputFile | None, sink: OutputSink | None) -> CommandOutcome:
+    def _run_task(self, task: CommandTask, output_file: OutputFile | None, sink: OutputSink | None) -> CommandOutcome:
         """Run a task in a slot's thread."""
-        self._begin(task)
+        self._start_task(task)
         with Capture(output_file, sink) as capture:
             try:
-                ending = task.run(capture)
+                step_result = task.run(capture)
             except Exception as error:  # a fault of ours must cost this task only, never a slot
                 log.exception("a command's slot failed", extra={"err": str(error)})
-                ending = Ending(problem=f"internal error: {type(error).__name__}: {error}: please report it")
-        outcome = self._outcome(task, ending, capture)
-        self._end(task, outcome)
+                step_result = StepResult(problem=f"internal error: {type(error).__name__}: {error}: please report it")
+        outcome = self._build_outcome(task, step_result, capture)
+        self._finish_task(task, outcome)
         return outcome
 
-    def _begin(self, task: CommandTask) -> None:
+    def _start_task(self, task: CommandTask) -> None:
         task.worker = threading.current_thread().name
         task.started_seconds = self._clock.monotonic()
         SUPERVISOR.lease()
         with self._lock:
             self._running.add(task)
-            leased, self._leased = self._leased, True
+            leased, self._has_lease = self._has_lease, True
         if not leased:
             SUPERVISOR.lease()  # the pool's own, so that the supervisor lives on between tasks
 
-    def _end(self, task: CommandTask, outcome: CommandOutcome) -> None:
+    def _finish_task(self, task: CommandTask, outcome: CommandOutcome) -> None:
         with self._lock:
             self._running.discard(task)
             self._finished[outcome.result] += 1
@@ -230,9 +230,9 @@ class CommandPool:
             self._delay_seconds += outcome.measurement.run_delay_seconds
         SUPERVISOR.release()
 
-    def _outcome(self, task: CommandTask, ending: Ending, capture: Capture) -> CommandOutcome:
-        result, message = judge(ending, stopped=task.stopped)
-        code = ending.code
+    def _build_outcome(self, task: CommandTask, step_result: StepResult, capture: Capture) -> CommandOutcome:
+        result, message = classify_result(step_result, stopped=task.stopped)
+        code = step_result.code
         if capture.file_error:
             log.warning(capture.file_error)
         return CommandOutcome(
@@ -242,11 +242,11 @@ class CommandPool:
             signal=-code if code is not None and code < 0 else None,
             output=capture.text(),
             output_path=str(capture.path) if capture.path is not None and not capture.file_error else None,
-            measurement=self._measurement(task),
+            measurement=self._build_measurement(task),
             stopped=task.stopped,
         )
 
-    def _measurement(self, task: CommandTask) -> Measurement:
+    def _build_measurement(self, task: CommandTask) -> Measurement:
         usage = task.usage()
         return Measurement(
             worker=task.worker,
@@ -258,33 +258,33 @@ class CommandPool:
             memory_peak_bytes=usage.memory_peak_bytes,
         )
 
-    def _forget(self, future: Future[CommandOutcome]) -> None:
+    def _remove_task(self, future: Future[CommandOutcome]) -> None:
         with self._lock:
             self._tasks.pop(future, None)
 
 
-def judge(ending: Ending, *, stopped: bool) -> tuple[Result, str]:
+def classify_result(step_result: StepResult, *, stopped: bool) -> tuple[Result, str]:
     """Return the result of a task that ended so, and its message in one line."""
     if stopped:
         return Result.CANCELLATION, "stopped"
-    code = ending.code
+    code = step_result.code
     if code is None:
-        return Result.ERROR, ending.problem
+        return Result.ERROR, step_result.problem
     if code == 0:
         return Result.SUCCESS, ""
     if code < 0:
-        return Result.ERROR, f"killed by {_signal_name(-code)}"
+        return Result.ERROR, f"killed by {_name_signal(-code)}"
     if code in _SHELL_WORDS:
         return Result.FAILURE, f"exit {code}: {_SHELL_WORDS[code]}"
-    if code > _SHELL_SIGNAL_CODE and _signal_name(code - _SHELL_SIGNAL_CODE):
+    if code > _SHELL_SIGNAL_CODE and _name_signal(code - _SHELL_SIGNAL_CODE):
         return (
             Result.FAILURE,
-            f"exit {code}: something that it ran was killed by {_signal_name(code - _SHELL_SIGNAL_CODE)}",
+            f"exit {code}: something that it ran was killed by {_name_signal(code - _SHELL_SIGNAL_CODE)}",
         )
     return Result.FAILURE, f"exit {code}"
 
 
-def _signal_name(number: int) -> str:
+def _name_signal(number: int) -> str:
     """Return "SIGTERM (15)", with a hint for the signal that hardly anybody sends; "" for none of the named signals."""
     try:
         name = signals.Signals(number).name

@@ -22,16 +22,23 @@ from typing import Any
 
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
 from paropt_exporter.descriptors import check_reserve
-from paropt_exporter.executors.commands.executable import CannotRun, explain_refusal, find_program
+from paropt_exporter.executors.commands.executable import CannotRun, build_refusal, find_program
 from paropt_exporter.executors.commands.output import Capture
-from paropt_exporter.executors.commands.supervisor_client import SharedSupervisor, SupervisorProcess, died_of, kill_left
+from paropt_exporter.executors.commands.supervisor_client import (
+    SharedSupervisor,
+    SupervisorProcess,
+    describe_death,
+    kill_leftovers,
+)
 
 log = logging.getLogger(__name__)
 
-_SILENCE_SECONDS = 5.0
-_SUPERVISOR_SECONDS = 10.0  # to end a step after KILL was due: it gives up after 5 s
+_MAX_SILENCE_SECONDS = 5.0
+_MAX_OVERDUE_SECONDS = 10.0  # to end a step after KILL was due: it gives up after 5 s
 _READ_BYTES = 1 << 16  # a pipe's own size
-_LAST_READS = 64  # after a command ended: more than any pipe holds, and a bound on what an unkillable writer can add
+_MAX_LAST_READS = (
+    64  # after a command ended: more than any pipe holds, and a bound on what an unkillable writer can add
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +56,7 @@ class Usage:
     core_time: CoreTime = NO_TIME
     sampled_seconds: float = 0.0
 
-    def after(self, earlier: Usage) -> Usage:
+    def add_to(self, earlier: Usage) -> Usage:
         """Return the sum of this and of the steps before."""
         return Usage(
             cpu_seconds=earlier.cpu_seconds + self.cpu_seconds,
@@ -62,7 +69,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class StepResult:
     """How a step ended: its code as `subprocess` gives it (minus the signal), or a problem that left it without one."""
 
     code: int | None = None
@@ -82,7 +89,7 @@ class CommandTask:
     def __init__(
         self,
         supervisor: SharedSupervisor,
-        shortage: Shortage,
+        shortage: ResourceShortage,
         label: str,
         steps: Sequence[Sequence[str]],
         *,
@@ -96,7 +103,7 @@ class CommandTask:
         self.started_seconds = self.ended_seconds = 0.0
         self._supervisor = supervisor
         self._shortage = shortage
-        self._holds = False  # whether the running step is known to have begun
+        self._is_running = False  # whether the running step is known to have begun
         self._steps = tuple(tuple(step) for step in steps)
         self._mark = mark
         self._cwd = cwd
@@ -105,29 +112,29 @@ class CommandTask:
         self._stopped = False
         self._grace = 0.0
         self._channel: socket.socket | None = None
-        self._informed: SupervisorProcess | None = None  # the supervisor at the other end of the channel
+        self._channel_supervisor: SupervisorProcess | None = None  # the supervisor at the other end of the channel
         self._kill_at = math.inf  # when the supervisor should have killed a stopped step
         self._ended = False
         self._earlier = Usage()
         self._latest = Usage()
 
-    def run(self, capture: Capture) -> Ending:
+    def run(self, capture: Capture) -> StepResult:
         """Run the steps and return how the last one ended. Blocks until then; output goes to `capture`."""
-        ending = Ending(problem="stopped before its first step")
+        step_result = StepResult(problem="stopped before its first step")
         for step in self._steps:
             if self.stopped:
                 break
             try:
-                ending = self._run_step(step, capture)
+                step_result = self._run_step(step, capture)
             except CannotRun as problem:
-                ending = Ending(problem=str(problem))
+                step_result = StepResult(problem=str(problem))
             except OSError as error:
-                ending = Ending(problem=f"cannot run {step[0]!r}: {explain_shortage(error)}")
-            if ending.code != 0:
+                step_result = StepResult(problem=f"cannot run {step[0]!r}: {explain_shortage(error)}")
+            if step_result.code != 0:
                 break
         with self._lock:
             self._ended = True
-        return ending
+        return step_result
 
     def stop(self, grace_seconds: float) -> bool:
         """TERM to the running step now, KILL after the grace; False if the task has ended."""
@@ -139,7 +146,7 @@ class CommandTask:
             self._kill_at = min(self._kill_at, time.monotonic() + grace_seconds)
             if self._channel is not None:
                 self._send_stop(self._channel)
-        self._shortage.wake()
+        self._shortage.wake_all()
         return True
 
     @property
@@ -151,9 +158,9 @@ class CommandTask:
     def usage(self) -> Usage:
         """Return what the task has used up to now, as last told by the supervisor."""
         with self._lock:
-            return self._latest.after(self._earlier)
+            return self._latest.add_to(self._earlier)
 
-    def _run_step(self, step: Sequence[str], capture: Capture) -> Ending:
+    def _run_step(self, step: Sequence[str], capture: Capture) -> StepResult:
         """Run a step; while others hold what it needs of the system, wait for the end of one of them."""
         self.pid = 0
         program = find_program(step, cwd=self._cwd, env=self._env)
@@ -164,9 +171,9 @@ class CommandTask:
                 self._shortage.wait(error, attempt)
             if self.stopped:
                 break
-        return Ending(problem="stopped before its first step")
+        return StepResult(problem="stopped before its first step")
 
-    def _try_step(self, step: Sequence[str], program: str, capture: Capture) -> Ending:
+    def _try_step(self, step: Sequence[str], program: str, capture: Capture) -> StepResult:
         with contextlib.ExitStack() as stack:
             ours, theirs = socket.socketpair()
             stack.enter_context(ours)
@@ -179,13 +186,13 @@ class CommandTask:
                 finally:
                     os.close(write_end)
             try:
-                return self._converse(ours, output, step, program, capture, supervisor)
+                return self._run_in_supervisor(ours, output, step, program, capture, supervisor)
             except ConnectionError:
-                return self._supervisor_died(supervisor, step)
+                return self._build_death_result(supervisor, step)
             finally:
-                self._step_ended()
+                self._on_step_end()
 
-    def _converse(
+    def _run_in_supervisor(
         self,
         channel: socket.socket,
         output: int,
@@ -193,30 +200,30 @@ class CommandTask:
         program: str,
         capture: Capture,
         supervisor: SupervisorProcess,
-    ) -> Ending:
+    ) -> StepResult:
         try:
-            channel.sendall(self._request(step, program))
-            self._announce(channel, supervisor)
-            frame = self._listen(channel, output, capture, supervisor)
+            channel.sendall(self._build_request(step, program))
+            self._publish_channel(channel, supervisor)
+            frame = self._read_until_end(channel, output, capture, supervisor)
         finally:
-            _drain(output, capture)
+            _drain_output(output, capture)
         if frame.get("failed") in SHORTAGES:
             raise OSError(frame["failed"], os.strerror(frame["failed"]))
         if "failed" in frame:
-            raise explain_refusal(step, frame["failed"], program=self._cwd / program, entered=frame["entered"])
+            raise build_refusal(step, frame["failed"], program=self._cwd / program, entered=frame["entered"])
         status = frame["ended"]
-        self._take_times(*frame["times"])
+        self._store_times(*frame["times"])
         if frame["left"]:
             log.warning(
                 "a command left processes behind: ended", extra={"command": step[0], "processes": frame["left"]}
             )
         if status is None:
-            return Ending(
+            return StepResult(
                 problem=f"{step[0]!r} (pid {self.pid}) does not end on KILL: it waits in the kernel, or is not ours"
             )
-        return Ending(code=os.waitstatus_to_exitcode(status))
+        return StepResult(code=os.waitstatus_to_exitcode(status))
 
-    def _listen(
+    def _read_until_end(
         self, channel: socket.socket, output: int, capture: Capture, supervisor: SupervisorProcess
     ) -> dict[str, Any]:  # Any: what JSON gives
         """Take output and frames until the last frame; raise ConnectionError when there is none.
@@ -229,39 +236,39 @@ class CommandTask:
             poll.register(descriptor, select.POLLIN)
         unread, heard = b"", time.monotonic()
         while True:
-            events = [descriptor for descriptor, _ in poll.poll(_SILENCE_SECONDS * 1000)]
+            events = [descriptor for descriptor, _ in poll.poll(_MAX_SILENCE_SECONDS * 1000)]
             if channel.fileno() in events:
                 heard = time.monotonic()
             elif supervisor.handle in events:
                 raise ConnectionResetError
-            elif time.monotonic() >= heard + _SILENCE_SECONDS:
-                self._end_silence(supervisor)
+            elif time.monotonic() >= heard + _MAX_SILENCE_SECONDS:
+                self._signal_silent_supervisor(supervisor)
             for descriptor in events:
                 if descriptor == output:
-                    if not _take(output, capture):
+                    if not _read_output(output, capture):
                         poll.unregister(output)  # it closed its output and goes on
                     continue
                 if descriptor == supervisor.handle:
                     continue  # it has ended, and what it said before is in the channel
-                *lines, unread = (unread + _received(channel)).split(b"\n")
+                *lines, unread = (unread + _receive(channel)).split(b"\n")
                 for frame in map(json.loads, lines):
-                    self._note(frame)
+                    self._store_usage(frame)
                     if "ended" in frame or "failed" in frame:
                         return frame  # type: ignore[no-any-return]  # what JSON gives
 
-    def _end_silence(self, supervisor: SupervisorProcess) -> None:
+    def _signal_silent_supervisor(self, supervisor: SupervisorProcess) -> None:
         with self._lock:
             kill_at = self._kill_at
-        hopeless = time.monotonic() >= kill_at + _SUPERVISOR_SECONDS
+        hopeless = time.monotonic() >= kill_at + _MAX_OVERDUE_SECONDS
         supervisor.send(signal.SIGKILL if hopeless else signal.SIGCONT)
 
-    def _take_times(self, began_seconds: float, ended_seconds: float) -> None:
+    def _store_times(self, began_seconds: float, ended_seconds: float) -> None:
         """Take a step's times as the supervisor saw them: what lies between it and this thread is not the command's."""
         if not self.ended_seconds:
             self.started_seconds = began_seconds
         self.ended_seconds = ended_seconds
 
-    def _note(self, frame: dict[str, Any]) -> None:  # Any: what JSON gives
+    def _store_usage(self, frame: dict[str, Any]) -> None:  # Any: what JSON gives
         if "usage" in frame:
             self.pid, cpu, delay, memory, peak = frame["usage"]
             sampled, run, wait = frame["sampled"]
@@ -275,85 +282,85 @@ class CommandTask:
             )
             with self._lock:
                 self._latest = usage
-            if not self._holds:
-                self._holds = True
-                self._shortage.begin()
+            if not self._is_running:
+                self._is_running = True
+                self._shortage.note_start()
 
-    def _request(self, step: Sequence[str], program: str) -> bytes:
+    def _build_request(self, step: Sequence[str], program: str) -> bytes:
         frame = {
-            "program": _bytes_as_text(program),
-            "argv": [_bytes_as_text(argument) for argument in step],
-            "cwd": _bytes_as_text(str(self._cwd)),
+            "program": _encode_text(program),
+            "argv": [_encode_text(argument) for argument in step],
+            "cwd": _encode_text(str(self._cwd)),
             "mark": self._mark,
         }
-        environment = _environment_json(tuple(self._env.items()))
+        environment = _encode_environment(tuple(self._env.items()))
         return f'{json.dumps(frame)[:-1]}, "env": {environment}}}\n'.encode()
 
-    def _announce(self, channel: socket.socket, supervisor: SupervisorProcess) -> None:
+    def _publish_channel(self, channel: socket.socket, supervisor: SupervisorProcess) -> None:
         with self._lock:
-            self._channel, self._informed = channel, supervisor
+            self._channel, self._channel_supervisor = channel, supervisor
             if self._stopped:
                 self._send_stop(channel)
 
     def _send_stop(self, channel: socket.socket) -> None:
-        if self._informed is not None:
-            self._informed.resume()  # a task may have stopped it
+        if self._channel_supervisor is not None:
+            self._channel_supervisor.resume()  # a task may have stopped it
         try:
             channel.sendall(json.dumps({"stop": self._grace}).encode() + b"\n")
         except OSError:
             return  # the supervisor died: the slot's thread sees it too, and kills
 
-    def _step_ended(self) -> None:
-        if self._holds:
-            self._holds = False
-            self._shortage.end()
+    def _on_step_end(self) -> None:
+        if self._is_running:
+            self._is_running = False
+            self._shortage.note_end()
         with self._lock:
             self._channel = None
-            self._earlier = self._latest.after(self._earlier)
+            self._earlier = self._latest.add_to(self._earlier)
             self._latest = Usage()
 
-    def _supervisor_died(self, supervisor: SupervisorProcess, step: Sequence[str]) -> Ending:
-        cause = died_of(supervisor)
+    def _build_death_result(self, supervisor: SupervisorProcess, step: Sequence[str]) -> StepResult:
+        cause = describe_death(supervisor)
         if supervisor.poll() is None and not self.pid:  # it had no descriptors left to take the step over
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        killed = kill_left(self.pid, self._mark)
+        killed = kill_leftovers(self.pid, self._mark)
         log.error("the supervisor of commands died", extra={"cause": cause, "command": step[0], "killed": killed})
-        return Ending(
+        return StepResult(
             problem=f"the supervisor of commands died ({cause}) while {step[0]!r} ran, which was killed: run it again"
         )
 
 
-def _received(channel: socket.socket) -> bytes:
+def _receive(channel: socket.socket) -> bytes:
     chunk = channel.recv(_READ_BYTES)
     if not chunk:
         raise ConnectionResetError
     return chunk
 
 
-def _take(output: int, capture: Capture) -> bool:
+def _read_output(output: int, capture: Capture) -> bool:
     chunk = os.read(output, _READ_BYTES)
     if chunk:
         capture.write(chunk)
     return bool(chunk)
 
 
-def _drain(output: int, capture: Capture) -> None:
+def _drain_output(output: int, capture: Capture) -> None:
     """Take what is still in the pipe, without waiting for its end: someone may hold it who could not be killed."""
     os.set_blocking(output, False)
     try:
-        for _ in range(_LAST_READS):
-            if not _take(output, capture):
+        for _ in range(_MAX_LAST_READS):
+            if not _read_output(output, capture):
                 return
     except BlockingIOError:
         return
 
 
 @lru_cache(maxsize=16)  # the tasks of a stage have the same one, and it is most of the request
-def _environment_json(variables: tuple[tuple[str, str], ...]) -> str:
-    return json.dumps({_bytes_as_text(key): _bytes_as_text(value) for key, value in variables})
+def _encode_environment(variables: tuple[tuple[str, str], ...]) -> str:
+    return json.dumps({_encode_text(key): _encode_text(value) for key, value in variables})
 
 
-def _bytes_as_text(text: str) -> str:
+def _encode_text(text: str) -> str:
     """Carry the very bytes that the system would get through JSON, whatever the locale on either side.
 
     What the locale can't write came from the config: that is UTF-8.
@@ -365,12 +372,12 @@ def _bytes_as_text(text: str) -> str:
 
 
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
-_ASK_AGAIN_SECONDS = 5.0
-_ASK_AGAIN_ALONE_SECONDS = 1.0  # others than commands may free some, too: clients of the endpoint
-_ATTEMPTS_ALONE = 5  # without a command that runs, and so could free any
+_RETRY_SECONDS = 5.0
+_RETRY_ALONE_SECONDS = 1.0  # others than commands may free some, too: clients of the endpoint
+_MAX_ATTEMPTS_ALONE = 5  # without a command that runs, and so could free any
 
 
-class Shortage:
+class ResourceShortage:
     """Counts the commands that run, and lets others wait for the end of one.
 
     Guarantee: each command that ends, or that got what it waited for, lets one that waits try again.
@@ -380,18 +387,18 @@ class Shortage:
         self._changed = threading.Condition()  # guards: _running
         self._running = 0
 
-    def begin(self) -> None:
+    def note_start(self) -> None:
         """Note that a command has what it needs."""
         with self._changed:
             self._running += 1
             self._changed.notify()
 
-    def end(self) -> None:
+    def note_end(self) -> None:
         with self._changed:
             self._running -= 1
             self._changed.notify()
 
-    def wake(self) -> None:
+    def wake_all(self) -> None:
         """Let all that wait go on: one of them was stopped."""
         with self._changed:
             self._changed.notify_all()
@@ -402,9 +409,9 @@ class Shortage:
         `attempt` counts the tries. A command that runs frees something at its end; without one only others could.
         """
         with self._changed:
-            if error.errno not in SHORTAGES or (not self._running and attempt >= _ATTEMPTS_ALONE):
+            if error.errno not in SHORTAGES or (not self._running and attempt >= _MAX_ATTEMPTS_ALONE):
                 raise error
-            self._changed.wait(_ASK_AGAIN_SECONDS if self._running else _ASK_AGAIN_ALONE_SECONDS)
+            self._changed.wait(_RETRY_SECONDS if self._running else _RETRY_ALONE_SECONDS)
 
 
 def explain_shortage(error: OSError) -> str:

@@ -22,17 +22,17 @@ def find_program(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> s
 
     Raises CannotRun when it is missing, no file, not executable, or when `argv`, `cwd` or `env` can't be passed on.
     """
-    _check(argv, cwd, env)
+    _check_arguments(argv, cwd, env)
     name = argv[0]
     if "/" in name:
-        problem = _problem(str(cwd / name))
+        problem = _find_problem(str(cwd / name))
         if problem:
             raise CannotRun(f"cannot run {name!r}: {problem}")
         return name
     refused = ""
     for folder in (env.get("PATH") or os.defpath).split(os.pathsep):
         candidate = os.path.join(cwd, folder, name)  # noqa: PTH118 -- each command looks in each folder: paths cost more
-        problem = _problem(candidate)
+        problem = _find_problem(candidate)
         if not problem:
             return candidate
         if not problem.startswith(_NO_FILE) and os.path.isfile(candidate):  # noqa: PTH113 -- likewise
@@ -41,13 +41,13 @@ def find_program(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> s
     raise CannotRun(f"cannot run {name!r}: {refused or missing}")
 
 
-def explain_refusal(argv: Sequence[str], code: int, *, program: Path, entered: bool) -> CannotRun:
+def build_refusal(argv: Sequence[str], code: int, *, program: Path, entered: bool) -> CannotRun:
     """Say what the system's refusal means: of the command's folder, or, that `entered`, of its program."""
     name = argv[0]
     if not entered:
         return CannotRun(f"cannot run {name!r}: cannot enter its folder: {os.strerror(code)}: correct its cwd")
     meaning = {
-        errno.ENOENT: f"its first line names an interpreter that is missing{_interpreter(program)}: install it",
+        errno.ENOENT: f"its first line names an interpreter that is missing{_read_interpreter(program)}: install it",
         errno.EACCES: f"permission denied: chmod +x {program}, and see that its folder allows running programs",
         errno.ENOEXEC: "no program of this machine, and no script with a first line such as '#!/bin/sh': add one",
         errno.E2BIG: "its arguments and environment are too long for the system: pass fewer at once",
@@ -57,11 +57,11 @@ def explain_refusal(argv: Sequence[str], code: int, *, program: Path, entered: b
     return CannotRun(f"cannot run {name!r}: {meaning}")
 
 
-def _check(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
+def _check_arguments(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
     if not argv or not argv[0]:
         raise CannotRun("cannot run '': the command is empty: correct the stage's run")
     variables = tuple(env.items())
-    if any("\0" in text for text in argv) or _holds_nul(variables):
+    if any("\0" in text for text in argv) or _has_nul(variables):
         raise CannotRun(
             f"cannot run {argv[0]!r}: an argument or a variable holds a NUL character: no program can get one"
         )
@@ -73,7 +73,7 @@ def _check(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
 
 
 @lru_cache(maxsize=_ENVIRONMENTS)
-def _holds_nul(variables: tuple[tuple[str, str], ...]) -> bool:
+def _has_nul(variables: tuple[tuple[str, str], ...]) -> bool:
     return any("\0" in text for variable in variables for text in variable)
 
 
@@ -82,7 +82,7 @@ def _has_bad_name(variables: tuple[tuple[str, str], ...]) -> bool:
     return any(not key or "=" in key for key, _ in variables)
 
 
-def _problem(path: str) -> str:
+def _find_problem(path: str) -> str:
     """Say what is wrong with a program's file; "" if nothing is."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 -- one system call for each folder of PATH
@@ -95,7 +95,7 @@ def _problem(path: str) -> str:
     return "" if os.access(path, os.X_OK) else f"permission denied: chmod +x {path}"
 
 
-def _interpreter(program: Path) -> str:
+def _read_interpreter(program: Path) -> str:
     try:
         with program.open("rb") as file:
             line = file.readline(256)

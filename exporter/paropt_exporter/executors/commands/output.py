@@ -77,7 +77,7 @@ class Capture:
         self._dropped_bytes = 0
         self._pending = bytearray()  # not yet in the file
         self._piece_bytes = output_file.piece_bytes if output_file is not None else 0
-        self._file = self._opened(output_file)
+        self._file = self._open_file(output_file)
 
     def __enter__(self) -> Capture:
         return self
@@ -105,19 +105,19 @@ class Capture:
 
     def text(self) -> str:
         """Return the end of the output, at most TEXT_CHARACTERS, after a line that tells when something is missing."""
-        raw = self._tail()
-        whole = clean(raw)
+        raw = self._join_chunks()
+        whole = clean_output(raw)
         kept = whole[-TEXT_CHARACTERS:]
         missing = self._dropped_bytes + len(whole) - len(kept)
         if not missing:
             return kept
-        return f"{_CUT}{missing} bytes before this are not kept]\n{_from_line_start(kept)}"
+        return f"{_CUT}{missing} bytes before this are not kept]\n{_drop_cut_line(kept)}"
 
     def close(self) -> None:
         """Write the rest to the file and close it, if there is one, and the sink."""
         sink, self._sink = self._sink, None
         if sink is not None:
-            sink.close(self._tail)
+            sink.close(self._join_chunks)
         if self._file is not None and self._pending:
             self._write_file(len(self._pending))
         file, self._file = self._file, None
@@ -127,10 +127,10 @@ class Capture:
             except OSError as error:
                 self._give_up(error)
 
-    def _tail(self) -> bytes:
+    def _join_chunks(self) -> bytes:
         return b"".join(self._chunks)
 
-    def _opened(self, output_file: OutputFile | None) -> BinaryIO | None:
+    def _open_file(self, output_file: OutputFile | None) -> BinaryIO | None:
         if output_file is None:
             return None
         try:
@@ -168,28 +168,28 @@ def is_cut(text: str) -> bool:
     return text.startswith(_CUT)
 
 
-def clean(raw: bytes) -> str:
+def clean_output(raw: bytes) -> str:
     """Return `raw` as text without terminal escapes and control characters, each line as it looked at last."""
     text = raw.decode("utf-8", "replace")
     text = _CONTROL.sub("", _ESCAPE.sub("", text)).replace("\r\n", "\n")
     if "\r" not in text:
         return text
-    return "\n".join(_shown_last(line) for line in text.split("\n"))
+    return "\n".join(_keep_last_text(line) for line in text.split("\n"))
 
 
-def last_line(text: str) -> str:
+def get_last_line(text: str) -> str:
     """Return the last line of `text` that is not blank, without blanks around it; "" if there is none."""
     stripped = text.rstrip()
     return stripped[stripped.rfind("\n") + 1 :].strip()
 
 
-def _shown_last(line: str) -> str:
+def _keep_last_text(line: str) -> str:
     """A progress bar returns to the line's start and writes over it: keep what was written last."""
     kept = line.rstrip("\r")
     return kept[kept.rfind("\r") + 1 :]
 
 
-def _from_line_start(text: str) -> str:
+def _drop_cut_line(text: str) -> str:
     """Drop the line that was cut in two, unless it is all there is."""
     _, newline, rest = text.partition("\n")
     return rest if newline and rest else text

@@ -22,8 +22,8 @@ from paropt_exporter.executors.supervisor.process_tree import MARK
 
 log = logging.getLogger(__name__)
 
-_END_SECONDS = 10.0  # the supervisor gives up killing after 5 s
-_HUNG_UP_SECONDS = 1.0  # a process that dies closes its sockets, then ends
+_MAX_END_SECONDS = 10.0  # the supervisor gives up killing after 5 s
+_MAX_EXIT_SECONDS = 1.0  # a process that dies closes its sockets, then ends
 # The packages' own __init__ modules would add to the supervisor's memory: stand-ins let it import three modules alone.
 _CONTROL = 3  # the supervisor's descriptor
 COMMAND, WATCH, REST, EXIT, BYE = b"c", b"w", b"r", b"e", b"b"  # on the control socket, see `supervisor.event_loop`
@@ -46,7 +46,7 @@ class SupervisorProcess:
         self.handle = os.pidfd_open(pid)  # readable once it has ended
         closing = weakref.finalize(self, os.close, self.handle)
         closing.atexit = (
-            False  # it would come before `SharedSupervisor._close`, and the number be another file's by then
+            False  # it would come before `SharedSupervisor._close_at_exit`, and the number be another file's by then
         )
         self._lock = threading.Lock()  # guards: _code
         self._code: int | None = None
@@ -115,9 +115,9 @@ class SharedSupervisor:
         """Give a lease back; the last one ends the supervisor."""
         with self._lock:
             self._leases -= 1
-            ended = self._taken(BYE) if not self._leases else None
+            ended = self._detach(BYE) if not self._leases else None
             self._watches = self._watches and bool(self._leases)
-        _wait_for(ended)
+        _end_process(ended)
 
     def kill(self) -> None:
         """End the supervisor by force, if one runs. Take no lock: its holder may wait for the supervisor."""
@@ -128,7 +128,7 @@ class SharedSupervisor:
     def hand_over(self, channel: socket.socket, output: int) -> SupervisorProcess:
         """Give the supervisor its end of a command's channel and of its output pipe; starts it if none runs.
 
-        Returns its process, for `died_of`. Raises OSError when it can't be started.
+        Returns its process, for `describe_death`. Raises OSError when it can't be started.
         """
         passed = array.array("i", [channel.fileno(), output])
         return self._send(COMMAND, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
@@ -136,13 +136,13 @@ class SharedSupervisor:
     def watch(self) -> None:
         """Have the supervisor kill all of this process's children when this process is gone, until the last release.
 
-        It looks for them every 0.1 s until `rest`. Raises OSError when it can't be started.
+        It looks for them every 0.1 s until `stop_watching`. Raises OSError when it can't be started.
         """
         with self._lock:
             self._watches = True
         self._send(WATCH, [])
 
-    def rest(self) -> None:
+    def stop_watching(self) -> None:
         """Let the supervisor look for no more children: none is to be started before the next `watch`."""
         with self._lock:
             if self._control is not None:
@@ -152,27 +152,27 @@ class SharedSupervisor:
     def _send(self, kind: bytes, passed: list[tuple[int, int, array.array[int]]]) -> SupervisorProcess:
         with self._lock:
             if self._process is not None and self._process.poll() is not None:
-                self._taken()
+                self._detach()
             try:
-                process, control = self._started()
+                process, control = self._get_or_start()
                 control.sendmsg([kind], passed)
             except ConnectionError:  # it died this moment, and gets one successor
-                _wait_for(self._taken())
-                process, control = self._started()
+                _end_process(self._detach())
+                process, control = self._get_or_start()
                 control.sendmsg([kind], passed)
             return process
 
-    def _started(self) -> tuple[SupervisorProcess, socket.socket]:
+    def _get_or_start(self) -> tuple[SupervisorProcess, socket.socket]:
         if self._process is not None and self._control is not None:
             return self._process, self._control
         if not self._registered:
             self._registered = True
-            os.register_at_fork(after_in_child=self._forget)
-            atexit.register(self._close)
+            os.register_at_fork(after_in_child=self._reset_after_fork)
+            atexit.register(self._close_at_exit)
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                self._process = _spawned(theirs)
+                self._process = _spawn(theirs)
                 descriptors.restore_limit(self._process.pid)  # its first command comes after this
                 if self._watches:
                     ours.sendall(WATCH)
@@ -182,7 +182,7 @@ class SharedSupervisor:
         self._control = ours
         return self._process, ours
 
-    def _taken(self, last: bytes = b"") -> SupervisorProcess | None:
+    def _detach(self, last: bytes = b"") -> SupervisorProcess | None:
         """Close the control socket, which ends the supervisor, and return its process; the lock is held."""
         control, self._control = self._control, None
         process, self._process = self._process, None
@@ -193,7 +193,7 @@ class SharedSupervisor:
             control.close()
         return process
 
-    def _close(self) -> None:
+    def _close_at_exit(self) -> None:
         """At the interpreter's exit: the supervisor kills what is left, and once more when this process is gone."""
         with self._lock:
             control, self._control = self._control, None
@@ -203,21 +203,21 @@ class SharedSupervisor:
         process.resume()
         with control, contextlib.suppress(OSError):
             control.sendall(EXIT)
-            control.settimeout(_END_SECONDS)
+            control.settimeout(_MAX_END_SECONDS)
             control.recv(1)
 
-    def _forget(self) -> None:
+    def _reset_after_fork(self) -> None:
         """In a forked child: the supervisor is the parent's, and must not wait for this copy of the socket to close."""
         self._lock = threading.Lock()
         self._leases, self._watches = 0, False
-        self._taken()
+        self._detach()
 
 
 # The one piece of module state: a process has one supervisor, whichever of its pools needs it.
 SUPERVISOR = SharedSupervisor()
 
 
-def _spawned(control: socket.socket) -> SupervisorProcess:
+def _spawn(control: socket.socket) -> SupervisorProcess:
     """Start the process. Not by subprocess: that waits for the end of a pipe, which a fork in another thread, whose
     child goes on without an exec, keeps open.
     """
@@ -243,16 +243,16 @@ def _spawned(control: socket.socket) -> SupervisorProcess:
         raise
 
 
-def died_of(process: SupervisorProcess) -> str:
+def describe_death(process: SupervisorProcess) -> str:
     """Tell what ended a supervisor that hung up on a command."""
     try:
-        code = process.wait(_HUNG_UP_SECONDS)
+        code = process.wait(_MAX_EXIT_SECONDS)
     except TimeoutError:
         return "it lives, but has no file descriptors left"
     return f"killed by signal {-code}" if code < 0 else f"exit {code}"
 
 
-def kill_left(session: int, mark: str) -> int:
+def kill_leftovers(session: int, mark: str) -> int:
     """Kill what a command left when its supervisor died, and return how many processes that was.
 
     They are known by their session (0: unknown), or by the mark in their environment.
@@ -262,7 +262,7 @@ def kill_left(session: int, mark: str) -> int:
     count = 0
     for process in psutil.process_iter():
         try:
-            if process.status() != psutil.STATUS_ZOMBIE and _is_left(process.pid, process.environ, session, mark):
+            if process.status() != psutil.STATUS_ZOMBIE and _is_leftover(process.pid, process.environ, session, mark):
                 process.kill()  # psutil looks whether the number is still this process's own
                 count += 1
         except (psutil.Error, OSError):
@@ -270,21 +270,21 @@ def kill_left(session: int, mark: str) -> int:
     return count
 
 
-def _is_left(pid: int, environment: Callable[[], dict[str, str]], session: int, mark: str) -> bool:
+def _is_leftover(pid: int, environment: Callable[[], dict[str, str]], session: int, mark: str) -> bool:
     return (session != 0 and os.getsid(pid) == session) or environment().get(MARK) == mark
 
 
-def _wait_for(process: SupervisorProcess | None) -> None:
+def _end_process(process: SupervisorProcess | None) -> None:
     if process is None:
         return
     process.resume()
     try:
-        process.wait(_END_SECONDS)
+        process.wait(_MAX_END_SECONDS)
     except TimeoutError:
         log.error("the supervisor of commands does not end: killed", extra={"pid": process.pid})
         process.send(signal.SIGKILL)
         with contextlib.suppress(TimeoutError):
-            process.wait(_END_SECONDS)
+            process.wait(_MAX_END_SECONDS)
 
 
 def _package_folder() -> str:

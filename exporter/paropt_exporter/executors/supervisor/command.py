@@ -58,14 +58,14 @@ class Command:
         self.term_at = math.inf
         self.kill_at = math.inf
         self.hung_up = False
-        self._told_seconds = -math.inf
+        self._reported_seconds = -math.inf
         self._began_seconds = math.inf
         self._output = output
         self._left = 0
-        _limits()
+        _raise_limits()
         self._unread = b""
 
-    def read(self) -> list[dict[str, Any]]:  # Any: what JSON gives
+    def read_frames(self) -> list[dict[str, Any]]:  # Any: what JSON gives
         """Return the frames that have come; raise ConnectionError at the channel's end."""
         try:
             chunk = self.channel.recv(_RECEIVE_BYTES)
@@ -84,7 +84,7 @@ class Command:
             entered = True
             pid = _spawn(frame, self._output)
         except OSError as error:
-            self._tell(failed=error.errno, entered=entered)
+            self._send(failed=error.errno, entered=entered)
             return None
         finally:
             os.chdir("/")  # a folder that someone works in can't be unmounted
@@ -105,7 +105,7 @@ class Command:
         """Send what is due, and return whether the command has ended."""
         if self.tree is None:
             return False
-        alive = len(self.tree.alive())
+        alive = len(self.tree.list_alive())
         if self.status is not None and not alive:
             return True
         if self.status is not None and math.isinf(self.kill_at):
@@ -119,26 +119,26 @@ class Command:
             self.tree.send(signal.SIGTERM)
         return now >= self.kill_at + _GIVE_UP_SECONDS
 
-    def young(self, now: float) -> bool:
+    def is_young(self, now: float) -> bool:
         """Whether it began so lately that the exporter may not know yet what it is like."""
         return now < self._began_seconds + _YOUNG_SECONDS
 
-    def usage_due(self, now: float) -> bool:
+    def is_report_due(self, now: float) -> bool:
         """Whether to report the numbers of this sample."""
-        return self.young(now) or now >= self._told_seconds + _REPORT_SECONDS
+        return self.is_young(now) or now >= self._reported_seconds + _REPORT_SECONDS
 
-    def tell_usage(self, now: float) -> None:
+    def send_usage(self, now: float) -> None:
         """Send the numbers of the sample taken at `now`, unless the exporter has not read the ones before."""
-        if self.tree is not None and not _unread_bytes(self.channel):
-            self._told_seconds = now
-            self._tell(usage=_numbers(self.tree), sampled=_demand(self.tree, now))
+        if self.tree is not None and not _count_unread_bytes(self.channel):
+            self._reported_seconds = now
+            self._send(usage=_read_usage(self.tree), sampled=_read_core_time(self.tree, now))
 
-    def tell_ended(self) -> None:
+    def send_result(self) -> None:
         """Send the last frame."""
         if self.tree is not None:
             times = (self._began_seconds, time.monotonic())
-            demand = _demand(self.tree, time.monotonic())
-            self._tell(ended=self.status, left=self._left, times=times, usage=_numbers(self.tree), sampled=demand)
+            demand = _read_core_time(self.tree, time.monotonic())
+            self._send(ended=self.status, left=self._left, times=times, usage=_read_usage(self.tree), sampled=demand)
 
     def close(self) -> None:
         """Close what the exporter handed over."""
@@ -147,28 +147,28 @@ class Command:
             os.close(self._output)
             self._output = -1
 
-    def _tell(self, **frame: object) -> None:
+    def _send(self, **frame: object) -> None:
         try:
             self.channel.send(json.dumps(frame).encode() + b"\n")
         except OSError:
             return  # the exporter closed its end: the poll says so too, and ends the command
 
 
-def _numbers(tree: Tree) -> tuple[int, float, float, int, int]:
-    return int(tree.root), tree.cpu_seconds(), tree.delay_seconds(), tree.memory, tree.memory_peak
+def _read_usage(tree: Tree) -> tuple[int, float, float, int, int]:
+    return int(tree.root), tree.get_cpu_seconds(), tree.get_delay_seconds(), tree.memory, tree.memory_peak
 
 
-def _demand(tree: Tree, now: float) -> tuple[float, float, float]:
+def _read_core_time(tree: Tree, now: float) -> tuple[float, float, float]:
     """Return the monotonic moment of a sample, and the seconds that the tree ran and waited for a core until then."""
-    return now, tree.run_seconds(), tree.wait_seconds()
+    return now, tree.get_run_seconds(), tree.get_wait_seconds()
 
 
-def _unread_bytes(channel: socket.socket) -> int:
+def _count_unread_bytes(channel: socket.socket) -> int:
     return int.from_bytes(fcntl.ioctl(channel, termios.TIOCOUTQ, b"\0\0\0\0"), "little")
 
 
 @cache
-def _limits() -> tuple[tuple[int, int], tuple[int, int]]:
+def _raise_limits() -> tuple[tuple[int, int], tuple[int, int]]:
     """Raise this process's limit on descriptors: each command takes some. Return that of commands, and its own."""
     of_commands = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     own = (max(soft, min(hard, _MOST_DESCRIPTORS)), hard)
@@ -181,7 +181,7 @@ def _limits() -> tuple[tuple[int, int], tuple[int, int]]:
 def _spawn(frame: dict[str, Any], output: int) -> int:  # Any: what JSON gives
     environment = {key.encode("latin-1"): value.encode("latin-1") for key, value in frame["env"].items()}
     environment[MARK.encode()] = frame["mark"].encode()
-    of_commands, own = _limits()
+    of_commands, own = _raise_limits()
     resource.setrlimit(resource.RLIMIT_NOFILE, of_commands)  # a raised one breaks programs that use select()
     try:
         return os.posix_spawn(

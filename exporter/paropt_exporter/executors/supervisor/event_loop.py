@@ -27,8 +27,8 @@ import socket
 import time
 
 from paropt_exporter.executors.supervisor.command import DEFAULT_SIGNALS, Command
-from paropt_exporter.executors.supervisor.parent_process import Exporter
-from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree, descendants, own_peak_bytes
+from paropt_exporter.executors.supervisor.parent_process import ParentProcess
+from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree, list_descendants, read_own_peak_bytes
 
 TYPE_CHECKING = False  # typing's own would cost the supervisor 0.7 MB, and type checkers know the name
 if TYPE_CHECKING:
@@ -39,37 +39,37 @@ if TYPE_CHECKING:
 # gone. REST: none of them runs now. EXIT: it exits now. BYE: it goes on without a supervisor, and so do its children.
 WATCH, REST, EXIT, BYE = b"w", b"r", b"e", b"b"
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-_LOOK_SECONDS = 0.02  # shortest time between two looks at /proc
-_LATER_LOOK_SECONDS = 0.1  # the same once all commands are known for a while
-_QUIET_LOOK_SECONDS = 0.25  # the same once no process has come or gone, and no memory has changed, for a while
+_SAMPLE_SECONDS = 0.02  # shortest time between two looks at /proc
+_LATER_SAMPLE_SECONDS = 0.1  # the same once all commands are known for a while
+_QUIET_SAMPLE_SECONDS = 0.25  # the same once no process has come or gone, and no memory has changed, for a while
 _QUIET_SECONDS = 2.0
-_LONGEST_LOOK_SECONDS = 1.0
-_LOOK_SHARE = 0.015  # of a core is spent on looking, at most, and a little more on telling about it
+_MAX_SAMPLE_SECONDS = 1.0
+_SAMPLING_RATIO = 0.015  # of a core is spent on looking, at most, and a little more on telling about it
 _END_SECONDS = 5.0  # at the exporter's end: how long to go on killing before leaving
 
 
-class Pace:
+class SamplingPace:
     """How long to wait between looks: not long while a command is young, and the controller unsure of it.
 
-    Longer once the processes' shape (`ProcessTable.shape`) has stayed the same for a while.
+    Longer once the processes' shape (`ProcessTable.get_shape`) has stayed the same for a while.
     """
 
     def __init__(self) -> None:
         self._shape: tuple[tuple[int, int], ...] = ()
         self._quiet_at = 0.0
 
-    def pause(self, *, now: float, cost: float, young: bool, shape: tuple[tuple[int, int], ...]) -> float:
+    def get_pause(self, *, now: float, cost: float, young: bool, shape: tuple[tuple[int, int], ...]) -> float:
         """Return the seconds until the next look, after one that took `cost` seconds."""
         if shape != self._shape:
             self._shape, self._quiet_at = shape, now + _QUIET_SECONDS
-        later = _LATER_LOOK_SECONDS if now < self._quiet_at else _QUIET_LOOK_SECONDS
-        return min(_LONGEST_LOOK_SECONDS, max(_LOOK_SECONDS if young else later, cost / _LOOK_SHARE))
+        later = _LATER_SAMPLE_SECONDS if now < self._quiet_at else _QUIET_SAMPLE_SECONDS
+        return min(_MAX_SAMPLE_SECONDS, max(_SAMPLE_SECONDS if young else later, cost / _SAMPLING_RATIO))
 
 
 class Supervisor:
     """The loop over the control socket, the channels and the ends of children."""
 
-    def __init__(self, control: socket.socket, exporter: Exporter) -> None:
+    def __init__(self, control: socket.socket, exporter: ParentProcess) -> None:
         self._control = control
         self._exporter = exporter
         self._table = ProcessTable()
@@ -85,8 +85,8 @@ class Supervisor:
         if exporter.handle >= 0:
             self._poll.register(exporter.handle, select.POLLIN)  # a fork of it may keep the control socket open
         self._open = True
-        self._looked = self._next_look = 0.0
-        self._pace = Pace()
+        self._sampled = self._next_sample = 0.0
+        self._pace = SamplingPace()
 
     def run(self) -> None:
         """Serve until the control socket's other end is gone, then kill everything that was started."""
@@ -100,24 +100,24 @@ class Supervisor:
                     os.read(self._child_ended, 4096)
                     self._reap()
                 elif descriptor in self._commands:
-                    self._converse(self._commands[descriptor])
+                    self._read_channel(self._commands[descriptor])
             if self._table.trees:
-                self._watch(time.monotonic())
-            self._exporter.look(time.monotonic())
-        _kill(self._exporter.left())  # once: while it exits, its threads may start more
-        self._end_everything(descendants)
+                self._sample_commands(time.monotonic())
+            self._exporter.sample(time.monotonic())
+        _kill(self._exporter.list_leftovers())  # once: while it exits, its threads may start more
+        self._kill_until_gone(list_descendants)
         self._control.close()  # the exporter goes on when it sees that
         self._exporter.wait()
-        self._end_everything(lambda: descendants() + self._exporter.left())
+        self._kill_until_gone(lambda: list_descendants() + self._exporter.list_leftovers())
 
     def _wait_milliseconds(self) -> float | None:
-        due = min(self._due() if self._table.trees else math.inf, self._exporter.next_look)
+        due = min(self._get_due_time() if self._table.trees else math.inf, self._exporter.next_sample)
         return None if math.isinf(due) else max(0.0, due - time.monotonic()) * 1000
 
-    def _due(self) -> float:
+    def _get_due_time(self) -> float:
         """Return when to look next: in time, or when a signal is due that the last look came too early for."""
         signals = [at for command in self._commands.values() for at in (command.term_at, command.kill_at)]
-        return min([self._next_look, *(at for at in signals if at > self._looked)])
+        return min([self._next_sample, *(at for at in signals if at > self._sampled)])
 
     def _accept(self) -> None:
         """Take a channel and an output pipe from the control socket."""
@@ -133,107 +133,107 @@ class Supervisor:
         elif data == WATCH:
             self._exporter.watch()
         elif data == REST:
-            self._exporter.rest()
+            self._exporter.stop_watching()
         elif data in (EXIT, BYE):
-            self._exporter.part(exits=data == EXIT)
+            self._exporter.note_release(exits=data == EXIT)
             self._open = False
         elif len(passed) < 2:  # out of descriptors: the exporter sees its channel closed
             for descriptor in passed:
                 os.close(descriptor)
         else:
-            self._welcome(socket.socket(fileno=passed[0]), passed[1])
+            self._add_command(socket.socket(fileno=passed[0]), passed[1])
 
-    def _welcome(self, channel: socket.socket, output: int) -> None:
+    def _add_command(self, channel: socket.socket, output: int) -> None:
         channel.setblocking(False)
         command = self._commands[channel.fileno()] = Command(channel, output)
         self._poll.register(channel, select.POLLIN)
-        self._converse(command)  # the request was sent before the channel was
+        self._read_channel(command)  # the request was sent before the channel was
 
-    def _converse(self, command: Command) -> None:
+    def _read_channel(self, command: Command) -> None:
         try:
-            for frame in command.read():
-                self._obey(command, frame)
+            for frame in command.read_frames():
+                self._handle_frame(command, frame)
         except ConnectionError:  # the exporter gave it up: nobody waits for this command any more
             self._poll.unregister(command.channel)
             command.hung_up = True
-            self._next_look = 0.0
+            self._next_sample = 0.0
             command.stop(0.0, time.monotonic())
             if command.tree is None:
-                self._forget(command)
+                self._remove_command(command)
 
-    def _obey(self, command: Command, frame: dict[str, Any]) -> None:  # Any: what JSON gives
+    def _handle_frame(self, command: Command, frame: dict[str, Any]) -> None:  # Any: what JSON gives
         if "stop" in frame:
-            self._table.look(time.monotonic())  # groups made since the last look get the signal too
-            self._next_look = 0.0
+            self._table.refresh(time.monotonic())  # groups made since the last look get the signal too
+            self._next_sample = 0.0
             command.stop(frame["stop"], time.monotonic())
             return
         if not self._table.trees:
-            self._next_look = time.monotonic() + _LOOK_SECONDS
+            self._next_sample = time.monotonic() + _SAMPLE_SECONDS
         tree = command.start(frame)
         if tree is not None:
             self._table.add(tree, time.monotonic())
 
     def _reap(self) -> None:
         """Wait for all children that have ended, main processes and orphans, and count what they used."""
-        while (pid := _ended_child()) is not None:
-            tree = self._table.owner(pid, time.monotonic())
+        while (pid := _find_ended_child()) is not None:
+            tree = self._table.find_owner(pid, time.monotonic())
             _, status, usage = os.wait4(pid, 0)
             self._table.settle(pid, usage.ru_utime + usage.ru_stime, time.monotonic())
             if tree is None:
                 continue
             peak = usage.ru_maxrss * 1024
             # One that was too short to be looked at gets the kernel's number, at most this process's few MB too high.
-            if peak > tree.memory_peak and (not tree.memory_peak or peak > own_peak_bytes()):
+            if peak > tree.memory_peak and (not tree.memory_peak or peak > read_own_peak_bytes()):
                 tree.memory_peak = peak
             if tree.root == str(pid):
-                self._main_ended(tree, status)
+                self._on_main_exit(tree, status)
 
-    def _main_ended(self, tree: Tree, status: int) -> None:
-        self._next_look = 0.0  # only a look tells what it left behind
+    def _on_main_exit(self, tree: Tree, status: int) -> None:
+        self._next_sample = 0.0  # only a look tells what it left behind
         for command in self._commands.values():
             if command.tree is tree:
                 command.status = status
 
-    def _watch(self, now: float) -> None:
+    def _sample_commands(self, now: float) -> None:
         """Look at the processes when it is time; only then tell about them and send signals: to who is there now."""
-        if now < self._due():
+        if now < self._get_due_time():
             return
-        self._looked = now
+        self._sampled = now
         if _has_children():
-            self._table.look(now)
+            self._table.refresh(now)
         else:
             self._table.clear()
-        young = any(command.young(now) for command in self._commands.values())
+        young = any(command.is_young(now) for command in self._commands.values())
         cost = time.monotonic() - now
-        self._next_look = now + self._pace.pause(now=now, cost=cost, young=young, shape=self._table.shape())
-        self._tell(now)
+        self._next_sample = now + self._pace.get_pause(now=now, cost=cost, young=young, shape=self._table.get_shape())
+        self._send_usage(now)
         for command in [command for command in self._commands.values() if command.advance(now)]:
-            self._ended(command)
+            self._on_command_end(command)
 
-    def _tell(self, now: float) -> None:
+    def _send_usage(self, now: float) -> None:
         for command in self._commands.values():
-            if command.usage_due(now):
-                command.tell_usage(now)
+            if command.is_report_due(now):
+                command.send_usage(now)
 
-    def _ended(self, command: Command) -> None:
+    def _on_command_end(self, command: Command) -> None:
         if command.tree is not None:
             self._table.remove(command.tree)
         if not self._table.trees and _has_children():
-            _kill(descendants())  # whoever is left could not be told to belong to any command
-        command.tell_ended()
-        self._forget(command)
+            _kill(list_descendants())  # whoever is left could not be told to belong to any command
+        command.send_result()
+        self._remove_command(command)
 
-    def _forget(self, command: Command) -> None:
+    def _remove_command(self, command: Command) -> None:
         del self._commands[command.channel.fileno()]
         if not command.hung_up:
             self._poll.unregister(command.channel)
         command.close()
 
-    def _end_everything(self, found: Callable[[], list[int]]) -> None:
+    def _kill_until_gone(self, found: Callable[[], list[int]]) -> None:
         deadline = time.monotonic() + _END_SECONDS
-        while ((left := found()) or self._exporter.ends) and time.monotonic() < deadline:
+        while ((left := found()) or self._exporter.is_exiting) and time.monotonic() < deadline:
             _kill(left)
-            self._poll.poll(_LOOK_SECONDS * 1000)
+            self._poll.poll(_SAMPLE_SECONDS * 1000)
             self._reap()
 
 
@@ -246,10 +246,10 @@ def main(descriptor: int, owner: int) -> None:
     os.set_inheritable(descriptor, False)
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-    Supervisor(socket.socket(fileno=descriptor), Exporter(owner)).run()
+    Supervisor(socket.socket(fileno=descriptor), ParentProcess(owner)).run()
 
 
-def _ended_child() -> int | None:
+def _find_ended_child() -> int | None:
     """Return a child that has ended, without waiting for it yet: its /proc entry tells whose it is."""
     try:
         info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -7,13 +7,13 @@ import os
 import select
 import time
 
-from paropt_exporter.executors.supervisor.process_tree import living, read_environment, read_stat
+from paropt_exporter.executors.supervisor.process_tree import list_living, read_environment, read_stat
 
 RUN_MARK = "PAROPT_RUN"  # in the environment of all that an exporter starts: process id, start time, project
-_LOOK_SECONDS = 0.1  # costs some 0.2 ms with 20 threads
+_SAMPLE_SECONDS = 0.1  # costs some 0.2 ms with 20 threads
 
 
-class Exporter:
+class ParentProcess:
     """The process that the supervisor works for.
 
     When it is gone the kernel has given its children to another parent. They are known by the mark in their
@@ -25,66 +25,66 @@ class Exporter:
             self.handle = os.pidfd_open(pid) if os.getppid() == pid else -1  # readable once it has ended
         except OSError:
             self.handle = -1  # it is gone already
-        self.next_look = math.inf
+        self.next_sample = math.inf
         self._kills = self._exits = False
         self._pid = str(pid)
-        self._seen: dict[str, str] = {}  # pid: start time
+        self._known: dict[str, str] = {}  # pid: start time
         mark = os.environ.get(RUN_MARK, "")
         # An exporter that runs in a stage of another one has that one's mark until it sets its own.
         self._mark = f"{RUN_MARK}={mark}" if mark.startswith(f"{pid}-") else ""
 
     def watch(self) -> None:
         """Look at the exporter's processes from now on, and have them killed when it is gone."""
-        self.next_look = 0.0
+        self.next_sample = 0.0
         self._kills = True
 
-    def rest(self) -> None:
+    def stop_watching(self) -> None:
         """Look no more: no call runs, and none that starts later is to be found."""
-        self.next_look = math.inf
+        self.next_sample = math.inf
 
-    def look(self, now: float) -> None:
+    def sample(self, now: float) -> None:
         """Note which processes descend from the exporter, if it is time to."""
-        if now < self.next_look:
+        if now < self.next_sample:
             return
-        self.next_look = min(now, time.monotonic()) + _LOOK_SECONDS
+        self.next_sample = min(now, time.monotonic()) + _SAMPLE_SECONDS
         me = str(os.getpid())
-        waiting, seen = _children(self._pid), {}
+        waiting, seen = _list_children(self._pid), {}
         while waiting:
             pid = waiting.pop()
             fields = read_stat(pid) if pid != me else None
             if fields is not None and pid not in seen:
                 seen[pid] = fields[19]
-                waiting += _children(pid)
+                waiting += _list_children(pid)
         # Some may be orphans by now that nobody adopted in our sight: they stay known for as long as they live.
-        gone = [pid for pid in self._seen if pid not in seen and not self._is_seen(pid)]
-        self._seen.update(seen)
+        gone = [pid for pid in self._known if pid not in seen and not self._is_known(pid)]
+        self._known.update(seen)
         for pid in gone:
-            del self._seen[pid]
+            del self._known[pid]
 
-    def part(self, *, exits: bool) -> None:
+    def note_release(self, *, exits: bool) -> None:
         """Note that the exporter lets its supervisor go, because it `exits`, or to go on without one."""
         self._exits, self._kills = exits, self._kills and exits
         if self._kills:
-            self.look(math.inf)
+            self.sample(math.inf)
 
     @property
-    def ends(self) -> bool:
+    def is_exiting(self) -> bool:
         """Whether it is on its way out: its last descriptors are closed before its children are given away."""
         return self._kills and not (self._exits or self._is_gone())
 
     def wait(self) -> None:
         """Return when an exporter that exits has done so: up to then its threads may start processes."""
         while self._kills and not self._is_gone():
-            self.look(math.inf)
-            select.select([self.handle], [], [], _LOOK_SECONDS)
+            self.sample(math.inf)
+            select.select([self.handle], [], [], _SAMPLE_SECONDS)
 
-    def left(self) -> list[int]:
+    def list_leftovers(self) -> list[int]:
         """Return what lives of the exporter's processes and of all that they started, once it is gone or exits."""
-        if not self._kills or self.ends:
+        if not self._kills or self.is_exiting:
             return []
-        found = living()
+        found = list_living()
         parents = {pid: fields[1] for pid, fields in found}
-        ours = {pid for pid, fields in found if self._seen.get(pid) == fields[19] or self._is_marked(pid)}
+        ours = {pid for pid, fields in found if self._known.get(pid) == fields[19] or self._is_marked(pid)}
         count = -1
         while count != len(ours):
             count = len(ours)
@@ -94,15 +94,15 @@ class Exporter:
     def _is_gone(self) -> bool:
         return self.handle < 0 or bool(select.select([self.handle], [], [], 0)[0])
 
-    def _is_seen(self, pid: str) -> bool:
+    def _is_known(self, pid: str) -> bool:
         fields = read_stat(pid)
-        return fields is not None and fields[19] == self._seen[pid]
+        return fields is not None and fields[19] == self._known[pid]
 
     def _is_marked(self, pid: str) -> bool:
         return bool(self._mark) and self._mark in read_environment(pid)
 
 
-def _children(pid: str) -> list[str]:
+def _list_children(pid: str) -> list[str]:
     found: list[str] = []
     try:
         threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 -- pathlib would double this process's memory

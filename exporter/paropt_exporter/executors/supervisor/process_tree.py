@@ -54,37 +54,37 @@ class Tree:
         self.settled_seconds = 0.0
         self.lost_ticks = 0
         self.root_ended = False
-        self.gone_delay_seconds = 0.0
+        self.ended_delay_seconds = 0.0
         self._at, self._runnable, self._wanted = now, 1, 0.0  # at the last look: when, runnable members, core time
         self.memory = 0
         self.memory_peak = 0
 
-    def alive(self) -> list[Process]:
+    def list_alive(self) -> list[Process]:
         """Return the members that have not ended."""
         return [member for member in self.members.values() if member.state not in _ENDED]
 
-    def cpu_seconds(self) -> float:
+    def get_cpu_seconds(self) -> float:
         """Return the CPU up to the last look, all that ended included."""
         ticks = sum(member.own + member.waited for member in self.members.values())
         return self.settled_seconds + (ticks + self.lost_ticks) / _TICKS
 
-    def delay_seconds(self) -> float:
+    def get_delay_seconds(self) -> float:
         """Return how long the members' threads have waited for a core, without the waits under way."""
-        return self.gone_delay_seconds + sum(member.time.waited_seconds for member in self.members.values())
+        return self.ended_delay_seconds + sum(member.time.waited_seconds for member in self.members.values())
 
-    def run_seconds(self) -> float:
+    def get_run_seconds(self) -> float:
         """Return what `cpu_seconds` does, with the living members' own time to the nanosecond."""
         own = sum(member.time.run_seconds or member.own / _TICKS for member in self.members.values())
         ticks = sum(member.waited for member in self.members.values()) + self.lost_ticks
         return self.settled_seconds + own + ticks / _TICKS
 
-    def wait_seconds(self) -> float:
+    def get_wait_seconds(self) -> float:
         """Return how long the members' threads have waited for a core, the waits under way included."""
-        return self.gone_delay_seconds + sum(member.time.wait_seconds for member in self.members.values())
+        return self.ended_delay_seconds + sum(member.time.wait_seconds for member in self.members.values())
 
     def send(self, number: int) -> None:
         """Send a signal to each process group that has a living member: it reaches those forked since the last look."""
-        groups = {member.group for member in self.alive()}
+        groups = {member.group for member in self.list_alive()}
         if not self.root_ended:
             groups.add(self.root)  # it has one until it is waited for, and without /proc there are no members
         for group in groups:
@@ -108,7 +108,7 @@ class Tree:
             fields = read_stat(pid) if pid in names else None
             if fields is None or fields[19] != member.start:
                 vanished.append(self.members.pop(pid))
-                self.gone_delay_seconds += member.time.waited_seconds
+                self.ended_delay_seconds += member.time.waited_seconds
                 continue
             credit[pid] = -member.waited
             member.update(fields, now)
@@ -117,15 +117,15 @@ class Tree:
         self._count_lost(vanished, credit)
         unseen = sum(rest for rest in credit.values() if rest > 0) / _TICKS
         self._count_unseen_wait(unseen * max(0.0, crowding - 1.0), now)
-        self._weigh()
+        self.update_memory()
         return vanished
 
     def _count_unseen_wait(self, seconds: float, now: float) -> None:
         runnable = sum(member.state == "R" for member in self.members.values())
-        wanted, most = self.run_seconds() + self.wait_seconds(), max(1, runnable, self._runnable)
+        wanted, most = self.get_run_seconds() + self.get_wait_seconds(), max(1, runnable, self._runnable)
         room = most * (now - self._at) - (wanted - self._wanted)
-        self.gone_delay_seconds += max(0.0, min(seconds, room))
-        self._at, self._runnable, self._wanted = now, runnable, self.run_seconds() + self.wait_seconds()
+        self.ended_delay_seconds += max(0.0, min(seconds, room))
+        self._at, self._runnable, self._wanted = now, runnable, self.get_run_seconds() + self.get_wait_seconds()
 
     def settle(self, pid: str, seconds: float, crowding: float, now: float) -> None:
         """Count an ended process's exact CPU; `crowding` as for `refresh`: its children may have ended with it."""
@@ -134,7 +134,7 @@ class Tree:
         member = self.members.pop(pid, None)
         if member is None:
             return
-        self.gone_delay_seconds += member.time.waited_seconds
+        self.ended_delay_seconds += member.time.waited_seconds
         children = sum(child.own + child.waited for child in self.members.values() if child.parent == pid)
         seen = max(member.time.run_seconds, member.own / _TICKS) + (member.waited + children) / _TICKS
         if seconds - seen > _LOST_TICKS / _TICKS:
@@ -147,7 +147,7 @@ class Tree:
                 credit[child.parent] -= child.own + child.waited
         self.lost_ticks += sum(-rest for rest in credit.values() if rest < -_LOST_TICKS)
 
-    def _weigh(self) -> None:
+    def update_memory(self) -> None:
         # Between fork and exec a child shows its parent's memory as its own: it counts from the second look on.
         self.memory = sum(m.rss for m in self.members.values() if m.samples > 1 or m.pid == self.root)
         self.memory_peak = max(self.memory_peak, self.memory)
@@ -174,29 +174,31 @@ class ProcessTable:
         self._sessions[tree.root] = tree
         fields = read_stat(tree.root)
         if fields is not None:
-            self._own(tree, Process(tree.root, fields, now))
-            tree._weigh()
+            self._add_member(tree, Process(tree.root, fields, now))
+            tree.update_memory()
 
     def remove(self, tree: Tree) -> None:
         """Forget a tree that has ended."""
         self.trees.remove(tree)
-        self._owners = {pid: owner for pid, owner in self._owners.items() if owner is not tree}
-        self._sessions = {session: owner for session, owner in self._sessions.items() if owner is not tree}
+        self._owners = {pid: find_owner for pid, find_owner in self._owners.items() if find_owner is not tree}
+        self._sessions = {
+            session: find_owner for session, find_owner in self._sessions.items() if find_owner is not tree
+        }
 
-    def look(self, now: float) -> None:
+    def refresh(self, now: float) -> None:
         """Read /proc once: refresh all members, find new ones."""
-        names = set(_names())
+        names = set(_list_pids())
         self._foreign &= names
-        self.crowding += _NEWEST_RATIO * (runnable_threads() / self._cores - self.crowding)
+        self.crowding += _NEWEST_RATIO * (count_runnable_threads() / self._cores - self.crowding)
         for tree in self.trees:
             for member in tree.refresh(names, now, self.crowding):
                 self._owners.pop(member.pid, None)
             for member in tree.members.values():
                 self._sessions[member.session] = tree  # it may have made a session of its own since
         fresh = names - self._foreign - self._owners.keys()
-        self._foreign |= fresh - self._adopt([pid for pid in fresh if pid.isdigit()], now)
+        self._foreign |= fresh - self._assign_new([pid for pid in fresh if pid.isdigit()], now)
 
-    def shape(self) -> tuple[tuple[int, int], ...]:
+    def get_shape(self) -> tuple[tuple[int, int], ...]:
         """Return how many processes each tree has, and how many MiB of memory: what changes where work changes."""
         return tuple((len(tree.members), tree.memory >> 20) for tree in self.trees)
 
@@ -206,12 +208,12 @@ class ProcessTable:
         for tree in self.trees:
             tree.members.clear()
 
-    def owner(self, pid: int, now: float) -> Tree | None:
+    def find_owner(self, pid: int, now: float) -> Tree | None:
         """Return the tree of a process that has ended but was not waited for yet, and read its last numbers."""
         name = str(pid)
         tree = self._owners.get(name)
         if tree is None:
-            self._adopt([name], now)
+            self._assign_new([name], now)
             return self._owners.get(name)
         if (member := tree.members.get(name)) is not None:
             member.time.sample(threads=1, state="Z", now=now)
@@ -223,7 +225,7 @@ class ProcessTable:
         if tree is not None:
             tree.settle(str(pid), seconds, self.crowding, now)
 
-    def _adopt(self, pids: list[str], now: float) -> set[str]:
+    def _assign_new(self, pids: list[str], now: float) -> set[str]:
         """Give new processes to the trees that they belong to and return those that were given."""
         found = [Process(pid, fields, now) for pid in pids if (fields := read_stat(pid)) is not None]
         given: set[str] = set()
@@ -232,16 +234,16 @@ class ProcessTable:
             left = len(found)
             rest = []
             for process in found:
-                tree = self._owner_of(process)
+                tree = self._find_owner(process)
                 if tree is None:
                     rest.append(process)
                     continue
-                self._own(tree, process)
+                self._add_member(tree, process)
                 given.add(process.pid)
             found = rest
         return given
 
-    def _owner_of(self, process: Process) -> Tree | None:
+    def _find_owner(self, process: Process) -> Tree | None:
         tree = self._owners.get(process.parent) or self._sessions.get(process.session)
         if tree is not None or process.parent != self._me:
             return tree
@@ -252,7 +254,7 @@ class ProcessTable:
                 return candidate
         return self.trees[0] if len(self.trees) == 1 else None
 
-    def _own(self, tree: Tree, process: Process) -> None:
+    def _add_member(self, tree: Tree, process: Process) -> None:
         tree.members[process.pid] = process
         self._owners[process.pid] = tree
         self._sessions[process.session] = tree
@@ -264,7 +266,7 @@ def read_stat(pid: str) -> list[str] | None:
     return text[text.rindex(")") + 2 :].split() if ")" in text else None
 
 
-def runnable_threads() -> int:
+def count_runnable_threads() -> int:
     """Return how many threads of the machine run or wait for a core, this one left out; 0 if the kernel tells not."""
     running, slash, _ = _read("loadavg").partition("/")
     return int(running.split()[-1]) - 1 if slash else 0
@@ -275,15 +277,15 @@ def read_environment(pid: str) -> list[str]:
     return _read(pid + "/environ").split("\0")
 
 
-def living() -> list[tuple[str, list[str]]]:
+def list_living() -> list[tuple[str, list[str]]]:
     """Return the pid and the stat fields of every process of this machine that has not ended."""
-    read = ((pid, read_stat(pid)) for pid in _names() if pid.isdigit())
-    return [(pid, fields) for pid, fields in read if fields is not None and fields[0] not in _ENDED]
+    read_frames = ((pid, read_stat(pid)) for pid in _list_pids() if pid.isdigit())
+    return [(pid, fields) for pid, fields in read_frames if fields is not None and fields[0] not in _ENDED]
 
 
-def descendants() -> list[int]:
+def list_descendants() -> list[int]:
     """Return all living processes below this one."""
-    parents = {pid: fields[1] for pid, fields in living()}
+    parents = {pid: fields[1] for pid, fields in list_living()}
     me = str(os.getpid())
     below = {me}
     count = 0
@@ -293,7 +295,7 @@ def descendants() -> list[int]:
     return [int(pid) for pid in below - {me}]
 
 
-def own_peak_bytes() -> int:
+def read_own_peak_bytes() -> int:
     """Return the highest resident memory of this process; what a child's `ru_maxrss` starts from."""
     for line in _read("self/status").splitlines():
         if line.startswith("VmHWM:"):
@@ -301,7 +303,7 @@ def own_peak_bytes() -> int:
     return 0
 
 
-def _names() -> list[str]:
+def _list_pids() -> list[str]:
     try:
         return os.listdir(_PROC)  # noqa: PTH208 -- a path object for each process would cost more than the look itself
     except OSError:
