@@ -98,21 +98,21 @@ def test_the_cpu_of_a_child_whose_parent_ignores_its_end_counts() -> None:
         table.add(tree, time.monotonic())
         assert parent.stdout is not None and parent.stdin is not None
         assert parent.stdout.readline() == b"burned\n"
-        table.look(time.monotonic())
+        table.refresh(time.monotonic())
         child = {member.pid for member in tree.members.values() if member.parent == str(parent.pid)}
         assert len(child) == 1
-        seen = tree.cpu_seconds()
+        seen = tree.get_cpu_seconds()
         parent.stdin.write(b"end\n")
         parent.stdin.flush()
         assert parent.stdout.readline() == b"ended\n"
 
         # The kernel wakes the parent a moment before the child has left /proc.
         def has_gone() -> bool:
-            table.look(time.monotonic())
+            table.refresh(time.monotonic())
             return not child & tree.members.keys()
 
         eventually("the child has gone", has_gone)
-        assert tree.cpu_seconds() == pytest.approx(seen, abs=0.1)
+        assert tree.get_cpu_seconds() == pytest.approx(seen, abs=0.1)
         assert seen >= BURNED_SECONDS * 0.9
     finally:
         parent.communicate()
@@ -129,13 +129,13 @@ def test_waits_of_a_child_that_ends_with_its_parent_are_estimated() -> None:
     tree, table = Tree(parent.pid, "no mark", time.monotonic()), ProcessTable()
     table.add(tree, time.monotonic())
     os.waitid(os.P_PID, parent.pid, os.WEXITED | os.WNOWAIT)
-    table.owner(parent.pid, time.monotonic())
-    waited = tree.delay_seconds()
+    table.find_owner(parent.pid, time.monotonic())
+    waited = tree.get_delay_seconds()
     _, parent.returncode, usage = os.wait4(parent.pid, 0)
     table.crowding = 3.0
     crowded_seconds = 2 * BURNED_SECONDS  # as much longer as it would have taken with three threads a core
     table.settle(parent.pid, usage.ru_utime + usage.ru_stime, time.monotonic() + crowded_seconds)
-    assert tree.delay_seconds() - waited == pytest.approx(crowded_seconds, rel=0.5)
+    assert tree.get_delay_seconds() - waited == pytest.approx(crowded_seconds, rel=0.5)
 
 
 # Its child burns, then lives until it is told to end; its end is ignored, and told when it is over.

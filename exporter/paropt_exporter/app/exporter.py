@@ -18,7 +18,8 @@ from paropt_exporter.app.planning import Planner, collect_memory_peaks, share_jo
 from paropt_exporter.app.reloading import ConfigFile
 from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.autoscaling import Controller
-from paropt_exporter.autoscaling.controller import DEADLINE
+from paropt_exporter.autoscaling.controller import DEADLINE, KnownStages
+from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.config.lanes import choose_lane
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, get_pool_names
@@ -152,7 +153,7 @@ class Exporter:
         self._jobserver = parts.build_jobserver(config)
         self._run: Run | None = None
         self._missing_before = 0  # records that the history lacked when the last run had ended
-        self._feedback = parts.feedback(config, clock)
+        self._feedback = parts.build_feedback(config, clock)
         self._past = self._feedback.fetch_past_runs(lane) if self._feedback is not None else None
         self._planner = self._make_planner(config)
         plan = self._planner.plan()
@@ -171,11 +172,11 @@ class Exporter:
     def serve(self) -> int:
         """Run and serve until the end; return the exit code."""
         if self._feedback is not None:
+            from paropt_exporter.autoscaling.bounds_controller import LaneReadings  # here: few lanes have feedback
+
             self._feedback.start_controller(
                 self._control_state,
-                pools=self._workers.statistics,
-                size=self._get_run_size,
-                cores=host.count_cpus,
+                lane=LaneReadings(pools=self._workers.statistics, size=self._get_run_size, cores=host.count_cpus),
                 emit=self._observers.emit,
             )
         for note in self._config.notes:
@@ -317,13 +318,13 @@ class Exporter:
             run,
             self._workers,
             control_state=self._control_state,
-            cores=CachedReading(host.count_cpus, CORES_SECONDS, self._clock),
-            memory_available_bytes=CachedReading(host.read_available_memory_bytes, MEMORY_SECONDS, self._clock),
+            host=HostReadings.cached(self._clock),
             emit=self._observers.emit,
             clock=self._clock,
-            run_id=run.run_id,
-            cpu_demands=self._history.load_cpu_demands(plan.lane),
-            known_peaks=collect_memory_peaks(plan, self._history.load_memory_peaks(plan.lane)),
+            known=KnownStages(
+                cpu_demands=self._history.load_cpu_demands(plan.lane),
+                peak_bytes=collect_memory_peaks(plan, self._history.load_memory_peaks(plan.lane)),
+            ),
             objective=self._config.feedback.objective,
             offer=self._jobserver.offer if self._jobserver is not None else None,
         )
@@ -364,8 +365,8 @@ class Exporter:
         run = self._run
         return Snapshot(
             pools=self._workers.statistics(),
-            snapshot_stages=run.snapshot_stages() if run is not None else (),
-            backlogs=run.backlog() if run is not None else {},
+            live=run.snapshot_stages() if run is not None else (),
+            backlogs=run.measure_backlog() if run is not None else {},
             control=self._control_state.snapshot(),
             dropped=self._count_dropped(),
             deliveries=self._sinks.count_deliveries(),

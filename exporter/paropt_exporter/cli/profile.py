@@ -51,7 +51,7 @@ def run(
     """
     lane, stage = _find_stage(config, wanted)
     candidates = _plan_candidates(config, wanted, lane, stage)
-    sizes = wanted.sizes or stage_profiler.sizes(candidates[0])
+    sizes = wanted.sizes or stage_profiler.choose_sizes(candidates[0])
     if write:
         if _has_one_task(candidates[0]):
             raise UsageError(f"--write: {_ONE_SIZE}")

@@ -281,7 +281,7 @@ class PoolWorkers:
         )
 
     def is_gil_bound(self, stage: str) -> bool:
-        return any(self._router.gil_bound(target) for target in self._targets.get(stage, ()))
+        return any(self._router.is_gil_bound(target) for target in self._targets.get(stage, ()))
 
     def get_abandoned_calls(self) -> tuple[str, ...]:
         threads = self._pools.get(THREADS)

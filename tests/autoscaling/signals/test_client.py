@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from paropt_exporter.autoscaling.signals.client import Client, QueryFailed
+from paropt_exporter.autoscaling.signals.client import Client, ClientSettings, QueryFailed
 from paropt_exporter.clock import SystemClock
 from support.fake_prometheus import (
     Asked,
@@ -37,7 +37,7 @@ TIMEOUT_SECONDS = 0.4
 
 def client(url: str, *, timeout: float = 60.0, **access: Any) -> Client:
     return Client(
-        Access(url=url, timeout_seconds=timeout, **access),
+        ClientSettings(url=url, timeout_seconds=timeout, **access),
         clock=SystemClock(),
         jitter=lambda: 0.0,
         stop=threading.Event(),
