@@ -404,7 +404,8 @@ def _get_fail_fast(flags: argparse.Namespace) -> bool | None:
 
 def _format_again(flags: argparse.Namespace) -> str:
     """Return the flags that repeat what failed of a run; a stage with arguments is repeated as it was."""
-    words = [word for pattern in flags.stages for word in ("--stage", pattern)]
+    words = ["--config.file", flags.config_file] if flags.config_file else []
+    words += [word for pattern in flags.stages for word in ("--stage", pattern)]
     words += ["--only"] if flags.only else []
     words += [word for pattern in flags.skip for word in ("--skip", pattern)]
     words += ["--", *flags.arguments] if flags.arguments else ["--failed"]
