@@ -208,11 +208,11 @@ def _run_log(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter.cli import log
     from paropt_exporter.history.run_lock import Owners
-    from paropt_exporter.task_logs import folder_beside
+    from paropt_exporter.task_logs import find_log_folder
 
     loaded = config.read_config(_find_config(flags), root=Path.cwd())
     return log.run(
-        folder_beside(loaded.history_path),
+        find_log_folder(loaded.history_path),
         log.LogRequest(words=tuple(flags.which), lane=flags.lane, failed=flags.failed, follow=flags.follow),
         lives=Owners(loaded.history_path.parent / "runs").alive,
         stdout=sys.stdout,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from paropt_exporter.events import Decision, RunRecord, SlaRecord, StageRecord, TaskRecord
 
 
-def of_run(record: RunRecord) -> dict[str, object]:
+def describe_run(record: RunRecord) -> dict[str, object]:
     return {
         "event": "run_ended",
         "lane": record.lane,
@@ -15,7 +15,7 @@ def of_run(record: RunRecord) -> dict[str, object]:
     }
 
 
-def of_stage(record: StageRecord) -> dict[str, object]:
+def describe_stage(record: StageRecord) -> dict[str, object]:
     return {
         "event": "stage_ended",
         "lane": record.lane,
@@ -27,7 +27,7 @@ def of_stage(record: StageRecord) -> dict[str, object]:
     }
 
 
-def of_task(record: TaskRecord) -> dict[str, object]:
+def describe_task(record: TaskRecord) -> dict[str, object]:
     return {
         "event": "task_ended",
         "lane": record.lane,
@@ -41,7 +41,7 @@ def of_task(record: TaskRecord) -> dict[str, object]:
     }
 
 
-def of_limit(record: SlaRecord) -> dict[str, object]:
+def describe_limit(record: SlaRecord) -> dict[str, object]:
     return {
         "event": "sla_broken" if record.broken else "sla_warning",
         "lane": record.lane,
@@ -51,7 +51,7 @@ def of_limit(record: SlaRecord) -> dict[str, object]:
     }
 
 
-def of_decision(decision: Decision) -> dict[str, object]:
+def describe_decision(decision: Decision) -> dict[str, object]:
     return {
         "event": "decision",
         "pool": decision.pool,

@@ -143,13 +143,17 @@ class ConsoleScreen:
                 what = event.stage or f"lane {event.lane}"
                 word = f"broke its SLA of {event.limit.max_seconds:g} s"
                 near = f"has run {event.limit.warn_seconds:g} s of the {event.limit.max_seconds:g} s its SLA allows"
-                self._show_line(f"{what} {word if event.broken else near}", coloring.YELLOW, log_fields.of_limit(event))
+                self._show_line(
+                    f"{what} {word if event.broken else near}", coloring.YELLOW, log_fields.describe_limit(event)
+                )
             case StageRecord():
                 self._show_stage(event)
             case Decision() if self._verbose:
                 moved = event.old_size != event.new_size
                 size = f"{event.old_size} -> {event.new_size}" if moved else f"stays at {event.new_size}"
-                self._show_line(f"pool {event.pool} {size} ({event.reason})", fields=log_fields.of_decision(event))
+                self._show_line(
+                    f"pool {event.pool} {size} ({event.reason})", fields=log_fields.describe_decision(event)
+                )
             case RunRecord():
                 self._err_writer.put(self._stop_progress)
             case _:
@@ -170,7 +174,7 @@ class ConsoleScreen:
                 record, self._failed, metrics_url=serving, again=self._again, usual=self._usual
             )
         if self._json_logs:
-            log.info(summary.format_headline(record), extra=log_fields.of_run(record))
+            log.info(summary.format_headline(record), extra=log_fields.describe_run(record))
         self._err_writer.put(self._stop_progress)
         self._out_writer.put(lambda: self._write_summary(text), characters=len(text), lines=text.count("\n") + 1)
 
@@ -180,7 +184,8 @@ class ConsoleScreen:
         if not record.final:
             message = format_line(record.message[: summary.MESSAGES_WIDTH])
             self._show_line(
-                f"{record.stage}: {message}, attempt {record.attempt + 1} follows", fields=log_fields.of_task(record)
+                f"{record.stage}: {message}, attempt {record.attempt + 1} follows",
+                fields=log_fields.describe_task(record),
             )
         if self._verbose or (record.result.bad and record.final):
             self._show_output(record)
@@ -198,14 +203,14 @@ class ConsoleScreen:
         where = f", whole in {record.output_path}" if record.output_path else ""
         total = "" if is_cut(record.output) else f" of {len(lines)}"
         cut = f", last {len(shown)}{total} lines{where}" if len(shown) < len(lines) else ""
-        self._show_line("\n".join([f"--- {name}{cut}", *shown, "---"]), fields=log_fields.of_task(record))
+        self._show_line("\n".join([f"--- {name}{cut}", *shown, "---"]), fields=log_fields.describe_task(record))
 
     def _show_stage(self, record: StageRecord) -> None:
         if self._quiet and not record.result.bad:
             return
         took = format_seconds(record.duration_seconds)
         message = format_line(record.message[: summary.MESSAGES_WIDTH])
-        fields = log_fields.of_stage(record)
+        fields = log_fields.describe_stage(record)
         if record.result is Result.SKIP:
             self._show_line(f"{record.stage} skipped: {message}", fields=fields)
         elif record.result is Result.SUCCESS:

@@ -79,10 +79,10 @@ def find_usual_seconds(stage: StageRecord, usual: Mapping[str, float]) -> float 
 
 def _choose_telling_lines(task: TaskRecord, stage: StageRecord, *, most: int | None) -> Iterator[str]:
     """Yield the lines that tell why a stage failed, at most so many; None: all that are chosen."""
-    from paropt_exporter.findings import excerpt  # here: its patterns take 20 ms, and a good run needs none
+    from paropt_exporter.findings import choose_excerpt  # here: its patterns take 20 ms, and a good run needs none
 
     message = format_line(stage.message)
-    for line in excerpt(task.output)[:most]:
+    for line in choose_excerpt(task.output)[:most]:
         shown = format_line(line if len(line) <= MESSAGES_WIDTH else f"{line[:MESSAGES_WIDTH]} …")
         if shown != message:
             yield shown
