@@ -73,6 +73,18 @@ def test_a_run_whose_exporter_is_gone_is_not_called_running(tmp_path: Path) -> N
     assert "running" not in listed
 
 
+def test_a_killed_run_took_longer_than_its_last_event_says(tmp_path: Path) -> None:
+    clock = StillClock()
+    with closing(History(tmp_path / "history.db", project="shop", clock=clock)) as history:
+        history.observe(run_started("run-9", at=START))
+        clock.advance(5.0)
+        history.observe(stage_started("lint", "run-9"))
+    with closing(History(tmp_path / "history.db", project="shop", clock=clock)) as history:
+        assert "> " in printed(history)
+        history.recover()
+        assert "  > 5.0 s  " in printed(history)
+
+
 def test_two_runs_stand_beside_each_other_stage_by_stage(history: History) -> None:
     lines = printed(history, compare=("run-0", "run-2")).splitlines()
     assert lines[2].split() == ["lint", "2.0", "s", "4.0", "s", "+100%", "success", "success"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from paropt_exporter.cli.screen import ConsoleScreen
+from paropt_exporter.engine.interfaces import Stop
 from paropt_exporter.events import Decision, Event, Result
 from paropt_exporter.executors.commands.output import Capture
 from support import event_samples as samples
@@ -23,7 +24,13 @@ class Watched:
     """A screen on two buffers."""
 
     def __init__(
-        self, *, verbose: bool = False, json_output: bool = False, quiet: bool = False, color: bool = False
+        self,
+        *,
+        verbose: bool = False,
+        json_output: bool = False,
+        json_logs: bool = False,
+        quiet: bool = False,
+        color: bool = False,
     ) -> None:
         self.out, self.err = io.StringIO(), io.StringIO()
         self.screen = ConsoleScreen(
@@ -31,6 +38,7 @@ class Watched:
             err=self.err,
             verbose=verbose,
             json_output=json_output,
+            json_logs=json_logs,
             quiet=quiet,
             color=lambda _: color,
         )
@@ -60,6 +68,55 @@ def test_a_run_begins_with_a_line_and_ends_with_the_summary_on_stdout(watched: W
     assert watched.lines() == ["lane standard: 1 stage, adaptive"]
     assert watched.out.getvalue().splitlines()[0].startswith("standard ")
     assert "http://here/metrics" in watched.out.getvalue()
+
+
+def test_the_summary_says_until_when_the_endpoint_serves(watched: Watched) -> None:
+    watched.screen.begin_run(plan(stage("lint")), tuple)
+    watched.screen.end_run(samples.run_ended(), metrics_url="http://here/metrics", until="Ctrl-C")
+    watched.lines()
+    assert "  metrics  http://here/metrics until Ctrl-C\n" in watched.out.getvalue()
+
+
+def test_a_stage_that_took_much_longer_than_usual_is_said_to(watched: Watched) -> None:
+    watched.screen.begin_run(plan(replace(stage("lint"), expected_seconds=0.2)), tuple)
+    assert watched.lines(samples.stage_ended("lint", seconds=3.0))[1] == "lint succeeded in 3.0 s, usually 0.2 s"
+
+
+@pytest.mark.parametrize(
+    ("stop", "stages", "line"),
+    [
+        (Stop("interrupted by SIGINT"), 3, "interrupted by SIGINT: stopping 3 stages, again to kill"),
+        (Stop("interrupted by SIGINT", now=True), 1, "interrupted by SIGINT: killing 1 stage"),
+        (Stop("fail-fast: lint failed", interrupted=False), 2, "fail-fast: lint failed: stopping 2 stages"),
+    ],
+)
+def test_a_run_that_stops_says_so_at_once(watched: Watched, stop: Stop, stages: int, line: str) -> None:
+    watched.screen.show_stopping(stop, stages)
+    assert watched.lines() == [line]
+
+
+def test_json_logs_have_the_facts_as_fields(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="paropt_exporter")
+    watched = Watched(json_logs=True)
+    watched.screen.begin_run(plan(stage("lint")), tuple)
+    bad = replace(samples.task(), result=Result.FAILURE, item="a.py", output="boom\n", exit_code=1)
+    ended = replace(samples.stage_ended("lint"), result=Result.FAILURE, message="exit 1")
+    watched.lines(replace(bad, final=False), bad, samples.limit_reached(broken=True), ended)
+    watched.screen.end_run(samples.run_ended(), metrics_url="")
+    assert watched.screen.close(HANG_SECONDS)
+    fields = [vars(record) for record in caplog.records]
+    assert [each["event"] for each in fields] == [
+        "run_started",
+        "task_ended",
+        "task_ended",
+        "sla_broken",
+        "stage_ended",
+        "run_ended",
+    ]
+    about = ("stage", "item", "attempt", "result", "duration_seconds", "exit_code")
+    assert [fields[1][name] for name in about] == ["lint", "a.py", 1, "failure", 2.0, 1]
+    assert [fields[4][name] for name in ("stage", "result", "duration_seconds")] == ["lint", "failure", 2.0]
+    assert [fields[5][name] for name in ("lane", "result", "duration_seconds")] == ["standard", "success", 4.0]
 
 
 def test_json_output_is_one_document(watched: Watched) -> None:

@@ -99,7 +99,7 @@ def test_the_summary_of_a_bad_run_starts_with_the_worst_news() -> None:
     failed = {"type_checking": failed_task("type_checking", "app.py:31: error: Incompatible return value\n\n")}
     assert summary.format_summary(record, failed, metrics_url="http://127.0.0.1:10178/metrics") == "\n".join(
         [
-            "standard failed · 4 stages, 4 tasks in 7.4 s (one after another 21.3 s: 2.9x)",
+            "standard failed · 4 stages, 1 skipped, 4 tasks in 7.4 s (one after another 21.3 s: 2.9x)",
             "  x type_checking         2.1 s  exit 1",
             "      app.py:31: Incompatible return value",
             "  ! unit_tests           27.4 s  SLA 30 s, warned at 24 s",
@@ -167,14 +167,48 @@ def test_a_good_run_says_nothing_that_is_not_needed() -> None:
     )
 
 
-def test_of_many_good_and_skipped_stages_the_first_twenty_have_lines() -> None:
-    good = [stage(f"good_{number:02}", number, 60.0 - number) for number in range(30)]
-    skipped = [stage(f"left_{number:02}", 100 + number, 0, Result.SKIP, message="needs bad") for number in range(23)]
-    bad = [stage(f"bad_{number:02}", 200 + number, 1, Result.FAILURE, message="exit 1") for number in range(25)]
-    lines = summary.format_summary(run(*good, *skipped, *bad, result=Result.FAILURE), {}).splitlines()
-    assert sum(line.startswith("  x bad") for line in lines) == 25
-    assert lines[45:47] == ["    good_19    41.0 s", "    … 10 more succeeded, in 40.0 s at most"]
-    assert lines[66:68] == ["    left_19  skipped: needs bad", "    … 3 more skipped: left_20, left_21, left_22"]
+def test_a_stage_that_takes_much_longer_than_usual_says_so() -> None:
+    record = run(stage("unit", 2, 3.0), stage("lint", 3, 3.0), stage("scan", 4, 0.5), stage("new", 5, 9.0))
+    lines = summary.format_summary(record, {}, usual={"unit": 0.2, "lint": 2.0, "scan": 0.1}).splitlines()
+    assert [line for line in lines if "usual" in line] == ["    unit     3.0 s  slower than usual (0.2 s)"]
+
+
+def test_a_failure_is_not_compared_with_the_usual_duration() -> None:
+    record = run(stage("unit", 2, 9.0, Result.FAILURE, message="exit 1"), result=Result.FAILURE)
+    assert "usual" not in summary.format_summary(record, {}, usual={"unit": 0.2})
+
+
+def test_a_thousand_stages_have_few_lines_and_bad_news_first() -> None:
+    good = [stage(f"good_{number:03}", number, 900.0 - number) for number in range(900)]
+    skipped = [stage(f"left_{number:02}", 1000 + number, 0, Result.SKIP, message="needs bad") for number in range(75)]
+    bad = [stage(f"bad_{number:02}", 2000 + number, 1, Result.FAILURE, message="exit 1") for number in range(25)]
+    failed = {each.stage: failed_task(each.stage, "a.py:1: error: x\nb.py:2: error: y\n") for each in bad}
+    lines = summary.format_summary(run(*good, *skipped, *bad, result=Result.FAILURE), failed).splitlines()
+    assert lines[0].startswith("standard failed · 925 stages, 75 skipped, 925 tasks in 7.4 s")
+    assert lines[1:3] == ["  x bad_00       1.0 s  exit 1", "      a.py:1: x"]
+    names = ", ".join(f"bad_{number}" for number in range(10, 20))
+    assert lines[21:] == [
+        f"    … 15 more failed: {names}, …",
+        "    good_000  15 min 00 s",
+        "    good_001  14 min 59 s",
+        "    good_002  14 min 58 s",
+        "    … 897 more succeeded, in 14 min 57 s at most",
+        "    left_00   skipped: needs bad",
+        "    left_01   skipped: needs bad",
+        "    … 73 more skipped: " + ", ".join(f"left_{number:02}" for number in range(2, 12)) + ", …",
+        "  again    paropt-exporter --lane standard --failed",
+    ]
+
+
+def test_a_success_of_a_thousand_stages_fits_in_ten_lines() -> None:
+    good = [stage(f"good_{number:03}", number, 900.0 - number) for number in range(1000)]
+    assert len(summary.format_summary(run(*good), {}, metrics_url="http://localhost/metrics").splitlines()) <= 10
+
+
+def test_each_exception_to_a_success_is_named() -> None:
+    stages = [stage(f"left_{number:02}", number, 0, Result.SKIP, message="no items") for number in range(40)]
+    text = summary.format_summary(run(*stages), {})
+    assert all(f"left_{number:02}" in text for number in range(40))
 
 
 def test_a_very_long_name_leaves_the_other_lines_whole_and_wide_characters_keep_the_columns() -> None:

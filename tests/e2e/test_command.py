@@ -248,8 +248,10 @@ def test_a_stage_that_is_skipped_says_so_once(tmp_path: Path) -> None:
 def test_with_json_logs_every_line_on_stderr_is_json(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: bad, run: "echo no; exit 1", shell: true')
     ended = run(tmp_path, "--once", "--log.format", "json", projects.ANY_PORT)
-    messages = [json.loads(line)["msg"] for line in ended.stderr.splitlines()]
-    assert any("bad failed" in message for message in messages)
+    logged = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert any("bad failed" in line["msg"] for line in logged)
+    (stage,) = (line for line in logged if line.get("event") == "stage_ended")
+    assert (stage["stage"], stage["result"]) == ("bad", "failure")
 
 
 def test_lingering_without_an_end_is_refused(tmp_path: Path) -> None:
@@ -271,3 +273,20 @@ def test_items_command_runs_once_for_each_run(tmp_path: Path) -> None:
     for runs in (1, 2):
         assert run(tmp_path, "--once", projects.ANY_PORT).returncode == 0
         assert (tmp_path / "asked").read_text() == "\n" * runs
+
+
+def test_the_command_that_repeats_failures_names_the_config_of_the_run(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: bad, run: "false"')
+    (tmp_path / "paropt.yml").rename(tmp_path / "an other.yml")
+    ended = run(tmp_path, "--once", "--config.file", "an other.yml", projects.ANY_PORT)
+    (again,) = (line for line in ended.stdout.splitlines() if line.startswith("  again"))
+    assert again.endswith("paropt-exporter --lane standard --config.file 'an other.yml' --failed")
+
+
+def test_an_endpoint_that_serves_on_says_until_when(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: good, run: "true"')
+    with serving(tmp_path, projects.ANY_PORT) as command:
+        assert projects.whole_summary(command).splitlines()[-1].endswith("/metrics until Ctrl-C")
+        command.stop()
+    ended = run(tmp_path, "--once", "--web.linger", "100ms", projects.ANY_PORT)
+    assert ended.stdout.splitlines()[-1].endswith("/metrics until a scrape, at most 0.1 s")

@@ -104,7 +104,7 @@ def test_each_stage_has_its_own_result_and_message_in_the_history(seen: Seen, st
 
 
 def test_the_run_has_failed_everywhere(seen: Seen) -> None:
-    assert seen.summary.startswith("standard failed · 14 stages, 14 tasks in ")
+    assert seen.summary.startswith("standard failed · 14 stages, 1 skipped, 14 tasks in ")
     assert seen.history["result"] == "failure"
     assert seen.samples["paropt_runs_total", "standard", "failure"] == 1
     assert seen.code == 1

@@ -62,7 +62,8 @@ def test_the_second_signal_kills_at_once_what_ignores_the_first(tmp_path: Path, 
         began = time.monotonic()
         command.process.send_signal(number)
         # Only once it was taken: two signals of one kind that are sent together arrive as one.
-        eventually("the first signal is taken", lambda: "later skipped" in projects.messages(tmp_path))
+        first = f"interrupted by {number.name}: stopping 1 stage, again to kill"
+        eventually("the first signal is taken", lambda: first in projects.messages(tmp_path))
         command.process.send_signal(number)
         command.process.communicate(timeout=HANG_SECONDS)
     assert command.process.returncode == 128 + number

@@ -49,6 +49,17 @@ def test_pool_without_tasks_adds_no_worker_time(workers: PoolWorkers) -> None:
     )
 
 
+def test_the_reason_beside_a_peak_is_that_of_the_move_to_it() -> None:
+    tasks = tuple(PlannedTask(index=index, item=None, work=COMMAND.tasks[0].work) for index in range(4))
+    many = PlannedStage(number=2, name="many", tasks=tasks, pool=COMMANDS)
+    with closing(PoolWorkers()) as workers:
+        workers.prepare(plan(many, workers=2), 2)
+        for size, reason in ((3, "demand"), (2, "bounds"), (3, "plan")):
+            workers.resize_pools(size, reason)
+        (used,) = workers.use()
+    assert (used.start_size, used.peak_size, used.reason) == (2, 3, "demand")
+
+
 def test_worker_time_of_a_pool_ends_with_its_last_task(workers: PoolWorkers) -> None:
     run(workers, WAITS)
     rested = use(workers)[THREADS].slot_seconds

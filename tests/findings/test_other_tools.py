@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paropt_exporter.findings import Finding, Level, excerpt, find
+from paropt_exporter.findings import Finding, Level, choose_excerpt, find_findings
 
 _TYPE_ERROR = Finding(
     message="Type 'string' is not assignable to type 'number'.", path="src/a.ts", line=3, column=5, rule="TS2322"
@@ -19,7 +19,7 @@ _TYPE_ERROR = Finding(
     ],
 )
 def test_tsc_is_read_with_and_without_a_terminal(line: str) -> None:
-    assert find(f"{line}\n\n3     n = text;\n      ~\n\nFound 1 error in src/a.ts:3\n") == (_TYPE_ERROR,)
+    assert find_findings(f"{line}\n\n3     n = text;\n      ~\n\nFound 1 error in src/a.ts:3\n") == (_TYPE_ERROR,)
 
 
 def test_eslint_findings_get_the_file_they_stand_under() -> None:
@@ -31,7 +31,7 @@ def test_eslint_findings_get_the_file_they_stand_under() -> None:
         "  5:1  error  Parsing error: Unexpected token\n"
         "\n✖ 3 problems (2 errors, 1 warning)\n  1 error and 0 warnings potentially fixable with the `--fix` option.\n"
     )
-    assert find(output) == (
+    assert find_findings(output) == (
         Finding(
             message="'x' is assigned a value but never used",
             path="/app/src/a.js",
@@ -61,7 +61,7 @@ def test_go_names_failed_subtests_with_their_first_log_line() -> None:
         "    other_test.go:7: broken\n"
         "FAIL\nFAIL\texample.com/sums\t0.012s\nok  \texample.com/fine\t0.004s\n"
     )
-    assert find(output) == (
+    assert find_findings(output) == (
         Finding(message="got 3, want -3", path="sum_test.go", line=12, test="TestSum/negative"),
         Finding(message="broken", path="other_test.go", line=7, test="TestOther"),
     )
@@ -72,22 +72,22 @@ def test_go_in_its_verbose_form_logs_before_the_verdict() -> None:
         "=== RUN   TestSum\n    sum_test.go:12: got 3, want 4\n--- FAIL: TestSum (0.00s)\n"
         "=== RUN   TestFine\n    sum_test.go:20: only a note\n--- PASS: TestFine (0.00s)\nFAIL\n"
     )
-    assert excerpt(output) == ["TestSum: got 3, want 4"]
+    assert choose_excerpt(output) == ["TestSum: got 3, want 4"]
 
 
 def test_go_packages_that_do_not_compile_name_the_line() -> None:
     output = "# example.com/sums\n./sum.go:3:5: undefined: y\nFAIL\texample.com/sums [build failed]\nFAIL\n"
-    assert excerpt(output) == ["./sum.go:3:5: undefined: y"]
+    assert choose_excerpt(output) == ["./sum.go:3:5: undefined: y"]
 
 
 def test_a_compilers_error_code_becomes_the_rule() -> None:
     output = "error[E0308]: mismatched types\n --> src/main.rs:4:18\n  |\n4 |     let x: i32 = 'a';\n"
-    assert excerpt(output) == ["src/main.rs:4:18: mismatched types [E0308]"]
+    assert choose_excerpt(output) == ["src/main.rs:4:18: mismatched types [E0308]"]
 
 
 def test_notes_of_a_compiler_are_no_findings() -> None:
     output = "main.c:3:5: error: 'x' undeclared (first use in this function)\nmain.c:3:5: note: each is reported once\n"
-    assert excerpt(output) == ["main.c:3:5: 'x' undeclared (first use in this function)"]
+    assert choose_excerpt(output) == ["main.c:3:5: 'x' undeclared (first use in this function)"]
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ def test_notes_of_a_compiler_are_no_findings() -> None:
     ],
 )
 def test_the_output_of_an_unknown_tool_is_shown_by_its_head_and_tail(output: str, shown: list[str]) -> None:
-    assert excerpt(output) == shown
+    assert choose_excerpt(output) == shown
 
 
 def test_a_log_line_that_looks_like_a_place_is_no_finding() -> None:
-    assert find("12:30:01: started\nhttp://127.0.0.1:8080: ready\nERROR: 3 things\n") == ()
+    assert find_findings("12:30:01: started\nhttp://127.0.0.1:8080: ready\nERROR: 3 things\n") == ()

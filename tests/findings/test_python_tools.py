@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.findings import Finding, Level, excerpt, find
+from paropt_exporter.findings import Finding, Level, choose_excerpt, find_findings
 
 _TESTS = """
 import pytest
@@ -89,7 +89,7 @@ def faulty(folder: Path) -> Path:
 @pytest.mark.parametrize("style", ["long", "short"])
 def test_pytest_names_each_test_with_its_whole_message_and_line(tests_folder: Path, style: str) -> None:
     message = "ValueError: a message that is longer than the eighty columns of a terminal and must not be cut: "
-    assert find(run_pytest(tests_folder, f"--tb={style}")) == (
+    assert find_findings(run_pytest(tests_folder, f"--tb={style}")) == (
         Finding(message="assert (1 + 1) == 3", path="test_a.py", line=7, test="test_a.py::test_sum"),
         Finding(
             message=message + "a b - c",
@@ -105,13 +105,13 @@ def test_pytest_names_each_test_with_its_whole_message_and_line(tests_folder: Pa
 
 
 def test_pytest_without_tracebacks_still_names_the_tests(tests_folder: Path) -> None:
-    found = find(run_pytest(tests_folder, "--tb=no"))
+    found = find_findings(run_pytest(tests_folder, "--tb=no"))
     assert [finding.test for finding in found][0::3] == ["test_a.py::test_sum", "test_a.py::test_with_broken_fixture"]
     assert found[0].message == "assert (1 + 1) == 3"
 
 
 def test_pytest_without_a_summary_names_the_tests_by_their_sections(tests_folder: Path) -> None:
-    found = find(run_pytest(tests_folder, "-rN"))
+    found = find_findings(run_pytest(tests_folder, "-rN"))
     assert [finding.test for finding in found] == [
         "test_with_broken_fixture",
         "test_sum",
@@ -122,7 +122,7 @@ def test_pytest_without_a_summary_names_the_tests_by_their_sections(tests_folder
 
 def test_pytest_that_cannot_import_a_module_names_the_missing_module(tmp_path: Path) -> None:
     (tmp_path / "test_b.py").write_text("import not_there\n", encoding="utf-8")
-    (found,) = find(run_pytest(tmp_path))
+    (found,) = find_findings(run_pytest(tmp_path))
     assert found.text == "test_b.py: ModuleNotFoundError: No module named 'not_there'"
     assert (found.path, found.line) == ("test_b.py", 1)
 
@@ -130,12 +130,12 @@ def test_pytest_that_cannot_import_a_module_names_the_missing_module(tmp_path: P
 def test_lines_that_a_failing_test_printed_are_no_findings(tmp_path: Path) -> None:
     body = 'def test_print():\n    print("app.py:3: error: not real")\n    assert False\n'
     (tmp_path / "test_c.py").write_text(body, encoding="utf-8")
-    assert excerpt(run_pytest(tmp_path)) == ["test_c.py::test_print: assert False"]
+    assert choose_excerpt(run_pytest(tmp_path)) == ["test_c.py::test_print: assert False"]
 
 
 def test_unittest_names_each_test_with_the_exception_that_ended_it(tmp_path: Path) -> None:
     (tmp_path / "sums.py").write_text(_UNITTESTS, encoding="utf-8")
-    assert find(run(tmp_path, "unittest", "sums")) == (
+    assert find_findings(run(tmp_path, "unittest", "sums")) == (
         Finding(message="ValueError: no x", path=str(tmp_path / "sums.py"), line=11, test="sums.Sums.test_raises"),
         Finding(message="AssertionError: 1 != 2", path=str(tmp_path / "sums.py"), line=6, test="sums.Sums.test_equal"),
         Finding(
@@ -150,14 +150,14 @@ def test_unittest_names_each_test_with_the_exception_that_ended_it(tmp_path: Pat
 @pytest.mark.parametrize("style", ["full", "concise", "grouped"])
 def test_ruff_names_rule_and_place_in_each_of_its_formats(tmp_path: Path, style: str) -> None:
     output = run(faulty(tmp_path), "ruff", "check", "--isolated", "--no-cache", "--output-format", style, ".")
-    assert find(output) == (
+    assert find_findings(output) == (
         Finding(message="`os` imported but unused", path="faulty.py", line=1, column=8, rule="F401"),
     )
 
 
 def test_ruff_findings_beyond_the_third_are_counted(tmp_path: Path) -> None:
     (tmp_path / "many.py").write_text("".join(f"import module_{n}\n" for n in range(55)), encoding="utf-8")
-    shown = excerpt(run(tmp_path, "ruff", "check", "--isolated", "--no-cache", "--select", "F", "."))
+    shown = choose_excerpt(run(tmp_path, "ruff", "check", "--isolated", "--no-cache", "--select", "F", "."))
     assert shown == [
         "many.py:1:8: `module_0` imported but unused [F401]",
         "many.py:2:8: `module_1` imported but unused [F401]",
@@ -168,7 +168,7 @@ def test_ruff_findings_beyond_the_third_are_counted(tmp_path: Path) -> None:
 
 def test_ruff_format_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("x   =  1\n", encoding="utf-8")
-    (found,) = find(run(tmp_path, "ruff", "format", "--isolated", "--no-cache", "--check", "."))
+    (found,) = find_findings(run(tmp_path, "ruff", "format", "--isolated", "--no-cache", "--check", "."))
     assert (found.path, found.line) == ("a.py", 1)
     assert "reformatted" in found.message
 
@@ -176,13 +176,13 @@ def test_ruff_format_names_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("flags", [(), ("--show-column-numbers",)])
 def test_mypy_names_message_and_rule(tmp_path: Path, flags: tuple[str, ...]) -> None:
     output = run(faulty(tmp_path), "mypy", "--no-incremental", "--cache-dir=/dev/null", *flags, "faulty.py")
-    (found,) = find(output)
+    (found,) = find_findings(output)
     assert found.message == 'Incompatible return value type (got "int", expected "str")'
     assert (found.path, found.line, found.rule) == ("faulty.py", 6, "return-value")
 
 
 def test_bandit_tells_severe_findings_from_warnings(tmp_path: Path) -> None:
-    found = find(run(faulty(tmp_path), "bandit", "-q", "-r", "."))
+    found = find_findings(run(faulty(tmp_path), "bandit", "-q", "-r", "."))
     assert [(finding.rule, finding.path, finding.line, finding.level) for finding in found] == [
         ("B404", "./faulty.py", 2, Level.WARNING),
         ("B602", "./faulty.py", 9, Level.ERROR),
@@ -192,4 +192,4 @@ def test_bandit_tells_severe_findings_from_warnings(tmp_path: Path) -> None:
 def test_a_traceback_of_no_known_tool_gives_its_last_exception(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("def work():\n    raise OSError('no room')\n\nwork()\n", encoding="utf-8")
     output = run(tmp_path, "script")
-    assert excerpt(output) == [f"{tmp_path / 'script.py'}:2: OSError: no room"]
+    assert choose_excerpt(output) == [f"{tmp_path / 'script.py'}:2: OSError: no room"]

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paropt_exporter.events import Result
-from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, folder_beside
+from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, find_log_folder
 from paropt_exporter.task_logs.folder import list_runs, open_log
 from paropt_exporter.task_logs.reading import LoggedAttempt, LogReader
 from support.event_samples import StillClock, run_ended, run_started, task
@@ -63,7 +63,7 @@ def attempts(folder: Path, run_id: str = RUN) -> list[LoggedAttempt]:
 def output(folder: Path, number: int = 0) -> bytes:
     with closing(open_log(folder, RUN)) as file:
         reader = LogReader(file)
-        return reader.output(reader.read_all()[number])
+        return reader.read_output(reader.read_all()[number])
 
 
 def size(folder: Path) -> int:
@@ -251,5 +251,5 @@ def test_output_after_the_end_of_its_run_goes_nowhere(folder: Path) -> None:
 
 
 def test_logs_lie_beside_the_history() -> None:
-    assert folder_beside(Path("/p/.paropt/history.db")) == Path("/p/.paropt/logs")
-    assert folder_beside(Path("/p/data/runs.db")) == Path("/p/data/runs.db.logs")
+    assert find_log_folder(Path("/p/.paropt/history.db")) == Path("/p/.paropt/logs")
+    assert find_log_folder(Path("/p/data/runs.db")) == Path("/p/data/runs.db.logs")

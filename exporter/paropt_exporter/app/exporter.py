@@ -285,7 +285,7 @@ class Exporter:
         self._signals.send_to(None)
         self._run = None
         self._workers.release_workers(plan.workers.minimum)
-        self._screen.end_run(record, metrics_url=self._url if self._keeps_serving else "")
+        self._screen.end_run(record, metrics_url=self._url if self._keeps_serving else "", until=self._serves_until)
         missed = self._sinks.deliver(self._metrics.render_final_page)
         return self._choose_exit_code(record, missed, self._report(record))
 
@@ -311,6 +311,7 @@ class Exporter:
             clock=self._clock,
             memory_bytes=host.read_available_memory_bytes(),
             sums_work=self._config.feedback.objective == DEADLINE,
+            stopping=self._screen.show_stopping,
         )
 
     def _make_controller(self, run: Run, plan: Plan) -> Controller:
@@ -356,6 +357,12 @@ class Exporter:
         """Say whether the endpoint answers after this run: an address that is gone is no address."""
         lingers = not self._request.once or bool(self._request.linger_seconds)
         return lingers and not self._signals.interrupted_run
+
+    @property
+    def _serves_until(self) -> str:
+        """Say when the endpoint ends."""
+        linger = self._request.linger_seconds if self._request.once else None
+        return f"a scrape, at most {linger:g} s" if linger else "Ctrl-C"
 
     @property
     def _url(self) -> str:

@@ -24,7 +24,7 @@ from paropt_exporter.exposition.sinks import Sinks
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels, StageLabels
 from paropt_exporter.plan import Plan, Selection, choose_pool, choose_stages
-from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, folder_beside
+from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, find_log_folder
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling import Feedback
@@ -50,7 +50,7 @@ def open_task_logs(config: Config, past: History, clock: Clock) -> TaskLogs | No
     if not keep.enabled:
         return None
     limits = LogLimits(run_bytes=keep.run, total_bytes=keep.total, age_seconds=keep.age)
-    return TaskLogs(LogFolder(folder_beside(config.history_path), limits, clock=clock, lives=past.is_alive))
+    return TaskLogs(LogFolder(find_log_folder(config.history_path), limits, clock=clock, lives=past.lives))
 
 
 def reports(request: Request, config: Config, screen: Screen) -> Reports | None:
@@ -65,7 +65,7 @@ def reports(request: Request, config: Config, screen: Screen) -> Reports | None:
         others[options.GITHUB] = _github(screen)
     if options.OTLP in kinds:
         others[options.OTLP] = _otlp()
-    top = places.top_folder(config.root, os.environ)
+    top = places.find_top_folder(config.root, os.environ)
     return Reports(request.reports, config=config.path, top=top, others=others)
 
 

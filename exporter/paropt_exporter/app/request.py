@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from paropt_exporter.engine import Observer
+from paropt_exporter.engine.interfaces import Stop
 from paropt_exporter.events import LiveStage, RunRecord, Strategy
 from paropt_exporter.plan import Bounds, Plan, Selection
 
@@ -75,5 +76,8 @@ class Screen(Observer, Protocol):
     def begin_run(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         """A run is about to start; `live` tells how its stages stand."""
 
-    def end_run(self, record: RunRecord, *, metrics_url: str) -> None:
-        """Show the summary of a run that has ended."""
+    def show_stopping(self, stop: Stop, stages: int) -> None:
+        """Show that a run begins to stop while so many stages run."""
+
+    def end_run(self, record: RunRecord, *, metrics_url: str, until: str) -> None:
+        """Show the summary of a run that has ended. `until`: when the endpoint ends, which still serves."""

@@ -208,11 +208,11 @@ def _run_log(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter.cli import log
     from paropt_exporter.history.run_lock import RunLocks
-    from paropt_exporter.task_logs import folder_beside
+    from paropt_exporter.task_logs import find_log_folder
 
     loaded = config.read_config(_find_config(flags), root=Path.cwd())
     return log.run(
-        folder_beside(loaded.history_path),
+        find_log_folder(loaded.history_path),
         log.LogRequest(words=tuple(flags.which), lane=flags.lane, failed=flags.failed, follow=flags.follow),
         lives=RunLocks(loaded.history_path.parent / "runs").is_alive,
         stdout=sys.stdout,
@@ -404,7 +404,8 @@ def _get_fail_fast(flags: argparse.Namespace) -> bool | None:
 
 def _format_again(flags: argparse.Namespace) -> str:
     """Return the flags that repeat what failed of a run; a stage with arguments is repeated as it was."""
-    words = [word for pattern in flags.stages for word in ("--stage", pattern)]
+    words = ["--config.file", flags.config_file] if flags.config_file else []
+    words += [word for pattern in flags.stages for word in ("--stage", pattern)]
     words += ["--only"] if flags.only else []
     words += [word for pattern in flags.skip for word in ("--skip", pattern)]
     words += ["--", *flags.arguments] if flags.arguments else ["--failed"]

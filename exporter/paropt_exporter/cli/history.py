@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from paropt_exporter.cli.formatting import format_count, format_table
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Result
+from paropt_exporter.history.recovery import MESSAGE as KILLED
 from paropt_exporter.history.values import INVALID_VALUE_ERRORS
 from paropt_exporter.plan import PlannedStage, order_stages
 
@@ -129,7 +130,8 @@ def _build_run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
         f"{datetime.fromtimestamp(summary.started_timestamp_seconds).astimezone():%Y-%m-%d %H:%M:%S}",
         summary.lane,
         "interrupted" if gone else _format_result(summary.result),
-        f"{summary.duration_seconds:.1f} s",
+        # Of a killed run only the moment of its last event is known.
+        f"{'> ' if gone or summary.reason == KILLED else ''}{summary.duration_seconds:.1f} s",
         str(summary.total_tasks),
         str(summary.failed_tasks),
         f"{summary.throughput_tasks_per_second:.2f}",

@@ -123,7 +123,7 @@ def _print(reader: LogReader, choice: _Filter, run_id: str, stdout: TextIO, stde
     if not chosen:
         _explain_no_output(attempts, choice, run_id, stderr)
     for attempt in chosen:
-        output = clean_output(reader.output(attempt))
+        output = clean_output(reader.read_output(attempt))
         if len(chosen) > 1:
             stdout.write(f"--- {_format_heading(attempt)}\n")
         stdout.write(output if output.endswith("\n") or not output else f"{output}\n")
@@ -173,7 +173,7 @@ class _LinePrinter:
     def print_new(self) -> None:
         for attempt, position, size in self._reader.read():
             if not self._choice.failed and self._choice.matches(attempt):
-                self._print(attempt.label, self._reader.bytes_at(position, size))
+                self._print(attempt.label, self._reader.read_piece(position, size))
         self._stdout.flush()
 
     def print_rest(self) -> None:
@@ -181,7 +181,7 @@ class _LinePrinter:
         if self._choice.failed:
             for attempt in self._reader.attempts.values():
                 if self._choice.matches(attempt):
-                    self._print(attempt.label, self._reader.output(attempt))
+                    self._print(attempt.label, self._reader.read_output(attempt))
                     self._end_line(attempt.label)
         for label in list(self._begun):
             self._end_line(label)

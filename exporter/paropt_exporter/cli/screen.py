@@ -7,18 +7,19 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from paropt_exporter import logs
 from paropt_exporter.cli import color as coloring
-from paropt_exporter.cli import summary
+from paropt_exporter.cli import log_fields, summary
 from paropt_exporter.cli.formatting import format_count, format_line, format_seconds
 from paropt_exporter.cli.streams import LineStream, get_raw_stream, is_same_file
 from paropt_exporter.cli.writer import BackgroundWriter
 from paropt_exporter.clock import Clock, SystemClock
+from paropt_exporter.engine.interfaces import Stop
 from paropt_exporter.events import (
     Decision,
     Event,
@@ -76,6 +77,7 @@ class ConsoleScreen:
         self._json_output = json_output
         self._json_logs = json_logs
         self._failed: dict[str, TaskRecord] = {}
+        self._usual: dict[str, float] = {}  # the seconds that a stage takes by its last runs
         self._clock = clock or SystemClock()
         self._refresh_seconds = refresh_seconds
         self._table: _LiveTable | None = None  # the thread that writes to `err` makes, draws and ends it
@@ -121,39 +123,58 @@ class ConsoleScreen:
 
     def begin_run(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         self._failed = {}
+        known = {} if plan.partial else {stage.name: stage.expected_seconds for stage in plan.stages}
+        self._usual = {stage: seconds for stage, seconds in known.items() if seconds is not None}
         stages = sum(not stage.skip for stage in plan.stages)
         if self._quiet:
             return
-        self._show_line(f"lane {plan.lane}: {format_count(stages, 'stage')}, {plan.strategy.value}")
+        fields = {"event": "run_started", "lane": plan.lane, "stages": stages, "strategy": plan.strategy.value}
+        self._show_line(f"lane {plan.lane}: {format_count(stages, 'stage')}, {plan.strategy.value}", fields=fields)
         self._err_writer.put(lambda: self._start_progress(live))
 
     def observe(self, event: Event) -> None:
         match event:
             case StageStarted() if self._verbose:
-                self._show_line(f"{event.stage} started on {event.pool}")
+                fields = {"event": "stage_started", "stage": event.stage, "pool": event.pool}
+                self._show_line(f"{event.stage} started on {event.pool}", fields=fields)
             case TaskRecord():
                 self._show_task(event)
             case SlaRecord():
                 what = event.stage or f"lane {event.lane}"
                 word = f"broke its SLA of {event.limit.max_seconds:g} s"
                 near = f"has run {event.limit.warn_seconds:g} s of the {event.limit.max_seconds:g} s its SLA allows"
-                self._show_line(f"{what} {word if event.broken else near}", coloring.YELLOW)
+                self._show_line(
+                    f"{what} {word if event.broken else near}", coloring.YELLOW, log_fields.describe_limit(event)
+                )
             case StageRecord():
                 self._show_stage(event)
             case Decision() if self._verbose:
                 moved = event.old_size != event.new_size
                 size = f"{event.old_size} -> {event.new_size}" if moved else f"stays at {event.new_size}"
-                self._show_line(f"pool {event.pool} {size} ({event.reason})")
+                self._show_line(
+                    f"pool {event.pool} {size} ({event.reason})", fields=log_fields.describe_decision(event)
+                )
             case RunRecord():
                 self._err_writer.put(self._stop_progress)
             case _:
                 pass
 
-    def end_run(self, record: RunRecord, *, metrics_url: str) -> None:
+    def show_stopping(self, stop: Stop, stages: int) -> None:
+        verb = "killing" if stop.now else "stopping"
+        again = ", again to kill" if stop.interrupted and not stop.now else ""
+        fields = {"event": verb, "reason": stop.reason, "stages": stages}
+        self._show_line(f"{stop.reason}: {verb} {format_count(stages, 'stage')}{again}", coloring.YELLOW, fields)
+
+    def end_run(self, record: RunRecord, *, metrics_url: str, until: str = "") -> None:
         if self._json_output:
             text = json.dumps(summary.to_json(record), default=str)
         else:
-            text = summary.format_summary(record, self._failed, metrics_url=metrics_url, again=self._again)
+            serving = f"{metrics_url} until {until}" if metrics_url and until else metrics_url
+            text = summary.format_summary(
+                record, self._failed, metrics_url=serving, again=self._again, usual=self._usual
+            )
+        if self._json_logs:
+            log.info(summary.format_headline(record), extra=log_fields.describe_run(record))
         self._err_writer.put(self._stop_progress)
         self._out_writer.put(lambda: self._write_summary(text), characters=len(text), lines=text.count("\n") + 1)
 
@@ -162,7 +183,10 @@ class ConsoleScreen:
             self._failed.setdefault(record.stage, record)
         if not record.final:
             message = format_line(record.message[: summary.MESSAGES_WIDTH])
-            self._show_line(f"{record.stage}: {message}, attempt {record.attempt + 1} follows")
+            self._show_line(
+                f"{record.stage}: {message}, attempt {record.attempt + 1} follows",
+                fields=log_fields.describe_task(record),
+            )
         if self._verbose or (record.result.bad and record.final):
             self._show_output(record)
 
@@ -179,24 +203,29 @@ class ConsoleScreen:
         where = f", whole in {record.output_path}" if record.output_path else ""
         total = "" if is_cut(record.output) else f" of {len(lines)}"
         cut = f", last {len(shown)}{total} lines{where}" if len(shown) < len(lines) else ""
-        self._show_line("\n".join([f"--- {name}{cut}", *shown, "---"]))
+        self._show_line("\n".join([f"--- {name}{cut}", *shown, "---"]), fields=log_fields.describe_task(record))
 
     def _show_stage(self, record: StageRecord) -> None:
         if self._quiet and not record.result.bad:
             return
         took = format_seconds(record.duration_seconds)
         message = format_line(record.message[: summary.MESSAGES_WIDTH])
+        fields = log_fields.describe_stage(record)
         if record.result is Result.SKIP:
-            self._show_line(f"{record.stage} skipped: {message}")
+            self._show_line(f"{record.stage} skipped: {message}", fields=fields)
         elif record.result is Result.SUCCESS:
-            self._show_line(f"{record.stage} succeeded in {took}")
+            usual = summary.find_usual_seconds(record, self._usual)
+            slower = f", usually {format_seconds(usual)}" if usual else ""
+            self._show_line(f"{record.stage} succeeded in {took}{slower}", fields=fields)
         else:
             word = "failed" if record.result.bad else "ended"  # the message says how: timed out, killed, stopped
-            self._show_line(f"{record.stage} {word} after {took}: {message}", coloring.RED if record.result.bad else "")
+            color = coloring.RED if record.result.bad else ""
+            self._show_line(f"{record.stage} {word} after {took}: {message}", color, fields)
 
-    def _show_line(self, text: str, color: str = "") -> None:
+    def _show_line(self, text: str, color: str = "", fields: Mapping[str, object] | None = None) -> None:
+        """Show a line; `fields` are its facts for a program that reads logs."""
         if self._json_logs:
-            log.info(text)  # a log collector reads stderr then: each line must be one JSON object
+            log.info(text, extra=fields)  # a log collector reads stderr then: each line must be one JSON object
             return
         line = f"{_format_time_of_day(self._clock)} {text}"
         self._queue_write(lambda: self._write_text(line, color), line)

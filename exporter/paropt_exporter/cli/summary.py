@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
+from types import MappingProxyType
 
 from paropt_exporter.cli.formatting import count_columns, format_count, format_line, format_seconds, pad_text
 from paropt_exporter.events import Bottleneck, Result, RunRecord, StageRecord, TaskRecord
@@ -15,7 +16,12 @@ _TOLD_PACE = 1.1  # a smaller gain is noise; under 1 the machine was busy with s
 _HINTS_FROM_SECONDS = 1.0  # nobody tunes a run that takes less
 _NAMES_WIDTH = 40  # half a terminal: a longer name has a line out of column, and leaves those of others whole
 MESSAGES_WIDTH = 160  # two lines of a terminal: the item that a message names may be longer than any screen
-_SHOWN_QUIET = 20  # stages that went well, and as many that were skipped: more would push the bad news off the screen
+_FEW = 20  # stages: each has a line; of more a screen could not hold the bad news
+_MOST_OF_FEW = {_BAD: _FEW, _LATE: _FEW, _GOOD: _FEW, _SKIPPED: _FEW}
+_MOST_OF_MANY = {_BAD: 10, _LATE: 5, _GOOD: 3, _SKIPPED: 2}
+_FEW_BAD = 3  # stages that failed: each shows several findings; of more, one each
+_NAMED = 10  # stages without a line of their own
+_SLOWER_RATIO, _SLOWER_SECONDS = 2.0, 1.0  # than usual by both: a smaller difference is the machine's noise
 
 
 def format_summary(
@@ -25,23 +31,26 @@ def format_summary(
     metrics_url: str = "",
     program: str = "paropt-exporter",
     again: str = "--failed",
+    usual: Mapping[str, float] = MappingProxyType({}),
 ) -> str:
     """Return the summary. `failed` has, by stage, the first bad task, whose findings are shown.
 
-    `again`: the flags that run the failed part again.
+    `again`: the flags that run the failed part again. `usual`: the seconds that stages take by their last runs.
     """
+    most = _MOST_OF_FEW if len(run.stages) <= _FEW else _MOST_OF_MANY
+    few_bad = sum(_classify_stage(stage) == _BAD for stage in run.stages) <= _FEW_BAD
     widths = (count_columns(stage.stage) for stage in run.stages)
     width = max((width for width in widths if width <= _NAMES_WIDTH), default=0)
-    lines = [_format_headline(run)]
+    lines = [format_headline(run)]
     for kind, group in groupby(sorted(run.stages, key=_sort_key), key=_classify_stage):
         stages = list(group)
-        shown = len(stages) if kind in (_BAD, _LATE) else _SHOWN_QUIET
-        for stage in stages[:shown]:
-            lines.append(f"  {_choose_mark(stage)} {pad_text(stage.stage, width)}  {_format_facts(stage)}")
+        for stage in stages[: most[kind]]:
+            lines.append(f"  {_choose_mark(stage)} {pad_text(stage.stage, width)}  {_format_facts(stage, usual)}")
             if stage.stage in failed:
-                lines.extend(f"      {line}" for line in _choose_telling_lines(failed[stage.stage], stage))
-        if left := stages[shown:]:
-            lines.append(f"    … {len(left)} more {_format_remaining(left)}")
+                telling = _choose_telling_lines(failed[stage.stage], stage, most=None if few_bad else 1)
+                lines.extend(f"      {line}" for line in telling)
+        if left := stages[most[kind] :]:
+            lines.append(f"    … {len(left)} more {_format_remaining(left, all_named=run.result is Result.SUCCESS)}")
     if run.total is not None and (run.warned or run.broken):
         word = "broke" if run.broken else "warned at"
         limit = run.total.max_seconds if run.broken else run.total.warn_seconds
@@ -59,17 +68,28 @@ def to_json(run: RunRecord) -> dict[str, object]:
     return record
 
 
-def _choose_telling_lines(task: TaskRecord, stage: StageRecord) -> Iterator[str]:
-    from paropt_exporter.findings import excerpt  # here: its patterns take 20 ms, and a good run needs none
+def find_usual_seconds(stage: StageRecord, usual: Mapping[str, float]) -> float | None:
+    """Return the usual seconds of a stage that took much longer; None for any other."""
+    before_seconds = usual.get(stage.stage)
+    if before_seconds is None or stage.result is not Result.SUCCESS:
+        return None
+    least_seconds = max(before_seconds * _SLOWER_RATIO, before_seconds + _SLOWER_SECONDS)
+    return before_seconds if stage.duration_seconds >= least_seconds else None
+
+
+def _choose_telling_lines(task: TaskRecord, stage: StageRecord, *, most: int | None) -> Iterator[str]:
+    """Yield the lines that tell why a stage failed, at most so many; None: all that are chosen."""
+    from paropt_exporter.findings import choose_excerpt  # here: its patterns take 20 ms, and a good run needs none
 
     message = format_line(stage.message)
-    for line in excerpt(task.output):
+    for line in choose_excerpt(task.output)[:most]:
         shown = format_line(line if len(line) <= MESSAGES_WIDTH else f"{line[:MESSAGES_WIDTH]} …")
         if shown != message:
             yield shown
 
 
-def _format_headline(run: RunRecord) -> str:
+def format_headline(run: RunRecord) -> str:
+    """Return the run in one line."""
     tasks = sum(stage.tasks for stage in run.stages if stage.result is not Result.SKIP)
     ran = sum(stage.result is not Result.SKIP for stage in run.stages)
     word = {Result.SUCCESS: "succeeded", Result.CANCELLATION: "interrupted"}.get(run.result, "failed")
@@ -78,7 +98,8 @@ def _format_headline(run: RunRecord) -> str:
         ratio = run.sequential_seconds / run.duration_seconds
         pace = f" (one after another {format_seconds(run.sequential_seconds)}: {ratio:.1f}x)"
     why = f": {run.reason}" if run.critical_sla or run.interrupted else ""
-    counts = f"{format_count(ran, 'stage')}, {format_count(tasks, 'task')}"
+    skipped = f", {len(run.stages) - ran} skipped" if ran < len(run.stages) else ""
+    counts = f"{format_count(ran, 'stage')}{skipped}, {format_count(tasks, 'task')}"
     return f"{run.lane} {word}{why} · {counts} in {format_seconds(run.duration_seconds)}{pace}"
 
 
@@ -97,11 +118,18 @@ def _classify_stage(stage: StageRecord) -> int:
     return _SKIPPED if stage.result is Result.SKIP else _GOOD
 
 
-def _format_remaining(stages: Sequence[StageRecord]) -> str:
-    """Tell what became of stages of one kind that have no line of their own; the slowest stands first."""
-    if _classify_stage(stages[0]) == _SKIPPED:
-        return f"skipped: {', '.join(stage.stage for stage in stages)}"  # each exception to a success has its name here
-    return f"succeeded, in {format_seconds(stages[0].duration_seconds)} at most"
+def _format_remaining(stages: Sequence[StageRecord], *, all_named: bool) -> str:
+    """Sum up stages of one kind that have no line of their own; the slowest stands first.
+
+    `all_named`: each exception to a success has its name here.
+    """
+    kind = _classify_stage(stages[0])
+    if kind == _GOOD:
+        return f"succeeded, in {format_seconds(stages[0].duration_seconds)} at most"
+    named = [stage.stage for stage in (stages if all_named else stages[:_NAMED])]
+    names = ", ".join([*named, *(["…"] if len(named) < len(stages) else [])])
+    word = {_BAD: "failed", _LATE: "near or over their limits", _SKIPPED: "skipped"}[kind]
+    return f"{word}: {names}"
 
 
 def _choose_mark(stage: StageRecord) -> str:
@@ -110,7 +138,7 @@ def _choose_mark(stage: StageRecord) -> str:
     return "!" if stage.warned or stage.broken else " "
 
 
-def _format_facts(stage: StageRecord) -> str:
+def _format_facts(stage: StageRecord, usual: Mapping[str, float]) -> str:
     if stage.result is Result.SKIP:
         return f"skipped: {_format_message(stage)}"
     facts = [f"{format_seconds(stage.duration_seconds):>8}"]
@@ -119,6 +147,8 @@ def _format_facts(stage: StageRecord) -> str:
     elif stage.attempts > stage.tasks:
         retries = stage.attempts - stage.tasks
         facts.append(f"after {retries} retr{'y' if retries == 1 else 'ies'}")
+    if before := find_usual_seconds(stage, usual):
+        facts.append(f"slower than usual ({format_seconds(before)})")
     if stage.sla is not None and (stage.warned or stage.broken):
         limit = f"SLA {stage.sla.max_seconds:g} s"
         facts.append(f"{limit}, broken" if stage.broken else f"{limit}, warned at {stage.sla.warn_seconds:g} s")

@@ -75,11 +75,14 @@ class Run:
         memory_bytes: int,
         cores: float | None = None,
         sums_work: bool = True,
+        stopping: Callable[[Stop, int], None] | None = None,
     ) -> None:
         """Prepare the run. `cores`: what its tasks have together; None: what this process may use.
 
-        `sums_work`: whether `demand` has the work left, which costs a walk over all stages.
+        `sums_work`: whether `demand` has the work left, which costs a walk over all stages. `stopping` is called with
+        the request when the run begins to stop, and when it is to kill, and with the number of stages that run.
         """
+        self._tell_stopping = stopping
         self.plan = plan
         self.run_id = run_id
         sequential = plan.strategy is Strategy.SEQUENTIAL
@@ -449,6 +452,8 @@ class Run:
             self._stopping = stop
         elif not stop.now:
             return
+        if self._tell_stopping is not None:
+            self._tell_stopping(stop, sum(bool(state.attempts) for state in self._open()))
         for attempt in self._iter_attempts():
             attempt.verdict = attempt.verdict or (Result.CANCELLATION, f"stopped: {self._stopping.reason}")
             self._stop_attempt(attempt, 0.0 if stop.now else TERM_GRACE_SECONDS)

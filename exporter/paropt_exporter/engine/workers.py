@@ -431,7 +431,8 @@ class PoolWorkers:
             pool.resize(size, reason=reason)
         use = self._uses.get(name)
         if use is not None:
-            use.peak, use.reason = max(use.peak, size), reason
+            if size > use.peak:
+                use.peak, use.reason = size, reason
             return
         began = get_worker_time(pool)
         with self._lock:

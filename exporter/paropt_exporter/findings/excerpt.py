@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from paropt_exporter.findings.search import find
+from paropt_exporter.findings.search import find_findings
 
 MOST_FINDINGS = 3
 _HEAD_LINES, _TAIL_LINES = 1, 2
 _CUT_NOTE = "[about "  # the first line of an output of which only the end was kept
 
 
-def excerpt(output: str, most: int = MOST_FINDINGS) -> list[str]:
+def choose_excerpt(output: str, most: int = MOST_FINDINGS) -> list[str]:
     """Return an output's first `most` findings and a count of the others; without any, its first and last lines."""
-    found = find(output)
+    found = find_findings(output)
     if found:
         left = len(found) - most
         return [*(finding.text for finding in found[:most]), *([f"… {left} more"] if left > 0 else [])]
-    return _head_and_tail([line.strip() for line in output.splitlines() if line.strip()])
+    return _choose_head_and_tail([line.strip() for line in output.splitlines() if line.strip()])
 
 
-def _head_and_tail(lines: list[str]) -> list[str]:
+def _choose_head_and_tail(lines: list[str]) -> list[str]:
     if lines and lines[0].startswith(_CUT_NOTE):
         del lines[0]
     left = len(lines) - _HEAD_LINES - _TAIL_LINES

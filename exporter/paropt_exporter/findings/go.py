@@ -15,7 +15,7 @@ _COMPILED = re.compile(r"^(?:vet: )?(\S+\.go):(\d+):(\d+): (.+)$")
 _PANIC = re.compile(r"^panic: (.+)$")
 
 
-def find(lines: Sequence[str]) -> list[Finding]:
+def find_failures(lines: Sequence[str]) -> list[Finding]:
     """Return a finding for each failed test and each compile error; none if this is not go's output."""
     tests: dict[str, Finding] = {}
     logged: dict[str, tuple[str, int, str]] = {}  # the first line that each test logged
@@ -36,7 +36,7 @@ def find(lines: Sequence[str]) -> list[Finding]:
             others.append(Finding(message=message, path=path, line=int(number), column=int(column)))
         elif tests and (panic := _PANIC.match(line)):
             others.append(Finding(message=f"panic: {panic[1]}"))
-    failed_tests = [_with_log(found, logged) for name, found in tests.items() if not _has_parts(name, tests)]
+    failed_tests = [_add_log(found, logged) for name, found in tests.items() if not _has_parts(name, tests)]
     return [*failed_tests, *others]
 
 
@@ -45,7 +45,7 @@ def _has_parts(name: str, tests: dict[str, Finding]) -> bool:
     return any(other.startswith(f"{name}/") for other in tests)
 
 
-def _with_log(found: Finding, logged: dict[str, tuple[str, int, str]]) -> Finding:
+def _add_log(found: Finding, logged: dict[str, tuple[str, int, str]]) -> Finding:
     if found.test not in logged:
         return found
     path, line, message = logged[found.test]

@@ -38,48 +38,48 @@ _BANDIT_SEVERITY = re.compile(r"^\s+Severity: (\w+)")
 _BANDIT_PLACE = re.compile(rf"^\s+Location: {_PLACE}$")
 
 
-def find(lines: Sequence[str]) -> list[Finding]:
+def find_findings(lines: Sequence[str]) -> list[Finding]:
     """Return the findings in the order of the lines."""
     findings, file = [], None
     for number, line in enumerate(lines):
         if (under := _UNDER_FILE.match(line)) and file:
-            findings.append(_finding({**under.groupdict(), "path": file}))
+            findings.append(_make_finding({**under.groupdict(), "path": file}))
             continue
         heading = _FILE.match(line)
         file = heading["path"] if heading else None
-        if found := _at(number, lines):
+        if found := _read_line(number, lines):
             findings.append(found)
     return findings
 
 
-def _at(number: int, lines: Sequence[str]) -> Finding | None:
+def _read_line(number: int, lines: Sequence[str]) -> Finding | None:
     line = lines[number]
     for pattern in _IN_ONE_LINE:
         if match := pattern.match(line):
-            return _finding(match.groupdict())
+            return _make_finding(match.groupdict())
     if number and (arrow := _ARROW.match(line)) and (above := _ABOVE_ARROW.match(lines[number - 1])):
-        return _finding({**arrow.groupdict(), **above.groupdict()})
-    return _bandit(number, lines) if _BANDIT_PLACE.match(line) else None
+        return _make_finding({**arrow.groupdict(), **above.groupdict()})
+    return _read_bandit_issue(number, lines) if _BANDIT_PLACE.match(line) else None
 
 
-def _bandit(number: int, lines: Sequence[str]) -> Finding | None:
+def _read_bandit_issue(number: int, lines: Sequence[str]) -> Finding | None:
     place = _BANDIT_PLACE.match(lines[number])
     severity = ""
-    for line in _upwards(number, lines):
+    for line in _iter_upwards(number, lines):
         if low := _BANDIT_SEVERITY.match(line):
             severity = low[1]
         if place and (issue := _BANDIT_ISSUE.match(line)):
             level = "warning" if severity == "Low" else "error"
-            return _finding({**place.groupdict(), **issue.groupdict(), "level": level})
+            return _make_finding({**place.groupdict(), **issue.groupdict(), "level": level})
     return None
 
 
-def _upwards(number: int, lines: Sequence[str]) -> Iterator[str]:
+def _iter_upwards(number: int, lines: Sequence[str]) -> Iterator[str]:
     """Yield the few lines of the issue that ends at a line, from below."""
     yield from reversed(lines[max(0, number - 6) : number])
 
 
-def _finding(parts: dict[str, str | None]) -> Finding:
+def _make_finding(parts: dict[str, str | None]) -> Finding:
     line, column = parts.get("line"), parts.get("column")
     rule = parts.get("rule") or parts.get("kind") or parts.get("code") or parts.get("rule_name")
     return Finding(

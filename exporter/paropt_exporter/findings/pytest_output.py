@@ -28,23 +28,23 @@ class _Section:
     places: list[tuple[str, int]] = field(default_factory=list)
 
 
-def find(lines: Sequence[str]) -> list[Finding]:
+def find_failures(lines: Sequence[str]) -> list[Finding]:
     """Return a finding for each failed test and each error; none if this is not pytest's output."""
-    sections = _sections(lines)
-    summed_up = _summed_up(lines)
+    sections = _read_sections(lines)
+    summed_up = _read_summary(lines)
     if not summed_up:
-        return [_finding(section.title, "", section) for section in sections]
+        return [_make_finding(section.title, "", section) for section in sections]
     by_title: dict[str, deque[_Section]] = defaultdict(deque)
     for section in sections:
         by_title[section.title].append(section)
     found = []
     for test, message in summed_up:
-        fitting = by_title[_title_of(test)]
-        found.append(_finding(test, message, fitting.popleft() if fitting else _Section(test)))
+        fitting = by_title[_make_title(test)]
+        found.append(_make_finding(test, message, fitting.popleft() if fitting else _Section(test)))
     return found
 
 
-def _finding(test: str, message: str, section: _Section) -> Finding:
+def _make_finding(test: str, message: str, section: _Section) -> Finding:
     own = [place for place in section.places if place[0] == test.partition("::")[0]]
     places = own or section.places
     path, line = places[-1] if places else (None, None)
@@ -52,7 +52,7 @@ def _finding(test: str, message: str, section: _Section) -> Finding:
     return Finding(message=section.message or message or "failed", path=path, line=line, test=test)
 
 
-def _sections(lines: Sequence[str]) -> list[_Section]:
+def _read_sections(lines: Sequence[str]) -> list[_Section]:
     sections: list[_Section] = []
     in_part = False
     for line in lines:
@@ -63,18 +63,18 @@ def _sections(lines: Sequence[str]) -> list[_Section]:
         elif titled := _SECTION.match(line):
             sections.append(_Section(_NOT_IN_A_TEST.sub("", titled[1])))
         elif sections:
-            _read(line, sections[-1])
+            _read_line(line, sections[-1])
     return sections
 
 
-def _read(line: str, section: _Section) -> None:
+def _read_line(line: str, section: _Section) -> None:
     if not section.message and (message := _MESSAGE.match(line)):
         section.message = message[1]
     elif place := _PLACE.match(line):
         section.places.append((place[1], int(place[2])))
 
 
-def _summed_up(lines: Sequence[str]) -> list[tuple[str, str]]:
+def _read_summary(lines: Sequence[str]) -> list[tuple[str, str]]:
     """Return the ids and messages of the short test summary."""
     starts = [number for number, line in enumerate(lines) if _SUMMARY.match(line)]
     if not starts:
@@ -83,7 +83,7 @@ def _summed_up(lines: Sequence[str]) -> list[tuple[str, str]]:
     return [(match[1], match[2] or "") for match in matches if match]
 
 
-def _title_of(test: str) -> str:
+def _make_title(test: str) -> str:
     """Return the title of a test's section: `TestC.test_p[a::b]` for `a.py::TestC::test_p[a::b]`."""
     path, separator, name = test.partition("::")
     if not separator:

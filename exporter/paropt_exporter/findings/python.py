@@ -14,13 +14,13 @@ _TRACEBACK = "Traceback (most recent call last):"
 _FRAME = re.compile(r'^\s*File "(.+)", line (\d+)')
 
 
-def find_unittest(lines: Sequence[str]) -> list[Finding]:
+def find_unittest_failures(lines: Sequence[str]) -> list[Finding]:
     """Return a finding for each failed test of unittest."""
     starts = [number + 1 for number, line in enumerate(lines[:-1]) if line == _RULER]
     found = []
     for start, end in pairwise([*starts, len(lines)]):
         if header := _HEADER.match(lines[start]):
-            found.append(_failed_test(header, lines[start + 2 : end]))
+            found.append(_make_finding(header, lines[start + 2 : end]))
     return found
 
 
@@ -29,21 +29,21 @@ def find_traceback(lines: Sequence[str]) -> list[Finding]:
     starts = [number for number, line in enumerate(lines) if line.strip() == _TRACEBACK]
     if not starts:
         return []
-    path, line, message = _raised(lines[starts[-1] :])
+    path, line, message = _read_traceback(lines[starts[-1] :])
     return [Finding(message=message, path=path, line=line)] if message else []
 
 
-def _failed_test(header: re.Match[str], lines: Sequence[str]) -> Finding:
+def _make_finding(header: re.Match[str], lines: Sequence[str]) -> Finding:
     name, qualified, parameters = header.groups()
     block = lines[: lines.index(_THIN_RULER)] if _THIN_RULER in lines else lines
-    path, line, message = _raised(block)
+    path, line, message = _read_traceback(block)
     test = qualified if qualified and "." in qualified else f"{qualified}.{name}" if qualified else name
     return Finding(
         message=message or "failed", path=path, line=line, test=f"{test} {parameters}" if parameters else test
     )
 
 
-def _raised(lines: Sequence[str]) -> tuple[str | None, int | None, str]:
+def _read_traceback(lines: Sequence[str]) -> tuple[str | None, int | None, str]:
     """Return path and line of the innermost frame, and the first line of the exception's text."""
     path, line, message, in_frame = None, None, "", False
     for text in lines:

@@ -8,14 +8,20 @@ from paropt_exporter.findings.finding import Finding
 _LONGEST_LINE = 500  # characters: no tool's finding is longer, and patterns may need quadratic time
 
 
-def find(output: str) -> tuple[Finding, ...]:
+def find_findings(output: str) -> tuple[Finding, ...]:
     """Return the findings in an output, in its order; none for a tool that is not known here.
 
     Known are pytest, unittest and go test, then ruff, mypy, bandit, tsc, eslint and tools that write like them, and at
     last a Python traceback.
     """
     lines = [line[:_LONGEST_LINE] for line in output.splitlines()]
-    for parse in (pytest_output.find, python.find_unittest, go.find, linters.find, python.find_traceback):
+    for parse in (
+        pytest_output.find_failures,
+        python.find_unittest_failures,
+        go.find_failures,
+        linters.find_findings,
+        python.find_traceback,
+    ):
         if found := parse(lines):
             return tuple(found)
     return ()

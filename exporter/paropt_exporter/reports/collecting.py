@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from paropt_exporter.events import Decision, Event, RunRecord, RunStarted, SlaRecord, TaskRecord
-from paropt_exporter.findings import find
+from paropt_exporter.findings import find_findings
 from paropt_exporter.plan import Plan
 from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask
 
@@ -44,7 +44,7 @@ class Collector:
             case RunStarted():
                 self._started = event
             case TaskRecord():
-                self._tasks[event.stage, event.task].append(self._attempt(event))
+                self._tasks[event.stage, event.task].append(self._make_attempt(event))
             case SlaRecord():
                 self._slas.append(event)
             case Decision():
@@ -77,18 +77,18 @@ class Collector:
             ),
             slas=tuple(self._slas),
             decisions=tuple(self._decisions),
-            start_sizes=_start_sizes(record),
+            start_sizes=_read_start_sizes(record),
             log=log,
         )
 
-    def _attempt(self, record: TaskRecord) -> Attempt:
+    def _make_attempt(self, record: TaskRecord) -> Attempt:
         if not record.result.bad:
             return Attempt(record=replace(record, output=""))
         output = record.output[-min(_OUTPUT_CHARACTERS, self._room_characters) :] if self._room_characters else ""
         self._room_characters -= len(output)
-        findings = find(record.output)[:_MOST_FINDINGS]
+        findings = find_findings(record.output)[:_MOST_FINDINGS]
         return Attempt(record=replace(record, output=""), output=output, findings=findings)
 
 
-def _start_sizes(record: RunRecord) -> Mapping[str, int]:
+def _read_start_sizes(record: RunRecord) -> Mapping[str, int]:
     return {pool.name: pool.start_size for pool in record.pools}

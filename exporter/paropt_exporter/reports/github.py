@@ -16,7 +16,7 @@ from paropt_exporter.events import Result
 from paropt_exporter.findings import Finding, Level
 from paropt_exporter.plan import Plan
 from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask
-from paropt_exporter.reports.places import repository_path
+from paropt_exporter.reports.places import find_repository_path
 from paropt_exporter.terminal import visible
 
 MOST_ANNOTATIONS = 10  # of a kind in a step; GitHub leaves out the others without a word
@@ -41,8 +41,8 @@ class _Annotation:
     def command(self) -> str:
         """Return the workflow command that shows it."""
         places = (("file", self.path), ("line", self.line), ("col", self.column), ("title", self.title))
-        given = ",".join(f"{name}={_property(str(value))}" for name, value in places if value is not None)
-        return f"::{self.level.value} {given}::{_data(self.message)}"
+        given = ",".join(f"{name}={_escape_property(str(value))}" for name, value in places if value is not None)
+        return f"::{self.level.value} {given}::{_escape_data(self.message)}"
 
 
 class GitHubReport:
@@ -58,17 +58,17 @@ class GitHubReport:
 
     def report(self, run: FinishedRun) -> None:
         """Print groups and annotations, and append to the step's summary. Raises OSError."""
-        for task in _failed_tasks(run)[:_MOST_GROUPS]:
+        for task in _list_failed_tasks(run)[:_MOST_GROUPS]:
             if task.last.output:
-                self._show(_group(task.last))
-        commands = [annotation.command for annotation in limited(list(_annotations(run)))]
+                self._show(_format_group(task.last))
+        commands = [annotation.command for annotation in limit_annotations(list(_iter_annotations(run)))]
         if commands:
             self._show("\n".join(commands))
         if path := self._environment.get(_SUMMARY_FILE):
-            _append(Path(path), summary(run))
+            _append_text(Path(path), summary(run))
 
 
-def limited(annotations: Sequence[_Annotation]) -> Iterator[_Annotation]:
+def limit_annotations(annotations: Sequence[_Annotation]) -> Iterator[_Annotation]:
     """Yield as many annotations of each level as are shown; the last one of more than that counts the others."""
     for level in Level:
         own = [annotation for annotation in annotations if annotation.level is level]
@@ -89,39 +89,39 @@ def summary(run: FinishedRun) -> str:
     rest = [stage for stage in run.stages if not stage.record.result.bad]
     words = {Result.SUCCESS: "succeeded", Result.CANCELLATION: "was interrupted"}
     lines = [
-        f"### {_MARKS.get(record.result, _BAD_MARK)} {_cell(record.lane)} {words.get(record.result, 'failed')}"
+        f"### {_MARKS.get(record.result, _BAD_MARK)} {_escape_cell(record.lane)} {words.get(record.result, 'failed')}"
         f" in {record.duration_seconds:.1f} s",
         "",
         "| | stage | result | duration | tasks | |",
         "|---|---|---|---:|---:|---|",
-        *(_row(stage) for stage in [*bad, *rest][:_MOST_ROWS]),
+        *(_format_row(stage) for stage in [*bad, *rest][:_MOST_ROWS]),
     ]
     if (left := len(run.stages) - _MOST_ROWS) > 0:
         lines.append(f"| | … {left} more | | | | |")
-    lines += ["", *chain.from_iterable(_details(stage) for stage in bad[:_MOST_ROWS])]
-    return _cut("\n".join(lines) + "\n")
+    lines += ["", *chain.from_iterable(_iter_details(stage) for stage in bad[:_MOST_ROWS])]
+    return _cut_summary("\n".join(lines) + "\n")
 
 
-def _annotations(run: FinishedRun) -> Iterator[_Annotation]:
+def _iter_annotations(run: FinishedRun) -> Iterator[_Annotation]:
     """Yield the findings of all failed stages by turns, so that none of them takes all room; then what was late."""
-    stages = [list(_of_stage(stage, run)) for stage in run.stages if stage.record.result.bad]
+    stages = [list(_iter_stage_errors(stage, run)) for stage in run.stages if stage.record.result.bad]
     yield from (annotation for turn in zip_longest(*stages) for annotation in turn if annotation is not None)
     for stage in run.stages:
-        yield from _warnings(stage)
+        yield from _iter_warnings(stage)
 
 
-def _of_stage(stage: ReportedStage, run: FinishedRun) -> Iterator[_Annotation]:
+def _iter_stage_errors(stage: ReportedStage, run: FinishedRun) -> Iterator[_Annotation]:
     for task in stage.failed_tasks:
         for finding in task.last.findings:
-            yield _annotation(finding, stage, run)
+            yield _annotate_finding(finding, stage, run)
         if not task.last.findings:
-            yield _without_place(stage, task.last)
+            yield _annotate_failure(stage, task.last)
     if not stage.failed_tasks:
         yield _Annotation(level=Level.ERROR, title=f"{stage.record.stage} failed", message=stage.record.message)
 
 
-def _annotation(finding: Finding, stage: ReportedStage, run: FinishedRun) -> _Annotation:
-    path = repository_path(finding.path, stage.folder, run.top)
+def _annotate_finding(finding: Finding, stage: ReportedStage, run: FinishedRun) -> _Annotation:
+    path = find_repository_path(finding.path, stage.folder, run.top)
     about = finding.test or finding.rule
     return _Annotation(
         level=finding.level,
@@ -133,13 +133,13 @@ def _annotation(finding: Finding, stage: ReportedStage, run: FinishedRun) -> _An
     )
 
 
-def _without_place(stage: ReportedStage, attempt: Attempt) -> _Annotation:
+def _annotate_failure(stage: ReportedStage, attempt: Attempt) -> _Annotation:
     name = stage.record.stage if attempt.record.item is None else f"{stage.record.stage} {attempt.record.item}"
     end = [line for line in attempt.output.splitlines() if line.strip()][-3:]
     return _Annotation(level=Level.ERROR, title=f"{name} failed", message="\n".join([attempt.record.message, *end]))
 
 
-def _warnings(stage: ReportedStage) -> Iterator[_Annotation]:
+def _iter_warnings(stage: ReportedStage) -> Iterator[_Annotation]:
     record = stage.record
     if record.sla is not None and (record.warned or record.broken):
         word = "broke" if record.broken else "came near"
@@ -153,17 +153,17 @@ def _warnings(stage: ReportedStage) -> Iterator[_Annotation]:
         yield _Annotation(level=Level.WARNING, title=f"{record.stage} is flaky", message=message)
 
 
-def _failed_tasks(run: FinishedRun) -> list[ReportedTask]:
+def _list_failed_tasks(run: FinishedRun) -> list[ReportedTask]:
     return [task for stage in run.stages for task in stage.failed_tasks]
 
 
-def _group(attempt: Attempt) -> str:
+def _format_group(attempt: Attempt) -> str:
     """Return a folded output; a random word keeps the runner from obeying commands in it."""
     record, token = attempt.record, secrets.token_hex(16)
     name = record.stage if record.item is None else f"{record.stage} {record.item}"
     return "\n".join(
         [
-            f"::group::{_data(f'{name}: {record.message}')}",
+            f"::group::{_escape_data(f'{name}: {record.message}')}",
             f"::stop-commands::{token}",
             visible(attempt.output.rstrip("\n")),
             f"::{token}::",
@@ -172,30 +172,31 @@ def _group(attempt: Attempt) -> str:
     )
 
 
-def _row(stage: ReportedStage) -> str:
+def _format_row(stage: ReportedStage) -> str:
     record = stage.record
     late = record.result is Result.SUCCESS and (record.warned or record.broken)
     mark = _LATE_MARK if late else _MARKS.get(record.result, _BAD_MARK)
     took = f"{record.duration_seconds:.1f} s" if record.started_timestamp_seconds is not None else ""
     retries = record.attempts - record.tasks
     note = record.message or (f"after {retries} retr{'y' if retries == 1 else 'ies'}" if retries > 0 else "")
-    return f"| {mark} | {_cell(record.stage)} | {record.result.value} | {took} | {record.tasks} | {_cell(note)} |"
+    cells = (mark, _escape_cell(record.stage), record.result.value, took, str(record.tasks), _escape_cell(note))
+    return f"| {' | '.join(cells)} |"
 
 
-def _details(stage: ReportedStage) -> Iterator[str]:
+def _iter_details(stage: ReportedStage) -> Iterator[str]:
     """Yield the findings of a failed stage, folded."""
     findings = [finding for task in stage.failed_tasks for finding in task.last.findings]
     if not findings:
         return
-    yield f"<details><summary>{_cell(stage.record.stage)}: {len(findings)} findings</summary>"
+    yield f"<details><summary>{_escape_cell(stage.record.stage)}: {len(findings)} findings</summary>"
     yield ""
-    yield from (f"* {_cell(finding.text)}" for finding in findings[:_MOST_FINDINGS])
+    yield from (f"* {_escape_cell(finding.text)}" for finding in findings[:_MOST_FINDINGS])
     if (left := len(findings) - _MOST_FINDINGS) > 0:
         yield f"* … {left} more"
     yield "\n</details>\n"
 
 
-def _cut(text: str) -> str:
+def _cut_summary(text: str) -> str:
     """Return the text, or as many of its first lines as GitHub takes."""
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= MOST_SUMMARY_BYTES // 2:
@@ -204,12 +205,12 @@ def _cut(text: str) -> str:
     return kept[: kept.rfind("\n") + 1] + "\n… cut\n"
 
 
-def _append(path: Path, text: str) -> None:
+def _append_text(path: Path, text: str) -> None:
     with path.open("a", encoding="utf-8", errors="replace") as file:  # the runner's own file: others append too
         file.write(text)
 
 
-def _cell(text: str) -> str:
+def _escape_cell(text: str) -> str:
     """Return text that Markdown and HTML show as it is, on one line."""
     shown = " ".join(visible(text).split())
     for character in "\\`*_[]|~#":
@@ -217,10 +218,10 @@ def _cell(text: str) -> str:
     return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
 
 
-def _data(text: str) -> str:
+def _escape_data(text: str) -> str:
     """Return a command's value, escaped as the runner reads it."""
     return visible(text.replace("\r", " ")).replace("%", "%25").replace("\n", "%0A")
 
 
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+def _escape_property(text: str) -> str:
+    return _escape_data(text).replace(":", "%3A").replace(",", "%2C")

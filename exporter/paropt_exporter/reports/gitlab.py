@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from paropt_exporter.findings import Finding, Level
 from paropt_exporter.reports.model import FinishedRun, ReportedStage
-from paropt_exporter.reports.places import repository_path
+from paropt_exporter.reports.places import find_repository_path
 from paropt_exporter.terminal import visible
 
 _SEVERITIES = {Level.ERROR: "major", Level.WARNING: "minor"}
@@ -33,15 +33,15 @@ class _Entry:
 def render(run: FinishedRun) -> bytes:
     """Return the report of a run: an entry for each finding, and one for each failure that has none."""
     seen: Counter[str] = Counter()
-    entries = [_values(entry, seen) for stage in run.stages for entry in _entries(run, stage)]
+    entries = [_to_json(entry, seen) for stage in run.stages for entry in _iter_entries(run, stage)]
     return json.dumps(entries, indent=1).encode() + b"\n"
 
 
-def _entries(run: FinishedRun, stage: ReportedStage) -> Iterator[_Entry]:
-    name, config = stage.record.stage, _shown_at(run)
+def _iter_entries(run: FinishedRun, stage: ReportedStage) -> Iterator[_Entry]:
+    name, config = stage.record.stage, _find_config_path(run)
     for task in stage.failed_tasks:
         for finding in task.last.findings:
-            yield _found(finding, stage, run, config)
+            yield _make_entry(finding, stage, run, config)
         if not task.last.findings:
             item = task.last.record.item
             named = name if item is None else f"{name} {item}"
@@ -50,8 +50,8 @@ def _entries(run: FinishedRun, stage: ReportedStage) -> Iterator[_Entry]:
         yield _Entry(check=name, text=f"{name}: {stage.record.message}", path=config)
 
 
-def _found(finding: Finding, stage: ReportedStage, run: FinishedRun, config: str) -> _Entry:
-    path = repository_path(finding.path, stage.folder, run.top)
+def _make_entry(finding: Finding, stage: ReportedStage, run: FinishedRun, config: str) -> _Entry:
+    path = find_repository_path(finding.path, stage.folder, run.top)
     return _Entry(
         check=finding.rule or ("test" if finding.test else stage.record.stage),
         text=finding.message if path and not finding.test else finding.text,
@@ -61,12 +61,12 @@ def _found(finding: Finding, stage: ReportedStage, run: FinishedRun, config: str
     )
 
 
-def _shown_at(run: FinishedRun) -> str:
+def _find_config_path(run: FinishedRun) -> str:
     """Return the file that a failure without a place is shown at: the config, which has its stage."""
-    return repository_path(str(run.config or _DEFAULT_CONFIG), run.root, run.top) or _DEFAULT_CONFIG
+    return find_repository_path(str(run.config or _DEFAULT_CONFIG), run.root, run.top) or _DEFAULT_CONFIG
 
 
-def _values(entry: _Entry, seen: Counter[str]) -> dict[str, object]:
+def _to_json(entry: _Entry, seen: Counter[str]) -> dict[str, object]:
     same = "\0".join((entry.check, entry.text, entry.path))
     seen[same] += 1
     fingerprint = hashlib.sha256(f"{same}\0{seen[same]}".encode("utf-8", "replace")).hexdigest()[:32]

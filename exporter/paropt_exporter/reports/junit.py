@@ -45,9 +45,11 @@ class _Case:
 
 def render(run: FinishedRun) -> bytes:
     """Return the report of a run."""
-    root = ElementTree.Element("testsuites", name=_text(run.record.lane), time=_seconds(run.record.duration_seconds))
+    root = ElementTree.Element(
+        "testsuites", name=_escape_text(run.record.lane), time=_format_seconds(run.record.duration_seconds)
+    )
     for stage in run.stages:
-        root.append(_suite(stage))
+        root.append(_make_suite(stage))
     for count in ("tests", "failures", "errors", "skipped"):
         root.set(count, str(sum(int(suite.get(count, "0")) for suite in root)))
     ElementTree.indent(root)
@@ -55,10 +57,12 @@ def render(run: FinishedRun) -> bytes:
     return document + b"\n"
 
 
-def _suite(stage: ReportedStage) -> ElementTree.Element:
+def _make_suite(stage: ReportedStage) -> ElementTree.Element:
     record = stage.record
-    cases = list(_cases(stage))
-    suite = ElementTree.Element("testsuite", name=_text(record.stage), time=_seconds(record.duration_seconds))
+    cases = list(_iter_cases(stage))
+    suite = ElementTree.Element(
+        "testsuite", name=_escape_text(record.stage), time=_format_seconds(record.duration_seconds)
+    )
     if record.started_timestamp_seconds is not None:
         began = datetime.fromtimestamp(record.started_timestamp_seconds, UTC)
         suite.set("timestamp", began.strftime("%Y-%m-%dT%H:%M:%S"))
@@ -67,14 +71,14 @@ def _suite(stage: ReportedStage) -> ElementTree.Element:
     suite.set("errors", str(sum(case.last.result in (Result.ERROR, Result.TIMEOUT) for case in cases)))
     suite.set("skipped", str(sum(case.last.result in _SKIPPED for case in cases)))
     for case in cases:
-        suite.append(_element(record.stage, case))
+        suite.append(_make_case(record.stage, case))
     return suite
 
 
-def _cases(stage: ReportedStage) -> Iterator[_Case]:
+def _iter_cases(stage: ReportedStage) -> Iterator[_Case]:
     """Yield the cases of a stage; one for the stage itself where no task tells what came of it."""
     for task in stage.tasks:
-        yield from _cases_of(task)
+        yield from _iter_task_cases(task)
     record = stage.record
     missing = record.tasks - len(stage.tasks)
     if not stage.tasks:
@@ -85,49 +89,51 @@ def _cases(stage: ReportedStage) -> Iterator[_Case]:
         yield _Case(name, (_Try(result=Result.CANCELLATION, seconds=0.0, message=record.message, text=""),))
 
 
-def _cases_of(task: ReportedTask) -> Iterator[_Case]:
+def _iter_task_cases(task: ReportedTask) -> Iterator[_Case]:
     if not task.last.record.items:
-        yield _Case(task.label, tuple(_try(attempt) for attempt in task.attempts))
+        yield _Case(task.label, tuple(_make_try(attempt) for attempt in task.attempts))
         return
     tries: dict[str, list[_Try]] = {}
     for attempt in task.attempts:
         for item in attempt.record.items:
-            tries.setdefault(item.item, []).append(_try_of_item(attempt, item.item, item.result, item.seconds or 0.0))
+            tries.setdefault(item.item, []).append(_make_item_try(attempt, item.item, item.result, item.seconds or 0.0))
     for name, its_tries in tries.items():
         yield _Case(name, tuple(its_tries))
 
 
-def _try(attempt: Attempt) -> _Try:
+def _make_try(attempt: Attempt) -> _Try:
     record = attempt.record
     return _Try(
         result=record.result,
         seconds=record.duration_seconds,
         message=record.message,
-        text=_details(attempt.findings, attempt.output),
+        text=_format_details(attempt.findings, attempt.output),
     )
 
 
-def _try_of_item(attempt: Attempt, item: str, result: Result, seconds: float) -> _Try:
+def _make_item_try(attempt: Attempt, item: str, result: Result, seconds: float) -> _Try:
     """Return what an attempt made of one item of its batch."""
     if not result.bad:
         return _Try(result=result, seconds=seconds, message="", text="")
     own = tuple(found for found in attempt.findings if item in (found.path, (found.test or "").partition("::")[0]))
     message = own[0].message if own else attempt.record.message
-    return _Try(result=result, seconds=seconds, message=message, text=_details(own or attempt.findings, attempt.output))
+    return _Try(
+        result=result, seconds=seconds, message=message, text=_format_details(own or attempt.findings, attempt.output)
+    )
 
 
-def _details(findings: tuple[Finding, ...], output: str) -> str:
+def _format_details(findings: tuple[Finding, ...], output: str) -> str:
     found = "\n".join(finding.text for finding in findings)
     return f"{found}\n\n{output}" if found else output
 
 
-def _element(stage: str, case: _Case) -> ElementTree.Element:
+def _make_case(stage: str, case: _Case) -> ElementTree.Element:
     element = ElementTree.Element(
-        "testcase", name=_text(case.name), classname=_text(stage), time=_seconds(case.last.seconds)
+        "testcase", name=_escape_text(case.name), classname=_escape_text(stage), time=_format_seconds(case.last.seconds)
     )
     last, earlier = case.last, [tried for tried in case.tries[:-1] if tried.result.bad]
     if last.result in _SKIPPED:
-        ElementTree.SubElement(element, "skipped", message=_text(last.message))
+        ElementTree.SubElement(element, "skipped", message=_escape_text(last.message))
     elif last.result.bad:
         _add_fault(element, "failure" if last.result is Result.FAILURE else "error", last)
     kind = "flaky" if last.result is Result.SUCCESS else "rerun"
@@ -138,20 +144,20 @@ def _element(stage: str, case: _Case) -> ElementTree.Element:
 
 
 def _add_fault(element: ElementTree.Element, tag: str, tried: _Try) -> None:
-    fault = ElementTree.SubElement(element, tag, message=_text(tried.message), type=tried.result.value)
-    fault.text = _text(tried.text)
+    fault = ElementTree.SubElement(element, tag, message=_escape_text(tried.message), type=tried.result.value)
+    fault.text = _escape_text(tried.text)
 
 
 def _add_earlier(element: ElementTree.Element, tag: str, tried: _Try) -> None:
     """Add a failed attempt before the last one."""
-    child = ElementTree.SubElement(element, tag, message=_text(tried.message), type=tried.result.value)
-    ElementTree.SubElement(child, "stackTrace").text = _text(tried.text)
+    child = ElementTree.SubElement(element, tag, message=_escape_text(tried.message), type=tried.result.value)
+    ElementTree.SubElement(child, "stackTrace").text = _escape_text(tried.text)
 
 
-def _seconds(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     return f"{seconds:.3f}"
 
 
-def _text(text: str) -> str:
+def _escape_text(text: str) -> str:
     """Return the text without characters that XML can't hold or that a terminal acts on."""
     return _NO_XML.sub("\ufffd", visible(text))

@@ -28,7 +28,7 @@ def parse(texts: Sequence[str], environment: Mapping[str, str]) -> tuple[ReportO
 
     On GitHub's runners, which set GITHUB_ACTIONS, `github` is among them unless `none` is.
     """
-    options = [_option(text) for text in texts]
+    options = [_parse_option(text) for text in texts]
     wanted = [option for option in dict.fromkeys(options) if option.kind != NONE]
     for path in (paths := [option.path for option in wanted if option.path is not None]):
         if paths.count(path) > 1:
@@ -39,7 +39,7 @@ def parse(texts: Sequence[str], environment: Mapping[str, str]) -> tuple[ReportO
     return tuple(wanted)
 
 
-def _option(text: str) -> ReportOption:
+def _parse_option(text: str) -> ReportOption:
     kind, equals, name = text.partition("=")
     if kind not in KINDS:
         raise UsageError(f"--report: there is no kind {kind!r}; there are {', '.join(KINDS)}")

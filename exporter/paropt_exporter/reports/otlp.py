@@ -62,7 +62,7 @@ class _Ids(IdGenerator):
 
     def generate_span_id(self) -> int:
         chosen, self.span = self.span, None
-        return chosen or _new_id(64)
+        return chosen or _make_id(64)
 
 
 class OtlpReport:
@@ -73,7 +73,7 @@ class OtlpReport:
         self._parent = TraceContextTextMapPropagator().extract({"traceparent": environment.get(TRACEPARENT, "")})
         self._ids = _Ids()
         self._stages: Mapping[str, int] = {}
-        resource = _resource(environment)
+        resource = _make_resource(environment)
         self._reader = InMemoryMetricReader()
         meter = MeterProvider((self._reader,), resource, shutdown_on_exit=False).get_meter(_NAME, __version__)
         self._durations = cicd_metrics.create_cicd_pipeline_run_duration(meter)
@@ -86,13 +86,13 @@ class OtlpReport:
     def prepare(self, plan: Plan) -> Plan:
         """Give the commands of each stage the context of its span; what a stage's own `env` says stays."""
         parent = get_current_span(self._parent).get_span_context()
-        self._ids.trace = parent.trace_id if parent.is_valid else _new_id(128)
+        self._ids.trace = parent.trace_id if parent.is_valid else _make_id(128)
         flags = parent.trace_flags if parent.is_valid else _SAMPLED
-        self._stages = {stage.name: _new_id(64) for stage in plan.stages}
+        self._stages = {stage.name: _make_id(64) for stage in plan.stages}
         return replace(
             plan,
             stages=tuple(
-                replace(stage, env={TRACEPARENT: self._context_of(stage.name, flags), **stage.env})
+                replace(stage, env={TRACEPARENT: self._format_traceparent(stage.name, flags), **stage.env})
                 for stage in plan.stages
             ),
         )
@@ -101,13 +101,13 @@ class OtlpReport:
         """Send a run's spans and the metrics of all runs so far; DeliveryError if the collector does not take them."""
         self._spans.clear()
         self._make_spans(run)
-        self._count(run)
-        with _last_complaint() as complaints:
-            sent = self._sent()
+        self._count_run(run)
+        with _capture_complaints() as complaints:
+            sent = self._send()
         if not sent:
             raise DeliveryError(complaints[-1] if complaints else "the collector did not take it")
 
-    def _context_of(self, stage: str, flags: int) -> str:
+    def _format_traceparent(self, stage: str, flags: int) -> str:
         return f"00-{self._ids.trace:032x}-{self._stages[stage]:016x}-{flags:02x}"
 
     def _make_spans(self, run: FinishedRun) -> None:
@@ -117,64 +117,64 @@ class OtlpReport:
             cicd.CICD_PIPELINE_RUN_ID: record.run_id,
             cicd.CICD_PIPELINE_ACTION_NAME: "RUN",
             cicd.CICD_PIPELINE_RESULT: record.result.value,
-            **_error_type(record.result),
+            **_make_error_type(record.result),
         }
         root = self._tracer.start_span(
             f"RUN {record.lane}",
             self._parent,
             SpanKind.SERVER,
             attributes,
-            start_time=_nanoseconds(record.started_timestamp_seconds),
+            start_time=_to_nanoseconds(record.started_timestamp_seconds),
         )
         inside = set_span_in_context(root)
         for stage in run.stages:
             if stage.record.started_timestamp_seconds is not None:
                 self._make_stage(stage, run, inside)
-        _end(root, record.result, record.reason, record.ended_timestamp_seconds)
+        _end_span(root, record.result, record.reason, record.ended_timestamp_seconds)
 
     def _make_stage(self, stage: ReportedStage, run: FinishedRun, inside: Context) -> None:
         record = stage.record
         began = record.started_timestamp_seconds or run.record.started_timestamp_seconds
         self._ids.span = self._stages.get(record.stage)
         span = self._tracer.start_span(
-            record.stage, inside, SpanKind.INTERNAL, _task_attributes(record.stage, run, record.result),
-            start_time=_nanoseconds(began),
+            record.stage, inside, SpanKind.INTERNAL, _make_task_attributes(record.stage, run, record.result),
+            start_time=_to_nanoseconds(began),
         )  # fmt: skip
         for sla in run.slas:
             if sla.stage == record.stage:
                 name = "sla broken" if sla.broken else "sla warning"
                 span.add_event(
-                    name, {"paropt.sla.max_seconds": sla.limit.max_seconds}, _nanoseconds(sla.at_timestamp_seconds)
+                    name, {"paropt.sla.max_seconds": sla.limit.max_seconds}, _to_nanoseconds(sla.at_timestamp_seconds)
                 )
         for task in stage.tasks:
             for attempt in task.attempts:
                 self._make_attempt(attempt, run, set_span_in_context(span))
-        _end(span, record.result, record.message, began + record.duration_seconds)
+        _end_span(span, record.result, record.message, began + record.duration_seconds)
 
     def _make_attempt(self, attempt: Attempt, run: FinishedRun, inside: Context) -> None:
         record = attempt.record
         attributes: dict[str, str | int] = {
-            **_task_attributes(record.stage, run, record.result, f"{record.task}/{record.attempt}"),
+            **_make_task_attributes(record.stage, run, record.result, f"{record.task}/{record.attempt}"),
             cicd.CICD_WORKER_NAME: record.worker,
             "paropt.attempt": record.attempt,
             **({"paropt.item": record.item} if record.item is not None else {}),
         }
         span = self._tracer.start_span(
             f"{record.stage} task", inside, SpanKind.INTERNAL, attributes,
-            start_time=_nanoseconds(record.started_timestamp_seconds),
+            start_time=_to_nanoseconds(record.started_timestamp_seconds),
         )  # fmt: skip
-        _end(span, record.result, record.message, record.started_timestamp_seconds + record.duration_seconds)
+        _end_span(span, record.result, record.message, record.started_timestamp_seconds + record.duration_seconds)
 
-    def _count(self, run: FinishedRun) -> None:
+    def _count_run(self, run: FinishedRun) -> None:
         record = run.record
         name = {cicd.CICD_PIPELINE_NAME: record.lane}
         finished = {cicd.CICD_PIPELINE_RUN_STATE: "finalizing", cicd.CICD_PIPELINE_RESULT: record.result.value}
-        self._durations.record(record.duration_seconds, {**name, **finished, **_error_type(record.result)})
+        self._durations.record(record.duration_seconds, {**name, **finished, **_make_error_type(record.result)})
         for stage in run.stages:
             if stage.record.result.bad:
-                self._errors.add(1, {**name, **_error_type(stage.record.result)})
+                self._errors.add(1, {**name, **_make_error_type(stage.record.result)})
 
-    def _sent(self) -> bool:
+    def _send(self) -> bool:
         spans = self._spans.get_finished_spans()
         traces, metrics = OTLPSpanExporter(), OTLPMetricExporter()
         try:
@@ -200,7 +200,7 @@ class _Complaints(logging.Handler):
 
 
 @contextmanager
-def _last_complaint() -> Iterator[list[str]]:
+def _capture_complaints() -> Iterator[list[str]]:
     """Take what OpenTelemetry's exporters would log: the report's own line says it."""
     handler, theirs = _Complaints(), logging.getLogger("opentelemetry")
     propagated, theirs.propagate = theirs.propagate, False
@@ -212,34 +212,34 @@ def _last_complaint() -> Iterator[list[str]]:
         theirs.propagate = propagated
 
 
-def _task_attributes(stage: str, run: FinishedRun, result: Result, part: str = "") -> dict[str, str]:
+def _make_task_attributes(stage: str, run: FinishedRun, result: Result, part: str = "") -> dict[str, str]:
     return {
         cicd.CICD_PIPELINE_TASK_NAME: stage,
         cicd.CICD_PIPELINE_TASK_RUN_ID: "/".join(filter(None, (run.record.run_id, stage, part))),
         cicd.CICD_PIPELINE_TASK_RUN_RESULT: result.value,
-        **_error_type(result),
+        **_make_error_type(result),
     }
 
 
-def _error_type(result: Result) -> dict[str, str]:
+def _make_error_type(result: Result) -> dict[str, str]:
     return {ERROR_TYPE: result.value} if result.bad else {}
 
 
-def _end(span: Span, result: Result, message: str, at_timestamp_seconds: float) -> None:
+def _end_span(span: Span, result: Result, message: str, at_timestamp_seconds: float) -> None:
     if result.bad:
         span.set_status(Status(StatusCode.ERROR, message))
-    span.end(_nanoseconds(at_timestamp_seconds))
+    span.end(_to_nanoseconds(at_timestamp_seconds))
 
 
-def _resource(environment: Mapping[str, str]) -> Resource:
+def _make_resource(environment: Mapping[str, str]) -> Resource:
     """Return what sends this; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over it."""
     named = SERVICE_NAME in environment.get("OTEL_RESOURCE_ATTRIBUTES", "") or "OTEL_SERVICE_NAME" in environment
     return Resource.create({} if named else {SERVICE_NAME: _NAME})
 
 
-def _new_id(bits: int) -> int:
+def _make_id(bits: int) -> int:
     return secrets.randbits(bits) or 1  # an id of zero is none
 
 
-def _nanoseconds(timestamp_seconds: float) -> int:
+def _to_nanoseconds(timestamp_seconds: float) -> int:
     return round(timestamp_seconds * _NANOSECONDS)

@@ -9,22 +9,22 @@ from pathlib import Path
 _TOPS = ("GITHUB_WORKSPACE", "CI_PROJECT_DIR")  # as GitHub and GitLab name the folder of the checkout
 
 
-def top_folder(root: Path, environment: Mapping[str, str]) -> Path:
+def find_top_folder(root: Path, environment: Mapping[str, str]) -> Path:
     """Return the top folder of the repository that `root` is or lies in, as the CI says it; otherwise `root`."""
     tops = [Path(environment[name]) for name in _TOPS if environment.get(name)]
-    return next((top for top in tops if _normal(root).is_relative_to(_normal(top))), root)
+    return next((top for top in tops if _normalize(root).is_relative_to(_normalize(top))), root)
 
 
-def repository_path(path: str | None, folder: Path, top: Path) -> str | None:
+def find_repository_path(path: str | None, folder: Path, top: Path) -> str | None:
     """Return a path that is relative to `folder`, or absolute, as one below `top`; None if it is outside."""
     if path is None:
         return None
     try:
-        return _normal(folder / path).relative_to(_normal(top)).as_posix()
+        return _normalize(folder / path).relative_to(_normalize(top)).as_posix()
     except ValueError:
         return None
 
 
-def _normal(path: Path) -> Path:
+def _normalize(path: Path) -> Path:
     """Return the path without `.` and `..`; links stay, since a repository knows its files by their names."""
     return Path(os.path.normpath(path.absolute()))

@@ -67,13 +67,13 @@ class Reports:
         run = self._collector.finish(record, log=log_path) if self._wanted else None
         if run is None:
             return ()
-        return tuple(fault for option in self._wanted if (fault := self._made(option, run)))
+        return tuple(fault for option in self._wanted if (fault := self._make_report(option, run)))
 
-    def _made(self, option: ReportOption, run: FinishedRun) -> str:
+    def _make_report(self, option: ReportOption, run: FinishedRun) -> str:
         """Make one report; return why its file could not be written, or ""."""
         try:
             if option.path is not None:
-                write_file(option.path, _rendered(option.kind, run))
+                write_file(option.path, _render(option.kind, run))
             elif option.kind in self._others:
                 self._others[option.kind].report(run)
         except (OSError, DeliveryError) as error:
@@ -84,7 +84,7 @@ class Reports:
         return ""
 
 
-def _rendered(kind: str, run: FinishedRun) -> bytes:
+def _render(kind: str, run: FinishedRun) -> bytes:
     """Return the content of a report that goes to a file; its module loads only now."""
     from paropt_exporter.reports import gitlab, junit, run_json, trace
 

@@ -32,16 +32,16 @@ def render(run: FinishedRun) -> bytes:
         "sequential_seconds": record.sequential_seconds,
         "busy_ratio": record.busy_ratio,
         "log": str(run.log) if run.log is not None else None,
-        "stages": [_stage(stage) for stage in run.stages],
+        "stages": [_stage_to_json(stage) for stage in run.stages],
         "slas": [asdict(sla) for sla in run.slas],
         "pools": [asdict(pool) for pool in record.pools],
-        "decisions": [_decision(decision) for decision in run.decisions],
+        "decisions": [_decision_to_json(decision) for decision in run.decisions],
         "bottlenecks": [asdict(bottleneck) for bottleneck in record.bottlenecks],
     }
     return json.dumps(report, indent=1).encode() + b"\n"
 
 
-def _stage(stage: ReportedStage) -> dict[str, object]:
+def _stage_to_json(stage: ReportedStage) -> dict[str, object]:
     record = stage.record
     return {
         "stage": record.stage,
@@ -57,11 +57,11 @@ def _stage(stage: ReportedStage) -> dict[str, object]:
         "sla": asdict(record.sla) if record.sla is not None else None,
         "sla_warned": record.warned,
         "sla_broken": record.broken,
-        "tasks": [_task(task) for task in stage.tasks],
+        "tasks": [_task_to_json(task) for task in stage.tasks],
     }
 
 
-def _task(task: ReportedTask) -> dict[str, object]:
+def _task_to_json(task: ReportedTask) -> dict[str, object]:
     record = task.last.record
     return {
         "task": record.task,
@@ -70,11 +70,11 @@ def _task(task: ReportedTask) -> dict[str, object]:
         "items": [
             {"item": item.item, "result": item.result.value, "duration_seconds": item.seconds} for item in record.items
         ],
-        "attempts": [_attempt(attempt) for attempt in task.attempts],
+        "attempts": [_attempt_to_json(attempt) for attempt in task.attempts],
     }
 
 
-def _attempt(attempt: Attempt) -> dict[str, object]:
+def _attempt_to_json(attempt: Attempt) -> dict[str, object]:
     record = attempt.record
     return {
         "attempt": record.attempt,
@@ -91,15 +91,15 @@ def _attempt(attempt: Attempt) -> dict[str, object]:
         "exit_code": record.exit_code,
         "signal": record.signal,
         "output_file": record.output_path,
-        "findings": [_finding(finding) for finding in attempt.findings],
+        "findings": [_finding_to_json(finding) for finding in attempt.findings],
     }
 
 
-def _finding(finding: Finding) -> dict[str, object]:
+def _finding_to_json(finding: Finding) -> dict[str, object]:
     return {**asdict(finding), "level": finding.level.value}
 
 
-def _decision(decision: Decision) -> dict[str, object]:
+def _decision_to_json(decision: Decision) -> dict[str, object]:
     return {
         "pool": decision.pool,
         "action": decision.action,

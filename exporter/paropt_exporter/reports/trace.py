@@ -24,20 +24,22 @@ _Event = dict[str, object]
 def render(run: FinishedRun) -> bytes:
     """Return the trace of a run."""
     records = [attempt.record for attempt in run.attempts()]
-    events = [*_workers(run, records), *_stages(run), *_sizes(run), *_queues(run, records)]
-    return json.dumps({"traceEvents": events, "displayTimeUnit": "ms", "otherData": _about(run)}).encode() + b"\n"
+    events = [*_iter_workers(run, records), *_iter_stages(run), *_iter_sizes(run), *_iter_queues(run, records)]
+    return (
+        json.dumps({"traceEvents": events, "displayTimeUnit": "ms", "otherData": _describe_run(run)}).encode() + b"\n"
+    )
 
 
-def _about(run: FinishedRun) -> dict[str, str]:
+def _describe_run(run: FinishedRun) -> dict[str, str]:
     return {"project": run.project, "lane": run.record.lane, "run_id": run.record.run_id}
 
 
-def _workers(run: FinishedRun, records: list[TaskRecord]) -> Iterator[_Event]:
+def _iter_workers(run: FinishedRun, records: list[TaskRecord]) -> Iterator[_Event]:
     """Yield a bar for each attempt, in the track of the worker that ran it."""
-    yield _name("process_name", _WORKERS, 0, "workers")
-    workers = {name: number for number, name in enumerate(sorted({_worker(record) for record in records}), 1)}
+    yield _make_name("process_name", _WORKERS, 0, "workers")
+    workers = {name: number for number, name in enumerate(sorted({_choose_track(record) for record in records}), 1)}
     for name, number in workers.items():
-        yield _name("thread_name", _WORKERS, number, name)
+        yield _make_name("thread_name", _WORKERS, number, name)
     for record in records:
         label = record.stage if record.item is None else f"{record.stage} {record.item}"
         yield {
@@ -45,9 +47,9 @@ def _workers(run: FinishedRun, records: list[TaskRecord]) -> Iterator[_Event]:
             "cat": record.stage,
             "ph": "X",
             "pid": _WORKERS,
-            "tid": workers[_worker(record)],
-            "ts": _since(run, record.started_seconds),
-            "dur": _microseconds(record.duration_seconds),
+            "tid": workers[_choose_track(record)],
+            "ts": _since_start(run, record.started_seconds),
+            "dur": _to_microseconds(record.duration_seconds),
             "cname": _COLOURS.get(record.result, _BAD_COLOUR),
             "args": {
                 "attempt": record.attempt,
@@ -60,16 +62,16 @@ def _workers(run: FinishedRun, records: list[TaskRecord]) -> Iterator[_Event]:
         }
 
 
-def _stages(run: FinishedRun) -> Iterator[_Event]:
+def _iter_stages(run: FinishedRun) -> Iterator[_Event]:
     """Yield a bar for each stage that ran, each in a track of its own."""
-    yield _name("process_name", _STAGES, 0, "stages")
+    yield _make_name("process_name", _STAGES, 0, "stages")
     for number, stage in enumerate(run.stages, 1):
         if stage.tasks:
-            yield _name("thread_name", _STAGES, number, stage.record.stage)
-            yield _bar(run, stage, number)
+            yield _make_name("thread_name", _STAGES, number, stage.record.stage)
+            yield _make_bar(run, stage, number)
 
 
-def _bar(run: FinishedRun, stage: ReportedStage, number: int) -> _Event:
+def _make_bar(run: FinishedRun, stage: ReportedStage, number: int) -> _Event:
     record = stage.record
     began = min(attempt.record.started_seconds for task in stage.tasks for attempt in task.attempts)
     return {
@@ -77,36 +79,36 @@ def _bar(run: FinishedRun, stage: ReportedStage, number: int) -> _Event:
         "ph": "X",
         "pid": _STAGES,
         "tid": number,
-        "ts": _since(run, began),
-        "dur": _microseconds(record.duration_seconds),
+        "ts": _since_start(run, began),
+        "dur": _to_microseconds(record.duration_seconds),
         "cname": _COLOURS.get(record.result, _BAD_COLOUR),
         "args": {"result": record.result.value, "message": record.message, "tasks": record.tasks},
     }
 
 
-def _sizes(run: FinishedRun) -> Iterator[_Event]:
+def _iter_sizes(run: FinishedRun) -> Iterator[_Event]:
     """Yield the size of each pool, at its start and where it changes."""
     for pool, size in run.start_sizes.items():
-        yield _counter(f"size of {pool}", 0, size)
+        yield _make_counter(f"size of {pool}", 0, size)
     for decision in run.decisions:
         if decision.new_size != decision.old_size:
             moment = max(0.0, decision.at_timestamp_seconds - run.started.started_timestamp_seconds)
-            yield _counter(f"size of {decision.pool}", _microseconds(moment), decision.new_size)
+            yield _make_counter(f"size of {decision.pool}", _to_microseconds(moment), decision.new_size)
 
 
-def _queues(run: FinishedRun, records: list[TaskRecord]) -> Iterator[_Event]:
+def _iter_queues(run: FinishedRun, records: list[TaskRecord]) -> Iterator[_Event]:
     """Yield how many tasks of each pool wait for a worker, and how many run, wherever that changes."""
     for pool in sorted({record.pool for record in records}):
         own = [record for record in records if record.pool == pool]
         waits = [(record.started_seconds - record.queue_wait_seconds, record.started_seconds) for record in own]
         runs = [(record.started_seconds, record.ended_seconds) for record in own]
         for name, spans in ((f"{pool} queued", waits), (f"{pool} running", runs)):
-            yield _counter(name, 0, 0)
-            for moment, count in _counts(spans):
-                yield _counter(name, _since(run, moment), count)
+            yield _make_counter(name, 0, 0)
+            for moment, count in _count_open(spans):
+                yield _make_counter(name, _since_start(run, moment), count)
 
 
-def _counts(spans: list[tuple[float, float]]) -> Iterator[tuple[float, int]]:
+def _count_open(spans: list[tuple[float, float]]) -> Iterator[tuple[float, int]]:
     """Yield each moment at which the number of spans that are open changes, with the number from then on."""
     changes: dict[float, int] = {}
     for begin, end in spans:
@@ -116,21 +118,21 @@ def _counts(spans: list[tuple[float, float]]) -> Iterator[tuple[float, int]]:
     yield from zip(moments, accumulate(changes[moment] for moment in moments), strict=True)
 
 
-def _name(kind: str, process: int, track: int, name: str) -> _Event:
+def _make_name(kind: str, process: int, track: int, name: str) -> _Event:
     return {"name": kind, "ph": "M", "pid": process, "tid": track, "args": {"name": name}}
 
 
-def _counter(name: str, moment_microseconds: float, value: int) -> _Event:
+def _make_counter(name: str, moment_microseconds: float, value: int) -> _Event:
     return {"name": name, "ph": "C", "pid": _WORKERS, "tid": 0, "ts": moment_microseconds, "args": {"value": value}}
 
 
-def _worker(record: TaskRecord) -> str:
+def _choose_track(record: TaskRecord) -> str:
     return record.worker or record.pool
 
 
-def _since(run: FinishedRun, moment_seconds: float) -> float:
-    return _microseconds(max(0.0, moment_seconds - run.started.started_seconds))
+def _since_start(run: FinishedRun, moment_seconds: float) -> float:
+    return _to_microseconds(max(0.0, moment_seconds - run.started.started_seconds))
 
 
-def _microseconds(seconds: float) -> float:
+def _to_microseconds(seconds: float) -> float:
     return round(seconds * _MICROSECONDS, 1)

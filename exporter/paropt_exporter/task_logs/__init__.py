@@ -2,5 +2,5 @@
 
 from paropt_exporter.task_logs.folder import LogFolder as LogFolder
 from paropt_exporter.task_logs.folder import LogLimits as LogLimits
-from paropt_exporter.task_logs.folder import folder_beside as folder_beside
+from paropt_exporter.task_logs.folder import find_log_folder as find_log_folder
 from paropt_exporter.task_logs.writing import TaskLogs as TaskLogs

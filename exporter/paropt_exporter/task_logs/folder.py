@@ -27,7 +27,7 @@ class LogLimits:
     age_seconds: float
 
 
-def folder_beside(history: Path) -> Path:
+def find_log_folder(history: Path) -> Path:
     """Return where the logs of a project with this history are: `.paropt/logs`, or beside another file."""
     if history.parent.name == files.OWN_FOLDER:
         return history.with_name("logs")
@@ -51,14 +51,14 @@ class LogFolder:
     def path(self, run_id: str) -> Path:
         return self._folder / f"{run_id}{_SUFFIX}"
 
-    def create(self, run_id: str) -> int:
+    def create_log(self, run_id: str) -> int:
         """Make room, then make the log of a run and return its descriptor, to append. Raises OSError."""
         files.make_folder(self._folder)
-        self._prune()
+        self._prune_logs()
         path = self.path(run_id)
         return files.open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
 
-    def _prune(self) -> None:
+    def _prune_logs(self) -> None:
         """Remove logs that are too old, then the oldest ones until the rest leave room for one more run."""
         left_bytes = self.limits.total_bytes - self.limits.run_bytes
         oldest = self._clock.wall() - self.limits.age_seconds
@@ -75,7 +75,7 @@ def list_runs(folder: Path) -> list[str]:
     """Return the ids of the runs that have a log, oldest first; none if there is no folder."""
     with suppress(OSError):
         files.check_no_links(folder)
-        return sorted(_ids(folder))
+        return sorted(_iter_run_ids(folder))
     return []
 
 
@@ -85,7 +85,7 @@ def open_log(folder: Path, run_id: str) -> BinaryIO:
     return os.fdopen(files.open_regular(folder / f"{run_id}{_SUFFIX}"), "rb")
 
 
-def _ids(folder: Path) -> Iterator[str]:
+def _iter_run_ids(folder: Path) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name.removesuffix(_SUFFIX)

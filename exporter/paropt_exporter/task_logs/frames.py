@@ -31,7 +31,7 @@ class Frame:
     size: int = 0
 
 
-def header(values: Mapping[str, object]) -> bytes:
+def format_header(values: Mapping[str, object]) -> bytes:
     """Return the line that begins a frame."""
     return json.dumps(values, separators=(",", ":")).encode() + b"\n"
 
@@ -43,7 +43,7 @@ def read_frames(file: BinaryIO, position: int = 0) -> Iterator[Frame]:
     while position < end:
         file.seek(position)
         line = file.readline(_LONGEST_HEADER)
-        values = _parsed(line)
+        values = _parse_header(line)
         if values is None:
             return
         position += len(line)
@@ -57,12 +57,12 @@ def read_frames(file: BinaryIO, position: int = 0) -> Iterator[Frame]:
         position += size + 1
 
 
-def end_of(frame: Frame) -> int:
+def find_end(frame: Frame) -> int:
     """Return the position behind a frame."""
     return frame.position + (frame.size + 1 if frame.size else 0)
 
 
-def _parsed(line: bytes) -> Mapping[str, Any] | None:
+def _parse_header(line: bytes) -> Mapping[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from paropt_exporter.events import Result
-from paropt_exporter.task_logs.frames import Frame, end_of, read_frames
+from paropt_exporter.task_logs.frames import Frame, find_end, read_frames
 
 
 @dataclass(slots=True)
@@ -45,8 +45,8 @@ class LogReader:
     def read(self) -> Iterator[tuple[LoggedAttempt, int, int]]:
         """Yield each new piece of output with its attempt, as position and size; notes all other frames."""
         for frame in read_frames(self._file, self._position):
-            self._position = end_of(frame)
-            if piece := self._note(frame):
+            self._position = find_end(frame)
+            if piece := self._note_frame(frame):
                 yield piece
 
     def read_all(self) -> list[LoggedAttempt]:
@@ -55,18 +55,18 @@ class LogReader:
             pass
         return list(self.attempts.values())
 
-    def bytes_at(self, position: int, size: int) -> bytes:
+    def read_piece(self, position: int, size: int) -> bytes:
         """Return a piece of output."""
         if position < 0:
             return f"\n[{size} bytes are left out here: the log of the run was full]\n".encode()
         self._file.seek(position)
         return self._file.read(size)
 
-    def output(self, attempt: LoggedAttempt) -> bytes:
+    def read_output(self, attempt: LoggedAttempt) -> bytes:
         """Return all output of an attempt that the log has."""
-        return b"".join(self.bytes_at(position, size) for position, size in attempt.pieces)
+        return b"".join(self.read_piece(position, size) for position, size in attempt.pieces)
 
-    def _note(self, frame: Frame) -> tuple[LoggedAttempt, int, int] | None:
+    def _note_frame(self, frame: Frame) -> tuple[LoggedAttempt, int, int] | None:
         values = frame.values
         if "begin" in values:
             self.attempts[values["begin"]] = LoggedAttempt(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from paropt_exporter.events import Event, RunRecord, RunStarted, TaskRecord
 from paropt_exporter.task_logs.folder import LogFolder
-from paropt_exporter.task_logs.frames import header
+from paropt_exporter.task_logs.frames import format_header
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class TaskLogs:
     def observe(self, event: Event) -> None:
         match event:
             case RunStarted():
-                self._begin(event)
+                self._begin_run(event)
             case TaskRecord() if self._run is not None:
                 self._run.end_attempt(event)
             case RunRecord() if self._run is not None:
@@ -46,17 +46,17 @@ class TaskLogs:
     def open_sink(self, stage: str, task: int, label: str, item: str | None, attempt: int) -> AttemptLog | None:
         """Return what takes the output of an attempt that is about to start; None if no log is written."""
         run = self._run
-        return None if run is None else run.attempt(stage, task, label, item, attempt)
+        return None if run is None else run.begin_attempt(stage, task, label, item, attempt)
 
     def path(self, run_id: str) -> Path:
         """Return where the log of a run lies."""
         return self._folder.path(run_id)
 
-    def _begin(self, event: RunStarted) -> None:
+    def _begin_run(self, event: RunStarted) -> None:
         try:
-            descriptor = self._folder.create(event.run_id)
+            descriptor = self._folder.create_log(event.run_id)
         except OSError as error:
-            _tell(self._folder.path(event.run_id), error)
+            _warn(self._folder.path(event.run_id), error)
             return
         self._run = _RunLog(self._folder.path(event.run_id), descriptor, self._folder.limits.run_bytes)
         self._run.write({"run": event.run_id, "lane": event.lane})
@@ -74,7 +74,7 @@ class _RunLog:
         self._attempts: dict[tuple[str, int, int], AttemptLog] = {}
         self._begun = 0
 
-    def attempt(self, stage: str, task: int, label: str, item: str | None, attempt: int) -> AttemptLog:
+    def begin_attempt(self, stage: str, task: int, label: str, item: str | None, attempt: int) -> AttemptLog:
         with self._lock:
             self._begun += 1
             begin = {
@@ -89,7 +89,7 @@ class _RunLog:
             made = self._attempts.pop((record.stage, record.task, record.attempt), None)
         if made is None:
             label = record.stage if record.item is None else f"{record.stage}[{record.task}]"
-            made = self.attempt(record.stage, record.task, label, record.item, record.attempt)
+            made = self.begin_attempt(record.stage, record.task, label, record.item, record.attempt)
             with self._lock:
                 self._attempts.pop((record.stage, record.task, record.attempt), None)
             output = record.output.encode("utf-8", "replace")
@@ -108,14 +108,14 @@ class _RunLog:
         if descriptor is not None:
             os.close(descriptor)
 
-    def share_bytes(self, kept_bytes: int) -> int:
+    def compute_share_bytes(self, kept_bytes: int) -> int:
         """Return the most bytes of an attempt's output that fit: half of the room that the others leave."""
         with self._lock:
             return max(0, self._limit_bytes - self._size_bytes + kept_bytes) // 2
 
     def write(self, values: dict[str, object], payload: bytes = b"") -> None:
         """Append a frame; the first error ends the log."""
-        line = header({**values, "bytes": len(payload)}) + payload + b"\n" if payload else header(values)
+        line = format_header({**values, "bytes": len(payload)}) + payload + b"\n" if payload else format_header(values)
         with self._lock:
             if self._descriptor is None or self._size_bytes + len(line) > self._limit_bytes:
                 return
@@ -131,7 +131,7 @@ class _RunLog:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-            _tell(self._path, error)
+            _warn(self._path, error)
 
 
 class AttemptLog:
@@ -150,8 +150,8 @@ class AttemptLog:
 
     def write(self, chunk: bytes) -> None:
         """Take output as it comes; what the log has no room for is left out."""
-        if not self._dropped_bytes and self._kept_bytes + len(chunk) <= self._beginning_bytes():
-            self._write(chunk)
+        if not self._dropped_bytes and self._kept_bytes + len(chunk) <= self._compute_beginning_bytes():
+            self._write_chunk(chunk)
         else:
             self._dropped_bytes += len(chunk)
 
@@ -159,38 +159,38 @@ class AttemptLog:
         """End the output: of its end, as the function returns it, what was left out is written as far as it fits."""
         if not self._dropped_bytes:
             return
-        room = max(0, self._run.share_bytes(self._kept_bytes) - self._kept_bytes)
+        room = max(0, self._run.compute_share_bytes(self._kept_bytes) - self._kept_bytes)
         end = tail_of()[-self._dropped_bytes :]
         if len(end) < self._dropped_bytes or len(end) > room:
-            end = _from_line_start(end[max(0, len(end) - min(room, _LARGEST_TAIL)) :])
+            end = _cut_to_line_start(end[max(0, len(end) - min(room, _LARGEST_TAIL)) :])
         if missing := self._dropped_bytes - len(end):
-            self._announce()
+            self._write_begin()
             self._run.write({"of": self._number, "missing": missing})
         if end:
-            self._write(end)
+            self._write_chunk(end)
 
     def end(self, values: dict[str, object]) -> None:
         """Write what came of the attempt."""
-        self._announce()
+        self._write_begin()
         self._run.write({"end": self._number, **values})
 
-    def _beginning_bytes(self) -> int:
+    def _compute_beginning_bytes(self) -> int:
         """Return how much of the output's beginning fits, so that there is room for its end too."""
-        share = self._run.share_bytes(self._kept_bytes)
+        share = self._run.compute_share_bytes(self._kept_bytes)
         return share - min(_LARGEST_TAIL, share // 2)
 
-    def _write(self, chunk: bytes) -> None:
-        self._announce()
+    def _write_chunk(self, chunk: bytes) -> None:
+        self._write_begin()
         self._run.write({"of": self._number}, chunk)
         self._kept_bytes += len(chunk)
 
-    def _announce(self) -> None:
+    def _write_begin(self) -> None:
         if self._begin is not None:
             begin, self._begin = self._begin, None
             self._run.write(begin)
 
 
-def _from_line_start(output: bytes) -> bytes:
+def _cut_to_line_start(output: bytes) -> bytes:
     """Drop a line that was cut in two, unless it is all there is."""
     return output[output.find(b"\n") + 1 :] or output
 
@@ -201,7 +201,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def _tell(path: Path, error: OSError) -> None:
+def _warn(path: Path, error: OSError) -> None:
     log.warning(
         "the output of tasks is not kept: the run goes on without its log",
         extra={"path": str(path), "err": error.strerror or str(error)},
