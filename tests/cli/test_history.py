@@ -81,7 +81,7 @@ def test_a_killed_run_took_longer_than_its_last_event_says(tmp_path: Path) -> No
         history.observe(stage_started("lint", "run-9"))
     with closing(History(tmp_path / "history.db", project="shop", clock=clock)) as history:
         assert "> " in printed(history)
-        history.recover()
+        history.mark_interrupted_runs()
         assert "  > 5.0 s  " in printed(history)
 
 

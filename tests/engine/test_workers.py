@@ -56,7 +56,7 @@ def test_the_reason_beside_a_peak_is_that_of_the_move_to_it() -> None:
         workers.prepare(plan(many, workers=2), 2)
         for size, reason in ((3, "demand"), (2, "bounds"), (3, "plan")):
             workers.resize_pools(size, reason)
-        (used,) = workers.use()
+        (used,) = workers.get_pool_uses()
     assert (used.start_size, used.peak_size, used.reason) == (2, 3, "demand")
 
 

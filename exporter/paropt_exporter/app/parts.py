@@ -50,7 +50,7 @@ def open_task_logs(config: Config, past: History, clock: Clock) -> TaskLogs | No
     if not keep.enabled:
         return None
     limits = LogLimits(run_bytes=keep.run, total_bytes=keep.total, age_seconds=keep.age)
-    return TaskLogs(LogFolder(find_log_folder(config.history_path), limits, clock=clock, lives=past.lives))
+    return TaskLogs(LogFolder(find_log_folder(config.history_path), limits, clock=clock, lives=past.is_alive))
 
 
 def reports(request: Request, config: Config, screen: Screen) -> Reports | None:

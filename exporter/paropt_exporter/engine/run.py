@@ -453,7 +453,7 @@ class Run:
         elif not stop.now:
             return
         if self._tell_stopping is not None:
-            self._tell_stopping(stop, sum(bool(state.attempts) for state in self._open()))
+            self._tell_stopping(stop, sum(bool(state.attempts) for state in self._open_stages.all()))
         for attempt in self._iter_attempts():
             attempt.verdict = attempt.verdict or (Result.CANCELLATION, f"stopped: {self._stopping.reason}")
             self._stop_attempt(attempt, 0.0 if stop.now else TERM_GRACE_SECONDS)
