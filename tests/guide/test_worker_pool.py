@@ -523,7 +523,7 @@ def test_function_that_cannot_be_sent_to_a_process_is_reported(make: Make, caplo
 def test_waiting_in_a_fixed_process_pool_is_reported(make: Make) -> None:
     pool = make(ParallelizationStrategy.PROCESS_POOL, 2)
     for _ in range(2):
-        pool.submit_stage(4, "waits", wait_for, 0.8)
+        pool.submit_stage(4, "waits", wait_for, 1.5)  # on a busy machine waking up takes a tenth of a second
         pool.submit_stage(5, "computes", compute, 0.1)
     pool.wait_all(HANG_SECONDS)
     (fact,) = [sentence for sentence in pool.metrics.bottlenecks if "waits: in processes" in sentence]
