@@ -59,7 +59,7 @@ def test_our_workflow_runs_the_checks_on_every_python_that_the_package_names() -
     named = re.findall(r"Python :: (\d\.\d+)", " ".join(classifiers))
     assert job["strategy"]["matrix"]["python"] == named
     assert job["container"]["image"] == "python:${{ matrix.python }}-bookworm"
-    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    assert job["steps"][-1] == {"run": ".ci/run"}
     assert os.access(ROOT / ".ci/run", os.X_OK)
 
 

@@ -1,4 +1,4 @@
-"""Look at processes of this machine: which live, which run in a folder, what they hold."""
+"""Look at processes of this machine: which live, which run in a folder, and how many descriptors they hold."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def run(
 ) -> int:
     """Measure, print the curve and the settings that it recommends as "text" or "json", and return the exit code.
 
-    `write`: set them in the config's file too. Raises UsageError before anything runs, ProfilingFailed if the stage fails.
+    `write`: set them in the config's file too. Raises UsageError before any run, ProfilingFailed if the stage fails.
     """
     lane, stage = _find_stage(config, wanted)
     candidates = _plan_candidates(config, wanted, lane, stage)
