@@ -51,7 +51,7 @@ def test_a_pool_goes_on_without_a_thread_that_looks_and_asks_for_it_again(monkey
     refused: list[threading.Thread] = []
 
     def refuse_once(thread: threading.Thread) -> None:
-        if "steward" in thread.name and not refused:
+        if "adaptive-monitor" in thread.name and not refused:
             refused.append(thread)
             raise RuntimeError("can't start new thread")
         start(thread)
