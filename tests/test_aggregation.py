@@ -21,11 +21,11 @@ LINT = ("standard", "lint")
 
 
 def added(event: Event) -> dict[tuple[str, tuple[str, ...]], float]:
-    return {(each.family.name, each.labels): each.amount for each in aggregation.increments(event)}
+    return {(each.family.name, each.labels): each.amount for each in aggregation.iter_increments(event)}
 
 
 def left(event: Event) -> dict[tuple[str, tuple[str, ...]], float]:
-    return {(each.family.name, each.labels): each.value for each in aggregation.settings(event)}
+    return {(each.family.name, each.labels): each.value for each in aggregation.iter_gauge_values(event)}
 
 
 def test_an_attempt_counts_with_its_duration_its_wait_and_its_cpu_time() -> None:
@@ -142,9 +142,9 @@ def test_every_label_value_belongs_to_the_closed_sets_of_the_catalogue() -> None
           for limit in (LIMIT, CRITICAL)),
         run_ended(stages=(stage_ended(),)),
     ]  # fmt: skip
-    changes: list[aggregation.Increment | aggregation.Setting] = []
+    changes: list[aggregation.Increment | aggregation.GaugeValue] = []
     for event in events:
-        changes += [*aggregation.increments(event), *aggregation.settings(event)]
+        changes += [*aggregation.iter_increments(event), *aggregation.iter_gauge_values(event)]
     for change in changes:
         values = dict(zip(change.family.labels, change.labels, strict=True))
         for label, allowed in families.CLOSED_VALUES.get(change.family, {}).items():
