@@ -224,7 +224,7 @@ class CommandTask:
 
     def _read_until_end(
         self, channel: socket.socket, output: int, capture: Capture, supervisor: SupervisorProcess
-    ) -> dict[str, Any]:  # Any: what JSON gives
+    ) -> dict[str, Any]:  # Any: parsed JSON
         """Read output and frames until the last frame; raise ConnectionError if the supervisor dies before it.
 
         The supervisor reports at least once a second. If it is silent for long, a signal has stopped it: continue it,
@@ -257,7 +257,7 @@ class CommandTask:
                 for frame in map(json.loads, lines):
                     self._store_usage(frame)
                     if "ended" in frame or "failed" in frame:
-                        return frame  # type: ignore[no-any-return]  # what JSON gives
+                        return frame  # type: ignore[no-any-return]  # parsed JSON
 
     def _signal_silent_supervisor(self, supervisor: SupervisorProcess) -> None:
         with self._lock:
@@ -271,7 +271,7 @@ class CommandTask:
             self.started_seconds = began_seconds
         self.ended_seconds = ended_seconds
 
-    def _store_usage(self, frame: dict[str, Any]) -> None:  # Any: what JSON gives
+    def _store_usage(self, frame: dict[str, Any]) -> None:  # Any: parsed JSON
         if "usage" in frame:
             self.pid, cpu, delay, memory, peak = frame["usage"]
             sampled, run, wait = frame["sampled"]
@@ -423,4 +423,4 @@ def explain_shortage(error: OSError) -> str:
         return "the system allows no more processes: use fewer workers or raise the limit (ulimit -u)"
     if error.errno in SHORTAGES:
         return "there are no file descriptors left: use fewer workers or raise the limit (ulimit -n)"
-    return f"{error.strerror or error}: see what the system lacks"
+    return f"{error.strerror or error}: check the limits of the system"

@@ -65,7 +65,7 @@ class Command:
         _raise_limits()
         self._unread = b""
 
-    def read_frames(self) -> list[dict[str, Any]]:  # Any: what JSON gives
+    def read_frames(self) -> list[dict[str, Any]]:  # Any: parsed JSON
         """Return the frames that have arrived; raise ConnectionError at the end of the channel."""
         try:
             chunk = self.channel.recv(_RECEIVE_BYTES)
@@ -76,7 +76,7 @@ class Command:
         *lines, self._unread = (self._unread + chunk).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def start(self, frame: dict[str, Any]) -> Tree | None:  # Any: what JSON gives
+    def start(self, frame: dict[str, Any]) -> Tree | None:  # Any: parsed JSON
         """Start the main process; on failure report it and return None."""
         entered = False
         try:
@@ -178,7 +178,7 @@ def _raise_limits() -> tuple[tuple[int, int], tuple[int, int]]:
     return of_commands, own
 
 
-def _spawn(frame: dict[str, Any], output: int) -> int:  # Any: what JSON gives
+def _spawn(frame: dict[str, Any], output: int) -> int:  # Any: parsed JSON
     environment = {key.encode("latin-1"): value.encode("latin-1") for key, value in frame["env"].items()}
     environment[MARK.encode()] = frame["mark"].encode()
     of_commands, own = _raise_limits()

@@ -161,7 +161,7 @@ class Supervisor:
             if command.tree is None:
                 self._remove_command(command)
 
-    def _handle_frame(self, command: Command, frame: dict[str, Any]) -> None:  # Any: what JSON gives
+    def _handle_frame(self, command: Command, frame: dict[str, Any]) -> None:  # Any: parsed JSON
         if "stop" in frame:
             self._table.refresh(time.monotonic())  # new process groups must get the signal too
             self._next_sample = 0.0

@@ -73,7 +73,7 @@ class Tree:
         return self.ended_delay_seconds + sum(member.time.waited_seconds for member in self.members.values())
 
     def get_run_seconds(self) -> float:
-        """Return what `cpu_seconds` does, with the living members' own time to the nanosecond."""
+        """Return the same as `get_cpu_seconds`, with the own time of live members in nanosecond precision."""
         own = sum(member.time.run_seconds or member.own / _TICKS for member in self.members.values())
         ticks = sum(member.waited for member in self.members.values()) + self.lost_ticks
         return self.settled_seconds + own + ticks / _TICKS
