@@ -21,14 +21,14 @@ LINT = ("standard", "lint")
 
 
 def added(event: Event) -> dict[tuple[str, tuple[str, ...]], float]:
-    return {(each.family.name, each.labels): each.amount for each in aggregation.increments(event)}
+    return {(each.family.name, each.labels): each.amount for each in aggregation.iter_increments(event)}
 
 
 def left(event: Event) -> dict[tuple[str, tuple[str, ...]], float]:
-    return {(each.family.name, each.labels): each.value for each in aggregation.settings(event)}
+    return {(each.family.name, each.labels): each.value for each in aggregation.iter_gauge_values(event)}
 
 
-def test_an_attempt_counts_with_its_duration_its_wait_and_its_cpu_time() -> None:
+def test_attempt_counts_with_duration_wait_and_cpu_time() -> None:
     assert added(task(result=Result.FAILURE, seconds=2.0, waited=0.25, cpu=1.5)) == {
         (families.TASK_ATTEMPTS.name, (*LINT, "failure")): 1.0,
         (families.TASK_DURATION.name, LINT): 2.0,
@@ -37,7 +37,7 @@ def test_an_attempt_counts_with_its_duration_its_wait_and_its_cpu_time() -> None
     }
 
 
-def test_a_finished_stage_with_a_limit_is_one_run_one_duration_and_one_check() -> None:
+def test_finished_stage_with_a_limit_is_one_run_duration_and_check() -> None:
     assert added(stage_ended(seconds=3.0)) == {
         (families.STAGE_RUNS.name, (*LINT, "success")): 1.0,
         (families.STAGE_DURATION.name, LINT): 3.0,
@@ -45,18 +45,18 @@ def test_a_finished_stage_with_a_limit_is_one_run_one_duration_and_one_check() -
     }
 
 
-def test_a_skipped_stage_counts_as_a_skip_and_nothing_else() -> None:
+def test_skipped_stage_counts_only_as_a_skip() -> None:
     assert added(stage_ended(result=Result.SKIP)) == {(families.STAGE_RUNS.name, (*LINT, "skip")): 1.0}
 
 
-def test_a_stage_that_was_cancelled_is_no_check_unless_it_broke_its_limit() -> None:
+def test_cancelled_stage_is_no_check_unless_it_broke_its_limit() -> None:
     cancelled = added(stage_ended(result=Result.CANCELLATION))
     stopped_by_its_limit = added(stage_ended(result=Result.CANCELLATION, sla=CRITICAL, broken=True))
     assert (families.SLA_CHECKS.name, LINT) not in cancelled
     assert (families.SLA_CHECKS.name, LINT) in stopped_by_its_limit
 
 
-def test_a_stage_without_a_limit_is_never_checked() -> None:
+def test_stage_without_a_limit_is_never_checked() -> None:
     assert (families.SLA_CHECKS.name, LINT) not in added(stage_ended(sla=None))
 
 
@@ -69,13 +69,11 @@ def test_a_stage_without_a_limit_is_never_checked() -> None:
         (None, True, (families.LANE_SLA_VIOLATIONS.name, ("standard", "critical"))),
     ],
 )
-def test_each_limit_reached_counts_once_where_it_belongs(
-    stage: str | None, broken: bool, expected: tuple[str, tuple[str, ...]]
-) -> None:
+def test_each_reached_limit_counts_once(stage: str | None, broken: bool, expected: tuple[str, tuple[str, ...]]) -> None:
     assert added(limit_reached(stage, broken=broken, limit=CRITICAL)) == {expected: 1.0}
 
 
-def test_a_run_counts_with_its_duration_and_its_check() -> None:
+def test_run_counts_with_duration_and_check() -> None:
     assert added(run_ended(result=Result.FAILURE, seconds=9.0)) == {
         (families.RUNS.name, ("standard", "failure")): 1.0,
         (families.RUN_DURATION.name, ("standard",)): 9.0,
@@ -84,46 +82,46 @@ def test_a_run_counts_with_its_duration_and_its_check() -> None:
 
 
 @pytest.mark.parametrize("event", [run_started(), stage_started()])
-def test_beginnings_change_no_totals_and_no_last_values(event: Event) -> None:
+def test_start_events_change_no_totals_and_no_last_values(event: Event) -> None:
     assert (added(event), left(event)) == ({}, {})
 
 
-def test_exactly_one_result_is_a_stages_last() -> None:
+def test_stage_has_exactly_one_last_result() -> None:
     last = left(stage_ended(result=Result.TIMEOUT))
     ones = [labels for (name, labels), value in last.items() if name == families.STAGE_LAST_RESULT.name and value]
     assert ones == [(*LINT, "timeout")]
     assert sum(name == families.STAGE_LAST_RESULT.name for name, _ in last) == len(families.RESULTS)
 
 
-def test_a_broken_limit_shows_at_once_and_the_next_good_end_takes_it_back() -> None:
+def test_broken_limit_shows_at_once_until_the_next_good_run() -> None:
     key = (families.SLA_BREACHED.name, (*LINT, "normal"))
     assert left(limit_reached(broken=True))[key] == 1.0
     assert left(stage_ended(broken=True))[key] == 1.0
     assert left(stage_ended())[key] == 0.0
 
 
-def test_a_limit_that_was_made_critical_does_not_leave_its_normal_breach_behind() -> None:
+def test_limit_made_critical_clears_its_normal_breach() -> None:
     last = left(stage_ended(sla=CRITICAL, broken=True))
     assert last[families.SLA_BREACHED.name, (*LINT, "critical")] == 1.0
     assert last[families.SLA_BREACHED.name, (*LINT, "normal")] == 0.0
 
 
-def test_a_warning_is_no_breach() -> None:
+def test_warning_is_no_breach() -> None:
     assert left(limit_reached(broken=False)) == {}
 
 
-def test_a_skipped_stage_keeps_duration_memory_and_breach_of_its_last_real_run() -> None:
+def test_skipped_stage_keeps_values_of_its_last_run() -> None:
     assert {name for name, _ in left(stage_ended(result=Result.SKIP))} == {families.STAGE_LAST_RESULT.name}
 
 
-def test_only_a_success_moves_the_last_success() -> None:
+def test_only_a_success_changes_the_last_success() -> None:
     failed = left(run_ended(result=Result.FAILURE))
     assert (families.RUN_LAST_SUCCESS.name, ("standard",)) not in failed
     assert (families.RUN_LAST_COMPLETION.name, ("standard",)) in failed
     assert (families.RUN_LAST_SUCCESS.name, ("standard",)) in left(run_ended())
 
 
-def test_bottlenecks_are_one_where_found_and_zero_elsewhere() -> None:
+def test_found_bottlenecks_are_1_and_others_0() -> None:
     found = (
         Bottleneck(kind="slow", stage="lint", sentence="lint is slow"),
         Bottleneck(kind="uneven", stage=None, sentence="uneven"),
@@ -134,7 +132,7 @@ def test_bottlenecks_are_one_where_found_and_zero_elsewhere() -> None:
     assert last[families.BOTTLENECK.name, ("standard", "unit", "slow")] == 0.0
 
 
-def test_every_label_value_belongs_to_the_closed_sets_of_the_catalogue() -> None:
+def test_every_label_value_is_in_its_closed_set() -> None:
     events: list[Event] = [
         *(task(result=result) for result in Result if result is not Result.SKIP),
         *(stage_ended(result=result, broken=True) for result in Result),
@@ -142,9 +140,9 @@ def test_every_label_value_belongs_to_the_closed_sets_of_the_catalogue() -> None
           for limit in (LIMIT, CRITICAL)),
         run_ended(stages=(stage_ended(),)),
     ]  # fmt: skip
-    changes: list[aggregation.Increment | aggregation.Setting] = []
+    changes: list[aggregation.Increment | aggregation.GaugeValue] = []
     for event in events:
-        changes += [*aggregation.increments(event), *aggregation.settings(event)]
+        changes += [*aggregation.iter_increments(event), *aggregation.iter_gauge_values(event)]
     for change in changes:
         values = dict(zip(change.family.labels, change.labels, strict=True))
         for label, allowed in families.CLOSED_VALUES.get(change.family, {}).items():

@@ -8,7 +8,7 @@ from paropt_exporter.clock import SystemClock
 from paropt_exporter.testing import FakeClock
 
 
-def test_the_systems_clocks_are_those_of_the_machine() -> None:
+def test_system_clock_reads_the_machines_clocks() -> None:
     clock = SystemClock()
     before = time.monotonic(), time.time()
     now = clock.monotonic(), clock.wall()
@@ -16,7 +16,7 @@ def test_the_systems_clocks_are_those_of_the_machine() -> None:
     assert before[1] <= now[1] <= time.time()
 
 
-def test_the_fake_clock_moves_only_when_told_to() -> None:
+def test_fake_clock_moves_only_on_advance() -> None:
     clock = FakeClock()
     wall, monotonic = clock.wall(), clock.monotonic()
     assert (clock.wall(), clock.monotonic()) == (wall, monotonic)

@@ -12,14 +12,14 @@ from paropt_exporter.events import Result
 from support import event_samples as samples
 
 
-def test_results_are_the_words_of_opentelemetry() -> None:
+def test_results_are_those_of_opentelemetry() -> None:
     assert [result.value for result in Result] == ["success", "failure", "error", "timeout", "cancellation", "skip"]
 
 
 @pytest.mark.parametrize(
     ("result", "bad"), [(result, result.value in ("failure", "error", "timeout")) for result in Result]
 )
-def test_what_was_stopped_or_skipped_is_not_bad(result: Result, bad: bool) -> None:
+def test_stopped_and_skipped_results_are_not_bad(result: Result, bad: bool) -> None:
     assert result.bad == bad
 
 
@@ -43,7 +43,7 @@ def test_durations_are_never_negative() -> None:
         (Result.SKIP, False, False),
     ],
 )
-def test_a_stage_is_one_sla_check_if_it_ended_by_itself_or_broke_its_limit(
+def test_stage_is_an_sla_check_if_it_ended_by_itself_or_broke_its_limit(
     result: Result, broken: bool, checked: bool
 ) -> None:
     record = replace(samples.stage_ended(), sla=samples.LIMIT, result=result, broken=broken)
@@ -51,7 +51,7 @@ def test_a_stage_is_one_sla_check_if_it_ended_by_itself_or_broke_its_limit(
     assert not replace(record, sla=None).checked
 
 
-def test_the_death_of_a_worker_travels_between_processes_whole() -> None:
+def test_worker_died_is_picklable() -> None:
     death = pickle.loads(pickle.dumps(WorkerDied("unit died", -9)))
     assert (str(death), death.exit_code_or_signal) == ("unit died", -9)
 

@@ -13,7 +13,7 @@ every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: fa
 
 
 @every_family
-def test_a_name_is_in_base_units_with_the_suffix_of_its_kind(family: Family) -> None:
+def test_name_has_base_unit_and_suffix_of_its_kind(family: Family) -> None:
     assert re.fullmatch(r"paropt(_[a-z]+)+", family.name)
     assert family.name.endswith("_total") == (family.kind is Kind.COUNTER)
     assert not family.name.endswith(("_count", "_sum", "_bucket", "_milliseconds", "_percent"))
@@ -21,7 +21,7 @@ def test_a_name_is_in_base_units_with_the_suffix_of_its_kind(family: Family) -> 
 
 
 @every_family
-def test_labels_are_few_plain_and_never_of_one_run(family: Family) -> None:
+def test_labels_are_few_and_never_of_one_run(family: Family) -> None:
     assert family.label_names[0] == families.PROJECT
     assert len(set(family.label_names)) == len(family.label_names) <= 5
     assert not set(family.label_names) & {"run", "run_id", "task", "pid", "path", "message", "le", "job", "instance"}
@@ -37,17 +37,17 @@ def test_names_are_unique() -> None:
     assert len({family.name for family in FAMILIES}) == len(FAMILIES)
 
 
-def test_closed_values_belong_to_labels_that_are_there() -> None:
+def test_closed_values_belong_to_existing_labels() -> None:
     for family, labels in CLOSED_VALUES.items():
         assert set(labels) <= set(family.labels)
         assert all(len(set(values)) == len(values) > 0 for values in labels.values())
 
 
-def test_every_label_that_no_config_decides_has_its_values_listed() -> None:
+def test_every_label_outside_the_config_lists_its_values() -> None:
     from_outside = {"project", "lane", "stage", "pool", "number", "version", "python", "revision", "observer"}
     for family in FAMILIES:
         assert set(family.labels) - from_outside == set(CLOSED_VALUES.get(family, {}))
 
 
-def test_buckets_rise() -> None:
+def test_buckets_increase() -> None:
     assert list(families.BUCKETS_SECONDS) == sorted(set(families.BUCKETS_SECONDS))

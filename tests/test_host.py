@@ -57,44 +57,44 @@ def v1(root: Path, **files: str) -> Path:
     return root
 
 
-def test_without_limits_the_machine_is_there_to_be_used(root: Path, cores: int) -> None:
+def test_without_limits_the_whole_machine_counts(root: Path, cores: int) -> None:
     assert host.count_cpus(root) == cores
     assert host.read_total_memory_bytes(root, machine) == 8 * GIB
     assert host.read_available_memory_bytes(root, machine) == 6 * GIB
 
 
-def test_affinity_bounds_the_cores(root: Path, cores: int) -> None:
+def test_affinity_limits_the_cores(root: Path, cores: int) -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     assert host.count_cpus(root) == 1
     assert host.count_cpu_workers(root) == 1
 
 
-def test_a_quota_of_half_a_core_is_half_a_core_and_one_worker(root: Path) -> None:
+def test_quota_of_half_a_core_is_half_a_core_and_one_worker(root: Path) -> None:
     v2(root, cpu__max="50000 100000\n")
     assert host.count_cpus(root) == 0.5
     assert host.count_cpu_workers(root) == 1
 
 
-def test_the_old_layout_has_its_quota_in_two_files(root: Path) -> None:
+def test_cgroup_v1_quota_is_read_from_two_files(root: Path) -> None:
     v1(root, cpu__cfs_quota_us="25000\n", cpu__cfs_period_us="100000\n")
     assert host.count_cpus(root) == 0.25
 
 
 @pytest.mark.parametrize("quota", ["max 100000\n", "", "nonsense\n", "100000 0\n"])
-def test_no_quota_or_an_unreadable_one_is_no_limit(root: Path, quota: str, cores: int) -> None:
+def test_missing_or_invalid_quota_is_no_limit(root: Path, quota: str, cores: int) -> None:
     assert host.count_cpus(v2(root, cpu__max=quota)) == cores
 
 
-def test_minus_one_is_no_quota_in_the_old_layout(root: Path, cores: int) -> None:
+def test_minus_one_is_no_quota_in_cgroup_v1(root: Path, cores: int) -> None:
     assert host.count_cpus(v1(root, cpu__cfs_quota_us="-1\n", cpu__cfs_period_us="100000\n")) == cores
 
 
-def test_the_tightest_ancestor_decides(root: Path) -> None:
+def test_lowest_limit_of_all_ancestors_counts(root: Path) -> None:
     v2(root, cpu__max="100000 100000\n", parent_cpu__max="10000 100000\n")
     assert host.count_cpus(root) == 0.1
 
 
-def test_memory_is_what_the_group_leaves_with_cache_that_can_go_counted_as_free(root: Path) -> None:
+def test_available_memory_counts_inactive_cache_as_free(root: Path) -> None:
     v2(
         root,
         memory__max=f"{256 << 20}\n",
@@ -105,7 +105,7 @@ def test_memory_is_what_the_group_leaves_with_cache_that_can_go_counted_as_free(
     assert host.read_available_memory_bytes(root, machine) == 156 << 20
 
 
-def test_memory_of_the_old_layout_is_read_alike(root: Path) -> None:
+def test_cgroup_v1_memory_is_read_alike(root: Path) -> None:
     v1(
         root,
         memory__limit_in_bytes=f"{GIB}\n",
@@ -116,7 +116,7 @@ def test_memory_of_the_old_layout_is_read_alike(root: Path) -> None:
     assert host.read_available_memory_bytes(root, machine) == GIB - (GIB >> 2)
 
 
-def test_a_group_without_a_memory_limit_leaves_the_machines(root: Path) -> None:
+def test_cgroup_without_a_memory_limit_leaves_the_machines(root: Path) -> None:
     v2(root, memory__max="max\n", memory__current="1\n")
     assert host.read_total_memory_bytes(root, machine) == 8 * GIB
     write(root, "proc/self/cgroup", "")
@@ -125,29 +125,29 @@ def test_a_group_without_a_memory_limit_leaves_the_machines(root: Path) -> None:
     assert host.read_available_memory_bytes(root, machine) == 6 * GIB
 
 
-def test_a_group_over_its_limit_leaves_nothing_and_not_less(root: Path) -> None:
+def test_cgroup_over_its_limit_leaves_zero(root: Path) -> None:
     v2(root, memory__max="1000\n", memory__current="5000\n")
     assert host.read_available_memory_bytes(root, machine) == 0
 
 
-def test_memory_is_unknown_where_machine_and_groups_do_not_tell(tmp_path: Path) -> None:
+def test_memory_is_unknown_without_meminfo_and_cgroups(tmp_path: Path) -> None:
     assert host.read_total_memory_bytes(tmp_path, lambda: (0, 0)) == 0
     assert host.read_available_memory_bytes(tmp_path, lambda: (0, 0)) == 0
 
 
-def test_a_full_machine_leaves_nothing(root: Path) -> None:
+def test_full_machine_leaves_no_memory(root: Path) -> None:
     v2(root, memory__max=f"{GIB}\n", memory__current="0\n")
     assert host.read_available_memory_bytes(root, lambda: (8 * GIB, 0)) == 0
 
 
-def test_the_memory_of_this_machine_is_the_kernels() -> None:
+def test_memory_of_this_machine_is_the_kernels_figure() -> None:
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     total, available = host.read_machine_memory_bytes()
     assert total == int(fields["MemTotal"].split()[0]) * 1024
     assert 0 < available <= total
 
 
-def test_a_machine_without_proc_has_its_cores_and_unknown_memory(
+def test_machine_without_proc_has_cores_and_unknown_memory(
     tmp_path: Path, cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))  # psutil's own setting, for containers

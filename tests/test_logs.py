@@ -15,7 +15,7 @@ log = logging.getLogger("paropt_exporter.some.module")
 pytestmark = pytest.mark.usefixtures("logger_as_before")
 
 
-def test_logfmt_quotes_what_would_be_read_as_something_else(capsys: pytest.CaptureFixture[str]) -> None:
+def test_logfmt_quotes_ambiguous_values(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", "logfmt")
     log.info("it broke", extra={"stage": "unit", "cause": 'a "b" = c', "empty": "", "lines": "x\ny"})
     line = capsys.readouterr().err
@@ -25,7 +25,7 @@ def test_logfmt_quotes_what_would_be_read_as_something_else(capsys: pytest.Captu
     )
 
 
-def test_json_has_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_log_has_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("warn", "json")
     log.info("not told")
     log.warning("told", extra={"path": object, "count": 3})
@@ -35,7 +35,7 @@ def test_json_has_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert fields["ts"].endswith("Z")
 
 
-def test_a_traceback_is_shown_only_at_level_debug(capsys: pytest.CaptureFixture[str]) -> None:
+def test_traceback_is_logged_only_at_level_debug(capsys: pytest.CaptureFixture[str]) -> None:
     for level, shown in (("info", False), ("debug", True)):
         logs.configure(level, "json")
         try:
@@ -48,7 +48,7 @@ def test_a_traceback_is_shown_only_at_level_debug(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("level", logs.LEVELS)
-def test_each_level_of_exporter_toolkit_is_taken(level: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_level_of_exporter_toolkit_is_accepted(level: str, capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(level, "logfmt")
     log.error("told")
     assert "level=error" in capsys.readouterr().err

@@ -26,13 +26,13 @@ def modules_after(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", paropt_exporter.__all__)
-def test_every_name_that_is_promised_is_there(name: str) -> None:
+def test_every_exported_name_exists(name: str) -> None:
     assert getattr(paropt_exporter, name) is not None
     assert name in dir(paropt_exporter)
 
 
 @pytest.mark.parametrize("package", [paropt_exporter, executors, guide], ids=lambda package: package.__name__)
-def test_type_checkers_see_the_names_that_are_loaded_lazily(package: ModuleType) -> None:
+def test_type_checkers_see_lazily_loaded_names(package: ModuleType) -> None:
     source = ast.parse(Path(str(package.__file__)).read_text())
     (block,) = (each for each in source.body if isinstance(each, ast.If) and isinstance(each.test, ast.Name))
     seen = {name.asname: each.module for each in block.body if isinstance(each, ast.ImportFrom) for name in each.names}
@@ -41,12 +41,12 @@ def test_type_checkers_see_the_names_that_are_loaded_lazily(package: ModuleType)
         assert getattr(package, str(name)) is getattr(import_module(str(home)), str(name))
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'paropt_exporter' has no attribute 'nope'"):
         _ = paropt_exporter.nope  # type: ignore[attr-defined]  # that is the mistake
 
 
-def test_importing_the_package_loads_nothing_but_itself() -> None:
+def test_importing_the_package_loads_no_other_module() -> None:
     loaded = modules_after("import paropt_exporter")
     assert {name for name in loaded if name.startswith("paropt_exporter")} == {
         "paropt_exporter",
@@ -65,7 +65,7 @@ def test_a_lane_loads_parsers_of_outputs_and_reports_only_where_it_uses_them() -
     assert not {name for name in loaded if name.startswith(("paropt_exporter.findings", "paropt_exporter.reports"))}
 
 
-def test_telling_the_version_loads_nothing_heavy() -> None:
+def test_printing_the_version_loads_nothing_heavy() -> None:
     loaded = modules_after(
         "from contextlib import suppress\n"
         "from paropt_exporter.cli.main import main\n"
@@ -75,7 +75,7 @@ def test_telling_the_version_loads_nothing_heavy() -> None:
     assert not loaded & {"logging", "typing", "concurrent.futures", "traceback"}
 
 
-def test_a_worker_process_loads_only_the_standard_library_and_what_it_is_made_of() -> None:
+def test_worker_process_loads_only_its_own_modules_and_the_standard_library() -> None:
     loaded = modules_after("import paropt_exporter.executors.worker.loop")
     ours = {name for name in loaded if name.startswith("paropt_exporter.")}
     allowed = {"executors", "events", "errors", "clock", "_version"}

@@ -8,16 +8,16 @@ from paropt_exporter import families
 from paropt_exporter.promql import Without, select
 
 
-def test_a_selector_has_the_base_first_then_the_labels_then_the_window() -> None:
+def test_selector_has_base_then_labels_then_window() -> None:
     written = select(families.RUNS, 'job="x"', lane="standard", result=("failure", "cancellation"), over="5m")
     assert written == 'paropt_runs_total{job="x",lane="standard",result=~"failure|cancellation"}[5m]'
 
 
-def test_without_matchers_there_are_no_braces() -> None:
+def test_selector_without_matchers_has_no_braces() -> None:
     assert select(families.HOST_CPUS) == "paropt_host_cpus"
 
 
-def test_values_can_be_left_out() -> None:
+def test_values_can_be_excluded() -> None:
     assert select(families.RUNS, result=Without(("success",))) == 'paropt_runs_total{result!="success"}'
     assert select(families.RUNS, result=Without(("a", "b"))) == 'paropt_runs_total{result!~"a|b"}'
 
@@ -27,7 +27,7 @@ def test_values_are_literal() -> None:
     assert select(families.RUNS, lane=("a.b", "c|d")) == r'paropt_runs_total{lane=~"a\\.b|c\\|d"}'
 
 
-def test_a_histogram_is_selected_by_part() -> None:
+def test_histogram_is_selected_by_part() -> None:
     assert select(families.RUN_DURATION, part="count") == "paropt_run_duration_seconds_count"
 
 
@@ -40,6 +40,6 @@ def test_a_histogram_is_selected_by_part() -> None:
         (families.RUN_DURATION, {"part": "total"}),
     ],
 )
-def test_what_is_not_exported_cannot_be_selected(family: families.Family, arguments: dict[str, str]) -> None:
+def test_unknown_labels_and_parts_are_refused(family: families.Family, arguments: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=family.name):
         select(family, **arguments)

@@ -24,7 +24,7 @@ class Running:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_signal_is_polite_and_the_second_is_not(number: signal.Signals) -> None:
+def test_first_signal_is_polite_and_second_is_not(number: signal.Signals) -> None:
     running = Running()
     with Signals() as signals:
         signals.send_to(running)
@@ -35,7 +35,7 @@ def test_the_first_signal_is_polite_and_the_second_is_not(number: signal.Signals
     assert signals.number == number
 
 
-def test_a_signal_before_the_run_reaches_it() -> None:
+def test_signal_before_the_run_reaches_it() -> None:
     running = Running()
     with Signals() as signals:
         signal.raise_signal(signal.SIGTERM)
@@ -43,7 +43,7 @@ def test_a_signal_before_the_run_reaches_it() -> None:
     assert running.stops == [("interrupted by SIGTERM", False)]
 
 
-def test_a_signal_while_nothing_runs_ends_the_wait_and_interrupts_no_run() -> None:
+def test_signal_between_runs_ends_the_wait_and_interrupts_no_run() -> None:
     with Signals() as signals:
         signals.send_to(Running())
         signals.send_to(None)
@@ -52,7 +52,7 @@ def test_a_signal_while_nothing_runs_ends_the_wait_and_interrupts_no_run() -> No
     assert not signals.interrupted_run
 
 
-def test_a_signal_that_another_thread_takes_ends_the_wait_of_the_main_thread() -> None:
+def test_signal_in_another_thread_ends_the_wait_of_the_main_thread() -> None:
     done = threading.Event()
     other = threading.Thread(target=done.wait)
     with Signals() as signals:
@@ -67,21 +67,21 @@ def test_a_signal_that_another_thread_takes_ends_the_wait_of_the_main_thread() -
             other.join()
 
 
-def test_a_wait_ends_with_its_time_or_with_a_wake_which_are_no_signals() -> None:
+def test_timeout_and_wake_end_a_wait_without_a_signal() -> None:
     with Signals() as signals:
         assert not signals.wait(0.0)
         threading.Timer(0.0, signals.wake).start()
         assert not signals.wait(HANG_SECONDS)
 
 
-def test_the_handlers_that_were_there_come_back() -> None:
+def test_previous_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with Signals():
         assert signal.getsignal(signal.SIGINT) != before[0]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_a_hangup_that_asks_for_a_reload_ends_a_wait_and_no_run() -> None:
+def test_reload_by_hangup_ends_a_wait_and_no_run() -> None:
     running = Running()
     with Signals(reloads=True) as signals:
         signals.send_to(running)
@@ -100,7 +100,7 @@ def test_other_signals_end_a_run_that_a_hangup_reloads() -> None:
     assert running.stops == [("interrupted by SIGTERM", False)]
 
 
-def test_a_hangup_that_asks_for_a_reload_does_not_end_a_program_that_is_waited_for() -> None:
+def test_reload_by_hangup_does_not_end_an_awaited_program() -> None:
     with Signals(reloads=True) as signals:
         with DeferredSignals() as held:
             signal.raise_signal(signal.SIGHUP)

@@ -6,7 +6,7 @@ from paropt_exporter.sla import Watch
 from support.lanes import limit
 
 
-def test_the_warning_comes_first_and_each_step_once() -> None:
+def test_warning_comes_first_and_each_step_once() -> None:
     watch = Watch(limit(10), 100.0)
     assert watch.next_deadline == 108.0
     assert watch.check(107.9) == ()
@@ -18,11 +18,11 @@ def test_the_warning_comes_first_and_each_step_once() -> None:
     assert watch.next_deadline is None
 
 
-def test_one_late_look_tells_both_steps_in_order() -> None:
+def test_late_check_returns_both_steps_in_order() -> None:
     assert Watch(limit(10), 0.0).check(50.0) == (False, True)
 
 
-def test_a_start_that_is_corrected_later_moves_the_deadline() -> None:
+def test_corrected_start_moves_the_deadline() -> None:
     watch = Watch(limit(10), 0.0)
     watch.started_seconds = 2.0
     assert watch.check(9.0) == ()

@@ -1,7 +1,7 @@
-"""Say how an event changes the exported totals and last values: the one place that memory and SQLite both follow.
+"""Compute how an event changes exported totals and last values. Memory and SQLite both use these functions.
 
-`increments` feeds counters and histograms, `settings` the gauges that tell of the last run. What is true only while
-something runs (`paropt_stage_running`, deadlines) is not here: it ends with the process.
+`iter_increments` feeds counters and histograms, `iter_gauge_values` the gauges about the last run. Gauges of a running
+lane (`paropt_stage_running`, deadlines) are not here: they end with the process.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from paropt_exporter.events import (
 )
 from paropt_exporter.families import Family
 
-SeriesKey = tuple[str, tuple[str, ...]]  # a family's name and the label values, `project` left out
+SeriesKey = tuple[str, tuple[str, ...]]  # the name of a family and its label values, without `project`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Increment:
-    """What is added to a counter, or observed by a histogram. `labels` are the family's, without `project`."""
+    """An amount to add to a counter, or to observe in a histogram. `labels` are the values without `project`."""
 
     family: Family
     labels: tuple[str, ...]
@@ -38,8 +38,8 @@ class Increment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """What a gauge becomes, and stays until the next run says otherwise."""
+class GaugeValue:
+    """The new value of a gauge, which stays until a later run changes it."""
 
     family: Family
     labels: tuple[str, ...]
@@ -48,7 +48,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistogramTotal:
-    """Observations by bucket, each counted once (not cumulated); the last one is +Inf."""
+    """Observations by bucket, not cumulative; the last bucket is +Inf."""
 
     buckets: tuple[float, ...] = (0.0,) * (len(families.BUCKETS_SECONDS) + 1)
     sum: float = 0.0
@@ -68,55 +68,55 @@ class Totals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastValues:
-    """The gauges that the last runs left behind."""
+    """The gauges about the last runs."""
 
     gauges: Mapping[SeriesKey, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def bucket_index(seconds: float) -> int:
-    """Return the place in `HistogramTotal.buckets` where a duration counts."""
+def find_bucket(seconds: float) -> int:
+    """Return the index in `HistogramTotal.buckets` of a duration's bucket."""
     return bisect_left(families.BUCKETS_SECONDS, seconds)
 
 
-def increments(event: Event) -> Iterator[Increment]:
-    """Yield what an event adds. A skipped stage adds to `paropt_stage_runs_total` only; other events add nothing.
+def iter_increments(event: Event) -> Iterator[Increment]:
+    """Yield the increments of an event. A skipped stage counts in `paropt_stage_runs_total` only.
 
-    A part of a stage, and a partial run of a lane, add to no histogram of durations: these are of whole ones.
+    Histograms of durations leave out parts of a stage and partial runs of a lane.
     """
     match event:
         case TaskRecord():
-            yield from _of_task(event)
+            yield from _iter_task(event)
         case StageRecord():
-            yield from _of_stage(event)
+            yield from _iter_stage(event)
         case SlaRecord():
-            yield _of_limit(event)
+            yield _build_sla_increment(event)
         case RunRecord():
-            yield from _of_run(event)
+            yield from _iter_run(event)
         case Decision():
             yield Increment(family=families.CONTROL_DECISIONS, labels=(event.pool, event.action, event.reason))
         case _:
             return
 
 
-def settings(event: Event) -> Iterator[Setting]:
-    """Yield what an event leaves as last values.
+def iter_gauge_values(event: Event) -> Iterator[GaugeValue]:
+    """Yield the last values that an event sets.
 
-    A limit broken now shows at once; the end of the stage or run settles it. A skipped stage leaves only its result:
-    duration, memory and breach stay those of the last time that it ran. So does a stage that ran failed items only; one
-    with arguments of the command line leaves nothing. A partial run of a lane only leaves when it was completed.
+    A broken limit shows at once; the end of the stage or run makes it final. A skipped stage sets only its result:
+    duration, memory and breach keep the values of its last run. So does a stage that ran failed items only; a stage
+    with arguments from the command line sets nothing. A partial run of a lane sets only its completion time.
     """
     match event:
         case SlaRecord(broken=True):
-            yield from _breached(event.lane, event.stage, event.limit.severity)
+            yield from _iter_breach_gauges(event.lane, event.stage, event.limit.severity)
         case StageRecord():
-            yield from _last_of_stage(event)
+            yield from _iter_stage_gauges(event)
         case RunRecord():
-            yield from _last_of_run(event)
+            yield from _iter_run_gauges(event)
         case _:
             return
 
 
-def _of_task(task: TaskRecord) -> Iterator[Increment]:
+def _iter_task(task: TaskRecord) -> Iterator[Increment]:
     if task.result is Result.SKIP:
         return
     place = (task.lane, task.stage)
@@ -127,7 +127,7 @@ def _of_task(task: TaskRecord) -> Iterator[Increment]:
         yield Increment(family=families.STAGE_CPU, labels=place, amount=task.cpu_seconds)
 
 
-def _of_stage(stage: StageRecord) -> Iterator[Increment]:
+def _iter_stage(stage: StageRecord) -> Iterator[Increment]:
     place = (stage.lane, stage.stage)
     yield Increment(family=families.STAGE_RUNS, labels=(*place, stage.result.value))
     if stage.result is not Result.SKIP and stage.scope is Scope.ALL:
@@ -136,8 +136,8 @@ def _of_stage(stage: StageRecord) -> Iterator[Increment]:
         yield Increment(family=families.SLA_CHECKS, labels=place)
 
 
-def _of_limit(limit: SlaRecord) -> Increment:
-    # The engine sends the warning before every violation, so a violation need not count as a warning here.
+def _build_sla_increment(limit: SlaRecord) -> Increment:
+    # The engine sends a warning before every violation, so a violation does not count as a warning here.
     severity = limit.limit.severity.value
     if limit.stage is None and limit.broken:
         return Increment(family=families.LANE_SLA_VIOLATIONS, labels=(limit.lane, severity))
@@ -148,7 +148,7 @@ def _of_limit(limit: SlaRecord) -> Increment:
     return Increment(family=families.SLA_WARNINGS, labels=(limit.lane, limit.stage))
 
 
-def _of_run(run: RunRecord) -> Iterator[Increment]:
+def _iter_run(run: RunRecord) -> Iterator[Increment]:
     yield Increment(family=families.RUNS, labels=(run.lane, run.result.value))
     if not run.partial:
         yield Increment(family=families.RUN_DURATION, labels=(run.lane,), amount=run.duration_seconds)
@@ -156,45 +156,45 @@ def _of_run(run: RunRecord) -> Iterator[Increment]:
         yield Increment(family=families.LANE_SLA_CHECKS, labels=(run.lane,))
 
 
-def _last_of_stage(stage: StageRecord) -> Iterator[Setting]:
+def _iter_stage_gauges(stage: StageRecord) -> Iterator[GaugeValue]:
     if stage.scope is Scope.ARGUMENTS:
         return
     place = (stage.lane, stage.stage)
     for result in families.RESULTS:
         is_it = float(result == stage.result.value)
-        yield Setting(family=families.STAGE_LAST_RESULT, labels=(*place, result), value=is_it)
+        yield GaugeValue(family=families.STAGE_LAST_RESULT, labels=(*place, result), value=is_it)
     if stage.result is Result.SKIP or stage.scope is not Scope.ALL:
         return
-    yield Setting(family=families.STAGE_LAST_DURATION, labels=place, value=stage.duration_seconds)
+    yield GaugeValue(family=families.STAGE_LAST_DURATION, labels=place, value=stage.duration_seconds)
     if stage.memory_peak_bytes > 0:
-        yield Setting(family=families.STAGE_MEMORY_PEAK, labels=place, value=float(stage.memory_peak_bytes))
+        yield GaugeValue(family=families.STAGE_MEMORY_PEAK, labels=place, value=float(stage.memory_peak_bytes))
     broken = stage.sla.severity if stage.sla is not None and stage.broken else None
-    yield from _breached(stage.lane, stage.stage, broken)
+    yield from _iter_breach_gauges(stage.lane, stage.stage, broken)
 
 
-def _last_of_run(run: RunRecord) -> Iterator[Setting]:
-    yield Setting(family=families.RUN_LAST_COMPLETION, labels=(run.lane,), value=run.ended_timestamp_seconds)
+def _iter_run_gauges(run: RunRecord) -> Iterator[GaugeValue]:
+    yield GaugeValue(family=families.RUN_LAST_COMPLETION, labels=(run.lane,), value=run.ended_timestamp_seconds)
     if run.partial:
         return
     if run.result is Result.SUCCESS:
-        yield Setting(family=families.RUN_LAST_SUCCESS, labels=(run.lane,), value=run.ended_timestamp_seconds)
-    yield from _breached(run.lane, None, run.total.severity if run.total is not None and run.broken else None)
+        yield GaugeValue(family=families.RUN_LAST_SUCCESS, labels=(run.lane,), value=run.ended_timestamp_seconds)
+    yield from _iter_breach_gauges(run.lane, None, run.total.severity if run.total is not None and run.broken else None)
     found = {(bottleneck.stage, bottleneck.kind) for bottleneck in run.bottlenecks}
-    yield from _bottlenecks(run, found)
+    yield from _iter_bottleneck_gauges(run, found)
 
 
-def _bottlenecks(run: RunRecord, found: Iterable[tuple[str | None, str]]) -> Iterator[Setting]:
+def _iter_bottleneck_gauges(run: RunRecord, found: Iterable[tuple[str | None, str]]) -> Iterator[GaugeValue]:
     for kind in families.LANE_BOTTLENECKS:
-        yield Setting(family=families.LANE_BOTTLENECK, labels=(run.lane, kind), value=float((None, kind) in found))
+        yield GaugeValue(family=families.LANE_BOTTLENECK, labels=(run.lane, kind), value=float((None, kind) in found))
     for stage in run.stages:
         for kind in families.STAGE_BOTTLENECKS:
             labels, value = (run.lane, stage.stage, kind), float((stage.stage, kind) in found)
-            yield Setting(family=families.BOTTLENECK, labels=labels, value=value)
+            yield GaugeValue(family=families.BOTTLENECK, labels=labels, value=value)
 
 
-def _breached(lane: str, stage: str | None, broken: Severity | None) -> Iterator[Setting]:
-    """Set both severities: a limit whose `critical` was changed must not leave the other one firing."""
+def _iter_breach_gauges(lane: str, stage: str | None, broken: Severity | None) -> Iterator[GaugeValue]:
+    """Set both severities: if the config changes `critical`, the old severity must not stay at 1."""
     family = families.LANE_SLA_BREACHED if stage is None else families.SLA_BREACHED
     place = (lane,) if stage is None else (lane, stage)
     for severity in Severity:
-        yield Setting(family=family, labels=(*place, severity.value), value=float(severity is broken))
+        yield GaugeValue(family=family, labels=(*place, severity.value), value=float(severity is broken))

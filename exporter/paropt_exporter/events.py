@@ -1,6 +1,6 @@
-"""Frozen facts that the parts hand to each other: what was run, what came of it, what it used.
+"""Events and records: frozen facts about runs, stages, tasks and pools that the parts of the program exchange.
 
-Times named `*_seconds` that mark a moment are of the monotonic clock (the same in every process of the machine);
+Points in time named `*_seconds` are on the monotonic clock, which is the same in every process of the machine;
 `*_timestamp_seconds` are wall time since 1970.
 """
 
@@ -25,13 +25,13 @@ class Strategy(StrEnum):
 
 
 class Result(StrEnum):
-    """What came of a task, a stage or a run; the values are those of OpenTelemetry's CI/CD conventions."""
+    """The result of a task, a stage or a run; the values are those of OpenTelemetry's CI/CD conventions."""
 
     SUCCESS = "success"
     FAILURE = "failure"  # non-zero exit or exception
     ERROR = "error"  # could not start, killed by a signal, worker died
     TIMEOUT = "timeout"
-    CANCELLATION = "cancellation"  # we stopped it
+    CANCELLATION = "cancellation"  # stopped by the exporter
     SKIP = "skip"  # never started
 
     @property
@@ -45,11 +45,11 @@ class Scope(StrEnum):
 
     ALL = "all"
     ITEMS = "items"  # only items that failed before: a success completes the stage
-    ARGUMENTS = "arguments"  # with arguments of the command line, which may select anything: it completes nothing
+    ARGUMENTS = "arguments"  # with arguments from the command line, which may select anything: it completes nothing
 
 
 class Severity(StrEnum):
-    """Of an SLA limit: a broken critical one stops the lane."""
+    """The severity of an SLA limit: breaking a critical one stops the lane."""
 
     CRITICAL = "critical"
     NORMAL = "normal"
@@ -57,7 +57,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlaLimit:
-    """A limit on a duration: warned at `warn_seconds`, broken at `max_seconds`."""
+    """A limit on a duration: a warning at `warn_seconds`, broken at `max_seconds`."""
 
     max_seconds: float
     warn_seconds: float
@@ -70,11 +70,11 @@ class SlaLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What one task used, taken in the worker that ran it.
+    """The resource usage of one task, measured in its worker.
 
-    `cpu_seconds` counts the task's descendants too; `memory_peak_bytes` is the highest of the whole worker process
-    (for a thread: of the process that it lives in or of its child processes, whichever is more); `run_delay_seconds`
-    is time spent runnable without a core.
+    `cpu_seconds` includes the task's descendants. `memory_peak_bytes` is the peak of the whole worker process; for a
+    thread, the larger of its process's peak and that of its child processes. `run_delay_seconds` is time spent
+    runnable without a core.
     """
 
     worker: str
@@ -88,11 +88,11 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningTask:
-    """A task that a pool is running now.
+    """A task that a pool runs now.
 
-    `core_time`: of all its threads and descendants, from any beginning: only differences mean something.
-    `thread_run_seconds`: the part of it that ran in a thread of this process, under the interpreter's lock.
-    `sampled_seconds`: the monotonic moment at which these numbers were read; None: just now; 0: not yet.
+    `core_time`: of all its threads and descendants, from an arbitrary start: only differences have a meaning.
+    `thread_run_seconds`: the part of it in a thread of this process, under the interpreter's lock. `sampled_seconds`:
+    the monotonic time of the sample; None: just now; 0: no sample yet.
     """
 
     label: str
@@ -108,12 +108,12 @@ class RunningTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStatistics:
-    """One pool at one moment; the numbers add up exactly when the pool is at rest.
+    """One pool at one moment. The numbers add up exactly while the pool is at rest.
 
-    `live == busy + idle + draining` and `submitted == queued + busy + sum(finished.values())` at rest. `*_total` style
-    numbers (`submitted`, `finished`, `busy_seconds`, `slot_seconds`, `cpu_seconds`, `run_delay_seconds`, `resizes`,
-    `deaths`) only grow, and count running tasks up to this moment. `finished` maps a Result's value to a count,
-    `resizes` maps (direction, reason) to a count, `deaths` maps a cause to a count.
+    `live == busy + idle + draining` and `submitted == queued + busy + sum(finished.values())` at rest. Totals
+    (`submitted`, `finished`, `busy_seconds`, `slot_seconds`, `cpu_seconds`, `run_delay_seconds`, `resizes`, `deaths`)
+    only grow, and include running tasks so far. `finished` maps a Result's value to a count, `resizes` maps
+    (direction, reason) to a count, `deaths` maps a cause to a count.
     """
 
     name: str
@@ -138,7 +138,7 @@ class PoolStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerMemory:
-    """What one worker process has in memory now, and the most that it had since it began or its last task did."""
+    """The current memory of one worker process, and its peak since the start of the process or of its last task."""
 
     now_bytes: int
     peak_bytes: int
@@ -146,7 +146,7 @@ class WorkerMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """A lane began. `partial`: the command line left out some of its stages, or gave some arguments."""
+    """A run of a lane started. `partial`: the command line left out stages, or gave arguments to some."""
 
     run_id: str
     lane: str
@@ -159,7 +159,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageStarted:
-    """A stage's first task began."""
+    """The first task of a stage started."""
 
     run_id: str
     lane: str
@@ -175,9 +175,9 @@ class StageStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemRecord:
-    """One item of a batch. `seconds`: how long it took; None: a batch that failed does not tell.
+    """One item of a batch. `seconds`: its duration; None: unknown, because the batch failed.
 
-    `long_tests`: the ids and seconds of tests that took much of the batch; `seconds` leaves them out.
+    `long_tests`: the ids and seconds of tests that took a large part of the batch; `seconds` leaves them out.
     """
 
     item: str
@@ -188,10 +188,10 @@ class ItemRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
-    """One attempt of one task ended. `final`: no retry follows. `output` is the tail that was kept, escapes removed.
+    """One attempt of one task ended. `final`: no retry follows. `output` is the kept tail, without escapes.
 
-    `items`: those of a batch, each with its result; `start_up_seconds`: the time that its command took beside them,
-    None if unknown. `item` is then the batch's name. `cut_items`: those of which other batches had a part.
+    For a batch, `item` is the batch's name; `items`: its items, each with its result; `start_up_seconds`: the time of
+    the command outside its items, None if unknown; `cut_items`: the items of which other batches ran a part.
     """
 
     run_id: str
@@ -232,7 +232,7 @@ class TaskRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskTiming:
-    """What one recorded attempt of a task used. `started_seconds` is of any clock that the run's tasks share."""
+    """The times of one recorded attempt of a task. `started_seconds` is on any clock that the run's tasks share."""
 
     stage: str
     task: int
@@ -248,14 +248,14 @@ class TaskTiming:
 
     @property
     def runnable_ratio(self) -> float:
-        """How many of its threads were on a core or waited for one, on average."""
+        """How many of its threads were runnable on average: on a core or waiting for one."""
         wall = self.duration_seconds
         return (self.cpu_seconds + self.run_delay_seconds) / wall if wall > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlaRecord:
-    """A limit was reached while the clock ran. `stage` None: the lane's total. `broken` False: the warning."""
+    """A run reached a limit. `stage` None: the lane's total. `broken` False: the warning."""
 
     run_id: str
     lane: str
@@ -268,9 +268,9 @@ class SlaRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRecord:
-    """A stage ended, or was skipped (then `started_timestamp_seconds` is None and it took 0 s).
+    """A stage ended, or was skipped (then `started_timestamp_seconds` is None and the duration 0 s).
 
-    `advice`: how to make it faster, in a line, or "".
+    `advice`: how to make it faster, in one line, or "".
     """
 
     run_id: str
@@ -298,16 +298,16 @@ class StageRecord:
 
     @property
     def checked(self) -> bool:
-        """Whether this stage counts as one SLA check: it has a limit and ended by itself, or broke it."""
+        """Whether this stage counts as an SLA check: it has a limit, and ended by itself or broke the limit."""
         ended = self.result not in (Result.SKIP, Result.CANCELLATION)
         return self.sla is not None and (ended or self.broken)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bottleneck:
-    """Something that held a run up. `stage` None: the whole lane. `kind` is of the catalogue's closed sets.
+    """A reason why a run was slow. `stage` None: the whole lane. `kind` is from a closed set in `families`.
 
-    `sentence` states the fact; `advice` what to change and what it would gain, "" where no change would help.
+    `sentence` states the fact; `advice` is the change and its gain, "" if no change would help.
     """
 
     kind: str
@@ -322,7 +322,7 @@ class Bottleneck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolUse:
-    """How one pool fared in a run: its size at the start and at its largest, and why it was last changed."""
+    """The use of one pool in a run: its size at the start and at its peak, and the reason of the last change."""
 
     name: str
     start_size: int
@@ -334,9 +334,9 @@ class PoolUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """A run ended. `reason` says in words why it is not a success; `critical_sla`: a critical limit stopped it.
+    """A run ended. `reason` explains in words why it is not a success; `critical_sla`: a critical limit stopped it.
 
-    `sequential_seconds` is what its tasks would have taken one after another; `busy_ratio` is busy over slot seconds.
+    `sequential_seconds` is the sum of its tasks' durations; `busy_ratio` is busy seconds over slot seconds.
     """
 
     run_id: str
@@ -368,9 +368,9 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What the controller chose for a pool, with its reason and the numbers that led there.
+    """A decision of the controller about a pool, with its reason and figures.
 
-    `terms` are for people; `situation` and `choice` are all that went in and came out, as JSON, to be decided again.
+    `terms` are for people; `situation` and `choice` are the complete input and output as JSON, for replay.
     """
 
     pool: str
@@ -387,7 +387,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveStage:
-    """A stage that runs now, measured up to this moment. `cpu_seconds` is of attempts that have not ended yet."""
+    """A running stage, measured up to now. `cpu_seconds` is of attempts that have not ended yet."""
 
     lane: str
     stage: str
@@ -402,24 +402,24 @@ class LiveStage:
 
     @property
     def near_limit(self) -> bool:
-        """Whether it is past its warning and not yet past its limit."""
+        """Whether it has passed its warning but not its limit."""
         return self.sla is not None and self.sla.warn_seconds <= self.elapsed_seconds < self.sla.max_seconds
 
     @property
     def predicted_breach(self) -> bool:
-        """Whether it is expected to end later than its limit allows."""
+        """Whether it is expected to exceed its limit."""
         return self.predicted_ratio is not None and self.predicted_ratio > 1.0
 
     @property
     def predicted_ratio(self) -> float | None:
-        """The duration that it is expected to reach over its limit's; None: it has no limit, or nothing is known."""
+        """Its expected duration over its limit; None: it has no limit or no expected duration."""
         end, sla = self.predicted_end_timestamp_seconds, self.sla
         return None if end is None or sla is None else (end - self.started_timestamp_seconds) / sla.max_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolControl:
-    """How the controller stands to one pool now. `mode` and `source` are of the catalogue's closed sets."""
+    """The control state of one pool. `mode` and `source` are from closed sets in `families`."""
 
     pool: str
     mode: str
@@ -433,7 +433,7 @@ class PoolControl:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryCounts:
-    """Queries to Prometheus so far: each one's duration in seconds by bucket (the last is +Inf), errors by kind."""
+    """Queries to Prometheus so far: their durations in seconds by bucket (the last is +Inf), and errors by kind."""
 
     buckets: tuple[int, ...] = ()
     seconds: float = 0.0
@@ -442,7 +442,7 @@ class QueryCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlView:
-    """What a scrape shows of the controller."""
+    """The controller's state for a scrape."""
 
     pools: tuple[PoolControl, ...] = ()
     queries: QueryCounts = field(default_factory=QueryCounts)

@@ -1,7 +1,7 @@
-"""Every metric that is exported: the single place where a name, a label or a bucket is written.
+"""The definitions of all exported metrics: the only place with their names, labels and buckets.
 
-Metrics, controller queries, dashboards, rules and `docs/metrics.md` are derived from `FAMILIES`; every family also
-carries the label `project`, which stands first in `Family.label_names`.
+Metrics, controller queries, dashboards, rules and `docs/metrics.md` derive from `FAMILIES`. Every family also has the
+label `project`, which is the first of `Family.label_names`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from paropt_exporter.events import Result, Severity
 
-# One layout everywhere: layouts that differ can't be summed. From 5 ms (a lint of one file) to an hour.
+# One layout for all histograms: different layouts can't be summed. From 5 ms (a lint of one file) to an hour.
 BUCKETS_SECONDS = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 45.0, 60.0, 90.0,
     120.0, 300.0, 600.0, 900.0, 1200.0, 1800.0, 3600.0,
@@ -20,7 +20,7 @@ BUCKETS_SECONDS = (
 PROJECT = "project"
 WORKER_STATES = ("busy", "idle", "starting", "draining")
 DIRECTIONS = ("up", "down")
-# Why a size changes: each names the number that decided (control.policy has the formulas).
+# Why a size changes: each names the figure that decided (autoscaling.policy has the formulas).
 UP_REASONS = ("demand", "deadline", "rescue", "load", "limit", "bounds", "pinned")
 DOWN_REASONS = (
     "plan",
@@ -34,7 +34,7 @@ DOWN_REASONS = (
     "ineffective",
     "pinned",
 )
-# Why a reading is not believed (control.readings).
+# Why the controller rejects a query result (autoscaling.policy.reading).
 DOUBTS = (
     "query_failed", "no_data", "several_sources", "not_finite", "not_a_number", "partial", "stale", "future", "epoch",
     "settling", "disagree",
@@ -53,7 +53,7 @@ STAGE_BOTTLENECKS = ("slow", "uneven", "gil_bound")
 LANE_BOTTLENECKS = ("uneven", "under_used", "saturated")
 RESULTS = tuple(result.value for result in Result)
 SEVERITIES = tuple(severity.value for severity in Severity)
-TASK_RESULTS = tuple(result.value for result in Result if result is not Result.SKIP)  # a skipped task never was one
+TASK_RESULTS = tuple(result.value for result in Result if result is not Result.SKIP)  # a skipped task has no attempt
 RUN_RESULTS = (Result.SUCCESS.value, Result.FAILURE.value, Result.CANCELLATION.value)
 DELIVERY_TARGETS = ("pushgateway", "textfile")
 DELIVERY_RESULTS = ("success", "failure")
@@ -69,7 +69,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # each is one object: identity is a cheap dict key
 class Family:
-    """One metric family. `labels` without `project`. `resumes`: its totals go on from history after a restart."""
+    """One metric family. `labels` without `project`. `resumes`: its totals continue from history after a restart."""
 
     name: str
     kind: Kind
@@ -140,37 +140,35 @@ TASK_ATTEMPTS = _counter(
 
 POOL_WORKERS = _gauge("paropt_pool_workers", "Workers of a pool by state.", "pool", "state")
 POOL_SIZE = _gauge("paropt_pool_size", "Live workers of a pool, draining ones too.", "pool")
-POOL_SIZE_TARGET = _gauge("paropt_pool_size_target", "Workers that the pool was told to have.", "pool")
+POOL_SIZE_TARGET = _gauge("paropt_pool_size_target", "Target number of workers.", "pool")
 POOL_SIZE_MIN = _gauge("paropt_pool_size_min", "Lower bound of the pool's size, from the config.", "pool")
 POOL_SIZE_MAX = _gauge("paropt_pool_size_max", "Upper bound of the pool's size, from the config.", "pool")
-POOL_QUEUE_DEPTH = _gauge("paropt_pool_queue_depth", "Tasks that could run and wait for a worker.", "pool")
+POOL_QUEUE_DEPTH = _gauge("paropt_pool_queue_depth", "Runnable tasks that wait for a worker.", "pool")
 POOL_OLDEST_AGE = _gauge(
-    "paropt_pool_oldest_task_age_seconds", "How long the oldest waiting task has waited; 0 when none waits.", "pool"
+    "paropt_pool_oldest_task_age_seconds", "How long the oldest queued task has waited; 0 if none is queued.", "pool"
 )
 POOL_SUBMITTED = _counter("paropt_pool_tasks_submitted_total", "Tasks given to the pool.", "pool")
 POOL_FINISHED = _counter("paropt_pool_tasks_finished_total", "Tasks that the pool settled.", "pool", "result")
 POOL_BUSY = _counter("paropt_pool_busy_seconds_total", "Worker time spent running tasks, up to the scrape.", "pool")
-POOL_SLOT = _counter(
-    "paropt_pool_slot_seconds_total", "Worker time that was there to be used, up to the scrape.", "pool"
-)
+POOL_SLOT = _counter("paropt_pool_slot_seconds_total", "Available worker time, up to the scrape.", "pool")
 POOL_CPU = _counter("paropt_pool_cpu_seconds_total", "CPU time of the pool's tasks, up to the scrape.", "pool")
 POOL_RUN_DELAY = _counter(
-    "paropt_pool_run_delay_seconds_total", "Time the pool's tasks were ready to run but had no core.", "pool"
+    "paropt_pool_run_delay_seconds_total", "Time that the pool's tasks were runnable without a core.", "pool"
 )
 POOL_RESIZES = _counter("paropt_pool_resizes_total", "Changes of the pool's target.", "pool", "direction", "reason")
 POOL_DEATHS = _counter(
     "paropt_pool_worker_deaths_total",
-    "Workers that ended unasked, or (stopped) with a task that we ended.",
+    "Workers that exited unexpectedly, or (stopped) with a task that was stopped.",
     "pool",
     "cause",
 )
 POOL_EPOCH = _gauge("paropt_pool_epoch_timestamp_seconds", "When the pool's counters began.", "pool")
 
 SLA_LIMIT = _gauge("paropt_sla_limit_seconds", "Longest duration allowed to the stage.", "lane", "stage")
-SLA_WARNING = _gauge("paropt_sla_warning_seconds", "Duration at which the stage is warned of.", "lane", "stage")
-SLA_CHECKS = _counter(
-    "paropt_sla_checks_total", "Finished stages held against their limit.", "lane", "stage", resumes=True
+SLA_WARNING = _gauge(
+    "paropt_sla_warning_seconds", "Duration at which the exporter warns about the stage.", "lane", "stage"
 )
+SLA_CHECKS = _counter("paropt_sla_checks_total", "Finished stages that have a limit.", "lane", "stage", resumes=True)
 SLA_WARNINGS = _counter(
     "paropt_sla_warnings_total", "Stage runs that reached the warning, violations too.", "lane", "stage", resumes=True
 )
@@ -185,14 +183,17 @@ SLA_BREACHED = _gauge(
     "severity",
 )
 SLA_DEADLINE = _gauge(
-    "paropt_sla_deadline_timestamp_seconds", "When the running stage breaks its limit; absent else.", "lane", "stage"
+    "paropt_sla_deadline_timestamp_seconds",
+    "When the running stage will break its limit; absent while it does not run.",
+    "lane",
+    "stage",
 )
 SLA_NEAR = _gauge(
     "paropt_sla_near", "1 while the running stage is past its warning and not yet past its limit.", "lane", "stage"
 )
 SLA_PREDICTED_END = _gauge(
     "paropt_sla_predicted_end_timestamp_seconds",
-    "When the running stage is expected to end; absent while it does not run or nothing is known of it.",
+    "When the running stage is expected to end; absent while it does not run or has no known duration.",
     "lane",
     "stage",
 )
@@ -206,8 +207,10 @@ SLA_PREDICTED_BREACH = _gauge(
     "paropt_sla_predicted_breach", "1 while the running stage is expected to break its limit.", "lane", "stage"
 )
 LANE_SLA_LIMIT = _gauge("paropt_lane_sla_limit_seconds", "Longest duration allowed to the lane.", "lane")
-LANE_SLA_WARNING = _gauge("paropt_lane_sla_warning_seconds", "Duration at which the lane is warned of.", "lane")
-LANE_SLA_CHECKS = _counter("paropt_lane_sla_checks_total", "Runs held against the lane's limit.", "lane", resumes=True)
+LANE_SLA_WARNING = _gauge(
+    "paropt_lane_sla_warning_seconds", "Duration at which the exporter warns about the lane.", "lane"
+)
+LANE_SLA_CHECKS = _counter("paropt_lane_sla_checks_total", "Runs of a lane that has a limit.", "lane", resumes=True)
 LANE_SLA_WARNINGS = _counter(
     "paropt_lane_sla_warnings_total", "Runs that reached the lane's warning, violations too.", "lane", resumes=True
 )
@@ -235,7 +238,7 @@ CONTROL_MODE = _gauge(
 )
 CONTROL_DECISIONS = _counter(
     "paropt_control_decisions_total",
-    "What the controller decided for the pool, and why.",
+    "Decisions of the controller for the pool, by reason.",
     "pool",
     "action",
     "reason",
@@ -248,31 +251,31 @@ CONTROL_QUERY_DURATION = Family(
 )
 CONTROL_QUERY_ERRORS = _counter("paropt_control_query_errors_total", "Queries to Prometheus that failed.", "kind")
 CONTROL_BLIND = _gauge(
-    "paropt_control_blind", "1 while the pool is steered by query results and none can be believed.", "pool"
+    "paropt_control_blind", "1 while query results control the pool and all of them are rejected.", "pool"
 )
 CONTROL_FLAPPING = _gauge(
-    "paropt_control_flapping", "1 while the pool's size changed direction so often that it goes down no more.", "pool"
+    "paropt_control_flapping",
+    "1 while the pool does not scale down because its size changed direction too often.",
+    "pool",
 )
 
 HOST_MEMORY = _gauge(
-    "paropt_host_memory_available_bytes", "Memory that this process may still use (cgroup limits heeded)."
+    "paropt_host_memory_available_bytes", "Memory that this process may still use, within its cgroup limits."
 )
-HOST_MEMORY_LIMIT = _gauge(
-    "paropt_host_memory_limit_bytes", "Memory that this process could have with nothing else running."
-)
-HOST_CPUS = _gauge("paropt_host_cpus", "Cores that this process may use (cgroup quota and affinity heeded).")
+HOST_MEMORY_LIMIT = _gauge("paropt_host_memory_limit_bytes", "Memory of the host, or the lowest cgroup limit on it.")
+HOST_CPUS = _gauge("paropt_host_cpus", "Cores that this process may use, within its cgroup quota and affinity.")
 SERVES_ON = _gauge(
     "paropt_exporter_serves_on", "1 if the exporter serves until it is stopped, 0 if it ends with its lane (--once)."
 )
 OBSERVATIONS_DROPPED = _counter(
-    "paropt_observations_dropped_total", "Records that an observer failed to take.", "observer"
+    "paropt_observations_dropped_total", "Records that an observer failed to process.", "observer"
 )
 DELIVERIES = _counter(
-    "paropt_deliveries_total", "Attempts to hand the final values of a run to others.", "target", "result"
+    "paropt_deliveries_total", "Attempts to push or write the final values of a run.", "target", "result"
 )
 WEB_CONFIG_RELOADS = _counter(
     "paropt_exporter_web_config_reloads_total",
-    "Changes of the web config that were loaded, or refused as unusable or as less protection.",
+    "Changes of the web config that were loaded, or refused as invalid or as less protection.",
     "result",
 )
 CONFIG_RELOADS = _counter(
@@ -283,7 +286,7 @@ CONFIG_RELOADS = _counter(
 
 FAMILIES: tuple[Family, ...] = tuple(value for value in globals().values() if isinstance(value, Family))
 
-# The labels whose values no config decides, by family.
+# The labels with a closed set of values, by family.
 CLOSED_VALUES: dict[Family, dict[str, tuple[str, ...]]] = {
     RUNS: {"result": RUN_RESULTS},
     STAGE_LAST_RESULT: {"result": RESULTS},

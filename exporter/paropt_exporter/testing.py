@@ -1,4 +1,4 @@
-"""Fakes for tests, ours and yours: a clock that stands still, and pools whose tasks end when the script says so."""
+"""Fakes for tests of this package and of its users: a manual clock, and pools whose tasks follow a script."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from paropt_exporter.events import Event, ItemRecord, Measurement, PoolUse, Resu
 from paropt_exporter.plan import PlannedStage, PlannedTask
 
 _Kind = TypeVar("_Kind")
-START_TIMESTAMP_SECONDS = 1_700_000_000.0  # any day will do
+START_TIMESTAMP_SECONDS = 1_700_000_000.0  # an arbitrary day
 
 
 class FakeClock:
-    """A clock that moves only when told to; `wall` follows `monotonic`."""
+    """A clock that moves only with `advance`; `wall` follows `monotonic`."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -37,8 +37,8 @@ class FakeClock:
 class FakeInbox:
     """An engine's inbox on a fake clock: `receive` jumps to the next scripted action instead of waiting.
 
-    Guarantees: actions happen in the order of their moments; a wait without end and without a next action is an
-    AssertionError, since a real engine would hang there.
+    Guarantees: actions run in the order of their times. A wait without a deadline and without a next action raises
+    AssertionError, since a real engine would hang.
     """
 
     def __init__(self, clock: FakeClock) -> None:
@@ -48,7 +48,7 @@ class FakeInbox:
         self._ticket = itertools.count()
 
     def at(self, moment: float, action: Callable[[], None]) -> None:
-        """Let something happen at a moment of the fake clock."""
+        """Run an action at a time of the fake clock."""
         heapq.heappush(self._script, (moment, next(self._ticket), action))
 
     def post(self, message: object) -> None:
@@ -58,7 +58,7 @@ class FakeInbox:
         while not self._messages:
             due = self._script[0][0] if self._script else None
             if due is None or (until is not None and until < due):
-                assert until is not None, "the engine would wait for ever"
+                assert until is not None, "the engine would hang"
                 self._clock.now = max(self._clock.now, until)
                 break
             moment, _, action = heapq.heappop(self._script)
@@ -70,9 +70,9 @@ class FakeInbox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """How one attempt goes: it lasts `seconds` and ends with `result`. `term_seconds`: how long it survives a TERM.
+    """The script of one attempt: it lasts `seconds` and ends with `result`. `term_seconds`: its end after SIGTERM.
 
-    `stuck`: no stop ends it, only `give_up` does. `items`: what its runner reports of a batch's items.
+    `stuck`: no stop ends it, only `give_up` does. `items`: the runner's report about the items of a batch.
     """
 
     seconds: float = 1.0
@@ -142,10 +142,10 @@ class FakeRunning:
 
 
 class FakeWorkers:
-    """Pools for an engine under test; `scripts` maps a stage to the ways its attempts go, one after another.
+    """Pools for an engine under test. `scripts` maps a stage to the scripts of its attempts, in order.
 
-    The last script of a stage is used again and again. `sizes` bounds pools by name (default: 1000). What was started
-    stands in `started` as (moment, label), in order.
+    The last script of a stage repeats. `sizes` limits pools by name (default: 1000). `started` lists the started
+    attempts as (time, label), in order.
     """
 
     def __init__(
@@ -216,7 +216,7 @@ class FakeWorkers:
 
 
 class Recorder:
-    """An observer that keeps every event."""
+    """An observer that records every event."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []

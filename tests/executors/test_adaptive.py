@@ -16,7 +16,7 @@ from paropt_exporter.executors import AdaptivePool, thread_only
 from support.pool_tasks import HANG_SECONDS, double, nothing, spin
 
 
-def test_each_strategy_does_what_its_name_says() -> None:
+def test_each_strategy_uses_its_pools() -> None:
     with AdaptivePool(Strategy.PROCESS, 2) as pool:
         assert pool.submit(os.getpid).result(HANG_SECONDS) != os.getpid()
     for strategy in (Strategy.THREAD, Strategy.HYBRID, Strategy.ADAPTIVE, Strategy.SEQUENTIAL):
@@ -32,13 +32,13 @@ def test_sequential_runs_one_after_another_in_order() -> None:
     assert order == list(range(50))
 
 
-def test_cpu_bound_work_ends_up_in_processes() -> None:
+def test_cpu_bound_work_moves_to_processes() -> None:
     with AdaptivePool() as pool:
         pids = {future.result(HANG_SECONDS) for future in [pool.submit(spin, 0.05) for _ in range(12)]}
     assert pids - {os.getpid()}
 
 
-def test_waiting_work_gets_a_thread_each_before_the_first_task_ends() -> None:
+def test_waiting_tasks_get_threads_before_the_first_one_ends() -> None:
     barrier = threading.Barrier(12)  # opens only when all tasks run at once
     with AdaptivePool() as pool:
         futures = [pool.submit(barrier.wait, HANG_SECONDS) for _ in range(12)]
@@ -46,12 +46,12 @@ def test_waiting_work_gets_a_thread_each_before_the_first_task_ends() -> None:
         assert sorted(future.result() for future in futures) == list(range(12))
 
 
-def test_a_pool_goes_on_without_a_thread_that_looks_and_asks_for_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pool_retries_a_refused_monitor_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     start = threading.Thread.start
     refused: list[threading.Thread] = []
 
     def refuse_once(thread: threading.Thread) -> None:
-        if "steward" in thread.name and not refused:
+        if "adaptive-monitor" in thread.name and not refused:
             refused.append(thread)
             raise RuntimeError("can't start new thread")
         start(thread)
@@ -63,7 +63,7 @@ def test_a_pool_goes_on_without_a_thread_that_looks_and_asks_for_it_again(monkey
     assert refused
 
 
-def test_no_thread_is_left_of_a_pool_that_was_shut_down() -> None:
+def test_shutdown_leaves_no_thread() -> None:
     before = set(threading.enumerate())
     for _ in range(50):
         with AdaptivePool() as pool:
@@ -71,7 +71,7 @@ def test_no_thread_is_left_of_a_pool_that_was_shut_down() -> None:
         assert set(threading.enumerate()) <= before
 
 
-def test_what_may_not_move_stays_in_threads_and_says_why() -> None:
+def test_unmovable_functions_stay_in_threads_with_a_reason() -> None:
     lock = threading.Lock()
 
     def locked() -> int:
@@ -91,7 +91,7 @@ def test_what_may_not_move_stays_in_threads_and_says_why() -> None:
         assert "locked" in fallback.function and "lock" in fallback.reason and fallback.tasks > 0
 
 
-def test_waiting_function_that_cannot_be_pickled_is_no_fallback() -> None:
+def test_unpicklable_waiting_function_is_no_fallback() -> None:
     release = threading.Event()
     release.set()
     with AdaptivePool() as pool:
@@ -100,7 +100,7 @@ def test_waiting_function_that_cannot_be_pickled_is_no_fallback() -> None:
         assert pool.fallbacks == ()
 
 
-def test_a_waiting_task_can_be_cancelled_or_stopped() -> None:
+def test_queued_task_can_be_cancelled_or_stopped() -> None:
     release = threading.Event()
     with AdaptivePool(Strategy.THREAD, 1) as pool:
         first = pool.submit(release.wait, HANG_SECONDS)
@@ -112,7 +112,7 @@ def test_a_waiting_task_can_be_cancelled_or_stopped() -> None:
         assert isinstance(stopped.exception(0), TaskStopped)
 
 
-def test_shutdown_ends_all_that_was_submitted_and_refuses_the_rest() -> None:
+def test_shutdown_finishes_submitted_tasks_and_refuses_new_ones() -> None:
     pool = AdaptivePool()
     futures = [pool.submit(double, number) for number in range(100)]
     pool.shutdown(wait=False)
@@ -123,7 +123,7 @@ def test_shutdown_ends_all_that_was_submitted_and_refuses_the_rest() -> None:
     assert (pool.live, pool.busy, pool.waiting) == (0, 0, 0)
 
 
-def test_functions_under_one_label_are_told_apart() -> None:
+def test_functions_with_one_label_are_routed_apart() -> None:
     with AdaptivePool() as pool:
         waiting = [pool.submit_named("stage", time.sleep, 0.05) for _ in range(40)]
         for _ in range(2):  # the first look may come while the interpreter's lock keeps one from computing
@@ -143,7 +143,7 @@ def known_as_brief(pool: AdaptivePool) -> None:
     assert pool.router.is_brief(f"{meet.__module__}.meet")
 
 
-def test_a_brief_function_that_begins_to_wait_gets_a_thread_for_each_task() -> None:
+def test_brief_function_that_starts_to_wait_gets_threads() -> None:
     barrier = threading.Barrier(12)  # opens only when all tasks run at once
     with AdaptivePool() as pool:
         known_as_brief(pool)
@@ -151,7 +151,7 @@ def test_a_brief_function_that_begins_to_wait_gets_a_thread_for_each_task() -> N
         assert sorted(future.result(HANG_SECONDS) for future in futures) == list(range(12))
 
 
-def test_a_task_of_a_brief_function_can_be_stopped() -> None:
+def test_task_of_a_brief_function_can_be_stopped() -> None:
     barrier = threading.Barrier(2)
     with AdaptivePool() as pool:
         known_as_brief(pool)
@@ -162,7 +162,7 @@ def test_a_task_of_a_brief_function_can_be_stopped() -> None:
         barrier.abort()
 
 
-def test_what_can_not_travel_stays_in_threads_even_where_all_go_to_processes() -> None:
+def test_unpicklable_task_runs_in_threads_under_process_strategy() -> None:
     lock = threading.Lock()
     with AdaptivePool(Strategy.PROCESS, 2) as pool:
         assert pool.submit(lambda: (lock.locked(), os.getpid())).result(HANG_SECONDS) == (False, os.getpid())

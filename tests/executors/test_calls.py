@@ -39,19 +39,19 @@ def meet(barrier, name):
     sys.modules.pop("paropt_sample_calls", None)
 
 
-def test_what_it_prints_is_kept_in_threads_and_in_processes(root: str) -> None:
+def test_output_is_kept_in_threads_and_in_processes(root: str) -> None:
     for pool in (ThreadPool(1), ProcessPool(1)):
         with pool:
             call = pool.submit_named("call", run_call, root, "paropt_sample_calls:Checks.integration", ("a.py",))
             assert call.result(HANG_SECONDS).output == "checking a.py\ncareful\n"
 
 
-def test_of_much_output_the_end_is_kept(root: str) -> None:
+def test_long_output_keeps_its_end(root: str) -> None:
     output = run_call(root, "paropt_sample_calls:much", ()).output
     assert (len(output), output[-4:]) == (KEPT_CHARACTERS, "end\n")
 
 
-def test_an_exception_brings_its_output_along(root: str) -> None:
+def test_exception_carries_the_output(root: str) -> None:
     for pool in (ThreadPool(1), ProcessPool(1)):
         with pool:
             error = pool.submit(run_call, root, "paropt_sample_calls:fail", ()).exception(HANG_SECONDS)
@@ -61,9 +61,7 @@ def test_an_exception_brings_its_output_along(root: str) -> None:
 
 
 @pytest.mark.parametrize("make", [ThreadPool, ProcessPool])
-def test_a_traceback_shows_the_users_code_alone_with_its_causes(
-    root: str, make: type[ThreadPool] | type[ProcessPool]
-) -> None:
+def test_traceback_shows_user_code_and_causes_only(root: str, make: type[ThreadPool] | type[ProcessPool]) -> None:
     (Path(root) / "paropt_sample_importing.py").write_text("import paropt_no_such_module\n")
     with make(1) as pool:
         chained = pool.submit(run_call, root, "paropt_sample_calls:chain", ()).exception(HANG_SECONDS)
@@ -84,7 +82,7 @@ def frames(error: BaseException | None) -> list[str]:
     return re.findall(r'File ".*", line \d+, in (\S+)', shown(error))
 
 
-def test_calls_in_threads_do_not_hear_each_other(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_concurrent_calls_capture_only_their_own_output(root: str, capsys: pytest.CaptureFixture[str]) -> None:
     barrier = threading.Barrier(2)
     before = sys.stdout
     with ThreadPool(2) as pool:
@@ -105,6 +103,6 @@ def test_calls_in_threads_do_not_hear_each_other(root: str, capsys: pytest.Captu
         ("paropt_sample_calls:sys", "is of type module: name a function"),
     ],
 )
-def test_a_wrong_target_says_what_is_wrong_with_it(root: str, target: str, text: str) -> None:
+def test_wrong_target_is_explained(root: str, target: str, text: str) -> None:
     with pytest.raises(CallNotFound, match=text.replace("(", r"\(")):
         run_call(root, target, ())

@@ -25,23 +25,23 @@ def pool() -> Iterator[CommandPool]:
         yield pool
 
 
-def test_a_command_that_succeeds_says_nothing_more(pool: CommandPool) -> None:
+def test_successful_command_has_an_empty_message(pool: CommandPool) -> None:
     outcome = run(pool, ["true"])
     assert (outcome.result, outcome.message, outcome.exit_code, outcome.signal) == (Result.SUCCESS, "", 0, None)
     assert not outcome.stopped
 
 
-def test_output_and_errors_come_in_the_order_in_which_they_were_printed(pool: CommandPool) -> None:
+def test_stdout_and_stderr_keep_their_order(pool: CommandPool) -> None:
     outcome = run(pool, shell("echo one; echo two >&2; echo three"))
     assert outcome.output == "one\ntwo\nthree\n"
 
 
-def test_a_command_that_fails_tells_its_exit_code(pool: CommandPool) -> None:
+def test_failed_command_has_its_exit_code(pool: CommandPool) -> None:
     outcome = run(pool, shell("exit 3"))
     assert (outcome.result, outcome.message, outcome.exit_code) == (Result.FAILURE, "exit 3", 3)
 
 
-def test_a_signal_an_exit_code_of_137_and_a_stop_are_told_apart(pool: CommandPool, tmp_path: Path) -> None:
+def test_signal_exit_137_and_stop_have_different_results(pool: CommandPool, tmp_path: Path) -> None:
     killed = run(pool, shell("kill -KILL $$"))
     coded = run(pool, shell("exit 137"))
     fifo = make_fifo(tmp_path)
@@ -68,34 +68,32 @@ def test_a_signal_an_exit_code_of_137_and_a_stop_are_told_apart(pool: CommandPoo
         (255, "exit 255"),
     ],
 )
-def test_exit_codes_of_shells_are_put_in_words(code: int, message: str) -> None:
+def test_shell_exit_codes_are_explained(code: int, message: str) -> None:
     assert classify_result(StepResult(code=code), stopped=False) == (Result.FAILURE, message)
 
 
-def test_steps_run_one_after_another_and_share_their_output(pool: CommandPool, tmp_path: Path) -> None:
+def test_steps_run_in_order_and_share_their_output(pool: CommandPool, tmp_path: Path) -> None:
     outcome = run(pool, shell("echo first > made; echo one"), shell("cat made"), cwd=tmp_path)
     assert outcome.output == "one\nfirst\n"
 
 
-def test_the_first_step_that_fails_ends_the_task(pool: CommandPool) -> None:
+def test_first_failed_step_ends_the_task(pool: CommandPool) -> None:
     outcome = run(pool, ["echo", "one"], ["false"], ["echo", "never"])
     assert (outcome.message, outcome.output) == ("exit 1", "one\n")
 
 
-def test_the_environment_is_the_one_given_and_one_mark(pool: CommandPool) -> None:
+def test_environment_is_as_given_plus_one_mark(pool: CommandPool) -> None:
     future = pool.submit_commands("task", [["env"]], cwd="/", env={"PATH": os.defpath, "LETTER": "é\n=x"})
     lines = future.result(HANG_SECONDS).output.splitlines()
     assert [line for line in lines if not line.startswith(("PATH=", "PAROPT_COMMAND="))] == ["LETTER=é", "=x"]
 
 
-def test_arguments_that_are_not_utf_8_arrive_as_they_are(pool: CommandPool) -> None:
+def test_non_utf8_arguments_arrive_unchanged(pool: CommandPool) -> None:
     outcome = run(pool, python("import sys; print(ascii(sys.argv[1].encode('utf-8', 'surrogateescape')))", "caf\udce9"))
     assert outcome.output == "b'caf\\xe9'\n"
 
 
-def test_the_program_is_looked_up_on_the_path_of_the_commands_own_environment(
-    pool: CommandPool, tmp_path: Path
-) -> None:
+def test_program_is_found_on_the_path_of_the_commands_environment(pool: CommandPool, tmp_path: Path) -> None:
     tool = tmp_path / "only-here"
     tool.write_text("#!/bin/sh\necho found\n")
     tool.chmod(0o755)
@@ -103,26 +101,26 @@ def test_the_program_is_looked_up_on_the_path_of_the_commands_own_environment(
     assert future.result(HANG_SECONDS).output == "found\n"
 
 
-def test_a_relative_program_is_looked_up_in_the_commands_folder(pool: CommandPool, tmp_path: Path) -> None:
+def test_relative_program_is_found_in_the_commands_folder(pool: CommandPool, tmp_path: Path) -> None:
     tool = tmp_path / "tool"
     tool.write_text("#!/bin/sh\npwd\n")
     tool.chmod(0o755)
     assert run(pool, ["./tool"], cwd=tmp_path).output == f"{tmp_path.resolve()}\n"
 
 
-def test_a_missing_binary_is_told_with_how_to_mend_it(pool: CommandPool) -> None:
+def test_missing_program_is_reported_with_a_remedy(pool: CommandPool) -> None:
     outcome = run(pool, ["no-such-tool", "check"])
     assert outcome.result is Result.ERROR
     assert outcome.message == "cannot run 'no-such-tool': not found on PATH: install it or correct the stage's run"
     assert (outcome.exit_code, outcome.signal) == (None, None)
 
 
-def test_a_missing_file_is_told_with_its_place(pool: CommandPool, tmp_path: Path) -> None:
+def test_missing_file_is_reported_with_its_path(pool: CommandPool, tmp_path: Path) -> None:
     outcome = run(pool, ["./run.sh"], cwd=tmp_path)
     assert outcome.message == f"cannot run './run.sh': no such file {tmp_path}/run.sh: correct the stage's run"
 
 
-def test_a_file_that_may_not_be_run_is_told_with_the_command_that_mends_it(pool: CommandPool, tmp_path: Path) -> None:
+def test_file_that_is_not_executable_is_reported_with_chmod(pool: CommandPool, tmp_path: Path) -> None:
     script = tmp_path / "run.sh"
     script.write_text("#!/bin/sh\n")
     script.chmod(stat.S_IRUSR | stat.S_IWUSR)
@@ -131,12 +129,12 @@ def test_a_file_that_may_not_be_run_is_told_with_the_command_that_mends_it(pool:
     assert outcome.message == f"cannot run './run.sh': permission denied: chmod +x {script}"
 
 
-def test_a_directory_as_command_is_told(pool: CommandPool, tmp_path: Path) -> None:
+def test_directory_as_command_is_reported(pool: CommandPool, tmp_path: Path) -> None:
     outcome = run(pool, [str(tmp_path)])
     assert outcome.message == f"cannot run '{tmp_path}': {tmp_path} is a directory: name a program in it"
 
 
-def test_a_missing_interpreter_is_told(pool: CommandPool, tmp_path: Path) -> None:
+def test_missing_interpreter_is_reported(pool: CommandPool, tmp_path: Path) -> None:
     script = tmp_path / "run.sh"
     script.write_text("#!/no/such/interpreter\n")
     script.chmod(0o755)
@@ -144,48 +142,48 @@ def test_a_missing_interpreter_is_told(pool: CommandPool, tmp_path: Path) -> Non
     assert "its first line names an interpreter that is missing (/no/such/interpreter)" in outcome.message
 
 
-def test_a_file_that_is_no_program_is_told(pool: CommandPool, tmp_path: Path) -> None:
+def test_file_that_is_no_program_is_reported(pool: CommandPool, tmp_path: Path) -> None:
     script = tmp_path / "run.sh"
     script.write_bytes(b"\x01\x02\x03")
     script.chmod(0o755)
     assert "no script with a first line such as '#!/bin/sh'" in run(pool, ["./run.sh"], cwd=tmp_path).message
 
 
-def test_a_missing_folder_is_told(pool: CommandPool, tmp_path: Path) -> None:
+def test_missing_folder_is_reported(pool: CommandPool, tmp_path: Path) -> None:
     outcome = run(pool, ["true"], cwd=tmp_path / "gone")
     assert outcome.message == f"cannot run 'true': its folder '{tmp_path}/gone' does not exist: correct its cwd"
 
 
-def test_arguments_that_are_too_long_fail_the_task_only(pool: CommandPool) -> None:
+def test_too_long_arguments_fail_only_their_task(pool: CommandPool) -> None:
     outcome = run(pool, ["true", "x" * (1 << 20)])
     assert "too long for the system" in outcome.message
     assert run(pool, ["true"]).result is Result.SUCCESS
 
 
-def test_a_megabyte_of_arguments_arrives(pool: CommandPool) -> None:
+def test_megabyte_of_arguments_arrives(pool: CommandPool) -> None:
     arguments = ["x" * 1000] * 1000
     assert run(pool, python("import sys; print(sum(map(len, sys.argv[1:])))", *arguments)).output == "1000000\n"
 
 
 @pytest.mark.parametrize("step", [[""], ["true", "nul\0"]])
-def test_arguments_that_no_program_can_get_fail_the_task_only(pool: CommandPool, step: list[str]) -> None:
+def test_invalid_arguments_fail_only_their_task(pool: CommandPool, step: list[str]) -> None:
     outcome = run(pool, step)
     assert outcome.result is Result.ERROR
     assert outcome.message.startswith("cannot run ")
 
 
-def test_a_message_is_one_line_whatever_the_command_is_called(pool: CommandPool) -> None:
+def test_message_is_one_line_for_any_program_name(pool: CommandPool) -> None:
     assert "\n" not in run(pool, ["two\nlines"]).message
 
 
-def test_commands_given_as_strings_are_refused(pool: CommandPool) -> None:
+def test_commands_as_strings_are_refused(pool: CommandPool) -> None:
     with pytest.raises(TypeError, match="argument vectors"):
         pool.submit_commands("task", ["echo hi"], cwd="/")
     with pytest.raises(ValueError, match="at least one"):
         pool.submit_commands("task", [], cwd="/")
 
 
-def test_a_command_gets_no_descriptor_but_the_first_three(pool: CommandPool) -> None:
+def test_command_gets_only_the_first_three_descriptors(pool: CommandPool) -> None:
     read_end, write_end = os.pipe()
     os.set_inheritable(write_end, True)
     try:
@@ -196,17 +194,17 @@ def test_a_command_gets_no_descriptor_but_the_first_three(pool: CommandPool) -> 
     assert outcome.output == "['0', '1', '2', '3']\n"  # 3 is the listing itself
 
 
-def test_a_command_reads_an_empty_input(pool: CommandPool) -> None:
+def test_command_reads_empty_stdin(pool: CommandPool) -> None:
     assert run(pool, ["cat"]).result is Result.SUCCESS
 
 
-def test_a_command_starts_with_the_systems_own_signals(pool: CommandPool) -> None:
+def test_command_starts_with_default_signal_handling(pool: CommandPool) -> None:
     _, blocked, _, ignored = run(pool, ["grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"]).output.split()
     own = (1 << 31) | (1 << 32)  # the C library's own two are always ignored
     assert (int(blocked, 16), int(ignored, 16) & ~own) == (0, 0)
 
 
-def test_the_whole_output_goes_to_a_file_on_request(pool: CommandPool, tmp_path: Path) -> None:
+def test_whole_output_goes_to_a_file_on_request(pool: CommandPool, tmp_path: Path) -> None:
     path = tmp_path / "logs" / "out.txt"
     script = "import sys\nfor number in range(30000): print('line', number)"
     future = pool.submit_commands("task", [python(script), ["echo", "end"]], cwd="/", output_file=OutputFile(path))
@@ -215,7 +213,7 @@ def test_the_whole_output_goes_to_a_file_on_request(pool: CommandPool, tmp_path:
     assert path.read_text().splitlines() == [*(f"line {number}" for number in range(30000)), "end"]
 
 
-def test_a_file_that_cannot_be_written_does_not_stop_the_work(pool: CommandPool, tmp_path: Path) -> None:
+def test_unwritable_output_file_does_not_fail_the_task(pool: CommandPool, tmp_path: Path) -> None:
     outcome = pool.submit_commands("task", [["echo", "hi"]], cwd="/", output_file=OutputFile(tmp_path)).result(
         HANG_SECONDS
     )
@@ -230,7 +228,7 @@ def test_200_megabytes_of_output_stay_bounded(pool: CommandPool) -> None:
     assert peak_memory() - before < 30e6
 
 
-def test_a_line_of_20_megabytes_stays_bounded(pool: CommandPool) -> None:
+def test_line_of_20_megabytes_stays_bounded(pool: CommandPool) -> None:
     run(pool, ["true"])
     before = peak_memory()
     outcome = run(pool, shell("head -c 20000000 /dev/zero | tr '\\0' x"))
@@ -245,7 +243,7 @@ def peak_memory() -> int:
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
-def test_slots_bound_how_many_run_at_once(tmp_path: Path) -> None:
+def test_pool_size_limits_concurrent_commands(tmp_path: Path) -> None:
     fifos = [make_fifo(tmp_path, f"fifo{number}") for number in range(3)]
     with CommandPool(2) as pool:
         futures = [pool.submit_commands("task", [shell("echo > $1", fifo)], cwd="/") for fifo in fifos]
@@ -255,7 +253,7 @@ def test_slots_bound_how_many_run_at_once(tmp_path: Path) -> None:
         assert [future.result(HANG_SECONDS).exit_code for future in futures] == [0, 0, 0]
 
 
-def test_a_resized_pool_runs_more_at_once(tmp_path: Path) -> None:
+def test_larger_pool_runs_more_commands_at_once(tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     with CommandPool(1) as pool:
         pool.resize(2)
@@ -266,7 +264,7 @@ def test_a_resized_pool_runs_more_at_once(tmp_path: Path) -> None:
         assert writer.result(HANG_SECONDS).exit_code == 0
 
 
-def test_running_tasks_are_listed_with_their_label(pool: CommandPool, tmp_path: Path) -> None:
+def test_running_lists_tasks_with_their_labels(pool: CommandPool, tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     future = pool.submit_commands("unit_tests[3]", [["cat", str(fifo)]], cwd="/")
     with fifo.open("w"):
@@ -277,7 +275,7 @@ def test_running_tasks_are_listed_with_their_label(pool: CommandPool, tmp_path: 
     assert pool.running() == ()
 
 
-def test_the_numbers_add_up_at_rest(tmp_path: Path) -> None:
+def test_statistics_add_up_at_rest(tmp_path: Path) -> None:
     with CommandPool(1) as pool:
         fifo = make_fifo(tmp_path)
         blocker = pool.submit_commands("blocker", [shell("echo > $1; exec sleep 600", fifo)], cwd="/")
@@ -295,7 +293,7 @@ def test_the_numbers_add_up_at_rest(tmp_path: Path) -> None:
     assert statistics.cpu_seconds == pytest.approx(sum(outcome.measurement.cpu_seconds for outcome in outcomes))
 
 
-def test_a_thousand_commands_leak_no_descriptor(pool: CommandPool) -> None:
+def test_thousand_commands_leak_no_descriptor(pool: CommandPool) -> None:
     supervisor = int(run(pool, shell("echo $PPID")).output)
     before = (open_descriptors(os.getpid()), open_descriptors(supervisor))
     futures = [pool.submit_commands("task", [["true"]], cwd="/") for _ in range(1000)]
@@ -318,14 +316,14 @@ def test_commands_may_be_submitted_from_many_threads() -> None:
     assert results == [Result.SUCCESS] * 80
 
 
-def test_a_pool_that_is_shut_down_takes_no_more() -> None:
+def test_closed_pool_refuses_commands() -> None:
     pool = CommandPool(1)
     pool.shutdown()
     with pytest.raises(RuntimeError):
         pool.submit_commands("task", [["true"]], cwd="/")
 
 
-def test_a_fault_in_the_slot_is_an_error_of_that_task_only(pool: CommandPool) -> None:
+def test_internal_error_fails_only_its_task(pool: CommandPool) -> None:
     environment = {"NUMBER": 1}
     future = pool.submit_commands("task", [["true"]], cwd="/", env=environment)  # type: ignore[arg-type]  # the fault
     outcome = future.result(HANG_SECONDS)

@@ -55,36 +55,36 @@ def assert_cpu(outcome: CommandOutcome, report: Path) -> None:
     assert outcome.measurement.cpu_seconds == pytest.approx(reported, rel=0.1)
 
 
-def test_the_cpu_of_a_command_is_what_it_used(pool: CommandPool, tmp_path: Path) -> None:
+def test_cpu_time_of_a_command_is_measured(pool: CommandPool, tmp_path: Path) -> None:
     report = tmp_path / "report"
     assert_cpu(run(pool, python(BURNER, BURNED_SECONDS, report)), report)
 
 
-def test_the_cpu_of_a_child_that_was_waited_for_counts(pool: CommandPool, tmp_path: Path) -> None:
+def test_cpu_time_of_a_reaped_child_counts(pool: CommandPool, tmp_path: Path) -> None:
     report = tmp_path / "report"
     assert_cpu(run(pool, shell('"$@"; true', *python(BURNER, BURNED_SECONDS, report))), report)
 
 
-def test_the_cpu_of_a_child_that_nobody_waited_for_counts(pool: CommandPool, tmp_path: Path) -> None:
+def test_cpu_time_of_an_unreaped_child_counts(pool: CommandPool, tmp_path: Path) -> None:
     report = tmp_path / "report"
     assert_cpu(run(pool, python(FORGETFUL, BURNER, BURNED_SECONDS, report)), report)
 
 
-def test_the_cpu_of_a_background_grandchild_counts(pool: CommandPool, tmp_path: Path) -> None:
+def test_cpu_time_of_a_background_grandchild_counts(pool: CommandPool, tmp_path: Path) -> None:
     report = make_fifo(tmp_path)  # the main process ends when the grandchild, an orphan by then, has written its report
     copy = tmp_path / "copy"
     script = 'report=$1; copy=$2; shift 2; ("$@" &); cat $report > $copy'
     assert_cpu(run(pool, shell(script, report, copy, *python(BURNER, BURNED_SECONDS, report))), copy)
 
 
-def test_the_cpu_of_all_steps_is_added_up(pool: CommandPool, tmp_path: Path) -> None:
+def test_cpu_times_of_steps_add_up(pool: CommandPool, tmp_path: Path) -> None:
     reports = [tmp_path / "one", tmp_path / "two"]
     outcome = run(pool, *(python(BURNER, BURNED_SECONDS, report) for report in reports))
     total = sum(float(report.read_text()) for report in reports)
     assert outcome.measurement.cpu_seconds == pytest.approx(total, rel=0.1)
 
 
-def test_the_cpu_of_a_child_whose_parent_ignores_its_end_counts() -> None:
+def test_cpu_time_of_a_child_counts_if_its_parent_ignores_sigchld() -> None:
     """The kernel adds such a child's CPU to nobody's: what was last seen of it is kept."""
     parent = subprocess.Popen(
         python(IGNORANT, BURNER, BURNED_SECONDS),
@@ -118,7 +118,7 @@ def test_the_cpu_of_a_child_whose_parent_ignores_its_end_counts() -> None:
         parent.communicate()
 
 
-def test_waits_of_a_child_that_ends_with_its_parent_are_estimated() -> None:
+def test_core_waits_of_an_unsampled_child_are_estimated() -> None:
     """Nobody has looked at it meanwhile, so its CPU is known, and its waits are not."""
     child = python(BURNER, BURNED_SECONDS, "/dev/null")
     parent = subprocess.Popen(
@@ -157,7 +157,7 @@ os.read(0, 100)
 """
 
 
-def test_the_cpu_of_the_steps_before_is_known_while_the_next_one_runs(pool: CommandPool, tmp_path: Path) -> None:
+def test_cpu_time_of_earlier_steps_shows_while_the_next_one_runs(pool: CommandPool, tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     burn = python(BURNER, BURNED_SECONDS, tmp_path / "report")
     future = pool.submit_commands("task", [burn, ["cat", str(fifo)]], cwd="/")
@@ -175,15 +175,15 @@ def peak(pool: CommandPool, *arguments: object) -> int:
     return outcome.measurement.memory_peak_bytes
 
 
-def test_the_difference_of_two_allocations_is_seen(pool: CommandPool) -> None:
+def test_memory_peak_follows_the_allocation(pool: CommandPool) -> None:
     assert peak(pool, 160) - peak(pool, 60) == pytest.approx(100 * MEGABYTE, abs=SETTLED)
 
 
-def test_the_memory_of_a_child_counts(pool: CommandPool) -> None:
+def test_memory_of_a_child_counts(pool: CommandPool) -> None:
     assert peak(pool, 160, "in a child") - peak(pool, 60, "in a child") == pytest.approx(100 * MEGABYTE, abs=SETTLED)
 
 
-def test_the_memory_of_the_exporter_is_not_the_commands() -> None:
+def test_memory_of_the_exporter_does_not_count() -> None:
     ballast = b"x" * (400 * MEGABYTE)
     with CommandPool(1) as pool:  # its supervisor is started by this process as big as it is now
         assert peak(pool, 160) - peak(pool, 60) == pytest.approx(100 * MEGABYTE, abs=SETTLED)
@@ -191,14 +191,14 @@ def test_the_memory_of_the_exporter_is_not_the_commands() -> None:
     assert len(ballast) == 400 * MEGABYTE
 
 
-def test_the_measurement_names_the_slot_and_the_process(pool: CommandPool) -> None:
+def test_measurement_names_the_worker_and_the_process(pool: CommandPool) -> None:
     outcome = run(pool, shell("echo $$"))
     assert outcome.measurement.pid == int(outcome.output)
     assert "commands" in outcome.measurement.worker
     assert 0 < outcome.measurement.started_seconds < outcome.measurement.ended_seconds
 
 
-def test_time_spent_waiting_for_a_core_is_told(pool: CommandPool, tmp_path: Path) -> None:
+def test_waits_for_a_core_are_measured(pool: CommandPool, tmp_path: Path) -> None:
     """Three burners on one core wait for each other most of the time."""
     core = min(os.sched_getaffinity(0))
     script = f"import os\nos.sched_setaffinity(0, [{core}])\n{BURNER}"

@@ -40,7 +40,7 @@ def pool() -> Iterator[CommandPool]:
         yield pool
 
 
-def test_a_stopped_command_gets_term_and_may_tidy_up(pool: CommandPool, tmp_path: Path) -> None:
+def test_stopped_command_gets_sigterm_and_may_clean_up(pool: CommandPool, tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     script = "trap 'echo tidy; exit 5' TERM; sleep 600 & echo > $1; wait"
     future = pool.submit_commands("task", [shell(script, fifo)], cwd="/")
@@ -51,7 +51,7 @@ def test_a_stopped_command_gets_term_and_may_tidy_up(pool: CommandPool, tmp_path
     assert (outcome.exit_code, outcome.output) == (5, "tidy\n")
 
 
-def test_a_command_that_ignores_term_is_killed_after_the_grace(pool: CommandPool, tmp_path: Path) -> None:
+def test_command_that_ignores_sigterm_is_killed_after_the_grace(pool: CommandPool, tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     future = pool.submit_commands("task", [shell(DEAF + "echo > $1; sleep 600", fifo)], cwd="/")
     fifo.read_text()
@@ -61,7 +61,7 @@ def test_a_command_that_ignores_term_is_killed_after_the_grace(pool: CommandPool
     assert outcome.measurement.ended_seconds - outcome.measurement.started_seconds >= 0.2
 
 
-def test_a_second_stop_shortens_the_grace(pool: CommandPool, tmp_path: Path) -> None:
+def test_second_stop_shortens_the_grace_of_a_command(pool: CommandPool, tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     future = pool.submit_commands("task", [shell(DEAF + "echo > $1; sleep 600", fifo)], cwd="/")
     fifo.read_text()
@@ -71,9 +71,7 @@ def test_a_second_stop_shortens_the_grace(pool: CommandPool, tmp_path: Path) -> 
     assert future.result(HANG_SECONDS).signal == 9
 
 
-def test_a_stop_ends_children_grandchildren_and_those_in_sessions_of_their_own(
-    pool: CommandPool, tmp_path: Path
-) -> None:
+def test_stop_ends_descendants_in_other_sessions_too(pool: CommandPool, tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     future = pool.submit_commands("task", [python(FAMILY, fifo)], cwd="/")
     pids = told_pids(fifo)
@@ -83,7 +81,7 @@ def test_a_stop_ends_children_grandchildren_and_those_in_sessions_of_their_own(
     assert wait_until_gone(pids, 0) == []
 
 
-def test_what_a_command_leaves_behind_is_ended_with_it(pool: CommandPool, tmp_path: Path) -> None:
+def test_processes_that_a_command_leaves_are_ended(pool: CommandPool, tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     future = pool.submit_commands("task", [shell("sleep 600 & echo $! > $1", fifo)], cwd="/")
     pids = told_pids(fifo)
@@ -92,7 +90,7 @@ def test_what_a_command_leaves_behind_is_ended_with_it(pool: CommandPool, tmp_pa
     assert wait_until_gone(pids, 0) == []
 
 
-def test_a_daemon_that_left_its_session_and_its_parent_is_ended_too(pool: CommandPool, tmp_path: Path) -> None:
+def test_daemon_without_session_and_parent_is_ended_too(pool: CommandPool, tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     beside = pool.submit_commands("beside", [["cat", str(make_fifo(tmp_path, "other"))]], cwd="/")
     future = pool.submit_commands("task", [python(DAEMON, fifo)], cwd="/")
@@ -118,12 +116,12 @@ signal.pause()
 """
 
 
-def test_what_still_writes_when_the_main_process_ends_may_finish(pool: CommandPool) -> None:
+def test_left_writer_may_finish_its_output(pool: CommandPool) -> None:
     outcome = run(pool, shell("(head -c 30000 /dev/zero | tr '\\0' x; echo; echo written) & exit 0"))
     assert outcome.output.endswith("x\nwritten\n")
 
 
-def test_a_command_that_closes_its_output_and_stays_is_waited_for(pool: CommandPool, tmp_path: Path) -> None:
+def test_command_that_closes_its_output_still_runs(pool: CommandPool, tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     future = pool.submit_commands("task", [shell("echo last; exec > $1 2>&1; read line < $1; exit 4", fifo)], cwd="/")
     with fifo.open("rb"):
@@ -144,7 +142,7 @@ def test_no_step_follows_a_stop(pool: CommandPool, tmp_path: Path) -> None:
     assert not (tmp_path / "second").exists()
 
 
-def test_a_queued_task_that_is_stopped_never_runs(tmp_path: Path) -> None:
+def test_stopped_queued_command_never_runs(tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     with CommandPool(1) as pool:
         first = pool.submit_commands("first", [["cat", str(fifo)]], cwd="/")
@@ -156,13 +154,13 @@ def test_a_queued_task_that_is_stopped_never_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "second").exists()
 
 
-def test_a_task_that_has_ended_cannot_be_stopped(pool: CommandPool) -> None:
+def test_ended_task_cannot_be_stopped(pool: CommandPool) -> None:
     future = pool.submit_commands("task", [["true"]], cwd="/")
     assert future.result(HANG_SECONDS).result is Result.SUCCESS
     assert not pool.stop(future)
 
 
-def test_a_stop_is_never_lost_however_early_it_comes(pool: CommandPool) -> None:
+def test_early_stop_is_never_lost(pool: CommandPool) -> None:
     for _ in range(50):
         future = pool.submit_commands("task", [["sleep", "600"]], cwd="/")
         assert pool.stop(future, grace_seconds=HANG_SECONDS)
@@ -170,7 +168,7 @@ def test_a_stop_is_never_lost_however_early_it_comes(pool: CommandPool) -> None:
             assert future.result(HANG_SECONDS).result is Result.CANCELLATION
 
 
-def test_a_stopped_job_control_process_takes_the_term(pool: CommandPool, tmp_path: Path) -> None:
+def test_process_under_sigstop_reacts_to_a_stop(pool: CommandPool, tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     future = pool.submit_commands("task", [shell("echo $$ > $1; kill -STOP $$; sleep 600", fifo)], cwd="/")
     told_pids(fifo)

@@ -27,7 +27,7 @@ def sampled(meter: DemandMeter, now: float, *tasks: RunningTask) -> None:
     meter.sample(build_samples(tasks, now), now)
 
 
-def test_a_demand_is_known_after_a_window_and_stays_with_the_stage_when_its_task_has_ended() -> None:
+def test_demand_is_known_after_a_window_and_stays_with_the_stage() -> None:
     meter = DemandMeter()
     sampled(meter, 10.0, running("a[0]", 1.0))
     assert meter.get_task_demand("a[0]", "a") is None
@@ -38,14 +38,14 @@ def test_a_demand_is_known_after_a_window_and_stays_with_the_stage_when_its_task
     assert meter.get_group_demand("b") is None
 
 
-def test_a_starved_burner_wants_a_whole_core() -> None:
+def test_starved_burner_wants_a_whole_core() -> None:
     meter = DemandMeter()
     sampled(meter, 10.0, running("a", 0.0))
     sampled(meter, 10.1, running("a", 0.01, wait=0.09))
     assert meter.get_task_demand("a", "a") == pytest.approx(1.0)
 
 
-def test_short_waits_for_a_core_do_not_raise_the_demand_of_work_that_waits_half_of_its_time() -> None:
+def test_short_core_waits_do_not_raise_the_demand_of_a_half_idle_task() -> None:
     meter = DemandMeter()
     sampled(meter, 10.0, running("a", 0.0))
     sampled(meter, 10.2, running("a", 0.08, wait=0.04))
@@ -60,14 +60,14 @@ def test_several_threads_want_several_cores() -> None:
 
 
 @pytest.mark.parametrize("at", [0.0, 10.0])
-def test_no_news_is_no_measurement(at: float) -> None:
+def test_repeated_sample_is_no_measurement(at: float) -> None:
     meter = DemandMeter({"a": 1.0})
     for moment in (10.0, 10.5, 11.0):
         sampled(meter, moment, running("a", 0.0, at=at))
     assert meter.get_task_demand("a", "a") == 1.0
 
 
-def test_a_running_task_is_soon_known_by_what_it_does_now() -> None:
+def test_demand_follows_a_running_task_quickly() -> None:
     meter = DemandMeter()
     for tick in range(4):
         sampled(meter, 10.0 + tick * 0.06, running("a", tick * 0.06))
@@ -77,7 +77,7 @@ def test_a_running_task_is_soon_known_by_what_it_does_now() -> None:
     assert (meter.get_task_demand("a", "a") or 1.0) < 0.1
 
 
-def test_earlier_runs_count_until_this_one_says_otherwise() -> None:
+def test_prior_demand_counts_until_it_is_outweighed() -> None:
     meter = DemandMeter({"a": 0.0})
     assert meter.get_group_demand("a") == 0.0
     meter.learn_ended([("a", 2, 2.0, 2.0)], 10.0)
@@ -92,7 +92,7 @@ def test_ended_tasks_count_once() -> None:
     assert meter.get_group_demand("a") == pytest.approx(0.5, abs=0.05)
 
 
-def test_threads_that_fill_the_interpreters_lock_would_each_take_a_core_elsewhere() -> None:
+def test_threads_that_fill_the_interpreter_lock_want_a_core_each() -> None:
     meter = DemandMeter()
     for now, run in ((10.0, 0.0), (10.1, 0.05), (10.2, 0.1), (10.3, 0.15)):
         tasks = [replace(running(f"a[{number}]", run), thread_run_seconds=run) for number in range(2)]

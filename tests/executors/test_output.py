@@ -27,15 +27,15 @@ def captured(*chunks: bytes) -> str:
     return capture.text()
 
 
-def test_short_output_is_kept_as_it_is() -> None:
+def test_short_output_is_kept_unchanged() -> None:
     assert captured(b"one\n", b"tw", b"o\n") == "one\ntwo\n"
 
 
-def test_nothing_printed_is_an_empty_text() -> None:
+def test_no_output_is_an_empty_text() -> None:
     assert captured() == ""
 
 
-def test_of_long_output_the_end_is_kept_from_the_start_of_a_line() -> None:
+def test_long_output_keeps_its_end_from_the_start_of_a_line() -> None:
     lines = [b"line %d\n" % number for number in range(100_000)]
     first, _, rest = captured(*lines).partition("\n")
     assert first.startswith("[about ")
@@ -44,14 +44,14 @@ def test_of_long_output_the_end_is_kept_from_the_start_of_a_line() -> None:
     assert TEXT_CHARACTERS - 20 <= len(rest) <= TEXT_CHARACTERS
 
 
-def test_the_missing_bytes_are_counted() -> None:
+def test_missing_bytes_are_counted() -> None:
     text = captured(*[b"x" * 999 + b"\n"] * 1000)
     kept = text.partition("\n")[2]
     assert text.startswith(f"[about {1_000_000 - TEXT_CHARACTERS} bytes before this are not kept]\n")
     assert len(kept) <= TEXT_CHARACTERS
 
 
-def test_a_line_of_100_megabytes_stays_bounded() -> None:
+def test_line_of_100_megabytes_stays_bounded() -> None:
     capture = Capture()
     for _ in range(1600):
         capture.write(b"x" * 65536)
@@ -59,7 +59,7 @@ def test_a_line_of_100_megabytes_stays_bounded() -> None:
     assert len(capture.text()) < TEXT_CHARACTERS + 100
 
 
-def test_a_chunk_of_any_size_is_cut() -> None:
+def test_large_chunk_is_cut() -> None:
     capture = Capture()
     capture.write(b"y" * (10 * RAW_BYTES))
     assert capture.held_bytes <= RAW_BYTES
@@ -73,12 +73,12 @@ def test_many_tiny_chunks_stay_bounded() -> None:
     assert capture.held_bytes <= RAW_BYTES
 
 
-def test_characters_split_between_chunks_are_whole() -> None:
+def test_characters_split_between_chunks_stay_whole() -> None:
     euro = "€".encode()
     assert captured(euro[:1], euro[1:2], euro[2:]) == "€"
 
 
-def test_bytes_that_are_not_utf_8_are_replaced() -> None:
+def test_non_utf8_bytes_are_replaced() -> None:
     assert clean_output(b"caf\xe9 \xff\xfe ok") == "caf\ufffd \ufffd\ufffd ok"
 
 
@@ -101,15 +101,15 @@ def test_bytes_that_are_not_utf_8_are_replaced() -> None:
         (b"tab\tstays", "tab\tstays"),
     ],
 )
-def test_terminal_escapes_are_taken_out(raw: bytes, shown: str) -> None:
+def test_terminal_escapes_are_removed(raw: bytes, shown: str) -> None:
     assert clean_output(raw) == shown
 
 
-def test_of_a_progress_bar_the_last_state_is_kept() -> None:
+def test_progress_bar_keeps_its_last_state() -> None:
     assert clean_output(b"start\n  0 %\r 50 %\r100 %\ndone\n") == "start\n100 %\ndone\n"
 
 
-def test_a_progress_bar_that_ends_with_a_return_is_not_lost() -> None:
+def test_progress_bar_that_ends_with_a_return_is_kept() -> None:
     assert clean_output(b" 50 %\r100 %\r\n") == "100 %\n"
     assert clean_output(b"100 %\r\x1b[K\rnext") == "next"
 
@@ -119,7 +119,7 @@ def test_windows_line_ends_become_plain_ones() -> None:
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=5))
-def test_no_control_character_comes_through_however_the_bytes_fall(raw: bytes, cuts: list[int]) -> None:
+def test_no_chunking_lets_a_control_character_through(raw: bytes, cuts: list[int]) -> None:
     places = sorted({0, len(raw), *(cut for cut in cuts if cut <= len(raw))})
     text = captured(*(raw[start:end] for start, end in itertools.pairwise(places)))
     assert all(character in "\t\n" or character.isprintable() or ord(character) >= 0xA0 for character in text)
@@ -133,14 +133,14 @@ def test_hostile_escapes_are_cleaned_in_linear_time() -> None:
     assert time.monotonic() - started < 10  # a quadratic expression would take minutes
 
 
-def test_the_last_line_is_the_last_that_says_something() -> None:
+def test_last_line_is_the_last_non_blank_line() -> None:
     assert get_last_line("one\n  two  \n\n \n") == "two"
     assert get_last_line("") == ""
     assert get_last_line("\n\n") == ""
     assert get_last_line("only") == "only"
 
 
-def test_the_file_holds_every_byte(tmp_path: Path) -> None:
+def test_output_file_has_every_byte(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "log.txt"
     raw = bytes(range(256)) * 5000
     with Capture(OutputFile(path)) as capture:
@@ -150,21 +150,21 @@ def test_the_file_holds_every_byte(tmp_path: Path) -> None:
     assert capture.file_error == ""
 
 
-def test_the_file_is_there_from_the_start_and_replaces_an_older_one(tmp_path: Path) -> None:
+def test_output_file_exists_from_the_start_and_replaces_an_older_one(tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     path.write_text("older")
     with Capture(OutputFile(path)):
         assert path.read_text() == ""
 
 
-def test_a_file_that_cannot_be_made_is_noted_and_the_output_kept(tmp_path: Path) -> None:
+def test_error_of_an_output_file_is_noted_and_output_kept(tmp_path: Path) -> None:
     with Capture(OutputFile(tmp_path)) as capture:
         capture.write(b"text")
     assert capture.text() == "text"
     assert capture.file_error == f"cannot write the output to {tmp_path}: Is a directory"
 
 
-def test_a_full_disk_is_noted_once_and_the_output_kept() -> None:
+def test_full_disk_is_noted_once_and_output_kept() -> None:
     with Capture(OutputFile(Path("/dev/full"))) as capture:
         capture.write(b"one ")
         capture.write(b"two")
@@ -172,7 +172,7 @@ def test_a_full_disk_is_noted_once_and_the_output_kept() -> None:
     assert capture.file_error == "cannot write the output to /dev/full: No space left on device"
 
 
-def test_attempts_that_share_a_file_leave_all_their_lines_each_in_one_piece(tmp_path: Path) -> None:
+def test_attempts_that_share_a_file_keep_their_output_in_one_piece(tmp_path: Path) -> None:
     shared = OutputFile(tmp_path / "log.txt", piece_bytes=RAW_BYTES)
     shared.path.write_bytes(b"of an earlier run\n")
     with Capture(shared) as first, Capture(shared) as second:
@@ -183,7 +183,7 @@ def test_attempts_that_share_a_file_leave_all_their_lines_each_in_one_piece(tmp_
     assert lines == [*(f"second {n}" for n in range(12)), *(f"first {n}" for n in range(12))]
 
 
-def test_long_output_in_a_shared_file_is_cut_between_lines_only(tmp_path: Path) -> None:
+def test_long_output_in_a_shared_file_is_split_between_lines(tmp_path: Path) -> None:
     shared = OutputFile(tmp_path / "log.txt", piece_bytes=100)
     with Capture(shared) as first, Capture(shared) as second:
         for number in range(200):
@@ -194,7 +194,7 @@ def test_long_output_in_a_shared_file_is_cut_between_lines_only(tmp_path: Path) 
     assert sorted(lines) == sorted(f"{who} {n}" for who in (1, 2) for n in range(200))
 
 
-def test_file_of_a_single_attempt_can_be_watched(tmp_path: Path) -> None:
+def test_file_of_a_single_attempt_can_be_followed(tmp_path: Path) -> None:
     with Capture(OutputFile(tmp_path / "log.txt")) as capture:
         capture.write(b"no line yet")
         assert (tmp_path / "log.txt").read_bytes() == b"no line yet"

@@ -119,7 +119,7 @@ RAISERS: dict[str, tuple[Callable[[], Any], type[BaseException]]] = {
 
 
 @pytest.mark.parametrize("name", RAISERS)
-def test_whatever_a_task_raises_is_that_tasks_outcome_alone(pool: Pool, name: str) -> None:
+def test_exception_of_a_task_is_only_its_own_outcome(pool: Pool, name: str) -> None:
     task, kind = RAISERS[name]
     error = pool.submit(task).exception(HANG_SECONDS)
     assert type(error) is kind
@@ -130,9 +130,7 @@ def test_whatever_a_task_raises_is_that_tasks_outcome_alone(pool: Pool, name: st
     ("task", "text"),
     [(raise_odd, "one and two"), (raise_holding, "holds a lock")],
 )
-def test_an_exception_that_can_not_travel_is_told_in_words(
-    processes: ProcessPool, task: Callable[[], NoReturn], text: str
-) -> None:
+def test_unpicklable_exception_is_described(processes: ProcessPool, task: Callable[[], NoReturn], text: str) -> None:
     error = processes.submit(task).exception(HANG_SECONDS)
     assert isinstance(error, UnpicklableError)
     assert text in str(error)
@@ -153,22 +151,22 @@ class Uncomparable:
 
 
 @pytest.mark.parametrize("value", [None, (), b"x" * 3_000_000, ValueError("returned, not raised"), range(3), Ellipsis])
-def test_results_come_back_as_they_were(pool: Pool, value: object) -> None:
+def test_results_are_returned_unchanged(pool: Pool, value: object) -> None:
     found = pool.submit(operator.itemgetter(0), [value]).result(HANG_SECONDS)
     assert repr(found) == repr(value)
 
 
-def test_a_result_that_is_not_itself_comes_back(pool: Pool) -> None:
+def test_result_unequal_to_itself_is_returned(pool: Pool) -> None:
     assert math.isnan(pool.submit(float, "nan").result(HANG_SECONDS))
 
 
-def test_a_result_that_can_not_be_compared_or_judged_comes_back(pool: Pool) -> None:
+def test_uncomparable_result_is_returned(pool: Pool) -> None:
     assert type(pool.submit(Uncomparable).result(HANG_SECONDS)) is Uncomparable
     assert [type(found) for found in pool.map(lambda _: Uncomparable(), range(3))] == [Uncomparable] * 3
 
 
 @pytest.mark.parametrize("make", [threading.Lock, lambda: (letter for letter in ""), Unloadable, sys._getframe])
-def test_a_result_that_can_not_travel_fails_its_task_alone(processes: ProcessPool, make: Callable[[], Any]) -> None:
+def test_unpicklable_result_fails_only_its_task(processes: ProcessPool, make: Callable[[], Any]) -> None:
     assert isinstance(processes.submit(make).exception(HANG_SECONDS), UnpicklableError)
     assert works(processes)
 
@@ -181,12 +179,12 @@ def nested(depth: int) -> list[Any]:
 
 
 @pytest.mark.parametrize("argument", [threading.Lock(), Unloadable(), nested(100_000), sys.stdout])
-def test_an_argument_that_can_not_travel_fails_its_task_alone(processes: ProcessPool, argument: object) -> None:
+def test_unpicklable_argument_fails_only_its_task(processes: ProcessPool, argument: object) -> None:
     assert isinstance(processes.submit(nothing, argument).exception(HANG_SECONDS), UnpicklableError)
     assert works(processes)
 
 
-def test_a_pool_itself_is_no_argument(processes: ProcessPool) -> None:
+def test_pool_is_refused_as_an_argument(processes: ProcessPool) -> None:
     assert isinstance(processes.submit(nothing, processes).exception(HANG_SECONDS), UnpicklableError)
     with pytest.raises(TypeError, match="pickle"):
         pickle.dumps(processes)
@@ -228,7 +226,7 @@ class Adder:
     ],
     ids=["object", "method", "class method", "static method", "partial", "slot wrapper", "lambda"],
 )
-def test_whatever_can_be_called_can_be_submitted(pool: Pool, task: Callable[[int], int]) -> None:
+def test_any_callable_can_be_submitted(pool: Pool, task: Callable[[int], int]) -> None:
     assert pool.submit(task, 5).result(HANG_SECONDS) == 15
     assert list(pool.map(task, [1, 2])) == [11, 12]
 
@@ -237,14 +235,14 @@ def keywords(**found: int) -> dict[str, int]:
     return found
 
 
-def test_keywords_may_have_the_names_of_submits_own_parameters(pool: Pool) -> None:
+def test_keywords_may_be_named_like_parameters_of_submit(pool: Pool) -> None:
     assert pool.submit(keywords, fn=1, self=2, label=3).result(HANG_SECONDS) == {"fn": 1, "self": 2, "label": 3}
 
 
 # Futures
 
 
-def test_tasks_that_are_cancelled_at_once_end_or_never_begin(pool: Pool) -> None:
+def test_tasks_cancelled_at_once_finish_or_never_start(pool: Pool) -> None:
     futures = [pool.submit(nothing) for _ in range(300)]
     cancelled = [future.cancel() for future in futures]
     wait(futures, HANG_SECONDS)
@@ -252,7 +250,7 @@ def test_tasks_that_are_cancelled_at_once_end_or_never_begin(pool: Pool) -> None
     assert works(pool)
 
 
-def test_a_cancelled_task_keeps_no_shutdown_waiting() -> None:
+def test_cancelled_task_does_not_delay_shutdown() -> None:
     for make in KINDS.values():
         pool = make()
         future = pool.submit(nothing)
@@ -263,7 +261,7 @@ def test_a_cancelled_task_keeps_no_shutdown_waiting() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("as planned"), SystemExit(3), KeyboardInterrupt()], ids=repr)
-def test_a_callback_that_raises_is_its_own_trouble(
+def test_raising_callback_harms_no_task(
     pool: Pool, error: BaseException, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     fifo = tmp_path / "fifo"
@@ -278,7 +276,7 @@ def test_a_callback_that_raises_is_its_own_trouble(
     assert eventually(lambda: "exception calling callback" in caplog.text)
 
 
-def test_a_callback_may_submit_and_cancel(pool: Pool) -> None:
+def test_callback_may_submit_and_cancel(pool: Pool) -> None:
     found: Future[int] = Future()
 
     def go_on(first: Future[int]) -> None:
@@ -289,7 +287,7 @@ def test_a_callback_may_submit_and_cancel(pool: Pool) -> None:
     assert found.result(HANG_SECONDS) == 4
 
 
-def test_a_callback_may_end_the_pool(pool: Pool) -> None:
+def test_callback_may_shut_the_pool_down(pool: Pool) -> None:
     over = threading.Event()
 
     def end(_: object) -> None:
@@ -302,7 +300,7 @@ def test_a_callback_may_end_the_pool(pool: Pool) -> None:
         pool.submit(nothing)
 
 
-def test_the_librarys_waits_take_these_futures(pool: Pool, tmp_path: Path) -> None:
+def test_wait_and_as_completed_accept_these_futures(pool: Pool, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     slow, quick = pool.submit(fifo.read_text), pool.submit(double, 3)
@@ -315,7 +313,7 @@ def test_the_librarys_waits_take_these_futures(pool: Pool, tmp_path: Path) -> No
     assert slow.result(HANG_SECONDS) == "done"
 
 
-def test_an_event_loop_takes_a_pool_for_its_executor(pool: Pool) -> None:
+def test_event_loop_accepts_a_pool_as_executor(pool: Pool) -> None:
     async def ask() -> list[int]:
         loop = asyncio.get_running_loop()
         wrapped = asyncio.wrap_future(pool.submit(double, 1))
@@ -327,17 +325,17 @@ def test_an_event_loop_takes_a_pool_for_its_executor(pool: Pool) -> None:
 # Maps
 
 
-def test_a_map_of_nothing_ends_at_once(pool: Pool) -> None:
+def test_empty_map_ends_at_once(pool: Pool) -> None:
     assert list(pool.map(double, [])) == []
     assert list(pool.map(operator.add, [], itertools.count())) == []
 
 
-def test_a_map_without_end_goes_as_far_as_it_is_asked_to(pool: Pool) -> None:
+def test_infinite_map_runs_as_far_as_it_is_read(pool: Pool) -> None:
     results = pool.map(double, itertools.count(), buffersize=3)
     assert list(itertools.islice(results, 10)) == list(range(0, 20, 2))
 
 
-def test_a_map_whose_input_fails_tells_its_error(pool: Pool) -> None:
+def test_error_of_a_maps_input_is_raised(pool: Pool) -> None:
     def broken() -> Iterator[int]:
         yield 1
         raise KeyError("no more")
@@ -347,14 +345,14 @@ def test_a_map_whose_input_fails_tells_its_error(pool: Pool) -> None:
     assert works(pool)
 
 
-def test_a_map_that_is_left_early_cancels_the_rest(pool: Pool) -> None:
+def test_map_that_is_left_early_cancels_the_rest(pool: Pool) -> None:
     results = pool.map(double, range(1000))
     assert next(results) == 0
     results.close()  # type: ignore[attr-defined]  # it is a generator
     assert works(pool)
 
 
-def test_nonsense_of_a_map_is_refused(pool: Pool) -> None:
+def test_invalid_map_arguments_are_refused(pool: Pool) -> None:
     with pytest.raises(ValueError, match="buffersize"):
         pool.map(double, [1], buffersize=0)
 
@@ -363,13 +361,13 @@ def test_nonsense_of_a_map_is_refused(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("size", [0, -1, 10**6])
-def test_a_size_that_makes_no_sense_is_refused(pool: Pool, size: int) -> None:
+def test_invalid_size_is_refused(pool: Pool, size: int) -> None:
     with pytest.raises(ValueError, match=r"expected|greater"):
         pool.resize(size)
     assert works(pool)
 
 
-def test_a_storm_of_resizes_from_many_threads_loses_nothing(pool: Pool) -> None:
+def test_concurrent_resizes_lose_no_task(pool: Pool) -> None:
     done = threading.Event()
 
     def storm(step: int) -> None:
@@ -388,7 +386,7 @@ def test_a_storm_of_resizes_from_many_threads_loses_nothing(pool: Pool) -> None:
     assert results == [2 * number for number in range(500)]
 
 
-def test_a_resize_during_and_after_the_end_does_no_harm(pool: Pool) -> None:
+def test_resize_during_and_after_shutdown_is_harmless(pool: Pool) -> None:
     futures = [pool.submit(double, number) for number in range(100)]
     pool.shutdown(wait=False)
     pool.resize(3)
@@ -400,7 +398,7 @@ def test_a_resize_during_and_after_the_end_does_no_harm(pool: Pool) -> None:
 # Beginning, end and neighbours
 
 
-def test_the_end_may_come_twice_and_from_many_threads(pool: Pool) -> None:
+def test_shutdown_may_be_called_twice_and_concurrently(pool: Pool) -> None:
     futures = [pool.submit(double, number) for number in range(50)]
     threads = [threading.Thread(target=pool.shutdown) for _ in range(4)]
     for thread in threads:
@@ -412,7 +410,7 @@ def test_the_end_may_come_twice_and_from_many_threads(pool: Pool) -> None:
     assert [future.result(0) for future in futures] == [2 * number for number in range(50)]
 
 
-def test_an_error_in_the_block_ends_the_pool_and_passes_through() -> None:
+def test_error_in_the_with_block_closes_the_pool_and_is_raised() -> None:
     for make in KINDS.values():
         with pytest.raises(KeyError), make() as pool:
             future = pool.submit(double, 4)
@@ -420,7 +418,7 @@ def test_an_error_in_the_block_ends_the_pool_and_passes_through() -> None:
         assert future.result(0) == 8
 
 
-def test_many_threads_may_submit_at_once(pool: Pool) -> None:
+def test_many_threads_may_submit_concurrently(pool: Pool) -> None:
     found: list[int] = []
 
     def ask(base: int) -> None:
@@ -434,7 +432,7 @@ def test_many_threads_may_submit_at_once(pool: Pool) -> None:
     assert sorted(found) == sorted(2 * (100 * base + n) for base in range(8) for n in range(50))
 
 
-def test_the_thread_that_submitted_may_end_before_its_task(pool: Pool, tmp_path: Path) -> None:
+def test_submitting_thread_may_exit_before_its_task(pool: Pool, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     futures: list[Future[str]] = []
@@ -452,7 +450,7 @@ class Witness:
         """Be called."""
 
 
-def test_neither_arguments_nor_results_nor_errors_are_held_on_to(pool: Pool) -> None:
+def test_pool_keeps_no_reference_to_arguments_results_and_errors(pool: Pool) -> None:
     witness = Witness()
     seen = [weakref.ref(witness)]
     pool.submit(witness.touch)
@@ -479,7 +477,7 @@ class Last:
         self.found.append(self.pool.submit(double, 21))
 
 
-def test_a_garbage_collection_may_submit_in_the_middle_of_anything(pool: Pool) -> None:
+def test_garbage_collection_may_submit_at_any_point(pool: Pool) -> None:
     found: list[Future[int]] = []
     before = gc.get_threshold()
     gc.set_threshold(5)
@@ -494,7 +492,7 @@ def test_a_garbage_collection_may_submit_in_the_middle_of_anything(pool: Pool) -
     assert {future.result(HANG_SECONDS) for future in found} == {42}
 
 
-def test_a_dropped_pool_ends_what_was_submitted() -> None:
+def test_dropped_pool_finishes_submitted_tasks() -> None:
     for make in KINDS.values():
         pool = make()
         futures = [pool.submit(double, number) for number in range(30)]
@@ -503,7 +501,7 @@ def test_a_dropped_pool_ends_what_was_submitted() -> None:
         assert [future.result(HANG_SECONDS) for future in futures] == [2 * number for number in range(30)]
 
 
-def test_pools_beside_each_other_keep_their_work_apart() -> None:
+def test_pools_do_not_mix_their_tasks() -> None:
     with contextlib.ExitStack() as stack:
         pools = [stack.enter_context(make()) for make in (*KINDS.values(), *KINDS.values())]
         maps = [pool.map(operator.add, range(50), itertools.repeat(100 * n)) for n, pool in enumerate(pools)]
@@ -515,7 +513,7 @@ def pool_in_a_worker() -> list[int]:
         return list(inner.map(double, range(3)))
 
 
-def test_a_worker_may_have_a_pool_of_its_own(pool: Pool) -> None:
+def test_worker_may_create_a_pool(pool: Pool) -> None:
     assert pool.submit(pool_in_a_worker).result(HANG_SECONDS) == [0, 2, 4]
 
 
@@ -561,19 +559,19 @@ def break_modules() -> None:
     ],
     ids=lambda task: getattr(task, "func", task).__name__,
 )
-def test_a_task_that_spoils_its_process_leaves_a_pool_that_works(task: Callable[[], object]) -> None:
+def test_pool_survives_tasks_that_damage_their_process(task: Callable[[], object]) -> None:
     with ProcessPool(1) as pool:
         pool.submit(task).result(HANG_SECONDS)
         assert works(pool)
 
 
 @pytest.mark.parametrize("task", [os.abort, functools.partial(os._exit, 0), functools.partial(os.kill, 0, 9)])
-def test_a_task_that_ends_its_process_fails_alone(processes: ProcessPool, task: Callable[[], object]) -> None:
+def test_task_that_exits_its_process_fails_alone(processes: ProcessPool, task: Callable[[], object]) -> None:
     assert isinstance(processes.submit(task).exception(HANG_SECONDS), WorkerDied)
     assert works(processes)
 
 
-def test_a_child_that_comes_out_of_its_task_is_no_second_worker(processes: ProcessPool) -> None:
+def test_forked_child_of_a_task_is_no_second_worker(processes: ProcessPool) -> None:
     children = [future.result(HANG_SECONDS) for future in [processes.submit(os.fork) for _ in range(20)]]
     assert 0 not in children
     assert works(processes)
@@ -611,7 +609,7 @@ OWNERS = {
 
 
 @pytest.mark.parametrize("name", OWNERS)
-def test_pools_work_whatever_their_owner_is_like(name: str) -> None:
+def test_pools_work_in_unusual_parent_processes(name: str) -> None:
     code = f"""
 {OWNERS[name]}
 for make in (ThreadPool, ProcessPool, AdaptivePool):
@@ -633,14 +631,14 @@ ENDS = {
 
 @pytest.mark.parametrize("kind", ["ThreadPool", "ProcessPool", "AdaptivePool"])
 @pytest.mark.parametrize("name", ENDS)
-def test_the_interpreters_end_finishes_the_work_and_keeps_its_exit_code(kind: str, name: str) -> None:
+def test_interpreter_exit_finishes_tasks_and_keeps_the_exit_code(kind: str, name: str) -> None:
     end, exit_code = ENDS[name]
     found = script(f"pool = {kind}(max_workers=1)\nfor n in range(3): pool.submit(print, n, flush=True)\n{end}")
     assert (sorted(found.stdout.split()), found.returncode) == (["0", "1", "2"], exit_code)
     assert ("as planned" in found.stderr) == (exit_code == 1)
 
 
-def test_a_forked_child_may_have_pools_of_its_own() -> None:
+def test_forked_child_may_create_pools() -> None:
     code = """
 import warnings
 warnings.simplefilter("ignore", DeprecationWarning)
@@ -658,7 +656,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), [pool.submit(double, 3
     assert (found.stdout, found.stderr) == ("7 [6, 6, 6]\n", "")
 
 
-def test_an_interrupt_at_the_terminal_is_the_owners_to_hear() -> None:
+def test_terminal_interrupt_reaches_the_parent_process_only() -> None:
     code = """
 pool = ProcessPool(1)
 future = pool.submit(eval, "__import__('time').sleep(0.2) or 42")

@@ -8,7 +8,7 @@ import threading
 from paropt_exporter.executors import procfs
 
 
-def test_thread_children_are_those_that_this_thread_started() -> None:
+def test_thread_children_are_those_of_this_thread() -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as mine:
         theirs: list[subprocess.Popen[bytes]] = []
         found: list[tuple[int, ...]] = []
@@ -25,7 +25,7 @@ def test_thread_children_are_those_that_this_thread_started() -> None:
         assert mine.pid in procfs.list_thread_children(threading.get_native_id())
 
 
-def test_thread_that_has_ended_has_no_children() -> None:
+def test_exited_thread_has_no_children() -> None:
     thread = threading.Thread(target=lambda: None)
     thread.start()
     thread.join()

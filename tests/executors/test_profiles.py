@@ -16,7 +16,7 @@ from paropt_exporter.executors.adaptive.profiles import FunctionProfile, load_pr
 from support.pool_tasks import HANG_SECONDS, nothing, spin
 
 
-def test_a_pool_with_a_memory_sends_what_computed_before_to_processes_at_once(tmp_path: Path) -> None:
+def test_known_cpu_bound_function_starts_in_processes(tmp_path: Path) -> None:
     memory = tmp_path / "functions.json"
     save_profiles(memory, [FunctionProfile(function=f"{spin.__module__}.spin", cpu_demand=1.0, seconds=0.05)])
     with AdaptivePool(memory=memory) as pool:
@@ -24,7 +24,7 @@ def test_a_pool_with_a_memory_sends_what_computed_before_to_processes_at_once(tm
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_a_thread_computes_until_processes_are_there_only_where_that_takes_long(tmp_path: Path, *, warm: bool) -> None:
+def test_thread_computes_meanwhile_only_if_processes_start_slowly(tmp_path: Path, *, warm: bool) -> None:
     memory = tmp_path / "functions.json"
     save_profiles(memory, [FunctionProfile(function=f"{spin.__module__}.spin", cpu_demand=1.0, seconds=0.05)])
     lifetime.FORK_SERVERS.close()
@@ -37,7 +37,7 @@ def test_a_thread_computes_until_processes_are_there_only_where_that_takes_long(
     assert here == 0 if warm else here > 0
 
 
-def test_a_pool_writes_down_what_it_learned(tmp_path: Path) -> None:
+def test_pool_saves_its_profiles(tmp_path: Path) -> None:
     memory = tmp_path / "functions.json"
     with AdaptivePool(memory=memory) as pool:
         wait([pool.submit_named("spin", spin, 0.02) for _ in range(4)], HANG_SECONDS)
@@ -46,7 +46,7 @@ def test_a_pool_writes_down_what_it_learned(tmp_path: Path) -> None:
     assert profile.cpu_demand > 0.1  # what waits has none
 
 
-def test_a_pool_with_a_memory_has_its_threads_wait_before_it_looks(tmp_path: Path) -> None:
+def test_known_waiting_function_gets_threads_before_the_first_sample(tmp_path: Path) -> None:
     memory = tmp_path / "functions.json"
     name = f"{threading.Barrier.wait.__module__}.{threading.Barrier.wait.__qualname__}"
     save_profiles(memory, [FunctionProfile(function=name, cpu_demand=0.0, seconds=1.0)])
@@ -57,7 +57,7 @@ def test_a_pool_with_a_memory_has_its_threads_wait_before_it_looks(tmp_path: Pat
         assert wait(futures, HANG_SECONDS).not_done == set()
 
 
-def test_the_newest_profile_of_a_function_counts_and_others_stay(tmp_path: Path) -> None:
+def test_newest_profile_replaces_the_old_one_of_its_function(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "functions.json"
     old, other = (FunctionProfile(function=name, cpu_demand=0.5, seconds=1.0) for name in ("old", "other"))
     save_profiles(path, [old, other])
@@ -80,7 +80,7 @@ def test_the_newest_profile_of_a_function_counts_and_others_stay(tmp_path: Path)
         "\0",
     ],
 )
-def test_a_memory_that_makes_no_sense_is_said_and_begun_anew(
+def test_invalid_profiles_are_logged_and_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
 ) -> None:
     path = tmp_path / "functions.json"
@@ -91,9 +91,7 @@ def test_a_memory_that_makes_no_sense_is_said_and_begun_anew(
     assert "functions" in json.loads(path.read_text())
 
 
-def test_a_memory_that_can_not_be_written_is_said_and_harms_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unwritable_profiles_are_logged_without_harm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), AdaptivePool(memory=tmp_path) as pool:
         assert pool.submit(nothing).result(HANG_SECONDS) is None
     assert "can't be saved" in caplog.text

@@ -27,12 +27,12 @@ def measured(*, cpu: float, wall: float = 1.0, delay: float = 0.0, pid: int | No
         (Strategy.ADAPTIVE, "threads"),
     ],
 )
-def test_an_unknown_function_goes_where_the_strategy_says(strategy: Strategy, place: str) -> None:
+def test_unknown_function_follows_the_strategy(strategy: Strategy, place: str) -> None:
     assert Router(strategy).choose("f") == place
 
 
 @pytest.mark.parametrize("strategy", [Strategy.HYBRID, Strategy.ADAPTIVE])
-def test_cpu_bound_work_moves_to_processes_and_waiting_work_stays(strategy: Strategy) -> None:
+def test_cpu_bound_function_moves_and_waiting_function_stays(strategy: Strategy) -> None:
     router = Router(strategy)
     router.learn("burns", measured(cpu=0.95), concurrent=1)
     router.learn("waits", measured(cpu=0.01), concurrent=8)
@@ -41,19 +41,19 @@ def test_cpu_bound_work_moves_to_processes_and_waiting_work_stays(strategy: Stra
 
 
 @pytest.mark.parametrize(("concurrent", "share"), [(2, 0.51), (4, 0.27), (8, 0.15)])
-def test_burners_that_share_the_interpreters_lock_are_recognized(concurrent: int, share: float) -> None:
+def test_burners_that_share_the_interpreter_lock_are_recognized(concurrent: int, share: float) -> None:
     router = Router(Strategy.ADAPTIVE)
     router.learn("burns", measured(cpu=share), concurrent=concurrent)
     assert router.choose("burns") == "processes"
 
 
-def test_waiting_for_a_core_does_not_count_as_waiting() -> None:
+def test_wait_for_a_core_counts_as_demand() -> None:
     router = Router(Strategy.ADAPTIVE)
     router.learn("burns", measured(cpu=0.4, delay=0.58), concurrent=1)
     assert router.choose("burns") == "processes"
 
 
-def test_a_function_seen_to_wait_in_processes_comes_back() -> None:
+def test_function_that_waits_in_processes_returns_to_threads() -> None:
     router = Router(Strategy.ADAPTIVE)
     router.learn("changes", measured(cpu=1.0), concurrent=1)
     for _ in range(5):
@@ -61,13 +61,13 @@ def test_a_function_seen_to_wait_in_processes_comes_back() -> None:
     assert router.choose("changes") == "threads"
 
 
-def test_tasks_too_short_to_be_worth_the_way_stay() -> None:
+def test_short_tasks_stay_in_threads() -> None:
     router = Router(Strategy.ADAPTIVE)
     router.learn("short", measured(cpu=0.0005, wall=0.0005), concurrent=1)
     assert router.choose("short") == "threads"
 
 
-def test_what_must_stay_stays_and_says_why() -> None:
+def test_pinned_function_stays_with_its_reason() -> None:
     router = Router(Strategy.ADAPTIVE)
     router.pin_to_threads("f", "it is marked thread_only")
     router.learn("f", measured(cpu=1.0), concurrent=1)
@@ -79,7 +79,7 @@ def seen_to_wait(router: Router) -> None:
         router.learn("f", measured(cpu=0.02), concurrent=1)
 
 
-def test_many_that_wait_and_fill_the_interpreters_lock_together_are_doubted_not_moved() -> None:
+def test_waiting_functions_under_a_full_lock_need_a_trial() -> None:
     router = Router(Strategy.ADAPTIVE)
     seen_to_wait(router)
     router.learn("f", measured(cpu=0.02), concurrent=60)
@@ -87,7 +87,7 @@ def test_many_that_wait_and_fill_the_interpreters_lock_together_are_doubted_not_
 
 
 @pytest.mark.parametrize(("cpu", "place"), [(0.02, "threads"), (1.0, "processes")])
-def test_a_process_settles_the_doubt(cpu: float, place: str) -> None:
+def test_trial_in_a_process_decides(cpu: float, place: str) -> None:
     router = Router(Strategy.ADAPTIVE)
     seen_to_wait(router)
     router.learn("f", measured(cpu=0.02), concurrent=60)
@@ -96,7 +96,7 @@ def test_a_process_settles_the_doubt(cpu: float, place: str) -> None:
     assert (router.choose("f"), router.needs_trial("f")) == (place, False)
 
 
-def test_what_may_not_move_is_not_doubted() -> None:
+def test_pinned_function_needs_no_trial() -> None:
     router = Router(Strategy.ADAPTIVE)
     seen_to_wait(router)
     router.pin_to_threads("f", "it is marked thread_only")

@@ -158,28 +158,26 @@ def run(code: str, folder: Path) -> list[str]:
     return found.stdout.splitlines()
 
 
-def test_a_thread_pool_goes_on_with_the_threads_it_could_get_and_asks_again(tmp_path: Path) -> None:
+def test_thread_pool_continues_and_retries_after_a_refused_thread(tmp_path: Path) -> None:
     said = run(THREADS.format(work=""), tmp_path)
     assert said[0] == "WARNING the system starts no more threads: can't start new thread"
     assert said[-1] == "all there"
 
 
-def test_a_thread_pool_that_is_never_idle_asks_for_missing_threads_too(tmp_path: Path) -> None:
+def test_busy_thread_pool_retries_missing_threads(tmp_path: Path) -> None:
     work = "from support.pool_tasks import spin\nfor _ in range(200):\n    pool.submit(spin, 0.01)"
     assert run(THREADS.format(work=work), tmp_path)[-1] == "all there"
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-def test_a_process_pool_goes_on_when_descriptors_are_used_up_and_grows_when_there_are_more(
-    tmp_path: Path, *, at_once: bool
-) -> None:
+def test_process_pool_survives_used_up_descriptors_and_grows_later(tmp_path: Path, *, at_once: bool) -> None:
     holding = {"before": HOLD if at_once else "", "after": "resized.set()" if at_once else ""}
     said = run(DESCRIPTORS.format(**holding), tmp_path)
     assert any("Too many open files" in line for line in said)
     assert said[-1] == "all there"
 
 
-def test_a_process_pool_goes_on_when_no_more_processes_are_to_be_had_and_grows_later(tmp_path: Path) -> None:
+def test_process_pool_survives_refused_processes_and_grows_later(tmp_path: Path) -> None:
     full = str(tmp_path / "full")
     (tmp_path / "sitecustomize.py").write_text(NO_FORKS.format(full=full))
     said = run(PROCESSES.format(full=full), tmp_path)
@@ -188,12 +186,12 @@ def test_a_process_pool_goes_on_when_no_more_processes_are_to_be_had_and_grows_l
     assert said[-1] == "all there"
 
 
-def test_a_result_for_which_there_is_no_memory_fails_its_task_alone(tmp_path: Path) -> None:
+def test_result_too_large_for_memory_fails_only_its_task(tmp_path: Path) -> None:
     (said,) = run(MEMORY, tmp_path)
     assert said == "filled: what it came to could not be taken from its worker: [Errno 12] Cannot allocate memory"
 
 
-def test_tasks_of_a_pool_whose_workers_never_begin_end_with_the_cause(tmp_path: Path) -> None:
+def test_tasks_fail_with_the_cause_if_no_worker_starts(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(STILLBORN)
     said = run(HOPELESS, tmp_path)
     assert len(said) == 2

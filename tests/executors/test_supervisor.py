@@ -52,7 +52,7 @@ pool.submit_commands("task", [["sh", "-c", script, "sh", sys.argv[2]]], cwd="/")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_no_process_outlives_an_exporter_that_is_killed(tmp_path: Path, number: signal.Signals) -> None:
+def test_no_process_outlives_a_killed_exporter(tmp_path: Path, number: signal.Signals) -> None:
     fifo = make_fifo(tmp_path)
     exporter = subprocess.Popen([sys.executable, "-c", EXPORTER, PACKAGE_ROOT, str(fifo)])
     pids = told_pids(fifo)
@@ -62,7 +62,7 @@ def test_no_process_outlives_an_exporter_that_is_killed(tmp_path: Path, number: 
     assert wait_until_gone(pids, 5) == []
 
 
-def test_a_forked_copy_of_the_exporter_does_not_keep_its_commands_alive(tmp_path: Path) -> None:
+def test_forked_copy_of_the_exporter_keeps_no_command_alive(tmp_path: Path) -> None:
     fifo, copy_ends = make_fifo(tmp_path), make_fifo(tmp_path, "copy")
     fork = f"\nimport os\nif not os.fork():\n    open({str(copy_ends)!r}).read()\n    os._exit(0)\n"
     # The copy is made when the command has told its ids: it has all descriptors of a running command.
@@ -79,7 +79,7 @@ def test_a_forked_copy_of_the_exporter_does_not_keep_its_commands_alive(tmp_path
         assert wait_until_gone(pids, 5) == []
 
 
-def test_when_the_supervisor_is_killed_its_commands_fail_clearly_and_the_next_one_works(tmp_path: Path) -> None:
+def test_killed_supervisor_fails_its_commands_and_is_replaced(tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     with CommandPool(2) as pool:
         script = "trap '' TERM; (setsid sleep 600 >&- & echo $!; sleep 600 >&- & echo $! $$ $PPID) > $1; sleep 600"
@@ -96,7 +96,7 @@ def test_when_the_supervisor_is_killed_its_commands_fail_clearly_and_the_next_on
         assert supervisor_of(pool) != supervisor
 
 
-def test_a_supervisor_that_was_killed_while_idle_is_replaced() -> None:
+def test_idle_killed_supervisor_is_replaced() -> None:
     with CommandPool(1) as pool:
         supervisor = supervisor_of(pool)
         os.kill(supervisor, signal.SIGKILL)
@@ -104,7 +104,7 @@ def test_a_supervisor_that_was_killed_while_idle_is_replaced() -> None:
         assert run(pool, ["true"]).result is Result.SUCCESS
 
 
-def test_the_supervisor_survives_what_ends_a_terminals_processes() -> None:
+def test_supervisor_survives_terminal_signals() -> None:
     with CommandPool(1) as pool:
         supervisor = supervisor_of(pool)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
@@ -113,14 +113,14 @@ def test_the_supervisor_survives_what_ends_a_terminals_processes() -> None:
         assert os.getsid(supervisor) == supervisor  # a Ctrl-C at the terminal does not even reach it
 
 
-def test_pools_share_one_supervisor_and_the_last_one_ends_it() -> None:
+def test_pools_share_one_supervisor_until_the_last_shutdown() -> None:
     with CommandPool(1) as one, CommandPool(1) as two:
         supervisor = supervisor_of(one)
         assert supervisor_of(two) == supervisor
     assert wait_until_gone([supervisor], 0) == []
 
 
-def test_an_idle_supervisor_does_nothing_at_all() -> None:
+def test_idle_supervisor_sleeps() -> None:
     with CommandPool(1) as pool:
         supervisor = supervisor_of(pool)
         run(pool, ["true"])
@@ -131,14 +131,14 @@ def test_an_idle_supervisor_does_nothing_at_all() -> None:
         assert switches(supervisor) == before
 
 
-def test_the_supervisor_stays_small_so_that_its_childrens_peaks_are_their_own() -> None:
+def test_supervisor_memory_stays_small() -> None:
     with CommandPool(1) as pool:
         lines = Path(f"/proc/{supervisor_of(pool)}/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     assert peak < 16 * 1024  # 12 MB with Python 3.11, 13 with 3.13; an import of typing or dataclasses shows here
 
 
-def test_the_supervisor_imports_nothing_of_the_package_but_its_own_modules() -> None:
+def test_supervisor_imports_only_its_own_modules() -> None:
     """As it is started: with stand-ins for the packages, whose own modules would import more."""
     program = (
         "import sys\nfolder = sys.argv[1]\n"
@@ -177,7 +177,7 @@ class Conversation:
                 yield json.loads(line)
 
 
-def test_a_running_commands_numbers_are_told_while_it_runs(supervisor: SharedSupervisor) -> None:
+def test_usage_is_reported_while_a_command_runs(supervisor: SharedSupervisor) -> None:
     script = "held = b'x' * (80 << 20)\nwhile True: pass"
     conversation = Conversation(supervisor, python(script))
     for frame in conversation.frames():
@@ -192,14 +192,14 @@ def test_a_running_commands_numbers_are_told_while_it_runs(supervisor: SharedSup
     conversation.channel.close()
 
 
-def test_a_command_whose_channel_is_closed_is_killed(supervisor: SharedSupervisor) -> None:
+def test_command_with_a_closed_channel_is_killed(supervisor: SharedSupervisor) -> None:
     conversation = Conversation(supervisor, ["/bin/sleep", "600"])
     pid = next(frame["usage"][0] for frame in conversation.frames())
     conversation.channel.close()
     assert wait_until_gone([pid], HANG_SECONDS) == []
 
 
-def test_a_channel_that_is_closed_before_its_request_harms_nothing(supervisor: SharedSupervisor) -> None:
+def test_channel_closed_before_its_request_is_harmless(supervisor: SharedSupervisor) -> None:
     for _ in range(20):
         ours, theirs = socket.socketpair()
         output = os.open(os.devnull, os.O_WRONLY)
@@ -212,7 +212,7 @@ def test_a_channel_that_is_closed_before_its_request_harms_nothing(supervisor: S
     conversation.channel.close()
 
 
-def test_the_sixty_fourth_command_is_measured_too() -> None:
+def test_sixty_fourth_command_is_measured_too() -> None:
     with CommandPool(64) as pool:
         futures = [pool.submit_commands("task", [["sleep", "0.5"]], cwd="/") for _ in range(64)]
         outcomes = [future.result(HANG_SECONDS) for future in futures]
@@ -221,7 +221,7 @@ def test_the_sixty_fourth_command_is_measured_too() -> None:
     assert all(outcome.measurement.cpu_seconds < 0.2 for outcome in outcomes)
 
 
-def test_looks_are_rarer_while_processes_and_memory_stay_the_same() -> None:
+def test_samples_are_rarer_while_the_process_tree_stays_the_same() -> None:
     pace, shape = SamplingPace(), ((1, 10),)
     pauses = [pace.get_pause(now=now, cost=0.0, young=now < 0.5, shape=shape) for now in (0.0, 1.0, 3.0)]
     assert pauses == [0.02, 0.1, 0.25]

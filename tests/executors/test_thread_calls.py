@@ -53,7 +53,7 @@ def import_path_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.pop("scripts", None)
 
 
-def test_processes_of_a_stopped_call_may_tidy_up_and_then_it_ends(tmp_path: Path) -> None:
+def test_processes_of_a_stopped_call_may_clean_up_on_sigterm(tmp_path: Path) -> None:
     bench = Bench(tmp_path, TIDY)
     told_pids(bench.fifo)
     bench.call.stop(60.0)
@@ -64,7 +64,7 @@ def test_processes_of_a_stopped_call_may_tidy_up_and_then_it_ends(tmp_path: Path
     bench.pool.shutdown()
 
 
-def test_processes_that_ignore_term_are_killed_after_the_grace(tmp_path: Path) -> None:
+def test_processes_that_ignore_sigterm_are_killed_after_the_grace(tmp_path: Path) -> None:
     bench = Bench(tmp_path, DEAF)
     pids = told_pids(bench.fifo)
     bench.call.stop(0.2)
@@ -85,7 +85,7 @@ def test_second_stop_shortens_the_grace(tmp_path: Path) -> None:
     bench.pool.shutdown()
 
 
-def test_each_process_that_a_call_starts_after_it_was_given_up_is_killed(tmp_path: Path) -> None:
+def test_new_processes_of_an_abandoned_call_are_killed(tmp_path: Path) -> None:
     script = "test -e $1.end && exit; echo $$ > $1; exec sleep 600"
     bench = Bench(tmp_path, script, target="scripts:run_until_told")
     told_pids(bench.fifo)
@@ -99,12 +99,12 @@ def test_each_process_that_a_call_starts_after_it_was_given_up_is_killed(tmp_pat
     bench.pool.shutdown()
 
 
-def test_many_processes_are_named_in_one_short_line() -> None:
+def test_many_process_names_fit_in_one_line() -> None:
     assert format_names(["sh (pid 1)", "sh (pid 2)"]) == "sh (pid 1), sh (pid 2)"
     assert format_names([str(number) for number in range(13)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"
 
 
-def test_children_that_were_there_before_a_run_are_left_alone() -> None:
+def test_children_from_before_a_run_survive_it() -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
         calls = ThreadCalls(set)
         calls.prepare()
@@ -112,7 +112,7 @@ def test_children_that_were_there_before_a_run_are_left_alone() -> None:
         assert child.poll() is None
 
 
-def test_children_of_the_time_between_runs_are_no_calls() -> None:
+def test_children_between_runs_are_no_strays() -> None:
     calls = ThreadCalls(set)
     calls.prepare()
     calls.end_strays()
@@ -120,7 +120,7 @@ def test_children_of_the_time_between_runs_are_no_calls() -> None:
         assert calls.list_strays() == set()
 
 
-def test_end_of_a_run_ends_processes_that_no_call_is_known_for(caplog: pytest.LogCaptureFixture) -> None:
+def test_end_of_a_run_ends_strays(caplog: pytest.LogCaptureFixture) -> None:
     calls = ThreadCalls(set)
     calls.prepare()
     started: list[subprocess.Popen[bytes]] = []
@@ -134,7 +134,7 @@ def test_end_of_a_run_ends_processes_that_no_call_is_known_for(caplog: pytest.Lo
 
 
 @pytest.mark.parametrize("kind", [ThreadPool, ProcessPool])
-def test_pool_of_a_library_ends_no_process_that_a_task_left(
+def test_library_pool_spares_processes_that_a_task_left(
     tmp_path: Path, kind: type[ThreadPool] | type[ProcessPool]
 ) -> None:
     fifo = make_fifo(tmp_path)

@@ -13,7 +13,7 @@ def _refuse(thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def test_a_join_waits_for_a_thread_that_another_thread_is_starting() -> None:
+def test_join_waits_for_a_thread_that_another_thread_starts() -> None:
     hands, done = ThreadGroup(), threading.Event()
     expected, joined = threading.Event(), threading.Event()
 
@@ -32,13 +32,13 @@ def test_a_join_waits_for_a_thread_that_another_thread_is_starting() -> None:
     starter.join()
 
 
-def test_a_join_does_not_wait_for_what_its_own_thread_was_starting_when_it_was_interrupted() -> None:
+def test_join_skips_a_start_that_its_own_thread_interrupted() -> None:
     hands = ThreadGroup()
     hands.announce("never")
     hands.join()
 
 
-def test_threads_that_leave_while_they_are_joined_do_no_harm() -> None:
+def test_threads_may_exit_during_join() -> None:
     hands, go = ThreadGroup(), threading.Event()
 
     def work() -> None:
@@ -53,7 +53,7 @@ def test_threads_that_leave_while_they_are_joined_do_no_harm() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker ")]
 
 
-def test_a_thread_that_was_abandoned_is_not_waited_for() -> None:
+def test_join_skips_forgotten_threads() -> None:
     hands, go, idents = ThreadGroup(), threading.Event(), []
 
     def work() -> None:
@@ -70,7 +70,7 @@ def test_a_thread_that_was_abandoned_is_not_waited_for() -> None:
     go.set()
 
 
-def test_what_the_system_would_not_give_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_thread_is_retried_later(monkeypatch: pytest.MonkeyPatch) -> None:
     hands = ThreadGroup()
     assert hands.get_retry_delay() is None
     monkeypatch.setattr(threading.Thread, "start", _refuse)

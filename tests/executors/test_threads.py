@@ -30,7 +30,7 @@ def test_results_come_back_from_named_threads() -> None:
     assert name.startswith("mine")
 
 
-def test_it_works_with_the_librarys_own_tools() -> None:
+def test_works_with_wait_and_as_completed() -> None:
     with ThreadPool(2) as pool:
         futures: list[Future[int]] = [pool.submit(double, number) for number in range(20)]
         assert wait(futures, HANG_SECONDS).not_done == set()
@@ -42,12 +42,12 @@ def test_it_works_with_the_librarys_own_tools() -> None:
         assert asyncio.run(in_loop()) == 42
 
 
-def test_its_repr_says_how_it_stands() -> None:
+def test_repr_shows_name_and_sizes() -> None:
     with ThreadPool(2, name="orders") as pool:
         assert repr(pool) == "<ThreadPool orders: 2 of 2 workers, 0 busy>"
 
 
-def test_an_exception_is_raised_as_it_was_even_a_falsy_one() -> None:
+def test_exceptions_are_raised_unchanged_even_falsy_ones() -> None:
     with ThreadPool(1) as pool:
         for error in (ValueError("no"), FalsyError(), SystemExit(3), KeyboardInterrupt()):
             assert pool.submit(raise_it, error).exception(HANG_SECONDS) is error
@@ -56,7 +56,7 @@ def test_an_exception_is_raised_as_it_was_even_a_falsy_one() -> None:
         assert pool.submit(double, 1).result(HANG_SECONDS) == 2
 
 
-def test_a_new_size_is_reached_without_a_submit() -> None:
+def test_resize_takes_effect_without_a_submit() -> None:
     with ThreadPool(2) as pool:
         for size in (7, 1, 64, 3):
             pool.resize(size)
@@ -78,12 +78,12 @@ def test_shrinking_lets_running_tasks_finish() -> None:
 
 
 @pytest.mark.parametrize("size", [0, -1, 10**6])
-def test_a_size_that_makes_no_sense_is_refused(size: int) -> None:
+def test_invalid_size_is_refused(size: int) -> None:
     with ThreadPool(1) as pool, pytest.raises(ValueError, match="expected 1 to"):
         pool.resize(size)
 
 
-def test_nothing_is_lost_or_run_twice_in_a_storm_of_resizes() -> None:
+def test_resizes_lose_no_task_and_run_none_twice() -> None:
     runs: list[int] = []
     done = threading.Event()
     with ThreadPool(2) as pool:
@@ -107,7 +107,7 @@ def test_nothing_is_lost_or_run_twice_in_a_storm_of_resizes() -> None:
     assert pool.live == 0
 
 
-def test_the_numbers_add_up_at_rest() -> None:
+def test_statistics_add_up_at_rest() -> None:
     with ThreadPool(2) as pool:
         wait([pool.submit(nothing) for _ in range(500)] + [pool.submit(raise_it, ValueError()) for _ in range(5)])
         list(pool.map(nothing, range(300)))
@@ -121,7 +121,7 @@ def test_the_numbers_add_up_at_rest() -> None:
     assert (after.live, after.target) == (0, 2)
 
 
-def test_totals_grow_while_a_task_runs_and_never_shrink() -> None:
+def test_totals_grow_while_a_task_runs_and_never_decrease() -> None:
     with ThreadPool(1) as pool:
         future = pool.submit(spin, 0.2)
         before = pool.statistics()
@@ -135,7 +135,7 @@ def test_totals_grow_while_a_task_runs_and_never_shrink() -> None:
     assert after.cpu_seconds == pytest.approx(0.2, abs=0.05)
 
 
-def test_a_named_task_is_measured_in_full() -> None:
+def test_named_task_is_profiled() -> None:
     with ThreadPool(2) as pool:
         future = pool.submit_named("lint", spin, 0.1)
         future.result(HANG_SECONDS)
@@ -150,7 +150,7 @@ def test_a_named_task_is_measured_in_full() -> None:
     assert short.measurement is not None
 
 
-def test_a_child_process_counts_for_the_only_running_task() -> None:
+def test_child_process_counts_for_the_only_running_task() -> None:
     with ThreadPool(2) as pool:
         future = pool.submit_named("child", burn_in_child, 0.2, wait=True)
         future.result(HANG_SECONDS)
@@ -158,7 +158,7 @@ def test_a_child_process_counts_for_the_only_running_task() -> None:
     assert future.measurement.cpu_seconds >= 0.2
 
 
-def test_running_tasks_are_listed_with_what_they_used_so_far() -> None:
+def test_running_lists_tasks_with_their_usage_so_far() -> None:
     release = threading.Event()
 
     def work() -> None:
@@ -174,7 +174,7 @@ def test_running_tasks_are_listed_with_what_they_used_so_far() -> None:
         assert (task.label, pool.running()) == ("checks", ())
 
 
-def test_stopping_a_running_task_gives_its_slot_to_another_thread() -> None:
+def test_stopping_a_running_task_starts_another_worker() -> None:
     release, began = threading.Event(), threading.Event()
 
     def stuck() -> str:
@@ -198,7 +198,7 @@ def test_stopping_a_running_task_gives_its_slot_to_another_thread() -> None:
         assert pool.statistics().deaths == {"stopped": 1}
 
 
-def test_stopping_a_queued_task_keeps_it_from_running() -> None:
+def test_stopped_queued_task_never_runs() -> None:
     release = threading.Event()
     runs: list[int] = []
     with ThreadPool(1) as pool:
@@ -210,7 +210,7 @@ def test_stopping_a_queued_task_keeps_it_from_running() -> None:
     assert runs == []
 
 
-def test_shutdown_cancels_what_waits_when_told_to() -> None:
+def test_shutdown_cancels_queued_tasks_on_request() -> None:
     release = threading.Event()
     pool = ThreadPool(1)
     first = pool.submit(release.wait, HANG_SECONDS)
@@ -228,7 +228,7 @@ def test_shutdown_cancels_what_waits_when_told_to() -> None:
         pool.submit(nothing)
 
 
-def test_a_shutdown_while_the_pool_grows_waits_for_every_thread() -> None:
+def test_shutdown_during_growth_joins_every_thread() -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # the growing thread is interrupted wherever it can be
     try:
@@ -243,7 +243,7 @@ def test_a_shutdown_while_the_pool_grows_waits_for_every_thread() -> None:
         sys.setswitchinterval(interval)
 
 
-def test_a_map_keeps_order_and_stops_at_an_error() -> None:
+def test_map_keeps_order_and_stops_at_an_error() -> None:
     with ThreadPool(3) as pool:
         assert list(pool.map(pow, [2, 3, 4], [3, 2, 1])) == [8, 9, 4]
         results = pool.map(lambda number: 1 // number, [1, 0, 2])
@@ -252,7 +252,7 @@ def test_a_map_keeps_order_and_stops_at_an_error() -> None:
             next(results)
 
 
-def test_a_map_that_nobody_reads_is_run_all_the_same() -> None:
+def test_unread_map_runs_all_its_items() -> None:
     for _ in range(50):
         seen: list[int] = []
         with ThreadPool(4) as pool:
@@ -260,7 +260,7 @@ def test_a_map_that_nobody_reads_is_run_all_the_same() -> None:
         assert sorted(seen) == list(range(20))
 
 
-def test_a_map_gives_up_at_its_timeout() -> None:
+def test_map_raises_at_its_timeout() -> None:
     release = threading.Event()
     with ThreadPool(2) as pool:
         with pytest.raises(TimeoutError):
@@ -268,7 +268,7 @@ def test_a_map_gives_up_at_its_timeout() -> None:
         release.set()
 
 
-def test_a_map_with_a_buffer_reads_only_as_far_ahead() -> None:
+def test_map_with_buffersize_reads_only_so_far_ahead() -> None:
     read: list[int] = []
 
     def numbers() -> object:
@@ -284,7 +284,7 @@ def test_a_map_with_a_buffer_reads_only_as_far_ahead() -> None:
         assert list(results) == [2 * number for number in range(5, 1000)]
 
 
-def test_a_million_items_through_a_buffer_take_little_memory() -> None:
+def test_million_items_with_buffersize_need_little_memory() -> None:
     code = """
 from paropt_exporter.executors import ThreadPool, procfs
 with ThreadPool(2) as pool:
@@ -295,7 +295,7 @@ print(procfs.read_memory_peak_bytes())
     assert int(found.stdout) < 100_000_000
 
 
-def test_arguments_and_results_are_let_go() -> None:
+def test_pool_keeps_no_reference_to_arguments_and_results() -> None:
     class Thing:
         pass
 
@@ -313,7 +313,7 @@ def test_arguments_and_results_are_let_go() -> None:
         assert eventually(is_gone)
 
 
-def test_a_pool_that_is_dropped_lets_its_threads_go() -> None:
+def test_threads_of_a_dropped_pool_exit() -> None:
     pool = ThreadPool(3, thread_name_prefix="dropped")
     future = pool.submit(double, 3)
     del pool
@@ -326,7 +326,7 @@ def test_a_pool_that_is_dropped_lets_its_threads_go() -> None:
     assert future.result(0) == 6
 
 
-def test_an_initializer_that_fails_again_and_again_fails_the_tasks_with_its_error() -> None:
+def test_repeatedly_failing_initializer_fails_the_tasks() -> None:
     pool = ThreadPool(1, initializer=raise_it, initargs=(ValueError("no database"),))
     try:
         future = pool.submit(nothing)
@@ -341,7 +341,7 @@ def test_an_initializer_that_fails_again_and_again_fails_the_tasks_with_its_erro
     pool.shutdown()
 
 
-def test_an_idle_pool_uses_no_cpu() -> None:
+def test_idle_pool_uses_no_cpu() -> None:
     with ThreadPool(16) as pool:
         assert eventually(lambda: pool.statistics().idle == 16)
         before = pool.statistics().cpu_seconds
@@ -350,7 +350,7 @@ def test_an_idle_pool_uses_no_cpu() -> None:
         assert pool.statistics().cpu_seconds - before < 0.005
 
 
-def test_tasks_are_finished_at_the_interpreters_end() -> None:
+def test_interpreter_exit_finishes_submitted_tasks() -> None:
     code = """
 import time
 from paropt_exporter.executors import ThreadPool

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-TYPE_CHECKING = False  # what checkers take for True; typing takes longer to load than the whole of `python -c pass`
+TYPE_CHECKING = False  # type checkers assume True; typing takes longer to load than the whole of `python -c pass`
 if TYPE_CHECKING:
     from paropt_exporter.executors.adaptive import AdaptivePool as AdaptivePool
     from paropt_exporter.executors.adaptive import Router as Router

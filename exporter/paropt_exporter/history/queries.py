@@ -14,7 +14,7 @@ from statistics import fmean, median
 from typing import Literal
 
 from paropt_exporter import families
-from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, Totals, bucket_index
+from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, Totals, find_bucket
 from paropt_exporter.cpu_demand import CROWDED_RATIO
 from paropt_exporter.events import Bottleneck, Decision, Result, TaskTiming
 from paropt_exporter.history import rows
@@ -142,7 +142,7 @@ def load_totals(connection: sqlite3.Connection, project: str) -> Totals:
             sums[key] += to_number(value)
         else:
             places = buckets.setdefault(key, [0.0] * (len(families.BUCKETS_SECONDS) + 1))
-            places[bucket_index(float(part))] += to_number(value)
+            places[find_bucket(float(part))] += to_number(value)
     histograms = {key: HistogramTotal(buckets=tuple(places), sum=sums[key]) for key, places in buckets.items()}
     return Totals(counters=counters, histograms=histograms)
 

@@ -68,10 +68,10 @@ class TotalsDelta:
         return bool(self.amounts or self.values)
 
     def add_event(self, event: Event) -> None:
-        for increment in aggregation.increments(event):
+        for increment in aggregation.iter_increments(event):
             for part, amount in _split_increment(increment):
                 self.amounts[increment.family.name, _encode_labels(increment.labels), part] += amount
-        for setting in aggregation.settings(event):
+        for setting in aggregation.iter_gauge_values(event):
             self.values[setting.family.name, _encode_labels(setting.labels)] = setting.value
 
 
@@ -116,7 +116,7 @@ def _split_increment(increment: aggregation.Increment) -> list[tuple[str, float]
     if increment.family.kind is not Kind.HISTOGRAM:
         return [(COUNTER, increment.amount)]
     bounds = families.BUCKETS_SECONDS
-    index = aggregation.bucket_index(increment.amount)
+    index = aggregation.find_bucket(increment.amount)
     # Buckets are stored by their bound, not by index: a history outlives changes of the bounds.
     return [(repr(bounds[index]) if index < len(bounds) else INFINITY, 1.0), (SUM, increment.amount)]
 

@@ -117,9 +117,9 @@ class EventState:
     def observe(self, event: Event) -> None:
         """Apply an event; from any thread."""
         with self._lock:
-            for increment in aggregation.increments(event):
+            for increment in aggregation.iter_increments(event):
                 self._add((increment.family, increment.labels), increment.amount)
-            for setting in aggregation.settings(event):
+            for setting in aggregation.iter_gauge_values(event):
                 self._set((setting.family, setting.labels), setting.value)
             self._update_live_series(event)
 
@@ -308,7 +308,7 @@ class _Histogram:
         self.sum = total.sum
 
     def observe(self, seconds: float) -> None:
-        self.counts[aggregation.bucket_index(seconds)] += 1
+        self.counts[aggregation.find_bucket(seconds)] += 1
         self.sum += seconds
 
     def total(self) -> HistogramTotal:

@@ -61,9 +61,9 @@ def save_profiles(path: Path, profiles: Iterable[FunctionProfile]) -> None:
         log.warning("function profiles can't be saved", extra={"path": str(path), "err": str(error)})
 
 
-def _parse_profile(name: str, *, cpu_demand: float, seconds: float, children_demand: float = 0.0) -> FunctionProfile:
-    if not (0 <= cpu_demand <= 1 and 0 <= seconds < math.inf and 0 <= children_demand < math.inf):
-        raise ValueError(f"{name}: a share of {cpu_demand!r}, {seconds!r} seconds and {children_demand!r} cores")
+def _parse_profile(name: str, *, share: float, seconds: float, children_demand: float = 0.0) -> FunctionProfile:
+    if not (0 <= share <= 1 and 0 <= seconds < math.inf and 0 <= children_demand < math.inf):
+        raise ValueError(f"{name}: a share of {share!r}, {seconds!r} seconds and {children_demand!r} cores")
     return FunctionProfile(
-        function=name, cpu_demand=float(cpu_demand), seconds=float(seconds), children_demand=float(children_demand)
+        function=name, cpu_demand=float(share), seconds=float(seconds), children_demand=float(children_demand)
     )

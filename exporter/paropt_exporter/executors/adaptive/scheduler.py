@@ -197,7 +197,7 @@ class AdaptiveScheduler:
         while (found := self._pop_startable()) is not None:
             try:
                 self._submit_to(*found)
-            except (RuntimeError, OSError) as error:  # the pool has given up, or there are no threads to be had
+            except (RuntimeError, OSError) as error:  # the pool has failed, or the system starts no thread
                 self._fail_task(found[1], error)
             finally:
                 with self.lock:

@@ -1,4 +1,4 @@
-"""Commands in slots: the side of the process that owns them. The other side is `pool.supervisor`."""
+"""A pool that runs commands. The supervisor process (`executors.supervisor`) starts and reaps them."""
 
 from paropt_exporter.executors.commands.command_pool import CommandOutcome as CommandOutcome
 from paropt_exporter.executors.commands.command_pool import CommandPool as CommandPool

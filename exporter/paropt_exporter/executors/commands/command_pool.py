@@ -1,4 +1,4 @@
-"""Run command tasks in slots that can be resized: each task's steps in order, its whole process tree measured."""
+"""Run commands in a resizable pool: the steps of each task in order, and its whole process tree measured."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from paropt_exporter.executors.threads import ThreadPool
 
 log = logging.getLogger(__name__)
 
-_GRACE_SECONDS = 10.0  # between TERM and KILL, as the command's own promise has it
+_GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL, as documented for the command
 _SHELL_WORDS = {126: "a command could not be executed", 127: "a command was not found"}
-_SHELL_SIGNAL_CODE = 128  # a shell ends with this plus the signal's number when a signal killed what it ran
+_SHELL_SIGNAL_CODE = 128  # a shell exits with this plus the number of the signal that killed its command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandOutcome:
-    """What came of one task. `exit_code` or `signal` is of the step that ended it; `message` is a line, "" on success.
+    """The outcome of one task. `exit_code` or `signal` is of its last step; `message` is a line, "" on success.
 
-    `stopped`: `CommandPool.stop` ended it, whatever its exit code says. `output` is the tail of all steps' output,
-    `output_path` the file that has the whole of it.
+    `stopped`: `CommandPool.stop` ended it; this overrides the exit code. `output` is the end of the output of all
+    steps, `output_path` the file with all of it.
     """
 
     result: Result
@@ -49,16 +49,16 @@ class CommandOutcome:
 
 
 class CommandPool:
-    """Slots for commands; each slot's thread waits for one task at a time.
+    """A pool of threads, each of which waits for one command task at a time.
 
-        submit_commands -> ThreadPool (slots, queue, sizes) -> CommandTask.run -> supervisor -> processes
-                                                                   ^ stop
+        submit_commands -> ThreadPool (queue, threads, size) -> CommandTask.run -> supervisor -> processes
+                                                                    ^ stop
 
     Guarantees:
-      * A command's failure, whatever it is, is an outcome and never an exception.
-      * A task ends only when none of its processes lives any more.
-      * Commands get descriptors 0, 1 and 2, a session of their own, and one variable more than asked for
-        (PAROPT_COMMAND), by which a process that left its session is still known.
+      * Any failure of a command is an outcome, never an exception.
+      * A task ends only when all its processes have exited.
+      * Commands get descriptors 0, 1 and 2, a session of their own, and one extra variable (PAROPT_COMMAND), which
+        identifies processes that leave the session.
     """
 
     def __init__(self, max_workers: int, *, name: str = "commands", clock: Clock | None = None) -> None:
@@ -89,10 +89,10 @@ class CommandPool:
         output_file: OutputFile | None = None,
         sink: OutputSink | None = None,
     ) -> TaskFuture[CommandOutcome]:
-        """Queue a task: `steps` one after another, in `cwd`, ended by the first that fails.
+        """Queue a task: run `steps` in order, in `cwd`, until one fails.
 
-        `env` is the whole environment (None: this process's own, as it is now). The output of all steps goes to
-        `output_file` too, if given, which other tasks may share, and to `sink`, which is this task's own.
+        `env` is the whole environment (None: a copy of this process's own). The output of all steps goes to
+        `output_file` too, which other tasks may share, and to `sink`, which belongs to this task.
         """
         if isinstance(steps, str) or any(isinstance(step, str) for step in steps):
             raise TypeError("steps must be a sequence of argument vectors, such as [['ruff', 'check', '.']]")
@@ -111,15 +111,15 @@ class CommandPool:
         future.label = label
         with self._lock:
             self._tasks[future] = task
-        # Not measured in full: that would be the thread, which only waits for the supervisor's numbers.
+        # Not profiled: this would measure the thread, which only waits for the supervisor.
         self._threads.submit_future(future, self._run_task, (task, output_file, sink), {})
         future.add_done_callback(self._remove_task)
         return future
 
     def stop(self, future: TaskFuture[CommandOutcome], *, grace_seconds: float = _GRACE_SECONDS) -> bool:
-        """End one task: TERM to its processes now, KILL after the grace (0: at once); a queued one is cancelled.
+        """Stop one task: SIGTERM to its processes now, SIGKILL after the grace (0: at once); cancel a queued one.
 
-        May be called again with a shorter grace. Returns at once; False if the task had ended.
+        Call it again to shorten the grace. Returns at once; False if the task had ended.
         """
         if future.cancel():
             return True
@@ -128,15 +128,15 @@ class CommandPool:
         return task is not None and task.stop(grace_seconds)
 
     def end_supervisor(self) -> None:
-        """Kill the supervisor, which does not do its work (it was stopped, say): all running commands end with it.
+        """Kill the supervisor if it does not respond (it was stopped, for example): all running commands end with it.
 
-        Returns at once; the next command gets another supervisor.
+        Returns at once; the next command starts another supervisor.
         """
         log.error("the supervisor of commands does not answer: killed")
         SUPERVISOR.kill()
 
     def resize(self, n: int, *, reason: str = "caller") -> None:
-        """Have `n` slots from now on; a slot that goes ends its task first. Returns at once."""
+        """Set the target number of concurrent tasks; surplus threads exit after their task. Returns at once."""
         self._threads.resize(n, reason=reason)
 
     @property
@@ -152,21 +152,23 @@ class CommandPool:
         return self._threads.busy
 
     def statistics(self) -> PoolStatistics:
-        """Return the slots' numbers, with the results, CPU and run delay of the commands themselves."""
-        slots = self._threads.statistics()
+        """Return the statistics of the threads, with the results, CPU time and run delay of the commands."""
+        threads = self._threads.statistics()
         with self._lock:
             usages = [task.usage() for task in self._running]
             finished = self._finished.copy()
-            # A descendant that ended between two looks takes its run delay with it: what was told once is the least.
+            # A descendant that exits between two samples takes its run delay along: never report less than before.
             cpu = self._reported_cpu = max(self._reported_cpu, self._cpu_seconds + sum(u.cpu_seconds for u in usages))
             delay = self._reported_delay = max(
                 self._reported_delay, self._delay_seconds + sum(u.run_delay_seconds for u in usages)
             )
-        finished[Result.CANCELLATION] += slots.finished.get(Result.CANCELLATION, 0)  # these never reached a slot
-        return replace(slots, cpu_seconds=cpu, run_delay_seconds=delay, finished=MappingProxyType(finished))
+        finished[Result.CANCELLATION] += threads.finished.get(
+            Result.CANCELLATION, 0
+        )  # of tasks that never reached a thread
+        return replace(threads, cpu_seconds=cpu, run_delay_seconds=delay, finished=MappingProxyType(finished))
 
     def running(self) -> tuple[RunningTask, ...]:
-        """Return the tasks that run now, with the CPU of all their processes up to now and the memory they hold."""
+        """Return the running tasks, with the CPU time and memory of all their processes."""
         with self._lock:
             tasks = tuple(self._running)
         return tuple(
@@ -184,7 +186,7 @@ class CommandPool:
         )
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more tasks; with `wait`, return when all have ended. Running commands are not stopped: use `stop`."""
+        """Refuse further tasks; with `wait`, return when all have ended. It does not stop commands: use `stop`."""
         self._threads.shutdown(wait=wait, cancel_futures=cancel_futures)
         with self._lock:
             leased, self._has_lease = self._has_lease, False
@@ -200,13 +202,13 @@ class CommandPool:
         self.shutdown()
 
     def _run_task(self, task: CommandTask, output_file: OutputFile | None, sink: OutputSink | None) -> CommandOutcome:
-        """Run a task in a slot's thread."""
+        """Run a task in the calling thread."""
         self._start_task(task)
         with Capture(output_file, sink) as capture:
             try:
                 step_result = task.run(capture)
-            except Exception as error:  # a fault of ours must cost this task only, never a slot
-                log.exception("a command's slot failed", extra={"err": str(error)})
+            except Exception as error:  # an internal error must fail this task only
+                log.exception("internal error in a command task", extra={"err": str(error)})
                 step_result = StepResult(problem=f"internal error: {type(error).__name__}: {error}: please report it")
         outcome = self._build_outcome(task, step_result, capture)
         self._finish_task(task, outcome)
@@ -264,7 +266,7 @@ class CommandPool:
 
 
 def classify_result(step_result: StepResult, *, stopped: bool) -> tuple[Result, str]:
-    """Return the result of a task that ended so, and its message in one line."""
+    """Return the result of a task by its last step, and the message in one line."""
     if stopped:
         return Result.CANCELLATION, "stopped"
     code = step_result.code
@@ -285,7 +287,7 @@ def classify_result(step_result: StepResult, *, stopped: bool) -> tuple[Result, 
 
 
 def _name_signal(number: int) -> str:
-    """Return "SIGTERM (15)", with a hint for the signal that hardly anybody sends; "" for none of the named signals."""
+    """Return "SIGTERM (15)", with a hint for SIGKILL; "" if no signal has this number."""
     try:
         name = signals.Signals(number).name
     except ValueError:

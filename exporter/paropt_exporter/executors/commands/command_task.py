@@ -1,4 +1,4 @@
-"""Run one task's commands in a slot: start each, take its output, know what it uses, stop it when told."""
+"""Run the commands of one task through the supervisor: start each, read its output and usage, and stop it."""
 
 from __future__ import annotations
 
@@ -34,19 +34,17 @@ from paropt_exporter.executors.commands.supervisor_client import (
 log = logging.getLogger(__name__)
 
 _MAX_SILENCE_SECONDS = 5.0
-_MAX_OVERDUE_SECONDS = 10.0  # to end a step after KILL was due: it gives up after 5 s
-_READ_BYTES = 1 << 16  # a pipe's own size
-_MAX_LAST_READS = (
-    64  # after a command ended: more than any pipe holds, and a bound on what an unkillable writer can add
-)
+_MAX_OVERDUE_SECONDS = 10.0  # to end a step after SIGKILL was due: the supervisor gives up after 5 s
+_READ_BYTES = 1 << 16  # the size of a pipe
+_MAX_LAST_READS = 64  # after a command's end: more than any pipe holds, and a bound for a writer that can't be killed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a command's processes have used up to a moment; `memory_bytes` is now, `memory_peak_bytes` the highest.
+    """The resource usage of a command's processes so far. `memory_bytes` is current, `memory_peak_bytes` the highest.
 
-    `core_time` counts waits for a core that are still going on, `run_delay_seconds` only those that have ended.
-    `sampled_seconds`: the monotonic moment at which the supervisor sampled the processes; 0: not yet.
+    `core_time` includes current waits for a core, `run_delay_seconds` only those that have ended. `sampled_seconds`:
+    the monotonic time of the supervisor's sample; 0: no sample yet.
     """
 
     cpu_seconds: float = 0.0
@@ -57,7 +55,7 @@ class Usage:
     sampled_seconds: float = 0.0
 
     def add_to(self, earlier: Usage) -> Usage:
-        """Return the sum of this and of the steps before."""
+        """Return the sum of this usage and that of earlier steps."""
         return Usage(
             cpu_seconds=earlier.cpu_seconds + self.cpu_seconds,
             run_delay_seconds=earlier.run_delay_seconds + self.run_delay_seconds,
@@ -70,7 +68,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """How a step ended: its code as `subprocess` gives it (minus the signal), or a problem that left it without one."""
+    """How a step ended: its exit code as in `subprocess` (minus the signal), or the problem without an exit code."""
 
     code: int | None = None
     problem: str = ""
@@ -79,11 +77,12 @@ class StepResult:
 class CommandTask:
     """One task: its steps in order, ended by the first failure.
 
-        waiting -> step 1 -> step 2 -> ... -> ended
-                     ^ stop goes to the running step, and no step follows
+        queued -> step 1 -> step 2 -> ... -> ended
+                    ^ stop goes to the running step, and no step follows
 
-    Guarantee: no stop is lost. `stop` notes it under the lock, then sends it if a channel is known; a step makes its
-    channel known, then looks for a stop, under the same lock. A slot's thread calls `run`, once; any the rest.
+    Guarantee: no stop is lost. `stop` notes it under the lock, then sends it if there is a channel; a step publishes
+    its channel, then checks for a stop, under the same lock. A thread of the pool calls `run` once; any thread may
+    call the other methods.
     """
 
     def __init__(
@@ -98,12 +97,12 @@ class CommandTask:
         env: Mapping[str, str],
     ) -> None:
         self.label = label
-        self.pid = 0  # of the step that runs or ran last
-        self.worker = ""  # these two are its slot's to set
+        self.pid = 0  # of the current or last step
+        self.worker = ""  # the pool sets these two
         self.started_seconds = self.ended_seconds = 0.0
         self._supervisor = supervisor
         self._shortage = shortage
-        self._is_running = False  # whether the running step is known to have begun
+        self._is_running = False  # whether the supervisor has reported the start of the current step
         self._steps = tuple(tuple(step) for step in steps)
         self._mark = mark
         self._cwd = cwd
@@ -113,13 +112,13 @@ class CommandTask:
         self._grace = 0.0
         self._channel: socket.socket | None = None
         self._channel_supervisor: SupervisorProcess | None = None  # the supervisor at the other end of the channel
-        self._kill_at = math.inf  # when the supervisor should have killed a stopped step
+        self._kill_at = math.inf  # when the supervisor kills a stopped step
         self._ended = False
         self._earlier = Usage()
         self._latest = Usage()
 
     def run(self, capture: Capture) -> StepResult:
-        """Run the steps and return how the last one ended. Blocks until then; output goes to `capture`."""
+        """Run the steps and return how the last one ended. Blocks until then. Output goes to `capture`."""
         step_result = StepResult(problem="stopped before its first step")
         for step in self._steps:
             if self.stopped:
@@ -137,7 +136,7 @@ class CommandTask:
         return step_result
 
     def stop(self, grace_seconds: float) -> bool:
-        """TERM to the running step now, KILL after the grace; False if the task has ended."""
+        """Send SIGTERM to the running step now, SIGKILL after the grace; return False if the task has ended."""
         with self._lock:
             if self._ended:
                 return False
@@ -156,12 +155,12 @@ class CommandTask:
             return self._stopped
 
     def usage(self) -> Usage:
-        """Return what the task has used up to now, as last told by the supervisor."""
+        """Return the task's usage so far, as last reported by the supervisor."""
         with self._lock:
             return self._latest.add_to(self._earlier)
 
     def _run_step(self, step: Sequence[str], capture: Capture) -> StepResult:
-        """Run a step; while others hold what it needs of the system, wait for the end of one of them."""
+        """Run a step. If the system is short of a resource, wait until another command ends, and retry."""
         self.pid = 0
         program = find_program(step, cwd=self._cwd, env=self._env)
         for attempt in itertools.count(1):
@@ -225,14 +224,18 @@ class CommandTask:
 
     def _read_until_end(
         self, channel: socket.socket, output: int, capture: Capture, supervisor: SupervisorProcess
-    ) -> dict[str, Any]:  # Any: what JSON gives
-        """Take output and frames until the last frame; raise ConnectionError when there is none.
+    ) -> dict[str, Any]:  # Any: parsed JSON
+        """Read output and frames until the last frame; raise ConnectionError if the supervisor dies before it.
 
-        The supervisor tells something at least once a second. One that is silent for long was stopped and is let go on;
-        one that does not end a step that it was to end is killed.
+        The supervisor reports at least once a second. If it is silent for long, a signal has stopped it: continue it,
+        or kill it if it has not ended a step that it had to end.
         """
         poll = select.poll()
-        for descriptor in (channel.fileno(), output, supervisor.handle):  # a fork of ours may keep the channel open
+        for descriptor in (
+            channel.fileno(),
+            output,
+            supervisor.handle,
+        ):  # a forked child of this process may keep the channel open
             poll.register(descriptor, select.POLLIN)
         unread, heard = b"", time.monotonic()
         while True:
@@ -246,15 +249,15 @@ class CommandTask:
             for descriptor in events:
                 if descriptor == output:
                     if not _read_output(output, capture):
-                        poll.unregister(output)  # it closed its output and goes on
+                        poll.unregister(output)  # the command has closed its output and continues
                     continue
                 if descriptor == supervisor.handle:
-                    continue  # it has ended, and what it said before is in the channel
+                    continue  # it has ended; its last frames are in the channel
                 *lines, unread = (unread + _receive(channel)).split(b"\n")
                 for frame in map(json.loads, lines):
                     self._store_usage(frame)
                     if "ended" in frame or "failed" in frame:
-                        return frame  # type: ignore[no-any-return]  # what JSON gives
+                        return frame  # type: ignore[no-any-return]  # parsed JSON
 
     def _signal_silent_supervisor(self, supervisor: SupervisorProcess) -> None:
         with self._lock:
@@ -263,12 +266,12 @@ class CommandTask:
         supervisor.send(signal.SIGKILL if hopeless else signal.SIGCONT)
 
     def _store_times(self, began_seconds: float, ended_seconds: float) -> None:
-        """Take a step's times as the supervisor saw them: what lies between it and this thread is not the command's."""
+        """Store the supervisor's times of a step: they leave out the delay between the supervisor and this thread."""
         if not self.ended_seconds:
             self.started_seconds = began_seconds
         self.ended_seconds = ended_seconds
 
-    def _store_usage(self, frame: dict[str, Any]) -> None:  # Any: what JSON gives
+    def _store_usage(self, frame: dict[str, Any]) -> None:  # Any: parsed JSON
         if "usage" in frame:
             self.pid, cpu, delay, memory, peak = frame["usage"]
             sampled, run, wait = frame["sampled"]
@@ -304,11 +307,11 @@ class CommandTask:
 
     def _send_stop(self, channel: socket.socket) -> None:
         if self._channel_supervisor is not None:
-            self._channel_supervisor.resume()  # a task may have stopped it
+            self._channel_supervisor.resume()  # a task may have stopped the supervisor
         try:
             channel.sendall(json.dumps({"stop": self._grace}).encode() + b"\n")
         except OSError:
-            return  # the supervisor died: the slot's thread sees it too, and kills
+            return  # the supervisor died: the thread in `run` notices it too, and kills the processes
 
     def _on_step_end(self) -> None:
         if self._is_running:
@@ -321,7 +324,7 @@ class CommandTask:
 
     def _build_death_result(self, supervisor: SupervisorProcess, step: Sequence[str]) -> StepResult:
         cause = describe_death(supervisor)
-        if supervisor.poll() is None and not self.pid:  # it had no descriptors left to take the step over
+        if supervisor.poll() is None and not self.pid:  # it had no descriptors left to receive the step
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         killed = kill_leftovers(self.pid, self._mark)
         log.error("the supervisor of commands died", extra={"cause": cause, "command": step[0], "killed": killed})
@@ -345,7 +348,7 @@ def _read_output(output: int, capture: Capture) -> bool:
 
 
 def _drain_output(output: int, capture: Capture) -> None:
-    """Take what is still in the pipe, without waiting for its end: someone may hold it who could not be killed."""
+    """Read the rest of the pipe without waiting for its end: a process that can't be killed may keep it open."""
     os.set_blocking(output, False)
     try:
         for _ in range(_MAX_LAST_READS):
@@ -355,15 +358,15 @@ def _drain_output(output: int, capture: Capture) -> None:
         return
 
 
-@lru_cache(maxsize=16)  # the tasks of a stage have the same one, and it is most of the request
+@lru_cache(maxsize=16)  # the tasks of a stage share one environment, which is most of the request
 def _encode_environment(variables: tuple[tuple[str, str], ...]) -> str:
     return json.dumps({_encode_text(key): _encode_text(value) for key, value in variables})
 
 
 def _encode_text(text: str) -> str:
-    """Carry the very bytes that the system would get through JSON, whatever the locale on either side.
+    """Encode a string for JSON so that the program gets the exact bytes, whatever the locale on either side.
 
-    What the locale can't write came from the config: that is UTF-8.
+    Text that the locale can't encode came from the config, which is UTF-8.
     """
     try:
         return os.fsencode(text).decode("latin-1")
@@ -373,14 +376,14 @@ def _encode_text(text: str) -> str:
 
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 _RETRY_SECONDS = 5.0
-_RETRY_ALONE_SECONDS = 1.0  # others than commands may free some, too: clients of the endpoint
-_MAX_ATTEMPTS_ALONE = 5  # without a command that runs, and so could free any
+_RETRY_ALONE_SECONDS = 1.0  # clients of the endpoint may free descriptors too
+_MAX_ATTEMPTS_ALONE = 5  # while no command runs that could free any
 
 
 class ResourceShortage:
-    """Counts the commands that run, and lets others wait for the end of one.
+    """Counts running commands, so that a command can wait for the end of another if the system is short of resources.
 
-    Guarantee: each command that ends, or that got what it waited for, lets one that waits try again.
+    Guarantee: each command that ends, or starts after a wait, wakes one waiting command to retry.
     """
 
     def __init__(self) -> None:
@@ -388,7 +391,7 @@ class ResourceShortage:
         self._running = 0
 
     def note_start(self) -> None:
-        """Note that a command has what it needs."""
+        """Count a command that has started."""
         with self._changed:
             self._running += 1
             self._changed.notify()
@@ -399,14 +402,14 @@ class ResourceShortage:
             self._changed.notify()
 
     def wake_all(self) -> None:
-        """Let all that wait go on: one of them was stopped."""
+        """Wake all waiting commands, since one of them was stopped."""
         with self._changed:
             self._changed.notify_all()
 
     def wait(self, error: OSError, attempt: int) -> None:
-        """Wait until it is worth another try after `error`; raise it if none is.
+        """Wait until a retry after `error` may succeed; raise `error` if none will.
 
-        `attempt` counts the tries. A command that runs frees something at its end; without one only others could.
+        `attempt` counts the attempts. A running command frees resources at its end; without one only others can.
         """
         with self._changed:
             if error.errno not in SHORTAGES or (not self._running and attempt >= _MAX_ATTEMPTS_ALONE):
@@ -415,9 +418,9 @@ class ResourceShortage:
 
 
 def explain_shortage(error: OSError) -> str:
-    """Say what is missing and what to do about it."""
+    """Return which resource is missing and the remedy."""
     if error.errno == errno.EAGAIN:
         return "the system allows no more processes: use fewer workers or raise the limit (ulimit -u)"
     if error.errno in SHORTAGES:
         return "there are no file descriptors left: use fewer workers or raise the limit (ulimit -n)"
-    return f"{error.strerror or error}: see what the system lacks"
+    return f"{error.strerror or error}: check the limits of the system"

@@ -1,4 +1,4 @@
-"""Find the program that a command names, or say in one line why it can't run and what mends it."""
+"""Find the program of a command, or explain in one line why it can't run and how to fix it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from functools import lru_cache
 from pathlib import Path
 
 _NO_FILE = "no such file"
-_ENVIRONMENTS = 16  # kept with what was found of them: the tasks of a stage share one
+_ENVIRONMENTS = 16  # in the caches: the tasks of a stage share one environment
 
 
 class CannotRun(Exception):
-    """A command can't be started; the message is one line: what, where, how to mend."""
+    """A command can't be started. The message is one line: the fault, its place and the remedy."""
 
 
 def find_program(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> str:
-    """Return the path of the program that `argv` names, searched as a shell would in `cwd` with `env`'s PATH.
+    """Return the path of the program that `argv` names; search like a shell in `cwd` with the PATH of `env`.
 
-    Raises CannotRun when it is missing, no file, not executable, or when `argv`, `cwd` or `env` can't be passed on.
+    Raises CannotRun if it is missing, not a file or not executable, or if `argv`, `cwd` or `env` is invalid.
     """
     _check_arguments(argv, cwd, env)
     name = argv[0]
@@ -42,7 +42,7 @@ def find_program(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> s
 
 
 def build_refusal(argv: Sequence[str], code: int, *, program: Path, entered: bool) -> CannotRun:
-    """Say what the system's refusal means: of the command's folder, or, that `entered`, of its program."""
+    """Explain why the system refused the command's folder or, if the folder was `entered`, its program."""
     name = argv[0]
     if not entered:
         return CannotRun(f"cannot run {name!r}: cannot enter its folder: {os.strerror(code)}: correct its cwd")
@@ -83,7 +83,7 @@ def _has_bad_name(variables: tuple[tuple[str, str], ...]) -> bool:
 
 
 def _find_problem(path: str) -> str:
-    """Say what is wrong with a program's file; "" if nothing is."""
+    """Return why a file can't run as a program; "" if it can."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 -- one system call for each folder of PATH
     except (FileNotFoundError, NotADirectoryError):

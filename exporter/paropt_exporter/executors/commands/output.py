@@ -1,4 +1,4 @@
-"""Keep the end of what a command prints, in bounded memory and safe to show."""
+"""Keep the end of a command's output, in bounded memory and safe to show."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol
 
-TEXT_CHARACTERS = 64 * 1024  # about 800 lines: more than anyone scrolls through, small enough for every record to carry
-RAW_BYTES = 4 * TEXT_CHARACTERS  # colours and progress bars vanish from the text: keep enough to still fill it
+TEXT_CHARACTERS = 64 * 1024  # about 800 lines: more than anyone scrolls through, small enough for every record
+RAW_BYTES = 4 * TEXT_CHARACTERS  # cleaning removes colours and progress bars: keep enough to fill the text
 
 _CUT = "[about "
 
@@ -26,10 +26,10 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\
 
 
 class OutputFile:
-    """A file for the whole output of several attempts: emptied by the first one, appended to by all.
+    """A file for the whole output of several attempts. The first attempt truncates it, all attempts append to it.
 
-    `piece_bytes`: an attempt's output stays in one piece up to that length, and longer output is cut between lines; 0:
-    each chunk is written as it comes, so that a single attempt's file can be watched.
+    `piece_bytes`: output up to this length stays in one piece, longer output is split between lines; 0: write each
+    chunk as it arrives, so that users can follow the file of a single attempt.
     """
 
     def __init__(self, path: Path, *, piece_bytes: int = 0) -> None:
@@ -49,12 +49,12 @@ class OutputFile:
 
 
 class OutputSink(Protocol):
-    """Takes the output of one attempt as it comes; never raises."""
+    """Takes the output of one attempt chunk by chunk; never raises."""
 
     def write(self, chunk: bytes) -> None: ...
 
     def close(self, tail_of: Callable[[], bytes]) -> None:
-        """End the output; the function returns as much of its end as was kept."""
+        """End the output; `tail_of` returns the kept end of it."""
 
 
 class Capture:
@@ -63,9 +63,9 @@ class Capture:
         write(chunk) --> [ oldest ... newest ] --> text(): decoded, cleaned, cut
                     \\-> file, sink: byte for byte
 
-    Guarantees: at most RAW_BYTES and one chunk in memory, and as much again for the file; a write costs what its chunk
-    costs; `write` never raises: a file that can't be written is given up, its first error stays in `file_error`. One
-    thread uses it at a time.
+    Guarantees: it holds at most RAW_BYTES and one chunk in memory, and as much again for the file; the cost of a write
+    depends on its chunk only; `write` never raises: after the first error of the file, kept in `file_error`, it writes
+    no more to the file. One thread uses it at a time.
     """
 
     def __init__(self, output_file: OutputFile | None = None, sink: OutputSink | None = None) -> None:
@@ -88,7 +88,7 @@ class Capture:
         self.close()
 
     def write(self, chunk: bytes) -> None:
-        """Take what was just read."""
+        """Add a chunk of output."""
         if self._file is not None:
             self._pending += chunk
             self._write_pieces()
@@ -104,7 +104,7 @@ class Capture:
             self._dropped_bytes += gone
 
     def text(self) -> str:
-        """Return the end of the output, at most TEXT_CHARACTERS, after a line that tells when something is missing."""
+        """Return the end of the output, at most TEXT_CHARACTERS, after a line about the missing part if it was cut."""
         raw = self._join_chunks()
         whole = clean_output(raw)
         kept = whole[-TEXT_CHARACTERS:]
@@ -114,7 +114,7 @@ class Capture:
         return f"{_CUT}{missing} bytes before this are not kept]\n{_drop_cut_line(kept)}"
 
     def close(self) -> None:
-        """Write the rest to the file and close it, if there is one, and the sink."""
+        """Write the rest to the file and close it, and close the sink."""
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.close(self._join_chunks)
@@ -140,18 +140,18 @@ class Capture:
             return None
 
     def _write_pieces(self) -> None:
-        """Write what is longer than a piece, up to the end of its last line."""
+        """Write pending output that is longer than a piece, up to the end of its last line."""
         if len(self._pending) > self._piece_bytes:
             lines = self._pending.rfind(b"\n") + 1 if self._piece_bytes else 0
             self._write_file(lines or len(self._pending))
 
     def _write_file(self, count: int) -> None:
-        """Write the first `count` pending bytes; with O_APPEND each write lands behind those of other attempts."""
+        """Write the first `count` pending bytes; with O_APPEND each write goes behind those of other attempts."""
         piece = bytes(self._pending[:count])
         del self._pending[:count]
         rest = memoryview(piece)
         try:
-            while rest and self._file is not None:  # an unbuffered file may take less than it was given
+            while rest and self._file is not None:  # an unbuffered file may write only a part
                 rest = rest[self._file.write(rest) or 0 :]
         except OSError as error:
             self._give_up(error)
@@ -164,12 +164,12 @@ class Capture:
 
 
 def is_cut(text: str) -> bool:
-    """Say whether a `Capture`'s text is the end alone of what was printed."""
+    """Return whether the text of a `Capture` is only the end of the output."""
     return text.startswith(_CUT)
 
 
 def clean_output(raw: bytes) -> str:
-    """Return `raw` as text without terminal escapes and control characters, each line as it looked at last."""
+    """Return `raw` as text without terminal escapes and control characters, each line as it was last shown."""
     text = raw.decode("utf-8", "replace")
     text = _CONTROL.sub("", _ESCAPE.sub("", text)).replace("\r\n", "\n")
     if "\r" not in text:
@@ -184,12 +184,12 @@ def get_last_line(text: str) -> str:
 
 
 def _keep_last_text(line: str) -> str:
-    """A progress bar returns to the line's start and writes over it: keep what was written last."""
+    """Return the last text of a line: a progress bar returns to the start of the line and overwrites it."""
     kept = line.rstrip("\r")
     return kept[kept.rfind("\r") + 1 :]
 
 
 def _drop_cut_line(text: str) -> str:
-    """Drop the line that was cut in two, unless it is all there is."""
+    """Drop the first line, which may be incomplete, unless it is the only one."""
     _, newline, rest = text.partition("\n")
     return rest if newline and rest else text

@@ -1,4 +1,4 @@
-"""The exporter's side of its one supervisor process: start it, lease it, hand commands over, clean up if it dies."""
+"""The client of the supervisor process: start it, send commands to it, and clean up if it dies."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 _MAX_END_SECONDS = 10.0  # the supervisor gives up killing after 5 s
 _MAX_EXIT_SECONDS = 1.0  # a process that dies closes its sockets, then ends
-# The packages' own __init__ modules would add to the supervisor's memory: stand-ins let it import three modules alone.
 _CONTROL = 3  # the supervisor's descriptor
 COMMAND, WATCH, REST, EXIT, BYE = b"c", b"w", b"r", b"e", b"b"  # on the control socket, see `supervisor.event_loop`
+# Empty stand-ins for the packages, whose __init__ modules would add to the supervisor's memory.
 _PROGRAM = """
 import sys
 folder, descriptor, owner = sys.argv[1:]
@@ -39,32 +39,32 @@ main(int(descriptor), int(owner))
 
 
 class SupervisorProcess:
-    """The supervisor's process; any thread may ask after it."""
+    """The supervisor's process, for any thread."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.handle = os.pidfd_open(pid)  # readable once it has ended
         closing = weakref.finalize(self, os.close, self.handle)
         closing.atexit = (
-            False  # it would come before `SharedSupervisor._close_at_exit`, and the number be another file's by then
+            False  # it would run before `SharedSupervisor._close_at_exit`, and another file could get the descriptor
         )
         self._lock = threading.Lock()  # guards: _code
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        """Return its exit code as `subprocess` has it; None while it lives."""
+        """Return its exit code as in `subprocess`; None while it runs."""
         with self._lock:
             if self._code is None:
                 try:
                     pid, status = os.waitpid(self.pid, os.WNOHANG)
-                except ChildProcessError:  # SIGCHLD is ignored here, or this is a forked copy: nobody knows
+                except ChildProcessError:  # SIGCHLD is ignored, or this is a forked copy: the code is unknown
                     pid, status = self.pid, 0
                 if pid:
                     self._code = os.waitstatus_to_exitcode(status)
             return self._code
 
     def wait(self, timeout_seconds: float) -> int:
-        """Return its exit code; TimeoutError if it goes on."""
+        """Return its exit code; raise TimeoutError if it still runs."""
         poll = select.poll()
         poll.register(self.handle, select.POLLIN)
         poll.poll(timeout_seconds * 1000)
@@ -74,7 +74,7 @@ class SupervisorProcess:
         return code
 
     def resume(self) -> None:
-        """Let it go on if something has stopped it; nothing happens if it runs."""
+        """Continue it if a signal has stopped it."""
         self.send(signal.SIGCONT)
 
     def send(self, number: int) -> None:
@@ -85,11 +85,11 @@ class SupervisorProcess:
 class SharedSupervisor:
     """One supervisor process for all command pools of this process.
 
-        none --hand_over, watch--> running --last release, or the interpreter's end--> none
+        none --hand_over, watch--> running --last release, or the interpreter's exit--> none
                                      |
                                      +--it dies--> none (the next hand_over or watch starts another)
 
-    Guarantees: it lives from the first command to the last release; a forked copy of this process can't keep it alive.
+    Guarantees: it runs from the first command to the last release; a forked copy of this process can't keep it alive.
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class SharedSupervisor:
 
     @property
     def pid(self) -> int | None:
-        """The supervisor's process id, None while none runs."""
+        """The supervisor's process id; None while none runs."""
         with self._lock:
             return self._process.pid if self._process is not None and self._process.poll() is None else None
 
@@ -112,7 +112,7 @@ class SharedSupervisor:
             self._leases += 1
 
     def release(self) -> None:
-        """Give a lease back; the last one ends the supervisor."""
+        """Give back a lease; the last release ends the supervisor."""
         with self._lock:
             self._leases -= 1
             ended = self._detach(BYE) if not self._leases else None
@@ -120,30 +120,30 @@ class SharedSupervisor:
         _end_process(ended)
 
     def kill(self) -> None:
-        """End the supervisor by force, if one runs. Take no lock: its holder may wait for the supervisor."""
+        """Kill the supervisor, if one runs. Takes no lock, since its holder may wait for the supervisor."""
         process = self._process
         if process is not None:
             process.send(signal.SIGKILL)
 
     def hand_over(self, channel: socket.socket, output: int) -> SupervisorProcess:
-        """Give the supervisor its end of a command's channel and of its output pipe; starts it if none runs.
+        """Send the supervisor its ends of a command's channel and output pipe; start a supervisor if none runs.
 
-        Returns its process, for `describe_death`. Raises OSError when it can't be started.
+        Returns its process, for `describe_death`. Raises OSError if it can't start.
         """
         passed = array.array("i", [channel.fileno(), output])
         return self._send(COMMAND, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
 
     def watch(self) -> None:
-        """Have the supervisor kill all of this process's children when this process is gone, until the last release.
+        """Let the supervisor kill all children of this process if this process dies before the last release.
 
-        It looks for them every 0.1 s until `stop_watching`. Raises OSError when it can't be started.
+        The supervisor scans for children every 0.1 s until `stop_watching`. Raises OSError if it can't start.
         """
         with self._lock:
             self._watches = True
         self._send(WATCH, [])
 
     def stop_watching(self) -> None:
-        """Let the supervisor look for no more children: none is to be started before the next `watch`."""
+        """Stop the supervisor's scans for children: this process starts none before the next `watch`."""
         with self._lock:
             if self._control is not None:
                 with contextlib.suppress(OSError):
@@ -156,7 +156,7 @@ class SharedSupervisor:
             try:
                 process, control = self._get_or_start()
                 control.sendmsg([kind], passed)
-            except ConnectionError:  # it died this moment, and gets one successor
+            except ConnectionError:  # it has just died: start one successor
                 _end_process(self._detach())
                 process, control = self._get_or_start()
                 control.sendmsg([kind], passed)
@@ -173,7 +173,7 @@ class SharedSupervisor:
         with theirs:
             try:
                 self._process = _spawn(theirs)
-                descriptors.restore_limit(self._process.pid)  # its first command comes after this
+                descriptors.restore_limit(self._process.pid)  # before its first command
                 if self._watches:
                     ours.sendall(WATCH)
             except OSError:
@@ -183,7 +183,7 @@ class SharedSupervisor:
         return self._process, ours
 
     def _detach(self, last: bytes = b"") -> SupervisorProcess | None:
-        """Close the control socket, which ends the supervisor, and return its process; the lock is held."""
+        """Close the control socket, which ends the supervisor, and return its process; under the lock."""
         control, self._control = self._control, None
         process, self._process = self._process, None
         if control is not None:
@@ -194,7 +194,7 @@ class SharedSupervisor:
         return process
 
     def _close_at_exit(self) -> None:
-        """At the interpreter's exit: the supervisor kills what is left, and once more when this process is gone."""
+        """At the interpreter's exit: the supervisor kills all processes, and once more when this process has exited."""
         with self._lock:
             control, self._control = self._control, None
             process, self._process = self._process, None
@@ -207,19 +207,19 @@ class SharedSupervisor:
             control.recv(1)
 
     def _reset_after_fork(self) -> None:
-        """In a forked child: the supervisor is the parent's, and must not wait for this copy of the socket to close."""
+        """In a forked child: close its copy of the socket, since the supervisor belongs to the parent process."""
         self._lock = threading.Lock()
         self._leases, self._watches = 0, False
         self._detach()
 
 
-# The one piece of module state: a process has one supervisor, whichever of its pools needs it.
+# Module state, since all pools of a process share one supervisor.
 SUPERVISOR = SharedSupervisor()
 
 
 def _spawn(control: socket.socket) -> SupervisorProcess:
-    """Start the process. Not by subprocess: that waits for the end of a pipe, which a fork in another thread, whose
-    child goes on without an exec, keeps open.
+    """Start the process. Not with subprocess, which waits for the end of a pipe: a child that another thread has forked
+    without an exec keeps it open.
     """
     pid = os.posix_spawn(
         sys.executable,
@@ -244,7 +244,7 @@ def _spawn(control: socket.socket) -> SupervisorProcess:
 
 
 def describe_death(process: SupervisorProcess) -> str:
-    """Tell what ended a supervisor that hung up on a command."""
+    """Return why a supervisor closed the channel of a command."""
     try:
         code = process.wait(_MAX_EXIT_SECONDS)
     except TimeoutError:
@@ -253,20 +253,20 @@ def describe_death(process: SupervisorProcess) -> str:
 
 
 def kill_leftovers(session: int, mark: str) -> int:
-    """Kill what a command left when its supervisor died, and return how many processes that was.
+    """Kill the processes of a command whose supervisor died, and return their number.
 
-    They are known by their session (0: unknown), or by the mark in their environment.
+    It finds them by their session (0: unknown), or by the mark in their environment.
     """
-    import psutil  # here: hardly a supervisor dies
+    import psutil  # here: a supervisor rarely dies
 
     count = 0
     for process in psutil.process_iter():
         try:
             if process.status() != psutil.STATUS_ZOMBIE and _is_leftover(process.pid, process.environ, session, mark):
-                process.kill()  # psutil looks whether the number is still this process's own
+                process.kill()  # psutil checks that no other process got this pid
                 count += 1
         except (psutil.Error, OSError):
-            continue  # ended meanwhile, or not ours to look at or end
+            continue  # it has exited, or belongs to another user
     return count
 
 

@@ -1,1 +1,1 @@
-"""What runs in the one small process that starts, measures and ends commands; it imports nothing else of ours."""
+"""The supervisor: one small process that starts, measures and ends commands. It imports little else of the package."""

@@ -1,4 +1,4 @@
-"""One command in the supervisor: started, told about and ended over its own channel."""
+"""One command in the supervisor: started, reported and stopped through its own channel."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ TYPE_CHECKING = False  # typing's own would cost the supervisor 0.7 MB, and type
 if TYPE_CHECKING:
     from typing import Any
 
-# A young command reports every sample, also one in which nothing happened, so that the exporter soon knows whether the
-# command computes or waits. Later four reports a second keep 20 commands under 1 % of a core.
+# A young command reports every sample, even without a change, so that the exporter soon knows whether the command
+# computes or waits. Later, four reports a second keep 20 commands under 1 % of a core.
 _YOUNG_SECONDS = 0.5
 _REPORT_SECONDS = 0.25
-_LINGER_SECONDS = 0.2  # what a command leaves behind may end by itself: a `tee` in the shell that still has to write
-_LEFT_GRACE_SECONDS = 2.0  # from TERM to KILL for what was left behind
-_GIVE_UP_SECONDS = 5.0  # after KILL: a process in uninterruptible sleep must not hold a slot for ever
-_MOST_DESCRIPTORS = 65_536  # as `paropt_exporter.descriptors` has it, which is not imported here
+_LINGER_SECONDS = 0.2  # left processes may exit by themselves: a `tee` in the shell that still writes
+_LEFT_GRACE_SECONDS = 2.0  # from SIGTERM to SIGKILL for left processes
+_GIVE_UP_SECONDS = 5.0  # after SIGKILL: a process in uninterruptible sleep must not block a pool's thread
+_MAX_DESCRIPTORS = 65_536  # as in `paropt_exporter.descriptors`, which the supervisor does not import
 _RECEIVE_BYTES = 1 << 16
-# Ignored here (the supervisor outlives a Ctrl-C), or by Python: a command starts with the system's own.
+# The supervisor (which outlives a Ctrl-C) or Python ignores these: a command starts with the system's defaults.
 DEFAULT_SIGNALS = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -41,14 +41,14 @@ DEFAULT_SIGNALS = (
 
 
 class Command:
-    """What the exporter asked for over one channel.
+    """The command of one channel.
 
         reading -> running -> clearing (main process ended, others live) -> ended
                       |          |
                       +----------+- term_at, kill_at: when the next signal is due
 
-    `status` is the main process's wait status, None while it lives. Guarantee: a frame always fits into the channel's
-    buffer, since numbers are told only when the exporter has read all that was sent: nothing here ever waits for it.
+    `status` is the main process's wait status, None while it runs. Guarantee: a frame always fits into the buffer of
+    the channel, since a report is sent only when the exporter has read all earlier frames: no send ever blocks.
     """
 
     def __init__(self, channel: socket.socket, output: int) -> None:
@@ -65,8 +65,8 @@ class Command:
         _raise_limits()
         self._unread = b""
 
-    def read_frames(self) -> list[dict[str, Any]]:  # Any: what JSON gives
-        """Return the frames that have come; raise ConnectionError at the channel's end."""
+    def read_frames(self) -> list[dict[str, Any]]:  # Any: parsed JSON
+        """Return the frames that have arrived; raise ConnectionError at the end of the channel."""
         try:
             chunk = self.channel.recv(_RECEIVE_BYTES)
         except BlockingIOError:
@@ -76,18 +76,18 @@ class Command:
         *lines, self._unread = (self._unread + chunk).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def start(self, frame: dict[str, Any]) -> Tree | None:  # Any: what JSON gives
-        """Start the main process; a failure is told and gives None."""
+    def start(self, frame: dict[str, Any]) -> Tree | None:  # Any: parsed JSON
+        """Start the main process; on failure report it and return None."""
         entered = False
         try:
-            os.chdir(frame["cwd"].encode("latin-1"))  # posix_spawn can't; here there is one thread to be moved
+            os.chdir(frame["cwd"].encode("latin-1"))  # posix_spawn can't; safe, since this process has one thread
             entered = True
             pid = _spawn(frame, self._output)
         except OSError as error:
             self._send(failed=error.errno, entered=entered)
             return None
         finally:
-            os.chdir("/")  # a folder that someone works in can't be unmounted
+            os.chdir("/")  # a process's current folder can't be unmounted
             os.close(self._output)
             self._output = -1
         self._began_seconds = time.monotonic()
@@ -95,14 +95,14 @@ class Command:
         return self.tree
 
     def stop(self, grace: float, now: float) -> None:
-        """TERM now, KILL after the grace; a second call can only shorten it."""
+        """Send SIGTERM now, SIGKILL after the grace; a second call can only shorten the grace."""
         if self.tree is not None and grace > 0 and math.isinf(self.kill_at):
             self.tree.send(signal.SIGTERM)
         self.term_at = math.inf
         self.kill_at = min(self.kill_at, now + grace)
 
     def advance(self, now: float) -> bool:
-        """Send what is due, and return whether the command has ended."""
+        """Send the signals that are due, and return whether the command has ended."""
         if self.tree is None:
             return False
         alive = len(self.tree.list_alive())
@@ -120,15 +120,15 @@ class Command:
         return now >= self.kill_at + _GIVE_UP_SECONDS
 
     def is_young(self, now: float) -> bool:
-        """Whether it began so lately that the exporter may not know yet what it is like."""
+        """Return whether it started so recently that the exporter may not know its CPU demand yet."""
         return now < self._began_seconds + _YOUNG_SECONDS
 
     def is_report_due(self, now: float) -> bool:
-        """Whether to report the numbers of this sample."""
+        """Return whether to report this sample."""
         return self.is_young(now) or now >= self._reported_seconds + _REPORT_SECONDS
 
     def send_usage(self, now: float) -> None:
-        """Send the numbers of the sample taken at `now`, unless the exporter has not read the ones before."""
+        """Send the usage of the sample at `now`, unless the exporter has not read the last report."""
         if self.tree is not None and not _count_unread_bytes(self.channel):
             self._reported_seconds = now
             self._send(usage=_read_usage(self.tree), sampled=_read_core_time(self.tree, now))
@@ -141,7 +141,7 @@ class Command:
             self._send(ended=self.status, left=self._left, times=times, usage=_read_usage(self.tree), sampled=demand)
 
     def close(self) -> None:
-        """Close what the exporter handed over."""
+        """Close the descriptors that the exporter passed."""
         self.channel.close()
         if self._output >= 0:
             os.close(self._output)
@@ -151,7 +151,7 @@ class Command:
         try:
             self.channel.send(json.dumps(frame).encode() + b"\n")
         except OSError:
-            return  # the exporter closed its end: the poll says so too, and ends the command
+            return  # the exporter closed its end: the poll reports it too, and ends the command
 
 
 def _read_usage(tree: Tree) -> tuple[int, float, float, int, int]:
@@ -159,7 +159,7 @@ def _read_usage(tree: Tree) -> tuple[int, float, float, int, int]:
 
 
 def _read_core_time(tree: Tree, now: float) -> tuple[float, float, float]:
-    """Return the monotonic moment of a sample, and the seconds that the tree ran and waited for a core until then."""
+    """Return the monotonic time of a sample, and the seconds that the tree ran and waited for a core until then."""
     return now, tree.get_run_seconds(), tree.get_wait_seconds()
 
 
@@ -169,16 +169,16 @@ def _count_unread_bytes(channel: socket.socket) -> int:
 
 @cache
 def _raise_limits() -> tuple[tuple[int, int], tuple[int, int]]:
-    """Raise this process's limit on descriptors: each command takes some. Return that of commands, and its own."""
+    """Raise this process's limit on descriptors: each command needs some. Return the commands' limit and its own."""
     of_commands = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    own = (max(soft, min(hard, _MOST_DESCRIPTORS)), hard)
+    own = (max(soft, min(hard, _MAX_DESCRIPTORS)), hard)
     if resource.RLIM_INFINITY in of_commands:
         own = of_commands
     resource.setrlimit(resource.RLIMIT_NOFILE, own)
     return of_commands, own
 
 
-def _spawn(frame: dict[str, Any], output: int) -> int:  # Any: what JSON gives
+def _spawn(frame: dict[str, Any], output: int) -> int:  # Any: parsed JSON
     environment = {key.encode("latin-1"): value.encode("latin-1") for key, value in frame["env"].items()}
     environment[MARK.encode()] = frame["mark"].encode()
     of_commands, own = _raise_limits()

@@ -8,11 +8,11 @@
                    <--{"usage": ...}------------- its processes are sampled every 20 ms, later every 100 or 250 ms
                    <--{"ended": status, ...}----- when the last of its processes has ended
 
-Guarantees: a command has ended only when no process of it lives; at the control socket's end (the exporter ended, in
-whatever way) all that was started here is killed, and on demand all that the exporter started itself; a channel's end
-kills its command; while no command and no call runs, nothing is done at all. Frames are lines of JSON; output never
-passes through here. Only the standard library and three modules beside this one are imported: this process's memory is
-the floor of what `ru_maxrss` of its children can tell.
+Guarantees: a command has ended only when all its processes have exited. At the end of the control socket (the exporter
+has exited, in any way) the supervisor kills all processes that it started, and on demand all that the exporter started
+itself. The end of a channel kills its command. While no command and no call runs, the supervisor sleeps. Frames are
+lines of JSON; output never passes through the supervisor. It imports only the standard library and a few small modules,
+since its own memory is the least that `ru_maxrss` of its children can show.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# Messages on the control socket; all others bring a command. WATCH: kill the exporter's own children too when it is
-# gone. REST: none of them runs now. EXIT: it exits now. BYE: it goes on without a supervisor, and so do its children.
+# Messages on the control socket; all others bring a command. WATCH: kill the exporter's own children too when it has
+# exited. REST: none of them runs now. EXIT: it exits now. BYE: it and its children continue without a supervisor.
 WATCH, REST, EXIT, BYE = b"w", b"r", b"e", b"b"
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-_SAMPLE_SECONDS = 0.02  # shortest time between two looks at /proc
-_LATER_SAMPLE_SECONDS = 0.1  # the same once all commands are known for a while
-_QUIET_SAMPLE_SECONDS = 0.25  # the same once no process has come or gone, and no memory has changed, for a while
+_SAMPLE_SECONDS = 0.02  # the shortest time between two samples
+_LATER_SAMPLE_SECONDS = 0.1  # the same once no command is young
+_QUIET_SAMPLE_SECONDS = 0.25  # the same once no process has started or exited, and no memory has changed, for a while
 _QUIET_SECONDS = 2.0
 _MAX_SAMPLE_SECONDS = 1.0
-_SAMPLING_RATIO = 0.015  # of a core is spent on looking, at most, and a little more on telling about it
-_END_SECONDS = 5.0  # at the exporter's end: how long to go on killing before leaving
+_SAMPLING_RATIO = 0.015  # of a core at most for sampling; reporting costs a little more
+_END_SECONDS = 5.0  # at the exporter's exit: how long to kill processes before the supervisor exits
 
 
 class SamplingPace:
-    """How long to wait between looks: not long while a command is young, and the controller unsure of it.
+    """The pause between samples: short while a command is young and its CPU demand unknown.
 
-    Longer once the processes' shape (`ProcessTable.get_shape`) has stayed the same for a while.
+    Longer once the shape of the processes (`ProcessTable.get_shape`) has stayed the same for a while.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class SamplingPace:
         self._quiet_at = 0.0
 
     def get_pause(self, *, now: float, cost: float, young: bool, shape: tuple[tuple[int, int], ...]) -> float:
-        """Return the seconds until the next look, after one that took `cost` seconds."""
+        """Return the seconds until the next sample, after one that took `cost` seconds."""
         if shape != self._shape:
             self._shape, self._quiet_at = shape, now + _QUIET_SECONDS
         later = _LATER_SAMPLE_SECONDS if now < self._quiet_at else _QUIET_SAMPLE_SECONDS
@@ -67,7 +67,7 @@ class SamplingPace:
 
 
 class Supervisor:
-    """The loop over the control socket, the channels and the ends of children."""
+    """The event loop over the control socket, the channels and exited children."""
 
     def __init__(self, control: socket.socket, exporter: ParentProcess) -> None:
         self._control = control
@@ -83,13 +83,13 @@ class Supervisor:
         self._poll.register(control, select.POLLIN)
         self._poll.register(self._child_ended, select.POLLIN)
         if exporter.handle >= 0:
-            self._poll.register(exporter.handle, select.POLLIN)  # a fork of it may keep the control socket open
+            self._poll.register(exporter.handle, select.POLLIN)  # a forked child of it may keep the control socket open
         self._open = True
         self._sampled = self._next_sample = 0.0
         self._pace = SamplingPace()
 
     def run(self) -> None:
-        """Serve until the control socket's other end is gone, then kill everything that was started."""
+        """Serve until the other end of the control socket is closed, then kill all processes."""
         while self._open:
             for descriptor, _ in self._poll.poll(self._wait_milliseconds()):
                 if descriptor == self._control.fileno():
@@ -106,7 +106,7 @@ class Supervisor:
             self._exporter.sample(time.monotonic())
         _kill(self._exporter.list_leftovers())  # once: while it exits, its threads may start more
         self._kill_until_gone(list_descendants)
-        self._control.close()  # the exporter goes on when it sees that
+        self._control.close()  # the exporter waits for this
         self._exporter.wait()
         self._kill_until_gone(lambda: list_descendants() + self._exporter.list_leftovers())
 
@@ -115,12 +115,12 @@ class Supervisor:
         return None if math.isinf(due) else max(0.0, due - time.monotonic()) * 1000
 
     def _get_due_time(self) -> float:
-        """Return when to look next: in time, or when a signal is due that the last look came too early for."""
+        """Return the time of the next sample, or of the first signal that is due after the last sample."""
         signals = [at for command in self._commands.values() for at in (command.term_at, command.kill_at)]
         return min([self._next_sample, *(at for at in signals if at > self._sampled)])
 
     def _accept(self) -> None:
-        """Take a channel and an output pipe from the control socket."""
+        """Receive a message from the control socket: usually a channel and an output pipe."""
         try:
             data, ancillary, _, _ = self._control.recvmsg(1, socket.CMSG_SPACE(8), socket.MSG_CMSG_CLOEXEC)
         except ConnectionError:
@@ -137,7 +137,7 @@ class Supervisor:
         elif data in (EXIT, BYE):
             self._exporter.note_release(exits=data == EXIT)
             self._open = False
-        elif len(passed) < 2:  # out of descriptors: the exporter sees its channel closed
+        elif len(passed) < 2:  # out of descriptors: the exporter notices the closed channel
             for descriptor in passed:
                 os.close(descriptor)
         else:
@@ -147,13 +147,13 @@ class Supervisor:
         channel.setblocking(False)
         command = self._commands[channel.fileno()] = Command(channel, output)
         self._poll.register(channel, select.POLLIN)
-        self._read_channel(command)  # the request was sent before the channel was
+        self._read_channel(command)  # the exporter sends the request before the channel
 
     def _read_channel(self, command: Command) -> None:
         try:
             for frame in command.read_frames():
                 self._handle_frame(command, frame)
-        except ConnectionError:  # the exporter gave it up: nobody waits for this command any more
+        except ConnectionError:  # the exporter closed its end: it waits for this command no more
             self._poll.unregister(command.channel)
             command.hung_up = True
             self._next_sample = 0.0
@@ -161,9 +161,9 @@ class Supervisor:
             if command.tree is None:
                 self._remove_command(command)
 
-    def _handle_frame(self, command: Command, frame: dict[str, Any]) -> None:  # Any: what JSON gives
+    def _handle_frame(self, command: Command, frame: dict[str, Any]) -> None:  # Any: parsed JSON
         if "stop" in frame:
-            self._table.refresh(time.monotonic())  # groups made since the last look get the signal too
+            self._table.refresh(time.monotonic())  # new process groups must get the signal too
             self._next_sample = 0.0
             command.stop(frame["stop"], time.monotonic())
             return
@@ -174,7 +174,7 @@ class Supervisor:
             self._table.add(tree, time.monotonic())
 
     def _reap(self) -> None:
-        """Wait for all children that have ended, main processes and orphans, and count what they used."""
+        """Reap all exited children, main processes and orphans, and count their usage."""
         while (pid := _find_ended_child()) is not None:
             tree = self._table.find_owner(pid, time.monotonic())
             _, status, usage = os.wait4(pid, 0)
@@ -182,20 +182,20 @@ class Supervisor:
             if tree is None:
                 continue
             peak = usage.ru_maxrss * 1024
-            # One that was too short to be looked at gets the kernel's number, at most this process's few MB too high.
+            # A process too short for a sample gets the kernel's figure, which is a few MB of this process too high.
             if peak > tree.memory_peak and (not tree.memory_peak or peak > read_own_peak_bytes()):
                 tree.memory_peak = peak
             if tree.root == str(pid):
                 self._on_main_exit(tree, status)
 
     def _on_main_exit(self, tree: Tree, status: int) -> None:
-        self._next_sample = 0.0  # only a look tells what it left behind
+        self._next_sample = 0.0  # only a sample shows the processes that it left
         for command in self._commands.values():
             if command.tree is tree:
                 command.status = status
 
     def _sample_commands(self, now: float) -> None:
-        """Look at the processes when it is time; only then tell about them and send signals: to who is there now."""
+        """Sample the processes if it is due, and only then report and send signals, to the current processes."""
         if now < self._get_due_time():
             return
         self._sampled = now
@@ -219,7 +219,7 @@ class Supervisor:
         if command.tree is not None:
             self._table.remove(command.tree)
         if not self._table.trees and _has_children():
-            _kill(list_descendants())  # whoever is left could not be told to belong to any command
+            _kill(list_descendants())  # the rest belongs to no known command
         command.send_result()
         self._remove_command(command)
 
@@ -250,7 +250,7 @@ def main(descriptor: int, owner: int) -> None:
 
 
 def _find_ended_child() -> int | None:
-    """Return a child that has ended, without waiting for it yet: its /proc entry tells whose it is."""
+    """Return an exited child without reaping it: its /proc entry shows its command."""
     try:
         info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -271,4 +271,4 @@ def _kill(pids: list[int]) -> None:
         try:
             os.kill(pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
-            continue  # ended meanwhile, or a set-user-id program: not ours to end
+            continue  # it has exited, or is a set-user-id program

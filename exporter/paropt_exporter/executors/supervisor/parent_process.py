@@ -1,4 +1,4 @@
-"""Know the exporter's own processes, those of calls in its threads, so that they can be killed when it is gone."""
+"""Track the child processes of the exporter itself, of calls in its threads, and find them when it has exited."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ import time
 from paropt_exporter.executors.supervisor.process_tree import list_living, read_environment, read_stat
 
 RUN_MARK = "PAROPT_RUN"  # in the environment of all that an exporter starts: process id, start time, project
-_SAMPLE_SECONDS = 0.1  # costs some 0.2 ms with 20 threads
+_SAMPLE_SECONDS = 0.1  # a sample costs some 0.2 ms with 20 threads
 
 
 class ParentProcess:
-    """The process that the supervisor works for.
+    """The exporter: the process that started the supervisor.
 
-    When it is gone the kernel has given its children to another parent. They are known by the mark in their
-    environment, and, since a program may have been started with an environment of its own, by the last look.
+    When it exits, the kernel gives its children to another parent. The supervisor finds them by the mark in their
+    environment and, since a program may have another environment, by the last sample.
     """
 
     def __init__(self, pid: int) -> None:
         try:
             self.handle = os.pidfd_open(pid) if os.getppid() == pid else -1  # readable once it has ended
         except OSError:
-            self.handle = -1  # it is gone already
+            self.handle = -1  # it has exited already
         self.next_sample = math.inf
         self._kills = self._exits = False
         self._pid = str(pid)
         self._known: dict[str, str] = {}  # pid: start time
         mark = os.environ.get(RUN_MARK, "")
-        # An exporter that runs in a stage of another one has that one's mark until it sets its own.
+        # An exporter in a stage of another exporter has that one's mark until it sets its own.
         self._mark = f"{RUN_MARK}={mark}" if mark.startswith(f"{pid}-") else ""
 
     def watch(self) -> None:
-        """Look at the exporter's processes from now on, and have them killed when it is gone."""
+        """Sample the exporter's child processes from now on, and kill them when it has exited."""
         self.next_sample = 0.0
         self._kills = True
 
     def stop_watching(self) -> None:
-        """Look no more: no call runs, and none that starts later is to be found."""
+        """Stop sampling, since no call runs."""
         self.next_sample = math.inf
 
     def sample(self, now: float) -> None:
-        """Note which processes descend from the exporter, if it is time to."""
+        """Note which processes descend from the exporter, if a sample is due."""
         if now < self.next_sample:
             return
         self.next_sample = min(now, time.monotonic()) + _SAMPLE_SECONDS
@@ -55,31 +55,31 @@ class ParentProcess:
             if fields is not None and pid not in seen:
                 seen[pid] = fields[19]
                 waiting += _list_children(pid)
-        # Some may be orphans by now that nobody adopted in our sight: they stay known for as long as they live.
+        # Some may be orphans by now: they stay known for as long as they live.
         gone = [pid for pid in self._known if pid not in seen and not self._is_known(pid)]
         self._known.update(seen)
         for pid in gone:
             del self._known[pid]
 
     def note_release(self, *, exits: bool) -> None:
-        """Note that the exporter lets its supervisor go, because it `exits`, or to go on without one."""
+        """Note that the exporter releases its supervisor, because it `exits` or needs none any more."""
         self._exits, self._kills = exits, self._kills and exits
         if self._kills:
             self.sample(math.inf)
 
     @property
     def is_exiting(self) -> bool:
-        """Whether it is on its way out: its last descriptors are closed before its children are given away."""
+        """Whether it is exiting: the kernel closes its descriptors before its children get another parent."""
         return self._kills and not (self._exits or self._is_gone())
 
     def wait(self) -> None:
-        """Return when an exporter that exits has done so: up to then its threads may start processes."""
+        """Wait until an exiting exporter has exited: until then its threads may start processes."""
         while self._kills and not self._is_gone():
             self.sample(math.inf)
             select.select([self.handle], [], [], _SAMPLE_SECONDS)
 
     def list_leftovers(self) -> list[int]:
-        """Return what lives of the exporter's processes and of all that they started, once it is gone or exits."""
+        """Return the live processes of an exporter that exits or has exited, with all their descendants."""
         if not self._kills or self.is_exiting:
             return []
         found = list_living()
@@ -113,12 +113,12 @@ def _list_children(pid: str) -> list[str]:
             with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:  # noqa: PTH123 -- as above
                 found += file.read().decode().split()
         except OSError:
-            continue  # it has ended
+            continue  # it has exited
     return found
 
 
 def _is_resource_tracker(pid: str) -> bool:
-    """Say whether this is multiprocessing's, which removes what others left in memory once they are gone, and ends."""
+    """Return whether this is multiprocessing's tracker, which cleans up after its users have exited, and ends."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123 -- as above
             return b"from multiprocessing.resource_tracker import main" in file.read()

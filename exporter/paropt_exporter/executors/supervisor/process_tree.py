@@ -1,4 +1,4 @@
-"""Find which processes belong to which command, and what they use, from /proc."""
+"""Find the processes of each command, and their usage, from /proc."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import signal
 
 from paropt_exporter.executors.core_time import ProcessTime
 
-MARK = "PAROPT_COMMAND"  # in each command's environment: tells whose a process is that left its session and parent
+MARK = "PAROPT_COMMAND"  # in each command's environment: identifies processes that left their session and parent
 _PROC = "/proc/"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_NEWEST_RATIO = 0.3  # of the newest sample in the running average of the machine's crowding
-_LOST_TICKS = 3  # a vanished process and its parent's sum are each rounded: below this nothing is missing
+_NEWEST_RATIO = 0.3  # weight of the newest sample in the running average of the machine's crowding
+_LOST_TICKS = 3  # a vanished process and its parent's sum are each rounded: a smaller difference is no loss
 _ENDED = "ZX"
 _READ_BYTES = 4096  # more than a stat ever has
 
 
 class Process:
-    """One process as /proc/PID/stat tells. Times in clock ticks; `waited` is of children that it waited for.
+    """One process, from /proc/PID/stat. Times in clock ticks; `waited` is of reaped children.
 
-    `time` has its own CPU time and its waits for a core to the nanosecond; zeros where the kernel tells of no waits.
+    `time` has its own CPU time and its waits for a core in nanosecond precision; zeros if the kernel provides none.
     """
 
     __slots__ = ("group", "own", "parent", "pid", "rss", "samples", "session", "start", "state", "time", "waited")
@@ -32,7 +32,7 @@ class Process:
         self.update(fields, now)
 
     def update(self, fields: list[str], now: float) -> None:
-        """Take newer numbers; `fields` are those after the command's name."""
+        """Take newer values; `fields` are those after the command name."""
         self.state, self.parent, self.group, self.session = fields[0], fields[1], fields[2], fields[3]
         self.time.sample(threads=int(fields[17]), state=fields[0], now=now)
         self.own = int(fields[11]) + int(fields[12])
@@ -42,9 +42,9 @@ class Process:
 
 
 class Tree:
-    """The processes of one command, from its root down, and what they have used so far.
+    """The processes of one command, from its root down, and their usage so far.
 
-    `settled_seconds` is the CPU of those that were waited for here, `memory_peak` the highest sum of resident memory.
+    `settled_seconds` is the CPU time of reaped processes, `memory_peak` the highest sum of resident memory.
     """
 
     def __init__(self, root: int, mark: str, now: float) -> None:
@@ -55,52 +55,52 @@ class Tree:
         self.lost_ticks = 0
         self.root_ended = False
         self.ended_delay_seconds = 0.0
-        self._at, self._runnable, self._wanted = now, 1, 0.0  # at the last look: when, runnable members, core time
+        self._at, self._runnable, self._wanted = now, 1, 0.0  # at the last sample: time, runnable members, core time
         self.memory = 0
         self.memory_peak = 0
 
     def list_alive(self) -> list[Process]:
-        """Return the members that have not ended."""
+        """Return the members that have not exited."""
         return [member for member in self.members.values() if member.state not in _ENDED]
 
     def get_cpu_seconds(self) -> float:
-        """Return the CPU up to the last look, all that ended included."""
+        """Return the CPU time up to the last sample, exited processes included."""
         ticks = sum(member.own + member.waited for member in self.members.values())
         return self.settled_seconds + (ticks + self.lost_ticks) / _TICKS
 
     def get_delay_seconds(self) -> float:
-        """Return how long the members' threads have waited for a core, without the waits under way."""
+        """Return how long the members' threads have waited for a core, without current waits."""
         return self.ended_delay_seconds + sum(member.time.waited_seconds for member in self.members.values())
 
     def get_run_seconds(self) -> float:
-        """Return what `cpu_seconds` does, with the living members' own time to the nanosecond."""
+        """Return the same as `get_cpu_seconds`, with the own time of live members in nanosecond precision."""
         own = sum(member.time.run_seconds or member.own / _TICKS for member in self.members.values())
         ticks = sum(member.waited for member in self.members.values()) + self.lost_ticks
         return self.settled_seconds + own + ticks / _TICKS
 
     def get_wait_seconds(self) -> float:
-        """Return how long the members' threads have waited for a core, the waits under way included."""
+        """Return how long the members' threads have waited for a core, current waits included."""
         return self.ended_delay_seconds + sum(member.time.wait_seconds for member in self.members.values())
 
     def send(self, number: int) -> None:
-        """Send a signal to each process group that has a living member: it reaches those forked since the last look."""
+        """Send a signal to each process group with a live member: it also reaches processes newer than the sample."""
         groups = {member.group for member in self.list_alive()}
         if not self.root_ended:
-            groups.add(self.root)  # it has one until it is waited for, and without /proc there are no members
+            groups.add(self.root)  # its group exists until it is reaped; without /proc there are no members
         for group in groups:
             try:
                 os.killpg(int(group), number)
                 if number == signal.SIGTERM:
-                    os.killpg(int(group), signal.SIGCONT)  # a stopped process takes no other signal but KILL
+                    os.killpg(int(group), signal.SIGCONT)  # a stopped process reacts to no other signal but SIGKILL
             except (ProcessLookupError, PermissionError):
-                continue  # ended meanwhile, or a set-user-id program: not ours to end
+                continue  # it has exited, or is a set-user-id program
 
     def refresh(self, names: set[str], now: float, crowding: float) -> list[Process]:
         """Read all members again and return those that have vanished.
 
-        `crowding`: how many runnable threads there are for each core. Processes that began and ended since the last
-        look have left their CPU time with their parents, but not their waits: with n threads a core each of them waits
-        n - 1 times as long as it runs, though not longer than there was time.
+        `crowding`: the number of runnable threads for each core. Processes that started and exited since the last
+        sample have left their CPU time with their parents, but not their waits: with n threads a core, each of them
+        waits n - 1 times as long as it runs, but not longer than the time between the samples.
         """
         vanished = []
         credit: dict[str, int] = {}
@@ -128,7 +128,7 @@ class Tree:
         self._at, self._runnable, self._wanted = now, runnable, self.get_run_seconds() + self.get_wait_seconds()
 
     def settle(self, pid: str, seconds: float, crowding: float, now: float) -> None:
-        """Count an ended process's exact CPU; `crowding` as for `refresh`: its children may have ended with it."""
+        """Count the exact CPU time of an exited process; `crowding` as for `refresh`: its children may be gone too."""
         self.settled_seconds += seconds
         self.root_ended = self.root_ended or self.root == pid
         member = self.members.pop(pid, None)
@@ -141,22 +141,22 @@ class Tree:
             self._count_unseen_wait((seconds - seen) * max(0.0, crowding - 1.0), now)
 
     def _count_lost(self, vanished: list[Process], credit: dict[str, int]) -> None:
-        """A parent that ignores SIGCHLD is never told of its children's CPU: count what it did not get."""
+        """Count the CPU time of children whose parent ignores SIGCHLD: the kernel does not add it to the parent's."""
         for child in vanished:
             if child.parent in credit:
                 credit[child.parent] -= child.own + child.waited
         self.lost_ticks += sum(-rest for rest in credit.values() if rest < -_LOST_TICKS)
 
     def update_memory(self) -> None:
-        # Between fork and exec a child shows its parent's memory as its own: it counts from the second look on.
+        # Between fork and exec a child shows its parent's memory as its own: it counts from the second sample on.
         self.memory = sum(m.rss for m in self.members.values() if m.samples > 1 or m.pid == self.root)
         self.memory_peak = max(self.memory_peak, self.memory)
 
 
 class ProcessTable:
-    """All commands' trees, and what is known of every other process, so that a look reads only what may be ours.
+    """The trees of all commands, and the pids of foreign processes, so that a sample reads only new processes.
 
-    A pid once found foreign stays so until it vanishes: only descendants of ours are ever handed to us by the kernel.
+    A foreign pid stays foreign until it vanishes: the kernel gives this process only its own descendants.
     """
 
     def __init__(self) -> None:
@@ -169,7 +169,7 @@ class ProcessTable:
         self.crowding = 1.0  # runnable threads for each core, a running average
 
     def add(self, tree: Tree, now: float) -> None:
-        """Take a tree whose root was just started; its first numbers are read at once."""
+        """Add a tree whose root has just started, and take its first sample."""
         self.trees.append(tree)
         self._sessions[tree.root] = tree
         fields = read_stat(tree.root)
@@ -194,22 +194,22 @@ class ProcessTable:
             for member in tree.refresh(names, now, self.crowding):
                 self._owners.pop(member.pid, None)
             for member in tree.members.values():
-                self._sessions[member.session] = tree  # it may have made a session of its own since
+                self._sessions[member.session] = tree  # it may have a session of its own by now
         fresh = names - self._foreign - self._owners.keys()
         self._foreign |= fresh - self._assign_new([pid for pid in fresh if pid.isdigit()], now)
 
     def get_shape(self) -> tuple[tuple[int, int], ...]:
-        """Return how many processes each tree has, and how many MiB of memory: what changes where work changes."""
+        """Return the number of processes and the MiB of memory of each tree: they change when the work changes."""
         return tuple((len(tree.members), tree.memory >> 20) for tree in self.trees)
 
     def clear(self) -> None:
-        """Forget all processes: there is none any more."""
+        """Forget all processes: none is left."""
         self._owners.clear()
         for tree in self.trees:
             tree.members.clear()
 
     def find_owner(self, pid: int, now: float) -> Tree | None:
-        """Return the tree of a process that has ended but was not waited for yet, and read its last numbers."""
+        """Return the tree of a process that has exited but is not reaped yet, and take its last sample."""
         name = str(pid)
         tree = self._owners.get(name)
         if tree is None:
@@ -220,17 +220,17 @@ class ProcessTable:
         return tree
 
     def settle(self, pid: int, seconds: float, now: float) -> None:
-        """Count an ended process's exact CPU in place of what was read of it; it was waited for."""
+        """Replace the sampled CPU time of a reaped process by the exact one."""
         tree = self._owners.pop(str(pid), None)
         if tree is not None:
             tree.settle(str(pid), seconds, self.crowding, now)
 
     def _assign_new(self, pids: list[str], now: float) -> set[str]:
-        """Give new processes to the trees that they belong to and return those that were given."""
+        """Assign new processes to their trees and return the assigned ones."""
         found = [Process(pid, fields, now) for pid in pids if (fields := read_stat(pid)) is not None]
         given: set[str] = set()
         left = len(found) + 1
-        while len(found) < left:  # a parent may stand after its child
+        while len(found) < left:  # a parent may come after its child
             left = len(found)
             rest = []
             for process in found:
@@ -247,7 +247,7 @@ class ProcessTable:
         tree = self._owners.get(process.parent) or self._sessions.get(process.session)
         if tree is not None or process.parent != self._me:
             return tree
-        # It left its session before anyone looked, and its parent has ended: its environment still tells.
+        # It left its session before the first sample, and its parent has exited: its environment identifies it.
         marks = read_environment(process.pid)
         for candidate in self.trees:
             if candidate.mark in marks:
@@ -261,30 +261,30 @@ class ProcessTable:
 
 
 def read_stat(pid: str) -> list[str] | None:
-    """Return the fields of /proc/PID/stat after the command's name (which may hold anything), None if it is gone."""
+    """Return the fields of /proc/PID/stat after the command name, which may hold any text; None if it has exited."""
     text = _read(pid + "/stat")
     return text[text.rindex(")") + 2 :].split() if ")" in text else None
 
 
 def count_runnable_threads() -> int:
-    """Return how many threads of the machine run or wait for a core, this one left out; 0 if the kernel tells not."""
+    """Return how many threads of the machine run or wait for a core, without this one; 0 if unknown."""
     running, slash, _ = _read("loadavg").partition("/")
     return int(running.split()[-1]) - 1 if slash else 0
 
 
 def read_environment(pid: str) -> list[str]:
-    """Return the process's environment as it was at its start; empty if it ended or belongs to someone else."""
+    """Return a process's environment at its start; empty if it has exited or belongs to another user."""
     return _read(pid + "/environ").split("\0")
 
 
 def list_living() -> list[tuple[str, list[str]]]:
-    """Return the pid and the stat fields of every process of this machine that has not ended."""
+    """Return the pid and the stat fields of every process of this machine that has not exited."""
     read_frames = ((pid, read_stat(pid)) for pid in _list_pids() if pid.isdigit())
     return [(pid, fields) for pid, fields in read_frames if fields is not None and fields[0] not in _ENDED]
 
 
 def list_descendants() -> list[int]:
-    """Return all living processes below this one."""
+    """Return all live descendants of this process."""
     parents = {pid: fields[1] for pid, fields in list_living()}
     me = str(os.getpid())
     below = {me}
@@ -296,7 +296,7 @@ def list_descendants() -> list[int]:
 
 
 def read_own_peak_bytes() -> int:
-    """Return the highest resident memory of this process; what a child's `ru_maxrss` starts from."""
+    """Return the highest resident memory of this process; a child's `ru_maxrss` starts from it."""
     for line in _read("self/status").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -305,9 +305,9 @@ def read_own_peak_bytes() -> int:
 
 def _list_pids() -> list[str]:
     try:
-        return os.listdir(_PROC)  # noqa: PTH208 -- a path object for each process would cost more than the look itself
+        return os.listdir(_PROC)  # noqa: PTH208 -- a path object for each process would cost more than the sample
     except OSError:
-        return []  # no /proc: commands still run, are waited for and killed by their group
+        return []  # no /proc: commands still run, and are reaped and killed by their group
 
 
 def _read(name: str) -> str:
