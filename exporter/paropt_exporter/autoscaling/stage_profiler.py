@@ -73,7 +73,7 @@ class Recommendation:
 
 
 def choose_sizes(plan: Plan) -> tuple[int, ...]:
-    """Return the sizes worth measuring: doubled until all tasks of the stage run at once, or up to the lane's maximum."""
+    """Return the sizes worth measuring: doubled until all tasks run at once, or up to the lane's maximum."""
     (stage,) = plan.stages
     most = max(1, min(len(stage.tasks), plan.workers.maximum // stage.slots))
     doubled = [1 << power for power in range(most.bit_length()) if 1 << power < most]

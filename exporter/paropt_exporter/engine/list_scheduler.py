@@ -1,4 +1,4 @@
-"""List scheduling (Graham, 1966) with the engine's rules, for computed runs: `--what-if`, advice, `plan`, simulations."""
+"""List scheduling (Graham, 1966) by the engine's rules, for computed runs: `--what-if`, advice, simulations."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from paropt_exporter.events import TaskTiming
 from paropt_exporter.plan import PlannedStage
 
 _ENDED_SECONDS = 1e-9  # a task has ended with less than this left, by rounding
-# Of computing time. So much delay occurs with spare cores too, by wake-ups and moves between cores; a longer delay shows
-# that other processes filled the cores.
+# Of computing time. So much delay occurs with spare cores too, by wake-ups and moves between cores; a longer delay
+# shows that other processes filled the cores.
 _CERTAIN_DELAY_RATIO = 0.25
 _CROWDING_STEPS = 50  # Newton's method needs about five
 _CROWDING_PRECISION = 1e-9
