@@ -292,6 +292,16 @@ def test_a_replay_shows_where_todays_policy_decides_otherwise(history: History) 
     assert json.loads(replayed(history, "json")[1])["different"][0]["today"]["size"] == 8
 
 
+def test_replay_counts_decisions_of_which_a_part_was_stored(history: History) -> None:
+    waiting = tuple(LoadGroup(load=Load(pool="commands", stage=f"s{n}", cpu_demand=0.0), count=1) for n in range(200))
+    observation = replace(RUN, waiting=waiting, ceiling=500)
+    history.observe(decision(observation, decide_lane_size(observation)))
+    code, text = replayed(history)
+    assert code == 0
+    assert "1 can't be compared: the history has only a part of their stages" in text
+    assert "and 100 more, which the history does not have" in told(history)
+
+
 def test_a_decision_of_another_version_is_named_and_ends_nothing(history: History) -> None:
     history.observe(replace(decision(RUN, decide_lane_size(RUN)), situation='{"kind": "run", "seen": {"other": 1}}'))
     history.observe(decision(BAND, decide_size_bounds(BAND)))

@@ -128,7 +128,7 @@ class ControlSocket:
         override = None if request.command == RESUME else Override(mode=request.command, size=request.size)
         self._control_state.set_override(override)
         facts = {"lane": self._lane, "order": request.command, "size": request.size}
-        log.info("an order was given", extra={name: fact for name, fact in facts.items() if fact is not None})
+        log.info("control request applied", extra={name: fact for name, fact in facts.items() if fact is not None})
 
 
 def open_control_socket(

@@ -1,10 +1,10 @@
-"""Say why a pool has its size: a recorded decision as sums that a reader can do again by hand."""
+"""Explain a recorded decision by sums that a reader can check by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from paropt_exporter.autoscaling.decisions import Observation, describe_decision, parse_observation
+from paropt_exporter.autoscaling.decisions import Observation, count_left_out, describe_decision, parse_observation
 from paropt_exporter.autoscaling.policy import fixed_workload, queueing
 from paropt_exporter.autoscaling.policy.budget import divide_resources
 from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup, Sizing, compute_deadline_size
@@ -38,66 +38,68 @@ from paropt_exporter.events import Decision
 
 
 def iter_explanation(decision: Decision) -> Iterator[str]:
-    """Yield the terms that lead to a decision, line by line. Raises UnknownSituation."""
+    """Yield the sums that lead to a decision, line by line. Raises UnknownObservation."""
     if not decision.situation:
         return
-    observation = parse_observation(decision.situation)
-    yield from _iter_terms(observation)
+    seen = parse_observation(decision.situation)
+    yield from _iter_terms(seen)
+    if left_out := count_left_out(decision.situation):
+        yield f"  and {left_out} more, which the history does not have: the sums above lack them"
     yield f"policy: {describe_decision(decision.choice)}"
 
 
 def format_headline(decision: Decision) -> str:
-    """Return what was decided, in a line."""
+    """Return a decision in one line."""
     if decision.action == "hold":
         return f"{decision.pool} stays at {decision.new_size}: {decision.reason}"
     return f"{decision.pool} {decision.action} from {decision.old_size} to {decision.new_size}: {decision.reason}"
 
 
-def _iter_terms(observation: Observation) -> Iterator[str]:
-    match observation:
+def _iter_terms(seen: Observation) -> Iterator[str]:
+    match seen:
         case LaneObservation():
-            yield from _explain_lane(observation)
+            yield from _explain_lane(seen)
         case PoolObservation():
-            yield from _explain_pool(observation)
+            yield from _explain_pool(seen)
         case BoundsObservation():
-            yield from _explain_bounds(observation)
+            yield from _explain_bounds(seen)
         case TargetObservation():
-            yield from _explain_target(observation)
+            yield from _explain_target(seen)
 
 
-def _explain_lane(observation: LaneObservation) -> Iterator[str]:
+def _explain_lane(seen: LaneObservation) -> Iterator[str]:
     yield "N* = running tasks, then waiting ones in order, as long as the cores that they want fit"
-    for group in observation.running:
+    for group in seen.running:
         yield f"  run    {group.count:>4} x {_format_demand(group)} cores  {group.load.stage}"
-    for group in observation.waiting:
+    for group in seen.waiting:
         yield f"  wait   {group.count:>4} x {_format_demand(group)} cores  {group.load.stage}"
-    assessment = assess_lane(observation)
-    yield from _explain_limits(observation, assessment)
-    sizing = compute_lane_sizing(observation, assessment)
+    assessment = assess_lane(seen)
+    yield from _explain_limits(seen, assessment)
+    sizing = compute_lane_sizing(seen, assessment)
     yield (
-        f"  cores {observation.cores:g} (+{CORE_SLACK:g} for what a measurement is off);"
-        f" tasks that want under {WAITING_DEMAND:g} of a core are counted apart"
+        f"  cores {seen.cores:g} (+{CORE_SLACK:g} for errors of measurement);"
+        f" tasks that want under {WAITING_DEMAND:g} of a core count separately"
     )
-    yield f"  N* = {_format_sum(observation, sizing)} ({sizing.reason})"
-    if observation.memory is not None:
-        yield from _explain_memory(observation, assessment, observation.memory)
-    if observation.work is not None:
-        work = observation.work
+    yield f"  N* = {_format_sum(seen, sizing)} ({sizing.reason})"
+    if seen.memory is not None:
+        yield from _explain_memory(seen, assessment, seen.memory)
+    if seen.work is not None:
+        work = seen.work
         yield (
             f"  deadline: path {work.critical_path_seconds:.1f} s + ({work.seconds:.1f} - "
             f"{work.critical_path_seconds:.1f}) / N <= {fixed_workload.DEADLINE_RATIO:g} x {work.left_seconds:.1f} s: "
             f"N = {compute_deadline_size(work)}"
         )
-    yield f"  between floor {observation.floor} and ceiling {observation.ceiling}; the lane had {observation.size}"
+    yield f"  between floor {seen.floor} and ceiling {seen.ceiling}; the lane had {seen.size}"
 
 
-def _explain_limits(observation: LaneObservation, assessment: LaneAssessment) -> Iterator[str]:
-    measured = {one.stage: one for one in observation.stages}
+def _explain_limits(seen: LaneObservation, assessment: LaneAssessment) -> Iterator[str]:
+    measured = {one.stage: one for one in seen.stages}
     for state in assessment.stages:
         if state.limit is None:
             continue
         one = measured[state.stage]
-        lasts = f" for {state.until - observation.now:.0f} s more" if state.phase == LIMITED else ""
+        lasts = f" for {state.until - seen.now:.0f} s more" if state.phase == LIMITED else ""
         yield f"  limit  {state.limit:>4} at once ({state.phase}{lasts}); {one.running} run  {state.stage}"
         few, many = (one.level, state.reference) if state.phase == TRIAL else (state.reference, state.useless)
         if few is not None and many is not None:
@@ -115,26 +117,26 @@ def _explain_concurrency(few: ConcurrencyLevel, many: ConcurrencyLevel) -> Itera
         )
 
 
-def _explain_memory(observation: LaneObservation, assessment: LaneAssessment, memory: Memory) -> Iterator[str]:
-    known = [group for group in observation.running if group.load.peak_bytes]
-    peaks = " + ".join(f"{group.count} x {_format_megabytes(group.load.peak_bytes)}" for group in known) or "0"
+def _explain_memory(seen: LaneObservation, assessment: LaneAssessment, memory: Memory) -> Iterator[str]:
+    known = [group for group in seen.running if group.load.peak_bytes]
+    peaks = " + ".join(f"{group.count} x {_to_mb(group.load.peak_bytes)}" for group in known) or "0"
     grow, room = (
-        compute_growth_bytes(observation.running, memory.held_bytes),
-        compute_room_bytes(observation.running, memory),
+        compute_growth_bytes(seen.running, memory.held_bytes),
+        compute_room_bytes(seen.running, memory),
     )
-    yield f"  memory: running tasks may still take {peaks} - {_format_megabytes(memory.held_bytes)} = {_format_megabytes(grow)}"
+    yield f"  memory: running tasks may still take {peaks} - {_to_mb(memory.held_bytes)} = {_to_mb(grow)}"
     yield (
-        f"    room: {_format_megabytes(memory.available_bytes)} available - {_format_megabytes(memory.reserve_bytes)} kept free"
-        f" - {_format_megabytes(grow)} = {_format_megabytes(room)}"
+        f"    room: {_to_mb(memory.available_bytes)} available - {_to_mb(memory.reserve_bytes)} kept free"
+        f" - {_to_mb(grow)} = {_to_mb(room)}"
     )
     for group in assessment.waiting:
         if group.load.peak_bytes:
-            yield f"    wait   {group.count:>4} x {_format_megabytes(group.load.peak_bytes)}  {group.load.stage}"
+            yield f"    wait   {group.count:>4} x {_to_mb(group.load.peak_bytes)}  {group.load.stage}"
     if assessment.waiting:
         yield f"    N_mem = {assessment.memory_size} of those that run and wait"
 
 
-def _format_megabytes(size: int) -> str:
+def _to_mb(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
@@ -142,69 +144,69 @@ def _format_demand(group: LoadGroup) -> str:
     return f"{UNKNOWN_DEMAND:.2f} (unknown)" if group.load.cpu_demand is None else f"{group.load.cpu_demand:.2f}"
 
 
-def _format_sum(observation: LaneObservation, sizing: Sizing) -> str:
-    fit = count_tasks(observation.running) - sizing.surplus
+def _format_sum(seen: LaneObservation, sizing: Sizing) -> str:
+    fit = count_tasks(seen.running) - sizing.surplus
     beyond = f" (and {sizing.surplus} that run beyond the cores)" if sizing.surplus else ""
     total = fit + sizing.admitted
     last = f" = {sizing.size}" if total == sizing.size else f" = {total}, but {sizing.size}"
     return f"{fit} that fit{beyond} + {sizing.admitted} that may start{last}"
 
 
-def _explain_pool(observation: PoolObservation) -> Iterator[str]:
-    traffic = observation.traffic
+def _explain_pool(seen: PoolObservation) -> Iterator[str]:
+    traffic = seen.traffic
     size = compute_workers(traffic.load)
-    waits, with_one_less = compute_wait_ratio(traffic.load, size), compute_wait_ratio(traffic.load, size - 1)
     yield f"load a = {traffic.arrivals:.3g} tasks/s x {traffic.service_seconds:.3g} s = {traffic.load:.3g} Erlang"
     yield (
-        f"  N(a) = {size}: a task waits {waits:.3f} of its own time, at most {WAIT_RATIO:g}"
-        f" (with {size - 1}: {with_one_less:.3f})"
+        f"  N(a) = {size}: a task waits {compute_wait_ratio(traffic.load, size):.3f} of its own time, at most"
+        f" {WAIT_RATIO:g} (with {size - 1}: {compute_wait_ratio(traffic.load, size - 1):.3f})"
     )
     drain = max(queueing.DRAIN_SECONDS, queueing.DRAIN_SERVICES * traffic.service_seconds)
     waiting = traffic.queued * traffic.service_seconds / drain
     yield f"  queue: {traffic.queued} x {traffic.service_seconds:.3g} s / {drain:.3g} s = {waiting:.2f}, rounded up"
-    if observation.cpu_demand is not None and observation.cpu_demand >= WAITING_DEMAND:
-        yield f"  N_cpu = {observation.cores:g} cores / {observation.cpu_demand:.2f} of a core = {compute_cpu_size(observation.cores, observation.cpu_demand)}"
-    yield from _explain_machine(observation)
-    yield f"  between floor {observation.floor} and ceiling {observation.ceiling}; the pool had {observation.size}"
-    if observation.state.history.reversals:
-        yield f"  {len(observation.state.history.reversals)} of {MAX_REVERSALS} changes of direction an hour are spent"
+    if seen.cpu_demand is not None and seen.cpu_demand >= WAITING_DEMAND:
+        most = compute_cpu_size(seen.cores, seen.cpu_demand)
+        yield f"  N_cpu = {seen.cores:g} cores / {seen.cpu_demand:.2f} of a core = {most}"
+    yield from _explain_machine(seen)
+    yield f"  between floor {seen.floor} and ceiling {seen.ceiling}; the pool had {seen.size}"
+    if seen.state.history.reversals:
+        yield f"  {len(seen.state.history.reversals)} of {MAX_REVERSALS} changes of direction an hour are spent"
 
 
-def _explain_machine(observation: PoolObservation) -> Iterator[str]:
-    memory, budget = observation.memory, observation.budget
+def _explain_machine(seen: PoolObservation) -> Iterator[str]:
+    memory, budget = seen.memory, seen.budget
     if memory is not None:
         yield (
-            f"  memory: {_format_megabytes(memory.available_bytes)} available - {_format_megabytes(memory.reserve_bytes)} kept free"
-            f" - {_format_megabytes(memory.growth_bytes)} that workers may still take = {_format_megabytes(memory.room_bytes)}"
+            f"  memory: {_to_mb(memory.available_bytes)} available - {_to_mb(memory.reserve_bytes)} kept free"
+            f" - {_to_mb(memory.growth_bytes)} that workers may still take = {_to_mb(memory.room_bytes)}"
         )
         if memory.peak_bytes:
-            most = compute_pool_memory_size(observation.size, memory)
-            room, peak = _format_megabytes(memory.room_bytes), _format_megabytes(memory.peak_bytes)
-            yield f"    N_mem = {observation.size} + {room} / {peak} a worker = {most}"
+            most = compute_pool_memory_size(seen.size, memory)
+            room, peak = _to_mb(memory.room_bytes), _to_mb(memory.peak_bytes)
+            yield f"    N_mem = {seen.size} + {room} / {peak} a worker = {most}"
     if budget is None or (len(budget.claims) < 2 and not any(claim.memory_bytes for claim in budget.claims)):
         return
     sizes = divide_resources(budget.claims, cores=budget.cores, memory_bytes=budget.memory_bytes)
     cores = "any" if budget.cores is None else f"{budget.cores:g}"
-    bytes_ = "any" if budget.memory_bytes is None else _format_megabytes(budget.memory_bytes)
+    bytes_ = "any" if budget.memory_bytes is None else _to_mb(budget.memory_bytes)
     yield f"  the machine's cores ({cores}) and memory ({bytes_} for workers) go to the pool that has least of them:"
     for claim in budget.claims:
         first = ", first" if claim.urgent else ""
         yield (
             f"    {claim.pool}: {sizes[claim.pool]} of {claim.wanted} wanted, at least {claim.floor};"
-            f" {claim.cpu_demand:.2f} of a core and {_format_megabytes(claim.memory_bytes)} each, weight {claim.weight:g}{first}"
+            f" {claim.cpu_demand:.2f} of a core and {_to_mb(claim.memory_bytes)} each, weight {claim.weight:g}{first}"
         )
 
 
-def _explain_bounds(observation: BoundsObservation) -> Iterator[str]:
-    for signal in observation.signals:
+def _explain_bounds(seen: BoundsObservation) -> Iterator[str]:
+    for signal in seen.signals:
         yield f"  {_explain_signal(signal)}"
-    yield f"  the config allows {observation.minimum} to {observation.maximum}; the band was {observation.floor} to {observation.ceiling}"
+    yield f"  the config allows {seen.minimum} to {seen.maximum}; the bounds were {seen.floor} to {seen.ceiling}"
 
 
 def _explain_signal(signal: Signal) -> str:
     reading = signal.reading
     if not reading.is_valid:
-        last = "its last word holds for ten intervals, then the config's"
+        last = "its last value holds for ten intervals, then the config's bounds do"
         return f"{signal.use} {signal.name}: not believed ({reading.rejection_reason}: {reading.detail}); {last}"
     if signal.use == LOAD:
         workers = compute_load_workers(reading.value, signal.target)
@@ -213,18 +215,16 @@ def _explain_signal(signal: Signal) -> str:
     return f"limit {signal.name}: {reading.value:g} is {over} its target {signal.target:g}"
 
 
-def _explain_target(observation: TargetObservation) -> Iterator[str]:
-    for pool in observation.pools:
+def _explain_target(seen: TargetObservation) -> Iterator[str]:
+    for pool in seen.pools:
         if pool.measurement is None:
             yield f"  {pool.pool}: not believed ({pool.reading.rejection_reason}: {pool.reading.detail})"
             continue
-        told = pool.measurement
-        unfinished = f"{told.depth:g} tasks wait + {told.busy:.2f} run = {told.depth + told.busy:.2f}"
+        measured = pool.measurement
+        unfinished = f"{measured.depth:g} tasks wait + {measured.busy:.2f} run = {measured.depth + measured.busy:.2f}"
         yield f"  {pool.pool}: {unfinished}, rounded up (from {CORE_SLACK:g} on)"
-        if told.cpu > 0:
-            alone = max(told.busy - told.delay, told.cpu)
-            yield f"  c = {told.cpu:.2f} / ({told.busy:.2f} - {told.delay:.2f}) = {told.cpu / alone:.2f} of a core"
-    yield (
-        f"  cores {observation.cores:g}; between floor {observation.floor} and ceiling {observation.ceiling};"
-        f" the lane had {observation.size}"
-    )
+        if measured.cpu > 0:
+            alone = max(measured.busy - measured.delay, measured.cpu)
+            demand = f"{measured.cpu:.2f} / ({measured.busy:.2f} - {measured.delay:.2f}) = {measured.cpu / alone:.2f}"
+            yield f"  c = {demand} of a core"
+    yield f"  cores {seen.cores:g}; between floor {seen.floor} and ceiling {seen.ceiling}; the lane had {seen.size}"

@@ -60,7 +60,7 @@ class Feedback:
         return self._client.get_counts()
 
     def fetch_past_runs(self, lane: str) -> PastRuns:
-        """Return sizes and durations of the last seven days; blocks up to PAST_SECONDS, and returns the answers so far."""
+        """Return sizes and durations of the last seven days: those that arrive within PAST_SECONDS."""
         found: dict[str, MappingProxyType[str, float]] = {}
         thread = threading.Thread(target=self._query_past_runs, args=(lane, found), name="paropt-past", daemon=True)
         thread.start()

@@ -1,7 +1,7 @@
-"""Share a lane's slots with what its commands start: a server of GNU make's jobserver protocol (4.4, fifo style).
+"""Share a lane's slots with the jobs of its commands: a server of GNU make's jobserver protocol (4.4, fifo style).
 
-A client (make, ninja, cargo) has one job for nothing, the one that its parent started it with. For each further one it
-takes a byte from a pipe, and puts it back when that job has ended.
+A client (make, ninja, cargo) owns one job from its start. For each further job it takes a byte from a pipe, and it puts
+the byte back when that job has ended.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from paropt_exporter.errors import UsageError
 
 VARIABLE = "MAKEFLAGS"
 _TOKEN = b"+"  # as make writes it; clients take any byte
-_OLDEST_MAKE = (4, 4)  # earlier ones end with an error at the flag
+_OLDEST_MAKE = (4, 4)  # older versions fail at the flag
 _OTHER_SERVER = re.compile(r"(?:^|\s+)(?:--jobserver-(?:auth|fds)=\S+|-j\s*\d*(?=\s|$))")
 _MAKE_TIMEOUT_SECONDS = 10.0
 
@@ -31,12 +31,12 @@ class Jobserver:
         offer(n) -> the pipe --take--> client        tokens in the pipe + tokens that clients hold = those offered
                         ^----put back---'
 
-    Guarantees: no more tokens are out than were offered, but for those that clients held when an offer became smaller:
-    these are taken out as they come back. What a killed client took with it is made up for by the next `reset`.
-    Nothing here blocks. `offer` and `reset` are for one thread at a time.
+    Guarantees: there are no more tokens than were offered, except those that clients held when an offer became smaller;
+    they are removed when they come back. The next `reset` replaces the tokens of a killed client. No method blocks.
+    `offer` and `reset` are for one thread at a time.
 
     The pipe has no name in any folder: clients open it as /proc/PID/fd/N, which works like a fifo, needs the same user
-    (and sight of our process), and is gone with us.
+    and a view of our process, and disappears with us.
     """
 
     def __init__(self) -> None:
@@ -44,13 +44,13 @@ class Jobserver:
         self._out = 0
 
     def build_environment(self, environ: Mapping[str, str], slots: int) -> dict[str, str]:
-        """Return what makes a command a client: flags of the user stay, another server's do not."""
+        """Return the environment that makes a command a client; the user's flags stay, those of another server go."""
         kept = _OTHER_SERVER.sub("", environ.get(VARIABLE, "")).strip()
         ours = f"-j{slots} --jobserver-auth=fifo:/proc/{os.getpid()}/fd/{self._reader}"
         return {VARIABLE: f"{kept} {ours}" if kept else ours}
 
     def offer(self, count: int) -> None:
-        """Have `count` tokens out from now on."""
+        """Set the number of tokens to `count`."""
         surplus = max(0, self._count_tokens() - self._out)  # put in by a client that had taken none
         self._out += surplus
         if self._out > count:
@@ -59,7 +59,7 @@ class Jobserver:
             self._out += os.write(self._writer, _TOKEN * (count - self._out))
 
     def reset(self) -> None:
-        """Have none out: for a moment at which no client lives."""
+        """Remove all tokens; call it only while no client lives."""
         self._remove_tokens(self._count_tokens())
         self._out = 0
 
@@ -78,7 +78,7 @@ class Jobserver:
 
 
 def require_make(environ: Mapping[str, str]) -> None:
-    """Raise UsageError if the make on PATH is one that a jobserver's fifo would break."""
+    """Raise UsageError if the make on PATH is too old for a jobserver with a fifo."""
     program = shutil.which("make", path=environ.get("PATH"))
     version = _read_make_version(program) if program else None
     if version is not None and version < _OLDEST_MAKE:
@@ -91,10 +91,10 @@ def require_make(environ: Mapping[str, str]) -> None:
 
 def _read_make_version(program: str) -> tuple[int, int] | None:
     try:
-        told = subprocess.run(
+        completed = subprocess.run(
             [program, "--version"], capture_output=True, text=True, timeout=_MAKE_TIMEOUT_SECONDS, check=False
         )
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
-    match = re.match(r"GNU Make (\d+)\.(\d+)", told.stdout)
+    match = re.match(r"GNU Make (\d+)\.(\d+)", completed.stdout)
     return (int(match[1]), int(match[2])) if match else None

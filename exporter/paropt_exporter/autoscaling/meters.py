@@ -1,4 +1,4 @@
-"""Measure among how many of its stage tasks run, and how long they take there, from one look to the next."""
+"""Measure a running lane: the concurrency and service times of its stages, and the memory peaks of their tasks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from paropt_exporter.autoscaling.signals.local_counters import CounterSample, Se
 from paropt_exporter.engine import StageCounts
 from paropt_exporter.plan import THREADS
 
-_RENEWED = 10 * COMPLETIONS  # completions after which a measure begins anew: it is of how tasks are now
+_RENEWED = 10 * COMPLETIONS  # completions after which a measurement starts again, so that it shows how tasks are now
 
 
 class ConcurrencyMeter:
-    """Service times of running stages while tasks of theirs wait.
+    """Measures the service times of running stages while tasks of theirs wait.
 
-    Guarantees: a stage's measure begins anew when its state has changed; time while nothing waits does not count.
+    Guarantees: a stage's measurement starts again when its limit has changed; time without waiting tasks does not
+    count.
     """
 
     def __init__(self) -> None:
@@ -26,7 +27,7 @@ class ConcurrencyMeter:
     def update(
         self, counts: Iterable[StageCounts], states: Iterable[StageLimitState], now: float
     ) -> tuple[StageMeasurement, ...]:
-        """Take the stages' counters at the monotonic moment `now`; return each as it is seen since its last change."""
+        """Add the stages' counters at the monotonic moment `now`, and return each stage's measurement."""
         changes = {state.stage: state.changes for state in states}
         self._stages = {one.stage: self._update_stage(one, changes, now) for one in counts}
         return tuple(meter.build_measurement() for meter in self._stages.values())
@@ -40,7 +41,7 @@ class ConcurrencyMeter:
 
 
 class _StageMeter:
-    """One stage since its state last changed."""
+    """The measurement of one stage since its limit last changed."""
 
     def __init__(self, counts: StageCounts, changes: int, now: float) -> None:
         self.changes = changes
@@ -89,29 +90,29 @@ def _sample_counts(counts: StageCounts, now: float) -> CounterSample:
 
 
 class PeakMeter:
-    """The highest memory use of one task, by stage.
+    """Measures the highest memory use of one task, by stage.
 
-    Guarantees: a peak only grows; a task in a thread has no memory of its own, so it is promised none either.
+    Guarantees: a peak only grows; a task in a thread has no memory of its own, so it is promised none.
     """
 
     def __init__(self, known: Mapping[str, int] = MappingProxyType({})) -> None:
-        """Begin with what is known from earlier runs, or from the config."""
+        """Start with the peaks of earlier runs, or of the config."""
         self._peaks = dict(known)
 
     def update(self, running: Iterable[tuple[str, str, int]], ended: Iterable[tuple[str, int]]) -> None:
-        """Take what running tasks hold now, as (pool, stage, bytes), and what ended ones held at most."""
+        """Add the memory that running tasks hold now, as (pool, stage, bytes), and the peaks of ended tasks."""
         own = ((stage, size) for pool, stage, size in running if pool != THREADS)
         for stage, size in (*own, *ended):
             self._peaks[stage] = max(size, self._peaks.get(stage, 0))
 
     def get_task_peak(self, pool: str, stage: str) -> int:
-        """Return the most that a running task takes; 0: not known, or not its own."""
+        """Return the peak of a running task; 0: unknown, or not its own."""
         return 0 if pool == THREADS else self.get_stage_peak(stage)
 
     def get_stage_peak(self, stage: str) -> int:
-        """Return the most that a task of the stage takes; 0: not known."""
+        """Return the peak of a task of the stage; 0: unknown."""
         return self._peaks.get(stage, 0)
 
     def sum_held_bytes(self, running: Iterable[tuple[str, str, int]]) -> int:
-        """Return what running tasks hold of their peaks."""
+        """Return the part of their peaks that running tasks hold."""
         return sum(min(size, self.get_task_peak(pool, stage)) for pool, stage, size in running)

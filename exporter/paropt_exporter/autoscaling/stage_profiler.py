@@ -1,4 +1,4 @@
-"""Measure one stage at several sizes on several strategies, and tell which settings its lane should have."""
+"""Measure one stage at several sizes with several strategies, and recommend settings for its lane."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from paropt_exporter.errors import ParoptError
 from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.plan import Bounds, Plan
 
-# What is gained beyond is not worth twice the workers: the controller's own tolerance is 10 % of a size.
+# A smaller gain is not worth twice the workers; the controller's own tolerance is 10 % of a size.
 TOLERANCE_RATIO = 0.05
 
 
 class ProfilingFailed(ParoptError):
-    """A stage that fails can't be profiled: how fast it fails says nothing."""
+    """A run of the stage failed, whose duration then says nothing."""
 
     exit_code = 1
 
@@ -34,7 +34,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One strategy at one size, measured: a point of the curve."""
+    """The measurement of one strategy at one size: a point of the curve."""
 
     strategy: Strategy
     workers: int
@@ -47,25 +47,25 @@ class Point:
 
     @property
     def spread_seconds(self) -> float:
-        """Between the fastest and the slowest run."""
+        """The difference between the slowest and the fastest run."""
         durations = [trial.seconds for trial in self.trials]
         return max(durations) - min(durations)
 
     @property
     def cores(self) -> float:
-        """How many cores it kept busy on average."""
+        """The cores that the stage kept busy on average."""
         seconds = sum(trial.seconds for trial in self.trials)
         return sum(trial.cpu_seconds for trial in self.trials) / seconds if seconds > 0 else 0.0
 
     @property
     def memory_peak_bytes(self) -> int:
-        """The most that one task needed."""
+        """The highest memory use of one task."""
         return max(trial.memory_peak_bytes for trial in self.trials)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """Settings for the lane, from the curve. `point` is the one recommended, `fastest` the quickest of all."""
+    """Settings for the lane. `point` is the recommended one, `fastest` the quickest of all."""
 
     point: Point
     fastest: Point
@@ -73,7 +73,7 @@ class Recommendation:
 
 
 def choose_sizes(plan: Plan) -> tuple[int, ...]:
-    """Return the sizes worth measuring: doubled until the stage's tasks all run at once, or the lane's bound."""
+    """Return the sizes worth measuring: doubled until all tasks run at once, or up to the lane's maximum."""
     (stage,) = plan.stages
     most = max(1, min(len(stage.tasks), plan.workers.maximum // stage.slots))
     doubled = [1 << power for power in range(most.bit_length()) if 1 << power < most]
@@ -88,10 +88,10 @@ def measure(
     execute: Callable[[Plan], RunRecord],
     tell: Callable[[str], None],
 ) -> tuple[Point, ...]:
-    """Run each plan of one stage (they differ in strategy) at each size `runs` times; blocks until all are through.
+    """Run each plan of one stage (they differ in strategy) at each size `runs` times; blocks until all runs have ended.
 
-    Before that one run is not counted: caches fill in it. Rounds go over all sizes, so that what drifts on the machine
-    meets all of them alike. Raises StageFailed at the first run that is no success.
+    One run before fills the caches and does not count. Rounds go over all sizes, so that drift of the machine affects
+    all of them alike. Raises ProfilingFailed at the first run that does not succeed.
     """
     wanted = [(plan, size) for plan in plans for size in workers]
     tell(f"1 run to warm up, then {runs} rounds of {len(wanted)}")
@@ -108,11 +108,10 @@ def measure(
 
 
 def recommend(points: Sequence[Point], *, strategy: Strategy, bounds: Mapping[Strategy, Bounds]) -> Recommendation:
-    """Choose the fewest workers that are as good as the fastest, of the lane's own `strategy` where that is as good.
+    """Recommend the fewest workers that are as good as the fastest point, with the lane's own `strategy` if possible.
 
-    As good: within TOLERANCE_RATIO, or within what the fastest point's own runs differ by. The lane keeps the bounds
-    that it would have with the strategy, but where larger sizes were slower its maximum comes down to the largest that
-    was not.
+    As good: within TOLERANCE_RATIO, or within the spread of the fastest point's runs. The lane keeps the bounds that it
+    has with that strategy; if larger sizes were slower, its maximum becomes the largest size that was not.
     """
     fastest = min(points, key=lambda point: point.seconds)
     enough = fastest.seconds + max(TOLERANCE_RATIO * fastest.seconds, fastest.spread_seconds)
@@ -133,7 +132,7 @@ def recommend(points: Sequence[Point], *, strategy: Strategy, bounds: Mapping[St
 
 
 def execute_alone(plan: Plan, *, clock: Clock, during: Callable[[Run | None], None]) -> RunRecord:
-    """Run a plan on new pools of a fixed size, watched by nobody; `during` is told what runs, and may end it."""
+    """Run a plan on new pools of a fixed size; `during` gets the run, which it may interrupt, and None at the end."""
     descriptors.raise_limit()
     workers = PoolWorkers()
     try:
@@ -155,13 +154,13 @@ def execute_alone(plan: Plan, *, clock: Clock, during: Callable[[Run | None], No
 
 
 def remove_limits(plan: Plan) -> Plan:
-    """Take from a plan of one stage what would cut a measurement short, or repeat a part of it."""
+    """Return a plan of one stage without limits and retries, which would cut or repeat parts of a measurement."""
     (stage,) = plan.stages
     return replace(plan, stages=(replace(stage, sla=None, retries=0),), total=None)
 
 
 def iter_speed_ups(points: Sequence[Point]) -> Iterator[tuple[Point, float]]:
-    """Yield each point with how many times faster it is than the fewest workers of the first strategy."""
+    """Yield each point with its speed-up over the fewest workers of the first strategy."""
     first = points[0].seconds
     for point in points:
         yield point, first / point.seconds if point.seconds > 0 else 1.0

@@ -122,12 +122,14 @@ def run_replay(history: History, *, pool: str | None, since_seconds: float, outp
     if not recorded:
         raise UsageError("no decision to replay: none was recorded in that time (--since)")
     replayed = [(decision, _replay_decision(decision)) for decision in recorded]
-    different = [(decision, again) for decision, again in replayed if again is None or not again.agrees]
-    same = sum(again is not None and again.same for _, again in replayed)
+    comparable = [(decision, again) for decision, again in replayed if again is None or again.is_comparable]
+    different = [(decision, again) for decision, again in comparable if again is None or not again.agrees]
+    same = sum(again is not None and again.same for _, again in comparable)
+    partial = len(replayed) - len(comparable)
     if output == "json":
-        stdout.write(json.dumps(_replay_to_json(len(recorded), same, different), indent=2) + "\n")
+        stdout.write(json.dumps(_replay_to_json(len(recorded), same, partial, different), indent=2) + "\n")
     else:
-        stdout.write("\n".join(_format_replay(len(recorded), same, different)) + "\n")
+        stdout.write("\n".join(_format_replay(len(recorded), same, partial, different)) + "\n")
     return EXIT_DIFFERENT if different else 0
 
 
@@ -138,10 +140,14 @@ def _replay_decision(decision: Decision) -> ReplayResult | None:
         return None
 
 
-def _format_replay(count: int, same: int, different: Sequence[tuple[Decision, ReplayResult | None]]) -> Iterator[str]:
-    more = count - same - len(different)
+def _format_replay(
+    count: int, same: int, partial: int, different: Sequence[tuple[Decision, ReplayResult | None]]
+) -> Iterator[str]:
+    more = count - same - partial - len(different)
     but = f"{more} the same but for what was not recorded yet, " if more else ""
     yield f"{count} decisions: {same} the same to the byte, {but}{len(different)} different"
+    if partial:
+        yield f"  {partial} can't be compared: the history has only a part of their stages"
     for decision, again in different:
         today = "recorded by another version" if again is None else describe_decision(again.today)
         yield f"  {_format_time(decision)} {decision.pool}: {_read_recorded_size(decision)} -> {today}"
@@ -155,12 +161,13 @@ def _read_recorded_size(decision: Decision) -> str:
 
 
 def _replay_to_json(
-    count: int, same: int, different: Sequence[tuple[Decision, ReplayResult | None]]
+    count: int, same: int, partial: int, different: Sequence[tuple[Decision, ReplayResult | None]]
 ) -> dict[str, object]:
     return {
         "decisions": count,
         "same": same,
-        "agreeing": count - same - len(different),
+        "agreeing": count - same - partial - len(different),
+        "partial": partial,
         "different": [
             {
                 "timestamp": _format_time(decision),

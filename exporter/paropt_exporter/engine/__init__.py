@@ -1,4 +1,4 @@
-"""Run a plan's stages as a graph on pools, and tell observers what happened."""
+"""Run a plan's stages as a graph on pools, and emit events."""
 
 from paropt_exporter.engine.inbox import QueueInbox
 from paropt_exporter.engine.interfaces import Admission, Demand, StageCounts, Stop

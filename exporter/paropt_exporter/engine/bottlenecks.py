@@ -1,6 +1,7 @@
-"""Find what held a run up: pure functions over its records, with the thresholds of the tuning guide.
+"""Find the bottlenecks of a run, with the thresholds of the tuning guide, and advice that would have made it faster.
 
-Each is stated as a fact; `advice` adds what would have helped.
+A bottleneck is a fact about the records. Advice is given only for changes that shorten the schedule of the recorded
+tasks. All functions are pure.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ SLOW_RATIO = 1.5  # a stage over 1.5x the average stage
 UNEVEN_RATIO = 3.0  # slowest over 3x the fastest
 UNDER_USED_RATIO = 0.5  # busy under 50 % of the slots' time
 SATURATED_RATIO = 0.9  # busy over 90 %
-_FEWEST_STAGES = 3  # of two, one is over 1.5x their average just when it takes over 3x the other: that is `uneven`
-_NOTICEABLE_SECONDS = 0.1  # ratios between shorter durations are noise that nobody should act on
+_FEWEST_STAGES = 3  # of two stages, one is over 1.5x their average if it takes over 3x the other: `uneven`
+_NOTICEABLE_SECONDS = 0.1  # ratios between shorter durations are noise
 
 
 def find_bottlenecks(stages: Sequence[StageRecord], *, busy_ratio: float, queued: bool) -> tuple[Bottleneck, ...]:
-    """Return the bottlenecks of a run. `queued`: whether tasks had to wait for a slot.
+    """Return the bottlenecks of a run. `queued`: whether tasks waited for a slot.
 
-    A pool counts as saturated only where something waited for it: five busy slots for five tasks are just right.
+    A pool is saturated only if a task waited for it: five busy slots for five tasks are just right.
     """
-    # What could not start, or was stopped (a timeout too), says nothing about how long it takes.
+    # A stage that could not start, or was stopped (by a timeout too), says nothing about its duration.
     ran = [stage for stage in stages if stage.result in (Result.SUCCESS, Result.FAILURE)]
-    # A stage that failed at once is not the fastest of anything, and would halve the average.
+    # A stage that failed at once is not the fastest one, and would halve the average.
     whole = [stage for stage in ran if stage.result is Result.SUCCESS]
     return (
         *_iter_stage_bottlenecks(ran, whole),
@@ -77,18 +78,18 @@ def _is_uneven(fastest: float, slowest: float) -> bool:
     return slowest >= _NOTICEABLE_SECONDS and slowest > UNEVEN_RATIO * fastest
 
 
-MOST_TASKS = 2000  # trying ten sizes with 32 workers takes 2 s of CPU for so many, and grows with tasks x workers
+MOST_TASKS = 2000  # ten sizes with 32 workers take 2 s of CPU for so many, and time grows with tasks x workers
 _GAIN_RATIO = 0.9  # of the time: a smaller gain is lost in the differences between runs
-_EQUAL_RATIO = 1.02  # of the time: nobody notices that much more
-# Of the run's duration. Where the schedule of the recorded tasks takes much less, starting them took the rest; where it
-# takes more, it misses something about them.
+_EQUAL_RATIO = 1.02  # of the time: too little to notice
+# Of the run's duration. If the schedule of the recorded tasks takes much less, starting them took the rest; if it takes
+# more, it misses something about them.
 _TRUSTED_RATIOS = 0.75, 1.25
 _MOST_WORKERS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedRun:
-    """A run that has ended, to be scheduled again. `peak_size`: the largest size that one of its pools had."""
+    """An ended run that can be scheduled again. `peak_size`: the largest size of any of its pools."""
 
     plan: Plan
     timings: Sequence[TaskTiming]
@@ -98,7 +99,7 @@ class RecordedRun:
     memory_bytes: int
 
     def estimate_seconds(self, size: int, tasks: Iterable[RecordedTask] | None = None) -> float:
-        """Return how long the lane would have taken, by the ratio to the same computation for the run as it was."""
+        """Return how long the lane would have taken: its duration times the ratio of the computed makespans."""
         workload = Workload(tasks=self.tasks if tasks is None else tuple(tasks))
         return self.duration_seconds * self._compute_makespan(workload, size) / self._recorded_makespan
 
@@ -108,7 +109,7 @@ class RecordedRun:
 
     @cached_property
     def size(self) -> int:
-        """The number of workers that it had: what was fixed, otherwise as many as were used at once."""
+        """The number of workers: the fixed one, otherwise as many as were used at once."""
         if self.plan.strategy is Strategy.SEQUENTIAL:
             return 1
         used = count_most_at_once((each.started_seconds, each.ended_seconds) for each in self.timings)
@@ -116,7 +117,7 @@ class RecordedRun:
 
     @cached_property
     def is_explained(self) -> bool:
-        """Whether the recorded tasks explain how long the run took."""
+        """Whether the recorded tasks explain the run's duration."""
         if not 0 < len(self.timings) <= MOST_TASKS or self._recorded_makespan <= 0 or self.duration_seconds <= 0:
             return False
         least, most = _TRUSTED_RATIOS
@@ -128,7 +129,7 @@ class RecordedRun:
 
     @cached_property
     def _recorded_makespan(self) -> float:
-        # Without others on the machine, here and in each trial: no change is advised that takes cores from them.
+        # Without other processes, here and in each trial: no advice takes cores from them.
         return self._compute_makespan(Workload(tasks=self.tasks), self.size)
 
     def _compute_makespan(self, workload: Workload, size: int) -> float:
@@ -145,7 +146,7 @@ def add_advice(found: Sequence[Bottleneck], run: RecordedRun) -> tuple[Bottlenec
 
 
 def _try_more_workers(_: Bottleneck, run: RecordedRun) -> str:
-    """An adaptive lane below its maximum had a reason not to grow; SEQUENTIAL has one worker whatever is asked."""
+    """Try more workers, unless an adaptive lane stayed below its maximum for a reason, or SEQUENTIAL allows one."""
     at_maximum = run.plan.workers.fixed or run.peak_size >= run.plan.workers.maximum
     if not at_maximum or run.plan.strategy is Strategy.SEQUENTIAL:
         return ""
@@ -190,7 +191,7 @@ def _try_split(found: Bottleneck, run: RecordedRun) -> str:
         split = f"split {what} in two"
     else:
         split = f"split {'it' if found.stage else half.stage} in two (items)"
-    # A lane that sizes itself gives the second half a worker.
+    # An adaptive lane gives the second half a worker.
     size = run.size if run.plan.workers.fixed else run.size + 1
     return _format_if_faster(split, tasks, run, size)
 

@@ -1,4 +1,4 @@
-"""What the engine asks of its pools, and what others may tell it and ask of it."""
+"""The engine's interfaces to its pools, to the controller and to signal handlers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paropt_exporter.plan import PlannedStage, PlannedTask
 
 
 class RunningAttempt(Protocol):
-    """An attempt that a worker has, or is about to have."""
+    """An attempt that a worker runs, or is about to run."""
 
     @property
     def pool(self) -> str: ...
@@ -26,46 +26,46 @@ class RunningAttempt(Protocol):
 
     @property
     def started_seconds(self) -> float | None:
-        """When the attempt began in its worker; None while it is on its way there."""
+        """When the attempt began in its worker; None before that."""
 
     def stop(self, grace_seconds: float) -> None:
-        """End it: politely, and by force after the grace (0: at once). Returns at once; may be called again."""
+        """Terminate it, and kill it after the grace (0: at once). Returns at once; may be called again."""
 
     def give_up(self) -> None:
-        """End it by other means, since it has not ended though it was killed. Returns at once."""
+        """Settle it by other means, since it has not ended though it was killed. Returns at once."""
 
     def outcome(self) -> Outcome:
-        """What came of it, once its future has settled."""
+        """Return its outcome, once its future is done."""
 
 
 class Workers(Protocol):
-    """What the engine needs of the pools."""
+    """The pools that run the engine's tasks: `PoolWorkers`, or a fake."""
 
     def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> RunningAttempt:
         """Hand one attempt to a pool; returns at once."""
 
     def choose_pool(self, stage: PlannedStage, task: PlannedTask) -> str:
-        """Return the pool that a task would start in now."""
+        """Return the pool in which a task would start now."""
 
     def get_pool_size(self, pool: str) -> int:
         """Return how many tasks `pool` may have at once now."""
 
     def running(self) -> tuple[RunningTask, ...]:
-        """Return what runs now, measured up to this moment; from any thread."""
+        """Return the running tasks, measured up to this moment; from any thread."""
 
     def get_pool_uses(self) -> tuple[PoolUse, ...]:
-        """Return how the pools fared since the run began."""
+        """Return the use of the pools since the run began."""
 
     def is_gil_bound(self, stage: str) -> bool:
         """Whether the stage's calls were measured to be CPU-bound Python in threads."""
 
     def get_abandoned_calls(self) -> tuple[str, ...]:
-        """Return the labels of calls that were given up but still run in their threads."""
+        """Return the labels of abandoned calls that still run in their threads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Ask the run to end. `reason` goes into records; `now`: KILL at once; `interrupted`: the user's wish."""
+    """A request to end the run. `reason` goes into records; `now`: KILL at once; `interrupted`: by the user."""
 
     reason: str
     now: bool = False
@@ -74,17 +74,17 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """Look again at what may start: the lane's size has changed."""
+    """A message without content, after which the engine starts tasks by the new size, limits or admission."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """Which tasks may start beside those that run, as far as cores go. Demands are in cores.
+    """The tasks for which there are cores beside the running ones. Demands are in cores.
 
-    `floor`: so many tasks may run at once whatever they want. `stages`, `tasks`: what a task of a stage will want, and
-    what running ones want, by label; what is in neither is unknown. `held`: stages of which none may start now, since
-    they compute under an interpreter's lock that is taken. `stuck`: nothing could start for a while, and one task of
-    unknown demand may start even beside tasks that want more than all cores.
+    `floor`: so many tasks may run at once whatever their demands. `stages`, `tasks`: demands of a stage's next task,
+    and of running tasks by label; other demands are unknown. `held`: stages of which no task may start now, since they
+    compute under an interpreter's lock that is taken. `stuck`: no task could start for a while, so that one task of
+    unknown demand may start even if running tasks want more than all cores.
     """
 
     cores: float
@@ -97,10 +97,10 @@ class Admission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageCounts:
-    """A stage that runs: `busy_seconds`, `delay_seconds` (runnable without a core) and `ended` count attempts and grow.
+    """Counts of a running stage. `busy_seconds`, `delay_seconds` (runnable without a core) and `ended` only grow.
 
-    Busy time counts running attempts up to now, the delay only those that ended. `fastest_seconds`: the shortest that
-    one of them took without its delay; 0: none has succeeded yet.
+    Busy time includes running attempts up to now, the delay only ended ones. `fastest_seconds`: the shortest time of a
+    successful attempt without its delay; 0: there is none yet.
     """
 
     stage: str
@@ -114,19 +114,19 @@ class StageCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What the controller sees of a run: the waiting tasks in the order they would start, and the running ones.
+    """The controller's view of a run: the waiting tasks in the order of their starts, and the running ones.
 
-    `left_seconds` is the time until the lane breaks its total (None: without one). `work_seconds` is the work left, as
-    far as it is known, and `path_seconds` its longest chain; 0 unless the deadline is the objective. `rescue_size` is
-    the size that would save a stage which is about to break its limit; 0: none is, or none can be saved.
+    `left_seconds` is the time until the lane breaks its total (None: it has none). `work_seconds` is the known
+    remaining work, and `path_seconds` its longest chain; 0 unless the deadline is the objective. `rescue_size` is the
+    size that would save a stage which is about to break its limit; 0: no stage is at risk, or none can be saved.
     """
 
-    ready: tuple[tuple[str, str, int], ...]  # (pool, stage, how many tasks)
+    ready: tuple[tuple[str, str, int], ...]  # (pool, stage, number of tasks)
     running: tuple[tuple[str, str, str, float], ...]  # (pool, stage, label, started_seconds)
-    # (stage, how many of its tasks ended, sum of demand x duration in core seconds, sum of durations)
+    # (stage, number of ended tasks, sum of demand x duration in core seconds, sum of durations)
     ended: tuple[tuple[str, int, float, float], ...] = ()
     peaks: tuple[tuple[str, int], ...] = ()  # (stage, the most bytes that one of its ended tasks used)
-    stages: tuple[StageCounts, ...] = ()  # those of more than one task that run
+    stages: tuple[StageCounts, ...] = ()  # running stages of more than one task
     work_seconds: float = 0.0
     path_seconds: float = 0.0
     left_seconds: float | None = None

@@ -15,21 +15,21 @@ from paropt_exporter.events import ItemRecord, Result
 
 log = logging.getLogger(__name__)
 
-_FAILED, _NO_TESTS = 1, 5  # of pytest's exit codes: tests failed; nothing was collected
+_FAILED, _NO_TESTS = 1, 5  # pytest's exit codes for failed tests, and for no tests
 _SHOWN_ITEMS = 3
 _MOST_REPORT_BYTES = 64 << 20  # 300,000 test cases; parsing takes a second, in which the lane starts nothing
 _LONGEST_TEST_SECONDS = 1e6
-# As pytest tells that it ended before all tests had run: "!!!!!!!! stopping after 1 failures !!!!!!!!".
+# pytest's message if it ended before all tests had run: "!!!!!!!! stopping after 1 failures !!!!!!!!".
 _ENDED_EARLY = re.compile(r"^!+ \S.* !+\s*$", re.MULTILINE)
-_LONG_SHARE, _LONG_SECONDS = 0.1, 0.3  # of a batch: a test that takes less hardly unbalances it
+_LONG_SHARE, _LONG_SECONDS = 0.1, 0.3  # of a batch; a shorter test hardly unbalances it
 _BAD = ("failure", "error")
 
 
 @dataclass(slots=True, kw_only=True)
 class ItemReport:
-    """One item as a report has it: its test cases, how many of them failed, and the seconds that they took.
+    """An item in a report: the numbers of its test cases and of failed ones, and their seconds.
 
-    `tests`: the cases and seconds of a file's test functions by their ids, all parameters of one together.
+    `tests`: the cases and seconds of a file's test functions by their ids; all parameters of a function count together.
     """
 
     cases: int = 0
@@ -38,7 +38,7 @@ class ItemReport:
     tests: dict[str, tuple[int, float]] = field(default_factory=dict, compare=False)
 
     def add(self, test: str, *, failed: bool, seconds: float) -> None:
-        """Count one test case; `test`: the id of its function, "" if that is uncertain."""
+        """Add one test case. `test`: the id of its function, "" if that is uncertain."""
         self.cases += 1
         self.failed += failed
         self.seconds += seconds
@@ -49,7 +49,7 @@ class ItemReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A batch as its runner reports it. `seconds`: from the runner's own start, its import, to its end."""
+    """A runner's report of a batch. `seconds`: from the runner's own start, its import, to its end."""
 
     items: Mapping[str, ItemReport]
     seconds: float
@@ -60,7 +60,7 @@ class Report:
         return any(each.failed for each in self.items.values())
 
     def item_seconds(self, item: str) -> float:
-        """Return the seconds of an item, all its tests together."""
+        """Return the seconds of all tests of an item."""
         own = self.items[item]
         return self._with_overhead(own.cases, own.seconds)
 
@@ -68,14 +68,14 @@ class Report:
         """Return the tests of a file that took much of the batch, with their seconds."""
         least = max(_LONG_SECONDS, _LONG_SHARE * self.seconds)
         took = {name: self._with_overhead(*times) for name, times in self.items[item].tests.items()}
-        # pytest deselects by beginnings: an id that another one begins with can't be left out by itself.
+        # pytest deselects by prefix: an id that is a prefix of another one can't be deselected alone.
         long = [name for name, seconds in took.items() if seconds >= least and not _is_prefix_of_another(name, took)]
         return {name: took[name] for name in long}
 
     def _with_overhead(self, cases: int, seconds: float) -> float:
         """Add to the seconds of some cases their part of the time between all cases, by their number.
 
-        Collecting a case and telling of it takes a runner about a millisecond, in which a brief one is run many times.
+        Collecting and reporting a case takes a runner about a millisecond, many times as long as a brief case runs.
         """
         every = sum(each.cases for each in self.items.values())
         between = max(0.0, self.seconds - sum(each.seconds for each in self.items.values()))
@@ -85,13 +85,13 @@ class Report:
 def add_item_results(outcome: Outcome, items: Sequence[str], path: Path | None, *, alone: bool) -> Outcome:
     """Return the outcome with its items. `alone`: the stage has no other batch.
 
-    The report at `path` (None: none was asked for) is read and removed. Without one, the items share the batch's
-    result and, in equal parts, its duration; a failed batch then says nothing of how long an item takes.
+    The report at `path` (None: there is none) is read and removed. Without a report, the items share the batch's result
+    and, in equal parts, its duration; a failed batch then says nothing about the duration of an item.
     """
     report = _take_report(path, items) if path is not None else None
     if report is not None and outcome.exit_code == _NO_TESTS and not alone and not report.failed:
-        # A file whose tests are all skipped at its import would be no failure of the whole suite, so it is none here;
-        # the stage fails if no batch of it had a test.
+        # If all tests of a file are skipped at its import, the whole suite does not fail, so its batch does not either;
+        # the stage fails if none of its batches had a test.
         outcome = replace(outcome, result=Result.SUCCESS, message="")
     alone_ratio, duration = _compute_times(outcome)
     if report is None or not _is_complete(outcome, report):
@@ -105,11 +105,11 @@ def add_item_results(outcome: Outcome, items: Sequence[str], path: Path | None, 
 
 
 def read_report(path: Path, items: Sequence[str]) -> Report | None:
-    """Read a JUnit report and sum it up by item, a path or a test's id; None if it can't be read or assigned.
+    """Read a JUnit report and sum it up by item (a path or a test's id); None if it can't be read or assigned.
 
-    Test cases are matched by their dotted names: `tests/test_a.py` is `tests.test_a`, or `pkg.tests.test_a` where the
-    runner counts from a folder further up, or `test_a` where it counts from one further down. Cases that belong to no
-    item are left out, unless one of them failed.
+    Test cases are matched by their dotted names: `tests/test_a.py` is `tests.test_a`, or `pkg.tests.test_a` if the
+    runner counts from a folder further up, or `test_a` if it counts from one further down. Cases of no item are left
+    out, unless one of them failed.
     """
     parser = _ReportParser(items)
     try:
@@ -124,11 +124,11 @@ def read_report(path: Path, items: Sequence[str]) -> Report | None:
 
 
 class _UnusableReport(Exception):
-    """A report that can't be read, or does not say which item a failure belongs to."""
+    """A report that can't be read, or that assigns a failure to no item."""
 
 
 class _ReportParser:
-    """Sums a report up while it is parsed, without a tree in memory: a test may have written anything there."""
+    """Sums a report up while parsing it, without a tree in memory, since tests may have written anything into it."""
 
     def __init__(self, items: Sequence[str]) -> None:
         self.found = {item: ItemReport() for item in items}
@@ -139,7 +139,7 @@ class _ReportParser:
         self._failed = False
 
     def parse(self, text: bytes) -> None:
-        """Parse a whole report; raises _NotUsable."""
+        """Parse a whole report. Raises _UnusableReport."""
         from xml.parsers import expat  # nosec B406 # no entities; imported here, since most lanes read no report
 
         parser = expat.ParserCreate()
@@ -193,7 +193,7 @@ def _build_record(item: str, report: Report, alone_ratio: float, *, failed_batch
 
 
 def _compute_times(outcome: Outcome) -> tuple[float, float]:
-    """Return which part of its duration a batch would have taken with a core to itself, and its duration."""
+    """Return the part of its duration that a batch would have taken with a core to itself, and its duration."""
     measured = outcome.measurement
     if measured is None or measured.ended_seconds <= measured.started_seconds:
         return 1.0, 0.0
@@ -206,12 +206,12 @@ def _take_report(path: Path, items: Sequence[str]) -> Report | None:
     try:
         return read_report(path, items)
     finally:
-        with suppress(OSError):  # gone, or a test put a folder there: the folder of all reports goes at the end
+        with suppress(OSError):  # gone, or a folder made by a test; the folder of all reports is removed at the end
             path.unlink()
 
 
 def _is_complete(outcome: Outcome, report: Report) -> bool:
-    """Whether the report accounts for the batch's end: one that was cut off lacks the tests that did not run."""
+    """Whether the report explains the batch's end: the report of a batch that was cut off lacks tests."""
     if outcome.result is Result.SUCCESS:
         return True
     return outcome.exit_code == _FAILED and report.failed and not _ENDED_EARLY.search(outcome.output)
@@ -236,10 +236,10 @@ def _index_names(items: Sequence[str]) -> dict[str, str]:
 
 
 def _find_item(case: Mapping[str, str], by_name: Mapping[str, str]) -> tuple[str | None, str]:
-    """Return the item that a test case belongs to, and the id of its test function in that file.
+    """Return the item of a test case, and the id of its test function in that file.
 
-    The item is the one with the longest dotted beginning of the case's name. The id is "" where the runner may write it
-    in another way.
+    It is the item with the longest dotted prefix of the case's name. The id is "" if the runner may write it
+    differently.
     """
     name = f"{case.get('classname', '')}.{case.get('name', '').partition('[')[0]}".strip(".")
     for end in _iter_ends(name):
@@ -264,7 +264,7 @@ def _is_prefix_of_another(name: str, names: Iterable[str]) -> bool:
 
 
 def _iter_ends(name: str) -> Iterator[str]:
-    """Yield a dotted name, then without its first parts: the runner may count from a folder further up."""
+    """Yield a dotted name, then without its first parts, since the runner may count from a folder further up."""
     while name:
         yield name
         name = name.partition(".")[2]
@@ -283,7 +283,7 @@ def _get_dotted_name(item: str) -> str:
 
 
 def _parse_seconds(text: str | None) -> float:
-    """Return a duration as a report has it; 0 for anything that is none."""
+    """Return a report's duration; 0 if it is no valid one."""
     try:
         found = float(text or 0.0)
     except ValueError:

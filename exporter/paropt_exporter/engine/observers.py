@@ -1,4 +1,4 @@
-"""Tell observers what happened, in order, without letting any of them hurt the work."""
+"""Pass events to observers in order, and protect the run from errors in them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ log = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
-    """Takes each event once, in order, on the thread that it happened on; should return soon."""
+    """Takes each event once, in order, on the thread on which it happened; should return soon."""
 
     def observe(self, event: Event) -> None: ...
 
 
 class Observers:
-    """Named observers, told in the order given: what is first has taken an event before what is second sees it.
+    """Named observers, called in order.
 
-    Guarantees: an observer that raises loses that event only, is logged once and counted; `emit` never raises.
+    Guarantees: an observer that raises loses only that event; its first error is logged, all are counted; `emit` never
+    raises.
     """
 
     def __init__(self, observers: Mapping[str, Observer]) -> None:
@@ -34,11 +35,11 @@ class Observers:
             for name, observer in self._observers.items():
                 try:
                     observer.observe(event)
-                except Exception:  # a fault of reporting must not become one of the work
+                except Exception:  # an error in reporting must not fail the work
                     self._dropped[name] += 1
                     if self._dropped[name] == 1:
                         log.exception("observer failed, its events are dropped", extra={"observer": name})
 
     def dropped(self) -> Mapping[str, int]:
-        """Return how many events each observer failed to take."""
+        """Return how many events each observer has lost."""
         return dict(self._dropped)

@@ -1,4 +1,4 @@
-"""The stages of a run that have not ended, and those of them that may start tasks, kept up to date event by event."""
+"""The stages of a run that have not ended, those that may start tasks, and the controller's view of them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class OpenStages:
     """Open stages in plan order.
 
     ```
-    waiting for needs --last need succeeded--> startable --end--> gone
-           '--a need failed--> lost (returned once by `next_lost`)
+    waiting for needs --last need succeeded--> startable --remove--> gone
+           '--a need failed--> lost (returned once by `pop_lost`)
     ```
-    Guarantees: `end` costs no walk over the other stages; only stages that depend on the ended one are visited. The
-    engine's thread calls `end` and `next_lost`; any thread may call `all` and `startable`.
+    Guarantees: `remove` visits only stages that depend on the ended one. The engine's thread calls `remove` and
+    `pop_lost`; any thread may call `all` and `startable`.
     """
 
     def __init__(self, stages: Mapping[str, StageState]) -> None:
         self._open = dict(stages)
         self._position = {name: index for index, name in enumerate(stages)}
         self._unmet = {name: set(state.plan.needs) for name, state in stages.items()}
-        self._failed: dict[str, set[str]] = {}  # stages that lost needs -> the needs that ended without success
+        self._failed: dict[str, set[str]] = {}  # stages with failed needs -> the needs that ended without success
         self._dependents: dict[str, list[str]] = {}
         for name, state in stages.items():
             for need in state.plan.needs:
@@ -39,14 +39,14 @@ class OpenStages:
 
     def all(self) -> tuple[StageState, ...]:
         """Return the stages that have not ended."""
-        return tuple(self._open.values())  # one bytecode's work: no other thread sees the dict change meanwhile
+        return tuple(self._open.values())  # atomic: one bytecode copies the dict
 
     def startable(self) -> tuple[StageState, ...]:
-        """Return the open stages whose needs have succeeded, those that run included."""
+        """Return the open stages whose needs have succeeded, including running ones."""
         return tuple(self._startable)
 
     def remove(self, state: StageState) -> None:
-        """Take a stage out that has its record, and tell its dependents."""
+        """Remove an ended stage and notify its dependents."""
         name, record = state.name, state.record
         del self._open[name]
         index = bisect_left(self._positions, self._position[name])
@@ -58,7 +58,7 @@ class OpenStages:
                 self._notify_dependent(dependent, name, succeeded=succeeded)
 
     def pop_lost(self) -> tuple[StageState, list[str]] | None:
-        """Return the first stage in plan order that can't start any more, and the needs that failed; None: none."""
+        """Return the first stage in plan order that can't start any more, and its failed needs; None: there is none."""
         self._failed = {name: failed for name, failed in self._failed.items() if name in self._open}
         if not self._failed:
             return None
@@ -99,9 +99,9 @@ def measure_demand(
     ends_seconds: float | None,
     work: bool,
 ) -> Demand:
-    """Return the tasks that could run, in the order in which they would start, those that do, and what is left to do.
+    """Return the startable tasks in the order of their starts, the running ones, and the remaining work.
 
-    `ends_seconds`: the moment at which the lane breaks its total. `work`: whether to sum up the work left.
+    `ends_seconds`: the moment at which the lane breaks its total. `work`: whether to sum the remaining work.
     """
     return Demand(
         ready=tuple((state.pool, state.name, count) for state in startable if (count := len(state.ready))),
@@ -125,7 +125,7 @@ def measure_demand(
 
 
 def _compute_longest_path(states: Sequence[StageState], now: float) -> float:
-    """Return the longest chain of tasks that depend on each other, in seconds; stages stand in any order."""
+    """Return the longest chain of dependent tasks in seconds; stages may be in any order."""
     by_name = {state.name: state for state in states}
     known: dict[str, float] = {}
     for first in by_name:

@@ -1,4 +1,4 @@
-"""What came of one attempt, whichever kind of worker ran it."""
+"""The outcome of one attempt, from any kind of worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ E = TypeVar("E", bound=BaseException)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The result of one attempt with what a person needs to understand it; `stopped`: ended on our demand."""
+    """The result of one attempt with details for a person. `stopped`: it ended on the run's demand."""
 
     result: Result
     message: str = ""
@@ -32,7 +32,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class NotStarted:
-    """An attempt that no pool could take: its future has failed with the reason."""
+    """An attempt that no pool could start: its future has failed with the reason."""
 
     pool: str
     label: str
@@ -43,7 +43,7 @@ class NotStarted:
         """Do nothing: it has ended."""
 
     def give_up(self) -> None:
-        """Do nothing, likewise."""
+        """Do nothing: it has ended."""
 
     def outcome(self) -> Outcome:
         error = self.future.exception(timeout=0)
@@ -52,14 +52,14 @@ class NotStarted:
 
 
 def build_not_started(pool: str, label: str, error: BaseException) -> NotStarted:
-    """Make an attempt that has failed already."""
+    """Build an attempt that has already failed."""
     future: Future[object] = Future()
     future.set_exception(error)
     return NotStarted(pool, label, future)
 
 
 def read_future(future: Future[object]) -> Outcome:
-    """Read a settled future of any pool. Never raises."""
+    """Read the outcome from a future of any pool, which must be done. Never raises."""
     measurement: Measurement | None = getattr(future, "measurement", None)
     if future.cancelled():  # not by its exception: a call may raise CancelledError too
         return Outcome(result=Result.CANCELLATION, message="cancelled before it started", stopped=True)
@@ -107,7 +107,7 @@ def _read_exception(error: BaseException, measurement: Measurement | None) -> Ou
 
 
 def _is_a(error: BaseException, kind: type[E]) -> TypeGuard[E]:
-    """Tell an exception's kind without `isinstance`, which reads `__class__`: a class may define that to raise."""
+    """Check an exception's class without `isinstance`, which reads `__class__`: a class may define it to raise."""
     return issubclass(type(error), kind)
 
 

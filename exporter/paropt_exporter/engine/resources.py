@@ -1,4 +1,4 @@
-"""What running stages hold of the machine, and whether one more stage or task fits beside them."""
+"""Track the resources that running stages hold, and decide whether one more stage or task fits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from paropt_exporter.plan import PlannedStage
 class Resources:
     """Slots, memory, cores, locks and exclusiveness of one run.
 
-    Guarantees: two stages that share a lock never overlap; an exclusive stage overlaps with nothing; the slots and the
-    memory held by running tasks never exceed what there is, but for a single task that would fit nowhere else: it runs
-    alone rather than never. Where an Admission is in force, no task starts that the cores have no room for by the
-    demands known then.
+    Guarantees: two stages that share a lock never overlap; an exclusive stage overlaps with no other; running tasks
+    never hold more slots or memory than there are, except for a single task that fits nowhere: it runs alone. Under an
+    Admission, no task starts without cores for its demand as known then.
     """
 
     def __init__(self, memory_bytes: int) -> None:
@@ -26,12 +25,12 @@ class Resources:
         self._stages: dict[str, PlannedStage] = {}
         self._pools: Counter[str] = Counter()
         self._admission: Admission | None = None
-        self._tasks: dict[str, tuple[str, float | None]] = {}  # label -> stage, demand in cores that it is counted with
+        self._tasks: dict[str, tuple[str, float | None]] = {}  # label -> stage, demand in cores
         self._cores = CoreBudget(0.0)
         self._least: frozenset[float | None] = frozenset()
 
     def set_admission(self, admission: Admission | None) -> bool:
-        """Give out cores by these demands from now on; None: never mind the cores. Return whether they are new."""
+        """Allocate cores by these demands from now on; None: ignore cores. Return whether they are new."""
         if admission is self._admission:
             return False
         self._admission = admission
@@ -41,7 +40,7 @@ class Resources:
         return True
 
     def set_expected_stages(self, stages: Iterable[str]) -> None:
-        """Take the stages that may start tasks under this Admission: `cores_left` speaks of these."""
+        """Set the stages that may start tasks under this Admission, for `has_cores_left`."""
         if self._admission is None:
             return
         demands = {self._admission.stages.get(stage) for stage in stages}
@@ -51,7 +50,7 @@ class Resources:
         self._least = frozenset(demand for demand in least if demand is not None) | (demands & {None})
 
     def has_cores_left(self) -> bool:
-        """Whether the cores have room for a task of any stage that is expected."""
+        """Whether there are cores for a task of any expected stage."""
         if self._admission is None or len(self._tasks) < self._admission.floor:
             return True
         return any(self._cores.room(demand) > 0 for demand in self._least)
@@ -67,24 +66,24 @@ class Resources:
         return self._pools[pool]
 
     def can_begin_stage(self, stage: PlannedStage) -> bool:
-        """Whether the stage may begin beside those that run: locks and exclusiveness."""
+        """Whether locks and exclusiveness let the stage begin beside the running ones."""
         if stage.exclusive and self._stages:
             return False
         return not any(other.exclusive or other.locks & stage.locks for other in self._stages.values())
 
     def has_slot(self, size: int) -> bool:
-        """Whether a task of one slot finds one, or nothing runs: `size` is how many slots the lane may use now."""
+        """Whether there is a slot for a task of one slot, or no task runs. `size`: the lane's slots now."""
         return self._slots_held == 0 or self._slots_held < size
 
     def can_begin_task(self, stage: PlannedStage, *, size: int) -> bool:
-        """Whether one more task of the stage fits: `size` is how many slots the lane may use now."""
+        """Whether one more task of the stage fits. `size`: the lane's slots now."""
         if self._slots_held == 0:
             return True
         enough_memory = self._memory_held + stage.memory_bytes <= self._memory_bytes or not stage.memory_bytes
         return enough_memory and self._slots_held + stage.slots <= size and self.has_cores_for(stage.name)
 
     def has_cores_for(self, stage: str) -> bool:
-        """Whether the cores have room for one more task of the stage."""
+        """Whether there are cores for one more task of the stage."""
         admission = self._admission
         if admission is None or len(self._tasks) < admission.floor:
             return True

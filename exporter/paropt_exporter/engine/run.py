@@ -1,4 +1,4 @@
-"""Run one plan to its end: one thread that waits for messages and timers and decides what happens next."""
+"""Run one plan to its end in one thread that waits for messages and timers and decides what happens next."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ from paropt_exporter.sla import Watch
 log = logging.getLogger(__name__)
 
 TERM_GRACE_SECONDS = 10.0  # between TERM and KILL, as the command's documentation promises
-GIVE_UP_SECONDS = 7.0  # after KILL; the supervisor itself gives up after 5 s, and says so
-# A timer this late says that the exporter was stopped (SIGSTOP, Ctrl-Z) or starved. Results that came meanwhile get
-# a moment to arrive, before anything is judged by a clock that ran on.
+GIVE_UP_SECONDS = 7.0  # after KILL; the supervisor itself gives up after 5 s, and reports it
+# A timer this late shows that the exporter was stopped (SIGSTOP, Ctrl-Z) or starved. Results of that time get a moment
+# to arrive before timeouts and limits are checked by a clock that ran on.
 _LATE_SECONDS = 1.0
 _NEWS_SECONDS = 1.0
 
@@ -54,13 +54,13 @@ class Run:
     """One execution of one plan.
 
     ```
-    waiting stages --needs met, share fits--> running --all tasks ended--> ended
-    calm --fail-fast, critical SLA, signal--> stopping (nothing new starts, TERM, KILL after the grace)
+    waiting stages --needs met, resources fit--> running --all tasks ended--> ended
+    normal --fail-fast, critical SLA, signal--> stopping (no task starts; TERM, KILL after the grace)
     ```
-    Guarantees: `execute` returns once, with every stage ended or skipped and every attempt settled; stages start in
-    plan order as far as there is room; events are emitted in the order in which they happened, a task's record
-    before its stage's, a stage's before the run's. `interrupt` and `resize` may be called from any thread,
-    `interrupt` from signal handlers too.
+    Guarantees: `execute` returns once, with every stage ended or skipped and every attempt ended; stages start in plan
+    order as far as there is room; events are emitted in the order in which they happened, a task's record before its
+    stage's, a stage's before the run's. `interrupt` and `resize` may be called from any thread, `interrupt` from signal
+    handlers too.
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class Run:
         sums_work: bool = True,
         stopping: Callable[[Stop, int], None] | None = None,
     ) -> None:
-        """Prepare the run. `cores`: what its tasks have together; None: what this process may use.
+        """Prepare the run. `cores`: the cores of all its tasks together; None: those that this process may use.
 
-        `sums_work`: whether `demand` has the work left, which costs a walk over all stages. `stopping` is called with
-        the request when the run begins to stop, and when it is to kill, and with the number of stages that run.
+        `sums_work`: whether `measure_demand` has the remaining work, which costs a walk over all stages. `stopping` is
+        called with the request and the number of running stages, when the run begins to stop and when it kills.
         """
-        self._tell_stopping = stopping
+        self._on_stopping = stopping
         self.plan = plan
         self.run_id = run_id
         sequential = plan.strategy is Strategy.SEQUENTIAL
@@ -108,26 +108,26 @@ class Run:
         self._total: Watch | None = None
         self._sequential_seconds = 0.0
         self._limits: Mapping[str, int] = {}
-        self._late_timer: float | None = None  # the timer that was late
+        self._late_timer: float | None = None  # the moment of the timer that was late
         self._judge_from_seconds = 0.0
         self._admission: Admission | None = None
 
     def interrupt(self, reason: str, *, now: bool) -> None:
-        """End the run as the user wishes: TERM to what runs, KILL after the grace, or `now`."""
+        """End the run on the user's request: TERM to running tasks, KILL after the grace, or `now`."""
         self._inbox.post(Stop(reason, now=now))
 
     def resize(self, size: int) -> None:
-        """Let `size` slots be used from now on; never interrupts what runs. From any thread."""
+        """Set the number of slots; never interrupts running tasks. From any thread."""
         self.size = size
         self._inbox.post(Wake())
 
     def set_limits(self, stages: Mapping[str, int]) -> None:
-        """Let at most so many tasks of these stages run at once, and of others any number. From any thread."""
+        """Run at most so many tasks of these stages at once, and any number of other stages' tasks. From any thread."""
         self._limits = dict(stages)
         self._inbox.post(Wake())
 
     def set_admission(self, admission: Admission | None) -> None:
-        """Start only tasks that the cores have room for; None: any that have a slot. From any thread."""
+        """Start only tasks for which there are cores; None: start any task that has a slot. From any thread."""
         self._admission = admission
         self._inbox.post(Wake())
 
@@ -147,11 +147,11 @@ class Run:
         )
         if self.plan.total is not None:
             self._total = Watch(self.plan.total, started)
-            self._timers.at(self._total.next_deadline, self._check_total)
+            self._timers.schedule(self._total.next_deadline, self._check_total)
         for state in self._stages.values():
             self._prepare_stage(state, started)
         for message in self._inbox.receive(started):
-            self._handle_message(message)  # an interrupt that came before the first task lets nothing start
+            self._handle_message(message)  # an interrupt before the first task starts none
         while True:
             self._fire_timers()
             self._start_tasks()
@@ -161,7 +161,7 @@ class Run:
                 self._handle_message(message)
         return self._end_run(started, started_timestamp)
 
-    # What others may look at while the run goes on; from any thread.
+    # Views of the run while it goes on; from any thread.
 
     def snapshot_stages(self) -> tuple[LiveStage, ...]:
         """Return the running stages, measured up to this moment."""
@@ -174,11 +174,11 @@ class Run:
         )
 
     def measure_backlog(self) -> dict[str, tuple[int, float]]:
-        """Return, for each pool, how many tasks could run now if there were room, and the age of the oldest."""
+        """Return, for each pool, how many startable tasks wait for room, and the age of the oldest."""
         return measure_backlog(self._open_stages.startable(), self._clock.monotonic())
 
     def measure_demand(self) -> Demand:
-        """Return what runs and what could run, for the controller."""
+        """Return the running and the startable tasks, for the controller."""
         total = self._total
         return measure_demand(
             self._open_stages.all(),
@@ -226,10 +226,10 @@ class Run:
             if state.ready and not self._is_at_limit(state):
                 self._queued = True
                 if self._needs_much_room(state) and self._resources.has_cores_for(state.name):
-                    return  # smaller stages behind it would starve it for ever
+                    return  # otherwise smaller stages behind it would starve it
 
     def _is_full(self) -> bool:
-        """Whether no task can start, of whatever stage."""
+        """Whether no task of any stage can start."""
         if not (self._resources.has_slot(self.size) and self._resources.has_cores_left()):
             return True
         return self._only_commands and self._resources.count_in_pool(COMMANDS) >= self._workers.get_pool_size(COMMANDS)
@@ -261,13 +261,13 @@ class Run:
         state.pool = running.pool
         state.attempts.append(attempt)
         if state.plan.timeout_seconds is not None:
-            self._timers.at(now + state.plan.timeout_seconds, lambda: self._check_timeout(attempt))
+            self._timers.schedule(now + state.plan.timeout_seconds, lambda: self._check_timeout(attempt))
         running.future.add_done_callback(lambda _: self._inbox.post(_Ended(attempt)))
 
     def _submit_attempt(self, state: StageState, ready: Ready, label: str) -> RunningAttempt:
         try:
             return self._workers.start(state.plan, ready.task, label)
-        except Exception as error:  # noqa: BLE001 -- what the system lacks (threads, processes) costs this task only
+        except Exception as error:  # noqa: BLE001 -- a lack of threads or processes costs this task only
             log.warning("a task could not be started", extra={"task": label, "err": describe(error)})
             return build_not_started(state.plan.pool, label, error)
 
@@ -290,7 +290,7 @@ class Run:
         )
         if state.plan.sla is not None:
             state.watch = Watch(state.plan.sla, now)
-            self._timers.at(state.watch.next_deadline, lambda: self._check_stage(state))
+            self._timers.schedule(state.watch.next_deadline, lambda: self._check_stage(state))
 
     def _skip_stages_with_failed_needs(self) -> None:
         while lost := self._open_stages.pop_lost():
@@ -306,11 +306,12 @@ class Run:
             case Stop():
                 self._begin_stopping(message)
             case _:
-                pass  # Wake: the loop looks again anyway
+                pass  # Wake: the loop starts tasks after each message anyway
 
     def _end_attempt(self, attempt: Attempt) -> None:
         state = attempt.stage
-        # Out of the live view before its record adds it to the totals: a scrape in between must not see it twice.
+        # The attempt leaves the live view before its record adds it to the totals, or a scrape in between would count
+        # it twice.
         state.attempts.remove(attempt)
         self._resources.end_task(state.plan, attempt.running.pool, attempt.running.label)
         record = self._build_task_record(attempt)
@@ -344,7 +345,7 @@ class Run:
             attempt=record.attempt + 1,
             ready_seconds=self._clock.monotonic() + wait,
         )
-        self._timers.at(again.ready_seconds, lambda: self._end_backoff(state, again))
+        self._timers.schedule(again.ready_seconds, lambda: self._end_backoff(state, again))
 
     def _end_backoff(self, state: StageState, ready: Ready) -> None:
         if state.ended:
@@ -361,7 +362,7 @@ class Run:
         record = state.build_record(self.run_id, self.plan.lane)
         self._open_stages.remove(state)
         self._emit(record)
-        if record.result.bad:  # no task of it may be bad: none of its batches had a test
+        if record.result.bad:  # even without a bad task: none of its batches had a test
             self._fail_fast(state)
 
     def _fire_timers(self) -> None:
@@ -375,14 +376,15 @@ class Run:
         due = self._timers.next_moment
         return None if due is None else max(due, self._judge_from_seconds)
 
-    # Timers: each one looks whether its moment has really come, since a start time is only known once measured.
+    # Timers: each checks whether its moment has really come, since an attempt's start is known only once it was
+    # measured.
 
     def _check_timeout(self, attempt: Attempt) -> None:
         limit = attempt.stage.plan.timeout_seconds
         if limit is None or attempt not in attempt.stage.attempts or attempt.verdict is not None:
             return
         if attempt.started_seconds + limit > self._clock.monotonic():
-            self._timers.at(attempt.started_seconds + limit, lambda: self._check_timeout(attempt))
+            self._timers.schedule(attempt.started_seconds + limit, lambda: self._check_timeout(attempt))
             return
         attempt.verdict = (Result.TIMEOUT, f"timed out after {limit:g} s")
         self._stop_attempt(attempt, TERM_GRACE_SECONDS)
@@ -390,7 +392,7 @@ class Run:
     def _stop_attempt(self, attempt: Attempt, grace_seconds: float) -> None:
         attempt.running.stop(grace_seconds)
         moment = self._clock.monotonic() + grace_seconds + GIVE_UP_SECONDS
-        self._timers.at(moment, lambda: self._give_up(attempt))
+        self._timers.schedule(moment, lambda: self._give_up(attempt))
 
     def _give_up(self, attempt: Attempt) -> None:
         if attempt in attempt.stage.attempts:
@@ -404,7 +406,7 @@ class Run:
         self._check_sla(state.watch, state.name, self._clock.monotonic(), rebase=rebase)
         if state.watch.broken and state.watch.limit.critical:
             self._stop_for_critical_sla(state)
-        self._timers.at(state.watch.next_deadline, lambda: self._check_stage(state))
+        self._timers.schedule(state.watch.next_deadline, lambda: self._check_stage(state))
 
     def _stop_for_critical_sla(self, state: StageState) -> None:
         self._critical = True
@@ -425,7 +427,7 @@ class Run:
                     interrupted=False,
                 )
             )
-        self._timers.at(self._total.next_deadline, self._check_total)
+        self._timers.schedule(self._total.next_deadline, self._check_total)
 
     def _check_sla(self, watch: Watch, stage: str | None, now: float, *, rebase: float | None = None) -> None:
         if rebase is not None:
@@ -447,13 +449,13 @@ class Run:
     # Stopping and the end
 
     def _begin_stopping(self, stop: Stop) -> None:
-        """End the run: the first reason stays, a later one may only hasten it."""
+        """End the run; the first reason stays, and a later request may only hasten the end."""
         if self._stopping is None:
             self._stopping = stop
         elif not stop.now:
             return
-        if self._tell_stopping is not None:
-            self._tell_stopping(stop, sum(bool(state.attempts) for state in self._open_stages.all()))
+        if self._on_stopping is not None:
+            self._on_stopping(stop, sum(bool(state.attempts) for state in self._open_stages.all()))
         for attempt in self._iter_attempts():
             attempt.verdict = attempt.verdict or (Result.CANCELLATION, f"stopped: {self._stopping.reason}")
             self._stop_attempt(attempt, 0.0 if stop.now else TERM_GRACE_SECONDS)
@@ -501,7 +503,7 @@ class Run:
         return record
 
     def _collect_timings(self) -> list[TaskTiming]:
-        """Return what the tasks used. That a stage's threads fought for the interpreter's lock is known at its end."""
+        """Return the timings of all attempts; whether a stage is GIL-bound is known only at its end."""
         bound = {name for name, state in self._stages.items() if state.gil_bound and state.pool == THREADS}
         return [replace(timing, gil_bound=timing.stage in bound) for timing in self._timings]
 
@@ -510,7 +512,7 @@ class Run:
 
 
 def _narrow_task(state: StageState, task: PlannedTask, record: TaskRecord) -> PlannedTask:
-    """Return the task of a retry: of a batch whose failed items are known, only those that did not succeed."""
+    """Return the task of a retry: of a batch with known item results, only the items that did not succeed."""
     bad = tuple(each.item for each in record.items if each.result is not Result.SUCCESS)
     if state.plan.template is None or not bad or len(bad) == len(task.items):
         return task

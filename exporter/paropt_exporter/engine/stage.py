@@ -1,4 +1,4 @@
-"""One stage of one run: its tasks, from waiting to the record that sums them up."""
+"""The state of one stage of a run: its tasks, their attempts, and the record that sums them up."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from paropt_exporter.events import LiveStage, Result, StageRecord, TaskRecord, T
 from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask, start_up
 from paropt_exporter.sla import Watch
 
-# Of several bad results the most telling one names the stage.
-_LONGEST_ITEM_CHARACTERS = 300  # of an item in a message: the longest path that a person still reads
+_LONGEST_ITEM_CHARACTERS = 300  # of an item in a message
+# The stage gets the first of these results that one of its tasks has.
 _WORST_FIRST = (Result.ERROR, Result.TIMEOUT, Result.FAILURE, Result.CANCELLATION, Result.SUCCESS)
 
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One try of one task that is under way. `verdict`: the result that we decided on when we stopped it, and why."""
+    """One attempt in progress. `verdict`: the result and message of an attempt that the run has stopped."""
 
     stage: StageState
     task: PlannedTask
@@ -35,7 +35,7 @@ class Attempt:
         return self.running.started_seconds or self.submitted_seconds
 
     def build_record(self, run_id: str, lane: str, *, may_retry: bool, now: float, now_timestamp: float) -> TaskRecord:
-        """Make the record of an attempt whose future has settled; our own verdict beats what its end looks like."""
+        """Build the record of an ended attempt. A timeout or a cancellation overrides the exit status."""
         outcome = self.running.outcome()
         measured = outcome.measurement
         started = measured.started_seconds if measured else self.started_seconds
@@ -83,15 +83,15 @@ class Ready:
 
 @dataclass(slots=True)
 class Finals:
-    """The tasks of a stage that have ended for good, in sums: 100,000 records with their output fill the memory."""
+    """Sums of a stage's final records, since 100,000 records with their output would fill the memory."""
 
     count: int = 0
     seconds: float = 0.0
     fastest_seconds: float = 0.0
     slowest_seconds: float = 0.0
     counts: Counter[Result] = field(default_factory=Counter)
-    without_tests: int = 0  # batches in which the runner found no test, which alone are no failure
-    first: dict[Result, str] = field(default_factory=dict)  # the message of the first task that ended so
+    without_tests: int = 0  # batches without a test, which alone are no failure
+    first: dict[Result, str] = field(default_factory=dict)  # the message of the first task with each result
 
     def add(self, record: TaskRecord) -> None:
         took = record.duration_seconds
@@ -123,7 +123,7 @@ class StageState:
        '--------------- skip ---------------------------^
     task:  ready -> running -> ended          (failed, retries left: -> resting -> ready)
     ```
-    Guarantees: each task ends in exactly one final record; the stage ends once, when all of them have.
+    Guarantees: each task ends in exactly one final record; the stage ends once, when all of its tasks have.
     """
 
     plan: PlannedStage
@@ -138,7 +138,7 @@ class StageState:
     delay_seconds: float = 0.0
     fastest_seconds: float = 0.0
     memory_peak_bytes: int = 0
-    task_peak_bytes: int = 0  # of tasks that had a process of their own
+    task_peak_bytes: int = 0  # of tasks with a process of their own
     started_seconds: float | None = None
     started_timestamp_seconds: float | None = None
     last_ended_seconds: float = 0.0
@@ -164,16 +164,16 @@ class StageState:
 
     @property
     def settled(self) -> bool:
-        """Whether a stage that was started has nothing left to run."""
+        """Whether a started stage has no task left to run."""
         return self.started and not (self.ready or self.attempts or self.resting)
 
     @property
     def unfinished(self) -> int:
-        """How many tasks have not ended for good."""
+        """The number of tasks without a final record."""
         return 0 if self.ended else len(self.plan.tasks) - self.finals.count
 
     def add_record(self, record: TaskRecord) -> None:
-        """Add an attempt that has ended to the sums."""
+        """Add an ended attempt to the sums."""
         self.attempts_ended += 1
         self.busy_seconds += record.duration_seconds
         self.delay_seconds += record.run_delay_seconds
@@ -200,15 +200,15 @@ class StageState:
         return next((result for result in _WORST_FIRST if result in results), Result.SUCCESS)
 
     def _without_tests(self) -> bool:
-        """Whether its runner found no test in any batch, so that nothing was tested."""
+        """Whether the runner found no test in any batch."""
         return 0 < self.finals.count == self.finals.without_tests
 
     def count_not_run(self) -> int:
-        """How many tasks of a stage that was stopped did not come to an end of their own."""
+        """Return how many tasks of a stopped stage did not end by themselves."""
         return len(self.plan.tasks) - self.finals.count
 
     def build_message(self) -> str:
-        """Return why the stage is not a success, in one line that names the task; "" for a success."""
+        """Return the reason for a bad result in one line that names the task; "" for a success."""
         result = self.compute_result()
         if result is Result.SUCCESS:
             return ""
@@ -220,7 +220,7 @@ class StageState:
         return self.finals.first[result] + (f" (and {others} more)" if others else "")
 
     def build_record(self, run_id: str, lane: str) -> StageRecord:
-        """Sum up a stage that has settled."""
+        """Build the record of a stage that has ended."""
         self.record = StageRecord(
             run_id=run_id,
             lane=lane,
@@ -259,7 +259,7 @@ class StageState:
         return max(0.0, self.last_ended_seconds - self.started_seconds) if self.started_seconds is not None else 0.0
 
     def close(self, run_id: str, lane: str, result: Result, why: str) -> StageRecord:
-        """End a stage that never started: a skip, or an error that showed before."""
+        """End a stage that never started: skipped, or with an error in its plan."""
         self.ready.clear()
         self.record = StageRecord(
             run_id=run_id,
@@ -279,13 +279,13 @@ class StageState:
         return self.record
 
     def estimate_task_seconds(self) -> float | None:
-        """Return how long one of its tasks takes: by those that ended in this run, else by earlier runs."""
+        """Return how long one task takes, by the tasks that ended in this run, otherwise by earlier runs."""
         if self.finals.count:
             return self.finals.seconds / self.finals.count
         return self.plan.expected_seconds if len(self.plan.tasks) == 1 else self.plan.expected_task_seconds
 
     def build_counts(self, now: float) -> StageCounts:
-        """Return how many of its tasks run and wait, and for how long they have; for the controller."""
+        """Return the counts of tasks and their times, for the controller."""
         ages = self.get_task_ages(now)
         return StageCounts(
             stage=self.name,
@@ -298,7 +298,7 @@ class StageState:
         )
 
     def estimate_work_seconds(self, now: float) -> float:
-        """Return what is left to do in seconds of one worker; what nobody knows counts as nothing."""
+        """Return the remaining work in seconds of one worker; unknown work counts as none."""
         task_seconds = self.estimate_task_seconds()
         if task_seconds is None:
             return 0.0
@@ -307,7 +307,7 @@ class StageState:
         return sum(estimate_left_seconds(task_seconds, age) for age in ages) + waiting * task_seconds
 
     def estimate_longest_task_seconds(self, now: float) -> float:
-        """Return how long its last task runs at least, whatever the number of workers."""
+        """Return how long the last task runs at least, with any number of workers."""
         task_seconds = self.estimate_task_seconds()
         if task_seconds is None or not self.unfinished:
             return 0.0
@@ -317,7 +317,7 @@ class StageState:
         return max(estimate_left_seconds(task_seconds, age) for age in ages)
 
     def count_rescue_workers(self, now: float) -> int:
-        """Return how many workers more keep the stage within its limit; 0: it keeps it as it is, or none can help."""
+        """Return how many more workers keep the stage within its limit; 0: none are needed, or none suffice."""
         task_seconds, ages = self.estimate_task_seconds(), self.get_task_ages(now)
         waiting = max(0, self.unfinished - len(ages))
         if task_seconds is None or self.plan.sla is None or self.started_seconds is None or not waiting:
@@ -334,7 +334,7 @@ class StageState:
         return tuple(max(0.0, now - attempt.started_seconds) for attempt in tuple(self.attempts))
 
     def estimate_remaining_seconds(self, now: float) -> float | None:
-        """Return how long the stage will still run, at the monotonic moment `now`; None: nothing is known."""
+        """Return how long the stage will still run from the monotonic moment `now`; None: unknown."""
         ages = self.get_task_ages(now)
         return estimate_stage_remaining_seconds(
             expected_seconds=self.plan.expected_seconds,
@@ -345,13 +345,13 @@ class StageState:
         )
 
     def get_elapsed_seconds(self, now: float) -> float:
-        """Return for how long it has run, at the monotonic moment `now`."""
+        """Return how long the stage has run at the monotonic moment `now`."""
         return max(0.0, now - self.started_seconds) if self.started_seconds is not None else 0.0
 
     def build_live_stage(
         self, lane: str, usage: dict[str, tuple[float, int]], *, now: float, now_timestamp: float
     ) -> LiveStage:
-        """Return the stage as it stands; `usage` has CPU seconds and memory by the label of running attempts."""
+        """Return the running stage; `usage` has CPU seconds and memory by the label of running attempts."""
         remaining = self.estimate_remaining_seconds(now)
         used = [usage.get(attempt.running.label, (0.0, 0)) for attempt in tuple(self.attempts)]
         return LiveStage(
@@ -369,9 +369,9 @@ class StageState:
 
 
 def compute_demand(record: TaskRecord, *, gil_bound: bool) -> float:
-    """Return how many cores an attempt wanted while it ran.
+    """Return the CPU demand of an attempt in cores.
 
-    In threads the wait for the interpreter's lock shows nowhere: work that does nothing but compute wanted one core.
+    In threads no clock shows the wait for the interpreter's lock, so work that only computes counts as one core.
     """
     if gil_bound and record.pool == THREADS:
         return 1.0
@@ -379,15 +379,15 @@ def compute_demand(record: TaskRecord, *, gil_bound: bool) -> float:
 
 
 def _names_items(record: TaskRecord) -> bool:
-    """Whether the message of a failed batch names its failed items, since its runner told which these are."""
+    """Whether the message of a failed batch names its failed items, since its runner reported them."""
     return record.start_up_seconds is not None and len(record.items) > 1
 
 
 def compute_alone_seconds(record: TaskRecord, *, gil_bound: bool) -> float:
-    """Return how long an attempt would have taken with the machine to itself: without its wait for a core.
+    """Return how long an attempt would have taken with the machine to itself, without its wait for a core.
 
-    The delay is summed over the processes of a command, so the CPU time that it used is the least. In threads the wait
-    for the interpreter's lock is in no delay: work that does nothing but compute would have taken its CPU time.
+    The delay is a sum over a command's processes, so the CPU time is the minimum. In threads no delay shows the wait
+    for the interpreter's lock, so work that only computes would have taken its CPU time.
     """
     least = min(record.cpu_seconds, record.duration_seconds)
     if gil_bound and record.pool == THREADS:
@@ -396,7 +396,7 @@ def compute_alone_seconds(record: TaskRecord, *, gil_bound: bool) -> float:
 
 
 def build_timing(record: TaskRecord) -> TaskTiming:
-    """Return when an attempt ran and what it used."""
+    """Return when an attempt ran and how much CPU it used."""
     return TaskTiming(
         stage=record.stage,
         task=record.task,
@@ -407,7 +407,7 @@ def build_timing(record: TaskRecord) -> TaskTiming:
     )
 
 
-# What runs longer than expected is expected to run on for a tenth of its age: never "any moment now".
+# An overdue stage is expected to run on for a tenth of its age, so that a prediction never says "now".
 OVERDUE_RATIO = 0.1
 
 
@@ -419,11 +419,11 @@ def estimate_stage_remaining_seconds(
     ages_seconds: Sequence[float],
     waiting: int,
 ) -> float | None:
-    """Return how long a stage will still run; None: nothing is known.
+    """Return how long a stage will still run; None: unknown.
 
-    `task_seconds`: how long one task takes (None: not known); `ages_seconds`: how long each running task has run;
-    `waiting`: tasks that have not begun. `expected_seconds`: the stage's duration in earlier runs, where no more is
-    known.
+    `task_seconds`: how long one task takes (None: unknown); `ages_seconds`: how long each running task has run;
+    `waiting`: tasks that have not begun. `expected_seconds`: the stage's duration in earlier runs, used if
+    `task_seconds` is unknown.
     """
     if task_seconds is not None:
         return estimate_remaining_seconds(task_seconds, ages_seconds, waiting, max(1, len(ages_seconds)))
@@ -433,9 +433,9 @@ def estimate_stage_remaining_seconds(
 
 
 def estimate_remaining_seconds(task_seconds: float, ages_seconds: Sequence[float], waiting: int, workers: int) -> float:
-    """Return when the last of equally long tasks ends: each worker takes the next one as it gets free.
+    """Return when the last of equally long tasks ends if each free worker takes the next one.
 
-    The first to get free take one task more, r_i + (waiting // N + 1) d; the others r_i + (waiting // N) d.
+    The first workers to become free take one task more, r_i + (waiting // N + 1) d; the others r_i + (waiting // N) d.
     """
     left = sorted(estimate_left_seconds(task_seconds, age) for age in ages_seconds)
     free = [0.0] * max(0, workers - len(left)) + left
@@ -444,12 +444,12 @@ def estimate_remaining_seconds(task_seconds: float, ages_seconds: Sequence[float
 
 
 def estimate_left_seconds(expected_seconds: float, age_seconds: float) -> float:
-    """Return what is left of something that takes `expected_seconds` and has run for `age_seconds`."""
+    """Return the rest of a duration of `expected_seconds` after `age_seconds`."""
     return max(expected_seconds - age_seconds, OVERDUE_RATIO * age_seconds)
 
 
 def count_workers_within(seconds: float, task_seconds: float, ages_seconds: Sequence[float], waiting: int) -> int:
-    """Return the smallest number of workers that end all tasks in time, which as many workers as tasks can."""
+    """Return the smallest number of workers that end all tasks in time, provided that one worker for each task does."""
     least, most = max(1, len(ages_seconds)), len(ages_seconds) + waiting
     while least < most:
         middle = (least + most) // 2

@@ -1,4 +1,4 @@
-"""The pools of a process as the engine sees them: where each task runs, how large each pool is."""
+"""The pools of a process for the engine: the pool of each task, and the size of each pool."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_WORKERS_END_SECONDS = 3.0  # an idle worker goes within 50 ms, if no exit handler of a call takes its time
+_WORKERS_END_SECONDS = 3.0  # an idle worker exits within 50 ms, unless an exit handler of a call takes longer
 Pool: TypeAlias = "ThreadPool | ProcessPool | CommandPool"
 
 _ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE)
@@ -56,7 +56,7 @@ _ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemBatch:
-    """The items of an attempt, and the file that its runner writes about them (None: it is not asked to)."""
+    """The items of an attempt, and the file for its runner's report (None: the runner is not asked for one)."""
 
     items: tuple[str, ...]
     report: Path | None
@@ -94,7 +94,7 @@ class PoolAttempt:
 
 @dataclass(slots=True)
 class _RunUse:
-    """A pool's sizes in this run, and its worker time: when the run began, and when its last task had ended."""
+    """A pool's sizes in this run, and its worker time when the run began and when its last task had ended."""
 
     start: int
     peak: int
@@ -108,26 +108,26 @@ class OutputLogs(Protocol):
     """Keeps the output of commands."""
 
     def open_sink(self, stage: str, task: int, label: str, item: str | None, attempt: int) -> OutputSink | None:
-        """Return what takes the output of an attempt that is about to start, if anything does."""
+        """Return the sink for the output of an attempt that is about to start, if there is one."""
 
 
 class PoolWorkers:
-    """The pools of this process, made when a plan first needs them and kept from run to run.
+    """The pools of this process, created when a plan first needs them and kept from run to run.
 
     ```
     Commands -> commands            Call -> threads | processes, by the lane's strategy and the router
     ```
-    Guarantees: a pool lives until `close`, so its counters only grow; `prepare`, `start` and `resize` are for the
-    thread that runs the plan or controls it; `statistics` and `running` may be called from any.
+    Guarantees: a pool lives until `close`, so its counters only grow; `prepare`, `start` and `resize_pools` are for the
+    thread that runs the plan or controls it; `statistics` and `running` may be called from any thread.
     """
 
     def __init__(self, memory: Path | None = None, logs: OutputLogs | None = None) -> None:
-        """Make no pool yet. `memory`: a file with what was learned of calls before; read now, written by `close`.
+        """Create no pool yet. `memory`: a file of call profiles, read now and written by `close`.
 
         `logs`: keeps the whole output of commands.
         """
         self._logs = logs
-        self._attempts: Counter[str] = Counter()  # that started in this run, by the label of their task
+        self._attempts: Counter[str] = Counter()  # started in this run, by the label of their task
         self._memory = memory
         self._remembered = load_profiles(memory) if memory is not None else ()
         self._lock = threading.Lock()  # guards: _pools and _uses against other threads
@@ -138,7 +138,7 @@ class PoolWorkers:
         self._watched = False
         self._names: tuple[str, ...] = ()  # of the plan's pools
         self._most: dict[str, int] = {}  # how many tasks of the plan may be in each pool
-        self._targets: dict[str, frozenset[str]] = {}  # what the calls of the plan's stages name
+        self._targets: dict[str, frozenset[str]] = {}  # the targets of the stages' calls
         self._environments: dict[str, Mapping[str, str]] = {}  # of this run's commands, by stage
         self._output_files: dict[str, OutputFile] = {}  # of this run, by stage
         self._router = Router(Strategy.THREAD)
@@ -150,7 +150,7 @@ class PoolWorkers:
         self._report_numbers = itertools.count(1)
 
     def prepare(self, plan: Plan, size: int) -> None:
-        """Bring the pools that `plan` needs to the size that it starts with."""
+        """Create or resize the pools that `plan` needs at its start size."""
         self._plan, self._size, self._reason, self._tasks = plan, size, "plan", None
         self._names = get_pool_names(plan)
         self._most = {name: _count_tasks_for(plan, name) for name in (COMMANDS, THREADS, PROCESSES)}
@@ -181,8 +181,8 @@ class PoolWorkers:
     ) -> tuple[tuple[str, int, int], ...]:
         """Set the pools' targets for a lane of `size`; return (pool, old, new) for each that changed.
 
-        `tasks`: how many of the lane's tasks are for each pool; None: any number for any. No pool gets more workers
-        than it has tasks in the plan. Never interrupts running tasks.
+        `tasks`: how many of the lane's tasks each pool gets; None: any number. No pool gets more workers than it has
+        tasks in the plan. Never interrupts running tasks.
         """
         self._size, self._reason, self._tasks = size, reason, tasks
         changed = []
@@ -194,12 +194,12 @@ class PoolWorkers:
         return tuple(changed)
 
     def get_pool_sizes(self, size: int) -> Mapping[str, int]:
-        """Return what each pool of the plan would get of a lane of `size`."""
+        """Return the size that each pool of the plan would have in a lane of `size`."""
         plan = self._plan
         return {name: min(size, self._most[name]) for name in self._names} if plan else {}
 
     def release_workers(self, size: int) -> None:
-        """End what calls left running, and give back workers that only the run needed."""
+        """End processes that calls left running, and release workers that only the run needed."""
         self._thread_calls.end_strays()
         if self._watched and not self._thread_calls.has_running:
             SUPERVISOR.stop_watching()
@@ -208,13 +208,13 @@ class PoolWorkers:
                 self._resize_pool(name, size, "bounds")
 
     def close(self) -> None:
-        """Shut all pools down; does not wait for threads that were given up, nor for workers kept by such threads."""
+        """Shut all pools down without waiting for abandoned threads and the workers that these keep."""
         for name, pool in tuple(self._pools.items()):
             pool.shutdown(wait=False, cancel_futures=True)
             processes = cast("ProcessPool", pool) if name == PROCESSES else None
             if processes is not None and (left := processes.kill_workers(_WORKERS_END_SECONDS)):
                 log.warning("calls left threads running in workers: killed", extra={"workers": ", ".join(left)})
-        if self._watched and not self._thread_calls.has_running:  # processes of a call that does must not outlive us
+        if self._watched and not self._thread_calls.has_running:  # a running call's processes must not outlive us
             self._watched = False
             SUPERVISOR.release()
         if self._reports is not None:
@@ -223,7 +223,7 @@ class PoolWorkers:
         if self._memory is not None and learned:
             save_profiles(self._memory, learned)
 
-    # What the engine asks.
+    # The engine's interface
 
     def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> PoolAttempt:
         self._attempts[label] += 1
@@ -245,7 +245,7 @@ class PoolWorkers:
             self._record_rest(pool, use)
 
     def _record_rest(self, pool: Pool, use: _RunUse) -> None:
-        """Note the worker time of a pool that has no task left, once; under the lock."""
+        """Record the worker time of a pool without tasks, once; under the lock."""
         if not use.running and use.rested is None:
             use.rested = get_worker_time(pool)
 
@@ -262,7 +262,7 @@ class PoolWorkers:
         return tuple(task for pool in pools for task in pool.running())
 
     def get_pool_uses(self) -> tuple[PoolUse, ...]:
-        """Return how each pool fared since the run began, its worker time until its last task ended."""
+        """Return the use of each pool since the run began, with its worker time until its last task ended."""
         with self._lock:
             return tuple(self._build_pool_use(name, use) for name, use in self._uses.items())
 
@@ -288,23 +288,23 @@ class PoolWorkers:
         return threads.abandoned if isinstance(threads, ThreadPool) else ()
 
     def statistics(self) -> tuple[PoolStatistics, ...]:
-        """Return a snapshot of each pool there is; from any thread."""
+        """Return a snapshot of each pool; from any thread."""
         with self._lock:
             pools = tuple(self._pools.values())
         return tuple(pool.statistics() for pool in pools)
 
-    # Below: which pool, and how a task gets into it.
+    # Choosing a pool and starting a task in it
 
     def _start_commands(self, stage: PlannedStage, task: PlannedTask, work: Commands, label: str) -> PoolAttempt:
         pool = cast("CommandPool", self._get_pool(COMMANDS))
-        env = self._environment(stage)
-        report = self._report_path() if stage.junit else None
+        env = self._get_environment(stage)
+        report = self._create_report_path() if stage.junit else None
         future = pool.submit_commands(
             label,
             work.steps,
             cwd=stage.cwd,
             env=env if report is None else pytest_support.request_report(env, report),
-            output_file=self._output_file(stage),
+            output_file=self._get_output_file(stage),
             sink=self._open_sink(stage, task, label),
         )
         batch = ItemBatch(items=task.items, report=report, alone=len(stage.tasks) == 1) if task.items else None
@@ -319,21 +319,21 @@ class PoolWorkers:
             return None
         return self._logs.open_sink(stage.name, task.index, label, task.item, self._attempts[label])
 
-    def _environment(self, stage: PlannedStage) -> Mapping[str, str]:
-        """Return the environment of the stage's commands: as it is when the first one of the run starts."""
+    def _get_environment(self, stage: PlannedStage) -> Mapping[str, str]:
+        """Return the environment of the stage's commands, as it is when the first one of the run starts."""
         if stage.name not in self._environments:  # reading os.environ costs as much as a record in the history
             self._environments[stage.name] = {**os.environ, **stage.env}
         return self._environments[stage.name]
 
-    def _output_file(self, stage: PlannedStage) -> OutputFile | None:
+    def _get_output_file(self, stage: PlannedStage) -> OutputFile | None:
         """Return the file that the attempts of the stage share in this run."""
         if stage.output_file is None:
             return None
         piece_bytes = RAW_BYTES if len(stage.tasks) > 1 else 0
         return self._output_files.setdefault(stage.name, OutputFile(stage.output_file, piece_bytes=piece_bytes))
 
-    def _report_path(self) -> Path | None:
-        """Return a file for a runner's report; None where no folder can be made for it: the work goes on without."""
+    def _create_report_path(self) -> Path | None:
+        """Return a path for a runner's report, or None if no folder can be made for it, since the work must go on."""
         if self._reports is None:
             try:
                 self._reports = TemporaryDirectory(prefix=pytest_support.FOLDER_PREFIX, ignore_cleanup_errors=True)
@@ -362,7 +362,7 @@ class PoolWorkers:
         return PoolAttempt(name, label, cast("Future[object]", future), stop)
 
     def _start_supervisor(self) -> None:
-        """Have the processes of calls killed with this process, and those of calls in threads found."""
+        """Make the supervisor kill the processes of calls with this process, and report those of calls in threads."""
         self._thread_calls.prepare()
         if not self._watched:
             self._watched = True
@@ -378,7 +378,7 @@ class PoolWorkers:
         name = self._router.choose(target)
         try:
             return name, cast("ThreadPool | ProcessPool", self._get_pool(name))
-        except (RuntimeError, OSError) as error:  # the system has nothing left for a pool of processes
+        except (RuntimeError, OSError) as error:  # the system has no resources for a process pool
             if not self._is_optional(name) or THREADS not in self._pools:
                 raise
             log.warning("no processes for calls: they stay in threads", extra={"err": str(error)})
@@ -389,7 +389,7 @@ class PoolWorkers:
         if measured is None:
             return
         concurrent = 1
-        if isinstance(pool, ThreadPool):  # in processes nobody fights for one interpreter's lock
+        if isinstance(pool, ThreadPool):  # processes share no interpreter's lock
             used = pool.statistics().cpu_seconds - cpu_seconds_before
             wall = measured.ended_seconds - measured.started_seconds
             if used >= FULL_LOCK_CORES * (wall - measured.run_delay_seconds):
@@ -397,7 +397,7 @@ class PoolWorkers:
         self._router.learn(target, measured, concurrent=concurrent)
 
     def _is_optional(self, name: str) -> bool:
-        """Whether a pool is only made once a task is routed to it: a routed lane may never need processes."""
+        """Whether the pool is created only once a task is routed to it: a routed lane may never need processes."""
         return name == PROCESSES and self._plan is not None and self._plan.strategy in _ROUTED
 
     def _get_pool(self, name: str) -> Pool:
@@ -408,7 +408,7 @@ class PoolWorkers:
         return self._pools[name]
 
     def _make_pool(self, name: str, size: int) -> None:
-        """Make a pool, or bring one that was just made to its size."""
+        """Create a pool, or resize one that was just created."""
         if name in self._pools:
             self._pools[name].resize(size, reason="start")
             return
@@ -422,7 +422,7 @@ class PoolWorkers:
         most = min(self._size, self._most[name])
         if self._tasks is not None:
             return max(1, min(most, self._tasks.get(name, 1)))
-        # Until the controller has looked, a routed call that computes may find as many processes as there are cores.
+        # Before the controller's first step, a routed call that computes may get as many processes as there are cores.
         return min(most, host.count_cpu_workers()) if self._is_optional(name) and not self._plan.workers.fixed else most
 
     def _resize_pool(self, name: str, size: int, reason: str) -> None:
@@ -436,11 +436,11 @@ class PoolWorkers:
             return
         began = get_worker_time(pool)
         with self._lock:
-            self._uses[name] = _RunUse(size, size, reason, began, rested=began)  # it rests until its first task
+            self._uses[name] = _RunUse(size, size, reason, began, rested=began)  # it has no task yet
 
 
 def get_pool_names(plan: Plan) -> tuple[str, ...]:
-    """Return the names of the pools that a plan's tasks may run on."""
+    """Return the names of the pools on which a plan's tasks may run."""
     names = {stage.pool for stage in plan.stages}
     if plan.strategy in _ROUTED and names & {THREADS, PROCESSES}:
         names |= {THREADS, PROCESSES}
@@ -462,7 +462,7 @@ def _get_call_targets(stage: PlannedStage) -> frozenset[str]:
 
 
 def _count_tasks_for(plan: Plan, pool: str) -> int:
-    """Return how many tasks of the plan may be in `pool` at once, at least 1: more workers could never be busy."""
+    """Return how many tasks of the plan may be in `pool` at once, at least 1; more workers could never be busy."""
     calls = pool in (THREADS, PROCESSES) and plan.strategy in _ROUTED
     fits = [stage for stage in plan.stages if stage.pool == pool or (calls and stage.pool != COMMANDS)]
     return max(1, sum(len(stage.tasks) for stage in fits))

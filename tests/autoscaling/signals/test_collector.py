@@ -94,7 +94,7 @@ def test_a_doubt_is_logged_when_it_begins_and_when_it_ends(caplog: pytest.LogCap
             gathering.read_signals()
         told.answers["broker"] = vector(1.0)
         gathering.read_signals()
-    assert [record.message for record in caplog.records] == ["reading doubtful", "reading believed again"]
+    assert [record.message for record in caplog.records] == ["signal rejected", "signal valid again"]
 
 
 OWN = {

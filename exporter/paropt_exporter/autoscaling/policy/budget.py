@@ -11,9 +11,9 @@ from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What one pool would have: a size between `floor` and `wanted`; each worker uses `share` of a core and memory.
+    """A pool's claim: a size between `floor` and `wanted`, with the CPU demand in cores and the memory of each worker.
 
-    `weight` is its part where there is not enough for all; an `urgent` pool goes first.
+    `weight` is its part if resources do not suffice for all; an `urgent` pool is served first.
     """
 
     pool: str
@@ -27,9 +27,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """What all pools of a machine claim together, and what there is; None: no bound, or not known.
+    """The claims of all pools of a machine, and its resources; None: unbounded or unknown.
 
-    `spare_bytes`: memory for which nobody is added, and nobody has to go.
+    `spare_bytes`: memory that grants no new worker, and for whose lack no worker has to go.
     """
 
     claims: tuple[Claim, ...]
@@ -40,14 +40,14 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """What one pool gets, and why not more: demand (it gets what it wants), cpu_limit, memory_limit."""
+    """The size that one pool gets, and the reason for not more: demand (it wants no more), cpu_limit, memory_limit."""
 
     size: int
     reason: str
 
 
 def compute_allowance(budget: Budget, pool: str, size: int) -> Allowance:
-    """Return what a budget leaves to one pool of `size`; memory is the reason where it would get more without it."""
+    """Return a budget's allowance for one pool of `size`; the reason is memory if that bound alone costs it workers."""
     allowed = divide_resources(budget.claims, cores=budget.cores, memory_bytes=budget.memory_bytes)[pool]
     if allowed < size and budget.memory_bytes is not None:
         memory = budget.memory_bytes + budget.spare_bytes
@@ -59,11 +59,11 @@ def compute_allowance(budget: Budget, pool: str, size: int) -> Allowance:
 
 
 def divide_resources(claims: Sequence[Claim], *, cores: float | None, memory_bytes: int | None) -> dict[str, int]:
-    """Return each pool's size: floors first, then worker by worker to the one that has least for its weight.
+    """Return each pool's size: floors first, then one worker at a time for the pool that has least by its weight.
 
-    Weighted dominant resource fairness (Ghodsi et al., NSDI 2011): what a pool has is its part of the cores or of the
-    memory, whichever is larger; urgent pools are filled before others. A worker that hardly computes and takes no known
-    memory is refused to nobody. Floors are kept even where they exceed the machine: they are the user's word.
+    Weighted dominant resource fairness (Ghodsi et al., NSDI 2011): a pool's share is its part of the cores or of the
+    memory, whichever is larger; urgent pools are filled before others. Workers that hardly compute and take no known
+    memory are always granted. Floors hold even if they exceed the machine, since the user has set them.
     """
     cores = math.inf if cores is None else cores
     memory = math.inf if memory_bytes is None else memory_bytes
@@ -89,12 +89,12 @@ def _is_enough_for_all(claims: Sequence[Claim], cores: float, memory: float) -> 
 
 
 def _compute_dominant_share(claim: Claim, cores: float, memory: float) -> float:
-    """Return a worker's part of what there is more scarcely of, for its pool's weight."""
+    """Return a worker's part of the scarcer resource, divided by its pool's weight."""
     return max(claim.cpu_demand / max(cores, 1e-9), claim.memory_bytes / max(memory, 1.0)) / claim.weight
 
 
 def _can_add_worker(claim: Claim, size: int, cores_left: float, memory_left: float) -> bool:
-    waits = claim.cpu_demand < WAITING_DEMAND  # nothing that could be shared out
+    waits = claim.cpu_demand < WAITING_DEMAND  # hardly computes: there are no cores to divide
     return (
         size < claim.wanted
         and (waits or claim.cpu_demand <= cores_left + CORE_SLACK)

@@ -1,8 +1,8 @@
-"""How many tasks a lane should run at once: pure functions from measured demands for cores to a number.
+"""Compute how many tasks of a lane should run at once: pure functions from CPU demands to a size.
 
-The work of a run is fixed (its tasks are known), so the size is the most tasks that may run, less those that would only
-make others wait for a core: running tasks, then waiting ones in their order, while the sum of their demands stays
-within the cores. How many run now does not matter: a size that was too large comes down by the same sum.
+A run's tasks are known, so its size is the most tasks that can run without making others wait for a core: running
+tasks, then waiting ones in their order, while the sum of their demands stays within the cores. The present size does
+not matter: one that was too large comes down by the same sum.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND, CoreBudget
 from paropt_exporter.plan import THREADS
 
-SATURATED_RATIO = 0.9  # no more workers once the lane keeps this much of the cores busy
-DEADLINE_RATIO = 0.9  # of the time left: the rest is for what the estimate does not know
+SATURATED_RATIO = 0.9  # add no workers once the lane keeps this much of the cores busy
+DEADLINE_RATIO = 0.9  # of the time left; the rest is for errors of the estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """One running or waiting task. `share` is how many cores it wants; None: not known yet.
+    """The load of one running or waiting task. `cpu_demand` is in cores; None: unknown.
 
-    `thread_share`: the part of it that threads of this process want, which have one interpreter's lock between them.
-    `peak_bytes`: the most memory that a task of its stage has used; 0: not known, or not its own (a thread's).
+    `thread_cpu_demand`: the part of it in threads of this process, which share one interpreter's lock. `peak_bytes`:
+    the most memory that a task of its stage has used; 0: unknown, or not its own (a thread's).
     """
 
     pool: str
@@ -36,7 +36,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadGroup:
-    """So many tasks with the same load, one after another in the order in which they would start."""
+    """Tasks with equal loads that follow each other in the order of their starts."""
 
     load: Load
     count: int
@@ -46,9 +46,9 @@ class LoadGroup:
 class Sizing:
     """How many tasks may run at once, and why not more.
 
-    `reason`: plan, every task that may run does; cpu_limit, memory_limit, bounds: what stood in the way. `admitted`:
-    how many of the waiting tasks that is with; `surplus`: how many of the running tasks it is without; `pools`: how
-    many tasks each pool would have, all running ones included.
+    `reason`: plan (every task that may run does), or the bound: cpu_limit, memory_limit, bounds. `admitted`: the
+    waiting tasks in `size`; `surplus`: the running tasks beyond it; `pools`: the tasks of each pool, all running ones
+    included.
     """
 
     size: int
@@ -60,7 +60,7 @@ class Sizing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemainingWork:
-    """What is left of a run: work in seconds of one worker, its longest chain, and the time left until a deadline."""
+    """The rest of a run: its work in seconds of one worker, its longest chain, and the time left until a deadline."""
 
     seconds: float
     critical_path_seconds: float
@@ -70,8 +70,8 @@ class RemainingWork:
 def compute_deadline_size(work: RemainingWork) -> int:
     """Return N* = the smallest N with path + (work - path) / N <= 0.9 x the time left.
 
-    Graham's bound (1969): no order in which workers take what is ready takes longer. Where no number of workers is
-    enough, all that can help: the work over its longest chain.
+    Graham's bound (1969): no order in which workers take ready tasks takes longer. If no number of workers suffices,
+    the largest useful one: the work over its longest chain.
     """
     usable = DEADLINE_RATIO * work.left_seconds
     beside = max(0.0, work.seconds - work.critical_path_seconds)
@@ -91,16 +91,15 @@ def compute_fixed_workload_size(
 ) -> Sizing:
     """Return the size for known work, N* = the tasks that run or may run and whose demands fit into the cores.
 
-    `waiting` stands in the order in which the tasks would start. A task that does not fit is passed over: a stage that
-    waits for something else than cores must not wait behind one that computes. `stuck`: unknown tasks could not start
-    for a while.
+    `waiting` is in the order of the starts. A task that does not fit is passed over, so that a stage that mostly sleeps
+    does not wait behind one that computes. `stuck`: no unknown task could start for a while.
     """
     budget = CoreBudget(cores, stuck=stuck)
     there = sum(group.count for group in running)
     size, pools = 0, Counter[str]()
     for group in sorted(running, key=_get_demand):
         count = _admit_group(budget, group)
-        budget.take(group.load.cpu_demand, group.count - count)  # those that do not fit have their cores all the same
+        budget.take(group.load.cpu_demand, group.count - count)  # tasks beyond the cores have their cores all the same
         size += count
         pools[group.load.pool] += group.count
     lock = 1.0 + CORE_SLACK - sum(group.count * group.load.thread_cpu_demand for group in running)
@@ -127,18 +126,18 @@ def compute_fixed_workload_size(
 
 
 def competes_for_lock(load: Load) -> bool:
-    """Whether a task is known to compute in a thread, where one interpreter's lock lets one do so at a time."""
+    """Whether a task is known to compute in a thread, where the interpreter's lock lets one compute at a time."""
     return load.pool == THREADS and load.cpu_demand is not None and load.cpu_demand >= WAITING_DEMAND
 
 
 def lock_is_full(running: Iterable[LoadGroup], load: Load) -> bool:
-    """Whether the interpreter's lock has no room for one more task like this beside those that run."""
+    """Whether the interpreter's lock has no room for one more such task beside the running ones."""
     taken = sum(group.count * group.load.thread_cpu_demand for group in running)
     return competes_for_lock(load) and taken + (load.cpu_demand or 0.0) > 1.0 + CORE_SLACK
 
 
 def _admit_group(budget: CoreBudget, group: LoadGroup, *, most: int | None = None) -> int:
-    """Give as many of these tasks their cores as fit, `most` at most, and return how many that is."""
+    """Take cores for as many of these tasks as fit, `most` at most, and return their number."""
     wanted = group.count if most is None else min(group.count, most)
     count = min(wanted, budget.room(group.load.cpu_demand))
     budget.take(group.load.cpu_demand, count)

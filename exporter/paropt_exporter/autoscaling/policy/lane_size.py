@@ -1,4 +1,4 @@
-"""A run's next size: what its known tasks need, followed as `moving` has it."""
+"""Decide a run's next size from the demands of its known tasks."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from paropt_exporter.autoscaling.policy.stage_concurrency import (
 )
 from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
 
-# A smaller size must have been enough for this long before workers are given back: tasks come and go within it, and
-# what started by a wrong reading shall not be refilled for longer than two seconds.
+# A smaller size must have been enough for this long before workers go: tasks come and go within it, and a size raised
+# by a wrong reading must be back within two seconds.
 STABLE_SECONDS = 1.0
-SHORT_SECONDS = 1.0  # memory must be short for this long before fewer may run than do
+SHORT_SECONDS = 1.0  # for which memory must be short before fewer tasks may run than do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneSizingState:
-    """What is carried from one look to the next. `short_since`: since when more runs than memory holds, if it does.
+    """The state from step to step. `short_since`: since when more tasks run than memory holds, if they do.
 
-    `stages`: how the stages stand of which many tasks run.
+    `stages`: the limits and trials of stages with many tasks.
     """
 
     history: ScalingHistory = field(default_factory=ScalingHistory)
@@ -45,11 +45,11 @@ class LaneSizingState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneObservation:
-    """All that a decision about a run's size depends on.
+    """All inputs of a decision about a run's size.
 
-    `stages`: those of several tasks, where the size is ours to set; `memory`: what is left of it (None: unknown);
-    `work`: what is left to do until a deadline, where the deadline is the objective; `rescue_size`: what would then
-    save a stage that is about to break its own limit (0: none is). `stuck`: unknown tasks wait for long.
+    `stages`: measurements of stages with several tasks, if the controller sets the size; `memory`: the memory left
+    (None: unknown); `work`: the remaining work, if the deadline is the objective; `rescue_size`: the size that would
+    then save a stage which is about to break its own limit (0: none is). `stuck`: unknown tasks have waited for long.
     """
 
     now: float
@@ -79,9 +79,9 @@ class LaneDecision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneAssessment:
-    """What a look comes to before there is a size: how stages stand from now on, and the waiting tasks that may start.
+    """The states of stages from now on, and the waiting tasks that may start.
 
-    `memory_size`: N_mem of those that run and these; None: unknown.
+    `memory_size`: N_mem of running tasks and these; None: unknown.
     """
 
     stages: tuple[StageLimitState, ...]
@@ -90,7 +90,7 @@ class LaneAssessment:
 
 
 def assess_lane(observation: LaneObservation) -> LaneAssessment:
-    """Return what a look at a run comes to."""
+    """Return the assessment of a lane on which the size is based."""
     stages = compute_next_states(
         observation.stages, observation.state.stages, now=observation.now, cores=observation.cores
     )
@@ -108,7 +108,7 @@ def decide_lane_size(observation: LaneObservation) -> LaneDecision:
     if observation.work is not None:
         enough, why = max((compute_deadline_size(observation.work), "deadline"), (observation.rescue_size, "rescue"))
         if enough < sizing.size:
-            why = why if enough > observation.size else "deadline"  # a rescue is a reason to grow, not to shrink
+            why = why if enough > observation.size else "deadline"  # a rescue is a reason to grow, never to shrink
             wanted = WantedSize(size=max(enough, observation.floor), reason=why, exact=True)
     taken = decide_size(
         observation.now,
@@ -124,7 +124,7 @@ def decide_lane_size(observation: LaneObservation) -> LaneDecision:
 
 
 def compute_lane_sizing(observation: LaneObservation, assessment: LaneAssessment) -> Sizing:
-    """Return how many of a run's tasks may run at once, and why not more: the least of what cores and memory hold."""
+    """Return how many tasks may run at once, and why not more: the least of the sizes for cores and memory."""
     sizing = compute_fixed_workload_size(
         observation.running,
         assessment.waiting,
@@ -138,21 +138,21 @@ def compute_lane_sizing(observation: LaneObservation, assessment: LaneAssessment
         return replace(sizing, size=max(bound, observation.floor), reason="memory_limit")
     if sizing.reason != "plan" or count_tasks(assessment.waiting) == count_tasks(observation.waiting):
         return sizing
-    # What runs beyond a limit keeps others' slots until it has ended, unless there are no others.
+    # Tasks beyond a limit keep slots until they end, unless no other task waits for these.
     surplus = 0 if assessment.waiting else _count_beyond_limits(observation, assessment)
     return replace(sizing, size=max(sizing.size - surplus, observation.floor, 1), reason="ineffective")
 
 
 def count_slots(sizing: Sizing) -> int:
-    """Return how many slots a size takes: running tasks beyond it keep theirs, but not from those that may start."""
+    """Return the slots for a size: running tasks beyond it keep theirs, but take none from tasks that may start."""
     return sizing.size + (sizing.surplus if sizing.admitted else 0)
 
 
 def compute_memory_bound(observation: LaneObservation, assessment: LaneAssessment) -> int | None:
-    """Return N_mem; None where nothing is known of it, or memory holds all that could run.
+    """Return N_mem; None if it is unknown, or if memory holds all tasks.
 
-    Fewer than run only after a while of that: what a task held that has just ended is not back at once, and what one
-    holds that runs is known a moment later than what it took.
+    It may be less than the running tasks only after SHORT_SECONDS: the memory of an ended task is not free at once, and
+    the memory that a running task holds is known a moment later than the available memory.
     """
     size, running, waiting = assessment.memory_size, count_tasks(observation.running), count_tasks(assessment.waiting)
     if size is None or not waiting or size >= running + waiting:
@@ -162,12 +162,12 @@ def compute_memory_bound(observation: LaneObservation, assessment: LaneAssessmen
 
 
 def count_tasks(tasks: Iterable[LoadGroup]) -> int:
-    """Return how many tasks there are."""
+    """Return the number of tasks."""
     return sum(group.count for group in tasks)
 
 
 def _select_admissible(observation: LaneObservation, most: Mapping[str, int]) -> tuple[LoadGroup, ...]:
-    """Return the waiting tasks without those that their stages' limits keep waiting."""
+    """Return the waiting tasks that their stages' limits let start."""
     if not most:
         return observation.waiting
     room = dict(most)
@@ -181,7 +181,7 @@ def _select_admissible(observation: LaneObservation, most: Mapping[str, int]) ->
 
 
 def _count_beyond_limits(observation: LaneObservation, assessment: LaneAssessment) -> int:
-    """Return how many tasks run that their stages' limits would not let start now."""
+    """Return how many tasks run beyond their stages' limits."""
     most = collect_limits(assessment.stages)
     return sum(max(0, one.running - most.get(one.stage, one.running)) for one in observation.stages)
 
@@ -193,7 +193,7 @@ def _find_short_since(observation: LaneObservation, assessment: LaneAssessment) 
 
 
 def _build_size_limits(observation: LaneObservation, assessment: LaneAssessment) -> SizeLimits:
-    """Return the bounds: who starts without memory for it is not to be waited for, so memory bounds at once."""
+    """Return the bounds. Memory bounds at once, since a task that starts without memory can't be taken back."""
     bound = compute_memory_bound(observation, assessment)
     if bound is None or bound >= observation.ceiling:
         return SizeLimits(floor=observation.floor, ceiling=observation.ceiling, stable_seconds=STABLE_SECONDS)
@@ -204,10 +204,10 @@ def _build_size_limits(observation: LaneObservation, assessment: LaneAssessment)
 
 
 def count_spare_slots(observation: LaneObservation, *, fixed: int | None) -> int:
-    """Return how many jobs what a run's tasks start may have, beside the one that each task is itself.
+    """Return how many jobs the commands of a run may start, in addition to one for each task.
 
-    `fixed`: the lane's slots where somebody fixed them, of which each task takes one. None: they are the cores, of
-    which a task that is known to wait takes none. Tasks that wait to start go before the jobs of those that run.
+    `fixed`: the lane's slots if they are fixed; each task takes one. None: the slots are the cores, and a task that is
+    known to sleep takes none. Waiting tasks go before the jobs of running ones.
     """
     tasks = (*observation.running, *assess_lane(observation).waiting)
     if fixed is not None:
@@ -221,5 +221,5 @@ def _mostly_waits(load: Load) -> bool:
 
 
 def group_equal_loads(group: Iterable[Load]) -> tuple[LoadGroup, ...]:
-    """Put equal neighbours together: a lane of a thousand like tasks is one entry."""
+    """Group equal neighbours: a lane of a thousand equal tasks is one entry."""
     return tuple(LoadGroup(load=load, count=len([*same])) for load, same in groupby(group))

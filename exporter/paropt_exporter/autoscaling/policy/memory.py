@@ -1,8 +1,8 @@
-"""How many tasks the machine's memory holds: pure functions from peaks and what is left to a number.
+"""Compute how many tasks the machine's memory holds: pure functions from peaks and available memory to a number.
 
-N_mem = N + floor((available - reserve - growth) / peak of the next task), where the growth is what running tasks will
-still take: the sum of their peaks less what they hold of these now. Source: the banker's rule (Dijkstra, 1965) that who
-is let in must be able to get all that it may ask for.
+N_mem = N + floor((available - reserve - growth) / peak of the next task); the growth is the memory that running tasks
+will still take: the sum of their peaks minus the memory that they hold now. Source: the banker's algorithm (Dijkstra,
+1965): admit a task only if it can get all that it may ask for.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from dataclasses import dataclass
 
 from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup
 
-RESERVE_BYTES = 256 << 20  # memory that no new worker may take: what peaks don't tell of, and all others' needs
-# What runs is given up only once half of the reserve is promised away: where others' use of the machine comes and goes,
-# the size would else go up and down with it.
+RESERVE_BYTES = (
+    256 << 20
+)  # memory that no new worker may take: for memory that peaks don't show, and for other processes
+# Workers go only once half of the reserve is promised away; otherwise the size would follow every change of other
+# processes' memory.
 SPARE_BYTES = RESERVE_BYTES // 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What is left of the machine's memory. `held_bytes`: what running tasks of known peaks have of these already."""
+    """The machine's memory. `held_bytes`: the part of their known peaks that running tasks hold already."""
 
     available_bytes: int
     held_bytes: int = 0
@@ -29,20 +31,20 @@ class Memory:
 
 
 def compute_growth_bytes(running: Iterable[LoadGroup], held_bytes: int) -> int:
-    """Return what running tasks will still take: the sum of their peaks less what they hold of them now."""
+    """Return the memory that running tasks will still take: the sum of their peaks minus the part that they hold."""
     return max(0, sum(group.count * group.load.peak_bytes for group in running) - held_bytes)
 
 
 def compute_room_bytes(running: Iterable[LoadGroup], memory: Memory) -> int:
-    """Return what is left for more tasks; negative where those that run are promised more than there is."""
+    """Return the memory left for more tasks; negative if running tasks are promised more than there is."""
     return memory.available_bytes - memory.reserve_bytes - compute_growth_bytes(running, memory.held_bytes)
 
 
 def compute_memory_size(running: Sequence[LoadGroup], waiting: Sequence[LoadGroup], memory: Memory) -> int:
-    """Return N_mem, at least 1: the tasks that run, and of those that wait, in their order, what there is room for.
+    """Return N_mem, at least 1: running tasks, and waiting ones in their order while they fit.
 
-    A task of unknown peak needs any room at all. Without room, fewer than run: as many less as the next one's peak goes
-    into what is missing.
+    A task of unknown peak fits if there is any room. Without room it is less than the running tasks: by the missing
+    memory over the next task's peak.
     """
     size, room = sum(group.count for group in running), compute_room_bytes(running, memory)
     if room <= 0:
@@ -70,9 +72,9 @@ def _get_next_peak_bytes(waiting: Sequence[LoadGroup]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolMemory:
-    """What is left of the machine's memory beside a pool. `growth_bytes`: what the workers of all pools may still take.
+    """The machine's memory beside a pool. `growth_bytes`: the memory that workers of all pools may still take.
 
-    `peak_bytes`: the most that one of the pool's workers has used; 0: not known, or threads, which share one process.
+    `peak_bytes`: the most that one of the pool's workers has used; 0: unknown, or threads, which share one process.
     """
 
     available_bytes: int
@@ -86,17 +88,17 @@ class PoolMemory:
 
     @property
     def is_short(self) -> bool:
-        """Whether so much is promised that workers have to go."""
+        """Whether so much memory is promised that workers have to go."""
         return self.room_bytes < -SPARE_BYTES
 
 
 def compute_pool_memory_size(size: int, memory: PoolMemory) -> int | None:
-    """Return N_mem = N + floor(room / peak); None: no bound. At least N: from whom to take workers the budget says."""
+    """Return N_mem = N + floor(room / peak), at least N (the budget decides who loses workers); None: unbounded."""
     if memory.room_bytes <= 0:
         return size
     return size + memory.room_bytes // memory.peak_bytes if memory.peak_bytes else None
 
 
 def compute_shareable_bytes(available_bytes: int, held_bytes: int) -> int:
-    """Return what all pools' workers may take together, counted from nothing: what they hold, and what is left."""
+    """Return the memory for the workers of all pools together: the part that they hold and the part that is left."""
     return max(0, available_bytes - RESERVE_BYTES + held_bytes)

@@ -1,4 +1,4 @@
-"""An executor's next size: what its stream of tasks needs, within what the machine has and what has helped before."""
+"""Decide a pool's next size: for its traffic, within the machine's resources and by the effect of earlier moves."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from paropt_exporter.autoscaling.policy.stabilization import (
 from paropt_exporter.cpu_demand import WAITING_DEMAND
 
 STABLE_SECONDS = 10.0
-TRIAL_SERVICES = 1.5  # of a task's duration: a wave of tasks at the new size has ended by then
-LARGEST_GROWTH_ON_TRIAL = 2.0  # times the size before: more waits until that much has been judged
-STABLE_SERVICES = 3.0  # of a task's duration: what takes minutes is not followed by the second
+TRIAL_SERVICES = 1.5  # of a task's duration, in which a wave of tasks at the new size ends
+LARGEST_GROWTH_ON_TRIAL = 2.0  # times the size before; further growth waits for the verdict on that much
+STABLE_SERVICES = 3.0  # of a task's duration, so that a pool of long tasks does not change each second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """Up-moves whose effect is awaited: the size before the first, the service times there, and when the last was."""
+    """Up-moves under trial: the size before the first one, the service times there, and the moment of the last one."""
 
     old_size: int
     before: Sample
@@ -48,7 +48,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSizingState:
-    """How the size moved, an up-move on trial, and what did not help."""
+    """How the size moved, an up-move under trial, and the block after one that did not help."""
 
     history: ScalingHistory = field(default_factory=ScalingHistory)
     trial: Trial | None = None
@@ -57,11 +57,11 @@ class PoolSizingState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolObservation:
-    """All that a decision about an executor's size depends on.
+    """All inputs of a decision about a pool's size.
 
-    `share`: the part of a core that a worker uses (None: not known yet); `cpu`: cores that the pool keeps busy;
-    `sample`: service times since the last move; `memory`: what is left of it (None: unknown); `budget`: what all pools
-    of the machine claim, this one as `pool`.
+    `cpu_demand`: of one worker, in cores (None: unknown); `cpu`: cores that the pool keeps busy; `sample`: service
+    times since the last move; `memory`: the memory left (None: unknown); `budget`: the claims of all pools of the
+    machine, this one's under the name `pool`.
     """
 
     now: float
@@ -81,7 +81,7 @@ class PoolObservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolDecision:
-    """A decision about an executor's size."""
+    """A decision about a pool's size."""
 
     size: int
     action: str
@@ -90,7 +90,7 @@ class PoolDecision:
 
 
 def decide_pool_size(observation: PoolObservation) -> PoolDecision:
-    """Decide an executor's next size."""
+    """Decide a pool's next size."""
     state = observation.state
     if _has_not_helped(observation) and state.trial is not None:
         return _revert_trial(observation, state.trial)
@@ -107,10 +107,10 @@ def decide_pool_size(observation: PoolObservation) -> PoolDecision:
 
 
 def compute_machine_bound(observation: PoolObservation) -> tuple[int, str] | None:
-    """Return the most workers that there are cores and memory for beside the machine's other pools, and which it is.
+    """Return the most workers that cores and memory allow beside the machine's other pools, and the resource.
 
-    None: neither is a bound. Workers go as soon as others' claims or a lack of memory say so; they come only where
-    there is room for them at this moment.
+    None: neither bounds the pool. Workers go as soon as other pools' claims or a lack of memory require it; they come
+    only if there is room at this moment.
     """
     bounds = []
     room = None if observation.memory is None else compute_pool_memory_size(observation.size, observation.memory)
@@ -137,7 +137,7 @@ def _build_size_limits(observation: PoolObservation) -> SizeLimits:
 
 
 def compute_wanted_size(observation: PoolObservation) -> WantedSize:
-    """Return min(N* of the stream, N_cpu), and what speaks against more workers."""
+    """Return min(N* of the traffic, N_cpu), and the reason to hold instead of growing, if there is one."""
     wanted, computes = (
         compute_traffic_size(observation.traffic),
         observation.cpu_demand is not None and observation.cpu_demand >= WAITING_DEMAND,
@@ -172,7 +172,7 @@ def _find_hold_reason(observation: PoolObservation, *, computes: bool) -> str:
 
 
 def _is_on_trial(observation: PoolObservation) -> bool:
-    """Whether it is too early to tell what doubling the size has done: the tasks of the new size have not ended."""
+    """Whether it is too early to judge a doubled size, since the tasks of the new size have not ended."""
     trial = observation.state.trial
     if (
         trial is None

@@ -1,8 +1,8 @@
-"""A lane's size by query results alone, where the user asks for that: `source: prometheus`.
+"""Decide a lane's size by query results alone: `source: prometheus`.
 
 N* = min(tasks that wait or run, N_cpu, ceiling), from the queue's depth and the mean busy workers; c from CPU, busy
-time and run delay over the window. Doubtful data holds the size, as DS2 holds while metrics settle; after three in a
-row the loop is blind: nothing goes down any more, and up only to rescue an SLA that the own counters see.
+time and run delay over the window. Rejected readings hold the size, as DS2 holds while metrics settle. After three
+rejections in a row there is no data: the size never goes down, and up only to rescue an SLA by our own counters.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NO_DATA_AFTER = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolMeasurement:
-    """What Prometheus knows of a pool of this process, over one window; `sampled` is its scrape's time, in seconds."""
+    """Prometheus' values for a pool of this process over one window; `sampled` is the scrape's time in seconds."""
 
     sampled: float
     scrape_seconds: float
@@ -40,7 +40,7 @@ class PoolMeasurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetState:
-    """How the size moved, how often readings were rejected in a row, since when the last resize is in the readings."""
+    """How the size moved, rejections in a row, and since when the readings show the last resize."""
 
     history: ScalingHistory = field(default_factory=ScalingHistory)
     rejected_count: int = 0
@@ -50,9 +50,9 @@ class TargetState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetObservation:
-    """All that a decision about a target depends on. `readings`: one for each pool of the lane, with what was seen.
+    """All inputs of a decision about a target. `pools`: one reading for each pool of the lane.
 
-    `rescue_size`: what would save an SLA by the process's own counters; 0: none is at risk.
+    `rescue_size`: the size that would save an SLA by our own counters; 0: no SLA is at risk.
     """
 
     now: float
@@ -68,7 +68,7 @@ class TargetObservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolReading:
-    """A pool's reading as a whole; `seen` only where it is believed. `target`: what the pool was told to have."""
+    """A pool's reading; `measurement` only if it is valid. `target`: the pool's present target."""
 
     pool: str
     target: int
@@ -88,7 +88,7 @@ class TargetDecision:
 
 
 def decide_target_size(observation: TargetObservation) -> TargetDecision:
-    """Decide a lane's size from what Prometheus says of its pools, or hold."""
+    """Decide a lane's size from Prometheus' values for its pools, or hold."""
     rejection_reason, state = _find_rejection(observation)
     if rejection_reason is None:
         return _decide_by_queries(observation, replace(state, rejected_count=0))
@@ -102,7 +102,7 @@ def decide_target_size(observation: TargetObservation) -> TargetDecision:
 
 
 def compute_wanted_target(pools: tuple[PoolMeasurement, ...], *, cores: float) -> WantedSize:
-    """Return N* = min(tasks that wait or run, N_cpu), and whether the cores are busy already."""
+    """Return N* = min(tasks that wait or run, N_cpu), with `saturated` as the reason to hold if the cores are busy."""
     unfinished = math.ceil(sum(measurement.depth + measurement.busy for measurement in pools) - CORE_SLACK)
     busy, cpu, delay = (sum(values) for values in zip(*((p.busy, p.cpu, p.delay) for p in pools), strict=True))
     cpu_demand = cpu / max(busy - delay, cpu, 1e-9)
@@ -113,7 +113,7 @@ def compute_wanted_target(pools: tuple[PoolMeasurement, ...], *, cores: float) -
 
 
 def _find_rejection(observation: TargetObservation) -> tuple[str | None, TargetState]:
-    """Return why nothing may be decided, or None; and the state with what became visible."""
+    """Return the reason why readings can't be used (None: they can), and the state with the resize's visibility."""
     state = observation.state
     bad = next((pool.reading for pool in observation.pools if not pool.reading.is_valid), None)
     measurement = [(pool.target, pool.measurement) for pool in observation.pools if pool.measurement is not None]

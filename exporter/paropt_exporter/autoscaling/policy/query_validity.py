@@ -1,4 +1,4 @@
-"""A reading: a value with its age and source, and why it is doubtful if it is."""
+"""Decide which query results are valid: readings with a value and an age, or the reason of their rejection."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-STALE_INTERVALS = 2.5  # a sample older than this many scrape intervals was missed at least twice
+STALE_INTERVALS = 2.5  # an older sample means at least two missed scrapes
 SETTLED_SCRAPES = 4  # a rate over fewer scrapes says little
-TWIN_TOLERANCE_RATIO = 0.25
-# Clocks of two machines differ by a little; an answer from another minute comes out of somebody's cache.
+LOCAL_TOLERANCE_RATIO = 0.25
+# Clocks of two machines differ a little; an answer that is a minute off comes from a cache.
 CLOCK_TOLERANCE_SECONDS = 60.0
 _FUTURE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What a signal read. `doubt` is one of the catalogue's DOUBTS, "" where it may be believed; `detail` says more."""
+    """A signal's value. `rejection_reason` is one of DOUBTS, "" if the reading is valid; `detail` says more."""
 
     value: float = math.nan
     age_seconds: float = 0.0
@@ -31,18 +31,18 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesValue:
-    """One series of an answer."""
+    """One series of a query result."""
 
     labels: tuple[tuple[str, str], ...]
     value: float
 
-    def label(self, name: str) -> str:
+    def get_label(self, name: str) -> str:
         return dict(self.labels).get(name, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryResult:
-    """What Prometheus said at its own time `evaluated_timestamp_seconds`. `kind`: vector, scalar, matrix, string."""
+    """Prometheus' answer at its own time `evaluated_timestamp_seconds`. `kind`: vector, scalar, matrix, string."""
 
     kind: str
     elements: tuple[SeriesValue, ...] = ()
@@ -51,7 +51,7 @@ class QueryResult:
 
 
 def validate_answer(answer: QueryResult, *, now_timestamp_seconds: float) -> Reading | None:
-    """Return the doubtful reading that an answer as a whole makes; None: look at its elements."""
+    """Return a rejection if the answer as a whole is invalid; None if its values have to be checked."""
     if answer.kind not in ("vector", "scalar"):
         return reject_reading("not_a_number", f"the answer is a {answer.kind}, not a number")
     if answer.warnings:
@@ -69,9 +69,9 @@ def validate_answer(answer: QueryResult, *, now_timestamp_seconds: float) -> Rea
 def validate_value(
     elements: Sequence[SeriesValue], *, age_seconds: float = 0.0, interval_seconds: float | None = None
 ) -> Reading:
-    """Return the reading of a signal that must have exactly one finite value, not too old.
+    """Return the reading of a signal, which must have exactly one finite value that is not too old.
 
-    `interval_seconds`: between scrapes; None where the age is not known, as of an expression over several series.
+    `interval_seconds`: between scrapes; None if the age is unknown, as for an expression over several series.
     """
     if not elements:
         return reject_reading("no_data", "the answer is empty")
@@ -93,12 +93,12 @@ def validate_value(
     return Reading(value=value, age_seconds=max(0.0, age_seconds))
 
 
-def compare_with_local(reading: Reading, twin: float, *, least: float) -> Reading:
-    """Doubt a reading that is over 25 % away from its local twin; below `least` neither says much."""
-    apart = abs(reading.value - twin)
-    if reading.rejection_reason or apart <= max(TWIN_TOLERANCE_RATIO * max(abs(twin), abs(reading.value)), least):
+def compare_with_local(reading: Reading, local: float, *, least: float) -> Reading:
+    """Reject a reading that differs by over 25 % from our own counters; differences up to `least` are ignored."""
+    apart = abs(reading.value - local)
+    if reading.rejection_reason or apart <= max(LOCAL_TOLERANCE_RATIO * max(abs(local), abs(reading.value)), least):
         return reading
-    return reject_reading("disagree", f"Prometheus says {reading.value:.4g}, our own counters say {twin:.4g}")
+    return reject_reading("disagree", f"Prometheus says {reading.value:.4g}, our own counters say {local:.4g}")
 
 
 def reject_reading(rejection_reason: str, detail: str) -> Reading:

@@ -1,4 +1,4 @@
-"""Open streams: how many workers serve tasks that may come at any time, from queueing theory.
+"""Compute how many workers serve tasks that may arrive at any time, from queueing theory.
 
 Sources: A. K. Erlang's delay formula (C), in the recursion through his loss formula (B) that is exact for any size;
 the mean wait of M/M/N is W = C(N, a) S / (N - a), with the offered load a = arrivals per second x service seconds.
@@ -10,21 +10,21 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-WAIT_RATIO = 0.25  # a task waits a quarter of its own time on average: 5 Erlang get 7 workers
-DRAIN_SECONDS = 2.0  # in which all that waits begins: a step of the load is over before anyone has waited 3 s
+WAIT_RATIO = 0.25  # the mean wait over the service time: 5 Erlang get 7 workers
+DRAIN_SECONDS = 2.0  # within which all queued tasks start: after a step of the load no task waits for 3 s
 # Of a task's duration, for longer tasks: a queue that long is no accident of the arrivals. In simulated hours 1.5 left
 # up to a third more tasks late on a saw-tooth than a clairvoyant, 1.0 cost 1.17 times its worker-hours on bursts.
 DRAIN_SERVICES = 1.25
-LATE_RATIO = 0.5  # of that time: with a rising load a deadband let queues stand which were half as long, for minutes
-_LOAD_STEP = 1e-3  # loads nearer than this are one: the answer for one is the answer for the other
+LATE_RATIO = 0.5  # of that time: with a rising load, a deadband left queues half as long standing for minutes
+_LOAD_STEP = 1e-3  # loads nearer than this share one cached result
 _LARGEST_LOAD = 10_000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """What is known of a pool's tasks: arrivals per second, service seconds of one, and tasks that wait.
+    """A pool's traffic: arrivals per second, service seconds of one task, and queued tasks.
 
-    `spread`: the standard deviation of the load as it was estimated, as a share of it.
+    `spread`: the standard deviation of the estimated load, over the load.
     """
 
     arrivals: float
@@ -34,15 +34,14 @@ class Traffic:
 
     @property
     def load(self) -> float:
-        """The offered load in Erlang: the mean number of busy workers that it takes."""
+        """The offered load in Erlang: the mean number of busy workers."""
         return self.arrivals * self.service_seconds
 
 
 def compute_traffic_size(traffic: Traffic) -> int:
-    """Return N* = max(N(a), ceil(queued S / drain)): enough for the load, and for what waits to begin in time.
+    """Return N* = max(N(a), ceil(queued S / drain)): enough for the load, and for queued tasks to start in time.
 
-    Tasks are served in their order, so those that wait need no workers beside those that serve them; a queue that the
-    load's own workers get through in time is nothing to add workers for.
+    The sum would be too much: tasks are served in their order, so the load's own workers also serve the queue.
     """
     return max(
         compute_workers(traffic.load), math.ceil(traffic.queued * traffic.service_seconds / _get_drain_seconds(traffic))
@@ -50,7 +49,7 @@ def compute_traffic_size(traffic: Traffic) -> int:
 
 
 def is_late(traffic: Traffic, size: int) -> bool:
-    """Whether so many workers take more than half of the time in which what waits should begin."""
+    """Whether so many workers take more than half of the drain time until the queued tasks have started."""
     return traffic.queued * traffic.service_seconds > LATE_RATIO * size * _get_drain_seconds(traffic)
 
 
@@ -59,9 +58,9 @@ def _get_drain_seconds(traffic: Traffic) -> float:
 
 
 def compute_size_to_keep(traffic: Traffic) -> int:
-    """Return the workers that the load may need for all that is known: it is given back only what surely is too much.
+    """Return the workers that the load may need within the error of its estimate.
 
-    Up to the mean, down to the mean and a deviation: else the size would follow the noise of the estimate.
+    A size grows to the mean and shrinks to the mean plus a deviation, so that it does not follow the estimate's noise.
     """
     return compute_workers(traffic.load * (1.0 + traffic.spread))
 
@@ -79,13 +78,13 @@ def _search_workers(steps: int) -> int:
     blocked, workers = 1.0, 0
     while True:
         workers += 1
-        blocked = load * blocked / (workers + load * blocked)  # Erlang B of one worker more
+        blocked = load * blocked / (workers + load * blocked)  # Erlang B of one more worker
         if workers > load and _compute_erlang_wait_ratio(blocked, load, workers) <= WAIT_RATIO:
             return workers
 
 
 def compute_wait_ratio(load: float, workers: int) -> float:
-    """Return the mean wait as a share of the service time; infinite where the workers can't keep up."""
+    """Return the mean wait over the service time; infinite if the workers can't keep up."""
     if workers <= load:
         return math.inf
     blocked = 1.0
@@ -100,8 +99,8 @@ def _compute_erlang_wait_ratio(blocked: float, load: float, workers: int) -> flo
 
 
 def compute_cpu_size(cores: float, cpu_demand: float) -> int | None:
-    """Return N_cpu = max(1, floor(C / c + 0.1)); None: work that hardly computes is bounded by no core.
+    """Return N_cpu = max(1, floor(C / c + 0.1)); None: work that does not compute has no such bound.
 
-    `share` is the part of a core that one worker uses, c = cpu / (wall - run delay).
+    `cpu_demand` is the demand of one worker in cores, c = cpu / (wall - run delay).
     """
     return max(1, math.floor(cores / cpu_demand + 0.1)) if cpu_demand > 0 else None

@@ -1,8 +1,8 @@
-"""Between which sizes a lane may move: floor and ceiling from what queries say of load and limits.
+"""Decide a lane's floor and ceiling from query results for load and limits.
 
 Sources: KEDA's and the HPA's `ceil(value / target)` for load; additive increase and multiplicative decrease (Chiu and
-Jain, 1989) for a limit that others share. Unlike KEDA's, a reading that can't be believed is neither zero nor a reason
-to move: the band stays for ten intervals, then it is the config's.
+Jain, 1989) for a limit that others share. Unlike in KEDA, an invalid reading is neither zero nor a reason to move: the
+bounds stay for ten intervals, then the config's apply.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from paropt_exporter.autoscaling.policy.query_validity import Reading
 from paropt_exporter.autoscaling.policy.stabilization import LARGEST_STEP_DOWN_RATIO
 
 LOAD, LIMIT = "load", "limit"
-PATIENT_INTERVALS = 10  # a lost signal's last word holds so long
-SETTLE_INTERVALS = 4  # a ceiling that moved must show in the signal before it moves again
+PATIENT_INTERVALS = 10  # for which the last value of a lost signal holds
+SETTLE_INTERVALS = 4  # a new ceiling must show in the signal before it moves again
 LIMIT_TOLERANCE_RATIO = 0.1  # under 90 % of a limit's target there is room again
 _LARGEST_CUT_RATIO = 0.5
 _LARGEST_RAISE_RATIO = 0.5
@@ -24,7 +24,7 @@ _MOST_WORKERS = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """A query of the user with what it read. `use`: load or limit."""
+    """A query of the user with its reading. `use`: load or limit."""
 
     name: str
     use: str
@@ -34,7 +34,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastSignal:
-    """What a signal last said: workers as floor or ceiling (None: nothing), when, and how often rejected since."""
+    """A signal's last valid value: workers as floor or ceiling (None: no bound), its time, and rejections since."""
 
     name: str
     workers: int | None = None
@@ -44,7 +44,7 @@ class LastSignal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundsState:
-    """What is carried from one interval to the next: the signals' words, and floors of falling height."""
+    """The state from interval to interval: the last signals, and floors of falling height."""
 
     last_signals: tuple[LastSignal, ...] = ()
     floors: tuple[tuple[float, int], ...] = ()
@@ -52,7 +52,7 @@ class BoundsState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundsObservation:
-    """All that a decision about a band depends on. `minimum`, `maximum`: the config's; `size`: the lane's now."""
+    """All inputs of a decision about bounds. `minimum`, `maximum`: the config's; `size`: the lane's present size."""
 
     now: float
     interval_seconds: float
@@ -68,7 +68,7 @@ class BoundsObservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundsDecision:
-    """A decision about a band. `reason` is of the catalogue's sets; `signal` names the one that decided, or ""."""
+    """A decision about bounds. `reason` is one of the metrics' reasons; `signal` names the deciding signal, or ""."""
 
     floor: int
     ceiling: int
@@ -104,17 +104,17 @@ def decide_size_bounds(observation: BoundsObservation) -> BoundsDecision:
 
 
 def compute_load_workers(value: float, target: float) -> int:
-    """Return how many workers a load is worth: ceil(value / target), at least 0."""
+    """Return the workers for a load: ceil(value / target), at least 0."""
     return min(_MOST_WORKERS, max(0, math.ceil(value / target)))
 
 
 def compute_limited_ceiling(base: int, value: float, target: float) -> int:
-    """Return the ceiling that brings a limit's value back to its target, if it follows the workers: at most a half."""
+    """Return the ceiling that brings back a limit's value if it follows the workers: at least half of `base`."""
     return max(1, math.floor(base * max(target / value, 1.0 - _LARGEST_CUT_RATIO)))
 
 
 def compute_raised_ceiling(base: int, value: float, target: float) -> int:
-    """Return the next higher ceiling where a limit has room again: one more at least, a half more at most."""
+    """Return the next higher ceiling for a limit with room: at least one more, at most a half more."""
     room = (1.0 - LIMIT_TOLERANCE_RATIO) * target / value if value > 0 else math.inf
     return max(base + 1, math.floor(base * min(room, 1.0 + _LARGEST_RAISE_RATIO)))
 
@@ -177,7 +177,7 @@ def _compute_floor(
     floor = floors[0][1]
     if any(0 < last.rejected_count <= PATIENT_INTERVALS for last in _select_signals(observation, last_signals, LOAD)):
         floor = max(floor, observation.floor)
-    if floor < observation.floor:  # down by steps, as sizes go
+    if floor < observation.floor:  # step down as sizes do
         floor = max(floor, min(observation.floor - 1, math.ceil(observation.floor * (1.0 - LARGEST_STEP_DOWN_RATIO))))
     return floor, name, tuple(floors)
 

@@ -1,8 +1,8 @@
-"""When to follow: a wanted size becomes a move, or a hold with its reason.
+"""Decide when to follow a wanted size: move, or hold with a reason.
 
-Up at once, straight to what is wanted; down only to the highest that was wanted for a while, and by steps: too few
-workers cost waiting at once, too many cost little. Sources: Dask's adaptive core (a down-move must be wanted several
-times), the Kubernetes HPA (tolerance, stabilization window), Flink's autoscaler (ineffective scaling).
+Up at once to the wanted size; down only to the highest size wanted for a while, and by steps: too few workers cost
+waiting at once, too many cost little. Sources: Dask's adaptive core (a down-move must be wanted several times), the
+Kubernetes HPA (tolerance, stabilization window), Flink's autoscaler (ineffective scaling).
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-TOLERANCE_RATIO = 0.1  # as the HPA's
+TOLERANCE_RATIO = 0.1  # as in the HPA
 LARGEST_STEP_DOWN_RATIO = 0.3
-MAX_REVERSALS = 6  # changes of direction that an hour may have
+MAX_REVERSALS = 6  # reversals that an hour may have
 REVERSAL_WINDOW_SECONDS = 3600.0
-# A move that is undone sooner than this is a turn; later, it is the load that has changed, and a correction that leaves
-# most of the move is none. In simulated hours of five patterns a budget of all changes of direction kept pools at their
-# peaks for 1.4 times the worker-hours.
+# A move that is undone sooner than this is a reversal; later, the load has changed, and a correction that leaves most
+# of the move is no reversal. In simulated hours of five patterns, a budget of all changes of direction kept pools at
+# their peaks for 1.4 times the worker-hours.
 REVERSAL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizeLimits:
-    """What a size must keep to: floor and ceiling, and the time in seconds that a lower size must have been enough.
+    """Limits of a size: floor, ceiling, and the seconds for which a lower size must have been enough.
 
-    `ceiling_reason`: what made the ceiling.
+    `ceiling_reason`: the cause of the ceiling.
     """
 
     floor: int
@@ -35,12 +35,11 @@ class SizeLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedSize:
-    """A size, why just that, and what speaks against more workers: the reason of a hold, or "".
+    """A wanted size with its reason, and the reason to hold instead of growing, or "".
 
-    `keep`: a size that is not to be given back, though it is not asked for. `exact`: a count, not an estimate: the
-    smallest difference is worth a move, the largest is one step, and following tasks that come and go is not flapping.
-    `late`: tasks wait for too long, and one worker more is worth a move. `rescue`: an SLA is at risk, which nothing
-    speaks against.
+    `keep`: a size that is kept, though not asked for. `exact`: a count, not an estimate: the smallest difference is
+    worth a move, the largest is one step, and following tasks that come and go is not flapping. `late`: tasks wait for
+    too long, and one more worker is worth a move. `rescue`: an SLA is at risk, and no reason holds the size.
     """
 
     size: int
@@ -54,10 +53,10 @@ class WantedSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalingHistory:
-    """What was wanted lately and how the size moved: peaks (moment, size) of falling size, moments of turns.
+    """Wanted sizes and moves: peaks (moment, size) of falling size, and the moments of reversals.
 
-    `moved_from`: the size before the last move. `began`: when it was first asked; until the stable time has passed
-    since, nobody knows what was enough.
+    `moved_from`: the size before the last move. `began`: the first decision's moment; before the stable time has
+    passed, the size that was enough is unknown.
     """
 
     began: float | None = None
@@ -68,13 +67,13 @@ class ScalingHistory:
     moved_from: int = 0
 
     def is_flapping(self, now: float) -> bool:
-        """Whether the hour's turns are spent."""
+        """Whether the reversals of the last hour have reached their maximum."""
         return sum(moment > now - REVERSAL_WINDOW_SECONDS for moment in self.reversals) >= MAX_REVERSALS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizeDecision:
-    """A decision: the size from now on, what that is, why, and the trail for the next one."""
+    """A decision: the next size, the action, its reason, and the history for the next decision."""
 
     size: int
     action: str
@@ -114,7 +113,7 @@ def _grow(
         return SizeDecision(size=size, action="hold", reason=wanted.hold_reason, history=history)
     if is_within_tolerance(size, bounded) and not (wanted.exact or wanted.late or wanted.rescue):
         return SizeDecision(size=size, action="hold", reason="deadband", history=history)
-    # Cores and memory may say how far it goes; that it goes up at all is the demand's doing.
+    # Cores and memory limit the move; demand causes it.
     return _move(now, size, bounded, "demand" if reason in ("cpu_limit", "memory_limit") else reason, history, wanted)
 
 
@@ -146,14 +145,14 @@ def _move(now: float, size: int, new: int, reason: str, history: ScalingHistory,
 
 
 def is_within_tolerance(size: int, wanted: int) -> bool:
-    """Whether a difference is too small to move for: |N* - N| < max(1, 0.1 N)."""
+    """Whether a difference is too small for a move: |N* - N| < max(1, 0.1 N)."""
     return abs(wanted - size) < max(1.0, TOLERANCE_RATIO * size)
 
 
 def _add_peak(
     peaks: tuple[tuple[float, int], ...], now: float, size: int, stable_seconds: float
 ) -> tuple[tuple[float, int], ...]:
-    """Add what is wanted now; the first entry is then the highest of the window (a monotonic queue)."""
+    """Add the size wanted now; the first entry is then the highest of the window (a monotonic queue)."""
     kept = [peak for peak in peaks if peak[0] > now - stable_seconds]
     while kept and kept[-1][1] <= size:
         kept.pop()

@@ -1,16 +1,17 @@
-"""Tell for each stage of a run whether more of its tasks at once get more done, and if not, let fewer run.
+"""Decide for each stage of a run whether more of its tasks at once get more done, and limit it if not.
 
-Tasks of a run are all there from the start, and those that wait for a lock look as if they waited for the network: a
-stage has all the slots before its first task has ended, so there is no time "before" to hold "after" against. It is
-made: where tasks of a stage take so much longer than its fastest one that the rule of `effect` would call more than one
-of them useless, a quarter of them is tried.
+All tasks of a run exist from the start, and tasks that wait for a lock look as if they waited for the network. A stage
+has all its slots before its first task has ended, so there is no time "before" for a comparison. A trial makes one: if
+tasks take so much longer than their stage's fastest one that `scaling_effectiveness` would call more than one of them
+useless, a quarter of them is tried.
 
-    any number --suspicious--> trial --as many got done by fewer--> limited --time is over, or tasks changed--> lifted
-        ^                        | more got done by more                ^ | suspicious: a trial of fewer still     |
-        '------------------------'                                      '-'<----------- still no use --------------'
+    any number --suspicious--> trial --fewer got as much done--> limited --time is over, or tasks changed--> lifted
+        ^                        | more got more done             ^ | suspicious: a trial of fewer still       |
+        '------------------------'                                '-'<--------- still no use ------------------'
 
 Source: Little's law. Service times are busy time over completions, S = N / X: behind a lock the throughput X is the
-same for any N, and S grows as N does. Unlike durations of ended tasks they tell so at once, whoever has the lock next.
+same for any N, and S grows with N. They show it at once, unlike durations of ended tasks, which depend on who gets the
+lock next.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ from paropt_exporter.autoscaling.policy.scaling_effectiveness import (
 )
 
 ANY, TRIAL, LIMITED, LIFTED = "any", "trial", "limited", "lifted"
-TRIED_RATIO = 0.25  # of the tasks that run: half of them would take three times the completions to tell
-FEWEST = 2  # the lowest limit: with one task at once, a lock would be free while the next is on its way to a worker
-# What a trial costs a stage for which more do help: most of a task's time at a quarter of the pace, and what the few
-# get less done until that shows; about half as many tasks as run and are asked for. A stage that has six times as many
-# left loses 2 % (median of 150 simulated lanes whose tasks' times vary by as much as their mean, or more).
+TRIED_RATIO = 0.25  # of the running tasks; half of them would take three times the completions
+FEWEST = 2  # the lowest limit; with one task at once, a lock would be free while the next is on its way to a worker
+# A trial costs a stage whose tasks do help each other: most of a task's time at a quarter of the pace, and the work
+# that fewer tasks lack until that shows; about half as many tasks as run and are asked for. A stage with six times as
+# many left loses 2 % (median of 150 simulated lanes whose tasks' times vary by as much as their mean, or more).
 _WORTHWHILE = 6
-_FEW = 4  # completions from which on a trial may be given up
-_TELLING_GROWTH = 1.5  # times the company: with less of a difference neither word is to be trusted
-_ENDLESS = 10 * COMPLETIONS  # a trial that can't tell by now never will
+_FEW = 4  # completions after which a trial may be withdrawn
+_TELLING_GROWTH = 1.5  # times the concurrency; with a smaller difference neither result is reliable
+_ENDLESS = 10 * COMPLETIONS  # a trial without a result by now never has one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConcurrencyLevel:
-    """Service times, and among how many of its stage a task ran on average (itself counted)."""
+    """Service times at a concurrency: among how many tasks of its stage a task ran on average, itself included."""
 
     concurrency: float
     sample: Sample
@@ -51,7 +52,7 @@ class ConcurrencyLevel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageMeasurement:
-    """A stage now. `level`: while tasks waited since its state last changed; `fastest_seconds`: of one that ended."""
+    """A stage now. `level`: while tasks waited since its state last changed; `fastest_seconds`: of an ended task."""
 
     stage: str
     running: int
@@ -62,12 +63,12 @@ class StageMeasurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageLimitState:
-    """How a stage stands. `limit`: so many may run at once (None: any number); `fallback`: the limit before a trial.
+    """A stage's limit. `limit`: tasks that may run at once (None: any number); `fallback`: the limit before a trial.
 
-    `reference`: what the phase's measure is held against; `useless`: the larger company that the limit's was held
-    against; `settled`: no more run than the limit says; `deepest`: fewer
-    than the limit were tried, and got less done; `until`, `seconds`: when a limit ends, or a trial may be made again,
-    and how long that is; `changes`: how often the state has changed: measures begin anew.
+    `reference`: the level with which the phase's measurement is compared; `useless`: the larger level with which the
+    limit's was compared; `settled`: no more tasks run than the limit; `deepest`: a lower limit was tried and got less
+    done; `until`, `seconds`: when a limit ends or a trial may be repeated, and how long that is; `changes`: how often
+    the state has changed, after which measurements start again.
     """
 
     stage: str
@@ -86,7 +87,7 @@ class StageLimitState:
 def compute_next_states(
     measurement: tuple[StageMeasurement, ...], states: tuple[StageLimitState, ...], *, now: float, cores: float
 ) -> tuple[StageLimitState, ...]:
-    """Return how the stages stand from now on; those that have ended are forgotten."""
+    """Return the next states of the stages; stages that have ended are dropped."""
     known = {state.stage: state for state in states}
     return tuple(
         compute_next_state(one, known.get(one.stage, StageLimitState(stage=one.stage)), now, cores)
@@ -95,26 +96,26 @@ def compute_next_states(
 
 
 def collect_limits(states: tuple[StageLimitState, ...]) -> Mapping[str, int]:
-    """Return the stages of which not any number may run."""
+    """Return the limits of stages that have one."""
     return {state.stage: state.limit for state in states if state.limit is not None}
 
 
 def compute_next_state(
     measurement: StageMeasurement, state: StageLimitState, now: float, cores: float
 ) -> StageLimitState:
-    """Return how one stage stands from now on."""
+    """Return the next state of one stage."""
     after = _advance(measurement, state, now, cores)
     return after if after == state else replace(after, changes=state.changes + 1)
 
 
 def is_suspicious(level: ConcurrencyLevel, fastest_seconds: float) -> bool:
-    """Whether the rule would call more than one task at once useless, if the fastest had run alone."""
+    """Whether more than one task at once would count as useless if the fastest task had run alone."""
     return fastest_seconds > 0 and level.sample.mean > compute_useless_inflation(level.concurrency) * fastest_seconds
 
 
 def _advance(measurement: StageMeasurement, state: StageLimitState, now: float, cores: float) -> StageLimitState:
     if not measurement.waiting:
-        return state  # what runs is all there is: no number of slots matters
+        return state  # all tasks run: the number of slots does not matter
     match state.phase:
         case "trial":
             return _advance_trial(measurement, state, now)
@@ -132,7 +133,7 @@ def _advance(measurement: StageMeasurement, state: StageLimitState, now: float, 
 
 
 def _is_worthwhile(measurement: StageMeasurement) -> bool:
-    """Whether enough is known for a suspicion, and enough is left for a trial."""
+    """Whether enough is known for a suspicion, and enough tasks are left for a trial."""
     known = measurement.level.sample.count >= max(COMPLETIONS, measurement.level.concurrency)
     enough = measurement.waiting >= _WORTHWHILE * (COMPLETIONS + measurement.level.concurrency)
     return known and enough and is_suspicious(measurement.level, measurement.fastest_seconds)
@@ -155,7 +156,7 @@ def _advance_trial(measurement: StageMeasurement, state: StageLimitState, now: f
 
 
 def _withdraw_trial(state: StageLimitState, now: float) -> StageLimitState:
-    """End a trial that showed that more get more done."""
+    """End a trial that showed that more tasks get more done."""
     until = now + state.seconds
     if state.fallback is None:
         return _lift_limit(state, until=until, seconds=_double(state.seconds))
@@ -175,14 +176,14 @@ def _advance_limited(measurement: StageMeasurement, state: StageLimitState, now:
 
 
 def _has_changed(level: ConcurrencyLevel, reference: ConcurrencyLevel) -> bool:
-    """Whether surely 30 % more or less gets done than when the limit was set, and its reasons may be gone.
+    """Whether surely 30 % more or less gets done than when the limit was set, so that its reasons may be gone.
 
-    Held against each other for the same company: behind a lock two take twice as long as the one that was tried.
+    The comparison is for equal concurrency: behind a lock two tasks take twice as long as the one that was tried.
     """
     if level.sample.count < COMPLETIONS or min(level.sample.mean, reference.sample.mean) <= 0:
         return False
     if level.concurrency * _TELLING_GROWTH < reference.concurrency:
-        return False  # fewer run than may: another stage has the slots
+        return False  # fewer tasks run than may: another stage has the slots
     lower, upper = estimate_inflation(reference.sample, level.sample)
     growth = level.concurrency / reference.concurrency
     return lower > (1.0 + CHANGE_RATIO) * growth or upper < (1.0 - CHANGE_RATIO) * growth
@@ -225,9 +226,9 @@ def _is_useless(few: ConcurrencyLevel, many: ConcurrencyLevel) -> bool:
 
 
 def _has_helped(few: ConcurrencyLevel, many: ConcurrencyLevel) -> bool:
-    """Whether more at once probably got more done: the inflation and a deviation are below what is useless.
+    """Whether more at once probably got more done: the inflation plus a deviation stays below the useless one.
 
-    To be sure of it would cost more than it saves, and whom it spares wrongly is tried again.
+    Certainty would cost more than it saves, and a stage that is spared wrongly is tried again.
     """
     growth = many.concurrency / max(few.concurrency, 1e-9)
     if few.sample.count < _FEW or growth < _TELLING_GROWTH or min(few.sample.mean, many.sample.mean) <= 0:

@@ -1,1 +1,1 @@
-"""Get readings, and judge whether each may be believed: from Prometheus, and from the process's own counters."""
+"""Read signals from Prometheus and from the process's own counters, and reject invalid ones."""

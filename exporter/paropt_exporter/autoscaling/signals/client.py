@@ -1,7 +1,7 @@
-"""Ask a Prometheus, or what speaks its API: one instant query at a time, within a deadline and a bound on the answer.
+"""Query Prometheus, or a server with its API: one instant query at a time, with a deadline and a limit on the answer.
 
-HTTP API: POST /api/v1/query, as Prometheus documents it; GET where a proxy answers 405. VictoriaMetrics answers instant
-queries from 30 s ago stamped "now" without `nocache`; Thanos answers partially unless told not to.
+HTTP API: POST /api/v1/query, as Prometheus documents it; GET if a proxy answers 405. Without `nocache`, VictoriaMetrics
+answers instant queries from 30 s ago stamped "now"; Thanos gives partial answers unless it is asked not to.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from paropt_exporter.events import QueryCounts
 
 log = logging.getLogger(__name__)
 
-LARGEST_ANSWER_BYTES = 1 << 20  # thousands of series: nothing that steers has more than a few
+LARGEST_ANSWER_BYTES = 1 << 20  # thousands of series; queries for sizing have a few
 LARGEST_SECRET_BYTES = 1 << 16
 TRIES = 3
 _FIRST_PAUSE_SECONDS = 0.2
@@ -46,7 +46,7 @@ _EXTRA = (("nocache", "1"), ("partial_response", "false"))
 
 
 class QueryFailed(ParoptError):
-    """A query got no answer. `kind` is one of the catalogue's QUERY_ERRORS; the message never has a secret."""
+    """A query got no answer. `kind` is one of the metrics' QUERY_ERRORS; the message never has a secret."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -55,7 +55,7 @@ class QueryFailed(ParoptError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
-    """Where the queries go and what shows who asks. Files are read again for each query: secrets are rotated."""
+    """The server's address and the credentials. Files are read again for each query, since secrets are rotated."""
 
     url: str
     timeout_seconds: float = 5.0
@@ -72,13 +72,13 @@ class ClientSettings:
 
 
 class Client:
-    """Asks one server.
+    """Queries one server.
 
-        query() -> try -> answer | QueryFailed        a watchdog cuts the connection at the deadline, whatever it does
+        query() -> try -> answer | QueryFailed        a watchdog cuts the connection at the deadline
 
-    Guarantees: a query ends within `timeout_seconds` after the name is resolved, also against a server that drips; at
-    most LARGEST_ANSWER_BYTES are read; nothing goes to another host than the URL's; no secret is logged or told. For
-    one thread at a time; `counts` from any.
+    Guarantees: a query ends within `timeout_seconds` after the name is resolved, even if the server sends a byte a
+    second; at most LARGEST_ANSWER_BYTES are read; no request goes to another host than the URL's; no message has a
+    secret. For one thread at a time; `get_counts` from any.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Client:
         self._url = settings.url.rstrip("/") + "/api/v1/query"
         self._sockets = _Sockets()
         self._session = requests.Session()
-        self._session.trust_env = False  # a netrc's or a proxy's credentials would go along unasked
+        self._session.trust_env = False  # otherwise credentials of a netrc or a proxy would be sent
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, _Adapter(self._sockets))
         self._lock = threading.Lock()  # guards: _buckets, _seconds, _errors
@@ -106,7 +106,7 @@ class Client:
         self._errors: dict[str, int] = {}
 
     def query(self, expression: str) -> QueryResult:
-        """Return what the server says to an expression; blocks up to the timeout. Raises QueryFailed."""
+        """Return the server's answer to an expression; blocks up to the timeout. Raises QueryFailed."""
         began = self._clock.monotonic()
         try:
             return self._query_with_retries(expression, began + self._settings.timeout_seconds)
@@ -118,12 +118,12 @@ class Client:
             self._count_query(self._clock.monotonic() - began)
 
     def get_counts(self) -> QueryCounts:
-        """Return how many queries there were, how long they took and how they failed."""
+        """Return the number of queries, their durations and their errors."""
         with self._lock:
             return QueryCounts(buckets=tuple(self._buckets), seconds=self._seconds, errors=dict(self._errors))
 
     def close(self) -> None:
-        """End the connection; a query under way fails."""
+        """Close the connection; a query in progress fails."""
         self._stop.set()
         self._sockets.cut()
         self._session.close()
@@ -138,7 +138,7 @@ class Client:
             try:
                 return self._try_query(expression, deadline)
             except _RetryableFailure as again:
-                # Waits apart by chance: many hosts that lost one server must not come back as one.
+                # Random pauses: many hosts that lost one server must not come back at the same moment.
                 pause = _FIRST_PAUSE_SECONDS * 2 ** (tried - 1) * (0.5 + self._jitter())
                 last = tried == TRIES or self._clock.monotonic() + pause >= deadline
                 if last or self._stop.wait(pause):
@@ -217,7 +217,7 @@ class Client:
 
     @property
     def _server_name(self) -> str:
-        """The server as messages name it: what may hold a secret, a user or a query, is left out."""
+        """The server's name for messages, without parts of the URL that may hold a secret, a user or a query."""
         scheme, _, rest = self._settings.url.partition("://")
         host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
         return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
@@ -235,9 +235,9 @@ class _RetryableFailure(ParoptError):
 
 
 class _Sockets:
-    """The connection in use, so that another thread can cut it.
+    """The connection in use, which another thread can cut.
 
-    Why: time-outs of sockets are for each read, and a server that sends a byte a second meets every one of them.
+    A socket's time-out is for each read, and a server that sends a byte a second meets it forever.
     """
 
     def __init__(self) -> None:
@@ -259,7 +259,7 @@ class _Sockets:
 
 
 class _Adapter(HTTPAdapter):
-    """Makes connections that tell their sockets."""
+    """Makes connections that register their sockets."""
 
     def __init__(self, sockets: _Sockets) -> None:
         self._sockets = sockets
@@ -369,7 +369,7 @@ def _parse_document(document: Mapping[str, Any]) -> QueryResult:
 
 
 def _find_cause(error: BaseException) -> str:
-    """Return the innermost reason of an error, in one line: what requests says around it is no help."""
+    """Return the innermost reason of an error in one line, without the texts that requests adds around it."""
     inner = error
     while (deeper := inner.__cause__ or inner.__context__) is not None and deeper is not inner:
         inner = deeper

@@ -1,4 +1,4 @@
-"""Ask for everything that one interval's decision needs, and judge what comes back."""
+"""Query all signals that one interval's decision needs, and validate the answers."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from paropt_exporter.events import PoolStatistics
 
 log = logging.getLogger(__name__)
 
-# A plain selector, whose samples have an age that can be asked for; the age of anything else is that of no one sample.
+# A plain selector, whose samples have an age. Other expressions may combine samples of any age.
 _SELECTOR = re.compile(r"^\s*[a-zA-Z_:][\w:]*\s*(\{[^{}]*\})?\s*$")
-_LEAST_WORKERS = 0.5  # twins that differ by less than half a worker agree
+_LEAST_WORKERS = 0.5  # smaller differences from our own counters are ignored
 _LEAST_TASKS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuerySpec:
-    """A signal as the config has it."""
+    """A signal of the config."""
 
     name: str
     query: str
@@ -44,20 +44,17 @@ class QuerySpec:
     target: float
 
 
-LocalRates = Callable[[float, float], Rates | None]  # the flows between two moments by our own counters
+LocalRates = Callable[[float, float], Rates | None]  # the rates between two moments by our own counters
 
 
 class QueryClient(Protocol):
-    """What answers queries: `client.Client`, or a fake."""
+    """A client that runs queries: `client.Client`, or a fake."""
 
     def query(self, expression: str) -> QueryResult: ...
 
 
 class SignalCollector:
-    """Gets one interval's readings from Prometheus; each query has its own deadline, a failed one is a doubt.
-
-    `scrape_seconds` is the interval between scrapes as the answers show it; until one has shown it, the feedback's own.
-    """
+    """Reads one interval's signals from Prometheus. Each query has its own deadline; a failure rejects its reading."""
 
     def __init__(
         self, client: QueryClient, *, project: str, specs: Sequence[QuerySpec], interval_seconds: float, clock: Clock
@@ -70,14 +67,14 @@ class SignalCollector:
         self._logged: dict[str, str] = {}
 
     def read_signals(self) -> tuple[Signal, ...]:
-        """Ask for the user's own signals; blocks up to a time-out for each."""
+        """Query the user's own signals; blocks up to a time-out for each."""
         return tuple(
             Signal(name=spec.name, use=spec.use, target=spec.target, reading=self._read_signal(spec))
             for spec in self._specs
         )
 
     def read_pool(self, statistics: PoolStatistics, local_rates: LocalRates, window_seconds: float) -> PoolReading:
-        """Ask for what Prometheus knows of a pool of ours, and hold it against our own counters."""
+        """Query Prometheus' values for a pool of this process, and compare them with our own counters."""
         query = queries.build_pool_query(
             self._project, statistics.name, statistics.epoch_timestamp_seconds, window_seconds
         )
@@ -96,13 +93,13 @@ class SignalCollector:
         )
 
     def read_by_label(self, query: str, label: str) -> Mapping[str, float]:
-        """Return a finite value for each value of a label; nothing where the answer can't be believed."""
+        """Return a finite value for each value of a label; nothing if the answer is invalid."""
         answer, reading = self._run_query(query)
-        if reading.rejection_reason != "no_data":  # a first run has no past: nothing to warn of
+        if reading.rejection_reason != "no_data":  # a first run has no past, which needs no warning
             self._log_change(f"past by {label}", reading)
         if not reading.is_valid:
             return {}
-        finite = {element.label(label): element.value for element in answer.elements if _is_finite(element.value)}
+        finite = {element.get_label(label): element.value for element in answer.elements if _is_finite(element.value)}
         return {name: value for name, value in finite.items() if name}
 
     def _read_signal(self, spec: QuerySpec) -> Reading:
@@ -125,7 +122,7 @@ class SignalCollector:
         return validate_value(elements, age_seconds=age, interval_seconds=self._interval_seconds)
 
     def _run_query(self, query: str) -> tuple[QueryResult, Reading]:
-        """Return the answer, and a doubtful reading if the answer as a whole is."""
+        """Return the answer, and a rejected reading if the answer as a whole is invalid."""
         try:
             answer = self._client.query(query)
         except QueryFailed as failed:
@@ -138,7 +135,7 @@ class SignalCollector:
         answer, reading = self._run_query(query)
         if not reading.is_valid:
             return reading, {}
-        named = [(element.label(queries.SIGNAL), element.value) for element in answer.elements]
+        named = [(element.get_label(queries.SIGNAL), element.value) for element in answer.elements]
         parts = dict(named)
         if len(parts) != len(named):
             return reject_reading("several_sources", "a part of the answer came twice"), {}
@@ -184,8 +181,8 @@ class SignalCollector:
         local_rates: LocalRates,
         window_seconds: float,
     ) -> Reading:
-        """Doubt a reading that our own counters contradict, over the same span of time as the answer's."""
-        # The sample's moment on our own clock: the answer's age does not depend on whose clock it is read from.
+        """Reject a reading that our own counters contradict, over the same span of time as the answer's."""
+        # The sample's moment on our own clock: its age is the same on every clock.
         sampled = self._clock.monotonic() - (parts["evaluated"] - measurement.sampled)
         own = local_rates(sampled - window_seconds, sampled)
         if own is None:
@@ -201,16 +198,16 @@ class SignalCollector:
         return reading
 
     def _log_change(self, what: str, reading: Reading) -> None:
-        """Say when a reading begins or ceases to be doubtful, not each time that it still is."""
+        """Log when readings become invalid or valid again, not each time."""
         if self._logged.get(what, "") != reading.rejection_reason:
             self._logged[what] = reading.rejection_reason
             if reading.rejection_reason:
                 log.warning(
-                    "reading doubtful",
+                    "signal rejected",
                     extra={"signal": what, "reason": reading.rejection_reason, "err": reading.detail},
                 )
             else:
-                log.info("reading believed again", extra={"signal": what})
+                log.info("signal valid again", extra={"signal": what})
 
 
 def _is_finite(value: float) -> bool:

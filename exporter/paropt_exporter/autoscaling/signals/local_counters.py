@@ -1,4 +1,4 @@
-"""Readings from the process's own counters: nothing to doubt, nothing to wait for."""
+"""Estimate a pool's traffic, CPU demand and service times from its own counters."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ LONGEST_WINDOW_SECONDS = 90.0
 _SERVICES = 5.0  # a window spans several tasks, however long they are
 _RECENT_SECONDS = 2.0
 _RECENT_SPANS_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-_YOUNG_SECONDS = 10.0  # a window as short as this says little: its rate is taken one sigma lower, not to overshoot
-_CHANGE_SIGMAS = 5.0  # of a Poisson count: hardly ever by chance, though each second looks at seven spans
-_KEPT_SECONDS = 600.0  # a twin of the longest window of queries
-SATURATION_RATIO = 0.85  # over-subscribed work seems to wait: shares read then may only rise
+_YOUNG_SECONDS = 10.0  # in a shorter window the rate is taken one sigma low, so that the size does not overshoot
+_CHANGE_SIGMAS = 5.0  # of a Poisson count: hardly ever by chance, though each second checks seven spans
+_KEPT_SECONDS = 600.0  # for comparison with the longest window of queries
+SATURATION_RATIO = 0.85  # beyond it work seems to sleep, since it waits for cores: demands measured then may only rise
 STEADY_COMPLETIONS = 30
 _FEW_COMPLETIONS = 5
-_SERVICE_CHANGE_RATIO = 0.33  # of 30 tasks whose durations vary by half of their mean: four sigmas
+_SERVICE_CHANGE_RATIO = 0.33  # four sigmas of 30 tasks whose durations vary by half of their mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CounterSample:
-    """A pool's counters at one moment; `queued` and `running` are of that moment, all others only grow."""
+    """A pool's counters at one moment; `queued` and `running` are values of that moment, all others only grow."""
 
     moment: float
     submitted: float
@@ -40,7 +40,7 @@ class CounterSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Means per second over a window; `busy` is then the mean number of busy workers, `slots` of live ones."""
+    """Means per second over a window; `busy` is the mean number of busy workers, `slots` of live ones."""
 
     arrivals: float
     completions: float
@@ -51,7 +51,7 @@ class Rates:
 
 
 def sample_counters(pool: PoolStatistics, moment: float) -> CounterSample:
-    """Return a pool's counters as they stand."""
+    """Return a sample of a pool's counters."""
     return CounterSample(
         moment=moment,
         submitted=pool.submitted,
@@ -66,16 +66,16 @@ def sample_counters(pool: PoolStatistics, moment: float) -> CounterSample:
 
 
 class CounterHistory:
-    """What one pool's counters were, look by look.
+    """The samples of one pool's counters.
 
-    The window for the load begins where the load last changed: what the last seconds bring is held against the window
-    as a Poisson count, and a difference of four sigmas begins a new window. So noise is averaged over a minute, and a
-    step is followed in two seconds.
+    The window for the load begins at its last change: the arrivals of the last seconds are compared with the window's
+    as a Poisson count, and a difference of five sigmas begins a new window. So noise is averaged over a minute, and a
+    step shows within two seconds.
     """
 
     def __init__(self, *, known_service_seconds: float = 0.0) -> None:
         self._counts: list[CounterSample] = []
-        # Columns of the counts: they are searched each second.
+        # Columns of the samples, which are searched each second.
         self._moments: list[float] = []
         self._submitted: list[float] = []
         self._finished: list[float] = []
@@ -85,7 +85,7 @@ class CounterHistory:
         self._services = ServiceTimes()
 
     def add_sample(self, count: CounterSample) -> None:
-        """Take the counters at one moment; moments rise."""
+        """Add the counters at one moment; moments must rise."""
         if self._counts:
             self._services.add(self._counts[-1], count)
         self._counts.append(count)
@@ -98,16 +98,16 @@ class CounterHistory:
         self._detect_change()
 
     def reset_service_times(self) -> None:
-        """Forget service times: the pool was resized, and those from now on are of the new size."""
+        """Drop the service times, since the pool was resized and later ones belong to the new size."""
         self._services = ServiceTimes()
 
     @property
     def sample(self) -> Sample:
-        """Service times since the last resize."""
+        """The service times since the last resize."""
         return self._services.sample()
 
     def estimate_traffic(self) -> Traffic:
-        """Return the stream of tasks as it is now."""
+        """Return the present traffic."""
         last = self._counts[-1]
         first = self._find_window_start(last)
         seconds = last.moment - first.moment
@@ -129,9 +129,9 @@ class CounterHistory:
         return (last.cpu - first.cpu) / seconds if seconds > 0 else 0.0
 
     def estimate_cpu_demand(self, cores: float) -> float | None:
-        """Return the part of a core that a worker uses, c = cpu / (busy - delay); None until one was seen at work.
+        """Return the CPU demand of a worker in cores, c = cpu / (busy - delay); None until a worker was busy.
 
-        While the machine is saturated it may rise, never fall: over-subscribed work looks as if it waited.
+        While the machine is saturated it may rise, never fall, since oversubscribed work seems to sleep.
         """
         last = self._counts[-1]
         first = self._get_sample_at(last.moment - _RECENT_SECONDS)
@@ -144,7 +144,7 @@ class CounterHistory:
         return self._cpu_demand
 
     def compute_rates(self, begin: float, end: float) -> Rates | None:
-        """Return the flows between two moments, interpolated; None where they were not watched."""
+        """Return the rates between two moments, interpolated; None if no samples span them."""
         if not self._counts or begin < self._moments[0] or end > self._moments[-1] or end <= begin:
             return None
         first, last, seconds = self._interpolate(begin), self._interpolate(end), end - begin
@@ -181,9 +181,9 @@ class CounterHistory:
         return max(LONGEST_WINDOW_SECONDS, _SERVICES * self._services.mean)
 
     def _estimate_service_seconds(self, last: CounterSample, since: CounterSample) -> float:
-        """Return S: over the load's window, or over the last 30 tasks that ended where that is quite another.
+        """Return S over the load's window, or over the last 30 tasks if that differs much.
 
-        With few tasks it is no less than what is known from before.
+        With few tasks it is at least the known value of earlier runs.
         """
         lately = self._find_recent_start(last)
         recent, ended = _compute_service_seconds(lately, last), last.finished - lately.finished
@@ -193,14 +193,14 @@ class CounterHistory:
         return recent if ended >= _FEW_COMPLETIONS else max(recent, self._known_service_seconds)
 
     def _find_recent_start(self, last: CounterSample) -> CounterSample:
-        """Return the look since which 30 tasks have ended, two seconds ago at least."""
+        """Return the sample since which 30 tasks have ended, at least two seconds ago."""
         enough = bisect_left(self._finished, last.finished - STEADY_COMPLETIONS)
         young = bisect_left(self._moments, last.moment - _RECENT_SECONDS)
         old = bisect_left(self._moments, last.moment - self._longest)
         return self._counts[max(old, min(enough - 1, young), 0)]
 
     def _get_sample_at(self, moment: float) -> CounterSample:
-        """Return the first look at or after a moment."""
+        """Return the first sample at or after a moment."""
         return self._counts[min(bisect_left(self._moments, moment), len(self._counts) - 1)]
 
     def _interpolate(self, moment: float) -> CounterSample:
@@ -222,18 +222,18 @@ class CounterHistory:
 
 
 def _compute_service_seconds(first: CounterSample, last: CounterSample) -> float:
-    """Return S = busy time / tasks done between two looks.
+    """Return S = busy time / tasks done between two samples.
 
-    Tasks that run at either look count as half done: else S would seem to grow with each worker added.
+    Tasks that run at either sample count as half done; otherwise S would seem to grow with each new worker.
     """
     done = last.finished - first.finished + (last.running - first.running) / 2
     return (last.busy - first.busy) / max(1.0, done)
 
 
 class ServiceTimes:
-    """Mean and variance of service times, from looks that tell busy time and completions only.
+    """Mean and variance of service times, from samples of busy time and completions only.
 
-    The ratio of sums is the mean; its variance is that of a ratio estimator over the looks (Cochran, Sampling
+    The ratio of sums is the mean; its variance is that of a ratio estimator over the samples (Cochran, Sampling
     Techniques, 6.3): the mean of the squared residuals, busy - mean x completions.
     """
 

@@ -1,4 +1,4 @@
-"""The controller's own queries: what Prometheus knows of this process's pools, and of a lane's past."""
+"""The controller's own queries: values of this process's pools, and of a lane's past runs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from paropt_exporter import families
 from paropt_exporter.families import Family
 from paropt_exporter.promql import build_selector, select
 
-SIGNAL = "signal"  # the label that tells the parts of one answer from each other
+SIGNAL = "signal"  # the label that distinguishes the parts of one answer
 PAST = "7d"
 _SAME_SECONDS = "0.00002"
 _SAME_POOL = "on (job, instance, pool)"
 
 
 def build_pool_query(project: str, pool: str, epoch_timestamp_seconds: float, window_seconds: float) -> str:
-    """Return one query for all that Prometheus knows of a pool of this very process.
+    """Return one query for all of Prometheus' values for a pool of this process.
 
-    The answer has an element for each name of `OWN_SIGNALS` in the label `signal`. The exporter does not know its job
-    and instance: its series are those beside an epoch equal to the pool's own, which microseconds make unique.
+    The answer has a value for each name of `OWN_SIGNALS` in the label `signal`. The exporter does not know its job and
+    instance: its series are those with an epoch equal to the pool's own, which microseconds make unique.
     """
     labels, window = {"project": project, "pool": pool}, format_duration(window_seconds)
     epoch = build_selector(families.POOL_EPOCH, labels)
@@ -58,9 +58,9 @@ OWN_SIGNALS = (
 
 
 def build_past_size_query(project: str, lane: str) -> str:
-    """Return the query for the size that runs of a lane could use, for each pool: what nine in ten looks were under.
+    """Return the query for the size that nine in ten samples of past runs of a lane did not exceed, for each pool.
 
-    Not the median: a gauge shows what a run could use from its first seconds on, and the look before counts too.
+    Not the median: the gauge shows the usable size from a run's first seconds on, and earlier samples count too.
     """
     recommended = select(families.CONTROL_RECOMMENDED, project=project, over=PAST)
     of_lane = select(families.STAGE_INFO, project=project, lane=lane, over=PAST)
@@ -74,7 +74,7 @@ def build_past_durations_query(project: str, lane: str) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a time span as PromQL writes it, to the millisecond."""
+    """Return a time span in PromQL, to the millisecond."""
     milliseconds = max(1, round(seconds * 1000))
     return f"{milliseconds // 1000}s" if milliseconds % 1000 == 0 else f"{milliseconds}ms"
 
