@@ -76,7 +76,7 @@ def ask(folder: Path) -> dict[str, tuple[Path, int]]:
         time.sleep(SHOWN_SECONDS)  # a picture of so long a time takes so long
         now = time.time() // TICK_SECONDS * TICK_SECONDS - TICK_SECONDS / 4  # no tick's label is cut by the edge
         pages = {}
-        for path, text in dashboards.render(RULES).items():
+        for path, text in dashboards.render_dashboards(RULES).items():
             dashboard, name = json.loads(text), Path(path).stem
             dashboard["panels"] = [*repeated(server, dashboard["panels"])]
             picture = {

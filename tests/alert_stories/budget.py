@@ -52,10 +52,10 @@ def _pair(rate: float, long: str, short: str, severity: str, step: int) -> Itera
     ) -> dict[str, str]:
         interval = {series(families.RUN_INTERVAL, {**TARGET, "lane": name}): f"{every}x200"} if every else {}
         return {
-            named(recording.checks(RECORDED, long), _lane(name)): f"{checks}x200",
-            named(recording.violations(RECORDED, long), _lane(name)): f"{broken}x200",
-            named(recording.checks(RECORDED, short), _lane(name)): "200x200",
-            named(recording.violations(RECORDED, short), _lane(name)): f"{lately}x{steps + 2} 0x100",
+            named(recording.select_checks(RECORDED, long), _lane(name)): f"{checks}x200",
+            named(recording.select_violations(RECORDED, long), _lane(name)): f"{broken}x200",
+            named(recording.select_checks(RECORDED, short), _lane(name)): "200x200",
+            named(recording.select_violations(RECORDED, short), _lane(name)): f"{lately}x{steps + 2} 0x100",
             **interval,
         }
 
@@ -118,10 +118,12 @@ def _spent() -> Iterator[Story]:
         name: str, *, checks: str = "199", broken: str = "2", recent: str = "1", recent_checks: str = "99"
     ) -> dict[str, str]:
         return {
-            named(recording.checks(RECORDED, "30d"), _lane(name)): f"{checks}x20",
-            named(recording.violations(RECORDED, "30d"), _lane(name)): f"{broken}x20",
-            named(recording.checks(RECORDED, "3d"), _lane(name)): f"{recent_checks}x20",
-            named(recording.violations(RECORDED, "3d"), _lane(name)): recent if " " in recent else f"{recent}x20",
+            named(recording.select_checks(RECORDED, "30d"), _lane(name)): f"{checks}x20",
+            named(recording.select_violations(RECORDED, "30d"), _lane(name)): f"{broken}x20",
+            named(recording.select_checks(RECORDED, "3d"), _lane(name)): f"{recent_checks}x20",
+            named(recording.select_violations(RECORDED, "3d"), _lane(name)): recent
+            if " " in recent
+            else f"{recent}x20",
         }
 
     firing = _overspent("nightly", "1.005%")

@@ -10,14 +10,14 @@ import yaml
 from alert_stories import budget, exporter, lanes, pools, recorded, sla
 from alert_stories.model import ALERTS, OPTIONS, Story, expected
 from alert_stories.recorded import Stored
-from paropt_exporter.monitoring.alerts import files as alerts
 from paropt_exporter.monitoring.alerts import recording
-from paropt_exporter.monitoring.alerts.files import ALERTS_FILE, RECORDING_FILE
+from paropt_exporter.monitoring.alerts import rule_files as alerts
+from paropt_exporter.monitoring.alerts.rule_files import ALERTS_FILE, RECORDING_FILE
 
 Frame = dict[str, Any]  # what one test file holds
 _HEADER = "# Made from tests/alert_stories by `make generate`; a change here is lost with the next one.\n"
 _NOTHING_AT = ("0m", "10m", "1h", "7h")
-_GROUPS = [group.name for group in (*recording.groups(OPTIONS), *alerts.groups(OPTIONS))]
+_GROUPS = [group.name for group in (*recording.build_recording_groups(OPTIONS), *alerts.build_alert_groups(OPTIONS))]
 
 
 def render() -> dict[str, str]:

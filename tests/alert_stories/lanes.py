@@ -254,11 +254,11 @@ def _throughput() -> Iterator[Story]:
         """Give a lane's last 6 hours in tasks of 100 s, and its past: 2 tasks a second, less from 6h on."""
         place = {**project, "lane": name}
         return {
-            named(recording.tasks(RECORDED, "6h"), place): tasks,
-            named(recording.run_seconds(RECORDED, "6h"), place): "100x200",
-            named(recording.tasks(RECORDED, "7d"), place): before,
-            named(recording.run_seconds(RECORDED, "7d"), place): "1000x200",
-            named(recording.runs(RECORDED, "7d"), place): runs,
+            named(recording.select_tasks(RECORDED, "6h"), place): tasks,
+            named(recording.select_run_seconds(RECORDED, "6h"), place): "100x200",
+            named(recording.select_tasks(RECORDED, "7d"), place): before,
+            named(recording.select_run_seconds(RECORDED, "7d"), place): "1000x200",
+            named(recording.select_runs(RECORDED, "7d"), place): runs,
         }
 
     firing = _slower("slower", "1.58")

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from paropt_exporter.families import Family
-from paropt_exporter.monitoring.alerts import files
+from paropt_exporter.monitoring.alerts import rule_files
 from paropt_exporter.monitoring.alerts.rules import Alert
-from paropt_exporter.monitoring.alerts.series import Series
+from paropt_exporter.monitoring.alerts.selectors import SeriesSelector
 from paropt_exporter.monitoring.options import Options
 
 OPTIONS = Options()
-ALERTS: Mapping[str, Alert] = {alert.name: alert for alert in files.alerts(OPTIONS)}
-RECORDED = Series(OPTIONS)  # what recordings are called
+ALERTS: Mapping[str, Alert] = {alert.name: alert for alert in rule_files.build_alerts(OPTIONS)}
+RECORDED = SeriesSelector(OPTIONS)  # what recordings are called
 TARGET = {"job": "ci", "instance": "build-1:10178", "project": "shop"}
 LANE = {**TARGET, "lane": "standard"}
 STAGE = {**LANE, "stage": "unit_tests"}

@@ -22,8 +22,8 @@ import yaml
 
 from alert_stories import files
 from alert_stories.model import OPTIONS
-from paropt_exporter.monitoring.alerts import files as alerts
-from paropt_exporter.monitoring.alerts.files import RECORDING_FILE
+from paropt_exporter.monitoring.alerts import rule_files as alerts
+from paropt_exporter.monitoring.alerts.rule_files import RECORDING_FILE
 from support.real_servers import program
 
 Rule = Mapping[str, Any]
@@ -63,7 +63,7 @@ class Mutant:
 
 def rules() -> tuple[Rule, ...]:
     """Return every rule as the generated files have it, in their order."""
-    texts = alerts.render(OPTIONS).values()
+    texts = alerts.render_rules(OPTIONS).values()
     return tuple(rule for text in texts for group in yaml.safe_load(text)["groups"] for rule in group["rules"])
 
 

@@ -10,11 +10,11 @@ from alert_stories.model import LANE, POOL, RECORDED, STAGE, named, series, with
 from paropt_exporter import families
 from paropt_exporter.families import Family
 from paropt_exporter.monitoring.alerts import recording
-from paropt_exporter.monitoring.alerts.series import FAILED, Series
+from paropt_exporter.monitoring.alerts.selectors import FAILED, SeriesSelector
 
 _LANE_LEVEL = without(LANE, "instance")
-_BUDGET = (recording.checks, recording.violations)
-_THROUGHPUT = (recording.tasks, recording.run_seconds, recording.runs)
+_BUDGET = (recording.select_checks, recording.select_violations)
+_THROUGHPUT = (recording.select_tasks, recording.select_run_seconds, recording.select_runs)
 _OTHER_HOST = {**STAGE, "instance": "build-2:10178", "stage": "lint"}
 
 
@@ -36,7 +36,7 @@ def stories() -> Iterator[Stored]:
             series(families.POOL_BUSY, POOL): "0+30x20",
             series(families.POOL_SLOT, POOL): "0+120x20",
         },
-        then=(("20m", recording.utilization(RECORDED), POOL, 0.25),),
+        then=(("20m", recording.select_utilization(RECORDED), POOL, 0.25),),
     )
     yield from _windows()
     yield from _faults()
@@ -51,10 +51,10 @@ def _windows() -> Iterator[Stored]:
             series(families.SLA_VIOLATIONS, _OTHER_HOST, severity="critical"),
         ),
     }
-    selects = {"checks": recording.checks, "violations": recording.violations}
+    selects = {"checks": recording.select_checks, "violations": recording.select_violations}
     on_hosts = {
-        "checks": recording.on_host(families.SLA_CHECKS, RECORDED.window),
-        "violations": recording.on_host(families.SLA_VIOLATIONS, RECORDED.window),
+        "checks": recording.name_host_increase(families.SLA_CHECKS, RECORDED.window),
+        "violations": recording.name_host_increase(families.SLA_VIOLATIONS, RECORDED.window),
     }
     for what, (first, second) in counters.items():
         # 2 + 3 a minute; sums of windows that follow each other, at a time that is a multiple of them: one more.
@@ -80,12 +80,12 @@ def _windows() -> Iterator[Stored]:
             series(families.RUN_DURATION, LANE, part="count"): "0+1x700",
         },
         then=(
-            ("10h", recording.tasks(RECORDED, "5m"), _LANE_LEVEL, 15),
-            ("10h", recording.run_seconds(RECORDED, "5m"), _LANE_LEVEL, 200),
-            ("10h", recording.runs(RECORDED, "5m"), _LANE_LEVEL, 5),
-            ("10h", recording.tasks(RECORDED, "6h"), _LANE_LEVEL, 73 * 15),
-            ("10h", recording.run_seconds(RECORDED, "6h"), _LANE_LEVEL, 73 * 200),
-            ("10h", recording.runs(RECORDED, "6h"), _LANE_LEVEL, 73 * 5),
+            ("10h", recording.select_tasks(RECORDED, "5m"), _LANE_LEVEL, 15),
+            ("10h", recording.select_run_seconds(RECORDED, "5m"), _LANE_LEVEL, 200),
+            ("10h", recording.select_runs(RECORDED, "5m"), _LANE_LEVEL, 5),
+            ("10h", recording.select_tasks(RECORDED, "6h"), _LANE_LEVEL, 73 * 15),
+            ("10h", recording.select_run_seconds(RECORDED, "6h"), _LANE_LEVEL, 73 * 200),
+            ("10h", recording.select_runs(RECORDED, "6h"), _LANE_LEVEL, 73 * 5),
         ),
     )
 
@@ -99,7 +99,7 @@ def _faults() -> Iterator[Stored]:
 def _fault(family: Family, kind: Mapping[str, str], beside: Mapping[str, str] = MappingProxyType({})) -> Stored:
     """Tell of one fault at 13m; `beside`: what happens as often and is none."""
     growing = {series(family, STAGE, **labels): "0x12 1x8" for labels in (kind, beside) if labels}
-    recorded = recording.of_faults(family, RECORDED.window)
+    recorded = recording.name_faults(family, RECORDED.window)
     return Stored(
         name=f"{' '.join(kind.values())} in {family.name} is told of stages that had some",
         given={**growing, series(family, _OTHER_HOST, **kind): "7x20"},
@@ -135,5 +135,5 @@ def _long() -> Iterator[Stored]:
     )
 
 
-def _stored(select: Callable[[Series, str], str], span: str) -> str:
+def _stored(select: Callable[[SeriesSelector, str], str], span: str) -> str:
     return select(RECORDED, span)

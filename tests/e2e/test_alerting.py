@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 import yaml
 
-from paropt_exporter.monitoring.alerts import files
+from paropt_exporter.monitoring.alerts import rule_files
 from paropt_exporter.monitoring.options import Options
 from support import projects
 from support.alertmanagers import Alertmanager, alertmanager, told_by
@@ -28,7 +28,7 @@ def rules(tmp_path: Path) -> Path:
     """
     folder = tmp_path / "rules"
     folder.mkdir()
-    for name, text in files.render(Options(runbook_url=RUNBOOK, grafana_url=GRAFANA)).items():
+    for name, text in rule_files.render_rules(Options(runbook_url=RUNBOOK, grafana_url=GRAFANA)).items():
         content = yaml.safe_load(text)
         for group in content["groups"]:
             group.pop("interval", None)

@@ -16,7 +16,7 @@ from paropt_exporter import families
 from paropt_exporter.cli.flags import build_parser
 from paropt_exporter.families import Kind
 from paropt_exporter.monitoring import outputs
-from paropt_exporter.monitoring.alerts import files
+from paropt_exporter.monitoring.alerts import rule_files
 from paropt_exporter.monitoring.alerts.rules import Alert
 from paropt_exporter.monitoring.options import Format, Options
 from support.real_servers import program
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 TESTS = alert_stories.files.render()
 RULES = [
     rule
-    for text in files.render(Options()).values()
+    for text in rule_files.render_rules(Options()).values()
     for group in yaml.safe_load(text)["groups"]
     for rule in group["rules"]
 ]
@@ -75,14 +75,14 @@ def test_an_alert_is_shown_firing_silent_across_a_restart_and_on_an_empty_promet
     ],
 )
 def test_promtool_accepts_the_rules_of_any_options(options: Options, tmp_path: Path) -> None:
-    for name, text in files.render(options).items():
+    for name, text in rule_files.render_rules(options).items():
         path = tmp_path / Path(name).name
         path.write_text(text)
         assert promtool("check", "rules", "--lint=all", "--lint-fatal", path) == ""
 
 
 def test_the_selector_is_in_every_query_on_what_is_scraped() -> None:
-    for text in files.render(Options(selector='env="prod"')).values():
+    for text in rule_files.render_rules(Options(selector='env="prod"')).values():
         for group in yaml.safe_load(text)["groups"]:
             for rule in group["rules"]:
                 names = re.findall(r"\b(?:[a-z_]+:)?paropt_[\w:]+(\{[^}]*\})?", rule["expr"])
@@ -91,15 +91,15 @@ def test_the_selector_is_in_every_query_on_what_is_scraped() -> None:
 
 
 def test_a_lane_level_recording_is_asked_for_without_the_instance_that_it_has_not() -> None:
-    alerts = files.render(Options(selector='job="ci",instance=~"build-.*"'))["alerts/paropt-alerts.yml"]
+    alerts = rule_files.render_rules(Options(selector='job="ci",instance=~"build-.*"'))["alerts/paropt-alerts.yml"]
     assert 'lane:paropt_sla_checks:increase1h{job="ci"} >= 100' in alerts
     assert 'instance_pool:paropt_pool_busy_seconds_per_slot_seconds:ratio_rate5m{job="ci",instance=~' in alerts
 
 
 def test_rules_for_kubernetes_hold_the_plain_ones() -> None:
-    plain = files.render(Options())
-    operator = files.render(Options(format=Format.PROMETHEUS_OPERATOR))
-    configmap = files.render(Options(format=Format.CONFIGMAP))
+    plain = rule_files.render_rules(Options())
+    operator = rule_files.render_rules(Options(format=Format.PROMETHEUS_OPERATOR))
+    configmap = rule_files.render_rules(Options(format=Format.CONFIGMAP))
     for path, text in plain.items():
         rules, name = yaml.safe_load(text), Path(path).name
         wrapped, mapped = yaml.safe_load(operator[path]), yaml.safe_load(configmap[path])
@@ -109,7 +109,7 @@ def test_rules_for_kubernetes_hold_the_plain_ones() -> None:
 
 
 def test_the_sla_target_is_what_the_budget_is_made_from() -> None:
-    alerts = files.render(Options(sla_target=0.999))["alerts/paropt-alerts.yml"]
+    alerts = rule_files.render_rules(Options(sla_target=0.999))["alerts/paropt-alerts.yml"]
     assert "> 14.4 * 0.001\n" in alerts
     assert "The target is 0.999 within" in alerts
     assert "0.01\n" not in alerts.partition("ParoptStageFailing")[0]
@@ -146,7 +146,7 @@ def test_an_alert_has_its_heading_in_the_runbook_that_its_link_leads_to(alert: A
 
 def annotations_of(options: Options) -> dict[str, dict[str, str]]:
     """Return each alert's annotations by its name; conditions of one alert differ in their description only."""
-    groups = yaml.safe_load(files.render(options)["alerts/paropt-alerts.yml"])["groups"]
+    groups = yaml.safe_load(rule_files.render_rules(options)["alerts/paropt-alerts.yml"])["groups"]
     return {rule["alert"]: rule["annotations"] for group in groups for rule in group["rules"]}
 
 
@@ -185,7 +185,7 @@ def test_a_query_names_only_what_is_exported_or_recorded(expr: str) -> None:
 
 @pytest.mark.parametrize("window", ["1s", "1m", "4m", "5m", "7m", "30m"])
 def test_what_a_rule_asks_of_recordings_is_recorded_whatever_the_window(window: str) -> None:
-    texts = files.render(Options(rate_window=window)).values()
+    texts = rule_files.render_rules(Options(rate_window=window)).values()
     rules = [rule for text in texts for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
     recorded = [(rule["record"], *rule.get("labels", {}).items()) for rule in rules if "record" in rule]
     asked = {name for rule in rules for name in re.findall(r"\b(?:lane|instance_\w+):[\w:]+", rule["expr"])}
@@ -233,4 +233,4 @@ def test_every_command_of_the_runbook_is_understood() -> None:
 
 
 def test_alerts_are_a_kind_of_generated_files() -> None:
-    assert {*outputs.render(["alerts"], Options())} == {"alerts/paropt-recording.yml", "alerts/paropt-alerts.yml"}
+    assert {*outputs.render_files(["alerts"], Options())} == {"alerts/paropt-recording.yml", "alerts/paropt-alerts.yml"}

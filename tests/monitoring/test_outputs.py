@@ -11,7 +11,7 @@ from paropt_exporter.monitoring import outputs
 from paropt_exporter.monitoring.options import Options
 
 ROOT = Path(__file__).parents[2]
-FILES = outputs.render((), Options())
+FILES = outputs.render_files((), Options())
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -25,9 +25,9 @@ def test_no_generated_file_is_left_over() -> None:
 
 
 def test_only_the_kinds_named_are_rendered() -> None:
-    assert [*outputs.render(["schema"], Options())] == ["docs/paropt.schema.json"]
+    assert [*outputs.render_files(["schema"], Options())] == ["docs/paropt.schema.json"]
 
 
 def test_an_unknown_kind_is_told_with_those_there_are() -> None:
     with pytest.raises(UsageError, match=r"cannot generate 'alert'; there are .*schema, docs"):
-        outputs.render(["schema", "alert"], Options())
+        outputs.render_files(["schema", "alert"], Options())

@@ -73,7 +73,7 @@ def test_the_rules_still_hold(renamed: Path) -> None:
 
 
 def test_what_is_written_by_hand_names_no_metric_that_is_not_exported() -> None:
-    generated = {ROOT / path for path in outputs.render((), Options())}
+    generated = {ROOT / path for path in outputs.render_files((), Options())}
     exported = {family.name for family in families.FAMILIES} | {"paropt_exporter"}
     for page in {page for pattern in WRITTEN_BY_HAND for page in ROOT.glob(pattern)} - generated:
         named = re.findall(r"\bparopt_[a-z_]+[a-z]\b(?![.*/_])", page.read_text())
@@ -82,5 +82,8 @@ def test_what_is_written_by_hand_names_no_metric_that_is_not_exported() -> None:
 
 def _naming(root: Path, name: str) -> set[str]:
     """Return the generated files that have the name in them."""
-    paths = [*outputs.render((), Options()), *(str(path.relative_to(root)) for path in root.glob("alerts/tests/*"))]
+    paths = [
+        *outputs.render_files((), Options()),
+        *(str(path.relative_to(root)) for path in root.glob("alerts/tests/*")),
+    ]
     return {path for path in paths if re.search(rf"\b{name}\b", (root / path).read_text())}

@@ -23,13 +23,13 @@ def _sections(node: object) -> Iterator[dict[str, dict[str, object]]]:
 
 
 def test_every_key_is_described() -> None:
-    sections = [*_sections(json.loads(schema.render()))]
+    sections = [*_sections(json.loads(schema.render_schema()))]
     assert len(sections) > 10
     assert [key for section in sections for key, value in section.items() if not value.get("description")] == []
 
 
 def test_every_reference_leads_somewhere() -> None:
-    text = schema.render()
+    text = schema.render_schema()
     definitions = json.loads(text)["$defs"]
     references = set(re.findall(r'"#/\$defs/(\w+)"', text))
     assert references
@@ -37,7 +37,7 @@ def test_every_reference_leads_somewhere() -> None:
 
 
 def test_unknown_keys_are_refused_and_anchors_have_a_place() -> None:
-    root = json.loads(schema.render())
+    root = json.loads(schema.render_schema())
     assert root["additionalProperties"] is False
     assert "^x-" in root["patternProperties"]
     assert root["$defs"]["Stage"]["oneOf"] == [{"required": ["run"]}, {"required": ["call"]}, {"required": ["steps"]}]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from paropt_exporter import families
-from paropt_exporter.monitoring.alerts import files
+from paropt_exporter.monitoring.alerts import rule_files
 from paropt_exporter.monitoring.options import Options
 from support.real_servers import HANG_SECONDS, Prometheus, eventually, free_port, get, program, serving
 
@@ -30,7 +30,7 @@ def rules() -> dict[str, str]:
     every_time = re.compile(r"^ +interval: .*\n", re.MULTILINE)
     return {
         name: every_time.sub("", text).replace(":1h]", f":{RULES.rate_window}]")
-        for name, text in files.render(RULES).items()
+        for name, text in rule_files.render_rules(RULES).items()
     }
 
 

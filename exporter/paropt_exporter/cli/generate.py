@@ -13,7 +13,7 @@ from paropt_exporter.monitoring.options import Options
 
 def run(kinds: Sequence[str], out: Path, options: Options, *, stdout: TextIO) -> int:
     """Write the kinds named (none: all) below `out`; a file that is already as it should be is left alone."""
-    for name, text in outputs.render(kinds, options).items():
+    for name, text in outputs.render_files(kinds, options).items():
         _write_file(out / name, text, stdout)
     return 0
 

@@ -142,7 +142,7 @@ def write_schema(root: Path) -> None:
     from paropt_exporter.history import database
     from paropt_exporter.monitoring import schema
 
-    path, text = root / SCHEMA, schema.render()
+    path, text = root / SCHEMA, schema.render_schema()
     root.stat()  # a folder that is missing is not made
     files.make_folder(path.parent)
     database.keep_out_of_git(path.parent)

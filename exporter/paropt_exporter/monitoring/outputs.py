@@ -1,61 +1,69 @@
-"""Everything that can be generated: what it is called on the command line, and the files that it consists of."""
+"""The kinds of generated files: their names on the command line, and functions that render them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import PurePosixPath
 
 from paropt_exporter.errors import UsageError
-from paropt_exporter.monitoring.options import Options
+from paropt_exporter.monitoring.options import Format, Options
 
-Files = Mapping[str, str]  # path below the folder asked for -> whole text
+Files = Mapping[str, str]  # content by path below the output folder
+
+_KUBERNETES_FOLDER = PurePosixPath("deploy/kubernetes/base/generated")
 
 
-def render(kinds: Iterable[str], options: Options) -> dict[str, str]:
-    """Return the files of the kinds named, of all kinds if none is; UsageError for a kind that is not there."""
+def render_files(kinds: Iterable[str], options: Options) -> dict[str, str]:
+    """Return the files of some kinds, or of all kinds if none is given; raises UsageError for an unknown kind."""
     wanted = tuple(kinds) or tuple(KINDS)
     for kind in wanted:
         if kind not in KINDS:
-            raise UsageError(f"generate: cannot generate {kind!r}; there are {', '.join(KINDS)}")
+            raise UsageError(f"generate: cannot generate {kind!r}; choose from {', '.join(KINDS)}")
     return {path: text for kind in wanted for path, text in KINDS[kind](options).items()}
 
 
-def _schema(_: Options) -> Files:
+def _render_schema(_: Options) -> Files:
     from paropt_exporter.monitoring import schema
 
-    return {"docs/paropt.schema.json": schema.render()}
+    return {"docs/paropt.schema.json": schema.render_schema()}
 
 
-def _docs(options: Options) -> Files:
-    from paropt_exporter.monitoring import reference, runbook
+def _render_docs(options: Options) -> Files:
+    from paropt_exporter.monitoring import reference
 
-    return {"docs/metrics.md": reference.render(), "docs/runbook.md": runbook.render(options)}
-
-
-def _alerts(options: Options) -> Files:
-    from paropt_exporter.monitoring.alerts import files
-
-    return files.render(options)
+    return {"docs/metrics.md": reference.render_metrics(), "docs/runbook.md": reference.render_runbook(options)}
 
 
-def _dashboards(options: Options) -> Files:
+def _render_alerts(options: Options) -> Files:
+    from paropt_exporter.monitoring.alerts import rule_files
+
+    return rule_files.render_rules(options)
+
+
+def _render_dashboards(options: Options) -> Files:
     from paropt_exporter.monitoring import dashboards
 
-    return dashboards.render(options)
+    return dashboards.render_dashboards(options)
 
 
-def _deploy(options: Options) -> Files:
-    from paropt_exporter.monitoring import deploy
+def _render_kubernetes_objects(options: Options) -> Files:
+    """Return the PrometheusRules and ConfigMaps of the Kubernetes base, whatever format the options have.
 
-    return deploy.render(options)
+    The other files of the base contain no metric names and are not generated.
+    """
+    wrapped = replace(options, format=Format.PROMETHEUS_OPERATOR)
+    texts = {**_render_alerts(wrapped), **_render_dashboards(wrapped)}
+    return {str(_KUBERNETES_FOLDER / PurePosixPath(path).name): text for path, text in texts.items()}
 
 
-# Each loads what it needs when it is asked: grafanalib is no part of the time that a schema takes.
+# Each imports its modules when it is called: the schema doesn't need grafanalib, which is slow to import.
 KINDS: Mapping[str, Callable[[Options], Files]] = {
-    "alerts": _alerts,
-    "schema": _schema,
-    "docs": _docs,
-    "dashboards": _dashboards,
-    "deploy": _deploy,
+    "alerts": _render_alerts,
+    "schema": _render_schema,
+    "docs": _render_docs,
+    "dashboards": _render_dashboards,
+    "deploy": _render_kubernetes_objects,
 }
-# Every file that matches is generated: one that no kind makes any more is a leftover.
-OWNED = ("alerts/*.yml", "dashboards/*.json", "deploy/kubernetes/base/generated/*")
+# All files that match are generated: one that no kind renders is obsolete.
+OWNED = ("alerts/*.yml", "dashboards/*.json", f"{_KUBERNETES_FOLDER}/*")

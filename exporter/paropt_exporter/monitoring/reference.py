@@ -6,8 +6,11 @@ from collections.abc import Iterator
 
 from paropt_exporter import families
 from paropt_exporter.families import Family
+from paropt_exporter.monitoring.alerts import rule_files
+from paropt_exporter.monitoring.alerts.rules import Alert, Condition
+from paropt_exporter.monitoring.options import Options
 
-_INTRODUCTION = f"""\
+_METRICS_INTRODUCTION = f"""\
 # Metrics
 
 Made from `exporter/paropt_exporter/families.py` by `make generate`; a change here is lost with the next one.
@@ -66,15 +69,15 @@ _FROM_CONFIG = {
 }
 
 
-def render() -> str:
+def render_metrics() -> str:
     """Return the whole page."""
     blocks = [
-        _INTRODUCTION,
-        *_table(("here", "OpenTelemetry"), _OPENTELEMETRY),
+        _METRICS_INTRODUCTION,
+        *_iter_table_rows(("here", "OpenTelemetry"), _OPENTELEMETRY),
         "",
         "## Results",
         "",
-        *_table(("result", "meaning"), tuple((f"`{name}`", meaning) for name, meaning in _RESULTS)),
+        *_iter_table_rows(("result", "meaning"), tuple((f"`{name}`", meaning) for name, meaning in _RESULTS)),
         "",
         *_RUN_RESULTS,
         "",
@@ -83,24 +86,66 @@ def render() -> str:
         "All histograms have these bounds, in seconds, and +Inf:",
         ", ".join(f"{bound:g}" for bound in families.BUCKETS_SECONDS) + ".",
     ]
-    return "\n".join([*blocks, *_described()]) + "\n"
+    return "\n".join([*blocks, *_iter_families()]) + "\n"
 
 
-def _described() -> Iterator[str]:
+def _iter_families() -> Iterator[str]:
     for family in families.FAMILIES:
         if family in _CHAPTERS:
             yield from ("", f"## {_CHAPTERS[family]}")
         resumes = ", resumes" if family.resumes else ""
         yield from ("", f"### {family.name}", "", f"{family.kind.value.capitalize()}{resumes}. {family.help}")
         if family.labels:
-            yield from ("", *(f"* `{label}`: {_values(family, label)}" for label in family.labels))
+            yield from ("", *(f"* `{label}`: {_format_values(family, label)}" for label in family.labels))
 
 
-def _values(family: Family, label: str) -> str:
+def _format_values(family: Family, label: str) -> str:
     closed = families.CLOSED_VALUES.get(family, {}).get(label)
     return ", ".join(f"`{value}`" for value in closed) if closed else _FROM_CONFIG[label]
 
 
-def _table(headers: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> Iterator[str]:
+def _iter_table_rows(headers: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> Iterator[str]:
     for cells in (headers, ("---",) * len(headers), *rows):
         yield f"| {' | '.join(cells)} |"
+
+
+_RUNBOOK_INTRODUCTION = """\
+# Runbook
+
+Made from `exporter/paropt_exporter/monitoring/alerts/` by `make generate`; a change here is lost with the next one.
+
+One heading for each alert: what it means, whom it hurts, how to find the cause, what to do. The queries ask about all
+lanes and hosts at once; add matchers (`{lane="standard"}`) to ask about one. How alerts are put to use, and how fast
+they come, stands in [alerts.md](alerts.md).
+"""
+
+
+def render_runbook(options: Options) -> str:
+    """Return the whole page."""
+    return "\n".join([_RUNBOOK_INTRODUCTION, *_iter_contents(options), *_iter_entries(options)]) + "\n"
+
+
+def _iter_contents(options: Options) -> Iterator[str]:
+    yield from ("| alert | severity | says |", "| --- | --- | --- |")
+    for alert in rule_files.build_alerts(options):
+        levels = ", ".join(dict.fromkeys(condition.level.value for condition in alert.conditions))
+        yield f"| [{alert.name}](#{alert.name.lower()}) | {levels} | {alert.summary} |"
+
+
+def _iter_entries(options: Options) -> Iterator[str]:
+    for alert in rule_files.build_alerts(options):
+        yield from ("", f"## {alert.name}", "", f"{alert.summary} {_format_severities(alert)}", "")
+        yield from (f"**Meaning.** {alert.meaning}", "", f"**Impact.** {alert.impact}", "", "**Diagnosis.**", "")
+        for query in alert.diagnosis:
+            yield from (f"* {query.question}", "  ```promql", f"  {query.expr}", "  ```")
+        yield from ("", "**Mitigation.**", "", *(f"* {step}" for step in alert.mitigation))
+
+
+def _format_severities(alert: Alert) -> str:
+    return " ".join(_format_severity(condition) for condition in alert.conditions)
+
+
+def _format_severity(condition: Condition) -> str:
+    spans = f" over {condition.labels[0][1]} and {condition.labels[1][1]}" if condition.labels else ""
+    hold = f" after {condition.hold}" if condition.hold else ""
+    return f"Severity {condition.level.value}{spans}{hold}."

@@ -8,11 +8,11 @@ from typing import Any
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def render() -> str:
+def render_schema() -> str:
     """Return the schema as text: every key with its description, values as a person writes them."""
     from paropt_exporter.config.model import File
 
-    schema = _tidy(File.model_json_schema(mode="validation", ref_template="#/$defs/{model}"))
+    schema = _remove_noise(File.model_json_schema(mode="validation", ref_template="#/$defs/{model}"))
     schema["$defs"].pop("File", None)
     schema = {"$schema": DIALECT, **schema, "title": "paropt.yml"}
     schema["patternProperties"] = {"^x-": {"description": "Ignored: a place for YAML anchors."}}
@@ -21,13 +21,13 @@ def render() -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-def _tidy(node: Any) -> Any:
+def _remove_noise(node: Any) -> Any:
     """Leave out what pydantic adds for itself: titles, null for keys that are not written, and empty unions."""
     if isinstance(node, list):
-        return [_tidy(child) for child in node]
+        return [_remove_noise(child) for child in node]
     if not isinstance(node, dict):
         return node
-    tidy = {key: _tidy(child) for key, child in node.items() if not _noise(key, child)}
+    tidy = {key: _remove_noise(child) for key, child in node.items() if not _is_noise(key, child)}
     choices = [choice for choice in tidy.get("anyOf", ()) if choice != {"type": "null"}]
     if len(choices) == 1:
         del tidy["anyOf"]
@@ -37,7 +37,7 @@ def _tidy(node: Any) -> Any:
     return tidy
 
 
-def _noise(key: str, child: object) -> bool:
+def _is_noise(key: str, child: object) -> bool:
     """Whether a keyword says nothing to an editor; the defaults of a whole section stand at its own keys."""
     if key == "default":
         return child is None or isinstance(child, dict | list)

@@ -15,7 +15,7 @@ import yaml
 
 from paropt_exporter import families
 from paropt_exporter.monitoring import dashboards
-from paropt_exporter.monitoring.alerts import files as alerts
+from paropt_exporter.monitoring.alerts import rule_files as alerts
 from support.demo import ROOT, RULES, demo, rules
 from support.real_servers import HANG_SECONDS, Prometheus, get
 
@@ -44,7 +44,7 @@ class Question:
 
 
 def questions() -> Iterator[Question]:
-    for text in dashboards.render(RULES).values():
+    for text in dashboards.render_dashboards(RULES).values():
         dashboard = json.loads(text)
         for panel in dashboard["panels"]:
             for target in panel.get("targets", ()):
@@ -63,14 +63,14 @@ def of_rules() -> Iterator[Question]:
                 compared = [rule["expr"]] if "record" in rule else SELECTOR.findall(rule["expr"])
                 for number, expression in enumerate(dict.fromkeys(compared)):
                     yield Question(f"{path}: {name} {number}", expression)
-    for alert in alerts.alerts(RULES):
+    for alert in alerts.build_alerts(RULES):
         for query in alert.diagnosis:
             yield Question(f"runbook: {alert.name}: {query.question}", query.expr)
 
 
 def variables() -> Iterator[tuple[str, str, str]]:
     """Yield name, selector and label of each variable's query."""
-    for text in dashboards.render(RULES).values():
+    for text in dashboards.render_dashboards(RULES).values():
         for variable in json.loads(text)["templating"]["list"][1:]:
             found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"])
             assert found

@@ -10,11 +10,11 @@ import yaml
 from paropt_exporter.monitoring import dashboards
 from paropt_exporter.monitoring.options import Format, Options
 
-PLAIN = dashboards.render(Options())
+PLAIN = dashboards.render_dashboards(Options())
 
 
 def test_the_selector_stands_in_every_query_variable_and_annotation() -> None:
-    for path, text in dashboards.render(Options(selector='env="prod"')).items():
+    for path, text in dashboards.render_dashboards(Options(selector='env="prod"')).items():
         dashboard = json.loads(text)
         queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
         queries += [variable["query"] for variable in dashboard["templating"]["list"][1:]]
@@ -24,25 +24,25 @@ def test_the_selector_stands_in_every_query_variable_and_annotation() -> None:
 
 
 def test_the_rate_window_replaces_grafanas() -> None:
-    text = "".join(dashboards.render(Options(rate_window="10m")).values())
+    text = "".join(dashboards.render_dashboards(Options(rate_window="10m")).values())
     assert "[10m]" in text
     assert "$__rate_interval" not in text
 
 
 def test_the_data_source_chosen_is_the_first_choice_of_its_variable() -> None:
-    for text in dashboards.render(Options(datasource_uid="prom-1")).values():
+    for text in dashboards.render_dashboards(Options(datasource_uid="prom-1")).values():
         first = json.loads(text)["templating"]["list"][0]
         assert first["current"] == {"selected": True, "text": "prom-1", "value": "prom-1"}
 
 
 def test_the_objective_stands_in_thresholds_and_budget() -> None:
-    text = dashboards.render(Options(sla_target=0.999))["dashboards/overview.json"]
+    text = dashboards.render_dashboards(Options(sla_target=0.999))["dashboards/overview.json"]
     assert "/ 0.001, 0)" in text
     assert '"value": 0.999' in text
 
 
 def test_provisioning_adds_the_file_that_tells_grafana_of_them() -> None:
-    files = dashboards.render(Options(format=Format.PROVISIONING))
+    files = dashboards.render_dashboards(Options(format=Format.PROVISIONING))
     (provider,) = yaml.safe_load(files.pop("provisioning/dashboards/paropt.yml"))["providers"]
     assert files == PLAIN
     assert provider["type"] == "file"
@@ -51,7 +51,7 @@ def test_provisioning_adds_the_file_that_tells_grafana_of_them() -> None:
 
 @pytest.mark.parametrize("form", [Format.CONFIGMAP, Format.PROMETHEUS_OPERATOR])
 def test_a_config_map_has_the_sidecars_label_and_the_same_dashboard(form: Format) -> None:
-    files = dashboards.render(Options(format=form))
+    files = dashboards.render_dashboards(Options(format=form))
     assert len(files) == len(PLAIN)
     for path, text in files.items():
         config_map = yaml.safe_load(text)

@@ -12,7 +12,7 @@ import pytest
 from paropt_exporter.monitoring import dashboards
 from paropt_exporter.monitoring.options import Options
 
-FILES = {path: json.loads(text) for path, text in dashboards.render(Options()).items()}
+FILES = {path: json.loads(text) for path, text in dashboards.render_dashboards(Options()).items()}
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # Of the units in Grafana's list, those that are used here.
 UNITS = {"short", "percentunit", "s", "bytes", "ops"}

@@ -14,7 +14,7 @@ from paropt_exporter.monitoring import dashboards
 from paropt_exporter.monitoring.options import Options
 from support import grafana_types
 
-FILES = {path: json.loads(text) for path, text in dashboards.render(Options()).items()}
+FILES = {path: json.loads(text) for path, text in dashboards.render_dashboards(Options()).items()}
 
 
 @pytest.mark.parametrize("path", FILES)

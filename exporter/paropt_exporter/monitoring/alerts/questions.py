@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from paropt_exporter import families
 from paropt_exporter.monitoring.alerts.rules import Query
-from paropt_exporter.monitoring.alerts.series import UNASKED, Series
+from paropt_exporter.monitoring.alerts.selectors import UNASKED, SeriesSelector
 
 
-def longest_stages(series: Series) -> Query:
+def longest_stages(series: SeriesSelector) -> Query:
     return Query(
         question="Which stages took the time (seconds)?",
-        expr=f"topk(10, {series.now(families.STAGE_LAST_DURATION)})",
+        expr=f"topk(10, {series.select_now(families.STAGE_LAST_DURATION)})",
     )
 
 
-def queue_wait(series: Series) -> Query:
+def queue_wait(series: SeriesSelector) -> Query:
     wait = families.TASK_QUEUE_WAIT
     waited, waits = series.increase(wait, "1h", part="sum"), series.increase(wait, "1h", part="count")
     return Query(
@@ -23,7 +23,7 @@ def queue_wait(series: Series) -> Query:
     )
 
 
-def stage_cores(series: Series) -> Query:
+def stage_cores(series: SeriesSelector) -> Query:
     used = series.increase(families.STAGE_CPU, "1h")
     ran = series.increase(families.STAGE_DURATION, "1h", part="sum")
     return Query(
@@ -32,29 +32,29 @@ def stage_cores(series: Series) -> Query:
     )
 
 
-def cores_used(series: Series) -> Query:
-    used, allowed = series.rate(families.POOL_CPU), series.now(families.HOST_CPUS)
+def cores_used(series: SeriesSelector) -> Query:
+    used, allowed = series.rate(families.POOL_CPU), series.select_now(families.HOST_CPUS)
     return Query(
         question="Are there cores left (share in use of those allowed)?",
         expr=f"sum by (instance) ({used}) / sum by (instance) ({allowed})",
     )
 
 
-def run_delay(series: Series) -> Query:
+def run_delay(series: SeriesSelector) -> Query:
     return Query(
         question="Do tasks wait for a core (seconds without one in each second)?",
         expr=series.rate(families.POOL_RUN_DELAY),
     )
 
 
-def memory_left(series: Series) -> Query:
+def memory_left(series: SeriesSelector) -> Query:
     return Query(
         question="Is memory short (share that is left)?",
-        expr=f"{series.now(families.HOST_MEMORY)} / {series.now(families.HOST_MEMORY_LIMIT)}",
+        expr=f"{series.select_now(families.HOST_MEMORY)} / {series.select_now(families.HOST_MEMORY_LIMIT)}",
     )
 
 
-def deaths(series: Series) -> Query:
+def deaths(series: SeriesSelector) -> Query:
     died = series.increase(families.POOL_DEATHS, "1h", cause=UNASKED)
     return Query(
         question="Did workers die in the last hour, and how (`signal`, `exit`, `initializer`)?",
@@ -62,7 +62,7 @@ def deaths(series: Series) -> Query:
     )
 
 
-def holds(series: Series) -> Query:
+def holds(series: SeriesSelector) -> Query:
     held = series.increase(families.CONTROL_DECISIONS, "1h", action="hold")
     return Query(
         question="What does the controller wait for (decisions to hold, by reason, over an hour)?",

@@ -16,7 +16,7 @@ from paropt_exporter.config.units import parse_duration
 from paropt_exporter.events import Result, Severity
 from paropt_exporter.families import Family
 from paropt_exporter.monitoring.alerts.rules import Group, Recording
-from paropt_exporter.monitoring.alerts.series import FAILED, REPLICA_LABELS, WITHOUT_REPLICA, Series
+from paropt_exporter.monitoring.alerts.selectors import FAILED, REPLICA_LABELS, WITHOUT_REPLICA, SeriesSelector
 from paropt_exporter.monitoring.options import Options
 
 SHORTEST_SPAN = "5m"  # of the budget's pairs; a longer window of rates takes its place
@@ -30,137 +30,146 @@ _WORKED = (Result.SUCCESS.value, Result.FAILURE.value)
 _WORK = ((families.TASK_ATTEMPTS, ""), (families.RUN_DURATION, "sum"), (families.RUN_DURATION, "count"))
 
 
-def groups(options: Options) -> tuple[Group, ...]:
+def build_recording_groups(options: Options) -> tuple[Group, ...]:
     """Return the recording rules; those over days are evaluated less often."""
-    series = Series(options)
+    series = SeriesSelector(options)
     return (
-        Group(name="paropt-pools-recording", rules=(_utilization(series),)),
-        Group(name="paropt-lanes-recording", interval="1m", rules=(*_budget(series), *_throughput(series))),
-        Group(name="paropt-lanes-recording-long", interval="2m", rules=tuple(_long(series))),
-        Group(name="paropt-stages-recording", interval="1m", rules=tuple(_faults(series))),
+        Group(name="paropt-pools-recording", rules=(_record_utilization(series),)),
+        Group(
+            name="paropt-lanes-recording",
+            interval="1m",
+            rules=(*_iter_budget_rules(series), *_iter_throughput_rules(series)),
+        ),
+        Group(name="paropt-lanes-recording-long", interval="2m", rules=tuple(_iter_long_rules(series))),
+        Group(name="paropt-stages-recording", interval="1m", rules=tuple(_iter_fault_rules(series))),
     )
 
 
-def utilization(series: Series) -> str:
+def select_utilization(series: SeriesSelector) -> str:
     """Select the share of each pool's worker time that was used: 0..1, for each instance."""
-    return series.recorded(_utilization(series).record, per_replica=True)
+    return series.select_recorded(_record_utilization(series).record, per_replica=True)
 
 
-def checks(series: Series, span: str) -> str:
+def select_checks(series: SeriesSelector, span: str) -> str:
     """Select how many stage checks a lane had over one of the spans recorded here."""
-    return series.recorded(_lane(families.SLA_CHECKS, span))
+    return series.select_recorded(_name_lane_increase(families.SLA_CHECKS, span))
 
 
-def violations(series: Series, span: str) -> str:
+def select_violations(series: SeriesSelector, span: str) -> str:
     """Select how many of a lane's checks broke their limit, of either severity."""
-    return series.recorded(_lane(families.SLA_VIOLATIONS, span))
+    return series.select_recorded(_name_lane_increase(families.SLA_VIOLATIONS, span))
 
 
-def tasks(series: Series, span: str) -> str:
+def select_tasks(series: SeriesSelector, span: str) -> str:
     """Select how many tasks of a lane ran to their own end."""
-    return series.recorded(_lane(families.TASK_ATTEMPTS, span))
+    return series.select_recorded(_name_lane_increase(families.TASK_ATTEMPTS, span))
 
 
-def run_seconds(series: Series, span: str) -> str:
+def select_run_seconds(series: SeriesSelector, span: str) -> str:
     """Select how long a lane's runs took together."""
-    return series.recorded(_lane(families.RUN_DURATION, span, "sum"))
+    return series.select_recorded(_name_lane_increase(families.RUN_DURATION, span, "sum"))
 
 
-def runs(series: Series, span: str) -> str:
+def select_runs(series: SeriesSelector, span: str) -> str:
     """Select how many runs a lane had."""
-    return series.recorded(_lane(families.RUN_DURATION, span, "count"))
+    return series.select_recorded(_name_lane_increase(families.RUN_DURATION, span, "count"))
 
 
-def longer(span: str, than: str) -> bool:
+def is_longer(span: str, than: str) -> bool:
     """Compare Prometheus durations."""
     return parse_duration(span) > parse_duration(than)
 
 
-def on_host(family: Family, window: str) -> str:
+def name_host_increase(family: Family, window: str) -> str:
     """Return the name under which a lane's increase over one window is recorded for each instance."""
-    return f"instance_lane:{_base(family)}:increase{window}"
+    return f"instance_lane:{_strip_total(family)}:increase{window}"
 
 
-def of_faults(family: Family, window: str) -> str:
+def name_faults(family: Family, window: str) -> str:
     """Return the name under which a stage's faults in one window are recorded, for each instance that had some."""
-    return f"instance_stage:{_base(family)}:increase{window}"
+    return f"instance_stage:{_strip_total(family)}:increase{window}"
 
 
-def _lane(family: Family, span: str, part: str = "") -> str:
-    return f"lane:{_base(family)}{f'_{part}' if part else ''}:increase{span}"
+def _name_lane_increase(family: Family, span: str, part: str = "") -> str:
+    return f"lane:{_strip_total(family)}{f'_{part}' if part else ''}:increase{span}"
 
 
-def _base(family: Family) -> str:
+def _strip_total(family: Family) -> str:
     return family.name.removesuffix("_total")
 
 
-def _utilization(series: Series) -> Recording:
-    busy, slot = _base(families.POOL_BUSY), _base(families.POOL_SLOT).removeprefix("paropt_pool_")
+def _record_utilization(series: SeriesSelector) -> Recording:
+    busy, slot = _strip_total(families.POOL_BUSY), _strip_total(families.POOL_SLOT).removeprefix("paropt_pool_")
     return Recording(
         record=f"instance_pool:{busy}_per_{slot}:ratio_rate{series.window}",
         expr=f"{series.rate(families.POOL_BUSY)}\n/\n{series.rate(families.POOL_SLOT)}",
     )
 
 
-def _budget(series: Series) -> Iterator[Recording]:
-    spans = (SHORTEST_SPAN, *BUDGET_SPANS) if longer(SHORTEST_SPAN, series.window) else BUDGET_SPANS
+def _iter_budget_rules(series: SeriesSelector) -> Iterator[Recording]:
+    spans = (SHORTEST_SPAN, *BUDGET_SPANS) if is_longer(SHORTEST_SPAN, series.window) else BUDGET_SPANS
     for family in (families.SLA_CHECKS, families.SLA_VIOLATIONS):
-        yield _host(series, family)
-        yield _of_hosts(series, family)
-        yield from (_sum(series, family, span) for span in spans if longer(span, series.window))
+        yield _record_host_increase(series, family)
+        yield _record_sum_of_hosts(series, family)
+        yield from (_record_sum(series, family, span) for span in spans if is_longer(span, series.window))
 
 
-def _throughput(series: Series) -> Iterator[Recording]:
+def _iter_throughput_rules(series: SeriesSelector) -> Iterator[Recording]:
     for family, part in _WORK:
-        yield _first(series, family, part=part, **({} if part else {"result": _WORKED}))
-        yield from (_sum(series, family, span, part=part) for span in (HOUR, THROUGHPUT_SPAN))
+        yield _record_lane_increase(series, family, part=part, **({} if part else {"result": _WORKED}))
+        yield from (_record_sum(series, family, span, part=part) for span in (HOUR, THROUGHPUT_SPAN))
 
 
-def _long(series: Series) -> Iterator[Recording]:
+def _iter_long_rules(series: SeriesSelector) -> Iterator[Recording]:
     for family in (families.SLA_CHECKS, families.SLA_VIOLATIONS):
-        yield _sum(series, family, BUDGET_PERIOD, step=HOUR)
+        yield _record_sum(series, family, BUDGET_PERIOD, step=HOUR)
     for family, part in _WORK:
-        yield _sum(series, family, THROUGHPUT_PAST, part=part, step=HOUR)
+        yield _record_sum(series, family, THROUGHPUT_PAST, part=part, step=HOUR)
 
 
-def _faults(series: Series) -> Iterator[Recording]:
+def _iter_fault_rules(series: SeriesSelector) -> Iterator[Recording]:
     """Record where something went wrong, and nothing where all is well: the raw counters are many, faults are few.
 
     A rule for each kind of fault: one for all of them would read several times as many counters at once.
     """
     for family in (families.STAGE_RUNS, families.TASK_ATTEMPTS):
-        yield from (_fault(series, family, result=result) for result in FAILED)
-    yield from (_fault(series, families.SLA_VIOLATIONS, severity=severity.value) for severity in Severity)
+        yield from (_record_fault(series, family, result=result) for result in FAILED)
+    yield from (_record_fault(series, families.SLA_VIOLATIONS, severity=severity.value) for severity in Severity)
 
 
-def _fault(series: Series, family: Family, **kind: str) -> Recording:
+def _record_fault(series: SeriesSelector, family: Family, **kind: str) -> Recording:
     expr = f"{series.increase(family, series.window, **kind)} > 0"
-    return Recording(record=of_faults(family, series.window), expr=expr, labels=tuple(kind.items()))
+    return Recording(record=name_faults(family, series.window), expr=expr, labels=tuple(kind.items()))
 
 
-def _host(series: Series, family: Family) -> Recording:
+def _record_host_increase(series: SeriesSelector, family: Family) -> Recording:
     """Record the increase over one window of raw samples for each instance, a lane's stages together."""
     dropped = ", ".join(label for label in family.labels if label != "lane")
     increase = series.increase(family, series.window)
-    return Recording(record=on_host(family, series.window), expr=f"sum without ({dropped}) (\n  {increase}\n)")
+    return Recording(
+        record=name_host_increase(family, series.window), expr=f"sum without ({dropped}) (\n  {increase}\n)"
+    )
 
 
-def _of_hosts(series: Series, family: Family) -> Recording:
-    hosts = series.recorded(on_host(family, series.window), per_replica=True)
-    return Recording(record=_lane(family, series.window), expr=f"sum {WITHOUT_REPLICA} ({hosts})")
+def _record_sum_of_hosts(series: SeriesSelector, family: Family) -> Recording:
+    hosts = series.select_recorded(name_host_increase(family, series.window), per_replica=True)
+    return Recording(record=_name_lane_increase(family, series.window), expr=f"sum {WITHOUT_REPLICA} ({hosts})")
 
 
-def _first(series: Series, family: Family, *, part: str = "", **labels: tuple[str, ...]) -> Recording:
+def _record_lane_increase(
+    series: SeriesSelector, family: Family, *, part: str = "", **labels: tuple[str, ...]
+) -> Recording:
     """Record the increase over one window of raw samples, the replicas and the lane's stages together."""
     dropped = (*REPLICA_LABELS, *(label for label in family.labels if label != "lane"))
     increase = series.increase(family, series.window, part=part, **labels)
     return Recording(
-        record=_lane(family, series.window, part), expr=f"sum without ({', '.join(dropped)}) (\n  {increase}\n)"
+        record=_name_lane_increase(family, series.window, part),
+        expr=f"sum without ({', '.join(dropped)}) (\n  {increase}\n)",
     )
 
 
-def _sum(series: Series, family: Family, span: str, *, part: str = "", step: str = "") -> Recording:
+def _record_sum(series: SeriesSelector, family: Family, span: str, *, part: str = "", step: str = "") -> Recording:
     """Record the increase over a span as the sum of shorter ones, each `step` long, one after the other."""
     step = step or series.window
-    shorter = series.recorded(_lane(family, step, part))
-    return Recording(record=_lane(family, span, part), expr=f"sum_over_time({shorter}[{span}:{step}])")
+    shorter = series.select_recorded(_name_lane_increase(family, step, part))
+    return Recording(record=_name_lane_increase(family, span, part), expr=f"sum_over_time({shorter}[{span}:{step}])")

@@ -93,12 +93,12 @@ class Group:
     interval: str = ""
 
 
-def group_of(name: str, alerts: tuple[Alert, ...], *, interval: str = "") -> Group:
+def build_group(name: str, alerts: tuple[Alert, ...], *, interval: str = "") -> Group:
     """Return the group that evaluates every condition of the alerts."""
-    return Group(name=name, rules=tuple(_conditions(alerts)), interval=interval)
+    return Group(name=name, rules=tuple(_iter_rules(alerts)), interval=interval)
 
 
-def _conditions(alerts: tuple[Alert, ...]) -> Iterator[Rule]:
+def _iter_rules(alerts: tuple[Alert, ...]) -> Iterator[Rule]:
     for alert in alerts:
         for condition in alert.conditions:
             yield alert, condition

@@ -1,25 +1,32 @@
-"""Grafana dashboards made from the metric catalogue: grafanalib's panels, turned into Grafana's own shapes."""
+"""Grafana dashboards made from the metric families."""
 
 from __future__ import annotations
 
 import json
 
-from paropt_exporter.monitoring.dashboards import health, lane, overview, pools
-from paropt_exporter.monitoring.dashboards.layout import TAG, dashboard
-from paropt_exporter.monitoring.dashboards.normalise import Node, normalise
-from paropt_exporter.monitoring.dashboards.wrapping import wrap
+from paropt_exporter.monitoring.dashboards import (
+    exporter_dashboard,
+    lane_dashboard,
+    overview_dashboard,
+    pools_dashboard,
+)
+from paropt_exporter.monitoring.dashboards.grafana_files import convert_dashboard, wrap_files
+from paropt_exporter.monitoring.dashboards.layout import TAG, build_dashboard
 from paropt_exporter.monitoring.options import Options
 
-
-def render(options: Options) -> dict[str, str]:
-    """Return the files of all dashboards, wrapped as the format asks."""
-    nodes = (normalise(dashboard(page, options)) for page in PAGES)
-    texts = {node["uid"].removeprefix(f"{TAG}-"): _text(node) for node in nodes}
-    return wrap(texts, options.format)
-
-
-PAGES = (overview.PAGE, lane.PAGE, pools.PAGE, health.PAGE)
+DASHBOARDS = (
+    overview_dashboard.DASHBOARD,
+    lane_dashboard.DASHBOARD,
+    pools_dashboard.DASHBOARD,
+    exporter_dashboard.DASHBOARD,
+)
 
 
-def _text(node: Node) -> str:
-    return json.dumps(node, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+def render_dashboards(options: Options) -> dict[str, str]:
+    """Return the files of all dashboards, by path, in the format that the options ask for."""
+    nodes = (convert_dashboard(build_dashboard(spec, options)) for spec in DASHBOARDS)
+    texts = {
+        node["uid"].removeprefix(f"{TAG}-"): json.dumps(node, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        for node in nodes
+    }
+    return wrap_files(texts, options.format)

@@ -71,7 +71,7 @@ class Variable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class DashboardSpec:
     """One dashboard: what is particular to it.
 
     `sections`, `annotations`: made from the scope that the page's variables and the options give; `hours`: shown at
@@ -87,32 +87,32 @@ class Page:
     hours: int = 6
 
 
-def dashboard(page: Page, options: Options) -> Dashboard:
+def build_dashboard(spec: DashboardSpec, options: Options) -> Dashboard:
     """Return the page as grafanalib's dashboard."""
     scope = Scope(
-        variables=tuple(variable.label for variable in page.variables),
+        variables=tuple(variable.label for variable in spec.variables),
         selector=options.selector.strip(),
         rate_window=options.rate_window or GRAFANA_RATE_WINDOW,
         sla_target=options.sla_target,
     )
     return Dashboard(
-        uid=page.uid,
-        title=page.title,
-        description=page.description,
+        uid=spec.uid,
+        title=spec.title,
+        description=spec.description,
         tags=[TAG],
         editable=False,
         graphTooltip=_SHARED_CROSSHAIR,
         refresh="30s",
-        time=Time(f"now-{page.hours}h", "now"),
+        time=Time(f"now-{spec.hours}h", "now"),
         timezone="browser",
         links=[DashboardLink(title="Paropt", tags=[TAG], asDropdown=True, includeVars=True, keepTime=True)],
-        templating=Templating([_datasource(options.datasource_uid), *_variables(page.variables, scope)]),
-        annotations=Annotations([_annotation(annotation) for annotation in page.annotations(scope)]),
-        panels=[*_placed(page.sections(scope))],
+        templating=Templating([_build_datasource_variable(options.datasource_uid), *_iter_variables(spec.variables, scope)]),
+        annotations=Annotations([_build_annotation(annotation) for annotation in spec.annotations(scope)]),
+        panels=[*_iter_placed_panels(spec.sections(scope))],
     )
 
 
-def _placed(sections: Sequence[Section]) -> Iterator[Panel]:
+def _iter_placed_panels(sections: Sequence[Section]) -> Iterator[Panel]:
     top = 0
     for section in sections:
         yield RowPanel(title=section.title, gridPos=GridPos(h=1, w=GRID_WIDTH, x=0, y=top))
@@ -125,40 +125,40 @@ def _placed(sections: Sequence[Section]) -> Iterator[Panel]:
             top += line.height
 
 
-def _datasource(uid: str | None) -> Template:
+def _build_datasource_variable(uid: str | None) -> Template:
     return Template(
         name="datasource", label="Data source", type="datasource", query="prometheus", default=uid or "default"
     )
 
 
-def _variables(variables: Sequence[Variable], scope: Scope) -> Iterator[Template]:
+def _iter_variables(variables: Sequence[Variable], scope: Scope) -> Iterator[Template]:
     """Each lists what those before it leave; job and instance are of every exporter there is."""
     build = families.BUILD_INFO
     selector = f"{{{scope.selector}}}" if scope.selector else ""
-    yield _several("job", f"label_values({build.name}{selector}, job)", all_value=_ANY)
+    yield _build_multi_variable("job", f"label_values({build.name}{selector}, job)", all_value=_ANY)
     narrowed = ",".join([*([scope.selector] if scope.selector else []), 'job=~"$job"'])
-    yield _several("instance", f"label_values({build.name}{{{narrowed}}}, instance)", all_value=_ANY)
+    yield _build_multi_variable("instance", f"label_values({build.name}{{{narrowed}}}, instance)", all_value=_ANY)
     before: list[str] = []
     for variable in variables:
         chosen = [name for name in before if name in variable.of.label_names]
-        query = f"label_values({variable.of.name}{{{scope.base(*chosen)}}}, {variable.label})"
-        yield _one(variable.label, query) if variable.one else _several(variable.label, query, all_value=_ANY_OR_NONE)
+        query = f"label_values({variable.of.name}{{{scope.build_matchers(*chosen)}}}, {variable.label})"
+        yield _build_single_variable(variable.label, query) if variable.one else _build_multi_variable(variable.label, query, all_value=_ANY_OR_NONE)
         before.append(variable.label)
 
 
-def _several(name: str, query: str, *, all_value: str) -> Template:
-    template = _query(name, query, includeAll=True, multi=True, allValue=all_value)
+def _build_multi_variable(name: str, query: str, *, all_value: str) -> Template:
+    template = _build_query_variable(name, query, includeAll=True, multi=True, allValue=all_value)
     template._current = {"selected": True, "text": ["All"], "value": [_ALL]}
     return template
 
 
-def _one(name: str, query: str) -> Template:
-    template = _query(name, query)
+def _build_single_variable(name: str, query: str) -> Template:
+    template = _build_query_variable(name, query)
     template._current = {}
     return template
 
 
-def _query(name: str, query: str, **more: object) -> Template:
+def _build_query_variable(name: str, query: str, **more: object) -> Template:
     return Template(
         name=name,
         label=name.capitalize(),
@@ -170,7 +170,7 @@ def _query(name: str, query: str, **more: object) -> Template:
     )
 
 
-def _annotation(annotation: Annotation) -> dict[str, object]:
+def _build_annotation(annotation: Annotation) -> dict[str, object]:
     return {
         "datasource": DATASOURCE,
         "enable": True,

@@ -15,7 +15,10 @@ from typing import Any
 
 from grafanalib.core import BarGauge, GaugePanel, Heatmap, Panel, Repeat, Stat, StateTimeline, Target, TimeSeries
 
-from paropt_exporter.monitoring.dashboards.scales import Colour, Scale
+from paropt_exporter import families as names
+from paropt_exporter.monitoring.alerts.selectors import UNASKED
+from paropt_exporter.monitoring.dashboards.scales import Colour, Scale, less_is_worse
+from paropt_exporter.monitoring.dashboards.scope import Scope
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # What a query costs grows with its series and its points: 50,000 series (500 hosts of 100 stages) at STAGE_POINTS take
@@ -50,16 +53,16 @@ class Query:
     listed: bool = True
 
 
-def stat(title: str, description: str, query: Query, scale: Scale, *, no_value: str = "unknown") -> Panel:
+def build_stat(title: str, description: str, query: Query, scale: Scale, *, no_value: str = "unknown") -> Panel:
     """Show one number as it is now, or one below the other where the query has a legend."""
     return Stat(
-        **common(title, description, [query], instant=True),
+        **build_common_arguments(title, description, [query], instant=True),
         colorMode="background",
         graphMode="none",
         textMode="value_and_name" if query.legend else "value",
         reduceCalc=_LAST,
         extraJson={
-            "fieldConfig": {"defaults": {**scale.defaults(), "noValue": no_value}},
+            "fieldConfig": {"defaults": {**scale.build_field_defaults(), "noValue": no_value}},
             "options": {
                 "justifyMode": "auto",
                 "orientation": "horizontal" if query.legend else "auto",
@@ -71,46 +74,46 @@ def stat(title: str, description: str, query: Query, scale: Scale, *, no_value: 
     )
 
 
-def gauge(title: str, description: str, query: Query, scale: Scale, *, no_value: str = "unknown") -> Panel:
+def build_gauge(title: str, description: str, query: Query, scale: Scale, *, no_value: str = "unknown") -> Panel:
     """Show one number as it is now between its ends."""
     options = {
         "minVizHeight": 75,
         "minVizWidth": 75,
         "orientation": "auto",
-        "reduceOptions": _reduced(),
+        "reduceOptions": _build_reduce_options(),
         "showThresholdLabels": False,
         "showThresholdMarkers": True,
         "sizing": "auto",
     }
     return GaugePanel(
-        **common(title, description, [query], instant=True),
-        extraJson={"fieldConfig": {"defaults": {**scale.defaults(), "noValue": no_value}}, "options": options},
+        **build_common_arguments(title, description, [query], instant=True),
+        extraJson={"fieldConfig": {"defaults": {**scale.build_field_defaults(), "noValue": no_value}}, "options": options},
     )
 
 
-def bar_gauge(title: str, description: str, query: Query, scale: Scale, *, no_value: str = "none") -> Panel:
+def build_bar_gauge(title: str, description: str, query: Query, scale: Scale, *, no_value: str = "none") -> Panel:
     """Show one bar a series, as it is now."""
     options = {
         "displayMode": "basic",
-        "legend": {**_legend(), "showLegend": False},
+        "legend": {**_build_legend(), "showLegend": False},
         "maxVizHeight": 28,
         "minVizHeight": 16,
         "minVizWidth": 8,
         "namePlacement": "left",
         "orientation": "horizontal",
-        "reduceOptions": _reduced(),
+        "reduceOptions": _build_reduce_options(),
         "showUnfilled": True,
         "sizing": "manual",
         "text": {"titleSize": _NAME_PIXELS},
         "valueMode": "color",
     }
     return BarGauge(
-        **common(title, description, [query], instant=True),
-        extraJson={"fieldConfig": {"defaults": {**scale.defaults(), "noValue": no_value}}, "options": options},
+        **build_common_arguments(title, description, [query], instant=True),
+        extraJson={"fieldConfig": {"defaults": {**scale.build_field_defaults(), "noValue": no_value}}, "options": options},
     )
 
 
-def time_series(
+def build_time_series(
     title: str,
     description: str,
     queries: Sequence[Query],
@@ -126,22 +129,22 @@ def time_series(
     """
     custom = {**_DRAWN, "drawStyle": "line", "fillOpacity": 0, "lineWidth": 2}
     return TimeSeries(
-        **common(title, description, queries, instant=False, points=points),
+        **build_common_arguments(title, description, queries, instant=False, points=points),
         repeat=Repeat(direction="h", variable=repeat) if repeat else Repeat(),
         extraJson={
             "fieldConfig": {
-                "defaults": {**_over_time(scale, custom), "noValue": "no samples"},
+                "defaults": {**_build_time_defaults(scale, custom), "noValue": "no samples"},
                 "overrides": [
-                    *(_dashed(letter, query) for letter, query in _lettered(queries) if query.dash),
-                    *(_coloured(name, colour) for name, colour in colours.items()),
+                    *(_build_dash_override(letter, query) for letter, query in _pair_with_letters(queries) if query.dash),
+                    *(_build_colour_override(name, colour) for name, colour in colours.items()),
                 ],
             },
-            "options": {"legend": _legend(), "tooltip": {"hideZeros": False, "mode": "multi", "sort": "desc"}},
+            "options": {"legend": _build_legend(), "tooltip": {"hideZeros": False, "mode": "multi", "sort": "desc"}},
         },
     )
 
 
-def bars(
+def build_bars(
     title: str, description: str, query: Query, scale: Scale, *, colours: Mapping[str, Colour] = MappingProxyType({})
 ) -> Panel:
     """Show what was counted in each interval, as bars on top of each other; `colours` by the series' name."""
@@ -150,32 +153,32 @@ def bars(
         "stacking": {"group": "A", "mode": "normal"},
     }  # fmt: skip
     return TimeSeries(
-        **common(title, description, [query], instant=False, points=COARSE_POINTS),
+        **build_common_arguments(title, description, [query], instant=False, points=COARSE_POINTS),
         extraJson={
             "fieldConfig": {
-                "defaults": {**_over_time(scale, custom), "noValue": "none seen"},
-                "overrides": [_coloured(name, colour) for name, colour in colours.items()],
+                "defaults": {**_build_time_defaults(scale, custom), "noValue": "none seen"},
+                "overrides": [_build_colour_override(name, colour) for name, colour in colours.items()],
             },
-            "options": {"legend": _legend(), "tooltip": {"hideZeros": True, "mode": "multi", "sort": "desc"}},
+            "options": {"legend": _build_legend(), "tooltip": {"hideZeros": True, "mode": "multi", "sort": "desc"}},
         },
     )
 
 
-def state_timeline(title: str, description: str, query: Query, scale: Scale, *, points: int = MOST_POINTS) -> Panel:
+def build_timeline(title: str, description: str, query: Query, scale: Scale, *, points: int = MOST_POINTS) -> Panel:
     """Show one row a series, coloured by its state over time."""
-    defaults = {**scale.defaults(), "custom": {"fillOpacity": 80, "lineWidth": 0}, "noValue": "no samples"}
+    defaults = {**scale.build_field_defaults(), "custom": {"fillOpacity": 80, "lineWidth": 0}, "noValue": "no samples"}
     return StateTimeline(
-        **common(title, description, [query], instant=False, points=points),
+        **build_common_arguments(title, description, [query], instant=False, points=points),
         rowHeight=0.85,
         showValue="never",
         extraJson={
             "fieldConfig": {"defaults": defaults},
-            "options": {"legend": _legend(), "perPage": 30, "tooltip": {"mode": "single", "sort": "none"}},
+            "options": {"legend": _build_legend(), "perPage": 30, "tooltip": {"mode": "single", "sort": "none"}},
         },
     )
 
 
-def heatmap(title: str, description: str, query: Query, *, unit: str) -> Panel:
+def build_heatmap(title: str, description: str, query: Query, *, unit: str) -> Panel:
     """Show how observations spread over a histogram's buckets; the query's series are buckets, one a `le`."""
     options = {
         "calculate": False,
@@ -195,13 +198,13 @@ def heatmap(title: str, description: str, query: Query, *, unit: str) -> Panel:
     }  # fmt: skip
     defaults = {"custom": {"scaleDistribution": {"type": "linear"}}, "unit": "short"}
     return Heatmap(
-        **common(title, description, [query], instant=False, form="heatmap"),
+        **build_common_arguments(title, description, [query], instant=False, form="heatmap"),
         options={},
         extraJson={"fieldConfig": {"defaults": defaults}, "options": options},
     )
 
 
-def common(
+def build_common_arguments(
     title: str,
     description: str,
     queries: Sequence[Query],
@@ -213,7 +216,7 @@ def common(
     """Return the arguments that grafanalib's panels share."""
     targets = [
         Target(expr=query.expr, legendFormat=query.legend or "__auto", refId=letter, instant=instant, format=form)
-        for letter, query in _lettered(queries)
+        for letter, query in _pair_with_letters(queries)
     ]
     return {
         "title": title,
@@ -224,21 +227,21 @@ def common(
     }
 
 
-def _lettered(queries: Sequence[Query]) -> list[tuple[str, Query]]:
+def _pair_with_letters(queries: Sequence[Query]) -> list[tuple[str, Query]]:
     return [*zip(string.ascii_uppercase, queries, strict=False)]
 
 
-def _over_time(scale: Scale, custom: Mapping[str, object]) -> dict[str, object]:
-    limits = _limits(scale) if scale.drawn else {}
-    return {**scale.defaults(), "color": {"mode": "palette-classic"}, "custom": {**custom, **limits}}
+def _build_time_defaults(scale: Scale, custom: Mapping[str, object]) -> dict[str, object]:
+    limits = _build_limit_options(scale) if scale.drawn else {}
+    return {**scale.build_field_defaults(), "color": {"mode": "palette-classic"}, "custom": {**custom, **limits}}
 
 
-def _limits(scale: Scale) -> dict[str, object]:
+def _build_limit_options(scale: Scale) -> dict[str, object]:
     """Draw the steps as dashed lines, with the axis long enough to show them."""
     return {"axisSoftMax": 1.1 * max(step.value for step in scale.steps), "thresholdsStyle": {"mode": "dashed"}}
 
 
-def _dashed(letter: str, query: Query) -> dict[str, object]:
+def _build_dash_override(letter: str, query: Query) -> dict[str, object]:
     """Draw a query's series as a limit is drawn."""
     assert query.dash is not None
     properties: list[dict[str, object]] = [
@@ -251,14 +254,36 @@ def _dashed(letter: str, query: Query) -> dict[str, object]:
     return {"matcher": {"id": "byFrameRefID", "options": letter}, "properties": properties}
 
 
-def _coloured(name: str, colour: Colour) -> dict[str, object]:
+def _build_colour_override(name: str, colour: Colour) -> dict[str, object]:
     fixed = {"id": "color", "value": {"fixedColor": colour, "mode": "fixed"}}
     return {"matcher": {"id": "byName", "options": name}, "properties": [fixed]}
 
 
-def _legend() -> dict[str, object]:
+def _build_legend() -> dict[str, object]:
     return {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True}
 
 
-def _reduced() -> dict[str, object]:
+def _build_reduce_options() -> dict[str, object]:
     return {"calcs": [_LAST], "fields": "", "values": False}
+
+
+def build_success_rate(scope: Scope, advice: str) -> Panel:
+    """Show the share of runs that succeed; `advice`: where this dashboard tells more."""
+    good, ended = (scope.increase_over_range(names.RUNS, result=result) for result in ("success", ("success", "failure")))
+    return build_stat(
+        "Which share of runs succeeds?",
+        f"Of the runs that ended in the time shown; interrupted ones don't count. {advice}",
+        Query(expr=f"sum({good}) / (sum({ended}) > 0)"),
+        less_is_worse("percentunit", good=0.95, watch=0.8),
+        no_value="no run",
+    )
+
+
+def build_worker_deaths(scope: Scope, question: str, advice: str) -> Panel:
+    """Show workers that ended unasked; what their causes mean on this dashboard is `advice`."""
+    return build_bars(
+        question,
+        f"Workers that ended unasked in each interval, by cause. {advice} Workers stopped with their task don't count.",
+        Query(expr=f"sum by (cause) ({scope.increase(names.POOL_DEATHS, cause=UNASKED)})", legend="{{cause}}"),
+        Scale(unit="short", decimals=0),
+    )

@@ -50,12 +50,12 @@ class Scale:
     decimals: int | None = None
     drawn: bool = False
 
-    def thresholds(self) -> list[dict[str, object]]:
+    def build_thresholds(self) -> list[dict[str, object]]:
         steps: list[tuple[Colour, float | None]] = [(self.below, None)]
         steps += [(step.colour, step.value) for step in self.steps]
         return [{"color": colour, "value": value} for colour, value in steps]
 
-    def mappings(self) -> list[dict[str, object]]:
+    def build_mappings(self) -> list[dict[str, object]]:
         if not self.words:
             return []
         options = {
@@ -64,14 +64,14 @@ class Scale:
         }
         return [{"type": "value", "options": options}]
 
-    def defaults(self) -> dict[str, object]:
+    def build_field_defaults(self) -> dict[str, object]:
         return {
             "color": {"mode": "thresholds"},
             "decimals": self.decimals,
-            "mappings": self.mappings(),
+            "mappings": self.build_mappings(),
             "max": self.maximum,
             "min": self.minimum,
-            "thresholds": {"mode": "absolute", "steps": self.thresholds()},
+            "thresholds": {"mode": "absolute", "steps": self.build_thresholds()},
             "unit": self.unit,
         }
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paropt_exporter.families import Family
-from paropt_exporter.monitoring.alerts.recording import of_faults, on_host
-from paropt_exporter.monitoring.alerts.series import DEFAULT_WINDOW
+from paropt_exporter.monitoring.alerts.recording import name_faults, name_host_increase
+from paropt_exporter.monitoring.alerts.selectors import DEFAULT_WINDOW
 from paropt_exporter.promql import TARGET_LABELS, Match, Without, select
 
 GRAFANA_RATE_WINDOW = "$__rate_interval"
@@ -26,46 +26,48 @@ class Scope:
     rate_window: str = GRAFANA_RATE_WINDOW
     sla_target: float = 0.99
 
-    def of(self, family: Family, *, part: str = "", over: str = "", **labels: Match | Without) -> str:
+    def select(self, family: Family, *, part: str = "", over: str = "", **labels: Match | Without) -> str:
         """Return a selector of the family; a label given here is not left to its variable."""
         chosen = tuple(name for name in self.variables if name in family.label_names and name not in labels)
-        return select(family, self.base(*chosen), part=part, over=over, **labels)
+        return select(family, self.build_matchers(*chosen), part=part, over=over, **labels)
 
     def rate(self, family: Family, *, part: str = "", **labels: Match | Without) -> str:
         """Return the family's growth per second."""
-        return f"rate({self.of(family, part=part, over=self.rate_window, **labels)})"
+        return f"rate({self.select(family, part=part, over=self.rate_window, **labels)})"
 
     def increase(self, family: Family, *, part: str = "", **labels: Match | Without) -> str:
         """Return the family's growth in one window of the panel's resolution."""
-        return f"increase({self.of(family, part=part, over=self.rate_window, **labels)})"
+        return f"increase({self.select(family, part=part, over=self.rate_window, **labels)})"
 
-    def grown(self, family: Family, *, part: str = "", **labels: Match | Without) -> str:
+    def increase_over_range(self, family: Family, *, part: str = "", **labels: Match | Without) -> str:
         """Return the family's growth in the time that the dashboard shows."""
-        return f"increase({self.of(family, part=part, over=DASHBOARD_RANGE, **labels)})"
+        return f"increase({self.select(family, part=part, over=DASHBOARD_RANGE, **labels)})"
 
     @property
     def recorded_window(self) -> str:
         """The window of the recording rules that the same options make."""
         return DEFAULT_WINDOW if self.rate_window == GRAFANA_RATE_WINDOW else self.rate_window
 
-    def recorded(self, family: Family, *, over: str = "") -> str:
+    def select_recorded(self, family: Family, *, over: str = "") -> str:
         """Return a selector of what the recording rules made of a family: a lane's increase for each instance.
 
         Windows overlap, so a sum of them is no count, but the ratio of two sums is right.
         """
         chosen = tuple(name for name in self.variables if name in ("project", "lane"))
-        return f"{on_host(family, self.recorded_window)}{{{self.base(*chosen)}}}" + (f"[{over}]" if over else "")
+        return f"{name_host_increase(family, self.recorded_window)}{{{self.build_matchers(*chosen)}}}" + (
+            f"[{over}]" if over else ""
+        )
 
-    def faults(self, family: Family) -> str:
+    def select_faults(self, family: Family) -> str:
         """Return a selector of a family's recorded faults: the increase in a window, of stages that had some."""
         chosen = tuple(name for name in self.variables if name in family.label_names)
-        return f"{of_faults(family, self.recorded_window)}{{{self.base(*chosen)}}}"
+        return f"{name_faults(family, self.recorded_window)}{{{self.build_matchers(*chosen)}}}"
 
-    def foreign(self, name: str, *, over: str = "") -> str:
+    def select_foreign(self, name: str, *, over: str = "") -> str:
         """Return a selector of a metric that Prometheus or its client library exports."""
-        return f"{name}{{{self.base()}}}" + (f"[{over}]" if over else "")
+        return f"{name}{{{self.build_matchers()}}}" + (f"[{over}]" if over else "")
 
-    def base(self, *variables: str) -> str:
+    def build_matchers(self, *variables: str) -> str:
         """Return the matchers that stand in every selector: the user's own, the target's, the variables'."""
         narrowed = (f'{name}=~"${name}"' for name in (*TARGET_LABELS, *variables))
         return ",".join([*([self.selector] if self.selector else []), *narrowed])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from grafanalib.core import Panel, Table
 
-from paropt_exporter.monitoring.dashboards.panels import Query, common
+from paropt_exporter.monitoring.dashboards.panels import Query, build_common_arguments
 from paropt_exporter.monitoring.dashboards.scales import Colour, Scale
 
 
@@ -21,25 +21,25 @@ class Column:
     width: int | None = None
 
 
-def hosts(source: str) -> Column:
+def build_hosts_column(source: str) -> Column:
     """Return the column that counts on how many hosts something is so."""
     return Column(source=source, title="Hosts", scale=Scale(unit="short", decimals=0), width=70)
 
 
-def table(title: str, description: str, queries: Mapping[str, str], columns: Sequence[Column]) -> Panel:
+def build_table(title: str, description: str, queries: Mapping[str, str], columns: Sequence[Column]) -> Panel:
     """Show the queries' series as rows: the values of those with the same labels stand in one row.
 
     `queries` by the letter that columns name; a query without a column only says which rows there are. Rows are ordered
     by the first column of values, greatest first.
     """
-    sources = {column.source: _field(column.source, queries) for column in columns}
+    sources = {column.source: _name_field(column.source, queries) for column in columns}
     order = {sources[column.source]: index for index, column in enumerate(columns)}
     renamed = {sources[column.source]: column.title for column in columns}
-    hidden = ["Time", *(_field(letter, queries) for letter in queries if letter not in sources)]
+    hidden = ["Time", *(_name_field(letter, queries) for letter in queries if letter not in sources)]
     first = [column.title for column in columns if column.source in queries][:1]
     targets = [Query(expr=expr) for expr in queries.values()]
     return Table(
-        **common(title, description, targets, instant=True, form="table"),
+        **build_common_arguments(title, description, targets, instant=True, form="table"),
         span=None,
         transformations=[
             {"id": "merge", "options": {}},
@@ -54,8 +54,8 @@ def table(title: str, description: str, queries: Mapping[str, str], columns: Seq
         ],
         extraJson={
             "fieldConfig": {
-                "defaults": _defaults(),
-                "overrides": [_column(column) for column in columns if column.scale or column.width],
+                "defaults": _build_defaults(),
+                "overrides": [_build_override(column) for column in columns if column.scale or column.width],
             },
             "options": {
                 "cellHeight": "sm",
@@ -67,26 +67,26 @@ def table(title: str, description: str, queries: Mapping[str, str], columns: Seq
     )
 
 
-def _field(source: str, queries: Mapping[str, str]) -> str:
+def _name_field(source: str, queries: Mapping[str, str]) -> str:
     """Return the name that Grafana gives to a column: a query's letter stands there only where there are several."""
     if source not in queries:
         return source
     return f"Value #{source}" if len(queries) > 1 else "Value"
 
 
-def _defaults() -> dict[str, object]:
+def _build_defaults() -> dict[str, object]:
     """Return how a cell looks whose column says nothing else."""
     return {
         "color": {"mode": "thresholds"},
         "custom": {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": True, "inspect": False},
         "mappings": [],
         "noValue": "none",
-        "thresholds": {"mode": "absolute", "steps": Scale(unit="short", below=Colour.BOUND).thresholds()},
+        "thresholds": {"mode": "absolute", "steps": Scale(unit="short", below=Colour.BOUND).build_thresholds()},
         "unit": "short",
     }
 
 
-def _column(column: Column) -> dict[str, object]:
+def _build_override(column: Column) -> dict[str, object]:
     properties: list[dict[str, object]] = []
     if column.width is not None:
         properties.append({"id": "custom.width", "value": column.width})
@@ -95,8 +95,8 @@ def _column(column: Column) -> dict[str, object]:
         coloured = bool(scale.steps or scale.words)
         properties += [
             {"id": "unit", "value": scale.unit},
-            {"id": "mappings", "value": scale.mappings()},
-            {"id": "thresholds", "value": {"mode": "absolute", "steps": scale.thresholds()}},
+            {"id": "mappings", "value": scale.build_mappings()},
+            {"id": "thresholds", "value": {"mode": "absolute", "steps": scale.build_thresholds()}},
             {"id": "custom.cellOptions", "value": {"type": "color-text" if coloured else "auto"}},
         ]
         if scale.decimals is not None:

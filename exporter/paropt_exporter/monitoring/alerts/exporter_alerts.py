@@ -5,22 +5,30 @@ from __future__ import annotations
 from paropt_exporter import families
 from paropt_exporter.monitoring.alerts import questions
 from paropt_exporter.monitoring.alerts.rules import OF_POOL, Alert, Board, Condition, Level, Query
-from paropt_exporter.monitoring.alerts.series import WITHOUT_REPLICA, Series
+from paropt_exporter.monitoring.alerts.selectors import WITHOUT_REPLICA, SeriesSelector
 from paropt_exporter.monitoring.options import Options
 
 _REMEMBERED = "1d"  # how long an exporter that was there is expected to be there
 
 
-def alerts(options: Options) -> tuple[Alert, ...]:
+def build_exporter_alerts(options: Options) -> tuple[Alert, ...]:
     """Return the alerts of this module."""
-    series = Series(options)
-    return (_blind(series), _flapping(series), _down(series), _absent(series), _dropped(series))
+    series = SeriesSelector(options)
+    return (
+        _build_no_data_alert(series),
+        _build_flapping_alert(series),
+        _build_down_alert(series),
+        _build_absent_alert(series),
+        _build_dropped_alert(series),
+    )
 
 
-def _blind(series: Series) -> Alert:
+def _build_no_data_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptControllerBlind",
-        conditions=(Condition(expr=f"{series.held(families.CONTROL_BLIND)} == 1", level=Level.WARNING, hold="5m"),),
+        conditions=(
+            Condition(expr=f"{series.select_last(families.CONTROL_BLIND)} == 1", level=Level.WARNING, hold="5m"),
+        ),
         summary="A pool is steered by query results, and none can be believed.",
         description=(
             "The controller of pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} has "
@@ -58,10 +66,12 @@ def _blind(series: Series) -> Alert:
     )
 
 
-def _flapping(series: Series) -> Alert:
+def _build_flapping_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptControllerFlapping",
-        conditions=(Condition(expr=f"{series.held(families.CONTROL_FLAPPING)} == 1", level=Level.WARNING, hold="5m"),),
+        conditions=(
+            Condition(expr=f"{series.select_last(families.CONTROL_FLAPPING)} == 1", level=Level.WARNING, hold="5m"),
+        ),
         summary="A pool's size goes up and down again and again.",
         description=(
             "The size of pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} changed "
@@ -91,11 +101,13 @@ def _flapping(series: Series) -> Alert:
     )
 
 
-def _down(series: Series) -> Alert:
+def _build_down_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptExporterDown",
         conditions=(
-            Condition(expr=f"up == 0\nand on (job, instance)\n{_served_on(series)}", level=Level.WARNING, hold="5m"),
+            Condition(
+                expr=f"up == 0\nand on (job, instance)\n{_build_expected_query(series)}", level=Level.WARNING, hold="5m"
+            ),
         ),
         summary="An exporter does not answer.",
         description=(
@@ -115,8 +127,8 @@ def _down(series: Series) -> Alert:
             Query(
                 question="Did it come close to its memory limit (smallest share left in a day)?",
                 expr=(
-                    f"min_over_time({series.now(families.HOST_MEMORY)}[{_REMEMBERED}])"
-                    f" / on (job, instance, project) last_over_time({series.now(families.HOST_MEMORY_LIMIT)}"
+                    f"min_over_time({series.select_now(families.HOST_MEMORY)}[{_REMEMBERED}])"
+                    f" / on (job, instance, project) last_over_time({series.select_now(families.HOST_MEMORY_LIMIT)}"
                     f"[{_REMEMBERED}])"
                 ),
             ),
@@ -131,19 +143,19 @@ def _down(series: Series) -> Alert:
     )
 
 
-def _served_on(series: Series) -> str:
+def _build_expected_query(series: SeriesSelector) -> str:
     """Ask for the exporters that were there, and meant to stay."""
-    return f"{series.held(families.SERVES_ON, _REMEMBERED)} == 1"
+    return f"{series.select_last(families.SERVES_ON, _REMEMBERED)} == 1"
 
 
-def _absent(series: Series) -> Alert:
+def _build_absent_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptExporterAbsent",
         conditions=(
             Condition(
                 expr=(
-                    f"max {WITHOUT_REPLICA} (\n  {_served_on(series)}\nunless on (job, instance)\n  up\n)\n"
-                    f"unless\nmax {WITHOUT_REPLICA} ({series.now(families.SERVES_ON)})"
+                    f"max {WITHOUT_REPLICA} (\n  {_build_expected_query(series)}\nunless on (job, instance)\n  up\n)\n"
+                    f"unless\nmax {WITHOUT_REPLICA} ({series.select_now(families.SERVES_ON)})"
                 ),
                 level=Level.WARNING,
                 hold="15m",
@@ -164,7 +176,7 @@ def _absent(series: Series) -> Alert:
         diagnosis=(
             Query(
                 question="Which exporters were there within a day?",
-                expr=series.held(families.SERVES_ON, _REMEMBERED),
+                expr=series.select_last(families.SERVES_ON, _REMEMBERED),
             ),
             Query(question="How many targets does each job have?", expr="count by (job) (up)"),
         ),
@@ -175,7 +187,7 @@ def _absent(series: Series) -> Alert:
     )
 
 
-def _dropped(series: Series) -> Alert:
+def _build_dropped_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptObservationsDropped",
         conditions=(

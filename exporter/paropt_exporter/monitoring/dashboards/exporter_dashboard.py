@@ -7,119 +7,119 @@ from collections.abc import Iterator
 from grafanalib.core import Panel
 
 from paropt_exporter import families as names
-from paropt_exporter.monitoring.dashboards.layout import CHART_HEIGHT, STAT_HEIGHT, Line, Page, Section, Variable
-from paropt_exporter.monitoring.dashboards.panels import Dash, Query, bars, stat, time_series
+from paropt_exporter.monitoring.dashboards.layout import CHART_HEIGHT, STAT_HEIGHT, Line, DashboardSpec, Section, Variable
+from paropt_exporter.monitoring.dashboards.panels import Dash, Query, build_bars, build_stat, build_time_series
 from paropt_exporter.monitoring.dashboards.scales import Scale, more_is_worse, none_is_good
 from paropt_exporter.monitoring.dashboards.scope import Scope
-from paropt_exporter.monitoring.dashboards.tables import Column, hosts, table
+from paropt_exporter.monitoring.dashboards.tables import Column, build_hosts_column, build_table
 
 VARIABLES = (Variable(label="project", of=names.BUILD_INFO),)
 _HOST = "{{instance}}"
 
 
-def _sections(scope: Scope) -> tuple[Section, ...]:
+def _build_sections(scope: Scope) -> tuple[Section, ...]:
     return (
-        Section(title="The exporters now", lines=(Line(height=STAT_HEIGHT, panels=[*_now(scope)]),)),
-        Section(title="Scrapes: rate, errors, duration", lines=(Line(height=CHART_HEIGHT, panels=[*_scrapes(scope)]),)),
-        Section(title="What is lost", lines=(Line(height=CHART_HEIGHT, panels=[*_losses(scope)]),)),
+        Section(title="The exporters now", lines=(Line(height=STAT_HEIGHT, panels=[*_iter_status_panels(scope)]),)),
+        Section(title="Scrapes: rate, errors, duration", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_scrape_panels(scope)]),)),
+        Section(title="What is lost", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_loss_panels(scope)]),)),
         Section(
-            title="Process: utilization, saturation", lines=(Line(height=CHART_HEIGHT, panels=[*_process(scope)]),)
+            title="Process: utilization, saturation", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_process_panels(scope)]),)
         ),
     )
 
 
-def _now(scope: Scope) -> Iterator[Panel]:
-    yield stat(
+def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
+    yield build_stat(
         "How many exporters answer?",
         "Targets that Prometheus could scrape. Fewer than you have hosts: add the others to the scrape configuration.",
-        Query(expr=f"sum({scope.foreign('up')})"),
+        Query(expr=f"sum({scope.select_foreign('up')})"),
         Scale(unit="short", decimals=0),
         no_value="no target",
     )
-    yield stat(
+    yield build_stat(
         "How many don't answer?",
         "Targets that Prometheus could not scrape. Start them again; a lane that is to end uses `--once` and is no "
         "target.",
-        Query(expr=f"sum(1 - {scope.foreign('up')})"),
+        Query(expr=f"sum(1 - {scope.select_foreign('up')})"),
         none_is_good(),
         no_value="no target",
     )
-    yield stat(
+    yield build_stat(
         "How long ago did one start?",
         "Since the youngest exporter's start. Always young: something restarts it; see its log.",
-        Query(expr=f"min(time() - {scope.foreign('process_start_time_seconds')})"),
+        Query(expr=f"min(time() - {scope.select_foreign('process_start_time_seconds')})"),
         Scale(unit="s"),
     )
-    yield stat(
+    yield build_stat(
         "How many records are lost?",
         "Records in the time shown that an observer failed to take. If it is history: the disk is full or read-only.",
-        Query(expr=f"sum({scope.grown(names.OBSERVATIONS_DROPPED)})"),
+        Query(expr=f"sum({scope.increase_over_range(names.OBSERVATIONS_DROPPED)})"),
         none_is_good(),
     )
-    yield stat(
+    yield build_stat(
         "How slow are scrapes?",
         "The slowest of the last scrapes. Near the scrape timeout: fewer stages an exporter, or a longer timeout.",
-        Query(expr=f"max({scope.foreign('scrape_duration_seconds')})"),
+        Query(expr=f"max({scope.select_foreign('scrape_duration_seconds')})"),
         more_is_worse("s", watch=1, bad=5),
     )
-    yield stat(
+    yield build_stat(
         "How full are the file descriptors?",
         "Open over allowed, of the fullest exporter. At 100 % nothing can be started: raise `LimitNOFILE`.",
-        Query(expr=f"max({scope.foreign('process_open_fds')} / {scope.foreign('process_max_fds')})"),
+        Query(expr=f"max({scope.select_foreign('process_open_fds')} / {scope.select_foreign('process_max_fds')})"),
         more_is_worse("percentunit", watch=0.7, bad=0.9, decimals=1),
     )
 
 
-def _scrapes(scope: Scope) -> Iterator[Panel]:
-    up = scope.foreign("up")
-    yield time_series(
+def _iter_scrape_panels(scope: Scope) -> Iterator[Panel]:
+    up = scope.select_foreign("up")
+    yield build_time_series(
         "When did exporters answer?",
         "Targets that could be scraped, and (dashed) all there are. A dip of all at once: Prometheus or the network; "
         "of one: its host.",
         [Query(expr=f"sum({up})", legend="answer"), Query(expr=f"count({up})", legend="targets", dash=Dash.BOUND)],
         Scale(unit="short", decimals=0),
     )
-    yield time_series(
+    yield build_time_series(
         "Which scrapes are the slowest?",
         "The five slowest exporters. One alone: its host is busy. All: too many series.",
-        [Query(expr=f"topk(5, {scope.foreign('scrape_duration_seconds')})", legend=_HOST)],
+        [Query(expr=f"topk(5, {scope.select_foreign('scrape_duration_seconds')})", legend=_HOST)],
         Scale(unit="s"),
     )
-    yield time_series(
+    yield build_time_series(
         "How many series does a scrape bring?",
         "The five largest exporters. It grows with the number of stages; drop what you don't need while scraping.",
-        [Query(expr=f"topk(5, {scope.foreign('scrape_samples_post_metric_relabeling')})", legend=_HOST)],
+        [Query(expr=f"topk(5, {scope.select_foreign('scrape_samples_post_metric_relabeling')})", legend=_HOST)],
         Scale(unit="short", decimals=0),
     )
-    yield table(
+    yield build_table(
         "Which builds run?",
         "Versions and revisions, with the number of hosts. More than one after an upgrade: some were not restarted.",
-        {"A": f"count by (version, revision, python) ({scope.of(names.BUILD_INFO)})"},
+        {"A": f"count by (version, revision, python) ({scope.select(names.BUILD_INFO)})"},
         [
             Column(source="version", title="Version", width=80),
             Column(source="revision", title="Revision", width=110),
             Column(source="python", title="Python", width=80),
-            hosts("A"),
+            build_hosts_column("A"),
         ],
     )
 
 
-def _losses(scope: Scope) -> Iterator[Panel]:
-    yield bars(
+def _iter_loss_panels(scope: Scope) -> Iterator[Panel]:
+    yield build_bars(
         "What do observers drop?",
         "Records that an observer failed to take, in each interval. history: totals after a restart will be too low; "
         "mend the disk. metrics: report it, with the log.",
         Query(expr=f"sum by (observer) ({scope.increase(names.OBSERVATIONS_DROPPED)})", legend="{{observer}}"),
         Scale(unit="short", decimals=0),
     )
-    yield bars(
+    yield build_bars(
         "Do the final values of short runs arrive?",
         "Deliveries to a Pushgateway or a text file, in each interval. Failures: check the address, or the folder's "
         "permissions; the run itself is not touched.",
         Query(expr=f"sum by (target, result) ({scope.increase(names.DELIVERIES)})", legend="{{target}} {{result}}"),
         Scale(unit="short", decimals=0),
     )
-    yield bars(
+    yield build_bars(
         "Which queries of the controller fail?",
         "Queries to Prometheus that failed, in each interval, by kind. connection and timeout: the server or the way "
         "to it. Sizes stay where they are meanwhile.",
@@ -128,30 +128,30 @@ def _losses(scope: Scope) -> Iterator[Panel]:
     )
 
 
-def _process(scope: Scope) -> Iterator[Panel]:
-    cpu = f"rate({scope.foreign('process_cpu_seconds_total', over=scope.rate_window)})"
-    yield time_series(
+def _iter_process_panels(scope: Scope) -> Iterator[Panel]:
+    cpu = f"rate({scope.select_foreign('process_cpu_seconds_total', over=scope.rate_window)})"
+    yield build_time_series(
         "How much CPU does the exporter take?",
         "Cores of the five busiest exporters themselves, without their commands. Over 0.1 while it only serves: "
         "scrapes are too frequent.",
         [Query(expr=f"topk(5, {cpu})", legend=_HOST)],
         Scale(unit="short"),
     )
-    yield time_series(
+    yield build_time_series(
         "How much memory does the exporter take?",
         "Resident memory of the five largest. It climbs without end: a task in a thread keeps what it made.",
-        [Query(expr=f"topk(5, {scope.foreign('process_resident_memory_bytes')})", legend=_HOST)],
+        [Query(expr=f"topk(5, {scope.select_foreign('process_resident_memory_bytes')})", legend=_HOST)],
         Scale(unit="bytes"),
     )
-    yield time_series(
+    yield build_time_series(
         "How many files does it hold open?",
         "Descriptors of the five fullest. Each running command takes a few; it falls back after a run.",
-        [Query(expr=f"topk(5, {scope.foreign('process_open_fds')})", legend=_HOST)],
+        [Query(expr=f"topk(5, {scope.select_foreign('process_open_fds')})", legend=_HOST)],
         Scale(unit="short", decimals=0),
     )
-    collected = scope.foreign("python_gc_collections_total", over=scope.rate_window)
+    collected = scope.select_foreign("python_gc_collections_total", over=scope.rate_window)
     collections = f"sum by (instance) (rate({collected}))"
-    yield time_series(
+    yield build_time_series(
         "How often does Python collect garbage?",
         "Collections a second, of the five busiest. Many: tasks in threads make many cycles.",
         [Query(expr=f"topk(5, {collections})", legend=_HOST)],
@@ -159,10 +159,10 @@ def _process(scope: Scope) -> Iterator[Panel]:
     )
 
 
-PAGE = Page(
+DASHBOARD = DashboardSpec(
     uid="paropt-exporter",
     title="Paropt / Exporter health",
     description="The exporters themselves: do they answer, what do they cost, do they lose anything.",
     variables=VARIABLES,
-    sections=_sections,
+    sections=_build_sections,
 )

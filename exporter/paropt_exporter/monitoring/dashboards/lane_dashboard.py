@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from grafanalib.core import Panel
 
 from paropt_exporter import families as names
-from paropt_exporter.monitoring.alerts.series import FAILED
+from paropt_exporter.monitoring.alerts.selectors import FAILED
 from paropt_exporter.monitoring.dashboards.layout import (
     CHART_HEIGHT,
     STAT_HEIGHT,
     TALL_HEIGHT,
     Line,
-    Page,
+    DashboardSpec,
     Section,
     Variable,
 )
@@ -22,12 +22,13 @@ from paropt_exporter.monitoring.dashboards.panels import (
     STAGE_POINTS,
     Dash,
     Query,
-    bar_gauge,
-    bars,
-    heatmap,
-    stat,
-    state_timeline,
-    time_series,
+    build_bar_gauge,
+    build_bars,
+    build_heatmap,
+    build_success_rate,
+    build_stat,
+    build_timeline,
+    build_time_series,
 )
 from paropt_exporter.monitoring.dashboards.scales import (
     Colour,
@@ -38,8 +39,7 @@ from paropt_exporter.monitoring.dashboards.scales import (
     yes_or_no,
 )
 from paropt_exporter.monitoring.dashboards.scope import Scope
-from paropt_exporter.monitoring.dashboards.shared import runs_that_succeed
-from paropt_exporter.monitoring.dashboards.tables import Column, hosts, table
+from paropt_exporter.monitoring.dashboards.tables import Column, build_hosts_column, build_table
 
 VARIABLES = (
     Variable(label="project", of=names.STAGE_INFO),
@@ -50,79 +50,79 @@ _BY = "by (stage)"
 _STAGE = "{{stage}}"
 
 
-def _sections(scope: Scope) -> tuple[Section, ...]:
+def _build_sections(scope: Scope) -> tuple[Section, ...]:
     return (
-        Section(title="The lane now", lines=(Line(height=STAT_HEIGHT, panels=[*_now(scope)]),)),
+        Section(title="The lane now", lines=(Line(height=STAT_HEIGHT, panels=[*_iter_status_panels(scope)]),)),
         Section(
             title="Stages: rate, errors, duration",
             lines=(
-                Line(height=TALL_HEIGHT, panels=[_durations(scope), _timeline(scope)]),
-                Line(height=TALL_HEIGHT, panels=[_last_run(scope)]),
-                Line(height=CHART_HEIGHT, panels=[*_errors(scope)]),
+                Line(height=TALL_HEIGHT, panels=[_build_durations(scope), _build_timeline(scope)]),
+                Line(height=TALL_HEIGHT, panels=[_build_last_run_table(scope)]),
+                Line(height=CHART_HEIGHT, panels=[*_iter_error_panels(scope)]),
             ),
         ),
-        Section(title="Where the time goes", lines=(Line(height=CHART_HEIGHT, panels=[*_time(scope)]),)),
+        Section(title="Where the time goes", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_time_panels(scope)]),)),
         Section(
             title="Stages: utilization, saturation",
-            lines=(Line(height=CHART_HEIGHT, panels=[*_use(scope)]),),
+            lines=(Line(height=CHART_HEIGHT, panels=[*_iter_resource_panels(scope)]),),
         ),
     )
 
 
-def _now(scope: Scope) -> Iterator[Panel]:
-    success, completion = (f"max({scope.of(f)})" for f in (names.RUN_LAST_SUCCESS, names.RUN_LAST_COMPLETION))
-    yield stat(
+def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
+    success, completion = (f"max({scope.select(f)})" for f in (names.RUN_LAST_SUCCESS, names.RUN_LAST_COMPLETION))
+    yield build_stat(
         "Did the last run succeed?",
         "Whether the lane's last run that ended was a success. If not, the table below tells which stage broke it.",
         Query(expr=f"{success} >= bool {completion}"),
         yes_or_no("yes", "no", yes_is_good=True),
         no_value="no success yet",
     )
-    yield stat(
+    yield build_stat(
         "How long ago did it succeed?",
         "Since the last successful run. Over two of the lane's periods: it fails each time, or nothing starts it.",
         Query(expr=f"time() - {success}"),
         Scale(unit="s"),
         no_value="no success yet",
     )
-    yield from _lately(scope)
+    yield from _iter_recent_panels(scope)
 
 
-def _lately(scope: Scope) -> Iterator[Panel]:
-    yield stat(
+def _iter_recent_panels(scope: Scope) -> Iterator[Panel]:
+    yield build_stat(
         "How many hosts run it now?",
         "Hosts on which the lane runs at this moment. Above 0 for much longer than a run takes: a stage is stuck.",
-        Query(expr=f"sum({scope.of(names.RUN_IN_PROGRESS)})"),
+        Query(expr=f"sum({scope.select(names.RUN_IN_PROGRESS)})"),
         Scale(unit="short", decimals=0),
     )
-    yield runs_that_succeed(scope, "The charts of failures tell which stage it is.")
-    yield stat(
+    yield build_success_rate(scope, "The charts of failures tell which stage it is.")
+    yield build_stat(
         "How many limits are broken?",
         "The lane's stages over their SLA, now or in their last run. The table below names them: split what is long.",
-        Query(expr=f"sum({scope.of(names.SLA_BREACHED)})"),
+        Query(expr=f"sum({scope.select(names.SLA_BREACHED)})"),
         none_is_good(),
         no_value="no limit",
     )
-    total, count = (f"sum({scope.grown(names.RUN_DURATION, part=part)})" for part in ("sum", "count"))
-    yield stat(
+    total, count = (f"sum({scope.increase_over_range(names.RUN_DURATION, part=part)})" for part in ("sum", "count"))
+    yield build_stat(
         "How much of its limit is used?",
         "The mean duration of the runs in the time shown, over the lane's total limit. From 80 % on: shorten the "
         "stages that take longest.",
-        Query(expr=f"{total} / ({count} > 0) / max({scope.of(names.LANE_SLA_LIMIT)})"),
+        Query(expr=f"{total} / ({count} > 0) / max({scope.select(names.LANE_SLA_LIMIT)})"),
         more_is_worse("percentunit", watch=0.8, bad=1),
         no_value="no limit",
     )
 
 
-def _durations(scope: Scope) -> Panel:
-    return time_series(
+def _build_durations(scope: Scope) -> Panel:
+    return build_time_series(
         "How long does each stage take, against its limit?",
         "Each stage's last duration, of the slowest host; dashed red: the limits, which the tooltip names. A stage "
         "that grows towards its own needs to be split, or more workers; the table below tells how much of it is used.",
         [
-            Query(expr=f"max {_BY} ({scope.of(names.STAGE_LAST_DURATION)})", legend=_STAGE),
+            Query(expr=f"max {_BY} ({scope.select(names.STAGE_LAST_DURATION)})", legend=_STAGE),
             Query(
-                expr=f"max {_BY} ({scope.of(names.SLA_LIMIT)})",
+                expr=f"max {_BY} ({scope.select(names.SLA_LIMIT)})",
                 legend=f"{_STAGE} limit",
                 dash=Dash.LIMIT,
                 listed=False,
@@ -133,30 +133,30 @@ def _durations(scope: Scope) -> Panel:
     )
 
 
-def _timeline(scope: Scope) -> Panel:
-    return state_timeline(
+def _build_timeline(scope: Scope) -> Panel:
+    return build_timeline(
         "Which stage ran when?",
         "Stages that run beside each other are what makes the lane short; one that runs alone for long is its critical "
         "path. Stages shorter than the scrape interval, or than a pixel of the time shown, may not be seen: zoom in.",
-        Query(expr=f"max {_BY} ({scope.of(names.STAGE_RUNNING)})", legend=_STAGE),
+        Query(expr=f"max {_BY} ({scope.select(names.STAGE_RUNNING)})", legend=_STAGE),
         Scale(unit="short", words=(("0", "idle", Colour.IDLE), ("1", "runs", Colour.PLAIN))),
         points=STAGE_POINTS,
     )
 
 
-def _last_run(scope: Scope) -> Panel:
-    duration, limit = (f"max {_BY} ({scope.of(f)})" for f in (names.STAGE_LAST_DURATION, names.SLA_LIMIT))
-    return table(
+def _build_last_run_table(scope: Scope) -> Panel:
+    duration, limit = (f"max {_BY} ({scope.select(f)})" for f in (names.STAGE_LAST_DURATION, names.SLA_LIMIT))
+    return build_table(
         "How did each stage do in its last run?",
         "Of the slowest host: duration, the share of the limit that it used, CPU in the time shown, peak memory, how "
         "far it is, and whether it failed on a host. Begin with what is over its limit, then with the longest.",
         {
             "A": duration,
             "B": f"{duration} / {limit}",
-            "C": f"sum {_BY} ({scope.grown(names.STAGE_CPU)})",
-            "D": f"max {_BY} ({scope.of(names.STAGE_MEMORY_PEAK)})",
-            "E": f"min {_BY} ({scope.of(names.STAGE_PROGRESS)})",
-            "F": f"sum {_BY} ({scope.of(names.STAGE_LAST_RESULT, result=FAILED)})",
+            "C": f"sum {_BY} ({scope.increase_over_range(names.STAGE_CPU)})",
+            "D": f"max {_BY} ({scope.select(names.STAGE_MEMORY_PEAK)})",
+            "E": f"min {_BY} ({scope.select(names.STAGE_PROGRESS)})",
+            "F": f"sum {_BY} ({scope.select(names.STAGE_LAST_RESULT, result=FAILED)})",
         },
         [
             Column(source="stage", title="Stage"),
@@ -170,66 +170,66 @@ def _last_run(scope: Scope) -> Panel:
     )
 
 
-def _errors(scope: Scope) -> Iterator[Panel]:
-    yield bars(
+def _iter_error_panels(scope: Scope) -> Iterator[Panel]:
+    yield build_bars(
         "Which stages fail?",
         f"Stage runs that failed, erred or timed out in the {scope.recorded_window} before, as a recording rule counts "
         "them. The same stage each time: its own fault. Several at once: the machine or the network.",
         Query(
-            expr=f"sum by (stage, result) ({scope.faults(names.STAGE_RUNS)})",
+            expr=f"sum by (stage, result) ({scope.select_faults(names.STAGE_RUNS)})",
             legend="{{stage}} {{result}}",
         ),
         Scale(unit="short", decimals=0),
     )
-    yield bars(
+    yield build_bars(
         "Which limits break?",
         f"Stage runs that broke their SLA in the {scope.recorded_window} before, by severity. critical ones stopped "
         "the lane. The table above tells by how much; split the stage, or correct its limit.",
         Query(
-            expr=f"sum by (stage, severity) ({scope.faults(names.SLA_VIOLATIONS)})",
+            expr=f"sum by (stage, severity) ({scope.select_faults(names.SLA_VIOLATIONS)})",
             legend="{{stage}} {{severity}}",
         ),
         Scale(unit="short", decimals=0),
     )
-    yield bars(
+    yield build_bars(
         "Which stages are tried again?",
         f"Attempts of tasks that did not succeed in the {scope.recorded_window} before. Retries hide flaky tests: "
         "mend what is here often.",
         Query(
-            expr=f"sum by (stage, result) ({scope.faults(names.TASK_ATTEMPTS)})",
+            expr=f"sum by (stage, result) ({scope.select_faults(names.TASK_ATTEMPTS)})",
             legend="{{stage}} {{result}}",
         ),
         Scale(unit="short", decimals=0),
     )
 
 
-def _time(scope: Scope) -> Iterator[Panel]:
-    yield bar_gauge(
+def _iter_time_panels(scope: Scope) -> Iterator[Panel]:
+    yield build_bar_gauge(
         "Which stages are the slowest?",
         "The ten longest last durations, of the slowest host. Only the longest is worth making faster: the lane is as "
         "long as its longest path.",
-        Query(expr=f"topk(10, max {_BY} ({scope.of(names.STAGE_LAST_DURATION)}))", legend=_STAGE),
+        Query(expr=f"topk(10, max {_BY} ({scope.select(names.STAGE_LAST_DURATION)}))", legend=_STAGE),
         Scale(unit="s"),
     )
-    yield table(
+    yield build_table(
         "Which bottlenecks did the last run have?",
         "slow: over 1.5 times the average stage. uneven: its slowest task takes over 3 times its fastest. gil_bound: "
         "Python that computes in threads; give it processes.",
-        {"A": f"sum by (stage, kind) ({scope.of(names.BOTTLENECK)}) > 0"},
+        {"A": f"sum by (stage, kind) ({scope.select(names.BOTTLENECK)}) > 0"},
         [
             Column(source="stage", title="Stage"),
             Column(source="kind", title="Kind", width=90),
-            hosts("A"),
+            build_hosts_column("A"),
         ],
     )
-    yield stat(
+    yield build_stat(
         "Does the lane use its pools well?",
         "uneven: the slowest stage takes over 3 times the fastest. under_used: pools were busy less than half of the "
         "time; lower `workers`. saturated: all workers were busy and tasks waited; raise `workers` or get cores.",
-        Query(expr=f"sum by (kind) ({scope.of(names.LANE_BOTTLENECK)})", legend="{{kind}}"),
+        Query(expr=f"sum by (kind) ({scope.select(names.LANE_BOTTLENECK)})", legend="{{kind}}"),
         Scale(unit="short", below=Colour.GOOD, steps=(Step(value=1, colour=Colour.WATCH),), decimals=0),
     )
-    yield heatmap(
+    yield build_heatmap(
         "How do the runs' durations spread?",
         "Runs in each interval by duration. One band: steady. Two bands: two kinds of runs, such as cold and warm "
         "caches. A band that climbs: the lane grows.",
@@ -238,45 +238,45 @@ def _time(scope: Scope) -> Iterator[Panel]:
     )
 
 
-def _use(scope: Scope) -> Iterator[Panel]:
-    yield time_series(
+def _iter_resource_panels(scope: Scope) -> Iterator[Panel]:
+    yield build_time_series(
         "How much CPU does each stage use?",
         "Cores, of the stage's tasks and all their descendants. As many as the machine has: more workers won't help.",
         [Query(expr=f"sum {_BY} ({scope.rate(names.STAGE_CPU)})", legend=_STAGE)],
         Scale(unit="short"),
         points=COARSE_POINTS,
     )
-    yield bar_gauge(
+    yield build_bar_gauge(
         "Which stages need the most memory?",
         "The highest use in the last run, of the largest host. Give large ones a `memory` need, so that they don't run "
         "beside each other.",
-        Query(expr=f"topk(10, max {_BY} ({scope.of(names.STAGE_MEMORY_PEAK)}))", legend=_STAGE),
+        Query(expr=f"topk(10, max {_BY} ({scope.select(names.STAGE_MEMORY_PEAK)}))", legend=_STAGE),
         Scale(unit="bytes"),
     )
-    yield bar_gauge(
+    yield build_bar_gauge(
         "Whose tasks wait for a worker?",
         "The ten stages whose tasks waited longest in the time shown, all together, from when each could run to its "
         "start. Longer than the lane's runs took: more workers, or fewer stages beside each other.",
         Query(
-            expr=f"topk(10, sum {_BY} ({scope.grown(names.TASK_QUEUE_WAIT, part='sum')}))",
+            expr=f"topk(10, sum {_BY} ({scope.increase_over_range(names.TASK_QUEUE_WAIT, part='sum')}))",
             legend=_STAGE,
         ),
         Scale(unit="s"),
     )
-    yield bar_gauge(
+    yield build_bar_gauge(
         "How far is each stage?",
         "Tasks ended over tasks planned, of the host that is the least far. One that stands still for long is stuck: "
         "give it a `timeout`.",
-        Query(expr=f"min {_BY} ({scope.of(names.STAGE_PROGRESS)})", legend=_STAGE),
+        Query(expr=f"min {_BY} ({scope.select(names.STAGE_PROGRESS)})", legend=_STAGE),
         Scale(unit="percentunit", maximum=1),
     )
 
 
-PAGE = Page(
+DASHBOARD = DashboardSpec(
     uid="paropt-lane",
     title="Paropt / Lane and run",
     description="One lane: how it runs, which stage ran when and how long, what failed, what to make faster.",
     hours=1,
     variables=VARIABLES,
-    sections=_sections,
+    sections=_build_sections,
 )

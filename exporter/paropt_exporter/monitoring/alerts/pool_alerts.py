@@ -5,7 +5,7 @@ from __future__ import annotations
 from paropt_exporter import families
 from paropt_exporter.monitoring.alerts import questions, recording
 from paropt_exporter.monitoring.alerts.rules import OF_LANE, OF_POOL, Alert, Board, Condition, Level, Query
-from paropt_exporter.monitoring.alerts.series import SETTLED, UNASKED, Series, held_up
+from paropt_exporter.monitoring.alerts.selectors import SETTLED, UNASKED, SeriesSelector, build_bottleneck_condition
 from paropt_exporter.monitoring.options import Options
 
 # The tuning guide's limits; engine.bottlenecks judges single runs by the same.
@@ -15,24 +15,24 @@ _MEMORY_RATIO = "0.1"  # one more worker's usual share of a machine with ten
 _DEATHS, _DEATHS_SPAN = "2.5", "15m"
 
 
-def alerts(options: Options) -> tuple[Alert, ...]:
+def build_pool_alerts(options: Options) -> tuple[Alert, ...]:
     """Return the alerts of this module."""
-    series = Series(options)
+    series = SeriesSelector(options)
     return (
-        _under_used(series),
-        _saturated(series),
-        _under_used_lane(series),
-        _saturated_lane(series),
-        _at_maximum(series),
-        _memory(series),
-        _dying(series),
+        _build_under_used_alert(series),
+        _build_saturated_alert(series),
+        _build_under_used_lane_alert(series),
+        _build_saturated_lane_alert(series),
+        _build_at_maximum_alert(series),
+        _build_memory_alert(series),
+        _build_dying_workers_alert(series),
     )
 
 
-def _under_used(series: Series) -> Alert:
+def _build_under_used_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptPoolUnderUsed",
-        conditions=(Condition(expr=_idle(series), level=Level.INFO, hold=SETTLED),),
+        conditions=(Condition(expr=_build_idle_query(series), level=Level.INFO, hold=SETTLED),),
         summary="A pool's workers are idle more than half of their time.",
         description=(
             "The workers of pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} have "
@@ -48,12 +48,12 @@ def _under_used(series: Series) -> Alert:
         diagnosis=(
             Query(
                 question="How many workers are busy, of how many (mean over an hour)?",
-                expr=f"avg_over_time({series.now(families.POOL_WORKERS, state='busy')}[1h])",
+                expr=f"avg_over_time({series.select_now(families.POOL_WORKERS, state='busy')}[1h])",
             ),
-            Query(question="Of how many?", expr=f"avg_over_time({series.now(families.POOL_SIZE)}[1h])"),
+            Query(question="Of how many?", expr=f"avg_over_time({series.select_now(families.POOL_SIZE)}[1h])"),
             Query(
                 question="May the controller shrink the pool (its floor)?",
-                expr=series.now(families.CONTROL_FLOOR),
+                expr=series.select_now(families.CONTROL_FLOOR),
             ),
         ),
         mitigation=(
@@ -63,23 +63,23 @@ def _under_used(series: Series) -> Alert:
     )
 
 
-def _idle(series: Series) -> str:
+def _build_idle_query(series: SeriesSelector) -> str:
     """Ask for pools of several workers with little to do; between a lane's runs that is as it should be."""
     return (
-        f"{recording.utilization(series)} < {_UNDER_USED_RATIO}\n"
-        f"and\n{series.held(families.POOL_SIZE)} > 1\n"
-        f"unless on (job, instance, project)\n{series.held(families.RUN_IN_PROGRESS)} == 0"
+        f"{recording.select_utilization(series)} < {_UNDER_USED_RATIO}\n"
+        f"and\n{series.select_last(families.POOL_SIZE)} > 1\n"
+        f"unless on (job, instance, project)\n{series.select_last(families.RUN_IN_PROGRESS)} == 0"
     )
 
 
-def _saturated(series: Series) -> Alert:
+def _build_saturated_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptPoolSaturated",
         conditions=(
             Condition(
                 expr=(
-                    f"{recording.utilization(series)} > {_SATURATED_RATIO}\n"
-                    f"and\nmin_over_time({series.now(families.POOL_QUEUE_DEPTH)}[{series.window}]) > 0"
+                    f"{recording.select_utilization(series)} > {_SATURATED_RATIO}\n"
+                    f"and\nmin_over_time({series.select_now(families.POOL_QUEUE_DEPTH)}[{series.window}]) > 0"
                 ),
                 level=Level.INFO,
                 hold=SETTLED,
@@ -95,10 +95,10 @@ def _saturated(series: Series) -> Alert:
         meaning="Over 90 % of the worker time is used and at no moment was the queue empty.",
         impact="Tasks wait longer than they would have to; in a long batch that is as it should be.",
         diagnosis=(
-            Query(question="How many tasks wait?", expr=series.now(families.POOL_QUEUE_DEPTH)),
+            Query(question="How many tasks wait?", expr=series.select_now(families.POOL_QUEUE_DEPTH)),
             Query(
                 question="How long has the oldest waited (seconds)?",
-                expr=series.now(families.POOL_OLDEST_AGE),
+                expr=series.select_now(families.POOL_OLDEST_AGE),
             ),
             questions.holds(series),
         ),
@@ -109,10 +109,10 @@ def _saturated(series: Series) -> Alert:
     )
 
 
-def _under_used_lane(series: Series) -> Alert:
+def _build_under_used_lane_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptLaneUnderUsed",
-        conditions=(held_up(series, families.LANE_BOTTLENECK, "under_used", Level.INFO),),
+        conditions=(build_bottleneck_condition(series, families.LANE_BOTTLENECK, "under_used", Level.INFO),),
         summary="A lane's workers were idle for more than half of its last run.",
         description=(
             "In the last run of lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} the "
@@ -124,7 +124,7 @@ def _under_used_lane(series: Series) -> Alert:
         impact="The lane has workers that it can't use: it would take as long with fewer.",
         diagnosis=(
             questions.longest_stages(series),
-            Query(question="How many workers may the pools have?", expr=series.now(families.POOL_SIZE_MAX)),
+            Query(question="How many workers may the pools have?", expr=series.select_now(families.POOL_SIZE_MAX)),
         ),
         mitigation=(
             "Give it more to do at once: split the longest stage (`items`), loosen `needs`, `locks`, `exclusive`.",
@@ -133,10 +133,10 @@ def _under_used_lane(series: Series) -> Alert:
     )
 
 
-def _saturated_lane(series: Series) -> Alert:
+def _build_saturated_lane_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptLaneSaturated",
-        conditions=(held_up(series, families.LANE_BOTTLENECK, "saturated", Level.INFO),),
+        conditions=(build_bottleneck_condition(series, families.LANE_BOTTLENECK, "saturated", Level.INFO),),
         summary="A lane's workers were busy for the whole of its last run, and tasks waited.",
         description=(
             "In the last run of lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} the "
@@ -154,15 +154,15 @@ def _saturated_lane(series: Series) -> Alert:
     )
 
 
-def _at_maximum(series: Series) -> Alert:
-    bound = f"({series.held(families.POOL_SIZE_MAX)} > {series.held(families.POOL_SIZE_MIN)})"
+def _build_at_maximum_alert(series: SeriesSelector) -> Alert:
+    bound = f"({series.select_last(families.POOL_SIZE_MAX)} > {series.select_last(families.POOL_SIZE_MIN)})"
     return Alert(
         name="ParoptPoolAtMaximum",
         conditions=(
             Condition(
                 expr=(
-                    f"{series.held(families.POOL_SIZE_TARGET)} >= {bound}\n"
-                    f"and\nmin_over_time({series.now(families.POOL_QUEUE_DEPTH)}[{series.window}]) > 0"
+                    f"{series.select_last(families.POOL_SIZE_TARGET)} >= {bound}\n"
+                    f"and\nmin_over_time({series.select_now(families.POOL_QUEUE_DEPTH)}[{series.window}]) > 0"
                 ),
                 level=Level.WARNING,
                 hold=SETTLED,
@@ -180,7 +180,7 @@ def _at_maximum(series: Series) -> Alert:
         diagnosis=(
             Query(
                 question="How many workers would the controller give?",
-                expr=series.now(families.CONTROL_RECOMMENDED),
+                expr=series.select_now(families.CONTROL_RECOMMENDED),
             ),
             questions.cores_used(series),
             questions.memory_left(series),
@@ -192,13 +192,13 @@ def _at_maximum(series: Series) -> Alert:
     )
 
 
-def _memory(series: Series) -> Alert:
+def _build_memory_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptMemoryPressure",
         conditions=(
             Condition(
                 expr=(
-                    f"{series.held(families.HOST_MEMORY)}\n/\n{series.held(families.HOST_MEMORY_LIMIT)}\n"
+                    f"{series.select_last(families.HOST_MEMORY)}\n/\n{series.select_last(families.HOST_MEMORY_LIMIT)}\n"
                     f"< {_MEMORY_RATIO}"
                 ),
                 level=Level.WARNING,
@@ -217,9 +217,9 @@ def _memory(series: Series) -> Alert:
         diagnosis=(
             Query(
                 question="Which stages used most in their last run (bytes)?",
-                expr=f"topk(10, {series.now(families.STAGE_MEMORY_PEAK)})",
+                expr=f"topk(10, {series.select_now(families.STAGE_MEMORY_PEAK)})",
             ),
-            Query(question="How many workers share the memory?", expr=series.now(families.POOL_SIZE)),
+            Query(question="How many workers share the memory?", expr=series.select_now(families.POOL_SIZE)),
             questions.deaths(series),
         ),
         mitigation=(
@@ -230,7 +230,7 @@ def _memory(series: Series) -> Alert:
     )
 
 
-def _dying(series: Series) -> Alert:
+def _build_dying_workers_alert(series: SeriesSelector) -> Alert:
     deaths = series.increase(families.POOL_DEATHS, _DEATHS_SPAN, cause=UNASKED)
     return Alert(
         name="ParoptWorkersDying",

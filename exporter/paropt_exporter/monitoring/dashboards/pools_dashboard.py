@@ -14,15 +14,23 @@ from paropt_exporter.monitoring.dashboards.layout import (
     TALL_HEIGHT,
     Annotation,
     Line,
-    Page,
+    DashboardSpec,
     Section,
     Variable,
 )
-from paropt_exporter.monitoring.dashboards.panels import COARSE_POINTS, Dash, Query, bar_gauge, bars, stat, time_series
+from paropt_exporter.monitoring.dashboards.panels import (
+    COARSE_POINTS,
+    Dash,
+    Query,
+    build_bar_gauge,
+    build_bars,
+    build_worker_deaths,
+    build_stat,
+    build_time_series,
+)
 from paropt_exporter.monitoring.dashboards.scales import BY_RESULT, Colour, Scale, Step, limit_at, yes_or_no
 from paropt_exporter.monitoring.dashboards.scope import Scope
-from paropt_exporter.monitoring.dashboards.shared import dying_workers
-from paropt_exporter.monitoring.dashboards.tables import Column, hosts, table
+from paropt_exporter.monitoring.dashboards.tables import Column, build_hosts_column, build_table
 
 VARIABLES = (
     Variable(label="project", of=names.POOL_SIZE),
@@ -35,28 +43,28 @@ _POOL = "{{pool}}"
 _MOVES = ("up", "down")  # decisions that change a size
 
 
-def _sections(scope: Scope) -> tuple[Section, ...]:
+def _build_sections(scope: Scope) -> tuple[Section, ...]:
     return (
-        Section(title="The pools now", lines=(Line(height=STAT_HEIGHT, panels=[*_now(scope)]),)),
-        Section(title="Tasks: rate, errors, wait", lines=(Line(height=CHART_HEIGHT, panels=[*_tasks(scope)]),)),
+        Section(title="The pools now", lines=(Line(height=STAT_HEIGHT, panels=[*_iter_status_panels(scope)]),)),
+        Section(title="Tasks: rate, errors, wait", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_task_panels(scope)]),)),
         Section(
             title="Size and decisions",
             lines=(
-                Line(height=TALL_HEIGHT, panels=[_size(scope)]),
-                Line(height=CHART_HEIGHT, panels=[*_why(scope)]),
-                Line(height=TALL_HEIGHT, panels=[*_foretold(scope)]),
+                Line(height=TALL_HEIGHT, panels=[_build_size_panel(scope)]),
+                Line(height=CHART_HEIGHT, panels=[*_iter_reason_panels(scope)]),
+                Line(height=TALL_HEIGHT, panels=[*_iter_prediction_panels(scope)]),
             ),
         ),
         Section(
             title="Machine: utilization, saturation, errors",
-            lines=(Line(height=CHART_HEIGHT, panels=[*_machine(scope)]),),
+            lines=(Line(height=CHART_HEIGHT, panels=[*_iter_host_panels(scope)]),),
         ),
     )
 
 
-def _now(scope: Scope) -> Iterator[Panel]:
+def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
     busy, slots = (f"sum({scope.rate(family)})" for family in (names.POOL_BUSY, names.POOL_SLOT))
-    yield stat(
+    yield build_stat(
         "Are the workers used?",
         "Busy worker time over worker time that was there. Under 50 %: lower the minimum. Over 90 % with tasks "
         "waiting: raise the maximum, if the machine has cores.",
@@ -64,52 +72,52 @@ def _now(scope: Scope) -> Iterator[Panel]:
         Scale(unit="percentunit"),
         no_value="no worker",
     )
-    yield stat(
+    yield build_stat(
         "How many workers are there?",
         "Live workers of the chosen pools, those that end after their task too. More than the machine can feed: see "
         "CPU and memory below.",
-        Query(expr=f"sum({scope.of(names.POOL_SIZE)})"),
+        Query(expr=f"sum({scope.select(names.POOL_SIZE)})"),
         Scale(unit="short", decimals=0),
     )
-    yield stat(
+    yield build_stat(
         "How many tasks wait?",
         "Tasks that could run and have no worker. If it never falls to 0: raise the maximum, where the machine has "
         "room.",
-        Query(expr=f"sum({scope.of(names.POOL_QUEUE_DEPTH)})"),
+        Query(expr=f"sum({scope.select(names.POOL_QUEUE_DEPTH)})"),
         Scale(unit="short", decimals=0),
     )
-    yield from _trouble(scope)
+    yield from _iter_trouble_panels(scope)
 
 
-def _trouble(scope: Scope) -> Iterator[Panel]:
-    yield stat(
+def _iter_trouble_panels(scope: Scope) -> Iterator[Panel]:
+    yield build_stat(
         "How many are at their maximum?",
         "Pools that can't grow though tasks wait. Raise `workers: max` where the machine has room.",
         Query(
-            expr=f"sum(({scope.of(names.POOL_SIZE_TARGET)} >= bool {scope.of(names.POOL_SIZE_MAX)})"
-            f" * ({scope.of(names.POOL_QUEUE_DEPTH)} > bool 0))"
+            expr=f"sum(({scope.select(names.POOL_SIZE_TARGET)} >= bool {scope.select(names.POOL_SIZE_MAX)})"
+            f" * ({scope.select(names.POOL_QUEUE_DEPTH)} > bool 0))"
         ),
         Scale(unit="short", below=Colour.GOOD, steps=(Step(value=1, colour=Colour.WATCH),), decimals=0),
     )
-    yield stat(
+    yield build_stat(
         "Is the controller blind?",
         "Whether a pool is steered by query results of which none can be believed. Look at the query errors below; the "
         "size stays where it is until then.",
-        Query(expr=f"max({scope.of(names.CONTROL_BLIND)})"),
+        Query(expr=f"max({scope.select(names.CONTROL_BLIND)})"),
         yes_or_no("blind", "sees", yes_is_good=False),
         no_value="no controller",
     )
-    yield stat(
+    yield build_stat(
         "Does a size go back and forth?",
         "Whether a pool changed direction so often that it goes down no more for a while. Pin it, or widen its bounds.",
-        Query(expr=f"max({scope.of(names.CONTROL_FLAPPING)})"),
+        Query(expr=f"max({scope.select(names.CONTROL_FLAPPING)})"),
         yes_or_no("flapping", "steady", yes_is_good=False),
         no_value="no controller",
     )
 
 
-def _tasks(scope: Scope) -> Iterator[Panel]:
-    yield time_series(
+def _iter_task_panels(scope: Scope) -> Iterator[Panel]:
+    yield build_time_series(
         "How many tasks end, and how?",
         "Tasks a second by result. A fall while tasks wait: workers are lost or slow; see deaths and CPU below.",
         [Query(expr=f"sum by (result) ({scope.rate(names.POOL_FINISHED)})", legend="{{result}}")],
@@ -117,47 +125,47 @@ def _tasks(scope: Scope) -> Iterator[Panel]:
         colours=BY_RESULT,
     )
     submitted, finished = (f"sum({scope.rate(family)})" for family in (names.POOL_SUBMITTED, names.POOL_FINISHED))
-    yield time_series(
+    yield build_time_series(
         "Does the pool keep up?",
         "Tasks given to the pools and tasks that they settled, a second. More given than settled: the queue grows.",
         [Query(expr=submitted, legend="given"), Query(expr=finished, legend="settled")],
         Scale(unit="ops"),
     )
-    yield time_series(
+    yield build_time_series(
         "How long does work wait?",
         "The age of the oldest task that waits, of the worst host. It climbs: nothing is taken from the queue; more "
         "workers, or see what holds those there are.",
-        [Query(expr=f"max {_BY} ({scope.of(names.POOL_OLDEST_AGE)})", legend=_POOL)],
+        [Query(expr=f"max {_BY} ({scope.select(names.POOL_OLDEST_AGE)})", legend=_POOL)],
         Scale(unit="s"),
     )
 
 
-def _size(scope: Scope) -> Panel:
-    def drawn(family: Family, what: str, dash: Dash | None = None, **labels: str) -> Query:
-        return Query(expr=f"sum({scope.of(family, **labels)})", legend=what, dash=dash)
+def _build_size_panel(scope: Scope) -> Panel:
+    def select_size(family: Family, what: str, dash: Dash | None = None, **labels: str) -> Query:
+        return Query(expr=f"sum({scope.select(family, **labels)})", legend=what, dash=dash)
 
-    return time_series(
+    return build_time_series(
         "Does the size of $pool follow its work?",
         "Workers: those that are busy, that live, and the target; dashed: what the controller would have, its floor "
         "and ceiling (orange), the config's bounds (red). Live below target for long: the machine can't start workers. "
         "At the ceiling while tasks wait: `paropt-exporter explain` names the signal that lowered it.",
         [
-            drawn(names.POOL_WORKERS, "busy", state="busy"),
-            drawn(names.POOL_SIZE, "live"),
-            drawn(names.POOL_SIZE_TARGET, "target"),
-            drawn(names.CONTROL_RECOMMENDED, "recommended", Dash.BOUND),
-            drawn(names.CONTROL_FLOOR, "floor", Dash.WARNING),
-            drawn(names.CONTROL_CEILING, "ceiling", Dash.WARNING),
-            drawn(names.POOL_SIZE_MIN, "minimum", Dash.LIMIT),
-            drawn(names.POOL_SIZE_MAX, "maximum", Dash.LIMIT),
+            select_size(names.POOL_WORKERS, "busy", state="busy"),
+            select_size(names.POOL_SIZE, "live"),
+            select_size(names.POOL_SIZE_TARGET, "target"),
+            select_size(names.CONTROL_RECOMMENDED, "recommended", Dash.BOUND),
+            select_size(names.CONTROL_FLOOR, "floor", Dash.WARNING),
+            select_size(names.CONTROL_CEILING, "ceiling", Dash.WARNING),
+            select_size(names.POOL_SIZE_MIN, "minimum", Dash.LIMIT),
+            select_size(names.POOL_SIZE_MAX, "maximum", Dash.LIMIT),
         ],
         Scale(unit="short", decimals=0),
         repeat="pool",
     )
 
 
-def _why(scope: Scope) -> Iterator[Panel]:
-    yield bars(
+def _iter_reason_panels(scope: Scope) -> Iterator[Panel]:
+    yield build_bars(
         "Why does the controller move?",
         "Decisions to change a size, in each interval, by reason; they also stand as marks in every panel. Up and down "
         "in turn: the bounds are too wide for the load, or `paropt-exporter pin` the size.",
@@ -167,17 +175,17 @@ def _why(scope: Scope) -> Iterator[Panel]:
         ),
         Scale(unit="short", decimals=0),
     )
-    yield bar_gauge(
+    yield build_bar_gauge(
         "Why does it hold?",
         "The ten most frequent reasons to leave a size as it is, in the time shown. Doubtful readings (no_data, stale, "
         "disagree, ...): see the query errors on the Exporter health dashboard.",
         Query(
-            expr=f"topk(10, sum by (reason) ({scope.grown(names.CONTROL_DECISIONS, action='hold')}) > 0)",
+            expr=f"topk(10, sum by (reason) ({scope.increase_over_range(names.CONTROL_DECISIONS, action='hold')}) > 0)",
             legend="{{reason}}",
         ),
         Scale(unit="short", decimals=0),
     )
-    yield bars(
+    yield build_bars(
         "Why do sizes change?",
         "Changes of targets in each interval by direction and reason; start and plan come with each run. Many of the "
         "others: `paropt-exporter pin` keeps a size.",
@@ -187,47 +195,47 @@ def _why(scope: Scope) -> Iterator[Panel]:
         ),
         Scale(unit="short", decimals=0),
     )
-    yield _steering(scope)
+    yield _build_bounds_panel(scope)
 
 
-def _steering(scope: Scope) -> Panel:
-    return table(
+def _build_bounds_panel(scope: Scope) -> Panel:
+    return build_table(
         "How is each pool steered?",
         "act: the controller sets the size. advise: it only says what it would do. pause and pin: a person stopped it, "
         "with `paropt-exporter pause` or `pin`; `resume` lets it go on.",
-        {"A": f"sum by (project, pool, mode, source) ({scope.of(names.CONTROL_MODE)})"},
+        {"A": f"sum by (project, pool, mode, source) ({scope.select(names.CONTROL_MODE)})"},
         [
             Column(source="project", title="Project", width=75),
             Column(source="pool", title="Pool", width=95),
             Column(source="mode", title="Mode", width=60),
             Column(source="source", title="Source", width=70),
-            hosts("A"),
+            build_hosts_column("A"),
         ],
     )
 
 
-def _foretold(scope: Scope) -> Iterator[Panel]:
+def _iter_prediction_panels(scope: Scope) -> Iterator[Panel]:
     by = "by (lane, stage)"
-    yield time_series(
+    yield build_time_series(
         "Will the running stages keep their limits?",
         "The share of its limit that each running stage is expected to need, of the slowest host; the ten largest. "
         "Over 100 %: the controller adds workers if it may; else the stage needs to be split, or its limit changed.",
-        [Query(expr=f"topk(10, max {by} ({scope.of(names.SLA_PREDICTED_RATIO)}))", legend="{{lane}} {{stage}}")],
+        [Query(expr=f"topk(10, max {by} ({scope.select(names.SLA_PREDICTED_RATIO)}))", legend="{{lane}} {{stage}}")],
         limit_at(1),
         points=COARSE_POINTS,
     )
-    yield bars(
+    yield build_bars(
         "Which stages are expected to break their limit?",
         "How many hosts expect a running stage to end after its limit. It is known before the limit breaks: give the "
         "pools room, or split the stage.",
         Query(
-            expr=f"sum {by} ({scope.of(names.SLA_PREDICTED_BREACH)}) > 0",
+            expr=f"sum {by} ({scope.select(names.SLA_PREDICTED_BREACH)}) > 0",
             legend="{{lane}} {{stage}}",
         ),
         Scale(unit="short", decimals=0),
     )
     total, count = (f"sum({scope.rate(names.CONTROL_QUERY_DURATION, part=part)})" for part in ("sum", "count"))
-    yield time_series(
+    yield build_time_series(
         "How long do the controller's queries take?",
         "The mean time of a query to Prometheus, failed ones too. Slow: use recording rules. A gap: none is asked; see "
         "the failures on the Exporter health dashboard, then `feedback.prometheus.url` and its secrets.",
@@ -236,35 +244,35 @@ def _foretold(scope: Scope) -> Iterator[Panel]:
     )
 
 
-def _machine(scope: Scope) -> Iterator[Panel]:
+def _iter_host_panels(scope: Scope) -> Iterator[Panel]:
     cpu, delay = (f"sum {_BY} ({scope.rate(family)})" for family in (names.POOL_CPU, names.POOL_RUN_DELAY))
-    yield time_series(
+    yield build_time_series(
         "How many cores do the pools use?",
         "CPU seconds a second of each pool's tasks; dashed: the cores there are. At the line more workers don't help.",
         [
             Query(expr=cpu, legend=_POOL),
-            Query(expr=f"sum({scope.of(names.HOST_CPUS)})", legend="cores", dash=Dash.LIMIT),
+            Query(expr=f"sum({scope.select(names.HOST_CPUS)})", legend="cores", dash=Dash.LIMIT),
         ],
         Scale(unit="short"),
     )
-    yield time_series(
+    yield build_time_series(
         "Do tasks wait for a core?",
         "Seconds a second in which tasks were ready to run but had no core. Above the number of cores: too many "
         "workers that compute; lower the maximum.",
         [Query(expr=delay, legend=_POOL)],
         Scale(unit="short"),
     )
-    yield time_series(
+    yield build_time_series(
         "How much memory is left?",
         "What the exporter and its tasks may still use, of the tightest host; dashed: all there could be. Near 0 the "
         "kernel kills tasks: lower the maximum.",
         [
-            Query(expr=f"min({scope.of(names.HOST_MEMORY)})", legend="available"),
-            Query(expr=f"min({scope.of(names.HOST_MEMORY_LIMIT)})", legend="limit", dash=Dash.LIMIT),
+            Query(expr=f"min({scope.select(names.HOST_MEMORY)})", legend="available"),
+            Query(expr=f"min({scope.select(names.HOST_MEMORY_LIMIT)})", legend="limit", dash=Dash.LIMIT),
         ],
         Scale(unit="bytes"),
     )
-    yield dying_workers(
+    yield build_worker_deaths(
         scope,
         "Which workers die?",
         "signal: a crash or the out-of-memory killer. initializer: the pool's set-up fails; the exporter's log has the "
@@ -272,7 +280,7 @@ def _machine(scope: Scope) -> Iterator[Panel]:
     )
 
 
-def _decisions(scope: Scope) -> Annotation:
+def _build_decision_annotation(scope: Scope) -> Annotation:
     moved = scope.increase(names.CONTROL_DECISIONS, action=_MOVES)
     return Annotation(
         name="Decisions",
@@ -282,12 +290,12 @@ def _decisions(scope: Scope) -> Annotation:
     )
 
 
-PAGE = Page(
+DASHBOARD = DashboardSpec(
     uid="paropt-pools",
     title="Paropt / Pools and control",
     description="Sizes wanted, decided, live and busy; why they moved; what work waits; what the machine gives.",
     hours=1,
     variables=VARIABLES,
-    sections=_sections,
-    annotations=lambda scope: (_decisions(scope),),
+    sections=_build_sections,
+    annotations=lambda scope: (_build_decision_annotation(scope),),
 )

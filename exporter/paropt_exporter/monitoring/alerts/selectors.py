@@ -22,7 +22,7 @@ SETTLED = "15m"  # what has been so for this long is no one odd run or moment
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class SeriesSelector:
     """Selects the series that a set of options is about."""
 
     options: Options
@@ -32,11 +32,11 @@ class Series:
         """The span of rates."""
         return self.options.rate_window or DEFAULT_WINDOW
 
-    def now(self, family: Family, **labels: Match | Without) -> str:
+    def select_now(self, family: Family, **labels: Match | Without) -> str:
         """Select the values of this moment: gone as soon as a scrape fails."""
         return build_selector(family, labels, base=self.options.selector)
 
-    def held(self, family: Family, over: str = BRIDGE, **labels: Match | Without) -> str:
+    def select_last(self, family: Family, over: str = BRIDGE, **labels: Match | Without) -> str:
         """Select the last values, those from before a restart too, so that it resolves no alert and fires none."""
         return f"last_over_time({build_selector(family, labels, base=self.options.selector, over=over)})"
 
@@ -46,7 +46,7 @@ class Series:
     def increase(self, family: Family, over: str, *, part: str = "", **labels: Match | Without) -> str:
         return f"increase({build_selector(family, labels, base=self.options.selector, part=part, over=over)})"
 
-    def recorded(self, name: str, *, per_replica: bool = False) -> str:
+    def select_recorded(self, name: str, *, per_replica: bool = False) -> str:
         """Select a recording rule's series, but none that another set of options has recorded.
 
         Matchers on labels that an aggregation dropped were heeded when it was recorded.
@@ -57,6 +57,6 @@ class Series:
         return f"{name}{{{kept}}}" if kept else name
 
 
-def held_up(series: Series, family: Family, kind: str, level: Level) -> Condition:
+def build_bottleneck_condition(series: SeriesSelector, family: Family, kind: str, level: Level) -> Condition:
     """Fire while the last runs were held up in one of the ways that the exporter finds."""
-    return Condition(expr=f"{series.held(family, kind=kind)} == 1", level=level, hold=SETTLED)
+    return Condition(expr=f"{series.select_last(family, kind=kind)} == 1", level=level, hold=SETTLED)

@@ -7,18 +7,28 @@ from collections.abc import Iterator
 from grafanalib.core import Panel
 
 from paropt_exporter import families as names
-from paropt_exporter.monitoring.alerts.series import FAILED
+from paropt_exporter.monitoring.alerts.selectors import FAILED
 from paropt_exporter.monitoring.dashboards.layout import (
     CHART_HEIGHT,
     STAT_HEIGHT,
     TALL_HEIGHT,
     Annotation,
     Line,
-    Page,
+    DashboardSpec,
     Section,
     Variable,
 )
-from paropt_exporter.monitoring.dashboards.panels import Dash, Query, bar_gauge, bars, gauge, stat, time_series
+from paropt_exporter.monitoring.dashboards.panels import (
+    Dash,
+    Query,
+    build_bar_gauge,
+    build_bars,
+    build_worker_deaths,
+    build_gauge,
+    build_success_rate,
+    build_stat,
+    build_time_series,
+)
 from paropt_exporter.monitoring.dashboards.scales import (
     BY_RESULT,
     Colour,
@@ -28,8 +38,7 @@ from paropt_exporter.monitoring.dashboards.scales import (
     none_is_good,
 )
 from paropt_exporter.monitoring.dashboards.scope import DASHBOARD_RANGE, Scope
-from paropt_exporter.monitoring.dashboards.shared import dying_workers, runs_that_succeed
-from paropt_exporter.monitoring.dashboards.tables import Column, hosts, table
+from paropt_exporter.monitoring.dashboards.tables import Column, build_hosts_column, build_table
 
 VARIABLES = (
     Variable(label="project", of=names.STAGE_INFO),
@@ -40,28 +49,28 @@ _LANE = "{{project}} {{lane}}"
 _ROWS = 50  # of a table: what a person reads; the greatest first
 
 
-def _sections(scope: Scope) -> tuple[Section, ...]:
+def _build_sections(scope: Scope) -> tuple[Section, ...]:
     return (
-        Section(title="Is it healthy?", lines=(Line(height=STAT_HEIGHT, panels=[*_health(scope)]),)),
-        Section(title="Runs: rate, errors, duration", lines=(Line(height=CHART_HEIGHT, panels=[*_runs(scope)]),)),
+        Section(title="Is it healthy?", lines=(Line(height=STAT_HEIGHT, panels=[*_iter_health_panels(scope)]),)),
+        Section(title="Runs: rate, errors, duration", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_run_panels(scope)]),)),
         Section(
             title="Limits",
             lines=(
-                Line(height=CHART_HEIGHT, panels=[*_limits(scope)]),
-                Line(height=TALL_HEIGHT, panels=[*_stages(scope)]),
-                Line(height=CHART_HEIGHT, panels=[*_broken(scope)]),
+                Line(height=CHART_HEIGHT, panels=[*_iter_limit_panels(scope)]),
+                Line(height=TALL_HEIGHT, panels=[*_iter_stage_tables(scope)]),
+                Line(height=CHART_HEIGHT, panels=[*_iter_broken_limit_panels(scope)]),
             ),
         ),
         Section(
             title="Hosts: utilization, saturation, errors",
-            lines=(Line(height=CHART_HEIGHT, panels=[*_hosts(scope)]),),
+            lines=(Line(height=CHART_HEIGHT, panels=[*_iter_host_panels(scope)]),),
         ),
     )
 
 
-def _health(scope: Scope) -> Iterator[Panel]:
-    up = scope.foreign("up")
-    yield stat(
+def _iter_health_panels(scope: Scope) -> Iterator[Panel]:
+    up = scope.select_foreign("up")
+    yield build_stat(
         "Do the exporters answer?",
         "The share of targets that Prometheus could scrape. Below 100 %: look at the Exporter health dashboard for the "
         "host that is missing, and start it again.",
@@ -69,13 +78,13 @@ def _health(scope: Scope) -> Iterator[Panel]:
         less_is_worse("percentunit", good=1, watch=0.9),
         no_value="no target",
     )
-    yield runs_that_succeed(
+    yield build_success_rate(
         scope,
         "When it falls, the tables below tell which stage failed; its output stands in the lane's summary.",
     )
-    yield from _objective(scope)
-    stages, lanes = scope.of(names.SLA_BREACHED), scope.of(names.LANE_SLA_BREACHED)
-    yield stat(
+    yield from _iter_objective_panels(scope)
+    stages, lanes = scope.select(names.SLA_BREACHED), scope.select(names.LANE_SLA_BREACHED)
+    yield build_stat(
         "How many limits are broken?",
         "Stages and lanes over their SLA, now or in their last run. The table of broken limits names the stages; of a "
         "lane, see how long its runs take.",
@@ -83,38 +92,38 @@ def _health(scope: Scope) -> Iterator[Panel]:
         none_is_good(),
         no_value="no limit",
     )
-    yield stat(
+    yield build_stat(
         "How many stages failed last?",
         "Stages whose last run failed, could not start or ran into its timeout. The table of failed stages names them.",
-        Query(expr=f"sum({scope.of(names.STAGE_LAST_RESULT, result=FAILED)})"),
+        Query(expr=f"sum({scope.select(names.STAGE_LAST_RESULT, result=FAILED)})"),
         none_is_good(),
         no_value="no stage",
     )
 
 
-def _objective(scope: Scope) -> Iterator[Panel]:
-    kept, objective = _kept(scope), _percent(scope.sla_target)
-    yield stat(
+def _iter_objective_panels(scope: Scope) -> Iterator[Panel]:
+    kept, objective = _build_kept_ratio_query(scope), _format_percent(scope.sla_target)
+    yield build_stat(
         "Which share of limits is kept?",
         f"Of all finished stages that were held against their SLA; the objective is {objective}. Below it: see which "
         "limits break, then make the stage faster (items, processes) or its limit true.",
         Query(expr=kept),
-        less_is_worse("percentunit", good=scope.sla_target, watch=_near(scope.sla_target)),
+        less_is_worse("percentunit", good=scope.sla_target, watch=_compute_near_miss_ratio(scope.sla_target)),
         no_value="no rule or check",
     )
-    yield gauge(
+    yield build_gauge(
         "How much error budget is left?",
         f"The share of the violations that an objective of {objective} allows in the time shown and that did not "
         "happen yet; show 30 days for a month's. At 0 the objective is missed: stop adding work to the lanes that "
         "burn it.",
-        Query(expr=f"clamp_min(1 - (1 - {kept}) / {_plain(1 - scope.sla_target)}, 0)"),
+        Query(expr=f"clamp_min(1 - (1 - {kept}) / {_round_ratio(1 - scope.sla_target)}, 0)"),
         less_is_worse("percentunit", good=0.5, watch=0.2, maximum=1),
         no_value="no rule or check",
     )
 
 
-def _runs(scope: Scope) -> Iterator[Panel]:
-    yield bars(
+def _iter_run_panels(scope: Scope) -> Iterator[Panel]:
+    yield build_bars(
         "How many runs end, and how?",
         "Runs that ended in each interval, by result. A gap: nothing runs; look for hosts that are down, or a schedule "
         "that stopped. Cancellations are interrupted runs.",
@@ -124,7 +133,7 @@ def _runs(scope: Scope) -> Iterator[Panel]:
     )
     failed = f"sum by (project, lane) ({scope.rate(names.RUNS, result='failure')})"
     ended = f"sum by (project, lane) ({scope.rate(names.RUNS, result=('success', 'failure'))})"
-    yield time_series(
+    yield build_time_series(
         "Which lane's runs fail?",
         "The share of each lane's runs that failed. One lane: its code or its tools. Many at once: a host, the network "
         "or what they share.",
@@ -132,14 +141,14 @@ def _runs(scope: Scope) -> Iterator[Panel]:
         Scale(unit="percentunit", maximum=1),
     )
     total, count = (f"sum by (project, lane) ({scope.rate(names.RUN_DURATION, part=p)})" for p in ("sum", "count"))
-    yield time_series(
+    yield build_time_series(
         "How long does a run take, against its limit?",
         "The mean duration of each lane's runs; dashed: its total limit. When it nears the limit, open the lane's "
         "dashboard and see which stage grew.",
         [
             Query(expr=f"{total} / ({count} > 0)", legend=_LANE),
             Query(
-                expr=f"max by (project, lane) ({scope.of(names.LANE_SLA_LIMIT)})",
+                expr=f"max by (project, lane) ({scope.select(names.LANE_SLA_LIMIT)})",
                 legend=f"{_LANE} limit",
                 dash=Dash.LIMIT,
             ),
@@ -148,124 +157,124 @@ def _runs(scope: Scope) -> Iterator[Panel]:
     )
 
 
-def _limits(scope: Scope) -> Iterator[Panel]:
-    yield time_series(
+def _iter_limit_panels(scope: Scope) -> Iterator[Panel]:
+    yield build_time_series(
         "Whose limits break, and when?",
         f"Stage runs that broke their SLA in the {scope.recorded_window} before, by lane, as a recording rule counts "
         "them. A burst is an event: look at what changed then. A steady trickle is a limit that is too tight, or a "
         "stage that grew.",
-        [Query(expr=f"sum by (project, lane) ({scope.recorded(names.SLA_VIOLATIONS)})", legend=_LANE)],
+        [Query(expr=f"sum by (project, lane) ({scope.select_recorded(names.SLA_VIOLATIONS)})", legend=_LANE)],
         Scale(unit="short", decimals=0),
     )
-    yield bar_gauge(
+    yield build_bar_gauge(
         "Which lanes keep their stages' limits?",
         f"The share of SLA checks that each lane kept in the time shown; the objective is "
-        f"{_percent(scope.sla_target)}. Begin with the shortest bar.",
-        Query(expr=f"bottomk(10, {_kept(scope, 'project', 'lane')})", legend=_LANE),
-        less_is_worse("percentunit", good=scope.sla_target, watch=_near(scope.sla_target), maximum=1),
+        f"{_format_percent(scope.sla_target)}. Begin with the shortest bar.",
+        Query(expr=f"bottomk(10, {_build_kept_ratio_query(scope, 'project', 'lane')})", legend=_LANE),
+        less_is_worse("percentunit", good=scope.sla_target, watch=_compute_near_miss_ratio(scope.sla_target), maximum=1),
         no_value="no rule or check",
     )
 
 
-def _stages(scope: Scope) -> Iterator[Panel]:
-    yield bar_gauge(
+def _iter_stage_tables(scope: Scope) -> Iterator[Panel]:
+    yield build_bar_gauge(
         "Which stages are closest to their limit?",
         "The longest last duration over the limit, of all hosts. From 80 % on it is warned of, at 100 % it is broken: "
         "split the longest, or give it workers.",
         Query(
-            expr=f"topk(10, max by (project, lane, stage) ({scope.of(names.STAGE_LAST_DURATION)})"
-            f" / max by (project, lane, stage) ({scope.of(names.SLA_LIMIT)}))",
+            expr=f"topk(10, max by (project, lane, stage) ({scope.select(names.STAGE_LAST_DURATION)})"
+            f" / max by (project, lane, stage) ({scope.select(names.SLA_LIMIT)}))",
             legend="{{project}} {{lane}} {{stage}}",
         ),
         more_is_worse("percentunit", watch=0.8, bad=1, maximum=1.5),
         no_value="no limit",
     )
-    yield table(
+    yield build_table(
         "Which stages hold their lane up?",
         "slow: over 1.5 times the average stage, split it. uneven: its slowest task takes over 3 times its fastest, "
         "split the slow ones. gil_bound: Python that computes in threads, give it processes.",
-        {"A": f"topk({_ROWS}, sum by (project, lane, stage, kind) ({scope.of(names.BOTTLENECK)} == 1))"},
-        [*_places()[:-1], Column(source="kind", title="Kind", width=90), hosts("A")],
+        {"A": f"topk({_ROWS}, sum by (project, lane, stage, kind) ({scope.select(names.BOTTLENECK)} == 1))"},
+        [*_build_place_columns()[:-1], Column(source="kind", title="Kind", width=90), build_hosts_column("A")],
     )
 
 
-def _broken(scope: Scope) -> Iterator[Panel]:
+def _iter_broken_limit_panels(scope: Scope) -> Iterator[Panel]:
     where = "project, lane, stage, instance"
-    yield table(
+    yield build_table(
         "Which limits are broken?",
         "Stages over their SLA, now or in their last run; it leaves the list with the next good run. The lane's "
         "dashboard shows what it waited for.",
-        {"A": f"topk({_ROWS}, max by ({where}, severity) ({scope.of(names.SLA_BREACHED)} == 1))"},
-        [*_places(), Column(source="severity", title="Severity", width=90)],
+        {"A": f"topk({_ROWS}, max by ({where}, severity) ({scope.select(names.SLA_BREACHED)} == 1))"},
+        [*_build_place_columns(), Column(source="severity", title="Severity", width=90)],
     )
-    yield table(
+    yield build_table(
         "Which stages failed in their last run?",
         "failure: its command said no; error: it could not start or was killed; timeout: it was ended. Its output "
         "stands in the summary, and in `paropt-exporter history`.",
-        {"A": f"topk({_ROWS}, max by ({where}, result) ({scope.of(names.STAGE_LAST_RESULT, result=FAILED)} == 1))"},
-        [*_places(), Column(source="result", title="Result", width=90)],
+        {"A": f"topk({_ROWS}, max by ({where}, result) ({scope.select(names.STAGE_LAST_RESULT, result=FAILED)} == 1))"},
+        [*_build_place_columns(), Column(source="result", title="Result", width=90)],
     )
 
 
-def _hosts(scope: Scope) -> Iterator[Panel]:
+def _iter_host_panels(scope: Scope) -> Iterator[Panel]:
     busy, slots = (f"sum by (project, pool) ({scope.rate(family)})" for family in (names.POOL_BUSY, names.POOL_SLOT))
-    yield time_series(
+    yield build_time_series(
         "Are the pools used?",
         "Busy worker time over worker time that was there. Under 50 % for long: pools are too large. Near 100 % with "
         "tasks waiting: too small, or the machine is.",
         [Query(expr=f"{busy} / ({slots} > 0)", legend="{{project}} {{pool}}")],
         Scale(unit="percentunit", maximum=1),
     )
-    yield time_series(
+    yield build_time_series(
         "Does work wait for workers?",
         "Tasks that could run and wait for a worker. A queue that never empties: raise the pool's maximum, if the "
         "machine has room.",
-        [Query(expr=f"sum by (project, pool) ({scope.of(names.POOL_QUEUE_DEPTH)})", legend="{{project}} {{pool}}")],
+        [Query(expr=f"sum by (project, pool) ({scope.select(names.POOL_QUEUE_DEPTH)})", legend="{{project}} {{pool}}")],
         Scale(unit="short", decimals=0),
     )
-    yield time_series(
+    yield build_time_series(
         "Which hosts have the least memory left?",
         "The five with the least memory that their exporter may still use. Near 0 tasks are killed: lower the pools' "
         "maximum there, or give stages a `memory` need.",
-        [Query(expr=f"bottomk(5, min by (instance) ({scope.of(names.HOST_MEMORY)}))", legend="{{instance}}")],
+        [Query(expr=f"bottomk(5, min by (instance) ({scope.select(names.HOST_MEMORY)}))", legend="{{instance}}")],
         Scale(unit="bytes"),
     )
-    yield dying_workers(
+    yield build_worker_deaths(
         scope,
         "Do workers die?",
         "signal: a crash or the out-of-memory killer; see the kernel's log. exit: the task ended its worker.",
     )
 
 
-def _places() -> list[Column]:
+def _build_place_columns() -> list[Column]:
     return [Column(source=label, title=label.capitalize()) for label in ("project", "lane", "stage", "instance")]
 
 
-def _kept(scope: Scope, *by: str) -> str:
+def _build_kept_ratio_query(scope: Scope, *by: str) -> str:
     """Return the share of stage checks that kept their limit in the time shown, from what is recorded for each host."""
     grouped = f" by ({', '.join(by)}) " if by else ""
     broken, checks = (
-        f"sum{grouped}(sum_over_time({scope.recorded(family, over=DASHBOARD_RANGE)}))"
+        f"sum{grouped}(sum_over_time({scope.select_recorded(family, over=DASHBOARD_RANGE)}))"
         for family in (names.SLA_VIOLATIONS, names.SLA_CHECKS)
     )
     return f"(1 - {broken} / ({checks} > 0))"
 
 
-def _near(target: float) -> float:
+def _compute_near_miss_ratio(target: float) -> float:
     """Return the share from which on a miss of the objective is a small one: twice the violations that it allows."""
     return round(max(0.0, 1 - 2 * (1 - target)), 6)
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return f"{100 * share:.6g} %"
 
 
-def _plain(share: float) -> str:
+def _round_ratio(share: float) -> str:
     """Return a share without the noise of binary fractions: 1 - 0.99 is no 0.010000000000000009."""
     return f"{share:.6g}"
 
 
-def _alerts(scope: Scope) -> Annotation:
+def _build_alert_annotation(scope: Scope) -> Annotation:
     own = f"{scope.selector}," if scope.selector else ""
     return Annotation(
         name="Alerts",
@@ -275,11 +284,11 @@ def _alerts(scope: Scope) -> Annotation:
     )
 
 
-PAGE = Page(
+DASHBOARD = DashboardSpec(
     uid="paropt-overview",
     title="Paropt / Overview",
     description="All lanes on all hosts: is it healthy, what broke, are limits kept. Choose a lane to go deeper.",
     variables=VARIABLES,
-    sections=_sections,
-    annotations=lambda scope: (_alerts(scope),),
+    sections=_build_sections,
+    annotations=lambda scope: (_build_alert_annotation(scope),),
 )

@@ -1,0 +1,361 @@
+"""Alerts on stages: failing, stuck, or what their lane waits for."""
+
+from __future__ import annotations
+
+from paropt_exporter import families
+from paropt_exporter.events import Result
+from paropt_exporter.monitoring.alerts import questions, recording
+from paropt_exporter.monitoring.alerts.rules import OF_LANE, OF_STAGE, Alert, Board, Condition, Level, Query
+from paropt_exporter.monitoring.alerts.selectors import FAILED, SETTLED, SeriesSelector, build_bottleneck_condition
+from paropt_exporter.monitoring.options import Options
+from paropt_exporter.promql import Without
+
+# A process that waits for an answer or a disk wakes now and then: less than a hundredth of a core is doing nothing.
+_IDLE_CORES = "0.01"
+
+
+def build_stage_alerts(options: Options) -> tuple[Alert, ...]:
+    """Return the alerts of this module."""
+    series = SeriesSelector(options)
+    return (
+        _build_failing_alert(series),
+        _build_stuck_alert(series),
+        _build_slow_stage_alert(series),
+        _build_uneven_stage_alert(series),
+        _build_gil_bound_alert(series),
+    )
+
+
+def _build_failing_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptStageFailing",
+        conditions=(
+            Condition(
+                expr=f"max without (result) ({series.select_last(families.STAGE_LAST_RESULT, result=FAILED)} == 1)",
+                level=Level.WARNING,
+                hold=SETTLED,
+            ),
+        ),
+        summary="A stage has been failing.",
+        description=(
+            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
+            "{{ $labels.instance }} failed, erred or timed out in its last run, and no run has succeeded for 15 "
+            "minutes."
+        ),
+        board=Board.LANE,
+        link=OF_STAGE,
+        meaning=(
+            "The last run's result of the stage is `failure` (exit code or exception), `error` (could not start, or "
+            "was killed) or `timeout`, and has been one of them for 15 minutes."
+        ),
+        impact="What the stage checks is not known to be good; stages that need it are skipped.",
+        diagnosis=(
+            Query(
+                question="Which of the three is it?",
+                expr=f"{series.select_now(families.STAGE_LAST_RESULT, result=FAILED)} == 1",
+            ),
+            Query(
+                question="Since when, and does it ever succeed (runs by result over a day)?",
+                expr=f"sum by (lane, stage, result) ({series.increase(families.STAGE_RUNS, '1d')}) > 0",
+            ),
+            Query(question="Does it fail everywhere, or on some hosts only?", expr=_build_share_of_hosts_query(series)),
+        ),
+        mitigation=(
+            "`paropt-exporter --lane LANE --failed` runs it again and shows the end of its output.",
+            "`failure`: mend what the stage complains of. `error`: `paropt-exporter check` finds missing programs; a "
+            "killed one may have lacked memory. `timeout`: see [ParoptStageStuck](#paroptstagestuck).",
+        ),
+    )
+
+
+def _build_share_of_hosts_query(series: SeriesSelector) -> str:
+    failed, known = (series.select_now(families.STAGE_LAST_RESULT, result=result) for result in (FAILED, "success"))
+    return f"count by (lane, stage) ({failed} == 1) / count by (lane, stage) ({known})"
+
+
+def _build_stuck_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptStageStuck",
+        conditions=(Condition(expr=_build_idle_stage_query(series), level=Level.WARNING, hold=SETTLED),),
+        summary="A running stage does nothing.",
+        description=(
+            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
+            "{{ $labels.instance }} has been running for 15 minutes without using CPU and without ending a task."
+        ),
+        board=Board.LANE,
+        link=OF_STAGE,
+        meaning=(
+            "For 15 minutes the stage, with all its descendants, has used less than a hundredth of a core, and none "
+            "of its tasks has ended. It waits for something that does not come."
+        ),
+        impact="The lane does not end; with `--every` the next runs do not start.",
+        diagnosis=(
+            Query(
+                question="Which stages run now, and how far are they?",
+                expr=f"{series.select_now(families.STAGE_PROGRESS)} and {series.select_now(families.STAGE_RUNNING)} == 1",
+            ),
+            Query(
+                question="How long does the stage take otherwise (seconds)?",
+                expr=series.select_now(families.STAGE_LAST_DURATION),
+            ),
+            questions.run_delay(series),
+        ),
+        mitigation=(
+            "On the host, `ps -ef --forest` below paropt-exporter shows the process that waits; `py-spy dump` or "
+            "`cat /proc/PID/stack` tells for what. A prompt for a password is a common one.",
+            "End that process: the stage fails, and the lane goes on.",
+            "Give the stage a `timeout`, so that this ends by itself next time.",
+            "A stage that rightly waits this long for another system, or whose work another process does (the daemon "
+            "of `docker run`): silence this alert for it.",
+        ),
+    )
+
+
+def _build_idle_stage_query(series: SeriesSelector) -> str:
+    """Ask for stages that run, use no CPU and get no task done."""
+    return (
+        f"{series.select_now(families.STAGE_RUNNING)} == 1\n"
+        f"and\n{series.rate(families.STAGE_CPU)} < {_IDLE_CORES}\n"
+        f"and\nchanges({series.select_now(families.STAGE_PROGRESS)}[{series.window}]) == 0"
+    )
+
+
+def _build_slow_stage_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptStageSlow",
+        conditions=(build_bottleneck_condition(series, families.BOTTLENECK, "slow", Level.INFO),),
+        summary="One stage takes much longer than the others of its lane.",
+        description=(
+            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
+            "{{ $labels.instance }} takes more than 1.5 times as long as the lane's average stage."
+        ),
+        board=Board.LANE,
+        link=OF_STAGE,
+        meaning="The stage was the last run's bottleneck: over 1.5 times the average duration of the lane's stages.",
+        impact="The lane can't end before this stage, however many workers it has.",
+        diagnosis=(
+            Query(
+                question="How do the stages compare (1 is the lane's average)?",
+                expr=(
+                    f"{series.select_now(families.STAGE_LAST_DURATION)} / on (job, instance, project, lane) group_left ()"
+                    f" avg by (job, instance, project, lane) ({series.select_now(families.STAGE_LAST_DURATION)})"
+                ),
+            ),
+            questions.stage_cores(series),
+        ),
+        mitigation=(
+            "Split it: `items` makes a task of each file or case.",
+            "One task of several decides: split that one. About one core in use and more allowed: it does not run in "
+            "parallel yet.",
+        ),
+    )
+
+
+def _build_uneven_stage_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptStageUneven",
+        conditions=(build_bottleneck_condition(series, families.BOTTLENECK, "uneven", Level.INFO),),
+        summary="A stage's tasks differ in duration by more than three times.",
+        description=(
+            "In stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
+            "{{ $labels.instance }} the slowest task takes more than three times as long as the fastest."
+        ),
+        board=Board.LANE,
+        link=OF_STAGE,
+        meaning="In the last run the stage's slowest task took over three times as long as its fastest.",
+        impact="Workers stand idle at the stage's end, while the longest task runs alone.",
+        diagnosis=(
+            Query(
+                question="How long are most tasks, and how long the longest (seconds, median)?",
+                expr=_build_quantile_query(series, "0.5"),
+            ),
+            Query(question="And the 99th percentile?", expr=_build_quantile_query(series, "0.99")),
+        ),
+        mitigation=(
+            "Split the longest items, or put short ones together; `paropt-exporter history --output json` names them.",
+            "Nothing to split: harmless as long as other stages fill the workers meanwhile.",
+        ),
+    )
+
+
+def _build_quantile_query(series: SeriesSelector, quantile: str) -> str:
+    buckets = series.increase(families.TASK_DURATION, "1d", part="bucket")
+    return f"histogram_quantile({quantile}, sum by (lane, stage, le) ({buckets})) > 0"
+
+
+def _build_gil_bound_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptStageGilBound",
+        conditions=(build_bottleneck_condition(series, families.BOTTLENECK, "gil_bound", Level.WARNING),),
+        summary="A stage computes in threads, which share one core.",
+        description=(
+            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
+            "{{ $labels.instance }} is CPU-bound Python in threads: they take turns on one core."
+        ),
+        board=Board.LANE,
+        link=OF_STAGE,
+        meaning="The stage's `call` holds Python's interpreter lock, so its threads together use about one core.",
+        impact="More workers make it no faster; one core is busy and the others idle.",
+        diagnosis=(
+            Query(
+                question="How many cores do the pools use?",
+                expr=series.rate(families.POOL_CPU),
+            ),
+            Query(question="How many does the machine allow?", expr=series.select_now(families.HOST_CPUS)),
+        ),
+        mitigation=(
+            "`strategy: adaptive` moves such work to processes by itself; `process` or `hybrid` do it from the start.",
+            "What can't travel to a process (open files, locks in its arguments): move the loop into a command.",
+        ),
+    )
+
+
+_THROUGHPUT_RATIO = "0.8"  # the tuning guide: under 80 % of the average is a degradation
+_THROUGHPUT_SPAN, _THROUGHPUT_PAST = recording.THROUGHPUT_SPAN, recording.THROUGHPUT_PAST
+_ENOUGH_RUNS = 5  # an average of fewer is no past to compare with
+
+
+def build_lane_alerts(options: Options) -> tuple[Alert, ...]:
+    """Return the alerts of this module."""
+    series = SeriesSelector(options)
+    return (
+        _build_overdue_alert(series),
+        _build_slower_alert(series),
+        _build_uneven_lane_alert(series),
+    )
+
+
+def _build_overdue_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptLaneNotSucceeding",
+        conditions=(Condition(expr=_build_overdue_query(series), level=Level.WARNING, hold="5m"),),
+        summary="A lane has not succeeded for over two of its periods.",
+        description=(
+            "Lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} runs at an interval, "
+            "and its last success is more than two intervals ago, or it has never succeeded."
+        ),
+        board=Board.LANE,
+        link=OF_LANE,
+        meaning=(
+            "The lane runs with `--every`. Its last success is older than two full periods, or at least two runs have "
+            "ended and none has succeeded."
+        ),
+        impact="Nobody knows whether what the lane checks still holds.",
+        diagnosis=(
+            Query(question="How many periods ago was the last success?", expr=_build_periods_query(series)),
+            Query(
+                question="Has it run at all since (seconds since a run ended)?",
+                expr=f"time() - {series.select_now(families.RUN_LAST_COMPLETION)}",
+            ),
+            Query(
+                question="Which stages keep it from succeeding?",
+                expr=f"{series.select_now(families.STAGE_LAST_RESULT, result=FAILED)} == 1",
+            ),
+        ),
+        mitigation=(
+            "It runs and fails: see [ParoptStageFailing](#paroptstagefailing).",
+            "It does not end: see [ParoptStageStuck](#paroptstagestuck).",
+            "Its runs take longer than `--every` says: they never overlap, so each delays the next. Lengthen the "
+            "interval.",
+            "It was interrupted each time (`cancellation`): look for what stops the process, a deployment perhaps.",
+        ),
+    )
+
+
+def _build_overdue_query(series: SeriesSelector) -> str:
+    """Ask for lanes with a period whose last success is two of those ago, or that ended twice and never succeeded."""
+    succeeded, interval = series.select_last(families.RUN_LAST_SUCCESS), series.select_last(families.RUN_INTERVAL)
+    unsuccessful = series.select_last(families.RUNS, result=Without((Result.SUCCESS.value,)))
+    return (
+        f"time() - {succeeded} > 2 * {interval}\n"
+        f"or\n(\n  sum without (result) ({unsuccessful}) >= 2\nand\n  {interval}\n)\n"
+        f"unless\n{succeeded}"
+    )
+
+
+def _build_periods_query(series: SeriesSelector) -> str:
+    succeeded, interval = series.select_now(families.RUN_LAST_SUCCESS), series.select_now(families.RUN_INTERVAL)
+    return f"(time() - {succeeded}) / on (job, instance, project, lane) {interval}"
+
+
+def _build_slower_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptThroughputLow",
+        conditions=(Condition(expr=_build_slower_query(series), level=Level.WARNING, hold="30m"),),
+        summary="A lane's throughput is under 80 % of its own past.",
+        description=(
+            "Lane {{ $labels.lane }} (project {{ $labels.project }}) did {{ $value | humanize }} tasks in a second of "
+            f"running over the last {_THROUGHPUT_SPAN}, under 80 % of what it did over the {_THROUGHPUT_PAST} before."
+        ),
+        board=Board.LANE,
+        link=("job", "project", "lane"),
+        meaning=(
+            f"Tasks that ran to their end, divided by the time that runs took: the last {_THROUGHPUT_SPAN} against the {_THROUGHPUT_PAST} "
+            "before them. Time between runs does not count, so a lane that runs less often is not meant."
+        ),
+        impact="The lane takes longer for the same work; limits that hold today may break soon.",
+        diagnosis=(
+            Query(
+                question="How much slower is it (1: as fast as before)?",
+                expr=(
+                    f"{recording.select_tasks(series, _THROUGHPUT_SPAN)} / ({recording.select_run_seconds(series, _THROUGHPUT_SPAN)} > 0)"
+                    f" / ({_build_throughput_query(series, _THROUGHPUT_PAST)} > 0)"
+                ),
+            ),
+            Query(
+                question="Which stages take longer than yesterday (seconds more, mean)?",
+                expr=(
+                    f"topk(10, avg by (lane, stage) ({series.select_now(families.STAGE_LAST_DURATION)})"
+                    f" - avg by (lane, stage) (avg_over_time({series.select_now(families.STAGE_LAST_DURATION)}[1d])))"
+                ),
+            ),
+            questions.run_delay(series),
+        ),
+        mitigation=(
+            "`paropt-exporter history --compare RUN RUN`, a run of before against one of now, shows what changed.",
+            "Every stage slower alike: the machine has less to give (neighbours, throttling, a smaller runner).",
+            "One stage slower: the change that touched it. New work that takes longer by nature ends this alert by "
+            "itself, as it becomes the past.",
+        ),
+    )
+
+
+def _build_slower_query(series: SeriesSelector) -> str:
+    """Ask for lanes whose throughput is under a share of what it was before, where there is a past to compare with."""
+    before = f" offset {_THROUGHPUT_SPAN}"
+    return (
+        f"{_build_throughput_query(series, _THROUGHPUT_SPAN)}\n<\n{_THROUGHPUT_RATIO} * ({_build_throughput_query(series, _THROUGHPUT_PAST, before)})\n"
+        f"and\n{recording.select_runs(series, _THROUGHPUT_PAST)}{before} >= {_ENOUGH_RUNS}"
+    )
+
+
+def _build_throughput_query(series: SeriesSelector, over: str, offset: str = "") -> str:
+    """Return tasks in a second of running; `offset`: PromQL's modifier, for a time in the past."""
+    return f"{recording.select_tasks(series, over)}{offset} / {recording.select_run_seconds(series, over)}{offset}"
+
+
+def _build_uneven_lane_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptLaneUneven",
+        conditions=(build_bottleneck_condition(series, families.LANE_BOTTLENECK, "uneven", Level.INFO),),
+        summary="A lane's stages differ in duration by more than three times.",
+        description=(
+            "In lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} the slowest stage "
+            "takes more than three times as long as the fastest."
+        ),
+        board=Board.LANE,
+        link=OF_LANE,
+        meaning="In the last run the lane's slowest stage took over three times as long as its fastest.",
+        impact="With one worker a stage most of them are idle for most of the run.",
+        diagnosis=(
+            Query(
+                question="Which are the longest stages (seconds)?",
+                expr=f"topk(5, {series.select_now(families.STAGE_LAST_DURATION)})",
+            ),
+            Query(
+                question="And the shortest?",
+                expr=f"bottomk(5, {series.select_now(families.STAGE_LAST_DURATION)})",
+            ),
+        ),
+        mitigation=("Split the longest stage (`items`); see [ParoptStageSlow](#paroptstageslow).",),
+    )

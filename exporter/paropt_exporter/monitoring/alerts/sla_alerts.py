@@ -1,0 +1,389 @@
+"""Alerts on limits: broken, near, expected to break."""
+
+from __future__ import annotations
+
+from paropt_exporter import families
+from paropt_exporter.config.units import parse_duration
+from paropt_exporter.events import Severity
+from paropt_exporter.families import Family
+from paropt_exporter.monitoring.alerts import questions, recording
+from paropt_exporter.monitoring.alerts.rules import OF_LANE, OF_STAGE, Alert, Board, Condition, Level, Query
+from paropt_exporter.monitoring.alerts.selectors import WITHOUT_REPLICA, SeriesSelector
+from paropt_exporter.monitoring.options import Options
+
+
+def build_sla_alerts(options: Options) -> tuple[Alert, ...]:
+    """Return the alerts of this module."""
+    series = SeriesSelector(options)
+    return (
+        _build_violation_alert(series),
+        _build_critical_violation_alert(series),
+        _build_lane_violation_alert(series),
+        _build_critical_lane_violation_alert(series),
+        _build_near_alert(series),
+        _build_predicted_alert(series),
+    )
+
+
+def _build_violation_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptSlaViolation",
+        conditions=(_build_broken_condition(series, families.SLA_LIMIT, families.SLA_BREACHED, Severity.NORMAL),),
+        summary="A stage broke its SLA.",
+        description=(
+            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
+            "{{ $labels.instance }} took longer than its limit of {{ $value | humanizeDuration }}, now or in its last "
+            "run. This resolves with the next run that keeps the limit."
+        ),
+        board=Board.LANE,
+        link=OF_STAGE,
+        meaning=(
+            "The stage ran longer than `sla.max` in its last run, or is running longer right now. The limit is not "
+            "critical: the lane went on."
+        ),
+        impact="Whoever waits for this lane waits longer than was promised. The error budget shrinks.",
+        diagnosis=(
+            Query(
+                question="By how much was the limit missed (1 is the limit)?",
+                expr=f"topk(10, {series.select_now(families.STAGE_LAST_DURATION)} / {series.select_now(families.SLA_LIMIT)})",
+            ),
+            Query(
+                question="Is the stage slower than it used to be, or was it always close to the limit?",
+                expr=(
+                    f"topk(10, {series.select_now(families.STAGE_LAST_DURATION)}"
+                    f" / avg_over_time({series.select_now(families.STAGE_LAST_DURATION)}[1d]))"
+                ),
+            ),
+            questions.run_delay(series),
+        ),
+        mitigation=(
+            "If it is slower than it was: `paropt-exporter history --compare RUN RUN` shows which stage changed.",
+            "If its tasks waited for workers: raise the lane's `workers`, or give the stage fewer rivals (`needs`).",
+            "If one task decides how long it takes: split it (`items`).",
+            "If the limit was never realistic: measure a few runs, then set `sla` above what they take.",
+        ),
+    )
+
+
+def _build_critical_violation_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptSlaCriticalViolation",
+        conditions=(_build_broken_condition(series, families.SLA_LIMIT, families.SLA_BREACHED, Severity.CRITICAL),),
+        summary="A stage broke its critical SLA and stopped its lane.",
+        description=(
+            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
+            "{{ $labels.instance }} took longer than its critical limit of {{ $value | humanizeDuration }}: the lane "
+            "was stopped. This resolves with the next run that keeps the limit."
+        ),
+        board=Board.LANE,
+        link=OF_STAGE,
+        meaning=(
+            "The stage reached its limit, and the limit is `critical: true`. What ran was ended, what had not started "
+            "was skipped, and the run counts as a failure (exit code 4)."
+        ),
+        impact="The lane gives no result: nothing behind this stage has been checked since the last good run.",
+        diagnosis=(
+            Query(
+                question="Which stages were ended or skipped with it?",
+                expr=f"{series.select_now(families.STAGE_LAST_RESULT, result=('timeout', 'cancellation', 'skip'))} == 1",
+            ),
+            Query(
+                question="How often did it happen today?",
+                expr=f"sum by (lane, stage) ({series.increase(families.SLA_VIOLATIONS, '1d', severity='critical')})",
+            ),
+            questions.stage_cores(series),
+        ),
+        mitigation=(
+            "Run what is missing again: `paropt-exporter --lane LANE --failed`.",
+            "A stage that hangs (no CPU, no progress) needs a `timeout` of its own, so that its lane can go on.",
+            "A stage that only became slower: see [ParoptSlaViolation](#paroptslaviolation).",
+        ),
+    )
+
+
+def _build_lane_violation_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptLaneSlaViolation",
+        conditions=(
+            _build_broken_condition(series, families.LANE_SLA_LIMIT, families.LANE_SLA_BREACHED, Severity.NORMAL),
+        ),
+        summary="A lane took longer than its total limit.",
+        description=(
+            "Lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} took longer than its "
+            "total limit of {{ $value | humanizeDuration }}, now or in its last run. This resolves with the next run "
+            "that keeps the limit."
+        ),
+        board=Board.LANE,
+        link=OF_LANE,
+        meaning="The run as a whole was longer than the lane's `total`, though each stage may have kept its own limit.",
+        impact="Everything that waits for the whole lane (a merge, a release) waits longer than was promised.",
+        diagnosis=(
+            questions.longest_stages(series),
+            Query(
+                question="Were the workers used while it ran (1 is all of the time)?",
+                expr=recording.select_utilization(series),
+            ),
+            questions.queue_wait(series),
+        ),
+        mitigation=(
+            "Long waits and busy workers: raise the lane's `workers`, or use a larger machine.",
+            "Idle workers: loosen `needs`, `locks` and `exclusive`, and split the longest stage (`items`).",
+            "Move what need not run each time to another lane.",
+        ),
+    )
+
+
+def _build_critical_lane_violation_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptLaneSlaCriticalViolation",
+        conditions=(
+            _build_broken_condition(series, families.LANE_SLA_LIMIT, families.LANE_SLA_BREACHED, Severity.CRITICAL),
+        ),
+        summary="A lane reached its critical total limit and was stopped.",
+        description=(
+            "Lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} reached its critical "
+            "total limit of {{ $value | humanizeDuration }} and was stopped. This resolves with the next run that "
+            "keeps the limit."
+        ),
+        board=Board.LANE,
+        link=OF_LANE,
+        meaning="The lane's `total` is `critical: true` and was reached: what still ran was ended, the rest skipped.",
+        impact="The lane gives no result since its last good run.",
+        diagnosis=(
+            Query(
+                question="Which stages had not ended well?",
+                expr=f"{series.select_now(families.STAGE_LAST_RESULT, result=('timeout', 'cancellation', 'skip'))} == 1",
+            ),
+            questions.longest_stages(series),
+        ),
+        mitigation=(
+            "Run what is missing again: `paropt-exporter --lane LANE --failed`.",
+            "Then as for [ParoptLaneSlaViolation](#paroptlaneslaviolation).",
+        ),
+    )
+
+
+def _build_near_alert(series: SeriesSelector) -> Alert:
+    running_near = f"{series.select_now(families.SLA_DEADLINE)} and {series.select_now(families.SLA_NEAR)} == 1"
+    return Alert(
+        name="ParoptSlaLimitNear",
+        conditions=(Condition(expr=f"({running_near}) - time() > 0", level=Level.WARNING),),
+        summary="A running stage is close to its limit.",
+        description=(
+            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
+            "{{ $labels.instance }} runs and is past its warning threshold: {{ $value | humanizeDuration }} are left "
+            "to its limit."
+        ),
+        board=Board.LANE,
+        link=OF_STAGE,
+        meaning="The stage still runs, has passed `sla.warn_at` of its limit (80 % by default), and not yet the limit.",
+        impact="None yet. If the limit is critical, the lane is stopped when the stage reaches it.",
+        diagnosis=(
+            Query(
+                question="How many seconds are left?",
+                expr=f"{series.select_now(families.SLA_DEADLINE)} - time()",
+            ),
+            Query(
+                question="How far is it (1 is done)?",
+                expr=series.select_now(families.STAGE_PROGRESS),
+            ),
+            Query(
+                question="Is it expected to make it (1: it is not)?",
+                expr=series.select_now(families.SLA_PREDICTED_BREACH),
+            ),
+        ),
+        mitigation=(
+            "Let it end; if this comes with most runs, the limit is too tight or the stage too slow: see "
+            "[ParoptSlaViolation](#paroptslaviolation).",
+            "If other work took the machine, free it: a lane that sizes itself takes up what becomes free.",
+        ),
+    )
+
+
+def _build_predicted_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptSlaBreachPredicted",
+        conditions=(
+            Condition(expr=f"{series.select_now(families.SLA_PREDICTED_BREACH)} == 1", level=Level.WARNING, hold="30s"),
+        ),
+        summary="A running stage is expected to break its SLA.",
+        description=(
+            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
+            "{{ $labels.instance }} is expected to break its limit, by its progress and its past runs."
+        ),
+        board=Board.LANE,
+        link=OF_STAGE,
+        meaning=(
+            "From past durations and the progress of this run the stage's end is expected after its deadline. The "
+            "controller has given it the workers that it can already."
+        ),
+        impact="A violation within minutes; a critical one will stop the lane.",
+        diagnosis=(
+            Query(
+                question="How late will it be (seconds; below 0: in time)?",
+                expr=f"{series.select_now(families.SLA_PREDICTED_END)} - {series.select_now(families.SLA_DEADLINE)}",
+            ),
+            Query(
+                question="Could its pool still grow (workers to the bound)?",
+                expr=f"{series.select_now(families.POOL_SIZE_MAX)} - {series.select_now(families.POOL_SIZE_TARGET)}",
+            ),
+            questions.cores_used(series),
+        ),
+        mitigation=(
+            "A pool at its bound with cores left: raise the lane's `workers`.",
+            "No core left: stop other work on the machine, or move the stage to a larger one.",
+        ),
+    )
+
+
+def _build_broken_condition(series: SeriesSelector, limit: Family, breached: Family, severity: Severity) -> Condition:
+    """Fire while the flag is up; its value is the limit, in seconds."""
+    return Condition(
+        expr=(
+            f"{series.select_last(limit)}\nand ignoring (severity)\n{series.select_last(breached, severity=severity.value)} == 1"
+        ),
+        level=Level.CRITICAL if severity is Severity.CRITICAL else Level.WARNING,
+    )
+
+
+# The pairs of the multiwindow, multi-burn-rate alerts in Google's SRE workbook, chapter 5: rate, long span, short span.
+# 14.4 over an hour eats 2 % of 30 days' budget, 6 over six hours 5 %, 3 over a day and 1 over three days 10 %.
+_PAIRS = (
+    ("14.4", "1h", "5m", Level.CRITICAL),
+    ("6", "6h", "30m", Level.CRITICAL),
+    ("3", "1d", "2h", Level.WARNING),
+    ("1", "3d", "6h", Level.WARNING),
+)
+# With fewer checks in the long span one broken limit alone would be over the rate: they are counted over 30 days.
+_ENOUGH_CHECKS = 100
+_LONGEST_PAIR = "3d"
+
+
+def build_budget_alerts(options: Options) -> tuple[Alert, ...]:
+    """Return the alerts of this module."""
+    series = SeriesSelector(options)
+    return (_build_burn_rate_alert(series), _build_spent_alert(series))
+
+
+def _build_burn_rate_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptSlaErrorBudgetBurn",
+        conditions=tuple(_build_burn_condition(series, *pair) for pair in _PAIRS),
+        summary="A lane breaks its SLAs so often that its error budget will not last.",
+        description=(
+            "In lane {{ $labels.lane }} (project {{ $labels.project }}) {{ $value | humanizePercentage }} of the stage "
+            f"checks of the last {{{{ $labels.long }}}} broke their limit, and it goes on. The target is "
+            f"{series.options.sla_target:.6g} within their limits."
+        ),
+        board=Board.OVERVIEW,
+        link=("job", "project", "lane"),
+        meaning=(
+            "Over the long span and still over the short one, limits are broken several times as often as the target "
+            "allows. `long` and `short` name the spans; the shorter they are, the faster the budget of 30 days goes: "
+            "1h would spend it in two days, 6h in five, 1d in ten, 3d in thirty."
+        ),
+        impact="If it goes on, the lane misses its target for the month, whatever happens later.",
+        diagnosis=(
+            Query(
+                question="Which stages broke their limits today?",
+                expr=(f"topk(10, sum by (project, lane, stage) ({series.increase(families.SLA_VIOLATIONS, '1d')}))"),
+            ),
+            Query(
+                question="Which hosts did it happen on?",
+                expr=f"topk(10, sum by (instance) ({series.increase(families.SLA_VIOLATIONS, '1d')}))",
+            ),
+            Query(
+                question="How much of the 30 days' budget is left (1: all of it; below 0: overspent)?",
+                expr=_build_left_query(series),
+            ),
+        ),
+        mitigation=(
+            "One stage: as for [ParoptSlaViolation](#paroptslaviolation).",
+            "One host: look at its load, its memory and its disk; take it out until it keeps up.",
+            "Everywhere since a change: take the change back first, look for the reason after.",
+        ),
+    )
+
+
+def _build_left_query(series: SeriesSelector) -> str:
+    broken, checked = (
+        select(series, recording.BUDGET_PERIOD) for select in (recording.select_violations, recording.select_checks)
+    )
+    return f"1 - {broken} / ({checked} * {_compute_allowed_ratio(series)})"
+
+
+def _build_spent_alert(series: SeriesSelector) -> Alert:
+    month, recent = recording.BUDGET_PERIOD, _LONGEST_PAIR
+    broken, checked = recording.select_violations(series, month), recording.select_checks(series, month)
+    return Alert(
+        name="ParoptSlaErrorBudgetSpent",
+        conditions=(Condition(expr=_build_overspent_query(series), level=Level.WARNING, hold="10m"),),
+        summary="A lane that runs seldom has broken its SLAs more often than its error budget allows.",
+        description=(
+            "In lane {{ $labels.lane }} (project {{ $labels.project }}) {{ $value | humanizePercentage }} of the stage "
+            f"checks of the last {month} broke their limit. The target is {series.options.sla_target:.6g} within "
+            "their limits. This resolves after three days without another one."
+        ),
+        board=Board.OVERVIEW,
+        link=("job", "project", "lane"),
+        meaning=(
+            f"The lane has under {_ENOUGH_CHECKS} checks in {recent}, too few for a burn rate, so its broken limits "
+            f"are counted over {month}: at least two, more than the target allows, the latest within {recent}."
+        ),
+        impact="The lane misses its target for the month.",
+        diagnosis=(
+            Query(question="How many limits were broken in 30 days?", expr=f"topk(10, {broken})"),
+            Query(question="Out of how many checks?", expr=f"topk(10, {checked})"),
+            Query(
+                question="Which stages broke theirs in the last days?",
+                expr=(f"topk(10, sum by (project, lane, stage) ({series.increase(families.SLA_VIOLATIONS, recent)}))"),
+            ),
+        ),
+        mitigation=(
+            "As for [ParoptSlaErrorBudgetBurn](#paroptslaerrorbudgetburn); with few runs one cause is likely.",
+        ),
+    )
+
+
+def _build_overspent_query(series: SeriesSelector) -> str:
+    """Ask for lanes with few checks of late that broke more than one limit too many, the latest of late."""
+    broken, checked = (
+        select(series, recording.BUDGET_PERIOD) for select in (recording.select_violations, recording.select_checks)
+    )
+    return (
+        f"{broken} / {checked} > {_compute_allowed_ratio(series)}\n"
+        f"and\n{broken} > 1.5\n"
+        f"and\n{recording.select_violations(series, _LONGEST_PAIR)} > 0\n"
+        f"and\n{recording.select_checks(series, _LONGEST_PAIR)} < {_ENOUGH_CHECKS}"
+    )
+
+
+def _build_burn_condition(series: SeriesSelector, rate: str, long: str, short: str, level: Level) -> Condition:
+    """Fire while both spans burn faster than the rate; in the long one enough was checked to tell.
+
+    A lane that starts less than twice in the short span would be judged by single runs there: it is left to the pairs
+    with longer spans. `keep` bridges short spans in which nothing was checked.
+    """
+    if recording.is_longer(series.window, short):
+        short = series.window
+
+    def burns_fast(span: str) -> str:
+        ratio = f"{recording.select_violations(series, span)} / {recording.select_checks(series, span)}"
+        return f"{ratio} > {rate} * {_compute_allowed_ratio(series)}"
+
+    intervals = f"max {WITHOUT_REPLICA} ({series.select_now(families.RUN_INTERVAL)})"
+    return Condition(
+        expr=(
+            f"(\n  {burns_fast(long)}\nand\n  {burns_fast(short)}\nand\n"
+            f"  {recording.select_checks(series, long)} >= {_ENOUGH_CHECKS}\n)\n"
+            f"unless\n{intervals} * 2 > {parse_duration(short):g}"
+        ),
+        level=level,
+        keep=short,
+        labels=(("long", long), ("short", short)),
+    )
+
+
+def _compute_allowed_ratio(series: SeriesSelector) -> str:
+    """Return the share of checks that may break their limit."""
+    return f"{1.0 - series.options.sla_target:.6g}"
