@@ -6,6 +6,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from support import projects
 from support.real_servers import HANG_SECONDS, environment, eventually, installed_command, run, serving
 
@@ -78,3 +80,13 @@ def test_logs_can_be_turned_off(tmp_path: Path) -> None:
     assert not (folder / ".paropt" / "logs").exists()
     asked = run(folder, "log")
     assert (asked.returncode, asked.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("strategy", ["thread", "process"])
+def test_the_whole_output_of_a_call_is_kept(tmp_path: Path, strategy: str) -> None:
+    calls = "def work():\n    for number in range(50_000):\n        print(number)\n    raise ValueError('no')\n"
+    folder = projects.write(tmp_path, 'name: call, call: "calls:work"', calls=calls)
+    assert run(folder, "--once", "--strategy", strategy, projects.ANY_PORT).returncode == 1
+    printed, _, trace = run(folder, "log", "call").stdout.partition("\nTraceback")
+    assert printed == "".join(f"{number}\n" for number in range(50_000))
+    assert trace.endswith("ValueError: no\n")

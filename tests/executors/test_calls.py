@@ -51,6 +51,24 @@ def test_long_output_keeps_its_end(root: str) -> None:
     assert (len(output), output[-4:]) == (KEPT_CHARACTERS, "end\n")
 
 
+def test_the_whole_of_much_output_is_in_a_file(root: str, tmp_path: Path) -> None:
+    path = tmp_path / "whole"
+    output = run_call(root, "paropt_sample_calls:much", (), output_path=str(path)).output
+    whole = path.read_text(encoding="utf-8")
+    assert len(whole) > KEPT_CHARACTERS == len(output)
+    assert whole.endswith(output)
+
+
+def test_little_output_makes_no_file(root: str, tmp_path: Path) -> None:
+    run_call(root, "paropt_sample_calls:Checks.integration", ("a.py",), output_path=str(tmp_path / "whole"))
+    assert not (tmp_path / "whole").exists()
+
+
+def test_output_whose_file_cannot_be_made_keeps_its_end(root: str, tmp_path: Path) -> None:
+    output = run_call(root, "paropt_sample_calls:much", (), output_path=str(tmp_path / "gone" / "whole")).output
+    assert len(output) == KEPT_CHARACTERS
+
+
 def test_exception_carries_the_output(root: str) -> None:
     for pool in (ThreadPool(1), ProcessPool(1)):
         with pool:

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_WORKERS_END_SECONDS = 3.0  # an idle worker exits within 50 ms, unless an exit handler of a call takes longer
+_OUTPUT_CHUNK_BYTES = 1 << 16
+_WORKERS_END_SECONDS = 3.0  # an idle worker goes within 50 ms, if no exit handler of a call takes its time
 Pool: TypeAlias = "ThreadPool | ProcessPool | CommandPool"
 
 _ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE)
@@ -229,7 +231,7 @@ class PoolWorkers:
         self._attempts[label] += 1
         if isinstance(task.work, Commands):
             return self._start_commands(stage, task, task.work, label)
-        return self._start_call(task.work, label)
+        return self._start_call(stage, task, task.work, label)
 
     def _count_task(self, name: str, future: Future[object]) -> None:
         """Count a task into its pool's use until it has ended."""
@@ -319,8 +321,24 @@ class PoolWorkers:
             return None
         return self._logs.open_sink(stage.name, task.index, label, task.item, self._attempts[label])
 
+    def _log_whole_output(self, stage: PlannedStage, task: PlannedTask, label: str, number: int, path: Path) -> None:
+        """Move the output of a call that printed much into the logs; of less, its record has everything."""
+        sink = None
+        tail = b""
+        with suppress(OSError), path.open("rb") as file:  # there is no file if the call printed little
+            while chunk := file.read(_OUTPUT_CHUNK_BYTES):
+                if sink is None and self._logs is not None:
+                    sink = self._logs.open_sink(stage.name, task.index, label, task.item, number)
+                if sink is None:
+                    break
+                sink.write(chunk)
+                tail = (tail + chunk)[-RAW_BYTES:]
+        if sink is not None:
+            sink.close(lambda: tail)
+            path.unlink(missing_ok=True)
+
     def _get_environment(self, stage: PlannedStage) -> Mapping[str, str]:
-        """Return the environment of the stage's commands, as it is when the first one of the run starts."""
+        """Return the environment of the stage's commands: as it is when the first one of the run starts."""
         if stage.name not in self._environments:  # reading os.environ costs as much as a record in the history
             self._environments[stage.name] = {**os.environ, **stage.env}
         return self._environments[stage.name]
@@ -333,32 +351,40 @@ class PoolWorkers:
         return self._output_files.setdefault(stage.name, OutputFile(stage.output_file, piece_bytes=piece_bytes))
 
     def _create_report_path(self) -> Path | None:
-        """Return a path for a runner's report, or None if no folder can be made for it, since the work must go on."""
+        """Return a file for a runner's report, or None if no folder can be made for it: the run needs none."""
+        return self._make_temporary_path(".xml")
+
+    def _make_temporary_path(self, suffix: str) -> Path | None:
         if self._reports is None:
             try:
                 self._reports = TemporaryDirectory(prefix=pytest_support.FOLDER_PREFIX, ignore_cleanup_errors=True)
             except OSError as error:
-                log.debug("no folder for test reports", extra={"err": str(error)})
+                log.debug("no folder for temporary files", extra={"err": str(error)})
                 return None
-        return Path(self._reports.name) / f"{next(self._report_numbers)}.xml"
+        return Path(self._reports.name) / f"{next(self._report_numbers)}{suffix}"
 
-    def _start_call(self, work: Call, label: str) -> PoolAttempt:
+    def _start_call(self, stage: PlannedStage, task: PlannedTask, work: Call, label: str) -> PoolAttempt:
         name, pool = self._choose_call_pool(work.target)
         root = str(self._plan.root) if self._plan else ""
         before = pool.statistics().cpu_seconds
         stopped = TaskStopped(f"{label} was stopped")
+        whole = self._make_temporary_path(".out") if self._logs is not None else None
+        arguments = (root, work.target, work.arguments, str(whole) if whole is not None else None)
         if isinstance(pool, ThreadPool):
             call = ThreadCall(self._thread_calls, label, lambda future: pool.stop(future, stopped))
-            future = call.future = pool.submit_named(label, call.run, root, work.target, work.arguments)
+            future = call.future = pool.submit_named(label, call.run, *arguments)
             stop: Callable[[float], object] = call.stop
         else:
-            future = pool.submit_named(label, run_call_in_process, root, work.target, work.arguments)
+            future = pool.submit_named(label, run_call_in_process, *arguments)
             stop = lambda grace: pool.stop(future, stopped, grace_seconds=grace)  # noqa: E731
         self._count_task(name, cast("Future[object]", future))
         future.add_done_callback(
             lambda done: self._record_measurement(work.target, cast("TaskFuture[object]", done), pool, before)
         )
         future.add_done_callback(lambda done: _log_left_processes(label, done))
+        if whole is not None:
+            number = self._attempts[label]
+            future.add_done_callback(lambda _: self._log_whole_output(stage, task, label, number, whole))
         return PoolAttempt(name, label, cast("Future[object]", future), stop)
 
     def _start_supervisor(self) -> None:

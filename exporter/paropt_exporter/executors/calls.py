@@ -6,15 +6,17 @@ import contextlib
 import difflib
 import importlib
 import io
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from paropt_exporter.errors import CallFailed, CallNotFound, ParoptError, describe, get_traceback, to_one_line
 from paropt_exporter.executors import child_processes
 
+FILE_CHARACTERS = 1 << 24  # of the whole output in a file: a call that prints without end must not fill the disk
 KEPT_CHARACTERS = 1 << 16  # of the end of a call's output, as for a command
 _TRACEBACK_FRAMES = 20  # the innermost: enough to see the user's own code under a deep framework
 
@@ -27,25 +29,44 @@ class CallOutcome:
     left: tuple[str, ...] = ()
 
 
-def run_call_in_process(root: str, target: str, arguments: tuple[str, ...]) -> CallOutcome:
+def run_call_in_process(
+    root: str, target: str, arguments: tuple[str, ...], output_path: str | None = None
+) -> CallOutcome:
     """Run a call as the only task of a worker process: all children of the process belong to it, and end with it."""
     termination = child_processes.Termination(child_processes.list_own_children)
-    return run_call(root, target, arguments, end_leftovers=lambda: child_processes.end_leftovers(termination))
+    return run_call(
+        root,
+        target,
+        arguments,
+        end_leftovers=lambda: child_processes.end_leftovers(termination),
+        output_path=output_path,
+    )
 
 
 def run_call(
-    root: str, target: str, arguments: tuple[str, ...], *, end_leftovers: Callable[[], tuple[str, ...]] = tuple
+    root: str,
+    target: str,
+    arguments: tuple[str, ...],
+    *,
+    end_leftovers: Callable[[], tuple[str, ...]] = tuple,
+    output_path: str | None = None,
 ) -> CallOutcome:
     """Call `target` (`module:function`, dots after the colon reach into classes), `root` first on the import path.
 
     `end_leftovers` ends the processes that the call left running and returns their names. Raises CallNotFound if the
     function does not exist, and CallFailed if the function or its module raises anything: with a message, the end of
     the output and of a traceback that begins with the user's own code, and the names.
+
+    `output_path`: a file for the whole output, and for the traceback, if the output is longer than what is returned;
+    only then is it made.
     """
-    tail = _OutputTail()
-    with _capture_output(tail):
-        failed = _run_function(root, target, arguments, tail)
-        left = end_leftovers()
+    tail = _OutputTail(output_path)
+    try:
+        with _capture_output(tail):
+            failed = _run_function(root, target, arguments, tail)
+            left = end_leftovers()
+    finally:
+        tail.close_file()
     if isinstance(failed, CallFailed):
         failed.left = left
     if failed is not None:
@@ -60,6 +81,7 @@ def _run_function(root: str, target: str, arguments: tuple[str, ...], tail: _Out
         if type(error) is CallNotFound:
             return CallNotFound(to_one_line(str(error)))
         printed, trace = tail.text(), _format_user_traceback(error)
+        tail.add_to_file(f"\n{trace}")
         return CallFailed(to_one_line(describe(error)), f"{printed}\n{trace}" if printed else trace)
     return None
 
@@ -125,23 +147,68 @@ def _suggest_name(part: str, found: Any) -> str:
 class _OutputTail(io.TextIOBase):
     """A stream that keeps the end of the text. Several threads may write."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str | None = None) -> None:
+        """Keep the end; if that is not all, keep the whole in a file at `path`, if one is given."""
         super().__init__()
-        self._lock = threading.Lock()  # guards: the parts and their length
+        self._path = path
+        self._lock = threading.Lock()  # guards: everything below
         self._parts: list[str] = []
         self._length = 0
+        self._written = 0  # characters, to this object
+        self._file: BinaryIO | None = None
+        self._file_characters = 0
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
         with self._lock:
+            self._write_to_file(text)
             self._parts.append(text[-KEPT_CHARACTERS:])
             self._length += len(self._parts[-1])
             if self._length > 2 * KEPT_CHARACTERS:
                 self._parts = ["".join(self._parts)[-KEPT_CHARACTERS:]]
                 self._length = KEPT_CHARACTERS
         return len(text)
+
+    def add_to_file(self, text: str) -> None:
+        """Add text to the file, if there is one, that was not printed."""
+        with self._lock:
+            if self._file is not None:
+                self._append(text)
+
+    def close_file(self) -> None:
+        """Close the file, if there is one."""
+        with self._lock:
+            file, self._file, self._path = self._file, None, None
+        if file is not None:
+            file.close()
+
+    def _write_to_file(self, text: str) -> None:
+        """Write to the file from the moment on at which the parts no longer hold everything; under the lock."""
+        self._written += len(text)
+        if self._path is None or self._written <= KEPT_CHARACTERS:
+            return
+        if self._file is None:
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                self._file = open(os.open(self._path, flags, 0o600), "wb", buffering=0)  # noqa: PTH123, SIM115
+            except OSError:  # the whole is lost, the end is kept
+                self._path = None
+                return
+            self._append("".join(self._parts))
+        self._append(text)
+
+    def _append(self, text: str) -> None:
+        """Append to the file as far as it may grow; under the lock."""
+        if self._file is None or self._file_characters >= FILE_CHARACTERS:
+            return
+        kept = text[: FILE_CHARACTERS - self._file_characters]
+        self._file_characters += len(kept)
+        try:
+            self._file.write(kept.encode("utf-8", "replace"))
+        except OSError:  # a full disk costs the rest of the output
+            self._file_characters = FILE_CHARACTERS
 
     def text(self) -> str:
         with self._lock:

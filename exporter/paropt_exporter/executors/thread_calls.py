@@ -43,12 +43,12 @@ class ThreadCall:
         self._stopped = self._abandoned = self._ended = False
         self._idle_since: float | None = None  # since when a stopped call has had no process
 
-    def run(self, root: str, target: str, arguments: tuple[str, ...]) -> CallOutcome:
+    def run(self, root: str, target: str, arguments: tuple[str, ...], output_path: str | None = None) -> CallOutcome:
         """Run the call in the calling thread."""
         self._calls.add(self)
         try:
             self._claim_thread()
-            outcome = run_call(root, target, arguments, end_leftovers=self._end_leftovers)
+            outcome = run_call(root, target, arguments, end_leftovers=self._end_leftovers, output_path=output_path)
             self._check_stopped()
             return outcome
         finally:

@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from grafanalib.core import Panel
 
 from paropt_exporter import families as names
-from paropt_exporter.monitoring.dashboards.layout import CHART_HEIGHT, STAT_HEIGHT, Line, DashboardSpec, Section, Variable
+from paropt_exporter.monitoring.dashboards.layout import (
+    CHART_HEIGHT,
+    STAT_HEIGHT,
+    DashboardSpec,
+    Line,
+    Section,
+    Variable,
+)
 from paropt_exporter.monitoring.dashboards.panels import Dash, Query, build_bars, build_stat, build_time_series
 from paropt_exporter.monitoring.dashboards.scales import Scale, more_is_worse, none_is_good
 from paropt_exporter.monitoring.dashboards.scope import Scope

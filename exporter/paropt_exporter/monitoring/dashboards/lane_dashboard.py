@@ -12,8 +12,8 @@ from paropt_exporter.monitoring.dashboards.layout import (
     CHART_HEIGHT,
     STAT_HEIGHT,
     TALL_HEIGHT,
-    Line,
     DashboardSpec,
+    Line,
     Section,
     Variable,
 )
@@ -25,10 +25,10 @@ from paropt_exporter.monitoring.dashboards.panels import (
     build_bar_gauge,
     build_bars,
     build_heatmap,
-    build_success_rate,
     build_stat,
-    build_timeline,
+    build_success_rate,
     build_time_series,
+    build_timeline,
 )
 from paropt_exporter.monitoring.dashboards.scales import (
     Colour,

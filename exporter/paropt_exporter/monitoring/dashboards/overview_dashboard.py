@@ -13,8 +13,8 @@ from paropt_exporter.monitoring.dashboards.layout import (
     STAT_HEIGHT,
     TALL_HEIGHT,
     Annotation,
-    Line,
     DashboardSpec,
+    Line,
     Section,
     Variable,
 )
@@ -23,11 +23,11 @@ from paropt_exporter.monitoring.dashboards.panels import (
     Query,
     build_bar_gauge,
     build_bars,
-    build_worker_deaths,
     build_gauge,
-    build_success_rate,
     build_stat,
+    build_success_rate,
     build_time_series,
+    build_worker_deaths,
 )
 from paropt_exporter.monitoring.dashboards.scales import (
     BY_RESULT,

@@ -13,8 +13,8 @@ from paropt_exporter.monitoring.dashboards.layout import (
     STAT_HEIGHT,
     TALL_HEIGHT,
     Annotation,
-    Line,
     DashboardSpec,
+    Line,
     Section,
     Variable,
 )
@@ -24,9 +24,9 @@ from paropt_exporter.monitoring.dashboards.panels import (
     Query,
     build_bar_gauge,
     build_bars,
-    build_worker_deaths,
     build_stat,
     build_time_series,
+    build_worker_deaths,
 )
 from paropt_exporter.monitoring.dashboards.scales import BY_RESULT, Colour, Scale, Step, limit_at, yes_or_no
 from paropt_exporter.monitoring.dashboards.scope import Scope
