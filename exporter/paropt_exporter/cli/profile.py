@@ -14,14 +14,13 @@ from paropt_exporter import plan as plans
 from paropt_exporter.autoscaling import stage_profiler
 from paropt_exporter.autoscaling.stage_profiler import Point, Recommendation
 from paropt_exporter.config.editing import CannotEdit, edit_text, format_flow
-from paropt_exporter.config.units import format_duration
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import RunRecord, Strategy
 from paropt_exporter.signals import Signals
 
 if TYPE_CHECKING:
     from paropt_exporter.clock import Clock
-    from paropt_exporter.config import Config, Lane, Sla, Stage
+    from paropt_exporter.config import Config, Lane, Stage
     from paropt_exporter.plan import Plan
 
 _HEADERS = ("strategy", "workers", "seconds", "spread", "speed-up", "cores", "memory/task", "")
@@ -227,7 +226,7 @@ def _edit_config(config: Config, lane: str, settings: Mapping[str, Any]) -> tupl
     text = content.decode("utf-8-sig")
     mark = b"\xef\xbb\xbf" if content.startswith(b"\xef\xbb\xbf") else b""
     try:
-        after = edit_text(text, {"lanes": {lane: {**_list_unwritten_keys(text, config, lane), **settings}}})
+        after = edit_text(text, {"lanes": {lane: settings}})
     except CannotEdit as error:
         raise UsageError(f"--write: {config.path}: {error}: set workers and strategy of {lane} by hand") from None
     return file, mark + after.encode()
@@ -240,21 +239,3 @@ def _write_config(config: Config, lane: str, settings: Mapping[str, Any]) -> Non
         files.replace_file(file, content, mode=file.stat().st_mode & 0o7777)
     except OSError as error:
         raise UsageError(f"--write: {config.path} can't be written: {error.strerror}") from None
-
-
-def _list_unwritten_keys(text: str, config: Config, name: str) -> dict[str, Any]:
-    """Return what a default lane has that the file does not name: a lane that is written down stands for itself."""
-    from paropt_exporter.config.document import Document
-
-    written = Document(text).value
-    lanes = written.get("lanes") if isinstance(written, dict) else None
-    if isinstance(lanes, dict) and name in lanes:
-        return {}
-    lane = config.lanes[name]
-    limits = {"sla": lane.sla, "total": lane.total}
-    kept: dict[str, Any] = {key: _format_limit(limit) for key, limit in limits.items() if limit is not None}
-    return {**kept, **({"fail_fast": True} if lane.fail_fast else {})}
-
-
-def _format_limit(sla: Sla) -> object:
-    return format_duration(sla.max)  # those of the default lanes have no more than a limit
