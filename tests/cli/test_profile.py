@@ -65,10 +65,10 @@ def test_what_is_recommended_is_written_and_comments_stay(tmp_path: Path) -> Non
     assert "lane standard has these settings now" in stderr
 
 
-def test_a_default_lane_is_written_down_with_its_limits(tmp_path: Path) -> None:
+def test_a_default_lane_is_written_down_with_its_workers_alone(tmp_path: Path) -> None:
     text = 'stages:\n  - {number: 1, name: waits, run: "true {item}", items: {list: [a, b]}}\n'
     profiled(tmp_path, text, lane="docs", sizes=(1,), write=True)
-    after = text + "lanes:\n  docs: {sla: 10s, total: 5m, fail_fast: true, workers: 1}\n"
+    after = text + "lanes:\n  docs: {workers: 1}\n"
     assert (tmp_path / "paropt.yml").read_text() == after
 
 

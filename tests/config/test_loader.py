@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import config
+from paropt_exporter.config.model import Sla
 from paropt_exporter.events import Strategy
 from support import configs
 
@@ -35,22 +36,25 @@ def test_the_picture_of_the_design_is_read(tmp_path: Path) -> None:
     assert read.stages[3].retries.count == 1
     assert read.stages[1].run == ("mypy", "exporter")
     mine = read.lanes["mine"]
-    assert (mine.strategy, mine.workers.max, mine.sla and mine.sla.to_limit().warn_seconds) == (Strategy.HYBRID, 16, 10)
+    assert isinstance(mine.sla, Sla)
+    assert (mine.strategy, mine.workers.max, mine.sla.to_limit().warn_seconds) == (Strategy.HYBRID, 16, 10)
     assert read.feedback.prometheus is not None
 
 
-def test_a_lane_replaces_the_default_of_its_name_and_the_others_stay(tmp_path: Path) -> None:
-    read = configs.read(tmp_path, configs.stage() + "lanes: {docs: {}, mine: {}}\n")
+def test_a_lane_changes_the_default_of_its_name_and_the_others_stay(tmp_path: Path) -> None:
+    read = configs.read(tmp_path, configs.stage() + "lanes: {docs: {strategy: adaptive}, mine: {}}\n")
     assert [*read.lanes] == ["docs", "standard", "heavy", "mine"]
     assert read.lanes["docs"].strategy is Strategy.ADAPTIVE
-    assert read.lanes["docs"].sla is None
+    assert read.lanes["docs"].fail_fast, "what the file does not say stays"
     assert (read.lanes["heavy"].strategy, read.lanes["heavy"].workers.max) == (Strategy.PROCESS, 8)
 
 
 def test_the_default_lanes_have_the_limits_of_the_guide(tmp_path: Path) -> None:
     lanes = configs.read(tmp_path, configs.stage()).lanes
     limits = {
-        name: (lane.sla and lane.sla.max, lane.total and lane.total.max, lane.fail_fast) for name, lane in lanes.items()
+        name: (lane.sla.max, lane.total and lane.total.max, lane.fail_fast)
+        for name, lane in lanes.items()
+        if isinstance(lane.sla, Sla)
     }
     assert limits == {"docs": (10, 300, True), "standard": (30, 900, False), "heavy": (60, 1200, False)}
 

@@ -55,6 +55,8 @@ def run(flags: argparse.Namespace) -> int:
             return _run_decisions(flags)
         case "profile":
             return _run_profile(flags)
+        case "sla":
+            return _run_sla(flags)
         case "pin" | "pause" | "resume":
             return _send_order(flags)
         case _ if flags.list:
@@ -259,6 +261,26 @@ def _run_profile(flags: argparse.Namespace) -> int:
             write=flags.write,
             output=flags.output or "text",
             clock=SystemClock(),
+            stdout=sys.stdout,
+            stderr=sys.stderr,
+        )
+
+
+def _run_sla(flags: argparse.Namespace) -> int:
+    from paropt_exporter import config
+    from paropt_exporter.cli import sla
+
+    loaded = config.read_config(_find_config(flags), root=Path.cwd())
+    if flags.lane is not None and flags.lane not in loaded.lanes:
+        raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
+    with closing(_open_history(loaded)) as history:
+        return sla.run_sla(
+            loaded,
+            history,
+            lane=flags.lane,
+            rule=sla.Rule(quantile=flags.quantile, margin=flags.margin),
+            write=flags.write,
+            output=flags.output or "text",
             stdout=sys.stdout,
             stderr=sys.stderr,
         )

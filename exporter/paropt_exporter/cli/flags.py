@@ -14,6 +14,7 @@ from paropt_exporter.cli.words import split_words
 
 EXIT_USAGE = 2
 _MOST_WORKERS = 1000  # as config.model has it, which takes long to load
+_MOST_MARGIN = 100.0
 _MOST = 2**31 - 1  # of anything that is counted; SQLite's own numbers end at 2**63
 _USAGE = f"""{PROGRAM} [STAGE ...] [flags] [-- ARGUMENT ...]
        {PROGRAM} COMMAND [flags]"""
@@ -267,6 +268,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     _add_profile_flags(
         add("profile", "run one stage at several sizes and strategies, its items command too, and recommend settings")
     )
+    _add_sla_flags(add("sla", "propose limits for stages and lanes from how long their successful runs took"))
     explain = add("explain", "say why a pool has its size, as sums to be done again by hand")
     explain.add_argument("pool", nargs="?", metavar="POOL", help="only this pool (default: all)")
     explain.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
@@ -331,6 +333,26 @@ def _add_profile_flags(profile: Parser) -> None:
     profile.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
 
 
+def _add_sla_flags(sla: Parser) -> None:
+    sla.add_argument("--lane", default=argparse.SUPPRESS, help="only this lane (default: all)")
+    sla.add_argument(
+        "--quantile",
+        type=_parse_ratio,
+        default=0.95,
+        metavar="Q",
+        help="of the durations, above 0 up to 1 (default: 0.95)",
+    )
+    sla.add_argument(
+        "--margin",
+        type=_parse_margin,
+        default=0.5,
+        metavar="M",
+        help="how much is added to it, 0.5 for half (default: 0.5)",
+    )
+    sla.add_argument("--write", action="store_true", help="set the proposed limits in paropt.yml, comments stay")
+    sla.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+
+
 def _add_order_flags(order: Parser) -> Parser:
     order.add_argument("pool", nargs="?", metavar="POOL", help="only if its lane has this pool; pools share a size")
     order.add_argument("--lane", default=argparse.SUPPRESS, help="which, where several run here")
@@ -357,6 +379,27 @@ def _add_generate_flags(generate: Parser) -> None:
         metavar="FORMAT",
         help="grafana: plain files; provisioning, configmap, prometheus-operator: wrapped for these (default: grafana)",
     )
+
+
+def _parse_ratio(text: str) -> float:
+    number = _parse_number(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 up to 1")
+    return number
+
+
+def _parse_margin(text: str) -> float:
+    number = _parse_number(text)
+    if not 0 <= number <= _MOST_MARGIN:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {_MOST_MARGIN:g}")
+    return number
+
+
+def _parse_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
 def _parse_count(text: str) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli.formatting import format_line, format_table
+from paropt_exporter.config.model import ALL_STAGES
 from paropt_exporter.config.units import format_duration
 
 if TYPE_CHECKING:
@@ -91,9 +92,8 @@ def _count_members(lane: Lane, stages: Sequence[Stage]) -> str:
 
 
 def _format_settings(lane: Lane) -> str:
-    limits = [
-        f"{key} {format_duration(limit.max)}" for key, limit in (("sla", lane.sla), ("total", lane.total)) if limit
-    ]
+    sla = lane.sla.get(ALL_STAGES) if isinstance(lane.sla, dict) else lane.sla
+    limits = [f"{key} {format_duration(limit.max)}" for key, limit in (("sla", sla), ("total", lane.total)) if limit]
     return ", ".join([lane.strategy.value, *limits])
 
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from paropt_exporter import files
 from paropt_exporter import plan as plans
 from paropt_exporter.autoscaling import stage_profiler
 from paropt_exporter.autoscaling.stage_profiler import Point, Recommendation
-from paropt_exporter.config.editing import CannotEdit, edit_text, format_flow
-from paropt_exporter.config.units import format_duration
+from paropt_exporter.cli.config_edit import edit_config, write_config
+from paropt_exporter.config.editing import format_flow
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import RunRecord, Strategy
 from paropt_exporter.signals import Signals
 
 if TYPE_CHECKING:
     from paropt_exporter.clock import Clock
-    from paropt_exporter.config import Config, Lane, Sla, Stage
+    from paropt_exporter.config import Config, Lane, Stage
     from paropt_exporter.plan import Plan
 
 _HEADERS = ("strategy", "workers", "seconds", "spread", "speed-up", "cores", "memory/task", "")
@@ -55,9 +52,8 @@ def run(
     if write:
         if _has_one_task(candidates[0]):
             raise UsageError(f"--write: {_ONE_SIZE}")
-        _edit_config(
-            config, wanted.lane, {"strategy": "thread", "workers": {"min": 1, "max": 1, "start": 1}}
-        )  # could it?
+        likely = {"strategy": "thread", "workers": {"min": 1, "max": 1, "start": 1}}
+        edit_config(config, {"lanes": {wanted.lane: likely}}, by_hand=_by_hand(wanted.lane))  # before anything runs
     stderr.write(f"profiling {stage.name} of lane {wanted.lane}, alone and without its needs\n")
     with Signals() as signals:
         try:
@@ -77,7 +73,7 @@ def run(
     else:
         stdout.write("\n".join(_format_text(wanted, points, advice)) + "\n")
     if write and advice is not None:
-        _write_config(config, wanted.lane, advice.settings)
+        write_config(config, {"lanes": {wanted.lane: advice.settings}}, by_hand=_by_hand(wanted.lane))
         stderr.write(f"{config.path}: lane {wanted.lane} has these settings now\n")
     return 0
 
@@ -216,45 +212,5 @@ def _to_json(wanted: ProfileRequest, points: Sequence[Point], advice: _Advice | 
     }
 
 
-def _edit_config(config: Config, lane: str, settings: Mapping[str, Any]) -> tuple[Path, bytes]:
-    """Return the config's file, links followed, and what shall be in it; raises UsageError where that can't be."""
-    if config.path is None:
-        raise UsageError("--write: there is no paropt.yml to write to: paropt-exporter init makes one")
-    file = config.path.resolve()
-    if not file.is_file() or not os.access(file.parent, os.W_OK):
-        raise UsageError(f"--write: {config.path} can't be written")
-    content = file.read_bytes()
-    text = content.decode("utf-8-sig")
-    mark = b"\xef\xbb\xbf" if content.startswith(b"\xef\xbb\xbf") else b""
-    try:
-        after = edit_text(text, {"lanes": {lane: {**_list_unwritten_keys(text, config, lane), **settings}}})
-    except CannotEdit as error:
-        raise UsageError(f"--write: {config.path}: {error}: set workers and strategy of {lane} by hand") from None
-    return file, mark + after.encode()
-
-
-def _write_config(config: Config, lane: str, settings: Mapping[str, Any]) -> None:
-    """Put a new file in the old one's place: nobody ever reads a half of it."""
-    file, content = _edit_config(config, lane, settings)
-    try:
-        files.replace_file(file, content, mode=file.stat().st_mode & 0o7777)
-    except OSError as error:
-        raise UsageError(f"--write: {config.path} can't be written: {error.strerror}") from None
-
-
-def _list_unwritten_keys(text: str, config: Config, name: str) -> dict[str, Any]:
-    """Return what a default lane has that the file does not name: a lane that is written down stands for itself."""
-    from paropt_exporter.config.document import Document
-
-    written = Document(text).value
-    lanes = written.get("lanes") if isinstance(written, dict) else None
-    if isinstance(lanes, dict) and name in lanes:
-        return {}
-    lane = config.lanes[name]
-    limits = {"sla": lane.sla, "total": lane.total}
-    kept: dict[str, Any] = {key: _format_limit(limit) for key, limit in limits.items() if limit is not None}
-    return {**kept, **({"fail_fast": True} if lane.fail_fast else {})}
-
-
-def _format_limit(sla: Sla) -> object:
-    return format_duration(sla.max)  # those of the default lanes have no more than a limit
+def _by_hand(lane: str) -> str:
+    return f"set workers and strategy of {lane} by hand"

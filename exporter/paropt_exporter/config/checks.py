@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.command_checks import check_work
-from paropt_exporter.config.defaults import resolve_workers
+from paropt_exporter.config.defaults import build_default_lanes, resolve_workers
 from paropt_exporter.config.faults import Fault, Location, suggest_name
-from paropt_exporter.config.model import MOST_STAGES, MOST_WORKERS, Workers
+from paropt_exporter.config.model import ALL_STAGES, MOST_STAGES, MOST_WORKERS, Lane, Sla, Workers
 from paropt_exporter.config.raw_yaml import RawStage
 from paropt_exporter.config.units import format_value, parse_size
 from paropt_exporter.events import Strategy
@@ -111,6 +111,7 @@ def _check_lanes(lanes: dict[str, dict[str, object]], stages: list[RawStage]) ->
             yield Fault(
                 location=("lanes", lane, "workers"), message="sequential runs one task at a time: leave workers out"
             )
+        yield from _check_limits(lane, keys, stages)
         listed = _list_members(keys, stages)
         for index, name in enumerate(listed if stages else []):
             where = ("lanes", lane, "stages", index)
@@ -122,6 +123,18 @@ def _check_lanes(lanes: dict[str, dict[str, object]], stages: list[RawStage]) ->
                     yield Fault(location=where, message=message)
 
 
+def _check_limits(lane: str, keys: dict[str, object], stages: list[RawStage]) -> Iterator[Fault]:
+    """Yield limits of stages that the lane does not run."""
+    sla = raw_yaml.as_mapping(keys.get("sla"))
+    if not stages or sla.keys() & Sla.model_fields.keys():
+        return
+    members = dict.fromkeys(_list_members(keys, stages)) if keys.get("stages") else raw_yaml.list_names(stages)
+    for name in sla:
+        if name != ALL_STAGES and name not in members:
+            message = f"lane {lane} has no stage {format_value(name)}{suggest_name(name, members)}"
+            yield Fault(location=("lanes", lane, "sla", name), message=message, on_key=True)
+
+
 def _list_members(lane: dict[str, object], stages: list[RawStage]) -> list[str]:
     """Return the names of a lane's stages; a number stands for its stage, unless another one has it as its name."""
     names = {str(stage.get("number")): raw_yaml.get_name(stage) for _, stage in stages if raw_yaml.get_name(stage)}
@@ -131,7 +144,7 @@ def _list_members(lane: dict[str, object], stages: list[RawStage]) -> list[str]:
 
 def _check_slots(lanes: dict[str, dict[str, object]], stages: list[RawStage], machine: Machine) -> Iterator[Fault]:
     """Yield stages that a lane of this file could never start; a default lane nobody wrote is not held against them."""
-    most = {name: _find_max_workers(lane, machine) for name, lane in lanes.items()}
+    most = {name: _most_workers(name, lane, machine) for name, lane in lanes.items()}
     members = {name: set(_list_members(lane, stages)) for name, lane in lanes.items() if lane.get("stages")}
     for place, stage in stages:
         slots = stage.get("slots")
@@ -147,10 +160,11 @@ def _check_slots(lanes: dict[str, dict[str, object]], stages: list[RawStage], ma
             yield Fault(location=(*place, "slots"), message=message)
 
 
-def _find_max_workers(lane: dict[str, object], machine: Machine) -> int:
+def _most_workers(name: str, lane: dict[str, object], machine: Machine) -> int:
+    default = build_default_lanes().get(name, Lane())
     try:
-        strategy = Strategy(str(lane.get("strategy", Strategy.ADAPTIVE)))
-        workers = Workers.model_validate(lane.get("workers", "auto"))
+        strategy = Strategy(str(lane.get("strategy", default.strategy)))
+        workers = Workers.model_validate(lane["workers"]) if "workers" in lane else default.workers
     except ValueError:  # pydantic's errors are ValueErrors; the key's own check reports it
         return MOST_WORKERS
     # One after another, a task has the whole lane for itself, however many slots it asks for.

@@ -25,6 +25,13 @@ class CannotEdit(ParoptError):
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """A mapping that takes the place of a value as a whole; a plain one in the changes is merged into it."""
+
+    value: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class _Edit:
     """Put `text` in the place of the characters from `start` to `end`."""
 
@@ -56,6 +63,8 @@ def edit_text(text: str, changes: Changes) -> str:
 
 def format_flow(value: object) -> str:
     """Write a value on one line."""
+    if isinstance(value, Whole):
+        return format_flow(value.value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_format_key(key)}: {format_flow(child)}" for key, child in value.items()) + "}"
     if isinstance(value, bool):
@@ -140,4 +149,11 @@ def _merge_changes(value: dict[str, Any], changes: Changes) -> None:
         if isinstance(wanted, Mapping) and isinstance(value.get(name), dict):
             _merge_changes(value[name], wanted)
         else:
-            value[name] = deepcopy(dict(wanted)) if isinstance(wanted, Mapping) else wanted
+            value[name] = _plain(wanted)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as it is read from the file."""
+    if isinstance(value, Whole):
+        return _plain(value.value)
+    return {name: _plain(child) for name, child in value.items()} if isinstance(value, Mapping) else value

@@ -19,7 +19,7 @@ from paropt_exporter.config.detect import detect_stages
 from paropt_exporter.config.document import LARGEST_FILE_BYTES, Document, Unreadable, decode_text
 from paropt_exporter.config.faults import Fault
 from paropt_exporter.config.fields import LONGEST_NAME, NAME_PATTERN
-from paropt_exporter.config.model import Feedback, File, History, Lane, Push, Stage, Web
+from paropt_exporter.config.model import ALL_STAGES, Feedback, File, History, Lane, Push, Stage, Web
 from paropt_exporter.errors import ConfigError
 
 _EMPTY = "the file is empty: `paropt-exporter init --force` writes one for this project"
@@ -151,7 +151,7 @@ def _build_config(file: File, *, path: Path | None, root: Path, places: Mapping[
         stages, notes = detected.stages, detected.notes
     return Config(
         project=file.project or _choose_project_name(root),
-        lanes=MappingProxyType({**defaults.build_default_lanes(), **_resolve_stage_numbers(file.lanes, stages)}),
+        lanes=MappingProxyType(_resolve_stage_numbers(_add_default_lanes(file.lanes), stages)),
         stages=stages,
         feedback=file.feedback,
         web=file.web,
@@ -162,6 +162,23 @@ def _build_config(file: File, *, path: Path | None, root: Path, places: Mapping[
         notes=notes,
         places=MappingProxyType(dict(places)),
     )
+
+
+def _add_default_lanes(lanes: Mapping[str, Lane]) -> dict[str, Lane]:
+    """Return the default lanes and those of a file; one of a default lane's name has its values for missing keys."""
+    known = defaults.build_default_lanes()
+    return {
+        **known,
+        **{name: _merge_lane(known[name], lane) if name in known else lane for name, lane in lanes.items()},
+    }
+
+
+def _merge_lane(default: Lane, lane: Lane) -> Lane:
+    """Return a default lane with the keys that a file gives; limits by stage leave other stages the default's limit."""
+    said = {key: getattr(lane, key) for key in lane.model_fields_set}
+    if isinstance(lane.sla, dict) and default.sla is not None:
+        said["sla"] = {ALL_STAGES: default.sla, **lane.sla}
+    return default.model_copy(update=said)
 
 
 def _resolve_stage_numbers(lanes: Mapping[str, Lane], stages: tuple[Stage, ...]) -> dict[str, Lane]:

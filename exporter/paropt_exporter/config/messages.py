@@ -109,6 +109,8 @@ def _get_inner_type(annotation: object, part: str | int) -> object:
 
 def _list_choices(annotation: object) -> list[object]:
     """Return the alternatives of a union; anything else is its own only one."""
+    if hasattr(annotation, "__metadata__"):  # Annotated
+        return _list_choices(get_args(annotation)[0])
     if getattr(annotation, "__origin__", None) in (tuple, dict) or isinstance(annotation, type):
         return [annotation]
-    return list(get_args(annotation)) or [annotation]
+    return [inner for choice in get_args(annotation) for inner in _list_choices(choice)] or [annotation]

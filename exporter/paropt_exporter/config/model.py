@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StrictBool, StrictInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    StrictBool,
+    StrictInt,
+    Tag,
+    model_validator,
+)
 from pydantic_core import CoreSchema
 
 from paropt_exporter.config.fields import (
@@ -205,7 +215,9 @@ class Stage(Section):
             "output is cut between lines."
         ),
     )
-    sla: Sla | None = Field(default=None, description="The limit on the stage's duration; it wins over its lane's.")
+    sla: Sla | None = Field(
+        default=None, description="The limit on the stage's duration; it wins over its lane's for all."
+    )
     locks: tuple[Name, ...] = Field(default=(), description="Stages that share a name here never overlap.")
     exclusive: StrictBool = Field(default=False, description="Whether nothing else may run while this stage runs.")
     memory: Size | None = Field(
@@ -214,13 +226,42 @@ class Stage(Section):
     slots: Count = Field(default=1, description="How many workers' places each of its tasks takes.")
 
 
+ALL_STAGES = "*"  # in a lane's limits by stage: all that are not named
+
+
+class _AnyOf:
+    """Let editors take a value that fits several branches: `{max: 30s}` reads like a limit of a stage `max` too."""
+
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core_schema)
+        return {"anyOf": schema["oneOf"]}
+
+
+_LIMIT, _LIMITS = "<limit>", "<limits>"  # as in `fields`: marks of the branches in the locations of errors
+
+
+def _limit_branch(value: object) -> str:
+    return _LIMITS if isinstance(value, dict) and value and not value.keys() & Sla.model_fields.keys() else _LIMIT
+
+
+StageLimits = Annotated[
+    Annotated[Sla, Tag(_LIMIT)] | Annotated[dict[Name, Sla], Tag(_LIMITS)], Discriminator(_limit_branch), _AnyOf()
+]
+
+
 class Lane(Section):
     """One way of running the workflow."""
 
     description: Text | None = Field(default=None, description="What it is for, in a line for `--list`.")
     strategy: Strategy = Field(default=Strategy.ADAPTIVE, description="Where its tasks run.")
     workers: Workers = Field(default=Workers(), description="How many tasks run at once. Default: auto.")
-    sla: Sla | None = Field(default=None, description="The limit on the duration of each of its stages.")
+    sla: StageLimits | None = Field(
+        default=None,
+        description=(
+            "The limit on the duration of each of its stages: a limit, or limits by the names of stages, of which `*` "
+            "is that of all others. One that names a stage wins over the stage's own."
+        ),
+    )
     total: Sla | None = Field(default=None, description="The limit on the duration of the whole lane.")
     fail_fast: StrictBool = Field(default=False, description="Whether the first failed stage ends the lane.")
     stages: tuple[Word, ...] | None = Field(
@@ -228,6 +269,12 @@ class Lane(Section):
         json_schema_extra={"minItems": 1},
         description="Only these stages, by name or number. Default: all.",
     )
+
+    def limit_of(self, stage: Stage) -> Sla | None:
+        """Return the limit on a stage: the lane's for it by name, its own, or the lane's for all."""
+        if not isinstance(self.sla, dict):
+            return stage.sla or self.sla
+        return self.sla.get(stage.name) or stage.sla or self.sla.get(ALL_STAGES)
 
 
 class BasicAuth(Section):
@@ -410,7 +457,8 @@ class File(Section):
         default=None, description="The label `project` of every metric. Default: the folder's name."
     )
     lanes: dict[Name, Lane] = Field(
-        default={}, description="By name; docs, standard and heavy are there unless replaced."
+        default={},
+        description="By name. docs, standard and heavy are there; a key that is not given for them stays as it is.",
     )
     stages: tuple[Stage, ...] | None = Field(
         default=None,

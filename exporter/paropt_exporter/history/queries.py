@@ -156,6 +156,14 @@ def load_last_values(connection: sqlite3.Connection, project: str) -> LastValues
 
 def load_expected_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
     """Return for each stage the median duration in seconds of its last successful complete runs."""
+    known = load_stage_durations(connection, project, lane, limit=EXPECTED_RUNS)
+    return {stage: median(values) for stage, values in known.items()}
+
+
+def load_stage_durations(
+    connection: sqlite3.Connection, project: str, lane: str, *, limit: int
+) -> Mapping[str, tuple[float, ...]]:
+    """Return for each stage the durations in seconds of its last successful runs, of whole ones."""
     query = """
     SELECT stage, duration FROM (
       SELECT stage, stages.duration AS duration,
@@ -164,10 +172,19 @@ def load_expected_seconds(connection: sqlite3.Connection, project: str, lane: st
     ) WHERE age <= ?
     """
     durations: dict[str, list[float]] = defaultdict(list)
-    found = connection.execute(query, (project, lane, Result.SUCCESS.value, EXPECTED_RUNS))
+    found = connection.execute(query, (project, lane, Result.SUCCESS.value, limit))
     for stage, duration in found:
         durations[to_text(stage)].append(to_number(duration))
-    return {stage: median(values) for stage, values in durations.items()}
+    return {stage: tuple(values) for stage, values in durations.items()}
+
+
+def load_run_durations(connection: sqlite3.Connection, project: str, lane: str, *, limit: int) -> tuple[float, ...]:
+    """Return the durations in seconds of the successes among the lane's last `limit` runs, of whole ones."""
+    return tuple(
+        summary.duration_seconds
+        for summary in _iter_whole_runs(load_runs(connection, project, lane=lane, limit=limit))
+        if summary.result is Result.SUCCESS
+    )
 
 
 def load_cpu_demands(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:

@@ -138,6 +138,14 @@ class History:
         """Return for each stage of the lane the median duration in seconds of its last ten successful runs."""
         return self._query(queries.load_expected_seconds, self._project, lane)
 
+    def load_stage_durations(self, lane: str, *, limit: int) -> Mapping[str, tuple[float, ...]]:
+        """Return for each stage of the lane the durations in seconds of its last `limit` successful runs."""
+        return self._query(queries.load_stage_durations, self._project, lane, limit=limit)
+
+    def load_run_durations(self, lane: str, *, limit: int) -> tuple[float, ...]:
+        """Return the durations in seconds of the successes among the lane's last `limit` runs."""
+        return self._query(queries.load_run_durations, self._project, lane, limit=limit)
+
     def load_mean_task_seconds(self, lane: str) -> Mapping[str, float]:
         """Return for each stage of the lane the mean duration in seconds of a successful task in its last ten runs."""
         return self._query(queries.load_mean_task_seconds, self._project, lane)

@@ -362,7 +362,7 @@ def _build_stage(
     config: Config, lane: Lane, stage: Stage, strategy: Strategy, names: set[str], arguments: tuple[str, ...]
 ) -> PlannedStage:
     tasks, skip, fault = _build_tasks(config, stage, arguments)
-    limit = None if arguments else stage.sla or lane.sla
+    limit = None if arguments else lane.limit_of(stage)
     template, folder = _build_template(stage, arguments), _get_folder(config, stage)
     return PlannedStage(
         number=stage.number,

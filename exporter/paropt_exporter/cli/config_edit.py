@@ -1,0 +1,43 @@
+"""`--write`: set values in the project's paropt.yml, and leave all else in it as it is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paropt_exporter import files
+from paropt_exporter.config.editing import CannotEdit, Changes, edit_text
+from paropt_exporter.errors import UsageError
+
+if TYPE_CHECKING:
+    from paropt_exporter.config import Config
+
+
+def edit_config(config: Config, changes: Changes, *, by_hand: str) -> tuple[Path, bytes]:
+    """Return the config's file, links followed, and what shall be in it; changes nothing.
+
+    `by_hand`: what a person may do in its place. Raises UsageError where the file can't be written or edit_text.
+    """
+    if config.path is None:
+        raise UsageError("--write: there is no paropt.yml to write to: paropt-exporter init makes one")
+    file = config.path.resolve()
+    if not file.is_file() or not os.access(file.parent, os.W_OK):
+        raise UsageError(f"--write: {config.path} can't be written")
+    content = file.read_bytes()
+    text = content.decode("utf-8-sig")
+    mark = b"\xef\xbb\xbf" if content.startswith(b"\xef\xbb\xbf") else b""
+    try:
+        after = edit_text(text, changes)
+    except CannotEdit as error:
+        raise UsageError(f"--write: {config.path}: {error}: {by_hand}") from None
+    return file, mark + after.encode()
+
+
+def write_config(config: Config, changes: Changes, *, by_hand: str) -> None:
+    """Replace the file at once, so that no reader gets half of it. Raises UsageError as `edit_config`."""
+    file, content = edit_config(config, changes, by_hand=by_hand)
+    try:
+        files.replace_file(file, content, mode=file.stat().st_mode & 0o7777)
+    except OSError as error:
+        raise UsageError(f"--write: {config.path} can't be written: {error.strerror}") from None

@@ -1,0 +1,176 @@
+"""`sla`: propose limits from how long stages and lanes took, and write them into paropt.yml on request."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any, TextIO
+
+from paropt_exporter.cli.config_edit import write_config
+from paropt_exporter.cli.formatting import format_count, format_seconds, format_table
+from paropt_exporter.config.editing import Whole
+from paropt_exporter.config.model import ALL_STAGES, Sla
+from paropt_exporter.config.units import format_duration
+from paropt_exporter.errors import UsageError
+
+if TYPE_CHECKING:
+    from paropt_exporter.config import Config, Lane
+    from paropt_exporter.history import History
+
+FEWEST_RUNS = 5  # fewer say little about the slow ones among them
+MOST_RUNS = 100
+_TOTAL = "(total)"
+_HEADERS = ("lane", "stage", "runs", "median", "quantile", "limit now", "proposed")
+_STEPS_SECONDS = ((10.0, 1), (120.0, 5), (600.0, 15), (math.inf, 60))  # up to so long, a limit is a multiple of so much
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """How a limit follows from durations: their quantile (0 < q <= 1), and `margin` times as much on top."""
+
+    quantile: float
+    margin: float
+
+    def quantile_seconds(self, durations: Sequence[float]) -> float:
+        """Return the quantile by nearest rank: the least duration that this part of all does not exceed."""
+        return sorted(durations)[max(0, math.ceil(self.quantile * len(durations) - 1e-9) - 1)]
+
+    def limit_seconds(self, durations: Sequence[float]) -> float | None:
+        """Return the limit, rounded up to what a person would write; None if too few runs are known."""
+        if len(durations) < FEWEST_RUNS:
+            return None
+        wanted = self.quantile_seconds(durations) * (1 + self.margin)
+        step = next(step for most, step in _STEPS_SECONDS if wanted <= most)
+        return float(step * max(1, math.ceil(wanted / step - 1e-9)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """What is known of a stage of a lane, or of the lane (`stage` None), and the limit that follows from it."""
+
+    lane: str
+    stage: str | None
+    durations: tuple[float, ...]
+    now: Sla | None
+    seconds: float | None
+
+    @property
+    def changes(self) -> bool:
+        return self.seconds is not None and (self.now is None or self.now.max != self.seconds)
+
+
+def run_sla(
+    config: Config,
+    history: History,
+    *,
+    lane: str | None,
+    rule: Rule,
+    write: bool,
+    output: str,
+    stdout: TextIO,
+    stderr: TextIO,
+) -> int:
+    """Print what is proposed for a lane, or for all that have runs, as "text" or "json"; returns 0.
+
+    `write`: set it in the config's file too. Raises UsageError if no run is known, or nothing is to be written.
+    """
+    names = [name for name in config.lanes if lane in (None, name)]
+    proposals = [found for name in names for found in _propose(config, history, name, rule)]
+    if not proposals:
+        raise UsageError(f"no successful run{f' of lane {lane}' if lane else ''} is known: run a lane first")
+    if output == "json":
+        stdout.write(json.dumps([_proposal_to_json(each, rule) for each in proposals], indent=2) + "\n")
+    else:
+        stdout.write("\n".join(_format(proposals, rule)) + "\n")
+    if write:
+        changes = _build_changes(config, proposals)
+        if not changes:
+            raise UsageError("--write: there is nothing to change")
+        write_config(config, {"lanes": changes}, by_hand="set the limits by hand")
+        stderr.write(f"{config.path}: {format_count(sum(each.changes for each in proposals), 'limit')} set\n")
+    return 0
+
+
+def _propose(config: Config, history: History, name: str, rule: Rule) -> Iterator[Proposal]:
+    lane = config.lanes[name]
+    known = history.load_stage_durations(name, limit=MOST_RUNS)
+    for stage in config.stages:
+        durations = known.get(stage.name, ())
+        if durations and (lane.stages is None or stage.name in lane.stages):
+            limit, now = rule.limit_seconds(durations), lane.limit_of(stage)
+            yield Proposal(lane=name, stage=stage.name, durations=durations, now=now, seconds=limit)
+    if total := history.load_run_durations(name, limit=MOST_RUNS):
+        yield Proposal(lane=name, stage=None, durations=total, now=lane.total, seconds=rule.limit_seconds(total))
+
+
+def _build_changes(config: Config, proposals: Sequence[Proposal]) -> dict[str, Any]:
+    """Return the keys of the lanes to set."""
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(each.lane for each in proposals if each.changes):
+        mine = [each for each in proposals if each.lane == name and each.changes]
+        limits = {each.stage: _build_value(each) for each in mine if each.stage is not None}
+        found[name] = {"sla": _build_limits(config.lanes[name], limits)} if limits else {}
+        for total in mine:
+            if total.stage is None:
+                found[name]["total"] = _build_value(total)
+    return found
+
+
+def _build_limits(lane: Lane, limits: dict[str, object]) -> object:
+    """Return a lane's limits by stage: beside those that it has, or with its only one as that of all others."""
+    if isinstance(lane.sla, dict):
+        return limits
+    return Whole({**({ALL_STAGES: _to_yaml(lane.sla)} if lane.sla is not None else {}), **limits})
+
+
+def _build_value(proposal: Proposal) -> object:
+    now = proposal.now
+    assert proposal.seconds is not None  # it changes something
+    return _to_yaml(Sla(max=proposal.seconds) if now is None else now.model_copy(update={"max": proposal.seconds}))
+
+
+def _to_yaml(limit: Sla) -> object:
+    """Return a limit as short as the file may have it."""
+    more = {"warn_at": limit.warn_at, "critical": limit.critical}
+    more = {key: value for key, value in more.items() if value != Sla.model_fields[key].default}
+    return Whole({"max": format_duration(limit.max), **more}) if more else format_duration(limit.max)
+
+
+def _format(proposals: Sequence[Proposal], rule: Rule) -> Iterator[str]:
+    yield from format_table(_HEADERS, [_format_row(each, rule) for each in proposals])
+    yield ""
+    yield (
+        f"proposed: the {rule.quantile:.0%} quantile (nearest rank) of the latest {MOST_RUNS} successful runs at most, "
+        f"and {rule.margin:.0%} more, rounded up"
+    )
+    if any(each.seconds is None for each in proposals):
+        yield f"none where fewer than {FEWEST_RUNS} runs are known"
+
+
+def _format_row(each: Proposal, rule: Rule) -> tuple[str, ...]:
+    return (
+        each.lane,
+        each.stage or _TOTAL,
+        str(len(each.durations)),
+        format_seconds(median(each.durations)),
+        format_seconds(rule.quantile_seconds(each.durations)),
+        "-" if each.now is None else format_duration(each.now.max),
+        "-" if each.seconds is None else format_duration(each.seconds),
+    )
+
+
+def _proposal_to_json(each: Proposal, rule: Rule) -> dict[str, object]:
+    return {
+        "lane": each.lane,
+        "stage": each.stage,
+        "runs": len(each.durations),
+        "median_seconds": median(each.durations),
+        "quantile": rule.quantile,
+        "quantile_seconds": rule.quantile_seconds(each.durations),
+        "margin": rule.margin,
+        "limit_seconds": None if each.now is None else each.now.max,
+        "proposed_seconds": each.seconds,
+    }
