@@ -27,10 +27,14 @@ _HOST = "{{instance}}"
 def _build_sections(scope: Scope) -> tuple[Section, ...]:
     return (
         Section(title="The exporters now", lines=(Line(height=STAT_HEIGHT, panels=[*_iter_status_panels(scope)]),)),
-        Section(title="Scrapes: rate, errors, duration", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_scrape_panels(scope)]),)),
+        Section(
+            title="Scrapes: rate, errors, duration",
+            lines=(Line(height=CHART_HEIGHT, panels=[*_iter_scrape_panels(scope)]),),
+        ),
         Section(title="What is lost", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_loss_panels(scope)]),)),
         Section(
-            title="Process: utilization, saturation", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_process_panels(scope)]),)
+            title="Process: utilization, saturation",
+            lines=(Line(height=CHART_HEIGHT, panels=[*_iter_process_panels(scope)]),),
         ),
     )
 

@@ -106,7 +106,9 @@ def build_dashboard(spec: DashboardSpec, options: Options) -> Dashboard:
         time=Time(f"now-{spec.hours}h", "now"),
         timezone="browser",
         links=[DashboardLink(title="Paropt", tags=[TAG], asDropdown=True, includeVars=True, keepTime=True)],
-        templating=Templating([_build_datasource_variable(options.datasource_uid), *_iter_variables(spec.variables, scope)]),
+        templating=Templating(
+            [_build_datasource_variable(options.datasource_uid), *_iter_variables(spec.variables, scope)]
+        ),
         annotations=Annotations([_build_annotation(annotation) for annotation in spec.annotations(scope)]),
         panels=[*_iter_placed_panels(spec.sections(scope))],
     )
@@ -142,7 +144,11 @@ def _iter_variables(variables: Sequence[Variable], scope: Scope) -> Iterator[Tem
     for variable in variables:
         chosen = [name for name in before if name in variable.of.label_names]
         query = f"label_values({variable.of.name}{{{scope.build_matchers(*chosen)}}}, {variable.label})"
-        yield _build_single_variable(variable.label, query) if variable.one else _build_multi_variable(variable.label, query, all_value=_ANY_OR_NONE)
+        yield (
+            _build_single_variable(variable.label, query)
+            if variable.one
+            else _build_multi_variable(variable.label, query, all_value=_ANY_OR_NONE)
+        )
         before.append(variable.label)
 
 

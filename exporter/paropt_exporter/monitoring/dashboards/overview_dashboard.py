@@ -52,7 +52,9 @@ _ROWS = 50  # of a table: what a person reads; the greatest first
 def _build_sections(scope: Scope) -> tuple[Section, ...]:
     return (
         Section(title="Is it healthy?", lines=(Line(height=STAT_HEIGHT, panels=[*_iter_health_panels(scope)]),)),
-        Section(title="Runs: rate, errors, duration", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_run_panels(scope)]),)),
+        Section(
+            title="Runs: rate, errors, duration", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_run_panels(scope)]),)
+        ),
         Section(
             title="Limits",
             lines=(
@@ -171,7 +173,9 @@ def _iter_limit_panels(scope: Scope) -> Iterator[Panel]:
         f"The share of SLA checks that each lane kept in the time shown; the objective is "
         f"{_format_percent(scope.sla_target)}. Begin with the shortest bar.",
         Query(expr=f"bottomk(10, {_build_kept_ratio_query(scope, 'project', 'lane')})", legend=_LANE),
-        less_is_worse("percentunit", good=scope.sla_target, watch=_compute_near_miss_ratio(scope.sla_target), maximum=1),
+        less_is_worse(
+            "percentunit", good=scope.sla_target, watch=_compute_near_miss_ratio(scope.sla_target), maximum=1
+        ),
         no_value="no rule or check",
     )
 

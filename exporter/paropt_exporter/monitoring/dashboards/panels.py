@@ -87,7 +87,10 @@ def build_gauge(title: str, description: str, query: Query, scale: Scale, *, no_
     }
     return GaugePanel(
         **build_common_arguments(title, description, [query], instant=True),
-        extraJson={"fieldConfig": {"defaults": {**scale.build_field_defaults(), "noValue": no_value}}, "options": options},
+        extraJson={
+            "fieldConfig": {"defaults": {**scale.build_field_defaults(), "noValue": no_value}},
+            "options": options,
+        },
     )
 
 
@@ -109,7 +112,10 @@ def build_bar_gauge(title: str, description: str, query: Query, scale: Scale, *,
     }
     return BarGauge(
         **build_common_arguments(title, description, [query], instant=True),
-        extraJson={"fieldConfig": {"defaults": {**scale.build_field_defaults(), "noValue": no_value}}, "options": options},
+        extraJson={
+            "fieldConfig": {"defaults": {**scale.build_field_defaults(), "noValue": no_value}},
+            "options": options,
+        },
     )
 
 
@@ -135,7 +141,11 @@ def build_time_series(
             "fieldConfig": {
                 "defaults": {**_build_time_defaults(scale, custom), "noValue": "no samples"},
                 "overrides": [
-                    *(_build_dash_override(letter, query) for letter, query in _pair_with_letters(queries) if query.dash),
+                    *(
+                        _build_dash_override(letter, query)
+                        for letter, query in _pair_with_letters(queries)
+                        if query.dash
+                    ),
                     *(_build_colour_override(name, colour) for name, colour in colours.items()),
                 ],
             },
@@ -269,7 +279,9 @@ def _build_reduce_options() -> dict[str, object]:
 
 def build_success_rate(scope: Scope, advice: str) -> Panel:
     """Show the share of runs that succeed; `advice`: where this dashboard tells more."""
-    good, ended = (scope.increase_over_range(names.RUNS, result=result) for result in ("success", ("success", "failure")))
+    good, ended = (
+        scope.increase_over_range(names.RUNS, result=result) for result in ("success", ("success", "failure"))
+    )
     return build_stat(
         "Which share of runs succeeds?",
         f"Of the runs that ended in the time shown; interrupted ones don't count. {advice}",

@@ -46,7 +46,9 @@ _MOVES = ("up", "down")  # decisions that change a size
 def _build_sections(scope: Scope) -> tuple[Section, ...]:
     return (
         Section(title="The pools now", lines=(Line(height=STAT_HEIGHT, panels=[*_iter_status_panels(scope)]),)),
-        Section(title="Tasks: rate, errors, wait", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_task_panels(scope)]),)),
+        Section(
+            title="Tasks: rate, errors, wait", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_task_panels(scope)]),)
+        ),
         Section(
             title="Size and decisions",
             lines=(
