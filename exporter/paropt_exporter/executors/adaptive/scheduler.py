@@ -24,7 +24,7 @@ from paropt_exporter.executors.demand import DemandMeter, Sample
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes import ProcessPool
 from paropt_exporter.executors.threads import ThreadPool
-from paropt_exporter.executors.threads.worker_thread import CHILD_SAMPLING_SECONDS
+from paropt_exporter.executors.threads.thread_worker import CHILD_SAMPLING_SECONDS
 from paropt_exporter.plan import PROCESSES, THREADS
 
 log = logging.getLogger(__name__)

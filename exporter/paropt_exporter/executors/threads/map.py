@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from paropt_exporter.errors import drop_first_frame
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.threads.worker_thread import Worker
+from paropt_exporter.executors.threads.thread_worker import Worker
 
 if TYPE_CHECKING:
     from paropt_exporter.executors.threads.pool_state import ThreadPoolState
