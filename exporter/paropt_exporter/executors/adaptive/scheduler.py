@@ -89,7 +89,7 @@ class AdaptiveScheduler:
         self._max_workers = max_workers
         self._start = start or self._cores
         self._backlog: dict[str, deque[QueuedTask]] = {}
-        self._counts: dict[PoolName, int] = {THREADS: 0, PROCESSES: 0}
+        self._submitted_counts: dict[PoolName, int] = {THREADS: 0, PROCESSES: 0}
         self._submitted: dict[TaskFuture[Any], tuple[PoolName, str]] = {}  # pool and function of each submitted task
         self._fallbacks: dict[str, ThreadFallback] = {}  # by function
         self._submitting = 0  # tasks that a thread is submitting to a pool
@@ -231,17 +231,16 @@ class AdaptiveScheduler:
                     continue
                 pool_name = self._choose_pool(key)
                 if (
-                    self._counts[pool_name] < self._sizes[pool_name]
+                    self._submitted_counts[pool_name] < self._sizes[pool_name]
                     and not self._has_trial(key)
                     and self._has_cores_for(key)
                 ):
                     task = tasks.popleft()
                     if task.future.done():
-                        task.future.start_running(
-                            monotonic()
-                        )  # refuses, and notifies waiting threads of the cancellation
+                        # Refuses a cancelled task, and notifies waiting threads of the cancellation.
+                        task.future.start_running(monotonic())
                         return self._pop_startable()
-                    self._counts[pool_name] += 1
+                    self._submitted_counts[pool_name] += 1
                     self._submitting += 1
                     self._submitted[task.future] = pool_name, get_function_key(task.function)
                     self._backlog[key] = self._backlog.pop(key)  # the next function's turn
@@ -257,13 +256,17 @@ class AdaptiveScheduler:
             return pool_name
         if self.router.get_cpu_demand(key) is None:
             return PROCESSES if self._computes_in_threads() else pool_name
-        if pool_name == PROCESSES and self._counts[PROCESSES] >= self._sizes[PROCESSES] and self._may_bridge_start():
+        if (
+            pool_name == PROCESSES
+            and self._submitted_counts[PROCESSES] >= self._sizes[PROCESSES]
+            and self._may_compute_in_thread()
+        ):
             return THREADS
         if pool_name == THREADS and self.router.needs_trial(key) and (PROCESSES, key) not in self._submitted.values():
             return PROCESSES
         return pool_name
 
-    def _may_bridge_start(self) -> bool:
+    def _may_compute_in_thread(self) -> bool:
         """Return whether one task may compute in a thread while no process has started yet: there is only one
         interpreter lock.
 
@@ -315,7 +318,7 @@ class AdaptiveScheduler:
         """Settle a task that its pool has refused."""
         with self.lock:
             pool_name, _ = self._submitted.pop(task.future)
-            self._counts[pool_name] -= 1
+            self._submitted_counts[pool_name] -= 1
             self.changed.notify_all()
         task.future.force_exception(error)
 
@@ -327,8 +330,8 @@ class AdaptiveScheduler:
         self.router.pin_to_threads(key, f"it can't be pickled for a process: {error}")
         facts = {"function": key, "err": str(error)}
         with self.lock:
-            self._counts[PROCESSES] -= 1
-            self._counts[THREADS] += 1
+            self._submitted_counts[PROCESSES] -= 1
+            self._submitted_counts[THREADS] += 1
             self._submitted[task.future] = THREADS, key
             first = not unknown and key not in self._fallbacks
             if first:
@@ -357,7 +360,7 @@ class AdaptiveScheduler:
             if where is None:
                 return  # cancelled or stopped before it was submitted to a pool
             pool_name, key = where
-            self._counts[pool_name] -= 1
+            self._submitted_counts[pool_name] -= 1
             concurrent = self._competing if pool_name == THREADS else 1
             self.changed.notify_all()
         if future.measurement is not None:
@@ -381,7 +384,7 @@ class AdaptiveScheduler:
 
     def runs_in_threads(self) -> bool:
         """Return whether tasks run in threads: the monitor measures their child processes while they live."""
-        return self._strategy is Strategy.ADAPTIVE and self._counts[THREADS] > 0
+        return self._strategy is Strategy.ADAPTIVE and self._submitted_counts[THREADS] > 0
 
     def count_backlog(self) -> int:
         with self.lock:
@@ -415,7 +418,7 @@ class AdaptiveScheduler:
                 if where is not None or self.router.get_cpu_demand(key) is not None:
                     self.router.learn(key, measure_so_far(task), concurrent=self._competing)
             if demands:
-                self._add_threads(sum(demands) / len(demands))
+                self._size_threads(sum(demands) / len(demands))
         self.dispatch()
 
     def _sample_children(self, seen: Iterable[tuple[TaskFuture[Any], RunningTask]]) -> None:
@@ -446,24 +449,24 @@ class AdaptiveScheduler:
             ]
         count = sum(number for _, number in known)
         if count and self.get_pool(THREADS):
-            self._add_threads(sum(demand * number for demand, number in known) / count)
+            self._size_threads(sum(demand * number for demand, number in known) / count)
 
-    def _add_threads(self, demand: float) -> None:
+    def _size_threads(self, demand: float) -> None:
         """Resize to the threads that fill one core with tasks of `demand` cores, at most to the number of tasks."""
         threads, bound = self._pools[THREADS], self._max_workers or MAX_WAITING_THREADS
-        inside = threads.busy + (threads.queued if isinstance(threads, ThreadPool) else 0)
+        in_pool = threads.busy + (threads.queued if isinstance(threads, ThreadPool) else 0)
         with self.lock:
-            count_backlog = sum(
+            startable = sum(
                 self._count_startable(key, len(tasks))
                 for key, tasks in self._backlog.items()
                 if self.router.get_cpu_demand(key) is not None and self.router.choose(key) == THREADS
             )
-            wanted = max(inside, self._counts[THREADS]) + count_backlog
+            wanted = max(in_pool, self._submitted_counts[THREADS]) + startable
             # Threads share one core, by the interpreter's lock: more threads than fill it do not help.
             size = min(bound, wanted, int(1 / max(demand, 1 / bound) + CORE_SLACK))
             room = self._sizes[THREADS]
             if size < room and self._parents.intersection(self._backlog):
-                size = max(size, self._counts[THREADS], min(room, self._get_initial_size(THREADS)))
+                size = max(size, self._submitted_counts[THREADS], min(room, self._get_initial_size(THREADS)))
             elif size <= room:
                 return
             self._sizes[THREADS] = size
