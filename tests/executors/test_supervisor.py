@@ -150,7 +150,7 @@ def test_supervisor_imports_only_its_own_modules() -> None:
     )
     answer = subprocess.run(python(program, PACKAGE_ROOT + "/paropt_exporter"), capture_output=True, text=True)
     assert answer.stdout.splitlines() == [
-        "paropt_exporter.executors.core_time paropt_exporter.executors.supervisor"
+        "paropt_exporter.executors.core_time paropt_exporter.executors.procfs paropt_exporter.executors.supervisor"
         " paropt_exporter.executors.supervisor.event_loop"
         " paropt_exporter.executors.supervisor.parent_process"
         " paropt_exporter.executors.supervisor.process_tree",

@@ -31,13 +31,13 @@ import termios
 import time
 from functools import cache
 
+from paropt_exporter.executors import procfs
 from paropt_exporter.executors.supervisor.parent_process import ParentProcess
 from paropt_exporter.executors.supervisor.process_tree import (
     MARK,
     ProcessTable,
     Tree,
     list_descendants,
-    read_own_peak_bytes,
 )
 
 TYPE_CHECKING = False  # typing's own would cost the supervisor 0.7 MB, and type checkers know the name
@@ -326,7 +326,7 @@ class Supervisor:
                 continue
             peak = usage.ru_maxrss * 1024
             # A process too short for a sample gets the kernel's figure, which is a few MB of this process too high.
-            if peak > tree.memory_peak and (not tree.memory_peak or peak > read_own_peak_bytes()):
+            if peak > tree.memory_peak and (not tree.memory_peak or peak > procfs.read_memory_peak_bytes()):
                 tree.memory_peak = peak
             if tree.root == str(pid):
                 self._on_main_exit(tree, status)
