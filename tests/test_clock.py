@@ -1,4 +1,4 @@
-"""The clocks."""
+"""The system clock and the fake clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The limit on descriptors is raised for this process and stays what it was for those that it starts."""
+"""The limit on descriptors rises for this process and stays the same for its children."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalogue keeps to the conventions of Prometheus."""
+"""Metric definitions follow the conventions of Prometheus."""
 
 from __future__ import annotations
 

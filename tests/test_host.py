@@ -1,4 +1,4 @@
-"""Cores and memory are those that affinity and cgroups leave, in both layouts of cgroups."""
+"""Cores and memory within CPU affinity and cgroup limits, in cgroup v1 and v2."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def machine() -> tuple[int, int]:
 
 @pytest.fixture
 def cores() -> Iterator[int]:
-    """How many cores this process may use now; its affinity comes back after the test."""
+    """Return how many cores this process may use; restore its affinity after the test."""
     allowed = os.sched_getaffinity(0)
     yield len(allowed)
     os.sched_setaffinity(0, allowed)

@@ -1,4 +1,4 @@
-"""The package gives what it promises, and loads only what is used."""
+"""The package exports its names and imports modules on first use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAVY = {"pydantic", "yaml", "rich", "requests", "grafanalib", "prometheus_clien
 
 
 def modules_after(statement: str) -> set[str]:
-    """The modules that a fresh interpreter has after a statement."""
+    """Return the modules that a new interpreter has loaded after a statement."""
     script = f"{statement}\nimport json, sys; print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(json.loads(ended.stderr.splitlines()[-1]))

@@ -1,4 +1,4 @@
-"""Selectors written from catalogue entries."""
+"""Selectors built from metric definitions."""
 
 from __future__ import annotations
 

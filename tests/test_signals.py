@@ -1,4 +1,4 @@
-"""Signals end runs and waits, and none is lost."""
+"""Signals end runs and waits; no signal is lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HANG_SECONDS = 30.0
 
 
 class Running:
-    """What a signal ends."""
+    """A run that records its interruptions."""
 
     def __init__(self) -> None:
         self.stops: list[tuple[str, bool]] = []

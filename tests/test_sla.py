@@ -1,4 +1,4 @@
-"""A limit watched on any clock."""
+"""Watch reports the warning and the broken limit on any clock."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ def count_cpu_workers(root: Path = Path("/")) -> int:
 
 
 def read_machine_memory_bytes() -> tuple[int, int]:
-    """Return the machine's memory and how much of it is available, cgroups aside; zeros if unknown."""
-    import psutil  # here: it takes 7 ms to load, which a command that runs nothing can spare
+    """Return the machine's total and available memory, without cgroup limits; zeros if unknown."""
+    import psutil  # here: it takes 7 ms to load, and commands that run nothing do not need it
 
     try:
         memory = psutil.virtual_memory()
@@ -37,7 +37,7 @@ def read_machine_memory_bytes() -> tuple[int, int]:
 def read_available_memory_bytes(
     root: Path = Path("/"), machine: Callable[[], tuple[int, int]] = read_machine_memory_bytes
 ) -> int:
-    """Return the memory that this process may still take before the machine or a cgroup says no; 0 if unknown."""
+    """Return the memory that the machine and the cgroups still have for this process; 0 if unknown."""
     free = [free for folder in _iter_cgroups("memory", root) if (free := _read_memory_left(folder)) is not None]
     total, available = machine()
     return max(0, min([*free, *([available] if total else [])], default=0))
@@ -46,7 +46,7 @@ def read_available_memory_bytes(
 def read_total_memory_bytes(
     root: Path = Path("/"), machine: Callable[[], tuple[int, int]] = read_machine_memory_bytes
 ) -> int:
-    """Return the memory that this process could have with nothing else running: machine or cgroup; 0 if unknown."""
+    """Return the memory of the machine, or the lowest cgroup limit on it; 0 if unknown."""
     limits = [limit for folder in _iter_cgroups("memory", root) if (limit := _read_memory_limit(folder)) is not None]
     total, _ = machine()
     return min([*limits, *([total] if total else [])], default=0)

@@ -1,4 +1,4 @@
-"""AdaptivePool finds the right place and size for work by looking at it."""
+"""AdaptivePool chooses the pool and the size by measuring tasks."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_shutdown_finishes_submitted_tasks_and_refuses_new_ones() -> None:
 def test_functions_with_one_label_are_routed_apart() -> None:
     with AdaptivePool() as pool:
         waiting = [pool.submit_named("stage", time.sleep, 0.05) for _ in range(40)]
-        for _ in range(2):  # the first look may come while the interpreter's lock keeps one from computing
+        for _ in range(2):  # at the first sample, the interpreter's lock may keep one from computing
             computing = [pool.submit_named("stage", spin, 0.05) for _ in range(12)]
             pids = {future.result(HANG_SECONDS) for future in computing}
         assert wait(waiting, HANG_SECONDS).not_done == set()

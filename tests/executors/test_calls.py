@@ -1,4 +1,4 @@
-"""A plan's `module:function` is found, called, and heard."""
+"""Calls: find the `module:function` of a plan, run it and capture its output."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def shown(error: BaseException | None) -> str:
 
 
 def frames(error: BaseException | None) -> list[str]:
-    """The functions that a traceback names, in order."""
+    """Return the functions that a traceback names, in order."""
     return re.findall(r'File ".*", line \d+, in (\S+)', shown(error))
 
 

@@ -1,4 +1,4 @@
-"""Commands run in slots, and whatever comes of them is an outcome."""
+"""CommandPool: any end of a command is an outcome."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_command_gets_only_the_first_three_descriptors(pool: CommandPool) -> Non
     finally:
         os.close(read_end)
         os.close(write_end)
-    assert outcome.output == "['0', '1', '2', '3']\n"  # 3 is the listing itself
+    assert outcome.output == "['0', '1', '2', '3']\n"  # 3 is the descriptor of the listing
 
 
 def test_command_reads_empty_stdin(pool: CommandPool) -> None:
@@ -200,7 +200,7 @@ def test_command_reads_empty_stdin(pool: CommandPool) -> None:
 
 def test_command_starts_with_default_signal_handling(pool: CommandPool) -> None:
     _, blocked, _, ignored = run(pool, ["grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"]).output.split()
-    own = (1 << 31) | (1 << 32)  # the C library's own two are always ignored
+    own = (1 << 31) | (1 << 32)  # the C library always ignores two signals of its own
     assert (int(blocked, 16), int(ignored, 16) & ~own) == (0, 0)
 
 
@@ -258,7 +258,9 @@ def test_larger_pool_runs_more_commands_at_once(tmp_path: Path) -> None:
     with CommandPool(1) as pool:
         pool.resize(2)
         reader = pool.submit_commands("reader", [["cat", str(fifo)]], cwd="/")
-        writer = pool.submit_commands("writer", [shell("echo met > $1", fifo)], cwd="/")  # needs the reader beside it
+        writer = pool.submit_commands(
+            "writer", [shell("echo met > $1", fifo)], cwd="/"
+        )  # ends only if the reader runs at the same time
         assert pool.target == 2
         assert reader.result(HANG_SECONDS).output == "met\n"
         assert writer.result(HANG_SECONDS).exit_code == 0

@@ -1,4 +1,4 @@
-"""What commands used is measured over their whole process tree, whoever waits for whom."""
+"""The usage of a command is that of its whole process tree, reaped or not."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from support.real_servers import eventually
 
 BURNED_SECONDS = 0.5
 MEGABYTE = 1 << 20
-SETTLED = 20 * MEGABYTE  # how far two measured peaks may be apart from their true difference
+SETTLED = 20 * MEGABYTE  # the largest error of a difference of two measured peaks
 
-# Starts a burner and ends without having waited for it, but not before it has ended.
+# Starts a burner, waits until it has ended, and exits without reaping it.
 FORGETFUL = """
 import os, sys
 ended, alive = os.pipe()
@@ -32,7 +32,7 @@ os.close(alive)
 os.read(ended, 1)
 os._exit(0)
 """
-# Holds so many megabytes for a moment, in a child if a second argument is given.
+# Allocates this many megabytes for a moment, in a child if there is a second argument.
 HOLDER = """
 import os, sys
 if len(sys.argv) > 2 and os.fork():
@@ -71,7 +71,7 @@ def test_cpu_time_of_an_unreaped_child_counts(pool: CommandPool, tmp_path: Path)
 
 
 def test_cpu_time_of_a_background_grandchild_counts(pool: CommandPool, tmp_path: Path) -> None:
-    report = make_fifo(tmp_path)  # the main process ends when the grandchild, an orphan by then, has written its report
+    report = make_fifo(tmp_path)  # the main process exits when the orphaned grandchild has written its report
     copy = tmp_path / "copy"
     script = 'report=$1; copy=$2; shift 2; ("$@" &); cat $report > $copy'
     assert_cpu(run(pool, shell(script, report, copy, *python(BURNER, BURNED_SECONDS, report))), copy)
@@ -85,7 +85,7 @@ def test_cpu_times_of_steps_add_up(pool: CommandPool, tmp_path: Path) -> None:
 
 
 def test_cpu_time_of_a_child_counts_if_its_parent_ignores_sigchld() -> None:
-    """The kernel adds such a child's CPU to nobody's: what was last seen of it is kept."""
+    """The kernel adds the CPU time of such a child to no process: the last sample counts."""
     parent = subprocess.Popen(
         python(IGNORANT, BURNER, BURNED_SECONDS),
         stdin=subprocess.PIPE,
@@ -119,7 +119,7 @@ def test_cpu_time_of_a_child_counts_if_its_parent_ignores_sigchld() -> None:
 
 
 def test_core_waits_of_an_unsampled_child_are_estimated() -> None:
-    """Nobody has looked at it meanwhile, so its CPU is known, and its waits are not."""
+    """No sample has seen the child, so its CPU time is known, but not its waits."""
     child = python(BURNER, BURNED_SECONDS, "/dev/null")
     parent = subprocess.Popen(
         python("import subprocess, sys; subprocess.run(sys.argv[1:])", *child),
@@ -133,12 +133,12 @@ def test_core_waits_of_an_unsampled_child_are_estimated() -> None:
     waited = tree.get_delay_seconds()
     _, parent.returncode, usage = os.wait4(parent.pid, 0)
     table.crowding = 3.0
-    crowded_seconds = 2 * BURNED_SECONDS  # as much longer as it would have taken with three threads a core
+    crowded_seconds = 2 * BURNED_SECONDS  # the extra time with three threads a core
     table.settle(parent.pid, usage.ru_utime + usage.ru_stime, time.monotonic() + crowded_seconds)
     assert tree.get_delay_seconds() - waited == pytest.approx(crowded_seconds, rel=0.5)
 
 
-# Its child burns, then lives until it is told to end; its end is ignored, and told when it is over.
+# Its child burns CPU, then waits for a signal to exit; the parent ignores SIGCHLD and reports the child's exit.
 IGNORANT = """
 import os, signal, sys, time
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -185,7 +185,7 @@ def test_memory_of_a_child_counts(pool: CommandPool) -> None:
 
 def test_memory_of_the_exporter_does_not_count() -> None:
     ballast = b"x" * (400 * MEGABYTE)
-    with CommandPool(1) as pool:  # its supervisor is started by this process as big as it is now
+    with CommandPool(1) as pool:  # this process starts the supervisor at its current size
         assert peak(pool, 160) - peak(pool, 60) == pytest.approx(100 * MEGABYTE, abs=SETTLED)
         assert run(pool, ["true"]).measurement.memory_peak_bytes < SETTLED
     assert len(ballast) == 400 * MEGABYTE
@@ -199,7 +199,7 @@ def test_measurement_names_the_worker_and_the_process(pool: CommandPool) -> None
 
 
 def test_waits_for_a_core_are_measured(pool: CommandPool, tmp_path: Path) -> None:
-    """Three burners on one core wait for each other most of the time."""
+    """Three burners on one core wait most of the time."""
     core = min(os.sched_getaffinity(0))
     script = f"import os\nos.sched_setaffinity(0, [{core}])\n{BURNER}"
     with CommandPool(3) as crowd:
@@ -208,4 +208,4 @@ def test_waits_for_a_core_are_measured(pool: CommandPool, tmp_path: Path) -> Non
         ]
         delays = [future.result(HANG_SECONDS).measurement.run_delay_seconds for future in futures]
     assert sum(delays) > 0.2
-    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL  # measuring touches nothing of this process
+    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL  # measuring leaves this process's handlers alone

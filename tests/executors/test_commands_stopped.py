@@ -1,4 +1,4 @@
-"""Commands end as a whole: stopped, killed, or done while something of them lives on."""
+"""Commands end as a whole: when stopped, when killed, and when a process of them still runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from paropt_exporter.events import Result
 from paropt_exporter.executors.commands import CommandPool
 from support.command_scripts import HANG_SECONDS, make_fifo, python, run, shell, told_pids, wait_until_gone
 
-DEAF = "trap '' TERM HUP INT; "  # ignores what may be ignored; so does all that it starts
+DEAF = "trap '' TERM HUP INT; "  # ignores these signals, as do its children
 
-# A parent, a child, a grandchild, and one that left for a session of its own; all ignore TERM and tell their ids.
+# A parent, a child, a grandchild, and a process in a session of its own; all ignore SIGTERM and write their pids.
 FAMILY = """
 import os, signal, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -97,11 +97,11 @@ def test_daemon_without_session_and_parent_is_ended_too(pool: CommandPool, tmp_p
     pids = told_pids(fifo)
     assert future.result(HANG_SECONDS).result is Result.SUCCESS
     assert wait_until_gone(pids, 0) == []
-    assert beside.running()  # it was not taken for a part of the other
+    assert beside.running()  # it does not count as a part of the other
     assert pool.stop(beside, grace_seconds=0)
 
 
-# Forks twice with a session of its own between, as daemons do, before anybody can have looked; its parents are gone.
+# Forks twice with a new session in between, as daemons do, before the first sample; its parents have exited.
 DAEMON = """
 import os, signal, sys
 if os.fork():

@@ -1,4 +1,4 @@
-"""How many cores tasks want, by samples of their core time."""
+"""CPU demand in cores, from samples of core time."""
 
 from __future__ import annotations
 

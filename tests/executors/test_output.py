@@ -1,4 +1,4 @@
-"""A command's output is kept in bounded memory and is safe to show."""
+"""The end of a command's output is kept in bounded memory and safe to show."""
 
 from __future__ import annotations
 

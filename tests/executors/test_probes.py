@@ -1,4 +1,4 @@
-"""Known troubles of executors, put to every pool of this package: each must take them like the others."""
+"""Known problems of executors, tested against every pool of this package."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def works(pool: Executor) -> bool:
     return list(pool.map(double, range(20))) == [2 * number for number in range(20)]
 
 
-# What a task may raise
+# Exceptions of tasks
 
 
 class SilentError(Exception):
@@ -63,7 +63,7 @@ class SilentError(Exception):
 
 
 class HoldingError(Exception):
-    """Holds what can't be pickled."""
+    """Has an attribute that can't be pickled."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -137,7 +137,7 @@ def test_unpicklable_exception_is_described(processes: ProcessPool, task: Callab
     assert works(processes)
 
 
-# What a task may return or be given
+# Results and arguments
 
 
 class Uncomparable:
@@ -395,7 +395,7 @@ def test_resize_during_and_after_shutdown_is_harmless(pool: Pool) -> None:
     assert [future.result(0) for future in futures] == [2 * number for number in range(100)]
 
 
-# Beginning, end and neighbours
+# Start, shutdown and other pools
 
 
 def test_shutdown_may_be_called_twice_and_concurrently(pool: Pool) -> None:
@@ -444,7 +444,7 @@ def test_submitting_thread_may_exit_before_its_task(pool: Pool, tmp_path: Path) 
 
 
 class Witness:
-    """Can be watched by a weak reference."""
+    """Supports weak references."""
 
     def touch(self) -> None:
         """Be called."""
@@ -468,7 +468,7 @@ def test_pool_keeps_no_reference_to_arguments_results_and_errors(pool: Pool) -> 
 
 
 class Last:
-    """Submits when it is collected, wherever that happens."""
+    """Submits a task when it is garbage-collected."""
 
     def __init__(self, pool: Pool, found: list[Future[int]]) -> None:
         self.pool, self.found, self.itself = pool, found, self
@@ -517,7 +517,7 @@ def test_worker_may_create_a_pool(pool: Pool) -> None:
     assert pool.submit(pool_in_a_worker).result(HANG_SECONDS) == [0, 2, 4]
 
 
-# What a task may do to its process
+# Tasks that damage their process
 
 
 def leave_a_thread() -> None:
@@ -577,7 +577,7 @@ def test_forked_child_of_a_task_is_no_second_worker(processes: ProcessPool) -> N
     assert works(processes)
 
 
-# What the owner may be like
+# Unusual parent processes
 
 
 def script(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -671,7 +671,7 @@ except KeyboardInterrupt:
 
 
 class Hostile(BaseException):
-    """An exception whose every attribute raises."""
+    """An exception whose attributes all raise."""
 
     def __getattribute__(self, name: str) -> object:
         raise SystemExit(0)

@@ -1,10 +1,13 @@
-"""Reading threads and processes from /proc."""
+"""Threads and processes, read from /proc."""
 
 from __future__ import annotations
 
 import subprocess
+import sys
 import threading
+from pathlib import Path
 
+import paropt_exporter
 from paropt_exporter.executors import procfs
 
 
@@ -31,3 +34,35 @@ def test_exited_thread_has_no_children() -> None:
     thread.join()
     assert thread.native_id is not None
     assert procfs.list_thread_children(thread.native_id) == ()
+
+
+# The kernel returns at most 4 KB of a list of children in one read, and only whole lines: less than was asked for.
+MANY_CHILDREN = """
+import os, signal
+from paropt_exporter.executors import procfs
+pids = []
+for _ in range(900):
+    if not (pid := os.fork()):
+        signal.pause()
+    pids.append(pid)
+try:
+    print(len(procfs.list_child_pids(os.getpid(), threads=1)), len(procfs.list_children("self")))
+finally:
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+"""
+
+
+def test_long_list_of_children_is_complete() -> None:
+    package_folder = str(Path(paropt_exporter.__file__).parents[1])
+    command = [sys.executable, "-c", MANY_CHILDREN]
+    found = subprocess.run(command, env={"PYTHONPATH": package_folder}, capture_output=True, text=True, check=True)
+    assert found.stdout == "900 900\n"
+
+
+def test_exited_process_has_no_stat_and_no_children() -> None:
+    with subprocess.Popen(["true"]) as process:
+        pass
+    assert (procfs.read_stat(process.pid), procfs.list_children(process.pid)) == (None, set())
+    assert (procfs.read_start_time(process.pid), procfs.read_command_name(process.pid)) == ("", "?")

@@ -1,4 +1,4 @@
-"""What adaptive pools learned outlives them in a file."""
+"""Function profiles of adaptive pools are saved to a file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_pool_saves_its_profiles(tmp_path: Path) -> None:
         wait([pool.submit_named("spin", spin, 0.02) for _ in range(4)], HANG_SECONDS)
     (profile,) = load_profiles(memory)
     assert profile.function == f"{spin.__module__}.spin"
-    assert profile.cpu_demand > 0.1  # what waits has none
+    assert profile.cpu_demand > 0.1  # a waiting function has almost none
 
 
 def test_known_waiting_function_gets_threads_before_the_first_sample(tmp_path: Path) -> None:

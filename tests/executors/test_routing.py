@@ -1,4 +1,4 @@
-"""A function goes where its tasks were measured to belong."""
+"""Router chooses threads or processes by measurements."""
 
 from __future__ import annotations
 

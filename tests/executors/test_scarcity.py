@@ -1,4 +1,4 @@
-"""What pools do when the system has no more threads, processes or descriptors to give."""
+"""Pools while the system refuses threads, processes or descriptors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ with ProcessPool(1) as pool:
 print("all there")
 """
 
-# Has every slot made, with the descriptor that each takes, before the first worker gets the five of its own.
+# Creates every worker handle, with its one descriptor, before the first worker gets its own five.
 HOLD = """
     import threading
     from paropt_exporter.executors.processes import link
@@ -62,7 +62,7 @@ HOLD = """
     link.ProcessLink.__init__ = lambda self, forkservers: (resized.wait(), init(self, forkservers))[1]
 """
 
-# What a fork server finds when the user's processes are used up, for as long as there is a file named `full`.
+# Lets fork() fail as at the process limit, as long as a file named `full` exists.
 NO_FORKS = """
 import errno, os, sys
 if "forkserver" in "".join(sys.orig_argv):
@@ -91,7 +91,7 @@ with ProcessPool(1) as pool:
 print("all there")
 """
 
-# Workers that end before they can begin, whatever is tried.
+# Workers that always exit before they are ready.
 STILLBORN = """
 import os, sys
 if "forkserver" in "".join(sys.orig_argv):
@@ -144,7 +144,7 @@ with ProcessPool(1) as pool:
 
 
 def run(code: str, folder: Path) -> list[str]:
-    """Run a script of its own, since its limits are a process's; return what it said."""
+    """Run a script in a process of its own, since limits apply to a process; return its output."""
     path = os.pathsep.join((str(folder), PACKAGE, str(Path(__file__).parents[1])))
     found = subprocess.run(
         [sys.executable, "-c", code],

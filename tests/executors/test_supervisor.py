@@ -1,4 +1,4 @@
-"""The supervisor leaves nothing behind, whoever dies, and costs nothing while nothing runs."""
+"""The supervisor leaves no process behind and sleeps while nothing runs."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def supervisor() -> Iterator[SharedSupervisor]:
 
 
 def supervisor_of(pool: CommandPool) -> int:
-    """A command's parent is the supervisor."""
+    """Return the pid of the supervisor, the parent of a command."""
     return int(run(pool, shell("echo $PPID")).output)
 
 
-# An exporter with one command, that has a child in its own session and one in another; they tell their ids.
+# An exporter with one command that has a child in its session and one in another; they write their pids.
 EXPORTER = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -65,7 +65,7 @@ def test_no_process_outlives_a_killed_exporter(tmp_path: Path, number: signal.Si
 def test_forked_copy_of_the_exporter_keeps_no_command_alive(tmp_path: Path) -> None:
     fifo, copy_ends = make_fifo(tmp_path), make_fifo(tmp_path, "copy")
     fork = f"\nimport os\nif not os.fork():\n    open({str(copy_ends)!r}).read()\n    os._exit(0)\n"
-    # The copy is made when the command has told its ids: it has all descriptors of a running command.
+    # The fork happens after the command has written its pids: the copy has all descriptors of a running command.
     wait = f"\nopen({str(tmp_path / 'go')!r}).read()\n"
     os.mkfifo(tmp_path / "go")
     exporter = subprocess.Popen(
@@ -110,7 +110,7 @@ def test_supervisor_survives_terminal_signals() -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             os.kill(supervisor, number)
         assert supervisor_of(pool) == supervisor
-        assert os.getsid(supervisor) == supervisor  # a Ctrl-C at the terminal does not even reach it
+        assert os.getsid(supervisor) == supervisor  # Ctrl-C at the terminal does not reach it
 
 
 def test_pools_share_one_supervisor_until_the_last_shutdown() -> None:
@@ -126,7 +126,7 @@ def test_idle_supervisor_sleeps() -> None:
         run(pool, ["true"])
         assert eventually(lambda: is_asleep(supervisor))
         before = switches(supervisor)
-        # A second in which the supervisor could do something: a command of nobody's that takes that long.
+        # A second in which the supervisor could do something: a command outside the pool that takes so long.
         subprocess.run(["sleep", "1"], check=True)
         assert switches(supervisor) == before
 
@@ -139,7 +139,7 @@ def test_supervisor_memory_stays_small() -> None:
 
 
 def test_supervisor_imports_only_its_own_modules() -> None:
-    """As it is started: with stand-ins for the packages, whose own modules would import more."""
+    """Start it as the client does: with stand-ins for the packages, whose own modules would import more."""
     program = (
         "import sys\nfolder = sys.argv[1]\n"
         "for name, place in (('paropt_exporter', folder), ('paropt_exporter.executors', folder + '/executors')):\n"
@@ -150,8 +150,8 @@ def test_supervisor_imports_only_its_own_modules() -> None:
     )
     answer = subprocess.run(python(program, PACKAGE_ROOT + "/paropt_exporter"), capture_output=True, text=True)
     assert answer.stdout.splitlines() == [
-        "paropt_exporter.executors.core_time paropt_exporter.executors.supervisor"
-        " paropt_exporter.executors.supervisor.command paropt_exporter.executors.supervisor.event_loop"
+        "paropt_exporter.executors.core_time paropt_exporter.executors.procfs paropt_exporter.executors.supervisor"
+        " paropt_exporter.executors.supervisor.event_loop"
         " paropt_exporter.executors.supervisor.parent_process"
         " paropt_exporter.executors.supervisor.process_tree",
         "",
@@ -159,7 +159,7 @@ def test_supervisor_imports_only_its_own_modules() -> None:
 
 
 class Conversation:
-    """A command's channel, as a slot has it."""
+    """The channel of a command, as a task uses it."""
 
     def __init__(self, supervisor: SharedSupervisor, argv: list[str]) -> None:
         self.channel, theirs = socket.socketpair()

@@ -1,4 +1,4 @@
-"""Calls in threads: their processes are asked to end, then killed; a pool that is used as a library ends none."""
+"""Calls in threads: the processes of a call get SIGTERM, then SIGKILL; a pool used as a library spares them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TIDY = "trap 'echo tidy > $1; exit' TERM; echo $$ > $1; while :; do sleep 0.01; 
 
 
 class Bench:
-    """A pool with one thread, and a call in it that runs a shell script; `first` and `second` are its words."""
+    """A pool with one thread, and a call in it that runs a shell script, which writes `first` and `second`."""
 
     def __init__(self, folder: Path, script: str, *, target: str = "scripts:run") -> None:
         (folder / "scripts.py").write_text(MODULE)
@@ -147,5 +147,5 @@ def test_library_pool_spares_processes_that_a_task_left(
 
 def _left(fifo: str) -> int:
     process = subprocess.Popen(["sh", "-c", "read line < $1", "sh", fifo])
-    process.returncode = 0  # nobody waits for it here, and nobody warns of that
+    process.returncode = 0  # prevents the warning of subprocess: the test does not reap it
     return process.pid

@@ -1,4 +1,4 @@
-"""ThreadPool is an executor that can be resized, stopped in parts, and read at any time."""
+"""ThreadPool: an executor that can be resized, whose tasks can be stopped and listed at any time."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import paropt_exporter
 from paropt_exporter.errors import InitializerFailed, TaskStopped
 from paropt_exporter.executors import ThreadPool, procfs
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.threads import worker_thread
-from paropt_exporter.executors.threads.worker_thread import Worker
+from paropt_exporter.executors.threads import thread_worker
+from paropt_exporter.executors.threads.thread_worker import Worker
 from support.pool_tasks import HANG_SECONDS, FalsyError, burn_in_child, double, eventually, nothing, raise_it, spin
 
 
@@ -230,7 +230,7 @@ def test_shutdown_cancels_queued_tasks_on_request() -> None:
 
 def test_shutdown_during_growth_joins_every_thread() -> None:
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # the growing thread is interrupted wherever it can be
+    sys.setswitchinterval(1e-6)  # switch threads as often as possible
     try:
         for _ in range(100):
             pool = ThreadPool(1)
@@ -368,11 +368,11 @@ def test_sampling_reads_the_run_delay_only_of_tasks_that_may_have_lost_time(
 ) -> None:
     monkeypatch.setattr(procfs, "read_thread_cpu_seconds", lambda _: cpu_seconds)
     monkeypatch.setattr(procfs, "read_run_delay_seconds", lambda _: 0.25)
-    monkeypatch.setattr(worker_thread, "monotonic", lambda: 11.0)
+    monkeypatch.setattr(thread_worker, "monotonic", lambda: 11.0)
     future: TaskFuture[None] = TaskFuture()
     worker = Worker("worker")
     worker.task, worker.started_seconds, worker.delay_baseline = (future, nothing), 10.0, (10.0, 0.0)
-    ((seen, task),) = worker_thread.sample_running([worker], children=lambda _: True)
+    ((seen, task),) = thread_worker.sample_running([worker], children=lambda _: True)
     assert seen is future
     assert (task.cpu_seconds, task.run_delay_seconds) == (cpu_seconds, delay_seconds)
 

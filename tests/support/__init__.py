@@ -1,1 +1,1 @@
-"""What tests share: real servers, sample events, projects on disk, and programs that tests run."""
+"""Helpers of tests: real servers, sample events, projects on disk, and programs that tests run."""

@@ -1,4 +1,4 @@
-"""What tests of commands share: scripts that report on themselves, and waiting for processes without sleeping."""
+"""Helpers for tests of commands: scripts that report on themselves, and waits for processes without sleeping."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 from paropt_exporter.executors.commands import CommandOutcome, CommandPool
 
-HANG_SECONDS = 30.0  # a guard against hanging; nothing here takes nearly as long
+HANG_SECONDS = 30.0  # a guard against hanging: no wait takes nearly as long
 
-# Burns CPU, then writes what the kernel says that it used itself to the file named.
+# Burns CPU, then writes its own CPU time according to the kernel to the named file.
 BURNER = """
 import os, resource, sys, time
 while time.process_time() < float(sys.argv[1]):
@@ -34,7 +34,7 @@ def shell(script: str, *arguments: object) -> list[str]:
 
 
 def run(pool: CommandPool, *steps: list[str], cwd: Path | str = "/") -> CommandOutcome:
-    """Run the steps as one task and return what came of it."""
+    """Run the steps as one task and return the outcome."""
     return pool.submit_commands("task", steps, cwd=cwd).result(HANG_SECONDS)
 
 
@@ -51,7 +51,7 @@ def told_pids(fifo: Path) -> list[int]:
 
 
 def wait_until_gone(pids: list[int], seconds: float = HANG_SECONDS) -> list[int]:
-    """Return those that are still there after `seconds`."""
+    """Return the processes that still exist after `seconds`."""
     deadline = time.monotonic() + seconds
     return [pid for pid in pids if not _gone(pid, deadline)]
 

@@ -1,4 +1,4 @@
-"""Events with everything filled in, for tests of whatever takes events: name only what the test is about."""
+"""Complete sample events: a test overrides only the fields that matter to it."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def run_ended(
 
 
 class StillClock:
-    """A clock that moves only when told to. Here, and not `paropt_exporter.testing`'s, which needs the whole engine."""
+    """A clock that moves only on request; unlike `paropt_exporter.testing`'s, it does not import the engine."""
 
     def __init__(self) -> None:
         self.now_seconds = 0.0

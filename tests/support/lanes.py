@@ -1,4 +1,4 @@
-"""Shared by tests: short ways to write a plan and to run it on fakes."""
+"""Helpers for tests: short ways to write a plan and to run it on fakes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def limit(seconds: float, *, critical: bool = False) -> SlaLimit:
 
 
 class Bench:
-    """A run on fakes: `run` executes it, then `record`, `events` and `workers` tell what happened."""
+    """A run on fakes: `run` executes it; `record`, `events` and `workers` have the results."""
 
     def __init__(
         self,
@@ -69,10 +69,10 @@ class Bench:
 
     @property
     def starts(self) -> dict[str, float]:
-        """When each label was first started."""
+        """Return when each label first started."""
         return {label: moment for moment, label in reversed(self.workers.started)}
 
 
 def stages_of(record: RunRecord) -> dict[str, tuple[str, str]]:
-    """Result and message of each stage."""
+    """Return the result and message of each stage."""
     return {stage.stage: (stage.result.value, stage.message) for stage in record.stages}

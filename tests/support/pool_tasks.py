@@ -1,4 +1,4 @@
-"""Functions that the pools' tests run in workers, and a wait with a deadline."""
+"""Functions that tests of pools run in workers, and a wait with a deadline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HANG_SECONDS = 30.0  # generous: only a hang takes longer
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    """Return whether a condition comes true before the hang guard."""
+    """Wait until a condition is true, and return whether it was before the deadline."""
     pause, end = threading.Event(), time.monotonic() + HANG_SECONDS
     while not condition():
         if time.monotonic() > end:
@@ -42,7 +42,7 @@ def raise_it(error: BaseException) -> NoReturn:
 
 
 def spin(seconds: float) -> int:
-    """Use CPU for a while; return the process that did."""
+    """Use CPU for a while; return the process id."""
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass
@@ -50,7 +50,7 @@ def spin(seconds: float) -> int:
 
 
 def say_and_wait(path: str, text: str = "here") -> None:
-    """Write to a FIFO, then wait for ever."""
+    """Write to a FIFO, then wait forever."""
     Path(path).write_text(text)
     signal.pause()
 
@@ -61,19 +61,19 @@ def append(path: str, text: str) -> None:
 
 
 def append_and_read(path: str, text: str, fifo: str) -> None:
-    """Note that the task began, then wait until somebody opens the FIFO."""
+    """Report that the task has started, then wait until the FIFO is opened."""
     append(path, text)
     Path(fifo).read_text()
 
 
 def start_grandchild(path: str) -> None:
-    """Start a process that outlives the task, tell its number, then wait for ever."""
+    """Start a process that outlives the task, report its pid, then wait forever."""
     child = subprocess.Popen(["sleep", "600"])
     say_and_wait(path, str(child.pid))
 
 
 def burn_in_child(seconds: float, *, wait: bool) -> float:
-    """Use CPU in a child process; `wait` False: nobody waits for it, but it has ended."""
+    """Use CPU in a child process; `wait` False: do not reap it, but wait until it has exited."""
     code = f"import time\nend = time.process_time() + {seconds}\nwhile time.process_time() < end: pass"
     child = subprocess.Popen([sys.executable, "-c", code])
     if wait:
@@ -89,7 +89,7 @@ def hold_memory(size_bytes: int) -> int:
 
 
 class OddError(Exception):
-    """Can't be made again from its arguments."""
+    """Can't be recreated from its arguments."""
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(f"{first} and {second}")

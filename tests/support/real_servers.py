@@ -1,4 +1,4 @@
-"""Real servers and the installed command, for the end-to-end tests: started on loopback, ended by their ids."""
+"""Real servers and the installed command for end-to-end tests: on loopback, terminated by their pids."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def free_port() -> int:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment for commands under test: without what CI sets, since it changes what the command does."""
+    """Return the environment for commands under test, without CI's variables, which change the command's behaviour."""
     return {name: value for name, value in os.environ.items() if name not in _SET_BY_CI} | more
 
 
 def eventually(what: str, look: Any) -> Any:
-    """Look again and again until the answer is true; a real server gives no other sign."""
+    """Poll until the answer is true: a real server sends no notification."""
     deadline, pause = time.monotonic() + HANG_SECONDS, Event()
     while time.monotonic() < deadline:
         if answer := look():
@@ -55,7 +55,7 @@ def eventually(what: str, look: Any) -> Any:
 
 
 class Prometheus:
-    """A real Prometheus, or what speaks its API, that scrapes the targets four times a second."""
+    """A real Prometheus, or a server with its API, that scrapes the targets four times a second."""
 
     def __init__(self, url: str, command: Sequence[str] = (), log: Path | None = None) -> None:
         self.url = url
@@ -64,7 +64,7 @@ class Prometheus:
         self._log = log
 
     def start(self, ready: str) -> None:
-        """Begin, or begin again after an end: with what it had stored."""
+        """Start it, or restart it with its stored data."""
         assert self._log is not None
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
@@ -90,7 +90,7 @@ class Prometheus:
         return list(body["data"]["result"])
 
     def value(self, expression: str) -> float:
-        """The value of an expression that has exactly one series."""
+        """Return the value of an expression with exactly one series."""
         (series,) = self.query(expression)
         return float(series["value"][1])
 
@@ -105,7 +105,7 @@ class Prometheus:
 
 @contextmanager
 def server(name: str, *flags: str, log: Path, healthy: str, status: int = 200) -> Iterator[None]:
-    """Run one of Debian's servers until the block ends; it begins once `healthy`, a URL, answers with the status."""
+    """Run one of Debian's servers until the block ends; it starts once the URL `healthy` answers `status`."""
     with log.open("wb") as output:
         process = subprocess.Popen([program(name), *flags], stdout=output, stderr=output)
     try:
@@ -182,7 +182,7 @@ def get(url: str, method: str = "GET") -> tuple[int, str]:
 
 
 def ended(client: socket.socket) -> bool:
-    """Whether the other end has closed without a word; with unread bytes of ours that is a reset."""
+    """Return whether the other end has closed without an answer; with unread bytes this is a reset."""
     try:
         return client.recv(1) == b""
     except ConnectionResetError:
@@ -217,7 +217,7 @@ class Serving:
         self.process = process
 
     def summary(self) -> str:
-        """The first line of the next summary on stdout."""
+        """Return the first line of the next summary on stdout."""
         assert self.process.stdout is not None
         return self.process.stdout.readline()
 

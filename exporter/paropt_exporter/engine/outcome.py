@@ -9,7 +9,7 @@ from typing import TypeGuard, TypeVar
 from paropt_exporter.errors import CallFailed, ParoptError, TaskStopped, WorkerDied, describe, to_one_line
 from paropt_exporter.events import ItemRecord, Measurement, Result
 from paropt_exporter.executors.calls import CallOutcome
-from paropt_exporter.executors.commands import CommandOutcome
+from paropt_exporter.executors.commands.command_pool import CommandOutcome
 
 E = TypeVar("E", bound=BaseException)
 

@@ -57,8 +57,7 @@ def run_call(
     function does not exist, and CallFailed if the function or its module raises anything: with a message, the end of
     the output and of a traceback that begins with the user's own code, and the names.
 
-    `output_path`: a file for the whole output, and for the traceback, if the output is longer than what is returned;
-    only then is it made.
+    `output_path`: a file for the whole output and the traceback, made only if the output is longer than the kept end.
     """
     tail = _OutputTail(output_path)
     try:
@@ -148,7 +147,7 @@ class _OutputTail(io.TextIOBase):
     """A stream that keeps the end of the text. Several threads may write."""
 
     def __init__(self, path: str | None = None) -> None:
-        """Keep the end; if that is not all, keep the whole in a file at `path`, if one is given."""
+        """Keep the end of the text, and write longer text as a whole to a file at `path`, if given."""
         super().__init__()
         self._path = path
         self._lock = threading.Lock()  # guards: everything below
@@ -172,7 +171,7 @@ class _OutputTail(io.TextIOBase):
         return len(text)
 
     def add_to_file(self, text: str) -> None:
-        """Add text to the file, if there is one, that was not printed."""
+        """Add text to the file only, if there is one."""
         with self._lock:
             if self._file is not None:
                 self._append(text)

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import os
 
+from paropt_exporter.executors import procfs
+
 TYPE_CHECKING = False  # typing's own would cost the supervisor 0.7 MB, and type checkers know the name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_RUNNABLE = b"R"
-_ENDED = "ZX"
-_READ_BYTES = 4096  # more than a stat or a schedstat ever has
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _NOTICEABLE_SECONDS = 0.005  # `schedstat` of a running thread is late by up to one tick, which is less
 _THREADS_FIELD, _MEMORY_FIELD = 17, 21  # of /proc/PID/stat, after the command's name
@@ -93,22 +92,22 @@ class ProcessTime:
         if threads <= 1 and (not self._threads or self._threads.keys() == {main}):
             self._sample(main, f"/proc/{main}", runnable=state == "R", now=now)
             return
-        present = _thread_ids(main)
+        present = set(procfs.list_threads(main))
         for gone in self._threads.keys() - present:
             ended = self._threads.pop(gone)
             self._ended_run += ended.run
             self._ended_wait += ended.wait
         for thread in present:
             folder = f"/proc/{main}/task/{thread}"
-            self._sample(thread, folder, runnable=thread_is_runnable(folder), now=now)
+            self._sample(thread, folder, runnable=procfs.is_runnable(folder), now=now)
 
     def _sample(self, thread: str, folder: str, *, runnable: bool, now: float) -> None:
-        times = read_schedstat(f"{folder}/schedstat")
+        times = procfs.read_schedstat(f"{folder}/schedstat")
         if times is not None:
             known = self._threads.get(thread)
 
             def switches() -> int | None:
-                return voluntary_switches(folder)
+                return procfs.read_voluntary_switches(folder)
 
             if known is None:
                 self._threads[thread] = ThreadTime(times, runnable=runnable, now=now, switches=switches)
@@ -148,12 +147,12 @@ class TreeTime:
         self.memory_bytes = 0
         while left:
             pid = left.pop()
-            fields = read_stat(pid)
-            if fields is None or fields[0] in _ENDED or pid in present:
+            fields = procfs.read_stat(pid)
+            if fields is None or fields[0] in procfs.ENDED_STATES or pid in present:
                 continue
             present.add(pid)
             self._sample(pid, fields, now)
-            left += children_of_process(pid, threads=int(fields[_THREADS_FIELD]))
+            left += procfs.list_child_pids(pid, threads=int(fields[_THREADS_FIELD]))
         for pid in self._processes.keys() - present:
             ended = self._processes.pop(pid)
             self._ended_run += ended.run_seconds
@@ -167,58 +166,3 @@ class TreeTime:
         else:  # skip the first sample: between fork and exec a process shows its parent's memory as its own
             self.memory_bytes += int(fields[_MEMORY_FIELD]) * _PAGE_BYTES
         process.sample(threads=int(fields[_THREADS_FIELD]), state=fields[0], now=now)
-
-
-def read_schedstat(path: str) -> tuple[float, float] | None:
-    """Return the seconds that a thread ran and waited for a core; None if the kernel does not provide them."""
-    fields = _read(path).split()
-    return (int(fields[0]) / 1e9, int(fields[1]) / 1e9) if len(fields) > 1 else None
-
-
-def read_stat(pid: str) -> list[str] | None:
-    """Return the fields of /proc/PID/stat after the command name, which may hold any text; None if it has exited."""
-    text = _read(f"/proc/{pid}/stat").decode("latin-1")
-    return text[text.rindex(")") + 2 :].split() if ")" in text else None
-
-
-def thread_is_runnable(folder: str) -> bool:
-    """Return whether the thread of a /proc folder is runnable, on a core or not."""
-    return _read(f"{folder}/stat").rpartition(b") ")[2][:1] == _RUNNABLE
-
-
-def voluntary_switches(folder: str) -> int | None:
-    """Return how often the thread of a /proc folder gave up its core voluntarily; None if it has exited."""
-    for line in _read(f"{folder}/status").splitlines():
-        if line.startswith(b"voluntary_ctxt_switches:"):
-            return int(line.split()[1])
-    return None
-
-
-def children_of_process(pid: str, *, threads: int = 1) -> list[str]:
-    """Return the children of a process, of all its threads."""
-    present = (pid,) if threads <= 1 else _thread_ids(pid)
-    return [child for thread in present for child in _read(f"/proc/{pid}/task/{thread}/children").decode().split()]
-
-
-def _thread_ids(pid: str) -> set[str]:
-    try:
-        return set(os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208 -- path objects would cost more than the reading
-    except OSError:
-        return set()
-
-
-def _read(path: str) -> bytes:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        content = part = os.read(descriptor, _READ_BYTES)
-        while len(part) == _READ_BYTES:  # a list of children may be longer
-            part = os.read(descriptor, _READ_BYTES)
-            content += part
-        return content
-    except OSError:
-        return b""
-    finally:
-        os.close(descriptor)

@@ -1,11 +1,15 @@
-"""Read CPU time, run delay and memory of threads and processes from /proc; 0 if they have exited."""
+"""Read processes and threads from /proc: state, CPU time, waits for a core, memory and children.
+
+The supervisor and worker processes import this module, so it imports almost nothing itself.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 
+ENDED_STATES = "ZX"
+_READ_BYTES = 8192  # more than a stat, a status or a schedstat ever has
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -23,37 +27,84 @@ def read_run_delay_seconds(path: str) -> float:
         return 0.0
 
 
+def read_schedstat(path: str) -> tuple[float, float] | None:
+    """Return the seconds that a thread ran and waited for a core; None if the kernel does not provide them."""
+    try:
+        fields = _read(path).split()
+    except OSError:
+        return None
+    return (int(fields[0]) / 1e9, int(fields[1]) / 1e9) if len(fields) > 1 else None
+
+
+def read_stat(process: int | str) -> list[str] | None:
+    """Return the fields of /proc/PID/stat after the command name, which may hold any text; None if it has exited."""
+    try:
+        text = _read(f"/proc/{process}/stat").decode("latin-1")
+    except OSError:
+        return None
+    return text[text.rindex(")") + 2 :].split() if ")" in text else None
+
+
+def is_runnable(folder: str) -> bool:
+    """Return whether the thread of a /proc folder is runnable, on a core or not."""
+    try:
+        return _read(f"{folder}/stat").rpartition(b") ")[2][:1] == b"R"
+    except OSError:
+        return False
+
+
+def read_voluntary_switches(folder: str) -> int | None:
+    """Return how often the thread of a /proc folder gave up its core voluntarily; None if it has exited."""
+    try:
+        for line in _read(f"{folder}/status").splitlines():
+            if line.startswith(b"voluntary_ctxt_switches:"):
+                return int(line.split()[1])
+    except OSError:
+        pass
+    return None
+
+
+def list_pids() -> list[str]:
+    """Return the pids of all processes, with other names in /proc; empty if there is no /proc."""
+    return _list_folder("/proc")
+
+
+def list_threads(process: int | str) -> list[str]:
+    """Return the native ids of a process's threads; empty if it has exited."""
+    return _list_folder(f"/proc/{process}/task")
+
+
 def list_thread_children(thread: int) -> tuple[int, ...]:
     """Return the child processes that a thread of this process started, by its native id, zombies too.
 
     Empty if the thread has exited: another thread has inherited its children. A child that starts or exits meanwhile
     may be missing, or hide another one: read twice if it matters.
     """
-    try:
-        return tuple(map(int, _read_all(f"/proc/self/task/{thread}/children").split()))
-    except OSError:
-        return ()
+    return tuple(map(int, read_file(f"/proc/self/task/{thread}/children").split()))
+
+
+def list_child_pids(process: int | str, *, threads: int | None = None) -> list[str]:
+    """Return the child processes of all threads of a process, zombies too; `threads`: their number, if known."""
+    present = (process,) if threads == 1 else list_threads(process)
+    return [
+        child for thread in present for child in read_file(f"/proc/{process}/task/{thread}/children").decode().split()
+    ]
 
 
 def list_children(process: int | str) -> set[int]:
     """Return the child processes of a process ("self": this one), of all its threads, zombies too."""
-    found: set[int] = set()
-    try:
-        for thread in os.listdir(f"/proc/{process}/task"):  # noqa: PTH208 -- Path is not worth its import in a worker
-            with contextlib.suppress(OSError):
-                found.update(map(int, _read_all(f"/proc/{process}/task/{thread}/children").split()))
-    except OSError:
-        pass  # it has exited
-    return found
+    return set(map(int, list_child_pids(process)))
+
+
+def read_environment(process: int | str) -> list[str]:
+    """Return a process's environment at its start; empty if it has exited or belongs to another user."""
+    return read_file(f"/proc/{process}/environ").decode("latin-1").split("\0")
 
 
 def read_start_time(process: int) -> str:
     """Return the start time of a process in kernel ticks; "" if it has exited or is a zombie."""
-    try:
-        fields = _read(f"/proc/{process}/stat").rpartition(b")")[2].split()
-        return "" if fields[0] in b"ZX" else fields[19].decode()
-    except (OSError, IndexError):
-        return ""
+    fields = read_stat(process)
+    return "" if fields is None or fields[0] in ENDED_STATES else fields[19]
 
 
 def read_command_name(process: int) -> str:
@@ -133,34 +184,44 @@ def _find_root(pid: int, found: dict[int, tuple[int, float]], roots: set[int], o
 def _read_processes() -> dict[int, tuple[int, float]]:
     """Return the parent and the CPU seconds, reaped children included, of every process."""
     found: dict[int, tuple[int, float]] = {}
-    try:
-        names = os.listdir("/proc")  # noqa: PTH208 -- hundreds of Path objects would be most of the cost
-    except OSError:
-        return found
-    for name in names:
-        if name.isdigit():
-            try:
-                fields = _read(f"/proc/{name}/stat").rpartition(b")")[2].split()
-                found[int(name)] = (int(fields[1]), sum(map(int, fields[11:15])) / _TICKS_PER_SECOND)
-            except (OSError, IndexError, ValueError):
-                continue  # it exited during the scan
+    for name in list_pids():
+        fields = read_stat(name) if name.isdigit() else None
+        if fields is not None:
+            found[int(name)] = (int(fields[1]), sum(map(int, fields[11:15])) / _TICKS_PER_SECOND)
     return found
 
 
-def _read(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def read_file(path: str) -> bytes:
+    """Return the content of a file of any length; empty if it does not exist or belongs to another user.
+
+    Reads to the end: a short read does not mean the end of a list of children, of which the kernel returns whole lines.
+    """
     try:
-        return os.read(descriptor, 8192)
-    finally:
-        os.close(descriptor)
-
-
-def _read_all(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
     try:
         parts = []
-        while part := os.read(descriptor, 8192):
+        while part := os.read(descriptor, _READ_BYTES):
             parts.append(part)
         return b"".join(parts)
+    except OSError:
+        return b""
     finally:
         os.close(descriptor)
+
+
+def _read(path: str) -> bytes:
+    """Return the content of a short file with one read."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _READ_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def _list_folder(path: str) -> list[str]:
+    try:
+        return os.listdir(path)  # noqa: PTH208 -- Path is not worth its import in a worker, nor its time in a scan
+    except OSError:
+        return []

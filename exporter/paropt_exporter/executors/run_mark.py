@@ -10,7 +10,7 @@ from pathlib import Path
 
 from paropt_exporter.executors import child_processes, procfs
 from paropt_exporter.executors.supervisor.parent_process import RUN_MARK
-from paropt_exporter.executors.supervisor.process_tree import list_living, read_environment
+from paropt_exporter.executors.supervisor.process_tree import list_living
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def _find_orphans(project: str) -> list[int]:
 
 
 def _read_marks(pid: str) -> list[str]:
-    return [entry for entry in read_environment(pid) if entry.startswith(f"{RUN_MARK}=")]
+    return [entry for entry in procfs.read_environment(pid) if entry.startswith(f"{RUN_MARK}=")]
 
 
 def _find_ancestors(pid: str, parents: Mapping[str, str]) -> set[str]:

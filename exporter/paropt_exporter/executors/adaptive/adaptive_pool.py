@@ -16,7 +16,7 @@ from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.mapping import map_in_order
 from paropt_exporter.executors.processes import ProcessPool
 from paropt_exporter.executors.processes.roster import MOST_WORKERS
-from paropt_exporter.executors.threads import ThreadPool
+from paropt_exporter.executors.threads.thread_pool import ThreadPool
 
 P = ParamSpec("P")
 T = TypeVar("T")

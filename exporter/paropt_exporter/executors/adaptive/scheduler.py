@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
 from paropt_exporter import host
-from paropt_exporter.cpu_demand import CORE_SLACK, NO_TIME, WAITING_DEMAND, CoreBudget
+from paropt_exporter.cpu_demand import CORE_SLACK, NO_TIME, WAITING_DEMAND, CoreBudget, CoreTime, cpu_demand
 from paropt_exporter.errors import UnpicklableError
-from paropt_exporter.events import RunningTask, Strategy
+from paropt_exporter.events import Measurement, RunningTask, Strategy
 from paropt_exporter.executors import lifetime
-from paropt_exporter.executors.adaptive import monitor
-from paropt_exporter.executors.adaptive.monitor import FIRST_SAMPLE_SECONDS, Monitor
 from paropt_exporter.executors.adaptive.profiles import FunctionProfile, load_profiles, save_profiles
-from paropt_exporter.executors.adaptive.routing import PoolName, Router, is_thread_only
+from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, PoolName, Router, is_thread_only
 from paropt_exporter.executors.demand import DemandMeter, Sample
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes import ProcessPool
-from paropt_exporter.executors.threads import ThreadPool
-from paropt_exporter.executors.threads.worker_thread import CHILD_SAMPLING_SECONDS
+from paropt_exporter.executors.threads.thread_pool import ThreadPool
+from paropt_exporter.executors.threads.thread_worker import CHILD_SAMPLING_SECONDS
 from paropt_exporter.plan import PROCESSES, THREADS
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,11 @@ log = logging.getLogger(__name__)
 _CHILD_SAMPLE_SECONDS = 0.2  # between two samples of child processes while threads compute
 _NO_CHILD_SECONDS = 0.02  # a task that has no child process after this time is assumed to start none
 MAX_WAITING_THREADS = 64  # threads that wait at once, unless the caller sets a bound
-_REFUSAL = "cannot schedule new futures after shutdown"
+_SHUTDOWN_MESSAGE = "cannot schedule new futures after shutdown"
+_MAX_CHILD_SAMPLE_SECONDS = 0.25  # between two samples of child processes while no task is queued
+_FIRST_SAMPLE_SECONDS = 0.005  # after the first task was queued: long enough to measure a thread's CPU demand
+_MAX_SAMPLE_SECONDS = 0.05
+_IDLE_SECONDS = 10.0  # without queued tasks, until surplus threads are released
 
 
 class QueuedTask(NamedTuple):
@@ -79,14 +82,14 @@ class AdaptiveScheduler:
         self.router = Router(strategy)
         self.lock = threading.RLock()  # guards: everything below
         self.closed = False
-        self.refusal = _REFUSAL
+        self.refusal = _SHUTDOWN_MESSAGE
         self.changed = threading.Condition(self.lock)
         self._strategy = strategy
         self._cores = host.count_cpu_workers()
         self._max_workers = max_workers
         self._start = start or self._cores
         self._backlog: dict[str, deque[QueuedTask]] = {}
-        self._counts: dict[PoolName, int] = {THREADS: 0, PROCESSES: 0}
+        self._submitted_counts: dict[PoolName, int] = {THREADS: 0, PROCESSES: 0}
         self._submitted: dict[TaskFuture[Any], tuple[PoolName, str]] = {}  # pool and function of each submitted task
         self._fallbacks: dict[str, ThreadFallback] = {}  # by function
         self._submitting = 0  # tasks that a thread is submitting to a pool
@@ -228,17 +231,16 @@ class AdaptiveScheduler:
                     continue
                 pool_name = self._choose_pool(key)
                 if (
-                    self._counts[pool_name] < self._sizes[pool_name]
+                    self._submitted_counts[pool_name] < self._sizes[pool_name]
                     and not self._has_trial(key)
                     and self._has_cores_for(key)
                 ):
                     task = tasks.popleft()
                     if task.future.done():
-                        task.future.start_running(
-                            monotonic()
-                        )  # refuses, and notifies waiting threads of the cancellation
+                        # Refuses a cancelled task, and notifies waiting threads of the cancellation.
+                        task.future.start_running(monotonic())
                         return self._pop_startable()
-                    self._counts[pool_name] += 1
+                    self._submitted_counts[pool_name] += 1
                     self._submitting += 1
                     self._submitted[task.future] = pool_name, get_function_key(task.function)
                     self._backlog[key] = self._backlog.pop(key)  # the next function's turn
@@ -254,13 +256,17 @@ class AdaptiveScheduler:
             return pool_name
         if self.router.get_cpu_demand(key) is None:
             return PROCESSES if self._computes_in_threads() else pool_name
-        if pool_name == PROCESSES and self._counts[PROCESSES] >= self._sizes[PROCESSES] and self._may_bridge_start():
+        if (
+            pool_name == PROCESSES
+            and self._submitted_counts[PROCESSES] >= self._sizes[PROCESSES]
+            and self._may_compute_in_thread()
+        ):
             return THREADS
         if pool_name == THREADS and self.router.needs_trial(key) and (PROCESSES, key) not in self._submitted.values():
             return PROCESSES
         return pool_name
 
-    def _may_bridge_start(self) -> bool:
+    def _may_compute_in_thread(self) -> bool:
         """Return whether one task may compute in a thread while no process has started yet: there is only one
         interpreter lock.
 
@@ -312,7 +318,7 @@ class AdaptiveScheduler:
         """Settle a task that its pool has refused."""
         with self.lock:
             pool_name, _ = self._submitted.pop(task.future)
-            self._counts[pool_name] -= 1
+            self._submitted_counts[pool_name] -= 1
             self.changed.notify_all()
         task.future.force_exception(error)
 
@@ -324,8 +330,8 @@ class AdaptiveScheduler:
         self.router.pin_to_threads(key, f"it can't be pickled for a process: {error}")
         facts = {"function": key, "err": str(error)}
         with self.lock:
-            self._counts[PROCESSES] -= 1
-            self._counts[THREADS] += 1
+            self._submitted_counts[PROCESSES] -= 1
+            self._submitted_counts[THREADS] += 1
             self._submitted[task.future] = THREADS, key
             first = not unknown and key not in self._fallbacks
             if first:
@@ -354,7 +360,7 @@ class AdaptiveScheduler:
             if where is None:
                 return  # cancelled or stopped before it was submitted to a pool
             pool_name, key = where
-            self._counts[pool_name] -= 1
+            self._submitted_counts[pool_name] -= 1
             concurrent = self._competing if pool_name == THREADS else 1
             self.changed.notify_all()
         if future.measurement is not None:
@@ -378,7 +384,7 @@ class AdaptiveScheduler:
 
     def runs_in_threads(self) -> bool:
         """Return whether tasks run in threads: the monitor measures their child processes while they live."""
-        return self._strategy is Strategy.ADAPTIVE and self._counts[THREADS] > 0
+        return self._strategy is Strategy.ADAPTIVE and self._submitted_counts[THREADS] > 0
 
     def count_backlog(self) -> int:
         with self.lock:
@@ -397,9 +403,9 @@ class AdaptiveScheduler:
             began = monotonic()
             children = began >= self._next_child_sample
             seen = threads.sample_running(children=self._may_have_children if children else lambda _: False)
-            running = [each for each in seen if monitor.get_age_seconds(each[1]) >= FIRST_SAMPLE_SECONDS / 2]
-            demands = [monitor.get_cpu_demand(task) for _, task in running]
-            self._competing = monitor.count_competing(demands)
+            running = [each for each in seen if get_age_seconds(each[1]) >= _FIRST_SAMPLE_SECONDS / 2]
+            demands = [get_cpu_demand(task) for _, task in running]
+            self._competing = count_competing(demands)
             if children and monotonic() < began + CHILD_SAMPLING_SECONDS:  # otherwise the sampling was cut short
                 self._sample_children(seen)
             # While a thread computes, each read waits for the interpreter's lock.
@@ -410,19 +416,19 @@ class AdaptiveScheduler:
                 where = self._submitted.get(future)
                 key = where[1] if where is not None else future.label
                 if where is not None or self.router.get_cpu_demand(key) is not None:
-                    self.router.learn(key, monitor.measure_so_far(task), concurrent=self._competing)
+                    self.router.learn(key, measure_so_far(task), concurrent=self._competing)
             if demands:
-                self._add_threads(sum(demands) / len(demands))
+                self._size_threads(sum(demands) / len(demands))
         self.dispatch()
 
     def _sample_children(self, seen: Iterable[tuple[TaskFuture[Any], RunningTask]]) -> None:
         now, found = monotonic(), dict[Hashable, tuple[str, Sample]]()
         with self.lock:
             for future, task in seen:
-                where, below = self._submitted.get(future), monitor.get_children_time(task)
+                where, below = self._submitted.get(future), get_children_time(task)
                 if where is not None and where[1] not in self._childless:
                     found[future] = where[1], Sample(now, below)
-                    if below == NO_TIME and monitor.get_age_seconds(task) >= _NO_CHILD_SECONDS:
+                    if below == NO_TIME and get_age_seconds(task) >= _NO_CHILD_SECONDS:
                         self._childless.add(where[1])
                     if below != NO_TIME:
                         self._parents.add(where[1])
@@ -443,24 +449,24 @@ class AdaptiveScheduler:
             ]
         count = sum(number for _, number in known)
         if count and self.get_pool(THREADS):
-            self._add_threads(sum(demand * number for demand, number in known) / count)
+            self._size_threads(sum(demand * number for demand, number in known) / count)
 
-    def _add_threads(self, demand: float) -> None:
+    def _size_threads(self, demand: float) -> None:
         """Resize to the threads that fill one core with tasks of `demand` cores, at most to the number of tasks."""
         threads, bound = self._pools[THREADS], self._max_workers or MAX_WAITING_THREADS
-        inside = threads.busy + (threads.queued if isinstance(threads, ThreadPool) else 0)
+        in_pool = threads.busy + (threads.queued if isinstance(threads, ThreadPool) else 0)
         with self.lock:
-            count_backlog = sum(
+            startable = sum(
                 self._count_startable(key, len(tasks))
                 for key, tasks in self._backlog.items()
                 if self.router.get_cpu_demand(key) is not None and self.router.choose(key) == THREADS
             )
-            wanted = max(inside, self._counts[THREADS]) + count_backlog
+            wanted = max(in_pool, self._submitted_counts[THREADS]) + startable
             # Threads share one core, by the interpreter's lock: more threads than fill it do not help.
             size = min(bound, wanted, int(1 / max(demand, 1 / bound) + CORE_SLACK))
             room = self._sizes[THREADS]
             if size < room and self._parents.intersection(self._backlog):
-                size = max(size, self._counts[THREADS], min(room, self._get_initial_size(THREADS)))
+                size = max(size, self._submitted_counts[THREADS], min(room, self._get_initial_size(THREADS)))
             elif size <= room:
                 return
             self._sizes[THREADS] = size
@@ -480,7 +486,7 @@ class AdaptiveScheduler:
 
     # The end
 
-    def close(self, *, cancel_futures: bool = False, refusal: str = _REFUSAL) -> None:
+    def close(self, *, cancel_futures: bool = False, refusal: str = _SHUTDOWN_MESSAGE) -> None:
         with self.lock:
             if not self.closed:
                 self.closed, self.refusal = True, refusal
@@ -524,3 +530,112 @@ class AdaptiveScheduler:
 def get_function_key(function: Callable[..., Any]) -> str:
     inner = getattr(function, "func", function)
     return f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__qualname__)}"
+
+
+class Monitor:
+    """A thread that samples running tasks while others are queued, less and less often, and then releases threads.
+
+        no thread ──wake()──> sampling <──(tasks queued)── idle ──(10 s)──> no thread
+                                 └──(none queued, none in threads)──^
+
+    While tasks run in threads and none is queued, it samples a few times a second, since the CPU time and memory of
+    child processes can be read only while they live.
+
+    The scheduler calls it without any lock held; the scheduler's `changed` guards the state.
+    """
+
+    def __init__(self, scheduler: AdaptiveScheduler) -> None:
+        self._scheduler = scheduler
+        self._thread: threading.Thread | None = None
+        self._idle = False
+        self._warned = False  # whether it has logged that the system refused a thread
+
+    @property
+    def is_sampling(self) -> bool:
+        return self._thread is not None and not self._idle
+
+    def wake(self) -> None:
+        """Start sampling if tasks are queued or run in threads."""
+        scheduler = self._scheduler
+        with scheduler.changed:
+            if scheduler.closed or not (scheduler.count_pending() or scheduler.runs_in_threads()):
+                return
+            if self._thread is not None:
+                if self._idle:
+                    scheduler.changed.notify_all()
+                return
+            thread = self._thread = threading.Thread(target=self._run, name="paropt-adaptive-monitor", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if not self._warned:
+                log.warning("the system starts no thread to sample running tasks", extra={"err": str(error)})
+            self._thread, self._warned = None, True  # retried when the next task is submitted or ends
+
+    def join(self) -> None:
+        """Join the thread, which ends with its scheduler."""
+        thread = self._thread
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        scheduler, pause, last_busy = self._scheduler, _FIRST_SAMPLE_SECONDS, monotonic()
+        while not scheduler.closed or scheduler.count_pending() or scheduler.runs_in_threads():
+            with scheduler.changed:
+                is_idle = not (scheduler.count_pending() or scheduler.runs_in_threads())
+                left = _IDLE_SECONDS - (monotonic() - last_busy) if is_idle else pause
+                if is_idle and left <= 0:
+                    self._thread = None
+                    break
+                self._idle = is_idle
+                scheduler.changed.wait_for(self._must_wake, timeout=left)
+                self._idle = False
+            if not is_idle:
+                last_busy = monotonic()
+                scheduler.sample_running()
+                pause = self._get_next_pause(pause)
+        if not scheduler.closed:
+            scheduler.release_surplus()
+
+    def _get_next_pause(self, pause: float) -> float:
+        if not self._scheduler.count_pending():
+            return min(pause * 1.5, _MAX_CHILD_SAMPLE_SECONDS)
+        return min(pause * 1.5, _MAX_SAMPLE_SECONDS) if self._scheduler.knows_backlog() else _FIRST_SAMPLE_SECONDS
+
+    def _must_wake(self) -> bool:
+        work = self._scheduler.count_pending() > 0 or self._scheduler.runs_in_threads()
+        return (self._scheduler.closed and not work) or (self._idle and work)
+
+
+def get_age_seconds(task: RunningTask) -> float:
+    return max(1e-6, monotonic() - task.started_seconds)
+
+
+def count_competing(demands: Sequence[float]) -> int:
+    """Return how many running tasks compete for the interpreter's lock: 1 unless they fill it."""
+    total = sum(demands)
+    return (
+        sum(get_cpu_demand >= total / len(demands) / 2 for get_cpu_demand in demands) if total >= FULL_LOCK_CORES else 1
+    )
+
+
+def get_cpu_demand(task: RunningTask) -> float:
+    """Return the CPU demand of a task's own thread so far, at most 1 core."""
+    time = CoreTime(task.thread_run_seconds, task.run_delay_seconds)
+    return min(1.0, cpu_demand(time, max(get_age_seconds(task), 1e-3)))
+
+
+def get_children_time(task: RunningTask) -> CoreTime:
+    """Return the core time of a task's child processes."""
+    return task.core_time.since(CoreTime(task.thread_run_seconds, task.run_delay_seconds))
+
+
+def measure_so_far(task: RunningTask) -> Measurement:
+    return Measurement(
+        worker=task.worker,
+        pid=os.getpid(),
+        started_seconds=task.started_seconds,
+        ended_seconds=monotonic(),
+        cpu_seconds=task.thread_run_seconds,
+        run_delay_seconds=task.run_delay_seconds,
+    )

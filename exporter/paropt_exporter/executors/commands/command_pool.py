@@ -21,7 +21,7 @@ from paropt_exporter.executors.commands.command_task import CommandTask, Resourc
 from paropt_exporter.executors.commands.output import Capture, OutputFile, OutputSink
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.threads import ThreadPool
+from paropt_exporter.executors.threads.thread_pool import ThreadPool
 
 log = logging.getLogger(__name__)
 

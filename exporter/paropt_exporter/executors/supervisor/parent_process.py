@@ -7,7 +7,8 @@ import os
 import select
 import time
 
-from paropt_exporter.executors.supervisor.process_tree import list_living, read_environment, read_stat
+from paropt_exporter.executors import procfs
+from paropt_exporter.executors.supervisor.process_tree import list_living
 
 RUN_MARK = "PAROPT_RUN"  # in the environment of all that an exporter starts: process id, start time, project
 _SAMPLE_SECONDS = 0.1  # a sample costs some 0.2 ms with 20 threads
@@ -48,13 +49,13 @@ class ParentProcess:
             return
         self.next_sample = min(now, time.monotonic()) + _SAMPLE_SECONDS
         me = str(os.getpid())
-        waiting, seen = _list_children(self._pid), {}
+        waiting, seen = procfs.list_child_pids(self._pid), {}
         while waiting:
             pid = waiting.pop()
-            fields = read_stat(pid) if pid != me else None
+            fields = procfs.read_stat(pid) if pid != me else None
             if fields is not None and pid not in seen:
                 seen[pid] = fields[19]
-                waiting += _list_children(pid)
+                waiting += procfs.list_child_pids(pid)
         # Some may be orphans by now: they stay known for as long as they live.
         gone = [pid for pid in self._known if pid not in seen and not self._is_known(pid)]
         self._known.update(seen)
@@ -95,32 +96,13 @@ class ParentProcess:
         return self.handle < 0 or bool(select.select([self.handle], [], [], 0)[0])
 
     def _is_known(self, pid: str) -> bool:
-        fields = read_stat(pid)
+        fields = procfs.read_stat(pid)
         return fields is not None and fields[19] == self._known[pid]
 
     def _is_marked(self, pid: str) -> bool:
-        return bool(self._mark) and self._mark in read_environment(pid)
-
-
-def _list_children(pid: str) -> list[str]:
-    found: list[str] = []
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 -- pathlib would double this process's memory
-    except OSError:
-        return found
-    for thread in threads:
-        try:
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:  # noqa: PTH123 -- as above
-                found += file.read().decode().split()
-        except OSError:
-            continue  # it has exited
-    return found
+        return bool(self._mark) and self._mark in procfs.read_environment(pid)
 
 
 def _is_resource_tracker(pid: str) -> bool:
     """Return whether this is multiprocessing's tracker, which cleans up after its users have exited, and ends."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123 -- as above
-            return b"from multiprocessing.resource_tracker import main" in file.read()
-    except OSError:
-        return False
+    return b"from multiprocessing.resource_tracker import main" in procfs.read_file(f"/proc/{pid}/cmdline")

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import signal
 
+from paropt_exporter.executors import procfs
 from paropt_exporter.executors.core_time import ProcessTime
 
 MARK = "PAROPT_COMMAND"  # in each command's environment: identifies processes that left their session and parent
-_PROC = "/proc/"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _NEWEST_RATIO = 0.3  # weight of the newest sample in the running average of the machine's crowding
 _LOST_TICKS = 3  # a vanished process and its parent's sum are each rounded: a smaller difference is no loss
-_ENDED = "ZX"
-_READ_BYTES = 4096  # more than a stat ever has
 
 
 class Process:
@@ -61,7 +59,7 @@ class Tree:
 
     def list_alive(self) -> list[Process]:
         """Return the members that have not exited."""
-        return [member for member in self.members.values() if member.state not in _ENDED]
+        return [member for member in self.members.values() if member.state not in procfs.ENDED_STATES]
 
     def get_cpu_seconds(self) -> float:
         """Return the CPU time up to the last sample, exited processes included."""
@@ -105,7 +103,7 @@ class Tree:
         vanished = []
         credit: dict[str, int] = {}
         for pid, member in list(self.members.items()):
-            fields = read_stat(pid) if pid in names else None
+            fields = procfs.read_stat(pid) if pid in names else None
             if fields is None or fields[19] != member.start:
                 vanished.append(self.members.pop(pid))
                 self.ended_delay_seconds += member.time.waited_seconds
@@ -172,7 +170,7 @@ class ProcessTable:
         """Add a tree whose root has just started, and take its first sample."""
         self.trees.append(tree)
         self._sessions[tree.root] = tree
-        fields = read_stat(tree.root)
+        fields = procfs.read_stat(tree.root)
         if fields is not None:
             self._add_member(tree, Process(tree.root, fields, now))
             tree.update_memory()
@@ -187,7 +185,7 @@ class ProcessTable:
 
     def refresh(self, now: float) -> None:
         """Read /proc once: refresh all members, find new ones."""
-        names = set(_list_pids())
+        names = set(procfs.list_pids())
         self._foreign &= names
         self.crowding += _NEWEST_RATIO * (count_runnable_threads() / self._cores - self.crowding)
         for tree in self.trees:
@@ -227,7 +225,7 @@ class ProcessTable:
 
     def _assign_new(self, pids: list[str], now: float) -> set[str]:
         """Assign new processes to their trees and return the assigned ones."""
-        found = [Process(pid, fields, now) for pid in pids if (fields := read_stat(pid)) is not None]
+        found = [Process(pid, fields, now) for pid in pids if (fields := procfs.read_stat(pid)) is not None]
         given: set[str] = set()
         left = len(found) + 1
         while len(found) < left:  # a parent may come after its child
@@ -248,7 +246,7 @@ class ProcessTable:
         if tree is not None or process.parent != self._me:
             return tree
         # It left its session before the first sample, and its parent has exited: its environment identifies it.
-        marks = read_environment(process.pid)
+        marks = procfs.read_environment(process.pid)
         for candidate in self.trees:
             if candidate.mark in marks:
                 return candidate
@@ -260,27 +258,16 @@ class ProcessTable:
         self._sessions[process.session] = tree
 
 
-def read_stat(pid: str) -> list[str] | None:
-    """Return the fields of /proc/PID/stat after the command name, which may hold any text; None if it has exited."""
-    text = _read(pid + "/stat")
-    return text[text.rindex(")") + 2 :].split() if ")" in text else None
-
-
 def count_runnable_threads() -> int:
     """Return how many threads of the machine run or wait for a core, without this one; 0 if unknown."""
-    running, slash, _ = _read("loadavg").partition("/")
+    running, slash, _ = procfs.read_file("/proc/loadavg").decode().partition("/")
     return int(running.split()[-1]) - 1 if slash else 0
-
-
-def read_environment(pid: str) -> list[str]:
-    """Return a process's environment at its start; empty if it has exited or belongs to another user."""
-    return _read(pid + "/environ").split("\0")
 
 
 def list_living() -> list[tuple[str, list[str]]]:
     """Return the pid and the stat fields of every process of this machine that has not exited."""
-    read_frames = ((pid, read_stat(pid)) for pid in _list_pids() if pid.isdigit())
-    return [(pid, fields) for pid, fields in read_frames if fields is not None and fields[0] not in _ENDED]
+    read_frames = ((pid, procfs.read_stat(pid)) for pid in procfs.list_pids() if pid.isdigit())
+    return [(pid, fields) for pid, fields in read_frames if fields is not None and fields[0] not in procfs.ENDED_STATES]
 
 
 def list_descendants() -> list[int]:
@@ -293,35 +280,3 @@ def list_descendants() -> list[int]:
         count = len(below)
         below |= {pid for pid, parent in parents.items() if parent in below}
     return [int(pid) for pid in below - {me}]
-
-
-def read_own_peak_bytes() -> int:
-    """Return the highest resident memory of this process; a child's `ru_maxrss` starts from it."""
-    for line in _read("self/status").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def _list_pids() -> list[str]:
-    try:
-        return os.listdir(_PROC)  # noqa: PTH208 -- a path object for each process would cost more than the sample
-    except OSError:
-        return []  # no /proc: commands still run, and are reaped and killed by their group
-
-
-def _read(name: str) -> str:
-    try:
-        handle = os.open(_PROC + name, os.O_RDONLY)
-    except OSError:
-        return ""
-    try:
-        text = part = os.read(handle, _READ_BYTES)
-        while len(part) == _READ_BYTES:  # an environment may be longer
-            part = os.read(handle, _READ_BYTES)
-            text += part
-        return text.decode("latin-1")
-    except OSError:
-        return ""
-    finally:
-        os.close(handle)

@@ -16,8 +16,8 @@ from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.counters import PoolCounters, WorkerCounters
 from paropt_exporter.executors.future import TaskFuture, get_label
 from paropt_exporter.executors.thread_group import ThreadGroup
-from paropt_exporter.executors.threads import worker_thread
-from paropt_exporter.executors.threads.worker_thread import SharedWorkItem, Worker, WorkItem, run_work_item
+from paropt_exporter.executors.threads import thread_worker
+from paropt_exporter.executors.threads.thread_worker import SharedWorkItem, Worker, WorkItem, run_work_item
 
 log = logging.getLogger(__name__)
 
@@ -357,21 +357,21 @@ class ThreadPoolState:
 
     def statistics(self) -> PoolStatistics:
         with self.lock:
-            counters = worker_thread.sum_counters(self._workers)
+            counters = thread_worker.sum_counters(self._workers)
             queued = tuple(self.work_queue.copy())
-            snapshot, busy_seconds = worker_thread.take_snapshot(self._workers, queued, self.target)
+            snapshot, busy_seconds = thread_worker.take_snapshot(self._workers, queued, self.target)
             return self.counters.build_statistics(snapshot, counters, busy_seconds)
 
     def list_running(self) -> tuple[RunningTask, ...]:
         memory = procfs.read_memory_bytes()
         with self.lock:
-            return worker_thread.list_running(self._workers, memory)
+            return thread_worker.list_running(self._workers, memory)
 
     def sample_running(
         self, *, children: Callable[[TaskFuture[Any]], bool]
     ) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
         with self.lock:
-            return worker_thread.sample_running(self._workers, children=children)
+            return thread_worker.sample_running(self._workers, children=children)
 
 
 def _to_lock_timeout(seconds: float | None) -> float:

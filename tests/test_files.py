@@ -1,0 +1,77 @@
+"""Files are opened only if they are regular, and never through a link below `.paropt`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter import files
+from paropt_exporter.files import UnexpectedFileType
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+def make_device_link(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [make_pipe, make_socket, make_device_link, Path.mkdir])
+def test_only_regular_files_are_read(tmp_path: Path, make: object) -> None:
+    path = tmp_path / "unexpected"
+    make(path)  # type: ignore[operator]  # each takes a path
+    with pytest.raises(UnexpectedFileType) as caught:
+        files.read_start(path, limit_bytes=10)
+    assert (caught.value.strerror, caught.value.filename) == ("not a regular file", str(path))
+
+
+def test_missing_file_is_a_file_not_found_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        files.check_regular(tmp_path / "missing")
+
+
+def test_links_are_followed_unless_the_caller_forbids_it(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("content")
+    link.symlink_to(target)
+    assert files.read_start(link, limit_bytes=4) == b"cont"
+    with pytest.raises(UnexpectedFileType, match="a link, which is not followed here"):
+        files.open_for_reading(link, follow_links=False)
+
+
+def test_links_below_the_private_folder_are_never_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("content")
+    link = tmp_path / files.OWN_FOLDER / "link"
+    files.make_folder(link.parent)
+    link.symlink_to(outside)
+    with pytest.raises(UnexpectedFileType):
+        files.read_file(link, 100)
+    files.replace_file(link, b"new")
+    assert (outside.read_text(), link.read_text(), link.is_symlink()) == ("content", "new", False)
+
+
+def test_file_larger_than_the_limit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(b"12345")
+    assert files.read_file(path, 5) == b"12345"
+    with pytest.raises(OSError, match="larger than 4 bytes") as caught:
+        files.read_file(path, 4)
+    assert caught.value.errno == errno.EFBIG
+
+
+def test_private_folder_is_closed_to_other_users(tmp_path: Path) -> None:
+    folder = tmp_path / files.OWN_FOLDER / "runs"
+    folder.parent.mkdir(0o755)
+    files.make_folder(folder)
+    assert [part.stat().st_mode & 0o777 for part in (folder.parent, folder)] == [0o700, 0o700]
