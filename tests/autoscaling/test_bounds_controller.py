@@ -63,7 +63,7 @@ class Lane:
         return self.recorder.of(Decision)[-1]
 
 
-def test_a_load_sets_the_floor_that_the_inner_loop_keeps_to() -> None:
+def test_load_sets_the_floor() -> None:
     lane = Lane()
     lane.source.load = Reading(value=100.0)
     decision = lane.interval()
@@ -72,7 +72,7 @@ def test_a_load_sets_the_floor_that_the_inner_loop_keeps_to() -> None:
     assert decision.terms["load broker"] == 100.0
 
 
-def test_a_doubtful_load_holds_the_floor_and_the_decision_names_why() -> None:
+def test_rejected_load_holds_the_floor_with_its_reason() -> None:
     lane = Lane()
     lane.source.load = Reading(value=100.0)
     lane.interval()
@@ -82,7 +82,7 @@ def test_a_doubtful_load_holds_the_floor_and_the_decision_names_why() -> None:
     assert lane.control_state.size_bounds.floor == 5
 
 
-def test_query_results_alone_give_the_size_where_the_user_asks_for_that() -> None:
+def test_source_prometheus_sizes_by_query_results_alone() -> None:
     lane = Lane("prometheus")
     lane.source.measurement = replace(QUIET, depth=6.0)
     decision = lane.interval()
@@ -90,7 +90,7 @@ def test_query_results_alone_give_the_size_where_the_user_asks_for_that() -> Non
     assert (decision.action, decision.reason, decision.new_size) == ("up", "demand", 8)
 
 
-def test_a_hold_does_not_undo_a_size_that_the_lane_has_not_got_yet() -> None:
+def test_hold_does_not_undo_a_resize_in_progress() -> None:
     lane = Lane("prometheus")
     lane.source.measurement = replace(QUIET, depth=6.0)
     assert lane.interval().new_size == 8
@@ -99,7 +99,7 @@ def test_a_hold_does_not_undo_a_size_that_the_lane_has_not_got_yet() -> None:
     assert lane.control_state.size_bounds.target == 8
 
 
-def test_without_a_word_from_prometheus_the_size_stays_and_blindness_shows() -> None:
+def test_size_stays_and_no_data_shows_without_prometheus() -> None:
     lane = Lane("prometheus")
     for _ in range(3):
         assert lane.interval().reason == "no_data"
@@ -107,7 +107,7 @@ def test_without_a_word_from_prometheus_the_size_stays_and_blindness_shows() -> 
     assert lane.control_state.snapshot().pools[0].no_data
 
 
-def test_every_decision_is_made_again_to_the_byte() -> None:
+def test_every_decision_replays_to_the_byte() -> None:
     lane = Lane("prometheus")
     for number in range(40):
         lane.source.load = Reading(value=float(number * 7 % 300)) if number % 5 else reject_reading("partial", "half")

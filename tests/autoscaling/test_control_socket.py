@@ -66,7 +66,7 @@ def raw(path: Path, sent: bytes) -> bytes:
         return answer
 
 
-def test_a_pin_holds_until_resume_goes_back_to_what_the_config_says(tmp_path: Path) -> None:
+def test_pin_holds_until_resume_restores_the_config(tmp_path: Path) -> None:
     lane = control_state(mode="advise")
     taking = ControlSocket(tmp_path, lane, lane="standard")
     assert send_request(only(tmp_path), ControlRequest(command="pin", size=5)) == {
@@ -82,12 +82,12 @@ def test_a_pin_holds_until_resume_goes_back_to_what_the_config_says(tmp_path: Pa
     taking.close()
 
 
-def test_a_pause_is_an_order_without_a_size(tmp_path: Path, lane: ControlState, taking: ControlSocket) -> None:
+def test_pause_has_no_size(tmp_path: Path, lane: ControlState, taking: ControlSocket) -> None:
     send_request(only(tmp_path), ControlRequest(command="pause", size=5))
     assert lane.override == Override(mode="pause")
 
 
-def test_to_be_shown_the_lane_changes_nothing(tmp_path: Path, lane: ControlState, taking: ControlSocket) -> None:
+def test_show_changes_nothing(tmp_path: Path, lane: ControlState, taking: ControlSocket) -> None:
     assert send_request(only(tmp_path), ControlRequest(command="show"))["mode"] == "act"
     assert lane.override == Override()
 
@@ -98,15 +98,13 @@ def test_only_the_owner_may_use_the_socket(tmp_path: Path, taking: ControlSocket
     assert stat.S_IMODE(mode) == 0o600
 
 
-def test_an_unknown_pool_is_refused_with_those_there_are(
-    tmp_path: Path, lane: ControlState, taking: ControlSocket
-) -> None:
+def test_unknown_pool_is_refused_with_the_known_ones(tmp_path: Path, lane: ControlState, taking: ControlSocket) -> None:
     with pytest.raises(RequestRefused, match=r"no pool 'thread' in lane standard; there are commands, threads"):
         send_request(only(tmp_path), ControlRequest(command="pin", size=5, pool="thread"))
     assert lane.override == Override()
 
 
-def test_a_lane_without_a_size_says_why_it_takes_no_order(tmp_path: Path, lane: ControlState) -> None:
+def test_lane_without_a_size_refuses_with_its_reason(tmp_path: Path, lane: ControlState) -> None:
     taking = ControlSocket(tmp_path, lane, lane="standard", refusal_reason="it runs one task after another")
     with pytest.raises(RequestRefused, match="one task after another"):
         send_request(only(tmp_path), ControlRequest(command="pin", size=5))
@@ -136,7 +134,7 @@ def test_a_lane_without_a_size_says_why_it_takes_no_order(tmp_path: Path, lane: 
         (b'{"order": "pin", "size": 4, "pool": 1}\n', "expected the name of a pool, found 1"),
     ],
 )
-def test_nonsense_is_answered_and_changes_nothing(
+def test_invalid_request_gets_an_error_and_changes_nothing(
     tmp_path: Path, lane: ControlState, taking: ControlSocket, sent: bytes, error: str
 ) -> None:
     answer = raw(only(tmp_path), sent)
@@ -146,7 +144,7 @@ def test_nonsense_is_answered_and_changes_nothing(
     assert send_request(only(tmp_path), ControlRequest(command="pin", size=3))["size"] == 3
 
 
-def test_silent_clients_keep_nobody_waiting(tmp_path: Path, lane: ControlState, taking: ControlSocket) -> None:
+def test_silent_clients_do_not_block_others(tmp_path: Path, lane: ControlState, taking: ControlSocket) -> None:
     silent = [socket.socket(socket.AF_UNIX) for _ in range(5)]
     for client in silent:
         client.connect(str(only(tmp_path)))
@@ -156,14 +154,12 @@ def test_silent_clients_keep_nobody_waiting(tmp_path: Path, lane: ControlState, 
         client.close()
 
 
-def test_the_socket_is_gone_after_close(tmp_path: Path, lane: ControlState) -> None:
+def test_close_removes_the_socket(tmp_path: Path, lane: ControlState) -> None:
     ControlSocket(tmp_path, lane, lane="standard").close()
     assert [*(tmp_path / FOLDER).iterdir()] == []
 
 
-def test_a_socket_that_a_killed_exporter_left_is_removed_and_a_live_one_is_not(
-    tmp_path: Path, lane: ControlState
-) -> None:
+def test_stale_socket_is_removed_and_a_live_one_stays(tmp_path: Path, lane: ControlState) -> None:
     (tmp_path / FOLDER).mkdir(parents=True)
     left = tmp_path / FOLDER / "4711-abcdef.sock"
     with socket.socket(socket.AF_UNIX) as dead:
@@ -177,14 +173,14 @@ def test_a_socket_that_a_killed_exporter_left_is_removed_and_a_live_one_is_not(
     second.close()
 
 
-def test_a_folder_deeper_than_an_address_has_room_for_is_no_obstacle(tmp_path: Path, lane: ControlState) -> None:
+def test_deep_folder_takes_a_socket(tmp_path: Path, lane: ControlState) -> None:
     deep = tmp_path / ("d" * 100) / ("e" * 100)
     taking = ControlSocket(deep, lane, lane="standard")
     assert send_request(only(deep), ControlRequest(command="pin", size=4))["size"] == 4
     taking.close()
 
 
-def test_where_no_socket_can_be_made_the_work_goes_on_with_a_warning(
+def test_failure_to_make_a_socket_is_a_warning(
     tmp_path: Path, lane: ControlState, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / ".paropt").write_text("a file where the folder should be")

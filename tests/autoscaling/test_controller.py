@@ -112,7 +112,7 @@ def steps(controller: Controller, clock: FakeClock, seconds: float) -> None:
         controller.step()
 
 
-def test_tasks_that_wait_are_all_started_within_a_fifth_of_a_second_in_one_decision() -> None:
+def test_sleeping_tasks_all_start_after_one_decision() -> None:
     clock, recorder = FakeClock(), Recorder()
     lane = FakeLane(clock, waiting=5, burn=0.0)
     steps(build_controller(lane, recorder), clock, 0.25)
@@ -121,7 +121,7 @@ def test_tasks_that_wait_are_all_started_within_a_fifth_of_a_second_in_one_decis
     assert (decision.action, decision.reason, decision.old_size, decision.new_size) == ("up", "demand", 2, 5)
 
 
-def test_burners_keep_one_worker_a_core() -> None:
+def test_computing_tasks_keep_one_worker_per_core() -> None:
     clock, recorder = FakeClock(), Recorder()
     lane = FakeLane(clock, waiting=5, burn=1.0)
     steps(build_controller(lane, recorder), clock, 3.0)
@@ -130,7 +130,7 @@ def test_burners_keep_one_worker_a_core() -> None:
     assert (decision.action, decision.reason) == ("hold", "cpu_limit")
 
 
-def test_a_stage_whose_peak_is_known_gets_no_task_that_memory_does_not_hold() -> None:
+def test_known_peak_bounds_a_stage_by_memory() -> None:
     clock, recorder = FakeClock(), Recorder()
     lane = FakeLane(clock, waiting=50, burn=0.0, memory_bytes=100 << 20)
     steps(
@@ -144,7 +144,7 @@ def test_a_stage_whose_peak_is_known_gets_no_task_that_memory_does_not_hold() ->
     assert (hold.action, hold.reason) == ("hold", "memory_limit")
 
 
-def test_what_running_tasks_take_is_what_the_next_will_take_where_nothing_is_known() -> None:
+def test_running_tasks_teach_the_peak_of_the_next() -> None:
     clock = FakeClock()
     lane = FakeLane(clock, waiting=50, burn=0.0, memory_bytes=200 << 20)
     steps(build_controller(lane, Recorder(), total_bytes=RESERVE_BYTES + (900 << 20)), clock, 1.5)
@@ -163,7 +163,7 @@ def counts(running: int, waiting: int, busy: float, ended: int, *, delay: float 
     )
 
 
-def test_a_stages_tasks_are_measured_while_others_wait_and_anew_after_each_change() -> None:
+def test_stage_is_measured_while_tasks_wait_and_again_after_a_change() -> None:
     meter = ConcurrencyMeter()
     meter.update([counts(4, 90, 0.0, 0)], (), 10.0)
     (observation,) = meter.update([counts(4, 50, 40.0, 40, delay=8.0)], (), 20.0)
@@ -191,7 +191,7 @@ def test_threads_have_no_memory_of_their_own() -> None:
     assert peaks.sum_held_bytes([("threads", "calls", 900), ("processes", "calls", 70)]) == 70
 
 
-def test_workers_are_given_back_after_a_second_of_needing_fewer() -> None:
+def test_workers_are_released_after_a_second_of_less_need() -> None:
     clock, recorder = FakeClock(), Recorder()
     lane = FakeLane(clock, waiting=8, burn=0.0)
     controller = build_controller(lane, recorder)
@@ -204,14 +204,14 @@ def test_workers_are_given_back_after_a_second_of_needing_fewer() -> None:
     assert lane.size == 1
 
 
-def test_the_controller_keeps_to_the_bounds_of_the_config() -> None:
+def test_controller_keeps_to_the_configs_bounds() -> None:
     clock = FakeClock()
     lane = FakeLane(clock, waiting=100, burn=0.0)
     steps(build_controller(lane, Recorder(), maximum=10), clock, 1.0)
     assert lane.size == 10
 
 
-def test_a_lane_of_fixed_size_is_looked_at_only_while_somebody_pins_it() -> None:
+def test_fixed_lane_is_sized_only_while_pinned() -> None:
     clock, recorder = FakeClock(), Recorder()
     lane = FakeLane(clock, waiting=8, burn=0.0)
     control_state = ControlState(Bounds(minimum=2, maximum=2, start=2), ("commands",), source="local")
@@ -232,7 +232,7 @@ def test_a_lane_of_fixed_size_is_looked_at_only_while_somebody_pins_it() -> None
     ]
 
 
-def test_each_look_tells_the_jobs_that_there_is_room_for() -> None:
+def test_each_step_offers_spare_slots() -> None:
     clock, offered = FakeClock(), list[int]()
     lane = FakeLane(clock, waiting=1, burn=1.0)
     controller = build_controller(lane, Recorder(), offer=offered.append)
@@ -240,7 +240,7 @@ def test_each_look_tells_the_jobs_that_there_is_room_for() -> None:
     assert offered == [1, 1], "two cores less one task"
 
 
-def test_cores_are_given_out_by_demand_and_not_where_the_size_is_fixed() -> None:
+def test_cores_are_allocated_by_demand_unless_the_size_is_fixed() -> None:
     clock = FakeClock()
     lane = FakeLane(clock, waiting=8, burn=1.0)
     controller = build_controller(lane, Recorder(), known_demands={"a": 0.4})
@@ -258,7 +258,7 @@ def test_cores_are_given_out_by_demand_and_not_where_the_size_is_fixed() -> None
     assert lane.admission is None
 
 
-def test_a_size_that_a_wrong_reading_raised_is_back_within_two_seconds() -> None:
+def test_size_raised_by_a_wrong_reading_is_back_within_two_seconds() -> None:
     clock = FakeClock()
     lane = FakeLane(clock, waiting=2000, burn=0.0)
     controller = build_controller(lane, Recorder(), maximum=16)
@@ -269,7 +269,7 @@ def test_a_size_that_a_wrong_reading_raised_is_back_within_two_seconds() -> None
     assert lane.size <= 3
 
 
-def test_a_run_does_not_teach_a_start_that_its_own_measurements_contradict() -> None:
+def test_recommended_size_drops_a_contradicted_peak() -> None:
     clock = FakeClock()
     lane = FakeLane(clock, waiting=2000, burn=0.0)
     control_state = ControlState(Bounds(minimum=1, maximum=16, start=2), ("commands",), source="local")
@@ -290,7 +290,7 @@ def looks(controller: Controller, clock: FakeClock, seconds: float) -> int:
     return taken
 
 
-def test_looks_are_rarer_once_nothing_has_changed_for_seconds() -> None:
+def test_steps_are_rarer_once_nothing_has_changed_for_seconds() -> None:
     clock = FakeClock()
     controller = build_controller(FakeLane(clock, waiting=1, burn=0.0), Recorder())
     assert looks(controller, clock, QUIET_SECONDS) == round(QUIET_SECONDS / IDLE_TICK_SECONDS)
@@ -306,13 +306,13 @@ def test_waiting_task_ends_the_quiet_at_once() -> None:
     assert not controller.is_quiet()
 
 
-def test_expensive_looks_are_spread_over_time() -> None:
+def test_expensive_steps_are_spread_over_time() -> None:
     assert get_pause_seconds(has_waiting_tasks=True, cost_seconds=0.0002) == TICK_SECONDS
     assert get_pause_seconds(has_waiting_tasks=False, cost_seconds=0.0002) == IDLE_TICK_SECONDS
     assert get_pause_seconds(has_waiting_tasks=True, cost_seconds=0.01) == pytest.approx(0.1)
 
 
-def test_reading_is_taken_anew_when_it_is_old() -> None:
+def test_old_reading_is_refreshed() -> None:
     clock = FakeClock()
     values = iter((4.0, 2.0))
     cores = CachedReading(lambda: next(values), 1.0, clock)

@@ -10,7 +10,7 @@ from simulation.rules import Ours
 POOLS = 10
 
 
-def test_ten_pools_cost_at_most_15_percent_more_than_a_clairvoyants_and_keep_no_more_waiting() -> None:
+def test_ten_pools_cost_at_most_15_percent_more_than_a_clairvoyants() -> None:
     both = [hours(number, [partial(Ours, cores=1000.0), None]) for number in range(POOLS)]
     ours, best = zip(*both, strict=True)
     assert sum(one.worker_seconds for one in ours) <= 1.15 * sum(one.worker_seconds for one in best)

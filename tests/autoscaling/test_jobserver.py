@@ -47,7 +47,7 @@ def client(server: Jobserver) -> Iterator[Client]:
     os.close(client.pipe)
 
 
-def test_as_many_tokens_are_there_as_were_offered(server: Jobserver, client: Client) -> None:
+def test_offer_puts_as_many_tokens_into_the_pipe(server: Jobserver, client: Client) -> None:
     assert client.take() == 0
     server.offer(2)
     server.offer(2)
@@ -56,9 +56,7 @@ def test_as_many_tokens_are_there_as_were_offered(server: Jobserver, client: Cli
     assert client.take() == 0, "what a client holds is out already"
 
 
-def test_a_smaller_offer_takes_back_what_nobody_holds_and_the_rest_when_it_returns(
-    server: Jobserver, client: Client
-) -> None:
+def test_smaller_offer_removes_free_tokens_and_held_ones_once_they_return(server: Jobserver, client: Client) -> None:
     server.offer(5)
     assert client.take(3) == 3
     server.offer(1)
@@ -70,21 +68,21 @@ def test_a_smaller_offer_takes_back_what_nobody_holds_and_the_rest_when_it_retur
     assert client.take() == 1
 
 
-def test_a_larger_offer_adds_what_is_missing(server: Jobserver, client: Client) -> None:
+def test_larger_offer_adds_the_missing_tokens(server: Jobserver, client: Client) -> None:
     server.offer(1)
     assert client.take() == 1
     server.offer(3)
     assert client.take() == 2
 
 
-def test_tokens_that_a_client_made_up_are_taken_out(server: Jobserver, client: Client) -> None:
+def test_tokens_added_by_a_client_are_removed(server: Jobserver, client: Client) -> None:
     server.offer(1)
     client.put_back(5)
     server.offer(1)
     assert client.take() == 1
 
 
-def test_what_a_killed_client_took_is_made_up_for_after_a_reset(server: Jobserver, client: Client) -> None:
+def test_reset_replaces_the_tokens_of_a_killed_client(server: Jobserver, client: Client) -> None:
     server.offer(3)
     assert client.take(2) == 2
     server.reset()
@@ -104,7 +102,7 @@ def test_what_a_killed_client_took_is_made_up_for_after_a_reset(server: Jobserve
         ("kj --output-sync", "kj --output-sync "),
     ],
 )
-def test_flags_of_the_user_stay_and_those_of_another_server_go(server: Jobserver, before: str, kept: str) -> None:
+def test_user_flags_stay_and_another_servers_flags_go(server: Jobserver, before: str, kept: str) -> None:
     flags = server.build_environment({"MAKEFLAGS": before}, 4)["MAKEFLAGS"]
     assert re.fullmatch(re.escape(kept) + rf"-j4 --jobserver-auth=fifo:/proc/{os.getpid()}/fd/\d+", flags)
 
@@ -131,22 +129,22 @@ def observation(
     )
 
 
-def test_what_the_tasks_leave_of_the_cores_is_spare() -> None:
+def test_cores_without_tasks_are_spare_slots() -> None:
     assert count_spare_slots(observation({1.0: 1}, {}), fixed=None) == 7
     assert count_spare_slots(observation({None: 2, 0.5: 1}, {}), fixed=None) == 5
     assert count_spare_slots(observation({4.0: 1}, {}, cores=2.5), fixed=None) == 1
 
 
-def test_tasks_that_wait_leave_their_core_to_others() -> None:
+def test_sleeping_tasks_leave_their_cores_to_jobs() -> None:
     assert count_spare_slots(observation({0.05: 5, 1.0: 1}, {}), fixed=None) == 7
 
 
-def test_tasks_that_have_not_begun_go_first() -> None:
+def test_waiting_tasks_go_before_jobs() -> None:
     assert count_spare_slots(observation({1.0: 1}, {None: 3}), fixed=None) == 4
     assert count_spare_slots(observation({1.0: 1}, {1.0: 30}), fixed=None) == 0
 
 
-def test_of_slots_that_somebody_fixed_each_task_has_one() -> None:
+def test_each_task_takes_one_of_the_fixed_slots() -> None:
     assert count_spare_slots(observation({0.0: 1}, {}, cores=2.0), fixed=4) == 3
     assert count_spare_slots(observation({0.0: 3}, {1.0: 3}, cores=2.0), fixed=4) == 0
 
@@ -164,12 +162,12 @@ def refusal(folder: Path, told: str | None) -> str:
 
 
 @pytest.mark.parametrize("version", ["4.3", "3.81"])
-def test_a_make_that_the_fifo_would_break_is_refused(tmp_path: Path, version: str) -> None:
+def test_make_before_4_4_is_refused(tmp_path: Path, version: str) -> None:
     said = refusal(tmp_path, f"GNU Make {version}")
     assert f"is GNU make {version}, which fails " in said
     assert ": put make 4.4 or later first on PATH" in said
 
 
 @pytest.mark.parametrize("told", ["GNU Make 4.4", "GNU Make 5.0", "bmake", None])
-def test_a_make_that_knows_fifos_another_one_and_none_are_no_obstacle(tmp_path: Path, told: str | None) -> None:
+def test_newer_make_another_make_and_no_make_are_accepted(tmp_path: Path, told: str | None) -> None:
     assert refusal(tmp_path, told) == ""

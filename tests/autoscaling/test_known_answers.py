@@ -21,11 +21,11 @@ def steered(rate: Rate, duration: Duration, *, until: float = 600.0, cores: floa
     return pool
 
 
-def test_naps_of_50_ms_that_come_100_a_second_get_7_workers() -> None:
+def test_naps_of_50_ms_at_100_a_second_get_7_workers() -> None:
     assert steered(constant(100), waiting(0.05)).target == 7
 
 
-def test_a_load_that_steps_up_tenfold_is_followed_within_three_moves_and_no_reversal() -> None:
+def test_tenfold_load_is_followed_in_three_moves_without_reversal() -> None:
     pool = steered(stepped(10, 100, at=300), waiting(0.05))
     after = [size for moment, size, _ in pool.sizes if moment >= 300]
     assert after[-1] == 7  # the smallest fixed size that keeps the wait
@@ -34,49 +34,49 @@ def test_a_load_that_steps_up_tenfold_is_followed_within_three_moves_and_no_reve
     assert pool.waits.worst < 3.0
 
 
-def test_a_saw_tooth_of_five_seconds_turns_the_size_at_most_as_often_as_the_hour_allows() -> None:
+def test_saw_tooth_of_five_seconds_stays_within_the_hours_reversals() -> None:
     pool = steered(saw_tooth(10, 200, period=5.0), waiting(0.05), until=3600.0)
     assert flaps([(moment, size) for moment, size, _ in pool.sizes]) <= MAX_REVERSALS
     assert pool.waits.worst < 3.0
 
 
-def test_five_naps_of_two_seconds_run_all_at_once_after_one_decision() -> None:
+def test_five_naps_run_at_once_after_one_decision() -> None:
     run = run_lane([Work(seconds=2.0)] * 5)
     assert (run.peak, len(run.moves)) == (5, 1)
     assert run.makespan_seconds < 2.2
 
 
-def test_two_hundred_naps_of_50_ms_get_all_that_is_allowed_within_a_tenth_of_a_second() -> None:
+def test_two_hundred_naps_get_the_maximum_within_a_tenth_of_a_second() -> None:
     run = run_lane([Work(seconds=0.05)] * 200, maximum=64)
     assert run.peak == 64
     assert run.moves[0].at_timestamp_seconds - 1_700_000_000.0 <= 0.1 + 1e-6
 
 
-def test_a_deadline_gets_just_enough_workers() -> None:
+def test_deadline_gets_just_enough_workers() -> None:
     run = run_lane([Work(seconds=10.0)] * 100, maximum=64, deadline_seconds=100.0)
     assert 10 <= run.peak <= 13
     assert run.makespan_seconds <= 100.0
 
 
-def test_work_that_only_computes_gets_a_worker_for_each_core() -> None:
+def test_computing_work_gets_one_worker_per_core() -> None:
     assert run_lane([Work(seconds=1.0, cpu_demand=1.0)] * 20).peak == 2
 
 
-def test_work_that_waits_half_of_its_time_gets_two_workers_for_each_core() -> None:
+def test_work_that_sleeps_half_of_its_time_gets_two_workers_per_core() -> None:
     assert run_lane([Work(seconds=1.0, cpu_demand=0.5)] * 40).peak == 4
 
 
-def test_threads_that_queue_for_one_interpreter_are_not_given_company() -> None:
+def test_threads_that_share_the_interpreters_lock_stay_few() -> None:
     assert run_lane([Work(seconds=1.0, cpu_demand=1.0)] * 20, pool="threads").peak == 2
 
 
-def test_tasks_behind_one_lock_keep_one_or_two_workers_and_ups_are_blocked() -> None:
+def test_pool_of_locked_tasks_keeps_two_workers_and_blocks_growth() -> None:
     pool = steered(constant(30), locked(0.05), until=900.0)
     assert pool.target <= 2
     assert ("ineffective") in [reason for _, _, reason in pool.sizes]
 
 
-def test_a_stage_whose_tasks_wait_for_one_lock_runs_two_of_them_at_once_and_ups_are_blocked() -> None:
+def test_stage_of_locked_tasks_is_limited_to_two_at_once() -> None:
     run = run_lane([Work(seconds=0.05, locked=True)] * 800, maximum=64)
     assert [limit for _, limit in run.limits] == [16, 4, 1, 2]
     assert run.limits[-1][0] < 15.0
@@ -86,7 +86,7 @@ def test_a_stage_whose_tasks_wait_for_one_lock_runs_two_of_them_at_once_and_ups_
     assert all(replay(move.situation, move.choice).same for move in run.moves)
 
 
-def test_a_block_is_lifted_after_a_minute_and_then_lasts_for_two() -> None:
+def test_block_ends_after_a_minute_and_then_lasts_for_two() -> None:
     run = run_lane([Work(seconds=0.5, locked=True)] * 800, maximum=16)
     blocked = [moment for moment, limit in run.limits if limit == 2]
     lifted = [moment for moment, limit in run.limits if limit is None]
@@ -95,7 +95,7 @@ def test_a_block_is_lifted_after_a_minute_and_then_lasts_for_two() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_stage_of_tasks_that_differ_much_is_tried_at_little_cost_and_never_limited(seed: int) -> None:
+def test_stage_of_uneven_tasks_is_tried_cheaply_and_never_limited(seed: int) -> None:
     draw = random.Random(seed)
     tasks = [Work(seconds=draw.expovariate(1.0) + 0.001) for _ in range(800)]
     run, fixed = run_lane(tasks, maximum=16), run_lane(tasks, maximum=16, start=16, fixed=True)
@@ -103,12 +103,12 @@ def test_a_stage_of_tasks_that_differ_much_is_tried_at_little_cost_and_never_lim
     assert run.makespan_seconds <= 1.1 * fixed.makespan_seconds
 
 
-def test_tasks_that_are_alike_are_not_even_tried_with_fewer() -> None:
+def test_equal_tasks_get_no_trial() -> None:
     assert run_lane([Work(seconds=0.2)] * 600, maximum=16).limits == ()
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_steady_load_is_not_followed_into_its_noise(seed: int) -> None:
+def test_steady_load_keeps_its_size(seed: int) -> None:
     pool = SimulatedPool(poisson(constant(5), 1800.0, seed=seed), waiting(1.0))
     simulate(pool, Ours(pool, 200), until=1800.0)
     late = [size for moment, size, _ in pool.sizes if moment > 300]

@@ -57,13 +57,13 @@ def busy(seed: int, cpu_demand: float, rate: float = 8.0) -> SimulatedPool:
     return SimulatedPool(poisson(constant(rate), 200.0, seed), computing(1.0, cpu_demand, 100.0), name=f"pool{seed}")
 
 
-def test_two_pools_that_compute_share_the_cores_between_them() -> None:
+def test_two_computing_pools_share_the_cores() -> None:
     one, other = busy(1, 1.0), busy(2, 1.0)
     steered(one, other)
     assert one.target + other.target <= 4
 
 
-def test_a_pool_that_only_waits_is_not_held_back_by_one_that_computes() -> None:
+def test_sleeping_pool_is_not_held_back_by_a_computing_one() -> None:
     computes = busy(1, 1.0)
     waits = SimulatedPool(poisson(constant(20.0), 200.0, 2), waiting(0.5), name="waits")
     steered(computes, waits)
@@ -76,7 +76,7 @@ def hungry(seed: int, rate: float = 40.0, memory: int = 100) -> SimulatedPool:
     return SimulatedPool(arrivals, waiting(1.0), name=f"pool{seed}", memory_bytes=memory * MB)
 
 
-def test_a_pool_takes_no_memory_that_is_not_there() -> None:
+def test_pool_stays_within_the_machines_memory() -> None:
     pool, machine = hungry(1), Machine(RESERVE_BYTES + 1000 * MB)
     moves = steered(pool, machine=machine).of(Decision)
     assert pool.target == 10
@@ -84,7 +84,7 @@ def test_a_pool_takes_no_memory_that_is_not_there() -> None:
     assert "memory_size" in moves[-1].terms
 
 
-def test_pools_of_one_machine_share_its_memory_evenly_and_a_critical_one_goes_first() -> None:
+def test_pools_share_memory_evenly_after_critical_ones() -> None:
     one, other = hungry(1), hungry(2)
     steered(one, other, machine=Machine(RESERVE_BYTES + 1000 * MB))
     assert (one.target, other.target) == (5, 5)
@@ -94,7 +94,7 @@ def test_pools_of_one_machine_share_its_memory_evenly_and_a_critical_one_goes_fi
     assert one.target + other.target <= 10
 
 
-def test_workers_go_as_soon_as_others_take_the_memory() -> None:
+def test_workers_go_once_other_processes_take_the_memory() -> None:
     pool, machine = hungry(1), Machine(RESERVE_BYTES + 2000 * MB)
     clock, recorder = FakeClock(), Recorder()
     machine.pools = (pool,)
@@ -114,7 +114,7 @@ def test_workers_go_as_soon_as_others_take_the_memory() -> None:
     assert ("down", "memory_limit") in [(move.action, move.reason) for move in recorder.of(Decision)]
 
 
-def test_each_move_is_told_and_can_be_made_again_to_the_byte() -> None:
+def test_each_move_is_emitted_and_replays_to_the_byte() -> None:
     decisions = steered(busy(1, 0.2), busy(2, 0.8)).of(Decision)
     decisions += steered(hungry(1), hungry(2), machine=Machine(RESERVE_BYTES + 1000 * MB)).of(Decision)
     assert decisions
@@ -125,7 +125,7 @@ def fill(size: int) -> int:
     return len(b"x" * size)
 
 
-def test_a_process_pool_tells_what_its_workers_take() -> None:
+def test_process_pool_reports_its_workers_memory() -> None:
     with ProcessPool(2) as pool:
         pool.submit(fill, 64 * MB).result(60.0)
         memory = pool.worker_memory()
@@ -133,14 +133,14 @@ def test_a_process_pool_tells_what_its_workers_take() -> None:
     assert all(0 < worker.now_bytes <= worker.peak_bytes for worker in memory)
 
 
-def test_a_reason_to_hold_is_told_when_it_is_new() -> None:
+def test_new_reason_to_hold_is_emitted() -> None:
     decisions = steered(busy(1, 0.2)).of(Decision)
     holds = [(one, next_) for one, next_ in pairwise(decisions) if one.action == next_.action == "hold"]
     assert holds
     assert all(one.reason != next_.reason for one, next_ in holds)
 
 
-def test_a_real_pool_grows_with_its_queue() -> None:
+def test_real_pool_grows_with_its_queue() -> None:
     release = Event()
     with ThreadPool(1) as pool, steer(pool, maximum=8):
         futures = [pool.submit(release.wait, 60.0) for _ in range(200)]
@@ -153,12 +153,12 @@ def test_a_real_pool_grows_with_its_queue() -> None:
         assert all(future.result(60.0) for future in futures)
 
 
-def test_bounds_that_no_size_fits_are_refused() -> None:
+def test_impossible_bounds_are_refused() -> None:
     with ThreadPool(1) as pool, pytest.raises(ValueError, match="expected 1 <= minimum <= maximum"):
         steer(pool, minimum=5, maximum=2)
 
 
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0)])
-def test_weights_are_one_positive_number_for_each_pool(weights: tuple[float, ...]) -> None:
+def test_weights_must_be_one_positive_number_per_pool(weights: tuple[float, ...]) -> None:
     with ThreadPool(1) as one, ThreadPool(1) as other, pytest.raises(ValueError, match="expected one positive number"):
         steer(one, other, weights=weights)

@@ -33,7 +33,7 @@ def decision(*, project: str, pools: list[str], timestamp_seconds: float, **rest
     )
 
 
-def test_a_recorded_hour_is_decided_the_same_again_to_the_byte(recorded: tuple[Decision, ...], tmp_path: Path) -> None:
+def test_recorded_hour_replays_to_the_byte(recorded: tuple[Decision, ...], tmp_path: Path) -> None:
     stdout = io.StringIO()
     with closing(History(tmp_path / "history.db", project="recorded", clock=FakeClock())) as history:
         for each in recorded:
@@ -44,7 +44,7 @@ def test_a_recorded_hour_is_decided_the_same_again_to_the_byte(recorded: tuple[D
     assert exit_code == 0
 
 
-def test_the_recorded_hour_is_one_of_every_loop_with_faults_and_orders(recorded: tuple[Decision, ...]) -> None:
+def test_recorded_hour_has_every_controller_with_faults_and_overrides(recorded: tuple[Decision, ...]) -> None:
     moments = [each.at_timestamp_seconds for each in recorded]
     assert max(moments) - min(moments) > 3500.0
     assert {json.loads(each.situation)["kind"] for each in recorded} == {"run", "stream", "band", "target"}
@@ -52,5 +52,5 @@ def test_the_recorded_hour_is_one_of_every_loop_with_faults_and_orders(recorded:
     assert faults <= {each.reason for each in recorded}
 
 
-def test_every_decision_of_the_recorded_hour_can_be_explained(recorded: tuple[Decision, ...]) -> None:
+def test_recorded_decisions_can_be_explained(recorded: tuple[Decision, ...]) -> None:
     assert all(len([*iter_explanation(each)]) > 1 for each in recorded)

@@ -58,7 +58,7 @@ def on_fakes(script: Script) -> tuple[Callable[[Plan], RunRecord], list[int]]:
         (5, 2, 4, (4,)),
     ],
 )
-def test_sizes_double_until_every_task_runs_or_the_lane_allows_no_more(
+def test_sizes_double_up_to_the_tasks_or_the_maximum(
     tasks: int, maximum: int, slots: int, expected: tuple[int, ...]
 ) -> None:
     bounds = Bounds(minimum=1, maximum=maximum, start=1)
@@ -66,7 +66,7 @@ def test_sizes_double_until_every_task_runs_or_the_lane_allows_no_more(
     assert stage_profiler.choose_sizes(planned) == expected
 
 
-def test_each_round_measures_every_size_after_one_run_that_does_not_count() -> None:
+def test_each_round_measures_every_size_after_a_warm_up() -> None:
     execute, executed = on_fakes(Script(seconds=1.0, cpu_seconds=0.5))
     points = stage_profiler.measure(
         [plan(stage("a", tasks=4))], (1, 2, 4), runs=2, execute=execute, tell=lambda _: None
@@ -79,7 +79,7 @@ def test_each_round_measures_every_size_after_one_run_that_does_not_count() -> N
     ]
 
 
-def test_a_stage_that_fails_is_not_measured() -> None:
+def test_failing_stage_is_not_measured() -> None:
     execute, executed = on_fakes(Script(result=Result.FAILURE, message="exit 1"))
     with pytest.raises(ProfilingFailed, match=r"with 2 workers, adaptive, it ended as failure: exit 1"):
         stage_profiler.measure([plan(stage("a"))], (1, 2), runs=3, execute=execute, tell=lambda _: None)
@@ -92,28 +92,28 @@ def test_neither_limits_nor_retries_shape_the_curve() -> None:
     assert (alone.sla, alone.retries, stage_profiler.remove_limits(planned).total) == (None, 0, None)
 
 
-def test_the_fewest_workers_that_are_as_good_as_the_fastest_are_recommended() -> None:
+def test_fewest_workers_as_good_as_the_fastest_are_recommended() -> None:
     assert recommended(curve(w1=8.0, w2=4.1, w4=2.1, w8=2.04)) == (Strategy.ADAPTIVE, 1, 4, 32)
 
 
-def test_a_difference_within_the_spread_of_the_fastest_is_none() -> None:
+def test_difference_within_the_spread_does_not_count() -> None:
     assert recommended(curve(spread=0.4, w1=8.0, w2=4.0, w4=3.7))[2] == 2
 
 
-def test_a_size_that_makes_it_slower_becomes_the_bound() -> None:
+def test_maximum_comes_down_to_sizes_that_are_not_slower() -> None:
     assert recommended(curve(w1=8.0, w2=4.0, w4=4.1, w8=6.0, w16=9.0)) == (Strategy.ADAPTIVE, 1, 2, 4)
 
 
-def test_of_equals_the_strategy_that_the_lane_has_stays() -> None:
+def test_lanes_strategy_stays_among_equals() -> None:
     thread, adaptive = curve(Strategy.THREAD, w1=8.0, w2=4.0), curve(w1=8.0, w2=4.1)
     assert recommended([*thread, *adaptive])[0] is Strategy.ADAPTIVE
     assert recommended([*curve(Strategy.PROCESS, w1=8.0, w2=3.0), *adaptive])[0] is Strategy.PROCESS
 
 
-def test_a_lane_of_fixed_size_stays_one() -> None:
+def test_fixed_lane_stays_fixed() -> None:
     fixed = Bounds(minimum=8, maximum=8, start=8)
     assert recommended(curve(w1=8.0, w2=4.0, w4=2.0, w8=2.0), fixed)[1:] == (4, 4, 4)
 
 
-def test_a_lower_bound_above_the_size_gives_way() -> None:
+def test_minimum_above_the_size_comes_down() -> None:
     assert recommended(curve(w1=2.0, w2=2.0), replace(AUTO, minimum=4, start=4))[1:3] == (1, 1)

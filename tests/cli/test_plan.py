@@ -11,6 +11,8 @@ import pytest
 
 from paropt_exporter import plan as plans
 from paropt_exporter.cli import plan
+from paropt_exporter.events import Strategy
+from paropt_exporter.plan import Bounds, Plan, PlannedStage
 from support import configs
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -78,7 +80,7 @@ def test_a_terminal_gets_a_table_and_a_narrow_one_the_same_stages(
         assert ("ruff check ." in out.getvalue()) == (columns == "200")
 
 
-def test_the_estimate_heeds_needs_workers_and_order(tmp_path: Path) -> None:
+def test_estimate_follows_needs_workers_and_order(tmp_path: Path) -> None:
     assert plan.estimate_seconds(_plan(tmp_path, **EXPECTED)) == 202
     assert plan.estimate_seconds(_plan(tmp_path, lint=2.0, types=3.0, tests=1.0, fetch=1.0, shell=5.0)) == 6
 
@@ -104,3 +106,19 @@ def test_a_stage_that_only_ever_failed_has_never_succeeded(tmp_path: Path) -> No
 def test_the_estimate_of_a_lane_that_only_ever_failed_says_so(tmp_path: Path) -> None:
     built = plans.build_plan(configs.read(tmp_path, FILE), "mine", never_succeeded={"types"})
     assert "estimated  unknown: no stage has succeeded yet" in plan.to_text(built)
+
+
+def test_estimate_keeps_stages_that_share_a_lock_apart() -> None:
+    stages = [
+        PlannedStage(number=n, name=f"s{n}", tasks=(), expected_seconds=3.0, locks=frozenset({"database"}))
+        for n in (1, 2)
+    ]
+    built = Plan(
+        project="demo",
+        lane="mine",
+        strategy=Strategy.THREAD,
+        workers=Bounds(minimum=2, maximum=2, start=2),
+        stages=tuple(stages),
+        root=Path(),
+    )
+    assert plan.estimate_seconds(built) == 6.0

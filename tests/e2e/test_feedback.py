@@ -114,7 +114,7 @@ def steered(world: World) -> Iterator[Page]:
 
 
 @of_both
-def test_a_load_signal_that_triples_raises_the_floor_and_its_end_lowers_it(world: World, steered: Page) -> None:
+def test_tripled_load_signal_raises_the_floor_and_its_end_lowers_it(world: World, steered: Page) -> None:
     eventually("60 messages are worth 3 workers", lambda: steered.value("paropt_control_floor") == 3)
     world.signals.values["broker_messages"] = 180.0
     eventually("180 messages are worth 9 workers", lambda: steered.value("paropt_control_floor") == 9)
@@ -123,7 +123,7 @@ def test_a_load_signal_that_triples_raises_the_floor_and_its_end_lowers_it(world
 
 
 @of_prometheus
-def test_a_limit_signal_over_its_target_brings_the_ceiling_down(world: World, steered: Page) -> None:
+def test_limit_signal_over_its_target_lowers_the_ceiling(world: World, steered: Page) -> None:
     assert steered.value("paropt_control_ceiling") == 16
     world.signals.values["database_busy_ratio"] = 1.6
     eventually("the ceiling is down", lambda: steered.value("paropt_control_ceiling") <= 8)
@@ -132,7 +132,7 @@ def test_a_limit_signal_over_its_target_brings_the_ceiling_down(world: World, st
 
 
 @of_prometheus
-def test_a_signal_that_is_gone_changes_nothing_and_is_named(world: World, steered: Page) -> None:
+def test_lost_signal_changes_nothing_and_is_named(world: World, steered: Page) -> None:
     world.signals.values["broker_messages"] = 100.0
     eventually("100 messages are worth 5 workers", lambda: steered.value("paropt_control_floor") == 5)
     before = steered.held("no_data")
@@ -145,7 +145,7 @@ def test_a_signal_that_is_gone_changes_nothing_and_is_named(world: World, steere
 
 @of_both
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["stopped", "killed"])
-def test_a_broken_server_changes_no_bound_and_no_work_and_is_asked_again(
+def test_broken_server_changes_nothing_and_is_queried_again(
     world: World, steered: Page, number: signal.Signals
 ) -> None:
     world.signals.values["broker_messages"] = 140.0
@@ -165,7 +165,7 @@ def test_a_broken_server_changes_no_bound_and_no_work_and_is_asked_again(
 
 
 @of_both
-def test_query_results_alone_follow_a_step_of_the_load_without_a_reversal_and_hold_when_they_cease(
+def test_query_results_follow_a_step_and_hold_when_they_cease(
     world: World,
 ) -> None:
     folder, page = world.folder / "alone", Page(world.ports[1])
@@ -196,7 +196,7 @@ feedback: {{prometheus: {{url: "{url}"}}}}
 
 
 @of_prometheus
-def test_a_lane_without_a_past_of_its_own_begins_as_the_week_teaches(world: World) -> None:
+def test_lane_without_a_history_starts_with_the_weeks_size(world: World) -> None:
     for name in ("first", "second"):
         (world.folder / name).mkdir()
     first, second = world.folder / "first", world.folder / "second"

@@ -120,9 +120,7 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lane]:
 
 
 @pytest.mark.parametrize(("reply", "reason"), [fault[1:] for fault in FAULTS], ids=[fault[0] for fault in FAULTS])
-def test_a_wrong_answer_moves_no_bound_and_no_size_is_named_and_forgotten(
-    lane: Lane, reply: Reply, reason: str
-) -> None:
+def test_wrong_answer_moves_no_bound_and_is_named(lane: Lane, reply: Reply, reason: str) -> None:
     well, before, held = lane.server.reply, lane.sizes(), lane.held(reason)
     lane.server.reply = reply
     eventually(f"{reason} is named", lambda: lane.held(reason) >= held + 2)
@@ -132,7 +130,7 @@ def test_a_wrong_answer_moves_no_bound_and_no_size_is_named_and_forgotten(
     eventually("the next good answer is believed", lambda: lane.held("load") > good)
 
 
-def test_the_lane_ran_on_all_the_while(lane: Lane) -> None:
+def test_lane_runs_on_meanwhile(lane: Lane) -> None:
     runs = lane.runs()
     lane.server.reply = silent()
     eventually("the lane runs on", lambda: lane.runs() >= runs + 2)
@@ -141,7 +139,7 @@ def test_the_lane_ran_on_all_the_while(lane: Lane) -> None:
     eventually("the floor follows again", lambda: lane.value("paropt_control_floor") == 10)
 
 
-def test_a_lane_does_not_wait_for_a_server_that_never_answers(tmp_path: Path) -> None:
+def test_lane_does_not_wait_for_a_hanging_server(tmp_path: Path) -> None:
     with fake_prometheus(silent()) as server:
         (tmp_path / "paropt.yml").write_text(CONFIG.format(url=server.url).replace("300ms", "1h"))
         ended = run(tmp_path, "--once", "--web.listen-address=127.0.0.1:0")

@@ -40,52 +40,52 @@ def kinds(*stages: StageRecord, busy_ratio: float = 0.7, queued: bool = False) -
     return {(bottleneck.stage, bottleneck.kind) for bottleneck in found}
 
 
-def test_a_stage_over_one_and_a_half_times_the_average_is_slow() -> None:
+def test_stage_over_one_and_a_half_times_the_average_is_slow() -> None:
     assert kinds(record("a", 10), record("b", 16), record("c", 5)) == {("b", "slow"), (None, "uneven")}
 
 
-def test_a_stage_at_one_and_a_half_times_the_average_is_not_slow() -> None:
+def test_stage_at_one_and_a_half_times_the_average_is_not_slow() -> None:
     assert kinds(record("a", 2), record("b", 6), record("c", 4)) == set()
 
 
-def test_of_two_stages_the_longer_one_makes_the_lane_uneven_and_is_not_slow() -> None:
+def test_longer_of_two_stages_is_uneven_and_not_slow() -> None:
     assert kinds(record("a", 10), record("b", 1)) == {(None, "uneven")}
 
 
-def test_a_stage_that_timed_out_says_nothing_about_how_long_it_takes() -> None:
+def test_timed_out_stage_does_not_count() -> None:
     timed_out = record("c", 30, result=Result.TIMEOUT)
     assert kinds(record("a", 2), record("b", 2), timed_out) == set()
     assert kinds(record("a", 2), record("b", 2), record("d", 7), timed_out) == {("d", "slow"), (None, "uneven")}
 
 
-def test_a_stage_that_failed_at_once_makes_no_other_one_slow() -> None:
+def test_early_failure_makes_no_other_stage_slow() -> None:
     failed = record("f", 0.01, result=Result.FAILURE)
     assert kinds(record("a", 4), record("b", 4), record("c", 5), failed) == set()
     assert kinds(record("a", 2), record("b", 4), failed) == set()
 
 
-def test_a_stage_that_failed_late_may_be_slow() -> None:
+def test_late_failure_may_be_slow() -> None:
     late = record("f", 12, result=Result.FAILURE)
     assert kinds(record("a", 5), record("b", 5), record("c", 5), late) == {("f", "slow")}
 
 
-def test_a_stage_whose_slowest_task_takes_over_three_times_its_fastest_is_uneven() -> None:
+def test_slowest_task_over_three_times_the_fastest_is_uneven() -> None:
     assert kinds(record("a", 10, tasks=4, fastest_task_seconds=1, slowest_task_seconds=3.1)) == {("a", "uneven")}
     assert kinds(record("a", 10, tasks=4, fastest_task_seconds=1, slowest_task_seconds=3.0)) == set()
 
 
-def test_ratios_between_durations_that_nobody_notices_are_no_bottleneck() -> None:
+def test_ratios_of_tiny_durations_are_no_bottleneck() -> None:
     assert kinds(record("a", 0.001), record("b", 0.05)) == set()
 
 
-def test_a_lane_is_under_used_below_half_and_saturated_above_nine_tenths_while_tasks_wait() -> None:
+def test_lane_is_under_used_below_half_and_saturated_above_nine_tenths() -> None:
     assert kinds(record("a", 1), busy_ratio=0.49) == {(None, "under_used")}
     assert kinds(record("a", 1), busy_ratio=0.5) == set()
     assert kinds(record("a", 1), busy_ratio=0.91, queued=True) == {(None, "saturated")}
     assert kinds(record("a", 1), busy_ratio=0.91, queued=False) == set()
 
 
-def test_gil_bound_work_is_named_with_the_words_of_the_guide() -> None:
+def test_gil_bound_work_is_named_as_in_the_guide() -> None:
     (found,) = bottlenecks.find_bottlenecks([record("a", 1, gil_bound=True)], busy_ratio=0.7, queued=False)
     assert found.kind == "gil_bound"
     assert "High CPU usage" in found.sentence
@@ -95,7 +95,7 @@ def test_skipped_stages_do_not_count() -> None:
     assert kinds(record("a", 2), record("b", 0, result=Result.SKIP, started_timestamp_seconds=None)) == set()
 
 
-def test_a_stage_that_failed_at_once_makes_no_lane_uneven() -> None:
+def test_early_failure_makes_no_lane_uneven() -> None:
     assert kinds(record("a", 4), record("b", 0.01, result=Result.FAILURE), record("c", 4)) == set()
 
 
@@ -138,16 +138,16 @@ def lane(*stages: PlannedStage, workers: int | Bounds = 2, strategy: Strategy = 
     return replace(plan(*(stages or (stage("a", tasks=8),)), strategy=strategy), workers=bounds)
 
 
-def test_more_workers_are_advised_for_waiting_tasks_with_the_time_they_save() -> None:
+def test_more_workers_are_advised_with_the_time_saved() -> None:
     told = advice("saturated", *rounds(8, 2), planned=lane())
     assert told == "8 workers would have taken 2.0 s instead of 8.0 s"
 
 
-def test_no_more_workers_are_advised_where_all_cores_are_used() -> None:
+def test_no_workers_are_advised_on_full_cores() -> None:
     assert advice("saturated", *rounds(12, 2, cpu=2.0), planned=lane()) == ""
 
 
-def test_no_more_workers_are_advised_that_would_only_take_cores_from_others() -> None:
+def test_no_workers_are_advised_at_the_cost_of_other_processes() -> None:
     crowded = (
         TaskTiming(stage="a", task=number, started_seconds=number // 2 * 4.0, duration_seconds=4.0, cpu_seconds=1.0,
                    run_delay_seconds=3.0)
@@ -156,17 +156,17 @@ def test_no_more_workers_are_advised_that_would_only_take_cores_from_others() ->
     assert advice("saturated", *crowded, planned=lane()) == ""
 
 
-def test_adaptive_lane_is_told_to_grow_only_at_its_maximum() -> None:
+def test_adaptive_lane_gets_advice_to_grow_only_at_its_maximum() -> None:
     tasks = rounds(32, 8)
     assert advice("saturated", *tasks, planned=lane(workers=ADAPTIVE), peak=4) == ""
     assert advice("saturated", *tasks, planned=lane(workers=ADAPTIVE), peak=8).startswith("32 workers would")
 
 
-def test_sequential_lane_is_not_told_to_have_more_workers() -> None:
+def test_sequential_lane_gets_no_advice_to_grow() -> None:
     assert advice("saturated", *rounds(4, 1), planned=lane(strategy=Strategy.SEQUENTIAL), peak=1) == ""
 
 
-def test_fewer_workers_are_advised_where_a_fixed_lane_takes_as_long_with_them() -> None:
+def test_fewer_workers_are_advised_if_they_take_as_long() -> None:
     tasks = (*rounds(1, 1, seconds=6.0, name="long"), *rounds(6, 2, name="a"))
     stages = (stage("long"), stage("a", tasks=6))
     told = advice("under_used", *tasks, planned=lane(*stages, workers=8))
@@ -174,11 +174,11 @@ def test_fewer_workers_are_advised_where_a_fixed_lane_takes_as_long_with_them() 
     assert advice("under_used", *tasks, planned=lane(*stages, workers=ADAPTIVE)) == ""
 
 
-def test_lane_that_needs_its_workers_is_not_told_to_have_fewer() -> None:
+def test_lane_that_needs_its_workers_gets_no_advice_to_shrink() -> None:
     assert advice("under_used", *rounds(8, 8), planned=lane(workers=8)) == ""
 
 
-def test_processes_are_advised_where_cores_are_free_for_them() -> None:
+def test_processes_are_advised_on_free_cores() -> None:
     tasks = rounds(2, 2, seconds=4.0, cpu=2.0, gil_bound=True)
     told = advice("gil_bound", *tasks, planned=lane(), name="a")
     assert told == "run it in processes: 2.0 s instead of 4.0 s"
@@ -186,7 +186,7 @@ def test_processes_are_advised_where_cores_are_free_for_them() -> None:
 
 
 @pytest.mark.parametrize("kind", ["slow", "uneven"])
-def test_splitting_the_longest_task_is_advised_where_the_lane_waits_for_it(kind: str) -> None:
+def test_splitting_the_longest_task_is_advised_if_the_lane_waits_for_it(kind: str) -> None:
     stages = (stage("a"), stage("b", tasks=2))
     tasks = (*rounds(1, 1, seconds=6.0, name="a"), *rounds(2, 2, seconds=2.0, name="b"))
     told = advice(kind, *tasks, planned=lane(*stages, workers=3), name="a")
@@ -206,7 +206,7 @@ def test_uneven_lane_is_advised_to_split_its_longest_stage() -> None:
     assert told == "split a in two (items): 3.0 s instead of 6.0 s"
 
 
-def test_run_whose_time_the_recorded_tasks_do_not_explain_gets_no_advice() -> None:
+def test_unexplained_run_gets_no_advice() -> None:
     assert advice("saturated", *rounds(8, 2), planned=lane(), seconds=12.0) == ""
 
 

@@ -134,7 +134,7 @@ def test_run_succeeds_exactly_if_every_task_of_every_stage_did(root: Path, endin
 
 @pytest.mark.parametrize("ending", BAD)
 @pytest.mark.parametrize("strategy", [Strategy.PROCESS, Strategy.ADAPTIVE])
-def test_call_that_ends_badly_fails_its_run_under_each_strategy(root: Path, strategy: Strategy, ending: str) -> None:
+def test_failing_call_fails_its_run_under_each_strategy(root: Path, strategy: Strategy, ending: str) -> None:
     record, _ = run(root, calls("s", [ending]), strategy=strategy)
     assert record.result is Result.FAILURE
     (failed,) = record.stages
@@ -185,7 +185,7 @@ def test_task_that_cannot_be_started_fails_alone() -> None:
     assert stages_of(engine.execute()) == {"refused": ("error", why), "other": ("success", "")}
 
 
-def test_message_longer_than_a_line_is_cut_with_its_length_told(root: Path) -> None:
+def test_long_message_is_cut_and_its_length_named(root: Path) -> None:
     _, recorder = run(root, calls("s", ["long_message"]))
     (task,) = recorder.of(TaskRecord)
     assert task.message.startswith("ValueError: xxx")

@@ -44,7 +44,7 @@ def _failed(**fields: object) -> Outcome:
     return Outcome(**(keys | fields))  # type: ignore[arg-type]  # test shorthand
 
 
-def test_a_test_case_belongs_to_the_file_that_it_is_named_after(report: Path) -> None:
+def test_test_case_belongs_to_the_file_of_its_name(report: Path) -> None:
     items = ["tests/test_a.py", "./tests/test_ab.py", "tests/test_c.py", "tests/sub", "tests/test_none.py"]
     found = read_report(report, items)
     assert found is not None
@@ -58,13 +58,13 @@ def test_a_test_case_belongs_to_the_file_that_it_is_named_after(report: Path) ->
     }
 
 
-def test_the_time_between_test_cases_goes_to_items_by_their_number(report: Path) -> None:
+def test_time_between_cases_is_divided_by_their_number(report: Path) -> None:
     found = read_report(report, ["tests/test_a.py", "tests/test_ab.py", "tests/test_c.py", "tests/sub"])
     assert found is not None
     assert [found.item_seconds(item) for item in found.items] == [1.35, 2.3, 1.3, 0.425]
 
 
-def test_a_test_case_belongs_to_the_id_that_names_it_best(report: Path) -> None:
+def test_test_case_belongs_to_the_longest_matching_id(report: Path) -> None:
     items = ["tests/test_a.py", "tests/test_a.py::TestX::test_two", "tests/test_ab.py", "tests/test_c.py", "tests/sub"]
     found = read_report(report, items)
     assert found is not None
@@ -72,13 +72,13 @@ def test_a_test_case_belongs_to_the_id_that_names_it_best(report: Path) -> None:
     assert found.items["tests/test_a.py::TestX::test_two"] == ItemReport(cases=1, failed=1, seconds=0.25)
 
 
-def test_a_runner_that_counts_from_the_items_own_folder_is_understood(report: Path) -> None:
+def test_names_relative_to_the_items_folder_are_matched(report: Path) -> None:
     found = read_report(report, ["/work/pkg/tests/test_a.py", "sub/pkg/tests/test_c.py", "x/tests/sub/test_d.py"])
     assert found is not None
     assert [each.cases for each in found.items.values()] == [2, 1, 1]
 
 
-def test_long_tests_are_told_apart_from_their_file(tmp_path: Path) -> None:
+def test_long_tests_are_reported_beside_their_file(tmp_path: Path) -> None:
     times = {"test_long[1]": 2.0, "test_long[2]": 2.0, "test_brief": 0.2, "test_pre": 1.4, "test_pre_x": 1.4}
     cases = "".join(f'<testcase classname="test_a" name="{name}" time="{took}"/>' for name, took in times.items())
     inner = '<testcase classname="test_a.T" name="test_also" time="3"/>'
@@ -95,18 +95,18 @@ def test_long_tests_are_told_apart_from_their_file(tmp_path: Path) -> None:
     assert record.seconds == pytest.approx(1.6)  # test_pre can't be deselected without test_pre_x
 
 
-def test_a_report_with_a_failure_of_no_item_tells_nothing(report: Path) -> None:
+def test_report_with_a_failure_of_no_item_is_ignored(report: Path) -> None:
     assert read_report(report, ["tests/test_ab.py"]) is None
 
 
 @pytest.mark.parametrize("text", ["", "<testsuites><testsuite>", "no xml"])
-def test_a_report_that_was_cut_off_tells_nothing(tmp_path: Path, text: str) -> None:
+def test_truncated_report_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "cut.xml").write_text(text)
     assert read_report(tmp_path / "cut.xml", ["a"]) is None
     assert read_report(tmp_path / "missing.xml", ["a"]) is None
 
 
-def test_a_failed_batch_names_its_failed_items_and_leaves_no_report(report: Path) -> None:
+def test_failed_batch_names_its_failed_items_and_removes_its_report(report: Path) -> None:
     outcome = add_item_results(
         _failed(), ["tests/test_a.py", "tests/test_ab.py", "tests/test_c.py", "tests/sub"], report, alone=False
     )
@@ -119,20 +119,20 @@ def test_a_failed_batch_names_its_failed_items_and_leaves_no_report(report: Path
     assert not report.exists()
 
 
-def test_a_batch_that_was_killed_fails_as_a_whole_whatever_its_report_says(report: Path) -> None:
+def test_killed_batch_fails_as_a_whole(report: Path) -> None:
     killed = _failed(result=Result.ERROR, exit_code=None, signal=9, message="killed")
     outcome = add_item_results(killed, ["tests/test_a.py", "tests/sub"], report, alone=False)
     assert [each.result for each in outcome.items] == [Result.ERROR, Result.ERROR]
 
 
-def test_without_a_report_items_share_the_time_of_a_batch_that_succeeded() -> None:
+def test_items_share_a_batchs_time_without_a_report() -> None:
     good = Outcome(result=Result.SUCCESS, measurement=MEASURED)
     outcome = add_item_results(good, ["a", "b", "c"], None, alone=True)
     assert [each.seconds for each in outcome.items] == [2.0, 2.0, 2.0]
     assert [each.seconds for each in add_item_results(_failed(), ["a", "b"], None, alone=True).items] == [None, None]
 
 
-def test_a_batch_without_tests_is_a_failure_only_where_it_is_the_whole_stage(tmp_path: Path) -> None:
+def test_batch_without_tests_fails_only_as_the_whole_stage(tmp_path: Path) -> None:
     path = tmp_path / "empty.xml"
     path.write_text("<testsuites><testsuite/></testsuites>")
     assert add_item_results(_failed(exit_code=5), ["a"], path, alone=False).result is Result.SUCCESS
@@ -140,19 +140,19 @@ def test_a_batch_without_tests_is_a_failure_only_where_it_is_the_whole_stage(tmp
     assert add_item_results(_failed(exit_code=5), ["a"], path, alone=True).result is Result.FAILURE
 
 
-def test_a_batch_without_tests_but_with_a_failure_is_a_failure(report: Path) -> None:
+def test_batch_without_tests_but_with_a_failure_fails(report: Path) -> None:
     items = ["tests/test_a.py", "tests/test_ab.py", "tests/test_c.py", "tests/sub"]
     assert add_item_results(_failed(exit_code=5), items, report, alone=False).result is Result.FAILURE
 
 
-def test_an_item_without_a_test_case_in_a_failed_batch_has_not_succeeded(report: Path) -> None:
+def test_item_without_a_case_in_a_failed_batch_is_skipped(report: Path) -> None:
     items = ["tests/test_a.py", "tests/test_ab.py", "tests/test_c.py", "tests/sub", "tests/test_none.py"]
     outcome = add_item_results(_failed(), items, report, alone=False)
     assert outcome.items[-1].result is Result.SKIP
     assert outcome.message == "tests/test_a.py, tests/sub: exit 1"
 
 
-def test_a_report_of_a_runner_that_ended_early_tells_nothing(report: Path) -> None:
+def test_report_of_a_runner_that_ended_early_is_ignored(report: Path) -> None:
     items = ["tests/test_a.py", "tests/test_ab.py", "tests/test_c.py", "tests/sub"]
     early = _failed(output="FAILED tests/test_a.py\n!!!!!!!! stopping after 1 failures !!!!!!!!!\n1 failed in 1 s\n")
     assert {each.result for each in add_item_results(early, items, report, alone=False).items} == {Result.FAILURE}
@@ -193,7 +193,7 @@ _DOCUMENT_TYPE = f'<!DOCTYPE t [<!ENTITY e0 "x">{_ENTITIES}]><testsuites>&e9;</t
     ],
     ids=["pipe", "folder", "device", "entities", "multi-byte", "no encoding", "deep", "1 GB"],
 )
-def test_whatever_a_test_put_in_the_reports_place_tells_nothing(tmp_path: Path, put: Callable[[Path], object]) -> None:
+def test_file_put_in_the_reports_place_is_ignored(tmp_path: Path, put: Callable[[Path], object]) -> None:
     path = tmp_path / "report.xml"
     put(path)
     outcome = add_item_results(_failed(), ["a", "b"], path, alone=False)
@@ -201,7 +201,7 @@ def test_whatever_a_test_put_in_the_reports_place_tells_nothing(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("time", ["inf", "-1", "nan", "1e308", "1_0", "x" * 1_000_000])
-def test_false_times_in_a_report_are_none(tmp_path: Path, time: str) -> None:
+def test_invalid_times_in_a_report_count_as_zero(tmp_path: Path, time: str) -> None:
     case = f'<testcase classname="a" name="test_x" time="{time}"/>'
     (tmp_path / "report.xml").write_text(f'<testsuite time="{time}">{case}</testsuite>')
     found = read_report(tmp_path / "report.xml", ["a.py"])
@@ -210,7 +210,7 @@ def test_false_times_in_a_report_are_none(tmp_path: Path, time: str) -> None:
     assert 0 <= found.seconds <= 10
 
 
-def test_a_stage_whose_batches_all_have_no_test_fails() -> None:
+def test_stage_without_any_test_fails() -> None:
     template = Commands(steps=(("x", ITEMS),))
     batches = tuple(build_task(template, index, [item]) for index, item in enumerate("ab"))
     planned = replace(stage("one", template=template), tasks=batches)
@@ -221,7 +221,7 @@ def test_a_stage_whose_batches_all_have_no_test_fails() -> None:
     assert Bench(plan(planned), {"one": [empty, Script()]}).run().result is Result.SUCCESS
 
 
-def test_a_retry_runs_the_failed_items_alone() -> None:
+def test_retry_runs_only_the_failed_items() -> None:
     template = Commands(steps=(("x", ITEMS),))
     results = {"a": Result.SUCCESS, "b": Result.FAILURE, "c": Result.FAILURE}
     failing = Script(
@@ -238,7 +238,7 @@ def test_a_retry_runs_the_failed_items_alone() -> None:
     assert [each.item for each in bench.recorder.of(TaskRecord)] == ["a +2", "b +1"]
 
 
-def test_a_stage_that_starts_its_program_for_each_item_is_advised_otherwise() -> None:
+def test_stage_with_a_program_per_item_gets_advice() -> None:
     work = Commands(steps=(("pytest", "-q", "x"),))
     tasks = tuple(PlannedTask(index=index, item=str(index), work=work) for index in range(8))
     bench = Bench(plan(replace(stage("one"), tasks=tasks)), {"one": [Script(seconds=0.5)]})
@@ -246,7 +246,7 @@ def test_a_stage_that_starts_its_program_for_each_item_is_advised_otherwise() ->
     assert record.advice == "one: up to 100% of its time is pytest starting: use {items}, which hands it several"
 
 
-def test_a_real_pytest_tells_of_each_file_and_only_the_failed_one_is_tried_again(tmp_path: Path) -> None:
+def test_real_pytest_reports_each_file_and_only_the_failed_one_is_retried(tmp_path: Path) -> None:
     for name, body in {
         "good": "open('runs', 'a').write('good\\n')",
         "flaky": "first = not __import__('os').path.exists('seen'); open('seen', 'w'); assert not first",
@@ -266,7 +266,7 @@ def test_a_real_pytest_tells_of_each_file_and_only_the_failed_one_is_tried_again
     assert '"item": "test_flaky.py +1"' in planned.stdout
 
 
-def test_a_pytest_that_finds_no_test_in_any_batch_ends_with_1(tmp_path: Path) -> None:
+def test_pytest_without_tests_exits_1(tmp_path: Path) -> None:
     for name in "abcd":
         (tmp_path / f"test_{name}.py").write_text("def test_it(): pass\n")
     command = f"{sys.executable} -m pytest -q -k typo -p no:cacheprovider {{items}}"
@@ -277,7 +277,7 @@ def test_a_pytest_that_finds_no_test_in_any_batch_ends_with_1(tmp_path: Path) ->
     assert "none of its 2 batches had a test" in done.stdout
 
 
-def test_a_retry_of_a_pytest_that_ends_at_the_first_failure_runs_the_rest(tmp_path: Path) -> None:
+def test_retry_after_exitfirst_runs_the_rest(tmp_path: Path) -> None:
     """What stops it stands where nobody looks, so only its output tells."""
     flaky = "first = not __import__('os').path.exists('seen'); open('seen', 'w'); assert not first"
     (tmp_path / "test_a.py").write_text(f"def test_it():\n    {flaky}\n")
@@ -291,7 +291,7 @@ def test_a_retry_of_a_pytest_that_ends_at_the_first_failure_runs_the_rest(tmp_pa
     assert done.returncode == 1, done.stdout + done.stderr
 
 
-def test_failed_runs_the_failed_items_of_a_stage_again(tmp_path: Path) -> None:
+def test_failed_flag_runs_the_failed_items_again(tmp_path: Path) -> None:
     for name, failing in {"a": False, "b": True, "c": False}.items():
         body = f"open('ran', 'a').write('{name}\\n'); assert {not failing} or __import__('os').path.exists('mended')"
         (tmp_path / f"test_{name}.py").write_text(f"def test_it():\n    {body}\n")

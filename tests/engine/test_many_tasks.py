@@ -24,7 +24,7 @@ class Counted(tuple[PlannedTask, ...]):
         return super().__iter__()
 
 
-def test_end_of_a_task_costs_no_look_at_the_others(tmp_path: Path) -> None:
+def test_end_of_a_task_does_not_visit_the_others(tmp_path: Path) -> None:
     tasks = Counted(PlannedTask(index=n, item=str(n), work=Call(target="os:getpid")) for n in range(100))
     workers = PoolWorkers()
     workers.prepare(plan(replace(stage("many", pool=THREADS), tasks=tasks), root=tmp_path), 1)

@@ -26,7 +26,7 @@ def test_independent_stages_run_at_the_same_time() -> None:
     assert record.sequential_seconds == 8
 
 
-def test_a_stage_starts_when_the_last_of_its_needs_has_succeeded() -> None:
+def test_stage_starts_when_its_last_need_has_succeeded() -> None:
     bench = Bench(
         plan(stage("a"), stage("b"), stage("c", needs=("a", "b"))), {"a": [Script(seconds=2)], "b": [Script(seconds=4)]}
     )
@@ -34,7 +34,7 @@ def test_a_stage_starts_when_the_last_of_its_needs_has_succeeded() -> None:
     assert bench.starts["c"] == 4
 
 
-def test_what_needs_a_failed_stage_is_skipped_with_the_chain_named_and_the_rest_runs_on() -> None:
+def test_dependents_of_a_failed_stage_are_skipped_and_others_run() -> None:
     bench = Bench(
         plan(stage("a"), stage("b", needs=("a",)), stage("c", needs=("b",)), stage("d")),
         {"a": [Script(result=Result.FAILURE, message="exit 1")], "d": [Script(seconds=9)]},
@@ -57,7 +57,7 @@ def test_stages_start_in_plan_order_as_slots_come_free() -> None:
     assert bench.workers.peak == 1
 
 
-def test_a_pool_that_is_full_holds_up_its_own_stages_only() -> None:
+def test_full_pool_delays_only_its_own_stages() -> None:
     bench = Bench(
         plan(stage("a", pool="commands"), stage("b", pool="commands"), stage("c", pool="threads")),
         sizes={"commands": 1},
@@ -66,7 +66,7 @@ def test_a_pool_that_is_full_holds_up_its_own_stages_only() -> None:
     assert bench.starts == {"a": 0, "c": 0, "b": 1}
 
 
-def test_the_tasks_of_one_stage_fill_the_slots_and_are_labelled() -> None:
+def test_tasks_of_one_stage_fill_the_slots_and_are_labelled() -> None:
     bench = Bench(plan(stage("a", tasks=5), workers=2))
     record = bench.run()
     assert [label for _, label in bench.workers.started] == ["a[0]", "a[1]", "a[2]", "a[3]", "a[4]"]
@@ -81,7 +81,7 @@ def test_sequential_runs_one_task_at_a_time_in_the_order_of_the_numbers() -> Non
     assert bench.workers.started == [(0, "early[0]"), (1, "early[1]"), (2, "late")]
 
 
-def test_a_resize_lets_more_tasks_start_at_once() -> None:
+def test_resize_lets_more_tasks_start_at_once() -> None:
     bench = Bench(plan(stage("a", tasks=4), workers=1), {"a": [Script(seconds=10)]})
     bench.inbox.at(2.0, lambda: bench.engine.resize(4))
     record = bench.run()
@@ -89,7 +89,7 @@ def test_a_resize_lets_more_tasks_start_at_once() -> None:
     assert record.duration_seconds == 12
 
 
-def test_a_smaller_size_never_interrupts_what_runs() -> None:
+def test_smaller_size_never_interrupts_running_tasks() -> None:
     bench = Bench(plan(stage("a", tasks=4), workers=2), {"a": [Script(seconds=10)]})
     bench.inbox.at(2.0, lambda: bench.engine.resize(1))
     record = bench.run()
@@ -97,7 +97,7 @@ def test_a_smaller_size_never_interrupts_what_runs() -> None:
     assert record.result is Result.SUCCESS
 
 
-def test_a_limited_stage_leaves_its_slots_to_the_others() -> None:
+def test_limited_stage_leaves_its_slots_to_the_others() -> None:
     bench = Bench(plan(stage("a", tasks=4), stage("b", tasks=4), workers=4), {"a": [Script(seconds=10)]})
     bench.engine.set_limits({"a": 1})
     bench.run()
@@ -105,14 +105,14 @@ def test_a_limited_stage_leaves_its_slots_to_the_others() -> None:
     assert [moment for moment, label in bench.workers.started if label.startswith("b")] == [0, 0, 0, 1]
 
 
-def test_a_limited_stage_of_several_slots_starves_nobody_behind_it() -> None:
+def test_limited_stage_of_several_slots_starves_no_other() -> None:
     bench = Bench(plan(stage("a", tasks=2, slots=2), stage("b"), workers=4), {"a": [Script(seconds=10)]})
     bench.engine.set_limits({"a": 1})
     bench.run()
     assert bench.starts == {"a[0]": 0, "b": 0, "a[1]": 10}
 
 
-def test_a_limit_that_is_lifted_lets_the_rest_start() -> None:
+def test_lifted_limit_lets_the_rest_start() -> None:
     bench = Bench(plan(stage("a", tasks=4), workers=4), {"a": [Script(seconds=10)]})
     bench.engine.set_limits({"a": 1})
     bench.inbox.at(2.0, lambda: bench.engine.set_limits({}))
@@ -120,7 +120,7 @@ def test_a_limit_that_is_lifted_lets_the_rest_start() -> None:
     assert [moment for moment, _ in bench.workers.started] == [0, 2, 2, 2]
 
 
-def test_the_demand_counts_what_a_stages_attempts_spent() -> None:
+def test_demand_counts_the_time_of_a_stages_attempts() -> None:
     scripts = [Script(seconds=2), Script(seconds=6), Script(seconds=4)]
     bench = Bench(plan(stage("a", tasks=4), workers=2), {"a": scripts})
     seen: list[StageCounts] = []
@@ -134,7 +134,7 @@ def test_the_demand_counts_what_a_stages_attempts_spent() -> None:
 # Retries
 
 
-def test_a_flaky_task_is_retried_after_a_back_off_that_doubles_and_the_stage_succeeds() -> None:
+def test_flaky_task_is_retried_after_doubling_back_offs() -> None:
     failing = Script(result=Result.FAILURE, message="exit 1")
     bench = Bench(plan(stage("a", retries=2, backoff_seconds=3.0)), {"a": [failing, failing, Script()]})
     record = bench.run()
@@ -148,7 +148,7 @@ def test_a_flaky_task_is_retried_after_a_back_off_that_doubles_and_the_stage_suc
     ]
 
 
-def test_a_task_that_fails_every_attempt_ends_with_its_last_result_and_says_how_often() -> None:
+def test_task_that_fails_every_attempt_names_their_number() -> None:
     bench = Bench(plan(stage("a", retries=1)), {"a": [Script(result=Result.FAILURE, message="exit 3")]})
     assert stages_of(bench.run()) == {"a": ("failure", "exit 3 (after 2 attempts)")}
 
@@ -162,7 +162,7 @@ def test_without_retries_nothing_runs_twice() -> None:
 # Timeouts and SLAs
 
 
-def test_an_attempt_over_its_limit_is_terminated_then_killed_and_ends_as_a_timeout() -> None:
+def test_attempt_over_its_limit_is_terminated_then_killed() -> None:
     bench = Bench(plan(stage("a", timeout_seconds=5.0)), {"a": [Script(seconds=100, term_seconds=1000)]})
     record = bench.run()
     assert bench.workers.attempts[0].stops == [(5.0, 10.0)]
@@ -170,12 +170,12 @@ def test_an_attempt_over_its_limit_is_terminated_then_killed_and_ends_as_a_timeo
     assert stages_of(record) == {"a": ("timeout", "timed out after 5 s")}
 
 
-def test_a_task_that_succeeds_in_the_very_moment_of_its_limit_is_a_success() -> None:
+def test_success_at_the_moment_of_the_limit_is_a_success() -> None:
     bench = Bench(plan(stage("a", timeout_seconds=5.0)), {"a": [Script(seconds=5)]})
     assert bench.run().result is Result.SUCCESS
 
 
-def test_warning_and_violation_are_told_while_the_stage_runs_each_once() -> None:
+def test_warning_and_violation_are_emitted_once_while_the_stage_runs() -> None:
     bench = Bench(plan(stage("a", sla=limit(10))), {"a": [Script(seconds=30)]})
     record = bench.run()
     told = [(event.stage, event.broken, event.elapsed_seconds) for event in bench.recorder.of(SlaRecord)]
@@ -184,14 +184,14 @@ def test_warning_and_violation_are_told_while_the_stage_runs_each_once() -> None
     assert (record.stages[0].warned, record.stages[0].broken) == (True, True)
 
 
-def test_a_stage_under_its_warning_is_told_of_nothing_but_counts_as_checked() -> None:
+def test_stage_under_its_warning_counts_as_checked() -> None:
     bench = Bench(plan(stage("a", sla=limit(10))), {"a": [Script(seconds=7.9)]})
     record = bench.run()
     assert bench.recorder.of(SlaRecord) == []
     assert record.stages[0].checked
 
 
-def test_a_critical_violation_stops_the_lane_and_names_what_was_skipped() -> None:
+def test_critical_violation_stops_the_lane_and_names_skipped_stages() -> None:
     bench = Bench(
         plan(stage("a", sla=limit(10, critical=True)), stage("b"), stage("c", needs=("b",))),
         {"a": [Script(seconds=60)], "b": [Script(seconds=60)]},
@@ -207,7 +207,7 @@ def test_a_critical_violation_stops_the_lane_and_names_what_was_skipped() -> Non
     }
 
 
-def test_the_lane_total_is_watched_like_a_stage_and_a_critical_one_stops_it() -> None:
+def test_critical_total_stops_the_lane() -> None:
     bench = Bench(plan(stage("a"), total=limit(20, critical=True)), {"a": [Script(seconds=60)]})
     record = bench.run()
     assert [(event.stage, event.broken) for event in bench.recorder.of(SlaRecord)] == [(None, False), (None, True)]
@@ -215,7 +215,7 @@ def test_the_lane_total_is_watched_like_a_stage_and_a_critical_one_stops_it() ->
     assert record.duration_seconds == 20
 
 
-def test_a_broken_total_that_is_not_critical_lets_the_run_end_well() -> None:
+def test_broken_total_that_is_not_critical_lets_the_run_succeed() -> None:
     bench = Bench(plan(stage("a"), total=limit(20)), {"a": [Script(seconds=60)]})
     record = bench.run()
     assert record.result is Result.SUCCESS
@@ -226,7 +226,7 @@ def test_a_broken_total_that_is_not_critical_lets_the_run_end_well() -> None:
 # Fail-fast, signals
 
 
-def test_fail_fast_starts_nothing_new_and_ends_what_runs() -> None:
+def test_fail_fast_ends_running_tasks_and_starts_none() -> None:
     bench = Bench(
         plan(stage("a"), stage("b"), stage("c"), workers=2, fail_fast=True),
         {"a": [Script(seconds=2, result=Result.FAILURE, message="exit 1")], "b": [Script(seconds=60)]},
@@ -241,7 +241,7 @@ def test_fail_fast_starts_nothing_new_and_ends_what_runs() -> None:
     assert not record.interrupted
 
 
-def test_fail_fast_ends_the_other_tasks_of_the_same_stage_too() -> None:
+def test_fail_fast_ends_other_tasks_of_the_stage() -> None:
     failing = Script(seconds=1, result=Result.FAILURE, message="exit 1")
     bench = Bench(plan(stage("a", tasks=4), workers=2, fail_fast=True), {"a": [failing, Script(seconds=50)]})
     record = bench.run()
@@ -249,7 +249,7 @@ def test_fail_fast_ends_the_other_tasks_of_the_same_stage_too() -> None:
     assert stages_of(record) == {"a": ("failure", "exit 1")}
 
 
-def test_the_first_interrupt_is_polite_and_the_second_kills_at_once() -> None:
+def test_first_interrupt_terminates_and_the_second_kills() -> None:
     bench = Bench(plan(stage("a"), stage("b", needs=("a",))), {"a": [Script(seconds=60, term_seconds=1000)]})
     bench.inbox.at(3.0, lambda: bench.engine.interrupt("interrupted by SIGINT", now=False))
     bench.inbox.at(5.0, lambda: bench.engine.interrupt("interrupted by SIGINT", now=True))
@@ -261,14 +261,14 @@ def test_the_first_interrupt_is_polite_and_the_second_kills_at_once() -> None:
     assert stages_of(record)["b"] == ("skip", "interrupted by SIGINT")
 
 
-def test_an_interrupt_before_the_first_task_lets_nothing_start() -> None:
+def test_interrupt_before_the_first_task_starts_none() -> None:
     bench = Bench(plan(stage("a")))
     bench.engine.interrupt("interrupted by SIGTERM", now=False)
     assert stages_of(bench.run()) == {"a": ("skip", "interrupted by SIGTERM")}
     assert bench.workers.started == []
 
 
-def test_an_interrupt_during_a_back_off_ends_the_stage_with_the_attempt_it_had() -> None:
+def test_interrupt_during_a_back_off_ends_the_stage() -> None:
     failing = Script(result=Result.FAILURE, message="exit 1")
     bench = Bench(plan(stage("a", retries=5, backoff_seconds=100.0)), {"a": [failing]})
     bench.inbox.at(50.0, lambda: bench.engine.interrupt("interrupted by SIGTERM", now=False))
@@ -286,13 +286,13 @@ def test_stages_that_share_a_lock_never_overlap() -> None:
     assert bench.starts == {"a": 0, "c": 0, "b": 1}
 
 
-def test_an_exclusive_stage_runs_alone_and_is_not_starved() -> None:
+def test_exclusive_stage_runs_alone_and_is_not_starved() -> None:
     bench = Bench(plan(stage("a"), stage("alone", exclusive=True), stage("b")), {"a": [Script(seconds=4)]})
     bench.run()
     assert bench.starts == {"a": 0, "alone": 4, "b": 5}
 
 
-def test_memory_is_held_by_running_tasks_and_a_stage_waits_for_its_share() -> None:
+def test_running_tasks_hold_memory_and_a_stage_waits_for_it() -> None:
     bench = Bench(plan(stage("a", memory_bytes=2 * GIB), stage("b", memory_bytes=2 * GIB)), memory_bytes=3 * GIB)
     bench.run()
     assert bench.starts == {"a": 0, "b": 1}
@@ -304,7 +304,7 @@ def test_slots_are_held_by_running_tasks() -> None:
     assert bench.starts == {"a": 0, "b": 1}
 
 
-def test_a_task_that_needs_more_than_there_is_runs_alone_rather_than_never() -> None:
+def test_task_that_needs_more_than_the_machine_runs_alone() -> None:
     bench = Bench(plan(stage("a", slots=9), stage("b"), workers=2))
     record = bench.run()
     assert record.result is Result.SUCCESS
@@ -314,7 +314,7 @@ def test_a_task_that_needs_more_than_there_is_runs_alone_rather_than_never() -> 
 # Stages that do not run, and what observers see
 
 
-def test_a_planned_skip_is_no_failure_and_what_needs_it_runs() -> None:
+def test_planned_skip_is_no_failure_and_its_dependents_run() -> None:
     bench = Bench(plan(stage("a", tasks=0, skip="no items: glob 'x*' found nothing"), stage("b", needs=("a",))))
     record = bench.run()
     assert stages_of(record)["a"] == ("skip", "no items: glob 'x*' found nothing")
@@ -322,14 +322,14 @@ def test_a_planned_skip_is_no_failure_and_what_needs_it_runs() -> None:
     assert record.result is Result.SUCCESS
 
 
-def test_a_stage_whose_items_could_not_be_found_ends_as_an_error() -> None:
+def test_stage_without_its_items_ends_as_an_error() -> None:
     bench = Bench(plan(stage("a", tasks=0, fault="items: command exit 2"), stage("b", needs=("a",))))
     record = bench.run()
     assert stages_of(record) == {"a": ("error", "items: command exit 2"), "b": ("skip", "needs a")}
     assert record.result is Result.FAILURE
 
 
-def test_events_come_in_the_order_in_which_things_happen() -> None:
+def test_events_come_in_order() -> None:
     bench = Bench(plan(stage("a", sla=limit(1))), {"a": [Script(seconds=2)]})
     bench.run()
     assert [type(event) for event in bench.events] == [
@@ -343,19 +343,19 @@ def test_events_come_in_the_order_in_which_things_happen() -> None:
     ]
 
 
-def test_queue_wait_runs_from_when_a_task_could_have_run() -> None:
+def test_queue_wait_counts_from_readiness() -> None:
     bench = Bench(plan(stage("a"), stage("b"), workers=1), {"a": [Script(seconds=7)]})
     bench.run()
     assert [record.queue_wait_seconds for record in bench.recorder.of(TaskRecord)] == [0, 7]
 
 
-def test_an_empty_lane_ends_at_once_with_success() -> None:
+def test_empty_lane_succeeds_at_once() -> None:
     record = Bench(plan()).run()
     assert record.result is Result.SUCCESS
     assert record.stages == ()
 
 
-def test_the_live_view_and_the_demand_show_what_runs_and_what_waits() -> None:
+def test_live_view_and_demand_show_running_and_waiting_tasks() -> None:
     bench = Bench(plan(stage("a", tasks=3), stage("b", needs=("a",)), workers=2), {"a": [Script(seconds=5)]})
     seen: list[object] = []
 
@@ -412,7 +412,7 @@ def test_task_that_runs_on_after_the_exporter_was_stopped_times_out_a_moment_lat
     assert bench.workers.attempts[0].stops == [(10.0, 10.0)]
 
 
-def test_attempt_that_no_kill_ends_is_given_up() -> None:
+def test_attempt_that_survives_kill_is_given_up() -> None:
     bench = Bench(plan(stage("a", timeout_seconds=5.0)), {"a": [Script(seconds=1000, stuck=True)]})
     record = bench.run()
     assert stages_of(record) == {"a": ("timeout", "timed out after 5 s")}

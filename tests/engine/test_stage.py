@@ -20,27 +20,27 @@ def remaining(
     )
 
 
-def test_a_stage_of_one_task_ends_when_it_did_before() -> None:
+def test_stage_of_one_task_takes_as_long_as_before() -> None:
     assert remaining(task=30.0, elapsed=12.0, ages=(12.0,)) == pytest.approx(18.0)
 
 
-def test_a_task_that_is_overdue_runs_on_for_a_tenth_of_its_age() -> None:
+def test_overdue_task_runs_on_for_a_tenth_of_its_age() -> None:
     assert remaining(task=30.0, elapsed=50.0, ages=(50.0,)) == pytest.approx(5.0)
 
 
-def test_nothing_is_foretold_of_work_that_nobody_has_seen() -> None:
+def test_unknown_work_has_no_prediction() -> None:
     assert remaining(elapsed=5.0, ages=(5.0,)) is None
 
 
-def test_what_is_known_of_one_task_beats_what_is_known_of_the_stage() -> None:
+def test_task_duration_overrides_stage_duration() -> None:
     assert remaining(expected=10.0, task=4.0, ages=(1.0, 1.0), waiting=4) == pytest.approx(3.0 + 2 * 4.0)
 
 
-def test_of_which_no_single_task_is_known_a_stage_takes_as_long_as_before() -> None:
+def test_stage_without_task_durations_takes_as_long_as_before() -> None:
     assert remaining(expected=10.0, elapsed=4.0, ages=(4.0, 4.0), waiting=8) == pytest.approx(6.0)
 
 
-def test_the_workers_that_get_free_first_take_the_tasks_that_are_left_over() -> None:
+def test_first_free_workers_take_the_remaining_tasks() -> None:
     assert estimate_remaining_seconds(10.0, (9.0, 2.0), 1, 2) == pytest.approx(11.0)
     assert estimate_remaining_seconds(10.0, (9.0, 2.0), 2, 2) == pytest.approx(18.0)
 
@@ -50,6 +50,6 @@ def test_more_workers_than_running_tasks_begin_at_once() -> None:
     assert estimate_remaining_seconds(10.0, (5.0,), 3, 4) == pytest.approx(10.0)
 
 
-def test_the_fewest_workers_that_are_in_time_are_found() -> None:
+def test_fewest_workers_in_time_are_found() -> None:
     assert count_workers_within(30.0, 10.0, (0.0,), 8) == 3
     assert count_workers_within(10.0, 10.0, (), 8) == 8

@@ -53,28 +53,28 @@ def attempt(
     )
 
 
-def test_tasks_that_wait_run_as_many_at_once_as_there_are_workers() -> None:
+def test_sleeping_tasks_use_all_workers() -> None:
     assert [took(equal_tasks(5), workers) for workers in (1, 2, 4, 5, 64)] == [10.0, 6.0, 4.0, 2.0, 2.0]
 
 
-def test_tasks_that_compute_gain_nothing_beyond_the_cores() -> None:
+def test_computing_tasks_gain_nothing_beyond_the_cores() -> None:
     assert [took(equal_tasks(4, cpu_demand=1.0), workers) for workers in (1, 2, 4)] == pytest.approx([8.0, 4.0, 4.0])
 
 
-def test_tasks_that_compute_half_of_their_time_fill_the_cores_at_twice_as_many() -> None:
+def test_half_sleeping_tasks_fill_the_cores_at_twice_as_many() -> None:
     assert [took(equal_tasks(4, cpu_demand=0.5), workers) for workers in (1, 2, 4)] == pytest.approx([8.0, 4.0, 2.0])
     assert took(equal_tasks(8, cpu_demand=0.5), 8) == pytest.approx(4.0)  # 8 s of computing on 2 cores
 
 
-def test_one_task_on_many_cores_is_slowed_by_the_cores_that_are_missing() -> None:
+def test_task_of_many_threads_is_slowed_by_missing_cores() -> None:
     assert took(equal_tasks(1, cpu_demand=4.0), 1) == pytest.approx(4.0)
 
 
-def test_what_computes_under_one_interpreter_lock_gains_nothing_at_all() -> None:
+def test_tasks_under_one_interpreter_lock_gain_nothing() -> None:
     assert took(equal_tasks(4, cpu_demand=1.0, gil_bound=True), 4, cores=8.0) == pytest.approx(8.0)
 
 
-def test_stages_wait_for_what_they_need() -> None:
+def test_stages_wait_for_their_needs() -> None:
     tasks = [*equal_tasks(1, name="a"), *equal_tasks(1, 3.0, name="b"), *equal_tasks(1, 4.0, name="c")]
     assert took(tasks, 8, stage("b", needs=("a",)), stage("a"), stage("c", needs=("skipped",))) == 5.0
 
@@ -85,13 +85,13 @@ def test_locks_and_exclusive_stages_keep_apart() -> None:
     assert took(tasks, 8, stage("a"), stage("b", exclusive=True)) == 4.0
 
 
-def test_slots_and_memory_bound_what_runs_at_once() -> None:
+def test_slots_and_memory_bound_the_running_tasks() -> None:
     assert took(equal_tasks(4), 4, stage("a", slots=2)) == 4.0
     assert took(equal_tasks(4), 1, stage("a", slots=2)) == 8.0
     assert took(equal_tasks(4), 4, stage("a", memory_bytes=400), memory_bytes=1000) == 4.0
 
 
-def test_tasks_that_took_no_time_and_none_at_all_take_none() -> None:
+def test_empty_workloads_take_no_time() -> None:
     assert took(equal_tasks(3, 0.0), 1) == 0.0
     assert took([], 1, stage("a")) == 0.0
 
@@ -100,9 +100,7 @@ def test_tasks_that_took_no_time_and_none_at_all_take_none() -> None:
     seconds=st.lists(st.floats(0.01, 100.0), min_size=1, max_size=40),
     workers=st.integers(1, 10),
 )
-def test_no_schedule_is_shorter_than_the_work_allows_nor_longer_than_grahams_bound(
-    seconds: list[float], workers: int
-) -> None:
+def test_schedule_lies_between_the_work_and_grahams_bound(seconds: list[float], workers: int) -> None:
     tasks = [RecordedTask(stage="a", seconds=each, cpu_demand=0.0) for each in seconds]
     found = took(tasks, workers)
     assert found >= max(max(seconds), sum(seconds) / workers) * (1 - 1e-6)
@@ -114,31 +112,31 @@ def test_no_schedule_is_shorter_than_the_work_allows_nor_longer_than_grahams_bou
     workers=st.integers(1, 20),
     other_threads=st.floats(0.0, 10.0),
 )
-def test_no_schedule_computes_more_than_the_cores_can(shares: list[float], workers: int, other_threads: float) -> None:
+def test_schedule_never_exceeds_the_cores(shares: list[float], workers: int, other_threads: float) -> None:
     tasks = [RecordedTask(stage="a", seconds=2.0, cpu_demand=cpu_demand) for cpu_demand in shares]
     assert took(tasks, workers, other_threads=other_threads) >= sum(2.0 * cpu_demand for cpu_demand in shares) / 2.0 * (
         1 - 1e-6
     )
 
 
-def test_others_on_the_machine_take_their_part_of_the_cores() -> None:
+def test_other_processes_take_their_part_of_the_cores() -> None:
     assert took(equal_tasks(2, cpu_demand=1.0), 2, other_threads=2.0) == pytest.approx(4.0)
     assert took(equal_tasks(2, cpu_demand=1.0), 1, other_threads=3.0) == pytest.approx(8.0)
 
 
-def test_waits_for_a_core_are_taken_out() -> None:
+def test_waits_for_a_core_are_removed() -> None:
     crowded = [attempt(number, 0.0, 4.0, cpu=2.0, delay=2.0) for number in range(4)]
     assert build_workload(crowded, 2.0) == Workload(
         tasks=(RecordedTask(stage="a", seconds=2.0, cpu_demand=1.0),) * 4, other_threads=0.0
     )
 
 
-def test_waits_caused_by_others_count_as_their_threads() -> None:
+def test_waits_caused_by_other_processes_count_as_their_threads() -> None:
     found = build_workload([attempt(0, 0.0, 4.0, cpu=2.0, delay=2.0)], 2.0)
     assert found == Workload(tasks=(RecordedTask(stage="a", seconds=2.0, cpu_demand=1.0),), other_threads=3.0)
 
 
-def test_only_tasks_at_the_same_time_explain_each_others_waits() -> None:
+def test_only_simultaneous_tasks_explain_each_others_waits() -> None:
     before = attempt(0, 0.0, 2.0, cpu=1.0, delay=1.0)
     crowded = [attempt(number, 10.0, 4.0, cpu=2.0, delay=2.0) for number in range(1, 5)]
     assert build_workload(crowded, 2.0).other_threads == 0.0
@@ -147,7 +145,7 @@ def test_only_tasks_at_the_same_time_explain_each_others_waits() -> None:
     )  # 3 threads in 1 of 9 s of computing
 
 
-def test_spare_cores_are_not_taken_for_the_load_of_others() -> None:
+def test_spare_cores_are_no_load_of_other_processes() -> None:
     assert build_workload([attempt(0, 0.0, 2.0, cpu=2.0)], 2.0).other_threads == 0.0
     assert build_workload([attempt(0, 0.0, 2.02, cpu=2.0, delay=0.02)], 2.0).other_threads < 0.05
 
@@ -175,7 +173,7 @@ def recorded(rows: Sequence[tuple[float, float, float]], workers: int) -> Worklo
 
 
 @pytest.mark.parametrize(("rows", "workers"), [(EIGHT, 8), (TWO, 2)])
-def test_tasks_that_share_cores_with_others_take_as_long_as_they_did_with_either_size(
+def test_prediction_matches_real_runs_on_a_busy_machine(
     rows: Sequence[tuple[float, float, float]], workers: int
 ) -> None:
     found = recorded(rows, workers)
@@ -183,18 +181,18 @@ def test_tasks_that_share_cores_with_others_take_as_long_as_they_did_with_either
     assert took(found.tasks, 2, other_threads=found.other_threads) == pytest.approx(8.4, rel=0.15)
 
 
-def test_fewer_workers_are_not_slower_where_many_tasks_share_the_cores() -> None:
+def test_fewer_workers_are_not_slower_on_shared_cores() -> None:
     half_waiting = [attempt(number, 0.0, 8.0, cpu=1.0, delay=6.0) for number in range(16)]
     found = build_workload(half_waiting, 2.0)
     assert took(found.tasks, 4, other_threads=found.other_threads) == pytest.approx(8.0, rel=0.1)
 
 
-def test_attempts_of_one_task_are_one_piece() -> None:
+def test_attempts_of_one_task_are_one_recorded_task() -> None:
     (piece,) = build_workload([attempt(0, 0.0, 1.0, cpu=0.5), attempt(0, 5.0, 3.0, cpu=0.5)], 2.0).tasks
     assert (piece.seconds, piece.cpu_demand) == (4.0, 0.25)
 
 
-def test_a_task_bound_by_the_interpreter_lock_is_as_long_as_it_computed() -> None:
+def test_gil_bound_task_is_as_long_as_its_cpu_time() -> None:
     (piece,) = build_workload([attempt(0, 0.0, 8.0, cpu=2.0, gil_bound=True)], 2.0).tasks
     assert piece == RecordedTask(stage="a", seconds=2.0, cpu_demand=1.0, gil_bound=True)
 

@@ -49,7 +49,7 @@ def test_pool_without_tasks_adds_no_worker_time(workers: PoolWorkers) -> None:
     )
 
 
-def test_the_reason_beside_a_peak_is_that_of_the_move_to_it() -> None:
+def test_peak_has_the_reason_of_the_move_to_it() -> None:
     tasks = tuple(PlannedTask(index=index, item=None, work=COMMAND.tasks[0].work) for index in range(4))
     many = PlannedStage(number=2, name="many", tasks=tasks, pool=COMMANDS)
     with closing(PoolWorkers()) as workers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 import shlex
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
 _HEADERS = ("order", "number", "stage", "tasks", "pool", "expected", "limit", "needs", "work")
 _LONGEST_WORK = 60
+_NO_MEMORY_BOUND = 1 << 62
 _WIDE_COLUMNS = 120  # of a terminal; a narrower one has no room for the work
 
 
@@ -57,38 +57,19 @@ def to_json(plan: Plan) -> dict[str, object]:
 
 
 def estimate_seconds(plan: Plan) -> float | None:
-    """Estimate the lane's duration with as many workers as at its start; None where no stage's duration is known.
+    """Estimate the lane's duration with as many workers as at its start; None if no stage's duration is known.
 
-    Each stage is one block of its expected duration that holds its slots: the order and the needs are heeded, locks,
-    memory and exclusive stages are not. Stages of unknown duration count as 0.
+    Each stage is one block of its expected duration that holds its slots. Order, needs, locks and exclusiveness apply
+    as in a run; memory does not. Stages of unknown duration count as 0.
     """
+    from paropt_exporter.engine.what_if import RecordedTask, Workload, compute_makespan
+
     if all(stage.expected_seconds is None for stage in _list_runnable(plan)):
         return None
-    dependents: dict[str, list[PlannedStage]] = {}
-    for stage in plan.stages:
-        for need in stage.needs:
-            dependents.setdefault(need, []).append(stage)
-    waiting = {stage.name: len(stage.needs) for stage in plan.stages}
-    ready = [_get_priority(stage) for stage in plan.stages if not stage.needs]
-    heapq.heapify(ready)
-    ends: list[tuple[float, int, PlannedStage]] = []
-    now, free = 0.0, max([plan.workers.start, *(stage.slots for stage in plan.stages)])
-    while ready or ends:
-        while ready and ready[0][2].slots <= free:
-            stage = heapq.heappop(ready)[2]
-            free -= stage.slots
-            heapq.heappush(ends, (now + _get_expected_seconds(stage), stage.number, stage))
-        now, _, ended = heapq.heappop(ends)
-        free += ended.slots
-        for stage in dependents.get(ended.name, ()):
-            waiting[stage.name] -= 1
-            if waiting[stage.name] == 0:
-                heapq.heappush(ready, _get_priority(stage))
-    return now
-
-
-def _get_priority(stage: PlannedStage) -> tuple[float, int, PlannedStage]:
-    return -stage.remaining_seconds, stage.number, stage
+    tasks = tuple(RecordedTask(stage=stage.name, seconds=_get_expected_seconds(stage)) for stage in plan.stages)
+    return compute_makespan(
+        Workload(tasks=tasks), plan.stages, workers=plan.workers.start, cores=1.0, memory_bytes=_NO_MEMORY_BOUND
+    )
 
 
 def _get_expected_seconds(stage: PlannedStage) -> float:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.events import PoolUse, RunningTask
 from paropt_exporter.plan import PlannedStage, PlannedTask
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from paropt_exporter.engine.outcome import Outcome  # loads the executors
 
 
 class RunningAttempt(Protocol):

@@ -17,24 +17,24 @@ def test_two_greedy_pools_share_the_cores_evenly() -> None:
     assert divide_resources([claim("a", 8), claim("b", 8)], cores=4.0, memory_bytes=0) == {"a": 2, "b": 2}
 
 
-def test_weights_divide_what_is_not_enough_for_all() -> None:
+def test_weights_divide_scarce_cores() -> None:
     assert divide_resources([claim("a", 8, weight=3.0), claim("b", 8)], cores=8.0, memory_bytes=0) == {"a": 6, "b": 2}
 
 
-def test_what_one_does_not_want_the_other_gets() -> None:
+def test_unwanted_cores_go_to_the_other_pool() -> None:
     assert divide_resources([claim("a", 1), claim("b", 8)], cores=4.0, memory_bytes=0) == {"a": 1, "b": 3}
 
 
-def test_where_there_is_enough_for_all_each_gets_what_it_wants() -> None:
+def test_each_pool_gets_its_wanted_size_if_there_is_enough() -> None:
     claims = [claim("a", 2, memory_bytes=100), claim("b", 3, floor=2, cpu_demand=0.6)]
     assert divide_resources(claims, cores=3.8, memory_bytes=200) == {"a": 2, "b": 3}
 
 
-def test_a_pool_whose_sla_is_at_risk_goes_first() -> None:
+def test_urgent_pool_goes_first() -> None:
     assert divide_resources([claim("a", 8), claim("b", 3, urgent=True)], cores=4.0, memory_bytes=0) == {"a": 1, "b": 3}
 
 
-def test_work_that_waits_is_refused_to_nobody() -> None:
+def test_workers_of_sleeping_tasks_are_always_granted() -> None:
     assert divide_resources([claim("a", 8), claim("b", 50, cpu_demand=0.01)], cores=2.0, memory_bytes=0)["b"] == 50
 
 
@@ -44,7 +44,7 @@ def test_memory_bounds_a_pool_too() -> None:
     }
 
 
-def test_memory_that_is_not_enough_for_all_is_shared_by_weight() -> None:
+def test_scarce_memory_is_divided_by_weight() -> None:
     claims = [
         claim("a", 50, cpu_demand=0.01, memory_bytes=100, weight=3.0),
         claim("b", 50, cpu_demand=0.01, memory_bytes=100),
@@ -52,7 +52,7 @@ def test_memory_that_is_not_enough_for_all_is_shared_by_weight() -> None:
     assert divide_resources(claims, cores=2.0, memory_bytes=800) == {"a": 6, "b": 2}
 
 
-def test_a_critical_pool_gets_its_memory_first() -> None:
+def test_urgent_pool_gets_its_memory_first() -> None:
     claims = [
         claim("a", 50, cpu_demand=0.01, memory_bytes=100),
         claim("b", 8, cpu_demand=0.01, memory_bytes=100, urgent=True),
@@ -60,7 +60,7 @@ def test_a_critical_pool_gets_its_memory_first() -> None:
     assert divide_resources(claims, cores=2.0, memory_bytes=1000) == {"a": 2, "b": 8}
 
 
-def test_an_allowance_names_what_is_scarce() -> None:
+def test_allowance_names_the_scarce_resource() -> None:
     claims = (claim("a", 50, memory_bytes=100), claim("b", 1, cpu_demand=0.0))
     assert compute_allowance(Budget(claims=claims, cores=4.0), "a", 1) == Allowance(size=4, reason="cpu_limit")
     assert compute_allowance(Budget(claims=claims, cores=4.0, memory_bytes=300), "a", 1) == Allowance(
@@ -71,7 +71,7 @@ def test_an_allowance_names_what_is_scarce() -> None:
     )
 
 
-def test_workers_that_there_are_stay_while_only_the_spare_memory_is_spent() -> None:
+def test_workers_stay_while_only_spare_memory_is_spent() -> None:
     budget = Budget(claims=(claim("a", 50, cpu_demand=0.0, memory_bytes=100),), memory_bytes=450, spare_bytes=200)
     assert [compute_allowance(budget, "a", size).size for size in (1, 4, 6, 9)] == [4, 4, 6, 6]
 
@@ -82,9 +82,7 @@ _CLAIMS = st.lists(
 
 
 @given(_CLAIMS, st.floats(0.5, 16.0))
-def test_nobody_gets_more_than_wanted_or_less_than_its_floor(
-    drawn: list[tuple[int, int, float, float]], cores: float
-) -> None:
+def test_sizes_stay_between_floor_and_wanted(drawn: list[tuple[int, int, float, float]], cores: float) -> None:
     claims = [
         claim(str(place), wanted, floor=floor, cpu_demand=cpu_demand, weight=weight)
         for place, (wanted, floor, cpu_demand, weight) in enumerate(drawn)

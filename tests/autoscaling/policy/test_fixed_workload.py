@@ -22,28 +22,28 @@ def size(running: list[LoadGroup], waiting: list[LoadGroup], *, maximum: int = 3
     return compute_fixed_workload_size(running, waiting, cores=2.0, minimum=1, maximum=maximum)
 
 
-def test_unknown_work_starts_with_one_task_a_core() -> None:
+def test_unknown_tasks_start_with_one_per_core() -> None:
     assert size([], group(*[None] * 5)) == Sizing(size=2, reason="cpu_limit", admitted=2)
 
 
-def test_waiting_work_all_runs_at_once() -> None:
+def test_sleeping_tasks_all_run_at_once() -> None:
     assert size(group(0.0, 0.01), group(*[0.01] * 198), maximum=64) == Sizing(size=64, reason="bounds", admitted=62)
     assert size(group(0.0, 0.0), group(*[0.0] * 3)) == Sizing(size=5, reason="plan", admitted=3)
 
 
-def test_burners_get_one_core_each() -> None:
+def test_computing_tasks_get_one_core_each() -> None:
     assert size(group(1.0, 0.98), group(1.0, 1.0)) == Sizing(size=2, reason="cpu_limit")
 
 
-def test_half_waiting_work_gets_two_tasks_a_core() -> None:
+def test_half_sleeping_tasks_get_two_per_core() -> None:
     assert size(group(0.5, 0.5), group(0.5, 0.5, 0.5)) == Sizing(size=4, reason="cpu_limit", admitted=2)
 
 
-def test_a_saturated_machine_still_takes_waiting_work() -> None:
+def test_saturated_machine_still_runs_sleeping_tasks() -> None:
     assert size(group(1.0, 1.0), group(0.02)) == Sizing(size=3, reason="plan", admitted=1)
 
 
-def test_waiting_work_does_not_queue_behind_computing_work() -> None:
+def test_sleeping_tasks_do_not_queue_behind_computing_ones() -> None:
     assert size(group(1.0, 1.0), group(1.0, 0.02, 0.02)) == Sizing(size=4, reason="cpu_limit", admitted=2)
 
 
@@ -54,16 +54,16 @@ def test_one_unknown_task_runs_beside_full_cores() -> None:
 
 
 @given(st.integers(3, 40))
-def test_the_size_does_not_depend_on_how_many_run(burners: int) -> None:
+def test_size_does_not_depend_on_the_running_tasks(burners: int) -> None:
     assert size(group(*[1.0] * burners), group(1.0)) == Sizing(size=2, reason="cpu_limit", surplus=burners - 2)
 
 
-def test_a_task_that_wants_more_than_all_cores_runs_alone() -> None:
+def test_task_that_wants_more_than_all_cores_runs_alone() -> None:
     assert size(group(0.05), group(3.0, 3.0)).size == 2
     assert size(group(1.0), group(3.0)).admitted == 0
 
 
-def test_threads_that_share_one_interpreter_do_not_grow() -> None:
+def test_threads_that_share_one_interpreter_stay_few() -> None:
     running = group(0.3, 0.3, 0.3, pool="threads", thread=True)
     assert size(running, group(0.3, pool="threads")) == Sizing(size=3, reason="cpu_limit")
     assert size(running, group(0.05, pool="threads")).admitted == 1
@@ -77,7 +77,7 @@ _DEMANDS = st.lists(st.one_of(st.none(), st.floats(0, 4)), max_size=40)
 
 
 @given(_DEMANDS, _DEMANDS, st.integers(1, 10), st.integers(0, 60), st.floats(0.1, 64))
-def test_the_size_stays_in_bounds_and_never_above_the_tasks_there_are(
+def test_size_stays_in_bounds_and_below_the_number_of_tasks(
     running: list[float | None], waiting: list[float | None], minimum: int, room: int, cores: float
 ) -> None:
     maximum = minimum + room
@@ -99,7 +99,7 @@ def test_more_waiting_tasks_never_mean_fewer_workers(
 
 
 @given(_DEMANDS, st.floats(1, 16))
-def test_demands_of_the_tasks_that_run_fit_into_the_cores(demands: list[float | None], cores: float) -> None:
+def test_demands_of_running_tasks_fit_into_the_cores(demands: list[float | None], cores: float) -> None:
     """But for one unknown task beside them, and a single one that wants more than there is."""
     chosen = compute_fixed_workload_size([], group(*demands), cores=cores, minimum=1, maximum=100)
     computing = sorted(demand for demand in demands if demand is not None and demand >= 0.1)

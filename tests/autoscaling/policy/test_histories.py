@@ -102,7 +102,7 @@ def _budget(draw: random.Random, floor: int, ceiling: int) -> Budget:
     return Budget(claims=tuple(claims), cores=draw.choice((None, 4.0)), memory_bytes=draw.choice((None, 1 << 30)))
 
 
-def test_a_pool_stays_within_its_bounds_and_tells_the_truth_about_each_move() -> None:
+def test_pool_stays_within_its_bounds_and_names_each_move() -> None:
     for seed in range(HISTORIES):
         for seen, size, action, reason in streams(seed):
             assert seen.floor <= size <= seen.ceiling or size == seen.size
@@ -110,7 +110,7 @@ def test_a_pool_stays_within_its_bounds_and_tells_the_truth_about_each_move() ->
             assert reason in DECISION_REASONS[action], (action, reason)
 
 
-def test_a_pool_goes_down_only_if_nothing_needed_its_size_for_the_stable_time() -> None:
+def test_pool_shrinks_only_after_a_stable_time_with_less_need() -> None:
     for seed in range(HISTORIES):
         needed: list[tuple[float, int]] = []
         for seen, size, action, reason in streams(seed):
@@ -160,7 +160,7 @@ def bands(seed: int) -> Iterator[tuple[BoundsObservation, BoundsDecision]]:
         yield seen, step
 
 
-def test_a_band_lies_within_the_config_and_doubt_alone_moves_none() -> None:
+def test_bounds_lie_within_the_config_and_ignore_rejected_readings() -> None:
     for seed in range(HISTORIES):
         quiet = 0
         for seen, step in bands(seed):
@@ -208,7 +208,7 @@ def targets(seed: int) -> Iterator[tuple[TargetObservation, int, str, str]]:
         size, state = step.size, step.state
 
 
-def test_a_target_never_moves_on_doubtful_data_but_up_to_rescue() -> None:
+def test_target_moves_on_rejected_readings_only_to_rescue() -> None:
     for seed in range(HISTORIES):
         for seen, size, action, reason in targets(seed):
             assert size <= max(seen.ceiling, seen.size)
@@ -255,7 +255,7 @@ def runs(seed: int) -> Iterator[tuple[LaneObservation, int, str, str]]:
         size, state = step.size, step.state
 
 
-def test_a_run_grows_to_no_more_than_its_unfinished_tasks() -> None:
+def test_run_never_exceeds_its_unfinished_tasks() -> None:
     for seed in range(HISTORIES):
         for seen, size, action, reason in runs(seed):
             unfinished = sum(group.count for group in (*seen.running, *seen.waiting))
@@ -264,14 +264,14 @@ def test_a_run_grows_to_no_more_than_its_unfinished_tasks() -> None:
             assert reason in DECISION_REASONS[action], (action, reason)
 
 
-def test_no_run_is_larger_than_memory_holds_where_that_is_known() -> None:
+def test_run_never_exceeds_known_memory() -> None:
     for seed in range(HISTORIES):
         for seen, size, _, _ in runs(seed):
             bound = compute_memory_bound(seen, assess_lane(seen))
             assert bound is None or 1 <= size <= max(bound, seen.floor)
 
 
-def test_no_pool_grows_beyond_what_memory_holds_where_that_is_known() -> None:
+def test_pool_never_grows_beyond_known_memory() -> None:
     for seed in range(HISTORIES):
         for seen, size, _, _ in streams(seed):
             most = None if seen.memory is None else compute_pool_memory_size(seen.size, seen.memory)
@@ -301,6 +301,6 @@ def test_more_demand_never_means_fewer_workers_than_memory_holds(more: int, seed
 
 @settings(max_examples=300, deadline=None)
 @given(st.floats(0, 300), st.floats(0.001, 10), st.integers(0, 1000), st.integers(0, 1000))
-def test_a_longer_queue_never_wants_fewer_workers(arrivals: float, seconds: float, queued: int, more: int) -> None:
+def test_longer_queue_never_wants_fewer_workers(arrivals: float, seconds: float, queued: int, more: int) -> None:
     before = Traffic(arrivals=arrivals, service_seconds=seconds, queued=queued)
     assert compute_traffic_size(replace(before, queued=queued + more)) >= compute_traffic_size(before)

@@ -52,43 +52,43 @@ def seen(
     )
 
 
-def test_tasks_are_added_while_the_peaks_of_all_that_run_stay_within_what_is_left() -> None:
+def test_tasks_are_added_while_all_peaks_fit_into_memory() -> None:
     # 2 x 100 less the 150 that they have will still come: 1000 - 50 leaves room for 9 more.
     assert compute_memory_size(group(2, 100), group(50, 100), beyond_reserve(1000, held=150)) == 11
 
 
-def test_the_next_stage_is_reckoned_by_its_own_peak() -> None:
+def test_each_stage_counts_with_its_own_peak() -> None:
     waiting = (*group(3, 100), *group(5, 400, "b"))
     assert compute_memory_size((), waiting, beyond_reserve(1000)) == 4
 
 
-def test_work_of_unknown_peak_is_added_while_there_is_any_room() -> None:
+def test_tasks_of_unknown_peak_are_added_while_there_is_room() -> None:
     assert compute_memory_size(group(2, 100), group(50, 0), beyond_reserve(1, held=200)) == 52
     assert compute_memory_size(group(2, 100), group(50, 0), beyond_reserve(0, held=200)) == 2
 
 
-def test_half_of_the_reserve_is_spent_before_less_runs() -> None:
+def test_half_of_the_reserve_is_spent_before_fewer_tasks_run() -> None:
     spared = RESERVE_BYTES // MB // 2
     assert compute_memory_size(group(8, 100), group(9, 100), beyond_reserve(-spared, held=800)) == 8
     assert compute_memory_size(group(8, 100), group(9, 100), beyond_reserve(-spared - 101, held=800)) == 6
 
 
-def test_one_task_runs_however_little_memory_there_is() -> None:
+def test_one_task_runs_with_any_memory() -> None:
     assert compute_memory_size(group(3, 100), group(9, 100), Memory(available_bytes=1)) == 1
     assert compute_memory_size((), group(9, 100), Memory(available_bytes=1)) == 1
 
 
-def test_a_run_is_as_large_as_memory_allows_and_says_so() -> None:
+def test_run_grows_to_the_memory_limit_and_names_it() -> None:
     step = decide_lane_size(seen((), group(50, 100), beyond_reserve(1000), size=10))
     assert (step.size, step.action, step.reason) == (10, "hold", "memory_limit")
 
 
-def test_slots_that_memory_has_nothing_for_go_at_once() -> None:
+def test_slots_without_memory_go_at_once() -> None:
     step = decide_lane_size(seen(group(2, 100), group(50, 100), beyond_reserve(300, held=200), size=32))
     assert (step.size, step.action, step.reason) == (5, "down", "memory_limit")
 
 
-def test_a_shortage_of_a_moment_takes_nothing_from_what_runs() -> None:
+def test_brief_shortage_of_memory_keeps_running_tasks() -> None:
     short = Memory(available_bytes=1, held_bytes=800 * MB)
     first = decide_lane_size(seen(group(8, 100), group(9, 100), short, size=8))
     assert (first.size, first.reason) == (8, "memory_limit")
@@ -97,12 +97,12 @@ def test_a_shortage_of_a_moment_takes_nothing_from_what_runs() -> None:
     assert (later.size, later.action, later.reason) == (6, "down", "memory_limit")
 
 
-def test_where_nothing_waits_memory_is_no_reason() -> None:
+def test_memory_is_no_reason_without_waiting_tasks() -> None:
     step = decide_lane_size(seen(group(3, 100), (), Memory(available_bytes=1), size=8))
     assert (step.size, step.reason) == (8, "stabilizing")
 
 
-def test_a_pool_gets_the_workers_that_there_is_room_for() -> None:
+def test_pool_gets_the_workers_that_memory_holds() -> None:
     memory = PoolMemory(available_bytes=RESERVE_BYTES + 1000 * MB, growth_bytes=50 * MB, peak_bytes=100 * MB)
     assert compute_pool_memory_size(2, memory) == 11
     short = PoolMemory(available_bytes=RESERVE_BYTES, growth_bytes=50 * MB, peak_bytes=100 * MB)
@@ -117,7 +117,7 @@ def _drawn(drawn: list[tuple[int, int]]) -> tuple[LoadGroup, ...]:
 
 
 @given(_TASKS, _TASKS, st.integers(0, 16_000), st.integers(0, 8000), st.integers(0, 16_000))
-def test_more_memory_never_holds_fewer_tasks_and_no_memory_one(
+def test_more_memory_never_holds_fewer_tasks(
     running: list[tuple[int, int]], waiting: list[tuple[int, int]], available: int, held: int, more: int
 ) -> None:
     def size(megabytes: int) -> int:
@@ -128,7 +128,7 @@ def test_more_memory_never_holds_fewer_tasks_and_no_memory_one(
 
 
 @given(_TASKS, _TASKS, st.integers(0, 16_000), st.integers(0, 8000))
-def test_what_is_added_has_room_for_its_peaks(
+def test_added_tasks_have_room_for_their_peaks(
     running: list[tuple[int, int]], waiting: list[tuple[int, int]], available: int, held: int
 ) -> None:
     memory = Memory(available_bytes=available * MB, held_bytes=held * MB)

@@ -60,23 +60,23 @@ class Lane:
         return step
 
 
-def test_every_task_that_waits_or_runs_gets_a_worker() -> None:
+def test_every_waiting_or_running_task_gets_a_worker() -> None:
     assert compute_wanted_target((seen(depth=8.0, busy=2.0),), cores=2.0).size == 10
 
 
-def test_work_that_computes_is_bounded_by_the_cores() -> None:
+def test_computing_work_is_bounded_by_the_cores() -> None:
     wanted = compute_wanted_target((seen(depth=30.0, busy=2.0, cpu=1.0),), cores=2.0)
     assert (wanted.size, wanted.reason) == (4, "cpu_limit")
 
 
-def test_a_load_that_steps_up_tenfold_is_followed_once_and_not_undone() -> None:
+def test_tenfold_load_is_followed_by_one_move() -> None:
     lane = Lane()
     assert lane.sees(seen(depth=18.0, busy=2.0)).size == 20
     sizes = [lane.sees(seen(depth=0.0, busy=20.0, size=float(lane.size))).size for _ in range(20)]
     assert set(sizes) == {20}
 
 
-def test_nothing_is_decided_until_the_last_resize_has_been_seen_for_four_scrapes() -> None:
+def test_decisions_wait_for_four_scrapes_after_a_resize() -> None:
     lane = Lane()
     lane.sees(seen(depth=18.0))
     held = [lane.sees(seen(depth=30.0, busy=2.0, size=2.0)) for _ in range(3)]  # the readings still show the old size
@@ -85,7 +85,7 @@ def test_nothing_is_decided_until_the_last_resize_has_been_seen_for_four_scrapes
     assert lane.sees(seen(depth=30.0, busy=20.0, size=20.0)).size == 32
 
 
-def test_doubtful_data_holds_the_size_and_three_in_a_row_are_blindness() -> None:
+def test_rejected_readings_hold_the_size_and_three_are_no_data() -> None:
     lane = Lane(8)
     steps = [lane.sees(reject_reading("stale", "old")) for _ in range(NO_DATA_AFTER + 1)]
     assert {(step.size, step.action, step.reason) for step in steps} == {(8, "hold", "stale")}
@@ -93,7 +93,7 @@ def test_doubtful_data_holds_the_size_and_three_in_a_row_are_blindness() -> None
     assert not lane.sees(seen(busy=8.0, size=8.0)).no_data
 
 
-def test_a_blind_lane_goes_up_only_to_rescue_an_sla() -> None:
+def test_lane_without_data_grows_only_to_rescue_an_sla() -> None:
     lane = Lane(8)
     for _ in range(5):
         lane.sees(reject_reading("query_failed", "refused"))
@@ -102,7 +102,7 @@ def test_a_blind_lane_goes_up_only_to_rescue_an_sla() -> None:
     assert lane.sees(reject_reading("query_failed", "refused"), rescue=4).size == 12
 
 
-def test_the_size_falls_only_after_less_was_enough_for_the_stable_time() -> None:
+def test_size_falls_only_after_the_stable_time() -> None:
     lane = Lane()
     lane.sees(seen(depth=18.0, busy=2.0))
     sizes = [lane.sees(seen(busy=2.0, size=float(lane.size))).size for _ in range(14)]

@@ -17,15 +17,15 @@ def sample(mean: float, count: int = 100, variance: float | None = None) -> Samp
     return Sample(count=count, mean=mean, variance=mean**2 / 4 if variance is None else variance)
 
 
-def test_service_times_that_grow_as_the_workers_do_show_that_more_did_not_help() -> None:
+def test_service_times_that_grow_with_the_workers_are_ineffective() -> None:
     assert is_ineffective(sample(0.1), sample(0.2), old_size=2, new_size=4)
 
 
-def test_service_times_that_stay_show_that_more_helped() -> None:
+def test_steady_service_times_are_effective() -> None:
     assert not is_ineffective(sample(0.1), sample(0.11), old_size=2, new_size=4)
 
 
-def test_few_completions_say_nothing() -> None:
+def test_few_completions_decide_nothing() -> None:
     assert not is_ineffective(sample(0.1), sample(0.9, count=29), old_size=2, new_size=4)
     assert not is_ineffective(sample(0.1, count=9), sample(0.9), old_size=2, new_size=4)
 
@@ -40,7 +40,7 @@ def test_false_alarms_are_rarer_than_one_in_a_hundred() -> None:
     assert alarms <= 30
 
 
-def test_a_block_lasts_twice_as_long_each_time_in_the_same_situation() -> None:
+def test_repeated_block_lasts_twice_as_long() -> None:
     first = start_block(0.0, 2, load=10.0, service_seconds=0.1, earlier=None)
     second = start_block(first.until, 2, load=10.0, service_seconds=0.1, earlier=first)
     assert (first.seconds, second.seconds) == (60.0, 120.0)
@@ -48,7 +48,7 @@ def test_a_block_lasts_twice_as_long_each_time_in_the_same_situation() -> None:
     assert other.seconds == 60.0
 
 
-def test_a_block_is_lifted_by_time_another_load_or_faster_tasks() -> None:
+def test_block_ends_with_time_another_load_or_faster_tasks() -> None:
     block = start_block(0.0, 2, load=10.0, service_seconds=0.1, earlier=None)
     assert is_still_blocked(block, 59.0, load=10.0, service_seconds=0.1)
     assert not is_still_blocked(block, 60.0, load=10.0, service_seconds=0.1)

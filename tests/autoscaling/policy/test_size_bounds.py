@@ -50,14 +50,14 @@ class Lane:
         return self.step
 
 
-def test_a_load_is_worth_its_value_over_its_target_rounded_up() -> None:
+def test_load_needs_its_value_over_its_target_in_workers() -> None:
     assert compute_load_workers(100.0, 20.0) == 5
     assert compute_load_workers(101.0, 20.0) == 6
     assert compute_load_workers(-5.0, 20.0) == 0
     assert compute_load_workers(1e300, 1e-3) == 1_000_000
 
 
-def test_a_load_that_triples_raises_the_floor_in_the_next_interval() -> None:
+def test_tripled_load_raises_the_floor_in_the_next_interval() -> None:
     lane = Lane("load", 20.0)
     assert lane.reads(60.0).floor == 3
     tripled = lane.reads(180.0)
@@ -76,7 +76,7 @@ def test_the_floor_never_exceeds_the_configs_maximum() -> None:
     assert Lane("load", 1.0).reads(1000.0).floor == 16
 
 
-def test_a_lost_load_keeps_its_floor_for_ten_intervals_and_then_the_configs() -> None:
+def test_lost_load_keeps_its_floor_for_ten_intervals() -> None:
     lane = Lane("load", 20.0)
     lane.reads(180.0)
     for _ in range(PATIENT_INTERVALS):
@@ -86,7 +86,7 @@ def test_a_lost_load_keeps_its_floor_for_ten_intervals_and_then_the_configs() ->
     assert floors[-1] == 1
 
 
-def test_a_load_that_comes_back_is_followed_again_without_a_restart() -> None:
+def test_returning_load_is_followed_again() -> None:
     lane = Lane("load", 20.0)
     lane.reads(180.0)
     for _ in range(30):
@@ -98,7 +98,7 @@ def test_a_load_that_comes_back_is_followed_again_without_a_restart() -> None:
     "rejection_reason",
     ["query_failed", "no_data", "several_sources", "not_finite", "not_a_number", "partial", "stale", "future"],
 )
-def test_no_doubtful_reading_moves_a_bound(rejection_reason: str) -> None:
+def test_rejected_reading_moves_no_bound(rejection_reason: str) -> None:
     lane = Lane("load", 20.0)
     before = lane.reads(100.0)
     held = lane.reads(reject_reading(rejection_reason, "why"))
@@ -110,7 +110,7 @@ def test_no_doubtful_reading_moves_a_bound(rejection_reason: str) -> None:
     )
 
 
-def test_a_limit_over_its_target_brings_the_ceiling_down_from_what_runs() -> None:
+def test_limit_over_its_target_lowers_the_ceiling_below_the_running_size() -> None:
     assert compute_limited_ceiling(8, 1.0, 0.8) == 6
     assert compute_limited_ceiling(8, 100.0, 0.8) == 4  # a half at most
     lane = Lane("limit", 0.8)
@@ -118,12 +118,12 @@ def test_a_limit_over_its_target_brings_the_ceiling_down_from_what_runs() -> Non
     assert (cut.ceiling, cut.action, cut.reason) == (3, "down", "limit")  # 4 workers run: 4 x 0.8
 
 
-def test_a_ceiling_that_moved_waits_until_it_shows_before_it_moves_again() -> None:
+def test_ceiling_moves_again_only_after_four_intervals() -> None:
     lane = Lane("limit", 0.8)
     assert [lane.reads(1.6).ceiling for _ in range(5)] == [2, 2, 2, 2, 1]
 
 
-def test_a_limit_with_room_again_gives_the_ceiling_back() -> None:
+def test_limit_with_room_raises_the_ceiling() -> None:
     assert compute_raised_ceiling(10, 0.6, 0.8) == 12
     assert compute_raised_ceiling(10, 0.0, 0.8) == 15
     assert compute_raised_ceiling(1, 0.7, 0.8) == 2
@@ -132,13 +132,13 @@ def test_a_limit_with_room_again_gives_the_ceiling_back() -> None:
     assert [lane.reads(0.1).ceiling for _ in range(40)][-1] == 16
 
 
-def test_within_a_tenth_under_its_target_a_limit_holds() -> None:
+def test_limit_within_a_tenth_of_its_target_holds() -> None:
     lane = Lane("limit", 0.8)
     lane.reads(1.6)
     assert {lane.reads(0.78).ceiling for _ in range(20)} == {2}
 
 
-def test_a_ceiling_beats_a_floor() -> None:
+def test_ceiling_overrides_floor() -> None:
     lane = Lane("limit", 0.8)
     seen = BoundsObservation(
         now=1.0,
@@ -160,7 +160,7 @@ def test_a_ceiling_beats_a_floor() -> None:
     assert lane.step.floor == 1
 
 
-def test_a_signal_that_the_config_no_longer_has_is_forgotten() -> None:
+def test_signal_removed_from_the_config_is_dropped() -> None:
     lane = Lane("load", 20.0)
     state = lane.reads(180.0).state
     seen = BoundsObservation(

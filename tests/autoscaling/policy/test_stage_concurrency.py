@@ -53,39 +53,39 @@ TRYING = StageLimitState(stage="a", phase=TRIAL, limit=16, reference=level(64.0,
 BLOCKED = StageLimitState(stage="a", phase=LIMITED, limit=16, reference=level(16.0, 0.8), settled=True, until=60.0)
 
 
-def test_tasks_that_take_as_much_longer_as_there_are_more_of_them_are_tried_with_a_quarter() -> None:
+def test_tasks_slowed_by_their_number_are_tried_with_a_quarter() -> None:
     state = after(seen(64.0, 64 * 0.05))
     assert (state.phase, state.limit) == (TRIAL, 16)
 
 
-def test_what_two_workers_could_not_have_done_is_not_suspected() -> None:
+def test_speed_beyond_two_workers_is_not_suspicious() -> None:
     assert not is_suspicious(level(64.0, 32 * 0.05), 0.05)
     assert is_suspicious(level(64.0, 33 * 0.05), 0.05)
     assert after(seen(64.0, 1.0)).phase == ANY
 
 
-def test_a_worker_for_each_core_is_never_suspected() -> None:
+def test_one_worker_per_core_is_never_suspicious() -> None:
     assert after(seen(2.0, 5.0)).phase == ANY
 
 
-def test_no_trial_is_made_where_little_is_left() -> None:
+def test_no_trial_starts_with_few_tasks_left() -> None:
     assert after(seen(64.0, 3.2, waiting=563)).phase == ANY
     assert after(seen(64.0, 3.2, waiting=564)).phase == TRIAL
 
 
-def test_a_quarter_that_gets_as_much_done_is_the_limit_for_a_minute() -> None:
+def test_quarter_that_gets_as_much_done_becomes_the_limit_for_a_minute() -> None:
     state = after(seen(16.0, 0.8, count=30), TRYING, now=5.0)
     assert (state.phase, state.limit, state.until) == (LIMITED, 16, 65.0)
 
 
-def test_what_runs_still_from_before_a_trial_settles_nothing() -> None:
+def test_tasks_from_before_a_trial_decide_nothing() -> None:
     draining = replace(TRYING, settled=False)
     assert after(seen(40.0, 2.0, count=60, running=30), draining) == draining
     settled = after(seen(40.0, 2.0, count=60, running=16), draining)
     assert (settled.phase, settled.settled, settled.changes) == (TRIAL, True, 1)
 
 
-def test_a_quarter_that_gets_less_done_ends_the_trial_within_a_few_tasks_and_none_is_made_for_a_minute() -> None:
+def test_quarter_that_gets_less_done_ends_the_trial_soon() -> None:
     many = replace(TRYING, reference=level(64.0, 1.0))
     state = after(seen(16.0, 1.0, count=6), many, now=5.0)
     assert (state.phase, state.limit) == (ANY, None)
@@ -93,14 +93,14 @@ def test_a_quarter_that_gets_less_done_ends_the_trial_within_a_few_tasks_and_non
     assert after(seen(64.0, 3.2), state, now=65.0).phase == TRIAL
 
 
-def test_below_a_limit_still_fewer_are_tried_and_if_they_get_less_done_the_limit_stays() -> None:
+def test_limit_stays_if_still_fewer_get_less_done() -> None:
     deeper = after(seen(16.0, 0.8), BLOCKED)
     assert (deeper.phase, deeper.limit) == (TRIAL, 4)
     back = after(seen(4.0, 0.8), replace(deeper, settled=True))
     assert (back.phase, back.limit, back.deepest) == (LIMITED, 16, True)
 
 
-def test_a_limit_ends_with_its_time_and_comes_back_for_twice_as_long_if_more_are_still_no_use() -> None:
+def test_limit_returns_for_twice_as_long_if_more_are_still_no_use() -> None:
     lifted = after(seen(16.0, 0.8), replace(BLOCKED, deepest=True), now=60.0)
     assert (lifted.phase, lifted.limit) == (LIFTED, None)
     again = after(seen(64.0, 3.2), lifted, now=70.0)
@@ -108,7 +108,7 @@ def test_a_limit_ends_with_its_time_and_comes_back_for_twice_as_long_if_more_are
     assert after(seen(64.0, 0.9), lifted, now=70.0).phase == ANY
 
 
-def test_a_limit_is_lifted_where_surely_a_third_more_or_less_gets_done() -> None:
+def test_limit_is_lifted_if_a_third_more_or_less_gets_done() -> None:
     limited = replace(BLOCKED, deepest=True)
     assert after(seen(16.0, 0.4), limited).limit is None
     assert after(seen(16.0, 1.6), limited).limit is None
@@ -118,12 +118,12 @@ def test_a_limit_is_lifted_where_surely_a_third_more_or_less_gets_done() -> None
     assert after(seen(2.0, 0.1), limited) == limited, "few run because another stage has the slots"
 
 
-def test_nothing_changes_where_nothing_waits() -> None:
+def test_nothing_changes_without_waiting_tasks() -> None:
     for state in (TRYING, BLOCKED, StageLimitState(stage="a")):
         assert after(seen(64.0, 3.2, waiting=0), state, now=1000.0) == state
 
 
-def test_a_stage_that_has_ended_is_forgotten() -> None:
+def test_ended_stage_is_dropped() -> None:
     assert compute_next_states((), (BLOCKED,), now=0.0, cores=CORES) == ()
 
 
@@ -155,7 +155,7 @@ def lane(
     )  # fmt: skip
 
 
-def test_the_slots_that_a_limited_stage_may_not_use_are_the_other_stages() -> None:
+def test_slots_of_a_limited_stage_go_to_other_stages() -> None:
     state = LaneSizingState(stages=(replace(BLOCKED, deepest=True),))
     situation = lane(seen(16.0, 0.8), running={"a": 16, "b": 2}, waiting={"a": 900, "b": 30}, state=state)
     step = decide_lane_size(replace(situation, size=18))
@@ -163,7 +163,7 @@ def test_the_slots_that_a_limited_stage_may_not_use_are_the_other_stages() -> No
     assert collect_limits(step.state.stages) == {"a": 16}
 
 
-def test_a_lane_with_nothing_else_to_do_says_that_more_are_no_use() -> None:
+def test_lane_of_one_limited_stage_is_ineffective() -> None:
     state = LaneSizingState(stages=(replace(BLOCKED, deepest=True),))
     step = decide_lane_size(replace(lane(seen(16.0, 0.8), running={"a": 16}, waiting={"a": 900}, state=state), size=16))
     assert (step.size, step.action, step.reason) == (16, "hold", "ineffective")
@@ -179,7 +179,7 @@ _STATES = st.sampled_from(
     st.floats(1.0, 64.0), _MEANS, st.integers(0, 400), st.integers(0, 64), st.integers(0, 2000), _STATES,
     st.floats(0.0, 200.0),
 )  # fmt: skip
-def test_a_limit_is_never_below_one_and_only_a_trial_lowers_it(
+def test_limit_is_at_least_one_and_only_trials_lower_it(
     concurrency: float, mean: float, count: int, running: int, waiting: int, state: StageLimitState, now: float
 ) -> None:
     then = after(seen(concurrency, mean, count=count, running=running, waiting=waiting), state, now)

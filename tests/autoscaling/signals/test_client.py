@@ -56,7 +56,7 @@ def failure(server: FakePrometheus, **access: Any) -> QueryFailed:
     return failed.value
 
 
-def test_a_query_is_posted_with_a_deadline_and_answered(server: FakePrometheus) -> None:
+def test_query_is_posted_with_a_deadline(server: FakePrometheus) -> None:
     answer = client(server.url).query("up")
     assert [element.value for element in answer.elements] == [42.0]
     (asked,) = server.asked
@@ -64,18 +64,18 @@ def test_a_query_is_posted_with_a_deadline_and_answered(server: FakePrometheus) 
     assert asked.fields["timeout"].endswith("ms")
 
 
-def test_the_path_of_the_url_is_kept(server: FakePrometheus) -> None:
+def test_path_of_the_url_is_kept(server: FakePrometheus) -> None:
     client(f"{server.url}/prometheus/").query("up")
     assert server.asked[0].path == "/prometheus/api/v1/query"
 
 
-def test_victoriametrics_is_asked_for_no_cache_and_thanos_for_no_partial_answer(server: FakePrometheus) -> None:
+def test_query_asks_for_no_cache_and_no_partial_answer(server: FakePrometheus) -> None:
     client(server.url).query("up")
     assert server.asked[0].fields["nocache"] == "1"
     assert server.asked[0].fields["partial_response"] == "false"
 
 
-def test_a_proxy_that_allows_no_post_is_asked_by_get_from_then_on(server: FakePrometheus) -> None:
+def test_proxy_without_post_gets_get_requests(server: FakePrometheus) -> None:
     answer = server.reply
 
     def reply(connection: object, asked: Asked) -> None:
@@ -89,7 +89,7 @@ def test_a_proxy_that_allows_no_post_is_asked_by_get_from_then_on(server: FakePr
     assert server.asked[1].fields["query"] == "up"
 
 
-def test_secrets_are_read_anew_for_each_query(server: FakePrometheus, tmp_path: Path) -> None:
+def test_secrets_are_read_for_each_query(server: FakePrometheus, tmp_path: Path) -> None:
     token, tenant = tmp_path / "token", tmp_path / "tenant"
     token.write_text("first\n")
     tenant.write_text("shop\n")
@@ -110,7 +110,7 @@ def test_basic_auth_takes_its_password_from_the_environment(
     assert (scheme, base64.b64decode(pair).decode()) == ("Basic", "ops:pässword")
 
 
-def test_a_missing_secret_fails_the_query_and_names_the_file(server: FakePrometheus, tmp_path: Path) -> None:
+def test_missing_secret_fails_the_query_and_names_the_file(server: FakePrometheus, tmp_path: Path) -> None:
     failed = failure(server, bearer_token_file=tmp_path / "gone")
     assert failed.kind == "unauthorized"
     assert "gone" in str(failed)
@@ -141,9 +141,7 @@ FAULTS: tuple[tuple[str, Reply, str], ...] = (
 
 
 @pytest.mark.parametrize(("reply", "kind"), [fault[1:] for fault in FAULTS], ids=[fault[0] for fault in FAULTS])
-def test_each_fault_is_told_by_its_kind_and_the_next_query_is_well(
-    server: FakePrometheus, reply: Reply, kind: str
-) -> None:
+def test_each_fault_has_its_kind_and_the_next_query_succeeds(server: FakePrometheus, reply: Reply, kind: str) -> None:
     well, server.reply = server.reply, reply
     asking = client(server.url)
     with pytest.raises(QueryFailed) as failed:
@@ -156,34 +154,34 @@ def test_each_fault_is_told_by_its_kind_and_the_next_query_is_well(
 
 
 @pytest.mark.parametrize("reply", [silent(), dripping(0.05)], ids=["silent", "dripping"])
-def test_a_server_that_is_too_slow_is_cut_off_at_the_deadline(server: FakePrometheus, reply: Reply) -> None:
+def test_slow_server_is_cut_off_at_the_deadline(server: FakePrometheus, reply: Reply) -> None:
     server.reply = reply
     failed = failure(server, timeout=TIMEOUT_SECONDS)
     assert failed.kind == "timeout"
     assert "no answer within 0.4 s" in str(failed)
 
 
-def test_a_server_that_refuses_connections_is_told(server: FakePrometheus) -> None:
+def test_refused_connection_is_reported(server: FakePrometheus) -> None:
     asking = client("http://127.0.0.1:1")
     with pytest.raises(QueryFailed, match="refused") as failed:
         asking.query("up")
     assert failed.value.kind == "connection"
 
 
-def test_what_may_be_over_in_a_moment_is_tried_again(server: FakePrometheus) -> None:
+def test_passing_failure_is_retried(server: FakePrometheus) -> None:
     answers: list[Reply] = [http(503, b""), hanging_up(), server.reply]
     server.reply = lambda connection, asked: answers.pop(0)(connection, asked)
     assert client(server.url).query("up").elements[0].value == 42.0
     assert len(server.asked) == 3
 
 
-def test_what_will_not_be_over_in_a_moment_is_not_tried_again(server: FakePrometheus) -> None:
+def test_lasting_failure_is_not_retried(server: FakePrometheus) -> None:
     server.reply = http(500, b"")
     failure(server)
     assert len(server.asked) == 1
 
 
-def test_a_redirect_within_the_server_is_followed_with_its_form(server: FakePrometheus) -> None:
+def test_redirect_within_the_server_keeps_the_form(server: FakePrometheus) -> None:
     answer = server.reply
 
     def reply(connection: object, asked: Asked) -> None:
@@ -195,7 +193,7 @@ def test_a_redirect_within_the_server_is_followed_with_its_form(server: FakeProm
     assert server.asked[1].fields["query"] == "up"
 
 
-def test_a_redirect_carries_no_secret_to_another_host(server: FakePrometheus, tmp_path: Path) -> None:
+def test_redirect_sends_no_secret_to_another_host(server: FakePrometheus, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret")
     with fake_prometheus(number("1")) as other:
         server.reply = http(307, b"", f"Location: {other.url}/api/v1/query")
@@ -224,7 +222,7 @@ def test_no_message_shows_a_query_or_a_user_of_the_url() -> None:
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("place", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "endless"])
-def test_a_secret_that_is_no_file_fails_the_query_at_once(
+def test_secret_that_is_no_file_fails_the_query_at_once(
     server: FakePrometheus, tmp_path: Path, place: Callable[[Path], None]
 ) -> None:
     place(tmp_path / "token")
@@ -232,25 +230,25 @@ def test_a_secret_that_is_no_file_fails_the_query_at_once(
     assert (failed.kind, "not a regular file" in str(failed)) == ("unauthorized", True)
 
 
-def test_a_matrix_and_a_string_are_answers_of_another_kind(server: FakePrometheus) -> None:
+def test_matrix_and_string_have_no_values(server: FakePrometheus) -> None:
     for kind in ("matrix", "string"):
         server.reply = document({"status": "success", "data": {"resultType": kind, "result": [1.0, "x"]}})
         answer = client(server.url).query("up")
         assert (answer.kind, answer.elements) == (kind, ())
 
 
-def test_a_scalar_is_one_element(server: FakePrometheus) -> None:
+def test_scalar_has_one_value(server: FakePrometheus) -> None:
     server.reply = document({"status": "success", "data": {"resultType": "scalar", "result": [1.0, "7"]}})
     assert [element.value for element in client(server.url).query("7").elements] == [7.0]
 
 
 @pytest.mark.parametrize("more", [{"warnings": ["store gone"]}, {"isPartial": True}], ids=["Thanos", "VictoriaMetrics"])
-def test_a_partial_answer_is_known_as_one(server: FakePrometheus, more: dict[str, Any]) -> None:
+def test_partial_answer_has_a_warning(server: FakePrometheus, more: dict[str, Any]) -> None:
     server.reply = vector(({}, "1"), **more)
     assert client(server.url).query("up").warnings
 
 
-def test_closing_ends_a_query_that_hangs(server: FakePrometheus) -> None:
+def test_close_ends_a_query_that_hangs(server: FakePrometheus) -> None:
     arrived = threading.Event()
     quiet = silent()
 
@@ -323,7 +321,7 @@ def context(certificate: Path, key: Path) -> ssl.SSLContext:
     return tls
 
 
-def test_https_is_believed_by_the_ca_that_the_config_names(
+def test_https_needs_the_configured_ca(
     certificates: Callable[..., tuple[Path, Path]],
 ) -> None:
     certificate, key = certificates("127.0.0.1")
@@ -332,7 +330,7 @@ def test_https_is_believed_by_the_ca_that_the_config_names(
         assert failure(secure).kind == "tls"  # the system's own authorities don't know it
 
 
-def test_a_certificate_of_another_name_is_refused(certificates: Callable[..., tuple[Path, Path]]) -> None:
+def test_certificate_of_another_name_is_refused(certificates: Callable[..., tuple[Path, Path]]) -> None:
     certificate, key = certificates("127.0.0.9")
     with fake_prometheus(number("42"), tls=context(certificate, key)) as secure:
         failed = failure(secure, ca_file=certificate)
@@ -340,14 +338,14 @@ def test_a_certificate_of_another_name_is_refused(certificates: Callable[..., tu
     assert "127.0.0.1" in str(failed)
 
 
-def test_an_expired_certificate_is_refused(certificates: Callable[..., tuple[Path, Path]]) -> None:
+def test_expired_certificate_is_refused(certificates: Callable[..., tuple[Path, Path]]) -> None:
     certificate, key = certificates("127.0.0.1", last_year=2021)
     with fake_prometheus(number("42"), tls=context(certificate, key)) as secure:
         failed = failure(secure, ca_file=certificate)
     assert (failed.kind, "expired" in str(failed)) == ("tls", True)
 
 
-def test_the_client_shows_its_own_certificate_where_the_server_asks_for_one(
+def test_client_sends_its_certificate_if_asked(
     certificates: Callable[..., tuple[Path, Path]],
 ) -> None:
     certificate, key = certificates("127.0.0.1")

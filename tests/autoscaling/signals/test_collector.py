@@ -69,16 +69,16 @@ DOUBTS = (
 
 
 @pytest.mark.parametrize(("answer", "reason"), DOUBTS, ids=[f"{reason} {n}" for n, (_, reason) in enumerate(DOUBTS)])
-def test_an_answer_that_is_no_single_fresh_number_is_doubtful(answer: QueryResult | QueryFailed, reason: str) -> None:
+def test_answer_that_is_no_single_fresh_number_is_rejected(answer: QueryResult | QueryFailed, reason: str) -> None:
     assert rejection_reason(answer) == reason
 
 
-def test_one_finite_fresh_number_is_believed() -> None:
+def test_one_finite_fresh_number_is_valid() -> None:
     (signal,) = collector(Told(broker=vector(60.0))).read_signals()
     assert (signal.reading.value, signal.reading.rejection_reason) == (60.0, "")
 
 
-def test_the_age_of_a_plain_selector_is_asked_for() -> None:
+def test_plain_selector_is_checked_for_its_age() -> None:
     for age, reason in ((5.0, ""), (40.0, "stale"), (-30.0, "future")):
         told = Told(timestamp=vector(NOW - age), broker=vector(60.0))
         (signal,) = collector(told, 'broker{queue="a"}').read_signals()
@@ -86,7 +86,7 @@ def test_the_age_of_a_plain_selector_is_asked_for() -> None:
         assert told.asked == ['broker{queue="a"}', 'timestamp(broker{queue="a"})']
 
 
-def test_a_doubt_is_logged_when_it_begins_and_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+def test_rejection_is_logged_at_its_begin_and_end(caplog: pytest.LogCaptureFixture) -> None:
     told = Told(broker=vector())
     gathering = collector(told)
     with caplog.at_level("INFO"):
@@ -116,7 +116,7 @@ def pool(twin: Rates | None = TWIN, **changes: float | None) -> PoolReading:
     return collector(Told(paropt_pool=answer)).read_pool(POOL, lambda _begin, _end: twin, WINDOW)
 
 
-def test_the_pools_own_series_are_read_in_one_query() -> None:
+def test_pool_is_read_in_one_query() -> None:
     seen = pool()
     assert seen.reading.is_valid
     assert seen.measurement is not None
@@ -138,16 +138,16 @@ def test_the_pools_own_series_are_read_in_one_query() -> None:
         ({"completions": 9.0}, "disagree"),
     ],
 )
-def test_a_pool_is_not_believed_if_its_series_are_not_surely_its_own(changes: dict[str, Any], reason: str) -> None:
+def test_pool_is_rejected_if_its_series_may_be_anothers(changes: dict[str, Any], reason: str) -> None:
     seen = pool(**changes)
     assert (seen.reading.rejection_reason, seen.measurement) == (reason, None)
 
 
-def test_without_a_local_twin_nothing_is_held_against_the_answer() -> None:
+def test_answer_without_local_counters_is_valid() -> None:
     assert pool(twin=None, busy=2.0).reading.is_valid
 
 
-def test_the_past_is_a_value_for_each_label_and_nothing_where_it_is_doubtful() -> None:
+def test_past_has_a_value_per_label_or_nothing() -> None:
     elements = (
         SeriesValue(labels=(("stage", "lint"),), value=3.0),
         SeriesValue(labels=(("stage", "unit"),), value=math.nan),
@@ -157,7 +157,7 @@ def test_the_past_is_a_value_for_each_label_and_nothing_where_it_is_doubtful() -
     assert collector(Told(past=QueryFailed("timeout", "slow"))).read_by_label("past", "stage") == {}
 
 
-def test_queries_name_what_the_catalogue_has_with_labels_escaped() -> None:
+def test_queries_escape_labels_and_name_defined_metrics() -> None:
     query = queries.build_pool_query('a "shop"', "commands", 1_764_000_000.123456, 60.0)
     epoch = 'paropt_pool_epoch_timestamp_seconds{project="a \\"shop\\"",pool="commands"}'
     assert f"abs({epoch} - 1764000000.123456) < 0.00002" in query
