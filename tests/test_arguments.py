@@ -107,9 +107,9 @@ def test_arguments_stand_in_each_batch_of_items(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"run": '"lint --x={args}"'}, "stages[0].run: {args} becomes several words, so it has to stand alone"),
-        ({"run": '"{args} lint"'}, "stages[0].run: {args} stands in the program's place"),
-        ({"run": "\"lint '{args}'\"", "shell": "true"}, "{args} stands in quotes: each argument is quoted already"),
+        ({"run": '"lint --x={args}"'}, "stages[0].run: {args} becomes several words, so it must be a word of its own"),
+        ({"run": '"{args} lint"'}, "stages[0].run: {args} is in the program's place"),
+        ({"run": "\"lint '{args}'\"", "shell": "true"}, "{args} is in quotes: each argument is quoted already"),
     ],
     ids=["embedded", "program", "quoted"],
 )

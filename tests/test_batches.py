@@ -116,9 +116,9 @@ def test_a_shells_line_is_no_longer_than_one_argument_may_be(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"run": "'x --file={items}'"}, "becomes several words, so it has to stand alone"),
-        ({"run": "'{items} x'"}, "stands in the program's place"),
-        ({"run": "'x {item} {items}'"}, "{item} and {items} in one stage"),
+        ({"run": "'x --file={items}'"}, "becomes several words, so it must be a word of its own"),
+        ({"run": "'{items} x'"}, "is in the program's place"),
+        ({"run": "'x {item} {items}'"}, "a stage can't use both {item} and {items}"),
     ],
 )
 def test_items_that_can_not_become_arguments_are_faults(tmp_path: Path, keys: dict[str, str], message: str) -> None:
@@ -128,7 +128,7 @@ def test_items_that_can_not_become_arguments_are_faults(tmp_path: Path, keys: di
 
 def test_items_without_the_key_are_a_fault(tmp_path: Path) -> None:
     (fault,) = configs.faults(tmp_path, configs.stage(run="'x {items}'"))
-    assert "{items} stands here, but the stage has no items" in fault
+    assert "the stage has no items for {items}" in fault
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_all_faults_of_a_file_are_told_at_once_with_their_places(monkeypatch: py
 def test_aliases_that_multiply_are_refused_and_not_expanded(tmp_path: Path) -> None:
     told = configs.faults(tmp_path, BOMB + configs.stage())
     assert told == [
-        "paropt.yml:1:1: file: with its aliases written out the file has more than 1,000,000 values, the most allowed"
+        "paropt.yml:1:1: file: with its aliases expanded the file has more than 1,000,000 values, the limit"
     ]
 
 
@@ -42,7 +42,7 @@ def test_a_value_that_contains_itself_is_refused(tmp_path: Path) -> None:
 
 def test_a_key_that_stands_twice_is_told_at_its_second_place(tmp_path: Path) -> None:
     told = configs.faults(tmp_path, configs.stage() + "web: {}\nweb: {}\n")
-    assert told == ["paropt.yml:4:1: web: the key 'web' stands here twice (first in line 3)"]
+    assert told == ["paropt.yml:4:1: web: the key 'web' is given twice (first in line 3)"]
 
 
 @pytest.mark.parametrize(
@@ -50,18 +50,18 @@ def test_a_key_that_stands_twice_is_told_at_its_second_place(tmp_path: Path) -> 
     [
         (b"", "1:1: file: the file is empty"),
         (b"# nothing\n", "1:1: file: the file is empty"),
-        (b"stages:\n\t- a\n", "2:1: file: a tab stands in the indentation"),
+        (b"stages:\n\t- a\n", "2:1: file: the indentation contains a tab"),
         (b"\xff\xfes\x00t\x00", "1:1: file: the file is UTF-16"),
-        (b"project: caf\xe9\n", "1:13: file: byte 0xe9 is no UTF-8"),
+        (b"project: caf\xe9\n", "1:13: file: byte 0xe9 is not UTF-8"),
         (b"project: a\nb\x00: 1\n", "2:2: file: control character U+0000"),
         (b"project: a\x1b[31m\n", "1:11: file: control character U+001B"),
-        (b"stages: [\n", "2:1: file: no valid YAML"),
-        (b"a: *b\n", "1:4: file: no valid YAML"),
+        (b"stages: [\n", "2:1: file: invalid YAML"),
+        (b"a: *b\n", "1:4: file: invalid YAML"),
         (b"web: {}\n---\nweb: {}\n", "2:1: file: a second document"),
         (b"- a\n", "1:1: file: expected a mapping, found a list"),
         (b"word\n", "1:1: file: expected a mapping, found 'word'"),
         (b"? [a, b]\n: 1\n", "1:3: file: a key must be a word, found a list"),
-        (b"[" * 100_000, "no valid YAML"),
+        (b"[" * 100_000, "invalid YAML"),
         (b"web: " + b"[" * 60 + b"]" * 60 + b"\n", "nested deeper than 50 levels"),
         (b"project: !!python/object/apply:os.system ['true']\n", "1:10: project: the tag"),
         (b"project: !!python/name:os.system x\n", "1:10: project: the tag"),
@@ -80,7 +80,7 @@ def test_bytes_that_are_no_config_get_one_clear_line(tmp_path: Path, content: by
 @pytest.mark.parametrize("size", [LARGEST_FILE_BYTES + 1, 10_000_000])
 def test_a_file_that_is_too_large_is_refused_with_the_bound(tmp_path: Path, size: int) -> None:
     told = configs.faults(tmp_path, b"#" * size)
-    assert told == ["paropt.yml:1:1: file: the file is larger than 4 MB, the most that is read"]
+    assert told == ["paropt.yml:1:1: file: the file is larger than 4 MB, the limit"]
 
 
 @pytest.mark.parametrize(
@@ -95,16 +95,16 @@ def test_a_file_that_is_too_large_is_refused_with_the_bound(tmp_path: Path, size
         ({"timeout": "99999y"}, "too long"),
         ({"timeout": "9" * 200}, "too long"),
         ({"timeout": "1:30"}, "expected a duration like 30s, 5m"),
-        ({"run": ""}, "stages[0]: no work"),
+        ({"run": ""}, "stages[0]: the stage does nothing"),
         ({"run": "''"}, "stages[0].run: expected some text"),
         ({"run": "[]"}, "stages[0].run: the command is empty"),
         ({"run": "{}"}, "stages[0].run: expected a string, found a mapping"),
         ({"run": "\"echo 'x\""}, "stages[0].run: the line can't be split into words"),
         ({"run": "a | b"}, "add `shell: true`"),
-        ({"run": "[a]", "shell": "true"}, "stages[0].run: shell: true needs a line"),
-        ({"run": "'a {item}'"}, "{item} stands here, but the stage has no items"),
+        ({"run": "[a]", "shell": "true"}, "stages[0].run: shell: true needs a string"),
+        ({"run": "'a {item}'"}, "the stage has no items for {item}"),
         ({"call": "a:b"}, "stages[0].call: only one of run, call and steps"),
-        ({"run": "", "call": "a:b", "cwd": "x"}, "stages[0].cwd: 'cwd' is for commands"),
+        ({"run": "", "call": "a:b", "cwd": "x"}, "stages[0].cwd: 'cwd' works for commands only"),
         ({"run": "", "steps": "[]"}, "stages[0].steps: the list is empty"),
         ({"items": "{}"}, "stages[0].items: exactly one of list, glob and command; found none"),
         ({"items": "{list: [a], glob: b}"}, "found list and glob"),
@@ -117,11 +117,11 @@ def test_a_file_that_is_too_large_is_refused_with_the_bound(tmp_path: Path, size
         ({"needs": "[one]"}, "stages[0].needs[0]: a stage can't need itself"),
         ({"needs": "[onee]"}, "unknown stage 'onee': did you mean 'one'?"),
         ({"env": "{A: yes}"}, "stages[0].env.A: expected a string, found the boolean true"),
-        ({"env": "{'A=B': x}"}, "is no name of an environment variable"),
+        ({"env": "{'A=B': x}"}, "is not the name of an environment variable"),
         ({"memory": "2G"}, "expected a size like 2GiB"),
         ({"memory": "1000TiB"}, "are more than the machine has"),
         ({"number": "true"}, "stages[0].number: expected a whole number, found the boolean true"),
-        ({"name": '"a\\nb"'}, "is no name"),
+        ({"name": '"a\\nb"'}, "is not a name"),
         ({"name": "x" * 101}, "a name has at most 100 characters, this one has 101"),
         ({"tmeout": "5"}, "stages[0].tmeout: unknown key 'tmeout': did you mean 'timeout'?"),
         ({"file": '"a\\0b"'}, "stages[0].file: a NUL character is not allowed"),
@@ -145,7 +145,7 @@ def test_a_wrong_value_of_a_stage_is_told_in_its_place(tmp_path: Path, keys: dic
         ("lanes: {a: {strategy: sequential, workers: 4}}", "sequential runs one task at a time"),
         ("lanes: {a: {stages: [two]}}", "lanes.a.stages[0]: unknown stage 'two'"),
         ("lanes: {a: {stages: []}}", "lanes.a.stages: the list is empty"),
-        ("lanes: {auto: {}}", "lanes.auto: 'auto' is what --lane auto means"),
+        ("lanes: {auto: {}}", "lanes.auto: 'auto' is reserved for --lane auto"),
         ("lanes: {a: {total: 1e400}}", "lanes.a.total"),
         ("push: {url: 'http://me:s3cret@gateway'}", "push.url: a URL with a password would be logged"),
         ("push: {url: 'http://gateway/?token=s3cret'}", "push.url: a URL with a query would be logged"),
@@ -157,7 +157,7 @@ def test_a_wrong_value_of_a_stage_is_told_in_its_place(tmp_path: Path, keys: dic
             "feedback: {prometheus: {url: 'http://prometheus/#s3cret'}}",
             "feedback.prometheus.url: a URL with a query would be logged",
         ),
-        ("push: {basic_auth: {username: me}}", "push.basic_auth: exactly one of password_file and password_env"),
+        ("push: {basic_auth: {username: me}}", "push.basic_auth: give exactly one of password_file and password_env"),
         (
             "push: {bearer_token_file: a, basic_auth: {username: me, password_env: P}}",
             "push.basic_auth: bearer_token_file is given too",
@@ -171,12 +171,12 @@ def test_a_wrong_value_of_a_stage_is_told_in_its_place(tmp_path: Path, keys: dic
         ),
         (
             "feedback: {prometheus: {url: 'http://a'}, signals: {s: {query: 'sum(rate(x[5m])', use: load, target: 1}}}",
-            "feedback.signals.s.query: no valid PromQL: ) is missing",
+            "feedback.signals.s.query: invalid PromQL: ) is missing",
         ),
         ("web: {listen_address: [':99999']}", "web.listen_address[0]: expected host:port"),
         ("web: {telemetry_path: metrics}", "web.telemetry_path: expected a path like /metrics"),
         ("history: {keep: 0}", "history.keep: expected a number of at least 1"),
-        ("project: 5y'", "project: \"5y'\" is no name"),
+        ("project: 5y'", "project: \"5y'\" is not a name"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_of_a_section_is_told_in_its_place(tmp_path: Path, section: str, message: str) -> None:
@@ -201,8 +201,8 @@ def test_every_circle_of_needs_is_told_once(tmp_path: Path) -> None:
     ]
     told = configs.faults(tmp_path, "stages:\n" + "\n".join(lines))
     assert [fault.split(": ", 2)[2] for fault in told] == [
-        "the needs go in a circle: a -> b -> a",
-        "the needs go in a circle: c -> d -> e -> c",
+        "the needs form a cycle: a -> b -> a",
+        "the needs form a cycle: c -> d -> e -> c",
     ]
 
 

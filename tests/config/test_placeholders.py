@@ -46,7 +46,7 @@ def test_an_item_outside_of_quotes_is_protected(line: str) -> None:
 def test_an_item_in_quotes_is_a_fault(tmp_path: Path, line: str, around: str) -> None:
     stage = configs.stage(run=json.dumps(line), shell="true", items="{list: [a]}")
     (fault,) = configs.faults(tmp_path, stage)
-    assert f"stands in {around}: each item is quoted already" in fault
+    assert f"is in {around}: each item is quoted already" in fault
 
 
 @pytest.mark.parametrize("line", [line for line in GOOD if "{item}" in line])

@@ -186,4 +186,4 @@ def test_a_config_that_changes_while_the_lane_runs_changes_nothing_until_the_nex
         assert "standard succeeded" in command.summary()
         assert command.process.wait(HANG_SECONDS) == 0
     assert (tmp_path / "second").exists()
-    assert_one_line(run(tmp_path, "--once"), "paropt.yml:", "no valid YAML")
+    assert_one_line(run(tmp_path, "--once"), "paropt.yml:", "invalid YAML")

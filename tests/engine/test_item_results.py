@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from paropt_exporter.config.placeholders import ITEMS
 from paropt_exporter.engine.item_results import ItemReport, add_item_results, read_report
 from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.events import ItemRecord, Measurement, Result, TaskRecord
 from paropt_exporter.plan import Commands, PlannedTask
-from paropt_exporter.plan.batches import ITEMS, build_task
+from paropt_exporter.plan.batches import build_task
 from paropt_exporter.testing import Script
 from support import projects
 from support.lanes import Bench, plan, stage

@@ -144,7 +144,7 @@ def build_lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabel
             name=stage.name,
             number=stage.number,
             pool=choose_pool(stage, plan.strategy),
-            sla=limit.to_limit() if (limit := lane.limit_of(stage)) else None,
+            sla=limit.to_limit() if (limit := lane.get_limit(stage)) else None,
         )
         for stage in members
     )

@@ -165,7 +165,7 @@ def send_request(path: Path, request: ControlRequest) -> dict[str, object]:
 
 
 def _parse_request(line: bytes) -> ControlRequest:
-    from paropt_exporter.config.model import MOST_WORKERS  # here, so that clients don't load pydantic
+    from paropt_exporter.config.units import MOST_WORKERS
 
     document = _parse_object(line)
     if document is None:

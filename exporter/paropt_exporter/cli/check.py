@@ -177,7 +177,7 @@ def _warn_unstoppable_calls(lanes: Mapping[str, Lane], stages: list[Stage]) -> I
         ]
         if stage.call is None or not threaded:
             continue
-        critical = [name for name in threaded if (limit := lanes[name].limit_of(stage)) and limit.critical]
+        critical = [name for name in threaded if (limit := lanes[name].get_limit(stage)) and limit.critical]
         if stage.timeout is not None:
             yield _format_unstoppable(stage.name, "at its timeout", threaded)
         elif critical:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter import files
 from paropt_exporter.cli.formatting import format_count
-from paropt_exporter.config.command_checks import ITEMS
+from paropt_exporter.config.placeholders import ITEMS
 
 if TYPE_CHECKING:
     from paropt_exporter.config.detect import DetectedStages

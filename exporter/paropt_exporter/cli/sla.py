@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from paropt_exporter.cli.config_edit import write_config
 from paropt_exporter.cli.formatting import format_count, format_seconds, format_table
-from paropt_exporter.config.editing import Whole
+from paropt_exporter.config.editing import Replacement
 from paropt_exporter.config.model import ALL_STAGES, Sla
 from paropt_exporter.config.units import format_duration
 from paropt_exporter.errors import UsageError
@@ -100,7 +100,7 @@ def _propose(config: Config, history: History, name: str, rule: Rule) -> Iterato
     for stage in config.stages:
         durations = known.get(stage.name, ())
         if durations and (lane.stages is None or stage.name in lane.stages):
-            limit, now = rule.limit_seconds(durations), lane.limit_of(stage)
+            limit, now = rule.limit_seconds(durations), lane.get_limit(stage)
             yield Proposal(lane=name, stage=stage.name, durations=durations, now=now, seconds=limit)
     if total := history.load_run_durations(name, limit=MOST_RUNS):
         yield Proposal(lane=name, stage=None, durations=total, now=lane.total, seconds=rule.limit_seconds(total))
@@ -123,7 +123,7 @@ def _build_limits(lane: Lane, limits: dict[str, object]) -> object:
     """Return a lane's limits by stage: beside those that it has, or with its only one as that of all others."""
     if isinstance(lane.sla, dict):
         return limits
-    return Whole({**({ALL_STAGES: _to_yaml(lane.sla)} if lane.sla is not None else {}), **limits})
+    return Replacement({**({ALL_STAGES: _to_yaml(lane.sla)} if lane.sla is not None else {}), **limits})
 
 
 def _build_value(proposal: Proposal) -> object:
@@ -136,7 +136,7 @@ def _to_yaml(limit: Sla) -> object:
     """Return a limit as short as the file may have it."""
     more = {"warn_at": limit.warn_at, "critical": limit.critical}
     more = {key: value for key, value in more.items() if value != Sla.model_fields[key].default}
-    return Whole({"max": format_duration(limit.max), **more}) if more else format_duration(limit.max)
+    return Replacement({"max": format_duration(limit.max), **more}) if more else format_duration(limit.max)
 
 
 def _format(proposals: Sequence[Proposal], rule: Rule) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""The workflow as the user wrote it: found, read, checked, or detected where nothing is written.
+"""Find, read and check `paropt.yml`, or detect the stages of a project that has none.
 
-Names are loaded when they are first used: only a command that reads a config pays for pydantic and PyYAML.
+Names load on first use (PEP 562), so that only commands that read a config pay for pydantic and PyYAML.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
     "read_valid_parts",
 ]
 
-if not TYPE_CHECKING:  # a checker that saw this function would take every misspelt name for an Any
+if not TYPE_CHECKING:  # with this function in sight a type checker would accept any misspelt name as Any
 
     def __getattr__(name):
         if name not in _HOMES:

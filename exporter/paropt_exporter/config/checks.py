@@ -1,7 +1,7 @@
-"""Check what no single key can tell: names that must exist, needs that go in circles, work that is missing.
+"""Check keys against each other: unknown names, cycles of needs, missing work, sizes beyond the machine's.
 
-It works on the plain values, not on the models, so that it runs also where single keys are wrong; whatever has the
-wrong type here is passed over, since its own check reports it.
+The checks read plain values instead of the models, so that they also run on a file with faults in single keys. They
+skip values of a wrong type, which the models report.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.command_checks import check_work
 from paropt_exporter.config.defaults import build_default_lanes, resolve_workers
 from paropt_exporter.config.faults import Fault, Location, suggest_name
-from paropt_exporter.config.model import ALL_STAGES, MOST_STAGES, MOST_WORKERS, Lane, Sla, Workers
+from paropt_exporter.config.lanes import AUTO
+from paropt_exporter.config.model import ALL_STAGES, MOST_STAGES, Lane, Sla, Workers
 from paropt_exporter.config.raw_yaml import RawStage
-from paropt_exporter.config.units import format_value, parse_size
+from paropt_exporter.config.units import MOST_WORKERS, format_value, parse_size
 from paropt_exporter.events import Strategy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """The limits on what stages may ask for: cores, and memory (0: unknown), read only if a stage needs memory."""
+    """The machine's cores and memory. The memory (0: unknown) is read only if a stage needs some."""
 
     cores: int
     memory_bytes: Callable[[], int]
 
 
 def cross_check(value: object, machine: Machine) -> Iterator[Fault]:
-    """Yield the faults of a file's plain value."""
+    """Yield the faults between the keys of a file, given as plain values."""
     file = raw_yaml.as_mapping(value)
     stages, lanes = raw_yaml.list_stages(file), raw_yaml.get_lanes(file)
     yield from _check_list_lengths(stages, lanes, file.get("stages"))
@@ -47,7 +48,7 @@ def cross_check(value: object, machine: Machine) -> Iterator[Fault]:
 
 
 def _check_list_lengths(stages: list[RawStage], lanes: dict[str, dict[str, object]], listed: object) -> Iterator[Fault]:
-    """Yield lists that are empty or too long; pydantic's own check counts only the entries without faults."""
+    """Yield a fault for each list that is empty or too long. Pydantic would count only the entries without faults."""
     if len(stages) > MOST_STAGES:
         message = f"{len(stages):,} stages are more than {MOST_STAGES:,}, the most allowed"
         yield Fault(location=("stages",), message=message)
@@ -75,7 +76,7 @@ def _find_duplicates(stages: list[RawStage]) -> Iterator[Fault]:
 
 
 def _find_shared_files(stages: list[RawStage]) -> Iterator[Fault]:
-    """Yield files that two stages name: each run of a stage begins its file with nothing in it."""
+    """Yield a fault for each output file that two stages share. Each run of a stage empties its file."""
     first: dict[str, int] = {}
     for index, (place, stage) in enumerate(stages):
         file = stage.get("file")
@@ -102,9 +103,9 @@ def _check_lanes(lanes: dict[str, dict[str, object]], stages: list[RawStage]) ->
     names = raw_yaml.list_names(stages)
     wanted = {raw_yaml.get_name(stage): raw_yaml.list_words(stage.get("needs")) for _, stage in stages}
     for lane, keys in lanes.items():
-        if lane == "auto":
+        if lane == AUTO:
             yield Fault(
-                location=("lanes", lane), message="'auto' is what --lane auto means: choose another name", on_key=True
+                location=("lanes", lane), message="'auto' is reserved for --lane auto: choose another name", on_key=True
             )
         workers = keys.get("workers")
         if keys.get("strategy") == Strategy.SEQUENTIAL and workers not in (None, "auto", 1):
@@ -124,7 +125,7 @@ def _check_lanes(lanes: dict[str, dict[str, object]], stages: list[RawStage]) ->
 
 
 def _check_limits(lane: str, keys: dict[str, object], stages: list[RawStage]) -> Iterator[Fault]:
-    """Yield limits of stages that the lane does not run."""
+    """Yield a fault for each limit of a stage that the lane does not run."""
     sla = raw_yaml.as_mapping(keys.get("sla"))
     if not stages or sla.keys() & Sla.model_fields.keys():
         return
@@ -136,15 +137,15 @@ def _check_limits(lane: str, keys: dict[str, object], stages: list[RawStage]) ->
 
 
 def _list_members(lane: dict[str, object], stages: list[RawStage]) -> list[str]:
-    """Return the names of a lane's stages; a number stands for its stage, unless another one has it as its name."""
+    """Return the names of a lane's stages. A number names the stage that has it, unless it is another stage's name."""
     names = {str(stage.get("number")): raw_yaml.get_name(stage) for _, stage in stages if raw_yaml.get_name(stage)}
     names |= {name: name for name in raw_yaml.list_names(stages)}
     return [names.get(word, word) for word in raw_yaml.list_words(lane.get("stages"))]
 
 
 def _check_slots(lanes: dict[str, dict[str, object]], stages: list[RawStage], machine: Machine) -> Iterator[Fault]:
-    """Yield stages that a lane of this file could never start; a default lane nobody wrote is not held against them."""
-    most = {name: _most_workers(name, lane, machine) for name, lane in lanes.items()}
+    """Yield a fault for each stage that a lane of this file could never start. Default lanes don't count."""
+    most = {name: _find_max_workers(name, lane, machine) for name, lane in lanes.items()}
     members = {name: set(_list_members(lane, stages)) for name, lane in lanes.items() if lane.get("stages")}
     for place, stage in stages:
         slots = stage.get("slots")
@@ -160,14 +161,14 @@ def _check_slots(lanes: dict[str, dict[str, object]], stages: list[RawStage], ma
             yield Fault(location=(*place, "slots"), message=message)
 
 
-def _most_workers(name: str, lane: dict[str, object], machine: Machine) -> int:
+def _find_max_workers(name: str, lane: dict[str, object], machine: Machine) -> int:
     default = build_default_lanes().get(name, Lane())
     try:
         strategy = Strategy(str(lane.get("strategy", default.strategy)))
         workers = Workers.model_validate(lane["workers"]) if "workers" in lane else default.workers
-    except ValueError:  # pydantic's errors are ValueErrors; the key's own check reports it
+    except ValueError:  # also pydantic's ValidationError; the model reports it
         return MOST_WORKERS
-    # One after another, a task has the whole lane for itself, however many slots it asks for.
+    # In a sequential lane each task may use all slots.
     return MOST_WORKERS if strategy is Strategy.SEQUENTIAL else resolve_workers(workers, strategy, machine.cores)[1]
 
 
@@ -184,7 +185,7 @@ def _check_feedback(feedback: dict[str, object]) -> Iterator[Fault]:
 
 
 def _check_server(place: Location, server: dict[str, object]) -> Iterator[Fault]:
-    """Yield what is wrong with how a server is to be reached, and as whom."""
+    """Yield the faults of a server's URL and credentials."""
     url = server.get("url")
     if isinstance(url, str) and "@" in url.partition("://")[2].partition("/")[0]:
         message = "a URL with a password would be logged: use basic_auth with password_file"
@@ -195,30 +196,30 @@ def _check_server(place: Location, server: dict[str, object]) -> Iterator[Fault]
     ways = [key for key in ("bearer_token_file", "bearer_token_env", "basic_auth") if server.get(key) is not None]
     if len(ways) > 1:
         yield Fault(
-            location=(*place, ways[1]), message=f"{ways[0]} is given too: one way to show who asks", on_key=True
+            location=(*place, ways[1]), message=f"{ways[0]} is given too: give one kind of credentials", on_key=True
         )
     basic = raw_yaml.as_mapping(server.get("basic_auth"))
     secrets = [key for key in ("password_file", "password_env") if basic.get(key) is not None]
     if basic and len(secrets) != 1:
-        message = "exactly one of password_file and password_env says where the password is"
+        message = "give exactly one of password_file and password_env"
         yield Fault(location=(*place, "basic_auth"), message=message, on_key=True)
 
 
-# Circles that hang on circles take a round each; a file with more of them than this has said enough.
+# A cycle that depends on another cycle is found one round later. Ten rounds report enough faults.
 _MOST_ROUNDS = 10
 
 _Needs = dict[str, list[str]]
 
 
 def _find_unknown_needs(stages: list[RawStage]) -> Iterator[Fault]:
-    """Yield needs that name no other stage, or the same one twice."""
+    """Yield a fault for each need that names no other stage, or repeats one."""
     names = raw_yaml.list_names(stages)
     for place, stage in stages:
         seen: set[object] = set()
         for index, need in enumerate(raw_yaml.list_words(stage.get("needs"))):
             where = (*place, "needs", index)
             if need in seen:
-                yield Fault(location=where, message=f"{format_value(need)} stands here twice")
+                yield Fault(location=where, message=f"{format_value(need)} is listed twice")
             elif need == raw_yaml.get_name(stage):
                 yield Fault(location=where, message="a stage can't need itself")
             elif need not in names:
@@ -227,7 +228,7 @@ def _find_unknown_needs(stages: list[RawStage]) -> Iterator[Fault]:
 
 
 def _find_cycles(stages: list[RawStage]) -> Iterator[Fault]:
-    """Yield a fault for each circle that the needs make."""
+    """Yield a fault for each cycle of needs."""
     names = raw_yaml.list_names(stages)
     needs: _Needs = {}
     places: dict[str, Location] = {}
@@ -243,14 +244,14 @@ def _find_cycles(stages: list[RawStage]) -> Iterator[Fault]:
     for _ in range(_MOST_ROUNDS):
         needs = _drop_startable(needs)
         for circle in _follow_needs(needs):
-            message = f"the needs go in a circle: {' -> '.join(_shorten_cycle([*circle, circle[0]]))}"
+            message = f"the needs form a cycle: {' -> '.join(_shorten_cycle([*circle, circle[0]]))}"
             yield Fault(location=(*places[circle[0]], "needs"), message=message)
             for name in circle:
                 del needs[name]
 
 
 def _drop_startable(needs: _Needs) -> _Needs:
-    """Return the stages that could never start, with those of their needs that never can either."""
+    """Remove the stages that can start. Return the others, each with those of its needs that can't start either."""
     needs = {name: [need for need in wanted if need in needs] for name, wanted in needs.items()}
     unmet = {name: len(wanted) for name, wanted in needs.items()}
     dependents: dict[str, list[str]] = {}
@@ -267,7 +268,7 @@ def _drop_startable(needs: _Needs) -> _Needs:
 
 
 def _follow_needs(needs: _Needs) -> list[list[str]]:
-    """Follow the first need of each stage that waits: each has one, so every way ends in a circle or a known stage."""
+    """Return the cycles that the first needs of the stages lead to. Each stage here has at least one need."""
     found: list[list[str]] = []
     seen: set[str] = set()
     for start in needs:
@@ -283,7 +284,7 @@ def _follow_needs(needs: _Needs) -> list[list[str]]:
 
 
 def _rotate_to_first(circle: list[str], needs: _Needs) -> list[str]:
-    """Turn a circle so that it begins with the stage that stands first in the file."""
+    """Rotate a cycle so that it starts with the stage that is first in the file."""
     members = set(circle)
     first = circle.index(next(name for name in needs if name in members)) if len(circle) < 1000 else 0
     return circle[first:] + circle[:first]

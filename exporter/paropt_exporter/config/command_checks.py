@@ -1,4 +1,4 @@
-"""Check what a stage does: exactly one kind of work, lines that can be split, and items where they are used."""
+"""Check a stage's work: exactly one of run, call and steps, lines that split into words, and items where used."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from collections.abc import Iterator
 
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.faults import Fault, Location
-from paropt_exporter.config.placeholders import find_unprotected
+from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, find_unprotected
 
-ITEM = "{item}"  # one item for each task
-ITEMS = "{items}"  # several items for each command
-ARGS = "{args}"  # the arguments after -- on the command line
 _WORK = ("run", "call", "steps")
 _SOURCES = ("list", "glob", "command")
 _COMMANDS_ONLY = ("env", "cwd", "shell", "file")
@@ -21,7 +18,7 @@ _OPERATORS = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "2>&1"})
 def check_work(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
     """Yield the faults of one stage's run, call, steps and items."""
     if not stage:
-        return  # no mapping at all: its own check reports it
+        return  # not a mapping: the model reports it
     yield from _check_kind(place, stage)
     for where, command in _iter_commands(place, stage):
         yield from _check_command(where, command, shell=stage.get("shell") is True)
@@ -32,13 +29,13 @@ def check_work(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
 def _check_kind(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
     kinds = [key for key in _WORK if key in stage]
     if not kinds:
-        yield Fault(location=place, message="no work: it needs one of run, call and steps")
+        yield Fault(location=place, message="the stage does nothing: it needs one of run, call and steps")
     for extra in kinds[1:]:
-        message = f"only one of run, call and steps; {kinds[0]!r} is there already"
+        message = f"only one of run, call and steps: the stage already has {kinds[0]!r}"
         yield Fault(location=(*place, extra), message=message, on_key=True)
     for key in _COMMANDS_ONLY if "call" in stage else ():
         if key in stage:
-            yield Fault(location=(*place, key), message=f"{key!r} is for commands: a call has none", on_key=True)
+            yield Fault(location=(*place, key), message=f"{key!r} works for commands only, not for a call", on_key=True)
 
 
 def _iter_commands(place: Location, stage: dict[str, object]) -> Iterator[tuple[Location, object]]:
@@ -51,7 +48,7 @@ def _iter_commands(place: Location, stage: dict[str, object]) -> Iterator[tuple[
 def _check_command(place: Location, command: object, *, shell: bool) -> Iterator[Fault]:
     if isinstance(command, list):
         if shell:
-            yield Fault(location=place, message="shell: true needs a line, found a list of words: write one string")
+            yield Fault(location=place, message="shell: true needs a string, found a list of words")
         elif not command:
             yield Fault(location=place, message="the command is empty")
         elif command[0] == "":
@@ -61,7 +58,7 @@ def _check_command(place: Location, command: object, *, shell: bool) -> Iterator
     elif isinstance(command, str) and shell and (found := find_unprotected(command)) is not None:
         item, around = found
         each = "each argument" if item == ARGS else "each item"
-        message = f"{item} stands in {around}: {each} is quoted already, and in them its name could be run as code"
+        message = f"{item} is in {around}: {each} is quoted already, and in them its name could be run as code"
         yield Fault(location=place, message=f"{message}; take {item} out of them")
 
 
@@ -77,7 +74,7 @@ def _check_line(place: Location, line: str) -> Iterator[Fault]:
         yield Fault(location=place, message="the command is empty")
     operators = [word for word in words if word in _OPERATORS]
     if operators:
-        message = f"{operators[0]!r} means something to a shell only: add `shell: true`, or use `steps`"
+        message = f"only a shell understands {operators[0]!r}: add `shell: true`, or use `steps`"
         yield Fault(location=place, message=message)
 
 
@@ -96,42 +93,42 @@ def _check_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
     for where, command in _iter_commands(place, stage):
         for wanted in (ITEM, ITEMS):
             if any(wanted in word for word in _split_words(command)):
-                yield Fault(location=where, message=f"{wanted} stands here, but the stage has no items: add `items`")
+                yield Fault(location=where, message=f"the stage has no items for {wanted}: add `items`")
 
 
 def _check_batched_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
-    """Yield where `{items}` can't become arguments of their own, or stands beside `{item}`."""
+    """Yield a fault where `{items}` is not a word of its own, or is used together with `{item}`."""
     commands = [(where, _split_words(command)) for where, command in _iter_commands(place, stage)]
     if not any(ITEMS in word for _, words in commands for word in words):
         return
     for where, words in commands:
         if any(ITEM in word for word in words):
-            message = "{item} and {items} in one stage: a task is for one item, or for several"
+            message = "a stage can't use both {item} and {items}: a task has either one item or several"
             yield Fault(location=where, message=message)
         if stage.get("shell") is True:
             continue
         if words and ITEMS in words[0]:
-            yield Fault(location=where, message="{items} stands in the program's place: name a program before it")
+            yield Fault(location=where, message="{items} is in the program's place: put a program before it")
         elif any(ITEMS in word and word != ITEMS for word in words):
-            message = "{items} becomes several words, so it has to stand alone: put blanks around it"
+            message = "{items} becomes several words, so it must be a word of its own: put spaces around it"
             yield Fault(location=where, message=message)
 
 
 def _check_arguments(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
-    """Yield where `{args}` can't become arguments of their own."""
+    """Yield a fault where `{args}` is not a word of its own."""
     if stage.get("shell") is True:
         return
     for where, command in _iter_commands(place, stage):
         words = _split_words(command)
         if words and ARGS in words[0]:
-            yield Fault(location=where, message="{args} stands in the program's place: name a program before it")
+            yield Fault(location=where, message="{args} is in the program's place: put a program before it")
         elif any(ARGS in word and word != ARGS for word in words):
-            message = "{args} becomes several words, so it has to stand alone: put blanks around it"
+            message = "{args} becomes several words, so it must be a word of its own: put spaces around it"
             yield Fault(location=where, message=message)
 
 
 def _split_words(command: object) -> list[str]:
-    """Return a command's words; a line that can't be split is one, and its own check reports it."""
+    """Return a command's words. A line that can't be split counts as one word here; `_check_line` reports it."""
     if isinstance(command, str):
         try:
             return shlex.split(command)

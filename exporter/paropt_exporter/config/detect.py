@@ -1,7 +1,7 @@
-"""Find the tools that a project really has, as the built-in stages 2-6.
+"""Build stages 2-6 from the tools that a project uses.
 
-A tool counts when the project shows it (its configuration, a dependency, its files) and it can be run here: a linter
-that happens to be installed says nothing about the project, and one that is not installed could only fail.
+A tool counts if the project shows signs of it (its configuration, a dependency, files) and it is installed here. A
+linter that is only installed says nothing about the project.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 
-from paropt_exporter.config.command_checks import ITEMS
 from paropt_exporter.config.model import Stage
+from paropt_exporter.config.placeholders import ITEMS
 from paropt_exporter.config.pytest_options import read_pytest_options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectedStages:
-    """The built-in stages for a project; `notes` name each stage or tool that was left out, with why."""
+    """The built-in stages for a project. `notes` give the reason for each stage or tool that is left out."""
 
     stages: tuple[Stage, ...]
     notes: tuple[str, ...]
@@ -31,7 +31,7 @@ class DetectedStages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _BuiltInStage:
-    """One built-in stage: Python tools (the first that is there is taken), npm scripts and make targets for it."""
+    """One built-in stage with the Python tools, npm scripts and make targets for it. The first tool found is used."""
 
     number: int
     name: str
@@ -80,7 +80,7 @@ _BUILT_IN_STAGES = (
 
 
 def detect_stages(root: Path) -> DetectedStages:
-    """Return the built-in stages for the project in `root`; reads files there, runs nothing."""
+    """Return the built-in stages for the project in `root`. Reads its files, runs nothing."""
     project = Project(root)
     stages, notes = [], []
     for kind in _BUILT_IN_STAGES:
@@ -97,7 +97,7 @@ def detect_stages(root: Path) -> DetectedStages:
 
 
 def _choose_commands(project: Project, kind: _BuiltInStage) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Return the commands of one stage, and why a tool that the project shows is not among them."""
+    """Return the commands of one stage, and the reasons why tools of the project are missing from them."""
     commands: list[tuple[str, ...]] = []
     missing: list[str] = []
     for tool in kind.tools:
@@ -124,7 +124,7 @@ def _choose_commands(project: Project, kind: _BuiltInStage) -> tuple[list[tuple[
 
 
 def _choose_arguments(project: Project, kind: _BuiltInStage, tool: str) -> tuple[str, ...] | None:
-    """Return what a tool is called with in this project; None where the project does not show it."""
+    """Return a tool's arguments in this project, or None if the project does not use the tool."""
     match tool:
         case "pytest":
             return _choose_pytest_arguments(project, integration=kind.name == "integration_tests")
@@ -135,14 +135,14 @@ def _choose_arguments(project: Project, kind: _BuiltInStage, tool: str) -> tuple
         case "mypy":
             return () if project.mypy_has_targets else project.sources
         case "bandit":
-            # A line a finding: the last line, which the summary shows, of the usual report is "Files skipped (0):".
+            # One line a finding. The default report ends with "Files skipped (0):", which a summary would show.
             return ("-q", "-f", "custom", "-r", *project.sources)
         case _:
             return ()
 
 
 def _build_batched_work(project: Project, command: tuple[str, ...]) -> dict[str, object] | None:
-    """Return a stage that hands the files of the unit tests to as many pytests as help; None where one is to run."""
+    """Return the keys of a stage that splits the unit tests into batches, or None if one pytest must run them all."""
     pattern = project.unit_test_files
     if pattern is None or Path(command[0]).name != "pytest" or command[1:] != ("-q", project.unit_tests):
         return None
@@ -168,7 +168,7 @@ def _describe_missing(kind: _BuiltInStage) -> str:
     return f"the project shows none of {', '.join(looked)}"
 
 
-_LARGEST_BYTES = 1_000_000  # a file of a project's own configuration; anything larger is something else
+_LARGEST_BYTES = 1_000_000  # configuration files are smaller
 _MENTIONS = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "noxfile.py", "Pipfile", ".pre-commit-config.yaml")
 _MARKERS = {
     "ruff": ("ruff.toml", ".ruff.toml"),
@@ -179,8 +179,8 @@ _MARKERS = {
 }
 _NO_SOURCES = frozenset({"tests", "test", "docs", "doc", "build", "dist", "node_modules", "venv", "site-packages"})
 _INTEGRATION = ("tests/integration", "tests/integration_tests", "tests/e2e", "integration_tests", "test/integration")
-# Options that make several runs of parts something else than one run: workers or an order of their own, an end at the
-# first failure, one file for all results.
+# Options that several runs of a part each can't honour: own workers, an own order, an end at the first failure, one
+# file for all results.
 _WHOLE_RUN = re.compile(
     r"(?<![\w-])(-n|-x|--numprocesses|--dist|--maxfail|--exitfirst|--stepwise|--cov|--junit-?xml|--doctest-modules|-p "
     r"xdist)(?![\w])"
@@ -191,19 +191,19 @@ _LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"))
 
 
 class Project:
-    """The files of one project, read when they are asked for; what can't be read is not there."""
+    """The files of one project, read on demand. An unreadable file counts as missing."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def uses(self, tool: str) -> bool:
-        """Whether the project has this tool's own file, or names it where it names its tools."""
+        """Return whether the project has a configuration file of this tool, or lists it as a dependency."""
         if any((self._root / marker).is_file() for marker in _MARKERS.get(tool, ())):
             return True
         return re.search(rf"(?<!\w){re.escape(tool)}(?![\w-])", self._mentions) is not None
 
     def find_program(self, name: str) -> str | None:
-        """Return how to call a program: by name, or by its path in the project's virtual environment."""
+        """Return a program's name, its path in the project's virtual environment, or None if it is not installed."""
         for folder in (".venv/bin", "venv/bin"):
             path = self._root / folder / name
             if path.is_file() and os.access(path, os.X_OK):
@@ -214,7 +214,7 @@ class Project:
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
-        """Where the Python sources stand: `src`, or the packages at the top (one level down too), or everything."""
+        """The folders of the Python sources: `src`, or packages at the top or one level below, or `.`."""
         if (self._root / "src").is_dir():
             return ("src",)
         packages = [folder.name for folder in self._list_folders(self._root) if (folder / "__init__.py").is_file()]
@@ -234,9 +234,9 @@ class Project:
 
     @cached_property
     def unit_test_files(self) -> str | None:
-        """The pattern of the files that pytest finds in the folder of the unit tests; None where no pattern is sure to.
+        """A glob for exactly the files that pytest collects from the unit tests, or None if there is no such glob.
 
-        Sure means: pytest's own names for files, no folder left out, and no option that is about the run as a whole.
+        There is one if pytest's default names apply, no folder is left out, and no option is about the run as a whole.
         """
         folder = self.unit_tests
         if folder is None or "python_files" in self._pytest_options:
@@ -250,7 +250,7 @@ class Project:
         nested = [path.relative_to(self._root) for path in start.glob("*/**/test_*.py")]
         nested = [
             path for path in nested if not any(part.startswith(".") for part in path.parts)
-        ]  # no glob finds those
+        ]  # globs skip hidden folders
         left_out = self._pytest_options.get("norecursedirs", _NOT_ENTERED).split()
         kept = [path for path in nested if not _is_in(path, left_out)]
         if len(flat) + len(kept) < 2 or any(start.glob("**/*_test.py")):
@@ -261,7 +261,7 @@ class Project:
         return f"{prefix}**/test_*.py" if len(kept) == len(nested) and folder != "." else None
 
     def _has_collection_rules(self, folder: Path) -> bool:
-        """Whether a conftest.py decides which files are collected: a file that a command names is, whatever it says."""
+        """Return whether a conftest.py filters the collected files. A file on the command line ignores that filter."""
         inside = [path.relative_to(self._root) for path in folder.glob("**/conftest.py")]
         return any(_COLLECTION_RULES.search(self._read_text(str(path))) for path in (Path("conftest.py"), *inside))
 
@@ -276,7 +276,7 @@ class Project:
 
     @cached_property
     def mypy_has_targets(self) -> bool:
-        """Whether mypy's configuration says what to check."""
+        """Whether mypy's configuration lists the files to check."""
         return re.search(r"^[^\S\n]*(files|packages|modules)[^\S\n]*=", self._mypy_section, re.MULTILINE) is not None
 
     @cached_property
@@ -286,19 +286,19 @@ class Project:
             scripts = json.loads(self._read_text("package.json") or "{}").get("scripts", {})
         except (ValueError, AttributeError, RecursionError):
             return frozenset()
-        placeholder = "no test specified"  # what `npm init` writes: it only fails
+        placeholder = "no test specified"  # `npm init` writes such a script, which always fails
         return frozenset(
             name for name, line in scripts.items() if isinstance(line, str) and placeholder not in line
         ) if isinstance(scripts, dict) else frozenset()  # fmt: skip
 
     @cached_property
     def script_runner(self) -> str:
-        """npm, or the one whose lock file is there."""
+        """pnpm or yarn if the project has its lock file, otherwise npm."""
         return next((runner for lock, runner in _LOCKS if (self._root / lock).is_file()), "npm")
 
     @cached_property
     def targets(self) -> frozenset[str]:
-        """The targets of the Makefile; none where it runs paropt-exporter itself, which would go in a circle."""
+        """The targets of the Makefile, or none if it calls paropt-exporter: the stages would call each other."""
         text = self._read_text("Makefile") or self._read_text("GNUmakefile") or self._read_text("makefile")
         if "paropt-exporter" in text or "paropt_exporter" in text:
             return frozenset()
@@ -326,7 +326,7 @@ class Project:
     def _has_tests(self, folder: Path) -> bool:
         try:
             return any(next(folder.rglob(pattern), None) is not None for pattern in ("test_*.py", "*_test.py"))
-        except (OSError, RecursionError):  # folders deeper than Python goes
+        except (OSError, RecursionError):  # folders nested too deeply
             return False
 
     def _list_folders(self, folder: Path) -> list[Path]:
@@ -353,7 +353,7 @@ class Project:
 
 
 def _is_in(path: Path, folders: Sequence[str]) -> bool:
-    """Say whether a file is in one of these folders: patterns of names, or, with a slash, the place of one."""
+    """Return whether a file is in one of these folders, each a pattern of a name or a path with a slash."""
     places = [folder.rstrip("/") for folder in folders]
     return any(
         path.is_relative_to(place) if "/" in place else any(fnmatch(part, place) for part in path.parts[:-1])

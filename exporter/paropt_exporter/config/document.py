@@ -1,4 +1,4 @@
-"""Turn YAML text into plain values whose places in the file stay known, and refuse what no config needs."""
+"""Convert YAML to plain values and remember their lines and columns. Reject YAML features that no config needs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import yaml
 from paropt_exporter.config.faults import Fault, Location, PlacedFault, format_path
 from paropt_exporter.config.units import format_value
 
-LARGEST_FILE_BYTES = 4_000_000  # 10,000 stages of 400 bytes; what libyaml composes in seconds
+LARGEST_FILE_BYTES = 4_000_000  # 10,000 stages of 400 bytes; libyaml takes seconds for them
 MOST_VALUES = 1_000_000  # after aliases are followed: 10,000 stages of 100 values
-DEEPEST = 50  # levels; the deepest value of a config stands in level 6
-LONGEST_NUMBER = 300  # characters: no number of a config needs more, and int() refuses 4,300 digits
+DEEPEST = 50  # levels; a config needs 6
+LONGEST_NUMBER = 300  # characters; int() rejects 4,300 digits
 
 _PREFIX = "tag:yaml.org,2002:"
 _STRING, _INT, _FLOAT, _BOOL, _NULL, _MERGE = (
@@ -25,19 +25,19 @@ _TRUE = frozenset({"yes", "true", "on"})
 
 
 class WrittenInt(int):
-    """A whole number that remembers how it was written (`text`): `{list: [010]}` means the word `010`."""
+    """A whole number with its spelling in the file (`text`): `{list: [010]}` means the word `010`."""
 
     text: str
 
 
 class WrittenFloat(float):
-    """A number with a fraction that remembers how it was written (`text`): `1.10` is not the word `1.1`."""
+    """A number with a fraction and its spelling in the file (`text`): `1.10` is not the word `1.1`."""
 
     text: str
 
 
 class Unreadable(Exception):
-    """The text is no YAML that a config may be made of; `faults` says why, at which places."""
+    """The text is not YAML that a config may use. `faults` has the reasons with their places."""
 
     def __init__(self, faults: list[PlacedFault]) -> None:
         super().__init__(faults)
@@ -45,7 +45,7 @@ class Unreadable(Exception):
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # a build without libyaml has no C
-    """Resolves plain scalars as YAML 1.1 does, but for dates, `1:30` (90 there) and `010` (8 there)."""
+    """Resolves plain scalars like YAML 1.1, except for dates, `1:30` (90 there) and `010` (8 there)."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 -- PyYAML's own protocol
 
@@ -62,9 +62,9 @@ for _tag, _pattern, _first in (
 
 
 def decode_text(content: bytes) -> str:
-    """Return the text of a config file; raises Unreadable for what is no UTF-8 text."""
+    """Return the text of a config file. Raises Unreadable if it is not UTF-8 or too large."""
     if len(content) > LARGEST_FILE_BYTES:
-        _raise_unreadable(1, 1, f"the file is larger than {LARGEST_FILE_BYTES // 1_000_000} MB, the most that is read")
+        _raise_unreadable(1, 1, f"the file is larger than {LARGEST_FILE_BYTES // 1_000_000} MB, the limit")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         _raise_unreadable(1, 1, "the file is UTF-16: save it as UTF-8")
     try:
@@ -72,7 +72,7 @@ def decode_text(content: bytes) -> str:
     except UnicodeDecodeError as error:
         line, column = _compute_position(content[: error.start].decode("utf-8-sig"))
         _raise_unreadable(
-            line, column, f"byte 0x{content[error.start]:02x} is no UTF-8 (Latin-1?): save the file as UTF-8"
+            line, column, f"byte 0x{content[error.start]:02x} is not UTF-8 (Latin-1?): save the file as UTF-8"
         )
     match = _UNPRINTABLE.search(text)
     if match is not None:
@@ -82,10 +82,10 @@ def decode_text(content: bytes) -> str:
 
 
 class Document:
-    """One YAML document: its plain `value`, and the place of every part of it.
+    """One YAML document: its plain `value`, and the line and column of each part.
 
-    Aliases share one value; they are counted as if written out before anything follows them, so that a file whose
-    aliases multiply is refused instead of expanded.
+    Aliases share one value. Their expanded size is counted first, so that a file whose aliases multiply is rejected
+    before anything walks through it.
     """
 
     def __init__(self, text: str) -> None:
@@ -97,13 +97,13 @@ class Document:
         self.value, size = self._convert_node(self._root, (), 0) if self._root is not None else (None, 0)
         if size > MOST_VALUES:
             _raise_unreadable(
-                1, 1, f"with its aliases written out the file has more than {MOST_VALUES:,} values, the most allowed"
+                1, 1, f"with its aliases expanded the file has more than {MOST_VALUES:,} values, the limit"
             )
         if self._faults:
             raise Unreadable(self._faults)
 
     def locate(self, fault: Fault) -> PlacedFault:
-        """Find a fault's line and column; parts of its location that the file does not have are left out."""
+        """Return the fault with its line and column. Parts of its location that the file lacks are left out."""
         node, mark, location = self._root, None, []
         for part in fault.location:
             key, child = self._get_child(node, part)
@@ -115,7 +115,7 @@ class Document:
         return PlacedFault(line=line, column=column, path=format_path(tuple(location)), message=fault.message)
 
     def get_written(self, location: Location) -> str | None:
-        """Return how a plain scalar was written (`on` for the value True); None where there is none."""
+        """Return the spelling of the scalar at a location (`on` for True), or None if there is no scalar."""
         node = self._root
         for part in location:
             child = self._get_child(node, part)[1]
@@ -130,7 +130,7 @@ class Document:
         return None, None
 
     def _convert_node(self, node: yaml.Node, location: Location, depth: int) -> tuple[object, int]:
-        """Return a node's value and how many values it has when aliases are written out."""
+        """Return a node's value, and the number of values in it with aliases expanded."""
         known = self._values.get(id(node))
         if known is not None:
             return known
@@ -176,12 +176,12 @@ class Document:
         return self._add_fault(node, location, f"the tag {_format_tag(node)} is not allowed: remove it")
 
     def _collect_pairs(self, node: yaml.MappingNode, location: Location) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """Return a mapping's keys with their nodes; its own keys win over merged ones (`<<`)."""
+        """Return a mapping's keys with their nodes. Its own keys override merged ones (`<<`)."""
         known = self._pairs.get(id(node))
         if known is not None:
             return known
         own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
-        self._pairs[id(node)] = own  # a mapping merged into itself finds this, not an endless way down
+        self._pairs[id(node)] = own  # ends the recursion of a mapping that is merged into itself
         merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in node.value:
             if key.tag == _MERGE:
@@ -196,7 +196,7 @@ class Document:
                 self._add_fault(
                     key,
                     (*location, key.value),
-                    f"the key {format_value(key.value)} stands here twice (first in line {first})",
+                    f"the key {format_value(key.value)} is given twice (first in line {first})",
                 )
             else:
                 own[key.value] = key, value
@@ -211,7 +211,7 @@ class Document:
                 self._add_fault(source, location, "only mappings can be merged with <<")
 
     def _add_fault(self, node: yaml.Node, location: Location, message: str) -> object:
-        """Note a fault and return the value that stands for the wrong one."""
+        """Record a fault and return None as the value."""
         line, column = _get_position(node)
         self._faults.append(PlacedFault(line=line, column=column, path=format_path(location), message=message))
         return None
@@ -236,19 +236,19 @@ def _compose_nodes(text: str) -> yaml.Node | None:
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         _raise_unreadable(line, column, _describe_problem(error, text, line))
     except yaml.YAMLError as error:
-        _raise_unreadable(1, 1, f"no valid YAML: {format_value(str(error))}")
-    except RecursionError:  # the pure-Python parser has no limit of its own
-        _raise_unreadable(1, 1, "no valid YAML: nested too deeply")
+        _raise_unreadable(1, 1, f"invalid YAML: {format_value(str(error))}")
+    except RecursionError:  # the pure-Python parser has no limit
+        _raise_unreadable(1, 1, "invalid YAML: nested too deeply")
 
 
 def _describe_problem(error: yaml.MarkedYAMLError, text: str, line: int) -> str:
     lines = text.splitlines()
     indentation = re.match(r"\s*", lines[line - 1])[0] if line <= len(lines) else ""  # type: ignore[index] # \s* matches
     if "\t" in indentation:
-        return "a tab stands in the indentation: YAML allows only spaces there"
+        return "the indentation contains a tab: YAML allows only spaces there"
     if error.context and "single document" in error.context:
         return "a second document (---) begins here: a config is one document"
-    return f"no valid YAML: {error.problem}" + (f", {error.context}" if error.context else "")
+    return f"invalid YAML: {error.problem}" + (f", {error.context}" if error.context else "")
 
 
 def _format_tag(node: yaml.Node) -> str:

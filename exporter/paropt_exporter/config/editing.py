@@ -1,4 +1,4 @@
-"""Set single values in the text of a `paropt.yml` and leave all else as it is: comments, order, layout."""
+"""Set single values in the text of a `paropt.yml`, and keep its comments, order and layout."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _PLAIN = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 
 
 class CannotEdit(ParoptError):
-    """The file is written in a way in which the values can't be set without touching others."""
+    """The values can't be set without changing others, given the way in which the file is written."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
-    """A mapping that takes the place of a value as a whole; a plain one in the changes is merged into it."""
+class Replacement:
+    """A mapping that replaces a value. A plain mapping in the changes is merged into the value."""
 
     value: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class _Edit:
-    """Put `text` in the place of the characters from `start` to `end`."""
+    """Replace the characters from `start` to `end` by `text`."""
 
     start: int
     end: int
@@ -41,29 +41,29 @@ class _Edit:
 
 
 def edit_text(text: str, changes: Changes) -> str:
-    """Return a file's text with the changes made; raises CannotEdit rather than change anything else.
+    """Return a file's text with the changes. Raises CannotEdit if anything else would change.
 
-    A key that is there gets a new value, one that is not is added at the end of its mapping. The result is read again
-    and held against what was meant.
+    A key that the file has gets the new value; a new key goes to the end of its mapping. The result is parsed and
+    compared with the intended values.
     """
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)  # the pure reader: its marks count characters, as we do
+        root = yaml.compose(text, Loader=yaml.SafeLoader)  # the pure-Python loader, whose marks count characters
     except yaml.YAMLError as error:
-        raise CannotEdit(f"it can't be read again: {error}") from None
+        raise CannotEdit(f"it can't be parsed again: {error}") from None
     if not isinstance(root, yaml.MappingNode):
-        raise CannotEdit("the file is no mapping of keys to values")
+        raise CannotEdit("the file is not a mapping")
     edits = [*_edit_mapping(text, root, changes)]
     result = text
     for edit in sorted(edits, key=lambda edit: edit.start, reverse=True):
         result = result[: edit.start] + edit.text + result[edit.end :]
     if not _changes_only(text, result, changes):
-        raise CannotEdit("the values can't be set by themselves in the way the file is written")
+        raise CannotEdit("the values can't be set without changing others")
     return result
 
 
 def format_flow(value: object) -> str:
-    """Write a value on one line."""
-    if isinstance(value, Whole):
+    """Return a value in YAML's flow style, on one line."""
+    if isinstance(value, Replacement):
         return format_flow(value.value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_format_key(key)}: {format_flow(child)}" for key, child in value.items()) + "}"
@@ -112,7 +112,7 @@ def _add_keys(text: str, node: yaml.MappingNode, missing: Changes) -> _Edit:
 
 
 def _find_last_node(node: yaml.Node) -> yaml.Node:
-    """Return the last part of a block that ends where it seems to: blocks' own end marks lie after the comments."""
+    """Return the last node inside a block. A block's own end mark is after the comments that follow it."""
     while isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         node = last[1] if isinstance(node, yaml.MappingNode) else last
@@ -120,7 +120,7 @@ def _find_last_node(node: yaml.Node) -> yaml.Node:
 
 
 def _format_lines(name: str, wanted: object, indent: int) -> Iterator[str]:
-    """Write a new key as lines; a section of the file (`lanes`) is a block, with a line for each of its keys."""
+    """Yield the lines of a new key. A top-level section (`lanes`) becomes a block with a line for each of its keys."""
     key = " " * indent + _format_key(name) + ":"
     if indent == 0 and isinstance(wanted, Mapping):
         yield key
@@ -154,6 +154,6 @@ def _merge_changes(value: dict[str, Any], changes: Changes) -> None:
 
 def _plain(value: Any) -> Any:
     """Return a value as it is read from the file."""
-    if isinstance(value, Whole):
+    if isinstance(value, Replacement):
         return _plain(value.value)
     return {name: _plain(child) for name, child in value.items()} if isinstance(value, Mapping) else value

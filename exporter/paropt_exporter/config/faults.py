@@ -1,4 +1,4 @@
-"""One fault of a config, its place in the file, and the words that help to mend it."""
+"""A fault of a config with its place in the file, and suggestions for misspelled names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_LISTED = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What is wrong, and where: `location` leads from the root to the value, `on_key`: it is the key that is wrong."""
+    """A fault at a value (`location`: the path to it from the root), or at the value's key (`on_key`)."""
 
     location: Location
     message: str
@@ -26,7 +26,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class PlacedFault:
-    """A fault with its place: line and column count from 1, `path` reads `stages[2].sla.max`."""
+    """A fault with its line and column, from 1, and its path, such as `stages[2].sla.max`."""
 
     line: int
     column: int
@@ -38,7 +38,7 @@ class PlacedFault:
 
 
 def format_path(location: Location) -> str:
-    """Write a location as `stages[2].sla.max`; the whole file is `file`."""
+    """Return a location as `stages[2].sla.max`; the whole file is `file`."""
     text = ""
     for part in location:
         if isinstance(part, int):
@@ -49,7 +49,7 @@ def format_path(location: Location) -> str:
 
 
 def suggest_name(word: object, known: Collection[str]) -> str:
-    """Return `: did you mean 'x'?`, or the names there are when none is near."""
+    """Return `: did you mean 'x'?`, or a list of the known names if none is similar."""
     if len(known) <= _MOST_COMPARED:
         near = difflib.get_close_matches(str(word)[:_LONGEST_KEY].lower(), known, n=1, cutoff=0.6)
         if near:

@@ -1,4 +1,4 @@
-"""The kinds of values that a config's keys take: how each is read from YAML and described in the JSON Schema."""
+"""The types of a config's values: each parses a plain YAML value and describes itself in the JSON Schema."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paropt_exporter.config import units
 from paropt_exporter.config.units import format_value
 
 LONGEST_NAME = 100
-# What is safe as a metric label, a file name's part and a word of a command line: no quote, backslash or line break.
+# Safe in a metric label, a file name and a command line: no quote, backslash or line break.
 NAME_PATTERN = r"^[^\s\"'`\\/-]([^\t\r\n\"'`\\]{0,98}[^\s\"'`\\])?$"
 CALL_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 ADDRESS_PATTERN = r"^([^\s:/\[\]]*|\[[0-9a-fA-F:.%\w]+\]):[0-9]{1,5}$"
@@ -21,7 +21,7 @@ _NAME = re.compile(NAME_PATTERN)
 _CALL = re.compile(CALL_PATTERN)
 _ADDRESS = re.compile(ADDRESS_PATTERN)
 _URL = re.compile(URL_PATTERN)
-# Locations of errors carry the tag of a union's branch; this mark tells it from any key.
+# Tags of a union's branches. Pydantic adds them to the locations of errors; no key contains angle brackets.
 _TEXT, _LIST = "<text>", "<list>"
 
 
@@ -31,14 +31,14 @@ def _parse_name(value: object) -> str:
         raise ValueError(f"a name has at most {LONGEST_NAME} characters, this one has {len(text)}")
     if not _NAME.match(text) or not text.isprintable():
         raise ValueError(
-            f"{format_value(text)} is no name: printable characters without quotes, backslashes and line breaks, "
+            f"{format_value(text)} is not a name: printable characters without quotes, backslashes and line breaks, "
             "not beginning with a dash or slash"
         )
     return text
 
 
 def _parse_word(value: object) -> str:
-    """Return a word as it was written: `[sleep, 5]` means "5", but `yes` could mean two things and is refused."""
+    """Return a word as written: `[sleep, 5]` means "5". Rejects `yes`, which YAML reads as a boolean."""
     written = getattr(value, "text", value)
     if isinstance(value, bool) or not isinstance(written, str):
         raise ValueError(f"expected a string, found {format_value(value)}")
@@ -73,7 +73,7 @@ def _parse_query(value: object) -> str:
     text = _parse_text(value)
     fault = find_query_fault(text)
     if fault is not None:
-        raise ValueError(f"no valid PromQL: {fault}")
+        raise ValueError(f"invalid PromQL: {fault}")
     return text
 
 
@@ -105,7 +105,7 @@ def _wrap_single(value: object) -> object:
 def _parse_variable(value: object) -> str:
     text = _parse_word(value)
     if not text or "=" in text:
-        raise ValueError(f"{format_value(text)} is no name of an environment variable")
+        raise ValueError(f"{format_value(text)} is not the name of an environment variable")
     return text
 
 
@@ -147,7 +147,7 @@ Addresses = Annotated[
         ]
     ),
 ]
-# A command line, or a list of words.
+# A command line or a list of words.
 Command = Annotated[
     Annotated[Text, Tag(_TEXT)] | Annotated[tuple[Word, ...], Tag(_LIST)],
     Discriminator(_choose_branch),
@@ -165,7 +165,7 @@ _TOKEN = re.compile(
 
 
 def find_query_fault(query: str) -> str | None:
-    """Return what is wrong with the query's brackets and quotes, or None; its grammar is the server's to judge."""
+    """Return the fault in a PromQL query's brackets and quotes, or None. The server checks its grammar."""
     expected: list[str] = []
     for token in _TOKEN.finditer(query):
         if token["quote"]:

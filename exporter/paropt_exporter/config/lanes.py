@@ -1,4 +1,4 @@
-"""Choose a lane from what changed: docs for documents alone, heavy for wide or risky changes, else standard."""
+"""Choose a lane for a change: docs for documents only, heavy for a wide or risky change, standard otherwise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from paropt_exporter.errors import UsageError
 
 DOCS, STANDARD, HEAVY = "docs", "standard", "heavy"
-MOST_CODE_FILES = 5  # the guide's limits: one more, and the change is wide
+AUTO = "auto"  # of --lane: choose one of these
+MOST_CODE_FILES = 5  # the guide's limits; a change of more files is wide
 MOST_TEST_FILES = 3
 GIT_SECONDS = 20.0  # a diff of a large repository on a cold disk
 
@@ -39,7 +40,7 @@ _DEFAULT_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "mas
 
 
 def classify_change(paths: Iterable[str]) -> tuple[str, str]:
-    """Return the lane for changed files (paths with `/`, relative to the project), and why."""
+    """Return the lane for changed files, and the reason. Paths use `/` and are relative to the project."""
     changed = sorted({path for path in paths if path})
     if not changed:
         return STANDARD, "nothing changed"
@@ -59,7 +60,7 @@ def classify_change(paths: Iterable[str]) -> tuple[str, str]:
 
 
 def require_docs_only(paths: Iterable[str]) -> None:
-    """Raise UsageError if other files than documents changed: the docs lane would leave them unchecked."""
+    """Raise UsageError if other files than documents changed, which the docs lane would not check."""
     others = sorted({path for path in paths if path and not (_is_document(path) and not _is_risky(path))})
     if others:
         raise UsageError(
@@ -68,10 +69,10 @@ def require_docs_only(paths: Iterable[str]) -> None:
 
 
 def choose_lane(root: Path) -> tuple[str, str]:
-    """Return the lane for what changed in a git work tree, and why; standard where git can't tell.
+    """Return the lane for the changes in a git work tree, and the reason; `standard` if git fails.
 
-    Changed is what differs from the point where the branch left its upstream or the default branch, what is not
-    committed, and what is not tracked. Runs git, which may block for GIT_SECONDS.
+    A file is changed if it differs from the commit where the branch left its upstream or the default branch, or is
+    untracked. Each call of git blocks for GIT_SECONDS at most.
     """
     try:
         return classify_change(find_changed_paths(root))
@@ -80,7 +81,7 @@ def choose_lane(root: Path) -> tuple[str, str]:
 
 
 def find_changed_paths(root: Path) -> frozenset[str]:
-    """Return the changed files of the project in `root`; raises OSError or SubprocessError where git can't tell."""
+    """Return the changed files of the project in `root`. Raises OSError or SubprocessError if git fails."""
     base = _find_base(root)
     found = {*_run_git(root, "diff", "--name-only", "-z", "--relative", "--no-renames", "--no-ext-diff", base, "--")}
     found.update(_run_git(root, "ls-files", "--others", "--exclude-standard", "-z"))
@@ -88,7 +89,7 @@ def find_changed_paths(root: Path) -> frozenset[str]:
 
 
 def _find_base(root: Path) -> str:
-    """Return the commit that the work tree is compared with: where its branch left the one it will go into."""
+    """Return the commit where the current branch left the branch that it will be merged into."""
     _run_git(root, "rev-parse", "--is-inside-work-tree")
     for branch in _list_target_branches(root):
         try:
@@ -98,11 +99,11 @@ def _find_base(root: Path) -> str:
     try:
         return _run_git(root, "rev-parse", "--verify", "HEAD")[0].strip()
     except subprocess.CalledProcessError:
-        return _run_git(root, "hash-object", "-t", "tree", os.devnull)[0].strip()  # no commit yet: all is new
+        return _run_git(root, "hash-object", "-t", "tree", os.devnull)[0].strip()  # no commit yet: every file is new
 
 
 def _list_target_branches(root: Path) -> list[str]:
-    """Return branches that this one may go into; an upstream of the same name is only its own pushed copy."""
+    """Return candidates for the target branch. An upstream of the same name is only the pushed copy of this branch."""
     try:
         upstream = _run_git(root, "rev-parse", "--abbrev-ref", "@{upstream}")[0].strip()
         branch = _run_git(root, "rev-parse", "--abbrev-ref", "HEAD")[0].strip()
@@ -113,7 +114,7 @@ def _list_target_branches(root: Path) -> list[str]:
 
 
 def _run_git(root: Path, *arguments: str) -> list[str]:
-    """Run git and return what it printed, split at NUL; it must not wait for a lock, a prompt or a hook."""
+    """Run git without waiting for a lock, a prompt or a hook, and return its output, split at NUL."""
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     process = subprocess.run(
         ["git", "-c", "core.fsmonitor=false", *arguments],

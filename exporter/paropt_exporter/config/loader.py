@@ -1,4 +1,4 @@
-"""Read `paropt.yml` into a Config, or say all that is wrong with it at once."""
+"""Read `paropt.yml` into a Config, or report all its faults at once."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _EMPTY = "the file is empty: `paropt-exporter init --force` writes one for this 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A workflow, read and checked. `root` is the folder that all its paths start from, absolute.
+    """A checked workflow. All its paths are relative to `root`, an absolute folder.
 
-    `lanes` holds the default lanes too; `path` is the file as the user named it, None without one; `notes` say what
-    was left out of the built-in stages, and why.
+    `lanes` includes the default lanes. `path` is the file as the user named it, or None without a file. `notes` are
+    the reasons why built-in stages are left out. `places` has each stage's place in the file as `file:line:column`.
     """
 
     project: str
@@ -51,9 +51,9 @@ class Config:
 
 
 def read_config(path: Path | None, *, root: Path) -> Config:
-    """Read the file at `path`; None: the built-in stages for the tools of the project in `root`.
+    """Read the file at `path`, or detect the built-in stages of the project in `root` if it is None.
 
-    Raises ConfigError with every fault of the file, each as `file:line:column: path: message`.
+    Raises ConfigError with all faults of the file, each as `file:line:column: path: message`.
     """
     if path is None:
         return _build_config(File(), path=None, root=_make_absolute(root), places={})
@@ -66,13 +66,12 @@ def read_config(path: Path | None, *, root: Path) -> Config:
 
 
 def read_valid_parts(path: Path, *, root: Path) -> Config | None:
-    """Return what is sound of a file that `read` refused: its keys without a fault, and of its stages each without one.
+    """Return the keys and stages without faults of a file that `read_config` rejected. Nothing of it may run.
 
-    For whoever looks for more faults: nothing of it may run. None where the file can't be read a second time, or has
-    no values at all.
+    `check` uses them to look for further faults. None if the file can't be read a second time, or has no values.
     """
     if not path.is_file():
-        return None  # a pipe has nothing left, and a second reader would wait for ever
+        return None  # a pipe is empty now, and a second reader would block
     try:
         document = Document(decode_text(_read_content(path)))
         return _build_from_document(File.model_validate(_keep_valid_parts(document.value)), document, path, root)
@@ -100,7 +99,7 @@ def _is_valid(model: type[BaseModel], value: dict[str, object]) -> bool:
 
 
 def _build_from_document(file: File, document: Document, path: Path, root: Path) -> Config:
-    folder = path.parent if path.is_file() else root  # a pipe's folder is nobody's project
+    folder = path.parent if path.is_file() else root  # the folder of a pipe is not the project's
     places = {
         raw_yaml.get_name(stage): document.locate(Fault(location=location, message=""))
         for location, stage in raw_yaml.list_stages(raw_yaml.as_mapping(document.value))
@@ -112,7 +111,7 @@ def _build_from_document(file: File, document: Document, path: Path, root: Path)
 def _read_content(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(LARGEST_FILE_BYTES + 1)  # a pipe or a device may have no end
+            return file.read(LARGEST_FILE_BYTES + 1)  # a pipe or a device may be endless
     except IsADirectoryError:
         problem = "it is a directory: name the file in it"
     except FileNotFoundError:
@@ -129,7 +128,7 @@ def _validate(document: Document) -> File:
     if value is None:
         raise Unreadable([document.locate(Fault(location=(), message=_EMPTY))])
     if isinstance(value, dict):
-        value = {key: child for key, child in value.items() if not key.startswith("x-")}  # a place for anchors
+        value = {key: child for key, child in value.items() if not key.startswith("x-")}  # users keep anchors there
     machine = Machine(cores=host.count_cpu_workers(), memory_bytes=host.read_total_memory_bytes)
     found: list[Fault] = []
     file = None
@@ -182,7 +181,7 @@ def _merge_lane(default: Lane, lane: Lane) -> Lane:
 
 
 def _resolve_stage_numbers(lanes: Mapping[str, Lane], stages: tuple[Stage, ...]) -> dict[str, Lane]:
-    """Return the lanes with the names of their stages in the place of numbers."""
+    """Replace the stage numbers in the lanes by names."""
     names = {str(stage.number): stage.name for stage in stages} | {stage.name: stage.name for stage in stages}
     return {
         name: lane.model_copy(update={"stages": tuple(names.get(word, word) for word in lane.stages)})
@@ -193,7 +192,7 @@ def _resolve_stage_numbers(lanes: Mapping[str, Lane], stages: tuple[Stage, ...])
 
 
 def _choose_project_name(root: Path) -> str:
-    """Return the folder's name, with what no name may have put as underscores."""
+    """Return the folder's name, with an underscore for each character that a name may not have."""
     name = re.sub(r"[\s\"'`\\]|[^\x20-\U0010ffff]", "_", root.name)[:LONGEST_NAME].lstrip("-") or "project"
     return name if re.match(NAME_PATTERN, name) and name.isprintable() else "project"
 

@@ -1,4 +1,4 @@
-"""Find the config file: the flag, then the environment, then the nearest `paropt.yml`, here or in a folder above."""
+"""Find the config file: from the flag, the environment, or the nearest `paropt.yml` here or in a folder above."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REPOSITORY_MARKS = (".git", ".hg", ".jj", ".svn")
 
 
 def discover(flag: str | None, environ: Mapping[str, str], *, folder: Path = Path()) -> Path | None:
-    """Return the config file to read, None where there is none; UsageError if one is named that is not there.
+    """Return the config file, or None if there is none. Raises UsageError if the named file does not exist.
 
     A file in a folder above is returned relative to `folder`, like `../paropt.yml`.
     """
@@ -34,7 +34,7 @@ def discover(flag: str | None, environ: Mapping[str, str], *, folder: Path = Pat
 
 
 def is_above(path: Path | None) -> bool:
-    """Say whether `discover` found this file in a folder above the current one."""
+    """Return whether `discover` found this file in a folder above the current one."""
     return path is not None and path.parts[:1] == ("..",)
 
 
@@ -44,15 +44,16 @@ def _find_in(folder: Path) -> Path | None:
         where = "" if folder == Path() else f"in {folder} "
         raise UsageError(f"{where}there are paropt.yml and paropt.yaml: remove one, or name one with --config.file")
     if found and found[0].exists() and not found[0].is_file() and not found[0].is_dir():
-        raise UsageError(f"{found[0]} is no file: remove it, or name the config with --config.file")  # a pipe may wait
+        # Reading a pipe may block.
+        raise UsageError(f"{found[0]} is not a regular file: remove it, or name the config with --config.file")
     return found[0] if found else None
 
 
 def _walk_up(folder: Path, home: str | None) -> Iterator[Path]:
-    """Yield a folder and those above it, up to the root of a repository.
+    """Yield a folder and the folders above it, up to the root of a repository.
 
-    The search enters neither the home folder nor one that everybody may write to: commands of other people's files
-    must not run here.
+    The search stops before the home folder and before a folder that every user may write to, so that no commands from
+    other users' files run.
     """
     yield folder
     here, steps = Path(os.path.abspath(folder)), folder  # noqa: PTH100 -- resolve() would follow links

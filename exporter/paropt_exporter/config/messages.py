@@ -1,4 +1,4 @@
-"""Say a validation error of pydantic in the words of this project."""
+"""Turn pydantic's validation errors into faults with messages of our own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SHORTHANDS = {model.__name__: model.describe_expected() for model in Shorthand.
 
 
 def iter_faults(error: ValidationError, document: Document, model: type[BaseModel]) -> Iterator[Fault]:
-    """Yield one fault for each error, at the place in the file that it is about."""
+    """Yield a fault for each error of a document that `model` validated."""
     for detail in error.errors(include_url=False):
         location: Location = tuple(part for part in detail["loc"] if not str(part).startswith("<"))
         kind = detail["type"]
@@ -82,11 +82,11 @@ def _explain_boolean(found: object, written: str | None) -> str:
     """Explain `yes`, which YAML 1.1 reads as a boolean."""
     if not isinstance(found, bool) or written is None or written.lower() in ("true", "false"):
         return ""
-    return f" (YAML reads {written} as a boolean: put it in quotes if you mean the word)"
+    return f" (YAML reads {written} as a boolean: quote it if you mean the word)"
 
 
 def _list_keys(model: type[BaseModel], location: Location) -> list[str]:
-    """Return the keys that a mapping at this place may have."""
+    """Return the keys that a mapping at this location may have."""
     found: object = model
     for part in location:
         found = _get_inner_type(found, part)
@@ -108,7 +108,7 @@ def _get_inner_type(annotation: object, part: str | int) -> object:
 
 
 def _list_choices(annotation: object) -> list[object]:
-    """Return the alternatives of a union; anything else is its own only one."""
+    """Return the types of a union, or the type itself."""
     if hasattr(annotation, "__metadata__"):  # Annotated
         return _list_choices(get_args(annotation)[0])
     if getattr(annotation, "__origin__", None) in (tuple, dict) or isinstance(annotation, type):

@@ -1,4 +1,4 @@
-"""The keys of `paropt.yml`: what each means, which values it takes, and its default."""
+"""The keys of `paropt.yml` with their meanings, values and defaults."""
 
 from __future__ import annotations
 
@@ -32,11 +32,10 @@ from paropt_exporter.config.fields import (
     Variable,
     Word,
 )
-from paropt_exporter.config.units import DURATION_PATTERN
+from paropt_exporter.config.units import DURATION_PATTERN, MOST_WORKERS
 from paropt_exporter.events import SlaLimit, Strategy
 
-MOST_WORKERS = 1000
-MOST_STAGES = 10_000  # what one scrape still renders in under a second
+MOST_STAGES = 10_000  # one scrape renders as many in under a second
 
 _DURATION_TEXT = {"type": "string", "pattern": DURATION_PATTERN}
 _SECONDS = {"type": "number", "exclusiveMinimum": 0}
@@ -46,7 +45,7 @@ Ratio = Annotated[float, Field(gt=0, le=1, strict=True)]
 
 
 class Section(BaseModel):
-    """A part of the file: unknown keys are faults, nothing changes after it was read."""
+    """A mapping of the file, immutable. Unknown keys are faults."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=False, defer_build=True
@@ -54,16 +53,16 @@ class Section(BaseModel):
 
 
 class Shorthand(Section):
-    """A section that may also be written as one value, which then stands for one of its keys."""
+    """A section that may also be a single value, which then stands for one of its keys."""
 
     @classmethod
     def build_short_schemas(cls) -> list[dict[str, Any]]:
-        """Return the JSON Schemas of the values that may stand in place of the mapping."""
+        """Return the JSON Schemas of the single values."""
         raise NotImplementedError
 
     @classmethod
     def describe_expected(cls) -> str:
-        """Say which values are taken, for the message about another one."""
+        """Return the values that the section accepts, for an error message."""
         raise NotImplementedError
 
     @classmethod
@@ -72,7 +71,7 @@ class Shorthand(Section):
 
 
 class Workers(Shorthand):
-    """How many tasks of a lane run at once: `auto`, a number, or bounds between which the size is steered."""
+    """How many tasks of a lane run at once: `auto`, a number, or bounds of the size."""
 
     min: Count | None = Field(default=None, description="Never fewer workers than this. Default: 1.")
     max: Count | None = Field(default=None, description="Never more workers than this. Default: as `auto` chooses.")
@@ -106,10 +105,10 @@ class Workers(Shorthand):
 
 
 class Sla(Shorthand):
-    """A limit on a duration, checked while the work runs: a duration, or a mapping."""
+    """A limit on a duration, checked while the work runs: a duration or a mapping."""
 
-    max: Duration = Field(description="The limit: longer than this breaks the agreement.")
-    warn_at: Ratio = Field(default=0.8, description="The share of `max` at which a warning is given, above 0 up to 1.")
+    max: Duration = Field(description="The limit on the duration.")
+    warn_at: Ratio = Field(default=0.8, description="The ratio of `max`, above 0 up to 1, at which to warn.")
     critical: StrictBool = Field(default=False, description="Whether breaking the limit stops the lane (exit code 4).")
 
     @classmethod
@@ -130,11 +129,11 @@ class Sla(Shorthand):
 
 
 class Retries(Shorthand):
-    """How often a failed task is tried again: a number, or a mapping."""
+    """How often a failed task is retried: a number or a mapping."""
 
     count: Annotated[StrictInt, Field(ge=0, le=100)] = Field(default=0, description="Attempts after the first one.")
     backoff: DurationOrZero = Field(
-        default=1.0, description="The wait before the first retry; it doubles with each further one."
+        default=1.0, description="The wait before the first retry; it doubles with each retry."
     )
 
     @classmethod
@@ -152,7 +151,7 @@ class Retries(Shorthand):
 
 
 class Items(Section):
-    """What a stage's tasks are made for, one task for each item; exactly one of the keys."""
+    """The items that a stage is split into; exactly one of list, glob and command."""
 
     list: tuple[Word, ...] | None = Field(default=None, description="The items themselves.")
     glob: Text | None = Field(
@@ -164,13 +163,11 @@ class Items(Section):
         description="A command; each line that it prints is an item. Ends within 60 s. It runs before each run of the "
         "lane, and for the commands `plan` and `profile` too.",
     )
-    allow_empty: StrictBool = Field(
-        default=False, description="Whether there may be no items: the stage is skipped then. Default: it fails."
-    )
+    allow_empty: StrictBool = Field(default=False, description="Skip the stage if it has no items. Default: it fails.")
 
 
 class Stage(Section):
-    """One step of the workflow; exactly one of `run`, `call` and `steps` says what it does."""
+    """One step of the workflow, with exactly one of `run`, `call` and `steps`."""
 
     number: Annotated[StrictInt, Field(ge=0, le=1_000_000)] = Field(description="Its number; breaks ties in the order.")
     name: Name = Field(description="Its name, the label `stage` of its metrics.")
@@ -178,8 +175,8 @@ class Stage(Section):
     run: Command | None = Field(
         default=None,
         description=(
-            "A command: a line, split as a shell splits words but run without one, or a list of words. `{args}` in it "
-            "is what follows `--` on the command line."
+            "A command: a line, split into words like a shell does but run without one, or a list of words. `{args}` "
+            "stands for the arguments after `--` on the command line."
         ),
     )
     call: CallTarget | None = Field(default=None, description="A Python function, `module:function`.")
@@ -191,16 +188,16 @@ class Stage(Section):
     items: Items | None = Field(
         default=None,
         description=(
-            "What the stage works through: `{item}` in its words is one item for each task, `{items}` several for each "
-            "command, as many as balance."
+            "The items that the stage is split into: `{item}` in its words is one item for each task, `{items}` is "
+            "several for each command, in balanced batches."
         ),
     )
     needs: tuple[Word, ...] = Field(
         default=(), description="Names of the stages that must have succeeded before this one starts."
     )
-    retries: Retries = Field(default=Retries(), description="How often a failed task is tried again. Default: 0.")
+    retries: Retries = Field(default=Retries(), description="How often a failed task is retried. Default: 0.")
     timeout: Duration | None = Field(
-        default=None, description="A task that runs longer is ended, with all its processes."
+        default=None, description="The limit on each attempt, after which all its processes are ended."
     )
     env: dict[Variable, Word] = Field(default={}, description="Environment variables, added to those of the exporter.")
     cwd: Text | None = Field(default=None, description="Where the commands run, relative to the config's folder.")
@@ -216,28 +213,28 @@ class Stage(Section):
         ),
     )
     sla: Sla | None = Field(
-        default=None, description="The limit on the stage's duration; it wins over its lane's for all."
+        default=None, description="The limit on the stage's duration; it overrides its lane's for all."
     )
     locks: tuple[Name, ...] = Field(default=(), description="Stages that share a name here never overlap.")
     exclusive: StrictBool = Field(default=False, description="Whether nothing else may run while this stage runs.")
     memory: Size | None = Field(
-        default=None, description="What each of its tasks needs; it starts when as much is free."
+        default=None, description="The memory that each of its tasks needs; a task starts when as much is free."
     )
-    slots: Count = Field(default=1, description="How many workers' places each of its tasks takes.")
+    slots: Count = Field(default=1, description="How many workers' slots each of its tasks takes.")
 
 
-ALL_STAGES = "*"  # in a lane's limits by stage: all that are not named
+ALL_STAGES = "*"  # in a lane's limits by stage: all other stages
 
 
 class _AnyOf:
-    """Let editors take a value that fits several branches: `{max: 30s}` reads like a limit of a stage `max` too."""
+    """Let editors accept a value that fits several branches, such as `{max: 30s}` with a stage `max`."""
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         schema = handler(core_schema)
         return {"anyOf": schema["oneOf"]}
 
 
-_LIMIT, _LIMITS = "<limit>", "<limits>"  # as in `fields`: marks of the branches in the locations of errors
+_LIMIT, _LIMITS = "<limit>", "<limits>"  # tags of the branches, as in `fields`
 
 
 def _limit_branch(value: object) -> str:
@@ -270,7 +267,7 @@ class Lane(Section):
         description="Only these stages, by name or number. Default: all.",
     )
 
-    def limit_of(self, stage: Stage) -> Sla | None:
+    def get_limit(self, stage: Stage) -> Sla | None:
         """Return the limit on a stage: the lane's for it by name, its own, or the lane's for all."""
         if not isinstance(self.sla, dict):
             return stage.sla or self.sla
@@ -278,7 +275,7 @@ class Lane(Section):
 
 
 class BasicAuth(Section):
-    """A name and a password; the password stands in a file or in the environment, never here."""
+    """A user name and a password, which comes from a file or an environment variable."""
 
     username: Text = Field(description="The name.")
     password_file: Text | None = Field(default=None, description="A file with the password; read for each query.")
@@ -286,15 +283,15 @@ class BasicAuth(Section):
 
 
 class Tls(Section):
-    """Certificates of a connection; paths relative to the config's folder."""
+    """Certificates of a connection, with paths relative to the config's folder."""
 
-    ca_file: Text | None = Field(default=None, description="Whose certificates are believed. Default: the system's.")
-    cert_file: Text | None = Field(default=None, description="Our own certificate, where the server asks for one.")
-    key_file: Text | None = Field(default=None, description="Its key. Default: in cert_file too.")
+    ca_file: Text | None = Field(default=None, description="Trusted certificates. Default: the system's.")
+    cert_file: Text | None = Field(default=None, description="The client certificate, for a server that requires one.")
+    key_file: Text | None = Field(default=None, description="Its private key. Default: in cert_file.")
 
 
 class Prometheus(Section):
-    """The Prometheus, Thanos, Mimir or VictoriaMetrics that is asked."""
+    """The Prometheus, Thanos, Mimir or VictoriaMetrics to query."""
 
     url: Url = Field(description="Its base URL; a path is kept.")
     timeout: Duration = Field(default=5.0, description="The longest time that one query may take.")
@@ -309,39 +306,39 @@ class Prometheus(Section):
 
 
 class Signal(Section):
-    """A query of your own that steers the size of the pools."""
+    """A query of your own that influences the size of the pools."""
 
     query: Query = Field(description="PromQL; its answer must be one number.")
     use: Literal["load", "limit"] = Field(
-        description="`load`: value / target workers are the floor. `limit`: above its target the ceiling comes down."
+        description="`load`: the floor is value / target workers. `limit`: above the target the ceiling falls."
     )
     target: Annotated[float, Field(gt=0)] = Field(
-        description="The value that one worker stands for, or that must hold."
+        description="For `load` the value per worker, for `limit` the highest value."
     )
 
 
 class Feedback(Section):
-    """How the pools are steered while they run."""
+    """How the size of the pools is controlled."""
 
     prometheus: Prometheus | None = Field(
-        default=None, description="Where the answers come from. Default: own counters only."
+        default=None, description="The server to query. Default: none, own counters only."
     )
-    interval: Duration = Field(default=15.0, description="How often it is asked.")
+    interval: Duration = Field(default=15.0, description="The time between two queries.")
     mode: Literal["act", "advise"] = Field(
         default="act", description="`advise` computes and exports decisions, and resizes nothing."
     )
     source: Literal["both", "local", "prometheus"] | None = Field(
-        default=None, description="Which readings count. Default: both where a URL is set, else local."
+        default=None, description="Which measurements count. Default: both with a URL, otherwise local."
     )
     objective: Literal["fast", "deadline"] = Field(
         default="fast",
         description="`fast`: as many workers as help. `deadline`: just enough to keep the lane's `total`.",
     )
     window: Duration | None = Field(
-        default=None, description="What rates are taken over, four scrapes at least. Default: 1m, or 4 intervals."
+        default=None, description="The range of rates, at least four scrapes. Default: 1m, or 4 intervals."
     )
     stabilization: Duration | None = Field(
-        default=None, description="How long less must have been enough before a floor falls. Default: 3 windows."
+        default=None, description="How long a lower floor must suffice before it applies. Default: 3 windows."
     )
     signals: dict[Name, Signal] = Field(default={}, description="Queries of your own, by name.")
     jobserver: StrictBool = Field(
@@ -351,7 +348,7 @@ class Feedback(Section):
 
 
 class Web(Section):
-    """The endpoint that Prometheus scrapes; flags win over it."""
+    """The endpoint that Prometheus scrapes. Flags override it."""
 
     listen_address: Addresses = Field(
         default=(), description="Where to listen, one address or a list. Default: 127.0.0.1:10178."
@@ -359,7 +356,7 @@ class Web(Section):
     telemetry_path: UrlPath = Field(default="/metrics", description="The path of the metrics.")
     max_requests: Annotated[StrictInt, Field(ge=0, le=100_000)] = Field(
         default=0,
-        description="Scrapes that wait for their page at once; more are refused with 503. 0: no limit.",
+        description="Scrapes that wait for their page at once; more get 503. 0: no limit.",
     )
     disable_exporter_metrics: StrictBool = Field(default=False, description="Leave out process_* and python_* metrics.")
     config_file: Text | None = Field(
@@ -368,15 +365,15 @@ class Web(Section):
 
 
 class Push(Section):
-    """The Pushgateway that gets the final values of each run; flags win over it."""
+    """The Pushgateway that receives the final values of each run. Flags override it."""
 
     url: Url | None = Field(default=None, description="Its base URL; a path is kept. Default: nothing is pushed.")
     fail: StrictBool = Field(default=False, description="Whether a push that fails makes the exit code 3.")
-    job: Text = Field(default="paropt", description="The label `job` of what is pushed.")
+    job: Text = Field(default="paropt", description="The label `job` of the pushed values.")
     instance: Text | None = Field(
-        default=None, description="The label `instance` of what is pushed. Default: the host's name."
+        default=None, description="The label `instance` of the pushed values. Default: the host's name."
     )
-    timeout: Duration = Field(default=10.0, description="The longest time that a push may take, retries too.")
+    timeout: Duration = Field(default=10.0, description="The longest time that a push may take, with its retries.")
     bearer_token_file: Text | None = Field(default=None, description="A file with the token; read again for each push.")
     bearer_token_env: Variable | None = Field(default=None, description="The environment variable with the token.")
     basic_auth: BasicAuth | None = Field(default=None, description="A name and a password instead of a token.")
@@ -389,9 +386,9 @@ class Keep(Shorthand):
     """How long runs stay in the history: a number of runs, a duration, or a mapping of both."""
 
     runs: Annotated[StrictInt, Field(ge=1)] | None = Field(
-        default=None, description="The latest so many runs. Default: 1000."
+        default=None, description="The number of latest runs to keep. Default: 1000."
     )
-    age: Duration | None = Field(default=None, description="Runs not older than this. Default: any age.")
+    age: Duration | None = Field(default=None, description="The age up to which to keep runs. Default: any age.")
 
     @classmethod
     def build_short_schemas(cls) -> list[dict[str, Any]]:
@@ -410,17 +407,17 @@ class Keep(Shorthand):
 
 
 class Logs(Shorthand):
-    """How much of the output of tasks stays, in a file for each run beside the history; `false`: nothing is kept."""
+    """How much output of tasks is kept, in a file for each run beside the history; `false` keeps none."""
 
     enabled: StrictBool = Field(default=True, description="Whether the output of tasks is kept.")
     run: Size = Field(
         default=64 << 20,
-        description="The most for one run; of longer output the beginning and the end are kept. Default: 64MiB.",
+        description="The limit for one run; of longer output the start and the end are kept. Default: 64MiB.",
     )
     total: Size = Field(
-        default=256 << 20, description="The most for all runs together: the oldest are removed. Default: 256MiB."
+        default=256 << 20, description="The limit for all runs together; the oldest are removed. Default: 256MiB."
     )
-    age: Duration = Field(default=14 * 86_400.0, description="Only output that is not older than this. Default: 14d.")
+    age: Duration = Field(default=14 * 86_400.0, description="The age up to which to keep output. Default: 14d.")
 
     @classmethod
     def build_short_schemas(cls) -> list[dict[str, Any]]:
@@ -446,8 +443,8 @@ class History(Section):
     """The record of earlier runs."""
 
     path: Text = Field(default=".paropt/history.db", description="The SQLite file, relative to the config's folder.")
-    keep: Keep = Field(default=Keep(runs=1000), description="How much of it stays. Totals stay for ever.")
-    logs: Logs = Field(default=Logs(), description="How much of the output of tasks stays, for the command `log`.")
+    keep: Keep = Field(default=Keep(runs=1000), description="How much of it to keep. Totals are always kept.")
+    logs: Logs = Field(default=Logs(), description="How much output of tasks to keep, for the command `log`.")
 
 
 class File(Section):
@@ -458,14 +455,14 @@ class File(Section):
     )
     lanes: dict[Name, Lane] = Field(
         default={},
-        description="By name. docs, standard and heavy are there; a key that is not given for them stays as it is.",
+        description="Lanes by name. docs, standard and heavy exist; keys that you leave out keep their defaults.",
     )
     stages: tuple[Stage, ...] | None = Field(
         default=None,
         json_schema_extra={"minItems": 1, "maxItems": MOST_STAGES},
-        description="Default: the built-in five for the tools found.",
+        description="Default: the five built-in stages for the tools found.",
     )
-    feedback: Feedback = Field(default=Feedback(), description="Steering of the pools: by own counters, or by queries.")
+    feedback: Feedback = Field(default=Feedback(), description="Control of the pools' size by own counters or queries.")
     web: Web = Field(default=Web(), description="The endpoint that Prometheus scrapes.")
-    push: Push = Field(default=Push(), description="Where the final values of each run are pushed to.")
-    history: History = Field(default=History(), description="Where earlier runs are recorded, and how long.")
+    push: Push = Field(default=Push(), description="The Pushgateway for the final values of each run.")
+    history: History = Field(default=History(), description="Where runs are recorded, and for how long.")

@@ -1,35 +1,39 @@
-"""Find items in a shell's line where their own quotes don't protect it: an item's name would be run as code."""
+"""The placeholders of a stage's commands, and shell lines in which a placeholder's value would run as code."""
 
 from __future__ import annotations
 
 import re
 
-_ITEM = re.compile(r"\{(?:items?|args)\}")
-# What changes the meaning of the text after it, as POSIX shells read a line.
-_TOKEN = re.compile(rf"\\.|'|\"|`|\$\(|\(|\)|(?:(?<=[\s;&|(])|^)#|<<|{_ITEM.pattern}", re.DOTALL)
+ITEM = "{item}"  # one item for each task
+ITEMS = "{items}"  # several items for each command
+ARGS = "{args}"  # the arguments after -- on the command line
+SHELL = ("/bin/sh", "-c")  # reads the line of a stage with `shell: true`
+_PLACEHOLDER = re.compile("|".join(map(re.escape, (ITEM, ITEMS, ARGS))))
+# Tokens that change the meaning of the text after them, as POSIX shells read a line.
+_TOKEN = re.compile(rf"\\.|'|\"|`|\$\(|\(|\)|(?:(?<=[\s;&|(])|^)#|<<|{_PLACEHOLDER.pattern}", re.DOTALL)
 _NAMES = {"'": "quotes", '"': "quotes", "`": "backquotes", "#": "a comment", "<<": "a here-document"}
-_ENDS = {"'": re.compile("'|$"), "#": re.compile("\n|$")}  # what stands in between has no meaning of its own
-_ALL_THE_WAY_IN = ("`", "<<")  # backslashes and dollars have another meaning in whatever stands in them
+_ENDS = {"'": re.compile("'|$"), "#": re.compile("\n|$")}  # tokens up to there have no meaning
+_ALL_THE_WAY_IN = ("`", "<<")  # they change backslashes and dollars at any depth inside
 
 
 def find_unprotected(line: str) -> tuple[str, str] | None:
-    """Return the first item that stands where its quotes are no quotes, and what it stands in; None: there is none.
+    """Return the first placeholder that is inside quotes, a comment or a here-document, with its surroundings' name.
 
-    Each item is quoted for a shell when it is put in. Inside of other quotes these would end them.
+    Each value is quoted for the shell. Inside other quotes, its own quotes would end them.
     """
-    inside: list[str] = []  # what is open, the innermost last: " ` << (
+    inside: list[str] = []  # the open tokens, the innermost last: " ` << (
     at = 0
     while (token := _TOKEN.search(line, at)) is not None:
         text, at = token[0], token.end()
         innermost = inside[-1] if inside else ""
-        if _ITEM.fullmatch(text):
+        if _PLACEHOLDER.fullmatch(text):
             around = next((each for each in _ALL_THE_WAY_IN if each in inside), innermost)
             if around in _NAMES:
                 return text, _NAMES[around]
         elif text in _ENDS and innermost != '"':
             end = _ENDS[text].search(line, at)
             if end is not None:
-                if found := _ITEM.search(line, at, end.start()):
+                if found := _PLACEHOLDER.search(line, at, end.start()):
                     return found[0], _NAMES[text]
                 at = end.end()
         else:

@@ -1,4 +1,4 @@
-"""Read the options of pytest's configuration, from whichever file a project keeps them in."""
+"""Read the options of pytest's configuration from the file in which a project keeps them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Callable
 
 from paropt_exporter.config import raw_yaml
 
-# In pytest's order: the first that has any options is the one that counts.
+# In pytest's order: the first file with options counts.
 _FILES = (
     ("pytest.ini", "pytest"), (".pytest.ini", "pytest"), ("pyproject.toml", ""), ("tox.ini", "pytest"),
     ("setup.cfg", "tool:pytest"),
 )  # fmt: skip
 _MOST_DOTS = 500  # in a line; tomllib takes minutes for a key of 100,000 parts
 
-_LONG_BLANK = re.compile(r"[^\S\n]{100,}")  # configparser takes time that grows with the square of its length
+_LONG_BLANK = re.compile(r"[^\S\n]{100,}")  # configparser takes quadratic time for long blanks
 
 
 def read_pytest_options(read: Callable[[str], str]) -> dict[str, str]:
-    """Return the options by name, lists joined by blanks; `read` returns a file's text, "" if there is none.
+    """Return the options by name, lists joined by spaces. `read` returns a file's text, or "" if it does not exist.
 
-    A file that can't be understood has none: pytest itself will say so.
+    A file with a syntax error counts as one without options: pytest will report it.
     """
     for name, section in _FILES:
         text = read(name)

@@ -1,4 +1,4 @@
-"""Look at a config's plain values before they are known to be right: whatever has the wrong type looks empty."""
+"""Read parts of a config's plain values before validation. A value of a wrong type counts as empty."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def as_list(value: object) -> list[object]:
 
 
 def list_words(value: object) -> list[str]:
-    """Return a list's words as they were written."""
+    """Return a list's words as written in the file."""
     return [str(getattr(word, "text", word)) for word in as_list(value) if not isinstance(word, dict | list)]
 
 
@@ -30,11 +30,11 @@ def get_lanes(file: dict[str, object]) -> dict[str, dict[str, object]]:
 
 
 def get_name(stage: dict[str, object]) -> str:
-    """Return a stage's name, "" where it has none that is a word."""
+    """Return a stage's name, or "" if it is missing or not a word."""
     written = getattr(stage.get("name"), "text", stage.get("name"))
     return written if isinstance(written, str) else ""
 
 
 def list_names(found: list[RawStage]) -> dict[str, None]:
-    """Return the names of stages, in order; a dict, since a set has none."""
+    """Return the names of stages in order, as keys of a dict for fast lookup."""
     return {word: None for _, stage in found if (word := get_name(stage))}

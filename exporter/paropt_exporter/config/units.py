@@ -1,12 +1,13 @@
-"""Read durations and sizes as people write them: `1h30m`, `500ms`, `2GiB`, or plain numbers."""
+"""Parse and format durations and sizes: `1h30m`, `500ms`, `2GiB`, or plain numbers."""
 
 from __future__ import annotations
 
 import math
 import re
 
-LONGEST_SECONDS = 10 * 365 * 86400.0  # ten years: anything above is a slip, and overflows timers
-LARGEST_BYTES = 1 << 50  # a pebibyte, above any one machine
+LONGEST_SECONDS = 10 * 365 * 86400.0  # ten years; larger values overflow timers
+LARGEST_BYTES = 1 << 50  # a pebibyte, more than a machine has
+MOST_WORKERS = 1000  # of a lane
 DURATION_PATTERN = r"^(?=[0-9])([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$"
 SIZE_PATTERN = r"^([0-9]+(?:\.[0-9]+)?) ?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
 
@@ -18,7 +19,7 @@ _UNITS_SECONDS = (
     60.0,
     1.0,
     0.001,
-)  # in the pattern's order, as Prometheus
+)  # in the order of the pattern
 _UNITS_BYTES = {
     "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
@@ -31,7 +32,7 @@ _EXPECTED_SIZE = "expected a size like 2GiB or 500MB, or a number of bytes"
 
 
 def parse_duration(value: object, *, zero: bool = False) -> float:
-    """Return the seconds of a Prometheus duration or of a number; `zero`: whether 0 is one.
+    """Return the seconds of a Prometheus duration or a number. `zero` allows 0.
 
     Raises ValueError with a message for the user.
     """
@@ -46,7 +47,7 @@ def parse_duration(value: object, *, zero: bool = False) -> float:
 
 
 def parse_size(value: object) -> int:
-    """Return the bytes of a size like `2GiB`, `500MB` or a number; ValueError with a message for the user."""
+    """Return the bytes of a size like `2GiB`, `500MB` or a number. Raises ValueError with a message for the user."""
     match = _SIZE.match(value) if isinstance(value, str) and len(value) <= 40 else None
     if match is not None:
         size = float(match[1]) * _UNITS_BYTES[match[2]]
@@ -62,7 +63,7 @@ def parse_size(value: object) -> int:
 
 
 def format_value(value: object) -> str:
-    """Show a value of the config in a message: quoted, without control characters, not longer than a line."""
+    """Return a value of the config for a message: quoted, escaped, and shortened to a line."""
     match value:
         case None:
             return "nothing"
@@ -77,7 +78,7 @@ def format_value(value: object) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Write seconds as a short Prometheus duration: 90 -> `1m30s`, 0.25 -> `250ms`."""
+    """Return seconds as a short Prometheus duration: 90 is `1m30s`, 0.25 is `250ms`."""
     rest = round(seconds * 1000)
     parts = []
     for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):

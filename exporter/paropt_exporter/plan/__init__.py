@@ -1,4 +1,4 @@
-"""What a run will do, decided before it starts: stages with their tasks, limits and order, free of any YAML."""
+"""Build the plan of a run before it starts: stages with their tasks, limits and order."""
 
 from paropt_exporter.plan.batches import KnownItems
 from paropt_exporter.plan.building import (

@@ -1,11 +1,11 @@
-"""Cut a stage's items into batches, one command for each: few enough starts, balanced ends, no command too long.
+"""Cut a stage's items into batches, one command for each: few starts, balanced durations, no command too long.
 
 ```
-nothing known:  round 1 |aaaaaa|  |bbbbbb|       3/4 of the items, one batch for each worker
-                round 2 |c|  |d|                 the rest, for the workers that end first
-known:          |aaaa---|                        the number of batches that ends the lane soonest, each start counted;
-                |bb-----|                        longest item first to the batch that has least (LPT)
-one file rules: |a::x---|  |a less a::x, b, c|   its long tests become items of their own, if that ends the lane sooner
+unmeasured:     round 1 |aaaaaa|  |bbbbbb|       3/4 of the items, one batch for each worker
+                round 2 |c|  |d|                 the rest, for the workers that finish first
+measured:       |aaaa---|                        the number of batches that ends the lane soonest, with all starts;
+                |bb-----|                        the longest item first, to the shortest batch (LPT)
+one long file:  |a::x---|  |a less a::x, b, c|   its long tests become items if that ends the lane sooner
 ```
 Guarantees: each item is in exactly one batch; a batch keeps the order of the items; the longest batch comes first.
 """
@@ -20,35 +20,34 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from paropt_exporter.config.placeholders import ITEMS, SHELL
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
-ITEMS = "{items}"
-SHELL = ("/bin/sh", "-c")
-# The start of a command that was never measured: pytest with its plugins takes 0.3 to 0.5 s.
+# For commands without a measurement: pytest with its plugins takes 0.3 to 0.5 s to start.
 UNKNOWN_START_UP_SECONDS = 0.4
-# A second of the lane's time is worth two of CPU: one batch more must save half as much as its start costs.
+# A second of the lane is worth two of CPU: another batch must save at least half of the time that its start costs.
 _START_UP_WEIGHT = 0.5
-_FIRST_ROUND_SHARE = 0.75  # of items of unknown duration; the smaller second round evens out the ends
-_WORTH_CUTTING_RATIO = 0.9  # of the cost: both commands collect the file, which no measurement shows
-_PART = "::"  # between a file and a test in it, as pytest writes it
-_MOST_TRIED = 16  # numbers of batches that are tried; beyond, powers of two
-_EXACT_ITEMS = 1000  # more items than this share out evenly however they are packed
+_FIRST_ROUND_SHARE = 0.75  # of unmeasured items; the smaller second round balances the ends
+_WORTH_CUTTING_RATIO = 0.9  # of the cost: both commands collect the file, which is not measured
+_PART = "::"  # pytest's separator between a file and a test in it
+_MOST_TRIED = 16  # every number of batches up to this one is tried, then powers of two
+_EXACT_ITEMS = 1000  # more items than this balance however they are packed
 _LONGEST_WORD_BYTES = 128 * 1024 - 1  # MAX_ARG_STRLEN of Linux, without the closing NUL
 _POINTER_BYTES = 8
 # Of Linux's execve(2): a quarter of the stack, at least 32 pages, at most three quarters of 8 MiB.
 _LEAST_ARGUMENT_BYTES = 128 * 1024
 _MOST_ARGUMENT_BYTES = 6 * 1024 * 1024
-_SPARE_BYTES = 4096  # for variables that the exporter adds, the program's path, and the kernel's own needs
+_SPARE_BYTES = 4096  # for variables that the exporter adds, the program's path and the kernel
 
 Batches = list[tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownItems:
-    """Measurements of a stage's earlier runs: the seconds of each item, and those of a command beside its items.
+    """Measurements of a stage's earlier runs: the seconds of each item, and of a command's start.
 
-    A file's long tests (`tests/test_a.py::test_b`) have seconds of their own, which its own leave out.
-    `seen_timestamp_seconds`: when each was last measured.
+    Long tests (`tests/test_a.py::test_b`) have their own entries, and their file's seconds exclude them.
+    `seen_timestamp_seconds` has the time of each item's last measurement.
     """
 
     seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -58,7 +57,7 @@ class KnownItems:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConcurrentStages:
-    """The seconds of other stages that may run at the same time, by their places in the plan's order."""
+    """The seconds of the stages that may run at the same time, before and after this stage in the plan's order."""
 
     before: tuple[float, ...] = ()
     after: tuple[float, ...] = ()
@@ -72,10 +71,10 @@ def cut_batches(
     beside: ConcurrentStages,
     parts: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Batches:
-    """Return the batches for `workers` commands at once; items of unknown duration count as the mean of the others.
+    """Return the batches for `workers` concurrent commands. An unmeasured item counts as the mean of the others.
 
-    `parts`: items that may be cut, with those of their parts whose durations are known. A cut item stands in the batch
-    of its rest, and its parts in whichever.
+    `parts` has the items that may be cut, each with its measured parts. A cut item is in the batch that runs the rest
+    of it; its parts may be in any batch.
     """
     if workers == 1 or not items:
         return [tuple(items)] if items else []
@@ -101,7 +100,7 @@ def cut_batches(
 
 
 def build_arguments(items: Sequence[str], apart: Sequence[str]) -> tuple[str, ...]:
-    """Return the words that replace `{items}`; a cut file without other batches' parts, as pytest has it."""
+    """Return the words that replace `{items}`. A cut file comes with --deselect for the parts in other batches."""
     if not apart:
         return tuple(items)
     here, parts = set(items), set(apart)
@@ -111,14 +110,14 @@ def build_arguments(items: Sequence[str], apart: Sequence[str]) -> tuple[str, ..
 
 
 def fill_template(template: Commands, items: Sequence[str]) -> Commands:
-    """Put the items in the place of `{items}`: separate arguments, for a shell quoted ones."""
+    """Replace `{items}` by the items: by separate arguments, or by quoted words in a shell's line."""
     return Commands(steps=tuple(_fill_step(step, items) for step in template.steps))
 
 
 def build_tasks(
     stage: PlannedStage, template: Commands, batches: Batches, items: Collection[str]
 ) -> tuple[PlannedTask, ...]:
-    """Return a task for each batch of the stage's `items`, in pieces that are no longer than the system takes."""
+    """Return a task for each batch of the stage's `items`. Batches that are too long for a command line are split."""
     fit = _build_size_check(template, stage.env)
     whole = frozenset(items)
     apart = tuple(item for batch in batches for item in batch if item not in whole)
@@ -127,7 +126,7 @@ def build_tasks(
 
 
 def build_task(template: Commands, index: int, items: Sequence[str], apart: Sequence[str] = ()) -> PlannedTask:
-    """Return the task that hands these items to one command; it is named by the first and the number of the others."""
+    """Return the task that passes these items to one command. Its name is the first item and the number of others."""
     name = items[0] if len(items) == 1 else f"{items[0]} +{len(items) - 1}"
     work = fill_template(template, build_arguments(items, apart))
     return PlannedTask(index=index, item=name, items=tuple(items), work=work, apart=tuple(apart))
@@ -142,7 +141,7 @@ def _cut_unmeasured(items: Sequence[str], workers: int) -> Batches:
 
 
 def _pack(items: Sequence[str], weights: Sequence[float], count: int) -> Batches:
-    """Pack by longest processing time first (Graham, 1969: at most 4/3 of the best), and return the longest first."""
+    """Pack by longest processing time first (Graham, 1969: at most 4/3 of the optimum). The longest batch is first."""
     if count < 1:
         return []
     heap = [(0.0, place) for place in range(count)]
@@ -165,7 +164,7 @@ class _Candidate:
 def _find_best_cut(
     items: Sequence[str], weights: Sequence[float], start_up: float, workers: int, beside: ConcurrentStages
 ) -> _Candidate:
-    """Return the batches that end the lane soonest, the CPU time of their starts weighed against it."""
+    """Return the batches with the lowest cost: the lane's end plus the weighted CPU time of the starts."""
 
     def cost(count: int) -> float:
         batches = [load + start_up for load in _compute_loads(weights, count)]
@@ -184,7 +183,7 @@ def _sum_seconds(item: str, known: KnownItems, parts: Sequence[str]) -> float | 
 def _expand_parts(
     items: Sequence[str], weights: Sequence[float], known: KnownItems, parts: Mapping[str, Sequence[str]]
 ) -> tuple[list[str], list[float]]:
-    """Return the items with the parts of some behind them, each with its seconds."""
+    """Return the items, each followed by its parts, with the seconds of each."""
     units: list[tuple[str, float]] = []
     for item, weight in zip(items, weights, strict=True):
         inside = [(part, known.seconds[part]) for part in parts.get(item, ())]
@@ -207,7 +206,7 @@ def _compute_loads(weights: Sequence[float], count: int) -> list[float]:
 
 
 def _compute_makespan(jobs: Sequence[float], workers: int) -> float:
-    """Return when the last job ends, if each worker takes the next one in order as it gets free."""
+    """Return when the last job ends if free workers take the jobs in order (list scheduling)."""
     ends = [0.0] * workers
     for job in jobs:
         heapq.heapreplace(ends, ends[0] + job)
@@ -221,7 +220,7 @@ def _fill_step(step: tuple[str, ...], items: Sequence[str]) -> tuple[str, ...]:
 
 
 def _split_batch(batch: Sequence[str], fits: Callable[[Sequence[str]], bool]) -> Batches:
-    """Halve a batch until the system takes each part; a single item that it refuses fails with a clear message."""
+    """Halve a batch until each part fits on a command line. A single item that doesn't fit fails when it starts."""
     if len(batch) == 1 or fits(batch):
         return [tuple(batch)]
     middle = len(batch) // 2
@@ -242,7 +241,7 @@ def _build_size_check(template: Commands, env: Mapping[str, str]) -> Callable[[S
 
 
 def _compute_argument_limit(env: Mapping[str, str]) -> int:
-    """Return how many bytes a command's arguments may have: a quarter of the stack's limit, less the environment."""
+    """Return the limit on a command's arguments in bytes: a quarter of the stack's limit, less the environment."""
     whole = {**os.environ, **env}
     used = sum(len(os.fsencode(key)) + len(os.fsencode(value)) + 2 + _POINTER_BYTES for key, value in whole.items())
     soft, _ = resource.getrlimit(resource.RLIMIT_STACK)

@@ -1,4 +1,4 @@
-"""Build the plan of one lane from the config: tasks from items, limits, pools, and the order of the stages."""
+"""Build the plan of a lane from the config: tasks from items, limits, pools, and the order of the stages."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from paropt_exporter import host
+from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Strategy
 from paropt_exporter.plan import batches, pytest_support
-from paropt_exporter.plan.batches import ITEMS, SHELL, ConcurrentStages, KnownItems
-from paropt_exporter.plan.items import ITEM, ItemsError, describe_no_items, find_items
+from paropt_exporter.plan.batches import ConcurrentStages, KnownItems
+from paropt_exporter.plan.items import ItemsError, describe_no_items, find_items
 from paropt_exporter.plan.pytest_support import find_separable_tests
 from paropt_exporter.plan.selection import Selection, select_stages
 from paropt_exporter.plan.structure import (
@@ -36,11 +37,10 @@ if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
 
 NOTHING_TO_RUN = "no stage to run: write stages into paropt.yml (paropt-exporter init makes one)"
-UNKNOWN_SECONDS = 1.0  # a stage's duration where no stage's is known: all are alike then, and only the graph orders
-ARGS = "{args}"  # the arguments after -- on the command line
+UNKNOWN_SECONDS = 1.0  # of a stage if no duration is known; then only the graph decides the order
 _PLACEHOLDER = re.compile(re.escape(ITEM) + "|" + re.escape(ARGS))
 _WHOLE_LANE = Selection()
-_CORE_SLACK = 0.1  # measured shares of a core are a few percent off
+_CORE_SLACK = 0.1  # measured CPU demands are a few percent off
 
 
 def build_plan(
@@ -61,17 +61,18 @@ def build_plan(
     workers: Bounds | None = None,
     fail_fast: bool | None = None,
 ) -> Plan:
-    """Plan one lane; `expected` are known durations of stages, in seconds, by name, `expected_tasks` of their tasks.
+    """Build the plan of one lane.
 
-    `fastest_tasks` are those of a stage's fastest task, `never_succeeded` the stages that only ever failed.
-    `known_items` are known durations of the items of stages that take several to a command, and `cpu_shares` the parts
-    of a core that a stage's tasks use: both decide how many batches the items are cut into.
+    `expected`, `expected_tasks` and `fastest_tasks` have the known durations in seconds, by stage, of the stage, its
+    mean task and its fastest task. `known_items` has the measurements of items, `cpu_shares` the CPU demand of a
+    stage's tasks in cores; both decide how many batches the items are cut into. `never_succeeded` has the stages that
+    ran before, without success.
 
-    `selection` narrows the lane; `arguments` take the place of `{args}` in the commands of the stages that it names.
-    `only`: plan just these stages and those that need them (a retry of what failed), and of the items of a stage only
-    `only_items`. Runs the item commands of the planned stages (at most a minute each); one that fails leaves its stage
-    with a `fault`. Raises UsageError for an unknown lane or stage, where there is no stage at all, and for arguments
-    that no stage takes.
+    `selection` narrows the lane. `arguments` replace `{args}` in the commands of the selected stages. `only` keeps
+    these stages and their dependents, and `only_items` those items of a stage, to retry failures.
+
+    Runs the item commands of the stages (at most a minute each). One that fails sets its stage's `fault`. Raises
+    UsageError for an unknown lane or stage, for a lane without stages, and for arguments that no stage takes.
     """
     members, given = choose_stages(config, lane, selection, arguments)
     chosen = config.lanes[lane]
@@ -112,9 +113,9 @@ def build_plan(
 def choose_stages(
     config: Config, lane: str, selection: Selection, arguments: tuple[str, ...] = ()
 ) -> tuple[list[Stage], Mapping[str, tuple[str, ...]]]:
-    """Return the selected stages of a lane, and the arguments of those that take them; runs nothing.
+    """Return the selected stages of a lane, and the arguments of those that take some. Runs nothing.
 
-    Raises UsageError as `build` does.
+    Raises UsageError like `build_plan`.
     """
     _require_lane(config, lane)
     members = _list_members(config, lane)
@@ -134,14 +135,14 @@ def choose_stages(
 
 
 def choose_pool(stage: Stage, strategy: Strategy) -> str:
-    """Return where a stage starts; with hybrid and adaptive the engine may send a call's tasks elsewhere."""
+    """Return the pool of a stage. With hybrid and adaptive the engine may send a call's tasks to another pool."""
     if stage.call is None:
         return COMMANDS
     return PROCESSES if strategy is Strategy.PROCESS else THREADS
 
 
 def takes_arguments(stage: Stage) -> bool:
-    """Say whether a stage's commands have a place for arguments of the command line."""
+    """Return whether a stage's commands contain `{args}`."""
     return any(ARGS in part for command in _list_commands(stage) for part in _list_parts(command))
 
 
@@ -155,7 +156,7 @@ def _map_stages_to_lanes(config: Config) -> dict[str, list[str]]:
 
 
 def order_stages(stages: list[PlannedStage]) -> tuple[PlannedStage, ...]:
-    """Fill in `remaining_seconds` and order by it, the longest first, ties by number: the order of a run."""
+    """Set `remaining_seconds` and sort by it, the longest first, ties by number: the order of a run."""
     remaining = _compute_remaining(stages)
     filled = [replace(stage, remaining_seconds=remaining[stage.name]) for stage in stages]
     return tuple(sorted(filled, key=lambda stage: (-stage.remaining_seconds, stage.number)))
@@ -185,16 +186,16 @@ def _choose_automatic_bounds() -> Bounds:
 
 
 def _keep_items(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> PlannedStage:
-    """Leave a stage those of its items that are asked for.
+    """Keep the given items of a stage.
 
-    All, where one of them is gone: it may have another name now, under which it would fail as before.
+    Keeps all items if one of the given ones is gone: it may have a new name now, under which it fails as before.
     """
     if not stage.tasks or stage.name not in items:
         return stage
     if stage.template is None:
         return _keep_tasks(stage, frozenset(items[stage.name]))
     there = frozenset(stage.tasks[0].items)
-    # A part of a file was an item of the last run alone: the file has it now.
+    # A part of a file was an item in the last run only. Now it is in its file.
     wanted = {item if item in there else item.partition("::")[0] for item in items[stage.name]}
     if not wanted or not wanted <= there:
         return stage
@@ -214,14 +215,14 @@ def _keep_tasks(stage: PlannedStage, wanted: frozenset[str]) -> PlannedStage:
 
 
 def _mark_partial(stage: PlannedStage, scope: Scope, *, whole: bool) -> PlannedStage:
-    """Mark a stage that does a part of its work: its duration says nothing about its limit."""
+    """Mark a stage that does only a part of its work, and drop its limit, which is for all of it."""
     return stage if whole or stage.scope is not Scope.ALL else replace(stage, scope=scope, sla=None)
 
 
 def _cut_stages(
     stages: tuple[PlannedStage, ...], size: Bounds, known: Mapping[str, KnownItems], shares: Mapping[str, float]
 ) -> tuple[PlannedStage, ...]:
-    """Cut the items of stages that take several to a command into batches."""
+    """Cut the items of stages with `{items}` into batches."""
     return tuple(
         stage
         if stage.template is None or not stage.tasks
@@ -249,9 +250,9 @@ def _build_batches(
 
 
 def _count_concurrent_commands(cores: float, demand: float) -> int:
-    """Return how many commands that each want `demand` cores the cores can serve.
+    """Return how many commands that demand `demand` cores each the cores can serve.
 
-    Above one core the number is rounded up: some tests start threads, and a busy machine makes these look like more.
+    The number is rounded up for demands above one core: threads of some tests raise the demand on a busy machine.
     """
     if demand > 1.0:
         return math.ceil(cores / demand - _CORE_SLACK)
@@ -259,9 +260,9 @@ def _count_concurrent_commands(cores: float, demand: float) -> int:
 
 
 def _find_unchanged_parts(stage: PlannedStage, items: Sequence[str], known: KnownItems) -> dict[str, list[str]]:
-    """Return the long tests of files that are as they were when these were measured: no name can be out of date.
+    """Return the measured long tests of the files that have not changed since, so that no name is out of date.
 
-    Only those that a command can leave out without leaving out another test.
+    Includes only tests that pytest can deselect without another one.
     """
     found: dict[str, list[str]] = {}
     wanted = frozenset(items)
@@ -275,7 +276,7 @@ def _find_unchanged_parts(stage: PlannedStage, items: Sequence[str], known: Know
 
 
 def _add_kept_parts(known: KnownItems, items: Sequence[str], parts: Mapping[str, Sequence[str]]) -> KnownItems:
-    """Add the seconds of long tests that stay in their files to those of the files."""
+    """Add the seconds of the long tests that stay in their files to the seconds of these files."""
     seconds, wanted = dict(known.seconds), frozenset(items)
     for name, took in known.seconds.items():
         file, separator, _ = name.partition("::")
@@ -293,7 +294,7 @@ def _has_changed(file: Path, parts: Sequence[str], known: KnownItems) -> bool:
 
 
 def _find_concurrent_stages(stage: PlannedStage, stages: Sequence[PlannedStage]) -> ConcurrentStages:
-    """Return the stages that may run at the same time: neither its needs nor its dependents."""
+    """Return the stages that may run at the same time, which are neither its needs nor its dependents."""
     needs = {each.name: each.needs for each in stages}
     related = {stage.name, *_find_reachable(stage.name, needs)}
     related |= {name for name in needs if stage.name in _find_reachable(name, needs)}
@@ -339,7 +340,7 @@ def _list_members(config: Config, lane: str) -> list[Stage]:
 
 
 def _keep_failed_and_dependents(stages: list[Stage], only: Collection[str]) -> list[Stage]:
-    """Keep the stages named and all that need them; what those need besides has succeeded before."""
+    """Keep the named stages and their dependents. Other needs of the dependents have succeeded before."""
     unknown = [name for name in only if name not in {stage.name for stage in stages}]
     if unknown:
         there = ", ".join(stage.name for stage in stages)
@@ -362,7 +363,7 @@ def _build_stage(
     config: Config, lane: Lane, stage: Stage, strategy: Strategy, names: set[str], arguments: tuple[str, ...]
 ) -> PlannedStage:
     tasks, skip, fault = _build_tasks(config, stage, arguments)
-    limit = None if arguments else lane.limit_of(stage)
+    limit = None if arguments else lane.get_limit(stage)
     template, folder = _build_template(stage, arguments), _get_folder(config, stage)
     return PlannedStage(
         number=stage.number,
@@ -390,7 +391,7 @@ def _build_stage(
 
 
 def _fit_slots(stage: PlannedStage, size: Bounds) -> PlannedStage:
-    """Hold a stage's slots against the lane's size: one worker runs anything alone, else too many are a fault."""
+    """Set a fault if a stage needs more slots than the lane has workers. A lane of one worker runs any stage."""
     if stage.slots <= size.maximum:
         return stage
     if size.maximum == 1:
@@ -400,7 +401,7 @@ def _fit_slots(stage: PlannedStage, size: Bounds) -> PlannedStage:
 
 
 def _build_tasks(config: Config, stage: Stage, arguments: tuple[str, ...]) -> tuple[tuple[PlannedTask, ...], str, str]:
-    """Return a stage's tasks, why it is skipped, and why it can't run."""
+    """Return a stage's tasks, the reason why it is skipped, and the reason why it can't run ("" for none)."""
     if stage.items is None:
         return (PlannedTask(index=0, item=None, work=_build_work(stage, None, arguments)),), "", ""
     try:
@@ -414,14 +415,14 @@ def _build_tasks(config: Config, stage: Stage, arguments: tuple[str, ...]) -> tu
         where = f"{place}: " if (place := config.places.get(stage.name, "")) else ""
         return (), "", f"{where}items: {describe_no_items(stage.items)}: correct them, or write allow_empty: true"
     template = _build_template(stage, arguments)
-    if template is not None:  # all in one, until the order of the stages is known
+    if template is not None:  # one batch, until the order of the stages is known
         return (batches.build_task(template, 0, items),), "", ""
     each = [_build_work(stage, item, arguments) for item in items]
     return tuple(PlannedTask(index=n, item=items[n], work=work) for n, work in enumerate(each)), "", ""
 
 
 def _build_template(stage: Stage, arguments: tuple[str, ...]) -> Commands | None:
-    """Return the commands that take several items each; None where a task is for one item, or for none."""
+    """Return the commands with `{items}`, or None if each task has one item or none."""
     commands = _list_commands(stage)
     if stage.items is None or not any(ITEMS in part for command in commands for part in _list_parts(command)):
         return None
@@ -447,10 +448,10 @@ def _build_work(stage: Stage, item: str | None, arguments: tuple[str, ...]) -> W
 def _build_words(
     command: str | tuple[str, ...], item: str | None, arguments: tuple[str, ...], *, shell: bool
 ) -> tuple[str, ...]:
-    """Return an argument vector, with the arguments in the place of `{args}`.
+    """Return an argument vector with the item and the arguments in place of `{item}` and `{args}`.
 
-    An item is put in after splitting, so that it stays one word whatever it holds. Both are put in at once: neither is
-    searched for the other's place.
+    The line is split first, so that an item stays one word. Both placeholders are replaced at once, so that a value
+    with a placeholder in it stays as it is.
     """
     if isinstance(command, str) and shell:
         quoted = {ARGS: shlex.join(arguments)} | ({} if item is None else {ITEM: shlex.quote(item)})
@@ -481,7 +482,7 @@ def _choose_bounds(lane: Lane, strategy: Strategy, override: Bounds | None) -> B
 
 
 def _compute_remaining(stages: list[PlannedStage]) -> dict[str, float]:
-    """Return the longest path from each stage's start to the run's end, by name; no recursion: chains are long."""
+    """Return the seconds of the longest path from each stage's start to the run's end, by name."""
     from statistics import median
 
     known = [stage.expected_seconds for stage in stages if stage.expected_seconds is not None]
@@ -510,7 +511,7 @@ def _sort_topologically(stages: Iterable[PlannedStage]) -> list[PlannedStage]:
         for need in stage.needs:
             dependents.setdefault(need, []).append(stage.name)
     ready = [name for name, count in open_needs.items() if count == 0]
-    for name in ready:  # grows while it is walked
+    for name in ready:  # the list grows during the loop
         for dependent in dependents.get(name, ()):
             open_needs[dependent] -= 1
             if open_needs[dependent] == 0:

@@ -1,4 +1,4 @@
-"""Find the items that a stage is split by: a list, files that match, or the lines that a command prints."""
+"""Find the items of a stage: a list, the files that match a glob, or the lines that a command prints."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ from paropt_exporter.signals import DeferredSignals
 if TYPE_CHECKING:
     from paropt_exporter.config.model import Items
 
-ITEM = "{item}"
-COMMAND_SECONDS = 60.0  # a command that lists work; one that works for a minute belongs in a stage of its own
-MOST_BYTES = 16 << 20  # of an item command's output: MOST_ITEMS lines of a path each, and to spare
+COMMAND_SECONDS = 60.0  # longer work belongs into a stage
+MOST_BYTES = 16 << 20  # of an item command's output: more than MOST_ITEMS paths take
 _CHUNK_BYTES = 1 << 16
 MOST_ITEMS = 100_000
-# Prints what a glob matches, each name ended by a NUL, up to a count.
+# Prints the matches of a glob, each with a NUL at its end, up to a count.
 _WALK = """
 import glob, itertools, os, sys
 pattern, root, most = sys.argv[1:]
@@ -38,13 +37,13 @@ for name in itertools.islice(glob.iglob(pattern, root_dir=root, recursive=True),
 
 
 class ItemsError(Exception):
-    """The items can't be told; the message says why and what to do."""
+    """The items can't be determined. The message has the reason and the remedy."""
 
 
 def find_items(
     items: Items, *, root: Path, cwd: Path, env: Mapping[str, str], limit_seconds: float = COMMAND_SECONDS
 ) -> tuple[str, ...]:
-    """Return the items in order; raises NoItems. Blocks for `limit_seconds` at most."""
+    """Return the items in order. Blocks for `limit_seconds` at most. Raises ItemsError."""
     if items.list is not None:
         found = items.list
     elif items.glob is not None:
@@ -60,14 +59,14 @@ def find_items(
 
 
 def describe_no_items(items: Items) -> str:
-    """Say in a few words that there are none."""
+    """Return a short reason why there are no items."""
     if items.glob is not None:
         return f"nothing matches {items.glob}"
     return "the command printed none" if items.command is not None else "the list is empty"
 
 
 def _match_files(pattern: str, root: Path, limit_seconds: float) -> tuple[str, ...]:
-    """Return what matches. A process walks folders of any depth, since it can be ended: they may be a whole disk."""
+    """Return the matches. A separate process, which can be killed, searches for `**`: it may walk a whole disk."""
     if "**" in pattern:
         walk = (sys.executable, "-I", "-S", "-c", _WALK, pattern, str(root), str(MOST_ITEMS + 1))
         printed = _capture_output(
@@ -77,7 +76,7 @@ def _match_files(pattern: str, root: Path, limit_seconds: float) -> tuple[str, .
     else:
         matches = glob.iglob(pattern, root_dir=root, recursive=True)  # noqa: PTH207 -- takes absolute patterns too
         found = [*islice(matches, MOST_ITEMS + 1)]
-    # A file named like an option must not become one.
+    # A name like that of an option must not become one.
     return tuple(f"./{name}" if name.startswith("-") else name for name in sorted(found))
 
 
@@ -97,9 +96,9 @@ def _shorten(text: str) -> str:
 def _capture_output(
     words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], what: str, limit_seconds: float
 ) -> bytes:
-    """Return what a command prints; raises NoItems if it fails, prints too much, or does not end in time.
+    """Return a command's output. Raises ItemsError if it fails, prints too much, or does not end in time.
 
-    Raises Interrupted if a signal came, which has its usual effect once the command has ended.
+    Raises Interrupted after a signal, once the command has ended.
     """
     with DeferredSignals() as held:
         code, output, errors = _run_command(words, cwd=cwd, env=env, what=what, limit_seconds=limit_seconds, held=held)
@@ -114,7 +113,7 @@ def _capture_output(
 def _run_command(
     words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], what: str, limit_seconds: float, held: DeferredSignals
 ) -> tuple[int, bytes, bytes]:
-    """Return the exit code of a command and what it printed, up to its end or a signal."""
+    """Return a command's exit code, output and errors, up to its end or a signal."""
     try:
         with descriptors.use_original_limit():
             process = subprocess.Popen(
@@ -124,7 +123,7 @@ def _run_command(
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                start_new_session=True,  # so that its children end with it at the limit
+                start_new_session=True,  # so that the limit also ends its children
             )
     except OSError as error:
         raise ItemsError(f"items: {what} can't be run: {error.strerror}") from None
@@ -139,9 +138,9 @@ def _run_command(
 def _read_output(
     process: subprocess.Popen[bytes], what: str, limit_seconds: float, held: DeferredSignals
 ) -> tuple[bytes, bytes]:
-    """Return what the command prints until it ends, or a signal comes.
+    """Return the command's output and errors until it exits or a signal arrives.
 
-    Not until its pipes end: a daemon that it left may hold them.
+    A daemon that the command started may hold the pipes longer.
     """
     assert process.stdout is not None and process.stderr is not None
     kept = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
@@ -173,6 +172,6 @@ def _select_ready(selector: selectors.BaseSelector, pipes: Mapping[int, bytearra
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End what still lives of the command's group, also what it left behind."""
+    """Kill the remaining processes of the command's group."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Ask pytest for a JUnit report by a variable of its environment, if that is sure to change nothing else."""
+"""Request JUnit reports from pytest, and find the tests that it can run apart from their file."""
 
 from __future__ import annotations
 
@@ -12,35 +12,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from paropt_exporter import files
-from paropt_exporter.plan.batches import ITEMS, SHELL
+from paropt_exporter.config.placeholders import ITEMS, SHELL
 from paropt_exporter.plan.structure import Commands
 
-VARIABLE = "PYTEST_ADDOPTS"  # read by pytest between its configuration and its command line
-FOLDER_PREFIX = "paropt-reports-"  # of the folders of reports
+VARIABLE = "PYTEST_ADDOPTS"  # pytest reads it after its configuration and before its command line
+FOLDER_PREFIX = "paropt-reports-"  # of folders with reports
 _LONGEST_CONFIGURATION_BYTES = 1 << 18
 _PYTEST = re.compile(r"(?<![\w.-])(pytest|py\.test)(?![\w.-])")
-# A cluster such as `-qx` too; after a short option that takes a value (`-k x`), the letters are that value.
+# Also in a cluster such as `-qx`, but not in the value of a short option (`-kx`).
 _AGAINST = re.compile(
     r"--junit-?xml|no:junitxml|--exitfirst|--maxfail|--session-timeout|--stepwise|--sw\b"
     r"|(?<![\w-])-[^\s\-kmpncrWo]*x"
 )
-# What they start may be another user, or see other folders, who can't write a report where we would read it.
+# They may run pytest as another user or with other folders, so that it can't write the report to our folder.
 _ELSEWHERE = re.compile(
     r"(?<![\w.-])(?:sudo|doas|su|su-exec|gosu|runuser|setpriv|setuidgid|chpst|capsh|chroot|unshare|nsenter|bwrap|firejail"
     r"|docker|podman|nerdctl|systemd-run|systemd-nspawn|ssh|kubectl|flatpak-spawn|machinectl)(?![\w.-])"
 )
-# Of an exporter around this one, whose pytest runs us: what our own pytest writes is not its report.
+# Set by an outer exporter, whose pytest runs this one. Our pytest must not write to its report.
 _OUTER = re.compile(rf"'?--junitxml=[^\s']*/{FOLDER_PREFIX}[^\s']*'?")
 _SHELL_OPERATOR = re.compile(r"[;|`\n)]|(?<!>)&(?!>)")
 
 
 def can_request_report(template: Commands, folder: Path, root: Path, env: Mapping[str, str]) -> bool:
-    """Say whether the last step visibly calls pytest, and nothing speaks against a report.
+    """Return whether the last step calls pytest, and a report would not disturb it.
 
-    Against it: a report that somebody else reads, which must go where it goes now; another user or place to run in,
-    from where pytest could not write it, and would fail; an end at the first failure, after
-    which the report is silent about all tests that did not run; and commands after pytest, since the task's exit code
-    is then theirs, and a retry of the failed items would hide the other items from them.
+    A report is not possible if the project writes one already, if pytest runs as another user or in a container, or if
+    it stops at the first failure, since the report would lack the tests that did not run. It is not useful if commands
+    follow pytest: the exit code is theirs, and a retry of the failed items would hide the other items from them.
     """
     calls = [step for step in template.steps if _calls_pytest(step)]
     if len(calls) != 1 or calls[0] is not template.steps[-1] or not _passes_items_to_pytest(calls[0]):
@@ -51,12 +50,12 @@ def can_request_report(template: Commands, folder: Path, root: Path, env: Mappin
     try:
         texts += [_read_addopts(place) for place in dict.fromkeys((folder, root))]
     except OSError:
-        return False  # what it says is unknown
+        return False  # its options are unknown
     return not any(_AGAINST.search(text) for text in texts)
 
 
 def request_report(env: Mapping[str, str], report: Path) -> dict[str, str]:
-    """Return the environment in which pytest writes its report to a file, beside all that it does otherwise."""
+    """Return the environment with the option that makes pytest write its report to a file."""
     own = _OUTER.sub("", env.get(VARIABLE, "")).strip()
     return {**env, VARIABLE: f"{own} {shlex.quote(f'--junitxml={report}')}".lstrip()}
 
@@ -68,7 +67,7 @@ def _calls_pytest(step: tuple[str, ...]) -> bool:
 
 
 def _passes_items_to_pytest(step: tuple[str, ...]) -> bool:
-    """Say whether pytest gets the items, in a shell's line as its last command."""
+    """Return whether pytest gets the items; in a shell's line it must be the last command."""
     if step[:2] != SHELL:
         return ITEMS in step
     last = _SHELL_OPERATOR.split(step[2])[-1]
@@ -76,9 +75,9 @@ def _passes_items_to_pytest(step: tuple[str, ...]) -> bool:
 
 
 def _read_addopts(folder: Path) -> str:
-    """Return the options that the configuration in a folder adds to pytest's command line.
+    """Return the command-line options in pytest's configuration of a folder.
 
-    Raises OSError if a file is there that can't be read, or is longer than a configuration.
+    Raises OSError if a file can't be read or is too long for a configuration.
     """
     from paropt_exporter.config.pytest_options import read_pytest_options
 
@@ -94,22 +93,24 @@ def _read_addopts(folder: Path) -> str:
     return read_pytest_options(read).get("addopts", "")
 
 
-_MOST_BYTES = 1 << 20  # a test file that is longer stays whole
+_MOST_BYTES = 1 << 20  # longer test files are not cut
 _PLAIN_BASES = frozenset({"object", "TestCase", "IsolatedAsyncioTestCase"})
 _MAKES_NAMES = re.compile(r"\b(?:globals|locals|vars|setattr|exec|eval)\s*\(|\bmetaclass\b")
 
 
 def find_separable_tests(file: Path, tests: Iterable[str]) -> list[str]:
-    """Return the tests whose ids no other test of the file can begin with; none, if the file can't be understood.
+    """Return the tests whose ids are not the beginning of another test's id, or none if the file can't be parsed.
 
-    Conditional definitions and inherited tests count too: they may be absent from every report up to now.
+    `--deselect` takes all ids with the given beginning: `file::T::test_run` also leaves out `file::T::test_run_twice`,
+    which no other command would run. Conditional definitions and inherited tests count too, since all reports up to
+    now may lack them.
     """
     try:
         source = files.read_start(file, limit_bytes=_MOST_BYTES + 1).decode()
         if len(source) > _MOST_BYTES or _MAKES_NAMES.search(source):
             return []
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes in strings: pytest tells of those
+            warnings.simplefilter("ignore")  # about escapes in strings, which pytest reports
             module = ast.parse(source)
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
         return []

@@ -1,4 +1,4 @@
-"""Select stages of a lane by name, number or glob: with the stages that they need, or without."""
+"""Select stages of a lane by name, number or glob, with or without the stages that they need."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from paropt_exporter.errors import UsageError
 if TYPE_CHECKING:
     from paropt_exporter.config import Stage
 
-_MOST_LISTED = 20  # names in an error; a lane may have 10,000 stages
+_MOST_LISTED = 20  # names in an error message; a lane may have 10,000 stages
 _MOST_COMPARED = 500
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The stages to run. Each pattern is a name, a number or a glob; no `patterns` select the whole lane.
+    """The stages to run. A pattern is a name, a number or a glob; without `patterns` the whole lane is selected.
 
-    `skipped` patterns win over `patterns`. A stage runs without a need that is skipped, or that `with_needs=False`
-    leaves out. An error suggests `commands` too: a pattern may be a misspelled one.
+    `skipped` overrides `patterns`. A stage runs without those of its needs that are skipped, or all of them with
+    `with_needs=False`. Errors suggest `commands` too, since a pattern may be a misspelled command.
     """
 
     patterns: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selected:
-    """The stages to run in the order of the config. `named`: the names of those that no other stage pulled in."""
+    """The stages to run in the order of the config. `named` excludes those selected only as needs."""
 
     stages: tuple[Stage, ...]
     named: frozenset[str]
@@ -47,10 +47,10 @@ class Selected:
 def select_stages(
     stages: Sequence[Stage], selection: Selection, *, lane: str, lanes_of: Mapping[str, Sequence[str]]
 ) -> Selected:
-    """Return the selected ones of a lane's stages.
+    """Return the selected stages of a lane.
 
-    `lanes_of`: for each stage of the config the lanes that run it. Raises UsageError for patterns that select nothing,
-    all in one message, and if no stage is left.
+    `lanes_of` maps each stage of the config to the lanes that run it. Raises UsageError with all patterns that select
+    nothing, or if no stage is left.
     """
     if not selection.with_needs and not selection.patterns:
         raise UsageError("--only leaves out the needs of the stages that are named: name one (paropt-exporter --list)")
@@ -77,7 +77,7 @@ def select_stages(
 
 
 def _find_matches(pattern: str, stages: Sequence[Stage]) -> list[str]:
-    """Return the names that a pattern selects: an equal name wins over a number, and a number over a glob."""
+    """Return the names that a pattern selects: the equal name, otherwise the number, otherwise the glob's matches."""
     named = [stage.name for stage in stages if stage.name == pattern]
     if not named and pattern.isdecimal():
         named = [stage.name for stage in stages if str(stage.number) == pattern]
@@ -109,7 +109,7 @@ def _describe_unknown(
     lane: str,
     lanes_of: Mapping[str, Sequence[str]],
 ) -> str:
-    """Say which patterns select nothing, what may have been meant, and which stages there are."""
+    """Return an error message with the patterns that select nothing, suggestions, and the stages of the lane."""
     names = [stage.name for stage in stages]
     hints = {pattern: _suggest_name(pattern, names, commands, lanes_of) for pattern in patterns}
     told = ", ".join(f"no stage {pattern!r}{hint}" for pattern, hint in hints.items())

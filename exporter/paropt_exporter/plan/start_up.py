@@ -1,4 +1,4 @@
-"""Find stages that start a program for each item although it takes several, so that start-up dominates."""
+"""Find stages that start a program for each item although it accepts several files at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from paropt_exporter.plan.structure import Commands, PlannedStage
 
-# Test runners, linters and compilers that take any number of files, and start for longer than one of them needs.
+# Test runners, linters and compilers that accept any number of files and start slowly.
 _TAKE_SEVERAL = frozenset(
     {
         "pytest", "py.test", "ruff", "flake8", "pylint", "mypy", "pyright", "black", "isort", "bandit", "eslint",
@@ -16,17 +16,17 @@ _TAKE_SEVERAL = frozenset(
 )  # fmt: skip
 _FEWEST_TASKS = 4
 _DOMINATES_RATIO = 0.5
-_LONGEST_START_SECONDS = 5.0  # a longer task does more than start
+_LONGEST_START_SECONDS = 5.0  # longer tasks do real work
 _NOTICEABLE_SECONDS = 1.0  # of all tasks together
 
 
 def find_multi_file_program(words: Sequence[str]) -> str | None:
-    """Return the program of a command that takes several files at once, also behind `python -m` and the like."""
+    """Return the multi-file program of a command, also behind `python -m` and the like, or None."""
     return next((name for word in words[:4] if (name := Path(word).name) in _TAKE_SEVERAL), None)
 
 
 def find_repeated_program(stage: PlannedStage) -> str | None:
-    """Return the program that a stage starts for each of its items; None: it starts none that could take several."""
+    """Return the multi-file program that a stage starts once for each item, or None."""
     first = stage.tasks[0] if stage.tasks else None
     if stage.template is not None or first is None or first.item is None or not isinstance(first.work, Commands):
         return None
@@ -34,9 +34,10 @@ def find_repeated_program(stage: PlannedStage) -> str | None:
 
 
 def estimate_start_up_ratio(*, fastest_seconds: float, mean_seconds: float, tasks: int) -> float:
-    """Return which part of the tasks' time is start-up, at most: none takes less than its start. 0: nothing to tell.
+    """Return an upper bound on the ratio of start-up in the tasks' time, or 0 if it does not dominate.
 
-    Only where the fastest takes most of what the mean one does: tasks that differ do more than start.
+    The bound is the fastest task, which takes at least its start-up. It counts only if the fastest task takes most of
+    the mean task's time: tasks of different lengths do real work.
     """
     if tasks < _FEWEST_TASKS or mean_seconds <= 0 or mean_seconds * tasks < _NOTICEABLE_SECONDS:
         return 0.0

@@ -1,4 +1,4 @@
-"""The facts of a plan: stages, their tasks and limits, and the bounds of the pools."""
+"""The data of a plan: stages with their tasks and limits, and the bounds of the lane's size."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PROCESSES = "processes"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commands:
-    """Steps that run one after another in one task, each an argument vector; the first failure ends the task."""
+    """Argument vectors that run one after another in one task. The first failure ends the task."""
 
     steps: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A Python function, `module:function` (dots after the colon reach into classes), called with `arguments`."""
+    """A call of a Python function, `module:function`. Dots after the colon reach into classes."""
 
     target: str
     arguments: tuple[str, ...] = ()
@@ -34,10 +34,10 @@ Work = Commands | Call
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedTask:
-    """One unit of work. `item` is the item that it was made for, None where the stage has no items.
+    """One task. `item` is its item, or None in a stage without items.
 
-    `items`: all items of a batch, of which `item` is then the name; empty for any other task. `apart`: parts of files
-    of this stage that are items of their own, in whichever batch: a file's command leaves out those of other batches.
+    A batch has all its items in `items` and its name in `item`; `items` is empty for any other task. `apart` has the
+    parts of files that are items of their own in any batch of the stage.
     """
 
     index: int
@@ -49,18 +49,19 @@ class PlannedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedStage:
-    """One stage, ready to run. `skip` says why it will not run, `fault` why it can't ("" where it will).
+    """One stage, ready to run.
 
-    A stage with a fault has no tasks and ends as an error with that message; the others run on.
+    `skip` is the reason why it will not run, `fault` the reason why it can't ("" for none). A stage with a fault has no
+    tasks and ends as an error; the others go on.
 
-    Each of its tasks holds `slots` slots and `memory_bytes` while it runs; the stage holds `locks` (and everything, if
-    `exclusive`) from its first task's start to its last attempt's end. `expected_seconds` is its duration as the
-    history has it, `expected_task_seconds` that of one of its tasks, `fastest_task_seconds` that of the fastest (None:
-    unknown); `remaining_seconds` is the longest path from its start to the run's end.
+    Each of its tasks holds `slots` and `memory_bytes` while it runs. The stage holds its `locks` (or everything, if
+    `exclusive`) from the start of its first task to the end of its last attempt. `expected_seconds`,
+    `expected_task_seconds` and `fastest_task_seconds` come from the history (None: unknown), for the stage, its mean
+    task and its fastest task. `remaining_seconds` is the longest path from its start to the run's end.
 
-    `template`: the commands with `{items}` still in them, where its tasks are batches of items; `junit`: whether the
-    runner that they call is asked for a report, which has a result for each item. `scope` is the part of its work that
-    this run does; a part has no limit. `never_succeeded`: it ran before, and never with success.
+    `template` has the commands with `{items}` if its tasks are batches. `junit`: request a report with a result for
+    each item. `scope` is the part of its work that this run does; a part has no limit. `never_succeeded`: it ran
+    before, without success.
     """
 
     number: int
@@ -93,7 +94,7 @@ class PlannedStage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How many workers a lane may have at once; `minimum == maximum` for a fixed number."""
+    """The bounds of a lane's size. `minimum == maximum` for a fixed size."""
 
     minimum: int
     maximum: int
@@ -106,9 +107,9 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One lane, ready to run. `stages` stand in the order of the longest remaining path, ties by number.
+    """One lane, ready to run. `stages` are sorted by the longest remaining path, ties by number.
 
-    `partial`: the command line left out stages, or gave some of them arguments. Such a run has no limit on its total.
+    `partial`: the command line left out stages or gave some of them arguments. Such a run has no limit on its total.
     """
 
     project: str
