@@ -152,7 +152,7 @@ def _dropped() -> Iterator[Story]:
         labels=labels,
         description=(
             "The observer history of the exporter on build-1:10178 (project shop) failed to take records in the last "
-            "15 minutes: they are missing from what it keeps."
+            "15 minutes: it lacks these records."
         ),
     )
     yield Story(

@@ -300,6 +300,6 @@ def _slower(lane: str, throughput: str) -> Firing:
         labels={**without(TARGET, "instance"), "lane": lane},
         description=(
             f"Lane {lane} (project shop) did {throughput} tasks in a second of running over the last 6h, under 80 % of "
-            "what it did over the 7d before."
+            "its rate over the 7d before."
         ),
     )

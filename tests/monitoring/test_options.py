@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from paropt_exporter.errors import UsageError
-from paropt_exporter.monitoring.options import Format, Options, parse
+from paropt_exporter.monitoring.options import Format, Options, parse_options
 
 
 def test_what_is_not_given_has_its_default() -> None:
-    assert parse({}) == Options()
+    assert parse_options({}) == Options()
 
 
 def test_text_becomes_what_the_parameter_is() -> None:
-    options = parse({"sla_target": "0.999", "format": "configmap", "selector": 'job="x", env=~"a|b"'})
+    options = parse_options({"sla_target": "0.999", "format": "configmap", "selector": 'job="x", env=~"a|b"'})
     assert options.sla_target == 0.999
     assert options.format is Format.CONFIGMAP
     assert options.selector == 'job="x", env=~"a|b"'
@@ -49,5 +49,5 @@ def test_text_becomes_what_the_parameter_is() -> None:
 )
 def test_nonsense_is_one_line_that_names_the_flag(parameter: str, text: str) -> None:
     with pytest.raises(UsageError, match=f"^--{parameter.replace('_', '-')}: expected") as raised:
-        parse({parameter: text})
+        parse_options({parameter: text})
     assert len(str(raised.value).splitlines()) == 1

@@ -29,5 +29,5 @@ def test_only_the_kinds_named_are_rendered() -> None:
 
 
 def test_an_unknown_kind_is_told_with_those_there_are() -> None:
-    with pytest.raises(UsageError, match=r"cannot generate 'alert'; there are .*schema, docs"):
+    with pytest.raises(UsageError, match=r"cannot generate 'alert'; choose from .*schema, docs"):
         outputs.render_files(["schema", "alert"], Options())

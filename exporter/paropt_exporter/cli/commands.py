@@ -299,10 +299,10 @@ def _send_order(flags: argparse.Namespace) -> int:
 
 def _run_generate(flags: argparse.Namespace) -> int:
     from paropt_exporter.cli import generate
-    from paropt_exporter.monitoring.options import PARAMETERS, parse
+    from paropt_exporter.monitoring.options import PARAMETERS, parse_options
 
     given = {name: value for name in PARAMETERS if (value := getattr(flags, name)) is not None}
-    return generate.run(tuple(flags.what), Path(flags.out), parse(given), stdout=sys.stdout)
+    return generate.run(tuple(flags.what), Path(flags.out), parse_options(given), stdout=sys.stdout)
 
 
 def _run_lane(flags: argparse.Namespace) -> int:

@@ -1,1 +1,1 @@
-"""Files that are derived from the code: the config schema, the metrics reference."""
+"""Generate files: alert rules, dashboards, the config schema, the metrics reference and the runbook."""

@@ -1,4 +1,4 @@
-"""What a user may choose about generated files, and how those choices are checked."""
+"""The options of generated files, and their checks."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from paropt_exporter.config.units import parse_duration
 from paropt_exporter.errors import UsageError
 from paropt_exporter.families import FAMILIES, PROJECT
 
-# As PromQL reads it: of Go's escapes only the plain ones, which is all that label values need.
+# PromQL's matchers, with the simple ones of Go's escapes, which suffice for label values.
 _MATCHER = r"""([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*"((?:[^"\\\n]|\\[abfnrtv\\"])*)\""""
 _SELECTOR = re.compile(rf"(?:\s*{_MATCHER}\s*(?:,\s*{_MATCHER}\s*)*)?")
 _URL = re.compile(r"https?://[^\s\"'{}]+")
 _LABELS_OF_SOME = {label for family in FAMILIES for label in family.labels} | {"__name__", "le"}
 _UID = re.compile(r"[a-zA-Z0-9_-]{0,40}")
-# A window of rules tiles the hours that error budgets are summed over, so it can't be longer than the shortest pair's.
+# Error budgets are sums of windows of rules, so a window can't be longer than the shortest pair's.
 _LONGEST_WINDOW_SECONDS = 1800.0
 
 
 class Format(StrEnum):
-    """How generated files are wrapped.
+    """The format of generated files.
 
     grafana: plain dashboards and rule files · provisioning: dashboards with Grafana's provider file · configmap:
     Kubernetes ConfigMaps · prometheus-operator: PrometheusRule objects, dashboards as ConfigMaps.
@@ -36,12 +36,12 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The parameters of `generate`; the defaults are what this repository has committed.
+    """The options of `generate`; this repository's own files have the defaults.
 
-    `selector`: label matchers put into each query, without braces. `rate_window`: a Prometheus duration; None: `5m` in
-    rules, Grafana's `$__rate_interval` in panels. `datasource_uid`: None: a variable of the dashboard. `sla_target`:
-    the share of checks that must keep their limit, above 0 and below 1. `runbook_url`, `grafana_url`: where alerts link
-    to; None: alerts carry no such link. Raises UsageError for nonsense.
+    `selector`: label matchers for each query, without braces. `rate_window`: a Prometheus duration; by default `5m` in
+    rules and Grafana's `$__rate_interval` in panels. `datasource_uid`: by default a variable of the dashboard.
+    `sla_target`: the ratio of checks that must keep their limit, above 0 and below 1. `runbook_url`, `grafana_url`: the
+    addresses that alerts link to; by default alerts have no links. Raises UsageError for invalid values.
     """
 
     selector: str = ""
@@ -74,24 +74,24 @@ class Options:
 PARAMETERS = tuple(field.name for field in fields(Options))
 
 
-def parse(given: Mapping[str, str]) -> Options:
-    """Return the options that a command line gives as text, by parameter; what is missing has its default."""
+def parse_options(given: Mapping[str, str]) -> Options:
+    """Parse the options of a command line, text by parameter; missing ones have their defaults."""
     typed: dict[str, str | float | Format] = dict(given)
     if "sla_target" in given:
-        typed["sla_target"] = _share(given["sla_target"])
+        typed["sla_target"] = _parse_share(given["sla_target"])
     if "format" in given:
-        typed["format"] = _format(given["format"])
+        typed["format"] = _parse_format(given["format"])
     return Options(**typed)  # type: ignore[arg-type]  # each parameter has been given its type above
 
 
-def _share(text: str) -> float:
+def _parse_share(text: str) -> float:
     try:
         return float(text)
     except ValueError:
         raise UsageError(f"--sla-target: expected a share like 0.99, found {text!r}") from None
 
 
-def _format(text: str) -> Format:
+def _parse_format(text: str) -> Format:
     try:
         return Format(text)
     except ValueError:
@@ -105,14 +105,14 @@ def _check_selector(selector: str) -> None:
         if label in _LABELS_OF_SOME:
             raise UsageError(
                 f"--selector: expected labels that every metric has (job, instance, {PROJECT}, your targets' own), "
-                f"found {label!r}: rules that ask for other metrics would match nothing"
+                f"found {label!r}: rules about other metrics would match no series"
             )
         if operator in ("=~", "!~") and not _is_pattern(value):
             raise UsageError(f"--selector: expected a regular expression, found {value!r} for {label}")
 
 
 def _is_pattern(escaped: str) -> bool:
-    """Whether Prometheus reads it as a regular expression: Python's, without what RE2 has not."""
+    """Say whether Prometheus accepts the regular expression: Python's syntax without the parts that RE2 lacks."""
     pattern = escaped.replace(r"\\", "\\")
     try:
         re.compile(pattern)

@@ -1,4 +1,4 @@
-"""Write the reference page of every metric, `docs/metrics.md`, from the catalogue."""
+"""Render the reference of all metrics, `docs/metrics.md`, and the runbook of all alerts, `docs/runbook.md`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ _METRICS_INTRODUCTION = f"""\
 
 Made from `exporter/paropt_exporter/families.py` by `make generate`; a change here is lost with the next one.
 
-Every metric carries the label `project`: the config's `project`, or the name of the config's folder. Label values come
-only from sets that the config or the tables below close. Counters, histograms and 0/1 gauges of every known label set
-are there from the start at 0; timestamps are absent until they are known. The families of SLA limits are there for
-stages and lanes that have a limit.
+Every metric has the label `project`: the config's `project`, or the name of the config's folder. Label values are those
+of the config or of the tables below. Counters, histograms and 0/1 gauges of every known label set start at 0;
+timestamps are absent until they are known. Stages and lanes with a limit have the families of SLA limits.
 
-Totals marked *resumes* go on from the run history when the exporter starts again; the others begin with the process,
-and `{families.POOL_EPOCH.name}` says when. The history commits a total before it is exported.
+Totals marked *resumes* continue from the run history when the exporter restarts; the others start with the process, at
+`{families.POOL_EPOCH.name}`. The history commits a total before it is exported.
 
-Names follow OpenTelemetry's semantic conventions for CI/CD where those have one:
+Names follow OpenTelemetry's semantic conventions for CI/CD where these have a name:
 """
 _OPENTELEMETRY = (
     ("`lane`", "`cicd.pipeline.name`"),
@@ -35,18 +34,18 @@ _OPENTELEMETRY = (
     (f"`{families.RUN_IN_PROGRESS.name}`", "`cicd.pipeline.run.active`"),
 )
 _RESULTS = (
-    ("success", "ended well"),
+    ("success", "exit code 0, or no exception"),
     ("failure", "non-zero exit or exception"),
     ("error", "could not start, killed by a signal, or its worker died"),
-    ("timeout", "ran into its time limit"),
-    ("cancellation", "stopped by the exporter: fail-fast, a critical SLA, a signal, or found interrupted at a start"),
+    ("timeout", "reached its time limit"),
+    ("cancellation", "stopped by the exporter: fail-fast, a critical SLA or a signal; or found interrupted at a start"),
     ("skip", "never started"),
 )
 _RUN_RESULTS = (
     "A run is a `failure` if a stage failed, erred or timed out, or a critical SLA broke, and a `cancellation` if it",
     "was interrupted. An attempt of a task is never a `skip`.",
 )
-_CHAPTERS = {  # by the family that a chapter begins with, in the catalogue's order
+_CHAPTERS = {  # by the first family of each chapter, in the order of `families`
     families.BUILD_INFO: "Build",
     families.RUNS: "Runs",
     families.STAGE_DURATION: "Stages",
@@ -64,13 +63,21 @@ _FROM_CONFIG = {
     "number": "the stage's number",
     "version": "this package's version",
     "python": "the interpreter's version",
-    "revision": "the git commit of a checkout, else `unknown`",
-    "observer": "`history`, `metrics` and what else listens",
+    "revision": "the git commit of a checkout, otherwise `unknown`",
+    "observer": "`history`, `metrics` and the other observers",
 }
+_RUNBOOK_INTRODUCTION = """\
+# Runbook
+
+Made from `exporter/paropt_exporter/monitoring/alerts/` by `make generate`; a change here is lost with the next one.
+
+Each alert has its meaning, impact, diagnosis and mitigation. The queries cover all lanes and hosts; add matchers
+(`{lane="standard"}`) for a single one. [alerts.md](alerts.md) describes how to use the alerts and how fast they fire.
+"""
 
 
 def render_metrics() -> str:
-    """Return the whole page."""
+    """Return the page."""
     blocks = [
         _METRICS_INTRODUCTION,
         *_iter_table_rows(("here", "OpenTelemetry"), _OPENTELEMETRY),
@@ -109,24 +116,13 @@ def _iter_table_rows(headers: tuple[str, ...], rows: tuple[tuple[str, ...], ...]
         yield f"| {' | '.join(cells)} |"
 
 
-_RUNBOOK_INTRODUCTION = """\
-# Runbook
-
-Made from `exporter/paropt_exporter/monitoring/alerts/` by `make generate`; a change here is lost with the next one.
-
-One heading for each alert: what it means, whom it hurts, how to find the cause, what to do. The queries ask about all
-lanes and hosts at once; add matchers (`{lane="standard"}`) to ask about one. How alerts are put to use, and how fast
-they come, stands in [alerts.md](alerts.md).
-"""
-
-
 def render_runbook(options: Options) -> str:
-    """Return the whole page."""
+    """Return the page."""
     return "\n".join([_RUNBOOK_INTRODUCTION, *_iter_contents(options), *_iter_entries(options)]) + "\n"
 
 
 def _iter_contents(options: Options) -> Iterator[str]:
-    yield from ("| alert | severity | says |", "| --- | --- | --- |")
+    yield from ("| alert | severity | summary |", "| --- | --- | --- |")
     for alert in rule_files.build_alerts(options):
         levels = ", ".join(dict.fromkeys(condition.level.value for condition in alert.conditions))
         yield f"| [{alert.name}](#{alert.name.lower()}) | {levels} | {alert.summary} |"

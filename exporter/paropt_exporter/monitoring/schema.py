@@ -1,4 +1,4 @@
-"""Write the JSON Schema of `paropt.yml` for editors, from the models that read it."""
+"""Render the JSON Schema of `paropt.yml` for editors, from the config's models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def render_schema() -> str:
-    """Return the schema as text: every key with its description, values as a person writes them."""
+    """Return the schema as text, with all keys, their descriptions, and values as users write them."""
     from paropt_exporter.config.model import File
 
     schema = _remove_noise(File.model_json_schema(mode="validation", ref_template="#/$defs/{model}"))
@@ -22,7 +22,7 @@ def render_schema() -> str:
 
 
 def _remove_noise(node: Any) -> Any:
-    """Leave out what pydantic adds for itself: titles, null for keys that are not written, and empty unions."""
+    """Remove pydantic's own additions: titles, null for missing keys, and unions of one choice."""
     if isinstance(node, list):
         return [_remove_noise(child) for child in node]
     if not isinstance(node, dict):
@@ -38,7 +38,7 @@ def _remove_noise(node: Any) -> Any:
 
 
 def _is_noise(key: str, child: object) -> bool:
-    """Whether a keyword says nothing to an editor; the defaults of a whole section stand at its own keys."""
+    """Say whether a keyword is useless to editors; a section's defaults are at its own keys."""
     if key == "default":
         return child is None or isinstance(child, dict | list)
     return key == "title" and isinstance(child, str)

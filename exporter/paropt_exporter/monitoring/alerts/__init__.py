@@ -1,1 +1,1 @@
-"""Recording rules, alerts and their runbook: each alert is defined once, with all that is said about it."""
+"""Recording rules and alerts; each alert is defined once, together with its runbook entry."""

@@ -1,4 +1,4 @@
-"""Alerts on the exporter itself and on its controller: when what it says, or does, is not to be relied on."""
+"""Alerts on the exporter and its controller: its data or decisions may be wrong or missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from paropt_exporter.monitoring.alerts.rules import OF_POOL, Alert, Board, Condi
 from paropt_exporter.monitoring.alerts.selectors import WITHOUT_REPLICA, SeriesSelector
 from paropt_exporter.monitoring.options import Options
 
-_REMEMBERED = "1d"  # how long an exporter that was there is expected to be there
+_REMEMBERED = "1d"  # an exporter that was scraped is expected for this long
 
 
 def build_exporter_alerts(options: Options) -> tuple[Alert, ...]:
@@ -56,11 +56,11 @@ def _build_no_data_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         mitigation=(
-            "Errors: is `feedback.prometheus.url` right, reachable from the host, its token valid? The log names the "
+            "Errors: is `feedback.prometheus.url` right, reachable from the host, its token valid? The log has the "
             "answer.",
             "`no_data`, `stale`: does that Prometheus scrape this exporter? `several_sources`: two exporters answer "
             "to the same query.",
-            "Until it is mended: `feedback.source: both` steers by local counters too, `paropt-exporter pin 8` sets a "
+            "Until it is fixed: `feedback.source: both` steers by local counters too, `paropt-exporter pin 8` sets a "
             "size.",
         ),
     )
@@ -120,7 +120,7 @@ def _build_down_alert(series: SeriesSelector) -> Alert:
             "The target is configured, had a paropt-exporter within the last day, and scrapes fail. Exporters that "
             "rightly end with their lane (`--once`) are not meant."
         ),
-        impact="Its lanes do not run, or nobody sees how: no other alert can tell of this host.",
+        impact="Its lanes do not run, or run unobserved: no other alert covers this host.",
         diagnosis=(
             Query(question="Which targets do not answer?", expr="up == 0"),
             Query(question="For which share of the last hour did each answer?", expr="avg_over_time(up[1h])"),
@@ -144,7 +144,7 @@ def _build_down_alert(series: SeriesSelector) -> Alert:
 
 
 def _build_expected_query(series: SeriesSelector) -> str:
-    """Ask for the exporters that were there, and meant to stay."""
+    """Build the query for exporters that were scraped and meant to stay."""
     return f"{series.select_last(families.SERVES_ON, _REMEMBERED)} == 1"
 
 
@@ -196,10 +196,10 @@ def _build_dropped_alert(series: SeriesSelector) -> Alert:
                 level=Level.WARNING,
             ),
         ),
-        summary="An exporter could not note down what happened.",
+        summary="An exporter could not record events.",
         description=(
             "The observer {{ $labels.observer }} of the exporter on {{ $labels.instance }} (project "
-            "{{ $labels.project }}) failed to take records in the last 15 minutes: they are missing from what it keeps."
+            "{{ $labels.project }}) failed to take records in the last 15 minutes: it lacks these records."
         ),
         board=Board.EXPORTER,
         link=("job", "instance", "project"),

@@ -1,4 +1,4 @@
-"""Alerts on pools and the machine: used too little or too much, out of room, losing workers."""
+"""Alerts on pools and hosts: idle or saturated pools, lack of memory, dying workers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from paropt_exporter.monitoring.alerts.rules import OF_LANE, OF_POOL, Alert, Boa
 from paropt_exporter.monitoring.alerts.selectors import SETTLED, UNASKED, SeriesSelector, build_bottleneck_condition
 from paropt_exporter.monitoring.options import Options
 
-# The tuning guide's limits; engine.bottlenecks judges single runs by the same.
+# The tuning guide's limits, which engine.bottlenecks applies to single runs.
 _UNDER_USED_RATIO, _SATURATED_RATIO = "0.5", "0.9"
-_MEMORY_RATIO = "0.1"  # one more worker's usual share of a machine with ten
-# Three in the span; increase() stretches two to 2.03 at a scrape each 15 s and to 2.3 at one each 2 m.
+_MEMORY_RATIO = "0.1"  # the usual need of one more worker on a machine with ten
+# Three in the span: increase() extrapolates two to 2.03 with scrapes every 15 s, and to 2.3 with scrapes every 2 m.
 _DEATHS, _DEATHS_SPAN = "2.5", "15m"
 
 
@@ -44,7 +44,7 @@ def _build_under_used_alert(series: SeriesSelector) -> Alert:
             "Busy time over worker time is under 50 %, while a lane runs, or in a program whose pools stand alone, and "
             "the pool has more than one worker."
         ),
-        impact="Memory and processes that nobody needs; nothing is slower for it.",
+        impact="The pool holds memory and processes that it does not need; nothing is slower because of it.",
         diagnosis=(
             Query(
                 question="How many workers are busy, of how many (mean over an hour)?",
@@ -64,7 +64,7 @@ def _build_under_used_alert(series: SeriesSelector) -> Alert:
 
 
 def _build_idle_query(series: SeriesSelector) -> str:
-    """Ask for pools of several workers with little to do; between a lane's runs that is as it should be."""
+    """Build the query for mostly idle pools of several workers, except between a lane's runs."""
     return (
         f"{recording.select_utilization(series)} < {_UNDER_USED_RATIO}\n"
         f"and\n{series.select_last(families.POOL_SIZE)} > 1\n"
@@ -224,7 +224,7 @@ def _build_memory_alert(series: SeriesSelector) -> Alert:
         ),
         mitigation=(
             "Tell the stage's need (`memory: 2GiB`): stages then run together only where it is there.",
-            "Fewer workers, or threads instead of processes for work that shares what it reads.",
+            "Fewer workers, or threads instead of processes for work on shared data.",
             "Other programs on the host: move them, or limit them.",
         ),
     )
@@ -243,7 +243,7 @@ def _build_dying_workers_alert(series: SeriesSelector) -> Alert:
         board=Board.POOLS,
         link=OF_POOL,
         meaning=(
-            "Three or more worker processes ended in 15 minutes although nobody stopped them: killed by a signal, by "
+            "Three or more worker processes ended in 15 minutes without being stopped: killed by a signal, by "
             "`os._exit`, or before they were ready. Each is replaced; the task that it ran has failed."
         ),
         impact="Tasks end with `error`; only those with `retries` run again.",

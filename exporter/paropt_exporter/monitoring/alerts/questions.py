@@ -1,4 +1,4 @@
-"""Questions that several runbook entries ask."""
+"""Diagnosis queries that several runbook entries share."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Recording rules: what several rules and panels ask for, and what would be too dear over long spans of raw samples.
+"""Recording rules for queries that several rules and panels share, or that would read too many raw samples.
 
     raw counters --increase over one window--> hosts' lanes --> lanes --sum over 1h .. 30d of such windows--> alerts
                                                     '--> panels
 
-Windows follow each other without a gap, so their sum is the increase over the whole span; 50,000 stages of 500 hosts
-are 500 series from the first step on. Names are derived from the catalogue: `level:metric:operations`.
+Windows follow each other without a gap, so their sum is the increase over the whole span. After the first step,
+50,000 stages of 500 hosts are 500 series. Names derive from the metric families: `level:metric:operations`.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from paropt_exporter.monitoring.alerts.rules import Group, Recording
 from paropt_exporter.monitoring.alerts.selectors import FAILED, REPLICA_LABELS, WITHOUT_REPLICA, SeriesSelector
 from paropt_exporter.monitoring.options import Options
 
-SHORTEST_SPAN = "5m"  # of the budget's pairs; a longer window of rates takes its place
-HOUR = "1h"  # of which weeks and months are summed
+SHORTEST_SPAN = "5m"  # the shortest of the budget's pairs; a longer rate window replaces it
+HOUR = "1h"  # weeks and months are sums of hours
 BUDGET_SPANS = ("30m", HOUR, "2h", "6h", "1d", "3d")
 BUDGET_PERIOD = "30d"
 THROUGHPUT_SPAN, THROUGHPUT_PAST = "6h", "7d"
-# A task that was stopped, or could not start, tells nothing about how fast work gets done.
+# Tasks that were stopped, or could not start, do not count as throughput.
 _WORKED = (Result.SUCCESS.value, Result.FAILURE.value)
-# What throughput is made from: tasks, and how long and how many the runs were.
+# The inputs of throughput: tasks, the duration of runs, and their number.
 _WORK = ((families.TASK_ATTEMPTS, ""), (families.RUN_DURATION, "sum"), (families.RUN_DURATION, "count"))
 
 
 def build_recording_groups(options: Options) -> tuple[Group, ...]:
-    """Return the recording rules; those over days are evaluated less often."""
+    """Return the groups of recording rules; those over days are evaluated less often."""
     series = SeriesSelector(options)
     return (
         Group(name="paropt-pools-recording", rules=(_record_utilization(series),)),
@@ -46,32 +46,32 @@ def build_recording_groups(options: Options) -> tuple[Group, ...]:
 
 
 def select_utilization(series: SeriesSelector) -> str:
-    """Select the share of each pool's worker time that was used: 0..1, for each instance."""
+    """Select the ratio of busy to total worker time of each pool and instance, 0..1."""
     return series.select_recorded(_record_utilization(series).record, per_replica=True)
 
 
 def select_checks(series: SeriesSelector, span: str) -> str:
-    """Select how many stage checks a lane had over one of the spans recorded here."""
+    """Select the number of a lane's stage checks in one of the recorded spans."""
     return series.select_recorded(_name_lane_increase(families.SLA_CHECKS, span))
 
 
 def select_violations(series: SeriesSelector, span: str) -> str:
-    """Select how many of a lane's checks broke their limit, of either severity."""
+    """Select the number of a lane's checks that broke their limit, of both severities."""
     return series.select_recorded(_name_lane_increase(families.SLA_VIOLATIONS, span))
 
 
 def select_tasks(series: SeriesSelector, span: str) -> str:
-    """Select how many tasks of a lane ran to their own end."""
+    """Select the number of a lane's tasks that succeeded or failed."""
     return series.select_recorded(_name_lane_increase(families.TASK_ATTEMPTS, span))
 
 
 def select_run_seconds(series: SeriesSelector, span: str) -> str:
-    """Select how long a lane's runs took together."""
+    """Select the total duration of a lane's runs, in seconds."""
     return series.select_recorded(_name_lane_increase(families.RUN_DURATION, span, "sum"))
 
 
 def select_runs(series: SeriesSelector, span: str) -> str:
-    """Select how many runs a lane had."""
+    """Select the number of a lane's runs."""
     return series.select_recorded(_name_lane_increase(families.RUN_DURATION, span, "count"))
 
 
@@ -81,12 +81,12 @@ def is_longer(span: str, than: str) -> bool:
 
 
 def name_host_increase(family: Family, window: str) -> str:
-    """Return the name under which a lane's increase over one window is recorded for each instance."""
+    """Return the name of the recorded increase of a lane and instance over one window."""
     return f"instance_lane:{_strip_total(family)}:increase{window}"
 
 
 def name_faults(family: Family, window: str) -> str:
-    """Return the name under which a stage's faults in one window are recorded, for each instance that had some."""
+    """Return the name of the recorded faults of a stage and instance in one window."""
     return f"instance_stage:{_strip_total(family)}:increase{window}"
 
 
@@ -128,9 +128,9 @@ def _iter_long_rules(series: SeriesSelector) -> Iterator[Recording]:
 
 
 def _iter_fault_rules(series: SeriesSelector) -> Iterator[Recording]:
-    """Record where something went wrong, and nothing where all is well: the raw counters are many, faults are few.
+    """Record faults only: the raw counters are many, faults are few.
 
-    A rule for each kind of fault: one for all of them would read several times as many counters at once.
+    Each kind of fault has its own rule: one rule for all of them would read several times as many counters at once.
     """
     for family in (families.STAGE_RUNS, families.TASK_ATTEMPTS):
         yield from (_record_fault(series, family, result=result) for result in FAILED)
@@ -143,7 +143,7 @@ def _record_fault(series: SeriesSelector, family: Family, **kind: str) -> Record
 
 
 def _record_host_increase(series: SeriesSelector, family: Family) -> Recording:
-    """Record the increase over one window of raw samples for each instance, a lane's stages together."""
+    """Record the increase over one window of raw samples, for each instance, summed over a lane's stages."""
     dropped = ", ".join(label for label in family.labels if label != "lane")
     increase = series.increase(family, series.window)
     return Recording(
@@ -159,7 +159,7 @@ def _record_sum_of_hosts(series: SeriesSelector, family: Family) -> Recording:
 def _record_lane_increase(
     series: SeriesSelector, family: Family, *, part: str = "", **labels: tuple[str, ...]
 ) -> Recording:
-    """Record the increase over one window of raw samples, the replicas and the lane's stages together."""
+    """Record the increase over one window of raw samples, summed over replicas and a lane's stages."""
     dropped = (*REPLICA_LABELS, *(label for label in family.labels if label != "lane"))
     increase = series.increase(family, series.window, part=part, **labels)
     return Recording(
@@ -169,7 +169,7 @@ def _record_lane_increase(
 
 
 def _record_sum(series: SeriesSelector, family: Family, span: str, *, part: str = "", step: str = "") -> Recording:
-    """Record the increase over a span as the sum of shorter ones, each `step` long, one after the other."""
+    """Record the increase over a span as the sum of consecutive increases over `step`."""
     step = step or series.window
     shorter = series.select_recorded(_name_lane_increase(family, step, part))
     return Recording(record=_name_lane_increase(family, span, part), expr=f"sum_over_time({shorter}[{span}:{step}])")

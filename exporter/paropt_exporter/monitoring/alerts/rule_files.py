@@ -1,4 +1,4 @@
-"""Write rule files, plain or wrapped for Kubernetes."""
+"""Render rule files, plain or wrapped for Kubernetes."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ _BUILDERS: Mapping[str, Callable[[Options], tuple[Alert, ...]]] = {  # by the na
     "pools": build_pool_alerts,
     "exporter": build_exporter_alerts,
 }
-_UNDELAYED_GROUPS = ("sla",)  # a broken limit is told at Prometheus' own pace; other alerts wait for minutes anyhow
+# Broken limits are evaluated at Prometheus' own interval, to alert at once; other alerts wait for minutes anyway.
+_UNDELAYED_GROUPS = ("sla",)
 _SLOW_INTERVAL = "1m"
-_YAML_WIDTH = 10_000  # PyYAML folds long lines; descriptions are easier to read and to search in one
+_YAML_WIDTH = 10_000  # PyYAML folds long lines; unfolded descriptions are easier to read and search
 
 
 def build_alert_groups(options: Options) -> tuple[Group, ...]:
@@ -39,12 +40,12 @@ def build_alert_groups(options: Options) -> tuple[Group, ...]:
 
 
 def build_alerts(options: Options) -> tuple[Alert, ...]:
-    """Return every alert, in the order of the runbook."""
+    """Return all alerts, in the order of the runbook."""
     return tuple(alert for build in _BUILDERS.values() for alert in build(options))
 
 
 def render_rules(options: Options) -> dict[str, str]:
-    """Return the rule files by path below the folder asked for."""
+    """Return the rule files by path below the output folder."""
     files = {RECORDING_FILE: recording.build_recording_groups(options), ALERTS_FILE: build_alert_groups(options)}
     return {f"alerts/{name}": _HEADER + _render_file(name, content, options) for name, content in files.items()}
 
@@ -89,13 +90,13 @@ def _format_rule(rule: Rule, options: Options) -> dict[str, Any]:
 def _build_annotations(alert: Alert, condition: Condition, options: Options) -> Mapping[str, str]:
     description = alert.description
     for label, value in condition.labels:
-        # A template sees the labels of the query's answer only, not those that the rule adds.
+        # A template sees the labels of the query's result only, not those that the rule adds.
         description = description.replace(f"{{{{ $labels.{label} }}}}", value)
     return {"summary": alert.summary, "description": description, **_build_links(alert, options)}
 
 
 def _build_links(alert: Alert, options: Options) -> Mapping[str, str]:
-    """Return the alert's links, where the user has given an address: any other could be a stranger's."""
+    """Return the alert's links, for the addresses that the user has given: a default could be someone else's."""
     links = {}
     if options.runbook_url is not None:
         links["runbook_url"] = f"{options.runbook_url}#{alert.name.lower()}"
@@ -107,12 +108,12 @@ def _build_links(alert: Alert, options: Options) -> Mapping[str, str]:
 
 
 def _build_variables(labels: tuple[str, ...]) -> str:
-    """Open the dashboard with what the alert is about; label values may hold what means something in an address."""
+    """Return the URL parameters that select the alert's labels in the dashboard; label values are escaped."""
     return "?" + "&".join(f"var-{label}={{{{ urlquery $labels.{label} }}}}" for label in labels)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Queries of several lines stay so, and lists are indented, as people write rule files."""
+    """A dumper that keeps queries of several lines and indents lists, as rule files are usually written."""
 
     def increase_indent(self, flow: bool = False, *_: object, **__: object) -> None:
         super().increase_indent(flow, indentless=False)

@@ -1,4 +1,4 @@
-"""What a rule is: recordings, alerts with their runbook text, and the groups that Prometheus evaluates."""
+"""Recording rules, alerts with their runbook entries, and the groups that Prometheus evaluates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """Who is told: critical pages, a warning goes to the chat, info stays in Prometheus and Grafana."""
+    """An alert's severity: critical pages, a warning goes to the chat, info stays in Prometheus and Grafana."""
 
     CRITICAL = "critical"
     WARNING = "warning"
@@ -16,7 +16,7 @@ class Level(StrEnum):
 
 
 class Board(StrEnum):
-    """The dashboard, by its stable uid, that shows what an alert is about."""
+    """The dashboards that alerts link to, by their stable uid."""
 
     OVERVIEW = "paropt-overview"
     LANE = "paropt-lane"
@@ -24,7 +24,7 @@ class Board(StrEnum):
     EXPORTER = "paropt-exporter"
 
 
-# The labels that tell a stage, a lane or a pool of one exporter from any other.
+# The labels that identify a stage, a lane or a pool of an exporter.
 OF_STAGE = ("job", "instance", "project", "lane", "stage")
 OF_LANE = ("job", "instance", "project", "lane")
 OF_POOL = ("job", "instance", "project", "pool")
@@ -34,7 +34,7 @@ OF_POOL = ("job", "instance", "project", "pool")
 class Recording:
     """A query whose result is stored under a name of the form `level:metric:operations`.
 
-    `labels`: what tells several with one name apart.
+    `labels` distinguish several recordings of one name.
     """
 
     record: str
@@ -44,7 +44,7 @@ class Recording:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """When an alert fires. `hold` and `keep`: Prometheus durations, its `for` and `keep_firing_for`; empty: none."""
+    """A condition of an alert. `hold` and `keep`, Prometheus durations or empty, are `for` and `keep_firing_for`."""
 
     expr: str
     level: Level
@@ -55,7 +55,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """A question of the runbook, and the PromQL that answers it for every lane and host at once."""
+    """A question of the runbook with the PromQL query that answers it for all lanes and hosts."""
 
     question: str
     expr: str
@@ -65,8 +65,8 @@ class Query:
 class Alert:
     """An alert and its runbook entry.
 
-    `summary` is static, `description` a template of Prometheus that may also ask for a condition's own labels; `link`
-    names the labels that the dashboard opens with.
+    `summary` is static. `description` is a Prometheus template, which may also use a condition's own labels. `link` are
+    the labels that the dashboard opens with.
     """
 
     name: str
@@ -86,7 +86,7 @@ Rule = Recording | tuple[Alert, Condition]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Rules that are evaluated one after the other. `interval`: empty: Prometheus' own evaluation interval."""
+    """Rules that are evaluated in sequence. An empty `interval` means Prometheus' own evaluation interval."""
 
     name: str
     rules: tuple[Rule, ...]
@@ -94,7 +94,7 @@ class Group:
 
 
 def build_group(name: str, alerts: tuple[Alert, ...], *, interval: str = "") -> Group:
-    """Return the group that evaluates every condition of the alerts."""
+    """Build the group of all conditions of some alerts."""
     return Group(name=name, rules=tuple(_iter_rules(alerts)), interval=interval)
 
 

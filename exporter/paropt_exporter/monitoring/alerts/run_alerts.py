@@ -1,4 +1,4 @@
-"""Alerts on stages: failing, stuck, or what their lane waits for."""
+"""Alerts on stages and lanes: failing, stuck, slow, uneven, GIL-bound or overdue."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from paropt_exporter.monitoring.alerts.selectors import FAILED, SETTLED, SeriesS
 from paropt_exporter.monitoring.options import Options
 from paropt_exporter.promql import Without
 
-# A process that waits for an answer or a disk wakes now and then: less than a hundredth of a core is doing nothing.
+# A process that waits for a network or disk wakes now and then: less than a hundredth of a core counts as idle.
 _IDLE_CORES = "0.01"
+_THROUGHPUT_RATIO = "0.8"  # the tuning guide's limit for a degradation
+_THROUGHPUT_SPAN, _THROUGHPUT_PAST = recording.THROUGHPUT_SPAN, recording.THROUGHPUT_PAST
+_ENOUGH_RUNS = 5  # an average of fewer runs is not comparable
 
 
 def build_stage_alerts(options: Options) -> tuple[Alert, ...]:
@@ -48,7 +51,7 @@ def _build_failing_alert(series: SeriesSelector) -> Alert:
             "The last run's result of the stage is `failure` (exit code or exception), `error` (could not start, or "
             "was killed) or `timeout`, and has been one of them for 15 minutes."
         ),
-        impact="What the stage checks is not known to be good; stages that need it are skipped.",
+        impact="The stage's checks did not pass; stages that need it are skipped.",
         diagnosis=(
             Query(
                 question="Which of the three is it?",
@@ -62,8 +65,8 @@ def _build_failing_alert(series: SeriesSelector) -> Alert:
         ),
         mitigation=(
             "`paropt-exporter --lane LANE --failed` runs it again and shows the end of its output.",
-            "`failure`: mend what the stage complains of. `error`: `paropt-exporter check` finds missing programs; a "
-            "killed one may have lacked memory. `timeout`: see [ParoptStageStuck](#paroptstagestuck).",
+            "`failure`: fix the errors in the stage's output. `error`: `paropt-exporter check` finds missing programs; "
+            "a killed one may have lacked memory. `timeout`: see [ParoptStageStuck](#paroptstagestuck).",
         ),
     )
 
@@ -92,7 +95,9 @@ def _build_stuck_alert(series: SeriesSelector) -> Alert:
         diagnosis=(
             Query(
                 question="Which stages run now, and how far are they?",
-                expr=f"{series.select_now(families.STAGE_PROGRESS)} and {series.select_now(families.STAGE_RUNNING)} == 1",
+                expr=(
+                    f"{series.select_now(families.STAGE_PROGRESS)} and {series.select_now(families.STAGE_RUNNING)} == 1"
+                ),
             ),
             Query(
                 question="How long does the stage take otherwise (seconds)?",
@@ -112,7 +117,7 @@ def _build_stuck_alert(series: SeriesSelector) -> Alert:
 
 
 def _build_idle_stage_query(series: SeriesSelector) -> str:
-    """Ask for stages that run, use no CPU and get no task done."""
+    """Build the query for running stages that use no CPU and complete no task."""
     return (
         f"{series.select_now(families.STAGE_RUNNING)} == 1\n"
         f"and\n{series.rate(families.STAGE_CPU)} < {_IDLE_CORES}\n"
@@ -137,7 +142,8 @@ def _build_slow_stage_alert(series: SeriesSelector) -> Alert:
             Query(
                 question="How do the stages compare (1 is the lane's average)?",
                 expr=(
-                    f"{series.select_now(families.STAGE_LAST_DURATION)} / on (job, instance, project, lane) group_left ()"
+                    f"{series.select_now(families.STAGE_LAST_DURATION)}"
+                    " / on (job, instance, project, lane) group_left ()"
                     f" avg by (job, instance, project, lane) ({series.select_now(families.STAGE_LAST_DURATION)})"
                 ),
             ),
@@ -205,14 +211,9 @@ def _build_gil_bound_alert(series: SeriesSelector) -> Alert:
         ),
         mitigation=(
             "`strategy: adaptive` moves such work to processes by itself; `process` or `hybrid` do it from the start.",
-            "What can't travel to a process (open files, locks in its arguments): move the loop into a command.",
+            "Arguments that can't be sent to a process (open files, locks): move the loop into a command.",
         ),
     )
-
-
-_THROUGHPUT_RATIO = "0.8"  # the tuning guide: under 80 % of the average is a degradation
-_THROUGHPUT_SPAN, _THROUGHPUT_PAST = recording.THROUGHPUT_SPAN, recording.THROUGHPUT_PAST
-_ENOUGH_RUNS = 5  # an average of fewer is no past to compare with
 
 
 def build_lane_alerts(options: Options) -> tuple[Alert, ...]:
@@ -240,7 +241,7 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
             "The lane runs with `--every`. Its last success is older than two full periods, or at least two runs have "
             "ended and none has succeeded."
         ),
-        impact="Nobody knows whether what the lane checks still holds.",
+        impact="The lane's checks are out of date.",
         diagnosis=(
             Query(question="How many periods ago was the last success?", expr=_build_periods_query(series)),
             Query(
@@ -257,13 +258,13 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
             "It does not end: see [ParoptStageStuck](#paroptstagestuck).",
             "Its runs take longer than `--every` says: they never overlap, so each delays the next. Lengthen the "
             "interval.",
-            "It was interrupted each time (`cancellation`): look for what stops the process, a deployment perhaps.",
+            "It was interrupted each time (`cancellation`): find out what stops the process, perhaps a deployment.",
         ),
     )
 
 
 def _build_overdue_query(series: SeriesSelector) -> str:
-    """Ask for lanes with a period whose last success is two of those ago, or that ended twice and never succeeded."""
+    """Build the query for periodic lanes without success for two periods, or with two runs and no success at all."""
     succeeded, interval = series.select_last(families.RUN_LAST_SUCCESS), series.select_last(families.RUN_INTERVAL)
     unsuccessful = series.select_last(families.RUNS, result=Without((Result.SUCCESS.value,)))
     return (
@@ -285,20 +286,22 @@ def _build_slower_alert(series: SeriesSelector) -> Alert:
         summary="A lane's throughput is under 80 % of its own past.",
         description=(
             "Lane {{ $labels.lane }} (project {{ $labels.project }}) did {{ $value | humanize }} tasks in a second of "
-            f"running over the last {_THROUGHPUT_SPAN}, under 80 % of what it did over the {_THROUGHPUT_PAST} before."
+            f"running over the last {_THROUGHPUT_SPAN}, under 80 % of its rate over the {_THROUGHPUT_PAST} before."
         ),
         board=Board.LANE,
         link=("job", "project", "lane"),
         meaning=(
-            f"Tasks that ran to their end, divided by the time that runs took: the last {_THROUGHPUT_SPAN} against the {_THROUGHPUT_PAST} "
-            "before them. Time between runs does not count, so a lane that runs less often is not meant."
+            f"Tasks that ran to their end, divided by the time that runs took: the last {_THROUGHPUT_SPAN} against the"
+            f" {_THROUGHPUT_PAST} before them. Time between runs does not count, so a lane that runs less often "
+            "is not meant."
         ),
         impact="The lane takes longer for the same work; limits that hold today may break soon.",
         diagnosis=(
             Query(
                 question="How much slower is it (1: as fast as before)?",
                 expr=(
-                    f"{recording.select_tasks(series, _THROUGHPUT_SPAN)} / ({recording.select_run_seconds(series, _THROUGHPUT_SPAN)} > 0)"
+                    f"{recording.select_tasks(series, _THROUGHPUT_SPAN)}"
+                    f" / ({recording.select_run_seconds(series, _THROUGHPUT_SPAN)} > 0)"
                     f" / ({_build_throughput_query(series, _THROUGHPUT_PAST)} > 0)"
                 ),
             ),
@@ -321,16 +324,17 @@ def _build_slower_alert(series: SeriesSelector) -> Alert:
 
 
 def _build_slower_query(series: SeriesSelector) -> str:
-    """Ask for lanes whose throughput is under a share of what it was before, where there is a past to compare with."""
+    """Build the query for lanes whose throughput is below _THROUGHPUT_RATIO of its past, if that has enough runs."""
     before = f" offset {_THROUGHPUT_SPAN}"
+    past = _build_throughput_query(series, _THROUGHPUT_PAST, before)
     return (
-        f"{_build_throughput_query(series, _THROUGHPUT_SPAN)}\n<\n{_THROUGHPUT_RATIO} * ({_build_throughput_query(series, _THROUGHPUT_PAST, before)})\n"
+        f"{_build_throughput_query(series, _THROUGHPUT_SPAN)}\n<\n{_THROUGHPUT_RATIO} * ({past})\n"
         f"and\n{recording.select_runs(series, _THROUGHPUT_PAST)}{before} >= {_ENOUGH_RUNS}"
     )
 
 
 def _build_throughput_query(series: SeriesSelector, over: str, offset: str = "") -> str:
-    """Return tasks in a second of running; `offset`: PromQL's modifier, for a time in the past."""
+    """Build the query for tasks per second of run time; `offset` is PromQL's modifier, for a time in the past."""
     return f"{recording.select_tasks(series, over)}{offset} / {recording.select_run_seconds(series, over)}{offset}"
 
 

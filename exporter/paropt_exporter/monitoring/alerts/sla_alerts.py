@@ -1,4 +1,4 @@
-"""Alerts on limits: broken, near, expected to break."""
+"""Alerts on SLA limits (broken, near or expected to break) and on error budgets."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ from paropt_exporter.monitoring.alerts import questions, recording
 from paropt_exporter.monitoring.alerts.rules import OF_LANE, OF_STAGE, Alert, Board, Condition, Level, Query
 from paropt_exporter.monitoring.alerts.selectors import WITHOUT_REPLICA, SeriesSelector
 from paropt_exporter.monitoring.options import Options
+
+_NOT_COMPLETED = ("timeout", "cancellation", "skip")
+# The pairs of the multiwindow, multi-burn-rate alerts in Google's SRE workbook, chapter 5: rate, long span, short span.
+# 14.4 over an hour spends 2 % of 30 days' budget, 6 over six hours 5 %, 3 over a day and 1 over three days 10 %.
+_PAIRS = (
+    ("14.4", "1h", "5m", Level.CRITICAL),
+    ("6", "6h", "30m", Level.CRITICAL),
+    ("3", "1d", "2h", Level.WARNING),
+    ("1", "3d", "6h", Level.WARNING),
+)
+# With fewer checks in the long span, one violation would exceed the rate: such lanes are counted over 30 days.
+_ENOUGH_CHECKS = 100
+_LONGEST_PAIR = "3d"
 
 
 def build_sla_alerts(options: Options) -> tuple[Alert, ...]:
@@ -41,11 +54,14 @@ def _build_violation_alert(series: SeriesSelector) -> Alert:
             "The stage ran longer than `sla.max` in its last run, or is running longer right now. The limit is not "
             "critical: the lane went on."
         ),
-        impact="Whoever waits for this lane waits longer than was promised. The error budget shrinks.",
+        impact="Users of this lane wait longer than promised. The error budget shrinks.",
         diagnosis=(
             Query(
                 question="By how much was the limit missed (1 is the limit)?",
-                expr=f"topk(10, {series.select_now(families.STAGE_LAST_DURATION)} / {series.select_now(families.SLA_LIMIT)})",
+                expr=(
+                    f"topk(10, {series.select_now(families.STAGE_LAST_DURATION)}"
+                    f" / {series.select_now(families.SLA_LIMIT)})"
+                ),
             ),
             Query(
                 question="Is the stage slower than it used to be, or was it always close to the limit?",
@@ -60,7 +76,7 @@ def _build_violation_alert(series: SeriesSelector) -> Alert:
             "If it is slower than it was: `paropt-exporter history --compare RUN RUN` shows which stage changed.",
             "If its tasks waited for workers: raise the lane's `workers`, or give the stage fewer rivals (`needs`).",
             "If one task decides how long it takes: split it (`items`).",
-            "If the limit was never realistic: measure a few runs, then set `sla` above what they take.",
+            "If the limit was never realistic: measure a few runs, then set `sla` above their durations.",
         ),
     )
 
@@ -78,14 +94,14 @@ def _build_critical_violation_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=OF_STAGE,
         meaning=(
-            "The stage reached its limit, and the limit is `critical: true`. What ran was ended, what had not started "
-            "was skipped, and the run counts as a failure (exit code 4)."
+            "The stage reached its limit, and the limit is `critical: true`. Running stages were stopped, others "
+            "skipped, and the run counts as a failure (exit code 4)."
         ),
         impact="The lane gives no result: nothing behind this stage has been checked since the last good run.",
         diagnosis=(
             Query(
                 question="Which stages were ended or skipped with it?",
-                expr=f"{series.select_now(families.STAGE_LAST_RESULT, result=('timeout', 'cancellation', 'skip'))} == 1",
+                expr=f"{series.select_now(families.STAGE_LAST_RESULT, result=_NOT_COMPLETED)} == 1",
             ),
             Query(
                 question="How often did it happen today?",
@@ -94,7 +110,7 @@ def _build_critical_violation_alert(series: SeriesSelector) -> Alert:
             questions.stage_cores(series),
         ),
         mitigation=(
-            "Run what is missing again: `paropt-exporter --lane LANE --failed`.",
+            "Run the missing stages again: `paropt-exporter --lane LANE --failed`.",
             "A stage that hangs (no CPU, no progress) needs a `timeout` of its own, so that its lane can go on.",
             "A stage that only became slower: see [ParoptSlaViolation](#paroptslaviolation).",
         ),
@@ -128,7 +144,7 @@ def _build_lane_violation_alert(series: SeriesSelector) -> Alert:
         mitigation=(
             "Long waits and busy workers: raise the lane's `workers`, or use a larger machine.",
             "Idle workers: loosen `needs`, `locks` and `exclusive`, and split the longest stage (`items`).",
-            "Move what need not run each time to another lane.",
+            "Move stages that need not run each time to another lane.",
         ),
     )
 
@@ -147,17 +163,17 @@ def _build_critical_lane_violation_alert(series: SeriesSelector) -> Alert:
         ),
         board=Board.LANE,
         link=OF_LANE,
-        meaning="The lane's `total` is `critical: true` and was reached: what still ran was ended, the rest skipped.",
+        meaning="The lane reached its `total`, which is `critical: true`: running stages were stopped, others skipped.",
         impact="The lane gives no result since its last good run.",
         diagnosis=(
             Query(
                 question="Which stages had not ended well?",
-                expr=f"{series.select_now(families.STAGE_LAST_RESULT, result=('timeout', 'cancellation', 'skip'))} == 1",
+                expr=f"{series.select_now(families.STAGE_LAST_RESULT, result=_NOT_COMPLETED)} == 1",
             ),
             questions.longest_stages(series),
         ),
         mitigation=(
-            "Run what is missing again: `paropt-exporter --lane LANE --failed`.",
+            "Run the missing stages again: `paropt-exporter --lane LANE --failed`.",
             "Then as for [ParoptLaneSlaViolation](#paroptlaneslaviolation).",
         ),
     )
@@ -237,26 +253,14 @@ def _build_predicted_alert(series: SeriesSelector) -> Alert:
 
 
 def _build_broken_condition(series: SeriesSelector, limit: Family, breached: Family, severity: Severity) -> Condition:
-    """Fire while the flag is up; its value is the limit, in seconds."""
+    """Build the condition that a limit is broken; its value is the limit, in seconds."""
     return Condition(
         expr=(
-            f"{series.select_last(limit)}\nand ignoring (severity)\n{series.select_last(breached, severity=severity.value)} == 1"
+            f"{series.select_last(limit)}\nand ignoring (severity)\n"
+            f"{series.select_last(breached, severity=severity.value)} == 1"
         ),
         level=Level.CRITICAL if severity is Severity.CRITICAL else Level.WARNING,
     )
-
-
-# The pairs of the multiwindow, multi-burn-rate alerts in Google's SRE workbook, chapter 5: rate, long span, short span.
-# 14.4 over an hour eats 2 % of 30 days' budget, 6 over six hours 5 %, 3 over a day and 1 over three days 10 %.
-_PAIRS = (
-    ("14.4", "1h", "5m", Level.CRITICAL),
-    ("6", "6h", "30m", Level.CRITICAL),
-    ("3", "1d", "2h", Level.WARNING),
-    ("1", "3d", "6h", Level.WARNING),
-)
-# With fewer checks in the long span one broken limit alone would be over the rate: they are counted over 30 days.
-_ENOUGH_CHECKS = 100
-_LONGEST_PAIR = "3d"
 
 
 def build_budget_alerts(options: Options) -> tuple[Alert, ...]:
@@ -346,7 +350,7 @@ def _build_spent_alert(series: SeriesSelector) -> Alert:
 
 
 def _build_overspent_query(series: SeriesSelector) -> str:
-    """Ask for lanes with few checks of late that broke more than one limit too many, the latest of late."""
+    """Build the query for lanes with few recent checks that overspent their budget, with a recent violation."""
     broken, checked = (
         select(series, recording.BUDGET_PERIOD) for select in (recording.select_violations, recording.select_checks)
     )
@@ -359,10 +363,10 @@ def _build_overspent_query(series: SeriesSelector) -> str:
 
 
 def _build_burn_condition(series: SeriesSelector, rate: str, long: str, short: str, level: Level) -> Condition:
-    """Fire while both spans burn faster than the rate; in the long one enough was checked to tell.
+    """Build the condition that both spans burn faster than the rate, with enough checks in the long one.
 
-    A lane that starts less than twice in the short span would be judged by single runs there: it is left to the pairs
-    with longer spans. `keep` bridges short spans in which nothing was checked.
+    It excludes lanes that run less than twice in the short span, where single runs would decide: pairs with longer
+    spans cover them. `keep` bridges short spans without checks.
     """
     if recording.is_longer(series.window, short):
         short = series.window
@@ -385,5 +389,5 @@ def _build_burn_condition(series: SeriesSelector, rate: str, long: str, short: s
 
 
 def _compute_allowed_ratio(series: SeriesSelector) -> str:
-    """Return the share of checks that may break their limit."""
+    """Return the ratio of checks that may break their limit."""
     return f"{1.0 - series.options.sla_target:.6g}"

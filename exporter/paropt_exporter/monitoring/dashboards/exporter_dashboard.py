@@ -1,4 +1,4 @@
-"""The exporter itself: whether it answers, what it costs, and what it failed to tell."""
+"""The dashboard of the exporter itself: does it answer, how much does it cost, does it lose data."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _iter_scrape_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_time_series(
         "How many series does a scrape bring?",
-        "The five largest exporters. It grows with the number of stages; drop what you don't need while scraping.",
+        "The five largest exporters. It grows with the number of stages; drop unneeded metrics while scraping.",
         [Query(expr=f"topk(5, {scope.select_foreign('scrape_samples_post_metric_relabeling')})", legend=_HOST)],
         Scale(unit="short", decimals=0),
     )
@@ -119,7 +119,7 @@ def _iter_loss_panels(scope: Scope) -> Iterator[Panel]:
     yield build_bars(
         "What do observers drop?",
         "Records that an observer failed to take, in each interval. history: totals after a restart will be too low; "
-        "mend the disk. metrics: report it, with the log.",
+        "fix the disk. metrics: report it, with the log.",
         Query(expr=f"sum by (observer) ({scope.increase(names.OBSERVATIONS_DROPPED)})", legend="{{observer}}"),
         Scale(unit="short", decimals=0),
     )
@@ -150,7 +150,7 @@ def _iter_process_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_time_series(
         "How much memory does the exporter take?",
-        "Resident memory of the five largest. It climbs without end: a task in a thread keeps what it made.",
+        "Resident memory of the five largest. If it never stops growing, a task in a thread leaks memory.",
         [Query(expr=f"topk(5, {scope.select_foreign('process_resident_memory_bytes')})", legend=_HOST)],
         Scale(unit="bytes"),
     )
@@ -173,7 +173,7 @@ def _iter_process_panels(scope: Scope) -> Iterator[Panel]:
 DASHBOARD = DashboardSpec(
     uid="paropt-exporter",
     title="Paropt / Exporter health",
-    description="The exporters themselves: do they answer, what do they cost, do they lose anything.",
+    description="The exporters themselves: do they answer, how much do they cost, do they lose data.",
     variables=VARIABLES,
     sections=_build_sections,
 )

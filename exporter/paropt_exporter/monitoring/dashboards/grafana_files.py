@@ -1,7 +1,7 @@
-"""Turn what grafanalib prints into what Grafana 10 to 13 would save itself.
+"""Convert grafanalib's output to the JSON that Grafana 10 to 13 saves, and wrap it for Grafana or Kubernetes.
 
-grafanalib 0.7.1 prints keys that Grafana has dropped since version 5, None for what is not set, and old shapes. This is
-the one place that knows it: each kind of node keeps only the keys that Grafana reads, and gets those that it requires.
+grafanalib 0.7.1 prints keys that Grafana dropped after version 5, None for unset keys, and old shapes. Each kind of
+node keeps only the keys that Grafana reads, and gets those that it requires.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LEGACY_OPTIONS = {"bargauge": {"fieldOptions", "showThresholdLabels", "showThre
 
 
 def convert_dashboard(dashboard: Dashboard) -> Node:
-    """Return the dashboard as plain data: panels numbered in their order, keys sorted by whoever prints it."""
+    """Return the dashboard as plain data, its panels numbered in order."""
     printed = json.loads(json.dumps(dashboard.auto_panel_ids(), cls=DashboardEncoder))
     node = _keep_known(_DASHBOARD, printed)
     node["schemaVersion"] = SCHEMA_VERSION
@@ -68,7 +68,7 @@ def _convert_panel(printed: Node) -> Node:
 
 
 def _convert_target(printed: Node, datasource: Node) -> Node:
-    """Complete a query: a panel's own datasource stands at each, as Grafana's editor writes it."""
+    """Complete a query: each has its panel's datasource, as from Grafana's editor."""
     return {
         **_keep_known(_TARGET, printed),
         "datasource": datasource,
@@ -81,29 +81,29 @@ def _convert_target(printed: Node, datasource: Node) -> Node:
 def _convert_variable(printed: Node) -> Node:
     variable = _keep_known(_VARIABLE, printed)
     if not variable["current"]:
-        del variable["current"]  # Grafana then chooses the first value
+        del variable["current"]  # Grafana chooses the first value
     else:
         variable["current"].pop("tags", None)
     if variable["type"] == "query":
-        variable["definition"] = variable["query"]  # what the list of variables shows
+        variable["definition"] = variable["query"]  # shown in the list of variables
     return variable
 
 
 def _keep_known(known: Set[str], printed: Node) -> Node:
-    """Return the known keys that are set; Grafana's own files leave the others out."""
+    """Return the known keys that are set; Grafana's own files have no others."""
     return {key: value for key, value in printed.items() if key in known and value is not None}
 
 
 FOLDER = "dashboards"
 PROVIDER_PATH = "provisioning/dashboards/paropt.yml"
-# Where Grafana's image and packages keep files of dashboards.
+# The folder for dashboards of Grafana's image and packages.
 SERVED_FROM = "/var/lib/grafana/dashboards"
-_SIDECAR_LABEL = {"grafana_dashboard": "1"}  # what Grafana's Helm chart and kube-prometheus-stack look for
+_SIDECAR_LABEL = {"grafana_dashboard": "1"}  # the label that Grafana's Helm chart and kube-prometheus-stack look for
 _FOLDER_IN_GRAFANA = "Paropt"
 
 
 def wrap_files(texts: Mapping[str, str], form: Format) -> dict[str, str]:
-    """Return the files, by path, that bring the dashboards (JSON by short name) to Grafana in this form."""
+    """Return the files, by path, that provide the dashboards (JSON by short name) in a format."""
     plain = {f"{FOLDER}/{name}.json": text for name, text in texts.items()}
     match form:
         case Format.GRAFANA:
@@ -142,13 +142,13 @@ def _render_config_map(name: str, text: str) -> str:
 
 
 class _Block(str):
-    """Text that is written as a block of lines, so that a change of a panel is a change of its lines."""
+    """Text that is dumped as a block of lines, so that a diff shows the changed lines of a panel."""
 
     __slots__ = ()
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes blocks as blocks."""
+    """A dumper that writes `_Block` as a block."""
 
 
 def _represent_block(dumper: yaml.SafeDumper, text: _Block) -> yaml.ScalarNode:

@@ -1,4 +1,4 @@
-"""One lane: its stages against their limits, which ran when, what failed, was slow or uneven, and what they used."""
+"""The dashboard of one lane: stages and their limits, timeline, failures, slow or uneven stages, resources."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
     success, completion = (f"max({scope.select(f)})" for f in (names.RUN_LAST_SUCCESS, names.RUN_LAST_COMPLETION))
     yield build_stat(
         "Did the last run succeed?",
-        "Whether the lane's last run that ended was a success. If not, the table below tells which stage broke it.",
+        "Whether the lane's last completed run succeeded. If not, the table below names the failed stage.",
         Query(expr=f"{success} >= bool {completion}"),
         yes_or_no("yes", "no", yes_is_good=True),
         no_value="no success yet",
@@ -98,7 +98,7 @@ def _iter_recent_panels(scope: Scope) -> Iterator[Panel]:
     yield build_success_rate(scope, "The charts of failures tell which stage it is.")
     yield build_stat(
         "How many limits are broken?",
-        "The lane's stages over their SLA, now or in their last run. The table below names them: split what is long.",
+        "The lane's stages over their SLA, now or in their last run. The table below names them: split long ones.",
         Query(expr=f"sum({scope.select(names.SLA_BREACHED)})"),
         none_is_good(),
         no_value="no limit",
@@ -118,7 +118,7 @@ def _build_durations(scope: Scope) -> Panel:
     return build_time_series(
         "How long does each stage take, against its limit?",
         "Each stage's last duration, of the slowest host; dashed red: the limits, which the tooltip names. A stage "
-        "that grows towards its own needs to be split, or more workers; the table below tells how much of it is used.",
+        "that grows towards its limit needs splitting, or more workers; the table below shows how much of it is in use.",
         [
             Query(expr=f"max {_BY} ({scope.select(names.STAGE_LAST_DURATION)})", legend=_STAGE),
             Query(
@@ -149,7 +149,7 @@ def _build_last_run_table(scope: Scope) -> Panel:
     return build_table(
         "How did each stage do in its last run?",
         "Of the slowest host: duration, the share of the limit that it used, CPU in the time shown, peak memory, how "
-        "far it is, and whether it failed on a host. Begin with what is over its limit, then with the longest.",
+        "far it is, and whether it failed on a host. Begin with stages over their limit, then with the longest.",
         {
             "A": duration,
             "B": f"{duration} / {limit}",
@@ -194,7 +194,7 @@ def _iter_error_panels(scope: Scope) -> Iterator[Panel]:
     yield build_bars(
         "Which stages are tried again?",
         f"Attempts of tasks that did not succeed in the {scope.recorded_window} before. Retries hide flaky tests: "
-        "mend what is here often.",
+        "fix the frequent ones.",
         Query(
             expr=f"sum by (stage, result) ({scope.select_faults(names.TASK_ATTEMPTS)})",
             legend="{{stage}} {{result}}",
@@ -275,7 +275,7 @@ def _iter_resource_panels(scope: Scope) -> Iterator[Panel]:
 DASHBOARD = DashboardSpec(
     uid="paropt-lane",
     title="Paropt / Lane and run",
-    description="One lane: how it runs, which stage ran when and how long, what failed, what to make faster.",
+    description="One lane: how it runs, which stage ran when and how long, which failed, which to speed up.",
     hours=1,
     variables=VARIABLES,
     sections=_build_sections,

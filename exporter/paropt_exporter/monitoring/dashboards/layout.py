@@ -1,4 +1,4 @@
-"""Put panels into rows of Grafana's grid, and rows, variables, links and annotations into a dashboard."""
+"""Lay out panels in Grafana's grid, and build dashboards with variables, links and annotations."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _ALL = "$__all"
 _REFRESH_WHEN_TIME_CHANGES = 2
 _SHOW_VALUES_SORTED = 1
 _SHARED_CROSSHAIR = 1
-# Every target has both; the labels below may be missing from a series, so theirs must match nothing, too.
+# Every target has job and instance; series may lack the other labels, so their "all" must match the empty value too.
 _ANY, _ANY_OR_NONE = ".+", ".*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """Panels beside each other, of one height, that share the width."""
+    """Panels of one height, side by side."""
 
     height: int
     panels: Sequence[Panel]
@@ -45,7 +45,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A titled row, with lines of panels below it."""
+    """A titled row with lines of panels."""
 
     title: str
     lines: Sequence[Line]
@@ -53,7 +53,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotation:
-    """Marks in every panel's time: where the query's series are above 0. `title`: a template of labels."""
+    """Marks on the time axis of all panels, where the query's series are above 0. `title` is a template of labels."""
 
     name: str
     expr: str
@@ -63,7 +63,7 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """A choice beside job and instance, of a label's values; `one`: a single one, never all."""
+    """A variable for a label's values, in addition to job and instance; `one` allows a single value only."""
 
     label: str
     of: Family
@@ -72,10 +72,10 @@ class Variable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DashboardSpec:
-    """One dashboard: what is particular to it.
+    """The specification of a dashboard.
 
-    `sections`, `annotations`: made from the scope that the page's variables and the options give; `hours`: shown at
-    first.
+    `sections` and `annotations` are built from the scope of the dashboard's variables and the options. `hours` is the
+    initial time range.
     """
 
     uid: str
@@ -134,7 +134,7 @@ def _build_datasource_variable(uid: str | None) -> Template:
 
 
 def _iter_variables(variables: Sequence[Variable], scope: Scope) -> Iterator[Template]:
-    """Each lists what those before it leave; job and instance are of every exporter there is."""
+    """Yield the variables; each lists the values within the choices before it. job and instance list all exporters."""
     build = families.BUILD_INFO
     selector = f"{{{scope.selector}}}" if scope.selector else ""
     yield _build_multi_variable("job", f"label_values({build.name}{selector}, job)", all_value=_ANY)

@@ -1,4 +1,4 @@
-"""Every lane on every host: is it healthy, what broke, are limits kept, what is left of the error budget."""
+"""The dashboard of all lanes on all hosts: health, failures, limits and error budget."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ VARIABLES = (
     Variable(label="stage", of=names.STAGE_INFO),
 )
 _LANE = "{{project}} {{lane}}"
-_ROWS = 50  # of a table: what a person reads; the greatest first
+_ROWS = 50  # of a table, the greatest first: more are hard to read
 
 
 def _build_sections(scope: Scope) -> tuple[Section, ...]:
@@ -138,7 +138,7 @@ def _iter_run_panels(scope: Scope) -> Iterator[Panel]:
     yield build_time_series(
         "Which lane's runs fail?",
         "The share of each lane's runs that failed. One lane: its code or its tools. Many at once: a host, the network "
-        "or what they share.",
+        "or a shared resource.",
         [Query(expr=f"{failed} / ({ended} > 0)", legend=_LANE)],
         Scale(unit="percentunit", maximum=1),
     )
@@ -207,7 +207,7 @@ def _iter_broken_limit_panels(scope: Scope) -> Iterator[Panel]:
     yield build_table(
         "Which limits are broken?",
         "Stages over their SLA, now or in their last run; it leaves the list with the next good run. The lane's "
-        "dashboard shows what it waited for.",
+        "dashboard shows the reason for the wait.",
         {"A": f"topk({_ROWS}, max by ({where}, severity) ({scope.select(names.SLA_BREACHED)} == 1))"},
         [*_build_place_columns(), Column(source="severity", title="Severity", width=90)],
     )
@@ -255,7 +255,7 @@ def _build_place_columns() -> list[Column]:
 
 
 def _build_kept_ratio_query(scope: Scope, *by: str) -> str:
-    """Return the share of stage checks that kept their limit in the time shown, from what is recorded for each host."""
+    """Build the query for the ratio of stage checks that kept their limit in the time shown, from recorded series."""
     grouped = f" by ({', '.join(by)}) " if by else ""
     broken, checks = (
         f"sum{grouped}(sum_over_time({scope.select_recorded(family, over=DASHBOARD_RANGE)}))"
@@ -265,7 +265,7 @@ def _build_kept_ratio_query(scope: Scope, *by: str) -> str:
 
 
 def _compute_near_miss_ratio(target: float) -> float:
-    """Return the share from which on a miss of the objective is a small one: twice the violations that it allows."""
+    """Return the ratio from which on a miss of the target is small: it allows twice the violations of the target."""
     return round(max(0.0, 1 - 2 * (1 - target)), 6)
 
 
@@ -274,7 +274,7 @@ def _format_percent(share: float) -> str:
 
 
 def _round_ratio(share: float) -> str:
-    """Return a share without the noise of binary fractions: 1 - 0.99 is no 0.010000000000000009."""
+    """Remove the noise of binary fractions: 1 - 0.99 becomes 0.01."""
     return f"{share:.6g}"
 
 
@@ -291,7 +291,7 @@ def _build_alert_annotation(scope: Scope) -> Annotation:
 DASHBOARD = DashboardSpec(
     uid="paropt-overview",
     title="Paropt / Overview",
-    description="All lanes on all hosts: is it healthy, what broke, are limits kept. Choose a lane to go deeper.",
+    description="All lanes on all hosts: health, failures, limits. Choose a lane for details.",
     variables=VARIABLES,
     sections=_build_sections,
     annotations=lambda scope: (_build_alert_annotation(scope),),

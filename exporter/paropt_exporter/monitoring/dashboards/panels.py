@@ -1,7 +1,7 @@
-"""The building blocks of the dashboards: each makes one panel that answers the question in its title.
+"""Build panels; each answers the question in its title.
 
-A panel's title is its question; its description says what to do when the answer is bad. Panels get their place from
-`layout`. What grafanalib can't say goes through its `extraJson`, in the shape that Grafana saves today.
+A panel's description says how to react to a bad answer. `layout` places the panels. Settings that grafanalib lacks go
+through its `extraJson`, in the shape that Grafana saves today.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from paropt_exporter.monitoring.dashboards.scales import Colour, Scale, less_is_
 from paropt_exporter.monitoring.dashboards.scope import Scope
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-# What a query costs grows with its series and its points: 50,000 series (500 hosts of 100 stages) at STAGE_POINTS take
-# half a second (benchmarks/scale.py).
+# A query's cost grows with its series and points: 50,000 series (500 hosts of 100 stages) at STAGE_POINTS take half a
+# second (benchmarks/scale.py).
 MOST_POINTS = 240
 STAGE_POINTS = 120
 COARSE_POINTS = 60  # for rates and sums of stages' series, and for bars
 _LAST = "lastNotNull"
-# Grafana gives all names the width of the one with most letters, at 12 pixels: a shorter one of wider letters is cut.
+# Grafana gives all names the width of the one with most letters, at 12 pixels: shorter names of wider letters are cut.
 _NAME_PIXELS = 10
 _DRAWN = {"axisBorderShow": False, "barWidthFactor": 0.8, "lineInterpolation": "linear", "showPoints": "never"}
 
 
 class Dash(StrEnum):
-    """How a series is drawn that is no measurement but what measurements are held against."""
+    """The colour of a dashed line: a limit or bound that measurements are compared with."""
 
     LIMIT = Colour.BAD
     WARNING = Colour.WATCH
@@ -42,9 +42,9 @@ class Dash(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """One query of a panel. `legend`: a template of labels; `dash`: its series are drawn dashed, as a limit is.
+    """A query of a panel. `legend` is a template of labels; `dash` draws its series dashed, like a limit.
 
-    `listed`: whether the legend lists its series; a limit for each stage would hide the stages.
+    `listed` says whether the legend lists its series; a limit for each stage would hide the stages.
     """
 
     expr: str
@@ -54,7 +54,7 @@ class Query:
 
 
 def build_stat(title: str, description: str, query: Query, scale: Scale, *, no_value: str = "unknown") -> Panel:
-    """Show one number as it is now, or one below the other where the query has a legend."""
+    """Show one current number, or a column of them if the query has a legend."""
     return Stat(
         **build_common_arguments(title, description, [query], instant=True),
         colorMode="background",
@@ -75,7 +75,7 @@ def build_stat(title: str, description: str, query: Query, scale: Scale, *, no_v
 
 
 def build_gauge(title: str, description: str, query: Query, scale: Scale, *, no_value: str = "unknown") -> Panel:
-    """Show one number as it is now between its ends."""
+    """Show one current number between its minimum and maximum."""
     options = {
         "minVizHeight": 75,
         "minVizWidth": 75,
@@ -95,7 +95,7 @@ def build_gauge(title: str, description: str, query: Query, scale: Scale, *, no_
 
 
 def build_bar_gauge(title: str, description: str, query: Query, scale: Scale, *, no_value: str = "none") -> Panel:
-    """Show one bar a series, as it is now."""
+    """Show one bar for each series with its current value."""
     options = {
         "displayMode": "basic",
         "legend": {**_build_legend(), "showLegend": False},
@@ -129,9 +129,9 @@ def build_time_series(
     colours: Mapping[str, Colour] = MappingProxyType({}),
     repeat: str = "",
 ) -> Panel:
-    """Show what is measured over time, as lines.
+    """Show series over time as lines.
 
-    `colours` by the series' name; `repeat`: a variable, for each of whose values there is a panel.
+    `colours` are by series name. `repeat` is a variable; each of its values gets a panel.
     """
     custom = {**_DRAWN, "drawStyle": "line", "fillOpacity": 0, "lineWidth": 2}
     return TimeSeries(
@@ -157,7 +157,7 @@ def build_time_series(
 def build_bars(
     title: str, description: str, query: Query, scale: Scale, *, colours: Mapping[str, Colour] = MappingProxyType({})
 ) -> Panel:
-    """Show what was counted in each interval, as bars on top of each other; `colours` by the series' name."""
+    """Show counts for each interval as stacked bars; `colours` are by series name."""
     custom = {
         **_DRAWN, "axisSoftMax": 1, "drawStyle": "bars", "fillOpacity": 60, "lineWidth": 0,
         "stacking": {"group": "A", "mode": "normal"},
@@ -175,7 +175,7 @@ def build_bars(
 
 
 def build_timeline(title: str, description: str, query: Query, scale: Scale, *, points: int = MOST_POINTS) -> Panel:
-    """Show one row a series, coloured by its state over time."""
+    """Show one row for each series, coloured by its state over time."""
     defaults = {**scale.build_field_defaults(), "custom": {"fillOpacity": 80, "lineWidth": 0}, "noValue": "no samples"}
     return StateTimeline(
         **build_common_arguments(title, description, [query], instant=False, points=points),
@@ -189,7 +189,7 @@ def build_timeline(title: str, description: str, query: Query, scale: Scale, *, 
 
 
 def build_heatmap(title: str, description: str, query: Query, *, unit: str) -> Panel:
-    """Show how observations spread over a histogram's buckets; the query's series are buckets, one a `le`."""
+    """Show the distribution over a histogram's buckets; the query's series are buckets, one for each `le`."""
     options = {
         "calculate": False,
         "cellGap": 1,
@@ -223,7 +223,7 @@ def build_common_arguments(
     form: str = "time_series",
     points: int = MOST_POINTS,
 ) -> dict[str, Any]:
-    """Return the arguments that grafanalib's panels share."""
+    """Return the arguments that all of grafanalib's panels have."""
     targets = [
         Target(expr=query.expr, legendFormat=query.legend or "__auto", refId=letter, instant=instant, format=form)
         for letter, query in _pair_with_letters(queries)
@@ -247,12 +247,12 @@ def _build_time_defaults(scale: Scale, custom: Mapping[str, object]) -> dict[str
 
 
 def _build_limit_options(scale: Scale) -> dict[str, object]:
-    """Draw the steps as dashed lines, with the axis long enough to show them."""
+    """Draw the steps as dashed lines, within the axis."""
     return {"axisSoftMax": 1.1 * max(step.value for step in scale.steps), "thresholdsStyle": {"mode": "dashed"}}
 
 
 def _build_dash_override(letter: str, query: Query) -> dict[str, object]:
-    """Draw a query's series as a limit is drawn."""
+    """Draw a query's series dashed, like a limit."""
     assert query.dash is not None
     properties: list[dict[str, object]] = [
         {"id": "color", "value": {"fixedColor": query.dash.value, "mode": "fixed"}},
@@ -278,7 +278,7 @@ def _build_reduce_options() -> dict[str, object]:
 
 
 def build_success_rate(scope: Scope, advice: str) -> Panel:
-    """Show the share of runs that succeed; `advice`: where this dashboard tells more."""
+    """Show the ratio of runs that succeed; `advice` points to details on the dashboard."""
     good, ended = (
         scope.increase_over_range(names.RUNS, result=result) for result in ("success", ("success", "failure"))
     )
@@ -292,7 +292,7 @@ def build_success_rate(scope: Scope, advice: str) -> Panel:
 
 
 def build_worker_deaths(scope: Scope, question: str, advice: str) -> Panel:
-    """Show workers that ended unasked; what their causes mean on this dashboard is `advice`."""
+    """Show workers that died; `advice` explains the causes."""
     return build_bars(
         question,
         f"Workers that ended unasked in each interval, by cause. {advice} Workers stopped with their task don't count.",

@@ -1,4 +1,4 @@
-"""Pools and their control: sizes wanted, decided, live and busy, why they moved, and what they have to work with."""
+"""The dashboard of pools and control: wanted, decided, live and busy sizes, reasons of changes, and resources."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _iter_task_panels(scope: Scope) -> Iterator[Panel]:
     yield build_time_series(
         "How long does work wait?",
         "The age of the oldest task that waits, of the worst host. It climbs: nothing is taken from the queue; more "
-        "workers, or see what holds those there are.",
+        "workers, or find out why the existing ones are blocked.",
         [Query(expr=f"max {_BY} ({scope.select(names.POOL_OLDEST_AGE)})", legend=_POOL)],
         Scale(unit="s"),
     )
@@ -148,7 +148,7 @@ def _build_size_panel(scope: Scope) -> Panel:
 
     return build_time_series(
         "Does the size of $pool follow its work?",
-        "Workers: those that are busy, that live, and the target; dashed: what the controller would have, its floor "
+        "Busy workers, live workers and the target; dashed: the size that the controller recommends, its floor "
         "and ceiling (orange), the config's bounds (red). Live below target for long: the machine can't start workers. "
         "At the ceiling while tasks wait: `paropt-exporter explain` names the signal that lowered it.",
         [
@@ -203,7 +203,7 @@ def _iter_reason_panels(scope: Scope) -> Iterator[Panel]:
 def _build_bounds_panel(scope: Scope) -> Panel:
     return build_table(
         "How is each pool steered?",
-        "act: the controller sets the size. advise: it only says what it would do. pause and pin: a person stopped it, "
+        "act: the controller sets the size. advise: it only recommends. pause and pin: a person stopped it, "
         "with `paropt-exporter pause` or `pin`; `resume` lets it go on.",
         {"A": f"sum by (project, pool, mode, source) ({scope.select(names.CONTROL_MODE)})"},
         [
@@ -266,7 +266,7 @@ def _iter_host_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_time_series(
         "How much memory is left?",
-        "What the exporter and its tasks may still use, of the tightest host; dashed: all there could be. Near 0 the "
+        "Memory that the exporter and its tasks may use, on the host with the least; dashed: the limit. Near 0 the "
         "kernel kills tasks: lower the maximum.",
         [
             Query(expr=f"min({scope.select(names.HOST_MEMORY)})", legend="available"),
@@ -295,7 +295,7 @@ def _build_decision_annotation(scope: Scope) -> Annotation:
 DASHBOARD = DashboardSpec(
     uid="paropt-pools",
     title="Paropt / Pools and control",
-    description="Sizes wanted, decided, live and busy; why they moved; what work waits; what the machine gives.",
+    description="Wanted, decided, live and busy sizes; reasons of changes; queued tasks; the hosts' resources.",
     hours=1,
     variables=VARIABLES,
     sections=_build_sections,

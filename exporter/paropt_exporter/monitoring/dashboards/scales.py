@@ -1,4 +1,4 @@
-"""What a panel's numbers mean: units, the few colours and what each says, words for values."""
+"""Scales of panels: units, colours and their meaning, words for values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Colour(StrEnum):
-    """The few colours, each with one meaning."""
+    """Colours, each with one meaning."""
 
     GOOD = "green"
     WATCH = "orange"
@@ -28,7 +28,7 @@ BY_RESULT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """From this value on a panel has this colour."""
+    """A threshold: from this value on, a panel has this colour."""
 
     value: float
     colour: Colour
@@ -36,9 +36,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """What a panel's numbers mean: Grafana's unit, its colours, the words for values, the ends of its axis.
+    """A panel's unit, colours, words for values and axis.
 
-    `drawn`: the steps are lines in a chart, dashed as limits are.
+    `drawn`: a chart draws the steps as dashed lines.
     """
 
     unit: str
@@ -91,12 +91,12 @@ def less_is_worse(unit: str, *, good: float, watch: float, maximum: float | None
 
 
 def limit_at(limit: float) -> Scale:
-    """Return a scale for charts of shares, which draw the limit."""
+    """Return a scale for charts of ratios with a drawn limit."""
     return Scale(unit="percentunit", steps=(Step(value=limit, colour=Colour.BAD),), drawn=True)
 
 
 def none_is_good(unit: str = "short") -> Scale:
-    """Return a scale for counts of what should not be there."""
+    """Return a scale for counts that should be 0."""
     return Scale(unit=unit, below=Colour.GOOD, steps=(Step(value=1, colour=Colour.BAD),), decimals=0)
 
 

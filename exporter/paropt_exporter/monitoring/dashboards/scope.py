@@ -1,4 +1,4 @@
-"""Write a dashboard's queries: each is narrowed to what the dashboard's variables choose."""
+"""Build a dashboard's queries, each restricted to the values that the dashboard's variables select."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ DASHBOARD_RANGE = "$__range"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """The variables of one dashboard, and what the user chose about its queries.
+    """The variables of a dashboard, and the user's options about its queries.
 
-    `variables`: those beside job and instance; each is named like the label that it narrows. `selector`: the user's own
-    matchers, put first into each selector. `sla_target`: the share of checks that must keep their limit.
+    `variables`: those besides job and instance; each has the name of the label that it restricts. `selector`: the
+    user's own matchers, first in each selector. `sla_target`: the ratio of checks that must keep their limit.
     """
 
     variables: tuple[str, ...]
@@ -27,31 +27,31 @@ class Scope:
     sla_target: float = 0.99
 
     def select(self, family: Family, *, part: str = "", over: str = "", **labels: Match | Without) -> str:
-        """Return a selector of the family; a label given here is not left to its variable."""
+        """Return a selector of the family; labels given here replace their variables."""
         chosen = tuple(name for name in self.variables if name in family.label_names and name not in labels)
         return select(family, self.build_matchers(*chosen), part=part, over=over, **labels)
 
     def rate(self, family: Family, *, part: str = "", **labels: Match | Without) -> str:
-        """Return the family's growth per second."""
+        """Return the family's increase per second."""
         return f"rate({self.select(family, part=part, over=self.rate_window, **labels)})"
 
     def increase(self, family: Family, *, part: str = "", **labels: Match | Without) -> str:
-        """Return the family's growth in one window of the panel's resolution."""
+        """Return the family's increase in one window of the panel's resolution."""
         return f"increase({self.select(family, part=part, over=self.rate_window, **labels)})"
 
     def increase_over_range(self, family: Family, *, part: str = "", **labels: Match | Without) -> str:
-        """Return the family's growth in the time that the dashboard shows."""
+        """Return the family's increase in the dashboard's time range."""
         return f"increase({self.select(family, part=part, over=DASHBOARD_RANGE, **labels)})"
 
     @property
     def recorded_window(self) -> str:
-        """The window of the recording rules that the same options make."""
+        """The window of the recording rules that are generated with the same options."""
         return DEFAULT_WINDOW if self.rate_window == GRAFANA_RATE_WINDOW else self.rate_window
 
     def select_recorded(self, family: Family, *, over: str = "") -> str:
-        """Return a selector of what the recording rules made of a family: a lane's increase for each instance.
+        """Return a selector of a family's recorded increase, for each lane and instance.
 
-        Windows overlap, so a sum of them is no count, but the ratio of two sums is right.
+        Windows overlap, so a sum of them is not a count, but the ratio of two sums is right.
         """
         chosen = tuple(name for name in self.variables if name in ("project", "lane"))
         return f"{name_host_increase(family, self.recorded_window)}{{{self.build_matchers(*chosen)}}}" + (
@@ -59,7 +59,7 @@ class Scope:
         )
 
     def select_faults(self, family: Family) -> str:
-        """Return a selector of a family's recorded faults: the increase in a window, of stages that had some."""
+        """Return a selector of a family's recorded faults: the increase in a window, of stages with faults."""
         chosen = tuple(name for name in self.variables if name in family.label_names)
         return f"{name_faults(family, self.recorded_window)}{{{self.build_matchers(*chosen)}}}"
 
@@ -68,6 +68,6 @@ class Scope:
         return f"{name}{{{self.build_matchers()}}}" + (f"[{over}]" if over else "")
 
     def build_matchers(self, *variables: str) -> str:
-        """Return the matchers that stand in every selector: the user's own, the target's, the variables'."""
+        """Return the matchers of every selector: the user's own, job and instance, and some variables."""
         narrowed = (f'{name}=~"${name}"' for name in (*TARGET_LABELS, *variables))
         return ",".join([*([self.selector] if self.selector else []), *narrowed])

@@ -1,4 +1,4 @@
-"""Tables of a dashboard: series as rows, their labels and the values of several queries as columns."""
+"""Build tables: series as rows, their labels and the values of several queries as columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paropt_exporter.monitoring.dashboards.scales import Colour, Scale
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column of a table: a label's name, or the letter of the query whose values stand in it."""
+    """A column of a table: a label's name, or the letter of the query whose values it shows."""
 
     source: str
     title: str
@@ -22,15 +22,15 @@ class Column:
 
 
 def build_hosts_column(source: str) -> Column:
-    """Return the column that counts on how many hosts something is so."""
+    """Return the column with the number of hosts."""
     return Column(source=source, title="Hosts", scale=Scale(unit="short", decimals=0), width=70)
 
 
 def build_table(title: str, description: str, queries: Mapping[str, str], columns: Sequence[Column]) -> Panel:
-    """Show the queries' series as rows: the values of those with the same labels stand in one row.
+    """Show the queries' series as rows; values with the same labels share a row.
 
-    `queries` by the letter that columns name; a query without a column only says which rows there are. Rows are ordered
-    by the first column of values, greatest first.
+    `queries` are by the letters that columns name; a query without a column only adds rows. Rows are ordered by the
+    first column of values, greatest first.
     """
     sources = {column.source: _name_field(column.source, queries) for column in columns}
     order = {sources[column.source]: index for index, column in enumerate(columns)}
@@ -68,14 +68,14 @@ def build_table(title: str, description: str, queries: Mapping[str, str], column
 
 
 def _name_field(source: str, queries: Mapping[str, str]) -> str:
-    """Return the name that Grafana gives to a column: a query's letter stands there only where there are several."""
+    """Return Grafana's name of a column, which has the query's letter only if there are several queries."""
     if source not in queries:
         return source
     return f"Value #{source}" if len(queries) > 1 else "Value"
 
 
 def _build_defaults() -> dict[str, object]:
-    """Return how a cell looks whose column says nothing else."""
+    """Return the default settings of cells."""
     return {
         "color": {"mode": "thresholds"},
         "custom": {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": True, "inspect": False},
