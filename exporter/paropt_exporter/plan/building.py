@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING
 from paropt_exporter import host
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Strategy
+from paropt_exporter.executors.base import COMMANDS, PROCESSES, THREADS
 from paropt_exporter.plan import batches, pytest_support
 from paropt_exporter.plan.batches import ITEMS, SHELL, ConcurrentStages, KnownItems
 from paropt_exporter.plan.items import ITEM, ItemsError, describe_no_items, find_items
 from paropt_exporter.plan.pytest_support import find_separable_tests
 from paropt_exporter.plan.selection import Selection, select_stages
 from paropt_exporter.plan.structure import (
-    COMMANDS,
-    PROCESSES,
-    THREADS,
     Bounds,
     Call,
     Commands,

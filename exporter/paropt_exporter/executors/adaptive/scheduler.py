@@ -20,12 +20,12 @@ from paropt_exporter.executors.adaptive import monitor
 from paropt_exporter.executors.adaptive.monitor import FIRST_SAMPLE_SECONDS, Monitor
 from paropt_exporter.executors.adaptive.profiles import FunctionProfile, load_profiles, save_profiles
 from paropt_exporter.executors.adaptive.routing import PoolName, Router, is_thread_only
+from paropt_exporter.executors.base import PROCESSES, THREADS
 from paropt_exporter.executors.demand import DemandMeter, Sample
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes import ProcessPool
 from paropt_exporter.executors.threads import ThreadPool
 from paropt_exporter.executors.threads.worker_thread import CHILD_SAMPLING_SECONDS
-from paropt_exporter.plan import PROCESSES, THREADS
 
 log = logging.getLogger(__name__)
 
