@@ -7,6 +7,7 @@ import re
 import pytest
 
 from paropt_exporter import families
+from paropt_exporter.executors.base import RESIZE_REASONS
 from paropt_exporter.families import CLOSED_VALUES, FAMILIES, Family, Kind
 
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -51,3 +52,7 @@ def test_every_label_outside_the_config_lists_its_values() -> None:
 
 def test_buckets_increase() -> None:
     assert list(families.BUCKETS_SECONDS) == sorted(set(families.BUCKETS_SECONDS))
+
+
+def test_executors_accept_every_reason_for_which_the_controller_resizes() -> None:
+    assert {"start", *families.UP_REASONS, *families.DOWN_REASONS, "caller"} == set(RESIZE_REASONS)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from paropt_exporter.events import Result, Severity
+from paropt_exporter.executors.base import RESIZE_REASONS
 
 # One layout for all histograms: different layouts can't be summed. From 5 ms (a lint of one file) to an hour.
 BUCKETS_SECONDS = (
@@ -47,7 +48,6 @@ DECISION_REASONS = {"up": UP_REASONS, "down": DOWN_REASONS, "hold": HOLD_REASONS
 CONTROL_MODES = ("act", "advise", "pause", "pin")
 CONTROL_SOURCES = ("both", "local", "prometheus")
 QUERY_ERRORS = ("timeout", "connection", "tls", "unauthorized", "redirect", "status", "too_large", "malformed", "query")
-RESIZE_REASONS = ("start", *dict.fromkeys((*UP_REASONS, *DOWN_REASONS)), "caller")
 DEATH_CAUSES = ("signal", "exit", "initializer", "stopped")
 STAGE_BOTTLENECKS = ("slow", "uneven", "gil_bound")
 LANE_BOTTLENECKS = ("uneven", "under_used", "saturated")

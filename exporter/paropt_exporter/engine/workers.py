@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from paropt_exporter import host
 from paropt_exporter.engine import item_results
@@ -45,13 +45,12 @@ from paropt_exporter.plan import (
 )
 
 if TYPE_CHECKING:
-    from paropt_exporter.executors.processes import ProcessPool
+    from paropt_exporter.executors.base import CallPool, WorkerPool
 
 log = logging.getLogger(__name__)
 
 _OUTPUT_CHUNK_BYTES = 1 << 16
 _WORKERS_END_SECONDS = 3.0  # an idle worker goes within 50 ms, if no exit handler of a call takes its time
-Pool: TypeAlias = "ThreadPool | ProcessPool | CommandPool"
 
 _ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE)
 
@@ -71,14 +70,14 @@ class PoolAttempt:
 
     pool: str
     label: str
-    future: Future[object]
+    future: TaskFuture[Any]
     _stop: Callable[[float], object]
     _give_up: Callable[[], object] | None = None
     batch: ItemBatch | None = None
 
     @property
     def started_seconds(self) -> float | None:
-        return cast("TaskFuture[object]", self.future).started_seconds
+        return self.future.started_seconds
 
     def stop(self, grace_seconds: float) -> None:
         self._stop(grace_seconds)
@@ -103,7 +102,7 @@ class _RunUse:
     reason: str
     began: WorkerTime
     rested: WorkerTime | None = None
-    running: set[Future[object]] = field(default_factory=set)
+    running: set[Future[Any]] = field(default_factory=set)
 
 
 class OutputLogs(Protocol):
@@ -133,7 +132,9 @@ class PoolWorkers:
         self._memory = memory
         self._remembered = load_profiles(memory) if memory is not None else ()
         self._lock = threading.Lock()  # guards: _pools and _uses against other threads
-        self._pools: dict[str, Pool] = {}
+        self._pools: dict[str, WorkerPool] = {}
+        self._call_pools: dict[str, CallPool] = {}  # those of `_pools` that take calls
+        self._commands: CommandPool | None = None  # likewise, the one that takes commands
         self._uses: dict[str, _RunUse] = {}
         self._plan: Plan | None = None
         self._thread_calls = ThreadCalls(lambda: {SUPERVISOR.pid or 0, lifetime.FORK_SERVERS.pid})
@@ -211,10 +212,8 @@ class PoolWorkers:
 
     def close(self) -> None:
         """Shut all pools down without waiting for abandoned threads and the workers that these keep."""
-        for name, pool in tuple(self._pools.items()):
-            pool.shutdown(wait=False, cancel_futures=True)
-            processes = cast("ProcessPool", pool) if name == PROCESSES else None
-            if processes is not None and (left := processes.kill_workers(_WORKERS_END_SECONDS)):
+        for pool in tuple(self._pools.values()):
+            if left := pool.kill_workers(_WORKERS_END_SECONDS):
                 log.warning("calls left threads running in workers: killed", extra={"workers": ", ".join(left)})
         if self._watched and not self._thread_calls.has_running:  # a running call's processes must not outlive us
             self._watched = False
@@ -233,7 +232,7 @@ class PoolWorkers:
             return self._start_commands(stage, task, task.work, label)
         return self._start_call(stage, task, task.work, label)
 
-    def _count_task(self, name: str, future: Future[object]) -> None:
+    def _count_task(self, name: str, future: Future[Any]) -> None:
         """Count a task into its pool's use until it has ended."""
         with self._lock:
             use = self._uses[name]
@@ -241,12 +240,12 @@ class PoolWorkers:
             use.rested = None
         future.add_done_callback(lambda done: self._end_task(self._pools[name], use, done))
 
-    def _end_task(self, pool: Pool, use: _RunUse, future: Future[object]) -> None:
+    def _end_task(self, pool: WorkerPool, use: _RunUse, future: Future[Any]) -> None:
         with self._lock:
             use.running.discard(future)
             self._record_rest(pool, use)
 
-    def _record_rest(self, pool: Pool, use: _RunUse) -> None:
+    def _record_rest(self, pool: WorkerPool, use: _RunUse) -> None:
         """Record the worker time of a pool without tasks, once; under the lock."""
         if not use.running and use.rested is None:
             use.rested = get_worker_time(pool)
@@ -298,7 +297,9 @@ class PoolWorkers:
     # Choosing a pool and starting a task in it
 
     def _start_commands(self, stage: PlannedStage, task: PlannedTask, work: Commands, label: str) -> PoolAttempt:
-        pool = cast("CommandPool", self._get_pool(COMMANDS))
+        self._get_pool(COMMANDS)
+        pool = self._commands
+        assert pool is not None
         env = self._get_environment(stage)
         report = self._create_report_path() if stage.junit else None
         future = pool.submit_commands(
@@ -310,10 +311,9 @@ class PoolWorkers:
             sink=self._open_sink(stage, task, label),
         )
         batch = ItemBatch(items=task.items, report=report, alone=len(stage.tasks) == 1) if task.items else None
-        anything = cast("Future[object]", future)
-        self._count_task(COMMANDS, anything)
+        self._count_task(COMMANDS, future)
         return PoolAttempt(
-            COMMANDS, label, anything, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_supervisor, batch
+            COMMANDS, label, future, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_supervisor, batch
         )
 
     def _open_sink(self, stage: PlannedStage, task: PlannedTask, label: str) -> OutputSink | None:
@@ -372,20 +372,19 @@ class PoolWorkers:
         arguments = (root, work.target, work.arguments, str(whole) if whole is not None else None)
         if isinstance(pool, ThreadPool):
             call = ThreadCall(self._thread_calls, label, lambda future: pool.stop(future, stopped))
-            future = call.future = pool.submit_named(label, call.run, *arguments)
+            future: TaskFuture[Any] = pool.submit_named(label, call.run, *arguments)
+            call.future = future
             stop: Callable[[float], object] = call.stop
         else:
             future = pool.submit_named(label, run_call_in_process, *arguments)
             stop = lambda grace: pool.stop(future, stopped, grace_seconds=grace)  # noqa: E731
-        self._count_task(name, cast("Future[object]", future))
-        future.add_done_callback(
-            lambda done: self._record_measurement(work.target, cast("TaskFuture[object]", done), pool, before)
-        )
+        self._count_task(name, future)
+        future.add_done_callback(lambda done: self._record_measurement(work.target, done, pool, before))
         future.add_done_callback(lambda done: _log_left_processes(label, done))
         if whole is not None:
             number = self._attempts[label]
             future.add_done_callback(lambda _: self._log_whole_output(stage, task, label, number, whole))
-        return PoolAttempt(name, label, cast("Future[object]", future), stop)
+        return PoolAttempt(name, label, future, stop)
 
     def _start_supervisor(self) -> None:
         """Make the supervisor kill the processes of calls with this process, and report those of calls in threads."""
@@ -400,18 +399,20 @@ class PoolWorkers:
                 "no supervisor for the processes of calls: they would outlive a kill -9", extra={"err": str(error)}
             )
 
-    def _choose_call_pool(self, target: str) -> tuple[str, ThreadPool | ProcessPool]:
+    def _choose_call_pool(self, target: str) -> tuple[str, CallPool]:
         name = self._router.choose(target)
         try:
-            return name, cast("ThreadPool | ProcessPool", self._get_pool(name))
+            self._get_pool(name)
+            return name, self._call_pools[name]
         except (RuntimeError, OSError) as error:  # the system has no resources for a process pool
             if not self._is_optional(name) or THREADS not in self._pools:
                 raise
             log.warning("no processes for calls: they stay in threads", extra={"err": str(error)})
-            return THREADS, cast("ThreadPool", self._get_pool(THREADS))
+            self._get_pool(THREADS)
+            return THREADS, self._call_pools[THREADS]
 
-    def _record_measurement(self, target: str, future: TaskFuture[Any], pool: Pool, cpu_seconds_before: float) -> None:
-        measured = future.measurement
+    def _record_measurement(self, target: str, done: Future[Any], pool: CallPool, cpu_seconds_before: float) -> None:
+        measured = done.measurement if isinstance(done, TaskFuture) else None
         if measured is None:
             return
         concurrent = 1
@@ -426,7 +427,7 @@ class PoolWorkers:
         """Whether the pool is created only once a task is routed to it: a routed lane may never need processes."""
         return name == PROCESSES and self._plan is not None and self._plan.strategy in _ROUTED
 
-    def _get_pool(self, name: str) -> Pool:
+    def _get_pool(self, name: str) -> WorkerPool:
         if name not in self._pools:
             self._make_pool(name, self._get_pool_target(name))
         if name not in self._uses:
@@ -438,7 +439,11 @@ class PoolWorkers:
         if name in self._pools:
             self._pools[name].resize(size, reason="start")
             return
-        made = _create_pool(name, size)
+        made: WorkerPool
+        if name == COMMANDS:
+            made = self._commands = CommandPool(size)
+        else:
+            made = self._call_pools[name] = _create_call_pool(name, size)
         with self._lock:
             self._pools[name] = made
 
@@ -494,9 +499,7 @@ def _count_tasks_for(plan: Plan, pool: str) -> int:
     return max(1, sum(len(stage.tasks) for stage in fits))
 
 
-def _create_pool(name: str, size: int) -> Pool:
-    if name == COMMANDS:
-        return CommandPool(size)
+def _create_call_pool(name: str, size: int) -> CallPool:
     if name == PROCESSES:
         from paropt_exporter.executors.processes import ProcessPool  # a lane of commands never loads it
 

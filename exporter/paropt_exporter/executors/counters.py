@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.events import PoolStatistics, Result
-from paropt_exporter.families import POOL_RESULTS, RESIZE_REASONS
+from paropt_exporter.executors.base import RESIZE_REASONS
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ class PoolCounters:
             cpu_seconds=self._at_least("cpu_seconds", self.cpu_seconds + snapshot.cpu_seconds),
             run_delay_seconds=self._at_least("run_delay_seconds", self.run_delay_seconds + snapshot.run_delay_seconds),
             epoch_timestamp_seconds=self._epoch_timestamp_seconds,
-            finished=MappingProxyType({result: finished[result] for result in POOL_RESULTS}),
+            finished=MappingProxyType(finished),
             resizes=MappingProxyType(dict(self._resizes)),
             deaths=MappingProxyType(dict(self.deaths)),
         )

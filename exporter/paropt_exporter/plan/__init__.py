@@ -1,5 +1,6 @@
 """Build the plan of a run before it starts: stages with their tasks, limits and order."""
 
+from paropt_exporter.executors.base import COMMANDS, PROCESSES, THREADS
 from paropt_exporter.plan.batches import KnownItems
 from paropt_exporter.plan.building import (
     NOTHING_TO_RUN,
@@ -11,9 +12,6 @@ from paropt_exporter.plan.building import (
 )
 from paropt_exporter.plan.selection import Selection
 from paropt_exporter.plan.structure import (
-    COMMANDS,
-    PROCESSES,
-    THREADS,
     Bounds,
     Call,
     Commands,

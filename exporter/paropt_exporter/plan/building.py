@@ -15,15 +15,13 @@ from paropt_exporter import host
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Strategy
+from paropt_exporter.executors.base import COMMANDS, PROCESSES, THREADS
 from paropt_exporter.plan import batches, pytest_support
 from paropt_exporter.plan.batches import ConcurrentStages, KnownItems
 from paropt_exporter.plan.items import ItemsError, describe_no_items, find_items
 from paropt_exporter.plan.pytest_support import find_separable_tests
 from paropt_exporter.plan.selection import Selection, select_stages
 from paropt_exporter.plan.structure import (
-    COMMANDS,
-    PROCESSES,
-    THREADS,
     Bounds,
     Call,
     Commands,

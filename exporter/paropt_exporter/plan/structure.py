@@ -8,10 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from paropt_exporter.events import Scope, SlaLimit, Strategy
-
-COMMANDS = "commands"
-THREADS = "threads"
-PROCESSES = "processes"
+from paropt_exporter.executors.base import COMMANDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
 from paropt_exporter.events import Measurement, Strategy
 from paropt_exporter.executors.adaptive.profiles import FunctionProfile
-from paropt_exporter.plan import PROCESSES, THREADS
+from paropt_exporter.executors.base import PROCESSES, THREADS
 
 F = TypeVar("F", bound=Callable[..., Any])
 PoolName = str  # plan.THREADS or plan.PROCESSES

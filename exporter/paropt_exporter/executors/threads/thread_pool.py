@@ -141,6 +141,12 @@ class ThreadPool(Executor):
         if wait:
             self._state.join()
 
+    def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
+        """Shut down without waiting. Return nothing: a thread can't be killed, and ends with the interpreter."""
+        del after_seconds
+        self.shutdown(wait=False, cancel_futures=True)
+        return ()
+
     def __repr__(self) -> str:
         return f"<ThreadPool {self.name}: {self.live} of {self.target} workers, {self.busy} busy>"
 
