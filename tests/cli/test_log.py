@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paropt_exporter.cli import log
 from paropt_exporter.errors import UsageError
@@ -139,6 +143,38 @@ def test_a_project_without_logs_says_what_to_do(tmp_path: Path) -> None:
 def test_a_log_that_holds_something_else_is_one_error(kept: Kept) -> None:
     (kept.folder / f"{NEW}.log").write_text('{"begin": [], "task": "x"}\n')
     with pytest.raises(UsageError, match=f"the log of run {NEW} is damaged"):
+        printed(kept.folder)
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda values: st.lists(values, max_size=2) | st.dictionaries(st.text(max_size=3), values, max_size=2),
+    max_leaves=4,
+)
+_KEYS = ("begin", "of", "end", "over", "bytes", "missing", "stage", "task", "label", "item", "attempt", "result",
+         "message", "seconds", "lane")  # fmt: skip
+_FRAMES = st.dictionaries(st.sampled_from(_KEYS), _VALUES | st.just(1) | st.just("failure"), max_size=6)
+
+
+@given(st.lists(st.binary(max_size=20) | _FRAMES.map(lambda frame: json.dumps(frame).encode()), max_size=8))
+def test_whatever_a_log_holds_is_printed_or_one_error(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
+) -> None:
+    folder = tmp_path_factory.mktemp("logs")
+    (folder / f"{NEW}.log").write_bytes(b'{"begin":1,"stage":"a"}\n' + b"\n".join(lines) + b"\n")
+    for follow in (False, True):
+        with suppress(UsageError):
+            printed(folder, follow=follow)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"end": 1, "result": "failure", "seconds": 1e999}', '{"of": 1, "missing": 1' + "0" * 5000 + "}", "[" * 100_000],
+    ids=["endless", "huge", "deep"],
+)
+def test_values_that_no_run_wrote_are_no_internal_error(kept: Kept, line: str) -> None:
+    (kept.folder / f"{NEW}.log").write_text('{"begin":1,"stage":"a"}\n{"begin":2,"stage":"a"}\n' + f"{line}\n")
+    with suppress(UsageError):
         printed(kept.folder)
 
 

@@ -23,6 +23,8 @@ SAFE = (
     ("history", "--what-if", "2"),
     ("explain",),
     ("replay",),
+    ("log",),
+    ("log", "--follow"),
     ("pin", "2"),
     ("pause",),
     ("resume",),
@@ -46,6 +48,9 @@ LOOKING = (
     ("history", "--compare", "a", "b"),
     ("explain",),
     ("replay",),
+    ("log",),
+    ("log", "20200101T000000-aaaaaa"),
+    ("log", "20200102T000000-aaaaaa", "--follow"),
 )
 
 

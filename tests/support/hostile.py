@@ -63,7 +63,7 @@ def linked_folder(checkout: Path, victims: Path) -> None:
 def linked_inner_folders(checkout: Path, victims: Path) -> None:
     own = checkout / ".paropt"
     own.mkdir()
-    for name in ("control", "runs"):
+    for name in ("control", "logs", "runs"):
         (own / name).symlink_to(victims / "folder")
 
 
@@ -86,6 +86,18 @@ def hard_links(checkout: Path, victims: Path) -> None:
     own.mkdir()
     for name in ("history.db.lock", "functions.json", "paropt.schema.json"):
         (own / name).hardlink_to(victims / "notes")
+
+
+def planted_logs(checkout: Path, victims: Path) -> None:
+    """Logs that are links, a pipe and a second name of somebody's file, all of them old, and one that is garbage."""
+    logs = checkout / ".paropt" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "20200101T000000-aaaaaa.log").symlink_to(victims / "notes")
+    os.mkfifo(logs / "20200102T000000-aaaaaa.log")
+    (logs / "20200103T000000-aaaaaa.log").hardlink_to(victims / "notes")
+    (logs / "20200104T000000-aaaaaa.log").write_text("[" * 100_000 + "\n")
+    for log in logs.iterdir():
+        os.utime(log, (0, 0), follow_symlinks=False)
 
 
 def hot_journal(checkout: Path, victims: Path) -> None:
@@ -112,6 +124,7 @@ TRAPS: dict[str, Callable[[Path, Path], None]] = {
         linked_files,
         pipes,
         hard_links,
+        planted_logs,
         hot_journal,
     )
 }

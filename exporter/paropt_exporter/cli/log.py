@@ -73,7 +73,7 @@ def run(
                 _print(reader, choice, run_id, stdout, stderr)
     except OSError as error:
         raise UsageError(f"the log of run {run_id} can't be read: {error.strerror or error}") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UsageError(f"the log of run {run_id} is damaged: {error}") from None
     return 0
 

@@ -67,6 +67,6 @@ def _parse_header(line: bytes) -> Mapping[str, Any] | None:
         return None
     try:
         values = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None
