@@ -49,8 +49,10 @@ def folder(tmp_path: Path) -> Path:
         (["completion", ""], {*completion.SHELLS}),
         (["history", "--output", ""], {"text", "json"}),
         (["--skip", ""], {"lint", "unit"}),
+        (["un"], {"unit"}),
+        (["lint", "un"], {"unit"}),
     ],
-    ids=["flag", "choice", "file", "folder", "command", "argument", "command's choice", "stage"],
+    ids=["flag", "choice", "file", "folder", "command", "argument", "command's choice", "stage", "word", "second word"],
 )
 def test_bash_completes_flags_values_files_and_commands(folder: Path, words: list[str], expected: set[str]) -> None:
     asked = subprocess.run(
@@ -91,8 +93,9 @@ def fish(folder: Path, line: str) -> set[str]:
         ("--lane docs hist", {"history"}),
         ("history --output ", {"text", "json"}),
         ("--stage ", {"lint", "unit"}),
+        ("lint un", {"unit"}),
     ],
-    ids=["flag", "choice", "command", "command's choice", "stage"],
+    ids=["flag", "choice", "command", "command's choice", "stage", "word"],
 )
 def test_fish_completes_flags_values_commands_and_stages(tmp_path: Path, line: str, expected: set[str]) -> None:
     projects.write(tmp_path, 'name: lint, run: "true"\nname: unit, run: "true"')

@@ -151,3 +151,12 @@ def test_the_plan_says_of_a_stage_that_it_never_succeeded(project: Path) -> None
     ran(project, "unit", code=1)
     row = next(line for line in run(project, "plan").stdout.splitlines() if line.split()[2:3] == ["unit"])
     assert "never succeeded" in row
+
+
+def test_failed_again_and_again_ends_with_the_last_failure(project: Path) -> None:
+    (project / "broken").touch()
+    ran(project, "unit", code=1)
+    (project / "broken").unlink()
+    ended = run(project, projects.ANY_PORT, "unit", "--failed", "--every", "100ms")
+    assert ended.returncode == 0, ended.stderr
+    assert "--failed: nothing to run" in ended.stderr

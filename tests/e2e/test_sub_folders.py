@@ -61,3 +61,9 @@ def test_a_fault_names_the_file_as_it_is_reached_from_here(repository: Path) -> 
     (repository / "paropt.yml").write_text("stages: 5\n")
     ended = run(repository / "src", "check")
     assert (ended.returncode, "../paropt.yml:1:9: stages" in ended.stderr) == (2, True)
+
+
+def test_a_lane_is_steered_from_a_sub_folder(repository: Path) -> None:
+    with projects.served(repository):
+        paused = run(repository / "src", "pause")
+        assert (paused.returncode, paused.stderr.splitlines()[0]) == (0, "config ../paropt.yml")

@@ -13,8 +13,16 @@ def run(shell: str, parser: argparse.ArgumentParser, *, stdout: TextIO) -> int:
     """Print the script for a shell: `source <(paropt-exporter completion bash)`."""
     import shtab
 
-    _complete_values(parser, {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY, "STAGE": shtab.cmd(_STAGES)})
+    stages = shtab.cmd(_STAGES)
+    _complete_values(parser, {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY, "STAGE": stages})
     print(shtab.complete(parser, shell=shell), file=stdout)
+    prefix = shtab.wordify(f"_shtab_{parser.prog}")
+    if shell == "bash":
+        print(
+            f"{prefix}_pos_0_COMPGEN={stages['bash']}", file=stdout
+        )  # of a word: beside the commands, which shtab has
+    elif shell == "fish":
+        print(f"complete -c {parser.prog} -n {prefix}_using -ka '{stages['fish']}' -d stage", file=stdout)
     return 0
 
 

@@ -147,9 +147,8 @@ def takes_arguments(stage: Stage) -> bool:
 def _map_stages_to_lanes(config: Config) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {stage.name: [] for stage in config.stages}
     for name, lane in config.lanes.items():
-        for stage in config.stages:
-            if lane.stages is None or stage.name in lane.stages:
-                found[stage.name].append(name)
+        for stage in found if lane.stages is None else found.keys() & set(lane.stages):
+            found[stage].append(name)
     return found
 
 
