@@ -1,4 +1,4 @@
-"""`--list`: the lanes, and the stages with what each does, in a line each."""
+"""`--list`: print lanes and stages, one line each."""
 
 from __future__ import annotations
 
