@@ -1,4 +1,4 @@
-"""Batches of items: what became of each one, what a retry runs again, and what is remembered."""
+"""Batches of items: the result of each item, the items of a retry, and the stored durations."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ def test_pytest_without_tests_exits_1(tmp_path: Path) -> None:
 
 
 def test_retry_after_exitfirst_runs_the_rest(tmp_path: Path) -> None:
-    """What stops it stands where nobody looks, so only its output tells."""
+    """conftest.py sets the option, so only pytest's output shows that it ended early."""
     flaky = "first = not __import__('os').path.exists('seen'); open('seen', 'w'); assert not first"
     (tmp_path / "test_a.py").write_text(f"def test_it():\n    {flaky}\n")
     (tmp_path / "test_b.py").write_text("def test_it(): pass\ndef test_bad(): assert False\n")

@@ -28,7 +28,7 @@ def seen(
 
 
 class Lane:
-    """A lane from 1 to 32 that is asked for each scrape."""
+    """A lane from 1 to 32 that is decided at each scrape."""
 
     def __init__(self, size: int = 2) -> None:
         self.now, self.size, self.target, self.state = 0.0, size, size, TargetState()
