@@ -53,7 +53,7 @@ def test_offer_puts_as_many_tokens_into_the_pipe(server: Jobserver, client: Clie
     server.offer(2)
     assert client.take() == 2
     server.offer(2)
-    assert client.take() == 0, "what a client holds is out already"
+    assert client.take() == 0, "the client holds the tokens"
 
 
 def test_smaller_offer_removes_free_tokens_and_held_ones_once_they_return(server: Jobserver, client: Client) -> None:

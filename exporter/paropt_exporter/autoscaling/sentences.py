@@ -1,4 +1,4 @@
-"""Say in one plain sentence what was decided about a pool, and why."""
+"""Describe a decision about a pool and its reason in one sentence."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class ListScheduler(Generic[_Task]):
     queued --start_tasks--> running --end_task--> ended      a stage's last end makes its dependents startable
     ```
     Guarantees: a stage starts only after all stages that it needs have ended (a need without tasks counts as ended);
-    tasks of one stage start in their order; `resources` decides what fits, as in a real run. For one thread.
+    tasks of one stage start in their order; `resources` decides whether a task fits, as in a real run. For one thread.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class ListScheduler(Generic[_Task]):
         return started
 
     def end_task(self, started: StartedTask[_Task]) -> None:
-        """Free what a task holds; make the dependents of its stage startable if it was the last one."""
+        """Free the resources of a task; make the dependents of its stage startable if it was the last one."""
         stage = self._stages[started.stage.name]
         self.resources.end_task(stage.plan, stage.plan.pool, started.label)
         stage.running -= 1

@@ -1,4 +1,4 @@
-"""Run one plan to its end in one thread that waits for messages and timers and decides what happens next."""
+"""Run one plan to its end in one thread that waits for messages and timers and decides the next steps."""
 
 from __future__ import annotations
 
