@@ -294,7 +294,7 @@ def test_retry_after_exitfirst_runs_the_rest(tmp_path: Path) -> None:
 
 def test_failed_flag_runs_the_failed_items_again(tmp_path: Path) -> None:
     for name, failing in {"a": False, "b": True, "c": False}.items():
-        body = f"open('ran', 'a').write('{name}\\n'); assert {not failing} or __import__('os').path.exists('mended')"
+        body = f"open('ran', 'a').write('{name}\\n'); assert {not failing} or __import__('os').path.exists('fixed')"
         (tmp_path / f"test_{name}.py").write_text(f"def test_it():\n    {body}\n")
     command = f"{sys.executable} -m pytest -q -p no:cacheprovider {{items}}"
     lanes = "lanes: {standard: {strategy: adaptive, workers: 1}}"
@@ -302,7 +302,7 @@ def test_failed_flag_runs_the_failed_items_again(tmp_path: Path) -> None:
     first = run(tmp_path, "--lane", "standard", "--once", projects.ANY_PORT)
     assert first.returncode == 1
     assert "test_b.py: exit 1" in first.stdout
-    (tmp_path / "mended").touch()
+    (tmp_path / "fixed").touch()
     again = run(tmp_path, "--lane", "standard", "--failed", "--once", projects.ANY_PORT)
     assert again.returncode == 0, again.stdout + again.stderr
     assert (tmp_path / "ran").read_text().split() == ["a", "b", "c", "b"]
