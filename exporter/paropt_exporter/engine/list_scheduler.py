@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
-from paropt_exporter.engine.resources import Resources
+from paropt_exporter.engine.resources import Resources, needs_much_room
 from paropt_exporter.plan import PlannedStage
 
 _Task = TypeVar("_Task")
@@ -88,7 +88,7 @@ class ListScheduler(Generic[_Task]):
             if not stage.queue:
                 self._startable.remove(position)
             # As in the engine, a stage that needs much room is not overtaken, or smaller stages could starve it.
-            blocked = bool(stage.queue) and _needs_much_room(stage.plan)
+            blocked = bool(stage.queue) and needs_much_room(stage.plan)
         return started
 
     def end_task(self, started: StartedTask[_Task]) -> None:
@@ -118,7 +118,3 @@ class ListScheduler(Generic[_Task]):
         stage.running += 1
         self.resources.begin_task(stage.plan, stage.plan.pool, label)
         return StartedTask(stage.plan, label, stage.queue.popleft())
-
-
-def _needs_much_room(stage: PlannedStage) -> bool:
-    return bool(stage.slots > 1 or stage.memory_bytes or stage.exclusive)
