@@ -1,6 +1,6 @@
 """Records an hour of real decisions under changing load and faults, and decides each of them again.
 
-Three lanes run under the installed command: one whose band a real Prometheus moves (`shop`), one whose size it alone
+Three lanes run under the installed command: one whose bounds a real Prometheus moves (`shop`), one whose size it alone
 decides (`alone`), one that keeps a deadline (`deadline`); beside them three executors are steered as streams
 (`streams`). Loads change each minute; Prometheus is stopped and killed, signals vanish and turn into NaN, people pin
 and pause, exporters are killed. Then `paropt-exporter replay` must find every decision the same to the byte.

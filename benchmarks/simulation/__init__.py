@@ -1,1 +1,1 @@
-"""Pools in simulated time: the real controller's decisions on queues that take no time to run."""
+"""Simulated pools and lanes for the real controllers, on a clock that jumps from event to event."""

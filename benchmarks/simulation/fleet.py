@@ -1,4 +1,4 @@
-"""Hours of many pools under changing loads: the controller beside one that knows each rate."""
+"""Simulated hours of many pools under changing loads, compared with a controller that knows each rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simulation.work import Rate, bursts, given, noise, outage, poisson, ramp, s
 
 HOUR_SECONDS = 3600.0
 MOST = 200
-LATE_SECONDS = 3.0  # or a task's own time, where that is longer: what waits longer has broken its promise
+LATE_SECONDS = 3.0  # or a task's own time, if that is longer; tasks that wait longer are late
 
 PATTERNS: dict[str, Callable[[float, float, int], Rate]] = {
     "saw-tooth": lambda low, high, _: saw_tooth(low, high, period=900.0),
@@ -27,7 +27,7 @@ PATTERNS: dict[str, Callable[[float, float, int], Rate]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hour:
-    """What an hour of one pool cost: worker-seconds, tasks that began, those that waited too long, moves and flaps."""
+    """The cost of an hour of one pool: worker-seconds, started and late tasks, moves and reversals."""
 
     pattern: str
     worker_seconds: float
@@ -38,7 +38,7 @@ class Hour:
 
 
 def hours(number: int, rules: Sequence[MakeRule | None]) -> list[Hour]:
-    """Simulate an hour of the pool of that number under each rule, with the same tasks; None: under the clairvoyant."""
+    """Simulate an hour of the pool of that number under each rule, with the same tasks; None: the clairvoyant."""
     pattern = list(PATTERNS)[number % len(PATTERNS)]
     draw = random.Random(number)
     low = draw.uniform(0.3, 1.5)
@@ -71,7 +71,7 @@ def _hour(pool: SimulatedPool, rule: MakeRule, *, pattern: str) -> Hour:
 
 
 def flaps(sizes: list[tuple[float, int]]) -> int:
-    """Return how often a move was undone within a minute: `sizes` are moments with the size from then on."""
+    """Count the moves that were undone within a minute; `sizes` are moments with the size from then on."""
     count, before, moved_from, moved_at = 0, 1, 1, -REVERSAL_SECONDS
     for moment, size in sizes:
         turned = (before > moved_from) is not (size > before)

@@ -1,4 +1,4 @@
-"""Random lanes on random machines: what the controller must never do, whatever comes."""
+"""Random lanes on random machines, and the faults that the controller must never make."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from simulation.lane import LaneRun, Work, clairvoyant_seconds, run_lane
 from simulation.machine import Phase
 
-OVER_SECONDS = 2.0  # for which more tasks than cores + 1 may compute, after a wrong reading
+OVER_SECONDS = 2.0  # for which more tasks than cores + 1 may compute after a wrong reading
 HELD_SECONDS = 1.0  # for which tasks that only sleep may be held back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """A lane, its machine, and what is known of its stages before it starts."""
+    """A lane, its machine, and the known demands of its stages."""
 
     tasks: tuple[Work, ...]
     cores: int
@@ -41,7 +41,7 @@ class History:
 
 
 def history(seed: int) -> History:
-    """Draw a lane of a few stages, each of tasks of one kind."""
+    """Draw a lane of a few stages, each with tasks of one kind."""
     draw = random.Random(seed)
     cores = draw.choice((1, 2, 2, 4, 8))
     kinds = [draw.choice((*_KINDS,)) for _ in range(draw.randint(1, 4))]
@@ -64,7 +64,7 @@ def history(seed: int) -> History:
 
 
 def faults(drawn: History, run: LaneRun) -> list[str]:
-    """Say what a run did that it must not."""
+    """Return the faults of a run."""
     found = []
     above, held = run.longest_above(drawn.cores + 1), run.longest_held_back()
     if above > OVER_SECONDS:
@@ -99,7 +99,7 @@ def _half(draw: random.Random, stage: str, cores: int) -> Work:
 
 
 def _starter(draw: random.Random, stage: str, cores: int) -> Work:
-    """A program that computes while it starts, and then waits."""
+    """A program that computes while it starts, and then sleeps."""
     del cores
     return Work(seconds=0.05, cpu_demand=1.0, stage=stage, phases=(Phase(seconds=draw.uniform(0.2, 1.0)),))
 

@@ -1,4 +1,4 @@
-"""A run of known tasks on a simulated machine, steered by the real controller on a clock that jumps."""
+"""A run of known tasks on a simulated machine, sized by the real controller."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from paropt_exporter.plan import Bounds, PlannedStage
 from paropt_exporter.testing import FakeClock, Recorder
 from simulation.machine import Machine, Phase, Thread
 
-_SAMPLE_SECONDS, _LATER_SAMPLE_SECONDS, _YOUNG_SECONDS = 0.02, 0.1, 0.5  # as the supervisor of commands has them
+_SAMPLE_SECONDS, _LATER_SAMPLE_SECONDS, _YOUNG_SECONDS = 0.02, 0.1, 0.5  # as in the supervisor of commands
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One task: how long it takes alone, and how many cores it wants meanwhile.
+    """One task: its seconds with the machine to itself, and its demand for cores meanwhile.
 
-    `phases`: parts of its life after that. `threads`: so many do the same at once. `locked`: it holds a lock all that
-    time, which it shares with all others that are. `weight`: its share of a core beside others of weight 1.
+    `phases`: later parts of its life. `threads`: so many threads do the same. `locked`: it holds a lock all the time,
+    which all such tasks share. `weight`: its scheduling weight; others have 1.
     """
 
     seconds: float
@@ -53,13 +53,13 @@ class Work:
 
     @property
     def core_seconds(self) -> float:
-        """What it computes in all."""
+        """Its computing time, all threads together."""
         own = self.seconds * self.cpu_demand + sum(phase.seconds * phase.cpu_demand for phase in self.phases)
         return own * self.threads
 
     @property
     def alone_seconds(self) -> float:
-        """How long it takes on an idle machine."""
+        """Its duration on an idle machine."""
         return self.seconds + sum(phase.seconds for phase in self.phases)
 
 
@@ -85,7 +85,7 @@ class _Running:
         return all(thread.ended for thread in self.threads)
 
     def sample(self, now: float) -> None:
-        """Read what /proc says, as the supervisor does."""
+        """Read /proc's values as the supervisor does."""
         for place, thread in enumerate(self.threads):
             times, count = (thread.run, thread.wait), partial(getattr, thread, "switches")
             if len(self.observation) <= place:
@@ -106,9 +106,9 @@ class _Running:
 
 
 class SimulatedLane:
-    """Tasks of some stages that run at the lane's size on a machine; threads share one interpreter besides.
+    """Tasks of some stages that run at the lane's size on a machine; threads also share one interpreter.
 
-    `late_seconds`: how long a measurement is on its way to the controller.
+    `late_seconds`: the delay of measurements on their way to the controller.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class SimulatedLane:
         self.run_id = "simulated"
         self.size = size
         self.peak = size
-        self.limits: list[tuple[float, int | None]] = []  # of a stage, as they changed
+        self.limits: list[tuple[float, int | None]] = []  # of a stage, at each change
         self.log: list[tuple[float, int, int, int]] = []  # moment; running: computing, others; waiting: sleepers
         self._clock = clock
         self._pool = pool
@@ -174,7 +174,7 @@ class SimulatedLane:
         return [work for name in self._stages for work in self._scheduler.get_queue(name)]
 
     def _hold_locks(self) -> None:
-        """Let only the first task behind a lock go on: the lock of the tasks, or the interpreter's."""
+        """Block all but the first task behind a lock: the lock of the tasks, or the interpreter's."""
         holder = next((task for task in self._running if task.work.locked), None)
         for task in self._running:
             for thread in task.threads:
@@ -200,7 +200,7 @@ class SimulatedLane:
             self._next_sample = min(self._next_sample, self._clock.now + _SAMPLE_SECONDS)
         self.peak = max(self.peak, len(self._running))
 
-    # The controller's view of a run and of its pools.
+    # The controller's view of a run and of its pools
 
     def measure_demand(self) -> Demand:
         waiting = self._get_waiting_works()
@@ -264,7 +264,7 @@ class SimulatedLane:
 
 
 class _Stage:
-    """The sums of a stage's tasks that have ended."""
+    """The sums of a stage's ended tasks."""
 
     def __init__(self, name: str, pool: str) -> None:
         self.plan = PlannedStage(number=2, name=name, pool=pool, tasks=(), cwd=Path("/"))
@@ -296,7 +296,7 @@ class _Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneRun:
-    """How a simulated run went. `log`: (moment, tasks that only compute, others that run, sleepers that wait)."""
+    """The result of a simulated run. `log`: (moment, computing tasks, other running tasks, waiting sleepers)."""
 
     makespan_seconds: float
     peak: int
@@ -310,11 +310,11 @@ class LaneRun:
         return sum(before != after for before, after in pairwise(actions))
 
     def longest_above(self, computing: int) -> float:
-        """Return for how long at a stretch more than so many computing tasks ran."""
+        """Return the longest time without a break for which more than so many computing tasks ran."""
         return _longest((moment, running > computing) for moment, running, _, _ in self.log)
 
     def longest_held_back(self) -> float:
-        """Return for how long at a stretch tasks that only sleep could not start."""
+        """Return the longest time without a break for which tasks that only sleep could not start."""
         return _longest((moment, waiting > 0) for moment, _, _, waiting in self.log)
 
 
@@ -327,7 +327,7 @@ def _longest(moments: object) -> float:
 
 
 def clairvoyant_seconds(tasks: Sequence[Work], *, cores: int, maximum: int) -> float:
-    """Return a bound that no order and no size can beat: core time over cores, the longest task, and slot time."""
+    """Return a lower bound for every order and size: core time over cores, the longest task, and slot time."""
     longest = max(work.alone_seconds for work in tasks)
     slots = sum(work.alone_seconds for work in tasks) / maximum
     return max(longest, slots, sum(work.core_seconds for work in tasks) / cores)
@@ -338,9 +338,9 @@ def run_lane(
     deadline_seconds: float | None = None, fixed: bool = False, others: int = 0, late_seconds: float = 0.0,
     known: Mapping[str, float] | None = None,
 ) -> LaneRun:  # fmt: skip
-    """Run tasks to their end, steered by the controller, or at the size of the start if `fixed`.
+    """Run tasks to their end, sized by the controller, or at the start size if `fixed`.
 
-    `others`: threads of other people that compute all the time; `known`: demands of stages that earlier runs measured.
+    `others`: threads of other processes that compute all the time; `known`: stages' demands from earlier runs.
     """
     clock, recorder = FakeClock(), Recorder()
     lane = SimulatedLane(

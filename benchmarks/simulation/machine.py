@@ -1,7 +1,7 @@
-"""A machine with a fair scheduler: threads that compute and wait, others' load, and what /proc would say of them.
+"""A simulated machine: a fair scheduler, threads that compute and sleep, other processes' load, and /proc's counters.
 
-Time goes on by quanta. In each, the runnable threads that had least of a core so far (by weight) get one each; the
-others wait, and `schedstat` tells of a wait only when it has ended.
+Time advances by quanta. In each, the runnable threads that had least of a core so far (by weight) get one each; the
+others wait. As in `schedstat`, a wait counts once it has ended.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 QUANTUM_SECONDS = 0.01
-_PERIOD_SECONDS = 0.02  # of a thread that computes and waits by turns
+_PERIOD_SECONDS = 0.02  # of a thread that computes and sleeps in turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """A part of a thread's life: `seconds` long on an idle machine, of which it computes the part `share`."""
+    """A part of a thread's life: `seconds` long on an idle machine, with a demand of `cpu_demand` cores."""
 
     seconds: float
     cpu_demand: float = 0.0
@@ -24,16 +24,16 @@ class Phase:
 
 @dataclass(slots=True, eq=False)
 class Thread:
-    """One thread, and its entries in /proc: `run`, `wait` (ended waits only) and `runnable`."""
+    """One thread with its counters in /proc: `run`, `wait` (ended waits only) and `runnable`."""
 
     phases: list[Phase]
     weight: float = 1.0
     run: float = 0.0
     wait: float = 0.0
-    served: float = 0.0  # core time by weight, which the scheduler evens out
-    since: float | None = None  # when the wait under way began
+    served: float = 0.0  # core time by weight, which the scheduler balances
+    since: float | None = None  # when its present wait began
     blocked: bool = False  # by a lock
-    switches: int = 0  # how often it gave its core up by itself
+    switches: int = 0  # how often it gave up its core by itself
     _segments: list[tuple[bool, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -51,11 +51,11 @@ class Thread:
 
     @property
     def left(self) -> float:
-        """How long its present segment still lasts."""
+        """The rest of its present segment in seconds."""
         return self._segments[-1][1] if self._segments else 0.0
 
     def advance(self, seconds: float) -> None:
-        """Get on with the present segment."""
+        """Run or sleep for a part of the present segment."""
         computing, left = self._segments[-1]
         if left - seconds > 1e-9:
             self._segments[-1] = (computing, left - seconds)
@@ -65,15 +65,15 @@ class Thread:
 
 
 class Machine:
-    """Cores, the threads on them, and others' threads that never stop computing."""
+    """Cores, and threads of other processes that never stop computing."""
 
     def __init__(self, cores: int, others: int = 0) -> None:
         self.cores = cores
         self._others = [Thread([Phase(seconds=math.inf, cpu_demand=1.0)]) for _ in range(others)]
-        self._owed = 0.0  # rotates who begins among equals
+        self._owed = 0.0  # rotates the start among equals
 
     def step(self, threads: Iterable[Thread], now: float, most: float) -> float:
-        """Let time pass, by a quantum or, while nothing computes, until a segment ends; return how much."""
+        """Advance by a quantum or, while no thread computes, to the end of a segment; return the seconds."""
         alive = [thread for thread in threads if not thread.ended]
         runnable = [thread for thread in (*alive, *self._others) if thread.runnable]
         sleeping = [thread for thread in alive if not thread.runnable and not thread.blocked]
@@ -100,13 +100,13 @@ class Machine:
             if thread.served < least - QUANTUM_SECONDS:
                 thread.served = least
         lag = max((thread.served for thread in self._others), default=0.0)
-        for thread in runnable:  # one that slept, or is new, has no claim on the time before
+        for thread in runnable:  # a thread that slept, or is new, has no claim on the time before
             thread.served = max(thread.served, lag - 2 * QUANTUM_SECONDS)
         return sorted(runnable, key=lambda thread: thread.served)[: self.cores]
 
 
 def _segments(phase: Phase) -> Iterable[tuple[bool, float]]:
-    """Return what a phase consists of: (whether it computes, how many seconds)."""
+    """Return a phase's segments: (whether it computes, seconds)."""
     if phase.cpu_demand <= 0.0 or phase.cpu_demand >= 1.0:
         return [(phase.cpu_demand >= 1.0, phase.seconds)] if phase.seconds > 0 else []
     reversals = max(1, round(phase.seconds / _PERIOD_SECONDS))

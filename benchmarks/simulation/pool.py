@@ -1,4 +1,4 @@
-"""A pool whose tasks arrive, wait, run and end on a clock that jumps from event to event."""
+"""A simulated pool whose tasks arrive, wait, run and end."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from paropt_exporter.events import PoolStatistics, WorkerMemory
 
 Duration = Callable[[int], tuple[float, float, float]]
-"""How a task that begins as the n-th of those running goes: its seconds, CPU seconds and run delay in seconds."""
+"""The seconds, CPU seconds and run delay of a task that starts as the n-th running one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
-    """How tasks fared: how many began, how many waited longer than allowed; mean and longest wait in seconds."""
+    """Waits of tasks: started tasks, late ones, and mean and longest wait in seconds."""
 
     began: int
     late: int
@@ -25,7 +25,7 @@ class Waits:
 
 
 class SimulatedPool:
-    """A queue with a number of workers that can be changed; the real controllers steer it as they steer a real pool.
+    """A queue with a resizable number of workers, which the real controllers size like a real pool.
 
     `arrivals` yields rising moments; `late_seconds` is the wait from which on a task counts as late.
     """
@@ -51,12 +51,12 @@ class SimulatedPool:
         self._now = 0.0
         self._queue: deque[float] = deque()
         self._running: list[tuple[float, float, float, float]] = []  # end, begin, cpu, delay
-        self._computes = False  # whether any task used CPU time yet
+        self._computes = False  # whether any task has used CPU time
         self._submitted = self._began = self._late = self._finished = 0
         self._worst = self._waited = self._busy = self._slots = self._cpu = self._delay = 0.0
 
     def advance(self, now: float) -> None:
-        """Let everything happen that happens until `now`."""
+        """Process all events until `now`."""
         running = self._running
         while True:
             end = running[0][0] if running else math.inf
@@ -105,7 +105,7 @@ class SimulatedPool:
         )
 
     def worker_memory(self) -> tuple[WorkerMemory, ...]:
-        """Return each worker's memory: it has its peak from its first task on."""
+        """Return each worker's memory, which is at its peak from its first task on."""
         size = self.memory_bytes
         return (WorkerMemory(now_bytes=size, peak_bytes=size),) * max(self.target, len(self._running)) if size else ()
 
@@ -119,7 +119,7 @@ class SimulatedPool:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to happen."""
+        """Whether no event is left."""
         return not self._running and not self._queue and self._next == math.inf
 
     @property

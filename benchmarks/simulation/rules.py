@@ -1,4 +1,4 @@
-"""The controllers that are compared: ours, and the published rules of Dask and KEDA, written anew from their papers.
+"""The compared controllers: ours, and the published rules of Dask and KEDA, written from their papers.
 
 Each has `step(now)`, called each second, and resizes one pool.
 """
@@ -23,11 +23,11 @@ class Rule(Protocol):
 
 
 MakeRule = Callable[[SimulatedPool, int], Rule]
-"""A rule for a pool and the largest size that it may give it."""
+"""Creates a rule for a pool with a maximum size."""
 
 
 class Ours:
-    """The stream loop as it steers real executors, on a clock of the simulation's."""
+    """The pool controller on the simulation's clock."""
 
     def __init__(self, pool: SimulatedPool, most: int, *, cores: float = 1000.0) -> None:
         self._clock = FakeClock()
@@ -105,7 +105,7 @@ class Keda:
 
 
 class Clairvoyant:
-    """Knows the true rate and service time of each second, and keeps the wait that is meant with the fewest workers."""
+    """Knows the true rate and service time of each second, and keeps the intended wait with the fewest workers."""
 
     def __init__(self, pool: SimulatedPool, most: int, *, rate: Rate, service_seconds: float) -> None:
         self._pool, self._most, self._rate, self._service_seconds = pool, most, rate, service_seconds
@@ -118,7 +118,7 @@ class Clairvoyant:
 
 
 class Fixed:
-    """Keeps the size that the pool has."""
+    """Keeps the pool's size."""
 
     def __init__(self, pool: SimulatedPool, most: int) -> None:
         del pool, most
@@ -128,7 +128,7 @@ class Fixed:
 
 
 def simulate(pool: SimulatedPool, rule: Rule, *, until: float, tick: float = 1.0) -> None:
-    """Let a rule steer a pool until a moment."""
+    """Let a rule size a pool until a moment."""
     ticks = round(until / tick)
     for number in range(ticks + 1):
         now = number * tick

@@ -1,4 +1,4 @@
-"""What simulated tasks do, and when they come: seeded, so that every run of a benchmark sees the same."""
+"""Seeded durations and arrivals of simulated tasks, the same in every run of a benchmark."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Rate = Callable[[float], float]
 
 
 def waiting(seconds: float) -> Duration:
-    """Tasks that only wait."""
+    """Tasks that only sleep."""
     return lambda _: (seconds, 0.0, 0.0)
 
 
@@ -25,13 +25,13 @@ def varied(mean_seconds: float, count: int, seed: int, *, spread: float = 0.5) -
 
 
 def given(seconds: Iterable[float]) -> Duration:
-    """Tasks that wait, each as long as the next of these."""
+    """Tasks that sleep, each as long as the next of these."""
     each = iter(seconds)
     return lambda _: (next(each), 0.0, 0.0)
 
 
 def computing(seconds: float, cpu_demand: float, cores: float) -> Duration:
-    """Tasks that use `share` of a core: more of them than there are cores wait for one another."""
+    """Tasks of `cpu_demand` cores; more of them than there are cores wait for each other."""
 
     def duration(running: int) -> tuple[float, float, float]:
         slower = max(1.0, running * cpu_demand / cores)
@@ -41,12 +41,12 @@ def computing(seconds: float, cpu_demand: float, cores: float) -> Duration:
 
 
 def locked(seconds: float) -> Duration:
-    """Tasks that hold one lock all the time: each takes as long as all that run together."""
+    """Tasks that hold one lock all the time: each takes as long as all running ones together."""
     return lambda running: (seconds * running, 0.0, 0.0)
 
 
 def poisson(rate: Rate, until: float, seed: int) -> Iterator[float]:
-    """Yield moments of arrivals at a rate that changes, by thinning (Lewis and Shedler, 1979), second by second."""
+    """Yield moments of arrivals at a changing rate, by thinning (Lewis and Shedler, 1979), second by second."""
     draw = random.Random(seed)
     now = 0.0
     while now < until:
@@ -93,7 +93,7 @@ def ramp(low: float, high: float, over: float) -> Rate:
 
 
 def outage(rate: float, *, begin: float, lasting: float) -> Rate:
-    """Nothing arrives for a while, and what was held back comes in the time after."""
+    """No arrivals for a while, and the held-back ones in the time after."""
 
     def at(now: float) -> float:
         if begin <= now < begin + lasting:

@@ -1,4 +1,4 @@
-"""The outer loop, interval by interval on a fake clock."""
+"""The bounds controller, interval by interval on a fake clock."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUIET = PoolMeasurement(sampled=0.0, scrape_seconds=15.0, size=2.0, depth=0.0, b
 
 
 class FakeSource:
-    """Readings as the test says."""
+    """A signal source whose readings the test sets."""
 
     def __init__(self) -> None:
         self.load: Reading = Reading(value=0.0)
@@ -94,7 +94,7 @@ def test_hold_does_not_undo_a_resize_in_progress() -> None:
     lane = Lane("prometheus")
     lane.source.measurement = replace(QUIET, depth=6.0)
     assert lane.interval().new_size == 8
-    lane.source.measurement = None  # and the lane, here, still has its two workers
+    lane.source.measurement = None  # while the lane still has its two workers
     assert lane.interval().reason == "no_data"
     assert lane.control_state.size_bounds.target == 8
 

@@ -1,4 +1,4 @@
-"""Orders on a real socket, to a standing that nobody else uses."""
+"""Requests on a real control socket."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def only(root: Path) -> Path:
 
 
 def raw(path: Path, sent: bytes) -> bytes:
-    """Send bytes as they are and return all that comes back."""
+    """Send bytes unchanged and return the whole answer."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(HANG_SECONDS)
         client.connect(str(path))
@@ -56,7 +56,7 @@ def raw(path: Path, sent: bytes) -> bytes:
             client.sendall(sent)
             client.shutdown(socket.SHUT_WR)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it has heard enough
+            pass  # it closed after the first bytes
         answer = b""
         try:
             while part := client.recv(4096):
@@ -138,7 +138,7 @@ def test_invalid_request_gets_an_error_and_changes_nothing(
     tmp_path: Path, lane: ControlState, taking: ControlSocket, sent: bytes, error: str
 ) -> None:
     answer = raw(only(tmp_path), sent)
-    if len(sent) < 4096:  # what is longer may be cut off before its answer is read
+    if len(sent) < 4096:  # a longer request may be cut off before its answer is read
         assert error in json.loads(answer)["error"]
     assert lane.override == Override()
     assert send_request(only(tmp_path), ControlRequest(command="pin", size=3))["size"] == 3

@@ -1,4 +1,4 @@
-"""The inner controller, step by step on a fake clock."""
+"""The controller, step by step on a fake clock."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from paropt_exporter.testing import FakeClock, Recorder
 
 @dataclass
 class FakeLane:
-    """A run and its pools in one: `burn` says which part of a core each running task uses."""
+    """A run and its pools in one. `burn`: the part of a core that each running task uses."""
 
     clock: FakeClock
     waiting: int
     burn: float
     size: int = 2
     memory_bytes: int = 0
-    since: float = 0.0  # when it began to burn
+    since: float = 0.0  # the moment from which on they use it
     admission: Admission | None = None
     run_id: str = "r1"
 
@@ -281,8 +281,8 @@ def test_recommended_size_drops_a_contradicted_peak() -> None:
     assert control_state.snapshot().pools[0].recommended_size <= 3
 
 
-def looks(controller: Controller, clock: FakeClock, seconds: float) -> int:
-    """Count the looks that are due within that time while no task waits."""
+def count_steps(controller: Controller, clock: FakeClock, seconds: float) -> int:
+    """Count the steps that are due within that time while no task waits."""
     taken = 0
     for _ in range(round(seconds / IDLE_TICK_SECONDS)):
         clock.advance(IDLE_TICK_SECONDS)
@@ -293,15 +293,15 @@ def looks(controller: Controller, clock: FakeClock, seconds: float) -> int:
 def test_steps_are_rarer_once_nothing_has_changed_for_seconds() -> None:
     clock = FakeClock()
     controller = build_controller(FakeLane(clock, waiting=1, burn=0.0), Recorder())
-    assert looks(controller, clock, QUIET_SECONDS) == round(QUIET_SECONDS / IDLE_TICK_SECONDS)
-    assert looks(controller, clock, 10.0) <= 10.0 / QUIET_TICK_SECONDS + 1
+    assert count_steps(controller, clock, QUIET_SECONDS) == round(QUIET_SECONDS / IDLE_TICK_SECONDS)
+    assert count_steps(controller, clock, 10.0) <= 10.0 / QUIET_TICK_SECONDS + 1
 
 
 def test_waiting_task_ends_the_quiet_at_once() -> None:
     clock = FakeClock()
     lane = FakeLane(clock, waiting=1, burn=0.0)
     controller = build_controller(lane, Recorder())
-    looks(controller, clock, 10.0)
+    count_steps(controller, clock, 10.0)
     lane.waiting = 5
     assert not controller.is_quiet()
 

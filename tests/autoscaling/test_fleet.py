@@ -1,4 +1,4 @@
-"""Simulated hours of pools under five kinds of load, beside a controller that knows each rate."""
+"""Simulated hours of pools under five kinds of load, compared with a controller that knows each rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens in the pipe, taken and put back as a client does it, and how many of them a run has to spare."""
+"""Tokens in the pipe, taken and put back as a client does it, and the spare slots of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def server() -> Iterator[Jobserver]:
 
 
 class Client:
-    """Opens the server by the path in MAKEFLAGS, without blocking, so that an empty pipe shows."""
+    """Opens the server by the path in MAKEFLAGS without blocking, so that an empty pipe shows."""
 
     def __init__(self, server: Jobserver) -> None:
         match = re.search(r"--jobserver-auth=fifo:(\S+)", server.build_environment({}, 4)["MAKEFLAGS"])
@@ -53,7 +53,7 @@ def test_offer_puts_as_many_tokens_into_the_pipe(server: Jobserver, client: Clie
     server.offer(2)
     assert client.take() == 2
     server.offer(2)
-    assert client.take() == 0, "what a client holds is out already"
+    assert client.take() == 0, "the client holds the tokens"
 
 
 def test_smaller_offer_removes_free_tokens_and_held_ones_once_they_return(server: Jobserver, client: Client) -> None:
@@ -110,7 +110,7 @@ def test_user_flags_stay_and_another_servers_flags_go(server: Jobserver, before:
 def observation(
     running: dict[float | None, int], waiting: dict[float | None, int], *, cores: float = 8.0
 ) -> LaneObservation:
-    """Tasks by their share of a core."""
+    """A lane of tasks by their CPU demands."""
 
     def group(tasks: dict[float | None, int]) -> tuple[LoadGroup, ...]:
         return tuple(
@@ -149,10 +149,10 @@ def test_each_task_takes_one_of_the_fixed_slots() -> None:
     assert count_spare_slots(observation({0.0: 3}, {1.0: 3}, cores=2.0), fixed=4) == 0
 
 
-def refusal(folder: Path, told: str | None) -> str:
-    """What is said of a make that tells this version, or of none; nothing where it will do."""
-    if told is not None:
-        (folder / "make").write_text(f"#!/bin/sh\necho '{told}'\n")
+def refusal(folder: Path, version: str | None) -> str:
+    """Return the refusal of a make that prints this version (None: there is no make); "" if it is accepted."""
+    if version is not None:
+        (folder / "make").write_text(f"#!/bin/sh\necho '{version}'\n")
         (folder / "make").chmod(0o755)
     try:
         require_make({"PATH": str(folder)})
@@ -168,6 +168,6 @@ def test_make_before_4_4_is_refused(tmp_path: Path, version: str) -> None:
     assert ": put make 4.4 or later first on PATH" in said
 
 
-@pytest.mark.parametrize("told", ["GNU Make 4.4", "GNU Make 5.0", "bmake", None])
-def test_newer_make_another_make_and_no_make_are_accepted(tmp_path: Path, told: str | None) -> None:
-    assert refusal(tmp_path, told) == ""
+@pytest.mark.parametrize("version", ["GNU Make 4.4", "GNU Make 5.0", "bmake", None])
+def test_newer_make_another_make_and_no_make_are_accepted(tmp_path: Path, version: str | None) -> None:
+    assert refusal(tmp_path, version) == ""

@@ -1,4 +1,4 @@
-"""What the controller must choose for workloads whose answer is known, in simulated time."""
+"""The controllers' decisions for workloads with known answers, in simulated time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random lanes on simulated machines, steered by the real controller; `benchmarks/control.py histories` runs more."""
+"""Random lanes on simulated machines, sized by the real controller; `benchmarks/control.py histories` runs more."""
 
 from __future__ import annotations
 

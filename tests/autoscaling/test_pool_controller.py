@@ -1,4 +1,4 @@
-"""Executors steered by their load: real ones, and several in one budget."""
+"""Pools sized by their load: real ones, and several within one budget."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MB = 1 << 20
 
 
 class Machine:
-    """Memory that pools' workers take from: what is left is what they have not taken."""
+    """A machine whose memory the pools' workers use."""
 
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = total_bytes

@@ -1,4 +1,4 @@
-"""An hour of real decisions under faults, recorded by `benchmarks/record_hour.py`, is decided the same again."""
+"""An hour of real decisions under faults, recorded by `benchmarks/record_hour.py`, replays the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sizes are measured, how, and what a curve recommends."""
+"""The sizes that are measured, the order of the runs, and the recommendation from a curve."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def recommended(points: list[Point], bounds: Bounds = AUTO) -> tuple[Strategy, i
 
 
 def on_fakes(script: Script) -> tuple[Callable[[Plan], RunRecord], list[int]]:
-    """Run plans on fake pools; the second value tells the size of each run."""
+    """Return a function that runs plans on fake pools, and the list of the sizes that it ran."""
     executed: list[int] = []
 
     def execute(planned: Plan) -> RunRecord:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import families
-from paropt_exporter.autoscaling import sentences
+from paropt_exporter.autoscaling import explanation
 from paropt_exporter.autoscaling.decisions import Observation, PolicyDecision, serialize_decision, serialize_observation
 from paropt_exporter.autoscaling.policy.budget import Budget, Claim
 from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup, RemainingWork
@@ -330,5 +330,5 @@ def test_it_begins_with_a_plain_sentence_for_each_decision_in_the_order_of_time(
 
 
 def test_every_reason_has_its_sentence() -> None:
-    known = {action: frozenset(clauses) for action, clauses in sentences.BY_ACTION.items()}
+    known = {action: frozenset(clauses) for action, clauses in explanation.BY_ACTION.items()}
     assert known == {action: frozenset(reasons) for action, reasons in families.DECISION_REASONS.items()}

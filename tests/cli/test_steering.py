@@ -35,9 +35,9 @@ def exporters(root: Path, **pools: tuple[str, ...]) -> Iterator[dict[str, Contro
         each.close()
 
 
-def told(root: Path, wish: ControlRequest, *, lane: str | None = None, pid: int | None = None) -> str:
+def told(root: Path, request: ControlRequest, *, lane: str | None = None, pid: int | None = None) -> str:
     stdout = io.StringIO()
-    assert steering.run(root, wish, lane=lane, pid=pid, stdout=stdout) == 0
+    assert steering.run(root, request, lane=lane, pid=pid, stdout=stdout) == 0
     return stdout.getvalue()
 
 

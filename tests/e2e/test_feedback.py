@@ -1,4 +1,4 @@
-"""Query results of a real Prometheus, and of a real VictoriaMetrics, steer a real lane; then the server is broken."""
+"""A real lane sized by query results of a real Prometheus and a real VictoriaMetrics, and by a broken server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ feedback:
     broker: {{query: sum(broker_messages), use: load, target: 20}}
     database: {{query: database_busy_ratio, use: limit, target: 0.8}}
 """
-# Two tasks wait, then thirty do: ten times the load and more.
+# Two waiting tasks, then thirty: more than ten times the load.
 ALONE = """
 project: alone
 lanes: {{standard: {{workers: {{min: 1, max: 40, start: 2}}}}}}
@@ -51,7 +51,7 @@ feedback:
 
 @dataclass
 class World:
-    """A server that scrapes two lanes, and what the signals are of."""
+    """A server that scrapes two lanes, and the file behind the signals."""
 
     server: Prometheus
     ready: str
@@ -61,7 +61,7 @@ class World:
 
 
 class Page:
-    """What an exporter's own page says, past the server."""
+    """An exporter's own page, read without the server."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -78,7 +78,7 @@ class Page:
             found = re.fullmatch(r"(\w+)\{(.*)\} (\S+)", line)
             if found and found[1] == name and wanted <= set(found[2].split(",")):
                 return float(found[3])
-        return math.nan  # not there yet: equal to nothing
+        return math.nan  # not there yet: equal to no value
 
     def band(self) -> tuple[float, float]:
         return self.value("paropt_control_floor"), self.value("paropt_control_ceiling")
@@ -104,7 +104,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def steered(world: World) -> Iterator[Page]:
-    """A lane that runs each second, steered by signals."""
+    """A lane that runs each second, sized by signals."""
     folder = world.folder / "signals"
     folder.mkdir()
     (folder / "paropt.yml").write_text(SIGNALS.format(url=world.server.url))
@@ -208,7 +208,7 @@ def test_lane_without_a_history_starts_with_the_weeks_size(world: World) -> None
         size = round(world.server.value(asked))
         durations = queries.build_past_durations_query("past", "standard")
         eventually("the week knows each stage", lambda: len(world.server.by("stage", durations)) == 3)
-    # One worker at a time shows the order; all that are allowed show the size.
+    # One worker at a time shows the order; the maximum shows the size.
     (second / "paropt.yml").write_text(PAST.format(url=world.server.url, most=1))
     assert run(second, "--once", "--web.listen-address=127.0.0.1:0").returncode == 0
     with sqlite3.connect(second / ".paropt/history.db") as history:

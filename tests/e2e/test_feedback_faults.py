@@ -1,4 +1,4 @@
-"""A lane under a Prometheus that answers in every wrong way, one after another, while it runs on."""
+"""A lane goes on while its Prometheus gives one wrong answer after another."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ FAULTS: tuple[tuple[str, Reply, str], ...] = (
 
 @dataclass
 class Lane:
-    """A lane that runs each second, and the server that it asks."""
+    """A lane that runs each second, and the server that it queries."""
 
     server: FakePrometheus
     port: int
@@ -93,7 +93,7 @@ class Lane:
 
 
 def healthy(load: float) -> Reply:
-    """A load, and for the pools' own query what a lane at rest with a size of three would show."""
+    """Answer with a load, and with the pools' values of an idle lane of size three."""
     own = {
         **dict.fromkeys(OWN_SIGNALS, 0.0), "matches": 1.0, "scrapes": 8.0, "epochs": 1.0, "size": 3.0, "slots": 3.0,
     }  # fmt: skip

@@ -102,7 +102,7 @@ def test_early_failure_makes_no_lane_uneven() -> None:
 def rounds(
     count: int, workers: int, *, seconds: float = 2.0, cpu: float = 0.0, name: str = "a", gil_bound: bool = False
 ) -> tuple[TaskTiming, ...]:
-    """Tasks of equal length, `workers` of them at once."""
+    """Return tasks of equal length, `workers` of them at once."""
     return tuple(
         TaskTiming(
             stage=name,
@@ -128,9 +128,9 @@ def advice(
         cores=2.0,
         memory_bytes=1 << 30,
     )
-    (told,) = add_advice((found,), run)
-    assert (told.kind, told.stage, told.sentence) == (kind, name, "a fact")
-    return told.advice
+    (advised,) = add_advice((found,), run)
+    assert (advised.kind, advised.stage, advised.sentence) == (kind, name, "a fact")
+    return advised.advice
 
 
 def lane(*stages: PlannedStage, workers: int | Bounds = 2, strategy: Strategy = Strategy.THREAD) -> Plan:
@@ -139,8 +139,8 @@ def lane(*stages: PlannedStage, workers: int | Bounds = 2, strategy: Strategy = 
 
 
 def test_more_workers_are_advised_with_the_time_saved() -> None:
-    told = advice("saturated", *rounds(8, 2), planned=lane())
-    assert told == "8 workers would have taken 2.0 s instead of 8.0 s"
+    advised = advice("saturated", *rounds(8, 2), planned=lane())
+    assert advised == "8 workers would have taken 2.0 s instead of 8.0 s"
 
 
 def test_no_workers_are_advised_on_full_cores() -> None:
@@ -169,8 +169,8 @@ def test_sequential_lane_gets_no_advice_to_grow() -> None:
 def test_fewer_workers_are_advised_if_they_take_as_long() -> None:
     tasks = (*rounds(1, 1, seconds=6.0, name="long"), *rounds(6, 2, name="a"))
     stages = (stage("long"), stage("a", tasks=6))
-    told = advice("under_used", *tasks, planned=lane(*stages, workers=8))
-    assert told == "3 workers would have taken 6.0 s too"
+    advised = advice("under_used", *tasks, planned=lane(*stages, workers=8))
+    assert advised == "3 workers would have taken 6.0 s too"
     assert advice("under_used", *tasks, planned=lane(*stages, workers=ADAPTIVE)) == ""
 
 
@@ -180,8 +180,8 @@ def test_lane_that_needs_its_workers_gets_no_advice_to_shrink() -> None:
 
 def test_processes_are_advised_on_free_cores() -> None:
     tasks = rounds(2, 2, seconds=4.0, cpu=2.0, gil_bound=True)
-    told = advice("gil_bound", *tasks, planned=lane(), name="a")
-    assert told == "run it in processes: 2.0 s instead of 4.0 s"
+    advised = advice("gil_bound", *tasks, planned=lane(), name="a")
+    assert advised == "run it in processes: 2.0 s instead of 4.0 s"
     assert advice("gil_bound", *rounds(2, 1, cpu=2.0, gil_bound=True), planned=lane(workers=1), name="a") == ""
 
 
@@ -189,8 +189,8 @@ def test_processes_are_advised_on_free_cores() -> None:
 def test_splitting_the_longest_task_is_advised_if_the_lane_waits_for_it(kind: str) -> None:
     stages = (stage("a"), stage("b", tasks=2))
     tasks = (*rounds(1, 1, seconds=6.0, name="a"), *rounds(2, 2, seconds=2.0, name="b"))
-    told = advice(kind, *tasks, planned=lane(*stages, workers=3), name="a")
-    assert told == "split it in two (items): 4.0 s instead of 6.0 s"
+    advised = advice(kind, *tasks, planned=lane(*stages, workers=3), name="a")
+    assert advised == "split it in two (items): 4.0 s instead of 6.0 s"
     assert advice(kind, *tasks, planned=lane(*stages, workers=3), name="b") == ""
 
 
@@ -202,8 +202,8 @@ def test_splitting_a_task_that_computes_is_not_advised_on_full_cores() -> None:
 
 def test_uneven_lane_is_advised_to_split_its_longest_stage() -> None:
     tasks = (*rounds(1, 1, seconds=6.0, name="a"), *rounds(1, 1, seconds=1.0, name="b"))
-    told = advice("uneven", *tasks, planned=lane(stage("a"), stage("b"), workers=3))
-    assert told == "split a in two (items): 3.0 s instead of 6.0 s"
+    advised = advice("uneven", *tasks, planned=lane(stage("a"), stage("b"), workers=3))
+    assert advised == "split a in two (items): 3.0 s instead of 6.0 s"
 
 
 def test_unexplained_run_gets_no_advice() -> None:

@@ -87,7 +87,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def calls(name: str, endings: list[str], **fields: Any) -> PlannedStage:
-    """A stage whose tasks are calls that end so."""
+    """Return a stage whose tasks are calls with these endings."""
     tasks = tuple(
         PlannedTask(index=index, item=None, work=Call(target=f"paropt_sample_endings:{ending}"))
         for index, ending in enumerate(endings)
@@ -161,7 +161,7 @@ def test_stage_without_items_leaves_the_run_a_success() -> None:
 
 
 class Refusing(FakeWorkers):
-    """Pools that take no task of stage `refused`."""
+    """Pools that start no task of stage `refused`."""
 
     def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> RunningAttempt:
         if stage.name == "refused":
@@ -215,7 +215,7 @@ def settled(error: BaseException | None = None, value: object = None) -> TaskFut
 
 
 class Hostile(Exception):
-    """Raises whatever it is asked."""
+    """Raises from every special method."""
 
     @property  # type: ignore[misc]  # hostile on purpose
     def __class__(self) -> type:
@@ -229,7 +229,7 @@ class Hostile(Exception):
 
 
 class HostileStop(TaskStopped):
-    """One of ours by descent, with code of its own."""
+    """A subclass of TaskStopped with code of its own."""
 
     def __str__(self) -> str:
         raise KeyboardInterrupt

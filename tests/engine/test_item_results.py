@@ -1,4 +1,4 @@
-"""Batches of items: what became of each one, what a retry runs again, and what is remembered."""
+"""Batches of items: the result of each item, the items of a retry, and the stored durations."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ def test_pytest_without_tests_exits_1(tmp_path: Path) -> None:
 
 
 def test_retry_after_exitfirst_runs_the_rest(tmp_path: Path) -> None:
-    """What stops it stands where nobody looks, so only its output tells."""
+    """conftest.py sets the option, so only pytest's output shows that it ended early."""
     flaky = "first = not __import__('os').path.exists('seen'); open('seen', 'w'); assert not first"
     (tmp_path / "test_a.py").write_text(f"def test_it():\n    {flaky}\n")
     (tmp_path / "test_b.py").write_text("def test_it(): pass\ndef test_bad(): assert False\n")
@@ -294,7 +294,7 @@ def test_retry_after_exitfirst_runs_the_rest(tmp_path: Path) -> None:
 
 def test_failed_flag_runs_the_failed_items_again(tmp_path: Path) -> None:
     for name, failing in {"a": False, "b": True, "c": False}.items():
-        body = f"open('ran', 'a').write('{name}\\n'); assert {not failing} or __import__('os').path.exists('mended')"
+        body = f"open('ran', 'a').write('{name}\\n'); assert {not failing} or __import__('os').path.exists('fixed')"
         (tmp_path / f"test_{name}.py").write_text(f"def test_it():\n    {body}\n")
     command = f"{sys.executable} -m pytest -q -p no:cacheprovider {{items}}"
     lanes = "lanes: {standard: {strategy: adaptive, workers: 1}}"
@@ -302,7 +302,7 @@ def test_failed_flag_runs_the_failed_items_again(tmp_path: Path) -> None:
     first = run(tmp_path, "--lane", "standard", "--once", projects.ANY_PORT)
     assert first.returncode == 1
     assert "test_b.py: exit 1" in first.stdout
-    (tmp_path / "mended").touch()
+    (tmp_path / "fixed").touch()
     again = run(tmp_path, "--lane", "standard", "--failed", "--once", projects.ANY_PORT)
     assert again.returncode == 0, again.stdout + again.stderr
     assert (tmp_path / "ran").read_text().split() == ["a", "b", "c", "b"]

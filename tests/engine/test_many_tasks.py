@@ -15,7 +15,7 @@ from support.lanes import GIB, plan, stage, stages_of
 
 
 class Counted(tuple[PlannedTask, ...]):
-    """A stage's tasks, which count how often somebody walks over them."""
+    """A stage's tasks, which count iterations over them."""
 
     walks = 0
 

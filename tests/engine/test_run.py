@@ -178,8 +178,8 @@ def test_success_at_the_moment_of_the_limit_is_a_success() -> None:
 def test_warning_and_violation_are_emitted_once_while_the_stage_runs() -> None:
     bench = Bench(plan(stage("a", sla=limit(10))), {"a": [Script(seconds=30)]})
     record = bench.run()
-    told = [(event.stage, event.broken, event.elapsed_seconds) for event in bench.recorder.of(SlaRecord)]
-    assert told == [("a", False, 8.0), ("a", True, 10.0)]
+    emitted = [(event.stage, event.broken, event.elapsed_seconds) for event in bench.recorder.of(SlaRecord)]
+    assert emitted == [("a", False, 8.0), ("a", True, 10.0)]
     assert record.result is Result.SUCCESS
     assert (record.stages[0].warned, record.stages[0].broken) == (True, True)
 
@@ -277,7 +277,7 @@ def test_interrupt_during_a_back_off_ends_the_stage() -> None:
     assert record.stages[0].result is Result.CANCELLATION
 
 
-# What stages hold
+# Resources of stages
 
 
 def test_stages_that_share_a_lock_never_overlap() -> None:
@@ -311,7 +311,7 @@ def test_task_that_needs_more_than_the_machine_runs_alone() -> None:
     assert bench.starts == {"a": 0, "b": 1}
 
 
-# Stages that do not run, and what observers see
+# Stages that do not run, and the observers' view
 
 
 def test_planned_skip_is_no_failure_and_its_dependents_run() -> None:
@@ -383,7 +383,7 @@ def test_stage_records_sum_up_their_tasks() -> None:
     assert (record.cpu_seconds, record.fastest_task_seconds, record.slowest_task_seconds) == (2.5, 1, 4)
 
 
-# An exporter that was stopped itself, and a supervisor that is
+# An exporter that was stopped itself, and a stopped supervisor
 
 
 def test_task_that_ended_while_the_exporter_was_stopped_has_not_timed_out() -> None:

@@ -1,4 +1,4 @@
-"""When a running stage will end, by numbers."""
+"""Predictions of a running stage's end, by numbers."""
 
 from __future__ import annotations
 

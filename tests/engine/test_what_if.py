@@ -1,4 +1,4 @@
-"""How long ended runs would have taken with other numbers of workers, by examples, bounds and recorded runs."""
+"""Durations of ended runs with other numbers of workers, by examples, bounds and recorded runs."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_spare_cores_are_no_load_of_other_processes() -> None:
     assert build_workload([attempt(0, 0.0, 2.02, cpu=2.0, delay=0.02)], 2.0).other_threads < 0.05
 
 
-# Ten Python commands of 0.4 s, run with 8 workers and then with 2 on a machine of 2 cores with a load of 8 by others:
+# Ten Python commands of 0.4 s, run with 8 workers and then with 2 on a machine of 2 cores with 8 other threads:
 # duration, CPU seconds and delay of each task, in the order of their starts. The runs took 4.9 and 8.4 s.
 EIGHT = (
     (3.11, 0.41, 2.71), (2.90, 0.40, 2.51), (2.95, 0.40, 2.55), (3.15, 0.41, 2.74), (2.94, 0.40, 2.56),

@@ -1,24 +1,33 @@
 """Size pools by measurements of their tasks and by Prometheus queries.
 
-`Feedback` loads when it is first used (PEP 562), so that a lane without a Prometheus does not import `requests`.
+Names are loaded when they are first used (PEP 562): `pin` and `steer` load no lane controller, and a lane without a
+Prometheus does not import `requests`.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
-
-from paropt_exporter.autoscaling.controller import Controller
-from paropt_exporter.autoscaling.state import ControlState, Override, SizeBounds
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from paropt_exporter.autoscaling.controller import Controller as Controller
     from paropt_exporter.autoscaling.feedback import Feedback as Feedback
+    from paropt_exporter.autoscaling.state import ControlState as ControlState
+    from paropt_exporter.autoscaling.state import Override as Override
+    from paropt_exporter.autoscaling.state import SizeBounds as SizeBounds
 
 __all__ = ["ControlState", "Controller", "Feedback", "Override", "SizeBounds"]
 
-if not TYPE_CHECKING:  # a checker that saw this function would take every misspelt name for an Any
+_HOMES = {
+    "ControlState": "state",
+    "Controller": "controller",
+    "Feedback": "feedback",
+    "Override": "state",
+    "SizeBounds": "state",
+}
 
-    def __getattr__(name):
-        if name != "Feedback":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return import_module("paropt_exporter.autoscaling.feedback").Feedback
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

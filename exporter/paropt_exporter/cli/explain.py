@@ -82,9 +82,9 @@ def _explain_decision(decision: Decision) -> Iterator[str]:
 
 
 def _format_sentence(decision: Decision) -> str:
-    from paropt_exporter.autoscaling.sentences import sentence
+    from paropt_exporter.autoscaling.explanation import format_sentence
 
-    return f"{_format_time(decision)}  {sentence(decision)}"
+    return f"{_format_time(decision)}  {format_sentence(decision)}"
 
 
 def _decision_to_json(decision: Decision) -> dict[str, object]:

@@ -187,8 +187,8 @@ def _try_split(found: Bottleneck, run: RecordedRun) -> str:
     tasks = [*run.tasks[:longest], half, half, *run.tasks[longest + 1 :]]
     of_stage = sum(each.stage == half.stage for each in run.tasks)
     if of_stage > 1:
-        what = "its longest task" if found.stage else f"the longest task of {half.stage}"
-        split = f"split {what} in two"
+        target = "its longest task" if found.stage else f"the longest task of {half.stage}"
+        split = f"split {target} in two"
     else:
         split = f"split {'it' if found.stage else half.stage} in two (items)"
     # An adaptive lane gives the second half a worker.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
-from paropt_exporter.engine.resources import Resources
+from paropt_exporter.engine.resources import Resources, needs_much_room
 from paropt_exporter.plan import PlannedStage
 
 _Task = TypeVar("_Task")
@@ -40,7 +40,7 @@ class ListScheduler(Generic[_Task]):
     queued --start_tasks--> running --end_task--> ended      a stage's last end makes its dependents startable
     ```
     Guarantees: a stage starts only after all stages that it needs have ended (a need without tasks counts as ended);
-    tasks of one stage start in their order; `resources` decides what fits, as in a real run. For one thread.
+    tasks of one stage start in their order; `resources` decides whether a task fits, as in a real run. For one thread.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class ListScheduler(Generic[_Task]):
             if not stage.queue:
                 self._startable.remove(position)
             # As in the engine, a stage that needs much room is not overtaken, or smaller stages could starve it.
-            blocked = bool(stage.queue) and _needs_much_room(stage.plan)
+            blocked = bool(stage.queue) and needs_much_room(stage.plan)
         return started
 
     def end_task(self, started: StartedTask[_Task]) -> None:
-        """Free what a task holds; make the dependents of its stage startable if it was the last one."""
+        """Free the resources of a task; make the dependents of its stage startable if it was the last one."""
         stage = self._stages[started.stage.name]
         self.resources.end_task(stage.plan, stage.plan.pool, started.label)
         stage.running -= 1
@@ -118,7 +118,3 @@ class ListScheduler(Generic[_Task]):
         stage.running += 1
         self.resources.begin_task(stage.plan, stage.plan.pool, label)
         return StartedTask(stage.plan, label, stage.queue.popleft())
-
-
-def _needs_much_room(stage: PlannedStage) -> bool:
-    return bool(stage.slots > 1 or stage.memory_bytes or stage.exclusive)

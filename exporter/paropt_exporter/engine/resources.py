@@ -107,3 +107,8 @@ class Resources:
         self._slots_held -= stage.slots
         self._memory_held -= stage.memory_bytes
         self._pools[pool] -= 1
+
+
+def needs_much_room(stage: PlannedStage) -> bool:
+    """Whether smaller stages could starve the stage by overtaking it."""
+    return bool(stage.slots > 1 or stage.memory_bytes or stage.exclusive)

@@ -1,4 +1,4 @@
-"""Run one plan to its end in one thread that waits for messages and timers and decides what happens next."""
+"""Run one plan to its end in one thread that waits for messages and timers and decides the next steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paropt_exporter.engine.interfaces import Admission, Demand, RunningAttempt,
 from paropt_exporter.engine.open_stages import OpenStages, measure_backlog, measure_demand
 from paropt_exporter.engine.outcome import build_not_started
 from paropt_exporter.engine.report import RunEnd, build_run_record
-from paropt_exporter.engine.resources import Resources
+from paropt_exporter.engine.resources import Resources, needs_much_room
 from paropt_exporter.engine.stage import Attempt, Ready, StageState, build_timing, compute_alone_seconds
 from paropt_exporter.errors import describe
 from paropt_exporter.events import (
@@ -225,7 +225,7 @@ class Run:
                 self._start_task(state, state.ready.popleft())
             if state.ready and not self._is_at_limit(state):
                 self._queued = True
-                if self._needs_much_room(state) and self._resources.has_cores_for(state.name):
+                if needs_much_room(state.plan) and self._resources.has_cores_for(state.name):
                     return  # otherwise smaller stages behind it would starve it
 
     def _is_full(self) -> bool:
@@ -233,9 +233,6 @@ class Run:
         if not (self._resources.has_slot(self.size) and self._resources.has_cores_left()):
             return True
         return self._only_commands and self._resources.count_in_pool(COMMANDS) >= self._workers.get_pool_size(COMMANDS)
-
-    def _needs_much_room(self, state: StageState) -> bool:
-        return bool(state.plan.slots > 1 or state.plan.memory_bytes or state.plan.exclusive)
 
     def _can_start(self, state: StageState) -> bool:
         if not state.started and not self._resources.can_begin_stage(state.plan):

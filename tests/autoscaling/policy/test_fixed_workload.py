@@ -1,4 +1,4 @@
-"""How many tasks at once, by numbers."""
+"""Sizes for known tasks, by numbers."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_more_waiting_tasks_never_mean_fewer_workers(
 
 @given(_DEMANDS, st.floats(1, 16))
 def test_demands_of_running_tasks_fit_into_the_cores(demands: list[float | None], cores: float) -> None:
-    """But for one unknown task beside them, and a single one that wants more than there is."""
+    """Exceptions: one unknown task beside them, and a single task that wants more than all cores."""
     chosen = compute_fixed_workload_size([], group(*demands), cores=cores, minimum=1, maximum=100)
     computing = sorted(demand for demand in demands if demand is not None and demand >= 0.1)
     fits = 0

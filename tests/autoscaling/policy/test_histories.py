@@ -1,4 +1,4 @@
-"""What holds in ten thousand generated histories, each a pool's or a lane's life of readings and decisions."""
+"""Invariants over ten thousand generated histories of pools and lanes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ STEPS = 25
 
 
 def streams(seed: int) -> Iterator[tuple[PoolObservation, int, str, str]]:
-    """A pool's history: situations with the size, action and reason that were chosen."""
+    """Yield a pool's history: observations with the decided size, action and reason."""
     draw = random.Random(seed)
     size, state, now = draw.randint(1, 20), PoolSizingState(), 0.0
     floor = draw.randint(1, 5)

@@ -1,4 +1,4 @@
-"""How many tasks, and how many workers, the machine's memory holds, by numbers."""
+"""Tasks and workers that the machine's memory holds, by numbers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def seen(
 
 
 def test_tasks_are_added_while_all_peaks_fit_into_memory() -> None:
-    # 2 x 100 less the 150 that they have will still come: 1000 - 50 leaves room for 9 more.
+    # The tasks will take 2 x 100 - 150 more: 1000 - 50 leaves room for 9 others.
     assert compute_memory_size(group(2, 100), group(50, 100), beyond_reserve(1000, held=150)) == 11
 
 

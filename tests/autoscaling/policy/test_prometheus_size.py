@@ -28,19 +28,19 @@ def seen(
 
 
 class Lane:
-    """A lane from 1 to 32 that is asked for each scrape."""
+    """A lane from 1 to 32 that is decided at each scrape."""
 
     def __init__(self, size: int = 2) -> None:
         self.now, self.size, self.target, self.state = 0.0, size, size, TargetState()
 
-    def sees(self, what: PoolMeasurement | Reading, *, rescue: int = 0) -> TargetDecision:
+    def sees(self, seen: PoolMeasurement | Reading, *, rescue: int = 0) -> TargetDecision:
         self.now += SCRAPE
-        reading = what if isinstance(what, Reading) else Reading()
+        reading = seen if isinstance(seen, Reading) else Reading()
         pool = PoolReading(
             pool="commands",
             target=self.target,
             reading=reading,
-            measurement=None if isinstance(what, Reading) else replace(what, sampled=self.now),
+            measurement=None if isinstance(seen, Reading) else replace(seen, sampled=self.now),
         )
         step = decide_target_size(
             TargetObservation(

@@ -1,4 +1,4 @@
-"""How many workers a stream of tasks needs, by numbers that stand in textbooks."""
+"""Workers for traffic, by numbers from textbooks."""
 
 from __future__ import annotations
 

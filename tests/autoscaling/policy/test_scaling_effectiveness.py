@@ -54,4 +54,4 @@ def test_block_ends_with_time_another_load_or_faster_tasks() -> None:
     assert not is_still_blocked(block, 60.0, load=10.0, service_seconds=0.1)
     assert not is_still_blocked(block, 1.0, load=14.0, service_seconds=0.1)
     assert not is_still_blocked(block, 1.0, load=10.0, service_seconds=0.05)
-    assert is_still_blocked(block, 1.0, load=10.0, service_seconds=0.5)  # that is what the block is about
+    assert is_still_blocked(block, 1.0, load=10.0, service_seconds=0.5)  # the reason of the block

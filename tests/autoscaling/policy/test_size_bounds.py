@@ -1,4 +1,4 @@
-"""What queries say of load and limits becomes floor and ceiling."""
+"""Floor and ceiling from query results for load and limits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INTERVAL = 15.0
 
 
 class Lane:
-    """A lane from 1 to 16 whose band follows its signals, interval by interval."""
+    """A lane from 1 to 16 whose bounds follow its signals, interval by interval."""
 
     def __init__(self, use: str, target: float) -> None:
         self.use, self.target = use, target
@@ -112,7 +112,7 @@ def test_rejected_reading_moves_no_bound(rejection_reason: str) -> None:
 
 def test_limit_over_its_target_lowers_the_ceiling_below_the_running_size() -> None:
     assert compute_limited_ceiling(8, 1.0, 0.8) == 6
-    assert compute_limited_ceiling(8, 100.0, 0.8) == 4  # a half at most
+    assert compute_limited_ceiling(8, 100.0, 0.8) == 4  # at least half
     lane = Lane("limit", 0.8)
     cut = lane.reads(1.0)
     assert (cut.ceiling, cut.action, cut.reason) == (3, "down", "limit")  # 4 workers run: 4 x 0.8

@@ -18,7 +18,7 @@ LIMITS = SizeLimits(floor=2, ceiling=40, stable_seconds=10.0)
 def steps(
     *wants: tuple[float, int], size: int = 10, limits: SizeLimits = LIMITS, exact: bool = False, late: bool = False
 ) -> list[SizeDecision]:
-    """What becomes of wanted sizes at moments, one after another."""
+    """Return the decisions for wanted sizes at moments, one after another."""
     taken, history = [], ScalingHistory(began=-100.0)
     for now, wanted in wants:
         taken.append(

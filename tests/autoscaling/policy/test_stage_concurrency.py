@@ -1,4 +1,4 @@
-"""Whether more of a stage's tasks at once get more done, by numbers."""
+"""Limits of stages whose tasks get no more done by more at once, by numbers."""
 
 from __future__ import annotations
 

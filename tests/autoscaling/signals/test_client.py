@@ -1,4 +1,4 @@
-"""How Prometheus is asked, and what comes of each way in which it does not answer."""
+"""Queries to Prometheus, and every way in which a server may fail to answer."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ subjectAltName = IP:{name}
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Path]]:
-    """Make a certificate for an address, signed by itself, that ends with a year."""
+    """Return a function that makes a self-signed certificate for an address until the end of a year."""
 
     def make(name: str, last_year: int = 2099) -> tuple[Path, Path]:
         folder = tmp_path_factory.mktemp("certificates")
@@ -327,7 +327,7 @@ def test_https_needs_the_configured_ca(
     certificate, key = certificates("127.0.0.1")
     with fake_prometheus(number("42"), tls=context(certificate, key)) as secure:
         assert client(secure.url, ca_file=certificate).query("up").elements[0].value == 42.0
-        assert failure(secure).kind == "tls"  # the system's own authorities don't know it
+        assert failure(secure).kind == "tls"  # the system's authorities did not sign it
 
 
 def test_certificate_of_another_name_is_refused(certificates: Callable[..., tuple[Path, Path]]) -> None:

@@ -1,4 +1,4 @@
-"""Which answers may be believed."""
+"""Which answers are valid."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ NOW = START_TIMESTAMP_SECONDS + 1000.0
 WINDOW = 60.0
 
 
-class Told:
-    """Answers queries as the test says: the first entry whose key is in the query."""
+class FakeClient:
+    """Answers queries with the first entry whose key is in the query."""
 
     def __init__(self, **answers: QueryResult | QueryFailed) -> None:
         self.answers: dict[str, QueryResult | QueryFailed] = dict(answers)
@@ -40,15 +40,15 @@ def vector(*values: float, at: float = NOW, kind: str = "vector", warnings: tupl
     return QueryResult(kind=kind, elements=elements, evaluated_timestamp_seconds=at, warnings=warnings)
 
 
-def collector(told: Told, query: str = "sum(broker)") -> SignalCollector:
+def collector(client: FakeClient, query: str = "sum(broker)") -> SignalCollector:
     clock = FakeClock()
     clock.advance(1000.0)
     spec = QuerySpec(name="broker", query=query, use="load", target=20.0)
-    return SignalCollector(told, project="shop", specs=(spec,), interval_seconds=15.0, clock=clock)
+    return SignalCollector(client, project="shop", specs=(spec,), interval_seconds=15.0, clock=clock)
 
 
 def rejection_reason(answer: QueryResult | QueryFailed, query: str = "sum(broker)") -> str:
-    (signal,) = collector(Told(broker=answer), query).read_signals()
+    (signal,) = collector(FakeClient(broker=answer), query).read_signals()
     return signal.reading.rejection_reason
 
 
@@ -74,25 +74,25 @@ def test_answer_that_is_no_single_fresh_number_is_rejected(answer: QueryResult |
 
 
 def test_one_finite_fresh_number_is_valid() -> None:
-    (signal,) = collector(Told(broker=vector(60.0))).read_signals()
+    (signal,) = collector(FakeClient(broker=vector(60.0))).read_signals()
     assert (signal.reading.value, signal.reading.rejection_reason) == (60.0, "")
 
 
 def test_plain_selector_is_checked_for_its_age() -> None:
     for age, reason in ((5.0, ""), (40.0, "stale"), (-30.0, "future")):
-        told = Told(timestamp=vector(NOW - age), broker=vector(60.0))
-        (signal,) = collector(told, 'broker{queue="a"}').read_signals()
+        client = FakeClient(timestamp=vector(NOW - age), broker=vector(60.0))
+        (signal,) = collector(client, 'broker{queue="a"}').read_signals()
         assert signal.reading.rejection_reason == reason
-        assert told.asked == ['broker{queue="a"}', 'timestamp(broker{queue="a"})']
+        assert client.asked == ['broker{queue="a"}', 'timestamp(broker{queue="a"})']
 
 
 def test_rejection_is_logged_at_its_begin_and_end(caplog: pytest.LogCaptureFixture) -> None:
-    told = Told(broker=vector())
-    gathering = collector(told)
+    client = FakeClient(broker=vector())
+    gathering = collector(client)
     with caplog.at_level("INFO"):
         for _ in range(3):
             gathering.read_signals()
-        told.answers["broker"] = vector(1.0)
+        client.answers["broker"] = vector(1.0)
         gathering.read_signals()
     assert [record.message for record in caplog.records] == ["signal rejected", "signal valid again"]
 
@@ -113,7 +113,7 @@ def pool(twin: Rates | None = TWIN, **changes: float | None) -> PoolReading:
     parts = {name: value for name, value in {**OWN, **changes}.items() if value is not None}
     elements = tuple(SeriesValue(labels=((queries.SIGNAL, name),), value=value) for name, value in parts.items())
     answer = QueryResult(kind="vector", elements=elements, evaluated_timestamp_seconds=NOW)
-    return collector(Told(paropt_pool=answer)).read_pool(POOL, lambda _begin, _end: twin, WINDOW)
+    return collector(FakeClient(paropt_pool=answer)).read_pool(POOL, lambda _begin, _end: twin, WINDOW)
 
 
 def test_pool_is_read_in_one_query() -> None:
@@ -126,7 +126,7 @@ def test_pool_is_read_in_one_query() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"matches": None}, "epoch"),  # scraped by nobody, or from before a restart
+        ({"matches": None}, "epoch"),  # not scraped, or from before a restart
         ({"matches": 2.0}, "several_sources"),  # a second replica under one job
         ({"epochs": 2.0}, "epoch"),  # restarted within the window
         ({"scrapes": 3.0}, "no_data"),
@@ -153,8 +153,8 @@ def test_past_has_a_value_per_label_or_nothing() -> None:
         SeriesValue(labels=(("stage", "unit"),), value=math.nan),
     )
     answer = QueryResult(kind="vector", elements=elements, evaluated_timestamp_seconds=NOW)
-    assert collector(Told(past=answer)).read_by_label("past", "stage") == {"lint": 3.0}
-    assert collector(Told(past=QueryFailed("timeout", "slow"))).read_by_label("past", "stage") == {}
+    assert collector(FakeClient(past=answer)).read_by_label("past", "stage") == {"lint": 3.0}
+    assert collector(FakeClient(past=QueryFailed("timeout", "slow"))).read_by_label("past", "stage") == {}
 
 
 def test_queries_escape_labels_and_name_defined_metrics() -> None:

@@ -110,7 +110,7 @@ def decide_lane_size(observation: LaneObservation) -> LaneDecision:
         if enough < sizing.size:
             why = why if enough > observation.size else "deadline"  # a rescue is a reason to grow, never to shrink
             wanted = WantedSize(size=max(enough, observation.floor), reason=why, exact=True)
-    taken = decide_size(
+    decision = decide_size(
         observation.now,
         observation.size,
         wanted,
@@ -118,9 +118,9 @@ def decide_lane_size(observation: LaneObservation) -> LaneDecision:
         observation.state.history,
     )
     state = LaneSizingState(
-        history=taken.history, short_since=_find_short_since(observation, assessment), stages=assessment.stages
+        history=decision.history, short_since=_find_short_since(observation, assessment), stages=assessment.stages
     )
-    return LaneDecision(size=taken.size, action=taken.action, reason=taken.reason, state=state)
+    return LaneDecision(size=decision.size, action=decision.action, reason=decision.reason, state=state)
 
 
 def compute_lane_sizing(observation: LaneObservation, assessment: LaneAssessment) -> Sizing:
@@ -157,8 +157,8 @@ def compute_memory_bound(observation: LaneObservation, assessment: LaneAssessmen
     size, running, waiting = assessment.memory_size, count_tasks(observation.running), count_tasks(assessment.waiting)
     if size is None or not waiting or size >= running + waiting:
         return None
-    patient = observation.state.short_since is None or observation.now < observation.state.short_since + SHORT_SECONDS
-    return running if size < running and patient else size
+    brief = observation.state.short_since is None or observation.now < observation.state.short_since + SHORT_SECONDS
+    return running if size < running and brief else size
 
 
 def count_tasks(tasks: Iterable[LoadGroup]) -> int:
@@ -174,10 +174,10 @@ def _select_admissible(observation: LaneObservation, most: Mapping[str, int]) ->
     for group in observation.running:
         if group.load.stage in room:
             room[group.load.stage] -= group.count
-    there = (
+    admissible = (
         replace(one, count=min(one.count, max(0, room.get(one.load.stage, one.count)))) for one in observation.waiting
     )
-    return tuple(group for group in there if group.count)
+    return tuple(group for group in admissible if group.count)
 
 
 def _count_beyond_limits(observation: LaneObservation, assessment: LaneAssessment) -> int:

@@ -94,7 +94,7 @@ def decide_pool_size(observation: PoolObservation) -> PoolDecision:
     state = observation.state
     if _has_not_helped(observation) and state.trial is not None:
         return _revert_trial(observation, state.trial)
-    taken = decide_size(
+    decision = decide_size(
         observation.now,
         observation.size,
         compute_wanted_size(observation),
@@ -102,7 +102,10 @@ def decide_pool_size(observation: PoolObservation) -> PoolDecision:
         state.history,
     )
     return PoolDecision(
-        size=taken.size, action=taken.action, reason=taken.reason, state=_compute_next_state(observation, taken)
+        size=decision.size,
+        action=decision.action,
+        reason=decision.reason,
+        state=_compute_next_state(observation, decision),
     )
 
 
@@ -216,12 +219,12 @@ def _revert_trial(observation: PoolObservation, trial: Trial) -> PoolDecision:
     return PoolDecision(size=size, action="down", reason="ineffective", state=state)
 
 
-def _compute_next_state(observation: PoolObservation, taken: SizeDecision) -> PoolSizingState:
-    state = PoolSizingState(history=taken.history, trial=observation.state.trial, block=observation.state.block)
-    if taken.action == "up" and observation.traffic.queued > 0:
+def _compute_next_state(observation: PoolObservation, decision: SizeDecision) -> PoolSizingState:
+    state = PoolSizingState(history=decision.history, trial=observation.state.trial, block=observation.state.block)
+    if decision.action == "up" and observation.traffic.queued > 0:
         validated = state.trial is None or observation.sample.count >= COMPLETIONS
         first = Trial(old_size=observation.size, before=observation.sample, moved_at=observation.now)
         return replace(
             state, trial=first if validated or state.trial is None else replace(state.trial, moved_at=observation.now)
         )
-    return replace(state, trial=None) if taken.action == "down" else state
+    return replace(state, trial=None) if decision.action == "down" else state

@@ -116,17 +116,17 @@ def _find_rejection(observation: TargetObservation) -> tuple[str | None, TargetS
     """Return the reason why readings can't be used (None: they can), and the state with the resize's visibility."""
     state = observation.state
     bad = next((pool.reading for pool in observation.pools if not pool.reading.is_valid), None)
-    measurement = [(pool.target, pool.measurement) for pool in observation.pools if pool.measurement is not None]
-    if bad is not None or not measurement:
+    measurements = [(pool.target, pool.measurement) for pool in observation.pools if pool.measurement is not None]
+    if bad is not None or not measurements:
         return (bad or reject_reading("no_data", "no pool")).rejection_reason, state
     if not state.moved:
         return None, state
-    if any(round(one.size) != target for target, one in measurement):
+    if any(round(one.size) != target for target, one in measurements):
         return "settling", replace(state, visible_since=None)
-    sampled = min(one.sampled for _, one in measurement)
+    sampled = min(one.sampled for _, one in measurements)
     since = sampled if state.visible_since is None else state.visible_since
     state = replace(state, visible_since=since)
-    settled = sampled - since >= SETTLED_SCRAPES * max(one.scrape_seconds for _, one in measurement)
+    settled = sampled - since >= SETTLED_SCRAPES * max(one.scrape_seconds for _, one in measurements)
     return (None, replace(state, moved=False, visible_since=None)) if settled else ("settling", state)
 
 
@@ -135,11 +135,13 @@ def _decide_by_queries(observation: TargetObservation, state: TargetState) -> Ta
         tuple(p.measurement for p in observation.pools if p.measurement is not None), cores=observation.cores
     )
     limits = SizeLimits(floor=observation.floor, ceiling=observation.ceiling, stable_seconds=observation.stable_seconds)
-    taken: SizeDecision = decide_size(observation.now, observation.size, wanted, limits, state.history)
-    state = replace(state, history=taken.history)
-    if taken.size != observation.size:
+    decision: SizeDecision = decide_size(observation.now, observation.size, wanted, limits, state.history)
+    state = replace(state, history=decision.history)
+    if decision.size != observation.size:
         state = _mark_moved(state)
-    return TargetDecision(size=taken.size, action=taken.action, reason=taken.reason, no_data=False, state=state)
+    return TargetDecision(
+        size=decision.size, action=decision.action, reason=decision.reason, no_data=False, state=state
+    )
 
 
 def _mark_moved(state: TargetState) -> TargetState:

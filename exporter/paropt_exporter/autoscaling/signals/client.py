@@ -342,7 +342,7 @@ def _parse_result(body: bytes) -> QueryResult:
             raise QueryFailed("query", said)
         return _parse_document(document)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError):
-        raise QueryFailed("malformed", "the answer is not what the API of Prometheus gives") from None
+        raise QueryFailed("malformed", "the answer does not follow Prometheus' API") from None
 
 
 def _parse_document(document: Mapping[str, Any]) -> QueryResult:

@@ -147,7 +147,7 @@ class SignalCollector:
         self, parts: Mapping[str, float], window_seconds: float
     ) -> tuple[Reading, PoolMeasurement | None]:
         if "matches" not in parts:
-            return reject_reading("epoch", "no series of this very process: not scraped yet, or by nobody"), None
+            return reject_reading("epoch", "no series of this process: it has not been scraped"), None
         if parts["matches"] != 1:
             return reject_reading("several_sources", f"{parts['matches']:.0f} series claim to be this process"), None
         missing = [name for name in queries.OWN_SIGNALS if name not in parts]
@@ -197,17 +197,17 @@ class SignalCollector:
                 return validated
         return reading
 
-    def _log_change(self, what: str, reading: Reading) -> None:
+    def _log_change(self, signal: str, reading: Reading) -> None:
         """Log when readings become invalid or valid again, not each time."""
-        if self._logged.get(what, "") != reading.rejection_reason:
-            self._logged[what] = reading.rejection_reason
+        if self._logged.get(signal, "") != reading.rejection_reason:
+            self._logged[signal] = reading.rejection_reason
             if reading.rejection_reason:
                 log.warning(
                     "signal rejected",
-                    extra={"signal": what, "reason": reading.rejection_reason, "err": reading.detail},
+                    extra={"signal": signal, "reason": reading.rejection_reason, "err": reading.detail},
                 )
             else:
-                log.info("signal valid again", extra={"signal": what})
+                log.info("signal valid again", extra={"signal": signal})
 
 
 def _is_finite(value: float) -> bool:
