@@ -77,6 +77,24 @@ def test_the_summary_says_until_when_the_endpoint_serves(watched: Watched) -> No
     assert "  metrics  http://here/metrics until Ctrl-C\n" in watched.out.getvalue()
 
 
+def test_the_summary_says_where_the_whole_output_is_if_it_was_cut(watched: Watched) -> None:
+    watched.screen.begin_run(plan(stage("lint")), tuple)
+    watched.lines(failed(output="\n".join(f"line {number}" for number in range(100))))
+    record = replace(samples.run_ended(), result=Result.FAILURE)
+    watched.screen.end_run(record, metrics_url="", keeps_output=True)
+    assert watched.screen.close(HANG_SECONDS)
+    assert "  output   paropt-exporter log --failed\n" in watched.out.getvalue()
+
+
+@pytest.mark.parametrize(("lines", "keeps_output"), [(3, True), (100, False)])
+def test_the_summary_names_no_log_that_would_not_help(watched: Watched, lines: int, keeps_output: bool) -> None:
+    watched.screen.begin_run(plan(stage("lint")), tuple)
+    watched.lines(failed(output="\n".join(f"line {number}" for number in range(lines))))
+    watched.screen.end_run(samples.run_ended(), metrics_url="", keeps_output=keeps_output)
+    assert watched.screen.close(HANG_SECONDS)
+    assert "  output" not in watched.out.getvalue()
+
+
 def test_a_stage_that_took_much_longer_than_usual_is_said_to(watched: Watched) -> None:
     watched.screen.begin_run(plan(replace(stage("lint"), expected_seconds=0.2)), tuple)
     assert watched.lines(samples.stage_ended("lint", seconds=3.0))[1] == "lint succeeded in 3.0 s, usually 0.2 s"

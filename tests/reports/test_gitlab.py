@@ -106,5 +106,13 @@ def test_only_the_last_attempt_counts(number: int) -> None:
     assert len(read(finished(stage("lint", 1, *[first, attempt("lint", number=2)][:number])))) == 2 - number
 
 
+def test_a_flood_of_findings_is_bounded() -> None:
+    output = "".join(f"a.py:{number}:5: F401 unused\n" for number in range(1, 1001))
+    tasks = [attempt("lint", task=task, result=Result.FAILURE, output=output) for task in range(40)]
+    entries = read(finished(stage("lint", 1, *tasks)))
+    assert len([entry for entry in entries if entry["check_name"] == "F401"]) == 5000
+    assert len([entry for entry in entries if entry["check_name"] == "lint"]) == 40 - 5000 / 200
+
+
 def test_a_good_run_has_an_empty_report() -> None:
     assert read(finished(stage("lint", 1, attempt("lint")))) == []

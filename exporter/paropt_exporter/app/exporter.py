@@ -285,7 +285,12 @@ class Exporter:
         self._signals.send_to(None)
         self._run = None
         self._workers.release_workers(plan.workers.minimum)
-        self._screen.end_run(record, metrics_url=self._url if self._keeps_serving else "", until=self._serves_until)
+        self._screen.end_run(
+            record,
+            metrics_url=self._url if self._keeps_serving else "",
+            until=self._serves_until,
+            keeps_output=self._logs is not None,
+        )
         missed = self._sinks.deliver(self._metrics.render_final_page)
         return self._choose_exit_code(record, missed, self._report(record))
 

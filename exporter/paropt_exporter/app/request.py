@@ -79,5 +79,8 @@ class Screen(Observer, Protocol):
     def show_stopping(self, stop: Stop, stages: int) -> None:
         """Show that a run begins to stop while so many stages run."""
 
-    def end_run(self, record: RunRecord, *, metrics_url: str, until: str) -> None:
-        """Show the summary of a run that has ended. `until`: when the endpoint ends, which still serves."""
+    def end_run(self, record: RunRecord, *, metrics_url: str, until: str, keeps_output: bool) -> None:
+        """Show the summary of a run that has ended.
+
+        `until`: when the endpoint ends, which still serves. `keeps_output`: whether the output of tasks is kept.
+        """

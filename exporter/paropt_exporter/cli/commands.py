@@ -318,6 +318,7 @@ def _run_lane(flags: argparse.Namespace) -> int:
         json_output=flags.output == "json",
         json_logs=flags.log_format == "json",
         again=_format_again(flags),
+        log_flags=shlex.join([*_config_flags(flags), "log", "--failed"]),
         color=flags.color,
     )
     once = flags.once
@@ -424,9 +425,13 @@ def _get_fail_fast(flags: argparse.Namespace) -> bool | None:
     return True if flags.fail_fast else False if flags.keep_going else None
 
 
+def _config_flags(flags: argparse.Namespace) -> list[str]:
+    return ["--config.file", flags.config_file] if flags.config_file else []
+
+
 def _format_again(flags: argparse.Namespace) -> str:
     """Return the flags that repeat what failed of a run; a stage with arguments is repeated as it was."""
-    words = ["--config.file", flags.config_file] if flags.config_file else []
+    words = _config_flags(flags)
     words += [word for pattern in flags.stages for word in ("--stage", pattern)]
     words += ["--only"] if flags.only else []
     words += [word for pattern in flags.skip for word in ("--skip", pattern)]

@@ -35,6 +35,7 @@ def describe_task(record: TaskRecord) -> dict[str, object]:
         "task": record.task,
         "item": record.item,
         "attempt": record.attempt,
+        "final": record.final,
         "result": record.result.value,
         "duration_seconds": record.duration_seconds,
         "exit_code": record.exit_code,

@@ -64,6 +64,7 @@ class ConsoleScreen:
         json_logs: bool = False,
         quiet: bool = False,
         again: str = "--failed",
+        log_flags: str = "log --failed",
         color: Callable[[bool], bool] = lambda _: False,
         clock: Clock | None = None,
         refresh_seconds: float = 0.25,
@@ -73,6 +74,8 @@ class ConsoleScreen:
         self._verbose = verbose
         self._quiet = quiet
         self._again = again
+        self._log_flags = log_flags
+        self._output_cut = False  # whether more was printed by what failed than was shown
         self._out_colored, self._err_colored = color(self._out.is_terminal), color(self._err.is_terminal)
         self._json_output = json_output
         self._json_logs = json_logs
@@ -123,6 +126,7 @@ class ConsoleScreen:
 
     def begin_run(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         self._failed = {}
+        self._output_cut = False
         known = {} if plan.partial else {stage.name: stage.expected_seconds for stage in plan.stages}
         self._usual = {stage: seconds for stage, seconds in known.items() if seconds is not None}
         stages = sum(not stage.skip for stage in plan.stages)
@@ -165,13 +169,18 @@ class ConsoleScreen:
         fields = {"event": verb, "reason": stop.reason, "stages": stages}
         self._show_line(f"{stop.reason}: {verb} {format_count(stages, 'stage')}{again}", coloring.YELLOW, fields)
 
-    def end_run(self, record: RunRecord, *, metrics_url: str, until: str = "") -> None:
+    def end_run(self, record: RunRecord, *, metrics_url: str, until: str = "", keeps_output: bool = False) -> None:
         if self._json_output:
             text = json.dumps(summary.to_json(record), default=str)
         else:
             serving = f"{metrics_url} until {until}" if metrics_url and until else metrics_url
             text = summary.format_summary(
-                record, self._failed, metrics_url=serving, again=self._again, usual=self._usual
+                record,
+                self._failed,
+                metrics_url=serving,
+                again=self._again,
+                log_flags=self._log_flags if keeps_output and self._output_cut else "",
+                usual=self._usual,
             )
         if self._json_logs:
             log.info(summary.format_headline(record), extra=log_fields.describe_run(record))
@@ -203,6 +212,7 @@ class ConsoleScreen:
         where = f", whole in {record.output_path}" if record.output_path else ""
         total = "" if is_cut(record.output) else f" of {len(lines)}"
         cut = f", last {len(shown)}{total} lines{where}" if len(shown) < len(lines) else ""
+        self._output_cut = self._output_cut or bool(cut and not where and record.result.bad)
         self._show_line("\n".join([f"--- {name}{cut}", *shown, "---"]), fields=log_fields.describe_task(record))
 
     def _show_stage(self, record: StageRecord) -> None:
@@ -374,7 +384,7 @@ def _format_time_of_day(clock: Clock) -> str:
 
 
 def open_screen(
-    *, verbose: bool, quiet: bool, json_output: bool, json_logs: bool, again: str, color: str
+    *, verbose: bool, quiet: bool, json_output: bool, json_logs: bool, again: str, log_flags: str, color: str
 ) -> ConsoleScreen:
     """Show on stdout and stderr, log lines too; `quiet`: only what goes wrong, and the summary."""
     screen = ConsoleScreen(
@@ -385,6 +395,7 @@ def open_screen(
         json_output=json_output,
         json_logs=json_logs,
         again=again,
+        log_flags=log_flags,
         color=lambda terminal: coloring.is_wanted(color, os.environ, terminal=terminal),
     )
     logs.set_writer(screen.log)

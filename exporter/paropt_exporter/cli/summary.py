@@ -31,11 +31,13 @@ def format_summary(
     metrics_url: str = "",
     program: str = "paropt-exporter",
     again: str = "--failed",
+    log_flags: str = "",
     usual: Mapping[str, float] = MappingProxyType({}),
 ) -> str:
     """Return the summary. `failed` has, by stage, the first bad task, whose findings are shown.
 
-    `again`: the flags that run the failed part again. `usual`: the seconds that stages take by their last runs.
+    `again`: the flags that run the failed part again. `log_flags`: those that print the whole output, "" if all of
+    it was shown. `usual`: the seconds that stages take by their last runs.
     """
     most = _MOST_OF_FEW if len(run.stages) <= _FEW else _MOST_OF_MANY
     few_bad = sum(_classify_stage(stage) == _BAD for stage in run.stages) <= _FEW_BAD
@@ -55,9 +57,10 @@ def format_summary(
         word = "broke" if run.broken else "warned at"
         limit = run.total.max_seconds if run.broken else run.total.warn_seconds
         lines.append(f"  ! total {format_seconds(run.duration_seconds)}: {word} {format_seconds(limit)}")
-    lines.extend(
-        f"  {name:<8} {fact}" for name, fact in _iter_footer(run, metrics_url, f"{program} --lane {run.lane} {again}")
+    footer = _iter_footer(
+        run, metrics_url, f"{program} --lane {run.lane} {again}", f"{program} {log_flags}" if log_flags else ""
     )
+    lines.extend(f"  {name:<8} {fact}" for name, fact in footer)
     return "\n".join(lines)
 
 
@@ -159,7 +162,7 @@ def _format_message(stage: StageRecord) -> str:
     return format_line(stage.message[:MESSAGES_WIDTH])
 
 
-def _iter_footer(run: RunRecord, metrics_url: str, again: str) -> Iterator[tuple[str, str]]:
+def _iter_footer(run: RunRecord, metrics_url: str, again: str, log: str) -> Iterator[tuple[str, str]]:
     if run.pools:
         pools = " · ".join(_format_pool(pool.name, pool.start_size, pool.peak_size, pool.reason) for pool in run.pools)
         yield "pools", f"{pools} · {run.busy_ratio:.0%} busy"
@@ -168,6 +171,8 @@ def _iter_footer(run: RunRecord, metrics_url: str, again: str) -> Iterator[tuple
         yield "left", f"{label} still runs in its thread: Python can't stop it"
     if metrics_url:
         yield "metrics", metrics_url
+    if log:
+        yield "output", log
     if run.result is not Result.SUCCESS:
         yield "again", again
 

@@ -33,23 +33,25 @@ _UNDER_FILE = re.compile(
     rf"^\s+(?P<line>\d+):(?P<column>\d+)\s+(?:{_LEVEL}\s+(?P<message>.+?)(?:\s{{2,}}(?P<rule>[@\w/-]+))?"
     r"|(?P<code>[A-Z]+\d+) (?:\[\*\] )?(?P<text>.+))$"
 )
+# In every line that another pattern matches; most lines of an output have none of these.
+_HINT = re.compile(r":\d+|\(\d+,\d+\): |Would reformat: ")
 _BANDIT_ISSUE = re.compile(r"^>> Issue: \[(?P<rule>\w+)(?::[\w-]+)?\] (?P<message>.+)$")
 _BANDIT_SEVERITY = re.compile(r"^\s+Severity: (\w+)")
 _BANDIT_PLACE = re.compile(rf"^\s+Location: {_PLACE}$")
 
 
-def find_findings(lines: Sequence[str]) -> list[Finding]:
-    """Return the findings in the order of the lines."""
-    findings, file = [], None
+def find_findings(lines: Sequence[str]) -> Iterator[Finding]:
+    """Yield the findings in the order of the lines."""
+    heading = ""  # the last line that is no finding under a file's name
     for number, line in enumerate(lines):
-        if (under := _UNDER_FILE.match(line)) and file:
-            findings.append(_make_finding({**under.groupdict(), "path": file}))
-            continue
-        heading = _FILE.match(line)
-        file = heading["path"] if heading else None
-        if found := _read_line(number, lines):
-            findings.append(found)
-    return findings
+        if not _HINT.search(line):
+            heading = line
+        elif (under := _UNDER_FILE.match(line)) and (file := _FILE.match(heading)):
+            yield _make_finding({**under.groupdict(), "path": file["path"]})
+        else:
+            heading = line
+            if found := _read_line(number, lines):
+                yield found
 
 
 def _read_line(number: int, lines: Sequence[str]) -> Finding | None:

@@ -15,6 +15,7 @@ from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, R
 _OUTPUT_CHARACTERS = 16 * 1024  # of an attempt that failed: what a report shows of it
 _MOST_OUTPUT_CHARACTERS = 8 * 1024 * 1024  # of all attempts of a run together
 _MOST_FINDINGS = 200  # of an attempt: more than any page of any consumer shows
+_MOST_RUN_FINDINGS = 5000  # of all attempts of a run together
 
 
 class Collector:
@@ -29,6 +30,7 @@ class Collector:
         self._slas: list[SlaRecord] = []
         self._decisions: list[Decision] = []
         self._room_characters = _MOST_OUTPUT_CHARACTERS
+        self._room_findings = _MOST_RUN_FINDINGS
 
     def begin(self, plan: Plan) -> None:
         """Forget the run before; `plan` is of the run that is about to start."""
@@ -38,6 +40,7 @@ class Collector:
         self._slas.clear()
         self._decisions.clear()
         self._room_characters = _MOST_OUTPUT_CHARACTERS
+        self._room_findings = _MOST_RUN_FINDINGS
 
     def observe(self, event: Event) -> None:
         match event:
@@ -86,7 +89,9 @@ class Collector:
             return Attempt(record=replace(record, output=""))
         output = record.output[-min(_OUTPUT_CHARACTERS, self._room_characters) :] if self._room_characters else ""
         self._room_characters -= len(output)
-        findings = find_findings(record.output)[:_MOST_FINDINGS]
+        most = min(_MOST_FINDINGS, self._room_findings)
+        findings = find_findings(record.output, most) if most else ()
+        self._room_findings -= len(findings)
         return Attempt(record=replace(record, output=""), output=output, findings=findings)
 
 

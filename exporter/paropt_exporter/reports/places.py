@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 _TOPS = ("GITHUB_WORKSPACE", "CI_PROJECT_DIR")  # as GitHub and GitLab name the folder of the checkout
@@ -15,6 +16,7 @@ def find_top_folder(root: Path, environment: Mapping[str, str]) -> Path:
     return next((top for top in tops if _normalize(root).is_relative_to(_normalize(top))), root)
 
 
+@lru_cache(maxsize=1024)  # a file often has many findings
 def find_repository_path(path: str | None, folder: Path, top: Path) -> str | None:
     """Return a path that is relative to `folder`, or absolute, as one below `top`; None if it is outside."""
     if path is None:
