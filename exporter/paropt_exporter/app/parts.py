@@ -16,7 +16,7 @@ from paropt_exporter.config import Config
 from paropt_exporter.engine import get_pool_names
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import QueryCounts, Strategy
-from paropt_exporter.exposition import listeners, pushgateway, sinks, textfile
+from paropt_exporter.exposition import listeners, sinks
 from paropt_exporter.exposition.protection import NoProtection, ProtectionFile, ProtectionSource
 from paropt_exporter.exposition.renderer import PageSource
 from paropt_exporter.exposition.server import Server, start_server
@@ -163,9 +163,13 @@ def build_sinks(request: Request, config: Config, plan: Plan) -> Sinks:
     settings = config.push
     targets: dict[str, sinks.Deliver] = {}
     if request.textfile is not None:
+        from paropt_exporter.exposition import textfile
+
         path = textfile.build_path(request.textfile, project=plan.project, lane=plan.lane)
         targets[sinks.TEXTFILE] = partial(textfile.write_page, path)
     if (url := request.push_url or settings.url) is not None:
+        from paropt_exporter.exposition import pushgateway  # here: few lanes push
+
         targets[sinks.PUSHGATEWAY] = pushgateway.build_sink(
             settings,
             url=url,

@@ -6,31 +6,32 @@ import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from paropt_exporter.autoscaling.policy.lane_size import (
-    LaneDecision,
-    LaneObservation,
-    LaneSizingState,
-    decide_lane_size,
-)
-from paropt_exporter.autoscaling.policy.pool_size import PoolDecision, PoolObservation, decide_pool_size
-from paropt_exporter.autoscaling.policy.prometheus_size import TargetDecision, TargetObservation, decide_target_size
-from paropt_exporter.autoscaling.policy.size_bounds import BoundsDecision, BoundsObservation, decide_size_bounds
+from paropt_exporter.autoscaling.policy.lane_size import LaneDecision, LaneObservation, LaneSizingState
 from paropt_exporter.errors import ParoptError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-Observation: TypeAlias = LaneObservation | PoolObservation | BoundsObservation | TargetObservation
-PolicyDecision: TypeAlias = LaneDecision | PoolDecision | BoundsDecision | TargetDecision
+    from paropt_exporter.autoscaling.policy.pool_size import PoolDecision, PoolObservation
+    from paropt_exporter.autoscaling.policy.prometheus_size import TargetDecision, TargetObservation
+    from paropt_exporter.autoscaling.policy.size_bounds import BoundsDecision, BoundsObservation
 
-_KINDS: dict[str, tuple[type[Any], Callable[[Any], PolicyDecision]]] = {
-    "run": (LaneObservation, decide_lane_size),
-    "stream": (PoolObservation, decide_pool_size),
-    "band": (BoundsObservation, decide_size_bounds),
-    "target": (TargetObservation, decide_target_size),
+    Observation: TypeAlias = LaneObservation | PoolObservation | BoundsObservation | TargetObservation
+    PolicyDecision: TypeAlias = LaneDecision | PoolDecision | BoundsDecision | TargetDecision
+
+_POLICIES = "paropt_exporter.autoscaling.policy."
+# Kind of observation in the history: its policy's module, class and function. A lane needs only the first one, so the
+# others are imported when they replay a decision.
+_KINDS = {
+    "run": ("lane_size", "LaneObservation", "decide_lane_size"),
+    "stream": ("pool_size", "PoolObservation", "decide_pool_size"),
+    "band": ("size_bounds", "BoundsObservation", "decide_size_bounds"),
+    "target": ("prometheus_size", "TargetObservation", "decide_target_size"),
 }
+_KIND_OF_CLASS = {name: kind for kind, (_, name, _) in _KINDS.items()}
 
 # Histories keep the keys of earlier versions, so that each version reads every history. A key has one meaning.
 _STORED_KEYS = {
@@ -93,7 +94,7 @@ def serialize_observation(observation: Observation) -> str:
 
     It has at most MOST_ENTRIES stages of each kind; `left_out` counts the others.
     """
-    kind = next(name for name, (cls, _) in _KINDS.items() if isinstance(observation, cls))
+    kind = _KIND_OF_CLASS[type(observation).__name__]
     if not isinstance(observation, LaneObservation):
         return _to_json({"kind": kind, "seen": observation})
     kept, left_out = _truncate_lane(observation)
@@ -158,8 +159,8 @@ def _get_adapter(kind: str) -> TypeAdapter[Any]:
     """Return pydantic's adapter for a kind of observation; building it takes longer than parsing ten observations."""
     from pydantic import TypeAdapter
 
-    cls, _ = _KINDS[kind]
-    return TypeAdapter(cls)
+    module, name, _ = _KINDS[kind]
+    return TypeAdapter(getattr(import_module(_POLICIES + module), name))
 
 
 def describe_decision(text: str) -> str:
@@ -179,7 +180,8 @@ def describe_decision(text: str) -> str:
 def replay(observation: str, decision: str) -> ReplayResult:
     """Decide a recorded observation by the current policy. Raises UnknownObservation."""
     parsed, left_out = parse_observation(observation), count_left_out(observation)
-    decide = next(decide for cls, decide in _KINDS.values() if isinstance(parsed, cls))
+    module, _, function = _KINDS[_KIND_OF_CLASS[type(parsed).__name__]]
+    decide: Callable[[Observation], PolicyDecision] = getattr(import_module(_POLICIES + module), function)
     try:
         return ReplayResult(recorded=decision, today=serialize_decision(decide(parsed)), left_out=left_out)
     except UNREADABLE as error:

@@ -15,7 +15,6 @@ from paropt_exporter import host
 from paropt_exporter.config import defaults, messages, raw_yaml
 from paropt_exporter.config.checks import Machine, cross_check
 from paropt_exporter.config.command_checks import check_work
-from paropt_exporter.config.detect import detect_stages
 from paropt_exporter.config.document import LARGEST_FILE_BYTES, Document, Unreadable, decode_text
 from paropt_exporter.config.faults import Fault
 from paropt_exporter.config.fields import LONGEST_NAME, NAME_PATTERN
@@ -146,6 +145,8 @@ def _build_config(file: File, *, path: Path | None, root: Path, places: Mapping[
     notes: tuple[str, ...] = ()
     stages = file.stages
     if stages is None:
+        from paropt_exporter.config.detect import detect_stages  # here: most projects have a file
+
         detected = detect_stages(root)
         stages, notes = detected.stages, detected.notes
     return Config(

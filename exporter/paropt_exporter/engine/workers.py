@@ -16,7 +16,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
 from paropt_exporter import host
-from paropt_exporter.engine import item_results
 from paropt_exporter.engine.outcome import Outcome, read_future
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Strategy
@@ -90,6 +89,8 @@ class PoolAttempt:
         outcome, batch = read_future(self.future), self.batch
         if batch is None:
             return outcome
+        from paropt_exporter.engine import item_results  # here: it parses XML, which few stages report
+
         return item_results.add_item_results(outcome, batch.items, batch.report, alone=batch.alone)
 
 
