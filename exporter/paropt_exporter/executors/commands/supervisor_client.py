@@ -18,6 +18,7 @@ from pathlib import Path
 
 from paropt_exporter import descriptors
 from paropt_exporter.executors.processes.forkservers import is_stream
+from paropt_exporter.executors.supervisor.parent_process import BYE, COMMAND, EXIT, REST, WATCH
 from paropt_exporter.executors.supervisor.process_tree import MARK
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 _MAX_END_SECONDS = 10.0  # the supervisor gives up killing after 5 s
 _MAX_EXIT_SECONDS = 1.0  # a process that dies closes its sockets, then ends
 _CONTROL = 3  # the supervisor's descriptor
-COMMAND, WATCH, REST, EXIT, BYE = b"c", b"w", b"r", b"e", b"b"  # on the control socket, see `supervisor.event_loop`
 # Empty stand-ins for the packages, whose __init__ modules would add to the supervisor's memory.
 _PROGRAM = """
 import sys

@@ -32,7 +32,7 @@ import time
 from functools import cache
 
 from paropt_exporter.executors import procfs
-from paropt_exporter.executors.supervisor.parent_process import ParentProcess
+from paropt_exporter.executors.supervisor.parent_process import BYE, EXIT, REST, WATCH, ParentProcess
 from paropt_exporter.executors.supervisor.process_tree import (
     MARK,
     ProcessTable,
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# Messages on the control socket; all others bring a command. WATCH: kill the exporter's own children too when it has
-# exited. REST: none of them runs now. EXIT: it exits now. BYE: it and its children continue without a supervisor.
-WATCH, REST, EXIT, BYE = b"w", b"r", b"e", b"b"
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _SAMPLE_SECONDS = 0.02  # the shortest time between two samples
 _LATER_SAMPLE_SECONDS = 0.1  # the same once no command is young
