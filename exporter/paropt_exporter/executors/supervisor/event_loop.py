@@ -377,8 +377,8 @@ class Supervisor:
             self._reap()
 
 
-def main(descriptor: int, owner: int) -> None:
-    """Become the supervisor of the exporter, process `owner`, at the other end of this socket."""
+def main(descriptor: int, parent: int) -> None:
+    """Become the supervisor of the exporter, process `parent`, at the other end of this socket."""
     os.closerange(descriptor + 1, 1 << 16)
     for number in DEFAULT_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -386,7 +386,7 @@ def main(descriptor: int, owner: int) -> None:
     os.set_inheritable(descriptor, False)
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-    Supervisor(socket.socket(fileno=descriptor), ParentProcess(owner)).run()
+    Supervisor(socket.socket(fileno=descriptor), ParentProcess(parent)).run()
 
 
 def _find_ended_child() -> int | None:
