@@ -71,7 +71,7 @@ def whole_summary(command: Serving) -> str:
 
 
 def scraped(address: str) -> dict[tuple[str, ...], float]:
-    """Return the samples of the page: (name, label values in the order of their names) -> value, without the project."""
+    """Return the samples of the page: (name, label values in order of their names) -> value, without the project."""
     status, page = get(address)
     assert status == 200
     return samples(page)
