@@ -156,6 +156,6 @@ def test_after_a_full_disk_was_freed_runs_end_with_0_and_no_total_falls(tmp_path
         projects.whole_summary(command)
         shown = projects.scraped(projects.url(tmp_path))[counted]
         assert command.stop() in (0, 143)  # 143: in the middle of a run
-    assert projects.messages(tmp_path).count("can't be written") == 1
+    assert projects.messages(tmp_path).count("cannot write the history") == 1
     with projects.served(tmp_path) as address:
         assert projects.scraped(address)[counted] > shown

@@ -173,7 +173,7 @@ def test_a_config_that_is_a_pipe_is_not_waited_for(tmp_path: Path, command: tupl
     os.mkfifo(tmp_path / "paropt.yml")
     ended = run(tmp_path, *command)
     assert ended.returncode in (0, 2)
-    assert command[0] == "init" or "paropt.yml is no file" in ended.stderr
+    assert command[0] == "init" or "paropt.yml is not a regular file" in ended.stderr
 
 
 @pytest.mark.parametrize("command", [("plan",), ("init",), ("check",)], ids=" ".join)

@@ -1,4 +1,4 @@
-"""A real Alertmanager with the routing example of `deploy/`, and who it tells: for the tests of alerts' whole way."""
+"""A real Alertmanager with the routing example of `deploy/`, and its receivers, for end-to-end tests of alerts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROUTING = ROOT / "deploy/alertmanager/alertmanager.yml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notification:
-    """What a webhook was told, and when: `body` is Alertmanager's version 4."""
+    """A notification of a webhook, with its time: `body` is in Alertmanager's version 4."""
 
     receiver: str
     body: dict[str, Any]
@@ -32,14 +32,14 @@ class Notification:
 
     @property
     def alerts(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """The alerts by name and stage."""
+        """Return the alerts by name and stage."""
         return {
             (alert["labels"]["alertname"], alert["labels"].get("stage", "")): alert for alert in self.body["alerts"]
         }
 
 
 class Alertmanager:
-    """`next` waits for a notification; `states` asks what is active and what is suppressed."""
+    """`next` waits for a notification; `states` returns active and suppressed alerts."""
 
     def __init__(self, address: str, arrived: Queue[Notification]) -> None:
         self.address = address
@@ -62,7 +62,7 @@ class Alertmanager:
 
 @contextmanager
 def alertmanager(folder: Path, **times: str) -> Iterator[Alertmanager]:
-    """Run it on the routing example, with webhooks for receivers; `times` replaces `group_wait` and the like."""
+    """Run it on the routing example, with webhooks for receivers; `times` replaces `group_wait` and similar keys."""
     folder.mkdir(parents=True, exist_ok=True)
     address = f"127.0.0.1:{free_port()}"
     with _webhook() as (url, arrived):
@@ -80,7 +80,7 @@ def alertmanager(folder: Path, **times: str) -> Iterator[Alertmanager]:
 
 
 def told_by(address: str, rules: Path) -> dict[str, object]:
-    """Return what a Prometheus needs in its config to tell an Alertmanager of rule files."""
+    """Return the part of Prometheus' config with rule files and an Alertmanager."""
     managers = [{"static_configs": [{"targets": [address]}]}]
     return {"rule_files": [str(rules)], "alerting": {"alertmanagers": managers}}
 

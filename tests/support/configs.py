@@ -1,4 +1,4 @@
-"""Write configs for tests and read what comes of them."""
+"""Write configs for tests, and read them or their faults."""
 
 from __future__ import annotations
 

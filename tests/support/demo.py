@@ -1,4 +1,4 @@
-"""The demo lane of `deploy/demo`, run again and again under a real Prometheus that has this repository's rules."""
+"""The demo lane of `deploy/demo`, run repeatedly under a real Prometheus with this repository's rules."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RUNS_ENDED = f"sum({families.RUNS.name})"
 
 
 def rules() -> dict[str, str]:
-    """Return the rule files for a lane of seconds: no group waits for minutes, and no sum for the hour to be full."""
+    """Return the rule files for a lane of seconds: no group waits for minutes, and no sum for a full hour."""
     every_time = re.compile(r"^ +interval: .*\n", re.MULTILINE)
     return {
         name: every_time.sub("", text).replace(":1h]", f":{RULES.rate_window}]")
@@ -36,7 +36,7 @@ def rules() -> dict[str, str]:
 
 @contextmanager
 def demo(folder: Path) -> Iterator[Prometheus]:
-    """Run the lane until it has shown everything; it goes on while the caller looks."""
+    """Run the lane until all its states have occurred; it continues during the caller's checks."""
     project = folder / "demo"
     shutil.copytree(_SOURCE, project)
     target, port = free_port(), free_port()

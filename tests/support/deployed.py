@@ -1,4 +1,4 @@
-"""What the tests of deployment files share: our own parser, and published schemas that need no network."""
+"""Helpers for tests of deployment files: the command's own parser, and published schemas that need no network."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from paropt_exporter.cli.flags import build_parser
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the arguments as the command would; a SystemExit fails the test."""
+    """Parse the arguments as the command does; a SystemExit fails the test."""
     return build_parser().parse_args([str(argument) for argument in arguments])
 
 
 def refusal(*command: object) -> str:
-    """What a checking program has against what it is given; nothing where it takes it."""
+    """Return the complaints of a checking program; empty if it accepts its input."""
     checked = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
     return "" if checked.returncode == 0 else checked.stdout + checked.stderr
 
 
 def schema_faults(path: Path, schema: str) -> str:
-    """What a JSON Schema that check-jsonschema ships has against the file; nothing where it fits."""
+    """Return the violations of a JSON Schema that check-jsonschema ships; empty if the file is valid."""
     return refusal(
         sys.executable,
         "-m",

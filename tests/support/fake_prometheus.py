@@ -1,4 +1,4 @@
-"""A server that speaks Prometheus' query API as a test tells it to, faults included."""
+"""A fake of Prometheus' query API with scripted answers and faults."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Asked:
 
 
 def vector(*series: tuple[dict[str, str], str], at: float | None = None, **more: object) -> Reply:
-    """An answer with these series, labels and value: of the moment when it is asked for, or of `at`."""
+    """Return an answer with these series, labels and value, at the time of the request or at `at`."""
 
     def reply(connection: socket.socket, asked: Asked) -> None:
         moment = time.time() if at is None else at
@@ -56,7 +56,7 @@ def raw(text: bytes) -> Reply:
 
 
 def dripping(seconds: float) -> Reply:
-    """A byte now and then: each read is in time, the whole never."""
+    """Send a byte now and then: each read is in time, the whole answer never."""
 
     def reply(connection: socket.socket, _: Asked) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
@@ -80,7 +80,7 @@ def hanging_up() -> Reply:
 
 
 def endless() -> Reply:
-    """An answer without end."""
+    """Send an endless answer."""
 
     def reply(connection: socket.socket, _: Asked) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
@@ -98,7 +98,7 @@ def wait_for_end(connection: socket.socket) -> None:
 
 @dataclass
 class FakePrometheus:
-    """What it was asked, and what it answers next: `reply`, or a function of the request."""
+    """Records its requests; the next answer is `reply`, or a function of the request."""
 
     url: str
     reply: Reply

@@ -1,4 +1,4 @@
-"""Hold dashboards to Grafana's own types: the classes of grafana-foundation-sdk, which are made from Grafana's schemas.
+"""Check dashboards against Grafana's own types: the classes of grafana-foundation-sdk, made from Grafana's schemas.
 
 Its own `from_json` checks nothing: it drops keys that it does not know and takes any type. So the keys are read off
 each class's `from_json`, those that must be there off its `to_json`, and types and enumerations off its annotations;
@@ -30,7 +30,7 @@ _NUMBERS = (int, float)
 
 
 def faults(dashboard: dict[str, Any]) -> list[str]:
-    """Return what Grafana's types don't allow, each as `path: what`."""
+    """Return the violations of Grafana's types, each as `path: fault`."""
     return [*_object(schema.Dashboard, dashboard, "dashboard")]
 
 
@@ -69,7 +69,7 @@ def _assigned_argument(node: ast.AST) -> str:
 
 
 def _written_always(kind: Any) -> Iterator[tuple[str, str]]:
-    """Yield (JSON key, attribute) of the payload that `to_json` begins with: what needs no condition."""
+    """Yield (JSON key, attribute) of the initial payload of `to_json`, which has no conditions."""
     payload = next(node for node in ast.walk(_source(kind.to_json)) if isinstance(node, ast.Dict))
     for key, attribute in zip(payload.keys, payload.values, strict=True):
         assert isinstance(key, ast.Constant)  # each is `"key": self.attribute`
@@ -148,7 +148,7 @@ def _value(expected: Any, value: object, path: str) -> Iterator[str]:
 
 
 def _one_of(choices: tuple[Any, ...], value: object, path: str) -> Iterator[str]:
-    """Yield the faults of the choice that fits best; null is never written where a key can be left out."""
+    """Yield the faults of the best matching choice; optional keys are never null."""
     if value is None and path.endswith(".value"):
         return  # of a threshold: null is its -Infinity
     if isinstance(value, dict) and value.get("type") == "row" and schema.RowPanel in choices:

@@ -1,4 +1,4 @@
-"""Turn a history file into what an earlier version of the exporter would have written."""
+"""Convert a history file to an earlier version of its schema."""
 
 from __future__ import annotations
 

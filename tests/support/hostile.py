@@ -1,4 +1,4 @@
-"""A checkout that somebody else filled: links, pipes and false data wherever the exporter keeps files of its own."""
+"""A hostile checkout: links, pipes and false data in the places of the exporter's own files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEPT = "what its owner wrote\n"
 
 
 def outside(folder: Path) -> Path:
-    """A folder of the user's own, beside the checkout, with files that nothing in the checkout may change."""
+    """A folder of the user beside the checkout, with files that the checkout must not change."""
     folder.mkdir()
     for name in ("notes", "empty"):
         (folder / name).write_text(KEPT if name == "notes" else "")
@@ -24,7 +24,7 @@ def outside(folder: Path) -> Path:
 
 
 def state(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Mode and content of everything below a folder; of a link, its target."""
+    """Return mode and content of all files below a folder; for a link, its target."""
     return {str(path.relative_to(folder)): (path.lstat().st_mode, _content(path)) for path in sorted(folder.rglob("*"))}
 
 
@@ -35,7 +35,7 @@ def _content(path: Path) -> bytes:
 
 
 def garbage_history(checkout: Path, victims: Path) -> None:
-    """What was found: a broken history, whose lock is a link to a file of the user's."""
+    """A broken history whose lock is a link to a file of the user."""
     own = checkout / ".paropt"
     own.mkdir()
     (own / "history.db").write_bytes(b"garbage" * 1000)
@@ -101,7 +101,7 @@ def planted_logs(checkout: Path, victims: Path) -> None:
 
 
 def hot_journal(checkout: Path, victims: Path) -> None:
-    """A journal that a crashed writer would have left, of several databases: SQLite deletes the list that it names."""
+    """A journal of several databases, as after a crash: SQLite deletes the list that it names."""
     own = checkout / ".paropt"
     own.mkdir()
     with closing(sqlite3.connect(own / "history.db")) as connection:

@@ -1,4 +1,4 @@
-"""Projects for the end-to-end tests: written in a line, and asked what their runs left."""
+"""Projects for end-to-end tests: write one in a line, and read the results of its runs."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ def write(folder: Path, stages: str, *, lanes: str = "", **modules: str) -> Path
 
 
 def runs(folder: Path) -> list[dict[str, Any]]:
-    """The runs in the project's history, oldest first, as the command lists them."""
+    """Return the runs in the project's history, oldest first, as the command lists them."""
     listed = run(folder, "history", "--output", "json")
     assert listed.returncode == 0, listed.stderr
     return list(json.loads(listed.stdout))
 
 
 def stages(one: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """Result and message of each stage of a run."""
+    """Return the result and message of each stage of a run."""
     return {stage["stage_name"]: (stage["result"], stage["message"]) for stage in one["stage_metrics"]}
 
 
 def messages(folder: Path) -> str:
-    """What the serving command has said on stderr so far."""
+    """Return the serving command's stderr so far."""
     return (folder / "stderr.log").read_text()
 
 
 def url(folder: Path) -> str:
-    """Where the serving command says that its metrics are."""
+    """Return the URL of the metrics, from the serving command's output."""
     found = eventually("the command tells its address", lambda: re.search(r"metrics at (http://\S+)", messages(folder)))
     return str(found[1])
 
 
 @contextmanager
 def served(folder: Path, *arguments: str) -> Iterator[str]:
-    """Run the project and serve on; yields where its metrics are, once its first run has ended."""
+    """Run the project and keep serving; yield the URL of its metrics once the first run has ended."""
     with serving(folder, ANY_PORT, *arguments) as command:
         whole_summary(command)
         yield url(folder)
@@ -60,7 +60,7 @@ def served(folder: Path, *arguments: str) -> Iterator[str]:
 
 
 def whole_summary(command: Serving) -> str:
-    """The next summary on the serving command's stdout, all of it."""
+    """Return the next whole summary on the serving command's stdout."""
     assert command.process.stdout is not None
     lines = [command.process.stdout.readline()]
     last = "  metrics " if "succeeded" in lines[0] else "  again "
@@ -71,14 +71,14 @@ def whole_summary(command: Serving) -> str:
 
 
 def scraped(address: str) -> dict[tuple[str, ...], float]:
-    """Every sample of the page: (name, label values in the order of their names) -> value; without the project."""
+    """Return the samples of the page: (name, label values in order of their names) -> value, without the project."""
     status, page = get(address)
     assert status == 200
     return samples(page)
 
 
 def samples(page: str) -> dict[tuple[str, ...], float]:
-    """Every sample of a page in text format."""
+    """Return every sample of a page in text format."""
     return {
         (sample.name, *(value for label, value in sorted(sample.labels.items()) if label != "project")): sample.value
         for family in text_string_to_metric_families(page)
@@ -87,5 +87,5 @@ def samples(page: str) -> dict[tuple[str, ...], float]:
 
 
 def pid_in(path: Path) -> int:
-    """The process id that a stage writes into a file, once it has."""
+    """Wait until a stage has written its process id into a file, and return it."""
     return int(eventually(f"a process id in {path.name}", lambda: path.exists() and path.read_text().strip()))

@@ -14,7 +14,7 @@ CHEAPEST = 4
 
 
 class Authority:
-    """An authority of one test, with the files that it signs in one folder."""
+    """A certificate authority of one test, with the files that it signs in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -23,7 +23,7 @@ class Authority:
         self._authority.cert_pem.write_to_path(self.file)
 
     def issue(self, name: str, *identities: str, until: datetime | None = None) -> tuple[Path, Path]:
-        """Write `NAME.pem` and `NAME.key` for the identities, in place of those that are there."""
+        """Write `NAME.pem` and `NAME.key` for the identities, and replace existing ones."""
         issued = self._authority.issue_cert(*(identities or ("127.0.0.1", "localhost")), not_after=until)
         certificate, key = self._folder / f"{name}.pem", self._folder / f"{name}.key"
         certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
@@ -31,7 +31,7 @@ class Authority:
         return certificate, key
 
     def client(self, certificate: tuple[Path, Path] | None = None) -> ssl.SSLContext:
-        """What a client trusts this authority with, and shows as its own."""
+        """Return the TLS context of a client that trusts this authority and presents its own certificate."""
         context = ssl.create_default_context(cafile=str(self.file))
         if certificate is not None:
             context.load_cert_chain(*certificate)

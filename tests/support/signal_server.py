@@ -1,4 +1,4 @@
-"""A target for Prometheus whose values a test sets: what a broker or a database would export."""
+"""A target for Prometheus with values from a test, like those of a broker or a database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from threading import Thread
 
 
 class SignalServer:
-    """`values` by metric name; one that is taken out is gone from the page."""
+    """`values` by metric name; a removed one disappears from the page."""
 
     def __init__(self, address: str, values: dict[str, float]) -> None:
         self.address = address
@@ -34,7 +34,7 @@ def signal_server(**values: float) -> Iterator[SignalServer]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *_: object) -> None:
-            """Say nothing of a scraper that was killed while it was told."""
+            """Ignore a scraper that was killed during a scrape."""
 
     server = Server(("127.0.0.1", 0), Page)
     server.daemon_threads = True

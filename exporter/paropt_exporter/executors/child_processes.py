@@ -81,10 +81,15 @@ def end_leftovers(termination: Termination) -> tuple[str, ...]:
     left = termination.advance(now)
     if not left:
         return ()
-    names = tuple(f"{procfs.read_command_name(pid)} (pid {pid})" for pid in left)
+    names = name_processes(left)
     termination.start_linger(now)
     termination.wait()
     return names
+
+
+def name_processes(pids: Iterable[int]) -> tuple[str, ...]:
+    """Return the program and the pid of each process, for messages."""
+    return tuple(f"{procfs.read_command_name(pid)} (pid {pid})" for pid in pids)
 
 
 def format_names(names: Sequence[str]) -> str:

@@ -104,7 +104,7 @@ class ThreadCall:
             left = self._termination.advance(monotonic())
         if not left:
             return ()
-        names = tuple(f"{procfs.read_command_name(pid)} (pid {pid})" for pid in left)
+        names = child_processes.name_processes(left)
         now = monotonic()
         with self._lock:
             self._termination.start_linger(now)

@@ -68,9 +68,7 @@ class CommandPool:
         self._shortage = ResourceShortage()
         self._marks = itertools.count(1)
         self._mark = secrets.token_hex(8)
-        self._lock = (
-            threading.Lock()
-        )  # guards: _tasks, _running, _finished, _cpu_seconds, _delay_seconds, _*_told, _leased
+        self._lock = threading.Lock()  # guards: everything below
         self._tasks: dict[Future[CommandOutcome], CommandTask] = {}
         self._running: set[CommandTask] = set()
         self._finished: Counter[str] = Counter()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from paropt_exporter import descriptors
 from paropt_exporter.executors.processes.forkservers import is_stream
+from paropt_exporter.executors.supervisor.parent_process import BYE, COMMAND, EXIT, REST, WATCH
 from paropt_exporter.executors.supervisor.process_tree import MARK
 
 log = logging.getLogger(__name__)
@@ -25,16 +26,15 @@ log = logging.getLogger(__name__)
 _MAX_END_SECONDS = 10.0  # the supervisor gives up killing after 5 s
 _MAX_EXIT_SECONDS = 1.0  # a process that dies closes its sockets, then ends
 _CONTROL = 3  # the supervisor's descriptor
-COMMAND, WATCH, REST, EXIT, BYE = b"c", b"w", b"r", b"e", b"b"  # on the control socket, see `supervisor.event_loop`
 # Empty stand-ins for the packages, whose __init__ modules would add to the supervisor's memory.
 _PROGRAM = """
 import sys
-folder, descriptor, owner = sys.argv[1:]
+folder, descriptor, parent = sys.argv[1:]
 for name, place in (("paropt_exporter", folder), ("paropt_exporter.executors", folder + "/executors")):
     sys.modules[name] = type(sys)(name)
     sys.modules[name].__path__ = [place]
 from paropt_exporter.executors.supervisor.event_loop import main
-main(int(descriptor), int(owner))
+main(int(descriptor), int(parent))
 """
 
 
@@ -45,9 +45,8 @@ class SupervisorProcess:
         self.pid = pid
         self.handle = os.pidfd_open(pid)  # readable once it has ended
         closing = weakref.finalize(self, os.close, self.handle)
-        closing.atexit = (
-            False  # it would run before `SharedSupervisor._close_at_exit`, and another file could get the descriptor
-        )
+        # At exit it would run before `SharedSupervisor._close_at_exit`, and another file could get the descriptor.
+        closing.atexit = False
         self._lock = threading.Lock()  # guards: _code
         self._code: int | None = None
 

@@ -32,7 +32,7 @@ import time
 from functools import cache
 
 from paropt_exporter.executors import procfs
-from paropt_exporter.executors.supervisor.parent_process import ParentProcess
+from paropt_exporter.executors.supervisor.parent_process import BYE, EXIT, REST, WATCH, ParentProcess
 from paropt_exporter.executors.supervisor.process_tree import (
     MARK,
     ProcessTable,
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# Messages on the control socket; all others bring a command. WATCH: kill the exporter's own children too when it has
-# exited. REST: none of them runs now. EXIT: it exits now. BYE: it and its children continue without a supervisor.
-WATCH, REST, EXIT, BYE = b"w", b"r", b"e", b"b"
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _SAMPLE_SECONDS = 0.02  # the shortest time between two samples
 _LATER_SAMPLE_SECONDS = 0.1  # the same once no command is young
@@ -380,8 +377,8 @@ class Supervisor:
             self._reap()
 
 
-def main(descriptor: int, owner: int) -> None:
-    """Become the supervisor of the exporter, process `owner`, at the other end of this socket."""
+def main(descriptor: int, parent: int) -> None:
+    """Become the supervisor of the exporter, process `parent`, at the other end of this socket."""
     os.closerange(descriptor + 1, 1 << 16)
     for number in DEFAULT_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -389,7 +386,7 @@ def main(descriptor: int, owner: int) -> None:
     os.set_inheritable(descriptor, False)
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-    Supervisor(socket.socket(fileno=descriptor), ParentProcess(owner)).run()
+    Supervisor(socket.socket(fileno=descriptor), ParentProcess(parent)).run()
 
 
 def _find_ended_child() -> int | None:

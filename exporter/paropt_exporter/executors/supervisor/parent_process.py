@@ -10,6 +10,9 @@ import time
 from paropt_exporter.executors import procfs
 from paropt_exporter.executors.supervisor.process_tree import list_living
 
+# Messages on the control socket. COMMAND brings a command. WATCH: kill the exporter's own children too when it has
+# exited. REST: none of them runs now. EXIT: it exits now. BYE: it and its children continue without a supervisor.
+COMMAND, WATCH, REST, EXIT, BYE = b"c", b"w", b"r", b"e", b"b"
 RUN_MARK = "PAROPT_RUN"  # in the environment of all that an exporter starts: process id, start time, project
 _SAMPLE_SECONDS = 0.1  # a sample costs some 0.2 ms with 20 threads
 
