@@ -133,7 +133,7 @@ def test_a_batch_that_can_not_be_loaded_is_packed_again_before_the_last_worker_g
         del sys.modules[module.__name__]
 
 
-_JUMPS_BACK = (opmap["JUMP_BACKWARD"], opmap["FOR_ITER"])  # Python 3.13's place of a jump's line, and 3.12's
+_PYTHON = sys.version_info[:2]
 
 
 def interrupted_at(line: int, call: Callable[[], Any]) -> bool:
@@ -144,9 +144,9 @@ def interrupted_at(line: int, call: Callable[[], Any]) -> bool:
         nonlocal passed
         if not frame.f_code.co_filename.startswith(_PACKAGE) or frame.f_code.co_name == "_mend":
             return None
-        # Between a block's end and its lock's release comes no signal, but there comes a line. So it is with a jump
-        # back in a loop: Python 3.12's handlers around a comprehension do not cover it, and a signal waits for its end.
-        is_jump = frame.f_code.co_code[frame.f_lasti] in _JUMPS_BACK
+        # Between a block's end and its lock's release comes no signal, but there comes a line. So it is with the jump
+        # back of a comprehension in Python 3.12: its block's handlers do not cover it, and a signal waits for its end.
+        is_jump = _PYTHON == (3, 12) and frame.f_code.co_code[frame.f_lasti] == opmap["FOR_ITER"]
         is_release = getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
         counts = event == "line" and not is_jump and not is_release
         passed += counts
