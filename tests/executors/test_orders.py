@@ -10,6 +10,7 @@ import threading
 import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
+from dis import opmap
 from linecache import getline
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,9 @@ def test_a_batch_that_can_not_be_loaded_is_packed_again_before_the_last_worker_g
         del sys.modules[module.__name__]
 
 
+_PYTHON = sys.version_info[:2]
+
+
 def interrupted_at(line: int, call: Callable[[], Any]) -> bool:
     """Make a call and raise KeyboardInterrupt at so manieth a line of the pool's code; False when it has fewer."""
     passed = 0
@@ -140,8 +144,11 @@ def interrupted_at(line: int, call: Callable[[], Any]) -> bool:
         nonlocal passed
         if not frame.f_code.co_filename.startswith(_PACKAGE) or frame.f_code.co_name == "_mend":
             return None
-        # Between a block's end and its lock's release comes no signal, but there comes a line.
-        counts = event == "line" and not getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
+        # Between a block's end and its lock's release comes no signal, but there comes a line. So it is with the jump
+        # back of a comprehension in Python 3.12: its block's handlers do not cover it, and a signal waits for its end.
+        is_jump = _PYTHON == (3, 12) and frame.f_code.co_code[frame.f_lasti] == opmap["FOR_ITER"]
+        is_release = getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
+        counts = event == "line" and not is_jump and not is_release
         passed += counts
         if counts and passed == line:
             raise KeyboardInterrupt

@@ -135,11 +135,23 @@ class AdaptiveScheduler:
         self.dispatch()
 
     def get_pool(self, pool_name: PoolName) -> ThreadPool | ProcessPool:
+        """Return a pool, and make it first if there is none.
+
+        Not under the lock: a new thread may collect garbage whose finalizer submits a task here, while the thread that
+        made it waits for its start. If two threads make a pool at once, one of both is shut down again.
+        """
         with self.lock:
-            if pool_name not in self._pools:
-                size = self._sizes[pool_name]
-                self._pools[pool_name] = ThreadPool(size) if pool_name == THREADS else ProcessPool(size)
-            return self._pools[pool_name]
+            pool, size = self._pools.get(pool_name), self._sizes[pool_name]
+        if pool is not None:
+            return pool
+        made = ThreadPool(size) if pool_name == THREADS else ProcessPool(size)
+        with self.lock:
+            pool, wanted = self._pools.setdefault(pool_name, made), self._sizes[pool_name]
+        if pool is not made:
+            made.shutdown(wait=False)
+        elif wanted != size:  # resized meanwhile
+            pool.resize(wanted, reason="caller")
+        return pool
 
     def pools(self) -> tuple[ThreadPool | ProcessPool, ...]:
         with self.lock:

@@ -45,16 +45,11 @@ class Desk:
 
     def dispatch(self, task: ProcessTask | None = None) -> None:
         """Give idle workers what waits. Raise where the pool was closed before `task` could be taken."""
-        roster, orders, refused = self._roster, [], False
+        roster, refused = self._roster, False
+        orders: list[Order] = []
         try:
             with roster.lock:
-                while roster.idle and self.queue:
-                    slot = roster.idle.pop()
-                    order = self._hand_out(slot)
-                    if order is None:
-                        roster.idle.append(slot)
-                        break
-                    orders.append(order)
+                self._assign_idle(orders)
                 roster.look()
                 # After the loop: a signal handler that closes the pool may have come in between.
                 if task is not None and roster.closed and task in self.queue:
@@ -68,13 +63,27 @@ class Desk:
         if refused:
             roster.refuse()
 
+    def _assign_idle(self, orders: list[Order]) -> None:
+        """Add an order for each idle worker to `orders`; with the lock held.
+
+        Not a loop in `dispatch`: in Python 3.13 an interrupt at a jump back with a condition passes by the handlers of
+        its own function (CPython issue 130279), so that the lock would stay locked.
+        """
+        idle = self._roster.idle
+        while idle and self.queue:
+            slot = idle.pop()
+            order = self._hand_out(slot)
+            if order is None:
+                idle.append(slot)
+                break
+            orders.append(order)
+
     def stock(self) -> None:
         """Give the worker that holds least more of what waits, while the thread that settles has no turn."""
         roster = self._roster
         try:
             with roster.lock:
-                roomy = [slot for slot in roster.slots if slot.has_room] if self._may_stock() else []
-                slot = min(roomy, key=lambda slot: slot.held_tasks, default=None)
+                slot = self._find_least_loaded() if self._may_stock() else None
                 order = None if slot is None else self._hand_out(slot)
                 if order is None:
                     self.ample = math.inf  # until a worker is through with something
@@ -83,6 +92,11 @@ class Desk:
         except BaseException:  # an interrupt; raised again
             self._mend()
             raise
+
+    def _find_least_loaded(self) -> ProcessSlot | None:
+        """Return the worker with room that holds least; with the lock held, apart from it as in `_assign_idle`."""
+        roomy = [slot for slot in self._roster.slots if slot.has_room]
+        return min(roomy, key=lambda slot: slot.held_tasks, default=None)
 
     def _may_stock(self) -> bool:
         """Whether workers may be given more before they are through: not where one is to go then."""
