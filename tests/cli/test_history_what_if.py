@@ -68,7 +68,7 @@ def printed(history: History, folder: Path, *workers: int, output: str = "text",
 
 def test_each_number_of_workers_is_told_in_a_sentence(history: History, tmp_path: Path) -> None:
     assert printed(history, tmp_path, 1, 4).splitlines() == [
-        "standard r1 took 6.0 s with up to 2 at once on 2 cores (reckoned the same way: 6.0 s)",
+        "standard r1 took 6.0 s with up to 2 at once on 2 cores (predicted in the same way: 6.0 s)",
         "with 1 worker, standard would have taken 10.0 s (+67%)",
         "with 4 workers, standard would have taken 4.0 s (-33%)",
     ]

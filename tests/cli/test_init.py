@@ -113,7 +113,7 @@ def test_an_empty_folder_gets_an_example_that_runs(tmp_path: Path) -> None:
 def test_a_config_that_is_there_is_kept_unless_forced(tmp_path: Path) -> None:
     (tmp_path / "paropt.yml").write_text("mine")
     code, _, err = _init(tmp_path)
-    assert (code, err) == (2, "paropt.yml is there already: --force overwrites it\n")
+    assert (code, err) == (2, "paropt.yml already exists: --force overwrites it\n")
     assert (tmp_path / "paropt.yml").read_text() == "mine"
     assert _init(tmp_path, force=True)[0] == 0
     assert (tmp_path / "paropt.yml").read_text() != "mine"

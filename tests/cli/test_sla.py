@@ -65,18 +65,18 @@ def proposed(folder: Path, history: History, text: str = FILE, **options: Any) -
     [([1, 2, 3, 4, 5], 0.5, 3), ([5, 1, 4, 2, 3], 1.0, 5), (range(1, 101), 0.95, 95), ([7], 0.01, 7)],
 )
 def test_the_quantile_is_by_nearest_rank(durations: Sequence[float], quantile: float, expected: float) -> None:
-    assert Rule(quantile=quantile, margin=0).quantile_seconds(durations) == expected
+    assert Rule(quantile=quantile, margin=0).compute_quantile(durations) == expected
 
 
 @pytest.mark.parametrize(
     ("seconds", "limit"), [(0.01, 1), (6.0, 9), (6.5, 10), (10.0, 15), (80.0, 120), (81.0, 135), (601.0, 960)]
 )
 def test_a_limit_is_rounded_up_to_what_a_person_would_write(seconds: float, limit: float) -> None:
-    assert RULE.limit_seconds([seconds] * 5) == limit
+    assert RULE.compute_limit([seconds] * 5) == limit
 
 
 def test_too_few_runs_propose_nothing() -> None:
-    assert RULE.limit_seconds([1.0] * 4) is None
+    assert RULE.compute_limit([1.0] * 4) is None
 
 
 def test_stages_and_totals_are_proposed_with_the_number_of_runs(tmp_path: Path, history: History) -> None:

@@ -91,7 +91,7 @@ def test_once_ends_whatever_a_call_left_running(tmp_path: Path, call: str, strat
     told = [line for line in ended.stderr.splitlines() if "left" in line]
     assert len(told) == 1, ended.stderr
     if strategy != "process" and call != "leaves_process":
-        assert told[0].endswith("left running, ended with the exporter: thread left_0")
+        assert told[0].endswith("still running, ended with the exporter: thread left_0")
     assert processes.in_folder(tmp_path) == []
 
 

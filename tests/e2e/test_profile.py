@@ -26,5 +26,5 @@ def test_an_interrupted_profile_ends_what_it_runs_and_recommends_nothing(tmp_pat
     with serving(tmp_path, "profile", "waits") as command:
         eventually("the stage runs", lambda: len(in_folder(tmp_path)) > 1)
         assert command.stop(signal.SIGINT) == 130
-    assert "interrupted: nothing is recommended" in (tmp_path / "stderr.log").read_text()
+    assert "interrupted: no recommendation" in (tmp_path / "stderr.log").read_text()
     eventually("nothing is left running", lambda: not in_folder(tmp_path))

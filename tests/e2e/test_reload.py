@@ -98,7 +98,7 @@ def test_sections_that_a_process_keeps_are_named(tmp_path: Path) -> None:
         replace_config(tmp_path, UNIT, lanes="web: {max_requests: 7}")
         eventually("it is read", lambda: seen(url, RELOADS, "success") == 1)
         command.stop()
-    assert "web: changed too, and in force from the next start of the exporter on" in projects.messages(tmp_path)
+    assert "web: changed too, which takes effect at the next start of the exporter" in projects.messages(tmp_path)
 
 
 def test_hangup_reads_the_config_of_a_service_at_once(tmp_path: Path) -> None:
