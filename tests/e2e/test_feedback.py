@@ -51,7 +51,7 @@ feedback:
 
 @dataclass
 class World:
-    """A server that scrapes two lanes, and what the signals are of."""
+    """A server that scrapes two lanes, and the source of the signals."""
 
     server: Prometheus
     ready: str
@@ -61,7 +61,7 @@ class World:
 
 
 class Page:
-    """What an exporter's own page says, past the server."""
+    """Return the exporter's own page, without the server."""
 
     def __init__(self, port: int) -> None:
         self._port = port

@@ -93,7 +93,7 @@ class Lane:
 
 
 def healthy(load: float) -> Reply:
-    """A load, and for the pools' own query what a lane at rest with a size of three would show."""
+    """A load signal, and for the pools' own query the values of an idle lane of size three."""
     own = {
         **dict.fromkeys(OWN_SIGNALS, 0.0), "matches": 1.0, "scrapes": 8.0, "epochs": 1.0, "size": 3.0, "slots": 3.0,
     }  # fmt: skip

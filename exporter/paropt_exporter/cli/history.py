@@ -329,6 +329,6 @@ def _what_if_to_json(
         "lane": summary.lane,
         "duration_seconds": summary.duration_seconds,
         "workers": had,
-        "reckoned_seconds": seconds[had],
+        "predicted_seconds": seconds[had],
         "what_if": [{"workers": size, "seconds": seconds[size]} for size in workers],
     }

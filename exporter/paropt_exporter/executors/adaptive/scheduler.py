@@ -19,12 +19,12 @@ from paropt_exporter.events import Measurement, RunningTask, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.profiles import FunctionProfile, load_profiles, save_profiles
 from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, PoolName, Router, is_thread_only
+from paropt_exporter.executors.base import PROCESSES, THREADS
 from paropt_exporter.executors.demand import DemandMeter, Sample
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes import ProcessPool
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
 from paropt_exporter.executors.threads.thread_worker import CHILD_SAMPLING_SECONDS
-from paropt_exporter.plan import PROCESSES, THREADS
 
 log = logging.getLogger(__name__)
 
