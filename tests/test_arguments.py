@@ -54,29 +54,29 @@ def test_without_names_arguments_go_to_every_stage_that_takes_them(tmp_path: Pat
     assert (steps(made, "lint"), steps(made, "unit")) == ([("ruff", "check", "-v", ".")], [("pytest", "-v", "-q")])
 
 
-def test_arguments_that_no_selected_stage_takes_are_refused(tmp_path: Path) -> None:
+def test_arguments_that_no_selected_stage_takes_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^-- -k 'a b': no stage of scan takes arguments: write \{args\}"):
         planned(tmp_path, STAGES, "scan", arguments=("-k", "a b"))
 
 
-def test_a_stage_with_arguments_is_a_part_without_a_limit(tmp_path: Path) -> None:
+def test_stage_with_arguments_is_a_part_without_a_limit(tmp_path: Path) -> None:
     made = planned(tmp_path, STAGES, "unit", arguments=("-x",))
     scopes = {stage.name: (stage.scope, stage.sla is None) for stage in made.stages}
     assert scopes == {"lint": (Scope.ALL, False), "unit": (Scope.ARGUMENTS, True)}
 
 
-def test_a_narrowed_lane_has_no_limit_on_its_total(tmp_path: Path) -> None:
+def test_narrowed_lane_has_no_limit_on_its_total(tmp_path: Path) -> None:
     whole, narrowed = planned(tmp_path, STAGES), planned(tmp_path, STAGES, "scan")
     assert (whole.partial, whole.total is None) == (False, False)
     assert (narrowed.partial, narrowed.total) == (True, None)
 
 
-def test_a_stage_runs_without_a_need_that_is_skipped(tmp_path: Path) -> None:
+def test_stage_runs_without_a_need_that_is_skipped(tmp_path: Path) -> None:
     made = planned(tmp_path, STAGES, skip=("lint",))
     assert {stage.name: stage.needs for stage in made.stages} == {"unit": (), "scan": ()}
 
 
-def test_a_shell_reads_each_argument_as_one_word(tmp_path: Path) -> None:
+def test_shell_reads_each_argument_as_one_word(tmp_path: Path) -> None:
     line = json.dumps("printf '%s\\n' {args}")
     stage = configs.stage(run=line, shell="true")
     (step,) = steps(planned(tmp_path, stage, arguments=HOSTILE), "one")
@@ -85,7 +85,7 @@ def test_a_shell_reads_each_argument_as_one_word(tmp_path: Path) -> None:
     assert not (tmp_path / "pwned").exists()
 
 
-def test_an_item_named_like_the_place_of_arguments_stays_an_item(tmp_path: Path) -> None:
+def test_item_named_like_the_place_of_arguments_stays_an_item(tmp_path: Path) -> None:
     line = json.dumps("printf '%s\\n' {item} {args}")
     stage = configs.stage(run=line, shell="true", items="{list: ['{args}']}")
     (step,) = steps(planned(tmp_path, stage, arguments=("x; touch pwned",)), "one")
@@ -93,7 +93,7 @@ def test_an_item_named_like_the_place_of_arguments_stays_an_item(tmp_path: Path)
 
 
 @pytest.mark.parametrize("word", ["{items}", "a{item}"])
-def test_an_argument_that_reads_like_an_item_is_refused(tmp_path: Path, word: str) -> None:
+def test_argument_that_reads_like_an_item_is_rejected(tmp_path: Path, word: str) -> None:
     stage = configs.stage(run='"lint {args} {items}"', items="{list: [a]}")
     with pytest.raises(UsageError, match=r"mean something in paropt\.yml only"):
         planned(tmp_path, stage, arguments=(word,))
@@ -113,21 +113,21 @@ def test_arguments_stand_in_each_batch_of_items(tmp_path: Path) -> None:
     ],
     ids=["embedded", "program", "quoted"],
 )
-def test_a_place_where_arguments_cannot_stand_is_a_fault(tmp_path: Path, keys: dict[str, str], said: str) -> None:
+def test_place_where_arguments_cannot_stand_is_a_fault(tmp_path: Path, keys: dict[str, str], said: str) -> None:
     (fault,) = configs.faults(tmp_path, configs.stage(**keys))
     assert said in fault
 
 
-def test_a_lane_lists_stages_by_name_or_number(tmp_path: Path) -> None:
+def test_lane_lists_stages_by_name_or_number(tmp_path: Path) -> None:
     config = configs.read(tmp_path, "lanes: {quick: {stages: [1, scan]}}" + STAGES)
     assert config.lanes["quick"].stages == ("lint", "scan")
 
 
-def test_a_lane_with_a_number_that_no_stage_has_is_a_fault(tmp_path: Path) -> None:
+def test_lane_with_a_number_that_no_stage_has_is_a_fault(tmp_path: Path) -> None:
     (fault,) = configs.faults(tmp_path, "lanes: {quick: {stages: [1, 9]}}" + STAGES)
     assert "lanes.quick.stages[1]: unknown stage '9'" in fault
 
 
-def test_a_number_in_a_lane_needs_what_its_stage_needs(tmp_path: Path) -> None:
+def test_number_in_a_lane_needs_what_its_stage_needs(tmp_path: Path) -> None:
     (fault,) = configs.faults(tmp_path, "lanes: {quick: {stages: [2]}}" + STAGES)
     assert "'unit' needs 'lint', which is not in this lane: add it" in fault

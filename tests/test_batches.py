@@ -68,7 +68,7 @@ def test_starts_that_outweigh_the_gain_leave_one_batch() -> None:
     assert _cut(brief, start_up=0.01) == [("a",), ("b",)]
 
 
-def test_an_unknown_item_counts_as_the_mean_of_the_known() -> None:
+def test_unknown_item_counts_as_the_mean_of_the_known() -> None:
     known = KnownItems(seconds={"a": 4.0, "b": 2.0, "c": 0.0}, start_up_seconds=0.1)
     assert cut_batches(["a", "b", "c", "new"], known, workers=2, beside=ConcurrentStages()) == [
         ("a", "c"),
@@ -80,7 +80,7 @@ def test_one_worker_gets_one_batch() -> None:
     assert _cut({"a": 9.0, "b": 9.0}, workers=1) == [("a", "b")]
 
 
-def test_a_longer_stage_beside_it_leaves_one_worker_for_one_batch() -> None:
+def test_longer_stage_beside_it_leaves_one_worker_for_one_batch() -> None:
     known = KnownItems(seconds={"a": 2.0, "b": 2.0}, start_up_seconds=0.5)
     assert cut_batches(["a", "b"], known, workers=2, beside=ConcurrentStages(before=(9.0,))) == [("a", "b")]
 
@@ -106,7 +106,7 @@ def test_no_command_is_longer_than_the_system_takes(tmp_path: Path) -> None:
         subprocess.run(steps[0], timeout=60, check=True)
 
 
-def test_a_shells_line_is_no_longer_than_one_argument_may_be(tmp_path: Path) -> None:
+def test_shells_line_is_no_longer_than_one_argument_may_be(tmp_path: Path) -> None:
     (tmp_path / "items").write_text("".join(f"item-{number:06}\n" for number in range(20_000)))
     stage = _built(tmp_path, configs.stage(run="'true {items}'", shell="true", items="{command: cat items}"), workers=1)
     for steps in _steps(stage):
@@ -142,7 +142,7 @@ def test_items_without_the_key_are_a_fault(tmp_path: Path) -> None:
         ("pytest -k x {items}", True), ("pytest -vkx {items}", True), ("pytest --session-timeout=9 {items}", False),
     ],
 )  # fmt: skip
-def test_only_what_is_visibly_pytest_is_asked_for_a_report(tmp_path: Path, run: str, asks: bool) -> None:
+def test_only_visible_pytest_gets_a_request_for_a_report(tmp_path: Path, run: str, asks: bool) -> None:
     assert _built(tmp_path, configs.stage(run=f"'{run}'", items="{list: [a]}")).junit is asks
 
 
@@ -155,18 +155,18 @@ def test_only_what_is_visibly_pytest_is_asked_for_a_report(tmp_path: Path, run: 
         ("pytest {items}\nlint", False), ("pytest {items} & wait", False), ("lint {items}; pytest a", False),
     ],
 )  # fmt: skip
-def test_a_shell_is_asked_for_a_report_only_where_pytest_ends_its_line(tmp_path: Path, line: str, asks: bool) -> None:
+def test_shell_line_gets_a_request_for_a_report_only_if_pytest_ends_it(tmp_path: Path, line: str, asks: bool) -> None:
     stage = configs.stage(run=json.dumps(line), items="{list: [a]}", shell="true")
     assert _built(tmp_path, stage).junit is asks
 
 
 @pytest.mark.parametrize(("steps", "asks"), [(["lint", "pytest {items}"], True), (["pytest {items}", "lint"], False)])
-def test_steps_after_pytest_keep_it_from_being_asked_for_a_report(tmp_path: Path, steps: list[str], asks: bool) -> None:
+def test_steps_after_pytest_prevent_a_report(tmp_path: Path, steps: list[str], asks: bool) -> None:
     assert _built(tmp_path, configs.stage(run="", steps=json.dumps(steps), items="{list: [a]}")).junit is asks
 
 
 @pytest.mark.parametrize("name", ["pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"])
-def test_a_pipe_in_place_of_pytests_configuration_is_not_waited_for(tmp_path: Path, name: str) -> None:
+def test_pipe_in_place_of_pytests_configuration_is_not_waited_for(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     assert not _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit
 
@@ -182,21 +182,21 @@ def test_a_pipe_in_place_of_pytests_configuration_is_not_waited_for(tmp_path: Pa
     ],
     ids=["deep", "long key", "long quoted key", "separators", "long word", "long"],
 )  # fmt: skip
-def test_a_hostile_pyproject_costs_no_time(tmp_path: Path, text: str, asks: bool) -> None:
+def test_hostile_pyproject_costs_no_time(tmp_path: Path, text: str, asks: bool) -> None:
     (tmp_path / "pyproject.toml").write_text(text)
     began = time.process_time()
     assert _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit is asks
     assert time.process_time() - began < 5
 
 
-def test_a_hostile_ini_file_costs_no_time(tmp_path: Path) -> None:
+def test_hostile_ini_file_costs_no_time(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\na" + " " * 250_000 + "b\naddopts = -x\n")
     began = time.process_time()
     assert not _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit
     assert time.process_time() - began < 5
 
 
-def test_an_exporter_in_a_test_asks_for_reports_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exporter_in_a_test_asks_for_reports_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outer = pytest_support.request_report(
         {"PYTEST_ADDOPTS": "-ra"}, tmp_path / f"{pytest_support.FOLDER_PREFIX}abc" / "1.xml"
     )
@@ -205,7 +205,7 @@ def test_an_exporter_in_a_test_asks_for_reports_of_its_own(tmp_path: Path, monke
     assert pytest_support.request_report(outer, Path("/b.xml")) == {"PYTEST_ADDOPTS": "-ra --junitxml=/b.xml"}
 
 
-def test_a_report_that_the_project_writes_itself_stays_where_it_is(tmp_path: Path) -> None:
+def test_report_that_the_project_writes_itself_stays_where_it_is(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --junitxml=ours.xml\n")
     assert not _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit
 
@@ -214,13 +214,13 @@ _LONG = {"a.py": 1.0, "a.py::test_x": 6.0, "a.py::T::test_y": 5.0, "b.py": 1.0}
 _PARTS = {"a.py": ["a.py::test_x", "a.py::T::test_y"]}
 
 
-def test_a_file_that_takes_most_of_the_time_is_cut_at_its_long_tests() -> None:
+def test_file_that_takes_most_of_the_time_is_cut_at_its_long_tests() -> None:
     known = KnownItems(seconds=_LONG, start_up_seconds=0.5)
     batches = cut_batches(["a.py", "b.py"], known, workers=2, beside=ConcurrentStages(), parts=_PARTS)
     assert batches == [("a.py::test_x", "b.py"), ("a.py", "a.py::T::test_y")]
 
 
-def test_a_file_is_left_whole_where_cutting_it_gains_little() -> None:
+def test_file_is_left_whole_where_cutting_it_gains_little() -> None:
     known = KnownItems(seconds={**_LONG, "b.py": 12.0}, start_up_seconds=0.5)
     assert cut_batches(["a.py", "b.py"], known, workers=2, beside=ConcurrentStages(), parts=_PARTS) == [
         ("a.py",),
@@ -228,7 +228,7 @@ def test_a_file_is_left_whole_where_cutting_it_gains_little() -> None:
     ]
 
 
-def test_the_command_of_a_cut_files_rest_leaves_out_what_others_run() -> None:
+def test_rest_of_a_cut_file_deselects_the_parts_in_other_batches() -> None:
     apart = ["a.py::test_x", "a.py::T::test_y"]
     assert build_arguments(["a.py", "a.py::T::test_y", "b.py"], apart) == ("a.py", "b.py", "--deselect", "a.py::test_x")
     assert build_arguments(["a.py::test_x"], apart) == ("a.py::test_x",)
@@ -265,7 +265,7 @@ def test_each_test_of_a_cut_file_runs_once(tmp_path: Path) -> None:
     ],
     ids=["condition", "import", "star", "globals", "imported", "syntax", "base class", "decorator"],
 )
-def test_a_file_whose_other_tests_may_begin_like_a_long_one_is_not_cut(tmp_path: Path, source: str) -> None:
+def test_file_whose_other_tests_may_begin_like_a_long_one_is_not_cut(tmp_path: Path, source: str) -> None:
     """pytest's --deselect takes each id that begins like the one that is named: the other would never run."""
     (tmp_path / "test_a.py").write_text(source)
     name = "T::test_x" if "class T" in source else "test_x"
@@ -278,7 +278,7 @@ def test_a_file_whose_other_tests_may_begin_like_a_long_one_is_not_cut(tmp_path:
     assert [task.items for task in stage.tasks] == [("test_a.py",)]
 
 
-def test_a_long_test_that_stays_counts_in_its_file(tmp_path: Path) -> None:
+def test_long_test_that_stays_counts_in_its_file(tmp_path: Path) -> None:
     (tmp_path / "test_a.py").write_text("def test_x(): pass\ndef test_x_too(): pass\n")
     known = KnownItems(
         seconds={"test_a.py": 0.1, "test_a.py::test_x": 6.0, "test_b.py": 3.0, "test_c.py": 3.0}, start_up_seconds=0.1
@@ -299,7 +299,7 @@ def test_methods_of_plain_classes_are_cut_off(tmp_path: Path) -> None:
     assert len(stage.tasks) == 2
 
 
-def test_a_file_that_has_changed_since_is_not_cut(tmp_path: Path) -> None:
+def test_file_that_has_changed_since_is_not_cut(tmp_path: Path) -> None:
     (tmp_path / "test_a.py").touch()
     seconds = {"test_a.py": 1.0, "test_a.py::test_x": 6.0}
     known = KnownItems(seconds=seconds, start_up_seconds=0.1, seen_timestamp_seconds={"test_a.py::test_x": 1.0})
@@ -315,7 +315,7 @@ def test_a_file_that_has_changed_since_is_not_cut(tmp_path: Path) -> None:
     ],
     ids=["near-constant", "half", "uneven", "few", "long", "brief", "nothing"],
 )  # fmt: skip
-def test_start_up_dominates_where_tasks_take_hardly_more_than_the_fastest(
+def test_start_up_dominates_if_tasks_take_hardly_more_than_the_fastest(
     fastest: float, mean: float, tasks: int, told: float
 ) -> None:
     assert start_up.estimate_start_up_ratio(fastest_seconds=fastest, mean_seconds=mean, tasks=tasks) == pytest.approx(
@@ -323,7 +323,7 @@ def test_start_up_dominates_where_tasks_take_hardly_more_than_the_fastest(
     )
 
 
-def test_options_of_other_tools_in_the_same_file_are_no_reason_to_ask_for_no_report(tmp_path: Path) -> None:
+def test_options_of_other_tools_in_the_same_file_prevent_no_report(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.tox]\ncommands = ['pytest -x --junitxml=a']\n")
     assert _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit
 
@@ -347,7 +347,7 @@ def test_there_are_as_many_batches_as_the_cores_serve(
         ({"caf\\udce9.py"}, ("a.py", "b.py", "c.py")),
     ],
 )  # fmt: skip
-def test_a_failed_item_that_is_gone_has_all_items_run_again(
+def test_failed_item_that_is_gone_has_all_items_run_again(
     tmp_path: Path, failed: set[str], runs: tuple[str, ...]
 ) -> None:
     """It may have been renamed: without it, `--failed` would end with 0 though its tests fail as before."""

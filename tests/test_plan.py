@@ -1,4 +1,4 @@
-"""From a config to what will run."""
+"""Plans built from configs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _chain(**needs: str) -> str:
     return "stages:\n" + "\n".join(lines) + "\n"
 
 
-def test_a_line_is_split_as_a_shell_splits_words(tmp_path: Path) -> None:
+def test_line_is_split_as_a_shell_splits_words(tmp_path: Path) -> None:
     assert _steps(_only_stage(tmp_path, run="\"echo 'a b' $HOME *\"")) == [(("echo", "a b", "$HOME", "*"),)]
 
 
@@ -44,7 +44,7 @@ def test_steps_are_commands_of_one_task(tmp_path: Path) -> None:
     assert _steps(_only_stage(tmp_path, run="", steps="[a b, [c, 1.0]]")) == [(("a", "b"), ("c", "1.0"))]
 
 
-def test_an_item_stays_one_word_whatever_it_holds(tmp_path: Path) -> None:
+def test_item_stays_one_word(tmp_path: Path) -> None:
     stage = _only_stage(tmp_path, run="'x {item} --a={item} {other}'", items="{list: ['a b; c', \"it's\"]}")
     assert _steps(stage) == [
         (("x", "a b; c", "--a=a b; c", "{other}"),),
@@ -53,19 +53,19 @@ def test_an_item_stays_one_word_whatever_it_holds(tmp_path: Path) -> None:
     assert [(task.index, task.item) for task in stage.tasks] == [(0, "a b; c"), (1, "it's")]
 
 
-def test_an_item_is_quoted_for_a_shell(tmp_path: Path) -> None:
+def test_item_is_quoted_for_a_shell(tmp_path: Path) -> None:
     item = "a; echo 'gone' $(id)"
     stage = _only_stage(tmp_path, run="'printf %s {item}'", shell="true", items=f'{{list: ["{item}"]}}')
     (words,) = _steps(stage)[0]
     assert subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout == item
 
 
-def test_an_item_is_the_argument_of_a_call(tmp_path: Path) -> None:
+def test_item_is_the_argument_of_a_call(tmp_path: Path) -> None:
     stage = _only_stage(tmp_path, run="", call="a.b:c.d", items="{list: [x]}")
     assert [task.work for task in stage.tasks] == [Call(target="a.b:c.d", arguments=("x",))]
 
 
-def test_a_glob_gives_files_below_the_configs_folder_in_order(tmp_path: Path) -> None:
+def test_glob_gives_files_below_the_configs_folder_in_order(tmp_path: Path) -> None:
     for name in ("b.py", "a.py", "sub/c.py", "-rf.py", ".hidden.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -87,7 +87,7 @@ def test_each_line_that_a_command_prints_is_an_item(tmp_path: Path) -> None:
         ("no-such-program", "can't be run: No such file or directory"),
     ],
 )
-def test_an_item_command_that_fails_is_a_fault_of_its_stage_alone(tmp_path: Path, command: str, message: str) -> None:
+def test_item_command_that_fails_is_a_fault_of_its_stage_alone(tmp_path: Path, command: str, message: str) -> None:
     content = configs.stage(run="'x {item}'", items=f"{{command: {command}}}") + "- {number: 2, name: two, run: x}\n"
     stages = {stage.name: stage for stage in plan.build_plan(configs.read(tmp_path, content), "standard").stages}
     assert stages["one"].tasks == ()
@@ -143,12 +143,12 @@ def test_glob_that_walks_for_too_long_is_a_fault(tmp_path: Path) -> None:
         (Strategy.ADAPTIVE, "threads"), (Strategy.PROCESS, "processes"),
     ],
 )  # fmt: skip
-def test_a_call_goes_to_threads_unless_the_lane_runs_processes(tmp_path: Path, strategy: Strategy, pool: str) -> None:
+def test_call_goes_to_threads_unless_the_lane_runs_processes(tmp_path: Path, strategy: Strategy, pool: str) -> None:
     assert _only_stage(tmp_path, strategy, run="", call="a:b").pool == pool
     assert _only_stage(tmp_path, strategy).pool == "commands"
 
 
-def test_the_longest_remaining_path_comes_first_and_ties_go_by_number(tmp_path: Path) -> None:
+def test_longest_remaining_path_comes_first_and_ties_go_by_number(tmp_path: Path) -> None:
     read = configs.read(tmp_path, _chain(a="", b="", c="a", d="c"))
     built = plan.build_plan(read, "standard", expected={"a": 1.0, "b": 4.0, "c": 1.0, "d": 1.0})
     assert [(stage.name, stage.remaining_seconds) for stage in built.stages] == [("b", 4), ("a", 3), ("c", 2), ("d", 1)]
@@ -156,7 +156,7 @@ def test_the_longest_remaining_path_comes_first_and_ties_go_by_number(tmp_path: 
     assert [stage.name for stage in built.stages] == ["a", "b", "c", "d"]
 
 
-def test_an_unknown_duration_counts_as_the_median_of_the_known(tmp_path: Path) -> None:
+def test_unknown_duration_counts_as_the_median_of_the_known(tmp_path: Path) -> None:
     read = configs.read(tmp_path, _chain(a="", b="", c="", d=""))
     built = plan.build_plan(read, "standard", expected={"a": 1.0, "b": 2.0, "c": 9.0})
     assert {stage.name: stage.remaining_seconds for stage in built.stages}["d"] == 2
@@ -164,12 +164,12 @@ def test_an_unknown_duration_counts_as_the_median_of_the_known(tmp_path: Path) -
     assert {stage.remaining_seconds for stage in plan.build_plan(read, "standard").stages} == {1.0}
 
 
-def test_a_chain_of_thousands_is_no_recursion(tmp_path: Path) -> None:
+def test_chain_of_thousands_is_no_recursion(tmp_path: Path) -> None:
     names = {f"s{n}": f"s{n - 1}" if n else "" for n in range(3000)}
     assert plan.build_plan(configs.read(tmp_path, _chain(**names)), "standard").stages[0].remaining_seconds == 3000
 
 
-def test_limits_come_from_the_stage_else_from_its_lane(tmp_path: Path) -> None:
+def test_limits_come_from_the_stage_or_its_lane(tmp_path: Path) -> None:
     own = _only_stage(tmp_path, sla="{max: 8, warn_at: 0.5, critical: true}").sla
     assert own is not None
     assert (own.max_seconds, own.warn_seconds, own.critical) == (8, 4, True)
@@ -178,7 +178,7 @@ def test_limits_come_from_the_stage_else_from_its_lane(tmp_path: Path) -> None:
     assert (of_lane.max_seconds, of_lane.warn_seconds) == (30, 24)
 
 
-def test_what_a_stage_says_is_in_its_plan(tmp_path: Path) -> None:
+def test_keys_of_a_stage_are_in_its_plan(tmp_path: Path) -> None:
     stage = _only_stage(
         tmp_path, retries="{count: 2, backoff: 5s}", timeout="1m", env="{A: b}", cwd="sub", file="out/log.txt",
         locks="[db]", exclusive="true", memory="1MiB", slots="2",
@@ -188,18 +188,18 @@ def test_what_a_stage_says_is_in_its_plan(tmp_path: Path) -> None:
     assert (stage.locks, stage.exclusive, stage.memory_bytes, stage.slots) == (frozenset({"db"}), True, 1 << 20, 2)
 
 
-def test_a_lane_has_only_the_stages_that_it_lists(tmp_path: Path) -> None:
+def test_lane_has_only_the_stages_that_it_lists(tmp_path: Path) -> None:
     read = configs.read(tmp_path, _chain(a="", b="a", c="") + "lanes: {short: {stages: [c, a]}}\n")
     assert {stage.name for stage in plan.build_plan(read, "short").stages} == {"a", "c"}
 
 
-def test_what_failed_is_planned_with_all_that_needs_it(tmp_path: Path) -> None:
+def test_failed_stages_are_planned_with_their_dependents(tmp_path: Path) -> None:
     read = configs.read(tmp_path, _chain(a="", b="a", c="b", d="", e="d"))
     built = plan.build_plan(read, "standard", only={"b"})
     assert {stage.name: stage.needs for stage in built.stages} == {"b": (), "c": ("b",)}
 
 
-def test_an_unknown_lane_or_stage_lists_those_there_are(tmp_path: Path) -> None:
+def test_unknown_lane_or_stage_lists_the_known_ones(tmp_path: Path) -> None:
     read = configs.read(tmp_path, configs.stage())
     with pytest.raises(
         UsageError, match=r"unknown lane 'standrad': did you mean 'standard'\?; there are docs, standard, heavy"
@@ -241,7 +241,7 @@ def test_more_slots_than_a_default_lane_has_are_a_fault_of_the_stage(tmp_path: P
 
 
 @pytest.mark.parametrize(("text", "size"), [("4", (4, 4)), ("1-16", (1, 16)), ("auto", (1, None))])
-def test_the_flag_for_workers_takes_a_number_bounds_or_auto(text: str, size: tuple[int, int | None]) -> None:
+def test_flag_for_workers_takes_a_number_bounds_or_auto(text: str, size: tuple[int, int | None]) -> None:
     bounds = plan.parse_bounds(text)
     assert bounds.minimum == size[0]
     assert size[1] in (None, bounds.maximum)
@@ -249,12 +249,12 @@ def test_the_flag_for_workers_takes_a_number_bounds_or_auto(text: str, size: tup
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "5-2", "1-", "x", "1001", "٣", "1-2-3", "9" * 9])
-def test_other_words_for_workers_are_refused(text: str) -> None:
+def test_other_words_for_workers_are_rejected(text: str) -> None:
     with pytest.raises(UsageError, match="--workers: expected auto, a number"):
         plan.parse_bounds(text)
 
 
-def test_a_plan_can_be_imported_without_pydantic_and_yaml() -> None:
+def test_plan_can_be_imported_without_pydantic_and_yaml() -> None:
     code = "import sys, paropt_exporter.plan, paropt_exporter.config; print({'pydantic', 'yaml'} & {*sys.modules})"
     printed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
@@ -262,12 +262,12 @@ def test_a_plan_can_be_imported_without_pydantic_and_yaml() -> None:
     assert printed == "set()\n"
 
 
-def test_an_item_command_that_prints_without_end_is_a_fault_of_its_stage(tmp_path: Path) -> None:
+def test_item_command_that_prints_without_end_is_a_fault_of_its_stage(tmp_path: Path) -> None:
     stage = _only_stage(tmp_path, run="'x {item}'", items="{command: 'yes'}")
     assert "printed more than 16 MiB" in stage.fault
 
 
-def test_an_item_command_ends_with_its_process_though_a_daemon_holds_its_output(tmp_path: Path) -> None:
+def test_item_command_ends_with_its_process_though_a_daemon_holds_its_output(tmp_path: Path) -> None:
     command = "[sh, -c, 'sleep 30 & echo one; echo two']"
     stage = _only_stage(tmp_path, run="'x {item}'", items=f"{{command: {command}}}")
     assert [task.item for task in stage.tasks] == ["one", "two"]

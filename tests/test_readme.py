@@ -1,4 +1,4 @@
-"""The README keeps its word: its Python runs, its paropt.yml is read, what it links and calls is there."""
+"""The README's Python runs, its paropt.yml has no faults, and its links and commands exist."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("block", blocks("python"))
-def test_a_python_block_runs_as_a_script(tmp_path: Path, block: str) -> None:
+def test_python_block_runs_as_a_script(tmp_path: Path, block: str) -> None:
     script = tmp_path / "block.py"
     script.write_text(block)
     ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_the_config_is_read_without_a_fault(tmp_path: Path) -> None:
+def test_config_is_read_without_a_fault(tmp_path: Path) -> None:
     (block,) = (block for block in blocks("yaml") if "stages:" in block)
     (tmp_path / "paropt.yml").write_text(block)
     assert [stage.number for stage in config.read_config(tmp_path / "paropt.yml", root=tmp_path).stages] == [

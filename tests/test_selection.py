@@ -36,7 +36,7 @@ def test_without_patterns_the_whole_lane_is_selected() -> None:
     assert selected() == ["lint", "build", "unit_tests", "e2e_tests", "scan"]
 
 
-def test_a_stage_is_selected_with_its_needs_and_theirs() -> None:
+def test_stage_is_selected_with_its_needs_and_theirs() -> None:
     assert selected("unit_tests") == ["lint", "build", "unit_tests"]
 
 
@@ -45,21 +45,21 @@ def test_only_leaves_out_the_needs() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["*_tests", "[ue]*_tests", "?????????s*"])
-def test_a_glob_selects_each_stage_that_it_matches(pattern: str) -> None:
+def test_glob_selects_each_stage_that_it_matches(pattern: str) -> None:
     assert "unit_tests" in selected(pattern, with_needs=False)
 
 
-def test_a_number_selects_its_stage() -> None:
+def test_number_selects_its_stage() -> None:
     assert selected("3") == ["lint", "build"]
 
 
-def test_a_name_wins_over_a_number() -> None:
+def test_name_wins_over_a_number() -> None:
     stages = [Stage(number=1, name="2", run="true"), Stage(number=2, name="other", run="true")]
     chosen = select_stages(stages, Selection(patterns=("2",)), lane="x", lanes_of={})
     assert [stage.name for stage in chosen.stages] == ["2"]
 
 
-def test_a_need_is_not_a_named_stage() -> None:
+def test_need_is_not_a_named_stage() -> None:
     chosen = select_stages(STAGES, Selection(patterns=("unit_tests",)), lane="standard", lanes_of=LANES_OF)
     assert chosen.named == {"unit_tests"}
 
@@ -85,13 +85,13 @@ def test_all_unknown_names_are_one_error_with_suggestions_and_the_list() -> None
     )
 
 
-def test_an_unknown_name_to_skip_is_refused() -> None:
+def test_unknown_name_to_skip_is_rejected() -> None:
     assert "no stage 'lnit' (did you mean 'lint'?)" in refusal(skip=("lnit",))
 
 
-def test_a_stage_of_another_lane_is_named_with_that_lane() -> None:
+def test_stage_of_another_lane_is_named_with_that_lane() -> None:
     assert "no stage 'soak' (lane heavy has it)" in refusal("soak")
 
 
-def test_only_without_a_stage_is_refused() -> None:
+def test_only_without_a_stage_is_rejected() -> None:
     assert "--only" in refusal(with_needs=False)

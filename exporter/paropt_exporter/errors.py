@@ -9,19 +9,27 @@ TYPE_CHECKING = False  # workers import this module, and typing would be most of
 if TYPE_CHECKING:
     from types import TracebackType
 
+# The exit codes of the command. After a signal it is EXIT_SIGNAL_BASE + the signal's number.
+EXIT_FAILED = 1  # a stage failed
+EXIT_USAGE = 2
+EXIT_INTERNAL = 3  # also a history, report or summary that could not be written
+EXIT_CRITICAL_SLA = 4
+EXIT_SIGNAL_BASE = 128
+EXIT_BROKEN_PIPE = 141
+
 LONGEST_MESSAGE_CHARACTERS = 1000  # of a task: ten lines of a terminal; its output has the details
 
 
 class ParoptError(Exception):
     """Base class of all errors of this package. The command exits with `exit_code` if nothing catches the error."""
 
-    exit_code = 3
+    exit_code = EXIT_INTERNAL
 
 
 class UsageError(ParoptError):
     """The command line is wrong: an unknown lane, an address that is not available, flags that exclude each other."""
 
-    exit_code = 2
+    exit_code = EXIT_USAGE
 
 
 class NothingFailed(ParoptError):
@@ -33,7 +41,7 @@ class NothingFailed(ParoptError):
 class ConfigError(ParoptError):
     """The config can't be used. `faults` holds one line for each fault: `file:line:column: path: message`."""
 
-    exit_code = 2
+    exit_code = EXIT_USAGE
 
     def __init__(self, faults: tuple[str, ...]) -> None:
         super().__init__("\n".join(faults))
@@ -43,7 +51,7 @@ class ConfigError(ParoptError):
 class HistoryError(ParoptError):
     """The run history can't be read or written."""
 
-    exit_code = 3
+    exit_code = EXIT_INTERNAL
 
 
 class Interrupted(ParoptError):
@@ -51,7 +59,7 @@ class Interrupted(ParoptError):
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
-        self.exit_code = 128 + number
+        self.exit_code = EXIT_SIGNAL_BASE + number
 
 
 class DeliveryError(ParoptError):
@@ -79,7 +87,7 @@ class InitializerFailed(ParoptError, BrokenExecutor):
 class CallNotFound(ParoptError):
     """A `module:function` could not be found."""
 
-    exit_code = 2
+    exit_code = EXIT_USAGE
 
 
 class CallFailed(ParoptError):

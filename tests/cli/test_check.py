@@ -1,4 +1,4 @@
-"""`check` finds what would keep a lane from running."""
+"""`check` finds the faults that would prevent a lane from running."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def _check(folder: Path, content: str, lane: str | None = None) -> tuple[int, st
     return code, out.getvalue().replace(f"{folder}/", ""), err.getvalue().replace(f"{folder}/", "")
 
 
-def test_a_good_config_is_told_in_one_line(tmp_path: Path) -> None:
+def test_sound_config_gets_one_line(tmp_path: Path) -> None:
     assert _check(tmp_path, configs.stage(run="sh -c true")) == (0, "paropt.yml: 3 lanes, 1 stage: no faults\n", "")
 
 
-def test_the_faults_of_the_config_are_all_told(tmp_path: Path) -> None:
+def test_all_faults_of_the_config_are_reported(tmp_path: Path) -> None:
     code, out, err = _check(tmp_path, configs.stage(timeout="x", slots="y"))
     assert (code, out) == (2, "")
     assert err.splitlines()[-1] == "2 faults"
@@ -62,7 +62,7 @@ def test_the_faults_of_the_config_are_all_told(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_a_stage_lacks_is_told_in_its_place(tmp_path: Path, keys: dict[str, str], fault: str) -> None:
+def test_missing_program_is_reported_at_its_stage(tmp_path: Path, keys: dict[str, str], fault: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "plain").touch()
     (tmp_path / "check_broken").mkdir()
@@ -72,7 +72,7 @@ def test_what_a_stage_lacks_is_told_in_its_place(tmp_path: Path, keys: dict[str,
     assert err == f"paropt.yml:2:3: stages[0]: {fault}\n1 fault\n"
 
 
-def test_a_program_is_looked_up_from_the_stages_folder_and_path(tmp_path: Path) -> None:
+def test_program_is_looked_up_from_the_stages_folder_and_path(tmp_path: Path) -> None:
     (tmp_path / "sub/bin").mkdir(parents=True)
     (tmp_path / "sub/bin/tool").write_text("#!/bin/sh\n")
     (tmp_path / "sub/bin/tool").chmod(0o755)
@@ -81,7 +81,7 @@ def test_a_program_is_looked_up_from_the_stages_folder_and_path(tmp_path: Path) 
     assert _check(tmp_path, configs.stage(run="tool", env="{PATH: bin}"))[0] == 2
 
 
-def test_a_module_of_the_configs_folder_is_found_and_not_run(tmp_path: Path) -> None:
+def test_module_of_the_configs_folder_is_found_and_not_run(tmp_path: Path) -> None:
     (tmp_path / "check_unrun.py").write_text("raise SystemExit('was run')\n")
     before = [*sys.path]
     assert _check(tmp_path, configs.stage(run="", call="check_unrun:f"))[0] == 0
@@ -89,11 +89,11 @@ def test_a_module_of_the_configs_folder_is_found_and_not_run(tmp_path: Path) -> 
     assert sys.path == before
 
 
-def test_a_line_for_a_shell_is_left_to_the_shell(tmp_path: Path) -> None:
+def test_line_for_a_shell_is_left_to_the_shell(tmp_path: Path) -> None:
     assert _check(tmp_path, configs.stage(run="'no-such-program | x'", shell="true"))[0] == 0
 
 
-def test_more_slots_than_a_lane_has_workers_are_warned_of(tmp_path: Path) -> None:
+def test_more_slots_than_workers_get_a_warning(tmp_path: Path) -> None:
     code, _, err = _check(tmp_path, configs.stage(run="sh -c true", slots="4"))
     assert code == 0
     assert err == ("warning: stage 'one' needs 4 slots, and fails in lane docs (2 workers): raise workers there\n")
@@ -107,15 +107,13 @@ def test_more_slots_than_a_lane_has_workers_are_warned_of(tmp_path: Path) -> Non
         ("'pytest -q {items}'", ""), ("'sh {item}'", ""),
     ],
 )  # fmt: skip
-def test_a_program_that_takes_several_files_and_starts_for_each_is_warned_of(
-    tmp_path: Path, run: str, warned: str
-) -> None:
+def test_multi_file_program_started_for_each_item_gets_a_warning(tmp_path: Path, run: str, warned: str) -> None:
     _, _, err = _check(tmp_path, configs.stage(run=run, items="{list: [a, b]}"))
     told = f"warning: stage 'one' starts {warned} for each item: with {{items}} it takes several, and starts once"
     assert (told in err) if warned else ("warning" not in err)
 
 
-def test_a_call_that_a_thread_can_not_stop_is_warned_of(tmp_path: Path) -> None:
+def test_call_that_a_thread_can_not_stop_gets_a_warning(tmp_path: Path) -> None:
     (tmp_path / "check_called.py").touch()
     code, _, err = _check(tmp_path, configs.stage(run="", call="check_called:f", timeout="5m"))
     assert code == 0
@@ -135,7 +133,7 @@ def test_only_the_stages_of_the_lane_asked_for_count(tmp_path: Path) -> None:
     assert _check(tmp_path, content)[0] == 2
 
 
-def test_an_unknown_lane_lists_those_there_are(tmp_path: Path) -> None:
+def test_unknown_lane_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown lane 'x'; there are docs, standard, heavy"):
         _check(tmp_path, configs.stage(), lane="x")
 
@@ -152,7 +150,7 @@ def test_without_a_file_the_built_in_stages_are_checked_and_named(
     assert "unit_tests left out" in out.getvalue()
 
 
-def test_a_folder_with_nothing_to_run_is_a_fault(tmp_path: Path) -> None:
+def test_folder_with_nothing_to_run_is_a_fault(tmp_path: Path) -> None:
     err = io.StringIO()
     assert check.run(None, tmp_path, lane=None, stdout=io.StringIO(), stderr=err) == 2
     assert err.getvalue().splitlines()[-2].startswith("no paropt.yml: no stage to run: write stages into paropt.yml")
@@ -165,11 +163,11 @@ stages:
 - {number: 1, name: sound, run: no-such-program}
 - {number: 2, name: wrong, run: another-one, timeout: soon}
 - {number: 3, name: unsplit, run: "third-one 'x"}
-- {number: 4, name: waits, run: fourth-one, needs: [nobody]}
+- {number: 4, name: waits, run: fourth-one, needs: [absent]}
 """
 
 
-def test_what_stages_lack_is_told_beside_the_faults_of_the_file(tmp_path: Path) -> None:
+def test_missing_programs_are_reported_beside_faults_of_the_file(tmp_path: Path) -> None:
     code, out, err = _check(tmp_path, FAULTY)
     assert (code, out) == (2, "")
     places = [line.partition(": ")[0] for line in err.splitlines()]
@@ -182,18 +180,18 @@ def test_what_stages_lack_is_told_beside_the_faults_of_the_file(tmp_path: Path) 
     assert "'fourth-one' is not on PATH" in err
 
 
-def test_of_a_lane_that_has_faults_itself_only_those_are_told(tmp_path: Path) -> None:
+def test_faulty_lane_reports_only_its_own_faults(tmp_path: Path) -> None:
     code, _, err = _check(tmp_path, FAULTY, lane="mine")
     assert code == 2
     assert "is not on PATH" not in err
 
 
-def test_a_file_that_is_no_yaml_has_that_fault_alone(tmp_path: Path) -> None:
+def test_file_that_is_not_yaml_has_one_fault(tmp_path: Path) -> None:
     code, _, err = _check(tmp_path, "stages: [")
     assert (code, err.splitlines()[-1]) == (2, "1 fault")
 
 
-def test_the_faults_of_the_web_config_are_told_too(tmp_path: Path) -> None:
+def test_faults_of_the_web_config_are_reported_too(tmp_path: Path) -> None:
     content = configs.stage(run="sh -c true") + "web: {config_file: web.yml}\n"
     (tmp_path / "web.yml").write_text("tls_server_config: {cert_file: a, key_file: b}")
     assert "TLS: a: cannot read it" in _check(tmp_path, content)[2]
@@ -213,7 +211,7 @@ def test_the_faults_of_the_web_config_are_told_too(tmp_path: Path) -> None:
         ("make --jobserver-style=fifo", ""),
     ],
 )
-def test_a_build_that_counts_its_own_jobs_is_warned_of_where_the_lane_would_count_them(
+def test_build_with_its_own_jobs_gets_a_warning_under_a_jobserver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: str, client: str
 ) -> None:
     (tmp_path / "make").write_text("#!/bin/sh\necho GNU Make 4.4.1\n")
@@ -241,7 +239,7 @@ def test_items_command_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "asked").exists()
 
 
-def test_first_hundred_of_many_faults_are_told(tmp_path: Path) -> None:
+def test_first_hundred_of_many_faults_are_shown(tmp_path: Path) -> None:
     stages = "".join(f"- {{number: {number}, name: s{number}, run: x, timeout: y}}\n" for number in range(300))
     _, _, err = _check(tmp_path, f"stages:\n{stages}")
     lines = [line for line in err.splitlines() if not line.startswith("warning")]

@@ -1,4 +1,4 @@
-"""Modules of calls are looked for, and never imported: `check` is for projects that nobody trusts yet, too."""
+"""`check` finds the modules of calls without importing them, since it must be safe in untrusted projects."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def root(tmp_path: Path) -> Path:
         "sys:exit",
     ],
 )
-def test_a_module_that_is_there_is_found_and_not_run(root: Path, target: str) -> None:
+def test_existing_module_is_found_and_not_run(root: Path, target: str) -> None:
     before = {*sys.modules}, [*sys.path]
     assert [*check_call(target, root)] == []
     assert ({*sys.modules}, sys.path) == before
@@ -61,7 +61,7 @@ def test_a_module_that_is_there_is_found_and_not_run(root: Path, target: str) ->
         ("space.gone:f", "space.gone"),
     ],
 )
-def test_the_first_part_that_is_missing_is_named(root: Path, target: str, missing: str) -> None:
+def test_first_missing_part_is_named(root: Path, target: str, missing: str) -> None:
     assert [*check_call(target, root)] == [
         f"there is no module {missing!r} for {target}: correct the name, or install it"
     ]

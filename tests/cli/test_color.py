@@ -27,13 +27,13 @@ from support.real_servers import run
         ("never", {"FORCE_COLOR": "1"}, True, False),
     ],
 )
-def test_the_flag_wins_over_variables_and_these_over_the_stream(
+def test_flag_wins_over_variables_and_these_over_the_stream(
     choice: str, environ: dict[str, str], *, terminal: bool, expected: bool
 ) -> None:
     assert color.is_wanted(choice, environ, terminal=terminal) is expected
 
 
-def test_a_summary_has_the_colours_of_its_worst_news() -> None:
+def test_summary_has_the_colours_of_its_worst_news() -> None:
     lines = color.paint_summary(
         "standard failed · 2 stages\n  x unit  exit 1\n  ! lint  SLA 8 s\n    scan  0.2 s"
     ).split("\n")
@@ -54,9 +54,7 @@ def test_a_summary_has_the_colours_of_its_worst_news() -> None:
         (["--color", "never"], {"FORCE_COLOR": "1"}, False),
     ],
 )
-def test_the_command_colours_where_it_is_asked_to(
-    tmp_path: Path, flags: list[str], env: dict[str, str], *, colored: bool
-) -> None:
+def test_command_colours_on_request(tmp_path: Path, flags: list[str], env: dict[str, str], *, colored: bool) -> None:
     projects.write(tmp_path, 'name: bad, run: "false"')
     ended: subprocess.CompletedProcess[str] = run(tmp_path, projects.ANY_PORT, "--once", *flags, **env)
     assert ("\x1b[31mstandard failed" in ended.stdout) is colored

@@ -67,7 +67,7 @@ def test_bash_completes_flags_values_files_and_commands(folder: Path, words: lis
 
 
 def fish(folder: Path, line: str) -> set[str]:
-    """Return what fish proposes for a command line, with the command itself on PATH for names of stages."""
+    """Return fish's proposals for a command line, with the command on PATH for names of stages."""
     program = shutil.which("fish")
     assert program is not None, "fish is missing: make tools"
     with (folder / "script.fish").open("w") as script:

@@ -127,7 +127,7 @@ def told(history: History, pool: str | None = None, output: str = "text") -> str
     return stdout.getvalue()
 
 
-def test_a_runs_size_is_the_sum_of_the_tasks_that_are_named(history: History) -> None:
+def test_runs_size_is_the_sum_of_the_tasks_that_are_named(history: History) -> None:
     history.observe(decision(RUN, decide_lane_size(RUN)))
     text = told(history)
     assert text.partition("\n\n")[2].startswith("commands up from 2 to 8: demand")
@@ -137,7 +137,7 @@ def test_a_runs_size_is_the_sum_of_the_tasks_that_are_named(history: History) ->
     assert int(sums[1]) + int(sums[2]) == int(sums[3]) == decide_lane_size(RUN).size
 
 
-def test_memory_is_told_with_what_it_leaves_room_for(history: History) -> None:
+def test_memory_is_shown_with_the_number_of_tasks_that_fit(history: History) -> None:
     burn = Load(pool="commands", stage="burn", cpu_demand=0.9, peak_bytes=100_000_000)
     naps = Load(pool="commands", stage="naps", cpu_demand=0.01, peak_bytes=200_000_000)
     seen = replace(
@@ -156,7 +156,7 @@ def test_memory_is_told_with_what_it_leaves_room_for(history: History) -> None:
     assert "N* = 1 that fit + 7 that may start = 8, but 4 (memory_limit)" in text
 
 
-def test_a_stage_of_which_more_are_no_use_is_told_with_what_both_took(history: History) -> None:
+def test_stage_without_gain_from_more_tasks_is_shown_with_both_durations(history: History) -> None:
     few = ConcurrencyLevel(concurrency=4.0, sample=Sample(count=30, mean=0.2, variance=0.01))
     many = ConcurrencyLevel(concurrency=16.0, sample=Sample(count=40, mean=0.8, variance=0.01))
     naps = Load(pool="commands", stage="naps", cpu_demand=0.01)
@@ -180,7 +180,7 @@ def test_a_stage_of_which_more_are_no_use_is_told_with_what_both_took(history: H
     assert "= 4 (ineffective)" in text
 
 
-def test_a_deadline_is_told_with_the_bound_that_it_solves(history: History) -> None:
+def test_deadline_is_shown_with_the_bound_that_it_solves(history: History) -> None:
     work = RemainingWork(seconds=1000.0, critical_path_seconds=10.0, left_seconds=100.0)
     waiting = replace(RUN.waiting[0], count=99)
     seen = replace(RUN, waiting=(waiting,), ceiling=64, work=work)
@@ -188,7 +188,7 @@ def test_a_deadline_is_told_with_the_bound_that_it_solves(history: History) -> N
     assert "path 10.0 s + (1000.0 - 10.0) / N <= 0.9 x 100.0 s: N = 13" in told(history)
 
 
-def test_a_streams_size_follows_from_load_and_wait(history: History) -> None:
+def test_streams_size_follows_from_load_and_wait(history: History) -> None:
     history.observe(decision(STREAM, decide_pool_size(STREAM), new=7))
     text = told(history)
     assert "load a = 100 tasks/s x 0.05 s = 5 Erlang" in text
@@ -196,7 +196,7 @@ def test_a_streams_size_follows_from_load_and_wait(history: History) -> None:
     assert "queue: 10 x 0.05 s / 2 s = 0.25, rounded up" in text
 
 
-def test_a_pools_part_of_the_machine_is_told_beside_the_others(history: History) -> None:
+def test_pools_part_of_the_machine_is_shown_beside_the_others(history: History) -> None:
     claims = (
         Claim(pool="own", wanted=9, floor=1, cpu_demand=0.05, memory_bytes=100_000_000),
         Claim(pool="other", wanted=9, floor=1, cpu_demand=0.05, memory_bytes=100_000_000, weight=3.0, urgent=True),
@@ -216,7 +216,7 @@ def test_a_pools_part_of_the_machine_is_told_beside_the_others(history: History)
     assert "other: 9 of 9 wanted, at least 1; 0.05 of a core and 100.0 MB each, weight 3, first" in text
 
 
-def test_a_floor_is_the_signals_value_over_its_target_and_a_doubt_is_named(history: History) -> None:
+def test_floor_is_the_signals_value_over_its_target_and_a_rejected_signal_is_named(history: History) -> None:
     history.observe(decision(BAND, decide_size_bounds(BAND)))
     text = told(history)
     assert "load broker: ceil(130 / 20) = 7 workers as floor" in text
@@ -224,14 +224,14 @@ def test_a_floor_is_the_signals_value_over_its_target_and_a_doubt_is_named(histo
     assert "floor 7, ceiling 16" in text
 
 
-def test_a_size_by_query_results_is_depth_and_busy_workers(history: History) -> None:
+def test_size_by_query_results_is_depth_and_busy_workers(history: History) -> None:
     history.observe(decision(TARGET, decide_target_size(TARGET), new=20))
     text = told(history)
     assert "commands: 18 tasks wait + 2.00 run = 20.00" in text
     assert "c = 0.50 / (2.00 - 0.00) = 0.25 of a core" in text
 
 
-def test_the_last_move_and_the_hold_after_it_are_both_told(history: History) -> None:
+def test_last_change_and_the_hold_after_it_are_both_shown(history: History) -> None:
     history.observe(decision(RUN, decide_lane_size(RUN)))
     history.observe(decision(RUN, decide_lane_size(RUN), action="hold"))
     _, _, sums = told(history).partition("\n\n")
@@ -239,7 +239,7 @@ def test_the_last_move_and_the_hold_after_it_are_both_told(history: History) -> 
     assert [head.split(":")[0] for head in heads] == ["commands up from 2 to 8", "commands stays at 8"]
 
 
-def test_an_unknown_pool_lists_those_there_are(history: History) -> None:
+def test_unknown_pool_lists_the_known_ones(history: History) -> None:
     history.observe(decision(RUN, decide_lane_size(RUN)))
     with pytest.raises(UsageError, match="there are commands"):
         told(history, pool="threads")
@@ -250,7 +250,7 @@ def test_nothing_decided_yet_is_one_clear_error(history: History) -> None:
         told(history)
 
 
-def test_json_has_all_that_went_in_and_came_out(history: History) -> None:
+def test_json_has_observation_and_decision(history: History) -> None:
     history.observe(decision(RUN, decide_lane_size(RUN)))
     (entry,) = json.loads(told(history, output="json"))
     assert entry["situation"]["seen"]["cores"] == 2.0
@@ -263,7 +263,7 @@ def replayed(history: History, output: str = "text") -> tuple[int, str]:
     return code, stdout.getvalue()
 
 
-def test_a_replay_of_todays_decisions_is_the_same_to_the_byte(history: History) -> None:
+def test_replay_of_todays_decisions_is_the_same_to_the_byte(history: History) -> None:
     for seen, choice in (
         (RUN, decide_lane_size(RUN)),
         (STREAM, decide_pool_size(STREAM)),
@@ -274,7 +274,7 @@ def test_a_replay_of_todays_decisions_is_the_same_to_the_byte(history: History) 
     assert replayed(history) == (0, "4 decisions: 4 the same to the byte, 0 different\n")
 
 
-def test_what_a_later_version_records_besides_is_no_difference(history: History) -> None:
+def test_fields_of_a_later_version_are_no_difference(history: History) -> None:
     choice = json.loads(serialize_decision(decide_pool_size(STREAM)))
     del choice["state"]["trial"], choice["reason"]
     history.observe(replace(decision(STREAM, decide_pool_size(STREAM)), choice=json.dumps(choice)))
@@ -283,7 +283,7 @@ def test_what_a_later_version_records_besides_is_no_difference(history: History)
     assert json.loads(replayed(history, "json")[1])["agreeing"] == 1
 
 
-def test_a_replay_shows_where_todays_policy_decides_otherwise(history: History) -> None:
+def test_replay_shows_where_todays_policy_decides_otherwise(history: History) -> None:
     other = replace(decide_lane_size(RUN), size=99)
     history.observe(decision(RUN, other))
     code, text = replayed(history)
@@ -302,7 +302,7 @@ def test_replay_counts_decisions_of_which_a_part_was_stored(history: History) ->
     assert "and 100 more, which the history does not have" in told(history)
 
 
-def test_a_decision_of_another_version_is_named_and_ends_nothing(history: History) -> None:
+def test_decision_of_another_version_is_named_and_ends_nothing(history: History) -> None:
     history.observe(replace(decision(RUN, decide_lane_size(RUN)), situation='{"kind": "run", "seen": {"other": 1}}'))
     history.observe(decision(BAND, decide_size_bounds(BAND)))
     code, text = replayed(history)

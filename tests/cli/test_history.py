@@ -48,7 +48,7 @@ def test_runs_are_listed_oldest_first_with_the_trend_and_its_warning(history: Hi
     assert lines[-1].startswith("degraded: standard is at 50%")
 
 
-def test_the_guides_historical_analysis_works_on_the_json(history: History, tmp_path: Path) -> None:
+def test_guides_historical_analysis_works_on_the_json(history: History, tmp_path: Path) -> None:
     historical = json.loads(printed(history, output="json"))
     average = sum(run["throughput_tasks_per_second"] for run in historical) / len(historical)
     assert historical[-1]["throughput_tasks_per_second"] < average * 0.8
@@ -56,13 +56,13 @@ def test_the_guides_historical_analysis_works_on_the_json(history: History, tmp_
     assert historical[-1]["worker_utilization"] == 50.0
 
 
-def test_a_run_that_still_goes_on_is_listed_and_left_out_of_the_json(history: History) -> None:
+def test_run_that_still_goes_on_is_listed_and_left_out_of_the_json(history: History) -> None:
     history.observe(run_started("run-9", at=START + 999))
     assert "running" in printed(history)
     assert len(json.loads(printed(history, output="json"))) == 3
 
 
-def test_a_run_whose_exporter_is_gone_is_not_called_running(tmp_path: Path) -> None:
+def test_run_of_a_dead_exporter_is_not_shown_as_running(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     with closing(History(path, project="shop", clock=StillClock())) as history:
         history.observe(run_started("run-9", at=START))
@@ -73,7 +73,7 @@ def test_a_run_whose_exporter_is_gone_is_not_called_running(tmp_path: Path) -> N
     assert "running" not in listed
 
 
-def test_a_killed_run_took_longer_than_its_last_event_says(tmp_path: Path) -> None:
+def test_killed_run_took_longer_than_its_last_event_says(tmp_path: Path) -> None:
     clock = StillClock()
     with closing(History(tmp_path / "history.db", project="shop", clock=clock)) as history:
         history.observe(run_started("run-9", at=START))
@@ -91,11 +91,11 @@ def test_two_runs_stand_beside_each_other_stage_by_stage(history: History) -> No
     assert lines[3].startswith("whole run")
 
 
-def test_an_unknown_run_names_those_there_are(history: History) -> None:
+def test_unknown_run_lists_the_known_ones(history: History) -> None:
     with pytest.raises(UsageError, match=r"run-7.*run-0, run-1, run-2"):
         printed(history, compare=("run-7", "run-0"))
 
 
-def test_a_lane_without_runs_is_said_in_words(history: History) -> None:
+def test_lane_without_runs_gets_a_sentence(history: History) -> None:
     assert printed(history, lane="docs") == "no runs of lane docs yet\n"
     assert printed(history, lane="docs", output="json") == "[]\n"

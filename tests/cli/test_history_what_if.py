@@ -66,31 +66,31 @@ def printed(history: History, folder: Path, *workers: int, output: str = "text",
     return stdout.getvalue()
 
 
-def test_each_number_of_workers_is_told_in_a_sentence(history: History, tmp_path: Path) -> None:
+def test_each_number_of_workers_gets_a_sentence(history: History, tmp_path: Path) -> None:
     assert printed(history, tmp_path, 1, 4).splitlines() == [
-        "standard r1 took 6.0 s with up to 2 at once on 2 cores (reckoned the same way: 6.0 s)",
+        "standard r1 took 6.0 s with up to 2 at once on 2 cores (predicted in the same way: 6.0 s)",
         "with 1 worker, standard would have taken 10.0 s (+67%)",
         "with 4 workers, standard would have taken 4.0 s (-33%)",
     ]
 
 
-def test_json_tells_the_same(history: History, tmp_path: Path) -> None:
+def test_json_has_the_same_values(history: History, tmp_path: Path) -> None:
     assert json.loads(printed(history, tmp_path, 4, output="json", run_id="r1")) == {
         "run_id": "r1",
         "lane": "standard",
         "duration_seconds": 6.0,
         "workers": 2,
-        "reckoned_seconds": pytest.approx(6.0),
+        "predicted_seconds": pytest.approx(6.0),
         "what_if": [{"workers": 4, "seconds": pytest.approx(4.0)}],
     }
 
 
-def test_a_run_that_is_not_there_is_refused(history: History, tmp_path: Path) -> None:
+def test_unknown_run_is_rejected(history: History, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no single run 'r7'"):
         printed(history, tmp_path, 4, run_id="r7")
 
 
-def test_a_run_that_was_cut_short_says_nothing(history: History, tmp_path: Path) -> None:
+def test_interrupted_run_is_rejected(history: History, tmp_path: Path) -> None:
     history.observe(run_started("r2", at=START + 60))
     lint = stage_ended("lint", "r2", result=Result.CANCELLATION)
     history.observe(task("lint", "r2", result=Result.CANCELLATION))
@@ -99,7 +99,7 @@ def test_a_run_that_was_cut_short_says_nothing(history: History, tmp_path: Path)
         printed(history, tmp_path, 4, run_id="r2")
 
 
-def test_without_a_run_that_ended_there_is_nothing_to_reckon_from(tmp_path: Path) -> None:
+def test_without_a_finished_run_there_is_no_prediction(tmp_path: Path) -> None:
     with closing(History(tmp_path / "none.db", project="shop", clock=StillClock())) as empty:
         empty.observe(run_started())
         with pytest.raises(UsageError, match="no run has come to its end yet"):

@@ -36,7 +36,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_what_init_writes_loads_back_and_check_passes(project: Path) -> None:
+def test_written_config_loads_and_passes_check(project: Path) -> None:
     code, out, err = _init(project)
     assert (code, err) == (0, "")
     told = "2 stages (quality_gates, unit_tests); next: paropt-exporter check"
@@ -48,7 +48,7 @@ def test_what_init_writes_loads_back_and_check_passes(project: Path) -> None:
     assert check.run(project / "paropt.yml", project, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
 
 
-def test_another_name_for_the_config_is_the_one_that_is_written(project: Path) -> None:
+def test_config_is_written_under_the_given_name(project: Path) -> None:
     _init(project)
     (project / "paropt.yml").write_text("mine")
     code, out, _ = _init(project, name="ci.yml", force=True)
@@ -58,14 +58,14 @@ def test_another_name_for_the_config_is_the_one_that_is_written(project: Path) -
     assert (project / "paropt.yml").read_text() == "mine"
 
 
-def test_the_commands_are_those_that_would_run_without_a_file(project: Path) -> None:
+def test_commands_are_those_that_would_run_without_a_file(project: Path) -> None:
     _init(project)
     with_file = plan.build_plan(config.read_config(project / "paropt.yml", root=project), "standard")
     without = plan.build_plan(config.read_config(None, root=project), "standard")
     assert [stage.tasks for stage in with_file.stages] == [stage.tasks for stage in without.stages]
 
 
-def test_the_file_names_its_schema_and_what_was_left_out(project: Path) -> None:
+def test_file_refers_to_its_schema_and_lists_missing_stages(project: Path) -> None:
     _init(project)
     text = (project / "paropt.yml").read_text()
     modeline = text.splitlines()[0]
@@ -82,7 +82,7 @@ def test_git_is_shown_the_config_alone(project: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("before", [None, "of an earlier version"])
-def test_a_clone_gets_the_schema_by_check(project: Path, before: str | None) -> None:
+def test_clone_gets_the_schema_by_check(project: Path, before: str | None) -> None:
     _init(project)
     schema = project / ".paropt/paropt.schema.json"
     written = schema.read_text()
@@ -101,7 +101,7 @@ def test_check_writes_nothing_for_a_config_with_another_schema_or_none(tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["paropt.yml"]
 
 
-def test_an_empty_folder_gets_an_example_that_runs(tmp_path: Path) -> None:
+def test_empty_folder_gets_an_example_that_runs(tmp_path: Path) -> None:
     code, out, _ = _init(tmp_path)
     assert (code, out.splitlines()[0]) == (
         0,
@@ -110,29 +110,29 @@ def test_an_empty_folder_gets_an_example_that_runs(tmp_path: Path) -> None:
     assert check.run(tmp_path / "paropt.yml", tmp_path, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
 
 
-def test_a_config_that_is_there_is_kept_unless_forced(tmp_path: Path) -> None:
+def test_existing_config_stays_without_force(tmp_path: Path) -> None:
     (tmp_path / "paropt.yml").write_text("mine")
     code, _, err = _init(tmp_path)
-    assert (code, err) == (2, "paropt.yml is there already: --force overwrites it\n")
+    assert (code, err) == (2, "paropt.yml already exists: --force overwrites it\n")
     assert (tmp_path / "paropt.yml").read_text() == "mine"
     assert _init(tmp_path, force=True)[0] == 0
     assert (tmp_path / "paropt.yml").read_text() != "mine"
 
 
-def test_the_other_spelling_is_never_shadowed(tmp_path: Path) -> None:
+def test_other_spelling_is_never_shadowed(tmp_path: Path) -> None:
     (tmp_path / "paropt.yaml").touch()
     assert _init(tmp_path, force=True)[0] == 2
     assert not (tmp_path / "paropt.yml").exists()
 
 
-def test_forcing_replaces_a_link_and_not_what_it_leads_to(tmp_path: Path) -> None:
+def test_force_replaces_a_link_and_not_its_target(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("keep")
     (tmp_path / "paropt.yml").symlink_to("other")
     assert _init(tmp_path, force=True)[0] == 0
     assert (tmp_path / "other").read_text() == "keep"
 
 
-def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+def test_unwritable_folder_is_one_clear_error(tmp_path: Path) -> None:
     code, _, err = _init(tmp_path / "missing")
     assert (code, err) == (2, f"{tmp_path}/missing/paropt.yml can't be written: No such file or directory\n")
 

@@ -25,7 +25,7 @@ LINES_EACH = 100
 
 
 def shown(written: str) -> list[str]:
-    """What stands on a terminal without end after that: rich moves up, wipes a line, and goes to a line's start."""
+    """Return the lines on an endless terminal: rich moves up, erases lines and returns to their start."""
     lines, row, column = [""], 0, 0
     for move, up, text in re.findall(r"(\x1b\[(\d*)A|\x1b\[[0-9;?]*[A-Za-z]|\r|\n)|([^\x1b\r\n]+)", written):
         if text:
@@ -45,7 +45,7 @@ def shown(written: str) -> list[str]:
 
 @contextmanager
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
-    """Put a terminal in stderr's place, and yield what tells, once it is closed, all that was written there."""
+    """Replace stderr by a terminal. Yield a function that closes it and returns its output."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("LINES", "100")
@@ -132,7 +132,7 @@ def test_lines_and_logs_of_many_threads_stand_above_the_table_and_nothing_of_it_
 
 
 @pytest.mark.usefixtures("logger_as_before")
-def test_a_line_wider_than_the_terminal_is_left_for_the_terminal_to_break(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_wider_than_the_terminal_is_left_for_the_terminal_to_break(monkeypatch: pytest.MonkeyPatch) -> None:
     path = "/".join(["a_folder_of_a_long_path"] * 12) + "/a test.py"
     with terminal(monkeypatch) as told:
         screen = ConsoleScreen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)

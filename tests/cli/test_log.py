@@ -85,7 +85,7 @@ def printed(
     return out.getvalue(), err.getvalue()
 
 
-def test_the_output_of_a_single_task_is_printed_as_it_is(kept: Kept) -> None:
+def test_output_of_a_single_task_is_printed_as_it_is(kept: Kept) -> None:
     assert printed(kept.folder, "lint") == ("fine\n", "")
 
 
@@ -99,26 +99,26 @@ def test_without_a_stage_each_attempt_has_a_line_above_it(kept: Kept) -> None:
 
 
 @pytest.mark.parametrize("item", ["0", "tests/test_a.py", "test_a"])
-def test_an_item_is_named_by_its_number_its_name_or_a_part_of_it(kept: Kept, item: str) -> None:
+def test_item_is_named_by_its_number_its_name_or_a_part_of_it(kept: Kept, item: str) -> None:
     assert printed(kept.folder, f"unit[{item}]")[0] == "passes\n"
 
 
 @pytest.mark.parametrize("words", [(OLD,), (OLD[:8],), (OLD, "lint"), (OLD[:13], "lint")])
-def test_a_run_is_named_by_its_id_or_the_beginning_of_it(kept: Kept, words: tuple[str, ...]) -> None:
+def test_run_is_named_by_its_id_or_the_beginning_of_it(kept: Kept, words: tuple[str, ...]) -> None:
     assert printed(kept.folder, *words)[0] == "old\n"
 
 
-def test_the_latest_run_of_a_lane_is_chosen(kept: Kept) -> None:
+def test_latest_run_of_a_lane_is_chosen(kept: Kept) -> None:
     assert printed(kept.folder, lane="docs")[0] == "old\n"
 
 
-def test_failed_leaves_out_what_succeeded(kept: Kept) -> None:
+def test_failed_leaves_out_successful_attempts(kept: Kept) -> None:
     out = printed(kept.folder, failed=True)[0]
     assert out.count("---") == 2
     assert "passes" not in out
 
 
-def test_failed_says_so_where_nothing_failed(kept: Kept) -> None:
+def test_failed_reports_that_nothing_failed(kept: Kept) -> None:
     assert printed(kept.folder, OLD, failed=True) == ("", f"run {OLD}: nothing failed\n")
 
 
@@ -130,17 +130,17 @@ def test_failed_says_so_where_nothing_failed(kept: Kept) -> None:
         (("a", "b", "c"), "log takes a run and a stage, found 3 words"),
     ],
 )
-def test_a_name_that_fits_nothing_is_refused(kept: Kept, words: tuple[str, ...], message: str) -> None:
+def test_name_without_a_match_is_rejected(kept: Kept, words: tuple[str, ...], message: str) -> None:
     with pytest.raises(UsageError, match=message.replace("[", r"\[")):
         printed(kept.folder, *words)
 
 
-def test_a_project_without_logs_says_what_to_do(tmp_path: Path) -> None:
+def test_project_without_logs_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no logs yet in .*: run a lane first"):
         printed(tmp_path / "logs")
 
 
-def test_a_log_that_holds_something_else_is_one_error(kept: Kept) -> None:
+def test_log_that_holds_something_else_is_one_error(kept: Kept) -> None:
     (kept.folder / f"{NEW}.log").write_text('{"begin": [], "task": "x"}\n')
     with pytest.raises(UsageError, match=f"the log of run {NEW} is damaged"):
         printed(kept.folder)
@@ -157,9 +157,7 @@ _FRAMES = st.dictionaries(st.sampled_from(_KEYS), _VALUES | st.just(1) | st.just
 
 
 @given(st.lists(st.binary(max_size=20) | _FRAMES.map(lambda frame: json.dumps(frame).encode()), max_size=8))
-def test_whatever_a_log_holds_is_printed_or_one_error(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
-) -> None:
+def test_any_log_is_printed_or_one_error(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]) -> None:
     folder = tmp_path_factory.mktemp("logs")
     (folder / f"{NEW}.log").write_bytes(b'{"begin":1,"stage":"a"}\n' + b"\n".join(lines) + b"\n")
     for follow in (False, True):
@@ -172,7 +170,7 @@ def test_whatever_a_log_holds_is_printed_or_one_error(
     ['{"end": 1, "result": "failure", "seconds": 1e999}', '{"of": 1, "missing": 1' + "0" * 5000 + "}", "[" * 100_000],
     ids=["endless", "huge", "deep"],
 )
-def test_values_that_no_run_wrote_are_no_internal_error(kept: Kept, line: str) -> None:
+def test_impossible_values_are_no_internal_error(kept: Kept, line: str) -> None:
     (kept.folder / f"{NEW}.log").write_text('{"begin":1,"stage":"a"}\n{"begin":2,"stage":"a"}\n' + f"{line}\n")
     with suppress(UsageError):
         printed(kept.folder)
@@ -213,6 +211,6 @@ def test_follow_ends_with_a_run_whose_process_was_killed(tmp_path: Path) -> None
     assert printed(kept.folder, "lint", follow=True, lives=False)[0] == "half\n"
 
 
-def test_follow_with_failed_prints_what_failed_at_the_end(kept: Kept) -> None:
+def test_follow_with_failed_prints_failures_at_the_end(kept: Kept) -> None:
     out = printed(kept.folder, failed=True, follow=True)[0]
     assert out == "unit[1] | fails\nunit[1] | fails again\n"

@@ -19,7 +19,7 @@ def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--log.level", "debug", "--version"]])
-def test_the_version_is_the_packages(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_the_packages(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     try:
         code: object = main.main(arguments)
     except SystemExit as ended:  # argparse's own way to end
@@ -29,9 +29,7 @@ def test_the_version_is_the_packages(arguments: list[str], capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("arguments", [["--nope"], ["--strategy", "x"], ["history", "--limit", "x"]])
-def test_a_usage_error_is_one_line_that_leads_to_the_help(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_usage_error_is_one_line_that_names_the_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main.main(arguments)
     assert ended.value.code == 2
@@ -48,7 +46,7 @@ def test_a_usage_error_is_one_line_that_leads_to_the_help(
         (["history", "--zzz"], "unrecognized arguments: --zzz"),
     ],
 )
-def test_a_flag_that_is_none_is_named_and_not_what_follows_it(
+def test_unknown_flag_is_named_instead_of_its_value(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -67,7 +65,7 @@ def test_a_flag_that_is_none_is_named_and_not_what_follows_it(
         (KeyboardInterrupt(), 130, ""),
     ],
 )
-def test_an_error_ends_as_a_line_and_its_exit_code(
+def test_error_ends_with_one_line_and_its_exit_code(
     error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     raising(error, monkeypatch)
@@ -76,7 +74,7 @@ def test_an_error_ends_as_a_line_and_its_exit_code(
 
 
 @pytest.mark.parametrize("command", [[], ["check"], ["history"], ["generate"]])
-def test_a_current_folder_that_is_gone_is_said(
+def test_removed_current_folder_is_one_clear_error(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gone = tmp_path / "gone"
@@ -87,7 +85,7 @@ def test_a_current_folder_that_is_gone_is_said(
     assert capsys.readouterr().err == "paropt-exporter: the current folder is gone: change to one that is there\n"
 
 
-def test_an_internal_error_has_its_traceback_at_level_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_has_its_traceback_at_level_debug(monkeypatch: pytest.MonkeyPatch) -> None:
     raising(RuntimeError("oh"), monkeypatch)
     with pytest.raises(RuntimeError, match="oh"):
         main.main(["--log.level", "debug"])

@@ -1,4 +1,4 @@
-"""`plan` shows what would run."""
+"""`plan` shows a lane's stages before a run."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def _plan(folder: Path, **expected: float) -> plans.Plan:
     return plans.build_plan(configs.read(folder, FILE), "mine", expected=expected)
 
 
-def test_the_text_is_the_golden_one(tmp_path: Path) -> None:
+def test_text_equals_the_golden_file(tmp_path: Path) -> None:
     out = io.StringIO()
     assert plan.run(_plan(tmp_path, **EXPECTED), output="text", stdout=out) == 2
     assert out.getvalue().replace(f"{tmp_path}/", "") == (GOLDEN / "plan.txt").read_text()
 
 
-def test_start_up_that_dominates_is_noted(tmp_path: Path) -> None:
+def test_dominant_start_up_is_noted(tmp_path: Path) -> None:
     stage = configs.stage(run="'pytest -q {item}'", items="{list: [a, b, c, d]}")
     built = plans.build_plan(
         configs.read(tmp_path, stage), "standard", expected_tasks={"one": 0.5}, fastest_tasks={"one": 0.45}
@@ -55,7 +55,7 @@ def test_start_up_that_dominates_is_noted(tmp_path: Path) -> None:
     assert told in plan.to_text(built)
 
 
-def test_the_json_has_all_of_the_plan(tmp_path: Path) -> None:
+def test_json_has_the_whole_plan(tmp_path: Path) -> None:
     out = io.StringIO()
     plan.run(_plan(tmp_path, **EXPECTED), output="json", stdout=out)
     read = json.loads(out.getvalue())
@@ -69,7 +69,7 @@ def test_the_json_has_all_of_the_plan(tmp_path: Path) -> None:
     assert read["unknown_durations"] == ["shell"]
 
 
-def test_a_terminal_gets_a_table_and_a_narrow_one_the_same_stages(
+def test_terminal_gets_a_table_and_a_narrow_one_the_same_stages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for columns in ("200", "80"):
@@ -85,17 +85,17 @@ def test_estimate_follows_needs_workers_and_order(tmp_path: Path) -> None:
     assert plan.estimate_seconds(_plan(tmp_path, lint=2.0, types=3.0, tests=1.0, fetch=1.0, shell=5.0)) == 6
 
 
-def test_the_estimate_is_unknown_before_the_first_run(tmp_path: Path) -> None:
+def test_estimate_is_unknown_before_the_first_run(tmp_path: Path) -> None:
     assert plan.estimate_seconds(_plan(tmp_path)) is None
     assert "estimated  unknown: no stage has run yet" in plan.to_text(_plan(tmp_path))
 
 
-def test_a_plan_that_can_run_ends_well(tmp_path: Path) -> None:
+def test_runnable_plan_exits_0(tmp_path: Path) -> None:
     built = plans.build_plan(configs.read(tmp_path, configs.stage()), "standard")
     assert plan.run(built, output="text", stdout=io.StringIO()) == 0
 
 
-def test_a_stage_that_only_ever_failed_has_never_succeeded(tmp_path: Path) -> None:
+def test_stage_that_only_ever_failed_has_never_succeeded(tmp_path: Path) -> None:
     config = configs.read(tmp_path, FILE)
     text = plan.to_text(plans.build_plan(config, "mine", expected={"lint": 2.0}, never_succeeded={"types", "broken"}))
     row = next(line for line in text.splitlines() if line.split()[2:3] == ["types"])
@@ -103,7 +103,7 @@ def test_a_stage_that_only_ever_failed_has_never_succeeded(tmp_path: Path) -> No
     assert re.search(r", without [^:]*: not run yet, without types: never succeeded", text)
 
 
-def test_the_estimate_of_a_lane_that_only_ever_failed_says_so(tmp_path: Path) -> None:
+def test_estimate_of_a_lane_that_only_ever_failed_says_so(tmp_path: Path) -> None:
     built = plans.build_plan(configs.read(tmp_path, FILE), "mine", never_succeeded={"types"})
     assert "estimated  unknown: no stage has succeeded yet" in plan.to_text(built)
 

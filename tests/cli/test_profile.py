@@ -1,4 +1,4 @@
-"""`profile` on small stages that really run: what is printed, what is written."""
+"""`profile` on small real stages: its output and the written config."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paropt_exporter.events import Strategy
 from support.configs import read
 
 WAITS = """\
-# what we run
+# the command of a stage
 lanes:
   standard: {workers: 2, sla: 30s}  # the usual
 stages:
@@ -47,7 +47,7 @@ def profiled(folder: Path, content: str, stage: str = "waits", **options: Any) -
     return code, stdout.getvalue(), stderr.getvalue()
 
 
-def test_the_curve_and_the_settings_are_printed_and_the_config_stays(tmp_path: Path) -> None:
+def test_curve_and_the_settings_are_printed_and_the_config_stays(tmp_path: Path) -> None:
     code, stdout, stderr = profiled(tmp_path, WAITS)
     assert code == 0
     assert re.search(r"lanes: \{standard: \{workers: [12]\}\}", stdout)  # a crowded machine may find no gain in two
@@ -56,7 +56,7 @@ def test_the_curve_and_the_settings_are_printed_and_the_config_stays(tmp_path: P
     assert not (tmp_path / ".paropt").exists(), "a measurement is no run of the lane"
 
 
-def test_what_is_recommended_is_written_and_comments_stay(tmp_path: Path) -> None:
+def test_recommendation_is_written_and_comments_stay(tmp_path: Path) -> None:
     (tmp_path / "paropt.yml").touch(mode=0o640)
     _, _, stderr = profiled(tmp_path, WAITS.replace("workers: 2", "workers: {max: 4}"), sizes=(2,), write=True)
     after = WAITS.replace("workers: 2", "workers: {max: 4, min: 1, start: 2}")
@@ -65,14 +65,14 @@ def test_what_is_recommended_is_written_and_comments_stay(tmp_path: Path) -> Non
     assert "lane standard has these settings now" in stderr
 
 
-def test_a_default_lane_is_written_down_with_its_workers_alone(tmp_path: Path) -> None:
+def test_default_lane_is_written_down_with_its_workers_alone(tmp_path: Path) -> None:
     text = 'stages:\n  - {number: 1, name: waits, run: "true {item}", items: {list: [a, b]}}\n'
     profiled(tmp_path, text, lane="docs", sizes=(1,), write=True)
     after = text + "lanes:\n  docs: {workers: 1}\n"
     assert (tmp_path / "paropt.yml").read_text() == after
 
 
-def test_a_link_to_the_config_stays_a_link(tmp_path: Path) -> None:
+def test_link_to_the_config_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "real.yml").touch()
     (tmp_path / "paropt.yml").symlink_to("real.yml")
     profiled(tmp_path, WAITS, sizes=(2,), write=True)
@@ -80,14 +80,14 @@ def test_a_link_to_the_config_stays_a_link(tmp_path: Path) -> None:
     assert "workers: 2" in (tmp_path / "real.yml").read_text()
 
 
-def test_a_file_that_can_not_be_edited_is_refused_before_anything_runs(tmp_path: Path) -> None:
+def test_file_that_can_not_be_edited_is_rejected_before_anything_runs(tmp_path: Path) -> None:
     text = WAITS.replace("standard: {", "heavy: *lane\n  standard: &lane {")
     text = text.replace("  heavy: *lane\n", "").replace("stages:", "  heavy: *lane\nstages:", 1)
     with pytest.raises(UsageError, match=r"--write: .*paropt.yml: .*alias.*: set workers and strategy of standard"):
         profiled(tmp_path, text, write=True)
 
 
-def test_a_stage_of_one_task_teaches_nothing_about_the_size_of_its_lane(tmp_path: Path) -> None:
+def test_stage_of_one_task_teaches_nothing_about_the_size_of_its_lane(tmp_path: Path) -> None:
     _, stdout, _ = profiled(tmp_path, WAITS.replace('"false"', '"true"'), "fails")
     assert stdout.splitlines()[-1].startswith("recommended  nothing: a stage of one task says nothing about its lane")
     _, stdout, _ = profiled(tmp_path, WAITS.replace('"false"', '"true"'), "fails", sizes=(1, 2))
@@ -110,7 +110,7 @@ def test_json_has_every_run(tmp_path: Path) -> None:
     assert (point["strategy"], point["workers"], len(point["run_seconds"])) == ("adaptive", 2, 2)
 
 
-def test_a_call_is_measured_in_threads_and_in_processes_too(tmp_path: Path) -> None:
+def test_call_is_measured_in_threads_and_in_processes_too(tmp_path: Path) -> None:
     (tmp_path / "quick.py").write_text("def it():\n    pass\n")
     text = 'stages:\n  - {number: 1, name: waits, call: "quick:it"}\n'
     _, stdout, _ = profiled(tmp_path, text, output="json")
@@ -119,7 +119,7 @@ def test_a_call_is_measured_in_threads_and_in_processes_too(tmp_path: Path) -> N
     assert [point["strategy"] for point in json.loads(stdout)["points"]] == ["thread"]
 
 
-def test_a_sequential_lane_is_profiled_only_on_a_strategy_that_is_named(tmp_path: Path) -> None:
+def test_sequential_lane_is_profiled_only_on_a_strategy_that_is_named(tmp_path: Path) -> None:
     text = WAITS.replace("workers: 2", "strategy: sequential")
     with pytest.raises(UsageError, match="lane standard is sequential, of one size: say with --strategy"):
         profiled(tmp_path, text)
@@ -127,7 +127,7 @@ def test_a_sequential_lane_is_profiled_only_on_a_strategy_that_is_named(tmp_path
     assert re.search(r"lanes: \{standard: \{strategy: thread, workers: \{min: 1, max: \d+, start: 2\}\}\}", stdout)
 
 
-def test_a_stage_that_fails_is_named_with_its_reason(tmp_path: Path) -> None:
+def test_stage_that_fails_is_named_with_its_reason(tmp_path: Path) -> None:
     with pytest.raises(ProfilingFailed, match=r"stage fails can't be profiled: with 1 worker, .* failure: exit 1"):
         profiled(tmp_path, WAITS, "fails")
 
@@ -140,6 +140,8 @@ def test_a_stage_that_fails_is_named_with_its_reason(tmp_path: Path) -> None:
         ("empty", {}, r"stage empty can't be profiled: no items"),
     ],
 )
-def test_what_is_not_there_is_refused(tmp_path: Path, stage: str, options: dict[str, Any], error: str) -> None:
+def test_unknown_lane_stage_and_empty_stage_are_rejected(
+    tmp_path: Path, stage: str, options: dict[str, Any], error: str
+) -> None:
     with pytest.raises(UsageError, match=error):
         profiled(tmp_path, WAITS, stage, **options)

@@ -1,4 +1,4 @@
-"""What a person sees while a lane runs, where there is no terminal."""
+"""The screen's lines while a lane runs, without a terminal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Watched:
         )
 
     def lines(self, *events: Event) -> list[str]:
-        """What the screen says of the events, each line without its time of day."""
+        """The screen's lines for the events, without the times of day."""
         for event in events:
             self.screen.observe(event)
         assert self.screen.close(HANG_SECONDS)
@@ -60,7 +60,7 @@ def failed(**fields: Any) -> Event:
     return replace(samples.task(), result=Result.FAILURE, message="exit 1", final=True, **fields)
 
 
-def test_a_run_begins_with_a_line_and_ends_with_the_summary_on_stdout(watched: Watched) -> None:
+def test_run_begins_with_a_line_and_ends_with_the_summary_on_stdout(watched: Watched) -> None:
     watched.screen.begin_run(plan(stage("lint"), stage("types", skip="not here")), tuple)
     record = samples.run_ended()
     watched.screen.observe(record)
@@ -70,7 +70,7 @@ def test_a_run_begins_with_a_line_and_ends_with_the_summary_on_stdout(watched: W
     assert "http://here/metrics" in watched.out.getvalue()
 
 
-def test_the_summary_says_until_when_the_endpoint_serves(watched: Watched) -> None:
+def test_summary_says_until_when_the_endpoint_serves(watched: Watched) -> None:
     watched.screen.begin_run(plan(stage("lint")), tuple)
     watched.screen.end_run(samples.run_ended(), metrics_url="http://here/metrics", until="Ctrl-C")
     watched.lines()
@@ -95,7 +95,7 @@ def test_the_summary_names_no_log_that_would_not_help(watched: Watched, lines: i
     assert "  output" not in watched.out.getvalue()
 
 
-def test_a_stage_that_took_much_longer_than_usual_is_said_to(watched: Watched) -> None:
+def test_stage_that_took_much_longer_than_usual_is_marked(watched: Watched) -> None:
     watched.screen.begin_run(plan(replace(stage("lint"), expected_seconds=0.2)), tuple)
     assert watched.lines(samples.stage_ended("lint", seconds=3.0))[1] == "lint succeeded in 3.0 s, usually 0.2 s"
 
@@ -108,7 +108,7 @@ def test_a_stage_that_took_much_longer_than_usual_is_said_to(watched: Watched) -
         (Stop("fail-fast: lint failed", interrupted=False), 2, "fail-fast: lint failed: stopping 2 stages"),
     ],
 )
-def test_a_run_that_stops_says_so_at_once(watched: Watched, stop: Stop, stages: int, line: str) -> None:
+def test_run_that_stops_says_so_at_once(watched: Watched, stop: Stop, stages: int, line: str) -> None:
     watched.screen.show_stopping(stop, stages)
     assert watched.lines() == [line]
 
@@ -144,37 +144,37 @@ def test_json_output_is_one_document(watched: Watched) -> None:
     assert json.loads(watched.out.getvalue())["lane"] == "standard"
 
 
-def test_a_failed_tasks_output_is_shown_to_its_last_forty_lines(watched: Watched) -> None:
+def test_failed_tasks_output_is_shown_to_its_last_forty_lines(watched: Watched) -> None:
     output = "\n".join(f"line {number}" for number in range(100))
     lines = watched.lines(failed(output=output, output_path="lint.log"))
     assert lines[0] == "--- lint, last 40 of 100 lines, whole in lint.log"
     assert lines[1:] == [*(f"line {number}" for number in range(60, 100)), "---"]
 
 
-def test_of_an_output_whose_beginning_is_lost_no_number_of_lines_is_told(watched: Watched) -> None:
+def test_output_without_its_beginning_has_no_number_of_lines(watched: Watched) -> None:
     capture = Capture()
     capture.write(b"line\n" * 100_000)
     assert watched.lines(failed(output=capture.text()))[0] == "--- lint, last 40 lines"
 
 
-def test_a_very_long_line_is_shown_to_its_thousandth_character(watched: Watched) -> None:
+def test_very_long_line_is_shown_to_its_thousandth_character(watched: Watched) -> None:
     assert watched.lines(failed(output="x" * 60_000))[1] == f"{'x' * 1000} … 59000 more characters"
 
 
-def test_a_good_tasks_output_is_shown_only_when_asked_for() -> None:
+def test_good_tasks_output_is_shown_only_when_asked_for() -> None:
     task = replace(samples.task(), result=Result.SUCCESS, final=True, output="all is well\n")
     assert Watched().lines(task) == []
     assert Watched(verbose=True).lines(task) == ["--- lint", "all is well", "---"]
 
 
-def test_escapes_in_output_items_and_messages_are_not_passed_on(watched: Watched) -> None:
+def test_escapes_in_output_items_and_messages_stay_visible_text(watched: Watched) -> None:
     record = replace(samples.stage_ended(), result=Result.FAILURE, message="\x1b[31mred\x07")
     lines = watched.lines(failed(output="\x1b]0;title\x07\n", item="\x1b[2J"), record)
     assert all(character.isprintable() for line in lines for character in line)
     assert any("red" in line for line in lines)
 
 
-def test_a_retry_is_told_with_its_cause(watched: Watched) -> None:
+def test_retry_is_shown_with_its_cause(watched: Watched) -> None:
     record = replace(samples.task(), result=Result.FAILURE, message="exit 7", final=False, attempt=1, output="x")
     assert watched.lines(record) == ["lint: exit 7, attempt 2 follows"]
 
@@ -194,14 +194,14 @@ def test_each_end_of_a_stage_is_a_line(watched: Watched, result: Result, message
     assert watched.lines(record) == [line]
 
 
-def test_warnings_and_violations_are_told_as_they_happen(watched: Watched) -> None:
+def test_warnings_and_violations_are_shown_as_they_happen(watched: Watched) -> None:
     assert watched.lines(samples.limit_reached(broken=False), samples.limit_reached(None, broken=True)) == [
         "lint has run 24 s of the 30 s its SLA allows",
         "lane standard broke its SLA of 30 s",
     ]
 
 
-def test_decisions_and_starts_are_told_when_asked_for() -> None:
+def test_verbose_shows_decisions_and_starts() -> None:
     decision = Decision(
         pool="threads", action="up", reason="demand", old_size=2, new_size=4, at_timestamp_seconds=samples.START
     )
@@ -214,7 +214,7 @@ def test_decisions_and_starts_are_told_when_asked_for() -> None:
     ]
 
 
-def test_a_screen_whose_summary_was_lost_says_why() -> None:
+def test_screen_whose_summary_was_lost_says_why() -> None:
     watched = Watched()
     watched.out.close()
     watched.screen.end_run(samples.run_ended(), metrics_url="")
@@ -223,7 +223,7 @@ def test_a_screen_whose_summary_was_lost_says_why() -> None:
     assert "the summary could not be written" in watched.lines()[0]
 
 
-def test_quiet_tells_of_failures_only() -> None:
+def test_quiet_shows_only_failures() -> None:
     watched = Watched(quiet=True)
     watched.screen.begin_run(plan(stage("lint")), tuple)
     bad = replace(samples.stage_ended("unit", result=Result.FAILURE), message="exit 1")
@@ -232,7 +232,7 @@ def test_quiet_tells_of_failures_only() -> None:
     ]  # fmt: skip
 
 
-def test_failures_are_red_and_what_others_wrote_colours_nothing() -> None:
+def test_failures_are_red_and_foreign_text_sets_no_colour() -> None:
     watched = Watched(color=True)
     lines = watched.lines(replace(samples.stage_ended("unit", result=Result.FAILURE), message="\x1b[32mfine"))
     assert [re.sub(r"\d\d:\d\d:\d\d ", "", line) for line in lines] == [

@@ -51,7 +51,7 @@ def keep_runs(history: History, durations: Mapping[str, Sequence[float]], **run:
 
 
 def proposed(folder: Path, history: History, text: str = FILE, **options: Any) -> tuple[str, str]:
-    """Return what is printed, and the file afterwards."""
+    """Return the output, and the file afterwards."""
     path = folder / "paropt.yml"
     path.write_text(f"project: demo\n{text}")
     stdout, stderr = io.StringIO(), io.StringIO()
@@ -64,19 +64,19 @@ def proposed(folder: Path, history: History, text: str = FILE, **options: Any) -
     ("durations", "quantile", "expected"),
     [([1, 2, 3, 4, 5], 0.5, 3), ([5, 1, 4, 2, 3], 1.0, 5), (range(1, 101), 0.95, 95), ([7], 0.01, 7)],
 )
-def test_the_quantile_is_by_nearest_rank(durations: Sequence[float], quantile: float, expected: float) -> None:
-    assert Rule(quantile=quantile, margin=0).quantile_seconds(durations) == expected
+def test_quantile_is_by_nearest_rank(durations: Sequence[float], quantile: float, expected: float) -> None:
+    assert Rule(quantile=quantile, margin=0).compute_quantile(durations) == expected
 
 
 @pytest.mark.parametrize(
     ("seconds", "limit"), [(0.01, 1), (6.0, 9), (6.5, 10), (10.0, 15), (80.0, 120), (81.0, 135), (601.0, 960)]
 )
-def test_a_limit_is_rounded_up_to_what_a_person_would_write(seconds: float, limit: float) -> None:
-    assert RULE.limit_seconds([seconds] * 5) == limit
+def test_limit_is_rounded_up_to_a_round_number(seconds: float, limit: float) -> None:
+    assert RULE.compute_limit([seconds] * 5) == limit
 
 
 def test_too_few_runs_propose_nothing() -> None:
-    assert RULE.limit_seconds([1.0] * 4) is None
+    assert RULE.compute_limit([1.0] * 4) is None
 
 
 def test_stages_and_totals_are_proposed_with_the_number_of_runs(tmp_path: Path, history: History) -> None:
@@ -100,27 +100,27 @@ def test_proposals_are_written_and_the_rest_of_the_file_stays(tmp_path: Path, hi
     assert lane.total and lane.total.max == 20
 
 
-def test_limits_by_stage_are_added_to_those_that_are_there(tmp_path: Path, history: History) -> None:
+def test_limits_by_stage_are_added_to_existing_ones(tmp_path: Path, history: History) -> None:
     keep_runs(history, {"lint": [1.0] * 5, "unit": [10.0] * 5})
     text = FILE.replace("sla: 30s", "sla: {unit: 15s, lint: 9s}")
     _, after = proposed(tmp_path, history, text, write=True)
     assert after == text.replace("{unit: 15s, lint: 9s}, total: 15m", "{unit: 15s, lint: 2s}, total: 20s")
 
 
-def test_a_lane_that_is_not_written_down_gets_its_limits(tmp_path: Path, history: History) -> None:
+def test_lane_that_is_not_written_down_gets_its_limits(tmp_path: Path, history: History) -> None:
     keep_runs(history, {"lint": [1.0] * 5})
     text = FILE.partition("stages:")[1] + FILE.partition("stages:")[2]
     _, after = proposed(tmp_path, history, text, write=True)
     assert after == text + 'lanes:\n  standard: {sla: {"*": 30s, lint: 2s}, total: 2s}\n'
 
 
-def test_nothing_is_written_where_nothing_changes(tmp_path: Path, history: History) -> None:
+def test_nothing_is_written_without_a_change(tmp_path: Path, history: History) -> None:
     keep_runs(history, {"lint": [1.0] * 4})
     with pytest.raises(UsageError, match="--write: there is nothing to change"):
         proposed(tmp_path, history, write=True)
 
 
-def test_failures_and_partial_runs_say_nothing(tmp_path: Path, history: History) -> None:
+def test_failures_and_partial_runs_do_not_count(tmp_path: Path, history: History) -> None:
     keep_runs(history, {"lint": [1.0] * 5}, partial=True)
     shown, _ = proposed(tmp_path, history, output="json")
     assert [(each["stage"], each["proposed_seconds"]) for each in json.loads(shown)] == [("lint", 2.0)]

@@ -1,4 +1,4 @@
-"""Which of the exporters that run here an order is for, and what its giver is told."""
+"""`pin`, `pause` and `resume` choose one of several running exporters, and print its answer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def told(root: Path, request: ControlRequest, *, lane: str | None = None, pid: i
     return stdout.getvalue()
 
 
-def test_each_order_is_answered_with_how_the_lane_stands_now(tmp_path: Path) -> None:
+def test_each_request_is_answered_with_the_state_of_the_lane(tmp_path: Path) -> None:
     with exporters(tmp_path, standard=("commands", "threads")):
         pools = "(pools: commands, threads)"
         assert told(tmp_path, PIN) == f"lane standard pinned at 3 until resume {pools}\n"
@@ -64,7 +64,7 @@ def test_of_several_lanes_one_must_be_named(tmp_path: Path) -> None:
         assert {name: lane.override.mode for name, lane in lanes.items()} == {"heavy": "pin", "standard": "act"}
 
 
-def test_a_pool_that_one_lane_has_names_that_lane(tmp_path: Path) -> None:
+def test_pool_that_one_lane_has_names_that_lane(tmp_path: Path) -> None:
     with exporters(tmp_path, heavy=("commands", "processes"), standard=("commands",)) as lanes:
         told(tmp_path, ControlRequest(command="pin", size=3, pool="processes"))
         assert lanes["heavy"].override.size == 3
@@ -74,7 +74,7 @@ def test_a_pool_that_one_lane_has_names_that_lane(tmp_path: Path) -> None:
             told(tmp_path, ControlRequest(command="pin", size=3, pool="thread"))
 
 
-def test_an_unknown_lane_or_process_is_refused_with_those_that_run(tmp_path: Path) -> None:
+def test_unknown_lane_or_process_is_rejected_with_those_that_run(tmp_path: Path) -> None:
     with exporters(tmp_path, standard=("commands",)):
         with pytest.raises(UsageError, match=rf"there run lane standard \(pid {os.getpid()}\)"):
             told(tmp_path, PIN, lane="nightly")
@@ -82,7 +82,7 @@ def test_an_unknown_lane_or_process_is_refused_with_those_that_run(tmp_path: Pat
             told(tmp_path, PIN, pid=1)
 
 
-def test_an_exporter_that_does_not_answer_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+def test_exporter_that_does_not_answer_is_reported(tmp_path: Path) -> None:
     with exporters(tmp_path, standard=("commands",)) as lanes, socket.socket(socket.AF_UNIX) as broken:
         broken.bind(str(tmp_path / FOLDER / "1-abcdef.sock"))
         broken.listen()
@@ -104,7 +104,7 @@ def test_an_exporter_that_does_not_answer_is_not_passed_over_in_silence(tmp_path
         {},
     ],
 )
-def test_answers_of_anybody_are_no_internal_error(tmp_path: Path, answer: dict[str, object]) -> None:
+def test_strange_answers_are_no_internal_error(tmp_path: Path, answer: dict[str, object]) -> None:
     folder = tmp_path / ".paropt/control"
     folder.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as listener:

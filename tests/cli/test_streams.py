@@ -1,4 +1,4 @@
-"""Streams that can't take what is printed, or have nobody behind them."""
+"""Streams that can't encode a text, or have no reader."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Broken(io.StringIO):
         raise self.error
 
 
-def test_what_an_encoding_lacks_is_spelled_with_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_outside_the_encoding_are_spelled_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii", write_through=True))
     prepare_streams()
@@ -31,7 +31,7 @@ def test_what_an_encoding_lacks_is_spelled_with_what_it_has(monkeypatch: pytest.
     assert raw.getvalue() == b"5 stages - caf? ... ?\n"
 
 
-def test_a_name_that_is_no_utf_8_can_be_printed_as_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_that_is_not_utf_8_prints_as_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="utf-8", write_through=True))
     prepare_streams()
@@ -39,12 +39,12 @@ def test_a_name_that_is_no_utf_8_can_be_printed_as_utf_8(monkeypatch: pytest.Mon
     assert raw.getvalue() == "caf? · é\n".encode()
 
 
-def test_streams_that_were_closed_before_take_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_streams_accept_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     prepare_streams()
-    assert sys.stdout.write("nobody hears") > 0
-    assert sys.stderr.write("nobody hears") > 0
+    assert sys.stdout.write("unheard") > 0
+    assert sys.stderr.write("unheard") > 0
     sys.stdout.close()
     sys.stderr.close()
 
@@ -64,7 +64,7 @@ class Narrow(io.RawIOBase):
         return min(4, len(data))
 
 
-def test_an_unbuffered_stream_loses_nothing_where_writes_are_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unbuffered_stream_loses_nothing_after_short_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = Narrow()
     unbuffered = io.TextIOWrapper(raw, encoding="utf-8", write_through=True)  # type: ignore[type-var]  # as Python does
     monkeypatch.setattr(sys, "stdout", unbuffered)
@@ -74,7 +74,7 @@ def test_an_unbuffered_stream_loses_nothing_where_writes_are_cut_short(monkeypat
     assert raw.taken == b"a line that is longer than four bytes\n"
 
 
-def test_a_sink_gives_a_stream_up_at_its_first_fault_and_keeps_the_cause() -> None:
+def test_line_stream_stops_at_its_first_fault_and_keeps_the_cause() -> None:
     stream = Broken(OSError(28, "No space left on device"))
     sink = LineStream(stream)
     sink.write_line("one")
@@ -83,7 +83,7 @@ def test_a_sink_gives_a_stream_up_at_its_first_fault_and_keeps_the_cause() -> No
     assert stream.tries == 1
 
 
-def test_a_reader_that_leaves_is_no_fault() -> None:
+def test_reader_that_leaves_is_no_fault() -> None:
     stream = Broken(BrokenPipeError())
     sink = LineStream(stream)
     sink.write_line("one")
@@ -92,7 +92,7 @@ def test_a_reader_that_leaves_is_no_fault() -> None:
     assert stream.tries == 1
 
 
-def test_a_sink_that_was_closed_is_a_fault_and_no_terminal() -> None:
+def test_closed_line_stream_is_a_fault_and_no_terminal() -> None:
     stream = io.StringIO()
     stream.close()
     sink = LineStream(stream)

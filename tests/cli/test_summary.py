@@ -75,7 +75,7 @@ def failed_task(name: str, output: str) -> TaskRecord:
     )
 
 
-def test_the_summary_of_a_bad_run_starts_with_the_worst_news() -> None:
+def test_summary_of_a_bad_run_starts_with_the_worst_news() -> None:
     record = run(
         stage("quality_gates", 2, 0.9),
         stage("type_checking", 3, 2.1, Result.FAILURE, message="exit 1"),
@@ -115,7 +115,7 @@ def test_the_summary_of_a_bad_run_starts_with_the_worst_news() -> None:
 
 
 @pytest.mark.parametrize(("sequential", "told"), [(0.7, ""), (7.9, ""), (8.2, " (one after another 8.2 s: 1.1x)")])
-def test_what_running_in_parallel_gained_is_told_where_it_gained_something(sequential: float, told: str) -> None:
+def test_speed_up_is_shown_if_there_is_one(sequential: float, told: str) -> None:
     record = run(stage("a", 2, 3), stage("b", 3, 4), sequential_seconds=sequential)
     assert (
         summary.format_summary(record, {}).splitlines()[0] == f"standard succeeded · 2 stages, 2 tasks in 7.4 s{told}"
@@ -151,34 +151,34 @@ UNHELPFUL = (
     ],
     ids=["the slowest alone", "another stage too", "a slow one that decided nothing", "no advice"],
 )
-def test_hint_is_shown_where_there_is_advice(found: tuple[Bottleneck, ...], hints: list[str]) -> None:
+def test_hint_is_shown_if_there_is_advice(found: tuple[Bottleneck, ...], hints: list[str]) -> None:
     record = run(stage("lint", 2, 1), stage("unit", 3, 6.0), bottlenecks=found)
     assert summary.format_summary(record, {}).splitlines()[3:] == hints
 
 
-def test_a_run_of_less_than_a_second_gets_no_hints() -> None:
+def test_run_of_less_than_a_second_gets_no_hints() -> None:
     record = run(stage("unit", 3, 0.9), duration_seconds=0.9, bottlenecks=(SLOW, IDLE))
     assert summary.format_summary(record, {}).count("\n") == 1
 
 
-def test_a_good_run_says_nothing_that_is_not_needed() -> None:
+def test_successful_run_has_a_short_summary() -> None:
     assert summary.format_summary(run(stage("lint", 2, 3.0)), {}) == "\n".join(
         ["standard succeeded · 1 stage, 1 task in 7.4 s", "    lint     3.0 s"]
     )
 
 
-def test_a_stage_that_takes_much_longer_than_usual_says_so() -> None:
+def test_stage_that_takes_much_longer_than_usual_says_so() -> None:
     record = run(stage("unit", 2, 3.0), stage("lint", 3, 3.0), stage("scan", 4, 0.5), stage("new", 5, 9.0))
     lines = summary.format_summary(record, {}, usual={"unit": 0.2, "lint": 2.0, "scan": 0.1}).splitlines()
     assert [line for line in lines if "usual" in line] == ["    unit     3.0 s  slower than usual (0.2 s)"]
 
 
-def test_a_failure_is_not_compared_with_the_usual_duration() -> None:
+def test_failure_is_not_compared_with_the_usual_duration() -> None:
     record = run(stage("unit", 2, 9.0, Result.FAILURE, message="exit 1"), result=Result.FAILURE)
     assert "usual" not in summary.format_summary(record, {}, usual={"unit": 0.2})
 
 
-def test_a_thousand_stages_have_few_lines_and_bad_news_first() -> None:
+def test_thousand_stages_have_few_lines_and_bad_news_first() -> None:
     good = [stage(f"good_{number:03}", number, 900.0 - number) for number in range(900)]
     skipped = [stage(f"left_{number:02}", 1000 + number, 0, Result.SKIP, message="needs bad") for number in range(75)]
     bad = [stage(f"bad_{number:02}", 2000 + number, 1, Result.FAILURE, message="exit 1") for number in range(25)]
@@ -200,7 +200,7 @@ def test_a_thousand_stages_have_few_lines_and_bad_news_first() -> None:
     ]
 
 
-def test_a_success_of_a_thousand_stages_fits_in_ten_lines() -> None:
+def test_success_of_a_thousand_stages_fits_in_ten_lines() -> None:
     good = [stage(f"good_{number:03}", number, 900.0 - number) for number in range(1000)]
     assert len(summary.format_summary(run(*good), {}, metrics_url="http://localhost/metrics").splitlines()) <= 10
 
@@ -211,7 +211,7 @@ def test_each_exception_to_a_success_is_named() -> None:
     assert all(f"left_{number:02}" in text for number in range(40))
 
 
-def test_a_very_long_name_leaves_the_other_lines_whole_and_wide_characters_keep_the_columns() -> None:
+def test_very_long_name_leaves_the_other_lines_whole_and_wide_characters_keep_the_columns() -> None:
     good = run(stage("a_name_" * 12, 1, 3.0), stage("検査", 2, 2.0), stage("lint", 3, 1.0))
     assert summary.format_summary(good, {}).splitlines()[1:4] == [
         f"    {'a_name_' * 12}     3.0 s",
@@ -220,18 +220,18 @@ def test_a_very_long_name_leaves_the_other_lines_whole_and_wide_characters_keep_
     ]
 
 
-def test_a_message_that_names_a_long_item_is_cut_to_what_a_screen_holds() -> None:
+def test_message_with_a_long_item_is_cut_to_two_lines() -> None:
     bad = run(stage("unit", 1, 3.0, Result.FAILURE, message="y" * 300_000), result=Result.FAILURE)
     assert max(map(len, summary.format_summary(bad, {}).splitlines())) < 200
 
 
-def test_an_output_that_ends_with_the_message_is_not_said_twice() -> None:
+def test_output_that_ends_with_the_message_is_shown_once() -> None:
     record = run(stage("call", 2, 1, Result.FAILURE, message="ValueError: no"), result=Result.FAILURE)
     text = summary.format_summary(record, {"call": failed_task("call", "Traceback ...\nValueError: no\n")})
     assert text.count("ValueError: no") == 1
 
 
-def test_a_failed_check_is_shown_by_its_findings_not_by_its_last_line() -> None:
+def test_failed_check_is_shown_by_its_findings_not_by_its_last_line() -> None:
     record = run(stage("lint", 2, 1, Result.FAILURE, message="exit 1"), result=Result.FAILURE)
     output = "".join(f"a.py:{n}:1: F401 `os` imported but unused\n" for n in range(1, 56))
     output += "Found 55 errors.\n[*] 5 fixable with `--fix`.\n"
@@ -243,7 +243,7 @@ def test_a_failed_check_is_shown_by_its_findings_not_by_its_last_line() -> None:
     ]
 
 
-def test_a_failure_of_an_unknown_program_is_shown_by_its_first_and_last_lines() -> None:
+def test_failure_of_an_unknown_program_is_shown_by_its_first_and_last_lines() -> None:
     record = run(stage("a", 2, 1, Result.FAILURE, message="exit 1"), result=Result.FAILURE)
     output = "".join(f"line {n}\n" for n in range(1, 8)) + "x" * 300_000
     lines = summary.format_summary(record, {"a": failed_task("a", output)}).splitlines()
@@ -251,7 +251,7 @@ def test_a_failure_of_an_unknown_program_is_shown_by_its_first_and_last_lines() 
     assert lines[5] == f"      {'x' * 160} …"
 
 
-def test_a_critical_violation_and_an_interrupt_say_why_in_the_first_line() -> None:
+def test_critical_violation_and_an_interrupt_say_why_in_the_first_line() -> None:
     broken = run(stage("a", 2, 3), result=Result.FAILURE, reason="a broke its critical SLA of 3 s", critical_sla=True)
     assert summary.format_summary(broken, {}).startswith("standard failed: a broke its critical SLA of 3 s · ")
     stopped = run(stage("a", 2, 3), result=Result.CANCELLATION, reason="interrupted by SIGINT", interrupted=True)

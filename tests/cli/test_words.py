@@ -25,7 +25,7 @@ def test_stages_stand_anywhere_between_flags(line: str) -> None:
     assert (found.command, found.stages, found.lane, found.workers) == (None, ["unit", "scan"], "docs", "4")
 
 
-def test_words_after_two_dashes_are_arguments_whatever_they_look_like() -> None:
+def test_words_after_two_dashes_are_always_arguments() -> None:
     found = parsed("unit -- -k foo --lane x -- history")
     assert (found.stages, found.arguments) == (["unit"], ("-k", "foo", "--lane", "x", "--", "history"))
 
@@ -34,12 +34,12 @@ def test_without_two_dashes_there_are_no_arguments() -> None:
     assert (parsed("unit").arguments, parsed("unit --").arguments) == (None, ())
 
 
-def test_a_command_wins_over_a_stage_of_its_name() -> None:
+def test_command_wins_over_a_stage_of_its_name() -> None:
     assert parsed("--lane docs plan").command == "plan"
     assert (parsed("-s plan").command, parsed("-s plan").stages) == (None, ["plan"])
 
 
-def test_a_word_that_is_no_command_is_a_stage() -> None:
+def test_word_that_is_no_command_is_a_stage() -> None:
     assert (parsed("unit plan").command, parsed("unit plan").stages) == (None, ["unit", "plan"])
 
 
@@ -49,7 +49,7 @@ def test_quiet_and_verbose_exclude_each_other(capsys: pytest.CaptureFixture[str]
     assert "not allowed with" in capsys.readouterr().err
 
 
-def test_a_flag_without_its_value_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_flag_without_its_value_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parsed("unit --lane")
     assert "argument --lane: expected one argument" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The thread that writes for a person: a stalled reader stops nobody else, and what it missed is counted."""
+"""The background writer: a stalled reader blocks only its thread, and dropped lines are counted."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_lines_are_written_in_their_order(reader: Reader) -> None:
     assert reader.lines == [str(number) for number in range(100)]
 
 
-def test_stalled_reader_stops_nobody_and_is_told_how_many_lines_it_missed(reader: Reader) -> None:
+def test_stalled_reader_blocks_no_writer_and_gets_the_count_of_dropped_lines(reader: Reader) -> None:
     reader.stall()
     for number in range(10):
         reader.put(str(number), characters=MOST_CHARACTERS // 4)
@@ -63,7 +63,7 @@ def test_stalled_reader_stops_nobody_and_is_told_how_many_lines_it_missed(reader
     assert reader.lines == ["stalled", "0", "1", "2", "3", "6 lines not shown: their reader was too slow"]
 
 
-def test_line_after_the_missing_ones_follows_their_count(reader: Reader) -> None:
+def test_line_after_dropped_ones_follows_their_count(reader: Reader) -> None:
     reader.stall()
     reader.put("long", characters=MOST_CHARACTERS)
     reader.put("lost")
@@ -73,18 +73,18 @@ def test_line_after_the_missing_ones_follows_their_count(reader: Reader) -> None
     assert reader.lines == ["stalled", "long", "1 lines not shown: their reader was too slow", "after"]
 
 
-def test_text_larger_than_the_bound_is_written_if_nothing_waits(reader: Reader) -> None:
+def test_text_larger_than_the_bound_is_written_to_an_empty_queue(reader: Reader) -> None:
     reader.put("huge", characters=2 * MOST_CHARACTERS)
     assert reader.writer.wait(HANG_SECONDS)
     assert reader.lines == ["huge"]
 
 
-def test_wait_gives_a_stalled_reader_up(reader: Reader) -> None:
+def test_wait_gives_up_on_a_stalled_reader(reader: Reader) -> None:
     reader.stall()
     assert not reader.writer.wait(0.01)
 
 
-def test_last_write_is_told(reader: Reader) -> None:
+def test_idle_callback_follows_the_last_write(reader: Reader) -> None:
     reader.stall()
     reader.idle.clear()
     reader.reading.set()
@@ -92,7 +92,7 @@ def test_last_write_is_told(reader: Reader) -> None:
     assert reader.writer.is_idle
 
 
-def test_ticks_come_between_writes_until_they_are_ended(reader: Reader) -> None:
+def test_ticks_come_between_writes_until_they_are_turned_off(reader: Reader) -> None:
     ticks = threading.Semaphore(0)
     reader.writer.put(lambda: reader.writer.set_tick(ticks.release, 0.0))
     assert all(ticks.acquire(timeout=HANG_SECONDS) for _ in range(3))
@@ -103,7 +103,7 @@ def test_ticks_come_between_writes_until_they_are_ended(reader: Reader) -> None:
     assert reader.writer.wait(HANG_SECONDS)
 
 
-def test_write_that_fails_costs_only_itself(reader: Reader) -> None:
+def test_failed_write_affects_no_other_write(reader: Reader) -> None:
     def fail() -> None:
         raise OSError
 

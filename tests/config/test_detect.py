@@ -13,7 +13,7 @@ from paropt_exporter.config.detect import DetectedStages, detect_stages
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty project on a machine whose PATH has nothing but what a test installs."""
+    """An empty project on a machine whose PATH has only the programs that a test installs."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "project").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -38,7 +38,7 @@ def _commands(detected: DetectedStages) -> dict[str, object]:
     return {stage.name: stage.run or stage.steps for stage in detected.stages}
 
 
-def test_a_python_project_gets_five_stages_for_its_own_tools(project: Path) -> None:
+def test_python_project_gets_five_stages_for_its_own_tools(project: Path) -> None:
     _install(project.parent / "bin", "ruff", "mypy", "pytest", "bandit", "flake8", "pyright")
     _write(
         project,
@@ -59,7 +59,7 @@ def test_a_python_project_gets_five_stages_for_its_own_tools(project: Path) -> N
     assert detected.notes == ()
 
 
-def test_an_installed_tool_that_the_project_does_not_show_is_left_out(project: Path) -> None:
+def test_installed_tool_that_the_project_does_not_use_is_left_out(project: Path) -> None:
     _install(project.parent / "bin", "ruff", "mypy", "bandit", "pytest")
     detected = detect_stages(project)
     assert detected.stages == ()
@@ -69,14 +69,14 @@ def test_an_installed_tool_that_the_project_does_not_show_is_left_out(project: P
     assert len(detected.notes) == 5
 
 
-def test_a_tool_that_is_shown_and_not_installed_is_named_with_why(project: Path) -> None:
+def test_used_tool_that_is_not_installed_is_named_with_the_reason(project: Path) -> None:
     _write(project, _dot_flake8="[flake8]\n")
     assert detect_stages(project).notes[0] == (
         "quality_gates left out: the project uses flake8, but it is neither in .venv/bin nor on PATH: install it"
     )
 
 
-def test_the_second_tool_stands_in_for_the_first_and_the_note_stays(project: Path) -> None:
+def test_second_tool_stands_in_for_the_first_and_the_note_stays(project: Path) -> None:
     _install(project.parent / "bin", "pyright")
     _write(project, mypy_dot_ini="[mypy]\n", pyrightconfig_dot_json="{}")
     detected = detect_stages(project)
@@ -84,14 +84,14 @@ def test_the_second_tool_stands_in_for_the_first_and_the_note_stays(project: Pat
     assert any("the project uses mypy" in note for note in detected.notes)
 
 
-def test_the_tools_of_the_projects_virtual_environment_come_first(project: Path) -> None:
+def test_tools_of_the_projects_virtual_environment_come_first(project: Path) -> None:
     _install(project.parent / "bin", "ruff")
     _install(project / ".venv/bin", "ruff")
     _write(project, ruff_dot_toml="")
     assert _commands(detect_stages(project))["quality_gates"] == (".venv/bin/ruff", "check", ".")
 
 
-def test_an_active_virtual_environment_needs_no_path(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_active_virtual_environment_needs_no_path(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _install(project / ".venv/bin", "ruff")
     monkeypatch.setenv("PATH", str(project / ".venv/bin"))
     _write(project, ruff_dot_toml="")
@@ -133,12 +133,12 @@ def test_make_targets_count_unless_the_makefile_runs_this_very_command(project: 
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"scripts": 5}', '{"scripts": {"lint": 5}}', "[" * 100_000])
-def test_a_broken_package_file_is_no_reason_to_fail(project: Path, content: str) -> None:
+def test_broken_package_file_is_no_reason_to_fail(project: Path, content: str) -> None:
     _write(project, package_dot_json=content)
     assert detect_stages(project).stages == ()
 
 
-def test_a_folder_that_is_not_there_has_no_tools(project: Path) -> None:
+def test_missing_folder_has_no_tools(project: Path) -> None:
     assert detect_stages(project / "missing").stages == ()
 
 
@@ -151,7 +151,7 @@ def test_without_a_file_the_config_has_the_detected_stages_and_notes(project: Pa
     assert read.path is None
 
 
-def test_a_file_without_stages_keeps_its_lanes_and_gets_the_detected_stages(project: Path) -> None:
+def test_file_without_stages_keeps_its_lanes_and_gets_the_detected_stages(project: Path) -> None:
     _install(project.parent / "bin", "ruff")
     _write(project, ruff_dot_toml="", paropt_dot_yml="lanes: {quick: {workers: 2}}\n")
     read = config.read_config(project / "paropt.yml", root=project)
@@ -164,7 +164,7 @@ def _unit_tests(project: Path) -> tuple[object, str | None]:
     return stage.run, stage.items.glob if stage.items is not None else None
 
 
-def test_several_test_files_go_to_as_many_pytests_as_help(project: Path) -> None:
+def test_several_test_files_become_batches(project: Path) -> None:
     _install(project.parent / "bin", "pytest")
     _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="", tests__helpers_dot_py="")
     assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/test_*.py")
@@ -212,13 +212,13 @@ def test_files_that_a_conftest_would_not_collect_are_no_items(project: Path) -> 
 
 
 @pytest.mark.parametrize("text", ["[tool.pytest", "tool = 1", "[tool]\npytest = 'x'"])
-def test_a_configuration_that_can_not_be_read_is_none(project: Path, text: str) -> None:
+def test_unreadable_configuration_counts_as_none(project: Path, text: str) -> None:
     _install(project.parent / "bin", "pytest")
     _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="", pyproject_dot_toml=text)
     assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/test_*.py")
 
 
-def test_a_long_file_of_empty_lines_costs_no_time(project: Path) -> None:
+def test_long_file_of_empty_lines_costs_no_time(project: Path) -> None:
     _install(project.parent / "bin", "mypy")
     _write(project, mypy_dot_ini="\n" * 500_000, pyproject_dot_toml="[tool.mypy]\n" + "\n" * 500_000, a_dot_py="")
     began = time.process_time()

@@ -1,4 +1,4 @@
-"""Values are set in a file's text, and nothing else of it changes."""
+"""Setting values in a file's text changes no other part of it."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_words_and_numbers_are_set_beside_each_other() -> None:
     assert text == "lanes: {standard: {strategy: process, workers: 4}}\n"
 
 
-def test_a_lane_with_an_odd_name_is_quoted() -> None:
+def test_lane_with_an_odd_name_is_quoted() -> None:
     text = edit_text("stages: []\n", {"lanes": {"nightly: 2": {"workers": 4}}})
     assert Document(text).value == {"stages": [], "lanes": {"nightly: 2": {"workers": 4}}}
 
@@ -119,7 +119,7 @@ def test_a_lane_with_an_odd_name_is_quoted() -> None:
         "- a list\n",
     ],
 )
-def test_what_other_parts_share_is_refused(text: str) -> None:
+def test_shared_values_are_not_edited(text: str) -> None:
     with pytest.raises(CannotEdit):
         in_lane(text)
 
@@ -145,7 +145,7 @@ LANE = st.fixed_dictionaries(
     indent=st.integers(2, 6),
     width=st.sampled_from([20, 80]),
 )
-def test_however_a_file_is_laid_out_it_means_what_it_did_but_for_what_was_set(
+def test_only_the_set_values_change_in_any_layout(
     lanes: dict[str, Any], flow: bool | None, indent: int, width: int
 ) -> None:
     before = {"project": "x", "lanes": lanes, "stages": []}

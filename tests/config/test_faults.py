@@ -22,25 +22,25 @@ BOMB = "x-a: &a [0,0,0,0,0,0,0,0,0,0]\n" + "".join(
 )
 
 
-def test_all_faults_of_a_file_are_told_at_once_with_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_faults_of_a_file_are_reported_at_once_with_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(GOLDEN)
     with pytest.raises(ConfigError) as caught:
         config.read_config(Path("faults.yml"), root=Path())
     assert str(caught.value) + "\n" == (GOLDEN / "faults.txt").read_text()
 
 
-def test_aliases_that_multiply_are_refused_and_not_expanded(tmp_path: Path) -> None:
+def test_aliases_that_multiply_are_rejected_and_not_expanded(tmp_path: Path) -> None:
     told = configs.faults(tmp_path, BOMB + configs.stage())
     assert told == [
         "paropt.yml:1:1: file: with its aliases expanded the file has more than 1,000,000 values, the limit"
     ]
 
 
-def test_a_value_that_contains_itself_is_refused(tmp_path: Path) -> None:
+def test_value_that_contains_itself_is_rejected(tmp_path: Path) -> None:
     assert "contains itself" in configs.faults(tmp_path, "stages: &a [*a]\n")[0]
 
 
-def test_a_key_that_stands_twice_is_told_at_its_second_place(tmp_path: Path) -> None:
+def test_repeated_key_is_reported_at_its_second_place(tmp_path: Path) -> None:
     told = configs.faults(tmp_path, configs.stage() + "web: {}\nweb: {}\n")
     assert told == ["paropt.yml:4:1: web: the key 'web' is given twice (first in line 3)"]
 
@@ -72,13 +72,13 @@ def test_a_key_that_stands_twice_is_told_at_its_second_place(tmp_path: Path) -> 
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_bytes_that_are_no_config_get_one_clear_line(tmp_path: Path, content: bytes, message: str) -> None:
+def test_unreadable_bytes_get_one_clear_line(tmp_path: Path, content: bytes, message: str) -> None:
     told = configs.faults(tmp_path, content)
     assert message in told[0], told
 
 
 @pytest.mark.parametrize("size", [LARGEST_FILE_BYTES + 1, 10_000_000])
-def test_a_file_that_is_too_large_is_refused_with_the_bound(tmp_path: Path, size: int) -> None:
+def test_file_that_is_too_large_is_rejected_with_the_bound(tmp_path: Path, size: int) -> None:
     told = configs.faults(tmp_path, b"#" * size)
     assert told == ["paropt.yml:1:1: file: the file is larger than 4 MB, the limit"]
 
@@ -128,7 +128,7 @@ def test_a_file_that_is_too_large_is_refused_with_the_bound(tmp_path: Path, size
     ],
     ids=str,
 )  # fmt: skip
-def test_a_wrong_value_of_a_stage_is_told_in_its_place(tmp_path: Path, keys: dict[str, str], message: str) -> None:
+def test_wrong_value_of_a_stage_is_reported_at_its_place(tmp_path: Path, keys: dict[str, str], message: str) -> None:
     told = configs.faults(tmp_path, configs.stage(**keys))
     assert len(told) == 1, told
     assert told[0].startswith("paropt.yml:2:")
@@ -179,14 +179,14 @@ def test_a_wrong_value_of_a_stage_is_told_in_its_place(tmp_path: Path, keys: dic
         ("project: 5y'", "project: \"5y'\" is not a name"),
     ],
 )  # fmt: skip
-def test_a_wrong_value_of_a_section_is_told_in_its_place(tmp_path: Path, section: str, message: str) -> None:
+def test_wrong_value_of_a_section_is_reported_at_its_place(tmp_path: Path, section: str, message: str) -> None:
     told = configs.faults(tmp_path, configs.stage() + section + "\n")
     assert len(told) == 1, told
     assert told[0].startswith("paropt.yml:3:")
     assert message in told[0]
 
 
-def test_numbers_and_names_that_stand_twice_name_the_first_stage(tmp_path: Path) -> None:
+def test_repeated_numbers_and_names_refer_to_the_first_stage(tmp_path: Path) -> None:
     told = configs.faults(tmp_path, configs.stage() + "- {number: 1, name: one, run: x}\n")
     assert told == [
         "paropt.yml:3:12: stages[1].number: 1 is also the number of stages[0]",
@@ -194,7 +194,7 @@ def test_numbers_and_names_that_stand_twice_name_the_first_stage(tmp_path: Path)
     ]
 
 
-def test_every_circle_of_needs_is_told_once(tmp_path: Path) -> None:
+def test_every_cycle_of_needs_is_reported_once(tmp_path: Path) -> None:
     needs = {"a": "b", "b": "a", "c": "d", "d": "e", "e": "c", "f": "e"}
     lines = [
         f"- {{number: {n}, name: {name}, run: x, needs: [{need}]}}" for n, (name, need) in enumerate(needs.items())
@@ -206,12 +206,12 @@ def test_every_circle_of_needs_is_told_once(tmp_path: Path) -> None:
     ]
 
 
-def test_checks_across_stages_run_also_where_single_values_are_wrong(tmp_path: Path) -> None:
-    told = configs.faults(tmp_path, configs.stage(timeout="soon", needs="[nobody]"))
+def test_checks_across_stages_run_beside_wrong_single_values(tmp_path: Path) -> None:
+    told = configs.faults(tmp_path, configs.stage(timeout="soon", needs="[absent]"))
     assert len(told) == 2, told
 
 
-def test_a_lane_must_hold_what_its_stages_need(tmp_path: Path) -> None:
+def test_lane_must_contain_the_needs_of_its_stages(tmp_path: Path) -> None:
     content = configs.stage() + "- {number: 2, name: two, run: x, needs: [one]}\nlanes: {short: {stages: [two]}}\n"
     assert configs.faults(tmp_path, content) == [
         "paropt.yml:4:26: lanes.short.stages[0]: 'two' needs 'one', which is not in this lane: add it"
@@ -247,9 +247,7 @@ def test_slots_and_memory_beyond_lane_and_machine_are_faults() -> None:
         (lambda path: None, "there is no such file"),
     ],
 )
-def test_a_path_that_is_no_file_is_told_as_what_it_is(
-    tmp_path: Path, make: Callable[[Path], None], message: str
-) -> None:
+def test_path_of_another_kind_is_named_by_its_kind(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
     path = tmp_path / "paropt.yml"
     make(path)
     with pytest.raises(ConfigError, match=message) as caught:
@@ -259,7 +257,7 @@ def test_a_path_that_is_no_file_is_told_as_what_it_is(
 
 @contextmanager
 def _without_rights() -> Iterator[None]:
-    """Act as nobody where the tests run as root, whom no file mode stops."""
+    """Act as an unprivileged user if the tests run as root, which file modes don't stop."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)
@@ -270,7 +268,7 @@ def _without_rights() -> Iterator[None]:
             os.seteuid(0)
 
 
-def test_a_file_without_permission_is_told_so(tmp_path: Path) -> None:
+def test_unreadable_file_reports_the_permission(tmp_path: Path) -> None:
     path = tmp_path / "paropt.yml"
     path.write_text(configs.stage())
     config.read_config(path, root=tmp_path)

@@ -22,7 +22,5 @@ from paropt_exporter.config import fields
         ("(" * 3000 + "1" + ")" * 3000, None),
     ],
 )
-def test_what_is_not_closed_is_told_and_what_strings_and_comments_hold_is_not_looked_at(
-    query: str, fault: str | None
-) -> None:
+def test_unclosed_brackets_and_quotes_outside_strings_and_comments_are_faults(query: str, fault: str | None) -> None:
     assert fields.find_query_fault(query) == fault

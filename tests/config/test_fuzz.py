@@ -68,7 +68,7 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
 @given(
     st.lists(st.tuples(st.integers(0, len(BASE) - 1), st.integers(0, 8), st.text(max_size=8)), min_size=1, max_size=4)
 )
-def test_a_good_file_with_cuts_and_insertions_is_read_or_refused(
+def test_good_file_with_cuts_and_insertions_is_read_or_refused(
     tmp_path: Path, changes: list[tuple[int, int, str]]
 ) -> None:
     text = BASE
@@ -79,7 +79,7 @@ def test_a_good_file_with_cuts_and_insertions_is_read_or_refused(
 
 @QUIET
 @given(st.data())
-def test_a_good_file_with_any_value_in_any_place_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+def test_good_file_with_any_value_in_any_place_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
     root = yaml.safe_load(BASE)
     node = root
     while True:
@@ -93,9 +93,9 @@ def test_a_good_file_with_any_value_in_any_place_is_read_or_refused(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["[]", "{}", "5", "~", "1.5"])
-def test_a_name_of_any_type_is_read_or_refused(tmp_path: Path, name: str) -> None:
+def test_name_of_any_type_is_read_or_refused(tmp_path: Path, name: str) -> None:
     assert_read_or_refused(tmp_path, BASE.replace("name: one", f"name: {name}").encode())
 
 
-def test_the_file_that_is_changed_is_good(tmp_path: Path) -> None:
+def test_file_that_is_changed_is_good(tmp_path: Path) -> None:
     assert len(configs.read(tmp_path, BASE).stages) == 3

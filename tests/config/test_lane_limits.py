@@ -23,12 +23,12 @@ def limits(folder: Path, lanes: str, lane: str = "heavy") -> dict[str, float | N
     return {stage.name: stage.sla.max_seconds if stage.sla else None for stage in made.stages}
 
 
-def test_a_lanes_limit_by_name_wins_over_the_stages_own(tmp_path: Path) -> None:
+def test_lanes_limit_by_name_wins_over_the_stages_own(tmp_path: Path) -> None:
     found = limits(tmp_path, "{mine: {sla: {unit_tests: 90s, lint: {max: 5s, critical: true}}}}", "mine")
     assert found == {"lint": 5, "unit_tests": 90, "scan": None}
 
 
-def test_a_star_is_the_limit_of_the_other_stages(tmp_path: Path) -> None:
+def test_star_is_the_limit_of_the_other_stages(tmp_path: Path) -> None:
     found = limits(tmp_path, '{mine: {sla: {"*": 7s, lint: 5s}}}', "mine")
     assert found == {"lint": 5, "unit_tests": 20, "scan": 7}
 
@@ -37,19 +37,19 @@ def test_limits_by_stage_leave_the_others_the_default_lanes(tmp_path: Path) -> N
     assert limits(tmp_path, "{heavy: {sla: {lint: 5s}}}") == {"lint": 5, "unit_tests": 20, "scan": 60}
 
 
-def test_a_default_lane_keeps_what_the_file_does_not_say(tmp_path: Path) -> None:
+def test_default_lane_keeps_what_the_file_does_not_say(tmp_path: Path) -> None:
     config = configs.read(tmp_path, f"lanes: {{heavy: {{sla: 45s}}, docs: {{fail_fast: false}}}}{STAGES}")
     heavy, docs = config.lanes["heavy"], config.lanes["docs"]
     assert (heavy.strategy, heavy.workers.max, heavy.total and heavy.total.max) == (Strategy.PROCESS, 8, 1200)
     assert (docs.strategy, docs.workers.max, docs.fail_fast) == (Strategy.THREAD, 2, False)
 
 
-def test_a_default_lanes_limit_is_taken_away_by_null(tmp_path: Path) -> None:
+def test_default_lanes_limit_is_taken_away_by_null(tmp_path: Path) -> None:
     config = configs.read(tmp_path, f"lanes: {{heavy: {{sla: null, total: null}}}}{STAGES}")
     assert (config.lanes["heavy"].sla, config.lanes["heavy"].total) == (None, None)
 
 
-def test_a_lane_of_another_name_inherits_nothing(tmp_path: Path) -> None:
+def test_lane_of_another_name_inherits_nothing(tmp_path: Path) -> None:
     config = configs.read(tmp_path, f"lanes: {{mine: {{sla: 45s}}}}{STAGES}")
     assert (config.lanes["mine"].strategy, config.lanes["mine"].total) == (Strategy.ADAPTIVE, None)
 
@@ -65,11 +65,11 @@ def test_a_lane_of_another_name_inherits_nothing(tmp_path: Path) -> None:
         ("soon", "lanes.heavy.sla: expected a duration"),
     ],
 )  # fmt: skip
-def test_a_limit_that_makes_no_sense_is_one_fault_in_its_place(tmp_path: Path, sla: str, said: str) -> None:
+def test_limit_that_makes_no_sense_is_one_fault_in_its_place(tmp_path: Path, sla: str, said: str) -> None:
     (fault,) = configs.faults(tmp_path, f"lanes: {{heavy: {{sla: {sla}}}}}{STAGES}")
     assert said in fault
 
 
-def test_a_limit_of_a_stage_that_the_lane_leaves_out_is_a_fault(tmp_path: Path) -> None:
+def test_limit_of_a_stage_that_the_lane_leaves_out_is_a_fault(tmp_path: Path) -> None:
     (fault,) = configs.faults(tmp_path, f"lanes: {{mine: {{stages: [lint], sla: {{scan: 5s}}}}}}{STAGES}")
     assert "lane mine has no stage 'scan'" in fault

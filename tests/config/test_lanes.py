@@ -1,4 +1,4 @@
-"""The lane that fits what changed."""
+"""The choice of a lane for a change."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from paropt_exporter.errors import UsageError
         ([], "standard"),
     ],
 )
-def test_the_lane_follows_from_the_changed_files(paths: list[str], lane: str) -> None:
+def test_lane_follows_from_the_changed_files(paths: list[str], lane: str) -> None:
     assert classify_change(paths)[0] == lane
 
 
-def test_the_reason_names_the_files_that_decided() -> None:
+def test_reason_names_the_files_that_decided() -> None:
     assert classify_change(["a.py", "b.md"])[1] == "a.py changed"
     assert classify_change(["pyproject.toml", "a.md"])[1] == "pyproject.toml changed: dependencies, build or CI"
     assert classify_change([f"{n}.md" for n in range(5)])[1] == "only documents changed: 0.md, 1.md, 2.md and 2 more"
@@ -89,7 +89,7 @@ def test_committed_changed_and_untracked_files_of_a_branch_count(repository: Pat
     assert find_changed_paths(repository) == {"committed.md", "old.py", "un\ntracked é.md", ".gitignore"}
 
 
-def test_a_branch_that_was_pushed_is_still_compared_with_the_default_branch(repository: Path, tmp_path: Path) -> None:
+def test_branch_that_was_pushed_is_still_compared_with_the_default_branch(repository: Path, tmp_path: Path) -> None:
     _git(tmp_path, "clone", "-q", "--bare", str(repository), "remote.git")
     _git(repository, "remote", "add", "origin", str(tmp_path / "remote.git"))
     (repository / "code.py").touch()
@@ -104,7 +104,7 @@ def test_documents_alone_choose_docs(repository: Path) -> None:
     assert choose_lane(repository) == ("docs", "only documents changed: a.md")
 
 
-def test_a_repository_without_a_commit_takes_all_as_changed(tmp_path: Path) -> None:
+def test_repository_without_a_commit_takes_all_as_changed(tmp_path: Path) -> None:
     _git(tmp_path, "init", "-q")
     (tmp_path / "a.md").touch()
     _git(tmp_path, "add", "a.md")

@@ -1,4 +1,4 @@
-"""What a good config means."""
+"""The meaning of a valid config."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ feedback: {prometheus: {url: "http://127.0.0.1:9090"}, interval: 15s, mode: act}
 """
 
 
-def test_the_picture_of_the_design_is_read(tmp_path: Path) -> None:
+def test_config_of_the_design_is_read(tmp_path: Path) -> None:
     read = configs.read(tmp_path, DESIGN)
     assert [stage.name for stage in read.stages] == [
         "quality_gates", "type_checking", "unit_tests", "integration_tests", "security_scan",
@@ -41,7 +41,7 @@ def test_the_picture_of_the_design_is_read(tmp_path: Path) -> None:
     assert read.feedback.prometheus is not None
 
 
-def test_a_lane_changes_the_default_of_its_name_and_the_others_stay(tmp_path: Path) -> None:
+def test_lane_changes_the_default_of_its_name_and_the_others_stay(tmp_path: Path) -> None:
     read = configs.read(tmp_path, configs.stage() + "lanes: {docs: {strategy: adaptive}, mine: {}}\n")
     assert [*read.lanes] == ["docs", "standard", "heavy", "mine"]
     assert read.lanes["docs"].strategy is Strategy.ADAPTIVE
@@ -49,7 +49,7 @@ def test_a_lane_changes_the_default_of_its_name_and_the_others_stay(tmp_path: Pa
     assert (read.lanes["heavy"].strategy, read.lanes["heavy"].workers.max) == (Strategy.PROCESS, 8)
 
 
-def test_the_default_lanes_have_the_limits_of_the_guide(tmp_path: Path) -> None:
+def test_default_lanes_have_the_limits_of_the_guide(tmp_path: Path) -> None:
     lanes = configs.read(tmp_path, configs.stage()).lanes
     limits = {
         name: (lane.sla.max, lane.total and lane.total.max, lane.fail_fast)
@@ -59,7 +59,7 @@ def test_the_default_lanes_have_the_limits_of_the_guide(tmp_path: Path) -> None:
     assert limits == {"docs": (10, 300, True), "standard": (30, 900, False), "heavy": (60, 1200, False)}
 
 
-def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path: Path) -> None:
+def test_byte_order_mark_and_windows_line_ends_are_fine(tmp_path: Path) -> None:
     content = b"\xef\xbb\xbf" + configs.stage().replace("\n", "\r\n").encode()
     assert configs.read(tmp_path, content).stages[0].name == "one"
 
@@ -76,7 +76,7 @@ stages:
     assert (two.timeout, two.retries.count) == (5, 5)
 
 
-def test_words_are_taken_as_they_were_written(tmp_path: Path) -> None:
+def test_words_stay_as_written(tmp_path: Path) -> None:
     content = configs.stage(
         run="[sleep, 1.10]", env="{PORT: 8080, MODE: 010, DAY: 2024-01-01}", items="{list: [1e3, 0x1f, 12:30]}"
     )
@@ -87,11 +87,11 @@ def test_words_are_taken_as_they_were_written(tmp_path: Path) -> None:
     assert one.items.list == ("1e3", "0x1f", "12:30")
 
 
-def test_booleans_may_be_written_as_yaml_has_them(tmp_path: Path) -> None:
+def test_booleans_have_yamls_spellings(tmp_path: Path) -> None:
     assert configs.read(tmp_path, configs.stage(shell="yes", exclusive="On")).stages[0].exclusive is True
 
 
-def test_the_folder_of_the_file_is_the_root_and_gives_the_project_its_name(tmp_path: Path) -> None:
+def test_folder_of_the_file_is_the_root_and_gives_the_project_its_name(tmp_path: Path) -> None:
     folder = tmp_path / 'my "project"'
     folder.mkdir()
     read = configs.read(folder, configs.stage())
@@ -100,7 +100,7 @@ def test_the_folder_of_the_file_is_the_root_and_gives_the_project_its_name(tmp_p
     assert read.history_path == folder / ".paropt/history.db"
 
 
-def test_a_file_from_a_pipe_is_read_with_the_current_folder_as_root(tmp_path: Path) -> None:
+def test_file_from_a_pipe_is_read_with_the_current_folder_as_root(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_text, args=(configs.stage(),), name="writer", daemon=True)
@@ -110,7 +110,7 @@ def test_a_file_from_a_pipe_is_read_with_the_current_folder_as_root(tmp_path: Pa
     writer.join(timeout=10)
 
 
-def test_ten_thousand_stages_load_whole(tmp_path: Path) -> None:
+def test_ten_thousand_stages_load(tmp_path: Path) -> None:
     lines = [
         f"- {{number: {n}, name: stage_{n}, run: echo {n}, needs: [{f'stage_{n - 1}' if n else ''}], sla: 30s}}"
         for n in range(10_000)

@@ -10,7 +10,7 @@ from paropt_exporter.config import discover
 from paropt_exporter.errors import UsageError
 
 
-def test_the_flag_wins_over_the_environment_and_that_over_the_folder(tmp_path: Path) -> None:
+def test_flag_wins_over_the_environment_and_that_over_the_folder(tmp_path: Path) -> None:
     for name in ("paropt.yml", "flag.yml", "variable.yml"):
         (tmp_path / name).touch()
     variable = {"PAROPT_CONFIG_FILE": str(tmp_path / "variable.yml")}
@@ -19,7 +19,7 @@ def test_the_flag_wins_over_the_environment_and_that_over_the_folder(tmp_path: P
     assert discover(None, {}, folder=tmp_path) == tmp_path / "paropt.yml"
 
 
-def test_no_file_is_no_fault_and_the_other_spelling_is_found(tmp_path: Path) -> None:
+def test_no_file_is_allowed_and_the_other_spelling_is_found(tmp_path: Path) -> None:
     assert discover(None, {"PAROPT_CONFIG_FILE": ""}, folder=tmp_path) is None
     (tmp_path / "paropt.yaml").touch()
     assert discover(None, {}, folder=tmp_path) == tmp_path / "paropt.yaml"
@@ -33,12 +33,12 @@ def test_two_files_are_ambiguous(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("named", ["missing.yml", "", "a\0b"])
-def test_a_file_that_was_named_must_be_there(tmp_path: Path, named: str) -> None:
+def test_named_file_must_exist(tmp_path: Path, named: str) -> None:
     with pytest.raises(UsageError, match=r"--config.file: there is no file"):
         discover(named, {}, folder=tmp_path)
 
 
-def test_the_nearest_file_above_is_found(tmp_path: Path) -> None:
+def test_nearest_file_above_is_found(tmp_path: Path) -> None:
     deep = tmp_path / "a" / "b" / "c"
     deep.mkdir(parents=True)
     (tmp_path / "paropt.yml").touch()
@@ -48,7 +48,7 @@ def test_the_nearest_file_above_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mark", [".git", ".hg"])
-def test_the_search_ends_at_the_root_of_a_repository(tmp_path: Path, mark: str) -> None:
+def test_search_ends_at_the_root_of_a_repository(tmp_path: Path, mark: str) -> None:
     inner = tmp_path / "repository" / "src"
     inner.mkdir(parents=True)
     (tmp_path / "paropt.yml").touch()
@@ -58,7 +58,7 @@ def test_the_search_ends_at_the_root_of_a_repository(tmp_path: Path, mark: str) 
     assert discover(None, {}, folder=inner) == inner / "../paropt.yml"
 
 
-def test_the_search_does_not_enter_the_home_folder(tmp_path: Path) -> None:
+def test_search_does_not_enter_the_home_folder(tmp_path: Path) -> None:
     inner = tmp_path / "notes"
     inner.mkdir()
     (tmp_path / "paropt.yml").touch()
@@ -66,7 +66,7 @@ def test_the_search_does_not_enter_the_home_folder(tmp_path: Path) -> None:
     assert discover(None, {"HOME": str(tmp_path)}, folder=tmp_path) == tmp_path / "paropt.yml"
 
 
-def test_the_search_does_not_enter_a_folder_that_everybody_may_write_to(tmp_path: Path) -> None:
+def test_search_does_not_enter_a_world_writable_folder(tmp_path: Path) -> None:
     inner = tmp_path / "open" / "mine"
     inner.mkdir(parents=True)
     (tmp_path / "open").chmod(0o1777)

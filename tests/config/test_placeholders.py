@@ -38,20 +38,20 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("line", GOOD)
-def test_an_item_outside_of_quotes_is_protected(line: str) -> None:
+def test_item_outside_of_quotes_is_protected(line: str) -> None:
     assert find_unprotected(line) is None
 
 
 @pytest.mark.parametrize(("line", "around"), BAD.items())
-def test_an_item_in_quotes_is_a_fault(tmp_path: Path, line: str, around: str) -> None:
+def test_item_in_quotes_is_a_fault(tmp_path: Path, line: str, around: str) -> None:
     stage = configs.stage(run=json.dumps(line), shell="true", items="{list: [a]}")
     (fault,) = configs.faults(tmp_path, stage)
     assert f"is in {around}: each item is quoted already" in fault
 
 
 @pytest.mark.parametrize("line", [line for line in GOOD if "{item}" in line])
-def test_no_name_of_an_item_is_run_as_code(tmp_path: Path, line: str) -> None:
-    """`lint` does not exist: the shell's own reading of the line is what is tried."""
+def test_item_name_never_runs_as_code(tmp_path: Path, line: str) -> None:
+    """Run the lines in a real shell. `lint` does not exist."""
     stage = configs.stage(run=json.dumps(line), shell="true", items=f"{{list: {json.dumps(HOSTILE)}}}")
     tasks = plan.build_plan(configs.read(tmp_path, stage), "standard").stages[0].tasks
     works = [task.work for task in tasks]

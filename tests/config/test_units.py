@@ -24,7 +24,7 @@ from paropt_exporter.config.units import format_duration, parse_duration, parse_
         ("90", 90),
     ],
 )
-def test_a_duration_is_read_as_prometheus_reads_it_or_as_seconds(written: object, seconds: float) -> None:
+def test_duration_is_read_as_prometheus_reads_it_or_as_seconds(written: object, seconds: float) -> None:
     assert parse_duration(written) == seconds
 
 
@@ -51,28 +51,28 @@ def test_a_duration_is_read_as_prometheus_reads_it_or_as_seconds(written: object
         "9999999y",
     ],
 )
-def test_what_is_no_duration_is_refused_with_a_message(written: object) -> None:
+def test_faulty_duration_is_rejected_with_a_message(written: object) -> None:
     with pytest.raises(ValueError, match=r"duration|too long"):
         parse_duration(written)
 
 
-def test_zero_is_a_duration_only_where_it_is_asked_for() -> None:
+def test_zero_is_a_duration_only_on_request() -> None:
     assert parse_duration("0s", zero=True) == 0
 
 
 @pytest.mark.parametrize(
     ("written", "size"), [("2GiB", 2 << 30), ("500MB", 500_000_000), ("1.5KiB", 1536), (4096, 4096), ("1 kB", 1000)]
 )
-def test_a_size_is_read_with_decimal_and_binary_units(written: object, size: int) -> None:
+def test_size_is_read_with_decimal_and_binary_units(written: object, size: int) -> None:
     assert parse_size(written) == size
 
 
 @pytest.mark.parametrize("written", ["2G", "GiB", "-1MB", 0, -5, 1.5, True, None, "2000TiB", 10**30, "0B"])
-def test_what_is_no_size_is_refused_with_a_message(written: object) -> None:
+def test_faulty_size_is_rejected_with_a_message(written: object) -> None:
     with pytest.raises(ValueError, match="size"):
         parse_size(written)
 
 
 @given(st.integers(min_value=1, max_value=10**10))
-def test_a_duration_that_was_written_reads_back(milliseconds: int) -> None:
+def test_formatted_duration_parses_back(milliseconds: int) -> None:
     assert parse_duration(format_duration(milliseconds / 1000)) == pytest.approx(milliseconds / 1000)

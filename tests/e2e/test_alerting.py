@@ -23,7 +23,7 @@ SLOW_WHILE_THERE = "run: \"sh -c 'test ! -e slow || sleep 2'\""
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
-    """The generated rules, but that a failing stage is told of at once: a quarter of an hour is long for a test, and so
+    """The generated rules, but that a failing stage alerts at once: a quarter of an hour is long for a test, and so
     is the minute between two looks at most groups.
     """
     folder = tmp_path / "rules"
@@ -57,7 +57,7 @@ def lane_dashboard(labels: dict[str, str]) -> str:
     return f"{GRAFANA}/d/paropt-lane?{urlencode({f'var-{name}': labels[name] for name in names})}"
 
 
-def test_broken_limits_of_a_lane_are_told_once_and_resolved_by_the_next_good_run(tmp_path: Path, rules: Path) -> None:
+def test_broken_limits_notify_once_and_resolve_with_the_next_good_run(tmp_path: Path, rules: Path) -> None:
     limit = "sla: {max: 1s, warn_at: 1}"
     folder = projects.write(
         tmp_path, f"name: lint, {SLOW_WHILE_THERE}, {limit}\nname: unit, {SLOW_WHILE_THERE}, {limit}"
@@ -82,11 +82,11 @@ def test_broken_limits_of_a_lane_are_told_once_and_resolved_by_the_next_good_run
             resolved |= {key for key, alert in again.alerts.items() if alert["status"] == "resolved"}
 
 
-def test_a_critical_limit_pages_and_keeps_the_warnings_of_its_stage_back(tmp_path: Path, rules: Path) -> None:
+def test_critical_limit_pages_and_keeps_the_warnings_of_its_stage_back(tmp_path: Path, rules: Path) -> None:
     folder = projects.write(tmp_path, f"name: scan, {SLOW_WHILE_THERE}, sla: {{max: 1s, warn_at: 1, critical: true}}")
     (folder / "slow").touch()
-    # Groups of rules are evaluated a moment apart: the warning may be there before what keeps it back. And a lane that
-    # has not succeeded for two periods is another matter, which the chat hears of.
+    # Groups of rules are evaluated at different times: the warning may come before the alert that inhibits it. A lane
+    # that has not succeeded for two periods is a separate alert, for the chat.
     with watched(folder, rules, every="1m", group_wait="5s") as (real, told):
         fired = told.next()
         assert (fired.receiver, fired.body["status"]) == ("pager", "firing"), fired.alerts

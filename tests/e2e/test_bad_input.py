@@ -61,9 +61,7 @@ def assert_one_line(ended: object, *words: str) -> None:
     ],
     ids=" ".join,
 )
-def test_a_flag_that_makes_no_sense_is_one_line_that_says_what_would(
-    project: Path, arguments: list[str], words: list[str]
-) -> None:
+def test_faulty_flag_is_one_line_with_the_remedy(project: Path, arguments: list[str], words: list[str]) -> None:
     assert_one_line(run(project, *arguments), *words)
 
 
@@ -75,7 +73,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_config_named_by_the_environment_that_is_missing_says_so(project: Path) -> None:
+def test_config_named_by_the_environment_that_is_missing_says_so(project: Path) -> None:
     assert_one_line(run(project, "check", PAROPT_CONFIG_FILE="nope.yml"), "PAROPT_CONFIG_FILE", "nope.yml")
 
 
@@ -103,7 +101,7 @@ def test_every_command_reports_all_faults_of_the_config_at_their_places(tmp_path
      b"\t", b"stages: {", b"a: 1\na: 2\n"],
     ids=repr,
 )  # fmt: skip
-def test_a_config_that_is_no_config_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_not_a_config_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "paropt.yml").write_bytes(content)
     ended = run(tmp_path, "--once")
     assert ended.returncode == 2
@@ -111,7 +109,7 @@ def test_a_config_that_is_no_config_is_refused(tmp_path: Path, content: bytes) -
     assert "Traceback" not in ended.stderr
 
 
-def test_a_dangling_link_and_a_folder_are_no_config(tmp_path: Path) -> None:
+def test_dangling_link_and_a_folder_are_no_config(tmp_path: Path) -> None:
     (tmp_path / "paropt.yml").symlink_to("gone.yml")
     assert_one_line(run(tmp_path, "--once"), "paropt.yml")
     (tmp_path / "paropt.yml").unlink()
@@ -141,7 +139,7 @@ def test_verbose_shows_the_output_of_every_task(tmp_path: Path) -> None:
     assert "\n299\n300\n---" in loud.stderr
 
 
-def test_output_that_is_no_utf_8_or_one_endless_line_is_shown_all_the_same(tmp_path: Path) -> None:
+def test_output_that_is_not_utf_8_or_one_endless_line_is_shown(tmp_path: Path) -> None:
     projects.write(
         tmp_path,
         r"""
@@ -173,7 +171,7 @@ def test_items_with_spaces_quotes_and_newlines_stay_one_argument(tmp_path: Path)
     assert not (tmp_path / "owned").exists()
 
 
-def test_a_config_that_changes_while_the_lane_runs_changes_nothing_until_the_next_start(tmp_path: Path) -> None:
+def test_config_that_changes_while_the_lane_runs_changes_nothing_until_the_next_start(tmp_path: Path) -> None:
     stages = """
         name: first, run: "echo $$ > began; until test -e changed; do sleep 0.02; done", shell: true
         name: second, run: "touch second", needs: [first]

@@ -41,7 +41,7 @@ def test_every_command_has_help(tmp_path: Path, command: list[str]) -> None:
     assert "--config.file" in shown.stdout
 
 
-def test_the_module_and_the_command_tell_the_same_version(tmp_path: Path) -> None:
+def test_module_and_the_command_tell_the_same_version(tmp_path: Path) -> None:
     told = subprocess.run(
         [sys.executable, "-m", "paropt_exporter", "--version"], capture_output=True, text=True, check=True
     )
@@ -49,7 +49,7 @@ def test_the_module_and_the_command_tell_the_same_version(tmp_path: Path) -> Non
     assert re.fullmatch(r"paropt-exporter \d+\.\d+\.\d+\S*\n", told.stdout)
 
 
-def test_a_command_that_ends_with_the_lane_names_no_endpoint_that_is_gone(good: Path) -> None:
+def test_once_names_no_closed_endpoint(good: Path) -> None:
     ended = run(good, "--once", projects.ANY_PORT)
     assert (ended.returncode, "http://" in ended.stdout) == (0, False)
 
@@ -65,7 +65,7 @@ def test_global_flags_stand_before_or_after_a_command(good: Path, order: list[st
 
 
 @pytest.mark.parametrize("order", [["--lane", "docs", "plan"], ["plan", "--lane", "docs"]])
-def test_the_lane_stands_before_or_after_a_command(good: Path, order: list[str]) -> None:
+def test_lane_stands_before_or_after_a_command(good: Path, order: list[str]) -> None:
     assert "docs" in run(good, *order).stdout.splitlines()[0]
 
 
@@ -158,7 +158,7 @@ def test_words_that_the_locale_cannot_write_reach_a_command_in_utf_8(tmp_path: P
     "script",
     ["$P | head -1", "$P | true", "$P 2>&1 | head -1", "$P >&-", "$P 2>&-", "$P <&- >&- 2>&-", "$P 2>/dev/full"],
 )
-def test_a_stream_that_nobody_reads_does_not_hurt_the_run(good: Path, script: str) -> None:
+def test_stream_without_a_reader_does_not_affect_the_run(good: Path, script: str) -> None:
     ended = shell(good, f"set -o pipefail; {script}")
     assert ended.returncode == 0, ended.stderr
     assert "Traceback" not in ended.stderr
@@ -166,7 +166,7 @@ def test_a_stream_that_nobody_reads_does_not_hurt_the_run(good: Path, script: st
     assert projects.runs(good)[-1]["result"] == "success"
 
 
-def test_a_summary_that_cannot_be_written_ends_with_3_and_says_so(good: Path) -> None:
+def test_summary_that_cannot_be_written_ends_with_3_and_says_so(good: Path) -> None:
     ended = shell(good, "$P >/dev/full")
     assert ended.returncode == 3
     assert "the summary could not be written" in ended.stderr
@@ -175,9 +175,7 @@ def test_a_summary_that_cannot_be_written_ends_with_3_and_says_so(good: Path) ->
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", ["--version", "--help", "plan"])
-def test_what_a_full_disk_takes_no_line_of_ends_with_3_and_one_line(
-    good: Path, arguments: str, unbuffered: str
-) -> None:
+def test_full_disk_exits_3_with_one_line(good: Path, arguments: str, unbuffered: str) -> None:
     ended = shell(good, f"PYTHONUNBUFFERED={unbuffered} {installed_command()} {arguments} >/dev/full")
     assert ended.returncode == 3
     assert ended.stderr == "paropt-exporter: cannot write to standard output: No space left on device\n"
@@ -193,20 +191,20 @@ def test_history_into_a_reader_that_leaves_has_no_traceback(good: Path) -> None:
     "setting",
     ["env -u HOME", "env HOME=/nonexistent", "env PYTHONOPTIMIZE=2", "env NO_COLOR=1 COLUMNS=20", "env TERM=dumb"],
 )
-def test_a_bare_environment_is_enough(good: Path, setting: str) -> None:
+def test_bare_environment_is_enough(good: Path, setting: str) -> None:
     ended = shell(good, f"{setting} $P")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("standard succeeded")
     assert "\x1b" not in ended.stdout + ended.stderr
 
 
-def test_a_tight_umask_is_enough(good: Path) -> None:
+def test_tight_umask_is_enough(good: Path) -> None:
     ended = shell(good, "umask 077; $P && $P")
     assert ended.returncode == 0, ended.stderr
     assert len(projects.runs(good)) == 2
 
 
-def test_a_read_only_folder_costs_the_history_and_the_exit_code_but_not_the_work(good: Path) -> None:
+def test_read_only_folder_costs_the_history_and_the_exit_code_but_not_the_work(good: Path) -> None:
     good.chmod(0o555)
     mortal = "setpriv --bounding-set=-dac_override" if os.geteuid() == 0 else ""  # root may write anywhere else
     ended = shell(good, f"{mortal} $P")
@@ -220,7 +218,7 @@ def test_a_read_only_folder_costs_the_history_and_the_exit_code_but_not_the_work
 
 
 @pytest.mark.parametrize("arguments", [("--once", projects.ANY_PORT), ("plan",), ("check",)])
-def test_a_project_with_nothing_to_run_is_told_how_to_begin(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_project_without_stages_gets_the_first_steps(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     ended = run(tmp_path, *arguments)
     assert (ended.returncode, ended.stdout) == (2, "")
     said = ended.stderr.splitlines()
@@ -228,7 +226,7 @@ def test_a_project_with_nothing_to_run_is_told_how_to_begin(tmp_path: Path, argu
     assert "unit_tests left out: the project shows none of" in ended.stderr
 
 
-def test_what_was_left_out_of_the_built_in_stages_is_told_once_however_often_the_lane_runs(tmp_path: Path) -> None:
+def test_missing_built_in_stages_are_listed_once(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text("lint:\n\ttrue\n")
     with serving(tmp_path, projects.ANY_PORT, "--every", "100ms") as command:
         for _ in range(3):
@@ -237,7 +235,7 @@ def test_what_was_left_out_of_the_built_in_stages_is_told_once_however_often_the
     assert projects.messages(tmp_path).count("unit_tests left out") == 1
 
 
-def test_a_stage_that_is_skipped_says_so_once(tmp_path: Path) -> None:
+def test_stage_that_is_skipped_says_so_once(tmp_path: Path) -> None:
     projects.write(
         tmp_path, 'name: none, run: "x {item}", items: {glob: "*.none", allow_empty: true}\nname: good, run: "true"'
     )
@@ -254,7 +252,7 @@ def test_with_json_logs_every_line_on_stderr_is_json(tmp_path: Path) -> None:
     assert (stage["stage"], stage["result"]) == ("bad", "failure")
 
 
-def test_lingering_without_an_end_is_refused(tmp_path: Path) -> None:
+def test_lingering_without_an_end_is_rejected(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: good, run: "true"')
     ended = run(tmp_path, "--web.linger", "1s", projects.ANY_PORT)
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
@@ -275,7 +273,7 @@ def test_items_command_runs_once_for_each_run(tmp_path: Path) -> None:
         assert (tmp_path / "asked").read_text() == "\n" * runs
 
 
-def test_the_command_that_repeats_failures_names_the_config_of_the_run(tmp_path: Path) -> None:
+def test_command_that_repeats_failures_names_the_config_of_the_run(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: bad, run: "false"')
     (tmp_path / "paropt.yml").rename(tmp_path / "an other.yml")
     ended = run(tmp_path, "--once", "--config.file", "an other.yml", projects.ANY_PORT)
@@ -283,7 +281,7 @@ def test_the_command_that_repeats_failures_names_the_config_of_the_run(tmp_path:
     assert again.endswith("paropt-exporter --lane standard --config.file 'an other.yml' --failed")
 
 
-def test_an_endpoint_that_serves_on_says_until_when(tmp_path: Path) -> None:
+def test_endpoint_that_serves_on_says_until_when(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: good, run: "true"')
     with serving(tmp_path, projects.ANY_PORT) as command:
         assert projects.whole_summary(command).splitlines()[-1].endswith("/metrics until Ctrl-C")

@@ -14,20 +14,20 @@ from support.real_servers import HANG_SECONDS, eventually, run, serving
 
 STAGES = """
     name: done_before, run: "echo >> done", shell: true
-    name: broken_before, run: "test -e mended", shell: true
+    name: broken_before, run: "test -e repaired", shell: true
     name: under_way, run: sh under_way.sh, needs: [done_before]
     name: in_python, call: "calls:nap", needs: [done_before]
     name: never_begun, run: "true", needs: [under_way]
 """
 UNDER_WAY = """
-test -e mended && exit
+test -e repaired && exit
 (trap '' TERM HUP; echo $$ > shell; exec sleep 60) & sleep 60
 """
 CALLS = """
     import os, pathlib, time
     def nap():
         pathlib.Path("napping").write_text(str(os.getpid()))
-        if not pathlib.Path("mended").exists():
+        if not pathlib.Path("repaired").exists():
             time.sleep(60)
 """
 
@@ -37,9 +37,9 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with one good run, and one whose exporter was killed while a grandchild and a worker process ran."""
     folder = projects.write(tmp_path_factory.mktemp("killed"), STAGES, calls=CALLS)
     (folder / "under_way.sh").write_text(UNDER_WAY)
-    (folder / "mended").touch()
+    (folder / "repaired").touch()
     assert run(folder, "--once", "--strategy", "process", projects.ANY_PORT).returncode == 0
-    (folder / "mended").unlink()
+    (folder / "repaired").unlink()
     (folder / "napping").unlink()
     with serving(folder, projects.ANY_PORT, "--strategy", "process", "--workers", "4") as command:
         projects.pid_in(folder / "shell")
@@ -52,7 +52,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_kill_9_of_the_exporter_leaves_no_orphan_and_is_told_at_the_next_start(killed: Path) -> None:
+def test_kill_9_leaves_no_orphan_and_the_next_start_reports_it(killed: Path) -> None:
     assert processes.in_folder(killed) == []
     with serving(killed, projects.ANY_PORT, "--lane", "docs") as command:  # another lane: the history is the project's
         projects.whole_summary(command)
@@ -76,8 +76,8 @@ def test_after_kill_9_totals_and_earlier_runs_are_intact(killed: Path) -> None:
     assert {stage for stage, (result, _) in stages.items() if result == "cancellation"} >= {"under_way", "in_python"}
 
 
-def test_failed_runs_just_what_was_interrupted_and_failed_and_what_needs_it(killed: Path) -> None:
-    (killed / "mended").touch()
+def test_failed_runs_only_interrupted_and_failed_stages_and_their_dependents(killed: Path) -> None:
+    (killed / "repaired").touch()
     before = (killed / "done").read_text()
     again = run(killed, "--once", "--failed", "--strategy", "process", projects.ANY_PORT)
     assert again.returncode == 0, again.stdout + again.stderr
@@ -110,7 +110,7 @@ def test_two_exporters_at_once_share_one_history_and_their_totals_add_up(tmp_pat
         third.stop()
 
 
-def test_a_history_that_a_stage_deletes_is_whole_again_at_the_end(tmp_path: Path) -> None:
+def test_history_that_a_stage_deletes_is_whole_again_at_the_end(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: good, run: "true"\nname: cleans, run: "rm -rf .paropt", needs: [good]')
     ended = run(tmp_path, "--once", projects.ANY_PORT)
     assert ended.returncode == 0, ended.stderr
@@ -119,7 +119,7 @@ def test_a_history_that_a_stage_deletes_is_whole_again_at_the_end(tmp_path: Path
     assert projects.stages(one) == {"good": ("success", ""), "cleans": ("success", "")}
 
 
-def test_a_damaged_history_is_set_aside_and_costs_the_past_alone(tmp_path: Path) -> None:
+def test_damaged_history_is_set_aside_and_costs_the_past_alone(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: good, run: "true"')
     damaged = tmp_path / ".paropt/history.db"
     damaged.parent.mkdir()
@@ -148,7 +148,7 @@ def test_after_a_full_disk_was_freed_runs_end_with_0_and_no_total_falls(tmp_path
     counted = ("paropt_runs_total", "standard", "success")
     with serving(tmp_path, projects.ANY_PORT, "--every", "1s") as command:
         projects.whole_summary(command)
-        # No file may grow any more: what write(2) says then is what it says of a full disk.
+        # No file may grow any more: write(2) fails like on a full disk.
         before = resource.prlimit(command.process.pid, resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
         eventually("a run that is not in the history", lambda: "exit code 3" in projects.messages(tmp_path))
         resource.prlimit(command.process.pid, resource.RLIMIT_FSIZE, before)

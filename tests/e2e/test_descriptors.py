@@ -82,5 +82,5 @@ def test_programs_see_the_soft_limit_of_the_start(tmp_path: Path, strategy: str)
     command.communicate(timeout=HANG_SECONDS)
     assert command.returncode == 0, projects.messages(tmp_path)
     told = {name: (tmp_path / f"{name}.txt").read_text().strip() for name in ("command", "items", "worker")}
-    # A call in a thread runs in the exporter itself, which has what it needs.
+    # A call in a thread runs in the exporter, which has enough descriptors.
     assert told == {"command": "300", "items": "300", "worker": "600" if strategy == "thread" else "300"}

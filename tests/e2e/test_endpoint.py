@@ -20,7 +20,7 @@ def good(tmp_path: Path) -> Path:
     return projects.write(tmp_path, GOOD)
 
 
-def test_port_0_tells_the_real_port(good: Path) -> None:
+def test_port_0_prints_the_real_port(good: Path) -> None:
     with serving(good, projects.ANY_PORT) as command:
         summary = projects.whole_summary(command)
         url = projects.url(good)
@@ -30,14 +30,14 @@ def test_port_0_tells_the_real_port(good: Path) -> None:
         command.stop()
 
 
-def test_the_default_port_taken_is_the_next_free_one_and_said(good: Path) -> None:
+def test_default_port_taken_is_the_next_free_one_and_said(good: Path) -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             taken.bind(("127.0.0.1", DEFAULT_PORT))
             taken.listen()
         except OSError:
-            pass  # somebody else has it: taken is taken
+            pass  # another program has it, which serves the test too
         with serving(good) as command:
             projects.whole_summary(command)
             said = re.search(
@@ -50,7 +50,7 @@ def test_the_default_port_taken_is_the_next_free_one_and_said(good: Path) -> Non
             command.stop()
 
 
-def test_an_explicit_address_that_is_taken_is_one_line_and_exit_code_2(good: Path) -> None:
+def test_explicit_address_that_is_taken_is_one_line_and_exit_code_2(good: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         ended = run(good, "--once", f"--web.listen-address={address}")
@@ -63,7 +63,7 @@ def test_an_explicit_address_that_is_taken_is_one_line_and_exit_code_2(good: Pat
 @pytest.mark.parametrize(
     "address", ["nowhere.invalid:1", "127.0.0.1:99999", "127.0.0.1:http", "192.0.2.1:0", "::1", ""]
 )
-def test_an_address_that_cannot_be_had_is_one_line_and_exit_code_2(good: Path, address: str) -> None:
+def test_unavailable_address_is_one_line_and_exit_code_2(good: Path, address: str) -> None:
     ended = run(good, "--once", f"--web.listen-address={address}")
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
@@ -79,7 +79,7 @@ def test_ipv6_is_served_and_written_in_brackets(good: Path) -> None:
         command.stop()
 
 
-def test_the_endpoint_answers_while_a_stage_runs_and_shows_it(tmp_path: Path) -> None:
+def test_endpoint_answers_while_a_stage_runs_and_shows_it(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: long, run: "echo $$ > pid; exec sleep 60", shell: true, sla: 50')
     with serving(tmp_path, projects.ANY_PORT) as command:
         projects.pid_in(tmp_path / "pid")
@@ -92,7 +92,7 @@ def test_the_endpoint_answers_while_a_stage_runs_and_shows_it(tmp_path: Path) ->
     assert processes.in_folder(tmp_path) == []
 
 
-def test_a_path_of_ones_own_is_served_and_told(good: Path) -> None:
+def test_path_of_ones_own_is_served_and_told(good: Path) -> None:
     with serving(good, projects.ANY_PORT, "--web.telemetry-path=/mine") as command:
         projects.whole_summary(command)
         assert projects.url(good).endswith("/mine")
@@ -101,7 +101,7 @@ def test_a_path_of_ones_own_is_served_and_told(good: Path) -> None:
         command.stop()
 
 
-def test_the_port_is_free_again_at_once(good: Path) -> None:
+def test_port_is_free_again_at_once(good: Path) -> None:
     with serving(good, projects.ANY_PORT) as command:
         projects.whole_summary(command)
         url = projects.url(good)

@@ -82,7 +82,7 @@ def once(folder: Path, call: str, strategy: str, beside: str = "") -> subprocess
 
 @pytest.mark.parametrize("strategy", ["thread", "adaptive", "process"])
 @pytest.mark.parametrize("call", LEFT)
-def test_once_ends_whatever_a_call_left_running(tmp_path: Path, call: str, strategy: str) -> None:
+def test_once_ends_processes_and_threads_of_calls(tmp_path: Path, call: str, strategy: str) -> None:
     began = time.monotonic()
     ended = once(tmp_path, call, strategy)
     assert ended.returncode == 0, ended.stderr
@@ -91,37 +91,37 @@ def test_once_ends_whatever_a_call_left_running(tmp_path: Path, call: str, strat
     told = [line for line in ended.stderr.splitlines() if "left" in line]
     assert len(told) == 1, ended.stderr
     if strategy != "process" and call != "leaves_process":
-        assert told[0].endswith("left running, ended with the exporter: thread left_0")
+        assert told[0].endswith("still running, ended with the exporter: thread left_0")
     assert processes.in_folder(tmp_path) == []
 
 
 @pytest.mark.parametrize(
     ("call", "code"), [("exits_with_0", 3), ("thread_exits_with_0", 3), ("fails_and_leaves_a_handler_that_exits", 1)]
 )
-def test_a_call_that_exits_the_exporter_is_no_success(tmp_path: Path, call: str, code: int) -> None:
+def test_call_that_exits_the_exporter_is_no_success(tmp_path: Path, call: str, code: int) -> None:
     ended = once(tmp_path, call, "thread")
     assert ended.returncode == code, ended.stderr
     assert f"a call ended the exporter by os._exit(0): exit code {code}" in ended.stderr
 
 
-def test_a_call_that_replaces_the_exporter_fails(tmp_path: Path) -> None:
+def test_call_that_replaces_the_exporter_fails(tmp_path: Path) -> None:
     ended = once(tmp_path, "becomes_another_program", "thread")
     assert ended.returncode == 1
     assert "os.exec of '/bin/true' would end the exporter" in ended.stdout
 
 
 @pytest.mark.parametrize("call", ["forks", "forks_and_execs"])
-def test_a_fork_in_a_call_ends_as_it_wishes(tmp_path: Path, call: str) -> None:
+def test_fork_in_a_call_keeps_its_exit_code(tmp_path: Path, call: str) -> None:
     assert once(tmp_path, call, "thread").returncode == 0
 
 
-def test_an_exit_handler_that_hangs_is_ended_after_5_s(tmp_path: Path) -> None:
+def test_exit_handler_that_hangs_is_ended_after_5_s(tmp_path: Path) -> None:
     ended = once(tmp_path, "leaves_a_handler_that_hangs", "thread")
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.endswith("exit handlers of calls ended after 5 s with the exporter\n")
 
 
-def test_an_interrupt_beside_a_call_that_goes_on_leaves_no_traceback(tmp_path: Path) -> None:
+def test_interrupt_beside_a_call_that_goes_on_leaves_no_traceback(tmp_path: Path) -> None:
     ended = once(tmp_path, "interrupts_and_naps", "thread", 'name: command, run: "sleep 60"')
     assert ended.returncode == 143
     assert "Traceback" not in ended.stderr, ended.stderr

@@ -59,7 +59,7 @@ EXPECTED = {
 
 @dataclass
 class Seen:
-    """What a lane full of failures left behind."""
+    """The results of a lane full of failures."""
 
     summary: str
     progress: str
@@ -103,14 +103,14 @@ def test_each_stage_has_its_own_result_and_message_in_the_history(seen: Seen, st
     assert (result, EXPECTED[stage][1] in message) == (EXPECTED[stage][0], True)
 
 
-def test_the_run_has_failed_everywhere(seen: Seen) -> None:
+def test_run_has_failed_everywhere(seen: Seen) -> None:
     assert seen.summary.startswith("standard failed · 14 stages, 1 skipped, 14 tasks in ")
     assert seen.history["result"] == "failure"
     assert seen.samples["paropt_runs_total", "standard", "failure"] == 1
     assert seen.code == 1
 
 
-def test_a_failure_shows_its_last_line_and_its_output(seen: Seen) -> None:
+def test_failure_shows_its_last_line_and_its_output(seen: Seen) -> None:
     lines = seen.summary.splitlines()
     (at,) = (number for number, line in enumerate(lines) if line.startswith("  x failing "))
     assert lines[at + 1].strip() == "the last words"
@@ -118,7 +118,7 @@ def test_a_failure_shows_its_last_line_and_its_output(seen: Seen) -> None:
     assert "Traceback" in seen.progress
 
 
-def test_a_retried_stage_says_so_and_counts_its_attempts(seen: Seen) -> None:
+def test_retried_stage_says_so_and_counts_its_attempts(seen: Seen) -> None:
     assert "flaky: exit 7, attempt 2 follows" in seen.progress
     (flaky,) = (stage for stage in seen.history["stage_metrics"] if stage["stage_name"] == "flaky")
     assert (flaky["attempts"], flaky["tasks_failed"]) == (2, 0)
@@ -152,7 +152,7 @@ def test_file_has_the_output_of_every_item_and_every_attempt(tmp_path: Path) -> 
         name: again, run: "echo try; exit 1", shell: true, retries: {{count: 2, backoff: 0.01}}, file: again.txt
         """,
     )
-    for _ in range(2):  # a second run begins both files anew
+    for _ in range(2):  # a second run empties both files
         assert run(tmp_path, "--once", "--workers", "4", projects.ANY_PORT).returncode == 1
     lines = (tmp_path / "a.txt").read_text().splitlines()
     assert sorted(lines) == sorted(f"{letter} {number}" for letter in "ab" for number in range(12))
@@ -196,14 +196,14 @@ def test_message_of_5_mb_leaves_a_small_history(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in (tmp_path / ".paropt").glob("history.db*")) < 500_000
 
 
-def test_a_run_with_failures_ends_with_1_and_a_good_one_with_0(tmp_path: Path) -> None:
+def test_run_with_failures_ends_with_1_and_a_good_one_with_0(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: good, run: "true"\nname: bad, run: "false"')
     assert run(tmp_path, "--once", projects.ANY_PORT).returncode == 1
     projects.write(tmp_path, 'name: good, run: "true"')
     assert run(tmp_path, "--once", projects.ANY_PORT).returncode == 0
 
 
-def test_a_critical_sla_ends_the_lane_with_4_terminates_the_others_and_names_the_skipped(tmp_path: Path) -> None:
+def test_critical_sla_ends_the_lane_with_4_terminates_the_others_and_names_the_skipped(tmp_path: Path) -> None:
     projects.write(
         tmp_path,
         """
@@ -223,7 +223,7 @@ def test_a_critical_sla_ends_the_lane_with_4_terminates_the_others_and_names_the
     assert "later  skipped: hasty broke its critical SLA" in ended.stdout
 
 
-def test_a_critical_total_ends_the_lane_with_4(tmp_path: Path) -> None:
+def test_critical_total_ends_the_lane_with_4(tmp_path: Path) -> None:
     lane = "lanes: {standard: {strategy: thread, workers: 1, total: {max: 0.4, critical: true}}}"
     projects.write(tmp_path, 'name: long, run: [sleep, "60"]\nname: later, run: "true", needs: [long]', lanes=lane)
     ended = run(tmp_path, "--once", projects.ANY_PORT)
@@ -234,7 +234,7 @@ def test_a_critical_total_ends_the_lane_with_4(tmp_path: Path) -> None:
     }
 
 
-def test_a_breach_that_is_not_critical_alone_ends_with_0(tmp_path: Path) -> None:
+def test_breach_that_is_not_critical_alone_ends_with_0(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: soft, run: [sleep, "0.3"], sla: 0.1')
     ended = run(tmp_path, "--once", projects.ANY_PORT)
     assert ended.returncode == 0
@@ -243,7 +243,7 @@ def test_a_breach_that_is_not_critical_alone_ends_with_0(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("arguments", [("--fail-fast",), ("--lane", "docs")])
-def test_fail_fast_ends_what_runs_and_starts_nothing_new(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_fail_fast_ends_running_stages_and_starts_no_others(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     projects.write(
         tmp_path,
         """
@@ -267,7 +267,7 @@ def test_keep_going_beats_the_docs_lane(tmp_path: Path) -> None:
     assert projects.stages(projects.runs(tmp_path)[-1])["good"] == ("success", "")
 
 
-def test_a_history_that_cannot_be_written_ends_with_3_and_the_work_is_done(tmp_path: Path) -> None:
+def test_history_that_cannot_be_written_ends_with_3_and_the_work_is_done(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: good, run: "touch done", shell: true')
     (tmp_path / ".paropt").write_text("in the way: root may write anywhere, but not below a file")
     ended = run(tmp_path, "--once", projects.ANY_PORT)
@@ -278,17 +278,17 @@ def test_a_history_that_cannot_be_written_ends_with_3_and_the_work_is_done(tmp_p
     assert "Traceback" not in ended.stderr
 
 
-def test_failed_runs_what_failed_and_what_needs_it_and_then_has_nothing_to_do(tmp_path: Path) -> None:
+def test_failed_runs_failed_stages_and_dependents_until_none_is_left(tmp_path: Path) -> None:
     projects.write(
         tmp_path,
         """
         name: good, run: "echo >> good", shell: true
-        name: bad, run: "test -e mended", shell: true
+        name: bad, run: "test -e repaired", shell: true
         name: needy, run: "true", needs: [bad]
         """,
     )
     assert run(tmp_path, "--once", projects.ANY_PORT).returncode == 1
-    (tmp_path / "mended").touch()
+    (tmp_path / "repaired").touch()
     assert run(tmp_path, "--once", "--failed", projects.ANY_PORT).returncode == 0
     assert projects.stages(projects.runs(tmp_path)[-1]).keys() == {"bad", "needy"}
     again = run(tmp_path, "--once", "--failed", projects.ANY_PORT)

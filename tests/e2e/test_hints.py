@@ -18,7 +18,7 @@ BURN = """
 
 
 def hints(folder: Path, stages: str, *arguments: str) -> list[str]:
-    """Run the stages; return the summary's lines about what to change."""
+    """Run the stages and return the summary's hints."""
     projects.write(folder, stages, burn=BURN)
     ended = run(folder, "--once", *arguments)
     assert ended.returncode == 0, ended.stderr

@@ -1,4 +1,4 @@
-"""What a checkout that somebody else filled can do to a user who looks at it or runs it: nothing outside of it."""
+"""A hostile checkout can't affect anything outside of it, whether a user inspects it or runs it."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_check_init_and_pin_change_nothing_outside_of_a_hostile_checkout(
 
 
 @pytest.mark.parametrize("trap", hostile.TRAPS)
-def test_a_run_writes_nothing_through_links_in_its_own_folder(tmp_path: Path, trap: str) -> None:
+def test_run_writes_nothing_through_links_in_its_own_folder(tmp_path: Path, trap: str) -> None:
     victims = hostile.outside(tmp_path / "mine")
     checkout = hostile.checkout(tmp_path / "checkout", trap, victims, 'name: one, call: "calls:nap"')
     (checkout / "calls.py").write_text("def nap(): pass\n")
@@ -124,7 +124,7 @@ def hostile_code(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("command", SAFE, ids=" ".join)
-def test_a_safe_command_runs_nothing_of_a_hostile_checkout(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_safe_command_runs_nothing_of_a_hostile_checkout(tmp_path: Path, command: tuple[str, ...]) -> None:
     checkout = hostile_code(tmp_path / "checkout")
     ended = run(checkout, *command)
     assert "internal error" not in ended.stderr
@@ -148,7 +148,7 @@ def test_plan_profile_and_runs_do_run_the_command_that_lists_items(tmp_path: Pat
     assert (tmp_path / "ran").exists()
 
 
-def test_what_the_environment_names_is_not_the_checkouts(tmp_path: Path) -> None:
+def test_variables_of_the_environment_beat_the_checkout(tmp_path: Path) -> None:
     checkout = hostile_code(tmp_path / "checkout")
     ended = run(checkout, "check", PATH="/usr/bin:/bin")
     assert "internal error" not in ended.stderr
@@ -169,7 +169,7 @@ def test_pin_talks_to_no_socket_behind_a_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [("check",), ("plan",), ("history",), ("init", "--force")], ids=" ".join)
-def test_a_config_that_is_a_pipe_is_not_waited_for(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_config_that_is_a_pipe_is_not_waited_for(tmp_path: Path, command: tuple[str, ...]) -> None:
     os.mkfifo(tmp_path / "paropt.yml")
     ended = run(tmp_path, *command)
     assert ended.returncode in (0, 2)
@@ -190,6 +190,6 @@ def test_folders_without_end_are_no_internal_error(tmp_path: Path, command: tupl
     subprocess.run(["rm", "-rf", str(tmp_path / "tests")], check=True)  # pytest's own way down has an end
 
 
-def test_a_count_that_no_database_holds_is_a_usage_error(tmp_path: Path) -> None:
+def test_count_that_no_database_holds_is_a_usage_error(tmp_path: Path) -> None:
     ended = run(tmp_path, "history", "--limit", "9" * 30)
     assert (ended.returncode, "is more than" in ended.stderr) == (2, True)

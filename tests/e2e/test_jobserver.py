@@ -25,7 +25,7 @@ PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where the test e
 
 
 def most_at_once(log: Path) -> int:
-    """How many jobs ran at once at most, by what they noted."""
+    """Return the largest number of concurrent jobs, from their notes."""
     most = now = 0
     for line in sorted(log.read_text().splitlines()):
         now += int(line.split()[1])
@@ -58,7 +58,7 @@ def test_two_clients_and_a_task_share_the_slots_and_none_beyond(tmp_path: Path) 
     assert 2 < most_at_once(tmp_path / "log") <= 4
 
 
-def test_a_make_that_would_fail_is_found_before_anything_runs(tmp_path: Path) -> None:
+def test_make_that_would_fail_is_found_before_anything_runs(tmp_path: Path) -> None:
     (tmp_path / "make").write_text("#!/bin/sh\necho GNU Make 4.3\n")
     (tmp_path / "make").chmod(0o755)
     write(tmp_path, 'name: a, run: "touch ran"', lanes=LANES)

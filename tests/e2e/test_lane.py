@@ -130,7 +130,7 @@ def test_durations_are_those_that_the_stages_took(seen: Seen) -> None:
 
 
 def spawn_seconds() -> float:
-    """What it takes to start a program and to see its end, on this machine as it is loaded now."""
+    """Return the seconds to start a program and to see its end, under the machine's current load."""
     began = time.monotonic()
     for _ in range(10):
         subprocess.run(["true"], check=True)
@@ -142,7 +142,7 @@ def test_cpu_seconds_are_those_that_a_burner_burned(seen: Seen) -> None:
     assert cpu["burner"] == pytest.approx(json.loads((seen.folder / "burned.json").read_text()), rel=0.1)
 
 
-def test_cpu_seconds_of_a_child_that_nobody_waits_for_are_counted(seen: Seen) -> None:
+def test_cpu_seconds_of_an_unreaped_child_are_counted(seen: Seen) -> None:
     cpu = seen.prometheus.by("stage", "paropt_stage_cpu_seconds_total")
     assert cpu["forgetful"] == pytest.approx(json.loads((seen.folder / "forgotten.json").read_text()), rel=0.1)
 
@@ -177,7 +177,7 @@ def test_results_pools_and_progress_add_up(seen: Seen) -> None:
     assert query.value("sum(paropt_observations_dropped_total)") == 0
 
 
-def test_the_deadline_was_exported_while_the_stage_ran_and_only_then(seen: Seen) -> None:
+def test_deadline_was_exported_while_the_stage_ran_and_only_then(seen: Seen) -> None:
     deadline = 'paropt_sla_deadline_timestamp_seconds{stage="slow"}'
     assert seen.prometheus.query(f"last_over_time({deadline}[5m])")
     assert seen.prometheus.query(f"{deadline}") == [] or seen.prometheus.value(f"time() - timestamp({deadline})") > 1

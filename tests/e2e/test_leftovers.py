@@ -158,7 +158,7 @@ def test_next_start_ends_what_a_killed_exporter_and_a_killed_supervisor_left(tmp
 
 
 @pytest.mark.parametrize("unset", ["", "env -u PAROPT_RUN "])
-def test_a_shell_with_the_environment_of_a_dead_run_can_start_the_next_one(tmp_path: Path, unset: str) -> None:
+def test_shell_with_the_environment_of_a_dead_run_can_start_the_next_one(tmp_path: Path, unset: str) -> None:
     """Somebody saved a run's environment (`env > file`): the start killed itself, or the shell that it came from."""
     projects.write(tmp_path, "name: fine, run: 'true'")
     project = hashlib.sha256(bytes(tmp_path.resolve())).hexdigest()[:16]

@@ -27,7 +27,7 @@ def project(folder: Path, check: str = CHECK) -> Path:
     return projects.write(folder, STAGES, calls=CALLS)
 
 
-def test_the_whole_output_of_each_attempt_is_kept(tmp_path: Path) -> None:
+def test_whole_output_of_each_attempt_is_kept(tmp_path: Path) -> None:
     folder = project(tmp_path)
     assert run(folder, "--once", projects.ANY_PORT).returncode == 1
     assert run(folder, "log", "lint").stdout == "one\ntwo\n"
@@ -40,7 +40,7 @@ def test_the_whole_output_of_each_attempt_is_kept(tmp_path: Path) -> None:
     assert "ValueError: no" in failed and "a is tried" not in failed
 
 
-def test_what_a_killed_exporter_had_seen_can_be_read(tmp_path: Path) -> None:
+def test_output_up_to_the_kill_of_an_exporter_can_be_read(tmp_path: Path) -> None:
     folder = projects.write(tmp_path, 'name: slow, run: "echo so far; exec sleep 60", shell: true')
     with serving(folder, projects.ANY_PORT) as command:
         eventually("output is kept", lambda: "so far" in run(folder, "log").stdout)
@@ -64,7 +64,7 @@ def test_follow_shows_a_run_until_it_ends(tmp_path: Path) -> None:
         assert command.stop() == 0
 
 
-def test_a_log_that_can_not_be_written_costs_one_line_and_no_result(tmp_path: Path) -> None:
+def test_log_that_can_not_be_written_costs_one_line_and_no_result(tmp_path: Path) -> None:
     folder = projects.write(tmp_path, 'name: lint, run: "echo one", shell: true')
     (folder / ".paropt").mkdir()
     (folder / ".paropt" / "logs").write_text("not a folder")
@@ -83,7 +83,7 @@ def test_logs_can_be_turned_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["thread", "process"])
-def test_the_whole_output_of_a_call_is_kept(tmp_path: Path, strategy: str) -> None:
+def test_whole_output_of_a_call_is_kept(tmp_path: Path, strategy: str) -> None:
     calls = "def work():\n    for number in range(50_000):\n        print(number)\n    raise ValueError('no')\n"
     folder = projects.write(tmp_path, 'name: call, call: "calls:work"', calls=calls)
     assert run(folder, "--once", "--strategy", strategy, projects.ANY_PORT).returncode == 1

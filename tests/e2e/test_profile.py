@@ -10,7 +10,7 @@ from support.projects import write
 from support.real_servers import eventually, run, serving
 
 
-def test_what_profile_writes_is_what_the_next_run_starts_with(tmp_path: Path) -> None:
+def test_next_run_starts_with_the_written_profile(tmp_path: Path) -> None:
     stages = """name: waits, run: "sleep {item}", items: {list: [0.4, 0.4, 0.4, 0.4]}"""
     write(tmp_path, stages, lanes="lanes:\n  standard: {workers: {max: 8}}  # as it comes")
     profiled = run(tmp_path, "profile", "waits", "--runs", "1", "--workers", "1,4", "--write")
@@ -21,10 +21,10 @@ def test_what_profile_writes_is_what_the_next_run_starts_with(tmp_path: Path) ->
     assert "pools    commands 4 ·" in run(tmp_path, "--once").stdout
 
 
-def test_an_interrupted_profile_ends_what_it_runs_and_recommends_nothing(tmp_path: Path) -> None:
+def test_interrupted_profile_ends_its_runs_without_a_recommendation(tmp_path: Path) -> None:
     write(tmp_path, """name: waits, run: "sleep 1000" """)
     with serving(tmp_path, "profile", "waits") as command:
         eventually("the stage runs", lambda: len(in_folder(tmp_path)) > 1)
         assert command.stop(signal.SIGINT) == 130
-    assert "interrupted: nothing is recommended" in (tmp_path / "stderr.log").read_text()
+    assert "interrupted: no recommendation" in (tmp_path / "stderr.log").read_text()
     eventually("nothing is left running", lambda: not in_folder(tmp_path))

@@ -51,7 +51,7 @@ def test_prometheus_scrapes_over_tls_with_a_password(tmp_path: Path) -> None:
     assert PASSWORD not in projects.messages(project)
 
 
-def test_a_web_config_with_faults_is_told_with_its_places_and_nothing_runs(tmp_path: Path) -> None:
+def test_faulty_web_config_is_reported_with_places_and_nothing_runs(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: good, run: "touch ran"')
     web_config(tmp_path, "tls_server_config: {cert: x}\nbasic_auth_users: {alice: s3cret}")
     ended = run(tmp_path, "--once", projects.ANY_PORT, "--web.config.file=web.yml")
@@ -61,7 +61,7 @@ def test_a_web_config_with_faults_is_told_with_its_places_and_nothing_runs(tmp_p
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_config_names_the_web_config_from_its_own_folder(tmp_path: Path) -> None:
+def test_config_names_the_web_config_from_its_own_folder(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: good, run: "true"', lanes="web: {config_file: conf/web.yml}")
     (tmp_path / "conf").mkdir()
     Authority(tmp_path / "conf").issue("server")
@@ -71,7 +71,7 @@ def test_the_config_names_the_web_config_from_its_own_folder(tmp_path: Path) -> 
         command.stop()
 
 
-def test_the_socket_that_systemd_opened_is_served(tmp_path: Path) -> None:
+def test_socket_that_systemd_opened_is_served(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: good, run: "env > env", shell: true')
     with socket.create_server(("127.0.0.1", 0)) as listener, activated(tmp_path, listener) as process:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/metrics"
@@ -116,7 +116,7 @@ def test_no_socket_from_systemd_is_one_line(tmp_path: Path) -> None:
         assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
 
 
-def test_an_endpoint_on_every_interface_is_reached_on_this_one(tmp_path: Path) -> None:
+def test_endpoint_on_every_interface_is_reached_on_this_one(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: good, run: "true"')
     with serving(tmp_path, f"--web.listen-address=:{free_port()}") as command:
         projects.whole_summary(command)

@@ -49,7 +49,7 @@ def runs_of(url: str, stage: str) -> float | None:
     return seen(url, "paropt_stage_runs_total", "standard", "success", stage)
 
 
-def test_a_changed_config_is_in_force_from_the_next_run_on(tmp_path: Path) -> None:
+def test_changed_config_is_in_force_from_the_next_run_on(tmp_path: Path) -> None:
     projects.write(tmp_path, LINT)
     with service(tmp_path, "--every", "200ms") as command:
         url = projects.url(tmp_path)
@@ -66,7 +66,7 @@ def test_a_changed_config_is_in_force_from_the_next_run_on(tmp_path: Path) -> No
     assert "paropt.yml has changed: it is in force from the next run on" in projects.messages(tmp_path)
 
 
-def test_a_faulty_config_is_refused_once_and_the_old_one_stays(tmp_path: Path) -> None:
+def test_faulty_config_is_rejected_once_and_the_old_one_stays(tmp_path: Path) -> None:
     projects.write(tmp_path, LINT)
     with service(tmp_path, "--every", "200ms") as command:
         url = projects.url(tmp_path)
@@ -81,7 +81,7 @@ def test_a_faulty_config_is_refused_once_and_the_old_one_stays(tmp_path: Path) -
     assert "stages[0].runs: " in told
 
 
-def test_a_config_without_the_lane_or_the_selected_stage_is_refused(tmp_path: Path) -> None:
+def test_config_without_the_lane_or_the_selected_stage_is_rejected(tmp_path: Path) -> None:
     projects.write(tmp_path, UNIT)
     with service(tmp_path, "--every", "200ms", "unit") as command:
         url = projects.url(tmp_path)
@@ -98,7 +98,7 @@ def test_sections_that_a_process_keeps_are_named(tmp_path: Path) -> None:
         replace_config(tmp_path, UNIT, lanes="web: {max_requests: 7}")
         eventually("it is read", lambda: seen(url, RELOADS, "success") == 1)
         command.stop()
-    assert "web: changed too, and in force from the next start of the exporter on" in projects.messages(tmp_path)
+    assert "web: changed too, which takes effect at the next start of the exporter" in projects.messages(tmp_path)
 
 
 def test_hangup_reads_the_config_of_a_service_at_once(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_hangup_during_a_run_of_a_service_does_not_end_it(tmp_path: Path) -> Non
         assert command.stop() == 0
 
 
-def test_a_terminal_that_is_closed_ends_the_lane(tmp_path: Path) -> None:
+def test_terminal_that_is_closed_ends_the_lane(tmp_path: Path) -> None:
     projects.write(tmp_path, LINT)
     ours, theirs = pty.openpty()
     with (tmp_path / "stderr.log").open("w") as log:

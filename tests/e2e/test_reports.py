@@ -73,7 +73,7 @@ def test_on_github_annotations_groups_and_a_summary_come_by_themselves(tmp_path:
     assert "::" not in once(folder, "none", **env)[2]
 
 
-def test_a_report_that_can_not_be_written_makes_exit_code_3_with_one_line(tmp_path: Path) -> None:
+def test_report_that_can_not_be_written_makes_exit_code_3_with_one_line(tmp_path: Path) -> None:
     folder = projects.write(tmp_path, 'name: good, run: "true"')
     (folder / "file").write_text("")
     code, stdout, stderr = once(folder, "junit=file/report.xml", "json=report.json")
@@ -86,14 +86,14 @@ def test_a_report_that_can_not_be_written_makes_exit_code_3_with_one_line(tmp_pa
 
 
 @pytest.mark.parametrize("report", ["xml=a", "junit"])
-def test_a_report_that_can_not_be_meant_is_refused_before_anything_runs(tmp_path: Path, report: str) -> None:
+def test_faulty_report_option_is_rejected_before_anything_runs(tmp_path: Path, report: str) -> None:
     folder = projects.write(tmp_path, 'name: good, run: "touch ran"')
     code, stdout, stderr = once(folder, report)
     assert (code, stdout, stderr.count("\n")) == (2, "", 1)
     assert not (folder / "ran").exists()
 
 
-def test_a_killed_exporter_leaves_the_report_of_the_run_before_whole(tmp_path: Path) -> None:
+def test_killed_exporter_leaves_the_report_of_the_run_before_whole(tmp_path: Path) -> None:
     folder = projects.write(tmp_path, 'name: slow, run: "test -e go || exec sleep 60", shell: true')
     (folder / "go").touch()
     assert once(folder, "json=report.json")[0] == 0
@@ -107,7 +107,7 @@ def test_a_killed_exporter_leaves_the_report_of_the_run_before_whole(tmp_path: P
     assert [path.name for path in folder.iterdir() if path.name.startswith(".report")] == []
 
 
-def test_an_interrupted_run_is_reported(tmp_path: Path) -> None:
+def test_interrupted_run_is_reported(tmp_path: Path) -> None:
     folder = projects.write(tmp_path, 'name: slow, run: "touch begun; exec sleep 60", shell: true')
     with serving(folder, projects.ANY_PORT, "--report", "json=report.json") as command:
         eventually("the stage runs", lambda: (folder / "begun").exists())
@@ -116,7 +116,7 @@ def test_an_interrupted_run_is_reported(tmp_path: Path) -> None:
     assert json.loads((folder / "report.json").read_text())["result"] == "cancellation"
 
 
-def test_a_collector_gets_the_trace_that_commands_got_in_their_environment(tmp_path: Path) -> None:
+def test_collector_gets_the_trace_that_commands_got_in_their_environment(tmp_path: Path) -> None:
     folder = project(tmp_path)
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     with collecting() as collector:
@@ -128,7 +128,7 @@ def test_a_collector_gets_the_trace_that_commands_got_in_their_environment(tmp_p
     assert "cicd.pipeline.run.duration" in collector.metrics
 
 
-def test_a_collector_that_is_not_there_costs_one_line(tmp_path: Path) -> None:
+def test_collector_that_is_not_there_costs_one_line(tmp_path: Path) -> None:
     folder = projects.write(tmp_path, 'name: good, run: "true"')
     with collecting() as collector:
         gone = collector.address

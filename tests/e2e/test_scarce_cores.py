@@ -1,4 +1,4 @@
-"""Real tasks on scarce cores note their own begin and end; what overlapped is counted after the fact."""
+"""Real tasks on scarce cores record their start and end, and the test counts overlaps afterwards."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def two_cores() -> Iterator[None]:
     ],
     ids=lambda row: row.name,
 )  # fmt: skip
-def test_a_lane_computes_on_each_core_and_sleeps_at_once(tmp_path: Path, row: Row) -> None:
+def test_lane_computes_on_each_core_and_sleeps_at_once(tmp_path: Path, row: Row) -> None:
     seen = Lane(tmp_path, row).run().most
     assert seen["compute"] <= row.most
     assert seen["sleep"] == row.sleepers

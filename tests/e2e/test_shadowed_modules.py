@@ -22,7 +22,7 @@ from support.secured import PASSWORD, hashed, web_config
 
 @contextmanager
 def gateway() -> Iterator[tuple[str, list[str]]]:
-    """Accept every push; yields the URL and what was pushed to."""
+    """Accept every push. Yields the URL and the paths of the pushes."""
     paths: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -58,7 +58,7 @@ feedback:
 
 @pytest.mark.parametrize("feedback", ["", FEEDBACK], ids=["alone", "with feedback"])
 @pytest.mark.parametrize("strategy", ["thread", "process", "adaptive"])
-def test_a_run_with_everything_works_beside_them(tmp_path: Path, strategy: str, feedback: str) -> None:
+def test_run_with_everything_works_beside_them(tmp_path: Path, strategy: str, feedback: str) -> None:
     (tmp_path / "out").mkdir()
     web_config(tmp_path, f"basic_auth_users: {{alice: {hashed()}}}")
     with fake_prometheus(number("2")) as prometheus, gateway() as (url, pushed):
@@ -102,7 +102,7 @@ def test_a_run_with_everything_works_beside_them(tmp_path: Path, strategy: str, 
     assert results == {"call": "success", "items": "success", "failing": "failure", "command": "success"}
 
 
-def test_a_password_is_compared_beside_them(tmp_path: Path) -> None:
+def test_password_is_compared_beside_them(tmp_path: Path) -> None:
     web_config(tmp_path, f"basic_auth_users: {{alice: {hashed()}}}")
     projects.write(
         tmp_path,

@@ -31,7 +31,7 @@ def project(tmp_path: Path) -> Path:
 def gateway(tmp_path: Path) -> Iterator[str]:
     address = f"127.0.0.1:{free_port()}"
     url = f"http://{address}"
-    # Debian's build would keep what was pushed in a file of the system, and give it to the next test.
+    # Debian's build would store the pushes in a file of the system, and serve them in the next test.
     flags = (f"--web.listen-address={address}", "--log.level=warn", "--persistence.file=")
     with server("prometheus-pushgateway", *flags, log=tmp_path / "gateway.log", healthy=f"{url}/-/ready"):
         yield url
@@ -48,7 +48,7 @@ def forget(project: Path) -> None:
             entry.unlink()
 
 
-def test_a_failed_run_leaves_the_last_success_in_the_gateway(project: Path, gateway: str) -> None:
+def test_failed_run_leaves_the_last_success_in_the_gateway(project: Path, gateway: str) -> None:
     arguments = ("--push.url", gateway, "--push.instance", "runner")
     assert once(project, *arguments) == 0
     first = projects.scraped(f"{gateway}/metrics")
@@ -65,24 +65,24 @@ def test_a_failed_run_leaves_the_last_success_in_the_gateway(project: Path, gate
 
 
 @pytest.mark.parametrize("name", ["a lane", "ünï+%", "..", "a?b#c&d"])
-def test_a_lane_of_any_name_has_a_group_of_its_own(tmp_path: Path, gateway: str, name: str) -> None:
+def test_lane_of_any_name_has_a_group_of_its_own(tmp_path: Path, gateway: str, name: str) -> None:
     projects.write(tmp_path, 'name: good, run: "true"', lanes=f"lanes: {{'{name}': {{workers: 1}}}}")
     assert once(tmp_path, "--lane", name, "--push.url", gateway, "--push.fail") == 0
     assert (SUCCESS, os.uname().nodename, "paropt", name) in projects.scraped(f"{gateway}/metrics")
 
 
-def test_a_push_that_fails_is_told_and_changes_no_exit_code(project: Path) -> None:
+def test_failed_push_is_reported_and_changes_no_exit_code(project: Path) -> None:
     ended = run(project, "--once", projects.ANY_PORT, f"--push.url=http://127.0.0.1:{free_port()}")
     assert ended.returncode == 0
     assert "not delivered" in ended.stderr
     assert "Connection refused" in ended.stderr
 
 
-def test_a_push_that_fails_is_exit_code_3_where_that_was_asked_for(project: Path) -> None:
+def test_push_that_fails_is_exit_code_3_where_that_was_asked_for(project: Path) -> None:
     assert once(project, f"--push.url=http://127.0.0.1:{free_port()}", "--push.fail") == 3
 
 
-def test_a_push_that_fails_is_counted(project: Path) -> None:
+def test_push_that_fails_is_counted(project: Path) -> None:
     with projects.served(project, f"--push.url=http://127.0.0.1:{free_port()}") as url:
         samples = eventually("a count", lambda: _counted(url))
         assert samples["paropt_deliveries_total", "failure", "pushgateway"] == 1
@@ -97,7 +97,7 @@ def _counted(url: str) -> dict[tuple[str, ...], float] | None:
     "arguments",
     [("--push.url=gateway",), ("--push.url=http://me:s3cret@gateway",), ("--push.fail",), ("--textfile=gone",)],
 )
-def test_what_can_not_be_pushed_or_written_is_one_line_before_anything_runs(
+def test_impossible_push_or_textfile_is_one_line_before_anything_runs(
     project: Path, arguments: tuple[str, ...]
 ) -> None:
     ended = run(project, "--once", projects.ANY_PORT, *arguments)
@@ -106,7 +106,7 @@ def test_what_can_not_be_pushed_or_written_is_one_line_before_anything_runs(
     assert "s3cret" not in line
 
 
-def test_an_interrupted_run_is_pushed_too(tmp_path: Path, gateway: str) -> None:
+def test_interrupted_run_is_pushed_too(tmp_path: Path, gateway: str) -> None:
     projects.write(tmp_path, 'name: long, run: "echo $$ > pid; exec sleep 60", shell: true')
     with serving(tmp_path, projects.ANY_PORT, "--push.url", gateway) as command:
         projects.pid_in(tmp_path / "pid")
@@ -115,7 +115,7 @@ def test_an_interrupted_run_is_pushed_too(tmp_path: Path, gateway: str) -> None:
     assert samples["paropt_runs_total", os.uname().nodename, "paropt", "standard", "cancellation"] == 1
 
 
-def test_a_gateway_under_tls_and_a_password_is_pushed_to_and_no_secret_is_told(tmp_path: Path) -> None:
+def test_push_works_with_tls_and_a_password_and_logs_no_secret(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     authority.issue("server")
     tls = "tls_server_config: {cert_file: server.pem, key_file: server.key}"
@@ -161,7 +161,7 @@ def test_node_exporter_collects_the_textfiles_of_two_lanes(project: Path, tmp_pa
         assert after["paropt_stage_last_result", "docs", "failure", "checks"] == 1
 
 
-def test_a_lingering_run_ends_once_prometheus_has_its_final_values(project: Path, tmp_path: Path) -> None:
+def test_lingering_run_ends_once_prometheus_has_its_final_values(project: Path, tmp_path: Path) -> None:
     port = free_port()
     with prometheus(tmp_path / "prometheus", [f"127.0.0.1:{port}"]) as real:
         began = time.monotonic()
@@ -171,11 +171,11 @@ def test_a_lingering_run_ends_once_prometheus_has_its_final_values(project: Path
         assert real.value(f"last_over_time({SUCCESS}[1m])") > 0
 
 
-def test_a_lingering_run_that_nobody_scrapes_ends_after_its_time(project: Path) -> None:
+def test_lingering_run_without_a_scrape_ends_after_its_time(project: Path) -> None:
     assert once(project, "--web.linger=100ms") == 0
 
 
-def test_the_gateway_is_scraped_by_prometheus_with_the_labels_of_the_group(
+def test_gateway_is_scraped_by_prometheus_with_the_labels_of_the_group(
     project: Path, gateway: str, tmp_path: Path
 ) -> None:
     with prometheus(tmp_path / "prometheus", [gateway.removeprefix("http://")], honor_labels=True) as real:

@@ -36,7 +36,7 @@ def last_run(folder: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_during_a_run_ends_it_with_its_own_code_and_leaves_nothing(
+def test_signal_during_a_run_ends_it_with_its_own_code_and_leaves_nothing(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     projects.write(tmp_path, LONG)
@@ -55,7 +55,7 @@ def test_a_signal_during_a_run_ends_it_with_its_own_code_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_second_signal_kills_at_once_what_ignores_the_first(tmp_path: Path, number: signal.Signals) -> None:
+def test_second_signal_kills_commands_that_ignore_the_first(tmp_path: Path, number: signal.Signals) -> None:
     projects.write(tmp_path, STUBBORN)
     with serving(tmp_path, projects.ANY_PORT) as command:
         pid = projects.pid_in(tmp_path / "pid")
@@ -75,7 +75,7 @@ def test_the_second_signal_kills_at_once_what_ignores_the_first(tmp_path: Path, 
 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize(("work", "code"), [("true", 0), ("false", 1)])
-def test_a_signal_while_only_serving_ends_with_the_last_runs_code(
+def test_signal_while_only_serving_ends_with_the_last_runs_code(
     tmp_path: Path, number: signal.Signals, work: str, code: int
 ) -> None:
     projects.write(tmp_path, f'name: quick, run: "{work}"')
@@ -86,7 +86,7 @@ def test_a_signal_while_only_serving_ends_with_the_last_runs_code(
     assert last_run(tmp_path)[0] == ("success" if code == 0 else "failure")
 
 
-def test_a_signal_while_waiting_for_the_next_start_ends_the_wait(tmp_path: Path) -> None:
+def test_signal_while_waiting_for_the_next_start_ends_the_wait(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: quick, run: "true"')
     with serving(tmp_path, projects.ANY_PORT, "--every", "1h") as command:
         projects.whole_summary(command)
@@ -94,7 +94,7 @@ def test_a_signal_while_waiting_for_the_next_start_ends_the_wait(tmp_path: Path)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_before_the_first_run_lets_nothing_start(tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_before_the_first_run_lets_nothing_start(tmp_path: Path, number: signal.Signals) -> None:
     projects.write(
         tmp_path, 'name: quick, run: "touch started", shell: true', lanes="lanes: {standard: {strategy: thread}}"
     )
@@ -119,7 +119,7 @@ def test_a_signal_before_the_first_run_lets_nothing_start(tmp_path: Path, number
 @pytest.mark.parametrize(
     "arguments", [("--once", projects.ANY_PORT), ("plan",), ("profile", "listed")], ids=lambda a: a[0]
 )
-def test_a_signal_while_items_are_listed_ends_the_command_that_lists_them(
+def test_signal_while_items_are_listed_ends_the_command_that_lists_them(
     tmp_path: Path, number: signal.Signals, arguments: tuple[str, ...]
 ) -> None:
     """It ran on for up to a minute: the lane heard of the signal after it, `plan` and `profile` left it behind."""
@@ -139,7 +139,7 @@ def test_a_signal_while_items_are_listed_ends_the_command_that_lists_them(
 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("env", [{"PYTHONUNBUFFERED": "1"}, {"PYTHONUNBUFFERED": ""}], ids=["unbuffered", "buffered"])
-def test_a_signal_while_the_summary_is_written_still_ends_in_order(
+def test_signal_while_the_summary_is_written_still_ends_in_order(
     tmp_path: Path, number: signal.Signals, env: dict[str, str]
 ) -> None:
     stages = "\n".join(f'name: {"a_long_name_" * 4}{n}, run: "true"' for n in range(150))
@@ -210,7 +210,7 @@ class Terminal:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_during_live_progress_leaves_the_terminal_as_it_was(tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_during_live_progress_leaves_the_terminal_as_it_was(tmp_path: Path, number: signal.Signals) -> None:
     projects.write(tmp_path, LONG)
     terminal = Terminal(tmp_path, projects.ANY_PORT)
     try:

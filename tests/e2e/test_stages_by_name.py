@@ -1,4 +1,4 @@
-"""Stages by name, number and glob; arguments; and what a narrowed run leaves to later ones, as people call them."""
+"""Runs of selected stages, with arguments, and their effect on later runs, by the real command."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def lines(path: Path) -> list[str]:
         (["--skip", "*i*"], {"plan"}),
     ],
 )
-def test_a_run_has_the_stages_that_the_command_line_names(project: Path, words: list[str], stages: set[str]) -> None:
+def test_run_has_the_stages_that_the_command_line_names(project: Path, words: list[str], stages: set[str]) -> None:
     ran(project, *words)
     assert stages_of_last_run(project) == stages
 
@@ -65,7 +65,7 @@ def test_arguments_reach_the_command(project: Path) -> None:
         (["items", "--", "-x"], "-- -x: no stage of items takes arguments: write {args} in its command"),
     ],
 )
-def test_a_wrong_word_is_one_line_and_leaves_nothing(project: Path, words: list[str], said: str) -> None:
+def test_misspelled_word_is_one_line_and_leaves_no_files(project: Path, words: list[str], said: str) -> None:
     ended = run(project, projects.ANY_PORT, "--once", *words)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert said in ended.stderr
@@ -73,7 +73,7 @@ def test_a_wrong_word_is_one_line_and_leaves_nothing(project: Path, words: list[
     assert not (project / ".paropt").exists()
 
 
-def test_failed_runs_only_failed_items_and_says_what_it_leaves_out(project: Path) -> None:
+def test_failed_runs_only_failed_items_and_lists_the_others(project: Path) -> None:
     (project / "bad_b").touch()
     ran(project, code=1)
     (project / "items.txt").unlink()
@@ -85,7 +85,7 @@ def test_failed_runs_only_failed_items_and_says_what_it_leaves_out(project: Path
     assert "--failed: nothing to run: no stage of lane standard failed when it last ran" in ran(project, "--failed")
 
 
-def test_a_run_of_one_stage_leaves_the_others_failed(project: Path) -> None:
+def test_run_of_one_stage_leaves_the_others_failed(project: Path) -> None:
     (project / "broken").touch()
     ran(project, code=1)
     ran(project, "lint")
@@ -94,7 +94,7 @@ def test_a_run_of_one_stage_leaves_the_others_failed(project: Path) -> None:
     assert stages_of_last_run(project) == {"unit"}
 
 
-def test_a_stage_that_passed_with_arguments_is_still_failed(project: Path) -> None:
+def test_stage_that_passed_with_arguments_is_still_failed(project: Path) -> None:
     (project / "broken").touch()
     ran(project, code=1)
     (project / "broken").unlink()
@@ -102,14 +102,14 @@ def test_a_stage_that_passed_with_arguments_is_still_failed(project: Path) -> No
     assert "--failed runs unit" in ran(project, "--failed")
 
 
-def test_the_summary_repeats_a_narrowed_run(project: Path) -> None:
+def test_summary_repeats_a_narrowed_run(project: Path) -> None:
     (project / "broken").touch()
     assert "again    paropt-exporter --lane standard --stage unit --failed" in ran(project, "unit", code=1)
     repeated = "again    paropt-exporter --lane standard --stage unit -- -k 'a b'"
     assert repeated in ran(project, "unit", "--", "-k", "a b", code=1)
 
 
-def test_a_narrowed_run_keeps_the_series_of_the_other_stages(project: Path) -> None:
+def test_narrowed_run_keeps_the_series_of_the_other_stages(project: Path) -> None:
     out = project / "textfile"
     out.mkdir()
     ran(project)
@@ -129,7 +129,7 @@ def test_list_names_lanes_and_stages_and_runs_nothing(project: Path) -> None:
     assert not (project / ".paropt").exists()
 
 
-def test_a_dry_run_is_the_plan_of_the_named_stages(project: Path) -> None:
+def test_dry_run_is_the_plan_of_the_named_stages(project: Path) -> None:
     shown = run(project, "unit", "--dry-run", "-j", "3", "--", "-k", "x")
     assert shown.returncode == 0
     assert "3 workers" in shown.stdout
@@ -146,7 +146,7 @@ def test_quiet_shows_failures_and_the_summary_only(project: Path) -> None:
     assert "lint succeeded" not in shown.stderr
 
 
-def test_the_plan_says_of_a_stage_that_it_never_succeeded(project: Path) -> None:
+def test_plan_says_of_a_stage_that_it_never_succeeded(project: Path) -> None:
     (project / "broken").touch()
     ran(project, "unit", code=1)
     row = next(line for line in run(project, "plan").stdout.splitlines() if line.split()[2:3] == ["unit"])

@@ -30,7 +30,7 @@ AFTER = 'name: after, run: "touch after; exit 1", shell: true, needs: [noisy_7]'
 
 @contextmanager
 def stalled(folder: Path, *arguments: str, stream: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Run the command with a pipe behind one of its streams, and yield it with the end that nobody reads."""
+    """Run the command with a pipe behind one of its streams, and yield it with the unread end."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     out, error = (writer if name == stream else subprocess.DEVNULL for name in ("stdout", "stderr"))
@@ -73,7 +73,7 @@ def test_signal_ends_a_lane_whose_stderr_is_stalled(tmp_path: Path, number: sign
 
 
 @pytest.mark.parametrize("arguments", [(), ("--once",)], ids=["serving", "once"])
-def test_signal_ends_a_command_whose_summary_nobody_reads(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_signal_ends_a_command_without_a_reader_of_its_summary(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     stages = "\n".join(f'name: {"a_long_name_" * 4}{number}, run: "true"' for number in range(100))
     projects.write(tmp_path, stages, lanes=LANE)
     with stalled(tmp_path, *arguments, stream="stdout") as (process, reader):
@@ -83,7 +83,7 @@ def test_signal_ends_a_command_whose_summary_nobody_reads(tmp_path: Path, argume
     assert projects.runs(tmp_path)[-1]["result"] == "success"
 
 
-def test_runs_go_on_while_nobody_reads_their_summaries(tmp_path: Path) -> None:
+def test_runs_continue_without_a_reader_of_their_summaries(tmp_path: Path) -> None:
     stages = "\n".join(f'name: {"a_long_name_" * 4}{number}, run: "true"' for number in range(100))
     projects.write(tmp_path, stages + '\nname: count, run: "echo >> count", shell: true', lanes=LANE)
     with stalled(tmp_path, "--every", "10ms", stream="stdout") as (process, _):

@@ -1,4 +1,4 @@
-"""Each strategy does what its name says: seen by process ids, thread names and the overlap of recorded times."""
+"""Each strategy works as named, by process ids, thread names and the overlap of recorded times."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Call:
 
 
 def calls_of(folder: Path, *arguments: str, stages: str = MIXED) -> tuple[int, list[Call]]:
-    """Run the stages and return the exporter's pid and what the calls told, in the order in which they began."""
+    """Run the stages. Return the exporter's pid and the calls' records, in order of their starts."""
     projects.write(folder, stages, calls=CALLS)
     (folder / "told").mkdir()
     with serving(folder, "--once", projects.ANY_PORT, *arguments) as command:
@@ -93,7 +93,7 @@ def test_sequential_never_overlaps(tmp_path: Path) -> None:
     assert all(one.ended <= next_one.began for one, next_one in pairwise(calls))
 
 
-def test_workers_bound_what_goes_on_at_once(tmp_path: Path) -> None:
+def test_workers_bound_the_concurrent_tasks(tmp_path: Path) -> None:
     _, calls = calls_of(tmp_path, "--strategy", "thread", "--workers", "2", stages=MIXED.splitlines()[0])
     assert most_at_once(calls) == 2
 
@@ -111,7 +111,7 @@ def test_cpu_bound_calls_move_to_processes_and_waiting_ones_stay_in_threads(tmp_
     assert most_at_once(calls) > 1
 
 
-def test_the_next_exporter_begins_with_what_this_one_learned_of_calls(tmp_path: Path) -> None:
+def test_next_exporter_starts_with_learned_profiles_of_calls(tmp_path: Path) -> None:
     stages = 'name: first, call: "calls:burn"'
     exporter, (first,) = calls_of(tmp_path, stages=stages)
     (tmp_path / "told").rename(tmp_path / "told before")
@@ -120,7 +120,7 @@ def test_the_next_exporter_begins_with_what_this_one_learned_of_calls(tmp_path: 
 
 
 @pytest.mark.parametrize("fatal", ["exits", "dies"])
-def test_a_call_that_ends_its_process_fails_just_its_stage(tmp_path: Path, fatal: str) -> None:
+def test_call_that_ends_its_process_fails_just_its_stage(tmp_path: Path, fatal: str) -> None:
     projects.write(tmp_path, f'name: fatal, call: "calls:{fatal}"\n{MIXED}', calls=CALLS)
     (tmp_path / "told").mkdir()
     ended = run(tmp_path, "--once", "--strategy", "process", "--workers", "2", projects.ANY_PORT)
@@ -134,7 +134,7 @@ def test_a_call_that_ends_its_process_fails_just_its_stage(tmp_path: Path, fatal
     assert len(list((tmp_path / "told").iterdir())) == 16
 
 
-def test_a_call_in_a_thread_is_abandoned_and_named_at_its_time_limit(tmp_path: Path) -> None:
+def test_call_in_a_thread_is_abandoned_and_named_at_its_time_limit(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: hanging, call: "calls:hangs", timeout: 0.3', calls=CALLS)
     ended = run(tmp_path, "--once", "--strategy", "thread", projects.ANY_PORT)
     assert ended.returncode == 1
@@ -142,7 +142,7 @@ def test_a_call_in_a_thread_is_abandoned_and_named_at_its_time_limit(tmp_path: P
     assert "left     hanging still runs in its thread" in ended.stdout
 
 
-def test_a_call_in_a_process_is_killed_at_its_time_limit(tmp_path: Path) -> None:
+def test_call_in_a_process_is_killed_at_its_time_limit(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: hanging, call: "calls:hangs", timeout: 0.5', calls=CALLS)
     with serving(tmp_path, "--strategy", "process", projects.ANY_PORT) as command:
         assert command.summary().startswith("standard failed")
@@ -178,7 +178,7 @@ def test_another_process_may_kill_a_worker_and_its_siblings_run_on(tmp_path: Pat
     assert set(stages_of_run.values()) == {("success", "")}
 
 
-def test_automatic_sizes_heed_the_cpu_affinity(tmp_path: Path) -> None:
+def test_automatic_sizes_follow_the_cpu_affinity(tmp_path: Path) -> None:
     projects.write(tmp_path, MIXED, calls=CALLS, lanes="lanes: {standard: {strategy: process, workers: auto}}")
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})

@@ -27,7 +27,7 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_lane_runs_from_a_sub_folder_as_from_the_folder_of_its_config(repository: Path) -> None:
+def test_lane_runs_from_a_sub_folder_as_from_the_folder_of_its_config(repository: Path) -> None:
     ended = run(repository / "src" / "deep", projects.ANY_PORT, "--once")
     assert ended.returncode == 0, ended.stderr
     assert "config ../../paropt.yml" in ended.stderr
@@ -36,7 +36,7 @@ def test_a_lane_runs_from_a_sub_folder_as_from_the_folder_of_its_config(reposito
     assert not [*(repository / "src").rglob(".paropt")]
 
 
-def test_the_nearest_project_wins(repository: Path) -> None:
+def test_nearest_project_wins(repository: Path) -> None:
     ended = run(repository / "inner" / "src", projects.ANY_PORT, "--once")
     assert ended.returncode == 0, ended.stderr
     assert (repository / "inner" / "ran").exists()
@@ -57,13 +57,13 @@ def test_every_command_says_which_config_it_found_above(repository: Path, comman
     assert "config" not in run(repository, *command).stderr
 
 
-def test_a_fault_names_the_file_as_it_is_reached_from_here(repository: Path) -> None:
+def test_fault_names_the_file_as_it_is_reached_from_here(repository: Path) -> None:
     (repository / "paropt.yml").write_text("stages: 5\n")
     ended = run(repository / "src", "check")
     assert (ended.returncode, "../paropt.yml:1:9: stages" in ended.stderr) == (2, True)
 
 
-def test_a_lane_is_steered_from_a_sub_folder(repository: Path) -> None:
+def test_lane_is_steered_from_a_sub_folder(repository: Path) -> None:
     with projects.served(repository):
         paused = run(repository / "src", "pause")
         assert (paused.returncode, paused.stderr.splitlines()[0]) == (0, "config ../paropt.yml")

@@ -39,7 +39,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_no_command_prints_what_a_terminal_would_act_on(project: Path) -> None:
+def test_no_command_prints_terminal_escapes(project: Path) -> None:
     for arguments in (
         ("check",),
         ("plan",),
@@ -70,7 +70,7 @@ def test_faults_of_a_config_are_shown_harmlessly(tmp_path: Path) -> None:
     assert "\\u202e" in ended.stderr
 
 
-def test_a_terminal_gets_no_escapes_but_our_own(project: Path) -> None:
+def test_terminal_gets_no_escapes_but_our_own(project: Path) -> None:
     for arguments in (("plan",), ("--once", "-v", projects.ANY_PORT), ("history",)):
         shown = on_terminal(project, *arguments)
         assert "\u202e" not in shown

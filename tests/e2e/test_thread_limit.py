@@ -54,6 +54,6 @@ def test_too_few_threads_end_the_command_with_one_line(tmp_path: Path, threads: 
     ended = run(tmp_path, threads)
     assert ended.returncode == 3
     assert ended.stderr.splitlines()[-1] == (
-        "paropt-exporter: the system has no thread left: raise its limit (ulimit -u, or a cgroup's pids.max)"
+        "paropt-exporter: the system can't start a thread: raise its limit (ulimit -u, or a cgroup's pids.max)"
     )
     assert "Traceback" not in ended.stderr

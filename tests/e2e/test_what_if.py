@@ -1,4 +1,4 @@
-"""`history --what-if` as a person uses it."""
+"""`history --what-if` after a real run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from support.projects import write
 from support.real_servers import run
 
 
-def test_a_run_one_after_another_tells_what_four_at_once_would_have_gained(tmp_path: Path) -> None:
+def test_run_one_after_another_tells_what_four_at_once_would_have_gained(tmp_path: Path) -> None:
     write(tmp_path, 'name: waits, run: "sleep {item}", items: {list: [0.3, 0.3, 0.3, 0.3]}')
     assert run(tmp_path, "--once", "--workers", "1").returncode == 0
     told = run(tmp_path, "history", "--what-if", "4,1")

@@ -39,13 +39,13 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_no_block_is_of_a_language_that_nobody_tests() -> None:
+def test_every_block_is_of_a_tested_language() -> None:
     assert {name for name, _ in BLOCKS} == {*TESTED, "text"}
     assert all(len(blocks(language)) > 1 for language in TESTED)
 
 
 @pytest.mark.parametrize("script", blocks("python"))
-def test_a_python_block_runs_as_a_script(project: Path, script: str) -> None:
+def test_python_block_runs_as_a_script(project: Path, script: str) -> None:
     if "history" in script:
         assert real_servers.run(project, "--once", "--web.listen-address", "127.0.0.1:0").returncode == 1
     (project / "script.py").write_text(script)
@@ -64,14 +64,14 @@ def test_a_python_block_runs_as_a_script(project: Path, script: str) -> None:
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
-def test_a_yaml_block_is_a_config(tmp_path: Path, text: str) -> None:
+def test_yaml_block_is_a_config(tmp_path: Path, text: str) -> None:
     (tmp_path / "paropt.yml").write_text(text)
     read = config.read_config(tmp_path / "paropt.yml", root=tmp_path)
     assert read.stages
 
 
 @pytest.mark.parametrize("lines", blocks("sh"))
-def test_a_shell_block_s_commands_run(project: Path, lines: str) -> None:
+def test_shell_block_s_commands_run(project: Path, lines: str) -> None:
     assert real_servers.run(project, "--once", "--web.listen-address", "127.0.0.1:0").returncode == 1
     for line in lines.splitlines():
         program, *arguments = shlex.split(line, comments=True)
@@ -109,7 +109,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real_server
 
 
 @pytest.mark.parametrize("query", blocks("promql"))
-def test_a_query_finds_something_in_a_prometheus_that_scraped_a_few_runs(
+def test_query_finds_something_in_a_prometheus_that_scraped_a_few_runs(
     prometheus: real_servers.Prometheus, query: str
 ) -> None:
     found = real_servers.eventually(f"an answer to {query}", lambda: prometheus.query(query))
@@ -118,12 +118,12 @@ def test_a_query_finds_something_in_a_prometheus_that_scraped_a_few_runs(
     assert all(series["metric"]["project"] == "sample" for series in found)
 
 
-def test_the_queries_use_the_catalogue_s_names_only() -> None:
+def test_queries_use_the_catalogue_s_names_only() -> None:
     names = {name for query in blocks("promql") for name in re.findall(r"paropt_\w+", query)}
     known = {family.name for family in families.FAMILIES}
     assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in names} <= known
 
 
-def test_the_figures_come_from_the_benchmark_that_the_page_names() -> None:
+def test_figures_come_from_the_benchmark_that_the_page_names() -> None:
     assert "`python benchmarks/strategies.py`" in PAGE
     assert (Path(__file__).parents[2] / "benchmarks/strategies.py").exists()

@@ -25,12 +25,12 @@ from paropt_exporter.errors import UsageError
         ([], LaneType.STANDARD),
     ],
 )
-def test_the_lane_follows_what_changed(paths: list[str], lane: LaneType) -> None:
+def test_lane_follows_what_changed(paths: list[str], lane: LaneType) -> None:
     assert detect_lane(paths) is lane
 
 
 @pytest.mark.parametrize("lane", [LaneType.STANDARD, LaneType.HEAVY, "heavy"])
-def test_a_lane_that_was_asked_for_is_taken(lane: LaneType | str) -> None:
+def test_lane_that_was_asked_for_is_taken(lane: LaneType | str) -> None:
     assert detect_lane(["README.md"], asked=lane) is LaneType(lane)
 
 
@@ -43,12 +43,12 @@ def test_asking_for_docs_with_code_changed_is_an_error_with_a_remedy() -> None:
         detect_lane(["README.md", "src/a.py"], asked=LaneType.DOCS)
 
 
-def test_an_unknown_lane_is_refused() -> None:
+def test_unknown_lane_is_rejected() -> None:
     with pytest.raises(ValueError, match="'quick' is not a valid LaneType"):
         detect_lane(["README.md"], asked="quick")
 
 
-def test_without_paths_git_is_asked_and_standard_is_taken_where_it_knows_nothing(
+def test_without_paths_git_decides_and_standard_is_the_fallback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -43,7 +43,7 @@ sla_manager.check_all_stages(pool.metrics)
 
 
 def block(name: str, **filled: str) -> str:
-    """Return a block with its imports changed, and what it leaves open filled in."""
+    """Return a block with its imports changed and its gaps filled."""
     text = IMPORTS.sub("from paropt_exporter import", (BLOCKS / f"{name}.txt").read_text())
     for open_place, line in filled.items():
         mark = f"# ... {open_place.replace('_', ' ')} ..."
@@ -67,7 +67,7 @@ def run(folder: Path, *parts: str, **env: str) -> subprocess.CompletedProcess[st
 
 
 def output(folder: Path, *parts: str) -> str:
-    """Run a script that must succeed and say nothing on stderr; return what it printed."""
+    """Run a script that must succeed without output on stderr. Return its output."""
     process = run(folder, *parts)
     assert (process.returncode, process.stderr) == (0, "")
     return process.stdout
@@ -91,17 +91,17 @@ def test_every_block_of_the_guide_is_here_and_used_by_a_test() -> None:
     assert [name for name in names if f'"{name}"' not in own_text] == []
 
 
-def test_the_basic_setup_makes_a_pool_that_chose_its_size_and_the_default_slas(tmp_path: Path) -> None:
+def test_basic_setup_makes_a_pool_that_chose_its_size_and_the_default_slas(tmp_path: Path) -> None:
     shown = output(tmp_path, block("01_basic_setup"), "print(pool.size >= 1, sorted(sla_manager.slas))")
     assert shown == "True [2, 3, 4, 5, 6]\n"
 
 
-def test_the_custom_configuration_has_its_limits_and_its_size(tmp_path: Path) -> None:
+def test_custom_configuration_has_its_limits_and_its_size(tmp_path: Path) -> None:
     told = "slas = sla_manager.slas\nprint(pool.size, [slas[n].max_duration_seconds for n in slas], slas[4].critical)"
     assert output(tmp_path, block("02_custom_configuration"), told) == "6 [45, 45, 60, 60, 60] True\n"
 
 
-def test_a_lane_s_pool_has_the_strategy_and_workers_of_the_lane(tmp_path: Path) -> None:
+def test_lane_s_pool_has_the_strategy_and_workers_of_the_lane(tmp_path: Path) -> None:
     told = """
 for lane in LaneType:
     with get_pool_for_lane(lane) as pool:
@@ -116,7 +116,7 @@ for lane in LaneType:
     ]
 
 
-def test_the_simple_pattern_runs_the_five_tools_and_prints_a_report(tmp_path: Path) -> None:
+def test_simple_pattern_runs_the_five_tools_and_prints_a_report(tmp_path: Path) -> None:
     process = run(tmp_path, block("04_simple_parallel"), PATH=tools(tmp_path))
     assert (process.returncode, process.stderr) == (0, "")
     assert "5 succeeded, 0 failed" in process.stdout
@@ -125,7 +125,7 @@ def test_the_simple_pattern_runs_the_five_tools_and_prints_a_report(tmp_path: Pa
     ]  # fmt: skip
 
 
-def test_the_simple_pattern_logs_each_failure_and_exits_with_1(tmp_path: Path) -> None:
+def test_simple_pattern_logs_each_failure_and_exits_with_1(tmp_path: Path) -> None:
     process = run(tmp_path, block("04_simple_parallel"), PATH=tools(tmp_path, mypy=3, bandit=1))
     assert process.returncode == 1
     assert process.stdout.splitlines() == [
@@ -136,11 +136,11 @@ def test_the_simple_pattern_logs_each_failure_and_exits_with_1(tmp_path: Path) -
     ]
 
 
-def test_the_sla_pattern_is_silent_while_the_limits_hold(tmp_path: Path) -> None:
+def test_sla_pattern_is_silent_while_the_limits_hold(tmp_path: Path) -> None:
     assert output(tmp_path, WORK, block("05_sla_enforcement")) == ""
 
 
-def test_the_sla_pattern_names_what_was_broken_and_exits_with_1_for_a_critical_limit(tmp_path: Path) -> None:
+def test_sla_pattern_names_what_was_broken_and_exits_with_1_for_a_critical_limit(tmp_path: Path) -> None:
     tight = """
 from functools import partial
 tight = {2: SLATarget(2, 0.01), 4: SLATarget(4, 0.05, critical=True)}
@@ -153,7 +153,7 @@ ParallelizationSLAManager = partial(ParallelizationSLAManager, slas=tight)
     assert "  stage 2 (linting) took 0.0 s: over its limit of 0.01 s\n" in process.stdout
 
 
-def test_the_profiling_pattern_prints_a_profile_for_each_stage(tmp_path: Path) -> None:
+def test_profiling_pattern_prints_a_profile_for_each_stage(tmp_path: Path) -> None:
     shown = output(tmp_path, WORK, block("06_profiling"))
     assert re.findall(r"Stage (\d): (\w+)", shown) == [("2", "quality_gates"), ("3", "type_check"), ("4", "tests")]
     assert shown.count("Recommended Strategy: thread_pool") == 3
@@ -161,7 +161,7 @@ def test_the_profiling_pattern_prints_a_profile_for_each_stage(tmp_path: Path) -
     assert "Avg Duration: 0.10s" in shown
 
 
-def test_the_export_pattern_writes_metrics_that_any_json_parser_reads(tmp_path: Path) -> None:
+def test_export_pattern_writes_metrics_that_any_json_parser_reads(tmp_path: Path) -> None:
     stages = 'pool.submit_stage(2, "a", time.sleep, 0.1); pool.submit_stage(3, "b", time.sleep, 0.1)'
     shown = output(tmp_path, block("07_metrics_export", execute_stages=stages))
     written = (tmp_path / ".workflow_stats/parallelization_metrics.json").read_text()
@@ -178,7 +178,7 @@ def test_the_export_pattern_writes_metrics_that_any_json_parser_reads(tmp_path: 
         ("10_heavy_lane", "LANE_HEAVY_CONFIG", "process_pool", 8, 60),
     ],
 )
-def test_a_lane_config_makes_a_pool_and_its_slas(
+def test_lane_config_makes_a_pool_and_its_slas(
     tmp_path: Path, name: str, constant: str, strategy: str, workers: int | None, seconds: int
 ) -> None:
     used = f"""
@@ -235,19 +235,19 @@ except RuntimeError as error:
     [("14_uses_all_cpu", "process_pool", None), ("16_under_utilized", "thread_pool", 2),
      ("17_memory_spikes", "thread_pool", 4)],
 )  # fmt: skip
-def test_a_remedy_makes_the_pool_that_it_names(tmp_path: Path, name: str, strategy: str, size: int | None) -> None:
+def test_remedy_makes_the_pool_that_it_names(tmp_path: Path, name: str, strategy: str, size: int | None) -> None:
     used = 'pool.submit_stage(2, "a", time.sleep, 0); print(json.dumps([pool.wait_all(), pool.strategy, pool.size]))'
     done, made, workers = json.loads(output(tmp_path, block(name), used))
     assert (done, made) == ([True, []], strategy)
     assert workers == size if size is not None else workers >= 1
 
 
-def test_the_remedy_for_sla_violations_raises_the_limit(tmp_path: Path) -> None:
+def test_remedy_for_sla_violations_raises_the_limit(tmp_path: Path) -> None:
     asked = "print(sla_manager.check_stage_sla(6, 89), sla_manager.check_stage_sla(6, 91))"
     assert output(tmp_path, block("15_sla_violations"), asked) == "True False\n"
 
 
-def test_the_integration_with_a_workflow_runs_its_bound_methods_in_every_lane(tmp_path: Path) -> None:
+def test_integration_with_a_workflow_runs_its_bound_methods_in_every_lane(tmp_path: Path) -> None:
     used = """
 class Workflow(WorkflowOrchestrator):
     def run_stage_2(self): pass

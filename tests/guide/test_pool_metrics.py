@@ -41,7 +41,7 @@ METRICS = WorkerPoolMetrics(
 )
 
 
-def test_the_report_is_short_and_says_what_failed_and_what_to_try() -> None:
+def test_report_is_short_and_has_failures_and_recommendations() -> None:
     assert ParallelizationDashboard.format_metrics_report(METRICS).splitlines() == [
         "thread_pool pool of 2 · 3 tasks in 3.00 s · 1 succeeded, 1 failed, 1 not ended",
         "  workers 50 % busy · 0.33 tasks/s · a task 1.50 s on average (1.50 to 1.50 s)",
@@ -52,7 +52,7 @@ def test_the_report_is_short_and_says_what_failed_and_what_to_try() -> None:
     ]
 
 
-def test_the_report_of_a_thousand_tasks_still_fits_on_a_screen() -> None:
+def test_report_of_a_thousand_tasks_still_fits_on_a_screen() -> None:
     report = ParallelizationDashboard().format_metrics_report(replace(METRICS, stage_metrics=[LINT] * 1000))
     assert "  … and 960 more" in report.splitlines()
     assert len(report.splitlines()) < 50
@@ -66,6 +66,6 @@ def test_plain_values_have_no_infinity_and_times_with_their_offset() -> None:
     assert plain == json.loads(json.dumps(plain, allow_nan=False))
 
 
-def test_a_metrics_object_can_be_made_of_its_first_two_fields() -> None:
+def test_metrics_object_can_be_made_of_its_first_two_fields() -> None:
     made = WorkerPoolMetrics(4, ParallelizationStrategy.HYBRID)
     assert (made.total_tasks, made.stage_metrics, made.timestamp.tzinfo) == (0, [], UTC)

@@ -1,4 +1,4 @@
-"""The profiler says what a function does and where it belongs, and reports one that fails."""
+"""The profiler measures a function, recommends a strategy, and reports failures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def compute() -> None:
         pass
 
 
-def test_a_function_that_computes_belongs_in_processes() -> None:
+def test_function_that_computes_belongs_in_processes() -> None:
     profile = ParallelizationProfiler().profile_stage(4, "compute", compute)
     assert profile["recommended_strategy"] == ParallelizationStrategy.PROCESS_POOL.value
     assert profile["parallelizable"] is True
@@ -31,14 +31,14 @@ def test_a_function_that_computes_belongs_in_processes() -> None:
     assert profile["iterations"] == 3
 
 
-def test_a_function_that_waits_belongs_in_threads() -> None:
+def test_function_that_waits_belongs_in_threads() -> None:
     profile = ParallelizationProfiler().profile_stage(2, "wait", threading.Event().wait, 0.05)
     assert profile["recommended_strategy"] == "thread_pool"
     assert profile["avg_cpu_percent"] < 20
     assert profile["parallelizable"] is True
 
 
-def test_a_function_whose_child_processes_compute_belongs_in_threads_and_their_cpu_counts() -> None:
+def test_function_whose_child_processes_compute_belongs_in_threads_and_their_cpu_counts() -> None:
     profile = ParallelizationProfiler(2).profile_stage(
         3, "child", subprocess.run, [sys.executable, "-c", BURNER], check=True
     )
@@ -46,7 +46,7 @@ def test_a_function_whose_child_processes_compute_belongs_in_threads_and_their_c
     assert profile["avg_cpu_percent"] * profile["avg_duration_seconds"] == pytest.approx(15, abs=4)
 
 
-def test_a_function_that_computes_but_may_not_leave_its_process_gains_nothing() -> None:
+def test_computing_function_that_can_not_be_pickled_is_not_parallelizable() -> None:
     lock = threading.Lock()
 
     def guarded() -> None:
@@ -62,14 +62,14 @@ def test_a_function_that_computes_but_may_not_leave_its_process_gains_nothing() 
     assert "thread_only" in profiler.profile_results[3]["reason"]
 
 
-def test_a_failing_function_is_reported() -> None:
+def test_failing_function_is_reported() -> None:
     profile = ParallelizationProfiler().profile_stage(5, "broken", int, "no number")
     assert profile["error_message"].startswith("ValueError: invalid literal")
     assert (profile["failed_iterations"], profile["parallelizable"]) == (3, False)
     assert profile["avg_duration_seconds"] >= 0
 
 
-def test_a_function_that_fails_now_and_then_is_measured_by_the_calls_that_succeeded() -> None:
+def test_function_that_fails_now_and_then_is_measured_by_the_calls_that_succeeded() -> None:
     calls = count()
 
     def flaky() -> None:
@@ -82,13 +82,13 @@ def test_a_function_that_fails_now_and_then_is_measured_by_the_calls_that_succee
     assert profile["avg_duration_seconds"] >= 0.05
 
 
-def test_the_variability_is_the_standard_deviation_of_the_durations() -> None:
+def test_variability_is_the_standard_deviation_of_the_durations() -> None:
     seconds = iter([0.05, 0.15])
     profile = ParallelizationProfiler(2).profile_stage(2, "varies", lambda: threading.Event().wait(next(seconds)))
     assert profile["variability_seconds"] == pytest.approx(0.05, abs=0.02)
 
 
-def test_a_profiler_keeps_each_stage_s_latest_profile() -> None:
+def test_profiler_keeps_each_stage_s_latest_profile() -> None:
     profiler = ParallelizationProfiler(1)
     profiler.profile_stage(2, "old", int)
     latest = profiler.profile_stage(2, "new", int)
@@ -97,6 +97,6 @@ def test_a_profiler_keeps_each_stage_s_latest_profile() -> None:
     assert profiler.profile_results[2] is latest
 
 
-def test_no_iterations_are_refused() -> None:
+def test_no_iterations_are_rejected() -> None:
     with pytest.raises(ValueError, match="expected at least 1"):
         ParallelizationProfiler(0)

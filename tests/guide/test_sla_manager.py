@@ -1,4 +1,4 @@
-"""The guide's SLA targets: what keeps a limit, what is warned of, and what is listed, once."""
+"""The guide's SLA targets: limits, warnings, and lists without duplicates."""
 
 from __future__ import annotations
 
@@ -46,29 +46,29 @@ def metrics(*tasks: StageMetrics) -> WorkerPoolMetrics:
         (math.inf, False, "stage 4 took inf s: over its limit of 30 s"),
     ],
 )
-def test_a_target_says_whether_a_duration_keeps_it(seconds: float, kept: bool, sentence: str) -> None:
+def test_target_says_whether_a_duration_keeps_it(seconds: float, kept: bool, sentence: str) -> None:
     assert SLATarget(4).check(seconds) == (kept, sentence)
 
 
 @pytest.mark.parametrize("seconds", [-1.0, math.nan])
-def test_a_duration_that_makes_no_sense_is_refused(seconds: float) -> None:
+def test_duration_that_makes_no_sense_is_rejected(seconds: float) -> None:
     with pytest.raises(ValueError, match="expected a number from 0 on"):
         SLATarget(4).check(seconds)
 
 
 @pytest.mark.parametrize("limit", [0, -1, math.inf, math.nan])
-def test_a_limit_that_makes_no_sense_is_refused(limit: float) -> None:
+def test_limit_that_makes_no_sense_is_rejected(limit: float) -> None:
     with pytest.raises(ValueError, match="max_duration_seconds"):
         SLATarget(4, limit)
 
 
 @pytest.mark.parametrize("threshold", [0, 1.5, -0.1, 80])
-def test_a_threshold_that_is_no_ratio_is_refused(threshold: float) -> None:
+def test_threshold_that_is_no_ratio_is_rejected(threshold: float) -> None:
     with pytest.raises(ValueError, match="warning_threshold"):
         SLATarget(4, 30, warning_threshold=threshold)
 
 
-def test_the_default_is_30_seconds_for_stages_2_to_6() -> None:
+def test_default_is_30_seconds_for_stages_2_to_6() -> None:
     slas = ParallelizationSLAManager().slas
     assert {number: (sla.max_duration_seconds, sla.critical) for number, sla in slas.items()} == dict.fromkeys(
         range(2, 7), (30.0, False)
@@ -103,7 +103,7 @@ def test_checking_twice_does_not_list_twice() -> None:
     assert len(sla.warnings) == 2  # of the snapshot, and of the 20 s
 
 
-def test_an_emptied_list_is_filled_again() -> None:
+def test_emptied_list_is_filled_again() -> None:
     sla = ParallelizationSLAManager()
     sla.check_stage_sla(2, 31)
     sla.warnings.clear()
@@ -117,14 +117,14 @@ def test_several_tasks_under_one_number_are_one_stage() -> None:
     assert sla.warnings == ["stage 4 (unit) took 60.0 s: over its limit of 50 s"]
 
 
-def test_a_stage_that_ran_in_two_batches_is_held_against_its_limit_twice() -> None:
+def test_stage_in_two_batches_is_checked_twice() -> None:
     sla = ParallelizationSLAManager({4: SLATarget(4, 50)})
     assert sla.check_all_stages(metrics(task(4, "unit", 0, 30, batch=1), task(4, "unit", 300, 330, batch=2)))
     assert not sla.check_all_stages(metrics(task(4, "unit", 0, 60, batch=1), task(4, "unit", 300, 360, batch=2)))
     assert len(sla.warnings) == 2
 
 
-def test_a_stage_that_grows_from_snapshot_to_snapshot_is_warned_of_once_and_broken_once() -> None:
+def test_stage_that_grows_from_snapshot_to_snapshot_is_warned_of_once_and_broken_once() -> None:
     sla = ParallelizationSLAManager({4: SLATarget(4, 50)})
     late, early = task(4, "unit", 5, 47, batch=3), task(4, "unit", 0, 60, batch=3)
     assert sla.check_all_stages(metrics(late))
@@ -136,7 +136,7 @@ def test_a_stage_that_grows_from_snapshot_to_snapshot_is_warned_of_once_and_brok
     ]
 
 
-def test_two_pools_are_told_apart() -> None:
+def test_executions_of_two_pools_are_separate() -> None:
     sla = ParallelizationSLAManager({2: SLATarget(2, 0.01)})
     for _ in range(2):
         with AdaptiveWorkerPool(ParallelizationStrategy.SEQUENTIAL) as pool:
@@ -146,7 +146,7 @@ def test_two_pools_are_told_apart() -> None:
     assert len(sla.warnings) == 2
 
 
-def test_a_changed_limit_keeps_its_warning_threshold() -> None:
+def test_changed_limit_keeps_its_warning_threshold() -> None:
     sla = ParallelizationSLAManager({2: SLATarget(2, 10, warning_threshold=0.5)})
     sla.update_sla(2, 40, critical=True)
     sla.update_sla(9, 5)

@@ -1,4 +1,4 @@
-"""How many workers a pool begins with: from cores, memory, strategy and what earlier runs could have used."""
+"""The starting number of workers from cores, memory, strategy and earlier runs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def earlier(
         (S.ADAPTIVE, 2, GIB, 2),
     ],
 )
-def test_the_size_follows_cores_memory_and_strategy(
+def test_size_follows_cores_memory_and_strategy(
     strategy: ParallelizationStrategy, cores: int, memory: int, expected: int
 ) -> None:
     assert choose_size(strategy, cores=cores, memory_bytes=memory) == expected
@@ -68,7 +68,7 @@ def test_the_size_follows_cores_memory_and_strategy(
         ([earlier(running=5.7, busy=0.95, held_up=("saturated",))], 7),  # six workers were too few: one more
         ([earlier(running=1.6, busy=0.4), earlier(running=1.6, busy=0.4), earlier(running=20, busy=0.8)], 2),
         ([earlier(running=100, busy=0.8)], 32),  # never more than a pool's most
-        ([earlier(running=4, busy=0.4, result=Result.FAILURE)], 6),  # what failed says nothing
+        ([earlier(running=4, busy=0.4, result=Result.FAILURE)], 6),  # failed runs don't count
         ([earlier(running=0, busy=0.0)], 6),
     ],
 )
@@ -77,7 +77,7 @@ def test_history_moves_the_size_to_where_workers_are_80_percent_busy(runs: list[
 
 
 @pytest.mark.parametrize("strategy", list(ParallelizationStrategy))
-def test_the_optimizer_answers_for_this_machine(
+def test_optimizer_answers_for_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: ParallelizationStrategy
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -87,7 +87,7 @@ def test_the_optimizer_answers_for_this_machine(
     assert asked == choose_size(strategy, cores=cores, memory_bytes=free)
 
 
-def test_the_optimizer_reads_the_history_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optimizer_reads_the_history_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lane = "lanes: {standard: {strategy: thread, workers: 8}}\n"
     (tmp_path / "paropt.yml").write_text(lane + "stages:\n  - {number: 2, name: wait, run: sleep 0.5}\n")
     ended = real_servers.run(tmp_path, "--once", "--web.listen-address", "127.0.0.1:0")
@@ -100,7 +100,7 @@ def test_the_optimizer_reads_the_history_of_the_folder(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("config", ["stages: nonsense", "\t:", "project: x\nhistory: {path: /dev/null/x}"])
-def test_a_faulty_config_does_not_stop_a_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str) -> None:
+def test_faulty_config_does_not_stop_a_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str) -> None:
     (tmp_path / "paropt.yml").write_text(config)
     monkeypatch.chdir(tmp_path)
     assert WorkerPoolOptimizer.get_optimal_worker_count(S.SEQUENTIAL) == 1

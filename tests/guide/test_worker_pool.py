@@ -1,4 +1,4 @@
-"""What the guide's pool promises: each strategy does what its name says, and what it tells is measured."""
+"""The guide's pool: each strategy works as named, and its metrics are measured."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_tasks_that_wait_run_at_the_same_time(make: Make, strategy: Parallelizat
     assert all(task.parallelized for task in pool.metrics.stage_metrics)
 
 
-def test_adaptive_makes_room_for_more_waiting_tasks_than_there_are_cores(make: Make) -> None:
+def test_adaptive_runs_more_waiting_tasks_than_cores(make: Make) -> None:
     pool, meeting = make(), Meeting(12)
     for _ in range(12):
         pool.submit_stage(5, "wait", meeting.attend)
@@ -137,7 +137,7 @@ def test_adaptive_sends_functions_that_it_does_not_know_to_processes_while_other
     assert pids_until_one_is_another(four_functions) - {os.getpid()}
 
 
-def test_a_process_pool_runs_lambdas_closures_and_bound_methods_in_other_processes(make: Make) -> None:
+def test_process_pool_runs_lambdas_closures_and_bound_methods_in_other_processes(make: Make) -> None:
     pool = make(ParallelizationStrategy.PROCESS_POOL, 2)
     captured = 20
 
@@ -157,7 +157,7 @@ def test_a_process_pool_runs_lambdas_closures_and_bound_methods_in_other_process
     assert os.getpid() not in {pid for pid, _ in results}
 
 
-def test_a_hybrid_pool_runs_lambdas_and_keeps_what_is_marked_in_threads(make: Make) -> None:
+def test_hybrid_pool_runs_lambdas_and_keeps_thread_only_functions_in_threads(make: Make) -> None:
     pool, seen = make(ParallelizationStrategy.HYBRID), []
 
     @thread_only
@@ -182,24 +182,24 @@ def test_sequential_runs_one_task_after_another_in_order(make: Make) -> None:
     assert not any(task.parallelized for task in pool.metrics.stage_metrics)
 
 
-def test_a_strategy_may_be_given_by_its_value(make: Make) -> None:
+def test_strategy_may_be_given_by_its_value(make: Make) -> None:
     assert make("process_pool").strategy is ParallelizationStrategy.PROCESS_POOL
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_a_size_below_one_is_refused(size: int) -> None:
+def test_size_below_one_is_rejected(size: int) -> None:
     with pytest.raises(ValueError, match=f"initial_size is {size}: expected at least 1"):
         AdaptiveWorkerPool(initial_size=size)
 
 
 @pytest.mark.parametrize("size", ["4", 2.0, True])
-def test_a_size_that_is_no_number_is_refused(size: object) -> None:
+def test_size_that_is_no_number_is_rejected(size: object) -> None:
     with pytest.raises(TypeError, match="expected a whole number"):
         AdaptiveWorkerPool(initial_size=size)  # type: ignore[arg-type]  # that is the test
 
 
 @pytest.mark.parametrize("strategy", PARALLEL)
-def test_a_pool_has_the_size_that_it_was_given(make: Make, strategy: ParallelizationStrategy) -> None:
+def test_pool_has_the_size_that_it_was_given(make: Make, strategy: ParallelizationStrategy) -> None:
     assert make(strategy, 3).size == 3
 
 
@@ -223,7 +223,7 @@ def test_several_tasks_under_one_number_keep_all_their_results(make: Make, strat
     assert (metrics.total_tasks, metrics.completed_tasks, metrics.failed_tasks) == (3, 2, 1)
 
 
-def test_a_stage_gets_its_arguments_and_its_future_the_result(make: Make) -> None:
+def test_stage_gets_its_arguments_and_its_future_the_result(make: Make) -> None:
     future = make().submit_stage(2, "divide", divmod, 17, 5)
     assert future.result(HANG_SECONDS) == (3, 2)
     keyword = make().submit_stage(2, "parse", int, "ff", base=16)
@@ -231,7 +231,7 @@ def test_a_stage_gets_its_arguments_and_its_future_the_result(make: Make) -> Non
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_an_exit_out_of_a_task_is_that_task_s_failure(make: Make, error: BaseException) -> None:
+def test_exit_out_of_a_task_is_that_task_s_failure(make: Make, error: BaseException) -> None:
     pool = make(ParallelizationStrategy.THREAD_POOL, 1)
 
     def leave() -> None:
@@ -245,7 +245,7 @@ def test_an_exit_out_of_a_task_is_that_task_s_failure(make: Make, error: BaseExc
     assert pool.metrics.completed_tasks == 1
 
 
-def test_a_worker_that_dies_fails_only_its_task_and_is_named(make: Make) -> None:
+def test_worker_that_dies_fails_only_its_task_and_is_named(make: Make) -> None:
     pool = make(ParallelizationStrategy.PROCESS_POOL, 1)
     dying = pool.submit_stage(2, "dies", os._exit, 7)
     pool.submit_stage(3, "lives", int)
@@ -256,7 +256,7 @@ def test_a_worker_that_dies_fails_only_its_task_and_is_named(make: Make) -> None
     assert [task.success for task in pool.metrics.stage_metrics] == [False, True]
 
 
-def test_wait_all_tells_only_of_what_was_submitted_since_the_last_one(make: Make) -> None:
+def test_wait_all_reports_only_tasks_since_the_last_call(make: Make) -> None:
     pool = make()
     pool.submit_stage(2, "first", fail, "once")
     assert pool.wait_all(HANG_SECONDS)[0] is False
@@ -266,7 +266,7 @@ def test_wait_all_tells_only_of_what_was_submitted_since_the_last_one(make: Make
     assert pool.metrics.total_tasks == 2
 
 
-def test_wait_all_names_what_has_not_ended_in_time_and_tells_of_it_the_next_time(make: Make) -> None:
+def test_wait_all_names_unfinished_tasks_and_reports_them_the_next_time(make: Make) -> None:
     pool, go = make(ParallelizationStrategy.THREAD_POOL, 2), threading.Event()
 
     def late() -> None:
@@ -280,7 +280,7 @@ def test_wait_all_names_what_has_not_ended_in_time_and_tells_of_it_the_next_time
     assert pool.wait_all(HANG_SECONDS) == (False, ["stage 3 (late): OSError: too late"])
 
 
-def test_a_cancelled_task_is_a_failure_that_says_so(make: Make) -> None:
+def test_cancelled_task_is_a_failure_that_says_so(make: Make) -> None:
     pool, go = make(ParallelizationStrategy.THREAD_POOL, 1), threading.Event()
     pool.submit_stage(2, "holds", go.wait, HANG_SECONDS)
     waiting = pool.submit_stage(3, "waits", int)
@@ -294,7 +294,7 @@ def test_a_cancelled_task_is_a_failure_that_says_so(make: Make) -> None:
     assert metrics.min_task_duration_seconds > 0
 
 
-def test_a_stage_may_submit_another_stage(make: Make) -> None:
+def test_stage_may_submit_another_stage(make: Make) -> None:
     pool = make(ParallelizationStrategy.THREAD_POOL, 2)
     outer = pool.submit_stage(2, "outer", lambda: pool.submit_stage(3, "inner", int, "7"))
     assert outer.result(HANG_SECONDS).result(HANG_SECONDS) == 7
@@ -302,7 +302,7 @@ def test_a_stage_may_submit_another_stage(make: Make) -> None:
     assert pool.metrics.completed_tasks == 2
 
 
-def test_results_are_let_go_once_they_are_told(make: Make) -> None:
+def test_results_are_released_after_wait_all(make: Make) -> None:
     import gc
     import weakref
 
@@ -329,7 +329,7 @@ def test_it_is_a_whole_executor(make: Make) -> None:
     assert list(pool.map(abs, [-1, 2, -3])) == [1, 2, 3]
     done, _ = wait([pool.submit_stage(2, "a", int)], HANG_SECONDS)
     assert len(done) == 1
-    assert pool.metrics.total_tasks == 1  # what is in no stage is not in the stages' metrics
+    assert pool.metrics.total_tasks == 1  # tasks of no stage are not in the stages' metrics
 
 
 def test_leaving_its_context_ends_it_after_its_tasks_and_metrics_stay() -> None:
@@ -345,7 +345,7 @@ def test_leaving_its_context_ends_it_after_its_tasks_and_metrics_stay() -> None:
     assert pool.wait_all() == (True, [])
 
 
-def test_a_pool_can_be_resized_while_it_works(make: Make) -> None:
+def test_pool_can_be_resized_while_it_works(make: Make) -> None:
     pool, meeting = make(ParallelizationStrategy.THREAD_POOL, 1), Meeting(4)
     for _ in range(4):
         pool.submit_stage(2, "meet", meeting.attend)
@@ -369,7 +369,7 @@ def test_cpu_is_of_one_core_and_memory_in_megabytes(make: Make) -> None:
 
 
 @pytest.mark.parametrize("strategy", EVERY_STRATEGY)
-def test_the_cpu_time_of_child_processes_counts_for_the_task_that_ran_them(
+def test_cpu_time_of_child_processes_counts_for_the_task_that_ran_them(
     make: Make, strategy: ParallelizationStrategy
 ) -> None:
     pool = make(strategy)
@@ -416,7 +416,7 @@ def test_metrics_are_a_true_snapshot_while_tasks_run(make: Make) -> None:
     assert pool.metrics.total_duration_seconds > before.total_duration_seconds
 
 
-def test_a_task_is_in_the_metrics_as_soon_as_its_result_is_there(make: Make) -> None:
+def test_task_is_in_the_metrics_as_soon_as_its_result_is_there(make: Make) -> None:
     pool = make(ParallelizationStrategy.THREAD_POOL, 2)
     for count in range(1, 200):
         pool.submit_stage(2, "short", int).result(HANG_SECONDS)
@@ -436,7 +436,7 @@ def test_stages_tell_when_they_ran_with_a_time_zone(make: Make) -> None:
     assert pool.metrics.timestamp.tzinfo is not None
 
 
-def test_the_numbers_of_many_tasks_fit_together(make: Make) -> None:
+def test_numbers_of_many_tasks_fit_together(make: Make) -> None:
     pool, began = make(ParallelizationStrategy.THREAD_POOL, 4), monotonic()
     for number in range(200):
         pool.submit_stage(2 + number % 5, f"stage_{number % 5}", fail if number % 10 == 0 else str, "x")
@@ -450,7 +450,7 @@ def test_the_numbers_of_many_tasks_fit_together(make: Make) -> None:
     assert 0 <= metrics.worker_utilization <= 100
 
 
-def test_a_pool_that_ran_nothing_has_zeros_and_no_infinity(make: Make) -> None:
+def test_pool_that_ran_nothing_has_zeros_and_no_infinity(make: Make) -> None:
     metrics = make().metrics
     assert metrics.avg_task_duration_seconds == metrics.min_task_duration_seconds == metrics.total_duration_seconds == 0
     assert (metrics.bottlenecks, metrics.stage_metrics) == ([], [])
@@ -540,7 +540,7 @@ def test_adaptive_pool_is_not_recommended_to_itself(make: Make) -> None:
     assert not any("instead of ADAPTIVE" in advice for advice in pool.metrics.recommendations)
 
 
-def test_a_stage_much_longer_than_the_average_is_named_with_advice(make: Make) -> None:
+def test_stage_much_longer_than_the_average_is_named_with_advice(make: Make) -> None:
     pool = make(ParallelizationStrategy.THREAD_POOL, 3)
     for number, name, seconds in ((2, "short", 0.05), (3, "brief", 0.05), (4, "long", 0.4)):
         pool.submit_stage(number, name, threading.Event().wait, seconds)
@@ -569,7 +569,7 @@ def test_one_worker_with_a_queue_is_saturated(make: Make) -> None:
     assert any("more than 1 workers" in advice for advice in pool.metrics.recommendations)
 
 
-def test_a_measured_pool_costs_its_host_nothing_while_it_rests(make: Make) -> None:
+def test_measured_pool_costs_its_host_nothing_while_it_rests(make: Make) -> None:
     pool = make()
     pool.submit_stage(2, "a", int).result(HANG_SECONDS)
     pool.wait_all()

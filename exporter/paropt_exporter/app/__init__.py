@@ -1,4 +1,4 @@
-"""The composition root: `exporter` reads as the flow, `parts` makes what it is put together from."""
+"""Run a lane and export it: `exporter` has the flow, `parts` builds the objects that it connects."""
 
 from paropt_exporter.app.exporter import READER_SECONDS as READER_SECONDS
 from paropt_exporter.app.exporter import run_lane as run_lane

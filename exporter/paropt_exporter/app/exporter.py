@@ -1,4 +1,4 @@
-"""Run a lane: config -> plan -> engine -> pools, watched by history, metrics and screen."""
+"""Run a lane: config -> plan -> engine -> pools, observed by history, metrics and screen."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from paropt_exporter.autoscaling import Controller
 from paropt_exporter.autoscaling.controller import DEADLINE, KnownStages
 from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.clock import Clock, SystemClock
-from paropt_exporter.config.lanes import choose_lane
+from paropt_exporter.config.lanes import AUTO, choose_lane
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, get_pool_names
+from paropt_exporter.errors import EXIT_CRITICAL_SLA, EXIT_FAILED, EXIT_INTERNAL, EXIT_SIGNAL_BASE
 from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
 from paropt_exporter.executors.adaptive.profiles import PROFILES_NAME
@@ -33,15 +34,13 @@ from paropt_exporter.metrics import Metrics, Snapshot
 from paropt_exporter.plan import PROCESSES, THREADS, Plan
 from paropt_exporter.signals import Signals, has_terminal
 
-AUTO_LANE = "auto"
-_HISTORY = "history"  # the observer whose records must not be missing
-READER_SECONDS = 2.0  # for the reader of a screen to go on, once the exporter has to end
-_FIXED_SECTIONS = ("project", "web", "push", "feedback", "history")  # of the config, for as long as a process lives
-EXIT_FAILED, EXIT_UNWRITTEN, EXIT_CRITICAL, EXIT_SIGNAL_BASE = 1, 3, 4, 128
+_HISTORY = "history"  # the observer that must not drop records
+READER_SECONDS = 2.0  # for a stalled reader of the screen, once the exporter has to end
+_FIXED_SECTIONS = ("project", "web", "push", "feedback", "history")  # of the config: a process can't change them
 
 
 def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> int:
-    """Run the lane, serve its metrics, and return the exit code; blocks until the end or a signal.
+    """Run the lane, serve its metrics, and return the exit code. Blocks until the end or a signal.
 
     Raises `ConfigError` and `UsageError` before anything runs.
     """
@@ -52,9 +51,8 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
     if request.enter_root:
         os.chdir(config.root)
     lane = _choose_lane(request, config.root, screen)
-    plans.choose_stages(
-        config, lane, request.selection, request.arguments
-    )  # a misspelled stage must not leave a history
+    # Here already, so that a misspelled stage leaves no history.
+    plans.choose_stages(config, lane, request.selection, request.arguments)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals(reloads=request.every_seconds is not None and not has_terminal()))
         stack.enter_context(run_mark.set_run_mark(config.root, os.environ))
@@ -62,7 +60,7 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
         for interrupted in history.mark_interrupted_runs():
             screen.say(_format_interrupted(interrupted))
         if orphans := run_mark.end_orphans(config.root):
-            screen.say(f"an exporter that was killed left processes behind: ended {format_names(orphans)}")
+            screen.say(f"ended processes that a killed exporter left behind: {format_names(orphans)}")
         exporter = Exporter(
             request, config, lane, file=file, history=history, screen=screen, signals=signals, clock=clock
         )
@@ -71,7 +69,7 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
 
 
 def _choose_lane(request: Request, root: Path, screen: Screen) -> str:
-    if request.lane != AUTO_LANE:
+    if request.lane != AUTO:
         return request.lane
     lane, why = choose_lane(root)
     screen.say(f"lane {lane}: {why}")
@@ -85,25 +83,22 @@ def _format_interrupted(interrupted: InterruptedRun) -> str:
 
 
 def _import_before_calls(plan: Plan) -> None:
-    """Import now what a page needs: a project's modules join the import path with its first call, and win there."""
+    """Import modules of a page before the project's folder, which may hide them, joins the import path with a call."""
     if {THREADS, PROCESSES} & set(get_pool_names(plan)):
         import paropt_exporter.metrics.client  # noqa: F401
 
 
-def _bounds(plan: Plan) -> dict[str, tuple[int, int]]:
+def _get_bounds(plan: Plan) -> dict[str, tuple[int, int]]:
     return dict.fromkeys(get_pool_names(plan), (plan.workers.minimum, plan.workers.maximum))
 
 
-def _without_items(config: configs.Config) -> configs.Config:
-    """Return the config without the items of its stages, whose commands run once for each run."""
+def _drop_items(config: configs.Config) -> configs.Config:
+    """Return the config without the items of its stages, whose commands run only once for each run."""
     return replace(config, stages=tuple(stage.model_copy(update={"items": None}) for stage in config.stages))
 
 
 class WatchedPage:
-    """The metrics page, which can tell when somebody has scraped it.
-
-    The scrape that tells began after `wake_at_next_scrape` was set, so it has what was exposed before.
-    """
+    """The metrics page, which calls `wake` after a scrape that began with `wake_at_next_scrape` set."""
 
     def __init__(self, metrics: Metrics, wake: Callable[[], None]) -> None:
         self.wake_at_next_scrape = False
@@ -119,13 +114,13 @@ class WatchedPage:
 
 
 class Exporter:
-    """One process that runs one lane, once or again and again, and exports it.
+    """Runs one lane, once or repeatedly, and exports it.
 
     ```
     serve: bind -> run -> (once: end) | wait for the next start or a signal -> run ...
     ```
-    Guarantees: the endpoint answers from before the first task until the end; runs never overlap; history has an event
-    before the endpoint shows it.
+    Guarantees: the endpoint serves from before the first task until the end; runs never overlap; history stores an
+    event before the endpoint shows it.
     """
 
     def __init__(
@@ -152,17 +147,17 @@ class Exporter:
         self._workers = PoolWorkers(config.history_path.with_name(PROFILES_NAME), logs=self._logs)
         self._jobserver = parts.build_jobserver(config)
         self._run: Run | None = None
-        self._missing_before = 0  # records that the history lacked when the last run had ended
+        self._missing_before = 0  # records that the history lacked after the last run
         self._feedback = parts.build_feedback(config, clock)
         self._past = self._feedback.fetch_past_runs(lane) if self._feedback is not None else None
         self._planner = self._make_planner(config)
         plan = self._planner.plan()
         _import_before_calls(plan)
-        self._next_plan: Plan | None = plan  # of the first run: an items command may take its work off a queue
+        self._next_plan: Plan | None = plan  # the first run uses this plan: items commands may have effects
         self._control_state = parts.build_control_state(config, plan, self._feedback)
         self._sinks = parts.build_sinks(request, config, plan)
         self._protection = parts.build_protection(request, config)
-        self._reports = parts.reports(request, config, screen)
+        self._reports = parts.build_reports(request, config, screen)
         self._metrics = self._make_metrics(plan)
         self._observers = Observers(self._make_observers())
         self._page = WatchedPage(self._metrics, signals.wake)
@@ -193,28 +188,27 @@ class Exporter:
                 return self._wait_for_readers(code)
             if self._wait_for_start(began):
                 return self._wait_for_readers(code)
-            self._file.reload_if_changed(self._take, self._screen.say)
+            self._file.reload_if_changed(self._apply_config, self._screen.say)
 
     def _wait_for_start(self, began: float) -> bool:
-        """Wait for the next start, and read the config again on SIGHUP; True: a signal ends it all."""
+        """Wait for the next start, and reload the config on SIGHUP. Return whether a signal ends the exporter."""
         while True:
             if self._signals.wait(self._compute_pause(began)):
                 return True
             if not self._signals.take_reload():
                 return False
-            self._file.reload_if_changed(self._take, self._screen.say, asked=True)
+            self._file.reload_if_changed(self._apply_config, self._screen.say, asked=True)
 
-    def _take(self, read: configs.Config) -> None:
-        """Go on with the lanes and stages of a changed config; raises UsageError if the lane can't run by it."""
-        config = replace(
-            self._config, lanes=read.lanes, stages=read.stages, places=read.places, notes=read.notes
-        )  # the other sections made the parts of this process
+    def _apply_config(self, read: configs.Config) -> None:
+        """Continue with the lanes and stages of a changed config. Raises UsageError if the lane can't run with it."""
+        # The parts of this process were built from the other sections.
+        config = replace(self._config, lanes=read.lanes, stages=read.stages, places=read.places, notes=read.notes)
         plans.choose_stages(config, self._lane, self._request.selection, self._request.arguments)
-        shape = plans.build_plan(_without_items(config), self._lane, **parts.asked(self._request))
+        shape = plans.build_plan(_drop_items(config), self._lane, **parts.get_plan_options(self._request))
         _import_before_calls(shape)
         before, self._config_as_read = self._config_as_read, read
         if changed := [name for name in _FIXED_SECTIONS if getattr(read, name) != getattr(before, name)]:
-            self._screen.say(f"{', '.join(changed)}: changed too, and in force from the next start of the exporter on")
+            self._screen.say(f"{', '.join(changed)}: changed too, which takes effect at the next start of the exporter")
         self._config, self._planner, self._next_plan = config, self._make_planner(config), None
         self._control_state.reconfigure(shape.workers, get_pool_names(shape))
         if self._order_socket is not None:
@@ -222,7 +216,7 @@ class Exporter:
         self._order_socket = parts.open_order_socket(config, shape, self._control_state)
         self._metrics.reconfigure(
             lanes=(parts.build_lane_labels(self._request, config, shape),),
-            bounds=_bounds(shape),
+            bounds=_get_bounds(shape),
             totals=self._history.load_totals(),
             last=self._history.load_last_values(),
         )
@@ -231,33 +225,33 @@ class Exporter:
         return Planner(self._request, config, self._lane, self._history, self._past, self._screen.say)
 
     def _wait_for_scrape(self) -> None:
-        """Serve until a scrape has seen the final values, a signal, or the time given."""
+        """Serve until a scrape has the final values, a signal arrives, or the time is over."""
         if self._request.linger_seconds:
             self._page.wake_at_next_scrape = True
             self._signals.wait(self._request.linger_seconds)
 
     def _wait_for_readers(self, code: int) -> int:
-        """Wait for the readers of the summary, and return the exit code, which a lost summary changes.
+        """Wait for the readers of the summary. Return the exit code, which a lost summary changes.
 
-        Without a signal they have all the time they want; after one as long as one of them goes on.
+        Without a signal there is no time limit. After a signal they must make progress every READER_SECONDS.
         """
         self._screen.notify_when_shown(self._signals.wake)
-        patience, written = (None if self._signals.number is None else READER_SECONDS), self._screen.write_count
+        timeout_seconds, written = (None if self._signals.number is None else READER_SECONDS), self._screen.write_count
         while not self._screen.is_shown:
-            signalled = self._signals.wait(patience)
+            signalled = self._signals.wait(timeout_seconds)
             stalled = written == self._screen.write_count
-            if patience is not None and (signalled or stalled):
+            if timeout_seconds is not None and (signalled or stalled):
                 break
             if signalled:
-                patience = READER_SECONDS
+                timeout_seconds = READER_SECONDS
             written = self._screen.write_count
-        if self._screen.fault and not self._signals.interrupted_run and code != EXIT_UNWRITTEN:
-            self._screen.say(f"exit code {EXIT_UNWRITTEN}: the summary could not be written")
-            return EXIT_UNWRITTEN
+        if self._screen.fault and not self._signals.interrupted_run and code != EXIT_INTERNAL:
+            self._screen.say(f"exit code {EXIT_INTERNAL}: the summary could not be written")
+            return EXIT_INTERNAL
         return code
 
     def close(self) -> None:
-        """End the endpoint and the pools."""
+        """Close the endpoint and the pools."""
         if self._order_socket is not None:
             self._order_socket.close()
         if self._feedback is not None:
@@ -292,10 +286,10 @@ class Exporter:
             keeps_output=self._logs is not None,
         )
         missed = self._sinks.deliver(self._metrics.render_final_page)
-        return self._choose_exit_code(record, missed, self._report(record))
+        return self._choose_exit_code(record, missed, self._write_reports(record))
 
-    def _report(self, record: RunRecord) -> tuple[str, ...]:
-        """Make the reports; return which files could not be written, and why."""
+    def _write_reports(self, record: RunRecord) -> tuple[str, ...]:
+        """Write the reports. Return the files that could not be written, each with the reason."""
         if self._reports is None:
             return ()
         path = self._logs.path(record.run_id) if self._logs is not None else None
@@ -336,7 +330,7 @@ class Exporter:
         )
 
     def _make_observers(self) -> dict[str, Observer]:
-        """Return the observers in the order in which they take an event."""
+        """Return the observers in the order in which they receive events."""
         observers: dict[str, Observer] = {_HISTORY: self._history, "metrics": self._metrics}
         if self._logs is not None:
             observers["logs"] = self._logs
@@ -350,7 +344,7 @@ class Exporter:
             lanes=(parts.build_lane_labels(self._request, self._config, plan),),
             read_snapshot=self._read_snapshot,
             on_cpu_shown=self._save_shown_totals,
-            bounds=_bounds(plan),
+            bounds=_get_bounds(plan),
             totals=self._history.load_totals(),
             last=self._history.load_last_values(),
             process_metrics=parts.exports_process_metrics(self._request, self._config),
@@ -359,13 +353,13 @@ class Exporter:
 
     @property
     def _keeps_serving(self) -> bool:
-        """Say whether the endpoint answers after this run: an address that is gone is no address."""
+        """Whether the endpoint serves after this run."""
         lingers = not self._request.once or bool(self._request.linger_seconds)
         return lingers and not self._signals.interrupted_run
 
     @property
     def _serves_until(self) -> str:
-        """Say when the endpoint ends."""
+        """What ends the endpoint, for the summary."""
         linger = self._request.linger_seconds if self._request.once else None
         return f"a scrape, at most {linger:g} s" if linger else "Ctrl-C"
 
@@ -396,29 +390,29 @@ class Exporter:
         return {**dropped, _HISTORY: dropped[_HISTORY] + self._history.dropped}
 
     def _compute_pause(self, began: float) -> float | None:
-        """Return how long to wait for the next start; None: there is none, serve until a signal."""
+        """Return the seconds until the next start, or None to serve until a signal."""
         every = self._request.every_seconds
         return None if every is None else max(0.0, began + every - self._clock.monotonic())
 
     def _choose_exit_code(self, record: RunRecord, missed: frozenset[str], unreported: tuple[str, ...]) -> int:
-        """Return the run's exit code, and say why where its summary could not know."""
+        """Return the run's exit code, and print its reason if the summary did not have it."""
         if self._signals.interrupted_run:
             return EXIT_SIGNAL_BASE + (self._signals.number or 0)
         missing = self._count_dropped()[_HISTORY]
         lost, self._missing_before = missing - self._missing_before, missing
         if unwritten := self._describe_unwritten(missed, lost) or "; ".join(unreported):
-            self._screen.say(f"exit code {EXIT_UNWRITTEN}: {unwritten}")
-            return EXIT_UNWRITTEN
+            self._screen.say(f"exit code {EXIT_INTERNAL}: {unwritten}")
+            return EXIT_INTERNAL
         if record.critical_sla:
-            return EXIT_CRITICAL
+            return EXIT_CRITICAL_SLA
         return 0 if record.result is Result.SUCCESS else EXIT_FAILED
 
     def _describe_unwritten(self, missed: frozenset[str], lost: int) -> str:
-        """Say what of the run could not be written or handed on; "" if all was. `lost`: records of it."""
+        """Return the reason why data of the run was not written or pushed, or "". `lost` counts its lost records."""
         if self._history.broken:
             return self._history.broken
         if lost:
-            return "the history lacks records, and the log says why"
+            return "the history lacks records; the log has the reason"
         if sinks.PUSHGATEWAY in missed and (self._request.push_fail or self._config.push.fail):
-            return "the final values were not pushed, and --push.fail is given"
+            return "the final values were not pushed (--push.fail)"
         return ""

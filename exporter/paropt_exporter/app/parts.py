@@ -1,4 +1,4 @@
-"""Make the parts of an exporter, each from the config and from what is asked."""
+"""Build the parts of an exporter, each from the config and the request."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def open_history(config: Config, clock: Clock) -> History:
 
 
 def open_task_logs(config: Config, past: History, clock: Clock) -> TaskLogs | None:
-    """Return what keeps the output of tasks; None where the config wants none kept."""
+    """Return the writer of task logs, or None if the config turns them off."""
     keep = config.history.logs
     if not keep.enabled:
         return None
@@ -53,8 +53,8 @@ def open_task_logs(config: Config, past: History, clock: Clock) -> TaskLogs | No
     return TaskLogs(LogFolder(find_log_folder(config.history_path), limits, clock=clock, lives=past.is_alive))
 
 
-def reports(request: Request, config: Config, screen: Screen) -> Reports | None:
-    """Return what makes the reports that are asked for. UsageError for one that needs an extra which is not there."""
+def build_reports(request: Request, config: Config, screen: Screen) -> Reports | None:
+    """Return the requested reports. Raises UsageError if one needs an extra that is not installed."""
     if not request.reports:
         return None
     from paropt_exporter.reports import Reports, options, places
@@ -87,11 +87,11 @@ def _otlp() -> RunReport:
 
 
 def build_feedback(config: Config, clock: Clock) -> Feedback | None:
-    """Return what asks Prometheus; None where nobody is to be asked."""
+    """Return the Prometheus feedback, or None if it is off."""
     settings = config.feedback
     if settings.prometheus is None or settings.source == "local":
         return None
-    from paropt_exporter.autoscaling import Feedback  # here: a lane without Prometheus must not wait for `requests`
+    from paropt_exporter.autoscaling import Feedback  # here: only these lanes need `requests`
 
     return Feedback(settings, settings.prometheus, project=config.project, root=config.root, clock=clock)
 
@@ -99,33 +99,33 @@ def build_feedback(config: Config, clock: Clock) -> Feedback | None:
 def build_jobserver(config: Config) -> Jobserver | None:
     if not config.feedback.jobserver:
         return None
-    from paropt_exporter.autoscaling.jobserver import Jobserver, require_make  # here: hardly a lane needs it
+    from paropt_exporter.autoscaling.jobserver import Jobserver, require_make  # here: few lanes need it
 
     require_make(os.environ)
     return Jobserver()
 
 
-def build_control_state(config: Config, plan: Plan, asks: Feedback | None) -> ControlState:
-    """Return where the sizes of the plan's pools stand, by nobody's decision yet."""
+def build_control_state(config: Config, plan: Plan, feedback: Feedback | None) -> ControlState:
+    """Return the state of the plan's pools before any decision about their size."""
     settings = config.feedback
     return ControlState(
         plan.workers,
         get_pool_names(plan),
         source=settings.source or ("both" if settings.prometheus is not None else "local"),
         override=Override(mode=settings.mode),
-        queries=asks.get_counts if asks is not None else QueryCounts,
+        queries=feedback.get_counts if feedback is not None else QueryCounts,
     )
 
 
-def open_order_socket(config: Config, plan: Plan, stands: ControlState) -> ControlSocket | None:
-    """Open the socket through which a person pins or pauses the lane."""
+def open_order_socket(config: Config, plan: Plan, state: ControlState) -> ControlSocket | None:
+    """Open the socket for the commands `pin`, `pause` and `resume`."""
     sequential = plan.strategy is Strategy.SEQUENTIAL
     unsteerable = f"lane {plan.lane} runs one task after another: strategy sequential has no size"
-    return open_control_socket(config.root, stands, lane=plan.lane, refusal_reason=unsteerable if sequential else "")
+    return open_control_socket(config.root, state, lane=plan.lane, refusal_reason=unsteerable if sequential else "")
 
 
-def asked(request: Request) -> dict[str, Any]:
-    """Return what a request asks of each plan, whatever failed before."""
+def get_plan_options(request: Request) -> dict[str, Any]:
+    """Return the arguments of `build_plan` that come from the request, except for --failed."""
     return {
         "selection": request.selection,
         "arguments": request.arguments,
@@ -136,7 +136,7 @@ def asked(request: Request) -> dict[str, Any]:
 
 
 def build_lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabels:
-    """Return the lane as its metrics are labelled: all of its stages, of which a plan may have only some."""
+    """Return the labels of the lane and of all its stages, of which a plan may have only some."""
     lane = config.lanes[plan.lane]
     members, _ = choose_stages(config, plan.lane, Selection())
     stages = tuple(
@@ -153,13 +153,13 @@ def build_lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabel
 
 
 def exports_process_metrics(request: Request, config: Config) -> bool:
-    """Say whether the exporter's own process is on its page."""
+    """Return whether the page has metrics of the exporter's own process."""
     asked = request.exporter_metrics
     return not config.web.disable_exporter_metrics if asked is None else asked
 
 
 def build_sinks(request: Request, config: Config, plan: Plan) -> Sinks:
-    """Return who is handed the final values of each run. UsageError for a push that is nobody's."""
+    """Return the sinks of each run's final values. Raises UsageError for --push.fail without a URL."""
     settings = config.push
     targets: dict[str, sinks.Deliver] = {}
     if request.textfile is not None:
@@ -179,12 +179,12 @@ def build_sinks(request: Request, config: Config, plan: Plan) -> Sinks:
             root=config.root,
         )
     elif request.push_fail:
-        raise UsageError("--push.fail: nothing is pushed: give --push.url too")
+        raise UsageError("--push.fail needs a Pushgateway: give --push.url too")
     return Sinks(targets)
 
 
 def build_protection(request: Request, config: Config) -> ProtectionSource:
-    """Return what protects the endpoint. Raises ConfigError or UsageError for a web config that can't be honoured."""
+    """Return the endpoint's protection. Raises ConfigError or UsageError for a faulty web config."""
     named = config.web.config_file
     path = request.web_config or (config.root / named if named is not None else None)
     return ProtectionFile(path) if path is not None else NoProtection()

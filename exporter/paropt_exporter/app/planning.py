@@ -1,4 +1,4 @@
-"""Plan a lane's next run from the config, what is asked, and what earlier runs taught."""
+"""Plan a lane's next run from the config, the request and the history."""
 
 from __future__ import annotations
 
@@ -23,14 +23,11 @@ if TYPE_CHECKING:
     from paropt_exporter.autoscaling.jobserver import Jobserver
 
 
-_MOST_NAMED = 10  # stages in a line
+_MOST_NAMED = 10  # in one line
 
 
 class Planner:
-    """Makes the plan of each run anew: history goes on from run to run. `past`: what Prometheus knows, if asked.
-
-    `say` takes a line that says what --failed leaves out.
-    """
+    """Builds the plan of each run. `past` has Prometheus' values; `say` prints the stages that --failed leaves out."""
 
     def __init__(
         self,
@@ -49,7 +46,7 @@ class Planner:
         self._say = say
 
     def plan(self) -> Plan:
-        """Return what would run. UsageError where nothing can, NothingFailed where --failed has nothing to do."""
+        """Return the next plan. Raises UsageError if nothing can run, NothingFailed if nothing failed before."""
         request = self._request
         failed = (
             find_failures(self._history, self._config, self._lane, request.selection) if request.failed_only else None
@@ -63,14 +60,14 @@ class Planner:
             cpu_shares=self._history.load_cpu_demands(self._lane),
             only=failed.stages if failed is not None else None,
             only_items=failed.items if failed is not None else {},
-            **parts.asked(request),
+            **parts.get_plan_options(request),
         )
         if failed is not None:
             self._say(format_failures(plan, failed))
         return plan
 
     def set_start_size(self, plan: Plan, standing: ControlState) -> Plan:
-        """Let the lane begin with the size that query results, a person's order or its own past say."""
+        """Set the starting size from query results, a pinned size or earlier runs."""
         if plan.strategy is Strategy.SEQUENTIAL:
             return plan
         configured = self._config.lanes[plan.lane].workers.start is not None or self._request.workers is not None
@@ -79,19 +76,19 @@ class Planner:
         return replace(plan, workers=replace(plan.workers, start=start))
 
     def _find_past_size(self, plan: Plan) -> int | None:
-        """Return the size that earlier runs of the lane could use; None: nothing is known."""
+        """Return the size that earlier runs of the lane used, or None if there are none."""
         known = self._past.sizes if self._past is not None else {}
         sizes = [known[pool] for pool in get_pool_names(plan) if pool in known]
         return round(max(sizes)) if sizes else self._history.load_usual_size(plan.lane)
 
     def _load_expected_durations(self) -> Mapping[str, float]:
-        """Return known durations of stages: what Prometheus knows of all hosts' week beats what this one remembers."""
+        """Return known durations of stages. Prometheus' values, of all hosts, override those of this host's history."""
         own = self._history.load_expected_seconds(self._lane)
         return {**own, **self._past.durations} if self._past is not None else own
 
 
 def find_failures(history: History, config: Config, lane: str, selection: Selection) -> Failures:
-    """Return the failures of the selected stages of a lane. UsageError if no run of it is known."""
+    """Return the failures of the selected stages of a lane. Raises UsageError if no run of it is known."""
     members, _ = plans.choose_stages(config, lane, selection)
     found = history.find_failures(lane, [stage.name for stage in members])
     if found is None:
@@ -103,7 +100,7 @@ def find_failures(history: History, config: Config, lane: str, selection: Select
 
 
 def format_failures(plan: Plan, failed: Failures) -> str:
-    """Say in a line what --failed runs, and what it leaves out."""
+    """Return a line with the stages that --failed runs and leaves out."""
     runs = [
         f"{stage.name} ({_format_item_count(stage)} only)" if stage.scope is Scope.ITEMS else stage.name
         for stage in plan.stages
@@ -128,7 +125,7 @@ def _format_names(names: Sequence[str]) -> str:
 
 
 def share_jobserver(plan: Plan, jobserver: Jobserver | None) -> Plan:
-    """Make the lane's commands clients of the jobserver, if there is one; what a stage's own `env` says stays."""
+    """Add the jobserver's environment to the lane's commands. A stage's own `env` overrides it."""
     if jobserver is None or plan.strategy is Strategy.SEQUENTIAL:
         return plan
     ours = jobserver.build_environment(os.environ, plan.workers.maximum)
@@ -136,6 +133,6 @@ def share_jobserver(plan: Plan, jobserver: Jobserver | None) -> Plan:
 
 
 def collect_memory_peaks(plan: Plan, measured: Mapping[str, int]) -> Mapping[str, int]:
-    """Return the most bytes that a task of each stage takes, as earlier runs measured it or its `memory` says."""
+    """Return the peak memory of a task of each stage in bytes, from earlier runs or its `memory`."""
     peaks = {stage.name: max(stage.memory_bytes, measured.get(stage.name, 0)) for stage in plan.stages}
     return {stage: peak for stage, peak in peaks.items() if peak}

@@ -1,4 +1,4 @@
-"""Read `paropt.yml` again when it has changed, and refuse it where it can't be used."""
+"""Reload `paropt.yml` when it has changed, and reject a faulty one."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _SUCCESS, _FAILURE = families.RELOAD_RESULTS
 
 
 class ConfigFile:
-    """The config's file, while an exporter runs its lane again and again.
+    """The config's file while an exporter repeats its lane.
 
-    Guarantees: each state of the file is read once, unless it is asked for; a file that can't be used is told of once,
-    counted, and changes nothing. Not thread-safe, except for `reloads`.
+    Guarantees: each state of the file is read once, except on request; a faulty file is reported once, counted, and
+    changes nothing. Not thread-safe, except for `reloads`.
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Make it before the config is read: a change in between is then found. None: there is no file to read."""
-        # A pipe can be read once only; a call may change the current folder.
+        """Create it before reading the config, so that it notices a change in between. None: there is no file."""
+        # A pipe can be read only once. A call may change the current folder.
         self._path = None if path is None or not path.is_file() else Path(os.path.abspath(path))  # noqa: PTH100 -- keeps links
         self._stamp = self._look()
         self._reloads = dict.fromkeys(families.RELOAD_RESULTS, 0)
@@ -31,14 +31,14 @@ class ConfigFile:
     def reload_if_changed(
         self, take: Callable[[configs.Config], None], say: Callable[[str], None], *, asked: bool = False
     ) -> None:
-        """Read the file if it has changed, or if it is `asked` for, and hand the config to `take`.
+        """Read the file if it has changed or is `asked` for, and pass the config to `take`.
 
-        `take` raises UsageError for a config that it can't use. `say` gets one line, or one for each fault.
+        `take` raises UsageError to reject it. `say` prints one line, or one for each fault.
         """
         stamp = self._look()
         if self._path is None or (stamp == self._stamp and not asked):
             return
-        self._stamp = stamp  # taken before the content: what is replaced in between is read again next time
+        self._stamp = stamp  # before reading: a file replaced in between is read next time
         try:
             take(configs.read_config(self._path, root=self._path.parent))
         except (ConfigError, UsageError) as error:
@@ -52,7 +52,7 @@ class ConfigFile:
             say(f"{self._path.name} has changed: it is in force from the next run on")
 
     def reloads(self) -> Mapping[str, int]:
-        """Return how often a changed file was loaded and refused, by result; from any thread."""
+        """Return how often a changed file was loaded and rejected, by result. Any thread may call it."""
         return dict(self._reloads)
 
     def _look(self) -> _Stamp:

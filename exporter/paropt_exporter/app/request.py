@@ -1,4 +1,4 @@
-"""What is asked of the exporter, and where a person watches it."""
+"""The request to the exporter, and the protocol of the screen that shows its progress."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the command line asks for; None: as the config says. `root` is where a project without a config lives.
+    """The settings of the command line; None leaves a setting to the config.
 
-    `enter_root`: the config was found in a folder above, and the lane runs as if it had been started there.
+    `root` is the folder of a project without a config. `enter_root`: the config is in a folder above; run there.
     """
 
     config_path: Path | None
@@ -50,31 +50,31 @@ class Request:
 
 
 class Screen(Observer, Protocol):
-    """Where a person watches: an observer that is also told what no record says."""
+    """An observer that shows a run to a person, with facts that no event has."""
 
     @property
     def fault(self) -> str | None:
-        """Why a summary could not be written, if one couldn't."""
+        """The reason why a summary could not be written, or None."""
 
     @property
     def is_shown(self) -> bool:
-        """Whether the readers have taken everything."""
+        """Whether all output is written."""
 
     @property
     def write_count(self) -> int:
-        """How many writes the readers have taken so far."""
+        """The number of completed writes."""
 
     def notify_when_shown(self, tell: Callable[[], None]) -> None:
-        """Call `tell`, from another thread, each time that the readers have taken everything."""
+        """Call `tell`, from another thread, each time that all output is written."""
 
     def say(self, sentence: str) -> None:
         """Show one line."""
 
     def show(self, text: str) -> None:
-        """Show lines as they are, for a program that reads them."""
+        """Show lines unchanged, for a program that reads them."""
 
     def begin_run(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
-        """A run is about to start; `live` tells how its stages stand."""
+        """Show the start of a run. `live` returns snapshots of its stages."""
 
     def show_stopping(self, stop: Stop, stages: int) -> None:
         """Show that a run begins to stop while so many stages run."""

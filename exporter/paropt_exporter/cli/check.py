@@ -1,4 +1,4 @@
-"""`check`: find every fault of the config and of what it needs here, before anything runs."""
+"""`check`: report all faults of the config, and all programs and modules that it needs and this machine lacks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
 
 _JOBS_FLAG = re.compile(r"-j\d*|--jobs(=\d*)?")
-_COUNTING_CLIENTS = ("make", "gmake", "ninja")  # with -j they count their own jobs, whatever a jobserver says
+_COUNTING_CLIENTS = ("make", "gmake", "ninja")  # with -j they ignore the jobserver
 
 
 def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextIO, stderr: TextIO) -> int:
-    """Print all faults to stderr and return 2, or say on stdout that there are none; `lane`: only its stages."""
+    """Print all faults and return 2, or report that there are none and return 0. `lane`: only its stages."""
     if config_path is not None:
         init.refresh_schema(config_path)
     config, faults = _read_config(config_path, root)
@@ -52,7 +52,7 @@ def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextI
 
 
 def _read_config(path: Path | None, root: Path) -> tuple[Config | None, list[str]]:
-    """Return the config and the file's own faults; where it has some, what of it is sound, if anything."""
+    """Return the config, or its valid parts if the file has faults, and the faults."""
     from paropt_exporter import config as configs
 
     try:
@@ -63,7 +63,7 @@ def _read_config(path: Path | None, root: Path) -> tuple[Config | None, list[str
 
 
 def _find_missing(config: Config, stages: list[Stage]) -> Iterator[str]:
-    """Yield what a config needs here and does not find, each thing with its place."""
+    """Yield a fault for each thing that the config needs and this machine lacks, with its place."""
     for stage in stages:
         yield from (f"{_get_place(config, stage)}: {fault}" for fault in _check_stage(config, stage))
     yield from (f"{config.path}: {fault}" for fault in _check_jobserver(config))
@@ -71,7 +71,7 @@ def _find_missing(config: Config, stages: list[Stage]) -> Iterator[str]:
 
 
 def _check_web_config(config: Config) -> tuple[str, ...]:
-    """Return what would keep the endpoint from its TLS and its users."""
+    """Return the faults of the web config."""
     if config.web.config_file is None:
         return ()
     from paropt_exporter.exposition.protection import ProtectionFile
@@ -91,7 +91,7 @@ def _print_faults(faults: list[str], stderr: TextIO) -> int:
 
 
 def _check_stage(config: Config, stage: Stage) -> Iterator[str]:
-    """Yield what would keep a stage from starting, looked up as its run would look it up."""
+    """Yield the reasons why a stage could not start here."""
     if stage.call is not None:
         yield from check_call(stage.call, config.root)
     folder = config.root / stage.cwd if stage.cwd else config.root
@@ -106,7 +106,7 @@ def _check_stage(config: Config, stage: Stage) -> Iterator[str]:
 
 def _check_glob(config: Config, stage: Stage) -> Iterator[str]:
     if stage.items is None or stage.items.glob is None:
-        return  # a command of the items belongs to the repository, and is not run here
+        return  # an items command is not run: it belongs to the repository
     from paropt_exporter.plan.items import ItemsError, describe_no_items, find_items
 
     try:
@@ -118,7 +118,7 @@ def _check_glob(config: Config, stage: Stage) -> Iterator[str]:
 
 def _iter_programs(stage: Stage) -> Iterator[str]:
     if stage.shell:
-        yield "/bin/sh"  # what the shell finds, only the shell knows
+        yield "/bin/sh"  # only the shell knows the programs in its line
     commands = [] if stage.shell else [stage.run, *(stage.steps or ())]
     if stage.items is not None:
         commands.append(stage.items.command)
@@ -143,7 +143,7 @@ def _check_program(program: str, folder: Path, path: str) -> Iterator[str]:
 
 
 def _search_path(program: str, folder: Path, path: str) -> str | None:
-    """Look through a PATH as the stage will: its relative entries start from the stage's folder."""
+    """Search a PATH like the stage does, with relative entries from the stage's folder."""
     entries = os.pathsep.join(os.path.join(folder, entry) for entry in path.split(os.pathsep))  # noqa: PTH118 -- a PATH is text
     return shutil.which(program, path=entries)
 
@@ -159,7 +159,7 @@ def _check_jobserver(config: Config) -> Iterator[str]:
 
 
 def _iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
-    """Yield what is allowed and seldom meant."""
+    """Yield warnings about settings that are allowed but rarely intended."""
     yield from _warn_unstoppable_calls(lanes, stages)
     yield from _warn_wide_stages(lanes, stages)
     yield from _warn_repeated_starts(stages)
@@ -168,7 +168,7 @@ def _iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage
 
 
 def _warn_unstoppable_calls(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
-    """Yield the calls that are to be stopped at a limit, in lanes whose threads can't be."""
+    """Yield a warning for each call with a limit that can't stop it, since it runs in a thread."""
     from paropt_exporter.events import Strategy
 
     for stage in stages:
@@ -185,7 +185,7 @@ def _warn_unstoppable_calls(lanes: Mapping[str, Lane], stages: list[Stage]) -> I
 
 
 def _warn_wide_stages(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
-    """Yield the stages that need more slots than a lane ever has workers; one worker runs anything alone."""
+    """Yield a warning for each stage that needs more slots than a lane has workers. One worker runs any stage."""
     from paropt_exporter import host
     from paropt_exporter.config.defaults import resolve_workers
 
@@ -199,7 +199,7 @@ def _warn_wide_stages(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterato
 
 
 def _warn_repeated_starts(stages: list[Stage]) -> Iterator[str]:
-    """Yield the stages that start a program for each item that could take several at once."""
+    """Yield a warning for each stage that starts a multi-file program once for each item."""
     from paropt_exporter.plan import start_up
 
     for stage in stages:
@@ -213,7 +213,7 @@ def _warn_repeated_starts(stages: list[Stage]) -> Iterator[str]:
 
 
 def _warn_own_jobs(stages: list[Stage]) -> Iterator[str]:
-    """Yield the commands that a jobserver is there for and that turn it down."""
+    """Yield a warning for each command with -j, which ignores the jobserver."""
     for stage in stages:
         for command in (stage.run, *(stage.steps or ())):
             words = (command.split() if isinstance(command, str) else command) or ()
@@ -240,15 +240,18 @@ def _get_place(config: Config, stage: Stage) -> str:
     return config.places.get(stage.name) or f"stage {stage.name}"
 
 
-_DYNAMIC = (b"__path__", b"sys.modules")  # in a package's source: its modules may lie anywhere, or be made at import
+_DYNAMIC = (
+    b"__path__",
+    b"sys.modules",
+)  # in a package's source: its modules may be anywhere, or be created by the import
 _LARGEST_SOURCE_BYTES = 1_000_000
 
 
 def check_call(target: str, root: Path) -> Iterator[str]:
-    """Yield that the module of a call is missing, looked up as a run would: in the config's folder first."""
+    """Yield a fault if the module of a call is missing. Searches like a run, the config's folder first."""
     module = target.partition(":")[0]
     if module in sys.modules:
-        return  # os.path has no package to look in
+        return  # such as os.path, which has no package
     importlib.invalidate_caches()
     folders: Sequence[str] = [str(root), *sys.path]
     name = ""
@@ -259,12 +262,12 @@ def check_call(target: str, root: Path) -> Iterator[str]:
             yield f"there is no module {name!r} for {target}: correct the name, or install it"
             return
         if _is_dynamic(spec):
-            return  # it may find the rest by itself
+            return  # it may load the rest in its own way
         folders = spec.submodule_search_locations or ()
 
 
 def _find_in_folders(name: str, folders: Sequence[str]) -> ModuleSpec | None:
-    """Return the first module or package of that name, or one made of all folders of that name (a namespace)."""
+    """Return the first module or package of that name, or a namespace package of all folders of that name."""
     portions: list[str] = []
     for folder in folders:
         finder = pkgutil.get_importer(folder)
@@ -280,7 +283,7 @@ def _find_in_folders(name: str, folders: Sequence[str]) -> ModuleSpec | None:
 
 
 def _find_elsewhere(name: str) -> ModuleSpec | None:
-    """Return a module that is built in, or that an installed package's own finder knows."""
+    """Return a built-in module, or one that an installed package's own finder knows."""
     for finder in sys.meta_path:
         spec = finder.find_spec(name, None) if finder is not PathFinder else None
         if spec is not None:

@@ -1,4 +1,4 @@
-"""Decide where text is coloured, and give lines of ours their colours."""
+"""Decide whether to colour output, and colour the lines of a summary."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ RED, YELLOW, GREEN = "\x1b[31m", "\x1b[33m", "\x1b[32m"
 
 
 def is_wanted(choice: str, environ: Mapping[str, str], *, terminal: bool) -> bool:
-    """Say whether to colour: --color before $NO_COLOR before $FORCE_COLOR before what the stream is.
+    """Return whether to colour: by --color, then $NO_COLOR, then $FORCE_COLOR, then by the stream's kind.
 
-    Both variables count if they are not empty (no-color.org, force-color.org).
+    An empty variable counts as unset (no-color.org, force-color.org).
     """
     if choice != "auto":
         return choice == "always"
@@ -23,12 +23,12 @@ def is_wanted(choice: str, environ: Mapping[str, str], *, terminal: bool) -> boo
 
 
 def paint(text: str, color: str) -> str:
-    """Return the text in a colour; what a terminal would act on in it is written as escapes first."""
+    """Return the text in a colour, with its own control characters escaped."""
     return f"{color}{visible(text)}{_RESET}" if color else visible(text)
 
 
 def paint_summary(text: str) -> str:
-    """Return a summary with the colours of its lines: by its headline, and the marks of its stages."""
+    """Return a summary with coloured lines, by its headline and the marks of its stages."""
     first, *rest = text.split("\n")
     headline = RED if " failed" in first else GREEN if " succeeded" in first else YELLOW
     return "\n".join([paint(first, headline), *(paint(line, _choose_color(line)) for line in rest)])

@@ -1,4 +1,4 @@
-"""Turn parsed flags into calls of the parts: which command, with what."""
+"""Run the command that the parsed flags name."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paropt_exporter.config.lanes import AUTO, STANDARD
 from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.events import Strategy
 
@@ -23,13 +24,11 @@ if TYPE_CHECKING:
     from paropt_exporter.plan import Selection
     from paropt_exporter.reports import ReportOption
 
-DEFAULT_LANE = "standard"
-AUTO_LANE = "auto"
 _PLUGIN_SWITCH = "PYDANTIC_DISABLE_PLUGINS"
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Run the command that the flags name; without one, a lane."""
+    """Run the flags' command, or a lane without one, and return the exit code."""
     match flags.command:
         case "init":
             from paropt_exporter.cli import init
@@ -68,7 +67,7 @@ def run(flags: argparse.Namespace) -> int:
 
 
 def _find_config(flags: argparse.Namespace) -> Path | None:
-    """Return the config to read, and say on stderr which it is if it was found in a folder above."""
+    """Return the config's path, and print it to stderr if it is in a folder above."""
     from paropt_exporter import config
 
     path = config.discover(flags.config_file, os.environ)
@@ -116,7 +115,7 @@ def _run_list(flags: argparse.Namespace) -> int:
     from paropt_exporter.cli import listing
 
     loaded = config.read_config(_find_config(flags), root=Path.cwd())
-    if flags.lane is not None and flags.lane != AUTO_LANE and flags.lane not in loaded.lanes:
+    if flags.lane is not None and flags.lane != AUTO and flags.lane not in loaded.lanes:
         raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
     return listing.run(
         loaded, lane=flags.lane, output=flags.output or "text", names_only=flags.quiet, stdout=sys.stdout
@@ -127,14 +126,14 @@ def _choose_lane(flags: argparse.Namespace, root: Path) -> str:
     from paropt_exporter.config.lanes import choose_lane
 
     lane = _get_lane(flags)
-    if lane == AUTO_LANE:
+    if lane == AUTO:
         lane, why = choose_lane(root)
         print(f"lane {lane}: {why}", file=sys.stderr)
     return lane
 
 
 def _load_failed(flags: argparse.Namespace, loaded: Config, lane: str) -> dict[str, Any]:
-    """Return what narrows a plan to what failed before; nothing without --failed."""
+    """Return the arguments of `build_plan` for --failed, or none without it."""
     if not flags.failed:
         return {}
     from paropt_exporter.app.planning import find_failures
@@ -145,7 +144,7 @@ def _load_failed(flags: argparse.Namespace, loaded: Config, lane: str) -> dict[s
 
 
 def _load_learned(loaded: Config, lane: str) -> dict[str, Any]:
-    """Return what earlier runs taught about the lane's stages; nothing where the history can't be read."""
+    """Return the arguments of `build_plan` from the history, or none if it can't be read."""
     if not os.path.lexists(loaded.history_path):
         return {}
     try:
@@ -164,7 +163,7 @@ def _load_learned(loaded: Config, lane: str) -> dict[str, Any]:
 
 
 def _open_history(loaded: Config) -> History:
-    """Open the project's history to look at it: nothing is written, whatever is found there."""
+    """Open the project's history read-only."""
     from paropt_exporter.clock import SystemClock
     from paropt_exporter.history import History
 
@@ -181,7 +180,7 @@ def _run_history(flags: argparse.Namespace) -> int:
         raise UsageError("--run names the run for --what-if: give that too, or --compare with two runs")
     loaded = config.read_config(_find_config(flags), root=Path.cwd())
     with closing(_open_history(loaded)) as history:
-        # A lane that the config no longer has may well have had runs.
+        # The history may have runs of a lane that the config no longer has.
         if flags.lane is not None and flags.lane not in loaded.lanes and not history.load_runs(flags.lane, limit=1):
             raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
         if flags.what_if is not None:
@@ -290,7 +289,7 @@ def _send_order(flags: argparse.Namespace) -> int:
     from paropt_exporter.autoscaling.control_socket import ControlRequest
     from paropt_exporter.cli import steering
 
-    # Not read: a config that is being edited, and has a fault now, must not keep anybody from the lane that runs.
+    # The config is not read: a fault in it must not hide the running lane.
     path = _find_config(flags)
     root = Path.cwd() if path is None else Path(os.path.abspath(path.parent))  # noqa: PTH100 -- keeps links
     wish = ControlRequest(command=flags.command, size=getattr(flags, "size", None), pool=flags.pool)
@@ -336,7 +335,7 @@ def _run_lane(flags: argparse.Namespace) -> int:
         finally:
             shown = watching.close(READER_SECONDS)
             logs.set_writer(None)
-    if not shown:  # a thread waits in a write: the interpreter's own end would wait for it
+    if not shown:  # a thread is blocked in a write, and the interpreter would wait for it
         os._exit(code)
     return code
 
@@ -345,7 +344,7 @@ def _run_lane(flags: argparse.Namespace) -> int:
 def _speed_up_imports() -> Iterator[None]:
     """Import without garbage collections, which find nothing, and without pydantic's search for plugins.
 
-    The search reads the metadata of every installed distribution. What was imported stays out of later collections.
+    The search reads the metadata of every installed distribution. Later collections skip the imported objects.
     """
     collects, searches = gc.isenabled(), _PLUGIN_SWITCH not in os.environ
     gc.disable()
@@ -356,7 +355,7 @@ def _speed_up_imports() -> Iterator[None]:
         gc.freeze()
     finally:
         if searches:
-            del os.environ[_PLUGIN_SWITCH]  # a stage's own pydantic may want its plugins
+            del os.environ[_PLUGIN_SWITCH]  # a stage may use pydantic with plugins
         if collects:
             gc.enable()
 
@@ -405,7 +404,7 @@ def _build_request(flags: argparse.Namespace, *, once: bool) -> Request:
 
 
 def _make_absolute(path: str | None) -> Path | None:
-    """Return a path of the command line as it is here: the lane may run in a folder above."""
+    """Return an absolute path, since the lane may run in a folder above."""
     return None if path is None else Path(os.path.abspath(path))  # noqa: PTH100 -- keeps links
 
 
@@ -448,7 +447,7 @@ def _reports(flags: argparse.Namespace) -> tuple[ReportOption, ...]:
 
 
 def _get_lane(flags: argparse.Namespace) -> str:
-    return DEFAULT_LANE if flags.lane is None else str(flags.lane)
+    return STANDARD if flags.lane is None else str(flags.lane)
 
 
 def _parse_duration_flag(flag: str, text: str | None) -> float | None:

@@ -28,7 +28,7 @@ def run(shell: str, parser: argparse.ArgumentParser, *, stdout: TextIO) -> int:
 
 def _complete_values(parser: argparse.ArgumentParser, kinds: dict[str, Any]) -> None:
     """Complete the values that a flag's help calls FILE, DIR or STAGE."""
-    for action in parser._actions:  # argparse offers no other way to its flags, shtab takes the same one
+    for action in parser._actions:  # argparse has no public list of its flags; shtab reads this one too
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 _complete_values(command, kinds)

@@ -1,4 +1,4 @@
-"""`--write`: set values in the project's paropt.yml, and leave all else in it as it is."""
+"""Implement `--write`: set values in the project's paropt.yml."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def edit_config(config: Config, changes: Changes, *, by_hand: str) -> tuple[Path, bytes]:
-    """Return the config's file, links followed, and what shall be in it; changes nothing.
+    """Return the config's file, links followed, and its new content. Writes nothing.
 
-    `by_hand`: what a person may do in its place. Raises UsageError where the file can't be written or edit_text.
+    `by_hand` is the remedy for the error message. Raises UsageError if the file can't be written or edited.
     """
     if config.path is None:
         raise UsageError("--write: there is no paropt.yml to write to: paropt-exporter init makes one")
@@ -35,7 +35,7 @@ def edit_config(config: Config, changes: Changes, *, by_hand: str) -> tuple[Path
 
 
 def write_config(config: Config, changes: Changes, *, by_hand: str) -> None:
-    """Replace the file at once, so that no reader gets half of it. Raises UsageError as `edit_config`."""
+    """Replace the file atomically. Raises UsageError like `edit_config`."""
     file, content = edit_config(config, changes, by_hand=by_hand)
     try:
         files.replace_file(file, content, mode=file.stat().st_mode & 0o7777)

@@ -1,4 +1,4 @@
-"""End the process though a call left threads running: the interpreter would wait for them forever."""
+"""End the process even if a call left threads running, for which the interpreter would wait forever."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from contextlib import suppress
 
 from paropt_exporter.cli import PROGRAM
 from paropt_exporter.cli.streams import LineStream
+from paropt_exporter.errors import EXIT_INTERNAL
 
-TYPE_CHECKING = False  # typing alone would take as long to load as all else that --version needs
+TYPE_CHECKING = False  # typing takes as long to load as the rest of --version
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import NoReturn
 
-_SETTLE_SECONDS = 1.0  # executors tell idle threads to end, which takes milliseconds
-_HANDLERS_SECONDS = 5.0  # for what calls registered with atexit; one may wait for a thread that never ends
-_EXIT_INTERNAL = 3
+_SETTLE_SECONDS = 1.0  # executors stop idle threads within milliseconds
+_HANDLERS_SECONDS = 5.0  # for exit handlers of calls; one may wait for a thread that never ends
 _exit, _execv, _execve = os._exit, os.execv, os.execve
 
 
 class ExitGuard:
-    """Keeps calls in threads, and exit handlers of calls, from ending this process as a success.
+    """Prevents calls in threads, and their exit handlers, from ending this process with exit code 0.
 
-    `os._exit(0)` takes this one's code, `os.exec...` is refused. Forks of this process do as they wish; exits in C
-    can't be kept from it.
+    `os._exit(0)` exits with `code`, and `os.exec...` raises RuntimeError. Forks of this process and exits in C are not
+    affected.
     """
 
-    def __init__(self, code: int = _EXIT_INTERNAL) -> None:
-        """Take the exit code in place of 0, for as long as the real one is unknown."""
+    def __init__(self, code: int = EXIT_INTERNAL) -> None:
+        """`code` replaces 0 until the real exit code is known."""
         self.code = code
         self._owner = os.getpid()
 
@@ -59,28 +59,28 @@ class ExitGuard:
 
 
 def end_process(code: int) -> None:
-    """Name what still runs, run the exit handlers and end the process; return if nothing keeps it from ending."""
+    """End the process if threads remain: name them, run the exit handlers, and exit. Otherwise return."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the end is near, and one more signal would only change the exit code
-    ExitGuard(code).__enter__()  # up to the end
+        signal.signal(number, signal.SIG_IGN)  # another signal would only change the exit code
+    ExitGuard(code).__enter__()  # for the rest of the process
     if not _list_remaining_threads():
         _limit_handlers(code)
         return
-    # As the interpreter would, but with a limit: executors let idle threads go, then wait for busy ones.
+    # Like the interpreter, but with a limit: executors stop idle threads, then wait for busy ones.
     _run_with_limit(getattr(threading, "_threading_atexits", ()), _SETTLE_SECONDS)
     left = _list_remaining_threads()
     if not left:
         return
     names = ", ".join(f"thread {thread.name}" for thread in left)
-    LineStream(sys.stderr).write_line(f"{PROGRAM}: left running, ended with the exporter: {names}")
+    LineStream(sys.stderr).write_line(f"{PROGRAM}: still running, ended with the exporter: {names}")
     _run_with_limit((atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush), _HANDLERS_SECONDS)
     _exit(code)
 
 
 def _limit_handlers(code: int) -> None:
-    """End the process if the exit handlers, which the interpreter runs next, take too long."""
+    """End the process if the exit handlers, which run next, take too long."""
     if "paropt_exporter.executors.calls" not in sys.modules:
-        return  # no call has run: all handlers are ours
+        return  # no call has run, so all handlers are ours
 
     def end() -> None:
         LineStream(sys.stderr).write_line(
@@ -95,7 +95,7 @@ def _limit_handlers(code: int) -> None:
 
 
 def _list_remaining_threads() -> list[threading.Thread]:
-    """Return the threads that the interpreter waits for at its end."""
+    """Return the threads for which the interpreter waits at its end."""
     executors = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", ())
     return [
         thread

@@ -20,17 +20,16 @@ if TYPE_CHECKING:
     from paropt_exporter.events import Decision
     from paropt_exporter.history import History
 
-_Key = tuple[str, str, bool]  # pool, kind, whether it is a hold
+_Key = tuple[str, str, bool]  # pool, kind, and whether the action is hold
 EXIT_DIFFERENT = 1  # of `replay`
-_KINDS = ("run", "stream", "target", "band")  # what decides a size first, what decides its bounds last
+_KINDS = ("run", "stream", "target", "band")  # decisions about a size first, about its bounds last
 
 
 def run_explain(history: History, *, pool: str | None, output: str, stdout: TextIO) -> int:
-    """Print the last move and the latest decision of each kind for a pool, or for all; returns 0.
+    """Print the last change and the latest decision of each kind for a pool, or for all pools. Returns 0.
 
-    A sentence for each comes first, then the sums, both in the order of time.
-
-    Raises UsageError if no decision about the pool is known.
+    A sentence for each decision comes first, then the calculations, both in the order of time. Raises UsageError if
+    there is no decision about the pool.
     """
     latest = _find_latest(history.load_decisions())
     pools = tuple(dict.fromkeys(name for name, _, _ in latest))
@@ -49,7 +48,7 @@ def run_explain(history: History, *, pool: str | None, output: str, stdout: Text
 
 
 def _find_latest(decisions: Sequence[Decision]) -> dict[_Key, Decision]:
-    """Return the last move for each pool and kind, and the last hold where it is younger."""
+    """Return the last change for each pool and kind, and the last hold if it is younger."""
     latest: dict[_Key, Decision] = {}
     for decision in decisions:
         holds = decision.action == "hold"
@@ -103,7 +102,7 @@ def _decision_to_json(decision: Decision) -> dict[str, object]:
 
 
 def _parse_recorded(recorded: str) -> object:
-    """Return what was recorded as JSON; null where there is nothing or it can't be read."""
+    """Return recorded JSON, or None if it is missing or unreadable."""
     try:
         return json.loads(recorded) if recorded else None
     except UNREADABLE:
@@ -115,7 +114,7 @@ def _format_time(decision: Decision) -> str:
 
 
 def run_replay(history: History, *, pool: str | None, since_seconds: float, output: str, stdout: TextIO) -> int:
-    """Print what today's policy makes of the decisions since a moment of wall time; 1 if anything differs, else 0."""
+    """Print how today's policy decides the situations since a wall time. Returns 1 if any differs, otherwise 0."""
     recorded = [
         decision for decision in history.load_decisions(pool=pool, since_seconds=since_seconds) if decision.situation
     ]

@@ -1,4 +1,4 @@
-"""The command line: every flag and sub-command, and errors of one line."""
+"""Define the command line: flags, sub-commands, and error messages of one line."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any, NoReturn
 from paropt_exporter.cli import PROGRAM, format_version
 from paropt_exporter.cli.completion import SHELLS
 from paropt_exporter.cli.words import split_words
+from paropt_exporter.config.units import MOST_WORKERS
+from paropt_exporter.errors import EXIT_USAGE
 
-EXIT_USAGE = 2
-_MOST_WORKERS = 1000  # as config.model has it, which takes long to load
 _MOST_MARGIN = 100.0
-_MOST = 2**31 - 1  # of anything that is counted; SQLite's own numbers end at 2**63
+_MOST = 2**31 - 1  # SQLite's integers end at 2**63
 _USAGE = f"""{PROGRAM} [STAGE ...] [flags] [-- ARGUMENT ...]
        {PROGRAM} COMMAND [flags]"""
 _DESCRIPTION = """\
 Run a lane's stages in parallel on pools that size themselves, and export them to Prometheus.
 
 STAGE is the name, the number or a glob ('*_tests') of a stage, which runs with the stages that it needs; without one
-the whole lane runs. A stage that is called like a command is reached with --stage. Arguments after -- take the place
-of {args} in the commands of the stages."""
+the whole lane runs. Use --stage for a stage that is named like a command. Arguments after -- replace {args} in the
+commands of the stages."""
 _EPILOG = """\
 exit codes, the first that holds: 129/130/143 interrupted during a run, 2 usage or config, 3 internal error, history
 or a report not written, a push that failed under --push.fail, 4 critical SLA violation, 1 a stage failed, 0 success.
@@ -31,17 +31,17 @@ Start with: paropt-exporter init"""
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, whose errors are one line: a page of usage hides the line that says what is wrong."""
+    """An argparse parser whose errors are one line, without the usage."""
 
     _given: tuple[str, ...] = ()
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # argparse's, whatever it takes
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # the types of argparse
         self._given = tuple(sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)
 
     @property
     def options(self) -> dict[str, argparse.Action]:
-        """Each flag with its action."""
+        """The flags with their actions."""
         return dict(self._option_string_actions)
 
     @property
@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"{PROGRAM}: {message} ({self.prog} --help shows what there is)\n")
 
     def _find_misspelled_flag(self) -> str | None:
-        """Name the first flag that is none: argparse would take its value for a command, and complain about that."""
+        """Return a message about the first unknown flag, for whose value argparse would report an unknown command."""
         for word in takewhile(lambda word: word not in self.commands, self._given):
             flag = word.partition("=")[0]
             if flag.startswith("--") and flag not in self._option_string_actions:
@@ -67,9 +67,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the flags of a command line; `stages` has the words that are no flags, `arguments` those after `--`.
+    """Return the flags of a command line. `stages` has the positional words, `arguments` the words after `--`.
 
-    The first word that is no flag names a sub-command, if there is one of that name, and otherwise a stage.
+    The first positional word names a sub-command, or otherwise a stage.
     """
     given = sys.argv[1:] if arguments is None else [*arguments]
     top = build_parser()
@@ -84,7 +84,7 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Names
 
 
 def build_parser() -> Parser:
-    """Return the whole parser; also what completion scripts and the documentation are made from."""
+    """Return the whole parser, which completion scripts and the documentation use too."""
     top = Parser(
         prog=PROGRAM,
         usage=_USAGE,
@@ -106,7 +106,7 @@ def build_parser() -> Parser:
 
 
 def _build_global_flags(*, defaults: bool) -> Parser:
-    """Flags that stand before or after a sub-command; there they keep quiet unless given."""
+    """Return the flags that are valid before and after a sub-command. After it they have no defaults."""
     flags = Parser(add_help=False, argument_default=None if defaults else argparse.SUPPRESS)
     group = flags.add_argument_group("everywhere")
     group.add_argument(
@@ -143,7 +143,7 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="STAGE",
-        help="only this stage, by name, number or glob, and its needs; may be repeated, STAGE alone means the same",
+        help="only this stage, by name, number or glob, with its needs; repeatable; STAGE alone means the same",
     )
     run.add_argument("--only", action="store_true", help="the named stages without the stages that they need")
     run.add_argument(
@@ -151,30 +151,32 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="STAGE",
-        help="leave out this stage, by name, number or glob; stages that need it run without it; may be repeated",
+        help="leave out this stage, by name, number or glob; stages that need it run without it; repeatable",
     )
     run.add_argument("--list", action="store_true", help="list lanes and stages, and run nothing")
     run.add_argument("--dry-run", dest="dry_run", action="store_true", help="show the plan, and run nothing")
     run.add_argument(
         "--once", action=argparse.BooleanOptionalAction, help="end with the lane (default where CI is set)"
     )
-    run.add_argument("--every", metavar="DURATION", help="run again and again, start to start, never overlapping")
+    run.add_argument("--every", metavar="DURATION", help="repeat the lane, from start to start, without overlap")
     failing = run.add_mutually_exclusive_group()
-    failing.add_argument("--fail-fast", action="store_true", help="start nothing new after a failure, end what runs")
-    failing.add_argument("--keep-going", action="store_true", help="run what can run in spite of failures (default)")
+    failing.add_argument(
+        "--fail-fast", action="store_true", help="start nothing after a failure, and end running stages"
+    )
+    failing.add_argument("--keep-going", action="store_true", help="run all stages whose needs succeeded (default)")
     run.add_argument(
         "--failed",
         action="store_true",
-        help="only stages, and of those only items, that failed or were interrupted last, and the stages behind them",
+        help="only stages and items that failed or were interrupted last, and the stages that need them",
     )
     run.add_argument("--strategy", choices=("thread", "process", "hybrid", "adaptive", "sequential"))
     run.add_argument("-j", "--workers", metavar="N|auto", help="how many tasks at once")
     shown = run.add_mutually_exclusive_group()
     shown.add_argument(
-        "-v", "--verbose", action="store_true", help="show the output of every task, not of failed ones only"
+        "-v", "--verbose", action="store_true", help="show the output of every task, not only of failed ones"
     )
     shown.add_argument(
-        "-q", "--quiet", action="store_true", help="show what goes wrong and the summary; with --list names only"
+        "-q", "--quiet", action="store_true", help="show only failures and the summary; with --list only names"
     )
     run.add_argument("--output", choices=("text", "json"), help="the summary as text or JSON (default: text)")
     run.add_argument(
@@ -209,7 +211,7 @@ def _add_endpoint_flags(top: argparse.ArgumentParser) -> None:
         "--web.linger",
         dest="web_linger",
         metavar="DURATION",
-        help="with --once: serve on until a scrape has seen the final values, at most so long",
+        help="with --once: serve until a scrape has the final values, at most so long",
     )
     web.add_argument(
         "--web.max-requests",
@@ -250,10 +252,10 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         )
 
     init = add("init", "write a commented paropt.yml for the project at hand")
-    init.add_argument("--force", action="store_true", help="overwrite a paropt.yml that is there")
-    check = add("check", "find every fault of the config, missing programs too")
+    init.add_argument("--force", action="store_true", help="overwrite an existing paropt.yml")
+    check = add("check", "report all faults of the config, and missing programs")
     check.add_argument("--lane", default=argparse.SUPPRESS, help="only this lane (default: all)")
-    plan = add("plan", "show what would run, in which order, on which pool; runs the items commands of the config")
+    plan = add("plan", "show the stages that would run, in order, with their pools; runs the config's items commands")
     plan.add_argument("--lane", default=argparse.SUPPRESS)
     plan.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
     completion = add("completion", "print a script that completes this command line in a shell")
@@ -262,25 +264,25 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         choices=SHELLS,
         help="to use it now: source <(paropt-exporter completion bash), paropt-exporter completion fish | source",
     )
-    _add_generate_flags(add("generate", "write what is derived from the code: config schema, reference pages, rules"))
+    _add_generate_flags(add("generate", "write generated files: config schema, reference pages, rules, dashboards"))
     _add_history_flags(add("history", "list past runs and compare them"))
-    _add_log_flags(add("log", "print the output of a run's tasks, as it was kept"))
+    _add_log_flags(add("log", "print the kept output of a run's tasks"))
     _add_profile_flags(
-        add("profile", "run one stage at several sizes and strategies, its items command too, and recommend settings")
+        add("profile", "run one stage at several sizes and strategies, and recommend settings; runs its items command")
     )
-    _add_sla_flags(add("sla", "propose limits for stages and lanes from how long their successful runs took"))
-    explain = add("explain", "say why a pool has its size, as sums to be done again by hand")
+    _add_sla_flags(add("sla", "propose limits for stages and lanes from the durations of their successful runs"))
+    explain = add("explain", "show why a pool has its size, with the calculation")
     explain.add_argument("pool", nargs="?", metavar="POOL", help="only this pool (default: all)")
     explain.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
-    replay = add("replay", "decide again what was decided, by today's policy, and show what differs")
+    replay = add("replay", "let today's policy decide again, and show the differences")
     replay.add_argument("pool", nargs="?", metavar="POOL", help="only this pool (default: all)")
     replay.add_argument("--since", metavar="DURATION", default="1h", help="how far back (default: 1h)")
     replay.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
-    _add_order_flags(add("pin", "hold the lane that runs here at a size, whatever its load")).add_argument(
+    _add_order_flags(add("pin", "hold the lane that runs here at a fixed size")).add_argument(
         "size", type=_parse_count, metavar="SIZE", help="how many tasks at once"
     )
-    _add_order_flags(add("pause", "leave the size of the lane that runs here as it is"))
-    _add_order_flags(add("resume", "let the lane that runs here size itself again, as its config says"))
+    _add_order_flags(add("pause", "keep the current size of the lane that runs here"))
+    _add_order_flags(add("resume", "let the lane that runs here size itself again"))
 
 
 def _add_history_flags(history: Parser) -> None:
@@ -288,7 +290,7 @@ def _add_history_flags(history: Parser) -> None:
     history.add_argument("--limit", type=_parse_count, default=20, metavar="N", help="the latest N runs (default: 20)")
     about = history.add_mutually_exclusive_group()
     about.add_argument(
-        "--what-if", type=_parse_counts, metavar="N,N", help="how long a run would have taken with so many workers"
+        "--what-if", type=_parse_counts, metavar="N,N", help="predict a run's duration with so many workers"
     )
     history.add_argument("--run", metavar="RUN", help="for --what-if: which run (default: the latest)")
     about.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="two runs, stage by stage")
@@ -304,12 +306,14 @@ def _add_log_flags(log: Parser) -> None:
     )
     log.add_argument("--lane", default=argparse.SUPPRESS, help="the latest run of this lane")
     log.add_argument("--failed", action="store_true", help="only attempts that failed")
-    log.add_argument("--follow", action="store_true", help="go on printing until the run has ended")
+    log.add_argument("--follow", action="store_true", help="keep printing until the run has ended")
 
 
 def _add_profile_flags(profile: Parser) -> None:
     profile.add_argument("stage", metavar="STAGE", help="it runs alone, without its needs, and leaves no history")
-    profile.add_argument("--lane", default=argparse.SUPPRESS, help="whose settings are looked for (default: standard)")
+    profile.add_argument(
+        "--lane", default=argparse.SUPPRESS, help="the lane to recommend settings for (default: standard)"
+    )
     profile.add_argument(
         "--runs", type=_parse_count, default=3, metavar="N", help="of each size and strategy (default: 3)"
     )
@@ -327,9 +331,9 @@ def _add_profile_flags(profile: Parser) -> None:
         action="append",
         default=[],
         choices=("thread", "process", "hybrid", "adaptive"),
-        help="may be repeated (default: the lane's; for a call thread and process too)",
+        help="repeatable (default: the lane's; for a call also thread and process)",
     )
-    profile.add_argument("--write", action="store_true", help="set what is recommended in paropt.yml, comments stay")
+    profile.add_argument("--write", action="store_true", help="set the recommended values in paropt.yml, comments stay")
     profile.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
 
 
@@ -340,23 +344,27 @@ def _add_sla_flags(sla: Parser) -> None:
         type=_parse_ratio,
         default=0.95,
         metavar="Q",
-        help="of the durations, above 0 up to 1 (default: 0.95)",
+        help="quantile of the durations, above 0 up to 1 (default: 0.95)",
     )
     sla.add_argument(
         "--margin",
         type=_parse_margin,
         default=0.5,
         metavar="M",
-        help="how much is added to it, 0.5 for half (default: 0.5)",
+        help="ratio to add to it (default: 0.5)",
     )
     sla.add_argument("--write", action="store_true", help="set the proposed limits in paropt.yml, comments stay")
     sla.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
 
 
 def _add_order_flags(order: Parser) -> Parser:
-    order.add_argument("pool", nargs="?", metavar="POOL", help="only if its lane has this pool; pools share a size")
-    order.add_argument("--lane", default=argparse.SUPPRESS, help="which, where several run here")
-    order.add_argument("--pid", type=_parse_count, metavar="PID", help="which, where several of one lane run here")
+    order.add_argument(
+        "pool", nargs="?", metavar="POOL", help="the lane that has this pool; all its pools share a size"
+    )
+    order.add_argument("--lane", default=argparse.SUPPRESS, help="the lane, if several run here")
+    order.add_argument(
+        "--pid", type=_parse_count, metavar="PID", help="the exporter, if several run the same lane here"
+    )
     return order
 
 
@@ -364,16 +372,18 @@ def _add_generate_flags(generate: Parser) -> None:
     generate.add_argument(
         "what", nargs="*", metavar="WHAT", help="alerts, dashboards, deploy, docs, schema (default: all)"
     )
-    generate.add_argument("--out", metavar="DIR", default=".", help="where to (default: here)")
-    chosen = generate.add_argument_group("what rules and dashboards are made for")
-    chosen.add_argument("--selector", metavar="MATCHERS", default="", help="put into each query, like 'job=\"x\"'")
-    chosen.add_argument("--rate-window", metavar="DURATION", help="default: 5m in rules, as Grafana sees fit in panels")
+    generate.add_argument("--out", metavar="DIR", default=".", help="the folder to write to (default: the current one)")
+    chosen = generate.add_argument_group("parameters of rules and dashboards")
+    chosen.add_argument(
+        "--selector", metavar="MATCHERS", default="", help="label matchers for each query, like 'job=\"x\"'"
+    )
+    chosen.add_argument("--rate-window", metavar="DURATION", help="default: 5m in rules, Grafana's choice in panels")
     chosen.add_argument("--datasource-uid", metavar="UID", help="default: chosen in Grafana, by a variable")
     chosen.add_argument(
         "--runbook-url", metavar="URL", help="where you publish docs/runbook.md (default: alerts carry no link)"
     )
     chosen.add_argument("--grafana-url", metavar="URL", help="where your Grafana is (default: alerts carry no link)")
-    chosen.add_argument("--sla-target", metavar="SHARE", help="of checks within their limit (default: 0.99)")
+    chosen.add_argument("--sla-target", metavar="SHARE", help="the ratio of checks within their limit (default: 0.99)")
     chosen.add_argument(
         "--format",
         metavar="FORMAT",
@@ -412,8 +422,8 @@ def _parse_count(text: str) -> int:
 
 def _parse_counts(text: str) -> tuple[int, ...]:
     counts = sorted({_parse_count(part.strip()) for part in text.split(",")})
-    if counts[-1] > _MOST_WORKERS:
+    if counts[-1] > MOST_WORKERS:
         raise argparse.ArgumentTypeError(
-            f"{counts[-1]} is more than {_MOST_WORKERS}, the most workers that a lane may have"
+            f"{counts[-1]} is more than {MOST_WORKERS}, the most workers that a lane may have"
         )
     return tuple(counts)

@@ -1,4 +1,4 @@
-"""`paropt-exporter generate`: write the files that are derived from the code."""
+"""`generate`: write the files that are generated from the code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paropt_exporter.monitoring.options import Options
 
 
 def run(kinds: Sequence[str], out: Path, options: Options, *, stdout: TextIO) -> int:
-    """Write the kinds named (none: all) below `out`; a file that is already as it should be is left alone."""
+    """Write the files of the given kinds, or of all, below `out`. Files that are up to date stay untouched."""
     for name, text in outputs.render_files(kinds, options).items():
         _write_file(out / name, text, stdout)
     return 0

@@ -23,7 +23,7 @@ _RUN_HEADERS = ("run", "started", "lane", "result", "duration", "tasks", "failed
 _COMPARED_HEADERS = ("stage", "before", "after", "change", "result before", "result after")
 _GONE = "its exporter is gone; the next start records it"
 _NOTES_CHARACTERS = 60
-_KNOWN_RUNS = 5  # named in an error: enough to pick from, short enough to read
+_KNOWN_RUNS = 5  # in an error message
 
 
 def run(
@@ -35,15 +35,15 @@ def run(
     stdout: TextIO,
     compare: tuple[str, str] | None = None,
 ) -> int:
-    """Print runs as "text" or "json", or the stages of two runs beside each other; returns 0.
+    """Print runs as "text" or "json", or the stages of two runs side by side. Returns 0.
 
-    `compare`: two run ids or unambiguous beginnings of them. Raises UsageError if there is no such run.
+    `compare` has two run ids or unambiguous prefixes. Raises UsageError for an unknown run.
     """
     if compare is not None:
         before, after = (_find_run(history, run_id) for run_id in compare)
         text = _dump_json([before, after]) if output == "json" else _format_comparison(before, after)
     elif output == "json":
-        # A run that still goes on has no throughput yet, and would read as one that got slow.
+        # A running run has no throughput yet, and would look slow.
         text = _dump_json([each for each in history.load_runs(lane, limit=limit) if each.result is not None])
     else:
         text = _format_runs(history, lane=lane, limit=limit)
@@ -52,7 +52,7 @@ def run(
 
 
 def to_json(summary: RunSummary) -> dict[str, object]:
-    """Return a run as plain values, under the names of `pool.metrics`; `worker_utilization` is in percent."""
+    """Return a run as plain values, with the names of the guide's WorkerPoolMetrics. Utilization is in percent."""
     return {
         "run_id": summary.run_id,
         "lane": summary.lane,
@@ -130,7 +130,7 @@ def _build_run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
         f"{datetime.fromtimestamp(summary.started_timestamp_seconds).astimezone():%Y-%m-%d %H:%M:%S}",
         summary.lane,
         "interrupted" if gone else _format_result(summary.result),
-        # Of a killed run only the moment of its last event is known.
+        # For a killed run only the time of its last event is known.
         f"{'> ' if gone or summary.reason == KILLED else ''}{summary.duration_seconds:.1f} s",
         str(summary.total_tasks),
         str(summary.failed_tasks),
@@ -227,9 +227,9 @@ def run_what_if(
     output: str,
     stdout: TextIO,
 ) -> int:
-    """Print what each number of workers would have made of a run (the latest one, unless named); returns 0.
+    """Print a run's predicted duration with each number of workers. Returns 0.
 
-    Raises UsageError if there is no such run, or if it was cut short and so says nothing.
+    `run_id` is None for the latest run. Raises UsageError if there is no such run, or if it was cut short.
     """
     from paropt_exporter.engine.what_if import count_most_at_once
 
@@ -263,7 +263,7 @@ def _predict_seconds(
     cores: float,
     memory_bytes: int,
 ) -> dict[int, float]:
-    """Return how long the run's tasks would have taken with each number of workers."""
+    """Return the predicted duration with each number of workers."""
     from paropt_exporter.engine.what_if import build_workload, compute_makespan
 
     workload, stages = build_workload(timings, cores), _plan_stages(summary, config)
@@ -285,7 +285,7 @@ def _choose_run(history: History, lane: str | None, run_id: str | None) -> RunSu
 
 
 def _plan_stages(summary: RunSummary, config: Config) -> Sequence[PlannedStage]:
-    """Return the run's stages as the engine would order them, with what the config says of them now."""
+    """Return the run's stages in the engine's order, with the current config's needs and limits."""
     ran = {stage.stage: stage for stage in summary.stages}
     configured = {stage.name: stage for stage in config.stages}
     planned = []
@@ -313,7 +313,7 @@ def _format_what_if(
 ) -> Iterator[str]:
     yield (
         f"{summary.lane} {summary.run_id} took {summary.duration_seconds:.1f} s with up to {had} at once on "
-        f"{cores:g} cores (reckoned the same way: {seconds[had]:.1f} s)"
+        f"{cores:g} cores (predicted in the same way: {seconds[had]:.1f} s)"
     )
     for size in workers:
         change = seconds[size] / seconds[had] - 1 if seconds[had] > 0 else 0.0
@@ -329,6 +329,6 @@ def _what_if_to_json(
         "lane": summary.lane,
         "duration_seconds": summary.duration_seconds,
         "workers": had,
-        "reckoned_seconds": seconds[had],
+        "predicted_seconds": seconds[had],
         "what_if": [{"workers": size, "seconds": seconds[size]} for size in workers],
     }

@@ -27,17 +27,17 @@ _HEAD = """\
 
 # project: NAME                  # the label of every metric; default: this folder's name
 
-# Ways of running the stages. These three are there even where nothing is written; these are their values.
+# Ways of running the stages. These three lanes exist even without this section, with these values.
 lanes:
   # strategy: thread, process, hybrid, adaptive or sequential.
   # workers: auto, a number, or {{min: 1, max: 16, start: 4}}.
   # sla: the limit of each stage; total: of the whole lane. Either may be {{max: 45s, warn_at: 0.8, critical: true}};
-  # a critical one stops the lane when it is broken.
+  # a critical one stops the lane when it is exceeded.
   docs: {{strategy: thread, workers: 2, sla: 10s, total: 5m, fail_fast: true}}
   standard: {{strategy: adaptive, workers: auto, sla: 30s, total: 15m}}
   heavy: {{strategy: process, workers: 8, sla: 60s, total: 20m}}
 
-# Stages start at once, or after those that they name under `needs: [NAME]`. Each has one of run (a command), steps
+# A stage starts at once, or after the stages in `needs: [NAME]`. Each has one of run (a command), steps
 # (commands, one after another) and call (module:function). More keys: items (many tasks from a list, a glob or a
 # command), retries, timeout, env, cwd, shell, file, sla, locks, exclusive, memory, slots.
 stages:
@@ -48,23 +48,23 @@ _EXAMPLE = """\
     run: echo "edit paropt.yml"
 """
 _TAIL = """
-# feedback: {prometheus: {url: "http://127.0.0.1:9090"}, interval: 15s, mode: act}   # steer the pools by its answers
+# feedback: {prometheus: {url: "http://127.0.0.1:9090"}, interval: 15s, mode: act}   # size the pools by queries
 # web: {listen_address: "127.0.0.1:10178"}      # where Prometheus scrapes
 # history: {path: .paropt/history.db, keep: 1000}
 """
 
 
 def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
-    """Write the config `path` for the project in its folder, and the schema that editors check it with.
+    """Write the config `path` for the project in its folder, and the schema for editors.
 
-    Returns the exit code: 2 where a config is there already and `force` is not given.
+    Returns 2 if there is a config already and `force` is not given, otherwise 0.
     """
     from paropt_exporter.config.detect import detect_stages
 
     there = _find_existing(path)
     if there is not None and not (force and there == path.name):
         remedy = "--force overwrites it" if there == path.name else "remove it first"
-        print(f"{there} is there already: {remedy}", file=stderr)
+        print(f"{there} already exists: {remedy}", file=stderr)
         return 2
     detected = detect_stages(path.parent)
     try:
@@ -83,13 +83,13 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
 
 
 def _find_existing(path: Path) -> str | None:
-    """Return the name of a file that is, or is taken for, the config that would be written."""
+    """Return the name of an existing config, in any spelling, or None."""
     names = sorted(_SPELLINGS | {path.name}) if path.name in _SPELLINGS else [path.name]
     return next((name for name in names if os.path.lexists(path.with_name(name))), None)
 
 
 def render_config(detected: DetectedStages) -> str:
-    """Return the text of paropt.yml for what was detected."""
+    """Return the text of paropt.yml for the detected stages."""
     stages = "".join(_render_stage(stage) for stage in detected.stages) or _EXAMPLE
     left_out = "".join(f"  # {note}\n" for note in detected.notes)
     return _HEAD.format(schema=SCHEMA) + stages + left_out + _TAIL
@@ -119,7 +119,7 @@ def _format_single_command(run: str | tuple[str, ...] | None, pattern: str) -> s
 
 
 def _format_command(command: str | tuple[str, ...]) -> str:
-    """Write words as a plain line where YAML reads that back as the same words, else as a list."""
+    """Return words as a plain line if YAML reads that as the same words, otherwise as a list."""
     words = command if isinstance(command, tuple) else (command,)
     if all(_PLAIN_WORD.fullmatch(word) for word in words) and (len(words) > 1 or words[0].lower() not in _BOOLEANS):
         return " ".join(words)
@@ -133,17 +133,17 @@ def _describe_stages(detected: DetectedStages) -> str:
     )
 
 
-SCHEMA = ".paropt/paropt.schema.json"  # editors find it without a network
-_HEAD_BYTES = 1000  # of a config: the line that names a schema stands at its top
+SCHEMA = ".paropt/paropt.schema.json"  # where editors find it without a network
+_HEAD_BYTES = 1000  # of a config; the reference to the schema is at its top
 
 
 def write_schema(root: Path) -> None:
-    """Write the schema of this version for the project in `root`, unless it is there. Raises OSError."""
+    """Write this version's schema for the project in `root` unless it is up to date. Raises OSError."""
     from paropt_exporter.history import database
     from paropt_exporter.monitoring import schema
 
     path, text = root / SCHEMA, schema.render_schema()
-    root.stat()  # a folder that is missing is not made
+    root.stat()  # raises for a missing folder, which is not created
     files.make_folder(path.parent)
     database.keep_out_of_git(path.parent)
     if not _has_content(path, text.encode()):
@@ -151,14 +151,14 @@ def write_schema(root: Path) -> None:
 
 
 def refresh_schema(config_path: Path) -> None:
-    """Write the schema where a config names it: a fresh clone has none, and that of an earlier version is wrong."""
-    with suppress(OSError):  # a folder that can't be written is no fault of the config's
+    """Write the schema that a config refers to. A fresh clone has none, and one of an earlier version is wrong."""
+    with suppress(OSError):  # an unwritable folder is not a fault of the config
         if config_path.is_file() and _refers_to_schema(config_path):
             write_schema(config_path.parent)
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write by renaming, so that a full disk leaves no half file; a link there is replaced, not followed."""
+    """Replace the file atomically. A link is replaced, not followed."""
     files.replace_file(path, text.encode())
 
 

@@ -20,9 +20,9 @@ _STAGE_HEADERS = ("number", "stage", "needs", "description")
 
 
 def run(config: Config, *, lane: str | None, output: str, names_only: bool, stdout: TextIO) -> int:
-    """Print lanes and stages as "text" or "json", or the names of the stages alone; returns 0.
+    """Print lanes and stages as "text" or "json", or only the names of the stages. Returns 0.
 
-    `lane`: only this one and its stages.
+    `lane`: only this lane and its stages.
     """
     lanes = {name: chosen for name, chosen in config.lanes.items() if lane in (None, name)}
     stages = [stage for stage in config.stages if any(_is_member(chosen, stage) for chosen in lanes.values())]

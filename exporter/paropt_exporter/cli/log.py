@@ -1,4 +1,4 @@
-"""`log`: print the kept output of a run's tasks, of all or of some, and go on while it runs."""
+"""`log`: print the kept output of a run's tasks, also while it runs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from paropt_exporter.task_logs.folder import list_runs, open_log
 from paropt_exporter.task_logs.reading import LoggedAttempt, LogReader
 
 _LATEST = "latest"
-_KNOWN_RUNS = 5  # named in an error: enough to pick from, short enough to read
-_FOLLOW_SECONDS = 0.2  # between looks at a log that grows: soon enough for a person, next to nothing for the machine
+_KNOWN_RUNS = 5  # in an error message
+_FOLLOW_SECONDS = 0.2  # between two reads of a growing log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogRequest:
-    """What is asked for: `words` name a run, a stage, or both in this order."""
+    """The output to print. `words` name a run, a stage, or both in this order."""
 
     words: tuple[str, ...] = ()
     lane: str | None = None
@@ -32,7 +32,7 @@ class LogRequest:
 
 @dataclass(frozen=True, slots=True)
 class _Filter:
-    """Which attempts of a run are printed. `item`: an item, a part of it or its number; "" for all."""
+    """Selects attempts of a run. `item` is an item, a part of its name or its number, or "" for all."""
 
     stage: str
     item: str
@@ -56,10 +56,10 @@ def run(
     stderr: TextIO,
     wait: Callable[[float], object] | None = None,
 ) -> int:
-    """Print the logs in `folder` that are wanted; returns 0. With `follow` it blocks until the run has ended.
+    """Print the requested output from the logs in `folder`. Returns 0. With `follow` it blocks until the run has ended.
 
-    `lives`: whether the process of a run, by its id, goes on. `wait` waits so many seconds. Raises UsageError for a
-    run or a stage that has no log.
+    `lives` tells whether the process of a run, by its id, is alive. `wait` waits for a number of seconds. Raises
+    UsageError if the run or the stage has no log.
     """
     run_id, stage = _resolve_words(folder, wanted)
     name, _, item = stage.partition("[")
@@ -79,7 +79,7 @@ def run(
 
 
 def _resolve_words(folder: Path, wanted: LogRequest) -> tuple[str, str]:
-    """Return the run and the stage that the words name; "" for every stage."""
+    """Return the run and the stage that the words name, with "" for all stages."""
     if len(wanted.words) > 2:
         raise UsageError(f"log takes a run and a stage, found {len(wanted.words)} words")
     runs = list_runs(folder)
@@ -99,7 +99,7 @@ def _resolve_words(folder: Path, wanted: LogRequest) -> tuple[str, str]:
 
 
 def _find_run(word: str, runs: list[str]) -> str | None:
-    """Return the run that a word is the id of, or an unambiguous beginning of it."""
+    """Return the run with this id or unambiguous prefix of an id, or None."""
     if word == _LATEST:
         return runs[-1]
     fitting = [each for each in runs if each.startswith(word)]
@@ -130,7 +130,7 @@ def _print(reader: LogReader, choice: _Filter, run_id: str, stdout: TextIO, stde
 
 
 def _explain_no_output(attempts: list[LoggedAttempt], choice: _Filter, run_id: str, stderr: TextIO) -> None:
-    """Raise UsageError for a stage that the run does not have; otherwise say that there is nothing."""
+    """Raise UsageError for an unknown stage, otherwise print that there is no output."""
     stages = dict.fromkeys(attempt.stage for attempt in attempts)
     if choice.stage and choice.stage not in stages:
         known = f"; there is output of {', '.join(stages)}" if stages else ""
@@ -153,7 +153,7 @@ def _follow(
 ) -> None:
     lines = _LinePrinter(reader, choice, stdout)
     while True:
-        gone = not lives()  # before the last look: what came until then is printed
+        gone = not lives()  # before the last read, so that no output is lost
         lines.print_new()
         if gone or reader.over:
             lines.print_rest()
@@ -162,13 +162,13 @@ def _follow(
 
 
 class _LinePrinter:
-    """Prints output line by line as it comes; of each attempt what has no end of line yet waits for it."""
+    """Prints new output in whole lines. The unfinished line of each attempt waits for its end."""
 
     def __init__(self, reader: LogReader, choice: _Filter, stdout: TextIO) -> None:
         self._reader = reader
         self._choice = choice
         self._stdout = stdout
-        self._begun: dict[str, bytes] = {}  # by label: a task has one attempt at a time
+        self._begun: dict[str, bytes] = {}  # by task label: a task has one attempt at a time
 
     def print_new(self) -> None:
         for attempt, position, size in self._reader.read():
@@ -177,7 +177,7 @@ class _LinePrinter:
         self._stdout.flush()
 
     def print_rest(self) -> None:
-        """Print unfinished lines; with `failed`, what failed, since that is known only now."""
+        """Print unfinished lines, or with `failed` the output of failed attempts, which are known only now."""
         if self._choice.failed:
             for attempt in self._reader.attempts.values():
                 if self._choice.matches(attempt):

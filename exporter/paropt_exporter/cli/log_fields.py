@@ -1,4 +1,4 @@
-"""The facts of an event as fields of a JSON log line: for programs, which should not have to parse sentences."""
+"""Convert events to the fields of a JSON log line, so that programs need not parse sentences."""
 
 from __future__ import annotations
 

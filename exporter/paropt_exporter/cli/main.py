@@ -1,4 +1,4 @@
-"""Run the command that the command line names, and turn errors into one line and an exit code."""
+"""Run the command of the command line, and turn errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from contextlib import suppress
 
 from paropt_exporter.cli import PROGRAM, format_version, streams
 
-TYPE_CHECKING = False  # typing alone would take as long to load as all else that --version needs
+TYPE_CHECKING = False  # typing takes as long to load as the rest of --version
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
     from typing import TextIO
 
-_NO_THREAD = "can't start new thread"  # as CPython words it
-EXIT_INTERNAL, EXIT_PIPE, EXIT_INTERRUPTED = 3, 141, 130
+_NO_THREAD = "can't start new thread"  # CPython's message
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; the one place where errors end.
+    """Run the command and return its exit code. All errors are handled here.
 
-    Without `arguments`, those of the process, it does not return if a call left threads that would go on.
+    Without `arguments` it takes those of the process, and does not return if a call left running threads.
     """
     code = _run_command(arguments)
     if arguments is None and "threading" in sys.modules:
@@ -34,27 +33,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_command(arguments: Sequence[str] | None) -> int:
     ours = streams.prepare_streams()
     if (sys.argv[1:] if arguments is None else list(arguments)) == ["--version"]:
-        with suppress(OSError):  # a lost line is still in the buffer: the flush tells
-            print(format_version())  # what build scripts ask again and again need not wait for the parser
+        with suppress(OSError):  # the line is still in the buffer, and the flush reports the error
+            print(format_version())  # without the parser: build scripts call this often
         return _flush_output(0)
     from paropt_exporter.cli.flags import parse_command_line
 
     try:
         flags = parse_command_line(arguments)
-    except SystemExit as ended:  # argparse has told its help, or a usage error
+    except SystemExit as ended:  # argparse has printed its help or a usage error
         raise SystemExit(_flush_output(int(ended.code or 0))) from None
     return _run_guarded(flags, ours)
 
 
 def _run_guarded(flags: argparse.Namespace, ours: tuple[TextIO, TextIO]) -> int:
     from paropt_exporter.cli.formatting import format_faults
-    from paropt_exporter.errors import ConfigError, ParoptError
+    from paropt_exporter.errors import EXIT_BROKEN_PIPE, EXIT_INTERNAL, EXIT_SIGNAL_BASE, ConfigError, ParoptError
 
     try:
         try:
             code = _dispatch(flags)
         finally:
-            sys.stdout, sys.stderr = ours  # a call may have put anything in their place, None too
+            sys.stdout, sys.stderr = ours  # a call may have replaced them, even by None
         return _flush_output(code)
     except ParoptError as error:
         _print_error(
@@ -62,18 +61,18 @@ def _run_guarded(flags: argparse.Namespace, ours: tuple[TextIO, TextIO]) -> int:
         )
         return error.exit_code
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return EXIT_SIGNAL_BASE + 2  # SIGINT
     except BrokenPipeError:
         streams.discard_output(sys.stdout)
-        return EXIT_PIPE
-    except Exception as error:  # the boundary: a fault of ours is one line, and a traceback where it was asked for
+        return EXIT_BROKEN_PIPE
+    except Exception as error:  # the boundary: a bug of ours is one line, or a traceback at level debug
         if isinstance(error, OSError) and (code := _flush_output(0)):
             return code
         if flags.log_level == "debug":
             raise
         if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
             _print_error(
-                f"{PROGRAM}: the system has no thread left: raise its limit (ulimit -u, or a cgroup's pids.max)"
+                f"{PROGRAM}: the system can't start a thread: raise its limit (ulimit -u, or a cgroup's pids.max)"
             )
             return EXIT_INTERNAL
         _print_error(f"{PROGRAM}: internal error: {type(error).__name__}: {error} (--log.level debug shows where)")
@@ -100,13 +99,17 @@ def _require_current_folder() -> None:
 
 
 def _flush_output(code: int) -> int:
-    """Return the exit code once all is written, or another if it can't be: what a write lost is tried again here."""
+    """Flush standard output, and return the exit code, or another one if that fails."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
+        from paropt_exporter.errors import EXIT_BROKEN_PIPE
+
         streams.discard_output(sys.stdout)
-        return EXIT_PIPE
+        return EXIT_BROKEN_PIPE
     except OSError as error:
+        from paropt_exporter.errors import EXIT_INTERNAL
+
         streams.discard_output(sys.stdout)
         _print_error(f"{PROGRAM}: cannot write to standard output: {error.strerror}")
         return EXIT_INTERNAL
@@ -114,5 +117,5 @@ def _flush_output(code: int) -> int:
 
 
 def _print_error(text: str) -> None:
-    """Say it on stderr if anybody can hear it; the exit code says it anyway."""
+    """Print the text to stderr if that is open."""
     streams.LineStream(sys.stderr).write_line(text)

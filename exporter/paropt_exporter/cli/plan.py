@@ -1,4 +1,4 @@
-"""`plan`: show what a lane would run, in which order, on which pool, and how long it should take."""
+"""`plan`: show a lane's stages in order, with their pools and expected durations."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 _HEADERS = ("order", "number", "stage", "tasks", "pool", "expected", "limit", "needs", "work")
 _LONGEST_WORK = 60
 _NO_MEMORY_BOUND = 1 << 62
-_WIDE_COLUMNS = 120  # of a terminal; a narrower one has no room for the work
+_WIDE_COLUMNS = 120  # a narrower terminal has no room for the column work
 
 
 def run(plan: Plan, *, output: str, stdout: TextIO) -> int:
-    """Print a plan as "text" or "json"; returns 0, or 2 where a stage can't run."""
+    """Print a plan as "text" or "json". Returns 0, or 2 if a stage can't run."""
     if output == "json":
         json.dump(to_json(plan), stdout, indent=2)
         stdout.write("\n")
@@ -39,7 +39,7 @@ def to_text(plan: Plan) -> str:
 
 
 def to_json(plan: Plan) -> dict[str, object]:
-    """Return all of a plan as plain values; what is not known is null."""
+    """Return a plan as plain values, with None for unknown ones."""
     return {
         "project": plan.project,
         "lane": plan.lane,
@@ -137,7 +137,7 @@ def _iter_closing_lines(plan: Plan) -> Iterator[str]:
 
 
 def _without(plan: Plan) -> Iterator[str]:
-    """Yield which stages the estimate leaves out, and why."""
+    """Yield the stages that the estimate leaves out, with the reason."""
     unknown = [stage for stage in _list_runnable(plan) if stage.expected_seconds is None]
     for why, failed in (("not run yet", False), ("never succeeded", True)):
         names = [stage.name for stage in unknown if stage.never_succeeded is failed]
@@ -156,7 +156,7 @@ def _advise_on_start_up(stage: PlannedStage) -> str:
 
 
 def _format_work(stage: PlannedStage) -> str:
-    """Return what the first task runs, on one line."""
+    """Return the first task's work on one line."""
     if not stage.tasks:
         return "-"
     shown = format_line(" && ".join(_format_steps(stage.tasks[0].work)))
@@ -234,7 +234,7 @@ def _print_table(plan: Plan, stdout: TextIO) -> None:
         drawn.add_column(header, no_wrap=header == "stage", overflow="fold")
     for place, stage in enumerate(_list_runnable(plan), start=1):
         cells = _build_row(place, stage)[: len(headers)]
-        drawn.add_row(*(Text(format_line(cell)) for cell in cells))  # Text: brackets in a command are no markup
+        drawn.add_row(*(Text(format_line(cell)) for cell in cells))  # Text: rich would read brackets as markup
     console.print(
         Text(format_line(_format_heading(plan))),
         drawn,

@@ -1,4 +1,4 @@
-"""`profile`: run one stage at several sizes, show the curve, and write what it teaches into paropt.yml on request."""
+"""`profile`: run a stage at several sizes, show the curve, and write the recommendation into paropt.yml on request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paropt_exporter.autoscaling import stage_profiler
 from paropt_exporter.autoscaling.stage_profiler import Point, Recommendation
 from paropt_exporter.cli.config_edit import edit_config, write_config
 from paropt_exporter.config.editing import format_flow
-from paropt_exporter.errors import UsageError
+from paropt_exporter.errors import EXIT_SIGNAL_BASE, UsageError
 from paropt_exporter.events import RunRecord, Strategy
 from paropt_exporter.signals import Signals
 
@@ -24,13 +24,12 @@ if TYPE_CHECKING:
 _HEADERS = ("strategy", "workers", "seconds", "spread", "speed-up", "cores", "memory/task", "")
 _BAR_CHARACTERS = 30
 _WHERE_CALLS_RUN = (Strategy.THREAD, Strategy.PROCESS)
-_EXIT_SIGNAL_BASE = 128
 _ONE_SIZE = "a stage of one task says nothing about its lane: split its work (items)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileRequest:
-    """What to measure; empty sizes or strategies: those that make sense for the stage."""
+    """The stage to measure. Without sizes or strategies, sensible ones for the stage are chosen."""
 
     stage: str
     lane: str
@@ -42,9 +41,9 @@ class ProfileRequest:
 def run(
     config: Config, wanted: ProfileRequest, *, write: bool, output: str, clock: Clock, stdout: TextIO, stderr: TextIO
 ) -> int:
-    """Measure, print the curve and the settings that it recommends as "text" or "json", and return the exit code.
+    """Measure, print the curve and the recommended settings as "text" or "json", and return the exit code.
 
-    `write`: set them in the config's file too. Raises UsageError before any run, ProfilingFailed if the stage fails.
+    `write` also sets them in the config's file. Raises UsageError before any run, ProfilingFailed if the stage fails.
     """
     lane, stage = _find_stage(config, wanted)
     candidates = _plan_candidates(config, wanted, lane, stage)
@@ -65,8 +64,8 @@ def run(
                 tell=lambda line: _print_progress(line, stderr),
             )
         except _Interrupted:
-            stderr.write("interrupted: nothing is recommended\n")
-            return _EXIT_SIGNAL_BASE + (signals.number or 0)
+            stderr.write("interrupted: no recommendation\n")
+            return EXIT_SIGNAL_BASE + (signals.number or 0)
     advice = None if _has_one_task(candidates[0]) else _build_advice(points, lane, candidates)
     if output == "json":
         stdout.write(json.dumps(_to_json(wanted, points, advice), indent=2) + "\n")
@@ -108,7 +107,7 @@ def _find_stage(config: Config, wanted: ProfileRequest) -> tuple[Lane, Stage]:
 
 
 def _plan_candidates(config: Config, wanted: ProfileRequest, lane: Lane, stage: Stage) -> list[Plan]:
-    """Return the stage's plan for each strategy: a command runs alike on all, a call does not."""
+    """Return the stage's plan for each strategy. Commands need only one: they run alike with all."""
     strategies = wanted.strategies
     if not strategies and lane.strategy is Strategy.SEQUENTIAL:
         raise UsageError(f"lane {wanted.lane} is sequential, of one size: say with --strategy what to try in its place")
@@ -125,7 +124,7 @@ def _plan_candidates(config: Config, wanted: ProfileRequest, lane: Lane, stage: 
 
 
 def _has_one_task(plan: Plan) -> bool:
-    """Say whether the stage is one task however many workers there are; items that make one batch are several."""
+    """Return whether the stage is one task for any number of workers. Items in one batch count as several tasks."""
     (stage,) = plan.stages
     return len(stage.tasks) == 1 and len(stage.tasks[0].items) < 2
 
@@ -146,7 +145,7 @@ def _build_advice(points: Sequence[Point], lane: Lane, candidates: Sequence[Plan
 
 
 def _build_settings(found: Recommendation, lane: Lane) -> dict[str, Any]:
-    """Return the keys of the lane to set; a strategy that it has already is not one."""
+    """Return the lane's keys to change."""
     bounds, strategy = found.workers, found.point.strategy
     workers = {"min": bounds.minimum, "max": bounds.maximum, "start": bounds.start}
     changed = {} if strategy is lane.strategy else {"strategy": strategy.value}

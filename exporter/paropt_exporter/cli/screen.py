@@ -1,4 +1,4 @@
-"""What a person sees while a lane runs: a live table on a terminal, plain lines elsewhere."""
+"""Show a running lane to a person: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SIGN_OF_LIFE_SECONDS = 30.0  # CI systems end a job that says nothing for minutes; a person doubts after one
+SIGN_OF_LIFE_SECONDS = 30.0  # CI systems cancel jobs without output for minutes
 _RICH_STYLES = {"": "none", coloring.RED: "red", coloring.YELLOW: "yellow", coloring.GREEN: "green"}
-_SHOWN_LINES = 40  # of a failed task's output: its last lines, a screen full
-_SHOWN_CHARACTERS = 1000  # of each: what a compiler or a test says of one place; one line may be all that is kept
+_SHOWN_LINES = 40  # the last lines of a failed task's output: a screenful
+_SHOWN_CHARACTERS = 1000  # of each line; one line may be the whole kept output
 
 
 class ConsoleScreen:
-    """An observer that writes to a person: progress to `err`, the summary to `out`.
+    """An observer that shows progress on `err` and the summary on `out`.
 
-    Guarantees: nobody who shows something waits for a reader, `close` apart; nothing that the work prints reaches the
-    terminal with its escapes. Both streams share one thread if they are the same file, so that their order stays.
+    Guarantees: no method but `close` waits for a reader; control characters in output of tasks never reach the
+    terminal. Both streams share one thread if they are the same file, which keeps their order.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class ConsoleScreen:
         self._json_output = json_output
         self._json_logs = json_logs
         self._failed: dict[str, TaskRecord] = {}
-        self._usual: dict[str, float] = {}  # the seconds that a stage takes by its last runs
+        self._usual: dict[str, float] = {}  # seconds by stage, from its last runs
         self._clock = clock or SystemClock()
         self._refresh_seconds = refresh_seconds
-        self._table: _LiveTable | None = None  # the thread that writes to `err` makes, draws and ends it
+        self._table: _LiveTable | None = None  # only the thread that writes to `err` uses it
         self._tell_shown: Callable[[], None] | None = None
         self._err_writer = BackgroundWriter("paropt-stderr", say=self._write_line, tell_idle=self._on_idle)
         self._out_writer = self._err_writer
@@ -92,27 +92,27 @@ class ConsoleScreen:
 
     @property
     def fault(self) -> str | None:
-        """Why a summary could not be written, if one couldn't."""
+        """The reason why a summary could not be written, or None."""
         return self._out.fault
 
     @property
     def is_shown(self) -> bool:
-        """Whether the readers have taken everything."""
+        """Whether all output is written."""
         return self._err_writer.is_idle and self._out_writer.is_idle
 
     @property
     def write_count(self) -> int:
-        """How many writes the readers have taken so far: it grows as long as one of them goes on."""
+        """The number of completed writes."""
         return self._err_writer.write_count + self._out_writer.write_count
 
     def notify_when_shown(self, tell: Callable[[], None]) -> None:
-        """Call `tell` each time that the readers have taken everything; on another thread."""
+        """Call `tell`, from another thread, each time that all output is written."""
         self._tell_shown = tell
 
-    def close(self, patience_seconds: float) -> bool:
-        """Wait for the readers as long as one goes on, and tell whether they have taken everything."""
-        shown = self._err_writer.wait(patience_seconds)
-        return self._out_writer.wait(patience_seconds) and shown
+    def close(self, timeout_seconds: float) -> bool:
+        """Wait until all output is written, or until no reader makes progress. Return whether it is written."""
+        shown = self._err_writer.wait(timeout_seconds)
+        return self._out_writer.wait(timeout_seconds) and shown
 
     def say(self, sentence: str) -> None:
         self._show_line(sentence)
@@ -228,14 +228,14 @@ class ConsoleScreen:
             slower = f", usually {format_seconds(usual)}" if usual else ""
             self._show_line(f"{record.stage} succeeded in {took}{slower}", fields=fields)
         else:
-            word = "failed" if record.result.bad else "ended"  # the message says how: timed out, killed, stopped
+            word = "failed" if record.result.bad else "ended"  # the message has the kind: timed out, killed, stopped
             color = coloring.RED if record.result.bad else ""
             self._show_line(f"{record.stage} {word} after {took}: {message}", color, fields)
 
     def _show_line(self, text: str, color: str = "", fields: Mapping[str, object] | None = None) -> None:
-        """Show a line; `fields` are its facts for a program that reads logs."""
+        """Show a line. `fields` are its facts for JSON logs."""
         if self._json_logs:
-            log.info(text, extra=fields)  # a log collector reads stderr then: each line must be one JSON object
+            log.info(text, extra=fields)  # a log collector reads stderr, where each line must be a JSON object
             return
         line = f"{_format_time_of_day(self._clock)} {text}"
         self._queue_write(lambda: self._write_text(line, color), line)
@@ -243,7 +243,7 @@ class ConsoleScreen:
     def _queue_write(self, write: Callable[[], None], text: str) -> None:
         self._err_writer.put(write, characters=len(text) or 1, lines=text.count("\n") + 1)
 
-    # What follows runs on the writers' threads.
+    # The methods below run on the writers' threads.
 
     def _on_idle(self) -> None:
         if self._tell_shown is not None and self.is_shown:
@@ -290,9 +290,9 @@ class ConsoleScreen:
 
 
 class _LiveTable:
-    """A live table of the running stages on a terminal; what is printed, and what goes to stderr, stands above it.
+    """A live table of the running stages on a terminal, below the printed lines and stderr.
 
-    One thread uses it; others may print to stderr meanwhile.
+    Only one thread uses it. Others may print to stderr at the same time.
     """
 
     def __init__(self, live: Callable[[], tuple[LiveStage, ...]], clock: Clock, *, colored: bool) -> None:
@@ -301,11 +301,11 @@ class _LiveTable:
         self._stages = live
         self._clock = clock
         self._rows: tuple[LiveStage, ...] = ()
-        self._build_console = _build_console(colored=colored)
+        self._console = _build_console(colored=colored)
         self._view = Live(
-            console=self._build_console,
+            console=self._console,
             get_renderable=self._render,
-            auto_refresh=False,  # rich's own thread takes its locks in the other order than whoever prints
+            auto_refresh=False,  # rich's own thread takes its locks in another order than a printing thread
             transient=True,
             redirect_stdout=False,
         )
@@ -313,17 +313,17 @@ class _LiveTable:
 
     def print(self, text: str, color: str = "") -> None:
         self._rows = self._stages()
-        with suppress(OSError):  # the terminal has gone; the work goes on
-            # Whole lines, which the terminal itself breaks: what a person copies is then what the work printed.
-            self._build_console.print(visible(text), soft_wrap=True, style=_RICH_STYLES[color])
+        with suppress(OSError):  # the terminal is closed; the work goes on
+            # Whole lines, wrapped by the terminal, so that a copied line is the original one.
+            self._console.print(visible(text), soft_wrap=True, style=_RICH_STYLES[color])
 
     def refresh(self) -> None:
-        self._rows = self._stages()  # not under the console's lock: who logs waits for the terminal alone
-        with suppress(OSError), self._build_console:
+        self._rows = self._stages()  # without the console's lock, for which threads that log may wait
+        with suppress(OSError), self._console:
             self._view.refresh()
 
     def close(self) -> None:
-        with suppress(OSError), self._build_console:
+        with suppress(OSError), self._console:
             self._view.stop()
 
     def _render(self) -> Table:
@@ -331,7 +331,7 @@ class _LiveTable:
 
         table = RichTable.grid(padding=(0, 2))
         now = self._clock.wall()
-        room = self._build_console.height // 2  # the other half shows what has ended, bad news too
+        room = self._console.height // 2  # the other half shows ended stages
         for stage in self._rows[:room]:
             table.add_row(*_build_cells(stage, now), style="yellow" if _is_near_its_limit(stage, now) else "none")
         if left := len(self._rows[room:]):
@@ -352,9 +352,9 @@ def _is_near_its_limit(stage: LiveStage, now: float) -> bool:
 
 
 def _build_console(*, colored: bool) -> Console:
-    """Return a console that one thread at a time writes to.
+    """Return a console to which one thread at a time writes.
 
-    Rich reckons which lines to wipe, and writes later: of two threads at once, one leaves a line or wipes another's.
+    Rich computes the lines to erase before it writes. A second thread in between would leave or erase a line.
     """
     from rich.console import Console
 
@@ -369,7 +369,7 @@ def _build_console(*, colored: bool) -> Console:
             finally:
                 lock.release()
 
-    lock = threading.RLock()  # guards: the terminal, from reckoning to writing
+    lock = threading.RLock()  # guards: the terminal, from computing to writing
     return OneAtATime(file=get_raw_stream(sys.stderr), highlight=False, markup=False, no_color=not colored)
 
 
@@ -386,7 +386,7 @@ def _format_time_of_day(clock: Clock) -> str:
 def open_screen(
     *, verbose: bool, quiet: bool, json_output: bool, json_logs: bool, again: str, log_flags: str, color: str
 ) -> ConsoleScreen:
-    """Show on stdout and stderr, log lines too; `quiet`: only what goes wrong, and the summary."""
+    """Return a screen on stdout and stderr, also for log lines. `quiet`: only failures and the summary."""
     screen = ConsoleScreen(
         out=sys.stdout,
         err=sys.stderr,

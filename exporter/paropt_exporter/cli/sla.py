@@ -1,4 +1,4 @@
-"""`sla`: propose limits from how long stages and lanes took, and write them into paropt.yml on request."""
+"""`sla`: propose limits from the durations of stages and lanes, and write them into paropt.yml on request."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane
     from paropt_exporter.history import History
 
-FEWEST_RUNS = 5  # fewer say little about the slow ones among them
+FEWEST_RUNS = 5  # fewer runs say little about slow ones
 MOST_RUNS = 100
 _TOTAL = "(total)"
 _HEADERS = ("lane", "stage", "runs", "median", "quantile", "limit now", "proposed")
-_STEPS_SECONDS = ((10.0, 1), (120.0, 5), (600.0, 15), (math.inf, 60))  # up to so long, a limit is a multiple of so much
+_STEPS_SECONDS = ((10.0, 1), (120.0, 5), (600.0, 15), (math.inf, 60))  # (up to this duration, a multiple of this step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """How a limit follows from durations: their quantile (0 < q <= 1), and `margin` times as much on top."""
+    """A limit is the durations' quantile (0 < q <= 1) times 1 + `margin`."""
 
     quantile: float
     margin: float
 
-    def quantile_seconds(self, durations: Sequence[float]) -> float:
-        """Return the quantile by nearest rank: the least duration that this part of all does not exceed."""
+    def compute_quantile(self, durations: Sequence[float]) -> float:
+        """Return the quantile by nearest rank: the shortest duration that this ratio of all does not exceed."""
         return sorted(durations)[max(0, math.ceil(self.quantile * len(durations) - 1e-9) - 1)]
 
-    def limit_seconds(self, durations: Sequence[float]) -> float | None:
-        """Return the limit, rounded up to what a person would write; None if too few runs are known."""
+    def compute_limit(self, durations: Sequence[float]) -> float | None:
+        """Return the limit, rounded up to a round number, or None if there are too few runs."""
         if len(durations) < FEWEST_RUNS:
             return None
-        wanted = self.quantile_seconds(durations) * (1 + self.margin)
+        wanted = self.compute_quantile(durations) * (1 + self.margin)
         step = next(step for most, step in _STEPS_SECONDS if wanted <= most)
         return float(step * max(1, math.ceil(wanted / step - 1e-9)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """What is known of a stage of a lane, or of the lane (`stage` None), and the limit that follows from it."""
+    """The durations of a stage, or of the lane if `stage` is None, and the limit for them."""
 
     lane: str
     stage: str | None
@@ -73,9 +73,9 @@ def run_sla(
     stdout: TextIO,
     stderr: TextIO,
 ) -> int:
-    """Print what is proposed for a lane, or for all that have runs, as "text" or "json"; returns 0.
+    """Print the proposals for a lane, or for all lanes with runs, as "text" or "json". Returns 0.
 
-    `write`: set it in the config's file too. Raises UsageError if no run is known, or nothing is to be written.
+    `write` also sets them in the config's file. Raises UsageError if there are no runs, or nothing to write.
     """
     names = [name for name in config.lanes if lane in (None, name)]
     proposals = [found for name in names for found in _propose(config, history, name, rule)]
@@ -100,10 +100,10 @@ def _propose(config: Config, history: History, name: str, rule: Rule) -> Iterato
     for stage in config.stages:
         durations = known.get(stage.name, ())
         if durations and (lane.stages is None or stage.name in lane.stages):
-            limit, now = rule.limit_seconds(durations), lane.get_limit(stage)
+            limit, now = rule.compute_limit(durations), lane.get_limit(stage)
             yield Proposal(lane=name, stage=stage.name, durations=durations, now=now, seconds=limit)
     if total := history.load_run_durations(name, limit=MOST_RUNS):
-        yield Proposal(lane=name, stage=None, durations=total, now=lane.total, seconds=rule.limit_seconds(total))
+        yield Proposal(lane=name, stage=None, durations=total, now=lane.total, seconds=rule.compute_limit(total))
 
 
 def _build_changes(config: Config, proposals: Sequence[Proposal]) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _build_changes(config: Config, proposals: Sequence[Proposal]) -> dict[str, A
 
 
 def _build_limits(lane: Lane, limits: dict[str, object]) -> object:
-    """Return a lane's limits by stage: beside those that it has, or with its only one as that of all others."""
+    """Add limits by stage to a lane's. A single limit of the lane becomes the limit of all other stages."""
     if isinstance(lane.sla, dict):
         return limits
     return Replacement({**({ALL_STAGES: _to_yaml(lane.sla)} if lane.sla is not None else {}), **limits})
@@ -128,12 +128,12 @@ def _build_limits(lane: Lane, limits: dict[str, object]) -> object:
 
 def _build_value(proposal: Proposal) -> object:
     now = proposal.now
-    assert proposal.seconds is not None  # it changes something
+    assert proposal.seconds is not None  # it is a change
     return _to_yaml(Sla(max=proposal.seconds) if now is None else now.model_copy(update={"max": proposal.seconds}))
 
 
 def _to_yaml(limit: Sla) -> object:
-    """Return a limit as short as the file may have it."""
+    """Return the shortest form of a limit for the file."""
     more = {"warn_at": limit.warn_at, "critical": limit.critical}
     more = {key: value for key, value in more.items() if value != Sla.model_fields[key].default}
     return Replacement({"max": format_duration(limit.max), **more}) if more else format_duration(limit.max)
@@ -156,7 +156,7 @@ def _format_row(each: Proposal, rule: Rule) -> tuple[str, ...]:
         each.stage or _TOTAL,
         str(len(each.durations)),
         format_seconds(median(each.durations)),
-        format_seconds(rule.quantile_seconds(each.durations)),
+        format_seconds(rule.compute_quantile(each.durations)),
         "-" if each.now is None else format_duration(each.now.max),
         "-" if each.seconds is None else format_duration(each.seconds),
     )
@@ -169,7 +169,7 @@ def _proposal_to_json(each: Proposal, rule: Rule) -> dict[str, object]:
         "runs": len(each.durations),
         "median_seconds": median(each.durations),
         "quantile": rule.quantile,
-        "quantile_seconds": rule.quantile_seconds(each.durations),
+        "quantile_seconds": rule.compute_quantile(each.durations),
         "margin": rule.margin,
         "limit_seconds": None if each.now is None else each.now.max,
         "proposed_seconds": each.seconds,

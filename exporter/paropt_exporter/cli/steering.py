@@ -1,4 +1,4 @@
-"""`pin`, `pause` and `resume`: tell the exporter that runs in this folder which size its lane shall have."""
+"""`pin`, `pause` and `resume`: set the size of the lane that runs in this folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paropt_exporter.errors import UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningExporter:
-    """One that runs here, as it described itself."""
+    """A running exporter, as it described itself."""
 
     path: Path
     pid: int
@@ -26,9 +26,9 @@ class RunningExporter:
 
 
 def run(root: Path, wish: ControlRequest, *, lane: str | None, pid: int | None, stdout: TextIO) -> int:
-    """Give one order and tell how the lane stands now; returns 0.
+    """Send one request and print the new state of the lane. Returns 0.
 
-    Raises UsageError where no exporter runs under `root`, where it can't be told which is meant, or if it refuses.
+    Raises UsageError if no exporter runs in `root`, if several match, or if the exporter rejects the request.
     """
     running, silent = _find_running(root)
     if silent and (not running or (lane is None and pid is None)):
@@ -45,7 +45,7 @@ def run(root: Path, wish: ControlRequest, *, lane: str | None, pid: int | None, 
 
 
 def _find_running(root: Path) -> tuple[list[RunningExporter], list[str]]:
-    """Find the exporters that answer, and why others don't; sockets of dead ones are passed over."""
+    """Return the exporters that answer, and the errors of those that don't. Skips sockets of dead exporters."""
     found, silent = [], []
     for path in control_socket.iter_sockets(root / control_socket.FOLDER):
         try:

@@ -1,4 +1,4 @@
-"""Make standard output and error writable in any locale, and bearable when their reader has gone."""
+"""Prepare standard output and error: for any locale, without control characters, and for readers that leave."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from contextlib import suppress
 
 from paropt_exporter.terminal import visible
 
-TYPE_CHECKING = False  # as in cli.main: typing is slow to load
+TYPE_CHECKING = False  # as in cli.main: typing loads slowly
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, TextIO
 
 _FALLBACK = "paropt-spelled"
-_SPELLED = {"·": "-", "…": "...", "—": "-"}  # what we print ourselves; anything else becomes a question mark
+_SPELLED = {"·": "-", "…": "...", "—": "-"}  # our own characters; others become a question mark
 _LAST_STANDARD_DESCRIPTOR = 2
 
 
 def prepare_streams() -> tuple[TextIO, TextIO]:
-    """Let printing never fail for what is printed, nor for a stream that was closed before; return both streams."""
+    """Make printing succeed for any text and for closed streams. Return both streams."""
     _occupy_standard_descriptors()
     codecs.register_error(_FALLBACK, _replace_unwritable)
     sys.stdout, sys.stderr = _make_visible(_make_usable(sys.stdout)), _make_visible(_make_usable(sys.stderr))
@@ -29,18 +29,18 @@ def prepare_streams() -> tuple[TextIO, TextIO]:
 
 
 def discard_output(stream: TextIO) -> None:
-    """Let what is still buffered, and all that follows, go nowhere, so that the interpreter's last flush succeeds."""
-    with suppress(OSError, ValueError):  # a stream without a descriptor, or a closed one: nothing to flush
+    """Redirect a stream to /dev/null with its buffer, so that the interpreter's last flush succeeds."""
+    with suppress(OSError, ValueError):  # a closed stream, or one without a descriptor
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
 
 
 class VisibleStream:
-    """A text stream on which a terminal acts upon nothing that is written: see `terminal.visible`.
+    """A text stream that escapes control characters (`terminal.visible`).
 
-    All that a command prints goes through it, so that none has to remember where a text came from. Only rich, whose
-    own escapes must reach the terminal, writes past it: to `rich_proxied_file`, which it looks for by itself.
+    Commands print everything through it, so that foreign text can't control the terminal. Only rich, whose own escapes
+    must reach the terminal, writes to the stream behind it, which it finds as `rich_proxied_file`.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -59,7 +59,7 @@ class VisibleStream:
 
 
 def get_raw_stream(stream: TextIO) -> TextIO:
-    """Return the stream behind a Visible one, for code that writes escapes and cleans foreign text by itself."""
+    """Return the stream behind a VisibleStream, for code that writes escapes and escapes foreign text itself."""
     return stream.rich_proxied_file if isinstance(stream, VisibleStream) else stream
 
 
@@ -68,7 +68,7 @@ def _make_visible(stream: TextIO) -> TextIO:
 
 
 def is_same_file(first: TextIO, second: TextIO) -> bool:
-    """Whether two streams end in the same terminal, pipe or file."""
+    """Return whether two streams write to the same terminal, pipe or file."""
     try:
         return os.path.sameopenfile(first.fileno(), second.fileno())
     except (OSError, ValueError):  # a stream without a descriptor, or a closed one
@@ -76,9 +76,9 @@ def is_same_file(first: TextIO, second: TextIO) -> bool:
 
 
 class LineStream:
-    """A stream for lines, given up at its first fault: who watches must not hurt the work.
+    """A stream for lines that goes silent after its first error, so that output never fails the work.
 
-    `fault` is why it was given up, if that is a fault at all: a reader that left (`| head`) has seen enough.
+    `fault` is the reason, or None after a broken pipe: a reader that left (`| head`) is not an error.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -91,11 +91,11 @@ class LineStream:
         return self._open and self._stream.isatty()
 
     def write_line(self, text: str) -> None:
-        """Print a line, or nothing once the stream was given up."""
+        """Print a line, or nothing after an error."""
         self._print(text, self._stream)
 
     def colored(self, text: str) -> None:
-        """Print a line of ours with its colours: all that is not ours in it was made visible before."""
+        """Print a line with its colours. Foreign text in it must be escaped already."""
         self._print(text, get_raw_stream(self._stream))
 
     def _print(self, text: str, stream: TextIO) -> None:
@@ -115,7 +115,7 @@ class LineStream:
 
 
 def _occupy_standard_descriptors() -> None:
-    """Else the first file opened gets the number of a closed standard stream, and children would write into it."""
+    """Open closed standard descriptors. Otherwise the next opened file gets one, and children write into it."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST_STANDARD_DESCRIPTOR:
         pass
     os.close(descriptor)
@@ -127,8 +127,8 @@ def _make_usable(stream: TextIO | None) -> TextIO:
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     if isinstance(stream.buffer, io.RawIOBase) and stream in (sys.__stdout__, sys.__stderr__):
-        # PYTHONUNBUFFERED: text goes straight to write(2), and what a signal leaves unwritten there is lost.
-        # Only for Python's own streams: whoever put one in their place would find it closed with our buffer.
+        # With PYTHONUNBUFFERED text goes straight to write(2), and a signal may lose a part of it. This is only for
+        # Python's own streams: our buffer would close a stream that somebody put in their place.
         buffered = io.BufferedWriter(stream.buffer)
         return io.TextIOWrapper(buffered, stream.encoding, _FALLBACK, line_buffering=True)
     stream.reconfigure(errors=_FALLBACK)

@@ -1,4 +1,4 @@
-"""The closing summary of a run: read in five seconds, worst news first."""
+"""Format the closing summary of a run, with the worst news first."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from paropt_exporter.cli.formatting import count_columns, format_count, format_l
 from paropt_exporter.events import Bottleneck, Result, RunRecord, StageRecord, TaskRecord
 
 _ORDER = (Result.ERROR, Result.FAILURE, Result.TIMEOUT, Result.CANCELLATION)
-_BAD, _LATE, _GOOD, _SKIPPED = range(4)  # the order in which they are told
-_TOLD_PACE = 1.1  # a smaller gain is noise; under 1 the machine was busy with something else, or starting took longer
-_HINTS_FROM_SECONDS = 1.0  # nobody tunes a run that takes less
-_NAMES_WIDTH = 40  # half a terminal: a longer name has a line out of column, and leaves those of others whole
-MESSAGES_WIDTH = 160  # two lines of a terminal: the item that a message names may be longer than any screen
+_BAD, _LATE, _GOOD, _SKIPPED = range(4)  # in their order in the summary
+_TOLD_PACE = 1.1  # a smaller speed-up is noise
+_HINTS_FROM_SECONDS = 1.0  # shorter runs need no tuning
+_NAMES_WIDTH = 40  # half a terminal; longer names don't widen the column
+MESSAGES_WIDTH = 160  # two lines of a terminal; a message may name a very long item
 _FEW = 20  # stages: each has a line; of more a screen could not hold the bad news
 _MOST_OF_FEW = {_BAD: _FEW, _LATE: _FEW, _GOOD: _FEW, _SKIPPED: _FEW}
 _MOST_OF_MANY = {_BAD: 10, _LATE: 5, _GOOD: 3, _SKIPPED: 2}
@@ -178,7 +178,7 @@ def _iter_footer(run: RunRecord, metrics_url: str, again: str, log: str) -> Iter
 
 
 def _iter_hints(run: RunRecord) -> Iterator[tuple[str, str]]:
-    """Yield the slowest stage and one other thing, where a change would help; the metrics have all bottlenecks."""
+    """Yield hints on the slowest stage and one other bottleneck. The metrics have all bottlenecks."""
     if run.duration_seconds < _HINTS_FROM_SECONDS:
         return
     helpful = [found for found in run.bottlenecks if found.advice]
@@ -196,7 +196,7 @@ def _iter_hints(run: RunRecord) -> Iterator[tuple[str, str]]:
 
 
 def _is_same_advice(found: Bottleneck, slowest: Bottleneck) -> bool:
-    """A stage that is slow is often uneven itself, and makes its lane uneven."""
+    """Return whether two bottlenecks have one cause: a slow stage is often uneven, and makes its lane uneven."""
     return found.stage == slowest.stage or (found.stage is None and found.kind == "uneven")
 
 

@@ -1,4 +1,4 @@
-"""Tell the words of a command line apart: flags with their values, stages, and arguments after `--`."""
+"""Split a command line into flags with their values, positional words, and arguments after `--`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DASHES = "--"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """The words before the first `--`, and those after it (None without one)."""
+    """The words before the first `--`, and the arguments after it (None without `--`)."""
 
     flags: tuple[str, ...]
     positional: tuple[str, ...]
@@ -19,9 +19,9 @@ class Words:
 
 
 def split_words(words: Sequence[str], options: Mapping[str, argparse.Action]) -> Words:
-    """Split a command line by what `options`, flags with their actions, take as values.
+    """Split a command line. `options` has the flags with their actions, which decide about values.
 
-    argparse itself takes words between flags for one list only if no sub-command may stand there.
+    argparse can't collect positional words between flags if a sub-command may be among them.
     """
     words = [*words]
     arguments = None
@@ -42,13 +42,13 @@ def split_words(words: Sequence[str], options: Mapping[str, argparse.Action]) ->
 
 
 def _wants_value(word: str, options: Mapping[str, argparse.Action]) -> bool:
-    """Say whether the next word is the value of this flag, or of the last one in it: `-qs`."""
+    """Return whether the next word is the value of this flag, or of the last flag in a cluster such as `-qs`."""
     if word.startswith("--"):
         return word in options and _takes_value(options[word])
     for place, letter in enumerate(word[1:], start=1):
         option = options.get(f"-{letter}")
         if option is not None and _takes_value(option):
-            return place == len(word) - 1  # what follows in the word is its value: -j4
+            return place == len(word) - 1  # the rest of the word is its value: -j4
     return False
 
 

@@ -1,4 +1,4 @@
-"""Write for a person in a thread of its own, so that a reader who stalls holds up nobody but that thread."""
+"""Write output in a thread of its own, so that a stalled reader blocks only that thread."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from functools import partial
 
 log = logging.getLogger(__name__)
 
-MOST_CHARACTERS = 1 << 20  # that wait for the reader: some 10,000 lines, and at most 4 MB
-_NEVER_SECONDS = 3600.0  # a lock takes no endless timeout
+MOST_CHARACTERS = 1 << 20  # in the queue: about 10,000 lines, at most 4 MB
+_NEVER_SECONDS = 3600.0  # the longest wait of a condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +27,18 @@ class BackgroundWriter:
     """A bounded queue of writes, and the one thread that performs them in order.
 
     ```
-    put -> queue -> thread: write, write, ... and `tick` every so often in between
-      '--- over MOST_CHARACTERS: dropped, and counted in a line that follows the queue
+    put -> queue -> thread: write, write, ... with a regular tick in between
+      '--- over MOST_CHARACTERS: dropped, and counted in a line after the queue
     ```
-    Guarantees: `put` never waits for the reader; writes never overlap. Where no thread can be started, `put` writes
-    itself, and there are no ticks.
+    Guarantees: `put` never waits for the reader; writes never overlap. If no thread can be started, `put` writes
+    itself, without ticks.
     """
 
     def __init__(self, name: str, *, say: Callable[[str], None], tell_idle: Callable[[], None]) -> None:
-        """Start the thread. It calls `say` with a line about dropped lines, and `tell_idle` after its last write."""
+        """Start the thread. It reports dropped lines to `say`, and calls `tell_idle` when the queue is empty."""
         self._say = say
         self._tell_idle = tell_idle
-        self._inline = threading.RLock()  # guards: writing, where there is no thread for it
+        self._inline = threading.RLock()  # guards: writing without a thread
         self._changed = threading.Condition()  # guards: everything below
         self._queue: deque[_Job] = deque()
         self._waiting_characters = 0
@@ -56,7 +56,7 @@ class BackgroundWriter:
             log.warning("no thread for the screen: a stalled reader will stop the lane", extra={"err": str(error)})
 
     def put(self, write: Callable[[], None], *, characters: int = 0, lines: int = 0) -> None:
-        """Have `write` called after those before it. One without characters is never dropped."""
+        """Queue a write. A write without characters is never dropped."""
         if not self.has_thread:
             with self._inline:
                 write()
@@ -72,27 +72,27 @@ class BackgroundWriter:
             self._changed.notify_all()
 
     def set_tick(self, action: Callable[[], None] | None, seconds: float = _NEVER_SECONDS) -> None:
-        """Call `action` every so many seconds while nothing is to be written; None: no more. From a write only."""
+        """Call `action` every `seconds` while the queue is empty, or never with None. Only writes may call this."""
         self._tick, self._tick_seconds = action, seconds
         self._next_tick_seconds = time.monotonic() + seconds
 
     @property
     def write_count(self) -> int:
-        """How many writes have ended: it grows as long as the reader goes on."""
+        """The number of completed writes, which grows as long as the reader makes progress."""
         with self._changed:
             return self._write_count
 
     @property
     def is_idle(self) -> bool:
-        """Whether everything was written."""
+        """Whether all output is written."""
         with self._changed:
             return not self._queue and not self._is_writing and not self._dropped_lines
 
-    def wait(self, patience_seconds: float) -> bool:
-        """Wait until everything is written, or until no write has ended for `patience_seconds`; return which."""
+    def wait(self, timeout_seconds: float) -> bool:
+        """Wait until all is written, or no write completes for `timeout_seconds`. Return whether all is written."""
         with self._changed:
             while self._queue or self._is_writing or self._dropped_lines:
-                if not self._changed.wait_for(partial(self._has_progressed, self._write_count), patience_seconds):
+                if not self._changed.wait_for(partial(self._has_progressed, self._write_count), timeout_seconds):
                     return False
         return True
 
@@ -108,7 +108,7 @@ class BackgroundWriter:
             job = self._wait_for_next()
             try:
                 job()
-            except Exception:  # a fault of showing must not become one of the work
+            except Exception:  # a bug in showing must not fail the work
                 log.exception("the screen failed")
             with self._changed:
                 self._is_writing = False

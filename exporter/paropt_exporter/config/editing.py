@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from paropt_exporter.config.document import Document, Unreadable
-from paropt_exporter.errors import ParoptError
+from paropt_exporter.errors import EXIT_USAGE, ParoptError
 
 Changes: TypeAlias = Mapping[str, Any]  # keys as in the file; the innermost values are words, numbers and booleans
 _PLAIN = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
@@ -21,7 +21,7 @@ _PLAIN = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 class CannotEdit(ParoptError):
     """The values can't be set without changing others, given the way in which the file is written."""
 
-    exit_code = 2
+    exit_code = EXIT_USAGE
 
 
 @dataclass(frozen=True, slots=True)

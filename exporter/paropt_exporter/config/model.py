@@ -171,7 +171,7 @@ class Stage(Section):
 
     number: Annotated[StrictInt, Field(ge=0, le=1_000_000)] = Field(description="Its number; breaks ties in the order.")
     name: Name = Field(description="Its name, the label `stage` of its metrics.")
-    description: Text | None = Field(default=None, description="What it does, in a line for `--list`.")
+    description: Text | None = Field(default=None, description="Its purpose in a line, for `--list`.")
     run: Command | None = Field(
         default=None,
         description=(
@@ -249,7 +249,7 @@ StageLimits = Annotated[
 class Lane(Section):
     """One way of running the workflow."""
 
-    description: Text | None = Field(default=None, description="What it is for, in a line for `--list`.")
+    description: Text | None = Field(default=None, description="Its purpose in a line, for `--list`.")
     strategy: Strategy = Field(default=Strategy.ADAPTIVE, description="Where its tasks run.")
     workers: Workers = Field(default=Workers(), description="How many tasks run at once. Default: auto.")
     sla: StageLimits | None = Field(

@@ -1,13 +1,13 @@
-"""The Python API of the user's tuning guide, a thin layer over the real parts; nothing in the package uses it.
+"""The Python API of the user's tuning guide, a thin layer over the other packages.
 
-Names are loaded when they are first used (PEP 562): `detect_lane` needs no pool.
+Names load on first use (PEP 562): `detect_lane` needs no pool.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 
-TYPE_CHECKING = False  # what checkers take for True; typing takes longer to load than the whole of `python -c pass`
+TYPE_CHECKING = False  # True for type checkers; typing loads slower than `python -c pass` runs
 if TYPE_CHECKING:
     from paropt_exporter.guide.lane_types import LaneType as LaneType
     from paropt_exporter.guide.lane_types import detect_lane as detect_lane
@@ -49,7 +49,7 @@ _HOMES = {
     "detect_lane": "paropt_exporter.guide.lane_types",
 }
 
-if not TYPE_CHECKING:  # a checker that saw this function would take every misspelt name for an Any
+if not TYPE_CHECKING:  # with this function in sight a type checker would accept any misspelt name as Any
 
     def __getattr__(name):
         if name not in _HOMES:

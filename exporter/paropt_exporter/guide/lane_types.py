@@ -1,4 +1,4 @@
-"""The guide's lanes, and which of them a change calls for."""
+"""The guide's lanes, and the choice of one for a change."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class LaneType(StrEnum):
 
 
 def detect_lane(paths: Iterable[str] | None = None, asked: LaneType | str | None = None) -> LaneType:
-    """Return the lane for changed files (paths relative to the project, with `/`); None: what git says has changed.
+    """Return the lane for changed files, given as paths with `/` relative to the project, or found by git if None.
 
-    `asked`: the lane that somebody wants; it is taken, but the docs lane would leave changed code unchecked, so that
-    one raises UsageError unless only documents changed. Without `paths` git runs, for up to 20 s.
+    `asked` overrides the choice. Raises UsageError for the docs lane if other files than documents changed. Git may
+    block for 20 s.
     """
     if asked is None:
         lane, _ = lanes.choose_lane(Path.cwd()) if paths is None else lanes.classify_change(paths)

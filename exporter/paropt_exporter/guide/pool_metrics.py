@@ -1,4 +1,4 @@
-"""What the guide's pool tells about its tasks and itself: frozen snapshots that turn into plain JSON."""
+"""The guide's metrics of a pool and its tasks, as frozen snapshots with a JSON form, and a text report of them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from paropt_exporter.guide.strategies import ParallelizationStrategy
 
 @dataclass(frozen=True, slots=True)
 class StageMetrics:
-    """One task of a stage that has ended.
+    """A finished task of a stage.
 
-    `cpu_percent` is of one core, child processes included; `memory_mb` is the highest of the process that ran the
-    task, in 10^6 bytes; `parallelized`: another task of the pool ran at the same time. A task that was cancelled
-    before it began has the moment of that as its start and end. `batch` tells apart what was submitted while the pool
-    had work from what came after it had rested; 0: no pool made this.
+    `cpu_percent` is of one core, with child processes. `memory_mb` is the peak of the process that ran the task, in
+    10^6 bytes. `parallelized`: another task of the pool ran at the same time. A task that was cancelled before it
+    began starts and ends at the cancellation. Tasks submitted while the pool was busy share a `batch`; it is 0 if no
+    pool created this.
     """
 
     stage_number: int
@@ -36,17 +36,18 @@ class StageMetrics:
     batch: int = field(default=0, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values; times as ISO 8601 with their offset."""
+        """Return the fields as plain JSON values, times in ISO 8601 with their offset."""
         return {each.name: _to_plain(getattr(self, each.name)) for each in fields(self) if each.name != "batch"}
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerPoolMetrics:
-    """A pool at one moment, over its life so far.
+    """A snapshot of a pool over its life so far.
 
-    `completed_tasks` succeeded; those neither completed nor failed wait or run. `total_duration_seconds` is from the
-    first submit to the last end, or to now while tasks are left. `worker_utilization` is busy over slot time in
-    percent, over the times when there was work. `stage_metrics` has the tasks that ended, in order of submission.
+    `completed_tasks` succeeded; the tasks that neither completed nor failed are queued or running.
+    `total_duration_seconds` is from the first submit to the last end, or to now while tasks are left.
+    `worker_utilization` is busy over slot time in percent, without idle times of the pool. `stage_metrics` has the
+    finished tasks in order of submission.
     """
 
     pool_size: int
@@ -66,15 +67,15 @@ class WorkerPoolMetrics:
     timestamp: datetime = field(default_factory=lambda: datetime.fromtimestamp(SystemClock().wall(), UTC))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values: no infinity, times as ISO 8601 with their offset."""
+        """Return the fields as plain JSON values, without infinity, times in ISO 8601 with their offset."""
         return {each.name: _to_plain(getattr(self, each.name)) for each in fields(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageExecution:
-    """One execution of a stage: what was submitted under one number in one batch, as one duration.
+    """One execution of a stage: the tasks of one number in one batch.
 
-    `key` is the same for the same execution in every snapshot.
+    `key` identifies the execution in every snapshot.
     """
 
     number: int
@@ -83,19 +84,19 @@ class StageExecution:
 
     @property
     def duration_seconds(self) -> float:
-        """From its first task's start to its last one's end."""
+        """The time from the first task's start to the last task's end."""
         first = min(task.start_time for task in self.tasks)
         last = max(task.end_time for task in self.tasks)
         return max((last - first).total_seconds(), *(task.duration_seconds for task in self.tasks))
 
     @property
     def key(self) -> tuple[object, ...]:
-        # A batch of 0 was not made by a pool. Not the start alone: a task that began first may end last.
+        # No pool created a batch of 0. The start does not identify a pool's batch: its first task may end last.
         return self.number, self.tasks[0].batch or min(task.start_time for task in self.tasks)
 
 
 def group_executions(tasks: Iterable[StageMetrics]) -> tuple[StageExecution, ...]:
-    """Return the executions of stages that the tasks belong to, in order of their first tasks."""
+    """Group tasks by the executions of stages, in order of their first tasks."""
     groups: dict[tuple[int, int], list[StageMetrics]] = {}
     for task in tasks:
         groups.setdefault((task.batch, task.stage_number), []).append(task)
@@ -129,7 +130,7 @@ _MOST_LISTED = 40  # a screenful; the rest is in `to_dict()`
 
 
 class ParallelizationDashboard:
-    """Writes the report; the dashboards to look at for longer are Grafana's."""
+    """Formats a report of a pool. The dashboards for longer spans are Grafana's."""
 
     @staticmethod
     def format_metrics_report(metrics: WorkerPoolMetrics) -> str:

@@ -1,4 +1,4 @@
-"""Turn what a pool has noted of its tasks into the guide's metrics, with bottlenecks and what to do about them."""
+"""Compute the guide's metrics of a pool from its tasks, with bottlenecks and recommendations."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from paropt_exporter.executors.adaptive.scheduler import ThreadFallback
 from paropt_exporter.guide.pool_metrics import StageExecution, StageMetrics, WorkerPoolMetrics, group_executions
 from paropt_exporter.guide.strategies import ParallelizationStrategy
 
-_NOTICEABLE_SECONDS = 0.1  # of running: where tasks take less, their start costs more than where they run
+_NOTICEABLE_SECONDS = 0.1  # shorter tasks are dominated by their start
 
 
 @dataclass(slots=True)
 class CoreUse:
-    """What the tasks of one stage wanted of the cores, in seconds, and how long they ran."""
+    """The CPU demand of a stage's tasks times their duration, in core seconds, and their duration."""
 
     wanted_seconds: float = 0.0
     wall_seconds: float = 0.0
 
     def add(self, measured: Measurement) -> None:
         wall = measured.ended_seconds - measured.started_seconds
-        if measured.pid:  # otherwise it never ran, or its worker died
+        if measured.pid:  # 0 if it never ran, or its worker died
             self.wanted_seconds += wall * cpu_demand(CoreTime(measured.cpu_seconds, measured.run_delay_seconds), wall)
             self.wall_seconds += wall
 
@@ -53,9 +53,9 @@ def summarize(
     fallbacks: Sequence[ThreadFallback],
     now: datetime,
 ) -> WorkerPoolMetrics:
-    """Return the metrics. `tasks`: those that ended; `gil_bound`: stages that hold the interpreter's lock.
+    """Return the metrics of the finished `tasks`. `gil_bound` has the stages that hold the interpreter's lock.
 
-    `in_processes`: what the tasks of each stage wanted that ran there. `fallbacks`: functions that can't run there.
+    `in_processes` has the core use of the stages that ran in processes, `fallbacks` the functions that can't.
     """
     took = [task.duration_seconds for task in tasks if task.worker_id]
     succeeded = sum(task.success for task in tasks)
@@ -88,7 +88,7 @@ def summarize(
 def _find_waiting_stages(
     stages: Sequence[StageRecord], strategy: ParallelizationStrategy, in_processes: Mapping[int, CoreUse]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the stages that wait in a fixed number of processes, with what to do."""
+    """Yield the stages that wait in a fixed number of processes, each with a recommendation."""
     if strategy is not ParallelizationStrategy.PROCESS_POOL:
         return
     for stage in stages:
@@ -123,7 +123,7 @@ def _mark_parallel(tasks: Sequence[StageMetrics]) -> list[StageMetrics]:
 
 
 def _build_stage_records(tasks: Sequence[StageMetrics], gil_bound: Collection[int]) -> Sequence[StageRecord]:
-    """Return each stage's latest execution in the form that bottlenecks are looked for in."""
+    """Return each stage's latest execution as a record for the search of bottlenecks."""
     latest = {stage.number: stage for stage in group_executions(task for task in tasks if task.worker_id)}
     return [_build_stage_record(stage, gil_bound=stage.number in gil_bound) for stage in latest.values()]
 

@@ -1,4 +1,4 @@
-"""Run a stage's function a few times alone, to find out what it does and where it belongs."""
+"""Profile a stage's function in a few calls, and recommend a strategy."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from paropt_exporter.events import Measurement, Strategy
 from paropt_exporter.executors import Router, ThreadPool
 from paropt_exporter.executors.adaptive.routing import is_thread_only
 from paropt_exporter.executors.worker.payload import Packer
+from paropt_exporter.guide.measured_function import ChildCpuMeter, MeasuredFunction
 from paropt_exporter.guide.strategies import ParallelizationStrategy
-from paropt_exporter.guide.watched import ChildCpuMeter, MeasuredFunction
 from paropt_exporter.plan import PROCESSES
 
 P = ParamSpec("P")
@@ -22,7 +22,7 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """One call: `measured` has its own thread's CPU time and that of its child processes."""
+    """One call. `measured` includes the CPU time of its thread and its child processes."""
 
     measured: Measurement
     own_cpu_seconds: float
@@ -34,7 +34,7 @@ class _Trial:
 
 
 class ParallelizationProfiler:
-    """Profiles stages one after another; `profile_results` has each stage's latest profile by its number."""
+    """Profiles stages. `profile_results` has each stage's latest profile by its number."""
 
     def __init__(self, num_iterations: int = 3) -> None:
         if num_iterations < 1:
@@ -45,10 +45,10 @@ class ParallelizationProfiler:
     def profile_stage(
         self, stage_number: int, stage_name: str, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs
     ) -> dict[str, Any]:
-        """Call the function `num_iterations` times in a thread of its own; blocks until they are through.
+        """Call the function `num_iterations` times in a thread of its own. Blocks until the last call returns.
 
-        Durations and CPU are averages over the calls that succeeded, or over all where none did; `variability_seconds`
-        is their standard deviation. A failure is in `error_message`, `failed_iterations` counts them.
+        Durations and CPU are averages over the successful calls, or over all if none succeeded. `variability_seconds`
+        is the standard deviation, `error_message` the last failure, `failed_iterations` the number of failures.
         """
         with ThreadPool(1, name="profile") as pool:
             trials = [_run_trial(pool, stage_name, func, args, kwargs) for _ in range(self.num_iterations)]
@@ -71,7 +71,7 @@ def _run_trial(
     error = future.exception()
     measured = future.measurement
     own = watched.own_cpu_seconds or 0.0
-    if measured is None:  # a named task is always measured
+    if measured is None:  # can't happen: named tasks are measured
         raise RuntimeError(f"{name} ended without a measurement")
     measured = replace(measured, cpu_seconds=own + watched.children_cpu_seconds)
     return _Trial(measured, own, describe(error) if error is not None else None)
@@ -94,7 +94,7 @@ def _compute_figures(trials: list[_Trial]) -> dict[str, Any]:
 def _choose_strategy(
     trials: list[_Trial], function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Say where the function belongs, by the same rule as an ADAPTIVE pool, and why."""
+    """Return the recommended strategy, by the rule of an ADAPTIVE pool, with the reason."""
     bound = _is_cpu_bound(trials)
     obstacle = _find_obstacle(function, args, kwargs) if bound else ""
     strategy, reason = ParallelizationStrategy.THREAD_POOL, "it waits most of its time, or its child processes work"
@@ -120,7 +120,7 @@ def _is_cpu_bound(trials: list[_Trial]) -> bool:
 
 
 def _find_obstacle(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """Say what keeps a function from running in another process; "" for nothing."""
+    """Return the reason why a function can't run in another process, or ""."""
     if is_thread_only(function):
         return "it is marked thread_only"
     try:

@@ -1,4 +1,4 @@
-"""The guide's SLA targets, checked against the durations that stages took."""
+"""The guide's SLA targets, and checks of stages' durations against them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class SLATarget:
-    """How long a stage may take; warned of from `warning_threshold` (a ratio) of it on."""
+    """The limit on a stage's duration, with a warning from the ratio `warning_threshold` of it."""
 
     stage_number: int
     max_duration_seconds: float = DEFAULT_SECONDS
@@ -32,7 +32,7 @@ class SLATarget:
         return self.max_duration_seconds * self.warning_threshold
 
     def check(self, seconds: float) -> tuple[bool, str]:
-        """Return whether a duration keeps the limit, and a sentence; it says so too when the warning is reached."""
+        """Return whether a duration keeps the limit, and a sentence, which also reports a reached warning."""
         if math.isnan(seconds) or seconds < 0:
             raise ValueError(f"a duration of {seconds!r} s: expected a number from 0 on")
         told = f"stage {self.stage_number} took {seconds:.1f} s"
@@ -44,15 +44,15 @@ class SLATarget:
         return True, f"{told}: within {limit}"
 
     def warns(self, seconds: float) -> bool:
-        """Return whether a duration has reached the warning, the broken limit included."""
+        """Return whether a duration has reached the warning or the limit."""
         return seconds >= self.warning_seconds
 
 
 class ParallelizationSLAManager:
-    """Holds durations against targets and lists what went past them.
+    """Checks durations against targets and lists the exceeded ones.
 
-    `violations`: broken critical limits, which should block the workflow; `warnings`: other broken limits, and
-    durations past their warning. The same execution of a stage is listed once, however often it is checked.
+    `violations` has the exceeded critical limits, which should block the workflow. `warnings` has other exceeded limits
+    and durations past their warning. An execution of a stage is listed once, however often it is checked.
     """
 
     def __init__(self, slas: Mapping[int, SLATarget] | None = None) -> None:
@@ -64,11 +64,11 @@ class ParallelizationSLAManager:
         self._listed: dict[tuple[object, ...], str] = {}
 
     def check_stage_sla(self, stage_number: int, duration_seconds: float) -> bool:
-        """Return False if the stage's limit was broken, critical or not; True where it has none."""
+        """Return whether the duration keeps the stage's limit; True without a limit."""
         return self._check(stage_number, duration_seconds, (stage_number, duration_seconds))
 
     def check_all_stages(self, metrics: WorkerPoolMetrics) -> bool:
-        """Return False if any stage broke its limit; several tasks under one number count as one stage."""
+        """Return whether all stages keep their limits. Tasks of one number count as one stage."""
         kept = [
             self._check(stage.number, stage.duration_seconds, stage.key, f" ({stage.name})")
             for stage in group_executions(metrics.stage_metrics)
@@ -76,7 +76,7 @@ class ParallelizationSLAManager:
         return all(kept)
 
     def update_sla(self, stage_number: int, max_duration_seconds: float, critical: bool = False) -> None:
-        """Set a stage's limit; its warning threshold stays."""
+        """Set a stage's limit, and keep its warning threshold."""
         old = self.slas.get(stage_number, SLATarget(stage_number=stage_number))
         self.slas[stage_number] = replace(old, max_duration_seconds=max_duration_seconds, critical=critical)
 
@@ -91,7 +91,7 @@ class ParallelizationSLAManager:
         return kept
 
     def _add_once(self, found: list[str], key: tuple[object, ...], sentence: str) -> None:
-        # A caller may have emptied the list, to start anew: then what is checked again is listed again.
+        # After a caller has cleared the list, an execution is listed again.
         if self._listed.get(key) not in found:
             self._listed[key] = sentence
             found.append(sentence)

@@ -1,4 +1,4 @@
-"""The guide's strategies, and how many workers each of them should begin with on this machine."""
+"""The guide's strategies, and the starting number of workers of each on this machine."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PROJECT_FOLDER = Path(".paropt")  # of the current folder's project, where it has one
+PROJECT_FOLDER = Path(".paropt")  # of the project in the current folder
 
-MOST_THREADS = 32  # as the pools' own default: more threads rarely help and each costs memory
-_EXTRA_THREADS = 4  # as the standard library's pool: some wait while others work
-_PROCESS_BYTES = 64 * 1024**2  # a worker with a few libraries loaded; more than that is the task's own
-_MEMORY_SHARE = 0.5  # of what is free: the other half is for the tasks
-_WANTED_BUSY_RATIO = 0.8  # busy enough to pay, with room for a longer stage
-_SLACK = 0.1  # of a worker: not worth another one
+MOST_THREADS = 32  # the pools' default: more threads rarely help, and each costs memory
+_EXTRA_THREADS = 4  # like the standard library's pool
+_PROCESS_BYTES = 64 * 1024**2  # a worker with a few libraries, without its task's memory
+_MEMORY_SHARE = 0.5  # of the free memory: the other half is for the tasks
+_WANTED_BUSY_RATIO = 0.8  # room for a longer stage
+_SLACK = 0.1  # of a worker: too little for another one
 _RUNS = 10
 
 
@@ -42,19 +42,19 @@ class ParallelizationStrategy(StrEnum):
 
     @property
     def pool_strategy(self) -> Strategy:
-        """The same strategy as the pools and the config spell it."""
+        """The strategy's name in pools and the config."""
         return Strategy(self.value.removesuffix("_pool"))
 
 
 class WorkerPoolOptimizer:
-    """Says how many workers a pool should begin with."""
+    """Chooses the starting number of workers of a pool."""
 
     @staticmethod
     def get_optimal_worker_count(strategy: ParallelizationStrategy | str) -> int:
-        """Return a count from the cores allowed, the free memory, the strategy and the history of this folder.
+        """Return the count for the allowed cores, the free memory, the strategy and the history of this folder.
 
-        Where earlier runs of lanes with this strategy are known, it is what would have kept the workers 80 % busy,
-        or one more than they had where that was not enough.
+        With earlier runs of lanes with this strategy it is the count that would have kept the workers 80 % busy, or
+        one more than a saturated run had.
         """
         wanted = ParallelizationStrategy(strategy)
         return choose_size(
@@ -68,7 +68,7 @@ class WorkerPoolOptimizer:
 def choose_size(
     strategy: ParallelizationStrategy, *, cores: int, memory_bytes: int, runs: Iterable[RunSummary] = ()
 ) -> int:
-    """Return how many workers to begin with. `memory_bytes`: what is free (0: unknown); `runs`: of this strategy."""
+    """Return the starting number of workers, for the free memory (0: unknown) and earlier runs of this strategy."""
     known = [slots for run in runs if (slots := _estimate_slots(run)) is not None]
     match strategy:
         case ParallelizationStrategy.SEQUENTIAL:
@@ -87,19 +87,19 @@ def _count_fitting_processes(memory_bytes: int) -> int:
 
 
 def _estimate_slots(run: RunSummary) -> float | None:
-    """Return how many slots a past run could have used; None where it says nothing."""
+    """Return the number of slots that a past run could have used, or None if it is unknown."""
     if run.result is not Result.SUCCESS or run.duration_seconds <= 0 or run.busy_ratio <= 0:
         return None
-    running = run.sequential_seconds / run.duration_seconds  # tasks at once, on average
+    running = run.sequential_seconds / run.duration_seconds  # concurrent tasks, on average
     if any(found.kind == "saturated" for found in run.bottlenecks):
         return running / run.busy_ratio + 1
     return running / _WANTED_BUSY_RATIO
 
 
 def _load_earlier_runs(strategy: Strategy) -> tuple[RunSummary, ...]:
-    """Return the last runs of the project in the current folder; none where there is no history to be had."""
+    """Return the last runs of the project in the current folder, or none without a history."""
     if not PROJECT_FOLDER.exists() and not Path("paropt.yml").exists():
-        return ()  # most scripts: not worth loading what reads a config
+        return ()  # most scripts: don't load the modules that read a config
     from paropt_exporter import config
 
     try:

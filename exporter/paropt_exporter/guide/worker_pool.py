@@ -1,4 +1,4 @@
-"""The guide's pool: an executor that keeps what came of each stage's tasks."""
+"""The guide's pool: an executor that measures the tasks of each stage."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from paropt_exporter.events import Measurement, PoolStatistics, Strategy
 from paropt_exporter.executors import AdaptivePool, Router, TaskFuture
 from paropt_exporter.executors.adaptive.profiles import PROFILES_NAME
 from paropt_exporter.executors.worker_time import WorkerTimeMeter
+from paropt_exporter.guide.measured_function import ChildCpuMeter, MeasuredFunction
 from paropt_exporter.guide.pool_metrics import StageMetrics, WorkerPoolMetrics
 from paropt_exporter.guide.pool_summary import CoreUse, summarize
 from paropt_exporter.guide.strategies import PROJECT_FOLDER, ParallelizationStrategy, WorkerPoolOptimizer
-from paropt_exporter.guide.watched import ChildCpuMeter, MeasuredFunction
 from paropt_exporter.plan import THREADS
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_WAITED_SECONDS = 0.1  # for a slot; less than that nobody should act on
+_WAITED_SECONDS = 0.1  # for a slot; shorter waits need no action
 _batches = itertools.count(1)
 
 
 class _Task:
-    """One task of a stage, from its submit to `wait_all`."""
+    """A task of a stage, from `submit_stage` to `wait_all`."""
 
     __slots__ = ("batch", "future", "metrics", "name", "number", "submitted_seconds", "watched")
 
     def __init__(self, number: int, name: str, watched: MeasuredFunction) -> None:
         self.number = number
         self.name = name
-        self.watched: MeasuredFunction | None = watched  # until it ended: it holds on to the user's function
-        self.future: TaskFuture[Any] | None = None  # likewise: it holds on to the result
+        self.watched: MeasuredFunction | None = watched  # None after its end, since it refers to the user's function
+        self.future: TaskFuture[Any] | None = None  # likewise: it refers to the result
         self.batch = 0
         self.submitted_seconds = 0.0
         self.metrics: StageMetrics | None = None
@@ -54,15 +54,15 @@ class _Task:
 class AdaptiveWorkerPool(Executor):
     """A `concurrent.futures.Executor` that runs stages and measures them.
 
-        submit_stage() ──> open ──(its future settles)──> ended, in `metrics` ──> told by wait_all()
+        submit_stage() ──> open ──(its future is settled)──> ended, in `metrics` ──> reported by wait_all()
 
-    `initial_size`: how many workers (HYBRID: of each kind); None: from cores, memory and history. ADAPTIVE begins so
-    and moves on by itself.
+    `initial_size` is the number of workers (HYBRID: of each kind), or None to choose it from cores, memory and history.
+    ADAPTIVE starts with it and resizes itself.
     Guarantees:
-      * Every task of a stage has an entry of its own in `metrics`, however many share a number or a name.
-      * What has a settled future is in `metrics`, also when the future told somebody else first.
-      * `wait_all` tells of each task once.
-    `submit` and `map` are there as in any executor; what they run is in no stage and in no `metrics`.
+      * Every task of a stage has its own entry in `metrics`, even if tasks share a number or a name.
+      * A task with a settled future is in `metrics`, also inside callbacks of the future.
+      * `wait_all` reports each task once.
+    Tasks of `submit` and `map` belong to no stage and are not in `metrics`.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class AdaptiveWorkerPool(Executor):
     def submit_stage(
         self, stage_num: int, stage_name: str, task_func: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> TaskFuture[T]:
-        """Run a task of a stage; one number may have many tasks. The future is a standard one."""
+        """Run a task of a stage and return its future. One number may have many tasks."""
         task = _Task(stage_num, stage_name, watched := MeasuredFunction(task_func, self._children))
         self._open_task(task)
         try:
             future: TaskFuture[T] = self._pool.submit_named(stage_name, watched, *args, **kwargs)
-        except BaseException:  # a task that was refused is not counted as open; raised again
+        except BaseException:  # a rejected task is not open; raised again
             self._withdraw_task(task)
             raise
         task.future = future
@@ -109,9 +109,9 @@ class AdaptiveWorkerPool(Executor):
         return future
 
     def wait_all(self, timeout: float | None = None) -> tuple[bool, list[str]]:
-        """Wait for the stages submitted since the last call; return whether all succeeded, and what went wrong.
+        """Wait for the tasks submitted since the last call. Return whether all succeeded, and their errors.
 
-        After `timeout` seconds those that have not ended are named as failures, and belong to the next call too.
+        Tasks that have not ended after `timeout` seconds count as failures, and the next call waits for them too.
         """
         with self._changed:
             tasks = tuple(self._untold)
@@ -123,7 +123,7 @@ class AdaptiveWorkerPool(Executor):
 
     @property
     def metrics(self) -> WorkerPoolMetrics:
-        """A snapshot of the pool's life so far, whether or not tasks run."""
+        """A snapshot of the pool, also while tasks run."""
         with self._changed:
             self._settle_done_tasks()
             ended = [task.metrics for task in self._tasks if task.metrics is not None]
@@ -144,16 +144,16 @@ class AdaptiveWorkerPool(Executor):
 
     @property
     def size(self) -> int:
-        """How many workers the pool was told to have; before its first task, how many it will begin with."""
+        """The target number of workers, or the starting number before the first task."""
         return self._pool.target or self._beginning
 
     def resize(self, n: int) -> None:
-        """Set how many workers there shall be, for ADAPTIVE at most; returns at once and interrupts nothing."""
+        """Set the number of workers, for ADAPTIVE the maximum. Returns at once and interrupts no task."""
         self._pool.resize(n)
         self._beginning = n
 
     def statistics(self) -> tuple[PoolStatistics, ...]:
-        """Return a snapshot of each kind of worker that was needed so far."""
+        """Return a snapshot of each pool of workers used so far."""
         return self._pool.statistics()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
@@ -171,7 +171,7 @@ class AdaptiveWorkerPool(Executor):
         return self._pool.map(fn, *iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the pool after what was submitted; metrics stay readable. A second call changes nothing."""
+        """Shut the pool down after its tasks. Metrics stay readable. A second call has no effect."""
         self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
 
     def _open_task(self, task: _Task) -> None:
@@ -198,7 +198,7 @@ class AdaptiveWorkerPool(Executor):
             self._end_task(task)
 
     def _settle_done_tasks(self) -> None:
-        """Take in the tasks whose futures have settled but have not called back yet."""
+        """End the tasks whose futures are settled but have not called back yet."""
         for task in [task for task in self._open if task.future is not None and task.future.done()]:
             self._end_task(task)
 
@@ -222,7 +222,7 @@ class AdaptiveWorkerPool(Executor):
         self._changed.notify_all()
 
     def _learn_core_use(self, number: int, measured: Measurement, watched: MeasuredFunction) -> None:
-        """Note how many cores a task in a process wanted, or that a stage computes in threads beside others."""
+        """Record the core use of a task in a process, or learn whether a stage computes in concurrent threads."""
         if watched.own_cpu_seconds is None:
             self._in_processes.setdefault(number, CoreUse()).add(measured)
             return
@@ -237,19 +237,19 @@ class AdaptiveWorkerPool(Executor):
 
 
 def _find_profiles_path() -> Path | None:
-    """Return where this folder's project keeps what pools learned of functions; None where there is no such project."""
+    """Return the profiles' file of the project in this folder, or None without a project."""
     return PROJECT_FOLDER.absolute() / PROFILES_NAME if PROJECT_FOLDER.is_dir() else None
 
 
 def _choose_max_workers(strategy: ParallelizationStrategy, asked: int | None, beginning: int) -> int | None:
-    """Return the bound that the real pool gets: None where it finds its size, or a size for each kind, by itself."""
+    """Return the maximum for the pool, or None if it chooses its size itself."""
     if strategy is ParallelizationStrategy.ADAPTIVE or (strategy is ParallelizationStrategy.HYBRID and asked is None):
         return None
     return beginning
 
 
 def _measure(future: TaskFuture[Any], watched: MeasuredFunction) -> Measurement:
-    """Return what the task used; of one that never ran, or whose worker died, only when."""
+    """Return the task's measurement, or only its times if it never ran or its worker died."""
     found = future.measurement
     if found is None:
         now = monotonic()

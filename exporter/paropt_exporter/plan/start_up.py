@@ -21,7 +21,7 @@ _NOTICEABLE_SECONDS = 1.0  # of all tasks together
 
 
 def find_multi_file_program(words: Sequence[str]) -> str | None:
-    """Return the multi-file program of a command, also behind `python -m` and the like, or None."""
+    """Return the multi-file program of a command, also behind `python -m` or similar words, or None."""
     return next((name for word in words[:4] if (name := Path(word).name) in _TAKE_SEVERAL), None)
 
 

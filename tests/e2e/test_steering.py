@@ -1,4 +1,4 @@
-"""A person's orders to lanes that really run."""
+"""`pin`, `pause` and `resume` on real lanes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sockets(folder: Path) -> list[Path]:
     return [*(folder / ".paropt" / "control").glob("*.sock")]
 
 
-def test_a_lane_that_runs_takes_a_pin_and_sizes_itself_again_after_resume(tmp_path: Path) -> None:
+def test_lane_that_runs_takes_a_pin_and_sizes_itself_again_after_resume(tmp_path: Path) -> None:
     write(tmp_path, WAITING, lanes=LANES)
     with serving(tmp_path, ANY_PORT) as command:
         address = url(tmp_path)
@@ -45,7 +45,7 @@ def test_a_lane_that_runs_takes_a_pin_and_sizes_itself_again_after_resume(tmp_pa
         page = scraped(address)
         assert page["paropt_control_mode_info", "pin", "commands", "local"] == 1
         assert page["paropt_control_decisions_total", "down", "commands", "pinned"] == 1
-        assert running(address) == 8, "what runs is not interrupted"
+        assert running(address) == 8, "running tasks are not interrupted"
         run(tmp_path, "resume")
         eventually("the pool is as large as its tasks need", lambda: target(address) == 8)
         (tmp_path / "go").touch()
@@ -54,7 +54,7 @@ def test_a_lane_that_runs_takes_a_pin_and_sizes_itself_again_after_resume(tmp_pa
     assert sockets(tmp_path) == []
 
 
-def test_a_pin_beats_a_fixed_size_and_resume_restores_it(tmp_path: Path) -> None:
+def test_pin_beats_a_fixed_size_and_resume_restores_it(tmp_path: Path) -> None:
     write(tmp_path, WAITING, lanes=LANES)
     with serving(tmp_path, ANY_PORT, "--lane", "fixed") as command:
         address = url(tmp_path)

@@ -1,4 +1,4 @@
-"""Measures a stage's function from inside: what its own thread computed, and what its child processes did."""
+"""Measure the CPU time of a stage's function: of its own thread and of its child processes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from paropt_exporter.executors.future import get_label
 
 
 class ChildCpuMeter:
-    """Shares out the CPU time of child processes among the tasks that run in this process's threads.
+    """Attributes the CPU time of child processes to the tasks that run in this process's threads.
 
-    The kernel adds a child's time to the whole process at the moment somebody waits for it. Whichever task ends next
-    is taken to be the one that waited: exact for functions whose last act is `subprocess.run`. Beside others, a
-    function that runs one program after another may lose the earlier ones to a task that ends in between.
+    The kernel adds a child's time to the whole process when a thread waits for the child. The meter attributes it to
+    the next task that ends, which is exact for functions that end with `subprocess.run`. A function that runs several
+    programs may lose the time of earlier ones to a concurrent task that ends in between.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class ChildCpuMeter:
             self._running += 1
 
     def end_task(self) -> float:
-        """Return the CPU time of children that were waited for since the last task ended."""
+        """Return the CPU time of the children that were reaped since the last task ended."""
         with self._lock:
             self._running -= 1
             before, self._seen_seconds = self._seen_seconds, _children_cpu_seconds()
@@ -41,13 +41,13 @@ class ChildCpuMeter:
 
 
 class MeasuredFunction:
-    """A stage's function as the pool gets it. In a process it travels as the bare function: there the worker measures.
+    """A stage's function for a pool. It is pickled as the bare function, since worker processes measure on their own.
 
-    It goes by the function's name and line, so that the pool learns lambdas of one place apart from each other.
+    It has the function's name and line, so that a pool has separate profiles of lambdas in one scope.
     """
 
     def __init__(self, function: Callable[..., Any], children: ChildCpuMeter) -> None:
-        self.own_cpu_seconds: float | None = None  # of its thread; None: it did not run in one of ours
+        self.own_cpu_seconds: float | None = None  # of its thread; None if it ran in another process
         self.children_cpu_seconds = 0.0
         self._function = function
         self._children = children
