@@ -31,14 +31,14 @@ def settings(path: Path) -> dict[str, str]:
 
 
 @every_service
-def test_the_command_is_understood(service: Path) -> None:
+def test_the_unit_command_is_valid(service: Path) -> None:
     words = [word for word in shlex.split(settings(service)["ExecStart"]) if word != "$ARGS"]
     assert words[0] == PROGRAM
     parsed(words[1:])
 
 
 @every_service
-def test_it_is_ended_as_the_exporter_wants_it(service: Path) -> None:
+def test_it_is_stopped_by_sigterm_to_the_exporter_alone(service: Path) -> None:
     found = settings(service)
     assert found["KillMode"] == "mixed"  # TERM for the exporter alone, which ends its commands and closes the history
     assert int(found["TimeoutStopSec"].removesuffix("s")) > 10
@@ -46,7 +46,7 @@ def test_it_is_ended_as_the_exporter_wants_it(service: Path) -> None:
 
 
 @every_service
-def test_what_it_writes_to_may_be_written_to(service: Path) -> None:
+def test_its_output_folders_are_writable(service: Path) -> None:
     found = settings(service)
     writable = found["ReadWritePaths"].split()
     assert found["WorkingDirectory"] in writable
@@ -72,7 +72,7 @@ def test_systemd_finds_no_fault(units: Path) -> None:
 
 @needs_systemd
 @every_service
-def test_systemd_calls_it_little_exposed(units: Path, service: Path) -> None:
+def test_systemd_rates_its_exposure_as_low(units: Path, service: Path) -> None:
     command = ["systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={MOST_EXPOSED}"]
     judged = subprocess.run([*command, units / service.name], capture_output=True, text=True, check=False)
     assert judged.returncode == 0, judged.stdout
