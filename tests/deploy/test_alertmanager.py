@@ -1,4 +1,4 @@
-"""The routing example: amtool accepts it, and each severity goes where it should."""
+"""amtool accepts the routing example, and it routes each severity as documented."""
 
 from __future__ import annotations
 

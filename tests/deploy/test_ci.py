@@ -1,4 +1,4 @@
-"""The CI snippets: valid, pinned, and their lane step does what it says when a shell runs it."""
+"""The CI snippets are valid and pinned, and their lane step works in a shell."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GITHUB: dict[str, Any] = yaml.safe_load((FOLDER / "github.yml").read_text())
 GITLAB: dict[str, Any] = yaml.safe_load((FOLDER / "gitlab-ci.yml").read_text())
 STEPS: list[dict[str, Any]] = GITHUB["jobs"]["checks"]["steps"]
 (LANE_STEP,) = (step["run"] for step in STEPS if step.get("name") == "lane")
-# What runs the lane, and what a runner's shell has in its environment.
+# The script of the lane step, and the environment of a CI runner's shell.
 LANES = {
     "github": (LANE_STEP, {"GITHUB_REPOSITORY": "acme/shop"}),
     "gitlab": (GITLAB["checks"]["script"][0], {"CI_PROJECT_PATH": "acme/shop"}),

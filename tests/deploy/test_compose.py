@@ -1,4 +1,4 @@
-"""The compose stack: valid, pinned, this machine's alone, and made of files that are there."""
+"""The compose stack is valid and pinned, listens locally only, and mounts existing files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ every_service = pytest.mark.parametrize("name", SERVICES)
 
 
 def collect_mounts(name: str) -> dict[str, str]:
-    """Where a service has which file or folder of this repository."""
+    """Return a service's mounts of this repository's files and folders, by path in the container."""
     pairs = [volume.split(":")[:2] for volume in SERVICES[name]["volumes"]]
     return {inside: outside for outside, inside in pairs if outside.startswith(".")}
 
@@ -39,7 +39,7 @@ def test_the_file_is_valid() -> None:
 
 
 def has_compose() -> bool:
-    """Whether docker's compose plugin is here: it reads a file without a daemon."""
+    """Say whether docker's compose plugin is installed: it validates a file without a daemon."""
     docker = shutil.which("docker")
     return docker is not None and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0
 

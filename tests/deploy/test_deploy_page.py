@@ -1,4 +1,4 @@
-"""What docs/deploy.md shows fits what it is for."""
+"""The examples of docs/deploy.md are valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Dockerfile keeps hadolint's rules and the image's promises; it can't be built where this is developed."""
+"""The Dockerfile follows hadolint's rules and the image's guarantees; these tests need no docker."""
 
 from __future__ import annotations
 

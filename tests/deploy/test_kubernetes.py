@@ -1,4 +1,4 @@
-"""The Kubernetes base: every object fits the API's own schemas, and what one names the others have."""
+"""The objects of the Kubernetes base fit the API's schemas, and refer to existing objects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OBJECTS: list[dict[str, Any]] = [
 ]
 DOCUMENTATION = FOLDER.parents[2] / "docs/deploy.md"
 OPERATOR = "monitoring.coreos.com/v1"
-# The oldest that clouds still support, and the newest that the schemas know.
+# The oldest version that cloud providers support, and the newest version of the schemas.
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
 
 
@@ -47,7 +47,7 @@ every_pod = pytest.mark.parametrize("kind", ["Deployment", "CronJob"])
 @pytest.mark.parametrize("found", OBJECTS, ids=lambda each: f"{each['kind']} {each['metadata']['name']}")
 def test_every_object_fits_the_api_schemas(found: dict[str, Any], version: str) -> None:
     if found["apiVersion"] == OPERATOR:
-        assert found["kind"] in ("ServiceMonitor", "PrometheusRule")  # of a CRD: looked at below
+        assert found["kind"] in ("ServiceMonitor", "PrometheusRule")  # of a CRD; other tests cover these
     else:
         kubernetes_validate.validate(found, version, strict=True)
 

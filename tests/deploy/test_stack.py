@@ -42,14 +42,14 @@ def fetch(url: str) -> Any:
 
 
 def read_urls(stack: subprocess.Popen[str]) -> dict[str, str]:
-    """The addresses that the stack tells, by name."""
+    """Read the addresses that the stack prints, by name."""
     assert stack.stdout is not None
     lines = [stack.stdout.readline() for _ in range(5)]
     return {match[1]: match[2] for line in lines if (match := re.match(r"(\w+) +(http://[\d.:]+)", line))}
 
 
 def list_processes(folder: Path) -> list[str]:
-    """The command lines of processes that run in the folder, or have it in their arguments."""
+    """Return the command lines of processes that run in the folder or have it in their arguments."""
     lines = {pid: line for pid in psutil.pids() if (line := processes.command_line(pid))}
     inside = processes.in_folder(folder)
     return [line for pid, line in lines.items() if str(folder) in line or pid in inside]

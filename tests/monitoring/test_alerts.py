@@ -1,4 +1,4 @@
-"""The generated rules: sound by promtool and by what pint would ask, and each alert is shown by stories."""
+"""The generated rules pass promtool and the checks of pint; stories cover each alert."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_an_alerts_link_leads_to_its_heading_in_the_runbook(alert: Alert) -> Non
 
 
 def collect_annotations(options: Options) -> dict[str, dict[str, str]]:
-    """Return each alert's annotations by its name; conditions of one alert differ in their description only."""
+    """Return each alert's annotations by name; conditions of an alert differ in their description only."""
     groups = yaml.safe_load(rule_files.render_rules(options)["alerts/paropt-alerts.yml"])["groups"]
     return {rule["alert"]: rule["annotations"] for group in groups for rule in group["rules"]}
 
@@ -196,7 +196,7 @@ def test_queried_recordings_exist_for_every_window(window: str) -> None:
 def test_a_query_groups_and_joins_by_existing_labels(expr: str) -> None:
     known = {label for family in families.FAMILIES for label in family.label_names} | {
         *("job", "instance", "le"),
-        *("pod", "container", "endpoint"),  # of targets that Kubernetes' service discovery finds
+        *("pod", "container", "endpoint"),  # of targets from Kubernetes' service discovery
     }
     for listed in re.findall(r"\b(?:by|without|on|ignoring|group_left) \(([^)]*)\)", expr):
         assert {label.strip() for label in listed.split(",") if label.strip()} <= known
@@ -204,7 +204,7 @@ def test_a_query_groups_and_joins_by_existing_labels(expr: str) -> None:
 
 @every_expression
 def test_rates_are_of_counters_and_counters_only_in_rates(expr: str) -> None:
-    """A total by itself grows for ever. One is right: whether a lane has ended twice since it was first seen."""
+    """A total by itself only grows. One is right: whether a lane has ended twice since it was first scraped."""
     counters = {family.name for family in families.FAMILIES if family.kind is Kind.COUNTER}
     for function, name in re.findall(r"(\w+)\((paropt_\w+)(?:\{[^}]*\})?\[", expr):
         rising = name in counters or name.endswith(("_bucket", "_sum", "_count"))

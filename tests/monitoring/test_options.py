@@ -1,4 +1,4 @@
-"""The parameters of generated files."""
+"""The options of generated files."""
 
 from __future__ import annotations
 

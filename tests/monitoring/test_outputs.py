@@ -1,4 +1,4 @@
-"""Generated files: the committed ones are what the code says, and there are no others."""
+"""The committed generated files are up to date and complete, and none is obsolete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A metric is renamed in one line of the catalogue: `make generate` brings the new name everywhere else."""
+"""A metric is renamed in one line of `families.py`; `make generate` changes the name everywhere else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WRITTEN_BY_HAND = ("README.md", "CHANGELOG.md", "ARCHITECTURE.md", "docs/*.md", 
 
 @pytest.fixture(scope="module")
 def renamed_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository in which one line of the catalogue was changed, and then everything generated."""
+    """A copy of the repository with one changed line of `families.py`, and all files generated again."""
     copy = tmp_path_factory.mktemp("renamed")
     for name in COPIED:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("node_modules", "__pycache__", ".*"))
@@ -82,7 +82,7 @@ def test_hand_written_files_name_only_exported_metrics() -> None:
 
 
 def _find_files_with(root: Path, name: str) -> set[str]:
-    """Return the generated files that have the name in them."""
+    """Return the generated files that contain a name."""
     paths = [
         *outputs.render_files((), Options()),
         *(str(path.relative_to(root)) for path in root.glob("alerts/tests/*")),

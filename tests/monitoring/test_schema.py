@@ -44,6 +44,6 @@ def test_unknown_keys_are_refused_and_anchors_allowed() -> None:
 
 
 def test_patterns_mean_the_same_in_javascript_and_python() -> None:
-    """An editor reads patterns as JavaScript does: only what both have may stand in them."""
+    """Editors use JavaScript's patterns: the schema's patterns use only the common syntax."""
     for pattern in (NAME_PATTERN, CALL_PATTERN, DURATION_PATTERN):
         assert not re.search(r"\(\?P|\(\?<[=!]|\\A|\\Z|\(\?[aiLmsux]", pattern), pattern

@@ -1,4 +1,4 @@
-"""Every query of dashboards, rules and runbook, asked of a real Prometheus that scraped real runs of the demo lane."""
+"""Run every query of dashboards, rules and runbook on a real Prometheus that has scraped runs of the demo lane."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from support.real_servers import HANG_SECONDS, Prometheus, get
 RIGHTLY_EMPTY = ROOT / "dashboards/rightly-empty.txt"
 SELECTOR = re.compile(r"\b(?:paropt_|lane:|instance_\w+:)[\w:]+(?:\{[^}]*\})?")
 PARTS = ("bucket", "sum", "count")
-LOOK_BACK_SECONDS, STEP_SECONDS = 60.0, 0.25  # half a scrape interval: no sample is passed over
-# What Grafana would put in, with everything chosen and a minute shown.
+LOOK_BACK_SECONDS, STEP_SECONDS = 60.0, 0.25  # half a scrape interval, so that no sample is skipped
+# Grafana's values for its variables, with everything selected and a range of a minute.
 GRAFANA_VALUES = {
     "$__range": "60s",
     "$job": ".+",
@@ -37,7 +37,7 @@ GRAFANA_VALUES = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One query, and where it stands."""
+    """A query and its place."""
 
     where: str
     expression: str
@@ -55,7 +55,7 @@ def iter_questions() -> Iterator[Question]:
 
 
 def iter_rule_questions() -> Iterator[Question]:
-    """Yield recordings, what each alert compares (an alert itself is empty on good days), and the runbook's queries."""
+    """Yield recordings, the operands of alerts (alerts themselves are usually empty) and the runbook's queries."""
     for path, text in rules().items():
         for group in yaml.safe_load(text)["groups"]:
             for rule in group["rules"]:
@@ -69,7 +69,7 @@ def iter_rule_questions() -> Iterator[Question]:
 
 
 def iter_variables() -> Iterator[tuple[str, str, str]]:
-    """Yield name, selector and label of each variable's query."""
+    """Yield the name, selector and label of each variable's query."""
     for text in dashboards.render_dashboards(RULES).values():
         for variable in json.loads(text)["templating"]["list"][1:]:
             found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"])
@@ -102,12 +102,12 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
 
 @pytest.fixture(scope="module")
 def answers(prometheus: Prometheus) -> dict[str, list[float]]:
-    """The values of every question's answer, by where it stands."""
+    """The result values of all queries, by place."""
     return {question.where: values(prometheus, question) for question in QUESTIONS}
 
 
 def values(server: Prometheus, question: Question) -> list[float]:
-    """The answer throughout the last minute: what is broken in one run is well in the next."""
+    """Return the results throughout the last minute: a limit that one run breaks is kept by the next."""
     now = time.time()
     parameters = {
         "query": fill_template(question.expression),
@@ -147,7 +147,7 @@ def test_every_variable_has_values_to_choose_from(prometheus: Prometheus, name: 
 
 
 def test_no_counter_decreases(prometheus: Prometheus) -> None:
-    """A counter that falls a little is read as a restart: its whole value then counts as growth."""
+    """A counter that decreases slightly looks like a restart: its whole value then counts as an increase."""
     counters = [family.name for family in families.FAMILIES if family.kind is families.Kind.COUNTER]
     counters += [f"{f.name}_{part}" for f in families.FAMILIES for part in PARTS if f.kind is families.Kind.HISTOGRAM]
     fallen = {name: prometheus.query(f"resets({name}[2m]) > 0") for name in counters}

@@ -1,4 +1,4 @@
-"""What a user may choose about dashboards, and the forms in which they get into Grafana."""
+"""Options of dashboards, and their formats for Grafana."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Grafana's dashboard-linter asks of dashboards, since that is a program in Go, and conventions of our own."""
+"""The rules of Grafana's dashboard-linter, which is a program in Go, and our own conventions for dashboards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paropt_exporter.monitoring.options import Options
 
 FILES = {path: json.loads(text) for path, text in dashboards.render_dashboards(Options()).items()}
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-# Of the units in Grafana's list, those that are used here.
+# The units of Grafana's list that the dashboards use.
 UNITS = {"short", "percentunit", "s", "bytes", "ops"}
 OPTIONAL = {"project", "lane", "stage", "pool"}
 _SELECTOR = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\{[^}]*\}")
@@ -122,7 +122,7 @@ def test_a_panel_has_a_unit(panel: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("panel", EACH_PANEL)
 def test_limits_are_drawn_as_dashed_lines(panel: dict[str, Any]) -> None:
-    """A series whose legend says that it is a limit must not look like a measurement."""
+    """A series with the legend of a limit must not look like a measurement."""
     limits = {
         target["refId"]
         for target in panel["targets"]
@@ -158,7 +158,7 @@ def test_counters_are_queried_as_increases(expression: str) -> None:
 
 @each_dashboard
 def test_a_variable_restricts_every_query_with_its_label(dashboard: dict[str, Any]) -> None:
-    """Choosing a stage must not leave a panel that still shows all."""
+    """After a stage is selected, no panel may show all stages."""
     chosen = OPTIONAL & get_variables(dashboard).keys()
     for panel in panels(dashboard):
         for target in panel["targets"]:

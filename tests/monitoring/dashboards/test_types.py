@@ -1,4 +1,4 @@
-"""Every dashboard is what Grafana's own types allow."""
+"""Every dashboard fits Grafana's own types."""
 
 from __future__ import annotations
 
