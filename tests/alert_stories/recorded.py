@@ -101,7 +101,7 @@ def _fault(family: Family, kind: Mapping[str, str], beside: Mapping[str, str] = 
     growing = {series(family, STAGE, **labels): "0x12 1x8" for labels in (kind, beside) if labels}
     recorded = recording.name_faults(family, RECORDED.window)
     return Stored(
-        name=f"{' '.join(kind.values())} in {family.name} is told of stages that had some",
+        name=f"{' '.join(kind.values())} in {family.name} is recorded for stages with faults",
         given={**growing, series(family, _OTHER_HOST, **kind): "7x20"},
         then=(("15m", recorded, {**STAGE, **kind}, 1),),
         gone=(("19m", recorded),),

@@ -77,7 +77,7 @@ def test_the_exporters_command_is_valid_and_its_config_is_the_demos() -> None:
     parsed(SERVICES["exporter"]["command"])
     demo = (ROOT / "deploy/demo/paropt.yml").read_text()
     expected = demo.replace("http://127.0.0.1:9090", "http://prometheus:9090")
-    assert (FOLDER / "paropt.yml").read_text() == expected, "write it anew from deploy/demo/paropt.yml"
+    assert (FOLDER / "paropt.yml").read_text() == expected, "copy it from deploy/demo/paropt.yml"
     assert config.read_config(FOLDER / "paropt.yml", root=FOLDER).project == "demo"
 
 
