@@ -16,7 +16,7 @@ from paropt_exporter.config import Config
 from paropt_exporter.engine import get_pool_names
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import QueryCounts, Strategy
-from paropt_exporter.exposition import listeners, pushgateway, sinks, textfile
+from paropt_exporter.exposition import listeners, sinks
 from paropt_exporter.exposition.protection import NoProtection, ProtectionFile, ProtectionSource
 from paropt_exporter.exposition.renderer import PageSource
 from paropt_exporter.exposition.server import Server, start_server
@@ -163,10 +163,10 @@ def build_sinks(request: Request, config: Config, plan: Plan) -> Sinks:
     settings = config.push
     targets: dict[str, sinks.Deliver] = {}
     if request.textfile is not None:
-        path = textfile.build_path(request.textfile, project=plan.project, lane=plan.lane)
-        targets[sinks.TEXTFILE] = partial(textfile.write_page, path)
+        path = sinks.build_textfile_path(request.textfile, project=plan.project, lane=plan.lane)
+        targets[sinks.TEXTFILE] = partial(sinks.write_textfile, path)
     if (url := request.push_url or settings.url) is not None:
-        targets[sinks.PUSHGATEWAY] = pushgateway.build_sink(
+        targets[sinks.PUSHGATEWAY] = sinks.build_pushgateway_sink(
             settings,
             url=url,
             instance=request.push_instance,
