@@ -15,41 +15,41 @@ _COUNT = Path(__file__).with_name("run-count")
 
 
 def run_number() -> int:
-    """Return which run this is, as its first stage wrote it down."""
+    """Return the number of the current run, which its first stage has written."""
     return int(_COUNT.read_text()) if _COUNT.exists() else 0
 
 
 def count() -> None:
-    """Begin the next run."""
+    """Count the next run."""
     _COUNT.write_text(str(run_number() + 1))
 
 
 def wait(seconds: str, *_: str) -> None:
-    """Wait like a test that asks a server."""
+    """Wait like a test that queries a server."""
     time.sleep(float(seconds) * PACE)
 
 
 def fail_each(period: str) -> None:
-    """Fail in every run whose number the period divides."""
+    """Fail in every run whose number is a multiple of the period."""
     wait("0.5")
     if run_number() % int(period) == 0:
         sys.exit("work.py:31: error: Incompatible return value type")
 
 
 def slow_each(period: str) -> None:
-    """Take longer than the limit in every run whose number the period divides."""
+    """Exceed the limit in every run whose number is a multiple of the period."""
     wait("1.5" if run_number() % int(period) == 0 else "0.2")
 
 
 def wave(most: str) -> None:
-    """Print a line for each task that there is now: a quarter of the most up to the most, in a wave."""
+    """Print a line for each current task: their number rises and falls in a wave, from a quarter of the maximum."""
     share = 0.625 + 0.375 * math.sin(2 * math.pi * time.time() / WAVE_SECONDS)
     for number in range(round(int(most) * share)):
         print(number)
 
 
 def crunch(item: str) -> int:
-    """Compute in Python for about a third of a second; the interpreter's lock keeps threads from doing it together."""
+    """Compute in Python for about a third of a second; the GIL prevents parallel threads."""
     end, rounds = time.thread_time() + 0.3 * PACE, 0
     while time.thread_time() < end:
         rounds += sum(number * number for number in range(1000)) % 7
@@ -57,7 +57,7 @@ def crunch(item: str) -> int:
 
 
 def crash_each(period: str) -> None:
-    """Die of a signal, once in every run whose number the period divides: a retry finds it well."""
+    """Die by a signal, once in every run whose number is a multiple of the period: the retry succeeds."""
     wait("0.1")
     crashed = _COUNT.with_name(f"crashed-in-run-{run_number()}")
     if run_number() % int(period) == 0 and not crashed.exists():

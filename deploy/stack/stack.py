@@ -2,7 +2,7 @@
 
     work.py <- paropt-exporter <- Prometheus (rules of alerts/) -> Alertmanager (deploy/alertmanager) -> this program
 
-Nothing is written into the repository: the demo and both databases live in a folder that goes with the stack.
+No file is written into the repository: the demo and both databases are in a temporary folder.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Ended = SimpleQueue[str]  # why the stack ends: the name of a program that is go
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """Where everything listens, on 127.0.0.1."""
+    """The port of each program, on 127.0.0.1."""
 
     exporter: int
     prometheus: int
@@ -50,7 +50,7 @@ class Ports:
 
 
 def main() -> int:
-    """Start everything, tell where it is, and wait for the end; 1 if a program ended by itself."""
+    """Start all programs, print their addresses, and wait for the end; return 1 if a program exits by itself."""
     ended: Ended = SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.put(""))
@@ -70,14 +70,14 @@ def main() -> int:
 
 
 def free_ports(*names: str) -> dict[str, int]:
-    """Return a port for each name; all are held while they are chosen, so that they differ."""
+    """Return a free port for each name; all are bound until the last is chosen, so that they differ."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
         return {name: probe.getsockname()[1] for name, probe in zip(names, probes, strict=True)}
 
 
 def write_configs(folder: Path, ports: Ports) -> None:
-    """Write what the compose stack has, with the addresses of this one."""
+    """Write the compose stack's configs, with the addresses of this one."""
     demo = folder / "demo"
     shutil.copytree(ROOT / "deploy/demo", demo, ignore=shutil.ignore_patterns(".paropt", "run-count", "crashed-*"))
     config = demo / "paropt.yml"
@@ -97,7 +97,7 @@ def prometheus_config(ports: Ports) -> dict[str, Any]:
 
 
 def alertmanager_config(ports: Ports) -> dict[str, Any]:
-    """Return the routing example, whose notifications come to this program and to nobody else."""
+    """Return the routing example; this program receives all notifications."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "deploy/alertmanager/alertmanager.yml").read_text())
     config.pop("global", None)  # addresses and passwords of real receivers
     config.pop("templates", None)
@@ -109,7 +109,7 @@ def alertmanager_config(ports: Ports) -> dict[str, Any]:
 
 
 def commands(folder: Path, ports: Ports) -> dict[str, Sequence[str]]:
-    """Return what is started, in this order; it is ended in the other one."""
+    """Return the commands in the order of their start; they are stopped in reverse."""
     return {
         "alertmanager": [
             program("prometheus-alertmanager"),
@@ -134,7 +134,7 @@ def commands(folder: Path, ports: Ports) -> dict[str, Sequence[str]]:
 
 
 def program(name: str) -> str:
-    """Return where one of Debian's programs is; SystemExit, with a line that helps, where it is not."""
+    """Return the path of one of Debian's programs; raises SystemExit with advice if it is missing."""
     found = shutil.which(name) or shutil.which(name, path=str(ROOT / ".tools/usr/bin"))
     if found is None:
         sys.exit(f"{name} is not here: `make tools` gets it from Debian, and `make stack` does so by itself")
@@ -143,7 +143,7 @@ def program(name: str) -> str:
 
 @contextmanager
 def running(name: str, command: Sequence[str], folder: Path, ended: Ended) -> Iterator[None]:
-    """Run a program, its output in a file; it has a session of its own, since Ctrl-C is for this program alone."""
+    """Run a program with its output in a file, in its own session, since Ctrl-C is for this program alone."""
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     stopping = threading.Event()
@@ -166,7 +166,7 @@ def running(name: str, command: Sequence[str], folder: Path, ended: Ended) -> It
 
 
 def is_ready(name: str, ports: Ports, ended: Ended) -> bool:
-    """Wait until a program answers; False, and the stack ends, if it does not in time or the user has ended it."""
+    """Wait until a program responds; return False and end the stack on a timeout or if the user has stopped it."""
     waited = threading.Event()
     for _ in range(round(READY_SECONDS / _LOOK_AGAIN_SECONDS)):
         if not ended.empty():
@@ -199,7 +199,7 @@ def tell(ports: Ports) -> None:
 
 @contextmanager
 def notified() -> Iterator[int]:
-    """Take Alertmanager's notifications on a port, which is yielded, and print a line for each alert."""
+    """Receive Alertmanager's notifications on a port, which is yielded, and print a line for each alert."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:

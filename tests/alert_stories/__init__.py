@@ -1,1 +1,1 @@
-"""What each alert does, as stories that promtool plays: `make generate` writes `alerts/tests/*.yml` from them."""
+"""Stories of alerts, which promtool confirms: `make generate` writes `alerts/tests/*.yml` from them."""

@@ -1,10 +1,10 @@
-"""Stories of error budgets: on what is recorded, and from raw counters through the recordings to the alert."""
+"""Stories of error budgets: from recorded series, and from raw counters through the recordings to the alert."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from alert_stories.model import RECORDED, STAGE, TARGET, Firing, Shows, Story, named, series, without
+from alert_stories.model import RECORDED, STAGE, TARGET, Firing, Shows, Story, format_series, series, without
 from paropt_exporter import families
 from paropt_exporter.monitoring.alerts import recording
 
@@ -20,20 +20,20 @@ _PAIRS = (
 _SECONDS = {"5m": 300, "30m": 1800, "2h": 7200, "6h": 21600}
 
 
-def stories() -> Iterator[Story]:
+def iter_stories() -> Iterator[Story]:
     for pair in _PAIRS:
-        yield from _pair(*pair)
-    yield from _spent()
+        yield from _iter_pair_stories(*pair)
+    yield from _iter_spent_stories()
 
 
-def _lane(name: str) -> dict[str, str]:
+def _lane_labels(name: str) -> dict[str, str]:
     return {**_PROJECT, "lane": name}
 
 
-def _burning(lane: str, percent: str, long: str, short: str, severity: str) -> Firing:
+def _build_burn_firing(lane: str, percent: str, long: str, short: str, severity: str) -> Firing:
     return Firing(
         severity=severity,
-        labels={**_lane(lane), "long": long, "short": short},
+        labels={**_lane_labels(lane), "long": long, "short": short},
         description=(
             f"In lane {lane} (project shop) {percent} of the stage checks of the last {long} broke their limit, and it "
             "goes on. The target is 0.99 within their limits."
@@ -41,7 +41,7 @@ def _burning(lane: str, percent: str, long: str, short: str, severity: str) -> F
     )
 
 
-def _pair(rate: float, long: str, short: str, severity: str, step: int) -> Iterator[Story]:
+def _iter_pair_stories(rate: float, long: str, short: str, severity: str, step: int) -> Iterator[Story]:
     """Yield lanes that burn just over the rate, and lanes each of which misses one condition by a little."""
     steps = _SECONDS[short] // 60 // step
     over, under = f"{2 * rate + 0.2:g}", f"{2 * rate - 0.2:g}"  # of 200 checks
@@ -52,19 +52,21 @@ def _pair(rate: float, long: str, short: str, severity: str, step: int) -> Itera
     ) -> dict[str, str]:
         interval = {series(families.RUN_INTERVAL, {**TARGET, "lane": name}): f"{every}x200"} if every else {}
         return {
-            named(recording.select_checks(RECORDED, long), _lane(name)): f"{checks}x200",
-            named(recording.select_violations(RECORDED, long), _lane(name)): f"{broken}x200",
-            named(recording.select_checks(RECORDED, short), _lane(name)): "200x200",
-            named(recording.select_violations(RECORDED, short), _lane(name)): f"{lately}x{steps + 2} 0x100",
+            format_series(recording.select_checks(RECORDED, long), _lane_labels(name)): f"{checks}x200",
+            format_series(recording.select_violations(RECORDED, long), _lane_labels(name)): f"{broken}x200",
+            format_series(recording.select_checks(RECORDED, short), _lane_labels(name)): "200x200",
+            format_series(
+                recording.select_violations(RECORDED, short), _lane_labels(name)
+            ): f"{lately}x{steps + 2} 0x100",
             **interval,
         }
 
     percent = f"{rate + 0.1:.4g}%"
     few_percent = f"{2 * rate + 0.2:.4g}%"
     firing = (
-        _burning("busy", percent, long, short, severity),
-        _burning("just_often_enough", percent, long, short, severity),
-        _burning("just_enough_checks", few_percent, long, short, severity),
+        _build_burn_firing("busy", percent, long, short, severity),
+        _build_burn_firing("just_often_enough", percent, long, short, severity),
+        _build_burn_firing("just_enough_checks", few_percent, long, short, severity),
     )
     last = (2 * steps + 2) * step
     yield Story(
@@ -76,7 +78,7 @@ def _pair(rate: float, long: str, short: str, severity: str, step: int) -> Itera
             **lane("just_often_enough", every=longest),
             **lane("just_enough_checks", checks="100"),
         },
-        # The short span is over at its own length later, and the alert is kept for as long again.
+        # The short span ends after its own length, and the alert is kept for as long again.
         then={"0m": firing, f"{last}m": firing, f"{last + step}m": ()},
     )
     yield Story(
@@ -93,18 +95,18 @@ def _pair(rate: float, long: str, short: str, severity: str, step: int) -> Itera
     )
 
 
-def restarts() -> Iterator[Story]:
-    """Yield the way from raw counters through the recordings to the alerts, across a restart that lost its history."""
+def iter_restart_stories() -> Iterator[Story]:
+    """Yield stories from raw counters through the recordings to the alerts, across a restart without history."""
     checks = series(families.SLA_CHECKS, STAGE)
     broken = series(families.SLA_VIOLATIONS, STAGE, severity="normal")
-    burning = tuple(_burning("standard", "20%", *pair[1:4]) for pair in _PAIRS)
+    burning = tuple(_build_burn_firing("standard", "20%", *pair[1:4]) for pair in _PAIRS)
     yield Story(
         alert=_BURN,
         shows=Shows.RESTART,
         given={checks: "0+5x70 stale _ 0+5x60", broken: "0+1x70 stale _ 0+1x60"},
         then={"70m": burning, "73m": burning, "75m": burning, "100m": burning},
     )
-    spent = _overspent("standard", "10%")
+    spent = _build_overspent_firing("standard", "10%")
     yield Story(
         alert=_SPENT,
         shows=Shows.RESTART,
@@ -113,20 +115,20 @@ def restarts() -> Iterator[Story]:
     )
 
 
-def _spent() -> Iterator[Story]:
+def _iter_spent_stories() -> Iterator[Story]:
     def lane(
         name: str, *, checks: str = "199", broken: str = "2", recent: str = "1", recent_checks: str = "99"
     ) -> dict[str, str]:
         return {
-            named(recording.select_checks(RECORDED, "30d"), _lane(name)): f"{checks}x20",
-            named(recording.select_violations(RECORDED, "30d"), _lane(name)): f"{broken}x20",
-            named(recording.select_checks(RECORDED, "3d"), _lane(name)): f"{recent_checks}x20",
-            named(recording.select_violations(RECORDED, "3d"), _lane(name)): recent
+            format_series(recording.select_checks(RECORDED, "30d"), _lane_labels(name)): f"{checks}x20",
+            format_series(recording.select_violations(RECORDED, "30d"), _lane_labels(name)): f"{broken}x20",
+            format_series(recording.select_checks(RECORDED, "3d"), _lane_labels(name)): f"{recent_checks}x20",
+            format_series(recording.select_violations(RECORDED, "3d"), _lane_labels(name)): recent
             if " " in recent
             else f"{recent}x20",
         }
 
-    firing = _overspent("nightly", "1.005%")
+    firing = _build_overspent_firing("nightly", "1.005%")
     yield Story(
         alert=_SPENT,
         shows=Shows.FIRING,
@@ -148,10 +150,10 @@ def _spent() -> Iterator[Story]:
     )
 
 
-def _overspent(lane: str, percent: str) -> Firing:
+def _build_overspent_firing(lane: str, percent: str) -> Firing:
     return Firing(
         severity="warning",
-        labels=_lane(lane),
+        labels=_lane_labels(lane),
         description=(
             f"In lane {lane} (project shop) {percent} of the stage checks of the last 30d broke their limit. The "
             "target is 0.99 within their limits. This resolves after three days without another one."

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from alert_stories import held
-from alert_stories.model import POOL, TARGET, Firing, Shows, Story, named, series, without
+from alert_stories.model import POOL, TARGET, Firing, Shows, Story, format_series, series, without
 from paropt_exporter import families
 
 
-def stories() -> Iterator[Story]:
-    yield from held.stories(
+def iter_stories() -> Iterator[Story]:
+    yield from held.iter_stories(
         "ParoptControllerBlind",
         series(families.CONTROL_BLIND, POOL),
         Firing(
@@ -24,7 +24,7 @@ def stories() -> Iterator[Story]:
         others=[series(families.CONTROL_FLAPPING, POOL)],
         hold_minutes=5,
     )
-    yield from held.stories(
+    yield from held.iter_stories(
         "ParoptControllerFlapping",
         series(families.CONTROL_FLAPPING, POOL),
         Firing(
@@ -38,9 +38,9 @@ def stories() -> Iterator[Story]:
         others=[series(families.CONTROL_BLIND, POOL)],
         hold_minutes=5,
     )
-    yield from _down()
-    yield from _absent()
-    yield from _dropped()
+    yield from _iter_down_stories()
+    yield from _iter_absent_stories()
+    yield from _iter_dropped_stories()
 
 
 def _target(host: str) -> dict[str, str]:
@@ -49,12 +49,12 @@ def _target(host: str) -> dict[str, str]:
 
 def _exporter(host: str, *, up: str, serves_on: str) -> dict[str, str]:
     return {
-        **({named("up", _target(host)): up} if up else {}),
+        **({format_series("up", _target(host)): up} if up else {}),
         series(families.SERVES_ON, {**_target(host), "project": "shop"}): serves_on,
     }
 
 
-def _down() -> Iterator[Story]:
+def _iter_down_stories() -> Iterator[Story]:
     alert = "ParoptExporterDown"
     firing = Firing(
         severity="warning",
@@ -75,14 +75,14 @@ def _down() -> Iterator[Story]:
         given={
             **_exporter("ended_with_its_lane", up="1x4 0x30", serves_on="0x4 stale"),
             **_exporter("answers", up="1x40", serves_on="1x40"),
-            named("up", _target("something_else")): "0x40",
+            format_series("up", _target("something_else")): "0x40",
         },
         then={"10m": (), "30m": ()},
     )
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
-        # What has been down for a day is no news any more.
+        # After a day, an exporter that is down is no longer reported.
         given=_exporter("build-1", up="1x4 0x1500", serves_on="1x4 stale"),
         then={"24h3m": (firing,), "24h5m": ()},
     )
@@ -94,7 +94,7 @@ def _down() -> Iterator[Story]:
     )
 
 
-def _absent() -> Iterator[Story]:
+def _iter_absent_stories() -> Iterator[Story]:
     alert = "ParoptExporterAbsent"
     firing = Firing(
         severity="warning",
@@ -131,7 +131,7 @@ def _absent() -> Iterator[Story]:
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
-        # Whoever took it out has not put it back for a day: it is not coming back.
+        # An exporter that was removed for a day is not coming back.
         given=_exporter("build-1", up="1x4 stale", serves_on="1x4 stale"),
         then={"24h3m": (firing,), "24h5m": ()},
     )
@@ -143,7 +143,7 @@ def _absent() -> Iterator[Story]:
     )
 
 
-def _dropped() -> Iterator[Story]:
+def _iter_dropped_stories() -> Iterator[Story]:
     alert = "ParoptObservationsDropped"
     labels = {**TARGET, "observer": "history"}
     counter = series(families.OBSERVATIONS_DROPPED, labels)

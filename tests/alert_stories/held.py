@@ -1,4 +1,4 @@
-"""Stories of alerts on a 0/1 gauge that outlives its exporter for five minutes: they differ in gauge and hold only."""
+"""Stories of alerts on a 0/1 gauge, whose value lasts five minutes after its exporter; gauge and hold differ."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from alert_stories.model import Firing, Shows, Story
 
 
-def stories(
+def iter_stories(
     alert: str, flag: str, firing: Firing, *, others: Sequence[str], beside: str = "", hold_minutes: int
 ) -> Iterator[Story]:
     """Yield the stories of a flag that goes up at 5m and down at 35m; the alert holds it for some minutes first.
 
-    `others`: flags that are up and mean something else. `beside`: a series that is always there, with the value 30.
+    `others`: flags that are up and mean something else. `beside`: a series that always has the value 30.
     """
     there, fires = ({beside: "30x60"} if beside else {}), 5 + hold_minutes
     yield Story(
@@ -34,13 +34,13 @@ def stories(
         alert=alert,
         shows=Shows.RESTART,
         given={flag: "0x4 1x17 stale _x2 1x13 stale", **gap},
-        # Back after three minutes; gone for good at 40m, which five minutes bridge.
+        # It is back after three minutes, and stops at 40m; five minutes bridge that.
         then={**{f"{minute}m": (firing,) for minute in (22, 23, 25, 26, 39, 44)}, "45m": ()},
     )
 
 
 def _partly_gone(alert: str, flag: str, firing: Firing, beside: str) -> Iterator[Story]:
-    """Yield what a limit does that is taken out of the config: each series alone is remembered for five minutes."""
+    """Yield stories of a limit that is removed from the config: each of its series lasts five minutes."""
     for gone, there in ((flag, beside), (beside, flag)):
         value = {flag: "1", beside: "30"}
         yield Story(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from alert_stories import held
-from alert_stories.model import LANE, RECORDED, STAGE, TARGET, Firing, Shows, Story, named, series, without
+from alert_stories.model import LANE, RECORDED, STAGE, TARGET, Firing, Shows, Story, format_series, series, without
 from paropt_exporter import families
 from paropt_exporter.monitoring.alerts import recording
 
@@ -14,7 +14,7 @@ _THROUGHPUT = "ParoptThroughputLow"
 _INSIDE = "stage unit_tests of lane standard (project shop) on build-1:10178"
 
 
-def stories() -> Iterator[Story]:
+def iter_stories() -> Iterator[Story]:
     yield from _failing()
     yield from _stuck()
     yield from _overdue()
@@ -34,7 +34,7 @@ def stories() -> Iterator[Story]:
         "warning",
         f"{_WHERE} is CPU-bound Python in threads: they take turns on one core.",
     )
-    yield from held.stories(
+    yield from held.iter_stories(
         "ParoptLaneUneven",
         series(families.LANE_BOTTLENECK, LANE, kind="uneven"),
         Firing(
@@ -52,7 +52,7 @@ def stories() -> Iterator[Story]:
 
 def _bottleneck(alert: str, kind: str, severity: str, description: str) -> Iterator[Story]:
     others = [other for other in families.STAGE_BOTTLENECKS if other != kind]
-    yield from held.stories(
+    yield from held.iter_stories(
         alert,
         series(families.BOTTLENECK, STAGE, kind=kind),
         Firing(severity=severity, labels={**STAGE, "kind": kind}, description=description),
@@ -75,7 +75,7 @@ def _failing() -> Iterator[Story]:
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
-        # Failing in another way is failing still.
+        # Another kind of failure is still a failure.
         given={
             **last("success", "1x4 0x24 1x10"),
             **last("failure", "0x4 1x9 0x29"),
@@ -207,7 +207,7 @@ def _overdue() -> Iterator[Story]:
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
-        # What is gone is remembered for five minutes: of that nothing is left at 15m, or at 45m.
+        # Removed series last five minutes: none is left at 15m or at 45m.
         given={
             **lane("repeated_no_more", success="600x60", every="600x39 stale"),
             **lane("success_unknown", success="600x39 stale"),
@@ -251,14 +251,14 @@ def _throughput() -> Iterator[Story]:
     project = without(TARGET, "instance")
 
     def lane(name: str, *, tasks: str, before: str = "2000x72 1000x40", runs: str = "5x200") -> dict[str, str]:
-        """Give a lane's last 6 hours in tasks of 100 s, and its past: 2 tasks a second, less from 6h on."""
+        """Return a lane's last 6 hours in tasks of 100 s, and its past: 2 tasks per second, fewer from 6h on."""
         place = {**project, "lane": name}
         return {
-            named(recording.select_tasks(RECORDED, "6h"), place): tasks,
-            named(recording.select_run_seconds(RECORDED, "6h"), place): "100x200",
-            named(recording.select_tasks(RECORDED, "7d"), place): before,
-            named(recording.select_run_seconds(RECORDED, "7d"), place): "1000x200",
-            named(recording.select_runs(RECORDED, "7d"), place): runs,
+            format_series(recording.select_tasks(RECORDED, "6h"), place): tasks,
+            format_series(recording.select_run_seconds(RECORDED, "6h"), place): "100x200",
+            format_series(recording.select_tasks(RECORDED, "7d"), place): before,
+            format_series(recording.select_run_seconds(RECORDED, "7d"), place): "1000x200",
+            format_series(recording.select_runs(RECORDED, "7d"), place): runs,
         }
 
     firing = _slower("slower", "1.58")
@@ -278,8 +278,8 @@ def _throughput() -> Iterator[Story]:
     )
 
 
-def restarts() -> Iterator[Story]:
-    """Yield the way from raw counters through the recordings to the alert, across a restart that lost its history."""
+def iter_restart_stories() -> Iterator[Story]:
+    """Yield stories from raw counters through the recordings to the alert, across a restart without history."""
     # 2 tasks a second of running for 8 hours, 1.5 after that: 6 hours later the whole span is slower.
     before, after = "0+4x480 1924+3x120 stale _ 0+3x400", "0+2x602 stale _ 0+2x400"
     yield Story(

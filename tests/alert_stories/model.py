@@ -1,4 +1,4 @@
-"""A story: series as they come in, and who fires when."""
+"""A story: input series, and the alerts that fire at given times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paropt_exporter.monitoring.options import Options
 
 OPTIONS = Options()
 ALERTS: Mapping[str, Alert] = {alert.name: alert for alert in rule_files.build_alerts(OPTIONS)}
-RECORDED = SeriesSelector(OPTIONS)  # what recordings are called
+RECORDED = SeriesSelector(OPTIONS)  # selects recordings by name
 TARGET = {"job": "ci", "instance": "build-1:10178", "project": "shop"}
 LANE = {**TARGET, "lane": "standard"}
 STAGE = {**LANE, "stage": "unit_tests"}
@@ -29,7 +29,7 @@ class Shows(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Firing:
-    """An alert as Alertmanager would get it."""
+    """An alert as Alertmanager receives it."""
 
     severity: str
     labels: Mapping[str, str]
@@ -38,7 +38,7 @@ class Firing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """`given`: a series and its values in promtool's notation, `step` apart. `then`: who fires at a time."""
+    """`given`: series and their values in promtool's notation, `step` apart. `then`: the firing alerts at a time."""
 
     alert: str
     shows: Shows
@@ -48,13 +48,13 @@ class Story:
 
 
 def series(family: Family, labels: Mapping[str, str], *, part: str = "", **more: str) -> str:
-    """Write a series of a family as promtool wants it."""
+    """Return a family's series in promtool's notation."""
     every = {**labels, **more}
     assert set(family.labels) <= set(every), f"{family.name} has the labels {family.labels}"
-    return named(f"{family.name}_{part}" if part else family.name, every)
+    return format_series(f"{family.name}_{part}" if part else family.name, every)
 
 
-def named(name: str, labels: Mapping[str, str]) -> str:
+def format_series(name: str, labels: Mapping[str, str]) -> str:
     matchers = ", ".join(f'{label}="{value}"' for label, value in labels.items())
     return f"{name}{{{matchers}}}"
 
@@ -63,8 +63,8 @@ def without(labels: Mapping[str, str], *gone: str) -> dict[str, str]:
     return {label: value for label, value in labels.items() if label not in gone}
 
 
-def expected(alert: str, firing: Firing) -> dict[str, object]:
-    """Return labels and annotations; the committed rules carry no links, since these need a user's addresses."""
+def build_expectation(alert: str, firing: Firing) -> dict[str, object]:
+    """Return labels and annotations; the committed rules have no links, since these need a user's addresses."""
     return {
         "exp_labels": {"severity": firing.severity, **firing.labels},
         "exp_annotations": {

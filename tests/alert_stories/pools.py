@@ -11,7 +11,7 @@ from paropt_exporter import families
 _WORKERS = "The workers of pool commands (project shop) on {} have been used for {} of their time"
 
 
-def stories() -> Iterator[Story]:
+def iter_stories() -> Iterator[Story]:
     yield from _under_used()
     yield from _saturated()
     yield from _lane("ParoptLaneUnderUsed", "under_used", "the workers were busy for less than 50 % of their time.")
@@ -70,7 +70,7 @@ def _under_used() -> Iterator[Story]:
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
-        # What is gone is remembered for five minutes: no size, no alert; no lane, a pool that stands alone.
+        # Removed series last five minutes: without a size there is no alert, without a lane the pool stands alone.
         given={**pool("gone", "0+29x60", size="4x19 stale"), **pool("alone", "0+29x60", running="0x9 stale")},
         then={
             "16m": (firing("gone"),),
@@ -130,7 +130,7 @@ def _saturated() -> Iterator[Story]:
 
 
 def _lane(alert: str, kind: str, what: str) -> Iterator[Story]:
-    yield from held.stories(
+    yield from held.iter_stories(
         alert,
         series(families.LANE_BOTTLENECK, LANE, kind=kind),
         Firing(
@@ -182,7 +182,7 @@ def _at_maximum() -> Iterator[Story]:
         },
         then={"20m": (), "30m": ()},
     )
-    for size in ("target", "minimum", "maximum"):  # each alone is remembered for five minutes
+    for size in ("target", "minimum", "maximum"):  # each lasts five minutes alone
         steady = {"target": "8", "minimum": "7", "maximum": "8"}[size]
         yield Story(
             alert=alert,
@@ -226,7 +226,7 @@ def _memory() -> Iterator[Story]:
             alert=alert,
             shows=Shows.FIRING,
             given=host("full", **gone),
-            then={"9m": (firing,), "13m": (firing,), "15m": ()},  # each alone is remembered for five minutes
+            then={"9m": (firing,), "13m": (firing,), "15m": ()},  # each lasts five minutes alone
         )
     yield Story(
         alert=alert,

@@ -1,4 +1,4 @@
-"""What recording rules store, from raw counters; the spans of days from what shorter ones have stored."""
+"""Stories of recordings: from raw counters, and those of days from shorter ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from alert_stories.model import LANE, POOL, RECORDED, STAGE, named, series, without
+from alert_stories.model import LANE, POOL, RECORDED, STAGE, format_series, series, without
 from paropt_exporter import families
 from paropt_exporter.families import Family
 from paropt_exporter.monitoring.alerts import recording
@@ -20,7 +20,7 @@ _OTHER_HOST = {**STAGE, "instance": "build-2:10178", "stage": "lint"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """`then`: at a time, what an expression gives: label sets and values; `gone`: at a time, what gives nothing."""
+    """`then`: an expression's label sets and values at a time; `gone`: expressions without a result at a time."""
 
     name: str
     given: Mapping[str, str]
@@ -29,7 +29,7 @@ class Stored:
     step: str = "1m"
 
 
-def stories() -> Iterator[Stored]:
+def iter_stories() -> Iterator[Stored]:
     yield Stored(
         name="utilization is busy time over worker time, for each pool",
         given={
@@ -97,11 +97,11 @@ def _faults() -> Iterator[Stored]:
 
 
 def _fault(family: Family, kind: Mapping[str, str], beside: Mapping[str, str] = MappingProxyType({})) -> Stored:
-    """Tell of one fault at 13m; `beside`: what happens as often and is none."""
+    """Build the story of one fault at 13m; `beside`: an event that happens as often and is not a fault."""
     growing = {series(family, STAGE, **labels): "0x12 1x8" for labels in (kind, beside) if labels}
     recorded = recording.name_faults(family, RECORDED.window)
     return Stored(
-        name=f"{' '.join(kind.values())} in {family.name} is told of stages that had some",
+        name=f"{' '.join(kind.values())} in {family.name} is recorded for stages with faults",
         given={**growing, series(family, _OTHER_HOST, **kind): "7x20"},
         then=(("15m", recorded, {**STAGE, **kind}, 1),),
         gone=(("19m", recorded),),
@@ -117,7 +117,7 @@ def _long() -> Iterator[Stored]:
     yield Stored(
         name="weeks and months are the sum of their hours",
         step="1h",
-        given={named(_stored(select, "1h"), _LANE_LEVEL): "2x800" for select in (*_BUDGET, *_THROUGHPUT)},
+        given={format_series(_stored(select, "1h"), _LANE_LEVEL): "2x800" for select in (*_BUDGET, *_THROUGHPUT)},
         then=(
             *(("750h", _stored(select, "30d"), _LANE_LEVEL, 2 * 721) for select in _BUDGET),
             *(("750h", _stored(select, "7d"), _LANE_LEVEL, 2 * 169) for select in _THROUGHPUT),
@@ -126,7 +126,7 @@ def _long() -> Iterator[Stored]:
     yield Stored(
         name="hours and days are the sum of their windows",
         step="5m",
-        given={named(_stored(select, "5m"), _LANE_LEVEL): "2x900" for select in (*_BUDGET, *_THROUGHPUT)},
+        given={format_series(_stored(select, "5m"), _LANE_LEVEL): "2x900" for select in (*_BUDGET, *_THROUGHPUT)},
         then=(
             *(("73h", _stored(select, "1d"), _LANE_LEVEL, 2 * 289) for select in _BUDGET),
             *(("73h", _stored(select, "3d"), _LANE_LEVEL, 2 * 865) for select in _BUDGET),

@@ -1,4 +1,4 @@
-"""Stories of broken, near and foreseen limits."""
+"""Stories of broken, near and predicted violations of limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LANE_WHERE = "Lane standard (project shop) on build-1:10178"
 _UNTIL = "This resolves with the next run that keeps the limit."
 
 
-def stories() -> Iterator[Story]:
+def iter_stories() -> Iterator[Story]:
     yield from _broken(
         "ParoptSlaViolation",
         families.SLA_BREACHED,
@@ -62,7 +62,7 @@ def stories() -> Iterator[Story]:
 def _broken(alert: str, breached: Family, severity: str, firing: Firing) -> Iterator[Story]:
     place, limit = (STAGE, families.SLA_LIMIT) if breached is families.SLA_BREACHED else (LANE, families.LANE_SLA_LIMIT)
     other = "critical" if severity == "normal" else "normal"
-    yield from held.stories(
+    yield from held.iter_stories(
         alert,
         series(breached, place, severity=severity),
         firing,
@@ -99,7 +99,7 @@ def _near() -> Iterator[Story]:
         alert=alert,
         shows=Shows.RESTART,
         given=running("_ 660x7 stale _ 1260x20", "0x7 stale _ 0x9 1x9"),
-        # The run that the restart ended counts no more; the one begun at 11m has its own warning.
+        # The run that the restart ended no longer counts; the one that starts at 11m has its own warning.
         then={"10m": (), "19m": (), "20m": (firing("1m 0s"),)},
     )
 

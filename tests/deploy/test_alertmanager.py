@@ -1,4 +1,4 @@
-"""The routing example: amtool accepts it, and each severity goes where it should."""
+"""amtool accepts the routing example, and it routes each severity as documented."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ RECEIVERS = {Level.CRITICAL: "pager", Level.WARNING: "chat", Level.INFO: "nowher
 CONFIG = Path(__file__).parents[2] / "deploy/alertmanager/alertmanager.yml"
 
 
-def amtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_amtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program("amtool"), *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_amtool_accepts_the_routing() -> None:
-    checked = amtool("check-config", str(CONFIG))
+    checked = run_amtool("check-config", str(CONFIG))
     assert checked.returncode == 0, checked.stderr
 
 
@@ -30,23 +30,23 @@ ROUTED = [(name, level) for name, alert in ALERTS.items() for level in {each.lev
 
 
 @pytest.mark.parametrize(("alert", "level"), sorted(ROUTED))
-def test_an_alert_goes_where_its_severity_says(alert: str, level: Level) -> None:
+def test_an_alert_is_routed_by_severity(alert: str, level: Level) -> None:
     labels = (f"alertname={alert}", f"severity={level.value}", "job=ci", "lane=standard", "stage=unit_tests")
     wanted = f"--verify.receivers={RECEIVERS[level]}"
-    routed = amtool("config", "routes", "test", f"--config.file={CONFIG}", wanted, *labels)
+    routed = run_amtool("config", "routes", "test", f"--config.file={CONFIG}", wanted, *labels)
     assert routed.returncode == 0, routed.stdout
 
 
-def test_nobody_is_told_of_info() -> None:
+def test_info_alerts_are_not_sent() -> None:
     (nowhere,) = (one for one in yaml.safe_load(CONFIG.read_text())["receivers"] if one["name"] == "nowhere")
     assert nowhere == {"name": "nowhere"}
 
 
-def test_the_inhibitions_name_alerts_that_are_there() -> None:
+def test_inhibitions_name_existing_alerts() -> None:
     named = re.findall(r"Paropt\w+", CONFIG.read_text().partition("inhibit_rules:")[2].partition("receivers:")[0])
     assert named
     assert set(named) <= set(ALERTS)
 
 
-def test_the_groups_are_a_job_and_a_lane() -> None:
+def test_alerts_are_grouped_by_job_and_lane() -> None:
     assert yaml.safe_load(CONFIG.read_text())["route"]["group_by"] == ["job", "lane"]

@@ -1,4 +1,4 @@
-"""The CI snippets: valid, pinned, and their lane step does what it says when a shell runs it."""
+"""The CI snippets are valid and pinned, and their lane step works in a shell."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GITHUB: dict[str, Any] = yaml.safe_load((FOLDER / "github.yml").read_text())
 GITLAB: dict[str, Any] = yaml.safe_load((FOLDER / "gitlab-ci.yml").read_text())
 STEPS: list[dict[str, Any]] = GITHUB["jobs"]["checks"]["steps"]
 (LANE_STEP,) = (step["run"] for step in STEPS if step.get("name") == "lane")
-# What runs the lane, and what a runner's shell has in its environment.
+# The script of the lane step, and the environment of a CI runner's shell.
 LANES = {
     "github": (LANE_STEP, {"GITHUB_REPOSITORY": "acme/shop"}),
     "gitlab": (GITLAB["checks"]["script"][0], {"CI_PROJECT_PATH": "acme/shop"}),
@@ -47,13 +47,13 @@ def test_the_file_is_valid(path: Path, schema: str) -> None:
 
 
 @pytest.mark.parametrize("path", [FOLDER / "github.yml", OUR_WORKFLOW], ids=lambda path: path.name)
-def test_actions_are_pinned_by_their_commit_and_say_which_version_it_is(path: Path) -> None:
+def test_actions_are_pinned_by_commit_with_their_version(path: Path) -> None:
     uses = re.findall(r"uses: (.*)", path.read_text())
     assert uses
     assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", use) for use in uses)
 
 
-def test_our_workflow_runs_the_checks_on_every_python_that_the_package_names() -> None:
+def test_our_workflow_runs_on_every_supported_python() -> None:
     (job,) = yaml.safe_load(OUR_WORKFLOW.read_text())["jobs"].values()
     classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
     named = re.findall(r"Python :: (\d\.\d+)", " ".join(classifiers))
@@ -67,7 +67,7 @@ def test_the_image_is_pinned() -> None:
     assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", GITLAB[".paropt"]["image"])
 
 
-def test_the_history_is_kept_also_after_a_failed_lane() -> None:
+def test_the_history_is_saved_after_a_failed_lane() -> None:
     assert GITLAB[".paropt"]["cache"]["when"] == "always"
     (save,) = (step for step in STEPS if "cache/save" in step.get("uses", ""))
     assert (save["if"], save["with"]["path"].split()) == ("always()", [".paropt", "!.paropt/logs"])
@@ -100,13 +100,13 @@ def test_the_lane_is_run_and_pushed_under_the_name_of_the_repository(which: str,
 
 
 @every_lane
-def test_without_a_gateway_the_lane_is_run_all_the_same(which: str, tmp_path: Path) -> None:
+def test_without_a_gateway_the_lane_runs(which: str, tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: bad, run: "false"')
     script, variables = LANES[which]
     assert ran(script, tmp_path, PUSHGATEWAY_URL="", **variables) == 1
 
 
-def test_a_runner_of_ones_own_gets_a_textfile(tmp_path: Path) -> None:
+def test_a_self_hosted_runner_gets_a_textfile(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: good, run: "true"')
     (tmp_path / "collected").mkdir()
     assert ran(GITLAB["nightly"]["script"][0], tmp_path, TEXTFILE_FOLDER=str(tmp_path / "collected")) == 0

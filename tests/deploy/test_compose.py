@@ -1,4 +1,4 @@
-"""The compose stack: valid, pinned, this machine's alone, and made of files that are there."""
+"""The compose stack is valid and pinned, listens locally only, and mounts existing files."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SERVICES: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yml").read_text())[
 every_service = pytest.mark.parametrize("name", SERVICES)
 
 
-def mounts(name: str) -> dict[str, str]:
-    """Where a service has which file or folder of this repository."""
+def collect_mounts(name: str) -> dict[str, str]:
+    """Return a service's mounts of this repository's files and folders, by path in the container."""
     pairs = [volume.split(":")[:2] for volume in SERVICES[name]["volumes"]]
     return {inside: outside for outside, inside in pairs if outside.startswith(".")}
 
 
-def flag(name: str, flag_name: str) -> str:
+def get_flag(name: str, flag_name: str) -> str:
     (value,) = [word.partition("=")[2] for word in SERVICES[name]["command"] if word.startswith(f"{flag_name}=")]
     return str(value)
 
@@ -39,27 +39,27 @@ def test_the_file_is_valid() -> None:
 
 
 def has_compose() -> bool:
-    """Whether docker's compose plugin is here: it reads a file without a daemon."""
+    """Say whether docker's compose plugin is installed: it validates a file without a daemon."""
     docker = shutil.which("docker")
     return docker is not None and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0
 
 
 @pytest.mark.skipif(not has_compose(), reason="docker compose is not installed")
-def test_compose_itself_takes_the_file() -> None:
+def test_docker_compose_accepts_the_file() -> None:
     command = ["docker", "compose", "--file", str(FOLDER / "compose.yml"), "config", "--quiet"]
     read = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (read.returncode, read.stderr) == (0, "")
 
 
 @every_service
-def test_images_are_pinned_and_ports_are_this_machines_alone(name: str) -> None:
+def test_images_are_pinned_and_ports_are_local(name: str) -> None:
     service = SERVICES[name]
     assert "build" in service or re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", service["image"])
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
 
 
 @every_service
-def test_a_service_can_do_no_more_than_it_must(name: str) -> None:
+def test_a_service_has_minimal_privileges(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -67,24 +67,24 @@ def test_a_service_can_do_no_more_than_it_must(name: str) -> None:
 
 
 @every_service
-def test_mounted_files_are_there_and_can_not_be_written(name: str) -> None:
-    for inside, outside in mounts(name).items():
+def test_mounted_files_exist_and_are_read_only(name: str) -> None:
+    for inside, outside in collect_mounts(name).items():
         assert (FOLDER / outside).exists(), outside
         assert f"{outside}:{inside}:ro" in SERVICES[name]["volumes"]
 
 
-def test_the_exporters_command_is_understood_and_its_config_is_the_demos_with_another_prometheus() -> None:
+def test_the_exporters_command_is_valid_and_its_config_is_the_demos() -> None:
     parsed(SERVICES["exporter"]["command"])
     demo = (ROOT / "deploy/demo/paropt.yml").read_text()
     expected = demo.replace("http://127.0.0.1:9090", "http://prometheus:9090")
-    assert (FOLDER / "paropt.yml").read_text() == expected, "write it anew from deploy/demo/paropt.yml"
+    assert (FOLDER / "paropt.yml").read_text() == expected, "copy it from deploy/demo/paropt.yml"
     assert config.read_config(FOLDER / "paropt.yml", root=FOLDER).project == "demo"
 
 
-def test_prometheus_takes_its_config_with_the_rules(tmp_path: Path) -> None:
-    inside = flag("prometheus", "--config.file")
-    text = (FOLDER / mounts("prometheus")[inside]).read_text()
-    rules = (FOLDER / mounts("prometheus")["/etc/prometheus/rules"]).resolve()
+def test_prometheus_accepts_its_config_with_the_rules(tmp_path: Path) -> None:
+    inside = get_flag("prometheus", "--config.file")
+    text = (FOLDER / collect_mounts("prometheus")[inside]).read_text()
+    rules = (FOLDER / collect_mounts("prometheus")["/etc/prometheus/rules"]).resolve()
     (tmp_path / "prometheus.yml").write_text(text.replace("/etc/prometheus/rules", str(rules)))
     checked = subprocess.run(
         [program("promtool"), "check", "config", tmp_path / "prometheus.yml"],
@@ -96,7 +96,7 @@ def test_prometheus_takes_its_config_with_the_rules(tmp_path: Path) -> None:
     assert len(re.findall(r"SUCCESS: \d+ rules found", checked.stdout)) == len([*rules.glob("*.yml")])
 
 
-def test_prometheus_scrapes_and_alerts_services_that_there_are() -> None:
+def test_prometheus_scrapes_and_alerts_existing_services() -> None:
     config_text = (FOLDER / "prometheus.yml").read_text()
     targets = re.findall(r'"([a-z]+):(\d+)"', config_text)
     assert {name for name, _ in targets} == {"exporter", "prometheus", "alertmanager"}
@@ -104,14 +104,14 @@ def test_prometheus_scrapes_and_alerts_services_that_there_are() -> None:
         assert [f"127.0.0.1:{port}:{port}"] == SERVICES[name]["ports"]
 
 
-def test_alertmanager_takes_its_config() -> None:
-    inside = Path(flag("alertmanager", "--config.file"))
-    file = FOLDER / mounts("alertmanager")[str(inside.parent)] / inside.name
+def test_alertmanager_accepts_its_config() -> None:
+    inside = Path(get_flag("alertmanager", "--config.file"))
+    file = FOLDER / collect_mounts("alertmanager")[str(inside.parent)] / inside.name
     assert refusal(program("amtool"), "check-config", file) == ""
 
 
 def test_grafana_finds_its_data_source_and_every_dashboard() -> None:
-    inside = mounts("grafana")
+    inside = collect_mounts("grafana")
     provisioning = FOLDER / inside["/etc/grafana/provisioning"]
     (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
     assert source["url"] == "http://prometheus:9090"

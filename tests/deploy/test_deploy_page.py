@@ -1,4 +1,4 @@
-"""What docs/deploy.md shows fits what it is for."""
+"""The examples of docs/deploy.md are valid."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ PAGE = PAGE_PATH.read_text()
 OVERLAY, SCRAPE_CONFIG = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 
 
-def test_every_linked_file_is_there() -> None:
+def test_every_linked_file_exists() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", PAGE)
     assert links
     assert [link for link in links if not (PAGE_PATH.parent / link).exists()] == []
 
 
-def test_commands_are_understood() -> None:
+def test_commands_are_valid() -> None:
     lines = re.findall(r"`(paropt-exporter [^`]*)`", PAGE)
     assert lines
     for line in lines:
         parsed(shlex.split(line)[1:])
 
 
-def test_the_overlay_changes_what_the_base_has() -> None:
+def test_the_overlay_changes_existing_objects() -> None:
     base = yaml.safe_load((BASE / "kustomization.yaml").read_text())
     overlay = yaml.safe_load(OVERLAY)
     assert {each["name"] for each in overlay["configMapGenerator"]} == {
@@ -41,6 +41,6 @@ def test_the_overlay_changes_what_the_base_has() -> None:
     assert all(f"'image': '{image['name']}'" in str(workload) for workload in workloads)
 
 
-def test_the_scrape_config_is_taken_by_prometheus(tmp_path: Path) -> None:
+def test_prometheus_accepts_the_scrape_config(tmp_path: Path) -> None:
     (tmp_path / "prometheus.yml").write_text(SCRAPE_CONFIG)
     assert refusal(program("promtool"), "check", "config", tmp_path / "prometheus.yml") == ""

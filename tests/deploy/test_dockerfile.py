@@ -1,4 +1,4 @@
-"""The Dockerfile keeps hadolint's rules and the image's promises; it can't be built where this is developed."""
+"""The Dockerfile follows hadolint's rules and the image's guarantees; these tests need no docker."""
 
 from __future__ import annotations
 
@@ -25,62 +25,67 @@ def instructions() -> list[tuple[str, str]]:
     return [(line.split()[0], line.partition(" ")[2].strip()) for line in joined.splitlines() if line.strip()]
 
 
-def all_of(name: str) -> list[str]:
+def collect_instructions(name: str) -> list[str]:
     return [arguments for instruction, arguments in instructions() if instruction == name]
 
 
-def last_stage() -> list[tuple[str, str]]:
+def find_last_stage() -> list[tuple[str, str]]:
     starts = [index for index, (name, _) in enumerate(instructions()) if name == "FROM"]
     return instructions()[starts[-1] :]
 
 
-def test_every_instruction_is_one() -> None:
+def test_every_instruction_is_known() -> None:
     known = ["FROM", "WORKDIR", "COPY", "RUN", "ENV", "LABEL", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"]
     assert {name for name, _ in instructions()} <= set(known)
 
 
-def test_base_images_are_pinned_by_a_whole_version() -> None:
-    images = [arguments.split()[0] for arguments in all_of("FROM")]
+def test_base_images_are_pinned_by_full_version() -> None:
+    images = [arguments.split()[0] for arguments in collect_instructions("FROM")]
     assert all(re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", image) for image in images)
     assert len(set(images)) == 1, "what is built with one Python runs with the same"
 
 
-def test_the_image_has_nothing_of_the_build_but_what_was_installed() -> None:
-    copies = [arguments for name, arguments in last_stage() if name == "COPY"]
+def test_the_image_has_only_installed_files_of_the_build() -> None:
+    copies = [arguments for name, arguments in find_last_stage() if name == "COPY"]
     assert copies == ["--from=build /opt/paropt /opt/paropt"]
 
 
-def test_it_runs_as_a_user_with_a_number_that_is_not_root() -> None:
-    user = [arguments for name, arguments in last_stage() if name == "USER"][-1]
+def test_it_runs_as_a_numeric_non_root_user() -> None:
+    user = [arguments for name, arguments in find_last_stage() if name == "USER"][-1]
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
 
 
-def test_command_and_health_check_are_run_without_a_shell() -> None:
+def test_command_and_health_check_run_without_a_shell() -> None:
     for name in ("ENTRYPOINT", "CMD"):
-        assert all(isinstance(json.loads(arguments), list) for arguments in all_of(name))
-    (check,) = all_of("HEALTHCHECK")
+        assert all(isinstance(json.loads(arguments), list) for arguments in collect_instructions(name))
+    (check,) = collect_instructions("HEALTHCHECK")
     assert isinstance(json.loads(check.partition("CMD ")[2]), list)
 
 
-def test_the_command_is_one_of_the_exporter() -> None:
-    assert json.loads(all_of("ENTRYPOINT")[-1]) == ["paropt-exporter"]
-    parsed(json.loads(all_of("CMD")[-1]))
+def test_the_command_is_valid() -> None:
+    assert json.loads(collect_instructions("ENTRYPOINT")[-1]) == ["paropt-exporter"]
+    parsed(json.loads(collect_instructions("CMD")[-1]))
 
 
 def test_working_directories_are_absolute_and_nothing_is_fetched_or_elevated() -> None:
-    assert all(path.startswith("/") for path in all_of("WORKDIR"))
+    assert all(path.startswith("/") for path in collect_instructions("WORKDIR"))
     assert not re.search(r"\b(sudo|curl|wget|apt-get|ADD)\b", TEXT)
 
 
-def test_what_is_copied_is_there_and_let_through() -> None:
+def test_copied_files_exist_and_are_not_ignored() -> None:
     ignored = (ROOT / ".dockerignore").read_text().split()
-    sources = [word for arguments in all_of("COPY") if "--from" not in arguments for word in arguments.split()[:-1]]
+    sources = [
+        word
+        for arguments in collect_instructions("COPY")
+        if "--from" not in arguments
+        for word in arguments.split()[:-1]
+    ]
     assert sources
     assert all((ROOT / source).exists() and f"!{source}" in ignored for source in sources)
 
 
 def test_every_runtime_dependency_is_pinned_by_the_constraints() -> None:
-    (filter_lines,) = [arguments for arguments in all_of("RUN") if "constraints.txt" in arguments]
+    (filter_lines,) = [arguments for arguments in collect_instructions("RUN") if "constraints.txt" in arguments]
     command = shlex.split(filter_lines.partition(">")[0])
     pins = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
@@ -89,7 +94,7 @@ def test_every_runtime_dependency_is_pinned_by_the_constraints() -> None:
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (401, 0), (400, 0), (503, 1)])
-def test_the_health_check_takes_whatever_answers_for_alive(status: int, code: int) -> None:
+def test_the_health_check_accepts_any_response(status: int, code: int) -> None:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
@@ -97,7 +102,7 @@ def test_the_health_check_takes_whatever_answers_for_alive(status: int, code: in
 
         def log_message(self, *_: object) -> None: ...
 
-    (check,) = all_of("HEALTHCHECK")
+    (check,) = collect_instructions("HEALTHCHECK")
     _, option, program = json.loads(check.partition("CMD ")[2])
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.handle_request)

@@ -1,4 +1,4 @@
-"""The Kubernetes base: every object fits the API's own schemas, and what one names the others have."""
+"""The objects of the Kubernetes base fit the API's schemas, and refer to existing objects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OBJECTS: list[dict[str, Any]] = [
 ]
 DOCUMENTATION = FOLDER.parents[2] / "docs/deploy.md"
 OPERATOR = "monitoring.coreos.com/v1"
-# The oldest that clouds still support, and the newest that the schemas know.
+# The oldest version that cloud providers support, and the newest version of the schemas.
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
 
 
@@ -31,7 +31,7 @@ def named(kind: str) -> dict[str, dict[str, Any]]:
     return {each["metadata"]["name"]: each for each in OBJECTS if each["kind"] == kind}
 
 
-def pods() -> dict[str, dict[str, Any]]:
+def iter_pods() -> dict[str, dict[str, Any]]:
     (deployment,), (job,) = named("Deployment").values(), named("CronJob").values()
     return {
         "Deployment": deployment["spec"]["template"]["spec"],
@@ -45,9 +45,9 @@ every_pod = pytest.mark.parametrize("kind", ["Deployment", "CronJob"])
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("found", OBJECTS, ids=lambda each: f"{each['kind']} {each['metadata']['name']}")
-def test_every_object_fits_the_api(found: dict[str, Any], version: str) -> None:
+def test_every_object_fits_the_api_schemas(found: dict[str, Any], version: str) -> None:
     if found["apiVersion"] == OPERATOR:
-        assert found["kind"] in ("ServiceMonitor", "PrometheusRule")  # of a CRD: looked at below
+        assert found["kind"] in ("ServiceMonitor", "PrometheusRule")  # of a CRD; other tests cover these
     else:
         kubernetes_validate.validate(found, version, strict=True)
 
@@ -60,18 +60,18 @@ def test_every_file_is_part_of_the_base() -> None:
 
 def test_the_image_is_left_to_the_overlay() -> None:
     assert "images" not in KUSTOMIZATION
-    assert all(pod["containers"][0]["image"] == "paropt-exporter" for pod in pods().values())
+    assert all(pod["containers"][0]["image"] == "paropt-exporter" for pod in iter_pods().values())
 
 
-def test_commands_are_understood_and_run_lanes_of_the_config() -> None:
+def test_commands_are_valid_and_run_configured_lanes() -> None:
     read = config.read_config(FOLDER / "paropt.yml", root=FOLDER)
-    assert {parsed(pod["containers"][0]["args"]).lane for pod in pods().values()} <= set(read.lanes)
+    assert {parsed(pod["containers"][0]["args"]).lane for pod in iter_pods().values()} <= set(read.lanes)
     assert len(read.stages) == 3
 
 
 @every_pod
-def test_pods_are_as_restricted_as_the_restricted_standard_asks(kind: str) -> None:
-    pod = pods()[kind]
+def test_pods_fit_the_restricted_standard(kind: str) -> None:
+    pod = iter_pods()[kind]
     (container,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -85,8 +85,8 @@ def test_pods_are_as_restricted_as_the_restricted_standard_asks(kind: str) -> No
 
 
 @every_pod
-def test_what_pods_mount_is_there(kind: str) -> None:
-    pod = pods()[kind]
+def test_mounted_volumes_exist(kind: str) -> None:
+    pod = iter_pods()[kind]
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == set(volumes)
     config_maps = {generator["name"] for generator in KUSTOMIZATION["configMapGenerator"]}
@@ -117,19 +117,19 @@ def test_the_service_finds_the_pods_and_the_monitor_finds_the_service() -> None:
 
 
 @pytest.mark.parametrize("name", named("PrometheusRule"))
-def test_rules_are_taken_by_prometheus(name: str, tmp_path: Path) -> None:
+def test_prometheus_accepts_the_rules(name: str, tmp_path: Path) -> None:
     (tmp_path / "rules.yml").write_text(yaml.safe_dump(named("PrometheusRule")[name]["spec"]))
     assert refusal(program("promtool"), "check", "rules", tmp_path / "rules.yml") == ""
 
 
-def built(folder: Path) -> list[dict[str, Any]]:
+def build_with_kubectl(folder: Path) -> list[dict[str, Any]]:
     text = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True).stdout
     return [*yaml.safe_load_all(text)]
 
 
 @needs_kubectl
 def test_kubectl_builds_the_base() -> None:
-    assert len(built(FOLDER)) == len(OBJECTS) + len(KUSTOMIZATION["configMapGenerator"])
+    assert len(build_with_kubectl(FOLDER)) == len(OBJECTS) + len(KUSTOMIZATION["configMapGenerator"])
 
 
 @needs_kubectl
@@ -140,7 +140,7 @@ def test_kubectl_builds_the_overlay_of_the_documentation(tmp_path: Path) -> None
     (text,) = re.findall(r"```yaml\n(apiVersion: kustomize.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
     (overlay / "kustomization.yaml").write_text(text)
     (overlay / "paropt.yml").write_text("stages: []")
-    objects = built(overlay)
+    objects = build_with_kubectl(overlay)
     assert {each["metadata"]["namespace"] for each in objects} == {"checks"}
     (deployment,) = (each for each in objects if each["kind"] == "Deployment")
     assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "registry.example/shop-checks:42"

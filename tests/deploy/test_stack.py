@@ -36,54 +36,52 @@ def stack(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate(timeout=HANG_SECONDS)
 
 
-def asked(url: str) -> Any:
+def fetch(url: str) -> Any:
     with urllib.request.urlopen(url, timeout=HANG_SECONDS) as answer:
         return json.load(answer)["data"]
 
 
-def urls(stack: subprocess.Popen[str]) -> dict[str, str]:
-    """The addresses that the stack tells, by name."""
+def read_urls(stack: subprocess.Popen[str]) -> dict[str, str]:
+    """Read the addresses that the stack prints, by name."""
     assert stack.stdout is not None
     lines = [stack.stdout.readline() for _ in range(5)]
     return {match[1]: match[2] for line in lines if (match := re.match(r"(\w+) +(http://[\d.:]+)", line))}
 
 
-def left_in(folder: Path) -> list[str]:
-    """The command lines of processes that run in the folder, or have it in their arguments."""
+def list_processes(folder: Path) -> list[str]:
+    """Return the command lines of processes that run in the folder or have it in their arguments."""
     lines = {pid: line for pid in psutil.pids() if (line := processes.command_line(pid))}
     inside = processes.in_folder(folder)
     return [line for pid, line in lines.items() if str(folder) in line or pid in inside]
 
 
-def all_up(prometheus: str) -> bool:
-    targets = asked(f"{prometheus}/api/v1/targets")["activeTargets"]
+def are_all_targets_up(prometheus: str) -> bool:
+    targets = fetch(f"{prometheus}/api/v1/targets")["activeTargets"]
     return len(targets) == 3 and all(target["health"] == "up" for target in targets)
 
 
-def test_everything_is_up_with_its_rules_and_ends_with_a_signal(stack: subprocess.Popen[str], tmp_path: Path) -> None:
-    where = urls(stack)
+def test_the_stack_starts_with_its_rules_and_ends_with_a_signal(stack: subprocess.Popen[str], tmp_path: Path) -> None:
+    where = read_urls(stack)
     assert set(where) == {"Prometheus", "Alertmanager", "exporter"}
-    eventually("every target is up", lambda: all_up(where["Prometheus"]))
-    groups = asked(f"{where['Prometheus']}/api/v1/rules")["groups"]
+    eventually("every target is up", lambda: are_all_targets_up(where["Prometheus"]))
+    groups = fetch(f"{where['Prometheus']}/api/v1/rules")["groups"]
     assert {Path(group["file"]).name for group in groups} == {path.name for path in (ROOT / "alerts").glob("*.yml")}
-    (active,) = asked(f"{where['Prometheus']}/api/v1/alertmanagers")["activeAlertmanagers"]
+    (active,) = fetch(f"{where['Prometheus']}/api/v1/alertmanagers")["activeAlertmanagers"]
     assert active["url"].startswith(where["Alertmanager"])
     eventually("a run has ended", lambda: projects.scraped(f"{where['exporter']}/metrics").get(RUN_ENDED))
-    assert left_in(tmp_path)
+    assert list_processes(tmp_path)
     stack.send_signal(signal.SIGINT)
     assert stack.wait(HANG_SECONDS) == 0
-    assert left_in(tmp_path) == []
+    assert list_processes(tmp_path) == []
     assert [*tmp_path.iterdir()] == []
 
 
 RUN_ENDED = ("paropt_run_last_completion_timestamp_seconds", "standard")
 
 
-def test_a_program_that_ends_by_itself_ends_the_stack_and_is_named(
-    stack: subprocess.Popen[str], tmp_path: Path
-) -> None:
-    urls(stack)
+def test_a_program_that_exits_ends_the_stack_and_is_named(stack: subprocess.Popen[str], tmp_path: Path) -> None:
+    read_urls(stack)
     (pid,) = (pid for pid in processes.children(stack.pid) if "alertmanager" in processes.command_line(pid))
     os.kill(pid, signal.SIGKILL)
     assert stack.wait(HANG_SECONDS) == 1
-    assert left_in(tmp_path) == []
+    assert list_processes(tmp_path) == []

@@ -1,4 +1,4 @@
-"""The units: what systemd itself says of them, where it is installed, and what must hold everywhere."""
+"""The units pass systemd's own checks, where it is installed, and ours everywhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.deployed import parsed
 FOLDER = Path(__file__).parents[2] / "deploy/systemd"
 SERVICES = sorted(FOLDER.glob("*.service"))
 PROGRAM = "/opt/paropt/bin/paropt-exporter"
-MOST_EXPOSED = 25  # of 100, as `systemd-analyze security` counts; what it calls OK ends at 40
+MOST_EXPOSED = 25  # of 100, by `systemd-analyze security`, which rates up to 40 as OK
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 every_service = pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
@@ -31,22 +31,22 @@ def settings(path: Path) -> dict[str, str]:
 
 
 @every_service
-def test_the_command_is_understood(service: Path) -> None:
+def test_the_unit_command_is_valid(service: Path) -> None:
     words = [word for word in shlex.split(settings(service)["ExecStart"]) if word != "$ARGS"]
     assert words[0] == PROGRAM
     parsed(words[1:])
 
 
 @every_service
-def test_it_is_ended_as_the_exporter_wants_it(service: Path) -> None:
+def test_it_is_stopped_by_sigterm_to_the_exporter_alone(service: Path) -> None:
     found = settings(service)
-    assert found["KillMode"] == "mixed"  # TERM for the exporter alone, which ends its commands and closes the history
+    assert found["KillMode"] == "mixed"  # only the exporter gets SIGTERM; it stops its commands and closes the history
     assert int(found["TimeoutStopSec"].removesuffix("s")) > 10
     assert found["OOMPolicy"] == "continue"
 
 
 @every_service
-def test_what_it_writes_to_may_be_written_to(service: Path) -> None:
+def test_its_output_folders_are_writable(service: Path) -> None:
     found = settings(service)
     writable = found["ReadWritePaths"].split()
     assert found["WorkingDirectory"] in writable
@@ -55,7 +55,7 @@ def test_what_it_writes_to_may_be_written_to(service: Path) -> None:
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
-    """The units, with a program and a folder that are there."""
+    """The units, with an existing program and folder."""
     ours = str(Path(sys.executable).with_name("paropt-exporter"))
     for unit in FOLDER.iterdir():
         (tmp_path / unit.name).write_text(unit.read_text().replace(PROGRAM, ours).replace("/srv/paropt", "/tmp"))
@@ -72,7 +72,7 @@ def test_systemd_finds_no_fault(units: Path) -> None:
 
 @needs_systemd
 @every_service
-def test_systemd_calls_it_little_exposed(units: Path, service: Path) -> None:
+def test_systemd_rates_its_exposure_as_low(units: Path, service: Path) -> None:
     command = ["systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={MOST_EXPOSED}"]
     judged = subprocess.run([*command, units / service.name], capture_output=True, text=True, check=False)
     assert judged.returncode == 0, judged.stdout

@@ -17,7 +17,7 @@ import pytest
 
 from paropt_exporter.config import Push
 from paropt_exporter.errors import DeliveryError, UsageError
-from paropt_exporter.exposition.pushgateway import Gateway, build_sink, build_url, push_page
+from paropt_exporter.exposition.sinks import Gateway, build_pushgateway_sink, build_url, push_page
 from support.secured import Authority
 
 PAGE = b"# HELP a A.\n# TYPE a gauge\na 1\n"
@@ -166,7 +166,9 @@ def test_a_password_in_the_url_is_refused_with_the_key_to_use() -> None:
 def push_once(gateway: RecordingGateway, tmp_path: Path) -> Callable[..., None]:
     def run(**settings: object) -> None:
         settled = Push.model_validate(settings)
-        build_sink(settled, url=gateway.url, instance="host", project="shop", lane="docs", root=tmp_path)(PAGE)
+        build_pushgateway_sink(settled, url=gateway.url, instance="host", project="shop", lane="docs", root=tmp_path)(
+            PAGE
+        )
 
     return run
 

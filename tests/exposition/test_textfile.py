@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.errors import DeliveryError, UsageError
-from paropt_exporter.exposition import textfile
+from paropt_exporter.exposition import sinks
 
 SUCCESS = (
     b"# HELP paropt_run_last_success_timestamp_seconds When.\n"
@@ -30,14 +30,14 @@ def umask_077() -> Iterator[None]:
 
 def test_the_file_can_be_read_by_others_whatever_the_umask(tmp_path: Path, umask_077: None) -> None:
     path = tmp_path / "a.prom"
-    textfile.write_page(path, b"a 1\n")
+    sinks.write_textfile(path, b"a 1\n")
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.prom"]
 
 
 def test_each_lane_of_each_project_has_its_own_name(tmp_path: Path) -> None:
     places = [("a", "b"), ("a", "c"), ("a b", "c"), ("a_b", "c"), ("../a", "ü")]
-    names = [textfile.build_path(tmp_path, project=project, lane=lane).name for project, lane in places]
+    names = [sinks.build_textfile_path(tmp_path, project=project, lane=lane).name for project, lane in places]
     assert len(set(names)) == len(names)
     assert all(name.endswith(".prom") and "/" not in name and not name.startswith(".") for name in names)
 
@@ -46,16 +46,16 @@ def test_each_lane_of_each_project_has_its_own_name(tmp_path: Path) -> None:
 def test_a_folder_that_can_not_be_written_to_is_a_usage_error(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write a file there"):
-        textfile.build_path(tmp_path / folder, project="a", lane="b")
+        sinks.build_textfile_path(tmp_path / folder, project="a", lane="b")
 
 
 def test_a_page_without_a_last_success_keeps_that_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.prom"
-    textfile.write_page(path, SUCCESS)
-    textfile.write_page(path, b"a 2\n")
+    sinks.write_textfile(path, SUCCESS)
+    sinks.write_textfile(path, b"a 2\n")
     assert path.read_bytes() == b"a 2\n" + SUCCESS
     newer = SUCCESS.replace(b"1.5e", b"1.6e")
-    textfile.write_page(path, newer)
+    sinks.write_textfile(path, newer)
     assert path.read_bytes() == newer
 
 
@@ -63,7 +63,7 @@ def test_an_unwritable_file_is_an_error_and_leaves_no_temporary_file(tmp_path: P
     path = tmp_path / "a.prom"
     path.mkdir()  # even root can't rename a file over a folder
     with pytest.raises(DeliveryError, match="cannot write"):
-        textfile.write_page(path, b"a 1\n")
+        sinks.write_textfile(path, b"a 1\n")
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.prom"]
 
 
@@ -92,7 +92,7 @@ def socket_file(path: Path) -> None:
 def test_anything_but_a_regular_file_is_replaced_unread(tmp_path: Path, place: Callable[[Path], None]) -> None:
     path = tmp_path / "a.prom"
     place(path)
-    textfile.write_page(path, b"a 1\n")
+    sinks.write_textfile(path, b"a 1\n")
     assert path.read_bytes() == b"a 1\n"
     assert not path.is_symlink()
 
@@ -105,7 +105,7 @@ def test_a_file_of_endless_lines_is_read_in_bounded_memory(tmp_path: Path) -> No
         file.write(b"\n" + SUCCESS)
     tracemalloc.start()
     try:
-        textfile.write_page(path, b"a 1\n")
+        sinks.write_textfile(path, b"a 1\n")
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
@@ -130,6 +130,6 @@ def test_files_of_a_killed_exporter_are_removed_by_the_next_write(tmp_path: Path
     pipe(tmp_path / ".paropt-pipe.tmp")
     with others[-1].open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        textfile.write_page(tmp_path / "a.prom", b"a 1\n")
+        sinks.write_textfile(tmp_path / "a.prom", b"a 1\n")
     assert not abandoned.exists()
     assert all(other.exists() for other in others)

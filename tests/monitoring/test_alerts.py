@@ -1,4 +1,4 @@
-"""The generated rules: sound by promtool and by what pint would ask, and each alert is shown by stories."""
+"""The generated rules pass promtool and the checks of pint; stories cover each alert."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from paropt_exporter.monitoring import outputs
 from paropt_exporter.monitoring.alerts import rule_files
 from paropt_exporter.monitoring.alerts.rules import Alert
 from paropt_exporter.monitoring.options import Format, Options
-from support.real_servers import program
+from support.real_servers import RARE_COLLECTION, program
 
 ROOT = Path(__file__).parents[2]
-TESTS = alert_stories.files.render()
+TESTS = alert_stories.files.render_tests()
 RULES = [
     rule
     for text in rule_files.render_rules(Options()).values()
@@ -37,26 +37,25 @@ every_alert = pytest.mark.parametrize("alert", ALERTS.values(), ids=lambda alert
 every_expression = pytest.mark.parametrize("expr", dict.fromkeys([*EXPRESSIONS, *RUNBOOK]))
 
 
-def promtool(*arguments: str | Path) -> str:
-    ran = subprocess.run(
-        [program("promtool"), *map(str, arguments)], capture_output=True, text=True, timeout=100, check=False
-    )
+def run_promtool(*arguments: str | Path) -> str:
+    command = [program("promtool"), *map(str, arguments)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=RARE_COLLECTION)
     return "" if ran.returncode == 0 else ran.stdout + ran.stderr
 
 
-def test_the_committed_promtool_tests_are_what_the_stories_say() -> None:
+def test_the_committed_promtool_tests_are_up_to_date() -> None:
     committed = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "alerts/tests").iterdir()}
     assert committed == TESTS, "run: make generate"
 
 
 @pytest.mark.parametrize("path", TESTS)
-def test_the_stories_are_true(path: str) -> None:
-    assert promtool("test", "rules", ROOT / path) == ""
+def test_promtool_confirms_the_stories(path: str) -> None:
+    assert run_promtool("test", "rules", ROOT / path) == ""
 
 
 @every_alert
-def test_an_alert_is_shown_firing_silent_across_a_restart_and_on_an_empty_prometheus(alert: Alert) -> None:
-    told = [story for story in alert_stories.files.stories() if story.alert == alert.name]
+def test_an_alert_has_stories_of_firing_silence_restart_and_no_data(alert: Alert) -> None:
+    told = [story for story in alert_stories.files.iter_stories() if story.alert == alert.name]
     assert {story.shows for story in told} == set(Shows)
     for story in told:
         assert any(story.then.values()) == (story.shows is not Shows.SILENCE)
@@ -78,10 +77,10 @@ def test_promtool_accepts_the_rules_of_any_options(options: Options, tmp_path: P
     for name, text in rule_files.render_rules(options).items():
         path = tmp_path / Path(name).name
         path.write_text(text)
-        assert promtool("check", "rules", "--lint=all", "--lint-fatal", path) == ""
+        assert run_promtool("check", "rules", "--lint=all", "--lint-fatal", path) == ""
 
 
-def test_the_selector_is_in_every_query_on_what_is_scraped() -> None:
+def test_the_selector_is_in_every_query_of_scraped_series() -> None:
     for text in rule_files.render_rules(Options(selector='env="prod"')).values():
         for group in yaml.safe_load(text)["groups"]:
             for rule in group["rules"]:
@@ -90,13 +89,13 @@ def test_the_selector_is_in_every_query_on_what_is_scraped() -> None:
                 assert all('env="prod"' in matchers for matchers in names), rule["expr"]
 
 
-def test_a_lane_level_recording_is_asked_for_without_the_instance_that_it_has_not() -> None:
+def test_a_lane_level_recording_is_queried_without_instance() -> None:
     alerts = rule_files.render_rules(Options(selector='job="ci",instance=~"build-.*"'))["alerts/paropt-alerts.yml"]
     assert 'lane:paropt_sla_checks:increase1h{job="ci"} >= 100' in alerts
     assert 'instance_pool:paropt_pool_busy_seconds_per_slot_seconds:ratio_rate5m{job="ci",instance=~' in alerts
 
 
-def test_rules_for_kubernetes_hold_the_plain_ones() -> None:
+def test_rules_for_kubernetes_equal_the_plain_ones() -> None:
     plain = rule_files.render_rules(Options())
     operator = rule_files.render_rules(Options(format=Format.PROMETHEUS_OPERATOR))
     configmap = rule_files.render_rules(Options(format=Format.CONFIGMAP))
@@ -108,7 +107,7 @@ def test_rules_for_kubernetes_hold_the_plain_ones() -> None:
         assert wrapped["metadata"]["name"] == mapped["metadata"]["name"] == name.removesuffix(".yml")
 
 
-def test_the_sla_target_is_what_the_budget_is_made_from() -> None:
+def test_the_budget_derives_from_the_sla_target() -> None:
     alerts = rule_files.render_rules(Options(sla_target=0.999))["alerts/paropt-alerts.yml"]
     assert "> 14.4 * 0.001\n" in alerts
     assert "The target is 0.999 within" in alerts
@@ -116,7 +115,7 @@ def test_the_sla_target_is_what_the_budget_is_made_from() -> None:
 
 
 @every_alert
-def test_an_alert_says_what_to_do(alert: Alert) -> None:
+def test_an_alert_has_a_complete_runbook_entry(alert: Alert) -> None:
     assert re.fullmatch(r"Paropt([A-Z][a-z]+)+", alert.name)
     assert "{{" not in alert.summary
     assert alert.summary.endswith(".")
@@ -134,45 +133,45 @@ def test_an_alert_links_to_a_dashboard_that_has_its_variables(alert: Alert) -> N
 
 
 @every_alert
-def test_an_alert_has_its_heading_in_the_runbook_that_its_link_leads_to(alert: Alert) -> None:
+def test_an_alerts_link_leads_to_its_heading_in_the_runbook(alert: Alert) -> None:
     page = (ROOT / "docs/runbook.md").read_text()
     entry = page.partition(f"\n## {alert.name}\n")[2].partition("\n## ")[0]
     for part in ("**Meaning.**", "**Impact.**", "**Diagnosis.**", "**Mitigation.**"):
         assert part in entry
     assert all(query.expr in entry for query in alert.diagnosis)
-    notes = annotations_of(Options(runbook_url="https://wiki.example.org/r"))[alert.name]
+    notes = collect_annotations(Options(runbook_url="https://wiki.example.org/r"))[alert.name]
     assert notes["runbook_url"] == f"https://wiki.example.org/r#{alert.name.lower()}"
 
 
-def annotations_of(options: Options) -> dict[str, dict[str, str]]:
-    """Return each alert's annotations by its name; conditions of one alert differ in their description only."""
+def collect_annotations(options: Options) -> dict[str, dict[str, str]]:
+    """Return each alert's annotations by name; conditions of an alert differ in their description only."""
     groups = yaml.safe_load(rule_files.render_rules(options)["alerts/paropt-alerts.yml"])["groups"]
     return {rule["alert"]: rule["annotations"] for group in groups for rule in group["rules"]}
 
 
 def test_an_alert_links_only_to_addresses_that_the_user_gives() -> None:
-    assert all(notes.keys() == {"summary", "description"} for notes in annotations_of(Options()).values())
-    stuck = annotations_of(Options(grafana_url="https://g.example.org/"))["ParoptStageStuck"]
+    assert all(notes.keys() == {"summary", "description"} for notes in collect_annotations(Options()).values())
+    stuck = collect_annotations(Options(grafana_url="https://g.example.org/"))["ParoptStageStuck"]
     assert stuck.keys() == {"summary", "description", "dashboard_url"}
     dashboard = "https://g.example.org/d/paropt-lane?var-job={{ urlquery $labels.job }}&var-instance="
     assert stuck["dashboard_url"].startswith(dashboard)
 
 
-def test_links_between_runbook_entries_lead_to_one() -> None:
+def test_links_between_runbook_entries_are_valid() -> None:
     page = (ROOT / "docs/runbook.md").read_text()
     anchors = {f"#{heading.lower()}" for heading in re.findall(r"^## (\w+)$", page, re.MULTILINE)}
     assert set(re.findall(r"\]\((#[^)]+)\)", page)) == anchors
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if "alert" in rule], ids=lambda rule: rule["alert"])
-def test_an_alert_compares_and_never_waits_for_absence(rule: dict[str, str]) -> None:
+def test_an_alert_compares_and_never_tests_absence(rule: dict[str, str]) -> None:
     assert re.search(r"[<>]|==", rule["expr"])
     assert "absent" not in rule["expr"]
     assert "vector(0)" not in rule["expr"]
 
 
 @every_expression
-def test_a_query_names_only_what_is_exported_or_recorded(expr: str) -> None:
+def test_a_query_uses_only_exported_or_recorded_series(expr: str) -> None:
     exported = {
         f"{family.name}{part}"
         for family in families.FAMILIES
@@ -184,7 +183,7 @@ def test_a_query_names_only_what_is_exported_or_recorded(expr: str) -> None:
 
 
 @pytest.mark.parametrize("window", ["1s", "1m", "4m", "5m", "7m", "30m"])
-def test_what_a_rule_asks_of_recordings_is_recorded_whatever_the_window(window: str) -> None:
+def test_queried_recordings_exist_for_every_window(window: str) -> None:
     texts = rule_files.render_rules(Options(rate_window=window)).values()
     rules = [rule for text in texts for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
     recorded = [(rule["record"], *rule.get("labels", {}).items()) for rule in rules if "record" in rule]
@@ -194,18 +193,18 @@ def test_what_a_rule_asks_of_recordings_is_recorded_whatever_the_window(window: 
 
 
 @every_expression
-def test_a_query_groups_and_joins_by_labels_that_are_there(expr: str) -> None:
+def test_a_query_groups_and_joins_by_existing_labels(expr: str) -> None:
     known = {label for family in families.FAMILIES for label in family.label_names} | {
         *("job", "instance", "le"),
-        *("pod", "container", "endpoint"),  # of targets that Kubernetes' service discovery finds
+        *("pod", "container", "endpoint"),  # of targets from Kubernetes' service discovery
     }
     for listed in re.findall(r"\b(?:by|without|on|ignoring|group_left) \(([^)]*)\)", expr):
         assert {label.strip() for label in listed.split(",") if label.strip()} <= known
 
 
 @every_expression
-def test_rates_are_of_counters_and_counters_are_in_rates(expr: str) -> None:
-    """A total by itself grows for ever. One is right: whether a lane has ended twice since it was first seen."""
+def test_rates_are_of_counters_and_counters_only_in_rates(expr: str) -> None:
+    """A total by itself only grows. One is right: whether a lane has ended twice since it was first scraped."""
     counters = {family.name for family in families.FAMILIES if family.kind is Kind.COUNTER}
     for function, name in re.findall(r"(\w+)\((paropt_\w+)(?:\{[^}]*\})?\[", expr):
         rising = name in counters or name.endswith(("_bucket", "_sum", "_count"))
@@ -214,17 +213,17 @@ def test_rates_are_of_counters_and_counters_are_in_rates(expr: str) -> None:
     assert not set(bare) & counters
 
 
-def test_every_query_of_the_runbook_is_one(tmp_path: Path) -> None:
+def test_every_query_of_the_runbook_is_valid(tmp_path: Path) -> None:
     rules = [{"record": f"runbook:query{number}", "expr": expr} for number, expr in enumerate(RUNBOOK)]
     (tmp_path / "runbook.yml").write_text(yaml.safe_dump({"groups": [{"name": "runbook", "rules": rules}]}))
-    assert promtool("check", "rules", tmp_path / "runbook.yml") == ""
+    assert run_promtool("check", "rules", tmp_path / "runbook.yml") == ""
 
 
 def test_recordings_are_named_by_level_metric_and_operations() -> None:
     assert all(re.fullmatch(r"[a-z_]+:paropt_[a-z_]+:[a-z0-9_]+", name) for name in RECORDED)
 
 
-def test_every_command_of_the_runbook_is_understood() -> None:
+def test_every_command_of_the_runbook_is_valid() -> None:
     page = (ROOT / "docs/runbook.md").read_text()
     commands = {line.removeprefix("paropt-exporter ") for line in re.findall(r"`(paropt-exporter [^`]+)`", page)}
     assert commands
@@ -232,5 +231,5 @@ def test_every_command_of_the_runbook_is_understood() -> None:
         build_parser().parse_args(command.split())
 
 
-def test_alerts_are_a_kind_of_generated_files() -> None:
+def test_alerts_are_one_kind_of_generated_files() -> None:
     assert {*outputs.render_files(["alerts"], Options())} == {"alerts/paropt-recording.yml", "alerts/paropt-alerts.yml"}

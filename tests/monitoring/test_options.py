@@ -1,4 +1,4 @@
-"""The parameters of generated files."""
+"""The options of generated files."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from paropt_exporter.errors import UsageError
 from paropt_exporter.monitoring.options import Format, Options, parse_options
 
 
-def test_what_is_not_given_has_its_default() -> None:
+def test_missing_options_have_their_defaults() -> None:
     assert parse_options({}) == Options()
 
 
-def test_text_becomes_what_the_parameter_is() -> None:
+def test_text_is_converted_to_the_parameters_type() -> None:
     options = parse_options({"sla_target": "0.999", "format": "configmap", "selector": 'job="x", env=~"a|b"'})
     assert options.sla_target == 0.999
     assert options.format is Format.CONFIGMAP
@@ -47,7 +47,7 @@ def test_text_becomes_what_the_parameter_is() -> None:
         ("format", "helm"),
     ],
 )
-def test_nonsense_is_one_line_that_names_the_flag(parameter: str, text: str) -> None:
+def test_an_invalid_value_is_one_line_with_the_flag(parameter: str, text: str) -> None:
     with pytest.raises(UsageError, match=f"^--{parameter.replace('_', '-')}: expected") as raised:
         parse_options({parameter: text})
     assert len(str(raised.value).splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Generated files: the committed ones are what the code says, and there are no others."""
+"""The committed generated files are up to date and complete, and none is obsolete."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ FILES = outputs.render_files((), Options())
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_a_committed_file_is_what_is_generated(path: str) -> None:
+def test_a_committed_file_is_up_to_date(path: str) -> None:
     assert (ROOT / path).read_text() == FILES[path], "run: make generate"
 
 
-def test_no_generated_file_is_left_over() -> None:
+def test_no_generated_file_is_obsolete() -> None:
     committed = {str(path.relative_to(ROOT)) for pattern in outputs.OWNED for path in ROOT.glob(pattern)}
     assert committed - FILES.keys() == set(), "delete what nothing generates any more"
 
 
-def test_only_the_kinds_named_are_rendered() -> None:
+def test_only_the_given_kinds_are_rendered() -> None:
     assert [*outputs.render_files(["schema"], Options())] == ["docs/paropt.schema.json"]
 
 
-def test_an_unknown_kind_is_told_with_those_there_are() -> None:
+def test_an_unknown_kind_is_an_error_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"cannot generate 'alert'; choose from .*schema, docs"):
         outputs.render_files(["schema", "alert"], Options())

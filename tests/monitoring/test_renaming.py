@@ -1,4 +1,4 @@
-"""A metric is renamed in one line of the catalogue: `make generate` brings the new name everywhere else."""
+"""A metric is renamed in one line of `families.py`; `make generate` changes the name everywhere else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from paropt_exporter import families
 from paropt_exporter.monitoring import outputs
 from paropt_exporter.monitoring.options import Options
-from support.real_servers import program
+from support.real_servers import RARE_COLLECTION, program
 
 ROOT = Path(__file__).parents[2]
 OLD, NEW = families.SLA_BREACHED.name, "paropt_sla_broken_by_now"
@@ -23,8 +23,8 @@ WRITTEN_BY_HAND = ("README.md", "CHANGELOG.md", "ARCHITECTURE.md", "docs/*.md", 
 
 
 @pytest.fixture(scope="module")
-def renamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository in which one line of the catalogue was changed, and then everything generated."""
+def renamed_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository with one changed line of `families.py`, and all files generated again."""
     copy = tmp_path_factory.mktemp("renamed")
     for name in COPIED:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("node_modules", "__pycache__", ".*"))
@@ -39,14 +39,14 @@ def renamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def test_no_generated_file_has_the_old_name(renamed: Path) -> None:
-    before, after = _naming(ROOT, OLD), _naming(renamed, NEW)
-    assert _naming(renamed, OLD) == set()
+def test_no_generated_file_has_the_old_name(renamed_repository: Path) -> None:
+    before, after = _find_files_with(ROOT, OLD), _find_files_with(renamed_repository, NEW)
+    assert _find_files_with(renamed_repository, OLD) == set()
     assert before == after
     assert {name.split("/")[0] for name in after} >= {"alerts", "dashboards", "docs"}
 
 
-def test_the_rules_still_hold(renamed: Path) -> None:
+def test_the_rules_still_hold(renamed_repository: Path) -> None:
     checked = subprocess.run(
         [
             program("promtool"),
@@ -54,7 +54,7 @@ def test_the_rules_still_hold(renamed: Path) -> None:
             "rules",
             "--lint=all",
             "--lint-fatal",
-            *map(str, (renamed / "alerts").glob("*.yml")),
+            *map(str, (renamed_repository / "alerts").glob("*.yml")),
         ],
         capture_output=True,
         text=True,
@@ -63,7 +63,8 @@ def test_the_rules_still_hold(renamed: Path) -> None:
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     played = subprocess.run(
-        [program("promtool"), "test", "rules", str(renamed / "alerts/tests/sla.yml")],
+        [program("promtool"), "test", "rules", str(renamed_repository / "alerts/tests/sla.yml")],
+        env=RARE_COLLECTION,
         capture_output=True,
         text=True,
         timeout=100,
@@ -72,7 +73,7 @@ def test_the_rules_still_hold(renamed: Path) -> None:
     assert played.returncode == 0, played.stdout
 
 
-def test_what_is_written_by_hand_names_no_metric_that_is_not_exported() -> None:
+def test_hand_written_files_name_only_exported_metrics() -> None:
     generated = {ROOT / path for path in outputs.render_files((), Options())}
     exported = {family.name for family in families.FAMILIES} | {"paropt_exporter"}
     for page in {page for pattern in WRITTEN_BY_HAND for page in ROOT.glob(pattern)} - generated:
@@ -80,8 +81,8 @@ def test_what_is_written_by_hand_names_no_metric_that_is_not_exported() -> None:
         assert {re.sub("_(bucket|sum|count)$", "", name) for name in named} <= exported, page
 
 
-def _naming(root: Path, name: str) -> set[str]:
-    """Return the generated files that have the name in them."""
+def _find_files_with(root: Path, name: str) -> set[str]:
+    """Return the generated files that contain a name."""
     paths = [
         *outputs.render_files((), Options()),
         *(str(path.relative_to(root)) for path in root.glob("alerts/tests/*")),

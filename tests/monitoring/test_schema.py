@@ -28,7 +28,7 @@ def test_every_key_is_described() -> None:
     assert [key for section in sections for key, value in section.items() if not value.get("description")] == []
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_is_valid() -> None:
     text = schema.render_schema()
     definitions = json.loads(text)["$defs"]
     references = set(re.findall(r'"#/\$defs/(\w+)"', text))
@@ -36,14 +36,14 @@ def test_every_reference_leads_somewhere() -> None:
     assert references <= {*definitions}
 
 
-def test_unknown_keys_are_refused_and_anchors_have_a_place() -> None:
+def test_unknown_keys_are_refused_and_anchors_allowed() -> None:
     root = json.loads(schema.render_schema())
     assert root["additionalProperties"] is False
     assert "^x-" in root["patternProperties"]
     assert root["$defs"]["Stage"]["oneOf"] == [{"required": ["run"]}, {"required": ["call"]}, {"required": ["steps"]}]
 
 
-def test_patterns_mean_the_same_to_an_editor_and_to_python() -> None:
-    """An editor reads patterns as JavaScript does: only what both have may stand in them."""
+def test_patterns_mean_the_same_in_javascript_and_python() -> None:
+    """Editors use JavaScript's patterns: the schema's patterns use only the common syntax."""
     for pattern in (NAME_PATTERN, CALL_PATTERN, DURATION_PATTERN):
         assert not re.search(r"\(\?P|\(\?<[=!]|\\A|\\Z|\(\?[aiLmsux]", pattern), pattern

@@ -165,12 +165,12 @@ def build_sinks(request: Request, config: Config, plan: Plan) -> Sinks:
     if request.textfile is not None:
         from paropt_exporter.exposition import textfile
 
-        path = textfile.build_path(request.textfile, project=plan.project, lane=plan.lane)
-        targets[sinks.TEXTFILE] = partial(textfile.write_page, path)
+        path = textfile.build_textfile_path(request.textfile, project=plan.project, lane=plan.lane)
+        targets[sinks.TEXTFILE] = partial(textfile.write_textfile, path)
     if (url := request.push_url or settings.url) is not None:
-        from paropt_exporter.exposition import pushgateway  # here: few lanes push
+        from paropt_exporter.exposition import sinks  # here: few lanes push
 
-        targets[sinks.PUSHGATEWAY] = pushgateway.build_sink(
+        targets[sinks.PUSHGATEWAY] = sinks.build_pushgateway_sink(
             settings,
             url=url,
             instance=request.push_instance,

@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
+import base64
+import fcntl
 import logging
-from collections.abc import Callable, Mapping
-from itertools import product
-from threading import Lock
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from itertools import islice, product
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import quote, urlsplit
 
-from paropt_exporter import families
-from paropt_exporter.errors import DeliveryError
+from paropt_exporter import families, files
+from paropt_exporter.config import Push
+from paropt_exporter.config.model import Tls
+from paropt_exporter.errors import DeliveryError, UsageError
+
+if TYPE_CHECKING:
+    import requests
 
 log = logging.getLogger(__name__)
 
 PUSHGATEWAY, TEXTFILE = families.DELIVERY_TARGETS
 _SUCCESS, _FAILURE = families.DELIVERY_RESULTS
+
+# Textfiles:
+_MODE = 0o644  # node_exporter runs as another user; it must be able to read the file under a umask of 077 too
+_PREFIX, _SUFFIX = ".paropt-", ".tmp"
+_ABANDONED_SECONDS = 60.0  # writing a page takes far less
+_LARGEST_FILE_BYTES = 256 << 20  # twice a page of 10,000 stages
+_LONGEST_LINE_BYTES = 1 << 16
+_MOST_KNOWN_LINES = 10  # HELP, TYPE and one sample: each lane has its own file
+_LAST_SUCCESS = families.RUN_LAST_SUCCESS.name.encode()
+
+# Pushes:
+_PLAIN = re.compile(r"(?!\.+$)[\w.~-]+", re.ASCII)  # values that need no escape in a path, other than . and ..
+_LARGEST_SECRET_BYTES = 1 << 16
+_RETRIES = 2
+_RETRY_STATUSES = (429, 502, 503, 504)  # of a gateway that restarts, or of a proxy in front of it
+_BACKOFF_SECONDS = 0.2
+_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_ERROR_CHARACTERS = 200  # of an error response's body: the gateway gives the reason in one line
 
 Deliver = Callable[[bytes], None]
 
@@ -52,3 +89,334 @@ class Sinks:
             log.warning("final values not delivered", extra={"target": target, "err": str(error)})
             return False
         return True
+
+
+def build_textfile_path(folder: Path, *, project: str, lane: str) -> Path:
+    """Return the path of a lane's page; each lane has its own file.
+
+    The path is absolute, since a Python call of a stage may change the current folder.
+
+    Raises UsageError, before the run, if the folder is missing or not writable.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"--textfile {folder}: cannot write a file there: {error.strerror}: "
+            "give the folder of node_exporter's --collector.textfile.directory, and let this user write to it"
+        ) from None
+    return folder.absolute() / f"paropt_{quote(project, safe='')}_{quote(lane, safe='')}.prom"
+
+
+def write_textfile(path: Path, page: bytes) -> None:
+    """Replace the file by the page, in text format, in one step; raises DeliveryError and keeps the old file.
+
+    If the page has no time of the lane's last success, since its history was deleted, the one in the file is kept.
+    """
+    try:
+        _replace_file(path, page if _LAST_SUCCESS in page else page + _read_known_success(path))
+    except OSError as error:
+        raise DeliveryError(
+            f"cannot write {path}: {error.strerror}: check the folder's space and permissions"
+        ) from None
+
+
+def _replace_file(path: Path, page: bytes) -> None:
+    # In the same folder, since a rename can't cross file systems; not *.prom, or node_exporter would read half a page.
+    with tempfile.NamedTemporaryFile(prefix=_PREFIX, suffix=_SUFFIX, dir=path.parent, delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            with suppress(OSError):  # a file system without locks: there, abandoned files are not removed
+                _lock_file(file.fileno())  # marks the file as being written
+            _remove_abandoned(path.parent, before_seconds=os.fstat(file.fileno()).st_mtime - _ABANDONED_SECONDS)
+            file.write(page)
+            file.flush()
+            os.fchmod(file.fileno(), _MODE)
+            os.fsync(file.fileno())  # otherwise a power failure can leave the new name with no content
+            temporary.replace(path)
+        except BaseException:  # remove the temporary file whatever happened, then raise again
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def _remove_abandoned(folder: Path, *, before_seconds: float) -> None:
+    """Remove temporary files of exporters that were killed while writing.
+
+    These belong to this user, were last written before `before_seconds` of the file system's clock, and are unlocked.
+    """
+    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        with suppress(OSError), files.open_for_reading(path, follow_links=False) as file:
+            status = os.fstat(file.fileno())
+            if status.st_uid == os.geteuid() and status.st_mtime < before_seconds:
+                _lock_file(file.fileno())
+                path.unlink()
+
+
+def _lock_file(descriptor: int) -> None:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _read_known_success(path: Path) -> bytes:
+    """Return the file's lines about the last success; none if it is missing or not a regular file."""
+    try:
+        with files.open_for_reading(path, follow_links=False) as file:
+            known = (line for line in _iter_lines(file) if _LAST_SUCCESS in line)
+            return b"".join(islice(known, _MOST_KNOWN_LINES))
+    except (FileNotFoundError, files.UnexpectedFileType):
+        return b""
+
+
+def _iter_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the file's lines up to _LARGEST_FILE_BYTES, without those that are too long for a page of ours."""
+    read_bytes, begins = 0, True
+    while read_bytes < _LARGEST_FILE_BYTES and (line := file.readline(_LONGEST_LINE_BYTES)):
+        ends = line.endswith(b"\n")
+        if begins and ends:
+            yield line
+        read_bytes, begins = read_bytes + len(line), ends
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """The place of a password or token: a file or an environment variable. Read at each push, since tokens rotate."""
+
+    file: Path | None = None
+    variable: str | None = None
+
+    def read(self) -> str:
+        """Return the secret; raises DeliveryError, without any part of the secret in its message."""
+        try:
+            if self.file:
+                text = files.read_start(self.file, limit_bytes=_LARGEST_SECRET_BYTES).decode()
+            else:
+                text = os.environ.get(self.variable or "", "")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise DeliveryError(f"cannot read the secret in {self.file}: {reason}") from None
+        secret = text.strip()
+        if not secret or not secret.isprintable():
+            raise DeliveryError(
+                f"the secret in {self.file or f'${self.variable}'} is not one line of printable characters"
+            )
+        return secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """A Pushgateway, with the credentials for it: `username` and `password`, or a `token`.
+
+    `timeout_seconds` bounds a whole push. Raises UsageError for an invalid URL.
+    """
+
+    url: str
+    timeout_seconds: float = 10.0
+    username: str | None = None
+    password: Secret = Secret()
+    token: Secret | None = None
+    ca_file: Path | None = None
+    certificate: tuple[str, str] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    secret_headers: Mapping[str, Secret] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            parts = urlsplit(self.url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # a malformed IPv6 address or port
+            usable = False
+        if not usable or parts.query or parts.fragment:
+            raise UsageError(f"push URL {_redact_url(self.url)!r}: expected one like http://127.0.0.1:9091")
+        if parts.username is not None:
+            raise UsageError(
+                f"push URL {_redact_url(self.url)!r}: every process can see a password there: "
+                "give its file or variable in paropt.yml, under push.basic_auth"
+            )
+
+
+def build_pushgateway_sink(
+    settings: Push, *, url: str, instance: str | None, project: str, lane: str, root: Path
+) -> Deliver:
+    """Build a sink that pushes pages to the group of this project, lane and instance; paths are relative to `root`.
+
+    Raises UsageError for an invalid URL.
+    """
+    preload_push_modules()
+    grouping = {
+        "project": project,
+        "lane": lane,
+        "instance": instance or settings.instance or socket.gethostname(),
+    }
+    return partial(push_page, gateway=_build_gateway(settings, url, root), job=settings.job, grouping=grouping)
+
+
+def _build_gateway(settings: Push, url: str, root: Path) -> Gateway:
+    def file(name: str | None) -> Path | None:
+        return None if name is None else root / name
+
+    def secret(name: str | None, variable: str | None) -> Secret:
+        return Secret(file=file(name), variable=variable)
+
+    basic, tls = settings.basic_auth, settings.tls or Tls()
+    token = secret(settings.bearer_token_file, settings.bearer_token_env)
+    certificate = file(tls.cert_file)
+    return Gateway(
+        url=url,
+        timeout_seconds=settings.timeout,
+        username=basic.username if basic else None,
+        password=secret(basic.password_file, basic.password_env) if basic else Secret(),
+        token=token if token != Secret() else None,
+        ca_file=file(tls.ca_file),
+        certificate=(str(certificate), str(file(tls.key_file) or certificate)) if certificate else None,
+        headers=settings.headers,
+        secret_headers={header: secret(name, None) for header, name in settings.header_files.items()},
+    )
+
+
+def preload_push_modules() -> None:
+    """Import the modules that a push needs: Python calls of stages put the project's modules first on the path."""
+    for name in ("requests.adapters", "urllib3.util"):
+        import_module(name)
+    "localhost".encode("idna")  # imports the codec that resolving a host name needs
+
+
+def push_page(page: bytes, gateway: Gateway, *, job: str, grouping: Mapping[str, str]) -> None:
+    """Replace the page's families in one group of the Pushgateway; raises DeliveryError, within the timeout.
+
+    It uses POST, which keeps families that the page lacks, such as the last success after a failure. PUT would delete
+    them, and alerts on the age of the last success would never fire.
+    """
+    outcome: SimpleQueue[DeliveryError | None] = SimpleQueue()
+    # In a thread, since requests bounds each read, not the whole: a gateway that sends a byte now and then would delay
+    # the exit without a limit.
+    Thread(
+        target=_run_push,
+        args=(page, gateway, build_url(gateway, job, grouping), outcome),
+        name="paropt-push",
+        daemon=True,
+    ).start()
+    try:
+        failure = outcome.get(timeout=gateway.timeout_seconds)
+    except Empty:
+        raise DeliveryError(f"{gateway.url} did not answer within {gateway.timeout_seconds:g} s") from None
+    if failure is not None:
+        raise failure
+
+
+def build_url(gateway: Gateway, job: str, grouping: Mapping[str, str]) -> str:
+    """Return the URL of a group: the gateway's API, with two path segments for each label."""
+    steps = [_format_label(label, value) for label, value in {"job": job, **grouping}.items()]
+    return "/".join([gateway.url.rstrip("/"), "metrics", *steps])
+
+
+def _format_label(label: str, value: str) -> str:
+    if _PLAIN.fullmatch(value):
+        return f"{label}/{value}"
+    return f"{label}@base64/{base64.urlsafe_b64encode(value.encode()).decode() or '='}"
+
+
+def _run_push(page: bytes, gateway: Gateway, address: str, outcome: SimpleQueue[DeliveryError | None]) -> None:
+    try:
+        _send_post(page, gateway, address)
+    except DeliveryError as error:
+        outcome.put(error)
+    except Exception as error:  # the boundary of the thread: `push_page` reports any error
+        log.debug("a push failed", exc_info=True)
+        outcome.put(DeliveryError(f"{gateway.url}: {_describe_error(error)}"))
+    else:
+        outcome.put(None)
+
+
+def _send_post(page: bytes, gateway: Gateway, address: str) -> None:
+    with _build_session(gateway) as session:
+        response = session.post(
+            address,
+            data=page,
+            headers={"Content-Type": _TEXT},
+            timeout=gateway.timeout_seconds,
+            # Here and not in the session, where $REQUESTS_CA_BUNDLE would override them:
+            verify=str(gateway.ca_file) if gateway.ca_file else None,
+            cert=gateway.certificate,
+            allow_redirects=False,  # the body and the password are for this host only
+            stream=True,
+        )
+        if response.is_redirect:
+            raise DeliveryError(
+                f"{gateway.url} redirects to {response.headers['Location']}: push there if you trust it"
+            )
+        if not response.ok:
+            body = next(response.iter_content(_ERROR_CHARACTERS), b"").decode(errors="replace")
+            line = " ".join("".join(char if char.isprintable() else " " for char in body).split())
+            raise DeliveryError(f"{gateway.url} answered {response.status_code} {response.reason}: {line}")
+
+
+def _build_session(gateway: Gateway) -> requests.Session:
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.util import Retry
+
+    session = requests.Session()
+    retry = Retry(
+        total=_RETRIES,
+        redirect=False,
+        status_forcelist=_RETRY_STATUSES,
+        allowed_methods=("POST",),  # pushing the same page twice is harmless
+        backoff_factor=_BACKOFF_SECONDS,
+        backoff_jitter=_BACKOFF_SECONDS,
+        raise_on_status=False,
+        respect_retry_after_header=False,
+    )
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry))
+    session.headers.update(gateway.headers)
+    session.headers.update({name: secret.read() for name, secret in gateway.secret_headers.items()})
+    session.auth = _build_auth(gateway)
+    return session
+
+
+def _build_auth(gateway: Gateway) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+    """Return the session's authentication; never None, or requests would send the password of a .netrc file."""
+    value = None
+    if gateway.username is not None:
+        pair = f"{gateway.username}:{gateway.password.read()}".encode()
+        value = f"Basic {base64.b64encode(pair).decode()}"
+    elif gateway.token is not None:
+        value = f"Bearer {gateway.token.read()}"
+
+    def authenticate(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if value is not None:
+            request.headers["Authorization"] = value
+        return request
+
+    return authenticate
+
+
+def _describe_error(error: BaseException) -> str:
+    """Describe the innermost cause briefly; requests' own messages are long and may quote a header."""
+    innermost_first = [*_iter_causes(error)][::-1]
+    for cause in innermost_first:
+        if verdict := getattr(cause, "verify_message", None):  # ssl.SSLCertVerificationError
+            return f"its certificate is not trusted: {verdict}"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        if (
+            type(cause) is OSError
+        ):  # requests' message about certificate files; messages of subclasses may quote a header
+            return str(cause)
+    return f"the push failed ({type(innermost_first[0]).__name__})"
+
+
+def _iter_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and its causes; requests and urllib3 wrap errors as arguments, reasons and causes."""
+    while error is not None:
+        yield error
+        inside = (*error.args, getattr(error, "reason", None), error.__cause__, error.__context__)
+        error = next((each for each in inside if isinstance(each, BaseException)), None)
+
+
+def _redact_url(address: str) -> str:
+    """Return a URL without its user, password and query, which may be secret."""
+    start, separator, rest = address.partition("?")[0].rpartition("@")
+    scheme = "://".join(start.split("://")[:-1])
+    return f"{scheme}://...@{rest}" if separator else rest

@@ -1,4 +1,4 @@
-"""Every query of dashboards, rules and runbook, asked of a real Prometheus that scraped real runs of the demo lane."""
+"""Run every query of dashboards, rules and runbook on a real Prometheus that has scraped runs of the demo lane."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from support.real_servers import HANG_SECONDS, Prometheus, get
 RIGHTLY_EMPTY = ROOT / "dashboards/rightly-empty.txt"
 SELECTOR = re.compile(r"\b(?:paropt_|lane:|instance_\w+:)[\w:]+(?:\{[^}]*\})?")
 PARTS = ("bucket", "sum", "count")
-LOOK_BACK_SECONDS, STEP_SECONDS = 60.0, 0.25  # half a scrape interval: no sample is passed over
-# What Grafana would put in, with everything chosen and a minute shown.
+LOOK_BACK_SECONDS, STEP_SECONDS = 60.0, 0.25  # half a scrape interval, so that no sample is skipped
+# Grafana's values for its variables, with everything selected and a range of a minute.
 GRAFANA_VALUES = {
     "$__range": "60s",
     "$job": ".+",
@@ -37,13 +37,13 @@ GRAFANA_VALUES = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One query, and where it stands."""
+    """A query and its place."""
 
     where: str
     expression: str
 
 
-def questions() -> Iterator[Question]:
+def iter_questions() -> Iterator[Question]:
     for text in dashboards.render_dashboards(RULES).values():
         dashboard = json.loads(text)
         for panel in dashboard["panels"]:
@@ -54,8 +54,8 @@ def questions() -> Iterator[Question]:
             yield Question(f"{dashboard['uid']}: annotation {annotation['name']}", annotation["expr"])
 
 
-def of_rules() -> Iterator[Question]:
-    """Yield recordings, what each alert compares (an alert itself is empty on good days), and the runbook's queries."""
+def iter_rule_questions() -> Iterator[Question]:
+    """Yield recordings, the operands of alerts (alerts themselves are usually empty) and the runbook's queries."""
     for path, text in rules().items():
         for group in yaml.safe_load(text)["groups"]:
             for rule in group["rules"]:
@@ -68,8 +68,8 @@ def of_rules() -> Iterator[Question]:
             yield Question(f"runbook: {alert.name}: {query.question}", query.expr)
 
 
-def variables() -> Iterator[tuple[str, str, str]]:
-    """Yield name, selector and label of each variable's query."""
+def iter_variables() -> Iterator[tuple[str, str, str]]:
+    """Yield the name, selector and label of each variable's query."""
     for text in dashboards.render_dashboards(RULES).values():
         for variable in json.loads(text)["templating"]["list"][1:]:
             found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"])
@@ -77,17 +77,17 @@ def variables() -> Iterator[tuple[str, str, str]]:
             yield variable["name"], found[1], found[2]
 
 
-QUESTIONS = (*questions(), *of_rules())
-EACH_VARIABLE = tuple(dict.fromkeys(variables()))
+QUESTIONS = (*iter_questions(), *iter_rule_questions())
+EACH_VARIABLE = tuple(dict.fromkeys(iter_variables()))
 
 
-def filled(expression: str) -> str:
+def fill_template(expression: str) -> str:
     for name in sorted(GRAFANA_VALUES, key=len, reverse=True):
         expression = expression.replace(name, GRAFANA_VALUES[name])
     return expression
 
 
-def rightly_empty() -> dict[str, str]:
+def load_empty_patterns() -> dict[str, str]:
     """Return the reason by regular expression, as the file lists them: `REGEX  # reason`."""
     lines = RIGHTLY_EMPTY.read_text().splitlines()
     pairs = (line.partition("  # ") for line in lines if line and not line.startswith("#"))
@@ -102,21 +102,26 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
 
 @pytest.fixture(scope="module")
 def answers(prometheus: Prometheus) -> dict[str, list[float]]:
-    """The values of every question's answer, by where it stands."""
+    """The result values of all queries, by place."""
     return {question.where: values(prometheus, question) for question in QUESTIONS}
 
 
 def values(server: Prometheus, question: Question) -> list[float]:
-    """The answer throughout the last minute: what is broken in one run is well in the next."""
+    """Return the results throughout the last minute: a limit that one run breaks is kept by the next."""
     now = time.time()
-    asked = {"query": filled(question.expression), "start": now - LOOK_BACK_SECONDS, "end": now, "step": STEP_SECONDS}
-    status, body = get(f"{server.url}/api/v1/query_range?{urllib.parse.urlencode(asked)}")
+    parameters = {
+        "query": fill_template(question.expression),
+        "start": now - LOOK_BACK_SECONDS,
+        "end": now,
+        "step": STEP_SECONDS,
+    }
+    status, body = get(f"{server.url}/api/v1/query_range?{urllib.parse.urlencode(parameters)}")
     assert status == 200, f"{question.where}: {body}"
     return [float(value) for series in json.loads(body)["data"]["result"] for _, value in series["values"]]
 
 
-def test_every_query_has_an_answer_or_is_listed_with_a_reason(answers: dict[str, list[float]]) -> None:
-    known = rightly_empty()
+def test_every_query_has_a_result_or_is_listed_with_a_reason(answers: dict[str, list[float]]) -> None:
+    known = load_empty_patterns()
     empty = [question for question in QUESTIONS if not answers[question.where]]
     unlisted = [q for q in empty if not any(re.search(pattern, q.expression) for pattern in known)]
     assert [f"{question.where}: {question.expression}" for question in unlisted] == []
@@ -124,7 +129,7 @@ def test_every_query_has_an_answer_or_is_listed_with_a_reason(answers: dict[str,
 
 def test_no_line_of_the_list_is_unused(answers: dict[str, list[float]]) -> None:
     empty = [question.expression for question in QUESTIONS if not answers[question.where]]
-    assert [pattern for pattern in rightly_empty() if not any(re.search(pattern, e) for e in empty)] == []
+    assert [pattern for pattern in load_empty_patterns() if not any(re.search(pattern, e) for e in empty)] == []
 
 
 def test_every_value_is_finite(answers: dict[str, list[float]]) -> None:
@@ -135,21 +140,21 @@ def test_every_value_is_finite(answers: dict[str, list[float]]) -> None:
 @pytest.mark.timeout(2 * HANG_SECONDS)
 @pytest.mark.parametrize(("name", "selector", "label"), EACH_VARIABLE, ids=[name for name, *_ in EACH_VARIABLE])
 def test_every_variable_has_values_to_choose_from(prometheus: Prometheus, name: str, selector: str, label: str) -> None:
-    query = urllib.parse.urlencode({"match[]": filled(selector)})
+    query = urllib.parse.urlencode({"match[]": fill_template(selector)})
     status, body = get(f"{prometheus.url}/api/v1/label/{label}/values?{query}")
     assert status == 200
     assert json.loads(body)["data"], name
 
 
-def test_no_counter_ever_goes_back(prometheus: Prometheus) -> None:
-    """A counter that falls a little is read as a restart: its whole value then counts as growth."""
+def test_no_counter_decreases(prometheus: Prometheus) -> None:
+    """A counter that decreases slightly looks like a restart: its whole value then counts as an increase."""
     counters = [family.name for family in families.FAMILIES if family.kind is families.Kind.COUNTER]
     counters += [f"{f.name}_{part}" for f in families.FAMILIES for part in PARTS if f.kind is families.Kind.HISTOGRAM]
     fallen = {name: prometheus.query(f"resets({name}[2m]) > 0") for name in counters}
     assert {name: series for name, series in fallen.items() if series} == {}
 
 
-def test_the_demos_broken_limits_fire_and_every_text_is_filled_in(prometheus: Prometheus) -> None:
+def test_the_demos_violations_fire_with_complete_texts(prometheus: Prometheus) -> None:
     told = prometheus.by("alertname", 'max by (alertname) (max_over_time(ALERTS{alertstate="firing"}[1m]))')
     assert {"ParoptSlaViolation", "ParoptSlaCriticalViolation"} <= told.keys()
     active = json.loads(get(f"{prometheus.url}/api/v1/alerts")[1])["data"]["alerts"]

@@ -1,4 +1,4 @@
-"""What a user may choose about dashboards, and the forms in which they get into Grafana."""
+"""Options of dashboards, and their formats for Grafana."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paropt_exporter.monitoring.options import Format, Options
 PLAIN = dashboards.render_dashboards(Options())
 
 
-def test_the_selector_stands_in_every_query_variable_and_annotation() -> None:
+def test_the_selector_is_in_every_query_variable_and_annotation() -> None:
     for path, text in dashboards.render_dashboards(Options(selector='env="prod"')).items():
         dashboard = json.loads(text)
         queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
@@ -29,19 +29,19 @@ def test_the_rate_window_replaces_grafanas() -> None:
     assert "$__rate_interval" not in text
 
 
-def test_the_data_source_chosen_is_the_first_choice_of_its_variable() -> None:
+def test_the_given_data_source_is_the_variables_default() -> None:
     for text in dashboards.render_dashboards(Options(datasource_uid="prom-1")).values():
         first = json.loads(text)["templating"]["list"][0]
         assert first["current"] == {"selected": True, "text": "prom-1", "value": "prom-1"}
 
 
-def test_the_objective_stands_in_thresholds_and_budget() -> None:
+def test_the_sla_target_is_in_thresholds_and_budget() -> None:
     text = dashboards.render_dashboards(Options(sla_target=0.999))["dashboards/overview.json"]
     assert "/ 0.001, 0)" in text
     assert '"value": 0.999' in text
 
 
-def test_provisioning_adds_the_file_that_tells_grafana_of_them() -> None:
+def test_provisioning_adds_the_provider_file() -> None:
     files = dashboards.render_dashboards(Options(format=Format.PROVISIONING))
     (provider,) = yaml.safe_load(files.pop("provisioning/dashboards/paropt.yml"))["providers"]
     assert files == PLAIN

@@ -1,4 +1,4 @@
-"""What Grafana's dashboard-linter asks of dashboards, since that is a program in Go, and conventions of our own."""
+"""The rules of Grafana's dashboard-linter, which is a program in Go, and our own conventions for dashboards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paropt_exporter.monitoring.options import Options
 
 FILES = {path: json.loads(text) for path, text in dashboards.render_dashboards(Options()).items()}
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-# Of the units in Grafana's list, those that are used here.
+# The units of Grafana's list that the dashboards use.
 UNITS = {"short", "percentunit", "s", "bytes", "ops"}
 OPTIONAL = {"project", "lane", "stage", "pool"}
 _SELECTOR = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\{[^}]*\}")
@@ -40,7 +40,7 @@ EACH_EXPRESSION = [
 ]
 
 
-def variables(dashboard: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def get_variables(dashboard: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {variable["name"]: variable for variable in dashboard["templating"]["list"]}
 
 
@@ -57,15 +57,15 @@ def test_the_data_source_is_a_variable(dashboard: dict[str, Any]) -> None:
 
 @each_dashboard
 @pytest.mark.parametrize("name", ["job", "instance"])
-def test_job_and_instance_can_be_chosen_one_several_or_all(dashboard: dict[str, Any], name: str) -> None:
-    variable = variables(dashboard)[name]
+def test_job_and_instance_allow_one_several_or_all(dashboard: dict[str, Any], name: str) -> None:
+    variable = get_variables(dashboard)[name]
     assert (variable["label"], variable["type"]) == (name.capitalize(), "query")
     assert (variable["multi"], variable["includeAll"], variable["allValue"]) == (True, True, ".+")
     assert variable["current"]["value"] == ["$__all"]
 
 
 @each_dashboard
-def test_variables_follow_the_time_and_their_data_source(dashboard: dict[str, Any]) -> None:
+def test_variables_refresh_with_the_time_range(dashboard: dict[str, Any]) -> None:
     for variable in dashboard["templating"]["list"][1:]:
         assert variable["refresh"] == 2
         assert variable["datasource"] == DATASOURCE
@@ -73,13 +73,13 @@ def test_variables_follow_the_time_and_their_data_source(dashboard: dict[str, An
 
 
 @each_dashboard
-def test_all_of_an_optional_label_is_also_its_absence(dashboard: dict[str, Any]) -> None:
-    for name in OPTIONAL & variables(dashboard).keys():
-        assert variables(dashboard)[name].get("allValue", ".*") == ".*"
+def test_all_of_an_optional_label_includes_its_absence(dashboard: dict[str, Any]) -> None:
+    for name in OPTIONAL & get_variables(dashboard).keys():
+        assert get_variables(dashboard)[name].get("allValue", ".*") == ".*"
 
 
 @each_dashboard
-def test_a_dashboard_has_a_steady_name_and_leads_to_the_others(dashboard: dict[str, Any]) -> None:
+def test_a_dashboard_has_a_stable_uid_and_links_to_the_others(dashboard: dict[str, Any]) -> None:
     assert dashboard["uid"].startswith("paropt-")
     assert dashboard["tags"] == ["paropt"]
     assert dashboard["editable"] is False
@@ -89,14 +89,14 @@ def test_a_dashboard_has_a_steady_name_and_leads_to_the_others(dashboard: dict[s
 
 
 @each_dashboard
-def test_no_input_is_asked_for_at_an_import(dashboard: dict[str, Any]) -> None:
+def test_an_import_needs_no_input(dashboard: dict[str, Any]) -> None:
     text = json.dumps(dashboard)
     assert "__inputs" not in text
     assert "DS_PROMETHEUS" not in text
 
 
 @each_dashboard
-def test_panels_are_numbered_once_and_do_not_overlap(dashboard: dict[str, Any]) -> None:
+def test_panels_have_unique_numbers_and_do_not_overlap(dashboard: dict[str, Any]) -> None:
     places = [panel["gridPos"] for panel in dashboard["panels"]]
     cells = [(x, y) for p in places for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])]
     assert len({*cells}) == len(cells)
@@ -105,7 +105,7 @@ def test_panels_are_numbered_once_and_do_not_overlap(dashboard: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("panel", EACH_PANEL)
-def test_a_panel_asks_one_question_and_says_what_to_do(panel: dict[str, Any]) -> None:
+def test_a_panel_asks_one_question_and_gives_advice(panel: dict[str, Any]) -> None:
     assert panel["title"].endswith("?")
     assert len(panel["description"]) > 40
     assert panel["datasource"] == DATASOURCE
@@ -122,7 +122,7 @@ def test_a_panel_has_a_unit(panel: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("panel", EACH_PANEL)
 def test_limits_are_drawn_as_dashed_lines(panel: dict[str, Any]) -> None:
-    """A series whose legend says that it is a limit must not look like a measurement."""
+    """A series with the legend of a limit must not look like a measurement."""
     limits = {
         target["refId"]
         for target in panel["targets"]
@@ -137,7 +137,7 @@ def test_limits_are_drawn_as_dashed_lines(panel: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("expression", EACH_EXPRESSION)
-def test_every_selector_is_narrowed_to_job_and_instance(expression: str) -> None:
+def test_every_selector_has_job_and_instance(expression: str) -> None:
     selectors = _SELECTOR.findall(expression)
     assert selectors
     for selector in selectors:
@@ -148,7 +148,7 @@ def test_every_selector_is_narrowed_to_job_and_instance(expression: str) -> None
 
 
 @pytest.mark.parametrize("expression", EACH_EXPRESSION)
-def test_counters_are_read_as_growth_over_grafanas_own_windows(expression: str) -> None:
+def test_counters_are_queried_as_increases(expression: str) -> None:
     counters = [selector for selector in _SELECTOR.findall(expression) if selector.partition("{")[0].endswith("_total")]
     grown = re.findall(r"(?:rate|increase)\((\w+_total\{[^}]*\})\[(\$__rate_interval|\$__range)\]\)", expression)
     assert counters == [selector for selector, _ in grown]
@@ -157,9 +157,9 @@ def test_counters_are_read_as_growth_over_grafanas_own_windows(expression: str) 
 
 
 @each_dashboard
-def test_a_label_that_can_be_chosen_narrows_every_query_that_has_it(dashboard: dict[str, Any]) -> None:
-    """Choosing a stage must not leave a panel that still shows all."""
-    chosen = OPTIONAL & variables(dashboard).keys()
+def test_a_variable_restricts_every_query_with_its_label(dashboard: dict[str, Any]) -> None:
+    """After a stage is selected, no panel may show all stages."""
+    chosen = OPTIONAL & get_variables(dashboard).keys()
     for panel in panels(dashboard):
         for target in panel["targets"]:
             grouped = ", ".join(re.findall(r"by \(([^)]*)\)", target["expr"])).split(", ")

@@ -1,4 +1,4 @@
-"""Every dashboard is what Grafana's own types allow."""
+"""Every dashboard fits Grafana's own types."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ FILES = {path: json.loads(text) for path, text in dashboards.render_dashboards(O
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_a_dashboard_has_no_fault_before_grafanas_types(path: str) -> None:
+def test_a_dashboard_fits_grafanas_types(path: str) -> None:
     assert grafana_types.faults(FILES[path]) == []
 
 
-def test_what_grafanalib_prints_by_itself_has_faults() -> None:
+def test_grafanalibs_own_output_does_not_fit_grafanas_types() -> None:
     naive = Dashboard(
         title="naive",
         panels=[panel(title="t", targets=[Target(expr="up", refId="A")]) for panel in (TimeSeries, Stat, BarGauge)],
@@ -30,31 +30,31 @@ def test_what_grafanalib_prints_by_itself_has_faults() -> None:
     assert len(grafana_types.faults(json.loads(json.dumps(naive, cls=DashboardEncoder)))) > 50
 
 
-def _without_type(dashboard: dict[str, Any]) -> None:
+def _remove_type(dashboard: dict[str, Any]) -> None:
     del dashboard["panels"][1]["type"]
 
 
-def _misspelt_option(dashboard: dict[str, Any]) -> None:
+def _misspell_option(dashboard: dict[str, Any]) -> None:
     dashboard["panels"][1]["options"]["colourMode"] = "value"
 
 
-def _unknown_word(dashboard: dict[str, Any]) -> None:
+def _use_unknown_word(dashboard: dict[str, Any]) -> None:
     dashboard["panels"][1]["options"]["colorMode"] = "loud"
 
 
-def _number_as_text(dashboard: dict[str, Any]) -> None:
+def _write_number_as_text(dashboard: dict[str, Any]) -> None:
     dashboard["panels"][1]["gridPos"]["h"] = "4"
 
 
-def _null(dashboard: dict[str, Any]) -> None:
+def _write_null(dashboard: dict[str, Any]) -> None:
     dashboard["panels"][1]["description"] = None
 
 
-def _query_without_expression(dashboard: dict[str, Any]) -> None:
+def _remove_expression(dashboard: dict[str, Any]) -> None:
     del dashboard["panels"][1]["targets"][0]["expr"]
 
 
-def _unknown_override(dashboard: dict[str, Any]) -> None:
+def _add_unknown_override(dashboard: dict[str, Any]) -> None:
     charts = (panel for panel in dashboard["panels"] if panel.get("fieldConfig", {}).get("overrides"))
     next(charts)["fieldConfig"]["overrides"][0]["properties"][0]["id"] = "custom.lineWith"
 
@@ -62,11 +62,11 @@ def _unknown_override(dashboard: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "broken",
     [
-        _without_type, _misspelt_option, _unknown_word, _number_as_text, _null, _query_without_expression,
-        _unknown_override,
+        _remove_type, _misspell_option, _use_unknown_word, _write_number_as_text, _write_null, _remove_expression,
+        _add_unknown_override,
     ],
 )  # fmt: skip
-def test_a_broken_dashboard_is_noticed(broken: Any) -> None:
+def test_an_invalid_dashboard_is_detected(broken: Any) -> None:
     dashboard = copy.deepcopy(FILES["dashboards/overview.json"])
     broken(dashboard)
     assert len(grafana_types.faults(dashboard)) >= 1

@@ -118,7 +118,7 @@ def _build_durations(scope: Scope) -> Panel:
     return build_time_series(
         "How long does each stage take, against its limit?",
         "Each stage's last duration, of the slowest host; dashed red: the limits, which the tooltip names. A stage "
-        "that grows towards its limit needs splitting, or more workers; the table below shows how much of it is in use.",
+        "that grows towards its limit needs splitting, or more workers; the table below shows how much is in use.",
         [
             Query(expr=f"max {_BY} ({scope.select(names.STAGE_LAST_DURATION)})", legend=_STAGE),
             Query(
