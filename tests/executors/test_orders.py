@@ -138,7 +138,7 @@ def interrupted_at(line: int, call: Callable[[], Any]) -> bool:
 
     def trace(frame: types.FrameType, event: str, _: object) -> Any:
         nonlocal passed
-        if not frame.f_code.co_filename.startswith(_PACKAGE) or frame.f_code.co_name == "_mend":
+        if not frame.f_code.co_filename.startswith(_PACKAGE) or frame.f_code.co_name == "_recover":
             return None
         # Between a block's end and its lock's release comes no signal, but there comes a line.
         counts = event == "line" and not getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")

@@ -57,9 +57,9 @@ print("all there")
 # Creates every worker handle, with its one descriptor, before the first worker gets its own five.
 HOLD = """
     import threading
-    from paropt_exporter.executors.processes import link
-    resized, init = threading.Event(), link.ProcessLink.__init__
-    link.ProcessLink.__init__ = lambda self, forkservers: (resized.wait(), init(self, forkservers))[1]
+    from paropt_exporter.executors.processes import transport
+    resized, init = threading.Event(), transport.WorkerConnection.__init__
+    transport.WorkerConnection.__init__ = lambda self, forkservers: (resized.wait(), init(self, forkservers))[1]
 """
 
 # Lets fork() fail as at the process limit, as long as a file named `full` exists.

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pytest
 
 from paropt_exporter.executors import lifetime
-from paropt_exporter.executors.processes.link import ProcessLink
+from paropt_exporter.executors.processes.transport import WorkerConnection
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 from paropt_exporter.executors.worker.shared_memory import SharedMemory
 
@@ -66,16 +66,16 @@ class _Parts(list[bytes]):
 
 
 def test_a_body_for_a_worker_that_dies_meanwhile_is_written_to_no_other_file(tmp_path: Path) -> None:
-    link = ProcessLink(lifetime.FORK_SERVERS)
+    connection = WorkerConnection(lifetime.FORK_SERVERS)
     opened: list[BinaryIO] = []
 
     def die() -> None:
-        link.close()
+        connection.close()
         opened.extend((tmp_path / str(number)).open("wb") for number in range(20))  # the closed numbers are theirs
 
     body = PickleBuffers(bytes(100_000))
     body.parts = _Parts([b"first", b"second"], die)
-    link.order_one(0, (b"function", body), profiled=False)
+    connection.send_task(0, (b"function", body), profiled=False)
     for file in opened:
         file.close()
     assert [path.stat().st_size for path in tmp_path.iterdir()] == [0] * 20

@@ -342,7 +342,7 @@ def _move_in(files: list[int]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     high = [_above(descriptor) for descriptor in files]
-    places = (loop.SOCKET, loop.CLAIMS, loop.QUIET, loop.ARENA, None, 1, 2, loop.TRACKER, loop.IMPORTS)
+    places = (loop.SOCKET, loop.CLAIMS, loop.RESULTS, loop.MEMORY, None, 1, 2, loop.TRACKER, loop.IMPORTS)
     for descriptor, place in zip(high, places, strict=True):
         if place is not None:
             os.dup2(descriptor, place, inheritable=place < CONTROL)

@@ -19,7 +19,7 @@ from paropt_exporter.executors.worker.shared_memory import SharedMemory
 
 # Where the fork server puts a worker's ends: socket to its pool, claims, pipe for results of a batch, shared memory,
 # multiprocessing's resource tracker, where the owner has one, and pipe to the fork server for what had to be imported.
-SOCKET, CLAIMS, QUIET, ARENA, TRACKER, IMPORTS = 3, 4, 5, 6, 7, 8
+SOCKET, CLAIMS, RESULTS, MEMORY, TRACKER, IMPORTS = 3, 4, 5, 6, 7, 8
 
 # Child processes and run-queue delay are looked at only when a batch lasted long enough to have any worth counting.
 _WORTH_A_LOOK_SECONDS = 0.001
@@ -49,8 +49,8 @@ class _Worker:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._assembler = wire.Assembler(wire.ORDER)
-        self._arena = SharedMemory(ARENA)
+        self._assembler = wire.Assembler(wire.MESSAGE)
+        self._memory = SharedMemory(MEMORY)
         self._frames: list[tuple[tuple[Any, ...], bytes | bytearray]] = []
         self._functions: dict[bytes, Callable[..., Any]] = {}
         self._delay_seconds = measure.run_delay_seconds()
@@ -151,20 +151,20 @@ class _Worker:
             self._orphans_seconds = meter.orphans_seconds
         elif ended - started > _WORTH_A_LOOK_SECONDS:
             cpu, delay = cpu + self._children_cpu(), self._delay()
-        if isinstance(reply, PickleBuffers) and self._arena.put(reply.parts):
-            kind, reply = kind | wire.ARENA_MARK, wire.SIZE.pack(len(reply))
+        if isinstance(reply, PickleBuffers) and self._memory.put(reply.parts):
+            kind, reply = kind | wire.MEMORY_MARK, wire.SIZE.pack(len(reply))
         self._say(number, kind, reply, started, ended, cpu, delay, memory)
 
     def _arguments(self, form: int, body: memoryview) -> payload.Arguments | memoryview:
         if form == wire.MARSHALLED:
             return marshal.loads(body)  # type: ignore[no-any-return]  # a tuple, as it was sent
-        return body if form == wire.PICKLED else self._arena.view(wire.SIZE.unpack(body)[0])
+        return body if form == wire.PICKLED else self._memory.view(wire.SIZE.unpack(body)[0])
 
     def _run(self, function: bytes, arguments: payload.Arguments | memoryview) -> Outcome:
         try:
             call = self._functions.get(function) or self._load(function)
             positional, keywords = payload.load_arguments(arguments)
-            self._arena.done()
+            self._memory.done()
         except BaseException as error:  # noqa: BLE001 -- loading runs the user's code; told to the pool
             return wire.UNLOADED, _unloaded(error), (now := monotonic()), now
         started = monotonic()
@@ -220,10 +220,10 @@ class _Worker:
     def _whisper(self, number: int, outcome: Outcome) -> None:
         kind, body, started, ended = outcome
         if kind == wire.PLAIN or (type(body) is bytes and len(body) < _ATOMIC_BYTES):
-            whisper = wire.whisper(number, (kind, started, ended, body))
+            whisper = wire.dump_result(number, (kind, started, ended, body))
             if len(whisper) <= _ATOMIC_BYTES:
                 try:
-                    os.write(QUIET, whisper)
+                    os.write(RESULTS, whisper)
                     return
                 except BlockingIOError:
                     pass  # the pipe is full

@@ -10,7 +10,7 @@ from typing import Any
 
 # To a worker: body length, kind. From a worker: body length, number of the task, kind, when it began and
 # ended, CPU and run-queue delay in seconds, CPU of the worker's whole life, peak memory in bytes.
-ORDER = struct.Struct("<QB")
+MESSAGE = struct.Struct("<QB")
 REPLY = struct.Struct("<QQBdddddQ")
 ONE = struct.Struct(
     "<QIBB"
@@ -18,16 +18,16 @@ ONE = struct.Struct(
 SIZE = struct.Struct("<Q")  # of a body that lies in the arena
 
 PREPARE, TASK, BATCH = range(3)
-PICKLED, MARSHALLED, IN_ARENA = range(3)  # how the arguments come
+PICKLED, MARSHALLED, IN_MEMORY = range(3)  # how the arguments come
 READY, REFUSED, PLAIN, VALUE, RAISED, LOST, UNLOADED, DONE = range(8)
 # READY: prepared; REFUSED: the initializer failed; PLAIN: a value that marshal takes, no body for None; LOST: result or
 # exception could not be pickled; UNLOADED: the task could not be unpickled and did not run; DONE: the batch is
 # through, and as its number how many of its tasks were UNLOADED.
-ARENA_MARK = 0x80  # added to a reply's kind: the body lies in the arena, what comes is its SIZE
+MEMORY_MARK = 0x80  # added to a reply's kind: the body lies in the arena, what comes is its SIZE
 
 MOST_TASKS = 1000  # in a worker's hands, so that none of their replies finds the pipe full
 CHUNK_BYTES = 1 << 16
-QUIET_BYTES = 1 << 18  # of results in the pipe before a worker has to say them aloud; a user may have 64 MB of pipes
+RESULTS_BYTES = 1 << 18  # of results in the pipe before a worker has to say them aloud; a user may have 64 MB of pipes
 
 _UNREFERENCED = 2  # marshal's version: since the third an object may point back to one before it, here in another item
 
@@ -91,12 +91,12 @@ class Assembler:
         return frames
 
 
-def whisper(number: int, reply: Reply) -> bytes:
+def dump_result(number: int, reply: Reply) -> bytes:
     """Return a reply of a batch as it goes through the pipe: one item of a marshalled dict."""
     return marshal.dumps(number, _UNREFERENCED) + marshal.dumps(reply, _UNREFERENCED)
 
 
-def whispered(received: bytes) -> dict[int, Reply]:
+def load_results(received: bytes) -> dict[int, Reply]:
     """Return what whole whispers say, by the tasks' numbers, in the order in which they were said."""
     return marshal.loads(b"{%b0" % received)  # type: ignore[no-any-return]  # as `whisper` made it
 

@@ -13,9 +13,9 @@ from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
 from paropt_exporter.executors.future import TaskFuture, get_label
 from paropt_exporter.executors.mapping import map_in_order
-from paropt_exporter.executors.processes.crew import ProcessCrew
-from paropt_exporter.executors.processes.serving import serve
-from paropt_exporter.executors.processes.slot import ProcessTask
+from paropt_exporter.executors.processes.batches import WorkItem
+from paropt_exporter.executors.processes.manager import ProcessManager
+from paropt_exporter.executors.processes.worker_thread import run_worker
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_task = tuple.__new__  # what ProcessTask's own constructor calls, at a quarter of its cost
+_new_item = tuple.__new__  # which WorkItem's constructor calls, at a quarter of its cost
 
 
 class ProcessPool(Executor):
@@ -58,42 +58,43 @@ class ProcessPool(Executor):
                 raise ValueError("max_tasks_per_child must be >= 1")
             if mp_context is not None and mp_context.get_start_method(allow_none=False) == "fork":
                 raise ValueError("max_tasks_per_child is incompatible with the 'fork' start method of mp_context")
-        self._crew = crew = ProcessCrew(name, initializer, initargs, max_tasks_per_child, serve)
-        self._roster, self._desk = crew.roster, crew.desk
-        self._pack, self._append = crew.packer.pack, crew.desk.queue.append
-        # A pool that is dropped without a shutdown lets its workers end what was submitted, then go.
-        self._finalizer = weakref.finalize(self, crew.close)
+        self._manager = manager = ProcessManager(name, initializer, initargs, max_tasks_per_child, run_worker)
+        self._scheduler, self._queue = manager.scheduler, manager.scheduler.queue
+        self._pack, self._append = manager.packer.pack, manager.scheduler.queue.append
+        # If the pool is dropped without a shutdown, its workers run the submitted tasks and exit.
+        self._finalizer = weakref.finalize(self, manager.close)
         self._finalizer.atexit = False
-        crew.resize(max_workers, "start")
+        manager.resize(max_workers, "start")
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
-        roster = self._roster
-        if roster.closed:
-            roster.refuse()
+        scheduler = self._scheduler
+        if scheduler.closed is not None:
+            self._manager.refuse()
         future: TaskFuture[T] = TaskFuture()
         future.label = get_label(fn)
         try:
             packed = self._pack(fn, args, kwargs)
         except UnpicklableError as error:
-            return self._crew.unsubmitted(future, error)
-        task = _task(ProcessTask, (future, packed, False, monotonic(), False))
-        self._append(task)
-        if roster.wakeable:
-            self._desk.dispatch(task)
-        elif len(self._desk.queue) >= self._desk.ample:
-            self._desk.stock()
+            self._manager.fail_unsubmitted(future, error)
+            return future
+        item = _new_item(WorkItem, (future, packed, False, monotonic(), False))
+        self._append(item)
+        if scheduler.needs_dispatch:
+            self._manager.dispatch(item)
+        elif len(self._queue) >= scheduler.prefetch_length:
+            self._manager.prefetch()
         return future
 
     def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
-        """Submit a task that goes by `label` in errors and listings, runs in no batch, and is measured in full."""
-        if self._roster.closed:
-            self._roster.refuse()
+        """Submit a task that has `label` in errors and listings, travels alone, and is measured in full."""
+        if self._scheduler.closed is not None:
+            self._manager.refuse()
         future: TaskFuture[T] = TaskFuture()
         future.label = label
         try:
             self.submit_future(future, fn, args, kwargs, profiled=True)
         except UnpicklableError as error:
-            return self._crew.unsubmitted(future, error)
+            self._manager.fail_unsubmitted(future, error)
         return future
 
     def submit_future(
@@ -105,19 +106,19 @@ class ProcessPool(Executor):
         *,
         profiled: bool = False,
     ) -> None:
-        """Run a task for a future that another executor has handed out already. UnpicklableError if it can't travel.
+        """Submit a task for a future that another executor has returned already. UnpicklableError if it can't travel.
 
-        `profiled`: as a named task, in no batch and measured in full.
+        `profiled`: like a named task, alone and measured in full.
         """
-        roster = self._roster
-        if roster.closed:
-            roster.refuse()
-        task = ProcessTask(future, self._pack(fn, args, kwargs), profiled, monotonic())
-        self._append(task)
-        if roster.wakeable:
-            self._desk.dispatch(task)
-        elif len(self._desk.queue) >= self._desk.ample:
-            self._desk.stock()
+        scheduler = self._scheduler
+        if scheduler.closed is not None:
+            self._manager.refuse()
+        item = WorkItem(future, self._pack(fn, args, kwargs), profiled, monotonic())
+        self._append(item)
+        if scheduler.needs_dispatch:
+            self._manager.dispatch(item)
+        elif len(self._queue) >= scheduler.prefetch_length:
+            self._manager.prefetch()
 
     def map(
         self,
@@ -139,7 +140,7 @@ class ProcessPool(Executor):
 
         Fewer: idle ones go now, busy ones after the task that they hold. ValueError for a size that makes no sense.
         """
-        self._crew.resize(n, reason)
+        self._manager.resize(n, reason)
 
     def stop(self, future: TaskFuture[Any], error: BaseException, *, grace_seconds: float = 10.0) -> bool:
         """End one task from outside with `error`; False if it had ended. Does not block.
@@ -147,50 +148,50 @@ class ProcessPool(Executor):
         A running one's worker and all processes in its group get TERM, and KILL after the grace; the future settles
         when the worker is gone, and another takes its slot. Call again with a shorter grace to make it quicker.
         """
-        return self._crew.stop(future, error, grace_seconds)
+        return self._manager.stop(future, error, grace_seconds)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        self._crew.close(cancel_futures=cancel_futures)
+        self._manager.close(cancel_futures=cancel_futures)
         if wait:
-            self._crew.join()
+            self._manager.join()
 
     def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
         """Shut down; kill the workers that have not gone by then, and return their names.
 
         Threads that a task left running keep a worker from ending by itself. Blocks so long at most.
         """
-        self._crew.close(cancel_futures=True)
-        return () if self._roster.join(after_seconds) else self._crew.kill()
+        self._manager.close(cancel_futures=True)
+        return () if self._manager.join_within(after_seconds) else self._manager.kill()
 
     def __repr__(self) -> str:
         return f"<ProcessPool {self.name}: {self.live} of {self.target} workers, {self.busy} busy>"
 
     @property
     def name(self) -> str:
-        return self._crew.counters.name
+        return self._manager.counters.name
 
     @property
     def target(self) -> int:
         """How many workers the pool was told to have."""
-        return self._roster.target
+        return self._scheduler.target
 
     @property
     def live(self) -> int:
         """How many workers there are, those included that will go after their task."""
-        return self._crew.live
+        return self._manager.live
 
     @property
     def busy(self) -> int:
         """How many workers hold a task."""
-        return self._crew.busy
+        return self._manager.busy
 
     def statistics(self) -> PoolStatistics:
-        return self._crew.statistics()
+        return self._manager.statistics()
 
     def running(self) -> tuple[RunningTask, ...]:
         """List the tasks that run now, with what their worker and its descendants have used since they began."""
-        return self._crew.running()
+        return self._manager.running()
 
     def worker_memory(self) -> tuple[WorkerMemory, ...]:
         """Return what each worker process has in memory, its descendants not counted."""
-        return self._crew.worker_memory()
+        return self._manager.worker_memory()
