@@ -67,28 +67,28 @@ def test_only_the_standard_librarys_own_modules_are_told(modules: Path) -> None:
     for name in ("colorsys", "helper", "sched"):
         importlib.import_module(name)
     heard = imports.Imports()
-    imports.tell(heard.writing, ["colorsys", "helper", "sched", "json", "antigravity", "gone"])
-    heard.hear()
-    assert heard.wanted == ["colorsys", "json"]
+    imports.send_names(heard.writing, ["colorsys", "helper", "sched", "json", "antigravity", "gone"])
+    heard.read_names()
+    assert heard.pending == ["colorsys", "json"]
 
 
 def test_a_name_is_imported_once_and_what_cannot_be_imported_is_left_alone() -> None:
     heard = imports.Imports()
     sys.modules.pop("colorsys", None)
-    imports.tell(heard.writing, ["json", "json"])
+    imports.send_names(heard.writing, ["json", "json"])
     os.write(heard.writing, b"colorsys json.nothing paropt_exporter.nothing json\n")
-    heard.hear()
-    assert heard.wanted == ["json", "colorsys", "json.nothing", "paropt_exporter.nothing"]
-    assert [heard.take() for _ in range(4)] == [False, False, False, True]
+    heard.read_names()
+    assert heard.pending == ["json", "colorsys", "json.nothing", "paropt_exporter.nothing"]
+    assert [heard.import_next() for _ in range(4)] == [False, False, False, True]
     assert "colorsys" in sys.modules
-    heard.hear()
-    assert heard.wanted == []
+    heard.read_names()
+    assert heard.pending == []
 
 
 def test_a_full_pipe_and_a_closed_one_cost_nothing_but_the_word() -> None:
     heard = imports.Imports()
     for _ in range(10_000):
-        imports.tell(heard.writing, ["json"])
-    heard.hear()
-    assert heard.wanted == ["json"]
-    imports.tell(1 << 20, ["json"])
+        imports.send_names(heard.writing, ["json"])
+    heard.read_names()
+    assert heard.pending == ["json"]
+    imports.send_names(1 << 20, ["json"])

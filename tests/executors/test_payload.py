@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from paropt_exporter.executors.worker.payload import Packer, load_arguments, load_function
-from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers, holds_large
+from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers, has_large
 
 
 def defined(source: str, name: str = "task", module: str = "__main__") -> Callable[..., Any]:
@@ -145,4 +145,4 @@ def test_a_size_that_can_not_be_told_is_taken_for_small() -> None:
         def __sizeof__(self) -> int:
             raise RuntimeError("no size")
 
-    assert not holds_large((Odd(),))
+    assert not has_large((Odd(),))

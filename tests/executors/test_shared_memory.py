@@ -25,27 +25,27 @@ def descriptor() -> Iterator[int]:
 def test_one_side_reads_what_the_other_put(descriptor: int) -> None:
     ours, theirs = SharedMemory(descriptor), SharedMemory(descriptor)
     for body in (b"x" * 100_000, b"y" * 3_000_000, b"z"):
-        assert ours.put([body[:9], body[9:]])
-        assert bytes(theirs.view(len(body))) == body
-        theirs.done()
-        assert theirs.put([body[::-1]])
-        assert bytes(ours.view(len(body))) == body[::-1]
-        ours.done()
+        assert ours.write([body[:9], body[9:]])
+        assert bytes(theirs.get_view(len(body))) == body
+        theirs.release()
+        assert theirs.write([body[::-1]])
+        assert bytes(ours.get_view(len(body))) == body[::-1]
+        ours.release()
 
 
 def test_memory_of_a_large_body_is_given_back_when_it_is_read_and_a_small_ones_is_kept(descriptor: int) -> None:
     ours, theirs = SharedMemory(descriptor), SharedMemory(descriptor)
     for size, kept in ((1 << 20, 1 << 20), (50 << 20, 0), (1 << 20, 1 << 20)):
-        assert ours.put([bytes(size)])
-        view = theirs.view(size)
-        theirs.done()
+        assert ours.write([bytes(size)])
+        view = theirs.get_view(size)
+        theirs.release()
         view.release()
         assert os.fstat(descriptor).st_size == kept
 
 
 def test_a_body_that_finds_no_room_is_refused_and_said_so(descriptor: int) -> None:
     read_only = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY)
-    assert not SharedMemory(read_only).put([b"x"])
+    assert not SharedMemory(read_only).write([b"x"])
     os.close(read_only)
 
 

@@ -19,12 +19,10 @@ ALLOWED = {
     "paropt_exporter.executors.worker.forkserver",
     "paropt_exporter.executors.worker.imports",
     "paropt_exporter.executors.worker.loop",
-    "paropt_exporter.executors.worker.measure",
     "paropt_exporter.executors.worker.mp_context",
     "paropt_exporter.executors.worker.orphans",
     "paropt_exporter.executors.worker.payload",
     "paropt_exporter.executors.worker.pickle_buffers",
-    "paropt_exporter.executors.worker.pickle_cache_key",
     "paropt_exporter.executors.worker.shared_memory",
     "paropt_exporter.executors.worker.wire",
 }

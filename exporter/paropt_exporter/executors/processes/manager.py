@@ -343,7 +343,7 @@ class ProcessManager:
         except OSError:
             directory = "/"
         path = [os.fspath(entry) for entry in sys.path if isinstance(entry, (str, bytes, os.PathLike))]
-        context = mp_context.key(), mp_context.tracker() is not None
+        context = mp_context.get_authkey(), mp_context.get_tracker() is not None
         arguments = [str(argument) for argument in sys.argv]
         return marshal.dumps((path, directory, dict(os.environb), arguments, *context, *self._pack_initializer()))
 
@@ -352,7 +352,7 @@ class ProcessManager:
         if self._initializer is None:
             return b"", b""
         function, arguments = self.packer.pack(self._initializer, self._initargs, {})
-        return function, arguments.joined() if isinstance(arguments, PickleBuffers) else arguments
+        return function, arguments.join() if isinstance(arguments, PickleBuffers) else arguments
 
     def close(self, *, cancel_futures: bool = False, refusal: str = _REFUSAL) -> None:
         with self.lock:

@@ -92,7 +92,7 @@ def _repack(manager: ProcessManager, item: WorkItem, body: Body) -> bool:
     if not missing or item.repacked:
         return False
     try:
-        packed = manager.packer.by_value(item.packed, missing)
+        packed = manager.packer.pack_by_value(item.packed, missing)
     except Exception:  # noqa: BLE001 -- pickling runs the user's code; the worker's error is the one to report
         return False
     if packed is None:

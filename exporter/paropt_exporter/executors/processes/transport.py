@@ -110,7 +110,7 @@ class WorkerConnection:
     def withdraw_claims(self) -> int:
         """Take back the claims of all tasks that the worker has not begun, the last ones; return their number."""
         count = 0
-        while wire.claim(self._claims):
+        while wire.claim_task(self._claims):
             count += 1
         return count
 
@@ -126,10 +126,10 @@ class WorkerConnection:
             form, rest = wire.MARSHALLED, marshal.dumps(arguments)
         elif isinstance(arguments, bytes):
             form, rest = wire.PICKLED, arguments
-        elif (memory := self._memory) is not None and memory.put(arguments.parts):
+        elif (memory := self._memory) is not None and memory.write(arguments.parts):
             form, rest = wire.IN_MEMORY, wire.SIZE.pack(len(arguments))
         else:
-            form, rest = wire.PICKLED, arguments.joined()
+            form, rest = wire.PICKLED, arguments.join()
         head = wire.MESSAGE.pack(wire.ONE.size + len(function) + len(rest), wire.TASK)
         return self._send([head + wire.ONE.pack(number, len(function), profiled, form) + function, rest])
 
@@ -175,13 +175,13 @@ class WorkerConnection:
         """Read the replies that have arrived at the socket."""
         frames: list[Frame] = []
         try:
-            while (room := self._assembler.room()) is not None:
+            while (room := self._assembler.get_buffer()) is not None:
                 count = self._socket.recv_into(room)
                 if not count:
                     break
-                frames += self._assembler.fill(count)
+                frames += self._assembler.note_received(count)
             else:
-                frames += self._assembler.feed(self._socket.recv(wire.CHUNK_BYTES))
+                frames += self._assembler.split(self._socket.recv(wire.CHUNK_BYTES))
         except OSError:
             pass  # no data yet, or the worker is gone: then its status arrives
         if not frames and not self._at_end and self._is_closed():
@@ -216,11 +216,11 @@ class WorkerConnection:
     def view_body(self, size: bytes | bytearray | memoryview) -> memoryview:
         """Return a result in shared memory. It is valid until `release_body` or the next batch. OSError: no memory."""
         assert self._memory is not None
-        return self._memory.view(wire.SIZE.unpack(size)[0])
+        return self._memory.get_view(wire.SIZE.unpack(size)[0])
 
     def release_body(self) -> None:
         assert self._memory is not None
-        self._memory.done()
+        self._memory.release()
 
     def exit_code(self) -> int | None:
         """Return how the process ended, as subprocess does, or NOT_FORKED + errno; None if it is unknown."""
@@ -243,7 +243,7 @@ def _open_streams() -> Iterator[tuple[int, ...]]:
     """Return this process's standard output, error and resource tracker, or /dev/null in place of a missing one."""
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
-        tracker = mp_context.tracker()
+        tracker = mp_context.get_tracker()
         out, err = (stream if is_stream(stream) else nothing for stream in (1, 2))
         yield out, err, nothing if tracker is None else tracker
     finally:

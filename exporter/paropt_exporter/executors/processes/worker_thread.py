@@ -196,7 +196,7 @@ def _finish_batch(
 def _handle_refusal(manager: ProcessManager, worker: Worker, error: BaseException) -> None:
     """Keep the initializer's error. If it lacked a module that only this process has, try once more with it."""
     missing = error.name or "" if isinstance(error, ModuleNotFoundError) else None
-    learned = missing is not None and not worker.learned and manager.packer.learn(missing)
+    learned = missing is not None and not worker.learned and manager.packer.learn_module(missing)
     manager.note_refused(worker, error, learned=learned)
 
 

@@ -52,14 +52,14 @@ def main(owner: int) -> None:
         forkserver.serve()
         forkserver.close()
         return
-    except _BornError as born:
-        files = born.files
+    except _ForkedError as forked:
+        files = forked.files
     # Not in the handler: whatever a task raises would have the unwinding as its context, and show it.
-    _move_in(files)
+    _become_worker(files)
     loop.main()
 
 
-class _BornError(BaseException):
+class _ForkedError(BaseException):
     """Unwinds a new worker's stack out of the fork server's loop. `files`: what came with its spawn."""
 
     def __init__(self, files: list[int]) -> None:
@@ -67,7 +67,7 @@ class _BornError(BaseException):
         self.files = files
 
 
-class _Leaving:
+class _ExitingWorker:
     """A worker that goes with all that it started. `code`: how it ended, not told yet; `orphans`: adopted from it."""
 
     def __init__(self, kill_at: float) -> None:
@@ -82,7 +82,7 @@ class _ForkServer:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._control = socket.socket(fileno=CONTROL)
         self._statuses: dict[int, int] = {}  # worker's pid: its status pipe
-        self._leaving: dict[int, _Leaving] = {}  # by the pid of a worker that is to go, or has crashed
+        self._exiting: dict[int, _ExitingWorker] = {}  # by the pid of a worker that is to go, or has crashed
         self._kept: dict[int, int] = {}  # adopted processes that are left alone: the worker whose they were
         self._poll = select.poll()
         self._poll.register(self._control, select.POLLIN)
@@ -96,37 +96,37 @@ class _ForkServer:
         self._poll.register(self._wakeup, select.POLLIN)
         self._imports = imports.Imports()
         self._poll.register(self._imports, select.POLLIN)
-        self._settle()
+        self._freeze_heap()
 
     def serve(self) -> None:
         while True:
-            events = {descriptor for descriptor, _ in self._poll.poll(self._patience_milliseconds())}
+            events = {descriptor for descriptor, _ in self._poll.poll(self._get_poll_timeout())}
             self._kill_overdue()
             if self._wakeup in events:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wakeup, 1024)
                 self._reap()
             if self._control.fileno() in events:
-                if not self._obey():
+                if not self._handle_message():
                     return
             elif events - {self._wakeup, self._imports.fileno()}:
                 self._kill_everything()  # the owner's pidfd
                 return
             elif self._imports.fileno() in events:
-                self._imports.hear()
-            elif not events and self._imports.wanted and self._imports.take():
-                self._settle()
+                self._imports.read_names()
+            elif not events and self._imports.pending and self._imports.import_next():
+                self._freeze_heap()
 
     def close(self) -> None:
         self._control.close()
 
-    def _settle(self) -> None:
+    def _freeze_heap(self) -> None:
         """Make the heap what workers should start from."""
         gc.collect()
         self._ballast = _fill_holes()
         gc.freeze()  # so that a worker's collections don't copy pages that they share
 
-    def _obey(self) -> bool:
+    def _handle_message(self) -> bool:
         try:
             message, files, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, FILES)
         except OSError:
@@ -158,7 +158,7 @@ class _ForkServer:
             if os.getppid() != parent:
                 os._exit(1)
             self._control.detach()  # its number is the worker's socket's from now on
-            raise _BornError([*files, self._imports.writing])
+            raise _ForkedError([*files, self._imports.writing])
         for descriptor in files:
             if descriptor != status or pid < 0:
                 os.close(descriptor)
@@ -168,16 +168,16 @@ class _ForkServer:
     def _end(self, worker: int, grace_seconds: float) -> None:
         """TERM now, KILL after the grace. A second, shorter one brings the end forward."""
         kill_at = time.monotonic() + grace_seconds
-        leaving = self._leaving.get(worker)
+        exiting = self._exiting.get(worker)
         left = {pid for pid, owner in self._kept.items() if owner == worker}  # by one that exited by itself
-        if leaving is None and (worker in self._statuses or left):
-            leaving = self._leaving[worker] = _Leaving(kill_at)
-        if leaving is not None:
-            leaving.kill_at = min(kill_at, leaving.kill_at)
-            leaving.orphans |= left
+        if exiting is None and (worker in self._statuses or left):
+            exiting = self._exiting[worker] = _ExitingWorker(kill_at)
+        if exiting is not None:
+            exiting.kill_at = min(kill_at, exiting.kill_at)
+            exiting.orphans |= left
             for pid in left:
                 del self._kept[pid]
-                _ask(pid)
+                _terminate(pid)
             _signal_group(worker, signal.SIGTERM if grace_seconds > 0 else signal.SIGKILL)
 
     def _reap(self) -> None:
@@ -192,85 +192,85 @@ class _ForkServer:
                 self._reap_worker(found.si_pid, asked=found.si_code == os.CLD_EXITED and found.si_status == 0)
             else:
                 self._reap_orphan(found.si_pid)
-        for worker in [worker for worker, leaving in self._leaving.items() if self._is_gone(worker, leaving)]:
-            self._forget(worker)
+        for worker in [worker for worker, exiting in self._exiting.items() if self._is_gone(worker, exiting)]:
+            self._finish_exit(worker)
 
     def _reap_worker(self, pid: int, *, asked: bool) -> None:
-        ended = pid in self._leaving
+        ended = pid in self._exiting
         if not ended and not asked:
             self._end(pid, _LEFTOVERS_GRACE_SECONDS)  # before it is reaped, while its number is its own
         _, status = os.waitpid(pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        self._adopt(pid)
+        self._adopt_children(pid)
         if ended:
-            self._leaving[pid].code = code
+            self._exiting[pid].code = code
         else:
-            self._tell(pid, code)
+            self._report_exit(pid, code)
 
     def _reap_orphan(self, pid: int) -> None:
         os.waitpid(pid, 0)
         worker = self._kept.pop(pid, 0)
-        for owner, leaving in self._leaving.items():
-            if pid in leaving.orphans:
-                leaving.orphans.discard(pid)
+        for owner, exiting in self._exiting.items():
+            if pid in exiting.orphans:
+                exiting.orphans.discard(pid)
                 worker = owner
-        self._adopt(worker)
+        self._adopt_children(worker)
 
-    def _adopt(self, worker: int) -> None:
+    def _adopt_children(self, worker: int) -> None:
         """Take over the children of a worker, or of an orphan of its, that has ended: no living worker's come to us."""
-        leaving = self._leaving.get(worker)
+        exiting = self._exiting.get(worker)
         known = self._statuses.keys() | self._kept.keys()
-        known = known.union(*(other.orphans for other in self._leaving.values()))
-        for pid in _children() - known:
-            if leaving is None:
+        known = known.union(*(other.orphans for other in self._exiting.values()))
+        for pid in _list_children() - known:
+            if exiting is None:
                 self._kept[pid] = worker
                 continue
-            leaving.orphans.add(pid)
+            exiting.orphans.add(pid)
             with contextlib.suppress(OSError):
                 if os.getpgid(pid) != worker:  # the others were asked with the group
-                    _ask(pid)
+                    _terminate(pid)
 
-    def _is_gone(self, worker: int, leaving: _Leaving) -> bool:
-        reaped = leaving.code is not None or worker not in self._statuses
-        return reaped and not leaving.orphans and not _group_lives(worker)
+    def _is_gone(self, worker: int, exiting: _ExitingWorker) -> bool:
+        reaped = exiting.code is not None or worker not in self._statuses
+        return reaped and not exiting.orphans and not _is_group_alive(worker)
 
-    def _forget(self, worker: int) -> None:
-        leaving = self._leaving.pop(worker)
-        self._kept.update(dict.fromkeys(leaving.orphans, 0))  # could not be killed
-        if leaving.code is not None:
-            self._tell(worker, leaving.code)
+    def _finish_exit(self, worker: int) -> None:
+        exiting = self._exiting.pop(worker)
+        self._kept.update(dict.fromkeys(exiting.orphans, 0))  # could not be killed
+        if exiting.code is not None:
+            self._report_exit(worker, exiting.code)
 
-    def _tell(self, pid: int, code: int) -> None:
+    def _report_exit(self, pid: int, code: int) -> None:
         status = self._statuses.pop(pid)
         with contextlib.suppress(OSError):
             os.write(status, STATUS.pack(code))
         os.close(status)
 
-    def _patience_milliseconds(self) -> float | None:
-        if self._imports.wanted:
+    def _get_poll_timeout(self) -> float | None:
+        if self._imports.pending:
             return 0.0
-        if not self._leaving:
+        if not self._exiting:
             return None
-        next_kill = min(leaving.kill_at for leaving in self._leaving.values())
+        next_kill = min(exiting.kill_at for exiting in self._exiting.values())
         return max(0.0, next_kill - time.monotonic()) * 1000 + 1
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()
-        for worker, leaving in [pair for pair in self._leaving.items() if pair[1].kill_at <= now]:
+        for worker, exiting in [pair for pair in self._exiting.items() if pair[1].kill_at <= now]:
             _signal_group(worker, signal.SIGKILL)
-            for orphan in leaving.orphans:
-                _kill((orphan, *_descendants(orphan)))
-            leaving.kill_at = now + _KILL_AGAIN_SECONDS  # killing uncovers more
-            leaving.give_up_at = leaving.give_up_at or now + _GIVE_UP_SECONDS
-            if self._is_gone(worker, leaving) or (now >= leaving.give_up_at and leaving.code is not None):
-                self._forget(worker)
+            for orphan in exiting.orphans:
+                _kill_processes((orphan, *_list_descendants(orphan)))
+            exiting.kill_at = now + _KILL_AGAIN_SECONDS  # killing uncovers more
+            exiting.give_up_at = exiting.give_up_at or now + _GIVE_UP_SECONDS
+            if self._is_gone(worker, exiting) or (now >= exiting.give_up_at and exiting.code is not None):
+                self._finish_exit(worker)
 
     def _kill_everything(self) -> None:
         for group in self._statuses:
             _signal_group(group, signal.SIGKILL)
         # What has left its group is still our descendant, since we are a subreaper. Killing may uncover more.
-        while children := _descendants(os.getpid()):
-            _kill(children)
+        while children := _list_descendants(os.getpid()):
+            _kill_processes(children)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(-1, 0)
 
@@ -290,19 +290,19 @@ def _fill_holes() -> list[list[object]]:
     return filling
 
 
-def _ask(pid: int) -> None:
+def _terminate(pid: int) -> None:
     with contextlib.suppress(OSError):
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGCONT)
 
 
-def _kill(pids: Iterable[int]) -> None:
+def _kill_processes(pids: Iterable[int]) -> None:
     for pid in pids:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
 
 
-def _children() -> set[int]:
+def _list_children() -> set[int]:
     try:
         with open("/proc/thread-self/children", "rb") as file:  # noqa: PTH123 -- Path is not worth its import here
             return set(map(int, file.read().split()))
@@ -315,7 +315,7 @@ def _signal_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def _group_lives(group: int) -> bool:
+def _is_group_alive(group: int) -> bool:
     try:
         os.killpg(group, 0)
     except OSError:
@@ -323,7 +323,7 @@ def _group_lives(group: int) -> bool:
     return True
 
 
-def _descendants(root: int) -> list[int]:
+def _list_descendants(root: int) -> list[int]:
     parents = {}
     for name in os.listdir("/proc"):  # noqa: PTH208 -- Path is not worth its import here
         if name.isdigit():
@@ -335,13 +335,13 @@ def _descendants(root: int) -> list[int]:
     return sorted(found - {root})
 
 
-def _move_in(files: list[int]) -> None:
+def _become_worker(files: list[int]) -> None:
     """Become a worker: a session of its own, its ends where it expects them, nothing else of the fork server's."""
     os.setsid()
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    high = [_above(descriptor) for descriptor in files]
+    high = [_duplicate_above(descriptor) for descriptor in files]
     places = (loop.SOCKET, loop.CLAIMS, loop.RESULTS, loop.MEMORY, None, 1, 2, loop.TRACKER, loop.IMPORTS)
     for descriptor, place in zip(high, places, strict=True):
         if place is not None:
@@ -350,7 +350,7 @@ def _move_in(files: list[int]) -> None:
     sys.stdout.flush()
 
 
-def _above(descriptor: int) -> int:
+def _duplicate_above(descriptor: int) -> int:
     """Return a copy that no place of a worker's can collide with."""
     import fcntl
 

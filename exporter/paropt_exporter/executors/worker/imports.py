@@ -19,44 +19,44 @@ _ATOMIC_BYTES = 4096  # up to this size a write to a pipe is whole or refused (P
 
 
 class Imports:
-    """The fork server's end. `wanted`: names of modules that workers imported and that are not here yet."""
+    """The fork server's end. `pending`: names of modules that workers imported and that are not here yet."""
 
     def __init__(self) -> None:
         self._reading, self.writing = os.pipe()
         for descriptor in (self._reading, self.writing):
             os.set_blocking(descriptor, False)
-        self.wanted: list[str] = []
+        self.pending: list[str] = []
         self._seen: set[str] = set()
 
     def fileno(self) -> int:
         return self._reading
 
-    def hear(self) -> None:
+    def read_names(self) -> None:
         """Note what workers say. Does not block."""
         with contextlib.suppress(BlockingIOError):
             names = os.read(self._reading, 1 << 16).decode(errors="replace").split()
-            self.wanted += [name for name in dict.fromkeys(names) if name not in self._seen]
+            self.pending += [name for name in dict.fromkeys(names) if name not in self._seen]
             self._seen.update(names)
 
-    def take(self) -> bool:
+    def import_next(self) -> bool:
         """Import one of those wanted; True when it was the last. An import that fails is the next worker's to try."""
-        name = self.wanted.pop(0)
+        name = self.pending.pop(0)
         root = name.partition(".")[0]
         if name not in sys.modules and (root in _STANDARD or root == _OURS):
             with contextlib.suppress(Exception), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the worker has shown them
                 importlib.import_module(name)
-        return not self.wanted
+        return not self.pending
 
 
-def tell(descriptor: int, names: Iterable[str]) -> None:
+def send_names(descriptor: int, names: Iterable[str]) -> None:
     """Tell the fork server which modules a worker had to import, as far as the fork server may import them too."""
-    text = " ".join(name for name in names if _is_the_same_for_all(name)) + "\n"
+    text = " ".join(name for name in names if _is_standard(name)) + "\n"
     with contextlib.suppress(OSError):  # full, or closed by a task: the next worker imports them itself
         os.write(descriptor, text.encode()[:_ATOMIC_BYTES])
 
 
-def _is_the_same_for_all(name: str) -> bool:
+def _is_standard(name: str) -> bool:
     root = name.partition(".")[0]
     if root == _OURS:
         return True

@@ -6,13 +6,13 @@ import sys
 from typing import Any
 
 
-def key() -> bytes:
+def get_authkey() -> bytes:
     """Return what opens this process's managers and shared descriptors; b"" while multiprocessing is not in use."""
     process = sys.modules.get("multiprocessing.process")
     return bytes(process.current_process().authkey) if process is not None else b""
 
 
-def tracker() -> int | None:
+def get_tracker() -> int | None:
     """Return the pipe to this process's resource tracker; None while it shares no memory.
 
     Without it a worker that looks at a block of shared memory would start a tracker of its own, and that removes the
@@ -25,7 +25,7 @@ def tracker() -> int | None:
     return getfd()
 
 
-def join(owners_key: bytes, owners_tracker: int | None) -> None:
+def join_parent(owners_key: bytes, owners_tracker: int | None) -> None:
     """Take over in a worker what its owner has."""
     from multiprocessing import process
 

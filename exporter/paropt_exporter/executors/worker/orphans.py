@@ -24,10 +24,10 @@ class Orphans:
         """Wait for those that were there at the last look too; whether there were any."""
         self.due_seconds = now + LOOK_SECONDS
         try:
-            zombies = frozenset(_zombies())
+            zombies = frozenset(_list_zombies())
         except OSError:
             return False  # no /proc: they stay until the worker goes
-        left = (zombies & self._seen) - _owned() if zombies & self._seen else ()
+        left = (zombies & self._seen) - _list_owned() if zombies & self._seen else ()
         for pid in left:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
@@ -35,27 +35,29 @@ class Orphans:
         return bool(left)
 
 
-def _zombies() -> list[int]:
+def _list_zombies() -> list[int]:
     found = []
     for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 -- Path is not worth its import in a worker
         with contextlib.suppress(OSError):
-            found += [int(pid) for pid in _read(f"/proc/self/task/{thread}/children").split() if _is_zombie(int(pid))]
+            found += [
+                int(pid) for pid in _read_file(f"/proc/self/task/{thread}/children").split() if _is_zombie(int(pid))
+            ]
     return found
 
 
 def _is_zombie(pid: int) -> bool:
     try:
-        return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[0] == b"Z"
+        return _read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()[0] == b"Z"
     except OSError:
         return False
 
 
-def _read(path: str) -> bytes:
+def _read_file(path: str) -> bytes:
     with open(path, "rb") as file:  # noqa: PTH123 -- as above
         return file.read()
 
 
-def _owned() -> set[int]:
+def _list_owned() -> set[int]:
     """Return the children that an object of subprocess or multiprocessing will wait for."""
     import gc
 

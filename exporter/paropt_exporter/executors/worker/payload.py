@@ -6,13 +6,12 @@ import pickle
 import sys
 import traceback
 from _thread import RLock
-from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
+from collections.abc import Callable, Iterator
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, NoneType
 from typing import Any
 
 from paropt_exporter.errors import UnpicklableError, describe, get_traceback
-from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers, holds_large
-from paropt_exporter.executors.worker.pickle_cache_key import PickleCacheKey
+from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers, has_large
 
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
 _MAIN = b"__main__"  # what is defined there must travel by value: workers never import the user's __main__
@@ -44,7 +43,7 @@ class RemoteTraceback(Exception):
 class Packer:
     """Pickles tasks for the workers of one pool, and remembers functions whose pickle can't change.
 
-    Modules that a worker could not import (a test's, a notebook's) go by value from then on, see `by_value`.
+    Modules that a worker could not import (a test's, a notebook's) go by value from then on, see `pack_by_value`.
     """
 
     def __init__(self) -> None:
@@ -56,7 +55,7 @@ class Packer:
     def pack(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Packed:
         """Return the function as `load_function` takes it, and the arguments. UnpicklableError when it can't be."""
         known = self._known.get(function) if type(function) in _REMEMBERED else None
-        if known is not None and (known[1] is None or known[1].holds()):
+        if known is not None and (known[1] is None or known[1].is_valid()):
             packed = known[0]
         else:
             packed = self._pack_function(function)
@@ -67,13 +66,13 @@ class Packer:
                 return packed, self._pack_arguments(arguments, keywords)
         return packed, arguments
 
-    def by_value(self, packed: Packed, missing: str) -> Packed | None:
+    def pack_by_value(self, packed: Packed, missing: str) -> Packed | None:
         """Pack a task again that a worker could not load for want of module `missing`; None if that can't help."""
-        if not self.learn(missing):
+        if not self.learn_module(missing):
             return None
         return self.pack(load_function(packed[0])[0], *load_arguments(packed[1]))
 
-    def learn(self, missing: str) -> bool:
+    def learn_module(self, missing: str) -> bool:
         """Have a module that workers can't import go by value, and those below it; False if it isn't here either."""
         known = {name for name in tuple(sys.modules) if name == missing or name.startswith(missing + ".")}
         self._modules |= known
@@ -81,7 +80,7 @@ class Packer:
         return bool(known)
 
     def _pack_arguments(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bytes | PickleBuffers:
-        if not self._modules and holds_large((*arguments, *keywords.values())):
+        if not self._modules and has_large((*arguments, *keywords.values())):
             try:
                 pieces = PickleBuffers((arguments, keywords))
             except Exception:  # noqa: BLE001 -- user code runs in here; what follows takes more, or says why not
@@ -91,27 +90,27 @@ class Packer:
         return self._dumps((arguments, keywords))
 
     def _pack_function(self, function: Callable[..., Any]) -> bytes:
-        footing = None if self._goes_by_name(function) else PickleCacheKey()
-        lasts = footing is None or (type(function) is FunctionType and footing.take(function, self._goes_by_name))
+        key = None if self._is_importable(function) else PickleCacheKey()
+        lasts = key is None or (type(function) is FunctionType and key.add_function(function, self._is_importable))
         packed = (_ONCE if lasts else _AFRESH) + self._dumps(function)
         if lasts:
             if len(self._known) >= _MOST_CACHED:
                 self._known.clear()
-            self._known[function] = packed, footing
+            self._known[function] = packed, key
         return packed
 
-    def _goes_by_name(self, value: Any) -> bool:
+    def _is_importable(self, value: Any) -> bool:
         """Whether the pickle of a function, class or module is a name under which a worker finds it too."""
         if type(value) is ModuleType:
-            return self._is_there(value.__name__) and sys.modules[value.__name__] is value
-        if not isinstance(value, (FunctionType, BuiltinFunctionType, type)) or not self._is_there(value.__module__):
+            return self._has_module(value.__name__) and sys.modules[value.__name__] is value
+        if not isinstance(value, (FunctionType, BuiltinFunctionType, type)) or not self._has_module(value.__module__):
             return False
         found: Any = sys.modules[value.__module__]
         for part in value.__qualname__.split("."):
             found = getattr(found, part, None)
         return found is value
 
-    def _is_there(self, module: str | None) -> bool:
+    def _has_module(self, module: str | None) -> bool:
         return module in sys.modules and module != "__main__" and module not in self._modules
 
     def _dumps(self, value: object) -> bytes:
@@ -122,7 +121,7 @@ class Packer:
                 packed = _MAIN
             if _MAIN not in packed and not _has_connections(packed):
                 return packed
-        return _by_value(value, self._modules)
+        return _dumps_by_value(value, self._modules)
 
 
 def is_plain(value: object) -> bool:
@@ -139,12 +138,12 @@ def load_function(packed: bytes) -> tuple[Callable[..., Any], bool]:
 def load_arguments(packed: Arguments | memoryview) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if type(packed) is tuple:
         return packed, {}
-    return loads(packed.joined() if type(packed) is PickleBuffers else packed)  # type: ignore[no-any-return, arg-type]  # told apart by type
+    return loads(packed.join() if type(packed) is PickleBuffers else packed)  # type: ignore[no-any-return, arg-type]  # told apart by type
 
 
 def dumps_result(value: object) -> bytes | PickleBuffers:
     """Pickle a result in a worker."""
-    if holds_large((value,)):
+    if has_large((value,)):
         try:
             pieces = PickleBuffers(value)
         except Exception:  # noqa: BLE001 -- user code runs in here; what follows takes more, or says why not
@@ -158,8 +157,8 @@ def dumps(value: object) -> bytes:
     try:
         packed = pickle.dumps(value, _PROTOCOL)
     except Exception:  # noqa: BLE001 -- user code runs in here; cloudpickle's own error is the one to tell
-        return _by_value(value, set())
-    return _by_value(value, set()) if _has_connections(packed) else packed
+        return _dumps_by_value(value, set())
+    return _dumps_by_value(value, set()) if _has_connections(packed) else packed
 
 
 def _has_connections(packed: bytes | PickleBuffers) -> bool:
@@ -198,7 +197,7 @@ def load_any_error(packed: bytes | bytearray) -> BaseException:
         return RuntimeError(str(loads(packed)[0]))
 
 
-def _by_value(value: object, modules: set[str]) -> bytes:
+def _dumps_by_value(value: object, modules: set[str]) -> bytes:
     import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
 
     if "multiprocessing" in sys.modules:
@@ -225,3 +224,68 @@ def _shorten(value: object) -> str:
     except Exception as error:  # noqa: BLE001 -- a user's __repr__
         text = f"{type(value).__name__} object ({describe(error)})"
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+_ABSENT = object()
+_PLAIN_TYPES = (int, float, complex, bool, str, bytes, NoneType)
+
+
+class PickleCacheKey:
+    """What a function's pickle depends on: its own parts, those of the functions that it calls, and their globals."""
+
+    __slots__ = ("_functions", "_globals")
+
+    def __init__(self) -> None:
+        self._functions: dict[FunctionType, tuple[CodeType, tuple[Any, ...] | None]] = {}
+        self._globals: list[tuple[dict[str, Any], str, object]] = []
+
+    def is_valid(self) -> bool:
+        """Whether each part and each name is the object that it was."""
+        for function, (code, defaults) in self._functions.items():
+            if function.__code__ is not code or function.__defaults__ is not defaults or function.__dict__:
+                return False
+        for names, name, value in self._globals:  # noqa: SIM110 -- all() with a generator takes three times as long
+            if names.get(name, _ABSENT) is not value:
+                return False
+        return True
+
+    def add_function(self, function: FunctionType, is_importable: Callable[[Any], bool]) -> bool:
+        """Add what a function stands on; False when it holds state, so that each task needs a copy of its own.
+
+        State is a closure, an attribute, a default or a global that can change in its place, and a global that the
+        function sets. Plain values and whatever `is_importable` are none.
+        """
+        if function in self._functions:
+            return True
+        defaults = function.__defaults__
+        if function.__closure__ or function.__dict__ or function.__kwdefaults__:
+            return False
+        if any(type(value) not in _PLAIN_TYPES for value in defaults or ()):
+            return False
+        self._functions[function] = function.__code__, defaults
+        return all(self._add_code(function, code, is_importable) for code in _iter_code(function.__code__))
+
+    def _add_code(self, function: FunctionType, code: CodeType, is_importable: Callable[[Any], bool]) -> bool:
+        if _sets_globals(code):
+            return False
+        for name in code.co_names:  # names of attributes are among them: one more that is looked up does no harm
+            value = function.__globals__.get(name, _ABSENT)
+            self._globals.append((function.__globals__, name, value))
+            if value is _ABSENT or type(value) in _PLAIN_TYPES or is_importable(value):
+                continue
+            if type(value) is not FunctionType or not self.add_function(value, is_importable):
+                return False
+        return True
+
+
+def _iter_code(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if type(constant) is CodeType:
+            yield from _iter_code(constant)
+
+
+def _sets_globals(code: CodeType) -> bool:
+    import dis
+
+    return any(step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") for step in dis.get_instructions(code))

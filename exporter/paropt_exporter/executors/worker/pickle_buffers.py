@@ -30,11 +30,11 @@ class PickleBuffers:
         """Whether the pickle refers to what has `name`; the contents of large objects don't matter."""
         return any(name in part for part in self.parts if len(part) <= _LONGEST_FRAME_BYTES)
 
-    def joined(self) -> bytes:
+    def join(self) -> bytes:
         return b"".join(self.parts)
 
 
-def holds_large(values: Iterable[object]) -> bool:
+def has_large(values: Iterable[object]) -> bool:
     """Whether one of the values is large itself; what lies deeper is not looked at."""
     try:
         return any(sys.getsizeof(value) >= LARGE_BYTES for value in values)

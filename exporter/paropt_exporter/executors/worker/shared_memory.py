@@ -13,7 +13,7 @@ _KEPT_BYTES = 1 << 23  # what an arena may hold on to between two bodies
 class SharedMemory:
     """One body at a time, either way: one side puts it and says how long it is, the other reads it, then may put one.
 
-        empty ── put() ──> full ── view(), then done() ──> empty
+        empty ── write() ──> full ── get_view(), then release() ──> empty
 
     Guarantees: a side that dies leaves nothing behind that the other would wait for; memory of bodies over 8 MB is
     given back as soon as they are read.
@@ -23,7 +23,7 @@ class SharedMemory:
         self._descriptor = descriptor
         self._mapped: mmap.mmap | None = None
 
-    def put(self, parts: Sequence[bytes]) -> bool:
+    def write(self, parts: Sequence[bytes]) -> bool:
         """Copy a body into the arena, part after part; False when there is no memory for it."""
         size, offset = sum(map(len, parts)), 0
         try:
@@ -38,8 +38,8 @@ class SharedMemory:
             return False
         return True
 
-    def view(self, size: int) -> memoryview:
-        """Return the body that the other side has put; it stands until `done`."""
+    def get_view(self, size: int) -> memoryview:
+        """Return the body that the other side has put; it stands until `release`."""
         if self._mapped is None or len(self._mapped) < size:
             length = os.fstat(self._descriptor).st_size
             self._mapped = None
@@ -50,7 +50,7 @@ class SharedMemory:
                 raise
         return memoryview(self._mapped)[:size]
 
-    def done(self) -> None:
+    def release(self) -> None:
         """Let go of a body that was read, and of the memory if it was large."""
         if self._mapped is not None and len(self._mapped) > _KEPT_BYTES:
             self._mapped = None  # unmapped with the last view of it

@@ -35,7 +35,7 @@ Reply = tuple[int, float, float, Any]  # kind, when the task began and ended, a 
 Head = tuple[int, int, int, float, float, float, float, float, int]  # of a reply, as REPLY has it
 
 
-def claim(descriptor: int) -> bool:
+def claim_task(descriptor: int) -> bool:
     """Take one task of the batch at hand, for its worker to run or its pool to give to another; False: none is left.
 
     The kernel hands out each claim once, however the worker ends: that is what makes "exactly once" hold.
@@ -57,11 +57,11 @@ class Assembler:
         self._filled = 0
         self._head: tuple[Any, ...] = ()
 
-    def room(self) -> memoryview | None:
+    def get_buffer(self) -> memoryview | None:
         """Return where the rest of a large body belongs, None while there is none under way."""
         return None if self._body is None else memoryview(self._body)[self._filled :]
 
-    def fill(self, count: int) -> list[tuple[tuple[Any, ...], bytes | bytearray]]:
+    def note_received(self, count: int) -> list[tuple[tuple[Any, ...], bytes | bytearray]]:
         """Note that `count` bytes were received into `room`."""
         assert self._body is not None
         self._filled += count
@@ -70,7 +70,7 @@ class Assembler:
         body, self._body = self._body, None
         return [(self._head, body)]
 
-    def feed(self, received: bytes) -> list[tuple[tuple[Any, ...], bytes | bytearray]]:
+    def split(self, received: bytes) -> list[tuple[tuple[Any, ...], bytes | bytearray]]:
         """Return the frames that are complete, each as its header's fields and its body."""
         pending = self._pending + received if self._pending else received
         frames: list[tuple[tuple[Any, ...], bytes | bytearray]] = []
