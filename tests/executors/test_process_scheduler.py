@@ -243,9 +243,9 @@ def test_a_slow_batch_is_noticed_after_a_death_with_a_single_task() -> None:
     pool.settle_down()
     submit(pool, 1)
     (worker,) = pool.scheduler.workers
-    assert worker.seconds_until_slow(pool.now) is None
+    assert worker.get_slow_delay(pool.now) is None
     submit(pool, PREFETCH_TASKS)
-    assert worker.seconds_until_slow(pool.now) == SLOW_SECONDS
+    assert worker.get_slow_delay(pool.now) == SLOW_SECONDS
 
 
 def test_a_slow_batch_is_noticed_after_a_single_task_was_taken_back() -> None:
@@ -258,7 +258,7 @@ def test_a_slow_batch_is_noticed_after_a_single_task_was_taken_back() -> None:
     while worker.slow:
         pool.step(pool.process_of())
         pool.advance(pool.threads[0])
-    assert worker.seconds_until_slow(pool.now) == SLOW_SECONDS
+    assert worker.get_slow_delay(pool.now) == SLOW_SECONDS
     pool.settle_down()
     pool.check()
 

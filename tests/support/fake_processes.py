@@ -141,7 +141,7 @@ class FakePool:
 
     def close(self, *, cancel_futures: bool = False) -> Thread:
         if cancel_futures:
-            for worker in self.scheduler.holders():
+            for worker in self.scheduler.list_holders():
                 unclaimed = 0 if worker.connection is None else worker.connection.withdraw_claims()
                 self.scheduler.requeue_unclaimed(worker, unclaimed)
         actions = self._begin(self.scheduler.close(RuntimeError("closed"), cancel_queued=cancel_futures))
@@ -171,7 +171,7 @@ class FakePool:
     def _converse(self, worker: Worker, process: FakeProcess, sender: int) -> Thread:
         scheduler = self.scheduler
         while True:
-            slow = worker.seconds_until_slow(self.now) == 0.0
+            slow = worker.get_slow_delay(self.now) == 0.0
             yield not (process.replies or process.ended or slow or worker in self.woken)
             if process.replies:
                 yield from self._handle(worker, process, sender, process.replies.popleft(), exited=False)
@@ -181,7 +181,7 @@ class FakePool:
             elif process.ended:
                 yield from self._handle_exit(worker, process, sender)
                 return
-            elif worker.seconds_until_slow(self.now) == 0.0:
+            elif worker.get_slow_delay(self.now) == 0.0:
                 results = self._read(process)
                 scheduler.move_to_settling(worker, results)
                 scheduler.requeue_unclaimed(worker, process.withdraw_claims())

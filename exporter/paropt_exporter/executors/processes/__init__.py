@@ -1,6 +1,6 @@
-"""An executor of processes: the side of the process that owns it. The other side is `executors.worker`.
+"""An executor of processes, as its parent process runs it; `executors.worker` is the code of the worker processes.
 
-ProcessPool is loaded when it is first used: a lane of commands only asks `forkservers` whether there are workers.
+ProcessPool is loaded when it is first used, since a lane of commands needs `forkservers` only.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Durations:
             self._seconds.clear()
         self._seconds[function] = seconds if known is None else known + _NEWEST_WEIGHT * (seconds - known)
 
-    def expected(self, function: bytes) -> float:
+    def get_expected(self, function: bytes) -> float:
         return self._seconds.get(function, _UNKNOWN_SECONDS)
 
 
@@ -69,8 +69,8 @@ def take_batch(
 ) -> tuple[float, int]:
     """Begin the first tasks of the queue and move them to `items`: a worker's `share`, and `most` of them at most.
 
-    Return their expected seconds, and how many tasks were found cancelled. The first task is taken whatever its
-    duration, unless the worker is `busy`. A task with large arguments is taken alone. If an interrupt is raised in
+    Return their expected seconds, and how many tasks were found cancelled. The first task is taken even if
+    it is long, unless the worker is `busy`. A task with large arguments is taken alone. If an interrupt is raised in
     here, each task is either in the queue or in `items`.
     """
     item: WorkItem | None = None
@@ -83,7 +83,7 @@ def take_batch(
             future, packed, profiled, _, _ = item
             if packed[0] is not function:
                 function = packed[0]
-                known = durations.expected(function)
+                known = durations.get_expected(function)
             expected = known if type(packed[1]) is tuple and not profiled else _expected_seconds(known, item)
             if total + expected > BATCH_SECONDS and (items or busy):
                 queue.appendleft(item)

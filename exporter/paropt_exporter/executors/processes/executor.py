@@ -1,4 +1,4 @@
-"""ProcessPool: an executor of processes that can be resized while it runs and survives its workers."""
+"""ProcessPool: an executor of processes that can be resized while it runs and survives the death of workers."""
 
 from __future__ import annotations
 
@@ -27,12 +27,11 @@ _new_item = tuple.__new__  # which WorkItem's constructor calls, at a quarter of
 
 
 class ProcessPool(Executor):
-    """A `concurrent.futures.Executor` of processes: resizable, measured, and it goes on when a worker dies.
+    """A `concurrent.futures.Executor` of processes that can be resized, measures its tasks, and survives dead workers.
 
-    Takes what `ProcessPoolExecutor` takes. Workers are forked from a small process that never imports the caller's
-    `__main__` (what is defined there travels by value), whatever start method `mp_context` names: the argument is there
-    for the standard library's sake. A dead worker fails the task that it was running, with
-    `WorkerDied`, a `BrokenExecutor`; the others never notice.
+    It has the arguments of `ProcessPoolExecutor`. Workers are forked from a small process that never imports the
+    caller's `__main__`, whose definitions travel by value. `mp_context` is accepted for compatibility and changes
+    nothing. If a worker dies, its running task fails with `WorkerDied`, a `BrokenExecutor`; other tasks go on.
     """
 
     def __init__(
@@ -129,24 +128,24 @@ class ProcessPool(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """As `Executor.map`. Short tasks travel together anyway: a `chunksize` helps where arguments are tiny.
+        """Map like `Executor.map`. Short tasks travel together anyway; a `chunksize` helps if the arguments are tiny.
 
-        `buffersize`: how many chunks' results may wait to be taken before no more of the iterables is read.
+        `buffersize`: the most chunks that are submitted ahead of the consumer; None: all.
         """
         return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def resize(self, n: int, *, reason: str = "caller") -> None:
-        """Set how many workers there shall be, and return at once.
+        """Set the number of workers and return at once.
 
-        Fewer: idle ones go now, busy ones after the task that they hold. ValueError for a size that makes no sense.
+        Surplus workers exit now if idle, otherwise after their task. ValueError if the size is out of range.
         """
         self._manager.resize(n, reason)
 
     def stop(self, future: TaskFuture[Any], error: BaseException, *, grace_seconds: float = 10.0) -> bool:
-        """End one task from outside with `error`; False if it had ended. Does not block.
+        """Stop a task, whose future gets `error`; return False if it has ended already. Does not block.
 
-        A running one's worker and all processes in its group get TERM, and KILL after the grace; the future settles
-        when the worker is gone, and another takes its slot. Call again with a shorter grace to make it quicker.
+        The worker of a running task and all processes in its group get TERM, and KILL after the grace. The future
+        settles when the worker has exited, and another worker takes its place. A second call may shorten the grace.
         """
         return self._manager.stop(future, error, grace_seconds)
 
@@ -156,9 +155,9 @@ class ProcessPool(Executor):
             self._manager.join()
 
     def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
-        """Shut down; kill the workers that have not gone by then, and return their names.
+        """Shut down, wait up to `after_seconds` for the workers, kill those that are left, and return their names.
 
-        Threads that a task left running keep a worker from ending by itself. Blocks so long at most.
+        A thread that a task left running keeps its worker from exiting.
         """
         self._manager.close(cancel_futures=True)
         return () if self._manager.join_within(after_seconds) else self._manager.kill()
@@ -172,26 +171,26 @@ class ProcessPool(Executor):
 
     @property
     def target(self) -> int:
-        """How many workers the pool was told to have."""
+        """The number of workers that the pool was asked to have."""
         return self._scheduler.target
 
     @property
     def live(self) -> int:
-        """How many workers there are, those included that will go after their task."""
+        """The number of workers that are ready, including those that exit after their task."""
         return self._manager.live
 
     @property
     def busy(self) -> int:
-        """How many workers hold a task."""
+        """The number of workers that hold a task."""
         return self._manager.busy
 
     def statistics(self) -> PoolStatistics:
         return self._manager.statistics()
 
     def running(self) -> tuple[RunningTask, ...]:
-        """List the tasks that run now, with what their worker and its descendants have used since they began."""
+        """Return the running tasks, with the CPU and memory of their worker and its descendants."""
         return self._manager.running()
 
     def worker_memory(self) -> tuple[WorkerMemory, ...]:
-        """Return what each worker process has in memory, its descendants not counted."""
+        """Return the memory of each worker process, without its descendants."""
         return self._manager.worker_memory()

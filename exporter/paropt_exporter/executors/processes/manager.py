@@ -253,13 +253,13 @@ class ProcessManager:
 
     def give_up(self, error: BaseException) -> None:
         """End a pool whose workers can't start, if none is left that could run a task: queued ones get the cause."""
-        refusal = InitializerFailed(f"workers of pool {self.counters.name!r} can't begin: {error!r}")
+        refusal = InitializerFailed(f"workers of pool {self.counters.name!r} can't start: {error!r}")
         refusal.__cause__ = error
         with self.lock:
             actions = self._begin(self.scheduler.give_up(refusal))
         self._finish(actions)
 
-    def waker(self, worker: Worker) -> int:
+    def get_waker(self, worker: Worker) -> int:
         """Return the descriptor that is readable when the worker's thread was woken."""
         return self._wakers[worker]
 
@@ -272,10 +272,10 @@ class ProcessManager:
 
     def add_refused_workers(self) -> None:
         """Start workers that the system has refused, if it is time to ask again."""
-        if self.seconds_until_retry() == 0.0:
+        if self.get_retry_delay() == 0.0:
             self._add_workers()
 
-    def seconds_until_retry(self) -> float | None:
+    def get_retry_delay(self) -> float | None:
         """Return how long to wait before `add_refused_workers`; None if the system has refused none."""
         return self._threads.get_retry_delay()
 
@@ -297,7 +297,7 @@ class ProcessManager:
             while (worker := self._add_worker()) is not None:
                 self._start_thread(worker)
         except (OSError, RuntimeError) as error:
-            log.warning("no more workers to be had", extra={"pool": self.counters.name, "err": str(error)})
+            log.warning("the system gives no more workers", extra={"pool": self.counters.name, "err": str(error)})
             with self.lock:
                 self._threads.note_shortage()
                 if not self.scheduler.workers:
@@ -336,8 +336,8 @@ class ProcessManager:
 
     # Beginning and end of workers and pool
 
-    def preparation(self) -> bytes:
-        """Return what a new worker takes over from this process: import path, folder, environment, initializer."""
+    def build_preparation(self) -> bytes:
+        """Return the state that a new worker takes over: import path, folder, environment, initializer."""
         try:
             directory = os.getcwd()  # noqa: PTH109 -- marshal takes no Path
         except OSError:
@@ -357,7 +357,7 @@ class ProcessManager:
     def close(self, *, cancel_futures: bool = False, refusal: str = _REFUSAL) -> None:
         with self.lock:
             if cancel_futures:
-                for worker in self.scheduler.holders():
+                for worker in self.scheduler.list_holders():
                     self.scheduler.requeue_unclaimed(worker, _withdraw_claims(worker))
             actions = self._begin(self.scheduler.close(RuntimeError(refusal), cancel_queued=cancel_futures))
         self._finish(actions)
@@ -399,14 +399,14 @@ class ProcessManager:
 
     def statistics(self) -> PoolStatistics:
         with self.lock:
-            return self._sampler.statistics(self.scheduler, self.counters)
+            return self._sampler.build_statistics(self.scheduler, self.counters)
 
     def running(self) -> tuple[RunningTask, ...]:
         with self.lock:
-            return self._sampler.running(self.scheduler.workers)
+            return self._sampler.list_running(self.scheduler.workers)
 
     def worker_memory(self) -> tuple[WorkerMemory, ...]:
-        return self._sampler.memory([worker.pid for worker in tuple(self.scheduler.workers) if worker.pid])
+        return self._sampler.read_memory([worker.pid for worker in tuple(self.scheduler.workers) if worker.pid])
 
 
 def _withdraw_claims(worker: Worker) -> int:

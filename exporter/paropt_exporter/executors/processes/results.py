@@ -22,7 +22,7 @@ def settle_batch(manager: ProcessManager, worker: Worker, replies: dict[int, wir
     for number, (kind, started, ended, value) in replies.items():
         seconds = ended - started
         if kind != wire.PLAIN or seconds > _SHORTEST_MEASURED_SECONDS:
-            settle(manager, worker, (0, number, kind, started, ended, 0.0, 0.0, 0.0, 0), value)
+            settle_task(manager, worker, (0, number, kind, started, ended, 0.0, 0.0, 0.0, 0), value)
             continue
         future, packed, _, _, _ = tasks.pop(number)
         if packed[0] is not function:
@@ -37,7 +37,7 @@ def settle_batch(manager: ProcessManager, worker: Worker, replies: dict[int, wir
     durations.learn(function, total, count)
 
 
-def settle(manager: ProcessManager, worker: Worker, head: wire.Head, body: Any) -> None:
+def settle_task(manager: ProcessManager, worker: Worker, head: wire.Head, body: Any) -> None:
     """Settle one task by its reply's plain value or body. Count it and remove it from the worker before that."""
     _, number, kind, started, ended, cpu, delay, _, memory = head
     item = worker.settling.pop(number)

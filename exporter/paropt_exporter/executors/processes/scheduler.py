@@ -116,7 +116,7 @@ class Worker:
         self.connection: WorkerConnection | None = None
         self.pid = 0
         self.ready_seconds: float | None = None
-        self.leaving = False  # exits after its tasks, and its place is given up
+        self.leaving = False  # exits after its tasks, and its place is removed
         self.recycled = False  # exits after its tasks, and another process takes its place
         self.stopping: TaskFuture[Any] | None = None  # the task whose stop ends the process
         # Of its tasks:
@@ -174,7 +174,7 @@ class Worker:
         doublings = min(self.failures - 1, _MOST_DOUBLINGS)
         return min(_LONGEST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2.0**doublings)
 
-    def seconds_until_slow(self, now: float) -> float | None:
+    def get_slow_delay(self, now: float) -> float | None:
         """Return how long its batch may still take; None if there are no unclaimed tasks to take back."""
         if self.slow or not self.batches or (len(self.batches) == 1 and self.single >= 0):
             return None
@@ -246,7 +246,7 @@ class Scheduler:
         self.workers: list[Worker] = []
         self.idle: list[Worker] = []
         self.target = 0
-        self.closed: Exception | None = None  # once closed: what `submit` raises
+        self.closed: Exception | None = None  # once closed: the exception that `submit` raises
         self.needs_dispatch = False  # whether a submit has to call `dispatch`: a worker is idle, or the pool is closed
         self.prefetch_length: float = math.inf  # with so many queued tasks a submit has to call `prefetch`
         self._counters = counters
@@ -372,7 +372,7 @@ class Scheduler:
         return self.feed(worker, now, sender)
 
     def note_offered(self, batch: Send) -> None:
-        """Note that the worker may claim the batch's tasks: from here on its claims tell what it has begun."""
+        """Note that the worker may claim the batch's tasks: from here on its claims tell which ones it has begun."""
         batch.worker.sending[batch.sender] = []
 
     def note_sent(self, batch: Send, *, whole: bool) -> list[Action]:
@@ -475,7 +475,7 @@ class Scheduler:
         return lost
 
     def account(self, worker: Worker, cpu_seconds: float, delay_seconds: float, total_cpu_seconds: float) -> None:
-        """Add what a task or batch used. For the worker's own thread, without the lock."""
+        """Add the usage of a task or batch. For the worker's own thread, without the lock."""
         worker.cpu_seconds += cpu_seconds
         worker.delay_seconds += delay_seconds
         worker.cpu_base_seconds = total_cpu_seconds
@@ -538,7 +538,7 @@ class Scheduler:
 
     # The end
 
-    def holders(self) -> list[Worker]:
+    def list_holders(self) -> list[Worker]:
         """Return the workers that may hold tasks that they have not begun."""
         return [worker for worker in self.workers if len(worker.batches) > 1 or worker.single < 0]
 
@@ -558,7 +558,7 @@ class Scheduler:
         return [*(self._dismiss(worker) for worker in idle), *self.wake_all(), *map(Cancel, left)]
 
     def give_up(self, error: Exception) -> list[Action]:
-        """Close the pool and fail what is queued, if no worker is left that could run it."""
+        """Close the pool and fail the queued tasks, if no worker is left that could run them."""
         if self.closed or any(worker.ready_seconds is not None for worker in self.workers):
             return []
         self.closed = error
@@ -600,7 +600,7 @@ class Scheduler:
         if single:
             worker.single = first
         worker.assigned.update(enumerate(items, first))
-        worker.next_number += count  # their numbers stay used, whatever becomes of them
+        worker.next_number += count  # their numbers are not used again, unless the tasks are taken back
         if not busy:
             worker.batch_seconds, worker.slow = now, False
         worker.batches.append((count, seconds))

@@ -32,8 +32,8 @@ class WorkerConnection:
     * The socket carries batches and replies.
     * The results pipe carries the results of a batch without waking this process.
     * The claims (an eventfd) count the tasks that the worker may begin and has not begun.
-    * The status pipe tells how the process ended. The fork server writes it, so it arrives whatever the worker did to
-      its own descriptors.
+    * The status pipe tells how the process ended. The fork server writes it, so it arrives even if the worker closed
+      its descriptors.
     * Shared memory carries large arguments and results.
     """
 
@@ -222,7 +222,7 @@ class WorkerConnection:
         assert self._memory is not None
         self._memory.release()
 
-    def exit_code(self) -> int | None:
+    def read_exit_code(self) -> int | None:
         """Return how the process ended, as subprocess does, or NOT_FORKED + errno; None if it is unknown."""
         try:
             status = os.read(self._status, forkserver.STATUS.size)

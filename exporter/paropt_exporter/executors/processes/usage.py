@@ -14,7 +14,7 @@ from paropt_exporter.executors.processes.scheduler import Scheduler, Worker
 
 
 class UsageSampler:
-    """Samples the workers of one pool. The pool's lock is held, except for `memory`."""
+    """Samples the workers of one pool. The pool's lock is held, except for `read_memory`."""
 
     def __init__(self) -> None:
         # By worker process: the start of the batch that it was first sampled in, and its run delay then. So a batch
@@ -22,7 +22,7 @@ class UsageSampler:
         self._first_delays: dict[int, tuple[float, float]] = {}
         self._tree_times: dict[int, TreeTime] = {}  # of the worker's threads and descendants
 
-    def statistics(self, scheduler: Scheduler, counters: PoolCounters) -> PoolStatistics:
+    def build_statistics(self, scheduler: Scheduler, counters: PoolCounters) -> PoolStatistics:
         """Return the pool's statistics now."""
         workers = scheduler.workers
         # Added up first: a task that ends meanwhile is missed once, and not counted twice.
@@ -49,7 +49,7 @@ class UsageSampler:
         busy_seconds = sum(max(0.0, now - worker.batch_seconds) for worker in busy)
         return counters.build_statistics(snapshot, totals, busy_seconds)
 
-    def running(self, workers: Sequence[Worker]) -> tuple[RunningTask, ...]:
+    def list_running(self, workers: Sequence[Worker]) -> tuple[RunningTask, ...]:
         """Return the running tasks: of each worker's tasks the first that has not ended."""
         busy = [worker for worker in workers if worker.batches and worker.assigned]
         self._forget_processes({worker.pid for worker in workers})
@@ -73,7 +73,7 @@ class UsageSampler:
         return tuple(found)
 
     @staticmethod
-    def memory(pids: Sequence[int]) -> tuple[WorkerMemory, ...]:
+    def read_memory(pids: Sequence[int]) -> tuple[WorkerMemory, ...]:
         """Return the memory of each worker process; takes some 20 µs for each."""
         found = (procfs.read_memory_and_peak_bytes(pid) for pid in pids)
         return tuple(WorkerMemory(now_bytes=now, peak_bytes=max(now, peak)) for now, peak in found if now)

@@ -15,7 +15,7 @@ from paropt_exporter.errors import UnpicklableError, WorkerDied, describe
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.processes.batches import WorkItem
 from paropt_exporter.executors.processes.manager import ProcessManager
-from paropt_exporter.executors.processes.results import Body, settle, settle_batch
+from paropt_exporter.executors.processes.results import Body, settle_batch, settle_task
 from paropt_exporter.executors.processes.scheduler import Worker
 from paropt_exporter.executors.processes.transport import Frame, WorkerConnection
 from paropt_exporter.executors.worker import payload, wire
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _CLOSED_SECONDS = 1.0  # from the end of a worker's socket, which only a task closes, to the worker's end
 _FORK_SERVER_SECONDS = 1.0  # in which a worker starts or its exit is reported, unless a task stopped the fork server
-_LEFTOVERS_GRACE_SECONDS = 2.0  # as the fork server grants what a crashed worker leaves
+_LEFTOVERS_GRACE_SECONDS = 2.0  # as the fork server has it for the processes of a crashed worker
 
 
 def run_worker(manager: ProcessManager, worker: Worker) -> None:
@@ -39,7 +39,7 @@ def run_worker(manager: ProcessManager, worker: Worker) -> None:
 
 
 def _wait_to_start(manager: ProcessManager, worker: Worker) -> None:
-    waker, delay = manager.waker(worker), worker.retry_delay_seconds
+    waker, delay = manager.get_waker(worker), worker.retry_delay_seconds
     if delay:
         poll = select.poll()
         poll.register(waker, select.POLLIN)
@@ -54,7 +54,7 @@ def _clear(waker: int) -> None:
 
 def _start_process(manager: ProcessManager, worker: Worker) -> WorkerConnection | None:
     try:
-        preparation = manager.preparation()
+        preparation = manager.build_preparation()
         connection = WorkerConnection(lifetime.FORK_SERVERS)
     except (OSError, UnpicklableError) as error:
         _handle_failed_start(manager, worker, error)
@@ -78,15 +78,15 @@ def _run_process(manager: ProcessManager, worker: Worker, connection: WorkerConn
     try:
         _converse(manager, worker, connection)
     except Exception as error:  # no memory, or a bug
-        log.exception("a worker is given up", extra={"pool": manager.counters.name, "worker": worker.name})
+        log.exception("a worker was abandoned", extra={"pool": manager.counters.name, "worker": worker.name})
         lifetime.FORK_SERVERS.end(worker.pid, 0.0)
         lost = manager.abandon(worker, connection)
-        _fail_lost(worker, lost, f"worker {worker.name} was given up: {describe(error)}", None)
+        _fail_lost(worker, lost, f"worker {worker.name} was abandoned: {describe(error)}", None)
         manager.dispatch()
 
 
 def _converse(manager: ProcessManager, worker: Worker, connection: WorkerConnection) -> None:
-    waker = manager.waker(worker)
+    waker = manager.get_waker(worker)
     while True:
         ready = _wait(manager, worker, connection)
         if connection.has_replies(ready):
@@ -99,15 +99,15 @@ def _converse(manager: ProcessManager, worker: Worker, connection: WorkerConnect
         if connection.has_exited(ready):
             _handle_exit(manager, worker, connection)
             return
-        if _seconds_until_due(worker, connection) == 0.0:
+        if _get_due_delay(worker, connection) == 0.0:
             _handle_due(manager, worker, connection)
         manager.add_refused_workers()
 
 
 def _wait(manager: ProcessManager, worker: Worker, connection: WorkerConnection) -> set[int]:
-    timeout = _seconds_until_due(worker, connection)
+    timeout = _get_due_delay(worker, connection)
     if timeout is None:
-        timeout = manager.seconds_until_retry()
+        timeout = manager.get_retry_delay()
     if worker.ready_seconds is not None and not connection.is_at_end:
         return connection.wait(timeout)
     # The fork server has to act: to start a worker, or to report its exit. A task may have stopped it.
@@ -117,11 +117,11 @@ def _wait(manager: ProcessManager, worker: Worker, connection: WorkerConnection)
     return ready
 
 
-def _seconds_until_due(worker: Worker, connection: WorkerConnection) -> float | None:
+def _get_due_delay(worker: Worker, connection: WorkerConnection) -> float | None:
     """Return how long to wait until `_handle_due`; None if there is nothing to handle."""
     if connection.closed_seconds is not None and worker.batches:
         return max(0.0, connection.closed_seconds + _CLOSED_SECONDS - monotonic())
-    return worker.seconds_until_slow(monotonic()) if worker.batches else None
+    return worker.get_slow_delay(monotonic()) if worker.batches else None
 
 
 def _handle_due(manager: ProcessManager, worker: Worker, connection: WorkerConnection) -> None:
@@ -168,14 +168,14 @@ def _settle_reply(
         try:
             body = connection.view_body(body)
         except OSError as error:
-            text = f"what it came to could not be taken from its worker: {error}"
+            text = f"its result could not be read from its worker: {error}"
             kind, body = wire.LOST, payload.dumps((text, ""))
-        settle(manager, worker, (*head[:2], kind, *head[3:]), body)
+        settle_task(manager, worker, (*head[:2], kind, *head[3:]), body)
         connection.release_body()
     elif head[2] == wire.PLAIN:
-        settle(manager, worker, head, marshal.loads(body))
+        settle_task(manager, worker, head, marshal.loads(body))
     else:
-        settle(manager, worker, head, body)
+        settle_task(manager, worker, head, body)
 
 
 def _finish_batch(
@@ -206,7 +206,7 @@ def _handle_exit(manager: ProcessManager, worker: Worker, connection: WorkerConn
     manager.move_to_settling(worker, replies)
     settle_batch(manager, worker, replies)
     _handle_replies(manager, worker, connection, connection.read_last_replies(), exited=True)
-    code = connection.exit_code()
+    code = connection.read_exit_code()
     unforked = OSError(code - NOT_FORKED, os.strerror(code - NOT_FORKED)) if code and code >= NOT_FORKED else None
     ended = manager.note_exited(worker, connection, code, forked=unforked is None)
     message = _describe_exit(worker, ended.pid, code)

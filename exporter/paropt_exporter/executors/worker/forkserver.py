@@ -1,15 +1,15 @@
-"""The small process that worker processes are forked from: one thread, no user code, and it leaves no orphans.
+"""The fork server: a small process with one thread and without user code, from which worker processes are forked.
 
-    owner ── spawn (with the worker's ends), end, bye ──> fork server ── fork ──> workers, each in a session of its own
-      ^                                                    │   ^                 │
-      └────────────── a worker's exit status <─────────────┘   └── what it had <─┘
-                                                                   to import
+    parent ── spawn (with the worker's descriptors), end, bye ──> fork server ── fork ──> workers, in their own sessions
+      ^                                                            │      ^                 │
+      └───────────────────── a worker's exit status <──────────────┘      └─ its imports <──┘
+
 Guarantees:
-  * A fork never finds another thread holding a lock: there is none.
-  * When nothing else is asked for it imports what a worker had to, of the standard library: the next ones have it.
-  * When the owner goes without a word, every worker and all their descendants are killed.
-  * What a worker leaves behind when it crashes or is ended is ended too, wherever it went: TERM, then KILL. That a
-    worker was ended is told when all of that is gone. What a worker leaves that just goes is left alone.
+  * A fork never copies a lock that another thread holds: there is no other thread.
+  * While it is idle, it imports the modules of the standard library that workers had to import, for the next ones.
+  * If the parent dies, all workers and their descendants are killed.
+  * If a worker crashes or is ended, all processes that it left are ended too, in whichever session: TERM, then KILL.
+    Its exit status is sent when all of them have exited. The processes of a worker that exits by itself stay alive.
 """
 
 from __future__ import annotations
@@ -29,38 +29,42 @@ from collections.abc import Iterable
 
 from paropt_exporter.executors.worker import imports, loop
 
-CONTROL = 3  # where the owner puts the control socket
-STATUS = struct.Struct("<i")  # as subprocess has it: exit code, or minus the signal's number; or NOT_FORKED + errno
+CONTROL = 3  # the descriptor of the control socket
+STATUS = struct.Struct("<i")  # exit code, or minus the signal's number as in subprocess; or NOT_FORKED + errno
 NOT_FORKED = 1 << 16
 SPAWN, END, BYE = "spawn", "end", "bye"
 MESSAGE_BYTES = 1 << 12
-FILES = 8  # that come with a spawn: socket, claims, quiet pipe, arena, status pipe, stdout, stderr, resource tracker
+# Descriptors of a spawn: socket, claims, results pipe, shared memory, status pipe, stdout, stderr, resource tracker.
+FILES = 8
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _KILL_AGAIN_SECONDS = 0.1
-_GIVE_UP_SECONDS = 5.0  # a process that waits in the kernel must not hold a slot forever
-_LEFTOVERS_GRACE_SECONDS = 2.0  # of a crashed worker's children; orphans must be gone 5 s after the owner
-_PAGE_BYTES, _LARGEST_SMALL_BYTES = 1 << 14, 512  # of CPython's allocator of small objects: pools, size classes
+_GIVE_UP_SECONDS = 5.0  # a process that is stuck in the kernel must not keep a worker's place forever
+_LEFTOVERS_GRACE_SECONDS = 2.0  # of a crashed worker's children; orphans must exit within 5 s of the parent
+_PAGE_BYTES, _LARGEST_SMALL_BYTES = (
+    1 << 14,
+    512,
+)  # of CPython's allocator of small objects: its pools and largest size class
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(owner: int) -> None:
-    """Fork workers until the owner says goodbye or is gone."""
+def main(parent: int) -> None:
+    """Fork workers until the parent says goodbye or has exited."""
     os.closerange(CONTROL + 1, 1 << 16)
-    forkserver = _ForkServer(owner)
+    forkserver = _ForkServer(parent)
     try:
         forkserver.serve()
         forkserver.close()
         return
     except _ForkedError as forked:
         files = forked.files
-    # Not in the handler: whatever a task raises would have the unwinding as its context, and show it.
+    # Outside the handler, or every exception of a task would have _ForkedError as its context.
     _become_worker(files)
     loop.main()
 
 
 class _ForkedError(BaseException):
-    """Unwinds a new worker's stack out of the fork server's loop. `files`: what came with its spawn."""
+    """Unwinds a new worker's stack out of the fork server's loop. `files`: the descriptors of its spawn."""
 
     def __init__(self, files: list[int]) -> None:
         super().__init__()
@@ -68,7 +72,7 @@ class _ForkedError(BaseException):
 
 
 class _ExitingWorker:
-    """A worker that goes with all that it started. `code`: how it ended, not told yet; `orphans`: adopted from it."""
+    """A worker that is ended with all its processes. `code`: its exit status, not sent yet; `orphans`: these processes."""
 
     def __init__(self, kill_at: float) -> None:
         self.kill_at = kill_at
@@ -78,16 +82,16 @@ class _ExitingWorker:
 
 
 class _ForkServer:
-    def __init__(self, owner: int) -> None:
+    def __init__(self, parent: int) -> None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._control = socket.socket(fileno=CONTROL)
         self._statuses: dict[int, int] = {}  # worker's pid: its status pipe
-        self._exiting: dict[int, _ExitingWorker] = {}  # by the pid of a worker that is to go, or has crashed
-        self._kept: dict[int, int] = {}  # adopted processes that are left alone: the worker whose they were
+        self._exiting: dict[int, _ExitingWorker] = {}  # by the pid of a worker that was ended or has crashed
+        self._kept: dict[int, int] = {}  # adopted processes that stay alive: the worker that started them
         self._poll = select.poll()
         self._poll.register(self._control, select.POLLIN)
         with contextlib.suppress(OSError):
-            self._poll.register(os.pidfd_open(owner), select.POLLIN)  # a fork of the owner may keep the socket open
+            self._poll.register(os.pidfd_open(parent), select.POLLIN)  # a fork of the parent may keep the socket open
         self._wakeup, writing = os.pipe()
         for descriptor in (self._wakeup, writing):
             os.set_blocking(descriptor, False)
@@ -110,7 +114,7 @@ class _ForkServer:
                 if not self._handle_message():
                     return
             elif events - {self._wakeup, self._imports.fileno()}:
-                self._kill_everything()  # the owner's pidfd
+                self._kill_everything()  # the parent's pidfd
                 return
             elif self._imports.fileno() in events:
                 self._imports.read_names()
@@ -121,10 +125,10 @@ class _ForkServer:
         self._control.close()
 
     def _freeze_heap(self) -> None:
-        """Make the heap what workers should start from."""
+        """Prepare the heap for forks."""
         gc.collect()
         self._ballast = _fill_holes()
-        gc.freeze()  # so that a worker's collections don't copy pages that they share
+        gc.freeze()  # so that a worker's garbage collections don't copy shared pages
 
     def _handle_message(self) -> bool:
         try:
@@ -137,7 +141,7 @@ class _ForkServer:
         order = marshal.loads(message)
         if order[0] == SPAWN and len(files) == FILES:
             self._spawn(files)
-        elif order[0] == SPAWN:  # descriptors are used up: the pipe's end tells the owner
+        elif order[0] == SPAWN:  # descriptors are used up: the parent sees the end of the status pipe
             for descriptor in files:
                 os.close(descriptor)
         elif order[0] == END:
@@ -157,7 +161,7 @@ class _ForkServer:
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != parent:
                 os._exit(1)
-            self._control.detach()  # its number is the worker's socket's from now on
+            self._control.detach()  # the worker's socket takes its number
             raise _ForkedError([*files, self._imports.writing])
         for descriptor in files:
             if descriptor != status or pid < 0:
@@ -166,10 +170,10 @@ class _ForkServer:
             self._statuses[pid] = status
 
     def _end(self, worker: int, grace_seconds: float) -> None:
-        """TERM now, KILL after the grace. A second, shorter one brings the end forward."""
+        """Send TERM now and KILL after the grace. A second call with a shorter grace shortens it."""
         kill_at = time.monotonic() + grace_seconds
         exiting = self._exiting.get(worker)
-        left = {pid for pid, owner in self._kept.items() if owner == worker}  # by one that exited by itself
+        left = {pid for pid, owner in self._kept.items() if owner == worker}  # by a worker that exited by itself
         if exiting is None and (worker in self._statuses or left):
             exiting = self._exiting[worker] = _ExitingWorker(kill_at)
         if exiting is not None:
@@ -198,7 +202,7 @@ class _ForkServer:
     def _reap_worker(self, pid: int, *, asked: bool) -> None:
         ended = pid in self._exiting
         if not ended and not asked:
-            self._end(pid, _LEFTOVERS_GRACE_SECONDS)  # before it is reaped, while its number is its own
+            self._end(pid, _LEFTOVERS_GRACE_SECONDS)  # before it is reaped: nothing else can have its pid
         _, status = os.waitpid(pid, 0)
         code = os.waitstatus_to_exitcode(status)
         self._adopt_children(pid)
@@ -217,7 +221,7 @@ class _ForkServer:
         self._adopt_children(worker)
 
     def _adopt_children(self, worker: int) -> None:
-        """Take over the children of a worker, or of an orphan of its, that has ended: no living worker's come to us."""
+        """Take over the children of a worker or orphan that has ended. Those of live workers stay with them."""
         exiting = self._exiting.get(worker)
         known = self._statuses.keys() | self._kept.keys()
         known = known.union(*(other.orphans for other in self._exiting.values()))
@@ -227,7 +231,7 @@ class _ForkServer:
                 continue
             exiting.orphans.add(pid)
             with contextlib.suppress(OSError):
-                if os.getpgid(pid) != worker:  # the others were asked with the group
+                if os.getpgid(pid) != worker:  # the others got the signal of the group
                     _terminate(pid)
 
     def _is_gone(self, worker: int, exiting: _ExitingWorker) -> bool:
@@ -268,7 +272,7 @@ class _ForkServer:
     def _kill_everything(self) -> None:
         for group in self._statuses:
             _signal_group(group, signal.SIGKILL)
-        # What has left its group is still our descendant, since we are a subreaper. Killing may uncover more.
+        # Processes outside the groups are descendants too, since this is a subreaper. Killing may uncover more.
         while children := _list_descendants(os.getpid()):
             _kill_processes(children)
             with contextlib.suppress(ChildProcessError):
@@ -276,10 +280,10 @@ class _ForkServer:
 
 
 def _fill_holes() -> list[list[object]]:
-    """Return what fills the gaps that start-up left in the heap, so that workers' objects get pages of their own.
+    """Return objects that fill the gaps of the heap, so that workers' objects get pages of their own.
 
-    A page with its last gap taken and given back again moves between the allocator's lists each time: a loop of plain
-    Python is 3 % slower. And what lands in a page that workers share has it copied.
+    A page whose last gap is taken and freed moves between the allocator's lists each time, which makes a loop of plain
+    Python 3 % slower. And an object in a page that workers share causes a copy of the page.
     """
     filling: list[list[object]] = [
         [object() for _ in range(_PAGE_BYTES // 16)],
@@ -307,7 +311,7 @@ def _list_children() -> set[int]:
         with open("/proc/thread-self/children", "rb") as file:  # noqa: PTH123 -- Path is not worth its import here
             return set(map(int, file.read().split()))
     except OSError:
-        return set()  # no /proc: groups are ended all the same
+        return set()  # no /proc: process groups are ended all the same
 
 
 def _signal_group(group: int, number: int) -> None:
@@ -336,7 +340,7 @@ def _list_descendants(root: int) -> list[int]:
 
 
 def _become_worker(files: list[int]) -> None:
-    """Become a worker: a session of its own, its ends where it expects them, nothing else of the fork server's."""
+    """Become a worker: start a session, put the descriptors in their places, and close all others."""
     os.setsid()
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.set_wakeup_fd(-1)
@@ -351,7 +355,7 @@ def _become_worker(files: list[int]) -> None:
 
 
 def _duplicate_above(descriptor: int) -> int:
-    """Return a copy that no place of a worker's can collide with."""
+    """Return a copy of a descriptor, above all places."""
     import fcntl
 
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, loop.IMPORTS + 1)

@@ -1,4 +1,4 @@
-"""What a worker process runs: it takes tasks from its pool, runs them one after another, and measures them."""
+"""The loop of a worker process: receives tasks, runs them one after another, measures them and replies."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from paropt_exporter.executors.worker.orphans import Orphans
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 from paropt_exporter.executors.worker.shared_memory import SharedMemory
 
-# Where the fork server puts a worker's ends: socket to its pool, claims, pipe for results of a batch, shared memory,
-# multiprocessing's resource tracker, where the owner has one, and pipe to the fork server for what had to be imported.
+# A worker's descriptors: socket to its pool, claims, pipe for results of a batch, shared memory, multiprocessing's
+# resource tracker if the parent process has one, and the pipe to the fork server for names of imported modules.
 SOCKET, CLAIMS, RESULTS, MEMORY, TRACKER, IMPORTS = 3, 4, 5, 6, 7, 8
 
-# Child processes and run-queue delay are looked at only when a batch lasted long enough to have any worth counting.
-_WORTH_A_LOOK_SECONDS = 0.001
+# Child processes and run-queue delay are read only if a task or batch lasted long enough for them to matter.
+_LEAST_SAMPLED_SECONDS = 0.001
 _MOST_CACHED = 1000
-_ATOMIC_BYTES = 4096  # up to this size a write to a pipe is whole or refused (PIPE_BUF)
+_ATOMIC_BYTES = 4096  # PIPE_BUF: up to this size a pipe takes a write as a whole or not at all
 
-Outcome = tuple[int, Any, float, float]  # kind, a plain value or else bytes or Pieces, began, ended
+Outcome = tuple[int, Any, float, float]  # kind, plain value or pickle, start, end
 
 
 def main() -> None:
-    """Serve until the pool closes its end."""
+    """Run tasks until the pool closes its end of the socket."""
     with (
         socket.socket(fileno=SOCKET) as connection,
-        contextlib.suppress(BrokenPipeError, ConnectionResetError),  # the pool is gone: nobody to tell
+        contextlib.suppress(BrokenPipeError, ConnectionResetError),  # the pool is gone
     ):
         _Worker(connection).serve()
 
@@ -44,9 +44,9 @@ class _Worker:
     """The loop of one worker process.
 
     Guarantees:
-      * A task is run only under a claim, and its result is in the kernel's hands before the next claim: whatever
-        kills the process, the pool knows which tasks have ended, which one was running, and which never began.
-      * Results of a batch wake nobody until the batch is through, unless the pipe is full.
+      * A task runs only under a claim, and the kernel has its result before the next claim. However the process dies,
+        the pool knows which tasks have ended, which one was running, and which were not begun.
+      * The results of a batch don't wake the pool until the batch is finished, unless the pipe is full.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -61,7 +61,7 @@ class _Worker:
         self._loading_seconds = 0.0
         self._orphans = Orphans()
         self._is_copy = False
-        self._modules = len(sys.modules)  # that the fork server had, or was told of
+        self._modules = len(sys.modules)  # that the fork server has, or has been sent
         os.register_at_fork(after_in_child=self._note_fork)
 
     def serve(self) -> None:
@@ -105,21 +105,21 @@ class _Worker:
             if key:
                 mp_context.join_parent(key, TRACKER if tracked else None)
             _initialize(*initializer)
-        except BaseException as error:  # noqa: BLE001 -- a user's initializer; told to the pool
+        except BaseException as error:  # noqa: BLE001 -- a user's initializer; the pool gets the error
             self._send_reply(0, wire.REFUSED, payload.dump_error(error)[0])
             return False
         self._send_reply(0, wire.READY, b"%d" % os.getpid())
         return True
 
     def _note_fork(self) -> None:
-        """Note that this is a child that a task forked: should it come out of the task, it is no second worker."""
+        """Note that this is a process that a task forked: if the task returns in it, it must not go on as a worker."""
         self._is_copy = True
 
     def _run_batch(self, number: int, tasks: list[payload.Packed]) -> None:
         begun, cpu, unloaded = monotonic(), process_time(), 0
         for function, arguments in tasks:
             if not wire.claim_task(CLAIMS):
-                break  # the pool took back what is left
+                break  # the pool took the others back
             outcome = self._run_task(function, arguments)
             if self._is_copy:
                 os._exit(0)
@@ -127,7 +127,7 @@ class _Worker:
             self._write_result(number, outcome)
             number += 1
         cpu, delay = process_time() - cpu - self._take_loading_seconds(), 0.0
-        if monotonic() - begun > _WORTH_A_LOOK_SECONDS:
+        if monotonic() - begun > _LEAST_SAMPLED_SECONDS:
             cpu, delay = cpu + self._take_children_cpu(), self._take_run_delay()
         self._send_reply(unloaded, wire.DONE, b"", begun, monotonic(), cpu, delay)
 
@@ -138,7 +138,7 @@ class _Worker:
         meter = Meter() if profiled else None
         cpu = process_time()
         if not wire.claim_task(CLAIMS):
-            self._send_reply(0, wire.DONE, b"")  # the pool took it back while it was on its way
+            self._send_reply(0, wire.DONE, b"")  # the pool took it back meanwhile
             return
         kind, reply, started, ended = self._run_task(function, arguments)
         if self._is_copy:
@@ -151,7 +151,7 @@ class _Worker:
             cpu = max(0.0, cpu - loading)
             self._take_children_cpu()
             self._orphans_seconds = meter.orphans_seconds
-        elif ended - started > _WORTH_A_LOOK_SECONDS:
+        elif ended - started > _LEAST_SAMPLED_SECONDS:
             cpu, delay = cpu + self._take_children_cpu(), self._take_run_delay()
         if isinstance(reply, PickleBuffers) and self._memory.write(reply.parts):
             kind, reply = kind | wire.MEMORY_MARK, wire.SIZE.pack(len(reply))
@@ -167,12 +167,12 @@ class _Worker:
             call = self._functions.get(function) or self._load_function(function)
             positional, keywords = payload.load_arguments(arguments)
             self._memory.release()
-        except BaseException as error:  # noqa: BLE001 -- loading runs the user's code; told to the pool
+        except BaseException as error:  # noqa: BLE001 -- loading runs the user's code; the pool gets the error
             return wire.UNLOADED, _dump_load_error(error), (now := monotonic()), now
         started = monotonic()
         try:
             result = call(*positional, **keywords)
-        except BaseException as error:  # noqa: BLE001 -- whatever a task raises is that task's outcome
+        except BaseException as error:  # noqa: BLE001 -- any exception is the task's outcome
             ended = monotonic()
             packed, whole = payload.dump_error(drop_first_frame(error))
             return (wire.RAISED if whole else wire.LOST), packed, started, ended
@@ -199,12 +199,12 @@ class _Worker:
         return function
 
     def _take_loading_seconds(self) -> float:
-        """Return the CPU that loading functions took since the last call: importing a module is no task's work."""
+        """Return the CPU time of loading functions since the last call: importing a module is not the task's work."""
         seconds, self._loading_seconds = self._loading_seconds, 0.0
         return seconds
 
     def _reap(self) -> None:
-        if self._orphans.reap(monotonic()):  # what they used counted as theirs, and is this process's children's now
+        if self._orphans.reap(monotonic()):  # their CPU time has moved to the waited-for children
             self._children_seconds = measure_waited_children()
             self._orphans_seconds = measure_children()
 
@@ -261,7 +261,7 @@ def _initialize(function: bytes, arguments: payload.Arguments) -> None:
 
 
 def _dump_load_error(error: BaseException) -> bytes:
-    """Say why a task could not be loaded, and which module was missing, if that was why: its pool may know it."""
+    """Pickle why a task could not be loaded, and the name of the missing module: the pool may have it."""
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     return payload.dumps((describe(error), missing or ""))
 
@@ -271,15 +271,15 @@ def read_run_delay() -> float:
 
 
 def measure_waited_children() -> float:
-    """Return the CPU time of this process's children that it has waited for, their descendants included."""
+    """Return the CPU time of the children that this process has waited for, including their descendants."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def measure_children() -> float:
-    """Return the CPU time of descendants that nobody has waited for, alive or not.
+    """Return the CPU time of descendants that have not been waited for, alive or not.
 
-    The worker is a subreaper: orphans stay its descendants, and a zombie's figures can be read until it is reaped.
+    The worker is a subreaper, so orphans stay its descendants; a zombie's CPU time can be read until it is reaped.
     """
     return procfs.measure_descendants_cpu(os.getpid()) if _has_children() else 0.0
 
@@ -293,7 +293,7 @@ def _has_children() -> bool:
 
 
 class Meter:
-    """Measures one task in full; costs some 50 µs, and a walk over /proc where processes were left behind."""
+    """Measures one task in full. Costs some 50 µs, and a walk over /proc if there are child processes."""
 
     def __init__(self) -> None:
         _reset_memory_peak()
@@ -302,7 +302,7 @@ class Meter:
         self._cpu_seconds = self.orphans_seconds + measure_waited_children() + process_time()
 
     def stop(self) -> tuple[float, float, int]:
-        """Return CPU and run-queue delay in seconds, and the highest memory use since the start in bytes."""
+        """Return CPU time and run-queue delay in seconds, and the peak memory since the start in bytes."""
         cpu = process_time() + measure_waited_children()
         self.orphans_seconds = measure_children()
         used = max(0.0, cpu + self.orphans_seconds - self._cpu_seconds)
@@ -313,9 +313,9 @@ def _reset_memory_peak() -> None:
     try:
         descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:
-        return  # not allowed here: the peak is then the highest since the worker began
+        return  # not permitted: the peak is then that of the worker's whole life
     try:
-        os.write(descriptor, b"5")  # proc(5): resets VmHWM to what is in memory now
+        os.write(descriptor, b"5")  # proc(5): resets VmHWM to the current memory
     except OSError:
         pass
     finally:

@@ -1,4 +1,4 @@
-"""Waits in a worker for children that nobody else will wait for: what its tasks' own children left behind."""
+"""Reaps the zombies of a worker that no object will wait for: processes that its tasks' children left behind."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import contextlib
 import os
 import sys
 
-LOOK_SECONDS = 10.0  # between two looks; whoever wants a child's exit status has had that long to ask for it
+LOOK_SECONDS = 10.0  # between two calls: how long an owner has to ask for a child's exit status
 
 
 class Orphans:
     """The zombies of one process that is a subreaper.
 
-    Guarantee: a child that has been a zombie for two looks is waited for, unless a `Popen` object knows it: the exit
-    status is that object's to give.
+    Guarantee: a child that is a zombie in two successive calls is reaped, unless a `Popen` object has it and will
+    return its exit status.
     """
 
     def __init__(self) -> None:
@@ -21,12 +21,12 @@ class Orphans:
         self._seen: frozenset[int] = frozenset()
 
     def reap(self, now: float) -> bool:
-        """Wait for those that were there at the last look too; whether there were any."""
+        """Reap the zombies that were there at the last call too; return whether there were any."""
         self.due_seconds = now + LOOK_SECONDS
         try:
             zombies = frozenset(_list_zombies())
         except OSError:
-            return False  # no /proc: they stay until the worker goes
+            return False  # no /proc: they stay until the worker exits
         left = (zombies & self._seen) - _list_owned() if zombies & self._seen else ()
         for pid in left:
             with contextlib.suppress(ChildProcessError):
@@ -58,7 +58,7 @@ def _read_file(path: str) -> bytes:
 
 
 def _list_owned() -> set[int]:
-    """Return the children that an object of subprocess or multiprocessing will wait for."""
+    """Return the children that an object of subprocess or multiprocessing has."""
     import gc
 
     kinds = tuple(
