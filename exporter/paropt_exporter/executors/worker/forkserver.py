@@ -72,7 +72,7 @@ class _ForkedError(BaseException):
 
 
 class _ExitingWorker:
-    """A worker that is ended with all its processes. `code`: its exit status, not sent yet; `orphans`: these processes."""
+    """A worker that is ended with all its processes. `code`: its exit status, not sent yet; `orphans`: the others."""
 
     def __init__(self, kill_at: float) -> None:
         self.kill_at = kill_at
