@@ -105,7 +105,7 @@ class FakePool:
         yield False
         if scheduler.needs_dispatch:
             actions = scheduler.dispatch(self.now, sender)
-            if scheduler.withdraw_refused(item):
+            if scheduler.closed and scheduler.withdraw(item):
                 self.items.remove(item)
         elif len(scheduler.queue) >= scheduler.prefetch_length:
             actions = scheduler.prefetch(self.now, sender)
@@ -262,7 +262,7 @@ class FakePool:
                 if not process.ended and not process.dismissed:
                     process.batches.append(action)
                 yield False
-                self._begin(self.scheduler.note_sent(action, whole=True))
+                self.scheduler.note_sent(action, whole=True)
             elif isinstance(action, Kill):
                 for worker, process in self.processes.items():
                     if process.pid == action.pid:

@@ -112,7 +112,9 @@ class ProcessManager:
         else:
             whole = connection.send_batch(first, [item.packed for item in items])
         with self.lock:
-            self._begin(self.scheduler.note_sent(batch, whole=whole))
+            self.scheduler.note_sent(batch, whole=whole)
+            if not whole:
+                self._wake(batch.worker)  # its thread sends the rest
 
     def _wake(self, worker: Worker) -> None:
         waker = self._wakers.get(worker)
@@ -130,7 +132,8 @@ class ProcessManager:
         try:
             with self.lock:
                 actions = self._begin(self.scheduler.dispatch(monotonic(), get_ident()))
-                refused = item is not None and self.scheduler.withdraw_refused(item)
+                # Later than `dispatch`: a signal handler may close the pool in between.
+                refused = self.scheduler.closed is not None and item is not None and self.scheduler.withdraw(item)
             self._finish(actions)
         except BaseException:  # an interrupt; raised again
             self._recover()

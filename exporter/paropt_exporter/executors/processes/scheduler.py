@@ -69,6 +69,9 @@ _KILLED = (-signal.SIGKILL, -signal.SIGTERM, None)  # it or its fork server, per
 _MOST_FAILED_STARTS = 10  # in a row, over some 20 s, without a process or with one that was killed: it may pass
 
 
+_NONE: list[WorkItem] = []  # stays empty
+
+
 class WorkerState(StrEnum):
     STARTING = "starting"
     IDLE = "idle"
@@ -193,6 +196,9 @@ class Send(NamedTuple):
     first_number: int
     items: list[WorkItem]
     single: bool
+
+
+_make_send = tuple.__new__  # which Send's constructor calls, at a quarter of its cost
 
 
 class Dismiss(NamedTuple):
@@ -323,13 +329,12 @@ class Scheduler:
         self._note_idle()
         return actions
 
-    def withdraw_refused(self, item: WorkItem) -> bool:
-        """Take a task back if the pool was closed before any worker could get it; say whether it was."""
-        # Later than `dispatch`: a signal handler may close the pool in between.
-        if self.closed and item in self.queue:
-            self.queue.remove(item)
-            return True
-        return False
+    def withdraw(self, item: WorkItem) -> bool:
+        """Take a task back that no worker has got; return whether there was none."""
+        if item not in self.queue:
+            return False
+        self.queue.remove(item)
+        return True
 
     def prefetch(self, now: float, sender: int) -> list[Action]:
         """Give the busy worker that holds fewest tasks another batch, since its thread may not run soon."""
@@ -354,7 +359,7 @@ class Scheduler:
                 return [self._dismiss(worker, recycle=True)]
             if self.surplus > 0 or (self.closed and not self.queue):
                 return [self._dismiss(worker)]
-            batch = self._assign(worker, now, sender)
+            batch = self._assign(worker, now, sender) if self.queue else None
             if batch is not None:
                 return [batch]
             self.idle.append(worker)
@@ -373,16 +378,14 @@ class Scheduler:
 
     def note_offered(self, batch: Send) -> None:
         """Note that the worker may claim the batch's tasks: from here on its claims tell which ones it has begun."""
-        batch.worker.sending[batch.sender] = []
+        batch.worker.sending[batch.sender] = _NONE
 
-    def note_sent(self, batch: Send, *, whole: bool) -> list[Action]:
+    def note_sent(self, batch: Send, *, whole: bool) -> None:
         """Note that a batch was sent; if not `whole`, the worker's thread sends the rest, then `note_flushed` comes."""
         worker = batch.worker
-        if worker.connection is not batch.connection:
-            return []
-        worker.blocked = worker.blocked or not whole
-        worker.sending.pop(batch.sender, None)
-        return [] if whole else [Wake(worker)]
+        if worker.connection is batch.connection:
+            worker.blocked = worker.blocked or not whole
+            worker.sending.pop(batch.sender, None)
 
     def note_flushed(self, worker: Worker) -> None:
         worker.blocked = False
@@ -608,7 +611,7 @@ class Scheduler:
         worker.held_seconds += seconds
         worker.assigned_tasks += count
         self.prefetch_length = self._prefetch_tasks * len(self.workers)
-        return Send(worker, worker.connection, sender, first, items, single)
+        return _make_send(Send, (worker, worker.connection, sender, first, items, single))
 
     def _take_back(self, worker: Worker, unclaimed: int) -> None:
         """Take back all tasks that a worker has not begun, as its process has ended."""

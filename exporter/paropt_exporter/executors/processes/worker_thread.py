@@ -119,9 +119,11 @@ def _wait(manager: ProcessManager, worker: Worker, connection: WorkerConnection)
 
 def _get_due_delay(worker: Worker, connection: WorkerConnection) -> float | None:
     """Return how long to wait until `_handle_due`; None if there is nothing to handle."""
-    if connection.closed_seconds is not None and worker.batches:
+    if not worker.batches:
+        return None
+    if connection.closed_seconds is not None:
         return max(0.0, connection.closed_seconds + _CLOSED_SECONDS - monotonic())
-    return worker.get_slow_delay(monotonic()) if worker.batches else None
+    return worker.get_slow_delay(monotonic())
 
 
 def _handle_due(manager: ProcessManager, worker: Worker, connection: WorkerConnection) -> None:
