@@ -22,7 +22,7 @@ def descriptor() -> Iterator[int]:
     os.close(made)
 
 
-def test_one_side_reads_what_the_other_put(descriptor: int) -> None:
+def test_one_side_reads_the_bodies_of_the_other(descriptor: int) -> None:
     ours, theirs = SharedMemory(descriptor), SharedMemory(descriptor)
     for body in (b"x" * 100_000, b"y" * 3_000_000, b"z"):
         assert ours.write([body[:9], body[9:]])
@@ -33,7 +33,7 @@ def test_one_side_reads_what_the_other_put(descriptor: int) -> None:
         ours.release()
 
 
-def test_memory_of_a_large_body_is_given_back_when_it_is_read_and_a_small_ones_is_kept(descriptor: int) -> None:
+def test_memory_of_a_large_body_is_freed_and_of_a_small_one_kept(descriptor: int) -> None:
     ours, theirs = SharedMemory(descriptor), SharedMemory(descriptor)
     for size, kept in ((1 << 20, 1 << 20), (50 << 20, 0), (1 << 20, 1 << 20)):
         assert ours.write([bytes(size)])
@@ -43,14 +43,14 @@ def test_memory_of_a_large_body_is_given_back_when_it_is_read_and_a_small_ones_i
         assert os.fstat(descriptor).st_size == kept
 
 
-def test_a_body_that_finds_no_room_is_refused_and_said_so(descriptor: int) -> None:
+def test_write_returns_false_without_memory(descriptor: int) -> None:
     read_only = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY)
     assert not SharedMemory(read_only).write([b"x"])
     os.close(read_only)
 
 
 class _Parts(list[bytes]):
-    """Parts of a body; something happens while they are put, after the first."""
+    """Parts of a body that call a function while they are written, after the first one."""
 
     def __init__(self, parts: list[bytes], then: Callable[[], object]) -> None:
         super().__init__(parts)
@@ -65,7 +65,7 @@ class _Parts(list[bytes]):
             yield part
 
 
-def test_a_body_for_a_worker_that_dies_meanwhile_is_written_to_no_other_file(tmp_path: Path) -> None:
+def test_write_to_a_dying_worker_reaches_no_other_file(tmp_path: Path) -> None:
     connection = WorkerConnection(lifetime.FORK_SERVERS)
     opened: list[BinaryIO] = []
 
