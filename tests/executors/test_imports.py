@@ -1,4 +1,4 @@
-"""What a worker had to import of the standard library, the next worker has from the start."""
+"""A module of the standard library that one worker imports is loaded in the next worker from the start."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def look():
 
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of modules that tasks find: what `look` imports, a module of its own, one that hides the library's."""
+    """A folder on the import path with the task's module, a helper, and a module that shadows one of the library."""
     (tmp_path / "looking.py").write_text(TASK)
     (tmp_path / "helper.py").write_text("")
     (tmp_path / "sched.py").write_text("")
@@ -41,7 +41,7 @@ def _draw() -> float:
     return random.random()
 
 
-def test_the_next_worker_has_what_the_first_had_to_import(modules: Path) -> None:
+def test_next_worker_has_the_modules_that_the_first_imported(modules: Path) -> None:
     look = importlib.import_module("looking").look
     for _ in range(ATTEMPTS):
         with ProcessPool(1) as pool:
@@ -55,7 +55,7 @@ def test_the_next_worker_has_what_the_first_had_to_import(modules: Path) -> None
     assert had == {"colorsys"}
 
 
-def test_workers_that_have_random_from_the_start_draw_numbers_of_their_own() -> None:
+def test_workers_draw_different_random_numbers() -> None:
     drawn = set()
     for _ in range(5):
         with ProcessPool(2) as pool:
@@ -63,32 +63,32 @@ def test_workers_that_have_random_from_the_start_draw_numbers_of_their_own() -> 
     assert len(drawn) == 10
 
 
-def test_only_the_standard_librarys_own_modules_are_told(modules: Path) -> None:
+def test_only_standard_library_modules_are_sent(modules: Path) -> None:
     for name in ("colorsys", "helper", "sched"):
         importlib.import_module(name)
     heard = imports.Imports()
-    imports.tell(heard.writing, ["colorsys", "helper", "sched", "json", "antigravity", "gone"])
-    heard.hear()
-    assert heard.wanted == ["colorsys", "json"]
+    imports.send_names(heard.writing, ["colorsys", "helper", "sched", "json", "antigravity", "gone"])
+    heard.read_names()
+    assert heard.pending == ["colorsys", "json"]
 
 
-def test_a_name_is_imported_once_and_what_cannot_be_imported_is_left_alone() -> None:
+def test_module_is_imported_once_and_a_failed_import_is_skipped() -> None:
     heard = imports.Imports()
     sys.modules.pop("colorsys", None)
-    imports.tell(heard.writing, ["json", "json"])
+    imports.send_names(heard.writing, ["json", "json"])
     os.write(heard.writing, b"colorsys json.nothing paropt_exporter.nothing json\n")
-    heard.hear()
-    assert heard.wanted == ["json", "colorsys", "json.nothing", "paropt_exporter.nothing"]
-    assert [heard.take() for _ in range(4)] == [False, False, False, True]
+    heard.read_names()
+    assert heard.pending == ["json", "colorsys", "json.nothing", "paropt_exporter.nothing"]
+    assert [heard.import_next() for _ in range(4)] == [False, False, False, True]
     assert "colorsys" in sys.modules
-    heard.hear()
-    assert heard.wanted == []
+    heard.read_names()
+    assert heard.pending == []
 
 
-def test_a_full_pipe_and_a_closed_one_cost_nothing_but_the_word() -> None:
+def test_full_or_closed_pipe_loses_only_the_names() -> None:
     heard = imports.Imports()
     for _ in range(10_000):
-        imports.tell(heard.writing, ["json"])
-    heard.hear()
-    assert heard.wanted == ["json"]
-    imports.tell(1 << 20, ["json"])
+        imports.send_names(heard.writing, ["json"])
+    heard.read_names()
+    assert heard.pending == ["json"]
+    imports.send_names(1 << 20, ["json"])

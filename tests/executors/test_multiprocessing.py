@@ -33,7 +33,7 @@ def put_pid(queue: Any) -> None:
     queue.put(os.getpid())
 
 
-def test_a_queue_is_an_argument_like_any_other(pool: ProcessPool) -> None:
+def test_queue_is_an_argument_of_a_task(pool: ProcessPool) -> None:
     queue = SPAWN.Queue()
     for number in range(5):
         pool.submit(put, queue, number)
@@ -41,7 +41,7 @@ def test_a_queue_is_an_argument_like_any_other(pool: ProcessPool) -> None:
     queue.close()
 
 
-def test_a_queue_among_the_initializers_arguments_reaches_each_worker() -> None:
+def test_queue_of_the_initializer_reaches_each_worker() -> None:
     queue = SPAWN.SimpleQueue()
     with ProcessPool(3, mp_context=SPAWN, initializer=put_pid, initargs=(queue,)) as pool:
         assert len({queue.get() for _ in range(3)}) == 3
@@ -56,7 +56,7 @@ def count_under(lock: Any, value: Any) -> None:
             value.value += 1
 
 
-def test_locks_and_shared_values_hold_across_workers(pool: ProcessPool) -> None:
+def test_locks_and_shared_values_work_across_workers(pool: ProcessPool) -> None:
     lock, value = SPAWN.Lock(), SPAWN.Value("i", 0, lock=False)
     for future in [pool.submit(count_under, lock, value) for _ in range(8)]:
         future.result(HANG_SECONDS)
@@ -68,7 +68,7 @@ def set_and_wait(mine: Any, others: Any) -> bool:
     return bool(others.wait(HANG_SECONDS))
 
 
-def test_two_workers_meet_at_events(pool: ProcessPool) -> None:
+def test_events_synchronize_two_workers(pool: ProcessPool) -> None:
     first, second = SPAWN.Event(), SPAWN.Event()
     meeting = [pool.submit(set_and_wait, first, second), pool.submit(set_and_wait, second, first)]
     assert [future.result(HANG_SECONDS) for future in meeting] == [True, True]
@@ -79,7 +79,7 @@ def send(connection: Any, text: str) -> None:
     connection.close()
 
 
-def test_one_end_of_a_pipe_can_be_given_away_and_given_back(pool: ProcessPool) -> None:
+def test_connection_travels_to_a_worker_and_back(pool: ProcessPool) -> None:
     reading, writing = SPAWN.Pipe(duplex=False)
     pool.submit(send, writing, "hello").result(HANG_SECONDS)
     assert reading.recv() == "hello"
@@ -96,7 +96,7 @@ def open_pipe() -> Any:
     return reading
 
 
-def test_a_managers_proxies_work_in_workers(pool: ProcessPool) -> None:
+def test_manager_proxies_work_in_workers(pool: ProcessPool) -> None:
     with SPAWN.Manager() as manager:
         found, event = manager.dict(), manager.Event()
         pool.submit(fill, found, event)
@@ -116,7 +116,7 @@ def write_into(name: str) -> None:
     block.close()
 
 
-def test_shared_memory_outlives_the_worker_that_looked_at_it() -> None:
+def test_shared_memory_survives_a_worker_that_attached_it() -> None:
     block = shared_memory.SharedMemory(create=True, size=16)
     try:
         with ProcessPool(1) as pool:
@@ -130,7 +130,7 @@ def test_shared_memory_outlives_the_worker_that_looked_at_it() -> None:
         block.unlink()
 
 
-def test_a_lock_that_only_a_fork_could_share_is_refused_with_what_to_do(pool: ProcessPool) -> None:
+def test_lock_of_the_fork_context_is_refused_with_advice(pool: ProcessPool) -> None:
     lock = multiprocessing.get_context("fork").Lock()
     error = pool.submit(nothing, lock).exception(HANG_SECONDS)
     assert isinstance(error, UnpicklableError)
@@ -139,10 +139,10 @@ def test_a_lock_that_only_a_fork_could_share_is_refused_with_what_to_do(pool: Pr
         ProcessPool(1, initializer=nothing, initargs=(lock,))
 
 
-def test_a_threads_lock_is_still_refused(pool: ProcessPool) -> None:
+def test_threading_lock_is_refused(pool: ProcessPool) -> None:
     assert isinstance(pool.submit(nothing, threading.Lock()).exception(HANG_SECONDS), UnpicklableError)
 
 
-def test_workers_that_are_used_up_and_a_context_that_forks_exclude_each_other() -> None:
+def test_max_tasks_per_child_excludes_the_fork_context() -> None:
     with pytest.raises(ValueError, match="'fork'"):
         ProcessPool(1, mp_context=multiprocessing.get_context("fork"), max_tasks_per_child=3)

@@ -1,4 +1,4 @@
-"""A worker waits for zombies that nobody else will wait for, and for no others."""
+"""A worker reaps the zombies that have no owner, and no others."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from support.processes import is_alive
 
 
 def dead_child() -> int:
-    """Return a child that has ended and that no object knows."""
+    """Return the pid of a child that has exited and has no Popen object."""
     pid = os.posix_spawn("/bin/true", ["true"], {})
     assert eventually(lambda: not is_alive(pid))
     return pid
 
 
-def test_a_zombie_that_nobody_knows_is_waited_for_at_the_second_look() -> None:
+def test_unowned_zombie_is_reaped_at_the_second_call() -> None:
     orphans, pid = Orphans(), dead_child()
     assert not orphans.reap(0.0)
     assert Path(f"/proc/{pid}").exists()
@@ -27,7 +27,7 @@ def test_a_zombie_that_nobody_knows_is_waited_for_at_the_second_look() -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_the_child_of_a_popen_object_is_left_to_it() -> None:
+def test_child_of_a_popen_object_is_not_reaped() -> None:
     orphans, child = Orphans(), subprocess.Popen(["false"])
     assert eventually(lambda: not is_alive(child.pid))
     orphans.reap(0.0)
@@ -35,7 +35,7 @@ def test_the_child_of_a_popen_object_is_left_to_it() -> None:
     assert child.wait() == 1
 
 
-def test_a_child_that_lives_is_left_alone() -> None:
+def test_live_child_is_not_reaped() -> None:
     orphans = Orphans()
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
         orphans.reap(0.0)

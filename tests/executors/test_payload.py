@@ -1,4 +1,4 @@
-"""What travels to a worker: which functions are pickled once, and which anew for each task."""
+"""Pickles of tasks: which functions are pickled once, and which for each task."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from paropt_exporter.executors.worker.payload import Packer, load_arguments, load_function
-from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers, holds_large
+from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers, has_large
 
 
 def defined(source: str, name: str = "task", module: str = "__main__") -> Callable[..., Any]:
-    """Return a function as a script would define it: in a module that workers can't import."""
+    """Return a function of a module that workers can't import, like a script's."""
     names: dict[str, Any] = {"__name__": module, "math": math}
     exec(source, names)
     return names[name]  # type: ignore[no-any-return]
@@ -41,7 +41,7 @@ STATEFUL = [
 
 
 @pytest.mark.parametrize("source", STATELESS)
-def test_a_function_without_state_is_pickled_once_and_kept_by_its_worker(source: str) -> None:
+def test_stateless_function_is_pickled_once_and_kept(source: str) -> None:
     packer, task = Packer(), defined(source)
     first = packer.pack(task, (), {})[0]
     assert packer.pack(task, (), {})[0] is first
@@ -49,7 +49,7 @@ def test_a_function_without_state_is_pickled_once_and_kept_by_its_worker(source:
 
 
 @pytest.mark.parametrize("source", STATEFUL)
-def test_a_function_with_state_is_pickled_for_each_task_and_never_kept(source: str) -> None:
+def test_function_with_state_is_pickled_for_each_task(source: str) -> None:
     packer, task = Packer(), defined(source)
     first = packer.pack(task, (), {})[0]
     assert packer.pack(task, (), {})[0] is not first
@@ -65,7 +65,7 @@ def test_a_function_with_state_is_pickled_for_each_task_and_never_kept(source: s
         lambda task: task.__globals__.update(abs=lambda x: 5),
     ],
 )
-def test_what_changes_after_a_submit_is_seen_by_the_next(change: Callable[[Any], object]) -> None:
+def test_change_of_a_dependency_reaches_the_next_task(change: Callable[[Any], object]) -> None:
     packer, task = Packer(), defined("FACTOR = 3\ndef task(x=1): return abs(x) * FACTOR")
     assert load_function(packer.pack(task, (), {})[0])[0]() == 3
     change(task)
@@ -73,9 +73,9 @@ def test_what_changes_after_a_submit_is_seen_by_the_next(change: Callable[[Any],
     assert task() != 3
 
 
-def test_functions_that_go_by_name_are_kept_and_methods_of_objects_are_not() -> None:
+def test_importable_functions_are_kept_and_bound_methods_are_not() -> None:
     packer = Packer()
-    for function in (math.sqrt, len, int, test_functions_that_go_by_name_are_kept_and_methods_of_objects_are_not):
+    for function in (math.sqrt, len, int, test_importable_functions_are_kept_and_bound_methods_are_not):
         packed = packer.pack(function, (), {})[0]
         assert load_function(packed)[1]
         assert packer.pack(function, (), {})[0] is packed
@@ -83,18 +83,18 @@ def test_functions_that_go_by_name_are_kept_and_methods_of_objects_are_not() -> 
     assert not load_function(packer.pack(found.append, (1,), {})[0])[1]
 
 
-def test_two_methods_that_compare_equal_travel_with_their_own_objects() -> None:
+def test_equal_methods_travel_with_their_own_objects() -> None:
     packer = Packer()
     packs = [packer.pack(values.index, (1,), {})[0] for values in ([1], [1, 1], [0, 1])]
     assert [load_function(packed)[0](1) for packed in packs] == [0, 0, 1]
 
 
-def test_a_wrapper_that_hides_its_function_travels_by_value() -> None:
+def test_wrapper_with_the_name_of_its_function_travels_by_value() -> None:
     inner = defined("def task(): return 1", module=__name__)  # no such name in this module
     assert load_function(Packer().pack(inner, (), {})[0])[0]() == 1
 
 
-def test_a_module_made_at_run_time_is_state() -> None:
+def test_module_made_at_run_time_is_state() -> None:
     task = defined("def task(): return box")
     task.__globals__["box"] = types.ModuleType("made_here")
     assert not load_function(Packer().pack(task, (), {})[0])[1]
@@ -103,12 +103,12 @@ def test_a_module_made_at_run_time_is_state() -> None:
 @pytest.mark.parametrize(
     "arguments", [(), (1, 2.5, None, True, "text", b"bytes", 1j), ("x" * 2000,), ([1],), ((1, 2),)]
 )
-def test_arguments_arrive_as_they_were_sent(arguments: tuple[Any, ...]) -> None:
+def test_arguments_arrive_unchanged(arguments: tuple[Any, ...]) -> None:
     assert load_arguments(Packer().pack(len, arguments, {})[1]) == (arguments, {})
     assert load_arguments(Packer().pack(len, arguments, {"key": 1})[1]) == (arguments, {"key": 1})
 
 
-def test_what_can_change_is_copied_when_it_is_packed() -> None:
+def test_mutable_arguments_are_copied_when_packed() -> None:
     values = [1]
     packed = Packer().pack(len, (values,), {})[1]
     values.append(2)
@@ -119,11 +119,11 @@ LARGE = bytes(range(256)) * 1024
 
 
 @pytest.mark.parametrize("value", [LARGE, bytearray(LARGE), "ü" * 100_000, [LARGE], {"a": LARGE, "b": [1, 2]}])
-def test_large_values_arrive_as_they_were_sent(value: object) -> None:
+def test_large_values_arrive_unchanged(value: object) -> None:
     assert load_arguments(Packer().pack(len, (value, 1), {"key": value})[1]) == ((value, 1), {"key": value})
 
 
-def test_large_bytes_are_not_copied_and_what_can_change_is() -> None:
+def test_large_bytes_are_not_copied_but_mutable_buffers_are() -> None:
     pieces = Packer().pack(len, (LARGE,), {})[1]
     assert isinstance(pieces, PickleBuffers)
     assert any(part is LARGE for part in pieces.parts)
@@ -133,16 +133,16 @@ def test_large_bytes_are_not_copied_and_what_can_change_is() -> None:
     assert load_arguments(packed)[0] == (LARGE,)
 
 
-def test_what_is_of_main_goes_by_value_beside_large_bytes_too() -> None:
+def test_definitions_of_main_travel_by_value_beside_large_bytes() -> None:
     here = defined("class task: pass")
     packed = Packer().pack(len, (LARGE, here), {})[1]
     assert isinstance(packed, bytes)
     assert load_arguments(packed)[0][1].__name__ == "task"
 
 
-def test_a_size_that_can_not_be_told_is_taken_for_small() -> None:
+def test_value_whose_size_raises_counts_as_small() -> None:
     class Odd:
         def __sizeof__(self) -> int:
             raise RuntimeError("no size")
 
-    assert not holds_large((Odd(),))
+    assert not has_large((Odd(),))

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, as_completed, wait
@@ -24,7 +25,7 @@ from typing import Any, NoReturn
 import pytest
 
 import paropt_exporter
-from paropt_exporter.errors import UnpicklableError, WorkerDied
+from paropt_exporter.errors import TaskStopped, UnpicklableError, WorkerDied
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
 from support.pool_tasks import HANG_SECONDS, FalsyError, OddError, Unloadable, double, eventually, nothing, raise_it
@@ -240,6 +241,15 @@ def test_keywords_may_be_named_like_parameters_of_submit(pool: Pool) -> None:
 
 
 # Futures
+
+
+def test_shutdown_that_cancels_passes_over_stopped_tasks(pool: Pool) -> None:
+    running = [pool.submit(time.sleep, 0.2) for _ in range(4)]
+    queued = [pool.submit(time.sleep, 0.01) for _ in range(20)]
+    assert pool.stop(queued[-1], TaskStopped("no longer wanted"))
+    pool.shutdown(cancel_futures=True)
+    assert all(future.done() for future in (*running, *queued))
+    assert isinstance(queued[-1].exception(0), TaskStopped)
 
 
 def test_tasks_cancelled_at_once_finish_or_never_start(pool: Pool) -> None:

@@ -1,4 +1,4 @@
-"""ProcessPool is an executor of processes that goes on whatever becomes of its workers."""
+"""ProcessPool runs tasks in processes and survives the death of its workers."""
 
 from __future__ import annotations
 
@@ -56,25 +56,25 @@ def fifo(tmp_path: Path) -> Path:
     return path
 
 
-def test_its_repr_says_how_it_stands() -> None:
+def test_repr_shows_workers_and_tasks() -> None:
     with ProcessPool(2, name="orders") as pool:
         assert repr(pool).endswith(" of 2 workers, 0 busy>")
 
 
-def test_results_come_from_other_processes_in_sessions_of_their_own(pool: ProcessPool) -> None:
+def test_each_worker_has_its_own_session(pool: ProcessPool) -> None:
     pid, session = pool.submit(os.getpid).result(HANG_SECONDS), pool.submit(os.getsid, 0).result(HANG_SECONDS)
     assert pid != os.getpid()
     assert session != os.getsid(0)
 
 
-def test_lambdas_closures_and_bound_methods_travel(pool: ProcessPool) -> None:
+def test_lambdas_closures_and_bound_methods_run_in_workers(pool: ProcessPool) -> None:
     base = 40
     assert pool.submit(lambda: base + 2).result(HANG_SECONDS) == 42
     assert pool.submit([3, 1].index, 1).result(HANG_SECONDS) == 1
     assert list(pool.map(lambda number: number + base, range(3))) == [40, 41, 42]
 
 
-def test_a_script_without_a_guard_works_and_its_classes_come_back_as_its_own(tmp_path: Path) -> None:
+def test_script_without_main_guard_gets_its_own_classes_back(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("""
 from paropt_exporter.executors import ProcessPool
@@ -99,7 +99,7 @@ pool.shutdown()
         assert (found.stdout, found.stderr) == ("caught -1\n", "")
 
 
-def test_functions_of_a_module_that_workers_can_not_import_travel_by_value(pool: ProcessPool) -> None:
+def test_functions_of_unimportable_modules_travel_by_value(pool: ProcessPool) -> None:
     assert [future.result(HANG_SECONDS) for future in [pool.submit(here, number) for number in range(40)]] == [
         number + 1 for number in range(40)
     ]
@@ -109,12 +109,12 @@ def here(number: int) -> int:
     return number + 1
 
 
-def test_a_map_works_in_chunks_and_with_a_buffer(pool: ProcessPool) -> None:
+def test_map_takes_chunksize_and_buffersize(pool: ProcessPool) -> None:
     assert list(pool.map(pow, [2] * 7, range(7), chunksize=3)) == [1, 2, 4, 8, 16, 32, 64]
     assert list(pool.map(double, range(50), buffersize=4)) == [2 * number for number in range(50)]
 
 
-def test_the_traceback_in_the_worker_is_the_exceptions_cause(pool: ProcessPool) -> None:
+def test_exception_has_the_worker_traceback_as_cause(pool: ProcessPool) -> None:
     error = pool.submit(raise_it, KeyError("lost")).exception(HANG_SECONDS)
     assert isinstance(error, KeyError)
     assert "raise_it" in str(error.__cause__)
@@ -122,13 +122,13 @@ def test_the_traceback_in_the_worker_is_the_exceptions_cause(pool: ProcessPool) 
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), BaseException("odd")])
-def test_any_exception_is_the_tasks_own_failure(pool: ProcessPool, error: BaseException) -> None:
+def test_any_exception_fails_only_its_task(pool: ProcessPool, error: BaseException) -> None:
     assert type(pool.submit(raise_it, error).exception(HANG_SECONDS)) is type(error)
     assert pool.submit(double, 1).result(HANG_SECONDS) == 2
     assert not pool.statistics().deaths
 
 
-def test_what_can_not_travel_fails_its_task_with_a_clear_error(pool: ProcessPool) -> None:
+def test_unpicklable_values_fail_their_task_with_a_clear_error(pool: ProcessPool) -> None:
     cases: dict[str, Future[Any]] = {
         "will not travel": pool.submit(nothing, Unpicklable()),
         "will not be loaded": pool.submit(nothing, Unloadable()),
@@ -157,7 +157,7 @@ def raise_odd() -> None:
         (os._exit, 0, "exited with code 0", 0),
     ],
 )
-def test_a_dying_worker_fails_only_its_task_and_the_slot_comes_back(
+def test_dying_worker_fails_only_its_task_and_is_replaced(
     pool: ProcessPool, function: Callable[[int], object], argument: int, text: str, code: int
 ) -> None:
     others = [pool.submit(double, number) for number in range(50)]
@@ -173,7 +173,7 @@ def test_a_dying_worker_fails_only_its_task_and_the_slot_comes_back(
     assert pool.statistics().finished == {"success": 100, "failure": 0, "error": 1, "cancellation": 0}
 
 
-def test_a_worker_that_dies_idle_is_replaced(pool: ProcessPool) -> None:
+def test_worker_that_dies_idle_is_replaced(pool: ProcessPool) -> None:
     pid = pool.submit(os.getpid).result(HANG_SECONDS)
     os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: pool.statistics().deaths == {"signal": 1} and pool.live == 2)
@@ -192,7 +192,7 @@ def close_descriptors_and_stay() -> None:
 @pytest.mark.parametrize(
     ("task", "end"), [(close_descriptors, "exited with code 1"), (close_descriptors_and_stay, "killed by signal 9")]
 )
-def test_a_task_that_closes_its_workers_line_fails_alone(pool: ProcessPool, task: Callable[[], None], end: str) -> None:
+def test_task_that_closes_its_workers_socket_fails_alone(pool: ProcessPool, task: Callable[[], None], end: str) -> None:
     error = pool.submit(task).exception(HANG_SECONDS)
     assert isinstance(error, WorkerDied)
     assert end in str(error)
@@ -200,9 +200,7 @@ def test_a_task_that_closes_its_workers_line_fails_alone(pool: ProcessPool, task
 
 
 @pytest.mark.parametrize(("workers", "count"), [(1, 300), (1, 4000), (2, 4000)])
-def test_of_what_a_dead_worker_held_only_the_running_task_fails_and_none_runs_twice(
-    tmp_path: Path, workers: int, count: int
-) -> None:
+def test_death_fails_only_the_running_task_and_no_task_runs_twice(tmp_path: Path, workers: int, count: int) -> None:
     log = tmp_path / "log"
     with ProcessPool(workers) as pool:
         wait([pool.submit(append_or_die, str(log), -number) for number in range(1, 40)])  # known to be short now
@@ -220,7 +218,7 @@ def append_or_die(path: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("count", [40, 4000])
-def test_a_task_that_is_slow_for_once_holds_up_none_behind_it(tmp_path: Path, fifo: Path, count: int) -> None:
+def test_tasks_behind_an_unexpectedly_slow_one_run_elsewhere(tmp_path: Path, fifo: Path, count: int) -> None:
     log = tmp_path / "log"
     with ProcessPool(1) as pool:
         wait([pool.submit(slow_for_once, str(log), str(fifo), -number) for number in range(1, 40)])
@@ -241,7 +239,7 @@ def slow_for_once(path: str, fifo: str, number: int) -> None:
         append(path, str(number))
 
 
-def test_a_hundred_random_kills_lose_nothing_and_settle_nothing_twice() -> None:
+def test_hundred_random_kills_lose_nothing_and_settle_nothing_twice() -> None:
     random.seed(7)
     settled: Counter[int] = Counter()
     with ProcessPool(3) as pool:
@@ -263,7 +261,7 @@ def test_a_hundred_random_kills_lose_nothing_and_settle_nothing_twice() -> None:
     assert found.finished["success"] + found.finished["error"] == 2001
 
 
-def test_stopping_a_running_task_ends_its_worker_and_what_it_started(pool: ProcessPool, fifo: Path) -> None:
+def test_stopping_a_running_task_ends_its_worker_and_child_processes(pool: ProcessPool, fifo: Path) -> None:
     future = pool.submit_named("server", start_grandchild, str(fifo))
     grandchild = int(fifo.read_text())
     error = TaskStopped("over its limit")
@@ -281,7 +279,7 @@ def ignore_term(path: str) -> None:
     say_and_wait(path)
 
 
-def test_a_task_that_ignores_term_is_killed_after_the_grace(pool: ProcessPool, fifo: Path) -> None:
+def test_task_that_ignores_term_is_killed_after_the_grace(pool: ProcessPool, fifo: Path) -> None:
     future = pool.submit(ignore_term, str(fifo))
     fifo.read_text()
     assert pool.stop(future, TaskStopped("stop"), grace_seconds=0.1)
@@ -302,7 +300,7 @@ def test_stopping_a_queued_task_keeps_it_from_running(tmp_path: Path, fifo: Path
     assert log.read_text() == "first\n"
 
 
-def test_measurements_count_children_even_those_nobody_waited_for(pool: ProcessPool) -> None:
+def test_measurements_count_child_processes_even_unreaped_ones(pool: ProcessPool) -> None:
     for waited in (True, False):
         future = pool.submit_named("children", burn_in_child, 0.3, wait=waited)
         future.result(HANG_SECONDS)
@@ -320,9 +318,7 @@ def task():
 """
 
 
-def test_importing_the_module_of_a_task_is_not_counted_as_its_cpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_import_of_a_tasks_module_is_not_counted_as_its_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "paropt_costly_module.py").write_text(COSTLY_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     task = importlib.import_module("paropt_costly_module").task
@@ -333,7 +329,7 @@ def test_importing_the_module_of_a_task_is_not_counted_as_its_cpu(
         assert future.measurement.cpu_seconds < 0.1
 
 
-def test_peak_memory_is_the_tasks_own(pool: ProcessPool) -> None:
+def test_peak_memory_is_that_of_the_task(pool: ProcessPool) -> None:
     peaks = []
     for size in (100_000_000, 20_000_000):
         future = pool.submit_named("memory", hold_memory, size)
@@ -343,7 +339,7 @@ def test_peak_memory_is_the_tasks_own(pool: ProcessPool) -> None:
     assert peaks[0] - peaks[1] == pytest.approx(80_000_000, abs=20_000_000)
 
 
-def test_a_running_tasks_wait_for_a_core_is_read_from_outside() -> None:
+def test_running_task_shows_its_wait_for_a_core() -> None:
     burners = 2 * len(os.sched_getaffinity(0))
     with ProcessPool(burners) as crowded:
         futures = [crowded.submit(spin, 2.0) for _ in range(burners)]
@@ -351,7 +347,7 @@ def test_a_running_tasks_wait_for_a_core_is_read_from_outside() -> None:
         wait(futures)
 
 
-def test_running_tasks_are_read_from_outside(pool: ProcessPool) -> None:
+def test_running_task_shows_its_cpu_and_memory(pool: ProcessPool) -> None:
     future = pool.submit_named("spinning", spin, 1.0)
     assert eventually(lambda: any(task.cpu_seconds > 0.1 for task in pool.running()))
     (task,) = pool.running()
@@ -361,7 +357,7 @@ def test_running_tasks_are_read_from_outside(pool: ProcessPool) -> None:
     assert pool.statistics().cpu_seconds >= 0.9
 
 
-def test_a_new_size_is_reached_without_a_submit(pool: ProcessPool) -> None:
+def test_new_size_is_reached_without_a_submit(pool: ProcessPool) -> None:
     for size in (4, 1, 3):
         pool.resize(size)
         assert eventually(lambda size=size: pool.live == size)  # type: ignore[misc]  # the default is the test's
@@ -369,7 +365,7 @@ def test_a_new_size_is_reached_without_a_submit(pool: ProcessPool) -> None:
         pool.resize(0)
 
 
-def test_nothing_is_lost_in_a_storm_of_resizes(pool: ProcessPool) -> None:
+def test_rapid_resizes_lose_nothing(pool: ProcessPool) -> None:
     done = threading.Event()
 
     def storm() -> None:
@@ -391,7 +387,7 @@ def wait_for(event: Any) -> None:
     event.wait()
 
 
-def test_sizes_that_change_while_workers_start_cost_no_more_processes_than_the_largest(pool: ProcessPool) -> None:
+def test_resizes_during_start_make_no_more_processes_than_the_largest_size(pool: ProcessPool) -> None:
     forkserver = pool.submit(os.getppid).result(HANG_SECONDS)
     assert eventually(lambda: len(children(forkserver)) == 2)
     may_begin = multiprocessing.get_context("spawn").Event()
@@ -412,14 +408,14 @@ def test_sizes_that_change_while_workers_start_cost_no_more_processes_than_the_l
     assert max(counts) == 4
 
 
-def test_a_used_up_worker_is_replaced() -> None:
+def test_worker_is_replaced_after_max_tasks_per_child() -> None:
     with ProcessPool(1, max_tasks_per_child=2) as pool:
         pids = [pool.submit(os.getpid).result(HANG_SECONDS) for _ in range(6)]
         assert not pool.statistics().deaths
     assert len(set(pids)) == 3
 
 
-def test_an_initializer_runs_in_each_worker_and_its_failure_is_told() -> None:
+def test_initializer_runs_in_each_worker_and_its_failure_is_reported() -> None:
     with ProcessPool(1, initializer=set_variable, initargs=("PAROPT_TEST", "set")) as pool:
         assert pool.submit(os.getenv, "PAROPT_TEST").result(HANG_SECONDS) == "set"
     with ProcessPool(1, initializer=raise_it, initargs=(ValueError("no database"),)) as pool:
@@ -428,20 +424,20 @@ def test_an_initializer_runs_in_each_worker_and_its_failure_is_told() -> None:
     assert "no database" in str(error)
 
 
-def test_a_crash_loop_ends_with_its_cause() -> None:
+def test_crash_loop_ends_with_its_cause() -> None:
     with ProcessPool(1, initializer=os._exit, initargs=(7,)) as pool:
         error = pool.submit(nothing).exception(HANG_SECONDS)
     assert isinstance(error, InitializerFailed)
     assert "exited with code 7" in str(error)
 
 
-def test_large_arguments_and_results_go_through(pool: ProcessPool) -> None:
+def test_large_arguments_and_results_arrive(pool: ProcessPool) -> None:
     large = bytes(30_000_000)
     futures = [pool.submit(bytes, large) for _ in range(3)]
     assert [len(future.result(HANG_SECONDS)) for future in futures] == [30_000_000] * 3
 
 
-def test_a_fork_in_the_middle_of_work_leaves_the_pool_to_its_owner(pool: ProcessPool) -> None:
+def test_fork_during_work_leaves_the_pool_to_its_process(pool: ProcessPool) -> None:
     code = """
 import os, warnings
 from paropt_exporter.executors import ProcessPool, ThreadPool
@@ -465,7 +461,7 @@ print(sum(future.result() for future in futures))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_no_worker_or_grandchild_outlives_its_owner(number: int, fifo: Path) -> None:
+def test_no_worker_or_grandchild_outlives_the_parent(number: int, fifo: Path) -> None:
     code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
@@ -484,7 +480,7 @@ pool.submit(start_grandchild, {str(fifo)!r}).result()
     assert eventually(lambda: not is_alive(worker) and not is_alive(grandchild))
 
 
-def test_an_owner_that_is_interrupted_twice_leaves_no_worker(fifo: Path) -> None:
+def test_parent_that_is_interrupted_twice_leaves_no_worker(fifo: Path) -> None:
     code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
@@ -503,7 +499,7 @@ pool.submit(start_grandchild, {str(fifo)!r}).result()
     assert eventually(lambda: not is_alive(grandchild))
 
 
-def test_a_pool_outlives_its_forkserver(pool: ProcessPool) -> None:
+def test_pool_survives_the_death_of_its_fork_server(pool: ProcessPool) -> None:
     forkserver = pool.submit(os.getppid).result(HANG_SECONDS)
     assert eventually(lambda: pool.live == 2)
     os.kill(forkserver, signal.SIGKILL)  # its workers go with it
@@ -511,7 +507,7 @@ def test_a_pool_outlives_its_forkserver(pool: ProcessPool) -> None:
     assert pool.submit(os.getppid).result(HANG_SECONDS) != forkserver
 
 
-def test_tasks_are_finished_at_the_interpreters_end() -> None:
+def test_tasks_finish_at_interpreter_exit() -> None:
     code = """
 from paropt_exporter.executors import ProcessPool
 pool = ProcessPool(1)
@@ -521,7 +517,7 @@ for number in range(3):
     assert _python(code) == "0\n1\n2\n"
 
 
-def test_no_descriptor_is_left_behind() -> None:
+def test_shutdown_closes_all_descriptors() -> None:
     with ProcessPool(1) as pool:
         pool.submit(nothing).result(HANG_SECONDS)
     before = open_descriptors(os.getpid())

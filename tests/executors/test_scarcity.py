@@ -57,9 +57,9 @@ print("all there")
 # Creates every worker handle, with its one descriptor, before the first worker gets its own five.
 HOLD = """
     import threading
-    from paropt_exporter.executors.processes import link
-    resized, init = threading.Event(), link.ProcessLink.__init__
-    link.ProcessLink.__init__ = lambda self, forkservers: (resized.wait(), init(self, forkservers))[1]
+    from paropt_exporter.executors.processes import transport
+    resized, init = threading.Event(), transport.WorkerConnection.__init__
+    transport.WorkerConnection.__init__ = lambda self, forkservers: (resized.wait(), init(self, forkservers))[1]
 """
 
 # Lets fork() fail as at the process limit, as long as a file named `full` exists.
@@ -188,7 +188,7 @@ def test_process_pool_survives_refused_processes_and_grows_later(tmp_path: Path)
 
 def test_result_too_large_for_memory_fails_only_its_task(tmp_path: Path) -> None:
     (said,) = run(MEMORY, tmp_path)
-    assert said == "filled: what it came to could not be taken from its worker: [Errno 12] Cannot allocate memory"
+    assert said == "filled: its result could not be read from its worker: [Errno 12] Cannot allocate memory"
 
 
 def test_tasks_fail_with_the_cause_if_no_worker_starts(tmp_path: Path) -> None:
@@ -196,5 +196,5 @@ def test_tasks_fail_with_the_cause_if_no_worker_starts(tmp_path: Path) -> None:
     said = run(HOPELESS, tmp_path)
     assert len(said) == 2
     for line in said:
-        assert "workers of pool 'processes' can't begin" in line
+        assert "workers of pool 'processes' can't start" in line
         assert "exited with code 9" in line

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pytest
 
 from paropt_exporter.executors import lifetime
-from paropt_exporter.executors.processes.link import ProcessLink
+from paropt_exporter.executors.processes.transport import WorkerConnection
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 from paropt_exporter.executors.worker.shared_memory import SharedMemory
 
@@ -22,35 +22,35 @@ def descriptor() -> Iterator[int]:
     os.close(made)
 
 
-def test_one_side_reads_what_the_other_put(descriptor: int) -> None:
+def test_one_side_reads_the_bodies_of_the_other(descriptor: int) -> None:
     ours, theirs = SharedMemory(descriptor), SharedMemory(descriptor)
     for body in (b"x" * 100_000, b"y" * 3_000_000, b"z"):
-        assert ours.put([body[:9], body[9:]])
-        assert bytes(theirs.view(len(body))) == body
-        theirs.done()
-        assert theirs.put([body[::-1]])
-        assert bytes(ours.view(len(body))) == body[::-1]
-        ours.done()
+        assert ours.write([body[:9], body[9:]])
+        assert bytes(theirs.get_view(len(body))) == body
+        theirs.release()
+        assert theirs.write([body[::-1]])
+        assert bytes(ours.get_view(len(body))) == body[::-1]
+        ours.release()
 
 
-def test_memory_of_a_large_body_is_given_back_when_it_is_read_and_a_small_ones_is_kept(descriptor: int) -> None:
+def test_memory_of_a_large_body_is_freed_and_of_a_small_one_kept(descriptor: int) -> None:
     ours, theirs = SharedMemory(descriptor), SharedMemory(descriptor)
     for size, kept in ((1 << 20, 1 << 20), (50 << 20, 0), (1 << 20, 1 << 20)):
-        assert ours.put([bytes(size)])
-        view = theirs.view(size)
-        theirs.done()
+        assert ours.write([bytes(size)])
+        view = theirs.get_view(size)
+        theirs.release()
         view.release()
         assert os.fstat(descriptor).st_size == kept
 
 
-def test_a_body_that_finds_no_room_is_refused_and_said_so(descriptor: int) -> None:
+def test_write_returns_false_without_memory(descriptor: int) -> None:
     read_only = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY)
-    assert not SharedMemory(read_only).put([b"x"])
+    assert not SharedMemory(read_only).write([b"x"])
     os.close(read_only)
 
 
 class _Parts(list[bytes]):
-    """Parts of a body; something happens while they are put, after the first."""
+    """Parts of a body that call a function while they are written, after the first one."""
 
     def __init__(self, parts: list[bytes], then: Callable[[], object]) -> None:
         super().__init__(parts)
@@ -65,17 +65,17 @@ class _Parts(list[bytes]):
             yield part
 
 
-def test_a_body_for_a_worker_that_dies_meanwhile_is_written_to_no_other_file(tmp_path: Path) -> None:
-    link = ProcessLink(lifetime.FORK_SERVERS)
+def test_write_to_a_dying_worker_reaches_no_other_file(tmp_path: Path) -> None:
+    connection = WorkerConnection(lifetime.FORK_SERVERS)
     opened: list[BinaryIO] = []
 
     def die() -> None:
-        link.close()
+        connection.close()
         opened.extend((tmp_path / str(number)).open("wb") for number in range(20))  # the closed numbers are theirs
 
     body = PickleBuffers(bytes(100_000))
     body.parts = _Parts([b"first", b"second"], die)
-    link.order_one(0, (b"function", body), profiled=False)
+    connection.send_task(0, (b"function", body), profiled=False)
     for file in opened:
         file.close()
     assert [path.stat().st_size for path in tmp_path.iterdir()] == [0] * 20

@@ -163,13 +163,9 @@ def build_sinks(request: Request, config: Config, plan: Plan) -> Sinks:
     settings = config.push
     targets: dict[str, sinks.Deliver] = {}
     if request.textfile is not None:
-        from paropt_exporter.exposition import textfile
-
-        path = textfile.build_textfile_path(request.textfile, project=plan.project, lane=plan.lane)
-        targets[sinks.TEXTFILE] = partial(textfile.write_textfile, path)
+        path = sinks.build_textfile_path(request.textfile, project=plan.project, lane=plan.lane)
+        targets[sinks.TEXTFILE] = partial(sinks.write_textfile, path)
     if (url := request.push_url or settings.url) is not None:
-        from paropt_exporter.exposition import sinks  # here: few lanes push
-
         targets[sinks.PUSHGATEWAY] = sinks.build_pushgateway_sink(
             settings,
             url=url,

@@ -507,8 +507,8 @@ class AdaptiveScheduler:
                 self._backlog.clear()
             self.changed.notify_all()
         for task in left:
-            task.future.cancel()
-            task.future.set_running_or_notify_cancel()
+            if task.future.cancel():  # not if `stop` has settled it
+                task.future.set_running_or_notify_cancel()
         self._close_pools(cancel_futures=cancel_futures)
 
     def _close_pools(self, *, cancel_futures: bool = False) -> None:

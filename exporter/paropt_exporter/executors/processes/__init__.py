@@ -1,6 +1,6 @@
-"""An executor of processes: the side of the process that owns it. The other side is `pool.worker`.
+"""An executor of processes, as its parent process runs it; `executors.worker` is the code of the worker processes.
 
-ProcessPool is loaded when it is first used: a lane of commands only asks `forkservers` whether there are workers.
+ProcessPool is loaded when it is first used, since a lane of commands needs `forkservers` only.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from paropt_exporter.executors.processes.pool import ProcessPool as ProcessPool
+    from paropt_exporter.executors.processes.executor import ProcessPool as ProcessPool
 
 __all__ = ["ProcessPool"]
 
@@ -17,6 +17,6 @@ if not TYPE_CHECKING:  # a checker that saw this function would take every missp
     def __getattr__(name):
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from paropt_exporter.executors.processes import pool
+        from paropt_exporter.executors.processes import executor
 
-        return getattr(pool, name)
+        return getattr(executor, name)

@@ -1,91 +1,114 @@
-"""Puts tasks together that may travel as one batch: short ones, by what their functions took before."""
+"""A task of a ProcessPool, and how many tasks travel to a worker as one batch."""
 
 from __future__ import annotations
 
 from collections import deque
+from typing import Any, NamedTuple
 
-from paropt_exporter.executors.processes.slot import ORDER_SECONDS, ProcessTask
+from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.worker import wire
+from paropt_exporter.executors.worker.payload import Packed
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 
-_WORTH_SECONDS = 5e-5  # no other worker is woken for less: to wake one takes about as long
-_OVERHEAD_SECONDS = 1e-6  # what a task takes besides its own time: claimed, answered, settled
-# What a byte of a task's arguments or result adds to the time that it is taken to need: copied, pickled and loaded at
-# some GB a second. So a batch is bounded in memory as it is in time.
+# A worker may hold two batches, so that it has the next one before it has finished the last: a millisecond of work
+# together, and no more results than the pipe has room for.
+BATCH_SECONDS = 0.0005
+BATCH_TASKS = wire.MOST_TASKS // 2
+# Copying, pickling and loading runs at some GB a second. Counting it bounds a batch in memory as well as in time.
 SECONDS_PER_BYTE = 1e-9
-_UNKNOWN_SECONDS = 1.0  # a function that has not been timed goes alone
-_SHARE = 0.25  # of the newest duration in a function's average
-_MOST_KNOWN = 10_000
+
+_WAKE_UP_SECONDS = 5e-5  # a batch that takes less is not worth waking another worker, which takes about as long
+_OVERHEAD_SECONDS = 1e-6  # of a task beside its own time: to claim, answer and settle it
+_UNKNOWN_SECONDS = 1.0  # a function that has not been timed travels alone
+_NEWEST_WEIGHT = 0.25  # of the newest duration in a function's average
+_MOST_FUNCTIONS = 10_000
+
+
+class WorkItem(NamedTuple):
+    """A task as it was submitted. It is pickled by then: later changes to the arguments don't reach the worker."""
+
+    future: TaskFuture[Any]
+    packed: Packed
+    profiled: bool  # travels alone and is measured in full
+    queued_seconds: float
+    repacked: bool = False
 
 
 class Durations:
-    """How long a function's tasks take, by its pickle. Slot threads learn, each its own tasks; a lost race is one
-    measurement lost.
+    """The average duration of a function's tasks, by the function's pickle.
+
+    The threads of the workers write without a lock: if two of them collide, one measurement is lost.
     """
 
     def __init__(self) -> None:
         self._seconds: dict[bytes, float] = {}
 
     def learn(self, function: bytes, total_seconds: float, count: int) -> None:
-        """Take in what `count` tasks of a function took together."""
+        """Take in that `count` tasks of a function took `total_seconds` together."""
         if not count:
             return
         seconds = _OVERHEAD_SECONDS + total_seconds / count
         known = self._seconds.get(function)
-        if known is None and len(self._seconds) >= _MOST_KNOWN:
+        if known is None and len(self._seconds) >= _MOST_FUNCTIONS:
             self._seconds.clear()
-        self._seconds[function] = seconds if known is None else known + _SHARE * (seconds - known)
+        self._seconds[function] = seconds if known is None else known + _NEWEST_WEIGHT * (seconds - known)
 
-    def expected(self, function: bytes) -> float:
+    def get_expected(self, function: bytes) -> float:
         return self._seconds.get(function, _UNKNOWN_SECONDS)
 
 
-def take(
-    queue: deque[ProcessTask], durations: Durations, now: float, *, share: int, most: int, busy: bool
-) -> tuple[list[ProcessTask], float, int]:
-    """Begin the first tasks of the queue, as many as make an order: a worker's `share` of them, or what is worth it.
+def take_batch(
+    items: list[WorkItem],
+    queue: deque[WorkItem],
+    durations: Durations,
+    now: float,
+    *,
+    share: int,
+    most: int,
+    busy: bool,
+) -> tuple[float, int]:
+    """Begin the first tasks of the queue and move them to `items`: a worker's `share`, and `most` of them at most.
 
-    Returns the tasks, the seconds that they are expected to take, and how many turned out cancelled. One task is taken
-    however long it is, unless the worker is `busy` with others; what follows it stays for another worker. One with
-    large arguments goes alone.
+    Return their expected seconds, and how many tasks were found cancelled. The first task is taken even if
+    it is long, unless the worker is `busy`. A task with large arguments is taken alone. If an interrupt is raised in
+    here, each task is either in the queue or in `items`.
     """
-    tasks: list[ProcessTask] = []
-    task: ProcessTask | None = None
+    item: WorkItem | None = None
     total, function, known, cancelled = 0.0, b"", 0.0, 0
     try:
-        # The queue is looked at last: a signal handler or finalizer that runs meanwhile may take from it too.
-        while len(tasks) < most and (len(tasks) < share or total < _WORTH_SECONDS) and queue:
-            task = queue[0]  # known before it is taken, should an interrupt come with the return of popleft()
+        # The queue comes last in the condition: a signal handler or finalizer may take from it in between.
+        while len(items) < most and (len(items) < share or total < _WAKE_UP_SECONDS) and queue:
+            item = queue[0]  # before popleft(), which an interrupt may follow
             queue.popleft()
-            future, packed, profiled, _, _ = task
+            future, packed, profiled, _, _ = item
             if packed[0] is not function:
                 function = packed[0]
-                known = durations.expected(function)
-            expected = known if type(packed[1]) is tuple and not profiled else _expected_seconds(known, task)
-            if total + expected > ORDER_SECONDS and (tasks or busy):
-                queue.appendleft(task)
+                known = durations.get_expected(function)
+            expected = known if type(packed[1]) is tuple and not profiled else _expected_seconds(known, item)
+            if total + expected > BATCH_SECONDS and (items or busy):
+                queue.appendleft(item)
                 break
             if future.start_running(now):
-                tasks.append(task)
+                items.append(item)
                 total += expected
             else:
                 cancelled += 1
-    except BaseException:  # an interrupt: what was begun goes back; raised again
-        if task is not None and not (queue and queue[0] is task) and not (tasks and tasks[-1] is task):
-            tasks.append(task)
-        put_back(queue, tasks)
+    except BaseException:  # an interrupt; raised again
+        if item is not None and not (queue and queue[0] is item) and not (items and items[-1] is item):
+            items.append(item)
         raise
-    return tasks, total, cancelled
+    return total, cancelled
 
 
-def put_back(queue: deque[ProcessTask], tasks: list[ProcessTask]) -> None:
-    """Put tasks that were begun, but that no worker came to, in front of the queue again."""
-    for task in reversed(tasks):
-        task.future.reset_to_pending()
-        queue.appendleft(task)
+def put_back(queue: deque[WorkItem], items: list[WorkItem]) -> None:
+    """Put tasks that were begun, but that no worker ran, in front of the queue again."""
+    for item in reversed(items):
+        item.future.reset_to_pending()
+        queue.appendleft(item)
 
 
-def _expected_seconds(known: float, task: ProcessTask) -> float:
-    arguments = task.packed[1]
-    if task.profiled or isinstance(arguments, PickleBuffers):
+def _expected_seconds(known: float, item: WorkItem) -> float:
+    arguments = item.packed[1]
+    if item.profiled or isinstance(arguments, PickleBuffers):
         return _UNKNOWN_SECONDS
     return known + len(arguments) * SECONDS_PER_BYTE

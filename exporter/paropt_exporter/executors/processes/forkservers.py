@@ -1,4 +1,4 @@
-"""The owner's side of the fork server: starts it when the first worker is wanted, and asks it for workers."""
+"""The parent's side of the fork server: starts it with the first worker, and requests workers from it."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from paropt_exporter import descriptors
 
 _BOOT = (
     "import sys; sys.path.insert(0, {root!r}); "
-    "from paropt_exporter.executors.worker.forkserver import main; main({owner})"
+    "from paropt_exporter.executors.worker.forkserver import main; main({parent})"
 )
 _RESET_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD)
 
 
 class ForkServers:
-    """Keeps one fork server alive for this process, and starts another if it died.
+    """Keeps one fork server for this process, and starts another if it dies.
 
-    `warm`: whether a worker of the one that is there has begun: further ones take milliseconds.
+    `warm`: whether a worker of the present one has started: further ones start within milliseconds.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards: the making of a fork server
+        self._lock = threading.Lock()  # guards: the start of a fork server
         self._control: socket.socket | None = None
         self._pid = 0
         self.warm = False
 
     @property
     def pid(self) -> int:
-        """The fork server's process id; 0 while none runs."""
+        """The fork server's process id; 0 if none runs."""
         return self._pid
 
     def spawn(self, files: tuple[int, ...]) -> None:
-        """Have a worker forked that gets `files` (see fork server.FILES). OSError if the system won't."""
+        """Request a worker with the descriptors `files` (see forkserver.FILES). OSError if there is no fork server."""
         from paropt_exporter.executors.worker import (
-            forkserver,  # all that workers need is loaded with the first of them
+            forkserver,  # loaded with the first worker
         )
 
         for attempt in (1, 2):
@@ -51,37 +51,37 @@ class ForkServers:
                 self.resume()
                 return
             except (BrokenPipeError, ConnectionResetError):
-                self._bury()
+                self._discard()
                 if attempt == 2:
                     raise
 
     def end(self, pid: int, grace_seconds: float) -> None:
-        """Have a worker and its process group ended: TERM, and KILL after the grace. Does not block."""
+        """End a worker and its process group: TERM now, KILL after the grace. Does not block."""
         control = self._control
         if control is not None:
-            from paropt_exporter.executors.worker import forkserver  # as in `spawn`
+            from paropt_exporter.executors.worker import forkserver  # late, as in `spawn`
 
             with contextlib.suppress(OSError):
                 control.send(marshal.dumps((forkserver.END, pid, grace_seconds)))
         self.resume()
 
     def resume(self) -> None:
-        """Let the fork server go on if a task has stopped it; nothing happens if it runs."""
+        """Continue the fork server if a task has stopped it."""
         with self._lock:
             if self._pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._pid, signal.SIGCONT)
 
     def close(self) -> None:
-        """Let the fork server go. For after the last pool's end."""
+        """End the fork server, after the last pool has ended."""
         control = self._control
         if control is not None:
-            from paropt_exporter.executors.worker import forkserver  # as in `spawn`
+            from paropt_exporter.executors.worker import forkserver  # late, as in `spawn`
 
             with contextlib.suppress(OSError):
                 control.send(marshal.dumps((forkserver.BYE,)))
             self.resume()
-            self._bury()
+            self._discard()
 
     def reset_after_fork(self) -> None:
         """In a forked child: the fork server is the parent's."""
@@ -92,28 +92,28 @@ class ForkServers:
             control.close()
 
     def _start(self) -> socket.socket:
-        from paropt_exporter.executors.worker import forkserver  # as in `spawn`
+        from paropt_exporter.executors.worker import forkserver  # late, as in `spawn`
 
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             root = str(Path(__file__).parents[3])
             self._pid = os.posix_spawn(
                 sys.executable,
-                # -P: the folder that we are in is no place to import from, and may be gone.
-                [sys.executable, "-P", *_flags(), "-c", _BOOT.format(root=root, owner=os.getpid())],
+                # -P: the current folder is not to be imported from, and may be deleted.
+                [sys.executable, "-P", *_flags(), "-c", _BOOT.format(root=root, parent=os.getpid())],
                 os.environ,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), forkserver.CONTROL),  # first: its number may be 0
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    # A stream that is closed would leave its number to something else, and Python without a stream.
+                    # If a stream is closed, its number would go to another file, and Python would have no stream.
                     *((os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_WRONLY, 0) for n in (1, 2) if not is_stream(n)),
                 ],
-                setsid=True,  # Ctrl-C at the terminal is for the owner to hear
+                setsid=True,  # Ctrl-C at the terminal is for the parent only
                 setsigmask=(),
                 setsigdef=_RESET_SIGNALS,
             )
-            descriptors.restore_limit(self._pid)  # its first fork is asked for after this
-        except BaseException:  # nothing may leave what was opened behind; raised again
+            descriptors.restore_limit(self._pid)  # before its first fork
+        except BaseException:  # close what was opened; raised again
             ours.close()
             raise
         finally:
@@ -121,7 +121,7 @@ class ForkServers:
         self._control = ours
         return ours
 
-    def _bury(self) -> None:
+    def _discard(self) -> None:
         with self._lock:
             control, self._control = self._control, None
             pid, self._pid = self._pid, 0
@@ -134,7 +134,7 @@ class ForkServers:
 
 
 def is_stream(descriptor: int) -> bool:
-    """Whether it is there for other programs, and not something of this one's that took a closed stream's number."""
+    """Whether a descriptor is a stream for child processes, not a file that took a closed stream's number."""
     try:
         return os.get_inheritable(descriptor)
     except OSError:

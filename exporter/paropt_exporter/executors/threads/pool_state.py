@@ -298,8 +298,8 @@ class ThreadPoolState:
     def _cancel_item(self, item: WorkItem | SharedWorkItem) -> None:
         if isinstance(item, tuple):
             count = 1
-            item[0].cancel()
-            item[0].set_running_or_notify_cancel()
+            if item[0].cancel():  # not if `stop` has settled it
+                item[0].set_running_or_notify_cancel()
         else:
             count = item.cancel_pending()
         with self.lock:

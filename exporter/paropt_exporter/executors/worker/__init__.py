@@ -1,1 +1,1 @@
-"""What runs in child processes of a ProcessPool; they import this package and next to nothing else."""
+"""The code of a ProcessPool's fork server and worker processes, which import this package and little more."""

@@ -1,4 +1,4 @@
-"""What a worker runs for a chunk of a map."""
+"""Runs a chunk of a map in a worker."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ T = TypeVar("T")
 
 
 def run_chunk(function: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:
-    """Return the function's results for a chunk of arguments."""
+    """Return the function's results for a chunk of argument tuples."""
     return [function(*arguments) for arguments in chunk]

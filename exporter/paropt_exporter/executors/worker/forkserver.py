@@ -1,15 +1,15 @@
-"""The small process that worker processes are forked from: one thread, no user code, and it leaves no orphans.
+"""The fork server: a small process with one thread and without user code, from which worker processes are forked.
 
-    owner ── spawn (with the worker's ends), end, bye ──> fork server ── fork ──> workers, each in a session of its own
-      ^                                                    │   ^                 │
-      └────────────── a worker's exit status <─────────────┘   └── what it had <─┘
-                                                                   to import
+    parent ── spawn (with the worker's descriptors), end, bye ──> fork server ── fork ──> workers, in their own sessions
+      ^                                                            │      ^                 │
+      └───────────────────── a worker's exit status <──────────────┘      └─ its imports <──┘
+
 Guarantees:
-  * A fork never finds another thread holding a lock: there is none.
-  * When nothing else is asked for it imports what a worker had to, of the standard library: the next ones have it.
-  * When the owner goes without a word, every worker and all their descendants are killed.
-  * What a worker leaves behind when it crashes or is ended is ended too, wherever it went: TERM, then KILL. That a
-    worker was ended is told when all of that is gone. What a worker leaves that just goes is left alone.
+  * A fork never copies a lock that another thread holds: there is no other thread.
+  * While it is idle, it imports the modules of the standard library that workers had to import, for the next ones.
+  * If the parent dies, all workers and their descendants are killed.
+  * If a worker crashes or is ended, all processes that it left are ended too, in whichever session: TERM, then KILL.
+    Its exit status is sent when all of them have exited. The processes of a worker that exits by itself stay alive.
 """
 
 from __future__ import annotations
@@ -29,46 +29,50 @@ from collections.abc import Iterable
 
 from paropt_exporter.executors.worker import imports, loop
 
-CONTROL = 3  # where the owner puts the control socket
-STATUS = struct.Struct("<i")  # as subprocess has it: exit code, or minus the signal's number; or NOT_FORKED + errno
+CONTROL = 3  # the descriptor of the control socket
+STATUS = struct.Struct("<i")  # exit code, or minus the signal's number as in subprocess; or NOT_FORKED + errno
 NOT_FORKED = 1 << 16
 SPAWN, END, BYE = "spawn", "end", "bye"
 MESSAGE_BYTES = 1 << 12
-FILES = 8  # that come with a spawn: socket, claims, quiet pipe, arena, status pipe, stdout, stderr, resource tracker
+# Descriptors of a spawn: socket, claims, results pipe, shared memory, status pipe, stdout, stderr, resource tracker.
+FILES = 8
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _KILL_AGAIN_SECONDS = 0.1
-_GIVE_UP_SECONDS = 5.0  # a process that waits in the kernel must not hold a slot forever
-_LEFTOVERS_GRACE_SECONDS = 2.0  # of a crashed worker's children; orphans must be gone 5 s after the owner
-_PAGE_BYTES, _LARGEST_SMALL_BYTES = 1 << 14, 512  # of CPython's allocator of small objects: pools, size classes
+_GIVE_UP_SECONDS = 5.0  # a process that is stuck in the kernel must not keep a worker's place forever
+_LEFTOVERS_GRACE_SECONDS = 2.0  # of a crashed worker's children; orphans must exit within 5 s of the parent
+_PAGE_BYTES, _LARGEST_SMALL_BYTES = (
+    1 << 14,
+    512,
+)  # of CPython's allocator of small objects: its pools and largest size class
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(owner: int) -> None:
-    """Fork workers until the owner says goodbye or is gone."""
+def main(parent: int) -> None:
+    """Fork workers until the parent says goodbye or has exited."""
     os.closerange(CONTROL + 1, 1 << 16)
-    forkserver = _ForkServer(owner)
+    forkserver = _ForkServer(parent)
     try:
         forkserver.serve()
         forkserver.close()
         return
-    except _BornError as born:
-        files = born.files
-    # Not in the handler: whatever a task raises would have the unwinding as its context, and show it.
-    _move_in(files)
+    except _ForkedError as forked:
+        files = forked.files
+    # Outside the handler, or every exception of a task would have _ForkedError as its context.
+    _become_worker(files)
     loop.main()
 
 
-class _BornError(BaseException):
-    """Unwinds a new worker's stack out of the fork server's loop. `files`: what came with its spawn."""
+class _ForkedError(BaseException):
+    """Unwinds a new worker's stack out of the fork server's loop. `files`: the descriptors of its spawn."""
 
     def __init__(self, files: list[int]) -> None:
         super().__init__()
         self.files = files
 
 
-class _Leaving:
-    """A worker that goes with all that it started. `code`: how it ended, not told yet; `orphans`: adopted from it."""
+class _ExitingWorker:
+    """A worker that is ended with all its processes. `code`: its exit status, not sent yet; `orphans`: the others."""
 
     def __init__(self, kill_at: float) -> None:
         self.kill_at = kill_at
@@ -78,16 +82,16 @@ class _Leaving:
 
 
 class _ForkServer:
-    def __init__(self, owner: int) -> None:
+    def __init__(self, parent: int) -> None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._control = socket.socket(fileno=CONTROL)
         self._statuses: dict[int, int] = {}  # worker's pid: its status pipe
-        self._leaving: dict[int, _Leaving] = {}  # by the pid of a worker that is to go, or has crashed
-        self._kept: dict[int, int] = {}  # adopted processes that are left alone: the worker whose they were
+        self._exiting: dict[int, _ExitingWorker] = {}  # by the pid of a worker that was ended or has crashed
+        self._kept: dict[int, int] = {}  # adopted processes that stay alive: the worker that started them
         self._poll = select.poll()
         self._poll.register(self._control, select.POLLIN)
         with contextlib.suppress(OSError):
-            self._poll.register(os.pidfd_open(owner), select.POLLIN)  # a fork of the owner may keep the socket open
+            self._poll.register(os.pidfd_open(parent), select.POLLIN)  # a fork of the parent may keep the socket open
         self._wakeup, writing = os.pipe()
         for descriptor in (self._wakeup, writing):
             os.set_blocking(descriptor, False)
@@ -96,37 +100,37 @@ class _ForkServer:
         self._poll.register(self._wakeup, select.POLLIN)
         self._imports = imports.Imports()
         self._poll.register(self._imports, select.POLLIN)
-        self._settle()
+        self._freeze_heap()
 
     def serve(self) -> None:
         while True:
-            events = {descriptor for descriptor, _ in self._poll.poll(self._patience_milliseconds())}
+            events = {descriptor for descriptor, _ in self._poll.poll(self._get_poll_timeout())}
             self._kill_overdue()
             if self._wakeup in events:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wakeup, 1024)
                 self._reap()
             if self._control.fileno() in events:
-                if not self._obey():
+                if not self._handle_message():
                     return
             elif events - {self._wakeup, self._imports.fileno()}:
-                self._kill_everything()  # the owner's pidfd
+                self._kill_everything()  # the parent's pidfd
                 return
             elif self._imports.fileno() in events:
-                self._imports.hear()
-            elif not events and self._imports.wanted and self._imports.take():
-                self._settle()
+                self._imports.read_names()
+            elif not events and self._imports.pending and self._imports.import_next():
+                self._freeze_heap()
 
     def close(self) -> None:
         self._control.close()
 
-    def _settle(self) -> None:
-        """Make the heap what workers should start from."""
+    def _freeze_heap(self) -> None:
+        """Prepare the heap for forks."""
         gc.collect()
         self._ballast = _fill_holes()
-        gc.freeze()  # so that a worker's collections don't copy pages that they share
+        gc.freeze()  # so that a worker's garbage collections don't copy shared pages
 
-    def _obey(self) -> bool:
+    def _handle_message(self) -> bool:
         try:
             message, files, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, FILES)
         except OSError:
@@ -137,7 +141,7 @@ class _ForkServer:
         order = marshal.loads(message)
         if order[0] == SPAWN and len(files) == FILES:
             self._spawn(files)
-        elif order[0] == SPAWN:  # descriptors are used up: the pipe's end tells the owner
+        elif order[0] == SPAWN:  # descriptors are used up: the parent sees the end of the status pipe
             for descriptor in files:
                 os.close(descriptor)
         elif order[0] == END:
@@ -157,8 +161,8 @@ class _ForkServer:
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != parent:
                 os._exit(1)
-            self._control.detach()  # its number is the worker's socket's from now on
-            raise _BornError([*files, self._imports.writing])
+            self._control.detach()  # the worker's socket takes its number
+            raise _ForkedError([*files, self._imports.writing])
         for descriptor in files:
             if descriptor != status or pid < 0:
                 os.close(descriptor)
@@ -166,18 +170,18 @@ class _ForkServer:
             self._statuses[pid] = status
 
     def _end(self, worker: int, grace_seconds: float) -> None:
-        """TERM now, KILL after the grace. A second, shorter one brings the end forward."""
+        """Send TERM now and KILL after the grace. A second call with a shorter grace shortens it."""
         kill_at = time.monotonic() + grace_seconds
-        leaving = self._leaving.get(worker)
-        left = {pid for pid, owner in self._kept.items() if owner == worker}  # by one that exited by itself
-        if leaving is None and (worker in self._statuses or left):
-            leaving = self._leaving[worker] = _Leaving(kill_at)
-        if leaving is not None:
-            leaving.kill_at = min(kill_at, leaving.kill_at)
-            leaving.orphans |= left
+        exiting = self._exiting.get(worker)
+        left = {pid for pid, owner in self._kept.items() if owner == worker}  # by a worker that exited by itself
+        if exiting is None and (worker in self._statuses or left):
+            exiting = self._exiting[worker] = _ExitingWorker(kill_at)
+        if exiting is not None:
+            exiting.kill_at = min(kill_at, exiting.kill_at)
+            exiting.orphans |= left
             for pid in left:
                 del self._kept[pid]
-                _ask(pid)
+                _terminate(pid)
             _signal_group(worker, signal.SIGTERM if grace_seconds > 0 else signal.SIGKILL)
 
     def _reap(self) -> None:
@@ -192,94 +196,94 @@ class _ForkServer:
                 self._reap_worker(found.si_pid, asked=found.si_code == os.CLD_EXITED and found.si_status == 0)
             else:
                 self._reap_orphan(found.si_pid)
-        for worker in [worker for worker, leaving in self._leaving.items() if self._is_gone(worker, leaving)]:
-            self._forget(worker)
+        for worker in [worker for worker, exiting in self._exiting.items() if self._is_gone(worker, exiting)]:
+            self._finish_exit(worker)
 
     def _reap_worker(self, pid: int, *, asked: bool) -> None:
-        ended = pid in self._leaving
+        ended = pid in self._exiting
         if not ended and not asked:
-            self._end(pid, _LEFTOVERS_GRACE_SECONDS)  # before it is reaped, while its number is its own
+            self._end(pid, _LEFTOVERS_GRACE_SECONDS)  # before it is reaped: nothing else can have its pid
         _, status = os.waitpid(pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        self._adopt(pid)
+        self._adopt_children(pid)
         if ended:
-            self._leaving[pid].code = code
+            self._exiting[pid].code = code
         else:
-            self._tell(pid, code)
+            self._report_exit(pid, code)
 
     def _reap_orphan(self, pid: int) -> None:
         os.waitpid(pid, 0)
         worker = self._kept.pop(pid, 0)
-        for owner, leaving in self._leaving.items():
-            if pid in leaving.orphans:
-                leaving.orphans.discard(pid)
+        for owner, exiting in self._exiting.items():
+            if pid in exiting.orphans:
+                exiting.orphans.discard(pid)
                 worker = owner
-        self._adopt(worker)
+        self._adopt_children(worker)
 
-    def _adopt(self, worker: int) -> None:
-        """Take over the children of a worker, or of an orphan of its, that has ended: no living worker's come to us."""
-        leaving = self._leaving.get(worker)
+    def _adopt_children(self, worker: int) -> None:
+        """Take over the children of a worker or orphan that has ended. Those of live workers stay with them."""
+        exiting = self._exiting.get(worker)
         known = self._statuses.keys() | self._kept.keys()
-        known = known.union(*(other.orphans for other in self._leaving.values()))
-        for pid in _children() - known:
-            if leaving is None:
+        known = known.union(*(other.orphans for other in self._exiting.values()))
+        for pid in _list_children() - known:
+            if exiting is None:
                 self._kept[pid] = worker
                 continue
-            leaving.orphans.add(pid)
+            exiting.orphans.add(pid)
             with contextlib.suppress(OSError):
-                if os.getpgid(pid) != worker:  # the others were asked with the group
-                    _ask(pid)
+                if os.getpgid(pid) != worker:  # the others got the signal of the group
+                    _terminate(pid)
 
-    def _is_gone(self, worker: int, leaving: _Leaving) -> bool:
-        reaped = leaving.code is not None or worker not in self._statuses
-        return reaped and not leaving.orphans and not _group_lives(worker)
+    def _is_gone(self, worker: int, exiting: _ExitingWorker) -> bool:
+        reaped = exiting.code is not None or worker not in self._statuses
+        return reaped and not exiting.orphans and not _is_group_alive(worker)
 
-    def _forget(self, worker: int) -> None:
-        leaving = self._leaving.pop(worker)
-        self._kept.update(dict.fromkeys(leaving.orphans, 0))  # could not be killed
-        if leaving.code is not None:
-            self._tell(worker, leaving.code)
+    def _finish_exit(self, worker: int) -> None:
+        exiting = self._exiting.pop(worker)
+        self._kept.update(dict.fromkeys(exiting.orphans, 0))  # could not be killed
+        if exiting.code is not None:
+            self._report_exit(worker, exiting.code)
 
-    def _tell(self, pid: int, code: int) -> None:
+    def _report_exit(self, pid: int, code: int) -> None:
         status = self._statuses.pop(pid)
         with contextlib.suppress(OSError):
             os.write(status, STATUS.pack(code))
         os.close(status)
 
-    def _patience_milliseconds(self) -> float | None:
-        if self._imports.wanted:
+    def _get_poll_timeout(self) -> float | None:
+        if self._imports.pending:
             return 0.0
-        if not self._leaving:
+        if not self._exiting:
             return None
-        next_kill = min(leaving.kill_at for leaving in self._leaving.values())
+        next_kill = min(exiting.kill_at for exiting in self._exiting.values())
         return max(0.0, next_kill - time.monotonic()) * 1000 + 1
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()
-        for worker, leaving in [pair for pair in self._leaving.items() if pair[1].kill_at <= now]:
+        for worker, exiting in [pair for pair in self._exiting.items() if pair[1].kill_at <= now]:
             _signal_group(worker, signal.SIGKILL)
-            for orphan in leaving.orphans:
-                _kill((orphan, *_descendants(orphan)))
-            leaving.kill_at = now + _KILL_AGAIN_SECONDS  # killing uncovers more
-            leaving.give_up_at = leaving.give_up_at or now + _GIVE_UP_SECONDS
-            if self._is_gone(worker, leaving) or (now >= leaving.give_up_at and leaving.code is not None):
-                self._forget(worker)
+            for orphan in exiting.orphans:
+                _kill_processes((orphan, *_list_descendants(orphan)))
+            exiting.kill_at = now + _KILL_AGAIN_SECONDS  # killing uncovers more
+            exiting.give_up_at = exiting.give_up_at or now + _GIVE_UP_SECONDS
+            if self._is_gone(worker, exiting) or (now >= exiting.give_up_at and exiting.code is not None):
+                self._finish_exit(worker)
 
     def _kill_everything(self) -> None:
         for group in self._statuses:
             _signal_group(group, signal.SIGKILL)
-        # What has left its group is still our descendant, since we are a subreaper. Killing may uncover more.
-        while children := _descendants(os.getpid()):
-            _kill(children)
+        # Processes outside the groups are descendants too, since this is a subreaper. Killing may uncover more.
+        while children := _list_descendants(os.getpid()):
+            _kill_processes(children)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(-1, 0)
 
 
 def _fill_holes() -> list[list[object]]:
-    """Return what fills the gaps that start-up left in the heap, so that workers' objects get pages of their own.
+    """Return objects that fill the gaps of the heap, so that workers' objects get pages of their own.
 
-    A page with its last gap taken and given back again moves between the allocator's lists each time: a loop of plain
-    Python is 3 % slower. And what lands in a page that workers share has it copied.
+    A page whose last gap is taken and freed moves between the allocator's lists each time, which makes a loop of plain
+    Python 3 % slower. And an object in a page that workers share causes a copy of the page.
     """
     filling: list[list[object]] = [
         [object() for _ in range(_PAGE_BYTES // 16)],
@@ -290,24 +294,24 @@ def _fill_holes() -> list[list[object]]:
     return filling
 
 
-def _ask(pid: int) -> None:
+def _terminate(pid: int) -> None:
     with contextlib.suppress(OSError):
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGCONT)
 
 
-def _kill(pids: Iterable[int]) -> None:
+def _kill_processes(pids: Iterable[int]) -> None:
     for pid in pids:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
 
 
-def _children() -> set[int]:
+def _list_children() -> set[int]:
     try:
         with open("/proc/thread-self/children", "rb") as file:  # noqa: PTH123 -- Path is not worth its import here
             return set(map(int, file.read().split()))
     except OSError:
-        return set()  # no /proc: groups are ended all the same
+        return set()  # no /proc: process groups are ended all the same
 
 
 def _signal_group(group: int, number: int) -> None:
@@ -315,7 +319,7 @@ def _signal_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def _group_lives(group: int) -> bool:
+def _is_group_alive(group: int) -> bool:
     try:
         os.killpg(group, 0)
     except OSError:
@@ -323,7 +327,7 @@ def _group_lives(group: int) -> bool:
     return True
 
 
-def _descendants(root: int) -> list[int]:
+def _list_descendants(root: int) -> list[int]:
     parents = {}
     for name in os.listdir("/proc"):  # noqa: PTH208 -- Path is not worth its import here
         if name.isdigit():
@@ -335,14 +339,14 @@ def _descendants(root: int) -> list[int]:
     return sorted(found - {root})
 
 
-def _move_in(files: list[int]) -> None:
-    """Become a worker: a session of its own, its ends where it expects them, nothing else of the fork server's."""
+def _become_worker(files: list[int]) -> None:
+    """Become a worker: start a session, put the descriptors in their places, and close all others."""
     os.setsid()
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    high = [_above(descriptor) for descriptor in files]
-    places = (loop.SOCKET, loop.CLAIMS, loop.QUIET, loop.ARENA, None, 1, 2, loop.TRACKER, loop.IMPORTS)
+    high = [_duplicate_above(descriptor) for descriptor in files]
+    places = (loop.SOCKET, loop.CLAIMS, loop.RESULTS, loop.MEMORY, None, 1, 2, loop.TRACKER, loop.IMPORTS)
     for descriptor, place in zip(high, places, strict=True):
         if place is not None:
             os.dup2(descriptor, place, inheritable=place < CONTROL)
@@ -350,8 +354,8 @@ def _move_in(files: list[int]) -> None:
     sys.stdout.flush()
 
 
-def _above(descriptor: int) -> int:
-    """Return a copy that no place of a worker's can collide with."""
+def _duplicate_above(descriptor: int) -> int:
+    """Return a copy of a descriptor, above all places."""
     import fcntl
 
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, loop.IMPORTS + 1)

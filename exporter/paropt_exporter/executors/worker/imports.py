@@ -1,6 +1,6 @@
-"""What workers had to import before their tasks could run, for the fork server to have it ready for the next worker.
+"""Reports the modules that workers import to the fork server, which imports them for the next workers.
 
-Only what is the same for everyone and starts nothing goes this way: the standard library, and cloudpickle.
+Only modules of the standard library and cloudpickle count: they are the same for all workers and start nothing.
 """
 
 from __future__ import annotations
@@ -12,51 +12,51 @@ import sys
 import warnings
 from collections.abc import Iterable
 
-_STANDARD = sys.stdlib_module_names - {"antigravity", "this"}  # whose import is what they are for
+_STANDARD = sys.stdlib_module_names - {"antigravity", "this"}  # which act on import
 _STANDARD_FOLDER = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120 -- Path is not worth its import here
 _OURS = "cloudpickle"
-_ATOMIC_BYTES = 4096  # up to this size a write to a pipe is whole or refused (PIPE_BUF)
+_ATOMIC_BYTES = 4096  # PIPE_BUF: up to this size a pipe takes a write as a whole or not at all
 
 
 class Imports:
-    """The fork server's end. `wanted`: names of modules that workers imported and that are not here yet."""
+    """The fork server's side. `pending`: modules that workers imported and the fork server has not."""
 
     def __init__(self) -> None:
         self._reading, self.writing = os.pipe()
         for descriptor in (self._reading, self.writing):
             os.set_blocking(descriptor, False)
-        self.wanted: list[str] = []
+        self.pending: list[str] = []
         self._seen: set[str] = set()
 
     def fileno(self) -> int:
         return self._reading
 
-    def hear(self) -> None:
-        """Note what workers say. Does not block."""
+    def read_names(self) -> None:
+        """Read the names that workers have sent. Does not block."""
         with contextlib.suppress(BlockingIOError):
             names = os.read(self._reading, 1 << 16).decode(errors="replace").split()
-            self.wanted += [name for name in dict.fromkeys(names) if name not in self._seen]
+            self.pending += [name for name in dict.fromkeys(names) if name not in self._seen]
             self._seen.update(names)
 
-    def take(self) -> bool:
-        """Import one of those wanted; True when it was the last. An import that fails is the next worker's to try."""
-        name = self.wanted.pop(0)
+    def import_next(self) -> bool:
+        """Import one pending module; return whether it was the last. A failed import is left to the next worker."""
+        name = self.pending.pop(0)
         root = name.partition(".")[0]
         if name not in sys.modules and (root in _STANDARD or root == _OURS):
             with contextlib.suppress(Exception), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the worker has shown them
+                warnings.simplefilter("ignore")  # the worker has shown them already
                 importlib.import_module(name)
-        return not self.wanted
+        return not self.pending
 
 
-def tell(descriptor: int, names: Iterable[str]) -> None:
-    """Tell the fork server which modules a worker had to import, as far as the fork server may import them too."""
-    text = " ".join(name for name in names if _is_the_same_for_all(name)) + "\n"
-    with contextlib.suppress(OSError):  # full, or closed by a task: the next worker imports them itself
+def send_names(descriptor: int, names: Iterable[str]) -> None:
+    """Send the fork server the names of modules that a worker imported, if the fork server may import them too."""
+    text = " ".join(name for name in names if _is_standard(name)) + "\n"
+    with contextlib.suppress(OSError):  # the pipe is full, or a task closed it
         os.write(descriptor, text.encode()[:_ATOMIC_BYTES])
 
 
-def _is_the_same_for_all(name: str) -> bool:
+def _is_standard(name: str) -> bool:
     root = name.partition(".")[0]
     if root == _OURS:
         return True

@@ -1,10 +1,11 @@
-"""What a worker process runs: it takes tasks from its pool, runs them one after another, and measures them."""
+"""The loop of a worker process: receives tasks, runs them one after another, measures them and replies."""
 
 from __future__ import annotations
 
 import contextlib
 import marshal
 import os
+import resource
 import socket
 import sys
 from collections.abc import Callable
@@ -12,28 +13,29 @@ from time import monotonic, process_time
 from typing import Any
 
 from paropt_exporter.errors import describe, drop_first_frame
-from paropt_exporter.executors.worker import imports, measure, mp_context, payload, wire
+from paropt_exporter.executors import procfs
+from paropt_exporter.executors.worker import imports, mp_context, payload, wire
 from paropt_exporter.executors.worker.orphans import Orphans
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 from paropt_exporter.executors.worker.shared_memory import SharedMemory
 
-# Where the fork server puts a worker's ends: socket to its pool, claims, pipe for results of a batch, shared memory,
-# multiprocessing's resource tracker, where the owner has one, and pipe to the fork server for what had to be imported.
-SOCKET, CLAIMS, QUIET, ARENA, TRACKER, IMPORTS = 3, 4, 5, 6, 7, 8
+# A worker's descriptors: socket to its pool, claims, pipe for results of a batch, shared memory, multiprocessing's
+# resource tracker if the parent process has one, and the pipe to the fork server for names of imported modules.
+SOCKET, CLAIMS, RESULTS, MEMORY, TRACKER, IMPORTS = 3, 4, 5, 6, 7, 8
 
-# Child processes and run-queue delay are looked at only when a batch lasted long enough to have any worth counting.
-_WORTH_A_LOOK_SECONDS = 0.001
+# Child processes and run-queue delay are read only if a task or batch lasted long enough for them to matter.
+_LEAST_SAMPLED_SECONDS = 0.001
 _MOST_CACHED = 1000
-_ATOMIC_BYTES = 4096  # up to this size a write to a pipe is whole or refused (PIPE_BUF)
+_ATOMIC_BYTES = 4096  # PIPE_BUF: up to this size a pipe takes a write as a whole or not at all
 
-Outcome = tuple[int, Any, float, float]  # kind, a plain value or else bytes or Pieces, began, ended
+Outcome = tuple[int, Any, float, float]  # kind, plain value or pickle, start, end
 
 
 def main() -> None:
-    """Serve until the pool closes its end."""
+    """Run tasks until the pool closes its end of the socket."""
     with (
         socket.socket(fileno=SOCKET) as connection,
-        contextlib.suppress(BrokenPipeError, ConnectionResetError),  # the pool is gone: nobody to tell
+        contextlib.suppress(BrokenPipeError, ConnectionResetError),  # the pool is gone
     ):
         _Worker(connection).serve()
 
@@ -42,28 +44,28 @@ class _Worker:
     """The loop of one worker process.
 
     Guarantees:
-      * A task is run only under a claim, and its result is in the kernel's hands before the next claim: whatever
-        kills the process, the pool knows which tasks have ended, which one was running, and which never began.
-      * Results of a batch wake nobody until the batch is through, unless the pipe is full.
+      * A task runs only under a claim, and the kernel has its result before the next claim. However the process dies,
+        the pool knows which tasks have ended, which one was running, and which were not begun.
+      * The results of a batch don't wake the pool until the batch is finished, unless the pipe is full.
     """
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._assembler = wire.Assembler(wire.ORDER)
-        self._arena = SharedMemory(ARENA)
+        self._assembler = wire.Assembler(wire.MESSAGE)
+        self._memory = SharedMemory(MEMORY)
         self._frames: list[tuple[tuple[Any, ...], bytes | bytearray]] = []
         self._functions: dict[bytes, Callable[..., Any]] = {}
-        self._delay_seconds = measure.run_delay_seconds()
-        self._children_seconds = measure.children_cpu_seconds()
+        self._delay_seconds = read_run_delay()
+        self._children_seconds = measure_waited_children()
         self._orphans_seconds = 0.0
         self._loading_seconds = 0.0
         self._orphans = Orphans()
         self._is_copy = False
-        self._modules = len(sys.modules)  # that the fork server had, or was told of
-        os.register_at_fork(after_in_child=self._become_copy)
+        self._modules = len(sys.modules)  # that the fork server has, or has been sent
+        os.register_at_fork(after_in_child=self._note_fork)
 
     def serve(self) -> None:
-        while (frame := self._receive()) is not None:
+        while (frame := self._receive_message()) is not None:
             (_, kind), body = frame
             if monotonic() >= self._orphans.due_seconds:
                 self._reap()
@@ -75,22 +77,22 @@ class _Worker:
                 return
             del frame, body
             if len(sys.modules) > self._modules:
-                imports.tell(IMPORTS, tuple(sys.modules)[self._modules :])
+                imports.send_names(IMPORTS, tuple(sys.modules)[self._modules :])
                 self._modules = len(sys.modules)
 
-    def _receive(self) -> tuple[tuple[Any, ...], bytes | bytearray] | None:
+    def _receive_message(self) -> tuple[tuple[Any, ...], bytes | bytearray] | None:
         while not self._frames:
-            room = self._assembler.room()
+            room = self._assembler.get_buffer()
             if room is not None:
                 count = self._connection.recv_into(room)
                 if not count:
                     return None
-                self._frames = self._assembler.fill(count)
+                self._frames = self._assembler.note_received(count)
             else:
                 received = self._connection.recv(wire.CHUNK_BYTES)
                 if not received:
                     return None
-                self._frames = self._assembler.feed(received)
+                self._frames = self._assembler.split(received)
         return self._frames.pop(0)
 
     def _prepare(self, body: bytes | bytearray) -> bool:
@@ -101,76 +103,76 @@ class _Worker:
         try:
             os.chdir(directory)
             if key:
-                mp_context.join(key, TRACKER if tracked else None)
+                mp_context.join_parent(key, TRACKER if tracked else None)
             _initialize(*initializer)
-        except BaseException as error:  # noqa: BLE001 -- a user's initializer; told to the pool
-            self._say(0, wire.REFUSED, payload.dump_error(error)[0])
+        except BaseException as error:  # noqa: BLE001 -- a user's initializer; the pool gets the error
+            self._send_reply(0, wire.REFUSED, payload.dump_error(error)[0])
             return False
-        self._say(0, wire.READY, b"%d" % os.getpid())
+        self._send_reply(0, wire.READY, b"%d" % os.getpid())
         return True
 
-    def _become_copy(self) -> None:
-        """Note that this is a child that a task forked: should it come out of the task, it is no second worker."""
+    def _note_fork(self) -> None:
+        """Note that this is a process that a task forked: if the task returns in it, it must not go on as a worker."""
         self._is_copy = True
 
     def _run_batch(self, number: int, tasks: list[payload.Packed]) -> None:
         begun, cpu, unloaded = monotonic(), process_time(), 0
         for function, arguments in tasks:
-            if not wire.claim(CLAIMS):
-                break  # the pool took back what is left
-            outcome = self._run(function, arguments)
+            if not wire.claim_task(CLAIMS):
+                break  # the pool took the others back
+            outcome = self._run_task(function, arguments)
             if self._is_copy:
                 os._exit(0)
             unloaded += outcome[0] == wire.UNLOADED
-            self._whisper(number, outcome)
+            self._write_result(number, outcome)
             number += 1
-        cpu, delay = process_time() - cpu - self._loading(), 0.0
-        if monotonic() - begun > _WORTH_A_LOOK_SECONDS:
-            cpu, delay = cpu + self._children_cpu(), self._delay()
-        self._say(unloaded, wire.DONE, b"", begun, monotonic(), cpu, delay)
+        cpu, delay = process_time() - cpu - self._take_loading_seconds(), 0.0
+        if monotonic() - begun > _LEAST_SAMPLED_SECONDS:
+            cpu, delay = cpu + self._take_children_cpu(), self._take_run_delay()
+        self._send_reply(unloaded, wire.DONE, b"", begun, monotonic(), cpu, delay)
 
     def _run_one(self, body: memoryview) -> None:
         number, size, profiled, form = wire.ONE.unpack_from(body)
         function = bytes(body[wire.ONE.size : wire.ONE.size + size])
-        arguments = self._arguments(form, body[wire.ONE.size + size :])
-        meter = measure.Meter() if profiled else None
+        arguments = self._get_arguments(form, body[wire.ONE.size + size :])
+        meter = Meter() if profiled else None
         cpu = process_time()
-        if not wire.claim(CLAIMS):
-            self._say(0, wire.DONE, b"")  # the pool took it back while it was on its way
+        if not wire.claim_task(CLAIMS):
+            self._send_reply(0, wire.DONE, b"")  # the pool took it back meanwhile
             return
-        kind, reply, started, ended = self._run(function, arguments)
+        kind, reply, started, ended = self._run_task(function, arguments)
         if self._is_copy:
             os._exit(0)
-        loading = self._loading()
+        loading = self._take_loading_seconds()
         cpu = process_time() - cpu - loading
         delay, memory = 0.0, 0
         if meter is not None:
             cpu, delay, memory = meter.stop()
             cpu = max(0.0, cpu - loading)
-            self._children_cpu()
+            self._take_children_cpu()
             self._orphans_seconds = meter.orphans_seconds
-        elif ended - started > _WORTH_A_LOOK_SECONDS:
-            cpu, delay = cpu + self._children_cpu(), self._delay()
-        if isinstance(reply, PickleBuffers) and self._arena.put(reply.parts):
-            kind, reply = kind | wire.ARENA_MARK, wire.SIZE.pack(len(reply))
-        self._say(number, kind, reply, started, ended, cpu, delay, memory)
+        elif ended - started > _LEAST_SAMPLED_SECONDS:
+            cpu, delay = cpu + self._take_children_cpu(), self._take_run_delay()
+        if isinstance(reply, PickleBuffers) and self._memory.write(reply.parts):
+            kind, reply = kind | wire.MEMORY_MARK, wire.SIZE.pack(len(reply))
+        self._send_reply(number, kind, reply, started, ended, cpu, delay, memory)
 
-    def _arguments(self, form: int, body: memoryview) -> payload.Arguments | memoryview:
+    def _get_arguments(self, form: int, body: memoryview) -> payload.Arguments | memoryview:
         if form == wire.MARSHALLED:
             return marshal.loads(body)  # type: ignore[no-any-return]  # a tuple, as it was sent
-        return body if form == wire.PICKLED else self._arena.view(wire.SIZE.unpack(body)[0])
+        return body if form == wire.PICKLED else self._memory.get_view(wire.SIZE.unpack(body)[0])
 
-    def _run(self, function: bytes, arguments: payload.Arguments | memoryview) -> Outcome:
+    def _run_task(self, function: bytes, arguments: payload.Arguments | memoryview) -> Outcome:
         try:
-            call = self._functions.get(function) or self._load(function)
+            call = self._functions.get(function) or self._load_function(function)
             positional, keywords = payload.load_arguments(arguments)
-            self._arena.done()
-        except BaseException as error:  # noqa: BLE001 -- loading runs the user's code; told to the pool
-            return wire.UNLOADED, _unloaded(error), (now := monotonic()), now
+            self._memory.release()
+        except BaseException as error:  # noqa: BLE001 -- loading runs the user's code; the pool gets the error
+            return wire.UNLOADED, _dump_load_error(error), (now := monotonic()), now
         started = monotonic()
         try:
             result = call(*positional, **keywords)
-        except BaseException as error:  # noqa: BLE001 -- whatever a task raises is that task's outcome
+        except BaseException as error:  # noqa: BLE001 -- any exception is the task's outcome
             ended = monotonic()
             packed, whole = payload.dump_error(drop_first_frame(error))
             return (wire.RAISED if whole else wire.LOST), packed, started, ended
@@ -186,7 +188,7 @@ class _Worker:
             packed, whole = payload.dump_error(error)
             return (wire.RAISED if whole else wire.LOST), packed, started, ended
 
-    def _load(self, packed: bytes) -> Callable[..., Any]:
+    def _load_function(self, packed: bytes) -> Callable[..., Any]:
         began = process_time()
         function, lasts = payload.load_function(packed)
         self._loading_seconds += process_time() - began
@@ -196,40 +198,40 @@ class _Worker:
             self._functions[packed] = function
         return function
 
-    def _loading(self) -> float:
-        """Return the CPU that loading functions took since the last call: importing a module is no task's work."""
+    def _take_loading_seconds(self) -> float:
+        """Return the CPU time of loading functions since the last call: importing a module is not the task's work."""
         seconds, self._loading_seconds = self._loading_seconds, 0.0
         return seconds
 
     def _reap(self) -> None:
-        if self._orphans.reap(monotonic()):  # what they used counted as theirs, and is this process's children's now
-            self._children_seconds = measure.children_cpu_seconds()
-            self._orphans_seconds = measure.orphans_cpu_seconds()
+        if self._orphans.reap(monotonic()):  # their CPU time has moved to the waited-for children
+            self._children_seconds = measure_waited_children()
+            self._orphans_seconds = measure_children()
 
-    def _delay(self) -> float:
-        before, self._delay_seconds = self._delay_seconds, measure.run_delay_seconds()
+    def _take_run_delay(self) -> float:
+        before, self._delay_seconds = self._delay_seconds, read_run_delay()
         return max(0.0, self._delay_seconds - before)
 
-    def _children_cpu(self) -> float:
-        before, self._children_seconds = self._children_seconds, measure.children_cpu_seconds()
+    def _take_children_cpu(self) -> float:
+        before, self._children_seconds = self._children_seconds, measure_waited_children()
         return self._children_seconds - before
 
-    def _total(self) -> float:
+    def _measure_total_cpu(self) -> float:
         return process_time() + self._children_seconds + self._orphans_seconds
 
-    def _whisper(self, number: int, outcome: Outcome) -> None:
+    def _write_result(self, number: int, outcome: Outcome) -> None:
         kind, body, started, ended = outcome
         if kind == wire.PLAIN or (type(body) is bytes and len(body) < _ATOMIC_BYTES):
-            whisper = wire.whisper(number, (kind, started, ended, body))
-            if len(whisper) <= _ATOMIC_BYTES:
+            result = wire.dump_result(number, (kind, started, ended, body))
+            if len(result) <= _ATOMIC_BYTES:
                 try:
-                    os.write(QUIET, whisper)
+                    os.write(RESULTS, result)
                     return
                 except BlockingIOError:
                     pass  # the pipe is full
-        self._say(number, kind, body, started, ended)
+        self._send_reply(number, kind, body, started, ended)
 
-    def _say(
+    def _send_reply(
         self,
         number: int,
         kind: int,
@@ -243,8 +245,8 @@ class _Worker:
         if kind == wire.PLAIN:
             body = marshal.dumps(body)
         elif isinstance(body, PickleBuffers):
-            body = body.joined()
-        head = wire.REPLY.pack(len(body), number, kind, started, ended, cpu, delay, self._total(), memory)
+            body = body.join()
+        head = wire.REPLY.pack(len(body), number, kind, started, ended, cpu, delay, self._measure_total_cpu(), memory)
         if body:
             wire.send_all(self._connection, head, body)
         else:
@@ -258,7 +260,63 @@ def _initialize(function: bytes, arguments: payload.Arguments) -> None:
         call(*positional)
 
 
-def _unloaded(error: BaseException) -> bytes:
-    """Say why a task could not be loaded, and which module was missing, if that was why: its pool may know it."""
+def _dump_load_error(error: BaseException) -> bytes:
+    """Pickle why a task could not be loaded, and the name of the missing module: the pool may have it."""
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     return payload.dumps((describe(error), missing or ""))
+
+
+def read_run_delay() -> float:
+    return procfs.read_run_delay_seconds("/proc/self/schedstat")
+
+
+def measure_waited_children() -> float:
+    """Return the CPU time of the children that this process has waited for, including their descendants."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def measure_children() -> float:
+    """Return the CPU time of descendants that have not been waited for, alive or not.
+
+    The worker is a subreaper, so orphans stay its descendants; a zombie's CPU time can be read until it is reaped.
+    """
+    return procfs.measure_descendants_cpu(os.getpid()) if _has_children() else 0.0
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+class Meter:
+    """Measures one task in full. Costs some 50 µs, and a walk over /proc if there are child processes."""
+
+    def __init__(self) -> None:
+        _reset_memory_peak()
+        self._delay_seconds = read_run_delay()
+        self.orphans_seconds = measure_children()
+        self._cpu_seconds = self.orphans_seconds + measure_waited_children() + process_time()
+
+    def stop(self) -> tuple[float, float, int]:
+        """Return CPU time and run-queue delay in seconds, and the peak memory since the start in bytes."""
+        cpu = process_time() + measure_waited_children()
+        self.orphans_seconds = measure_children()
+        used = max(0.0, cpu + self.orphans_seconds - self._cpu_seconds)
+        return used, read_run_delay() - self._delay_seconds, procfs.read_memory_peak_bytes()
+
+
+def _reset_memory_peak() -> None:
+    try:
+        descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # not permitted: the peak is then that of the worker's whole life
+    try:
+        os.write(descriptor, b"5")  # proc(5): resets VmHWM to the current memory
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Makes a worker one of multiprocessing's family: the key of its owner's managers, and its resource tracker."""
+"""Gives a worker the multiprocessing state of its parent process: its authentication key and its resource tracker."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import sys
 from typing import Any
 
 
-def key() -> bytes:
-    """Return what opens this process's managers and shared descriptors; b"" while multiprocessing is not in use."""
+def get_authkey() -> bytes:
+    """Return the key to this process's managers and shared descriptors, or b"" if multiprocessing is not in use."""
     process = sys.modules.get("multiprocessing.process")
     return bytes(process.current_process().authkey) if process is not None else b""
 
 
-def tracker() -> int | None:
-    """Return the pipe to this process's resource tracker; None while it shares no memory.
+def get_tracker() -> int | None:
+    """Return the pipe to this process's resource tracker, or None if it shares no memory.
 
-    Without it a worker that looks at a block of shared memory would start a tracker of its own, and that removes the
-    block when the worker goes.
+    Without it a worker that attaches a block of shared memory would start its own tracker, which removes the block
+    when the worker exits.
     """
     if "multiprocessing.shared_memory" not in sys.modules:
         return None
@@ -25,13 +25,13 @@ def tracker() -> int | None:
     return getfd()
 
 
-def join(owners_key: bytes, owners_tracker: int | None) -> None:
-    """Take over in a worker what its owner has."""
+def join_parent(parent_key: bytes, parent_tracker: int | None) -> None:
+    """Take over the parent's key and tracker in a worker."""
     from multiprocessing import process
 
-    process.current_process().authkey = owners_key
-    if owners_tracker is not None:
+    process.current_process().authkey = parent_key
+    if parent_tracker is not None:
         from multiprocessing import resource_tracker
 
         trackers: Any = resource_tracker
-        trackers._resource_tracker._fd = owners_tracker  # as multiprocessing's own children do
+        trackers._resource_tracker._fd = parent_tracker  # as multiprocessing's own children do

@@ -1,7 +1,7 @@
-"""Lets multiprocessing's own objects (queues, locks, shared memory, connections, managers' proxies) travel in tasks.
+"""Pickles multiprocessing's own objects (queues, locks, shared memory, connections, managers' proxies) for tasks.
 
-They refuse to be pickled but for a child that is being started. A worker counts as one: locks go by their name, and
-descriptors by multiprocessing's resource sharer, a thread of the sender that hands each of them over once.
+They can be pickled only for a child that is being started, so this pretends to start one. Locks travel by name, and
+descriptors through multiprocessing's resource sharer, a thread of the sender that passes each of them on once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
 
 
 class _Receiver:
-    """Stands for the process that will load the pickle; `multiprocessing.reduction.DupFd` asks it."""
+    """Stands for the process that will load the pickle, as `multiprocessing.reduction.DupFd` needs one."""
 
     DupFd = staticmethod(resource_sharer.DupFd)
 
@@ -26,10 +26,10 @@ class _Receiver:
 
 
 def dumps(value: object, protocol: int) -> bytes:
-    """Pickle by value what has no importable name, and multiprocessing's objects as for a child of this process."""
+    """Pickle by value if there is no importable name, and multiprocessing's objects as for a child of this process."""
     buffer = io.BytesIO()
     before = context.get_spawning_popen()
-    context.set_spawning_popen(_Receiver())  # type: ignore[arg-type]  # all that reductions ask of it
+    context.set_spawning_popen(_Receiver())  # type: ignore[arg-type]  # all that the reductions use
     try:
         _Pickler(buffer, protocol).dump(value)
     finally:
@@ -38,7 +38,7 @@ def dumps(value: object, protocol: int) -> bytes:
 
 
 def _reduce_lock(lock: Any) -> Any:
-    if lock._semlock.name is None:  # a worker would take its address in our memory for its own
+    if lock._semlock.name is None:  # its pickle is an address in this process's memory
         raise TypeError(
             "a lock of start method 'fork' has no name that a worker could open it by: "
             "make it with multiprocessing.get_context('forkserver'), or pass a Manager's"
@@ -54,9 +54,6 @@ _LOCKS = dict.fromkeys(
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no stubs
     @property
     def dispatch_table(self) -> ChainMap[type, Any]:
-        """Return how types are taken apart; types join multiprocessing's table as they are used.
-
-        cloudpickle's way with functions and methods goes before multiprocessing's.
-        """
+        """Return the reducers by type, cloudpickle's before multiprocessing's, whose table grows as types are used."""
         table: Any = ForkingPickler(io.BytesIO())
         return ChainMap(dict(_LOCKS), cloudpickle.Pickler.dispatch_table, table.dispatch_table)

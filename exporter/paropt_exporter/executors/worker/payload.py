@@ -1,4 +1,4 @@
-"""Turns tasks, results and exceptions into bytes and back: pickle where it will do, cloudpickle where it won't."""
+"""Pickles tasks, results and exceptions: with pickle if that is enough, otherwise with cloudpickle."""
 
 from __future__ import annotations
 
@@ -6,32 +6,31 @@ import pickle
 import sys
 import traceback
 from _thread import RLock
-from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
+from collections.abc import Callable, Iterator
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, NoneType
 from typing import Any
 
 from paropt_exporter.errors import UnpicklableError, describe, get_traceback
-from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers, holds_large
-from paropt_exporter.executors.worker.pickle_cache_key import PickleCacheKey
+from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers, has_large
 
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
-_MAIN = b"__main__"  # what is defined there must travel by value: workers never import the user's __main__
+_MAIN = b"__main__"  # its definitions travel by value: workers never import the user's __main__
 _MOST_CACHED = 1000
-_REMEMBERED = frozenset({FunctionType, BuiltinFunctionType, type})  # their equality is identity, or nearly
-_ONCE, _AFRESH = b"1", b"0"  # in front of a function's pickle: whether a worker may keep what it loaded
-_PLAIN = frozenset({int, float, complex, bool, NoneType})  # types of values that marshal takes at less cost
+_REMEMBERED = frozenset({FunctionType, BuiltinFunctionType, type})  # whose equality is identity, or nearly
+_ONCE, _AFRESH = b"1", b"0"  # before a function's pickle: whether a worker may keep the loaded function
+_PLAIN = frozenset({int, float, complex, bool, NoneType})  # types that marshal handles at less cost
 _TEXTS = frozenset({str, bytes})
-_LONGEST_PLAIN = 1 << 10  # longer ones are not copied once more
+_LONGEST_PLAIN = 1 << 10  # longer texts are not copied once more
 
 Arguments = bytes | PickleBuffers | tuple[Any, ...]  # a pickle of (positional, keywords), or plain positional ones
 Packed = tuple[bytes, Arguments]
 
 loads = pickle.loads
-_registering = RLock()  # guards: cloudpickle's register of modules that go by value, which all threads share
+_registering = RLock()  # guards: cloudpickle's registry of modules that travel by value
 
 
 class RemoteTraceback(Exception):
-    """Stands as the cause of an exception that a task raised in a worker: the traceback as it was there."""
+    """The cause of an exception that a task raised in a worker: the traceback in the worker."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -42,21 +41,19 @@ class RemoteTraceback(Exception):
 
 
 class Packer:
-    """Pickles tasks for the workers of one pool, and remembers functions whose pickle can't change.
+    """Pickles tasks for the workers of one pool, and caches the pickles of functions that can't change.
 
-    Modules that a worker could not import (a test's, a notebook's) go by value from then on, see `by_value`.
+    The functions of a module that a worker could not import (a test's, a notebook's) travel by value from then on.
     """
 
     def __init__(self) -> None:
-        self._known: dict[
-            Callable[..., Any], tuple[bytes, PickleCacheKey | None]
-        ] = {}  # None: its name, nothing to look at
+        self._known: dict[Callable[..., Any], tuple[bytes, PickleCacheKey | None]] = {}  # None: its pickle is its name
         self._modules: set[str] = set()
 
     def pack(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Packed:
-        """Return the function as `load_function` takes it, and the arguments. UnpicklableError when it can't be."""
+        """Return the function for `load_function`, and the arguments. UnpicklableError if they can't be pickled."""
         known = self._known.get(function) if type(function) in _REMEMBERED else None
-        if known is not None and (known[1] is None or known[1].holds()):
+        if known is not None and (known[1] is None or known[1].is_valid()):
             packed = known[0]
         else:
             packed = self._pack_function(function)
@@ -67,87 +64,87 @@ class Packer:
                 return packed, self._pack_arguments(arguments, keywords)
         return packed, arguments
 
-    def by_value(self, packed: Packed, missing: str) -> Packed | None:
-        """Pack a task again that a worker could not load for want of module `missing`; None if that can't help."""
-        if not self.learn(missing):
+    def pack_by_value(self, packed: Packed, missing: str) -> Packed | None:
+        """Pack a task again for workers that lack module `missing`; None if this process lacks it too."""
+        if not self.learn_module(missing):
             return None
         return self.pack(load_function(packed[0])[0], *load_arguments(packed[1]))
 
-    def learn(self, missing: str) -> bool:
-        """Have a module that workers can't import go by value, and those below it; False if it isn't here either."""
+    def learn_module(self, missing: str) -> bool:
+        """Make a module and its submodules travel by value; return False if this process does not have it either."""
         known = {name for name in tuple(sys.modules) if name == missing or name.startswith(missing + ".")}
         self._modules |= known
         self._known.clear()
         return bool(known)
 
     def _pack_arguments(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bytes | PickleBuffers:
-        if not self._modules and holds_large((*arguments, *keywords.values())):
+        if not self._modules and has_large((*arguments, *keywords.values())):
             try:
                 pieces = PickleBuffers((arguments, keywords))
-            except Exception:  # noqa: BLE001 -- user code runs in here; what follows takes more, or says why not
+            except Exception:  # noqa: BLE001 -- user code runs in here; the fallback takes more types, or raises the error
                 return self._dumps((arguments, keywords))
             if _MAIN not in pieces and not _has_connections(pieces):
                 return pieces
         return self._dumps((arguments, keywords))
 
     def _pack_function(self, function: Callable[..., Any]) -> bytes:
-        footing = None if self._goes_by_name(function) else PickleCacheKey()
-        lasts = footing is None or (type(function) is FunctionType and footing.take(function, self._goes_by_name))
+        key = None if self._is_importable(function) else PickleCacheKey()
+        lasts = key is None or (type(function) is FunctionType and key.add_function(function, self._is_importable))
         packed = (_ONCE if lasts else _AFRESH) + self._dumps(function)
         if lasts:
             if len(self._known) >= _MOST_CACHED:
                 self._known.clear()
-            self._known[function] = packed, footing
+            self._known[function] = packed, key
         return packed
 
-    def _goes_by_name(self, value: Any) -> bool:
-        """Whether the pickle of a function, class or module is a name under which a worker finds it too."""
+    def _is_importable(self, value: Any) -> bool:
+        """Whether a worker can import a function, class or module by its name."""
         if type(value) is ModuleType:
-            return self._is_there(value.__name__) and sys.modules[value.__name__] is value
-        if not isinstance(value, (FunctionType, BuiltinFunctionType, type)) or not self._is_there(value.__module__):
+            return self._has_module(value.__name__) and sys.modules[value.__name__] is value
+        if not isinstance(value, (FunctionType, BuiltinFunctionType, type)) or not self._has_module(value.__module__):
             return False
         found: Any = sys.modules[value.__module__]
         for part in value.__qualname__.split("."):
             found = getattr(found, part, None)
         return found is value
 
-    def _is_there(self, module: str | None) -> bool:
+    def _has_module(self, module: str | None) -> bool:
         return module in sys.modules and module != "__main__" and module not in self._modules
 
     def _dumps(self, value: object) -> bytes:
         if not self._modules:
             try:
                 packed = pickle.dumps(value, _PROTOCOL)
-            except Exception:  # noqa: BLE001 -- user code runs in here; cloudpickle's own error is the one to tell
+            except Exception:  # noqa: BLE001 -- user code runs in here; cloudpickle's error is the one to report
                 packed = _MAIN
             if _MAIN not in packed and not _has_connections(packed):
                 return packed
-        return _by_value(value, self._modules)
+        return _dumps_by_value(value, self._modules)
 
 
 def is_plain(value: object) -> bool:
-    """Whether a value can be left as it is until it is sent: nobody can change it, and marshal takes it."""
+    """Whether a value is immutable and marshal handles it, so that it needs no pickle before it is sent."""
     kind = type(value)
     return kind in _PLAIN or (kind in _TEXTS and len(value) <= _LONGEST_PLAIN)  # type: ignore[arg-type]  # a text
 
 
 def load_function(packed: bytes) -> tuple[Callable[..., Any], bool]:
-    """Return a packed function, and whether it may serve for every task that has the same pickle."""
+    """Return a packed function, and whether all tasks with the same pickle may share it."""
     return loads(memoryview(packed)[1:]), packed[:1] == _ONCE
 
 
 def load_arguments(packed: Arguments | memoryview) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if type(packed) is tuple:
         return packed, {}
-    return loads(packed.joined() if type(packed) is PickleBuffers else packed)  # type: ignore[no-any-return, arg-type]  # told apart by type
+    return loads(packed.join() if type(packed) is PickleBuffers else packed)  # type: ignore[no-any-return, arg-type]  # told apart by type
 
 
 def dumps_result(value: object) -> bytes | PickleBuffers:
     """Pickle a result in a worker."""
-    if holds_large((value,)):
+    if has_large((value,)):
         try:
             pieces = PickleBuffers(value)
-        except Exception:  # noqa: BLE001 -- user code runs in here; what follows takes more, or says why not
+        except Exception:  # noqa: BLE001 -- user code runs in here; the fallback takes more types, or raises the error
             return dumps(value)
         if not _has_connections(pieces):
             return pieces
@@ -157,32 +154,32 @@ def dumps_result(value: object) -> bytes | PickleBuffers:
 def dumps(value: object) -> bytes:
     try:
         packed = pickle.dumps(value, _PROTOCOL)
-    except Exception:  # noqa: BLE001 -- user code runs in here; cloudpickle's own error is the one to tell
-        return _by_value(value, set())
-    return _by_value(value, set()) if _has_connections(packed) else packed
+    except Exception:  # noqa: BLE001 -- user code runs in here; cloudpickle's error is the one to report
+        return _dumps_by_value(value, set())
+    return _dumps_by_value(value, set()) if _has_connections(packed) else packed
 
 
 def _has_connections(packed: bytes | PickleBuffers) -> bool:
-    """Say whether a pickle holds multiprocessing's connections: plain pickle takes their descriptors for numbers."""
+    """Whether a pickle contains multiprocessing's connections, whose descriptors plain pickle handles as numbers."""
     return "multiprocessing.connection" in sys.modules and b"multiprocessing.connection" in packed
 
 
 def dump_error(error: BaseException) -> tuple[bytes, bool]:
-    """Pickle an exception with its traceback as text; False: it can't travel, only a description of it."""
+    """Pickle an exception with its traceback as text, or its description and False if it can't be pickled."""
     try:
         text = "".join(traceback.format_exception(type(error), error, get_traceback(error)))
     except BaseException:  # noqa: BLE001 -- formatting reads the exception's attributes, which are the user's
         text = describe(error)
     try:
         packed = dumps((BaseException.with_traceback(error, None), text))
-        loads(packed)  # a constructor that refuses its arguments shows only here
+        loads(packed)  # fails if the constructor rejects its arguments
     except BaseException as trouble:  # noqa: BLE001 -- the user's exception class runs in here
         return pickle.dumps((f"{describe(error)}: it could not be sent back: {describe(trouble)}", text)), False
     return packed, True
 
 
 def load_error(packed: bytes | bytearray | memoryview) -> BaseException:
-    """Rebuild a task's exception, its traceback in the worker as its cause."""
+    """Load a task's exception, with its traceback in the worker as its cause."""
     error, text = loads(packed)
     if not isinstance(error, BaseException):
         raise TypeError(f"expected an exception, found {error!r}")
@@ -191,14 +188,14 @@ def load_error(packed: bytes | bytearray | memoryview) -> BaseException:
 
 
 def load_any_error(packed: bytes | bytearray) -> BaseException:
-    """Rebuild an exception, or what can be had of it."""
+    """Load an exception, or a RuntimeError with its description."""
     try:
         return load_error(packed)
     except BaseException:  # noqa: BLE001 -- the user's exception class runs in here; its description remains
         return RuntimeError(str(loads(packed)[0]))
 
 
-def _by_value(value: object, modules: set[str]) -> bytes:
+def _dumps_by_value(value: object, modules: set[str]) -> bytes:
     import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
 
     if "multiprocessing" in sys.modules:
@@ -211,7 +208,7 @@ def _by_value(value: object, modules: set[str]) -> bytes:
             for name in registered:
                 cloudpickle.register_pickle_by_value(sys.modules[name])
             packed: bytes = to_bytes(value, _PROTOCOL)
-        except Exception as error:  # pickling runs the user's code; raised again as what it means for the task
+        except Exception as error:  # pickling runs the user's code
             raise UnpicklableError(f"{_shorten(value)} can't travel between processes: {describe(error)}") from error
         finally:
             for name in registered:
@@ -225,3 +222,68 @@ def _shorten(value: object) -> str:
     except Exception as error:  # noqa: BLE001 -- a user's __repr__
         text = f"{type(value).__name__} object ({describe(error)})"
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+_ABSENT = object()
+_PLAIN_TYPES = (int, float, complex, bool, str, bytes, NoneType)
+
+
+class PickleCacheKey:
+    """The objects on which a function's pickle depends: its parts, those of functions that it calls, their globals."""
+
+    __slots__ = ("_functions", "_globals")
+
+    def __init__(self) -> None:
+        self._functions: dict[FunctionType, tuple[CodeType, tuple[Any, ...] | None]] = {}
+        self._globals: list[tuple[dict[str, Any], str, object]] = []
+
+    def is_valid(self) -> bool:
+        """Whether each part and each name still is the same object."""
+        for function, (code, defaults) in self._functions.items():
+            if function.__code__ is not code or function.__defaults__ is not defaults or function.__dict__:
+                return False
+        for names, name, value in self._globals:  # noqa: SIM110 -- all() with a generator takes three times as long
+            if names.get(name, _ABSENT) is not value:
+                return False
+        return True
+
+    def add_function(self, function: FunctionType, is_importable: Callable[[Any], bool]) -> bool:
+        """Add a function's dependencies; return False if it has state, so that each task needs a copy of its own.
+
+        State is a closure, an attribute, a mutable default or global, and a global that the function sets. Plain values
+        and objects that are importable are not.
+        """
+        if function in self._functions:
+            return True
+        defaults = function.__defaults__
+        if function.__closure__ or function.__dict__ or function.__kwdefaults__:
+            return False
+        if any(type(value) not in _PLAIN_TYPES for value in defaults or ()):
+            return False
+        self._functions[function] = function.__code__, defaults
+        return all(self._add_code(function, code, is_importable) for code in _iter_code(function.__code__))
+
+    def _add_code(self, function: FunctionType, code: CodeType, is_importable: Callable[[Any], bool]) -> bool:
+        if _sets_globals(code):
+            return False
+        for name in code.co_names:  # includes the names of attributes, which does no harm
+            value = function.__globals__.get(name, _ABSENT)
+            self._globals.append((function.__globals__, name, value))
+            if value is _ABSENT or type(value) in _PLAIN_TYPES or is_importable(value):
+                continue
+            if type(value) is not FunctionType or not self.add_function(value, is_importable):
+                return False
+        return True
+
+
+def _iter_code(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if type(constant) is CodeType:
+            yield from _iter_code(constant)
+
+
+def _sets_globals(code: CodeType) -> bool:
+    import dis
+
+    return any(step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") for step in dis.get_instructions(code))

@@ -1,4 +1,4 @@
-"""Pickles values that hold large bytes without copying those bytes."""
+"""Pickles values that contain large bytes objects without copying these."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import pickle
 import sys
 from collections.abc import Iterable
 
-LARGE_BYTES = 1 << 16  # from here on pickle hands an object's bytes to its file as they are (FRAME_SIZE_TARGET)
-_LONGEST_FRAME_BYTES = 3 << 16  # what a frame can come to; a longer piece is the content of one object
+LARGE_BYTES = 1 << 16  # from here on pickle writes an object's bytes unframed (FRAME_SIZE_TARGET)
+_LONGEST_FRAME_BYTES = 3 << 16  # of a frame; a longer part is the content of one object
 
 
 class PickleBuffers:
-    """A pickle in pieces: small values in frames, large bytes as the objects that they are."""
+    """A pickle in parts: frames of small values, and the large bytes objects themselves."""
 
     __slots__ = ("parts",)
 
@@ -20,22 +20,22 @@ class PickleBuffers:
         pickle.Pickler(self, pickle.HIGHEST_PROTOCOL).dump(value)
 
     def write(self, part: bytes | bytearray | pickle.PickleBuffer) -> None:
-        """Take a part from the pickler; what can change is copied."""
+        """Take a part from the pickler; a mutable one is copied."""
         self.parts.append(part if type(part) is bytes else bytes(part))
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
     def __contains__(self, name: bytes) -> bool:
-        """Whether the pickle refers to what has `name`; the contents of large objects don't matter."""
+        """Whether the pickle contains `name`, the contents of large objects aside."""
         return any(name in part for part in self.parts if len(part) <= _LONGEST_FRAME_BYTES)
 
-    def joined(self) -> bytes:
+    def join(self) -> bytes:
         return b"".join(self.parts)
 
 
-def holds_large(values: Iterable[object]) -> bool:
-    """Whether one of the values is large itself; what lies deeper is not looked at."""
+def has_large(values: Iterable[object]) -> bool:
+    """Whether one of the values is large itself, its elements aside."""
     try:
         return any(sys.getsizeof(value) >= LARGE_BYTES for value in values)
     except Exception:  # noqa: BLE001 -- a user's __sizeof__

@@ -1,4 +1,4 @@
-"""Memory that a pool and one worker share, for arguments or a result that a socket would carry in many pieces."""
+"""Memory that a pool and one worker share, for arguments or results that are too large for one send."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import os
 from collections.abc import Sequence
 
 _LEAST_BYTES = 1 << 20
-_KEPT_BYTES = 1 << 23  # what an arena may hold on to between two bodies
+_KEPT_BYTES = 1 << 23  # that are kept between two bodies
 
 
 class SharedMemory:
-    """One body at a time, either way: one side puts it and says how long it is, the other reads it, then may put one.
+    """Holds one body at a time, in either direction. The writer sends its size; once it is read, either side may write.
 
-        empty ── put() ──> full ── view(), then done() ──> empty
+        empty ── write() ──> full ── get_view(), then release() ──> empty
 
-    Guarantees: a side that dies leaves nothing behind that the other would wait for; memory of bodies over 8 MB is
-    given back as soon as they are read.
+    Guarantees: neither side waits for the other, which may have died; memory of bodies over 8 MB is freed once they are
+    read.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._mapped: mmap.mmap | None = None
 
-    def put(self, parts: Sequence[bytes]) -> bool:
-        """Copy a body into the arena, part after part; False when there is no memory for it."""
+    def write(self, parts: Sequence[bytes]) -> bool:
+        """Copy a body into the memory, part after part; return False if there is not enough memory."""
         size, offset = sum(map(len, parts)), 0
         try:
             if os.fstat(self._descriptor).st_size < size:
@@ -38,20 +38,20 @@ class SharedMemory:
             return False
         return True
 
-    def view(self, size: int) -> memoryview:
-        """Return the body that the other side has put; it stands until `done`."""
+    def get_view(self, size: int) -> memoryview:
+        """Return the body that the other side wrote; it is valid until `release`. OSError if there is no memory."""
         if self._mapped is None or len(self._mapped) < size:
             length = os.fstat(self._descriptor).st_size
             self._mapped = None
             try:
                 self._mapped = mmap.mmap(self._descriptor, length, prot=mmap.PROT_READ)
             except OSError:
-                os.ftruncate(self._descriptor, 0)  # a smaller one had better not fail for this one's length
+                os.ftruncate(self._descriptor, 0)  # so that a smaller body does not fail because of this length
                 raise
         return memoryview(self._mapped)[:size]
 
-    def done(self) -> None:
-        """Let go of a body that was read, and of the memory if it was large."""
+    def release(self) -> None:
+        """Release a body that was read, and the memory if it was large."""
         if self._mapped is not None and len(self._mapped) > _KEPT_BYTES:
             self._mapped = None  # unmapped with the last view of it
             os.ftruncate(self._descriptor, 0)

@@ -1,4 +1,4 @@
-"""What a pool and its workers say to each other: frames on a socket, results on a pipe, claims on an eventfd."""
+"""The protocol between a pool and its workers: frames on a socket, results on a pipe, claims on an eventfd."""
 
 from __future__ import annotations
 
@@ -8,37 +8,36 @@ import socket
 import struct
 from typing import Any
 
-# To a worker: body length, kind. From a worker: body length, number of the task, kind, when it began and
-# ended, CPU and run-queue delay in seconds, CPU of the worker's whole life, peak memory in bytes.
-ORDER = struct.Struct("<QB")
+# To a worker: body length, kind. From a worker: body length, number of the task, kind, its start and end, its CPU and
+# run-queue delay in seconds, CPU of the worker's whole life, peak memory in bytes.
+MESSAGE = struct.Struct("<QB")
 REPLY = struct.Struct("<QQBdddddQ")
-ONE = struct.Struct(
-    "<QIBB"
-)  # number, length of the function's pickle, whether to measure in full, how the arguments come
-SIZE = struct.Struct("<Q")  # of a body that lies in the arena
+# Number, length of the function's pickle, whether to measure in full, form of the arguments.
+ONE = struct.Struct("<QIBB")
+SIZE = struct.Struct("<Q")  # of a body in shared memory
 
 PREPARE, TASK, BATCH = range(3)
-PICKLED, MARSHALLED, IN_ARENA = range(3)  # how the arguments come
+PICKLED, MARSHALLED, IN_MEMORY = range(3)  # forms of the arguments
 READY, REFUSED, PLAIN, VALUE, RAISED, LOST, UNLOADED, DONE = range(8)
-# READY: prepared; REFUSED: the initializer failed; PLAIN: a value that marshal takes, no body for None; LOST: result or
+# READY: prepared; REFUSED: the initializer failed; PLAIN: a value for marshal, no body for None; LOST: result or
 # exception could not be pickled; UNLOADED: the task could not be unpickled and did not run; DONE: the batch is
-# through, and as its number how many of its tasks were UNLOADED.
-ARENA_MARK = 0x80  # added to a reply's kind: the body lies in the arena, what comes is its SIZE
+# finished, and its number is how many of its tasks were UNLOADED.
+MEMORY_MARK = 0x80  # added to a reply's kind: the body is in shared memory, and its SIZE is sent instead
 
-MOST_TASKS = 1000  # in a worker's hands, so that none of their replies finds the pipe full
+MOST_TASKS = 1000  # that a worker may hold, so that their results fit into the pipe
 CHUNK_BYTES = 1 << 16
-QUIET_BYTES = 1 << 18  # of results in the pipe before a worker has to say them aloud; a user may have 64 MB of pipes
+RESULTS_BYTES = 1 << 18  # of the results pipe; Linux grants a user 64 MB of pipes
 
-_UNREFERENCED = 2  # marshal's version: since the third an object may point back to one before it, here in another item
+_UNREFERENCED = 2  # marshal's version: from the third on, an object may refer to an earlier one, here in another item
 
-Reply = tuple[int, float, float, Any]  # kind, when the task began and ended, a plain value or the reply's body
+Reply = tuple[int, float, float, Any]  # kind, start, end, plain value or body
 Head = tuple[int, int, int, float, float, float, float, float, int]  # of a reply, as REPLY has it
 
 
-def claim(descriptor: int) -> bool:
-    """Take one task of the batch at hand, for its worker to run or its pool to give to another; False: none is left.
+def claim_task(descriptor: int) -> bool:
+    """Claim one task, for the worker to run or for the pool to give to another worker; False if none is left.
 
-    The kernel hands out each claim once, however the worker ends: that is what makes "exactly once" hold.
+    The kernel grants each claim once, however the worker dies, so each task runs at most once.
     """
     try:
         os.eventfd_read(descriptor)
@@ -48,7 +47,7 @@ def claim(descriptor: int) -> bool:
 
 
 class Assembler:
-    """Puts frames together from what a socket or pipe has at the moment; a large body is received in its place."""
+    """Assembles frames from received bytes; a large body is received into its final buffer."""
 
     def __init__(self, header: struct.Struct) -> None:
         self._header = header
@@ -57,12 +56,12 @@ class Assembler:
         self._filled = 0
         self._head: tuple[Any, ...] = ()
 
-    def room(self) -> memoryview | None:
-        """Return where the rest of a large body belongs, None while there is none under way."""
+    def get_buffer(self) -> memoryview | None:
+        """Return the buffer for the rest of a large body, or None if none is being received."""
         return None if self._body is None else memoryview(self._body)[self._filled :]
 
-    def fill(self, count: int) -> list[tuple[tuple[Any, ...], bytes | bytearray]]:
-        """Note that `count` bytes were received into `room`."""
+    def note_received(self, count: int) -> list[tuple[tuple[Any, ...], bytes | bytearray]]:
+        """Note that `count` bytes were received into the buffer; return the frame if it is complete."""
         assert self._body is not None
         self._filled += count
         if self._filled < len(self._body):
@@ -70,8 +69,8 @@ class Assembler:
         body, self._body = self._body, None
         return [(self._head, body)]
 
-    def feed(self, received: bytes) -> list[tuple[tuple[Any, ...], bytes | bytearray]]:
-        """Return the frames that are complete, each as its header's fields and its body."""
+    def split(self, received: bytes) -> list[tuple[tuple[Any, ...], bytes | bytearray]]:
+        """Split received bytes into frames; return the complete ones as header fields and body."""
         pending = self._pending + received if self._pending else received
         frames: list[tuple[tuple[Any, ...], bytes | bytearray]] = []
         header, size, start = self._header, self._header.size, 0
@@ -91,18 +90,18 @@ class Assembler:
         return frames
 
 
-def whisper(number: int, reply: Reply) -> bytes:
-    """Return a reply of a batch as it goes through the pipe: one item of a marshalled dict."""
+def dump_result(number: int, reply: Reply) -> bytes:
+    """Return a result of a batch for the pipe: one item of a marshalled dict."""
     return marshal.dumps(number, _UNREFERENCED) + marshal.dumps(reply, _UNREFERENCED)
 
 
-def whispered(received: bytes) -> dict[int, Reply]:
-    """Return what whole whispers say, by the tasks' numbers, in the order in which they were said."""
-    return marshal.loads(b"{%b0" % received)  # type: ignore[no-any-return]  # as `whisper` made it
+def load_results(received: bytes) -> dict[int, Reply]:
+    """Return the results that were read from the pipe by task number, in their order."""
+    return marshal.loads(b"{%b0" % received)  # type: ignore[no-any-return]  # see `dump_result`
 
 
 def send_all(connection: socket.socket, *parts: bytes | memoryview) -> None:
-    """Send the parts one after another without joining them; blocks."""
+    """Send the parts without joining them. Blocks."""
     total = sum(map(len, parts))
     sent = connection.sendmsg(parts)
     if sent == total:

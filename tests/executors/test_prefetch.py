@@ -1,4 +1,4 @@
-"""A worker that holds several orders of brief tasks, while the thread that settles them has no turn."""
+"""A worker that holds several batches while its thread does not settle any, and interrupts of threads that submit."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from paropt_exporter.executors import ProcessPool, TaskFuture
 from support.pool_tasks import HANG_SECONDS, double, eventually
 from support.processes import is_asleep
 
-_ORDERED_WHILE_BUSY = 256  # tasks that wait for each worker until one is given a second order
+_PREFETCH_TASKS = 256  # queued tasks per worker at which a busy one gets a second batch
 _PACKAGE = str(Path(paropt_exporter.executors.processes.__file__).parent)
 
 
 def listen(path: str = "") -> None:
-    """Say that the task began by opening the FIFO, and end when there is something in it; without one at once."""
+    """Open the FIFO, which shows that the task runs, and return when it has data; without one return at once."""
     if path:
         Path(path).read_text()
 
@@ -42,8 +42,8 @@ def listen_second(path: str = "") -> None:
 
 
 @contextlib.contextmanager
-def settling_held_up(pool: ProcessPool, folder: Path, *behind: str) -> Iterator[list[TaskFuture[None]]]:
-    """Have a worker at one order of tasks that `listen` to FIFOs or nothing, and its thread not settle anything.
+def blocked_settling(pool: ProcessPool, folder: Path, *behind: str) -> Iterator[list[TaskFuture[None]]]:
+    """Give a worker one batch of tasks that `listen`, while its thread is blocked and settles nothing.
 
     Each function is known to be brief until the pool hears of a task that waited, so there are three.
     """
@@ -79,11 +79,11 @@ def fifo(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_a_worker_through_with_one_task_and_a_batch_at_once_lines_up_once(tmp_path: Path, fifo: str) -> None:
+def test_worker_with_two_finished_batches_becomes_idle_once(tmp_path: Path, fifo: str) -> None:
     with ProcessPool(1) as pool:
         worker = pool.submit(os.getpid).result(HANG_SECONDS)
-        with settling_held_up(pool, tmp_path, ""):
-            behind = [pool.submit(listen) for _ in range(_ORDERED_WHILE_BUSY - 1)]
+        with blocked_settling(pool, tmp_path, ""):
+            behind = [pool.submit(listen) for _ in range(_PREFETCH_TASKS - 1)]
             behind.append(pool.submit(listen, fifo))
             Path(fifo).write_text("go on")
             assert eventually(lambda: is_asleep(worker))
@@ -95,10 +95,10 @@ def test_a_worker_through_with_one_task_and_a_batch_at_once_lines_up_once(tmp_pa
         pool.submit(listen).result(HANG_SECONDS)
 
 
-def test_to_stop_a_task_that_ended_unnoticed_hits_no_other(tmp_path: Path, fifo: str) -> None:
+def test_stopping_a_task_that_ended_unread_hits_no_other(tmp_path: Path, fifo: str) -> None:
     with (
         ProcessPool(1) as pool,
-        settling_held_up(pool, tmp_path, "", fifo) as (ended, running),
+        blocked_settling(pool, tmp_path, "", fifo) as (ended, running),
         Path(fifo).open("w"),
     ):
         assert not pool.stop(ended, TaskStopped("no more of this"), grace_seconds=0)
@@ -106,9 +106,9 @@ def test_to_stop_a_task_that_ended_unnoticed_hits_no_other(tmp_path: Path, fifo:
     assert running.exception() is None
 
 
-def test_canceled_futures_are_those_too_that_a_worker_holds_but_has_not_begun(tmp_path: Path, fifo: str) -> None:
+def test_cancel_futures_includes_tasks_that_a_worker_has_not_begun(tmp_path: Path, fifo: str) -> None:
     pool = ProcessPool(1)
-    with settling_held_up(pool, tmp_path, fifo, *[""] * 20) as (running, *waiting), Path(fifo).open("w"):
+    with blocked_settling(pool, tmp_path, fifo, *[""] * 20) as (running, *waiting), Path(fifo).open("w"):
         pool.shutdown(wait=False, cancel_futures=True)
         assert all(future.cancelled() for future in waiting)
     pool.shutdown()
@@ -116,7 +116,7 @@ def test_canceled_futures_are_those_too_that_a_worker_holds_but_has_not_begun(tm
     assert pool.statistics().finished["cancellation"] == 20
 
 
-def test_a_batch_that_can_not_be_loaded_is_packed_again_before_the_last_worker_goes(tmp_path: Path) -> None:
+def test_unloadable_batch_is_packed_again_before_the_last_worker_exits(tmp_path: Path) -> None:
     module = types.ModuleType("module_of_this_process_alone")
     exec("def same(number): return number", module.__dict__)
     sys.modules[module.__name__] = module
@@ -137,12 +137,12 @@ _PYTHON = sys.version_info[:2]
 
 
 def interrupted_at(line: int, call: Callable[[], Any]) -> bool:
-    """Make a call and raise KeyboardInterrupt at so manieth a line of the pool's code; False when it has fewer."""
+    """Make a call and raise KeyboardInterrupt at line number `line` of the pool's code; False if it has fewer."""
     passed = 0
 
     def trace(frame: types.FrameType, event: str, _: object) -> Any:
         nonlocal passed
-        if not frame.f_code.co_filename.startswith(_PACKAGE) or frame.f_code.co_name == "_mend":
+        if not frame.f_code.co_filename.startswith(_PACKAGE) or frame.f_code.co_name == "_recover":
             return None
         # Between a block's end and its lock's release comes no signal, but there comes a line. So it is with the jump
         # back of a comprehension in Python 3.12: its block's handlers do not cover it, and a signal waits for its end.
@@ -165,7 +165,7 @@ def interrupted_at(line: int, call: Callable[[], Any]) -> bool:
     return False
 
 
-def test_an_interrupt_anywhere_in_a_submit_loses_no_task_and_leaves_the_pool_as_it_was() -> None:
+def test_interrupt_anywhere_in_submit_loses_no_task() -> None:
     with ProcessPool(1) as pool:
         pool.submit(double, 1).result(HANG_SECONDS)
         line, interrupted = 1, True
@@ -178,14 +178,14 @@ def test_an_interrupt_anywhere_in_a_submit_loses_no_task_and_leaves_the_pool_as_
     assert sum(pool.statistics().deaths.values()) == 0
 
 
-def test_an_interrupt_while_a_busy_worker_is_given_more_loses_no_task(tmp_path: Path) -> None:
+def test_interrupt_during_prefetch_loses_no_task(tmp_path: Path) -> None:
     for line in range(1, 100, 7):
         folder = tmp_path / str(line)
         folder.mkdir()
         fifo = str(folder / "fifo")
         os.mkfifo(fifo)
-        with ProcessPool(1) as pool, settling_held_up(pool, folder, fifo) as running, Path(fifo).open("w"):
-            pool_futures = [pool.submit(listen) for _ in range(_ORDERED_WHILE_BUSY - 1)]
+        with ProcessPool(1) as pool, blocked_settling(pool, folder, fifo) as running, Path(fifo).open("w"):
+            pool_futures = [pool.submit(listen) for _ in range(_PREFETCH_TASKS - 1)]
             interrupted_at(line, lambda pool=pool: pool.submit(listen))  # type: ignore[misc]  # bound as it is now
         assert not wait([*running, *pool_futures], HANG_SECONDS).not_done
         assert all(future.exception() is None for future in pool_futures)

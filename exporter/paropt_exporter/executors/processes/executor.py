@@ -1,0 +1,196 @@
+"""ProcessPool: an executor of processes that can be resized while it runs and survives the death of workers."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from paropt_exporter import host
+from paropt_exporter.errors import UnpicklableError
+from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
+from paropt_exporter.executors.future import TaskFuture, get_label
+from paropt_exporter.executors.mapping import map_in_order
+from paropt_exporter.executors.processes.batches import WorkItem
+from paropt_exporter.executors.processes.manager import ProcessManager
+from paropt_exporter.executors.processes.worker_thread import run_worker
+
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_new_item = tuple.__new__  # which WorkItem's constructor calls, at a quarter of its cost
+
+
+class ProcessPool(Executor):
+    """A `concurrent.futures.Executor` of processes that can be resized, measures its tasks, and survives dead workers.
+
+    It has the arguments of `ProcessPoolExecutor`. Workers are forked from a small process that never imports the
+    caller's `__main__`, whose definitions travel by value. `mp_context` is accepted for compatibility and changes
+    nothing. If a worker dies, its running task fails with `WorkerDied`, a `BrokenExecutor`; other tasks go on.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: BaseContext | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        name: str = "processes",
+    ) -> None:
+        if max_workers is None:
+            max_workers = host.count_cpu_workers()
+        if max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if max_tasks_per_child is not None:
+            if not isinstance(max_tasks_per_child, int):
+                raise TypeError("max_tasks_per_child must be an integer")
+            if max_tasks_per_child <= 0:
+                raise ValueError("max_tasks_per_child must be >= 1")
+            if mp_context is not None and mp_context.get_start_method(allow_none=False) == "fork":
+                raise ValueError("max_tasks_per_child is incompatible with the 'fork' start method of mp_context")
+        self._manager = manager = ProcessManager(name, initializer, initargs, max_tasks_per_child, run_worker)
+        self._scheduler, self._queue = manager.scheduler, manager.scheduler.queue
+        self._pack, self._append = manager.packer.pack, manager.scheduler.queue.append
+        # If the pool is dropped without a shutdown, its workers run the submitted tasks and exit.
+        self._finalizer = weakref.finalize(self, manager.close)
+        self._finalizer.atexit = False
+        manager.resize(max_workers, "start")
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
+        scheduler = self._scheduler
+        if scheduler.closed is not None:
+            self._manager.refuse()
+        future: TaskFuture[T] = TaskFuture()
+        future.label = get_label(fn)
+        try:
+            packed = self._pack(fn, args, kwargs)
+        except UnpicklableError as error:
+            self._manager.fail_unsubmitted(future, error)
+            return future
+        item = _new_item(WorkItem, (future, packed, False, monotonic(), False))
+        self._append(item)
+        if scheduler.needs_dispatch:
+            self._manager.dispatch(item)
+        elif len(self._queue) >= scheduler.prefetch_length:
+            self._manager.prefetch()
+        return future
+
+    def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
+        """Submit a task that has `label` in errors and listings, travels alone, and is measured in full."""
+        if self._scheduler.closed is not None:
+            self._manager.refuse()
+        future: TaskFuture[T] = TaskFuture()
+        future.label = label
+        try:
+            self.submit_future(future, fn, args, kwargs, profiled=True)
+        except UnpicklableError as error:
+            self._manager.fail_unsubmitted(future, error)
+        return future
+
+    def submit_future(
+        self,
+        future: TaskFuture[Any],
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        profiled: bool = False,
+    ) -> None:
+        """Submit a task for a future that another executor has returned already. UnpicklableError if it can't travel.
+
+        `profiled`: like a named task, alone and measured in full.
+        """
+        scheduler = self._scheduler
+        if scheduler.closed is not None:
+            self._manager.refuse()
+        item = WorkItem(future, self._pack(fn, args, kwargs), profiled, monotonic())
+        self._append(item)
+        if scheduler.needs_dispatch:
+            self._manager.dispatch(item)
+        elif len(self._queue) >= scheduler.prefetch_length:
+            self._manager.prefetch()
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Map like `Executor.map`. Short tasks travel together anyway; a `chunksize` helps if the arguments are tiny.
+
+        `buffersize`: the most chunks that are submitted ahead of the consumer; None: all.
+        """
+        return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+
+    def resize(self, n: int, *, reason: str = "caller") -> None:
+        """Set the number of workers and return at once.
+
+        Surplus workers exit now if idle, otherwise after their task. ValueError if the size is out of range.
+        """
+        self._manager.resize(n, reason)
+
+    def stop(self, future: TaskFuture[Any], error: BaseException, *, grace_seconds: float = 10.0) -> bool:
+        """Stop a task, whose future gets `error`; return False if it has ended already. Does not block.
+
+        The worker of a running task and all processes in its group get TERM, and KILL after the grace. The future
+        settles when the worker has exited, and another worker takes its place. A second call may shorten the grace.
+        """
+        return self._manager.stop(future, error, grace_seconds)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._manager.close(cancel_futures=cancel_futures)
+        if wait:
+            self._manager.join()
+
+    def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
+        """Shut down, wait up to `after_seconds` for the workers, kill those that are left, and return their names.
+
+        A thread that a task left running keeps its worker from exiting.
+        """
+        self._manager.close(cancel_futures=True)
+        return () if self._manager.join_within(after_seconds) else self._manager.kill()
+
+    def __repr__(self) -> str:
+        return f"<ProcessPool {self.name}: {self.live} of {self.target} workers, {self.busy} busy>"
+
+    @property
+    def name(self) -> str:
+        return self._manager.counters.name
+
+    @property
+    def target(self) -> int:
+        """The number of workers that the pool was asked to have."""
+        return self._scheduler.target
+
+    @property
+    def live(self) -> int:
+        """The number of workers that are ready, including those that exit after their task."""
+        return self._manager.live
+
+    @property
+    def busy(self) -> int:
+        """The number of workers that hold a task."""
+        return self._manager.busy
+
+    def statistics(self) -> PoolStatistics:
+        return self._manager.statistics()
+
+    def running(self) -> tuple[RunningTask, ...]:
+        """Return the running tasks, with the CPU and memory of their worker and its descendants."""
+        return self._manager.running()
+
+    def worker_memory(self) -> tuple[WorkerMemory, ...]:
+        """Return the memory of each worker process, without its descendants."""
+        return self._manager.worker_memory()

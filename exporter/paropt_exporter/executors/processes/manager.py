@@ -1,0 +1,416 @@
+"""Carries out the scheduler's decisions: starts the workers of a ProcessPool, sends to them, stops them, ends them."""
+
+from __future__ import annotations
+
+import logging
+import marshal
+import os
+import sys
+import threading
+from collections.abc import Callable, Collection
+from threading import get_ident
+from time import monotonic
+from typing import Any, NoReturn
+
+from paropt_exporter.errors import InitializerFailed
+from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
+from paropt_exporter.executors import lifetime
+from paropt_exporter.executors.counters import PoolCounters
+from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.processes.batches import WorkItem
+from paropt_exporter.executors.processes.scheduler import (
+    Action,
+    Cancel,
+    Dismiss,
+    Exit,
+    Fail,
+    Kill,
+    Scheduler,
+    Send,
+    Wake,
+    Worker,
+)
+from paropt_exporter.executors.processes.transport import WorkerConnection
+from paropt_exporter.executors.processes.usage import UsageSampler
+from paropt_exporter.executors.thread_group import ThreadGroup
+from paropt_exporter.executors.worker import mp_context, payload
+from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
+
+log = logging.getLogger(__name__)
+
+_REFUSAL = "cannot schedule new futures after shutdown"
+
+
+class ProcessManager:
+    """The part of a pool that outlives the ProcessPool object: its scheduler, its threads and its connections.
+
+        event ──> scheduler (under the lock) ──> Dismiss, Wake, offer of claims (under the lock)
+                                             ──> Send, Kill, Cancel, Fail       (after it)
+
+    Guarantees:
+      * An accepted task settles once: result, exception, cancelled, stopped, or WorkerDied.
+      * Nothing blocks under the lock, and no code of the user runs there. The lock is reentrant: a signal handler or a
+        finalizer may submit to the pool or shut it down at any point.
+      * Each worker has one thread, from its first process to its last. What the system refuses is asked for again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+        max_tasks_per_child: int | None,
+        run_worker: Callable[[ProcessManager, Worker], None],
+    ) -> None:
+        self.counters = PoolCounters(name)
+        self.packer = payload.Packer()
+        self._initializer, self._initargs = initializer, initargs
+        self._pack_initializer()  # raises for the caller if it can't be pickled
+        self.lock = threading.RLock()  # guards: the scheduler and _wakers
+        self.scheduler = Scheduler(self.counters, max_tasks_per_child)
+        self._wakers: dict[Worker, int] = {}  # event descriptors, on which the workers' threads wait
+        self._threads = ThreadGroup()
+        self._sampler = UsageSampler()
+        self._run_worker = run_worker
+        lifetime.register(self)
+
+    # Actions
+
+    def _begin(self, actions: list[Action]) -> list[Action]:
+        """Carry out the part of the actions that belongs under the lock, and return them."""
+        for action in actions:
+            if type(action) is Send:
+                action.connection.offer(len(action.items))
+                self.scheduler.note_offered(action)
+            elif type(action) is Dismiss:
+                if action.worker.connection is not None:
+                    action.worker.connection.dismiss()
+                self._wake(action.worker)
+            elif type(action) is Wake:
+                self._wake(action.worker)
+        return actions
+
+    def _finish(self, actions: list[Action]) -> None:
+        """Carry out the rest of the actions, without the lock."""
+        for action in actions:
+            if type(action) is Send:
+                self._send(action)
+            elif type(action) is Kill:
+                lifetime.FORK_SERVERS.end(action.pid, action.grace_seconds)
+            elif type(action) is Cancel:
+                if action.item.future.cancel():  # not if `stop` has settled it
+                    action.item.future.set_running_or_notify_cancel()
+                with self.lock:
+                    self.scheduler.settle_unbegun(stopped=False)
+            elif type(action) is Fail:
+                self.fail_unbegun(action.item, action.error)
+
+    def _send(self, batch: Send) -> None:
+        _, connection, _, first, items, single = batch
+        if single:
+            whole = connection.send_task(first, items[0].packed, profiled=items[0].profiled)
+        else:
+            whole = connection.send_batch(first, [item.packed for item in items])
+        with self.lock:
+            self.scheduler.note_sent(batch, whole=whole)
+            if not whole:
+                self._wake(batch.worker)  # its thread sends the rest
+
+    def _wake(self, worker: Worker) -> None:
+        waker = self._wakers.get(worker)
+        if waker is not None:
+            os.eventfd_write(waker, 1)
+
+    def _recover(self) -> None:
+        with self.lock:
+            self._begin(self.scheduler.recover(get_ident()))
+
+    # Events from threads that submit
+
+    def dispatch(self, item: WorkItem | None = None) -> None:
+        """Give idle workers the queued tasks. Raise if the pool was closed before a worker could get `item`."""
+        try:
+            with self.lock:
+                actions = self._begin(self.scheduler.dispatch(monotonic(), get_ident()))
+                # Later than `dispatch`: a signal handler may close the pool in between.
+                refused = self.scheduler.closed is not None and item is not None and self.scheduler.withdraw(item)
+            self._finish(actions)
+        except BaseException:  # an interrupt; raised again
+            self._recover()
+            raise
+        if refused:
+            self.refuse()
+
+    def prefetch(self) -> None:
+        """Give the busy worker with the fewest tasks more of the queued ones."""
+        try:
+            with self.lock:
+                actions = self._begin(self.scheduler.prefetch(monotonic(), get_ident()))
+            self._finish(actions)
+        except BaseException:  # an interrupt; raised again
+            self._recover()
+            raise
+
+    def fail_unsubmitted(self, future: TaskFuture[Any], error: BaseException) -> None:
+        """Settle a task that can't be pickled."""
+        with self.lock:
+            self.scheduler.settle_unsubmitted()
+        future.force_exception(error)
+
+    def fail_unbegun(self, item: WorkItem, error: BaseException) -> None:
+        stopped = item.future.force_exception(error)
+        with self.lock:
+            self.scheduler.settle_unbegun(stopped=stopped)
+
+    def refuse(self) -> NoReturn:
+        assert self.scheduler.closed is not None
+        raise self.scheduler.closed
+
+    def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
+        with self.lock:
+            worker = self.scheduler.find_worker(future)
+            unclaimed = 0 if worker is None else _withdraw_claims(worker)
+            stopped, actions = self.scheduler.stop(future, error, unclaimed=unclaimed, grace_seconds=grace_seconds)
+        self._finish(actions)
+        ended = future.force_exception(error) if stopped is None else stopped
+        self.dispatch()
+        return ended
+
+    # Events from workers' threads
+
+    def feed(self, worker: Worker) -> None:
+        """Give a worker its next batch, or let it idle or exit."""
+        with self.lock:
+            actions = self._begin(self.scheduler.feed(worker, monotonic(), get_ident()))
+        self._finish(actions)
+
+    def feed_lost(self, worker: Worker) -> None:
+        with self.lock:
+            actions = self._begin(self.scheduler.feed_lost(worker, monotonic(), get_ident()))
+        self._finish(actions)
+
+    def connect(self, worker: Worker, connection: WorkerConnection) -> None:
+        connection.watch(self._wakers[worker])
+        with self.lock:
+            self._begin(self.scheduler.note_connected(worker, connection))
+
+    def note_flushed(self, worker: Worker) -> None:
+        with self.lock:
+            self.scheduler.note_flushed(worker)
+
+    def note_ready(self, worker: Worker, pid: int) -> None:
+        with self.lock:
+            self.scheduler.note_ready(worker, pid, monotonic())
+
+    def note_refused(self, worker: Worker, error: BaseException, *, learned: bool) -> None:
+        with self.lock:
+            self.scheduler.note_refused(worker, error, learned=learned)
+
+    def note_failed_start(self, worker: Worker) -> bool:
+        with self.lock:
+            return self.scheduler.note_failed_start(worker)
+
+    def note_task_ended(self, worker: Worker, number: int) -> bool:
+        with self.lock:
+            return self.scheduler.note_task_ended(worker, number, monotonic())
+
+    def finish_batch(self, worker: Worker, numbers: Collection[int], *, feeds: bool) -> None:
+        """Move the tasks of a finished batch to `settling`; if it `feeds`, give the worker its next batch."""
+        actions: list[Action] = []
+        with self.lock:
+            now = monotonic()
+            self.scheduler.note_batch_ended(worker, numbers, now)
+            if feeds:
+                actions = self._begin(self.scheduler.feed(worker, now, get_ident()))
+        self._finish(actions)
+
+    def move_to_settling(self, worker: Worker, numbers: Collection[int]) -> None:
+        with self.lock:
+            self.scheduler.move_to_settling(worker, numbers)
+
+    def take_from_slow(self, worker: Worker, connection: WorkerConnection, numbers: Collection[int]) -> None:
+        """Move the ended tasks of a slow worker to `settling`, and give those that it has not begun to others."""
+        with self.lock:
+            self.scheduler.move_to_settling(worker, numbers)
+            self.scheduler.requeue_unclaimed(worker, connection.withdraw_claims())
+        self.dispatch()
+
+    def note_exited(self, worker: Worker, connection: WorkerConnection, code: int | None, *, forked: bool) -> Exit:
+        with self.lock:
+            unclaimed = connection.withdraw_claims()
+            exit_ = self.scheduler.note_exited(worker, code, unclaimed=unclaimed, forked=forked, now=monotonic())
+            connection.close()
+        return exit_
+
+    def abandon(self, worker: Worker, connection: WorkerConnection) -> list[WorkItem]:
+        """Give up a worker's process; return the tasks that are lost with it."""
+        with self.lock:
+            lost = self.scheduler.note_abandoned(worker, connection.withdraw_claims(), monotonic())
+            connection.close()
+        return lost
+
+    def requeue(self, item: WorkItem) -> None:
+        with self.lock:
+            self.scheduler.requeue(item)
+        self.dispatch()
+
+    def give_up(self, error: BaseException) -> None:
+        """End a pool whose workers can't start, if none is left that could run a task: queued ones get the cause."""
+        refusal = InitializerFailed(f"workers of pool {self.counters.name!r} can't start: {error!r}")
+        refusal.__cause__ = error
+        with self.lock:
+            actions = self._begin(self.scheduler.give_up(refusal))
+        self._finish(actions)
+
+    def get_waker(self, worker: Worker) -> int:
+        """Return the descriptor that is readable when the worker's thread was woken."""
+        return self._wakers[worker]
+
+    # Size
+
+    def resize(self, size: int, reason: str) -> None:
+        with self.lock:
+            self._begin(self.scheduler.resize(size, reason))
+        self._add_workers()
+
+    def add_refused_workers(self) -> None:
+        """Start workers that the system has refused, if it is time to ask again."""
+        if self.get_retry_delay() == 0.0:
+            self._add_workers()
+
+    def get_retry_delay(self) -> float | None:
+        """Return how long to wait before `add_refused_workers`; None if the system has refused none."""
+        return self._threads.get_retry_delay()
+
+    def do_without(self, worker: Worker) -> bool:
+        """Give up a worker for which there are no descriptors, so that the others have them.
+
+        Return False if it is the only one. It is asked for again later.
+        """
+        with self.lock:
+            actions = self._begin(self.scheduler.give_up_worker(worker))
+            if actions:
+                self._threads.note_shortage()
+            return worker.leaving
+
+    def _add_workers(self) -> None:
+        """Start the missing workers. If the system refuses, go on without them, log it, and try again later."""
+        self._threads.clear_shortage()
+        try:
+            while (worker := self._add_worker()) is not None:
+                self._start_thread(worker)
+        except (OSError, RuntimeError) as error:
+            log.warning("the system gives no more workers", extra={"pool": self.counters.name, "err": str(error)})
+            with self.lock:
+                self._threads.note_shortage()
+                if not self.scheduler.workers:
+                    raise
+                self._wake(self.scheduler.workers[0])  # its thread asks again
+
+    def _add_worker(self) -> Worker | None:
+        with self.lock:
+            waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            worker = self.scheduler.add_worker()
+            if worker is None:
+                os.close(waker)
+                return None
+            self._wakers[worker] = waker
+            self._threads.announce(worker.name)
+            return worker
+
+    def _start_thread(self, worker: Worker) -> None:
+        try:
+            self._threads.start(worker.name, lambda: self._run_thread(worker))
+        except RuntimeError:
+            self._remove(worker)
+            raise
+
+    def _run_thread(self, worker: Worker) -> None:
+        try:
+            self._run_worker(self, worker)
+        finally:
+            self._remove(worker)
+            self._threads.remove_current()
+
+    def _remove(self, worker: Worker) -> None:
+        with self.lock:
+            self.scheduler.remove_worker(worker)
+            os.close(self._wakers.pop(worker))
+
+    # Beginning and end of workers and pool
+
+    def build_preparation(self) -> bytes:
+        """Return the state that a new worker takes over: import path, folder, environment, initializer."""
+        try:
+            directory = os.getcwd()  # noqa: PTH109 -- marshal takes no Path
+        except OSError:
+            directory = "/"
+        path = [os.fspath(entry) for entry in sys.path if isinstance(entry, (str, bytes, os.PathLike))]
+        context = mp_context.get_authkey(), mp_context.get_tracker() is not None
+        arguments = [str(argument) for argument in sys.argv]
+        return marshal.dumps((path, directory, dict(os.environb), arguments, *context, *self._pack_initializer()))
+
+    def _pack_initializer(self) -> tuple[bytes, bytes | tuple[Any, ...]]:
+        """Pickle the initializer, each time again: a descriptor among its arguments can be fetched once."""
+        if self._initializer is None:
+            return b"", b""
+        function, arguments = self.packer.pack(self._initializer, self._initargs, {})
+        return function, arguments.join() if isinstance(arguments, PickleBuffers) else arguments
+
+    def close(self, *, cancel_futures: bool = False, refusal: str = _REFUSAL) -> None:
+        with self.lock:
+            if cancel_futures:
+                for worker in self.scheduler.list_holders():
+                    self.scheduler.requeue_unclaimed(worker, _withdraw_claims(worker))
+            actions = self._begin(self.scheduler.close(RuntimeError(refusal), cancel_queued=cancel_futures))
+        self._finish(actions)
+
+    def join(self) -> None:
+        """Wait until all workers have exited."""
+        self._threads.join()
+
+    def join_within(self, timeout_seconds: float) -> bool:
+        """Wait for so long until all workers have exited; return whether they have."""
+        return self._threads.join(timeout_seconds)
+
+    def kill(self) -> tuple[str, ...]:
+        """Kill the workers with all that they started, and return their names."""
+        with self.lock:
+            workers = [worker for worker in self.scheduler.workers if worker.pid and worker.connection is not None]
+        for worker in workers:
+            lifetime.FORK_SERVERS.end(worker.pid, 0.0)
+        return tuple(f"{worker.name} (pid {worker.pid})" for worker in workers)
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: the workers are the parent's, and any lock may have been held at the fork."""
+        self.lock, self._threads = threading.RLock(), ThreadGroup()
+        for worker in self.scheduler.reset_after_fork(RuntimeError(lifetime.AFTER_FORK_MESSAGE)):
+            if worker.connection is not None:
+                worker.connection.close()
+        while self._wakers:
+            os.close(self._wakers.popitem()[1])
+
+    # Observation
+
+    @property
+    def live(self) -> int:
+        return sum(worker.ready_seconds is not None for worker in tuple(self.scheduler.workers))
+
+    @property
+    def busy(self) -> int:
+        return sum(bool(worker.batches) for worker in tuple(self.scheduler.workers))
+
+    def statistics(self) -> PoolStatistics:
+        with self.lock:
+            return self._sampler.build_statistics(self.scheduler, self.counters)
+
+    def running(self) -> tuple[RunningTask, ...]:
+        with self.lock:
+            return self._sampler.list_running(self.scheduler.workers)
+
+    def worker_memory(self) -> tuple[WorkerMemory, ...]:
+        return self._sampler.read_memory([worker.pid for worker in tuple(self.scheduler.workers) if worker.pid])
+
+
+def _withdraw_claims(worker: Worker) -> int:
+    return 0 if worker.connection is None else worker.connection.withdraw_claims()

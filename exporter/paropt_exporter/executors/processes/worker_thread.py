@@ -1,0 +1,245 @@
+"""The thread of one worker of a ProcessPool: starts its processes, reads their replies, and handles their exits."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import marshal
+import os
+import select
+import signal
+from time import monotonic
+
+from paropt_exporter.errors import UnpicklableError, WorkerDied, describe
+from paropt_exporter.executors import lifetime
+from paropt_exporter.executors.processes.batches import WorkItem
+from paropt_exporter.executors.processes.manager import ProcessManager
+from paropt_exporter.executors.processes.results import Body, settle_batch, settle_task
+from paropt_exporter.executors.processes.scheduler import Worker
+from paropt_exporter.executors.processes.transport import Frame, WorkerConnection
+from paropt_exporter.executors.worker import payload, wire
+from paropt_exporter.executors.worker.forkserver import NOT_FORKED
+
+log = logging.getLogger(__name__)
+
+_CLOSED_SECONDS = 1.0  # from the end of a worker's socket, which only a task closes, to the worker's end
+_FORK_SERVER_SECONDS = 1.0  # in which a worker starts or its exit is reported, unless a task stopped the fork server
+_LEFTOVERS_GRACE_SECONDS = 2.0  # as the fork server has it for the processes of a crashed worker
+
+
+def run_worker(manager: ProcessManager, worker: Worker) -> None:
+    """Keep a process for the worker until the worker is to leave."""
+    while not worker.leaving:
+        _wait_to_start(manager, worker)
+        if not worker.leaving:
+            connection = _start_process(manager, worker)
+            if connection is not None:
+                _run_process(manager, worker, connection)
+
+
+def _wait_to_start(manager: ProcessManager, worker: Worker) -> None:
+    waker, delay = manager.get_waker(worker), worker.retry_delay_seconds
+    if delay:
+        poll = select.poll()
+        poll.register(waker, select.POLLIN)
+        poll.poll(1000 * delay)
+    _clear(waker)
+
+
+def _clear(waker: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.eventfd_read(waker)
+
+
+def _start_process(manager: ProcessManager, worker: Worker) -> WorkerConnection | None:
+    try:
+        preparation = manager.build_preparation()
+        connection = WorkerConnection(lifetime.FORK_SERVERS)
+    except (OSError, UnpicklableError) as error:
+        _handle_failed_start(manager, worker, error)
+        return None
+    manager.connect(worker, connection)
+    connection.send_preparation(preparation)
+    return connection
+
+
+def _handle_failed_start(manager: ProcessManager, worker: Worker, error: Exception) -> None:
+    gives_up = manager.note_failed_start(worker)
+    log.warning("a worker could not be started", extra={"pool": manager.counters.name, "err": str(error)})
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE) and manager.do_without(worker):
+        return
+    if gives_up:
+        manager.give_up(error)
+
+
+def _run_process(manager: ProcessManager, worker: Worker, connection: WorkerConnection) -> None:
+    """Handle a process until its exit. If this side fails, kill the worker and fail its tasks: no caller may hang."""
+    try:
+        _converse(manager, worker, connection)
+    except Exception as error:  # no memory, or a bug
+        log.exception("a worker was abandoned", extra={"pool": manager.counters.name, "worker": worker.name})
+        lifetime.FORK_SERVERS.end(worker.pid, 0.0)
+        lost = manager.abandon(worker, connection)
+        _fail_lost(worker, lost, f"worker {worker.name} was abandoned: {describe(error)}", None)
+        manager.dispatch()
+
+
+def _converse(manager: ProcessManager, worker: Worker, connection: WorkerConnection) -> None:
+    waker = manager.get_waker(worker)
+    while True:
+        ready = _wait(manager, worker, connection)
+        if connection.has_replies(ready):
+            _handle_replies(manager, worker, connection, connection.read_replies())
+        if waker in ready:
+            _clear(waker)
+            manager.feed_lost(worker)
+        if connection.flush() and worker.blocked:
+            manager.note_flushed(worker)
+        if connection.has_exited(ready):
+            _handle_exit(manager, worker, connection)
+            return
+        if _get_due_delay(worker, connection) == 0.0:
+            _handle_due(manager, worker, connection)
+        manager.add_refused_workers()
+
+
+def _wait(manager: ProcessManager, worker: Worker, connection: WorkerConnection) -> set[int]:
+    timeout = _get_due_delay(worker, connection)
+    if timeout is None:
+        timeout = manager.get_retry_delay()
+    if worker.ready_seconds is not None and not connection.is_at_end:
+        return connection.wait(timeout)
+    # The fork server has to act: to start a worker, or to report its exit. A task may have stopped it.
+    ready = connection.wait(_FORK_SERVER_SECONDS if timeout is None else min(timeout, _FORK_SERVER_SECONDS))
+    if not ready:
+        lifetime.FORK_SERVERS.resume()
+    return ready
+
+
+def _get_due_delay(worker: Worker, connection: WorkerConnection) -> float | None:
+    """Return how long to wait until `_handle_due`; None if there is nothing to handle."""
+    if not worker.batches:
+        return None
+    if connection.closed_seconds is not None:
+        return max(0.0, connection.closed_seconds + _CLOSED_SECONDS - monotonic())
+    return worker.get_slow_delay(monotonic())
+
+
+def _handle_due(manager: ProcessManager, worker: Worker, connection: WorkerConnection) -> None:
+    """Kill a worker that closed its socket and does not exit; give away the tasks that a slow worker has not begun."""
+    if connection.closed_seconds is not None:
+        connection.closed_seconds = None
+        lifetime.FORK_SERVERS.end(worker.pid, 0.0)
+        return
+    replies = connection.read_results()
+    manager.take_from_slow(worker, connection, replies)
+    settle_batch(manager, worker, replies)
+
+
+def _handle_replies(
+    manager: ProcessManager, worker: Worker, connection: WorkerConnection, frames: list[Frame], *, exited: bool = False
+) -> None:
+    finished = False
+    for head, body in frames:
+        kind = head[2]
+        if kind == wire.READY:
+            lifetime.FORK_SERVERS.warm = True
+            manager.note_ready(worker, int(body))
+            finished = True
+        elif kind == wire.REFUSED:
+            _handle_refusal(manager, worker, payload.load_any_error(body))
+        else:
+            manager.scheduler.account(worker, *head[5:8])
+            if kind == wire.DONE:
+                _finish_batch(manager, worker, connection, unloaded=head[1], exited=exited)
+                finished = False  # it has been fed
+            else:
+                finished |= manager.note_task_ended(worker, head[1])
+                _settle_reply(manager, worker, connection, head, body)
+    if finished and not exited:
+        manager.feed(worker)
+
+
+def _settle_reply(
+    manager: ProcessManager, worker: Worker, connection: WorkerConnection, head: wire.Head, body: Body
+) -> None:
+    """Settle a task whose reply came through the socket; a large body is in shared memory."""
+    if head[2] & wire.MEMORY_MARK:
+        kind = head[2] & ~wire.MEMORY_MARK
+        try:
+            body = connection.view_body(body)
+        except OSError as error:
+            text = f"its result could not be read from its worker: {error}"
+            kind, body = wire.LOST, payload.dumps((text, ""))
+        settle_task(manager, worker, (*head[:2], kind, *head[3:]), body)
+        connection.release_body()
+    elif head[2] == wire.PLAIN:
+        settle_task(manager, worker, head, marshal.loads(body))
+    else:
+        settle_task(manager, worker, head, body)
+
+
+def _finish_batch(
+    manager: ProcessManager, worker: Worker, connection: WorkerConnection, *, unloaded: int, exited: bool
+) -> None:
+    """Give the worker its next batch, and settle the tasks of the last one meanwhile.
+
+    Tasks that it could not load are settled first: they may go back to the queue, and otherwise a pool that is being
+    closed would let its last worker exit before.
+    """
+    replies = connection.read_results()
+    manager.finish_batch(worker, replies, feeds=not (unloaded or exited))
+    settle_batch(manager, worker, replies)
+    if unloaded and not exited:
+        manager.feed(worker)
+
+
+def _handle_refusal(manager: ProcessManager, worker: Worker, error: BaseException) -> None:
+    """Keep the initializer's error. If it lacked a module that only this process has, try once more with it."""
+    missing = error.name or "" if isinstance(error, ModuleNotFoundError) else None
+    learned = missing is not None and not worker.learned and manager.packer.learn_module(missing)
+    manager.note_refused(worker, error, learned=learned)
+
+
+def _handle_exit(manager: ProcessManager, worker: Worker, connection: WorkerConnection) -> None:
+    """Settle the last results of a worker that has ended, fail the task that it died of, and requeue the others."""
+    replies = connection.read_results()
+    manager.move_to_settling(worker, replies)
+    settle_batch(manager, worker, replies)
+    _handle_replies(manager, worker, connection, connection.read_last_replies(), exited=True)
+    code = connection.read_exit_code()
+    unforked = OSError(code - NOT_FORKED, os.strerror(code - NOT_FORKED)) if code and code >= NOT_FORKED else None
+    ended = manager.note_exited(worker, connection, code, forked=unforked is None)
+    message = _describe_exit(worker, ended.pid, code)
+    if ended.lost and code == 0:  # the fork server takes it for an ordinary exit, and leaves its processes alone
+        lifetime.FORK_SERVERS.end(ended.pid, _LEFTOVERS_GRACE_SECONDS)
+    _fail_lost(worker, ended.lost, message, code)
+    if unforked is not None:
+        _handle_failed_start(manager, worker, unforked)
+    elif ended.unexpected:
+        log.warning("a worker died", extra={"pool": manager.counters.name, "worker": worker.name, "err": message})
+        if ended.gives_up:
+            manager.give_up(worker.initializer_error or WorkerDied(message, code))
+    manager.dispatch()
+
+
+def _fail_lost(worker: Worker, lost: list[WorkItem], message: str, code: int | None) -> None:
+    for item in lost:
+        if item.future.settle_exception(WorkerDied(f"{item.future.label}: {message}", code)):
+            worker.counters.errors += 1
+        else:
+            worker.counters.cancelled += 1
+
+
+def _describe_exit(worker: Worker, pid: int, code: int | None) -> str:
+    where = f"in worker {worker.name} (pid {pid})" if pid else f"in worker {worker.name} before it was ready"
+    if code is None:
+        return f"ended for unknown reasons {where}"
+    if code >= 0:
+        return f"exited with code {code} {where}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "unknown"
+    return f"killed by signal {-code} ({name}) {where}"

@@ -1,0 +1,332 @@
+"""The scheduler of a ProcessPool, without processes: scripted events, and random histories of everything at once."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from paropt_exporter.errors import TaskStopped, WorkerDied
+from support.fake_processes import BRIEF, LONG, PREFETCH_TASKS, FakePool
+
+HISTORIES = 10_000
+SLOW_SECONDS = 0.01  # after which a batch counts as slow
+
+
+def ready_pool(size: int = 1, *, most_tasks_per_worker: int | None = None) -> FakePool:
+    pool = FakePool(size, most_tasks_per_worker=most_tasks_per_worker)
+    pool.settle_down()
+    return pool
+
+
+def submit(pool: FakePool, count: int, function: bytes = BRIEF) -> None:
+    for _ in range(count):
+        pool.run(pool.submit(function))
+
+
+def test_workers_start_as_the_size_asks_and_idle() -> None:
+    pool = FakePool(2)
+    assert repr(pool.scheduler) == "<Scheduler: 0 queued; fake-0: starting, fake-1: starting>"
+    pool.settle_down()
+    assert repr(pool.scheduler) == "<Scheduler: 0 queued; fake-0: idle, fake-1: idle>"
+
+
+def test_a_submit_goes_to_an_idle_worker_and_the_next_ones_wait() -> None:
+    pool = ready_pool(2)
+    submit(pool, 5, LONG)
+    assert repr(pool.scheduler) == "<Scheduler: 3 queued; fake-0: busy 1, fake-1: busy 1>"
+
+
+def test_brief_tasks_travel_in_batches_of_a_workers_share() -> None:
+    pool = ready_pool(2)
+    submit(pool, 202)
+    for process in list(pool.processes.values()):
+        while process.running is None or len(process.batches) == 1:
+            pool.step(process)
+            if process.replies:
+                break
+    assert repr(pool.scheduler) == "<Scheduler: 200 queued; fake-0: busy 1, fake-1: busy 1>"
+    for _ in range(4):
+        pool.advance(pool.threads[0])
+    assert repr(pool.scheduler) == "<Scheduler: 100 queued; fake-0: busy 100, fake-1: busy 1>"
+    pool.settle_down()
+    pool.check()
+
+
+def test_a_long_task_travels_alone() -> None:
+    pool = ready_pool(1)
+    submit(pool, 1)
+    submit(pool, 3, LONG)
+    pool.settle_down()
+    assert pool.process_of().claims == 0
+    pool.check()
+
+
+def test_a_busy_worker_gets_a_second_batch_once_many_tasks_wait() -> None:
+    pool = ready_pool(1)
+    submit(pool, 256)
+    assert repr(pool.scheduler) == "<Scheduler: 255 queued; fake-0: busy 1>"
+    submit(pool, 1)
+    assert repr(pool.scheduler) == "<Scheduler: 0 queued; fake-0: busy 257>"
+    pool.settle_down()
+    pool.check()
+
+
+def test_a_death_fails_the_running_task_and_the_others_run_elsewhere() -> None:
+    pool = ready_pool(1)
+    submit(pool, PREFETCH_TASKS + 1)
+    process = pool.process_of()
+    running = pool.step_into(process, task=3)
+    process.end(-9)
+    pool.settle_down()
+    pool.check()
+    assert isinstance(running.future.exception(0), WorkerDied)
+    assert sum(item.future.exception(0) is not None for item in pool.items) == 1
+
+
+def test_tasks_behind_a_slow_one_go_to_another_worker() -> None:
+    pool = ready_pool(1)
+    submit(pool, PREFETCH_TASKS + 1)
+    process = pool.process_of()
+    slow = pool.step_into(process, task=3)
+    pool.run(pool.resize(2))
+    pool.settle_down(except_for=process)
+    pool.now += SLOW_SECONDS
+    pool.settle_down(except_for=process)
+    assert [item for item in pool.items if not item.future.done()] == [slow]
+    pool.settle_down()
+    pool.check()
+
+
+def test_a_smaller_size_dismisses_idle_workers_now_and_busy_ones_after_their_task() -> None:
+    pool = ready_pool(3)
+    submit(pool, 2, LONG)
+    pool.run(pool.resize(1))
+    assert repr(pool.scheduler) == "<Scheduler: 0 queued; fake-0: draining, fake-1: busy 1, fake-2: busy 1>"
+    pool.settle_down()
+    pool.check()
+
+
+def test_a_worker_that_starts_is_dismissed_only_when_it_is_ready() -> None:
+    pool = FakePool(1)
+    pool.run(pool.resize(3))
+    pool.run(pool.resize(1))
+    assert repr(pool.scheduler).count("starting") == 3
+    pool.run(pool.resize(3))
+    pool.settle_down()
+    assert pool.started == 3
+
+
+def test_a_worker_is_replaced_after_the_most_tasks_that_it_may_run() -> None:
+    pool = ready_pool(1, most_tasks_per_worker=2)
+    submit(pool, 6)
+    pool.settle_down()
+    pool.check()
+    assert pool.started >= 3
+
+
+def test_stopping_a_running_task_kills_its_worker() -> None:
+    pool = ready_pool(1)
+    submit(pool, 1)
+    pool.step(pool.process_of())
+    pool.run(pool.stop(pool.items[0]))
+    assert pool.process_of().code == -15
+    pool.settle_down()
+    pool.check()
+    assert isinstance(pool.items[0].future.exception(0), TaskStopped)
+
+
+def test_stopping_a_task_that_its_worker_has_not_begun_kills_nothing() -> None:
+    pool = ready_pool(1)
+    submit(pool, PREFETCH_TASKS + 1)
+    pool.step_into(pool.process_of(), task=3)
+    pool.run(pool.stop(pool.items[7]))
+    assert isinstance(pool.items[7].future.exception(0), TaskStopped)
+    pool.settle_down()
+    pool.check()
+    assert pool.started == 1
+
+
+def test_stopping_a_task_whose_result_is_on_its_way_kills_nothing() -> None:
+    pool = ready_pool(1)
+    submit(pool, PREFETCH_TASKS + 1)
+    pool.step_into(pool.process_of(), task=3)
+    pool.run(pool.stop(pool.items[2]))
+    pool.settle_down()
+    pool.check()
+    assert pool.started == 1
+    assert pool.items[2].future.exception(0) is None
+
+
+def test_stopping_a_queued_task_kills_nothing() -> None:
+    pool = ready_pool(1)
+    submit(pool, 2, LONG)
+    pool.run(pool.stop(pool.items[1]))
+    pool.settle_down()
+    pool.check()
+    assert pool.started == 1
+
+
+def test_a_closed_pool_runs_its_queue_and_its_workers_exit() -> None:
+    pool = ready_pool(2)
+    submit(pool, 20)
+    pool.run(pool.close())
+    pool.settle_down()
+    pool.check()
+    assert all(item.future.exception(0) is None for item in pool.items)
+
+
+def test_closing_a_pool_that_still_starts_dismisses_its_workers_at_once() -> None:
+    pool = FakePool(1)
+    pool.run(pool.close())
+    assert repr(pool.scheduler) == "<Scheduler: 0 queued; fake-0: draining>"
+
+
+def test_cancelling_on_close_spares_tasks_that_were_begun() -> None:
+    pool = ready_pool(1)
+    submit(pool, 5, LONG)
+    pool.run(pool.close(cancel_futures=True))
+    pool.settle_down()
+    pool.check()
+    assert [item.future.cancelled() for item in pool.items] == [False, True, True, True, True]
+
+
+def test_a_pool_whose_workers_can_not_start_fails_its_tasks() -> None:
+    pool = FakePool(2)
+    submit(pool, 3)
+    pool.start_failures = 100
+    pool.settle_down()
+    pool.check()
+    assert pool.scheduler.closed
+    assert all(pool.items[0].future.exception(0) is item.future.exception(0) for item in pool.items)
+
+
+def test_the_pause_before_a_start_doubles_up_to_five_seconds() -> None:
+    pool = FakePool(1)
+    (worker,) = pool.scheduler.workers
+    pauses = []
+    for _ in range(9):
+        pauses.append(worker.retry_delay_seconds)
+        pool.scheduler.note_failed_start(worker)
+    assert pauses == [0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
+
+
+@pytest.mark.parametrize("point", ["early", "late"])
+def test_an_interrupted_submit_costs_a_worker_and_no_task(point: str) -> None:
+    pool = ready_pool(1)
+    pool.run(pool.submit(interrupted=point))
+    pool.settle_down()
+    submit(pool, 1)
+    pool.settle_down()
+    pool.check()
+    assert pool.started == 2
+
+
+def test_a_worker_that_dies_before_the_recovery_of_an_interrupted_submit_loses_no_task() -> None:
+    pool = ready_pool(1)
+    interrupted = pool.submit(interrupted="early")
+    next(interrupted)
+    next(interrupted)
+    pool.process_of().end(-9)
+    pool.settle_down()
+    pool.run(interrupted)
+    pool.settle_down()
+    pool.check()
+    assert pool.items[0].future.exception(0) is None
+
+
+def test_a_slow_batch_is_noticed_after_a_death_with_a_single_task() -> None:
+    pool = ready_pool(1)
+    submit(pool, 1)
+    pool.step_into(pool.process_of(), task=0)
+    pool.process_of().end(-9)
+    pool.settle_down()
+    submit(pool, 1)
+    (worker,) = pool.scheduler.workers
+    assert worker.get_slow_delay(pool.now) is None
+    submit(pool, PREFETCH_TASKS)
+    assert worker.get_slow_delay(pool.now) == SLOW_SECONDS
+
+
+def test_a_slow_batch_is_noticed_after_a_single_task_was_taken_back() -> None:
+    pool = ready_pool(1)
+    submit(pool, PREFETCH_TASKS + 1)
+    pool.now += SLOW_SECONDS
+    pool.settle_down(except_for=pool.process_of())
+    (worker,) = pool.scheduler.workers
+    assert repr(pool.scheduler) == f"<Scheduler: {PREFETCH_TASKS + 1} queued; fake-0: busy {PREFETCH_TASKS + 1}>"
+    while worker.slow:
+        pool.step(pool.process_of())
+        pool.advance(pool.threads[0])
+    assert worker.get_slow_delay(pool.now) == SLOW_SECONDS
+    pool.settle_down()
+    pool.check()
+
+
+def test_a_worker_gets_no_batch_while_another_one_is_being_sent() -> None:
+    pool = ready_pool(1)
+    submit(pool, PREFETCH_TASKS)
+    first, second = pool.submit(), pool.submit()
+    for _ in range(3):
+        next(first)  # it has begun to send
+    for _ in range(PREFETCH_TASKS):
+        pool.scheduler.queue.append(pool.make_item(BRIEF))
+    pool.run(second)
+    assert repr(pool.scheduler) == f"<Scheduler: {PREFETCH_TASKS + 1} queued; fake-0: busy {PREFETCH_TASKS + 1}>"
+    pool.run(first)
+    pool.settle_down()
+    pool.check()
+
+
+@pytest.mark.parametrize("share", range(10))
+def test_random_histories_lose_nothing_and_begin_nothing_twice(share: int) -> None:
+    for seed in range(share, HISTORIES, 10):
+        try:
+            _play(random.Random(seed))
+        except AssertionError as error:
+            raise AssertionError(f"history {seed}: {error}") from error
+
+
+def _play(choice: random.Random) -> None:
+    """Let threads and processes take turns at random while tasks come and workers die; then let all come to rest."""
+    most_tasks, prefetch_tasks = choice.choice([None, None, None, 1, 3]), choice.choice((2, PREFETCH_TASKS))
+    pool = FakePool(choice.randint(1, 3), most_tasks_per_worker=most_tasks, prefetch_tasks=prefetch_tasks)
+    events = choice.randint(3, 12)
+    while events:
+        drawn = choice.random()
+        if drawn < 0.45:
+            pool.advance(choice.choice(pool.threads)) if pool.threads else None
+        elif drawn < 0.85:
+            pool.step(choice.choice(list(pool.processes.values()))) if pool.processes else None
+        else:
+            events -= 1
+            _do_something(pool, choice)
+    pool.start_failures = 0
+    pool.settle_down()
+    pool.check()
+
+
+def _interrupted(choice: random.Random) -> str:
+    return choice.choice(("early", "late")) if choice.random() < 0.02 else ""
+
+
+def _do_something(pool: FakePool, choice: random.Random) -> None:
+    drawn = choice.random()
+    if drawn < 0.5:
+        function = choice.choice((BRIEF, BRIEF, LONG))
+        for _ in range(choice.choice((1, 1, 2, 5, 30))):
+            pool.threads.append(pool.submit(function, interrupted=_interrupted(choice)))
+    elif drawn < 0.65:
+        pool.threads.append(pool.resize(choice.randint(1, 4)))
+    elif drawn < 0.75 and pool.processes:
+        choice.choice(list(pool.processes.values())).end(choice.choice((-9, 0, 1)))
+    elif drawn < 0.82 and pool.items:
+        pool.threads.append(pool.stop(choice.choice(pool.items)))
+    elif drawn < 0.9 and pool.items:
+        choice.choice(pool.items).future.cancel()
+    elif drawn < 0.95:
+        pool.now += choice.choice((0.001, 0.02))
+    elif drawn < 0.97:
+        pool.start_failures = choice.randint(1, 3)
+    else:
+        pool.threads.append(pool.close(cancel_futures=choice.random() < 0.5))

@@ -1,0 +1,384 @@
+"""Worker processes and threads without a kernel, for tests of the process pool's scheduler.
+
+A thread is a generator that yields wherever the real one holds no lock, so that a test chooses what runs in between. A
+process makes one step at a time: it claims a task, ends it, replies, or exits.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from paropt_exporter.errors import InitializerFailed, TaskStopped, WorkerDied
+from paropt_exporter.executors.counters import PoolCounters
+from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.processes.batches import WorkItem
+from paropt_exporter.executors.processes.scheduler import (
+    Action,
+    Cancel,
+    Dismiss,
+    Fail,
+    Kill,
+    Scheduler,
+    Send,
+    Wake,
+    Worker,
+    WorkerState,
+)
+
+BRIEF, LONG = b"brief", b"long"  # functions whose tasks are known to take a tenth of a microsecond, and half a second
+
+PREFETCH_TASKS = 256  # queued tasks at which a submit gives one busy worker a second batch
+_WATCHED = 4  # each fourth future has a callback, which counts; the others settle without a lock, as most of them do
+
+Thread = Iterator[bool]  # True: it waits for something
+
+
+@dataclass(eq=False)
+class FakeProcess:
+    """A worker process and its connection: `batches` that it has received, `claims` that are offered to it.
+
+    `results` are those that it has written and the pool has not read; `replies` wake the worker's thread.
+    """
+
+    pid: int
+    claims: int = 0
+    batches: deque[Send] = field(default_factory=deque)
+    results: list[int] = field(default_factory=list)
+    replies: deque[str] = field(default_factory=deque)
+    done: int = 0  # tasks of the first batch that it has ended
+    running: WorkItem | None = None
+    is_ready: bool = False
+    dismissed: bool = False
+    code: int | None = None  # how it ended
+    ended: bool = False
+
+    def offer(self, count: int) -> None:
+        self.claims += count
+
+    def withdraw_claims(self) -> int:
+        claims, self.claims = self.claims, 0
+        return claims
+
+    def end(self, code: int) -> None:
+        if not self.ended:
+            self.ended, self.code, self.running = True, code, None
+
+
+class FakePool:
+    """A pool on fake processes, whose state a test reads from `scheduler`.
+
+    `begun` counts how often each task was begun in a process; `settled` how often a watched future settled.
+    """
+
+    def __init__(
+        self, size: int = 1, *, most_tasks_per_worker: int | None = None, prefetch_tasks: int = PREFETCH_TASKS
+    ) -> None:
+        self.now = 0.0
+        self.scheduler = Scheduler(PoolCounters("fake"), most_tasks_per_worker, prefetch_tasks=prefetch_tasks)
+        self.scheduler.durations.learn(BRIEF, 1e-7, 1)
+        self.scheduler.durations.learn(LONG, 0.5, 1)
+        self.threads: list[Thread] = []
+        self.processes: dict[Worker, FakeProcess] = {}
+        self.woken: set[Worker] = set()
+        self.items: list[WorkItem] = []
+        self.begun: Counter[int] = Counter()
+        self.settled: Counter[int] = Counter()
+        self.watched: set[int] = set()
+        self.started = 0  # processes
+        self.start_failures = 0  # so many starts fail from now on
+        self._senders = itertools.count(1)
+        self.run(self.resize(size))
+
+    # Threads of the user
+
+    def submit(self, function: bytes = BRIEF, *, interrupted: str = "") -> Thread:
+        """Submit a task. It may be `interrupted` "early", before the claims are offered, or "late", after that."""
+        scheduler, sender = self.scheduler, next(self._senders)
+        if scheduler.closed:
+            return
+        item = self.make_item(function)
+        scheduler.queue.append(item)
+        yield False
+        if scheduler.needs_dispatch:
+            actions = scheduler.dispatch(self.now, sender)
+            if scheduler.closed and scheduler.withdraw(item):
+                self.items.remove(item)
+        elif len(scheduler.queue) >= scheduler.prefetch_length:
+            actions = scheduler.prefetch(self.now, sender)
+        else:
+            return
+        if interrupted != "early":
+            self._begin(actions)
+        if interrupted:
+            yield False
+            self._begin(scheduler.recover(sender))
+            return
+        yield from self._finish(actions)
+
+    def resize(self, size: int) -> Thread:
+        self._begin(self.scheduler.resize(size, "caller"))
+        yield False
+        while (worker := self.scheduler.add_worker()) is not None:
+            self.threads.append(self._run_worker(worker, next(self._senders)))
+            yield False
+
+    def stop(self, item: WorkItem) -> Thread:
+        scheduler, error = self.scheduler, TaskStopped("stop")
+        worker = scheduler.find_worker(item.future)
+        unclaimed = 0
+        if worker is not None and worker.connection is not None:
+            unclaimed = worker.connection.withdraw_claims()
+        stopped, actions = scheduler.stop(item.future, error, unclaimed=unclaimed, grace_seconds=1.0)
+        yield False
+        yield from self._finish(actions)
+        if stopped is None:
+            item.future.force_exception(error)
+        yield from self._dispatch(next(self._senders))
+
+    def close(self, *, cancel_futures: bool = False) -> Thread:
+        if cancel_futures:
+            for worker in self.scheduler.list_holders():
+                unclaimed = 0 if worker.connection is None else worker.connection.withdraw_claims()
+                self.scheduler.requeue_unclaimed(worker, unclaimed)
+        actions = self._begin(self.scheduler.close(RuntimeError("closed"), cancel_queued=cancel_futures))
+        yield False
+        yield from self._finish(actions)
+
+    # The threads of workers
+
+    def _run_worker(self, worker: Worker, sender: int) -> Thread:
+        scheduler = self.scheduler
+        while not worker.leaving:
+            yield False
+            if worker.state is WorkerState.DRAINING:
+                break
+            if self.start_failures:
+                self.start_failures -= 1
+                if scheduler.note_failed_start(worker):
+                    yield from self._give_up()
+                continue
+            self.started += 1
+            process = self.processes[worker] = FakeProcess(pid=self.started)
+            self._begin(scheduler.note_connected(worker, process))  # type: ignore[arg-type]  # stands for a connection
+            yield from self._converse(worker, process, sender)
+        scheduler.remove_worker(worker)
+        self.processes.pop(worker, None)
+
+    def _converse(self, worker: Worker, process: FakeProcess, sender: int) -> Thread:
+        scheduler = self.scheduler
+        while True:
+            slow = worker.get_slow_delay(self.now) == 0.0
+            yield not (process.replies or process.ended or slow or worker in self.woken)
+            if process.replies:
+                yield from self._handle(worker, process, sender, process.replies.popleft(), exited=False)
+            elif worker in self.woken:
+                self.woken.discard(worker)
+                yield from self._finish(self._begin(scheduler.feed_lost(worker, self.now, sender)))
+            elif process.ended:
+                yield from self._handle_exit(worker, process, sender)
+                return
+            elif worker.get_slow_delay(self.now) == 0.0:
+                results = self._read(process)
+                scheduler.move_to_settling(worker, results)
+                scheduler.requeue_unclaimed(worker, process.withdraw_claims())
+                yield False
+                yield from self._dispatch(sender)
+                self._settle(worker, results)
+
+    def _handle(self, worker: Worker, process: FakeProcess, sender: int, reply: str, *, exited: bool) -> Thread:
+        scheduler = self.scheduler
+        if reply == "ready":
+            scheduler.note_ready(worker, process.pid, self.now)
+        elif reply == "done":
+            results = self._read(process)
+            scheduler.note_batch_ended(worker, results, self.now)
+            yield False
+            if not exited:
+                yield from self._finish(self._begin(scheduler.feed(worker, self.now, sender)))
+            self._settle(worker, results)
+            return
+        else:
+            finished = scheduler.note_task_ended(worker, int(reply), self.now)
+            yield False
+            self._settle(worker, [int(reply)])
+            if not finished:
+                return
+        if not exited:
+            yield from self._finish(self._begin(scheduler.feed(worker, self.now, sender)))
+
+    def _handle_exit(self, worker: Worker, process: FakeProcess, sender: int) -> Thread:
+        results = self._read(process)
+        self.scheduler.move_to_settling(worker, results)
+        yield False
+        self._settle(worker, results)
+        while process.replies:
+            yield from self._handle(worker, process, sender, process.replies.popleft(), exited=True)
+        ended = self.scheduler.note_exited(
+            worker, process.code, unclaimed=process.withdraw_claims(), forked=True, now=self.now
+        )
+        yield False
+        for item in ended.lost:
+            item.future.settle_exception(WorkerDied(item.future.label, process.code))
+        if ended.gives_up:
+            yield from self._give_up()
+        yield from self._dispatch(sender)
+
+    def _give_up(self) -> Thread:
+        actions = self._begin(self.scheduler.give_up(InitializerFailed("hopeless")))
+        yield False
+        yield from self._finish(actions)
+
+    def _dispatch(self, sender: int) -> Thread:
+        actions = self._begin(self.scheduler.dispatch(self.now, sender))
+        yield False
+        yield from self._finish(actions)
+
+    # Actions
+
+    def _begin(self, actions: list[Action]) -> list[Action]:
+        for action in actions:
+            if isinstance(action, Send):
+                assert not action.worker.leaving, "a worker got tasks after it was dismissed"
+                assert not action.connection.dismissed, "a process got tasks after it was dismissed"  # type: ignore[attr-defined]
+                action.connection.offer(len(action.items))
+                self.scheduler.note_offered(action)
+            elif isinstance(action, Dismiss):
+                if action.worker.connection is not None:
+                    action.worker.connection.dismissed = True  # type: ignore[attr-defined]
+                self.woken.add(action.worker)
+            elif isinstance(action, Wake):
+                self.woken.add(action.worker)
+        return actions
+
+    def _finish(self, actions: list[Action]) -> Thread:
+        for action in actions:
+            yield False
+            if isinstance(action, Send):
+                process: Any = action.connection
+                if not process.ended and not process.dismissed:
+                    process.batches.append(action)
+                yield False
+                self.scheduler.note_sent(action, whole=True)
+            elif isinstance(action, Kill):
+                for worker, process in self.processes.items():
+                    if process.pid == action.pid:
+                        hit = process.running is not None and process.running.future
+                        assert hit in (False, worker.stopping), "the kill hit another task"
+                        process.end(-15)
+            elif isinstance(action, Cancel):
+                if action.item.future.cancel():
+                    action.item.future.set_running_or_notify_cancel()
+                self.scheduler.settle_unbegun(stopped=False)
+            elif isinstance(action, Fail):
+                self.scheduler.settle_unbegun(stopped=action.item.future.force_exception(action.error))
+
+    # Processes
+
+    def step(self, process: FakeProcess) -> bool:
+        """Let a process do its next thing; return whether there was one."""
+        if process.ended:
+            return False
+        if not process.is_ready:
+            process.is_ready = True
+            process.replies.append("ready")
+        elif process.running is not None:
+            number = process.batches[0].first_number + process.done
+            process.running = None
+            process.done += 1
+            if process.batches[0].single:
+                process.batches.popleft()
+                process.done = 0
+                process.replies.append(str(number))
+            elif number % 5 == 3:  # as if the pipe were full
+                process.replies.append(str(number))
+            else:
+                process.results.append(number)
+        elif process.batches:
+            batch = process.batches[0]
+            if process.done < len(batch.items) and process.claims:
+                process.claims -= 1
+                process.running = batch.items[process.done]
+                self.begun[id(process.running.future)] += 1
+            else:
+                process.batches.popleft()
+                process.done = 0
+                process.replies.append("done")
+        elif process.dismissed:
+            process.end(0)
+        else:
+            return False
+        return True
+
+    # Running everything
+
+    def run(self, thread: Thread) -> None:
+        """Run a thread of the user to its end, nothing else meanwhile."""
+        for _ in thread:
+            pass
+
+    def advance(self, thread: Thread) -> bool:
+        """Run a thread to its next point without a lock; return whether it goes on from there without waiting."""
+        waits = next(thread, None)
+        if waits is None:
+            self.threads.remove(thread)
+        return waits is False
+
+    def settle_down(self, *, except_for: FakeProcess | None = None) -> None:
+        """Run everything until nothing changes any more; one process may stand still."""
+        moved = True
+        while moved:
+            moved = False
+            for thread in tuple(self.threads):
+                while self.advance(thread):
+                    moved = True
+                moved |= thread not in self.threads
+            for process in tuple(self.processes.values()):
+                while process is not except_for and self.step(process):
+                    moved = True
+
+    def step_into(self, process: FakeProcess, task: int) -> WorkItem:
+        """Let a process run until it is in the middle of the `task`-th one of a batch, and return that."""
+        while process.done < task or process.running is None:
+            assert self.step(process)
+        return process.running
+
+    def process_of(self, number: int = 0) -> FakeProcess:
+        return self.processes[self.scheduler.workers[number]]
+
+    def check(self) -> None:
+        """Assert, at rest, that nothing was lost, run twice or left undone."""
+        scheduler = self.scheduler
+        assert not scheduler.queue, scheduler
+        for item in self.items:
+            future = item.future
+            assert future.done(), (scheduler, future)
+            begun = self.begun[id(future)]
+            assert begun == 0 if future.cancelled() else begun <= 1, f"begun {begun} times: {future}"
+            assert future.cancelled() or future.exception(0) or begun == 1, future
+            assert self.settled[id(future)] == (id(future) in self.watched), future
+        if scheduler.closed:
+            assert not scheduler.workers, scheduler
+        else:
+            assert [worker.state.value for worker in scheduler.workers] == ["idle"] * scheduler.target, scheduler
+            assert len(scheduler.idle) == scheduler.target
+
+    def make_item(self, function: bytes) -> WorkItem:
+        future: TaskFuture[Any] = TaskFuture()
+        item = WorkItem(future, (function, ()), False, self.now)
+        if len(self.items) % _WATCHED == 0:
+            self.watched.add(id(future))
+            future.add_done_callback(lambda done: self.settled.update([id(done)]))
+        self.items.append(item)
+        return item
+
+    def _read(self, process: FakeProcess) -> list[int]:
+        results, process.results = process.results, []
+        return results
+
+    def _settle(self, worker: Worker, numbers: list[int]) -> None:
+        for number in numbers:
+            worker.settling.pop(number).future.settle_result(number)
