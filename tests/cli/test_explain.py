@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from paropt_exporter import families
 from paropt_exporter.autoscaling import explanation
-from paropt_exporter.autoscaling.decisions import Observation, PolicyDecision, serialize_decision, serialize_observation
+from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_observation
 from paropt_exporter.autoscaling.policy.budget import Budget, Claim
 from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup, RemainingWork
 from paropt_exporter.autoscaling.policy.lane_size import LaneObservation, LaneSizingState, decide_lane_size
@@ -42,6 +43,9 @@ from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Decision
 from paropt_exporter.history import History
 from paropt_exporter.testing import START_TIMESTAMP_SECONDS, FakeClock
+
+if TYPE_CHECKING:
+    from paropt_exporter.autoscaling.decisions import Observation, PolicyDecision
 
 RUN = LaneObservation(
     now=1.0,

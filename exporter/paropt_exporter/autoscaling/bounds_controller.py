@@ -9,11 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from paropt_exporter.autoscaling.decisions import (
-    Observation,
-    serialize_decision,
-    serialize_observation,
-)
+from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_observation
 from paropt_exporter.autoscaling.policy.prometheus_size import (
     PoolReading,
     TargetDecision,
@@ -205,7 +201,7 @@ class BoundsController:
 
     def _emit_decisions(
         self,
-        observation: Observation,
+        observation: BoundsObservation | TargetObservation,
         decision: BoundsDecision | TargetDecision,
         *,
         old: int,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from paropt_exporter.autoscaling.decisions import Observation, count_left_out, describe_decision, parse_observation
+from paropt_exporter.autoscaling.decisions import count_left_out, describe_decision, parse_observation
 from paropt_exporter.autoscaling.policy import fixed_workload, queueing
 from paropt_exporter.autoscaling.policy.budget import divide_resources
 from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup, Sizing, compute_deadline_size
@@ -36,6 +37,9 @@ from paropt_exporter.autoscaling.policy.stabilization import MAX_REVERSALS
 from paropt_exporter.autoscaling.policy.stage_concurrency import LIMITED, TRIAL, ConcurrencyLevel
 from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND
 from paropt_exporter.events import Decision
+
+if TYPE_CHECKING:
+    from paropt_exporter.autoscaling.decisions import Observation
 
 
 def iter_explanation(decision: Decision) -> Iterator[str]:
