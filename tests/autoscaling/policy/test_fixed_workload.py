@@ -108,4 +108,4 @@ def test_demands_of_running_tasks_fit_into_the_cores(demands: list[float | None]
         fits += 1
     unknown = sum(demand is None for demand in demands)
     waits = sum(demand is not None and demand < 0.1 for demand in demands)
-    assert chosen.size <= max(1, fits + min(unknown, cores + 1) + waits)
+    assert chosen.size <= max(1, fits + min(unknown, cores + 1)) + waits
