@@ -1,4 +1,4 @@
-"""The state of a run's stages: the tasks, attempts and record of each, and the open stages in the order of their starts."""
+"""The state of a run's stages: the tasks, attempts and record of each, and the open stages in order of their starts."""
 
 from __future__ import annotations
 
