@@ -14,8 +14,8 @@ from paropt_exporter.autoscaling.controller import TICK_SECONDS, KnownStages
 from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime, cpu_demand
 from paropt_exporter.engine import Admission, Demand, StageCounts
-from paropt_exporter.engine.list_scheduler import ListScheduler, StartedTask
 from paropt_exporter.engine.resources import Resources
+from paropt_exporter.engine.what_if import ListScheduler, StartedTask
 from paropt_exporter.events import Decision, RunningTask
 from paropt_exporter.executors.core_time import ThreadTime
 from paropt_exporter.plan import Bounds, PlannedStage

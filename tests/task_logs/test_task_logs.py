@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from paropt_exporter.events import Result
 from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, find_log_folder
-from paropt_exporter.task_logs.folder import list_runs, open_log
-from paropt_exporter.task_logs.reading import LoggedAttempt, LogReader
+from paropt_exporter.task_logs.log_reader import LoggedAttempt, LogReader, list_runs, open_log
 from support.event_samples import StillClock, run_ended, run_started, task
 
 RUN = "20261128T101112-0a1b2c"

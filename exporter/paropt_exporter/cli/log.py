@@ -12,8 +12,7 @@ from typing import TextIO
 from paropt_exporter.cli.formatting import format_line, format_seconds
 from paropt_exporter.errors import UsageError
 from paropt_exporter.executors.commands.output import clean_output
-from paropt_exporter.task_logs.folder import list_runs, open_log
-from paropt_exporter.task_logs.reading import LoggedAttempt, LogReader
+from paropt_exporter.task_logs.log_reader import LoggedAttempt, LogReader, list_runs, open_log
 
 _LATEST = "latest"
 _KNOWN_RUNS = 5  # in an error message

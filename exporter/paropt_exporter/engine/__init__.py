@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from paropt_exporter.engine.inbox import QueueInbox as QueueInbox
     from paropt_exporter.engine.interfaces import Admission as Admission
     from paropt_exporter.engine.interfaces import Demand as Demand
+    from paropt_exporter.engine.interfaces import Observer as Observer
+    from paropt_exporter.engine.interfaces import Observers as Observers
     from paropt_exporter.engine.interfaces import StageCounts as StageCounts
     from paropt_exporter.engine.interfaces import Stop as Stop
-    from paropt_exporter.engine.observers import Observer as Observer
-    from paropt_exporter.engine.observers import Observers as Observers
     from paropt_exporter.engine.run import TERM_GRACE_SECONDS as TERM_GRACE_SECONDS
     from paropt_exporter.engine.run import Run as Run
     from paropt_exporter.engine.workers import PoolWorkers as PoolWorkers
@@ -38,8 +38,8 @@ __all__ = [
 _HOMES = {
     "Admission": "interfaces",
     "Demand": "interfaces",
-    "Observer": "observers",
-    "Observers": "observers",
+    "Observer": "interfaces",
+    "Observers": "interfaces",
     "PoolWorkers": "workers",
     "QueueInbox": "inbox",
     "Run": "run",

@@ -8,7 +8,7 @@ from datetime import datetime
 from statistics import fmean
 
 from paropt_exporter.cpu_demand import WAITING_DEMAND, CoreTime, cpu_demand
-from paropt_exporter.engine import bottlenecks
+from paropt_exporter.engine import report
 from paropt_exporter.events import Bottleneck, Measurement, Result, StageRecord
 from paropt_exporter.executors.adaptive.scheduler import ThreadFallback
 from paropt_exporter.guide.pool_metrics import StageExecution, StageMetrics, WorkerPoolMetrics, group_executions
@@ -60,7 +60,7 @@ def summarize(
     took = [task.duration_seconds for task in tasks if task.worker_id]
     succeeded = sum(task.success for task in tasks)
     records = _build_stage_records(tasks, gil_bound)
-    found = bottlenecks.find_bottlenecks(records, busy_ratio=busy_ratio, queued=queued)
+    found = report.find_bottlenecks(records, busy_ratio=busy_ratio, queued=queued)
     misplaced = [*_find_waiting_stages(records, strategy, in_processes), *_describe_fallbacks(fallbacks)]
     return WorkerPoolMetrics(
         pool_size=pool_size,

@@ -1,4 +1,7 @@
-"""Write the output of a run's attempts to its log, within a bound; a disk that fails costs the log, never the run."""
+"""Write the output of attempts to the log of their run, and keep the folder of logs within bounds.
+
+A disk that fails costs the log, never the run.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,71 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from paropt_exporter import files
+from paropt_exporter.clock import Clock
 from paropt_exporter.events import Event, RunRecord, RunStarted, TaskRecord
-from paropt_exporter.task_logs.folder import LogFolder
-from paropt_exporter.task_logs.frames import format_header
+from paropt_exporter.task_logs.log_reader import SUFFIX, format_header, list_runs
 
 log = logging.getLogger(__name__)
 
 _LARGEST_TAIL = 256 * 1024  # bytes: as much of a long output's end as is held in memory anyway
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLimits:
+    """How much output is kept: for one run, for all together, and for how long."""
+
+    run_bytes: int
+    total_bytes: int
+    age_seconds: float
+
+
+def find_log_folder(history: Path) -> Path:
+    """Return where the logs of a project with this history are: `.paropt/logs`, or beside another file."""
+    if history.parent.name == files.OWN_FOLDER:
+        return history.with_name("logs")
+    return history.with_name(f"{history.name}.logs")
+
+
+class LogFolder:
+    """The logs of a project's runs, which several processes may write and read at once.
+
+    Guarantees: files that others can't read; no link is followed; when a run begins, older logs are removed so that
+    all of them keep within `total_bytes` even when this run fills its own. The log of a run that still goes on stays.
+    """
+
+    def __init__(self, path: Path, limits: LogLimits, *, clock: Clock, lives: Callable[[str], bool]) -> None:
+        """`lives`: whether the process of a run, by its id, may still write its log."""
+        self.limits = limits
+        self._folder = path
+        self._clock = clock
+        self._lives = lives
+
+    def path(self, run_id: str) -> Path:
+        return self._folder / f"{run_id}{SUFFIX}"
+
+    def create_log(self, run_id: str) -> int:
+        """Make room, then make the log of a run and return its descriptor, to append. Raises OSError."""
+        files.make_folder(self._folder)
+        self._prune_logs()
+        path = self.path(run_id)
+        return files.open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+
+    def _prune_logs(self) -> None:
+        """Remove logs that are too old, then the oldest ones until the rest leave room for one more run."""
+        left_bytes = self.limits.total_bytes - self.limits.run_bytes
+        oldest = self._clock.wall() - self.limits.age_seconds
+        for run_id in reversed(list_runs(self._folder)):
+            path = self.path(run_id)
+            with suppress(OSError):  # another process may have removed it, and one file too many does no harm
+                found = path.lstat()
+                left_bytes -= found.st_size
+                if (left_bytes < 0 or found.st_mtime < oldest) and not self._lives(run_id):
+                    path.unlink()
 
 
 class TaskLogs:
@@ -44,7 +103,7 @@ class TaskLogs:
                 pass
 
     def open_sink(self, stage: str, task: int, label: str, item: str | None, attempt: int) -> AttemptLog | None:
-        """Return what takes the output of an attempt that is about to start; None if no log is written."""
+        """Return the log of an attempt that is about to start; None if no log is written."""
         run = self._run
         return None if run is None else run.begin_attempt(stage, task, label, item, attempt)
 
@@ -149,14 +208,14 @@ class AttemptLog:
         return self._begin is None
 
     def write(self, chunk: bytes) -> None:
-        """Take output as it comes; what the log has no room for is left out."""
+        """Write output as it comes; drop it once the log has no room for it."""
         if not self._dropped_bytes and self._kept_bytes + len(chunk) <= self._compute_beginning_bytes():
             self._write_chunk(chunk)
         else:
             self._dropped_bytes += len(chunk)
 
     def close(self, tail_of: Callable[[], bytes]) -> None:
-        """End the output: of its end, as the function returns it, what was left out is written as far as it fits."""
+        """End the output: write the dropped part of its end, which `tail_of` returns, as far as it fits."""
         if not self._dropped_bytes:
             return
         room = max(0, self._run.compute_share_bytes(self._kept_bytes) - self._kept_bytes)
@@ -170,7 +229,7 @@ class AttemptLog:
             self._write_chunk(end)
 
     def end(self, values: dict[str, object]) -> None:
-        """Write what came of the attempt."""
+        """Write the result of the attempt."""
         self._write_begin()
         self._run.write({"end": self._number, **values})
 

@@ -1,4 +1,4 @@
-"""Bottlenecks by numbers, and advice where the recorded run would have been faster."""
+"""A run's report: bottlenecks by numbers, and advice where the recorded run would have been faster."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from paropt_exporter.engine import bottlenecks
-from paropt_exporter.engine.bottlenecks import MOST_TASKS, RecordedRun, add_advice
+from paropt_exporter.engine import report
+from paropt_exporter.engine.report import MOST_TASKS, RecordedRun, add_advice
 from paropt_exporter.events import Bottleneck, Result, StageRecord, Strategy, TaskTiming
 from paropt_exporter.families import LANE_BOTTLENECKS, STAGE_BOTTLENECKS
 from paropt_exporter.plan import Bounds, Plan, PlannedStage
@@ -35,7 +35,7 @@ def record(name: str, seconds: float, **fields: Any) -> StageRecord:
 
 
 def kinds(*stages: StageRecord, busy_ratio: float = 0.7, queued: bool = False) -> set[tuple[str | None, str]]:
-    found = bottlenecks.find_bottlenecks(stages, busy_ratio=busy_ratio, queued=queued)
+    found = report.find_bottlenecks(stages, busy_ratio=busy_ratio, queued=queued)
     assert all(bottleneck.sentence for bottleneck in found)
     return {(bottleneck.stage, bottleneck.kind) for bottleneck in found}
 
@@ -86,7 +86,7 @@ def test_lane_is_under_used_below_half_and_saturated_above_nine_tenths() -> None
 
 
 def test_gil_bound_work_is_named_as_in_the_guide() -> None:
-    (found,) = bottlenecks.find_bottlenecks([record("a", 1, gil_bound=True)], busy_ratio=0.7, queued=False)
+    (found,) = report.find_bottlenecks([record("a", 1, gil_bound=True)], busy_ratio=0.7, queued=False)
     assert found.kind == "gil_bound"
     assert "High CPU usage" in found.sentence
 
